@@ -1,0 +1,46 @@
+# make demo    install what the page needs, start it
+# make test    install everything, lint, run all tests (the browser's included)
+# make lint    ruff and mypy
+# make train   train the shipped model again (resumes where it stopped)
+# make bench   time edits on this machine
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test lint train bench clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/python app.py
+
+test: lint
+	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \
+	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest
+
+lint: $(VENV)/.everything
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+train: $(VENV)/.everything
+	$(BIN)/python -m imagebart train first-stage --config configs/avatars/first-stage.json
+	set -e; for config in configs/avatars/stage-*.json; do \
+	    $(BIN)/python -m imagebart train stage --config "$$config"; \
+	done
+
+bench: $(VENV)/.everything
+	$(BIN)/python -m imagebart bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps make a second run start at once; a changed requirement runs pip again.
+$(VENV)/.runtime: $(VENV)/pyvenv.cfg requirements.txt
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.everything: $(VENV)/.runtime pyproject.toml
+	$(PIP) -e ".[dev,train,eval]"
+	@touch $@

@@ -1,0 +1,137 @@
+"""The project's own promises: a Space's front matter, sizes, dependencies, nothing of one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+MEGABYTE = 1_000_000
+IMPORT_NAMES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+FRONT_MATTER = """title emoji colorFrom colorTo sdk sdk_version python_version app_file license pinned
+    short_description suggested_hardware tags""".split()
+SPACE_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+
+
+def tracked_files() -> list[Path]:
+    try:
+        listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listing.stdout.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def table(toml: str, name: str) -> str:
+    """The lines of one table; Python 3.10 has no TOML reader of its own."""
+    return toml.split(f"\n[{name}]\n")[1].split("\n[")[0]
+
+
+def requirement_lines(text: str) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def requirement_name(line: str) -> str:
+    return re.match(r"[A-Za-z0-9._-]+", line).group().lower()
+
+
+def imported_packages(paths: list[Path]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(str(node.module).split(".")[0])
+    return found
+
+
+@pytest.fixture(scope="module")
+def front_matter() -> dict:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("---\n"), "a Space reads its settings from the very first line"
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+@pytest.fixture(scope="module")
+def requirements() -> list[str]:
+    return requirement_lines((ROOT / "requirements.txt").read_text(encoding="utf-8"))
+
+
+def test_front_matter_has_what_a_space_needs(front_matter: dict) -> None:
+    assert set(FRONT_MATTER) <= front_matter.keys()
+    assert front_matter["sdk"] == "gradio"
+    assert front_matter["license"] == "mit"
+    assert front_matter["suggested_hardware"] == "cpu-basic"
+    assert front_matter["pinned"] is False
+    assert {front_matter["colorFrom"], front_matter["colorTo"]} <= SPACE_COLORS
+    assert isinstance(front_matter["python_version"], str), "unquoted, 3.10 would be read as the number 3.1"
+    assert 0 < len(front_matter["short_description"]) <= 60
+    assert (ROOT / front_matter["app_file"]).is_file()
+
+
+def test_front_matter_names_the_pinned_gradio(front_matter: dict, requirements: list[str]) -> None:
+    assert f"gradio=={front_matter['sdk_version']}" in requirements
+
+
+def test_package_takes_its_dependencies_from_requirements() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = table(pyproject, "project")
+    dynamic = table(pyproject, "tool.setuptools.dynamic")
+    assert 'dynamic = ["dependencies"]' in project and "\ndependencies" not in project
+    assert dynamic.strip() == 'dependencies = { file = ["requirements.txt"] }'
+
+
+def test_every_runtime_dependency_is_imported(requirements: list[str]) -> None:
+    sources = [ROOT / "app.py", *(ROOT / "imagebart").rglob("*.py")]
+    names = {requirement_name(line) for line in requirements}
+    assert {IMPORT_NAMES.get(name, name) for name in names} - imported_packages(sources) == set()
+
+
+def test_readme_lists_every_dependency(requirements: list[str]) -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Dependencies")[1].split("\n## ")[0]
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = re.findall(r'"([A-Za-z][\w.-]*)', table(pyproject, "project.optional-dependencies"))
+    names = {requirement_name(line) for line in requirements} | {name.lower() for name in extras}
+    assert {name for name in names if name not in section.lower()} == set()
+
+
+def test_no_tracked_file_is_too_large_for_a_space() -> None:
+    assert [path.name for path in tracked_files() if path.stat().st_size > 10 * MEGABYTE] == []
+
+
+def test_shipped_weights_stay_small() -> None:
+    weights = [path for path in tracked_files() if path.suffix in {".safetensors", ".ckpt", ".pt", ".bin"}]
+    assert sum(path.stat().st_size for path in weights) < 60 * MEGABYTE
+
+
+def test_nothing_of_one_machine_is_tracked() -> None:
+    folders = r"(?<![\w.:/-])/(work|root|home/\w+|Users/\w+|opt/wheels)\b"
+    hosts = r"\b(pypi\.org|pythonhosted\.org|npmjs\.(org|com)|debian\.org|download\.pytorch\.org)\b"
+    pattern = re.compile(f"{folders}|{hosts}")
+    found = []
+    for path in tracked_files():
+        data = path.read_bytes()
+        if b"\0" in data[:8192] or path == Path(__file__):
+            continue
+        for number, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), 1):
+            if match := pattern.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {match.group()}")
+    assert found == []
+
+
+def test_licence_is_mit() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert text.startswith("MIT License") and "ImageBART in the browser authors" in text
+
+
+def test_vocabulary_ships_with_its_licence() -> None:
+    data = ROOT / "imagebart" / "data"
+    assert (data / "bpe_simple_vocab_16e6.txt.gz").is_file()
+    assert "Copyright (c) 2021 OpenAI" in (data / "LICENSE.clip.txt").read_text(encoding="utf-8")
