@@ -13,8 +13,10 @@ import yaml
 ROOT = Path(__file__).parent.parent
 MEGABYTE = 1_000_000
 IMPORT_NAMES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
-FRONT_MATTER = """title emoji colorFrom colorTo sdk sdk_version python_version app_file license pinned
-    short_description suggested_hardware tags""".split()
+FRONT_MATTER = [
+    *("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file"),
+    *("license", "pinned", "short_description", "suggested_hardware", "tags"),
+]
 SPACE_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
 
