@@ -1,0 +1,287 @@
+"""The first stage: a VQGAN that turns pixels into tokens and back.
+
+Esser, Rombach, Ommer: Taming Transformers for High-Resolution Image Synthesis (2021), section 3.1; it is the
+first stage of ImageBART (section 3.1 there). Parameter names are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FirstStageConfig:
+    """Shape of a first stage. The defaults are those of the published FFHQ model (f = 16)."""
+
+    resolution: int = 256  # nominal width and height in pixels; other multiples of f work too
+    channels: int = 128  # width of the finest level
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # width of each level, finest first, over `channels`
+    res_blocks: int = 2  # residual blocks a level (the decoder has one more)
+    attention_resolutions: tuple[int, ...] = (16,)  # levels with self-attention, by their nominal width
+    latent_channels: int = 256
+    code_dim: int = 256
+    codebook_size: int = 1024  # entries stored
+    used_codes: int | None = None  # entries in use, where only some are: tokens count these
+    fold: int = 1  # squares of fold x fold pixels become channels before the first convolution
+    unit_codes: bool = False  # latents and codes lie on the unit sphere
+
+    @property
+    def downsampling(self) -> int:
+        """f: pixels along one side of a token's cell."""
+        return self.fold * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def vocab_size(self) -> int:
+        """K: number of different tokens."""
+        return self.codebook_size if self.used_codes is None else self.used_codes
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels, eps=1e-6)
+
+
+class ResBlock(nn.Module):
+    """Two normalised 3 x 3 convolutions around a shortcut: [B, C, H, W] -> [B, C', H, W]."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.norm2 = _norm(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        if channels_in != channels_out:
+            self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over all positions: [B, C, H, W] -> [B, C, H, W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        q, k, v = (rearrange(layer(h), "b c h w -> b 1 (h w) c") for layer in (self.q, self.k, self.v))
+        out = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj_out(rearrange(out, "b 1 (h w) c -> b c h w", h=x.shape[2]))
+
+
+class Downsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # right and bottom only, as the published weights expect
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """One resolution: residual blocks, each followed by attention where the level has it."""
+
+    def __init__(self, channels_in: int, channels: int, blocks: int, attention: bool) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(
+            ResBlock(channels_in if i == 0 else channels, channels) for i in range(blocks)
+        )
+        self.attn = nn.ModuleList(AttentionBlock(channels) for _ in range(blocks if attention else 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if self.attn:
+                x = self.attn[i](x)
+        return x
+
+
+class Middle(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block_1 = ResBlock(channels, channels)
+        self.attn_1 = AttentionBlock(channels)
+        self.block_2 = ResBlock(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+def _level_widths(config: FirstStageConfig) -> list[tuple[int, bool]]:
+    """Channels of each level, finest first, and whether it has attention."""
+    finest = config.resolution // config.fold
+    return [
+        (config.channels * m, finest // 2**i in config.attention_resolutions)
+        for i, m in enumerate(config.multipliers)
+    ]
+
+
+class Encoder(nn.Module):
+    """Pixels [B, 3, H, W] to latents [B, latent_channels, H/f, W/f]."""
+
+    def __init__(self, config: FirstStageConfig) -> None:
+        super().__init__()
+        self.fold = nn.PixelUnshuffle(config.fold)
+        self.conv_in = nn.Conv2d(3 * config.fold**2, config.channels, 3, padding=1)
+        self.down = nn.ModuleList()
+        width = config.channels
+        levels = _level_widths(config)
+        for i, (channels, attention) in enumerate(levels):
+            level = Level(width, channels, config.res_blocks, attention)
+            if i < len(levels) - 1:
+                level.downsample = Downsample(channels)
+            self.down.append(level)
+            width = channels
+        self.mid = Middle(width)
+        self.norm_out = _norm(width)
+        self.conv_out = nn.Conv2d(width, config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(self.fold(x))
+        for level in self.down:
+            x = level(x)
+            if hasattr(level, "downsample"):
+                x = level.downsample(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """Latents [B, latent_channels, h, w] to pixels [B, 3, h f, w f]."""
+
+    def __init__(self, config: FirstStageConfig) -> None:
+        super().__init__()
+        levels = _level_widths(config)
+        width = levels[-1][0]
+        self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
+        self.mid = Middle(width)
+        ups: list[nn.Module] = []
+        for i, (channels, attention) in reversed(list(enumerate(levels))):
+            level = Level(width, channels, config.res_blocks + 1, attention)
+            if i > 0:
+                level.upsample = Upsample(channels)
+            ups.insert(0, level)
+            width = channels
+        self.up = nn.ModuleList(ups)  # finest first, as in the encoder; run from the coarsest
+        self.norm_out = _norm(width)
+        self.conv_out = nn.Conv2d(width, 3 * config.fold**2, 3, padding=1)
+        self.unfold = nn.PixelShuffle(config.fold)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.mid(self.conv_in(z))
+        for level in reversed(self.up):
+            x = level(x)
+            if hasattr(level, "upsample"):
+                x = level.upsample(x)
+        return self.unfold(self.conv_out(F.silu(self.norm_out(x))))
+
+
+class Quantizer(nn.Module):
+    """The codebook: maps each latent to its nearest entry (Taming Transformers, eq. 2).
+
+    `used` lists the stored entries that are in use, ascending; token i stands for entry used[i]. The original
+    replaces a latent whose nearest entry is not in the list by a random token; here it becomes the nearest
+    entry in use, which is one of the original's possible outcomes and always the same one.
+    """
+
+    used: Tensor
+
+    def __init__(self, config: FirstStageConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.codebook_size, config.code_dim)
+        nn.init.uniform_(self.embedding.weight, -1 / config.codebook_size, 1 / config.codebook_size)
+        self.register_buffer("used", torch.arange(config.vocab_size))
+        self.unit_codes = config.unit_codes
+
+    def project(self, z: Tensor) -> Tensor:
+        """Where latents live: the unit sphere, or all of space."""
+        return F.normalize(z, dim=-1) if self.unit_codes else z
+
+    def codes(self) -> Tensor:
+        """Entries in use, [K, code_dim]."""
+        return self.project(self.embedding.weight[self.used])
+
+    def tokens(self, z: Tensor) -> Tensor:
+        """Latents [..., code_dim] -> nearest tokens, int64 [...]."""
+        codes = self.codes().float()
+        z = self.project(z.float())
+        distances = codes.square().sum(-1) - 2 * z @ codes.T  # |z|^2 is the same for all codes
+        return distances.argmin(-1)
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Tokens [...] -> codes [..., code_dim]."""
+        return self.codes()[tokens]
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Straight-through quantisation: latents [..., d] -> (codes [..., d] with z's gradient, tokens [...])."""
+        tokens = self.tokens(z)
+        z = self.project(z)
+        return z + (self.lookup(tokens) - z).detach(), tokens
+
+
+class FirstStage(nn.Module):
+    """A VQGAN. Images are float in [-1, 1]; tokens are int64 in raster order."""
+
+    def __init__(self, config: FirstStageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quantize = Quantizer(config)
+        self.quant_conv = nn.Conv2d(config.latent_channels, config.code_dim, 1)
+        self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_channels, 1)
+
+    def latents(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] -> latents before quantising, [B, H/f, W/f, code_dim].
+
+        Raises ValueError where H or W is not a multiple of f.
+        """
+        f = self.config.downsampling
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % f or images.shape[3] % f:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}, expected [B, 3, H, W] with H and W multiples of {f}"
+            )
+        return rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b h w d")
+
+    def pixels(self, codes: Tensor) -> Tensor:
+        """Codes [B, h, w, code_dim] -> images [B, 3, h f, w f], not clamped."""
+        return self.decoder(self.post_quant_conv(rearrange(codes, "b h w d -> b d h w")))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For training: images -> (reconstruction [B, 3, H, W], latents [B, h, w, code_dim], tokens [B, h, w])."""
+        z = self.latents(images)
+        codes, tokens = self.quantize(z)
+        return self.pixels(codes), z, tokens
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] -> tokens int64 [B, N], N = (H/f) (W/f)."""
+        return self.quantize.tokens(self.latents(images)).flatten(1)
+
+    def decode(self, tokens: Tensor, rows: int | None = None) -> Tensor:
+        """Tokens int64 [B, N] -> images [B, 3, H, W], about [-1, 1]; `rows` of tokens where not square."""
+        rows = rows if rows is not None else round(tokens.shape[1] ** 0.5)
+        if tokens.ndim != 2 or rows < 1 or tokens.shape[1] % rows:
+            raise ValueError(f"tokens have shape {tuple(tokens.shape)}, expected [B, N] with {rows} equal rows")
+        if tokens.shape[1] == 0 or int(tokens.min()) < 0 or int(tokens.max()) >= self.config.vocab_size:
+            raise ValueError(f"tokens must be in [0, {self.config.vocab_size}), the codebook in use")
+        return self.pixels(self.quantize.lookup(rearrange(tokens, "b (h w) -> b h w", h=rows)))

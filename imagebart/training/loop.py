@@ -1,0 +1,189 @@
+"""The training loop that all models share: steps, averaged weights, log, checkpoints, sample grids."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from imagebart.training.config import LoopConfig
+
+Batch = dict[str, Any]
+
+
+class Task(Protocol):
+    """What is trained: a model, its data and its loss."""
+
+    model: nn.Module
+    dataset: Dataset[Any]
+
+    def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        """Scalars to log; the one named `loss` is minimised."""
+
+    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
+        """Updates that no gradient makes, such as a codebook's moving averages."""
+
+    def state(self) -> list[Any]:
+        """Objects with state_dict and load_state_dict that a resumed run needs besides the model."""
+
+    def sample(self, model: nn.Module) -> Image.Image:
+        """A grid to look at."""
+
+
+class StepBatches:
+    """Batch sampler: the dataset's indices of each step from `start` on, a function of the seed and the step only.
+
+    Endless data (longer than 10^8) are read in order; a finite set is shuffled anew each epoch.
+    """
+
+    def __init__(self, length: int, batch_size: int, start: int, steps: int, seed: int) -> None:
+        if length < 1:
+            raise ValueError("the dataset is empty, expected at least one image")
+        self.length, self.batch_size, self.start, self.steps, self.seed = length, batch_size, start, steps, seed
+
+    def __len__(self) -> int:
+        return max(self.steps - self.start, 0)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, order = -1, torch.empty(0)
+        for step in range(self.start, self.steps):
+            batch = []
+            for n in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if self.length > 10**8:
+                    batch.append(n % self.length)
+                    continue
+                if n // self.length != epoch:
+                    epoch = n // self.length
+                    generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                    order = torch.randperm(self.length, generator=generator)
+                batch.append(int(order[n % self.length]))
+            yield batch
+
+
+def learning_rate(step: int, config: LoopConfig) -> float:
+    """Share of the peak rate at a step: linear warm-up, then a cosine down to `final_lr`."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    progress = min((step - config.warmup) / max(config.steps - config.warmup, 1), 1.0)
+    return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def optimizer_for(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices only; gains, biases and embeddings of single numbers are left alone."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of weights; buffers follow the model's."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
+    """Trains to `config.steps`, going on from the checkpoint in `folder` if there is one.
+
+    Writes `log.jsonl`, `samples/*.png` and `state/` to the folder. Returns the model with averaged weights.
+    """
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, step_scheduler_with_optimizer=False)
+    set_seed(config.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    ema = averaged(task.model, config.ema).to(accelerator.device)
+    optimizer = optimizer_for(task.model, config)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, config))
+    model, optimizer, schedule = accelerator.prepare(task.model, optimizer, schedule)
+    accelerator.register_for_checkpointing(ema, *task.state())
+    start = _resume(accelerator, folder)
+    batches = StepBatches(
+        len(task.dataset),  # type: ignore[arg-type]
+        config.batch_size,
+        start,
+        config.steps,
+        config.seed,
+    )
+    loader = accelerator.prepare(
+        DataLoader(task.dataset, batch_sampler=batches, num_workers=config.workers)  # type: ignore[arg-type]
+    )
+    progress = tqdm(loader, total=config.steps, initial=start, disable=not accelerator.is_main_process, mininterval=5)
+    since, log = time.perf_counter(), (folder / "log.jsonl").open("a")
+    for step, batch in enumerate(progress, start=start + 1):
+        torch.manual_seed(config.seed * 1_000_003 + step)  # a resumed run draws the same noise
+        model.train()
+        with accelerator.autocast():
+            scalars = task.loss(model, batch, accelerator)
+        accelerator.backward(scalars["loss"])
+        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        bare = accelerator.unwrap_model(model)
+        task.after_step(bare, accelerator)
+        ema.update_parameters(bare)
+        if step % config.log_every == 0 and accelerator.is_main_process:
+            now = time.perf_counter()
+            rate = config.log_every * config.batch_size / (now - since)
+            since = now
+            record = {"step": step, **{k: round(float(v), 5) for k, v in scalars.items()}}
+            record |= {"grad": round(float(norm), 4), "lr": schedule.get_last_lr()[0], "images_s": round(rate, 2)}
+            log.write(json.dumps(record) + "\n")
+            log.flush()
+            progress.set_postfix(loss=record["loss"], refresh=False)
+        if step % config.save_every == 0 or step == config.steps:
+            _save(accelerator, folder, step)
+        if (step % config.sample_every == 0 or step == config.steps) and accelerator.is_main_process:
+            (folder / "samples").mkdir(exist_ok=True)
+            task.sample(_averaged_module(ema, bare)).save(folder / "samples" / f"{step:07d}.png")
+    log.close()
+    return _averaged_module(ema, accelerator.unwrap_model(model))
+
+
+def _averaged_module(ema: AveragedModel, model: nn.Module) -> nn.Module:
+    """The averaged weights with the model's own buffers, for use."""
+    for average, current in zip(ema.module.buffers(), model.buffers(), strict=True):
+        average.copy_(current)
+    return ema.module.eval()
+
+
+def _save(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Writes beside the last checkpoint, then takes its place, so that a broken write loses nothing."""
+    fresh, current = folder / "state.new", folder / "state"
+    accelerator.save_state(str(fresh), safe_serialization=False)
+    if accelerator.is_main_process:
+        (fresh / "step.json").write_text(json.dumps({"step": step}))
+        old = folder / "state.old"
+        if current.exists():
+            current.rename(old)
+        fresh.rename(current)
+        _remove(old)
+    accelerator.wait_for_everyone()
+
+
+def _resume(accelerator: Accelerator, folder: Path) -> int:
+    """Loads the checkpoint in a folder; returns its step, 0 where there is none."""
+    for state in (folder / "state", folder / "state.old"):
+        if (state / "step.json").exists():
+            accelerator.load_state(str(state))
+            return int(json.loads((state / "step.json").read_text())["step"])
+    return 0
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()

@@ -1,0 +1,201 @@
+"""One transformer for every part of ImageBART: causal or bidirectional, with or without cross-attention.
+
+Pre-norm blocks (self-attention, cross-attention where there is a memory, feed-forward), learned absolute positions,
+exact GELU; the encoder, the decoder and the decoder-only network of the published models are all of this form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of a transformer."""
+
+    width: int
+    depth: int
+    heads: int
+    vocab_in: int  # different input tokens
+    positions: int  # longest sequence
+    head_size: int = 64
+    vocab_out: int | None = None  # logits; None: the normalised hidden states are the output
+    causal: bool = True
+    unmasked: int = 0  # leading positions of a causal transformer that see each other in both directions
+    cross: bool = False  # cross-attention to a memory of the same width
+    attention_bias: bool = False  # biases of q, k, v
+    head_bias: bool = True  # bias of the logits
+
+
+KeyValue = tuple[Tensor, Tensor]  # keys and values, each [B, heads, length, head_size]
+
+
+class Cache:
+    """Keys and values of the positions seen so far, in memory taken once: `length` of `size` are filled."""
+
+    def __init__(self, config: TransformerConfig, batch: int, like: Tensor) -> None:
+        shape = (2, config.depth, batch, config.heads, config.positions, config.head_size)
+        self.memory = torch.empty(shape, device=like.device, dtype=like.dtype)
+        self.length = 0
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> KeyValue:
+        """Puts a layer's new keys and values after the known ones; returns all of them."""
+        end = self.length + k.shape[2]
+        keys, values = self.memory[0, layer], self.memory[1, layer]
+        keys[:, :, self.length : end] = k
+        values[:, :, self.length : end] = v
+        return keys[:, :, :end], values[:, :, :end]
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        inner = config.heads * config.head_size
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(config.width)
+        self.qkv = nn.Linear(config.width, 3 * inner, bias=config.attention_bias)
+        self.out = nn.Linear(inner, config.width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, S, width] -> q, k, v, each [B, heads, S, head_size]."""
+        batch, length, _ = x.shape
+        qkv = self.qkv(self.norm(x)).view(batch, length, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        inner = config.heads * config.head_size
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(config.width)
+        self.q = nn.Linear(config.width, inner, bias=config.attention_bias)
+        self.kv = nn.Linear(config.width, 2 * inner, bias=config.attention_bias)
+        self.out = nn.Linear(inner, config.width)
+
+    def memory(self, context: Tensor) -> KeyValue:
+        """Encoder output [B, M, width] -> keys and values, computed once a stage."""
+        batch, length, _ = context.shape
+        k, v = self.kv(context).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        return k, v
+
+    def forward(self, x: Tensor, memory: KeyValue) -> Tensor:
+        batch, length, _ = x.shape
+        q = self.q(self.norm(x)).view(batch, length, self.heads, -1).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, *memory)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(self.norm(x))))
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.cross = CrossAttention(config) if config.cross else None
+        self.feed_forward = FeedForward(config.width)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        memory: KeyValue | None,
+        cache: Cache | None,
+        layer: int,
+    ) -> Tensor:
+        q, k, v = self.attention.project(x)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        x = x + self.attention.attend(q, k, v, mask, causal)
+        if self.cross is not None:
+            assert memory is not None, "a cross-attending transformer needs its memory"
+            x = x + self.cross(x, memory)
+        return x + self.feed_forward(x)
+
+
+class Transformer(nn.Module):
+    """Token embeddings, blocks, a final norm and, where `vocab_out` is given, logits."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_in, config.width)
+        self.position_embedding = nn.Parameter(torch.empty(config.positions, config.width))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+        self.head = (
+            nn.Linear(config.width, config.vocab_out, bias=config.head_bias) if config.vocab_out else None
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """GPT-2's initialisation: normal with deviation 0.02, outputs into the residual stream scaled down."""
+        nn.init.normal_(self.position_embedding, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                deep = name.endswith((".out", ".down"))
+                nn.init.normal_(module.weight, std=0.02 / (2 * self.config.depth) ** 0.5 if deep else 0.02)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def new_cache(self, batch: int) -> Cache:
+        return Cache(self.config, batch, self.position_embedding)
+
+    def memory(self, context: Tensor) -> list[KeyValue]:
+        """Cross-attention keys and values of every block for an encoder output [B, M, width]."""
+        return [block.cross.memory(context) for block in self.blocks]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: list[KeyValue] | None = None,
+        cache: Cache | None = None,
+        extra: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
+
+        With a cache, the tokens follow those already in it (the `unmasked` ones come in one call).
+        `extra` [B, S, width] is added to the embeddings. Raises ValueError where the sequence gets too long.
+        """
+        start = cache.length if cache is not None else 0
+        end = start + tokens.shape[1]
+        if end > self.config.positions:
+            raise ValueError(f"sequence of {end} tokens, expected at most {self.config.positions}")
+        x = self.token_embedding(tokens) + self.position_embedding[start:end]
+        if extra is not None:
+            x = x + extra
+        mask, causal = self._mask(start, end, x.device)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, mask, causal, memory[layer] if memory is not None else None, cache, layer)
+        if cache is not None:
+            cache.length = end
+        return self.norm(x)
+
+    def _mask(self, start: int, end: int, device: torch.device) -> tuple[Tensor | None, bool]:
+        """What positions start..end see: a bool mask [S, end] or None, and whether plain causal masking does."""
+        if not self.config.causal or end - start == 1 or end <= self.config.unmasked:
+            return None, False
+        if start == 0 and self.config.unmasked <= 1:
+            return None, True
+        columns = torch.arange(end, device=device)
+        rows = columns[start:, None]
+        return (columns <= rows) | ((columns < self.config.unmasked) & (rows < self.config.unmasked)), False
