@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
 .PHONY: demo test lint train bench clean
 
@@ -22,8 +22,8 @@ lint: $(VENV)/.everything
 	$(BIN)/python -m mypy
 
 train: $(VENV)/.everything
-	$(BIN)/python -m imagebart train first-stage --config configs/avatars/first-stage.json
-	set -e; for config in configs/avatars/stage-*.json; do \
+	$(BIN)/python -m imagebart train first-stage --config configs/avatars-first-stage.json
+	set -e; for config in configs/avatars-stage*.json; do \
 	    $(BIN)/python -m imagebart train stage --config "$$config"; \
 	done
 
