@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 
 import torch
 from torch import Tensor, nn
 
-from imagebart.chain import ChainEvent, row_generators, run_chain, uniform_tokens
+from imagebart.chain import ChainEvent, redraw_rows, row_generators, run_chain, uniform_tokens
 from imagebart.conditioning import Conditioner
 from imagebart.decoding import Condition
 from imagebart.diffusion import Schedule
 from imagebart.first_stage import FirstStage
 from imagebart.settings import SamplingSettings
 from imagebart.stage import Stage
+
+
+@dataclass(frozen=True)
+class About:
+    """What people are told of a model, and the settings it is best used with."""
+
+    name: str = ""
+    knows: str = ""  # what its training pictures show, in plain words: "avatars"
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
 
 class ImageBART(nn.Module):
@@ -27,7 +37,7 @@ class ImageBART(nn.Module):
         stages: Sequence[Stage],
         schedule: Schedule,
         conditioner: Conditioner,
-        name: str = "",
+        about: About | None = None,
     ) -> None:
         super().__init__()
         if len(stages) != schedule.stages:
@@ -42,7 +52,7 @@ class ImageBART(nn.Module):
         self.stages: Sequence[Stage] = nn.ModuleList(stages)  # type: ignore[assignment]
         self.schedule = schedule
         self.conditioner = conditioner
-        self.name = name
+        self.about = about or About()
         self.eval().requires_grad_(False)
 
     @classmethod
@@ -94,7 +104,7 @@ class ImageBART(nn.Module):
     ) -> Tensor:
         """Runs the chain; returns x_0, int64 [B, N]. Arguments as for `stream`."""
         settings = SamplingSettings(temperature, top_k, top_p, guidance, passes, start_stage)
-        tokens = self._begin(batch_size, start, known, keep, settings, seed)
+        tokens = self.starting_point(batch_size, start, known, keep, settings, seed)
         x = tokens[0]
         for event in self._events(*tokens, cond, settings):
             x = event.tokens
@@ -118,9 +128,21 @@ class ImageBART(nn.Module):
         Raises ValueError for shapes that do not fit.
         """
         settings = settings or SamplingSettings()
-        return self._events(*self._begin(batch_size, start, known, keep, settings, seed), cond, settings)
+        return self._events(*self.starting_point(batch_size, start, known, keep, settings, seed), cond, settings)
 
-    def _begin(
+    def partly_diffused(self, known: Tensor, strength: float, seed: int) -> tuple[Tensor, int]:
+        """Where a variation of known tokens [B, N] starts: x with a share `strength` redrawn, and its stage.
+
+        The stage is the finest that expects at least as much noise. Raises ValueError unless 0 < strength <= 1.
+        """
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength is {strength}, expected over 0 and at most 1")
+        noisiest = (t for t in range(1, self.schedule.stages) if 1 - self.schedule.alphacum(t) >= strength)
+        stage = next(noisiest, self.schedule.stages)
+        generators = row_generators(seed + 2**62, len(known))  # apart from those of the chain itself
+        return redraw_rows(known, strength, self.vocab_size, generators), stage
+
+    def starting_point(
         self,
         batch: int,
         start: Tensor | None,
@@ -129,7 +151,10 @@ class ImageBART(nn.Module):
         settings: SamplingSettings,
         seed: int | None,
     ) -> tuple[Tensor, Tensor, list[torch.Generator]]:
-        """Where the chain starts, what is kept, and the rows' generators."""
+        """Where the chain starts: x [B, N], what it keeps [B, N], and the rows' generators, which drew the noise.
+
+        Arguments as for `stream`; with a seed, always the same.
+        """
         shape = (batch, self.tokens)
         first = settings.start or self.schedule.stages
         if first > self.schedule.stages:

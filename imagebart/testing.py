@@ -7,7 +7,8 @@ import torch
 from imagebart.conditioning import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
 from imagebart.diffusion import Schedule
 from imagebart.first_stage import FirstStage, FirstStageConfig
-from imagebart.model import ImageBART
+from imagebart.model import About, ImageBART
+from imagebart.pipeline import Pipeline
 from imagebart.stage import StageConfig, build_stage
 from imagebart.transformer import TransformerConfig
 
@@ -48,7 +49,7 @@ def tiny_model(conditioning: Kind = "text", stages: int = 2, seed: int = 0) -> I
         ]
         for parameter in (p for stage in built for p in stage.parameters()):
             torch.nn.init.normal_(parameter, std=0.3)  # so that logits differ clearly
-        return ImageBART(FirstStage(first), built, schedule, conditioner, name="tiny")
+        return ImageBART(FirstStage(first), built, schedule, conditioner, About("tiny", "nothing"))
 
 
 def tiny_stage_config(
@@ -70,3 +71,8 @@ def tiny_stage_config(
         cond_length=conditioner.length,
         cond_offset=vocab_size,
     )
+
+
+def tiny_pipeline(conditioning: Kind = "text", stages: int = 2) -> Pipeline:
+    """A pipeline around a tiny random model."""
+    return Pipeline(tiny_model(conditioning, stages))
