@@ -1,1 +1,1 @@
-"""Avatars drawn from known attributes: the endless, exactly described pictures that the shipped model learns from."""
+"""Avatars drawn from known attributes: endless, exactly described pictures for the shipped model."""

@@ -1,8 +1,8 @@
 """Drawing avatars: one rasterised layer a part, stacked.
 
-The parts are those of the Avataaars set by Pablo Stanley ("free for personal and commercial use"), as carried by
-the package `python_avatars`. Avataaars stacks its parts in a fixed order at fixed places, so each part is
-rasterised once for each colour and size, kept, and an avatar is a few array operations: about ten times faster
+The parts are those of the Avataaars set by Pablo Stanley ("free for personal and commercial use"), as carried
+by the package `python_avatars`. Avataaars stacks its parts in a fixed order at fixed places, so each part is
+rasterised once for each colour and size, kept, and an avatar is a few array operations: several times faster
 than rasterising the whole drawing, and equal to it but for rounding.
 """
 
@@ -40,13 +40,14 @@ COLOURED = re.compile(r'(<g id="(?:Hair|Facial-Hair|Fabric|Skin)-Color"[^>]*?)\s
 
 # The set's file for each value.
 TOPS = {
-    "bald": "no_hair", "buzz": "caesar", "short": "short_flat", "quiff": "short_waved", "spiky": "short_dreads_2",
-    "curly": "curly", "afro": "fro", "bun": "bun", "bob": "bob", "straight": "straight_1", "wavy": "big_hair",
+    "bald": "no_hair", "buzz": "caesar", "short": "short_flat", "quiff": "short_waved",
+    "spiky": "short_dreads_2", "wavy": "big_hair",
+    "curly": "curly", "afro": "fro", "bun": "bun", "bob": "bob", "straight": "straight_1",
     "dreadlocks": "dreads", "flowers": "frida",
     "hat": "hat", "beanie": "winter_hat_3", "earflaps": "winter_hat_1", "turban": "turban", "hijab": "hijab",
 }  # fmt: skip
 FACIAL_HAIR = {
-    "beard": "beard_medium", "long beard": "beard_magestic",
+    "goatee": "beard_light", "beard": "beard_medium", "long beard": "beard_magestic",
     "moustache": "moustache_magnum", "curled moustache": "moustache_fancy",
 }  # fmt: skip
 ACCESSORIES = {
@@ -72,14 +73,14 @@ CLOTHING = {
 
 # Colours of our own choosing: each far from its neighbours, and hair from every skin.
 HAIR_COLOURS = {
-    "black": "#1B1412", "brown": "#8C542C", "blonde": "#F2D27C", "red": "#D2451E", "grey": "#A3A3AB",
+    "black": "#1B1412", "brown": "#5A3318", "blonde": "#F2D27C", "red": "#D2451E", "grey": "#A3A3AB",
     "pink": "#F26FA6", "blue": "#3F74D8",
 }  # fmt: skip
 FABRIC_COLOURS = {
     "black": "#262E33", "white": "#ECECEC", "grey": "#8A8D91", "blue": "#3B82E0", "green": "#3FA35B",
     "red": "#D7302F", "yellow": "#F7CF3D", "pink": "#FF6FB0",
 }  # fmt: skip
-SKINS = {"fair": "#FFDBB4", "tan": "#DDA06A", "brown": "#B0713F", "dark": "#634537", "yellow": "#FFDD33"}
+SKINS = {"fair": "#FFDDBB", "tan": "#E0A46E", "brown": "#B37545", "dark": "#7A5240", "yellow": "#FFDD33"}
 BACKGROUNDS = {
     "white": "#FFFFFF", "blue": "#8CCBF7", "green": "#9AD8A5", "yellow": "#FBE892", "orange": "#F9AE68",
     "red": "#E8665C", "pink": "#FBC0D5", "purple": "#B79CED",
@@ -90,7 +91,7 @@ INK = {"white": "#262E33", "yellow": "#262E33"}
 
 @dataclass(frozen=True)
 class Layer:
-    """A rasterised part: `pixels` uint8 [h, w, 4], colours multiplied by opacity, with its top left corner."""
+    """A rasterised part: `pixels` uint8 [h, w, 4], colours times opacity; its top left corner."""
 
     top: int
     left: int
@@ -108,7 +109,7 @@ def _parts_folder() -> Path:
 
 
 def rasterise(svg: str) -> np.ndarray:
-    """Return the picture of an SVG document, uint8 [H, W, 4] (red, green, blue, opacity), at the document's size."""
+    """Return an SVG document's picture at its own size: uint8 [H, W, 4], red, green, blue and opacity."""
     try:
         import resvg
     except ImportError as error:
@@ -137,9 +138,10 @@ def _body() -> str:
 
 
 def part_svg(kind: str, name: str, colour: str | None, size: int) -> str:
-    """Return one part as an SVG document of `size` x `size` pixels, at its place in the avatar, painted `colour`.
+    """Return one part as an SVG document of `size` x `size` pixels, at its place in the avatar.
 
-    kind: a folder of the set (a key of `PLACES`); name: a file in it; colour: `#RRGGBB`, or None to leave it as it is.
+    kind: a folder of the set (a key of `PLACES`); name: a file in it; colour: `#RRGGBB` to paint its coloured
+    area with, or None to leave it as it is.
     """
     content = _body() if kind == "body" else _source(kind, name)
     if colour is not None:

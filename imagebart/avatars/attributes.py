@@ -1,9 +1,10 @@
 """What an avatar is made of: fourteen attributes, their values, and how they are drawn at random.
 
-The values are those parts of the Avataaars set that can be told apart at 128 pixels and leave the other attributes
-alone. Left out for that reason: tops that ignore the hair colour (straight 2, shaved sides) or nearly repeat another
-(side part, short round, bob with a fringe), eyes and mouths that differ by a pixel or two (happy and closed, disbelief
-and sad), printed words, and whatever `python_avatars` added to the set (mohawk, space suit, chef's hat, ...).
+The values are those parts of the Avataaars set that can be told apart at 128 pixels and leave the other
+attributes alone. Left out for that reason: tops that ignore the hair colour (straight 2, shaved sides) or
+nearly repeat another (side part, short round, bob with a fringe), eyes and mouths that differ by a pixel or
+two (happy and closed, disbelief and sad), printed words, and whatever `python_avatars` added to the set
+(mohawk, space suit, chef's hat, ...).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 HAIR_TOPS = (
-    "bald", "buzz", "short", "quiff", "spiky", "curly", "afro", "bun", "bob", "straight", "wavy", "dreadlocks", "flowers",
+    "bald", "buzz", "short", "quiff", "spiky", "curly", "afro", "bun", "bob", "straight", "wavy",
+    "dreadlocks", "flowers",
 )  # fmt: skip
 HAT_TOPS = ("hat", "beanie", "earflaps", "turban", "hijab")
 HAIR_COLOURS = ("black", "brown", "blonde", "red", "grey", "pink", "blue")
@@ -23,7 +25,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "top": HAIR_TOPS + HAT_TOPS,
     "hair_colour": HAIR_COLOURS,
     "hat_colour": FABRIC_COLOURS,
-    "facial_hair": ("none", "beard", "long beard", "moustache", "curled moustache"),
+    "facial_hair": ("none", "goatee", "beard", "long beard", "moustache", "curled moustache"),
     "facial_hair_colour": HAIR_COLOURS,
     "accessory": ("none", "glasses", "round glasses", "sunglasses", "white sunglasses", "eyepatch"),
     "eyes": ("open", "closed", "wink", "hearts", "wide", "rolling", "dizzy", "crying"),
@@ -39,7 +41,7 @@ VALUES: dict[str, tuple[str, ...]] = {
 
 # Faces without facial hair or glasses are the common ones; printed shirts carry a further attribute to learn.
 WEIGHTS: dict[tuple[str, str], float] = {
-    ("facial_hair", "none"): 8 / 3,
+    ("facial_hair", "none"): 10 / 3,
     ("accessory", "none"): 10 / 3,
     ("clothing", "graphic"): 2.0,
     ("eyes", "open"): 2.0,
@@ -52,8 +54,8 @@ WEIGHTS: dict[tuple[str, str], float] = {
 class Attributes:
     """One avatar: a value of `VALUES` for each attribute. An unknown value raises ValueError.
 
-    Every attribute has a value, also where the picture does not show it, such as the hair colour of a bald head;
-    `visible` says which attributes show.
+    Every attribute has a value, also where the picture does not show it, such as the hair colour of a bald
+    head; `visible` names those that show.
     """
 
     top: str
@@ -79,13 +81,34 @@ class Attributes:
                     f"{value!r} is not a value of the attribute {name!r}; its values are {', '.join(values)}."
                 )
 
+    def visible(self) -> frozenset[str]:
+        """Return the names of the attributes that the picture shows.
+
+        Measured at 128 pixels: under a hijab clothes are the same, dark lenses and their frames hide eyes and
+        eyebrows, and a patch hides one eye, so that eyes cannot be told for sure.
+        """
+        hidden = {"hat_colour"} if self.top not in HAT_TOPS else {"hair_colour"}
+        if self.top == "bald":
+            hidden.add("hair_colour")
+        if self.top == "hijab":
+            hidden |= {"clothing", "clothing_colour", "graphic"}
+        if self.clothing != "graphic":
+            hidden.add("graphic")
+        if self.facial_hair == "none":
+            hidden.add("facial_hair_colour")
+        if self.accessory in ("sunglasses", "white sunglasses"):
+            hidden |= {"eyes", "eyebrows"}
+        if self.accessory == "eyepatch":
+            hidden.add("eyes")
+        return frozenset(VALUES) - hidden
+
     def as_dict(self) -> dict[str, str]:
         """Return the values by attribute name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def generator(index: int, seed: int, purpose: int) -> np.random.Generator:
-    """Return the random numbers of one item: the same for the same index, seed and purpose, on every machine."""
+    """Return one item's random numbers: the same for the same index, seed and purpose, on every machine."""
     if index < 0:
         raise ValueError(f"The index of an avatar is 0 or more, not {index}.")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, purpose))))

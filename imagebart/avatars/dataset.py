@@ -1,32 +1,48 @@
-"""Avatars by number: index to attributes, picture and caption. Nothing is stored; the same index is always the same."""
+"""Avatars by number: index to picture and caption. Nothing is stored; an index is always the same avatar."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from imagebart.avatars.artwork import render
-from imagebart.avatars.attributes import Attributes, draw, generator
+from imagebart.avatars.attributes import generator
+from imagebart.avatars.captions import Caption, describe
+from imagebart.avatars.regions import face_weight, region_mask
+from imagebart.avatars.split import sample
+
+__all__ = ["AvatarDataset", "caption", "face_weight", "region_mask", "sample"]
 
 
-def sample(index: int, seed: int = 0, split: str = "train") -> Attributes:
-    """Return the attributes of the avatar with this number."""
-    return draw(generator(index, seed, 0))
+def caption(index: int, seed: int = 0, split: str = "train", count: int | None = None) -> Caption:
+    """Return what is said of the avatar with this number, naming `count` attributes (None: drawn)."""
+    return describe(sample(index, seed, split), generator(index, seed, 1), count)
 
 
-class AvatarDataset(Dataset):
-    """`length` avatars from number `start` on: dict of image (uint8 tensor [3, size, size]) and text (its caption)."""
+class AvatarDataset(Dataset[dict[str, Tensor | str]]):
+    """`length` avatars from number `start` on.
+
+    An item is a dict: image, uint8 tensor [3, size, size]; text, its caption. Another `seed` is another
+    endless series; split: see `sample`. An index outside 0 … length - 1 raises IndexError.
+    """
 
     def __init__(
         self, size: int = 128, start: int = 0, length: int = 10**9, split: str = "train", seed: int = 0
     ) -> None:
-        self.size, self.start, self.length, self.split, self.seed = size, start, length, split, seed
+        self.size = size
+        self.start = start
+        self.length = length
+        self.split = split
+        self.seed = seed
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | str]:
-        attributes = sample(self.start + index, self.seed, self.split)
-        image = torch.from_numpy(np.ascontiguousarray(render(attributes, self.size).transpose(2, 0, 1)))
-        return {"image": image, "text": ""}
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        if not 0 <= index < self.length:
+            raise IndexError(f"The avatars of this dataset are numbered 0 to {self.length - 1}, not {index}.")
+        number = self.start + index
+        picture = render(sample(number, self.seed, self.split), self.size)
+        image = torch.from_numpy(picture).permute(2, 0, 1).contiguous()
+        return {"image": image, "text": caption(number, self.seed, self.split).text}

@@ -1,0 +1,301 @@
+"""Captions: true sentences about an avatar, each naming a random few of its attributes in random words.
+
+A caption is the lesson that its words teach, so it says nothing of the attributes it leaves out, with one
+exception: "woman", "girl" and "lady" also mean no beard unless the caption names one. "Man" means nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
+from imagebart.avatars.phrases import COLOUR_ALONE, COLOUR_WORDS, NEGATIONS, WORDINGS, Phrase, Tables
+
+COLOUR_OF = {
+    "top": ("hair_colour", "hat_colour"),
+    "facial_hair": ("facial_hair_colour",),
+    "clothing": ("clothing_colour",),
+}
+"""The attributes that say which colour an attribute's value has."""
+
+FEMALE = ("woman", "girl", "lady")
+PEOPLE = FEMALE + ("man", "man", "man", "guy", "boy", "person", "someone", "character", "avatar", "face")
+PLURALS = {"man": "men", "woman": "women", "guy": "guys", "girl": "girls", "boy": "boys", "person": "people"}
+KINDS_OF_PICTURE = (
+    "a picture of",
+    "a portrait of",
+    "a drawing of",
+    "an avatar of",
+    "a photo of",
+    "a cartoon of",
+)
+ORDERS = ("add", "give him", "give her", "give them", "with", "change to")
+WEARING_ORDERS = ("put on", "wearing")
+BUDGET = 34
+"""Words and signs of the fragments after which a caption names nothing more, to stay within 50 CLIP tokens."""
+
+Claims = dict[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and what it says: for each attribute it speaks of, the values of which it would be true."""
+
+    text: str
+    claims: Claims = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A piece of a caption: its words, how they join a sentence (see `phrases`), and what they say."""
+
+    attribute: str
+    kind: str
+    text: str
+    claims: Claims = field(hash=False)
+
+
+def describe(attributes: Attributes, random: np.random.Generator, count: int | None = None) -> Caption:
+    """Say something true about an avatar.
+
+    count: how many of its visible attributes to name (fewer if that takes too many words); None draws it:
+    mostly 1 to 6, at times all. What the words say in passing is among the claims too.
+    """
+    visible = sorted(attributes.visible())
+    if count is None:
+        few = random.random() < 0.8
+        count = int(random.integers(1, 7 if few else len(visible) + 1))
+    if count < 1:
+        raise ValueError(f"A caption names at least 1 attribute, not {count}.")
+    named = {visible[i] for i in random.permutation(len(visible))[:count]}
+    fragments = _fragments(attributes, named, random)
+    fragments += _negations(attributes, {fragment.attribute for fragment in fragments}, random)
+    fragments = _within_budget([fragments[i] for i in random.permutation(len(fragments))])
+    claims: Claims = {}
+    for fragment in fragments:
+        for attribute, values in fragment.claims.items():
+            claims[attribute] = claims.get(attribute, values) & values
+    style = random.random()
+    if style < 0.4:
+        text = _as_list(fragments, random)
+    else:
+        person = PEOPLE[random.integers(len(PEOPLE))]
+        while person in FEMALE and attributes.facial_hair != "none" and "facial_hair" not in claims:
+            person = PEOPLE[random.integers(len(PEOPLE))]
+        if person in FEMALE:
+            claims.setdefault("facial_hair", frozenset({"none"}))
+        text = (
+            _as_sentence(fragments, person, random) if style < 0.5 else _as_person(fragments, person, random)
+        )
+    return Caption(_dressed(text, random), claims)
+
+
+def vocabulary() -> dict[str, list[str]]:
+    """Return the words and phrases by attribute, colours by the attribute that has them, each once."""
+    words: dict[str, list[str]] = {}
+    for attribute in VALUES:
+        found = [p.text for table in (WORDINGS, NEGATIONS) for p in table.get(attribute, [])]
+        words[attribute] = list(dict.fromkeys(_coloured(text, None) for text in found))
+        if attribute.endswith("_colour"):
+            words[attribute] = list(
+                dict.fromkeys(w for value in VALUES[attribute] for w in _colours(attribute, value))
+            )
+    return words
+
+
+def all_words() -> list[str]:
+    """Return every word that a caption can contain, sorted, in lower case."""
+    texts = [p.text for table in (WORDINGS, COLOUR_ALONE, NEGATIONS) for row in table.values() for p in row]
+    texts += [word for words in vocabulary().values() for word in words]
+    texts += [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS]
+    texts += ["a an and with wearing in has is wears he she they the this who"]
+    texts += [_plural(text) for text in texts if "{c}" not in text]
+    return sorted({word for text in texts for word in re.findall(r"[a-z]+", text.replace("{c}", " "))})
+
+
+def _fragments(attributes: Attributes, named: set[str], random: np.random.Generator) -> list[Fragment]:
+    """Put the named attributes into words, a value and its colour into one fragment."""
+    values = attributes.as_dict()
+    fragments = []
+    for attribute in (
+        "top",
+        "facial_hair",
+        "clothing",
+        "accessory",
+        "eyes",
+        "eyebrows",
+        "mouth",
+        "skin",
+        "background",
+    ):
+        colour = next((name for name in COLOUR_OF.get(attribute, ()) if name in named), None)
+        subject = "graphic" if attribute == "clothing" and "graphic" in named else attribute
+        if subject in named:
+            choices = _true(WORDINGS, subject, values, colour is not None)
+        elif colour is not None:
+            choices = _true(COLOUR_ALONE, colour, values, False) + _true(COLOUR_ALONE, subject, values, True)
+            choices = choices or _true(WORDINGS, subject, values, True)
+        else:
+            continue
+        phrase = choices[random.integers(len(choices))]
+        claims = {phrase.attribute: phrase.values}
+        if subject == "graphic":
+            claims["clothing"] = frozenset({"graphic"})
+        word = None
+        if colour is not None and phrase.coloured:
+            options = _colours(colour, values[colour])
+            word = options[random.integers(len(options))]
+            claims[colour] = frozenset({values[colour]})
+        fragments.append(Fragment(attribute, phrase.kind, _coloured(phrase.text, word), claims))
+    return fragments
+
+
+def _negations(attributes: Attributes, spoken: set[str], random: np.random.Generator) -> list[Fragment]:
+    """Say now and then what an attribute is not, of those not spoken of."""
+    fragments = []
+    for attribute in NEGATIONS:
+        if attribute in spoken or random.random() > 0.06:
+            continue
+        choices = _true(NEGATIONS, attribute, attributes.as_dict(), False)
+        if choices:
+            phrase = choices[random.integers(len(choices))]
+            fragments.append(Fragment(attribute, phrase.kind, phrase.text, {attribute: phrase.values}))
+    return fragments
+
+
+def _true(table: Tables, attribute: str, values: dict[str, str], coloured: bool) -> list[Phrase]:
+    """Return an attribute's true phrases; if `coloured`, those with a place for a colour, if any."""
+    true = [phrase for phrase in table.get(attribute, []) if values[attribute] in phrase.values]
+    return [phrase for phrase in true if phrase.coloured] or true if coloured else true
+
+
+def _within_budget(fragments: list[Fragment]) -> list[Fragment]:
+    """Return the first fragments that fit `BUDGET`, at least one."""
+    kept: list[Fragment] = []
+    cost = 0
+    for fragment in fragments:
+        cost += len(re.findall(r"\w+|[^\w\s]", fragment.text)) + 1
+        if kept and cost > BUDGET:
+            break
+        kept.append(fragment)
+    return kept
+
+
+def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
+    """Write the fragments in a row: "sunglasses, red hair"; at times as an order: "add a beard"."""
+    texts = [fragment.text for fragment in fragments]
+    if random.random() < 0.6:
+        texts = [_bare(text) for text in texts]
+    separator = (", ", ", ", " and ", " ")[random.integers(4)]
+    text = separator.join(texts)
+    if random.random() < 0.3 and fragments[0].kind == "noun":
+        orders = ORDERS + WEARING_ORDERS if _wearable(fragments[0]) else ORDERS
+        text = f"{orders[random.integers(len(orders))]} {text}"
+    return text
+
+
+def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
+    """Write a person with the fragments around it: "a bald man with a beard, on a blue background"."""
+    before = [fragment for fragment in fragments if fragment.kind == "adjective"][:2]
+    after = [fragment.text for fragment in fragments if fragment.kind != "noun" and fragment not in before]
+    nouns = [fragment for fragment in fragments if fragment.kind == "noun"]
+    worn = [fragment for fragment in nouns if _wearable(fragment) and random.random() < 0.7]
+    plural = person in PLURALS and random.random() < 0.06
+    with_texts = [fragment.text for fragment in nouns if fragment not in worn]
+    worn_texts = [fragment.text for fragment in worn]
+    if plural:
+        with_texts, worn_texts = (
+            [_plural(text) for text in with_texts],
+            [_plural(text) for text in worn_texts],
+        )
+    wears = "in" if [fragment.attribute for fragment in worn] == ["clothing"] else "wearing"
+    parts = [f"with {_joined(with_texts, random)}"] if with_texts else []
+    parts += [f"{wears} {_joined(worn_texts, random)}"] if worn_texts else []
+    parts = [parts[i] for i in random.permutation(len(parts))]
+    words = [fragment.text for fragment in before] + [PLURALS[person] if plural else person]
+    head = " ".join(words)
+    if not plural and person != "someone":
+        head = _articled(("a ", "a ", "a ", "the ", "")[random.integers(5)] + head)
+    if random.random() < 0.15 and head != " ".join(words):
+        head = f"{KINDS_OF_PICTURE[random.integers(len(KINDS_OF_PICTURE))]} {head}"
+    text = " ".join([head, *parts])
+    separator = (", ", " ")[random.integers(2)]
+    return separator.join([text, *after])
+
+
+def _as_sentence(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
+    """Write a sentence: "she has red hair and wears a hat, winking"."""
+    subject = "she" if person in FEMALE else ("he", "they", f"this {person}")[random.integers(3)]
+    subject = "the person" if subject == "this someone" else subject
+    has, wears, be = ("have", "wear", "are") if subject == "they" else ("has", "wears", "is")
+    clauses, loose = [], []
+    for fragment in fragments:
+        if fragment.kind == "loose":
+            loose.append(fragment.text)
+        elif fragment.kind == "adjective":
+            clauses.append(f"{be} {fragment.text}")
+        elif _wearable(fragment) and not fragment.text.startswith("no "):
+            clauses.append(f"{wears} {fragment.text}")
+        else:
+            clauses.append(f"{has} {fragment.text}")
+    return ", ".join([f"{subject} {_joined(clauses, random)}" if clauses else person, *loose])
+
+
+def _joined(texts: Sequence[str], random: np.random.Generator) -> str:
+    """Write an enumeration: "a, b and c", "a, b, c" or "a and b and c"."""
+    style = random.random()
+    if len(texts) == 1 or style < 0.2:
+        return ", ".join(texts)
+    if style < 0.35:
+        return " and ".join(texts)
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _wearable(fragment: Fragment) -> bool:
+    """Whether "wearing" can stand before a noun."""
+    hat = fragment.attribute == "top" and fragment.claims.get("top", frozenset()) <= frozenset(HAT_TOPS)
+    return fragment.attribute in ("clothing", "accessory") or hat
+
+
+def _colours(attribute: str, value: str) -> tuple[str, ...]:
+    """Return the words for a colour of hair or of fabric."""
+    kind = "hair" if attribute in ("hair_colour", "facial_hair_colour") else "fabric"
+    return COLOUR_WORDS[kind].get(value, (value,))
+
+
+def _coloured(text: str, word: str | None) -> str:
+    """Put a colour's word in its place, or take the place away."""
+    filled = text.replace("{c}", word) if word else text.replace("{c} ", "").replace("{c}-", "")
+    return _articled(filled)
+
+
+def _articled(text: str) -> str:
+    """Write "an" before vowels."""
+    return re.sub(r"\ba (?=[aeio])", "an ", text)
+
+
+def _bare(text: str) -> str:
+    """Drop a leading article."""
+    return re.sub(r"^(?:an?|the) ", "", text)
+
+
+def _plural(text: str) -> str:
+    """Write "beards" for "a beard"; leave what is no single thing as it is."""
+    if not re.match(r"an? [^ ]+( [^ ]+)?$", text):
+        return text
+    bare = _bare(text)
+    return bare + ("es" if re.search(r"(s|x|ch|sh)$", bare) else "s")
+
+
+def _dressed(text: str, random: np.random.Generator) -> str:
+    """Give a text a capital, capitals only, or a full stop now and then."""
+    style = random.random()
+    if style < 0.15:
+        text = text[0].upper() + text[1:]
+    elif style < 0.18:
+        text = text.upper()
+    return text + "." if random.random() < 0.1 else text
