@@ -1,0 +1,36 @@
+"""The demo: load a model, build the page, serve it. `python app.py --help` lists the options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+AVATARS = HERE / "checkpoints" / "avatars"
+
+
+def main() -> None:
+    """Serve the page until it is stopped."""
+    parser = argparse.ArgumentParser(description="Paint over a picture and say what should be there.")
+    parser.add_argument("--model", default=str(AVATARS), help="folder of the model (%(default)s)")
+    parser.add_argument("--host", help="address to listen on (GRADIO_SERVER_NAME, else 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, help="port to listen on (GRADIO_SERVER_PORT, else a free one from 7860)"
+    )
+    options = parser.parse_args()
+
+    # Nothing is reported to anyone; Gradio reads this when it is imported.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from imagebart.pipeline import Pipeline
+    from imagebart.ui.examples import find_examples
+    from imagebart.ui.launch import launch_page
+    from imagebart.ui.page import build_page
+
+    pipeline = Pipeline.from_pretrained(options.model)
+    page = build_page(pipeline, find_examples(HERE / "assets" / "examples"))
+    launch_page(page, server_name=options.host, server_port=options.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The page: layout, event handlers, examples. Knows pictures and events, but no tensors."""

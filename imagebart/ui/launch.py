@@ -1,0 +1,68 @@
+"""Serving the page."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+
+# Larger files are refused while they are still arriving.
+MAX_FILE = "40mb"
+# Sessions whose pictures are kept in memory; the longest unused is forgotten first.
+SESSIONS = 40
+
+
+def theme() -> gr.themes.Base:
+    """Quiet surfaces, one strong colour, and the system's own fonts, so that nothing is fetched."""
+    sans = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+    mono = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.violet,
+        secondary_hue=gr.themes.colors.violet,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=sans,
+        font_mono=mono,
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_border_width="1px",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_text_color="white",
+        input_background_fill="white",
+        input_background_fill_dark="*neutral_900",
+        input_border_width="1px",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )
+
+
+def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
+    """Launch a page made by `build_page`. `options` go to `Blocks.launch` (server_name, server_port, ...)."""
+    here = files(__package__)
+    return page.launch(
+        theme=theme(),
+        css=here.joinpath("page.css").read_text(encoding="utf-8"),
+        head=f"<script>{here.joinpath('page.js').read_text(encoding='utf-8')}</script>",
+        max_file_size=MAX_FILE,
+        state_session_capacity=SESSIONS,
+        show_error=True,
+        share=False,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=["api"],
+        enable_monitoring=False,
+        **options,
+    )

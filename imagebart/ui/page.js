@@ -1,0 +1,56 @@
+// Files dropped on the canvas or pasted anywhere go through the upload button, so that the server gets the file itself
+// and not the browser's drawing of it. Live regions and labels that Gradio has no option for are added here.
+(() => {
+  const firstFile = (transfer) => transfer?.files?.[0];
+
+  const send = (file) => {
+    const input = document.querySelector("#upload")?.previousElementSibling;
+    if (!(input instanceof HTMLInputElement)) return;
+    const transfer = new DataTransfer();
+    transfer.items.add(file);
+    input.files = transfer.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+
+  for (const kind of ["dragenter", "dragover", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      if (!event.target.closest?.("#canvas") || !event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      const file = firstFile(event.dataTransfer);
+      if (kind === "drop" && file) send(file);
+    }, true);
+  }
+
+  document.addEventListener("paste", (event) => {
+    const file = firstFile(event.clipboardData);
+    if (!file) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    send(file);
+  }, true);
+
+  const set = (element, name, value) => {
+    if (element && element.getAttribute(name) !== value) element.setAttribute(name, value);
+  };
+
+  const describe = () => {
+    for (const id of ["announcement", "messages"]) {
+      set(document.getElementById(id), "role", "status");
+      set(document.getElementById(id), "aria-live", "polite");
+    }
+    const ready = document.getElementById("ready");
+    set(ready, "role", "group");
+    set(ready, "aria-labelledby", "ready-label");
+    set(document.querySelector("#canvas .image-container"), "aria-label",
+      "The picture to paint on. Ready masks and a mask upload, below, do the same without a pointer.");
+    for (const button of document.querySelectorAll("#examples .thumbnail-item, #strip .thumbnail-item")) {
+      set(button, "aria-label", button.querySelector("img")?.alt || "picture");
+    }
+    for (const id of ["upload", "upload-mask"]) {
+      const input = document.getElementById(id)?.previousElementSibling;
+      if (input instanceof HTMLInputElement) set(input, "accept", "image/*");
+    }
+  };
+  new MutationObserver(describe).observe(document, { childList: true, subtree: true });
+})();

@@ -1,0 +1,150 @@
+"""What the page says while it works: pure functions from events to text and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Protocol
+
+NO_MASK = (
+    "Nothing is painted yet. Paint over the part that should change, "
+    "or press one of the ready masks under the picture."
+)
+NO_PICTURE = "There is no picture on the canvas yet. Pick an example or upload one."
+SORRY = "Something went wrong on our side. Your picture, mask and words are still here: please try again."
+CANCELLED = "Cancelled. Your picture, mask and words are as you left them."
+READY_MASKS = '<h3 class="ib-label" id="ready-label">Ready masks, no painting needed</h3>'
+
+
+class Moment(Protocol):
+    """The part of a pipeline event that the progress line tells."""
+
+    @property
+    def stage(self) -> int: ...
+    @property
+    def stages(self) -> int: ...
+    @property
+    def pass_index(self) -> int: ...
+    @property
+    def passes(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def fraction(self) -> float: ...
+    @property
+    def elapsed(self) -> float: ...
+    @property
+    def remaining(self) -> float | None: ...
+
+
+class Finished(Protocol):
+    """The part of the last event that is told."""
+
+    @property
+    def elapsed(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def stage_name(stage: int, stages: int) -> str:
+    """Plain name of a stage; `stage` counts down from `stages` (coarsest) to 1 (finest)."""
+    if stages == 1:
+        return "picture"
+    if stage == stages:
+        return "coarse"
+    return "fine" if stage == 1 else f"finer {stages - stage}"
+
+
+def stage_line(event: Moment) -> str:
+    """Which stage is running, as a person counts: the coarsest is the first."""
+    number = event.stages - event.stage + 1
+    return f"Stage {number} of {event.stages} ({stage_name(event.stage, event.stages)})"
+
+
+def step_name(event: Moment) -> str:
+    """Caption of a finished pass in the strip of stages."""
+    name = stage_name(event.stage, event.stages)
+    return name if event.passes == 1 else f"{name}, pass {event.pass_index + 1}"
+
+
+def progress_line(event: Moment) -> str:
+    """One line: stage, pass, tokens, time gone and time left."""
+    time = f"{event.elapsed:.1f} s"
+    if event.remaining is not None:
+        time += f", about {event.remaining:.1f} s left"
+    return (
+        f"{stage_line(event)} · pass {event.pass_index + 1} of {event.passes}"
+        f" · {event.position} of {event.total} tokens · {time}"
+    )
+
+
+def progress_html(event: Moment) -> str:
+    """The progress line above a bar that screen readers know as one."""
+    percent = round(100 * min(1.0, max(0.0, event.fraction)))
+    line = escape(progress_line(event))
+    return (
+        f'<div class="ib-progress" role="progressbar" aria-label="Progress" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{percent}" aria-valuetext="{line}">'
+        f'<span class="ib-line">{line}</span>'
+        f'<span class="ib-track"><span class="ib-fill" style="width:{percent}%"></span></span></div>'
+    )
+
+
+def waiting_html() -> str:
+    """Before the first event: the bar is there, so that the page does not jump."""
+    return (
+        '<div class="ib-progress"><span class="ib-line">Starting …</span>'
+        '<span class="ib-track"><span class="ib-fill" style="width:0%"></span></span></div>'
+    )
+
+
+def done_html(event: Finished) -> str:
+    """After the last event."""
+    line = f"Done in {event.elapsed:.1f} s · seed {event.seed}"
+    return (
+        f'<div class="ib-progress"><span class="ib-line">{escape(line)}</span>'
+        '<span class="ib-track"><span class="ib-fill" style="width:100%"></span></span></div>'
+    )
+
+
+def problem_html(sentence: str) -> str:
+    """A sentence about what went wrong."""
+    return f'<p class="ib-message ib-problem">{escape(sentence)}</p>'
+
+
+def notes_html(notes: Sequence[str]) -> str:
+    """What the person should know about this run; empty where there is nothing."""
+    return "".join(f'<p class="ib-message ib-note">{escape(note)}</p>' for note in notes)
+
+
+def said_html(sentence: str) -> str:
+    """A sentence for screen readers only."""
+    return f"<span>{escape(sentence)}</span>"
+
+
+def words_html(words: Sequence[str]) -> str:
+    """A model's vocabulary as a cloud of words."""
+    return '<p class="ib-words">' + " ".join(f"<span>{escape(word)}</span>" for word in words) + "</p>"
+
+
+def step_html(number: int, title: str, aside: str = "") -> str:
+    """Heading of one of the page's steps."""
+    return f'<h2 class="ib-step"><b>{number}</b> {escape(title)} <small>{escape(aside)}</small></h2>'
+
+
+def model_summary(knows: str, side: int, grid: int, stages: int) -> str:
+    """One line on a model: what it knows, and its sizes."""
+    sizes = f"{side} × {side} pixels · {grid} × {grid} tokens · {stages} stage{'' if stages == 1 else 's'}"
+    return f"knows {knows} only · {sizes}" if knows else sizes
+
+
+def heading_html(name: str, summary: str) -> str:
+    """Top of the page: what it is and which model it runs."""
+    return (
+        '<header class="ib-heading"><h1>ImageBART <small>in the browser</small></h1>'
+        "<p>Paint over a part of a picture, say what should be there, and watch it appear: "
+        "first as noise, then coarse, then fine.</p>"
+        f'<p class="ib-model">Model <b>{escape(name)}</b> · {escape(summary)}</p></header>'
+    )
