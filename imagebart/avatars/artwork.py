@@ -113,9 +113,7 @@ def rasterise(svg: str) -> np.ndarray:
     try:
         import resvg
     except ImportError as error:
-        raise ImportError(
-            "Drawing avatars needs the package resvg: pip install 'imagebart[train]'."
-        ) from error
+        raise ImportError("Drawing avatars needs the package resvg: pip install 'imagebart[train]'.") from error
     tree = resvg.usvg.Tree.from_str(svg, resvg.usvg.Options.default())
     png = resvg.render(tree, (1, 0, 0, 0, 1, 0))  # the two rows of the affine matrix
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))

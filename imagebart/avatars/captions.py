@@ -35,8 +35,9 @@ KINDS_OF_PICTURE = (
 )
 ORDERS = ("add", "give him", "give her", "give them", "with", "change to")
 WEARING_ORDERS = ("put on", "wearing")
+JOINTS = ("a an the and in has is wears have are wear he she they this",)
 BUDGET = 34
-"""Words and signs of the fragments after which a caption names nothing more, to stay within 50 CLIP tokens."""
+"""Words and signs after which a caption names nothing more, to stay within 50 CLIP tokens."""
 
 Claims = dict[str, frozenset[str]]
 
@@ -88,9 +89,7 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
             person = PEOPLE[random.integers(len(PEOPLE))]
         if person in FEMALE:
             claims.setdefault("facial_hair", frozenset({"none"}))
-        text = (
-            _as_sentence(fragments, person, random) if style < 0.5 else _as_person(fragments, person, random)
-        )
+        text = _as_sentence(fragments, person, random) if style < 0.5 else _as_person(fragments, person, random)
     return Caption(_dressed(text, random), claims)
 
 
@@ -101,20 +100,18 @@ def vocabulary() -> dict[str, list[str]]:
         found = [p.text for table in (WORDINGS, NEGATIONS) for p in table.get(attribute, [])]
         words[attribute] = list(dict.fromkeys(_coloured(text, None) for text in found))
         if attribute.endswith("_colour"):
-            words[attribute] = list(
-                dict.fromkeys(w for value in VALUES[attribute] for w in _colours(attribute, value))
-            )
+            words[attribute] = list(dict.fromkeys(w for value in VALUES[attribute] for w in _colours(attribute, value)))
     return words
 
 
 def all_words() -> list[str]:
     """Return every word that a caption can contain, sorted, in lower case."""
-    texts = [p.text for table in (WORDINGS, COLOUR_ALONE, NEGATIONS) for row in table.values() for p in row]
-    texts += [word for words in vocabulary().values() for word in words]
-    texts += [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS]
-    texts += ["a an and with wearing in has is wears he she they the this who"]
-    texts += [_plural(text) for text in texts if "{c}" not in text]
-    return sorted({word for text in texts for word in re.findall(r"[a-z]+", text.replace("{c}", " "))})
+    said = [p.text for table in (WORDINGS, COLOUR_ALONE, NEGATIONS) for row in table.values() for p in row]
+    said = [_coloured(text, None) for text in said]
+    colours = [word for name in VALUES if name.endswith("_colour") for word in vocabulary()[name]]
+    frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, *JOINTS]
+    texts = [*said, *map(_plural, said), *colours, *frames]
+    return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
 
 
 def _fragments(attributes: Attributes, named: set[str], random: np.random.Generator) -> list[Fragment]:
@@ -191,6 +188,8 @@ def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
     if random.random() < 0.6:
         texts = [_bare(text) for text in texts]
     separator = (", ", ", ", " and ", " ")[random.integers(4)]
+    if separator == " " and any(fragment.kind != "noun" for fragment in fragments):
+        separator = ", "  # "on blue" and "hoodie" would run together
     text = separator.join(texts)
     if random.random() < 0.3 and fragments[0].kind == "noun":
         orders = ORDERS + WEARING_ORDERS if _wearable(fragments[0]) else ORDERS
@@ -201,7 +200,7 @@ def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
 def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
     """Write a person with the fragments around it: "a bald man with a beard, on a blue background"."""
     before = [fragment for fragment in fragments if fragment.kind == "adjective"][:2]
-    after = [fragment.text for fragment in fragments if fragment.kind != "noun" and fragment not in before]
+    after = [fragment for fragment in fragments if fragment.kind != "noun" and fragment not in before]
     nouns = [fragment for fragment in fragments if fragment.kind == "noun"]
     worn = [fragment for fragment in nouns if _wearable(fragment) and random.random() < 0.7]
     plural = person in PLURALS and random.random() < 0.06
@@ -223,14 +222,13 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
     if random.random() < 0.15 and head != " ".join(words):
         head = f"{KINDS_OF_PICTURE[random.integers(len(KINDS_OF_PICTURE))]} {head}"
     text = " ".join([head, *parts])
-    separator = (", ", " ")[random.integers(2)]
-    return separator.join([text, *after])
+    separator = " " if len(after) == 1 and after[0].kind == "loose" and random.random() < 0.7 else ", "
+    return separator.join([text, *(fragment.text for fragment in after)])
 
 
 def _as_sentence(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
     """Write a sentence: "she has red hair and wears a hat, winking"."""
-    subject = "she" if person in FEMALE else ("he", "they", f"this {person}")[random.integers(3)]
-    subject = "the person" if subject == "this someone" else subject
+    subject = "she" if person in FEMALE else ("he", "they", "this person", "the avatar")[random.integers(4)]
     has, wears, be = ("have", "wear", "are") if subject == "they" else ("has", "wears", "is")
     clauses, loose = [], []
     for fragment in fragments:
@@ -242,7 +240,7 @@ def _as_sentence(fragments: Sequence[Fragment], person: str, random: np.random.G
             clauses.append(f"{wears} {fragment.text}")
         else:
             clauses.append(f"{has} {fragment.text}")
-    return ", ".join([f"{subject} {_joined(clauses, random)}" if clauses else person, *loose])
+    return ", ".join([f"{subject} {_joined(clauses, random)}" if clauses else subject, *loose])
 
 
 def _joined(texts: Sequence[str], random: np.random.Generator) -> str:

@@ -36,9 +36,7 @@ def _read(table: dict[str, dict[str, str]]) -> Tables:
     kinds = {"=": "adjective", "~": "loose"}
     return {
         attribute: [
-            Phrase(
-                attribute, frozenset(values.split("|")), kinds.get(wording[0], "noun"), wording.lstrip("=~")
-            )
+            Phrase(attribute, frozenset(values.split("|")), kinds.get(wording[0], "noun"), wording.lstrip("=~"))
             for values, wordings in row.items()
             for wording in wordings.split("; ")
         ]
@@ -59,7 +57,7 @@ _WORDINGS: dict[str, dict[str, str]] = {
         "spiky": "spiky {c} hair; messy {c} hair; wild {c} hair",
         "curly": "curly {c} hair; {c} curls; =curly-haired",
         "afro": "a {c} afro; a big {c} afro; a round {c} afro",
-        "bun": "a {c} bun; {c} hair in a bun; {c} hair tied up; a {c} top knot",
+        "bun": "a {c} bun; {c} hair in a bun; {c} hair tied up; a {c} topknot",
         "bob": "a {c} bob; a {c} bob haircut; chin length {c} hair",
         "straight": "long straight {c} hair; straight {c} hair",
         "wavy": "long wavy {c} hair; wavy {c} hair; big wavy {c} hair",
@@ -130,8 +128,7 @@ _WORDINGS: dict[str, dict[str, str]] = {
         "hoodie": "a {c} hoodie; a {c} hoodie; a {c} hooded sweatshirt; a {c} sweatshirt",
         "t-shirt": "a {c} t-shirt; a {c} tee; a plain {c} t-shirt; a plain {c} shirt",
         "v-neck": "a {c} v-neck; a {c} v-neck shirt; a {c} v neck t-shirt",
-        "graphic": "a {c} graphic tee; a {c} printed shirt; a {c} shirt with a print; "
-        "a {c} t-shirt with a picture",
+        "graphic": "a {c} graphic tee; a {c} printed shirt; a {c} shirt with a print; a {c} t-shirt with a picture",
         "sweater": "a {c} sweater; a {c} jumper; a {c} pullover",
         "blazer": "a blazer over a {c} shirt; a jacket over a {c} shirt; a suit jacket and a {c} shirt; "
         "a blazer; a jacket; a suit",
@@ -178,7 +175,7 @@ COLOUR_ALONE = _read({
         "t-shirt|v-neck|graphic|blazer": "a {c} shirt",
         "hoodie|t-shirt|v-neck|graphic|sweater": "a {c} top",
     },
-    "hair_colour": {"red": "=ginger; =red-headed", "blonde": "=blonde; =blond", "brown": "=brunette"},
+    "hair_colour": {"red": "=ginger; =redhead; =red-headed", "blonde": "=blonde; =blond", "brown": "=brunette"},
 })  # fmt: skip
 """How to name a colour with as little as possible of what has it."""
 

@@ -64,8 +64,7 @@ def background_mask(attributes: Attributes, size: int) -> np.ndarray:
     """Return where an avatar's picture shows its background, wholly or at an edge: bool [size, size]."""
     values = attributes.as_dict()
     first, second = (
-        render(Attributes(**{**values, "background": value}), size).astype(int)
-        for value in VALUES["background"][:2]
+        render(Attributes(**{**values, "background": value}), size).astype(int) for value in VALUES["background"][:2]
     )
     return np.abs(first - second).max(axis=2) > 0
 
@@ -74,9 +73,7 @@ def _units(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the drawing's x and y at the centre of each pixel."""
     left, top, side = FRAME
     centres = (np.arange(size) + 0.5) / size * side
-    return np.broadcast_to(left + centres, (size, size)), np.broadcast_to(
-        (top + centres)[:, None], (size, size)
-    )
+    return np.broadcast_to(left + centres, (size, size)), np.broadcast_to((top + centres)[:, None], (size, size))
 
 
 def _soft_box(box: tuple[float, float, float, float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
