@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -179,6 +180,7 @@ def test_sixteen_bit_pictures_are_turned_too() -> None:
     assert image.shape == (30, 20, 3) and image[0, 19, 0] == 255
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_metadata_does_not_hide_a_sound_picture() -> None:
     pixels = colours()
     image = load_image(encoded(Image.fromarray(pixels), exif=b"Exif\0\0MM\0*\0\0\xff\xff"))
@@ -223,6 +225,7 @@ def test_truncated_anywhere(kind: str) -> None:
         refused(data[: int(len(data) * part)], "file", "PNG, JPEG")
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's remarks on broken metadata
 def test_damaged_bytes_never_escape_as_another_error() -> None:
     random = np.random.default_rng(11)
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
@@ -231,10 +234,8 @@ def test_damaged_bytes_never_escape_as_another_error() -> None:
             damaged = bytearray(data)
             for place in random.integers(0, min(len(data), 200), 4):
                 damaged[place] = random.integers(256)
-            try:
+            with suppress(InputError):
                 load_image(bytes(damaged))
-            except InputError:
-                pass
 
 
 def test_not_a_picture(tmp_path: Path) -> None:

@@ -67,19 +67,18 @@ def test_jpeg_noise_in_black_paints_nothing() -> None:
     assert mask[21:39, 21:39].min() > 200
 
 
-@pytest.mark.parametrize("size", [(300, 200), (150, 100), (77, 51), (31, 21), (450, 300)])
+@pytest.mark.parametrize("size", [(90, 60), (45, 30), (31, 21), (11, 7), (134, 90)])
 def test_a_mask_of_the_same_shape_is_scaled_without_losing_strokes(size: tuple[int, int]) -> None:
-    stroke = np.zeros((200, 300), np.uint8)
-    stroke[77, 10:290] = 255
+    stroke = np.zeros((60, 90), np.uint8)
+    stroke[37, 10:80] = 255
     stroke[5, 8] = 40
     mask = np.asarray(masks.load_mask(Image.fromarray(stroke), size))
     width, height = size
     for y in range(height):
         for x in range(width):
-            rows = [r for r in range(200) if r * height < (y + 1) * 200 and (r + 1) * height > y * 200]
-            columns = [c for c in range(300) if c * width < (x + 1) * 300 and (c + 1) * width > x * 300]
-            if (x * 7 + y) % 13 == 0 or mask[y, x]:
-                assert mask[y, x] == max(stroke[r, c] for r in rows for c in columns)
+            rows = [r for r in range(60) if r * height < (y + 1) * 60 and (r + 1) * height > y * 60]
+            columns = [c for c in range(90) if c * width < (x + 1) * 90 and (c + 1) * width > x * 90]
+            assert mask[y, x] == max(stroke[r, c] for r in rows for c in columns)
     assert mask.max() == 255 and 40 in mask
 
 
