@@ -22,10 +22,11 @@ lint: $(VENV)/.everything
 	$(BIN)/python -m mypy
 
 train: $(VENV)/.everything
-	$(BIN)/python -m imagebart train first-stage --config configs/avatars-first-stage.json
-	set -e; for config in configs/avatars-stage*.json; do \
-	    $(BIN)/python -m imagebart train stage --config "$$config"; \
+	$(BIN)/python -m imagebart train first-stage --config configs/avatars-first-stage.json --run runs/avatars/first-stage
+	set -e; for part in clean stage2 stage1; do \
+	    $(BIN)/python -m imagebart train stage --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done
+	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars
 
 bench: $(VENV)/.everything
 	$(BIN)/python -m imagebart bench

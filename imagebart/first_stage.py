@@ -161,8 +161,8 @@ class Encoder(nn.Module):
         x = self.conv_in(self.fold(x))
         for level in self.down:
             x = level(x)
-            if hasattr(level, "downsample"):
-                x = level.downsample(x)
+            resample = getattr(level, "downsample", None)
+            x = x if resample is None else resample(x)
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
@@ -191,8 +191,8 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             x = level(x)
-            if hasattr(level, "upsample"):
-                x = level.upsample(x)
+            resample = getattr(level, "upsample", None)
+            x = x if resample is None else resample(x)
         return self.unfold(self.conv_out(F.silu(self.norm_out(x))))
 
 
@@ -223,9 +223,10 @@ class Quantizer(nn.Module):
 
     def tokens(self, z: Tensor) -> Tensor:
         """Latents [..., code_dim] -> nearest tokens, int64 [...]."""
-        codes = self.codes().float()
-        z = self.project(z.float())
-        distances = codes.square().sum(-1) - 2 * z @ codes.T  # |z|^2 is the same for all codes
+        with torch.autocast(z.device.type, enabled=False):  # near ties need full precision
+            codes = self.codes().float()
+            z = self.project(z.float())
+            distances = codes.square().sum(-1) - 2 * z @ codes.T  # |z|^2 is the same for all codes
         return distances.argmin(-1)
 
     def lookup(self, tokens: Tensor) -> Tensor:

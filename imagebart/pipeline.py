@@ -230,9 +230,9 @@ class Pipeline:
         prompt = self.model.conditioner.encode([job.prompt] * job.variants)
         cond = prompt.tokens if self.model.conditioner.length else None
         settings = job.settings
-        if cond is not None and settings.guidance != 1:
-            if torch.equal(cond, self.model.conditioner.null(len(cond))):
-                settings = replace(settings, guidance=1.0)  # nothing to guide towards
+        guided = cond is not None and settings.guidance != 1
+        if guided and torch.equal(prompt.tokens, self.model.conditioner.null(job.variants)):
+            settings = replace(settings, guidance=1.0)  # nothing to guide towards
         job = replace(job, notes=[*job.notes, *prompt.notes], settings=settings)
         return self._stream(job, cond)
 

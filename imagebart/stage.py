@@ -1,7 +1,7 @@
 """One reverse step of the diffusion, p(x_{t-1} | x_t): a transformer that draws tokens in raster order.
 
-ImageBART (Esser et al. 2021), section 3.2: the coarsest stage is decoder-only, for x_T is pure noise; the others
-are an encoder over x_t and an autoregressive decoder over x_{t-1} that attends to it.
+ImageBART (Esser et al. 2021), section 3.2: the coarsest stage is decoder-only, for x_T is pure noise; the
+others are an encoder over x_t and an autoregressive decoder over x_{t-1} that attends to it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from imagebart.transformer import Cache, KeyValue, Transformer, TransformerConfig
+from imagebart.transformer import Cache, CrossAttention, KeyValue, Transformer, TransformerConfig
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual", "aligned"]
 
@@ -52,7 +52,7 @@ class StageState:
 
 
 class Stage(nn.Module):
-    """The decoder-only stage; the base of the others. x and c are int64 [B, N]; cond is int64 [B, cond_length]."""
+    """The decoder-only stage; the base of the others. x, c: int64 [B, N]; cond: int64 [B, cond_length]."""
 
     def __init__(self, config: StageConfig) -> None:
         super().__init__()
@@ -77,8 +77,10 @@ class Stage(nn.Module):
     def advance(self, state: StageState, x: Tensor, position: int) -> Tensor:
         """Logits [B, K] of x_{t-1} at a position, given x before it: one forward over what was not yet fed.
 
-        Positions are taken in ascending order; x[:, :position] must not change after it was fed.
+        Positions are taken in ascending order, else ValueError; x[:, :position] must not change after it was fed.
         """
+        if not 0 <= position < self.config.tokens:
+            raise ValueError(f"position {position}, expected 0 to {self.config.tokens - 1}")
         begin, end = state.cache.length, state.prefix.shape[1] + position
         if end <= begin:
             raise ValueError(f"position {position} comes before what was drawn already")
@@ -88,8 +90,10 @@ class Stage(nn.Module):
         return self.finish(hidden, state.noisy[:, position : position + 1])[:, 0]
 
     def logits(self, x: Tensor, c: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Teacher-forced logits of p(x_{t-1} = x | x_t = c), float [B, N, K]."""
+        """Teacher-forced logits of p(x_{t-1} = x | x_t = c), float [B, N, K]; raises ValueError for bad shapes."""
         self._check(x)
+        if len(x) != len(c):
+            raise ValueError(f"{len(x)} rows of x_{{t-1}}, but {len(c)} of x_t")
         state = self.start(c, cond)
         tokens = torch.cat([state.prefix, x[:, :-1]], 1)
         hidden = self.decoder(tokens, state.memory, None, state.extra)
@@ -143,9 +147,9 @@ class ResidualStage(EncoderDecoderStage):
 class AlignedStage(EncoderDecoderStage):
     """A stage that starts as the next coarser decoder-only model and learns to use x_t.
 
-    The decoder keeps the prefix [t, cond...]; the encoder's output at the position being predicted is added to the
-    decoder's input there, and the log-likelihood of x_t to the logits with a learned weight. With both maps and the
-    weight at zero it is the decoder-only model, so that training begins from a model of clean tokens.
+    The decoder keeps the prefix [t, cond...]; the encoder's output at the position being predicted is added to
+    the decoder's input there, and the log-likelihood of x_t to the logits with a learned weight. With both maps
+    and the weight at zero it is the decoder-only model, so that training begins from a model of clean tokens.
     """
 
     def __init__(self, config: StageConfig) -> None:
@@ -155,9 +159,10 @@ class AlignedStage(EncoderDecoderStage):
         self.residual = nn.Parameter(torch.zeros(()))
         nn.init.zeros_(self.align.weight)
         nn.init.zeros_(self.align.bias)
-        for block in self.decoder.blocks:
-            nn.init.zeros_(block.cross.out.weight)
-            nn.init.zeros_(block.cross.out.bias)
+        for module in self.decoder.modules():
+            if isinstance(module, CrossAttention):
+                nn.init.zeros_(module.out.weight)
+                nn.init.zeros_(module.out.bias)
 
     def start(self, c: Tensor, cond: Tensor | None = None) -> StageState:
         self._check(c)
@@ -190,4 +195,6 @@ def build_stage(config: StageConfig, stages: int) -> Stage:
         return ResidualStage(config, stages)
     if config.kind == "aligned":
         return AlignedStage(config)
-    raise ValueError(f"stage kind {config.kind!r}, expected decoder_only, encoder_decoder, residual or aligned")
+    raise ValueError(
+        f"stage kind {config.kind!r}, expected decoder_only, encoder_decoder, residual or aligned"
+    )

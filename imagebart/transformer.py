@@ -1,7 +1,7 @@
 """One transformer for every part of ImageBART: causal or bidirectional, with or without cross-attention.
 
-Pre-norm blocks (self-attention, cross-attention where there is a memory, feed-forward), learned absolute positions,
-exact GELU; the encoder, the decoder and the decoder-only network of the published models are all of this form.
+Pre-norm blocks (self-attention, cross-attention where there is a memory, feed-forward), learned absolute
+positions, exact GELU; the encoder, decoder and decoder-only network of the published models all have this form.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ KeyValue = tuple[Tensor, Tensor]  # keys and values, each [B, heads, length, hea
 
 
 class Cache:
-    """Keys and values of the positions seen so far, in memory taken once: `length` of `size` are filled."""
+    """Keys and values of the `length` positions seen so far, in memory taken once, when first used."""
 
-    def __init__(self, config: TransformerConfig, batch: int, like: Tensor) -> None:
-        shape = (2, config.depth, batch, config.heads, config.positions, config.head_size)
-        self.memory = torch.empty(shape, device=like.device, dtype=like.dtype)
+    def __init__(self, config: TransformerConfig, batch: int) -> None:
+        self.shape = (2, config.depth, batch, config.heads, config.positions, config.head_size)
+        self.memory: Tensor | None = None  # training, which starts stages but never draws, takes none
         self.length = 0
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> KeyValue:
         """Puts a layer's new keys and values after the known ones; returns all of them."""
+        if self.memory is None:
+            self.memory = k.new_empty(self.shape)
         end = self.length + k.shape[2]
         keys, values = self.memory[0, layer], self.memory[1, layer]
         keys[:, :, self.length : end] = k
@@ -148,7 +150,7 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """GPT-2's initialisation: normal with deviation 0.02, outputs into the residual stream scaled down."""
+        """GPT-2's: normal with deviation 0.02, what goes into the residual stream scaled down."""
         nn.init.normal_(self.position_embedding, std=0.02)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -158,11 +160,12 @@ class Transformer(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def new_cache(self, batch: int) -> Cache:
-        return Cache(self.config, batch, self.position_embedding)
+        return Cache(self.config, batch)
 
     def memory(self, context: Tensor) -> list[KeyValue]:
         """Cross-attention keys and values of every block for an encoder output [B, M, width]."""
-        return [block.cross.memory(context) for block in self.blocks]
+        layers = [block.cross for block in self.blocks if isinstance(block, Block)]
+        return [cross.memory(context) for cross in layers if cross is not None]
 
     def forward(
         self,
@@ -177,6 +180,8 @@ class Transformer(nn.Module):
         `extra` [B, S, width] is added to the embeddings. Raises ValueError where the sequence gets too long.
         """
         start = cache.length if cache is not None else 0
+        if 0 < start < self.config.unmasked:
+            raise ValueError(f"{start} tokens came first, expected all {self.config.unmasked} unmasked tokens")
         end = start + tokens.shape[1]
         if end > self.config.positions:
             raise ValueError(f"sequence of {end} tokens, expected at most {self.config.positions}")
@@ -191,7 +196,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def _mask(self, start: int, end: int, device: torch.device) -> tuple[Tensor | None, bool]:
-        """What positions start..end see: a bool mask [S, end] or None, and whether plain causal masking does."""
+        """What positions start..end see: a bool mask [S, end] or None, and whether causal masking will do."""
         if not self.config.causal or end - start == 1 or end <= self.config.unmasked:
             return None, False
         if start == 0 and self.config.unmasked <= 1:

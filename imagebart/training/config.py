@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar
 
+from imagebart.config import from_dict
 from imagebart.first_stage import FirstStageConfig
+from imagebart.model import About
 
 C = TypeVar("C")
 
@@ -54,24 +56,48 @@ class FirstStageRun:
     loss: FirstStageLoss = field(default_factory=FirstStageLoss)
 
 
-def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
-    """Builds a (nested) dataclass; raises ValueError naming a key that is unknown, missing or of a wrong kind."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where or cls.__name__} is {values!r}, expected an object with named settings")
-    hints = get_type_hints(cls)
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"unknown setting {where + unknown[0]!r}; known ones: {', '.join(sorted(known))}")
-    built = {}
-    for name, value in values.items():
-        if is_dataclass(hints[name]):
-            value = from_dict(hints[name], value, f"{where}{name}.")  # type: ignore[arg-type]
-        built[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return cls(**built)
-    except TypeError as error:
-        raise ValueError(f"{where or cls.__name__}: {error}") from error
+@dataclass(frozen=True)
+class StageShape:
+    """Size of a stage's transformers."""
+
+    width: int = 256
+    depth: int = 6  # of the decoder
+    heads: int = 4
+    head_size: int = 64
+    encoder_depth: int = 3
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """`python -m imagebart train stage --config FILE`."""
+
+    data: str  # "avatars", or a folder in imagefolder layout
+    first_stage: str  # run folder of the trained first stage
+    betas: tuple[float, ...]  # of all stages, t = 1 first
+    t: int  # the stage to train
+    loop: LoopConfig
+    shape: StageShape = field(default_factory=StageShape)
+    conditioning: str = "text"  # "text", "class" or "none"
+    text_length: int = 77  # conditioning tokens a caption
+    drop: float = 0.1  # share of captions left out
+    soft: bool = True  # loss towards the posterior; False: towards draws from it
+    begin_from: str | None = None  # run folder of a trained stage to start from
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.t <= len(self.betas):
+            raise ValueError(f"t is {self.t}, expected 1 to {len(self.betas)}, the number of betas")
+        if self.conditioning not in ("text", "class", "none"):
+            raise ValueError(f"conditioning is {self.conditioning!r}, expected text, class or none")
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """`python -m imagebart train assemble --config FILE`."""
+
+    first_stage: str  # run folders
+    stages: tuple[str, ...]  # t = 1 first
+    about: About
+    dtype: str = "float16"  # of the weights as stored
 
 
 def load(cls: type[C], path: Path) -> C:

@@ -21,6 +21,7 @@ from imagebart.first_stage import FirstStage, Quantizer
 from imagebart.training.config import FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid, pixel_weight
 from imagebart.training.loop import Batch, train
+from imagebart.training.parts import save_first_stage
 
 
 class CodebookAverages(nn.Module):
@@ -65,7 +66,8 @@ class FirstStageTask:
     """Reconstruction with L1 + L2 + edges, and a commitment of latents to their codes."""
 
     def __init__(self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss) -> None:
-        self.model, self.dataset, self.config = model, dataset, loss
+        self.model: nn.Module = model
+        self.dataset, self.config = dataset, loss
         self.weight = weight / weight.mean()  # [H, W], mean 1
         model.quantize.embedding.weight.requires_grad_(False)  # moved by averages, not by gradients
         self.averages = CodebookAverages(model.quantize, loss.codebook_decay, loss.dead_after)
@@ -122,4 +124,7 @@ def train_first_stage(run: FirstStageRun, folder: Path) -> FirstStage:
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weight = pixel_weight(run.data, run.model.resolution, run.loss.face)
     task = FirstStageTask(model, dataset_for(run.data, run.model.resolution), weight, run.loss)
-    return train(task, run.loop, folder)  # type: ignore[return-value]
+    trained = train(task, run.loop, folder)
+    assert isinstance(trained, FirstStage)
+    save_first_stage(trained, folder)
+    return trained

@@ -109,15 +109,10 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
     model, optimizer, schedule = accelerator.prepare(task.model, optimizer, schedule)
     accelerator.register_for_checkpointing(ema, *task.state())
     start = _resume(accelerator, folder)
-    batches = StepBatches(
-        len(task.dataset),  # type: ignore[arg-type]
-        config.batch_size,
-        start,
-        config.steps,
-        config.seed,
-    )
+    length = len(task.dataset)  # type: ignore[arg-type]
+    batches = StepBatches(length, config.batch_size, start, config.steps, config.seed)
     loader = accelerator.prepare(
-        DataLoader(task.dataset, batch_sampler=batches, num_workers=config.workers)  # type: ignore[arg-type]
+        DataLoader(task.dataset, batch_sampler=batches, num_workers=config.workers)
     )
     progress = tqdm(loader, total=config.steps, initial=start, disable=not accelerator.is_main_process, mininterval=5)
     since, log = time.perf_counter(), (folder / "log.jsonl").open("a")
@@ -138,7 +133,7 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             now = time.perf_counter()
             rate = config.log_every * config.batch_size / (now - since)
             since = now
-            record = {"step": step, **{k: round(float(v), 5) for k, v in scalars.items()}}
+            record = {"step": step, **{k: round(v.item(), 5) for k, v in scalars.items()}}
             record |= {"grad": round(float(norm), 4), "lr": schedule.get_last_lr()[0], "images_s": round(rate, 2)}
             log.write(json.dumps(record) + "\n")
             log.flush()

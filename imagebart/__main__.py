@@ -1,0 +1,7 @@
+"""`python -m imagebart`"""
+
+import sys
+
+from imagebart.cli import main
+
+sys.exit(main())

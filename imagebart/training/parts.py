@@ -1,0 +1,73 @@
+"""Finished parts of a model, first stage and stages, each in its run's folder, and putting them together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from imagebart.conditioning import Conditioner, conditioner_from_config
+from imagebart.config import from_dict
+from imagebart.diffusion import Schedule
+from imagebart.first_stage import FirstStage, FirstStageConfig
+from imagebart.model import About, ImageBART
+from imagebart.stage import Stage, StageConfig, build_stage
+
+
+def save_first_stage(model: FirstStage, folder: Path) -> None:
+    """Writes a trained first stage to a run's folder."""
+    _write(folder, asdict(model.config), model.state_dict())
+
+
+def load_first_stage(folder: Path) -> FirstStage:
+    """The first stage of a run's folder, frozen."""
+    values, tensors = _read(folder)
+    model = FirstStage(from_dict(FirstStageConfig, values))
+    model.load_state_dict(tensors)
+    return model.eval().requires_grad_(False)
+
+
+def save_stage(stage: Stage, schedule: Schedule, conditioner: Conditioner, folder: Path) -> None:
+    """Writes a trained stage, with the schedule and conditioner it was trained for, to a run's folder."""
+    about: dict[str, Any] = {"stage": asdict(stage.config), "betas": schedule.betas}
+    about["conditioner"] = conditioner.to_config()
+    _write(folder, about, stage.state_dict())
+
+
+def load_stage(folder: Path) -> tuple[Stage, Schedule, Conditioner]:
+    """The stage of a run's folder, with its schedule and conditioner."""
+    values, tensors = _read(folder)
+    schedule = Schedule(tuple(values["betas"]))
+    stage = build_stage(from_dict(StageConfig, values["stage"]), schedule.stages)
+    stage.load_state_dict(tensors)
+    return stage, schedule, conditioner_from_config(values["conditioner"])
+
+
+def assemble(first_stage: Path, stages: Sequence[Path], about: About) -> ImageBART:
+    """The model made of the parts in these run folders, stage 1 first.
+
+    Raises ValueError where they were trained with different schedules or conditioners.
+    """
+    loaded = [load_stage(folder) for folder in stages]
+    _, schedule, conditioner = loaded[0]
+    for folder, (_, other, prompts) in zip(stages, loaded, strict=True):
+        if other != schedule or prompts.to_config() != conditioner.to_config():
+            raise ValueError(f"{folder} was trained with another schedule or conditioner than {stages[0]}")
+    return ImageBART(load_first_stage(first_stage), [stage for stage, _, _ in loaded], schedule, conditioner, about)
+
+
+def _write(folder: Path, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, folder / "part.safetensors")
+    (folder / "part.json").write_text(json.dumps(values, indent=1))
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not (folder / "part.json").is_file():
+        raise ValueError(f"{folder} holds no finished part (part.json); train it first")
+    return json.loads((folder / "part.json").read_text()), load_file(folder / "part.safetensors")
