@@ -43,6 +43,6 @@ class AvatarDataset(Dataset[dict[str, Tensor | str]]):
         if not 0 <= index < self.length:
             raise IndexError(f"The avatars of this dataset are numbered 0 to {self.length - 1}, not {index}.")
         number = self.start + index
-        picture = render(sample(number, self.seed, self.split), self.size)
-        image = torch.from_numpy(picture).permute(2, 0, 1).contiguous()
-        return {"image": image, "text": caption(number, self.seed, self.split).text}
+        attributes = sample(number, self.seed, self.split)
+        image = torch.from_numpy(render(attributes, self.size)).permute(2, 0, 1).contiguous()
+        return {"image": image, "text": describe(attributes, generator(number, self.seed, 1)).text}
