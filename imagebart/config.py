@@ -43,6 +43,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert_tuple(options, value, where)
     if is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value, f"{where}.")
+    if origin is dict and not isinstance(value, dict):
+        raise _wrong(where, value, "an object with named settings")
     if hint in KINDS and not _is_kind(hint, value):
         raise _wrong(where, value, KINDS[hint])
     return value
@@ -54,9 +56,7 @@ def _convert_tuple(options: tuple[Any, ...], value: Any, where: str) -> tuple[An
     hints = [options[0]] * len(value) if options[-1] is Ellipsis else list(options)
     if len(hints) != len(value):
         raise _wrong(where, value, f"a list of {len(hints)}")
-    return tuple(
-        _convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True))
-    )
+    return tuple(_convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
 
 
 def _is_kind(kind: type, value: Any) -> bool:

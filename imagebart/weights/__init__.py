@@ -1,0 +1,49 @@
+"""Models as files: folders of safetensors, and the checkpoints as they were published in 2021."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from imagebart.weights.errors import WeightsError
+from imagebart.weights.folder import CONFIG, load_folder, save_folder
+from imagebart.weights.modules import parse_dtype
+from imagebart.weights.published import load_published
+from imagebart.weights.registry import FOLDER, MODELS
+
+if TYPE_CHECKING:
+    from imagebart.model import ImageBART
+
+__all__ = ["MODELS", "WeightsError", "load", "save"]
+
+
+def load(source: str | PathLike[str], device: str = "cpu", dtype: str = "float32") -> ImageBART:
+    """Loads a model written by `save`, a folder of published files, or an installed published model by name.
+
+    Nothing that the files name is imported or run. Raises WeightsError naming the file and what is wrong, and
+    ValueError for an unknown device or dtype.
+    """
+    kind, place = parse_dtype(dtype), _parse_device(device)
+    folder = Path(source)
+    if str(source) in MODELS and not folder.is_dir():
+        folder = FOLDER / str(source)
+    elif not folder.is_dir():
+        raise WeightsError(f"{folder} is no folder, expected one with a model, or one of {', '.join(MODELS)}")
+    if (folder / CONFIG).is_file():
+        return load_folder(folder, place, kind)
+    return load_published(folder, place, kind)
+
+
+def save(model: ImageBART, folder: str | PathLike[str], dtype: str = "float32") -> None:
+    """Writes config.json and safetensors to a folder, in place of a model there; a README.md is left alone."""
+    save_folder(model, Path(folder), parse_dtype(dtype))
+
+
+def _parse_device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is {name!r}, expected one of PyTorch's, such as cpu or cuda") from error

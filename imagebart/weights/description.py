@@ -1,0 +1,87 @@
+"""What is known of a published stage before its checkpoint is read, in the published models' own terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner
+from imagebart.first_stage import FirstStageConfig
+from imagebart.stage import Kind, StageConfig
+from imagebart.transformer import TransformerConfig
+
+
+@dataclass(frozen=True)
+class Description:
+    """A first stage and one stage on it."""
+
+    first_stage: FirstStageConfig
+    kind: Kind
+    decoder: TransformerConfig
+    encoder: TransformerConfig | None
+    class_conditional: bool  # one conditioning token, which shares the image tokens' embeddings
+
+    @property
+    def conditioner(self) -> Conditioner:
+        """Class models know as many classes as there are embeddings, by number."""
+        if not self.class_conditional:
+            return NoConditioner()
+        reader = self.encoder or self.decoder
+        return ClassConditioner(tuple(str(i) for i in range(reader.vocab_in)))
+
+    def stage_config(self, t: int, beta: float, start_token: int) -> StageConfig:
+        """Stage t, with what only the checkpoint knows: beta_t and the decoder's start token."""
+        assert self.decoder.vocab_out is not None
+        return StageConfig(
+            kind=self.kind,
+            t=t,
+            vocab_size=self.decoder.vocab_out,
+            tokens=(self.first_stage.resolution // self.first_stage.downsampling) ** 2,
+            beta=beta,
+            decoder=self.decoder,
+            encoder=self.encoder,
+            cond_length=int(self.class_conditional),
+            start_token=start_token,
+        )
+
+
+def encoder_decoder(
+    dim: int,
+    enc_num_tokens: int,
+    enc_depth: int,
+    enc_heads: int,
+    enc_max_seq_len: int,
+    dec_num_tokens: int,
+    dec_depth: int,
+    dec_heads: int,
+    dec_max_seq_len: int,
+) -> tuple[TransformerConfig, TransformerConfig]:
+    """Encoder and decoder of a published encoder-decoder stage; heads have size 64 whatever the width."""
+    encoder = TransformerConfig(dim, enc_depth, enc_heads, enc_num_tokens, enc_max_seq_len, causal=False)
+    decoder = TransformerConfig(
+        dim, dec_depth, dec_heads, dec_num_tokens, dec_max_seq_len, vocab_out=dec_num_tokens, cross=True
+    )
+    return encoder, decoder
+
+
+def gpt(
+    vocab_size: int,
+    block_size: int,
+    n_layer: int,
+    n_head: int,
+    n_embd: int,
+    input_vocab_size: int | None = None,
+    n_unmasked: int = 0,
+) -> TransformerConfig:
+    """The decoder-only transformer of a published coarsest stage."""
+    return TransformerConfig(
+        n_embd,
+        n_layer,
+        n_head,
+        input_vocab_size or vocab_size,
+        block_size,
+        head_size=n_embd // n_head,
+        vocab_out=vocab_size,
+        unmasked=n_unmasked,
+        attention_bias=True,
+        head_bias=False,
+    )

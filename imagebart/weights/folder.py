@@ -1,0 +1,190 @@
+"""Our own layout of a model: config.json, first_stage.safetensors, stage1.safetensors to stageT.safetensors.
+
+A file that would be larger than Spaces take is split: stage1-1-of-2.safetensors and so on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from imagebart.conditioning import conditioner_from_config
+from imagebart.config import from_dict
+from imagebart.diffusion import Schedule
+from imagebart.first_stage import FirstStage, FirstStageConfig
+from imagebart.model import About, ImageBART
+from imagebart.stage import StageConfig, build_stage
+from imagebart.weights.errors import WeightsError
+from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of
+
+CONFIG = "config.json"
+VERSION = 1
+LARGEST_FILE = 9_500_000  # bytes of tensors; a Space refuses files over 10 MB
+WEIGHTS = re.compile(r"(first_stage|stage\d+)(-\d+-of-\d+)?\.safetensors")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """config.json."""
+
+    format: Literal["imagebart"]
+    version: int
+    about: About
+    first_stage: FirstStageConfig
+    betas: tuple[float, ...]
+    stages: tuple[StageConfig, ...]
+    conditioner: dict[str, Any]
+
+
+def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
+    """Writes a model, replacing one that was there; other files, such as README.md, are left alone."""
+    config = ModelConfig(
+        "imagebart",
+        VERSION,
+        model.about,
+        model.first_stage.config,
+        model.schedule.betas,
+        tuple(stage.config for stage in model.stages),
+        model.conditioner.to_config(),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    # Written whole before anything is replaced, so that a full disk does not cost the model that was there.
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as place:
+        written = Path(place)
+        _write_tensors(model.first_stage, written, "first_stage", dtype)
+        for stage in model.stages:
+            _write_tensors(stage, written, f"stage{stage.config.t}", dtype)
+        (written / CONFIG).write_text(_readable(asdict(config)) + "\n", encoding="utf-8")
+        for old in folder.iterdir():
+            if WEIGHTS.fullmatch(old.name):
+                old.unlink()
+        for new in written.iterdir():
+            new.replace(folder / new.name)
+
+
+def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> ImageBART:
+    """Reads a model; raises WeightsError naming the file and what is wrong."""
+    config = _read_config(folder / CONFIG)
+    try:
+        schedule, conditioner = Schedule(config.betas), conditioner_from_config(config.conditioner)
+        with torch.device("meta"):
+            first_stage = FirstStage(config.first_stage)
+            stages = [build_stage(stage, len(config.betas)) for stage in config.stages]
+            model = ImageBART(first_stage, stages, schedule, conditioner, config.about)
+    except (ValueError, TypeError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{folder / CONFIG}: {error}") from error
+    for stage in config.stages:
+        if stage.cond_length != conditioner.length:
+            raise WeightsError(
+                f"{folder / CONFIG}: stage {stage.t} takes {stage.cond_length} conditioning tokens, "
+                f"but the conditioner gives {conditioner.length}"
+            )
+    _read_tensors(first_stage, folder, "first_stage", device, dtype)
+    check_codes(first_stage, folder / "first_stage.safetensors")
+    for module in model.stages:
+        _read_tensors(module, folder, f"stage{module.config.t}", device, dtype)
+    return model.requires_grad_(False)
+
+
+def _read_config(path: Path) -> ModelConfig:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from error
+    version = values.get("version") if isinstance(values, dict) else None
+    if version != VERSION:
+        raise WeightsError(f"{path} has format version {version!r}, expected {VERSION}: a model saved by this program")
+    try:
+        return from_dict(ModelConfig, values)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _write_tensors(module: nn.Module, folder: Path, stem: str, dtype: torch.dtype) -> None:
+    parts = list(_split(module.state_dict(), dtype.itemsize))
+    for i, names in enumerate(parts, 1):
+        suffix = f"-{i}-of-{len(parts)}" if len(parts) > 1 else ""
+        state = module.state_dict()
+        tensors = {name: _stored(state[name], dtype) for name in names}
+        save_file(tensors, folder / f"{stem}{suffix}.safetensors", metadata={"format": "pt"})
+
+
+def _split(tensors: dict[str, Tensor], itemsize: int) -> Iterator[list[str]]:
+    """Names in order, in groups that fit into a file; a tensor that fits into none has one of its own."""
+    names: list[str] = []
+    size = 0
+    for name, tensor in tensors.items():
+        bytes_needed = tensor.numel() * (itemsize if tensor.is_floating_point() else tensor.itemsize)
+        if names and size + bytes_needed > LARGEST_FILE:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += bytes_needed
+    yield names
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+
+
+def _read_tensors(module: nn.Module, folder: Path, stem: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Fills a module from its file or files, which are mapped into memory meanwhile."""
+    where = folder / f"{stem}.safetensors"
+    try:
+        with ExitStack() as stack:
+            homes: dict[str, Any] = {}
+            for path in _parts(folder, stem):
+                where = path
+                file = stack.enter_context(safe_open(path, framework="pt"))
+                twice = sorted(homes.keys() & set(file.keys()))
+                if twice:
+                    raise WeightsError(f"{path} has the tensor {twice[0]}, which is in another part of {stem} too")
+                homes |= dict.fromkeys(file.keys(), file)
+            where = folder / f"{stem}.safetensors"
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in homes.items()}
+            check_shapes(where, shapes, shapes_of(module))
+            fill(module, lambda name: homes[name].get_tensor(name), where, device, dtype)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{where} is damaged or cannot be read: {error}") from error
+
+
+def _parts(folder: Path, stem: str) -> list[Path]:
+    """The file, or the files 1-of-n to n-of-n, that hold a module."""
+    whole = folder / f"{stem}.safetensors"
+    counts = {
+        int(path.stem.rpartition("-")[2])
+        for path in folder.glob(f"{stem}-*-of-*.safetensors")
+        if WEIGHTS.fullmatch(path.name)
+    }
+    if len(counts) + whole.is_file() > 1:
+        raise WeightsError(f"{folder} holds {stem} in more than one way, expected {whole.name} or its parts")
+    parts = [folder / f"{stem}-{i}-of-{n}.safetensors" for n in counts for i in range(1, n + 1)] or [whole]
+    missing = [path for path in parts if not path.is_file()]
+    if missing:
+        raise WeightsError(f"{missing[0]} is missing, expected it beside {CONFIG}")
+    return parts
+
+
+def _readable(value: Any, indent: str = "") -> str:
+    """JSON with an indented line for each setting, and lists of plain values on one."""
+    if isinstance(value, dict) and value:
+        inner = indent + "  "
+        lines = [f"{inner}{json.dumps(key)}: {_readable(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        inner = indent + "  "
+        return "[\n" + ",\n".join(inner + _readable(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,131 @@
+"""Reads scaleN.yaml, the original's configuration of a stage, as data: the classes it names are only compared."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from imagebart.first_stage import FirstStageConfig
+from imagebart.weights.description import Description, encoder_decoder, gpt
+from imagebart.weights.errors import WeightsError
+
+R = TypeVar("R")
+
+ENCODER_DECODER = "imagebart.models.diffusion.DenoisingXTransformer"
+DECODER_ONLY = "imagebart.models.diffusion.DecoderOnlyDenoiser"
+PLAIN = "imagebart.modules.xtransformers.x_transformer.XTransformer"
+RESIDUAL = "imagebart.modules.xtransformers.x_transformer.ResidualScaledXTransformer"
+GPT = "imagebart.modules.transformer.mingpt.GPT"
+VQGAN = "imagebart.models.vqgan.VQGANWrapper"
+CLASSES = "imagebart.util.ClassProvider"
+
+# Settings with the only value that the published models have, so that our modules compute the same.
+FIXED = {
+    "wrap_decoder": False,
+    "tie_token_emb": False,
+    "scale_pos": 0,
+    "double_z": False,
+    "in_channels": 3,
+    "out_ch": 3,
+}
+# Settings without effect on what is computed: sizes given elsewhere, training, and the last, which the original's
+# VQGAN accepts and ignores.
+WITHOUT_EFFECT = {"n_scales", "xt_start", "xt_size", "embd_pdrop", "resid_pdrop", "attn_pdrop", "dropout", "tanh_out"}
+
+
+def read_description(path: Path) -> Description:
+    """The stage that a scaleN.yaml describes; raises WeightsError naming the file and what is wrong in it."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _description(_get(content, "model", "params"), _get(content, "model", "target"))
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise WeightsError(f"{path} is no plain YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _description(params: Any, target: Any) -> Description:
+    network, kind = _get(params, "transformer_config", "params"), _get(params, "transformer_config", "target")
+    conditioner = params.get("conditioner_config")
+    if conditioner is not None and _get(conditioner, "target") != CLASSES:
+        raise ValueError(f"the conditioner is {conditioner['target']!r}, expected none or {CLASSES}")
+    conditional = conditioner is not None
+    if (target, kind) == (DECODER_ONLY, GPT):
+        decoder = _call(gpt, network)
+        first = _first_stage(params, decoder.vocab_out)
+        return Description(first, "decoder_only", decoder, None, conditional)
+    if target == ENCODER_DECODER and kind in (PLAIN, RESIDUAL):
+        encoder, decoder = _call(encoder_decoder, network)
+        first = _first_stage(params, decoder.vocab_out)
+        return Description(first, "residual" if kind == RESIDUAL else "encoder_decoder", decoder, encoder, conditional)
+    raise ValueError(
+        f"the model is {target!r} with {kind!r}, expected {ENCODER_DECODER} with {PLAIN} or {RESIDUAL}, "
+        f"or {DECODER_ONLY} with {GPT}"
+    )
+
+
+def _first_stage(params: Any, vocab_size: int | None) -> FirstStageConfig:
+    if _get(params, "first_stage_config", "target") != VQGAN:
+        raise ValueError(f"the first stage is {params['first_stage_config']['target']!r}, expected {VQGAN}")
+    values = _get(params, "first_stage_config", "params")
+
+    def vqgan(
+        ch: int,
+        ch_mult: list[int],
+        num_res_blocks: int,
+        attn_resolutions: list[int],
+        resolution: int,
+        z_channels: int,
+    ) -> FirstStageConfig:
+        return FirstStageConfig(
+            resolution=resolution,
+            channels=ch,
+            multipliers=tuple(ch_mult),
+            res_blocks=num_res_blocks,
+            attention_resolutions=tuple(attn_resolutions),
+            latent_channels=z_channels,
+            code_dim=_get(values, "embed_dim"),
+            codebook_size=_get(values, "n_embed"),
+            used_codes=vocab_size if values.get("remap") else None,
+        )
+
+    return _call(vqgan, _get(values, "ddconfig"))
+
+
+def _get(values: Any, *keys: str) -> Any:
+    """What lies under these keys; raises ValueError where it is not there."""
+    for i, key in enumerate(keys):
+        if not isinstance(values, Mapping) or key not in values:
+            raise ValueError(f"it lacks {'.'.join(keys[: i + 1])}")
+        values = values[key]
+    return values
+
+
+def _call(function: Callable[..., R], settings: Any) -> R:
+    """Calls one of our functions with the settings it knows; raises ValueError for missing, odd or unknown ones."""
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"{settings!r} stands for settings, expected names with values")
+    known = inspect.signature(function).parameters
+    arguments = {}
+    for name, value in settings.items():
+        if name in FIXED:
+            if value != FIXED[name]:
+                raise ValueError(f"{name} is {value!r}, expected {FIXED[name]!r}")
+        elif name in known:
+            numbers = value if isinstance(value, list) else [value]
+            lists = "list" in str(known[name].annotation)
+            if lists != isinstance(value, list) or not all(type(n) is int and n >= 0 for n in numbers):
+                raise ValueError(f"{name} is {value!r}, expected {'whole numbers' if lists else 'a whole number'}")
+            arguments[name] = value
+        elif name not in WITHOUT_EFFECT:
+            raise ValueError(f"it has the unknown setting {name!r}")
+    missing = [n for n, p in known.items() if p.default is inspect.Parameter.empty and n not in arguments]
+    if missing:
+        raise ValueError(f"it lacks the setting {missing[0]}")
+    return function(**arguments)

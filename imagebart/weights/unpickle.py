@@ -1,0 +1,284 @@
+"""Reads the tensors of a PyTorch checkpoint without importing or running anything that it names.
+
+A pickle is a program for a small stack machine. This machine has only the instructions that build plain values and
+tensors: names of classes and functions stay names, the few calls that tensors need are done by our own code, and any
+other call or object ends the reading. Nothing in the file can reach Python's own unpickler.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imagebart.weights.archive import Archive
+from imagebart.weights.errors import WeightsError
+
+DTYPES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+}
+
+# PyTorch Lightning 1.4 uses the classes of its callbacks as keys.
+NAMES_ONLY = "pytorch_lightning.callbacks."
+
+# Instructions whose argument is the value that they put on the stack.
+LITERALS = (
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+)
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or function that the file names."""
+
+    dotted: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Numbers in a row, somewhere in the file."""
+
+    dtype: torch.dtype
+    key: str
+    length: int
+
+
+class Opaque:
+    """A value that was not needed, so not made."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that still lies in its file."""
+
+    archive: Archive
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def read(self) -> Tensor:
+        """Reads it into memory of its own; raises WeightsError where the file has not got it."""
+        size = self.storage.dtype.itemsize
+        needed = self.storage.length * size
+        if 0 in self.shape:
+            return torch.empty(self.shape, dtype=self.storage.dtype)
+        last = sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
+        if self.offset + last >= self.storage.length:
+            raise self.archive.error(
+                f"has a tensor of shape {list(self.shape)} that ends after its storage of {self.storage.length} numbers"
+            )
+        begin, end = self.offset * size, (self.offset + last + 1) * size
+        data = self.archive.storage(self.storage.key, begin, end, needed)
+        return torch.frombuffer(data, dtype=self.storage.dtype).as_strided(self.shape, self.stride)
+
+
+def read_tensors(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a checkpoint's `state_dict` (or of a file that is one), by name; their data is not read yet.
+
+    Raises WeightsError where the file is damaged, or its pickle holds anything but plain values and tensors.
+    """
+    archive = Archive(path)
+    content = _Machine(archive).run(archive.program())
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise archive.error("holds no state_dict, expected a checkpoint's named tensors")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, StoredTensor):
+            raise archive.error(f"has {name!r} in its state_dict, expected tensors only")
+    return state
+
+
+class _Machine:
+    """The stack machine of pickles, without the instructions that could run something."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, program: bytes) -> Any:
+        """What the program leaves on the stack."""
+        try:
+            for instruction, argument, _ in pickletools.genops(program):
+                self.step(instruction.name, argument)
+            return self.stack.pop()
+        except WeightsError:
+            raise
+        except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
+            raise self.archive.error(f"has a damaged pickle: {error}") from error
+
+    def step(self, instruction: str, argument: Any) -> None:
+        stack = self.stack
+        match instruction:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case "MARK":
+                self.marks.append(len(stack))
+            case "POP" if self.marks and self.marks[-1] == len(stack):
+                self.marks.pop()
+            case "POP":
+                stack.pop()
+            case "POP_MARK":
+                self.since_mark()
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(instruction == "NEWTRUE")
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(self.take(int(instruction[-1])))
+            case "TUPLE":
+                stack.append(tuple(self.since_mark()))
+            case "LIST":
+                stack.append(self.since_mark())
+            case "DICT":
+                stack.append(self.put_items({}, self.since_mark()))
+            case "APPEND":
+                self.extend(self.take(1))
+            case "APPENDS":
+                self.extend(self.since_mark())
+            case "SETITEM":
+                key, value = self.take(2)
+                self.put_items(stack[-1], [key, value])
+            case "SETITEMS":
+                items = self.since_mark()
+                self.put_items(stack[-1], items)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[argument])
+            case "GLOBAL":
+                stack.append(self.name(argument.replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                stack.append(self.name(".".join(self.take(2))))
+            case "BINPERSID":
+                stack.append(_storage(*stack.pop()))
+            case "REDUCE":
+                function, arguments = self.take(2)
+                stack.append(self.call(function, arguments))
+            case "BUILD":
+                self.build(*self.take(2))
+            case _ if instruction in LITERALS:
+                stack.append(argument)
+            case "INST":
+                raise self.refuse(f"makes an object of {argument.replace(' ', '.', 1)}")
+            case _:
+                names = [value.dotted for value in stack if isinstance(value, Name)]
+                raise self.refuse(f"uses {instruction}" + (f" with {names[-1]}" if names else ""))
+
+    def name(self, dotted: str) -> Name:
+        """A name that may be in the file; it is never looked up."""
+        if dotted not in CALLS and dotted not in DTYPES and not dotted.startswith(NAMES_ONLY):
+            raise self.refuse(f"names {dotted}")
+        return Name(dotted)
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        if not isinstance(function, Name) or function.dotted not in CALLS:
+            raise self.refuse(f"calls {function.dotted if isinstance(function, Name) else 'a value'}")
+        return CALLS[function.dotted](self.archive, *arguments)
+
+    def build(self, target: Any, state: Any) -> None:
+        """Attributes of a state_dict (its version numbers) or of something opaque: not needed."""
+        if not isinstance(target, dict | Opaque):
+            raise self.refuse(f"sets attributes of {target.dotted if isinstance(target, Name) else 'a value'}")
+        self.stack.append(target)
+
+    def since_mark(self) -> list[Any]:
+        begin = self.marks.pop()
+        values = self.stack[begin:]
+        del self.stack[begin:]
+        return values
+
+    def take(self, count: int) -> tuple[Any, ...]:
+        if len(self.stack) < count:
+            raise ValueError("its stack runs empty")
+        values = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        return values
+
+    def extend(self, values: tuple[Any, ...] | list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise self.refuse("appends to what is no list")
+        self.stack[-1].extend(values)
+
+    def put_items(self, target: Any, items: list[Any]) -> Any:
+        if not isinstance(target, dict):
+            raise self.refuse("sets items of what is no dictionary")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, str | bytes | int | float | Name | None):
+                raise self.refuse(f"has a {type(key).__name__} as a key")
+            target[key] = value
+        return target
+
+    def refuse(self, what: str) -> WeightsError:
+        return self.archive.error(
+            f"{what} in its pickle, expected tensors and plain values only; nothing of it was executed"
+        )
+
+
+def _storage(kind: Any, dtype: Name, key: str, location: Any, length: int) -> Storage:
+    if kind != "storage" or not isinstance(key, str) or not isinstance(length, int) or length < 0:
+        raise ValueError(f"a storage is described as {kind!r}, {key!r}, {length!r}")
+    return Storage(DTYPES[dtype.dotted], key, length)
+
+
+def _tensor(
+    archive: Archive, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *rest: Any
+) -> StoredTensor:
+    numbers = (offset, *shape, *stride)
+    if not isinstance(storage, Storage) or not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise ValueError(f"a tensor has offset {offset!r}, shape {shape!r} and stride {stride!r}")
+    if len(shape) != len(stride):
+        raise ValueError(f"a tensor has shape {shape!r} and stride {stride!r}")
+    return StoredTensor(archive, storage, offset, tuple(shape), tuple(stride))
+
+
+def _parameter(archive: Archive, tensor: StoredTensor, *rest: Any) -> StoredTensor:
+    return tensor
+
+
+def _dictionary(archive: Archive) -> dict[Any, Any]:
+    return {}
+
+
+def _opaque(archive: Archive, *arguments: Any) -> Opaque:
+    return Opaque()
+
+
+# The calls that a checkpoint may ask for, and what is done instead.
+CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _dictionary,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    # Numbers of NumPy, as learning-rate schedulers leave them.
+    "numpy.core.multiarray.scalar": _opaque,
+    "numpy._core.multiarray.scalar": _opaque,
+    "numpy.dtype": _opaque,
+    "_codecs.encode": _opaque,
+}
