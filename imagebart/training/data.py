@@ -53,7 +53,7 @@ def _captions(folder: Path) -> dict[Path, str]:
             try:
                 record = json.loads(line)
                 captions[file.parent / record["file_name"]] = str(record.get("text", ""))
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"{file}, line {number}: {line[:60]!r} is not an object with `file_name` and `text`"
                 ) from error

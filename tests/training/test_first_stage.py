@@ -1,0 +1,74 @@
+"""Losses and codebook of first-stage training."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch.nn import functional as F
+
+from imagebart.first_stage import FirstStageConfig, Quantizer
+from imagebart.training.config import FirstStageLoss, FirstStageRun, LoopConfig
+from imagebart.training.first_stage import CodebookAverages, gradient_loss, train_first_stage
+from imagebart.training.parts import load_first_stage
+
+SMALL = FirstStageConfig(
+    resolution=16,
+    channels=32,
+    multipliers=(1, 1),
+    res_blocks=1,
+    attention_resolutions=(),
+    latent_channels=32,
+    code_dim=4,
+    codebook_size=8,
+    fold=2,
+    unit_codes=True,
+)
+
+
+def test_gradient_loss_sees_edges_and_not_brightness() -> None:
+    x = torch.rand(2, 3, 16, 16)
+    weight = torch.ones(1, 1, 16, 16)
+    assert gradient_loss(x + 0.3, x, weight) < 1e-6
+    step = torch.zeros(1, 3, 16, 16)
+    step[..., 8:] = 1.0
+    blank = torch.zeros_like(step)
+    # one of 15 (7, 3) horizontal differences is 1 on the three scales; no vertical one
+    expected = (1 / 15 + 1 / 7 + 1 / 3) / 3
+    assert torch.isclose(gradient_loss(step, blank, weight), torch.tensor(expected))
+
+
+def test_codes_move_to_the_means_of_their_latents() -> None:
+    torch.manual_seed(0)
+    quantizer = Quantizer(SMALL)
+    averages = CodebookAverages(quantizer, decay=0.5, dead_after=0.1)
+    centres = torch.cat([torch.eye(4), -torch.eye(4)])
+    for _ in range(40):
+        z = F.normalize(centres[torch.randint(8, (256,))] + 0.01 * torch.randn(256, 4), dim=-1)
+        averages.update(quantizer, z, quantizer.tokens(z), Accelerator())
+    nearest = (quantizer.codes() @ centres.T).max(0).values
+    assert (nearest > 0.99).sum() >= 6  # dead codes were put to use; a centre may hold two, two share one
+
+
+def test_dead_codes_are_replaced_from_the_batch() -> None:
+    quantizer = Quantizer(SMALL)
+    averages = CodebookAverages(quantizer, decay=0.0, dead_after=0.5)
+    z = F.normalize(torch.ones(16, 4), dim=-1)
+    averages.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
+    assert torch.allclose(quantizer.codes(), z[:8], atol=1e-5)
+
+
+def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.new("RGB", (20, 20), (40 * i, 255 - 40 * i, 30)).save(tmp_path / f"{i}.png")
+    loop = LoopConfig(
+        steps=40, batch_size=6, lr=3e-3, warmup=5, ema=0.5, mixed_precision="no", save_every=40, sample_every=40
+    )
+    run = FirstStageRun(str(tmp_path), SMALL, loop, FirstStageLoss())
+    trained = train_first_stage(run, tmp_path / "run")
+    loaded = load_first_stage(tmp_path / "run")
+    colours = torch.tensor([[40.0 * i, 255 - 40 * i, 30] for i in range(6)]) / 127.5 - 1
+    images = colours[:, :, None, None].expand(6, 3, 16, 16).contiguous()
+    output = loaded.decode(loaded.encode(images))
+    assert torch.equal(output, trained.decode(trained.encode(images)))
+    assert (output - images).abs().mean() < 0.25

@@ -1,0 +1,96 @@
+"""Steps, learning rate, and resuming to the step."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from imagebart.training.config import LoopConfig
+from imagebart.training.loop import StepBatches, learning_rate, train
+
+
+class Numbers(Dataset[dict[str, Any]]):
+    """y = 3 x - 1, with noise that the loop draws."""
+
+    def __len__(self) -> int:
+        return 50
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"x": torch.tensor([index / 50.0])}
+
+
+class Line:
+    """Fits a line; the smallest thing that the loop can train."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(3)
+        self.model: nn.Module = nn.Linear(1, 1)
+        self.dataset = Numbers()
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Tensor]:
+        noise = 0.01 * torch.randn_like(batch["x"])
+        return {"loss": (model(batch["x"]) - (3 * batch["x"] - 1) + noise).square().mean()}
+
+    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None: ...
+
+    def state(self) -> list[Any]:
+        return []
+
+    def sample(self, model: nn.Module) -> Image.Image:
+        return Image.new("RGB", (2, 2))
+
+
+CONFIG = dict(batch_size=7, lr=0.1, warmup=5, ema=0.9, mixed_precision="no", log_every=5, save_every=10, sample_every=40)
+
+
+def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
+    config = LoopConfig(steps=110, warmup=10, final_lr=0.05)
+    assert [learning_rate(s, config) for s in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert learning_rate(60, config) == pytest.approx(0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi / 2)))
+    assert learning_rate(110, config) == pytest.approx(0.05)
+
+
+def test_batches_from_the_middle_are_those_of_a_whole_run() -> None:
+    whole = list(StepBatches(10, 4, 0, 12, seed=5))
+    assert list(StepBatches(10, 4, 7, 12, seed=5)) == whole[7:]
+    first_epochs = [n for batch in whole[:5] for n in batch]
+    assert sorted(first_epochs[:10]) == sorted(first_epochs[10:20]) == list(range(10))
+    assert first_epochs[:10] != first_epochs[10:20]
+
+
+def test_endless_data_are_read_in_order() -> None:
+    assert list(StepBatches(10**9, 3, 2, 4, seed=0)) == [[6, 7, 8], [9, 10, 11]]
+
+
+def test_an_empty_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        StepBatches(0, 3, 0, 4, seed=0)
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
+    whole = train(Line(), LoopConfig(steps=40, **CONFIG), tmp_path / "whole")  # type: ignore[arg-type]
+    config = LoopConfig(steps=40, **CONFIG)  # type: ignore[arg-type]
+
+    class Stopped(Line):
+        def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps == 27:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Stopped(), config, tmp_path / "broken")
+    assert json.loads((tmp_path / "broken" / "state" / "step.json").read_text()) == {"step": 20}
+    resumed = train(Line(), config, tmp_path / "broken")
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log] == list(range(5, 41, 5))
+    assert log[-1]["loss"] < log[0]["loss"] / 10
+    assert (tmp_path / "whole" / "samples" / "0000040.png").is_file()
