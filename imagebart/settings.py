@@ -19,8 +19,8 @@ class SamplingSettings:
     start: int | None = None  # first stage to run; None: T, from pure noise
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature <= 100:
-            raise InputError(f"The temperature is {self.temperature:g}; it must be over 0 and at most 100.")
+        if not 0.01 <= self.temperature <= 100:
+            raise InputError(f"The temperature is {self.temperature:g}; it must be from 0.01 to 100.")
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"Top-k is {self.top_k}; it must be 1 or more.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
