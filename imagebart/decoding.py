@@ -57,8 +57,8 @@ class GuidedStage:
 
     def __init__(self, stage: Stage, c: Tensor, condition: Condition, guidance: float) -> None:
         self.stage, self.guidance = stage, guidance
-        self.guided = guidance != 1 and condition.cond is not None
         cond = condition.cond
+        self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
         if self.guided:
             if condition.null is None:
                 raise ValueError("guidance needs a model that was trained with its condition dropped at random")
