@@ -144,12 +144,13 @@ def alpha(mask: Image.Image, feather: int) -> Image.Image:
     if painted.all():
         return mask.copy()
     depth = cv2.distanceTransform(painted, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    depth = np.minimum(depth, feather + 1)
+    np.minimum(depth, feather + 1, out=depth)  # in place: large uploads would take gigabytes otherwise
     square = np.ones((2 * feather + 1, 2 * feather + 1), np.uint8)
     ridge = cv2.dilate(depth, square)  # the full feather, or what the stroke's thickness allows
-    weight = depth / np.maximum(ridge, 1)
+    np.divide(depth, np.maximum(ridge, 1, out=ridge), out=depth)
+    np.multiply(depth, paint, out=depth)
     result = Image.new("L", mask.size)
-    result.paste(Image.fromarray(np.rint(paint * weight).astype(np.uint8)), window[:2])
+    result.paste(Image.fromarray(np.rint(depth, out=depth).astype(np.uint8)), window[:2])
     return result
 
 
