@@ -6,6 +6,7 @@ first stage of ImageBART (section 3.1 there). Parameter names are those of the p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -258,7 +259,7 @@ class FirstStage(nn.Module):
         Raises ValueError where H or W is not a multiple of f.
         """
         f = self.config.downsampling
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % f or images.shape[3] % f:
+        if images.ndim != 4 or images.shape[1] != 3 or any(side < f or side % f for side in images.shape[2:]):
             raise ValueError(
                 f"images have shape {tuple(images.shape)}, expected [B, 3, H, W] with H and W multiples of {f}"
             )
@@ -279,10 +280,18 @@ class FirstStage(nn.Module):
         return self.quantize.tokens(self.latents(images)).flatten(1)
 
     def decode(self, tokens: Tensor, rows: int | None = None) -> Tensor:
-        """Tokens int64 [B, N] -> images [B, 3, H, W], about [-1, 1]; `rows` of tokens where not square."""
-        rows = rows if rows is not None else round(tokens.shape[1] ** 0.5)
-        if tokens.ndim != 2 or rows < 1 or tokens.shape[1] % rows:
-            raise ValueError(f"tokens have shape {tuple(tokens.shape)}, expected [B, N] with {rows} equal rows")
-        if tokens.shape[1] == 0 or int(tokens.min()) < 0 or int(tokens.max()) >= self.config.vocab_size:
+        """Tokens int64 [B, N] -> images [B, 3, H, W], about [-1, 1]; `rows` of tokens where not square.
+
+        Raises ValueError where there are not that many equal rows, or a token is out of the codebook.
+        """
+        count = tokens.shape[1] if tokens.ndim == 2 else 0
+        if count == 0:
+            raise ValueError(f"tokens have shape {tuple(tokens.shape)}, expected [B, N] with N over 0")
+        square = rows is None
+        rows = math.isqrt(count) if rows is None else rows
+        if rows < 1 or count % rows or (square and rows != count // rows):
+            expected = "as many columns as rows" if square else f"{rows} equal rows"
+            raise ValueError(f"tokens have shape {tuple(tokens.shape)}, expected {expected}")
+        if int(tokens.min()) < 0 or int(tokens.max()) >= self.config.vocab_size:
             raise ValueError(f"tokens must be in [0, {self.config.vocab_size}), the codebook in use")
         return self.pixels(self.quantize.lookup(rearrange(tokens, "b (h w) -> b h w", h=rows)))
