@@ -7,15 +7,15 @@ from contextlib import closing
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.images import load_image
 from imagebart.masks import PRESETS, load_mask, preset
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.ui import wording
+from imagebart.ui.files import publish
 
-Answers = Iterator[tuple[Image.Image, str, int]]
+Answers = Iterator[tuple[str, str, int]]
 
 
 class Endpoints:
@@ -85,7 +85,7 @@ def _answer(start: Callable[[], Iterator[PipelineEvent]]) -> Answers:
         with closing(events):  # type: ignore[type-var]
             for event in events:
                 done = event.kind == "result"
-                yield event.image, "done" if done else wording.progress_line(event), event.seed
+                yield publish(event.image), "done" if done else wording.progress_line(event), event.seed
     except InputError as error:
         raise gr.Error(str(error), print_exception=False) from error
 

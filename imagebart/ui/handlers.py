@@ -17,6 +17,7 @@ from imagebart.masks import load_mask, preset
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.settings import SamplingSettings
 from imagebart.ui import wording
+from imagebart.ui.files import publish
 from imagebart.ui.picture import LARGEST_PREVIEW, EditorValue, Picture, from_editor, reduced, to_editor
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Frame:
 
 
 START = Frame(progress=wording.waiting_html(), messages="", announcement="", strip=[], running=True)
-IDLE = Frame(progress="", running=False)
+IDLE = Frame(progress="", announcement="", running=False)
 
 Updates = Iterator[list[Any]]
 # New values of the canvas and of the session's picture.
@@ -128,15 +129,11 @@ class Handlers:
         """Draw a whole new picture."""
         controls = Controls(*settings)
         yield from self._run(
-            lambda: self._pipeline.generate(
-                controls.prompt, seed=controls.fixed_seed(), settings=controls.sampling()
-            ),
+            lambda: self._pipeline.generate(controls.prompt, seed=controls.fixed_seed(), settings=controls.sampling()),
             before=None,
         )
 
-    def vary(
-        self, strength: float, canvas: EditorValue | None, picture: Picture | None, *settings: Any
-    ) -> Updates:
+    def vary(self, strength: float, canvas: EditorValue | None, picture: Picture | None, *settings: Any) -> Updates:
         """Draw the whole picture on the canvas again, as differently as `strength` says."""
         controls = Controls(*settings)
         current, _ = from_editor(canvas, picture)
@@ -168,7 +165,7 @@ class Handlers:
         except InputError as error:
             gr.Warning(str(error))
             return KEEP, KEEP
-        return to_editor(picture), picture
+        return _on_canvas(picture)
 
     def upload_mask(self, path: str | None, canvas: EditorValue | None, picture: Picture | None) -> Filled:
         """A file becomes the mask, in place of what is painted."""
@@ -181,19 +178,19 @@ class Handlers:
     def clear_mask(self, canvas: EditorValue | None, picture: Picture | None) -> Filled:
         """The canvas as it was before painting. The picture comes from the session if the canvas lost it."""
         current, _ = from_editor(canvas, picture)
-        return (KEEP, KEEP) if current is None else (to_editor(current), current)
+        return (KEEP, KEEP) if current is None else _on_canvas(current)
 
     def resume(self, outcome: Outcome | None) -> Filled:
         """The last result becomes the picture to edit."""
         if outcome is None:
             return KEEP, KEEP
         picture = Picture.of(outcome.image)
-        return to_editor(picture), picture
+        return _on_canvas(picture)
 
     def _run(self, start: Callable[[], Iterator[PipelineEvent]], before: Image.Image | None) -> Updates:
         """Show the events of a run until it ends, fails or is closed; closing it stops the model too."""
         yield START.updates()
-        strip: dict[str, Image.Image] = {}
+        strip: dict[str, str] = {}
         try:
             events = start()
             with closing(events):  # type: ignore[type-var]
@@ -206,18 +203,19 @@ class Handlers:
             yield _problem(wording.SORRY)
 
 
-def _show(event: PipelineEvent, strip: dict[str, Image.Image], before: Image.Image | None) -> Frame:
-    small = reduced(event.image, LARGEST_PREVIEW)
+def _show(event: PipelineEvent, strip: dict[str, str], before: Image.Image | None) -> Frame:
+    """The page at an event of a run. `strip` collects the pictures of the stages, by their captions."""
+    small = publish(reduced(event.image, LARGEST_PREVIEW))
     notes = wording.notes_html(event.notes)
     if event.kind == "result":
         strip[wording.step_name(event)] = small
         return Frame(
-            preview=event.image,
+            preview=publish(event.image),
             progress=wording.done_html(event),
             announcement=wording.said_html("The picture is ready."),
             messages=notes,
-            strip=[(image, name) for name, image in strip.items()],
-            comparison=None if before is None else (reduced(before), reduced(event.image)),
+            strip=[(path, name) for name, path in strip.items()],
+            comparison=None if before is None else (publish(reduced(before)), publish(reduced(event.image))),
             seed=event.seed,
             outcome=Outcome(event.image, event.seed),
             running=False,
@@ -238,6 +236,12 @@ def _show(event: PipelineEvent, strip: dict[str, Image.Image], before: Image.Ima
     )
 
 
+def _on_canvas(picture: Picture, mask: Image.Image | None = None) -> Filled:
+    value = to_editor(picture, mask)
+    layers = [publish(layer) for layer in value["layers"]]
+    return {"background": publish(picture.view), "layers": layers, "composite": None}, picture
+
+
 def _put_mask(
     make: Callable[[tuple[int, int]], Image.Image], canvas: EditorValue | None, picture: Picture | None
 ) -> Filled:
@@ -250,7 +254,7 @@ def _put_mask(
     except InputError as error:
         gr.Warning(str(error))
         return KEEP, KEEP
-    return to_editor(current, mask), current
+    return _on_canvas(current, mask)
 
 
 def _problem(sentence: str) -> list[Any]:

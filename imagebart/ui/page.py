@@ -127,9 +127,7 @@ def _wire_runs(
         vary.button.click(handlers.vary, [vary.strength, *painted, *asked], shown, **turn),
     ]
     for run in runs:
-        run.failure(
-            handlers.failed, None, shown, queue=False, api_visibility="private", show_progress="hidden"
-        )
+        run.failure(handlers.failed, None, shown, queue=False, api_visibility="private", show_progress="hidden")
     runner.cancel.click(
         handlers.cancelled,
         None,

@@ -69,7 +69,7 @@ def to_editor(picture: Picture, mask: Image.Image | None = None) -> EditorValue:
     """The canvas with the picture, and `mask` ("L", any size, 255 = redraw) as if it had been painted."""
     layers = []
     if mask is not None:
-        alpha = mask.resize(picture.view.size, Image.Resampling.BILINEAR)
+        alpha = _scale_mask(mask, picture.view.size)
         alpha = alpha.point([math.ceil(value * BRUSH_OPACITY) for value in range(256)])
         layer = Image.new("RGBA", picture.view.size, BRUSH_RGB)
         layer.putalpha(alpha)
@@ -99,6 +99,6 @@ def from_editor(value: EditorValue | None, kept: Picture | None) -> tuple[Pictur
 def _scale_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Scale a mask to `size` (width, height) without losing the thinnest stroke."""
     if size[0] > mask.width or size[1] > mask.height:
-        return mask.resize(size, Image.Resampling.BILINEAR)
+        return mask.resize(size, Image.Resampling.NEAREST)
     rows, columns = spans(0, mask.height, size[1]), spans(0, mask.width, size[0])
     return Image.fromarray(cover(np.asarray(mask), rows, columns))

@@ -7,8 +7,7 @@ from html import escape
 from typing import Protocol
 
 NO_MASK = (
-    "Nothing is painted yet. Paint over the part that should change, "
-    "or press one of the ready masks under the picture."
+    "Nothing is painted yet. Paint over the part that should change, or press one of the ready masks under the picture."
 )
 NO_PICTURE = "There is no picture on the canvas yet. Pick an example or upload one."
 SORRY = "Something went wrong on our side. Your picture, mask and words are still here: please try again."

@@ -22,6 +22,11 @@ NAMES = ["preview", "progress", "announcement", "messages", "strip", "comparison
 BUTTONS = ["edit", "generate", "vary", "cancel", "resume"]
 
 
+@pytest.fixture(autouse=True)
+def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def handlers() -> Handlers:
     return Handlers(tiny_pipeline())
@@ -33,14 +38,17 @@ def picture() -> Picture:
     return Picture.of(Image.fromarray(noise))
 
 
-def settings(
-    prompt: str = "hat", seed: float | None = 7, new_seed: bool = False, passes: int = 1
-) -> list[Any]:
+def settings(prompt: str = "hat", seed: float | None = 7, new_seed: bool = False, passes: int = 1) -> list[Any]:
     return [prompt, seed, new_seed, 1.0, 0, 1.0, 1.0, passes, 0]
 
 
 def painted(picture: Picture) -> EditorValue:
     return to_editor(picture, preset("upper half", picture.image.size))
+
+
+def opened(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
 
 
 def told(updates: list[Any]) -> dict[str, Any]:
@@ -59,6 +67,7 @@ def test_an_edit_ends_with_a_result_whose_unpainted_pixels_are_the_upload_s(
 ) -> None:
     moments = run(handlers.edit(painted(picture), picture, *settings()))
     result = moments[-1]["outcome"]
+    assert opened(moments[-1]["preview"]) == result.image
     assert isinstance(result, Outcome) and result.seed == 7
     before, after = np.asarray(picture.image), np.asarray(result.image)
     assert after.shape == before.shape
@@ -68,8 +77,9 @@ def test_an_edit_ends_with_a_result_whose_unpainted_pixels_are_the_upload_s(
 def test_an_edit_shows_noise_then_each_stage(handlers: Handlers, picture: Picture) -> None:
     moments = run(handlers.edit(painted(picture), picture, *settings()))
     assert [caption for _, caption in moments[-1]["strip"]] == ["noise", "coarse", "fine"]
-    assert [image.size for image, _ in moments[-1]["strip"]] == [picture.image.size] * 3
-    assert moments[-1]["comparison"][0] == picture.image
+    assert [Image.open(path).size for path, _ in moments[-1]["strip"]] == [picture.image.size] * 3
+    before, after = (opened(path) for path in moments[-1]["comparison"])
+    assert before == picture.image and after == moments[-1]["outcome"].image
     assert "Done" in moments[-1]["progress"] and "ready" in moments[-1]["announcement"]
 
 
@@ -142,7 +152,7 @@ def working() -> list[str]:
     return [
         found.__name__
         for found in gc.get_objects()
-        if type(found) is GeneratorType and found.__name__ == "_stream" and found.gi_frame is not None
+        if type(found) is GeneratorType and found.__qualname__ == "Pipeline._stream" and found.gi_frame is not None
     ]
 
 
@@ -168,9 +178,7 @@ def test_a_bad_upload_is_said_and_changes_nothing(
     assert canvas == picture == {"__type__": "update"}
 
 
-def test_an_uploaded_mask_of_another_shape_is_said(
-    handlers: Handlers, picture: Picture, tmp_path: Path
-) -> None:
+def test_an_uploaded_mask_of_another_shape_is_said(handlers: Handlers, picture: Picture, tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     Image.new("L", (100, 20), 255).save(path)
     with pytest.warns(UserWarning, match="same shape"):
@@ -182,14 +190,14 @@ def test_an_upload_is_kept_as_it_is(handlers: Handlers, picture: Picture, tmp_pa
     path = tmp_path / "picture.png"
     picture.image.save(path)
     canvas, kept = handlers.upload(str(path))
-    assert kept.image == picture.image and canvas["background"].size == kept.view.size
+    assert kept.image == picture.image and opened(canvas["background"]) == kept.view
 
 
 def test_clearing_takes_the_paint_and_leaves_the_picture(handlers: Handlers, picture: Picture) -> None:
     canvas, kept = handlers.clear_mask(painted(picture), picture)
     assert canvas["layers"] == [] and kept is picture
     emptied: EditorValue = {"background": None, "layers": [], "composite": None}
-    assert handlers.clear_mask(emptied, picture)[0]["background"] == picture.view
+    assert opened(handlers.clear_mask(emptied, picture)[0]["background"]) == picture.view
 
 
 def test_the_sliders_ends_mean_off() -> None:

@@ -54,9 +54,7 @@ def test_stages_have_plain_names(stage: int, stages: int, name: str) -> None:
 
 
 def test_steps_of_repeated_passes_are_told_apart() -> None:
-    steps = {
-        wording.step_name(Told(stage=stage, pass_index=p, passes=3)) for stage in (1, 2) for p in range(3)
-    }
+    steps = {wording.step_name(Told(stage=stage, pass_index=p, passes=3)) for stage in (1, 2) for p in range(3)}
     assert len(steps) == 6
 
 
