@@ -44,6 +44,6 @@ def save(model: ImageBART, folder: str | PathLike[str], dtype: str = "float32") 
 
 def _parse_device(name: str) -> torch.device:
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device is {name!r}, expected one of PyTorch's, such as cpu or cuda") from error
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        raise ValueError(f"device is {name!r}, expected one that this machine has, such as cpu") from error

@@ -44,6 +44,29 @@ class Description:
         )
 
 
+def vqgan(
+    ch: int,
+    ch_mult: list[int],
+    num_res_blocks: int,
+    attn_resolutions: list[int],
+    resolution: int,
+    z_channels: int,
+    embed_dim: int,
+    n_embed: int,
+) -> FirstStageConfig:
+    """A published first stage, with all its codes in use."""
+    return FirstStageConfig(
+        resolution=resolution,
+        channels=ch,
+        multipliers=tuple(ch_mult),
+        res_blocks=num_res_blocks,
+        attention_resolutions=tuple(attn_resolutions),
+        latent_channels=z_channels,
+        code_dim=embed_dim,
+        codebook_size=n_embed,
+    )
+
+
 def encoder_decoder(
     dim: int,
     enc_num_tokens: int,

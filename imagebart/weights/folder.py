@@ -26,7 +26,7 @@ from imagebart.first_stage import FirstStage, FirstStageConfig
 from imagebart.model import About, ImageBART
 from imagebart.stage import StageConfig, build_stage
 from imagebart.weights.errors import WeightsError
-from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of
+from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
 
 CONFIG = "config.json"
 VERSION = 1
@@ -66,29 +66,27 @@ def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
         for stage in model.stages:
             _write_tensors(stage, written, f"stage{stage.config.t}", dtype)
         (written / CONFIG).write_text(_readable(asdict(config)) + "\n", encoding="utf-8")
-        for old in folder.iterdir():
-            if WEIGHTS.fullmatch(old.name):
-                old.unlink()
-        for new in written.iterdir():
-            new.replace(folder / new.name)
+        names = {new.name for new in written.iterdir()}
+        for name in sorted(names, key=lambda name: name == CONFIG):
+            (written / name).replace(folder / name)
+    for old in folder.iterdir():
+        if WEIGHTS.fullmatch(old.name) and old.name not in names:
+            old.unlink()
 
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> ImageBART:
     """Reads a model; raises WeightsError naming the file and what is wrong."""
     config = _read_config(folder / CONFIG)
-    try:
-        schedule, conditioner = Schedule(config.betas), conditioner_from_config(config.conditioner)
-        with torch.device("meta"):
-            first_stage = FirstStage(config.first_stage)
-            stages = [build_stage(stage, len(config.betas)) for stage in config.stages]
-            model = ImageBART(first_stage, stages, schedule, conditioner, config.about)
-    except (ValueError, TypeError, AssertionError, RuntimeError, ZeroDivisionError) as error:
-        raise WeightsError(f"{folder / CONFIG}: {error}") from error
-    for stage in config.stages:
-        if stage.cond_length != conditioner.length:
+    with without_memory(folder / CONFIG):
+        conditioner = conditioner_from_config(config.conditioner)
+        first_stage = FirstStage(config.first_stage)
+        stages = [build_stage(stage, len(config.betas)) for stage in config.stages]
+        model = ImageBART(first_stage, stages, Schedule(config.betas), conditioner, config.about)
+    for stage, beta in zip(config.stages, config.betas, strict=True):
+        if (stage.cond_length, stage.beta) != (conditioner.length, beta):
             raise WeightsError(
-                f"{folder / CONFIG}: stage {stage.t} takes {stage.cond_length} conditioning tokens, "
-                f"but the conditioner gives {conditioner.length}"
+                f"{folder / CONFIG}: stage {stage.t} has cond_length {stage.cond_length} and beta {stage.beta}, "
+                f"expected the conditioner's {conditioner.length} and the schedule's {beta}"
             )
     _read_tensors(first_stage, folder, "first_stage", device, dtype)
     check_codes(first_stage, folder / "first_stage.safetensors")
@@ -114,10 +112,10 @@ def _read_config(path: Path) -> ModelConfig:
 
 
 def _write_tensors(module: nn.Module, folder: Path, stem: str, dtype: torch.dtype) -> None:
-    parts = list(_split(module.state_dict(), dtype.itemsize))
+    state = module.state_dict()
+    parts = list(_split(state, dtype.itemsize))
     for i, names in enumerate(parts, 1):
         suffix = f"-{i}-of-{len(parts)}" if len(parts) > 1 else ""
-        state = module.state_dict()
         tensors = {name: _stored(state[name], dtype) for name in names}
         save_file(tensors, folder / f"{stem}{suffix}.safetensors", metadata={"format": "pt"})
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -27,22 +28,35 @@ def parse_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+@contextmanager
+def without_memory(where: object) -> Iterator[None]:
+    """Modules made here have shapes only; raises WeightsError where they cannot be made."""
+    try:
+        with torch.device("meta"):
+            yield
+    except (ValueError, TypeError, LookupError, AssertionError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(f"{where} describes what cannot be built: {error}") from error
+
+
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor that a module needs."""
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def check_shapes(where: object, given: Shapes, expected: Shapes) -> None:
-    """Raises WeightsError naming the first tensor that is missing, unknown or of a wrong shape."""
+def check_shapes(where: object, given: Shapes, expected: Shapes, prefix: str = "") -> None:
+    """Raises WeightsError naming the first tensor that is missing, unknown or of a wrong shape.
+
+    prefix: what stands before all these names in the file.
+    """
     for name, shape in expected.items():
         if name not in given:
-            raise WeightsError(f"{where} lacks the tensor {name}, expected it with shape {list(shape)}")
+            raise WeightsError(f"{where} lacks the tensor {prefix}{name}, expected it with shape {list(shape)}")
         if tuple(given[name]) != shape:
-            raise WeightsError(f"{where} has {name} of shape {list(given[name])}, expected {list(shape)}")
+            raise WeightsError(f"{where} has {prefix}{name} of shape {list(given[name])}, expected {list(shape)}")
     unknown = sorted(set(given) - set(expected))
     if unknown:
         raise WeightsError(
-            f"{where} has the tensor {unknown[0]}, which is no part of this model: expected {len(expected)} tensors"
+            f"{where} has the tensor {prefix}{unknown[0]}, expected only the {len(expected)} of this model"
         )
 
 
@@ -58,7 +72,8 @@ def fill(
             raise WeightsError(f"{where} has {name} of type {tensor.dtype}, expected {expected} numbers")
         kind = dtype if wanted.is_floating_point() else wanted.dtype
         # Copied even where nothing changes: files may be mapped into memory, and change later.
-        tensors[name] = tensor.reshape(wanted.shape).to(device, kind, copy=True)
+        tensor = tensor.reshape(wanted.shape)
+        tensors[name] = tensor.to(device, kind, copy=True, memory_format=torch.contiguous_format)
     module.load_state_dict(tensors, assign=True)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from imagebart.first_stage import FirstStageConfig
-from imagebart.weights.description import Description, encoder_decoder, gpt
+from imagebart.weights.description import Description, encoder_decoder, gpt, vqgan
 from imagebart.weights.errors import WeightsError
 
 R = TypeVar("R")
@@ -46,7 +47,7 @@ def read_description(path: Path) -> Description:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise WeightsError(f"{path} is no plain YAML: {' '.join(str(error).split())}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, ZeroDivisionError) as error:
         raise WeightsError(f"{path}: {error}") from error
 
 
@@ -74,28 +75,9 @@ def _first_stage(params: Any, vocab_size: int | None) -> FirstStageConfig:
     if _get(params, "first_stage_config", "target") != VQGAN:
         raise ValueError(f"the first stage is {params['first_stage_config']['target']!r}, expected {VQGAN}")
     values = _get(params, "first_stage_config", "params")
-
-    def vqgan(
-        ch: int,
-        ch_mult: list[int],
-        num_res_blocks: int,
-        attn_resolutions: list[int],
-        resolution: int,
-        z_channels: int,
-    ) -> FirstStageConfig:
-        return FirstStageConfig(
-            resolution=resolution,
-            channels=ch,
-            multipliers=tuple(ch_mult),
-            res_blocks=num_res_blocks,
-            attention_resolutions=tuple(attn_resolutions),
-            latent_channels=z_channels,
-            code_dim=_get(values, "embed_dim"),
-            codebook_size=_get(values, "n_embed"),
-            used_codes=vocab_size if values.get("remap") else None,
-        )
-
-    return _call(vqgan, _get(values, "ddconfig"))
+    settings = {**_get(values, "ddconfig"), "embed_dim": _get(values, "embed_dim"), "n_embed": _get(values, "n_embed")}
+    # Which codes are used is in the checkpoint; how many, in the size of the transformer's vocabulary.
+    return replace(_call(vqgan, settings), used_codes=vocab_size if values.get("remap") else None)
 
 
 def _get(values: Any, *keys: str) -> Any:

@@ -15,7 +15,7 @@ from imagebart.stage import Stage, StageConfig, build_stage
 from imagebart.weights.description import Description
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.layout import Layout, stage_layout
-from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of
+from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
 from imagebart.weights.original_config import read_description
 from imagebart.weights.registry import MODELS, PublishedModel
 from imagebart.weights.unpickle import StoredTensor, read_tensors
@@ -43,7 +43,10 @@ class Scale:
         if len(alphats.shape) != 1 or not 2 <= alphats.shape[0] <= 1001:
             raise WeightsError(f"{path} has alphats of shape {list(alphats.shape)}, expected T + 1 numbers")
         self.betas = tuple(1 - alpha for alpha in alphats.read().double().tolist()[1:])
-        self.start_token = int(tensors["sos_token"].read().flatten()[0]) if "sos_token" in tensors else 0
+        start = tensors["sos_token"].read().flatten().tolist() if "sos_token" in tensors else [0]
+        if len(start) != 1 or not isinstance(start[0], int) or start[0] < 0:
+            raise WeightsError(f"{path} has the sos_token {start}, expected one token")
+        self.start_token: int = start[0]
 
     def weights(self, layout: Layout) -> Tensors:
         """A stage's trained tensors by their raw names: the averaged (EMA) ones where the file has them."""
@@ -53,7 +56,7 @@ class Scale:
             return trained
         flat = {name.replace(".", ""): name for name in trained}  # the averaged ones' names lost their dots
         expected = {short: trained[name].shape for short, name in flat.items()}
-        check_shapes(self.path, {n: t.shape for n, t in averaged.items()}, expected)
+        check_shapes(self.path, _shapes(averaged), expected, "transformer_ema.")
         return {name: averaged[short] for short, name in flat.items()}
 
 
@@ -65,6 +68,10 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype) -> Im
     files, model = _find(folder)
     scale = Scale(files / "scale1.ckpt")
     schedule = _schedule(scale)
+    names = [f"scale{t}.ckpt" for t in range(1, schedule.stages + 1)]
+    missing = [name for name in names if not (files / name).is_file()]
+    if missing:
+        raise WeightsError(f"{files / missing[0]} is missing, expected scale1.ckpt to {names[-1]} beside each other")
     described = [_describe(files / f"scale{t}.yaml", model, t, schedule.stages) for t in range(1, schedule.stages + 1)]
     first_config, conditioner = described[0].first_stage, described[0].conditioner
     for t, other in enumerate(described, 1):
@@ -77,6 +84,10 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype) -> Im
         if scale.betas != schedule.betas:
             raise WeightsError(f"{scale.path} has the betas {scale.betas}, expected scale1.ckpt's {schedule.betas}")
         config = description.stage_config(t, schedule.betas[t - 1], scale.start_token)
+        if scale.start_token >= config.decoder.vocab_in:
+            raise WeightsError(
+                f"{scale.path} has the sos_token {scale.start_token}, expected one of {config.decoder.vocab_in}"
+            )
         stages.append(load_stage(scale, config, schedule.stages, device, dtype))
     about = About(model.name, model.knows) if model else About(folder.resolve().name)
     try:
@@ -88,12 +99,12 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype) -> Im
 def load_first_stage(scale: Scale, config: FirstStageConfig, device: torch.device, dtype: torch.dtype) -> FirstStage:
     """The VQGAN that a checkpoint file carries; its tensors have our names."""
     tensors = dict(scale.first_stage)
-    with torch.device("meta"):
+    with without_memory(scale.path):
         module = FirstStage(config)
     expected = shapes_of(module)
     if config.used_codes is None and "quantize.used" not in tensors:
         del expected["quantize.used"]
-    check_shapes(scale.path, {name: tensor.shape for name, tensor in tensors.items()}, expected)
+    check_shapes(scale.path, _shapes(tensors), expected, "first_stage_model.")
 
     def read(name: str) -> Tensor:
         return tensors[name].read() if name in tensors else torch.arange(config.codebook_size)
@@ -105,11 +116,11 @@ def load_first_stage(scale: Scale, config: FirstStageConfig, device: torch.devic
 
 def load_stage(scale: Scale, config: StageConfig, stages: int, device: torch.device, dtype: torch.dtype) -> Stage:
     """The stage of a checkpoint file, from its averaged weights."""
-    with torch.device("meta"):
+    with without_memory(scale.path):
         module = build_stage(config, stages)
     layout = stage_layout(config)
     expected = layout.published_shapes(shapes_of(module))
-    check_shapes(scale.path, {name: tensor.shape for name, tensor in scale.raw.items()}, expected)
+    check_shapes(scale.path, _shapes(scale.raw), expected, "transformer.")
     weights = scale.weights(layout)
     fill(
         module,
@@ -123,6 +134,10 @@ def load_stage(scale: Scale, config: StageConfig, stages: int, device: torch.dev
 
 def _under(tensors: Tensors, prefix: str) -> Tensors:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _schedule(scale: Scale) -> Schedule:

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from imagebart.config import from_dict
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int = 3
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    kind: Literal["soft", "hard"] = "soft"
+    flag: bool = False
+    pair: tuple[float, float] = (0.9, 0.95)
+    sizes: tuple[int, ...] = ()
+    inner: Inner = field(default_factory=Inner)
+    maybe: Inner | None = None
+    many: tuple[Inner, ...] = ()
+    free: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name == "forbidden":
+            raise ValueError("the name is 'forbidden', expected another")
+
+
+def test_what_was_written_as_json_comes_back() -> None:
+    every = Outer("x", "hard", True, (1.0, 2.0), (1, 2), Inner(5), Inner(6, 1.0), (Inner(7), Inner(8)), {"a": [1]})
+    for value in (every, Outer("y")):
+        assert from_dict(Outer, json.loads(json.dumps(asdict(value)))) == value
+    assert from_dict(Outer, {"name": "x", "inner": {"rate": 1}}).inner.rate == 1, "whole numbers are numbers"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"nam": "y"}, "unknown setting 'nam'; known ones: flag, free, inner"),
+        ({"inner": {"widht": 1}}, "unknown setting 'inner.widht'"),
+        ({"many": [{}, {"rat": 1}]}, "unknown setting 'many[1].rat'"),
+        ({"name": 3}, "name is 3, expected a text"),
+        ({"kind": "odd"}, "kind is 'odd', expected one of soft, hard"),
+        ({"kind": ["soft"]}, "kind is ['soft'], expected one of"),
+        ({"flag": 1}, "flag is 1, expected true or false"),
+        ({"inner": {"width": True}}, "inner.width is True, expected a whole number"),
+        ({"inner": {"width": 1.5}}, "inner.width is 1.5"),
+        ({"inner": {"rate": "1"}}, "inner.rate is '1', expected a number"),
+        ({"inner": None}, "inner is None, expected an object"),
+        ({"maybe": 5}, "maybe is 5, expected an object"),
+        ({"pair": [1]}, "pair is [1], expected a list of 2"),
+        ({"sizes": 3}, "sizes is 3, expected a list"),
+        ({"sizes": [1, "2"]}, "sizes[1] is '2'"),
+        ({"free": []}, "free is [], expected an object"),
+        ({"name": "forbidden"}, "expected another"),
+        ({"sizes": "x" * 10**6}, "..., expected a list"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        from_dict(Outer, {"name": "x", **change})
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_missing_settings_are_named() -> None:
+    with pytest.raises(ValueError, match="the setting 'name' is missing"):
+        from_dict(Outer, {})
+    with pytest.raises(ValueError, match="Outer is None, expected an object"):
+        from_dict(Outer, None)

@@ -1,0 +1,252 @@
+"""The published layout against outputs recorded from the original implementation (small random weights)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from imagebart import ImageBART
+from imagebart.weights import WeightsError, load
+from imagebart.weights.unpickle import read_tensors
+
+from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
+
+TOLERANCE = 1e-4
+
+
+class Recorded:
+    """A model and what the original computed with its weights."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = ImageBART.from_pretrained(folder)
+        self.expected = load_file(folder / "expected.safetensors")
+        self.compared: set[str] = set()
+
+    def __getitem__(self, key: str) -> Tensor:
+        self.compared.add(key)
+        return self.expected[key]
+
+    @property
+    def cond(self) -> Tensor | None:
+        self.compared.add("cond")
+        return self.expected.get("cond")
+
+
+@pytest.fixture(scope="module", params=[CLASS_MODEL, RESIDUAL_MODEL], ids=lambda folder: folder.name)
+def recorded(request: pytest.FixtureRequest) -> Recorded:
+    return Recorded(request.param)
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < TOLERANCE
+
+
+class TestRecordedOutputs:
+    def test_latents_and_nearest_codes(self, recorded: Recorded) -> None:
+        first_stage = recorded.model.first_stage
+        latents = first_stage.latents(recorded["vqgan.image"])
+        assert_close(latents.permute(0, 3, 1, 2), recorded["vqgan.prequant"])
+        codebook = first_stage.quantize.embedding.weight
+        nearest = torch.cdist(latents.flatten(1, 2), codebook[None]).argmin(-1)
+        assert torch.equal(nearest, recorded["vqgan.full_indices"])
+
+    def test_tokens(self, recorded: Recorded) -> None:
+        first_stage, entries = recorded.model.first_stage, recorded["vqgan.full_indices"]
+        used = first_stage.quantize.used
+        tokens = first_stage.encode(recorded["vqgan.image"])
+        in_use = torch.isin(entries, used)
+        assert 0.3 < in_use.float().mean() < 1  # both cases occur
+        assert torch.equal(used[tokens][in_use], entries[in_use])
+
+    def test_decoding(self, recorded: Recorded) -> None:
+        first_stage = recorded.model.first_stage
+        assert_close(first_stage.decode(recorded["vqgan.tokens"]), recorded["vqgan.decoded"])
+        codes = first_stage.quantize.embedding.weight[recorded["vqgan.full_indices"]]  # all codes, used or not
+        side = round(codes.shape[1] ** 0.5)
+        assert_close(first_stage.pixels(codes.unflatten(1, (side, side))), recorded["vqgan.recon_from_quant"])
+
+    def test_logits(self, recorded: Recorded) -> None:
+        for t, stage in enumerate(recorded.model.stages, 1):
+            x, c = recorded[f"stage{t}.x"], recorded[f"stage{t}.c"]
+            assert_close(stage.logits(x, c, recorded.cond), recorded[f"stage{t}.logits"])
+
+    @pytest.mark.parametrize("kind", ["free", "masked"])
+    def test_chains(self, recorded: Recorded, kind: str) -> None:
+        model, start = recorded.model, recorded["chain.start"]
+        keep = recorded["chain.keep_mask"].bool()
+        kept: dict[str, Any] = {"known": recorded["chain.known"], "keep": keep} if kind == "masked" else {}
+        tokens = model.sample(len(start), start=start, cond=recorded.cond, top_k=1, **kept)
+        assert torch.equal(tokens, recorded[f"chain.{kind}.after_stage1"])
+        assert_close(model.first_stage.decode(tokens), recorded[f"chain.{kind}.image"])
+        for t in range(1, model.schedule.stages):  # a chain that ends before stage t
+            after = model.sample(
+                len(start), start=recorded[f"chain.{kind}.after_stage{t + 1}"], cond=recorded.cond, top_k=1,
+                start_stage=t, **kept,
+            )  # fmt: skip
+            assert torch.equal(after, tokens)
+
+    def test_every_recorded_output_was_compared(self, recorded: Recorded) -> None:
+        assert recorded.compared >= set(recorded.expected)
+
+
+def test_what_the_models_are() -> None:
+    classes, residual = load(CLASS_MODEL), load(str(RESIDUAL_MODEL))
+    assert [stage.config.kind for stage in classes.stages] == ["encoder_decoder", "decoder_only"]
+    assert [stage.config.kind for stage in residual.stages] == ["residual", "residual", "decoder_only"]
+    assert classes.schedule.betas == pytest.approx((0.37, 1))
+    assert residual.schedule.betas == pytest.approx((1 / 3, 1 / 2, 1))
+    assert (classes.conditioner.kind, residual.conditioner.kind) == ("class", "none")
+    assert classes.conditioner.encode(["99"]).tokens.tolist() == [[99]]
+    assert classes.about.name == "class_cond_custom"
+    assert not any(p.requires_grad for p in classes.parameters())
+
+
+def test_the_averaged_weights_are_taken() -> None:
+    tensors = read_tensors(CLASS_MODEL / "scale2.ckpt")
+    ours = load(CLASS_MODEL).stages[1].decoder.token_embedding.weight
+    assert torch.equal(ours, tensors["transformer_ema.tok_embweight"].read())
+    assert not torch.equal(ours, tensors["transformer.tok_emb.weight"].read())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_dtype(dtype: str) -> None:
+    model, exact = load(CLASS_MODEL, dtype=dtype), load(CLASS_MODEL)
+    for (name, ours), theirs in zip(model.state_dict().items(), exact.state_dict().values(), strict=True):
+        expected = theirs.dtype if name.endswith("used") else getattr(torch, dtype)
+        assert ours.dtype == expected
+        assert torch.equal(ours, theirs.to(expected))
+
+
+def test_device() -> None:
+    assert load(CLASS_MODEL, device="cpu").device.type == "cpu"
+    for name in ("coffee", "cuda:999"):
+        with pytest.raises(ValueError, match=f"device is '{name}', expected one that this machine has"):
+            load(CLASS_MODEL, device=name)
+    with pytest.raises(ValueError, match="'int8', expected one of float16"):
+        load(CLASS_MODEL, dtype="int8")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(CLASS_MODEL, tmp_path / "model"))
+
+
+def resave(path: Path, change: Callable[[dict[str, Any]], None], key: str = "state_dict") -> None:
+    """Rewrites a checkpoint with a changed state_dict; as plain tensors, which any reader could load."""
+    state = {name: stored.read() for name, stored in read_tensors(path).items()}
+    change(state)
+    torch.save({key: state} if key else state, path)
+
+
+def assert_refused(folder: Path, *reasons: str) -> None:
+    with pytest.raises(WeightsError) as caught:
+        load(folder)
+    for reason in reasons:
+        assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class TestFolders:
+    def test_files_may_lie_in_a_folder_inside(self, copy: Path, tmp_path: Path) -> None:
+        outer = tmp_path / "outer"
+        (outer / "other").mkdir(parents=True)
+        copy.rename(outer / "zipped")
+        assert load(outer).about.name == "outer"
+
+    def test_a_bare_state_dict_will_do(self, copy: Path) -> None:
+        resave(copy / "scale1.ckpt", lambda state: None, key="")
+        ours, theirs = load(copy).state_dict(), load(CLASS_MODEL).state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    def test_raw_weights_serve_where_nothing_was_averaged(self, copy: Path) -> None:
+        def raw_only(state: dict[str, Any]) -> None:
+            for name in [name for name in state if name.startswith("transformer_ema.")]:
+                del state[name]
+
+        resave(copy / "scale2.ckpt", raw_only)
+        ours = load(copy).stages[1].decoder.token_embedding.weight
+        assert torch.equal(ours, read_tensors(CLASS_MODEL / "scale2.ckpt")["transformer.tok_emb.weight"].read())
+
+    @pytest.mark.parametrize("name", ["scale1.yaml", "scale2.yaml", "scale2.ckpt", "scale1.ckpt"])
+    def test_missing_files_are_named(self, copy: Path, name: str) -> None:
+        (copy / name).unlink()
+        assert_refused(copy, str(copy), name, "expected")
+
+    def test_a_published_name_needs_no_configuration_but_its_own_files(self, copy: Path, tmp_path: Path) -> None:
+        for path in copy.glob("*.yaml"):
+            path.unlink()
+        copy.rename(tmp_path / "cats_3_scales")
+        assert_refused(tmp_path / "cats_3_scales", "is of 2 stages, but cats_3_scales has 3")
+        (tmp_path / "cats_3_scales").rename(tmp_path / "ffhq_2_scales_custom")
+        assert_refused(tmp_path / "ffhq_2_scales_custom", "scale1.ckpt", "expected [", "first_stage_model.encoder")
+
+    def test_an_empty_folder_or_a_file_is_no_model(self, tmp_path: Path) -> None:
+        assert_refused(tmp_path, str(tmp_path), "expected config.json", "scale1.ckpt")
+        assert_refused(CLASS_MODEL / "scale1.ckpt", "scale1.ckpt is no folder")
+
+
+class TestTensors:
+    CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+        "missing": (
+            lambda s: s.pop("transformer.blocks.1.attn.key.bias"),
+            "lacks the tensor transformer.blocks.1.attn.key.bias, expected it with shape [32]",
+        ),
+        "missing average": (
+            lambda s: s.pop("transformer_ema.blocks1attnkeybias"),
+            "lacks the tensor transformer_ema.blocks1attnkeybias",
+        ),
+        "wrong shape": (
+            lambda s: s.update({"transformer.head.weight": torch.zeros(47, 32)}),
+            "transformer.head.weight of shape [47, 32], expected [48, 32]",
+        ),
+        "wrong shape of an average": (
+            lambda s: s.update({"transformer_ema.headweight": torch.zeros(47, 32)}),
+            "transformer_ema.headweight of shape [47, 32], expected [48, 32]",
+        ),
+        "unknown": (lambda s: s.update({"transformer.extra": torch.zeros(1)}), "has the tensor transformer.extra"),
+        "unknown part": (lambda s: s.update({"loss.w": torch.zeros(1)}), "has the tensor loss.w"),
+        "whole numbers": (
+            lambda s: s.update({"transformer_ema.ln_fbias": torch.zeros(32, dtype=torch.int64)}),
+            "expected floating point numbers",
+        ),
+        "no schedule": (lambda s: s.pop("alphats"), "lacks the tensor alphats"),
+        "another schedule": (lambda s: s.update(alphats=torch.tensor([1, 0.5, 0])), "expected scale1.ckpt's"),
+        "odd start": (lambda s: s.update(sos_token=torch.tensor([48])), "sos_token 48, expected one of 100"),
+    }
+
+    @pytest.mark.parametrize("name", CHANGES)
+    def test_what_does_not_fit_is_named(self, copy: Path, name: str) -> None:
+        change, reason = self.CHANGES[name]
+        if name == "odd start":
+            reason = "sos_token 100"
+            resave(copy / "scale2.ckpt", lambda s: s.update(sos_token=torch.tensor([100])))
+        else:
+            resave(copy / "scale2.ckpt", change)
+        assert_refused(copy, str(copy / "scale2.ckpt"), reason)
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda s: s.update(alphats=torch.tensor([1, 0.63, 0.1])), "betas are"),
+            (lambda s: s.update(alphats=torch.zeros(2, 2)), "alphats of shape [2, 2]"),
+            (lambda s: s.update(alphats=torch.tensor([1, torch.nan, 0])), "betas are"),
+            (lambda s: s["first_stage_model.quantize.used"].fill_(3), "ascending"),
+            (lambda s: s["first_stage_model.quantize.used"][-1].fill_(64), "from 0 to 63"),
+            (lambda s: s.pop("first_stage_model.quantize.used"), "lacks the tensor first_stage_model.quantize.used"),
+        ],
+    )
+    def test_schedule_and_codes_are_checked(self, copy: Path, change: Callable[[Any], Any], reason: str) -> None:
+        resave(copy / "scale1.ckpt", change)
+        assert_refused(copy, str(copy / "scale1.ckpt"), reason)
+
+    def test_code_in_a_later_file_is_refused(self, copy: Path) -> None:
+        torch.save({"state_dict": {"w": torch.device("cpu")}}, copy / "scale2.ckpt")
+        assert_refused(copy, str(copy / "scale2.ckpt"), "names torch.device")
