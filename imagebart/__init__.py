@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagebart.errors import InputError
+    from imagebart.events import PipelineEvent
     from imagebart.model import ImageBART
-    from imagebart.pipeline import Pipeline, PipelineEvent
+    from imagebart.pipeline import Pipeline
     from imagebart.settings import SamplingSettings
 
 __all__ = ["ImageBART", "InputError", "Pipeline", "PipelineEvent", "SamplingSettings"]
@@ -17,7 +18,7 @@ _HOMES = {
     "ImageBART": "imagebart.model",
     "InputError": "imagebart.errors",
     "Pipeline": "imagebart.pipeline",
-    "PipelineEvent": "imagebart.pipeline",
+    "PipelineEvent": "imagebart.events",
     "SamplingSettings": "imagebart.settings",
 }
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imagebart.pipeline import Pipeline, PipelineEvent
+    from imagebart.events import PipelineEvent
+    from imagebart.pipeline import Pipeline
     from imagebart.settings import SamplingSettings
 
 DEFAULT_MODEL = "checkpoints/avatars"
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 2 with one sentence on standard error for bad input."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        options.handler(options)
     except (ValueError, OSError) as error:
         print(f"imagebart {options.command}: {error}", file=sys.stderr)
         return 2
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="a picture from a prompt")
     generate.add_argument("--prompt", required=True, help="what to draw, or the class of a class model")
     _drawing_options(generate)
-    generate.set_defaults(run=_generate)
+    generate.set_defaults(handler=_generate)
 
     edit = commands.add_parser("edit", help="redraw what a mask paints")
     edit.add_argument("--image", type=Path, required=True, help="the picture to edit")
@@ -44,14 +45,18 @@ def _parser() -> argparse.ArgumentParser:
     edit.add_argument("--prompt", help="what should be there")
     edit.add_argument("--feather", type=int, default=0, help="pixels over which the change fades in (default 0)")
     _drawing_options(edit)
-    edit.set_defaults(run=_edit)
+    edit.set_defaults(handler=_edit)
 
     vary = commands.add_parser("vary", help="pictures like a picture")
     vary.add_argument("--image", type=Path, required=True, help="the picture to vary")
     vary.add_argument("--strength", type=float, default=0.3, help="share that is redrawn, 0 to 1 (default 0.3)")
     vary.add_argument("--prompt", help="what it should show")
     _drawing_options(vary)
-    vary.set_defaults(run=_vary)
+    vary.set_defaults(handler=_vary)
+
+    bench = commands.add_parser("bench", help="time decoding on this machine")
+    bench.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder (default {DEFAULT_MODEL})")
+    bench.set_defaults(handler=_bench)
 
     train = commands.add_parser("train", help="train a first stage or a stage, or put a model together")
     jobs = train.add_subparsers(dest="job", required=True)
@@ -62,12 +67,12 @@ def _parser() -> argparse.ArgumentParser:
         job = jobs.add_parser(name, help=text)
         job.add_argument("--config", type=Path, required=True, help="JSON file of settings, see configs/")
         job.add_argument("--run", type=Path, required=True, help="folder for log, samples and checkpoints; resumes")
-        job.set_defaults(run_job=run)
+        job.set_defaults(job_handler=run)
     build = jobs.add_parser("assemble", help="write trained parts as one model folder")
     build.add_argument("--config", type=Path, required=True, help="JSON file: parts and what people are told")
     build.add_argument("--out", type=Path, required=True, help="the model's folder")
-    build.set_defaults(run_job=_assemble)
-    train.set_defaults(run=lambda options: options.run_job(options))
+    build.set_defaults(job_handler=_assemble)
+    train.set_defaults(handler=lambda options: options.job_handler(options))
     return parser
 
 
@@ -154,6 +159,12 @@ def _follow(run: Iterable[PipelineEvent], out: Path) -> None:
         path = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
         image.save(path)
         print(path)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from imagebart.bench import measure, report
+
+    print(report(measure(_pipeline(options).model)))
 
 
 def _train_first_stage(options: argparse.Namespace) -> None:

@@ -20,32 +20,12 @@ from imagebart.chain import ChainEvent
 from imagebart.conditioning import ClassConditioner, TextConditioner
 from imagebart.crop import Box
 from imagebart.errors import InputError
+from imagebart.events import Clock, EventKind, PipelineEvent
 from imagebart.model import ImageBART
 from imagebart.settings import SamplingSettings
 
 MAX_VARIANTS = 8
-PREVIEW_SHARE = 0.1  # of the time may go into previews
 FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
-
-
-@dataclass(frozen=True)
-class PipelineEvent:
-    """One look at a run. `image` has the upload's size and, outside the mask, its very pixels."""
-
-    kind: Literal["start", "preview", "stage", "result"]  # x_T; on the way; a pass is finished; the last event
-    image: Image.Image  # of the first variant
-    images: list[Image.Image]  # of all variants
-    stage: int  # t, from T down to 1
-    stages: int  # T
-    pass_index: int  # from 0
-    passes: int
-    position: int  # tokens drawn in this pass
-    total: int  # tokens to draw in a pass
-    fraction: float  # of the whole run, 0 to 1
-    elapsed: float  # seconds
-    remaining: float | None  # seconds, None before anything is known
-    seed: int
-    notes: list[str]  # sentences for the user
 
 
 @dataclass(frozen=True)
@@ -238,7 +218,7 @@ class Pipeline:
 
     @torch.no_grad()
     def _stream(self, job: _Job, cond: Tensor | None) -> Iterator[PipelineEvent]:
-        clock = _Clock(job.settings.passes * (job.settings.start or self.stages))
+        clock = Clock(job.settings.passes * (job.settings.start or self.stages))
         chain = self.model.stream(job.variants, cond, job.start, job.known, job.keep, job.settings, job.seed)
         first = self._first(job)
         yield self._event("start", first, job, clock)
@@ -266,14 +246,15 @@ class Pipeline:
 
     def _event(
         self,
-        kind: Literal["start", "preview", "stage", "result"],
+        kind: EventKind,
         event: ChainEvent,
         job: _Job,
-        clock: _Clock,
+        clock: Clock,
     ) -> PipelineEvent:
         began = time.perf_counter()
         fraction = 1.0 if kind == "result" else clock.fraction(event, job.settings.start or self.stages)
-        squares = images.to_images(self.model.first_stage.decode(event.tokens))
+        shown = event.tokens[:1] if kind == "preview" else event.tokens
+        squares = images.to_images(self.model.first_stage.decode(shown))
         placed = [job.canvas.place(square) for square in squares]
         clock.previewed(began)
         elapsed = clock.elapsed()
@@ -293,30 +274,6 @@ class Pipeline:
             seed=job.seed,
             notes=list(job.notes),
         )
-
-
-class _Clock:
-    """Time since the start, progress, and when the next preview may cost something."""
-
-    def __init__(self, passes: int) -> None:
-        self.began = time.perf_counter()
-        self.next_preview = self.began
-        self.passes = passes  # in the whole run
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.began
-
-    def fraction(self, event: ChainEvent, first: int) -> float:
-        done = (first - event.stage) * event.passes + event.pass_index
-        return min((done + event.position / max(event.total, 1)) / self.passes, 1.0)
-
-    def preview_due(self) -> bool:
-        return time.perf_counter() >= self.next_preview
-
-    def previewed(self, began: float) -> None:
-        """A preview took from `began` until now: the next may come once it is PREVIEW_SHARE of the time."""
-        now = time.perf_counter()
-        self.next_preview = now + (now - began) * (1 / PREVIEW_SHARE - 1)
 
 
 def _without_front_matter(text: str) -> str:

@@ -1,0 +1,58 @@
+"""What a run tells while it goes on, and its clock."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from imagebart.chain import ChainEvent
+
+EventKind = Literal["start", "preview", "stage", "result"]
+PREVIEW_SHARE = 0.1  # of the time may go into previews
+
+
+@dataclass(frozen=True)
+class PipelineEvent:
+    """One look at a run. `image` has the upload's size and, outside the mask, its very pixels."""
+
+    kind: EventKind  # x_T; on the way; a pass is finished; the last event
+    image: Image.Image  # of the first variant
+    images: list[Image.Image]  # of all variants; in a preview, of the first alone
+    stage: int  # t, from T down to 1
+    stages: int  # T
+    pass_index: int  # from 0
+    passes: int
+    position: int  # tokens drawn in this pass
+    total: int  # tokens to draw in a pass
+    fraction: float  # of the whole run, 0 to 1
+    elapsed: float  # seconds
+    remaining: float | None  # seconds, None before anything is known
+    seed: int
+    notes: list[str]  # sentences for the user
+
+
+class Clock:
+    """Time since the start, progress, and when the next preview may cost something."""
+
+    def __init__(self, passes: int) -> None:
+        self.began = time.perf_counter()
+        self.next_preview = self.began
+        self.passes = passes  # in the whole run
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.began
+
+    def fraction(self, event: ChainEvent, first: int) -> float:
+        done = (first - event.stage) * event.passes + event.pass_index
+        return min((done + event.position / max(event.total, 1)) / self.passes, 1.0)
+
+    def preview_due(self) -> bool:
+        return time.perf_counter() >= self.next_preview
+
+    def previewed(self, began: float) -> None:
+        """A preview took from `began` until now: the next may come once it is PREVIEW_SHARE of the time."""
+        now = time.perf_counter()
+        self.next_preview = now + (now - began) * (1 / PREVIEW_SHARE - 1)
