@@ -1,0 +1,217 @@
+"""Edits, pictures from prompts and variations, on a tiny random model."""
+
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagebart import InputError, SamplingSettings, crop, masks
+from imagebart.pipeline import Pipeline
+from imagebart.testing import tiny_model, tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return tiny_pipeline()
+
+
+def noise_picture(mode: str, size: tuple[int, int]) -> Image.Image:
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    return Image.fromarray(pixels, "RGBA").convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "LA"])
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (101, 40), (400, 301)])
+@pytest.mark.parametrize("feather", [0, 3])
+def test_pixels_outside_the_mask_never_change(
+    pipe: Pipeline, mode: str, size: tuple[int, int], feather: int
+) -> None:
+    upload = noise_picture(mode, size)
+    plain = upload.convert("RGBA" if upload.has_transparency_data else "RGB")
+    mask = Image.new("L", size)
+    mask.paste(255, (size[0] // 3, size[1] // 4, size[0] // 3 + 9, size[1] // 4 + 11))
+    outside = np.asarray(mask) == 0
+    kinds = []
+    for event in pipe.edit(upload, mask, "red hair", seed=1, feather=feather):
+        kinds.append(event.kind)
+        assert event.image.size == size
+        assert event.image.mode == plain.mode
+        assert (np.asarray(event.image)[outside] == np.asarray(plain)[outside]).all()
+    assert kinds[0] == "start"
+    assert kinds[-1] == "result"
+    assert (np.asarray(event.image)[~outside] != np.asarray(plain)[~outside]).any()
+
+
+def test_an_upload_turned_by_exif_is_edited_upright(pipe: Pipeline) -> None:
+    upload = noise_picture("RGB", (50, 36))
+    exif = upload.getexif()
+    exif[0x0112] = 6  # shown turned by 90 degrees
+    file = BytesIO()
+    upload.save(file, "PNG", exif=exif)
+    mask = masks.preset("upper half", (36, 50))
+    result = list(pipe.edit(file.getvalue(), mask, None, seed=0))[-1].image
+    upright = upload.transpose(Image.Transpose.ROTATE_270)
+    assert (np.asarray(result)[25:] == np.asarray(upright)[25:]).all()
+
+
+def test_the_square_is_where_the_mask_is(pipe: Pipeline) -> None:
+    """In a wide picture with a mask at its right end, what changes is there and nowhere else."""
+    upload = Image.new("RGB", (300, 60), (10, 20, 30))
+    mask = Image.new("L", upload.size)
+    mask.paste(255, (280, 20, 295, 40))
+    result = np.asarray(list(pipe.edit(upload, mask, None, seed=0))[-1].image)
+    rows, columns = np.nonzero((result != np.asarray(upload)).any(-1))
+    assert (rows.min(), rows.max() + 1) == (20, 40)
+    assert (columns.min(), columns.max() + 1) == (280, 295)
+
+
+def test_known_tokens_reach_the_chain_and_masked_ones_change(pipe: Pipeline) -> None:
+    upload = noise_picture("RGB", (32, 32))
+    known = pipe.model.first_stage.encode(torch.from_numpy(np.array(upload)).permute(2, 0, 1)[None] / 127.5 - 1)
+    mask = Image.new("L", (32, 32))
+    mask.putpixel((9, 17), 1)  # one faint pixel: token row 4, column 2
+    seen = list(pipe.model.stream(1, _cond(pipe), None, known, _keep(pipe, mask), seed=0))
+    assert {e.total for e in seen} == {1}
+    for event in seen:
+        different = (event.tokens != known)[0].nonzero().flatten().tolist()
+        assert set(different) <= {4 * 8 + 2}
+
+
+def test_a_seed_repeats_and_is_told(pipe: Pipeline) -> None:
+    first = list(pipe.generate("red hair"))[-1]
+    again = list(pipe.generate("red hair", seed=first.seed))[-1]
+    other = list(pipe.generate("red hair", seed=first.seed ^ 1))[-1]
+    assert first.image.tobytes() == again.image.tobytes()
+    assert first.image.tobytes() != other.image.tobytes()
+
+
+def test_variant_n_is_the_picture_of_seed_plus_n(pipe: Pipeline) -> None:
+    four = list(pipe.generate("a hat", seed=5, variants=4))[-1].images
+    alone = [list(pipe.generate("a hat", seed=5 + n))[-1].image for n in range(4)]
+    for a, b in zip(four, alone, strict=True):
+        assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1  # rounding of batched sums
+
+
+def test_progress_rises_to_one_and_names_stages(pipe: Pipeline) -> None:
+    settings = SamplingSettings(passes=2)
+    events = list(pipe.generate("a hat", seed=0, settings=settings))
+    assert events[0].remaining is None
+    for a, b in pairwise(events):
+        assert a.fraction <= b.fraction
+        assert a.elapsed <= b.elapsed
+    assert events[-1].fraction == 1.0
+    done = [(e.stage, e.pass_index) for e in events if e.kind in ("stage", "result")]
+    assert done == [(2, 0), (2, 1), (1, 0), (1, 1)]
+
+
+def test_closing_stops_the_model(pipe: Pipeline) -> None:
+    calls: list[int] = []
+    hooks = [stage.decoder.register_forward_hook(lambda *_: calls.append(1)) for stage in pipe.model.stages]
+    run = pipe.generate("a hat", seed=0)
+    next(run)
+    assert not calls  # the first look costs no forward
+    next(run)
+    run.close()  # type: ignore[attr-defined]
+    stopped = len(calls)
+    assert 0 < stopped < 2 * 64
+    assert list(run) == []
+    assert len(calls) == stopped
+    for hook in hooks:
+        hook.remove()
+
+
+def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
+    upload = noise_picture("RGB", (32, 32))
+    known, _ = pipe._known(upload, crop.Box(0, 0, 32), 400)
+    start, stage = pipe.model.partly_diffused(known, 0.25, seed=3)
+    share = (start != known).float().mean().item()
+    expected = 0.25 * (1 - 1 / pipe.model.vocab_size)
+    assert abs(share - expected) < 4 * (expected * (1 - expected) / known.numel()) ** 0.5
+    assert stage == 1
+    assert pipe.model.partly_diffused(known[:1], 0.9, seed=3)[1] == 2
+    events = list(pipe.vary(upload, 0.25, seed=3))
+    assert {e.stage for e in events} == {1}
+    assert events[-1].image.size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"seed": -1}, "seed is -1"),
+        ({"variants": 0}, "0 variants"),
+        ({"settings": SamplingSettings(start=3)}, "this model has 2"),
+    ],
+)
+def test_bad_settings_raise_before_the_first_event(
+    pipe: Pipeline, arguments: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        pipe.generate("a hat", **arguments)  # type: ignore[arg-type]
+
+
+def test_bad_pictures_and_masks_raise_before_the_first_event(pipe: Pipeline) -> None:
+    upload = noise_picture("RGB", (32, 32))
+    with pytest.raises(InputError, match="Nothing is painted"):
+        pipe.edit(upload, Image.new("L", (32, 32)), "a hat")
+    with pytest.raises(InputError, match="size"):
+        pipe.edit(upload, Image.new("L", (31, 32), 255), "a hat")
+    with pytest.raises(InputError):
+        pipe.edit(b"no picture at all", Image.new("L", (31, 32), 255), "a hat")
+    with pytest.raises(InputError, match="strength is 0"):
+        pipe.vary(upload, 0.0)
+
+
+def test_notes_name_unknown_words_and_unfamiliar_pictures(pipe: Pipeline) -> None:
+    mask = masks.preset("everything", (32, 32))
+    event = next(pipe.edit(noise_picture("RGB", (32, 32)), mask, "zebra with red hair", seed=0))
+    assert any("zebra" in note for note in event.notes)
+    assert any("knows nothing only" in note for note in event.notes)
+    long = "red hair " * 1200
+    assert any("cut at" in note for note in next(pipe.generate(long)).notes)
+
+
+def test_without_words_guidance_costs_nothing(pipe: Pipeline) -> None:
+    sizes = []
+    hook = pipe.model.stages[0].decoder.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    list(pipe.generate(None, seed=0, settings=SamplingSettings(guidance=3.0)))
+    assert set(sizes) == {1}
+    sizes.clear()
+    list(pipe.generate("red hair", seed=0, settings=SamplingSettings(guidance=3.0)))
+    assert set(sizes) == {2}
+    hook.remove()
+
+
+def test_class_models_take_names_and_others_nothing() -> None:
+    animals = tiny_pipeline("class")
+    assert animals.classes == ["cat", "dog", "bird"]
+    assert list(animals.generate("Dog", seed=0))[-1].image.tobytes() == (
+        list(animals.generate(1, seed=0))[-1].image.tobytes()
+    )
+    with pytest.raises(InputError, match="lion"):
+        animals.generate("lion")
+    plain = tiny_pipeline("none")
+    assert plain.vocabulary == plain.classes == []
+    assert list(plain.generate(None, seed=0))[-1].kind == "result"
+
+
+def test_a_saved_model_brings_its_card_and_settings(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# Tiny\n")
+    loaded = Pipeline.from_pretrained(tmp_path)
+    assert loaded.card == "# Tiny\n"
+    assert (loaded.name, loaded.knows, loaded.defaults) == ("tiny", "nothing", SamplingSettings())
+    a, b = (list(p.generate("a hat", seed=4))[-1].image.tobytes() for p in (Pipeline(model), loaded))
+    assert a == b
+
+
+def _cond(pipe: Pipeline) -> torch.Tensor:
+    return pipe.model.conditioner.encode(["red hair"]).tokens
+
+
+def _keep(pipe: Pipeline, mask: Image.Image) -> torch.Tensor:
+    return crop.keep_tokens(mask, crop.Box(0, 0, 32), (8, 8))
