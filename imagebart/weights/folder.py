@@ -154,7 +154,8 @@ def _read_tensors(module: nn.Module, folder: Path, stem: str, device: torch.devi
             where = folder / f"{stem}.safetensors"
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in homes.items()}
             check_shapes(where, shapes, shapes_of(module))
-            fill(module, lambda name: homes[name].get_tensor(name), where, device, dtype)
+            # Copied out of the mapped file, which may change later.
+            fill(module, lambda name: homes[name].get_tensor(name).clone(), where, device, dtype)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{where} is damaged or cannot be read: {error}") from error
 

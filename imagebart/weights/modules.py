@@ -63,7 +63,10 @@ def check_shapes(where: object, given: Shapes, expected: Shapes, prefix: str = "
 def fill(
     module: nn.Module, read: Callable[[str], Tensor], where: object, device: torch.device, dtype: torch.dtype
 ) -> None:
-    """Gives a module its tensors, each read by name and copied to the device; floats become dtype."""
+    """Gives a module its tensors, each read by name and moved to the device; floats become dtype.
+
+    What is read must be memory of its own: it may become the module's.
+    """
     tensors = {}
     for name, wanted in module.state_dict().items():
         tensor = read(name)
@@ -71,9 +74,7 @@ def fill(
             expected = "floating point" if wanted.is_floating_point() else "whole"
             raise WeightsError(f"{where} has {name} of type {tensor.dtype}, expected {expected} numbers")
         kind = dtype if wanted.is_floating_point() else wanted.dtype
-        # Copied even where nothing changes: files may be mapped into memory, and change later.
-        tensor = tensor.reshape(wanted.shape)
-        tensors[name] = tensor.to(device, kind, copy=True, memory_format=torch.contiguous_format)
+        tensors[name] = tensor.reshape(wanted.shape).to(device, kind).contiguous()
     module.load_state_dict(tensors, assign=True)
 
 

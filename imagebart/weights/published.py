@@ -122,13 +122,12 @@ def load_stage(scale: Scale, config: StageConfig, stages: int, device: torch.dev
     expected = layout.published_shapes(shapes_of(module))
     check_shapes(scale.path, _shapes(scale.raw), expected, "transformer.")
     weights = scale.weights(layout)
-    fill(
-        module,
-        lambda name: torch.cat([weights[part].read() for part in layout.sources[name]]),
-        scale.path,
-        device,
-        dtype,
-    )
+
+    def read(name: str) -> Tensor:
+        parts = [weights[part].read() for part in layout.sources[name]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    fill(module, read, scale.path, device, dtype)
     return module
 
 
