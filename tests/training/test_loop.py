@@ -47,7 +47,17 @@ class Line:
         return Image.new("RGB", (2, 2))
 
 
-CONFIG = dict(batch_size=7, lr=0.1, warmup=5, ema=0.9, mixed_precision="no", log_every=5, save_every=10, sample_every=40)
+CONFIG = LoopConfig(
+    steps=40,
+    batch_size=7,
+    lr=0.1,
+    warmup=5,
+    ema=0.9,
+    mixed_precision="no",
+    log_every=5,
+    save_every=10,
+    sample_every=40,
+)
 
 
 def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
@@ -75,8 +85,7 @@ def test_an_empty_set_is_refused() -> None:
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
-    whole = train(Line(), LoopConfig(steps=40, **CONFIG), tmp_path / "whole")  # type: ignore[arg-type]
-    config = LoopConfig(steps=40, **CONFIG)  # type: ignore[arg-type]
+    whole = train(Line(), CONFIG, tmp_path / "whole")
 
     class Stopped(Line):
         def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
@@ -85,9 +94,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(Stopped(), config, tmp_path / "broken")
+        train(Stopped(), CONFIG, tmp_path / "broken")
     assert json.loads((tmp_path / "broken" / "state" / "step.json").read_text()) == {"step": 20}
-    resumed = train(Line(), config, tmp_path / "broken")
+    resumed = train(Line(), CONFIG, tmp_path / "broken")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
