@@ -46,6 +46,8 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = ()) -> gr.Block
     ) as page:
         picture = gr.State(first, time_to_live=MEMORY)
         outcome = gr.State(None, time_to_live=MEMORY)
+        # First, because later events whose functions have the same names get other names.
+        add_endpoints(pipeline, TURN)
         add_heading(pipeline)
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(min_width=300, elem_id="left"):
@@ -57,7 +59,6 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = ()) -> gr.Block
             settings, vary = add_foot(pipeline)
         _wire_canvas(Handlers(pipeline), canvas, results, picture, outcome, examples)
         _wire_runs(Handlers(pipeline), canvas, runner, results, settings, vary, picture, outcome)
-        add_endpoints(pipeline, TURN)
     page.queue(max_size=QUEUE, default_concurrency_limit=4)
     return page
 
