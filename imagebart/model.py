@@ -125,7 +125,7 @@ class ImageBART(nn.Module):
         cond: conditioning tokens int64 [B, L]. start: x at the first stage to run (x_T, or x_t for
         `settings.start` = t), int64 [B, N]; drawn where None: noise, or `known` diffused to t. known, keep: tokens
         int64 [B, N] and bool [B, N] or [N], True = keep the known token. seed: row b draws from seed + b.
-        Raises ValueError for shapes that do not fit.
+        Raises ValueError, before the first event, for shapes and tokens that do not fit.
         """
         settings = settings or SamplingSettings()
         return self._events(*self.starting_point(batch_size, start, known, keep, settings, seed), cond, settings)
@@ -159,12 +159,16 @@ class ImageBART(nn.Module):
         first = settings.start or self.schedule.stages
         if first > self.schedule.stages:
             raise ValueError(f"start stage {first}, expected 1 to {self.schedule.stages}")
+        if batch < 1:
+            raise ValueError(f"batch of {batch}, expected 1 or more")
         generators = row_generators(secrets.randbits(32) if seed is None else seed, batch)
         for name, tokens in (("start", start), ("known", known)):
-            if tokens is not None and tuple(tokens.shape) != shape:
-                raise ValueError(f"{name} has shape {list(tokens.shape)}, expected {list(shape)}")
-        if keep is not None and known is None:
-            raise ValueError("keep was given without known, the tokens to keep")
+            if tokens is not None:
+                _check_tokens(name, tokens, shape, self.vocab_size)
+        if keep is not None:
+            _check_keep(keep, shape)
+            if known is None:
+                raise ValueError("keep was given without known, the tokens to keep")
         if start is None:
             if first < self.schedule.stages and known is None:
                 raise ValueError(f"starting at stage {first} needs start or known tokens")
@@ -187,11 +191,35 @@ class ImageBART(nn.Module):
         cond: Tensor | None,
         settings: SamplingSettings,
     ) -> Iterator[ChainEvent]:
+        stage = self.stages[0].config
+        if cond is not None or stage.cond_length:
+            given = torch.zeros(len(start), 0, dtype=torch.long) if cond is None else cond
+            _check_tokens("cond", given, (len(start), stage.cond_length), self.conditioner.vocab_size)
         null = None
         if cond is not None and settings.guidance != 1:
             null = self.conditioner.null(len(start)).to(self.device)
         condition = Condition(None if cond is None else cond.to(self.device), null)
         return run_chain(self.stages, self.schedule, start, keep, condition, settings, generators)
+
+
+def _check_tokens(name: str, tokens: Tensor, shape: tuple[int, int], vocab_size: int) -> None:
+    """Raises ValueError unless these are tokens in [0, vocab_size) of a shape."""
+    if tuple(tokens.shape) != shape:
+        raise ValueError(f"{name} has shape {list(tokens.shape)}, expected {list(shape)}")
+    if tokens.dtype != torch.long:
+        raise ValueError(f"{name} is of type {tokens.dtype}, expected torch.int64")
+    if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < vocab_size):
+        raise ValueError(
+            f"{name} has tokens from {int(tokens.min())} to {int(tokens.max())}, expected 0 to {vocab_size - 1}"
+        )
+
+
+def _check_keep(keep: Tensor, shape: tuple[int, int]) -> None:
+    """Raises ValueError unless this is a bool mask [B, N] or [N]."""
+    if tuple(keep.shape) not in (shape, shape[1:]):
+        raise ValueError(f"keep has shape {list(keep.shape)}, expected {list(shape)} or [{shape[1]}]")
+    if keep.dtype != torch.bool:
+        raise ValueError(f"keep is of type {keep.dtype}, expected torch.bool")
 
 
 def _mix(known: Tensor, noise: Tensor, survive: float, generators: list[torch.Generator]) -> Tensor:
