@@ -139,7 +139,8 @@ class ImageBART(nn.Module):
             raise ValueError(f"strength is {strength}, expected over 0 and at most 1")
         noisiest = (t for t in range(1, self.schedule.stages) if 1 - self.schedule.alphacum(t) >= strength)
         stage = next(noisiest, self.schedule.stages)
-        generators = row_generators(seed + 2**62, len(known))  # apart from those of the chain itself
+        # Apart from the chain's own draws, which would follow this noise else. Only 32 bits of a seed count.
+        generators = row_generators(seed + 0x9E3779B9, len(known))
         return redraw_rows(known, strength, self.vocab_size, generators), stage
 
     def starting_point(
