@@ -15,9 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Paint over a picture and say what should be there.")
     parser.add_argument("--model", default=str(AVATARS), help="folder of the model (%(default)s)")
     parser.add_argument("--host", help="address to listen on (GRADIO_SERVER_NAME, else 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=int, help="port to listen on (GRADIO_SERVER_PORT, else a free one from 7860)"
-    )
+    parser.add_argument("--port", type=int, help="port to listen on (GRADIO_SERVER_PORT, else a free one from 7860)")
     options = parser.parse_args()
 
     # Nothing is reported to anyone; Gradio reads this when it is imported.
@@ -27,7 +25,10 @@ def main() -> None:
     from imagebart.ui.launch import launch_page
     from imagebart.ui.page import build_page
 
-    pipeline = Pipeline.from_pretrained(options.model)
+    try:
+        pipeline = Pipeline.from_pretrained(options.model)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
     page = build_page(pipeline, find_examples(HERE / "assets" / "examples"))
     launch_page(page, server_name=options.host, server_port=options.port)
 

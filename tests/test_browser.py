@@ -268,6 +268,21 @@ def test_without_a_mask_the_ready_ones_are_offered(wide: Page) -> None:
     expect(wide.get_by_role("group", name=re.compile("Ready masks"))).to_be_visible()
 
 
+def test_clearing_the_canvas_takes_the_paint_and_leaves_the_picture(wide: Page) -> None:
+    empty = canvas(wide).screenshot()
+    filled_by(wide, lambda: press(wide, "Everything"))
+    filled_by(wide, lambda: press(wide, "Clear canvas"))
+    until(wide, lambda: alike(canvas(wide).screenshot(), empty))
+    press(wide, "Edit")
+    expect(wide.locator("#messages")).to_contain_text("Nothing is painted yet")
+
+
+def alike(one: bytes, other: bytes) -> bool:
+    """Whether two screenshots show the same; the pointer may hover over a few of their pixels."""
+    a, b = (np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), dtype=int) for shot in (one, other))
+    return a.shape == b.shape and bool((np.abs(a - b) > 8).any(axis=-1).mean() < 0.02)
+
+
 def test_a_bad_upload_is_said_and_a_good_one_is_kept_to_the_pixel(wide: Page, tmp_path: Path) -> None:
     words, turned = tmp_path / "words.png", tmp_path / "turned.png"
     words.write_text("not a picture")

@@ -77,7 +77,7 @@ class Frame:
     running: bool | None = None
 
     def updates(self) -> list[Any]:
-        """Values in the order of `RunOutputs`: first the fields above, then the buttons."""
+        """Values in the order in which `page.py` lists the outputs: the fields above, then the buttons."""
         values = [getattr(self, field.name) for field in fields(self) if field.name != "running"]
         return [KEEP if value is None else value for value in values] + self._buttons()
 
