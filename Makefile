@@ -23,7 +23,7 @@ lint: $(VENV)/.everything
 
 train: $(VENV)/.everything
 	$(BIN)/python -m imagebart train first-stage --config configs/avatars-first-stage.json --run runs/avatars/first-stage
-	set -e; for part in clean stage2 stage1; do \
+	set -e; for part in clean prompts stage2 stage1; do \
 	    $(BIN)/python -m imagebart train stage --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done
 	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars

@@ -64,12 +64,12 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
     """Say something true about an avatar.
 
     count: how many of its visible attributes to name (fewer if that takes too many words); None draws it:
-    mostly 1 to 6, at times all. What the words say in passing is among the claims too.
+    1 to 6, or, a little oftener, all. What the words say in passing is among the claims too.
     """
     visible = sorted(attributes.visible())
     if count is None:
-        few = random.random() < 0.8
-        count = int(random.integers(1, 7 if few else len(visible) + 1))
+        # Full captions teach words several times faster than short ones, which people type.
+        count = int(random.integers(1, 7)) if random.random() < 0.4 else len(visible)
     if count < 1:
         raise ValueError(f"A caption names at least 1 attribute, not {count}.")
     named = {visible[i] for i in random.permutation(len(visible))[:count]}
