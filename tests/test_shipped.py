@@ -1,0 +1,60 @@
+"""The model in checkpoints/avatars: it loads, follows prompts and keeps what it should."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from imagebart import Pipeline, masks
+from imagebart.avatars.dataset import AvatarDataset
+from imagebart.avatars.regions import region_mask
+from imagebart.diffusion import diffuse
+
+HERE = Path(__file__).parent.parent
+pytestmark = pytest.mark.shipped
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return Pipeline.from_pretrained(HERE / "checkpoints" / "avatars")
+
+
+def test_right_captions_make_pictures_likelier_than_wrong_ones(pipe: Pipeline) -> None:
+    """Over fresh avatars, paired: a model that ignores its prompt exceeds three standard errors once in 700 runs."""
+    model, schedule = pipe.model, pipe.model.schedule
+    items = [AvatarDataset(model.first_stage.config.resolution, start=5 * 10**8, split="all")[i] for i in range(24)]
+    x0 = model.first_stage.encode(torch.stack([item["image"] for item in items]) / 127.5 - 1)
+    x1 = diffuse(x0, 1, schedule, model.vocab_size, torch.Generator().manual_seed(0))
+    texts = [item["text"] for item in items]
+    losses = []
+    for captions in (texts, texts[1:] + texts[:1]):
+        cond = model.conditioner.encode(captions).tokens
+        logits = model.stages[0].logits(x0, x1, cond)
+        losses.append(F.cross_entropy(logits.transpose(1, 2), x0, reduction="none").mean(1))
+    gain = losses[1] - losses[0]
+    assert gain.mean() > 3 * gain.std() / len(gain) ** 0.5
+
+
+def test_sunglasses_darken_the_eyes_and_nothing_else(pipe: Pipeline) -> None:
+    darker = 0
+    for path in sorted((HERE / "assets" / "examples").glob("*.png"))[:4]:
+        upload = Image.open(path).convert("RGB")
+        mask = Image.fromarray((region_mask("eyes", upload.width) * 255).astype(np.uint8))
+        result = list(pipe.edit(upload, mask, "sunglasses", seed=1))[-1].image
+        before, after, inside = np.asarray(upload, int), np.asarray(result, int), np.asarray(mask) > 0
+        assert (before[~inside] == after[~inside]).all()
+        dark = [(picture[inside].sum(-1) < 250).mean() for picture in (before, after)]
+        darker += dark[1] > dark[0] + 0.05
+    assert darker >= 3
+
+
+def test_avatars_are_familiar_and_noise_is_not(pipe: Pipeline) -> None:
+    avatar = Image.open(next((HERE / "assets" / "examples").glob("1-*.png"))).convert("RGB")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
+    mask = masks.preset("centre", (128, 128))
+    assert not next(pipe.edit(avatar.resize((128, 128)), mask, "a hat", seed=0)).notes
+    notes = next(pipe.edit(noise, mask, "a hat", seed=0)).notes
+    assert any("avatars only" in note for note in notes)
