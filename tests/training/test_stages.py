@@ -16,6 +16,7 @@ from imagebart.testing import tiny_conditioner, tiny_stage_config
 from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.parts import assemble, load_stage, save_first_stage
 from imagebart.training.stages import begin_from, stage_loss, train_stage
+
 from .test_first_stage import SMALL
 
 
