@@ -53,12 +53,13 @@ def picture(browser: Browser, url: str, prompt: str, window: dict, path: Path) -
     page.set_default_timeout(PATIENCE)
     page.goto(url)
     expect(page.get_by_label("Brush", exact=True)).to_be_visible(timeout=PATIENCE)
-    page.wait_for_load_state("networkidle")
+    expect(page.locator("#canvas .zoom-number")).to_contain_text("%", timeout=PATIENCE)
+    page.wait_for_timeout(2000)  # the canvas fits the picture into itself without saying when it has
     paint(page)
     page.get_by_label("What should be there?").fill(prompt)
     page.get_by_role("button", name="Edit", exact=True).click()
     expect(page.locator("#progress")).to_contain_text("Done in", timeout=PATIENCE)
-    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1000)  # the last pictures are still being decoded
     page.screenshot(path=path, full_page=True, animations="disabled")
     print(f"{path}: {page.locator('#progress').inner_text().strip()}")
 
