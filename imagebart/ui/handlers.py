@@ -152,10 +152,6 @@ class Handlers:
         """The page after Cancel; Gradio itself closes the run."""
         return replace(IDLE, messages=wording.notes_html([wording.CANCELLED])).updates()
 
-    def failed(self) -> list[Any]:
-        """The page after a run that broke off without an answer."""
-        return _problem(wording.SORRY)
-
     def upload(self, path: str | None) -> Filled:
         """A file becomes the picture. What cannot be read is said, and the canvas stays as it is."""
         if path is None:

@@ -127,17 +127,10 @@ def _wire_runs(
         runner.generate.click(handlers.generate, asked, shown, **turn),
         vary.button.click(handlers.vary, [vary.strength, *painted, *asked], shown, **turn),
     ]
-    for run in runs:
-        run.failure(handlers.failed, None, shown, queue=False, api_visibility="private", show_progress="hidden")
-    runner.cancel.click(
-        handlers.cancelled,
-        None,
-        shown,
-        cancels=list(runs),
-        queue=False,
-        api_visibility="private",
-        show_progress="hidden",
-    )
+    # First the run ends, then the page says so: its last preview could otherwise come after the message.
+    silent: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    ended = runner.cancel.click(lambda: None, None, None, cancels=list(runs), **silent)
+    ended.then(handlers.cancelled, None, shown, **silent)
     settings.reuse.click(
         lambda last: (gr.skip(), gr.skip()) if last is None else (last.seed, False),
         outcome,
