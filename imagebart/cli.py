@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text, run in (
         ("first-stage", "the VQGAN: pixels to tokens and back", _train_first_stage),
         ("stage", "one reverse step, on a trained first stage", _train_stage),
+        ("reader", "the network that reads attributes off avatars, for evaluate", _train_reader),
     ):
         job = jobs.add_parser(name, help=text)
         job.add_argument("--config", type=Path, required=True, help="JSON file of settings, see configs/")
@@ -179,6 +180,13 @@ def _train_stage(options: argparse.Namespace) -> None:
     from imagebart.training.stages import train_stage
 
     train_stage(load(StageRun, options.config), options.run)
+
+
+def _train_reader(options: argparse.Namespace) -> None:
+    from imagebart.evaluation.reader_training import ReaderRun, train_reader
+    from imagebart.training.config import load
+
+    train_reader(load(ReaderRun, options.config), options.run)
 
 
 def _assemble(options: argparse.Namespace) -> None:
