@@ -80,6 +80,10 @@ class TextConditioner:
         """The words that the model knows, in lower case, sorted."""
         return sorted(self.words)
 
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that the model does not know, as written, each once."""
+        return _unique(p.text for p in clip.pieces(prompt) if p.word and p.word not in self._words)
+
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """Compact ids without start and end. Unknown words are left out, and what CLIP would cut is cut."""
         rows: list[list[int]] = []

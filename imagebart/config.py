@@ -43,8 +43,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert_tuple(options, value, where)
     if is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value, f"{where}.")
-    if origin is dict and not isinstance(value, dict):
-        raise _wrong(where, value, "an object with named settings")
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong(where, value, "an object with named settings")
+        return {name: _convert(options[1], item, f"{where}.{name}") for name, item in value.items()}
     if hint in KINDS and not _is_kind(hint, value):
         raise _wrong(where, value, KINDS[hint])
     return value

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -30,6 +31,15 @@ class Box:
     left: int
     top: int
     side: int
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The square of an upload that the model sees, and which of its cells it draws anew."""
+
+    box: Box
+    grid: int  # cells a side
+    redrawn: npt.NDArray[np.bool_]  # [grid, grid], rows from the top; True: drawn anew
 
 
 def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:

@@ -37,16 +37,19 @@ class PipelineEvent:
 class Clock:
     """Time since the start, progress, and when the next preview may cost something."""
 
-    def __init__(self, passes: int) -> None:
+    def __init__(self, passes: int, first: int) -> None:
+        """passes: of each stage; first: the stage that the run starts with, counted down to 1."""
         self.began = time.perf_counter()
         self.next_preview = self.began
-        self.passes = passes  # in the whole run
+        self.first = first
+        self.passes = passes * first  # in the whole run
 
     def elapsed(self) -> float:
         return time.perf_counter() - self.began
 
-    def fraction(self, event: ChainEvent, first: int) -> float:
-        done = (first - event.stage) * event.passes + event.pass_index
+    def fraction(self, event: ChainEvent) -> float:
+        """How much of the run is done, 0 to 1."""
+        done = (self.first - event.stage) * event.passes + event.pass_index
         return min((done + event.position / max(event.total, 1)) / self.passes, 1.0)
 
     def preview_due(self) -> bool:

@@ -26,6 +26,8 @@ class About:
     name: str = ""
     knows: str = ""  # what its training pictures show, in plain words: "avatars"
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    # Words to add to a prompt, by what they describe: {"glasses": ("sunglasses", "no glasses")}.
+    suggestions: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class ImageBART(nn.Module):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -16,45 +15,16 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart import crop, images, masks
-from imagebart.chain import ChainEvent
 from imagebart.conditioning import ClassConditioner, TextConditioner
-from imagebart.crop import Box
+from imagebart.crop import Box, Cells
 from imagebart.errors import InputError
-from imagebart.events import Clock, EventKind, PipelineEvent
+from imagebart.events import PipelineEvent
 from imagebart.model import ImageBART
+from imagebart.runs import Canvas, Job, stream
 from imagebart.settings import SamplingSettings
 
 MAX_VARIANTS = 8
 FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
-
-
-@dataclass(frozen=True)
-class _Canvas:
-    """Where results go: a square of an upload, through an alpha; or a picture of their own (all None)."""
-
-    upload: Image.Image | None = None
-    alpha: Image.Image | None = None
-    box: Box | None = None
-
-    def place(self, square: Image.Image) -> Image.Image:
-        if self.upload is None or self.alpha is None or self.box is None:
-            return square
-        return crop.paste_back(self.upload, square, self.alpha, self.box)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A run, ready to start."""
-
-    canvas: _Canvas
-    prompt: str | int | None
-    seed: int
-    settings: SamplingSettings
-    variants: int
-    start: Tensor | None
-    known: Tensor | None
-    keep: Tensor | None
-    notes: list[str]
 
 
 class Pipeline:
@@ -102,6 +72,16 @@ class Pipeline:
         return conditioner.known_words() if isinstance(conditioner, TextConditioner) else []
 
     @property
+    def suggestions(self) -> dict[str, tuple[str, ...]]:
+        """Words to add to a prompt, by what they describe in plain words ("hair"); {} where the model has none."""
+        return dict(self.model.about.suggestions)
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The prompt's words that the model does not know and will leave out, as written, each once."""
+        conditioner = self.model.conditioner
+        return conditioner.unknown_words(prompt) if isinstance(conditioner, TextConditioner) else []
+
+    @property
     def image_size(self) -> int:
         """Pixels a side that the model works on."""
         return self.model.first_stage.config.resolution
@@ -116,6 +96,16 @@ class Pipeline:
         """T"""
         return self.model.schedule.stages
 
+    def cells(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf) -> Cells:
+        """What an edit of a picture of `size` (width, height) with this mask and context would redraw.
+
+        Raises InputError where `edit` would: nothing painted, or a mask of another size.
+        """
+        masks.check_mask(mask, size)
+        box = crop.crop_box(mask, self.image_size, context)
+        keep = crop.keep_tokens(mask, box, (self.grid, self.grid))
+        return Cells(box, self.grid, ~keep.numpy().reshape(self.grid, self.grid))
+
     def generate(
         self,
         prompt: str | int | None,
@@ -126,7 +116,7 @@ class Pipeline:
     ) -> Iterator[PipelineEvent]:
         """Pictures from a prompt (or class) alone. Raises InputError before the first event."""
         seed, settings = self._check(seed, settings, variants)
-        return self._run(_Job(_Canvas(), prompt, seed, settings, variants, None, None, None, []))
+        return self._run(prompt, Job(Canvas(), seed, settings, variants))
 
     def edit(
         self,
@@ -152,8 +142,8 @@ class Pipeline:
         box = crop.crop_box(mask, self.image_size, context)
         known, notes = self._known(upload, box, variants)
         keep = crop.keep_tokens(mask, box, (self.grid, self.grid))
-        canvas = _Canvas(upload, masks.alpha(mask, feather), box)
-        return self._run(_Job(canvas, prompt, seed, settings, variants, None, known, keep, notes))
+        canvas = Canvas(upload, masks.alpha(mask, feather), box)
+        return self._run(prompt, Job(canvas, seed, settings, variants, known=known, keep=keep, notes=notes))
 
     def vary(
         self,
@@ -178,8 +168,8 @@ class Pipeline:
         known, notes = self._known(upload, box, variants)
         start, stage = self.model.partly_diffused(known, strength, seed)
         settings = replace(settings, start=stage)
-        canvas = _Canvas(upload, everything, box)
-        return self._run(_Job(canvas, prompt, seed, settings, variants, start, None, None, notes))
+        canvas = Canvas(upload, everything, box)
+        return self._run(prompt, Job(canvas, seed, settings, variants, start=start, notes=notes))
 
     def _check(
         self, seed: int | None, settings: SamplingSettings | None, variants: int
@@ -194,86 +184,27 @@ class Pipeline:
         return secrets.randbelow(2**32) if seed is None else seed, settings
 
     @torch.no_grad()
-    def _known(self, upload: Image.Image, box: Box, variants: int) -> tuple[Tensor, list[str]]:
+    def _known(self, upload: Image.Image, box: Box, variants: int) -> tuple[Tensor, tuple[str, ...]]:
         """The square's tokens for every variant [B, N], and what to say of a picture the model does not know."""
         square = crop.extract(images.flatten(upload), box, self.image_size)
         pixels = images.to_tensor(square).to(self.model.device)
         tokens = self.model.first_stage.encode(pixels)
         error = (self.model.first_stage.decode(tokens).clamp(-1, 1) - pixels).square().mean().item() / 4
-        notes = []
+        notes: tuple[str, ...] = ()
         if self.knows and -10 * math.log10(max(error, 1e-10)) < FAMILIAR_PSNR:
-            notes.append(f"This model knows {self.knows} only; in another kind of picture, expect odd results.")
+            notes = (f"This model knows {self.knows} only; in another kind of picture, expect odd results.",)
         return tokens.expand(variants, -1), notes
 
-    def _run(self, job: _Job) -> Iterator[PipelineEvent]:
+    def _run(self, prompt: str | int | None, job: Job) -> Iterator[PipelineEvent]:
         """Checks the prompt at once, so that bad input raises before the first event; then streams."""
-        prompt = self.model.conditioner.encode([job.prompt] * job.variants)
-        cond = prompt.tokens if self.model.conditioner.length else None
+        conditioner = self.model.conditioner
+        read = conditioner.encode([prompt] * job.variants)
         settings = job.settings
-        guided = cond is not None and settings.guidance != 1
-        if guided and torch.equal(prompt.tokens, self.model.conditioner.null(job.variants)):
+        guided = conditioner.length > 0 and settings.guidance != 1
+        if guided and torch.equal(read.tokens, conditioner.null(job.variants)):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
-        job = replace(job, notes=[*job.notes, *prompt.notes], settings=settings)
-        return self._stream(job, cond)
-
-    @torch.no_grad()
-    def _stream(self, job: _Job, cond: Tensor | None) -> Iterator[PipelineEvent]:
-        clock = Clock(job.settings.passes * (job.settings.start or self.stages))
-        chain = self.model.stream(job.variants, cond, job.start, job.known, job.keep, job.settings, job.seed)
-        first = self._first(job)
-        yield self._event("start", first, job, clock)
-        last = first
-        try:
-            for last in chain:
-                if last.done and not (last.stage == 1 and last.pass_index == last.passes - 1):
-                    yield self._event("stage", last, job, clock)
-                elif not last.done and clock.preview_due():
-                    yield self._event("preview", last, job, clock)
-        finally:
-            close = getattr(chain, "close", None)  # a run that is cancelled frees its caches at once
-            if close is not None:
-                close()
-        yield self._event("result", last, job, clock)
-
-    def _first(self, job: _Job) -> ChainEvent:
-        """The chain before its first token: x_T, or whatever it starts from."""
-        start, keep, _ = self.model.starting_point(
-            job.variants, job.start, job.known, job.keep, job.settings, job.seed
-        )
-        stage = job.settings.start or self.stages
-        total = int((~keep).any(0).sum())
-        return ChainEvent(stage, self.stages, 0, job.settings.passes, 0, total, start, False)
-
-    def _event(
-        self,
-        kind: EventKind,
-        event: ChainEvent,
-        job: _Job,
-        clock: Clock,
-    ) -> PipelineEvent:
-        began = time.perf_counter()
-        fraction = 1.0 if kind == "result" else clock.fraction(event, job.settings.start or self.stages)
-        shown = event.tokens[:1] if kind == "preview" else event.tokens
-        squares = images.to_images(self.model.first_stage.decode(shown))
-        placed = [job.canvas.place(square) for square in squares]
-        clock.previewed(began)
-        elapsed = clock.elapsed()
-        return PipelineEvent(
-            kind=kind,
-            image=placed[0],
-            images=placed,
-            stage=event.stage,
-            stages=event.stages,
-            pass_index=event.pass_index,
-            passes=event.passes,
-            position=event.position,
-            total=event.total,
-            fraction=fraction,
-            elapsed=elapsed,
-            remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
-            seed=job.seed,
-            notes=list(job.notes),
-        )
+        cond = read.tokens if conditioner.length else None
+        return stream(self.model, replace(job, cond=cond, settings=settings, notes=(*job.notes, *read.notes)))
 
 
 def _without_front_matter(text: str) -> str:

@@ -12,6 +12,7 @@ from imagebart.pipeline import Pipeline
 from imagebart.stage import StageConfig, build_stage
 from imagebart.transformer import TransformerConfig
 
+SUGGESTIONS = {"hair": ("red hair",), "glasses": ("round glasses", "sunglasses"), "clothes": ("a blue hoodie",)}
 CAPTIONS = ("a man with round glasses, sunglasses and red hair", "a woman with a hat and a blue hoodie")
 
 
@@ -49,7 +50,8 @@ def tiny_model(conditioning: Kind = "text", stages: int = 2, seed: int = 0) -> I
         ]
         for parameter in (p for stage in built for p in stage.parameters()):
             torch.nn.init.normal_(parameter, std=0.3)  # so that logits differ clearly
-        return ImageBART(FirstStage(first), built, schedule, conditioner, About("tiny", "nothing"))
+        about = About("tiny", "nothing", suggestions=SUGGESTIONS if conditioning == "text" else {})
+        return ImageBART(FirstStage(first), built, schedule, conditioner, about)
 
 
 def tiny_stage_config(

@@ -80,6 +80,12 @@ def test_unknown_word_is_named_once(text: TextConditioner) -> None:
     assert notes == ['This model does not know: "zebra". It was ignored.']
 
 
+def test_unknown_words_are_those_that_encode_names(text: TextConditioner) -> None:
+    prompt = "a zebra with Glasses, a ZEBRA with no zebra 😎"
+    assert text.unknown_words(prompt) == ["zebra", "ZEBRA", "😎"]
+    assert text.unknown_words("") == text.unknown_words("a man, with glasses!") == []
+
+
 def test_word_of_known_and_unknown_tokens_is_unknown(text: TextConditioner) -> None:
     known = {token in text.tokens for token in clip_ids("zigs")}
     assert known == {True, False}

@@ -26,6 +26,7 @@ class Outer:
     maybe: Inner | None = None
     many: tuple[Inner, ...] = ()
     free: dict[str, Any] = field(default_factory=dict)
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name == "forbidden":
@@ -33,7 +34,9 @@ class Outer:
 
 
 def test_what_was_written_as_json_comes_back() -> None:
-    every = Outer("x", "hard", True, (1.0, 2.0), (1, 2), Inner(5), Inner(6, 1.0), (Inner(7), Inner(8)), {"a": [1]})
+    many = (Inner(7), Inner(8))
+    words = {"hair": ("long hair", "bald"), "hat": ()}
+    every = Outer("x", "hard", True, (1.0, 2.0), (1, 2), Inner(5), Inner(6, 1.0), many, {"a": [1]}, words)
     for value in (every, Outer("y")):
         assert from_dict(Outer, json.loads(json.dumps(asdict(value)))) == value
     assert from_dict(Outer, {"name": "x", "inner": {"rate": 1}}).inner.rate == 1, "whole numbers are numbers"
@@ -58,6 +61,8 @@ def test_what_was_written_as_json_comes_back() -> None:
         ({"sizes": 3}, "sizes is 3, expected a list"),
         ({"sizes": [1, "2"]}, "sizes[1] is '2'"),
         ({"free": []}, "free is [], expected an object"),
+        ({"words": {"hair": "bald"}}, "words.hair is 'bald', expected a list"),
+        ({"words": {"hair": ["bald", 3]}}, "words.hair[1] is 3, expected a text"),
         ({"name": "forbidden"}, "expected another"),
         ({"sizes": "x" * 10**6}, "..., expected a list"),
     ],

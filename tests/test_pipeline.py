@@ -1,5 +1,6 @@
 """Edits, pictures from prompts and variations, on a tiny random model."""
 
+import math
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -79,6 +80,43 @@ def test_known_tokens_reach_the_chain_and_masked_ones_change(pipe: Pipeline) -> 
     for event in seen:
         different = (event.tokens != known)[0].nonzero().flatten().tolist()
         assert set(different) <= {4 * 8 + 2}
+
+
+@pytest.mark.parametrize("context", [math.inf, 0.5])
+def test_the_cells_shown_are_the_cells_redrawn(pipe: Pipeline, context: float) -> None:
+    """Brute force over the mask's pixels, and the tokens that a run says it draws."""
+    upload = noise_picture("RGB", (150, 90))
+    mask = Image.new("L", upload.size)
+    mask.paste(1, (100, 20, 121, 33))
+    mask.putpixel((110, 70), 255)
+    cells = pipe.cells(upload.size, mask, context)
+    box, width = cells.box, cells.box.side / cells.grid
+    expected = np.zeros((8, 8), bool)
+    for y, x in zip(*np.nonzero(np.asarray(mask)), strict=True):
+        for row in range(8):
+            for column in range(8):
+                left, top = box.left + column * width, box.top + row * width
+                expected[row, column] |= bool(left - 1 < x < left + width and top - 1 < y < top + width)
+    assert cells.grid == 8
+    assert (cells.redrawn == expected).all()
+    first = next(pipe.edit(upload, mask, None, seed=0, context=context))
+    assert first.total == expected.sum()
+
+
+def test_cells_need_a_mask_of_the_size(pipe: Pipeline) -> None:
+    with pytest.raises(InputError, match="size"):
+        pipe.cells((33, 32), Image.new("L", (32, 32), 255))
+    with pytest.raises(InputError, match="Nothing is painted"):
+        pipe.cells((32, 32), Image.new("L", (32, 32)))
+
+
+def test_suggestions_and_unknown_words_are_those_of_the_model(pipe: Pipeline) -> None:
+    assert pipe.suggestions["glasses"] == ("round glasses", "sunglasses")
+    assert pipe.unknown_words("a zebra with red hair") == ["zebra"]
+    for kind in ("class", "none"):
+        other = tiny_pipeline(kind)
+        assert other.suggestions == {}
+        assert other.unknown_words("a zebra") == []
 
 
 def test_a_seed_repeats_and_is_told(pipe: Pipeline) -> None:
@@ -205,6 +243,7 @@ def test_a_saved_model_brings_its_card_and_settings(tmp_path: Path) -> None:
     loaded = Pipeline.from_pretrained(tmp_path)
     assert loaded.card == "# Tiny\n"
     assert (loaded.name, loaded.knows, loaded.defaults) == ("tiny", "nothing", SamplingSettings())
+    assert loaded.suggestions == Pipeline(model).suggestions
     a, b = (list(p.generate("a hat", seed=4))[-1].image.tobytes() for p in (Pipeline(model), loaded))
     assert a == b
 

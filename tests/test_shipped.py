@@ -54,6 +54,14 @@ def test_sunglasses_darken_the_eyes_and_change_nothing_else(pipe: Pipeline) -> N
     assert np.mean(dark["sunglasses"]) > np.mean(dark["no glasses"]) + 0.03
 
 
+def test_every_suggestion_is_of_words_that_the_model_knows(pipe: Pipeline) -> None:
+    assert {"hair", "glasses", "mouth", "background"} <= set(pipe.suggestions)
+    for words in pipe.suggestions.values():
+        assert words
+        for suggestion in words:
+            assert pipe.unknown_words(suggestion) == []
+
+
 def test_avatars_are_familiar_and_noise_is_not(pipe: Pipeline) -> None:
     avatar = Image.open(next((HERE / "assets" / "examples").glob("1-*.png"))).convert("RGB")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))

@@ -1,0 +1,103 @@
+"""A run: from tokens, a prompt and settings to events that show pictures where they belong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imagebart import crop, images
+from imagebart.chain import ChainEvent
+from imagebart.crop import Box
+from imagebart.events import Clock, EventKind, PipelineEvent
+from imagebart.model import ImageBART
+from imagebart.settings import SamplingSettings
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Where results go: a square of an upload, through an alpha; or a picture of their own (all None)."""
+
+    upload: Image.Image | None = None
+    alpha: Image.Image | None = None
+    box: Box | None = None
+
+    def place(self, square: Image.Image) -> Image.Image:
+        """The whole picture with this square in it."""
+        if self.upload is None or self.alpha is None or self.box is None:
+            return square
+        return crop.paste_back(self.upload, square, self.alpha, self.box)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, ready to start: B variants of N tokens."""
+
+    canvas: Canvas
+    seed: int
+    settings: SamplingSettings
+    variants: int
+    start: Tensor | None = None  # int64 [B, N], x at the first stage; drawn where None
+    known: Tensor | None = None  # int64 [B, N]
+    keep: Tensor | None = None  # bool [N]
+    cond: Tensor | None = None  # int64 [B, L]
+    notes: tuple[str, ...] = ()  # sentences for the user
+
+
+@torch.no_grad()
+def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
+    """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
+    first_stage = job.settings.start or model.schedule.stages
+    clock = Clock(job.settings.passes, first_stage)
+    chain = model.stream(job.variants, job.cond, job.start, job.known, job.keep, job.settings, job.seed)
+    last = _before(model, job, first_stage)
+    yield _look(model, "start", last, job, clock)
+    try:
+        for last in chain:
+            if last.done and not (last.stage == 1 and last.pass_index == last.passes - 1):
+                yield _look(model, "stage", last, job, clock)
+            elif not last.done and clock.preview_due():
+                yield _look(model, "preview", last, job, clock)
+    finally:
+        close = getattr(chain, "close", None)
+        if close is not None:
+            close()
+    yield _look(model, "result", last, job, clock)
+
+
+def _before(model: ImageBART, job: Job, first_stage: int) -> ChainEvent:
+    """The chain before its first token: x_T, or whatever it starts from."""
+    start, keep, _ = model.starting_point(job.variants, job.start, job.known, job.keep, job.settings, job.seed)
+    total = int((~keep).any(0).sum())
+    return ChainEvent(first_stage, model.schedule.stages, 0, job.settings.passes, 0, total, start, False)
+
+
+def _look(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock: Clock) -> PipelineEvent:
+    """Decodes the tokens of this moment and puts them where they belong."""
+    began = time.perf_counter()
+    fraction = 1.0 if kind == "result" else clock.fraction(event)
+    shown = event.tokens[:1] if kind == "preview" else event.tokens
+    squares = images.to_images(model.first_stage.decode(shown))
+    placed = [job.canvas.place(square) for square in squares]
+    clock.previewed(began)
+    elapsed = clock.elapsed()
+    return PipelineEvent(
+        kind=kind,
+        image=placed[0],
+        images=placed,
+        stage=event.stage,
+        stages=event.stages,
+        pass_index=event.pass_index,
+        passes=event.passes,
+        position=event.position,
+        total=event.total,
+        fraction=fraction,
+        elapsed=elapsed,
+        remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
+        seed=job.seed,
+        notes=list(job.notes),
+    )
