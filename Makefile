@@ -3,12 +3,13 @@
 # make lint    ruff and mypy
 # make train   train the shipped model again (resumes where it stopped)
 # make bench   time edits on this machine
+# make load    keep the page busy with 16 sessions for three minutes; prints its figures
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
-.PHONY: demo test lint train bench clean
+.PHONY: demo test lint train bench load clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -30,6 +31,9 @@ train: $(VENV)/.everything
 
 bench: $(VENV)/.everything
 	$(BIN)/python -m imagebart bench
+
+load: $(VENV)/.everything
+	$(BIN)/python -m pytest -m load -s tests/load
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
