@@ -73,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--config", type=Path, required=True, help="JSON file: parts and what people are told")
     build.add_argument("--out", type=Path, required=True, help="the model's folder")
     build.set_defaults(job_handler=_assemble)
+    split = jobs.add_parser("take-apart", help="split a model folder into parts, to train on from them")
+    split.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder (default {DEFAULT_MODEL})")
+    split.add_argument("--out", type=Path, required=True, help="gets the folders first-stage, stage1, stage2, ...")
+    split.set_defaults(job_handler=_take_apart)
     train.set_defaults(handler=lambda options: options.job_handler(options))
     return parser
 
@@ -197,3 +201,11 @@ def _assemble(options: argparse.Namespace) -> None:
     model = assemble(Path(parts.first_stage), [Path(stage) for stage in parts.stages], parts.about)
     model.save_pretrained(options.out, parts.dtype)
     print(options.out)
+
+
+def _take_apart(options: argparse.Namespace) -> None:
+    from imagebart.model import ImageBART
+    from imagebart.training.parts import take_apart
+
+    for folder in take_apart(ImageBART.from_pretrained(options.model), options.out):
+        print(folder)

@@ -20,6 +20,7 @@ class LoopConfig:
 
     steps: int
     batch_size: int = 32
+    optimizer: str = "adamw"  # or "muon": Muon for the matrices of transformer blocks, AdamW for the rest
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
@@ -27,12 +28,17 @@ class LoopConfig:
     final_lr: float = 0.05  # where the cosine ends, as a share of lr
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the averaged weights
-    mixed_precision: str = "bf16"  # "no" for fp32
+    mixed_precision: str = "auto"  # "bf16", "no" (fp32), or "auto": bf16 where the machine multiplies it fast
     seed: int = 0
     workers: int = 0  # processes that load data; 0: the training process itself
     log_every: int = 50
     save_every: int = 250
     sample_every: int = 1000
+
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer is {self.optimizer!r}, expected adamw or muon")
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class StageRun:
     text_length: int = 77  # conditioning tokens a caption
     drop: float = 0.1  # share of captions left out
     soft: bool = True  # loss towards the posterior; False: towards draws from it
+    reading: float = 0.0  # weight of saying what the caption claims; for data that know it (avatars)
     begin_from: str | None = None  # run folder of a trained stage to start from
 
     def __post_init__(self) -> None:

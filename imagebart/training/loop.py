@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from imagebart.training.config import LoopConfig
+from imagebart.training.muon import Muon
 
 Batch = dict[str, Any]
 
@@ -80,14 +81,21 @@ def learning_rate(step: int, config: LoopConfig) -> float:
     return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def optimizer_for(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices only; gains, biases and embeddings of single numbers are left alone."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+def optimizers_for(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, and with `config.optimizer` "muon" Muon for the matrices of transformer blocks.
+
+    AdamW decays matrices only; gains, biases and embeddings of single numbers are left alone.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    inner = [p for name, p in named if config.optimizer == "muon" and ".blocks." in name and p.ndim == 2]
+    taken = {id(p) for p in inner}
+    others = [p for _, p in named if id(p) not in taken]
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    return [adamw, Muon(inner, config.lr, config.weight_decay)] if inner else [adamw]
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
@@ -100,13 +108,14 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
 
     Writes `log.jsonl`, `samples/*.png` and `state/` to the folder. Returns the model with averaged weights.
     """
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, step_scheduler_with_optimizer=False)
+    accelerator = Accelerator(mixed_precision=precision(config.mixed_precision), step_scheduler_with_optimizer=False)
     set_seed(config.seed)
     folder.mkdir(parents=True, exist_ok=True)
     ema = averaged(task.model, config.ema).to(accelerator.device)
-    optimizer = optimizer_for(task.model, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, config))
-    model, optimizer, schedule = accelerator.prepare(task.model, optimizer, schedule)
+    optimizers = optimizers_for(task.model, config)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate(step, config)) for o in optimizers]
+    model, *prepared = accelerator.prepare(task.model, *optimizers, *schedules)
+    optimizers, schedules = prepared[: len(optimizers)], prepared[len(optimizers) :]
     accelerator.register_for_checkpointing(ema, *task.state())
     start = _resume(accelerator, folder)
     length = len(task.dataset)  # type: ignore[arg-type]
@@ -123,9 +132,9 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             scalars = task.loss(model, batch, accelerator)
         accelerator.backward(scalars["loss"])
         norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        for moved in (*optimizers, *schedules):
+            moved.step()
+        model.zero_grad(set_to_none=True)
         bare = accelerator.unwrap_model(model)
         task.after_step(bare, accelerator)
         ema.update_parameters(bare)
@@ -134,7 +143,7 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             rate = config.log_every * config.batch_size / (now - since)
             since = now
             record = {"step": step, **{k: round(v.item(), 5) for k, v in scalars.items()}}
-            record |= {"grad": round(float(norm), 4), "lr": schedule.get_last_lr()[0], "images_s": round(rate, 2)}
+            record |= {"grad": round(float(norm), 4), "lr": schedules[0].get_last_lr()[0], "images_s": round(rate, 2)}
             log.write(json.dumps(record) + "\n")
             log.flush()
             progress.set_postfix(loss=record["loss"], refresh=False)
@@ -145,6 +154,15 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             task.sample(_averaged_module(ema, bare)).save(folder / "samples" / f"{step:07d}.png")
     log.close()
     return _averaged_module(ema, accelerator.unwrap_model(model))
+
+
+def precision(wanted: str) -> str:
+    """What "auto" means on this machine: bf16 where it has instructions for it, else fp32 ("no")."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
 
 
 def _averaged_module(ema: AveragedModel, model: nn.Module) -> nn.Module:

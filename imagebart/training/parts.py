@@ -61,6 +61,16 @@ def assemble(first_stage: Path, stages: Sequence[Path], about: About) -> ImageBA
     return ImageBART(load_first_stage(first_stage), [stage for stage, _, _ in loaded], schedule, conditioner, about)
 
 
+def take_apart(model: ImageBART, folder: Path) -> list[Path]:
+    """Writes a model's parts to run folders, first_stage, stage1, ..., so that training can go on from them."""
+    folders = [folder / "first-stage"]
+    save_first_stage(model.first_stage, folders[0])
+    for t, stage in enumerate(model.stages, 1):
+        folders.append(folder / f"stage{t}")
+        save_stage(stage, model.schedule, model.conditioner, folders[-1])
+    return folders
+
+
 def _write(folder: Path, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, folder / "part.safetensors")

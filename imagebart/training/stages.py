@@ -24,6 +24,7 @@ from imagebart.training.data import ImageFolder, dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
 from imagebart.training.parts import load_first_stage, load_stage, save_stage
+from imagebart.training.reading import ReadingStage, reading_accuracy, reading_loss
 from imagebart.transformer import TransformerConfig
 
 
@@ -53,7 +54,10 @@ class StageTask:
         dataset: Dataset[Any],
         run: StageRun,
     ) -> None:
-        self.model: nn.Module = stage
+        self.groups: tuple[int, ...] = getattr(dataset, "claim_groups", ())
+        if run.reading and not self.groups:
+            raise ValueError(f"reading is {run.reading}; the captions of {run.data} do not say what they claim, use 0")
+        self.model: nn.Module = ReadingStage(stage, self.groups) if run.reading else stage
         self.t, self.schedule, self.conditioner = run.t, schedule, conditioner
         self.first_stage, self.dataset, self.run = first_stage, dataset, run
         self.vocab_size = first_stage.config.vocab_size
@@ -62,9 +66,21 @@ class StageTask:
         x0 = self.encode(batch["image"])
         x = diffuse(x0, self.t - 1, self.schedule, self.vocab_size)
         c = redraw(x, self.schedule.betas[self.t - 1], self.vocab_size)
-        logits = model(x, c, self.condition(batch["text"], x0.device)).float()
-        loss = stage_loss(logits, x0, x, c, self.t, self.schedule, self.run.soft)
-        return {"loss": loss, "accuracy": (logits.argmax(-1) == x0).float().mean()}
+        cond = self.condition(batch["text"], x0.device)
+        said: dict[str, Tensor] = {}
+        reading = x0.new_zeros((), dtype=torch.float32)
+        if self.run.reading:
+            assert cond is not None
+            logits, readings = model(x, c, cond)
+            claims = batch["claims"] | (cond == 0).all(1, keepdim=True)  # a caption left out claims nothing
+            reading = reading_loss(readings, claims, self.groups)
+            said = {"reading": reading, "read": reading_accuracy(readings, claims, self.groups)}
+        else:
+            logits = model(x, c, cond)
+        logits = logits.float()
+        tokens = stage_loss(logits, x0, x, c, self.t, self.schedule, self.run.soft)
+        accuracy = (logits.argmax(-1) == x0).float().mean()
+        return {"loss": tokens + self.run.reading * reading, "tokens": tokens, "accuracy": accuracy, **said}
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -102,12 +118,19 @@ class StageTask:
             cond = self.conditioner.encode([item["text"] for item in items]).tokens.to(device)
         last = start
         keep = torch.zeros_like(start, dtype=torch.bool)
-        assert isinstance(model, Stage)
+        stage = bare_stage(model)
         settings = SamplingSettings()
         one = Schedule((1.0,))  # the stage as a chain of its own
-        for event in run_chain([model], one, start, keep, Condition(cond, None), settings, generators):
+        for event in run_chain([stage], one, start, keep, Condition(cond, None), settings, generators):
             last = event.tokens
         return grid(self.first_stage.decode(torch.cat([x0, start, last])), columns=len(x0))
+
+
+def bare_stage(model: nn.Module) -> Stage:
+    """A trained model's stage, without its reading head."""
+    stage = model.stage if isinstance(model, ReadingStage) else model
+    assert isinstance(stage, Stage)
+    return stage
 
 
 def conditioner_for(run: StageRun, dataset: Dataset[Any]) -> Conditioner:
@@ -180,7 +203,6 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     if run.begin_from is not None:
         begin_from(stage, load_stage(Path(run.begin_from))[0])
     task = StageTask(stage, schedule, conditioner, first_stage, dataset, run)
-    trained = train(task, run.loop, folder)
-    assert isinstance(trained, Stage)
+    trained = bare_stage(train(task, run.loop, folder))
     save_stage(trained, schedule, conditioner, folder)
     return trained

@@ -14,7 +14,7 @@ from imagebart.model import About
 from imagebart.stage import build_stage
 from imagebart.testing import tiny_conditioner, tiny_stage_config
 from imagebart.training.config import LoopConfig, StageRun, StageShape
-from imagebart.training.parts import assemble, load_stage, save_first_stage
+from imagebart.training.parts import assemble, load_stage, save_first_stage, take_apart
 from imagebart.training.stages import begin_from, stage_loss, train_stage
 
 from .test_first_stage import SMALL
@@ -55,6 +55,15 @@ def test_a_stage_begun_from_a_clean_model_is_that_model() -> None:
     assert torch.equal(aligned.encoder.token_embedding.weight, clean.decoder.token_embedding.weight)  # type: ignore[union-attr]
 
 
+def test_reading_needs_captions_that_say_what_they_claim(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    save_first_stage(FirstStage(SMALL), tmp_path / "first")
+    loop = LoopConfig(steps=1)
+    run = StageRun(str(tmp_path), str(tmp_path / "first"), (1.0,), 1, loop, conditioning="none", reading=0.1)
+    with pytest.raises(ValueError, match="do not say what they claim"):
+        train_stage(run, tmp_path / "run")
+
+
 def test_a_stage_of_another_width_is_refused() -> None:
     conditioner = tiny_conditioner("none")
     config = tiny_stage_config(1, Schedule((1.0,)), 24, 64, conditioner)
@@ -92,6 +101,10 @@ def test_a_model_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
         wanted = model.first_stage.encode(image)
         drawn = model.sample(8, cond=torch.full((8, 1), index), seed=1)
         assert (drawn == wanted).float().mean() > 0.8
+    again, *_ = take_apart(model, tmp_path / "parts")
+    assert [p.name for p in sorted((tmp_path / "parts").iterdir())] == ["first-stage", "stage1", "stage2"]
+    whole = assemble(again, [tmp_path / "parts" / "stage1", tmp_path / "parts" / "stage2"], About("two", "squares"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="another schedule"):
         assemble(tmp_path / "first", [tmp_path / "stage1", _other_schedule(run, tmp_path)], About())
 
