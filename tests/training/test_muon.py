@@ -43,7 +43,7 @@ def test_muon_takes_matrices_only() -> None:
 
 
 def test_each_parameter_has_one_optimizer() -> None:
-    model = Transformer(TransformerConfig(width=16, depth=2, heads=2, vocab_in=5, positions=4, head_size=8, vocab_out=5))
+    model = Transformer(TransformerConfig(16, 2, 2, vocab_in=5, positions=4, head_size=8, vocab_out=5))
     wrapped = nn.ModuleDict({"decoder": model})
     adamw, muon = optimizers_for(wrapped, LoopConfig(steps=1, optimizer="muon"))
     inside = {id(p) for group in muon.param_groups for p in group["params"]}
