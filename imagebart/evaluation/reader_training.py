@@ -113,7 +113,8 @@ class ReaderTask:
 
     def __init__(self, model: Reader, dataset: LabelledAvatars, wear: Wear) -> None:
         self.model: nn.Module = model
-        self.dataset, self.wear = dataset, wear
+        self.dataset: Dataset[Any] = dataset
+        self.wear = wear
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         truth = batch["labels"]

@@ -1,0 +1,144 @@
+"""What a model is asked to do: prompts with what they claim, and edits of rendered avatars.
+
+Everything is a function of a number and the seed of a series of avatars, so that two models answer the same questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from imagebart.avatars.artwork import render
+from imagebart.avatars.attributes import VALUES, Attributes, generator
+from imagebart.avatars.captions import Claims, describe
+from imagebart.avatars.regions import background_mask, region_mask
+from imagebart.avatars.split import HELD_OUT_PAIRS, held_out, sample
+
+MOST_NAMED = 6
+SMALL = 64  # pixels a side of the renders that tell where an attribute shows
+MOSTLY = 0.8  # the share of an edit that its mask has to hold: a hijab reaches far out of the mask for hair
+
+EDITED = {
+    "top": "hair",
+    "hair_colour": "hair",
+    "hat_colour": "hair",
+    "facial_hair": "chin",
+    "facial_hair_colour": "chin",
+    "accessory": "eyes",
+    "eyes": "eyes",
+    "eyebrows": "eyes",
+    "mouth": "mouth",
+    "clothing": "clothes",
+    "clothing_colour": "clothes",
+    "graphic": "clothes",
+    "background": "background",
+}
+"""The region to paint over to change an attribute. Skin shows everywhere, so no mask changes it alone."""
+
+
+@dataclass(frozen=True)
+class PromptCase:
+    """A prompt and what a picture of it must show: for each attribute it speaks of, the values that will do."""
+
+    text: str
+    claims: Claims
+
+
+@dataclass(frozen=True)
+class EditCase:
+    """An avatar, the attribute to change, the prompt that asks for it, and what the mask leaves to be seen."""
+
+    before: Attributes
+    attribute: str
+    prompt: PromptCase
+    mask: np.ndarray  # bool [size, size], True where the model may redraw
+    outside: frozenset[str]  # the other attributes, of which most lies outside the mask
+
+
+def found(reading: Attributes, claims: Claims) -> dict[str, bool]:
+    """Whether what is claimed of each attribute can be read off a picture.
+
+    A value counts only where it shows: the colour of hair does not, in a picture of a hat.
+    """
+    shown, values = reading.visible(), reading.as_dict()
+    return {name: name in shown and values[name] in allowed for name, allowed in claims.items()}
+
+
+def seen_prompt(number: int, series: int) -> PromptCase:
+    """A caption of an avatar as in training, though of no avatar that was: one to six attributes named, in turn."""
+    attributes = sample(number, series, "train")
+    said = describe(attributes, generator(number, series, 1), 1 + number % MOST_NAMED)
+    return PromptCase(said.text, said.claims)
+
+
+def held_out_prompt(number: int, series: int) -> PromptCase:
+    """A caption that names a pair of values that no training picture shows together, the pairs in turn."""
+    pair = dict(HELD_OUT_PAIRS[number % len(HELD_OUT_PAIRS)])
+    count = 2 + number % (MOST_NAMED - 1)
+    for attempt in range(10_000):
+        random = generator(number * 10_000 + attempt, series, 2)
+        attributes = replace(sample(number * 10_000 + attempt, series, "all"), **pair)
+        if not pair.keys() <= attributes.visible():
+            continue
+        said = describe(attributes, random, count)
+        if all(said.claims.get(name) == {value} for name, value in pair.items()):
+            return PromptCase(said.text, said.claims)
+    raise ValueError(f"no caption of {count} attributes names {pair}; the grammar or the pair has to change")
+
+
+def edit_case(number: int, series: int, size: int) -> EditCase:
+    """An avatar with one attribute to change, the attributes of `EDITED` in turn; its mask is `size` pixels a side.
+
+    The prompt is true of the avatar with another value, not of the avatar as it is, and speaks of what lies in the
+    mask only. Neither avatar has a held-out pair.
+    """
+    attribute = tuple(EDITED)[number % len(EDITED)]
+    nearby = {name for name, region in EDITED.items() if region == EDITED[attribute]}
+    for attempt in range(10_000):
+        index = number * 10_000 + attempt
+        random = generator(index, series, 3)
+        before = sample(index, series, "train")
+        value = VALUES[attribute][random.integers(len(VALUES[attribute]))]
+        after = replace(before, **{attribute: value})
+        if attribute not in after.visible() or held_out(after):
+            continue
+        said = describe(after, random, 1)
+        asked = attribute in said.claims and before.as_dict()[attribute] not in said.claims[attribute]
+        kept = ~edit_mask(before, attribute, SMALL)
+        if not asked or not said.claims.keys() <= nearby or _change(before, after, ~kept) < MOSTLY:
+            continue
+        stays = before.visible() & after.visible() - {attribute}
+        outside = frozenset(name for name in stays if share_within(before, name, kept) >= 0.5)
+        mask = edit_mask(before, attribute, size)
+        return EditCase(before, attribute, PromptCase(said.text, said.claims), mask, outside)
+    raise ValueError(f"no caption asks for another {attribute}; the grammar has to name its values")
+
+
+def edit_mask(attributes: Attributes, attribute: str, size: int) -> np.ndarray:
+    """Where to paint to change an attribute of an avatar: bool [size, size]."""
+    region = EDITED[attribute]
+    return background_mask(attributes, size) if region == "background" else region_mask(region, size)
+
+
+def share_within(attributes: Attributes, name: str, area: np.ndarray) -> float:
+    """How much of an attribute lies within an area, bool [size, size]: 0 to 1.
+
+    Of the pixels that another value would change, the share within the area, for the value that leaves the least.
+    """
+    size = len(area)
+    picture = render(attributes, size)
+    shares = []
+    for value in VALUES[name]:
+        other = replace(attributes, **{name: value})
+        changed = (render(other, size) != picture).any(2)
+        if changed.any():
+            shares.append(float(changed[area].sum() / changed.sum()))
+    return min(shares, default=0.0)
+
+
+def _change(before: Attributes, after: Attributes, area: np.ndarray) -> float:
+    """The share of the difference between two avatars that lies within an area, 0 to 1."""
+    size = len(area)
+    difference = np.abs(render(before, size).astype(int) - render(after, size)).sum(2)
+    return float(difference[area].sum() / max(difference.sum(), 1))
