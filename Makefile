@@ -23,8 +23,10 @@ lint: $(VENV)/.everything
 	$(BIN)/python -m mypy
 
 train: $(VENV)/.everything
-	$(BIN)/python -m imagebart train first-stage --config configs/avatars-first-stage.json --run runs/avatars/first-stage
-	set -e; for part in clean prompts stage2 stage1; do \
+	set -e; for part in first-stage faces; do \
+	    $(BIN)/python -m imagebart train first-stage --config configs/avatars-$$part.json --run runs/avatars/$$part; \
+	done
+	set -e; for part in clean prompts context words stage2 stage1; do \
 	    $(BIN)/python -m imagebart train stage --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done
 	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars

@@ -60,6 +60,7 @@ class FirstStageRun:
     model: FirstStageConfig
     loop: LoopConfig
     loss: FirstStageLoss = field(default_factory=FirstStageLoss)
+    begin_from: str | None = None  # run folder of a trained first stage of the same shape to start from
 
 
 @dataclass(frozen=True)

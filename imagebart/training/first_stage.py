@@ -21,7 +21,7 @@ from imagebart.first_stage import FirstStage, Quantizer
 from imagebart.training.config import FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid, pixel_weight
 from imagebart.training.loop import Batch, train
-from imagebart.training.parts import save_first_stage
+from imagebart.training.parts import load_first_stage, save_first_stage
 
 
 class CodebookAverages(nn.Module):
@@ -122,6 +122,11 @@ def to_float(images: Tensor) -> Tensor:
 def train_first_stage(run: FirstStageRun, folder: Path) -> FirstStage:
     """Trains (or goes on training) a first stage in a run's folder; returns it with averaged weights."""
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if run.begin_from is not None:
+        other = load_first_stage(Path(run.begin_from))
+        if other.config != run.model:
+            raise ValueError(f"{run.begin_from} was made as {other.config}, expected {run.model}")
+        model.load_state_dict(other.state_dict())
     weight = pixel_weight(run.data, run.model.resolution, run.loss.face)
     task = FirstStageTask(model, dataset_for(run.data, run.model.resolution), weight, run.loss)
     trained = train(task, run.loop, folder)

@@ -1,7 +1,9 @@
 """Losses and codebook of first-stage training."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
@@ -72,3 +74,9 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     output = loaded.decode(loaded.encode(images))
     assert torch.equal(output, trained.decode(trained.encode(images)))
     assert (output - images).abs().mean() < 0.25
+
+    standing = replace(run, begin_from=str(tmp_path / "run"), loop=replace(loop, steps=1, lr=0.0, warmup=0))
+    again = train_first_stage(standing, tmp_path / "again")
+    assert torch.allclose(again.encoder.state_dict()["conv_in.weight"], trained.encoder.state_dict()["conv_in.weight"])
+    with pytest.raises(ValueError, match="was made as"):
+        train_first_stage(replace(standing, model=replace(SMALL, codebook_size=12)), tmp_path / "other")
