@@ -7,20 +7,51 @@ once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 from gradio.utils import get_upload_folder
 from PIL import Image
 
+from imagebart.errors import InputError
+
 # The previews of a run are sent at once and soon forgotten: quick to write matters more than small.
 COMPRESSION = 1
+NO_ROOM = (
+    "The server's disk has no room for pictures just now. Your picture, mask and words are still here: "
+    "please try again in a few minutes."
+)
+
+
+class NoRoom(InputError):
+    """The disk for temporary files is full. Shown to people like what is wrong with their input."""
 
 
 def publish(image: Image.Image) -> str:
-    """Write a picture, losslessly, where the page may show it. Gradio deletes it when it is old."""
+    """Write a picture, losslessly, where the page may show it. It is deleted when it is old.
+
+    Raises NoRoom where it cannot be written; nothing is left behind then.
+    """
+    return written("picture.png", lambda path: image.save(path, compress_level=COMPRESSION))
+
+
+def publish_preview(image: Image.Image) -> str:
+    """The same for a picture that is shown for a moment only: it is deleted soon (see `temporary.AGES`)."""
+    return written("picture.png", lambda path: image.save(path, compress_level=COMPRESSION), "preview")
+
+
+def written(name: str, write: Callable[[Path], None], kind: str = "imagebart") -> str:
+    """Have a file written where the page may show it; its name ends in `name`. It is deleted when it is old.
+
+    Raises NoRoom where it cannot be written; nothing is left behind then.
+    """
     folder = Path(get_upload_folder())
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"imagebart-{uuid4().hex[:12]}.png"
-    image.save(path, compress_level=COMPRESSION)
+    path = folder / f"{kind}-{uuid4().hex[:12]}-{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(path)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise NoRoom(NO_ROOM) from error
     return str(path)

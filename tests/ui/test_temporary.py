@@ -1,0 +1,93 @@
+"""Temporary files: tidied by age, kept where the page shows them, and nothing left where the disk is full."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from gradio.routes import App
+from PIL import Image
+
+from imagebart.ui import temporary
+from imagebart.ui.files import publish, publish_preview
+from imagebart.ui.temporary import AGE, AGES, temporary_folder, tidied, tidy
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    own = Path(temporary_folder())
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(own))
+    return own
+
+
+def left(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*")}
+
+
+def test_the_folder_is_only_for_this_user_and_inside_the_one_that_is_set(folder: Path, tmp_path: Path) -> None:
+    assert folder.parent == tmp_path.resolve() and folder.stat().st_mode & 0o077 == 0
+
+
+def test_each_kind_of_file_has_its_age(folder: Path) -> None:
+    result, preview = publish(Image.new("RGB", (8, 8))), publish_preview(Image.new("RGB", (8, 8)))
+    (folder / "tmpabc").write_bytes(b"half an upload")
+    upload = folder / "0123" / "upload.png"
+    upload.parent.mkdir()
+    upload.write_bytes(b"an upload")
+    now = time.time()
+    assert tidy(folder, now) == 0
+    assert tidy(folder, now + AGES["preview-"] + 5) == 1 and not Path(preview).exists()
+    assert tidy(folder, now + AGES["tmp"] + 5) == 1 and "tmpabc" not in left(folder)
+    assert upload.exists() and Path(result).exists()
+    assert tidy(folder, now + AGE + 5) == 2
+    assert tidy(folder, now + 2 * AGE) == 0 and left(folder) == set()
+
+
+def test_a_copy_of_an_old_file_is_new(folder: Path) -> None:
+    copy = folder / "example.png"
+    copy.write_bytes(b"an example")
+    os.utime(copy, (0, 0))  # as shutil.copy2 leaves it
+    assert tidy(folder) == 0 and copy.exists()
+
+
+def test_the_server_tidies_but_keeps_what_the_page_shows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gr.Blocks() as page:
+        shown = gr.Image(Image.new("RGB", (9, 9), "red"), format="png")
+    kept = set(shown.keep_in_cache)
+    other = publish(Image.new("RGB", (8, 8)))
+    # Everything is older than this, but what is marked as new after it was set.
+    monkeypatch.setattr(temporary, "AGE", 0.5)
+    time.sleep(0.6)
+
+    async def live() -> None:
+        async with tidied(folder, every=0.05)(App.create_app(page)):
+            while Path(other).exists():
+                await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(live(), 20))
+    assert kept and all(Path(path).exists() for path in kept)
+
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+from PIL import Image
+from imagebart.ui.files import NoRoom, publish
+try:
+    publish(Image.effect_noise((64, 64), 50))
+except NoRoom as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_picture(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, check=True)
+    assert "no room for pictures" in done.stdout
+    assert left(folder) == set()
