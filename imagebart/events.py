@@ -9,6 +9,7 @@ from typing import Literal
 from PIL import Image
 
 from imagebart.chain import ChainEvent
+from imagebart.metadata import Recipe
 
 EventKind = Literal["start", "preview", "stage", "result"]
 PREVIEW_SHARE = 0.1  # of the time may go into previews
@@ -32,6 +33,7 @@ class PipelineEvent:
     remaining: float | None  # seconds, None before anything is known
     seed: int
     notes: list[str]  # sentences for the user
+    recipe: Recipe  # what makes the first variant
 
 
 class Clock:

@@ -17,9 +17,9 @@ from imagebart.images import Source
 from imagebart.settings import SamplingSettings
 
 KEY = "imagebart"  # of the PNG's text chunk
-LONGEST = 20_000  # characters of the chunk's text
+LONGEST = 300_000  # characters of the chunk's text: a prompt's take up to twelve each
 LONGEST_NAME = 200
-LONGEST_PROMPT = 4_000
+LONGEST_PROMPT = 20_000
 
 Task = Literal["edit", "generate", "vary"]
 
@@ -42,7 +42,7 @@ class Recipe:
         if len(self.model) > LONGEST_NAME:
             raise InputError(f"The model's name has {len(self.model)} characters; it may have {LONGEST_NAME}.")
         if self.prompt is not None and len(self.prompt) > LONGEST_PROMPT:
-            raise InputError(f"The prompt has {len(self.prompt)} characters; it may have {LONGEST_PROMPT}.")
+            raise InputError(f"The prompt has {len(self.prompt):,} characters; it may have {LONGEST_PROMPT:,}.")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"The seed is {self.seed}; it must be a whole number from 0 to {2**32 - 1}.")
         if not 0 <= self.feather <= 1000:
@@ -52,7 +52,7 @@ class Recipe:
         if (self.strength is not None) != (self.task == "vary"):
             raise InputError(f"The strength is {self.strength} in a recipe to {self.task}; only variations have one.")
         if self.strength is not None and not 0 < self.strength <= 1:
-            raise InputError(f"The strength is {self.strength}; it must be over 0 and at most 1.")
+            raise InputError(f"The strength is {self.strength:g}; it must be over 0 and at most 1.")
         if not 0 <= self.variant < 100:
             raise InputError(f"The variant is number {self.variant}; it must be from 0 to 99.")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -19,6 +19,7 @@ from imagebart.conditioning import ClassConditioner, TextConditioner
 from imagebart.crop import Box, Cells
 from imagebart.errors import InputError
 from imagebart.events import PipelineEvent
+from imagebart.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.model import ImageBART
 from imagebart.runs import Canvas, Job, stream
 from imagebart.settings import SamplingSettings
@@ -115,8 +116,8 @@ class Pipeline:
         variants: int = 1,
     ) -> Iterator[PipelineEvent]:
         """Pictures from a prompt (or class) alone. Raises InputError before the first event."""
-        seed, settings = self._check(seed, settings, variants)
-        return self._run(prompt, Job(Canvas(), seed, settings, variants))
+        recipe = self._recipe("generate", prompt, seed, settings, variants)
+        return self._run(prompt, Job(recipe, Canvas(), recipe.settings, variants))
 
     def edit(
         self,
@@ -136,14 +137,14 @@ class Pipeline:
         mask the model sees, over the mask's longer side (inf: all it can). Raises InputError before the first
         event for a picture, mask, prompt or setting that cannot be used.
         """
-        seed, settings = self._check(seed, settings, variants)
+        recipe = self._recipe("edit", prompt, seed, settings, variants, feather=feather, context=context)
         upload = images.load_image(image)
         masks.check_mask(mask, upload.size)
         box = crop.crop_box(mask, self.image_size, context)
         known, notes = self._known(upload, box, variants)
         keep = crop.keep_tokens(mask, box, (self.grid, self.grid))
         canvas = Canvas(upload, masks.alpha(mask, feather), box)
-        return self._run(prompt, Job(canvas, seed, settings, variants, known=known, keep=keep, notes=notes))
+        return self._run(prompt, Job(recipe, canvas, recipe.settings, variants, known=known, keep=keep, notes=notes))
 
     def vary(
         self,
@@ -159,29 +160,34 @@ class Pipeline:
 
         Raises InputError before the first event.
         """
-        seed, settings = self._check(seed, settings, variants)
-        if not 0 < strength <= 1:
-            raise InputError(f"The strength is {strength:g}; it must be over 0 and at most 1.")
+        recipe = self._recipe("vary", prompt, seed, settings, variants, strength=strength)
         upload = images.load_image(image)
         everything = masks.preset("everything", upload.size)
         box = crop.crop_box(everything, self.image_size, math.inf)
         known, notes = self._known(upload, box, variants)
-        start, stage = self.model.partly_diffused(known, strength, seed)
-        settings = replace(settings, start=stage)
-        canvas = Canvas(upload, everything, box)
-        return self._run(prompt, Job(canvas, seed, settings, variants, start=start, notes=notes))
+        start, stage = self.model.partly_diffused(known, strength, recipe.seed)
+        settings = replace(recipe.settings, start=stage)
+        return self._run(
+            prompt, Job(recipe, Canvas(upload, everything, box), settings, variants, start=start, notes=notes)
+        )
 
-    def _check(
-        self, seed: int | None, settings: SamplingSettings | None, variants: int
-    ) -> tuple[int, SamplingSettings]:
+    def _recipe(
+        self,
+        task: Task,
+        prompt: str | int | None,
+        seed: int | None,
+        settings: SamplingSettings | None,
+        variants: int,
+        **more: Any,
+    ) -> Recipe:
+        """What makes the run's pictures, with a new seed where none is given. Raises InputError for bad values."""
         if not 1 <= variants <= MAX_VARIANTS:
             raise InputError(f"{variants} variants were asked for; there can be 1 to {MAX_VARIANTS}.")
-        if seed is not None and not 0 <= seed < 2**32:
-            raise InputError(f"The seed is {seed}; it must be a whole number from 0 to {2**32 - 1}.")
         settings = settings or self.defaults
         if settings.start is not None and settings.start > self.stages:
             raise InputError(f"The first stage is {settings.start}; this model has {self.stages}.")
-        return secrets.randbelow(2**32) if seed is None else seed, settings
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        return Recipe(self.name[:LONGEST_NAME], task, None if prompt is None else str(prompt), seed, settings, **more)
 
     @torch.no_grad()
     def _known(self, upload: Image.Image, box: Box, variants: int) -> tuple[Tensor, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from imagebart import crop, images
 from imagebart.chain import ChainEvent
 from imagebart.crop import Box
 from imagebart.events import Clock, EventKind, PipelineEvent
+from imagebart.metadata import Recipe
 from imagebart.model import ImageBART
 from imagebart.settings import SamplingSettings
 
@@ -37,9 +38,9 @@ class Canvas:
 class Job:
     """A run, ready to start: B variants of N tokens."""
 
+    recipe: Recipe
     canvas: Canvas
-    seed: int
-    settings: SamplingSettings
+    settings: SamplingSettings  # the recipe's, as this run needs them
     variants: int
     start: Tensor | None = None  # int64 [B, N], x at the first stage; drawn where None
     known: Tensor | None = None  # int64 [B, N]
@@ -53,7 +54,7 @@ def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
     """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
     first_stage = job.settings.start or model.schedule.stages
     clock = Clock(job.settings.passes, first_stage)
-    chain = model.stream(job.variants, job.cond, job.start, job.known, job.keep, job.settings, job.seed)
+    chain = model.stream(job.variants, job.cond, job.start, job.known, job.keep, job.settings, job.recipe.seed)
     last = _before(model, job, first_stage)
     yield _look(model, "start", last, job, clock)
     try:
@@ -71,7 +72,7 @@ def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
 
 def _before(model: ImageBART, job: Job, first_stage: int) -> ChainEvent:
     """The chain before its first token: x_T, or whatever it starts from."""
-    start, keep, _ = model.starting_point(job.variants, job.start, job.known, job.keep, job.settings, job.seed)
+    start, keep, _ = model.starting_point(job.variants, job.start, job.known, job.keep, job.settings, job.recipe.seed)
     total = int((~keep).any(0).sum())
     return ChainEvent(first_stage, model.schedule.stages, 0, job.settings.passes, 0, total, start, False)
 
@@ -98,6 +99,7 @@ def _look(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock:
         fraction=fraction,
         elapsed=elapsed,
         remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
-        seed=job.seed,
+        seed=job.recipe.seed,
         notes=list(job.notes),
+        recipe=job.recipe,
     )

@@ -102,7 +102,7 @@ def changed(**values: Any) -> str:
         (changed(seed=1.5), "a whole number"),
         (changed(seed=True), "a whole number"),
         (changed(prompt=3), "a text"),
-        (changed(prompt="x" * 5000), "5000 characters"),
+        (changed(prompt="x" * 20_001), "20,001 characters"),
         (changed(model="x" * 201), "201 characters"),
         (changed(settings={"temperature": 0}), "temperature is 0"),
         (changed(settings={"temperature": 10**400}), "cannot be used"),
@@ -114,7 +114,7 @@ def changed(**values: Any) -> str:
         (changed(task="vary"), "only variations"),
         (changed(task="vary", strength=2), "strength is 2"),
         (changed(variant=100), "variant is number 100"),
-        ("x" * 20_001, "20,001 characters"),
+        ("x" * 300_001, "300,001 characters"),
         ("x" * 900_000, "900,000 characters"),
     ],
     ids=lambda value: value[:30],
@@ -129,6 +129,12 @@ def test_made_up_recipes_are_refused_in_one_sentence(text: str, said: str) -> No
 def test_a_chunk_that_unpacks_to_too_much_is_none() -> None:
     """Pillow itself stops at a megabyte of compressed text."""
     assert read_recipe(with_text("x" * 5_000_000)) is None
+
+
+def test_the_longest_prompt_of_any_characters_comes_back(tmp_path: Path) -> None:
+    recipe = Recipe("tiny", "generate", "😀" * 20_000, 0)
+    write_png(Image.new("RGB", (20, 20)), tmp_path / "out.png", recipe)
+    assert read_recipe(tmp_path / "out.png") == recipe
 
 
 def test_a_variant_has_a_seed_of_its_own() -> None:

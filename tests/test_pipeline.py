@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from imagebart import InputError, SamplingSettings, crop, masks
+from imagebart.metadata import read_recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline
 
@@ -134,6 +135,33 @@ def test_variant_n_is_the_picture_of_seed_plus_n(pipe: Pipeline) -> None:
         assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1  # rounding of batched sums
 
 
+def test_the_recipe_of_a_picture_makes_it_again(pipe: Pipeline, tmp_path: Path) -> None:
+    """Each task, from the file alone: the recipe written into a PNG and read back."""
+    upload, mask = noise_picture("RGB", (50, 36)), masks.preset("centre", (50, 36))
+    settings = SamplingSettings(temperature=0.7, top_k=9, guidance=2.0, passes=2)
+    runs = {
+        "edit": pipe.edit(upload, mask, "red hair", settings=settings, feather=3, context=0.5),
+        "generate": pipe.generate("a hat", settings=settings),
+        "vary": pipe.vary(upload, 0.4, settings=settings),
+    }
+    for task, run in runs.items():
+        result = list(run)[-1]
+        write_png(result.image, tmp_path / "out.png", result.recipe)
+        found = read_recipe(tmp_path / "out.png")
+        assert found is not None and (found.task, found.model) == (task, "tiny")
+        common = {"seed": found.own_seed, "settings": found.settings}
+        if found.task == "edit":
+            again = pipe.edit(upload, mask, found.prompt, feather=found.feather, context=found.context, **common)
+        elif found.task == "generate":
+            again = pipe.generate(found.prompt, **common)
+        else:
+            assert found.strength is not None
+            again = pipe.vary(upload, found.strength, found.prompt, **common)
+        assert list(again)[-1].image.tobytes() == result.image.tobytes()
+    animals = tiny_pipeline("class")
+    assert next(animals.generate(1)).recipe.prompt == "1"
+
+
 def test_progress_rises_to_one_and_names_stages(pipe: Pipeline) -> None:
     settings = SamplingSettings(passes=2)
     events = list(pipe.generate("a hat", seed=0, settings=settings))
@@ -182,13 +210,14 @@ def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
         ({"seed": -1}, "seed is -1"),
         ({"variants": 0}, "0 variants"),
         ({"settings": SamplingSettings(start=3)}, "this model has 2"),
+        ({"prompt": "a" * 20_001}, "20,001 characters"),
     ],
 )
 def test_bad_settings_raise_before_the_first_event(
     pipe: Pipeline, arguments: dict[str, object], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        pipe.generate("a hat", **arguments)  # type: ignore[arg-type]
+        pipe.generate(**{"prompt": "a hat", **arguments})  # type: ignore[arg-type]
 
 
 def test_bad_pictures_and_masks_raise_before_the_first_event(pipe: Pipeline) -> None:
@@ -201,6 +230,11 @@ def test_bad_pictures_and_masks_raise_before_the_first_event(pipe: Pipeline) -> 
         pipe.edit(b"no picture at all", Image.new("L", (31, 32), 255), "a hat")
     with pytest.raises(InputError, match="strength is 0"):
         pipe.vary(upload, 0.0)
+    everything = masks.preset("everything", (32, 32))
+    with pytest.raises(InputError, match="feather is -1"):
+        pipe.edit(upload, everything, feather=-1)
+    with pytest.raises(InputError, match="context is nan"):
+        pipe.edit(upload, everything, context=math.nan)
 
 
 def test_notes_name_unknown_words_and_unfamiliar_pictures(pipe: Pipeline) -> None:
