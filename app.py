@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from pathlib import Path
+
+from imagebart.ui.temporary import temporary_folder
 
 HERE = Path(__file__).resolve().parent
 AVATARS = HERE / "checkpoints" / "avatars"
@@ -20,6 +23,11 @@ def main() -> None:
 
     # Nothing is reported to anyone; Gradio reads this when it is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # It would go over its notes on the last 10 000 runs after each run.
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
+    os.environ["GRADIO_TEMP_DIR"] = temporary_folder()
+    # Being told to stop, as by a container, ends the server in order, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from imagebart.pipeline import Pipeline
     from imagebart.ui.examples import find_examples
     from imagebart.ui.launch import launch_page
