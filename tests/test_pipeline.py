@@ -1,9 +1,11 @@
 """Edits, pictures from prompts and variations, on a tiny random model."""
 
 import math
+from collections.abc import Iterator
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 from imagebart import InputError, SamplingSettings, crop, masks
+from imagebart.chain import ChainEvent
 from imagebart.metadata import read_recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline
@@ -174,20 +177,28 @@ def test_progress_rises_to_one_and_names_stages(pipe: Pipeline) -> None:
     assert done == [(2, 0), (2, 1), (1, 0), (1, 1)]
 
 
-def test_closing_stops_the_model(pipe: Pipeline) -> None:
-    calls: list[int] = []
-    hooks = [stage.decoder.register_forward_hook(lambda *_: calls.append(1)) for stage in pipe.model.stages]
+def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    ended: list[int] = []
+    stream = pipe.model.stream
+
+    def counted(*arguments: Any) -> Iterator[ChainEvent]:
+        try:
+            for event in stream(*arguments):
+                drawn.append(event.position)
+                yield event
+        finally:
+            ended.append(len(drawn))
+
+    monkeypatch.setattr(pipe.model, "stream", counted)
     run = pipe.generate("a hat", seed=0)
     next(run)
-    assert not calls  # the first look costs no forward
+    assert not drawn  # the first look costs no token
     next(run)
     run.close()  # type: ignore[attr-defined]
-    stopped = len(calls)
-    assert 0 < stopped < 2 * 64
+    assert len(ended) == 1 and 0 < ended[0] < 2 * 64
     assert list(run) == []
-    assert len(calls) == stopped
-    for hook in hooks:
-        hook.remove()
+    assert len(drawn) == ended[0]
 
 
 def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
@@ -246,15 +257,19 @@ def test_notes_name_unknown_words_and_unfamiliar_pictures(pipe: Pipeline) -> Non
     assert any("cut at" in note for note in next(pipe.generate(long)).notes)
 
 
-def test_without_words_guidance_costs_nothing(pipe: Pipeline) -> None:
-    sizes = []
-    hook = pipe.model.stages[0].decoder.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
-    list(pipe.generate(None, seed=0, settings=SamplingSettings(guidance=3.0)))
-    assert set(sizes) == {1}
-    sizes.clear()
-    list(pipe.generate("red hair", seed=0, settings=SamplingSettings(guidance=3.0)))
-    assert set(sizes) == {2}
-    hook.remove()
+def test_without_words_guidance_costs_nothing(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    stream = pipe.model.stream
+
+    def noted(*arguments: Any) -> Iterator[ChainEvent]:
+        asked.append(arguments[5].guidance)
+        return stream(*arguments)
+
+    monkeypatch.setattr(pipe.model, "stream", noted)
+    guided = SamplingSettings(guidance=3.0)
+    runs = [list(pipe.generate(prompt, seed=0, settings=guided))[-1] for prompt in (None, "zebra", "red hair")]
+    assert asked == [1.0, 1.0, 3.0]
+    assert all(run.recipe.settings == guided for run in runs), "what was asked for"
 
 
 def test_class_models_take_names_and_others_nothing() -> None:

@@ -1,9 +1,13 @@
-"""The page's public endpoints, for other programs: plain values in, a growing picture out."""
+"""The page's public endpoints, for other programs: plain values in, a growing picture out.
+
+Their docstrings are what other programs are told, MCP clients too; Gradio reads one line for each argument.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -11,54 +15,112 @@ import gradio as gr
 from imagebart.errors import InputError
 from imagebart.images import load_image
 from imagebart.masks import PRESETS, load_mask, preset
+from imagebart.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.settings import SamplingSettings
 from imagebart.ui import wording
-from imagebart.ui.files import publish
+from imagebart.ui.files import publish_preview, written
 
 Answers = Iterator[tuple[str, str, int]]
+STRENGTH = 0.3
 
 
 class Endpoints:
-    """`/edit` and `/generate` on one pipeline."""
+    """`/edit`, `/generate` and `/vary` on one pipeline."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
-    def edit(self, image: str, mask: str | None, area: str, prompt: str, seed: float | None) -> Answers:
+    def edit(
+        self,
+        image: str,
+        mask: str | None = None,
+        area: str = "everything",
+        prompt: str = "",
+        seed: float | None = None,
+        guidance: float | None = None,
+    ) -> Answers:
         """
-        Redraw a part of a picture, from noise to coarse to fine. Everything outside the mask stays as it is.
+        Redraw a part of a picture, from noise to coarse to fine. Every pixel outside the mask stays as it is.
 
         Args:
             image: the picture: a PNG, JPEG, WebP, GIF, BMP or TIFF file
-            mask: a picture of the same shape, white (or opaque) where it should be redrawn; may be left out
-            area: where to redraw if there is no mask: upper half, lower half, left half, right half, centre,
-                border or everything
-            prompt: what should be there; may be empty
+            mask: a picture of the same shape, white (or opaque) where the first one should be redrawn; may be left out
+            area: where to redraw if there is no mask: upper, lower, left or right half, centre, border or everything
+            prompt: what should be there, in a few words (or the class of a class model); may be empty
             seed: a whole number from 0 that makes the result repeatable; left out, a new one is drawn
+            guidance: how strictly to follow the prompt, from 1 to about 8; left out, what suits the model
 
         Returns:
-            the picture so far (the last one is the result), how far it is, and the seed
+            the picture so far (the last one is the result), how far it is ("done" at the end), and the seed
         """
 
-        def start() -> Iterator[PipelineEvent]:
+        def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
             picture = load_image(image or "")
             painted = load_mask(mask, picture.size) if mask else preset(area, picture.size)
-            return self._pipeline.edit(picture, painted, prompt, seed=_whole(seed))
+            return self._pipeline.edit(picture, painted, prompt or None, seed=_whole(seed), settings=settings)
 
-        yield from _answer(start)
+        yield from self._answer(start, guidance)
 
-    def generate(self, prompt: str, seed: float | None) -> Answers:
+    def generate(self, prompt: str = "", seed: float | None = None, guidance: float | None = None) -> Answers:
         """
         Draw a new picture from a prompt, from noise to coarse to fine.
 
         Args:
-            prompt: what to draw; may be empty
+            prompt: what to draw, in a few words (or the class of a class model); may be empty
             seed: a whole number from 0 that makes the result repeatable; left out, a new one is drawn
+            guidance: how strictly to follow the prompt, from 1 to about 8; left out, what suits the model
 
         Returns:
-            the picture so far (the last one is the result), how far it is, and the seed
+            the picture so far (the last one is the result), how far it is ("done" at the end), and the seed
         """
-        yield from _answer(lambda: self._pipeline.generate(prompt, seed=_whole(seed)))
+
+        def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
+            return self._pipeline.generate(prompt or None, seed=_whole(seed), settings=settings)
+
+        yield from self._answer(start, guidance)
+
+    def vary(
+        self,
+        image: str,
+        strength: float = STRENGTH,
+        prompt: str = "",
+        seed: float | None = None,
+        guidance: float | None = None,
+    ) -> Answers:
+        """
+        Draw a picture like another one: a share of it becomes noise and is drawn anew.
+
+        Args:
+            image: the picture: a PNG, JPEG, WebP, GIF, BMP or TIFF file
+            strength: the share that is drawn anew, over 0 (nearly the same) to 1 (another picture)
+            prompt: what it should show, in a few words (or the class of a class model); may be empty
+            seed: a whole number from 0 that makes the result repeatable; left out, a new one is drawn
+            guidance: how strictly to follow the prompt, from 1 to about 8; left out, what suits the model
+
+        Returns:
+            the picture so far (the last one is the result), how far it is ("done" at the end), and the seed
+        """
+
+        def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
+            picture = load_image(image or "")
+            return self._pipeline.vary(picture, strength, prompt or None, seed=_whole(seed), settings=settings)
+
+        yield from self._answer(start, guidance)
+
+    def _answer(
+        self, start: Callable[[SamplingSettings], Iterator[PipelineEvent]], guidance: float | None
+    ) -> Answers:
+        try:
+            settings = self._pipeline.defaults
+            if guidance is not None:
+                settings = replace(settings, guidance=guidance)
+            events = start(settings)
+            with closing(events):  # type: ignore[type-var]
+                for event in events:
+                    yield _published(event), _progress(event), event.seed
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
 
 
 def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
@@ -67,27 +129,31 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
     with gr.Row(visible=False):
         image, mask = gr.File(label="image", type="filepath"), gr.File(label="mask", type="filepath")
         area = gr.Dropdown(list(PRESETS), value="everything", label="area")
+        strength = gr.Number(label="strength", value=STRENGTH)
         prompt, seed = gr.Textbox(label="prompt", value=""), gr.Number(label="seed", value=None, precision=0)
+        guidance = gr.Number(label="guidance", value=None)
         answer = [
             gr.Image(label="picture", format="png"),
             gr.Textbox(label="progress"),
             gr.Number(label="seed used", precision=0),
         ]
-        edit, generate = gr.Button("edit"), gr.Button("generate")
+        edit, generate, vary = gr.Button("edit"), gr.Button("generate"), gr.Button("vary")
     turn: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": 1}
-    edit.click(endpoints.edit, [image, mask, area, prompt, seed], answer, api_name="edit", **turn)
-    generate.click(endpoints.generate, [prompt, seed], answer, api_name="generate", **turn)
+    said = [prompt, seed, guidance]
+    edit.click(endpoints.edit, [image, mask, area, *said], answer, api_name="edit", **turn)
+    generate.click(endpoints.generate, said, answer, api_name="generate", **turn)
+    vary.click(endpoints.vary, [image, strength, *said], answer, api_name="vary", **turn)
 
 
-def _answer(start: Callable[[], Iterator[PipelineEvent]]) -> Answers:
-    try:
-        events = start()
-        with closing(events):  # type: ignore[type-var]
-            for event in events:
-                done = event.kind == "result"
-                yield publish(event.image), "done" if done else wording.progress_line(event), event.seed
-    except InputError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+def _published(event: PipelineEvent) -> str:
+    """The file of the picture so far; the result's says how it was made."""
+    if event.kind != "result":
+        return publish_preview(event.image)
+    return written("picture.png", lambda path: write_png(event.image, path, event.recipe))
+
+
+def _progress(event: PipelineEvent) -> str:
+    return "done" if event.kind == "result" else wording.progress_line(event)
 
 
 def _whole(seed: float | None) -> int | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +14,22 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from imagebart.chain import ChainEvent
+from imagebart.metadata import read_recipe
+from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    page = build_page(tiny_pipeline())
+def pipe() -> Pipeline:
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def client(pipe: Pipeline) -> Iterator[Client]:
+    page = build_page(pipe)
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     yield Client(url, verbose=False)
     page.close(verbose=False)
@@ -37,12 +48,18 @@ def pixels(path: str | Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def test_only_edit_and_generate_are_public(client: Client) -> None:
+def test_three_endpoints_are_public_and_described(client: Client) -> None:
     described = client.view_api(return_format="dict", print_info=False)
-    assert set(described["named_endpoints"]) == {"/edit", "/generate"}
+    named = described["named_endpoints"]
     assert not described["unnamed_endpoints"]
-    names = [parameter["parameter_name"] for parameter in described["named_endpoints"]["/edit"]["parameters"]]
-    assert names == ["image", "mask", "area", "prompt", "seed"]
+    assert {name: [p["parameter_name"] for p in about["parameters"]] for name, about in named.items()} == {
+        "/edit": ["image", "mask", "area", "prompt", "seed", "guidance"],
+        "/generate": ["prompt", "seed", "guidance"],
+        "/vary": ["image", "strength", "prompt", "seed", "guidance"],
+    }
+    for about in named.values():
+        required = [p["parameter_name"] for p in about["parameters"] if not p["parameter_has_default"]]
+        assert required in ([], ["image"])
 
 
 def test_an_edit_streams_and_keeps_what_is_not_painted(client: Client, picture: Path) -> None:
@@ -75,14 +92,65 @@ def test_a_mask_file_says_what_to_redraw(client: Client, picture: Path, tmp_path
     assert not changed.any()
 
 
+def test_the_result_says_how_it_was_made(client: Client, picture: Path) -> None:
+    result, _, seed = client.predict(image=handle_file(str(picture)), area="border", prompt="hat", api_name="/edit")
+    recipe = read_recipe(result)
+    assert recipe is not None
+    assert (recipe.task, recipe.prompt, recipe.seed, recipe.model) == ("edit", "hat", seed, "tiny")
+
+
+def test_a_variation_is_near_or_far(client: Client, picture: Path) -> None:
+    """The share of tokens that differ from the picture's own, after either."""
+    near, _, _ = client.predict(image=handle_file(str(picture)), strength=0.05, seed=1, api_name="/vary")
+    far, _, _ = client.predict(handle_file(str(picture)), 1, "a hat", 1, api_name="/vary")
+    assert pixels(near).shape == pixels(far).shape == (45, 60, 3)
+    assert read_recipe(near).strength == 0.05  # type: ignore[union-attr]
+    assert (pixels(near) != pixels(far)).any()
+
+
+def test_guidance_is_the_models_own_or_the_given_one(client: Client, pipe: Pipeline) -> None:
+    for guidance in (None, 6):
+        result, _, _ = client.predict(prompt="a hat", seed=5, guidance=guidance, api_name="/generate")
+        settings = replace(pipe.defaults, guidance=guidance or pipe.defaults.guidance)
+        assert read_recipe(result).settings == settings  # type: ignore[union-attr]
+        assert (pixels(result) == np.asarray(list(pipe.generate("a hat", seed=5, settings=settings))[-1].image)).all()
+
+
+def test_cancel_stops_the_model_and_frees_it(
+    client: Client, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[int, int] = {}
+    stream = pipe.model.stream
+
+    def counted(*arguments: Any) -> Iterator[ChainEvent]:
+        seed = arguments[6]
+        for event in stream(*arguments):
+            drawn[seed] = drawn.get(seed, 0) + 1
+            time.sleep(0.02)  # time to press Cancel
+            yield event
+
+    monkeypatch.setattr(pipe.model, "stream", counted)
+    job = client.submit(prompt="a hat", seed=0, api_name="/generate")
+    for _ in job:
+        job.cancel()
+        break
+    _, progress, _ = client.predict(prompt="a hat", seed=1, api_name="/generate")  # waits for its turn
+    assert progress == "done"
+    assert drawn[0] < drawn[1]
+
+
 def test_a_seed_repeats(client: Client) -> None:
     first, _, seed = client.predict(prompt="a hat", seed=None, api_name="/generate")
     again, _, same = client.predict(prompt="a hat", seed=seed, api_name="/generate")
     assert seed == same and (pixels(first) == pixels(again)).all()
 
 
-def test_bad_input_is_one_sentence(client: Client, tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence(client: Client, picture: Path, tmp_path: Path) -> None:
     path = tmp_path / "words.png"
     path.write_text("not a picture")
     with pytest.raises(AppError, match="can be read"):
-        client.predict(image=handle_file(str(path)), mask=None, area="centre", prompt="", seed=None, api_name="/edit")
+        client.predict(image=handle_file(str(path)), area="centre", api_name="/edit")
+    with pytest.raises(AppError, match="strength is 2"):
+        client.predict(image=handle_file(str(picture)), strength=2, api_name="/vary")
+    with pytest.raises(AppError, match="guidance is -1"):
+        client.predict(guidance=-1, api_name="/generate")
