@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,8 @@ from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +119,7 @@ def test_guidance_is_the_models_own_or_the_given_one(client: Client, pipe: Pipel
         assert (pixels(result) == np.asarray(list(pipe.generate("a hat", seed=5, settings=settings))[-1].image)).all()
 
 
-def test_cancel_stops_the_model_and_frees_it(
-    client: Client, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_stops_the_model_and_frees_it(client: Client, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[int, int] = {}
     stream = pipe.model.stream
 
@@ -143,6 +144,24 @@ def test_a_seed_repeats(client: Client) -> None:
     first, _, seed = client.predict(prompt="a hat", seed=None, api_name="/generate")
     again, _, same = client.predict(prompt="a hat", seed=seed, api_name="/generate")
     assert seed == same and (pixels(first) == pixels(again)).all()
+
+
+def test_the_readmes_client_runs_as_written(
+    client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Less the port, and on a tiny model."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = [block for block in blocks if "gradio_client" in block]
+    address = "http://127.0.0.1:7860"
+    assert address in block
+    monkeypatch.chdir(ROOT)
+    exec(compile(block.replace(address, client.src), "README.md", "exec"), {})
+    *_, first_stage, last = capsys.readouterr().out.splitlines()
+    assert first_stage.startswith("Stage ")
+    progress, path = last.split(" ", 1)
+    assert progress == "done"
+    recipe = read_recipe(path)
+    assert recipe is not None and recipe.prompt == "a red hat"
 
 
 def test_bad_input_is_one_sentence(client: Client, picture: Path, tmp_path: Path) -> None:
