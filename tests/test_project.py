@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ FRONT_MATTER = [
     *("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file"),
     *("license", "pinned", "short_description", "suggested_hardware", "tags"),
 ]
+# What else a Space may set (huggingface.co/docs/hub/spaces-config-reference) and this one could come to need.
+MORE_FRONT_MATTER = {"models", "datasets", "preload_from_hub", "startup_duration_timeout", "header", "thumbnail"}
 SPACE_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
 
@@ -78,6 +81,24 @@ def test_front_matter_has_what_a_space_needs(front_matter: dict) -> None:
     assert (ROOT / front_matter["app_file"]).is_file()
 
 
+def test_front_matter_has_nothing_that_a_space_ignores(front_matter: dict) -> None:
+    assert front_matter.keys() - set(FRONT_MATTER) <= MORE_FRONT_MATTER
+    assert 0 < len(front_matter["title"]) <= 60
+    # One symbol, which may be followed by the sign that asks for it in colour.
+    assert len(front_matter["emoji"].replace("\N{VARIATION SELECTOR-16}", "")) == 1
+    assert re.fullmatch(r"3\.\d+(\.\d+)?", front_matter["python_version"])
+    assert all(isinstance(tag, str) and re.fullmatch(r"[a-z0-9-]+", tag) for tag in front_matter["tags"])
+    # "owner/name" or "owner/name file,file revision"
+    for entry in front_matter.get("preload_from_hub", []):
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+( \S+){0,2}", entry)
+
+
+def test_a_space_runs_a_python_that_the_package_supports(front_matter: dict) -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lowest = re.search(r'requires-python = ">=3\.(\d+)"', pyproject)
+    assert lowest is not None and int(front_matter["python_version"].split(".")[1]) >= int(lowest.group(1))
+
+
 def test_front_matter_names_the_pinned_gradio(front_matter: dict, requirements: list[str]) -> None:
     assert f"gradio=={front_matter['sdk_version']}" in requirements
 
@@ -102,6 +123,27 @@ def test_readme_lists_every_dependency(requirements: list[str]) -> None:
     extras = re.findall(r'"([A-Za-z][\w.-]*)', table(pyproject, "project.optional-dependencies"))
     names = {requirement_name(line) for line in requirements} | {name.lower() for name in extras}
     assert {name for name in names if name not in section.lower()} == set()
+
+
+# What takes long to import, or is there for training and evaluation only.
+HEAVY = ["torch", "gradio", "transformers", "numpy", "PIL", "cv2"]
+EXTRAS = ["accelerate", "python_avatars", "resvg", "transformers"]
+
+
+def imported_by(statement: str, names: list[str]) -> list[str]:
+    """Which of `names` a fresh Python has imported after a statement."""
+    code = f"import sys; {statement}; print([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return ast.literal_eval(done.stdout)
+
+
+@pytest.mark.parametrize("module", ["app", "imagebart", "imagebart.cli", "imagebart.ui"])
+def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
+    assert imported_by(f"import {module}", HEAVY) == []
+
+
+def test_the_page_imports_nothing_that_only_training_needs() -> None:
+    assert imported_by("import imagebart.ui.launch, imagebart.ui.page", EXTRAS) == []
 
 
 def test_no_tracked_file_is_too_large_for_a_space() -> None:
