@@ -1,4 +1,7 @@
-"""Renders the example avatars of the page into assets/examples (artwork by Pablo Stanley, see assets/README.md)."""
+"""Renders the page's examples into assets/examples: avatars, a mask for each, and a prompt.
+
+The artwork is by Pablo Stanley, see assets/README.md.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from PIL import Image
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
+from imagebart.avatars.regions import region_mask
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
 SIZE = 256  # twice what the shipped model works on, so that what the mask leaves alone stays crisp
@@ -95,12 +99,28 @@ EXAMPLES: dict[str, dict[str, str]] = {
     },
 }
 
+# What to redraw in each example, a region of imagebart/avatars/regions.py, and what should be there.
+TASKS = {
+    "1-brown-bob-and-a-hoodie": ("eyes", "sunglasses"),
+    "2-short-hair-and-a-beard": ("hair", "long blonde hair"),
+    "3-long-red-hair": ("mouth", "tongue out"),
+    "4-bald-with-glasses": ("hair", "an afro, black hair"),
+    "5-curls-and-overalls": ("clothes", "a red hoodie"),
+    "6-pink-beanie": ("background", "a blue background"),
+    "7-grey-bun-and-a-blazer": ("chin", "a full beard"),
+    "8-blonde-quiff-and-moustache": ("hair", "a green beanie"),
+}
+
 
 def main() -> None:
+    """Write all examples."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, values in EXAMPLES.items():
         pixels = render(Attributes(**{**PLAIN, **values}), SIZE)
         Image.fromarray(pixels).save(FOLDER / f"{name}.png", optimize=True)
+        region, prompt = TASKS[name]
+        Image.fromarray(region_mask(region, SIZE)).save(FOLDER / f"{name}.mask.png", optimize=True)
+        (FOLDER / f"{name}.txt").write_text(prompt + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

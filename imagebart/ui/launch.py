@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import Request, Response
+from gradio.utils import get_upload_folder
 
+from imagebart.ui.files import NO_ROOM
+from imagebart.ui.temporary import NAME, tidied
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Larger files are refused while they are still arriving.
 MAX_FILE = "40mb"
+SCRIPTS = ("canvas.js", "prompt.js", "page.js")
 # Sessions whose pictures are kept in memory; the longest unused is forgotten first.
 SESSIONS = 40
 
@@ -49,13 +58,19 @@ def theme() -> gr.themes.Base:
     )
 
 
+def scripts() -> str:
+    """The page's own JavaScript, as it stands in the head of the document."""
+    here = files(__package__)
+    return "".join(f"<script>{here.joinpath(name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS)
+
+
 def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     """Launch a page made by `build_page`. `options` go to `Blocks.launch` (server_name, server_port, ...)."""
     here = files(__package__)
     return page.launch(
         theme=theme(),
         css=here.joinpath("page.css").read_text(encoding="utf-8"),
-        head=f"<script>{here.joinpath('page.js').read_text(encoding='utf-8')}</script>",
+        head=scripts(),
         max_file_size=MAX_FILE,
         state_session_capacity=SESSIONS,
         show_error=True,
@@ -64,5 +79,23 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         run_history=False,
         footer_links=["api"],
         enable_monitoring=False,
+        app_kwargs=_housekeeping(),
         **options,
     )
+
+
+def _housekeeping() -> dict[str, Any]:
+    """What the server does beside answering: say that the disk is full, and tidy the page's own temporary folder."""
+    own: dict[str, Any] = {"exception_handlers": {OSError: _not_written}}
+    folder = Path(get_upload_folder())
+    # Another folder (app.py sets this one) may be shared with other programs.
+    if folder.name.startswith(NAME):
+        own["lifespan"] = tidied(folder)
+    return own
+
+
+def _not_written(_request: Request, error: Exception) -> Response:
+    """The answer to an upload that cannot be written."""
+    if not (isinstance(error, OSError) and error.errno in DISK_FULL):
+        raise error
+    return Response(NO_ROOM, status_code=507, media_type="text/plain")

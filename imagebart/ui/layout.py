@@ -1,22 +1,28 @@
-"""What stands where. Each function adds one part to the page being built and returns its components."""
+"""What stands where on the left and at the foot, and what is asked for. Each function adds one part to the page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
 from imagebart.masks import PRESETS
-from imagebart.pipeline import Pipeline
 from imagebart.ui import wording
 from imagebart.ui.examples import Example
-from imagebart.ui.picture import BRUSH_OPACITY, BRUSH_RGB, SMALLEST_VIEW, Picture, to_editor
-from imagebart.ui.settings import Settings, add_settings
+from imagebart.ui.picture import BRUSH_OPACITY, BRUSH_RGB, SMALLEST_VIEW
 
 BRUSH = f"rgba({', '.join(map(str, BRUSH_RGB))}, {BRUSH_OPACITY})"
 BRUSH_SIZE = 28
 CANVAS_HEIGHT = 460
+# As they are called on the page, by the names of the actions.
+TOOLS = {
+    "invert": "Invert",
+    "grow": "Grow",
+    "shrink": "Shrink",
+    "last_mask": "Last mask",
+}
 
 
 @dataclass(frozen=True)
@@ -24,58 +30,50 @@ class Canvas:
     """Where the picture is chosen and painted on."""
 
     editor: gr.ImageEditor
+    facts: gr.HTML
     upload: gr.UploadButton
-    clear: gr.Button
+    undo: gr.Button
+    redo: gr.Button
     ready: dict[str, gr.Button]
+    tools: dict[str, gr.Button]
     upload_mask: gr.UploadButton
+    clear: gr.Button
     examples: gr.Gallery | None
 
 
 @dataclass(frozen=True)
 class Runner:
-    """What is asked for, and the buttons."""
+    """What is asked for, and the buttons; `controls` and `parts` by name."""
 
-    prompt: gr.Textbox | gr.Dropdown
+    controls: dict[str, gr.components.Component]
+    parts: dict[str, gr.components.Component]
     edit: gr.Button
     generate: gr.Button
+    vary: gr.Button
     cancel: gr.Button
 
 
-@dataclass(frozen=True)
-class Results:
-    """What came out."""
-
-    progress: gr.HTML
-    announcement: gr.HTML
-    messages: gr.HTML
-    preview: gr.Image
-    comparison: gr.ImageSlider
-    strip: gr.Gallery
-    resume: gr.Button
+def add_heading(names: Sequence[str], parts: Mapping[str, Mapping[str, Any]]) -> dict[str, gr.components.Component]:
+    """What this is, which model it runs, and which others there are."""
+    gr.HTML(wording.HEADING, elem_id="heading")
+    line = gr.HTML(elem_id="model", **parts["model_line"])
+    model = gr.Dropdown(
+        list(names), value=names[0], label="Model", filterable=False, visible=len(names) > 1, elem_id="model-choice"
+    )
+    lexicon = gr.HTML(elem_id="lexicon", **parts["lexicon"])
+    return {"model": model, "model_line": line, "lexicon": lexicon}
 
 
-@dataclass(frozen=True)
-class Vary:
-    """A variation of the whole picture."""
-
-    strength: gr.Slider
-    button: gr.Button
-
-
-def add_heading(pipeline: Pipeline) -> None:
-    """What this is, and which model it runs."""
-    summary = wording.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, pipeline.stages)
-    gr.HTML(wording.heading_html(pipeline.name, summary), elem_id="heading")
-
-
-def add_canvas(first: Picture | None, examples: Sequence[Example]) -> Canvas:
+def add_canvas(examples: Sequence[Example]) -> Canvas:
+    """The examples, the canvas, empty at first, and the masks."""
     gr.HTML(wording.step_html(1, "Pick a picture", "or drop, paste or upload one"))
     gallery = _examples(examples) if examples else None
     with gr.Row(elem_classes="ib-tools"):
         upload = gr.UploadButton("Upload a picture", size="sm", elem_id="upload")
+        undo = gr.Button("Previous picture", size="sm", interactive=False, elem_id="undo-picture")
+        redo = gr.Button("Next picture", size="sm", interactive=False, elem_id="redo-picture")
     gr.HTML(wording.step_html(2, "Paint over what should change"))
     editor = gr.ImageEditor(
-        value=to_editor(first) if first else None,  # type: ignore[arg-type]
         label="Paint here",
         show_label=False,
         elem_id="canvas",
@@ -93,17 +91,24 @@ def add_canvas(first: Picture | None, examples: Sequence[Example]) -> Canvas:
         height=CANVAS_HEIGHT,
         buttons=[],
     )
+    with gr.Row(elem_id="under-canvas"):
+        gr.HTML(wording.GRID_LINE)
+        gr.Checkbox(True, label="Show the tokens", container=False, min_width=120, elem_id="show-grid")
+        facts = gr.HTML(wording.facts_html(None), elem_id="facts")
     gr.HTML(wording.READY_MASKS)
     with gr.Row(elem_classes="ib-tools", elem_id="ready"):
         ready = {name: gr.Button(name.capitalize(), size="sm") for name in PRESETS}
+    gr.HTML(wording.MASK_TOOLS)
+    with gr.Row(elem_classes="ib-tools", elem_id="mask-tools"):
+        tools = {name: gr.Button(label, size="sm") for name, label in TOOLS.items()}
         upload_mask = gr.UploadButton("Upload a mask", size="sm", elem_id="upload-mask")
         clear = gr.Button("Clear the mask", size="sm", elem_id="clear-mask")
-    return Canvas(editor, upload, clear, ready, upload_mask, gallery)
+    return Canvas(editor, facts, upload, undo, redo, ready, tools, upload_mask, clear, gallery)
 
 
 def _examples(examples: Sequence[Example]) -> gr.Gallery:
     return gr.Gallery(
-        [(str(example.path), example.caption) for example in examples],
+        [(example.thumbnail(), example.caption) for example in examples],
         label="Examples",
         show_label=False,
         elem_id="examples",
@@ -117,92 +122,47 @@ def _examples(examples: Sequence[Example]) -> gr.Gallery:
     )
 
 
-def add_runner(pipeline: Pipeline) -> Runner:
-    prompt: gr.Textbox | gr.Dropdown
-    title = "Press Edit" if pipeline.conditioning == "none" else "Say what should be there"
+def add_runner(kind: str, parts: Mapping[str, Mapping[str, Any]]) -> Runner:
+    """The prompt and the buttons, for a model of a kind of conditioning."""
+    title = "Press Edit" if kind == "none" else "Say what should be there"
     gr.HTML(wording.step_html(3, title, "Generate makes a whole new picture"))
-    if pipeline.conditioning == "class":
-        prompt = gr.Dropdown(
-            pipeline.classes,
-            value=pipeline.classes[0],
-            label="What should be there?",
-            filterable=True,
-            elem_id="prompt",
-        )
-    else:
-        prompt = gr.Textbox(
+    with gr.Row(elem_id="ask"):
+        words = gr.Textbox(
             label="What should be there?",
             placeholder="A few words, such as: sunglasses. May be empty.",
             show_label=False,
+            container=False,
             lines=1,
             max_lines=3,
             submit_btn=False,
-            visible=pipeline.conditioning == "text",
             elem_id="prompt",
+            **parts["words"],
         )
+        choice = gr.Dropdown(
+            label="What should be there?",
+            show_label=False,
+            container=False,
+            filterable=True,
+            elem_id="choice",
+            **parts["choice"],
+        )
+        surprise = gr.Button("Surprise me", size="sm", min_width=110, visible=kind != "none", elem_id="surprise")
+    gr.HTML(wording.UNKNOWN_LINE)
+    suggestions = gr.HTML(elem_id="suggestions", **parts["suggestions"])
     with gr.Row(elem_id="actions"):
         edit = gr.Button("Edit", variant="primary", min_width=90, elem_id="edit")
         generate = gr.Button("Generate", min_width=90, elem_id="generate")
+        vary = gr.Button("Vary", min_width=70, elem_id="vary")
         cancel = gr.Button("Cancel", variant="stop", min_width=90, interactive=False, elem_id="cancel")
-    return Runner(prompt, edit, generate, cancel)
+    variants = gr.Radio([1, 2, 3, 4], value=1, label="Pictures at once", elem_id="how-many")
+    controls: dict[str, gr.components.Component] = {"words": words, "choice": choice, "variants": variants}
+    return Runner(controls, {"suggestions": suggestions, "surprise": surprise}, edit, generate, vary, cancel)
 
 
-def add_results() -> Results:
-    progress = gr.HTML(elem_id="progress")
-    announcement = gr.HTML(elem_id="announcement")
-    messages = gr.HTML(elem_id="messages")
-    with gr.Tabs(elem_id="results"):
-        with gr.Tab("Result"):
-            preview = gr.Image(
-                label="Result",
-                show_label=False,
-                format="png",
-                interactive=False,
-                height=360,
-                elem_id="preview",
-                buttons=["download", "fullscreen"],
-            )
-        with gr.Tab("Before and after"):
-            comparison = gr.ImageSlider(
-                label="Before and after",
-                show_label=False,
-                format="png",
-                type="pil",
-                interactive=False,
-                height=360,
-                elem_id="comparison",
-                buttons=[],
-            )
-    strip = gr.Gallery(
-        label="From noise to picture",
-        elem_id="strip",
-        columns=6,
-        height="auto",
-        object_fit="contain",
-        interactive=False,
-        format="png",
-        buttons=[],
-    )
-    resume = gr.Button("Continue from this result", size="md", interactive=False, elem_id="resume")
-    return Results(progress, announcement, messages, preview, comparison, strip, resume)
-
-
-def add_foot(pipeline: Pipeline) -> tuple[Settings, Vary]:
-    settings = add_settings(pipeline.defaults, guided=pipeline.conditioning != "none")
-    with gr.Accordion("Vary the whole picture", open=False, elem_id="vary-section"):
-        strength = gr.Slider(
-            0.05,
-            1,
-            value=0.5,
-            step=0.05,
-            label="Strength",
-            info="Small keeps the picture's layout, large starts nearly from noise.",
-        )
-        button = gr.Button("Vary", size="md", elem_id="vary")
-    if pipeline.vocabulary:
-        with gr.Accordion("Words this model knows", open=False, elem_id="words"):
-            gr.HTML(wording.words_html(pipeline.vocabulary))
-    if pipeline.card:
-        with gr.Accordion("About this model", open=False, elem_id="card"):
-            gr.Markdown(pipeline.card)
-    return settings, Vary(strength, button)
+def add_foot(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, gr.components.Component]:
+    """What a model knows, and its card, folded away."""
+    with gr.Accordion("Words this model knows", open=False, elem_id="words"):
+        words = gr.HTML(**parts["words_list"])
+    with gr.Accordion("About this model", open=False, elem_id="card"):
+        card = gr.Markdown(**parts["card"])
+    return {"words_list": words, "card": card}

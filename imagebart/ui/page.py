@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
+from imagebart.models import Models
 from imagebart.pipeline import Pipeline
+from imagebart.ui import frame, model_panel, review
+from imagebart.ui.canvas_actions import PLACED, RESTORED, CanvasActions
+from imagebart.ui.choice import Choice
+from imagebart.ui.controls import ORDER, starting_values
 from imagebart.ui.endpoints import add_endpoints
 from imagebart.ui.examples import Example
-from imagebart.ui.handlers import Handlers
-from imagebart.ui.layout import (
-    Canvas,
-    Results,
-    Runner,
-    Vary,
-    add_canvas,
-    add_foot,
-    add_heading,
-    add_results,
-    add_runner,
-)
-from imagebart.ui.picture import Picture
-from imagebart.ui.settings import Settings
+from imagebart.ui.layout import Canvas, Runner, add_canvas, add_foot, add_heading, add_runner
+from imagebart.ui.results import Results, add_results
+from imagebart.ui.running import Running
+from imagebart.ui.settings import Settings, add_settings
 
 # Pages that wait for the model at once; further ones are told that it is busy.
 QUEUE = 24
@@ -34,108 +30,148 @@ CLEANING = 600
 # All that use the model take turns.
 TURN = "model"
 
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+AT_ONCE: dict[str, Any] = {**QUIET, "queue": False}
+# A picture with a mask that comes while the canvas is still being made is put onto it twice at once, and may lose the
+# mask: the first one waits.
+CANVAS_READY = """async () => {
+    while (!document.querySelector("#canvas button[aria-label=Brush]")) await new Promise((go) => setTimeout(go, 50));
+    return [];
+}"""
+SAVE = "() => document.querySelector('#animation')?.click()"
 
-def build_page(pipeline: Pipeline, examples: Sequence[Example] = ()) -> gr.Blocks:
-    """The page for one pipeline, opened on the first example. Launch it with `launch_page`."""
-    first = Picture.of(examples[0].open()) if examples else None
+
+@dataclass(frozen=True)
+class Page:
+    """All parts of the page, to be wired."""
+
+    canvas: Canvas
+    runner: Runner
+    results: Results
+    settings: Settings
+    named: dict[str, Any]  # what frames and actions set, by the names they use
+    desk: list[Any]  # what tells which picture is on the canvas
+
+
+def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Models | None = None) -> gr.Blocks:
+    """The page, opened on a model and the first example; `models` can be switched to. See `launch_page`."""
+    choice = Choice(pipeline, models)
+    parts, values = model_panel.parts(pipeline), starting_values(pipeline)
     with gr.Blocks(
         title="ImageBART in the browser",
         analytics_enabled=False,
         delete_cache=(CLEANING, MEMORY),
         fill_width=False,
-    ) as page:
-        picture = gr.State(first, time_to_live=MEMORY)
-        outcome = gr.State(None, time_to_live=MEMORY)
+    ) as blocks:
+        remembered: dict[str, Any] = {
+            name: gr.State(None, time_to_live=MEMORY) for name in ("picture", "trail", "last_mask", "record", "results")
+        }
         # First, because later events whose functions have the same names get other names.
         add_endpoints(pipeline, TURN)
-        add_heading(pipeline)
+        shown = add_heading(choice.names(), parts)
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(min_width=300, elem_id="left"):
-                canvas = add_canvas(first, examples)
+                canvas = add_canvas(examples)
             with gr.Column(min_width=300, elem_id="right"):
-                runner = add_runner(pipeline)
+                runner = add_runner(pipeline.conditioning, parts)
+                settings = add_settings(values, model_panel.slider_options(pipeline))
                 results = add_results()
         with gr.Column(elem_id="foot"):
-            settings, vary = add_foot(pipeline)
-        _wire_canvas(Handlers(pipeline), canvas, results, picture, outcome, examples)
-        _wire_runs(Handlers(pipeline), canvas, runner, results, settings, vary, picture, outcome)
-    page.queue(max_size=QUEUE, default_concurrency_limit=4)
-    return page
+            shown |= add_foot(parts)
+        controls = {**runner.controls, **settings.controls}
+        named = {**vars(canvas), **vars(runner), **vars(results), **shown, **runner.parts, **controls, **remembered}
+        desk = [canvas.editor, remembered["picture"], remembered["trail"], runner.controls["words"]]
+        page = Page(canvas, runner, results, settings, named, desk)
+        actions = CanvasActions(choice, examples)
+        _wire_canvas(page, actions)
+        _wire_runs(page, Running(choice))
+        _wire_review(page)
+        _wire_model(page, choice)
+        if examples:
+            blocks.load(actions.open, None, [named[name] for name in PLACED], js=CANVAS_READY, **AT_ONCE)
+    blocks.queue(max_size=QUEUE, default_concurrency_limit=4)
+    return blocks
 
 
-def _wire_canvas(
-    handlers: Handlers,
-    canvas: Canvas,
-    results: Results,
-    picture: gr.State,
-    outcome: gr.State,
-    examples: Sequence[Example],
-) -> None:
-    filled: list[Any] = [canvas.editor, picture]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    canvas.upload.upload(handlers.upload, canvas.upload, filled, **quiet)
-    canvas.upload_mask.upload(handlers.upload_mask, [canvas.upload_mask, *filled], filled, **quiet)
-    canvas.clear.click(handlers.clear_mask, filled, filled, **quiet)
-    canvas.editor.clear(handlers.clear_mask, filled, filled, **quiet)
+def _wire_canvas(page: Page, actions: CanvasActions) -> None:
+    canvas, named, desk = page.canvas, page.named, page.desk
+    placed = [named[name] for name in PLACED]
+    restored = [*placed, *(named[name] for name in RESTORED)]
+    canvas.upload.upload(actions.upload, [canvas.upload, named["model"], *desk], restored, **QUIET)
+    canvas.upload_mask.upload(actions.upload_mask, [canvas.upload_mask, *desk], placed, **QUIET)
+    canvas.clear.click(actions.clear_mask, desk, placed, **QUIET)
+    canvas.editor.clear(actions.clear_mask, desk, placed, **QUIET)
+    canvas.undo.click(actions.undo, desk, placed, **QUIET)
+    canvas.redo.click(actions.redo, desk, placed, **QUIET)
     for name, button in canvas.ready.items():
-        button.click(partial(handlers.ready_mask, name), filled, filled, **quiet)
-    results.resume.click(handlers.resume, outcome, filled, **quiet)
+        button.click(partial(actions.ready_mask, name), desk, placed, **QUIET)
+    for name in ("invert", "grow", "shrink"):
+        canvas.tools[name].click(getattr(actions, name), desk, placed, **QUIET)
+    canvas.tools["last_mask"].click(actions.last_mask, [named["last_mask"], *desk], placed, **QUIET)
+    page.results.resume.click(actions.resume, [named["record"], page.results.scrubber, *desk], placed, **QUIET)
+    page.results.results_gallery.select(actions.result, [named["results"], *desk], placed, **QUIET)
     if canvas.examples is not None:
-
-        def pick(event: gr.SelectData) -> tuple[Any, Any]:
-            return handlers.upload(str(examples[event.index].path))
-
-        canvas.examples.select(pick, None, filled, **quiet)
+        canvas.examples.select(actions.example, desk, placed, **QUIET)
 
 
-def _wire_runs(
-    handlers: Handlers,
-    canvas: Canvas,
-    runner: Runner,
-    results: Results,
-    settings: Settings,
-    vary: Vary,
-    picture: gr.State,
-    outcome: gr.State,
-) -> None:
-    asked: list[Any] = [runner.prompt, *settings.inputs()]
-    painted: list[Any] = [canvas.editor, picture]
-    shown: list[Any] = [
-        results.preview,
-        results.progress,
-        results.announcement,
-        results.messages,
-        results.strip,
-        results.comparison,
-        settings.seed,
-        outcome,
-        runner.edit,
-        runner.generate,
-        vary.button,
-        runner.cancel,
-        results.resume,
-    ]
+def _wire_runs(page: Page, running: Running) -> None:
+    named, runner = page.named, page.runner
+    asked = [named["results"], *(named[name] for name in ORDER)]
+    painted = [page.canvas.editor, named["picture"]]
+    shown = [named[name] for name in frame.SHOWN]
     turn: dict[str, Any] = {
         "api_visibility": "private",
         "concurrency_id": TURN,
         "concurrency_limit": 1,
         "show_progress": "minimal",
-        "show_progress_on": results.progress,
+        "show_progress_on": page.results.progress,
     }
-    runs = [
-        runner.edit.click(handlers.edit, [*painted, *asked], shown, **turn),
-        runner.generate.click(handlers.generate, asked, shown, **turn),
-        vary.button.click(handlers.vary, [vary.strength, *painted, *asked], shown, **turn),
+    starts = [
+        (runner.edit, running.edit, [*painted, *asked]),
+        (runner.generate, running.generate, asked),
+        (runner.vary, running.vary, [*painted, *asked]),
     ]
+    runs = []
+    for button, action, inputs in starts:
+        # The page answers at once, though the model may be busy for a while.
+        run = button.click(frame.waiting, None, shown, **AT_ONCE).then(action, inputs, shown, **turn)
+        run.failure(frame.broken, None, shown, **AT_ONCE)
+        runs.append(run)
     # First the run ends, then the page says so: its last preview could otherwise come after the message.
-    silent: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-    ended = runner.cancel.click(lambda: None, None, None, cancels=list(runs), **silent)
-    ended.then(handlers.cancelled, None, shown, **silent)
-    settings.reuse.click(
-        lambda last: (gr.skip(), gr.skip()) if last is None else (last.seed, False),
-        outcome,
-        [settings.seed, settings.new_seed],
-        queue=False,
+    ended = runner.cancel.click(lambda: None, None, None, cancels=runs, **AT_ONCE)
+    ended.then(frame.cancelled, None, shown, **AT_ONCE)
+
+
+def _wire_review(page: Page) -> None:
+    named, results = page.named, page.results
+    record = named["record"]
+    looked = [results.preview, results.step_line]
+    results.scrubber.input(review.scrub, [results.scrubber, record], looked, trigger_mode="always_last", **AT_ONCE)
+    results.strip.select(review.jump, record, [results.scrubber, *looked], **AT_ONCE)
+    results.variant_gallery.select(review.choose, record, [named[name] for name in frame.SHOWN], **AT_ONCE)
+    for suffix, button in ((".webp", results.webp), (".gif", results.gif)):
+        written = button.click(partial(review.animate, suffix), record, results.animation, **QUIET)
+        written.success(None, None, None, js=SAVE, api_visibility="private")
+
+
+def _wire_model(page: Page, choice: Choice) -> None:
+    named, model = page.named, page.named["model"]
+    model.input(
+        partial(model_panel.switched, choice),
+        model,
+        [named[name] for name in model_panel.SWITCHED],
         api_visibility="private",
-        show_progress="hidden",
+        show_progress="minimal",
+        show_progress_on=named["model_line"],
+    )
+    page.settings.reset.click(
+        partial(model_panel.reset, choice), model, [named[name] for name in model_panel.RESET], **AT_ONCE
+    )
+    surprised = [named["words"], named["choice"]]
+    named["surprise"].click(partial(model_panel.surprise, choice), model, surprised, **AT_ONCE)
+    page.settings.reuse.click(
+        lambda record: (gr.skip(), gr.skip()) if record is None else (record.recipe.seed, False),
+        named["record"],
+        [named["seed"], named["new_seed"]],
+        **AT_ONCE,
     )

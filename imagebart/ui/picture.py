@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 from PIL import Image
 
-from imagebart.images import flatten
+from imagebart.images import flatten, load_image
 from imagebart.masks import cover, merge_layers, spans
 
 # Longest side of the canvas, in its own pixels.
@@ -38,15 +38,21 @@ class EditorValue(TypedDict):
 
 @dataclass(frozen=True)
 class Picture:
-    """An upload, untouched, and its copy for the canvas."""
+    """An upload, untouched, its copy for the canvas, and the file from which it can be had again."""
 
     image: Image.Image
     view: Image.Image
+    path: str | None = None
 
     @classmethod
-    def of(cls, image: Image.Image) -> Picture:
+    def of(cls, image: Image.Image, path: str | None = None) -> Picture:
         """Prepare an image (any size, RGB or RGBA, upright) for the canvas."""
-        return cls(image=image, view=flatten(image).resize(view_size(image.size), Image.Resampling.LANCZOS))
+        return cls(image, flatten(image).resize(view_size(image.size), Image.Resampling.LANCZOS), path)
+
+    @classmethod
+    def load(cls, path: str) -> Picture:
+        """Open a file. Raises InputError as `load_image` does."""
+        return cls.of(load_image(path), path)
 
 
 def view_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -78,11 +84,17 @@ def to_editor(picture: Picture, mask: Image.Image | None = None) -> EditorValue:
 
 
 def from_editor(value: EditorValue | None, kept: Picture | None) -> tuple[Picture | None, Image.Image | None]:
-    """The picture and the mask that the canvas holds.
+    """The picture and the mask that the canvas holds, the mask in the picture's own pixels; see `on_canvas`."""
+    kept, painted = on_canvas(value, kept)
+    return kept, None if kept is None or painted is None else _scale_mask(painted, kept.image.size)
+
+
+def on_canvas(value: EditorValue | None, kept: Picture | None) -> tuple[Picture | None, Image.Image | None]:
+    """The picture and the mask that the canvas holds, the mask in the canvas's pixels.
 
     `kept` is the upload that the canvas was filled from. Should the canvas show something of another size
     (the session's memory expired, or it came there by other means), its own background becomes the picture.
-    The mask is "L", of the picture's size, 255 where painted solidly; None where nothing is painted at all.
+    The mask is "L", 255 where painted solidly; None where nothing is painted at all.
     """
     if value is None or value["background"] is None:
         return kept, None
@@ -92,8 +104,13 @@ def from_editor(value: EditorValue | None, kept: Picture | None) -> tuple[Pictur
     painted = merge_layers(value["layers"], background.size)
     if painted.getbbox() is None:
         return kept, None
-    solid = painted.point([min(255, math.ceil(alpha / BRUSH_OPACITY)) for alpha in range(256)])
-    return kept, _scale_mask(solid, kept.image.size)
+    return kept, painted.point([min(255, math.ceil(alpha / BRUSH_OPACITY)) for alpha in range(256)])
+
+
+def tinted(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """A picture with its mask ("L", of its size) laid over it as on the canvas; RGB."""
+    colour = Image.new("RGB", picture.size, BRUSH_RGB)
+    return Image.composite(colour, flatten(picture), mask.point([round(v * BRUSH_OPACITY) for v in range(256)]))
 
 
 def _scale_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:

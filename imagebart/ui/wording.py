@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Protocol
 
@@ -11,8 +12,20 @@ NO_MASK = (
 )
 NO_PICTURE = "There is no picture on the canvas yet. Pick an example or upload one."
 SORRY = "Something went wrong on our side. Your picture, mask and words are still here: please try again."
+BROKEN = (
+    "The server could not take this, or too many people are waiting. Your picture, mask and words are still here: "
+    "please try again in a moment."
+)
 CANCELLED = "Cancelled. Your picture, mask and words are as you left them."
 READY_MASKS = '<h3 class="ib-label" id="ready-label">Ready masks, no painting needed</h3>'
+MASK_TOOLS = '<h3 class="ib-label" id="mask-tools-label">The mask</h3>'
+GRID_LINE = '<p class="ib-line" id="grid-line" role="status">Nothing is painted yet</p>'
+ALL_WORDS = {
+    "text": "This model was trained on any words.",
+    "class": "This model takes a class in place of words.",
+    "none": "This model takes no words.",
+}
+UNKNOWN_LINE = '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
 
 
 class Moment(Protocol):
@@ -36,6 +49,13 @@ class Moment(Protocol):
     def elapsed(self) -> float: ...
     @property
     def remaining(self) -> float | None: ...
+
+
+class Event(Moment, Protocol):
+    """The part of a pipeline event that names it among the others."""
+
+    @property
+    def kind(self) -> str: ...
 
 
 class Finished(Protocol):
@@ -62,10 +82,26 @@ def stage_line(event: Moment) -> str:
     return f"Stage {number} of {event.stages} ({stage_name(event.stage, event.stages)})"
 
 
-def step_name(event: Moment) -> str:
-    """Caption of a finished pass in the strip of stages."""
+def stage_caption(event: Event) -> str | None:
+    """Name of what ends at this event, for the strip of stages; None on the way."""
+    if event.kind == "preview":
+        return None
+    if event.kind == "start":
+        return "noise" if event.stage == event.stages else "start"
     name = stage_name(event.stage, event.stages)
     return name if event.passes == 1 else f"{name}, pass {event.pass_index + 1}"
+
+
+def step_caption(event: Event) -> str:
+    """A step of a run in words, for the one who looks at it again."""
+    name = stage_caption(event)
+    if event.kind == "start":
+        return "Before the first token"
+    if event.kind == "result":
+        return "The result"
+    if name is not None:
+        return f"{name[0].upper()}{name[1:]} done"
+    return f"{stage_line(event)}, pass {event.pass_index + 1}: {event.position} of {event.total} tokens"
 
 
 def progress_line(event: Moment) -> str:
@@ -94,7 +130,7 @@ def progress_html(event: Moment) -> str:
 def waiting_html() -> str:
     """Before the first event: the bar is there, so that the page does not jump."""
     return (
-        '<div class="ib-progress"><span class="ib-line">Starting …</span>'
+        '<div class="ib-progress"><span class="ib-line">Waiting for the model …</span>'
         '<span class="ib-track"><span class="ib-fill" style="width:0%"></span></span></div>'
     )
 
@@ -139,11 +175,65 @@ def model_summary(knows: str, side: int, grid: int, stages: int) -> str:
     return f"knows {knows} only · {sizes}" if knows else sizes
 
 
-def heading_html(name: str, summary: str) -> str:
-    """Top of the page: what it is and which model it runs."""
+HEADING = (
+    '<header class="ib-heading"><h1>ImageBART <small>in the browser</small></h1>'
+    "<p>Paint over a part of a picture, say what should be there, and watch it appear: "
+    "first as noise, then coarse, then fine.</p></header>"
+)
+
+
+def model_html(name: str, summary: str, side: int, grid: int) -> str:
+    """Which model is loaded, and the sizes that the canvas needs to show the grid of tokens."""
     return (
-        '<header class="ib-heading"><h1>ImageBART <small>in the browser</small></h1>'
-        "<p>Paint over a part of a picture, say what should be there, and watch it appear: "
-        "first as noise, then coarse, then fine.</p>"
-        f'<p class="ib-model">Model <b>{escape(name)}</b> · {escape(summary)}</p></header>'
+        f'<p class="ib-model" data-size="{side}" data-grid="{grid}">Model <b>{escape(name)}</b> · {escape(summary)}</p>'
     )
+
+
+def facts_html(size: tuple[int, int] | None) -> str:
+    """The picture's size, for people and for the canvas."""
+    if size is None:
+        return "<span></span>"
+    return f'<span class="ib-line" data-width="{size[0]}" data-height="{size[1]}">{size[0]} × {size[1]} pixels</span>'
+
+
+def lexicon_html(words: Sequence[str]) -> str:
+    """The words that a model knows, for the script that marks the others; nothing to see."""
+    return f'<span hidden data-words="{escape(json.dumps(list(words)))}"></span>'
+
+
+def suggestions_html(suggestions: Mapping[str, Sequence[str]]) -> str:
+    """Words to add to the prompt, a fold for each attribute; the page's script opens folds and adds words."""
+    if not suggestions:
+        return ""
+    tabs, groups = [], []
+    for number, (attribute, words) in enumerate(suggestions.items()):
+        tabs.append(
+            f'<button type="button" class="ib-chip ib-tab" aria-expanded="false" aria-controls="suggest-{number}">'
+            f"{escape(attribute)}</button>"
+        )
+        chips = "".join(
+            f'<button type="button" class="ib-chip" aria-pressed="false" data-add="{escape(word)}">'
+            f"{escape(word)}</button>"
+            for word in words
+        )
+        label = f'role="group" aria-label="{escape(attribute)}"'
+        groups.append(f'<div class="ib-chips" id="suggest-{number}" {label} hidden>{chips}</div>')
+    head = f'<div class="ib-chips" role="group" aria-label="Suggestions by what they describe">{"".join(tabs)}</div>'
+    return head + "".join(groups)
+
+
+def step_html_line(number: int, count: int, caption: str) -> str:
+    """Which step of a finished run is shown."""
+    return f'<p class="ib-line" aria-live="polite">Step {number} of {count} · {escape(caption)}</p>'
+
+
+def result_caption(task: str, prompt: str | None) -> str:
+    """Name of a result among the others of a session."""
+    done = {"edit": "Edit", "generate": "New picture", "vary": "Variation"}[task]
+    return f"{done}: {prompt}" if prompt else done
+
+
+def restored(other_model: str | None) -> str:
+    """What was read from a picture that this page made."""
+    text = "This picture was made here: its prompt, seed and settings are set again."
+    return text if other_model is None else f"{text} It was made with another model: {other_model}."

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from PIL import Image
 
+from imagebart.conditioning import TextConditioner
 from imagebart.ui.examples import find_examples
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_examples_come_in_order_with_captions(tmp_path: Path) -> None:
@@ -16,6 +20,38 @@ def test_examples_come_in_order_with_captions(tmp_path: Path) -> None:
     found = find_examples(tmp_path)
     assert [example.caption for example in found] == ["Red curls", "Blue hat", "7"]
     assert found[0].open().mode == "RGB"
+
+
+def test_an_example_brings_a_mask_and_a_prompt(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 24), "blue").save(tmp_path / "1-sea.png")
+    mask = Image.new("L", (32, 24))
+    mask.paste(255, (0, 0, 16, 24))
+    mask.save(tmp_path / "1-sea.mask.png")
+    (tmp_path / "1-sea.txt").write_text("a boat\n", encoding="utf-8")
+    (example,) = find_examples(tmp_path)
+    assert example.prompt == "a boat" and example.caption == "Sea: a boat"
+    assert example.mask().tobytes() == mask.tobytes()
+    shown = example.thumbnail()
+    assert shown.getpixel((24, 12)) == (0, 0, 255) != shown.getpixel((1, 12))
+
+
+def test_an_example_without_a_mask_shows_itself(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 24), "blue").save(tmp_path / "1-sea.png")
+    (example,) = find_examples(tmp_path)
+    assert example.mask() is None and example.thumbnail() == example.open()
+
+
+def test_the_shipped_examples_are_six_to_eight_triples_whose_words_the_model_knows() -> None:
+    examples = find_examples(ROOT / "assets" / "examples")
+    known = json.loads((ROOT / "checkpoints" / "avatars" / "config.json").read_text(encoding="utf-8"))
+    words = TextConditioner(
+        tuple(known["conditioner"]["tokens"]), tuple(known["conditioner"]["words"]), known["conditioner"]["length"]
+    )
+    assert 6 <= len(examples) <= 8
+    for example in examples:
+        mask = example.mask()
+        assert mask is not None and mask.size == example.open().size and mask.getbbox()
+        assert example.prompt and words.unknown_words(example.prompt) == []
 
 
 def test_no_folder_means_no_examples(tmp_path: Path) -> None:

@@ -10,8 +10,11 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from imagebart.testing import tiny_pipeline
+from imagebart.masks import preset
+from imagebart.models import Models
+from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui.examples import find_examples
+from imagebart.ui.knobs import KNOBS
 from imagebart.ui.launch import theme
 from imagebart.ui.page import TURN, build_page
 
@@ -26,45 +29,62 @@ def parts(page: gr.Blocks) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_a_text_model_has_a_prompt_and_its_words() -> None:
+def test_a_text_model_has_a_prompt_and_suggestions() -> None:
     found = parts(build_page(tiny_pipeline("text")))
-    assert found["prompt"]["type"] == "textbox" and found["prompt"]["visible"]
-    assert "words" in found
+    assert found["prompt"]["type"] == "textbox" and found["prompt"]["visible"] and not found["choice"]["visible"]
+    assert "sunglasses" in found["lexicon"]["value"] and found["suggestions"]["visible"]
 
 
 def test_a_class_model_has_its_classes_in_place_of_the_prompt() -> None:
     found = parts(build_page(tiny_pipeline("class")))
-    assert found["prompt"]["type"] == "dropdown" and "words" not in found
-    assert [name for name, _ in found["prompt"]["choices"]] == ["cat", "dog", "bird"]
+    assert found["choice"]["type"] == "dropdown" and found["choice"]["visible"] and found["choice"]["filterable"]
+    assert [name for name, _ in found["choice"]["choices"]] == ["cat", "dog", "bird"]
+    assert not found["prompt"]["visible"]
 
 
-def test_an_unconditional_model_hides_the_prompt() -> None:
-    assert not parts(build_page(tiny_pipeline("none")))["prompt"]["visible"]
+def test_an_unconditional_model_hides_both() -> None:
+    found = parts(build_page(tiny_pipeline("none")))
+    hidden = ("prompt", "choice", "surprise", "suggestions", "guidance")
+    assert not any(found[part]["visible"] for part in hidden)
 
 
-@pytest.mark.parametrize("kind", ["canvas", "preview", "comparison", "strip"])
+@pytest.mark.parametrize("kind", ["canvas", "preview", "comparison", "strip", "variants", "history"])
 def test_pictures_are_sent_without_loss(kind: str) -> None:
     assert parts(build_page(tiny_pipeline()))[kind]["format"] == "png"
 
 
-def test_the_canvas_opens_on_the_first_example(tmp_path: Path) -> None:
-    Image.new("RGB", (128, 128), "red").save(tmp_path / "1-red.png")
-    found = parts(build_page(tiny_pipeline(), find_examples(tmp_path)))
-    with Image.open(found["canvas"]["value"]["background"]["path"]) as shown:
-        assert shown.convert("RGB").getpixel((9, 9)) == (255, 0, 0)
-    assert len(found["examples"]["value"]) == 1
+def test_examples_are_shown_with_their_masks(tmp_path: Path) -> None:
+    Image.new("RGB", (128, 128), "blue").save(tmp_path / "1-blue.png")
+    preset("left half", (128, 128)).save(tmp_path / "1-blue.mask.png")
+    found = parts(build_page(tiny_pipeline(), find_examples(tmp_path)))["examples"]["value"]
+    assert [example["caption"] for example in found] == ["Blue"]
+    with Image.open(found[0]["image"]["path"]) as shown:
+        assert shown.convert("RGB").getpixel((100, 64)) == (0, 0, 255) != shown.convert("RGB").getpixel((9, 64))
+
+
+def test_every_setting_has_a_line_of_help() -> None:
+    found = parts(build_page(tiny_pipeline()))
+    settings = ("seed", "new-seed", *(knob.name.replace("_", "-") for knob in KNOBS))
+    assert all(len(found[name]["info"]) > 10 for name in settings)
+
+
+def test_the_other_models_of_a_folder_can_be_chosen(tmp_path: Path) -> None:
+    tiny_model("class").save_pretrained(tmp_path / "animals")
+    found = parts(build_page(tiny_pipeline(), models=Models(tmp_path)))["model-choice"]
+    assert [name for name, _ in found["choices"]] == ["tiny", "animals"] and found["visible"]
+    assert not parts(build_page(tiny_pipeline()))["model-choice"]["visible"]
 
 
 def test_all_that_use_the_model_take_turns() -> None:
     page = build_page(tiny_pipeline())
     assert page._queue.max_size is not None
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == TURN]
-    assert len(runs) == 5 and all(fn.concurrency_limit == 1 for fn in runs)
+    assert len(runs) == 6 and all(fn.concurrency_limit == 1 for fn in runs)
 
 
 def test_only_the_endpoints_are_public() -> None:
     public = [fn.api_name for fn in build_page(tiny_pipeline()).fns.values() if fn.api_visibility != "private"]
-    assert sorted(map(str, public)) == ["edit", "generate"]
+    assert sorted(map(str, public)) == ["edit", "generate", "vary"]
 
 
 def test_the_theme_fetches_nothing_from_elsewhere() -> None:

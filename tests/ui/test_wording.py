@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
+from html import unescape
 
 import pytest
 
@@ -11,6 +14,7 @@ from imagebart.ui import wording
 
 @dataclass(frozen=True)
 class Told:
+    kind: str = "preview"
     stage: int = 1
     stages: int = 2
     pass_index: int = 0
@@ -54,8 +58,34 @@ def test_stages_have_plain_names(stage: int, stages: int, name: str) -> None:
 
 
 def test_steps_of_repeated_passes_are_told_apart() -> None:
-    steps = {wording.step_name(Told(stage=stage, pass_index=p, passes=3)) for stage in (1, 2) for p in range(3)}
+    told = [Told(kind="stage", stage=stage, pass_index=p, passes=3) for stage in (1, 2) for p in range(3)]
+    steps = {wording.stage_caption(event) for event in told}
     assert len(steps) == 6
+
+
+def test_every_step_of_a_run_has_a_caption_of_its_own() -> None:
+    start, coarse, fine = Told("start", 2), Told("stage", 2), Told("result", 1)
+    on_the_way = [Told("preview", 2, position=20), Told("preview", 1, position=20), Told("preview", 1, position=40)]
+    captions = [wording.step_caption(event) for event in (start, coarse, fine, *on_the_way)]
+    assert len(set(captions)) == 6 and captions[1] == "Coarse done"
+    assert captions[3] == "Stage 1 of 2 (coarse), pass 1: 20 of 64 tokens"
+    names = [wording.stage_caption(event) for event in (start, coarse, fine, *on_the_way)]
+    assert names == ["noise", "coarse", "fine", None, None, None]
+    assert wording.stage_caption(Told("start", 1)) == "start"
+
+
+def test_the_lexicon_comes_back_as_it_went() -> None:
+    words = ["hat", "t", 'a"b', "<b>"]
+    found = re.search(r'data-words="([^"]*)"', wording.lexicon_html(words))
+    assert found is not None and json.loads(unescape(found.group(1))) == words
+
+
+def test_suggestions_are_buttons_in_folds() -> None:
+    html = wording.suggestions_html({"hair": ("red hair", "a bun"), "eyes": ("open eyes",)})
+    assert re.findall(r'data-add="([^"]*)"', html) == ["red hair", "a bun", "open eyes"]
+    controlled, groups = (re.findall(pattern, html) for pattern in (r'aria-controls="([^"]*)"', r' id="([^"]*)"'))
+    assert controlled == groups and len(groups) == html.count(" hidden>") == 2
+    assert wording.suggestions_html({}) == ""
 
 
 def test_what_people_typed_cannot_become_markup() -> None:
@@ -65,7 +95,10 @@ def test_what_people_typed_cannot_become_markup() -> None:
         wording.notes_html([bad]),
         wording.words_html([bad]),
         wording.said_html(bad),
-        wording.heading_html(bad, bad),
+        wording.model_html(bad, bad, 128, 16),
+        wording.suggestions_html({bad: (bad,)}),
+        wording.lexicon_html([bad]),
+        wording.step_html_line(1, 2, bad),
     ):
         assert "<img" not in html and "&lt;img" in html
 

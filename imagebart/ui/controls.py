@@ -1,0 +1,102 @@
+"""What is asked for: the values of the page's controls when a button is pressed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from imagebart.metadata import Recipe
+from imagebart.pipeline import Pipeline
+from imagebart.settings import SamplingSettings
+from imagebart.ui.knobs import MOST_CONTEXT, within
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The controls' values, in the order in which the page hands them over."""
+
+    model: str
+    words: str | None
+    choice: str | None  # of a class model
+    variants: float
+    guidance: float
+    strength: float
+    seed: float | None
+    new_seed: bool
+    temperature: float
+    top_k: float
+    top_p: float
+    passes: float
+    start: float
+    feather: float
+    context: float
+
+    def prompt(self, pipeline: Pipeline) -> str | None:
+        """What this kind of model is asked for."""
+        return {"text": self.words, "class": self.choice, "none": None}[pipeline.conditioning]
+
+    def fixed_seed(self) -> int | None:
+        """The seed to use; None where a new one is wanted."""
+        return None if self.new_seed or self.seed is None else int(self.seed)
+
+    def sampling(self, stages: int) -> SamplingSettings:
+        """The sliders' values as a model of T = `stages` takes them; their ends "off" become None."""
+        return SamplingSettings(
+            temperature=self.temperature,
+            top_k=int(self.top_k) or None,
+            top_p=self.top_p if self.top_p < 1 else None,
+            guidance=self.guidance,
+            passes=int(self.passes),
+            start=int(self.start) if self.start < stages else None,
+        )
+
+    def around(self) -> float:
+        """How much around the mask the model sees, over the mask's longer side; inf for all."""
+        return math.inf if self.context >= MOST_CONTEXT else self.context
+
+
+RESET = tuple(field.name for field in fields(Controls) if field.name not in ("model", "words", "choice", "variants"))
+"""Those that "Reset" sets: all but what a person wrote and how many variants they want."""
+ORDER = tuple(field.name for field in fields(Controls))
+"""Names of the controls in their order."""
+
+
+def starting_values(pipeline: Pipeline) -> dict[str, Any]:
+    """A model's best values for all controls but model, prompt and class."""
+    best = pipeline.defaults
+    values = {
+        "variants": 1,
+        "guidance": best.guidance,
+        "strength": 0.5,
+        "seed": 0,
+        "new_seed": True,
+        "temperature": best.temperature,
+        "top_k": best.top_k or 0,
+        "top_p": best.top_p or 1,
+        "passes": best.passes,
+        "start": best.start or pipeline.stages,
+        "feather": 4,
+        "context": MOST_CONTEXT,
+    }
+    return within(values)
+
+
+def restored_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
+    """The controls' values that draw a picture of this recipe again, alone."""
+    settings = recipe.settings
+    values = starting_values(pipeline) | {
+        "words": recipe.prompt or "",
+        "guidance": settings.guidance,
+        "strength": recipe.strength or 0.5,
+        "seed": recipe.own_seed,
+        "new_seed": False,
+        "temperature": settings.temperature,
+        "top_k": settings.top_k or 0,
+        "top_p": settings.top_p or 1,
+        "passes": settings.passes,
+        "start": min(settings.start or pipeline.stages, pipeline.stages),
+        "feather": recipe.feather,
+        "context": recipe.context,
+    }
+    return within(values)

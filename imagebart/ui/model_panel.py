@@ -1,0 +1,80 @@
+"""What the page shows of a model: the same for the one that it opens with and for one that is switched to."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import gradio as gr
+
+from imagebart.errors import InputError
+from imagebart.pipeline import Pipeline
+from imagebart.ui import wording
+from imagebart.ui.choice import Choice
+from imagebart.ui.controls import RESET, starting_values
+from imagebart.ui.frame import KEEP
+
+PARTS = ("model_line", "lexicon", "suggestions", "surprise", "words_list", "card", "words", "choice")
+SWITCHED = ("model", *PARTS, *RESET)
+"""Names of the page's parts that depend on the model, in the order of `switched`."""
+
+
+def parts(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """Properties of the parts that show a model, by name."""
+    kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
+    summary = wording.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, pipeline.stages)
+    return {
+        "model_line": {"value": wording.model_html(pipeline.name, summary, pipeline.image_size, pipeline.grid)},
+        "lexicon": {"value": wording.lexicon_html(vocabulary)},
+        "suggestions": {"value": wording.suggestions_html(pipeline.suggestions), "visible": bool(pipeline.suggestions)},
+        "surprise": {"visible": kind != "none"},
+        "words_list": {"value": wording.words_html(vocabulary) if vocabulary else wording.ALL_WORDS[kind]},
+        "card": {"value": pipeline.card or "This model has no card."},
+        "words": {"visible": kind == "text"},
+        "choice": {
+            "choices": pipeline.classes,
+            "value": pipeline.classes[0] if pipeline.classes else None,
+            "visible": kind == "class",
+        },
+    }
+
+
+def switched(choice: Choice, name: str) -> list[Any]:
+    """The page with another model, at its best settings, in the order of `SWITCHED`."""
+    try:
+        pipeline = choice.get(name)
+    except InputError as error:
+        gr.Warning(str(error))
+        name, pipeline = choice.first.name, choice.first
+    shown = [gr.update(**parts(pipeline)[part]) for part in PARTS]
+    return [name, *shown, *reset(choice, name)]
+
+
+def reset(choice: Choice, name: str | None) -> list[Any]:
+    """A model's best settings, in the order of `RESET`."""
+    pipeline = choice.get(name)
+    values = starting_values(pipeline)
+    options = slider_options(pipeline)
+    return [gr.update(value=values[name], **options.get(name, {})) for name in RESET]
+
+
+def slider_options(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """Properties of the sliders that are not the same for all models."""
+    return {
+        "guidance": {"visible": pipeline.conditioning != "none"},
+        # There is nothing to choose in a model of one stage.
+        "start": {"maximum": max(pipeline.stages, 2), "visible": pipeline.stages > 1},
+    }
+
+
+def surprise(choice: Choice, name: str | None) -> tuple[Any, Any]:
+    """A prompt of two to four suggestions, or a class, drawn at random."""
+    pipeline = choice.get(name)
+    if pipeline.conditioning == "class":
+        return KEEP, random.choice(pipeline.classes)
+    suggestions = pipeline.suggestions
+    if suggestions:
+        chosen = random.sample(list(suggestions), min(len(suggestions), random.randint(2, 4)))
+        return ", ".join(random.choice(suggestions[attribute]) for attribute in chosen), KEEP
+    words = pipeline.vocabulary
+    return (" ".join(random.sample(words, min(len(words), 2))), KEEP) if words else (KEEP, KEEP)

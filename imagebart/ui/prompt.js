@@ -1,0 +1,94 @@
+// The prompt: words that the model does not know are named as they are typed, and suggestions are added by one click.
+// What the model knows stands in #lexicon, as data.
+(() => {
+  // Letters, digits and marks make words, and symbols such as emoji; a 's or 't belongs to the word before it.
+  const SUFFIX = /['’](?:s|t|re|ve|m|ll|d)(?![\p{L}\p{M}])/giu;
+  const WORD = /[\p{L}\p{N}\p{M}]+|\p{So}+/gu;
+  const MOST = 10; // unknown words named at a time
+
+  const box = () => document.querySelector("#prompt textarea, #prompt input");
+  const lexicon = () => document.querySelector("#lexicon [data-words]");
+  const flat = (text) => text.trim().toLowerCase();
+
+  let read = null; // the element that `known` was read from
+  let known = new Set();
+  const words = () => {
+    const found = lexicon();
+    if (found !== read) {
+      read = found;
+      known = new Set(found ? JSON.parse(found.dataset.words) : []);
+    }
+    return known;
+  };
+
+  const unknown = (text) => {
+    const found = new Map();
+    for (const [word] of text.normalize("NFC").replace(SUFFIX, " ").matchAll(WORD)) {
+      if (!words().has(word.toLowerCase()) && !found.has(word.toLowerCase())) found.set(word.toLowerCase(), word);
+    }
+    return [...found.values()];
+  };
+
+  const parts = (text) => text.split(",").map(flat).filter(Boolean);
+
+  const refresh = () => {
+    const text = box()?.value ?? "";
+    const line = document.getElementById("unknown");
+    if (line) {
+      const strange = words().size ? unknown(text) : [];
+      line.replaceChildren();
+      if (strange.length) {
+        const named = strange.slice(0, MOST).map((word) => Object.assign(document.createElement("mark"), { textContent: word }));
+        const more = strange.length > MOST ? ` and ${strange.length - MOST} more` : "";
+        line.append("Not known to this model, will be ignored: ", ...named.flatMap((mark, i) => i ? [" ", mark] : [mark]), more);
+      }
+      line.hidden = !strange.length;
+    }
+    const there = parts(text);
+    for (const chip of document.querySelectorAll("#suggestions [data-add]")) {
+      chip.setAttribute("aria-pressed", String(there.includes(flat(chip.dataset.add))));
+    }
+  };
+
+  const write = (text) => {
+    const input = box();
+    if (!input) return;
+    Object.getOwnPropertyDescriptor(Object.getPrototypeOf(input), "value").set.call(input, text);
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+    refresh();
+  };
+
+  const toggle = (chip) => {
+    const text = box()?.value ?? "", added = flat(chip.dataset.add);
+    const kept = text.split(",").filter((part) => flat(part) && flat(part) !== added);
+    if (kept.length === text.split(",").filter(flat).length) kept.push(chip.dataset.add);
+    write(kept.map((part) => part.trim()).join(", "));
+  };
+
+  const unfold = (tab) => {
+    const open = tab.getAttribute("aria-expanded") === "true";
+    for (const other of document.querySelectorAll("#suggestions [aria-controls]")) {
+      const shown = other === tab && !open;
+      other.setAttribute("aria-expanded", String(shown));
+      const group = document.getElementById(other.getAttribute("aria-controls"));
+      if (group) group.hidden = !shown;
+    }
+  };
+
+  document.addEventListener("click", (event) => {
+    const chip = event.target.closest?.("#suggestions [data-add]");
+    const tab = event.target.closest?.("#suggestions [aria-controls]");
+    if (chip) toggle(chip);
+    if (tab) unfold(tab);
+  });
+  document.addEventListener("input", (event) => {
+    if (event.target === box()) refresh();
+  });
+  // The page itself changes the prompt too (an example, a restored picture), which fires no event.
+  let seen = null;
+  setInterval(() => {
+    const now = `${box()?.value} ${lexicon()?.dataset.words.length} ${document.querySelectorAll("#suggestions [data-add]").length}`;
+    if (now !== seen) refresh();
+    seen = now;
+  }, 250);
+})();

@@ -1,0 +1,58 @@
+"""What tests of the page's actions share: a desk with a picture on it, and frames by the names of what they change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imagebart.masks import preset
+from imagebart.pipeline import Pipeline
+from imagebart.testing import tiny_pipeline
+from imagebart.ui.choice import Choice
+from imagebart.ui.controls import ORDER, starting_values
+from imagebart.ui.frame import SHOWN
+from imagebart.ui.picture import EditorValue, Picture, to_editor
+from imagebart.ui.running import Running
+
+UNCHANGED = {"__type__": "update"}
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """A picture in which no two pixels are alike."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def painted(picture: Picture, area: str = "upper half") -> EditorValue:
+    """The canvas with a picture on which an area is painted."""
+    return to_editor(picture, preset(area, picture.image.size))
+
+
+def controls(pipeline: Pipeline, **values: Any) -> list[Any]:
+    """The controls' values in their order: a seed that stays, and what is given."""
+    plain = {"model": pipeline.name, "words": "hat", "choice": None, "feather": 0, "seed": 7, "new_seed": False}
+    return [{**starting_values(pipeline), **plain, **values}[name] for name in ORDER]
+
+
+def opened(path: str) -> Image.Image:
+    """A file's picture."""
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def told(updates: Sequence[Any], names: Sequence[str] = SHOWN) -> dict[str, Any]:
+    """What a moment changes, by name; a thing left as it is, is left out."""
+    return {name: value for name, value in zip(names, updates, strict=True) if value != UNCHANGED}
+
+
+def run(updates: Iterator[list[Any]]) -> list[dict[str, Any]]:
+    """All moments of a run."""
+    return [told(update) for update in updates]
+
+
+def edited(picture: Picture, **values: Any) -> dict[str, Any]:
+    """The last moment of an edit by a tiny model."""
+    pipeline = tiny_pipeline()
+    return run(Running(Choice(pipeline)).edit(painted(picture), picture, None, *controls(pipeline, **values)))[-1]
