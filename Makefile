@@ -49,5 +49,5 @@ $(VENV)/.runtime: $(VENV)/pyvenv.cfg requirements.txt
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/.runtime pyproject.toml
-	$(PIP) -e ".[dev,train,eval]"
+	$(PIP) -e ".[dev,train,eval,mcp]"
 	@touch $@

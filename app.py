@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(AVATARS), help="folder of the model (%(default)s)")
     parser.add_argument("--host", help="address to listen on (GRADIO_SERVER_NAME, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (GRADIO_SERVER_PORT, else a free one from 7860)")
+    parser.add_argument("--mcp", action="store_true", help="offer the endpoints as tools for MCP clients too")
     options = parser.parse_args()
 
     # Nothing is reported to anyone; Gradio reads this when it is imported.
@@ -32,13 +33,17 @@ def main() -> None:
     from imagebart.ui.examples import find_examples
     from imagebart.ui.launch import launch_page
     from imagebart.ui.page import build_page
+    from imagebart.ui.tools import missing_for_tools
 
     try:
         pipeline = Pipeline.from_pretrained(options.model)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     page = build_page(pipeline, find_examples(HERE / "assets" / "examples"))
-    launch_page(page, server_name=options.host, server_port=options.port)
+    missing = missing_for_tools(page) if options.mcp else None
+    if missing:
+        parser.exit(1, f"{missing}\n")
+    launch_page(page, server_name=options.host, server_port=options.port, mcp_server=options.mcp)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""The endpoints as MCP tools, listed and called by the reference client; and what is said without the package."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from imagebart.testing import tiny_pipeline
+from imagebart.ui.launch import launch_page
+from imagebart.ui.page import build_page
+from imagebart.ui.tools import missing_for_tools
+
+
+def test_the_endpoints_are_tools() -> None:
+    anyio = pytest.importorskip("anyio")
+    mcp = pytest.importorskip("mcp")
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def ask(url: str) -> tuple[dict[str, object], str]:
+        async with streamablehttp_client(url) as (read, write, _), mcp.ClientSession(read, write) as session:
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            answer = await session.call_tool("generate", {"prompt": "a hat", "seed": 1})
+            return tools, answer.content[0].text
+
+    page = build_page(tiny_pipeline())
+    assert missing_for_tools(page) is None
+    _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True, mcp_server=True)
+    try:
+        tools, said = anyio.run(ask, f"{url}gradio_api/mcp/")
+    finally:
+        page.close(verbose=False)
+    assert set(tools) == {"edit", "generate", "vary"}, "and nothing of the page itself"
+    edit = tools["edit"]
+    assert edit.description.startswith("Redraw a part of a picture")  # type: ignore[attr-defined]
+    properties = edit.inputSchema["properties"]  # type: ignore[attr-defined]
+    assert edit.inputSchema["required"] == ["image"]  # type: ignore[attr-defined]
+    assert all(about.get("description") for about in properties.values())
+    assert "border" in properties["area"]["enum"]
+    assert "'done', 1" in said and ".png" in said
+
+
+def test_without_the_package_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)  # as if it were not there
+    missing = missing_for_tools(build_page(tiny_pipeline()))
+    assert missing is not None
+    assert "pip install 'mcp>=1.21,<2'" in missing and "\n" not in missing
