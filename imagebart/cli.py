@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagebart.evaluation.commands import add_commands
+
 if TYPE_CHECKING:
     from imagebart.events import PipelineEvent
     from imagebart.pipeline import Pipeline
@@ -57,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time decoding on this machine")
     bench.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder (default {DEFAULT_MODEL})")
     bench.set_defaults(handler=_bench)
+
+    add_commands(commands)  # evaluate
 
     train = commands.add_parser("train", help="train a first stage or a stage, or put a model together")
     jobs = train.add_subparsers(dest="job", required=True)

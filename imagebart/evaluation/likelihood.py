@@ -25,8 +25,9 @@ class WordGap:
     shuffled: float
 
     def __str__(self) -> str:
-        gains = f"words save {self.without - self.right:+.3f}, wrong words cost {self.shuffled - self.without:+.3f}"
-        return f"stage {self.t}: {self.right:.3f} right, {self.without:.3f} without, {self.shuffled:.3f} shuffled; {gains}"
+        losses = f"{self.right:.3f} right, {self.without:.3f} without, {self.shuffled:.3f} shuffled"
+        gains = f"right words save {self.without - self.right:.3f}, wrong ones cost {self.shuffled - self.without:.3f}"
+        return f"stage {self.t}: {losses}; {gains} nats a token"
 
 
 @torch.no_grad()

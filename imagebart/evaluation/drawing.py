@@ -1,0 +1,90 @@
+"""A model at work on many pictures at once: float images [B, 3, H, W] in [-1, 1], rounded to whole pixel values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagebart.avatars.artwork import render
+from imagebart.avatars.attributes import Attributes
+from imagebart.model import ImageBART
+from imagebart.settings import SamplingSettings
+
+
+@dataclass(frozen=True)
+class Artist:
+    """A model with the settings it draws with. Row i of a call draws as a run of its own with seed + i would."""
+
+    model: ImageBART
+    settings: SamplingSettings
+    batch: int = 32
+    drawn: Callable[[int], object] = lambda count: None  # told after each batch how many pictures it had
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+        return self.model.first_stage.config.resolution
+
+    def generate(self, prompts: Sequence[str | None], seed: int) -> Tensor:
+        """A picture for each prompt; None for a model that takes none or is not to be told."""
+        return self._all(len(prompts), lambda rows: self._draw([prompts[i] for i in rows], seed + rows.start))
+
+    def edit(self, images: Tensor, masks: np.ndarray, prompts: Sequence[str | None], seed: int) -> Tensor:
+        """Images with what masks, bool [B, H, W], paint redrawn, as `Pipeline.edit` without a feather does it.
+
+        Cells that are painted anywhere are drawn anew; only painted pixels are taken over.
+        """
+        painted = torch.from_numpy(masks)[:, None]
+        cell = self.model.first_stage.config.downsampling
+        keep = ~F.max_pool2d(painted.float(), cell).bool().flatten(1)
+
+        def work(rows: range) -> Tensor:
+            part = slice(rows.start, rows.stop)
+            known = self._encode(images[part])
+            chosen = [prompts[i] for i in rows]
+            return torch.where(painted[part], self._draw(chosen, seed + rows.start, known, keep[part]), images[part])
+
+        return self._all(len(images), work)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images through the first stage: encoded and decoded."""
+        return self._all(len(images), lambda rows: self._decode(self._encode(images[rows.start : rows.stop])))
+
+    def _all(self, count: int, work: Callable[[range], Tensor]) -> Tensor:
+        parts = []
+        for start in range(0, count, self.batch):
+            rows = range(start, min(start + self.batch, count))
+            parts.append(work(rows))
+            self.drawn(len(rows))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _draw(
+        self, prompts: list[str | None], seed: int, known: Tensor | None = None, keep: Tensor | None = None
+    ) -> Tensor:
+        conditioner = self.model.conditioner
+        cond = conditioner.encode(prompts).tokens if conditioner.length else None
+        told = cond is not None and not torch.equal(cond, conditioner.null(len(prompts)))
+        settings = self.settings if told else replace(self.settings, guidance=1.0)
+        *_, last = self.model.stream(len(prompts), cond, known=known, keep=keep, settings=settings, seed=seed)
+        return self._decode(last.tokens)
+
+    @torch.no_grad()
+    def _encode(self, images: Tensor) -> Tensor:
+        return self.model.first_stage.encode(images.to(self.model.device))
+
+    @torch.no_grad()
+    def _decode(self, tokens: Tensor) -> Tensor:
+        pixels = self.model.first_stage.decode(tokens).float().cpu()
+        return ((pixels + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+
+
+def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
+    """Avatars as images float [B, 3, size, size] in [-1, 1]."""
+    pictures = np.stack([render(avatar, size) for avatar in avatars])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1

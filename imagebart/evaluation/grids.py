@@ -1,0 +1,152 @@
+"""Grids of a model's pictures to look at: 48 prompts, 24 edits with their masks. Seeds are fixed, nothing is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from imagebart.avatars.attributes import Attributes
+from imagebart.avatars.regions import region_mask
+from imagebart.avatars.sheet import PLAIN
+from imagebart.evaluation.drawing import Artist, rendered
+from imagebart.images import to_images
+
+CELL, SHOWN, LINE = 132, 128, 14  # pixels: a picture with its margin, a picture, a line of caption
+
+PROMPTS = (
+    "a man with a beard",
+    "red hair and round glasses",
+    "sunglasses",
+    "bald with a moustache",
+    "a woman with long wavy hair",
+    "a blue hoodie",
+    "black afro, pink background",
+    "a red hat",
+    "a turban and a grey beard",
+    "an eyepatch, angry eyebrows",
+    "blonde bob, green shirt",
+    "dreadlocks, yellow background",
+    "crying, sad mouth",
+    "tongue out",
+    "a hijab",
+    "pink hair, purple background",
+    "white sunglasses, orange background",
+    "brown curly hair, no glasses",
+    "a grey bun and glasses",
+    "blue overalls",
+    "short black hair, red background",
+    "a green beanie",
+    "dark skin, white background",
+    "a blazer",
+    "shades",
+    "ginger",
+    "bald man with a beard",
+    "goatee and glasses",
+    "Long Blonde Hair",
+    "winking, a big smile",
+    "heart eyes",
+    "a shirt with a skull",
+    "a pizza shirt, brown hair",
+    "a pink sweater",
+    "a hat with ear flaps",
+    "flowers in the hair",
+    "screaming, raised eyebrows",
+    "a unibrow and a serious mouth",
+    "a yellow face, blue hair",
+    "gritted teeth, wide eyes",
+    "dizzy eyes, vomiting",
+    "eyes closed, a slight smile",
+    "spiky hair, a curled moustache",
+    "a quiff, a long red beard",
+    "a girl with pink hair and glasses",
+    "a man in a white t-shirt",
+    "rolling eyes, one raised eyebrow",
+    "a clean-shaven man in a black v-neck",
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An avatar, the regions to paint, the prompt."""
+
+    before: Attributes
+    regions: tuple[str, ...]
+    prompt: str
+
+
+_MAN = replace(PLAIN, facial_hair="beard", clothing="hoodie", clothing_colour="grey", background="blue")
+_WOMAN = replace(PLAIN, top="wavy", hair_colour="red", skin="brown", clothing="v-neck", background="white")
+_READER = replace(PLAIN, top="bun", hair_colour="grey", accessory="glasses", clothing="blazer", background="purple")
+_BALD = replace(PLAIN, top="bald", facial_hair="moustache", skin="dark", clothing_colour="white", background="orange")
+_HAT = replace(PLAIN, top="beanie", hat_colour="pink", mouth="serious", skin="tan", clothing_colour="black")
+
+EDITS = (
+    Edit(_MAN, ("eyes",), "sunglasses"),
+    Edit(_MAN, ("hair",), "red curly hair"),
+    Edit(_MAN, ("chin",), "no beard"),
+    Edit(_MAN, ("clothes",), "a blazer"),
+    Edit(_MAN, ("background",), "yellow background"),
+    Edit(_WOMAN, ("hair",), "a blue hat"),
+    Edit(_WOMAN, ("hair",), "short black hair"),
+    Edit(_WOMAN, ("eyes",), "round glasses"),
+    Edit(_WOMAN, ("mouth",), "tongue out"),
+    Edit(_WOMAN, ("clothes",), "a green hoodie"),
+    Edit(_READER, ("eyes",), "no glasses"),
+    Edit(_READER, ("hair",), "black afro"),
+    Edit(_READER, ("chin",), "a grey beard"),
+    Edit(_READER, ("clothes",), "a red t-shirt"),
+    Edit(_READER, ("hair", "background"), "long blonde hair, pink background"),
+    Edit(_BALD, ("hair",), "dreadlocks"),
+    Edit(_BALD, ("chin",), "a long blonde beard"),
+    Edit(_BALD, ("eyes",), "an eyepatch"),
+    Edit(_BALD, ("clothes",), "a shirt with a bear"),
+    Edit(_HAT, ("hair",), "a green turban"),
+    Edit(_HAT, ("hair",), "no hat"),
+    Edit(_HAT, ("eyes",), "heart eyes"),
+    Edit(_HAT, ("mouth",), "a big smile"),
+    Edit(_HAT, ("clothes",), "yellow overalls"),
+)
+
+
+def prompt_sheet(artist: Artist, prompts: Sequence[str] = PROMPTS) -> Image.Image:
+    """A picture of each prompt over its words, eight a row."""
+    pictures = to_images(artist.generate(prompts, seed=0))
+    return _sheet([([picture], prompt) for picture, prompt in zip(pictures, prompts, strict=True)], columns=8)
+
+
+def edit_sheet(artist: Artist, edits: Sequence[Edit] = EDITS) -> Image.Image:
+    """Edits, each as the avatar, the avatar with its mask in magenta, and the result, over the prompt; three a row."""
+    before = rendered([edit.before for edit in edits], artist.size)
+    masks = np.stack([np.any([region_mask(r, artist.size) for r in edit.regions], axis=0) for edit in edits])
+    after = to_images(artist.edit(before, masks, [edit.prompt for edit in edits], seed=0))
+    groups = []
+    for edit, picture, mask, result in zip(edits, to_images(before), masks, after, strict=True):
+        paint = Image.fromarray((mask * 255).astype(np.uint8))
+        tinted = Image.composite(Image.blend(picture, Image.new("RGB", picture.size, "magenta"), 0.5), picture, paint)
+        groups.append(([picture, tinted, result], edit.prompt))
+    return _sheet(groups, columns=3)
+
+
+def _sheet(groups: Sequence[tuple[list[Image.Image], str]], columns: int) -> Image.Image:
+    """Groups of pictures in rows, each group over its caption."""
+    wide = max(len(pictures) for pictures, _ in groups) * CELL
+    lines = -(-len(groups) // columns)
+    page = Image.new("RGB", (columns * wide, lines * (CELL + LINE)), "white")
+    pen = ImageDraw.Draw(page)
+    for i, (pictures, caption) in enumerate(groups):
+        x, y = (i % columns) * wide, (i // columns) * (CELL + LINE)
+        for j, picture in enumerate(pictures):
+            page.paste(picture.resize((SHOWN, SHOWN), Image.Resampling.LANCZOS), (x + j * CELL + 2, y + 2))
+        pen.text((x + 4, y + CELL - 1), caption, fill="black", font_size=_font_size(pen, caption, wide - 6))
+    return page
+
+
+def _font_size(pen: ImageDraw.ImageDraw, text: str, width: int) -> float:
+    """The largest size up to 11 at which a text fits a width."""
+    size = 11.0
+    while size > 5 and pen.textlength(text, font_size=size) > width:
+        size -= 0.5
+    return size
