@@ -29,6 +29,7 @@ def main() -> None:
     os.environ["GRADIO_TEMP_DIR"] = temporary_folder()
     # Being told to stop, as by a container, ends the server in order, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from imagebart.models import Models
     from imagebart.pipeline import Pipeline
     from imagebart.ui.examples import find_examples
     from imagebart.ui.launch import launch_page
@@ -39,7 +40,8 @@ def main() -> None:
         pipeline = Pipeline.from_pretrained(options.model)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    page = build_page(pipeline, find_examples(HERE / "assets" / "examples"))
+    examples = find_examples(HERE / "assets" / "examples")
+    page = build_page(pipeline, examples, Models.beside(options.model))
     missing = missing_for_tools(page) if options.mcp else None
     if missing:
         parser.exit(1, f"{missing}\n")

@@ -66,6 +66,17 @@ def test_the_longest_unused_is_forgotten(folder: Path) -> None:
     assert models.get("words").model is words()
 
 
+def test_models_beside_a_model_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = Models(folder).names()
+    assert Models.beside(folder / "words").names() == everything
+    monkeypatch.chdir(folder / "words")
+    assert Models.beside(".").names() == Models.beside("../plain").names() == everything
+    (folder / "home").mkdir()  # no model
+    monkeypatch.chdir(folder / "home")
+    tiny_model("none").save_pretrained("checkpoints/other")
+    assert Models.beside("cats_3_scales").names() == ["other"], "where published models are installed"
+
+
 def test_a_published_model_loads(folder: Path) -> None:
     assert Models(folder).get("published").conditioning == "class"
 
