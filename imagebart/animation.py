@@ -15,16 +15,21 @@ HOLD = 2.0  # seconds that the last frame stays longer
 SHORTEST = 0.02  # seconds a frame; browsers slow down what is shorter
 
 
+def animation_format(path: str | Path) -> str:
+    """Pillow's name for the format of a .webp or .gif; raises InputError for another ending."""
+    kind = FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise InputError(f"An animation cannot be written to {Path(path).name!r}; end the name in .webp or .gif.")
+    return kind
+
+
 def save_animation(frames: Sequence[Image.Image], path: str | Path, seconds: float) -> None:
     """Writes frames ("RGB" or "RGBA", one size) as an endless .webp, lossless, or .gif, in 256 colours a frame.
 
     seconds: for all frames alike; the last one stays HOLD longer. A frame is shown SHORTEST at least. In a .gif
     transparent parts are white. Raises InputError for another ending, ValueError for frames that do not fit.
     """
-    target = Path(path)
-    kind = FORMATS.get(target.suffix.lower())
-    if kind is None:
-        raise InputError(f"An animation cannot be written to {target.name!r}; end the name in .webp or .gif.")
+    kind = animation_format(path)
     if not frames:
         raise ValueError("there are no frames, expected one or more")
     sizes = {frame.size for frame in frames}
@@ -37,4 +42,4 @@ def save_animation(frames: Sequence[Image.Image], path: str | Path, seconds: flo
     if kind == "GIF":
         frames = [flatten(frame) for frame in frames]
     first, *rest = frames
-    first.save(target, format=kind, save_all=True, append_images=rest, duration=durations, loop=0, lossless=True)
+    first.save(path, format=kind, save_all=True, append_images=rest, duration=durations, loop=0, lossless=True)
