@@ -26,6 +26,7 @@ class ChainEvent:
     total: int  # tokens to draw in this pass
     tokens: Tensor  # int64 [B, N]
     done: bool  # the pass is finished
+    forwards: int = 0  # of the decoder in this pass, so far
 
 
 def row_generators(seed: int, batch: int) -> list[torch.Generator]:
@@ -56,7 +57,7 @@ def run_chain(
     settings: SamplingSettings,
     generators: list[torch.Generator],
 ) -> Iterator[ChainEvent]:
-    """From x at stage `settings.start` (T where None) down to x_0; one event a token, the last one holds x_0.
+    """From x at stage `settings.start` (T where None) down to x_0; an event after every forward, the last holds x_0.
 
     start int64 [B, N] holds the known tokens where keep [B, N] is true. Repeat r of n first takes its own result
     back: each token is redrawn with probability (1 - r/n) beta_t. The iterator can be closed at any moment.
@@ -66,7 +67,6 @@ def run_chain(
     if not 1 <= first <= len(stages):
         raise ValueError(f"the chain starts at stage {first}, expected 1 to {len(stages)}")
     known, x = start, start
-    total = int((~keep).any(0).sum())
     for t in range(first, 0, -1):
         for repeat in range(settings.passes):
             if repeat:
@@ -75,7 +75,8 @@ def run_chain(
             c = torch.where(keep, known, x)
             noise = gumbel_noise((start.shape[1], vocab_size), generators).to(start.device)
             drawing = decode_stage(stages[t - 1], c, c, keep, condition, settings, noise)
-            for position, x in enumerate(drawing, start=1):
+            for drawn in drawing:
+                x, done = drawn.tokens, drawn.position == drawn.total
                 yield ChainEvent(
-                    t, len(stages), repeat, settings.passes, position, total, x, done=position == total
+                    t, len(stages), repeat, settings.passes, drawn.position, drawn.total, x, done, drawn.forwards
                 )

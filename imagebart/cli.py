@@ -34,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="time decoding on this machine")
     bench.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder (default {DEFAULT_MODEL})")
+    bench.add_argument("--only", choices=("shipped", "published"), help="one of the two models alone")
+    bench.add_argument("--quick", action="store_true", help="masks of 100 and 25 %%, one variant")
+    bench.add_argument("--plot", type=Path, help="PNG to write: time against masked tokens")
     bench.set_defaults(handler=_bench)
 
     evaluation_commands.add_commands(commands)
@@ -62,10 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from imagebart.bench import measure, report
-    from imagebart.model import ImageBART
+    from imagebart.bench.command import run
 
-    print(report(measure(ImageBART.from_pretrained(options.model))))
+    run(options.model, options.only, options.quick, options.plot)
 
 
 def _train_first_stage(options: argparse.Namespace) -> None:

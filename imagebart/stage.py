@@ -6,13 +6,15 @@ others are an encoder over x_t and an autoregressive decoder over x_{t-1} that a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from imagebart.transformer import Cache, CrossAttention, KeyValue, Transformer, TransformerConfig
+from imagebart.inference import Preparation, threads
+from imagebart.transformer import CrossAttention, KeyValue, Transformer, TransformerConfig
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual", "aligned"]
 
@@ -33,22 +35,19 @@ class StageConfig:
     start_token: int = 0  # what precedes the first image token in an encoder-decoder stage's decoder
 
 
-class StageState:
-    """A stage being drawn: what the encoder said, once, and what the decoder has seen so far."""
+@dataclass
+class Context:
+    """What is computed once a stage."""
 
-    def __init__(
-        self,
-        noisy: Tensor,
-        prefix: Tensor,
-        cache: Cache,
-        memory: list[KeyValue] | None,
-        extra: Tensor | None,
-    ) -> None:
-        self.noisy = noisy  # x_t, [B, N]
-        self.prefix = prefix  # decoder tokens before the first image token, [B, P]
-        self.cache = cache
-        self.memory = memory
-        self.extra = extra  # [B, P - 1 + N, width]
+    noisy: Tensor  # x_t, [B, N]
+    prefix: Tensor  # decoder tokens before the first image token, [B, P]
+    memory: list[KeyValue] | None = None
+    extra: Tensor | None = None  # [B, P - 1 + N, width]
+
+    def select(self, rows: Tensor) -> None:
+        self.noisy, self.prefix = self.noisy[rows], self.prefix[rows]
+        self.memory = self.memory and [(k[rows], v[rows]) for k, v in self.memory]
+        self.extra = None if self.extra is None else self.extra[rows]
 
 
 class Stage(nn.Module):
@@ -58,6 +57,8 @@ class Stage(nn.Module):
         super().__init__()
         self.config = config
         self.decoder = Transformer(config.decoder)
+        self.preparation = Preparation()
+        self.may_round = False  # weights to float16 while drawing, where that is faster
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
         """[t, cond...], int64 [B, 1 + cond_length]; raises ValueError where cond does not fit."""
@@ -69,44 +70,29 @@ class Stage(nn.Module):
         t = torch.full((batch, 1), self.config.t, dtype=torch.long, device=device)
         return t if cond is None else torch.cat([t, cond.to(device) + self.config.cond_offset], 1)
 
-    def start(self, c: Tensor, cond: Tensor | None = None) -> StageState:
-        """Everything that is computed once a stage. Nothing of x_{t-1} is known yet."""
+    def start(self, c: Tensor, cond: Tensor | None = None) -> Context:
+        """Everything that is computed once a stage."""
         self._check(c)
-        return StageState(c, self.prefix(len(c), cond), self.decoder.new_cache(len(c)), None, None)
-
-    def advance(self, state: StageState, x: Tensor, position: int) -> Tensor:
-        """Logits [B, K] of x_{t-1} at a position, given x before it: one forward over what was not yet fed.
-
-        Positions are taken in ascending order, else ValueError; x[:, :position] must not change after it was fed.
-        """
-        if not 0 <= position < self.config.tokens:
-            raise ValueError(f"position {position}, expected 0 to {self.config.tokens - 1}")
-        begin, end = state.cache.length, state.prefix.shape[1] + position
-        if end <= begin:
-            raise ValueError(f"position {position} comes before what was drawn already")
-        fed = torch.cat([state.prefix, x[:, :position]], 1)[:, begin:end]
-        extra = None if state.extra is None else state.extra[:, begin:end]
-        hidden = self.decoder(fed, state.memory, state.cache, extra)[:, -1:]
-        return self.finish(hidden, state.noisy[:, position : position + 1])[:, 0]
+        return Context(c, self.prefix(len(c), cond))
 
     def logits(self, x: Tensor, c: Tensor, cond: Tensor | None = None) -> Tensor:
         """Teacher-forced logits of p(x_{t-1} = x | x_t = c), float [B, N, K]; raises ValueError for bad shapes."""
         self._check(x)
         if len(x) != len(c):
             raise ValueError(f"{len(x)} rows of x_{{t-1}}, but {len(c)} of x_t")
-        state = self.start(c, cond)
-        tokens = torch.cat([state.prefix, x[:, :-1]], 1)
-        hidden = self.decoder(tokens, state.memory, None, state.extra)
-        return self.finish(hidden[:, state.prefix.shape[1] - 1 :], c)
+        context = self.start(c, cond)
+        tokens = torch.cat([context.prefix, x[:, :-1]], 1)
+        hidden = self.decoder(tokens, context.memory, context.extra)
+        assert self.decoder.head is not None
+        return self.finish(self.decoder.head(hidden[:, context.prefix.shape[1] - 1 :]), c)
 
     def forward(self, x: Tensor, c: Tensor, cond: Tensor | None = None) -> Tensor:
         """As `logits`, for training wrappers."""
         return self.logits(x, c, cond)
 
-    def finish(self, hidden: Tensor, c: Tensor) -> Tensor:
-        """Hidden states [B, S, width] and x_t [B, S] at their positions -> logits [B, S, K]."""
-        assert self.decoder.head is not None
-        return self.decoder.head(hidden)
+    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+        """The decoder's logits [B, S, K] and x_t [B, S] at their positions -> the stage's logits [B, S, K]."""
+        return logits
 
     def _check(self, tokens: Tensor) -> None:
         if tokens.ndim != 2 or tokens.shape[1] != self.config.tokens:
@@ -125,11 +111,10 @@ class EncoderDecoderStage(Stage):
         """[B, 1 + cond_length + N, width]"""
         return self.encoder(torch.cat([self.prefix(len(c), cond), c], 1))
 
-    def start(self, c: Tensor, cond: Tensor | None = None) -> StageState:
+    def start(self, c: Tensor, cond: Tensor | None = None) -> Context:
         self._check(c)
         memory = self.decoder.memory(self.encode(c, cond))
-        begin = torch.full_like(c[:, :1], self.config.start_token)
-        return StageState(c, begin, self.decoder.new_cache(len(c)), memory, None)
+        return Context(c, torch.full_like(c[:, :1], self.config.start_token), memory)
 
 
 class ResidualStage(EncoderDecoderStage):
@@ -139,8 +124,8 @@ class ResidualStage(EncoderDecoderStage):
         super().__init__(config)
         self.log_scalors = nn.Parameter(torch.zeros(stages))  # the published name; entry t - 1 is used
 
-    def finish(self, hidden: Tensor, c: Tensor) -> Tensor:
-        logits = super().finish(hidden, c) * self.log_scalors[self.config.t - 1].exp()
+    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+        logits = logits * self.log_scalors[self.config.t - 1].exp()
         return logits + log_likelihood(c, self.config.beta, self.config.vocab_size)
 
 
@@ -164,25 +149,22 @@ class AlignedStage(EncoderDecoderStage):
                 nn.init.zeros_(module.out.weight)
                 nn.init.zeros_(module.out.bias)
 
-    def start(self, c: Tensor, cond: Tensor | None = None) -> StageState:
+    def start(self, c: Tensor, cond: Tensor | None = None) -> Context:
         self._check(c)
-        context = self.encode(c, cond)
+        encoded = self.encode(c, cond)
         prefix = self.prefix(len(c), cond)
-        aligned = self.align(context[:, -self.config.tokens :])
+        aligned = self.align(encoded[:, -self.config.tokens :])
         before = aligned.new_zeros(len(c), prefix.shape[1] - 1, aligned.shape[2])
-        extra = torch.cat([before, aligned], 1)
-        cache = self.decoder.new_cache(len(c))
-        return StageState(c, prefix, cache, self.decoder.memory(context), extra)
+        return Context(c, prefix, self.decoder.memory(encoded), torch.cat([before, aligned], 1))
 
-    def finish(self, hidden: Tensor, c: Tensor) -> Tensor:
-        logits = super().finish(hidden, c)
+    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
         return logits + self.residual * log_likelihood(c, self.config.beta, self.config.vocab_size)
 
 
 def log_likelihood(c: Tensor, beta: float, vocab_size: int) -> Tensor:
     """log q(x_t = c | x_{t-1} = k) for every k: tokens [...] -> float [..., K] (section 3.1, eq. 3)."""
-    off = torch.full((*c.shape, vocab_size), beta / vocab_size, device=c.device)
-    return off.scatter_(-1, c[..., None], 1 - beta + beta / vocab_size).log()
+    off = torch.full((*c.shape, vocab_size), math.log(beta / vocab_size), device=c.device)
+    return off.scatter_(-1, c[..., None], math.log(1 - beta + beta / vocab_size))
 
 
 def build_stage(config: StageConfig, stages: int) -> Stage:
@@ -198,3 +180,41 @@ def build_stage(config: StageConfig, stages: int) -> Stage:
     raise ValueError(
         f"stage kind {config.kind!r}, expected decoder_only, encoder_decoder, residual or aligned"
     )
+
+
+class StageRun:
+    """A stage being drawn, a window of positions at a time.
+
+    The decoder takes steps: step i feeds token i of [prefix, x], and step `first` + n predicts x at position n.
+    """
+
+    def __init__(self, stage: Stage, c: Tensor, cond: Tensor | None) -> None:
+        prepared = stage.preparation.get(stage.decoder, stage.may_round)
+        self.stage, self.decoder = stage, prepared.decoder
+        self.cost, self.threads = prepared.cost, prepared.threads
+        self.context = stage.start(c, cond)
+        self.cache = self.decoder.new_cache(len(c))
+        self.first = self.context.prefix.shape[1] - 1
+
+    def logits(self, x: Tensor, begins: list[int], length: int, skip: int = 0) -> Tensor:
+        """Takes `length` steps, row b's from step begins[b] on; x int64 [B, N] holds what they feed.
+
+        Returns what all but the first `skip` steps predict, logits [B, length - skip, K]. Steps before a row's first
+        must have been taken with the tokens that x has now; a step can be taken again, and then counts anew.
+        """
+        context, device = self.context, x.device
+        steps = torch.tensor(begins, device=device)[:, None] + torch.arange(length, device=device)
+        fed = torch.cat([context.prefix, x[:, :-1]], 1).gather(1, steps)
+        rows = torch.arange(len(x), device=device)[:, None]
+        extra = None if context.extra is None else context.extra[rows, steps]
+        assert self.decoder.head is not None
+        with threads(self.threads):
+            hidden = self.decoder.forward(fed, begins, self.cache, context.memory, extra)[:, skip:]
+            logits = self.decoder.head(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
+        noisy = context.noisy.gather(1, (steps[:, skip:] - self.first).clamp(min=0))
+        return self.stage.finish(logits, noisy)
+
+    def select(self, rows: Tensor) -> None:
+        """Goes on with some of the rows, int64 [B']."""
+        self.context.select(rows)
+        self.cache.select(rows)

@@ -34,25 +34,6 @@ class TransformerConfig:
 KeyValue = tuple[Tensor, Tensor]  # keys and values, each [B, heads, length, head_size]
 
 
-class Cache:
-    """Keys and values of the `length` positions seen so far, in memory taken once, when first used."""
-
-    def __init__(self, config: TransformerConfig, batch: int) -> None:
-        self.shape = (2, config.depth, batch, config.heads, config.positions, config.head_size)
-        self.memory: Tensor | None = None  # training, which starts stages but never draws, takes none
-        self.length = 0
-
-    def append(self, layer: int, k: Tensor, v: Tensor) -> KeyValue:
-        """Puts a layer's new keys and values after the known ones; returns all of them."""
-        if self.memory is None:
-            self.memory = k.new_empty(self.shape)
-        end = self.length + k.shape[2]
-        keys, values = self.memory[0, layer], self.memory[1, layer]
-        keys[:, :, self.length : end] = k
-        values[:, :, self.length : end] = v
-        return keys[:, :, :end], values[:, :, :end]
-
-
 class SelfAttention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -121,12 +102,8 @@ class Block(nn.Module):
         mask: Tensor | None,
         causal: bool,
         memory: KeyValue | None,
-        cache: Cache | None,
-        layer: int,
     ) -> Tensor:
         q, k, v = self.attention.project(x)
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
         x = x + self.attention.attend(q, k, v, mask, causal)
         if self.cross is not None:
             assert memory is not None, "a cross-attending transformer needs its memory"
@@ -159,9 +136,6 @@ class Transformer(nn.Module):
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def new_cache(self, batch: int) -> Cache:
-        return Cache(self.config, batch)
-
     def memory(self, context: Tensor) -> list[KeyValue]:
         """Cross-attention keys and values of every block for an encoder output [B, M, width]."""
         layers = [block.cross for block in self.blocks if isinstance(block, Block)]
@@ -171,36 +145,29 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         memory: list[KeyValue] | None = None,
-        cache: Cache | None = None,
         extra: Tensor | None = None,
     ) -> Tensor:
         """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
 
-        With a cache, the tokens follow those already in it (the `unmasked` ones come in one call).
-        `extra` [B, S, width] is added to the embeddings. Raises ValueError where the sequence gets too long.
+        `extra` [B, S, width] is added to the embeddings. Raises ValueError where the sequence is too long.
         """
-        start = cache.length if cache is not None else 0
-        if 0 < start < self.config.unmasked:
-            raise ValueError(f"{start} tokens came first, expected all {self.config.unmasked} unmasked tokens")
-        end = start + tokens.shape[1]
-        if end > self.config.positions:
-            raise ValueError(f"sequence of {end} tokens, expected at most {self.config.positions}")
-        x = self.token_embedding(tokens) + self.position_embedding[start:end]
+        length = tokens.shape[1]
+        if length > self.config.positions:
+            raise ValueError(f"sequence of {length} tokens, expected at most {self.config.positions}")
+        x = self.token_embedding(tokens) + self.position_embedding[:length]
         if extra is not None:
             x = x + extra
-        mask, causal = self._mask(start, end, x.device)
+        mask, causal = self._mask(length, x.device)
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, causal, memory[layer] if memory is not None else None, cache, layer)
-        if cache is not None:
-            cache.length = end
+            x = block(x, mask, causal, memory[layer] if memory is not None else None)
         return self.norm(x)
 
-    def _mask(self, start: int, end: int, device: torch.device) -> tuple[Tensor | None, bool]:
-        """What positions start..end see: a bool mask [S, end] or None, and whether causal masking will do."""
-        if not self.config.causal or end - start == 1 or end <= self.config.unmasked:
+    def _mask(self, length: int, device: torch.device) -> tuple[Tensor | None, bool]:
+        """What positions see: a bool mask [S, S] or None, and whether causal masking will do."""
+        if not self.config.causal or length <= max(self.config.unmasked, 1):
             return None, False
-        if start == 0 and self.config.unmasked <= 1:
+        if self.config.unmasked <= 1:
             return None, True
-        columns = torch.arange(end, device=device)
-        rows = columns[start:, None]
+        columns = torch.arange(length, device=device)
+        rows = columns[:, None]
         return (columns <= rows) | ((columns < self.config.unmasked) & (rows < self.config.unmasked)), False

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +13,9 @@ from oracles import all_sequences, binomial_z, chi_squared_p, joint_index, rando
 from torch import Tensor
 
 from imagebart.chain import ChainEvent, redraw_rows, row_generators, run_chain, uniform_tokens
-from imagebart.decoding import Condition
+from imagebart.decoding import Condition, Drawn, decode_stage
 from imagebart.diffusion import Schedule
+from imagebart.inference import Cache, Decoder
 from imagebart.settings import SamplingSettings
 from imagebart.stage import Stage, build_stage
 
@@ -51,7 +55,8 @@ def count_forwards(stages: list[Stage]) -> list[int]:
     """The t of each decoder forward, as they happen."""
     seen: list[int] = []
     for stage in stages:
-        stage.decoder.register_forward_pre_hook(lambda *_, t=stage.config.t: seen.append(t))
+        stage.preparation.get(stage.decoder, stage.may_round)  # times forwards of its own
+        stage.decoder.token_embedding.register_forward_pre_hook(lambda *_, t=stage.config.t: seen.append(t))
     return seen
 
 
@@ -61,27 +66,31 @@ def test_events_come_in_order(first: int | None, passes: int) -> None:
     keep = torch.tensor([[True, False, False, True, False, True], [True, True, False, True, False, True]])
     start = torch.randint(K, (2, 6))
     events = run(start, keep, SamplingSettings(passes=passes, start=first))
-    expected = [
-        (t, 3, r, passes, position, 3, position == 3)
-        for t in range(first or 3, 0, -1)
-        for r in range(passes)
-        for position in (1, 2, 3)
-    ]
-    found = [(e.stage, e.stages, e.pass_index, e.passes, e.position, e.total, e.done) for e in events]
-    assert found == expected
+    passes_of = itertools.groupby(events, key=lambda e: (e.stage, e.pass_index))
+    found = []
+    for (stage, repeat), group in passes_of:
+        found.append((stage, repeat))
+        *before, end = group
+        assert [e.forwards for e in before] == list(range(1, len(before) + 1)) and end.forwards == len(before) + 1
+        positions = [0] + [e.position for e in before] + [end.position]
+        assert all(a < b for a, b in zip(positions, positions[1:], strict=False))
+        assert end.position == end.total and end.done and not any(e.done for e in before)
+        assert {(e.stages, e.passes, e.total) for e in (*before, end)} == {(3, passes, 3)}
+    assert found == [(t, r) for t in range(first or 3, 0, -1) for r in range(passes)]
 
 
-def test_as_many_forwards_as_events() -> None:
+def test_an_event_for_every_forward() -> None:
     modules, schedule = chain_stages()
     seen = count_forwards(modules)
     keep = torch.tensor([[True, True, False, False, True, True]])
     settings = SamplingSettings(passes=2)
-    run(torch.randint(K, (1, 6)), keep, settings, stages=(modules, schedule))
-    assert seen == [3] * 4 + [2] * 4 + [1] * 4
+    events = run(torch.randint(K, (1, 6)), keep, settings, stages=(modules, schedule))
+    assert seen == [event.stage for event in events]
+    assert all(1 <= event.forwards <= event.position <= 2 for event in events)
 
 
 def test_positions_not_drawn_yet_hold_x_t() -> None:
-    start = torch.randint(K, (2, 6))
+    start = torch.randint(K, (1, 6))
     events = run(start)
     state = start
     for event in events:
@@ -112,18 +121,24 @@ def test_nothing_to_draw_gives_no_events() -> None:
     assert seen == []
 
 
-def test_closing_stops_and_frees() -> None:
+def test_closing_stops_and_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     modules, schedule = chain_stages()
     seen = count_forwards(modules)
     caches: list[weakref.ref] = []
-    for stage in modules:
-        stage.decoder.register_forward_pre_hook(lambda _, args: caches.append(weakref.ref(args[2])))
+    new_cache = Decoder.new_cache
+
+    def recorded(decoder: Decoder, batch: int) -> Cache:
+        cache = new_cache(decoder, batch)
+        caches.append(weakref.ref(cache))
+        return cache
+
+    monkeypatch.setattr(Decoder, "new_cache", recorded)
     start = torch.randint(K, (1, 6))
     keep = torch.zeros(1, 6, dtype=torch.bool)
     chain = run_chain(modules, schedule, start, keep, NO_CONDITION, SamplingSettings(), row_generators(0, 1))
-    for _ in range(8):
-        next(chain)
-    assert seen == [3] * 6 + [2] * 2
+    while next(chain).stage == 3:
+        pass
+    assert seen[-2:] == [3, 2] and len(caches) == 2
     gc.disable()  # freed at once, not when the collector comes by
     try:
         assert caches[0]() is None, "the finished stage's cache is held"
@@ -132,7 +147,7 @@ def test_closing_stops_and_frees() -> None:
         assert caches[-1]() is None
     finally:
         gc.enable()
-    assert list(chain) == [] and len(seen) == 8
+    assert list(chain) == [] and seen.count(2) == 1
 
 
 def test_nothing_runs_before_it_is_asked_for() -> None:
@@ -202,27 +217,33 @@ def test_redrawn_rows_follow_their_generators() -> None:
         assert torch.equal(together[b], redraw_rows(x[b : b + 1], 0.5, K, row_generators(4 + b, 1))[0])
 
 
-def test_repeats_redraw_a_falling_share() -> None:
+def test_repeats_redraw_a_falling_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat r of n redraws (1 - r/n) beta_t of the last pass's tokens, kept ones never; within four deviations."""
     tokens, batch, passes, vocab_size = 40, 60, 4, 5
     stages = chain_stages(tokens, vocab_size, count=2)
     keep = torch.zeros(batch, tokens, dtype=torch.bool)
     keep[:, 1::4] = True
     start = torch.randint(vocab_size, (batch, tokens))
-    events = run(start, keep, SamplingSettings(passes=passes), stages=stages)
-    before: Tensor = start
-    free = ~keep
-    free[:, 0] = False  # drawn by the time of the first event
-    for event in events:
-        if event.position == 1 and event.pass_index > 0:
-            changed = int((event.tokens != before)[free].sum())
+    taken: list[Tensor] = []  # x_t of every pass
+
+    def recorded(stage: Stage, c: Tensor, *others: Any) -> Iterator[Drawn]:
+        taken.append(c)
+        return decode_stage(stage, c, *others)
+
+    monkeypatch.setattr("imagebart.chain.decode_stage", recorded)
+    results = [event for event in run(start, keep, SamplingSettings(passes=passes), stages=stages) if event.done]
+    before = start
+    assert len(taken) == len(results) == 2 * passes
+    for c, event in zip(taken, results, strict=True):
+        changed = int((c != before)[~keep].sum())
+        assert torch.equal(c[keep], start[keep])
+        if event.pass_index:
             share = (1 - event.pass_index / passes) * stages[1].betas[event.stage - 1]
             expected = share * (1 - 1 / vocab_size)  # a redrawn token may come out the same
-            assert abs(binomial_z(changed, int(free.sum()), expected)) < 4, event
-        if event.position == 1 and event.pass_index == 0:
-            assert torch.equal(event.tokens[free], before[free])  # a stage takes x_t as it is
-        if event.done:
-            before = event.tokens
+            assert abs(binomial_z(changed, int((~keep).sum()), expected)) < 4, event
+        else:
+            assert changed == 0  # a stage takes x_t as it is
+        before = event.tokens
 
 
 def test_x_0_of_two_stages_by_enumeration() -> None:

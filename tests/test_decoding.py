@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
@@ -18,9 +19,10 @@ from oracles import (
 )
 from torch import Tensor
 
-from imagebart.decoding import Condition, GuidedStage, decode_stage, draw, filter_logits, gumbel_noise
+from imagebart.decoding import Condition, Drawn, GuidedRun, decode_stage, draw, filter_logits, gumbel_noise
 from imagebart.settings import SamplingSettings
 from imagebart.stage import Kind, Stage
+from imagebart.windows import OneByOne
 
 OPTIONS = {
     "plain": SamplingSettings(),
@@ -61,8 +63,31 @@ def random_masks(batch: int, tokens: int) -> Iterator[Tensor]:
         yield torch.rand(batch, tokens) < share
 
 
-def last(events: Iterator[Tensor], otherwise: Tensor) -> Tensor:
-    return ([otherwise] + list(events))[-1]
+def last(events: Iterator[Drawn], otherwise: Tensor) -> Tensor:
+    return ([otherwise] + [event.tokens for event in events])[-1]
+
+
+class Fixed:
+    """Always a number of steps more than needed."""
+
+    def __init__(self, more: int) -> None:
+        self.more = more
+
+    def steps(self, needed: int, drafts: Iterable[bool]) -> int:
+        return needed + self.more
+
+    def learn(self, drawn: float) -> None:
+        assert drawn >= 0
+
+
+class Varying(Fixed):
+    """Windows of any length, one after the other."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def steps(self, needed: int, drafts: Iterable[bool]) -> int:
+        return needed + self.random.randint(0, 6)
 
 
 class Forwards:
@@ -71,7 +96,8 @@ class Forwards:
     def __init__(self, stage: Stage) -> None:
         self.fed: list[tuple[int, int]] = []
         self.encoded = 0
-        stage.decoder.register_forward_pre_hook(self._decoder)
+        stage.preparation.get(stage.decoder, stage.may_round)  # times forwards of its own
+        stage.decoder.token_embedding.register_forward_pre_hook(self._decoder)
         if stage.config.encoder is not None:
             stage.encoder.register_forward_pre_hook(self._encoder)  # type: ignore[union-attr, operator]
 
@@ -144,8 +170,9 @@ def test_noise_of_a_row_is_its_own() -> None:
 
 @every_option
 @every_kind
-def test_cached_equals_naive_token_for_token(kind: Kind, settings: SamplingSettings) -> None:
-    """In float64 under the same noise, for every mask, rows with different masks included."""
+def test_drafts_change_nothing(kind: Kind, settings: SamplingSettings) -> None:
+    """In float64 under the same noise: token for token what one by one gives, computed naively, for every window,
+    option and mask, rows with different masks included, and whatever the drafts are."""
     stage = random_stage(kind)
     batch, n = 3, stage.config.tokens
     cond, null = random_cond(stage, batch), torch.zeros(batch, 2, dtype=torch.long)
@@ -153,15 +180,49 @@ def test_cached_equals_naive_token_for_token(kind: Kind, settings: SamplingSetti
         c, x = (torch.randint(stage.config.vocab_size, (batch, n)) for _ in range(2))
         noise = gumbel_noise((n, stage.config.vocab_size), generators(batch, seed=int(keep.sum())))
         expected = plain_decode(stage, c, x, keep, cond, null, settings, noise)
-        found = last(decode_stage(stage, c, x, keep, Condition(cond, null), settings, noise), x)
-        assert torch.equal(found, expected)
-        assert torch.equal(found[keep], x[keep])
+        for windows in (OneByOne(), Fixed(1), Varying(int(keep.sum())), Varying(int(keep.sum()) + 1), None):
+            draft = torch.where(keep, x, torch.randint(stage.config.vocab_size, (batch, n)))
+            found = last(decode_stage(stage, c, draft, keep, Condition(cond, null), settings, noise, windows), draft)
+            assert torch.equal(found, expected)
+            assert torch.equal(found[keep], x[keep])
+
+
+@every_kind
+def test_drafts_save_passes(kind: Kind) -> None:
+    """Right drafts: one pass. Wrong ones everywhere: no more passes than tokens, and each draws the next token."""
+    stage = random_stage(kind, cond_length=0)
+    n, k = stage.config.tokens, stage.config.vocab_size
+    c, keep = torch.randint(k, (1, n)), torch.zeros(1, n, dtype=torch.bool)
+    arguments = (keep, NO_CONDITION, SamplingSettings(), noise_for(stage, 1))
+    result = last(decode_stage(stage, c, c, *arguments, OneByOne()), c)
+    assert [event.position for event in decode_stage(stage, c, result, *arguments, Fixed(100))] == [n]
+    events = list(decode_stage(stage, c, (result + 1) % k, *arguments, Fixed(100)))
+    assert len(events) <= n and events[0].position == 1
+    # One wrong token: its pass is right up to it and its own; after that, the last pass's predictions are drafts.
+    draft = result.clone()
+    draft[0, 2] = (draft[0, 2] + 1) % k
+    assert next(decode_stage(stage, c, draft, *arguments, Fixed(100))).position == 3
+
+
+def test_rows_advance_on_their_own_and_leave() -> None:
+    """A row whose drafts are right is done in a pass; the batch then holds the other alone."""
+    stage = random_stage("aligned", cond_length=0)
+    n, k, batch = stage.config.tokens, stage.config.vocab_size, 2
+    c, keep = torch.randint(k, (batch, n)), torch.zeros(batch, n, dtype=torch.bool)
+    arguments = (keep, NO_CONDITION, SamplingSettings(), noise_for(stage, batch))
+    result = last(decode_stage(stage, c, c, *arguments, OneByOne()), c)
+    drafts = torch.stack([(result[0] + 1) % k, result[1]])
+    forwards = Forwards(stage)
+    events = list(decode_stage(stage, c, drafts, *arguments, Fixed(100)))
+    assert torch.equal(events[-1].tokens, result)
+    assert [rows for rows, _ in forwards.fed] == [2] + [1] * (len(events) - 1) and len(events) > 1
+    assert torch.equal(events[0].tokens[1], result[1]) and events[0].position == 1
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 @every_kind
 def test_as_many_forwards_as_tokens_to_draw(kind: Kind, guidance: float) -> None:
-    """One for each position that any row needs; none after the last; the encoder once."""
+    """One by one: one for each; none after the last; the encoder once."""
     stage = random_stage(kind)
     n, batch = stage.config.tokens, 2
     cond = random_cond(stage, batch)
@@ -169,14 +230,21 @@ def test_as_many_forwards_as_tokens_to_draw(kind: Kind, guidance: float) -> None
     prefix = 1 + stage.config.cond_length if kind in ("decoder_only", "aligned") else 1
     c = torch.randint(stage.config.vocab_size, (batch, n))
     forwards = Forwards(stage)
-    for keep in random_masks(batch, n):
+    for mask in random_masks(batch, n):
+        keep = mask[:1].expand(batch, n)
         unknown = [i for i in range(n) if not keep[:, i].all()]
         forwards.fed.clear()
         forwards.encoded = 0
         settings = SamplingSettings(guidance=guidance)
-        drawn = list(decode_stage(stage, c, c, keep, condition, settings, noise_for(stage, batch)))
+        drawn = list(decode_stage(stage, c, c, keep, condition, settings, noise_for(stage, batch), OneByOne()))
+        assert [event.forwards for event in drawn] == list(range(1, len(drawn) + 1))
+        assert [event.total for event in drawn] == [len(unknown)] * len(drawn)
+        assert [event.position for event in drawn] == list(range(1, len(drawn) + 1))
         assert len(drawn) == len(forwards.fed) == len(unknown)
         assert all(rows == (batch if guidance == 1 else 2 * batch) for rows, _ in forwards.fed)
+        if not unknown:
+            assert forwards.encoded == 0
+            continue
         # Every position before the last unknown one is fed once, none after it.
         assert sum(length for _, length in forwards.fed) == prefix + unknown[-1]
         assert forwards.encoded == (0 if kind == "decoder_only" else 1)
@@ -189,7 +257,8 @@ def test_tokens_appear_in_raster_order() -> None:
     x = torch.full((1, n), -1)  # no token: must never be fed
     x[keep] = 3
     c = torch.randint(k, (1, n))
-    snapshots = list(decode_stage(stage, c, x, keep, NO_CONDITION, SamplingSettings(), noise_for(stage, 1)))
+    drawing = decode_stage(stage, c, x, keep, NO_CONDITION, SamplingSettings(), noise_for(stage, 1), OneByOne())
+    snapshots = [event.tokens for event in drawing]
     known = [(snapshot[0] >= 0).tolist() for snapshot in snapshots]
     assert known == [
         [True, True, False, True, False, True],
@@ -208,11 +277,11 @@ def test_yielded_tokens_are_the_callers() -> None:
     c = torch.randint(7, (2, 6))
     keep = torch.zeros(2, 6, dtype=torch.bool)
     arguments = (stage, c, c, keep, NO_CONDITION, SamplingSettings(), noise_for(stage, 2))
-    untouched = list(decode_stage(*arguments))
+    untouched = [event.tokens for event in decode_stage(*arguments, OneByOne())]
     scribbled = []
-    for x in decode_stage(*arguments):
-        scribbled.append(x.clone())
-        x.zero_()
+    for event in decode_stage(*arguments, OneByOne()):
+        scribbled.append(event.tokens.clone())
+        event.tokens.zero_()
     assert all(torch.equal(a, b) for a, b in zip(untouched, scribbled, strict=True))
 
 
@@ -254,7 +323,8 @@ def test_guidance_moves_away_from_the_absent_condition(kind: Kind) -> None:
     cond, null = random_cond(stage, 2), torch.zeros(2, 2, dtype=torch.long)
     with_cond, without = stage.logits(x, c, cond)[:, 4], stage.logits(x, c, null)[:, 4]
     for guidance in (0.0, 0.5, 3.0):
-        found = GuidedStage(stage, c, Condition(cond, null), guidance).advance(x, 4)
+        run = GuidedRun(stage, c, Condition(cond, null), guidance)
+        found = run.logits(x, [0, 0], run.run.first + 5, run.run.first + 4)[:, 0]
         expected = without + guidance * (with_cond - without)
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
@@ -263,7 +333,7 @@ def test_guidance_needs_an_absent_condition() -> None:
     stage = random_stage("aligned")
     c = torch.randint(7, (1, 6))
     with pytest.raises(ValueError, match="guidance needs a model that was trained with its condition dropped"):
-        GuidedStage(stage, c, Condition(random_cond(stage, 1), None), 2.0)
+        GuidedRun(stage, c, Condition(random_cond(stage, 1), None), 2.0)
 
 
 def test_guidance_without_a_condition_costs_nothing() -> None:
@@ -272,7 +342,7 @@ def test_guidance_without_a_condition_costs_nothing() -> None:
     c = torch.randint(7, (1, 6))
     nothing = torch.zeros(1, 0, dtype=torch.long)
     for condition in (NO_CONDITION, Condition(nothing, nothing)):
-        assert not GuidedStage(stage, c, condition, 2.0).guided
+        assert not GuidedRun(stage, c, condition, 2.0).guided
 
 
 # Exact enumeration
@@ -281,7 +351,7 @@ def test_guidance_without_a_condition_costs_nothing() -> None:
 @pytest.mark.parametrize("settings", [SamplingSettings(), SamplingSettings(0.7, 2), SamplingSettings(1.5, None, 0.8)])
 @every_kind
 def test_joint_of_a_stage_by_enumeration(kind: Kind, settings: SamplingSettings) -> None:
-    """Frequencies of all 81 outcomes; chi-squared, a right sampler fails once in 10,000 seeds (fixed)."""
+    """Frequencies of all 81 outcomes, with drafts; chi-squared, a right sampler fails once in 10,000 seeds (fixed)."""
     k, n, draws = 3, 4, 6000
     stage = random_stage(kind, n, k, cond_length=0)
     c = torch.tensor([[0, 2, 1, 1]])
@@ -293,7 +363,7 @@ def test_joint_of_a_stage_by_enumeration(kind: Kind, settings: SamplingSettings)
         assert float(probabilities.sum()) == pytest.approx(1)
         noise = gumbel_noise((draws, n, k), generators(1, seed=3))[0]
         rows = (c.expand(draws, n), x.expand(draws, n), keep.expand(draws, n))
-        drawn = last(decode_stage(stage, *rows, NO_CONDITION, settings, noise), x)
+        drawn = last(decode_stage(stage, *rows, NO_CONDITION, settings, noise, Fixed(2)), x)
         counts = joint_index(drawn, k).bincount(minlength=k**n)
         assert chi_squared_p(counts, probabilities) > 1e-4
 

@@ -99,7 +99,7 @@ def test_sample_is_the_last_event_of_the_stream(conditioning: Any) -> None:
     events = list(model.stream(2, cond, None, known, keep, settings, seed=4))
     found = model.sample(2, cond, None, known, keep, top_k=12, top_p=0.95, temperature=0.9, passes=2, seed=4)
     assert torch.equal(found, events[-1].tokens)
-    assert isinstance(events[0], ChainEvent) and len(events) == 5 * 2 * 2
+    assert isinstance(events[0], ChainEvent) and sum(event.done for event in events) == 2 * 2
     assert found.shape == (2, 64) and found.dtype == torch.long
     assert torch.equal(found[:, keep], known[:, keep])
     images = model.first_stage.decode(found)
@@ -199,7 +199,7 @@ def test_later_start_diffuses_what_is_known(plain: ImageBART, first: int) -> Non
 def test_stages_before_a_later_start_do_not_run(plain: ImageBART) -> None:
     known = tokens_of(plain, 1)
     stages = [event.stage for event in plain.stream(1, known=known, settings=SamplingSettings(start=2), seed=0)]
-    assert stages == [2] * 64 + [1] * 64
+    assert stages == sorted(stages, reverse=True) and set(stages) == {2, 1}
 
 
 @pytest.mark.parametrize(("strength", "stage"), [(0.01, 1), (0.3, 1), (0.4, 2), (0.6, 2), (0.7, 3), (1.0, 3)])

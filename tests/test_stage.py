@@ -9,7 +9,7 @@ import torch
 from oracles import KINDS, plain_transformer, random_cond, random_stage
 from torch import Tensor
 
-from imagebart.stage import AlignedStage, Kind, ResidualStage, Stage, build_stage, log_likelihood
+from imagebart.stage import AlignedStage, Kind, ResidualStage, Stage, StageRun, build_stage, log_likelihood
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 with_and_without_cond = pytest.mark.parametrize("cond_length", [0, 2])
@@ -69,20 +69,47 @@ def test_logits_equal_a_plain_implementation(kind: Kind, cond_length: int) -> No
 
 @with_and_without_cond
 @every_kind
-def test_advance_equals_teacher_forced_logits(kind: Kind, cond_length: int) -> None:
-    """At any ascending positions, whatever stands at and after them."""
+def test_windows_predict_as_teacher_forcing(kind: Kind, cond_length: int) -> None:
+    """Rows at different steps, windows that overlap what was seen, whatever stands after them."""
     rng = random.Random(0)
     for trial in range(6):
         stage = random_stage(kind, cond_length=cond_length, seed=trial)
-        n = stage.config.tokens
+        n, k = stage.config.tokens, stage.config.vocab_size
         x, c, cond = tokens_of(stage, 3), tokens_of(stage, 3), random_cond(stage, 3)
         expected = stage.logits(x, c, cond)
-        positions = range(n) if trial == 0 else sorted(rng.sample(range(n), rng.randint(1, n)))
-        state = stage.start(c, cond)
-        for position in positions:
-            partly = torch.cat([x[:, :position], torch.zeros_like(x[:, position:])], 1)
-            found = stage.advance(state, partly, position)
-            torch.testing.assert_close(found, expected[:, position], rtol=0, atol=1e-11)
+        run = StageRun(stage, c, cond)
+        last = run.first + n
+        taken = [0, 0, 0]
+        rows = [0, 1, 2]
+        while min(taken) < last:
+            length = rng.randint(1, last) if taken[0] else rng.randint(max(run.first, 1), last)
+            begins = [min(rng.randint(max(0, t - 2), t), last - length) for t in taken]
+            skip = rng.randint(0, length - 1)
+            fed = x[rows].clone()
+            for row, begin in enumerate(begins):
+                end = begin + length - run.first - 1  # x from here on is not fed
+                fed[row, max(end, 0) :] = torch.randint(k, (n - max(end, 0),))
+            found = run.logits(fed, begins, length, skip)
+            assert found.shape == (len(rows), length - skip, k)
+            for row, begin in enumerate(begins):
+                for offset in range(skip, length):
+                    place = begin + offset - run.first
+                    if place >= 0:
+                        torch.testing.assert_close(found[row, offset - skip], expected[rows[row], place])
+            taken = [max(t, b + length) for t, b in zip(taken, begins, strict=True)]
+            if len(rows) == 3 and min(taken) > run.first:
+                run.select(torch.tensor([2, 0]))
+                rows, taken = [2, 0], [taken[2], taken[0]]
+
+
+@every_kind
+def test_steps_may_be_taken_again_with_other_tokens(kind: Kind) -> None:
+    stage = random_stage(kind)
+    x, c, cond = tokens_of(stage, 2), tokens_of(stage, 2), random_cond(stage, 2)
+    run = StageRun(stage, c, cond)
+    run.logits(tokens_of(stage, 2), [0, 0], run.first + 6)  # drafts
+    right = run.logits(x, [run.first, run.first], 6)
+    torch.testing.assert_close(right, stage.logits(x, c, cond))
 
 
 @every_kind
@@ -205,20 +232,6 @@ def test_bad_tokens(kind: Kind) -> None:
             stage.start(bad)
     with pytest.raises(ValueError, match="2 rows of x_{t-1}, but 1 of x_t"):
         stage.logits(x, x[:1])
-
-
-@every_kind
-def test_bad_positions(kind: Kind) -> None:
-    stage = random_stage(kind, cond_length=0)
-    x = tokens_of(stage, 1)
-    state = stage.start(x)
-    for position in (-1, 6):
-        with pytest.raises(ValueError, match=f"position {position}, expected 0 to 5"):
-            stage.advance(state, x, position)
-    stage.advance(state, x, 3)
-    for position in (2, 3):
-        with pytest.raises(ValueError, match=f"position {position} comes before what was drawn"):
-            stage.advance(state, x, position)
 
 
 def test_unknown_kind() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 
 import pytest
 import torch
@@ -48,7 +47,7 @@ def test_equals_a_plain_implementation(config: TransformerConfig) -> None:
         extra = torch.randn(2, length, config.width, dtype=torch.float64)
         memory = None if context is None else transformer.memory(context)
         for added in (None, extra):
-            found = transformer(tokens, memory, None, added)
+            found = transformer(tokens, memory, added)
             assert found.shape == (2, length, config.width)
             for b in range(2):
                 expected = plain_transformer(
@@ -59,60 +58,6 @@ def test_equals_a_plain_implementation(config: TransformerConfig) -> None:
                     None if added is None else added[b],
                 )
                 torch.testing.assert_close(found[b], expected, rtol=1e-9, atol=1e-9)
-
-
-@every_causal_config
-def test_cached_equals_uncached_in_any_chunks(config: TransformerConfig) -> None:
-    transformer = build(config)
-    rng = random.Random(0)
-    for _ in range(8):
-        tokens = torch.randint(config.vocab_in, (3, config.positions))
-        extra = torch.randn(3, config.positions, config.width, dtype=torch.float64)
-        context = context_of(config, 3)
-        memory = None if context is None else transformer.memory(context)
-        expected = transformer(tokens, memory, None, extra)
-        cache = transformer.new_cache(3)
-        # The first chunk holds the whole unmasked prefix; cuts are anywhere after it.
-        first = rng.randint(max(config.unmasked, 1), config.positions)
-        rest = range(first, config.positions)
-        cuts = [0, first, *sorted(rng.sample(rest, rng.randint(0, len(rest)))), config.positions]
-        chunks = [
-            transformer(tokens[:, a:b], memory, cache, extra[:, a:b])
-            for a, b in zip(cuts, cuts[1:], strict=False)
-            if b > a
-        ]
-        assert cache.length == config.positions
-        torch.testing.assert_close(torch.cat(chunks, 1), expected, rtol=0, atol=1e-12)
-
-
-def test_cache_takes_memory_once_and_only_when_used() -> None:
-    transformer = build(BASE)
-    cache = transformer.new_cache(2)
-    assert cache.memory is None
-    transformer(torch.zeros(2, 3, dtype=torch.long), None, cache)
-    memory = cache.memory
-    assert memory is not None and memory.shape == (2, 2, 2, 2, 9, 4)
-    transformer(torch.zeros(2, 6, dtype=torch.long), None, cache)
-    assert cache.memory is memory
-
-
-def test_half_precision_with_a_cache() -> None:
-    transformer = build(BASE).bfloat16()
-    cache = transformer.new_cache(1)
-    for token in range(3):
-        hidden = transformer(torch.tensor([[token]]), None, cache)
-    whole = transformer(torch.arange(3)[None])
-    assert hidden.dtype == torch.bfloat16
-    torch.testing.assert_close(hidden[:, 0], whole[:, -1], rtol=0.1, atol=0.1)
-
-
-def test_autocast_with_a_cache() -> None:
-    transformer = build(BASE).float()
-    whole = transformer(torch.arange(4)[None])
-    with torch.autocast("cpu", torch.bfloat16):
-        cache = transformer.new_cache(1)
-        chunks = [transformer(torch.arange(4)[None, a:b], None, cache) for a, b in ((0, 1), (1, 3), (3, 4))]
-    torch.testing.assert_close(torch.cat(chunks, 1).float(), whole, rtol=0.1, atol=0.2)
 
 
 @every_causal_config
@@ -142,19 +87,6 @@ def test_too_long() -> None:
     transformer = build(BASE)
     with pytest.raises(ValueError, match="sequence of 10 tokens, expected at most 9"):
         transformer(torch.zeros(1, 10, dtype=torch.long))
-    cache = transformer.new_cache(1)
-    transformer(torch.zeros(1, 9, dtype=torch.long), None, cache)
-    with pytest.raises(ValueError, match="sequence of 10 tokens, expected at most 9"):
-        transformer(torch.zeros(1, 1, dtype=torch.long), None, cache)
-
-
-def test_an_unmasked_prefix_in_parts_is_refused() -> None:
-    """Its first part could not have seen the second."""
-    transformer = build(CONFIGS["unmasked prefix"])
-    cache = transformer.new_cache(1)
-    transformer(torch.zeros(1, 2, dtype=torch.long), None, cache)
-    with pytest.raises(ValueError, match="4 unmasked tokens"):
-        transformer(torch.zeros(1, 3, dtype=torch.long), None, cache)
 
 
 def test_head_where_there_are_logits() -> None:

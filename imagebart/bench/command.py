@@ -1,0 +1,40 @@
+"""`python -m imagebart bench`"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from imagebart.bench.measure import BATCHES, SHARES, Row, images_per_second, measure
+from imagebart.bench.models import Subject, published_size, shipped
+from imagebart.bench.report import heading, plot, report, scales
+from imagebart.model import ImageBART
+
+PROMPT = "a woman with long red hair and sunglasses"
+
+
+def run(model: str, only: str | None, quick: bool, picture: Path | None) -> None:
+    """Prints a table as it is measured; quick: masks of 100 and 25 %, one variant; picture: a PNG to write."""
+    print(heading(), flush=True)
+    groups: list[list[Subject]] = []
+    if only != "published":
+        groups.append(shipped(ImageBART.from_pretrained(model), PROMPT))
+    if only != "shipped":
+        groups.append(published_size())
+    rows: list[Row] = []
+    subjects = [subject for group in groups for subject in group]
+    measured = measure(subjects, (1.0, 0.25) if quick else SHARES, (1,) if quick else BATCHES)
+    for line in report(_kept(measured, rows)):
+        print(line, flush=True)
+    for group in groups:
+        if len(group) == 2:
+            print(f"{group[0].name.partition(',')[0]}: {scales(images_per_second(group))}", flush=True)
+    if picture is not None:
+        plot(rows).save(picture)
+        print(picture)
+
+
+def _kept(measured: Iterator[Row], rows: list[Row]) -> Iterator[Row]:
+    for row in measured:
+        rows.append(row)
+        yield row

@@ -1,0 +1,90 @@
+"""How many tokens to verify at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Protocol
+
+from imagebart.inference import Cost
+
+QUANTUM = 4  # windows are multiples of this: for fewer rows, kernels add in another order
+WIDTHS = (4, 8, 16, 32, 64)  # tokens to draw in a window
+NEWEST = 0.3  # what the last pass counts in a mean
+
+
+class Windows(Protocol):
+    """Chooses windows, and is told how they went."""
+
+    def steps(self, needed: int, drafts: Iterable[bool]) -> int:
+        """Steps of the next pass.
+
+        needed: steps up to the first prediction that counts. drafts: for each position from that one on, whether it
+        must be drawn; others are known.
+        """
+
+    def learn(self, drawn: float) -> None:
+        """How many tokens of a row the pass drew, the mean of all rows."""
+
+
+class OneByOne:
+    """No drafts: a pass for every token drawn."""
+
+    def steps(self, needed: int, drafts: Iterable[bool]) -> int:
+        return needed
+
+    def learn(self, drawn: float) -> None:
+        pass
+
+
+class Adaptive:
+    """The window that draws the most tokens a second, by what a pass costs and by how many tokens passes drew so far.
+
+    A window that was not tried yet is taken to draw as many tokens as one that was, times the root of how much wider it
+    is: drafts are predicted again in every pass that they wait, so a wide window has better ones. The first is as
+    wide as makes its rows cost what a pass costs anyway, which is the best under that law.
+    """
+
+    def __init__(self, cost: Cost, rows: int) -> None:
+        """rows: variants, twice that under guidance."""
+        self.fixed, self.step = cost.fixed, cost.row * rows
+        balance = min(max(self.fixed / max(self.step, 1e-9), WIDTHS[0]), WIDTHS[-1])
+        self.width = min(WIDTHS, key=lambda width: abs(math.log(width / balance)))
+        self.drawn: dict[int, float] = {}  # tokens that a pass of this width draws
+        self.whole = True  # there was as much to draw as the window is wide
+
+    def learn(self, drawn: float) -> None:
+        if self.whole:
+            before = self.drawn.get(self.width, drawn)
+            self.drawn[self.width] = before + NEWEST * (drawn - before)
+
+    def steps(self, needed: int, drafts: Iterable[bool]) -> int:
+        spans = _spans(drafts)
+        self.whole = True
+        if self.drawn:
+            possible = [width for width in WIDTHS if width in spans]
+            self.whole = bool(possible)
+            if possible:
+                self.width = max(possible, key=lambda w: self._drawn(w) / (self.fixed + self.step * spans[w]))
+        else:
+            self.whole = self.width in spans
+        span = spans[self.width] if self.whole else max(spans.values(), default=1)
+        return -(-(needed - 1 + span) // QUANTUM) * QUANTUM
+
+    def _drawn(self, width: int) -> float:
+        """What a pass of a width draws, or should."""
+        if width in self.drawn:
+            return self.drawn[width]
+        near = min(self.drawn, key=lambda tried: abs(math.log(width / tried)))
+        return self.drawn[near] * math.sqrt(width / near)
+
+
+def _spans(drafts: Iterable[bool]) -> dict[int, int]:
+    """For 1, 2, ... tokens to draw, up to the widest window: how many positions it takes to reach them."""
+    spans: dict[int, int] = {}
+    for ahead, drawn in enumerate(drafts, 1):
+        if drawn:
+            spans[len(spans) + 1] = ahead
+            if len(spans) == WIDTHS[-1]:
+                break
+    return spans
