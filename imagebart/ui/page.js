@@ -39,12 +39,13 @@
       set(document.getElementById(id), "role", "status");
       set(document.getElementById(id), "aria-live", "polite");
     }
-    const ready = document.getElementById("ready");
-    set(ready, "role", "group");
-    set(ready, "aria-labelledby", "ready-label");
+    for (const [group, label] of [["ready", "ready-label"], ["mask-tools", "mask-tools-label"]]) {
+      set(document.getElementById(group), "role", "group");
+      set(document.getElementById(group), "aria-labelledby", label);
+    }
     set(document.querySelector("#canvas .image-container"), "aria-label",
       "The picture to paint on. Ready masks and a mask upload, below, do the same without a pointer.");
-    for (const button of document.querySelectorAll("#examples .thumbnail-item, #strip .thumbnail-item")) {
+    for (const button of document.querySelectorAll("#examples .thumbnail-item, .ib-strip .thumbnail-item")) {
       set(button, "aria-label", button.querySelector("img")?.alt || "picture");
     }
     for (const id of ["upload", "upload-mask"]) {
@@ -52,5 +53,12 @@
       if (input instanceof HTMLInputElement) set(input, "accept", "image/*");
     }
   };
+  // On a narrow screen the result is far below the button that asks for it.
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.("#edit, #generate, #vary") || !matchMedia("(max-width: 799px)").matches) return;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    document.getElementById("actions")?.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+  });
+
   new MutationObserver(describe).observe(document, { childList: true, subtree: true });
 })();

@@ -53,5 +53,5 @@ def _slider(knob: Knob, value: float, options: Mapping[str, Any]) -> gr.Slider:
         label=knob.label,
         info=knob.info,
         elem_id=knob.name.replace("_", "-"),
-        **{**ends, **options},  # type: ignore[arg-type]
+        **{**ends, **options},
     )

@@ -1,0 +1,182 @@
+"""What a person does on the page, and what they see, for the tests in this folder."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+
+from imagebart.testing import tiny_pipeline
+
+# Enough stages that a run over the whole picture is still going when it is cancelled.
+STAGES = 24
+PIPELINE = tiny_pipeline(stages=STAGES)
+WIDE = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+PATIENCE = 90_000  # milliseconds that an assertion is tried again, for a busy machine
+
+expect.set_options(timeout=PATIENCE)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running page, and the folder of its examples."""
+
+    url: str
+    examples: Path
+
+
+def gradient(size: tuple[int, int], blue: int) -> Image.Image:
+    """A picture in which no two neighbouring pixels are alike."""
+    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    pixels = np.stack([x * 5 % 256, y * 5 % 256, np.full_like(x, blue)], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@contextmanager
+def opened(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """The page in a window of its own. It must log no error and ask no other host for anything."""
+    context = chromium.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    complaints: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type == "error" or "grid" in message.text:
+            complaints.append(message.text)
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith((url, "data:", "blob:")):
+            complaints.append(f"asked {request.url}")
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", asked)
+    page.goto(url)
+    expect(page.get_by_label("Brush", exact=True)).to_be_visible()
+    expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def canvas(page: Page) -> Locator:
+    """The canvas to paint on."""
+    return page.locator("#canvas canvas").first
+
+
+def say(page: Page, words: str) -> None:
+    """Write the prompt."""
+    page.get_by_label("What should be there?").first.fill(words)
+
+
+def press(page: Page, name: str) -> None:
+    """Press a button."""
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def unfold(page: Page, name: str) -> None:
+    """Open what is folded away."""
+    page.get_by_role("button", name=name).click()
+
+
+def pick_second(page: Page) -> None:
+    """The second example comes onto the canvas, without a mask."""
+    page.get_by_role("button", name="Second").click()
+    expect(page.locator("#facts")).to_contain_text("48 × 40")
+    redrawn(page, None)
+
+
+def redrawn(page: Page, count: int | None) -> None:
+    """Wait until so many tokens are shown to be redrawn, or none."""
+    said = "Nothing is painted yet" if count is None else f"{count} of {PIPELINE.grid**2} tokens will be redrawn"
+    expect(page.locator("#grid-line")).to_have_text(said)
+
+
+def cells(page: Page) -> str:
+    """The cells of the grid that is drawn over the picture: 1 where a token will be redrawn."""
+    return page.locator("#grid-overlay").get_attribute("data-cells") or ""
+
+
+def paint(page: Page, down: int = 6) -> None:
+    """A stroke across the middle of the picture. Undo becomes possible once it is there."""
+    box = canvas(page).bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 60, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y + down, steps=12)
+    page.mouse.up()
+    expect(page.get_by_role("button", name="Undo")).to_be_enabled()
+    expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
+
+
+def layers(page: Page) -> list[Image.Image]:
+    """What is painted, as Gradio would send it to the server."""
+    found = page.evaluate(
+        """async () => {
+            const read = (blob) => new Promise((done) => {
+                const reader = new FileReader();
+                reader.onload = () => done(reader.result.split(",")[1]);
+                reader.readAsDataURL(blob);
+            });
+            return Promise.all((await window.editor.get_blobs()).layers.filter(Boolean).map(read));
+        }"""
+    )
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+def edit(page: Page, button: str = "Edit") -> None:
+    """Press a button that starts a run, and wait for its end."""
+    press(page, button)
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_enabled()
+    finished(page)
+
+
+def finished(page: Page) -> None:
+    """Wait for the end of a run."""
+    expect(page.locator("#progress")).to_contain_text("Done in")
+    expect(page.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
+
+
+def result(page: Page) -> np.ndarray:
+    """Pixels of the result as it would be downloaded, uint8 [H, W, 3]."""
+    address = page.locator("#preview").get_by_role("link").get_attribute("href")
+    assert address is not None
+    return pixels(page.request.get(address).body())
+
+
+def pixels(file: bytes | Path) -> np.ndarray:
+    """A picture's pixels, uint8 [H, W, 3]."""
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def drop(page: Page, path: Path) -> None:
+    """Drop a file on the canvas."""
+    data = page.evaluate_handle(
+        """bytes => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+            return transfer;
+        }""",
+        list(path.read_bytes()),
+    )
+    canvas(page).dispatch_event("drop", {"dataTransfer": data})
+
+
+def until(page: Page, true: Callable[[], bool]) -> None:
+    """Look again and again until something is true."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        page.wait_for_timeout(100)

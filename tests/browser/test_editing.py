@@ -1,0 +1,214 @@
+"""The page in Chromium: run, watch, cancel, look again and go on."""
+
+from __future__ import annotations
+
+import gc
+import re
+from pathlib import Path
+from types import GeneratorType
+
+import numpy as np
+import pytest
+from driving import (
+    STAGES,
+    WIDE,
+    Site,
+    drop,
+    edit,
+    finished,
+    opened,
+    paint,
+    pick_second,
+    pixels,
+    press,
+    redrawn,
+    result,
+    say,
+    unfold,
+    until,
+)
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from imagebart.metadata import read_recipe
+
+pytestmark = pytest.mark.browser
+
+
+def working() -> int:
+    """How many of the model's chains are alive in this process, which is the server's too."""
+    return sum(
+        type(found) is GeneratorType and found.gi_code.co_name == "stream" and found.gi_frame is not None
+        for found in gc.get_objects()
+    )
+
+
+def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: Page, site: Site) -> None:
+    expect(wide.get_by_label("What should be there?").first).to_have_value("a hat")
+    edit(wide)
+    before, after = pixels(site.examples / "01-first.png"), result(wide)
+    changed = (after != before).any(axis=-1)
+    assert changed[10:30, 10:30].any() and not changed[:10].any() and not changed[:, 30:].any()
+
+    steps = wide.locator("#strip button")
+    expect(steps).to_have_count(STAGES + 1)
+    expect(steps.first).to_have_accessible_name("noise")
+    expect(steps.last).to_have_accessible_name("fine")
+    scrubber = wide.get_by_role("slider", name="From noise to picture")
+    scrubber.press("Home")
+    expect(wide.locator("#step-line")).to_contain_text("Before the first token")
+    steps.nth(1).click()
+    expect(wide.locator("#step-line")).to_contain_text("Coarse done")
+    scrubber.press("End")
+    expect(wide.locator("#step-line")).to_contain_text("The result")
+
+    wide.get_by_role("tab", name="Before and after").click()
+    shown = wide.locator("#comparison img")
+    expect(shown).to_have_count(2)
+    for image in shown.all():
+        expect(image).to_be_visible()
+        expect(image).to_have_js_property("complete", True)
+
+    with wide.expect_download() as download:
+        press(wide, "Save the run as WebP")
+    with Image.open(download.value.path()) as film:
+        assert film.n_frames > STAGES and download.value.suggested_filename.endswith(".webp")
+
+    wide.get_by_role("tab", name="Result").click()
+    scrubber.press("Home")
+    expect(wide.locator("#step-line")).to_contain_text("Before the first token")
+    press(wide, "Continue from what is shown")
+    redrawn(wide, None)
+    press(wide, "Edit")
+    expect(wide.locator("#messages")).to_contain_text("Nothing is painted yet")
+    press(wide, "Previous picture")
+    redrawn(wide, 16)
+    press(wide, "Next picture")
+    redrawn(wide, None)
+
+
+def test_pick_paint_type_and_edit(wide: Page, site: Site) -> None:
+    pick_second(wide)
+    paint(wide)
+    say(wide, "sunglasses, zebra")
+    edit(wide)
+    expect(wide.locator("#messages")).to_contain_text("zebra")
+    before, after = pixels(site.examples / "02-second.png"), result(wide)
+    changed = (after != before).any(axis=-1)
+    assert changed.any(), "the painted part was not redrawn"
+    assert not changed[:12].any() and not changed[-12:].any(), "pixels outside the paint changed"
+
+
+def test_generate_then_edit_what_came_out(wide: Page) -> None:
+    say(wide, "a woman with a hat")
+    edit(wide, "Generate")
+    generated = result(wide)
+    assert generated.shape == (32, 32, 3)
+    wide.get_by_role("button", name="New picture: a woman").click()
+    expect(wide.locator("#facts")).to_contain_text("32 × 32")
+    press(wide, "Lower half")
+    redrawn(wide, 32)
+    say(wide, "")
+    edit(wide)
+    edited = result(wide)
+    assert (edited[:16] == generated[:16]).all() and (edited[16:] != generated[16:]).any()
+    expect(wide.locator("#history button")).to_have_count(2)
+    edit(wide, "Vary")
+    assert (result(wide)[:16] != generated[:16]).any()
+
+
+def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page, tmp_path: Path) -> None:
+    wide.get_by_role("radio", name="3").check()
+    edit(wide)
+    first = result(wide)
+    expect(wide.locator("#variants button")).to_have_count(3)
+    wide.get_by_role("button", name="Variant 2").click()
+    until(wide, lambda: bool((result(wide) != first).any()))
+    second = result(wide)
+    with wide.expect_download() as download:
+        press(wide, "Download")
+    path = tmp_path / "variant.png"
+    download.value.save_as(path)
+    recipe = read_recipe(path)
+    assert recipe is not None and recipe.prompt == "a hat" and recipe.variant == 1
+    assert (pixels(path) == second).all()
+
+    say(wide, "")
+    drop(wide, path)
+    expect(wide.locator("#messages")).to_contain_text("made here")
+    expect(wide.get_by_label("What should be there?").first).to_have_value("a hat")
+    redrawn(wide, None)
+    unfold(wide, "Settings")
+    expect(wide.locator("#seed input")).to_have_value(str(recipe.own_seed))
+    expect(wide.get_by_label("New seed each time")).not_to_be_checked()
+    # The picture from which it was made, with its mask: the very same comes out.
+    wide.get_by_role("button", name="First").click()
+    redrawn(wide, 16)
+    wide.get_by_role("radio", name="1").check()
+    edit(wide)
+    assert (result(wide) == second).all()
+    press(wide, "Reset the settings")
+    expect(wide.get_by_label("New seed each time")).to_be_checked()
+
+
+def test_cancel_stops_the_model_and_loses_nothing(wide: Page) -> None:
+    press(wide, "Everything")
+    redrawn(wide, 64)
+    say(wide, "a hat")
+    unfold(wide, "Settings")
+    wide.get_by_role("spinbutton", name=re.compile("Passes per stage")).fill("4")
+    press(wide, "Edit")
+    expect(wide.get_by_role("progressbar", name="Progress")).to_contain_text("of 64 tokens")
+    assert working() > 0
+    press(wide, "Cancel")
+    expect(wide.locator("#messages")).to_contain_text("Cancelled")
+    expect(wide.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
+    wide.wait_for_function("() => !document.querySelector('#progress').innerText.includes('Stage')")
+    expect(wide.get_by_label("What should be there?").first).to_have_value("a hat")
+    assert working() == 0, "the model is still held"
+    redrawn(wide, 64)
+
+
+def test_a_second_person_sees_their_place_and_can_leave_the_queue(chromium: Browser, site: Site, wide: Page) -> None:
+    press(wide, "Everything")
+    redrawn(wide, 64)
+    unfold(wide, "Settings")
+    wide.get_by_role("spinbutton", name=re.compile("Passes per stage")).fill("4")
+    with opened(chromium, site.url, viewport=WIDE) as other:
+        press(wide, "Edit")
+        expect(wide.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")
+        press(other, "Edit")
+        expect(other.locator("#progress")).to_contain_text(re.compile(r"queue: 1/1"))
+        expect(other.locator("#progress")).to_contain_text("Waiting for the model")
+        press(other, "Cancel")
+        expect(other.locator("#messages")).to_contain_text("Cancelled")
+        press(wide, "Cancel")
+        expect(wide.locator("#messages")).to_contain_text("Cancelled")
+        edit(other)
+
+
+def test_a_kept_seed_gives_the_same_picture(wide: Page) -> None:
+    edit(wide)
+    first = result(wide)
+    seed = re.search(r"seed (\d+)", wide.locator("#progress").inner_text())
+    assert seed is not None
+    unfold(wide, "Settings")
+    press(wide, "Keep the last seed")
+    expect(wide.get_by_label("New seed each time")).not_to_be_checked()
+    expect(wide.locator("#seed input")).to_have_value(seed.group(1))
+    press(wide, "Edit")
+    expect(wide.locator("#progress")).not_to_contain_text("Done in")
+    finished(wide)
+    assert (result(wide) == first).all()
+
+
+def test_what_breaks_outside_our_code_is_said_in_a_sentence(wide: Page) -> None:
+    # A value that the page cannot produce: Gradio itself refuses it.
+    unfold(wide, "Settings")
+    wide.get_by_role("spinbutton", name=re.compile("Temperature")).fill("50")
+    press(wide, "Edit")
+    expect(wide.locator("#messages")).to_contain_text("please try again")
+    expect(wide.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
+    expect(wide.get_by_label("What should be there?").first).to_have_value("a hat")
+    redrawn(wide, 16)
+    np.testing.assert_equal(working(), 0)
