@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import random
-import re
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,46 +15,11 @@ import numpy as np
 from gradio_client import Client, handle_file
 from gradio_client.client import Job
 from PIL import Image
+from serving import Server
 
-HERE = Path(__file__).parent
 CANCELLED_SHARE = 0.25
 PATIENCE = 120.0  # seconds after which an unanswered request counts as lost
 SIZE = (48, 40)
-
-
-@dataclass
-class Server:
-    """The page in a process of its own, whose memory is its own too."""
-
-    url: str
-    pid: int
-    log: Path
-
-    def rss(self) -> float:
-        """Resident memory in MB."""
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found.group(1)) / 1000
-
-    def runs(self) -> dict[int, list[tuple[str, float]]]:
-        """What the model did, by the seed of the run: what happened, and when."""
-        runs: dict[int, list[tuple[str, float]]] = {}
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            runs.setdefault(entry["seed"], []).append((entry["what"], entry["at"]))
-        return runs
-
-
-@contextmanager
-def serving(log: Path, stages: int = 6) -> Iterator[Server]:
-    """A server, stopped at the end by closing its input."""
-    command = [sys.executable, str(HERE / "serve.py"), str(log), str(stages)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http"), "the server did not start"
-        yield Server(url, process.pid, log)
 
 
 @dataclass(frozen=True)
@@ -220,7 +179,7 @@ def load(server: Server, seconds: float, sessions: int, folder: Path) -> Report:
             memory.append((time.monotonic() - began, server.rss()))
             time.sleep(0.5)
         requests = [request for future in futures for request in future.result()]
-    runs = server.runs()
+    runs = server.runs
     late = [
         f"seed {request.seed}: {what} {at - request.cancelled:.3f} s after its cancel"
         for request in requests

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from harness import Report, load, serving
+from harness import Report, load
+from serving import serving
 
 SESSIONS = 16
 # MB a minute: what a server may gain once it is warm.
@@ -24,7 +25,7 @@ def check(report: Report) -> None:
 
 @pytest.mark.slow
 def test_sixteen_at_once_for_a_moment(tmp_path: Path) -> None:
-    with serving(tmp_path / "log") as server:
+    with serving(tmp_path) as server:
         report = load(server, 8, SESSIONS, tmp_path)
     print(report.text(warm_up=4))
     check(report)
@@ -32,7 +33,7 @@ def test_sixteen_at_once_for_a_moment(tmp_path: Path) -> None:
 
 @pytest.mark.load
 def test_sixteen_at_once_for_three_minutes(tmp_path: Path) -> None:
-    with serving(tmp_path / "log") as server:
+    with serving(tmp_path) as server:
         report = load(server, 180, SESSIONS, tmp_path)
     print(report.text(warm_up=60))
     check(report)

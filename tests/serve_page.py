@@ -1,0 +1,69 @@
+"""Serves the page on a tiny random model and says what the model does: `serve_page.py FILES STAGES [PORT]`.
+
+Prints the page's address, keeps temporary files in the folder FILES, and stops when its input closes. Then each line
+is a JSON object: what happened ("begun", "event", "ended"), in the run with which seed, and when on the machine's
+monotonic clock, which all processes share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_TEMP_DIR"] = sys.argv[1]
+
+import torch
+
+from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.testing import tiny_model
+from imagebart.ui.launch import launch_page
+from imagebart.ui.page import build_page
+
+
+class Watched(Pipeline):
+    """A pipeline that says what it does."""
+
+    def edit(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        return _watch(super().edit(*args, **kwargs), kwargs["seed"])
+
+    def generate(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        return _watch(super().generate(*args, **kwargs), kwargs["seed"])
+
+    def vary(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        return _watch(super().vary(*args, **kwargs), kwargs["seed"])
+
+
+def _watch(events: Iterator[PipelineEvent], seed: int | None) -> Iterator[PipelineEvent]:
+    _say("begun", seed)
+    try:
+        for event in events:
+            _say("event", seed)
+            yield event
+    finally:
+        events.close()  # type: ignore[attr-defined]
+        _say("ended", seed)
+
+
+def _say(what: str, seed: int | None) -> None:
+    # One short write a line: the threads of two runs do not mix them up.
+    sys.stdout.write(json.dumps({"what": what, "seed": seed, "at": time.monotonic()}) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    page = build_page(Watched(tiny_model(stages=int(sys.argv[2]))))
+    port = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", server_port=port, quiet=True)
+    print(url, flush=True)
+    sys.stdin.read()
+    page.close(verbose=False)
+
+
+if __name__ == "__main__":
+    main()
