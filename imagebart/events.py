@@ -41,23 +41,27 @@ class Clock:
 
     def __init__(self, passes: int, first: int) -> None:
         """passes: of each stage; first: the stage that the run starts with, counted down to 1."""
-        self.began = time.perf_counter()
-        self.next_preview = self.began
-        self.first = first
-        self.passes = passes * first  # in the whole run
+        self._began = time.perf_counter()
+        self._first = first
+        self._passes = passes * first  # in the whole run
+        self._cost = 0.0  # of the last look, seconds
+        self._spent = 0.0  # on previews
 
     def elapsed(self) -> float:
-        return time.perf_counter() - self.began
+        """Seconds since the start."""
+        return time.perf_counter() - self._began
 
     def fraction(self, event: ChainEvent) -> float:
         """How much of the run is done, 0 to 1."""
-        done = (self.first - event.stage) * event.passes + event.pass_index
-        return min((done + event.position / max(event.total, 1)) / self.passes, 1.0)
+        done = (self._first - event.stage) * event.passes + event.pass_index
+        return min((done + event.position / max(event.total, 1)) / self._passes, 1.0)
 
     def preview_due(self) -> bool:
-        return time.perf_counter() >= self.next_preview
+        """Whether one more preview, as dear as the last look, keeps all of them within PREVIEW_SHARE of the time."""
+        return self._spent + self._cost <= PREVIEW_SHARE * self.elapsed()
 
-    def previewed(self, began: float) -> None:
-        """A preview took from `began` until now: the next may come once it is PREVIEW_SHARE of the time."""
-        now = time.perf_counter()
-        self.next_preview = now + (now - began) * (1 / PREVIEW_SHARE - 1)
+    def looked(self, kind: EventKind, seconds: float) -> None:
+        """A look took so long. The start, the ends of passes and the result are shown whatever they cost."""
+        self._cost = seconds
+        if kind == "preview":
+            self._spent += seconds

@@ -84,7 +84,7 @@ def _look(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock:
     shown = event.tokens[:1] if kind == "preview" else event.tokens
     squares = images.to_images(model.first_stage.decode(shown))
     placed = [job.canvas.place(square) for square in squares]
-    clock.previewed(began)
+    clock.looked(kind, time.perf_counter() - began)
     elapsed = clock.elapsed()
     return PipelineEvent(
         kind=kind,

@@ -1,0 +1,66 @@
+"""The clock of a run: previews stay within their share of the time, and come at a steady rate."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from imagebart import events
+from imagebart.events import PREVIEW_SHARE, Clock
+
+
+class Time:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    told = Time()
+    monkeypatch.setattr(events, "time", told)
+    return told
+
+
+@pytest.mark.parametrize("token", [0.001, 0.02, 0.3])
+@pytest.mark.parametrize("look", [0.002, 0.04, 0.5])
+def test_previews_take_their_share_and_no_more(time: Time, token: float, look: float) -> None:
+    """A run of two stages of 400 tokens. At every moment the share holds; where a look is cheap, it is used up."""
+    began, shown = time.now, []
+    clock = Clock(passes=1, first=2)
+    time.now += look
+    clock.looked("start", look)
+    for number in range(800):
+        time.now += token
+        if number == 400:
+            time.now += look
+            clock.looked("stage", look)
+        elif clock.preview_due():
+            time.now += look
+            clock.looked("preview", look)
+            shown.append(time.now)
+        assert look * len(shown) <= PREVIEW_SHARE * clock.elapsed() + 1e-9
+    total = time.now - began
+    assert clock.elapsed() == pytest.approx(total)
+    expected = min(PREVIEW_SHARE * total / look, 799)
+    assert 0.6 * expected - 1 <= len(shown) <= expected
+    gaps = [b - a for a, b in pairwise(shown)]
+    if len(gaps) > 3:
+        assert max(gaps) <= 2 * min(gaps) + 2 * look + token
+
+
+def test_a_look_that_became_dear_delays_the_next(time: Time) -> None:
+    clock = Clock(passes=1, first=2)
+    clock.looked("start", 0.01)
+    time.now += 0.5
+    assert clock.preview_due()
+    clock.looked("preview", 0.2)
+    time.now += 3.0
+    assert not clock.preview_due()
+    time.now += 0.6
+    assert clock.preview_due()
