@@ -17,6 +17,12 @@ HERE = Path(__file__).parent.parent
 pytestmark = pytest.mark.shipped
 
 
+def example(number: int) -> Path:
+    """An example's picture; its mask lies beside it."""
+    found = (HERE / "assets" / "examples").glob(f"{number}-*.png")
+    return next(path for path in found if not path.stem.endswith(".mask"))
+
+
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
     return Pipeline.from_pretrained(HERE / "checkpoints" / "avatars")
@@ -42,7 +48,7 @@ def test_sunglasses_darken_the_eyes_and_change_nothing_else(pipe: Pipeline) -> N
     """Paired by seed against "no glasses": the dark share of the painted pixels grows on average."""
     dark: dict[str, list[float]] = {"sunglasses": [], "no glasses": []}
     for number in (3, 5):
-        path = next((HERE / "assets" / "examples").glob(f"{number}-*.png"))
+        path = example(number)
         upload = Image.open(path).convert("RGB")
         mask = Image.fromarray((region_mask("eyes", upload.width) * 255).astype(np.uint8))
         inside = np.asarray(mask) > 0
@@ -63,7 +69,7 @@ def test_every_suggestion_is_of_words_that_the_model_knows(pipe: Pipeline) -> No
 
 
 def test_avatars_are_familiar_and_noise_is_not(pipe: Pipeline) -> None:
-    avatar = Image.open(next((HERE / "assets" / "examples").glob("1-*.png"))).convert("RGB")
+    avatar = Image.open(example(1)).convert("RGB")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
     mask = masks.preset("centre", (128, 128))
     assert not next(pipe.edit(avatar.resize((128, 128)), mask, "a hat", seed=0)).notes
