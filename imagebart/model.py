@@ -63,6 +63,7 @@ class ImageBART(nn.Module):
     ) -> ImageBART:
         """Loads a folder written by `save_pretrained`, a folder of published files, or a published model's name.
 
+        dtype: float16, bfloat16, float32, float64, or auto, the fastest without visible loss (see `weights.load`).
         Nothing that the files name is imported or run. Raises WeightsError naming the file and what is wrong.
         """
         from imagebart.weights import load
@@ -74,6 +75,11 @@ class ImageBART(nn.Module):
         from imagebart.weights import save
 
         save(self, folder, dtype)
+
+    def prepare(self) -> None:
+        """Finds out how each stage draws fastest here, so that the first run need not; see `imagebart.inference`."""
+        for stage in self.stages:
+            stage.preparation.get(stage.decoder, stage.may_round)
 
     @property
     def tokens(self) -> int:

@@ -41,6 +41,7 @@ class Pipeline:
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32") -> Pipeline:
         """Loads a model (see `ImageBART.from_pretrained`) and its card, the folder's README.md."""
         model = ImageBART.from_pretrained(source, device, dtype)
+        model.prepare()
         card = Path(source) / "README.md"
         return cls(model, _without_front_matter(card.read_text(encoding="utf-8")) if card.is_file() else "")
 

@@ -244,3 +244,16 @@ class TestBadFolders:
     def test_two_versions_of_a_file_are_named(self, copy: Path) -> None:
         shutil.copy(copy / "stage1.safetensors", copy / "stage1-1-of-1.safetensors")
         assert_refused(copy, str(copy), "stage1 in more than one way")
+
+
+def test_auto_keeps_the_weights_and_lets_stages_round_them(tmp_path: Path) -> None:
+    model = tiny_model("none")
+    save(model, tmp_path)
+    exact, fast = load(tmp_path), load(tmp_path, dtype="auto")
+    for (name, ours), theirs in zip(fast.state_dict().items(), exact.state_dict().values(), strict=True):
+        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), name
+    assert [stage.may_round for stage in exact.stages] == [False, False]
+    assert [stage.may_round for stage in fast.stages] == [True, True]
+    fast.prepare()
+    logits = [m.stages[0].logits(torch.zeros(1, 64).long(), torch.zeros(1, 64).long()) for m in (exact, fast)]
+    assert torch.equal(*logits)  # teacher-forced, nothing is rounded
