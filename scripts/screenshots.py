@@ -1,4 +1,8 @@
-"""Pictures of the page for assets/: a real edit made in Chromium with the shipped model, wide and on a phone."""
+"""Pictures of the page for assets/: a real edit made in Chromium with the shipped model, still and moving.
+
+Writes page.png (wide), page-phone.png (a phone, in the dark) and edit.webp (the run of the wide one, as the page saves
+it, with what was painted as its first frame).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ import argparse
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+from PIL import Image, ImageSequence
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from imagebart.animation import save_animation
 from imagebart.pipeline import Pipeline
-from imagebart.ui.examples import find_examples
+from imagebart.ui.examples import Example, find_examples
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page
 
@@ -25,59 +32,69 @@ PHONE = {
     "device_scale_factor": 2,
     "color_scheme": "dark",
 }
-# Strokes over the eyes of an avatar, in shares of the picture: from (x, y) to (x, y).
-EYES = (((0.27, 0.36), (0.73, 0.36)), ((0.27, 0.44), (0.73, 0.44)))
-VIEW = 512  # pixels a side of the canvas's copy of an example at 100 %
+ANIMATION_SECONDS = 5.0
+# The animation opens with what was painted for this many frames.
+OPENING = 6
 
 
 def main() -> None:
-    """Take both pictures."""
+    """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=str(HERE / "checkpoints" / "avatars"), help="folder of the model")
-    parser.add_argument("--prompt", default="sunglasses")
+    parser.add_argument("--prompt", help="what to write (the first example's prompt)")
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     options = parser.parse_args()
-    page = build_page(Pipeline.from_pretrained(options.model), find_examples(ASSETS / "examples"))
+    examples = find_examples(ASSETS / "examples")
+    page = build_page(Pipeline.from_pretrained(options.model), examples)
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     chromium = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        picture(browser, url, options.prompt, WIDE, ASSETS / "page.png")
-        picture(browser, url, options.prompt, PHONE, ASSETS / "page-phone.png")
+        prompt = options.prompt or examples[0].prompt
+        picture(browser, url, prompt, options.seed, WIDE, ASSETS / "page.png", examples[0])
+        picture(browser, url, prompt, options.seed, PHONE, ASSETS / "page-phone.png")
         browser.close()
     page.close(verbose=False)
 
 
-def picture(browser: Browser, url: str, prompt: str, window: dict, path: Path) -> None:
-    """Edit the first example in a window of its own, and take its picture when the result is there."""
+def picture(
+    browser: Browser,
+    url: str,
+    prompt: str,
+    seed: int,
+    window: dict[str, Any],
+    path: Path,
+    example: Example | None = None,
+) -> None:
+    """Press Edit in a window of its own, and take its picture when the result is there; film it for an example."""
     page = browser.new_context(**window).new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(url)
-    expect(page.get_by_label("Brush", exact=True)).to_be_visible(timeout=PATIENCE)
-    expect(page.locator("#canvas .zoom-number")).to_contain_text("%", timeout=PATIENCE)
-    page.wait_for_timeout(2000)  # the canvas fits the picture into itself without saying when it has
-    paint(page)
-    page.get_by_label("What should be there?").fill(prompt)
+    expect(page.locator("#grid-line")).to_contain_text("will be redrawn", timeout=PATIENCE)
+    page.get_by_label("What should be there?").first.fill(prompt)
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("New seed each time").uncheck()
+    page.locator("#seed input").fill(str(seed))
+    page.get_by_role("button", name="Settings").click()
     page.get_by_role("button", name="Edit", exact=True).click()
     expect(page.locator("#progress")).to_contain_text("Done in", timeout=PATIENCE)
-    page.wait_for_timeout(1000)  # the last pictures are still being decoded
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(2000)  # the last pictures are still being decoded
     page.screenshot(path=path, full_page=True, animations="disabled")
     print(f"{path}: {page.locator('#progress').inner_text().strip()}")
+    if example is not None:
+        film(page, example, ASSETS / "edit.webp")
 
 
-def paint(page: Page) -> None:
-    """Cover the eyes of the avatar on the canvas."""
-    canvas = page.locator("#canvas canvas").first
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
-    zoom = int(page.locator("#canvas .zoom-number").inner_text().strip().rstrip("%")) / 100
-    left, top = box["x"] + (box["width"] - VIEW * zoom) / 2, box["y"] + (box["height"] - VIEW * zoom) / 2
-    for start, end in EYES:
-        page.mouse.move(left + start[0] * VIEW * zoom, top + start[1] * VIEW * zoom)
-        page.mouse.down()
-        page.mouse.move(left + end[0] * VIEW * zoom, top + end[1] * VIEW * zoom, steps=15)
-        page.mouse.up()
-    expect(page.get_by_role("button", name="Undo")).to_be_enabled(timeout=PATIENCE)
+def film(page: Page, example: Example, path: Path) -> None:
+    """The run as the page saves it, after what was painted."""
+    with page.expect_download(timeout=PATIENCE) as download:
+        page.get_by_role("button", name="Save the run as WebP").click()
+    with Image.open(download.value.path()) as saved:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(saved)]
+    opening = example.thumbnail().resize(frames[0].size)
+    save_animation([*[opening] * OPENING, *frames], path, ANIMATION_SECONDS)
+    print(f"{path}: {len(frames)} steps, {path.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ class Recorder:
         self._base, self._box = base, box
         self._steps: list[Step] = []
         self._latest: list[Image.Image] = []
+        self._dropped: set[str] = set()
 
     def add(self, event: PipelineEvent) -> str:
         """Record an event. Returns a small picture of all variants, for the page."""
@@ -106,6 +107,8 @@ class Recorder:
         for variant, image in enumerate(event.images):
             write = partial(write_png, image, recipe=replace(recipe, variant=variant))
             results.append(written(f"{recipe.task}-{recipe.seed}-{variant + 1}.png", write))
+        for dropped in self._dropped:  # not before: the page may still be fetching what was shown last
+            Path(dropped).unlink(missing_ok=True)
         return Record(recipe, self._base, self._box, tuple(self._steps), tuple(results))
 
     def _step(self, event: PipelineEvent) -> Step:
@@ -124,8 +127,7 @@ class Recorder:
         if len(previews) > MOST_PREVIEWS:
             dropped = previews[::2]
             self._steps = [step for step in self._steps if step not in dropped]
-            for path in {path for step in dropped for path in (*step.shown, *step.parts)}:
-                Path(path).unlink(missing_ok=True)
+            self._dropped |= {path for step in dropped for path in (*step.shown, *step.parts)}
 
 
 def sheet(images: Sequence[Image.Image]) -> Image.Image:

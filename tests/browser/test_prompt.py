@@ -1,0 +1,82 @@
+"""The page in Chromium: words, suggestions and models."""
+
+from __future__ import annotations
+
+import pytest
+from driving import PIPELINE, edit, press, redrawn, say
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+
+PROMPTS = (
+    "a hat",
+    "Zebra HAT, blue hoodie",
+    "the woman's hat isn't a zébra",
+    "80s hat 😀 hat",
+    "don't, can't; hat/zebra-hat",
+    "шляпа and 帽子",
+)
+
+
+def named(page: Page) -> list[str]:
+    return page.locator("#unknown mark").all_inner_texts()
+
+
+def test_words_that_the_model_does_not_know_are_named_as_they_are_typed(wide: Page) -> None:
+    line = wide.locator("#unknown")
+    expect(line).to_be_hidden()
+    for prompt in PROMPTS:
+        say(wide, prompt)
+        assert named(wide) == PIPELINE.unknown_words(prompt), prompt
+    say(wide, "zebra")
+    expect(line).to_have_text("Not known to this model, will be ignored: zebra")
+    say(wide, "")
+    expect(line).to_be_hidden()
+
+
+def test_suggestions_are_added_and_taken_away_by_a_click_or_a_key(wide: Page) -> None:
+    prompt = wide.get_by_label("What should be there?").first
+    attribute, words = next(iter(PIPELINE.suggestions.items()))
+    say(wide, "blue")
+    fold = wide.locator("#suggestions").get_by_role("button", name=attribute)
+    fold.focus()
+    fold.press("Enter")
+    expect(fold).to_have_attribute("aria-expanded", "true")
+    chip = wide.locator("#suggestions").get_by_role("group", name=attribute).get_by_role("button", name=words[0])
+    chip.click()
+    expect(prompt).to_have_value(f"blue, {words[0]}")
+    expect(chip).to_have_attribute("aria-pressed", "true")
+    chip.press("Enter")
+    expect(prompt).to_have_value("blue")
+    expect(chip).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_surprise_is_a_prompt_of_known_words(wide: Page) -> None:
+    say(wide, "zebra")
+    press(wide, "Surprise me")
+    prompt = wide.get_by_label("What should be there?").first
+    expect(prompt).not_to_have_value("zebra")
+    expect(wide.locator("#unknown")).to_be_hidden()
+    assert prompt.input_value()
+
+
+def test_another_model_can_be_chosen(wide: Page) -> None:
+    def choose(name: str) -> None:
+        wide.get_by_label("Model", exact=True).click()
+        wide.get_by_role("option", name=name).click()
+        expect(wide.locator("#model")).to_contain_text(name)
+
+    choose("animals")
+    expect(wide.locator("#prompt")).to_be_hidden()
+    kind = wide.locator("#choice input")
+    kind.click()
+    kind.fill("bi")
+    wide.get_by_role("option", name="bird").click()
+    edit(wide)
+    choose("plain")
+    expect(wide.locator("#choice")).to_be_hidden()
+    expect(wide.locator("#surprise")).to_be_hidden()
+    redrawn(wide, 16)
+    edit(wide)
+    choose("tiny")
+    expect(wide.locator("#prompt")).to_be_visible()
