@@ -76,7 +76,7 @@ class Adaptive:
         if width in self.drawn:
             return self.drawn[width]
         near = min(self.drawn, key=lambda tried: abs(math.log(width / tried)))
-        return self.drawn[near] * math.sqrt(width / near)
+        return max(self.drawn[near] * math.sqrt(width / near), 1.0)
 
 
 def _spans(drafts: Iterable[bool]) -> dict[int, int]:
