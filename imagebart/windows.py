@@ -40,9 +40,9 @@ class OneByOne:
 class Adaptive:
     """The window that draws the most tokens a second, by what a pass costs and by how many tokens passes drew so far.
 
-    A window that was not tried yet is taken to draw as many tokens as one that was, times the root of how much wider it
-    is: drafts are predicted again in every pass that they wait, so a wide window has better ones. The first is as
-    wide as makes its rows cost what a pass costs anyway, which is the best under that law.
+    A window of one position draws one token; between that and the nearest width that was tried, and beyond, a power of
+    the width is assumed. It is less than 1, for drafts fail, and more than 0, for those that wait are predicted again
+    in every pass. The first window is the best if it is 1/2: its rows cost what a pass costs anyway.
     """
 
     def __init__(self, cost: Cost, rows: int) -> None:
@@ -76,7 +76,7 @@ class Adaptive:
         if width in self.drawn:
             return self.drawn[width]
         near = min(self.drawn, key=lambda tried: abs(math.log(width / tried)))
-        return max(self.drawn[near] * math.sqrt(width / near), 1.0)
+        return self.drawn[near] ** (math.log(width) / math.log(near))
 
 
 def _spans(drafts: Iterable[bool]) -> dict[int, int]:
