@@ -48,7 +48,7 @@ class Session:
     requests: list[Request] = field(default_factory=list)
 
     def run(self, until: float) -> list[Request]:
-        client = Client(self.server.url, verbose=False, download_files=False)
+        client = Client(self.server.url, verbose=False, download_files=False, httpx_kwargs={"timeout": PATIENCE})
         chance = random.Random(self.number)
         while time.monotonic() < until:
             self.requests.append(self._ask(client, chance))
@@ -94,7 +94,7 @@ class Session:
         picture, progress, used = answer[:3]
         if progress != "done" or used != seed:
             return f"seed {seed}: the answer says {progress!r}, seed {used}"
-        reply = httpx.get(picture["url"])
+        reply = httpx.get(picture["url"], timeout=PATIENCE)
         if reply.status_code != 200:
             return f"seed {seed}: the picture is gone ({reply.status_code})"
         pixels = np.asarray(Image.open(io.BytesIO(reply.content)).convert("RGB"))
