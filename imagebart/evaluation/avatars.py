@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from imagebart.evaluation.cases import EDITED, PromptCase, edit_case, found, hel
 from imagebart.evaluation.distance import frechet_distance, psnr, ssim
 from imagebart.evaluation.diversity import OPEN, draw_claimed, free_entropy
 from imagebart.evaluation.drawing import Artist, rendered
-from imagebart.evaluation.intervals import jackknife, mean_of, share_of
+from imagebart.evaluation.intervals import jackknife, mean_of, replicates, share_of
 from imagebart.evaluation.plain import plain_prompts
 from imagebart.evaluation.reader import Reader, Reading
 from imagebart.evaluation.report import Measure, measure
@@ -81,7 +81,9 @@ def evaluate(study: Study) -> Iterator[Measure]:
     yield held_out.accuracy("held-out pairs: named attributes found", "≥ 95 %")
     yield from plain_words(study)
     yield from edits(study)
-    yield from distance(study, seen.reading)
+    renders = Renders.of(study)
+    yield renders.floor_measure(study)
+    yield from distance(renders, seen.reading.features)
     yield diversity(study)
     yield from seen.by_attribute("prompts, by attribute")
 
@@ -169,23 +171,36 @@ def edits(study: Study) -> Iterator[Measure]:
             yield measure(_plainly(name), share, len(answers), "%", group="edits, by attribute")
 
 
-def distance(study: Study, reading: Reading, name: str = "distance", goal: str = "≤ 3") -> Iterator[Measure]:
-    """The Fréchet distance to fresh renders in the reader's features, and how many times that of other renders it is.
+@dataclass(frozen=True)
+class Renders:
+    """Fresh renders to compare with: features [10 * samples, F], and the distance of `samples` others to them."""
 
-    Both are of `samples` pictures to ten times as many renders, so that both are equally too large.
+    reference: Tensor
+    floor: Tensor  # replicates
+
+    @classmethod
+    def of(cls, study: Study) -> Renders:
+        reference = study.features(REFERENCE, 10 * study.samples)
+        return cls(reference, _distances(study.features(FLOOR, study.samples), reference))
+
+    def floor_measure(self, study: Study) -> Measure:
+        return measure("distance of renders to renders, the floor", jackknife(self.floor), study.samples)
+
+
+def distance(
+    renders: Renders, features: Tensor, name: str = "distance to renders", goal: str = "≤ 3"
+) -> Iterator[Measure]:
+    """The Fréchet distance of pictures to fresh renders in the reader's features, and how many floors it is.
+
+    The pictures are as many as those of the floor, so that both distances are equally too large.
     """
-    count = study.samples
-    reference = study.features(REFERENCE, 10 * count)
-    others = study.features(FLOOR, count)
+    own = _distances(features, renders.reference)
+    yield measure(name, jackknife(own), len(features))
+    yield measure(f"{name} over the floor", jackknife(own / renders.floor), len(features), goal=goal)
 
-    def to_reference(features: Tensor) -> Callable[[Tensor], float]:
-        return lambda rows: frechet_distance(features[rows], reference)
 
-    own, floor = to_reference(reading.features), to_reference(others)
-    yield measure(f"{name} to renders", jackknife(own, count), count)
-    yield measure("distance of renders to renders, the floor", jackknife(floor, count), count)
-    over = jackknife(lambda rows: own(rows) / floor(rows), count)
-    yield measure(f"{name} over the floor", over, count, goal=goal)
+def _distances(features: Tensor, reference: Tensor) -> Tensor:
+    return replicates(lambda rows: frechet_distance(features[rows], reference), len(features))
 
 
 def diversity(study: Study) -> Measure:

@@ -109,7 +109,7 @@ def edit_case(number: int, series: int, size: int) -> EditCase:
         if not asked or not said.claims.keys() <= nearby or _change(before, after, ~kept) < MOSTLY:
             continue
         stays = before.visible() & after.visible() - {attribute}
-        outside = frozenset(name for name in stays if share_within(before, name, kept) >= 0.5)
+        outside = frozenset(name for name in stays if share_within(before, name, kept)[0] >= 0.5)
         mask = edit_mask(before, attribute, size)
         return EditCase(before, attribute, PromptCase(said.text, said.claims), mask, outside)
     raise ValueError(f"no caption asks for another {attribute}; the grammar has to name its values")
@@ -121,20 +121,19 @@ def edit_mask(attributes: Attributes, attribute: str, size: int) -> np.ndarray:
     return background_mask(attributes, size) if region == "background" else region_mask(region, size)
 
 
-def share_within(attributes: Attributes, name: str, area: np.ndarray) -> float:
-    """How much of an attribute lies within an area, bool [size, size]: 0 to 1.
+def share_within(attributes: Attributes, name: str, area: np.ndarray) -> tuple[float, float]:
+    """How much of an attribute lies within an area, bool [size, size]: from and to, 0 to 1.
 
-    Of the pixels that another value would change, the share within the area, for the value that leaves the least.
+    Of the pixels that another value would change, the share within the area: the least and the largest of all other
+    values. An attribute that does not show lies nowhere: (0, 0).
     """
-    size = len(area)
-    picture = render(attributes, size)
+    picture = render(attributes, len(area))
     shares = []
     for value in VALUES[name]:
-        other = replace(attributes, **{name: value})
-        changed = (render(other, size) != picture).any(2)
+        changed = (render(replace(attributes, **{name: value}), len(area)) != picture).any(2)
         if changed.any():
             shares.append(float(changed[area].sum() / changed.sum()))
-    return min(shares, default=0.0)
+    return min(shares, default=0.0), max(shares, default=0.0)
 
 
 def _change(before: Attributes, after: Attributes, area: np.ndarray) -> float:

@@ -64,17 +64,24 @@ def mean_of(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def jackknife(statistic: Callable[[Tensor], float], count: int, groups: int = 10) -> Interval:
-    """A statistic of all of `count` items with the normal interval of the grouped jackknife.
+def replicates(statistic: Callable[[Tensor], float], count: int, groups: int = 10) -> Tensor:
+    """A statistic of all of `count` items, then without each of their groups: float64 [1 + groups].
 
-    statistic: takes the numbers of the items to use, int64 [n]. Every group is left out once (Efron and Tibshirani,
-    An Introduction to the Bootstrap, 1993, section 11.5); unlike resampling, it repeats no item, which would shrink
-    a covariance.
+    statistic: takes the numbers of the items to use, int64 [n].
     """
     if not 2 <= groups <= count:
         raise ValueError(f"{groups} groups of {count} items, expected 2 to {count}")
     everything = torch.arange(count)
-    value = statistic(everything)
-    parts = torch.tensor([statistic(everything[everything % groups != g]) for g in range(groups)])
-    error = math.sqrt((groups - 1) * float(parts.var(correction=0)))
+    without = [statistic(everything[everything % groups != g]) for g in range(groups)]
+    return torch.tensor([statistic(everything), *without], dtype=torch.float64)
+
+
+def jackknife(values: Tensor) -> Interval:
+    """The normal interval of the grouped jackknife around the first of `replicates`.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 11.5. Unlike resampling, it repeats no item,
+    which would shrink a covariance.
+    """
+    value, without = float(values[0]), values[1:]
+    error = math.sqrt((len(without) - 1) * float(without.var(correction=0)))
     return Interval(value, value - Z * error, value + Z * error)

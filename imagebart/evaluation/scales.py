@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.evaluation.avatars import SHOWN, Study, distance, prompt_accuracy
+from imagebart.evaluation.avatars import SHOWN, Renders, Study, distance, prompt_accuracy
 from imagebart.evaluation.cases import SMALL, found, share_within
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.intervals import share_of
@@ -32,10 +32,12 @@ def compare(study: Study) -> Iterator[Measure]:
     yield Measure("weights of the stages, millions", weights / 1e6, weights / 1e6, weights / 1e6, 0)
     accuracy, reading = prompt_accuracy(study)
     yield accuracy
-    yield from distance(study, reading)
+    renders = Renders.of(study)
+    yield renders.floor_measure(study)
+    yield from distance(renders, reading.features)
     avatars = study.avatars(SHOWN)
     read = study.reader.read(complete(study, avatars))
-    yield from distance(study, read, "completion: distance")
+    yield from distance(renders, read.features, "completion: distance to renders")
     right, asked = [], []
     for avatar, attributes in zip(avatars, read.attributes, strict=True):
         values = avatar.as_dict()
@@ -60,8 +62,8 @@ def upper_half(size: int) -> np.ndarray:
 def must_agree(avatar: Attributes) -> list[str]:
     """The attributes of which both halves of the picture show a good part, so that the lower one tells the upper."""
     upper = upper_half(SMALL)
-    visible = [name for name in VALUES if name in avatar.visible()]
-    return [name for name in visible if min(share_within(avatar, name, a) for a in (upper, ~upper)) >= LEAST]
+    shares = {name: share_within(avatar, name, upper) for name in VALUES if name in avatar.visible()}
+    return [name for name, (least, most) in shares.items() if least >= LEAST and most <= 1 - LEAST]
 
 
 def sheet(studies: dict[str, Study], prompts: Sequence[str]) -> Image.Image:

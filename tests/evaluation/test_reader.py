@@ -1,0 +1,104 @@
+"""The shipped reader is right on fresh avatars, also worn ones; training it works and resumes as a run does."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.dataset import sample
+from imagebart.avatars.sheet import PLAIN
+from imagebart.evaluation.drawing import rendered
+from imagebart.evaluation.reader import WEIGHTS, Reader, ReaderConfig, load_reader, save_reader
+from imagebart.evaluation.reader_training import HIDDEN, LabelledAvatars, ReaderRun, Wear, labels, train_reader, worn
+from imagebart.training.config import LoopConfig, load
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+AVATARS = [sample(i, 424_242, "all") for i in range(400)]
+
+
+@pytest.mark.parametrize(("size", "bound"), [(128, 0.99), (256, 0.98)])
+def test_fresh_renders_are_read_right(size: int, bound: float) -> None:
+    avatars = AVATARS if size == 128 else AVATARS[:100]
+    read = load_reader().read(rendered(avatars, size)).attributes
+    right, asked = Counter[str](), Counter[str]()
+    for truth, reading in zip(avatars, read, strict=True):
+        asked.update(truth.visible())
+        right.update(name for name in truth.visible() if getattr(truth, name) == getattr(reading, name))
+    assert set(asked) == set(VALUES)
+    assert {name: n for name, n in asked.items() if right[name] < bound * n} == {}
+
+
+def test_worn_renders_are_read_right() -> None:
+    torch.manual_seed(0)
+    images = worn(rendered(AVATARS[:100], 128), Wear())
+    read = load_reader().read(images).attributes
+    answers = [
+        getattr(a, name) == getattr(b, name)
+        for a, b in zip(AVATARS[:100], read, strict=True)
+        for name in a.visible()
+    ]
+    assert sum(answers) > 0.985 * len(answers)
+
+
+def test_features_do_not_depend_on_the_batch() -> None:
+    reader = load_reader()
+    images = rendered(AVATARS[:5], 128)
+    reading = reader.read(images, batch=2)
+    assert reading.features.shape == (5, reader.config.features)
+    assert torch.allclose(reading.features, reader.features(images), atol=1e-3)
+    with pytest.raises(ValueError, match=r"\[1, 3, 64, 32\]"):
+        reader.features(torch.zeros(1, 3, 64, 32))
+
+
+def test_the_weights_are_small() -> None:
+    assert WEIGHTS.stat().st_size < 5_000_000
+    assert sum(t.numel() for t in load_file(WEIGHTS).values()) < 1_000_000
+
+
+def test_hidden_attributes_have_no_label() -> None:
+    numbers = dict(zip(VALUES, labels(PLAIN).tolist(), strict=True))
+    assert {name for name, n in numbers.items() if n == HIDDEN} == {"hat_colour", "facial_hair_colour", "graphic"}
+    assert all(VALUES[name][n] == getattr(PLAIN, name) for name, n in numbers.items() if n != HIDDEN)
+    item = LabelledAvatars(3)[7]
+    assert torch.equal(item["labels"], labels(sample(7, 3, "all")))
+
+
+def test_wear_leaves_half_of_each_kind_alone_and_harms_little() -> None:
+    torch.manual_seed(1)
+    images = rendered(AVATARS[:64], 128)
+    assert torch.equal(worn(images, Wear(0, 0, 0, 0)), images)
+    for wear in (Wear(1.5, 0, 0, 0), Wear(0, 0.06, 0, 0), Wear(0, 0, 0.06, 0), Wear(0, 0, 0, 0.5)):
+        changed = (worn(images, wear) - images).abs().flatten(1).mean(1)
+        untouched = int((changed < 1e-6).sum())
+        assert 15 <= untouched <= 49
+        assert 1e-4 < float(changed.max()) < 0.15
+
+
+def test_a_reader_is_saved_and_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    reader = Reader(ReaderConfig((8, 8, 8), 4, 16)).eval()
+    save_reader(reader, tmp_path / "r.safetensors")
+    again = load_reader(tmp_path / "r.safetensors")
+    images = rendered(AVATARS[:2], 128)
+    assert torch.allclose(again.features(images), reader.features(images), atol=1e-2)
+    with pytest.raises(ValueError, match="missing"):
+        load_reader(tmp_path / "none.safetensors")
+
+
+def test_training_lowers_the_loss_and_writes_a_reader(tmp_path: Path) -> None:
+    loop = LoopConfig(30, batch_size=16, lr=4e-3, warmup=4, ema=0.5, mixed_precision="no", log_every=1)
+    run = ReaderRun(loop, ReaderConfig((16, 32, 32), 16, 64))
+    trained = train_reader(run, tmp_path)
+    log = [line.split('"loss": ')[1].split(",")[0] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [float(loss) for loss in log]
+    assert sum(losses[-6:]) < 0.98 * sum(losses[:6])
+    images = rendered(AVATARS[:2], 128)
+    written = load_reader(tmp_path / "reader.safetensors")
+    assert torch.allclose(written.features(images), trained.eval().features(images), atol=2e-2)
+
+
+def test_the_configuration_that_made_it_loads() -> None:
+    assert load(ReaderRun, CONFIGS / "avatars-reader.json").model == load_reader().config
