@@ -2,8 +2,7 @@
 // What the model knows stands in #lexicon, as data.
 (() => {
   // Letters, digits and marks make words, and symbols such as emoji; a 's or 't belongs to the word before it.
-  const SUFFIX = /['’](?:s|t|re|ve|m|ll|d)(?![\p{L}\p{M}])/giu;
-  const WORD = /[\p{L}\p{N}\p{M}]+|\p{So}+/gu;
+  const WORD = /(\p{So}[\p{So}\p{M}]*|[\p{L}\p{N}\p{M}]+)(?:['’](?:s|t|re|ve|m|ll|d)(?![\p{L}\p{M}]))?/giu;
   const MOST = 10; // unknown words named at a time
 
   const box = () => document.querySelector("#prompt textarea, #prompt input");
@@ -23,8 +22,8 @@
 
   const unknown = (text) => {
     const found = new Map();
-    for (const [word] of text.normalize("NFC").replace(SUFFIX, " ").matchAll(WORD)) {
-      if (!words().has(word.toLowerCase()) && !found.has(word.toLowerCase())) found.set(word.toLowerCase(), word);
+    for (const [written, word] of text.normalize("NFC").matchAll(WORD)) {
+      if (!words().has(word.toLowerCase()) && !found.has(written.toLowerCase())) found.set(written.toLowerCase(), written);
     }
     return [...found.values()];
   };

@@ -66,7 +66,7 @@ def opened(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
     expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
     yield page
     context.close()
-    assert complaints == []
+    assert not complaints, "\n".join(complaints)
 
 
 def canvas(page: Page) -> Locator:

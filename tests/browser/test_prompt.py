@@ -14,7 +14,7 @@ PROMPTS = (
     "the woman's hat isn't a zébra",
     "80s hat 😀 hat",
     "don't, can't; hat/zebra-hat",
-    "шляпа and 帽子",
+    "шляпа and 帽子 ❤️",
 )
 
 
