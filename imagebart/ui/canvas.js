@@ -83,10 +83,11 @@
 
   // Which cells of the model's grid hold paint; null where nothing is painted.
   const redrawn = () => {
+    if (!editor?.layer_manager) return null; // the page is still being built
     const view = { width: editor.width, height: editor.height };
     const width = number("facts", "width"), height = number("facts", "height");
     const size = number("model", "size"), side = number("model", "grid");
-    if (!width || !height || !size || !side || !editor.layer_manager) return null;
+    if (!width || !height || !size || !side) return null;
     const mask = painted();
     const found = bounds(mask, view.width);
     if (!found) return null;
