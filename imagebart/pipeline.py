@@ -32,7 +32,7 @@ class Pipeline:
     """A model with everything around it: uploads, prompts, masks, crops, previews and pasting back."""
 
     def __init__(self, model: ImageBART, card: str = "") -> None:
-        # Two to five times as fast on a CPU, with the same results: its convolutions need not rearrange their inputs.
+        # Faster on a CPU, with the same results: its convolutions need not rearrange their inputs.
         model.first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model
         self.card = card
