@@ -73,7 +73,7 @@ def add_results() -> Results:
     strip = _gallery("Stages of the run", "strip")
     resume = gr.Button("Continue from what is shown", size="md", interactive=False, elem_id="resume")
     with gr.Row(elem_classes="ib-tools", elem_id="save"):
-        download = gr.DownloadButton("Download", size="sm", interactive=False, elem_id="download")
+        download = gr.DownloadButton("Download the result", size="sm", interactive=False, elem_id="download")
         webp = gr.Button("Save the run as WebP", size="sm", interactive=False, elem_id="save-webp")
         gif = gr.Button("… as GIF", size="sm", interactive=False, elem_id="save-gif")
         animation = gr.DownloadButton("Animation", size="sm", visible="hidden", elem_id="animation")

@@ -126,7 +126,7 @@ def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page
     until(wide, lambda: bool((result(wide) != first).any()))
     second = result(wide)
     with wide.expect_download() as download:
-        press(wide, "Download")
+        press(wide, "Download the result")
     path = tmp_path / "variant.png"
     download.value.save_as(path)
     recipe = read_recipe(path)
