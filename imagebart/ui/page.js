@@ -43,6 +43,9 @@
       set(document.getElementById(group), "role", "group");
       set(document.getElementById(group), "aria-labelledby", label);
     }
+    // Gradio names a place without a picture, but not what it is.
+    for (const empty of document.querySelectorAll(".empty[aria-label]")) set(empty, "role", "img");
+    set(document.querySelector("#preview button:has(> .image-frame)"), "aria-label", "Result");
     set(document.querySelector("#canvas .image-container"), "aria-label",
       "The picture to paint on. Ready masks and a mask upload, below, do the same without a pointer.");
     for (const button of document.querySelectorAll("#examples .thumbnail-item, .ib-strip .thumbnail-item")) {
