@@ -72,10 +72,11 @@ def picture(
     page.goto(url)
     expect(page.locator("#grid-line")).to_contain_text("will be redrawn", timeout=PATIENCE)
     page.get_by_label("What should be there?").first.fill(prompt)
-    page.get_by_role("button", name="Settings").click()
+    settings = page.locator("#settings button").first
+    settings.click()
     page.get_by_label("New seed each time").uncheck()
     page.locator("#seed input").fill(str(seed))
-    page.get_by_role("button", name="Settings").click()
+    settings.click()
     page.get_by_role("button", name="Edit", exact=True).click()
     expect(page.locator("#progress")).to_contain_text("Done in", timeout=PATIENCE)
     page.evaluate("scrollTo(0, 0)")
