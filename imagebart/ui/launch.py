@@ -80,6 +80,8 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         footer_links=["api"],
         enable_monitoring=False,
         app_kwargs=_housekeeping(),
+        # Gradio asks itself for the page and gives up after 3 s, which a busy machine may take.
+        _frontend=False,
         **options,
     )
 
