@@ -1,8 +1,8 @@
 """Serves the page on a tiny random model and says what the model does: `serve_page.py FILES STAGES [PORT]`.
 
-Prints the page's address, keeps temporary files in the folder FILES, and stops when its input closes. Then each line
-is a JSON object: what happened ("begun", "event", "ended"), in the run with which seed, and when on the machine's
-monotonic clock, which all processes share.
+Prints the page's address, keeps temporary files in the folder FILES, shows the examples of the folder "examples"
+beside it, and stops when its input closes. Each further line is a JSON object: what happened ("begun", "event",
+"ended"), in the run with which seed, and when on the machine's monotonic clock, which all processes share.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"  # as in app.py
 os.environ["GRADIO_TEMP_DIR"] = sys.argv[1]
 
 import torch
 
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.testing import tiny_model
+from imagebart.ui.examples import find_examples
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page
 
@@ -57,7 +60,8 @@ def _say(what: str, seed: int | None) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    page = build_page(Watched(tiny_model(stages=int(sys.argv[2]))))
+    examples = find_examples(Path(sys.argv[1]).with_name("examples"))
+    page = build_page(Watched(tiny_model(stages=int(sys.argv[2]))), examples)
     port = int(sys.argv[3]) if len(sys.argv) > 3 else None
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", server_port=port, quiet=True)
     print(url, flush=True)

@@ -143,7 +143,8 @@ class Report:
     requests: list[Request]
     memory: list[tuple[float, float]]  # seconds since the start, MB
     drawn: set[int]  # seeds of the runs that the model began
-    late: list[str]  # runs that went on after their cancel
+    last: list[int]  # cancelled runs that finished the picture that was being made
+    late: list[str]  # cancelled runs that went on after it
     unfinished: list[int]  # runs that never ended
 
     def slope(self, warm_up: float) -> float:
@@ -159,7 +160,8 @@ class Report:
         warm = [size for moment, size in self.memory if moment >= warm_up]
         return (
             f"{self.seconds:.0f} s: {len(self.requests)} requests, {len(done)} answered, "
-            f"{len(cancels)} cancelled ({len(self.drawn.intersection(cancels))} of them while they were drawn), "
+            f"{len(cancels)} cancelled ({len(self.drawn.intersection(cancels))} of them while they were drawn, "
+            f"{len(self.last)} at the next picture), "
             f"{sum(bool(request.lost) for request in self.requests)} lost; "
             f"first picture after {np.percentile(waits, 50):.2f} s (p50), {np.percentile(waits, 95):.2f} s (p95); "
             f"result after {np.percentile(whole, 50):.2f} s (p50), {np.percentile(whole, 95):.2f} s (p95); "
@@ -180,12 +182,15 @@ def load(server: Server, seconds: float, sessions: int, folder: Path) -> Report:
             time.sleep(0.5)
         requests = [request for future in futures for request in future.result()]
     runs = server.runs
-    late = [
-        f"seed {request.seed}: {what} {at - request.cancelled:.3f} s after its cancel"
+    after = {
+        request.seed: [what for what, at in runs.get(request.seed, []) if at > request.cancelled]
         for request in requests
         if request.cancelled is not None
-        for what, at in runs.get(request.seed, [])
-        if at > request.cancelled
+    }
+    # A picture that is being made when the cancel comes is made; it must be the last.
+    last = [seed for seed, events in after.items() if events == ["event", "ended"]]
+    late = [
+        f"seed {seed}: {events}" for seed, events in after.items() if events not in ([], ["ended"], ["event", "ended"])
     ]
     unfinished = [seed for seed, events in runs.items() if events[-1][0] != "ended"]
-    return Report(time.monotonic() - began, requests, memory, set(runs), late, unfinished)
+    return Report(time.monotonic() - began, requests, memory, set(runs), last, late, unfinished)
