@@ -1,13 +1,18 @@
-"""The page when something goes wrong around it: reloaded or closed in mid-run, open twice."""
+"""The page when something goes wrong around it: reloaded or closed in mid-run, open twice, the server gone and back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from driving import WIDE, Site, edit, finished, pick_second, pixels, press, redrawn, result, until
+from driving import WIDE, Site, edit, finished, gradient, pick_second, pixels, press, redrawn, result, until
 from playwright.sync_api import Browser, Page, expect
+from serving import serving
 from test_editing import working
+
+from imagebart.masks import preset
 
 pytestmark = pytest.mark.browser
 
@@ -64,3 +69,30 @@ def test_two_tabs_of_one_browser_do_not_mix(window: Page, site: Site) -> None:
     first, second = pixels(site.examples / "01-first.png"), pixels(site.examples / "02-second.png")
     assert (result(window)[:10] == first[:10]).all()
     assert (result(tab)[:20] == second[:20]).all()
+
+
+def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_path: Path) -> None:
+    examples = tmp_path / "examples"
+    examples.mkdir()
+    gradient((40, 40), 0).save(examples / "01-first.png")
+    preset("centre", (40, 40)).save(examples / "01-first.mask.png")
+    (examples / "01-first.txt").write_text("a hat", encoding="utf-8")
+    context = chromium.new_context(viewport=WIDE)
+    page = context.new_page()
+    with serving(tmp_path, stages=36) as server:
+        port = urlsplit(server.url).port
+        page.goto(server.url)
+        ready(page)
+        press(page, "Edit")
+        expect(page.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")
+    expect(page.get_by_test_id("toast-body").first).to_contain_text("Connection to the server was lost")
+    with serving(tmp_path, stages=4, port=port):
+        # The page reloads itself.
+        expect(page.get_by_test_id("toast-body")).to_have_count(0)
+        ready(page)
+        edit(page)
+    # Nothing ran meanwhile: the canvas still shows the picture, and a new server takes it from there.
+    with serving(tmp_path, stages=4, port=port):
+        edit(page)
+        assert result(page).shape[0] == result(page).shape[1]
+    context.close()
