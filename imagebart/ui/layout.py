@@ -93,7 +93,9 @@ def add_canvas(examples: Sequence[Example]) -> Canvas:
     )
     with gr.Row(elem_id="under-canvas"):
         gr.HTML(wording.GRID_LINE)
-        gr.Checkbox(True, label="Show the tokens", container=False, min_width=120, elem_id="show-grid")
+        gr.Checkbox(
+            True, label="Show the tokens", interactive=True, container=False, min_width=120, elem_id="show-grid"
+        )
         facts = gr.HTML(wording.facts_html(None), elem_id="facts")
     gr.HTML(wording.READY_MASKS)
     with gr.Row(elem_classes="ib-tools", elem_id="ready"):

@@ -19,12 +19,12 @@ SWITCHED = ("model", *PARTS, *RESET)
 """Names of the page's parts that depend on the model, in the order of `switched`."""
 
 
-def parts(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
-    """Properties of the parts that show a model, by name."""
+def parts(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:
+    """Properties of the parts that show a model; `name` is what it was chosen by, else its own name is shown."""
     kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
     summary = wording.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, pipeline.stages)
     return {
-        "model_line": {"value": wording.model_html(pipeline.name, summary, pipeline.image_size, pipeline.grid)},
+        "model_line": {"value": wording.model_html(name or pipeline.name, summary, pipeline.image_size, pipeline.grid)},
         "lexicon": {"value": wording.lexicon_html(vocabulary)},
         "suggestions": {"value": wording.suggestions_html(pipeline.suggestions), "visible": bool(pipeline.suggestions)},
         "surprise": {"visible": kind != "none"},
@@ -46,7 +46,8 @@ def switched(choice: Choice, name: str) -> list[Any]:
     except InputError as error:
         gr.Warning(str(error))
         name, pipeline = choice.first.name, choice.first
-    shown = [gr.update(**parts(pipeline)[part]) for part in PARTS]
+    panel = parts(pipeline, name)
+    shown = [gr.update(**panel[part]) for part in PARTS]
     return [name, *shown, *reset(choice, name)]
 
 

@@ -229,7 +229,7 @@ def step_html_line(number: int, count: int, caption: str) -> str:
 
 def result_caption(task: str, prompt: str | None) -> str:
     """Name of a result among the others of a session."""
-    done = {"edit": "Edit", "generate": "New picture", "vary": "Variation"}[task]
+    done = {"edit": "Edited picture", "generate": "New picture", "vary": "Variation"}[task]
     return f"{done}: {prompt}" if prompt else done
 
 

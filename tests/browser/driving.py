@@ -22,7 +22,7 @@ STAGES = 24
 PIPELINE = tiny_pipeline(stages=STAGES)
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
-PATIENCE = 90_000  # milliseconds that an assertion is tried again, for a busy machine
+PATIENCE = 30_000  # milliseconds that an assertion is tried again, for a busy machine
 
 expect.set_options(timeout=PATIENCE)
 
