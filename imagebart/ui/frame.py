@@ -77,6 +77,11 @@ def cancelled() -> list[Any]:
     return replace(IDLE, messages=wording.notes_html([wording.CANCELLED])).updates()
 
 
-def broken() -> list[Any]:
-    """The page when a run broke outside our own code: too many wait, or what the browser sent cannot be read."""
+def broken(said: str | None = None) -> list[Any]:
+    """The page when a run broke outside our own code: too many wait, or what the browser sent cannot be read.
+
+    said: the message that stands there. A run that is cancelled while it waits fails too, and that was said already.
+    """
+    if said and wording.CANCELLED in said:
+        return replace(IDLE, messages=said).updates()
     return replace(IDLE, messages=wording.problem_html(wording.BROKEN)).updates()

@@ -135,7 +135,7 @@ def _wire_runs(page: Page, running: Running) -> None:
     for button, action, inputs in starts:
         # The page answers at once, though the model may be busy for a while.
         run = button.click(frame.waiting, None, shown, **AT_ONCE).then(action, inputs, shown, **turn)
-        run.failure(frame.broken, None, shown, **AT_ONCE)
+        run.failure(frame.broken, page.results.messages, shown, **AT_ONCE)
         runs.append(run)
     # First the run ends, then the page says so: its last preview could otherwise come after the message.
     ended = runner.cancel.click(lambda: None, None, None, cancels=runs, **AT_ONCE)

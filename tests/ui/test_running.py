@@ -203,3 +203,9 @@ def test_a_broken_run_is_said_in_a_sentence_and_the_page_is_ready_again() -> Non
     broken = told(frame.broken())
     assert "try again" in broken["messages"] and broken["edit"]["interactive"]
     assert not {"preview", "record", "results"} & set(broken)
+
+
+def test_a_run_cancelled_while_it_waits_is_not_called_broken() -> None:
+    said = told(frame.cancelled())["messages"]
+    after = told(frame.broken(said))
+    assert after["messages"] == said and after["edit"]["interactive"]
