@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagebart import drawing_commands
-from imagebart.drawing_commands import DEFAULT_MODEL
+from imagebart.command_options import add_model_option
 from imagebart.evaluation import commands as evaluation_commands
 
 
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     drawing_commands.add_commands(commands)
 
     bench = commands.add_parser("bench", help="time decoding on this machine")
-    bench.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder (default {DEFAULT_MODEL})")
+    add_model_option(bench)
     bench.add_argument("--only", choices=("shipped", "published"), help="one of the two models alone")
     bench.add_argument("--quick", action="store_true", help="masks of 100 and 25 %%, one variant")
     bench.add_argument("--plot", type=Path, help="PNG to write: time against masked tokens")
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", type=Path, required=True, help="the model's folder")
     build.set_defaults(job_handler=_assemble)
     split = jobs.add_parser("take-apart", help="split a model folder into parts, to train on from them")
-    split.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder (default {DEFAULT_MODEL})")
+    add_model_option(split)
     split.add_argument("--out", type=Path, required=True, help="gets the folders first-stage, stage1, stage2, ...")
     split.set_defaults(job_handler=_take_apart)
     train.set_defaults(handler=lambda options: options.job_handler(options))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagebart.command_options import add_model_option, add_sampling_options, given_settings
 from imagebart.errors import InputError
 
 if TYPE_CHECKING:  # --help needs neither torch nor pictures
@@ -18,17 +19,7 @@ if TYPE_CHECKING:  # --help needs neither torch nor pictures
     from imagebart.events import PipelineEvent
     from imagebart.metadata import Recipe
     from imagebart.pipeline import Pipeline
-    from imagebart.settings import SamplingSettings
 
-DEFAULT_MODEL = "checkpoints/avatars"
-SETTINGS = {  # of SamplingSettings, by the options' names
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "guidance": "guidance",
-    "passes": "passes",
-    "start_stage": "start",
-}
 STRENGTH = 0.3
 # The animation of a run: its length in seconds, the longest side and number of its frames.
 SECONDS = 4.0
@@ -64,17 +55,13 @@ def add_commands(commands: Any) -> None:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder (default {DEFAULT_MODEL})")
+    add_model_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="the picture; further variants get -2, -3, ...")
     parser.add_argument("--steps-out", type=Path, help="the way to it as a moving picture, .webp or .gif")
     parser.add_argument("--like", type=Path, help="a PNG made before: takes from it what is not given here")
     parser.add_argument("--seed", type=int, help="the same seed gives the same picture (default: a new one)")
     parser.add_argument("--variants", type=int, default=1, help="how many pictures (default 1)")
-    parser.add_argument("--temperature", type=float, help="under 1 safer, over 1 wilder")
-    parser.add_argument("--top-k", type=int, help="only the k likeliest tokens")
-    parser.add_argument("--top-p", type=float, help="only the likeliest tokens of this total probability")
-    parser.add_argument("--guidance", type=float, help="over 1: closer to the prompt")
-    parser.add_argument("--passes", type=int, help="forward-backward repeats of each stage")
+    add_sampling_options(parser)
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -143,14 +130,8 @@ def _pipeline(options: argparse.Namespace, like: Recipe | None) -> Pipeline:
 
 
 def _common(options: argparse.Namespace, like: Recipe | None, pipe: Pipeline) -> dict[str, Any]:
-    settings = _settings(options, pipe.defaults if like is None else like.settings)
+    settings = given_settings(options, pipe.defaults if like is None else like.settings)
     return {"seed": options.seed, "settings": settings, "variants": options.variants}
-
-
-def _settings(options: argparse.Namespace, defaults: SamplingSettings) -> SamplingSettings:
-    """The model's own settings, or those to be like, but for those given."""
-    given = {field: getattr(options, name, None) for name, field in SETTINGS.items()}
-    return replace(defaults, **{field: value for field, value in given.items() if value is not None})
 
 
 def _first(*values: Any) -> Any:

@@ -10,13 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagebart.command_options import add_model_option, add_sampling_options, given_settings
+
 if TYPE_CHECKING:
     from imagebart.evaluation.avatars import Study
     from imagebart.evaluation.drawing import Artist
     from imagebart.evaluation.report import Measure
-
-DEFAULT_MODEL = "checkpoints/avatars"
-SETTINGS = ("temperature", "top_k", "top_p", "guidance", "passes")
 
 
 def add_commands(commands: Any) -> None:
@@ -25,7 +24,7 @@ def add_commands(commands: Any) -> None:
     jobs = evaluate.add_subparsers(dest="job", required=True)
 
     avatars = jobs.add_parser("avatars", help="the table of a model: prompts, edits, distance and so on")
-    _model_option(avatars)
+    add_model_option(avatars)
     _study_options(avatars)
     avatars.set_defaults(job_handler=_avatars)
 
@@ -36,20 +35,16 @@ def add_commands(commands: Any) -> None:
     scales.set_defaults(job_handler=_scales)
 
     pictures = jobs.add_parser("pictures", help="grids of 48 prompts and 24 edits, to look at")
-    _model_option(pictures)
+    add_model_option(pictures)
     pictures.add_argument("--out", type=Path, required=True, help="folder for prompts.png and edits.png")
     _sampling_options(pictures)
     pictures.set_defaults(job_handler=_pictures)
 
     words = jobs.add_parser("words", help="whether a model's stages use captions: likelihood with, without, shuffled")
-    _model_option(words)
+    add_model_option(words)
     words.add_argument("--samples", type=int, default=64, help="avatars (default 64)")
     words.set_defaults(job_handler=_words)
     evaluate.set_defaults(handler=lambda options: options.job_handler(options))
-
-
-def _model_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder (default {DEFAULT_MODEL})")
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +56,7 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
 
 def _sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=32, help="pictures drawn at once (default 32)")
-    parser.add_argument("--temperature", type=float, help="under 1 safer, over 1 wilder (default: the model's own)")
-    parser.add_argument("--top-k", type=int, help="only the k likeliest tokens")
-    parser.add_argument("--top-p", type=float, help="only the likeliest tokens of this total probability")
-    parser.add_argument("--guidance", type=float, help="over 1: closer to the prompt (default: the model's own)")
-    parser.add_argument("--passes", type=int, help="forward-backward repeats of each stage")
+    add_sampling_options(parser)
 
 
 def _artist(model: str, options: argparse.Namespace) -> Artist:
@@ -75,8 +66,7 @@ def _artist(model: str, options: argparse.Namespace) -> Artist:
     if options.batch < 1:
         raise ValueError(f"a batch of {options.batch}, expected 1 or more")
     loaded = ImageBART.from_pretrained(model)
-    given = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
-    return Artist(loaded, replace(loaded.about.sampling, **given), options.batch)
+    return Artist(loaded, given_settings(options, loaded.about.sampling), options.batch)
 
 
 def _study(model: str, options: argparse.Namespace) -> Study:

@@ -43,7 +43,9 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is None:
                     continue
                 state = self.state[p]
-                velocity = state.setdefault("velocity", torch.zeros_like(p))
+                if "velocity" not in state:
+                    state["velocity"] = torch.zeros_like(p)
+                velocity = state["velocity"]
                 velocity.mul_(group["momentum"]).add_(p.grad)
                 update = orthogonal(p.grad.add(velocity, alpha=group["momentum"]))  # Nesterov's look ahead
                 p.mul_(1 - group["lr"] * group["weight_decay"])
