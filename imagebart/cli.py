@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     jobs = train.add_subparsers(dest="job", required=True)
     for name, text, run in (
         ("first-stage", "the VQGAN: pixels to tokens and back", _train_first_stage),
+        ("captions", "the lower half of a decoder, to read what avatars' captions claim", _train_captions),
         ("stage", "one reverse step, on a trained first stage", _train_stage),
         ("reader", "the network that reads attributes off avatars, for evaluate", _train_reader),
     ):
@@ -75,6 +76,13 @@ def _train_first_stage(options: argparse.Namespace) -> None:
     from imagebart.training.first_stage import train_first_stage
 
     train_first_stage(load(FirstStageRun, options.config), options.run)
+
+
+def _train_captions(options: argparse.Namespace) -> None:
+    from imagebart.training.captions import train_captions
+    from imagebart.training.config import CaptionsRun, load
+
+    train_captions(load(CaptionsRun, options.config), options.run)
 
 
 def _train_stage(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,11 @@ class FirstStageConfig:
     used_codes: int | None = None  # entries in use, where only some are: tokens count these
     fold: int = 1  # squares of fold x fold pixels become channels before the first convolution
     unit_codes: bool = False  # latents and codes lie on the unit sphere
+    encoder: Literal["convolutions", "cells"] = "convolutions"  # what a token sees: all around it, or its cell alone
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ("convolutions", "cells"):
+            raise ValueError(f"encoder is {self.encoder!r}, expected convolutions or cells")
 
     @property
     def downsampling(self) -> int:
@@ -167,6 +173,32 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
+class CellEncoder(nn.Module):
+    """Pixels [B, 3, H, W] to latents [B, latent_channels, H/f, W/f], each from the f x f pixels of its own cell.
+
+    So a token says nothing of other cells: those that a mask keeps cannot betray what was painted over, and they
+    are a simple function of the picture, which stages learn sooner.
+    """
+
+    def __init__(self, config: FirstStageConfig) -> None:
+        super().__init__()
+        width = 2 * config.latent_channels
+        self.fold = nn.PixelUnshuffle(config.downsampling)
+        self.layers = nn.Sequential(
+            nn.Linear(3 * config.downsampling**2, width),
+            nn.LayerNorm(width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+            nn.GELU(),
+            nn.Linear(width, config.latent_channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells = rearrange(self.fold(x), "b c h w -> b h w c")
+        return rearrange(self.layers(cells), "b h w c -> b c h w")
+
+
 class Decoder(nn.Module):
     """Latents [B, latent_channels, h, w] to pixels [B, 3, h f, w f]."""
 
@@ -247,7 +279,7 @@ class FirstStage(nn.Module):
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config) if config.encoder == "convolutions" else CellEncoder(config)
         self.decoder = Decoder(config)
         self.quantize = Quantizer(config)
         self.quant_conv = nn.Conv2d(config.latent_channels, config.code_dim, 1)

@@ -25,6 +25,7 @@ CONFIGS = {
     "unit codes": dataclasses.replace(BASE, unit_codes=True),
     "some codes used": dataclasses.replace(BASE, used_codes=9),
     "used unit codes": dataclasses.replace(BASE, used_codes=9, unit_codes=True, fold=2),
+    "cells": dataclasses.replace(BASE, encoder="cells"),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 quantizers = ("plain", "unit codes", "some codes used", "used unit codes")
@@ -205,3 +206,22 @@ def test_bad_tokens_are_named(shape: tuple[int, ...], rows: int | None) -> None:
 def test_tokens_out_of_the_codebook_in_use(token: int) -> None:
     with pytest.raises(ValueError, match=r"tokens must be in \[0, 9\), the codebook in use"):
         build(CONFIGS["some codes used"]).decode(torch.tensor([[0, 1, 2, token]]))
+
+
+def test_a_cell_encoder_sees_its_cell_alone() -> None:
+    """Other pixels change no other token, and a cell's token does not depend on where it lies."""
+    model = build(CONFIGS["cells"])
+    f = model.config.downsampling
+    image = torch.rand(1, 3, 4 * f, 4 * f) * 2 - 1
+    tokens = model.encode(image).view(4, 4)
+    changed = torch.rand(1, 3, 4 * f, 4 * f) * 2 - 1
+    changed[..., f : 2 * f, 2 * f : 3 * f] = image[..., f : 2 * f, 2 * f : 3 * f]
+    assert model.encode(changed).view(4, 4)[1, 2] == tokens[1, 2]
+    assert torch.equal(model.encode(image.roll((f, f), (2, 3))).view(4, 4), tokens.roll((1, 1), (0, 1)))
+    around = build(BASE).latents
+    assert not torch.allclose(around(changed)[:, 1, 2], around(image)[:, 1, 2], atol=1e-3)
+
+
+def test_encoders_are_known() -> None:
+    with pytest.raises(ValueError, match="encoder is 'cell'"):
+        dataclasses.replace(BASE, encoder="cell")

@@ -20,7 +20,7 @@ class LoopConfig:
 
     steps: int
     batch_size: int = 32
-    optimizer: str = "adamw"  # or "muon": Muon for the matrices of transformer blocks, AdamW for the rest
+    optimizer: str = "adamw"  # or "muon": Muon for the matrices and convolutions of blocks, AdamW for the rest
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
@@ -72,6 +72,17 @@ class StageShape:
     heads: int = 4
     head_size: int = 64
     encoder_depth: int = 3
+
+
+@dataclass(frozen=True)
+class CaptionsRun:
+    """`python -m imagebart train captions --config FILE`: those of avatars, which say what they claim."""
+
+    vocab_size: int  # K and N of the stages that will begin from it
+    tokens: int
+    loop: LoopConfig
+    shape: StageShape = field(default_factory=StageShape)
+    text_length: int = 77  # conditioning tokens a caption
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,14 @@ class CodebookAverages(nn.Module):
     def __init__(self, quantizer: Quantizer, decay: float, dead_after: float) -> None:
         super().__init__()
         self.decay, self.dead_after = decay, dead_after
-        self.register_buffer("count", torch.ones(quantizer.embedding.num_embeddings))
-        self.register_buffer("total", quantizer.project(quantizer.embedding.weight.detach()).clone())
+        # Nothing counted yet: codes that the first batch does not use are taken from it.
+        self.register_buffer("count", torch.zeros(quantizer.embedding.num_embeddings))
+        self.register_buffer("total", torch.zeros_like(quantizer.embedding.weight))
+
+    def begin_from(self, quantizer: Quantizer) -> None:
+        """Counts every code of a trained quantiser once, so that the first batch does not take its place."""
+        self.count.fill_(1.0)
+        self.total.copy_(quantizer.project(quantizer.embedding.weight.detach()))
 
     @torch.no_grad()
     def update(self, quantizer: Quantizer, z: Tensor, tokens: Tensor, accelerator: Accelerator) -> None:
@@ -44,12 +50,16 @@ class CodebookAverages(nn.Module):
         total = accelerator.reduce(one_hot.T @ z, "sum")
         self.count.lerp_(count, 1 - self.decay)
         self.total.lerp_(total, 1 - self.decay)
-        dead = self.count < self.dead_after * self.count.mean()
+        least = self.dead_after * self.count.mean()
+        dead = self.count < least
         if dead.any():
-            chosen = z[torch.randint(len(z), (int(dead.sum()),), device=z.device)]
-            self.total[dead] = accelerator.reduce(chosen, "mean")
-            self.count[dead] = 1.0
-        quantizer.embedding.weight.copy_(quantizer.project(self.total / self.count.clamp_min(1e-5)[:, None]))
+            # Where codes are far from latents, as k-means++ begins: most cells of a flat picture look the same.
+            far = (z - quantizer.lookup(tokens)).square().sum(-1) + 1e-9
+            chosen = z[far.multinomial(int(dead.sum()), replacement=True)]
+            grace = 2 * least  # a code that stays unused is soon replaced again
+            self.total[dead] = grace * accelerator.reduce(chosen, "mean")
+            self.count[dead] = grace
+        quantizer.embedding.weight.copy_(quantizer.project(self.total / self.count.clamp_min(1e-9)[:, None]))
 
 
 def gradient_loss(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -129,6 +139,8 @@ def train_first_stage(run: FirstStageRun, folder: Path) -> FirstStage:
         model.load_state_dict(other.state_dict())
     weight = pixel_weight(run.data, run.model.resolution, run.loss.face)
     task = FirstStageTask(model, dataset_for(run.data, run.model.resolution), weight, run.loss)
+    if run.begin_from is not None:
+        task.averages.begin_from(model.quantize)
     trained = train(task, run.loop, folder)
     assert isinstance(trained, FirstStage)
     save_first_stage(trained, folder)

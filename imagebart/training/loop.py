@@ -82,12 +82,12 @@ def learning_rate(step: int, config: LoopConfig) -> float:
 
 
 def optimizers_for(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
-    """AdamW, and with `config.optimizer` "muon" Muon for the matrices of transformer blocks.
+    """AdamW, and with `config.optimizer` "muon" Muon for the matrices and convolutions of blocks.
 
     AdamW decays matrices only; gains, biases and embeddings of single numbers are left alone.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    inner = [p for name, p in named if config.optimizer == "muon" and ".blocks." in name and p.ndim == 2]
+    inner = [p for name, p in named if config.optimizer == "muon" and ".block" in name and p.ndim >= 2]
     taken = {id(p) for p in inner}
     others = [p for _, p in named if id(p) not in taken]
     groups = [

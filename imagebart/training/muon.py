@@ -26,15 +26,18 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices only. With the same rate and decay its steps are as large as AdamW's (Liu et al. 2025, eq. 4)."""
+    """For matrices, and convolutions as matrices with a row for each output channel.
+
+    With the same rate and decay its steps are as large as AdamW's (Liu et al. 2025, eq. 4).
+    """
 
     def __init__(
         self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        shapes = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim != 2]
+        shapes = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]
         if shapes:
-            raise ValueError(f"Muon takes matrices, not a parameter of shape {list(shapes[0])}")
+            raise ValueError(f"Muon takes matrices and convolutions, not a parameter of shape {list(shapes[0])}")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -47,6 +50,8 @@ class Muon(torch.optim.Optimizer):
                     state["velocity"] = torch.zeros_like(p)
                 velocity = state["velocity"]
                 velocity.mul_(group["momentum"]).add_(p.grad)
-                update = orthogonal(p.grad.add(velocity, alpha=group["momentum"]))  # Nesterov's look ahead
+                ahead = p.grad.add(velocity, alpha=group["momentum"])  # Nesterov's look ahead
+                matrix = ahead.flatten(1)
+                update = orthogonal(matrix).view(ahead.shape)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-0.2 * max(p.shape) ** 0.5 * group["lr"])
+                p.add_(update, alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])

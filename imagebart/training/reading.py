@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from imagebart.stage import Stage
 
 
+def reading_layers(depth: int) -> int:
+    """How many of a decoder's layers read captions; those above use what was read."""
+    return max(depth // 2, 1)
+
+
 class ReadingStage(nn.Module):
     """A stage in training with its reading head: `groups` are the numbers of values of each thing to read."""
 
@@ -25,10 +30,19 @@ class ReadingStage(nn.Module):
         width = stage.config.decoder.width
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(groups)))
 
+    def read(self, cond: Tensor) -> Tensor:
+        """What is read from captions alone, int64 [B, cond_length] -> logits [B, sum(groups)]."""
+        decoder = self.stage.decoder
+        tokens = self.stage.prefix(len(cond), cond)
+        x = decoder.token_embedding(tokens) + decoder.position_embedding[: tokens.shape[1]]
+        for block in decoder.blocks[: reading_layers(len(decoder.blocks))]:
+            x = block(x, None, True, None)
+        return self.head(x[:, -1])
+
     def forward(self, x: Tensor, c: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
         """The stage's logits [B, N, K], and what was read from the caption, logits [B, sum(groups)]."""
         decoder, seen = self.stage.decoder, []
-        middle = decoder.blocks[max(len(decoder.blocks) // 2 - 1, 0)]
+        middle = decoder.blocks[reading_layers(len(decoder.blocks)) - 1]
         hook = middle.register_forward_hook(lambda module, inputs, output: seen.append(output))
         try:
             logits = self.stage(x, c, cond)

@@ -19,7 +19,7 @@ from imagebart.diffusion import Schedule, diffuse, posterior, redraw
 from imagebart.first_stage import FirstStage
 from imagebart.settings import SamplingSettings
 from imagebart.stage import Stage, StageConfig, build_stage
-from imagebart.training.config import StageRun
+from imagebart.training.config import StageRun, StageShape
 from imagebart.training.data import ImageFolder, dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
@@ -140,22 +140,27 @@ def conditioner_for(run: StageRun, dataset: Dataset[Any]) -> Conditioner:
     if run.data == "avatars":
         if run.conditioning != "text":
             raise ValueError(f"conditioning is {run.conditioning!r}; avatars have captions, expected text or none")
-        from imagebart.avatars.captions import all_words
-
-        return TextConditioner.from_captions(all_words(), run.text_length)
+        return avatar_conditioner(run.text_length)
     assert isinstance(dataset, ImageFolder)
     if run.conditioning == "class":
         return ClassConditioner(tuple(sorted(set(dataset.texts))), null_class=True)
     return TextConditioner.from_captions(dataset.texts, run.text_length)
 
 
-def stage_config(run: StageRun, schedule: Schedule, first: FirstStage, conditioner: Conditioner) -> StageConfig:
+def avatar_conditioner(length: int) -> TextConditioner:
+    """The words of avatars' captions."""
+    from imagebart.avatars.captions import all_words
+
+    return TextConditioner.from_captions(all_words(), length)
+
+
+def stage_config(
+    shape: StageShape, t: int, schedule: Schedule, vocab_size: int, tokens: int, conditioner: Conditioner
+) -> StageConfig:
     """Shapes: decoder-only at t = T, aligned below; text and image tokens have embeddings of their own."""
-    shape, vocab_size = run.shape, first.config.vocab_size
-    tokens = (first.config.resolution // first.config.downsampling) ** 2
     positions = 1 + conditioner.length + tokens
     vocab_in = vocab_size + conditioner.vocab_size
-    coarsest = run.t == schedule.stages
+    coarsest = t == schedule.stages
     decoder = TransformerConfig(
         shape.width, shape.depth, shape.heads, vocab_in, positions, shape.head_size, vocab_size, cross=not coarsest
     )
@@ -164,10 +169,10 @@ def stage_config(run: StageRun, schedule: Schedule, first: FirstStage, condition
     )
     return StageConfig(
         kind="decoder_only" if coarsest else "aligned",
-        t=run.t,
+        t=t,
         vocab_size=vocab_size,
         tokens=tokens,
-        beta=schedule.betas[run.t - 1],
+        beta=schedule.betas[t - 1],
         decoder=decoder,
         encoder=None if coarsest else encoder,
         cond_length=conditioner.length,
@@ -199,7 +204,10 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     dataset = dataset_for(run.data, first_stage.config.resolution)
     conditioner = conditioner_for(run, dataset)
     torch.manual_seed(run.loop.seed)
-    stage = build_stage(stage_config(run, schedule, first_stage, conditioner), schedule.stages)
+    shape = first_stage.config
+    tokens = (shape.resolution // shape.downsampling) ** 2
+    config = stage_config(run.shape, run.t, schedule, shape.vocab_size, tokens, conditioner)
+    stage = build_stage(config, schedule.stages)
     if run.begin_from is not None:
         begin_from(stage, load_stage(Path(run.begin_from))[0])
     task = StageTask(stage, schedule, conditioner, first_stage, dataset, run)

@@ -60,6 +60,19 @@ def test_dead_codes_are_replaced_from_the_batch() -> None:
     assert torch.allclose(quantizer.codes(), z[:8], atol=1e-5)
 
 
+def test_trained_codes_stay_where_they_are_not_used() -> None:
+    torch.manual_seed(0)
+    quantizer = Quantizer(SMALL)
+    torch.nn.init.normal_(quantizer.embedding.weight)
+    before = quantizer.codes().detach().clone()
+    averages = CodebookAverages(quantizer, decay=0.99, dead_after=0.01)
+    averages.begin_from(quantizer)
+    z = F.normalize(torch.ones(16, 4), dim=-1)
+    averages.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
+    assert torch.allclose(quantizer.codes()[1:], before[1:], atol=1e-6)
+    assert (quantizer.codes()[0] @ z[0]) > (before[0] @ z[0])
+
+
 def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     for i in range(6):
         Image.new("RGB", (20, 20), (40 * i, 255 - 40 * i, 30)).save(tmp_path / f"{i}.png")

@@ -37,6 +37,16 @@ def test_a_step_has_the_size_of_an_adamw_step() -> None:
     assert torch.allclose(p.detach(), now * (1 - 0.005))
 
 
+def test_a_convolution_is_a_matrix_with_a_row_for_each_output_channel() -> None:
+    torch.manual_seed(0)
+    kernel, matrix = nn.Parameter(torch.randn(6, 4, 3, 3)), nn.Parameter(torch.empty(6, 36))
+    matrix.data = kernel.detach().flatten(1).clone()
+    kernel.grad = torch.randn(6, 4, 3, 3).to(memory_format=torch.channels_last)
+    matrix.grad = kernel.grad.flatten(1)
+    Muon([kernel, matrix], lr=0.1, weight_decay=0.1).step()
+    assert torch.allclose(kernel.flatten(1), matrix)
+
+
 def test_muon_takes_matrices_only() -> None:
     with pytest.raises(ValueError, match=r"not a parameter of shape \[3\]"):
         Muon([nn.Parameter(torch.zeros(3))], lr=0.1)

@@ -1,0 +1,53 @@
+"""Learning to read captions before any picture."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from imagebart.avatars.dataset import AvatarDataset, caption
+from imagebart.diffusion import Schedule
+from imagebart.stage import build_stage
+from imagebart.testing import tiny_conditioner, tiny_stage_config
+from imagebart.training.captions import CaptionDataset, train_captions
+from imagebart.training.config import CaptionsRun, LoopConfig, StageShape
+from imagebart.training.parts import load_stage
+from imagebart.training.reading import ReadingStage
+
+SHAPE = StageShape(width=32, depth=2, heads=2, head_size=16, encoder_depth=1)
+
+
+def test_captions_are_those_of_the_avatars() -> None:
+    captions, avatars = CaptionDataset(), AvatarDataset(size=16)
+    for number in (0, 5, 123):
+        said, seen = captions[number], avatars[number]
+        assert said["text"] == seen["text"] == caption(number).text
+        assert torch.equal(said["claims"], seen["claims"])  # type: ignore[arg-type]
+
+
+def test_what_is_read_from_a_caption_alone_is_what_is_read_before_a_picture() -> None:
+    """Causal: the picture's tokens come after the place where captions are read."""
+    torch.manual_seed(0)
+    conditioner = tiny_conditioner("text")
+    model = ReadingStage(build_stage(tiny_stage_config(1, Schedule((1.0,)), 24, 64, conditioner), 1), (3, 2)).eval()
+    cond = conditioner.encode(["round glasses", "red hair"]).tokens
+    x = torch.randint(24, (2, 64))
+    assert torch.allclose(model.read(cond), model(x, x, cond)[1], atol=1e-5)
+    assert not torch.allclose(model.read(cond)[0], model.read(cond)[1])
+
+
+def test_a_short_run_learns_to_read_and_leaves_a_stage(tmp_path: Path) -> None:
+    """Fresh captions at every step, so that the log tells of captions it has not seen."""
+    loop = LoopConfig(
+        steps=150, batch_size=16, optimizer="muon", lr=0.01, warmup=5, log_every=1, save_every=150, sample_every=150
+    )
+    run = CaptionsRun(vocab_size=24, tokens=16, loop=loop, shape=SHAPE, text_length=60)
+    trained = train_captions(run, tmp_path / "run")
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    first, last = log[:10], log[-10:]
+    assert sum(r["read"] for r in last) > 1.5 * sum(r["read"] for r in first)
+    assert (tmp_path / "run" / "samples" / "0000150.png").exists()
+    stage, schedule, _ = load_stage(tmp_path / "run")
+    assert schedule.betas == (1.0,) and stage.config.tokens == 16 and stage.config.cond_length == 60
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(tensor, stage.state_dict()[name])
