@@ -47,7 +47,7 @@ def half(linear: nn.Linear) -> Matrix:
 
 
 def packings(linears: list[nn.Linear], rounding: bool) -> list[Packing]:
-    """Those that can be used for these maps, the simplest first; `half` if it changes none, or with rounding."""
+    """Those that can be used for these maps, the fastest last; `half` if it changes none, or with rounding."""
     weights = [linear.weight for linear in linears]
     if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in weights):
         return [plain]

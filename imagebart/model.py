@@ -77,7 +77,7 @@ class ImageBART(nn.Module):
         save(self, folder, dtype)
 
     def prepare(self) -> None:
-        """Finds out how each stage draws fastest here, so that the first run need not; see `imagebart.inference`."""
+        """Readies each stage to draw, so that the first run need not; see `imagebart.inference`."""
         for stage in self.stages:
             stage.preparation.get(stage.decoder, stage.may_round)
 

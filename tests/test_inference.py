@@ -119,6 +119,20 @@ def test_half_weights_that_need_no_rounding_change_only_the_last_bits() -> None:
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_weights_have_the_same_order_at_every_start_and_threads_change_no_bit() -> None:
+    """So the same seed draws the same picture, however busy the machine was when the model was loaded."""
+    for rounding, expected in ((False, packed), (True, half)):
+        transformer = small()
+        assert all(prepare(transformer, rounding).packing is expected for _ in range(3))
+        decoder, memory = Decoder(transformer, expected), transformer.memory(torch.randn(2, 5, 32))
+        for length in (4, 8, 40):
+            tokens, outcomes = torch.randint(11, (2, length)), []
+            for count in (1, 2, 3):
+                with threads(count):
+                    outcomes.append(decoder.forward(tokens, [0, 0], decoder.new_cache(2), memory))
+            assert torch.equal(outcomes[0], outcomes[1]) and torch.equal(outcomes[0], outcomes[2])
+
+
 def test_preparation_follows_the_weights_and_is_not_copied() -> None:
     transformer, preparation = small(), Preparation()
     made = preparation.get(transformer, False)

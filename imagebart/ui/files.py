@@ -7,6 +7,8 @@ once.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -39,6 +41,21 @@ def publish(image: Image.Image) -> str:
 def publish_preview(image: Image.Image) -> str:
     """The same for a picture that is shown for a moment only: it is deleted soon (see `temporary.AGES`)."""
     return written("picture.png", lambda path: image.save(path, compress_level=COMPRESSION), "preview")
+
+
+def as_preview(path: str) -> str:
+    """Another name of a file, soon deleted like a preview: the browser may still ask for it when the file is dropped.
+
+    Raises NoRoom as `publish` does.
+    """
+
+    def link(preview: Path) -> None:
+        try:
+            os.link(path, preview)
+        except OSError:  # some file systems know one name a file
+            shutil.copyfile(path, preview)
+
+    return written("picture.png", link, "preview")
 
 
 def written(name: str, write: Callable[[Path], None], kind: str = "imagebart") -> str:

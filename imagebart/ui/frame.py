@@ -72,16 +72,11 @@ def waiting() -> list[Any]:
     return WAITING.updates()
 
 
-def cancelled() -> list[Any]:
-    """The page after Cancel; Gradio itself closes the run."""
-    return replace(IDLE, messages=wording.notes_html([wording.CANCELLED])).updates()
+def stopped(why: str) -> list[Any]:
+    """The page when a run ended before its end, outside our own code.
 
-
-def broken(said: str | None = None) -> list[Any]:
-    """The page when a run broke outside our own code: too many wait, or what the browser sent cannot be read.
-
-    said: the message that stands there. A run that is cancelled while it waits fails too, and that was said already.
+    why: "cancelled" after Cancel; else the run broke: too many wait, or what the browser sent cannot be read.
     """
-    if said and wording.CANCELLED in said:
-        return replace(IDLE, messages=said).updates()
-    return replace(IDLE, messages=wording.problem_html(wording.BROKEN)).updates()
+    cancelled = why == "cancelled"
+    said = wording.notes_html([wording.CANCELLED]) if cancelled else wording.problem_html(wording.BROKEN)
+    return replace(IDLE, messages=said).updates()

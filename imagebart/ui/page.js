@@ -56,6 +56,12 @@
       if (input instanceof HTMLInputElement) set(input, "accept", "image/*");
     }
   };
+  // Which button a run was begun or ended by: see WHY in page.py.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("#edit, #generate, #vary, #cancel");
+    if (button) document.documentElement.dataset.run = button.id === "cancel" ? "cancelled" : "asked";
+  }, true);
+
   // On a narrow screen the result is far below the button that asks for it.
   document.addEventListener("click", (event) => {
     if (!event.target.closest?.("#edit, #generate, #vary") || !matchMedia("(max-width: 799px)").matches) return;

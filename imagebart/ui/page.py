@@ -38,6 +38,13 @@ CANVAS_READY = """async () => {
     while (!document.querySelector("#canvas button[aria-label=Brush]")) await new Promise((go) => setTimeout(go, 50));
     return [];
 }"""
+# To Gradio a run that is cancelled has failed. Only the browser knows which it was: page.js notes the last button.
+WHY = """() => [document.documentElement.dataset.run]"""
+# The browser sends the picture first, and Cancel may come before there is a run that could be cancelled.
+UNLESS_CANCELLED = """(...values) => {
+    if (document.documentElement.dataset.run === "cancelled") throw new Error("cancelled");
+    return values;
+}"""
 SAVE = "() => document.querySelector('#animation')?.click()"
 
 
@@ -134,12 +141,14 @@ def _wire_runs(page: Page, running: Running) -> None:
     runs = []
     for button, action, inputs in starts:
         # The page answers at once, though the model may be busy for a while.
-        run = button.click(frame.waiting, None, shown, **AT_ONCE).then(action, inputs, shown, **turn)
-        run.failure(frame.broken, page.results.messages, shown, **AT_ONCE)
+        run = button.click(frame.waiting, None, shown, **AT_ONCE).then(
+            action, inputs, shown, js=UNLESS_CANCELLED, **turn
+        )
+        # The message is only what carries the reason here; it is read by nobody.
+        run.failure(frame.stopped, page.results.messages, shown, js=WHY, **AT_ONCE)
         runs.append(run)
-    # First the run ends, then the page says so: its last preview could otherwise come after the message.
-    ended = runner.cancel.click(lambda: None, None, None, cancels=runs, **AT_ONCE)
-    ended.then(frame.cancelled, None, shown, **AT_ONCE)
+    # Gradio calls a run failed once the server has ended it, so that no preview comes after the message.
+    runner.cancel.click(None, None, None, cancels=runs, **AT_ONCE)
 
 
 def _wire_review(page: Page) -> None:

@@ -17,7 +17,7 @@ from imagebart.errors import InputError
 from imagebart.metadata import Recipe, write_png
 from imagebart.pipeline import PipelineEvent
 from imagebart.ui import wording
-from imagebart.ui.files import publish, publish_preview, written
+from imagebart.ui.files import as_preview, publish, publish_preview, written
 from imagebart.ui.picture import LARGEST_PREVIEW, reduced
 
 # Previews kept of a run: beyond these every second one is dropped, as often as needed.
@@ -86,17 +86,18 @@ class Recorder:
         self._base, self._box = base, box
         self._steps: list[Step] = []
         self._latest: list[Image.Image] = []
-        self._dropped: set[str] = set()
 
     def add(self, event: PipelineEvent) -> str:
         """Record an event. Returns a small picture of all variants, for the page."""
         self._latest[: len(event.images)] = [reduced(image, LARGEST_PREVIEW) for image in event.images]
         if event.kind != "preview" or self._area(event.images[0]) <= LARGEST_KEPT:
             step = self._step(event)
+            # A slow browser asks for a preview long after it was made, when its step may have been dropped.
+            last_shown = as_preview(step.shown[0]) if len(self._latest) == 1 else None
             self._steps.append(step)
             self._thin()
-            if len(self._latest) == 1:
-                return step.shown[0]
+            if last_shown is not None:
+                return last_shown
         return publish_preview(sheet(self._latest))
 
     def finish(self, event: PipelineEvent) -> Record:
@@ -107,8 +108,6 @@ class Recorder:
         for variant, image in enumerate(event.images):
             write = partial(write_png, image, recipe=replace(recipe, variant=variant))
             results.append(written(f"{recipe.task}-{recipe.seed}-{variant + 1}.png", write))
-        for dropped in self._dropped:  # not before: the page may still be fetching what was shown last
-            Path(dropped).unlink(missing_ok=True)
         return Record(recipe, self._base, self._box, tuple(self._steps), tuple(results))
 
     def _step(self, event: PipelineEvent) -> Step:
@@ -127,7 +126,8 @@ class Recorder:
         if len(previews) > MOST_PREVIEWS:
             dropped = previews[::2]
             self._steps = [step for step in self._steps if step not in dropped]
-            self._dropped |= {path for step in dropped for path in (*step.shown, *step.parts)}
+            for path in {path for step in dropped for path in (*step.shown, *step.parts)}:
+                Path(path).unlink(missing_ok=True)
 
 
 def sheet(images: Sequence[Image.Image]) -> Image.Image:

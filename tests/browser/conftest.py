@@ -35,7 +35,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     page.close(verbose=False)
 
 
-@pytest.fixture(scope="session")
+# Not for the session: Playwright keeps an event loop running in this thread, and other tests run their own.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     path = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
