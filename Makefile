@@ -23,11 +23,9 @@ lint: $(VENV)/.everything
 	$(BIN)/python -m mypy
 
 train: $(VENV)/.everything
-	set -e; for part in first-stage faces; do \
-	    $(BIN)/python -m imagebart train first-stage --config configs/avatars-$$part.json --run runs/avatars/$$part; \
-	done
-	set -e; for part in clean prompts context words stage2 stage1; do \
-	    $(BIN)/python -m imagebart train stage --config configs/avatars-$$part.json --run runs/avatars/$$part; \
+	set -e; for job in first-stage:first-stage captions:captions stage:clean stage:stage2 stage:stage1; do \
+	    part=$${job#*:}; \
+	    $(BIN)/python -m imagebart train $${job%:*} --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done
 	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars
 
