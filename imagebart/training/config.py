@@ -61,6 +61,11 @@ class FirstStageRun:
     loop: LoopConfig
     loss: FirstStageLoss = field(default_factory=FirstStageLoss)
     begin_from: str | None = None  # run folder of a trained first stage of the same shape to start from
+    decoder_only: bool = False  # tokens, and with them the stages trained on them, stay as they were
+
+    def __post_init__(self) -> None:
+        if self.decoder_only and self.begin_from is None:
+            raise ValueError("decoder_only trains the decoder of a trained first stage; begin_from has to name one")
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,18 @@ class FirstStageTask:
         return grid(torch.cat([images, model.decode(model.encode(images))]), columns=len(images))  # type: ignore[operator]
 
 
+class DecoderTask(FirstStageTask):
+    """Reconstruction by the decoder alone: pictures become the same tokens as before."""
+
+    def __init__(self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss) -> None:
+        super().__init__(model, dataset, weight, loss)
+        model.encoder.requires_grad_(False)
+        model.quant_conv.requires_grad_(False)
+
+    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
+        """Codes stay."""
+
+
 def to_float(images: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] -> float in [-1, 1]."""
     return images.float() / 127.5 - 1
@@ -138,7 +150,8 @@ def train_first_stage(run: FirstStageRun, folder: Path) -> FirstStage:
             raise ValueError(f"{run.begin_from} was made as {other.config}, expected {run.model}")
         model.load_state_dict(other.state_dict())
     weight = pixel_weight(run.data, run.model.resolution, run.loss.face)
-    task = FirstStageTask(model, dataset_for(run.data, run.model.resolution), weight, run.loss)
+    kind = DecoderTask if run.decoder_only else FirstStageTask
+    task = kind(model, dataset_for(run.data, run.model.resolution), weight, run.loss)
     if run.begin_from is not None:
         task.averages.begin_from(model.quantize)
     trained = train(task, run.loop, folder)

@@ -91,5 +91,13 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     standing = replace(run, begin_from=str(tmp_path / "run"), loop=replace(loop, steps=1, lr=0.0, warmup=0))
     again = train_first_stage(standing, tmp_path / "again")
     assert torch.allclose(again.encoder.state_dict()["conv_in.weight"], trained.encoder.state_dict()["conv_in.weight"])
+    tuned = train_first_stage(replace(run, begin_from=str(tmp_path / "run"), decoder_only=True), tmp_path / "tuned")
+    noise = torch.rand(4, 3, 16, 16) * 2 - 1
+    assert torch.equal(tuned.latents(noise), trained.latents(noise))
+    assert torch.equal(tuned.quantize.codes(), trained.quantize.codes())
+    better = (tuned.decode(tuned.encode(images)) - images).abs().mean()
+    assert better < 0.9 * (output - images).abs().mean()
+    with pytest.raises(ValueError, match="begin_from has to name one"):
+        replace(run, decoder_only=True)
     with pytest.raises(ValueError, match="was made as"):
         train_first_stage(replace(standing, model=replace(SMALL, codebook_size=12)), tmp_path / "other")
