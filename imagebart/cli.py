@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--config", type=Path, required=True, help="JSON file: parts and what people are told")
     build.add_argument("--out", type=Path, required=True, help="the model's folder")
     build.set_defaults(job_handler=_assemble)
+    log = jobs.add_parser("log", help="how a run's losses fell with the hours, as a table")
+    log.add_argument("--run", type=Path, required=True, help="folder of a run")
+    log.set_defaults(job_handler=_log)
     split = jobs.add_parser("take-apart", help="split a model folder into parts, to train on from them")
     add_model_option(split)
     split.add_argument("--out", type=Path, required=True, help="gets the folders first-stage, stage1, stage2, ...")
@@ -107,6 +110,13 @@ def _assemble(options: argparse.Namespace) -> None:
     model = assemble(Path(parts.first_stage), [Path(stage) for stage in parts.stages], parts.about)
     model.save_pretrained(options.out, parts.dtype)
     print(options.out)
+
+
+def _log(options: argparse.Namespace) -> None:
+    from imagebart.training.curve import curve
+
+    for line in curve(options.run):
+        print(line)
 
 
 def _take_apart(options: argparse.Namespace) -> None:

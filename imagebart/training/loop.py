@@ -124,7 +124,7 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
         DataLoader(task.dataset, batch_sampler=batches, num_workers=config.workers)
     )
     progress = tqdm(loader, total=config.steps, initial=start, disable=not accelerator.is_main_process, mininterval=5)
-    since, log = time.perf_counter(), (folder / "log.jsonl").open("a")
+    hours, since, log = hours_so_far(folder), time.perf_counter(), (folder / "log.jsonl").open("a")
     for step, batch in enumerate(progress, start=start + 1):
         torch.manual_seed(config.seed * 1_000_003 + step)  # a resumed run draws the same noise
         model.train()
@@ -141,9 +141,10 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
         if step % config.log_every == 0 and accelerator.is_main_process:
             now = time.perf_counter()
             rate = config.log_every * config.batch_size / (now - since)
-            since = now
+            hours, since = hours + (now - since) / 3600, now
             record = {"step": step, **{k: round(v.item(), 5) for k, v in scalars.items()}}
             record |= {"grad": round(float(norm), 4), "lr": schedules[0].get_last_lr()[0], "images_s": round(rate, 2)}
+            record["hours"] = round(hours, 4)
             log.write(json.dumps(record) + "\n")
             log.flush()
             progress.set_postfix(loss=record["loss"], refresh=False)
@@ -154,6 +155,17 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             task.sample(_averaged_module(ema, bare)).save(folder / "samples" / f"{step:07d}.png")
     log.close()
     return _averaged_module(ema, accelerator.unwrap_model(model))
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The records of a run's log, each of a step; [] where there are none yet."""
+    path = folder / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def hours_so_far(folder: Path) -> float:
+    """Hours that a run took up to its last record, whether in one go or not."""
+    return read_log(folder)[-1]["hours"] if read_log(folder) else 0.0
 
 
 def precision(wanted: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.training.config import LoopConfig
-from imagebart.training.loop import StepBatches, learning_rate, train
+from imagebart.training.loop import StepBatches, hours_so_far, learning_rate, read_log, train
 
 
 class Numbers(Dataset[dict[str, Any]]):
@@ -102,4 +102,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log] == list(range(5, 41, 5))
     assert log[-1]["loss"] < log[0]["loss"] / 10
+    hours = [record["hours"] for record in read_log(tmp_path / "broken")]
+    assert len(hours) > len(log) and hours == sorted(hours) and hours_so_far(tmp_path / "broken") == hours[-1]
+    assert hours_so_far(tmp_path / "never") == 0
     assert (tmp_path / "whole" / "samples" / "0000040.png").is_file()
