@@ -111,6 +111,13 @@ class Block(nn.Module):
         return x + self.feed_forward(x)
 
 
+def waves(positions: int, width: int) -> Tensor:
+    """Sines and cosines of positions, of wavelengths from 2 pi to 10,000 times that: float [positions, width]."""
+    rates = 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.arange(positions)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], 1)[:, :width]
+
+
 class Transformer(nn.Module):
     """Token embeddings, blocks, a final norm and, where `vocab_out` is given, logits."""
 
@@ -127,8 +134,13 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """GPT-2's: normal with deviation 0.02, what goes into the residual stream scaled down."""
-        nn.init.normal_(self.position_embedding, std=0.02)
+        """GPT-2's: normal with deviation 0.02, what goes into the residual stream scaled down.
+
+        Positions begin as waves of the same size (Vaswani et al. 2017, section 3.5): one map then finds the word before
+        or the token above from every position, which has to be learnt for each where positions begin at random.
+        """
+        with torch.no_grad():
+            self.position_embedding.copy_(waves(*self.position_embedding.shape) * (0.02 * 2**0.5))
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 deep = name.endswith((".out", ".down"))

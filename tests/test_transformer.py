@@ -7,7 +7,7 @@ import torch
 from oracles import plain_transformer
 from torch import Tensor
 
-from imagebart.transformer import Transformer, TransformerConfig
+from imagebart.transformer import Transformer, TransformerConfig, waves
 
 BASE = TransformerConfig(width=8, depth=2, heads=2, vocab_in=11, positions=9, head_size=4)
 CONFIGS = {
@@ -129,7 +129,20 @@ def test_parameter_names_and_shapes() -> None:
 def test_initialisation() -> None:
     transformer = Transformer(TransformerConfig(64, 4, 2, 100, 50, 32, vocab_out=100, cross=True))
     assert all(p.isfinite().all() for p in transformer.parameters())
-    std = {name: float(p.detach().std()) for name, p in transformer.named_parameters() if p.ndim == 2}
-    for name, found in std.items():
+    matrices = {name: p.detach() for name, p in transformer.named_parameters() if p.ndim == 2}
+    for name, matrix in matrices.items():
+        found = float(matrix.square().mean().sqrt())
         deep = name.endswith(("out.weight", "down.weight"))
         assert found == pytest.approx(0.02 / 8**0.5 if deep else 0.02, rel=0.1), name
+
+
+def test_positions_begin_alike_at_equal_distances() -> None:
+    """Products of two depend on their distance only, and are largest for a position and itself."""
+    found = waves(40, 16).double()
+    products = found @ found.T
+    for offset in (0, 1, 7):
+        diagonal = products.diagonal(offset)
+        assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4)
+    assert (products.diagonal(1) < products.diagonal(0)[0] - 0.1).all()
+    transformer = Transformer(TransformerConfig(16, 1, 2, vocab_in=5, positions=40, head_size=8))
+    assert torch.allclose(transformer.position_embedding / (0.02 * 2**0.5), found.float(), atol=1e-5)
