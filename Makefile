@@ -16,14 +16,14 @@ demo: $(VENV)/.runtime
 
 test: lint
 	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \
-	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest
+	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.everything
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 
 train: $(VENV)/.everything
-	set -e; for job in first-stage:first-stage captions:captions stage:clean stage:stage2 stage:stage1; do \
+	set -e; for job in first-stage:first-stage first-stage:decoder captions:captions stage:clean stage:stage2 stage:stage1; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m imagebart train $${job%:*} --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done
