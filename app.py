@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from imagebart.ui.temporary import temporary_folder
+from imagebart.ui.zero_gpu import find_device
 
 HERE = Path(__file__).resolve().parent
 AVATARS = HERE / "checkpoints" / "avatars"
@@ -29,6 +30,7 @@ def main() -> None:
     os.environ["GRADIO_TEMP_DIR"] = temporary_folder()
     # Being told to stop, as by a container, ends the server in order, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    device = find_device()  # before torch is imported
     from imagebart.models import Models
     from imagebart.pipeline import Pipeline
     from imagebart.ui.examples import find_examples
@@ -37,7 +39,7 @@ def main() -> None:
     from imagebart.ui.tools import missing_for_tools
 
     try:
-        pipeline = Pipeline.from_pretrained(options.model)
+        pipeline = Pipeline.from_pretrained(options.model, device)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     examples = find_examples(HERE / "assets" / "examples")

@@ -66,8 +66,8 @@ def main() -> None:
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", server_port=port, quiet=True)
     print(url, flush=True)
     sys.stdin.read()
-    # As when app.py ends, connections break off. `Blocks.close` first tells running pages that the server stopped, while
-    # it still answers: a quick browser then takes it for one that is there.
+    # As when app.py ends, connections break off. `Blocks.close` first tells running pages that the server stopped,
+    # while it still answers: a quick browser then takes it for one that is there.
     os._exit(0)
 
 

@@ -20,6 +20,7 @@ from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.settings import SamplingSettings
 from imagebart.ui import wording
 from imagebart.ui.files import publish_preview, written
+from imagebart.ui.zero_gpu import on_gpu
 
 Answers = Iterator[tuple[str, str, int]]
 STRENGTH = 0.3
@@ -108,9 +109,7 @@ class Endpoints:
 
         yield from self._answer(start, guidance)
 
-    def _answer(
-        self, start: Callable[[SamplingSettings], Iterator[PipelineEvent]], guidance: float | None
-    ) -> Answers:
+    def _answer(self, start: Callable[[SamplingSettings], Iterator[PipelineEvent]], guidance: float | None) -> Answers:
         try:
             settings = self._pipeline.defaults
             if guidance is not None:
@@ -140,9 +139,9 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
         edit, generate, vary = gr.Button("edit"), gr.Button("generate"), gr.Button("vary")
     turn: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": 1}
     said = [prompt, seed, guidance]
-    edit.click(endpoints.edit, [image, mask, area, *said], answer, api_name="edit", **turn)
-    generate.click(endpoints.generate, said, answer, api_name="generate", **turn)
-    vary.click(endpoints.vary, [image, strength, *said], answer, api_name="vary", **turn)
+    edit.click(on_gpu(endpoints.edit), [image, mask, area, *said], answer, api_name="edit", **turn)
+    generate.click(on_gpu(endpoints.generate), said, answer, api_name="generate", **turn)
+    vary.click(on_gpu(endpoints.vary), [image, strength, *said], answer, api_name="vary", **turn)
 
 
 def _published(event: PipelineEvent) -> str:

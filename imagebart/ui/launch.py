@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from fastapi import Request, Response
 from gradio.utils import get_upload_folder
 
 from imagebart.ui.files import NO_ROOM
+from imagebart.ui.memory import trimmed
 from imagebart.ui.temporary import NAME, tidied
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -87,13 +90,20 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
 
 
 def _housekeeping() -> dict[str, Any]:
-    """What the server does beside answering: say that the disk is full, and tidy the page's own temporary folder."""
-    own: dict[str, Any] = {"exception_handlers": {OSError: _not_written}}
+    """What the server does beside answering: say that the disk is full, and tidy up."""
+    return {"exception_handlers": {OSError: _not_written}, "lifespan": _tidying}
+
+
+@asynccontextmanager
+async def _tidying(app: Any) -> AsyncIterator[None]:
+    """A server's lifespan in which sessions' memory is bounded and the page's own temporary folder tidied."""
     folder = Path(get_upload_folder())
-    # Another folder (app.py sets this one) may be shared with other programs.
-    if folder.name.startswith(NAME):
-        own["lifespan"] = tidied(folder)
-    return own
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(trimmed()(app))
+        # Another folder (app.py sets this one) may be shared with other programs.
+        if folder.name.startswith(NAME):
+            await stack.enter_async_context(tidied(folder)(app))
+        yield
 
 
 def _not_written(_request: Request, error: Exception) -> Response:

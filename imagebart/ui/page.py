@@ -21,6 +21,7 @@ from imagebart.ui.layout import Canvas, Runner, add_canvas, add_foot, add_headin
 from imagebart.ui.results import Results, add_results
 from imagebart.ui.running import Running
 from imagebart.ui.settings import Settings, add_settings
+from imagebart.ui.zero_gpu import on_gpu
 
 # Pages that wait for the model at once; further ones are told that it is busy.
 QUEUE = 24
@@ -142,7 +143,7 @@ def _wire_runs(page: Page, running: Running) -> None:
     for button, action, inputs in starts:
         # The page answers at once, though the model may be busy for a while.
         run = button.click(frame.waiting, None, shown, **AT_ONCE).then(
-            action, inputs, shown, js=UNLESS_CANCELLED, **turn
+            on_gpu(action), inputs, shown, js=UNLESS_CANCELLED, **turn
         )
         # The message is only what carries the reason here; it is read by nobody.
         run.failure(frame.stopped, page.results.messages, shown, js=WHY, **AT_ONCE)

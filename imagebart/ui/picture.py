@@ -54,6 +54,16 @@ class Picture:
         """Open a file. Raises InputError as `load_image` does."""
         return cls.of(load_image(path), path)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its pixels take in memory."""
+        return pixel_bytes(self.image) + pixel_bytes(self.view)
+
+
+def pixel_bytes(image: Image.Image) -> int:
+    """Bytes that an image's pixels take in memory, one for each band."""
+    return image.width * image.height * len(image.getbands())
+
 
 def view_size(size: tuple[int, int]) -> tuple[int, int]:
     """Size of the canvas copy of an image of `size` (width, height): the same shape, a comfortable size."""

@@ -18,7 +18,7 @@ from imagebart.metadata import Recipe, write_png
 from imagebart.pipeline import PipelineEvent
 from imagebart.ui import wording
 from imagebart.ui.files import as_preview, publish, publish_preview, written
-from imagebart.ui.picture import LARGEST_PREVIEW, reduced
+from imagebart.ui.picture import LARGEST_PREVIEW, pixel_bytes, reduced
 
 # Previews kept of a run: beyond these every second one is dropped, as often as needed.
 MOST_PREVIEWS = 32
@@ -50,6 +50,11 @@ class Record:
     steps: tuple[Step, ...]
     results: tuple[str, ...]  # files of the variants, whole
     variant: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its pixels take in memory."""
+        return 0 if self.base is None else pixel_bytes(self.base)
 
     def of_variant(self) -> list[Step]:
         """The steps that are kept of the chosen variant: previews show the first alone."""

@@ -24,6 +24,11 @@ class Trail:
     back: tuple[Stop, ...] = ()
     forward: tuple[Stop, ...] = ()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its masks take in memory."""
+        return sum(len(stop.mask or b"") for stop in (*self.back, *self.forward))
+
     def leave(self, now: Stop) -> Trail:
         """The trail once another picture replaces `now`. What had been undone is forgotten."""
         return Trail((*self.back, now)[-MOST_STOPS:])
