@@ -72,6 +72,7 @@ def tiny_stage_config(
         encoder=encoder if t < schedule.stages else None,
         cond_length=conditioner.length,
         cond_offset=vocab_size,
+        phrase=3 if conditioner.kind == "text" else 0,
     )
 
 

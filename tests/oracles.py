@@ -150,6 +150,7 @@ def random_stage(
         cond_length=cond_length,
         cond_offset=vocab_size if cond_length else 0,
         start_token=0 if prefixed else 1,
+        phrase=3 if prefixed and cond_length else 0,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -38,6 +38,13 @@ def plain_logits(stage: Stage, x: list[int], c: list[int], cond: list[int]) -> T
         assert context is not None
         aligned = context[len(prefix) :] @ weights["align.weight"].T + weights["align.bias"]
         extra = torch.cat([torch.zeros(len(prefix) - 1, aligned.shape[1]), aligned])
+    if config.phrase:
+        extra = torch.zeros(len(prefix) + len(x) - 1, config.decoder.width) if extra is None else extra
+        for i in range(len(prefix)):
+            extra[i] += weights["phrase.convolution.bias"]
+            for back in range(min(config.phrase, i + 1)):
+                kernel = weights["phrase.convolution.weight"][:, :, config.phrase - 1 - back]
+                extra[i] += kernel @ decoder["token_embedding.weight"][prefix[i - back]]
     before = [config.start_token] if config.kind in ("encoder_decoder", "residual") else prefix
     fed = torch.tensor(before + x[:-1])
     hidden = plain_transformer(decoder, config.decoder, fed, context, extra)[len(before) - 1 :]
@@ -181,6 +188,7 @@ def test_fresh_aligned_stage_is_the_decoder_only_model() -> None:
     stage = build_stage(config, 3).double()
     missing, unexpected = stage.decoder.load_state_dict(gpt.decoder.state_dict(), strict=False)
     assert all(".cross." in name for name in missing) and not unexpected
+    stage.phrase.load_state_dict(gpt.phrase.state_dict())
     x, c, cond = tokens_of(stage, 2), tokens_of(stage, 2), random_cond(stage, 2)
     torch.testing.assert_close(stage.logits(x, c, cond), gpt.logits(x, c, cond), rtol=0, atol=1e-12)
     torch.testing.assert_close(stage.logits(x, tokens_of(stage, 2), cond), stage.logits(x, c, cond))
@@ -238,3 +246,14 @@ def test_unknown_kind() -> None:
     config = dataclasses.replace(random_stage("decoder_only").config, kind="unet")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'unet', expected decoder_only"):
         build_stage(config, 3)
+
+
+def test_a_fresh_stage_reads_words_alone_until_it_learns_phrases() -> None:
+    stage = random_stage("decoder_only")
+    fresh = build_stage(stage.config, 3).double()
+    fresh.decoder.load_state_dict(stage.decoder.state_dict())
+    x, c, cond = tokens_of(stage, 2), tokens_of(stage, 2), random_cond(stage, 2)
+    alone = build_stage(dataclasses.replace(stage.config, phrase=0), 3).double()
+    alone.decoder.load_state_dict(stage.decoder.state_dict())
+    torch.testing.assert_close(fresh.logits(x, c, cond), alone.logits(x, c, cond), rtol=0, atol=1e-12)
+    assert not torch.allclose(stage.logits(x, c, cond), alone.logits(x, c, cond), atol=1e-3)

@@ -77,6 +77,7 @@ class StageShape:
     heads: int = 4
     head_size: int = 64
     encoder_depth: int = 3
+    phrase: int = 4  # words that are read together, where the conditioning is text
 
 
 @dataclass(frozen=True)

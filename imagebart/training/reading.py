@@ -35,6 +35,8 @@ class ReadingStage(nn.Module):
         decoder = self.stage.decoder
         tokens = self.stage.prefix(len(cond), cond)
         x = decoder.token_embedding(tokens) + decoder.position_embedding[: tokens.shape[1]]
+        phrases = self.stage.read_phrases(tokens)
+        x = x if phrases is None else x + phrases
         for block in decoder.blocks[: reading_layers(len(decoder.blocks))]:
             x = block(x, None, True, None)
         return self.head(x[:, -1])

@@ -177,6 +177,7 @@ def stage_config(
         encoder=None if coarsest else encoder,
         cond_length=conditioner.length,
         cond_offset=vocab_size,
+        phrase=shape.phrase if conditioner.kind == "text" else 0,
     )
 
 
