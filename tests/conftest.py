@@ -1,10 +1,26 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 # Tests run tiny networks, which more threads make slower, most of all on a busy machine.
 torch.set_num_threads(1)
+
+
+# Two processes that run tests look for free ports in ranges of their own; Gradio reads this when it is imported.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ["GRADIO_SERVER_PORT"] = str(7860 + 100 * WORKER)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def gradio_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Gradio's temporary files lie in a folder of this run: a server that is closed deletes what others may show."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        yield
 
 
 @pytest.fixture(autouse=True)

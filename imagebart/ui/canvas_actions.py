@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from io import BytesIO
 from pathlib import Path
@@ -80,8 +81,17 @@ class CanvasActions:
         self._examples = examples
 
     def open(self) -> list[Any]:
-        """The first example, for a page that was just opened."""
-        return _example(self._examples[0]).updates()
+        """The first example, if there is any, for a page that was just opened."""
+        return (_example(self._examples[0]) if self._examples else Placed()).updates()
+
+    def again(self, picture: Picture, mask: bytes | None, trail: Trail | None, words: str | None) -> list[Any]:
+        """The picture of a page that was loaded again, with the mask of the last edit, or else the example's own."""
+        example = next((example for example in self._examples if str(example.path) == picture.path), None)
+        painted = example.mask() if example is not None and mask is None else None
+        if mask is not None:
+            with suppress(InputError):  # it was that of a picture of another shape
+                painted = load_mask(mask, picture.view.size)
+        return replace(_with_trail(_on_canvas(picture, painted), trail or Trail()), words=words).updates()
 
     def upload(self, path: str | None, model: str | None, *desk: Any) -> list[Any]:
         """A file becomes the picture; one that this page made also brings back its prompt, seed and settings."""

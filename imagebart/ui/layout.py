@@ -61,7 +61,8 @@ def add_heading(names: Sequence[str], parts: Mapping[str, Mapping[str, Any]]) ->
         list(names), value=names[0], label="Model", filterable=False, visible=len(names) > 1, elem_id="model-choice"
     )
     lexicon = gr.HTML(elem_id="lexicon", **parts["lexicon"])
-    return {"model": model, "model_line": line, "lexicon": lexicon}
+    visit = gr.HTML(elem_id="visit")
+    return {"model": model, "model_line": line, "lexicon": lexicon, "visit": visit}
 
 
 def add_canvas(examples: Sequence[Example]) -> Canvas:

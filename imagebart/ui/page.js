@@ -62,6 +62,13 @@
     if (button) document.documentElement.dataset.run = button.id === "cancel" ? "cancelled" : "asked";
   }, true);
 
+  // A page that is loaded again asks for what was made on it: see CANVAS_READY in page.py. Each tab has its own storage.
+  addEventListener("pagehide", () => {
+    const visit = document.querySelector("#visit [data-session]")?.dataset.session;
+    const words = document.querySelector("#prompt textarea, #prompt input")?.value ?? null;
+    if (visit) sessionStorage.setItem("imagebart", JSON.stringify({ visit, words }));
+  });
+
   // On a narrow screen the result is far below the button that asks for it.
   document.addEventListener("click", (event) => {
     if (!event.target.closest?.("#edit, #generate, #vary") || !matchMedia("(max-width: 799px)").matches) return;

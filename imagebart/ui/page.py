@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from imagebart.ui.endpoints import add_endpoints
 from imagebart.ui.examples import Example
 from imagebart.ui.layout import Canvas, Runner, add_canvas, add_foot, add_heading, add_runner
 from imagebart.ui.results import Results, add_results
+from imagebart.ui.revisit import OPENED, Opening
 from imagebart.ui.running import Running
 from imagebart.ui.settings import Settings, add_settings
 from imagebart.ui.zero_gpu import on_gpu
@@ -37,7 +38,8 @@ AT_ONCE: dict[str, Any] = {**QUIET, "queue": False}
 # mask: the first one waits.
 CANVAS_READY = """async () => {
     while (!document.querySelector("#canvas button[aria-label=Brush]")) await new Promise((go) => setTimeout(go, 50));
-    return [];
+    const { visit, words } = JSON.parse(sessionStorage.getItem("imagebart") ?? "{}");
+    return [visit ?? "", words ?? null];
 }"""
 # To Gradio a run that is cancelled has failed. Only the browser knows which it was: page.js notes the last button.
 WHY = """() => [document.documentElement.dataset.run]"""
@@ -95,8 +97,9 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         _wire_runs(page, Running(choice))
         _wire_review(page)
         _wire_model(page, choice)
-        if examples:
-            blocks.load(actions.open, None, [named[name] for name in PLACED], js=CANVAS_READY, **AT_ONCE)
+        opening = Opening(blocks, actions, remembered)
+        told = [named["visit"], named["words"]]
+        blocks.load(opening.open, told, [named[name] for name in OPENED], js=CANVAS_READY, **AT_ONCE)
     blocks.queue(max_size=QUEUE, default_concurrency_limit=4)
     return blocks
 
@@ -134,7 +137,7 @@ def _wire_runs(page: Page, running: Running) -> None:
         "show_progress": "minimal",
         "show_progress_on": page.results.progress,
     }
-    starts = [
+    starts: list[tuple[gr.Button, Callable[..., Any], list[Any]]] = [
         (runner.edit, running.edit, [*painted, *asked]),
         (runner.generate, running.generate, asked),
         (runner.vary, running.vary, [*painted, *asked]),

@@ -177,9 +177,14 @@ def _finished(event: PipelineEvent, run: _Run, recorder: Recorder) -> Frame:
         messages=wording.notes_html(event.notes),
         seed=event.seed,
         results=results,
-        results_gallery=[(result.small, result.caption) for result in results],
+        results_gallery=gallery(results),
         running=False,
     )
+
+
+def gallery(results: Results) -> list[tuple[str, str]]:
+    """The results so far as the page's gallery takes them."""
+    return [(result.small, result.caption) for result in results]
 
 
 def shown(record: Record) -> Frame:

@@ -196,6 +196,11 @@ def facts_html(size: tuple[int, int] | None) -> str:
     return f'<span class="ib-line" data-width="{size[0]}" data-height="{size[1]}">{size[0]} × {size[1]} pixels</span>'
 
 
+def visit_html(session: str) -> str:
+    """The session's name, for the script that asks for it when the page is loaded again; nothing to see."""
+    return f'<span hidden data-session="{escape(session)}"></span>'
+
+
 def lexicon_html(words: Sequence[str]) -> str:
     """The words that a model knows, for the script that marks the others; nothing to see."""
     return f'<span hidden data-words="{escape(json.dumps(list(words)))}"></span>'

@@ -5,34 +5,56 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from driving import PIPELINE, WIDE, Site, gradient, opened
+from driving import MANY_STAGES, PIPELINE, WIDE, Site, gradient, opened
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from imagebart.masks import preset
 from imagebart.models import Models
-from imagebart.testing import tiny_model
+from imagebart.pipeline import Pipeline
+from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui.examples import find_examples
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The page, with two examples, the first with a mask and a prompt, and two more models to switch to."""
-    examples, models = tmp_path_factory.mktemp("examples"), tmp_path_factory.mktemp("models")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two examples, the first with a mask and a prompt."""
+    examples = tmp_path_factory.mktemp("examples")
     gradient((40, 40), 0).save(examples / "01-first.png")
     preset("centre", (40, 40)).save(examples / "01-first.mask.png")
     (examples / "01-first.txt").write_text("a hat", encoding="utf-8")
     gradient((48, 40), 200).save(examples / "02-second.png")
-    tiny_model("class").save_pretrained(models / "animals")
-    tiny_model("none").save_pretrained(models / "plain")
-    page = build_page(PIPELINE, find_examples(examples), Models(models))
+    return examples
+
+
+@contextmanager
+def served(pipeline: Pipeline, examples: Path, models: Models | None = None) -> Iterator[Site]:
+    page = build_page(pipeline, find_examples(examples), models)
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     yield Site(url, examples)
     page.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The page, with two more models to switch to."""
+    models = tmp_path_factory.mktemp("models")
+    tiny_model("class").save_pretrained(models / "animals")
+    tiny_model("none").save_pretrained(models / "plain")
+    with served(PIPELINE, examples, Models(models)) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def slow_site(examples: Path) -> Iterator[Site]:
+    """The page with a model whose runs take a while."""
+    with served(tiny_pipeline(stages=MANY_STAGES), examples) as site:
+        yield site
 
 
 # Not for the session: Playwright keeps an event loop running in this thread, and other tests run their own.
@@ -50,6 +72,12 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def wide(chromium: Browser, site: Site) -> Iterator[Page]:
     with opened(chromium, site.url, viewport=WIDE) as page:
+        yield page
+
+
+@pytest.fixture
+def slow(chromium: Browser, slow_site: Site) -> Iterator[Page]:
+    with opened(chromium, slow_site.url, viewport=WIDE) as page:
         yield page
 
 

@@ -152,39 +152,41 @@ def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page
     expect(wide.get_by_label("New seed each time")).to_be_checked()
 
 
-def test_cancel_stops_the_model_and_loses_nothing(wide: Page) -> None:
-    press(wide, "Everything")
-    redrawn(wide, 64)
-    say(wide, "a hat")
-    unfold(wide, "Settings")
-    wide.get_by_role("spinbutton", name=re.compile("Passes per stage")).fill("4")
-    press(wide, "Edit")
-    expect(wide.get_by_role("progressbar", name="Progress")).to_contain_text("of 64 tokens")
+def test_cancel_stops_the_model_and_loses_nothing(slow: Page) -> None:
+    press(slow, "Everything")
+    redrawn(slow, 64)
+    say(slow, "a hat")
+    unfold(slow, "Settings")
+    slow.get_by_role("spinbutton", name=re.compile("Passes per stage")).fill("4")
+    press(slow, "Edit")
+    expect(slow.get_by_role("progressbar", name="Progress")).to_contain_text("of 64 tokens")
     assert working() > 0
-    press(wide, "Cancel")
-    expect(wide.locator("#messages")).to_contain_text("Cancelled")
-    expect(wide.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
-    wide.wait_for_function("() => !document.querySelector('#progress').innerText.includes('Stage')")
-    expect(wide.get_by_label("What should be there?").first).to_have_value("a hat")
+    press(slow, "Cancel")
+    expect(slow.locator("#messages")).to_contain_text("Cancelled")
+    expect(slow.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
+    slow.wait_for_function("() => !document.querySelector('#progress').innerText.includes('Stage')")
+    expect(slow.get_by_label("What should be there?").first).to_have_value("a hat")
     assert working() == 0, "the model is still held"
-    redrawn(wide, 64)
+    redrawn(slow, 64)
 
 
-def test_a_second_person_sees_their_place_and_can_leave_the_queue(chromium: Browser, site: Site, wide: Page) -> None:
-    press(wide, "Everything")
-    redrawn(wide, 64)
-    unfold(wide, "Settings")
-    wide.get_by_role("spinbutton", name=re.compile("Passes per stage")).fill("4")
-    with opened(chromium, site.url, viewport=WIDE) as other:
-        press(wide, "Edit")
-        expect(wide.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")
+def test_a_second_person_sees_their_place_and_can_leave_the_queue(
+    chromium: Browser, slow_site: Site, slow: Page
+) -> None:
+    press(slow, "Everything")
+    redrawn(slow, 64)
+    unfold(slow, "Settings")
+    slow.get_by_role("spinbutton", name=re.compile("Passes per stage")).fill("4")
+    with opened(chromium, slow_site.url, viewport=WIDE) as other:
+        press(slow, "Edit")
+        expect(slow.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")
         press(other, "Edit")
         expect(other.locator("#progress")).to_contain_text(re.compile(r"queue: 1/1"))
         expect(other.locator("#progress")).to_contain_text("Waiting for the model")
         press(other, "Cancel")
         expect(other.locator("#messages")).to_contain_text("Cancelled")
-        press(wide, "Cancel")
-        expect(wide.locator("#messages")).to_contain_text("Cancelled")
+        press(slow, "Cancel")
+        expect(slow.locator("#messages")).to_contain_text("Cancelled")
         edit(other)
 
 

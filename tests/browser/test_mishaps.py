@@ -7,7 +7,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from driving import WIDE, Site, edit, finished, gradient, pick_second, pixels, press, redrawn, result, until
+from driving import (
+    WIDE,
+    Site,
+    edit,
+    finished,
+    gradient,
+    new_context,
+    pick_second,
+    pixels,
+    press,
+    redrawn,
+    result,
+    say,
+    until,
+)
 from playwright.sync_api import Browser, Page, expect
 from serving import serving
 from test_editing import working
@@ -27,11 +41,11 @@ def start(page: Page) -> None:
 
 
 @pytest.fixture
-def window(chromium: Browser, site: Site) -> Iterator[Page]:
+def window(chromium: Browser, slow_site: Site) -> Iterator[Page]:
     """The page in a window that may log what is broken off."""
-    context = chromium.new_context(viewport=WIDE)
+    context = new_context(chromium, viewport=WIDE)
     page = context.new_page()
-    page.goto(site.url)
+    page.goto(slow_site.url)
     ready(page)
     yield page
     context.close()
@@ -41,13 +55,13 @@ def ready(page: Page) -> None:
     expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
 
 
-def test_a_page_that_is_reloaded_or_closed_frees_the_model(window: Page, site: Site) -> None:
+def test_a_page_that_is_reloaded_or_closed_frees_the_model(window: Page, slow_site: Site) -> None:
     start(window)
     window.reload()
     until(window, lambda: working() == 0)
     ready(window)
     other = window.context.new_page()
-    other.goto(site.url)
+    other.goto(slow_site.url)
     ready(other)
     start(other)
     other.close()
@@ -55,9 +69,30 @@ def test_a_page_that_is_reloaded_or_closed_frees_the_model(window: Page, site: S
     edit(window)
 
 
-def test_two_tabs_of_one_browser_do_not_mix(window: Page, site: Site) -> None:
-    tab = window.context.new_page()
+def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(wide: Page, gradients: Path, site: Site) -> None:
+    wide.get_by_test_id("Upload a picture-upload-button").set_input_files(gradients)
+    expect(wide.locator("#facts")).to_contain_text("64 × 32")
+    press(wide, "Left half")
+    ready(wide)
+    say(wide, "a hat, sunglasses")
+    edit(wide)
+    made = result(wide)
+    wide.reload()
+    expect(wide.locator("#facts")).to_contain_text("64 × 32")
+    ready(wide)
+    expect(wide.get_by_label("What should be there?").first).to_have_value("a hat, sunglasses")
+    expect(wide.locator("#history button")).to_have_count(1)
+    assert (result(wide) == made).all()
+    edit(wide)
+    assert (result(wide)[:, 34:] == pixels(gradients)[:, 34:]).all()
+    tab = wide.context.new_page()
     tab.goto(site.url)
+    expect(tab.locator("#facts")).to_contain_text("40 × 40")
+
+
+def test_two_tabs_of_one_browser_do_not_mix(window: Page, slow_site: Site) -> None:
+    tab = window.context.new_page()
+    tab.goto(slow_site.url)
     ready(tab)
     pick_second(tab)
     press(tab, "Lower half")
@@ -66,7 +101,7 @@ def test_two_tabs_of_one_browser_do_not_mix(window: Page, site: Site) -> None:
     press(tab, "Edit")
     finished(window)
     finished(tab)
-    first, second = pixels(site.examples / "01-first.png"), pixels(site.examples / "02-second.png")
+    first, second = pixels(slow_site.examples / "01-first.png"), pixels(slow_site.examples / "02-second.png")
     assert (result(window)[:10] == first[:10]).all()
     assert (result(tab)[:20] == second[:20]).all()
 
@@ -77,7 +112,7 @@ def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_pa
     gradient((40, 40), 0).save(examples / "01-first.png")
     preset("centre", (40, 40)).save(examples / "01-first.mask.png")
     (examples / "01-first.txt").write_text("a hat", encoding="utf-8")
-    context = chromium.new_context(viewport=WIDE)
+    context = new_context(chromium, viewport=WIDE)
     page = context.new_page()
     with serving(tmp_path, stages=36) as server:
         port = urlsplit(server.url).port
