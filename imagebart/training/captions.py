@@ -26,7 +26,7 @@ from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
 from imagebart.training.parts import save_stage
-from imagebart.training.reading import ReadingStage, reading_accuracy, reading_loss
+from imagebart.training.reading import ReadingStage, reading_accuracy, reading_loss, save_head
 from imagebart.training.stages import avatar_conditioner, stage_config
 
 CLEAN = Schedule((1.0,))  # the decoder is that of a model of clean tokens
@@ -103,4 +103,5 @@ def train_captions(run: CaptionsRun, folder: Path) -> Stage:
     trained = train(CaptionsTask(stage, conditioner), run.loop, folder)
     assert isinstance(trained, CaptionReader)
     save_stage(trained.reading.stage, CLEAN, conditioner, folder)
+    save_head(trained.reading, folder)
     return trained.reading.stage

@@ -8,12 +8,16 @@ middle, so that the layers above can use what was read. The head is not part of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from imagebart.stage import Stage
+
+HEAD = "reading.safetensors"
 
 
 def reading_layers(depth: int) -> int:
@@ -52,6 +56,17 @@ class ReadingStage(nn.Module):
             hook.remove()
         last = self.stage.config.cond_length  # the prefix is [t, cond...]
         return logits, self.head(seen[0][:, last])
+
+
+def save_head(model: ReadingStage, folder: Path) -> None:
+    """Writes a reading head beside its stage, for a stage that begins from it and goes on reading."""
+    save_file(model.head.state_dict(), folder / HEAD)
+
+
+def load_head(model: ReadingStage, folder: Path) -> None:
+    """Takes over the reading head of the stage in a run's folder, if it has one."""
+    if (folder / HEAD).is_file():
+        model.head.load_state_dict(load_file(folder / HEAD))
 
 
 def reading_loss(readings: Tensor, claims: Tensor, groups: Sequence[int]) -> Tensor:

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import torch
 
-from imagebart.avatars.dataset import AvatarDataset, caption
+from imagebart.avatars.dataset import AvatarDataset, caption, claims_vector
 from imagebart.diffusion import Schedule
 from imagebart.stage import build_stage
 from imagebart.testing import tiny_conditioner, tiny_stage_config
 from imagebart.training.captions import CaptionDataset, train_captions
 from imagebart.training.config import CaptionsRun, LoopConfig, StageShape
 from imagebart.training.parts import load_stage
-from imagebart.training.reading import ReadingStage
+from imagebart.training.reading import ReadingStage, load_head, reading_accuracy
+from imagebart.training.stages import avatar_conditioner
 
 SHAPE = StageShape(width=32, depth=2, heads=2, head_size=16, encoder_depth=1)
 
@@ -51,3 +52,12 @@ def test_a_short_run_learns_to_read_and_leaves_a_stage(tmp_path: Path) -> None:
     assert schedule.betas == (1.0,) and stage.config.tokens == 16 and stage.config.cond_length == 60
     for name, tensor in trained.state_dict().items():
         assert torch.equal(tensor, stage.state_dict()[name])
+    again = ReadingStage(stage, AvatarDataset.claim_groups)
+    before = again.head[1].weight.clone()
+    load_head(again, tmp_path)  # has none
+    assert torch.equal(again.head[1].weight, before)
+    load_head(again, tmp_path / "run")
+    cond = avatar_conditioner(60).encode([caption(10**8 + i).text for i in range(50)]).tokens
+    claims = torch.stack([claims_vector(caption(10**8 + i).claims) for i in range(50)])
+    read = reading_accuracy(again.read(cond), claims, AvatarDataset.claim_groups)
+    assert read > 1.3 * sum(r["read"] for r in first) / len(first)
