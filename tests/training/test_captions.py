@@ -40,7 +40,7 @@ def test_what_is_read_from_a_caption_alone_is_what_is_read_before_a_picture() ->
 def test_a_short_run_learns_to_read_and_leaves_a_stage(tmp_path: Path) -> None:
     """Fresh captions at every step, so that the log tells of captions it has not seen."""
     loop = LoopConfig(
-        steps=150, batch_size=16, optimizer="muon", lr=0.01, warmup=5, log_every=1, save_every=150, sample_every=150
+        steps=150, batch_size=16, optimizer="muon", lr=0.01, warmup=5, ema=0.9, log_every=1, save_every=150, sample_every=150
     )
     run = CaptionsRun(vocab_size=24, tokens=16, loop=loop, shape=SHAPE, text_length=60)
     trained = train_captions(run, tmp_path / "run")
