@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -96,13 +97,16 @@ class Forwards:
     def __init__(self, stage: Stage) -> None:
         self.fed: list[tuple[int, int]] = []
         self.encoded = 0
-        stage.preparation.get(stage.decoder, stage.may_round)  # times forwards of its own
-        stage.decoder.token_embedding.register_forward_pre_hook(self._decoder)
+        decoder = stage.preparation.get(stage.decoder, stage.may_round).decoder  # has timed forwards of its own
+        forward = decoder.forward
+
+        def counted(tokens: Tensor, *rest: Any) -> Tensor:
+            self.fed.append((tokens.shape[0], tokens.shape[1]))
+            return forward(tokens, *rest)
+
+        decoder.forward = counted  # type: ignore[method-assign]
         if stage.config.encoder is not None:
             stage.encoder.register_forward_pre_hook(self._encoder)  # type: ignore[union-attr, operator]
-
-    def _decoder(self, module: object, args: tuple[Tensor, ...]) -> None:
-        self.fed.append(tuple(args[0].shape))  # type: ignore[arg-type]
 
     def _encoder(self, module: object, args: tuple[Tensor, ...]) -> None:
         self.encoded += 1
