@@ -24,7 +24,7 @@ from imagebart.training.data import ImageFolder, dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
 from imagebart.training.parts import load_first_stage, load_stage, save_stage
-from imagebart.training.reading import ReadingStage, load_head, reading_accuracy, reading_loss
+from imagebart.training.reading import ReadingStage, load_head, reading_accuracy, reading_loss, save_head
 from imagebart.transformer import TransformerConfig
 
 
@@ -214,6 +214,8 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     task = StageTask(stage, schedule, conditioner, first_stage, dataset, run)
     if run.begin_from is not None and isinstance(task.model, ReadingStage):
         load_head(task.model, Path(run.begin_from))
-    trained = bare_stage(train(task, run.loop, folder))
-    save_stage(trained, schedule, conditioner, folder)
-    return trained
+    trained = train(task, run.loop, folder)
+    save_stage(bare_stage(trained), schedule, conditioner, folder)
+    if isinstance(trained, ReadingStage):
+        save_head(trained, folder)
+    return bare_stage(trained)

@@ -1,19 +1,24 @@
 """Learning to read captions before any picture."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from imagebart.avatars.dataset import AvatarDataset, caption, claims_vector
 from imagebart.diffusion import Schedule
+from imagebart.first_stage import FirstStage
 from imagebart.stage import build_stage
 from imagebart.testing import tiny_conditioner, tiny_stage_config
 from imagebart.training.captions import CaptionDataset, train_captions
-from imagebart.training.config import CaptionsRun, LoopConfig, StageShape
-from imagebart.training.parts import load_stage
+from imagebart.training.config import CaptionsRun, LoopConfig, StageRun, StageShape
+from imagebart.training.parts import load_stage, save_first_stage
 from imagebart.training.reading import ReadingStage, load_head, reading_accuracy
-from imagebart.training.stages import avatar_conditioner
+from imagebart.training.stages import avatar_conditioner, train_stage
+
+from .test_first_stage import SMALL
 
 SHAPE = StageShape(width=32, depth=2, heads=2, head_size=16, encoder_depth=1)
 
@@ -40,7 +45,15 @@ def test_what_is_read_from_a_caption_alone_is_what_is_read_before_a_picture() ->
 def test_a_short_run_learns_to_read_and_leaves_a_stage(tmp_path: Path) -> None:
     """Fresh captions at every step, so that the log tells of captions it has not seen."""
     loop = LoopConfig(
-        steps=150, batch_size=16, optimizer="muon", lr=0.01, warmup=5, ema=0.9, log_every=1, save_every=150, sample_every=150
+        steps=150,
+        batch_size=16,
+        optimizer="muon",
+        lr=0.01,
+        warmup=5,
+        ema=0.9,
+        log_every=1,
+        save_every=150,
+        sample_every=150,
     )
     run = CaptionsRun(vocab_size=24, tokens=16, loop=loop, shape=SHAPE, text_length=60)
     trained = train_captions(run, tmp_path / "run")
@@ -61,3 +74,20 @@ def test_a_short_run_learns_to_read_and_leaves_a_stage(tmp_path: Path) -> None:
     claims = torch.stack([claims_vector(caption(10**8 + i).claims) for i in range(50)])
     read = reading_accuracy(again.read(cond), claims, AvatarDataset.claim_groups)
     assert read > 1.3 * sum(r["read"] for r in first) / len(first)
+
+
+def test_a_stage_goes_on_where_captions_ended(tmp_path: Path) -> None:
+    """Its decoder and its reading head; what begins from it in turn gets both."""
+    save_first_stage(FirstStage(SMALL), tmp_path / "first")
+    loop = LoopConfig(steps=1, batch_size=2, lr=0.0, warmup=0, save_every=1, sample_every=1)
+    captions = CaptionsRun(SMALL.codebook_size, 16, loop, SHAPE, text_length=60)
+    train_captions(captions, tmp_path / "captions")
+    first = str(tmp_path / "first")
+    run = StageRun("avatars", first, (1.0,), 1, loop, SHAPE, text_length=60, reading=0.5)
+    train_stage(replace(run, begin_from=str(tmp_path / "captions")), tmp_path / "clean")
+    train_stage(replace(run, betas=(0.5, 1.0), begin_from=str(tmp_path / "clean")), tmp_path / "stage1")
+    read, clean, fine = (load_stage(tmp_path / name)[0] for name in ("captions", "clean", "stage1"))
+    for name, tensor in read.state_dict().items():
+        assert torch.equal(tensor, clean.state_dict()[name]) and torch.equal(tensor, fine.state_dict()[name])
+    heads = [load_file(tmp_path / name / "reading.safetensors") for name in ("captions", "clean", "stage1")]
+    assert all(torch.equal(heads[0][name], head[name]) for head in heads for name in heads[0])
