@@ -1,8 +1,9 @@
-"""Serves the page on a tiny random model and says what the model does: `serve_page.py FILES STAGES [PORT]`.
+"""Serves the page on a tiny random model and says what the model does: `serve_page.py FILES STAGES PACE [PORT]`.
 
 Prints the page's address, keeps temporary files in the folder FILES, shows the examples of the folder "examples"
-beside it, and stops when its input closes. Each further line is a JSON object: what happened ("begun", "event",
-"ended"), in the run with which seed, and when on the machine's monotonic clock, which all processes share.
+beside it, pauses for PACE seconds after each event, and stops when its input closes. Each further line is a JSON
+object: what happened ("begun", "event", "ended"), in the run with which seed, and when on the machine's monotonic
+clock, which all processes share.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"  # as in app.py
 os.environ["GRADIO_TEMP_DIR"] = sys.argv[1]
 
 import torch
+from pacing import paced
 
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.testing import tiny_model
@@ -29,16 +31,18 @@ from imagebart.ui.page import build_page
 
 
 class Watched(Pipeline):
-    """A pipeline that says what it does."""
+    """A pipeline that says what it does, after a pause."""
+
+    pace = float(sys.argv[3])
 
     def edit(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
-        return _watch(super().edit(*args, **kwargs), kwargs["seed"])
+        return _watch(paced(super().edit(*args, **kwargs), self.pace), kwargs["seed"])
 
     def generate(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
-        return _watch(super().generate(*args, **kwargs), kwargs["seed"])
+        return _watch(paced(super().generate(*args, **kwargs), self.pace), kwargs["seed"])
 
     def vary(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
-        return _watch(super().vary(*args, **kwargs), kwargs["seed"])
+        return _watch(paced(super().vary(*args, **kwargs), self.pace), kwargs["seed"])
 
 
 def _watch(events: Iterator[PipelineEvent], seed: int | None) -> Iterator[PipelineEvent]:
@@ -62,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(1)
     examples = find_examples(Path(sys.argv[1]).with_name("examples"))
     page = build_page(Watched(tiny_model(stages=int(sys.argv[2]))), examples)
-    port = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    port = int(sys.argv[4]) if len(sys.argv) > 4 else None
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", server_port=port, quiet=True)
     print(url, flush=True)
     sys.stdin.read()

@@ -47,10 +47,13 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, stages: int = 6, port: int | None = None) -> Iterator[Server]:
-    """A server that keeps its temporary files in `folder`, stopped at the end by closing its input."""
+def serving(folder: Path, stages: int = 6, pace: float = 0.0, port: int | None = None) -> Iterator[Server]:
+    """A server that keeps its temporary files in `folder`, stopped at the end by closing its input.
+
+    pace: seconds that its model pauses after each event.
+    """
     files = folder / "imagebart-files"
-    command = [sys.executable, str(Path(__file__).with_name("serve_page.py")), str(files), str(stages)]
+    command = [sys.executable, str(Path(__file__).with_name("serve_page.py")), str(files), str(stages), str(pace)]
     # Pipes only: a test that lets the disk run full must still hear what the server says.
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command + ([] if port is None else [str(port)]), **pipes) as process:

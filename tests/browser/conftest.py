@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from driving import MANY_STAGES, PIPELINE, WIDE, Site, gradient, opened
+from pacing import PacedPipeline
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from imagebart.masks import preset
 from imagebart.models import Models
 from imagebart.pipeline import Pipeline
-from imagebart.testing import tiny_model, tiny_pipeline
+from imagebart.testing import tiny_model
 from imagebart.ui.examples import find_examples
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page
@@ -53,7 +54,7 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="session")
 def slow_site(examples: Path) -> Iterator[Site]:
     """The page with a model whose runs take a while."""
-    with served(tiny_pipeline(stages=MANY_STAGES), examples) as site:
+    with served(PacedPipeline(tiny_model(stages=MANY_STAGES)), examples) as site:
         yield site
 
 

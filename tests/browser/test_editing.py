@@ -156,8 +156,6 @@ def test_cancel_stops_the_model_and_loses_nothing(slow: Page) -> None:
     press(slow, "Everything")
     redrawn(slow, 64)
     say(slow, "a hat")
-    unfold(slow, "Settings")
-    slow.get_by_role("spinbutton", name=re.compile("Passes per stage")).fill("4")
     press(slow, "Edit")
     expect(slow.get_by_role("progressbar", name="Progress")).to_contain_text("of 64 tokens")
     assert working() > 0
@@ -175,8 +173,6 @@ def test_a_second_person_sees_their_place_and_can_leave_the_queue(
 ) -> None:
     press(slow, "Everything")
     redrawn(slow, 64)
-    unfold(slow, "Settings")
-    slow.get_by_role("spinbutton", name=re.compile("Passes per stage")).fill("4")
     with opened(chromium, slow_site.url, viewport=WIDE) as other:
         press(slow, "Edit")
         expect(slow.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")

@@ -22,6 +22,7 @@ from driving import (
     say,
     until,
 )
+from pacing import PACE
 from playwright.sync_api import Browser, Page, expect
 from serving import serving
 from test_editing import working
@@ -114,7 +115,7 @@ def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_pa
     (examples / "01-first.txt").write_text("a hat", encoding="utf-8")
     context = new_context(chromium, viewport=WIDE)
     page = context.new_page()
-    with serving(tmp_path, stages=36) as server:
+    with serving(tmp_path, stages=16, pace=PACE) as server:
         port = urlsplit(server.url).port
         page.goto(server.url)
         ready(page)

@@ -1,0 +1,37 @@
+"""A model that takes its time, as a large one does, and leaves the processor to the browser meanwhile.
+
+A tiny model alone is done before a browser on a busy machine shows that it began.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from imagebart.pipeline import Pipeline, PipelineEvent
+
+PACE = 0.2  # seconds from an event to the next
+
+
+def paced(events: Iterator[PipelineEvent], pace: float) -> Iterator[PipelineEvent]:
+    """The events, with a pause after each."""
+    try:
+        for event in events:
+            yield event
+            time.sleep(pace)
+    finally:
+        events.close()  # type: ignore[attr-defined]
+
+
+class PacedPipeline(Pipeline):
+    """A pipeline with a pause after each event."""
+
+    def edit(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        return paced(super().edit(*args, **kwargs), PACE)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        return paced(super().generate(*args, **kwargs), PACE)
+
+    def vary(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        return paced(super().vary(*args, **kwargs), PACE)
