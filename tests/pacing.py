@@ -11,7 +11,7 @@ from typing import Any
 
 from imagebart.pipeline import Pipeline, PipelineEvent
 
-PACE = 0.2  # seconds from an event to the next
+PACE = 0.1  # seconds from an event to the next
 
 
 def paced(events: Iterator[PipelineEvent], pace: float) -> Iterator[PipelineEvent]:

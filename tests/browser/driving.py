@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 from imagebart.testing import tiny_pipeline
 
 # Few stages for what is waited for; enough for a run that is still going when it is cancelled.
-STAGES, MANY_STAGES = 5, 16
+STAGES, MANY_STAGES = 5, 12
 PIPELINE = tiny_pipeline(stages=STAGES)
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
