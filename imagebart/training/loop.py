@@ -165,7 +165,8 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 def hours_so_far(folder: Path) -> float:
     """Hours that a run took up to its last record, whether in one go or not."""
-    return read_log(folder)[-1]["hours"] if read_log(folder) else 0.0
+    records = read_log(folder)
+    return records[-1]["hours"] if records else 0.0
 
 
 def precision(wanted: str) -> str:
