@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     jobs = train.add_subparsers(dest="job", required=True)
     for name, text, run in (
         ("first-stage", "the VQGAN: pixels to tokens and back", _train_first_stage),
-        ("captions", "the lower half of a decoder, to read what avatars' captions claim", _train_captions),
+        ("captions", "the text encoder: what avatars' captions claim", _train_captions),
         ("stage", "one reverse step, on a trained first stage", _train_stage),
         ("reader", "the network that reads attributes off avatars, for evaluate", _train_reader),
     ):
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     log.set_defaults(job_handler=_log)
     split = jobs.add_parser("take-apart", help="split a model folder into parts, to train on from them")
     add_model_option(split)
-    split.add_argument("--out", type=Path, required=True, help="gets the folders first-stage, stage1, stage2, ...")
+    split.add_argument("--out", type=Path, required=True, help="gets the folders first-stage, captions, stage1, ...")
     split.set_defaults(job_handler=_take_apart)
     train.set_defaults(handler=lambda options: options.job_handler(options))
     return parser
@@ -107,7 +107,8 @@ def _assemble(options: argparse.Namespace) -> None:
     from imagebart.training.parts import assemble
 
     parts = load(ModelParts, options.config)
-    model = assemble(Path(parts.first_stage), [Path(stage) for stage in parts.stages], parts.about)
+    text = Path(parts.text) if parts.text is not None else None
+    model = assemble(Path(parts.first_stage), [Path(stage) for stage in parts.stages], parts.about, text)
     model.save_pretrained(options.out, parts.dtype)
     print(options.out)
 

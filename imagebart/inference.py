@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.matrices import Matrix, Packing, packings
+from imagebart.matrices import Matrix, Packing, Precision, brain, int8, multiplies_bfloat16, packings
 from imagebart.transformer import KeyValue, Transformer, TransformerConfig
 
 STEP = 16  # keys are attended to in multiples of this, so that sums do not depend on where a window ends
@@ -153,6 +153,12 @@ class Prepared:
     packing: Packing
 
 
+    @property
+    def rounds(self) -> bool:
+        """Whether what is computed once a stage may be rounded to bfloat16, too."""
+        return self.packing in (brain, int8) and multiplies_bfloat16()
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Computes on a number of threads of the processor."""
@@ -179,27 +185,27 @@ class Preparation:
     def __reduce__(self) -> tuple[type[Preparation], tuple[()]]:
         return Preparation, ()
 
-    def get(self, transformer: Transformer, rounding: bool) -> Prepared:
-        """rounding: see `prepare`."""
-        state = rounding, *((p.data_ptr(), p._version) for p in transformer.parameters())
+    def get(self, transformer: Transformer, precision: Precision) -> Prepared:
+        """precision: see `prepare`."""
+        state = precision, *((p.data_ptr(), p._version) for p in transformer.parameters())
         if self.made is None or self.made[0] != state:
             self.made = None  # the old order's memory goes before the new one's comes
-            self.made = state, prepare(transformer, rounding)
+            self.made = state, prepare(transformer, precision)
         return self.made[1]
 
 
 @torch.no_grad()
-def prepare(transformer: Transformer, rounding: bool) -> Prepared:
+def prepare(transformer: Transformer, precision: Precision) -> Prepared:
     """Orders the weights, and times a pass on one thread and on all to take the faster.
 
     The order decides how sums are rounded, so that it is never chosen by time: the same seed has to draw the same
     picture at every start. Threads share out columns, which changes no sum; more than one must save a fifth, for they
-    wait for each other where a processor is busy. rounding: whether the order may round weights. Raises ValueError
-    for a transformer that is not causal.
+    wait for each other where a processor is busy. precision: how far the order may round weights. Raises ValueError for
+    a transformer that is not causal.
     """
     if not transformer.config.causal:
         raise ValueError("a transformer that sees in both directions cannot draw")
-    *_, packing = packings([m for m in transformer.modules() if isinstance(m, nn.Linear)], rounding)
+    *_, packing = packings([m for m in transformer.modules() if isinstance(m, nn.Linear)], precision)
     decoder = Decoder(transformer, packing)
     count, seconds = 1, _seconds(decoder, SHORT, 1)
     if torch.get_num_threads() > 1:

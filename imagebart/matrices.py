@@ -1,13 +1,18 @@
 """Linear maps for a few rows at a time, where reading the weights is what takes the time.
 
 PyTorch's own kernel for 2 to 16 rows takes two to four times as long as for one, for it reorders the weights in
-every call. Two others have them in their own order once: oneDNN in float32, and FBGEMM in float16 with float32 inputs
-and sums, half the bytes. Both come with PyTorch's CPU builds; where one is missing, it is not among the choices.
+every call. Others have them in their own order once: oneDNN in float32; FBGEMM in float16 with float32 inputs and sums,
+half the bytes; oneDNN in bfloat16, where the processor multiplies that, half the bytes and half the time for many rows;
+FBGEMM in int8, a quarter of both. All come with PyTorch's CPU builds; where one is missing, it is not a choice.
+
+A row's result never depends on the rows beside it: the drafts among them must not matter.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +20,7 @@ from torch import Tensor, nn
 
 Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
 Packing = Callable[[nn.Linear], Matrix]
+Precision = Literal["exact", "rounded", "int8"]  # what a stage may do to its weights while it draws
 ROWS = 8  # that oneDNN orders the weights for
 
 
@@ -46,15 +52,57 @@ def half(linear: nn.Linear) -> Matrix:
     return apply
 
 
-def packings(linears: list[nn.Linear], rounding: bool) -> list[Packing]:
-    """Those that can be used for these maps, the fastest last; `half` if it changes none, or with rounding."""
+def brain(linear: nn.Linear) -> Matrix:
+    """oneDNN, weights, inputs and outputs rounded to bfloat16, sums float32."""
+    weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().bfloat16(), ROWS)
+    bias = None if linear.bias is None else linear.bias.detach().bfloat16()
+    multiply = torch.ops.mkldnn._linear_pointwise
+    return lambda x: multiply(x.bfloat16(), weight, bias, "none", [], "").float()
+
+
+def int8(linear: nn.Linear) -> Matrix:
+    """FBGEMM, weights rounded to 255 steps a column of the output, inputs to 255 steps a row, sums exact."""
+    weight, bias = linear.weight.detach(), linear.bias
+    step = weight.abs().amax(1).clamp(min=1e-12) / 127
+    zero = torch.zeros(len(weight), dtype=torch.long)
+    with warnings.catch_warnings():  # PyTorch means to move its quantised tensors elsewhere
+        warnings.simplefilter("ignore", UserWarning)
+        rounded = torch.quantize_per_channel(weight, step.double(), zero, 0, torch.qint8)
+    stored, multiply = torch.ops.quantized.linear_prepack(rounded, None), torch.ops.quantized.linear_dynamic
+
+    def apply(x: Tensor) -> Tensor:
+        # The kernel takes its steps from the least and greatest number of all rows: they are made the same for each.
+        size = x.abs().amax(1, keepdim=True).clamp(min=1e-12)
+        ends = F.pad(x.new_tensor([[-1.0, 1.0]]), (0, x.shape[1] - 2))
+        product = multiply(torch.cat([x / size, ends]), stored, False)[:-1] * size
+        return product if bias is None else product + bias
+
+    return apply
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for it; emulated, it takes dozens of times as long."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def packings(linears: list[nn.Linear], precision: Precision) -> list[Packing]:
+    """Those that can be used for these maps, the fastest last.
+
+    precision: "exact" allows what changes no weight, `half` where all are float16 numbers; "rounded" allows `half` and
+    `brain`; "int8" allows all.
+    """
     weights = [linear.weight for linear in linears]
     if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in weights):
         return [plain]
     choices: list[Packing] = [plain]
-    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    mkldnn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    fbgemm = "fbgemm" in torch.backends.quantized.supported_engines
+    if mkldnn:
         choices.append(packed)
-    fits = rounding or all(torch.equal(weight, weight.half().float()) for weight in weights)
-    if fits and "fbgemm" in torch.backends.quantized.supported_engines:
+    if fbgemm and (precision != "exact" or all(torch.equal(weight, weight.half().float()) for weight in weights)):
         choices.append(half)
+    if mkldnn and precision != "exact" and multiplies_bfloat16():
+        choices.append(brain)
+    if fbgemm and precision == "int8":
+        choices.append(int8)
     return choices

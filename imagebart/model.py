@@ -63,7 +63,7 @@ class ImageBART(nn.Module):
     ) -> ImageBART:
         """Loads a folder written by `save_pretrained`, a folder of published files, or a published model's name.
 
-        dtype: float16, bfloat16, float32, float64, or auto, the fastest without visible loss (see `weights.load`).
+        dtype: float16, bfloat16, float32, float64; auto, the fastest without visible loss; or int8: see `weights.load`.
         Nothing that the files name is imported or run. Raises WeightsError naming the file and what is wrong.
         """
         from imagebart.weights import load
@@ -79,7 +79,7 @@ class ImageBART(nn.Module):
     def prepare(self) -> None:
         """Readies each stage to draw, so that the first run need not; see `imagebart.inference`."""
         for stage in self.stages:
-            stage.preparation.get(stage.decoder, stage.may_round)
+            stage.preparation.get(stage.decoder, stage.precision)
 
     @property
     def tokens(self) -> int:

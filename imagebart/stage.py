@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagebart.inference import Preparation, threads
+from imagebart.matrices import Precision
+from imagebart.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.transformer import CrossAttention, KeyValue, Transformer, TransformerConfig
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual", "aligned"]
@@ -34,7 +36,7 @@ class StageConfig:
     cond_length: int = 0  # conditioning tokens
     cond_offset: int = 0  # added to conditioning tokens: 0 where they share the image tokens' embeddings
     start_token: int = 0  # what precedes the first image token in an encoder-decoder stage's decoder
-    phrase: int = 0  # conditioning tokens that are read together before the decoder sees them; 0: each alone
+    text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
 
 
 @dataclass
@@ -52,22 +54,10 @@ class Context:
         self.extra = None if self.extra is None else self.extra[rows]
 
 
-class Phrase(nn.Module):
-    """Each token with those before it: embeddings [B, P, width] -> [B, P, width]; nothing at first.
-
-    A causal convolution, as attention is slow to learn which colour stands before which noun ("a red hat and a blue
-    beard"): of words in a bag, it learnt to read the colours of two things in three.
-    """
-
-    def __init__(self, width: int, length: int) -> None:
-        super().__init__()
-        self.length = length
-        self.convolution = nn.Conv1d(width, width, length)
-        nn.init.zeros_(self.convolution.weight)
-        nn.init.zeros_(self.convolution.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(F.pad(x.transpose(1, 2), (self.length - 1, 0))).transpose(1, 2)
+    def as_float(self) -> Context:
+        """The same in float32."""
+        memory = self.memory and [(k.float(), v.float()) for k, v in self.memory]
+        return Context(self.noisy, self.prefix, memory, None if self.extra is None else self.extra.float())
 
 
 class Stage(nn.Module):
@@ -77,31 +67,36 @@ class Stage(nn.Module):
         super().__init__()
         self.config = config
         self.decoder = Transformer(config.decoder)
-        if config.phrase:
-            self.phrase = Phrase(config.decoder.width, config.phrase)
+        if config.text is not None:
+            self.text = TextEncoder(config.text)
+            self.text_map = nn.Linear(config.text.transformer.width, config.decoder.width)
         self.preparation = Preparation()
-        self.may_round = False  # weights to float16 while drawing, where that is faster
+        self.precision: Precision = "exact"  # what may be done to weights while drawing, where that is faster
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
-        """[t, cond...], int64 [B, 1 + cond_length]; raises ValueError where cond does not fit."""
+        """[t, cond...] or [t, slots...], int64 [B, P]; raises ValueError where cond does not fit."""
         expected = (batch, self.config.cond_length)
         given = (batch, 0) if cond is None else tuple(cond.shape)
         if given != expected:
             raise ValueError(f"cond has shape {list(given)}, expected {list(expected)}")
         device = self.decoder.position_embedding.device
         t = torch.full((batch, 1), self.config.t, dtype=torch.long, device=device)
+        if self.config.text is not None:
+            cond = torch.arange(self.config.text.slots).expand(batch, -1)
         return t if cond is None else torch.cat([t, cond.to(device) + self.config.cond_offset], 1)
+
+    def read(self, cond: Tensor | None) -> Tensor | None:
+        """What the text encoder adds to the prefix's embeddings, [B, P, width]; None where there is none."""
+        if self.config.text is None or cond is None:
+            return None
+        slots = self.text(cond.to(self.decoder.position_embedding.device))
+        return F.pad(self.text_map(slots), (0, 0, 1, 0))
 
     def start(self, c: Tensor, cond: Tensor | None = None) -> Context:
         """Everything that is computed once a stage."""
         self._check(c)
-        prefix = self.prefix(len(c), cond)
-        read = self.read_phrases(prefix)
+        prefix, read = self.prefix(len(c), cond), self.read(cond)
         return Context(c, prefix, extra=None if read is None else F.pad(read, (0, 0, 0, self.config.tokens - 1)))
-
-    def read_phrases(self, prefix: Tensor) -> Tensor | None:
-        """What is added to the prefix's embeddings, [B, 1 + cond_length, width]; None where nothing is."""
-        return self.phrase(self.decoder.token_embedding(prefix)) if self.config.phrase else None
 
     def logits(self, x: Tensor, c: Tensor, cond: Tensor | None = None) -> Tensor:
         """Teacher-forced logits of p(x_{t-1} = x | x_t = c), float [B, N, K]; raises ValueError for bad shapes."""
@@ -135,13 +130,14 @@ class EncoderDecoderStage(Stage):
         assert config.encoder is not None, "an encoder-decoder stage needs an encoder"
         self.encoder = Transformer(config.encoder)
 
-    def encode(self, c: Tensor, cond: Tensor | None) -> Tensor:
-        """[B, 1 + cond_length + N, width]"""
-        return self.encoder(torch.cat([self.prefix(len(c), cond), c], 1))
+    def encode(self, c: Tensor, prefix: Tensor, read: Tensor | None) -> Tensor:
+        """Of x_t, after the prefix and what was read there: [B, P + N, width]."""
+        extra = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens))
+        return self.encoder(torch.cat([prefix, c], 1), extra=extra)
 
     def start(self, c: Tensor, cond: Tensor | None = None) -> Context:
         self._check(c)
-        memory = self.decoder.memory(self.encode(c, cond))
+        memory = self.decoder.memory(self.encode(c, self.prefix(len(c), cond), self.read(cond)))
         return Context(c, torch.full_like(c[:, :1], self.config.start_token), memory)
 
 
@@ -179,11 +175,10 @@ class AlignedStage(EncoderDecoderStage):
 
     def start(self, c: Tensor, cond: Tensor | None = None) -> Context:
         self._check(c)
-        encoded = self.encode(c, cond)
-        prefix = self.prefix(len(c), cond)
+        prefix, read = self.prefix(len(c), cond), self.read(cond)
+        encoded = self.encode(c, prefix, read)
         aligned = self.align(encoded[:, -self.config.tokens :])
         extra = F.pad(aligned, (0, 0, prefix.shape[1] - 1, 0))
-        read = self.read_phrases(prefix)
         if read is not None:
             extra = extra + F.pad(read, (0, 0, 0, self.config.tokens - 1))
         return Context(c, prefix, self.decoder.memory(encoded), extra)
@@ -220,10 +215,11 @@ class StageRun:
     """
 
     def __init__(self, stage: Stage, c: Tensor, cond: Tensor | None) -> None:
-        prepared = stage.preparation.get(stage.decoder, stage.may_round)
+        prepared = stage.preparation.get(stage.decoder, stage.precision)
         self.stage, self.decoder = stage, prepared.decoder
         self.cost, self.threads = prepared.cost, prepared.threads
-        self.context = stage.start(c, cond)
+        with torch.autocast(c.device.type, torch.bfloat16, enabled=prepared.rounds):
+            self.context = stage.start(c, cond).as_float() if prepared.rounds else stage.start(c, cond)
         self.cache = self.decoder.new_cache(len(c))
         self.first = self.context.prefix.shape[1] - 1
 

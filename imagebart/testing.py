@@ -10,9 +10,11 @@ from imagebart.first_stage import FirstStage, FirstStageConfig
 from imagebart.model import About, ImageBART
 from imagebart.pipeline import Pipeline
 from imagebart.stage import StageConfig, build_stage
+from imagebart.text_encoder import TextEncoderConfig
 from imagebart.transformer import TransformerConfig
 
 SUGGESTIONS = {"hair": ("red hair",), "glasses": ("round glasses", "sunglasses"), "clothes": ("a blue hoodie",)}
+SLOTS = 3  # vectors that stand for a prompt
 CAPTIONS = ("a man with round glasses, sunglasses and red hair", "a woman with a hat and a blue hoodie")
 
 
@@ -48,8 +50,9 @@ def tiny_model(conditioning: Kind = "text", stages: int = 2, seed: int = 0) -> I
             build_stage(tiny_stage_config(t, schedule, first.vocab_size, tokens, conditioner), stages)
             for t in range(1, stages + 1)
         ]
-        for parameter in (p for stage in built for p in stage.parameters()):
-            torch.nn.init.normal_(parameter, std=0.3)  # so that logits differ clearly
+        for name, parameter in (named for stage in built for named in stage.named_parameters()):
+            # So that logits differ clearly, with the prompt above all.
+            torch.nn.init.normal_(parameter, std=1.0 if name.startswith("text") else 0.3)
         about = About("tiny", "nothing", suggestions=SUGGESTIONS if conditioning == "text" else {})
         return ImageBART(FirstStage(first), built, schedule, conditioner, about)
 
@@ -58,8 +61,15 @@ def tiny_stage_config(
     t: int, schedule: Schedule, vocab_size: int, tokens: int, conditioner: Conditioner
 ) -> StageConfig:
     """Stage t of a tiny model."""
-    vocab = vocab_size + conditioner.vocab_size
-    positions = 1 + conditioner.length + tokens
+    text = None
+    if conditioner.kind == "text":
+        words = TransformerConfig(
+            24, 1, 2, conditioner.vocab_size + SLOTS, conditioner.length + SLOTS, 12, causal=False
+        )
+        text = TextEncoderConfig(words, SLOTS, phrase=3)
+    prefix = conditioner.length if text is None else SLOTS
+    vocab = vocab_size + (conditioner.vocab_size if text is None else SLOTS)
+    positions = 1 + prefix + tokens
     decoder = TransformerConfig(32, 1, 2, vocab, positions, 16, vocab_out=vocab_size, cross=t < schedule.stages)
     encoder = TransformerConfig(32, 1, 2, vocab, positions, 16, causal=False)
     return StageConfig(
@@ -72,7 +82,7 @@ def tiny_stage_config(
         encoder=encoder if t < schedule.stages else None,
         cond_length=conditioner.length,
         cond_offset=vocab_size,
-        phrase=3 if conditioner.kind == "text" else 0,
+        text=text,
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imagebart.settings import SamplingSettings
 from imagebart.stage import Kind, Stage, StageConfig, build_stage
+from imagebart.text_encoder import TextEncoderConfig
 from imagebart.transformer import TransformerConfig
 
 
@@ -117,14 +118,28 @@ KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual", "align
 
 
 def random_stage(
-    kind: Kind, tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, beta: float = 0.4, seed: int = 0
+    kind: Kind,
+    tokens: int = 6,
+    vocab_size: int = 7,
+    cond_length: int = 2,
+    beta: float = 0.4,
+    seed: int = 0,
+    slots: int = 0,
 ) -> Stage:
-    """A float64 stage with large random weights, so that its logits differ clearly; T = 3."""
+    """A float64 stage with large random weights, so that its logits differ clearly; T = 3.
+
+    slots: those of its text encoder; 0: it has none, and reads the conditioning tokens themselves.
+    """
     decoder_only = kind == "decoder_only"
-    prefixed = kind in ("decoder_only", "aligned")  # the decoder's prefix is [t, cond...]
+    prefixed = kind in ("decoder_only", "aligned")  # the decoder's prefix is [t, cond...] or [t, slots...]
     cond_vocab = 5 if cond_length else 0
-    vocab = vocab_size + cond_vocab
-    positions = 1 + cond_length + tokens
+    text = None
+    if slots:
+        words = TransformerConfig(6, 2, 2, cond_vocab + slots, cond_length + slots, 3, causal=False)
+        text = TextEncoderConfig(words, slots, phrase=3)
+    prefix = slots or cond_length
+    vocab = vocab_size + (slots or cond_vocab)
+    positions = 1 + prefix + tokens
     decoder = TransformerConfig(
         width=8,
         depth=2,
@@ -133,7 +148,7 @@ def random_stage(
         positions=positions if prefixed else tokens,
         head_size=4,
         vocab_out=vocab_size,
-        unmasked=1 + cond_length if kind == "aligned" else 0,
+        unmasked=1 + prefix if kind == "aligned" else 0,
         cross=not decoder_only,
         attention_bias=decoder_only,
         head_bias=not decoder_only,
@@ -150,7 +165,7 @@ def random_stage(
         cond_length=cond_length,
         cond_offset=vocab_size if cond_length else 0,
         start_token=0 if prefixed else 1,
-        phrase=3 if prefixed and cond_length else 0,
+        text=text,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -55,7 +55,7 @@ def count_forwards(stages: list[Stage]) -> list[int]:
     """The t of each decoder forward, as they happen."""
     seen: list[int] = []
     for stage in stages:
-        stage.preparation.get(stage.decoder, stage.may_round)  # times forwards of its own
+        stage.preparation.get(stage.decoder, stage.precision)  # times forwards of its own
         stage.decoder.token_embedding.register_forward_pre_hook(lambda *_, t=stage.config.t: seen.append(t))
     return seen
 

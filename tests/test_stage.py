@@ -12,7 +12,7 @@ from torch import Tensor
 from imagebart.stage import AlignedStage, Kind, ResidualStage, Stage, StageRun, build_stage, log_likelihood
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
-with_and_without_cond = pytest.mark.parametrize("cond_length", [0, 2])
+with_and_without_cond = pytest.mark.parametrize(("cond_length", "slots"), [(0, 0), (2, 0), (5, 3)])
 
 
 def tokens_of(stage: Stage, batch: int) -> Tensor:
@@ -30,21 +30,19 @@ def plain_logits(stage: Stage, x: list[int], c: list[int], cond: list[int]) -> T
     weights = stage.state_dict()
     decoder = {name[8:]: value for name, value in weights.items() if name.startswith("decoder.")}
     encoder = {name[8:]: value for name, value in weights.items() if name.startswith("encoder.")}
-    prefix = [config.t] + [token + config.cond_offset for token in cond]
+    read = read_slots(stage, cond) if config.text is not None else None
+    ids = list(range(config.text.slots)) if config.text is not None else cond
+    prefix = [config.t] + [token + config.cond_offset for token in ids]
     context = extra = None
     if config.encoder is not None:
-        context = plain_transformer(encoder, config.encoder, torch.tensor(prefix + c))
-    if config.kind == "aligned":
-        assert context is not None
-        aligned = context[len(prefix) :] @ weights["align.weight"].T + weights["align.bias"]
-        extra = torch.cat([torch.zeros(len(prefix) - 1, aligned.shape[1]), aligned])
-    if config.phrase:
-        extra = torch.zeros(len(prefix) + len(x) - 1, config.decoder.width) if extra is None else extra
-        for i in range(len(prefix)):
-            extra[i] += weights["phrase.convolution.bias"]
-            for back in range(min(config.phrase, i + 1)):
-                kernel = weights["phrase.convolution.weight"][:, :, config.phrase - 1 - back]
-                extra[i] += kernel @ decoder["token_embedding.weight"][prefix[i - back]]
+        told = None if read is None else torch.cat([read, torch.zeros(len(c), read.shape[1])])
+        context = plain_transformer(encoder, config.encoder, torch.tensor(prefix + c), extra=told)
+    if config.kind in ("decoder_only", "aligned"):
+        extra = torch.zeros(len(prefix) + len(x) - 1, config.decoder.width, dtype=torch.float64)
+        if context is not None:
+            extra[len(prefix) - 1 :] += context[len(prefix) :] @ weights["align.weight"].T + weights["align.bias"]
+        if read is not None:
+            extra[: len(prefix)] += read
     before = [config.start_token] if config.kind in ("encoder_decoder", "residual") else prefix
     fed = torch.tensor(before + x[:-1])
     hidden = plain_transformer(decoder, config.decoder, fed, context, extra)[len(before) - 1 :]
@@ -59,10 +57,28 @@ def plain_logits(stage: Stage, x: list[int], c: list[int], cond: list[int]) -> T
     return logits
 
 
+def read_slots(stage: Stage, cond: list[int]) -> Tensor:
+    """What the text encoder of a stage adds to its prefix of one row, written out: [1 + slots, width]."""
+    config, weights = stage.config.text, stage.state_dict()
+    assert config is not None
+    inner = {name[17:]: value for name, value in weights.items() if name.startswith("text.transformer.")}
+    words = config.transformer.vocab_in - config.slots
+    extra = torch.zeros(len(cond) + config.slots, config.transformer.width, dtype=torch.float64)
+    for i in range(len(cond)):
+        extra[i] += weights["text.phrase.convolution.bias"]
+        for back in range(min(config.phrase, i + 1)):
+            kernel = weights["text.phrase.convolution.weight"][:, :, config.phrase - 1 - back]
+            extra[i] += kernel @ inner["token_embedding.weight"][cond[i - back]]
+    fed = torch.tensor(cond + [words + i for i in range(config.slots)])
+    slots = plain_transformer(inner, config.transformer, fed, extra=extra)[len(cond) :]
+    mapped = slots @ weights["text_map.weight"].T + weights["text_map.bias"]
+    return torch.cat([torch.zeros(1, mapped.shape[1]), mapped])
+
+
 @with_and_without_cond
 @every_kind
-def test_logits_equal_a_plain_implementation(kind: Kind, cond_length: int) -> None:
-    stage = random_stage(kind, cond_length=cond_length)
+def test_logits_equal_a_plain_implementation(kind: Kind, cond_length: int, slots: int) -> None:
+    stage = random_stage(kind, cond_length=cond_length, slots=slots)
     x, c, cond = tokens_of(stage, 2), tokens_of(stage, 2), random_cond(stage, 2)
     found = stage.logits(x, c, cond)
     assert found.shape == (2, 6, 7)
@@ -76,11 +92,11 @@ def test_logits_equal_a_plain_implementation(kind: Kind, cond_length: int) -> No
 
 @with_and_without_cond
 @every_kind
-def test_windows_predict_as_teacher_forcing(kind: Kind, cond_length: int) -> None:
+def test_windows_predict_as_teacher_forcing(kind: Kind, cond_length: int, slots: int) -> None:
     """Rows at different steps, windows that overlap what was seen, whatever stands after them."""
     rng = random.Random(0)
     for trial in range(6):
-        stage = random_stage(kind, cond_length=cond_length, seed=trial)
+        stage = random_stage(kind, cond_length=cond_length, seed=trial, slots=slots)
         n, k = stage.config.tokens, stage.config.vocab_size
         x, c, cond = tokens_of(stage, 3), tokens_of(stage, 3), random_cond(stage, 3)
         expected = stage.logits(x, c, cond)
@@ -148,6 +164,15 @@ def test_what_x_t_and_the_condition_change(kind: Kind) -> None:
 
 
 @every_kind
+def test_a_text_encoder_tells_the_words_and_their_order(kind: Kind) -> None:
+    stage = random_stage(kind, cond_length=3, slots=2)
+    x, c = tokens_of(stage, 1), tokens_of(stage, 1)
+    before = stage.logits(x, c, torch.tensor([[1, 2, 3]]))
+    for other in ([2, 1, 3], [1, 2, 4]):
+        assert ((stage.logits(x, c, torch.tensor([other])) - before).abs().amax(-1) > 0).all()
+
+
+@every_kind
 def test_rows_are_independent(kind: Kind) -> None:
     stage = random_stage(kind)
     x, c, cond = tokens_of(stage, 3), tokens_of(stage, 3), random_cond(stage, 3)
@@ -188,7 +213,6 @@ def test_fresh_aligned_stage_is_the_decoder_only_model() -> None:
     stage = build_stage(config, 3).double()
     missing, unexpected = stage.decoder.load_state_dict(gpt.decoder.state_dict(), strict=False)
     assert all(".cross." in name for name in missing) and not unexpected
-    stage.phrase.load_state_dict(gpt.phrase.state_dict())
     x, c, cond = tokens_of(stage, 2), tokens_of(stage, 2), random_cond(stage, 2)
     torch.testing.assert_close(stage.logits(x, c, cond), gpt.logits(x, c, cond), rtol=0, atol=1e-12)
     torch.testing.assert_close(stage.logits(x, tokens_of(stage, 2), cond), stage.logits(x, c, cond))
@@ -248,12 +272,3 @@ def test_unknown_kind() -> None:
         build_stage(config, 3)
 
 
-def test_a_fresh_stage_reads_words_alone_until_it_learns_phrases() -> None:
-    stage = random_stage("decoder_only")
-    fresh = build_stage(stage.config, 3).double()
-    fresh.decoder.load_state_dict(stage.decoder.state_dict())
-    x, c, cond = tokens_of(stage, 2), tokens_of(stage, 2), random_cond(stage, 2)
-    alone = build_stage(dataclasses.replace(stage.config, phrase=0), 3).double()
-    alone.decoder.load_state_dict(stage.decoder.state_dict())
-    torch.testing.assert_close(fresh.logits(x, c, cond), alone.logits(x, c, cond), rtol=0, atol=1e-12)
-    assert not torch.allclose(stage.logits(x, c, cond), alone.logits(x, c, cond), atol=1e-3)

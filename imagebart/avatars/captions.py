@@ -203,7 +203,7 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
     after = [fragment for fragment in fragments if fragment.kind != "noun" and fragment not in before]
     nouns = [fragment for fragment in fragments if fragment.kind == "noun"]
     worn = [fragment for fragment in nouns if _wearable(fragment) and random.random() < 0.7]
-    plural = person in PLURALS and random.random() < 0.06
+    plural = person in PLURALS and random.random() < 0.12
     with_texts = [fragment.text for fragment in nouns if fragment not in worn]
     worn_texts = [fragment.text for fragment in worn]
     if plural:

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from imagebart.avatars.artwork import render
-from imagebart.avatars.attributes import VALUES, generator
-from imagebart.avatars.captions import Caption, Claims, describe
+from imagebart.avatars.attributes import generator
+from imagebart.avatars.captions import Caption, describe
 from imagebart.avatars.regions import face_weight, region_mask
 from imagebart.avatars.split import sample
 
-__all__ = ["AvatarDataset", "caption", "claims_vector", "face_weight", "region_mask", "sample"]
+__all__ = ["AvatarDataset", "caption", "face_weight", "region_mask", "sample"]
 
 
 def caption(index: int, seed: int = 0, split: str = "train", count: int | None = None) -> Caption:
@@ -20,21 +20,12 @@ def caption(index: int, seed: int = 0, split: str = "train", count: int | None =
     return describe(sample(index, seed, split), generator(index, seed, 1), count)
 
 
-def claims_vector(claims: Claims) -> Tensor:
-    """Which values a caption would be true of: bool [all values of all attributes, in the order of `VALUES`]."""
-    flags = [value in claims.get(name, values) for name, values in VALUES.items() for value in values]
-    return torch.tensor(flags)
-
-
 class AvatarDataset(Dataset[dict[str, Tensor | str]]):
     """`length` avatars from number `start` on.
 
-    An item is a dict: image, uint8 tensor [3, size, size]; text, its caption; claims, what the caption says
-    (see `claims_vector`). Another `seed` is another endless series; split: see `sample`. An index outside
-    0 … length - 1 raises IndexError.
+    An item is a dict: image, uint8 tensor [3, size, size]; text, its caption. Another `seed` is another endless
+    series; split: see `sample`. An index outside 0 … length - 1 raises IndexError.
     """
-
-    claim_groups = tuple(len(values) for values in VALUES.values())
 
     def __init__(
         self, size: int = 128, start: int = 0, length: int = 10**9, split: str = "train", seed: int = 0
@@ -54,5 +45,4 @@ class AvatarDataset(Dataset[dict[str, Tensor | str]]):
         number = self.start + index
         attributes = sample(number, self.seed, self.split)
         image = torch.from_numpy(render(attributes, self.size)).permute(2, 0, 1).contiguous()
-        said = describe(attributes, generator(number, self.seed, 1))
-        return {"image": image, "text": said.text, "claims": claims_vector(said.claims)}
+        return {"image": image, "text": describe(attributes, generator(number, self.seed, 1)).text}

@@ -52,16 +52,16 @@ _WORDINGS: dict[str, dict[str, str]] = {
     "top": {
         "bald": "a bald head; =bald; =bald; no hair; ~without hair",
         "buzz": "a {c} buzz cut; very short {c} hair; cropped {c} hair",
-        "short": "short {c} hair; a short {c} haircut; =short-haired",
+        "short": "short {c} hair; {c} short hair; a short {c} haircut; =short-haired",
         "quiff": "a {c} quiff; swept back {c} hair",
-        "spiky": "spiky {c} hair; messy {c} hair; wild {c} hair",
-        "curly": "curly {c} hair; {c} curls; =curly-haired",
+        "spiky": "spiky {c} hair; {c} spiky hair; messy {c} hair; wild {c} hair",
+        "curly": "curly {c} hair; {c} curly hair; {c} curls; =curly-haired",
         "afro": "a {c} afro; a big {c} afro; a round {c} afro",
         "bun": "a {c} bun; {c} hair in a bun; {c} hair tied up; a {c} topknot",
         "bob": "a {c} bob; a {c} bob haircut; chin length {c} hair",
-        "straight": "long straight {c} hair; straight {c} hair",
+        "straight": "long straight {c} hair; {c} straight hair; straight {c} hair",
         "wavy": "long wavy {c} hair; wavy {c} hair; big wavy {c} hair",
-        "straight|wavy": "long {c} hair; long {c} hair; =long-haired",
+        "straight|wavy": "long {c} hair; {c} long hair; =long-haired",
         "dreadlocks": "{c} dreadlocks; {c} dreads",
         "flowers": "{c} hair with flowers; flowers in the {c} hair; a flower crown",
         "hat": "a {c} sun hat; a wide {c} hat; a big {c} hat",
@@ -162,6 +162,9 @@ WORDINGS = _read(_WORDINGS)
 COLOUR_ALONE = _read({
     "top": {
         _HAIR: "{c} hair; {c} hair; {c} hair; ={c}-haired; ~make the hair {c}",
+        "curly": "hair curly and {c}",
+        "short": "hair short and {c}",
+        "straight|wavy": "hair long and {c}",
         "hat|beanie|earflaps": "a {c} hat",
     },
     "facial_hair": {

@@ -13,7 +13,7 @@ from imagebart.bench.machine import bytes_per_second, peak_memory
 from imagebart.bench.models import Subject
 from imagebart.decoding import Condition, decode_stage, draw, gumbel_noise
 from imagebart.inference import Decoder, Preparation, Prepared, prepare
-from imagebart.matrices import half, plain
+from imagebart.matrices import Packing, Precision, brain, half, int8, plain
 from imagebart.settings import SamplingSettings
 from imagebart.stage import Stage
 from imagebart.windows import OneByOne, Windows
@@ -23,6 +23,8 @@ BATCHES = (1, 4)
 EVERY = 16  # of the naive way's forwards, one in this many is timed
 LONG_RUN = 2.0  # seconds; such a run is not repeated
 SCALES = (1, 2, 3, 4, 5)  # T
+BYTES: dict[Packing, int] = {half: 2, brain: 2, int8: 1}  # of a weight; else 4
+NAMES: dict[Packing, str] = {half: "+ float16 weights", brain: "+ bfloat16", int8: "+ int8"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Given(Preparation):
         super().__init__()
         self.prepared = prepared
 
-    def get(self, transformer: nn.Module, rounding: bool) -> Prepared:
+    def get(self, transformer: nn.Module, precision: Precision) -> Prepared:
         return self.prepared
 
 
@@ -89,10 +91,10 @@ def measure(subjects: Sequence[Subject], shares: Sequence[float], batches: Seque
         stage = subject.stage
         maps = {name: m for name, m in stage.decoder.named_modules() if isinstance(m, nn.Linear)}
         numbers = sum(m.weight.numel() for name, m in maps.items() if not name.endswith("cross.kv"))
-        exact = prepare(stage.decoder, rounding=False)
-        rounded = prepare(stage.decoder, rounding=True)
+        exact = prepare(stage.decoder, "exact")
+        rounded = [prepare(stage.decoder, "rounded"), prepare(stage.decoder, "int8")]
         simple = Prepared(Decoder(stage.decoder, plain), exact.cost, torch.get_num_threads(), plain)
-        limits = {size: size * numbers / bytes_per_second(size * numbers) for size in (2, 4)}
+        limits = {size: size * numbers / bytes_per_second(size * numbers) for size in (1, 2, 4)}
         for batch in batches:
             whole = _task(subject, 1.0, batch)
             slow, start = naive(whole), _timed(lambda task=whole: _start(task))  # type: ignore[misc]
@@ -103,15 +105,18 @@ def measure(subjects: Sequence[Subject], shares: Sequence[float], batches: Seque
                     ("+ known tokens skipped", task, simple, OneByOne),
                     ("+ drafts", task, exact, lambda: None),
                 ]
-                if exact.packing is not half and rounded.packing is half:
-                    ways.append(("+ float16 weights", task, rounded, lambda: None))
+                done = {exact.packing}
+                for prepared in rounded:
+                    if prepared.packing not in done:
+                        ways.append((NAMES[prepared.packing], task, prepared, lambda: None))
+                        done.add(prepared.packing)
                 tokens, memory = int((~task.keep[0]).sum()), peak_memory()
                 about = (subject.name, batch, share, tokens)
                 yield Row(*about, "naive", slow, slow, whole.c.shape[1], start, limits[4], 1.0, memory)
                 for name, what, prepared, windows in ways:
                     stage.preparation = Given(prepared)
                     seconds, passes, result = what.run(windows)
-                    limit, same = limits[2 if prepared.packing is half else 4], as_naive(what, result)
+                    limit, same = limits[BYTES.get(prepared.packing, 4)], as_naive(what, result)
                     yield Row(*about, name, seconds, slow, passes, start, limit, same, peak_memory())
                     stage.preparation = Preparation()
 

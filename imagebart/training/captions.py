@@ -1,11 +1,12 @@
-"""Training the lower half of a decoder to say what captions claim, before it sees any picture.
+"""Training a text encoder to read what captions of avatars claim, before any picture is seen.
 
-A caption alone is a quarter of the positions and half of the layers, so that words cost a tenth of what they cost
-beside pictures. A stage that begins from this reads from its first step on (see `imagebart.training.reading`).
+A caption alone costs a tenth of what it costs beside a picture. A stage that takes the text encoder over, frozen,
+is told from its first step on what to draw.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,29 @@ from torch.utils.data import Dataset
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.avatars.dataset import AvatarDataset, caption, claims_vector, sample
+from imagebart.avatars.dataset import caption, sample
 from imagebart.conditioning import Conditioner
-from imagebart.diffusion import Schedule
-from imagebart.stage import Stage, build_stage
+from imagebart.text_encoder import TextEncoder
 from imagebart.training.config import CaptionsRun
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
-from imagebart.training.parts import save_stage
-from imagebart.training.reading import ReadingStage, reading_accuracy, reading_loss, save_head
-from imagebart.training.stages import avatar_conditioner, stage_config
+from imagebart.training.parts import load_text_encoder, save_text_encoder
+from imagebart.training.reading import (
+    GROUPS,
+    CaptionReader,
+    claims_vector,
+    load_heads,
+    reading_accuracy,
+    reading_loss,
+    save_heads,
+    slots_moved,
+)
+from imagebart.training.stages import avatar_conditioner, text_config
 
-CLEAN = Schedule((1.0,))  # the decoder is that of a model of clean tokens
 SHOWN, SIZE = 12, 128  # captions that are shown as what was read from them
+STEADY = 10.0  # weight of keeping slots as they were
+SILENT = 20  # one caption in so many is left out, as guidance does
 
 
 class CaptionDataset(Dataset[dict[str, Tensor | str]]):
@@ -40,38 +50,33 @@ class CaptionDataset(Dataset[dict[str, Tensor | str]]):
         return 10**9
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        if index % SILENT == 0:
+            return {"text": "", "claims": claims_vector({})}
         said = caption(index)
         return {"text": said.text, "claims": claims_vector(said.claims)}
 
 
-class CaptionReader(nn.Module):
-    """A reading stage that is shown captions only: [B, cond_length] -> logits [B, sum(groups)]."""
-
-    def __init__(self, stage: ReadingStage) -> None:
-        super().__init__()
-        self.reading = stage
-
-    def forward(self, cond: Tensor) -> Tensor:
-        return self.reading.read(cond)
-
-
 class CaptionsTask:
-    """Read what captions claim."""
+    """Read what captions claim; as a reader before did, where it was right."""
 
-    groups = AvatarDataset.claim_groups
-
-    def __init__(self, stage: Stage, conditioner: Conditioner) -> None:
-        self.model: nn.Module = CaptionReader(ReadingStage(stage, self.groups))
+    def __init__(self, reader: CaptionReader, conditioner: Conditioner, before: CaptionReader | None = None) -> None:
+        self.model: nn.Module = reader
+        self.before = before
         self.dataset: Dataset[Any] = CaptionDataset()
         self.conditioner = conditioner
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Any) -> dict[str, Tensor]:
-        readings = model(self.conditioner.encode(batch["text"]).tokens.to(batch["claims"].device))
-        loss = reading_loss(readings, batch["claims"], self.groups)
-        return {"loss": loss, "read": reading_accuracy(readings, batch["claims"], self.groups)}
+        claims = batch["claims"]
+        words = self.conditioner.encode(batch["text"]).tokens.to(claims.device)
+        readings, slots = model(words)
+        loss, read = reading_loss(readings, claims), reading_accuracy(readings, claims)
+        if self.before is None:
+            return {"loss": loss, "read": read}
+        moved = slots_moved(slots, self.before.to(claims.device), words, claims)
+        return {"loss": loss + STEADY * moved, "read": read, "moved": moved}
 
     def after_step(self, model: nn.Module, accelerator: Any) -> None:
-        """Nothing but gradients moves a stage."""
+        """Nothing but gradients moves a text encoder."""
 
     def state(self) -> list[Any]:
         return []
@@ -82,26 +87,33 @@ class CaptionsTask:
         numbers = range(len(self.dataset) - SHOWN, len(self.dataset))  # type: ignore[arg-type]
         texts = [caption(number).text for number in numbers]
         device = next(model.parameters()).device
-        readings = model(self.conditioner.encode(texts).tokens.to(device)).cpu()
+        readings = model(self.conditioner.encode(texts).tokens.to(device))[0].cpu()
         read = [_likeliest(row) for row in readings]
         pictures = [render(a, SIZE) for a in (*(sample(number) for number in numbers), *read)]
         return grid(to_float(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)), columns=SHOWN)
 
 
 def _likeliest(readings: Tensor) -> Attributes:
-    """The avatar whose every value is the likeliest: logits [sum(groups)]."""
-    parts = readings.split(list(CaptionsTask.groups))
-    chosen = {name: values[int(part.argmax())] for (name, values), part in zip(VALUES.items(), parts, strict=True)}
+    """The avatar whose every value is the likeliest: logits [sum(GROUPS)]."""
+    parts = readings.split(GROUPS)
+    chosen = {name: values[int(part[:-1].argmax())] for (name, values), part in zip(VALUES.items(), parts, strict=True)}
     return Attributes(**chosen)
 
 
-def train_captions(run: CaptionsRun, folder: Path) -> Stage:
-    """Trains (or goes on training) a decoder to read in a run's folder; writes it there, as a stage of clean tokens."""
+def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
+    """Trains (or goes on training) a text encoder in a run's folder and writes it there."""
     conditioner = avatar_conditioner(run.text_length)
     torch.manual_seed(run.loop.seed)
-    stage = build_stage(stage_config(run.shape, 1, CLEAN, run.vocab_size, run.tokens, conditioner), CLEAN.stages)
-    trained = train(CaptionsTask(stage, conditioner), run.loop, folder)
+    before = None
+    if run.begin_from is None:
+        reader = CaptionReader(TextEncoder(text_config(run.shape, conditioner)))
+    else:
+        reader = CaptionReader(load_text_encoder(Path(run.begin_from), conditioner))
+        load_heads(reader, Path(run.begin_from))
+        reader.heads.requires_grad_(False)  # stages have learnt what these read in a slot
+        before = deepcopy(reader).requires_grad_(False)
+    trained = train(CaptionsTask(reader, conditioner, before), run.loop, folder)
     assert isinstance(trained, CaptionReader)
-    save_stage(trained.reading.stage, CLEAN, conditioner, folder)
-    save_head(trained.reading, folder)
-    return trained.reading.stage
+    save_text_encoder(trained.encoder, conditioner, folder)
+    save_heads(trained, folder)
+    return trained.encoder

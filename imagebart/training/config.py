@@ -77,18 +77,18 @@ class StageShape:
     heads: int = 4
     head_size: int = 64
     encoder_depth: int = 3
-    phrase: int = 4  # words that are read together, where the conditioning is text
+    slots: int = 16  # vectors that stand for a caption
+    phrase: int = 4  # words of a caption that are read together
 
 
 @dataclass(frozen=True)
 class CaptionsRun:
     """`python -m imagebart train captions --config FILE`: those of avatars, which say what they claim."""
 
-    vocab_size: int  # K and N of the stages that will begin from it
-    tokens: int
     loop: LoopConfig
-    shape: StageShape = field(default_factory=StageShape)
+    shape: StageShape = field(default_factory=StageShape)  # of the stages that will take it over
     text_length: int = 77  # conditioning tokens a caption
+    begin_from: str | None = None  # run folder of a text encoder to teach more; what its slots say stays the same
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,9 @@ class StageRun:
     conditioning: str = "text"  # "text", "class" or "none"
     text_length: int = 77  # conditioning tokens a caption
     drop: float = 0.1  # share of captions left out
+    scramble: float = 0.0  # share of pictures in which some of the tokens before each one are noise, see `scrambled`
     soft: bool = True  # loss towards the posterior; False: towards draws from it
-    reading: float = 0.0  # weight of saying what the caption claims; for data that know it (avatars)
+    text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
     begin_from: str | None = None  # run folder of a trained stage to start from
 
     def __post_init__(self) -> None:
@@ -113,6 +114,8 @@ class StageRun:
             raise ValueError(f"t is {self.t}, expected 1 to {len(self.betas)}, the number of betas")
         if self.conditioning not in ("text", "class", "none"):
             raise ValueError(f"conditioning is {self.conditioning!r}, expected text, class or none")
+        if self.text_from is not None and self.conditioning != "text":
+            raise ValueError(f"text_from names a text encoder; conditioning is {self.conditioning!r}, expected text")
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class ModelParts:
     first_stage: str  # run folders
     stages: tuple[str, ...]  # t = 1 first
     about: About
+    text: str | None = None  # run folder of a text encoder that says the same as the stages' own, and knows more
     dtype: str = "float16"  # of the weights as stored
 
 

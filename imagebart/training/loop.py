@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from imagebart.matrices import multiplies_bfloat16
 from imagebart.training.config import LoopConfig
 from imagebart.training.muon import Muon
 
@@ -132,8 +133,11 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             scalars = task.loss(model, batch, accelerator)
         accelerator.backward(scalars["loss"])
         norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
-        for moved in (*optimizers, *schedules):
-            moved.step()
+        with accelerator.autocast():  # Muon multiplies matrices, too
+            for optimizer in optimizers:
+                optimizer.step()
+        for schedule in schedules:
+            schedule.step()
         model.zero_grad(set_to_none=True)
         bare = accelerator.unwrap_model(model)
         task.after_step(bare, accelerator)
@@ -175,7 +179,7 @@ def precision(wanted: str) -> str:
         return wanted
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+    return "bf16" if multiplies_bfloat16() else "no"
 
 
 def _averaged_module(ema: AveragedModel, model: nn.Module) -> nn.Module:

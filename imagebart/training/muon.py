@@ -1,6 +1,7 @@
 """Muon (Jordan et al. 2024): momentum whose matrix is made orthogonal before each step.
 
-PyTorch's own multiplies in bf16 only, which a CPU without instructions for it emulates dozens of times slower.
+PyTorch's own multiplies in bf16 only, which a CPU without instructions for it emulates dozens of times slower. This one
+multiplies as autocast has it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from imagebart.diffusion import Schedule
 from imagebart.first_stage import FirstStage, FirstStageConfig
 from imagebart.model import About, ImageBART
 from imagebart.stage import Stage, StageConfig, build_stage
+from imagebart.text_encoder import TextEncoder, TextEncoderConfig
 
 
 def save_first_stage(model: FirstStage, folder: Path) -> None:
@@ -48,8 +49,24 @@ def load_stage(folder: Path) -> tuple[Stage, Schedule, Conditioner]:
     return stage, schedule, conditioner_from_config(values["conditioner"])
 
 
-def assemble(first_stage: Path, stages: Sequence[Path], about: About) -> ImageBART:
-    """The model made of the parts in these run folders, stage 1 first.
+def save_text_encoder(encoder: TextEncoder, conditioner: Conditioner, folder: Path) -> None:
+    """Writes a trained text encoder, with the conditioner whose words it reads, to a run's folder."""
+    about = {"text": asdict(encoder.config), "conditioner": conditioner.to_config()}
+    _write(folder, about, encoder.state_dict())
+
+
+def load_text_encoder(folder: Path, conditioner: Conditioner) -> TextEncoder:
+    """The text encoder of a run's folder; raises ValueError where it reads other words than the conditioner gives."""
+    values, tensors = _read(folder)
+    if values["conditioner"] != conditioner.to_config():
+        raise ValueError(f"the text encoder in {folder} was trained on other words or another length of text")
+    encoder = TextEncoder(from_dict(TextEncoderConfig, values["text"]))
+    encoder.load_state_dict(tensors)
+    return encoder
+
+
+def assemble(first_stage: Path, stages: Sequence[Path], about: About, text: Path | None = None) -> ImageBART:
+    """The model made of the parts in these run folders, stage 1 first; text: a text encoder that replaces their own.
 
     Raises ValueError where they were trained with different schedules or conditioners.
     """
@@ -58,13 +75,21 @@ def assemble(first_stage: Path, stages: Sequence[Path], about: About) -> ImageBA
     for folder, (_, other, prompts) in zip(stages, loaded, strict=True):
         if other != schedule or prompts.to_config() != conditioner.to_config():
             raise ValueError(f"{folder} was trained with another schedule or conditioner than {stages[0]}")
+    if text is not None:
+        encoder = load_text_encoder(text, conditioner)
+        for stage, _, _ in loaded:
+            stage.text.load_state_dict(encoder.state_dict())
     return ImageBART(load_first_stage(first_stage), [stage for stage, _, _ in loaded], schedule, conditioner, about)
 
 
 def take_apart(model: ImageBART, folder: Path) -> list[Path]:
-    """Writes a model's parts to run folders, first_stage, stage1, ..., so that training can go on from them."""
+    """Writes a model's parts to run folders, first-stage, captions (the text encoder, if any), stage1, ..., so that
+    training can go on from them."""
     folders = [folder / "first-stage"]
     save_first_stage(model.first_stage, folders[0])
+    if model.stages[0].config.text is not None:
+        folders.append(folder / "captions")
+        save_text_encoder(model.stages[0].text, model.conditioner, folders[-1])
     for t, stage in enumerate(model.stages, 1):
         folders.append(folder / f"stage{t}")
         save_stage(stage, model.schedule, model.conditioner, folders[-1])

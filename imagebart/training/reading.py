@@ -1,13 +1,12 @@
-"""A second lesson for stages with captions: say, halfway up the decoder, what the caption claims.
+"""What captions of avatars claim, and how well a text encoder reads it.
 
-The picture's tokens teach words slowly: a colour named once moves a few of 256 tokens. Where a data set knows what
-its captions claim, a linear head on the last position before the picture learns it directly, from the layer in the
-middle, so that the layers above can use what was read. The head is not part of the stage and is not shipped.
+The picture's tokens teach words slowly: a colour named once moves a few of 256 tokens. What a caption claims is
+known, so that a text encoder can learn it directly: each of its slots says of one attribute which values the caption
+would be true of, or that it says nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,80 +14,84 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from imagebart.stage import Stage
+from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.captions import Claims
+from imagebart.text_encoder import TextEncoder
 
-HEAD = "reading.safetensors"
-
-
-def reading_layers(depth: int) -> int:
-    """How many of a decoder's layers read captions; those above use what was read."""
-    return max(depth // 2, 1)
+HEADS = "heads.safetensors"
+GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # the values of each attribute, and nothing said
 
 
-class ReadingStage(nn.Module):
-    """A stage in training with its reading head: `groups` are the numbers of values of each thing to read."""
-
-    def __init__(self, stage: Stage, groups: Sequence[int]) -> None:
-        super().__init__()
-        self.stage = stage
-        width = stage.config.decoder.width
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(groups)))
-
-    def read(self, cond: Tensor) -> Tensor:
-        """What is read from captions alone, int64 [B, cond_length] -> logits [B, sum(groups)]."""
-        decoder = self.stage.decoder
-        tokens = self.stage.prefix(len(cond), cond)
-        x = decoder.token_embedding(tokens) + decoder.position_embedding[: tokens.shape[1]]
-        phrases = self.stage.read_phrases(tokens)
-        x = x if phrases is None else x + phrases
-        for block in decoder.blocks[: reading_layers(len(decoder.blocks))]:
-            x = block(x, None, True, None)
-        return self.head(x[:, -1])
-
-    def forward(self, x: Tensor, c: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """The stage's logits [B, N, K], and what was read from the caption, logits [B, sum(groups)]."""
-        decoder, seen = self.stage.decoder, []
-        middle = decoder.blocks[reading_layers(len(decoder.blocks)) - 1]
-        hook = middle.register_forward_hook(lambda module, inputs, output: seen.append(output))
-        try:
-            logits = self.stage(x, c, cond)
-        finally:
-            hook.remove()
-        last = self.stage.config.cond_length  # the prefix is [t, cond...]
-        return logits, self.head(seen[0][:, last])
+def claims_vector(claims: Claims) -> Tensor:
+    """Of each attribute the values that a caption would be true of, and whether it says nothing: bool [sum(GROUPS)]."""
+    flags = []
+    for name, values in VALUES.items():
+        allowed = claims.get(name, frozenset())
+        flags += [value in allowed for value in values] + [not allowed]
+    return torch.tensor(flags)
 
 
-def save_head(model: ReadingStage, folder: Path) -> None:
-    """Writes a reading head beside its stage, for a stage that begins from it and goes on reading."""
-    save_file(model.head.state_dict(), folder / HEAD)
+class CaptionReader(nn.Module):
+    """A text encoder in training with a linear head on each slot.
 
-
-def load_head(model: ReadingStage, folder: Path) -> None:
-    """Takes over the reading head of the stage in a run's folder, if it has one."""
-    if (folder / HEAD).is_file():
-        model.head.load_state_dict(load_file(folder / HEAD))
-
-
-def reading_loss(readings: Tensor, claims: Tensor, groups: Sequence[int]) -> Tensor:
-    """Mean negative log-likelihood of what captions claim, over the things that they speak of.
-
-    readings: logits [B, sum(groups)]. claims: bool, the same shape: the values of which a caption would be true;
-    all of a group where it says nothing of it. A caption that is left out claims nothing.
+    [B, length] -> logits [B, sum(groups)] and slots [B, len(groups), width].
     """
-    losses, spoken = readings.new_zeros(()), readings.new_zeros(())
-    for logits, allowed in zip(readings.float().split(list(groups), 1), claims.split(list(groups), 1), strict=True):
-        loss = logits.logsumexp(1) - logits.masked_fill(~allowed, -torch.inf).logsumexp(1)
-        losses = losses + loss.sum()
-        spoken = spoken + (~allowed).any(1).sum()
-    return losses / spoken.clamp(min=1)
+
+    def __init__(self, encoder: TextEncoder, groups: tuple[int, ...] = GROUPS) -> None:
+        super().__init__()
+        if encoder.config.slots < len(groups):
+            raise ValueError(f"slots is {encoder.config.slots}, expected {len(groups)}, one an attribute, or more")
+        self.encoder = encoder
+        self.heads = nn.ModuleList(nn.Linear(encoder.config.transformer.width, count) for count in groups)
+
+    def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        slots = self.encoder(words)[:, : len(self.heads)]
+        return torch.cat([head(slot) for head, slot in zip(self.heads, slots.unbind(1), strict=True)], 1), slots
 
 
-def reading_accuracy(readings: Tensor, claims: Tensor, groups: Sequence[int]) -> Tensor:
-    """Share of the things spoken of that the likeliest reading gets right: shapes as in `reading_loss`."""
+def save_heads(reader: CaptionReader, folder: Path) -> None:
+    """Writes the heads beside their text encoder, for a run that teaches it more."""
+    save_file(reader.heads.state_dict(), folder / HEADS)
+
+
+def load_heads(reader: CaptionReader, folder: Path) -> None:
+    """Takes the heads of a run's folder; raises ValueError where it has none."""
+    if not (folder / HEADS).is_file():
+        raise ValueError(f"{folder} has no {HEADS}; expected the folder of a captions run")
+    reader.heads.load_state_dict(load_file(folder / HEADS))
+
+
+def reading_loss(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
+    """Mean cross-entropy of an attribute, each claimed value as likely: logits and bool [B, sum(groups)]."""
+    losses = [
+        F.cross_entropy(logits, claimed / claimed.sum(1, keepdim=True))
+        for logits, claimed in zip(readings.float().split(groups, 1), claims.float().split(groups, 1), strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def _right(readings: Tensor, claims: Tensor, groups: tuple[int, ...]) -> Tensor:
+    """Whether what is likeliest of each attribute is claimed, or nothing is said as read: bool [B, len(groups)]."""
+    parts = zip(readings.split(groups, 1), claims.split(groups, 1), strict=True)
+    return torch.cat([claimed.gather(1, logits.argmax(1, keepdim=True)) for logits, claimed in parts], 1)
+
+
+def slots_moved(
+    slots: Tensor, before: CaptionReader, words: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS
+) -> Tensor:
+    """Mean square by which slots [B, len(groups), width] differ from those of a reader before, where it was right."""
+    with torch.no_grad():
+        readings, old = before(words)
+    right = _right(readings, claims, groups)[..., None]
+    return ((slots.float() - old.float()).square() * right).mean()
+
+
+def reading_accuracy(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
+    """Share of the attributes spoken of whose likeliest value is claimed: shapes as in `reading_loss`."""
     right, spoken = readings.new_zeros(()), readings.new_zeros(())
-    for logits, allowed in zip(readings.split(list(groups), 1), claims.split(list(groups), 1), strict=True):
-        said = (~allowed).any(1)
-        chosen = F.one_hot(logits.argmax(1), logits.shape[1]).bool()
-        right = right + ((chosen & allowed).any(1) & said).sum()
+    for logits, claimed in zip(readings.split(groups, 1), claims.split(groups, 1), strict=True):
+        said = ~claimed[:, -1]
+        right = right + (_right(logits, claimed, (logits.shape[1],))[:, 0] & said).sum()
         spoken = spoken + said.sum()
     return right / spoken.clamp(min=1)

@@ -19,12 +19,12 @@ from imagebart.diffusion import Schedule, diffuse, posterior, redraw
 from imagebart.first_stage import FirstStage
 from imagebart.settings import SamplingSettings
 from imagebart.stage import Stage, StageConfig, build_stage
+from imagebart.text_encoder import TextEncoderConfig
 from imagebart.training.config import StageRun, StageShape
 from imagebart.training.data import ImageFolder, dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
-from imagebart.training.parts import load_first_stage, load_stage, save_stage
-from imagebart.training.reading import ReadingStage, load_head, reading_accuracy, reading_loss, save_head
+from imagebart.training.parts import load_first_stage, load_stage, load_text_encoder, save_stage
 from imagebart.transformer import TransformerConfig
 
 
@@ -42,6 +42,17 @@ def stage_loss(
     return -(target * logits.log_softmax(-1)).sum(-1).mean()
 
 
+def scrambled(x: Tensor, share: float, vocab_size: int) -> Tensor:
+    """Tokens [B, N] of which some rows, a share, have some of their tokens redrawn: any part of them, row by row.
+
+    Once a mouth has begun, the rest of it follows from its first token: a caption's word for it is needed once in 256
+    tokens. Where the tokens before cannot be trusted, it is needed at each.
+    """
+    rates = torch.rand(len(x), 1, device=x.device) * (torch.rand(len(x), 1, device=x.device) < share)
+    noise = torch.randint(vocab_size, x.shape, device=x.device)
+    return torch.where(torch.rand(x.shape, device=x.device) < rates, noise, x)
+
+
 class StageTask:
     """One stage on images and captions: encode, diffuse to t - 1 and t, predict the step back."""
 
@@ -54,10 +65,7 @@ class StageTask:
         dataset: Dataset[Any],
         run: StageRun,
     ) -> None:
-        self.groups: tuple[int, ...] = getattr(dataset, "claim_groups", ())
-        if run.reading and not self.groups:
-            raise ValueError(f"reading is {run.reading}; the captions of {run.data} do not say what they claim, use 0")
-        self.model: nn.Module = ReadingStage(stage, self.groups) if run.reading else stage
+        self.model: nn.Module = stage
         self.t, self.schedule, self.conditioner = run.t, schedule, conditioner
         self.first_stage, self.dataset, self.run = first_stage, dataset, run
         self.vocab_size = first_stage.config.vocab_size
@@ -66,21 +74,10 @@ class StageTask:
         x0 = self.encode(batch["image"])
         x = diffuse(x0, self.t - 1, self.schedule, self.vocab_size)
         c = redraw(x, self.schedule.betas[self.t - 1], self.vocab_size)
-        cond = self.condition(batch["text"], x0.device)
-        said: dict[str, Tensor] = {}
-        reading = x0.new_zeros((), dtype=torch.float32)
-        if self.run.reading:
-            assert cond is not None
-            logits, readings = model(x, c, cond)
-            claims = batch["claims"] | (cond == 0).all(1, keepdim=True)  # a caption left out claims nothing
-            reading = reading_loss(readings, claims, self.groups)
-            said = {"reading": reading, "read": reading_accuracy(readings, claims, self.groups)}
-        else:
-            logits = model(x, c, cond)
-        logits = logits.float()
-        tokens = stage_loss(logits, x0, x, c, self.t, self.schedule, self.run.soft)
-        accuracy = (logits.argmax(-1) == x0).float().mean()
-        return {"loss": tokens + self.run.reading * reading, "tokens": tokens, "accuracy": accuracy, **said}
+        seen = scrambled(x, self.run.scramble, self.vocab_size)
+        logits = model(seen, c, self.condition(batch["text"], x0.device)).float()
+        loss = stage_loss(logits, x0, x, c, self.t, self.schedule, self.run.soft)
+        return {"loss": loss, "accuracy": (logits.argmax(-1) == x0).float().mean()}
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -118,19 +115,12 @@ class StageTask:
             cond = self.conditioner.encode([item["text"] for item in items]).tokens.to(device)
         last = start
         keep = torch.zeros_like(start, dtype=torch.bool)
-        stage = bare_stage(model)
+        assert isinstance(model, Stage)
         settings = SamplingSettings()
         one = Schedule((1.0,))  # the stage as a chain of its own
-        for event in run_chain([stage], one, start, keep, Condition(cond, None), settings, generators):
+        for event in run_chain([model], one, start, keep, Condition(cond, None), settings, generators):
             last = event.tokens
         return grid(self.first_stage.decode(torch.cat([x0, start, last])), columns=len(x0))
-
-
-def bare_stage(model: nn.Module) -> Stage:
-    """A trained model's stage, without its reading head."""
-    stage = model.stage if isinstance(model, ReadingStage) else model
-    assert isinstance(stage, Stage)
-    return stage
 
 
 def conditioner_for(run: StageRun, dataset: Dataset[Any]) -> Conditioner:
@@ -154,12 +144,33 @@ def avatar_conditioner(length: int) -> TextConditioner:
     return TextConditioner.from_captions(all_words(), length)
 
 
+def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:
+    """A text encoder as deep as the encoder of x_t, of the stage's width."""
+    transformer = TransformerConfig(
+        shape.width,
+        shape.encoder_depth,
+        shape.heads,
+        conditioner.vocab_size + shape.slots,
+        conditioner.length + shape.slots,
+        shape.head_size,
+        causal=False,
+    )
+    return TextEncoderConfig(transformer, shape.slots, shape.phrase)
+
+
 def stage_config(
-    shape: StageShape, t: int, schedule: Schedule, vocab_size: int, tokens: int, conditioner: Conditioner
+    shape: StageShape,
+    t: int,
+    schedule: Schedule,
+    vocab_size: int,
+    tokens: int,
+    conditioner: Conditioner,
+    text: TextEncoderConfig | None,
 ) -> StageConfig:
-    """Shapes: decoder-only at t = T, aligned below; text and image tokens have embeddings of their own."""
-    positions = 1 + conditioner.length + tokens
-    vocab_in = vocab_size + conditioner.vocab_size
+    """Shapes: decoder-only at t = T, aligned below. text: what reads prompts; None for other conditioning tokens."""
+    prefix = text.slots if text is not None else conditioner.length
+    positions = 1 + prefix + tokens
+    vocab_in = vocab_size + (text.slots if text is not None else conditioner.vocab_size)
     coarsest = t == schedule.stages
     decoder = TransformerConfig(
         shape.width, shape.depth, shape.heads, vocab_in, positions, shape.head_size, vocab_size, cross=not coarsest
@@ -177,7 +188,7 @@ def stage_config(
         encoder=None if coarsest else encoder,
         cond_length=conditioner.length,
         cond_offset=vocab_size,
-        phrase=shape.phrase if conditioner.kind == "text" else 0,
+        text=text,
     )
 
 
@@ -207,15 +218,19 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     torch.manual_seed(run.loop.seed)
     shape = first_stage.config
     tokens = (shape.resolution // shape.downsampling) ** 2
-    config = stage_config(run.shape, run.t, schedule, shape.vocab_size, tokens, conditioner)
-    stage = build_stage(config, schedule.stages)
+    reader = load_text_encoder(Path(run.text_from), conditioner) if run.text_from is not None else None
+    text = reader.config if reader is not None else None
+    if text is None and conditioner.kind == "text":
+        text = text_config(run.shape, conditioner)
+    stage = build_stage(
+        stage_config(run.shape, run.t, schedule, shape.vocab_size, tokens, conditioner, text), schedule.stages
+    )
     if run.begin_from is not None:
         begin_from(stage, load_stage(Path(run.begin_from))[0])
-    task = StageTask(stage, schedule, conditioner, first_stage, dataset, run)
-    if run.begin_from is not None and isinstance(task.model, ReadingStage):
-        load_head(task.model, Path(run.begin_from))
-    trained = train(task, run.loop, folder)
-    save_stage(bare_stage(trained), schedule, conditioner, folder)
-    if isinstance(trained, ReadingStage):
-        save_head(trained, folder)
-    return bare_stage(trained)
+    if reader is not None:
+        stage.text.load_state_dict(reader.state_dict())
+        stage.text.requires_grad_(False)
+    trained = train(StageTask(stage, schedule, conditioner, first_stage, dataset, run), run.loop, folder)
+    assert isinstance(trained, Stage)
+    save_stage(trained, schedule, conditioner, folder)
+    return trained

@@ -8,6 +8,7 @@
   let overlay = null;
   let grid = null; // { box, side, cells }, in pixels of the upload
   let waiting = 0;
+  const PAINT = "imagebart-paint"; // in the tab's storage: what is painted, as a PNG; see CANVAS_READY in page.py
 
   const frame = () => document.querySelector("#canvas .pixi-target");
   const number = (id, name) => Number(document.querySelector(`#${id} [data-${name}]`)?.dataset[name]);
@@ -50,6 +51,19 @@
     return right < 0 ? null : { left, top, right, bottom };
   };
 
+  // A page that is loaded again asks for what was painted on it, whether or not anything was run with it.
+  const remember = (mask, { width, height }) => {
+    if (!mask) {
+      sessionStorage.removeItem(PAINT);
+      return;
+    }
+    const sheet = Object.assign(document.createElement("canvas"), { width, height });
+    const pixels = new Uint32Array(width * height);
+    for (let i = 0; i < pixels.length; i++) pixels[i] = mask[i] ? 0xffffffff : 0xff000000;
+    sheet.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height), 0, 0);
+    sessionStorage.setItem(PAINT, sheet.toDataURL());
+  };
+
   // Pixels of the upload, from and to, whose paint comes from canvas pixels [low, high); see picture.py.
   const outward = (low, high, view, upload) => upload <= view
     ? [Math.floor(low * upload / view), Math.ceil(high * upload / view)]
@@ -90,6 +104,7 @@
     if (!width || !height || !size || !side) return null;
     const mask = painted();
     const found = bounds(mask, view.width);
+    remember(found && mask, view);
     if (!found) return null;
     const [left, right] = outward(found.left, found.right, view.width, width);
     const [top, bottom] = outward(found.top, found.bottom, view.height, height);
@@ -155,6 +170,20 @@
     waiting = setTimeout(look, QUIET);
   };
 
+  // Gradio makes a layer as large as all that is on the canvas, the last picture too, and centres the mask on it. Ours
+  // are as large as their picture.
+  const keepSizes = (manager) => {
+    const add = manager.add_layer_from_url.bind(manager), container = manager.image_container;
+    manager.add_layer_from_url = async (url) => {
+      const image = Object.assign(new Image(), { src: url });
+      await image.decode();
+      container.getLocalBounds = () => ({ x: 0, y: 0, width: image.naturalWidth, height: image.naturalHeight });
+      const added = add(url); // measures at once
+      delete container.getLocalBounds;
+      return added;
+    };
+  };
+
   const attach = () => {
     if (!window.editor || window.editor === editor || !frame()) return;
     editor = window.editor;
@@ -163,6 +192,7 @@
     frame().after(overlay);
     editor.on("change", changed);
     editor.ready.then(() => {
+      keepSizes(editor.layer_manager);
       editor.layers.subscribe(changed);
       for (const store of [editor.scale, editor.position, editor.dimensions]) store.subscribe(draw);
       new ResizeObserver(fit).observe(frame());

@@ -85,7 +85,7 @@ class CanvasActions:
         return (_example(self._examples[0]) if self._examples else Placed()).updates()
 
     def again(self, picture: Picture, mask: bytes | None, trail: Trail | None, words: str | None) -> list[Any]:
-        """The picture of a page that was loaded again, with the mask of the last edit, or else the example's own."""
+        """The picture of a page that was loaded again, with the mask that was painted, or else the example's own."""
         example = next((example for example in self._examples if str(example.path) == picture.path), None)
         painted = example.mask() if example is not None and mask is None else None
         if mask is not None:

@@ -62,7 +62,8 @@ def add_heading(names: Sequence[str], parts: Mapping[str, Mapping[str, Any]]) ->
     )
     lexicon = gr.HTML(elem_id="lexicon", **parts["lexicon"])
     visit = gr.HTML(elem_id="visit")
-    return {"model": model, "model_line": line, "lexicon": lexicon, "visit": visit}
+    paint = gr.HTML(visible=False)
+    return {"model": model, "model_line": line, "lexicon": lexicon, "visit": visit, "paint": paint}
 
 
 def add_canvas(examples: Sequence[Example]) -> Canvas:

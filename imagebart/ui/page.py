@@ -39,7 +39,7 @@ AT_ONCE: dict[str, Any] = {**QUIET, "queue": False}
 CANVAS_READY = """async () => {
     while (!document.querySelector("#canvas button[aria-label=Brush]")) await new Promise((go) => setTimeout(go, 50));
     const { visit, words } = JSON.parse(sessionStorage.getItem("imagebart") ?? "{}");
-    return [visit ?? "", words ?? null];
+    return [visit ?? "", words ?? null, sessionStorage.getItem("imagebart-paint") ?? ""];
 }"""
 # To Gradio a run that is cancelled has failed. Only the browser knows which it was: page.js notes the last button.
 WHY = """() => [document.documentElement.dataset.run]"""
@@ -98,7 +98,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         _wire_review(page)
         _wire_model(page, choice)
         opening = Opening(blocks, actions, remembered)
-        told = [named["visit"], named["words"]]
+        told = [named["visit"], named["words"], named["paint"]]
         blocks.load(opening.open, told, [named[name] for name in OPENED], js=CANVAS_READY, **AT_ONCE)
     blocks.queue(max_size=QUEUE, default_concurrency_limit=4)
     return blocks

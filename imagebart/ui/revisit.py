@@ -1,12 +1,14 @@
 """A page that is loaded again: what its visitor made is still there, for as long as the server remembers the session.
 
-The browser keeps the name of the session and the prompt (page.js), in storage that each tab has for itself; pictures,
-results and masks stay where they are, in the session's memory.
+The browser keeps the name of the session, the prompt (page.js) and what is painted (canvas.js), in storage that each
+tab has for itself; pictures, results and masks of edits stay where they are, in the session's memory.
 """
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,16 +33,18 @@ class Opening:
         """remembered: the states of a session, by their names."""
         self._page, self._actions, self._remembered = page, actions, remembered
 
-    def open(self, before: str, words: str | None, request: gr.Request) -> list[Any]:
+    def open(self, before: str, words: str | None, paint: str, request: gr.Request) -> list[Any]:
         """What was there before the page was loaded again, else the first example; values of `OPENED`.
 
-        before: the session's name until then, "" for a new page; words: the prompt that stood there.
+        before: the session's name until then, "" for a new page; words: the prompt that stood there; paint: the mask
+        that was on the canvas, a PNG as a data URL, or "".
         """
         left = self._left(before)
         visit = visit_html(request.session_hash or "")
         if left.get("picture") is None:
             return [visit, *self._actions.open(), *Frame().updates()]
-        canvas = self._actions.again(left["picture"], left.get("last_mask"), left.get("trail"), words)
+        mask = _png(paint) or left.get("last_mask")
+        canvas = self._actions.again(left["picture"], mask, left.get("trail"), words)
         return [visit, *canvas, *_again(left).updates()]
 
     def _left(self, session: str) -> dict[str, Any]:
@@ -63,6 +67,16 @@ def _again(left: Mapping[str, Any]) -> Frame:
     if results:
         frame = replace(frame, results=results, results_gallery=gallery(results))
     return replace(frame, last_mask=left.get("last_mask"))
+
+
+def _png(url: str) -> bytes | None:
+    """The bytes of a PNG as a data URL; None for anything else."""
+    kind, _, content = url.partition(",")
+    if kind != "data:image/png;base64":
+        return None
+    with suppress(ValueError):
+        return b64decode(content, validate=True)
+    return None
 
 
 def _there(path: str) -> bool:

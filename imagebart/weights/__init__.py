@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from imagebart.matrices import Precision
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.folder import CONFIG, load_folder, save_folder
 from imagebart.weights.modules import parse_dtype
@@ -24,12 +25,15 @@ def load(source: str | PathLike[str], device: str = "cpu", dtype: str = "float32
     """Loads a model written by `save`, a folder of published files, or an installed published model by name.
 
     dtype: of the weights; "auto": whatever is fastest without visible loss, bfloat16 on a GPU, on a CPU float32 whose
-    stages may draw with weights rounded to float16. Nothing that the files name is imported or run. Raises
-    WeightsError naming the file and what is wrong, and ValueError for an unknown device or dtype.
+    stages may draw with weights rounded to bfloat16 or float16; "int8", on a CPU: they may round them to int8, which
+    large models gain most from. Nothing that the files name is imported or run. Raises WeightsError naming the file
+    and what is wrong, and ValueError for an unknown device or dtype.
     """
     place = _parse_device(device)
-    rounding = dtype == "auto" and place.type == "cpu"
-    kind = parse_dtype(("float32" if rounding else "bfloat16") if dtype == "auto" else dtype)
+    precision: Precision = "exact"
+    if place.type == "cpu" and dtype in ("auto", "int8"):
+        precision, dtype = "rounded" if dtype == "auto" else "int8", "float32"
+    kind = parse_dtype("bfloat16" if dtype == "auto" else dtype)
     folder = Path(source)
     if str(source) in MODELS and not folder.is_dir():
         folder = FOLDER / str(source)
@@ -38,7 +42,7 @@ def load(source: str | PathLike[str], device: str = "cpu", dtype: str = "float32
     read = load_folder if (folder / CONFIG).is_file() else load_published
     model = read(folder, place, kind)
     for stage in model.stages:
-        stage.may_round = rounding
+        stage.precision = precision
     return model
 
 

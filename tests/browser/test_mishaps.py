@@ -91,6 +91,17 @@ def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(wide: Page
     expect(tab.locator("#facts")).to_contain_text("40 × 40")
 
 
+def test_what_was_painted_is_there_after_a_reload_though_nothing_was_run(wide: Page, gradients: Path) -> None:
+    wide.get_by_test_id("Upload a picture-upload-button").set_input_files(gradients)
+    expect(wide.locator("#facts")).to_contain_text("64 × 32")
+    press(wide, "Left half")
+    wanted = "0" * 16 + "11110000" * 4 + "0" * 16  # the picture is half as high as the square that the model sees
+    expect(wide.locator("#grid-overlay")).to_have_attribute("data-cells", wanted)
+    wide.reload()
+    expect(wide.locator("#facts")).to_contain_text("64 × 32")
+    expect(wide.locator("#grid-overlay")).to_have_attribute("data-cells", wanted)
+
+
 def test_two_tabs_of_one_browser_do_not_mix(window: Page, slow_site: Site) -> None:
     tab = window.context.new_page()
     tab.goto(slow_site.url)

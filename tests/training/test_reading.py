@@ -1,60 +1,82 @@
-"""Saying what a caption claims: loss, accuracy, and a stage that learns it."""
+"""What captions claim, and a text encoder that learns to say it."""
 
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from imagebart.avatars.attributes import VALUES
-from imagebart.avatars.dataset import AvatarDataset, caption, claims_vector
-from imagebart.diffusion import Schedule
-from imagebart.stage import build_stage
-from imagebart.testing import tiny_conditioner, tiny_stage_config
-from imagebart.training.reading import ReadingStage, reading_accuracy, reading_loss
+from imagebart.avatars.dataset import caption
+from imagebart.testing import tiny_conditioner
+from imagebart.text_encoder import TextEncoder
+from imagebart.training.config import StageShape
+from imagebart.training.reading import GROUPS, CaptionReader, claims_vector, reading_accuracy, reading_loss, slots_moved
+from imagebart.training.stages import text_config
 
-GROUPS = (3, 2)
-
-
-def test_loss_counts_what_is_spoken_of_only() -> None:
-    """By hand: one caption allows two of three values and is silent on the rest, another claims nothing."""
-    readings = torch.tensor([[1.0, 2.0, 3.0, 9.0, -9.0], [5.0, 0.0, 0.0, 1.0, 1.0]])
-    claims = torch.tensor([[True, True, False, True, True], [True, True, True, True, True]])
-    inside, whole = math.exp(1) + math.exp(2), math.exp(1) + math.exp(2) + math.exp(3)
-    assert reading_loss(readings, claims, GROUPS).item() == pytest.approx(-math.log(inside / whole), abs=1e-6)
-    assert reading_accuracy(readings, claims, GROUPS).item() == 0.0
-    assert reading_accuracy(readings.flip(1), claims.flip(1), (2, 3)).item() == 0.0
-    assert reading_accuracy(-readings, claims, GROUPS).item() == 1.0
+SMALL = (4, 3)  # two attributes of three and of two values
+SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, slots=3)
 
 
-def test_nothing_spoken_of_is_no_loss() -> None:
-    silent = torch.ones(2, 5, dtype=torch.bool)
-    assert reading_loss(torch.randn(2, 5), silent, GROUPS).item() == 0.0
+def test_loss_asks_for_what_is_claimed_in_equal_parts() -> None:
+    """By hand: two of three values are claimed of the first attribute, nothing is said of the second."""
+    readings = torch.tensor([[1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0]])
+    claims = torch.tensor([[True, True, False, False, False, False, True]])
+    first = math.log(1 + math.e + math.exp(2) + math.exp(3)) - 0.5 * (1 + 2)
+    second = math.log(math.exp(1) + math.exp(2) + math.exp(3)) - 3
+    assert reading_loss(readings, claims, SMALL).item() == pytest.approx((first + second) / 2, abs=1e-6)
+
+
+def test_accuracy_counts_what_is_spoken_of_only() -> None:
+    readings = torch.tensor([[1.0, 3.0, 2.0, 0.0, 1.0, 2.0, 3.0]])
+    assert reading_accuracy(readings, torch.tensor([[False, True, True, False, False, False, True]]), SMALL) == 1
+    assert reading_accuracy(readings, torch.tensor([[True, False, True, False, False, False, True]]), SMALL) == 0
+    assert reading_accuracy(readings, torch.tensor([[True, True, False, False, True, False, False]]), SMALL) == 0.5
+    assert reading_accuracy(readings, torch.tensor([[False, False, False, True, False, False, True]]), SMALL) == 0
 
 
 def test_claims_are_those_of_the_caption() -> None:
     claims = caption(7).claims
-    flags = dict(zip(VALUES, claims_vector(claims).split(list(AvatarDataset.claim_groups)), strict=True))
+    flags = dict(zip(VALUES, claims_vector(claims).split(GROUPS), strict=True))
     for name, values in VALUES.items():
-        allowed = {value for value, flag in zip(values, flags[name].tolist(), strict=True) if flag}
-        assert allowed == set(claims.get(name, values))
+        *allowed, silent = flags[name].tolist()
+        assert {value for value, flag in zip(values, allowed, strict=True) if flag} == claims.get(name, frozenset())
+        assert silent == (name not in claims)
 
 
-def test_a_reading_stage_is_the_stage_and_learns_to_read() -> None:
+def test_a_text_encoder_learns_to_read() -> None:
     torch.manual_seed(0)
     conditioner = tiny_conditioner("text")
-    stage = build_stage(tiny_stage_config(1, Schedule((1.0,)), 24, 64, conditioner), 1)
-    model = ReadingStage(stage, GROUPS)
-    x = torch.randint(24, (2, 64))
-    cond = conditioner.encode(["round glasses", "red hair"]).tokens
-    claims = torch.tensor([[True, False, False, True, True], [False, False, True, False, True]])
-    logits, first = model(x, x, cond)
-    assert torch.equal(logits, stage.logits(x, x, cond))
+    model = CaptionReader(TextEncoder(text_config(SHAPE, conditioner)), SMALL)
+    words = conditioner.encode(["round glasses", "red hair"]).tokens
+    claims = torch.tensor([[True, False, False, False, False, False, True], [0, 0, 1, 0, 0, 1, 0]]).bool()
+    assert reading_loss(model(words)[0], claims, SMALL) > 0.5
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(30):
         optimizer.zero_grad()
-        reading_loss(model(x, x, cond)[1], claims, GROUPS).backward()
+        reading_loss(model(words)[0], claims, SMALL).backward()
         optimizer.step()
-    _, last = model(x, x, cond)
-    assert reading_loss(last, claims, GROUPS) < 0.1 < reading_loss(first, claims, GROUPS)
-    assert reading_accuracy(last, claims, GROUPS) == 1.0
-    assert not torch.equal(logits, stage.logits(x, x, cond)), "the layers below the head have learned too"
+    assert reading_loss(model(words)[0], claims, SMALL) < 0.1
+    assert reading_accuracy(model(words)[0], claims, SMALL) == 1.0
+
+
+def test_what_was_read_rightly_should_stay_and_what_was_not_may_move() -> None:
+    torch.manual_seed(0)
+    conditioner = tiny_conditioner("text")
+    before = CaptionReader(TextEncoder(text_config(SHAPE, conditioner)), SMALL)
+    words = conditioner.encode(["round glasses"]).tokens
+    readings, slots = before(words)
+    first, second = readings.split(SMALL, 1)
+    claims = torch.cat([F.one_hot(first.argmax(1), 4), 1 - F.one_hot(second.argmax(1), 3)], 1).bool()
+    assert slots_moved(slots, before, words, claims, SMALL) == 0
+    wrong, right = slots.clone(), slots.clone()
+    wrong[:, 1] += 1
+    right[:, 0] += 1
+    assert slots_moved(wrong, before, words, claims, SMALL) == 0
+    assert slots_moved(right, before, words, claims, SMALL).item() == pytest.approx(0.5)
+
+
+def test_too_few_slots_are_refused() -> None:
+    encoder = TextEncoder(text_config(SHAPE, tiny_conditioner("text")))
+    with pytest.raises(ValueError, match="slots is 3, expected 4, one an attribute"):
+        CaptionReader(encoder, (2, 2, 2, 2))

@@ -12,10 +12,10 @@ from imagebart.diffusion import Schedule, diffuse, posterior, redraw
 from imagebart.first_stage import FirstStage
 from imagebart.model import About
 from imagebart.stage import build_stage
-from imagebart.testing import tiny_conditioner, tiny_stage_config
+from imagebart.testing import tiny_conditioner, tiny_model, tiny_stage_config
 from imagebart.training.config import LoopConfig, StageRun, StageShape
-from imagebart.training.parts import assemble, load_stage, save_first_stage, take_apart
-from imagebart.training.stages import begin_from, stage_loss, train_stage
+from imagebart.training.parts import assemble, load_stage, load_text_encoder, save_first_stage, take_apart
+from imagebart.training.stages import begin_from, scrambled, stage_loss, train_stage
 
 from .test_first_stage import SMALL
 
@@ -33,6 +33,16 @@ def test_soft_loss_is_the_mean_of_hard_losses() -> None:
     expanded = logits.expand(len(draws), -1, -1)
     hard = stage_loss(expanded, x0, draws, c, t, schedule, soft=False)
     assert abs(soft - hard) < 0.02  # four standard errors
+
+
+def test_scrambling_redraws_any_part_of_some_rows() -> None:
+    """Half of the rows, by parts from none to all, the mean a half: within four standard errors."""
+    torch.manual_seed(0)
+    x = torch.full((4000, 50), 7)
+    changed = (scrambled(x, 0.5, 1000) != x).float().mean(1)
+    assert abs((changed == 0).float().mean() - 0.5 - 0.5 / 51) < 0.032
+    assert abs(changed[changed > 0].mean() - 0.51) < 0.03 and changed.max() > 0.95
+    assert torch.equal(scrambled(x, 0.0, 1000), x)
 
 
 def test_at_t_1_both_losses_are_the_same() -> None:
@@ -53,15 +63,6 @@ def test_a_stage_begun_from_a_clean_model_is_that_model() -> None:
     cond = conditioner.encode(["round glasses", "red hair"]).tokens
     assert torch.allclose(aligned.logits(x, c, cond), clean.logits(x, c, cond), atol=1e-6)
     assert torch.equal(aligned.encoder.token_embedding.weight, clean.decoder.token_embedding.weight)  # type: ignore[union-attr]
-
-
-def test_reading_needs_captions_that_say_what_they_claim(tmp_path: Path) -> None:
-    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
-    save_first_stage(FirstStage(SMALL), tmp_path / "first")
-    loop = LoopConfig(steps=1)
-    run = StageRun(str(tmp_path), str(tmp_path / "first"), (1.0,), 1, loop, conditioning="none", reading=0.1)
-    with pytest.raises(ValueError, match="do not say what they claim"):
-        train_stage(run, tmp_path / "run")
 
 
 def test_a_stage_of_another_width_is_refused() -> None:
@@ -107,6 +108,14 @@ def test_a_model_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="another schedule"):
         assemble(tmp_path / "first", [tmp_path / "stage1", _other_schedule(run, tmp_path)], About())
+
+
+def test_a_text_encoder_is_a_part_of_its_own(tmp_path: Path) -> None:
+    model = tiny_model("text")
+    folders = take_apart(model, tmp_path)
+    assert [folder.name for folder in folders] == ["first-stage", "captions", "stage1", "stage2"]
+    encoder = load_text_encoder(tmp_path / "captions", model.conditioner)
+    assert str(encoder.state_dict()) == str(model.stages[0].text.state_dict())
 
 
 def _other_schedule(run: StageRun, folder: Path) -> Path:

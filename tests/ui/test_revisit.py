@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import gradio as gr
 import pytest
 from desk import noise, painted, told
 from gradio.routes import App
+from PIL import Image
 from test_running import asked
 
 from imagebart.testing import tiny_pipeline
@@ -41,8 +44,8 @@ class Page:
         for name, value in values.items():
             self.app.state_holder[session][self.states[name]._id] = value
 
-    def open(self, before: str, words: str | None = None) -> dict[str, Any]:
-        return told(self.opening.open(before, words, gr.Request(session_hash="now")), OPENED)
+    def open(self, before: str, words: str | None = None, paint: str = "") -> dict[str, Any]:
+        return told(self.opening.open(before, words, paint, gr.Request(session_hash="now")), OPENED)
 
 
 @pytest.fixture
@@ -77,6 +80,19 @@ def test_the_mask_of_the_last_edit_is_there_again_where_it_fits(page: Page, pict
     assert len(opened["editor"]["layers"]) == 1 and opened["last_mask"] == mask
     page.keep("before", picture=Picture.of(noise((90, 20))))
     assert page.open("before")["editor"]["layers"] == []
+
+
+def test_what_was_painted_is_there_again_before_the_mask_of_the_last_edit(page: Page, picture: Picture) -> None:
+    file = BytesIO()
+    mask = Image.new("L", picture.view.size)
+    mask.paste(255, (3, 4, 9, 12))
+    mask.save(file, "PNG")
+    page.keep("before", picture=picture, last_mask=b"another")
+    opened = page.open("before", paint=f"data:image/png;base64,{b64encode(file.getvalue()).decode()}")
+    (layer,) = opened["editor"]["layers"]
+    assert Image.open(layer).getchannel("A").getbbox() == (3, 4, 9, 12)
+    for paint in ("data:image/png;base64,!", "data:image/png;base64,aaaa", "javascript:1"):
+        assert page.open("before", paint=paint)["editor"]["layers"] == []
 
 
 def test_what_was_deleted_meanwhile_is_left_out(page: Page, picture: Picture) -> None:

@@ -130,8 +130,8 @@ def test_device() -> None:
     for name in ("coffee", "cuda:999"):
         with pytest.raises(ValueError, match=f"device is '{name}', expected one that this machine has"):
             load(CLASS_MODEL, device=name)
-    with pytest.raises(ValueError, match="'int8', expected one of float16"):
-        load(CLASS_MODEL, dtype="int8")
+    with pytest.raises(ValueError, match="'int4', expected one of float16"):
+        load(CLASS_MODEL, dtype="int4")
 
 
 @pytest.fixture
