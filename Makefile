@@ -23,7 +23,7 @@ lint: $(VENV)/.everything
 	$(BIN)/python -m mypy
 
 train: $(VENV)/.everything
-	set -e; for job in first-stage:first-stage first-stage:decoder captions:captions stage:clean stage:stage2 stage:stage1; do \
+	set -e; for job in first-stage:first-stage first-stage:decoder captions:captions captions:words stage:clean stage:stage2 stage:stage1; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m imagebart train $${job%:*} --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done
