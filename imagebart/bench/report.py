@@ -62,10 +62,10 @@ def _line(cells: Iterable[object]) -> str:
 
 
 def plot(rows: Sequence[Row]) -> Image.Image:
-    """Seconds against masked tokens, batch 1, a line for each stage, its last method each time."""
+    """Seconds against masked tokens, batch 1, a line for each stage, with drafts and the weights as they are."""
     lines: dict[str, dict[int, float]] = {}
     for row in rows:
-        if row.batch == 1 and row.method.startswith("+"):
+        if row.batch == 1 and row.method == "+ drafts":
             lines.setdefault(row.subject, {})[row.tokens] = row.seconds
     picture = Image.new("RGB", SIZE, "white")
     draw = ImageDraw.Draw(picture)
