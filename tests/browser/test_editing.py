@@ -69,6 +69,8 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: Page, si
     for image in shown.all():
         expect(image).to_be_visible()
         expect(image).to_have_js_property("complete", True)
+    places = [image.bounding_box() for image in (*shown.all(), wide.locator("#comparison .image-container"))]
+    assert places[0] == places[1] == places[2], "before and after lie over each other, in their frame"
 
     with wide.expect_download() as download:
         press(wide, "Save the run as WebP")
