@@ -55,9 +55,12 @@ class Schedule:
 
 
 def redraw(
-    x: Tensor, probability: float, vocab_size: int, generator: torch.Generator | None = None
+    x: Tensor, probability: float | Tensor, vocab_size: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draws each token anew, uniformly from all K, with a probability. Tokens int64, any shape."""
+    """Draws each token anew, uniformly from all K, with a probability, which may be of x's shape or broadcast to it.
+
+    Tokens int64, any shape.
+    """
     noise = torch.randint(vocab_size, x.shape, generator=generator, device=x.device)
     again = torch.rand(x.shape, generator=generator, device=x.device) < probability
     return torch.where(again, noise, x)

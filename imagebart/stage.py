@@ -53,7 +53,6 @@ class Context:
         self.memory = self.memory and [(k[rows], v[rows]) for k, v in self.memory]
         self.extra = None if self.extra is None else self.extra[rows]
 
-
     def as_float(self) -> Context:
         """The same in float32."""
         memory = self.memory and [(k.float(), v.float()) for k, v in self.memory]
@@ -219,7 +218,8 @@ class StageRun:
         self.stage, self.decoder = stage, prepared.decoder
         self.cost, self.threads = prepared.cost, prepared.threads
         with torch.autocast(c.device.type, torch.bfloat16, enabled=prepared.rounds):
-            self.context = stage.start(c, cond).as_float() if prepared.rounds else stage.start(c, cond)
+            context = stage.start(c, cond)
+        self.context = context.as_float() if prepared.rounds else context
         self.cache = self.decoder.new_cache(len(c))
         self.first = self.context.prefix.shape[1] - 1
 

@@ -83,8 +83,10 @@ def assemble(first_stage: Path, stages: Sequence[Path], about: About, text: Path
 
 
 def take_apart(model: ImageBART, folder: Path) -> list[Path]:
-    """Writes a model's parts to run folders, first-stage, captions (the text encoder, if any), stage1, ..., so that
-    training can go on from them."""
+    """Writes a model's parts to run folders, so that training can go on from them.
+
+    They are first-stage, captions (the text encoder, where there is one), stage1, ...
+    """
     folders = [folder / "first-stage"]
     save_first_stage(model.first_stage, folders[0])
     if model.stages[0].config.text is not None:

@@ -70,7 +70,6 @@ def reading_loss(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GRO
     return torch.stack(losses).mean()
 
 
-@torch.no_grad()
 def _right(readings: Tensor, claims: Tensor, groups: tuple[int, ...]) -> Tensor:
     """Whether what is likeliest of each attribute is claimed, or nothing is said as read: bool [B, len(groups)]."""
     parts = zip(readings.split(groups, 1), claims.split(groups, 1), strict=True)
@@ -89,9 +88,5 @@ def slots_moved(
 
 def reading_accuracy(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
     """Share of the attributes spoken of whose likeliest value is claimed: shapes as in `reading_loss`."""
-    right, spoken = readings.new_zeros(()), readings.new_zeros(())
-    for logits, claimed in zip(readings.split(groups, 1), claims.split(groups, 1), strict=True):
-        said = ~claimed[:, -1]
-        right = right + (_right(logits, claimed, (logits.shape[1],))[:, 0] & said).sum()
-        spoken = spoken + said.sum()
-    return right / spoken.clamp(min=1)
+    said = torch.stack([~claimed[:, -1] for claimed in claims.split(groups, 1)], 1)
+    return (_right(readings, claims, groups) & said).sum() / said.sum().clamp(min=1)

@@ -49,8 +49,7 @@ def scrambled(x: Tensor, share: float, vocab_size: int) -> Tensor:
     tokens. Where the tokens before cannot be trusted, it is needed at each.
     """
     rates = torch.rand(len(x), 1, device=x.device) * (torch.rand(len(x), 1, device=x.device) < share)
-    noise = torch.randint(vocab_size, x.shape, device=x.device)
-    return torch.where(torch.rand(x.shape, device=x.device) < rates, noise, x)
+    return redraw(x, rates, vocab_size)
 
 
 class StageTask:

@@ -52,11 +52,12 @@
   };
 
   // A page that is loaded again asks for what was painted on it, whether or not anything was run with it.
-  const remember = (mask, { width, height }) => {
-    if (!mask) {
-      sessionStorage.removeItem(PAINT);
-      return;
-    }
+  // Once, when it is left: a PNG at every stroke would hold up the drawing.
+  const remember = () => {
+    sessionStorage.removeItem(PAINT);
+    if (!editor?.layer_manager) return;
+    const { width, height } = editor, mask = painted();
+    if (!mask.some(Boolean)) return;
     const sheet = Object.assign(document.createElement("canvas"), { width, height });
     const pixels = new Uint32Array(width * height);
     for (let i = 0; i < pixels.length; i++) pixels[i] = mask[i] ? 0xffffffff : 0xff000000;
@@ -104,7 +105,6 @@
     if (!width || !height || !size || !side) return null;
     const mask = painted();
     const found = bounds(mask, view.width);
-    remember(found && mask, view);
     if (!found) return null;
     const [left, right] = outward(found.left, found.right, view.width, width);
     const [top, bottom] = outward(found.top, found.bottom, view.height, height);
@@ -201,6 +201,7 @@
     });
   };
 
+  addEventListener("pagehide", remember);
   document.addEventListener("input", (event) => {
     if (event.target.closest?.("#context")) changed();
     if (event.target.closest?.("#show-grid")) draw();

@@ -43,7 +43,7 @@ class Opening:
         visit = visit_html(request.session_hash or "")
         if left.get("picture") is None:
             return [visit, *self._actions.open(), *Frame().updates()]
-        mask = _png(paint) or left.get("last_mask")
+        mask = _file_of(paint) or left.get("last_mask")
         canvas = self._actions.again(left["picture"], mask, left.get("trail"), words)
         return [visit, *canvas, *_again(left).updates()]
 
@@ -69,7 +69,7 @@ def _again(left: Mapping[str, Any]) -> Frame:
     return replace(frame, last_mask=left.get("last_mask"))
 
 
-def _png(url: str) -> bytes | None:
+def _file_of(url: str) -> bytes | None:
     """The bytes of a PNG as a data URL; None for anything else."""
     kind, _, content = url.partition(",")
     if kind != "data:image/png;base64":

@@ -25,9 +25,9 @@ def load(source: str | PathLike[str], device: str = "cpu", dtype: str = "float32
     """Loads a model written by `save`, a folder of published files, or an installed published model by name.
 
     dtype: of the weights; "auto": whatever is fastest without visible loss, bfloat16 on a GPU, on a CPU float32 whose
-    stages may draw with weights rounded to bfloat16 or float16; "int8", on a CPU: they may round them to int8, which
-    large models gain most from. Nothing that the files name is imported or run. Raises WeightsError naming the file
-    and what is wrong, and ValueError for an unknown device or dtype.
+    stages may draw with weights rounded to bfloat16 or float16; "int8", on a CPU: they may round them to int8. Nothing
+    that the files name is imported or run. Raises WeightsError naming the file and what is wrong, and ValueError for an
+    unknown device or dtype.
     """
     place = _parse_device(device)
     precision: Precision = "exact"
