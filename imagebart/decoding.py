@@ -159,7 +159,7 @@ def decode_stage(
     condition = Condition(*(part if part is None else part[batch] for part in (condition.cond, condition.null)))
     run = GuidedRun(stage, c[batch], condition, settings.guidance)
     if windows is None:
-        windows = Adaptive(run.run.cost, len(run.run.context.noisy))
+        windows = Adaptive(run.run.prepared.seconds, len(run.run.context.noisy))
     first = run.run.first
     while active:
         last = max(row.end for row in active)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
+Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out], of the type of the weights or the input
 Packing = Callable[[nn.Linear], Matrix]
 Precision = Literal["exact", "rounded", "int8"]  # what a stage may do to its weights while it draws
 ROWS = 8  # that oneDNN orders the weights for
@@ -53,11 +53,11 @@ def half(linear: nn.Linear) -> Matrix:
 
 
 def brain(linear: nn.Linear) -> Matrix:
-    """oneDNN, weights, inputs and outputs rounded to bfloat16, sums float32."""
+    """oneDNN, weights, inputs and outputs rounded to bfloat16, sums float32; gives bfloat16."""
     weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().bfloat16(), ROWS)
     bias = None if linear.bias is None else linear.bias.detach().bfloat16()
     multiply = torch.ops.mkldnn._linear_pointwise
-    return lambda x: multiply(x.bfloat16(), weight, bias, "none", [], "").float()
+    return lambda x: multiply(x.bfloat16(), weight, bias, "none", [], "")
 
 
 def int8(linear: nn.Linear) -> Matrix:

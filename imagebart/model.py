@@ -77,9 +77,9 @@ class ImageBART(nn.Module):
         save(self, folder, dtype)
 
     def prepare(self) -> None:
-        """Readies each stage to draw, so that the first run need not; see `imagebart.inference`."""
+        """Readies each stage to draw, so that the first run need not; see `imagebart.preparation`."""
         for stage in self.stages:
-            stage.preparation.get(stage.decoder, stage.precision)
+            stage.prepared()
 
     @property
     def tokens(self) -> int:

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.inference import Preparation, threads
+from imagebart.inference import Network
 from imagebart.matrices import Precision
+from imagebart.preparation import Preparation, Prepared, threads
 from imagebart.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.transformer import CrossAttention, KeyValue, Transformer, TransformerConfig
 
@@ -53,10 +54,10 @@ class Context:
         self.memory = self.memory and [(k[rows], v[rows]) for k, v in self.memory]
         self.extra = None if self.extra is None else self.extra[rows]
 
-    def as_float(self) -> Context:
-        """The same in float32."""
-        memory = self.memory and [(k.float(), v.float()) for k, v in self.memory]
-        return Context(self.noisy, self.prefix, memory, None if self.extra is None else self.extra.float())
+    def of_types(self, kept: torch.dtype, given: torch.dtype) -> Context:
+        """The same with memory of a type, each part in one piece, and what is added to embeddings of another."""
+        memory = self.memory and [(k.to(kept).contiguous(), v.to(kept).contiguous()) for k, v in self.memory]
+        return Context(self.noisy, self.prefix, memory, None if self.extra is None else self.extra.to(given))
 
 
 class Stage(nn.Module):
@@ -91,8 +92,12 @@ class Stage(nn.Module):
         slots = self.text(cond.to(self.decoder.position_embedding.device))
         return F.pad(self.text_map(slots), (0, 0, 1, 0))
 
-    def start(self, c: Tensor, cond: Tensor | None = None) -> Context:
-        """Everything that is computed once a stage."""
+    def prepared(self) -> Prepared:
+        """What draws this stage, made at the first call and when weights have changed."""
+        return self.preparation.get(self.precision, self.decoder)
+
+    def start(self, c: Tensor, cond: Tensor | None = None, encoder: Network | None = None) -> Context:
+        """Everything that is computed once a stage; encoder: computes what the stage's own would."""
         self._check(c)
         prefix, read = self.prefix(len(c), cond), self.read(cond)
         return Context(c, prefix, extra=None if read is None else F.pad(read, (0, 0, 0, self.config.tokens - 1)))
@@ -129,14 +134,20 @@ class EncoderDecoderStage(Stage):
         assert config.encoder is not None, "an encoder-decoder stage needs an encoder"
         self.encoder = Transformer(config.encoder)
 
-    def encode(self, c: Tensor, prefix: Tensor, read: Tensor | None) -> Tensor:
+    def prepared(self) -> Prepared:
+        return self.preparation.get(self.precision, self.decoder, self.encoder)
+
+    def encode(self, c: Tensor, prefix: Tensor, read: Tensor | None, encoder: Network | None) -> Tensor:
         """Of x_t, after the prefix and what was read there: [B, P + N, width]."""
         extra = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens))
-        return self.encoder(torch.cat([prefix, c], 1), extra=extra)
+        tokens = torch.cat([prefix, c], 1)
+        if encoder is None:
+            return self.encoder(tokens, extra=extra)
+        return encoder.forward(tokens, [0] * len(tokens), encoder.new_cache(len(tokens)), extra=extra)
 
-    def start(self, c: Tensor, cond: Tensor | None = None) -> Context:
+    def start(self, c: Tensor, cond: Tensor | None = None, encoder: Network | None = None) -> Context:
         self._check(c)
-        memory = self.decoder.memory(self.encode(c, self.prefix(len(c), cond), self.read(cond)))
+        memory = self.decoder.memory(self.encode(c, self.prefix(len(c), cond), self.read(cond), encoder))
         return Context(c, torch.full_like(c[:, :1], self.config.start_token), memory)
 
 
@@ -172,10 +183,10 @@ class AlignedStage(EncoderDecoderStage):
                 nn.init.zeros_(module.out.weight)
                 nn.init.zeros_(module.out.bias)
 
-    def start(self, c: Tensor, cond: Tensor | None = None) -> Context:
+    def start(self, c: Tensor, cond: Tensor | None = None, encoder: Network | None = None) -> Context:
         self._check(c)
         prefix, read = self.prefix(len(c), cond), self.read(cond)
-        encoded = self.encode(c, prefix, read)
+        encoded = self.encode(c, prefix, read, encoder)
         aligned = self.align(encoded[:, -self.config.tokens :])
         extra = F.pad(aligned, (0, 0, prefix.shape[1] - 1, 0))
         if read is not None:
@@ -214,12 +225,11 @@ class StageRun:
     """
 
     def __init__(self, stage: Stage, c: Tensor, cond: Tensor | None) -> None:
-        prepared = stage.preparation.get(stage.decoder, stage.precision)
-        self.stage, self.decoder = stage, prepared.decoder
-        self.cost, self.threads = prepared.cost, prepared.threads
-        with torch.autocast(c.device.type, torch.bfloat16, enabled=prepared.rounds):
-            context = stage.start(c, cond)
-        self.context = context.as_float() if prepared.rounds else context
+        self.prepared = stage.prepared()
+        self.stage, self.decoder = stage, self.prepared.decoder
+        with torch.autocast(c.device.type, torch.bfloat16, enabled=self.prepared.rounds):
+            context = stage.start(c, cond, self.prepared.encoder)
+        self.context = context.of_types(self.decoder.kept.dtype, stage.decoder.position_embedding.dtype)
         self.cache = self.decoder.new_cache(len(c))
         self.first = self.context.prefix.shape[1] - 1
 
@@ -235,9 +245,10 @@ class StageRun:
         rows = torch.arange(len(x), device=device)[:, None]
         extra = None if context.extra is None else context.extra[rows, steps]
         assert self.decoder.head is not None
-        with threads(self.threads):
+        with threads(self.prepared.threads(steps.numel())):
             hidden = self.decoder.forward(fed, begins, self.cache, context.memory, extra)[:, skip:]
             logits = self.decoder.head(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
+        logits = logits.to(hidden.dtype)
         noisy = context.noisy.gather(1, (steps[:, skip:] - self.first).clamp(min=0))
         return self.stage.finish(logits, noisy)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from imagebart.inference import Cost
-
-QUANTUM = 4  # windows are multiples of this: for fewer rows, kernels add in another order
-WIDTHS = (4, 8, 16, 32, 64)  # tokens to draw in a window
+LEAST = 4  # steps of a pass: for fewer, kernels add in another order
+QUANTUM = 2  # steps are multiples of this
+WIDTHS = (4, 6, 8, 12, 16, 24, 32, 64)  # tokens to draw in a window
 NEWEST = 0.3  # what the last pass counts in a mean
 
 
@@ -42,14 +41,13 @@ class Adaptive:
 
     A window of one position draws one token; between that and the nearest width that was tried, and beyond, a power of
     the width is assumed. It is less than 1, for drafts fail, and more than 0, for those that wait are predicted again
-    in every pass. The first window is the best if it is 1/2: its rows cost what a pass costs anyway.
+    in every pass. The first window is the best if it is 1/2: its rows then cost what a pass costs anyway.
     """
 
-    def __init__(self, cost: Cost, rows: int) -> None:
-        """rows: variants, twice that under guidance."""
-        self.fixed, self.step = cost.fixed, cost.row * rows
-        balance = min(max(self.fixed / max(self.step, 1e-9), WIDTHS[0]), WIDTHS[-1])
-        self.width = min(WIDTHS, key=lambda width: abs(math.log(width / balance)))
+    def __init__(self, seconds: Callable[[int], float], rows: int) -> None:
+        """seconds: of a pass, by the steps of all rows. rows: variants, twice that under guidance."""
+        self.seconds, self.rows = seconds, rows
+        self.width = max(WIDTHS, key=lambda width: math.sqrt(width) / seconds(width * rows))
         self.drawn: dict[int, float] = {}  # tokens that a pass of this width draws
         self.whole = True  # there was as much to draw as the window is wide
 
@@ -65,11 +63,11 @@ class Adaptive:
             possible = [width for width in WIDTHS if width in spans]
             self.whole = bool(possible)
             if possible:
-                self.width = max(possible, key=lambda w: self._drawn(w) / (self.fixed + self.step * spans[w]))
+                self.width = max(possible, key=lambda w: self._drawn(w) / self.seconds(spans[w] * self.rows))
         else:
             self.whole = self.width in spans
         span = spans[self.width] if self.whole else max(spans.values(), default=1)
-        return -(-(needed - 1 + span) // QUANTUM) * QUANTUM
+        return max(-(-(needed - 1 + span) // QUANTUM) * QUANTUM, LEAST)
 
     def _drawn(self, width: int) -> float:
         """What a pass of a width draws, or should."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from imagebart.chain import ChainEvent, redraw_rows, row_generators, run_chain, uniform_tokens
 from imagebart.decoding import Condition, Drawn, decode_stage
 from imagebart.diffusion import Schedule
-from imagebart.inference import Cache, Decoder
+from imagebart.inference import Cache, Network
 from imagebart.settings import SamplingSettings
 from imagebart.stage import Stage, build_stage
 
@@ -55,7 +55,7 @@ def count_forwards(stages: list[Stage]) -> list[int]:
     """The t of each decoder forward, as they happen."""
     seen: list[int] = []
     for stage in stages:
-        stage.preparation.get(stage.decoder, stage.precision)  # times forwards of its own
+        stage.prepared()  # times forwards of its own
         stage.decoder.token_embedding.register_forward_pre_hook(lambda *_, t=stage.config.t: seen.append(t))
     return seen
 
@@ -125,14 +125,14 @@ def test_closing_stops_and_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     modules, schedule = chain_stages()
     seen = count_forwards(modules)
     caches: list[weakref.ref] = []
-    new_cache = Decoder.new_cache
+    new_cache = Network.new_cache
 
-    def recorded(decoder: Decoder, batch: int) -> Cache:
+    def recorded(decoder: Network, batch: int) -> Cache:
         cache = new_cache(decoder, batch)
         caches.append(weakref.ref(cache))
         return cache
 
-    monkeypatch.setattr(Decoder, "new_cache", recorded)
+    monkeypatch.setattr(Network, "new_cache", recorded)
     start = torch.randint(K, (1, 6))
     keep = torch.zeros(1, 6, dtype=torch.bool)
     chain = run_chain(modules, schedule, start, keep, NO_CONDITION, SamplingSettings(), row_generators(0, 1))

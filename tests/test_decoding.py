@@ -97,7 +97,7 @@ class Forwards:
     def __init__(self, stage: Stage) -> None:
         self.fed: list[tuple[int, int]] = []
         self.encoded = 0
-        decoder = stage.preparation.get(stage.decoder, stage.precision).decoder  # has timed forwards of its own
+        decoder = stage.prepared().decoder  # has timed forwards of its own
         forward = decoder.forward
 
         def counted(tokens: Tensor, *rest: Any) -> Tensor:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagebart.inference import Cost
-from imagebart.windows import Adaptive, OneByOne
+from imagebart.preparation import Cost
+from imagebart.windows import WIDTHS, Adaptive, OneByOne
 
 ALL = [True] * 256
 
@@ -23,28 +23,28 @@ def test_one_by_one_takes_what_is_needed() -> None:
 
 @pytest.mark.parametrize(("rows", "expected"), [(1, 16), (2, 8), (4, 4), (100, 4)])
 def test_begins_where_rows_cost_what_a_pass_costs(rows: int, expected: int) -> None:
-    assert Adaptive(Cost(16.0, 1.0), rows).steps(1, ALL) == expected
+    assert Adaptive(Cost(16.0, 1.0).seconds, rows).steps(1, ALL) == expected
 
 
 def test_free_rows_make_the_widest_window() -> None:
-    assert Adaptive(Cost(1.0, 0.0), 1).steps(1, ALL) == 64
+    assert Adaptive(Cost(1.0, 0.0).seconds, 1).steps(1, ALL) == 64
 
 
 def test_finds_the_width_that_draws_most_a_second() -> None:
     """Whatever the law: nothing but the next token, all of them, and a law with a best width in the middle."""
-    cost = Cost(16.0, 1.0)
-    never, always = dict.fromkeys((4, 8, 16, 32, 64), 1.0), {w: float(w) for w in (4, 8, 16, 32, 64)}
+    cost = Cost(16.0, 1.0).seconds
+    never, always = dict.fromkeys(WIDTHS, 1.0), {w: float(w) for w in WIDTHS}
     assert settle(Adaptive(cost, 1), never) == 4
     assert settle(Adaptive(cost, 1), always) == 64
-    some = {4: 2.2, 8: 3.5, 16: 7.0, 32: 8.0, 64: 8.1}
+    some = {4: 2.2, 6: 2.9, 8: 3.5, 12: 5.2, 16: 7.0, 24: 7.6, 32: 8.0, 64: 8.1}
     best = max(some, key=lambda w: some[w] / (16.0 + w))
     assert settle(Adaptive(cost, 1), some) == best
 
 
 def test_known_tokens_widen_the_window_but_cost() -> None:
     sparse = ([True] + [False] * 3) * 64
-    assert Adaptive(Cost(8.0, 1.0), 1).steps(1, sparse) == 32  # seven times four, and the eighth, in multiples of four
-    windows = Adaptive(Cost(8.0, 1.0), 1)
+    assert Adaptive(Cost(8.0, 1.0).seconds, 1).steps(1, sparse) == 30  # seven times four, and the eighth
+    windows = Adaptive(Cost(8.0, 1.0).seconds, 1)
     windows.steps(1, ALL)
     windows.learn(3.0)
     dense = windows.steps(1, ALL)
@@ -52,10 +52,11 @@ def test_known_tokens_widen_the_window_but_cost() -> None:
 
 
 @pytest.mark.parametrize(("left", "needed"), [(1, 1), (3, 1), (5, 20), (7, 101)])
-def test_ends_with_the_tokens_in_multiples_of_four(left: int, needed: int) -> None:
-    windows = Adaptive(Cost(16.0, 1.0), 1)
+def test_ends_with_the_tokens_in_even_windows_of_four_and_more(left: int, needed: int) -> None:
+    windows = Adaptive(Cost(16.0, 1.0).seconds, 1)
     for _ in range(3):
         steps = windows.steps(needed, [True] * left)
-        assert steps % 4 == 0 and needed - 1 + left <= steps < needed + left + 3
+        assert steps % 2 == 0 and steps >= 4
+        assert needed - 1 + left <= steps <= max(needed + left, 4)
         windows.learn(1.0)
     assert windows.drawn == {}  # too few tokens say nothing of a whole window

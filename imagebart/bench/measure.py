@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from imagebart.bench.machine import bytes_per_second, peak_memory
 from imagebart.bench.models import Subject
-from imagebart.decoding import Condition, decode_stage, draw, gumbel_noise
-from imagebart.inference import Decoder, Preparation, Prepared, prepare
+from imagebart.decoding import Condition, GuidedRun, decode_stage, draw, gumbel_noise
+from imagebart.inference import Network
 from imagebart.matrices import Packing, Precision, brain, half, int8, plain
+from imagebart.preparation import Preparation, Prepared, prepare
 from imagebart.settings import SamplingSettings
 from imagebart.stage import Stage
 from imagebart.windows import OneByOne, Windows
@@ -22,6 +23,7 @@ SHARES = (1.0, 0.5, 0.25, 0.06)  # of the tokens that are masked
 BATCHES = (1, 4)
 EVERY = 16  # of the naive way's forwards, one in this many is timed
 LONG_RUN = 2.0  # seconds; such a run is not repeated
+ROUNDED: tuple[Precision, ...] = ("rounded", "int8")
 SCALES = (1, 2, 3, 4, 5)  # T
 BYTES: dict[Packing, int] = {half: 2, brain: 2, int8: 1}  # of a weight; else 4
 NAMES: dict[Packing, str] = {half: "+ float16 weights", brain: "+ bfloat16", int8: "+ int8"}
@@ -57,7 +59,7 @@ class Given(Preparation):
         super().__init__()
         self.prepared = prepared
 
-    def get(self, transformer: nn.Module, precision: Precision) -> Prepared:
+    def get(self, precision: Precision, decoder: nn.Module, encoder: nn.Module | None = None) -> Prepared:
         return self.prepared
 
 
@@ -83,6 +85,17 @@ class _Task:
             runs.append((time.perf_counter() - began, passes, tokens))
         return min(runs, key=lambda run: run[0])
 
+    def start(self, prepared: Prepared) -> float:
+        """Seconds of what is computed once, the shorter of two."""
+        runs = []
+        self.stage.preparation = Given(prepared)
+        for _ in range(2):
+            began = time.perf_counter()
+            GuidedRun(self.stage, self.c, self.condition, self.settings.guidance)
+            runs.append(time.perf_counter() - began)
+        self.stage.preparation = Preparation()
+        return min(runs)
+
 
 @torch.no_grad()
 def measure(subjects: Sequence[Subject], shares: Sequence[float], batches: Sequence[int]) -> Iterator[Row]:
@@ -91,13 +104,16 @@ def measure(subjects: Sequence[Subject], shares: Sequence[float], batches: Seque
         stage = subject.stage
         maps = {name: m for name, m in stage.decoder.named_modules() if isinstance(m, nn.Linear)}
         numbers = sum(m.weight.numel() for name, m in maps.items() if not name.endswith("cross.kv"))
-        exact = prepare(stage.decoder, "exact")
-        rounded = [prepare(stage.decoder, "rounded"), prepare(stage.decoder, "int8")]
-        simple = Prepared(Decoder(stage.decoder, plain), exact.cost, torch.get_num_threads(), plain)
+        exact = prepare("exact", stage.decoder)
+        encoder = getattr(stage, "encoder", None)
+        rounded = [prepare(precision, stage.decoder, encoder) for precision in ROUNDED]
+        count = torch.get_num_threads()
+        simple = Prepared(Network(stage.decoder, plain), {count: exact.costs[count]}, plain)
         limits = {size: size * numbers / bytes_per_second(size * numbers) for size in (1, 2, 4)}
         for batch in batches:
             whole = _task(subject, 1.0, batch)
-            slow, start = naive(whole), _timed(lambda task=whole: _start(task))  # type: ignore[misc]
+            slow, start = naive(whole), whole.start(simple)
+            starts = {prepared.packing: whole.start(prepared) for prepared in (exact, simple, *rounded)}
             for share in shares:
                 task = _task(subject, share, batch)
                 ways: list[tuple[str, _Task, Prepared, Callable[[], Windows | None]]] = [
@@ -117,7 +133,8 @@ def measure(subjects: Sequence[Subject], shares: Sequence[float], batches: Seque
                     stage.preparation = Given(prepared)
                     seconds, passes, result = what.run(windows)
                     limit, same = limits[BYTES.get(prepared.packing, 4)], as_naive(what, result)
-                    yield Row(*about, name, seconds, slow, passes, start, limit, same, peak_memory())
+                    once = starts[prepared.packing]
+                    yield Row(*about, name, seconds, slow, passes, once, limit, same, peak_memory())
                     stage.preparation = Preparation()
 
 
@@ -187,18 +204,3 @@ def _task(subject: Subject, share: float, batch: int) -> _Task:
     noise = gumbel_noise((config.tokens, config.vocab_size), generators)
     return _Task(subject.stage, c, keep, condition, subject.settings, noise)
 
-
-def _start(task: _Task) -> None:
-    c, cond = task.c, task.condition.cond
-    if cond is not None and task.settings.guidance != 1 and task.condition.null is not None:
-        c, cond = torch.cat([c, c]), torch.cat([cond, task.condition.null])
-    task.stage.start(c, cond)
-
-
-def _timed(function: Callable[[], None]) -> float:
-    seconds = []
-    for _ in range(2):
-        began = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)

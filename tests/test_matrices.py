@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from imagebart.matrices import Precision, brain, half, int8, multiplies_bfloat16, packed, packings, plain
+
+# What is lost of a number of about 1: float16 keeps 11 bits of a weight, bfloat16 8 of all, int8 255 steps.
+TOLERANCE = {plain: 1e-5, packed: 1e-5, half: 2e-3, brain: 2e-2, int8: 3e-2}
+ALL: Precision = "int8"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 40])
+def test_packed_matrices_multiply(rows: int) -> None:
+    for linear in (nn.Linear(24, 40), nn.Linear(24, 40, bias=False)):
+        exact = linear.requires_grad_(False).double()
+        x = torch.randn(rows, 24)
+        expected = exact(x.double())
+        for packing in packings([linear.float()], ALL):
+            torch.testing.assert_close(packing(linear)(x).double(), expected, rtol=0, atol=TOLERANCE[packing])
+
+
+def test_a_row_does_not_depend_on_those_beside_it() -> None:
+    """However large they are, and however many."""
+    for width, out in ((64, 48), (256, 1024), (1024, 256)):
+        linear = nn.Linear(width, out).requires_grad_(False)
+        x = torch.randn(64, width) * torch.logspace(-3, 3, 64)[torch.randperm(64), None]
+        for packing in packings([linear], ALL)[1:]:
+            multiply = packing(linear)
+            whole = multiply(x)
+            for rows in (4, 8, 12, 20, 32, 40):
+                assert torch.equal(multiply(x[:rows]), whole[:rows]), (packing, rows)
+
+
+def test_weights_are_rounded_only_if_it_is_allowed_or_changes_nothing() -> None:
+    linear = nn.Linear(24, 40).requires_grad_(False)
+    exact, some, every = (packings([linear], precision) for precision in ("exact", "rounded", "int8"))
+    assert not {half, brain, int8} & set(exact)
+    assert half in some and int8 not in some and every == [*some, int8]
+    assert (brain in some) == multiplies_bfloat16()
+    rounded = nn.Linear(24, 40).requires_grad_(False)
+    rounded.weight.copy_(linear.weight.half())
+    assert packings([rounded], "exact") == [*exact, half]
+    assert half not in packings([rounded, linear], "exact")
+    assert packings([linear.double()], ALL) == [plain]
+    assert packings([rounded.bfloat16()], ALL) == [plain]
+
+
+def test_packed_is_there() -> None:
+    """The two-core demo depends on it: fails where a PyTorch without oneDNN or its operator is installed."""
+    assert packed in packings([nn.Linear(2, 2)], "exact")
