@@ -13,6 +13,7 @@ from imagebart.metadata import Recipe
 
 EventKind = Literal["start", "preview", "stage", "result"]
 PREVIEW_SHARE = 0.1  # of the time may go into previews
+FIRST_SHARE = 0.25  # of the time until then may go into the first: the sooner something is seen to happen, the better
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Clock:
 
     def preview_due(self) -> bool:
         """Whether one more preview, as dear as the last look, keeps all of them within PREVIEW_SHARE of the time."""
-        return self._spent + self._cost <= PREVIEW_SHARE * self.elapsed()
+        share = PREVIEW_SHARE if self._spent else FIRST_SHARE
+        return self._spent + self._cost <= share * self.elapsed()
 
     def looked(self, kind: EventKind, seconds: float) -> None:
         """A look took so long. The start, the ends of passes and the result are shown whatever they cost."""

@@ -152,8 +152,6 @@ def test_no_tracked_file_is_too_large_for_a_space() -> None:
 
 def test_shipped_weights_stay_small() -> None:
     weights = [path for path in tracked_files() if path.suffix in {".safetensors", ".ckpt", ".pt", ".bin"}]
-    # Stand-ins for the published models lie among the tests.
-    weights = [path for path in weights if path.relative_to(ROOT).parts[0] != "tests"]
     assert sum(path.stat().st_size for path in weights) < 60 * MEGABYTE
 
 

@@ -1,6 +1,7 @@
 """Our own layout of a model: config.json, first_stage.safetensors, stage1.safetensors to stageT.safetensors.
 
-A file that would be larger than Spaces take is split: stage1-1-of-2.safetensors and so on.
+A text encoder that all stages have in common is stored once, in text_encoder.safetensors. A file that would be larger
+than Spaces take is split: stage1-1-of-2.safetensors and so on.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of
 CONFIG = "config.json"
 VERSION = 1
 LARGEST_FILE = 9_500_000  # bytes of tensors; a Space refuses files over 10 MB
-WEIGHTS = re.compile(r"(first_stage|stage\d+)(-\d+-of-\d+)?\.safetensors")
+TEXT = "text_encoder"
+WEIGHTS = re.compile(r"(first_stage|text_encoder|stage\d+)(-\d+-of-\d+)?\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,14 @@ def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
     # Written whole before anything is replaced, so that a full disk does not cost the model that was there.
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as place:
         written = Path(place)
-        _write_tensors(model.first_stage, written, "first_stage", dtype)
+        _write_tensors(model.first_stage.state_dict(), written, "first_stage", dtype)
+        text = _common_text(model)
+        if text:
+            _write_tensors(text, written, TEXT, dtype)
         for stage in model.stages:
-            _write_tensors(stage, written, f"stage{stage.config.t}", dtype)
+            state = stage.state_dict()
+            own = {name: state[name] for name in state if not (text and name.startswith("text."))}
+            _write_tensors(own, written, f"stage{stage.config.t}", dtype)
         (written / CONFIG).write_text(_readable(asdict(config)) + "\n", encoding="utf-8")
         names = {new.name for new in written.iterdir()}
         for name in sorted(names, key=lambda name: name == CONFIG):
@@ -90,9 +97,22 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Image
             )
     _read_tensors(first_stage, folder, "first_stage", device, dtype)
     check_codes(first_stage, folder / "first_stage.safetensors")
+    text: dict[str, Tensor] = {}
+    if _files(folder, TEXT) and config.stages[0].text is not None:
+        _read_tensors(model.stages[0].text, folder, TEXT, device, dtype)
+        text = {f"text.{name}": tensor for name, tensor in model.stages[0].text.state_dict().items()}
     for module in model.stages:
-        _read_tensors(module, folder, f"stage{module.config.t}", device, dtype)
+        _read_tensors(module, folder, f"stage{module.config.t}", device, dtype, text)
     return model.requires_grad_(False)
+
+
+def _common_text(model: ImageBART) -> dict[str, Tensor]:
+    """The tensors of the text encoder that all stages have; {} where there is none, or theirs differ."""
+    if any(stage.config.text is None for stage in model.stages):
+        return {}
+    first, *others = (dict(stage.text.state_dict()) for stage in model.stages)
+    same = all(o.keys() == first.keys() and all(torch.equal(o[k], first[k]) for k in first) for o in others)
+    return first if same else {}
 
 
 def _read_config(path: Path) -> ModelConfig:
@@ -111,8 +131,7 @@ def _read_config(path: Path) -> ModelConfig:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def _write_tensors(module: nn.Module, folder: Path, stem: str, dtype: torch.dtype) -> None:
-    state = module.state_dict()
+def _write_tensors(state: Mapping[str, Tensor], folder: Path, stem: str, dtype: torch.dtype) -> None:
     parts = list(_split(state, dtype.itemsize))
     for i, names in enumerate(parts, 1):
         suffix = f"-{i}-of-{len(parts)}" if len(parts) > 1 else ""
@@ -120,7 +139,7 @@ def _write_tensors(module: nn.Module, folder: Path, stem: str, dtype: torch.dtyp
         save_file(tensors, folder / f"{stem}{suffix}.safetensors", metadata={"format": "pt"})
 
 
-def _split(tensors: dict[str, Tensor], itemsize: int) -> Iterator[list[str]]:
+def _split(tensors: Mapping[str, Tensor], itemsize: int) -> Iterator[list[str]]:
     """Names in order, in groups that fit into a file; a tensor that fits into none has one of its own."""
     names: list[str] = []
     size = 0
@@ -138,8 +157,16 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
 
 
-def _read_tensors(module: nn.Module, folder: Path, stem: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Fills a module from its file or files, which are mapped into memory meanwhile."""
+def _read_tensors(
+    module: nn.Module,
+    folder: Path,
+    stem: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    given: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Fills a module from its file or files, which are mapped into memory meanwhile; given: what was read before."""
+    known = given or {}
     where = folder / f"{stem}.safetensors"
     try:
         with ExitStack() as stack:
@@ -153,11 +180,23 @@ def _read_tensors(module: nn.Module, folder: Path, stem: str, device: torch.devi
                 homes |= dict.fromkeys(file.keys(), file)
             where = folder / f"{stem}.safetensors"
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in homes.items()}
+            shapes |= {name: tuple(tensor.shape) for name, tensor in known.items()}
             check_shapes(where, shapes, shapes_of(module))
-            # Copied out of the mapped file, which may change later.
-            fill(module, lambda name: homes[name].get_tensor(name).clone(), where, device, dtype)
+
+            def read(name: str) -> Tensor:
+                if name in known:
+                    return known[name]
+                tensor: Tensor = homes[name].get_tensor(name)
+                return tensor.clone()  # out of the mapped file, which may change later
+
+            fill(module, read, where, device, dtype)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{where} is damaged or cannot be read: {error}") from error
+
+
+def _files(folder: Path, stem: str) -> bool:
+    """Whether there is a file of this name, or a part of one."""
+    return any(path.name.startswith(stem) and WEIGHTS.fullmatch(path.name) for path in folder.glob(f"{stem}*"))
 
 
 def _parts(folder: Path, stem: str) -> list[Path]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from safetensors.torch import load_file, save_file
 from imagebart import ImageBART, SamplingSettings
 from imagebart.conditioning import Kind
 from imagebart.model import About
+from imagebart.stage import build_stage
 from imagebart.testing import tiny_model
+from imagebart.text_encoder import TextEncoderConfig
+from imagebart.transformer import TransformerConfig
 from imagebart.weights import WeightsError, folder, load, save
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
@@ -54,6 +58,52 @@ def test_models_of_our_own_come_back_as_they_were(tmp_path: Path, conditioning: 
     assert_same(loaded, model)
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def with_text_encoders(seeds: tuple[int, int]) -> ImageBART:
+    """A tiny model whose two stages read prompts with text encoders of random weights from these seeds."""
+    model = tiny_model("text")
+    words, length = model.conditioner.vocab_size, model.conditioner.length
+    transformer = TransformerConfig(32, 1, 2, words + 3, length + 3, causal=False)
+    text = TextEncoderConfig(transformer, slots=3, phrase=2)
+    stages = []
+    for stage, seed in zip(model.stages, seeds, strict=True):
+        torch.manual_seed(seed)
+        other = build_stage(replace(stage.config, text=text), 2)
+        torch.nn.init.normal_(other.text_map.weight)
+        stages.append(other)
+    return ImageBART(model.first_stage, stages, model.schedule, model.conditioner, model.about)
+
+
+def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None:
+    for seeds, shared in (((1, 1), True), ((1, 2), False)):
+        model = with_text_encoders(seeds)
+        for stage in model.stages[1:] if shared else ():
+            stage.text.load_state_dict(model.stages[0].text.state_dict())
+        save(model, tmp_path)
+        assert (tmp_path / "text_encoder.safetensors").is_file() == shared
+        for t in (1, 2):
+            names = load_file(tmp_path / f"stage{t}.safetensors").keys()
+            assert any(name.startswith("text.") for name in names) != shared
+            assert "text_map.weight" in names
+        loaded = load(tmp_path)
+        assert_same(loaded, model)
+        places = {stage.text.transformer.norm.weight.data_ptr() for stage in loaded.stages}
+        assert len(places) == (1 if shared else 2)
+
+
+def test_a_broken_text_encoder_is_named(tmp_path: Path) -> None:
+    model = with_text_encoders((1, 1))
+    model.stages[1].text.load_state_dict(model.stages[0].text.state_dict())
+    save(model, tmp_path)
+    path = tmp_path / "text_encoder.safetensors"
+    tensors = load_file(path)
+    save_file({name: tensor for name, tensor in tensors.items() if name != "phrase.convolution.bias"}, path)
+    with pytest.raises(WeightsError, match="text_encoder.safetensors lacks the tensor phrase.convolution.bias"):
+        load(tmp_path)
+    path.unlink()
+    with pytest.raises(WeightsError, match=r"stage1.safetensors lacks the tensor text\."):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
