@@ -14,6 +14,7 @@ import numpy as np
 
 from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
 from imagebart.avatars.phrases import COLOUR_ALONE, COLOUR_WORDS, NEGATIONS, WORDINGS, Phrase, Tables
+from imagebart.avatars.wording import articled, bare, dressed, joined, plural, turned
 
 COLOUR_OF = {
     "top": ("hair_colour", "hat_colour"),
@@ -36,6 +37,7 @@ KINDS_OF_PICTURE = (
 ORDERS = ("add", "give him", "give her", "give them", "with", "change to")
 WEARING_ORDERS = ("put on", "wearing")
 JOINTS = ("a an the and in has is wears have are wear he she they this",)
+TURNED = 0.12  # of the things in a list have their adjectives after them, where they can
 BUDGET = 34
 """Words and signs after which a caption names nothing more, to stay within 50 CLIP tokens."""
 
@@ -90,7 +92,7 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
         if person in FEMALE:
             claims.setdefault("facial_hair", frozenset({"none"}))
         text = _as_sentence(fragments, person, random) if style < 0.5 else _as_person(fragments, person, random)
-    return Caption(_dressed(text, random), claims)
+    return Caption(dressed(text, random), claims)
 
 
 def vocabulary() -> dict[str, list[str]]:
@@ -110,7 +112,7 @@ def all_words() -> list[str]:
     said = [_coloured(text, None) for text in said]
     colours = [word for name in VALUES if name.endswith("_colour") for word in vocabulary()[name]]
     frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, *JOINTS]
-    texts = [*said, *map(_plural, said), *colours, *frames]
+    texts = [*said, *map(plural, said), *colours, *frames]
     return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
 
 
@@ -186,10 +188,12 @@ def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
     """Write the fragments in a row: "sunglasses, red hair"; at times as an order: "add a beard"."""
     texts = [fragment.text for fragment in fragments]
     if random.random() < 0.6:
-        texts = [_bare(text) for text in texts]
+        texts = [bare(text) for text in texts]
     separator = (", ", ", ", " and ", " ")[random.integers(4)]
     if separator == " " and any(fragment.kind != "noun" for fragment in fragments):
         separator = ", "  # "on blue" and "hoodie" would run together
+    if separator == ", " or len(texts) == 1:
+        texts = [turned(text, random, len(texts) == 1) if random.random() < TURNED else text for text in texts]
     text = separator.join(texts)
     if random.random() < 0.3 and fragments[0].kind == "noun":
         orders = ORDERS + WEARING_ORDERS if _wearable(fragments[0]) else ORDERS
@@ -203,22 +207,22 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
     after = [fragment for fragment in fragments if fragment.kind != "noun" and fragment not in before]
     nouns = [fragment for fragment in fragments if fragment.kind == "noun"]
     worn = [fragment for fragment in nouns if _wearable(fragment) and random.random() < 0.7]
-    plural = person in PLURALS and random.random() < 0.12
+    several = person in PLURALS and random.random() < 0.12
     with_texts = [fragment.text for fragment in nouns if fragment not in worn]
     worn_texts = [fragment.text for fragment in worn]
-    if plural:
+    if several:
         with_texts, worn_texts = (
-            [_plural(text) for text in with_texts],
-            [_plural(text) for text in worn_texts],
+            [plural(text) for text in with_texts],
+            [plural(text) for text in worn_texts],
         )
     wears = "in" if [fragment.attribute for fragment in worn] == ["clothing"] else "wearing"
-    parts = [f"with {_joined(with_texts, random)}"] if with_texts else []
-    parts += [f"{wears} {_joined(worn_texts, random)}"] if worn_texts else []
+    parts = [f"with {joined(with_texts, random)}"] if with_texts else []
+    parts += [f"{wears} {joined(worn_texts, random)}"] if worn_texts else []
     parts = [parts[i] for i in random.permutation(len(parts))]
-    words = [fragment.text for fragment in before] + [PLURALS[person] if plural else person]
+    words = [fragment.text for fragment in before] + [PLURALS[person] if several else person]
     head = " ".join(words)
-    if not plural and person != "someone":
-        head = _articled(("a ", "a ", "a ", "the ", "")[random.integers(5)] + head)
+    if not several and person != "someone":
+        head = articled(("a ", "a ", "a ", "the ", "")[random.integers(5)] + head)
     if random.random() < 0.15 and head != " ".join(words):
         head = f"{KINDS_OF_PICTURE[random.integers(len(KINDS_OF_PICTURE))]} {head}"
     text = " ".join([head, *parts])
@@ -240,17 +244,7 @@ def _as_sentence(fragments: Sequence[Fragment], person: str, random: np.random.G
             clauses.append(f"{wears} {fragment.text}")
         else:
             clauses.append(f"{has} {fragment.text}")
-    return ", ".join([f"{subject} {_joined(clauses, random)}" if clauses else subject, *loose])
-
-
-def _joined(texts: Sequence[str], random: np.random.Generator) -> str:
-    """Write an enumeration: "a, b and c", "a, b, c" or "a and b and c"."""
-    style = random.random()
-    if len(texts) == 1 or style < 0.2:
-        return ", ".join(texts)
-    if style < 0.35:
-        return " and ".join(texts)
-    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+    return ", ".join([f"{subject} {joined(clauses, random)}" if clauses else subject, *loose])
 
 
 def _wearable(fragment: Fragment) -> bool:
@@ -268,32 +262,4 @@ def _colours(attribute: str, value: str) -> tuple[str, ...]:
 def _coloured(text: str, word: str | None) -> str:
     """Put a colour's word in its place, or take the place away."""
     filled = text.replace("{c}", word) if word else text.replace("{c} ", "").replace("{c}-", "")
-    return _articled(filled)
-
-
-def _articled(text: str) -> str:
-    """Write "an" before vowels."""
-    return re.sub(r"\ba (?=[aeio])", "an ", text)
-
-
-def _bare(text: str) -> str:
-    """Drop a leading article."""
-    return re.sub(r"^(?:an?|the) ", "", text)
-
-
-def _plural(text: str) -> str:
-    """Write "beards" for "a beard"; leave what is no single thing as it is."""
-    if not re.match(r"an? [^ ]+( [^ ]+)?$", text):
-        return text
-    bare = _bare(text)
-    return bare + ("es" if re.search(r"(s|x|ch|sh)$", bare) else "s")
-
-
-def _dressed(text: str, random: np.random.Generator) -> str:
-    """Give a text a capital, capitals only, or a full stop now and then."""
-    style = random.random()
-    if style < 0.15:
-        text = text[0].upper() + text[1:]
-    elif style < 0.18:
-        text = text.upper()
-    return text + "." if random.random() < 0.1 else text
+    return articled(filled)

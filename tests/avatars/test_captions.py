@@ -9,6 +9,7 @@ import pytest
 from imagebart.avatars.attributes import HAIR_TOPS, VALUES, Attributes, generator
 from imagebart.avatars.captions import Caption, all_words, describe, vocabulary
 from imagebart.avatars.dataset import caption, sample
+from imagebart.avatars.wording import ADJECTIVES, turned
 from imagebart.clip_tokenizer import pieces
 
 COUNT = 4000
@@ -56,7 +57,7 @@ READINGS: list[tuple[str, str, set[str]]] = [
     (r"unibrow|monobrow", "eyebrows", {"unibrow"}),
     (r"worried|sad eyebrows", "eyebrows", {"sad"}),
     (r"smile|smiling|laughing|happy|grin|grinning", "mouth", {"smile", "slight smile"}),
-    (r"sad(?! eyebrows)|frown|unhappy", "mouth", {"sad"}),
+    (r"(?<!eyebrows )(?<!eyebrows, )sad(?! eyebrows)|frown|unhappy", "mouth", {"sad"}),
     (r"tongue", "mouth", {"tongue"}),
     (r"teeth|grimace", "mouth", {"grimace"}),
     (r"screaming|yelling|shouting", "mouth", {"scream"}),
@@ -188,3 +189,18 @@ def test_vocabulary_offers_phrases_for_every_attribute() -> None:
     assert {"sunglasses", "shades", "no glasses"} <= set(words["accessory"])
     assert {"ginger", "blonde"} <= set(words["hair_colour"]) and "a hoodie" in words["clothing"]
     assert all(phrase and "{" not in phrase for phrases in words.values() for phrase in phrases)
+
+
+def test_adjectives_stand_after_their_noun_now_and_then() -> None:
+    random = np.random.default_rng(0)
+    def turns(text: str, comma: bool) -> set[str]:
+        return {turned(text, random, comma) for _ in range(40)}
+
+    assert turns("long black hair", False) == {"hair long and black", "hair long black"}
+    assert turns("round glasses", True) == {"glasses round", "glasses, round"}
+    assert turns("a big hat", False) == {"hat big"}
+    assert turns("a buzz cut", True) == {"a buzz cut"} and turns("hair", True) == {"hair"}
+
+
+def test_every_word_that_can_stand_after_its_noun_is_a_word_of_captions() -> None:
+    assert set(all_words()) >= ADJECTIVES
