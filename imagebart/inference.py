@@ -25,23 +25,24 @@ class Cache:
     def __init__(self, config: TransformerConfig, batch: int, like: Tensor) -> None:
         """like: a tensor of the type and on the device of keys and values."""
         room = _whole_steps(config.positions, config)
-        shape = (config.depth, batch, config.heads, room, config.head_size)
-        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self.kept = like.new_zeros(config.depth, 2, batch, config.heads, room, config.head_size)
 
-    def put(self, layer: int, k: Tensor, v: Tensor, where: Tensor | int, end: int) -> KeyValue:
-        """Takes a layer's new keys and values [B, heads, S, head_size], at positions [B, S], or from one on.
+    def put(self, layer: int, new: Tensor, where: Tensor | int, end: int) -> KeyValue:
+        """Takes a layer's new keys and values [2, B, heads, S, head_size], at positions [B, S], or from one on.
 
         Returns those of all positions before `end`.
         """
-        for kept, new in ((self.keys[layer], k), (self.values[layer], v)):
-            if isinstance(where, int):
-                kept[:, :, where : where + new.shape[2]] = new
-            else:
-                kept[torch.arange(len(new), device=new.device)[:, None], :, where] = new.transpose(1, 2)
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        kept = self.kept[layer]
+        if isinstance(where, int):
+            kept[:, :, :, where : where + new.shape[3]] = new
+        else:
+            rows = torch.arange(new.shape[1], device=new.device)[:, None]
+            kept[:, rows, :, where] = new.permute(1, 3, 0, 2, 4)
+        k, v = kept[:, :, :, :end].unbind(0)
+        return k, v
 
     def select(self, rows: Tensor) -> None:
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.kept = self.kept[:, :, rows]
 
 
 @dataclass
@@ -101,9 +102,8 @@ class Network:
         where = begins[0] if len(set(begins)) == 1 else positions
         for index, layer in enumerate(self.layers):
             heads = (batch, length, 3, self.config.heads, self.config.head_size)
-            q, k, v = layer.qkv(layer.norms[0](x)).view(heads).permute(2, 0, 3, 1, 4).unbind(0)
-            k, v = cache.put(index, k, v, where, end)
-            x = x + layer.out(_joined(attend(q, k, v, mask)))
+            qkv = layer.qkv(layer.norms[0](x)).view(heads).permute(2, 0, 3, 1, 4)
+            x = x + layer.out(_joined(attend(qkv[0], *cache.put(index, qkv[1:], where, end), mask)))
             if layer.cross_q is not None and layer.cross_out is not None:
                 assert memory is not None, "a cross-attending transformer needs its memory"
                 q = layer.cross_q(layer.norms[1](x)).view(batch, length, self.config.heads, -1).transpose(1, 2)

@@ -45,10 +45,10 @@ def test_cache_takes_memory_once_and_hands_on_rows() -> None:
     decoder = Network(transformer, plain)
     tokens = torch.randint(11, (3, 9))
     cache = decoder.new_cache(3)
-    memory = cache.keys
-    assert memory.shape == (2, 3, 2, 16, 4)
+    memory = cache.kept
+    assert memory.shape == (2, 2, 3, 2, 16, 4)
     decoder.forward(tokens[:, :5], [0, 0, 0], cache)
-    assert cache.keys is memory
+    assert cache.kept is memory
     cache.select(torch.tensor([2, 0]))
     found = decoder.forward(tokens[[2, 0], 5:], [5, 5], cache)
     torch.testing.assert_close(found, transformer(tokens)[[2, 0], 5:])
