@@ -8,8 +8,11 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import numpy as np
+
 from imagebart.weights.errors import WeightsError
 
+Bytes = bytearray | memoryview
 PROGRAM = "data.pkl"  # the pickle; tensors are the entries data/0, data/1, ...
 LARGEST_PROGRAM = 16 * 2**20  # bytes; the published ones have less than one MiB
 
@@ -35,19 +38,19 @@ class Archive:
             raise self.error(f"has a pickle of {size} bytes, expected at most {LARGEST_PROGRAM}")
         return bytes(self._read(self._root + PROGRAM))
 
-    def storage(self, key: str, begin: int, end: int, needed: int) -> bytearray:
-        """Bytes begin to end of a tensor storage that has `needed` bytes in all."""
+    def storage(self, key: str, begin: int, end: int, needed: int, mapped: bool) -> Bytes:
+        """Bytes begin to end of a tensor storage that has `needed` bytes in all; mapped: they stay in the file."""
         name = f"{self._root}data/{key}"
         if name not in self._entries:
             raise self.error(f"lacks the tensor storage {name}")
         if self._entries[name].file_size < needed:
             raise self.error(f"has {self._entries[name].file_size} bytes in {name}, expected {needed}")
-        return self._read(name, begin, end)
+        return self._read(name, begin, end, mapped)
 
     def error(self, reason: str) -> WeightsError:
         return WeightsError(f"{self.path} {reason}")
 
-    def _read(self, name: str, begin: int = 0, end: int | None = None) -> bytearray:
+    def _read(self, name: str, begin: int = 0, end: int | None = None, mapped: bool = False) -> Bytes:
         entry = self._entries[name]
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             raise self.error(f"has a compressed or encrypted entry {name}, expected it as PyTorch stores it")
@@ -62,9 +65,14 @@ class Archive:
             # Before memory is taken: a few bytes of zip can claim any size.
             if entry.compress_size != entry.file_size or start + entry.file_size > total:
                 raise self.error(f"is too short for its entry {name} of {entry.file_size} bytes")
-            data = bytearray(end - begin)
-            file.seek(start + begin)
-            file.readinto(data)
+            data: Bytes
+            if mapped:
+                # "c": what is written to it, if anything, goes to memory and never to the file.
+                data = np.memmap(self.path, np.uint8, "c", offset=start + begin, shape=(end - begin,)).data
+            else:
+                data = bytearray(end - begin)
+                file.seek(start + begin)
+                file.readinto(data)
         if len(data) == entry.file_size and zlib.crc32(data) != entry.CRC:
             raise self.error(f"is damaged: the checksum of {name} is wrong; download it again")
         return data

@@ -27,6 +27,7 @@ from imagebart.first_stage import FirstStage, FirstStageConfig
 from imagebart.model import About, ImageBART
 from imagebart.stage import StageConfig, build_stage
 from imagebart.weights.errors import WeightsError
+from imagebart.weights.memory import too_large
 from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
 
 CONFIG = "config.json"
@@ -95,14 +96,15 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Image
                 f"{folder / CONFIG}: stage {stage.t} has cond_length {stage.cond_length} and beta {stage.beta}, "
                 f"expected the conditioner's {conditioner.length} and the schedule's {beta}"
             )
-    _read_tensors(first_stage, folder, "first_stage", device, dtype)
+    _read_tensors(first_stage, folder, "first_stage", device, dtype, mapped=False)
     check_codes(first_stage, folder / "first_stage.safetensors")
+    mapped = too_large([model], dtype)
     text: dict[str, Tensor] = {}
     if _files(folder, TEXT) and config.stages[0].text is not None:
-        _read_tensors(model.stages[0].text, folder, TEXT, device, dtype)
+        _read_tensors(model.stages[0].text, folder, TEXT, device, dtype, mapped)
         text = {f"text.{name}": tensor for name, tensor in model.stages[0].text.state_dict().items()}
     for module in model.stages:
-        _read_tensors(module, folder, f"stage{module.config.t}", device, dtype, text)
+        _read_tensors(module, folder, f"stage{module.config.t}", device, dtype, mapped, text)
     return model.requires_grad_(False)
 
 
@@ -163,9 +165,10 @@ def _read_tensors(
     stem: str,
     device: torch.device,
     dtype: torch.dtype,
+    mapped: bool,
     given: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Fills a module from its file or files, which are mapped into memory meanwhile; given: what was read before."""
+    """Fills a module from its file or files; mapped: tensors stay there. given: what was read before."""
     known = given or {}
     where = folder / f"{stem}.safetensors"
     try:
@@ -187,7 +190,7 @@ def _read_tensors(
                 if name in known:
                     return known[name]
                 tensor: Tensor = homes[name].get_tensor(name)
-                return tensor.clone()  # out of the mapped file, which may change later
+                return tensor if mapped else tensor.clone()  # out of the file, which may change later
 
             fill(module, read, where, device, dtype)
     except (SafetensorError, OSError) as error:

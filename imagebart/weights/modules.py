@@ -65,7 +65,7 @@ def fill(
 ) -> None:
     """Gives a module its tensors, each read by name and moved to the device; floats become dtype.
 
-    What is read must be memory of its own: it may become the module's.
+    What is read may become the module's: it must be memory of its own, or mapped from a file for that purpose.
     """
     tensors = {}
     for name, wanted in module.state_dict().items():

@@ -15,6 +15,7 @@ from imagebart.stage import Stage, StageConfig, build_stage
 from imagebart.weights.description import Description
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.layout import Layout, stage_layout
+from imagebart.weights.memory import too_large
 from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
 from imagebart.weights.original_config import read_description
 from imagebart.weights.registry import MODELS, PublishedModel
@@ -78,6 +79,9 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype) -> Im
         if other.first_stage != first_config or other.conditioner.to_config() != conditioner.to_config():
             raise WeightsError(f"{files / f'scale{t}.yaml'} has another first stage or conditioner than scale1.yaml")
     first_stage = load_first_stage(scale, first_config, device, dtype)
+    with without_memory(folder):
+        shapes = [build_stage(d.stage_config(t, 0.5, 0), schedule.stages) for t, d in enumerate(described, 1)]
+    mapped = too_large(shapes, dtype)
     stages = []
     for t, description in enumerate(described, 1):
         scale = scale if t == 1 else Scale(files / f"scale{t}.ckpt")
@@ -88,7 +92,7 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype) -> Im
             raise WeightsError(
                 f"{scale.path} has the sos_token {scale.start_token}, expected one of {config.decoder.vocab_in}"
             )
-        stages.append(load_stage(scale, config, schedule.stages, device, dtype))
+        stages.append(load_stage(scale, config, schedule.stages, device, dtype, mapped))
     about = About(model.name, model.knows) if model else About(folder.resolve().name)
     try:
         return ImageBART(first_stage, stages, schedule, conditioner, about)
@@ -114,8 +118,10 @@ def load_first_stage(scale: Scale, config: FirstStageConfig, device: torch.devic
     return module
 
 
-def load_stage(scale: Scale, config: StageConfig, stages: int, device: torch.device, dtype: torch.dtype) -> Stage:
-    """The stage of a checkpoint file, from its averaged weights."""
+def load_stage(
+    scale: Scale, config: StageConfig, stages: int, device: torch.device, dtype: torch.dtype, mapped: bool
+) -> Stage:
+    """The stage of a checkpoint file, from its averaged weights; mapped: they stay in the file where they can."""
     with without_memory(scale.path):
         module = build_stage(config, stages)
     layout = stage_layout(config)
@@ -124,7 +130,7 @@ def load_stage(scale: Scale, config: StageConfig, stages: int, device: torch.dev
     weights = scale.weights(layout)
 
     def read(name: str) -> Tensor:
-        parts = [weights[part].read() for part in layout.sources[name]]
+        parts = [weights[part].read(mapped) for part in layout.sources[name]]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     fill(module, read, scale.path, device, dtype)

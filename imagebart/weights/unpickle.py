@@ -74,8 +74,8 @@ class StoredTensor:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def read(self) -> Tensor:
-        """Reads it into memory of its own; raises WeightsError where the file has not got it."""
+    def read(self, mapped: bool = False) -> Tensor:
+        """Reads it into memory of its own; mapped: leaves it in the file. Raises WeightsError where that lacks it."""
         size = self.storage.dtype.itemsize
         needed = self.storage.length * size
         if 0 in self.shape:
@@ -86,7 +86,7 @@ class StoredTensor:
                 f"has a tensor of shape {list(self.shape)} that ends after its storage of {self.storage.length} numbers"
             )
         begin, end = self.offset * size, (self.offset + last + 1) * size
-        data = self.archive.storage(self.storage.key, begin, end, needed)
+        data = self.archive.storage(self.storage.key, begin, end, needed, mapped)
         return torch.frombuffer(data, dtype=self.storage.dtype).as_strided(self.shape, self.stride)
 
 

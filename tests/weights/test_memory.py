@@ -1,0 +1,78 @@
+"""Weights that stay in their files."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from imagebart import ImageBART
+from imagebart.stage import build_stage
+from imagebart.testing import tiny_model
+from imagebart.weights import memory
+
+from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
+
+
+def test_too_large_is_a_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "memory", lambda: 1600)
+    layers = [nn.Linear(10, 5, bias=False), nn.Linear(10, 5, bias=False)]
+    assert not memory.too_large(layers, torch.float32)  # 400 bytes
+    assert memory.too_large(layers, torch.float64)
+
+
+def test_memory_is_the_least_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "LIMITS", (limit,))
+    everything = memory.memory()
+    assert everything > 1 << 28
+    for said, expected in (("max\n", everything), ("1048576\n", 1 << 20), (str(1 << 60), everything)):
+        limit.write_text(said)
+        assert memory.memory() == expected
+
+
+@pytest.mark.parametrize("source", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda path: path.name)
+def test_mapped_models_are_the_same(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the published layout and of our own; drawing leaves their files as they were."""
+    copied = ImageBART.from_pretrained(source)
+    copied.save_pretrained(tmp_path / "ours")
+    shutil.copytree(source, tmp_path / source.name)
+    monkeypatch.setattr(memory, "memory", lambda: 0)
+    for folder in (tmp_path / "ours", tmp_path / source.name):
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        mapped = ImageBART.from_pretrained(folder)
+        state = mapped.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in copied.state_dict().items())
+        cond = load_file(source / "expected.safetensors").get("cond")
+        cond = None if cond is None else cond[:1]
+        assert torch.equal(mapped.sample(1, cond, seed=1), copied.sample(1, cond, seed=1))
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory")
+@pytest.mark.parametrize(("available", "expected"), [(1 << 20, (0, 30)), (1 << 40, (60, 120))])
+def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path, available: int, expected: tuple[int, int]) -> None:
+    model = tiny_model("none")
+    big = replace(model.stages[1].config.decoder, width=512, depth=9)  # 19 million numbers, 76 MB
+    stages = [model.stages[0], build_stage(replace(model.stages[1].config, decoder=big), 2)]
+    ImageBART(model.first_stage, stages, model.schedule, model.conditioner, model.about).save_pretrained(tmp_path)
+    program = f"""
+import re, pathlib
+from imagebart import ImageBART
+from imagebart.weights import memory
+ImageBART.from_pretrained({str(CLASS_MODEL)!r})  # what is loaded of PyTorch at first
+memory.memory = lambda: {available}
+def own(): return int(re.search(r"RssAnon:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
+before = own()
+model = ImageBART.from_pretrained({str(tmp_path)!r})
+print(own() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert expected[0] <= float(done.stdout) <= expected[1]
