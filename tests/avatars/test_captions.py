@@ -142,6 +142,8 @@ def test_claims_are_true_and_a_womans_lack_of_a_beard_is_one(said: list[tuple[At
         assert what.claims
         assert all(getattr(avatar, name) in values for name, values in what.claims.items())
         assert set(what.claims) <= avatar.visible()
+        if re.search(r"\b(ginger|redhead|blonde|brunette)\b", what.text.lower()) and "hair_colour" in what.claims:
+            assert "top" in what.claims
         if re.search(r"\b(woman|women|girls?|lady)\b", what.text.lower()):
             assert "facial_hair" in what.claims
     bearded_men = sum(a.facial_hair != "none" and "a man" in c.text and "facial_hair" not in c.claims for a, c in said)
