@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imagebart.bench import measure, plot, report, scales, shipped
+from imagebart.bench import measure, pass_report, plot, report, scales, shares, shipped
 from imagebart.bench.machine import bytes_per_second, cpu_name, peak_memory
 from imagebart.bench.measure import _task, as_naive, images_per_second
 from imagebart.bench.models import published_size
@@ -52,6 +52,16 @@ def test_images_a_second_fall_with_every_stage() -> None:
     values = list(rates.values())
     assert all(a > b > 0 for a, b in zip(values, values[1:], strict=False))
     assert scales({1: 2.0, 2: 1.0}) == "images a second: T = 1: 2.00, T = 2: 1.00"
+
+
+def test_a_pass_is_accounted_for() -> None:
+    passes = list(shares(shipped(tiny_model("text"), "red hair"), "exact"))
+    assert [(share.rows, share.subject[:4]) for share in passes] == [(4, "tiny"), (16, "tiny")] * 2
+    for share in passes:
+        assert share.seconds > 0 and all(seconds > 0 for seconds in share.parts.values())
+    table = list(pass_report(passes))
+    assert table[0] == "| a pass of | rows | threads | ms | weights | attention | norms, GELU | copies, sums | rest |"
+    assert len(table) == 2 + len(passes) and len({line.count("|") for line in table}) == 1
 
 
 def test_published_size() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from imagebart.bench.measure import BATCHES, SHARES, Row, images_per_second, measure
 from imagebart.bench.models import Subject, published_size, shipped
-from imagebart.bench.report import heading, plot, report, scales
+from imagebart.bench.profile import shares
+from imagebart.bench.report import heading, pass_report, plot, report, scales
 from imagebart.model import ImageBART
 
 PROMPT = "a woman with long red hair and sunglasses"
@@ -29,6 +30,8 @@ def run(model: str, only: str | None, quick: bool, picture: Path | None) -> None
     for group in groups:
         if len(group) == 2:
             print(f"{group[0].name.partition(',')[0]}: {scales(images_per_second(group))}", flush=True)
+    for line in pass_report(share for group in groups for share in shares(group, "rounded")):
+        print(line, flush=True)
     if picture is not None:
         plot(rows).save(picture)
         print(picture)

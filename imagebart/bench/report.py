@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from imagebart.bench.machine import bytes_per_second, cpu_name
 from imagebart.bench.measure import Row
+from imagebart.bench.profile import PURPOSES, Share
 
 HEADINGS = (
     "stage, batch, masked", "method", "seconds", "times naive", "passes", "accepted run", "of it once",
@@ -50,6 +51,16 @@ def report(rows: Iterable[Row]) -> Iterable[str]:
                 f"{row.memory:.2f}",
             )
         )
+
+
+def pass_report(shares: Iterable[Share]) -> Iterable[str]:
+    """The lines of a table of where passes' milliseconds go; rest: Python, and PyTorch's way to its kernels."""
+    yield _line(("a pass of", "rows", "threads", "ms", *PURPOSES, "rest"))
+    yield _line(["---"] * (5 + len(PURPOSES)))
+    for share in shares:
+        rest = max(share.seconds - sum(share.parts.values()), 0.0)
+        times = [f"{1e3 * seconds:.2f}" for seconds in (share.seconds, *share.parts.values(), rest)]
+        yield _line((share.subject, share.rows, share.threads, *times))
 
 
 def scales(rates: Mapping[int, float]) -> str:
