@@ -22,6 +22,7 @@ Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out], of the type of
 Packing = Callable[[nn.Linear], Matrix]
 Precision = Literal["exact", "rounded", "int8"]  # what a stage may do to its weights while it draws
 ROWS = 8  # that oneDNN orders the weights for
+HALF_ROWS = 6  # that FBGEMM's kernel for float16 takes at once
 
 
 def plain(linear: nn.Linear) -> Matrix:
@@ -44,7 +45,7 @@ def half(linear: nn.Linear) -> Matrix:
 
     def apply(x: Tensor) -> Tensor:
         rows = len(x)
-        rest = rows % 6  # the kernel takes six rows at once; for one or two left over it adds in another order
+        rest = rows % HALF_ROWS  # for one or two left over the kernel adds in another order
         if rest not in (1, 2):
             return multiply(x, weight)
         return multiply(F.pad(x, (0, 0, 0, 3 - rest)), weight)[:rows]

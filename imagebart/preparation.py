@@ -11,22 +11,23 @@ import torch
 from torch import nn
 
 from imagebart.inference import Network
-from imagebart.matrices import Packing, Precision, brain, int8, multiplies_bfloat16, packings
+from imagebart.matrices import HALF_ROWS, Packing, Precision, brain, half, int8, multiplies_bfloat16, packings
 from imagebart.transformer import Transformer
 
 SHORT, LONG = 8, 32  # tokens of the passes that are timed
-WORTH = 0.8  # more threads have to take at most this share of one's time: they wait for each other on a busy machine
+WORTH = 0.9  # more threads have to take less than this share of one's time: they wait for each other on a busy machine
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a pass: fixed (reading the weights) and for each row (a token of one variant)."""
+    """Seconds of a pass: fixed (reading the weights) and for each row (a token of one variant), in blocks of rows."""
 
     fixed: float
     row: float
+    block: int = 1
 
     def seconds(self, rows: int) -> float:
-        return self.fixed + self.row * rows
+        return self.fixed + self.row * _whole(rows, self.block)
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,22 @@ def prepare(precision: Precision, decoder: Transformer, encoder: Transformer | N
         raise ValueError("a transformer that sees in both directions cannot draw")
     *_, packing = packings([m for m in decoder.modules() if isinstance(m, nn.Linear)], precision)
     network = Network(decoder, packing)
-    costs = {count: _cost(network, count) for count in sorted({1, torch.get_num_threads()})}
+    block = HALF_ROWS if packing is half else 1
+    costs = {count: _cost(network, count, block) for count in sorted({1, torch.get_num_threads()})}
     rounded = Network(encoder, brain) if encoder is not None and rounds(packing) else None
     return Prepared(network, costs, packing, rounded)
 
 
-def _cost(network: Network, count: int) -> Cost:
+def _cost(network: Network, count: int, block: int) -> Cost:
     """Of passes on some threads."""
     short, long = _seconds(network, SHORT, count), _seconds(network, LONG, count)
-    row = max(long - short, 0.0) / (LONG - SHORT)
-    return Cost(max(short - SHORT * row, 0.1 * short), row)
+    fewer, more = _whole(SHORT, block), _whole(LONG, block)
+    row = max(long - short, 0.0) / (more - fewer)
+    return Cost(max(short - fewer * row, 0.1 * short), row, block)
+
+
+def _whole(rows: int, block: int) -> int:
+    return -(-rows // block) * block
 
 
 def _seconds(network: Network, tokens: int, count: int, repeats: int = 3) -> float:
@@ -133,6 +140,6 @@ def _seconds(network: Network, tokens: int, count: int, repeats: int = 3) -> flo
             began = time.perf_counter()
             hidden = network.forward(fed, [config.positions - tokens], cache, memory)
             if network.head is not None:
-                network.head(hidden.flatten(0, 1)).sum().item()
+                network.head(hidden.flatten(0, 1)).float().softmax(-1).sort()  # as drawing tokens does
             taken.append(time.perf_counter() - began)
     return min(taken[1:])

@@ -10,6 +10,7 @@ LEAST = 4  # steps of a pass: for fewer, kernels add in another order
 QUANTUM = 2  # steps are multiples of this
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 64)  # tokens to draw in a window
 NEWEST = 0.3  # what the last pass counts in a mean
+PRIOR = 2  # passes that the power counts for
 
 
 class Windows(Protocol):
@@ -39,42 +40,38 @@ class OneByOne:
 class Adaptive:
     """The window that draws the most tokens a second, by what a pass costs and by how many tokens passes drew so far.
 
-    A window of one position draws one token; between that and the nearest width that was tried, and beyond, a power of
-    the width is assumed. It is less than 1, for drafts fail, and more than 0, for those that wait are predicted again
-    in every pass. The first window is the best if it is 1/2: its rows then cost what a pass costs anyway.
+    A window of one position draws one token; wider ones a power of their width. It is less than 1, for drafts fail, and
+    more than 0, for those that wait are predicted again in every pass: 1/2 is assumed at first. What passes of a width
+    drew counts the more, the more of them there were.
     """
 
     def __init__(self, seconds: Callable[[int], float], rows: int) -> None:
         """seconds: of a pass, by the steps of all rows. rows: variants, twice that under guidance."""
         self.seconds, self.rows = seconds, rows
-        self.width = max(WIDTHS, key=lambda width: math.sqrt(width) / seconds(width * rows))
-        self.drawn: dict[int, float] = {}  # tokens that a pass of this width draws
-        self.whole = True  # there was as much to draw as the window is wide
+        self.power, self.passes = 0.5, 0
+        self.drawn: dict[int, tuple[int, float]] = {}  # passes of a width, and tokens that one draws
+        self.width, self.whole = WIDTHS[0], False  # of the last pass; whether it was one of WIDTHS
 
     def learn(self, drawn: float) -> None:
         if self.whole:
-            before = self.drawn.get(self.width, drawn)
-            self.drawn[self.width] = before + NEWEST * (drawn - before)
+            passes, mean = self.drawn.get(self.width, (0, 0.0))
+            self.drawn[self.width] = passes + 1, mean + max(NEWEST, 1 / (passes + 1)) * (drawn - mean)
+            self.passes += 1
+            share = max(NEWEST, 1 / (self.passes + 1))  # 1/2 counts as a pass
+            self.power += share * (math.log(max(drawn, 1.0)) / math.log(self.width) - self.power)
 
     def steps(self, needed: int, drafts: Iterable[bool]) -> int:
         spans = _spans(drafts)
-        self.whole = True
-        if self.drawn:
-            possible = [width for width in WIDTHS if width in spans]
-            self.whole = bool(possible)
-            if possible:
-                self.width = max(possible, key=lambda w: self._drawn(w) / self.seconds(spans[w] * self.rows))
-        else:
-            self.whole = self.width in spans
-        span = spans[self.width] if self.whole else max(spans.values(), default=1)
+        widths = [*(width for width in WIDTHS if width in spans), len(spans)]
+        self.width = max(widths, key=lambda w: self._drawn(w) / self.seconds(spans[w] * self.rows)) if spans else 1
+        self.whole = self.width in WIDTHS
+        span = spans.get(self.width, 1)
         return max(-(-(needed - 1 + span) // QUANTUM) * QUANTUM, LEAST)
 
     def _drawn(self, width: int) -> float:
         """What a pass of a width draws, or should."""
-        if width in self.drawn:
-            return self.drawn[width]
-        near = min(self.drawn, key=lambda tried: abs(math.log(width / tried)))
-        return self.drawn[near] ** (math.log(width) / math.log(near))
+        passes, mean = self.drawn.get(width, (0, 0.0))
+        return (passes * mean + PRIOR * width**self.power) / (passes + PRIOR)
 
 
 def _spans(drafts: Iterable[bool]) -> dict[int, int]:

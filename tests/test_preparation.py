@@ -71,6 +71,13 @@ def test_bidirectional_transformers_do_not_draw() -> None:
 
 def test_many_rows_are_worth_more_threads_than_few() -> None:
     network = Network(small(), packed)
-    prepared = Prepared(network, {1: Cost(1.0, 0.1), 2: Cost(1.0, 0.05)}, packed)
-    assert [prepared.threads(rows) for rows in (1, 6, 7, 100)] == [1, 1, 2, 2]
-    assert prepared.seconds(6) == pytest.approx(1.6) and prepared.seconds(100) == pytest.approx(6.0)
+    prepared = Prepared(network, {1: Cost(1.0, 0.1), 2: Cost(1.0, 0.08)}, packed)
+    assert [prepared.threads(rows) for rows in (1, 9, 11, 100)] == [1, 1, 2, 2]
+    assert prepared.seconds(9) == pytest.approx(1.9) and prepared.seconds(100) == pytest.approx(9.0)
+
+
+def test_rows_cost_what_their_blocks_cost() -> None:
+    cost = Cost(2.0, 0.5, block=6)
+    assert [cost.seconds(rows) for rows in (1, 6, 7, 12, 13)] == [5, 5, 8, 8, 11]
+    assert {cost.block for cost in prepare("exact", small(torch.float16)).costs.values()} == {6}
+    assert {cost.block for cost in prepare("exact", small()).costs.values()} == {1}

@@ -41,14 +41,25 @@ def test_finds_the_width_that_draws_most_a_second() -> None:
     assert settle(Adaptive(cost, 1), some) == best
 
 
-def test_known_tokens_widen_the_window_but_cost() -> None:
+def test_known_tokens_cost_but_are_not_drawn() -> None:
+    """With three known tokens after each, a window of four is 13 steps, in even numbers, and worth more than of six."""
     sparse = ([True] + [False] * 3) * 64
-    assert Adaptive(Cost(8.0, 1.0).seconds, 1).steps(1, sparse) == 30  # seven times four, and the eighth
+    assert Adaptive(Cost(8.0, 1.0).seconds, 1).steps(1, ALL) == 8
+    assert Adaptive(Cost(8.0, 1.0).seconds, 1).steps(1, sparse) == 14
+
+
+def test_one_bad_pass_narrows_the_window_but_not_to_the_narrowest() -> None:
+    windows = Adaptive(Cost(16.0, 1.0).seconds, 1)
+    assert windows.steps(1, ALL) == 16
+    windows.learn(1.0)
+    assert 4 < windows.steps(1, ALL) < 16
+
+
+def test_one_pass_that_draws_everything_widens_it() -> None:
     windows = Adaptive(Cost(8.0, 1.0).seconds, 1)
-    windows.steps(1, ALL)
-    windows.learn(3.0)
-    dense = windows.steps(1, ALL)
-    assert windows.steps(1, sparse) / 4 < dense  # fewer tokens are drawn in it
+    assert windows.steps(1, ALL) == 8
+    windows.learn(8.0)
+    assert windows.steps(1, ALL) > 16
 
 
 @pytest.mark.parametrize(("left", "needed"), [(1, 1), (3, 1), (5, 20), (7, 101)])
