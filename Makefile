@@ -38,7 +38,7 @@ scales: $(VENV)/.everything
 	for model in 1 2 3; do \
 	    $(BIN)/python -m imagebart train assemble --config configs/scales/$$model.json --out runs/scales/$$model; \
 	done
-	$(BIN)/python -m imagebart evaluate scales --models runs/scales/1 runs/scales/2 runs/scales/3 --samples 120 \
+	$(BIN)/python -m imagebart evaluate scales --models runs/scales/1 runs/scales/2 runs/scales/3 --samples 60 \
 	    --picture assets/scales.png --out runs/scales/figures.json
 
 bench: $(VENV)/.everything
