@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imagebart.inference import Network
 from imagebart.matrices import HALF_ROWS, Packing, Precision, brain, half, int8, multiplies_bfloat16, packings
@@ -127,19 +127,22 @@ def _whole(rows: int, block: int) -> int:
 
 
 def _seconds(network: Network, tokens: int, count: int, repeats: int = 3) -> float:
-    """The shortest of some passes over a number of tokens, at the last positions, on some threads."""
-    config = network.config
-    tokens = min(tokens, config.positions)
-    cache = network.new_cache(1)
-    some = network.kept.new_zeros(1, config.heads, config.positions, config.head_size)
-    memory = [(some, some)] * config.depth if config.cross else None
-    fed = torch.zeros(1, tokens, dtype=torch.long, device=some.device)
-    taken = []
+    """The shortest of some passes over a number of tokens, on some threads."""
+    once, taken = trial(network, tokens), []
     with threads(count):
         for _ in range(repeats + 1):
             began = time.perf_counter()
-            hidden = network.forward(fed, [config.positions - tokens], cache, memory)
-            if network.head is not None:
-                network.head(hidden.flatten(0, 1)).float().softmax(-1).sort()  # as drawing tokens does
+            once().float().softmax(-1).sort()  # as drawing tokens does
             taken.append(time.perf_counter() - began)
     return min(taken[1:])
+
+
+def trial(network: Network, tokens: int) -> Callable[[], Tensor]:
+    """A pass of a decoder over a number of tokens (all, if it has fewer) at the last positions: logits [tokens, K]."""
+    config, cache, head = network.config, network.new_cache(1), network.head
+    assert head is not None, "a transformer without logits cannot draw"
+    tokens = min(tokens, config.positions)
+    some = network.kept.new_zeros(1, config.heads, config.positions, config.head_size)
+    memory = [(some, some)] * config.depth if config.cross else None
+    fed = torch.zeros(1, tokens, dtype=torch.long, device=some.device)
+    return lambda: head(network.forward(fed, [config.positions - tokens], cache, memory).flatten(0, 1))

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, VALUES, Attributes
-from imagebart.avatars.phrases import COLOUR_ALONE, COLOUR_WORDS, NEGATIONS, WORDINGS, Phrase, Tables
+from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
+from imagebart.avatars.phrases import COLOUR_ALONE, COLOUR_WORDS, HAIR, NEGATIONS, WORDINGS, Phrase, Tables
 from imagebart.avatars.wording import articled, bare, dressed, joined, plural, turned
 
 COLOUR_OF = {
@@ -37,7 +37,6 @@ KINDS_OF_PICTURE = (
 ORDERS = ("add", "give him", "give her", "give them", "with", "change to")
 WEARING_ORDERS = ("put on", "wearing")
 JOINTS = ("a an the and in has is wears have are wear he she they this",)
-HAIR = frozenset(HAIR_TOPS) - {"bald"}
 TURNED = 0.12  # of the things in a list have their adjectives after them, where they can
 BUDGET = 34
 """Words and signs after which a caption names nothing more, to stay within 50 CLIP tokens."""

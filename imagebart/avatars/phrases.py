@@ -45,7 +45,9 @@ def _read(table: dict[str, dict[str, str]]) -> Tables:
 
 
 _ANY_HAIR = "|".join(HAIR_TOPS)
-_HAIR = "|".join(top for top in HAIR_TOPS if top != "bald")
+HAIR = frozenset(HAIR_TOPS) - {"bald"}
+"""The tops whose hair shows its colour."""
+_HAIR = "|".join(HAIR)
 _HAIRY_FACE = "|".join(value for value in VALUES["facial_hair"] if value != "none")
 
 _WORDINGS: dict[str, dict[str, str]] = {

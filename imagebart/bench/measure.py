@@ -112,7 +112,7 @@ def measure(subjects: Sequence[Subject], shares: Sequence[float], batches: Seque
         limits = {size: size * numbers / bytes_per_second(size * numbers) for size in (1, 2, 4)}
         for batch in batches:
             whole = _task(subject, 1.0, batch)
-            slow, start = naive(whole), whole.start(simple)
+            slow = naive(whole)
             starts = {prepared.packing: whole.start(prepared) for prepared in (exact, simple, *rounded)}
             for share in shares:
                 task = _task(subject, share, batch)
@@ -128,7 +128,7 @@ def measure(subjects: Sequence[Subject], shares: Sequence[float], batches: Seque
                         done.add(prepared.packing)
                 tokens, memory = int((~task.keep[0]).sum()), peak_memory()
                 about = (subject.name, batch, share, tokens)
-                yield Row(*about, "naive", slow, slow, whole.c.shape[1], start, limits[4], 1.0, memory)
+                yield Row(*about, "naive", slow, slow, whole.c.shape[1], starts[plain], limits[4], 1.0, memory)
                 for name, what, prepared, windows in ways:
                     stage.preparation = Given(prepared)
                     seconds, passes, result = what.run(windows)

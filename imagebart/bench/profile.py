@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from imagebart.bench.models import Subject
-from imagebart.inference import Network
 from imagebart.matrices import Precision
-from imagebart.preparation import Prepared, prepare, threads
+from imagebart.preparation import Prepared, prepare, threads, trial
 
 ROWS = (4, 16)  # tokens of a pass
 PASSES = 10
@@ -46,7 +45,7 @@ def shares(subjects: Sequence[Subject], precision: Precision) -> Iterator[Share]
 
 
 def _share(name: str, prepared: Prepared, rows: int) -> Share:
-    count, once = prepared.threads(rows), _ready(prepared.decoder, rows)
+    count, once = prepared.threads(rows), trial(prepared.decoder, rows)
     with threads(count):
         once()
         taken = []
@@ -63,18 +62,3 @@ def _share(name: str, prepared: Prepared, rows: int) -> Share:
         if purpose is not None:
             parts[purpose] += event.self_cpu_time_total / 1e6 / PASSES
     return Share(name, rows, count, sorted(taken)[PASSES // 2], parts)
-
-
-def _ready(network: Network, rows: int) -> Callable[[], None]:
-    """A pass over the last positions."""
-    config, cache = network.config, network.new_cache(1)
-    some = network.kept.new_zeros(1, config.heads, config.positions, config.head_size)
-    memory = [(some, some)] * config.depth if config.cross else None
-    fed = torch.zeros(1, rows, dtype=torch.long, device=some.device)
-
-    def once() -> None:
-        hidden = network.forward(fed, [config.positions - rows], cache, memory)
-        if network.head is not None:
-            network.head(hidden.flatten(0, 1))
-
-    return once

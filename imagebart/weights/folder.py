@@ -199,7 +199,7 @@ def _read_tensors(
 
 def _files(folder: Path, stem: str) -> bool:
     """Whether there is a file of this name, or a part of one."""
-    return any(path.name.startswith(stem) and WEIGHTS.fullmatch(path.name) for path in folder.glob(f"{stem}*"))
+    return any(WEIGHTS.fullmatch(path.name) for path in folder.glob(f"{stem}*"))
 
 
 def _parts(folder: Path, stem: str) -> list[Path]:
