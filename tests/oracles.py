@@ -150,11 +150,11 @@ def log_q(k: int, c: int, rate: float, vocab_size: int) -> float:
 def plain_reverse(p0: list[float], c: int, rate: float, next_rate: float) -> list[float]:
     """p(x_s = k | x_t = c) of K tokens: the sum over x_0 of p0(x_0) q(x_s = k | x_t = c, x_0), Bayes written out."""
     size = len(p0)
-    before = transition(next_rate, size)  # x_0 to x_s
-    step = transition(1 - (1 - rate) / (1 - next_rate) if next_rate < 1 else 1.0, size)  # x_s to x_t
+    before = transition(next_rate, size).tolist()  # x_0 to x_s
+    step = transition(1 - (1 - rate) / (1 - next_rate), size).tolist()  # x_s to x_t
     result = [0.0] * size
     for x0 in range(size):
-        joint = [float(before[x0, k] * step[k, c]) for k in range(size)]
+        joint = [before[x0][k] * step[k][c] for k in range(size)]
         for k in range(size):
             result[k] += p0[x0] * joint[k] / sum(joint)
     return result
