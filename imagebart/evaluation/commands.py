@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from imagebart.command_options import add_model_option, add_sampling_options, given_settings
 
 if TYPE_CHECKING:
-    from imagebart.evaluation.avatars import Study
     from imagebart.evaluation.drawing import Artist
     from imagebart.evaluation.report import Measure
+    from imagebart.evaluation.study import Study
 
 
 def add_commands(commands: Any) -> None:
@@ -70,8 +70,8 @@ def _artist(model: str, options: argparse.Namespace) -> Artist:
 
 
 def _study(model: str, options: argparse.Namespace) -> Study:
-    from imagebart.evaluation.avatars import Study
     from imagebart.evaluation.reader import load_reader
+    from imagebart.evaluation.study import Study
 
     return Study(_artist(model, options), load_reader(), options.samples, options.seed)
 
