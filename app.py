@@ -31,10 +31,10 @@ def main() -> None:
     # Being told to stop, as by a container, ends the server in order, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = find_device()  # before torch is imported
-    from imagebart.models import Models
     from imagebart.pipeline import Pipeline
     from imagebart.ui.examples import find_examples
     from imagebart.ui.launch import launch_page
+    from imagebart.ui.library import Models
     from imagebart.ui.page import build_page
     from imagebart.ui.tools import missing_for_tools
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imagebart.errors import InputError
     from imagebart.events import PipelineEvent
-    from imagebart.model import ImageBART
+    from imagebart.models.imagebart import ImageBART
     from imagebart.pipeline import Pipeline
     from imagebart.settings import SamplingSettings
 
@@ -15,7 +15,7 @@ __all__ = ["ImageBART", "InputError", "Pipeline", "PipelineEvent", "SamplingSett
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ImageBART": "imagebart.model",
+    "ImageBART": "imagebart.models.imagebart",
     "InputError": "imagebart.errors",
     "Pipeline": "imagebart.pipeline",
     "PipelineEvent": "imagebart.events",

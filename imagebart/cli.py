@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         ("first-stage", "the VQGAN: pixels to tokens and back", _train_first_stage),
         ("captions", "the text encoder: what avatars' captions claim", _train_captions),
         ("stage", "one reverse step, on a trained first stage", _train_stage),
+        ("denoiser", "one network for every noise rate, on a trained first stage", _train_denoiser),
         ("reader", "the network that reads attributes off avatars, for evaluate", _train_reader),
     ):
         job = jobs.add_parser(name, help=text)
@@ -95,6 +96,13 @@ def _train_stage(options: argparse.Namespace) -> None:
     train_stage(load(StageRun, options.config), options.run)
 
 
+def _train_denoiser(options: argparse.Namespace) -> None:
+    from imagebart.training.config import DenoiserRun, load
+    from imagebart.training.denoising import train_denoiser
+
+    train_denoiser(load(DenoiserRun, options.config), options.run)
+
+
 def _train_reader(options: argparse.Namespace) -> None:
     from imagebart.evaluation.reader_training import ReaderRun, train_reader
     from imagebart.training.config import load
@@ -104,11 +112,14 @@ def _train_reader(options: argparse.Namespace) -> None:
 
 def _assemble(options: argparse.Namespace) -> None:
     from imagebart.training.config import ModelParts, load
-    from imagebart.training.parts import assemble
+    from imagebart.training.parts import assemble, assemble_stages
 
     parts = load(ModelParts, options.config)
     text = Path(parts.text) if parts.text is not None else None
-    model = assemble(Path(parts.first_stage), [Path(stage) for stage in parts.stages], parts.about, text)
+    if parts.denoiser is not None:
+        model = assemble(Path(parts.first_stage), Path(parts.denoiser), parts.about, text)
+    else:
+        model = assemble_stages(Path(parts.first_stage), [Path(s) for s in parts.stages], parts.about, text)
     model.save_pretrained(options.out, parts.dtype)
     print(options.out)
 
@@ -121,7 +132,7 @@ def _log(options: argparse.Namespace) -> None:
 
 
 def _take_apart(options: argparse.Namespace) -> None:
-    from imagebart.model import ImageBART
+    from imagebart.models.imagebart import ImageBART
     from imagebart.training.parts import take_apart
 
     for folder in take_apart(ImageBART.from_pretrained(options.model), options.out):

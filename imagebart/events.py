@@ -8,8 +8,8 @@ from typing import Literal
 
 from PIL import Image
 
-from imagebart.chain import ChainEvent
 from imagebart.metadata import Recipe
+from imagebart.sampling.chain import ChainEvent
 
 EventKind = Literal["start", "preview", "stage", "result"]
 PREVIEW_SHARE = 0.1  # of the time may go into previews

@@ -20,7 +20,7 @@ from imagebart.crop import Box, Cells
 from imagebart.errors import InputError
 from imagebart.events import PipelineEvent
 from imagebart.metadata import LONGEST_NAME, Recipe, Task
-from imagebart.model import ImageBART
+from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream
 from imagebart.settings import SamplingSettings
 
@@ -41,7 +41,7 @@ class Pipeline:
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32") -> Pipeline:
         """Loads a model (see `ImageBART.from_pretrained`) and its card, the folder's README.md."""
         model = ImageBART.from_pretrained(source, device, dtype)
-        model.prepare()
+        model.sampler.prepare()
         card = Path(source) / "README.md"
         return cls(model, _without_front_matter(card.read_text(encoding="utf-8")) if card.is_file() else "")
 
@@ -97,8 +97,13 @@ class Pipeline:
 
     @property
     def stages(self) -> int:
-        """T"""
-        return self.model.schedule.stages
+        """T, as the model is best drawn with."""
+        return self.model.scales_of(None)
+
+    @property
+    def any_scales(self) -> bool:
+        """Whether T can be chosen."""
+        return self.model.denoiser is not None
 
     def cells(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf) -> Cells:
         """What an edit of a picture of `size` (width, height) with this mask and context would redraw.
@@ -168,10 +173,10 @@ class Pipeline:
         everything = masks.preset("everything", upload.size)
         box = crop.crop_box(everything, self.image_size, math.inf)
         known, notes = self._known(upload, box, variants)
-        start, stage = self.model.partly_diffused(known, strength, recipe.seed)
-        settings = replace(recipe.settings, start=stage)
+        canvas = Canvas(upload, everything, box)
         return self._run(
-            prompt, Job(recipe, Canvas(upload, everything, box), settings, variants, start=start, notes=notes)
+            prompt,
+            Job(recipe, canvas, recipe.settings, variants, known=known, strength=strength, notes=notes),
         )
 
     def _recipe(
@@ -187,8 +192,11 @@ class Pipeline:
         if not 1 <= variants <= MAX_VARIANTS:
             raise InputError(f"{variants} variants were asked for; there can be 1 to {MAX_VARIANTS}.")
         settings = settings or self.defaults
-        if settings.start is not None and settings.start > self.stages:
-            raise InputError(f"The first stage is {settings.start}; this model has {self.stages}.")
+        if settings.scales not in (None, self.stages) and not self.any_scales:
+            raise InputError(f"There are {settings.scales} scales; this model was trained for {self.stages}.")
+        scales = self.model.scales_of(settings.scales)
+        if settings.start is not None and settings.start > scales:
+            raise InputError(f"The first stage is {settings.start}; there are {scales}.")
         seed = secrets.randbelow(2**32) if seed is None else seed
         return Recipe(self.name[:LONGEST_NAME], task, None if prompt is None else str(prompt), seed, settings, **more)
 

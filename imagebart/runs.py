@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart import crop, images
-from imagebart.chain import ChainEvent
 from imagebart.crop import Box
 from imagebart.events import Clock, EventKind, PipelineEvent
 from imagebart.metadata import Recipe
-from imagebart.model import ImageBART
+from imagebart.models.imagebart import ImageBART
+from imagebart.sampling.chain import ChainEvent
 from imagebart.settings import SamplingSettings
 
 
@@ -42,9 +42,9 @@ class Job:
     canvas: Canvas
     settings: SamplingSettings  # the recipe's, as this run needs them
     variants: int
-    start: Tensor | None = None  # int64 [B, N], x at the first stage; drawn where None
     known: Tensor | None = None  # int64 [B, N]
     keep: Tensor | None = None  # bool [N]
+    strength: float = 1.0  # share of noise to start from
     cond: Tensor | None = None  # int64 [B, L]
     notes: tuple[str, ...] = ()  # sentences for the user
 
@@ -52,10 +52,13 @@ class Job:
 @torch.no_grad()
 def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
     """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
-    first_stage = job.settings.start or model.schedule.stages
-    clock = Clock(job.settings.passes, first_stage)
-    chain = model.stream(job.variants, job.cond, job.start, job.known, job.keep, job.settings, job.recipe.seed)
-    last = _before(model, job, first_stage)
+    begun = model.sampler.start(
+        job.variants, job.settings, known=job.known, keep=job.keep, strength=job.strength, seed=job.recipe.seed
+    )
+    scales = len(begun.steps)
+    clock = Clock(job.settings.passes, scales)
+    chain = model.sampler.stream(begun, job.cond, job.settings)
+    last = ChainEvent(scales, scales, 0, job.settings.passes, 0, begun.total, begun.x, False)
     yield _look(model, "start", last, job, clock)
     try:
         for last in chain:
@@ -68,13 +71,6 @@ def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
         if close is not None:
             close()
     yield _look(model, "result", last, job, clock)
-
-
-def _before(model: ImageBART, job: Job, first_stage: int) -> ChainEvent:
-    """The chain before its first token: x_T, or whatever it starts from."""
-    start, keep, _ = model.starting_point(job.variants, job.start, job.known, job.keep, job.settings, job.recipe.seed)
-    total = int((~keep).any(0).sum())
-    return ChainEvent(first_stage, model.schedule.stages, 0, job.settings.passes, 0, total, start, False)
 
 
 def _look(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock: Clock) -> PipelineEvent:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from imagebart.errors import InputError
 
+MOST_SCALES = 8
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -17,6 +19,7 @@ class SamplingSettings:
     guidance: float = 1.0  # 1: the model as it is; more: closer to the prompt
     passes: int = 1  # forward-backward repeats of each stage
     start: int | None = None  # first stage to run; None: T, from pure noise
+    scales: int | None = None  # T, steps from noise to the picture; None: as many as the model is best drawn with
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.temperature <= 100:
@@ -31,3 +34,5 @@ class SamplingSettings:
             raise InputError(f"There are {self.passes} passes a stage; there must be from 1 to 100.")
         if self.start is not None and self.start < 1:
             raise InputError(f"The first stage is {self.start}; it must be 1 or more.")
+        if self.scales is not None and not 1 <= self.scales <= MOST_SCALES:
+            raise InputError(f"There are {self.scales} scales; there must be from 1 to {MOST_SCALES}.")

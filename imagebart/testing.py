@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from imagebart.conditioning import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
 from imagebart.diffusion import Schedule
 from imagebart.first_stage import FirstStage, FirstStageConfig
-from imagebart.model import About, ImageBART
+from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.published import StageConfig, build_stage
+from imagebart.models.text_encoder import TextEncoderConfig
+from imagebart.models.transformer import TransformerConfig
 from imagebart.pipeline import Pipeline
-from imagebart.stage import StageConfig, build_stage
-from imagebart.text_encoder import TextEncoderConfig
-from imagebart.transformer import TransformerConfig
+from imagebart.settings import SamplingSettings
 
 SUGGESTIONS = {"hair": ("red hair",), "glasses": ("round glasses", "sunglasses"), "clothes": ("a blue hoodie",)}
+TOKENS = 64  # of a picture
 SLOTS = 3  # vectors that stand for a prompt
 CAPTIONS = ("a man with round glasses, sunglasses and red hair", "a woman with a hat and a blue hoodie")
 
@@ -27,9 +31,9 @@ def tiny_conditioner(kind: Kind) -> Conditioner:
     return NoConditioner()
 
 
-def tiny_model(conditioning: Kind = "text", stages: int = 2, seed: int = 0) -> ImageBART:
-    """A random model of two or more stages: decoder-only at T, the others aligned. The global RNG is left alone."""
-    first = FirstStageConfig(
+def tiny_first_stage() -> FirstStageConfig:
+    """The first stage of tiny models: 64 tokens of 24 codes."""
+    return FirstStageConfig(
         resolution=32,
         channels=32,
         multipliers=(1, 1),
@@ -41,51 +45,78 @@ def tiny_model(conditioning: Kind = "text", stages: int = 2, seed: int = 0) -> I
         fold=2,
         unit_codes=True,
     )
-    tokens = (first.resolution // first.downsampling) ** 2
-    conditioner = tiny_conditioner(conditioning)
+
+
+def tiny_model(conditioning: Kind = "text", scales: int = 2, seed: int = 0) -> ImageBART:
+    """A random model with a denoiser, best drawn with so many scales. The global RNG is left alone."""
+    first, conditioner = tiny_first_stage(), tiny_conditioner(conditioning)
+    text = tiny_text(conditioner)
+    prefix = others = SLOTS if text is not None else conditioner.length
+    if text is None:
+        others = conditioner.vocab_size
+    shape = (32, 1, 2, first.vocab_size + others + 1, 1 + prefix + TOKENS, 16)
+    encoder = TransformerConfig(*shape, causal=False)
+    decoder = TransformerConfig(*shape, vocab_out=first.vocab_size, cross=True)
+    config = DenoiserConfig(first.vocab_size, TOKENS, decoder, encoder, conditioner.length, text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        schedule = Schedule.geometric(stages)
-        built = [
-            build_stage(tiny_stage_config(t, schedule, first.vocab_size, tokens, conditioner), stages)
-            for t in range(1, stages + 1)
-        ]
-        for name, parameter in (named for stage in built for named in stage.named_parameters()):
-            # So that logits differ clearly, with the prompt above all.
-            torch.nn.init.normal_(parameter, std=1.0 if name.startswith("text") else 0.3)
+        denoiser = Denoiser(config)
+        randomise(denoiser)
+        suggestions = SUGGESTIONS if conditioning == "text" else {}
+        about = About("tiny", "nothing", SamplingSettings(scales=scales), suggestions)
+        return ImageBART(FirstStage(first), denoiser, conditioner, about)
+
+
+def tiny_staged_model(conditioning: Kind = "none", stages: int = 2, seed: int = 0) -> ImageBART:
+    """A random model of stages, of the published kinds: decoder-only at T, encoder-decoders below."""
+    first, conditioner = tiny_first_stage(), tiny_conditioner(conditioning)
+    schedule = Schedule.geometric(stages)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        configs = [tiny_stage_config(t, schedule, first.vocab_size, conditioner) for t in range(1, stages + 1)]
+        built = [build_stage(config, stages) for config in configs]
+        for stage in built:
+            randomise(stage)
         about = About("tiny", "nothing", suggestions=SUGGESTIONS if conditioning == "text" else {})
-        return ImageBART(FirstStage(first), built, schedule, conditioner, about)
+        return ImageBART(FirstStage(first), built, conditioner, about, schedule)
 
 
-def tiny_stage_config(
-    t: int, schedule: Schedule, vocab_size: int, tokens: int, conditioner: Conditioner
-) -> StageConfig:
+def randomise(network: nn.Module) -> None:
+    """Gives a network weights with which logits differ clearly, with the prompt above all."""
+    for name, parameter in network.named_parameters():
+        nn.init.normal_(parameter, std=1.0 if name.startswith("text") else 0.3)
+
+
+def tiny_text(conditioner: Conditioner) -> TextEncoderConfig | None:
+    """What reads a tiny model's prompts; None for other conditioning tokens."""
+    if conditioner.kind != "text":
+        return None
+    words = TransformerConfig(24, 1, 2, conditioner.vocab_size + SLOTS, conditioner.length + SLOTS, 12, causal=False)
+    return TextEncoderConfig(words, SLOTS, phrase=3)
+
+
+def tiny_stage_config(t: int, schedule: Schedule, vocab_size: int, conditioner: Conditioner) -> StageConfig:
     """Stage t of a tiny model."""
-    text = None
-    if conditioner.kind == "text":
-        words = TransformerConfig(
-            24, 1, 2, conditioner.vocab_size + SLOTS, conditioner.length + SLOTS, 12, causal=False
-        )
-        text = TextEncoderConfig(words, SLOTS, phrase=3)
+    text, coarsest = tiny_text(conditioner), t == schedule.stages
     prefix = conditioner.length if text is None else SLOTS
     vocab = vocab_size + (conditioner.vocab_size if text is None else SLOTS)
-    positions = 1 + prefix + tokens
-    decoder = TransformerConfig(32, 1, 2, vocab, positions, 16, vocab_out=vocab_size, cross=t < schedule.stages)
+    positions = 1 + prefix + TOKENS
+    decoder = TransformerConfig(32, 1, 2, vocab, positions, 16, vocab_out=vocab_size, cross=not coarsest)
     encoder = TransformerConfig(32, 1, 2, vocab, positions, 16, causal=False)
     return StageConfig(
-        kind="aligned" if t < schedule.stages else "decoder_only",
+        kind="decoder_only" if coarsest else "encoder_decoder",
         t=t,
         vocab_size=vocab_size,
-        tokens=tokens,
+        tokens=TOKENS,
         beta=schedule.betas[t - 1],
         decoder=decoder,
-        encoder=encoder if t < schedule.stages else None,
+        encoder=None if coarsest else encoder,
         cond_length=conditioner.length,
         cond_offset=vocab_size,
         text=text,
     )
 
 
-def tiny_pipeline(conditioning: Kind = "text", stages: int = 2) -> Pipeline:
-    """A pipeline around a tiny random model."""
-    return Pipeline(tiny_model(conditioning, stages))
+def tiny_pipeline(conditioning: Kind = "text", scales: int = 2) -> Pipeline:
+    """A pipeline around a tiny random model with a denoiser."""
+    return Pipeline(tiny_model(conditioning, scales))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from imagebart.models.published import Kind, Stage, StageConfig, build_stage
+from imagebart.models.text_encoder import TextEncoderConfig
+from imagebart.models.transformer import TransformerConfig
 from imagebart.settings import SamplingSettings
-from imagebart.stage import Kind, Stage, StageConfig, build_stage
-from imagebart.text_encoder import TextEncoderConfig
-from imagebart.transformer import TransformerConfig
 
 
 def chi_squared_p(counts: Tensor, probabilities: Tensor) -> float:

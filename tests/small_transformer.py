@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from imagebart.transformer import Transformer, TransformerConfig
+from imagebart.models.transformer import Transformer, TransformerConfig
 
 SMALL = TransformerConfig(width=32, depth=2, heads=2, vocab_in=11, positions=40, head_size=16, vocab_out=9, cross=True)
 

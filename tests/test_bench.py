@@ -9,9 +9,9 @@ from imagebart.bench import measure, pass_report, plot, report, scales, shares, 
 from imagebart.bench.machine import bytes_per_second, cpu_name, peak_memory
 from imagebart.bench.measure import _task, as_naive, images_per_second
 from imagebart.bench.models import published_size
-from imagebart.decoding import decode_stage
+from imagebart.sampling.draft_length import OneByOne
+from imagebart.sampling.speculative import decode_stage
 from imagebart.testing import tiny_model
-from imagebart.windows import OneByOne
 
 
 def test_rows_compare_with_naive() -> None:

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from imagebart import InputError, SamplingSettings, crop, masks
-from imagebart.chain import ChainEvent
 from imagebart.metadata import read_recipe, write_png
 from imagebart.pipeline import Pipeline
+from imagebart.sampling.chain import ChainEvent
 from imagebart.testing import tiny_model, tiny_pipeline
 
 

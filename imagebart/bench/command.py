@@ -9,7 +9,7 @@ from imagebart.bench.measure import BATCHES, SHARES, Row, images_per_second, mea
 from imagebart.bench.models import Subject, published_size, shipped
 from imagebart.bench.profile import shares
 from imagebart.bench.report import heading, pass_report, plot, report, scales
-from imagebart.model import ImageBART
+from imagebart.models.imagebart import ImageBART
 
 PROMPT = "a woman with long red hair and sunglasses"
 
@@ -19,7 +19,8 @@ def run(model: str, only: str | None, quick: bool, picture: Path | None) -> None
     print(heading(), flush=True)
     groups: list[list[Subject]] = []
     if only != "published":
-        groups.append(shipped(ImageBART.from_pretrained(model), PROMPT))
+        shown = ImageBART.from_pretrained(model)
+        groups.append(shipped(shown, PROMPT))
     if only != "shipped":
         groups.append(published_size())
     rows: list[Row] = []
@@ -27,9 +28,8 @@ def run(model: str, only: str | None, quick: bool, picture: Path | None) -> None
     measured = measure(subjects, (1.0, 0.25) if quick else SHARES, (1,) if quick else BATCHES)
     for line in report(_kept(measured, rows)):
         print(line, flush=True)
-    for group in groups:
-        if len(group) == 2:
-            print(f"{group[0].name.partition(',')[0]}: {scales(images_per_second(group))}", flush=True)
+    if only != "published" and shown.denoiser is not None:
+        print(f"{shown.about.name}: {scales(images_per_second(shown, groups[0][0].condition.cond))}", flush=True)
     for line in pass_report(share for group in groups for share in shares(group, "rounded")):
         print(line, flush=True)
     if picture is not None:

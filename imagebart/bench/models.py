@@ -1,4 +1,4 @@
-"""What is timed: stages of the shipped model, and random weights of a published model's size."""
+"""What is timed: steps of the shipped model, and random weights of a published model's size."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from imagebart.decoding import Condition
 from imagebart.diffusion import Schedule
-from imagebart.model import ImageBART
+from imagebart.models.imagebart import ImageBART
+from imagebart.models.published import build_stage
+from imagebart.sampling.step_run import Condition
+from imagebart.sampling.steps import StageStep, Step
 from imagebart.settings import SamplingSettings
-from imagebart.stage import Stage, build_stage
 from imagebart.weights.registry import MODELS
 
 LOGITS = 6.0  # how much wider the random heads' logits are made: see published_size
@@ -18,25 +19,27 @@ LOGITS = 6.0  # how much wider the random heads' logits are made: see published_
 
 @dataclass(frozen=True)
 class Subject:
-    """A stage to time, under a condition (of one row) and settings."""
+    """A step to time, under a condition (of one row) and settings."""
 
     name: str
-    stage: Stage
+    step: Step
+    tokens: int  # N
     condition: Condition
     settings: SamplingSettings
 
 
 def shipped(model: ImageBART, prompt: str) -> list[Subject]:
-    """A model's stages, coarse to fine, with a prompt where it takes text, and its own settings."""
+    """A model's steps, coarse to fine, with a prompt where it takes text, and its own settings."""
     conditioner = model.conditioner
     cond = null = None
     if conditioner.length:
         null = conditioner.null(1)
         cond = conditioner.encode([prompt]).tokens if conditioner.kind == "text" else null
     name = model.about.name or "the model"
+    steps = model.sampler.steps(model.about.sampling)
     subjects = [
-        Subject(f"{name}, stage {t}", stage, Condition(cond, null), model.about.sampling)
-        for t, stage in enumerate(model.stages, 1)
+        Subject(f"{name}, step {t}", step, model.tokens, Condition(cond, null), model.about.sampling)
+        for t, step in enumerate(steps, 1)
     ]
     return subjects[::-1]
 
@@ -58,5 +61,5 @@ def published_size(name: str = "ffhq_4_scales_geometric") -> list[Subject]:
         assert stage.decoder.head is not None
         stage.decoder.head.weight.mul_(LOGITS)
         label = f"{name}'s size, stage {t}"
-        subjects.append(Subject(label, stage, Condition(None, None), SamplingSettings()))
+        subjects.append(Subject(label, StageStep(stage), config.tokens, Condition(None, None), SamplingSettings()))
     return subjects

@@ -10,8 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from imagebart.bench.models import Subject
-from imagebart.matrices import Precision
-from imagebart.preparation import Prepared, prepare, threads, trial
+from imagebart.sampling.calibration import threads, trial
+from imagebart.sampling.engine import Engine, engine_of
+from imagebart.sampling.kernels import Precision
 
 ROWS = (4, 16)  # tokens of a pass
 PASSES = 10
@@ -39,13 +40,13 @@ class Share:
 def shares(subjects: Sequence[Subject], precision: Precision) -> Iterator[Share]:
     """Passes of each subject's decoder at the last positions, under what draws fastest at a precision."""
     for subject in subjects:
-        prepared = prepare(precision, subject.stage.decoder)
+        engine = engine_of(precision, subject.step.networks[0])
         for rows in ROWS:
-            yield _share(subject.name, prepared, rows)
+            yield _share(subject.name, engine, rows)
 
 
-def _share(name: str, prepared: Prepared, rows: int) -> Share:
-    count, once = prepared.threads(rows), trial(prepared.decoder, rows)
+def _share(name: str, engine: Engine, rows: int) -> Share:
+    count, once = engine.threads(rows), trial(engine.decoder, rows)
     with threads(count):
         once()
         taken = []

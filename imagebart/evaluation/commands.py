@@ -61,7 +61,7 @@ def _sampling_options(parser: argparse.ArgumentParser) -> None:
 
 def _artist(model: str, options: argparse.Namespace) -> Artist:
     from imagebart.evaluation.drawing import Artist
-    from imagebart.model import ImageBART
+    from imagebart.models.imagebart import ImageBART
 
     if options.batch < 1:
         raise ValueError(f"a batch of {options.batch}, expected 1 or more")
@@ -145,7 +145,7 @@ def _pictures(options: argparse.Namespace) -> None:
 
 def _words(options: argparse.Namespace) -> None:
     from imagebart.evaluation.likelihood import word_gap
-    from imagebart.model import ImageBART
+    from imagebart.models.imagebart import ImageBART
 
     model = ImageBART.from_pretrained(options.model)
     for stage in model.stages:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
-from imagebart.model import ImageBART
+from imagebart.models.imagebart import ImageBART
 from imagebart.settings import SamplingSettings
 
 

@@ -12,7 +12,7 @@ from imagebart.avatars.dataset import AvatarDataset
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import Schedule, diffuse, redraw
 from imagebart.first_stage import FirstStage
-from imagebart.stage import Stage
+from imagebart.models.published import Stage
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.avatars.dataset import caption, sample
 from imagebart.conditioning import Conditioner
-from imagebart.text_encoder import TextEncoder
+from imagebart.models.text_encoder import TextEncoder
 from imagebart.training.config import CaptionsRun
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float

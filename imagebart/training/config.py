@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from imagebart.config import from_dict
 from imagebart.first_stage import FirstStageConfig
-from imagebart.model import About
+from imagebart.models.imagebart import About
 
 C = TypeVar("C")
 
@@ -100,6 +100,7 @@ class StageRun:
     betas: tuple[float, ...]  # of all stages, t = 1 first
     t: int  # the stage to train
     loop: LoopConfig
+    kind: Literal["encoder_decoder", "residual"] = "encoder_decoder"  # of stages before the coarsest
     shape: StageShape = field(default_factory=StageShape)
     conditioning: str = "text"  # "text", "class" or "none"
     text_length: int = 77  # conditioning tokens a caption
@@ -107,7 +108,7 @@ class StageRun:
     scramble: float = 0.0  # share of pictures in which some of the tokens before each one are noise, see `scrambled`
     soft: bool = True  # loss towards the posterior; False: towards draws from it
     text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
-    begin_from: str | None = None  # run folder of a trained stage to start from
+    begin_from: str | None = None  # run folder of a trained stage of the same kind and shape to start from
 
     def __post_init__(self) -> None:
         if not 1 <= self.t <= len(self.betas):
@@ -119,14 +120,43 @@ class StageRun:
 
 
 @dataclass(frozen=True)
+class DenoiserRun:
+    """`python -m imagebart train denoiser --config FILE`."""
+
+    data: str  # "avatars", or a folder in imagefolder layout
+    first_stage: str  # run folder of the trained first stage
+    loop: LoopConfig
+    shape: StageShape = field(default_factory=StageShape)
+    conditioning: str = "text"  # "text", "class" or "none"
+    text_length: int = 77  # conditioning tokens a caption
+    drop: float = 0.15  # share of captions left out
+    drop_slots: float = 0.25  # share of pictures whose caption loses some of its slots, any part of them
+    scramble: float = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
+    drafts: float = 0.2  # weight of the encoder's own prediction
+    text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
+    begin_from: str | None = None  # run folder of a trained denoiser to start from
+
+    def __post_init__(self) -> None:
+        if self.conditioning not in ("text", "class", "none"):
+            raise ValueError(f"conditioning is {self.conditioning!r}, expected text, class or none")
+        if self.text_from is not None and self.conditioning != "text":
+            raise ValueError(f"text_from names a text encoder; conditioning is {self.conditioning!r}, expected text")
+
+
+@dataclass(frozen=True)
 class ModelParts:
     """`python -m imagebart train assemble --config FILE`."""
 
     first_stage: str  # run folders
-    stages: tuple[str, ...]  # t = 1 first
     about: About
-    text: str | None = None  # run folder of a text encoder that says the same as the stages' own, and knows more
+    denoiser: str | None = None  # either this
+    stages: tuple[str, ...] = ()  # or these, t = 1 first
+    text: str | None = None  # run folder of a text encoder that says the same as the networks' own, and knows more
     dtype: str = "float16"  # of the weights as stored
+
+    def __post_init__(self) -> None:
+        if (self.denoiser is None) != bool(self.stages):
+            raise ValueError(f"denoiser is {self.denoiser!r} and stages are {self.stages!r}, expected one of the two")
 
 
 def load(cls: type[C], path: Path) -> C:

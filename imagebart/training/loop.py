@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from imagebart.matrices import multiplies_bfloat16
+from imagebart.sampling.kernels import multiplies_bfloat16
 from imagebart.training.config import LoopConfig
 from imagebart.training.muon import Muon
 

@@ -15,9 +15,10 @@ from imagebart.conditioning import Conditioner, conditioner_from_config
 from imagebart.config import from_dict
 from imagebart.diffusion import Schedule
 from imagebart.first_stage import FirstStage, FirstStageConfig
-from imagebart.model import About, ImageBART
-from imagebart.stage import Stage, StageConfig, build_stage
-from imagebart.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.published import Stage, StageConfig, build_stage
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 
 
 def save_first_stage(model: FirstStage, folder: Path) -> None:
@@ -49,6 +50,20 @@ def load_stage(folder: Path) -> tuple[Stage, Schedule, Conditioner]:
     return stage, schedule, conditioner_from_config(values["conditioner"])
 
 
+def save_denoiser(denoiser: Denoiser, conditioner: Conditioner, folder: Path) -> None:
+    """Writes a trained denoiser, with the conditioner it was trained for, to a run's folder."""
+    about = {"denoiser": asdict(denoiser.config), "conditioner": conditioner.to_config()}
+    _write(folder, about, denoiser.state_dict())
+
+
+def load_denoiser(folder: Path) -> tuple[Denoiser, Conditioner]:
+    """The denoiser of a run's folder, with its conditioner."""
+    values, tensors = _read(folder)
+    denoiser = Denoiser(from_dict(DenoiserConfig, values["denoiser"]))
+    denoiser.load_state_dict(tensors)
+    return denoiser, conditioner_from_config(values["conditioner"])
+
+
 def save_text_encoder(encoder: TextEncoder, conditioner: Conditioner, folder: Path) -> None:
     """Writes a trained text encoder, with the conditioner whose words it reads, to a run's folder."""
     about = {"text": asdict(encoder.config), "conditioner": conditioner.to_config()}
@@ -65,8 +80,19 @@ def load_text_encoder(folder: Path, conditioner: Conditioner) -> TextEncoder:
     return encoder
 
 
-def assemble(first_stage: Path, stages: Sequence[Path], about: About, text: Path | None = None) -> ImageBART:
-    """The model made of the parts in these run folders, stage 1 first; text: a text encoder that replaces their own.
+def assemble(first_stage: Path, denoiser: Path, about: About, text: Path | None = None) -> ImageBART:
+    """The model made of the parts in these run folders; text: a text encoder that replaces the denoiser's own.
+
+    Raises ValueError where the text encoder reads other words.
+    """
+    network, conditioner = load_denoiser(denoiser)
+    if text is not None:
+        network.text.load_state_dict(load_text_encoder(text, conditioner).state_dict())
+    return ImageBART(load_first_stage(first_stage), network, conditioner, about)
+
+
+def assemble_stages(first_stage: Path, stages: Sequence[Path], about: About, text: Path | None = None) -> ImageBART:
+    """The model made of a first stage and published kinds of stages, stage 1 first; text: as for `assemble`.
 
     Raises ValueError where they were trained with different schedules or conditioners.
     """
@@ -79,19 +105,23 @@ def assemble(first_stage: Path, stages: Sequence[Path], about: About, text: Path
         encoder = load_text_encoder(text, conditioner)
         for stage, _, _ in loaded:
             stage.text.load_state_dict(encoder.state_dict())
-    return ImageBART(load_first_stage(first_stage), [stage for stage, _, _ in loaded], schedule, conditioner, about)
+    first = load_first_stage(first_stage)
+    return ImageBART(first, [stage for stage, _, _ in loaded], conditioner, about, schedule)
 
 
 def take_apart(model: ImageBART, folder: Path) -> list[Path]:
     """Writes a model's parts to run folders, so that training can go on from them.
 
-    They are first-stage, captions (the text encoder, where there is one), stage1, ...
+    They are first-stage, captions (the text encoder, where there is one), and denoiser, or stage1, ...
     """
     folders = [folder / "first-stage"]
     save_first_stage(model.first_stage, folders[0])
-    if model.stages[0].config.text is not None:
+    if model.text is not None:
         folders.append(folder / "captions")
-        save_text_encoder(model.stages[0].text, model.conditioner, folders[-1])
+        save_text_encoder(model.text, model.conditioner, folders[-1])
+    if model.denoiser is not None:
+        folders.append(folder / "denoiser")
+        save_denoiser(model.denoiser, model.conditioner, folders[-1])
     for t, stage in enumerate(model.stages, 1):
         folders.append(folder / f"stage{t}")
         save_stage(stage, model.schedule, model.conditioner, folders[-1])

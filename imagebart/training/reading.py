@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.captions import Claims
-from imagebart.text_encoder import TextEncoder
+from imagebart.models.text_encoder import TextEncoder
 
 HEADS = "heads.safetensors"
 GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # the values of each attribute, and nothing said

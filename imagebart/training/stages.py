@@ -12,20 +12,22 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.chain import row_generators, run_chain, uniform_tokens
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
-from imagebart.decoding import Condition
 from imagebart.diffusion import Schedule, diffuse, posterior, redraw
 from imagebart.first_stage import FirstStage
+from imagebart.models.published import Stage, StageConfig, build_stage
+from imagebart.models.text_encoder import TextEncoderConfig
+from imagebart.models.transformer import TransformerConfig
+from imagebart.sampling.chain import row_generators, run_chain, uniform_tokens
+from imagebart.sampling.engine import engine_of
+from imagebart.sampling.step_run import Condition
+from imagebart.sampling.steps import StageStep
 from imagebart.settings import SamplingSettings
-from imagebart.stage import Stage, StageConfig, build_stage
-from imagebart.text_encoder import TextEncoderConfig
-from imagebart.training.config import StageRun, StageShape
+from imagebart.training.config import DenoiserRun, StageRun, StageShape
 from imagebart.training.data import ImageFolder, dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
 from imagebart.training.parts import load_first_stage, load_stage, load_text_encoder, save_stage
-from imagebart.transformer import TransformerConfig
 
 
 def stage_loss(
@@ -115,14 +117,15 @@ class StageTask:
         last = start
         keep = torch.zeros_like(start, dtype=torch.bool)
         assert isinstance(model, Stage)
+        step = StageStep(model)  # a chain of its own
+        engine = engine_of("exact", *step.networks)
         settings = SamplingSettings()
-        one = Schedule((1.0,))  # the stage as a chain of its own
-        for event in run_chain([model], one, start, keep, Condition(cond, None), settings, generators):
+        for event in run_chain([step], lambda _: engine, start, keep, Condition(cond, None), settings, generators):
             last = event.tokens
         return grid(self.first_stage.decode(torch.cat([x0, start, last])), columns=len(x0))
 
 
-def conditioner_for(run: StageRun, dataset: Dataset[Any]) -> Conditioner:
+def conditioner_for(run: StageRun | DenoiserRun, dataset: Dataset[Any]) -> Conditioner:
     """What the captions of a data set need: known words, classes, or nothing."""
     if run.conditioning == "none":
         return NoConditioner()
@@ -158,54 +161,42 @@ def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfi
 
 
 def stage_config(
-    shape: StageShape,
-    t: int,
+    run: StageRun,
     schedule: Schedule,
     vocab_size: int,
     tokens: int,
     conditioner: Conditioner,
     text: TextEncoderConfig | None,
 ) -> StageConfig:
-    """Shapes: decoder-only at t = T, aligned below. text: what reads prompts; None for other conditioning tokens."""
+    """Shapes: decoder-only at t = T, `run.kind` below. text: reads prompts; None for other conditioning tokens."""
+    shape, coarsest = run.shape, run.t == schedule.stages
     prefix = text.slots if text is not None else conditioner.length
-    positions = 1 + prefix + tokens
     vocab_in = vocab_size + (text.slots if text is not None else conditioner.vocab_size)
-    coarsest = t == schedule.stages
     decoder = TransformerConfig(
-        shape.width, shape.depth, shape.heads, vocab_in, positions, shape.head_size, vocab_size, cross=not coarsest
+        shape.width,
+        shape.depth,
+        shape.heads,
+        vocab_in,
+        1 + prefix + tokens if coarsest else tokens,
+        shape.head_size,
+        vocab_size,
+        cross=not coarsest,
     )
     encoder = TransformerConfig(
-        shape.width, shape.encoder_depth, shape.heads, vocab_in, positions, shape.head_size, causal=False
+        shape.width, shape.encoder_depth, shape.heads, vocab_in, 1 + prefix + tokens, shape.head_size, causal=False
     )
     return StageConfig(
-        kind="decoder_only" if coarsest else "aligned",
-        t=t,
+        kind="decoder_only" if coarsest else run.kind,
+        t=run.t,
         vocab_size=vocab_size,
         tokens=tokens,
-        beta=schedule.betas[t - 1],
+        beta=schedule.betas[run.t - 1],
         decoder=decoder,
         encoder=None if coarsest else encoder,
         cond_length=conditioner.length,
         cond_offset=vocab_size,
         text=text,
     )
-
-
-def begin_from(stage: Stage, other: Stage) -> None:
-    """Starts a stage from another's weights: whatever fits, and the encoder from the other's decoder.
-
-    An aligned stage that starts from a model of clean tokens knows at once what pictures look like; the encoder
-    takes over its embeddings and first blocks. Trained from scratch it would learn this anew.
-    """
-    tensors = dict(other.state_dict())
-    for name, tensor in other.decoder.state_dict().items():
-        tensors.setdefault(f"encoder.{name}", tensor)
-    own = stage.state_dict()
-    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
-    missing = sorted(k for k in own if k.startswith("decoder.blocks.0.attention") and k not in fitting)
-    if missing:
-        raise ValueError(f"the stage to begin from has no {missing[0]} of shape {list(own[missing[0]].shape)}")
-    stage.load_state_dict({**own, **fitting})
 
 
 def train_stage(run: StageRun, folder: Path) -> Stage:
@@ -222,10 +213,10 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     if text is None and conditioner.kind == "text":
         text = text_config(run.shape, conditioner)
     stage = build_stage(
-        stage_config(run.shape, run.t, schedule, shape.vocab_size, tokens, conditioner, text), schedule.stages
+        stage_config(run, schedule, shape.vocab_size, tokens, conditioner, text), schedule.stages
     )
     if run.begin_from is not None:
-        begin_from(stage, load_stage(Path(run.begin_from))[0])
+        stage.load_state_dict(load_stage(Path(run.begin_from))[0].state_dict())
     if reader is not None:
         stage.text.load_state_dict(reader.state_dict())
         stage.text.requires_grad_(False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from imagebart.errors import InputError
-from imagebart.models import Models
 from imagebart.pipeline import Pipeline
+from imagebart.ui.library import Models
 
 
 class Choice:

@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from imagebart.models import Models
 from imagebart.pipeline import Pipeline
 from imagebart.ui import frame, model_panel, review
 from imagebart.ui.canvas_actions import PLACED, RESTORED, CanvasActions
@@ -18,6 +17,7 @@ from imagebart.ui.controls import ORDER, starting_values
 from imagebart.ui.endpoints import add_endpoints
 from imagebart.ui.examples import Example
 from imagebart.ui.layout import Canvas, Runner, add_canvas, add_foot, add_heading, add_runner
+from imagebart.ui.library import Models
 from imagebart.ui.results import Results, add_results
 from imagebart.ui.revisit import OPENED, Opening
 from imagebart.ui.running import Running

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from imagebart.matrices import Precision
+from imagebart.sampling.kernels import Precision
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.folder import CONFIG, load_folder, save_folder
 from imagebart.weights.modules import parse_dtype
@@ -16,7 +16,7 @@ from imagebart.weights.published import load_published
 from imagebart.weights.registry import FOLDER, MODELS
 
 if TYPE_CHECKING:
-    from imagebart.model import ImageBART
+    from imagebart.models.imagebart import ImageBART
 
 __all__ = ["MODELS", "WeightsError", "load", "save"]
 
@@ -25,14 +25,13 @@ def load(source: str | PathLike[str], device: str = "cpu", dtype: str = "float32
     """Loads a model written by `save`, a folder of published files, or an installed published model by name.
 
     dtype: of the weights; "auto": whatever is fastest without visible loss, bfloat16 on a GPU, on a CPU float32 whose
-    stages may draw with weights rounded to bfloat16 or float16; "int8", on a CPU: they may round them to int8. Nothing
-    that the files name is imported or run. Raises WeightsError naming the file and what is wrong, and ValueError for an
-    unknown device or dtype.
+    networks may draw with weights rounded to bfloat16 or float16. Nothing that the files name is imported or run.
+    Raises WeightsError naming the file and what is wrong, and ValueError for an unknown device or dtype.
     """
     place = _parse_device(device)
     precision: Precision = "exact"
-    if place.type == "cpu" and dtype in ("auto", "int8"):
-        precision, dtype = "rounded" if dtype == "auto" else "int8", "float32"
+    if place.type == "cpu" and dtype == "auto":
+        precision, dtype = "rounded", "float32"
     kind = parse_dtype("bfloat16" if dtype == "auto" else dtype)
     folder = Path(source)
     if str(source) in MODELS and not folder.is_dir():
@@ -41,8 +40,7 @@ def load(source: str | PathLike[str], device: str = "cpu", dtype: str = "float32
         raise WeightsError(f"{folder} is no folder, expected one with a model, or one of {', '.join(MODELS)}")
     read = load_folder if (folder / CONFIG).is_file() else load_published
     model = read(folder, place, kind)
-    for stage in model.stages:
-        stage.precision = precision
+    model.precision = precision
     return model
 
 

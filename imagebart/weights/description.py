@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner
 from imagebart.first_stage import FirstStageConfig
-from imagebart.stage import Kind, StageConfig
-from imagebart.transformer import TransformerConfig
+from imagebart.models.published import Kind, StageConfig
+from imagebart.models.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)

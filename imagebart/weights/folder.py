@@ -1,6 +1,6 @@
-"""Our own layout of a model: config.json, first_stage.safetensors, stage1.safetensors to stageT.safetensors.
+"""Our own layout of a model: config.json, first_stage.safetensors, and denoiser.safetensors or stage1 to stageT.
 
-A text encoder that all stages have in common is stored once, in text_encoder.safetensors. A file that would be larger
+A text encoder that all networks have in common is stored once, in text_encoder.safetensors. A file that would be larger
 than Spaces take is split: stage1-1-of-2.safetensors and so on.
 """
 
@@ -20,12 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imagebart.conditioning import conditioner_from_config
+from imagebart.conditioning import Conditioner, conditioner_from_config
 from imagebart.config import from_dict
 from imagebart.diffusion import Schedule
 from imagebart.first_stage import FirstStage, FirstStageConfig
-from imagebart.model import About, ImageBART
-from imagebart.stage import StageConfig, build_stage
+from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.published import StageConfig, build_stage
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.memory import too_large
 from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
@@ -34,7 +35,7 @@ CONFIG = "config.json"
 VERSION = 1
 LARGEST_FILE = 9_500_000  # bytes of tensors; a Space refuses files over 10 MB
 TEXT = "text_encoder"
-WEIGHTS = re.compile(r"(first_stage|text_encoder|stage\d+)(-\d+-of-\d+)?\.safetensors")
+WEIGHTS = re.compile(r"(first_stage|text_encoder|denoiser|stage\d+)(-\d+-of-\d+)?\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,17 @@ class ModelConfig:
     version: int
     about: About
     first_stage: FirstStageConfig
-    betas: tuple[float, ...]
-    stages: tuple[StageConfig, ...]
     conditioner: dict[str, Any]
+    denoiser: DenoiserConfig | None = None  # either this
+    betas: tuple[float, ...] = ()  # or these
+    stages: tuple[StageConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.denoiser is None) != bool(self.stages) or len(self.betas) != len(self.stages):
+            raise ValueError(
+                f"{len(self.stages)} stages, {len(self.betas)} betas and {'no' if self.denoiser is None else 'a'} "
+                "denoiser, expected stages with as many betas, or a denoiser alone"
+            )
 
 
 def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
@@ -57,9 +66,10 @@ def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
         VERSION,
         model.about,
         model.first_stage.config,
-        model.schedule.betas,
-        tuple(stage.config for stage in model.stages),
         model.conditioner.to_config(),
+        model.denoiser.config if model.denoiser is not None else None,
+        model.schedule.betas if model.stages else (),
+        tuple(stage.config for stage in model.stages),
     )
     folder.mkdir(parents=True, exist_ok=True)
     # Written whole before anything is replaced, so that a full disk does not cost the model that was there.
@@ -69,10 +79,10 @@ def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
         text = _common_text(model)
         if text:
             _write_tensors(text, written, TEXT, dtype)
-        for stage in model.stages:
-            state = stage.state_dict()
+        for stem, network in networks(model).items():
+            state = network.state_dict()
             own = {name: state[name] for name in state if not (text and name.startswith("text."))}
-            _write_tensors(own, written, f"stage{stage.config.t}", dtype)
+            _write_tensors(own, written, stem, dtype)
         (written / CONFIG).write_text(_readable(asdict(config)) + "\n", encoding="utf-8")
         names = {new.name for new in written.iterdir()}
         for name in sorted(names, key=lambda name: name == CONFIG):
@@ -88,31 +98,51 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Image
     with without_memory(folder / CONFIG):
         conditioner = conditioner_from_config(config.conditioner)
         first_stage = FirstStage(config.first_stage)
-        stages = [build_stage(stage, len(config.betas)) for stage in config.stages]
-        model = ImageBART(first_stage, stages, Schedule(config.betas), conditioner, config.about)
+        built = [build_stage(stage, len(config.betas)) for stage in config.stages]
+        network = built if config.denoiser is None else Denoiser(config.denoiser)
+        schedule = Schedule(config.betas) if config.stages else None
+        model = ImageBART(first_stage, network, conditioner, config.about, schedule)
+    _check_networks(config, conditioner, folder)
+    _read_tensors(first_stage, folder, "first_stage", device, dtype, mapped=False)
+    check_codes(first_stage, folder / "first_stage.safetensors")
+    mapped = too_large([model], dtype)
+    text: dict[str, Tensor] = {}
+    if _files(folder, TEXT) and model.text is not None:
+        _read_tensors(model.text, folder, TEXT, device, dtype, mapped)
+        text = {f"text.{name}": tensor for name, tensor in model.text.state_dict().items()}
+    for stem, module in networks(model).items():
+        _read_tensors(module, folder, stem, device, dtype, mapped, text)
+    return model.requires_grad_(False)
+
+
+def networks(model: ImageBART) -> dict[str, nn.Module]:
+    """What undoes noise in a model, by the names of its files."""
+    if model.denoiser is not None:
+        return {"denoiser": model.denoiser}
+    return {f"stage{stage.config.t}": stage for stage in model.stages}
+
+
+def _check_networks(config: ModelConfig, conditioner: Conditioner, folder: Path) -> None:
+    """Raises WeightsError where networks were made for another conditioner or schedule."""
     for stage, beta in zip(config.stages, config.betas, strict=True):
         if (stage.cond_length, stage.beta) != (conditioner.length, beta):
             raise WeightsError(
                 f"{folder / CONFIG}: stage {stage.t} has cond_length {stage.cond_length} and beta {stage.beta}, "
                 f"expected the conditioner's {conditioner.length} and the schedule's {beta}"
             )
-    _read_tensors(first_stage, folder, "first_stage", device, dtype, mapped=False)
-    check_codes(first_stage, folder / "first_stage.safetensors")
-    mapped = too_large([model], dtype)
-    text: dict[str, Tensor] = {}
-    if _files(folder, TEXT) and config.stages[0].text is not None:
-        _read_tensors(model.stages[0].text, folder, TEXT, device, dtype, mapped)
-        text = {f"text.{name}": tensor for name, tensor in model.stages[0].text.state_dict().items()}
-    for module in model.stages:
-        _read_tensors(module, folder, f"stage{module.config.t}", device, dtype, mapped, text)
-    return model.requires_grad_(False)
+    if config.denoiser is not None and config.denoiser.cond_length != conditioner.length:
+        raise WeightsError(
+            f"{folder / CONFIG}: the denoiser has cond_length {config.denoiser.cond_length}, "
+            f"expected the conditioner's {conditioner.length}"
+        )
 
 
 def _common_text(model: ImageBART) -> dict[str, Tensor]:
-    """The tensors of the text encoder that all stages have; {} where there is none, or theirs differ."""
-    if any(stage.config.text is None for stage in model.stages):
+    """The tensors of the text encoder that all networks have; {} where there is none, or theirs differ."""
+    encoders = [getattr(network, "text", None) for network in networks(model).values()]
+    if any(encoder is None for encoder in encoders):
         return {}
-    first, *others = (dict(stage.text.state_dict()) for stage in model.stages)
+    first, *others = (dict(encoder.state_dict()) for encoder in encoders if encoder is not None)
     same = all(o.keys() == first.keys() and all(torch.equal(o[k], first[k]) for k in first) for o in others)
     return first if same else {}
 

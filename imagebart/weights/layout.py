@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from imagebart.stage import StageConfig
+from imagebart.models.published import StageConfig
 from imagebart.weights.modules import Shapes
 
 Sources = dict[str, tuple[str, ...]]  # our tensor: the published ones that it is made of, one under the other

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from imagebart.diffusion import Schedule
 from imagebart.first_stage import FirstStage, FirstStageConfig
-from imagebart.model import About, ImageBART
-from imagebart.stage import Stage, StageConfig, build_stage
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.published import Stage, StageConfig, build_stage
 from imagebart.weights.description import Description
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.layout import Layout, stage_layout
@@ -95,7 +95,7 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype) -> Im
         stages.append(load_stage(scale, config, schedule.stages, device, dtype, mapped))
     about = About(model.name, model.knows) if model else About(folder.resolve().name)
     try:
-        return ImageBART(first_stage, stages, schedule, conditioner, about)
+        return ImageBART(first_stage, stages, conditioner, about, schedule)
     except ValueError as error:
         raise WeightsError(f"{files}: {error}") from error
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagebart.first_stage import FirstStageConfig
-from imagebart.stage import Kind
+from imagebart.models.published import Kind
 from imagebart.weights.description import Description, encoder_decoder, gpt
 
 FOLDER = Path("checkpoints")  # where models are installed

@@ -14,11 +14,11 @@ from pacing import PacedPipeline
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from imagebart.masks import preset
-from imagebart.models import Models
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model
 from imagebart.ui.examples import find_examples
 from imagebart.ui.launch import launch_page
+from imagebart.ui.library import Models
 from imagebart.ui.page import build_page
 
 
@@ -54,7 +54,7 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="session")
 def slow_site(examples: Path) -> Iterator[Site]:
     """The page with a model whose runs take a while."""
-    with served(PacedPipeline(tiny_model(stages=MANY_STAGES)), examples) as site:
+    with served(PacedPipeline(tiny_model(scales=MANY_STAGES)), examples) as site:
         yield site
 
 

@@ -19,7 +19,7 @@ from imagebart.testing import tiny_pipeline
 
 # Few stages for what is waited for; enough for a run that is still going when it is cancelled.
 STAGES, MANY_STAGES = 5, 12
-PIPELINE = tiny_pipeline(stages=STAGES)
+PIPELINE = tiny_pipeline(scales=STAGES)
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 PATIENCE = 30_000  # milliseconds that an assertion is tried again, for a busy machine

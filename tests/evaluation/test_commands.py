@@ -36,7 +36,7 @@ def test_avatars_prints_a_table_and_writes_json(
 
 def test_scales_puts_models_side_by_side(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "three"
-    tiny_model("text", stages=3).save_pretrained(other)
+    tiny_model("text", scales=3).save_pretrained(other)
     out, picture = tmp_path / "scales.json", tmp_path / "scales.png"
     options = ["--samples", "20", "--out", str(out), "--picture", str(picture)]
     assert main(["evaluate", "scales", "--models", str(model), str(other), *options]) == 0

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from imagebart.avatars.dataset import AvatarDataset, caption
 from imagebart.first_stage import FirstStage
-from imagebart.model import About
+from imagebart.models.imagebart import About
 from imagebart.training.captions import SILENT, CaptionDataset, train_captions
 from imagebart.training.config import CaptionsRun, LoopConfig, StageRun, StageShape
 from imagebart.training.parts import assemble, load_stage, load_text_encoder, save_first_stage

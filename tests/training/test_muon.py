@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.training.config import LoopConfig
 from imagebart.training.loop import optimizers_for
 from imagebart.training.muon import Muon, orthogonal
-from imagebart.transformer import Transformer, TransformerConfig
 
 
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8), (12, 12)])

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.dataset import caption
+from imagebart.models.text_encoder import TextEncoder
 from imagebart.testing import tiny_conditioner
-from imagebart.text_encoder import TextEncoder
 from imagebart.training.config import StageShape
 from imagebart.training.reading import GROUPS, CaptionReader, claims_vector, reading_accuracy, reading_loss, slots_moved
 from imagebart.training.stages import text_config

@@ -10,8 +10,8 @@ from PIL import Image
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule, diffuse, posterior, redraw
 from imagebart.first_stage import FirstStage
-from imagebart.model import About
-from imagebart.stage import build_stage
+from imagebart.models.imagebart import About
+from imagebart.models.published import build_stage
 from imagebart.testing import tiny_conditioner, tiny_model, tiny_stage_config
 from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.parts import assemble, load_stage, load_text_encoder, save_first_stage, take_apart

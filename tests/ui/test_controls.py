@@ -11,7 +11,7 @@ from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.controls import ORDER, Controls, restored_values, starting_values
 
-PIPELINE = tiny_pipeline(stages=3)
+PIPELINE = tiny_pipeline(scales=3)
 
 
 def test_the_sliders_ends_mean_off() -> None:

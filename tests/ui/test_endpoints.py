@@ -15,9 +15,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from imagebart.chain import ChainEvent
 from imagebart.metadata import read_recipe
 from imagebart.pipeline import Pipeline
+from imagebart.sampling.chain import ChainEvent
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 from desk import UNCHANGED
 
-from imagebart.models import Models
 from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui import model_panel
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import RESET
+from imagebart.ui.library import Models
 from imagebart.ui.model_panel import SWITCHED
 
 
 @pytest.fixture(scope="module")
 def choice(tmp_path_factory: pytest.TempPathFactory) -> Choice:
     folder = tmp_path_factory.mktemp("models")
-    tiny_model("class", stages=3).save_pretrained(folder / "animals")
+    tiny_model("class", scales=3).save_pretrained(folder / "animals")
     tiny_model("none").save_pretrained(folder / "plain")
     (folder / "animals" / "README.md").write_text("The card of the animals.", encoding="utf-8")
     broken = folder / "broken"

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from imagebart.masks import preset
-from imagebart.models import Models
 from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui.examples import find_examples
 from imagebart.ui.knobs import KNOBS
 from imagebart.ui.launch import theme
+from imagebart.ui.library import Models
 from imagebart.ui.page import TURN, build_page
 
 

@@ -89,7 +89,7 @@ def test_a_run_whose_files_were_deleted_is_said(record: Record) -> None:
 
 def events(size: tuple[int, int], area: str, stages: int = 2) -> tuple[Image.Image, Image.Image, list[Any]]:
     image, mask = noise(size), preset(area, size)
-    return image, mask, list(tiny_pipeline(stages=stages).edit(image, mask, "hat", seed=1))
+    return image, mask, list(tiny_pipeline(scales=stages).edit(image, mask, "hat", seed=1))
 
 
 def test_a_step_of_a_large_picture_is_whole_again() -> None:

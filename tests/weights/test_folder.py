@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from imagebart import ImageBART, SamplingSettings
 from imagebart.conditioning import Kind
-from imagebart.model import About
-from imagebart.stage import build_stage
+from imagebart.models.imagebart import About
+from imagebart.models.published import build_stage
+from imagebart.models.text_encoder import TextEncoderConfig
+from imagebart.models.transformer import TransformerConfig
 from imagebart.testing import tiny_model
-from imagebart.text_encoder import TextEncoderConfig
-from imagebart.transformer import TransformerConfig
 from imagebart.weights import WeightsError, folder, load, save
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
@@ -155,8 +155,8 @@ def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path, monkey
     (tmp_path / "README.md").write_text("the card")
     with monkeypatch.context() as small:
         small.setattr(folder, "LARGEST_FILE", 20_000)
-        save(tiny_model(stages=3), tmp_path)
-    smaller = tiny_model(stages=2, seed=1)
+        save(tiny_model(scales=3), tmp_path)
+    smaller = tiny_model(scales=2, seed=1)
     save(smaller, tmp_path)
     assert_same(load(tmp_path), smaller)
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from imagebart import ImageBART
-from imagebart.stage import build_stage
+from imagebart.models.published import build_stage
 from imagebart.testing import tiny_model
 from imagebart.weights import memory
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from imagebart.first_stage import FirstStage
-from imagebart.stage import build_stage
+from imagebart.models.published import build_stage
 from imagebart.weights import MODELS, WeightsError, load
 from imagebart.weights.layout import Layout, stage_layout
 from imagebart.weights.modules import shapes_of

@@ -7,7 +7,7 @@ import torch
 from oracles import plain_transformer
 from torch import Tensor
 
-from imagebart.transformer import Transformer, TransformerConfig, waves
+from imagebart.models.transformer import Transformer, TransformerConfig, waves
 
 BASE = TransformerConfig(width=8, depth=2, heads=2, vocab_in=11, positions=9, head_size=4)
 CONFIGS = {
@@ -47,7 +47,7 @@ def test_equals_a_plain_implementation(config: TransformerConfig) -> None:
         extra = torch.randn(2, length, config.width, dtype=torch.float64)
         memory = None if context is None else transformer.memory(context)
         for added in (None, extra):
-            found = transformer(tokens, memory, added)
+            found = transformer(tokens, added, memory)
             assert found.shape == (2, length, config.width)
             for b in range(2):
                 expected = plain_transformer(
@@ -66,11 +66,11 @@ def test_later_tokens_change_nothing_earlier(config: TransformerConfig) -> None:
     tokens = torch.randint(config.vocab_in, (1, config.positions))
     context = context_of(config, 1)
     memory = None if context is None else transformer.memory(context)
-    before = transformer(tokens, memory)
+    before = transformer(tokens, memory=memory)
     for i in range(config.unmasked, config.positions):
         changed = tokens.clone()
         changed[0, i] = (changed[0, i] + 1) % config.vocab_in
-        difference = (transformer(changed, memory) - before).abs().amax(-1)[0]
+        difference = (transformer(changed, memory=memory) - before).abs().amax(-1)[0]
         assert (difference[:i] == 0).all()
         assert (difference[i:] > 0).all()
 

@@ -9,10 +9,10 @@ import torch
 from oracles import random_stage
 from small_transformer import SMALL, small
 
-from imagebart.inference import Network
-from imagebart.matrices import Packing, Precision, brain, half, int8, multiplies_bfloat16, packed
-from imagebart.preparation import Cost, Preparation, Prepared, prepare, threads
-from imagebart.transformer import Transformer
+from imagebart.models.transformer import Transformer
+from imagebart.sampling.calibration import Cost, Preparation, Prepared, prepare, threads
+from imagebart.sampling.kernels import Packing, Precision, brain, half, int8, multiplies_bfloat16, packed
+from imagebart.sampling.network import Network
 
 
 def test_weights_have_the_same_order_at_every_start_and_threads_change_no_bit() -> None:

@@ -12,12 +12,12 @@ import torch
 from oracles import all_sequences, binomial_z, chi_squared_p, joint_index, random_stage
 from torch import Tensor
 
-from imagebart.chain import ChainEvent, redraw_rows, row_generators, run_chain, uniform_tokens
-from imagebart.decoding import Condition, Drawn, decode_stage
 from imagebart.diffusion import Schedule
-from imagebart.inference import Cache, Network
+from imagebart.models.published import Stage, build_stage
+from imagebart.sampling.chain import ChainEvent, redraw_rows, row_generators, run_chain, uniform_tokens
+from imagebart.sampling.network import Cache, Network
+from imagebart.sampling.speculative import Condition, Drawn, decode_stage
 from imagebart.settings import SamplingSettings
-from imagebart.stage import Stage, build_stage
 
 NO_CONDITION = Condition(None, None)
 K = 7
@@ -230,7 +230,7 @@ def test_repeats_redraw_a_falling_share(monkeypatch: pytest.MonkeyPatch) -> None
         taken.append(c)
         return decode_stage(stage, c, *others)
 
-    monkeypatch.setattr("imagebart.chain.decode_stage", recorded)
+    monkeypatch.setattr("imagebart.sampling.chain.decode_stage", recorded)
     results = [event for event in run(start, keep, SamplingSettings(passes=passes), stages=stages) if event.done]
     before = start
     assert len(taken) == len(results) == 2 * passes

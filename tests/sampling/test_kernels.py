@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from imagebart.matrices import Precision, brain, half, int8, multiplies_bfloat16, packed, packings, plain
+from imagebart.sampling.kernels import Precision, brain, half, int8, multiplies_bfloat16, packed, packings, plain
 
 # What is lost of a number of about 1: float16 keeps 11 bits of a weight, bfloat16 8 of all, int8 255 steps.
 TOLERANCE = {plain: 1e-5, packed: 1e-5, half: 2e-3, brain: 2e-2, int8: 3e-2}

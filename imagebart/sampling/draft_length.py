@@ -13,8 +13,8 @@ NEWEST = 0.3  # what the last pass counts in a mean
 PRIOR = 2  # passes that the power counts for
 
 
-class Windows(Protocol):
-    """Chooses windows, and is told how they went."""
+class DraftLength(Protocol):
+    """Chooses how many drafts a pass verifies, and is told how it went."""
 
     def steps(self, needed: int, drafts: Iterable[bool]) -> int:
         """Steps of the next pass.

@@ -1,4 +1,4 @@
-"""Drawing the tokens of one stage in raster order, many at once, with the outcome of one by one.
+"""Drawing the tokens of one step in raster order, many at once, with the outcome of one by one.
 
 A token is argmax(filtered logits + noise), and the noise of every position is fixed before the first is drawn. So
 drawing one by one has a single outcome, and whatever finds it is exact (predictive sampling, Wiggers and Hoogeboom,
@@ -15,72 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imagebart.sampling.draft_length import Adaptive, DraftLength
+from imagebart.sampling.engine import Engine
+from imagebart.sampling.logits import filter_logits
+from imagebart.sampling.step_run import Condition, GuidedRun
+from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
-from imagebart.stage import Stage, StageRun
-from imagebart.windows import Adaptive, Windows
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Conditioning tokens [B, L] and those of an absent condition, for guidance; None where a model has none."""
-
-    cond: Tensor | None
-    null: Tensor | None
-
-
-def gumbel_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
-    """Gumbel noise [B, *shape], row b from generator b: a row's draws do not depend on the rows beside it."""
-    rows = [torch.empty(shape).exponential_(generator=generator) for generator in generators]
-    return -torch.stack(rows).log()
-
-
-def filter_logits(logits: Tensor, settings: SamplingSettings) -> Tensor:
-    """Temperature, top-k and top-p: logits [..., K] -> float32 [..., K], excluded tokens at -inf."""
-    logits = logits.float() / settings.temperature
-    if settings.top_k is not None and settings.top_k < logits.shape[-1]:
-        least = logits.topk(settings.top_k).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if settings.top_p is not None and settings.top_p < 1:
-        ordered, order = logits.softmax(-1).sort(descending=True)
-        before = ordered.cumsum(-1) - ordered  # the likeliest token always stays
-        excluded = (before >= settings.top_p).scatter(-1, order, before >= settings.top_p)
-        logits = logits.masked_fill(excluded, -torch.inf)
-    return logits
-
-
-def draw(logits: Tensor, noise: Tensor, settings: SamplingSettings) -> Tensor:
-    """Draws from softmax(filtered logits) by the Gumbel-max trick: logits, noise [..., K] -> tokens [...]."""
-    return (filter_logits(logits, settings) + noise).argmax(-1)
-
-
-class GuidedRun:
-    """A stage being drawn under classifier-free guidance: null + guidance (cond - null), in a batch of twice the size.
-
-    With guidance 1, or without a condition, the stage itself.
-    """
-
-    def __init__(self, stage: Stage, c: Tensor, condition: Condition, guidance: float) -> None:
-        self.guidance = guidance
-        cond = condition.cond
-        self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
-        if self.guided:
-            if condition.null is None:
-                raise ValueError("guidance needs a model that was trained with its condition dropped at random")
-            assert cond is not None
-            c, cond = torch.cat([c, c]), torch.cat([cond, condition.null])
-        self.run = StageRun(stage, c, cond)
-
-    def logits(self, x: Tensor, begins: list[int], length: int, skip: int) -> Tensor:
-        """As `StageRun.logits`."""
-        if not self.guided:
-            return self.run.logits(x, begins, length, skip)
-        logits = self.run.logits(torch.cat([x, x]), begins + begins, length, skip)
-        with_cond, without = logits.float().chunk(2)
-        return without + self.guidance * (with_cond - without)
-
-    def select(self, rows: Tensor, batch: int) -> None:
-        """Goes on with some rows of a batch."""
-        self.run.select(torch.cat([rows, rows + batch]) if self.guided else rows)
 
 
 @dataclass(frozen=True)
@@ -133,20 +73,21 @@ class _Row:
 
 
 @torch.no_grad()
-def decode_stage(
-    stage: Stage,
+def draw_step(
+    step: Step,
+    engine: Engine,
     c: Tensor,
     x: Tensor,
     keep: Tensor,
     condition: Condition,
     settings: SamplingSettings,
     noise: Tensor,
-    windows: Windows | None = None,
+    ahead: DraftLength | None = None,
 ) -> Iterator[Drawn]:
-    """Draws x_{t-1} given x_t = c; yields after every pass.
+    """Draws x_s given x_t = c; yields after every pass.
 
     x int64 [B, N] holds the known tokens where keep [B, N] is true and drafts elsewhere; noise is Gumbel [B, N, K].
-    Rows advance on their own; one that is done leaves the batch. windows: how many to verify at once; None: as many
+    Rows advance on their own; one that is done leaves the batch. ahead: how many to verify at once; None: as many
     as are worth it here. The outcome is that of any other, but for rounding where two tokens are all but equal.
     """
     rows = [_Row(b, *row) for b, row in enumerate(zip(x.tolist(), keep.tolist(), strict=True))]
@@ -156,30 +97,24 @@ def decode_stage(
     if not active:
         return
     batch = torch.tensor([row.index for row in active], device=x.device)
-    condition = Condition(*(part if part is None else part[batch] for part in (condition.cond, condition.null)))
-    run = GuidedRun(stage, c[batch], condition, settings.guidance)
-    if windows is None:
-        windows = Adaptive(run.run.prepared.seconds, len(run.run.context.noisy))
-    first = run.run.first
+    run = GuidedRun(step, engine, c[batch], keep[batch], condition.select(batch), settings.guidance)
+    if ahead is None:
+        ahead = Adaptive(engine.seconds, run.rows)
+    first = run.first
     while active:
-        last = max(row.end for row in active)
-        slowest = min(active, key=lambda row: row.settled)
-        needed = max(first + row.settled + 1 - row.steps for row in active)
-        ahead = (not kept for kept in slowest.keep[slowest.settled : slowest.end])
-        length = min(windows.steps(needed, ahead), first + last)
-        begins = [min(row.steps, first + last - length) for row in active]
-        skip = min(first + row.settled - begin for row, begin in zip(active, begins, strict=True))
+        begins, length, skip = _span(active, ahead, first)
         drafts = torch.tensor([row.drafts for row in active], device=x.device)
-        logits = run.logits(drafts, begins, length, skip)
+        logits = filter_logits(run.logits(drafts, begins, length, skip), settings)
         places = [begin + skip - first for begin in begins]
-        tokens = draw(logits, _windows_of(noise, active, places, length - skip), settings).tolist()
+        likelihood = step.reverse(logits, run.noisy([begin + skip for begin in begins], length - skip))
+        tokens = (likelihood + _noise_at(noise, active, places, length - skip)).argmax(-1).tolist()
         forwards += 1
         drawn = 0
         for row, predictions, place in zip(active, tokens, places, strict=True):
             before = row.settled
             drawn += row.accept(predictions, place, first)
             shown[row.index, before : row.settled] = torch.tensor(row.drafts[before : row.settled], device=x.device)
-        windows.learn(drawn / len(active))
+        ahead.learn(drawn / len(active))
         position = sum(wanted[: min(row.settled if not row.done else len(wanted) for row in rows)])
         yield Drawn(shown.clone(), position, total, forwards)
         going = [i for i, row in enumerate(active) if not row.done]
@@ -188,7 +123,19 @@ def decode_stage(
         active = [active[i] for i in going]
 
 
-def _windows_of(noise: Tensor, rows: list[_Row], places: list[int], length: int) -> Tensor:
+def _span(active: list[_Row], ahead: DraftLength, first: int) -> tuple[list[int], int, int]:
+    """What the next pass feeds: from which of the decoder's positions on, row by row; how many; how many for their
+    keys and values only."""
+    last = max(row.end for row in active)
+    slowest = min(active, key=lambda row: row.settled)
+    needed = max(first + row.settled + 1 - row.steps for row in active)
+    unknown = (not kept for kept in slowest.keep[slowest.settled : slowest.end])
+    length = min(ahead.steps(needed, unknown), first + last)
+    begins = [min(row.steps, first + last - length) for row in active]
+    return begins, length, min(first + row.settled - begin for row, begin in zip(active, begins, strict=True))
+
+
+def _noise_at(noise: Tensor, rows: list[_Row], places: list[int], length: int) -> Tensor:
     """Each row's noise from its place on, [B', length, K]; places before the first or after the last count as these."""
     positions = torch.tensor(places, device=noise.device)[:, None] + torch.arange(length, device=noise.device)
     index = torch.tensor([row.index for row in rows], device=noise.device)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.transformer import Transformer, TransformerConfig
+from imagebart.models.transformer import Transformer, TransformerConfig
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from oracles import KINDS, plain_transformer, random_cond, random_stage
 from torch import Tensor
 
-from imagebart.stage import AlignedStage, Kind, ResidualStage, Stage, StageRun, build_stage, log_likelihood
+from imagebart.diffusion import log_likelihood
+from imagebart.models.published import AlignedStage, Kind, ResidualStage, Stage, StageRun, build_stage
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 with_and_without_cond = pytest.mark.parametrize(("cond_length", "slots"), [(0, 0), (2, 0), (5, 3)])

@@ -156,8 +156,8 @@ class Transformer(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        memory: list[KeyValue] | None = None,
         extra: Tensor | None = None,
+        memory: list[KeyValue] | None = None,
     ) -> Tensor:
         """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
 

@@ -1,17 +1,20 @@
-"""The reverse chain: stages T ... 1, coarse to fine, with forward-backward repeats."""
+"""The reverse chain: steps T ... 1, coarse to fine, with forward-backward repeats (ImageBART, section 3.4)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from imagebart.decoding import Condition, decode_stage, gumbel_noise
-from imagebart.diffusion import Schedule, redraw
+from imagebart.diffusion import redraw
+from imagebart.sampling.engine import Engine
+from imagebart.sampling.logits import gumbel_noise
+from imagebart.sampling.speculative import draw_step
+from imagebart.sampling.step_run import Condition
+from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
-from imagebart.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -49,34 +52,30 @@ def redraw_rows(x: Tensor, probability: float, vocab_size: int, generators: list
 
 @torch.no_grad()
 def run_chain(
-    stages: Sequence[Stage],
-    schedule: Schedule,
+    steps: Sequence[Step],
+    engine: Callable[[Step], Engine],
     start: Tensor,
     keep: Tensor,
     condition: Condition,
     settings: SamplingSettings,
     generators: list[torch.Generator],
 ) -> Iterator[ChainEvent]:
-    """From x at stage `settings.start` (T where None) down to x_0; an event after every forward, the last holds x_0.
+    """From x_T down to x_0; an event after every pass of a decoder, the last holds x_0.
 
-    start int64 [B, N] holds the known tokens where keep [B, N] is true. Repeat r of n first takes its own result
-    back: each token is redrawn with probability (1 - r/n) beta_t. The iterator can be closed at any moment.
+    steps: t = 1 first; engine: what draws one. start int64 [B, N] is x at the last of them, with the known tokens where
+    keep [B, N] is true. Repeat r of n first takes its own result back: each token is redrawn with probability
+    (1 - r/n) beta_t. The iterator can be closed at any moment.
     """
-    vocab_size = stages[0].config.vocab_size
-    first = len(stages) if settings.start is None else settings.start
-    if not 1 <= first <= len(stages):
-        raise ValueError(f"the chain starts at stage {first}, expected 1 to {len(stages)}")
     known, x = start, start
-    for t in range(first, 0, -1):
+    for t in range(len(steps), 0, -1):
+        step = steps[t - 1]
         for repeat in range(settings.passes):
             if repeat:
-                share = (1 - repeat / settings.passes) * schedule.betas[t - 1]
-                x = redraw_rows(x, share, vocab_size, generators)
+                x = redraw_rows(x, (1 - repeat / settings.passes) * step.beta, step.vocab_size, generators)
             c = torch.where(keep, known, x)
-            noise = gumbel_noise((start.shape[1], vocab_size), generators).to(start.device)
-            drawing = decode_stage(stages[t - 1], c, c, keep, condition, settings, noise)
-            for drawn in drawing:
+            noise = gumbel_noise((start.shape[1], step.vocab_size), generators).to(start.device)
+            for drawn in draw_step(step, engine(step), c, c, keep, condition, settings, noise):
                 x, done = drawn.tokens, drawn.position == drawn.total
                 yield ChainEvent(
-                    t, len(stages), repeat, settings.passes, drawn.position, drawn.total, x, done, drawn.forwards
+                    t, len(steps), repeat, settings.passes, drawn.position, drawn.total, x, done, drawn.forwards
                 )

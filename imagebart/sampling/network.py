@@ -1,7 +1,7 @@
 """A transformer as it draws: a few tokens at a time, after those whose keys and values it has kept.
 
 The same numbers as `Transformer.forward`, with rows at positions of their own, weights in one of the orders of
-`imagebart.matrices`, and nothing that grows with the position but attention itself.
+`imagebart.sampling.kernels`, and nothing that grows with the position but attention itself.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.matrices import Matrix, Packing
-from imagebart.transformer import KeyValue, Transformer, TransformerConfig
+from imagebart.models.transformer import KeyValue, Transformer, TransformerConfig
+from imagebart.sampling.kernels import Matrix, Packing
 
 STEP = 16  # keys are attended to in multiples of this, so that sums do not depend on where a window ends
 

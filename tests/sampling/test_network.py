@@ -9,10 +9,10 @@ from small_transformer import SMALL, small
 from test_transformer import build, causal, context_of, every_causal_config
 from torch import nn
 
-from imagebart.inference import Network, attend
-from imagebart.matrices import brain, multiplies_bfloat16, packings, plain
-from imagebart.preparation import prepare
-from imagebart.transformer import Transformer, TransformerConfig
+from imagebart.models.transformer import Transformer, TransformerConfig
+from imagebart.sampling.calibration import prepare
+from imagebart.sampling.kernels import brain, multiplies_bfloat16, packings, plain
+from imagebart.sampling.network import Network, attend
 
 
 @every_causal_config
@@ -25,7 +25,7 @@ def test_any_chunks_equal_the_whole(config: TransformerConfig) -> None:
         extra = torch.randn(3, config.positions, config.width, dtype=torch.float64)
         context = context_of(config, 3)
         memory = None if context is None else transformer.memory(context)
-        expected = transformer(tokens, memory, extra)
+        expected = transformer(tokens, extra, memory)
         decoder = Network(transformer, plain)
         cache = decoder.new_cache(3)
         seen = [0, 0, 0]
@@ -68,7 +68,7 @@ def test_bfloat16() -> None:
     cache = decoder.new_cache(1)
     parts = [decoder.forward(tokens[:, a : a + 2], [a], cache, memory) for a in range(0, 8, 2)]
     assert parts[0].dtype == torch.bfloat16
-    torch.testing.assert_close(torch.cat(parts, 1), transformer(tokens, memory), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(torch.cat(parts, 1), transformer(tokens, memory=memory), rtol=0.1, atol=0.1)
 
 
 def test_half_weights_that_need_no_rounding_change_only_the_last_bits() -> None:

@@ -1,16 +1,8 @@
-"""Multinomial diffusion of tokens (ImageBART, section 3.1; Hoogeboom et al. 2021).
-
-q(x_t | x_{t-1}) = Cat((1 - beta_t) onehot(x_{t-1}) + beta_t / K): each token stays with probability 1 - beta_t,
-or is drawn anew from all K. x_0 is the image's tokens, x_T uniform noise.
-"""
+"""How noise grows: the share of tokens redrawn at each step (ImageBART, section 3.1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -52,40 +44,3 @@ class Schedule:
         for beta in self.betas[:t]:
             survive *= 1 - beta
         return survive
-
-
-def redraw(
-    x: Tensor, probability: float | Tensor, vocab_size: int, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draws each token anew, uniformly from all K, with a probability, which may be of x's shape or broadcast to it.
-
-    Tokens int64, any shape.
-    """
-    noise = torch.randint(vocab_size, x.shape, generator=generator, device=x.device)
-    again = torch.rand(x.shape, generator=generator, device=x.device) < probability
-    return torch.where(again, noise, x)
-
-
-def diffuse(
-    x0: Tensor,
-    t: int,
-    schedule: Schedule,
-    vocab_size: int,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Draws x_t from q(x_t | x_0) in one jump."""
-    return redraw(x0, 1 - schedule.alphacum(t), vocab_size, generator)
-
-
-def posterior(xt: Tensor, x0: Tensor, t: int, schedule: Schedule, vocab_size: int) -> Tensor:
-    """q(x_{t-1} | x_t, x_0), float [..., K]: proportional to q(x_t | x_{t-1}) q(x_{t-1} | x_0).
-
-    Section 3.1, eq. 4. Raises ValueError unless 1 <= t <= T.
-    """
-    if not 1 <= t <= schedule.stages:
-        raise ValueError(f"t is {t}, expected 1 to {schedule.stages}")
-    beta, survive = schedule.betas[t - 1], schedule.alphacum(t - 1)
-    likelihood = (1 - beta) * F.one_hot(xt, vocab_size) + beta / vocab_size
-    prior = survive * F.one_hot(x0, vocab_size) + (1 - survive) / vocab_size
-    product = likelihood * prior
-    return product / product.sum(-1, keepdim=True)

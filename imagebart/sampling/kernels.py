@@ -2,15 +2,14 @@
 
 PyTorch's own kernel for 2 to 16 rows takes two to four times as long as for one, for it reorders the weights in
 every call. Others have them in their own order once: oneDNN in float32; FBGEMM in float16 with float32 inputs and sums,
-half the bytes; oneDNN in bfloat16, where the processor multiplies that, half the bytes and half the time for many rows;
-FBGEMM in int8, a quarter of both. All come with PyTorch's CPU builds; where one is missing, it is not a choice.
+half the bytes; oneDNN in bfloat16, where the processor multiplies that, half the bytes and half the time for many rows.
+All come with PyTorch's CPU builds; where one is missing, it is not a choice.
 
 A row's result never depends on the rows beside it: the drafts among them must not matter.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out], of the type of the weights or the input
 Packing = Callable[[nn.Linear], Matrix]
-Precision = Literal["exact", "rounded", "int8"]  # what a stage may do to its weights while it draws
+Precision = Literal["exact", "rounded"]  # what drawing may do to weights
 ROWS = 8  # that oneDNN orders the weights for
 HALF_ROWS = 6  # that FBGEMM's kernel for float16 takes at once
 
@@ -61,26 +60,6 @@ def brain(linear: nn.Linear) -> Matrix:
     return lambda x: multiply(x.bfloat16(), weight, bias, "none", [], "")
 
 
-def int8(linear: nn.Linear) -> Matrix:
-    """FBGEMM, weights rounded to 255 steps a column of the output, inputs to 255 steps a row, sums exact."""
-    weight, bias = linear.weight.detach(), linear.bias
-    step = weight.abs().amax(1).clamp(min=1e-12) / 127
-    zero = torch.zeros(len(weight), dtype=torch.long)
-    with warnings.catch_warnings():  # PyTorch means to move its quantised tensors elsewhere
-        warnings.simplefilter("ignore", UserWarning)
-        rounded = torch.quantize_per_channel(weight, step.double(), zero, 0, torch.qint8)
-    stored, multiply = torch.ops.quantized.linear_prepack(rounded, None), torch.ops.quantized.linear_dynamic
-
-    def apply(x: Tensor) -> Tensor:
-        # The kernel takes its steps from the least and greatest number of all rows: they are made the same for each.
-        size = x.abs().amax(1, keepdim=True).clamp(min=1e-12)
-        ends = F.pad(x.new_tensor([[-1.0, 1.0]]), (0, x.shape[1] - 2))
-        product = multiply(torch.cat([x / size, ends]), stored, False)[:-1] * size
-        return product if bias is None else product + bias
-
-    return apply
-
-
 def multiplies_bfloat16() -> bool:
     """Whether the processor has instructions for it; emulated, it takes dozens of times as long."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -90,7 +69,7 @@ def packings(linears: list[nn.Linear], precision: Precision) -> list[Packing]:
     """Those that can be used for these maps, the fastest last.
 
     precision: "exact" allows what changes no weight, `half` where all are float16 numbers; "rounded" allows `half` and
-    `brain`; "int8" allows all.
+    `brain`.
     """
     weights = [linear.weight for linear in linears]
     if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in weights):
@@ -104,6 +83,4 @@ def packings(linears: list[nn.Linear], precision: Precision) -> list[Packing]:
         choices.append(half)
     if mkldnn and precision != "exact" and multiplies_bfloat16():
         choices.append(brain)
-    if fbgemm and precision == "int8":
-        choices.append(int8)
     return choices

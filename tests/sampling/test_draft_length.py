@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagebart.preparation import Cost
-from imagebart.windows import WIDTHS, Adaptive, OneByOne
+from imagebart.sampling.calibration import Cost
+from imagebart.sampling.draft_length import WIDTHS, Adaptive, OneByOne
 
 ALL = [True] * 256
 

@@ -20,10 +20,10 @@ from oracles import (
 )
 from torch import Tensor
 
-from imagebart.decoding import Condition, Drawn, GuidedRun, decode_stage, draw, filter_logits, gumbel_noise
+from imagebart.models.published import Kind, Stage
+from imagebart.sampling.draft_length import OneByOne
+from imagebart.sampling.speculative import Condition, Drawn, GuidedRun, decode_stage, draw, filter_logits, gumbel_noise
 from imagebart.settings import SamplingSettings
-from imagebart.stage import Kind, Stage
-from imagebart.windows import OneByOne
 
 OPTIONS = {
     "plain": SamplingSettings(),

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from imagebart import InputError, Pipeline
-from imagebart.models import Models
 from imagebart.testing import tiny_model
+from imagebart.ui.library import Models
 from imagebart.weights import WeightsError
 
 CLASS_MODEL = Path(__file__).parent / "fixtures" / "tiny" / "class_cond_custom"

@@ -8,11 +8,11 @@ import torch
 from oracles import binomial_z
 from torch import Tensor
 
-from imagebart.chain import ChainEvent, row_generators, uniform_tokens
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
-from imagebart.model import ImageBART
+from imagebart.models.imagebart import ImageBART
+from imagebart.sampling.chain import ChainEvent, row_generators, uniform_tokens
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model, tiny_stage_config
 
@@ -21,7 +21,7 @@ CONDITIONINGS = ("text", "class", "none")
 
 @pytest.fixture(scope="module")
 def plain() -> ImageBART:
-    return tiny_model("none", stages=3)
+    return tiny_model("none", scales=3)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_stages_come_in_order(plain: ImageBART) -> None:
 
 
 def test_stages_must_speak_the_first_stages_codes(plain: ImageBART) -> None:
-    other = tiny_model("none", stages=3)
+    other = tiny_model("none", scales=3)
     other.first_stage.config = dataclasses.replace(other.first_stage.config, codebook_size=30)
     with pytest.raises(ValueError, match="stage 1 was made for t = 1 and 24 codes, expected .* the first stage's 30"):
         ImageBART(other.first_stage, plain.stages, plain.schedule, plain.conditioner)

@@ -1,0 +1,163 @@
+"""One network for every noise rate: p(x_0 | x_t), told of each token how noisy it is.
+
+ImageBART (Esser et al. 2021) trains a transformer for each step of the diffusion (section 3.2). Here one
+encoder-decoder serves them all. Its encoder sees all tokens, each with its own noise rate, the chance that a uniform
+draw stands in its place: 0 where a mask keeps it. So it knows what is kept on every side from the first step on, and
+any rates can be stepped through, in any number of steps. It predicts x_0; the step to x_s then follows from the
+diffusion (`imagebart.diffusion.reverse_step`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagebart.diffusion import log_likelihood
+from imagebart.models.context import Context, Encode
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.transformer import CrossAttention, Transformer, TransformerConfig
+
+LEAST_RATE = 0.002  # of a token that is drawn: log q(c | x_0) has to stay finite
+OCTAVES = 6
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Shapes. The transformers' vocabulary is image tokens, conditioning tokens (or slots), and a start token."""
+
+    vocab_size: int  # K, image tokens
+    tokens: int  # N, image tokens a picture
+    decoder: TransformerConfig
+    encoder: TransformerConfig
+    cond_length: int = 0  # conditioning tokens
+    text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
+
+
+class RateEmbedding(nn.Module):
+    """Noise rates [...] in [0, 1] -> [..., width]: Fourier features through a linear map that begins at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(2 * OCTAVES, width)
+        nn.init.zeros_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+    def forward(self, rates: Tensor) -> Tensor:
+        angles = rates[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=rates.device))
+        return self.map(torch.cat([angles.sin(), angles.cos()], -1).to(self.map.weight.dtype))
+
+
+class Denoising(NamedTuple):
+    """What is computed once a step."""
+
+    context: Context
+    encoded: Tensor  # the encoder's output at the image tokens, [B, N, width]
+
+
+class Denoiser(nn.Module):
+    """p(x_0 | x_t = c, rates), position by position, given x_s before it.
+
+    c: x_t, int64 [B, N], and its noise rates [B, N]; x: x_s, int64 [B, N], whose tokens before a position the decoder
+    is fed, with their noise rates [B, N]. cond: int64 [B, cond_length].
+    """
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.decoder = Transformer(config.encoder), Transformer(config.decoder)
+        self.encoder_rates = RateEmbedding(config.encoder.width)
+        self.decoder_rates = RateEmbedding(config.decoder.width)
+        self.align = nn.Linear(config.encoder.width, config.decoder.width)  # the encoder at the position predicted
+        self.likelihood = nn.Parameter(torch.zeros(()))  # w, the weight of log q(c | x_0)
+        self.draft_head = nn.Linear(config.encoder.width, config.vocab_size)  # x_0 at every position at once
+        if config.text is not None:
+            self.text = TextEncoder(config.text)
+            self.text_map = nn.Linear(config.text.transformer.width, config.decoder.width)
+        for module in (self.align, *(m.out for m in self.decoder.modules() if isinstance(m, CrossAttention))):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.position_embedding.device
+
+    def read(self, cond: Tensor | None) -> Tensor | None:
+        """What the text encoder reads in conditioning tokens, slots [B, slots, width]; None where there is none."""
+        return None if self.config.text is None or cond is None else self.text(cond.to(self.device))
+
+    def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
+        """[start, cond...] or [start, slots...], int64 [B, P]; raises ValueError where cond does not fit."""
+        expected = (batch, self.config.cond_length)
+        given = (batch, 0) if cond is None else tuple(cond.shape)
+        if given != expected:
+            raise ValueError(f"cond has shape {list(given)}, expected {list(expected)}")
+        start = torch.full((batch, 1), self.config.decoder.vocab_in - 1, device=self.device)
+        if self.config.text is not None:
+            cond = torch.arange(self.config.text.slots, device=self.device).expand(batch, -1)
+        return start if cond is None else torch.cat([start, cond.to(self.device) + self.config.vocab_size], 1)
+
+    def start(
+        self,
+        c: Tensor,
+        rates: Tensor,
+        fed_rates: Tensor,
+        cond: Tensor | None = None,
+        slots: Tensor | None = None,
+        encode: Encode | None = None,
+    ) -> Denoising:
+        """Everything that is computed once a step.
+
+        slots: what was read in cond; encode: computes what the encoder would. The decoder's step P - 1 + n is fed token
+        n - 1 of x_s, is told its rate, and predicts position n, of which it is given the encoder's output.
+        """
+        prefix, tokens = self.prefix(len(c), cond), c.shape[1]
+        length = prefix.shape[1]
+        told = F.pad(self.encoder_rates(rates), (0, 0, length, 0))
+        fed = F.pad(self.decoder_rates(fed_rates[:, :-1]), (0, 0, length, 0))
+        if slots is not None:
+            described = F.pad(self.text_map(slots), (0, 0, 1, 0))  # [B, P, width]
+            told = told + F.pad(described, (0, 0, 0, tokens))
+            fed = fed + F.pad(described, (0, 0, 0, tokens - 1))
+        encoded = (encode or self.encoder)(torch.cat([prefix, c], 1), told)
+        extra = fed + F.pad(self.align(encoded[:, length:]), (0, 0, length - 1, 0))
+        return Denoising(Context(c, prefix, self.decoder.memory(encoded), extra), encoded[:, length:])
+
+    def predict(
+        self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None, slots: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of p(x_0), [B, N, K]: the decoder's, and the encoder's own."""
+        begun = self.start(c, rates, fed_rates, cond, slots)
+        context, encoded = begun.context, begun.encoded
+        hidden = self.decoder(torch.cat([context.prefix, x[:, :-1]], 1), context.extra, context.memory)
+        assert self.decoder.head is not None
+        logits = self.decoder.head(hidden[:, context.prefix.shape[1] - 1 :])
+        return self.finish(logits, c, rates), self.finish(self.draft_head(encoded), c, rates)
+
+    def finish(self, logits: Tensor, c: Tensor, rates: Tensor | float) -> Tensor:
+        """Logits [B, S, K] with what x_t [B, S], at its rates, says of x_0: + w log q(c | x_0)."""
+        rates = torch.as_tensor(rates, device=c.device).clamp(min=LEAST_RATE)
+        return logits + self.likelihood * log_likelihood(c, rates, self.config.vocab_size)
+
+    def logits(
+        self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None = None
+    ) -> Tensor:
+        """Teacher-forced logits of p(x_0), float [B, N, K]; raises ValueError for bad shapes and rates."""
+        shape = (len(c), self.config.tokens)
+        for name, given in (("x", x), ("c", c), ("rates", rates), ("fed_rates", fed_rates)):
+            if tuple(given.shape) != shape:
+                raise ValueError(f"{name} has shape {list(given.shape)}, expected {list(shape)}")
+        for name, given in (("rates", rates), ("fed_rates", fed_rates)):
+            if not (given.min() >= 0 and given.max() <= 1):
+                raise ValueError(f"{name} are from {given.min():g} to {given.max():g}, expected 0 to 1")
+        return self.predict(x, c, rates, fed_rates, cond, self.read(cond))[0]
+
+    def forward(
+        self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None, slots: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """For training, with slots that were read before: see `predict`."""
+        return self.predict(x, c, rates, fed_rates, cond, slots)

@@ -1,0 +1,34 @@
+"""From logits to tokens: temperature, top-k, top-p, guidance, and the draw itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imagebart.settings import SamplingSettings
+
+
+def gumbel_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
+    """Gumbel noise [B, *shape], row b from generator b: a row's draws do not depend on the rows beside it."""
+    rows = [torch.empty(shape).exponential_(generator=generator) for generator in generators]
+    return -torch.stack(rows).log()
+
+
+def filter_logits(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    """Temperature, top-k and top-p: logits [..., K] -> float32 [..., K], excluded tokens at -inf."""
+    logits = logits.float() / settings.temperature
+    if settings.top_k is not None and settings.top_k < logits.shape[-1]:
+        least = logits.topk(settings.top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if settings.top_p is not None and settings.top_p < 1:
+        ordered, order = logits.softmax(-1).sort(descending=True)
+        before = ordered.cumsum(-1) - ordered  # the likeliest token always stays
+        excluded = (before >= settings.top_p).scatter(-1, order, before >= settings.top_p)
+        logits = logits.masked_fill(excluded, -torch.inf)
+    return logits
+
+
+def guided(logits: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance, null + guidance (cond - null): logits [2 B, S, K], cond's first -> [B, S, K]."""
+    with_cond, without = logits.float().chunk(2)
+    return without + guidance * (with_cond - without)

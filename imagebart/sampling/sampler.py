@@ -1,0 +1,136 @@
+"""Drawing from a whole model: where the chain starts, which steps it takes, and the engines that draw them."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imagebart.models.imagebart import ImageBART
+from imagebart.sampling.chain import ChainEvent, redraw_rows, row_generators, run_chain, uniform_tokens
+from imagebart.sampling.engine import Engine, Engines
+from imagebart.sampling.step_run import Condition
+from imagebart.sampling.steps import Step, denoising_steps, stage_steps
+from imagebart.settings import SamplingSettings
+
+APART = 0x9E3779B9  # added to a seed: what starts a variation must not be the chain's own draws
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a chain starts."""
+
+    steps: Sequence[Step]  # t = 1 first
+    x: Tensor  # x at the last of them, with the known tokens where they are kept, int64 [B, N]
+    keep: Tensor  # bool [B, N]
+    generators: list[torch.Generator]  # of the rows, which drew x
+
+    @property
+    def total(self) -> int:
+        """Tokens to draw in a pass."""
+        return int((~self.keep).any(0).sum())
+
+
+class Sampler:
+    """Draws from a model."""
+
+    def __init__(self, model: ImageBART) -> None:
+        self.model, self.engines = model, Engines()
+
+    def prepare(self) -> None:
+        """Readies all networks to draw, so that the first run need not."""
+        for step in self.steps(SamplingSettings()):
+            self.engine(step)
+
+    def engine(self, step: Step) -> Engine:
+        """What draws a step."""
+        return self.engines.get(self.model.precision, *step.networks)
+
+    def steps(self, settings: SamplingSettings, strength: float = 1.0) -> Sequence[Step]:
+        """The chain's steps, t = 1 first, from a share `strength` of noise; raises ValueError for those it has not.
+
+        A model of stages begins with the finest that expects at least as much noise. `settings.start` leaves out those
+        before it.
+        """
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength is {strength}, expected over 0 and at most 1")
+        scales = self.model.scales_of(settings.scales)
+        if settings.start is not None and settings.start > scales:
+            raise ValueError(f"start stage {settings.start}, expected 1 to {scales}")
+        if self.model.denoiser is not None:
+            return denoising_steps(self.model.denoiser, scales, strength)[: settings.start]
+        noisy = [t for t in range(1, scales) if 1 - self.model.schedule.alphacum(t) >= strength]
+        first = noisy[0] if noisy else scales
+        return stage_steps(self.model.stages[: min(first, settings.start or first)])
+
+    def start(
+        self,
+        batch: int,
+        settings: SamplingSettings,
+        x: Tensor | None = None,
+        known: Tensor | None = None,
+        keep: Tensor | None = None,
+        strength: float = 1.0,
+        seed: int | None = None,
+    ) -> Start:
+        """Where the chain starts; with a seed, always the same. Arguments as for `ImageBART.stream`."""
+        model, shape = self.model, (batch, self.model.tokens)
+        steps = self.steps(settings, strength)
+        if batch < 1:
+            raise ValueError(f"batch of {batch}, expected 1 or more")
+        seed = secrets.randbits(32) if seed is None else seed
+        generators = row_generators(seed, batch)
+        for name, tokens in (("start", x), ("known", known)):
+            if tokens is not None:
+                check_tokens(name, tokens, shape, model.vocab_size)
+        if keep is not None:
+            _check_keep(keep, shape)
+            if known is None:
+                raise ValueError("keep was given without known, the tokens to keep")
+        noise = min(strength, 1 - math.prod(1 - step.beta for step in steps))
+        if x is None and noise < 1:
+            if known is None:
+                raise ValueError("starting from less than pure noise needs start or known tokens")
+            x = redraw_rows(known, noise, model.vocab_size, row_generators(seed + APART, batch))
+        x = uniform_tokens(model.tokens, model.vocab_size, generators) if x is None else x
+        x = x.to(model.device)
+        if keep is None or known is None:
+            return Start(steps, x, torch.zeros(shape, dtype=torch.bool, device=model.device), generators)
+        keep = keep.to(model.device).expand(shape)
+        return Start(steps, torch.where(keep, known.to(model.device), x), keep, generators)
+
+    def stream(self, start: Start, cond: Tensor | None, settings: SamplingSettings) -> Iterator[ChainEvent]:
+        """Runs the chain from a start; cond: conditioning tokens int64 [B, L]. Raises ValueError where they misfit."""
+        model = self.model
+        if cond is not None or model.cond_length:
+            given = torch.zeros(len(start.x), 0, dtype=torch.long) if cond is None else cond
+            check_tokens("cond", given, (len(start.x), model.cond_length), model.conditioner.vocab_size)
+        null = None
+        if cond is not None and settings.guidance != 1:
+            null = model.conditioner.null(len(start.x)).to(model.device)
+        condition = Condition(None if cond is None else cond.to(model.device), null)
+        return run_chain(start.steps, self.engine, start.x, start.keep, condition, settings, start.generators)
+
+
+def check_tokens(name: str, tokens: Tensor, shape: tuple[int, int], vocab_size: int) -> None:
+    """Raises ValueError unless these are tokens in [0, vocab_size) of a shape."""
+    if tuple(tokens.shape) != shape:
+        raise ValueError(f"{name} has shape {list(tokens.shape)}, expected {list(shape)}")
+    if tokens.dtype != torch.long:
+        raise ValueError(f"{name} is of type {tokens.dtype}, expected torch.int64")
+    if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < vocab_size):
+        raise ValueError(
+            f"{name} has tokens from {int(tokens.min())} to {int(tokens.max())}, expected 0 to {vocab_size - 1}"
+        )
+
+
+def _check_keep(keep: Tensor, shape: tuple[int, int]) -> None:
+    """Raises ValueError unless this is a bool mask [B, N] or [N]."""
+    if tuple(keep.shape) not in (shape, shape[1:]):
+        raise ValueError(f"keep has shape {list(keep.shape)}, expected {list(shape)} or [{shape[1]}]")
+    if keep.dtype != torch.bool:
+        raise ValueError(f"keep is of type {keep.dtype}, expected torch.bool")

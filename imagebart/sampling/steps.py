@@ -1,0 +1,100 @@
+"""What one pass of the chain draws: x_s from x_t, by a published stage or by the denoiser at a pair of noise rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from imagebart.diffusion import reverse_step
+from imagebart.models.context import Context, Encode
+from imagebart.models.denoiser import Denoiser
+from imagebart.models.published import EncoderDecoderStage, Stage
+from imagebart.models.transformer import Transformer
+
+
+class Step(Protocol):
+    """A reverse step, x_t to x_s."""
+
+    vocab_size: int  # K
+    beta: float  # share of tokens that is redrawn from x_s to x_t
+
+    @property
+    def networks(self) -> tuple[Transformer, Transformer | None]:
+        """Its decoder, and its encoder if any."""
+
+    def start(self, c: Tensor, keep: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+        """Everything that is computed once: x_t = c int64 [B, N], keep bool [B, N], cond int64 [B, L] or None.
+
+        encode: computes what its encoder would.
+        """
+
+    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+        """The decoder's logits [B, S, K] and x_t at their positions -> those that temperature and filters act on."""
+
+    def reverse(self, logits: Tensor, c: Tensor) -> Tensor:
+        """Filtered logits [B, S, K] -> log p(x_s | x_t = c), up to a constant."""
+
+
+class StageStep:
+    """A published stage, which predicts x_{t-1} itself."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.vocab_size, self.beta = stage.config.vocab_size, stage.config.beta
+
+    @property
+    def networks(self) -> tuple[Transformer, Transformer | None]:
+        stage = self.stage
+        return stage.decoder, stage.encoder if isinstance(stage, EncoderDecoderStage) else None
+
+    def start(self, c: Tensor, keep: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+        return self.stage.start(c, cond, encode)
+
+    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+        return self.stage.finish(logits, c)
+
+    def reverse(self, logits: Tensor, c: Tensor) -> Tensor:
+        return logits
+
+
+class DenoisingStep:
+    """The denoiser from noise rate r_t to r_s: it predicts x_0, from which x_s follows. Kept tokens have rate 0."""
+
+    def __init__(self, denoiser: Denoiser, rate: float, next_rate: float) -> None:
+        if not 0 <= next_rate < rate <= 1:
+            raise ValueError(f"a step from rate {rate:g} to {next_rate:g}, expected 0 <= next rate < rate <= 1")
+        self.denoiser, self.rate, self.next_rate = denoiser, rate, next_rate
+        self.vocab_size = denoiser.config.vocab_size
+        self.beta = 1 - (1 - rate) / (1 - next_rate)
+
+    @property
+    def networks(self) -> tuple[Transformer, Transformer | None]:
+        return self.denoiser.decoder, self.denoiser.encoder
+
+    def start(self, c: Tensor, keep: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+        drawn = (~keep).float()
+        slots = self.denoiser.read(cond)
+        return self.denoiser.start(c, self.rate * drawn, self.next_rate * drawn, cond, slots, encode).context
+
+    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+        return self.denoiser.finish(logits, c, self.rate)
+
+    def reverse(self, logits: Tensor, c: Tensor) -> Tensor:
+        if self.next_rate == 0:
+            return logits  # x_s is x_0
+        return reverse_step(logits.softmax(-1), c, self.rate, self.next_rate).log()
+
+
+def denoising_steps(denoiser: Denoiser, scales: int, rate: float = 1.0) -> list[DenoisingStep]:
+    """Steps of the denoiser from a noise rate down to 0, finest first, each losing as many tokens (geometric betas)."""
+    rates = [rate * t / scales for t in range(scales + 1)]
+    return [DenoisingStep(denoiser, rates[t], rates[t - 1]) for t in range(1, scales + 1)]
+
+
+def stage_steps(stages: Sequence[Stage]) -> list[StageStep]:
+    """Published stages as steps, t = 1 first."""
+    return [StageStep(stage) for stage in stages]
+
+
