@@ -22,7 +22,6 @@ from imagebart.sampling.step_run import Condition, GuidedRun
 from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
 
-
 USE = True
 
 
