@@ -34,7 +34,7 @@ KNOBS = (
     Knob("passes", "Passes per step", "More passes tidy up, and take longer.", 1, 4, 1),
     Knob("top_k", "Top-k", "Choose among this many likeliest tokens; 0 means all.", 0, 512, 1),
     Knob("top_p", "Top-p", "Leave out the unlikeliest tokens; 1 means none.", 0.05, 1, 0.01),
-    Knob("start", "Start step", "Edits that start at a finer step (lower) keep more of what was there.", 1, MOST_START, 1),
+    Knob("start", "Start step", "Edits that start at a finer step (lower) keep more of what was.", 1, MOST_START, 1),
     Knob("feather", "Feather", "Width, in pixels, of the soft seam inside the mask.", 0, 32, 1),
     Knob(
         "context",
