@@ -61,6 +61,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", type=Path, help="a PNG made before: takes from it what is not given here")
     parser.add_argument("--seed", type=int, help="the same seed gives the same picture (default: a new one)")
     parser.add_argument("--variants", type=int, default=1, help="how many pictures (default 1)")
+    parser.add_argument("--best-first", action="store_true", help="variants in order, best first, as the model judges")
     add_sampling_options(parser)
 
 
@@ -131,7 +132,8 @@ def _pipeline(options: argparse.Namespace, like: Recipe | None) -> Pipeline:
 
 def _common(options: argparse.Namespace, like: Recipe | None, pipe: Pipeline) -> dict[str, Any]:
     settings = given_settings(options, pipe.defaults if like is None else like.settings)
-    return {"seed": options.seed, "settings": settings, "variants": options.variants}
+    drawn = {"seed": options.seed, "settings": settings, "variants": options.variants}
+    return {**drawn, "best_first": options.best_first}
 
 
 def _first(*values: Any) -> Any:
@@ -159,7 +161,7 @@ def _follow(run: Iterable[PipelineEvent], options: argparse.Namespace) -> None:
     for number, image in enumerate(event.images):
         path = options.out if number == 0 else options.out.with_stem(f"{options.out.stem}-{number + 1}")
         if path.suffix.lower() == ".png":
-            write_png(image, path, replace(event.recipe, variant=number))
+            write_png(image, path, replace(event.recipe, variant=event.variants[number]))
         else:
             image.save(path)
         print(path)

@@ -21,7 +21,7 @@ class PipelineEvent:
     """One look at a run. `image` has the upload's size and, outside the mask, its very pixels."""
 
     kind: EventKind  # x_T; on the way; a pass is finished; the last event
-    image: Image.Image  # of the first variant
+    image: Image.Image  # the first of `images`
     images: list[Image.Image]  # of all variants; in a preview, of the first alone
     stage: int  # t, from T down to 1
     stages: int  # T
@@ -34,7 +34,8 @@ class PipelineEvent:
     remaining: float | None  # seconds, None before anything is known
     seed: int
     notes: list[str]  # sentences for the user
-    recipe: Recipe  # what makes the first variant
+    recipe: Recipe  # what makes `image`
+    variants: tuple[int, ...]  # the number of each of `images` in the run, 0, 1, … unless they are ordered, best first
 
 
 class Clock:

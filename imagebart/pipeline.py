@@ -19,6 +19,7 @@ from imagebart.conditioning import ClassConditioner, TextConditioner
 from imagebart.crop import Box, Cells
 from imagebart.errors import InputError
 from imagebart.events import PipelineEvent
+from imagebart.judge import Judge, load_judge
 from imagebart.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream
@@ -31,19 +32,21 @@ FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike
 class Pipeline:
     """A model with everything around it: uploads, prompts, masks, crops, previews and pasting back."""
 
-    def __init__(self, model: ImageBART, card: str = "") -> None:
+    def __init__(self, model: ImageBART, card: str = "", judge: Judge | None = None) -> None:
         # Faster on a CPU, with the same results: its convolutions need not rearrange their inputs.
         model.first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model
         self.card = card
+        self.judge = judge
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32") -> Pipeline:
-        """Loads a model (see `ImageBART.from_pretrained`) and its card, the folder's README.md."""
+        """Loads a model (see `ImageBART.from_pretrained`), its card, the folder's README.md, and its judge, if any."""
         model = ImageBART.from_pretrained(source, device, dtype)
         model.sampler.prepare()
         card = Path(source) / "README.md"
-        return cls(model, _without_front_matter(card.read_text(encoding="utf-8")) if card.is_file() else "")
+        text = _without_front_matter(card.read_text(encoding="utf-8")) if card.is_file() else ""
+        return cls(model, text, load_judge(Path(source), model))
 
     @property
     def name(self) -> str:
@@ -105,6 +108,11 @@ class Pipeline:
         """Whether T can be chosen."""
         return self.model.denoiser is not None
 
+    @property
+    def can_judge(self) -> bool:
+        """Whether variants can be put in order, best first."""
+        return self.judge is not None
+
     def cells(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf) -> Cells:
         """What an edit of a picture of `size` (width, height) with this mask and context would redraw.
 
@@ -122,10 +130,14 @@ class Pipeline:
         seed: int | None = None,
         settings: SamplingSettings | None = None,
         variants: int = 1,
+        best_first: bool = False,
     ) -> Iterator[PipelineEvent]:
-        """Pictures from a prompt (or class) alone. Raises InputError before the first event."""
+        """Pictures from a prompt (or class) alone. Raises InputError before the first event.
+
+        best_first: the result's pictures are in the order in which the model's judge finds the prompt in them.
+        """
         recipe = self._recipe("generate", prompt, seed, settings, variants)
-        return self._run(prompt, Job(recipe, Canvas(), recipe.settings, variants))
+        return self._run(prompt, Job(recipe, Canvas(), recipe.settings, variants), best_first)
 
     def edit(
         self,
@@ -138,12 +150,13 @@ class Pipeline:
         feather: int = 0,
         context: float = math.inf,
         variants: int = 1,
+        best_first: bool = False,
     ) -> Iterator[PipelineEvent]:
         """Redraws what an "L" mask of the picture's size paints; everything else keeps its very pixels.
 
         feather: pixels over which the change fades in at the mask's edge, inwards. context: how much around the
-        mask the model sees, over the mask's longer side (inf: all it can). Raises InputError before the first
-        event for a picture, mask, prompt or setting that cannot be used.
+        mask the model sees, over the mask's longer side (inf: all it can). best_first: as for `generate`. Raises
+        InputError before the first event for a picture, mask, prompt or setting that cannot be used.
         """
         recipe = self._recipe("edit", prompt, seed, settings, variants, feather=feather, context=context)
         upload = images.load_image(image)
@@ -152,7 +165,8 @@ class Pipeline:
         known, notes = self._known(upload, box, variants)
         keep = crop.keep_tokens(mask, box, (self.grid, self.grid))
         canvas = Canvas(upload, masks.alpha(mask, feather), box)
-        return self._run(prompt, Job(recipe, canvas, recipe.settings, variants, known=known, keep=keep, notes=notes))
+        job = Job(recipe, canvas, recipe.settings, variants, known=known, keep=keep, notes=notes)
+        return self._run(prompt, job, best_first)
 
     def vary(
         self,
@@ -163,10 +177,11 @@ class Pipeline:
         seed: int | None = None,
         settings: SamplingSettings | None = None,
         variants: int = 1,
+        best_first: bool = False,
     ) -> Iterator[PipelineEvent]:
         """Pictures like a picture: a share `strength` (over 0, at most 1) of its tokens becomes noise, and is redrawn.
 
-        Raises InputError before the first event.
+        best_first: as for `generate`. Raises InputError before the first event.
         """
         recipe = self._recipe("vary", prompt, seed, settings, variants, strength=strength)
         upload = images.load_image(image)
@@ -174,10 +189,8 @@ class Pipeline:
         box = crop.crop_box(everything, self.image_size, math.inf)
         known, notes = self._known(upload, box, variants)
         canvas = Canvas(upload, everything, box)
-        return self._run(
-            prompt,
-            Job(recipe, canvas, recipe.settings, variants, known=known, strength=strength, notes=notes),
-        )
+        job = Job(recipe, canvas, recipe.settings, variants, known=known, strength=strength, notes=notes)
+        return self._run(prompt, job, best_first)
 
     def _recipe(
         self,
@@ -212,8 +225,10 @@ class Pipeline:
             notes = (f"This model knows {self.knows} only; in another kind of picture, expect odd results.",)
         return tokens.expand(variants, -1), notes
 
-    def _run(self, prompt: str | int | None, job: Job) -> Iterator[PipelineEvent]:
+    def _run(self, prompt: str | int | None, job: Job, best_first: bool) -> Iterator[PipelineEvent]:
         """Checks the prompt at once, so that bad input raises before the first event; then streams."""
+        if best_first and self.judge is None:
+            raise InputError("This model has no judge that could put variants in order; ask for them as they come.")
         conditioner = self.model.conditioner
         read = conditioner.encode([prompt] * job.variants)
         settings = job.settings
@@ -221,7 +236,8 @@ class Pipeline:
         if guided and torch.equal(read.tokens, conditioner.null(job.variants)):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
         cond = read.tokens if conditioner.length else None
-        return stream(self.model, replace(job, cond=cond, settings=settings, notes=(*job.notes, *read.notes)))
+        job = replace(job, cond=cond, settings=settings, notes=(*job.notes, *read.notes))
+        return stream(self.model, replace(job, judge=self.judge) if best_first else job)
 
 
 def _without_front_matter(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -13,6 +13,7 @@ from torch import Tensor
 from imagebart import crop, images
 from imagebart.crop import Box
 from imagebart.events import Clock, EventKind, PipelineEvent
+from imagebart.judge import Judge, best_first
 from imagebart.metadata import Recipe
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.chain import ChainEvent
@@ -47,6 +48,7 @@ class Job:
     strength: float = 1.0  # share of noise to start from
     cond: Tensor | None = None  # int64 [B, L]
     notes: tuple[str, ...] = ()  # sentences for the user
+    judge: Judge | None = None  # puts the result's pictures in order, best first
 
 
 @torch.no_grad()
@@ -55,10 +57,10 @@ def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
     begun = model.sampler.start(
         job.variants, job.settings, known=job.known, keep=job.keep, strength=job.strength, seed=job.recipe.seed
     )
-    scales = len(begun.steps)
-    clock = Clock(job.settings.passes, scales)
+    first, scales = len(begun.steps), begun.scales
+    clock = Clock(job.settings.passes, first)
     chain = model.sampler.stream(begun, job.cond, job.settings)
-    last = ChainEvent(scales, scales, 0, job.settings.passes, 0, begun.total, begun.x, False)
+    last = ChainEvent(first, scales, 0, job.settings.passes, 0, begun.total, begun.x, False)
     yield _look(model, "start", last, job, clock)
     try:
         for last in chain:
@@ -78,8 +80,11 @@ def _look(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock:
     began = time.perf_counter()
     fraction = 1.0 if kind == "result" else clock.fraction(event)
     shown = event.tokens[:1] if kind == "preview" else event.tokens
-    squares = images.to_images(model.first_stage.decode(shown))
-    placed = [job.canvas.place(square) for square in squares]
+    squares = model.first_stage.decode(shown)
+    order = list(range(len(squares)))
+    if kind == "result" and job.judge is not None:
+        order = best_first(job.judge, squares.clamp(-1, 1), job.recipe.prompt or "")
+    placed = [job.canvas.place(square) for square in images.to_images(squares[order])]
     clock.looked(kind, time.perf_counter() - began)
     elapsed = clock.elapsed()
     return PipelineEvent(
@@ -97,5 +102,6 @@ def _look(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock:
         remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
         seed=job.recipe.seed,
         notes=list(job.notes),
-        recipe=job.recipe,
+        recipe=replace(job.recipe, variant=order[0]),
+        variants=tuple(order),
     )

@@ -47,11 +47,11 @@ def tiny_first_stage() -> FirstStageConfig:
     )
 
 
-def tiny_model(conditioning: Kind = "text", scales: int = 2, seed: int = 0) -> ImageBART:
+def tiny_model(conditioning: Kind = "text", scales: int = 2, seed: int = 0, slots: int = SLOTS) -> ImageBART:
     """A random model with a denoiser, best drawn with so many scales. The global RNG is left alone."""
     first, conditioner = tiny_first_stage(), tiny_conditioner(conditioning)
-    text = tiny_text(conditioner)
-    prefix = others = SLOTS if text is not None else conditioner.length
+    text = tiny_text(conditioner, slots)
+    prefix = others = slots if text is not None else conditioner.length
     if text is None:
         others = conditioner.vocab_size
     shape = (32, 1, 2, first.vocab_size + others + 1, 1 + prefix + TOKENS, 16)
@@ -87,12 +87,12 @@ def randomise(network: nn.Module) -> None:
         nn.init.normal_(parameter, std=1.0 if name.startswith("text") else 0.3)
 
 
-def tiny_text(conditioner: Conditioner) -> TextEncoderConfig | None:
+def tiny_text(conditioner: Conditioner, slots: int = SLOTS) -> TextEncoderConfig | None:
     """What reads a tiny model's prompts; None for other conditioning tokens."""
     if conditioner.kind != "text":
         return None
-    words = TransformerConfig(24, 1, 2, conditioner.vocab_size + SLOTS, conditioner.length + SLOTS, 12, causal=False)
-    return TextEncoderConfig(words, SLOTS, phrase=3)
+    words = TransformerConfig(24, 1, 2, conditioner.vocab_size + slots, conditioner.length + slots, 12, causal=False)
+    return TextEncoderConfig(words, slots, phrase=3)
 
 
 def tiny_stage_config(t: int, schedule: Schedule, vocab_size: int, conditioner: Conditioner) -> StageConfig:

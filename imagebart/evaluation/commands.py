@@ -7,15 +7,16 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebart.command_options import add_model_option, add_sampling_options, given_settings
 
 if TYPE_CHECKING:
-    from imagebart.evaluation.avatars import Study
     from imagebart.evaluation.drawing import Artist
     from imagebart.evaluation.report import Measure
+    from imagebart.evaluation.study import Study
 
 
 def add_commands(commands: Any) -> None:
@@ -28,19 +29,26 @@ def add_commands(commands: Any) -> None:
     _study_options(avatars)
     avatars.set_defaults(job_handler=_avatars)
 
-    scales = jobs.add_parser("scales", help="models side by side, at drawing and at completing upper halves")
-    scales.add_argument("--models", nargs="+", required=True, help="model folders, such as those of 1, 2 and 3 stages")
+    best_of = jobs.add_parser("best-of", help="how often the best of 1, 2, 4 and 8 variants is as asked")
+    add_model_option(best_of)
+    _study_options(best_of)
+    best_of.set_defaults(job_handler=_best_of)
+
+    scales = jobs.add_parser("scales", help="one model with several numbers of scales, at drawing, completing, editing")
+    add_model_option(scales)
+    scales.add_argument("--baseline", help="folder of a model that draws left to right, to stand beside")
+    scales.add_argument("--scales", type=int, nargs="+", default=[1, 2, 3, 4, 8], help="T (default 1 2 3 4 8)")
     scales.add_argument("--picture", type=Path, help="where to write samples side by side")
     _study_options(scales)
     scales.set_defaults(job_handler=_scales)
 
-    pictures = jobs.add_parser("pictures", help="grids of 48 prompts and 24 edits, to look at")
+    pictures = jobs.add_parser("pictures", help="grids of 48 prompts, 24 edits and 24 completions, to look at")
     add_model_option(pictures)
-    pictures.add_argument("--out", type=Path, required=True, help="folder for prompts.png and edits.png")
+    pictures.add_argument("--out", type=Path, required=True, help="folder for the three grids")
     _sampling_options(pictures)
     pictures.set_defaults(job_handler=_pictures)
 
-    words = jobs.add_parser("words", help="whether a model's stages use captions: likelihood with, without, shuffled")
+    words = jobs.add_parser("words", help="whether a model uses captions: likelihood with, without, shuffled")
     add_model_option(words)
     words.add_argument("--samples", type=int, default=64, help="avatars (default 64)")
     words.set_defaults(job_handler=_words)
@@ -70,8 +78,8 @@ def _artist(model: str, options: argparse.Namespace) -> Artist:
 
 
 def _study(model: str, options: argparse.Namespace) -> Study:
-    from imagebart.evaluation.avatars import Study
     from imagebart.evaluation.reader import load_reader
+    from imagebart.evaluation.study import Study
 
     return Study(_artist(model, options), load_reader(), options.samples, options.seed)
 
@@ -89,21 +97,40 @@ def _avatars(options: argparse.Namespace) -> None:
         print(options.out, file=sys.stderr)
 
 
+def _best_of(options: argparse.Namespace) -> None:
+    from imagebart.avatars.judge import AvatarJudge
+    from imagebart.evaluation.best_of import best_of, pictures
+    from imagebart.evaluation.report import table, write_json
+    from imagebart.judge import load_judge
+
+    study = _study(options.model, options)
+    judge = load_judge(Path(options.model), study.artist.model)
+    if not isinstance(judge, AvatarJudge):
+        raise ValueError(f"{options.model} has no judge of avatars (judge.safetensors) that could rank variants")
+    began = time.perf_counter()
+    measures = _followed(partial(best_of, judge=judge), study, pictures(study), "pictures")
+    print(table(measures))
+    if options.out:
+        write_json(options.out, {"model": options.model, **_about(study, began)}, measures)
+
+
 def _scales(options: argparse.Namespace) -> None:
+    from imagebart.evaluation.avatars import Renders
     from imagebart.evaluation.grids import PROMPTS
     from imagebart.evaluation.report import side_by_side, write_json
-    from imagebart.evaluation.scales import compare, sheet
+    from imagebart.evaluation.scales import compare, pictures, sheet, studies
 
-    studies = {model: _study(model, options) for model in options.models}
+    study = _study(options.model, options)
+    found = studies(study, options.scales, _study(options.baseline, options) if options.baseline else None)
     began = time.perf_counter()
-    columns = {model: _followed(compare, study, 2 * study.samples, model) for model, study in studies.items()}
+    work = partial(compare, renders=Renders.of(study))
+    columns = {name: _followed(work, each, pictures(each), name) for name, each in found.items()}
     print(side_by_side(columns))
     if options.picture:
-        sheet(studies, PROMPTS).save(options.picture, optimize=True)
+        sheet(found, PROMPTS).save(options.picture, optimize=True)
     if options.out:
-        content = {model: [asdict(m) for m in measures] for model, measures in columns.items()}
-        about = _about(next(iter(studies.values())), began)
-        write_json(options.out, {"models": content, **about}, [])
+        content = {name: [asdict(m) for m in measures] for name, measures in columns.items()}
+        write_json(options.out, {"models": content, **_about(study, began)}, [])
 
 
 def _followed(work: Any, study: Study, pictures: int, name: str) -> list[Measure]:
@@ -127,26 +154,27 @@ def _about(study: Study, began: float) -> dict[str, Any]:
         "samples": study.samples,
         "seed": study.seed,
         "sampling": asdict(study.artist.settings),
-        "stages": study.artist.model.schedule.stages,
+        "scales": study.artist.model.scales_of(study.artist.settings.scales),
         "seconds": round(time.perf_counter() - began, 1),
         "intervals": "95 %; shares: Wilson with the effective number of trials; means: normal; distances: jackknife",
     }
 
 
 def _pictures(options: argparse.Namespace) -> None:
-    from imagebart.evaluation.grids import edit_sheet, prompt_sheet
+    from imagebart.evaluation.grids import completion_sheet, edit_sheet, prompt_sheet
 
     artist = _artist(options.model, options)
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, draw in (("prompts.png", prompt_sheet), ("edits.png", edit_sheet)):
-        draw(artist).save(options.out / name, optimize=True)
-        print(options.out / name)
+    for name, draw in (("prompts", prompt_sheet), ("edits", edit_sheet), ("completions", completion_sheet)):
+        path = options.out / f"{name}.png"
+        draw(artist).save(path, optimize=True)
+        print(path)
 
 
 def _words(options: argparse.Namespace) -> None:
-    from imagebart.evaluation.likelihood import word_gap
+    from imagebart.evaluation.likelihood import word_gaps
     from imagebart.models.imagebart import ImageBART
 
     model = ImageBART.from_pretrained(options.model)
-    for stage in model.stages:
-        print(word_gap(stage, model.schedule, model.conditioner, model.first_stage, options.samples))
+    for gap in word_gaps(model, options.samples):
+        print(gap)

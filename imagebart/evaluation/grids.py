@@ -1,17 +1,21 @@
-"""Grids of a model's pictures to look at: 48 prompts, 24 edits with their masks. Seeds are fixed, nothing is chosen."""
+"""Grids of a model's pictures to look at: 48 prompts, 24 edits, 24 completions. Seeds are fixed, nothing is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from imagebart.avatars.attributes import Attributes
 from imagebart.avatars.regions import region_mask
 from imagebart.avatars.sheet import PLAIN
+from imagebart.avatars.split import sample
+from imagebart.evaluation.completions import upper_half
 from imagebart.evaluation.drawing import Artist, rendered
+from imagebart.evaluation.study import COMPLETED, SERIES
 from imagebart.images import to_images
 
 CELL, SHOWN, LINE = 132, 128, 14  # pixels: a picture with its margin, a picture, a line of caption
@@ -121,13 +125,25 @@ def edit_sheet(artist: Artist, edits: Sequence[Edit] = EDITS) -> Image.Image:
     """Edits, each as the avatar, the avatar with its mask in magenta, and the result, over the prompt; three a row."""
     before = rendered([edit.before for edit in edits], artist.size)
     masks = np.stack([np.any([region_mask(r, artist.size) for r in edit.regions], axis=0) for edit in edits])
-    after = to_images(artist.edit(before, masks, [edit.prompt for edit in edits], seed=0))
-    groups = []
-    for edit, picture, mask, result in zip(edits, to_images(before), masks, after, strict=True):
+    after = artist.edit(before, masks, [edit.prompt for edit in edits], seed=0)
+    shown = zip(_steps(before, masks, after), edits, strict=True)
+    return _sheet([(pictures, edit.prompt) for pictures, edit in shown], columns=3)
+
+
+def completion_sheet(artist: Artist, count: int = 24) -> Image.Image:
+    """Upper halves drawn anew without a prompt, as `edit_sheet` shows edits."""
+    before = rendered([sample(COMPLETED + i, SERIES, "train") for i in range(count)], artist.size)
+    masks = np.stack([upper_half(artist.size)] * count)
+    after = artist.edit(before, masks, [None] * count, seed=0)
+    return _sheet([(pictures, "") for pictures in _steps(before, masks, after)], columns=3)
+
+
+def _steps(before: Tensor, masks: np.ndarray, after: Tensor) -> Iterator[list[Image.Image]]:
+    """Each picture, with its mask in magenta, and its result."""
+    for picture, mask, result in zip(to_images(before), masks, to_images(after), strict=True):
         paint = Image.fromarray((mask * 255).astype(np.uint8))
-        tinted = Image.composite(Image.blend(picture, Image.new("RGB", picture.size, "magenta"), 0.5), picture, paint)
-        groups.append(([picture, tinted, result], edit.prompt))
-    return _sheet(groups, columns=3)
+        tinted = Image.blend(picture, Image.new("RGB", picture.size, "magenta"), 0.5)
+        yield [picture, Image.composite(tinted, picture, paint), result]
 
 
 def _sheet(groups: Sequence[tuple[list[Image.Image], str]], columns: int) -> Image.Image:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from imagebart.evaluation.intervals import Interval
+from imagebart.evaluation.intervals import Interval, share_of
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,25 @@ def measure(
 ) -> Measure:
     """A measure of an interval."""
     return Measure(name, interval.value, interval.low, interval.high, pictures, unit, goal, group)
+
+
+def fit_measures(name: str, fit: Sequence[Mapping[str, bool]], group: str) -> Iterator[Measure]:
+    """The share of answers that are yes, given the answers by attribute of each picture, in all and by attribute.
+
+    Nothing where no picture has an answer.
+    """
+    right, asked = [sum(answers.values()) for answers in fit], [len(answers) for answers in fit]
+    if any(asked):
+        yield measure(name, share_of(right, asked), sum(map(bool, asked)), "%", "≥ 97 %")
+    for attribute in dict.fromkeys(attribute for answers in fit for attribute in answers):
+        answers = [row[attribute] for row in fit if attribute in row]
+        share = share_of(answers, [1] * len(answers))
+        yield measure(plainly(attribute), share, len(answers), "%", group=group)
+
+
+def plainly(attribute: str) -> str:
+    """An attribute's name in words."""
+    return attribute.replace("_", " ")
 
 
 def table(measures: Sequence[Measure]) -> str:

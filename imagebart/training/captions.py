@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.claims import GROUPS, CaptionReader, claims_vector, load_heads, save_heads
 from imagebart.avatars.dataset import caption, sample
 from imagebart.conditioning import Conditioner
 from imagebart.models.text_encoder import TextEncoder
@@ -26,16 +27,7 @@ from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
 from imagebart.training.parts import load_text_encoder, save_text_encoder
-from imagebart.training.reading import (
-    GROUPS,
-    CaptionReader,
-    claims_vector,
-    load_heads,
-    reading_accuracy,
-    reading_loss,
-    save_heads,
-    slots_moved,
-)
+from imagebart.training.reading import reading_accuracy, reading_loss, slots_moved
 from imagebart.training.stages import avatar_conditioner, text_config
 
 SHOWN, SIZE = 12, 128  # captions that are shown as what was read from them

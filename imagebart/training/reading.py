@@ -1,64 +1,17 @@
-"""What captions of avatars claim, and how well a text encoder reads it.
+"""How well a text encoder reads what captions of avatars claim.
 
 The picture's tokens teach words slowly: a colour named once moves a few of 256 tokens. What a caption claims is
 known, so that a text encoder can learn it directly: each of its slots says of one attribute which values the caption
-would be true of, or that it says nothing.
+would be true of, or that it says nothing (`imagebart.avatars.claims`).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES
-from imagebart.avatars.captions import Claims
-from imagebart.models.text_encoder import TextEncoder
-
-HEADS = "heads.safetensors"
-GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # the values of each attribute, and nothing said
-
-
-def claims_vector(claims: Claims) -> Tensor:
-    """Of each attribute the values that a caption would be true of, and whether it says nothing: bool [sum(GROUPS)]."""
-    flags = []
-    for name, values in VALUES.items():
-        allowed = claims.get(name, frozenset())
-        flags += [value in allowed for value in values] + [not allowed]
-    return torch.tensor(flags)
-
-
-class CaptionReader(nn.Module):
-    """A text encoder in training with a linear head on each slot.
-
-    [B, length] -> logits [B, sum(groups)] and slots [B, len(groups), width].
-    """
-
-    def __init__(self, encoder: TextEncoder, groups: tuple[int, ...] = GROUPS) -> None:
-        super().__init__()
-        if encoder.config.slots < len(groups):
-            raise ValueError(f"slots is {encoder.config.slots}, expected {len(groups)}, one an attribute, or more")
-        self.encoder = encoder
-        self.heads = nn.ModuleList(nn.Linear(encoder.config.transformer.width, count) for count in groups)
-
-    def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        slots = self.encoder(words)[:, : len(self.heads)]
-        return torch.cat([head(slot) for head, slot in zip(self.heads, slots.unbind(1), strict=True)], 1), slots
-
-
-def save_heads(reader: CaptionReader, folder: Path) -> None:
-    """Writes the heads beside their text encoder, for a run that teaches it more."""
-    save_file(reader.heads.state_dict(), folder / HEADS)
-
-
-def load_heads(reader: CaptionReader, folder: Path) -> None:
-    """Takes the heads of a run's folder; raises ValueError where it has none."""
-    if not (folder / HEADS).is_file():
-        raise ValueError(f"{folder} has no {HEADS}; expected the folder of a captions run")
-    reader.heads.load_state_dict(load_file(folder / HEADS))
+from imagebart.avatars.claims import GROUPS, CaptionReader
 
 
 def reading_loss(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:

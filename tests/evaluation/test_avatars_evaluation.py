@@ -7,10 +7,8 @@ from artists import oracle
 from imagebart.avatars.attributes import VALUES
 from imagebart.evaluation.avatars import (
     Renders,
-    Study,
     distance,
     diversity,
-    edits,
     evaluate,
     plain_words,
     prompt_accuracy,
@@ -20,8 +18,10 @@ from imagebart.evaluation.avatars import (
 from imagebart.evaluation.cases import edit_case, found, seen_prompt
 from imagebart.evaluation.diversity import OPEN
 from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.edits import edits
 from imagebart.evaluation.plain import plain_prompts
 from imagebart.evaluation.reader import load_reader
+from imagebart.evaluation.study import Study
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model
 
@@ -45,6 +45,8 @@ def test_an_artist_who_draws_what_is_asked_scores_full_marks(asked: list) -> Non
     assert measures["reconstruction: attributes kept"].value > 0.995
     assert measures["reconstruction: PSNR"].value == 100
     assert measures["reconstruction: SSIM"].value == pytest.approx(1)
+    assert measures["reconstruction: crispness"].value == 1
+    assert measures["reconstruction: cleanness"].value == 0
     _, over = distance(Renders.of(study), reading.features)
     assert 0.8 < over.value < 1.6
 
@@ -65,6 +67,9 @@ def test_edits_that_change_what_is_asked_and_nothing_else_score_full_marks() -> 
     measures = {m.name: m for m in edits(Study(oracle(edits=cases), load_reader(), 26)) if not m.group}
     assert measures["edits: changed as asked"].value == 1
     assert measures["edits: others stayed"].value > 0.99
+    fit = measures["edits: inside = outside where the prompt is silent"]
+    assert fit.value == 1
+    assert fit.pictures > 20
 
 
 def test_edits_that_change_nothing_are_not_taken_for_changes() -> None:
@@ -87,7 +92,7 @@ def test_everything_is_measured_of_any_model_and_the_pictures_are_counted() -> N
     assert sum(drawn) == study.pictures
     assert all(np.isfinite([m.value, m.low, m.high]).all() and m.low <= m.value <= m.high for m in measures)
     sums = [m.name for m in measures if not m.group]
-    assert len(sums) == len(set(sums)) == 13
+    assert len(sums) == len(set(sums)) == 16
     assert next(m for m in measures if m.name.startswith("prompts:")).value < 0.5
 
 

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from imagebart.cli import main
-from imagebart.testing import tiny_model
+from imagebart.testing import tiny_model, tiny_staged_model
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +35,39 @@ def test_avatars_prints_a_table_and_writes_json(
     assert sum(m["group"] == "plain prompts" for m in content["measures"]) == 60
 
 
-def test_scales_puts_models_side_by_side(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = tmp_path / "three"
-    tiny_model("text", scales=3).save_pretrained(other)
+def test_scales_puts_numbers_of_scales_side_by_side(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = tmp_path / "baseline"
+    tiny_staged_model("text", stages=1).save_pretrained(baseline)
     out, picture = tmp_path / "scales.json", tmp_path / "scales.png"
-    options = ["--samples", "20", "--out", str(out), "--picture", str(picture)]
-    assert main(["evaluate", "scales", "--models", str(model), str(other), *options]) == 0
-    assert "| stages | 2 ± 0 | 3 ± 0 |" in capsys.readouterr().out
-    assert set(json.loads(out.read_text())["models"]) == {str(model), str(other)}
-    assert Image.open(picture).size[1] == 5 * 132
+    options = ["--baseline", str(baseline), "--scales", "1", "2", "--samples", "20"]
+    files = ["--out", str(out), "--picture", str(picture)]
+    assert main(["evaluate", "scales", "--model", str(model), *options, *files]) == 0
+    assert "| measure | left to right | T = 1 | T = 2 |" in capsys.readouterr().out
+    assert set(json.loads(out.read_text())["models"]) == {"left to right", "T = 1", "T = 2"}
+    assert Image.open(picture).size[1] == 7 * 132
+    assert main(["evaluate", "scales", "--model", str(model), "--scales", "9", "--samples", "20"]) == 2
+    assert "9 scales" in capsys.readouterr().err
 
 
-def test_pictures_draws_both_grids(model: Path, tmp_path: Path) -> None:
+def test_best_of_needs_a_judge(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "best-of", "--model", str(model), "--samples", "20"]) == 2
+    assert "has no judge" in capsys.readouterr().err
+
+
+def test_pictures_draws_the_grids(model: Path, tmp_path: Path) -> None:
     assert main(["evaluate", "pictures", "--model", str(model), "--out", str(tmp_path)]) == 0
     assert Image.open(tmp_path / "prompts.png").size == (8 * 132, 6 * 146)
     assert Image.open(tmp_path / "edits.png").size == (9 * 132, 8 * 146)
+    page = np.asarray(Image.open(tmp_path / "completions.png"), int)
+    assert page.shape[:2] == (8 * 146, 9 * 132)
+    before, masked, after = (page[2:130, 2 + 132 * i : 130 + 132 * i] for i in range(3))
+    middle = slice(60, 68)  # resizing mixes rows there
+    for shown in (masked, after):
+        assert (np.delete(shown, middle, 0)[60:] == np.delete(before, middle, 0)[60:]).all()
+        assert (shown[:60] != before[:60]).any()
+    assert (masked[:60, :, 1] <= before[:60, :, 1] // 2 + 1).all(), "magenta has no green"
 
 
 def test_words_says_how_much_captions_help(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,50 +1,53 @@
-"""Halves that have to agree, and completions that keep the lower one."""
-
-from dataclasses import replace
+"""One model with several numbers of scales, beside one that draws left to right."""
 
 import numpy as np
-import torch
+import pytest
 
-from imagebart.avatars.sheet import PLAIN
-from imagebart.evaluation.avatars import Study
-from imagebart.evaluation.drawing import Artist, rendered
+from imagebart.evaluation.avatars import Renders
+from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.grids import PROMPTS
 from imagebart.evaluation.reader import load_reader
 from imagebart.evaluation.report import Measure, side_by_side
-from imagebart.evaluation.scales import compare, complete, must_agree, sheet, upper_half
+from imagebart.evaluation.scales import compare, sheet, studies
+from imagebart.evaluation.study import Study
+from imagebart.models.imagebart import ImageBART
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_model
+from imagebart.testing import tiny_model, tiny_staged_model
 
 
-def study() -> Study:
-    return Study(Artist(tiny_model(), SamplingSettings()), load_reader(), 20)
+def study(model: ImageBART | None = None) -> Study:
+    return Study(Artist(model or tiny_model(), SamplingSettings(guidance=2.0)), load_reader(), 20)
 
 
-def test_what_both_halves_show_has_to_agree() -> None:
-    assert set(must_agree(PLAIN)) >= {"skin", "background"}
-    assert not {"clothing", "clothing_colour", "eyebrows", "hat_colour"} & set(must_agree(PLAIN))
-    assert "hair_colour" not in must_agree(PLAIN), "short hair ends above the middle"
-    assert {"hair_colour", "top"} <= set(must_agree(replace(PLAIN, top="wavy")))
+def test_each_number_of_scales_is_a_study_and_the_baseline_stands_first() -> None:
+    columns = studies(study(), (1, 3), study(tiny_staged_model("text", 1)))
+    assert list(columns) == ["left to right", "T = 1", "T = 3"]
+    assert [c.artist.settings.scales for c in columns.values()] == [None, 1, 3]
+    assert {c.artist.settings.guidance for c in columns.values()} == {2.0}
 
 
-def test_completions_keep_the_lower_half() -> None:
-    avatars = [PLAIN, replace(PLAIN, skin="dark")]
-    done = complete(study(), avatars)
-    given = rendered(avatars, 32)
-    lower = torch.from_numpy(~upper_half(32))
-    assert torch.equal(done[..., lower], given[..., lower])
-    assert not torch.equal(done[..., ~lower], given[..., ~lower])
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(ValueError, match="trained for 2 scales"):
+        studies(study(tiny_staged_model("text", 2)))
+    with pytest.raises(ValueError, match=r"\['encoder_decoder', 'decoder_only'\], expected one decoder_only"):
+        studies(study(), (1,), study(tiny_staged_model("text", 2)))
+    with pytest.raises(ValueError, match="expected one decoder_only"):
+        studies(study(), (1,), study())
 
 
-def test_a_comparison_measures_every_model() -> None:
-    measures = list(compare(study()))
+def test_a_comparison_measures_prompts_completions_and_edits() -> None:
+    drawn: list[int] = []
+    model = tiny_model()
+    watched = Study(Artist(model, SamplingSettings(), drawn=drawn.append), load_reader(), 20)
+    measures = list(compare(watched, Renders.of(watched)))
+    assert sum(drawn) == 3 * 20
     names = [m.name for m in measures]
-    assert names[0] == "stages"
-    assert measures[0].value == 2
-    assert "completion: attributes that agree with the lower half" in names
-    assert "completion: distance to renders over the floor" in names
-    text = side_by_side({"one": measures, "two": [Measure("stages", 3, 3, 3, 0)]})
-    assert "| stages | 2 ± 0 | 3 ± 0 |" in text
+    denoiser = sum(w.numel() for n, w in model.denoiser.named_parameters() if not n.startswith("text."))
+    assert measures[0].name == "weights that draw, millions" and measures[0].value == pytest.approx(denoiser / 1e6)
+    for name in ("prompts: named attributes found", "completions: inside = outside", "edits: changed as asked"):
+        assert name in names
+    text = side_by_side({"one": measures, "two": [Measure("edits: changed as asked", 1, 0.5, 1, 20, "%")]})
+    assert "| edits: changed as asked | 0.0 % ± 8.1 | 100.0 % ± 25.0 |" in text
 
 
 def test_the_sheet_has_a_row_for_each_model_and_kind() -> None:

@@ -9,6 +9,7 @@ from small_transformer import BASE, CONFIGS, build, context_of, every_causal_con
 
 from imagebart.models.transformer import Transformer, TransformerConfig, waves
 
+
 @every_config
 def test_equals_a_plain_implementation(config: TransformerConfig) -> None:
     transformer = build(config)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from imagebart.avatars.claims import HEADS, claims_vector
 from imagebart.avatars.dataset import AvatarDataset, caption
 from imagebart.first_stage import FirstStage
 from imagebart.models.imagebart import About
 from imagebart.training.captions import SILENT, CaptionDataset, train_captions
 from imagebart.training.config import CaptionsRun, LoopConfig, StageRun, StageShape
 from imagebart.training.parts import assemble_stages, load_stage, load_text_encoder, save_first_stage
-from imagebart.training.reading import HEADS, claims_vector
 from imagebart.training.stages import avatar_conditioner, train_stage
 
 from .test_first_stage import SMALL

@@ -116,7 +116,7 @@ def test_scrambling_is_of_tokens_to_draw_in_final_steps_only() -> None:
     changed = given["x"] != given["x0"]
     assert not changed[kept].any()
     some = (changed & ~kept)[final].any(1)
-    assert -4 < binomial_z(int(some.sum()), int(final.sum()), 0.4 * 0.97) and binomial_z(int(some.sum()), len(some), 0.4) < 4
+    assert binomial_z(int(some.sum()), int(final.sum()), 0.4 * 0.97) > -4 and binomial_z(int(some.sum()), len(some), 0.4) < 4
     parts = (changed.sum(1) / (~kept).sum(1))[final][some]
     assert parts.min() < 0.2 and parts.max() > 0.8
     # Of other steps it is x_s, whose noise is that of its rate.

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.claims import GROUPS, CaptionReader, claims_vector
 from imagebart.avatars.dataset import caption
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.testing import tiny_conditioner
 from imagebart.training.config import StageShape
-from imagebart.training.reading import GROUPS, CaptionReader, claims_vector, reading_accuracy, reading_loss, slots_moved
+from imagebart.training.reading import reading_accuracy, reading_loss, slots_moved
 from imagebart.training.stages import text_config
 
 SMALL = (4, 3)  # two attributes of three and of two values

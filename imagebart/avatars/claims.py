@@ -1,0 +1,87 @@
+"""What prompts claim, as the text encoder reads it: linear heads on its slots, one an attribute."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.captions import Claims
+from imagebart.avatars.sheet import PLAIN, SHOWING
+from imagebart.models.text_encoder import TextEncoder
+
+HEADS = "heads.safetensors"
+GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # the values of each attribute, and nothing said
+
+
+def claims_vector(claims: Claims) -> Tensor:
+    """Of each attribute the values that a caption would be true of, and whether it says nothing: bool [sum(GROUPS)]."""
+    flags = []
+    for name, values in VALUES.items():
+        allowed = claims.get(name, frozenset())
+        flags += [value in allowed for value in values] + [not allowed]
+    return torch.tensor(flags)
+
+
+def read_claims(readings: Tensor) -> Claims:
+    """What a caption claims, by logits [sum(GROUPS)]: nothing of an attribute where that is likeliest, else its values.
+
+    A head learns to share its probability evenly among the values that a caption would be true of, so that those of
+    more than half the likeliest value's are claimed.
+    """
+    claims: Claims = {}
+    for (name, values), logits in zip(VALUES.items(), readings.split(GROUPS), strict=True):
+        shares = logits.float().softmax(0)
+        if int(shares.argmax()) < len(values):
+            likely = (shares > shares.max() / 2).tolist()
+            claims[name] = frozenset(value for value, said in zip(values, likely, strict=False) if said)
+    return claims
+
+
+def with_showing(claims: Claims) -> Claims:
+    """Claims with what has to be so for them to show: of a colour of hair, no hat; of a print, a shirt to print on.
+
+    What claims say themselves comes first: a hat and blonde hair stay a hat and blonde hair.
+    """
+    wider = dict(claims)
+    for name in claims:
+        base = replace(PLAIN, **SHOWING.get(name, {}))
+        for other in ("top", "facial_hair", "accessory", "clothing"):
+            shown = frozenset(v for v in VALUES[other] if name in replace(base, **{other: v}).visible())
+            if other != name and len(shown) < len(VALUES[other]):
+                wider[other] = (wider.get(other, shown) & shown) or wider[other]
+    return wider
+
+
+class CaptionReader(nn.Module):
+    """A text encoder with a linear head on each slot.
+
+    [B, length] -> logits [B, sum(groups)] and slots [B, len(groups), width].
+    """
+
+    def __init__(self, encoder: TextEncoder, groups: tuple[int, ...] = GROUPS) -> None:
+        super().__init__()
+        if encoder.config.slots < len(groups):
+            raise ValueError(f"slots is {encoder.config.slots}, expected {len(groups)}, one an attribute, or more")
+        self.encoder = encoder
+        self.heads = nn.ModuleList(nn.Linear(encoder.config.transformer.width, count) for count in groups)
+
+    def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        slots = self.encoder(words)[:, : len(self.heads)]
+        return torch.cat([head(slot) for head, slot in zip(self.heads, slots.unbind(1), strict=True)], 1), slots
+
+
+def save_heads(reader: CaptionReader, folder: Path) -> None:
+    """Writes the heads beside their text encoder, for a run that teaches it more."""
+    save_file(reader.heads.state_dict(), folder / HEADS)
+
+
+def load_heads(reader: CaptionReader, folder: Path) -> None:
+    """Takes the heads of a folder; raises ValueError where it has none."""
+    if not (folder / HEADS).is_file():
+        raise ValueError(f"{folder} has no {HEADS}; expected the folder of a captions run or a model")
+    reader.heads.load_state_dict(load_file(folder / HEADS))

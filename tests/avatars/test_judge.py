@@ -1,0 +1,82 @@
+"""The judge of avatars: renders of which a claim is true come first."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from judged import save_judged_model
+
+from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.captions import Claims
+from imagebart.avatars.claims import HEADS
+from imagebart.avatars.dataset import caption
+from imagebart.avatars.judge import AvatarJudge, log_likelihood
+from imagebart.avatars.sheet import PLAIN
+from imagebart.avatars.split import sample
+from imagebart.evaluation.cases import found
+from imagebart.evaluation.drawing import rendered
+from imagebart.evaluation.reader import load_reader
+from imagebart.judge import WEIGHTS, load_judge
+from imagebart.testing import tiny_model
+from imagebart.weights.errors import WeightsError
+
+
+def test_the_score_is_the_chance_of_all_claims_by_the_reader_s_word() -> None:
+    """By hand: two attributes, of which one needs a third to be so."""
+    random = torch.Generator().manual_seed(0)
+    answers = {name: torch.randn(3, len(values), generator=random) for name, values in VALUES.items()}
+    claims = {"skin": frozenset({"tan", "dark"}), "hat_colour": frozenset({"red"})}
+    skin, hat, top = (answers[name].softmax(1) for name in ("skin", "hat_colour", "top"))
+    expected = (skin[:, 1] + skin[:, 3]) * hat[:, 5] * top[:, 13:].sum(1)
+    torch.testing.assert_close(log_likelihood(answers, claims), expected.log())
+    assert log_likelihood(answers, {}).tolist() == [0, 0, 0]
+
+
+def test_pictures_that_show_what_is_claimed_come_first() -> None:
+    reader = load_reader()
+    avatars = [sample(i, 8, "all") for i in range(64)]
+    answers = reader(rendered(avatars, 128))
+    for number in range(12):
+        claims = caption(number, seed=8, count=1).claims
+        scores = log_likelihood(answers, claims)
+        right = torch.tensor([all(found(avatar, claims).values()) for avatar in avatars])
+        if right.any() and not right.all():
+            assert scores[right].min() > scores[~right].max()
+
+
+class Literal(AvatarJudge):
+    """Told what prompts claim, in place of a trained text encoder."""
+
+    def claims(self, prompt: str) -> Claims:
+        return {"accessory": frozenset({prompt})}
+
+
+def test_pictures_of_any_size_are_judged_and_blank_prompts_leave_them_equal(tmp_path: Path) -> None:
+    judge = load_judge(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(judge, AvatarJudge)
+    images = rendered([replace(PLAIN, accessory=value) for value in ("none", "sunglasses", "eyepatch")], 64)
+    told = Literal(judge.reader, judge.captions, judge.conditioner)
+    assert told.score(images, "sunglasses").argmax() == 1
+    assert told.score(images, "eyepatch").argmax() == 2
+    heads = judge.captions.heads
+    for head in heads:
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+        head.bias[-1] = 9  # nothing is said
+    assert judge.score(images, "").tolist() == [0, 0, 0]
+
+
+def test_files_that_make_no_judge_are_named(tmp_path: Path) -> None:
+    model = save_judged_model(tmp_path)
+    assert load_judge(tmp_path / "elsewhere", model) is None
+    with pytest.raises(WeightsError, match=f"{WEIGHTS} judges by prompts"):
+        load_judge(tmp_path, tiny_model("class"))
+    with pytest.raises(WeightsError, match="slots is 3, expected 14"):
+        load_judge(tmp_path, tiny_model("text"))
+    (tmp_path / HEADS).write_bytes(b"no tensors")
+    with pytest.raises(WeightsError, match=f"{WEIGHTS} cannot be used"):
+        load_judge(tmp_path, model)
+    (tmp_path / HEADS).unlink()
+    with pytest.raises(WeightsError, match=f"has no {HEADS}"):
+        load_judge(tmp_path, model)

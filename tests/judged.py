@@ -1,0 +1,26 @@
+"""A tiny random model with a judge beside it: heads that say anything, and the reader of avatars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shutil import copy
+
+import torch
+
+from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.claims import CaptionReader, save_heads
+from imagebart.evaluation import reader
+from imagebart.judge import WEIGHTS
+from imagebart.models.imagebart import ImageBART
+from imagebart.testing import tiny_model
+
+
+def save_judged_model(folder: Path) -> ImageBART:
+    """Writes the model, its heads and its judge to a folder."""
+    model = tiny_model(slots=len(VALUES))
+    assert model.text is not None
+    model.save_pretrained(folder)
+    torch.manual_seed(0)
+    save_heads(CaptionReader(model.text), folder)
+    copy(reader.WEIGHTS, folder / WEIGHTS)
+    return model

@@ -1,0 +1,103 @@
+"""Variants in order: what a judge prefers comes first, and says which variant it is."""
+
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from judged import save_judged_model
+from PIL import Image
+from torch import Tensor
+
+from imagebart import InputError, masks
+from imagebart.cli import main
+from imagebart.judge import best_first
+from imagebart.metadata import read_recipe
+from imagebart.pipeline import Pipeline
+from imagebart.testing import tiny_model, tiny_pipeline
+
+
+class Brightest:
+    """Prefers bright pictures, or dark ones where asked for; has no opinion on an empty prompt."""
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        assert images.abs().max() <= 1
+        return images.mean((1, 2, 3)) * {"a hat": 1, "a blue hat": -1, "": 0}[prompt]
+
+
+def brightness(image: Image.Image) -> float:
+    return float(np.asarray(image.convert("RGB")).mean())
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return Pipeline(tiny_model(), judge=Brightest())
+
+
+def test_equal_scores_keep_their_order() -> None:
+    images = torch.tensor([0.1, 0.3, 0.3, 0.2]).reshape(4, 1, 1, 1).expand(4, 3, 2, 2)
+    assert best_first(Brightest(), images, "a hat") == [1, 2, 3, 0]
+    assert best_first(Brightest(), images, "") == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("prompt", "falling"), [("a hat", True), ("a blue hat", False)])
+def test_the_result_is_ordered_and_each_picture_is_the_variant_it_says(
+    pipe: Pipeline, prompt: str, falling: bool
+) -> None:
+    as_drawn = list(pipe.generate(prompt, seed=5, variants=6))[-1]
+    assert as_drawn.variants == (0, 1, 2, 3, 4, 5)
+    events = list(pipe.generate(prompt, seed=5, variants=6, best_first=True))
+    assert all(event.variants[0] == 0 and event.recipe.variant == 0 for event in events[:-1])
+    last = events[-1]
+    light = [brightness(image) for image in last.images]
+    assert light == sorted(light, reverse=falling) and len(set(light)) > 1
+    assert sorted(last.variants) == [0, 1, 2, 3, 4, 5] and last.variants != as_drawn.variants
+    for number, image in zip(last.variants, last.images, strict=True):
+        assert image.tobytes() == as_drawn.images[number].tobytes()
+    assert last.image is last.images[0]
+    assert last.recipe == replace(as_drawn.recipe, variant=last.variants[0])
+    alone = list(pipe.generate(prompt, seed=last.recipe.own_seed))[-1].image
+    assert np.abs(np.asarray(alone, int) - np.asarray(last.image, int)).max() <= 1
+
+
+def test_edits_and_variations_are_ordered_and_keep_what_they_should(pipe: Pipeline) -> None:
+    upload = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    mask = masks.preset("upper half", upload.size)
+    last = list(pipe.edit(upload, mask, "a hat", seed=1, variants=4, best_first=True))[-1]
+    for image in last.images:
+        assert (np.asarray(image)[20:] == np.asarray(upload)[20:]).all()
+    varied = list(pipe.vary(upload, 0.9, "a hat", seed=1, variants=4, best_first=True))[-1]
+    for result in (last, varied):
+        light = [brightness(image) for image in result.images]
+        assert light == sorted(light, reverse=True)
+
+
+def test_without_a_judge_there_is_no_order() -> None:
+    pipe = tiny_pipeline()
+    assert not pipe.can_judge
+    with pytest.raises(InputError, match="no judge"):
+        pipe.generate("a hat", best_first=True)
+
+
+def test_a_judge_is_loaded_from_the_model_s_folder_and_used_by_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, plain = tmp_path / "judged", tmp_path / "plain"
+    save_judged_model(folder)
+    tiny_model().save_pretrained(plain)
+    pipe = Pipeline.from_pretrained(folder)
+    assert pipe.can_judge and pipe.judge is not None
+    assert not Pipeline.from_pretrained(plain).can_judge
+    command = ["generate", "--prompt", "red hair", "--seed", "3", "--variants", "4", "--best-first"]
+    assert main([*command, "--model", str(plain), "--out", str(tmp_path / "no.png")]) == 2
+    assert "no judge" in capsys.readouterr().err
+    assert main([*command, "--model", str(folder), "--out", str(tmp_path / "o.png")]) == 0
+    last = list(pipe.generate("red hair", seed=3, variants=4, best_first=True))[-1]
+    for number, variant in enumerate(last.variants):
+        path = tmp_path / ("o.png" if number == 0 else f"o-{number + 1}.png")
+        recipe = read_recipe(path)
+        assert recipe is not None and recipe.variant == variant
+        with BytesIO(path.read_bytes()) as file:
+            assert Image.open(file).tobytes() == last.images[number].tobytes()
