@@ -215,6 +215,18 @@ def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
     assert events[-1].image.size == (32, 32)
 
 
+def test_scales_are_the_persons_choice_where_the_model_has_it(pipe: Pipeline) -> None:
+    assert pipe.any_scales and pipe.stages == 2
+    for scales in (1, 4):
+        events = list(pipe.generate("a hat", seed=0, settings=SamplingSettings(scales=scales)))
+        assert {e.stages for e in events} == {scales}
+        assert events[-1].recipe.settings.scales == scales
+    staged = Pipeline(tiny_staged_model())
+    assert not staged.any_scales
+    with pytest.raises(InputError, match="There are 3 scales; this model was trained for 2"):
+        staged.generate(None, settings=SamplingSettings(scales=3))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -47,7 +47,7 @@ def test_leading_dimensions_are_kept() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_a_chain_of_true_posteriors_gives_the_data_back(steps: int) -> None:
-    """x_t is distributed as diffusion says at every step, and x_0 as the data are: exactly, as a product of matrices."""
+    """x_t is distributed as diffusion says at every step, and x_0 as the data are: exactly, by products of matrices."""
     size = 5
     data = torch.tensor([0.5, 0.3, 0.15, 0.05, 0.0], dtype=torch.float64)
     rates = [t / steps for t in range(steps + 1)]

@@ -29,6 +29,12 @@ def inputs(denoiser: Denoiser, batch: int = 2) -> dict[str, Any]:
     return {"x": x, "c": c, "rates": rates, "fed_rates": rates * torch.rand(shape, dtype=torch.float64), "cond": cond}
 
 
+def both(denoiser: Denoiser, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Logits of the decoder and of the encoder itself, as they are trained."""
+    values = [given[name] for name in ("x", "c", "rates", "fed_rates", "cond")]
+    return denoiser(*values, denoiser.read(given["cond"]))
+
+
 def apart(denoiser: Denoiser, one: dict[str, Any], other: dict[str, Any]) -> list[bool]:
     """Whether logits differ, position by position of the first row."""
     return ((denoiser.logits(**one) - denoiser.logits(**other)).abs().amax(-1)[0] > 1e-9).tolist()
@@ -41,12 +47,12 @@ def test_logits_equal_a_plain_implementation(cond_length: int, slots: int) -> No
     given = inputs(denoiser)
     found = denoiser.logits(**given)
     cond = given["cond"]
-    both = denoiser(*(given[name] for name in ("x", "c", "rates", "fed_rates", "cond")), denoiser.read(cond))
-    assert found.shape == (2, 6, 7) and torch.equal(both[0], found)
+    predicted = both(denoiser, given)
+    assert found.shape == (2, 6, 7) and torch.equal(predicted[0], found)
     for b in range(2):
         rows = [given[name][b].tolist() for name in ("x", "c", "rates", "fed_rates")]
         expected = plain_denoiser(denoiser, *rows, [] if cond is None else cond[b].tolist())
-        for ours, plain in zip(both, expected, strict=True):
+        for ours, plain in zip(predicted, expected, strict=True):
             # The likelihood is float32 in the package.
             torch.testing.assert_close(ours[b], plain, rtol=1e-5, atol=1e-5)
 
@@ -99,8 +105,8 @@ def test_what_noise_says_of_x_0_has_a_weight_of_its_own() -> None:
     given = inputs(denoiser, 1)
     without = denoiser.logits(**given)
     denoiser.likelihood += 2
-    rates = given["rates"][0].tolist()
-    said = [[log_q(k, int(c), max(r, LEAST_RATE), 7) for k in range(7)] for c, r in zip(given["c"][0], rates, strict=True)]
+    seen = zip(given["c"][0].tolist(), given["rates"][0].tolist(), strict=True)
+    said = [[log_q(k, c, max(rate, LEAST_RATE), 7) for k in range(7)] for c, rate in seen]
     expected = without + 2 * torch.tensor(said, dtype=torch.float64)
     torch.testing.assert_close(denoiser.logits(**given), expected, rtol=1e-5, atol=1e-5)
     assert denoiser.logits(**given | {"rates": torch.zeros(1, 6)}).isfinite().all()
@@ -120,7 +126,7 @@ def test_a_fresh_denoiser_can_learn_everything() -> None:
     config = random_denoiser(cond_length=5, slots=3).config
     denoiser = Denoiser(config)
     given = inputs(denoiser)
-    logits, drafts = denoiser(*(given[name] for name in ("x", "c", "rates", "fed_rates", "cond")), denoiser.read(given["cond"]))
+    logits, drafts = both(denoiser, given)
     (F.cross_entropy(logits.mT, given["x"]) + F.cross_entropy(drafts.mT, given["x"])).backward()
     begun = {"encoder_rates": denoiser.encoder_rates.map.weight, "decoder_rates": denoiser.decoder_rates.map.weight}
     begun |= {"align": denoiser.align.weight, "likelihood": denoiser.likelihood}
@@ -134,8 +140,7 @@ def test_every_parameter_is_used(cond_length: int, slots: int) -> None:
     """Distributed training fails on parameters without gradients."""
     denoiser = random_denoiser(cond_length=cond_length, slots=slots).requires_grad_(True)
     given = inputs(denoiser)
-    both = denoiser(*(given[name] for name in ("x", "c", "rates", "fed_rates", "cond")), denoiser.read(given["cond"]))
-    sum(part.square().sum() for part in both).backward()  # type: ignore[union-attr]
+    sum(part.square().sum() for part in both(denoiser, given)).backward()  # type: ignore[union-attr]
     assert [name for name, p in denoiser.named_parameters() if p.grad is None] == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import itertools
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 
@@ -194,17 +195,18 @@ def test_nothing_runs_before_it_is_asked_for() -> None:
     assert seen == [3]
 
 
-def test_no_gradients_are_kept_and_the_callers_mode_is_left_alone() -> None:
-    for steps in (published(), denoised()):
-        hidden: list[bool] = []
-        chain = begun(steps)
-        for step in steps:
-            for network in (n for n in step.networks if n is not None):
-                network.requires_grad_(True)
-                network.norm.register_forward_hook(lambda _, args, out: hidden.append(out.requires_grad))
-        for event in chain:
-            assert torch.is_grad_enabled() and not event.tokens.requires_grad
-        assert hidden and not any(hidden)
+@every_chain
+def test_no_gradients_are_kept_and_the_callers_mode_is_left_alone(chain: str) -> None:
+    hidden: list[bool] = []
+    steps = CHAINS[chain]()
+    drawing = begun(steps)
+    for step in steps:
+        for network in (n for n in step.networks if n is not None):
+            network.requires_grad_(True)
+            network.norm.register_forward_hook(lambda _, args, out: hidden.append(out.requires_grad))
+    for event in drawing:
+        assert torch.is_grad_enabled() and not event.tokens.requires_grad
+    assert hidden and not any(hidden)
 
 
 @pytest.mark.parametrize("passes", [1, 2])
@@ -252,8 +254,8 @@ def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
     torch.manual_seed(scales)
     steps = denoising_steps(random_denoiser(), scales)
     start, keep, cond = torch.randint(K, (2, 6)), torch.rand(2, 6) < 0.3, random_cond(2)
-    null, settings, generators = torch.zeros(2, 2, dtype=torch.long), SamplingSettings(guidance=guidance), row_generators(4, 2)
-    expected, x = [], start
+    null, settings = torch.zeros(2, 2, dtype=torch.long), SamplingSettings(guidance=guidance)
+    generators, expected, x = row_generators(4, 2), [], start
     for step in reversed(steps):
         x = plain_draw(step, x, x, keep, cond, null, settings, gumbel_noise((6, K), generators))
         expected.append(x)
@@ -354,20 +356,14 @@ def test_what_is_kept_conditions_what_is_drawn() -> None:
     steps, outcomes = denoised(n, k, count=2), all_sequences(n, k)
     keep = torch.tensor([False, True, False])
     outcomes = outcomes[outcomes[:, 1] == 2]
-    logits = [
-        teacher_forced(step, outcomes.repeat(9, 1), outcomes.repeat_interleave(9, 0), keep.expand(81, n), None)
-        for step in steps
-    ]
-    p0 = [part.softmax(-1) for part in logits]
+    c, x = outcomes.repeat_interleave(9, 0), outcomes.repeat(9, 1)
     chances = []
-    for step, p in zip(steps, p0, strict=True):
-        rows = []
-        for row, (c, x) in enumerate(zip(outcomes.repeat_interleave(9, 0).tolist(), outcomes.repeat(9, 1).tolist(), strict=True)):
-            chance = 1.0
-            for i in (0, 2):
-                chance *= plain_reverse(p[row, i].tolist(), c[i], step.rate, step.next_rate)[x[i]]
-            rows.append(chance)
-        chances.append(torch.tensor(rows, dtype=torch.float64).reshape(9, 9))
+    for step in steps:
+        p0 = teacher_forced(step, x, c, keep.expand(81, n), None).softmax(-1).tolist()
+        chance = [math.prod(
+            plain_reverse(p0[row][i], int(c[row, i]), step.rate, step.next_rate)[x[row, i]] for i in (0, 2)
+        ) for row in range(81)]  # fmt: skip
+        chances.append(torch.tensor(chance, dtype=torch.float64).reshape(9, 9))
     expected = chances[1].mean(0) @ chances[0]
     start = uniform_tokens(n, k, row_generators(0, draws))
     start[:, 1] = 2

@@ -116,7 +116,8 @@ def test_scrambling_is_of_tokens_to_draw_in_final_steps_only() -> None:
     changed = given["x"] != given["x0"]
     assert not changed[kept].any()
     some = (changed & ~kept)[final].any(1)
-    assert binomial_z(int(some.sum()), int(final.sum()), 0.4 * 0.97) > -4 and binomial_z(int(some.sum()), len(some), 0.4) < 4
+    count = int(some.sum())  # a small part may come out as nothing
+    assert binomial_z(count, len(some), 0.4 * 0.97) > -4 and binomial_z(count, len(some), 0.4) < 4
     parts = (changed.sum(1) / (~kept).sum(1))[final][some]
     assert parts.min() < 0.2 and parts.max() > 0.8
     # Of other steps it is x_s, whose noise is that of its rate.
@@ -254,7 +255,8 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatc
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(resumed[name], tensor), name
-    begun = train_denoiser(replace(run, begin_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0)), tmp_path / "on")
+    standing = replace(run, begin_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0))
+    begun = train_denoiser(standing, tmp_path / "on")
     assert all(torch.equal(tensor, whole[name]) for name, tensor in begun.state_dict().items())
 
 
