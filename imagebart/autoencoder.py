@@ -7,6 +7,7 @@ those of the published checkpoints.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -252,6 +253,6 @@ class Decoder(nn.Module):
 
     def fine(self, x: Tensor) -> Tensor:
         """Those features to pixels."""
-        for i in reversed(range(len(self.up) - 1)):
-            x = self.up[i](self.up[i + 1].upsample(x))
+        for level, finer in pairwise(reversed(self.up)):
+            x = finer(level.get_submodule("upsample")(x))
         return self.unfold(self.conv_out(F.silu(self.norm_out(x))))

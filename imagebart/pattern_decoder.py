@@ -68,8 +68,8 @@ class PatternDecoder(Decoder):
         """The cells' own patterns, [h w, patterns, f f]; enlarged where the grid is not the one of training."""
         if self.own.shape[:2] == (height, width):
             return self.own.flatten(0, 1)
-        image = rearrange(self.own, "h w k (y x) -> k (h y) (w x)", y=self.cell)
-        image = _enlarged(image, height * self.cell, width * self.cell)
+        whole = rearrange(self.own, "h w k (y x) -> k (h y) (w x)", y=self.cell)
+        image = _enlarged(whole, height * self.cell, width * self.cell)
         return rearrange(image, "k (h y) (w x) -> (h w) k (y x)", y=self.cell, x=self.cell)
 
     def _image(self, cells: Tensor, width: int) -> Tensor:
