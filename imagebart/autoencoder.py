@@ -7,6 +7,7 @@ those of the published checkpoints.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -32,8 +33,7 @@ class FirstStageConfig:
     encoder: Literal["convolutions", "cells"] = "convolutions"  # what a token sees: all around it, or its cell alone
     shrink: int = 1  # the encoder of cells sees the means of squares of shrink x shrink pixels
     decoder: Literal["convolutions", "patterns"] = "convolutions"  # see `imagebart.pattern_decoder`, and for these:
-    context: int = 1  # transformer blocks of a decoder of patterns
-    colours: int = 8  # that a cell chooses
+    layers: int = 8  # that a pixel is mixed of: a picture, and plain colours
     patterns: int = 16  # that a cell has of its own
 
     def __post_init__(self) -> None:
@@ -41,9 +41,9 @@ class FirstStageConfig:
             raise ValueError(f"encoder is {self.encoder!r}, expected convolutions or cells")
         if self.decoder not in ("convolutions", "patterns"):
             raise ValueError(f"decoder is {self.decoder!r}, expected convolutions or patterns")
-        for name in ("shrink", "colours", "patterns"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name, least in (("shrink", 1), ("layers", 2), ("patterns", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
         if self.shrink > 1 and (self.encoder, self.decoder) != ("cells", "patterns"):
             raise ValueError(
                 f"shrink is {self.shrink} with an encoder of {self.encoder} and a decoder of {self.decoder}; "
@@ -240,9 +240,19 @@ class Decoder(nn.Module):
         self.unfold = nn.PixelShuffle(config.fold)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(z))
-        for level in reversed(self.up):
-            x = level(x)
-            resample = getattr(level, "upsample", None)
-            x = x if resample is None else resample(x)
+        return self.fine(self.coarse(z))
+
+    def enter(self, z: Tensor) -> Tensor:
+        """Latents to the trunk's channels, [B, C, h, w]."""
+        return self.conv_in(z)
+
+    def coarse(self, z: Tensor) -> Tensor:
+        """Latents to features at their own resolution, [B, C, h, w]."""
+        x: Tensor = self.up[-1](self.mid(self.enter(z)))
+        return x
+
+    def fine(self, x: Tensor) -> Tensor:
+        """Those features to pixels."""
+        for level, finer in pairwise(reversed(self.up)):
+            x = finer(level.get_submodule("upsample")(x))
         return self.unfold(self.conv_out(F.silu(self.norm_out(x))))
