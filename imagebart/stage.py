@@ -7,7 +7,8 @@ others are an encoder over x_t and an autoregressive decoder over x_{t-1} that a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -91,6 +92,14 @@ class Stage(nn.Module):
             return None
         slots = self.text(cond.to(self.decoder.position_embedding.device))
         return F.pad(self.text_map(slots), (0, 0, 1, 0))
+
+    def read_with(self, encoder: TextEncoder) -> None:
+        """Takes another text encoder, which may know other words; raises ValueError where its slots do not fit."""
+        own, other = self.config.text, encoder.config
+        if own is None or replace(own.transformer, vocab_in=other.transformer.vocab_in) != other.transformer:
+            raise ValueError(f"the text encoder is {other}, expected the shape of the stage's own, {own}")
+        self.config = replace(self.config, text=other)
+        self.text = deepcopy(encoder)
 
     def prepared(self) -> Prepared:
         """What draws this stage, made at the first call and when weights have changed."""

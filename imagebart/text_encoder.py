@@ -7,7 +7,8 @@ words no more. It can learn to read from captions alone, a hundred times faster 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -58,3 +59,25 @@ class TextEncoder(nn.Module):
         phrases = self.phrase(self.transformer.token_embedding(words))
         tokens = torch.cat([words, queries], 1)
         return self.transformer(tokens, extra=F.pad(phrases, (0, 0, 0, slots)))[:, -slots:]
+
+
+@torch.no_grad()
+def with_words(encoder: TextEncoder, before: Sequence[int], after: Sequence[int]) -> TextEncoder:
+    """A copy that reads the CLIP tokens `after` in place of `before`: what it knew of those in both, it still knows.
+
+    The i-th of them is its word i + 1, as in `TextConditioner`; word 0 is the absence of one.
+    """
+    config = encoder.config
+    words = len(after) + 1
+    grown = TextEncoder(
+        replace(config, transformer=replace(config.transformer, vocab_in=words + config.slots))
+    )
+    old, new = encoder.transformer.token_embedding.weight, grown.transformer.token_embedding.weight
+    places = {token: index for index, token in enumerate(before, 1)}
+    known = [(index, places[token]) for index, token in enumerate(after, 1) if token in places]
+    to, source = (torch.tensor(column) for column in zip((0, 0), *known, strict=True))
+    weight = new.clone()  # tokens that it did not know begin as any do
+    weight[to] = old[source]
+    weight[words:] = old[len(before) + 1 :]
+    grown.load_state_dict({**encoder.state_dict(), "transformer.token_embedding.weight": weight})
+    return grown

@@ -11,13 +11,13 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from imagebart.conditioning import Conditioner, conditioner_from_config
+from imagebart.conditioning import Conditioner, TextConditioner, conditioner_from_config
 from imagebart.config import from_dict
 from imagebart.diffusion import Schedule
 from imagebart.first_stage import FirstStage, FirstStageConfig
 from imagebart.model import About, ImageBART
 from imagebart.stage import Stage, StageConfig, build_stage
-from imagebart.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.text_encoder import TextEncoder, TextEncoderConfig, with_words
 
 
 def save_first_stage(model: FirstStage, folder: Path) -> None:
@@ -55,20 +55,32 @@ def save_text_encoder(encoder: TextEncoder, conditioner: Conditioner, folder: Pa
     _write(folder, about, encoder.state_dict())
 
 
-def load_text_encoder(folder: Path, conditioner: Conditioner) -> TextEncoder:
-    """The text encoder of a run's folder; raises ValueError where it reads other words than the conditioner gives."""
+def read_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:
+    """The text encoder of a run's folder, and the conditioner whose words it reads."""
     values, tensors = _read(folder)
-    if values["conditioner"] != conditioner.to_config():
-        raise ValueError(f"the text encoder in {folder} was trained on other words or another length of text")
     encoder = TextEncoder(from_dict(TextEncoderConfig, values["text"]))
     encoder.load_state_dict(tensors)
-    return encoder
+    conditioner = conditioner_from_config(values["conditioner"])
+    if not isinstance(conditioner, TextConditioner):
+        raise ValueError(f"the conditioning in {folder} is of type {values['conditioner']['type']!r}, expected words")
+    return encoder, conditioner
+
+
+def taught_more(encoder: TextEncoder, before: TextConditioner, after: TextConditioner) -> TextEncoder:
+    """The text encoder of a conditioner, made to read the words of another; it still knows those that it knew.
+
+    Raises ValueError where the other gives another length of text.
+    """
+    if before.length != after.length:
+        raise ValueError(f"the text encoder reads {before.length} tokens a prompt, expected {after.length}")
+    return with_words(encoder, before.tokens, after.tokens)
 
 
 def assemble(first_stage: Path, stages: Sequence[Path], about: About, text: Path | None = None) -> ImageBART:
-    """The model made of the parts in these run folders, stage 1 first; text: a text encoder that replaces their own.
+    """The model made of the parts in these run folders, stage 1 first; text: a text encoder that replaces their own, with the words it knows.
 
-    Raises ValueError where they were trained with different schedules or conditioners.
+    Raises ValueError where they were trained with different schedules or conditioners, or where the text encoder does
+    not fit them.
     """
     loaded = [load_stage(folder) for folder in stages]
     _, schedule, conditioner = loaded[0]
@@ -76,9 +88,9 @@ def assemble(first_stage: Path, stages: Sequence[Path], about: About, text: Path
         if other != schedule or prompts.to_config() != conditioner.to_config():
             raise ValueError(f"{folder} was trained with another schedule or conditioner than {stages[0]}")
     if text is not None:
-        encoder = load_text_encoder(text, conditioner)
+        encoder, conditioner = read_text_encoder(text)
         for stage, _, _ in loaded:
-            stage.text.load_state_dict(encoder.state_dict())
+            stage.read_with(encoder)
     return ImageBART(load_first_stage(first_stage), [stage for stage, _, _ in loaded], schedule, conditioner, about)
 
 

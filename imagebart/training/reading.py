@@ -76,16 +76,6 @@ def _right(readings: Tensor, claims: Tensor, groups: tuple[int, ...]) -> Tensor:
     return torch.cat([claimed.gather(1, logits.argmax(1, keepdim=True)) for logits, claimed in parts], 1)
 
 
-def slots_moved(
-    slots: Tensor, before: CaptionReader, words: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS
-) -> Tensor:
-    """Mean square by which slots [B, len(groups), width] differ from those of a reader before, where it was right."""
-    with torch.no_grad():
-        readings, old = before(words)
-    right = _right(readings, claims, groups)[..., None]
-    return ((slots.float() - old.float()).square() * right).mean()
-
-
 def reading_accuracy(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
     """Share of the attributes spoken of whose likeliest value is claimed: shapes as in `reading_loss`."""
     said = torch.stack([~claimed[:, -1] for claimed in claims.split(groups, 1)], 1)

@@ -24,7 +24,7 @@ from imagebart.training.config import StageRun, StageShape
 from imagebart.training.data import ImageFolder, dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
-from imagebart.training.parts import load_first_stage, load_stage, load_text_encoder, save_stage
+from imagebart.training.parts import load_first_stage, load_stage, read_text_encoder, save_stage
 from imagebart.transformer import TransformerConfig
 
 
@@ -217,8 +217,10 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     torch.manual_seed(run.loop.seed)
     shape = first_stage.config
     tokens = (shape.resolution // shape.downsampling) ** 2
-    reader = load_text_encoder(Path(run.text_from), conditioner) if run.text_from is not None else None
-    text = reader.config if reader is not None else None
+    reader, text = None, None
+    if run.text_from is not None:
+        reader, conditioner = read_text_encoder(Path(run.text_from))
+        text = reader.config
     if text is None and conditioner.kind == "text":
         text = text_config(run.shape, conditioner)
     stage = build_stage(
