@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
-from imagebart.avatars.phrases import COLOUR_ALONE, COLOUR_WORDS, HAIR, NEGATIONS, WORDINGS, Phrase, Tables
+from imagebart.avatars.colours import COLOUR_WORDS
+from imagebart.avatars.phrases import COLOUR_ALONE, HAIR, NEGATIONS, WORDINGS, Phrase, Tables
 from imagebart.avatars.wording import articled, bare, dressed, joined, plural, turned
 
 COLOUR_OF = {

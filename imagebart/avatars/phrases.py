@@ -58,7 +58,8 @@ def _printed(thing: str) -> str:
     return (
         f"{shirt} with a {thing}; a {{c}} {thing} shirt; {tee} with a {thing} print; a {{c}} {thing} t-shirt; "
         f"{shirt} with a {thing} on it; a {{c}} {thing} tee; {top} with a {thing}; a {{c}} {thing} t shirt; "
-        f"a {{c}} {thing} tshirt; {tee} with {thing}; a {thing} on the shirt; a {thing} print; a {{c}} tshirt with a {thing}"
+        f"a {{c}} {thing} tshirt; {tee} with {thing}; a {thing} on the shirt; a {thing} print; "
+        f"a {{c}} tshirt with a {thing}"
     )
 
 
@@ -66,13 +67,16 @@ _WORDINGS: dict[str, dict[str, str]] = {
     "top": {
         "bald": "a bald head; =bald; =bald; =bald; no hair; ~without hair; =balding; =hairless; ~baldy",
         "bald|buzz": "a shaved head; =shaven-headed",
-        "buzz": "a {c} buzz cut; very short {c} hair; cropped {c} hair; a {c} buzzcut; a {c} crew cut; a {c} military cut",
-        "short": "short {c} hair; {c} short hair; a short {c} haircut; =short-haired; a {c} pixie cut; a short {c} hairstyle",
+        "buzz": "a {c} buzz cut; very short {c} hair; cropped {c} hair; a {c} buzzcut; a {c} crew cut; "
+        "a {c} military cut",
+        "short": "short {c} hair; {c} short hair; a short {c} haircut; =short-haired; a {c} pixie cut; "
+        "a short {c} hairstyle",
         "quiff": "a {c} quiff; swept back {c} hair; a {c} pompadour; slicked back {c} hair; combed back {c} hair",
         "spiky": "spiky {c} hair; {c} spiky hair; messy {c} hair; wild {c} hair; spiked {c} hair; {c} spikes; "
         "untidy {c} hair; unkempt {c} hair; shaggy {c} hair; =punk; ~punk; {c} punk hair",
         "curly": "curly {c} hair; {c} curly hair; {c} curls; =curly-haired; {c} ringlets; a {c} perm; tight {c} curls",
-        "curly|afro": "frizzy {c} hair; {c} frizzy hair; kinky {c} hair; fuzzy {c} hair; bushy {c} hair; =frizzy-haired",
+        "curly|afro": "frizzy {c} hair; {c} frizzy hair; kinky {c} hair; fuzzy {c} hair; bushy {c} hair; "
+        "=frizzy-haired",
         "afro": "a {c} afro; a big {c} afro; a round {c} afro; a {c} afro hairstyle; a {c} fro; =afro-haired",
         "bun": "a {c} bun; {c} hair in a bun; {c} hair tied up; a {c} topknot; a {c} man bun; a {c} top knot; "
         "a {c} hair bun; {c} hair put up; {c} hair tied back",
@@ -81,7 +85,8 @@ _WORDINGS: dict[str, dict[str, str]] = {
         "bob|straight|wavy": "shoulder length {c} hair; shoulder-length {c} hair; medium length {c} hair",
         "straight": "long straight {c} hair; {c} straight hair; straight {c} hair; sleek {c} hair",
         "wavy": "long wavy {c} hair; wavy {c} hair; big wavy {c} hair; {c} waves; {c} wavy hair",
-        "straight|wavy": "long {c} hair; {c} long hair; =long-haired; flowing {c} hair; long {c} locks; very long {c} hair",
+        "straight|wavy": "long {c} hair; {c} long hair; =long-haired; flowing {c} hair; long {c} locks; "
+        "very long {c} hair",
         "dreadlocks": "{c} dreadlocks; {c} dreads; {c} locs; {c} rasta hair; =rasta; ~rasta; rasta dreads",
         "flowers": "{c} hair with flowers; flowers in the {c} hair; a flower crown; a crown of flowers; "
         "a floral crown; a flower wreath; a flower headband; =hippie",
@@ -99,8 +104,9 @@ _WORDINGS: dict[str, dict[str, str]] = {
     "facial_hair": {
         "none": "no beard; ~without a beard; =clean-shaven; =clean-shaven; no facial hair; ~without facial hair; "
         "no moustache; no mustache; ~remove the beard; =clean shaved; =beardless; a smooth face; ~shave the beard; "
-        "~without a moustache; ~remove the moustache; ~shaved; ~shave off the beard; a bare chin",
-        "goatee": "a {c} goatee; a {c} goatee; a thin {c} beard; a trimmed {c} beard; a {c} chin beard; a {c} goatee beard",
+        "~without a moustache; ~remove the moustache; ~shaved; ~shave off the beard; a bare chin; ~beard off",
+        "goatee": "a {c} goatee; a {c} goatee; a thin {c} beard; a trimmed {c} beard; a {c} chin beard; "
+        "a {c} goatee beard",
         "goatee|beard": "{c} stubble; =stubbly; =unshaven; a {c} five o'clock shadow; a stubbly {c} beard",
         "beard": "a full {c} beard; a short {c} beard; a medium {c} beard",
         "long beard": "a long {c} beard; a big {c} beard; a huge {c} beard; a bushy {c} beard; a very long {c} beard; "
@@ -114,7 +120,8 @@ _WORDINGS: dict[str, dict[str, str]] = {
     },
     "accessory": {
         "none|eyepatch": "no glasses; ~without glasses; ~remove the glasses; ~take off the glasses; no specs; "
-        "~without specs; no spectacles; ~without spectacles; ~remove glasses; ~take off his glasses; ~take her glasses off",
+        "~without specs; no spectacles; ~without spectacles; ~remove glasses; ~take off his glasses; "
+        "~take her glasses off; ~not wearing glasses; ~glasses off",
         "none": "no glasses; no sunglasses; ~without sunglasses; ~take off the sunglasses; no shades",
         "glasses": "square glasses; black glasses; rectangular glasses; square specs; square spectacles; "
         "square framed glasses",
@@ -122,8 +129,10 @@ _WORDINGS: dict[str, dict[str, str]] = {
         "eye glasses; reading glasses; a pair of specs; =bespectacled; ~glasses on",
         "round glasses": "round glasses; round glasses; round glasses; round spectacles; thin round glasses; "
         "round specs; circular glasses; round eyeglasses; round framed glasses; glasses that are round",
-        "sunglasses|white sunglasses": "sunglasses; sunglasses; shades; dark glasses; a pair of sunglasses; sun glasses; "
-        "sunnies; aviators; aviator sunglasses; dark shades; tinted glasses; dark sunglasses; ~sunglasses on; cool shades",
+        "sunglasses|white sunglasses": "sunglasses; sunglasses; shades; dark glasses; a pair of sunglasses; "
+        "sun glasses; "
+        "sunnies; aviators; aviator sunglasses; dark shades; tinted glasses; dark sunglasses; ~sunglasses on; "
+        "cool shades",
         "sunglasses": "black sunglasses; black shades",
         "white sunglasses": "white sunglasses; white shades; white framed sunglasses; white sun glasses",
         "eyepatch": "an eyepatch; an eye patch; a pirate patch; a patch over one eye; an eye-patch; ~pirate; =pirate; "
@@ -182,7 +191,8 @@ _WORDINGS: dict[str, dict[str, str]] = {
         "~being sick; =queasy; a puking mouth; ~barfing; ~puke",
     },
     "clothing": {
-        "hoodie": "a {c} hoodie; a {c} hoodie; a {c} hooded sweatshirt; a {c} sweatshirt; a {c} hoody; a {c} hooded top",
+        "hoodie": "a {c} hoodie; a {c} hoodie; a {c} hooded sweatshirt; a {c} sweatshirt; a {c} hoody; "
+        "a {c} hooded top",
         "t-shirt": "a {c} t-shirt; a {c} tee; a plain {c} t-shirt; a plain {c} shirt; a {c} t-shirt; a {c} tshirt; "
         "a {c} t shirt; a {c} tee shirt; a {c} crew neck; a plain {c} tee",
         "v-neck": "a {c} v-neck; a {c} v-neck shirt; a {c} v neck t-shirt; a {c} v-neck; a {c} v neck; a {c} vneck; "
@@ -190,11 +200,13 @@ _WORDINGS: dict[str, dict[str, str]] = {
         "graphic": "a {c} graphic tee; a {c} printed shirt; a {c} shirt with a print; a {c} t-shirt with a picture; "
         "a {c} graphic t-shirt; a {c} printed t-shirt; a {c} shirt with a picture; a {c} shirt with a logo; "
         "a {c} t shirt with a print",
-        "sweater": "a {c} sweater; a {c} jumper; a {c} pullover; a {c} sweater; a {c} knitted sweater; a {c} wool sweater; "
+        "sweater": "a {c} sweater; a {c} jumper; a {c} pullover; a {c} sweater; a {c} knitted sweater; "
+        "a {c} wool sweater; "
         "a {c} woolly jumper; a collar and a {c} sweater",
         "blazer": "a blazer over a {c} shirt; a jacket over a {c} shirt; a suit jacket and a {c} shirt; "
         "a blazer; a jacket; a suit; a suit and a {c} shirt; a blazer and a {c} shirt; a business suit; =business; "
-        "formal clothes; a formal suit; a coat; a dark suit; a dark jacket; a black suit; a black jacket; ~businessman; "
+        "formal clothes; a formal suit; a coat; a dark suit; a dark jacket; a black suit; a black jacket; "
+        "~businessman; "
         "a coat over a {c} shirt; formal wear",
         "overalls": "{c} overalls; {c} overalls; {c} dungarees; {c} overalls; a {c} jumpsuit; {c} coveralls; "
         "{c} bib overalls; {c} work overalls",
@@ -213,7 +225,8 @@ _WORDINGS: dict[str, dict[str, str]] = {
         "tan": "tan skin; tanned skin; olive skin; =tanned; =tan; a tan; =suntanned; =bronzed; light brown skin; "
         "=olive-skinned",
         "brown": "brown skin; =brown-skinned; +brown; a brown face; medium brown skin; =brown skinned",
-        "dark": "dark skin; =dark-skinned; very dark skin; black skin; +black; +black; =black-skinned; dark brown skin; "
+        "dark": "dark skin; =dark-skinned; very dark skin; black skin; +black; +black; =black-skinned; "
+        "dark brown skin; "
         "a dark complexion; =dark skinned",
         "yellow": "yellow skin; a yellow face; =yellow-skinned; ~like the simpsons; =simpsons; an emoji face; "
         "yellow like the simpsons",
@@ -261,7 +274,10 @@ COLOUR_ALONE = _read({
 """How to name a colour with as little as possible of what has it."""
 
 NEGATIONS = _read({
-    "top": {_ANY_HAIR: "no hat; ~without a hat; ~take off the hat; ~remove the hat; ~take his hat off; no beanie; no cap"},
+    "top": {
+        _ANY_HAIR: "no hat; ~without a hat; ~take off the hat; ~remove the hat; ~take his hat off; no beanie; no cap; "
+        "~not wearing a hat; ~hat off"
+    },
     "facial_hair": {"none": _WORDINGS["facial_hair"]["none"]},
     "accessory": {
         "none|eyepatch": _WORDINGS["accessory"]["none|eyepatch"],
@@ -270,24 +286,3 @@ NEGATIONS = _read({
     "mouth": {"serious|sad|tongue|grimace|scream|vomit": "no smile; ~not smiling; ~stop smiling; ~without a smile"},
 })  # fmt: skip
 """What can be said of an attribute by what it is not."""
-
-COLOUR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "hair": {
-        "black": ("black", "black", "black", "dark", "jet black"),
-        "brown": ("brown", "brown", "brown", "dark brown", "light brown", "chestnut"),
-        "blonde": ("blonde", "blonde", "blond", "golden", "platinum blonde", "light blonde"),
-        "red": ("red", "red", "ginger", "orange", "auburn", "copper"),
-        "grey": ("grey", "gray", "silver", "grey", "gray"),
-        "pink": ("pink", "pink", "pink", "hot pink", "light pink"),
-        "blue": ("blue", "blue", "blue", "light blue", "dark blue"),
-    },
-    "fabric": {
-        "grey": ("grey", "gray"),
-        "blue": ("blue", "blue", "blue", "blue", "light blue", "dark blue", "navy", "navy blue"),
-        "green": ("green", "green", "green", "green", "dark green", "light green"),
-        "red": ("red", "red", "red", "red", "dark red", "bright red"),
-        "yellow": ("yellow", "yellow", "yellow", "bright yellow"),
-        "pink": ("pink", "pink", "pink", "light pink", "hot pink"),
-    },
-}
-"""Colour words where they are not simply the colour's name."""

@@ -13,7 +13,7 @@ from imagebart.evaluation.plain import read_prompts
 
 Half = Literal["seen", "held"]
 
-# A colour that the artwork lacks claims the nearest that it has; a prompt without claims says nothing that can be drawn.
+# A colour that the artwork lacks claims the nearest that it has; without claims, nothing said can be drawn.
 _SEEN = """
 angrey man: eyebrows=angry
 auburn hair: top=haired, hair_colour=red

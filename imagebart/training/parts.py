@@ -77,8 +77,9 @@ def taught_more(encoder: TextEncoder, before: TextConditioner, after: TextCondit
 
 
 def assemble(first_stage: Path, stages: Sequence[Path], about: About, text: Path | None = None) -> ImageBART:
-    """The model made of the parts in these run folders, stage 1 first; text: a text encoder that replaces their own, with the words it knows.
+    """The model made of the parts in these run folders, stage 1 first.
 
+    text: a text encoder that replaces their own, with the words it knows.
     Raises ValueError where they were trained with different schedules or conditioners, or where the text encoder does
     not fit them.
     """

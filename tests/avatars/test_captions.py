@@ -83,11 +83,12 @@ READINGS: list[tuple[str, str, set[str]]] = [
     (r"dark skin|dark-skinned|black (man|woman|guy|girl|person)", "skin", {"dark"}),
     (r"brown (man|woman|guy|girl|person)", "skin", {"brown"}),
 ]
-REFUSING = "no|without|without a|remove the|remove|take off the|take off his|take his|take her|shave the|shave off the|not|stop"
+REFUSING = "no|without|without a|remove the|remove|take off the|take off his|take his|take her"
+REFUSING += "|shave the|shave off the|not|not wearing|not wearing a|stop"
 REFUSED = "hat|beanie|cap|hair|beard|moustache|mustache|facial hair|glasses|specs|spectacles|sunglasses|shades|tears"
 REFUSED += "|smile|a smile|smiling|crying"
 REFUSALS = [
-    (r"(no|without|remove the|take off the) (glasses|specs|spectacles)", "accessory", {"none", "eyepatch"}),
+    (r"(no|without|remove the|take off the|not wearing) (glasses|specs|spectacles)", "accessory", {"none", "eyepatch"}),
     (r"(no|without) sunglasses", "accessory", {"none", "eyepatch", "glasses", "round glasses"}),
     (r"(no|without a|remove the) (beard|moustache|mustache)", "facial_hair", {"none"}),
     (r"(no|without) facial hair", "facial_hair", {"none"}),
@@ -111,7 +112,7 @@ def test_every_caption_is_true(said: list[tuple[Attributes, Caption]]) -> None:
                 heard[pattern] += 1
                 assert getattr(avatar, name) in values, what.text
         text = re.sub(rf"\b({REFUSING}) ({REFUSED})\b", "", text)
-        text = text.replace("facial hair", "facial_hair")
+        text = re.sub(r"\b(glasses|hat|beard) off\b", "", text).replace("facial hair", "facial_hair")
         for pattern, name, values in READINGS:
             if re.search(rf"(?<![\w-])({pattern.replace('facial hair', 'facial_hair')})(?![\w-])", text):
                 heard[pattern] += 1
@@ -128,7 +129,8 @@ def test_colours_stand_before_what_has_them(said: list[tuple[Attributes, Caption
         "blue": {"blue", "navy"},
     }
     hair["blonde"] = {"blonde", "blond", "golden"}
-    words = "black dark brown blonde blond red ginger orange grey gray silver pink blue green yellow white purple auburn copper golden navy"
+    words = "black dark brown blonde blond red ginger orange grey gray silver pink blue green yellow white purple"
+    words += " auburn copper golden navy"
     colours = f"({words.replace(' ', '|')})"
     nouns = {
         r"hair": "hair_colour", r"(?:hoodie|t-shirt|overalls|clothes|jumper|tee|top(?! knot))": "clothing_colour",
