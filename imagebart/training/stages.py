@@ -137,10 +137,11 @@ def conditioner_for(run: StageRun, dataset: Dataset[Any]) -> Conditioner:
 
 
 def avatar_conditioner(length: int) -> TextConditioner:
-    """The words of avatars' captions."""
+    """The words of avatars' captions, and what is read in place of what the artwork lacks."""
     from imagebart.avatars.captions import all_words
+    from imagebart.avatars.rewordings import rewording
 
-    return TextConditioner.from_captions(all_words(), length)
+    return TextConditioner.from_captions(all_words(), length, rewording())
 
 
 def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:
