@@ -49,7 +49,7 @@ def test_a_short_run_learns_to_read(tmp_path: Path) -> None:
     )
     trained = train_captions(CaptionsRun(loop=loop, shape=SHAPE, text_length=60), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert sum(r["read"] for r in log[-10:]) > 2 * sum(r["read"] for r in log[:10])
+    assert sum(r["read"] for r in log[-10:]) > 1.6 * sum(r["read"] for r in log[:10])
     assert (tmp_path / "run" / "samples" / "0000200.png").exists()
     again, conditioner = read_text_encoder(tmp_path / "run")
     assert conditioner == avatar_conditioner(60)
