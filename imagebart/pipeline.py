@@ -88,6 +88,13 @@ class Pipeline:
         conditioner = self.model.conditioner
         return conditioner.unknown_words(prompt) if isinstance(conditioner, TextConditioner) else []
 
+    def corrections(self, prompt: str) -> dict[str, str]:
+        """The prompt's words that will be taken for others, as written, and what for: {"sunglases": "sunglasses"}."""
+        conditioner = self.model.conditioner
+        if not isinstance(conditioner, TextConditioner):
+            return {}
+        return {one.typed: one.meant for one in conditioner.corrections(prompt)}
+
     @property
     def image_size(self) -> int:
         """Pixels a side that the model works on."""

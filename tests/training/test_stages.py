@@ -19,7 +19,7 @@ from imagebart.training.parts import (
     assemble,
     assemble_stages,
     load_stage,
-    load_text_encoder,
+    read_text_encoder,
     save_first_stage,
     save_text_encoder,
     take_apart,
@@ -124,7 +124,7 @@ def test_a_model_is_taken_apart_and_put_together(tmp_path: Path, make: Any, own:
     assert [folder.name for folder in folders] == ["first-stage", "captions", *own]
     first, captions, *networks = folders
     assert model.text is not None
-    encoder = load_text_encoder(captions, model.conditioner)
+    encoder, _ = read_text_encoder(captions)
     read = encoder.state_dict()
     assert all(torch.equal(read[name], tensor) for name, tensor in model.text.state_dict().items())
 
