@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imagebart.errors import InputError
+from imagebart.files import write_bytes
 
 # Decoders with a long history of safe use; in particular not EPS, which would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -42,6 +44,20 @@ def load_image(source: Source, name: str = "picture") -> Image.Image:
     if not path.is_file():
         raise InputError(f"There is no {name} file {path.name!r}; choose an existing {FORMAT_NAMES} file.")
     return _open(path, name, empty=path.stat().st_size == 0)
+
+
+def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
+    """Writes a picture, whole or not at all, in the format that the name's ending says, or options["format"].
+
+    options: Pillow's for that format. Raises OSError (see files.write_bytes), InputError for an unknown ending.
+    """
+    place, file = Path(path), BytesIO()
+    by_ending = Image.registered_extensions().get(place.suffix.lower())  # asks for all formats, WebP's too
+    kind = options.pop("format", by_ending)
+    if kind not in Image.SAVE:
+        raise InputError(f"A picture cannot be written to {place.name!r}; end the name in .png.")
+    image.save(file, format=kind, **options)
+    write_bytes(place, file.getbuffer())
 
 
 def flatten(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:

@@ -93,13 +93,14 @@ def _scales(options: argparse.Namespace) -> None:
     from imagebart.evaluation.grids import PROMPTS
     from imagebart.evaluation.report import side_by_side, write_json
     from imagebart.evaluation.scales import compare, sheet
+    from imagebart.images import save_image
 
     studies = {model: _study(model, options) for model in options.models}
     began = time.perf_counter()
     columns = {model: _followed(compare, study, 2 * study.samples, model) for model, study in studies.items()}
     print(side_by_side(columns))
     if options.picture:
-        sheet(studies, PROMPTS).save(options.picture, optimize=True)
+        save_image(sheet(studies, PROMPTS), options.picture, optimize=True)
     if options.out:
         content = {model: [asdict(m) for m in measures] for model, measures in columns.items()}
         about = _about(next(iter(studies.values())), began)
@@ -135,11 +136,12 @@ def _about(study: Study, began: float) -> dict[str, Any]:
 
 def _pictures(options: argparse.Namespace) -> None:
     from imagebart.evaluation.grids import edit_sheet, prompt_sheet
+    from imagebart.images import save_image
 
     artist = _artist(options.model, options)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, draw in (("prompts.png", prompt_sheet), ("edits.png", edit_sheet)):
-        draw(artist).save(options.out / name, optimize=True)
+        save_image(draw(artist), options.out / name, optimize=True)
         print(options.out / name)
 
 
