@@ -124,6 +124,7 @@ def _scales(options: argparse.Namespace) -> None:
     from imagebart.evaluation.grids import PROMPTS
     from imagebart.evaluation.report import side_by_side, write_json
     from imagebart.evaluation.scales import compare, pictures, sheet, studies
+    from imagebart.images import save_image
 
     study = _study(options.model, options)
     found = studies(study, options.scales, _study(options.baseline, options) if options.baseline else None)
@@ -132,7 +133,7 @@ def _scales(options: argparse.Namespace) -> None:
     columns = {name: _followed(work, each, pictures(each), name) for name, each in found.items()}
     print(side_by_side(columns))
     if options.picture:
-        sheet(found, PROMPTS).save(options.picture, optimize=True)
+        save_image(sheet(found, PROMPTS), options.picture, optimize=True)
     if options.out:
         content = {name: [asdict(m) for m in measures] for name, measures in columns.items()}
         write_json(options.out, {"models": content, **_about(study, began)}, [])
@@ -167,12 +168,13 @@ def _about(study: Study, began: float) -> dict[str, Any]:
 
 def _pictures(options: argparse.Namespace) -> None:
     from imagebart.evaluation.grids import completion_sheet, edit_sheet, prompt_sheet
+    from imagebart.images import save_image
 
     artist = _artist(options.model, options)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, draw in (("prompts", prompt_sheet), ("edits", edit_sheet), ("completions", completion_sheet)):
         path = options.out / f"{name}.png"
-        draw(artist).save(path, optimize=True)
+        save_image(draw(artist), path, optimize=True)
         print(path)
 
 

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from imagebart.conditioning import Conditioner, TextConditioner, conditioner_from_config
 from imagebart.config import from_dict
 from imagebart.diffusion import Schedule
+from imagebart.files import replace_files, settle
 from imagebart.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.imagebart import About, ImageBART
@@ -143,12 +144,12 @@ def take_apart(model: ImageBART, folder: Path) -> list[Path]:
 
 
 def _write(folder: Path, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, folder / "part.safetensors")
-    (folder / "part.json").write_text(json.dumps(values, indent=1))
+    stored = save({k: v.detach().contiguous().cpu() for k, v in tensors.items()})
+    replace_files(folder, [("part.safetensors", stored), ("part.json", json.dumps(values, indent=1).encode())])
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    settle(folder)
     if not (folder / "part.json").is_file():
         raise ValueError(f"{folder} holds no finished part (part.json); train it first")
     return json.loads((folder / "part.json").read_text()), load_file(folder / "part.safetensors")
