@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from imagebart.metadata import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
-from imagebart.ui.knobs import MOST_CONTEXT, within
+from imagebart.ui.knobs import MOST_CONTEXT, around, within
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Controls:
 
     def around(self) -> float:
         """How much around the mask the model sees, over the mask's longer side; inf for all."""
-        return math.inf if self.context >= MOST_CONTEXT else self.context
+        return around(self.context)
 
 
 RESET = tuple(field.name for field in fields(Controls) if field.name not in ("model", "words", "choice", "variants"))
