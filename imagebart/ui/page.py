@@ -99,7 +99,7 @@ def _wire_runs(page: Page, running: Running) -> None:
         "show_progress": "minimal",
         "show_progress_on": named["progress"],
     }
-    runs = []
+    runs: list[Any] = []
     for button, action in (
         (runner.edit, running.edit),
         (runner.generate, running.generate),

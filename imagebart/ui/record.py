@@ -58,7 +58,7 @@ class Recorder:
         return shown
 
     def finish(self, event: PipelineEvent) -> dict[str, Any]:
-        """Record the last event and write the results, each with its recipe. Returns the run as the browser keeps it."""
+        """Record the last event and write the results, each with its recipe; the run as the browser keeps it."""
         self.add(event)
         recipe = event.recipe
         results = []

@@ -67,8 +67,8 @@ class Running:
             recorder = Recorder(run.edits, run.box)
             with closing(run.events):  # type: ignore[type-var]
                 for event in run.events:
-                    frame = _finished(event, recorder, said) if event.kind == "result" else _frame(event, recorder, said)
-                    yield frame.updates()
+                    show = _finished if event.kind == "result" else _frame
+                    yield show(event, recorder, said).updates()
         except Gone as error:
             yield replace(failed(str(error)), run={**said, "gone": True}).updates()
         except InputError as error:

@@ -172,9 +172,8 @@ def model_summary(knows: str, side: int, grid: int, stages: int) -> str:
 
 
 HEADING = (
-    '<header class="ib-heading"><h1>ImageBART <small>in the browser</small></h1>'
-    "<p>Paint over a part of a picture, say what should be there, and watch it appear: "
-    "first as noise, then coarse, then fine.</p></header>"
+    '<header class="ib-heading"><h1>ImageBART in the browser</h1>'
+    "<p>Paint over a part of a picture, say what should be there, and watch it appear.</p></header>"
 )
 
 

@@ -48,7 +48,7 @@ export class Canvas {
     const shown = { view: this.view, size: this.size, picture: this.picture, tint: this.tint, cursor: this.cursor };
     const over = { grid: this.stroke ? null : this.grid, outline: this.outline, review: this.review.scene() };
     draw(this.canvas.getContext("2d"), { frame, ratio, ...shown, ...over });
-    this.canvas.dataset.drawn = String(this.state.version);
+    this.drawn?.();
   }
 
   room() {

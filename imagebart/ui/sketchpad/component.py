@@ -24,12 +24,13 @@ from imagebart.ui.sketchpad.packing import unpack
 from imagebart.ui.sketchpad.shelf import find
 
 # In the order in which they need each other; each names what it needs in its first lines.
-SCRIPTS = (
-    "bitmap trail view gestures keys loaded masks store state pictures drawing review history opening canvas sketchpad"
-).split()
+SCRIPTS = [
+    *("bitmap", "trail", "view", "gestures", "keys", "loaded", "masks", "store", "state", "pictures", "drawing"),
+    *("review", "history", "opening", "canvas", "around", "listening", "sketchpad"),
+]
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
-EMPTY = {"version": 0, "picture": None, "size": [0, 0], "mask": ""}
+EMPTY: dict[str, Any] = {"version": 0, "picture": None, "size": [0, 0], "mask": ""}
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ class Sketch:
 
 def add_sketchpad(examples: Sequence[Mapping[str, Any]], functions: Sequence[Callable[..., Any]]) -> gr.HTML:
     """Add the sketchpad to the page being built. `functions` are those of the server that it may call by name."""
+    start = "new sketchpad.Sketchpad(element.firstElementChild, props, trigger, server, upload);"
     return gr.HTML(
         EMPTY,
         html_template=_read("template.html"),
-        js_on_load=f'"use strict";\n{scripts()}\nnew sketchpad.Sketchpad(element.firstElementChild, props, trigger, server, upload);',
+        js_on_load=f'"use strict";\n{scripts()}\n{start}',
         apply_default_css=False,
         server_functions=list(functions),
         elem_id="sketchpad",

@@ -54,7 +54,7 @@ export class Opening {
     if (!before?.picture) return false;
     this.state.version = before.version;
     this.place(before.picture, before.mask);
-    this.found(before.picture);
+    this.found(before.picture).then((there) => there || this.say("The server no longer has this picture; upload it again."));
     return true;
   }
 

@@ -53,7 +53,7 @@ def describe_own(path: str, image: Image.Image) -> dict[str, Any]:
 
 
 def describe_example(example: Example) -> dict[str, Any]:
-    """An example with its words, its mask and a thumbnail. Files have the same names each time, and are written once."""
+    """An example with its words, its mask and a thumbnail. Its files have the same names each time."""
     name = f"{example.path.stem}-{hashlib.sha256(example.path.read_bytes()).hexdigest()[:12]}.png"
     image = example.open()
     path = kept(name, image)
@@ -85,7 +85,7 @@ def take(path: str) -> dict[str, Any]:
 
 
 def compose(step: Mapping[str, Any]) -> dict[str, Any]:
-    """A step of a run as a whole picture: {"part": a file, "box": its place or null, "base": what it lies in or null}."""
+    """A step of a run as a whole picture: {"part": a file, "box": its place or null, "base": the whole or null}."""
     try:
         whole = load_image(find(str(step["part"])))
         if step.get("base") and step.get("box"):

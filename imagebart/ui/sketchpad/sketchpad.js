@@ -1,8 +1,10 @@
 // The sketchpad: puts its parts together. Loaded by Gradio once its markup is there, see sketchpad.py.
+import { press, whenThere, write } from "./around.js";
 import { pack, unpack } from "./bitmap.js";
 import { Canvas } from "./canvas.js";
 import { History } from "./history.js";
-import { actionOf, HELP } from "./keys.js";
+import { HELP } from "./keys.js";
+import { listen } from "./listening.js";
 import { MADE, missing, READY, ready } from "./masks.js";
 import { Opening } from "./opening.js";
 import { addressOf, decode } from "./pictures.js";
@@ -25,8 +27,10 @@ export class Sketchpad {
     this.canvas = new Canvas(this.parts.canvas, this.parts.frame, this.state, this.review, () => this.settle());
     this.opening = new Opening({ server, upload, state: this.state, say: (sentence) => this.say(sentence) });
     this.server = server;
+    this.canvas.drawn = () => this.wipe();
+    element.sketchpad = this;
     this.furnish();
-    this.listen();
+    listen(this);
     whenThere("history", (place) => (this.history = new History(place, (entry) => this.back(entry))));
     // Gradio takes over values only once the element is wholly there.
     setTimeout(() => this.start());
@@ -45,7 +49,7 @@ export class Sketchpad {
     const { picture, mask, version } = this.state;
     const size = [picture?.width ?? 0, picture?.height ?? 0];
     const sent = { picture: picture?.path ?? null, size, mask: mask ? pack(mask) : "", version };
-    this.props.value = this.told = sent;
+    this.props.value = sent;
     this.sent.set(version, { picture, mask: sent.mask });
     this.sent.delete(version - MOST_SENT);
     remember("now", { ...sent, picture });
@@ -75,7 +79,7 @@ export class Sketchpad {
     this.canvas.picture = image;
     this.canvas.show();
     this.element.dataset.shown = picture.path;
-    this.opening.keep(picture);
+    if (!this.props.examples.some((example) => example.picture.path === picture.path)) this.opening.keep(picture);
   }
 
   // The server's answer about the grid; one about an older mask is dropped.
@@ -125,7 +129,6 @@ export class Sketchpad {
     this.parts.saveBefore.hidden = !before;
     if (before) Object.assign(this.parts.saveBefore, { href: addressOf(before.path), download: `${this.review.run.name}-before.png` });
     this.element.dataset.review = this.review.finished ? "finished" : this.review.active ? "running" : "";
-    this.wipe();
     this.canvas.show();
   }
 
@@ -275,7 +278,6 @@ export class Sketchpad {
       cancel: () => (this.parts.help.hidden ? press("cancel") : this.help(false)),
     };
     acts[action]();
-    if (["closer", "farther", "whole", "left", "right", "up", "down"].includes(action)) this.wipe();
   }
 
   peek(on) {
@@ -297,107 +299,4 @@ export class Sketchpad {
     examples.append(...this.props.examples.map((example) => thumbnail(example.small, example.caption, () => this.example(example))));
     this.size(0);
   }
-
-  listen() {
-    const { parts, element } = this;
-    element.addEventListener("click", ({ target }) => {
-      const button = target.closest("[data-do], [data-tool], [data-film]");
-      if (!button) return;
-      if (button.dataset.film) this.film(button.dataset.film);
-      else this.act(button.dataset.do ?? button.dataset.tool);
-    });
-    parts.size.addEventListener("input", () => this.size(0));
-    parts.showGrid.addEventListener("change", () => {
-      if (this.answered?.version === this.state.version) this.grid(this.answered);
-    });
-    for (const [input, take] of [[parts.file, (file) => this.open(file)], [parts.maskFile, (file) => this.loadMask(file)]]) {
-      input.addEventListener("change", () => {
-        if (input.files[0]) take(input.files[0]);
-        input.value = "";
-      });
-    }
-    this.listenToWipe();
-    this.listenToPage();
-    this.listenToKeys();
-  }
-
-  listenToWipe() {
-    const { wipe, frame } = this.parts;
-    const move = (event) => {
-      const { view, size } = this.canvas;
-      this.review.move((event.clientX - frame.getBoundingClientRect().left - view.x) / (size.width * view.scale));
-    };
-    wipe.addEventListener("pointerdown", (event) => {
-      wipe.setPointerCapture(event.pointerId);
-      wipe.addEventListener("pointermove", move);
-    });
-    wipe.addEventListener("lostpointercapture", () => wipe.removeEventListener("pointermove", move));
-    new ResizeObserver(() => this.wipe()).observe(frame);
-  }
-
-  listenToPage() {
-    addEventListener("imagebart-run", ({ detail }) => this.run(detail));
-    addEventListener("imagebart-grid", ({ detail }) => this.grid(detail));
-    // Before Gradio reads what is asked for: what is shown is what is edited. The same again begins from the same.
-    document.addEventListener("click", (event) => {
-      const task = event.target.closest?.("#edit, #vary")?.id;
-      if (!task || !this.review.finished || this.review.run.task === task || this.settle()) return;
-      event.stopPropagation();
-      this.keep().then(() => !this.review.finished && press(task));
-    }, true);
-    document.addEventListener("paste", (event) => {
-      const file = event.clipboardData?.files[0];
-      if (!file) return;
-      event.preventDefault();
-      event.stopImmediatePropagation();
-      this.open(file);
-    }, true);
-    for (const kind of ["dragover", "drop"]) {
-      this.element.addEventListener(kind, (event) => {
-        if (!event.dataTransfer?.types.includes("Files")) return;
-        event.preventDefault();
-        if (kind === "drop" && event.dataTransfer.files[0]) this.open(event.dataTransfer.files[0]);
-      });
-    }
-    // The prompt, of which Gradio tells nobody.
-    addEventListener("pagehide", () => remember("words", promptBox()?.value ?? null));
-  }
-
-  listenToKeys() {
-    document.addEventListener("keydown", (event) => {
-      const { target } = event;
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing && target === promptBox()) {
-        event.preventDefault();
-        press("edit");
-        return;
-      }
-      const writing = target.matches?.("textarea, select, [contenteditable], input:not([type=range], [type=checkbox], [type=radio])");
-      const action = actionOf(event, writing);
-      // Arrows belong to whatever is chosen by them.
-      if (!action || (event.key.startsWith("Arrow") && target !== this.parts.canvas)) return;
-      if (event.key === "Escape" && target.closest?.("[role=listbox], [role=combobox]")) return;
-      event.preventDefault();
-      this.act(action);
-    });
-    document.addEventListener("keyup", ({ key }) => key.toLowerCase() === "c" && this.review.peeking && this.peek(false));
-  }
 }
-
-const promptBox = () => document.querySelector("#prompt textarea, #prompt input");
-
-// Write the prompt so that Gradio and the list of unknown words hear of it.
-const write = (text) => {
-  const box = promptBox();
-  if (!box) return;
-  Object.getOwnPropertyDescriptor(Object.getPrototypeOf(box), "value").set.call(box, text);
-  box.dispatchEvent(new Event("input", { bubbles: true }));
-};
-
-const press = (id) => document.getElementById(id)?.click();
-
-// Parts of the page that Gradio may put there later than the sketchpad.
-const whenThere = (id, act) => {
-  const place = document.getElementById(id);
-  if (place) act(place);
-  else requestAnimationFrame(() => whenThere(id, act));
-};
