@@ -1,10 +1,10 @@
 // What a key does: the name of an action, or null. `key` and the modifiers are those of a KeyboardEvent.
 
-const PLAIN = {
+const PLAIN = new Map(Object.entries({
   b: "brush", e: "eraser", r: "rectangle", l: "lasso", "[": "smaller", "]": "larger", "+": "closer", "=": "closer",
   "-": "farther", 0: "whole", i: "invert", c: "compare", "?": "help", Escape: "cancel",
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down",
-};
+}));
 
 // The list that `?` shows.
 export const HELP = [
@@ -28,5 +28,5 @@ export const actionOf = ({ key, ctrlKey, metaKey, altKey, shiftKey }, writing) =
   }
   if (altKey) return null;
   if (writing) return key === "Escape" ? "cancel" : null;
-  return PLAIN[key] ?? PLAIN[key.toLowerCase()] ?? null;
+  return PLAIN.get(key) ?? PLAIN.get(key.toLowerCase()) ?? null;
 };

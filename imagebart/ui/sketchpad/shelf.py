@@ -87,7 +87,7 @@ def take(path: str) -> dict[str, Any]:
 def compose(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step of a run as a whole picture: {"part": a file, "box": its place or null, "base": the whole or null}."""
     try:
-        whole = load_image(find(str(step["part"])))
+        whole = _open(str(step["part"]))
         if step.get("base") and step.get("box"):
             part, whole = whole, load_image(find(str(step["base"])))
             left, top = (int(value) for value in step["box"][:2])
@@ -95,7 +95,7 @@ def compose(step: Mapping[str, Any]) -> dict[str, Any]:
         return {"picture": describe_own(publish(whole), whole)}
     except InputError as error:
         return {"error": str(error)}
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OSError, Image.DecompressionBombError):
         return {"error": UNREADABLE}
 
 
@@ -103,15 +103,22 @@ def film(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as a moving picture: {"shown": its steps' files, "suffix": ".webp" or ".gif", "name": …} to {"path": …}."""
     try:
         shown: Sequence[str] = run["shown"][:MOST_FRAMES]
-        frames = [load_image(find(str(path))).convert("RGB") for path in shown]
+        frames = [_open(str(path)).convert("RGB") for path in shown]
         suffix = ".gif" if run["suffix"] == ".gif" else ".webp"
         name = "".join(letter for letter in str(run["name"])[:80] if letter in NAMES)
         return {"path": written(f"{name}{suffix}", lambda path: save_animation(frames, path, ANIMATION_SECONDS))}
     except InputError as error:
         return {"error": str(error)}
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OSError, Image.DecompressionBombError):
         return {"error": UNREADABLE}
 
 
 def _view(image: Image.Image) -> str:
     return publish(reduced(flatten(image)))
+
+
+def _open(path: str) -> Image.Image:
+    """A picture that a run wrote, however small."""
+    with Image.open(find(path), formats=("PNG",)) as image:
+        image.load()
+        return image
