@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields, replace
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 
@@ -44,7 +45,7 @@ IDLE = Frame(progress="", announcement="", running=False)
 
 def failed(sentence: str) -> Frame:
     """The page when something cannot be done: the sentence, and everything else as it was."""
-    return replace(IDLE, messages=wording.problem_html(sentence))
+    return replace(IDLE, messages=wording.problem_html(sentence), run=_over())
 
 
 def stopped(why: str) -> list[Any]:
@@ -54,7 +55,12 @@ def stopped(why: str) -> list[Any]:
     """
     cancelled = why == "cancelled"
     said = wording.notes_html([wording.CANCELLED]) if cancelled else wording.problem_html(wording.BROKEN)
-    return replace(IDLE, messages=said).updates()
+    return replace(IDLE, messages=said, run=_over()).updates()
+
+
+def _over() -> dict[str, str]:
+    """What the sketchpad is told of a run without a result. Each differs: the page passes on only what changes."""
+    return {"over": uuid4().hex}
 
 
 def waiting_script() -> str:

@@ -10,8 +10,24 @@ from types import GeneratorType
 
 import numpy as np
 import pytest
-from driving import STAGES, WIDE, Site, canvas, drop, edit, mask, opened, paint
-from driving import pick_second, pixels, press, redrawn, result, say, unfold
+from driving import (
+    STAGES,
+    WIDE,
+    Site,
+    canvas,
+    drop,
+    edit,
+    mask,
+    opened,
+    paint,
+    pick_second,
+    pixels,
+    press,
+    redrawn,
+    result,
+    say,
+    unfold,
+)
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
@@ -209,6 +225,7 @@ def test_cancel_stops_the_model_and_loses_nothing(slow: Page) -> None:
     slow.wait_for_function("() => !document.querySelector('#progress').innerText.includes('Stage')")
     expect(slow.get_by_label("What should be there?").first).to_have_value("a hat")
     assert working() == 0, "the model is still held"
+    expect(slow.locator(".sp")).to_have_attribute("data-review", "")
     redrawn(slow, 64)
 
 

@@ -7,8 +7,26 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from driving import WIDE, Site, edit, finished, gradient, mask, new_context, paint, pick_second, pixels, press, ready
-from driving import redrawn, result, say, sent, until, upload
+from driving import (
+    WIDE,
+    Site,
+    edit,
+    finished,
+    gradient,
+    mask,
+    new_context,
+    paint,
+    pick_second,
+    pixels,
+    press,
+    ready,
+    redrawn,
+    result,
+    say,
+    sent,
+    until,
+    upload,
+)
 from pacing import PACE
 from playwright.sync_api import Browser, Page, expect
 from serving import serving

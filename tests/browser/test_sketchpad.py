@@ -6,8 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driving import PHONE, PIPELINE, Site, canvas, cells, edit, gradient, mask, opened, paint, pick_second, pixels
-from driving import press, ready, redrawn, result, sent, upload
+from driving import (
+    PHONE,
+    PIPELINE,
+    Site,
+    canvas,
+    cells,
+    edit,
+    gradient,
+    mask,
+    opened,
+    paint,
+    pick_second,
+    pixels,
+    press,
+    ready,
+    redrawn,
+    result,
+    sent,
+    upload,
+)
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -37,7 +55,7 @@ def drag(page: Page, start: tuple[float, float], *points: tuple[float, float]) -
 def test_tools_paint_what_they_are_drawn_over(wide: Page) -> None:
     pick_second(wide)
     wide.keyboard.press("r")
-    drag(wide, (0.25, 0.25), (0.5, 0.75))
+    drag(wide, (12.5 / 48, 10.5 / 40), (23.5 / 48, 29.5 / 40))
     painted = mask(wide)
     assert painted.shape == (40, 48) and (painted[10:30, 12:24] == 255).all() and painted.sum() == 20 * 12 * 255
     wide.keyboard.press("e")
@@ -53,7 +71,7 @@ def test_tools_paint_what_they_are_drawn_over(wide: Page) -> None:
     wide.keyboard.press("b")
     for _ in range(20):
         wide.keyboard.press("[")
-    drag(wide, (0.5, 0.5), (0.5, 0.5))
+    drag(wide, (24.5 / 48, 20.5 / 40), (24.5 / 48, 20.5 / 40))
     assert (mask(wide) > 0).sum() == 1, "the smallest brush paints one pixel"
 
 
@@ -150,12 +168,20 @@ def test_keys_are_listed_and_enter_edits(wide: Page) -> None:
     prompt.press("Enter")
     expect(wide.locator("#progress")).to_contain_text("Done in")
     assert (mask(wide) == before).all() and prompt.input_value() == "sunglassesb"
+
+
+def test_edit_is_among_the_first_ten_stops_and_all_tools_are_reached(wide: Page) -> None:
     stops = []
-    canvas(wide).page.evaluate("document.activeElement.blur()")
-    for _ in range(60):
+    while "edit" not in stops:
+        assert len(stops) < 10, stops
         wide.keyboard.press("Tab")
-        stops.append(wide.evaluate("document.activeElement.id"))
-    assert "edit" in stops
+        stops.append(wide.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+    wide.get_by_role("button", name="Upper half").focus()
+    for name in ("Lower half", "Left half"):
+        wide.keyboard.press("ArrowRight")
+        expect(wide.get_by_role("button", name=name)).to_be_focused()
+    wide.keyboard.press("Enter")
+    assert (mask(wide) == np.asarray(masks.preset("left half", (40, 40)))).all()
 
 
 def touch(page: Page, kind: str, *points: tuple[float, float]) -> None:

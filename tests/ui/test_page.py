@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import pytest
 from PIL import Image
 
 from imagebart.masks import preset

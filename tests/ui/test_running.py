@@ -90,7 +90,7 @@ def test_unknown_words_are_told(image: Image.Image) -> None:
 
 def test_no_mask_is_said_and_offers_the_ready_masks(running: Running, image: Image.Image) -> None:
     last = run(running.edit(sketch(image, None), *asked()))[-1]
-    assert "ready masks" in last["messages"] and last["edit"]["interactive"] and "run" not in last
+    assert "ready masks" in last["messages"] and last["edit"]["interactive"] and set(last["run"]) == {"over"}
 
 
 def test_no_picture_is_said(running: Running) -> None:
@@ -183,7 +183,7 @@ def test_a_waiting_page_can_only_be_cancelled() -> None:
 def test_a_broken_run_is_said_in_a_sentence_and_the_page_is_ready_again() -> None:
     broken = told(frame.stopped("asked"))
     assert "try again" in broken["messages"] and broken["edit"]["interactive"]
-    assert not {"run", "seed"} & set(broken)
+    assert set(broken["run"]) == {"over"} and "seed" not in broken
 
 
 def test_a_cancelled_run_is_not_called_broken() -> None:

@@ -25,7 +25,7 @@ def unpack(text: str, size: tuple[int, int]) -> Image.Image:
     """The "L" picture of `size` (width, height) that was packed. Raises InputError for anything else."""
     count = size[0] * size[1]
     try:
-        values, runs = np.array(text.split() or [0, count], np.int64).reshape(-1, 2).T
+        values, runs = np.array(text.split() if text else [0, count], np.int64).reshape(-1, 2).T
         if values.min() < 0 or values.max() > 255 or runs.min() < 1 or runs.max() > count or runs.sum() != count:
             raise ValueError(f"not a mask of {size[0]} x {size[1]} pixels")
     except (ValueError, OverflowError) as error:

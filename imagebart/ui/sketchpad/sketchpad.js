@@ -104,6 +104,7 @@ export class Sketchpad {
   // A message of a run. Its pictures are shown in place only where nothing has changed since it was asked for.
   run(message) {
     if (message.gone) return void this.again(message);
+    if (message.over) return void (this.review.finished || this.review.close());
     const asked = this.sent.get(message.version);
     if (message.results) {
       const entry = { ...message, when: Date.now(), before: asked?.picture ?? null, mask: asked?.mask ?? "" };

@@ -65,7 +65,11 @@ def speckled(size: tuple[int, int], share: float = 0.05) -> Image.Image:
 @needs_node
 @pytest.mark.parametrize("size", [(40, 31), (7, 90)])
 def test_ready_masks_are_those_of_the_library(size: tuple[int, int]) -> None:
-    made = evaluate("masks.js", "m.READY.map((name) => [name, [...m.ready(name, value).data]])", dict(zip(("width", "height"), size)))
+    made = evaluate(
+        "masks.js",
+        "m.READY.map((name) => [name, [...m.ready(name, value).data]])",
+        {"width": size[0], "height": size[1]},
+    )
     assert [name for name, _ in made] == list(masks.PRESETS)
     for name, data in made:
         assert data == np.asarray(masks.preset(name, size)).ravel().tolist(), name
@@ -74,7 +78,10 @@ def test_ready_masks_are_those_of_the_library(size: tuple[int, int]) -> None:
 @needs_node
 def test_masks_are_inverted_grown_and_shrunk_as_by_the_library() -> None:
     mask = speckled((90, 61))
-    program = "['invert', 'grow', 'shrink'].map((name) => [...m.MADE[name]({ ...value, data: Uint8Array.from(value.data) }).data])"
+    program = (
+        "['invert', 'grow', 'shrink'].map((name) =>"
+        " [...m.MADE[name]({ ...value, data: Uint8Array.from(value.data) }).data])"
+    )
     value = {"width": 90, "height": 61, "data": np.asarray(mask).ravel().tolist()}
     wanted = [masks.invert(mask), masks.grow(mask, 3), masks.shrink(mask, 3)]  # 90 / 32, rounded
     assert evaluate("masks.js", program, value) == [np.asarray(made).ravel().tolist() for made in wanted]
@@ -95,7 +102,8 @@ def test_both_sides_agree_on_the_size_of_a_mask(size: tuple[int, int]) -> None:
 def test_a_loaded_mask_is_read_as_by_the_library(mode: str) -> None:
     size, shown = (90, 62), (45, 31)
     image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (62, 90, 4), np.uint8), "RGBA").convert(mode)
-    value = {"rgba": np.asarray(image.convert("RGBA")).ravel().tolist(), "size": dict(zip(("width", "height"), shown))}
+    rgba = np.asarray(image.convert("RGBA")).ravel().tolist()
+    value = {"rgba": rgba, "size": {"width": shown[0], "height": shown[1]}}
     found = evaluate("loaded.js", f"[...m.maskOf(value.rgba, {size[0]}, {size[1]}, value.size).data]", value)
     assert found == np.asarray(scale_mask(masks.load_mask(image, size), shown)).ravel().tolist()
     other = {"rgba": [0] * 16, "size": {"width": 100, "height": 20}}

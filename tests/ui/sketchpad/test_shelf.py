@@ -58,7 +58,13 @@ def test_nothing_outside_the_pages_folder_is_shown(tmp_path: Path) -> None:
     noise((32, 32)).save(tmp_path / "secret.png")
     inside = Path(publish(noise((32, 32)))).parent
     (inside / "link.png").symlink_to(tmp_path / "secret.png")
-    for path in (tmp_path / "secret.png", inside / ".." / "secret.png", inside / "link.png", inside, inside / "gone.png"):
+    for path in (
+        tmp_path / "secret.png",
+        inside / ".." / "secret.png",
+        inside / "link.png",
+        inside,
+        inside / "gone.png",
+    ):
         assert shelf.take(str(path)) == {"error": shelf.GONE}
         assert shelf.compose({"part": str(path)}) == {"error": shelf.GONE}
         assert shelf.film({"shown": [str(path)], "name": "x", "suffix": ".gif"}) == {"error": shelf.GONE}
