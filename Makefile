@@ -4,7 +4,7 @@
 # make train   train the shipped model again (resumes where it stopped)
 # make scales  train models of one, two and three stages, after `make train`, and compare them
 # make bench   time edits on this machine
-# make load    keep the page busy with 16 sessions for three minutes; prints its figures
+# make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint in haste
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -46,7 +46,8 @@ bench: $(VENV)/.everything
 	$(BIN)/python -m imagebart bench
 
 load: $(VENV)/.everything
-	$(BIN)/python -m pytest -m load -s tests/load
+	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \
+	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -m load -s tests/load tests/browser/test_masks_kept.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -80,7 +80,7 @@ def picture(
     page.get_by_role("button", name="Edit", exact=True).click()
     expect(page.locator("#progress")).to_contain_text("Done in", timeout=PATIENCE)
     page.evaluate("scrollTo(0, 0)")
-    page.wait_for_timeout(2000)  # the last pictures are still being decoded
+    expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
     page.screenshot(path=path, full_page=True, animations="disabled")
     print(f"{path}: {page.locator('#progress').inner_text().strip()}")
     if example is not None:

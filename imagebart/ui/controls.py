@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from imagebart.metadata import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
-from imagebart.ui.knobs import MOST_CONTEXT, MOST_START, within
+from imagebart.ui.knobs import MOST_CONTEXT, MOST_START, around, within
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Controls:
 
     def around(self) -> float:
         """How much around the mask the model sees, over the mask's longer side; inf for all."""
-        return math.inf if self.context >= MOST_CONTEXT else self.context
+        return around(self.context)
 
 
 RESET = tuple(field.name for field in fields(Controls) if field.name not in ("model", "words", "choice", "variants"))

@@ -38,6 +38,16 @@ def publish(image: Image.Image) -> str:
     return written("picture.png", lambda path: image.save(path, compress_level=COMPRESSION))
 
 
+def kept(name: str, image: Image.Image) -> str:
+    """A picture that every server shows under the same name: written once, whoever comes first."""
+    folder = Path(get_upload_folder())
+    path = folder / name
+    if not path.is_file():
+        whole = written("picture.png", lambda path: image.save(path))
+        os.replace(whole, path)
+    return str(path)
+
+
 def publish_preview(image: Image.Image) -> str:
     """The same for a picture that is shown for a moment only: it is deleted soon (see `temporary.AGES`)."""
     return written("picture.png", lambda path: image.save(path, compress_level=COMPRESSION), "preview")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,11 @@ KNOBS = (
         0.25,
     ),
 )
+
+
+def around(context: float) -> float:
+    """How much around the mask the model sees, over the mask's longer side, from the slider's value; inf for all."""
+    return math.inf if context >= MOST_CONTEXT else context
 
 
 def within(values: Mapping[str, Any]) -> dict[str, Any]:

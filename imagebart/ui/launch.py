@@ -14,15 +14,13 @@ from fastapi import Request, Response
 from gradio.utils import get_upload_folder
 
 from imagebart.ui.files import NO_ROOM
-from imagebart.ui.memory import trimmed
 from imagebart.ui.temporary import NAME, tidied
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Larger files are refused while they are still arriving.
 MAX_FILE = "40mb"
-SCRIPTS = ("canvas.js", "prompt.js", "page.js")
-# Sessions whose pictures are kept in memory; the longest unused is forgotten first.
-SESSIONS = 40
+SCRIPTS = ("prompt.js", "live.js")
+STYLES = ("page.css", "sketchpad/sketchpad.css")
 
 
 def theme() -> gr.themes.Base:
@@ -72,10 +70,9 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     here = files(__package__)
     return page.launch(
         theme=theme(),
-        css=here.joinpath("page.css").read_text(encoding="utf-8"),
+        css="".join(here.joinpath(name).read_text(encoding="utf-8") for name in STYLES),
         head=scripts(),
         max_file_size=MAX_FILE,
-        state_session_capacity=SESSIONS,
         show_error=True,
         share=False,
         ssr_mode=False,
@@ -96,10 +93,9 @@ def _housekeeping() -> dict[str, Any]:
 
 @asynccontextmanager
 async def _tidying(app: Any) -> AsyncIterator[None]:
-    """A server's lifespan in which sessions' memory is bounded and the page's own temporary folder tidied."""
+    """A server's lifespan in which the page's own temporary folder is tidied."""
     folder = Path(get_upload_folder())
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(trimmed()(app))
         # Another folder (app.py sets this one) may be shared with other programs.
         if folder.name.startswith(NAME):
             await stack.enter_async_context(tidied(folder)(app))

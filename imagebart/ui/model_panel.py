@@ -24,7 +24,7 @@ def parts(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, An
     kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
     summary = wording.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, pipeline.stages)
     return {
-        "model_line": {"value": wording.model_html(name or pipeline.name, summary, pipeline.image_size, pipeline.grid)},
+        "model_line": {"value": wording.model_html(name or pipeline.name, summary)},
         "lexicon": {"value": wording.lexicon_html(vocabulary)},
         "suggestions": {"value": wording.suggestions_html(pipeline.suggestions), "visible": bool(pipeline.suggestions)},
         "surprise": {"visible": kind != "none"},

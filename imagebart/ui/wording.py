@@ -8,7 +8,7 @@ from html import escape
 from typing import Protocol
 
 NO_MASK = (
-    "Nothing is painted yet. Paint over the part that should change, or press one of the ready masks under the picture."
+    "Nothing is painted yet. Paint over the part that should change, or press one of the ready masks below the picture."
 )
 NO_PICTURE = "There is no picture on the canvas yet. Pick an example or upload one."
 SORRY = "Something went wrong on our side. Your picture, mask and words are still here: please try again."
@@ -17,9 +17,10 @@ BROKEN = (
     "please try again in a moment."
 )
 CANCELLED = "Cancelled. Your picture, mask and words are as you left them."
-READY_MASKS = '<h3 class="ib-label" id="ready-label">Ready masks, no painting needed</h3>'
-MASK_TOOLS = '<h3 class="ib-label" id="mask-tools-label">The mask</h3>'
-GRID_LINE = '<p class="ib-line" id="grid-line" role="status">Nothing is painted yet</p>'
+HISTORY = (
+    '<section class="sp-history" id="history" aria-label="History" hidden>'
+    '<h2 class="ib-label">History: go back to any of them</h2><div class="sp-strip"></div></section>'
+)
 ALL_WORDS = {
     "text": "This model was trained on any words.",
     "class": "This model takes a class in place of words.",
@@ -164,11 +165,6 @@ def words_html(words: Sequence[str]) -> str:
     return '<p class="ib-words">' + " ".join(f"<span>{escape(word)}</span>" for word in words) + "</p>"
 
 
-def step_html(number: int, title: str, aside: str = "") -> str:
-    """Heading of one of the page's steps."""
-    return f'<h2 class="ib-step"><b>{number}</b> {escape(title)} <small>{escape(aside)}</small></h2>'
-
-
 def model_summary(knows: str, side: int, grid: int, stages: int) -> str:
     """One line on a model: what it knows, and its sizes."""
     sizes = f"{side} × {side} pixels · {grid} × {grid} tokens · {stages} stage{'' if stages == 1 else 's'}"
@@ -176,29 +172,14 @@ def model_summary(knows: str, side: int, grid: int, stages: int) -> str:
 
 
 HEADING = (
-    '<header class="ib-heading"><h1>ImageBART <small>in the browser</small></h1>'
-    "<p>Paint over a part of a picture, say what should be there, and watch it appear: "
-    "first as noise, then coarse, then fine.</p></header>"
+    '<header class="ib-heading"><h1>ImageBART in the browser</h1>'
+    "<p>Paint over a part of a picture, say what should be there, and watch it appear.</p></header>"
 )
 
 
-def model_html(name: str, summary: str, side: int, grid: int) -> str:
-    """Which model is loaded, and the sizes that the canvas needs to show the grid of tokens."""
-    return (
-        f'<p class="ib-model" data-size="{side}" data-grid="{grid}">Model <b>{escape(name)}</b> · {escape(summary)}</p>'
-    )
-
-
-def facts_html(size: tuple[int, int] | None) -> str:
-    """The picture's size, for people and for the canvas."""
-    if size is None:
-        return "<span></span>"
-    return f'<span class="ib-line" data-width="{size[0]}" data-height="{size[1]}">{size[0]} × {size[1]} pixels</span>'
-
-
-def visit_html(session: str) -> str:
-    """The session's name, for the script that asks for it when the page is loaded again; nothing to see."""
-    return f'<span hidden data-session="{escape(session)}"></span>'
+def model_html(name: str, summary: str) -> str:
+    """Which model is loaded."""
+    return f'<p class="ib-model">Model <b>{escape(name)}</b> · {escape(summary)}</p>'
 
 
 def lexicon_html(words: Sequence[str]) -> str:
@@ -225,17 +206,6 @@ def suggestions_html(suggestions: Mapping[str, Sequence[str]]) -> str:
         groups.append(f'<div class="ib-chips" id="suggest-{number}" {label} hidden>{chips}</div>')
     head = f'<div class="ib-chips" role="group" aria-label="Suggestions by what they describe">{"".join(tabs)}</div>'
     return head + "".join(groups)
-
-
-def step_html_line(number: int, count: int, caption: str) -> str:
-    """Which step of a finished run is shown."""
-    return f'<p class="ib-line" aria-live="polite">Step {number} of {count} · {escape(caption)}</p>'
-
-
-def result_caption(task: str, prompt: str | None) -> str:
-    """Name of a result among the others of a session."""
-    done = {"edit": "Edited picture", "generate": "New picture", "vary": "Variation"}[task]
-    return f"{done}: {prompt}" if prompt else done
 
 
 def restored(other_model: str | None) -> str:

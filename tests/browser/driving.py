@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import time
 from collections.abc import Callable, Iterator
@@ -15,24 +14,35 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 
-from imagebart.testing import tiny_pipeline
+from imagebart.models.imagebart import ImageBART
+from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.testing import tiny_model
+from imagebart.ui.sketchpad.packing import unpack
 
 # Few stages for what is waited for; enough for a run that is still going when it is cancelled.
 STAGES, MANY_STAGES = 5, 12
-PIPELINE = tiny_pipeline(scales=STAGES)
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
-PATIENCE = 30_000  # milliseconds that an assertion is tried again, for a busy machine
+PATIENCE = 120_000  # milliseconds that an assertion is tried again, for a busy machine
 
 expect.set_options(timeout=PATIENCE)
+# What the sketchpad sends with every event, and its state.
+SENT = "document.querySelector('.sp').sketchpad.props.value"
 
-# Without a graphics card, smoothing the edges on the canvas takes a fifth of all the time that a page takes to open.
-ROUGH_EDGES = """
-    const getContext = HTMLCanvasElement.prototype.getContext;
-    HTMLCanvasElement.prototype.getContext = function (kind, options) {
-        return getContext.call(this, kind, kind.startsWith("webgl") ? { ...options, antialias: false } : options);
-    };
-"""
+
+class Watched(Pipeline):
+    """A pipeline that notes what it was asked to redraw."""
+
+    def __init__(self, model: ImageBART) -> None:
+        super().__init__(model)
+        self.edits: list[tuple[Image.Image, Image.Image]] = []
+
+    def edit(self, image: Any, mask: Image.Image, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        self.edits.append((image, mask))
+        return super().edit(image, mask, *args, **kwargs)
+
+
+PIPELINE = Watched(tiny_model(scales=STAGES))
 
 
 @dataclass(frozen=True)
@@ -51,10 +61,9 @@ def gradient(size: tuple[int, int], blue: int) -> Image.Image:
 
 
 def new_context(chromium: Browser, **options: Any) -> BrowserContext:
-    """Windows that share nothing with others, patient and quick to draw."""
+    """Windows that share nothing with others, and patient ones."""
     context = chromium.new_context(**options)
     context.set_default_timeout(PATIENCE)
-    context.add_init_script(ROUGH_EDGES)
     return context
 
 
@@ -66,7 +75,7 @@ def opened(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
     complaints: list[str] = []
 
     def heard(message: ConsoleMessage) -> None:
-        if message.type == "error" or "grid" in message.text:
+        if message.type == "error":
             complaints.append(message.text)
 
     def asked(request: Request) -> None:
@@ -77,16 +86,45 @@ def opened(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", asked)
     page.goto(url)
-    expect(page.get_by_label("Brush", exact=True)).to_be_visible()
-    expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
+    ready(page)
     yield page
     context.close()
     assert not complaints, "\n".join(complaints)
 
 
+def ready(page: Page) -> None:
+    """Wait until there is a picture, painted on, and the server has said what it would redraw."""
+    expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
+    page.wait_for_selector(".sp[data-shown]")
+
+
 def canvas(page: Page) -> Locator:
     """The canvas to paint on."""
-    return page.locator("#canvas canvas").first
+    return page.locator(".sp canvas")
+
+
+def sent(page: Page) -> dict[str, Any]:
+    """What the sketchpad would send now."""
+    found: dict[str, Any] = page.evaluate(SENT)
+    return found
+
+
+def mask(page: Page) -> np.ndarray:
+    """What is painted, uint8 [H, W] in the sketchpad's pixels. All three of its places must agree."""
+    value, state, tint = page.evaluate(
+        """() => {
+            const { props, state, canvas } = document.querySelector(".sp").sketchpad;
+            canvas.drawNow();
+            const { width, height, data } = state.mask;
+            const tint = canvas.tint.getContext("2d").getImageData(0, 0, width, height).data;
+            return [props.value, { width, height, data: [...data] }, [...data].map((_, i) => tint[4 * i + 3] > 0)];
+        }"""
+    )
+    size = state["width"], state["height"]
+    found = np.asarray(unpack(value["mask"], size))
+    assert found.ravel().tolist() == state["data"], "what is sent is not what is painted"
+    assert (found.ravel() > 0).tolist() == tint, "what is shown is not what is painted"
+    return found
 
 
 def say(page: Page, words: str) -> None:
@@ -119,11 +157,14 @@ def redrawn(page: Page, count: int | None) -> None:
 
 def cells(page: Page) -> str:
     """The cells of the grid that is drawn over the picture: 1 where a token will be redrawn."""
-    return page.locator("#grid-overlay").get_attribute("data-cells") or ""
+    page.wait_for_function(
+        "() => { const { told, version } = document.querySelector('.sp').dataset; return told === version; }"
+    )
+    return page.locator(".sp").get_attribute("data-cells") or ""
 
 
 def paint(page: Page, down: int = 6) -> None:
-    """A stroke across the middle of the picture. Undo becomes possible once it is there."""
+    """A stroke across the middle of the picture."""
     box = canvas(page).bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -131,30 +172,23 @@ def paint(page: Page, down: int = 6) -> None:
     page.mouse.down()
     page.mouse.move(x + 60, y + down, steps=12)
     page.mouse.up()
-    expect(page.get_by_role("button", name="Undo")).to_be_enabled()
-    expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
-
-
-def layers(page: Page) -> list[Image.Image]:
-    """What is painted, as Gradio would send it to the server."""
-    found = page.evaluate(
-        """async () => {
-            const read = (blob) => new Promise((done) => {
-                const reader = new FileReader();
-                reader.onload = () => done(reader.result.split(",")[1]);
-                reader.readAsDataURL(blob);
-            });
-            return Promise.all((await window.editor.get_blobs()).layers.filter(Boolean).map(read));
-        }"""
-    )
-    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
 
 
 def edit(page: Page, button: str = "Edit") -> None:
-    """Press a button that starts a run, and wait for its end."""
+    """Press a button that starts a run, and wait for its result."""
+    before = last_run(page)
     press(page, button)
-    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_enabled()
+    page.wait_for_function(f"before => {LAST_RUN} !== before", arg=before)
     finished(page)
+
+
+LAST_RUN = "(document.querySelector('.sp').sketchpad.history.entries.at(-1)?.run ?? '')"
+
+
+def last_run(page: Page) -> str:
+    """The name of the last run that came to its end."""
+    found: str = page.evaluate(LAST_RUN)
+    return found
 
 
 def finished(page: Page) -> None:
@@ -165,7 +199,8 @@ def finished(page: Page) -> None:
 
 def result(page: Page) -> np.ndarray:
     """Pixels of the result as it would be downloaded, uint8 [H, W, 3]."""
-    address = page.locator("#preview").get_by_role("link").get_attribute("href")
+    expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
+    address = page.get_by_role("link", name="Download", exact=True).get_attribute("href")
     assert address is not None
     return pixels(page.request.get(address).body())
 
@@ -187,6 +222,12 @@ def drop(page: Page, path: Path) -> None:
         list(path.read_bytes()),
     )
     canvas(page).dispatch_event("drop", {"dataTransfer": data})
+
+
+def upload(page: Page, path: Path, size: tuple[int, int]) -> None:
+    """A file becomes the picture."""
+    page.get_by_label("Picture to paint on").set_input_files(path)
+    expect(page.locator("#facts")).to_have_text(f"{size[0]} × {size[1]} pixels")
 
 
 def until(page: Page, true: Callable[[], bool]) -> None:

@@ -14,9 +14,10 @@ from driving import (
     STAGES,
     WIDE,
     Site,
+    canvas,
     drop,
     edit,
-    finished,
+    mask,
     opened,
     paint,
     pick_second,
@@ -26,7 +27,6 @@ from driving import (
     result,
     say,
     unfold,
-    until,
 )
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
@@ -44,6 +44,12 @@ def working() -> int:
     )
 
 
+def look(page: Page, step: int) -> None:
+    """Move the slider of steps."""
+    steps = page.get_by_role("slider", name="From noise to picture")
+    steps.fill(str(step))
+
+
 def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: Page, site: Site) -> None:
     expect(wide.get_by_label("What should be there?").first).to_have_value("a hat")
     edit(wide)
@@ -51,43 +57,93 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: Page, si
     changed = (after != before).any(axis=-1)
     assert changed[10:30, 10:30].any() and not changed[:10].any() and not changed[:, 30:].any()
 
-    steps = wide.locator("#strip button")
-    expect(steps).to_have_count(STAGES + 1)
-    expect(steps.first).to_have_accessible_name("noise")
-    expect(steps.last).to_have_accessible_name("fine")
-    scrubber = wide.get_by_role("slider", name="From noise to picture")
-    scrubber.press("Home")
-    expect(wide.locator("#step-line")).to_contain_text("Before the first token")
-    steps.nth(1).click()
-    expect(wide.locator("#step-line")).to_contain_text("Coarse done")
-    scrubber.press("End")
-    expect(wide.locator("#step-line")).to_contain_text("The result")
-
-    wide.get_by_role("tab", name="Before and after").click()
-    shown = wide.locator("#comparison img")
-    expect(shown).to_have_count(2)
-    for image in shown.all():
-        expect(image).to_be_visible()
-        expect(image).to_have_js_property("complete", True)
-    places = [image.bounding_box() for image in (*shown.all(), wide.locator("#comparison .image-container"))]
-    assert places[0] == places[1] == places[2], "before and after lie over each other, in their frame"
-
+    bar = wide.get_by_role("group", name="The result")
+    expect(bar).to_contain_text("The result")
+    look(wide, 0)
+    expect(bar).to_contain_text("Before the first token")
     with wide.expect_download() as download:
         press(wide, "Save the run as WebP")
     with Image.open(download.value.path()) as film:
         assert film.n_frames > STAGES and download.value.suggested_filename.endswith(".webp")
+    with wide.expect_download() as download:
+        wide.get_by_role("link", name="… before").click()
+    assert (pixels(download.value.path()) == before).all()
 
-    wide.get_by_role("tab", name="Result").click()
-    scrubber.press("Home")
-    expect(wide.locator("#step-line")).to_contain_text("Before the first token")
-    press(wide, "Continue from what is shown")
+    # From an earlier step: it becomes the picture, and undo leads back.
+    press(wide, "Keep")
     redrawn(wide, None)
     press(wide, "Edit")
     expect(wide.locator("#messages")).to_contain_text("Nothing is painted yet")
-    press(wide, "Previous picture")
+    press(wide, "Undo")
     redrawn(wide, 16)
-    press(wide, "Next picture")
+    press(wide, "Redo")
     redrawn(wide, None)
+
+
+def test_before_and_after_are_compared_by_a_handle_and_a_key(wide: Page) -> None:
+    edit(wide)
+    handle = wide.get_by_role("slider", name="Before and after")
+    expect(handle).to_have_attribute("aria-valuenow", "0")
+    box = canvas(wide).bounding_box()
+    assert box is not None
+    handle.hover()
+    wide.mouse.down()
+    wide.mouse.move(box["x"] + box["width"] / 2, box["y"] + 100, steps=4)
+    wide.mouse.up()
+    expect(handle).to_have_attribute("aria-valuenow", "50")
+    half = canvas(wide).screenshot()
+    handle.press("End")
+    expect(handle).to_have_attribute("aria-valuenow", "100")
+    handle.press("Home")
+    canvas(wide).focus()
+    after = canvas(wide).screenshot()
+    assert after != half
+    wide.keyboard.down("c")
+    wide.wait_for_function("document.querySelector('.sp').sketchpad.review.scene() === null")
+    wide.keyboard.up("c")
+    wide.wait_for_function("document.querySelector('.sp').sketchpad.review.scene() !== null")
+    press(wide, "Discard")
+    redrawn(wide, 16)
+    assert wide.locator(".sp").get_attribute("data-review") == ""
+
+
+def test_what_is_kept_is_gone_on_from_and_history_leads_back(wide: Page) -> None:
+    start = mask(wide)
+    edit(wide)
+    first = result(wide)
+    press(wide, "Keep")
+    assert not mask(wide).any()
+    press(wide, "Upper half")
+    say(wide, "sunglasses")
+    edit(wide)
+    second = result(wide)
+    assert (second[20:] == first[20:]).all() and (second[:20] != first[:20]).any()
+    history = wide.get_by_role("region", name="History").get_by_role("button")
+    expect(history).to_have_count(2)
+    expect(history.first).to_contain_text("sunglasses")
+    history.last.click()
+    expect(wide.get_by_label("What should be there?").first).to_have_value("a hat")
+    assert (result(wide) == first).all() and (mask(wide) == start).all()
+    # The same again begins from the same picture.
+    edit(wide)
+    assert (result(wide)[:10] == first[:10]).all()
+
+
+def test_painting_on_a_result_goes_on_from_it(wide: Page) -> None:
+    edit(wide)
+    first = result(wide)
+    press(wide, "Keep")
+    edit_again = (slice(20, None),)
+    press(wide, "Lower half")
+    edit(wide)
+    second = result(wide)
+    assert (second[:20] == first[:20]).all() and (second[edit_again] != first[edit_again]).any()
+    paint(wide)
+    expect(wide.locator(".sp")).to_have_attribute("data-review", "")
+    painted = mask(wide) > 0
+    assert painted[20, 20] and not painted[5].any()
+    edit(wide)
+    assert (result(wide)[~painted] == second[~painted]).all()
 
 
 def test_pick_paint_type_and_edit(wide: Page, site: Site) -> None:
@@ -107,7 +163,7 @@ def test_generate_then_edit_what_came_out(wide: Page) -> None:
     edit(wide, "Generate")
     generated = result(wide)
     assert generated.shape == (32, 32, 3)
-    wide.get_by_role("button", name="New picture: a woman").click()
+    press(wide, "Keep")
     expect(wide.locator("#facts")).to_contain_text("32 × 32")
     press(wide, "Lower half")
     redrawn(wide, 32)
@@ -115,21 +171,23 @@ def test_generate_then_edit_what_came_out(wide: Page) -> None:
     edit(wide)
     edited = result(wide)
     assert (edited[:16] == generated[:16]).all() and (edited[16:] != generated[16:]).any()
-    expect(wide.locator("#history button")).to_have_count(2)
+    # Vary takes what is shown.
     edit(wide, "Vary")
     assert (result(wide)[:16] != generated[:16]).any()
+    expect(wide.get_by_role("region", name="History").get_by_role("button")).to_have_count(3)
 
 
 def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page, tmp_path: Path) -> None:
     wide.get_by_role("radio", name="3").check()
     edit(wide)
     first = result(wide)
-    expect(wide.locator("#variants button")).to_have_count(3)
+    expect(wide.get_by_role("group", name="Variants").get_by_role("button")).to_have_count(3)
     wide.get_by_role("button", name="Variant 2").click()
-    until(wide, lambda: bool((result(wide) != first).any()))
+    expect(wide.get_by_role("button", name="Variant 2")).to_have_attribute("aria-pressed", "true")
     second = result(wide)
+    assert (second != first).any()
     with wide.expect_download() as download:
-        press(wide, "Download the result")
+        wide.get_by_role("link", name="Download", exact=True).click()
     path = tmp_path / "variant.png"
     download.value.save_as(path)
     recipe = read_recipe(path)
@@ -167,6 +225,7 @@ def test_cancel_stops_the_model_and_loses_nothing(slow: Page) -> None:
     slow.wait_for_function("() => !document.querySelector('#progress').innerText.includes('Stage')")
     expect(slow.get_by_label("What should be there?").first).to_have_value("a hat")
     assert working() == 0, "the model is still held"
+    expect(slow.locator(".sp")).to_have_attribute("data-review", "")
     redrawn(slow, 64)
 
 
@@ -197,9 +256,7 @@ def test_a_kept_seed_gives_the_same_picture(wide: Page) -> None:
     press(wide, "Keep the last seed")
     expect(wide.get_by_label("New seed each time")).not_to_be_checked()
     expect(wide.locator("#seed input")).to_have_value(seed.group(1))
-    press(wide, "Edit")
-    expect(wide.locator("#progress")).not_to_contain_text("Done in")
-    finished(wide)
+    edit(wide)
     assert (result(wide) == first).all()
 
 

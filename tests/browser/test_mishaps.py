@@ -13,14 +13,19 @@ from driving import (
     edit,
     finished,
     gradient,
+    mask,
     new_context,
+    paint,
     pick_second,
     pixels,
     press,
+    ready,
     redrawn,
     result,
     say,
+    sent,
     until,
+    upload,
 )
 from pacing import PACE
 from playwright.sync_api import Browser, Page, expect
@@ -52,10 +57,6 @@ def window(chromium: Browser, slow_site: Site) -> Iterator[Page]:
     context.close()
 
 
-def ready(page: Page) -> None:
-    expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
-
-
 def test_a_page_that_is_reloaded_or_closed_frees_the_model(window: Page, slow_site: Site) -> None:
     start(window)
     window.reload()
@@ -71,8 +72,7 @@ def test_a_page_that_is_reloaded_or_closed_frees_the_model(window: Page, slow_si
 
 
 def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(wide: Page, gradients: Path, site: Site) -> None:
-    wide.get_by_test_id("Upload a picture-upload-button").set_input_files(gradients)
-    expect(wide.locator("#facts")).to_contain_text("64 × 32")
+    upload(wide, gradients, (64, 32))
     press(wide, "Left half")
     ready(wide)
     say(wide, "a hat, sunglasses")
@@ -82,7 +82,9 @@ def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(wide: Page
     expect(wide.locator("#facts")).to_contain_text("64 × 32")
     ready(wide)
     expect(wide.get_by_label("What should be there?").first).to_have_value("a hat, sunglasses")
-    expect(wide.locator("#history button")).to_have_count(1)
+    history = wide.get_by_role("region", name="History").get_by_role("button")
+    expect(history).to_have_count(1)
+    history.click()
     assert (result(wide) == made).all()
     edit(wide)
     assert (result(wide)[:, 34:] == pixels(gradients)[:, 34:]).all()
@@ -92,14 +94,47 @@ def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(wide: Page
 
 
 def test_what_was_painted_is_there_after_a_reload_though_nothing_was_run(wide: Page, gradients: Path) -> None:
-    wide.get_by_test_id("Upload a picture-upload-button").set_input_files(gradients)
-    expect(wide.locator("#facts")).to_contain_text("64 × 32")
-    press(wide, "Left half")
-    wanted = "0" * 16 + "11110000" * 4 + "0" * 16  # the picture is half as high as the square that the model sees
-    expect(wide.locator("#grid-overlay")).to_have_attribute("data-cells", wanted)
+    upload(wide, gradients, (64, 32))
+    paint(wide)
+    painted = mask(wide)
+    assert painted.any() and not painted.all()
     wide.reload()
     expect(wide.locator("#facts")).to_contain_text("64 × 32")
-    expect(wide.locator("#grid-overlay")).to_have_attribute("data-cells", wanted)
+    ready(wide)
+    assert (mask(wide) == painted).all()
+
+
+def test_a_picture_that_the_server_forgot_is_sent_again(chromium: Browser, site: Site, gradients: Path) -> None:
+    context = new_context(chromium, viewport=WIDE)
+    page = context.new_page()
+    page.goto(site.url)
+    ready(page)
+    upload(page, gradients, (64, 32))
+    press(page, "Left half")
+    ready(page)
+    until(page, lambda: page.evaluate(KEPT, sent(page)["picture"]))
+    forgotten = Path(sent(page)["picture"])
+    forgotten.unlink()
+    edit(page)
+    assert sent(page)["picture"] != str(forgotten)
+    assert (result(page)[:, 34:] == pixels(gradients)[:, 34:]).all()
+    Path(sent(page)["picture"]).unlink()
+    page.reload()
+    expect(page.locator("#facts")).to_contain_text("64 × 32")
+    ready(page)
+    edit(page)
+    assert (result(page)[:, 34:] == pixels(gradients)[:, 34:]).all()
+    context.close()
+
+
+# Whether the browser has put a picture's file aside.
+KEPT = """path => new Promise((done) => {
+    const request = indexedDB.open("imagebart", 1);
+    request.onsuccess = () => {
+        const found = request.result.transaction("files").objectStore("files").get(path);
+        found.onsuccess = () => done(Boolean(found.result));
+    };
+})"""
 
 
 def test_two_tabs_of_one_browser_do_not_mix(window: Page, slow_site: Site) -> None:
@@ -138,8 +173,11 @@ def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_pa
         expect(page.get_by_test_id("toast-body")).to_have_count(0)
         ready(page)
         edit(page)
-    # Nothing ran meanwhile: the canvas still shows the picture, and a new server takes it from there.
+        press(page, "Discard")
+        press(page, "Upper half")
+        painted = mask(page)
+    # Nothing ran meanwhile: the page still has the picture and its mask, and a new server takes them from there.
     with serving(tmp_path, stages=4, port=port):
         edit(page)
-        assert result(page).shape[0] == result(page).shape[1]
+        assert result(page).shape == (40, 40, 3) and (mask(page) == painted).all()
     context.close()

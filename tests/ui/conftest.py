@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imagebart.ui.picture import Picture
-
 
 @pytest.fixture
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,9 +13,6 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Picture:
-    """An upload that is no square."""
-    path = tmp_path / "upload.png"
-    pixels = bytes(value % 251 for value in range(50 * 37 * 3))
-    Image.frombytes("RGB", (37, 50), pixels).save(path)
-    return Picture.load(str(path))
+def image() -> Image.Image:
+    """A picture that is no square."""
+    return Image.frombytes("RGB", (37, 50), bytes(value % 251 for value in range(50 * 37 * 3)))

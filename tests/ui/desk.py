@@ -1,8 +1,9 @@
-"""What tests of the page's actions share: a desk with a picture on it, and frames by the names of what they change."""
+"""What tests of the page's actions share: sketches, and frames by the names of what they change."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import ORDER, starting_values
+from imagebart.ui.files import publish
 from imagebart.ui.frame import SHOWN
-from imagebart.ui.picture import EditorValue, Picture, to_editor
+from imagebart.ui.picture import scale_mask, view_size
 from imagebart.ui.running import Running
+from imagebart.ui.sketchpad.packing import pack
 
 UNCHANGED = {"__type__": "update"}
 
@@ -25,9 +28,11 @@ def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
-def painted(picture: Picture, area: str = "upper half") -> EditorValue:
-    """The canvas with a picture on which an area is painted."""
-    return to_editor(picture, preset(area, picture.image.size))
+def sketch(image: Image.Image, area: str | Image.Image | None = "upper half", version: int = 3) -> dict[str, Any]:
+    """What the sketchpad sends: a picture on which an area is painted, or nothing."""
+    mask = preset(area, image.size) if isinstance(area, str) else area
+    packed = "" if mask is None else pack(scale_mask(mask, view_size(image.size)))
+    return {"version": version, "picture": publish(image), "size": list(image.size), "mask": packed}
 
 
 def controls(pipeline: Pipeline, **values: Any) -> list[Any]:
@@ -36,7 +41,7 @@ def controls(pipeline: Pipeline, **values: Any) -> list[Any]:
     return [{**starting_values(pipeline), **plain, **values}[name] for name in ORDER]
 
 
-def opened(path: str) -> Image.Image:
+def opened(path: str | Path) -> Image.Image:
     """A file's picture."""
     with Image.open(path) as image:
         return image.copy()
@@ -52,7 +57,7 @@ def run(updates: Iterator[list[Any]]) -> list[dict[str, Any]]:
     return [told(update) for update in updates]
 
 
-def edited(picture: Picture, **values: Any) -> dict[str, Any]:
+def edited(image: Image.Image, **values: Any) -> dict[str, Any]:
     """The last moment of an edit by a tiny model."""
     pipeline = tiny_pipeline()
-    return run(Running(Choice(pipeline)).edit(painted(picture), picture, None, *controls(pipeline, **values)))[-1]
+    return run(Running(Choice(pipeline)).edit(sketch(image), *controls(pipeline, **values)))[-1]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import pytest
 from PIL import Image
 
 from imagebart.masks import preset
@@ -48,18 +47,19 @@ def test_an_unconditional_model_hides_both() -> None:
     assert not any(found[part]["visible"] for part in hidden)
 
 
-@pytest.mark.parametrize("kind", ["canvas", "preview", "comparison", "strip", "variants", "history"])
-def test_pictures_are_sent_without_loss(kind: str) -> None:
-    assert parts(build_page(tiny_pipeline()))[kind]["format"] == "png"
-
-
 def test_examples_are_shown_with_their_masks(tmp_path: Path) -> None:
     Image.new("RGB", (128, 128), "blue").save(tmp_path / "1-blue.png")
     preset("left half", (128, 128)).save(tmp_path / "1-blue.mask.png")
-    found = parts(build_page(tiny_pipeline(), find_examples(tmp_path)))["examples"]["value"]
-    assert [example["caption"] for example in found] == ["Blue"]
-    with Image.open(found[0]["image"]["path"]) as shown:
+    (example,) = parts(build_page(tiny_pipeline(), find_examples(tmp_path)))["sketchpad"]["props"]["examples"]
+    assert example["caption"] == "Blue"
+    with Image.open(example["small"]) as shown:
         assert shown.convert("RGB").getpixel((100, 64)) == (0, 0, 255) != shown.convert("RGB").getpixel((9, 64))
+
+
+def test_the_server_never_writes_into_the_sketchpad() -> None:
+    page = build_page(tiny_pipeline())
+    pad = next(part for part in page.blocks.values() if getattr(part, "elem_id", "") == "sketchpad")
+    assert [fn.name for fn in page.fns.values() if pad in fn.outputs] == []
 
 
 def test_every_setting_has_a_line_of_help() -> None:

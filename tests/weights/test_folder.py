@@ -202,7 +202,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_model_is_the_old_one_or_the_new_one_whenever_its_writer_is_killed(tmp_path: Path) -> None:
-    old, new = tiny_model(scales=2), tiny_model(stages=1, seed=1)
+    old, new = tiny_model(scales=2), tiny_model(scales=1, seed=1)
     save(old, tmp_path)
     stages = []
     for step in killed_at_every_step(lambda: save(new, tmp_path)):

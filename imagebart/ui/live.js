@@ -1,0 +1,21 @@
+// Live regions and labels that Gradio has no option for, and which button a run was begun or ended by.
+(() => {
+  const set = (element, name, value) => {
+    if (element && element.getAttribute(name) !== value) element.setAttribute(name, value);
+  };
+
+  const describe = () => {
+    for (const id of ["announcement", "messages"]) {
+      set(document.getElementById(id), "role", "status");
+      set(document.getElementById(id), "aria-live", "polite");
+    }
+  };
+
+  // See WHY in page.py.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("#edit, #generate, #vary, #cancel");
+    if (button) document.documentElement.dataset.run = button.id === "cancel" ? "cancelled" : "asked";
+  }, true);
+
+  new MutationObserver(describe).observe(document, { childList: true, subtree: true });
+})();

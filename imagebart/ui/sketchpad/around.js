@@ -1,0 +1,20 @@
+// The page around the sketchpad: its prompt, its buttons, and parts that Gradio may put there later.
+
+export const promptBox = () => document.querySelector("#prompt textarea, #prompt input");
+
+// Write the prompt so that Gradio and the list of unknown words hear of it.
+export const write = (text) => {
+  const box = promptBox();
+  if (!box) return;
+  Object.getOwnPropertyDescriptor(Object.getPrototypeOf(box), "value").set.call(box, text);
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+};
+
+export const press = (id) => document.getElementById(id)?.click();
+
+// Parts of the page that Gradio may put there later than the sketchpad.
+export const whenThere = (id, act) => {
+  const place = document.getElementById(id);
+  if (place) act(place);
+  else requestAnimationFrame(() => whenThere(id, act));
+};

@@ -1,0 +1,107 @@
+"""The sketchpad as a part of the page: its markup and scripts, and what it sends with every event.
+
+The browser holds the one mask. Nothing is ever sent back into the sketchpad's value, so that no answer can overwrite
+what was painted; what the server has to say comes through `add_wire`. It is no class of its own: for one derived from
+`gr.HTML`, Gradio writes a file of stubs beside the source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from imagebart.errors import InputError
+from imagebart.images import load_image
+from imagebart.ui import wording
+from imagebart.ui.picture import scale_mask, view_size
+from imagebart.ui.sketchpad.packing import unpack
+from imagebart.ui.sketchpad.shelf import find
+
+# In the order in which they need each other; each names what it needs in its first lines.
+SCRIPTS = [
+    *("bitmap", "trail", "view", "gestures", "keys", "loaded", "masks", "store", "state", "pictures", "drawing"),
+    *("review", "history", "opening", "canvas", "around", "roving", "listening", "sketchpad"),
+]
+IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
+EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
+EMPTY: dict[str, Any] = {"version": 0, "picture": None, "size": [0, 0], "mask": ""}
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What is on the sketchpad when a button is pressed."""
+
+    version: int  # of the picture and mask; what answers it says it again
+    path: str | None  # the picture's file; None: there is no picture
+    size: tuple[int, int]  # the picture's width and height
+    painted: str  # the mask, packed, in the sketchpad's pixels; "": nothing is painted
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any] | None) -> Sketch:
+        """What the browser sent. Raises InputError for what no sketchpad sends."""
+        try:
+            value = value or EMPTY
+            version, path, painted = int(value["version"]), value["picture"], str(value["mask"])
+            width, height = (int(side) for side in value["size"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise InputError("What the sketchpad sent cannot be read; load the page again.") from error
+        return cls(version, None if path is None else str(path), (width, height), painted)
+
+    def picture(self) -> Image.Image:
+        """The picture. Raises InputError if there is none, or `shelf.Gone` if it is no longer kept."""
+        if self.path is None:
+            raise InputError(wording.NO_PICTURE)
+        return load_image(find(self.path))
+
+    def mask(self, size: tuple[int, int]) -> Image.Image:
+        """The mask for a picture of `size` (width, height). Raises InputError if nothing is painted."""
+        if not self.painted:
+            raise InputError(wording.NO_MASK)
+        return scale_mask(unpack(self.painted, view_size(size)), size)
+
+
+def add_sketchpad(examples: Sequence[Mapping[str, Any]], functions: Sequence[Callable[..., Any]]) -> gr.HTML:
+    """Add the sketchpad to the page being built. `functions` are those of the server that it may call by name."""
+    start = "new sketchpad.Sketchpad(element.firstElementChild, props, trigger, server, upload);"
+    return gr.HTML(
+        EMPTY,
+        html_template=_read("template.html"),
+        js_on_load=f'"use strict";\n{scripts()}\n{start}',
+        apply_default_css=False,
+        server_functions=list(functions),
+        elem_id="sketchpad",
+        examples=list(examples),
+    )
+
+
+def add_wire(name: str) -> gr.HTML:
+    """A part without looks whose value, whatever JSON it is, reaches the sketchpad as the event "imagebart-NAME"."""
+    tell = f"dispatchEvent(new CustomEvent('imagebart-{name}', {{ detail: props.value }}))"
+    return gr.HTML(
+        html_template="<span></span>",
+        js_on_load=f"watch('value', () => props.value && {tell});",
+        elem_classes="sp-wire",
+        elem_id=f"wire-{name}",
+    )
+
+
+def scripts() -> str:
+    """The modules as one script, each in a scope of its own, so that the page asks for no further file."""
+    return "\n".join(_scoped(name) for name in SCRIPTS)
+
+
+def _scoped(name: str) -> str:
+    source = IMPORT.sub(r"const {\1} = \2;", _read(f"{name}.js"))
+    given = ", ".join(EXPORT.findall(source))
+    body = EXPORT.sub(lambda found: found.group().removeprefix("export "), source)
+    return f"const {name} = (() => {{\n{body}\nreturn {{ {given} }};\n}})();"
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

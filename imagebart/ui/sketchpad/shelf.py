@@ -1,0 +1,124 @@
+"""The pictures that the sketchpad shows: files in the page's folder, known to the browser by their paths.
+
+No session holds them, so that they outlive a session, and a server that is started again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from imagebart.animation import save_animation
+from imagebart.errors import InputError
+from imagebart.images import flatten, load_image
+from imagebart.metadata import read_recipe
+from imagebart.ui.examples import Example
+from imagebart.ui.files import kept, publish, written
+from imagebart.ui.picture import LARGEST_VIEW, reduced, scale_mask, view_size
+from imagebart.ui.sketchpad.packing import pack
+
+GONE = "This picture is no longer kept: pictures are forgotten after an hour. The ones on the page can be saved."
+UNREADABLE = "What the page sent cannot be read; load the page again."
+ANIMATION_SECONDS = 4.0
+MOST_FRAMES = 200
+NAMES = "abcdefghijklmnopqrstuvwxyz0123456789-"
+
+
+class Gone(InputError):
+    """A picture's file was deleted."""
+
+
+def find(path: str) -> Path:
+    """A file of the page's folder. Raises Gone where there is none, also for a file elsewhere."""
+    folder = Path(get_upload_folder()).resolve()
+    found = Path(path).resolve()
+    if not found.is_relative_to(folder) or not found.is_file():
+        raise Gone(GONE)
+    return found
+
+
+def describe(path: str, image: Image.Image, view: str | None = None) -> dict[str, Any]:
+    """A picture as the sketchpad knows it: its file, its size, and a copy that any browser can show."""
+    return {"path": path, "width": image.width, "height": image.height, "view": view or _view(image)}
+
+
+def describe_own(path: str, image: Image.Image) -> dict[str, Any]:
+    """The same for a picture that this page wrote, as a PNG: small ones are shown as they are."""
+    return describe(path, image, path if max(image.size) <= LARGEST_VIEW else None)
+
+
+def describe_example(example: Example) -> dict[str, Any]:
+    """An example with its words, its mask and a thumbnail. Its files have the same names each time."""
+    name = f"{example.path.stem}-{hashlib.sha256(example.path.read_bytes()).hexdigest()[:12]}.png"
+    image = example.open()
+    path = kept(name, image)
+    mask = example.mask()
+    return {
+        "picture": describe(path, image, kept(f"view-{name}", reduced(image))),
+        "caption": example.caption,
+        "prompt": example.prompt,
+        "mask": "" if mask is None else pack(scale_mask(mask, view_size(mask.size))),
+        "small": kept(f"small-{name}", reduced(example.thumbnail(), 128)),
+    }
+
+
+# What the browser may ask for by name: JSON in, JSON out, and {"error": a sentence} where something is wrong.
+
+
+def take(path: str) -> dict[str, Any]:
+    """An upload, or a picture from before: {"picture": …, "made": whether this page made it}."""
+    try:
+        found = find(str(path))
+        picture = describe(str(found), load_image(found))
+    except InputError as error:
+        return {"error": str(error)}
+    try:
+        made = read_recipe(found) is not None
+    except InputError:  # it is said when its settings are asked for
+        made = True
+    return {"picture": picture, "made": made}
+
+
+def compose(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step of a run as a whole picture: {"part": a file, "box": its place or null, "base": the whole or null}."""
+    try:
+        whole = _open(str(step["part"]))
+        if step.get("base") and step.get("box"):
+            part, whole = whole, load_image(find(str(step["base"])))
+            left, top = (int(value) for value in step["box"][:2])
+            whole.paste(part, (left, top))
+        return {"picture": describe_own(publish(whole), whole)}
+    except InputError as error:
+        return {"error": str(error)}
+    except (TypeError, KeyError, ValueError, OSError, Image.DecompressionBombError):
+        return {"error": UNREADABLE}
+
+
+def film(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as a moving picture: {"shown": its steps' files, "suffix": ".webp" or ".gif", "name": …} to {"path": …}."""
+    try:
+        shown: Sequence[str] = run["shown"][:MOST_FRAMES]
+        frames = [_open(str(path)).convert("RGB") for path in shown]
+        suffix = ".gif" if run["suffix"] == ".gif" else ".webp"
+        name = "".join(letter for letter in str(run["name"])[:80] if letter in NAMES)
+        return {"path": written(f"{name}{suffix}", lambda path: save_animation(frames, path, ANIMATION_SECONDS))}
+    except InputError as error:
+        return {"error": str(error)}
+    except (TypeError, KeyError, ValueError, OSError, Image.DecompressionBombError):
+        return {"error": UNREADABLE}
+
+
+def _view(image: Image.Image) -> str:
+    return publish(reduced(flatten(image)))
+
+
+def _open(path: str) -> Image.Image:
+    """A picture that a run wrote, however small."""
+    with Image.open(find(path), formats=("PNG",)) as image:
+        image.load()
+        return image

@@ -1,0 +1,77 @@
+// Masks: against slow, plain ways to do the same.
+import assert from "node:assert/strict";
+import test from "node:test";
+import * as bitmap from "../../../imagebart/ui/sketchpad/bitmap.js";
+
+const chance = (seed) => () => {
+  seed = (seed * 1103515245 + 12345) % 2147483648;
+  return seed / 2147483648;
+};
+
+const cells = (mask) => [...mask.data].map((value, i) => [i % mask.width, Math.floor(i / mask.width), value]);
+
+test("a stroke paints all pixels whose centres are near it, and those under its ends", () => {
+  const draw = chance(1);
+  for (let trial = 0; trial < 40; trial++) {
+    const mask = bitmap.blank(23, 17);
+    const point = () => ({ x: draw() * 30 - 3, y: draw() * 24 - 3 });
+    const [a, b, radius] = [point(), point(), draw() * 5];
+    bitmap.capsule(mask, a, b, radius, 255);
+    for (const [x, y, value] of cells(mask)) {
+      let near = false;
+      for (let i = 0; i <= 2000 && !near; i++) {
+        const [px, py] = [a.x + ((b.x - a.x) * i) / 2000, a.y + ((b.y - a.y) * i) / 2000];
+        near = Math.hypot(x + 0.5 - px, y + 0.5 - py) <= radius - 0.02;
+      }
+      const under = [a, b].some((end) => Math.floor(end.x) === x && Math.floor(end.y) === y);
+      const length = Math.hypot(b.x - a.x, b.y - a.y);
+      const along = Math.min(1, Math.max(0, ((x + 0.5 - a.x) * (b.x - a.x) + (y + 0.5 - a.y) * (b.y - a.y)) / length ** 2));
+      const off = Math.hypot(x + 0.5 - a.x - along * (b.x - a.x), y + 0.5 - a.y - along * (b.y - a.y));
+      if (near || under) assert.equal(value, 255);
+      if (off > radius && !under) assert.equal(value, 0);
+    }
+  }
+});
+
+test("a polygon is filled where its centre lies inside, and concave ones stay hollow", () => {
+  const mask = bitmap.blank(20, 20);
+  const u = [[2, 2], [6, 2], [6, 14], [14, 14], [14, 2], [18, 2], [18, 18], [2, 18]].map(([x, y]) => ({ x, y }));
+  bitmap.fillPolygon(mask, u, 255);
+  assert.equal(mask.data[10 * 20 + 4], 255);
+  assert.equal(mask.data[16 * 20 + 10], 255);
+  assert.equal(mask.data[8 * 20 + 10], 0);
+  assert.equal(mask.data[0], 0);
+});
+
+test("growing takes the largest value within a disc, shrinking the smallest", () => {
+  const draw = chance(7);
+  const mask = bitmap.blank(13, 11);
+  mask.data.forEach((_, i) => (mask.data[i] = draw() < 0.2 ? Math.floor(draw() * 256) : 0));
+  for (const [make, best, outside] of [[bitmap.grow, Math.max, 0], [bitmap.shrink, Math.min, 255]]) {
+    const made = make(mask, 3);
+    for (const [x, y, value] of cells(made)) {
+      let wanted = outside;
+      for (const [u, v, other] of cells(mask)) if ((u - x) ** 2 + (v - y) ** 2 <= 9) wanted = best(wanted, other);
+      assert.equal(value, wanted);
+    }
+  }
+});
+
+test("a mask packed and unpacked is the same, and an empty one is no text", () => {
+  const draw = chance(3);
+  for (const many of [0, 0.1, 0.9, 1]) {
+    const mask = bitmap.blank(9, 7);
+    mask.data.forEach((_, i) => (mask.data[i] = draw() < many ? Math.floor(draw() * 256) : 0));
+    assert.ok(bitmap.same(bitmap.unpack(bitmap.pack(mask), 9, 7), mask));
+  }
+  assert.equal(bitmap.pack(bitmap.blank(9, 7)), "");
+  assert.equal(bitmap.pack(bitmap.preset("everything", 9, 7)), "255 63");
+});
+
+test("bounds hold all that is painted", () => {
+  const mask = bitmap.blank(9, 7);
+  assert.equal(bitmap.bounds(mask), null);
+  mask.data[2 * 9 + 3] = 1;
+  mask.data[5 * 9 + 8] = 255;
+  assert.deepEqual(bitmap.bounds(mask), { left: 3, top: 2, right: 9, bottom: 6 });
+});

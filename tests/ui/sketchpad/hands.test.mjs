@@ -1,0 +1,86 @@
+// Fingers, keys and the view.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { Gestures } from "../../../imagebart/ui/sketchpad/gestures.js";
+import { actionOf, HELP } from "../../../imagebart/ui/sketchpad/keys.js";
+import { fit, moved, toPicture, toScreen, zoomed } from "../../../imagebart/ui/sketchpad/view.js";
+
+const listener = () => {
+  const said = [];
+  const does = {};
+  for (const name of ["begin", "go", "end", "abandon", "hover", "pinch"]) does[name] = (what) => said.push([name, what]);
+  return { said, names: () => said.map(([name]) => name), gestures: new Gestures(does) };
+};
+
+test("one finger paints", () => {
+  const { names, said, gestures } = listener();
+  gestures.press({ id: 1, x: 0, y: 0 }, "paint");
+  gestures.move(1, [{ x: 1, y: 1 }, { x: 2, y: 2 }]);
+  gestures.lift(1);
+  assert.deepEqual(names(), ["begin", "go", "go", "end"]);
+  assert.deepEqual(said[2][1], { x: 2, y: 2 });
+});
+
+test("a second finger takes back the stroke and moves; nothing paints until both are up", () => {
+  const { names, said, gestures } = listener();
+  gestures.press({ id: 1, x: 0, y: 0 }, "paint");
+  gestures.press({ id: 2, x: 10, y: 0 }, "paint");
+  gestures.move(2, [{ x: 20, y: 0 }]);
+  gestures.lift(2);
+  gestures.move(1, [{ x: 3, y: 4 }]);
+  gestures.lift(1);
+  assert.deepEqual(names(), ["begin", "abandon", "pinch", "pinch"]);
+  assert.deepEqual(said[2][1], { dx: 5, dy: 0, factor: 2, at: { x: 10, y: 0 } });
+  assert.deepEqual(said[3][1], { dx: 3, dy: 4, factor: 1, at: { x: 3, y: 4 } });
+  gestures.press({ id: 3, x: 0, y: 0 }, "paint");
+  assert.equal(names().at(-1), "begin");
+});
+
+test("a stroke that the system takes over is taken back", () => {
+  const { names, gestures } = listener();
+  gestures.press({ id: 1, x: 0, y: 0 }, "paint");
+  gestures.lift(1, true);
+  assert.deepEqual(names(), ["begin", "abandon"]);
+});
+
+test("a pointer that is not pressed hovers", () => {
+  const { names, gestures } = listener();
+  gestures.move(9, [{ x: 1, y: 1 }]);
+  assert.deepEqual(names(), ["hover"]);
+});
+
+test("keys do what the list says, but not while somebody writes", () => {
+  const key = (name, more = {}) => ({ key: name, ctrlKey: false, metaKey: false, altKey: false, shiftKey: false, ...more });
+  assert.equal(actionOf(key("b")), "brush");
+  assert.equal(actionOf(key("z", { ctrlKey: true })), "undo");
+  assert.equal(actionOf(key("Z", { metaKey: true, shiftKey: true })), "redo");
+  assert.equal(actionOf(key("?", { shiftKey: true })), "help");
+  assert.equal(actionOf(key("b"), true), null);
+  assert.equal(actionOf(key("z", { ctrlKey: true }), true), null);
+  assert.equal(actionOf(key("Escape"), true), "cancel");
+  assert.equal(actionOf(key("c", { ctrlKey: true })), null);
+  assert.equal(actionOf(key("toString")), null);
+  assert.ok(HELP.length > 8);
+});
+
+const size = { width: 40, height: 30 };
+const frame = { width: 416, height: 616 };
+
+test("the whole picture lies in the middle of its frame", () => {
+  const view = fit(size, frame);
+  assert.deepEqual(view, { scale: 10, x: 8, y: 158 });
+  assert.deepEqual(toPicture(view, toScreen(view, { x: 3, y: 4 })), { x: 3, y: 4 });
+});
+
+test("zooming leaves what lies under the pointer where it is, and never leaves the frame", () => {
+  const at = { x: 200, y: 300 };
+  let view = fit(size, frame);
+  const under = toPicture(view, at);
+  view = zoomed(view, at, 2, size, frame);
+  assert.equal(view.scale, 20);
+  assert.ok(Math.abs(toPicture(view, at).x - under.x) < 1e-9);
+  view = moved(view, 1e6, -1e6, size, frame);
+  assert.equal(view.x, 8);
+  assert.deepEqual(zoomed(view, at, 1e-6, size, frame), fit(size, frame));
+  assert.equal(zoomed(view, at, 1e6, size, frame).scale, 40);
+});

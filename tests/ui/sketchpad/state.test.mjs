@@ -1,0 +1,81 @@
+// The state: every change has a version of its own and is told at once; undo and redo against a plain list.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { blank, preset, same } from "../../../imagebart/ui/sketchpad/bitmap.js";
+import { maskSize, State } from "../../../imagebart/ui/sketchpad/state.js";
+import { Trail } from "../../../imagebart/ui/sketchpad/trail.js";
+
+const picture = (path, width = 12, height = 8) => ({ path, width, height });
+
+test("every change is told at once, with a version of its own", () => {
+  const seen = [];
+  const state = new State(({ version, mask }) => seen.push([version, mask]));
+  state.open(picture("a"));
+  for (const name of ["upper half", "centre", "border"]) state.paint(preset(name, 12, 8));
+  assert.deepEqual(seen.map(([version]) => version), [1, 2, 3, 4]);
+  assert.ok(same(seen[3][1], preset("border", 12, 8)));
+  state.paint(preset("border", 12, 8));
+  assert.equal(state.version, 4, "the same mask is no change");
+});
+
+test("undo and redo walk through pictures and masks as through a list", () => {
+  const state = new State(() => {});
+  let seed = 5;
+  const chance = (n) => (seed = (seed * 16807) % 2147483647) % n;
+  let [list, at] = [[], -1];
+  for (let step = 0; step < 500; step++) {
+    const what = chance(6);
+    if (what === 0 && at > 0) [state.undo(), at--];
+    else if (what === 1 && at < list.length - 1) [state.redo(), at++];
+    else if (what === 2 || at < 0) {
+      state.open(picture(`p${step}`));
+      list = [...list.slice(0, at + 1), [`p${step}`, blank(12, 8)]];
+      at = list.length - 1;
+    } else {
+      const mask = blank(12, 8);
+      mask.data[chance(96)] = 1 + chance(255);
+      const before = state.version;
+      state.paint(mask);
+      if (state.version === before) continue;
+      list = [...list.slice(0, at + 1), [list[at][0], mask]];
+      at = list.length - 1;
+    }
+    if (list.length > 150) [list, at] = [list.slice(-150), at - (list.length - 150)];
+    assert.equal(state.picture.path, list[at][0]);
+    assert.ok(same(state.mask, list[at][1]));
+  }
+});
+
+test("nothing is undone where nothing was, and what was undone is forgotten at the next change", () => {
+  const state = new State(() => {});
+  assert.equal(state.undo(), false);
+  state.open(picture("a"));
+  assert.equal(state.undo(), false);
+  state.paint(preset("centre", 12, 8));
+  state.undo();
+  state.paint(preset("border", 12, 8));
+  assert.equal(state.redo(), false);
+});
+
+test("the oldest stops are forgotten first, by their bytes", () => {
+  const trail = new Trail(1000);
+  for (let i = 0; i < 50; i++) trail.leave({ i, mask: blank(10, 10) });
+  assert.deepEqual(trail.back.map(({ i }) => i), Array.from({ length: 10 }, (_, i) => 40 + i));
+});
+
+test("a picture known by another name keeps its mask, in the past too", () => {
+  const state = new State(() => {});
+  state.open(picture("a"));
+  state.paint(preset("centre", 12, 8));
+  state.rename("a", picture("b"));
+  assert.equal(state.picture.path, "b");
+  assert.ok(same(state.mask, preset("centre", 12, 8)));
+  state.undo();
+  assert.equal(state.picture.path, "b");
+});
+
+test("a mask is as large as its picture, up to a bound", () => {
+  assert.deepEqual(maskSize(picture("a", 40, 30)), { width: 40, height: 30 });
+  assert.deepEqual(maskSize(picture("a", 4000, 3000)), { width: 1024, height: 768 });
+  assert.deepEqual(maskSize(picture("a", 30000, 16)), { width: 1024, height: 1 });
+});

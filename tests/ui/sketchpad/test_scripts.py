@@ -1,0 +1,119 @@
+"""The sketchpad's scripts: their own tests in node, and masks that are the same as those made in Python."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagebart import masks
+from imagebart.ui.picture import LARGEST_VIEW, scale_mask, view_size
+from imagebart.ui.sketchpad.component import SCRIPTS, scripts
+from imagebart.ui.sketchpad.packing import pack, unpack
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[2] / "imagebart" / "ui" / "sketchpad"
+NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(NODE is None, reason="the scripts' own tests need node, 18 or newer")
+
+
+def in_node(*arguments: str, text: str = "") -> str:
+    done = subprocess.run([str(NODE), *arguments], input=text, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def evaluate(module: str, expression: str, value: object) -> object:
+    """An expression over a module's names and `value`, as JSON."""
+    program = (
+        f"import * as m from {json.dumps((SOURCES / module).as_uri())};"
+        f"const value = {json.dumps(value)}; console.log(JSON.stringify({expression}));"
+    )
+    return json.loads(in_node("--input-type=module", text=program))
+
+
+@needs_node
+def test_the_modules_pass_their_own_tests() -> None:
+    in_node("--test", *map(str, HERE.glob("*.test.mjs")))
+
+
+@needs_node
+def test_all_modules_together_are_one_script() -> None:
+    in_node("--check", "-", text=f"function load(element, props) {{ {scripts()} }}")
+    assert "import {" not in scripts() and "export " not in scripts()
+
+
+def test_every_module_comes_after_what_it_needs() -> None:
+    assert {path.stem for path in SOURCES.glob("*.js")} == set(SCRIPTS)
+    for place, name in enumerate(SCRIPTS):
+        needed = re.findall(r'from "\./([\w-]+)\.js"', (SOURCES / f"{name}.js").read_text(encoding="utf-8"))
+        assert set(needed) <= set(SCRIPTS[:place]), name
+
+
+def speckled(size: tuple[int, int], share: float = 0.05) -> Image.Image:
+    chance = np.random.default_rng(size[0])
+    values = chance.integers(1, 256, size[::-1]) * (chance.random(size[::-1]) < share)
+    return Image.fromarray(values.astype(np.uint8))
+
+
+@needs_node
+@pytest.mark.parametrize("size", [(40, 31), (7, 90)])
+def test_ready_masks_are_those_of_the_library(size: tuple[int, int]) -> None:
+    made = evaluate(
+        "masks.js",
+        "m.READY.map((name) => [name, [...m.ready(name, value).data]])",
+        {"width": size[0], "height": size[1]},
+    )
+    assert [name for name, _ in made] == list(masks.PRESETS)
+    for name, data in made:
+        assert data == np.asarray(masks.preset(name, size)).ravel().tolist(), name
+
+
+@needs_node
+def test_masks_are_inverted_grown_and_shrunk_as_by_the_library() -> None:
+    mask = speckled((90, 61))
+    program = (
+        "['invert', 'grow', 'shrink'].map((name) =>"
+        " [...m.MADE[name]({ ...value, data: Uint8Array.from(value.data) }).data])"
+    )
+    value = {"width": 90, "height": 61, "data": np.asarray(mask).ravel().tolist()}
+    wanted = [masks.invert(mask), masks.grow(mask, 3), masks.shrink(mask, 3)]  # 90 / 32, rounded
+    assert evaluate("masks.js", program, value) == [np.asarray(made).ravel().tolist() for made in wanted]
+    large = evaluate("bitmap.js", "[...m.grow({ ...value, data: Uint8Array.from(value.data) }, 11).data]", value)
+    assert large == np.asarray(masks.grow(mask, 11)).ravel().tolist()
+
+
+@needs_node
+@pytest.mark.parametrize("size", [(40, 30), (1025, 512), (3001, 1999), (30000, 16)])
+def test_both_sides_agree_on_the_size_of_a_mask(size: tuple[int, int]) -> None:
+    found = evaluate("state.js", "m.maskSize(value)", {"width": size[0], "height": size[1]})
+    assert (found["width"], found["height"]) == view_size(size)
+    assert str(LARGEST_VIEW) in (SOURCES / "state.js").read_text(encoding="utf-8")
+
+
+@needs_node
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_loaded_mask_is_read_as_by_the_library(mode: str) -> None:
+    size, shown = (90, 62), (45, 31)
+    image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (62, 90, 4), np.uint8), "RGBA").convert(mode)
+    rgba = np.asarray(image.convert("RGBA")).ravel().tolist()
+    value = {"rgba": rgba, "size": {"width": shown[0], "height": shown[1]}}
+    found = evaluate("loaded.js", f"[...m.maskOf(value.rgba, {size[0]}, {size[1]}, value.size).data]", value)
+    assert found == np.asarray(scale_mask(masks.load_mask(image, size), shown)).ravel().tolist()
+    other = {"rgba": [0] * 16, "size": {"width": 100, "height": 20}}
+    assert evaluate("loaded.js", "m.maskOf(value.rgba, 2, 2, value.size)", other) is None
+
+
+@needs_node
+def test_both_sides_pack_a_mask_alike() -> None:
+    for share in (0, 0.05, 0.9):
+        mask = speckled((33, 20), share)
+        value = {"width": 33, "height": 20, "data": np.asarray(mask).ravel().tolist()}
+        assert evaluate("bitmap.js", "m.pack(value)", value) == pack(mask)
+        assert unpack(pack(mask), (33, 20)).tobytes() == mask.tobytes()
