@@ -8,7 +8,7 @@ from typing import Literal
 
 from PIL import Image
 
-from imagebart.metadata import Recipe
+from imagebart.imaging.metadata import Recipe
 from imagebart.sampling.chain import ChainEvent
 
 EventKind = Literal["start", "preview", "stage", "result"]

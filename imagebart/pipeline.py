@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart import crop, images, masks
 from imagebart.conditioning import ClassConditioner, TextConditioner
-from imagebart.crop import Box, Cells
 from imagebart.errors import InputError
 from imagebart.events import PipelineEvent
+from imagebart.imaging import crop, masks
+from imagebart.imaging import files as images
+from imagebart.imaging.crop import Box, Cells
+from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Judge, load_judge
-from imagebart.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream
 from imagebart.settings import SamplingSettings

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart import crop, images
-from imagebart.crop import Box
 from imagebart.events import Clock, EventKind, PipelineEvent
+from imagebart.imaging import crop
+from imagebart.imaging import files as images
+from imagebart.imaging.crop import Box
+from imagebart.imaging.metadata import Recipe
 from imagebart.judge import Judge, best_first
-from imagebart.metadata import Recipe
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.chain import ChainEvent
 from imagebart.settings import SamplingSettings

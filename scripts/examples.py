@@ -12,8 +12,8 @@ from PIL import Image
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
 from imagebart.avatars.regions import region_mask
-from imagebart.files import write_text
-from imagebart.images import save_image
+from imagebart.imaging.files import save_image
+from imagebart.writing import write_text
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
 SIZE = 256  # twice what the shipped model works on, so that what the mask leaves alone stays crisp

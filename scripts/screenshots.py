@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image, ImageSequence
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from imagebart.animation import save_animation
+from imagebart.imaging.animation import save_animation
 from imagebart.pipeline import Pipeline
 from imagebart.ui.examples import Example, find_examples
 from imagebart.ui.launch import launch_page

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from imagebart import InputError, masks
 from imagebart.cli import main
+from imagebart.imaging.metadata import read_recipe
 from imagebart.judge import best_first
-from imagebart.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from imagebart import InputError, SamplingSettings, crop, masks
-from imagebart.metadata import read_recipe, write_png
+from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.chain import ChainEvent
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.captions import Claims
 from imagebart.avatars.sheet import PLAIN, SHOWING
-from imagebart.files import write_bytes
 from imagebart.models.text_encoder import TextEncoder
+from imagebart.writing import write_bytes
 
 HEADS = "heads.safetensors"
 GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # the values of each attribute, and nothing said

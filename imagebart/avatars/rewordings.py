@@ -5,7 +5,7 @@ from __future__ import annotations
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.colours import COLOUR_WORDS
 from imagebart.avatars.wording import ADJECTIVES
-from imagebart.rewording import Instead, Rewording, Subject
+from imagebart.conditioning.rewording import Instead, Rewording, Subject
 
 
 def _words(line: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from imagebart.bench.measure import BATCHES, SHARES, Row, images_per_second, mea
 from imagebart.bench.models import Subject, published_size, shipped
 from imagebart.bench.profile import shares
 from imagebart.bench.report import heading, pass_report, plot, report, scales
-from imagebart.images import save_image
+from imagebart.imaging.files import save_image
 from imagebart.models.imagebart import ImageBART
 
 PROMPT = "a woman with long red hair and sunglasses"

@@ -16,7 +16,7 @@ from imagebart.avatars.split import sample
 from imagebart.evaluation.completions import upper_half
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.study import COMPLETED, SERIES
-from imagebart.images import to_images
+from imagebart.imaging.files import to_images
 
 CELL, SHOWN, LINE = 132, 128, 14  # pixels: a picture with its margin, a picture, a line of caption
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.config import from_dict
-from imagebart.files import write_bytes
+from imagebart.writing import write_bytes
 
 WEIGHTS = Path(__file__).parent / "reader.safetensors"
 SIZE = 128  # pixels a side that the reader looks at

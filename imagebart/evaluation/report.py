@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebart.evaluation.intervals import Interval, share_of
-from imagebart.files import write_text
+from imagebart.writing import write_text
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.edits import edits
 from imagebart.evaluation.report import Measure
 from imagebart.evaluation.study import SHOWN, Study
-from imagebart.images import to_images
+from imagebart.imaging.files import to_images
 
 SCALES = (1, 2, 3, 4, 8)
 BASELINE = "left to right"

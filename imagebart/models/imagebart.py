@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import Schedule
-from imagebart.first_stage import FirstStage
 from imagebart.models.denoiser import Denoiser
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.published import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import SamplingSettings

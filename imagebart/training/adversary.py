@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from imagebart.discriminator import Discriminator, adaptive_weight, fooling_loss, matching_loss, telling_loss
+from imagebart.models.discriminator import Discriminator, adaptive_weight, fooling_loss, matching_loss, telling_loss
 from imagebart.training.config import AdversarialLoss
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from imagebart.config import from_dict
-from imagebart.first_stage import FirstStageConfig
+from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.imagebart import About
 
 C = TypeVar("C")

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import redraw
-from imagebart.first_stage import FirstStage
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.training.config import DenoiserRun, StageShape

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.first_stage import FirstStage, FirstStageConfig, Quantizer
+from imagebart.models.first_stage import FirstStage, FirstStageConfig, Quantizer
 from imagebart.training.adversary import Adversary
 from imagebart.training.config import FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid, pixel_weight

@@ -20,11 +20,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from imagebart.files import not_written, remove, replace_folder
-from imagebart.images import save_image
+from imagebart.imaging.files import save_image
 from imagebart.sampling.kernels import multiplies_bfloat16
 from imagebart.training.config import LoopConfig
 from imagebart.training.muon import Muon
+from imagebart.writing import not_written, remove, replace_folder
 
 LOG = "log.jsonl"
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from imagebart.conditioning import Conditioner, TextConditioner, conditioner_from_config
 from imagebart.config import from_dict
 from imagebart.diffusion import Schedule
-from imagebart.files import replace_files, settle
-from imagebart.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.published import Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_words
+from imagebart.writing import replace_files, settle
 
 
 def save_first_stage(model: FirstStage, folder: Path) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.diffusion import Schedule, diffuse, posterior, redraw
-from imagebart.first_stage import FirstStage
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.published import Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig

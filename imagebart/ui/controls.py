@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from imagebart.metadata import Recipe
+from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
 from imagebart.ui.knobs import MOST_CONTEXT, MOST_START, around, within

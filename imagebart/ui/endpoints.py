@@ -13,9 +13,9 @@ from typing import Any
 import gradio as gr
 
 from imagebart.errors import InputError
-from imagebart.images import load_image
-from imagebart.masks import PRESETS, load_mask, preset
-from imagebart.metadata import write_png
+from imagebart.imaging.files import load_image
+from imagebart.imaging.masks import PRESETS, load_mask, preset
+from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.settings import SamplingSettings
 from imagebart.ui import wording

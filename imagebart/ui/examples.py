@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from imagebart.masks import load_mask
+from imagebart.imaging.masks import load_mask
 from imagebart.ui.picture import tinted
 
 MASK = ".mask.png"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from imagebart.images import flatten
-from imagebart.masks import cover, spans
+from imagebart.imaging.files import flatten
+from imagebart.imaging.masks import cover, spans
 
 # Longest side of what is painted on; the same in sketchpad/state.js.
 LARGEST_VIEW = 1024

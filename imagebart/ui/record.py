@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from imagebart.metadata import write_png
+from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import PipelineEvent
 from imagebart.ui import wording
 from imagebart.ui.files import as_preview, publish, publish_preview, written

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from imagebart.errors import InputError
-from imagebart.images import MAX_PIXELS
-from imagebart.metadata import read_recipe
+from imagebart.imaging.files import MAX_PIXELS
+from imagebart.imaging.metadata import read_recipe
 from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import RESET, restored_values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner
-from imagebart.first_stage import FirstStageConfig
+from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.published import Kind, StageConfig
 from imagebart.models.transformer import TransformerConfig
 

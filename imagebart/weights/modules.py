@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from imagebart.first_stage import FirstStage
+from imagebart.models.first_stage import FirstStage
 from imagebart.weights.errors import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from imagebart.first_stage import FirstStageConfig
+from imagebart.models.first_stage import FirstStageConfig
 from imagebart.weights.description import Description, encoder_decoder, gpt, vqgan
 from imagebart.weights.errors import WeightsError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imagebart.diffusion import Schedule
-from imagebart.first_stage import FirstStage, FirstStageConfig
+from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.published import Stage, StageConfig, build_stage
 from imagebart.weights.description import Description

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagebart.first_stage import FirstStageConfig
+from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.published import Kind
 from imagebart.weights.description import Description, encoder_decoder, gpt
 

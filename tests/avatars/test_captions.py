@@ -10,7 +10,7 @@ from imagebart.avatars.attributes import HAIR_TOPS, VALUES, Attributes, generato
 from imagebart.avatars.captions import Caption, all_words, describe, vocabulary
 from imagebart.avatars.dataset import caption, sample
 from imagebart.avatars.wording import ADJECTIVES, turned
-from imagebart.clip_tokenizer import pieces
+from imagebart.conditioning.tokenizer import pieces
 
 COUNT = 4000
 

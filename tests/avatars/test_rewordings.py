@@ -7,8 +7,8 @@ import pytest
 from imagebart.avatars.captions import all_words
 from imagebart.avatars.dataset import caption
 from imagebart.avatars.rewordings import rewording
-from imagebart.clip_tokenizer import pieces
 from imagebart.conditioning import TextConditioner
+from imagebart.conditioning.tokenizer import pieces
 from imagebart.training.stages import avatar_conditioner
 
 

@@ -13,7 +13,7 @@ from driving import MANY_STAGES, PIPELINE, WIDE, Site, gradient, opened
 from pacing import PacedPipeline
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from imagebart.masks import preset
+from imagebart.imaging.masks import preset
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.ui.examples import find_examples

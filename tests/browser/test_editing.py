@@ -31,7 +31,7 @@ from driving import (
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
-from imagebart.metadata import read_recipe
+from imagebart.imaging.metadata import read_recipe
 
 pytestmark = pytest.mark.browser
 

@@ -16,7 +16,7 @@ import pytest
 from driving import PIPELINE, WIDE, Site, canvas, edit, finished, mask, opened, pixels, press, ready, sent, until
 from playwright.sync_api import Browser, Page, expect
 
-from imagebart.masks import PRESETS, preset
+from imagebart.imaging.masks import PRESETS, preset
 
 pytestmark = pytest.mark.browser
 LATENCY = 150  # milliseconds

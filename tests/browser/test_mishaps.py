@@ -32,7 +32,7 @@ from playwright.sync_api import Browser, Page, expect
 from serving import serving
 from test_editing import working
 
-from imagebart.masks import preset
+from imagebart.imaging.masks import preset
 
 pytestmark = pytest.mark.browser
 

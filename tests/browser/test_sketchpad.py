@@ -29,7 +29,7 @@ from driving import (
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from imagebart import masks
+from imagebart.imaging import masks
 from imagebart.ui.sketchpad.packing import unpack
 
 pytestmark = pytest.mark.browser

@@ -7,7 +7,7 @@ from PIL import Image
 
 from imagebart.avatars.regions import region_mask
 from imagebart.evaluation.drawing import Artist
-from imagebart.images import to_images
+from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from imagebart.first_stage import FirstStage
+from imagebart.models.first_stage import FirstStage
 from imagebart.training.adversary import Adversary
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig
 from imagebart.training.data import ImageFolder

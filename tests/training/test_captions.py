@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from imagebart.avatars.claims import HEADS, CaptionReader, claims_vector, save_heads
 from imagebart.avatars.dataset import AvatarDataset, caption
 from imagebart.conditioning import TextConditioner
-from imagebart.first_stage import FirstStage
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.training.captions import SILENT, CaptionDataset, train_captions

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imagebart.conditioning import ClassConditioner
-from imagebart.first_stage import FirstStage
 from imagebart.models.denoiser import Denoiser
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About
 from imagebart.testing import tiny_model
 from imagebart.training import denoising

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule, diffuse, posterior, redraw
-from imagebart.first_stage import FirstStage
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.training.config import LoopConfig, StageRun, StageShape

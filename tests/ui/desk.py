@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imagebart.masks import preset
+from imagebart.imaging.masks import preset
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.choice import Choice

@@ -6,7 +6,7 @@ import math
 
 from desk import controls
 
-from imagebart.metadata import Recipe
+from imagebart.imaging.metadata import Recipe
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.controls import ORDER, Controls, restored_values, starting_values

@@ -15,7 +15,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from imagebart.metadata import read_recipe
+from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.chain import ChainEvent
 from imagebart.sampling.sampler import Start

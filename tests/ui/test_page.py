@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from imagebart.masks import preset
+from imagebart.imaging.masks import preset
 from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui.examples import find_examples
 from imagebart.ui.knobs import KNOBS

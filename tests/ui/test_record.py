@@ -10,7 +10,7 @@ import pytest
 from desk import noise, opened
 from PIL import Image
 
-from imagebart.masks import preset
+from imagebart.imaging.masks import preset
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.record import MOST_PREVIEWS, Recorder
 from imagebart.ui.sketchpad.shelf import compose

@@ -12,7 +12,7 @@ import pytest
 from desk import controls, edited, noise, opened, run, sketch, told
 from PIL import Image
 
-from imagebart.metadata import read_recipe
+from imagebart.imaging.metadata import read_recipe
 from imagebart.testing import tiny_pipeline
 from imagebart.ui import frame, wording
 from imagebart.ui.choice import Choice

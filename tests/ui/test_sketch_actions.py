@@ -10,8 +10,8 @@ import pytest
 from desk import UNCHANGED, noise, sketch, told
 from PIL import Image, PngImagePlugin
 
-from imagebart.masks import preset
-from imagebart.metadata import Recipe, write_png
+from imagebart.imaging.masks import preset
+from imagebart.imaging.metadata import Recipe, write_png
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.choice import Choice

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from imagebart.first_stage import FirstStage
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.published import build_stage
 from imagebart.weights import MODELS, WeightsError, load
 from imagebart.weights.layout import Layout, stage_layout

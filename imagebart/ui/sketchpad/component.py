@@ -17,7 +17,7 @@ import gradio as gr
 from PIL import Image
 
 from imagebart.errors import InputError
-from imagebart.images import load_image
+from imagebart.imaging.files import load_image
 from imagebart.ui import wording
 from imagebart.ui.picture import scale_mask, view_size
 from imagebart.ui.sketchpad.packing import unpack

@@ -13,10 +13,10 @@ from typing import Any
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from imagebart.animation import save_animation
 from imagebart.errors import InputError
-from imagebart.images import flatten, load_image
-from imagebart.metadata import read_recipe
+from imagebart.imaging.animation import save_animation
+from imagebart.imaging.files import flatten, load_image
+from imagebart.imaging.metadata import read_recipe
 from imagebart.ui.examples import Example
 from imagebart.ui.files import kept, publish, written
 from imagebart.ui.picture import LARGEST_VIEW, reduced, scale_mask, view_size

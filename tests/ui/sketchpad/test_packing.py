@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from imagebart.errors import InputError
-from imagebart.masks import preset
+from imagebart.imaging.masks import preset
 from imagebart.ui.sketchpad.packing import pack, unpack
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagebart import masks
+from imagebart.imaging import masks
 from imagebart.ui.picture import LARGEST_VIEW, scale_mask, view_size
 from imagebart.ui.sketchpad.component import SCRIPTS, scripts
 from imagebart.ui.sketchpad.packing import pack, unpack

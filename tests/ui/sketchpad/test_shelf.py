@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagebart.masks import preset
-from imagebart.metadata import Recipe, write_png
+from imagebart.imaging.masks import preset
+from imagebart.imaging.metadata import Recipe, write_png
 from imagebart.ui.examples import find_examples
 from imagebart.ui.files import publish
 from imagebart.ui.picture import scale_mask, view_size

@@ -1,0 +1,296 @@
+"""From a prompt or a class to the conditioning tokens that a model sees before its image tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from imagebart.conditioning import tokenizer as clip
+from imagebart.conditioning.prompts import corrected_note, cut_note, short, unknown_note, within_context
+from imagebart.conditioning.rewording import Reworded, Rewording
+from imagebart.conditioning.spelling import Correction, Speller
+from imagebart.config import from_dict
+from imagebart.errors import InputError
+
+Kind = Literal["text", "class", "none"]
+Prompt = str | int | None
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """tokens: int64 [B, length] in [0, vocab_size). notes: sentences for the person who wrote the prompts."""
+
+    tokens: Tensor
+    notes: list[str]
+
+
+class Conditioner(Protocol):
+    """Turns prompts into a fixed number of tokens."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def length(self) -> int:
+        """Conditioning tokens per sample, 0 if none."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Every id is in [0, vocab_size)."""
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        """Tokens [B, length] of B prompts; raises InputError for a prompt that the model cannot take."""
+
+    def null(self, batch: int) -> Tensor:
+        """Tokens [batch, length] of an absent prompt; raises InputError where the model knows none."""
+
+    def to_config(self) -> dict[str, Any]:
+        """What `conditioner_from_config` needs, as plain JSON values."""
+
+
+@dataclass(frozen=True)
+class TextConditioner:
+    """Prompts for a model that knows only the words of its training captions.
+
+    tokens: the CLIP ids known; the i-th is id i + 1 here, and 0 stands for padding and for no prompt.
+    words: the words known, in lower case. length: tokens per prompt. rewording: what prompts are changed to, after
+    misspelt words, before they are read.
+    """
+
+    tokens: tuple[int, ...]
+    words: tuple[str, ...]
+    length: int = clip.CONTEXT_LENGTH
+    rewording: Rewording = Rewording()
+    kind: ClassVar[Kind] = "text"
+
+    @classmethod
+    def from_captions(
+        cls, captions: Iterable[str], length: int = clip.CONTEXT_LENGTH, rewording: Rewording | None = None
+    ) -> TextConditioner:
+        """Knows exactly the words and punctuation of the captions."""
+        chunks = sorted({chunk for caption in captions for chunk in caption.split()})
+        found = [piece for chunk in chunks for piece in clip.pieces(chunk)]
+        tokens = sorted({token for piece in found for token in piece.ids})
+        words = sorted({piece.word for piece in found if piece.word})
+        return cls(tuple(tokens), tuple(words), length, rewording or Rewording())
+
+    @property
+    def vocab_size(self) -> int:
+        return 1 + len(self.tokens)
+
+    def known_words(self) -> list[str]:
+        """The words that the model knows, in lower case, sorted."""
+        return sorted(self.words)
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that the model does not know and takes for no other, each once."""
+        return _unique(p.text for p in self._read(clip.pieces(prompt)).pieces if p.word and p.word not in self._words)
+
+    def corrections(self, prompt: str) -> list[Correction]:
+        """The words of a prompt that are taken for others, as written, each once."""
+        return list(dict.fromkeys(self._read(clip.pieces(prompt)).corrections))
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        """Compact ids without start and end. Unknown words are left out, and what CLIP would cut is cut."""
+        rows: list[list[int]] = []
+        unknown: list[str] = []
+        notes: list[str] = []
+        corrections: list[Correction] = []
+        for prompt in prompts:
+            row: list[int] = []
+            read = self._read(within_context(_text(prompt), notes))
+            corrections += read.corrections
+            notes += read.notes
+            for piece in read.pieces:
+                ids = [self._ids.get(token, 0) for token in piece.ids]
+                if piece.word and piece.word not in self._words:
+                    unknown.append(piece.text)
+                elif len(row) + len(ids) > self.length:
+                    notes.append(cut_note(self.length, piece))
+                    break
+                elif all(ids):
+                    row += ids
+            rows.append(row + [0] * (self.length - len(row)))
+        notes += [*corrected_note(corrections), *unknown_note(unknown)]
+        return Conditioning(_rows(rows, self.length), _unique(notes))
+
+    def null(self, batch: int) -> Tensor:
+        return torch.zeros(batch, self.length, dtype=torch.long)
+
+    def to_config(self) -> dict[str, Any]:
+        tokens, words = list(self.tokens), list(self.words)
+        config = {"type": "words", "tokens": tokens, "words": words, "length": self.length}
+        return config if self.rewording == Rewording() else {**config, "rewording": asdict(self.rewording)}
+
+    def _read(self, pieces: Iterable[clip.Piece]) -> Reworded:
+        """What is read of a prompt in place of what was written."""
+        found = list(self._speller.corrected(list(pieces)))
+        reworded = self.rewording.reworded([piece for piece, _ in found], self._words)
+        return replace(reworded, corrections=[*(one for _, one in found if one), *reworded.corrections])
+
+    @cached_property
+    def _speller(self) -> Speller:
+        return Speller(self._words)
+
+    @cached_property
+    def _ids(self) -> dict[int, int]:
+        return {token: index for index, token in enumerate(self.tokens, 1)}
+
+    @cached_property
+    def _words(self) -> frozenset[str]:
+        return frozenset(self.words)
+
+
+@dataclass(frozen=True)
+class ClipTextConditioner:
+    """Prompts for a model that knows CLIP's whole vocabulary: start, tokens, end, zeros, as CLIP has them.
+
+    The paper's text models are of this kind, with 77 tokens.
+    """
+
+    length: int = clip.CONTEXT_LENGTH
+    kind: ClassVar[Kind] = "text"
+    vocab_size: ClassVar[int] = clip.VOCAB_SIZE
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        """The ids of CLIP itself. An absent prompt is one without words."""
+        notes: list[str] = []
+        rows = []
+        for prompt in prompts:
+            ids: list[int] = []
+            for piece in clip.pieces(_text(prompt)):
+                ids += piece.ids
+                if len(ids) > self.length - 2:
+                    notes.append(cut_note(self.length, piece))
+                    break
+            row = [clip.START, *ids[: self.length - 2], clip.END]
+            rows.append(row + [0] * (self.length - len(row)))
+        return Conditioning(_rows(rows, self.length), _unique(notes))
+
+    def null(self, batch: int) -> Tensor:
+        return self.encode([None] * batch).tokens
+
+    def to_config(self) -> dict[str, Any]:
+        return {"type": "clip", "length": self.length}
+
+
+@dataclass(frozen=True)
+class ClassConditioner:
+    """One token that says which class an image is of.
+
+    names: the classes in order. offset: the id of the first. null_class: whether the model was also trained
+    without a class, which is then the id after the last and makes guidance possible.
+    """
+
+    names: tuple[str, ...]
+    offset: int = 0
+    null_class: bool = False
+    kind: ClassVar[Kind] = "class"
+    length: ClassVar[int] = 1
+
+    @property
+    def vocab_size(self) -> int:
+        return self.offset + len(self.names) + self.null_class
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        """Classes by number, by name in any case, or by a number written out."""
+        rows = [[self._null_id() if _absent(prompt) else self._id(prompt)] for prompt in prompts]
+        return Conditioning(_rows(rows, self.length), [])
+
+    def null(self, batch: int) -> Tensor:
+        return torch.full((batch, 1), self._null_id(), dtype=torch.long)
+
+    def to_config(self) -> dict[str, Any]:
+        names = list(self.names)
+        return {"type": "class", "names": names, "offset": self.offset, "null_class": self.null_class}
+
+    def _null_id(self) -> int:
+        if not self.null_class:
+            raise InputError(
+                "This model was not trained without a class: choose one, and leave the guidance at 1, "
+                "since there is nothing to guide away from."
+            )
+        return self.offset + len(self.names)
+
+    def _id(self, prompt: Prompt) -> int:
+        name = str(prompt).strip().lower()
+        if isinstance(prompt, str) and name in self._indices:
+            return self.offset + self._indices[name]
+        last = len(self.names) - 1
+        if name.lstrip("-").isdecimal():
+            if len(name) < 10 and 0 <= int(name) <= last:
+                return self.offset + int(name)
+            raise InputError(f"There is no class {short(name)}: this model's classes are 0 to {last}.")
+        similar = get_close_matches(name[:100], self._indices, n=1)
+        hint = f'Did you mean "{similar[0]}"?' if similar else "Choose one of the list."
+        raise InputError(f'There is no class "{short(str(prompt))}". {hint}')
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        # Reversed, so that of two classes with one name (ImageNet's cranes) the first is found.
+        return {name.strip().lower(): i for i, name in reversed(list(enumerate(self.names)))}
+
+
+@dataclass(frozen=True)
+class NoConditioner:
+    """For models that take neither prompt nor class."""
+
+    kind: ClassVar[Kind] = "none"
+    length: ClassVar[int] = 0
+    vocab_size: ClassVar[int] = 0
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        ignored = any(not _absent(prompt) for prompt in prompts)
+        notes = ["This model takes no prompt: what you wrote was ignored."] if ignored else []
+        return Conditioning(self.null(len(prompts)), notes)
+
+    def null(self, batch: int) -> Tensor:
+        return torch.zeros(batch, 0, dtype=torch.long)
+
+    def to_config(self) -> dict[str, Any]:
+        return {"type": "none"}
+
+
+def conditioner_from_config(config: Mapping[str, Any]) -> Conditioner:
+    """The conditioner whose `to_config` gave this; raises ValueError that names what is wrong."""
+    kind = config.get("type")
+    try:
+        if kind == "words":
+            tokens = tuple(int(token) for token in config["tokens"])
+            words = tuple(str(word) for word in config["words"])
+            rewording = from_dict(Rewording, config.get("rewording", {}), "rewording.")
+            return TextConditioner(tokens, words, int(config["length"]), rewording)
+        if kind == "clip":
+            return ClipTextConditioner(int(config["length"]))
+        if kind == "class":
+            names = tuple(str(name) for name in config["names"])
+            return ClassConditioner(names, int(config["offset"]), bool(config["null_class"]))
+    except KeyError as error:
+        raise ValueError(f'conditioning of type "{kind}" lacks {error}') from error
+    if kind == "none":
+        return NoConditioner()
+    raise ValueError(f"conditioning type is {kind!r}, expected words, clip, class or none")
+
+
+def _text(prompt: Prompt) -> str:
+    if isinstance(prompt, int):
+        raise InputError(f"This model takes a prompt in words, not class {prompt}.")
+    return prompt or ""
+
+
+def _absent(prompt: Prompt) -> bool:
+    return prompt is None or (isinstance(prompt, str) and not prompt.strip())
+
+
+def _rows(rows: list[list[int]], length: int) -> Tensor:
+    return torch.tensor(rows, dtype=torch.long).reshape(len(rows), length)
+
+
+def _unique(notes: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(notes))

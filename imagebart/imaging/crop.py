@@ -1,0 +1,188 @@
+"""The square of the upload that the model works on, and the way back into the upload.
+
+One geometry serves all three steps: `extract` cuts the square out for the model, `keep_tokens` says which of
+the square's cells are painted, and `paste_back` puts the model's answer where the square came from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from imagebart.imaging import masks
+from imagebart.imaging.files import BAND
+from imagebart.imaging.masks import Bytes, Size
+
+# Painted areas get at least this part of their length as context on each side, where the picture has it:
+# without neighbours the model cannot join what it draws to what is there.
+LEAST_CONTEXT = 1 / 8
+
+
+@dataclass(frozen=True)
+class Box:
+    """A square in the upload's pixels. It may reach past the picture; left and top may be negative."""
+
+    left: int
+    top: int
+    side: int
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The square of an upload that the model sees, and which of its cells it draws anew."""
+
+    box: Box
+    grid: int  # cells a side
+    redrawn: npt.NDArray[np.bool_]  # [grid, grid], rows from the top; True: drawn anew
+
+
+def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:
+    """The square to work on for an "L" mask of the upload's size, on which something is painted.
+
+    It holds the painted part with `context` times its longer side on each side, and is at least model_size
+    pixels a side. It stays inside the picture, at most as large as the picture's shorter side, unless the
+    painted part with LEAST_CONTEXT does not fit in that; then it reaches past the picture, equally on both
+    ends. `context=math.inf` takes all it can: right for models of whole scenes or faces, which know no
+    enlarged details. A picture of the model's own size is taken whole.
+    Raises InputError if nothing is painted.
+    """
+    if not context >= 0:
+        raise ValueError(f"context is {context}; 0 or more is needed (math.inf for the whole picture)")
+    left, top, right, bottom = masks.bounds(mask)
+    width, height = mask.size
+    longest = max(right - left, bottom - top)
+    margin = math.ceil(longest * LEAST_CONTEXT)
+    across = min(width, right + margin) - max(0, left - margin)
+    down = min(height, bottom + margin) - max(0, top - margin)
+    least = max(across, down)
+    room = min(mask.size) if least <= min(mask.size) else max(mask.size)
+    wanted = room if math.isinf(context) else math.ceil(longest * (1 + 2 * context))
+    side = min(max(wanted, model_size, least), room)
+    return Box(_start(left + right, side, width), _start(top + bottom, side, height), side)
+
+
+def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
+    """The square of an "RGB" picture as the model sees it, "RGB" of `size` x `size` pixels.
+
+    Pixels are copied, not resampled, where box.side is size. Past the picture's edge, its edge pixels repeat.
+    """
+    right, bottom = box.left + box.side, box.top + box.side
+    if min(box.left, box.top) >= 0 and right <= image.width and bottom <= image.height:
+        square = (box.left, box.top, right, bottom)
+        if box.side == size:
+            return image.crop(square)
+        return image.resize((size, size), _filter(box.side, size), box=square)
+    # One axis at a time, so that the padding of a long, narrow picture is never held at full size.
+    strip = _axis(np.asarray(image), box.left, box.side, size)
+    return Image.fromarray(_axis(strip.transpose(1, 0, 2), box.top, box.side, size).transpose(1, 0, 2).copy())
+
+
+def keep_tokens(mask: Image.Image, box: Box, grid: tuple[int, int]) -> torch.Tensor:
+    """Which tokens of the square stay: bool [rows * columns], raster order, for a `grid` of (rows, columns).
+
+    A token is redrawn (False) if any painted pixel of the full-resolution mask overlaps its cell, however
+    little and however faintly. Cells past the picture's edge stay.
+    """
+    rows, columns = grid
+    paint = masks.cover(
+        np.asarray(mask), masks.spans(box.top, box.side, rows), masks.spans(box.left, box.side, columns)
+    )
+    return torch.from_numpy(paint == 0).flatten()
+
+
+def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, box: Box) -> Image.Image:
+    """The upload with `generated` (an "RGB" square of any size that stands for `box`) blended in by `alpha`.
+
+    The result has the upload's size and mode ("RGB" or "RGBA"). Where `alpha` ("L", the upload's size) is 0,
+    pixels are the upload's own, bit for bit, hidden colours of transparent pixels included. Elsewhere the
+    generated picture counts as opaque: what was painted on transparent ground becomes visible, softly at
+    soft edges.
+    """
+    if upload.mode not in ("RGB", "RGBA"):
+        raise ValueError(f"upload has mode {upload.mode!r}; RGB or RGBA is needed (load_image makes one)")
+    if alpha.size != upload.size:
+        raise ValueError(f"alpha has size {alpha.size}; the upload's {upload.size} is needed")
+    result = upload.copy()
+    window = _overlap(alpha.getbbox(), box)
+    if window is None:
+        return result
+    left, top, right, bottom = window
+    patch = _resample(generated, box, window)
+    for start in range(top, bottom, BAND):
+        band = (left, start, right, min(bottom, start + BAND))
+        new, weight = patch.crop((0, start - top, right - left, band[3] - top)), alpha.crop(band)
+        result.paste(new, band[:2], weight)  # rounds to the nearest: exact but on transparent ground
+        if upload.mode == "RGBA":
+            _mend(result, upload.crop(band), new.convert("RGBA"), np.asarray(weight), band[:2])
+    return result
+
+
+def _start(twice_centre: int, side: int, length: int) -> int:
+    if side > length:
+        return -((side - length) // 2)
+    return min(max((twice_centre - side) // 2, 0), length - side)
+
+
+def _filter(before: int, after: int) -> Image.Resampling:
+    # Both widen with the scale when they shrink; Hamming then leaves no halos around flat colours.
+    return Image.Resampling.HAMMING if after < before else Image.Resampling.BICUBIC
+
+
+def _axis(pixels: Bytes, start: int, side: int, size: int) -> Bytes:
+    """Columns [start, start + side) of uint8 [H, W, 3], edges repeated, resampled to [H, size, 3]."""
+    columns = np.clip(np.arange(start, start + side), 0, pixels.shape[1] - 1)
+    padded = Image.fromarray(np.take(pixels, columns, axis=1))
+    return np.asarray(padded.resize((size, padded.height), _filter(side, size)))
+
+
+def _overlap(painted: tuple[int, int, int, int] | None, box: Box) -> tuple[int, int, int, int] | None:
+    if painted is None:
+        return None
+    left, top = max(painted[0], box.left), max(painted[1], box.top)
+    right, bottom = min(painted[2], box.left + box.side), min(painted[3], box.top + box.side)
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _resample(generated: Image.Image, box: Box, window: tuple[int, int, int, int]) -> Image.Image:
+    """The part of the square that lies under `window` (upload's pixels), at the upload's resolution."""
+    left, top, right, bottom = window
+    inside = (left - box.left, top - box.top, right - box.left, bottom - box.top)
+    size: Size = (right - left, bottom - top)
+    if generated.width != generated.height:
+        raise ValueError(f"generated has size {generated.size}; a square is needed")
+    if generated.width == box.side:
+        return generated.crop(inside)
+    scale = generated.width / box.side
+    x0, y0, x1, y1 = (edge * scale for edge in inside)
+    source = (x0, y0, min(x1, generated.width), min(y1, generated.height))  # rounding must not pass the edge
+    return generated.resize(size, _filter(generated.width, box.side), box=source)
+
+
+def _mend(result: Image.Image, old: Image.Image, new: Image.Image, weight: Bytes, place: Size) -> None:
+    """Blends "RGBA" bands anew where the ground is not opaque, nor the weight all or nothing."""
+    ground = np.asarray(old)
+    mixed = (ground[..., 3] < 255) & (weight - np.uint8(1) < 254)  # 0 - 1 is 255
+    if mixed.any():
+        pixels = np.array(result.crop((*place, place[0] + old.width, place[1] + old.height)))
+        under, over = (_whole(part)[mixed].view(np.uint8).reshape(-1, 4) for part in (ground, np.asarray(new)))
+        _whole(pixels)[mixed] = _whole(_blend(under, over, weight[mixed][:, None]))
+        result.paste(Image.fromarray(pixels), place)
+
+
+def _whole(pixels: Bytes) -> npt.NDArray[np.uint32]:
+    """Pixels [..., 4] as one number each, which is quicker to pick and to put."""
+    return pixels.view(np.uint32)[..., 0]
+
+
+def _blend(old: Bytes, new: Bytes, weight: Bytes) -> Bytes:
+    """Old "RGBA" pixels [M, 4] with new opaque ones over them, as visible as weight [M, 1] (1 to 254) says."""
+    w = weight.astype(np.uint32)
+    before = (255 - w) * old[:, 3:]  # weights of the two colours, 255 times their share of opacity
+    opacity = before + w * 255
+    colour = (before * old[:, :3] + w * 255 * new[:, :3] + opacity // 2) // opacity
+    return np.concatenate([colour, (opacity + 127) // 255], axis=1).astype(np.uint8)

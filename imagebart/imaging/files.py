@@ -1,0 +1,213 @@
+"""Pictures from anywhere, opened safely, and their way into and out of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from imagebart.errors import InputError
+from imagebart.writing import write_bytes
+
+# Decoders with a long history of safe use; in particular not EPS, which would start Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FORMAT_NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
+MIN_SIDE = 16
+MAX_SIDE = 30_000
+MAX_PIXELS = 40_000_000
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
+BAND = 256  # rows that are worked on at a time
+
+Source = str | Path | bytes | Image.Image
+
+
+def load_image(source: Source, name: str = "picture") -> Image.Image:
+    """Open a picture as people see it: 8 bits a channel, upright, "RGB", or "RGBA" where it has transparency.
+
+    `source` is a file's path, a file's bytes or an opened picture (left as it is). The size is judged from
+    the header, before anything is decoded. Of the metadata only an RGB colour profile is kept, because the
+    pixels are not converted; places, dates and thumbnails are dropped.
+
+    16-bit grey is scaled by 1/257; "I" is read as 8 bits where no value is over 255, otherwise as 16 bits;
+    "F" as 0..1 or 0..255; values beyond those ranges are stretched between the smallest and the largest.
+
+    Raises InputError, in which the picture is called `name`, if it is missing, not one of `FORMATS`,
+    damaged, animated, of several pages, under MIN_SIDE or over MAX_SIDE a side, or over MAX_PIXELS.
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, name)
+    if isinstance(source, bytes):
+        return _open(BytesIO(source), name, empty=not source)
+    if not isinstance(source, str | Path):
+        raise InputError(f"The {name} is {source!r:.40}; give a {FORMAT_NAMES} file or an opened picture.")
+    path = Path(source)
+    try:
+        empty = path.stat().st_size == 0
+        if not path.is_file():
+            raise OSError
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        there_is_no = f"There is no {name} file {path.name[:80]!r}"
+        raise InputError(f"{there_is_no}; choose an existing {FORMAT_NAMES} file.") from error
+    return _open(path, name, empty)
+
+
+def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
+    """Writes a picture, whole or not at all, in the format that the name's ending says, or options["format"].
+
+    options: Pillow's for that format. Raises OSError (see files.write_bytes), InputError for an unknown ending.
+    """
+    place, file = Path(path), BytesIO()
+    by_ending = Image.registered_extensions().get(place.suffix.lower())  # asks for all formats, WebP's too
+    kind = options.pop("format", by_ending)
+    if kind not in Image.SAVE:
+        raise InputError(f"A picture cannot be written to {place.name!r}; end the name in .png.")
+    image.save(file, format=kind, **options)
+    write_bytes(place, file.getbuffer())
+
+
+def flatten(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
+    """What the model sees of a picture: "RGB", transparent parts on a `background` colour (white)."""
+    if image.mode == "RGB":
+        return image
+    if image.mode != "RGBA":
+        raise ValueError(f"image has mode {image.mode!r}; RGB or RGBA is needed (load_image makes one)")
+    result = Image.new("RGB", image.size)
+    for i, band in enumerate(_bands(image)):
+        ground = Image.new("RGBA", band.size, (*background, 255))
+        result.paste(Image.alpha_composite(ground, band).convert("RGB"), (0, i * BAND))
+    return result
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """An "RGB" picture of W x H as float32 [1, 3, H, W] in [-1, 1]."""
+    if image.mode != "RGB":
+        raise ValueError(f"image has mode {image.mode!r}; RGB is needed (flatten makes one)")
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.permute(2, 0, 1).unsqueeze(0).contiguous().float() / 127.5 - 1
+
+
+def to_images(tensor: torch.Tensor) -> list[Image.Image]:
+    """Float [B, 3, H, W] as B "RGB" pictures; values are rounded, those outside [-1, 1] clipped."""
+    if tensor.ndim != 4 or tensor.shape[1] != 3:
+        raise ValueError(f"tensor has shape {tuple(tensor.shape)}; [B, 3, H, W] is needed")
+    pixels = ((tensor.detach().float() + 1) * 127.5).round().clamp(0, 255)
+    return [Image.fromarray(p) for p in pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy()]
+
+
+def _open(file: Path | BytesIO, name: str, empty: bool) -> Image.Image:
+    if empty:
+        raise InputError(f"The {name} file is empty (0 bytes); choose a {FORMAT_NAMES} file.")
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return _decode(image, name)
+    except InputError:
+        raise
+    # Pillow judges the largest headers itself; its warning is an exception under -W error.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        known = (Image.MAX_IMAGE_PIXELS or MAX_PIXELS) // 1_000_000
+        raise InputError(_too_large(name, f"has more than {known} megapixels")) from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"The {name} file is no picture that can be read, or has no pixels; choose a {FORMAT_NAMES} file."
+        ) from error
+    except Exception as error:  # hostile bytes make decoders raise nearly anything
+        raise InputError(_damaged(name)) from error
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image.size, name)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a small picture's may be huge tiles
+        width, height = (_whole_number(image.tag_v2.get(tag)) for tag in (TILE_WIDTH, TILE_LENGTH))
+        _check_largest((width, height), name, "is stored in tiles of")
+    try:
+        several = getattr(image, "is_animated", False)
+    except Exception as error:
+        raise InputError(_damaged(name)) from error
+    # Phones store a JPEG with a preview beside it as "MPO"; its first frame is the picture.
+    if several and image.format != "MPO":
+        kind = "has several pages" if image.format == "TIFF" else "is animated"
+        raise InputError(f"The {name} {kind}; save the one you want as a still PNG and use that.")
+    try:
+        image.load()
+        return _to_8_bit(_upright(image))
+    except Exception as error:
+        raise InputError(_damaged(name)) from error
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    if min(size) < MIN_SIDE:
+        found = f"is {size[0]:,} × {size[1]:,} pixels"
+        raise InputError(f"The {name} {found}; at least {MIN_SIDE} × {MIN_SIDE} are needed.")
+    _check_largest(size, name, "is")
+
+
+def _check_largest(size: tuple[int, int], name: str, what: str) -> None:
+    width, height = size
+    if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InputError(_too_large(name, f"{what} {width:,} × {height:,} pixels"))
+
+
+def _whole_number(value: object) -> int:
+    return value if isinstance(value, int) else 0  # damaged: the decoder says so
+
+
+def _too_large(name: str, found: str) -> str:
+    limit = f"{MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE:,} pixels a side"
+    return f"The {name} {found}; make it smaller, at most {limit}."
+
+
+def _damaged(name: str) -> str:
+    return f"The {name} file is damaged or cut short; save or download it again as a {FORMAT_NAMES} file."
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # unreadable metadata beside sound pixels: show the pixels as stored
+        return image.copy()
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I") or image.mode == "F":
+        result = _grey_to_8_bit(image)
+    else:
+        result = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    # A grey or CMYK profile would be wrong for RGB pixels.
+    colours = image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
+    result.info = {"icc_profile": profile} if profile and colours else {}
+    return result
+
+
+def _grey_to_8_bit(image: Image.Image) -> Image.Image:
+    extremes = [(float(values.min()), float(values.max())) for values in map(_numbers, _bands(image))]
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
+    ranges = {"F": (1.0, 255.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
+    top = next((top for top in ranges if high <= top), None)
+    start = 0.0
+    if low < 0 or top is None:
+        start, top = low, (high - low) or 1.0
+    clear = image.info.get("transparency")
+    result = Image.new("RGBA" if isinstance(clear, int) else "RGB", image.size)
+    for i, band in enumerate(_bands(image)):
+        grey = Image.fromarray(np.rint((_numbers(band) - start) * (255.0 / top)).astype(np.uint8)).convert("RGB")
+        if isinstance(clear, int):
+            grey.putalpha(Image.fromarray(np.where(np.asarray(band) == clear, 0, 255).astype(np.uint8)))
+        result.paste(grey, (0, i * BAND))
+    return result
+
+
+def _numbers(image: Image.Image) -> npt.NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _bands(image: Image.Image) -> Iterator[Image.Image]:
+    """The picture in bands of BAND rows: conversions of a whole large one would take gigabytes."""
+    for top in range(0, image.height, BAND):
+        yield image.crop((0, top, image.width, min(top + BAND, image.height)))

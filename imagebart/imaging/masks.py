@@ -1,0 +1,248 @@
+"""Masks: what is painted will be redrawn.
+
+A mask is an "L" picture of the upload's own size: 0 is untouched, 255 fully painted, anything between is a
+soft edge. It stays at the upload's resolution until the very last step, so thin strokes are never lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops
+
+from imagebart.errors import InputError
+from imagebart.imaging.files import Source, load_image
+
+PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")
+
+# JPEG masks are not quite black where they should be; a difference that nobody sees must not redraw anything.
+DARKEST_PAINT = 16
+# Discs larger than this are built from smaller ones: nearly as round, and many times faster.
+MAX_DISC = 6
+STRIPE = 256  # rows or columns at a time, which bounds memory
+
+Size = tuple[int, int]
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+def load_mask(source: Source, size: Size) -> Image.Image:
+    """A mask from an uploaded picture, for a picture of `size` (width, height).
+
+    Where the upload has any transparency, its opacity is the paint; otherwise its brightness is (white =
+    redraw; under DARKEST_PAINT counts as black). A mask of the same shape but another size is scaled so that
+    no stroke is lost. Raises InputError if it cannot be opened (see load_image) or has another shape.
+    """
+    upload = load_image(source, "mask")
+    opacity = _opacity(upload)
+    paint = _brightness(upload) if opacity is None or opacity.getextrema() == (255, 255) else opacity
+    if paint.size == size:
+        return paint
+    scale_x, scale_y = size[0] / paint.width, size[1] / paint.height
+    # One pixel of slack: programs round differently when they scale a picture.
+    if abs(scale_x - scale_y) * min(paint.size) > max(1.0, scale_x):
+        raise InputError(_mismatch(paint.size, size, "shape"))
+    pixels = np.asarray(paint)
+    return Image.fromarray(cover(pixels, spans(0, paint.height, size[1]), spans(0, paint.width, size[0])))
+
+
+def merge_layers(layers: Iterable[Image.Image | None], size: Size) -> Image.Image:
+    """The union of an editor's layers, for a picture of `size` (width, height); None is an empty layer.
+
+    A layer's alpha is its paint (a layer without alpha: its brightness). Raises InputError if a layer has
+    another size: it was then painted on another picture.
+    """
+    union = Image.new("L", size)
+    for layer in layers:
+        if layer is None:
+            continue
+        if layer.size != size:
+            raise InputError(_mismatch(layer.size, size, "size"))
+        opacity = _opacity(layer)
+        union = ImageChops.lighter(union, _brightness(layer) if opacity is None else opacity)
+    return union
+
+
+def as_mask(mask: Image.Image, size: Size) -> Image.Image:
+    """A mask for a picture of `size` (width, height) from a picture of any mode: "L" as it is, others as uploads are.
+
+    Raises InputError where it is no picture, has another size, or paints nothing.
+    """
+    if not isinstance(mask, Image.Image):
+        raise InputError(f"The mask is {mask!r:.40}, a {type(mask).__name__}; give an opened picture.")
+    if mask.mode != "L" and mask.size == size:
+        mask = load_mask(mask, size)
+    if mask.size != size:
+        raise InputError(_mismatch(mask.size, size, "size"))
+    bounds(mask)
+    return mask
+
+
+def bounds(mask: Image.Image) -> tuple[int, int, int, int]:
+    """The painted part's (left, top, right, bottom), the last two exclusive.
+
+    Raises InputError if nothing is painted.
+    """
+    box = mask.getbbox()
+    if box is None:
+        ready = f"a ready mask ({', '.join(PRESETS)})"
+        raise InputError(f"Nothing is painted; paint over what should change, or choose {ready}.")
+    return box
+
+
+def preset(name: str, size: Size) -> Image.Image:
+    """A ready mask for a picture of `size` (width, height); `name` is one of PRESETS.
+
+    Opposite halves, and centre (the middle half of each side) and border, share no pixel and leave none out.
+    """
+    width, height = size
+    centre = (width // 4, height // 4, width - width // 4, height - height // 4)
+    boxes = {
+        "upper half": (0, 0, width, height // 2),
+        "lower half": (0, height // 2, width, height),
+        "left half": (0, 0, width // 2, height),
+        "right half": (width // 2, 0, width, height),
+        "centre": centre,
+        "border": centre,
+        "everything": (0, 0, width, height),
+    }
+    if name not in boxes:
+        raise InputError(f"There is no ready mask {name!r}; choose one of {', '.join(PRESETS)}.")
+    mask = Image.new("L", size)
+    mask.paste(255, boxes[name])
+    return invert(mask) if name == "border" else mask
+
+
+def invert(mask: Image.Image) -> Image.Image:
+    """Painted where `mask` is not; soft edges stay soft."""
+    return ImageChops.invert(mask)
+
+
+def grow(mask: Image.Image, pixels: int) -> Image.Image:
+    """The mask widened by `pixels` (0 or more) in every direction; soft edges stay soft."""
+    return _morph(mask, pixels, cv2.MORPH_DILATE)
+
+
+def shrink(mask: Image.Image, pixels: int) -> Image.Image:
+    """The mask narrowed by `pixels` (0 or more) on all sides, but not where it meets the picture's edge."""
+    return _morph(mask, pixels, cv2.MORPH_ERODE)
+
+
+def alpha(mask: Image.Image, feather: int) -> Image.Image:
+    """How much of the new picture shows at each pixel, 0..255, as an "L" picture of the mask's size.
+
+    Never more than the mask: exactly 0 wherever nothing is painted, so that nothing unpainted changes. The
+    feather therefore grows inwards: over `feather` pixels (0: none) the weight climbs from the painted
+    area's edge to the mask's own value. In strokes too thin for that it climbs to the middle of the stroke,
+    so that they stay visible. The picture's own edge is no edge of the mask.
+    """
+    _check_pixels(feather)
+    box = mask.getbbox()
+    if box is None or feather == 0:
+        return mask.copy()
+    # The nearest unpainted pixel is never further out than one pixel around the painted part.
+    left, top, right, bottom = box
+    window = (max(0, left - 1), max(0, top - 1), min(mask.width, right + 1), min(mask.height, bottom + 1))
+    paint = np.asarray(mask.crop(window))
+    painted = (paint > 0).astype(np.uint8)
+    if painted.all():
+        return mask.copy()
+    depth = cv2.distanceTransform(painted, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    np.minimum(depth, feather + 1, out=depth)  # in place: large uploads would take gigabytes otherwise
+    # The full feather, or what the stroke's thickness allows.
+    ridge = _highest_around(depth, min(feather, max(depth.shape)))
+    np.divide(depth, np.maximum(ridge, 1, out=ridge), out=depth)
+    np.multiply(depth, paint, out=depth)
+    result = Image.new("L", mask.size)
+    result.paste(Image.fromarray(np.rint(depth, out=depth).astype(np.uint8)), window[:2])
+    return result
+
+
+def spans(start: int, length: int, cells: int) -> list[tuple[int, int]]:
+    """The pixels (first, one after the last) that each of `cells` equal cells overlaps, in exact integers.
+
+    The cells divide [start, start + length); pixel p is [p, p + 1). Spans may lie outside the picture.
+    """
+    edges = [start * cells + i * length for i in range(cells + 1)]
+    return [(low // cells, -(-high // cells)) for low, high in pairwise(edges)]
+
+
+def cover(pixels: Bytes, rows: list[tuple[int, int]], columns: list[tuple[int, int]]) -> Bytes:
+    """The largest value under each cell, uint8 [len(rows), len(columns)]; cells outside the picture are 0.
+
+    `pixels` is uint8 [H, W]; `rows` and `columns` come from `spans`.
+    """
+    by_row = _cover_rows(pixels, rows)
+    return np.ascontiguousarray(_cover_rows(by_row.T, columns).T)
+
+
+def _cover_rows(pixels: Bytes, rows: list[tuple[int, int]]) -> Bytes:
+    result = np.zeros((len(rows), pixels.shape[1]), np.uint8)
+    for out, (low, high) in zip(result, rows, strict=True):
+        part = pixels[max(low, 0) : max(high, 0)]
+        if len(part):
+            part.max(axis=0, out=out)
+    return result
+
+
+def _highest_around(values: npt.NDArray[Any], reach: int) -> Floats:
+    """The largest value up to `reach` rows and columns away, float32 [H, W], in a time that `reach` does not change."""
+    result = np.empty(values.shape, np.float32)
+    for left in range(0, values.shape[1], STRIPE):
+        result[:, left : left + STRIPE] = _highest_in_columns(values[:, left : left + STRIPE], reach)
+    for top in range(0, values.shape[0], STRIPE):
+        stripe = np.ascontiguousarray(result[top : top + STRIPE].T)
+        result[top : top + STRIPE] = _highest_in_columns(stripe, reach).T
+    return result
+
+
+def _highest_in_columns(values: npt.NDArray[Any], reach: int) -> Floats:
+    """Along axis 0, by the largest of runs of 2 reach + 1 values up to each place, and from it on (van Herk 1992)."""
+    length, run = len(values), 2 * reach + 1
+    runs = -(-(length + 2 * reach) // run)
+    padded = np.zeros((runs * run, values.shape[1]), np.float32)  # values are 0 or more
+    padded[reach : reach + length] = values
+    so_far, still = padded.reshape(runs, run, -1), padded.copy().reshape(runs, run, -1)
+    for i in range(1, run):
+        np.maximum(so_far[:, i], so_far[:, i - 1], out=so_far[:, i])
+        np.maximum(still[:, -i - 1], still[:, -i], out=still[:, -i - 1])
+    return np.maximum(still.reshape(padded.shape)[:length], padded[2 * reach : 2 * reach + length])
+
+
+def _opacity(image: Image.Image) -> Image.Image | None:
+    return image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+
+
+def _brightness(image: Image.Image) -> Image.Image:
+    grey = image.convert("RGB").convert("L")
+    return grey.point([0 if value < DARKEST_PAINT else value for value in range(256)])
+
+
+def _morph(mask: Image.Image, pixels: int, operation: int) -> Image.Image:
+    _check_pixels(pixels)
+    values: Bytes = np.array(mask)
+    for done in range(0, pixels, MAX_DISC):
+        disc = _disc(min(MAX_DISC, pixels - done))
+        values = cv2.morphologyEx(values, operation, disc).astype(np.uint8, copy=False)
+    return Image.fromarray(values)
+
+
+def _disc(radius: int) -> Bytes:
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disc: Bytes = (x * x + y * y <= radius * radius).astype(np.uint8)
+    return disc
+
+
+def _check_pixels(pixels: int) -> None:
+    if pixels < 0:
+        raise ValueError(f"{pixels} pixels; 0 or more are needed")
+
+
+def _mismatch(mask: Size, picture: Size, quality: str) -> str:
+    found = f"{mask[0]:,} × {mask[1]:,} pixels and the picture {picture[0]:,} × {picture[1]:,}"
+    return f"The mask is {found}; give both the same {quality}."

@@ -1,0 +1,141 @@
+"""The command line, run as a person runs it."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from imagebart.cli import main
+from imagebart.cli.drawing import Film
+from imagebart.imaging.metadata import Recipe, read_recipe, write_png
+from imagebart.testing import tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model("text").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def upload(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (45, 61, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    return tmp_path / "in.png"
+
+
+def test_edit_changes_the_mask_only_and_a_seed_repeats(model: Path, upload: Path, tmp_path: Path) -> None:
+    common = ["edit", "--model", str(model), "--image", str(upload), "--mask", "upper half", "--prompt", "red hair"]
+    outs = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    for out, seed in zip(outs, ("7", "7", "8"), strict=True):
+        assert main([*common, "--seed", seed, "--out", str(out)]) == 0
+    before, a, b, c = (np.asarray(Image.open(path)) for path in (upload, *outs))
+    assert (a == b).all()
+    assert (a != c).any()
+    assert (a[22:] == before[22:]).all()
+    assert (a[:22] != before[:22]).any()
+
+
+def test_generate_writes_every_variant(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new.png"
+    assert main(["generate", "--model", str(model), "--prompt", "a hat", "--variants", "3", "--out", str(out)]) == 0
+    assert sorted(p.name for p in tmp_path.glob("new*")) == ["new-2.png", "new-3.png", "new.png"]
+    assert Image.open(out).size == (32, 32)
+
+
+def test_vary_keeps_the_size(model: Path, upload: Path, tmp_path: Path) -> None:
+    out = tmp_path / "varied.png"
+    assert main(["vary", "--model", str(model), "--image", str(upload), "--strength", "0.2", "--out", str(out)]) == 0
+    assert Image.open(out).size == (61, 45)
+
+
+def test_steps_are_a_moving_picture_from_noise_to_the_result(model: Path, upload: Path, tmp_path: Path) -> None:
+    command = ["edit", "--model", str(model), "--image", str(upload), "--mask", "centre", "--seed", "1"]
+    out, steps = tmp_path / "o.png", tmp_path / "run.webp"
+    assert main([*command, "--out", str(out), "--steps-out", str(steps)]) == 0
+    with Image.open(steps) as film:
+        assert film.n_frames >= 3
+        shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
+    before, after = np.asarray(Image.open(upload)), np.asarray(Image.open(out))
+    assert (shown[-1] == after).all()
+    assert (shown[0] != after).any()
+    for frame in shown:
+        assert (frame[:11] == before[:11]).all(), "above the mask"
+
+
+def test_a_picture_is_made_again_from_what_it_says(model: Path, upload: Path, tmp_path: Path) -> None:
+    place = ["--model", str(model), "--image", str(upload), "--mask", "left half"]
+    own = ["--prompt", "red hair", "--feather", "2", "--context", "0.5", "--start-stage", "1", "--top-k", "5"]
+    one, two, other = (tmp_path / name for name in ("one.png", "two.png", "other.png"))
+    assert main(["edit", *place, *own, "--variants", "2", "--out", str(one)]) == 0
+    second = one.with_stem("one-2")
+    recipe = read_recipe(second)
+    assert recipe is not None
+    assert (recipe.task, recipe.prompt, recipe.feather, recipe.context) == ("edit", "red hair", 2, 0.5)
+    assert (recipe.settings.start, recipe.settings.top_k, recipe.variant) == (1, 5, 1)
+    assert main(["edit", *place, "--like", str(second), "--out", str(two)]) == 0
+    first, again = np.asarray(Image.open(second), int), np.asarray(Image.open(two), int)
+    assert np.abs(first - again).max() <= 1  # rounding of batched sums
+    assert main(["edit", *place, "--like", str(second), "--seed", "3", "--out", str(other)]) == 0
+    assert read_recipe(other) == replace(recipe, seed=3, variant=0)
+
+
+def test_a_picture_by_another_model_is_pointed_out(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_png(Image.new("RGB", (32, 32)), tmp_path / "old.png", Recipe("older", "generate", "a hat", 1))
+    command = ["generate", "--model", str(model), "--like", str(tmp_path / "old.png")]
+    assert main([*command, "--out", str(tmp_path / "new.png")]) == 0
+    assert "old.png was made by the model older; this one is tiny." in capsys.readouterr().err
+    assert read_recipe(tmp_path / "new.png") == Recipe("tiny", "generate", "a hat", 1)
+
+
+def test_a_film_keeps_few_frames_the_first_and_the_last(tmp_path: Path) -> None:
+    film = Film(most=10)
+    for i in range(100):
+        kind = "start" if i == 0 else "stage" if i == 50 else "result" if i == 99 else "preview"
+        film.add(SimpleNamespace(kind=kind, image=Image.new("RGB", (2000, 20), (i, 0, 0))))  # type: ignore[arg-type]
+    assert {frame.size for frame in film.frames} == {(1024, 10)}
+    seen = [frame.getpixel((0, 0))[0] for frame in film.frames]
+    assert 5 <= len(seen) <= 10
+    assert {0, 50, 99} <= set(seen) and seen == sorted(seen)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--temperature", "0"], "temperature is 0"),
+        (["--mask", "nowhere.png"], "nowhere.png"),
+        (["--model", "no/such/folder"], "no/such/folder"),
+        (["--variants", "99"], "99 variants"),
+        (["--start-stage", "3"], "first stage is 3"),
+        (["--context", "-1"], "context is -1"),
+        (["--steps-out", "run.mp4"], "'run.mp4'; end the name in .webp or .gif"),
+        (["--out", "no/such/folder/o.png"], "no folder no/such/folder"),
+        (["--out", "picture.words"], "'picture.words'; end the name in .png"),
+        (["--like", "in.png"], "in.png is no PNG that says how it was made"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    model: Path, upload: Path, tmp_path: Path, extra: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["edit", "--model", str(model), "--image", str(upload), "--mask", "centre"]
+    assert main([*options, "--out", str(tmp_path / "o.png"), *extra]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from imagebart.cli import main\n"
+    code += "try: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "edit" in done.stdout

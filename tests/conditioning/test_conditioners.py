@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from imagebart.conditioning import (
+    ClassConditioner,
+    ClipTextConditioner,
+    Conditioner,
+    NoConditioner,
+    TextConditioner,
+    conditioner_from_config,
+)
+from imagebart.conditioning.rewording import Instead, Rewording, Subject
+from imagebart.conditioning.tokenizer import VOCAB_SIZE, pieces
+from imagebart.errors import InputError
+
+CAPTIONS = ["a woman with long red hair, no glasses", "A bearded man's sunglasses", "zigzag hoodie"]
+
+
+@pytest.fixture(scope="module")
+def text() -> TextConditioner:
+    return TextConditioner.from_captions(CAPTIONS)
+
+
+def clip_ids(prompt: str) -> list[int]:
+    return [token for piece in pieces(prompt) for token in piece.ids]
+
+
+def back_to_clip(conditioner: TextConditioner, row: torch.Tensor) -> list[int]:
+    return [conditioner.tokens[i - 1] for i in row.tolist() if i]
+
+
+def every_conditioner() -> list[Conditioner]:
+    classes = ClassConditioner(("tabby cat", "hen"), offset=16, null_class=True)
+    return [TextConditioner.from_captions(CAPTIONS, 20), ClipTextConditioner(), classes, NoConditioner()]
+
+
+@pytest.mark.parametrize("conditioner", every_conditioner(), ids=lambda c: type(c).__name__)
+class TestEveryConditioner:
+    def test_tokens_have_the_promised_shape_and_range(self, conditioner: Conditioner) -> None:
+        prompts: list[str | int | None] = ["hen", "", None, "   "]
+        for tokens in (conditioner.encode(prompts).tokens, conditioner.null(4), conditioner.null(0)):
+            assert tokens.dtype == torch.int64
+            assert tokens.shape[1:] == (conditioner.length,)
+            assert ((tokens >= 0) & (tokens < conditioner.vocab_size)).all()
+        assert conditioner.encode(prompts).tokens.shape[0] == 4
+
+    def test_absent_prompts_equal_null(self, conditioner: Conditioner) -> None:
+        assert torch.equal(conditioner.encode([None, "", " \t\n\u3000"]).tokens, conditioner.null(3))
+
+    def test_config_brings_it_back(self, conditioner: Conditioner) -> None:
+        config = json.loads(json.dumps(conditioner.to_config()))
+        assert conditioner_from_config(config) == conditioner
+
+
+def test_captions_are_known_to_the_last_token(text: TextConditioner) -> None:
+    encoded = text.encode([caption.upper() for caption in CAPTIONS])
+    assert encoded.notes == []
+    for caption, row in zip(CAPTIONS, encoded.tokens, strict=True):
+        assert back_to_clip(text, row) == clip_ids(caption)
+
+
+def test_vocabulary_is_compact(text: TextConditioner) -> None:
+    used = {token for caption in CAPTIONS for token in clip_ids(caption)}
+    assert text.vocab_size == 1 + len(used)
+    words = "a bearded glasses hair hoodie long man no red sunglasses with woman zigzag"
+    assert text.known_words() == words.split()
+
+
+def test_unknown_words_are_left_out_and_named_as_typed(text: TextConditioner) -> None:
+    encoded = text.encode(["a Zebra with red hair, quickly!"])
+    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("a with red hair,")
+    assert encoded.notes == ['This model does not know: "Zebra", "quickly". They were ignored.']
+
+
+def test_unknown_word_is_named_once(text: TextConditioner) -> None:
+    notes = text.encode(["zebra ZEBRA", "zebra"]).notes
+    assert notes == ['This model does not know: "zebra". It was ignored.']
+
+
+def test_unknown_words_are_those_that_encode_names(text: TextConditioner) -> None:
+    prompt = "a zebra with Glasses, a ZEBRA with no zebra 😎"
+    assert text.unknown_words(prompt) == ["zebra", "ZEBRA", "😎"]
+    assert text.unknown_words("") == text.unknown_words("a man, with glasses!") == []
+
+
+def test_misspelt_words_are_read_and_named(text: TextConditioner) -> None:
+    encoded = text.encode(["Sunglases, zebra, reed hiar", "sunglases"])
+    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("sunglasses, , hair")
+    assert encoded.notes == [
+        '"sunglases" was read as "sunglasses", "hiar" as "hair".',
+        'This model does not know: "zebra", "reed". They were ignored.',
+    ]
+    assert text.unknown_words("Sunglases, zebra, hiar") == ["zebra"]
+    assert [(one.typed, one.meant) for one in text.corrections("Sunglases zebra hiar hiar")] == [
+        ("Sunglases", "sunglasses"),
+        ("hiar", "hair"),
+    ]
+
+
+def test_many_misspelt_words_make_a_short_note(text: TextConditioner) -> None:
+    (note,) = text.encode([" ".join(f"hoodi{chr(97 + i)}" for i in range(14))]).notes
+    assert note.endswith('"hoodik" as "hoodie", and 3 more likewise.')
+
+
+def test_a_rewording_is_applied_and_kept(text: TextConditioner) -> None:
+    hair = Subject("hair", ("hair",), ("red",), {"purple": "red"})
+    rewording = Rewording((Instead("old", "long"),), (hair,))
+    other = TextConditioner.from_captions(CAPTIONS, rewording=rewording)
+    encoded = other.encode(["Old purple hiar"])
+    assert back_to_clip(other, encoded.tokens[0]) == clip_ids("long red hair")
+    assert encoded.notes == [
+        "There is no purple hair here; red is the nearest.",
+        '"hiar" was read as "hair", "old" as "long".',
+    ]
+    assert other.unknown_words("old purple hair") == []
+    config = json.loads(json.dumps(other.to_config()))
+    assert conditioner_from_config(config) == other != text
+    assert "rewording" not in text.to_config()
+    config["rewording"]["subjects"][0]["nearest"] = "red"
+    with pytest.raises(ValueError, match=r"rewording\.subjects\[0\]\.nearest"):
+        conditioner_from_config(config)
+
+
+def test_word_of_known_and_unknown_tokens_is_unknown(text: TextConditioner) -> None:
+    known = {token in text.tokens for token in clip_ids("zigs")}
+    assert known == {True, False}
+    encoded = text.encode(["red zigs hair"])
+    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("red hair")
+    assert encoded.notes == ['This model does not know: "zigs". It was ignored.']
+
+
+def test_word_that_is_only_a_part_of_known_words_is_unknown(text: TextConditioner) -> None:
+    assert set(clip_ids("zag")) <= set(text.tokens)
+    encoded = text.encode(["red zag"])
+    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("red")
+    assert encoded.notes == ['This model does not know: "zag". It was ignored.']
+
+
+def test_unknown_punctuation_is_left_out_silently(text: TextConditioner) -> None:
+    encoded = text.encode(["red; hair!!! (long) …"])
+    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("red hair long")
+    assert encoded.notes == []
+
+
+def test_emoji_and_other_scripts_are_named(text: TextConditioner) -> None:
+    notes = text.encode(["red 😎 hair, очки, हिन्दी"]).notes
+    assert notes == ['This model does not know: "😎", "очки", "हिन्दी". They were ignored.']
+
+
+def test_longest_prompt_that_fits_is_not_cut(text: TextConditioner) -> None:
+    encoded = text.encode(["red " * 75])
+    assert encoded.notes == [] and int((encoded.tokens != 0).sum()) == 75
+
+
+def test_prompt_is_cut_at_77_tokens_and_says_where(text: TextConditioner) -> None:
+    encoded = text.encode(["red " * 75 + "sunglasses hair"])
+    assert encoded.notes == ['The prompt was cut at 77 tokens: from "sunglasses" on it was ignored.']
+    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("red " * 75)
+
+
+def test_unknown_words_count_for_the_cut(text: TextConditioner) -> None:
+    encoded = text.encode(["zebra " * 75 + "red"])
+    assert not encoded.tokens.any()
+    assert encoded.notes == [
+        'The prompt was cut at 77 tokens: from "red" on it was ignored.',
+        'This model does not know: "zebra". It was ignored.',
+    ]
+
+
+def test_short_model_cuts_at_its_own_length() -> None:
+    short = TextConditioner.from_captions(CAPTIONS, length=3)
+    encoded = short.encode(["a zebra with red sunglasses"])
+    assert back_to_clip(short, encoded.tokens[0]) == clip_ids("a with red")
+    assert encoded.notes[0] == 'The prompt was cut at 3 tokens: from "sunglasses" on it was ignored.'
+
+
+def test_many_unknown_words_make_a_short_note(text: TextConditioner) -> None:
+    (note,) = text.encode([" ".join(f"word{chr(97 + i)}" for i in range(14))]).notes
+    assert note.endswith('"wordj" and 4 more. They were ignored.')
+    (note,) = text.encode(["hair" * 12]).notes
+    assert len(note) < 110
+
+
+@pytest.mark.parametrize("prompt", ["x" * 10_000, "😎" * 10_000, "red, " * 2_000, "女" * 10_000])
+def test_ten_thousand_characters(text: TextConditioner, prompt: str) -> None:
+    (note,) = text.encode([prompt]).notes
+    assert note.startswith("The prompt was cut at 77 tokens: from ") and len(note) < 150
+
+
+def test_class_for_a_text_model_is_refused(text: TextConditioner) -> None:
+    with pytest.raises(InputError, match="not class 3"):
+        text.encode([3])
+
+
+def test_clip_layout_and_cut() -> None:
+    clip = ClipTextConditioner()
+    assert clip.vocab_size == VOCAB_SIZE
+    row = clip.encode(["a"]).tokens[0].tolist()
+    assert row == [49406, 320, 49407] + [0] * 74
+    encoded = clip.encode(["a " * 75 + "hat"])
+    assert encoded.tokens[0].tolist() == [49406] + [320] * 75 + [49407]
+    assert encoded.notes == ['The prompt was cut at 77 tokens: from "hat" on it was ignored.']
+
+
+class TestClasses:
+    classes = ClassConditioner(("Tabby cat", "crane", "crane", "hen"), offset=100)
+
+    @pytest.mark.parametrize(("prompt", "index"), [(0, 0), ("3", 3), (" tabby CAT ", 0), ("Crane", 1)])
+    def test_names_and_numbers(self, prompt: str | int, index: int) -> None:
+        assert self.classes.encode([prompt, 2]).tokens.tolist() == [[100 + index], [102]]
+        assert self.classes.vocab_size == 104
+
+    @pytest.mark.parametrize("prompt", [4, -1, "4", "-1", "99999999999999999999"])
+    def test_number_outside_is_named(self, prompt: str | int) -> None:
+        with pytest.raises(InputError, match=f"no class {prompt}: this model's classes are 0 to 3"):
+            self.classes.encode([prompt])
+
+    def test_unknown_name_is_named_with_a_hint(self) -> None:
+        with pytest.raises(InputError, match='no class "Tabbi cat". Did you mean "tabby cat"'):
+            self.classes.encode(["Tabbi cat"])
+        with pytest.raises(InputError, match='no class "quickly". Choose one'):
+            self.classes.encode(["quickly"])
+
+    @pytest.mark.parametrize("prompt", [None, "", "  "])
+    def test_absent_class_needs_a_model_trained_for_it(self, prompt: str | None) -> None:
+        with pytest.raises(InputError, match="guidance"):
+            self.classes.encode([prompt])
+        with pytest.raises(InputError, match="guidance"):
+            self.classes.null(2)
+
+    def test_null_class_follows_the_last(self) -> None:
+        classes = ClassConditioner(("cat", "hen"), offset=5, null_class=True)
+        assert classes.null(2).tolist() == [[7], [7]] and classes.vocab_size == 8
+
+
+def test_prompt_for_an_unconditional_model_is_ignored_and_said() -> None:
+    assert NoConditioner().encode([None, ""]).notes == []
+    (note,) = NoConditioner().encode(["hat", 3]).notes
+    assert note == "This model takes no prompt: what you wrote was ignored."
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"type": "speech"}, "'speech', expected words, clip, class or none"),
+        ({}, "None, expected words"),
+        ({"type": "words", "tokens": [1], "length": 77}, "lacks 'words'"),
+        ({"type": "class", "names": ["cat"]}, "lacks 'offset'"),
+    ],
+)
+def test_wrong_config_is_named(config: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        conditioner_from_config(config)

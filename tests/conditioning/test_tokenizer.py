@@ -1,0 +1,77 @@
+"""Against ids recorded from open_clip 3.3.0's own tokenizer, padding removed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, END, START, VOCAB_SIZE, pieces, vocabulary
+
+RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "clip_tokens.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("row", RECORDED, ids=range(len(RECORDED)))
+def test_ids_equal_those_of_clip(row: dict) -> None:
+    ids = [token for piece in pieces(row["prompt"]) for token in piece.ids]
+    assert [START, *ids[: CONTEXT_LENGTH - 2], END] == row["ids"]
+
+
+def test_recorded_prompts_reach_every_part() -> None:
+    assert len(RECORDED) >= 40
+    assert any(len(row["ids"]) == CONTEXT_LENGTH for row in RECORDED)
+    assert any(not row["prompt"].isascii() for row in RECORDED)
+
+
+def test_vocabulary_is_that_of_clip() -> None:
+    tokens = vocabulary()
+    assert len(tokens) == len(set(tokens)) == VOCAB_SIZE
+    assert tokens[START] == "<|startoftext|>" and tokens[END] == "<|endoftext|>"
+    assert tokens[320] == "a</w>"  # the id of "a" in every CLIP example
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A red-haired woman, 80s style!", ["a", "red", "haired", "woman", "80s", "style"]),
+        ("don't", ["don"]),
+        ("cool😎hat", ["cool", "😎", "hat"]),
+        ("हिन्दी", ["हिन्दी"]),
+        ("... -- !?", []),
+        ("cafe\u0301", ["café"]),
+        ("<|endoftext|>", ["endoftext"]),
+    ],
+)
+def test_words(text: str, words: list[str]) -> None:
+    assert [piece.word for piece in pieces(text) if piece.word] == words
+
+
+def test_text_is_as_typed() -> None:
+    assert [piece.text for piece in pieces("A Zebra’s DON'T!")] == ["A", "Zebra’s", "’s", "DON'T", "'T", "!"]
+
+
+@pytest.mark.parametrize("text", ["qz" * 5_000, "a!" * 5_000, "😎" * 10_000, "x" * 5_000_000])
+def test_long_chunks_are_quick(text: str) -> None:
+    list(pieces("warm up"))
+    start = time.perf_counter()
+    list(pieces(text))
+    assert time.perf_counter() - start < 2
+
+
+def test_import_is_light() -> None:
+    code = "import sys, imagebart.conditioning.tokenizer; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def all_ids(text: str) -> list[int]:
+    return [i for piece in pieces(text) for i in piece.ids]
+
+
+def test_halves_of_characters_are_no_error() -> None:
+    """A lone surrogate, as a page's JSON can hold; two that make a character are that character."""
+    assert all_ids("a \ud83d\ude00 hat") == all_ids("a 😀 hat")
+    assert all_ids("a \ud83d hat \udfff") == all_ids("a � hat �")

@@ -1,0 +1,256 @@
+"""Masks: uploads, editor layers, presets, growing, and blending weights, each against plain loops."""
+
+from __future__ import annotations
+
+import math
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagebart.errors import InputError
+from imagebart.imaging import masks
+
+
+def blobs(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A few soft rectangles, one-pixel strokes and dots."""
+    random = np.random.default_rng(seed)
+    mask = np.zeros((height, width), np.uint8)
+    for _ in range(4):
+        y, x = random.integers(0, height), random.integers(0, width)
+        h, w = random.integers(1, height // 2 + 1), random.integers(1, width // 3 + 1)
+        mask[y : y + h, x : x + w] = random.integers(1, 256)
+    mask[random.integers(height)] = 255
+    mask[random.integers(height), random.integers(width)] = 1
+    return mask
+
+
+def array(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+def layer(mask: np.ndarray, colour: tuple[int, int, int] = (0, 0, 0)) -> Image.Image:
+    rgba = np.empty((*mask.shape, 4), np.uint8)
+    rgba[..., :3], rgba[..., 3] = colour, mask
+    return Image.fromarray(rgba)
+
+
+def test_white_on_black_in_any_mode_is_paint() -> None:
+    painted = blobs(31, 45) > 0
+    grey = Image.fromarray((painted * 255).astype(np.uint8))
+    for mode in ("L", "1", "RGB", "RGBA", "P", "LA", "CMYK", "I", "F"):
+        mask = masks.load_mask(grey.convert(mode), (45, 31))
+        assert mask.mode == "L" and np.array_equal(np.asarray(mask), painted * 255), mode
+    deep = Image.fromarray(painted.astype(np.uint16) * 65535)
+    assert np.array_equal(np.asarray(masks.load_mask(deep, (45, 31))), painted * 255)
+
+
+def test_opacity_is_paint_whatever_its_colour() -> None:
+    soft = blobs(31, 45)
+    for colour in ((0, 0, 0), (255, 255, 255), (200, 10, 10)):
+        assert np.array_equal(np.asarray(masks.load_mask(layer(soft, colour), (45, 31))), soft)
+
+
+def test_soft_uploads_stay_soft() -> None:
+    soft = np.tile(np.arange(16, 256, dtype=np.uint8), (20, 1))
+    assert np.array_equal(np.asarray(masks.load_mask(Image.fromarray(soft), (240, 20))), soft)
+
+
+def test_jpeg_noise_in_black_paints_nothing() -> None:
+    shape = np.zeros((64, 64), np.uint8)
+    shape[20:40, 20:40] = 255
+    file = BytesIO()
+    Image.fromarray(shape).save(file, "JPEG", quality=90)
+    outside = np.asarray(masks.grow(Image.fromarray(shape), 1)) == 0
+    assert np.asarray(Image.open(file))[outside].any()  # there is noise in the file
+    mask = np.asarray(masks.load_mask(file.getvalue(), (64, 64)))
+    assert not mask[outside].any()
+    assert mask[21:39, 21:39].min() > 200
+
+
+@pytest.mark.parametrize("size", [(90, 60), (45, 30), (31, 21), (11, 7), (134, 90)])
+def test_a_mask_of_the_same_shape_is_scaled_without_losing_strokes(size: tuple[int, int]) -> None:
+    stroke = np.zeros((60, 90), np.uint8)
+    stroke[37, 10:80] = 255
+    stroke[5, 8] = 40
+    mask = np.asarray(masks.load_mask(Image.fromarray(stroke), size))
+    width, height = size
+    for y in range(height):
+        for x in range(width):
+            rows = [r for r in range(60) if r * height < (y + 1) * 60 and (r + 1) * height > y * 60]
+            columns = [c for c in range(90) if c * width < (x + 1) * 90 and (c + 1) * width > x * 90]
+            assert mask[y, x] == max(stroke[r, c] for r in rows for c in columns)
+    assert mask.max() == 255 and 40 in mask
+
+
+def test_a_mask_of_another_shape_is_refused() -> None:
+    with pytest.raises(InputError, match=r"200 × 300.*300 × 200.*same shape"):
+        masks.load_mask(Image.new("L", (200, 300)), (300, 200))
+    with pytest.raises(InputError, match="The mask is 8 × 8"):
+        masks.load_mask(Image.new("L", (8, 8)), (8, 8))
+    with pytest.raises(InputError, match="The mask file"):
+        masks.load_mask(b"not a mask", (300, 200))
+
+
+def test_layers_are_united() -> None:
+    first, second = blobs(40, 33, 1), blobs(40, 33, 2)
+    layers = [None, layer(first, (255, 0, 0)), layer(np.zeros_like(first)), layer(second)]
+    assert np.array_equal(np.asarray(masks.merge_layers(layers, (33, 40))), np.maximum(first, second))
+    full = masks.merge_layers([layer(np.full_like(first, 255))], (33, 40))
+    assert full.getextrema() == (255, 255)  # black paint all over is paint all over
+    assert masks.merge_layers([], (33, 40)).getextrema() == (0, 0)
+
+
+def test_a_layer_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match=r"40 × 33.*33 × 40"):
+        masks.merge_layers([Image.new("RGBA", (40, 33))], (33, 40))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "P", "LA", "CMYK", "I", "F", "I;16"])
+def test_a_mask_of_any_mode_is_what_a_person_means(mode: str) -> None:
+    painted = (blobs(31, 45) > 0) * 255
+    if mode == "I;16":
+        mask = Image.fromarray((painted * 257).astype(np.uint16))
+    else:
+        mask = Image.fromarray(painted.astype(np.uint8)).convert(mode)
+    assert mask.mode == mode
+    assert np.array_equal(np.asarray(masks.as_mask(mask, (45, 31))), painted)
+
+
+def test_a_painted_layer_is_a_mask_by_its_opacity() -> None:
+    soft = blobs(31, 45)
+    assert np.array_equal(np.asarray(masks.as_mask(layer(soft), (45, 31))), soft)
+    faint = Image.new("L", (30, 20), 1)
+    assert masks.as_mask(faint, (30, 20)) is faint
+
+
+def test_what_is_no_mask_is_said() -> None:
+    with pytest.raises(InputError, match="Nothing is painted.*upper half"):
+        masks.as_mask(Image.new("L", (30, 20)), (30, 20))
+    for mode in ("L", "RGB"):
+        with pytest.raises(InputError, match=r"20 × 30.*30 × 20"):
+            masks.as_mask(Image.new(mode, (20, 30), 1), (30, 20))
+    for wrong in (None, "centre", np.ones((20, 30))):
+        with pytest.raises(InputError, match="give an opened picture"):
+            masks.as_mask(wrong, (30, 20))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (101, 64)])
+def test_presets(size: tuple[int, int]) -> None:
+    full = {name: array(masks.preset(name, size)) for name in masks.PRESETS}
+    for one, other in (("upper half", "lower half"), ("left half", "right half"), ("centre", "border")):
+        assert (full[one] + full[other] == 255).all()
+        assert full[one].any() and full[other].any()
+    assert (full["everything"] == 255).all()
+    assert full["upper half"][0, 0] == 255 and full["upper half"][-1, 0] == 0
+    assert full["left half"][-1, 0] == 255 and full["left half"][0, -1] == 0
+    centre = full["centre"]
+    assert centre[size[1] // 2, size[0] // 2] == 255 and centre[0, size[0] // 2] == 0
+    assert np.array_equal(centre, centre[::-1, ::-1])
+    with pytest.raises(InputError, match="'middle'.*centre"):
+        masks.preset("middle", size)
+
+
+def test_invert_keeps_soft_edges() -> None:
+    soft = blobs(20, 30)
+    assert np.array_equal(array(masks.invert(Image.fromarray(soft))), 255 - soft.astype(int))
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 4, 6])
+def test_grow_and_shrink_are_the_extremes_within_a_disc(pixels: int) -> None:
+    mask = blobs(23, 29, seed=pixels)
+    grown, shrunk = masks.grow(Image.fromarray(mask), pixels), masks.shrink(Image.fromarray(mask), pixels)
+    for y in range(23):
+        for x in range(29):
+            near = [
+                int(mask[b, a])
+                for b in range(max(0, y - pixels), min(23, y + pixels + 1))
+                for a in range(max(0, x - pixels), min(29, x + pixels + 1))
+                if (a - x) ** 2 + (b - y) ** 2 <= pixels**2
+            ]
+            assert grown.getpixel((x, y)) == max(near)
+            assert shrunk.getpixel((x, y)) == min(near)
+
+
+def test_large_growth_is_nearly_a_disc_and_never_more() -> None:
+    dot = np.zeros((121, 121), np.uint8)
+    dot[60, 60] = 255
+    grown = np.asarray(masks.grow(Image.fromarray(dot), 50)) > 0
+    y, x = np.mgrid[-60:61, -60:61]
+    distance = np.hypot(x, y)
+    assert not grown[distance > 50].any()
+    assert grown[distance <= 45].all() and grown[60, 10] and grown[10, 60]
+    back = masks.shrink(Image.fromarray(grown.astype(np.uint8) * 255), 50)
+    assert np.array_equal(np.asarray(back), dot)
+
+
+def test_negative_pixels_are_an_error() -> None:
+    for function in (masks.grow, masks.shrink, masks.alpha):
+        with pytest.raises(ValueError, match="-1"):
+            function(Image.new("L", (20, 20), 255), -1)
+
+
+def slow_alpha(mask: np.ndarray, feather: int) -> np.ndarray:
+    """The documented rule in plain loops and float64."""
+    height, width = mask.shape
+    empty = [(y, x) for y in range(height) for x in range(width) if mask[y, x] == 0]
+    depth = np.zeros(mask.shape)
+    for y in range(height):
+        for x in range(width):
+            nearest = min((math.hypot(y - b, x - a) for b, a in empty), default=math.inf)
+            depth[y, x] = min(nearest, feather + 1)
+    result = np.zeros(mask.shape)
+    for y in range(height):
+        for x in range(width):
+            if mask[y, x]:
+                around = depth[max(0, y - feather) : y + feather + 1, max(0, x - feather) : x + feather + 1]
+                result[y, x] = mask[y, x] * depth[y, x] / around.max()
+    return result
+
+
+@pytest.mark.parametrize("feather", [0, 1, 3, 8])
+@pytest.mark.parametrize("seed", range(4))
+def test_alpha_follows_the_rule(feather: int, seed: int) -> None:
+    mask = blobs(22, 31, seed)
+    got = array(masks.alpha(Image.fromarray(mask), feather))
+    assert np.abs(got - slow_alpha(mask, feather)).max() <= 0.51
+    assert (got[mask == 0] == 0).all() and (got <= mask).all()
+
+
+def test_alpha_without_feather_is_the_mask() -> None:
+    mask = Image.fromarray(blobs(22, 31))
+    assert np.array_equal(np.asarray(masks.alpha(mask, 0)), np.asarray(mask))
+
+
+def test_feather_climbs_inwards_and_not_at_the_pictures_edge() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 20:] = 255
+    row = np.asarray(masks.alpha(Image.fromarray(mask), 4))[30]
+    assert row[18:28].tolist() == [0, 0, 51, 102, 153, 204, 255, 255, 255, 255]
+    assert (row[28:] == 255).all()
+    assert masks.alpha(Image.new("L", (64, 64), 255), 4).getextrema() == (255, 255)
+    assert masks.alpha(Image.new("L", (64, 64)), 4).getextrema() == (0, 0)
+
+
+def test_thin_strokes_keep_their_strength() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10, 5:60] = 255
+    mask[30:33, 5:60] = 200
+    alpha = np.asarray(masks.alpha(Image.fromarray(mask), 12))
+    assert (alpha[10, 8:57] == 255).all()
+    assert (alpha[31, 8:57] == 200).all()
+    assert (alpha[30, 8:57] == 100).all()
+
+
+@pytest.mark.parametrize("reach", [1, 7, 40, 300])
+def test_the_highest_around_is_found_in_any_reach(reach: int) -> None:
+    values = np.random.default_rng(reach).random((270, 300), np.float32)
+    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    assert np.array_equal(masks._highest_around(values, reach), cv2.dilate(values, square))
+
+
+def test_any_feather_can_be_asked_for() -> None:
+    mask = Image.fromarray(blobs(40, 60))
+    assert np.array_equal(array(masks.alpha(mask, 10**9)), array(masks.alpha(mask, 1000)))

@@ -1,0 +1,142 @@
+"""Recipes in PNG files: they come back, change no pixel, and made-up ones do no harm."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from imagebart import InputError, SamplingSettings
+from imagebart.imaging.files import load_image
+from imagebart.imaging.metadata import Recipe, read_recipe, write_png
+
+SETTINGS = SamplingSettings(0.9, 5, 0.8, 4.0, 2, 1)
+EDIT = Recipe("avatars", "edit", 'a "ginger" beard — 赤い\n', 7, SETTINGS, feather=3, context=0.5, variant=2)
+RECIPES = [
+    EDIT,
+    Recipe("avatars", "generate", None, 0),
+    Recipe("tiny", "vary", "", 2**32 - 1, strength=0.3, variant=3),
+]
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.task)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_recipe_comes_back_and_no_pixel_changes(tmp_path: Path, recipe: Recipe, mode: str) -> None:
+    image = Image.fromarray(PIXELS, "RGBA").convert(mode)
+    path = tmp_path / "out.png"
+    write_png(image, path, recipe)
+    assert read_recipe(path) == read_recipe(str(path)) == read_recipe(path.read_bytes()) == recipe
+    with Image.open(path) as opened:
+        assert read_recipe(opened) == recipe
+        assert opened.mode == mode and (np.asarray(opened) == np.asarray(image)).all()
+
+
+def test_the_chunk_is_plain_json_that_other_programs_can_read(tmp_path: Path) -> None:
+    """Found by walking the file's chunks (PNG specification, section 5), not by the library that wrote it."""
+    path = tmp_path / "out.png"
+    write_png(Image.fromarray(PIXELS), path, EDIT)
+    data, place, texts = path.read_bytes(), 8, {}
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        assert int.from_bytes(data[place + 8 + length : place + 12 + length], "big") == zlib.crc32(kind + body)
+        if kind == b"tEXt":
+            key, text = body.split(b"\0")
+            texts[key] = json.loads(text)
+        place += 12 + length
+    assert list(texts) == [b"imagebart"]
+    assert texts[b"imagebart"]["prompt"] == EDIT.prompt
+    assert texts[b"imagebart"]["settings"]["guidance"] == 4.0
+
+
+def test_a_colour_profile_stays_and_an_old_recipe_does_not(tmp_path: Path) -> None:
+    image = Image.fromarray(PIXELS)
+    image.info["icc_profile"] = b"colours"
+    write_png(image, tmp_path / "one.png", EDIT)
+    again = load_image(tmp_path / "one.png")
+    assert again.info == {"icc_profile": b"colours"}
+    again.save(tmp_path / "two.png")
+    assert read_recipe(tmp_path / "two.png") is None
+
+
+def test_pictures_without_recipes_and_other_files_have_none(tmp_path: Path) -> None:
+    plain, jpeg = BytesIO(), BytesIO()
+    Image.fromarray(PIXELS).save(plain, "PNG")
+    Image.fromarray(PIXELS).convert("RGB").save(jpeg, "JPEG", comment=EDIT.to_json())
+    for source in (plain.getvalue(), plain.getvalue()[:40], jpeg.getvalue(), b"", b"no picture"):
+        assert read_recipe(source) is None
+    assert read_recipe(tmp_path / "missing.png") is None
+    assert read_recipe(Image.new("RGB", (20, 20))) is None
+
+
+def with_text(text: str) -> bytes:
+    info, file = PngImagePlugin.PngInfo(), BytesIO()
+    info.add_text("imagebart", text, zip=len(text) > 5000)
+    Image.new("RGB", (20, 20)).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
+
+
+def changed(**values: Any) -> str:
+    return json.dumps({**json.loads(EDIT.to_json()), **values})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot be used"),
+        ("[" * 10_000, "cannot be used"),
+        ("[1, 2]", "Recipe is"),
+        ("{}", "'model' is missing"),
+        (changed(extra=1), "'extra'"),
+        (changed(task="delete"), "one of edit, generate, vary"),
+        (changed(seed=-1), "seed is -1"),
+        (changed(seed=2**32), f"seed is {2**32}"),
+        (changed(seed=1.5), "a whole number"),
+        (changed(seed=True), "a whole number"),
+        (changed(prompt=3), "a text"),
+        (changed(prompt="x" * 20_001), "20,001 characters"),
+        (changed(model="x" * 201), "201 characters"),
+        (changed(settings={"temperature": 0}), "temperature is 0"),
+        (changed(settings={"temperature": 10**400}), "cannot be used"),
+        (changed(settings={"evil": 1}), "settings.evil"),
+        (changed(feather=10**9), "feather is 1000000000"),
+        (changed(context=-1), "context is -1"),
+        (changed(context=math.nan), "NaN is no number"),
+        (changed(strength=0.5), "only variations"),
+        (changed(task="vary"), "only variations"),
+        (changed(task="vary", strength=2), "strength is 2"),
+        (changed(variant=100), "variant is number 100"),
+        ("x" * 300_001, "300,001 characters"),
+        ("x" * 900_000, "900,000 characters"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_made_up_recipes_are_refused_in_one_sentence(text: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_recipe(with_text(text))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_chunk_that_unpacks_to_too_much_is_none() -> None:
+    """Pillow itself stops at a megabyte of compressed text."""
+    assert read_recipe(with_text("x" * 5_000_000)) is None
+
+
+def test_the_longest_prompt_of_any_characters_comes_back(tmp_path: Path) -> None:
+    recipe = Recipe("tiny", "generate", "😀" * 20_000, 0)
+    write_png(Image.new("RGB", (20, 20)), tmp_path / "out.png", recipe)
+    assert read_recipe(tmp_path / "out.png") == recipe
+
+
+def test_a_variant_has_a_seed_of_its_own() -> None:
+    assert EDIT.own_seed == 9
+    assert RECIPES[2].own_seed == 2

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from imagebart.models.first_stage import FirstStage, FirstStageConfig, Quantizer
+
+BASE = FirstStageConfig(
+    resolution=16,
+    channels=32,
+    multipliers=(1, 2, 1),
+    res_blocks=1,
+    attention_resolutions=(8,),
+    latent_channels=32,
+    code_dim=6,
+    codebook_size=20,
+)
+CONFIGS = {
+    "plain": BASE,
+    "folded": dataclasses.replace(BASE, multipliers=(1, 1), fold=2),
+    "folded by 4": dataclasses.replace(BASE, multipliers=(1,), fold=4, attention_resolutions=()),
+    "unit codes": dataclasses.replace(BASE, unit_codes=True),
+    "some codes used": dataclasses.replace(BASE, used_codes=9),
+    "used unit codes": dataclasses.replace(BASE, used_codes=9, unit_codes=True, fold=2),
+    "cells": dataclasses.replace(BASE, encoder="cells"),
+}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+quantizers = ("plain", "unit codes", "some codes used", "used unit codes")
+every_quantizer = pytest.mark.parametrize("config", [CONFIGS[name] for name in quantizers], ids=quantizers)
+
+
+def build(config: FirstStageConfig) -> FirstStage:
+    """Random weights; where some codes are used, not the first ones."""
+    model = FirstStage(config)
+    torch.nn.init.normal_(model.quantize.embedding.weight)
+    if config.used_codes is not None:
+        model.quantize.used.copy_(torch.randperm(config.codebook_size)[: config.used_codes].sort().values)
+    return model.eval()
+
+
+def entry(quantizer: Quantizer, token: int) -> Tensor:
+    """The code that a token stands for, from the definition."""
+    code = quantizer.embedding.weight.detach()[int(quantizer.used[token])]
+    return code / code.norm() if quantizer.unit_codes else code
+
+
+# Quantiser
+
+
+@every_quantizer
+def test_tokens_are_the_nearest_codes_in_use(config: FirstStageConfig) -> None:
+    quantizer = build(config).quantize
+    z = torch.randn(3, 4, 5, config.code_dim)
+    found = quantizer.tokens(z)
+    assert found.shape == (3, 4, 5) and found.dtype == torch.long
+    for latent, token in zip(z.flatten(0, 2), found.flatten().tolist(), strict=True):
+        latent = latent / latent.norm() if config.unit_codes else latent
+        distances = [float((latent - entry(quantizer, k)).norm()) for k in range(config.vocab_size)]
+        assert token == distances.index(min(distances))
+
+
+@every_quantizer
+def test_codes_are_their_own_nearest(config: FirstStageConfig) -> None:
+    quantizer = build(config).quantize
+    tokens = torch.arange(config.vocab_size)
+    codes = quantizer.lookup(tokens)
+    torch.testing.assert_close(codes, torch.stack([entry(quantizer, k) for k in range(config.vocab_size)]))
+    assert torch.equal(quantizer.tokens(codes), tokens)
+    assert quantizer.lookup(tokens.reshape(1, -1)).shape == (1, config.vocab_size, config.code_dim)
+
+
+def test_entries_that_are_not_used_are_never_found() -> None:
+    """A latent on an unused entry becomes the nearest one in use."""
+    quantizer = build(CONFIGS["some codes used"]).quantize
+    unused = [k for k in range(20) if k not in quantizer.used.tolist()]
+    latents = quantizer.embedding.weight.detach()[unused]
+    found = quantizer.used[quantizer.tokens(latents)]
+    assert set(found.tolist()) <= set(quantizer.used.tolist())
+
+
+def test_length_of_a_latent_means_nothing_on_the_unit_sphere() -> None:
+    quantizer = build(CONFIGS["unit codes"]).quantize
+    z = torch.randn(50, 6)
+    assert torch.equal(quantizer.tokens(z), quantizer.tokens(100 * z))
+    torch.testing.assert_close(quantizer.codes().norm(dim=-1), torch.ones(20))
+    plain = build(CONFIGS["plain"]).quantize
+    assert not torch.equal(plain.tokens(z), plain.tokens(100 * z))
+
+
+def test_gradients_pass_straight_through() -> None:
+    quantizer = build(CONFIGS["some codes used"]).quantize
+    z = torch.randn(2, 3, 6, requires_grad=True)
+    codes, tokens = quantizer(z)
+    torch.testing.assert_close(codes.detach(), quantizer.lookup(tokens).detach())
+    weights = torch.randn_like(codes)
+    (codes * weights).sum().backward()
+    assert torch.equal(z.grad, weights)  # as if codes were z
+    assert quantizer.embedding.weight.grad is None  # the codebook learns from its own loss
+
+
+def test_gradients_pass_through_the_unit_sphere() -> None:
+    """The gradient is that of projecting onto it."""
+    quantizer = build(CONFIGS["unit codes"]).quantize
+    z = torch.randn(4, 6, requires_grad=True)
+    weights = torch.randn(4, 6)
+    (quantizer(z)[0] * weights).sum().backward()
+    unit = (z / z.norm(dim=-1, keepdim=True)).detach()
+    tangent = weights - (weights * unit).sum(-1, keepdim=True) * unit
+    torch.testing.assert_close(z.grad, tangent / z.detach().norm(dim=-1, keepdim=True))
+
+
+def test_tokens_do_not_depend_on_autocast() -> None:
+    quantizer = build(BASE).quantize
+    z = torch.randn(500, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = quantizer.tokens(z)
+    assert torch.equal(found, quantizer.tokens(z))
+
+
+# Sizes
+
+
+@every_config
+@torch.no_grad()
+def test_any_multiple_of_f(config: FirstStageConfig) -> None:
+    model = build(config)
+    f = config.downsampling
+    assert f == config.fold * 2 ** (len(config.multipliers) - 1)
+    for rows, columns in ((1, 1), (4, 4), (2, 5), (3, 1)):
+        images = torch.rand(2, 3, rows * f, columns * f) * 2 - 1
+        tokens = model.encode(images)
+        assert tokens.shape == (2, rows * columns) and tokens.dtype == torch.long
+        assert int(tokens.min()) >= 0 and int(tokens.max()) < config.vocab_size
+        decoded = model.decode(tokens, rows=rows)
+        assert decoded.shape == images.shape and decoded.dtype == torch.float32
+        # The same through codes, in the training's forward.
+        reconstruction, latents, grid = model(images)
+        assert torch.equal(grid.flatten(1), tokens) and latents.shape == (2, rows, columns, config.code_dim)
+        torch.testing.assert_close(reconstruction, decoded, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_square_without_rows() -> None:
+    model = build(BASE)
+    tokens = torch.randint(20, (2, 9))
+    assert torch.equal(model.decode(tokens), model.decode(tokens, rows=3))
+
+
+@torch.no_grad()
+def test_tokens_are_in_raster_order() -> None:
+    """With averaging and repeating in the networks' place, token r * columns + c is cell (r, c)."""
+    model = build(dataclasses.replace(BASE, code_dim=3))
+    model.encoder, model.decoder = torch.nn.AvgPool2d(4), torch.nn.Upsample(scale_factor=4)  # type: ignore[assignment]
+    model.quant_conv = model.post_quant_conv = torch.nn.Identity()  # type: ignore[assignment]
+    tokens = torch.randint(20, (2, 15))
+    images = model.decode(tokens, rows=3)
+    assert images.shape == (2, 3, 12, 20)
+    for r in range(3):
+        for c in range(5):
+            code = model.quantize.lookup(tokens[:, r * 5 + c])
+            assert torch.equal(images[:, :, 4 * r + 1, 4 * c + 2], code)
+    assert torch.equal(model.encode(images), tokens)
+
+
+@torch.no_grad()
+def test_folding_is_by_neighbouring_pixels() -> None:
+    """Encoder and decoder of a folded model keep cells in place: pixel (y, x) belongs to square (y // 2, x // 2)."""
+    model = build(CONFIGS["folded"])
+    squares = model.encoder.fold(torch.arange(16.0).reshape(1, 1, 4, 4))
+    assert squares[0, :, 0, 1].tolist() == [2, 3, 6, 7]
+    assert torch.equal(model.decoder.unfold(squares), torch.arange(16.0).reshape(1, 1, 4, 4))
+
+
+# Gradients and errors
+
+
+@every_config
+def test_every_weight_learns(config: FirstStageConfig) -> None:
+    model = build(config)
+    reconstruction, latents, tokens = model(torch.rand(2, 3, 16, 16) * 2 - 1)
+    codebook_loss = (model.quantize.lookup(tokens) - latents.detach()).square().mean()
+    (reconstruction.square().mean() + codebook_loss).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 15, 16), (1, 3, 16, 18), (1, 1, 16, 16), (1, 4, 16, 16), (3, 16, 16), (1, 3, 0, 16), (1, 3, 16, 0)]
+)
+def test_bad_images_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"images have shape \(.*\), expected \[B, 3, H, W\] .* multiples of 4"):
+        build(BASE).encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"), [((9,), None), ((1, 3, 3), None), ((1, 9), 2), ((1, 9), 0), ((1, 6), None), ((1, 0), None)]
+)
+def test_bad_tokens_are_named(shape: tuple[int, ...], rows: int | None) -> None:
+    with pytest.raises(ValueError, match="tokens have shape .* expected"):
+        build(BASE).decode(torch.zeros(shape, dtype=torch.long), rows)
+
+
+@pytest.mark.parametrize("token", [-1, 9, 19])
+def test_tokens_out_of_the_codebook_in_use(token: int) -> None:
+    with pytest.raises(ValueError, match=r"tokens must be in \[0, 9\), the codebook in use"):
+        build(CONFIGS["some codes used"]).decode(torch.tensor([[0, 1, 2, token]]))
+
+
+def test_a_cell_encoder_sees_its_cell_alone() -> None:
+    """Other pixels change no other token, and a cell's token does not depend on where it lies."""
+    model = build(CONFIGS["cells"])
+    f = model.config.downsampling
+    image = torch.rand(1, 3, 4 * f, 4 * f) * 2 - 1
+    tokens = model.encode(image).view(4, 4)
+    changed = torch.rand(1, 3, 4 * f, 4 * f) * 2 - 1
+    changed[..., f : 2 * f, 2 * f : 3 * f] = image[..., f : 2 * f, 2 * f : 3 * f]
+    assert model.encode(changed).view(4, 4)[1, 2] == tokens[1, 2]
+    assert torch.equal(model.encode(image.roll((f, f), (2, 3))).view(4, 4), tokens.roll((1, 1), (0, 1)))
+    around = build(BASE).latents
+    assert not torch.allclose(around(changed)[:, 1, 2], around(image)[:, 1, 2], atol=1e-3)
+
+
+def test_encoders_are_known() -> None:
+    with pytest.raises(ValueError, match="encoder is 'cell'"):
+        dataclasses.replace(BASE, encoder="cell")
