@@ -12,8 +12,8 @@ from torch import Tensor
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.captions import Claims
 from imagebart.avatars.claims import CaptionReader, load_heads, read_claims, with_showing
+from imagebart.avatars.reader import Reader, load_reader
 from imagebart.conditioning import Conditioner
-from imagebart.evaluation.reader import Reader, load_reader
 from imagebart.models.imagebart import ImageBART
 from imagebart.weights.errors import WeightsError
 

@@ -83,7 +83,7 @@ def _artist(model: str, options: argparse.Namespace) -> Artist:
 
 
 def _study(model: str, options: argparse.Namespace) -> Study:
-    from imagebart.evaluation.reader import load_reader
+    from imagebart.avatars.reader import load_reader
     from imagebart.evaluation.study import Study
 
     return Study(_artist(model, options), load_reader(), options.samples, options.seed)

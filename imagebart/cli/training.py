@@ -67,8 +67,8 @@ def _train_denoiser(options: argparse.Namespace) -> None:
 
 
 def _train_reader(options: argparse.Namespace) -> None:
-    from imagebart.evaluation.reader_training import ReaderRun, train_reader
     from imagebart.training.config import load
+    from imagebart.training.reader import ReaderRun, train_reader
 
     train_reader(load(ReaderRun, options.config), options.run)
 

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.reader import Reading
 from imagebart.avatars.split import sample
 from imagebart.evaluation.cases import PromptCase, found, held_out_prompt, seen_prompt
 from imagebart.evaluation.completions import completions
@@ -18,7 +19,6 @@ from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.edits import edits
 from imagebart.evaluation.intervals import jackknife, mean_of, replicates, share_of
 from imagebart.evaluation.plain import plain_prompts
-from imagebart.evaluation.reader import Reading
 from imagebart.evaluation.report import Measure, measure, plainly
 from imagebart.evaluation.sharpness import Sharpness
 from imagebart.evaluation.study import FLOOR, REFERENCE, SHOWN, Study

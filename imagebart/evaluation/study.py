@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from imagebart.avatars.attributes import Attributes
+from imagebart.avatars.reader import Reader
 from imagebart.avatars.split import sample
 from imagebart.evaluation.diversity import OPEN
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.plain import plain_prompts
-from imagebart.evaluation.reader import Reader
 
 SERIES = 900_000  # of avatars, plus the seed; training draws from other series
 REFERENCE, FLOOR, SHOWN, COMPLETED = 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8  # where sets of renders begin

@@ -12,11 +12,11 @@ from imagebart.avatars.captions import Claims
 from imagebart.avatars.claims import HEADS
 from imagebart.avatars.dataset import caption
 from imagebart.avatars.judge import AvatarJudge, log_likelihood
+from imagebart.avatars.reader import load_reader
 from imagebart.avatars.sheet import PLAIN
 from imagebart.avatars.split import sample
 from imagebart.evaluation.cases import found
 from imagebart.evaluation.drawing import rendered
-from imagebart.evaluation.reader import load_reader
 from imagebart.judge import WEIGHTS, load_judge
 from imagebart.testing import tiny_model
 from imagebart.weights.errors import WeightsError

@@ -5,6 +5,7 @@ import pytest
 from artists import oracle
 
 from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.avatars import (
     Renders,
     distance,
@@ -20,7 +21,6 @@ from imagebart.evaluation.diversity import OPEN
 from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.edits import edits
 from imagebart.evaluation.plain import plain_prompts
-from imagebart.evaluation.reader import load_reader
 from imagebart.evaluation.study import Study
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model

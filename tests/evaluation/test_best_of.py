@@ -7,9 +7,9 @@ import pytest
 from judged import save_judged_model
 
 from imagebart.avatars.judge import AvatarJudge
+from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.best_of import COUNTS, MOST, Trial, _measures, best_of, chosen, pictures
 from imagebart.evaluation.drawing import Artist
-from imagebart.evaluation.reader import load_reader
 from imagebart.evaluation.study import Study
 from imagebart.judge import load_judge
 from imagebart.settings import SamplingSettings

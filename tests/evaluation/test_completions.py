@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from imagebart.avatars.reader import load_reader
 from imagebart.avatars.sheet import PLAIN
 from imagebart.evaluation.completions import complete, completions, must_agree, upper_half
 from imagebart.evaluation.drawing import Artist, rendered
-from imagebart.evaluation.reader import load_reader
 from imagebart.evaluation.study import COMPLETED, Study
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.reader import load_reader
 from imagebart.avatars.regions import region_mask
 from imagebart.avatars.sheet import PLAIN
 from imagebart.avatars.split import sample
 from imagebart.evaluation.completions import SHARED, upper_half
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.fit import COLOURS, SIDE, fits, read_within, shows
-from imagebart.evaluation.reader import load_reader
 
 COUNT = 40
 EVERYWHERE = np.ones((SIDE, SIDE), bool)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.avatars import Renders
 from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.grids import PROMPTS
-from imagebart.evaluation.reader import load_reader
 from imagebart.evaluation.report import Measure, side_by_side
 from imagebart.evaluation.scales import compare, sheet, studies
 from imagebart.evaluation.study import Study

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.reader import SIZE, Reader, ReaderConfig, save_reader
 from imagebart.avatars.split import sample
-from imagebart.evaluation.reader import SIZE, Reader, ReaderConfig, save_reader
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.dataset import sample
+from imagebart.avatars.reader import WEIGHTS, Reader, ReaderConfig, load_reader, save_reader
 from imagebart.avatars.sheet import PLAIN
 from imagebart.evaluation.drawing import rendered
-from imagebart.evaluation.reader import WEIGHTS, Reader, ReaderConfig, load_reader, save_reader
-from imagebart.evaluation.reader_training import HIDDEN, LabelledAvatars, ReaderRun, Wear, labels, train_reader, worn
 from imagebart.training.config import LoopConfig, load
+from imagebart.training.reader import HIDDEN, LabelledAvatars, ReaderRun, Wear, labels, train_reader, worn
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 AVATARS = [sample(i, 424_242, "all") for i in range(400)]
