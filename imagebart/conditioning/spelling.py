@@ -63,12 +63,19 @@ class Speller:
             return None
         if _is_word(word):
             return next((other for other in (word.removesuffix("s"), word + "s") if other in self.words), None)
+        return self._near(word, 1) or self._split(word) or (self._near(word, 2) if len(word) >= LONG else None)
+
+    def _near(self, word: str, edits: int) -> str | None:
+        """The likeliest of the known words within so many edits."""
+        near = (other for other in self._sorted if OSA.distance(word, other, score_cutoff=edits) <= edits)
+        return min(near, key=lambda other: _unlikely(word, other), default=None)
+
+    def _split(self, word: str) -> str | None:
+        """Two known words that were written as one, the first as long as can be."""
         for end in range(len(word) - PART, PART - 1, -1):
             if word[:end] in self.words and word[end:] in self.words:
                 return f"{word[:end]} {word[end:]}"
-        edits = 1 if len(word) < LONG else 2
-        near = (other for other in self._sorted if OSA.distance(word, other, score_cutoff=edits) <= edits)
-        return min(near, key=lambda other: _unlikely(word, other), default=None)
+        return None
 
     def _joined(self, pieces: Sequence[clip.Piece], index: int) -> tuple[str, int] | None:
         """A known word written as two, one of them unknown, and how many pieces it takes: "dread locks", "eye-brow"."""
