@@ -226,7 +226,7 @@ def drop(page: Page, path: Path) -> None:
 
 def upload(page: Page, path: Path, size: tuple[int, int]) -> None:
     """A file becomes the picture."""
-    page.get_by_label("Picture to paint on").set_input_files(path)
+    page.get_by_label("Picture to paint on", exact=True).set_input_files(path)
     expect(page.locator("#facts")).to_have_text(f"{size[0]} × {size[1]} pixels")
 
 
