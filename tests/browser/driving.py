@@ -111,20 +111,27 @@ def sent(page: Page) -> dict[str, Any]:
 
 def mask(page: Page) -> np.ndarray:
     """What is painted, uint8 [H, W] in the sketchpad's pixels. All three of its places must agree."""
-    value, state, tint = page.evaluate(
+    text, size, as_sent, as_shown = page.evaluate(
         """() => {
             const { props, state, canvas } = document.querySelector(".sp").sketchpad;
             canvas.drawNow();
             const { width, height, data } = state.mask;
             const tint = canvas.tint.getContext("2d").getImageData(0, 0, width, height).data;
-            return [props.value, { width, height, data: [...data] }, [...data].map((_, i) => tint[4 * i + 3] > 0)];
+            const sent = new Uint8Array(data.length);
+            const runs = props.value.mask.split(" ").map(Number);
+            for (let i = 0, at = 0; i + 1 < runs.length; at += runs[i + 1], i += 2) {
+                sent.fill(runs[i], at, at + runs[i + 1]);
+            }
+            return [
+                props.value.mask, [width, height],
+                sent.every((value, i) => value === data[i]),
+                data.every((value, i) => value > 0 === tint[4 * i + 3] > 0),
+            ];
         }"""
     )
-    size = state["width"], state["height"]
-    found = np.asarray(unpack(value["mask"], size))
-    assert found.ravel().tolist() == state["data"], "what is sent is not what is painted"
-    assert (found.ravel() > 0).tolist() == tint, "what is shown is not what is painted"
-    return found
+    assert as_sent, "what is sent is not what is painted"
+    assert as_shown, "what is shown is not what is painted"
+    return np.asarray(unpack(text, tuple(size)))
 
 
 def say(page: Page, words: str) -> None:
@@ -226,7 +233,7 @@ def drop(page: Page, path: Path) -> None:
 
 def upload(page: Page, path: Path, size: tuple[int, int]) -> None:
     """A file becomes the picture."""
-    page.get_by_label("Picture to paint on").set_input_files(path)
+    page.get_by_label("Picture to paint on", exact=True).set_input_files(path)
     expect(page.locator("#facts")).to_have_text(f"{size[0]} × {size[1]} pixels")
 
 

@@ -220,7 +220,7 @@ def test_a_mask_is_loaded_and_the_last_one_used_again(wide: Page, tmp_path: Path
     painted = Image.new("L", (80, 80))
     painted.paste(255, (20, 20, 60, 40))
     painted.save(path)
-    wide.get_by_label("Mask picture").set_input_files(path)
+    wide.get_by_label("Mask picture", exact=True).set_input_files(path)
     redrawn(wide, 8)
     assert mask(wide)[10:20, 10:30].all() and (mask(wide) > 0).sum() == 200
     edit(wide)
@@ -229,7 +229,7 @@ def test_a_mask_is_loaded_and_the_last_one_used_again(wide: Page, tmp_path: Path
     press(wide, "Last mask")
     assert (mask(wide) > 0).sum() == 200
     Image.new("L", (100, 20), 255).save(path)
-    wide.get_by_label("Mask picture").set_input_files(path)
+    wide.get_by_label("Mask picture", exact=True).set_input_files(path)
     expect(wide.locator(".sp-note")).to_contain_text("same shape")
 
 
@@ -240,7 +240,7 @@ def test_a_bad_upload_is_said_and_a_good_one_is_kept_to_the_pixel(wide: Page, tm
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side; to be shown turned by 90 degrees
     upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
-    wide.get_by_label("Picture to paint on").set_input_files(words)
+    wide.get_by_label("Picture to paint on", exact=True).set_input_files(words)
     expect(wide.locator(".sp-note")).to_contain_text("can be read")
     ready(wide)
     upload(wide, turned, (90, 61))

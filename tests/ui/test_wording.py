@@ -95,10 +95,9 @@ def test_what_people_typed_cannot_become_markup() -> None:
         wording.notes_html([bad]),
         wording.words_html([bad]),
         wording.said_html(bad),
-        wording.model_html(bad, bad, 128, 16),
+        wording.model_html(bad, bad),
         wording.suggestions_html({bad: (bad,)}),
         wording.lexicon_html([bad]),
-        wording.step_html_line(1, 2, bad),
     ):
         assert "<img" not in html and "&lt;img" in html
 

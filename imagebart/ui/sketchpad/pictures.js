@@ -5,7 +5,7 @@ import { maskOf } from "./loaded.js";
 export const addressOf = (path) => {
   const config = window.gradio_config ?? {};
   const root = (config.root ?? location.origin).replace(/\/$/, "");
-  return `${root}${config.api_prefix ?? "/gradio_api"}/file=${encodeURI(path)}`;
+  return `${root}${config.api_prefix ?? "/gradio_api"}/file=${path.split("/").map(encodeURIComponent).join("/")}`;
 };
 
 export const load = async (address) => {

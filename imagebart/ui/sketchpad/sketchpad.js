@@ -2,13 +2,13 @@
 import { press, whenThere, write } from "./around.js";
 import { pack, unpack } from "./bitmap.js";
 import { Canvas } from "./canvas.js";
+import { furnish } from "./furniture.js";
 import { History } from "./history.js";
-import { HELP } from "./keys.js";
 import { listen } from "./listening.js";
-import { MADE, missing, READY, ready } from "./masks.js";
+import { MADE, missing } from "./masks.js";
 import { Opening } from "./opening.js";
 import { addressOf, decode } from "./pictures.js";
-import { Review, thumbnail } from "./review.js";
+import { Review } from "./review.js";
 import { maskSize, State } from "./state.js";
 import { remember, recall } from "./store.js";
 
@@ -29,7 +29,7 @@ export class Sketchpad {
     this.server = server;
     this.canvas.drawn = () => this.wipe();
     element.sketchpad = this;
-    this.furnish();
+    furnish(this);
     listen(this);
     whenThere("history", (place) => (this.history = new History(place, (entry) => this.back(entry))));
     // Gradio takes over values only once the element is wholly there.
@@ -268,11 +268,12 @@ export class Sketchpad {
   act(action) {
     const { canvas, state } = this;
     const acts = {
-      brush: () => this.tool("brush"), eraser: () => this.tool("eraser"), rectangle: () => this.tool("rectangle"), lasso: () => this.tool("lasso"),
+      brush: () => this.tool("brush"), eraser: () => this.tool("eraser"),
+      rectangle: () => this.tool("rectangle"), lasso: () => this.tool("lasso"),
       smaller: () => this.size(-5), larger: () => this.size(5), closer: () => canvas.zoom(CLOSER), farther: () => canvas.zoom(1 / CLOSER),
       whole: () => canvas.whole(), left: () => canvas.move(MOVE, 0), right: () => canvas.move(-MOVE, 0),
       up: () => canvas.move(0, MOVE), down: () => canvas.move(0, -MOVE),
-      undo: () => this.discard() || state.undo(), redo: () => state.redo(),
+      undo: () => (this.review.finished && this.discard()) || state.undo(), redo: () => state.redo(),
       invert: () => this.make("invert"), grow: () => this.make("grow"), shrink: () => this.make("shrink"), clear: () => this.make("clear"),
       keep: () => this.keep(), discard: () => this.discard(), lastMask: () => this.useLastMask(), compare: () => this.peek(true),
       upload: () => this.parts.file.click(), loadMask: () => this.parts.maskFile.click(), help: () => this.help(),
@@ -284,20 +285,5 @@ export class Sketchpad {
   peek(on) {
     this.review.peeking = on;
     this.canvas.show();
-  }
-
-  furnish() {
-    const { ready: place, help } = this.parts;
-    for (const name of READY) {
-      const button = Object.assign(document.createElement("button"), { type: "button", className: "sp-button" });
-      button.textContent = name[0].toUpperCase() + name.slice(1);
-      button.addEventListener("click", () => this.paint((mask) => ready(name, mask)));
-      place.append(button);
-    }
-    const rows = HELP.map(([keys, does]) => `<dt>${keys}</dt><dd>${does}</dd>`).join("");
-    help.innerHTML = `<h3>Keys</h3><dl>${rows}</dl>`;
-    const examples = this.element.querySelector(".sp-examples");
-    examples.append(...this.props.examples.map((example) => thumbnail(example.small, example.caption, () => this.example(example))));
-    this.size(0);
   }
 }
