@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebart.command_options import add_model_option, add_sampling_options, given_settings
+from imagebart.command_options import add_model_option, add_sampling_options, add_start_option, given_settings
 from imagebart.errors import InputError
 
 if TYPE_CHECKING:  # --help needs neither torch nor pictures
@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
         "--context", type=float, help="how much around the mask the model sees, over its longer side (default: all)"
     )
     _options(edit)
-    edit.add_argument("--start-stage", type=int, help="stage to begin with, T (all new) down to 1 (a light touch)")
+    add_start_option(edit)
     edit.set_defaults(handler=_edit)
 
     vary = commands.add_parser("vary", help="pictures like a picture")
