@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner, TextConditioner
+from imagebart.conditioning.tokenizer import whole_characters
 from imagebart.errors import InputError
 from imagebart.events import PipelineEvent
 from imagebart.imaging import crop, masks
@@ -24,7 +25,7 @@ from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Judge, load_judge
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream
-from imagebart.settings import SamplingSettings
+from imagebart.settings import SamplingSettings, shown
 
 MAX_VARIANTS = 8
 FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
@@ -212,16 +213,21 @@ class Pipeline:
         **more: Any,
     ) -> Recipe:
         """What makes the run's pictures, with a new seed where none is given. Raises InputError for bad values."""
-        if not 1 <= variants <= MAX_VARIANTS:
-            raise InputError(f"{variants} variants were asked for; there can be 1 to {MAX_VARIANTS}.")
-        settings = settings or self.defaults
+        if type(variants) is not int or not 1 <= variants <= MAX_VARIANTS:
+            raise InputError(f"{shown(variants)} variants were asked for; there can be 1 to {MAX_VARIANTS}.")
+        if settings is not None and not isinstance(settings, SamplingSettings):
+            raise InputError(f"The settings are {shown(settings)}; they must be SamplingSettings.")
+        if task == "vary" and more["strength"] is None:
+            raise InputError("The strength is None; it must be a number over 0 and at most 1.")
+        settings = self.defaults if settings is None else settings
         if settings.scales not in (None, self.stages) and not self.any_scales:
-            raise InputError(f"There are {settings.scales} scales; this model was trained for {self.stages}.")
+            raise InputError(f"The number of scales is {settings.scales}; this model was trained for {self.stages}.")
         scales = self.model.scales_of(settings.scales)
         if settings.start is not None and settings.start > scales:
             raise InputError(f"The first stage is {settings.start}; there are {scales}.")
         seed = secrets.randbelow(2**32) if seed is None else seed
-        return Recipe(self.name[:LONGEST_NAME], task, None if prompt is None else str(prompt), seed, settings, **more)
+        words = None if prompt is None else whole_characters(str(prompt))
+        return Recipe(self.name[:LONGEST_NAME], task, words, seed, settings, **more)
 
     @torch.no_grad()
     def _known(self, upload: Image.Image, box: Box, variants: int) -> tuple[Tensor, tuple[str, ...]]:

@@ -1,38 +1,128 @@
-"""How tokens are drawn: the settings that a person can turn."""
+"""How tokens are drawn: the settings that a person can turn. Their ranges and words stand here once.
+
+The command line, recipes and endpoints all make these, so that a wrong type, a range overstepped, NaN and overflow are
+the same sentence everywhere.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from imagebart.errors import InputError
 
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=True)  # infinity is for ranges to judge; NaN is in none
+LONGEST_VALUE = 40  # characters of a value in a sentence
 MOST_SCALES = 8
 
+C = TypeVar("C")
 
-@dataclass(frozen=True)
+
+def refusing(cls: type[C]) -> type[C]:
+    """For a pydantic dataclass: what it refuses is an InputError that names the field, the value and the range.
+
+    Fields are called by their titles; those that have none by their names.
+    """
+    make: Callable[..., None] = cls.__init__
+
+    @wraps(make)
+    def __init__(self: C, *values: Any, **named: Any) -> None:
+        try:
+            make(self, *values, **named)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise InputError(_sentence(cls, first["loc"], first["input"], first["msg"])) from None
+
+    cls.__init__ = __init__  # type: ignore[method-assign, assignment]
+    return cls
+
+
+@refusing
+@dataclass(frozen=True, config=STRICT)
 class SamplingSettings:
-    """Settings of one run of the chain. Raises InputError naming a value out of range."""
+    """Settings of one run of the chain. Raises InputError naming a value of another type, or out of range."""
 
-    temperature: float = 1.0  # under 1: safer, over 1: wilder
-    top_k: int | None = None  # only the k likeliest tokens
-    top_p: float | None = None  # only the likeliest tokens that together have this probability
-    guidance: float = 1.0  # 1: the model as it is; more: closer to the prompt
-    passes: int = 1  # forward-backward repeats of each stage
-    start: int | None = None  # first stage to run; None: T, from pure noise
-    scales: int | None = None  # T, steps from noise to the picture; None: as many as the model is best drawn with
+    temperature: Annotated[float, Field(ge=0.01, le=100, description="under 1 safer, over 1 wilder")] = 1.0
+    top_k: Annotated[
+        int | None, Field(ge=1, le=2**31, title="top-k", description="only the k likeliest tokens")
+    ] = None
+    top_p: Annotated[
+        float | None,
+        Field(gt=0, le=1, title="top-p", description="only the likeliest tokens of this total probability"),
+    ] = None
+    guidance: Annotated[float, Field(ge=0, le=100, description="over 1: closer to the prompt")] = 1.0
+    passes: Annotated[
+        int,
+        Field(ge=1, le=100, title="number of passes a stage", description="forward-backward repeats of each stage"),
+    ] = 1
+    start: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=2**31,
+            title="first stage",
+            description="stage to begin with, T (all new) down to 1 (a light touch)",
+        ),
+    ] = None
+    scales: Annotated[
+        int | None,
+        Field(ge=1, le=MOST_SCALES, title="number of scales", description="T, steps from noise to the picture"),
+    ] = None
 
-    def __post_init__(self) -> None:
-        if not 0.01 <= self.temperature <= 100:
-            raise InputError(f"The temperature is {self.temperature:g}; it must be from 0.01 to 100.")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"Top-k is {self.top_k}; it must be 1 or more.")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InputError(f"Top-p is {self.top_p:g}; it must be over 0 and at most 1.")
-        if not 0 <= self.guidance <= 100:
-            raise InputError(f"The guidance is {self.guidance:g}; it must be from 0 to 100.")
-        if not 1 <= self.passes <= 100:
-            raise InputError(f"There are {self.passes} passes a stage; there must be from 1 to 100.")
-        if self.start is not None and self.start < 1:
-            raise InputError(f"The first stage is {self.start}; it must be 1 or more.")
-        if self.scales is not None and not 1 <= self.scales <= MOST_SCALES:
-            raise InputError(f"There are {self.scales} scales; there must be from 1 to {MOST_SCALES}.")
+
+def described(cls: type[Any], name: str) -> str:
+    """A setting's line of help."""
+    return str(_field(cls, name).description)
+
+
+def shown(value: object) -> str:
+    """A value as it is said in a sentence: numbers plainly, everything else as in Python, shortened."""
+    try:
+        text = f"{value:g}" if isinstance(value, float) else repr(value)
+    except Exception:  # a number of more digits than Python writes, a broken __repr__
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def _sentence(cls: type[Any], place: tuple[int | str, ...], value: object, message: str) -> str:
+    name = place[0] if place else ""
+    names = list(cls.__pydantic_fields__)
+    if isinstance(name, int) and name < len(names):  # given by its place
+        name = names[name]
+    if not isinstance(name, str) or name not in names:  # an argument too many, or an unknown one
+        return f"{cls.__name__} cannot be made with {shown(place[-1] if place else value)}: {message[:100]}."
+    field = _field(cls, name)
+    title = field.title or name.replace("_", " ")
+    bounds = {key: bound for part in field.metadata for key, bound in _bounds(part).items()}
+    expected = _expected(str(field.annotation), bounds)
+    if "max_length" in bounds and isinstance(value, str):
+        return f"The {title} has {len(value):,} characters; it may have {bounds['max_length']:,}."
+    return f"The {title} is {shown(value)}; it must be {expected}."
+
+
+def _expected(annotation: str, bounds: dict[str, Any]) -> str:
+    """What a field takes, in words: "a number over 0 and at most 1"."""
+    kind = "a whole number" if "int" in annotation else "a number" if "float" in annotation else annotation
+    kind = "a text" if "str" in annotation else kind
+    kind = ("one of " + annotation.partition("[")[2].rstrip("]")) if "Literal" in annotation else kind
+    most = bounds.get("le")
+    if "gt" in bounds:
+        return f"{kind} over {bounds['gt']} and at most {most}"
+    if "ge" not in bounds:
+        return kind.rpartition(".")[2].rstrip("'>")
+    if most is None or most == 2**31:
+        return f"{kind}, {bounds['ge']} or more"
+    return f"{kind} from {bounds['ge']} to {most}"
+
+
+def _bounds(part: object) -> dict[str, Any]:
+    names = ("ge", "gt", "le", "max_length")
+    return {name: getattr(part, name) for name in names if getattr(part, name, None) is not None}
+
+
+def _field(cls: type[Any], name: str) -> Any:
+    return cls.__pydantic_fields__[name]

@@ -7,9 +7,9 @@ from shutil import copy
 
 import torch
 
+from imagebart.avatars import reader
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.claims import CaptionReader, save_heads
-from imagebart.evaluation import reader
 from imagebart.judge import WEIGHTS
 from imagebart.models.imagebart import ImageBART
 from imagebart.testing import tiny_model

@@ -11,8 +11,9 @@ from judged import save_judged_model
 from PIL import Image
 from torch import Tensor
 
-from imagebart import InputError, masks
+from imagebart import InputError
 from imagebart.cli import main
+from imagebart.imaging import masks
 from imagebart.imaging.metadata import read_recipe
 from imagebart.judge import best_first
 from imagebart.pipeline import Pipeline

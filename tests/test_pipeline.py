@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from imagebart import InputError, SamplingSettings, crop, masks
+from imagebart import InputError, SamplingSettings
+from imagebart.imaging import crop, masks
 from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.chain import ChainEvent
@@ -233,7 +234,12 @@ def test_scales_are_the_persons_choice_where_the_model_has_it(pipe: Pipeline) ->
     ("arguments", "said"),
     [
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 0.5}, "seed is 0.5"),
+        ({"seed": True}, "seed is True"),
         ({"variants": 0}, "0 variants"),
+        ({"variants": 2.0}, "2 variants"),
+        ({"variants": "two"}, "'two' variants"),
+        ({"settings": {"passes": 2}}, "they must be SamplingSettings"),
         ({"settings": SamplingSettings(start=3)}, "first stage is 3; there are 2"),
         ({"settings": SamplingSettings(scales=1, start=2)}, "first stage is 2; there are 1"),
         ({"prompt": "a" * 20_001}, "20,001 characters"),
@@ -256,7 +262,12 @@ def test_bad_pictures_and_masks_raise_before_the_first_event(pipe: Pipeline) -> 
         pipe.edit(b"no picture at all", Image.new("L", (31, 32), 255), "a hat")
     with pytest.raises(InputError, match="strength is 0"):
         pipe.vary(upload, 0.0)
+    for strength in (None, "half", math.nan, 10**400):
+        with pytest.raises(InputError, match="strength is"):
+            pipe.vary(upload, strength)  # type: ignore[arg-type]
     everything = masks.preset("everything", (32, 32))
+    with pytest.raises(InputError, match="feather is 0.5"):
+        pipe.edit(upload, everything, feather=0.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="feather is -1"):
         pipe.edit(upload, everything, feather=-1)
     with pytest.raises(InputError, match="context is nan"):
@@ -319,3 +330,12 @@ def _cond(pipe: Pipeline) -> torch.Tensor:
 
 def _keep(pipe: Pipeline, mask: Image.Image) -> torch.Tensor:
     return crop.keep_tokens(mask, crop.Box(0, 0, 32), (8, 8))
+
+
+def test_a_context_beyond_all_numbers_is_the_whole_picture(pipe: Pipeline) -> None:
+    mask = masks.preset("centre", (40, 32))
+    assert pipe.cells((40, 32), mask, 1e308).box == pipe.cells((40, 32), mask, math.inf).box
+
+
+def test_halves_of_characters_in_a_prompt_are_no_error(pipe: Pipeline) -> None:
+    assert list(pipe.generate("a red \ud83d hat", seed=0))[-1].recipe.prompt == "a red � hat"

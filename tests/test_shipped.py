@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from imagebart import Pipeline, masks
+from imagebart import Pipeline
 from imagebart.avatars.dataset import AvatarDataset
 from imagebart.avatars.regions import region_mask
 from imagebart.diffusion import redraw
+from imagebart.imaging import masks
 
 HERE = Path(__file__).parent.parent
 pytestmark = pytest.mark.shipped

@@ -10,7 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebart.cli.options import add_model_option, add_sampling_options, given_settings
+from imagebart.cli.options import (
+    add_model_option,
+    add_sampling_options,
+    add_start_option,
+    given_settings,
+)
 from imagebart.errors import InputError
 
 if TYPE_CHECKING:  # --help needs neither torch nor pictures
@@ -43,7 +48,7 @@ def add_commands(commands: Any) -> None:
         "--context", type=float, help="how much around the mask the model sees, over its longer side (default: all)"
     )
     _options(edit)
-    edit.add_argument("--start-stage", type=int, help="stage to begin with, T (all new) down to 1 (a light touch)")
+    add_start_option(edit)
     edit.set_defaults(handler=_edit)
 
     vary = commands.add_parser("vary", help="pictures like a picture")
@@ -63,6 +68,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", type=int, default=1, help="how many pictures (default 1)")
     parser.add_argument("--best-first", action="store_true", help="variants in order, best first, as the model judges")
     add_sampling_options(parser)
+    add_scales_option(parser)
 
 
 def _generate(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebart.cli.options import add_model_option, add_sampling_options, given_settings
+from imagebart.cli.options import add_model_option, add_sampling_options, add_scales_option, given_settings
 
 if TYPE_CHECKING:
     from imagebart.evaluation.drawing import Artist
@@ -27,17 +27,21 @@ def add_commands(commands: Any) -> None:
     avatars = jobs.add_parser("avatars", help="the table of a model: prompts, edits, distance and so on")
     add_model_option(avatars)
     _study_options(avatars)
+    add_scales_option(avatars)
     avatars.set_defaults(job_handler=_avatars)
 
     best_of = jobs.add_parser("best-of", help="how often the best of 1, 2, 4 and 8 variants is as asked")
     add_model_option(best_of)
     _study_options(best_of)
+    add_scales_option(best_of)
     best_of.set_defaults(job_handler=_best_of)
 
     scales = jobs.add_parser("scales", help="one model with several numbers of scales, at drawing, completing, editing")
     add_model_option(scales)
     scales.add_argument("--baseline", help="folder of a model that draws left to right, to stand beside")
-    scales.add_argument("--scales", type=int, nargs="+", default=[1, 2, 3, 4, 8], help="T (default 1 2 3 4 8)")
+    scales.add_argument(
+        "--scales", type=int, nargs="+", default=[1, 2, 3, 4, 8], dest="counts", help="T (default 1 2 3 4 8)"
+    )
     scales.add_argument("--picture", type=Path, help="where to write samples side by side")
     _study_options(scales)
     scales.set_defaults(job_handler=_scales)
@@ -46,6 +50,7 @@ def add_commands(commands: Any) -> None:
     add_model_option(pictures)
     pictures.add_argument("--out", type=Path, required=True, help="folder for the three grids")
     _sampling_options(pictures)
+    add_scales_option(pictures)
     pictures.set_defaults(job_handler=_pictures)
 
     words = jobs.add_parser("words", help="whether a model uses captions: likelihood with, without, shuffled")
@@ -127,7 +132,7 @@ def _scales(options: argparse.Namespace) -> None:
     from imagebart.imaging.files import save_image
 
     study = _study(options.model, options)
-    found = studies(study, options.scales, _study(options.baseline, options) if options.baseline else None)
+    found = studies(study, options.counts, _study(options.baseline, options) if options.baseline else None)
     began = time.perf_counter()
     work = partial(compare, renders=Renders.of(study))
     columns = {name: _followed(work, each, pictures(each), name) for name, each in found.items()}

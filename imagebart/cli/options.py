@@ -17,7 +17,17 @@ SETTINGS = {  # of SamplingSettings, by the options' names
     "guidance": "guidance",
     "passes": "passes",
     "start_stage": "start",
+    "scales": "scales",
 }
+
+
+OPTIONS = (
+    ("--temperature", "temperature", float),
+    ("--top-k", "top_k", int),
+    ("--top-p", "top_p", float),
+    ("--guidance", "guidance", float),
+    ("--passes", "passes", int),
+)
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +36,26 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """What is not given is as the model is best used."""
-    parser.add_argument("--temperature", type=float, help="under 1 safer, over 1 wilder (default: the model's own)")
-    parser.add_argument("--top-k", type=int, help="only the k likeliest tokens")
-    parser.add_argument("--top-p", type=float, help="only the likeliest tokens of this total probability")
-    parser.add_argument("--guidance", type=float, help="over 1: closer to the prompt (default: the model's own)")
-    parser.add_argument("--passes", type=int, help="forward-backward repeats of each stage")
+    from imagebart.settings import SamplingSettings, described
+
+    for name, field, kind in OPTIONS:
+        own = " (default: the model's own)" if name in ("--temperature", "--guidance") else ""
+        parser.add_argument(name, type=kind, help=described(SamplingSettings, field) + own)
+
+
+def add_start_option(parser: argparse.ArgumentParser) -> None:
+    """For edits alone: others begin from noise."""
+    from imagebart.settings import SamplingSettings, described
+
+    parser.add_argument("--start-stage", type=int, help=described(SamplingSettings, "start"))
+
+
+def add_scales_option(parser: argparse.ArgumentParser) -> None:
+    """For models that can be drawn in any number of steps."""
+    from imagebart.settings import SamplingSettings, described
+
+    said = described(SamplingSettings, "scales")
+    parser.add_argument("--scales", type=int, help=f"{said} (default: the model's own)")
 
 
 def given_settings(options: argparse.Namespace, defaults: SamplingSettings) -> SamplingSettings:

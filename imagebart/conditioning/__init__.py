@@ -2,6 +2,7 @@
 
 from imagebart.conditioning.conditioners import (
     ClassConditioner,
+    ClipTextConditioner,
     Conditioner,
     Conditioning,
     Kind,
@@ -13,6 +14,7 @@ from imagebart.conditioning.conditioners import (
 
 __all__ = [
     "ClassConditioner",
+    "ClipTextConditioner",
     "Conditioner",
     "Conditioning",
     "Kind",

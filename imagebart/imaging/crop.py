@@ -61,7 +61,7 @@ def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:
     down = min(height, bottom + margin) - max(0, top - margin)
     least = max(across, down)
     room = min(mask.size) if least <= min(mask.size) else max(mask.size)
-    wanted = room if math.isinf(context) else math.ceil(longest * (1 + 2 * context))
+    wanted = math.ceil(min(longest * (1 + 2 * context), room))  # the context may be endless, or beyond all numbers
     side = min(max(wanted, model_size, least), room)
     return Box(_start(left + right, side, width), _start(top + bottom, side, height), side)
 

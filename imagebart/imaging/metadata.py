@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from PIL import Image, PngImagePlugin
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.files import Source, save_image
-from imagebart.settings import SamplingSettings
+from imagebart.settings import STRICT, SamplingSettings, refusing, shown
 
 KEY = "imagebart"  # of the PNG's text chunk
 LONGEST = 300_000  # characters of the chunk's text: a prompt's take up to twelve each
@@ -24,37 +26,25 @@ LONGEST_PROMPT = 20_000
 Task = Literal["edit", "generate", "vary"]
 
 
-@dataclass(frozen=True)
+@refusing
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """What made a picture, less the upload and the mask. Raises InputError naming a value out of range."""
+    """What made a picture, less the upload and the mask. Raises InputError naming a value that cannot be."""
 
-    model: str  # its name
+    model: Annotated[str, Field(max_length=LONGEST_NAME, title="model's name")]
     task: Task
-    prompt: str | None  # words, or a class's name; None: without
-    seed: int  # of the run's first variant
+    prompt: Annotated[str | None, Field(max_length=LONGEST_PROMPT)]  # words, or a class's name; None: without
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)]  # of the run's first variant
     settings: SamplingSettings = field(default_factory=SamplingSettings)
-    feather: int = 0  # of an edit, pixels
-    context: float = math.inf  # of an edit, over the mask's longer side
-    strength: float | None = None  # of a variation
-    variant: int = 0  # which of the run's variants this is, from 0
+    feather: Annotated[int, Field(ge=0, le=1000)] = 0  # of an edit, pixels
+    context: Annotated[float, Field(ge=0)] = math.inf  # of an edit, over the mask's longer side
+    strength: Annotated[float | None, Field(gt=0, le=1)] = None  # of a variation
+    variant: Annotated[int, Field(ge=0, le=99)] = 0  # which of the run's variants this is, from 0
 
     def __post_init__(self) -> None:
-        if len(self.model) > LONGEST_NAME:
-            raise InputError(f"The model's name has {len(self.model)} characters; it may have {LONGEST_NAME}.")
-        if self.prompt is not None and len(self.prompt) > LONGEST_PROMPT:
-            raise InputError(f"The prompt has {len(self.prompt):,} characters; it may have {LONGEST_PROMPT:,}.")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"The seed is {self.seed}; it must be a whole number from 0 to {2**32 - 1}.")
-        if not 0 <= self.feather <= 1000:
-            raise InputError(f"The feather is {self.feather} pixels; it must be from 0 to 1000.")
-        if not self.context >= 0:
-            raise InputError(f"The context is {self.context}; it must be 0 or more.")
         if (self.strength is not None) != (self.task == "vary"):
-            raise InputError(f"The strength is {self.strength} in a recipe to {self.task}; only variations have one.")
-        if self.strength is not None and not 0 < self.strength <= 1:
-            raise InputError(f"The strength is {self.strength:g}; it must be over 0 and at most 1.")
-        if not 0 <= self.variant < 100:
-            raise InputError(f"The variant is number {self.variant}; it must be from 0 to 99.")
+            given = shown(self.strength)
+            raise InputError(f"The strength is {given} in a recipe to {self.task}; only variations have one.")
 
     @property
     def own_seed(self) -> int:

@@ -155,5 +155,6 @@ def _progress(event: PipelineEvent) -> str:
     return "done" if event.kind == "result" else wording.progress_line(event)
 
 
-def _whole(seed: float | None) -> int | None:
-    return None if seed is None else int(seed)
+def _whole(seed: Any) -> Any:
+    """A seed as JSON brings it: 7.0 is 7; all else is for the pipeline to judge."""
+    return int(seed) if isinstance(seed, float) and seed.is_integer() else seed

@@ -39,7 +39,13 @@ def load(source: str | PathLike[str], device: str = "cpu", dtype: str = "float32
     elif not folder.is_dir():
         raise WeightsError(f"{folder} is no folder, expected one with a model, or one of {', '.join(MODELS)}")
     read = load_folder if (folder / CONFIG).is_file() else load_published
-    model = read(folder, place, kind)
+    try:
+        model = read(folder, place, kind)
+    except WeightsError:
+        raise
+    except Exception as error:  # whatever the files hold
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise WeightsError(f"{folder} holds a model that cannot be used: {reason}") from error
     model.precision = precision
     return model
 

@@ -12,9 +12,11 @@ import yaml
 
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.weights.description import Description, encoder_decoder, gpt, vqgan
-from imagebart.weights.errors import WeightsError
+from imagebart.weights.errors import WeightsError, shown
 
 R = TypeVar("R")
+
+LARGEST = 100_000  # bytes; the published ones have a few thousand
 
 ENCODER_DECODER = "imagebart.models.diffusion.DenoisingXTransformer"
 DECODER_ONLY = "imagebart.models.diffusion.DecoderOnlyDenoiser"
@@ -41,21 +43,31 @@ WITHOUT_EFFECT = {"n_scales", "xt_start", "xt_size", "embd_pdrop", "resid_pdrop"
 def read_description(path: Path) -> Description:
     """The stage that a scaleN.yaml describes; raises WeightsError naming the file and what is wrong in it."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _plain_yaml(path)
         return _description(_get(content, "model", "params"), _get(content, "model", "target"))
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise WeightsError(f"{path} is no plain YAML: {' '.join(str(error).split())}") from error
-    except (ValueError, TypeError, RecursionError, ZeroDivisionError) as error:
-        raise WeightsError(f"{path}: {error}") from error
+    except Exception as error:  # whatever a file holds
+        reason = " ".join(str(error).split())[:600] or type(error).__name__
+        raise WeightsError(f"{path} cannot be used: {reason}") from error
+
+
+def _plain_yaml(path: Path) -> Any:
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes, expected at most {LARGEST:,}")
+    text = path.read_text(encoding="utf-8")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise ValueError("it repeats parts of itself (*), which no published one does")  # and which grow without end
+    return yaml.safe_load(text)
 
 
 def _description(params: Any, target: Any) -> Description:
     network, kind = _get(params, "transformer_config", "params"), _get(params, "transformer_config", "target")
     conditioner = params.get("conditioner_config")
     if conditioner is not None and _get(conditioner, "target") != CLASSES:
-        raise ValueError(f"the conditioner is {conditioner['target']!r}, expected none or {CLASSES}")
+        raise ValueError(f"the conditioner is {shown(conditioner['target'])}, expected none or {CLASSES}")
     conditional = conditioner is not None
     if (target, kind) == (DECODER_ONLY, GPT):
         decoder = _call(gpt, network)
@@ -66,14 +78,14 @@ def _description(params: Any, target: Any) -> Description:
         first = _first_stage(params, decoder.vocab_out)
         return Description(first, "residual" if kind == RESIDUAL else "encoder_decoder", decoder, encoder, conditional)
     raise ValueError(
-        f"the model is {target!r} with {kind!r}, expected {ENCODER_DECODER} with {PLAIN} or {RESIDUAL}, "
+        f"the model is {shown(target)} with {shown(kind)}, expected {ENCODER_DECODER} with {PLAIN} or {RESIDUAL}, "
         f"or {DECODER_ONLY} with {GPT}"
     )
 
 
 def _first_stage(params: Any, vocab_size: int | None) -> FirstStageConfig:
     if _get(params, "first_stage_config", "target") != VQGAN:
-        raise ValueError(f"the first stage is {params['first_stage_config']['target']!r}, expected {VQGAN}")
+        raise ValueError(f"the first stage is {shown(params['first_stage_config']['target'])}, expected {VQGAN}")
     values = _get(params, "first_stage_config", "params")
     settings = {**_get(values, "ddconfig"), "embed_dim": _get(values, "embed_dim"), "n_embed": _get(values, "n_embed")}
     # Which codes are used is in the checkpoint; how many, in the size of the transformer's vocabulary.
@@ -92,21 +104,21 @@ def _get(values: Any, *keys: str) -> Any:
 def _call(function: Callable[..., R], settings: Any) -> R:
     """Calls one of our functions with the settings it knows; raises ValueError for missing, odd or unknown ones."""
     if not isinstance(settings, Mapping):
-        raise ValueError(f"{settings!r} stands for settings, expected names with values")
+        raise ValueError(f"{shown(settings)} stands for settings, expected names with values")
     known = inspect.signature(function).parameters
     arguments = {}
     for name, value in settings.items():
         if name in FIXED:
             if value != FIXED[name]:
-                raise ValueError(f"{name} is {value!r}, expected {FIXED[name]!r}")
+                raise ValueError(f"{name} is {shown(value)}, expected {FIXED[name]!r}")
         elif name in known:
             numbers = value if isinstance(value, list) else [value]
             lists = "list" in str(known[name].annotation)
             if lists != isinstance(value, list) or not all(type(n) is int and n >= 0 for n in numbers):
-                raise ValueError(f"{name} is {value!r}, expected {'whole numbers' if lists else 'a whole number'}")
+                raise ValueError(f"{name} is {shown(value)}, expected {'whole numbers' if lists else 'a whole number'}")
             arguments[name] = value
         elif name not in WITHOUT_EFFECT:
-            raise ValueError(f"it has the unknown setting {name!r}")
+            raise ValueError(f"it has the unknown setting {shown(name)}")
     missing = [n for n, p in known.items() if p.default is inspect.Parameter.empty and n not in arguments]
     if missing:
         raise ValueError(f"it lacks the setting {missing[0]}")

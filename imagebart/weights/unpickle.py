@@ -8,7 +8,6 @@ other call or object ends the reading. Nothing in the file can reach Python's ow
 from __future__ import annotations
 
 import pickletools
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from imagebart.weights.archive import Archive
-from imagebart.weights.errors import WeightsError
+from imagebart.weights.errors import WeightsError, shown
 
 DTYPES = {
     "torch.DoubleStorage": torch.float64,
@@ -102,7 +101,7 @@ def read_tensors(path: Path) -> dict[str, StoredTensor]:
         raise archive.error("holds no state_dict, expected a checkpoint's named tensors")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, StoredTensor):
-            raise archive.error(f"has {name!r} in its state_dict, expected tensors only")
+            raise archive.error(f"has {shown(name)} in its state_dict, expected tensors only")
     return state
 
 
@@ -123,8 +122,8 @@ class _Machine:
             return self.stack.pop()
         except WeightsError:
             raise
-        except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
-            raise self.archive.error(f"has a damaged pickle: {error}") from error
+        except Exception as error:  # whatever a file holds
+            raise self.archive.error(f"has a damaged pickle: {str(error)[:300] or type(error).__name__}") from error
 
     def step(self, instruction: str, argument: Any) -> None:
         stack = self.stack
@@ -244,7 +243,7 @@ class _Machine:
 
 def _storage(kind: Any, dtype: Name, key: str, location: Any, length: int) -> Storage:
     if kind != "storage" or not isinstance(key, str) or not isinstance(length, int) or length < 0:
-        raise ValueError(f"a storage is described as {kind!r}, {key!r}, {length!r}")
+        raise ValueError(f"a storage is described as {shown(kind)}, {shown(key)}, {shown(length)}")
     return Storage(DTYPES[dtype.dotted], key, length)
 
 
@@ -253,9 +252,9 @@ def _tensor(
 ) -> StoredTensor:
     numbers = (offset, *shape, *stride)
     if not isinstance(storage, Storage) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise ValueError(f"a tensor has offset {offset!r}, shape {shape!r} and stride {stride!r}")
+        raise ValueError(f"a tensor has offset {shown(offset)}, shape {shown(shape)} and stride {shown(stride)}")
     if len(shape) != len(stride):
-        raise ValueError(f"a tensor has shape {shape!r} and stride {stride!r}")
+        raise ValueError(f"a tensor has shape {shown(shape)} and stride {shown(stride)}")
     return StoredTensor(archive, storage, offset, tuple(shape), tuple(stride))
 
 

@@ -58,7 +58,16 @@ def test_odd_configurations_are_named_and_nothing_runs(
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"model", b"[" * 5000, b"\xff\xfe\x00", b"model: &a [*a]"])
+# Nine lists of nine, each of the one before: a few hundred bytes that would be said in 10^9 words.
+NINE = [b"a%d: &a%d [%s]\n" % (i, i, b",".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 10)]
+BOMB = b"a0: &a0 [x]\n" + b"".join(NINE)
+BOMB += b"model: {params: *a9, target: *a9}\n"
+
+
+CONTENTS = [b"", b"model", b"[" * 5000, b"\xff\xfe\x00", b"model: &a [*a]", BOMB, b"#" * 100_001]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
 def test_what_is_no_configuration_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "scale1.yaml"
     path.write_bytes(content)

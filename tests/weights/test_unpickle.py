@@ -180,6 +180,11 @@ class Stateful:
         eval(state)
 
 
+# A list of nine times the list before, nine levels deep: a few bytes that would be said in 10^9 words.
+NESTED = b"]q\x00" + b"".join(b"](" + b"h%c" % i * 9 + b"eq%c" % (i + 1) for i in range(9))
+NESTED = NESTED + b"(h\x09h\x09h\x09h\x09K\x01t"
+
+
 class TestDamage:
     @pytest.mark.parametrize(
         ("program", "reason"),
@@ -210,6 +215,8 @@ class TestDamage:
             (with_state_dict(tensor(1, (2,), (-1,), 4)), "stride (-1,)"),
             (with_state_dict(tensor(0, (2,), (1, 1), 4)), "stride (1, 1)"),
             (with_state_dict(tensor(0, (2,), (1,), -4)), "-4"),
+            (NESTED + b"Q.", "a storage is described as"),
+            (with_state_dict(b"(cos\nx\nt."), "os.x"),
         ],
     )
     def test_pickles_are_named_and_refused(self, tmp_path: Path, program: bytes, reason: str) -> None:
