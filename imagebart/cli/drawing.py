@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imagebart.cli.options import (
     add_model_option,
     add_sampling_options,
+    add_scales_option,
     add_start_option,
     given_settings,
 )

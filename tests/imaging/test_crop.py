@@ -341,6 +341,6 @@ print(peak() - before)
 
 @pytest.mark.slow
 def test_a_picture_of_forty_megapixels_takes_less_than_a_gigabyte() -> None:
-    """With transparency and the widest feather: 1.6 GB before, when it was worked on as a whole."""
+    """With transparency and the widest feather."""
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1000
