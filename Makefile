@@ -25,7 +25,7 @@ lint: $(VENV)/.everything
 
 train: $(VENV)/.everything
 	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 captions:captions \
-	    captions:words denoiser:denoiser reader:judge; do \
+	    captions:words denoiser:denoiser-anew reader:judge; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m imagebart train $${job%:*} --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done

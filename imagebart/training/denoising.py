@@ -154,7 +154,10 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     tokens = (shape.resolution // shape.downsampling) ** 2
     denoiser = Denoiser(denoiser_config(run.shape, shape.vocab_size, tokens, conditioner, text))
     if run.begin_from is not None:
-        denoiser.load_state_dict(load_denoiser(Path(run.begin_from))[0].state_dict())
+        begun, _ = load_denoiser(Path(run.begin_from))
+        if reader is not None:
+            begun.read_with(reader)  # it may know other words
+        denoiser.load_state_dict(begun.state_dict())
     if reader is not None:
         denoiser.text.load_state_dict(reader.state_dict())
         denoiser.text.requires_grad_(False)
