@@ -24,7 +24,8 @@ lint: $(VENV)/.everything
 	$(BIN)/python -m mypy
 
 train: $(VENV)/.everything
-	set -e; for job in first-stage:first-stage first-stage:decoder captions:captions captions:words stage:clean stage:stage2 stage:stage1 \
+	set -e; for job in first-stage:first-stage first-stage:decoder \
+	    first-stage:decoder256-first first-stage:decoder256 captions:captions captions:words stage:clean stage:stage2 stage:stage1 \
 	    stage:stage2-on stage:stage1-on; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m imagebart train $${job%:*} --config configs/avatars-$$part.json --run runs/avatars/$$part; \

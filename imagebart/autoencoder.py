@@ -7,6 +7,7 @@ those of the published checkpoints.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -30,15 +31,29 @@ class FirstStageConfig:
     fold: int = 1  # squares of fold x fold pixels become channels before the first convolution
     unit_codes: bool = False  # latents and codes lie on the unit sphere
     encoder: Literal["convolutions", "cells"] = "convolutions"  # what a token sees: all around it, or its cell alone
+    shrink: int = 1  # the encoder of cells sees the means of squares of shrink x shrink pixels
+    decoder: Literal["convolutions", "patterns"] = "convolutions"  # see `imagebart.pattern_decoder`, and for these:
+    layers: int = 8  # that a pixel is mixed of: a picture, and plain colours
+    patterns: int = 16  # that a cell has of its own
 
     def __post_init__(self) -> None:
         if self.encoder not in ("convolutions", "cells"):
             raise ValueError(f"encoder is {self.encoder!r}, expected convolutions or cells")
+        if self.decoder not in ("convolutions", "patterns"):
+            raise ValueError(f"decoder is {self.decoder!r}, expected convolutions or patterns")
+        for name, least in (("shrink", 1), ("layers", 2), ("patterns", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
+        if self.shrink > 1 and (self.encoder, self.decoder) != ("cells", "patterns"):
+            raise ValueError(
+                f"shrink is {self.shrink} with an encoder of {self.encoder} and a decoder of {self.decoder}; "
+                "only cells and patterns can do with more than 1"
+            )
 
     @property
     def downsampling(self) -> int:
         """f: pixels along one side of a token's cell."""
-        return self.fold * 2 ** (len(self.multipliers) - 1)
+        return self.shrink * self.fold * 2 ** (len(self.multipliers) - 1)
 
     @property
     def vocab_size(self) -> int:
@@ -46,7 +61,7 @@ class FirstStageConfig:
         return self.codebook_size if self.used_codes is None else self.used_codes
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, channels, eps=1e-6)
 
 
@@ -55,9 +70,9 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.norm1 = _norm(channels_in)
+        self.norm1 = group_norm(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.norm2 = _norm(channels_out)
+        self.norm2 = group_norm(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         if channels_in != channels_out:
             self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1)
@@ -73,7 +88,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = _norm(channels)
+        self.norm = group_norm(channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -159,7 +174,7 @@ class Encoder(nn.Module):
             self.down.append(level)
             width = channels
         self.mid = Middle(width)
-        self.norm_out = _norm(width)
+        self.norm_out = group_norm(width)
         self.conv_out = nn.Conv2d(width, config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,6 +189,8 @@ class Encoder(nn.Module):
 class CellEncoder(nn.Module):
     """Pixels [B, 3, H, W] to latents [B, latent_channels, H/f, W/f], each from the f x f pixels of its own cell.
 
+    With `shrink` over 1, from the means of squares of so many pixels: as from the picture made that much smaller.
+
     So a token says nothing of other cells: those that a mask keeps cannot betray what was painted over, and they
     are a simple function of the picture, which stages learn sooner.
     """
@@ -181,9 +198,11 @@ class CellEncoder(nn.Module):
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__()
         width = 2 * config.latent_channels
-        self.fold = nn.PixelUnshuffle(config.downsampling)
+        side = config.downsampling // config.shrink
+        self.shrink = config.shrink
+        self.fold = nn.PixelUnshuffle(side)
         self.layers = nn.Sequential(
-            nn.Linear(3 * config.downsampling**2, width),
+            nn.Linear(3 * side**2, width),
             nn.LayerNorm(width),
             nn.GELU(),
             nn.Linear(width, width),
@@ -193,6 +212,8 @@ class CellEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.shrink > 1:
+            x = F.avg_pool2d(x, self.shrink)
         cells = rearrange(self.fold(x), "b c h w -> b h w c")
         return rearrange(self.layers(cells), "b h w c -> b c h w")
 
@@ -214,14 +235,24 @@ class Decoder(nn.Module):
             ups.insert(0, level)
             width = channels
         self.up = nn.ModuleList(ups)  # finest first, as in the encoder; run from the coarsest
-        self.norm_out = _norm(width)
+        self.norm_out = group_norm(width)
         self.conv_out = nn.Conv2d(width, 3 * config.fold**2, 3, padding=1)
         self.unfold = nn.PixelShuffle(config.fold)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(z))
-        for level in reversed(self.up):
-            x = level(x)
-            resample = getattr(level, "upsample", None)
-            x = x if resample is None else resample(x)
+        return self.fine(self.coarse(z))
+
+    def enter(self, z: Tensor) -> Tensor:
+        """Latents to the trunk's channels, [B, C, h, w]."""
+        return self.conv_in(z)
+
+    def coarse(self, z: Tensor) -> Tensor:
+        """Latents to features at their own resolution, [B, C, h, w]."""
+        x: Tensor = self.up[-1](self.mid(self.enter(z)))
+        return x
+
+    def fine(self, x: Tensor) -> Tensor:
+        """Those features to pixels."""
+        for level, finer in pairwise(reversed(self.up)):
+            x = finer(level.get_submodule("upsample")(x))
         return self.unfold(self.conv_out(F.silu(self.norm_out(x))))

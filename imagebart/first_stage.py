@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from imagebart.autoencoder import CellEncoder, Decoder, Encoder, FirstStageConfig
+from imagebart.pattern_decoder import PatternDecoder
 
 __all__ = ["FirstStage", "FirstStageConfig", "Quantizer"]
 
@@ -69,7 +70,7 @@ class FirstStage(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config) if config.encoder == "convolutions" else CellEncoder(config)
-        self.decoder = Decoder(config)
+        self.decoder = Decoder(config) if config.decoder == "convolutions" else PatternDecoder(config)
         self.quantize = Quantizer(config)
         self.quant_conv = nn.Conv2d(config.latent_channels, config.code_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_channels, 1)

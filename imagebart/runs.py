@@ -57,10 +57,10 @@ def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
     begun = model.sampler.start(
         job.variants, job.settings, known=job.known, keep=job.keep, strength=job.strength, seed=job.recipe.seed
     )
-    scales = len(begun.steps)
-    clock = Clock(job.settings.passes, scales)
+    first, scales = len(begun.steps), begun.scales
+    clock = Clock(job.settings.passes, first)
     chain = model.sampler.stream(begun, job.cond, job.settings)
-    last = ChainEvent(scales, scales, 0, job.settings.passes, 0, begun.total, begun.x, False)
+    last = ChainEvent(first, scales, 0, job.settings.passes, 0, begun.total, begun.x, False)
     yield _look(model, "start", last, job, clock)
     try:
         for last in chain:

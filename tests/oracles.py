@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from imagebart.models.published import Kind, Stage, StageConfig, build_stage
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
+from imagebart.sampling.steps import DenoisingStep, StageStep, Step
 from imagebart.settings import SamplingSettings
 
 
@@ -112,76 +113,100 @@ def plain_transformer(
     return norm("norm", x)
 
 
-# Stages
-
-KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual", "aligned")
+# Denoising
 
 
-def random_stage(
-    kind: Kind,
-    tokens: int = 6,
-    vocab_size: int = 7,
-    cond_length: int = 2,
-    beta: float = 0.4,
-    seed: int = 0,
-    slots: int = 0,
-) -> Stage:
-    """A float64 stage with large random weights, so that its logits differ clearly; T = 3.
-
-    slots: those of its text encoder; 0: it has none, and reads the conditioning tokens themselves.
-    """
-    decoder_only = kind == "decoder_only"
-    prefixed = kind in ("decoder_only", "aligned")  # the decoder's prefix is [t, cond...] or [t, slots...]
-    cond_vocab = 5 if cond_length else 0
-    text = None
-    if slots:
-        words = TransformerConfig(6, 2, 2, cond_vocab + slots, cond_length + slots, 3, causal=False)
-        text = TextEncoderConfig(words, slots, phrase=3)
-    prefix = slots or cond_length
-    vocab = vocab_size + (slots or cond_vocab)
-    positions = 1 + prefix + tokens
-    decoder = TransformerConfig(
-        width=8,
-        depth=2,
-        heads=2,
-        vocab_in=max(vocab, 4) if prefixed else vocab_size,
-        positions=positions if prefixed else tokens,
-        head_size=4,
-        vocab_out=vocab_size,
-        unmasked=1 + prefix if kind == "aligned" else 0,
-        cross=not decoder_only,
-        attention_bias=decoder_only,
-        head_bias=not decoder_only,
-    )
-    encoder = TransformerConfig(8, 2, 2, max(vocab, 4), positions, 4, causal=False)
-    config = StageConfig(
-        kind=kind,
-        t=3 if decoder_only else 2,
-        vocab_size=vocab_size,
-        tokens=tokens,
-        beta=1.0 if decoder_only else beta,
-        decoder=decoder,
-        encoder=None if decoder_only else encoder,
-        cond_length=cond_length,
-        cond_offset=vocab_size if cond_length else 0,
-        start_token=0 if prefixed else 1,
-        text=text,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        stage = build_stage(config, 3)
-        for parameter in stage.parameters():
-            torch.nn.init.normal_(parameter, std=0.5)
-    return stage.double().eval().requires_grad_(False)
+def part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The weights of one module of a network."""
+    return {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
 
 
-def random_cond(stage: Stage, batch: int) -> Tensor | None:
-    """Conditioning tokens [B, L] for a random stage, or None where it takes none."""
-    length = stage.config.cond_length
-    return torch.randint(5, (batch, length)) if length else None
+def plain_slots(weights: Mapping[str, Tensor], config: TextEncoderConfig, cond: list[int]) -> Tensor:
+    """What a network's text encoder reads in one row of words, mapped to the width of its decoder: [slots, width]."""
+    inner = part(weights, "text.transformer")
+    words = config.transformer.vocab_in - config.slots
+    extra = torch.zeros(len(cond) + config.slots, config.transformer.width, dtype=torch.float64)
+    for i in range(len(cond)):
+        extra[i] += weights["text.phrase.convolution.bias"]
+        for back in range(min(config.phrase, i + 1)):
+            kernel = weights["text.phrase.convolution.weight"][:, :, config.phrase - 1 - back]
+            extra[i] += kernel @ inner["token_embedding.weight"][cond[i - back]]
+    fed = torch.tensor(cond + [words + i for i in range(config.slots)])
+    slots = plain_transformer(inner, config.transformer, fed, extra=extra)[len(cond) :]
+    return slots @ weights["text_map.weight"].T + weights["text_map.bias"]
 
 
-# Decoding
+def transition(rate: float, vocab_size: int) -> Tensor:
+    """Entry [i, j] is the chance that token i becomes j where noise takes its place with a rate: float64 [K, K]."""
+    rows = [[(1 - rate) * (i == j) + rate / vocab_size for j in range(vocab_size)] for i in range(vocab_size)]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def log_q(k: int, c: int, rate: float, vocab_size: int) -> float:
+    """log q(x_t = c | x = k)"""
+    return math.log((1 - rate) * (k == c) + rate / vocab_size)
+
+
+def plain_reverse(p0: list[float], c: int, rate: float, next_rate: float) -> list[float]:
+    """p(x_s = k | x_t = c) of K tokens: the sum over x_0 of p0(x_0) q(x_s = k | x_t = c, x_0), Bayes written out."""
+    size = len(p0)
+    before = transition(next_rate, size).tolist()  # x_0 to x_s
+    step = transition(1 - (1 - rate) / (1 - next_rate), size).tolist()  # x_s to x_t
+    result = [0.0] * size
+    for x0 in range(size):
+        joint = [before[x0][k] * step[k][c] for k in range(size)]
+        for k in range(size):
+            result[k] += p0[x0] * joint[k] / sum(joint)
+    return result
+
+
+def plain_denoiser(
+    denoiser: Denoiser, x: list[int], c: list[int], rates: list[float], fed_rates: list[float], cond: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Logits of p(x_0) of one row, the decoder's and the encoder's own, position by position: float64 [N, K] each."""
+    config, weights = denoiser.config, denoiser.state_dict()
+    tokens, size = len(c), config.vocab_size
+
+    def told(name: str, rate: float) -> Tensor:
+        angles = [math.pi * 2**i * rate for i in range(6)]
+        features = [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+        return weights[f"{name}.map.weight"] @ torch.tensor(features).double() + weights[f"{name}.map.bias"]
+
+    slots = None if config.text is None else plain_slots(weights, config.text, cond)
+    ids = cond if slots is None else list(range(len(slots)))
+    prefix = [config.encoder.vocab_in - 1] + [size + token for token in ids]
+    first = len(prefix)
+    to_encoder = torch.zeros(first + tokens, config.encoder.width, dtype=torch.float64)
+    to_decoder = torch.zeros(first + tokens - 1, config.decoder.width, dtype=torch.float64)
+    for i in range(0 if slots is None else len(slots)):
+        to_encoder[1 + i] += slots[i]  # type: ignore[index]
+        to_decoder[1 + i] += slots[i]  # type: ignore[index]
+    for n in range(tokens):
+        to_encoder[first + n] += told("encoder_rates", rates[n])
+    encoded = plain_transformer(part(weights, "encoder"), config.encoder, torch.tensor(prefix + c), extra=to_encoder)
+    for n in range(tokens):  # the decoder's step `first - 1 + n` predicts x_0 at n
+        to_decoder[first - 1 + n] += weights["align.weight"] @ encoded[first + n] + weights["align.bias"]
+        if n:
+            to_decoder[first - 1 + n] += told("decoder_rates", fed_rates[n - 1])
+    fed = torch.tensor(prefix + x[:-1])
+    hidden = plain_transformer(part(weights, "decoder"), config.decoder, fed, encoded, to_decoder)[first - 1 :]
+    said = [[log_q(k, c[n], max(rates[n], 0.002), size) for k in range(size)] for n in range(tokens)]
+    likelihood = weights["likelihood"] * torch.tensor(said, dtype=torch.float64)
+    logits = hidden @ weights["decoder.head.weight"].T + weights["decoder.head.bias"]
+    drafts = encoded[first:] @ weights["draft_head.weight"].T + weights["draft_head.bias"]
+    return logits + likelihood, drafts + likelihood
+
+
+def teacher_forced(step: Step, x: Tensor, c: Tensor, keep: Tensor, cond: Tensor | None) -> Tensor:
+    """Logits [B, N, K] that temperature and filters act on, all positions at once; kept ones are of no use."""
+    if isinstance(step, StageStep):
+        return step.stage.logits(x, c, cond)
+    assert isinstance(step, DenoisingStep)
+    drawn = (~keep).float()
+    return step.denoiser.logits(x, c, step.rate * drawn, step.next_rate * drawn, cond)
+
+
+# Drawing
 
 
 def plain_filter(logits: list[float], settings: SamplingSettings) -> list[float]:
@@ -203,8 +228,16 @@ def plain_filter(logits: list[float], settings: SamplingSettings) -> list[float]
     return [value if k in ranked else -math.inf for k, value in enumerate(scaled)]
 
 
-def plain_decode(
-    stage: Stage,
+def plain_weights(step: Step, logits: list[float], c: int, settings: SamplingSettings) -> list[float]:
+    """p(x_s = k | x_t = c) of K tokens from logits, filtered."""
+    filtered = plain_filter(logits, settings)
+    weights = [math.exp(value - max(filtered)) for value in filtered]
+    p0 = [weight / sum(weights) for weight in weights]
+    return plain_reverse(p0, c, step.rate, step.next_rate) if isinstance(step, DenoisingStep) else p0
+
+
+def plain_draw(
+    step: Step,
     c: Tensor,
     x: Tensor,
     keep: Tensor,
@@ -213,20 +246,21 @@ def plain_decode(
     settings: SamplingSettings,
     noise: Tensor,
 ) -> Tensor:
-    """One row after the other, one token after the other, the whole stage computed anew for each."""
+    """One row after the other, one token after the other, the whole step computed anew for each."""
     rows = []
     for b in range(len(x)):
-        row = x[b : b + 1].clone()
+        row, one = x[b : b + 1].clone(), slice(b, b + 1)
         for i in range(x.shape[1]):
             if keep[b, i]:
                 continue
-            one = c[b : b + 1]
-            logits = stage.logits(row, one, None if cond is None else cond[b : b + 1])[0, i]
+            logits = teacher_forced(step, row, c[one], keep[one], None if cond is None else cond[one])[0, i]
             if settings.guidance != 1 and null is not None:
-                without = stage.logits(row, one, null[b : b + 1])[0, i]
+                without = teacher_forced(step, row, c[one], keep[one], null[one])[0, i]
                 logits = without + settings.guidance * (logits - without)
-            filtered = plain_filter(logits.tolist(), settings)
-            scores = [value + float(g) for value, g in zip(filtered, noise[b, i], strict=True)]
+            weights = plain_weights(step, logits.tolist(), int(c[b, i]), settings)
+            scores = [
+                (math.log(w) if w > 0 else -math.inf) + float(g) for w, g in zip(weights, noise[b, i], strict=True)
+            ]
             row[0, i] = scores.index(max(scores))
         rows.append(row)
     return torch.cat(rows)

@@ -24,7 +24,7 @@ import torch
 from pacing import paced
 
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.testing import tiny_model
+from imagebart.testing import tiny_staged_model
 from imagebart.ui.examples import find_examples
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page
@@ -65,7 +65,7 @@ def _say(what: str, seed: int | None) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     examples = find_examples(Path(sys.argv[1]).with_name("examples"))
-    page = build_page(Watched(tiny_model(scales=int(sys.argv[2]))), examples)
+    page = build_page(Watched(tiny_staged_model("text", int(sys.argv[2]))), examples)
     port = int(sys.argv[4]) if len(sys.argv) > 4 else None
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", server_port=port, quiet=True)
     print(url, flush=True)

@@ -1,8 +1,12 @@
-"""A small transformer with weights large enough that every part matters."""
+"""Small transformers with weights large enough that every part matters."""
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
 import torch
+from torch import Tensor
 
 from imagebart.models.transformer import Transformer, TransformerConfig
 
@@ -16,3 +20,32 @@ def small(weights_of: torch.dtype = torch.float32) -> Transformer:
         torch.nn.init.normal_(parameter, std=0.3)
         parameter.copy_(parameter.to(weights_of))
     return transformer
+
+
+BASE = TransformerConfig(width=8, depth=2, heads=2, vocab_in=11, positions=9, head_size=4)
+CONFIGS = {
+    "causal": BASE,
+    "causal with biases": dataclasses.replace(BASE, attention_bias=True),
+    "bidirectional": dataclasses.replace(BASE, causal=False),
+    "unmasked prefix": dataclasses.replace(BASE, unmasked=4),
+    "one unmasked": dataclasses.replace(BASE, unmasked=1),
+    "cross-attending": dataclasses.replace(BASE, cross=True),
+    "cross-attending, prefix": dataclasses.replace(BASE, cross=True, unmasked=3),
+    "one head, wider than the model": dataclasses.replace(BASE, heads=1, head_size=16),
+}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+CAUSAL = {name: config for name, config in CONFIGS.items() if config.causal}
+every_causal_config = pytest.mark.parametrize("config", CAUSAL.values(), ids=CAUSAL.keys())
+
+
+def build(config: TransformerConfig, seed: int = 0) -> Transformer:
+    """A float64 transformer with large random weights everywhere, norms and biases included."""
+    torch.manual_seed(seed)
+    transformer = Transformer(config).double().requires_grad_(False)
+    for parameter in transformer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return transformer
+
+
+def context_of(config: TransformerConfig, batch: int) -> Tensor | None:
+    return torch.randn(batch, 5, config.width, dtype=torch.float64) if config.cross else None

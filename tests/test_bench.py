@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
+from imagebart import ImageBART
 from imagebart.bench import measure, pass_report, plot, report, scales, shares, shipped
 from imagebart.bench.machine import bytes_per_second, cpu_name, peak_memory
-from imagebart.bench.measure import _task, as_naive, images_per_second
-from imagebart.bench.models import published_size
+from imagebart.bench.measure import SCALES, _task, as_naive, images_per_second
+from imagebart.bench.models import Subject, published_size
 from imagebart.sampling.draft_length import OneByOne
-from imagebart.sampling.speculative import decode_stage
-from imagebart.testing import tiny_model
+from imagebart.sampling.engine import engine_of
+from imagebart.sampling.step_run import Condition
+from imagebart.sampling.steps import StageStep
+from imagebart.settings import SamplingSettings
+from imagebart.testing import tiny_model, tiny_staged_model
+
+
+def subjects(guidance: float = 1.0) -> list[Subject]:
+    """A denoiser's two steps, and the stages of another model."""
+    found = shipped(tiny_model("text"), "red hair") + shipped(tiny_staged_model("none"), "")
+    return [replace(subject, settings=SamplingSettings(guidance=guidance)) for subject in found]
+
+
+def test_steps_are_timed_coarse_to_fine() -> None:
+    assert [subject.name for subject in subjects()] == ["tiny, step 2", "tiny, step 1"] * 2
+    rates = [(s.step.rate, s.step.next_rate) for s in subjects()[:2]]  # type: ignore[attr-defined]
+    assert rates == [(1.0, 0.5), (0.5, 0.0)]
+    assert all(isinstance(subject.step, StageStep) for subject in subjects()[2:])
 
 
 def test_rows_compare_with_naive() -> None:
-    rows = list(measure(shipped(tiny_model("text"), "red hair"), (1.0, 0.25), (1, 2)))
+    timed = subjects(guidance=2.0)[:2] + subjects()[2:3]
+    rows = list(measure(timed, (1.0, 0.25), (1, 2)))
     methods = ["naive", "cached", "+ known tokens skipped", "+ drafts"]
     for method in methods:
-        assert len([row for row in rows if row.method == method]) == 2 * 2 * 2
+        assert len([row for row in rows if row.method == method]) == 3 * 2 * 2
     for row in rows:
         assert row.tokens == round(64 * row.share) and row.seconds > 0 and row.limit > 0 and row.memory > 0
         if row.method in methods[:2]:
@@ -27,30 +48,43 @@ def test_rows_compare_with_naive() -> None:
             assert row.passes == row.tokens
         else:
             assert 1 <= row.passes <= row.tokens
-        assert row.same > 0.9 or row.method == "+ float16 weights"  # float32 may round another way once
+        # float32 may round another way once; rounded weights draw other tokens, but not all others
+        assert row.same > (0.9 if row.method in methods else 0.3)
     table = list(report(rows))
     assert len(table) == 2 + len(rows)
-    assert table[2].startswith("| tiny, stage 2, 1, 100% | naive | ")
+    assert table[2].startswith("| tiny, step 2, 1, 100% | naive | ")
     assert len({line.count("|") for line in table}) == 1
     picture = plot(rows)
     assert len(picture.convert("RGB").getcolors(2**20)) > 4  # two lines on their axes
 
 
-def test_as_naive_sees_one_wrong_token() -> None:
-    task = _task(shipped(tiny_model("none"), "")[1], 1.0, 1)
-    rest = (task.keep, task.condition, task.settings, task.noise)
-    *_, drawn = decode_stage(task.stage, task.c, task.c, *rest, OneByOne())
-    assert as_naive(task, drawn.tokens) == 1
-    wrong = drawn.tokens.clone()
-    wrong[0, -1] = (wrong[0, -1] + 1) % 24
-    assert as_naive(task, wrong) == pytest.approx(63 / 64)
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_as_naive_sees_one_wrong_token(guidance: float) -> None:
+    """Of every kind of step, and where a part is known."""
+    for subject in subjects(guidance):
+        for share in (1.0, 0.25):
+            task = _task(subject, share, 1)
+            *_, (_, passes, tokens) = [task.run(engine_of("exact", *subject.step.networks), OneByOne)]
+            drawn = round(64 * share)
+            assert passes == drawn and as_naive(task, tokens) == 1
+            wrong, last = tokens.clone(), int((~task.keep[0]).nonzero()[-1])
+            wrong[0, last] = (wrong[0, last] + 1) % 24
+            assert as_naive(task, wrong) == pytest.approx((drawn - 1) / drawn)
 
 
-def test_images_a_second_fall_with_every_stage() -> None:
-    rates = images_per_second(shipped(tiny_model("none"), ""))
-    assert list(rates) == [1, 2, 3, 4, 5]
-    values = list(rates.values())
-    assert all(a > b > 0 for a, b in zip(values, values[1:], strict=False))
+def test_images_a_second_are_of_whole_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("none")
+    asked: list[int | None] = []
+    stream = ImageBART.stream
+
+    def noted(model: ImageBART, *arguments: Any, settings: SamplingSettings, **more: Any) -> Any:
+        asked.append(settings.scales)
+        return stream(model, *arguments, settings=settings, **more)
+
+    monkeypatch.setattr(ImageBART, "stream", noted)
+    rates = images_per_second(model, None)
+    assert list(rates) == asked == list(SCALES)
+    assert all(0 < rate < 1e4 for rate in rates.values())
     assert scales({1: 2.0, 2: 1.0}) == "images a second: T = 1: 2.00, T = 2: 1.00"
 
 
@@ -68,10 +102,13 @@ def test_published_size() -> None:
     """203 million weights in an encoder-decoder stage; a pass of its decoder reads 55, all but those used once."""
     with torch.device("meta"):
         coarsest, finest = published_size()
-    assert coarsest.stage.config.kind == "decoder_only" and finest.stage.config.kind == "residual"
-    maps = [(n, m) for n, m in finest.stage.decoder.named_modules() if isinstance(m, torch.nn.Linear)]
+    assert isinstance(coarsest.step, StageStep) and coarsest.step.stage.config.kind == "decoder_only"
+    assert isinstance(finest.step, StageStep) and finest.step.stage.config.kind == "residual"
+    assert coarsest.tokens == finest.tokens == 256 and finest.condition == Condition(None, None)
+    stage = finest.step.stage
+    maps = [(n, m) for n, m in stage.decoder.named_modules() if isinstance(m, torch.nn.Linear)]
     assert round(sum(m.weight.numel() for n, m in maps if not n.endswith("cross.kv")) / 1e6) == 55
-    assert round(sum(p.numel() for p in finest.stage.parameters()) / 1e6) == 203
+    assert round(sum(p.numel() for p in stage.parameters()) / 1e6) == 203
 
 
 def test_the_machine_says_what_it_is() -> None:

@@ -16,7 +16,7 @@ from imagebart import InputError, SamplingSettings, crop, masks
 from imagebart.metadata import read_recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.chain import ChainEvent
-from imagebart.testing import tiny_model, tiny_pipeline
+from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_progress_rises_to_one_and_names_stages(pipe: Pipeline) -> None:
 def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     ended: list[int] = []
-    stream = pipe.model.stream
+    stream = pipe.model.sampler.stream
 
     def counted(*arguments: Any) -> Iterator[ChainEvent]:
         try:
@@ -190,7 +190,7 @@ def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
         finally:
             ended.append(len(drawn))
 
-    monkeypatch.setattr(pipe.model, "stream", counted)
+    monkeypatch.setattr(pipe.model.sampler, "stream", counted)
     run = pipe.generate("a hat", seed=0)
     next(run)
     assert not drawn  # the first look costs no token
@@ -204,15 +204,27 @@ def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
     upload = noise_picture("RGB", (32, 32))
     known, _ = pipe._known(upload, crop.Box(0, 0, 32), 400)
-    start, stage = pipe.model.partly_diffused(known, 0.25, seed=3)
-    share = (start != known).float().mean().item()
+    begun = pipe.model.sampler.start(400, pipe.defaults, known=known, strength=0.25, seed=3)
+    share = (begun.x != known).float().mean().item()
     expected = 0.25 * (1 - 1 / pipe.model.vocab_size)
     assert abs(share - expected) < 4 * (expected * (1 - expected) / known.numel()) ** 0.5
-    assert stage == 1
-    assert pipe.model.partly_diffused(known[:1], 0.9, seed=3)[1] == 2
     events = list(pipe.vary(upload, 0.25, seed=3))
-    assert {e.stage for e in events} == {1}
+    assert {e.stage for e in events} == {1, 2}
+    staged = Pipeline(tiny_staged_model())
+    assert {e.stage for e in staged.vary(upload, 0.25, seed=3)} == {1}, "the finest stage expects half"
     assert events[-1].image.size == (32, 32)
+
+
+def test_scales_are_the_persons_choice_where_the_model_has_it(pipe: Pipeline) -> None:
+    assert pipe.any_scales and pipe.stages == 2
+    for scales in (1, 4):
+        events = list(pipe.generate("a hat", seed=0, settings=SamplingSettings(scales=scales)))
+        assert {e.stages for e in events} == {scales}
+        assert events[-1].recipe.settings.scales == scales
+    staged = Pipeline(tiny_staged_model())
+    assert not staged.any_scales
+    with pytest.raises(InputError, match="There are 3 scales; this model was trained for 2"):
+        staged.generate(None, settings=SamplingSettings(scales=3))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +232,8 @@ def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
     [
         ({"seed": -1}, "seed is -1"),
         ({"variants": 0}, "0 variants"),
-        ({"settings": SamplingSettings(start=3)}, "this model has 2"),
+        ({"settings": SamplingSettings(start=3)}, "first stage is 3; there are 2"),
+        ({"settings": SamplingSettings(scales=1, start=2)}, "first stage is 2; there are 1"),
         ({"prompt": "a" * 20_001}, "20,001 characters"),
     ],
 )
@@ -259,13 +272,13 @@ def test_notes_name_unknown_words_and_unfamiliar_pictures(pipe: Pipeline) -> Non
 
 def test_without_words_guidance_costs_nothing(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
-    stream = pipe.model.stream
+    stream = pipe.model.sampler.stream
 
     def noted(*arguments: Any) -> Iterator[ChainEvent]:
-        asked.append(arguments[5].guidance)
+        asked.append(arguments[2].guidance)
         return stream(*arguments)
 
-    monkeypatch.setattr(pipe.model, "stream", noted)
+    monkeypatch.setattr(pipe.model.sampler, "stream", noted)
     guided = SamplingSettings(guidance=3.0)
     runs = [list(pipe.generate(prompt, seed=0, settings=guided))[-1] for prompt in (None, "zebra", "red hair")]
     assert asked == [1.0, 1.0, 3.0]
@@ -291,7 +304,7 @@ def test_a_saved_model_brings_its_card_and_settings(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# Tiny\n")
     loaded = Pipeline.from_pretrained(tmp_path)
     assert loaded.card == "# Tiny\n"
-    assert (loaded.name, loaded.knows, loaded.defaults) == ("tiny", "nothing", SamplingSettings())
+    assert (loaded.name, loaded.knows, loaded.defaults) == ("tiny", "nothing", SamplingSettings(scales=2))
     assert loaded.suggestions == Pipeline(model).suggestions
     a, b = (list(p.generate("a hat", seed=4))[-1].image.tobytes() for p in (Pipeline(model), loaded))
     assert a == b

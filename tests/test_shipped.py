@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from imagebart import Pipeline, masks
 from imagebart.avatars.dataset import AvatarDataset
 from imagebart.avatars.regions import region_mask
-from imagebart.diffusion import diffuse
+from imagebart.diffusion import redraw
 
 HERE = Path(__file__).parent.parent
 pytestmark = pytest.mark.shipped
@@ -30,15 +30,17 @@ def pipe() -> Pipeline:
 
 def test_right_captions_make_pictures_likelier_than_wrong_ones(pipe: Pipeline) -> None:
     """Over fresh avatars, paired: a model that ignores its prompt exceeds three standard errors once in 700 runs."""
-    model, schedule = pipe.model, pipe.model.schedule
+    model, denoiser = pipe.model, pipe.model.denoiser
+    assert denoiser is not None
     items = [AvatarDataset(model.first_stage.config.resolution, start=5 * 10**8, split="all")[i] for i in range(24)]
     x0 = model.first_stage.encode(torch.stack([item["image"] for item in items]) / 127.5 - 1)
-    x1 = diffuse(x0, 1, schedule, model.vocab_size, torch.Generator().manual_seed(0))
+    rates = torch.full(x0.shape, 0.5)
+    xt = redraw(x0, rates, model.vocab_size, torch.Generator().manual_seed(0))
     texts = [item["text"] for item in items]
     losses = []
     for captions in (texts, texts[1:] + texts[:1]):
         cond = model.conditioner.encode(captions).tokens
-        logits = model.stages[0].logits(x0, x1, cond)
+        logits = denoiser.logits(x0, xt, rates, torch.zeros_like(rates), cond)
         losses.append(F.cross_entropy(logits.transpose(1, 2), x0, reduction="none").mean(1))
     gain = losses[1] - losses[0]
     assert gain.mean() > 3 * gain.std() / len(gain) ** 0.5

@@ -20,6 +20,7 @@ from imagebart.evaluation.intervals import jackknife, mean_of, replicates, share
 from imagebart.evaluation.plain import plain_prompts
 from imagebart.evaluation.reader import Reading
 from imagebart.evaluation.report import Measure, measure, plainly
+from imagebart.evaluation.sharpness import Sharpness
 from imagebart.evaluation.study import FLOOR, REFERENCE, SHOWN, Study
 
 
@@ -77,7 +78,7 @@ def reader_accuracy(study: Study) -> Iterator[Measure]:
 
 
 def reconstruction(study: Study) -> Iterator[Measure]:
-    """Attributes kept through encode and decode, PSNR and SSIM."""
+    """Attributes kept through encode and decode, PSNR, SSIM and sharpness."""
     truth = study.avatars(SHOWN)
     images = rendered(truth, study.artist.size)
     decoded = study.artist.reconstruct(images)
@@ -85,6 +86,10 @@ def reconstruction(study: Study) -> Iterator[Measure]:
     yield from _kept("reconstruction: attributes kept", "≥ 99.5 %", truth, read, "reconstruction, by attribute")
     yield measure("reconstruction: PSNR", mean_of(psnr(images, decoded).tolist()), len(truth), "dB")
     yield measure("reconstruction: SSIM", mean_of(ssim(images, decoded).tolist()), len(truth))
+    sharpness = Sharpness.of(images, decoded)
+    crisp, clean = (jackknife(replicates(f, len(truth))) for f in (sharpness.crispness, sharpness.cleanness))
+    yield measure("reconstruction: crispness", crisp, len(truth), goal="≥ 0.85")
+    yield measure("reconstruction: cleanness", clean, len(truth), "levels", "≤ 1")
 
 
 def plain_words(study: Study) -> Iterator[Measure]:

@@ -48,7 +48,7 @@ def add_commands(commands: Any) -> None:
     _sampling_options(pictures)
     pictures.set_defaults(job_handler=_pictures)
 
-    words = jobs.add_parser("words", help="whether a model's stages use captions: likelihood with, without, shuffled")
+    words = jobs.add_parser("words", help="whether a model uses captions: likelihood with, without, shuffled")
     add_model_option(words)
     words.add_argument("--samples", type=int, default=64, help="avatars (default 64)")
     words.set_defaults(job_handler=_words)
@@ -172,9 +172,9 @@ def _pictures(options: argparse.Namespace) -> None:
 
 
 def _words(options: argparse.Namespace) -> None:
-    from imagebart.evaluation.likelihood import word_gap
+    from imagebart.evaluation.likelihood import word_gaps
     from imagebart.models.imagebart import ImageBART
 
     model = ImageBART.from_pretrained(options.model)
-    for stage in model.stages:
-        print(word_gap(stage, model.schedule, model.conditioner, model.first_stage, options.samples))
+    for gap in word_gaps(model, options.samples):
+        print(gap)

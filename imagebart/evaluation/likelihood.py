@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.avatars.dataset import AvatarDataset
-from imagebart.conditioning import Conditioner
-from imagebart.diffusion import Schedule, diffuse, redraw
-from imagebart.first_stage import FirstStage
+from imagebart.diffusion import diffuse, redraw
+from imagebart.models.denoiser import Denoiser
+from imagebart.models.imagebart import ImageBART
 from imagebart.models.published import Stage
 
 
 @dataclass(frozen=True)
 class WordGap:
-    """Mean negative log-likelihood of a stage, nats a token of x_{t-1}, by what caption it was given."""
+    """Mean negative log-likelihood, nats a token, by what caption was given."""
 
-    t: int
+    name: str
     right: float
     without: float
     shuffled: float
@@ -27,44 +29,61 @@ class WordGap:
     def __str__(self) -> str:
         losses = f"{self.right:.3f} right, {self.without:.3f} without, {self.shuffled:.3f} shuffled"
         gains = f"right words save {self.without - self.right:.3f}, wrong ones cost {self.shuffled - self.without:.3f}"
-        return f"stage {self.t}: {losses}; {gains} nats a token"
+        return f"{self.name}: {losses}; {gains} nats a token"
 
 
 @torch.no_grad()
-def word_gap(
-    stage: Stage,
-    schedule: Schedule,
-    conditioner: Conditioner,
-    first_stage: FirstStage,
-    count: int = 64,
-    seed: int = 900_000,
-    batch: int = 16,
-) -> WordGap:
-    """Measures a stage on `count` avatars (2 or more) of the series `seed`, the same noise for each caption.
+def word_gaps(model: ImageBART, count: int = 64, seed: int = 900_000, batch: int = 16) -> Iterator[WordGap]:
+    """Measures a model on `count` avatars (2 or more) of the series `seed`, the same noise for each caption.
 
-    A stage that ignores its captions gives three equal numbers. Raises ValueError for a model without captions.
+    Of stages, x_{t-1} given x_t; of a denoiser, x_0 from nothing, and from x_t of which half is noise. A network that
+    ignores its captions gives three equal numbers. Raises ValueError for a model without captions.
     """
+    conditioner, first_stage = model.conditioner, model.first_stage
     if conditioner.kind != "text":
         raise ValueError(f"the model's conditioning is {conditioner.kind!r}, expected text")
     if count < 2:
         raise ValueError(f"{count} avatars cannot swap captions, expected 2 or more")
     data = AvatarDataset(first_stage.config.resolution, length=count, seed=seed)
     items = [data[i] for i in range(count)]
-    texts = [str(item["text"]) for item in items]
-    cond = conditioner.encode(texts).tokens
+    cond = conditioner.encode([str(item["text"]) for item in items]).tokens
     choices = {"right": cond, "without": conditioner.null(count), "shuffled": cond.roll(1, 0)}
-    t, vocab_size = stage.config.t, first_stage.config.vocab_size
-    generator = torch.Generator().manual_seed(seed)
-    totals = dict.fromkeys(choices, 0.0)
-    for rows in torch.arange(count).split(batch):
-        images = torch.stack([_image(items[i]) for i in rows.tolist()])
-        x0 = first_stage.encode(images)
-        x = diffuse(x0, t - 1, schedule, vocab_size, generator)
-        c = redraw(x, schedule.betas[t - 1], vocab_size, generator)
-        for name, tokens in choices.items():
-            logits = stage.logits(x, c, tokens[rows]).float()
-            totals[name] += float(F.cross_entropy(logits.flatten(0, 1), x.flatten())) * len(rows) / count
-    return WordGap(t, **totals)
+    for name, loss in _losses(model).items():
+        generator = torch.Generator().manual_seed(seed)
+        totals = dict.fromkeys(choices, 0.0)
+        for rows in torch.arange(count).split(batch):
+            x0 = first_stage.encode(torch.stack([_image(items[i]) for i in rows.tolist()]))
+            state = generator.get_state()
+            for choice, tokens in choices.items():
+                generator.set_state(state)
+                totals[choice] += loss(x0, tokens[rows], generator) * len(rows) / count
+        yield WordGap(name, **totals)
+
+
+Loss = Callable[[Tensor, Tensor, torch.Generator], float]  # of x_0 and conditioning tokens, with noise from a generator
+
+
+def _losses(model: ImageBART) -> dict[str, Loss]:
+    """What is measured of a model, by name."""
+    if model.denoiser is None:
+        return {f"stage {t}": partial(_stage_loss, model, stage) for t, stage in enumerate(model.stages, 1)}
+    rates = {"from nothing": 1.0, "from half of the tokens": 0.5}
+    return {name: partial(_denoiser_loss, model.denoiser, rate) for name, rate in rates.items()}
+
+
+def _stage_loss(model: ImageBART, stage: Stage, x0: Tensor, cond: Tensor, generator: torch.Generator) -> float:
+    t = stage.config.t
+    x = diffuse(x0, t - 1, model.schedule, model.vocab_size, generator)
+    c = redraw(x, stage.config.beta, model.vocab_size, generator)
+    return float(F.cross_entropy(stage.logits(x, c, cond).float().flatten(0, 1), x.flatten()))
+
+
+def _denoiser_loss(
+    denoiser: Denoiser, rate: float, x0: Tensor, cond: Tensor, generator: torch.Generator
+) -> float:
+    c, rates = redraw(x0, rate, denoiser.config.vocab_size, generator), torch.full(x0.shape, rate)
+    logits = denoiser.logits(x0, c, rates, torch.zeros_like(rates), cond).float()
+    return float(F.cross_entropy(logits.flatten(0, 1), x0.flatten()))
 
 
 def _image(item: dict[str, Tensor | str]) -> Tensor:

@@ -22,6 +22,7 @@ class Context:
     prefix: Tensor  # decoder tokens before the first image token, int64 [B, P]
     memory: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
     extra: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
+    drafts: Tensor | None = None  # logits of every token at once, [B, N, K]; None: x_t is the best first draft
 
     def select(self, rows: Tensor) -> None:
         """Goes on with some of the rows, int64 [B']."""
@@ -32,4 +33,6 @@ class Context:
     def of_types(self, kept: torch.dtype, given: torch.dtype) -> Context:
         """The same with memory of a type, each part in one piece, and what is added to embeddings of another."""
         memory = self.memory and [(k.to(kept).contiguous(), v.to(kept).contiguous()) for k, v in self.memory]
-        return Context(self.noisy, self.prefix, memory, None if self.extra is None else self.extra.to(given))
+        return Context(
+            self.noisy, self.prefix, memory, None if self.extra is None else self.extra.to(given), self.drafts
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ APART = 0x9E3779B9  # added to a seed: what starts a variation must not be the c
 class Start:
     """Where a chain starts."""
 
-    steps: Sequence[Step]  # t = 1 first
+    steps: Sequence[Step]  # to run, t = 1 first
+    scales: int  # T, of which these are the last
     x: Tensor  # x at the last of them, with the known tokens where they are kept, int64 [B, N]
     keep: Tensor  # bool [B, N]
     generators: list[torch.Generator]  # of the rows, which drew x
@@ -79,7 +80,7 @@ class Sampler:
     ) -> Start:
         """Where the chain starts; with a seed, always the same. Arguments as for `ImageBART.stream`."""
         model, shape = self.model, (batch, self.model.tokens)
-        steps = self.steps(settings, strength)
+        steps, scales = self.steps(settings, strength), model.scales_of(settings.scales)
         if batch < 1:
             raise ValueError(f"batch of {batch}, expected 1 or more")
         seed = secrets.randbits(32) if seed is None else seed
@@ -99,9 +100,9 @@ class Sampler:
         x = uniform_tokens(model.tokens, model.vocab_size, generators) if x is None else x
         x = x.to(model.device)
         if keep is None or known is None:
-            return Start(steps, x, torch.zeros(shape, dtype=torch.bool, device=model.device), generators)
+            return Start(steps, scales, x, torch.zeros(shape, dtype=torch.bool, device=model.device), generators)
         keep = keep.to(model.device).expand(shape)
-        return Start(steps, torch.where(keep, known.to(model.device), x), keep, generators)
+        return Start(steps, scales, torch.where(keep, known.to(model.device), x), keep, generators)
 
     def stream(self, start: Start, cond: Tensor | None, settings: SamplingSettings) -> Iterator[ChainEvent]:
         """Runs the chain from a start; cond: conditioning tokens int64 [B, L]. Raises ValueError where they misfit."""
@@ -113,7 +114,8 @@ class Sampler:
         if cond is not None and settings.guidance != 1:
             null = model.conditioner.null(len(start.x)).to(model.device)
         condition = Condition(None if cond is None else cond.to(model.device), null)
-        return run_chain(start.steps, self.engine, start.x, start.keep, condition, settings, start.generators)
+        chain = run_chain(start.steps, self.engine, start.x, start.keep, condition, settings, start.generators)
+        return (replace(event, stages=start.scales) for event in chain)
 
 
 def check_tokens(name: str, tokens: Tensor, shape: tuple[int, int], vocab_size: int) -> None:

@@ -22,6 +22,8 @@ from imagebart.sampling.step_run import Condition, GuidedRun
 from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
 
+USE = True
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -98,6 +100,10 @@ def draw_step(
         return
     batch = torch.tensor([row.index for row in active], device=x.device)
     run = GuidedRun(step, engine, c[batch], keep[batch], condition.select(batch), settings.guidance)
+    if run.drafts is not None and USE:
+        likelihood = step.reverse(filter_logits(run.drafts, settings), c[batch])
+        for row, draft in zip(active, (likelihood + noise[batch]).argmax(-1).tolist(), strict=True):
+            row.drafts = [old if kept else new for old, new, kept in zip(row.drafts, draft, row.keep, strict=True)]
     if ahead is None:
         ahead = Adaptive(engine.seconds, run.rows)
     first = run.first

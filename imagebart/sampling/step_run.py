@@ -108,6 +108,12 @@ class GuidedRun:
         """As `StepRun.noisy`."""
         return self.run.noisy(begins + begins if self.guided else begins, length)[: len(begins)]
 
+    @property
+    def drafts(self) -> Tensor | None:
+        """Logits of every token at once, [B, N, K], if the step has any."""
+        drafts = self.run.context.drafts
+        return drafts if drafts is None or not self.guided else guided(drafts, self.guidance)
+
     def logits(self, x: Tensor, begins: list[int], length: int, skip: int) -> Tensor:
         """As `StepRun.logits`."""
         if not self.guided:

@@ -76,7 +76,9 @@ class DenoisingStep:
     def start(self, c: Tensor, keep: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
         drawn = (~keep).float()
         slots = self.denoiser.read(cond)
-        return self.denoiser.start(c, self.rate * drawn, self.next_rate * drawn, cond, slots, encode).context
+        context, encoded = self.denoiser.start(c, self.rate * drawn, self.next_rate * drawn, cond, slots, encode)
+        context.drafts = self.finish(self.denoiser.draft_head(encoded), c)
+        return context
 
     def finish(self, logits: Tensor, c: Tensor) -> Tensor:
         return self.denoiser.finish(logits, c, self.rate)

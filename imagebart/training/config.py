@@ -42,6 +42,22 @@ class LoopConfig:
 
 
 @dataclass(frozen=True)
+class AdversarialLoss:
+    """What a discriminator adds to the first stage's loss, and how it is trained itself."""
+
+    begin: int  # steps before, in which the reconstruction settles
+    weight: float = 0.1  # of its gradient at the pixels, over that of the reconstruction
+    matching: float = 0.5  # difference of its features
+    crop: int = 128  # pixels a side of what it looks at in a step
+    channels: int = 32
+    lr: float = 3e-4
+
+    def __post_init__(self) -> None:
+        if self.begin < 0 or self.crop < 32:
+            raise ValueError(f"begin is {self.begin} and crop {self.crop}, expected 0 or more, and 32 or more")
+
+
+@dataclass(frozen=True)
 class FirstStageLoss:
     """Weights of the first stage's loss."""
 
@@ -50,6 +66,7 @@ class FirstStageLoss:
     face: float = 2.5  # weight of the face region in avatars; 1 elsewhere
     codebook_decay: float = 0.99  # of the moving averages that are the codes
     dead_after: float = 0.1  # a code used less often than this share of the mean is replaced
+    adversarial: AdversarialLoss | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,7 @@ class FirstStageRun:
     model: FirstStageConfig
     loop: LoopConfig
     loss: FirstStageLoss = field(default_factory=FirstStageLoss)
-    begin_from: str | None = None  # run folder of a trained first stage of the same shape to start from
+    begin_from: str | None = None  # run folder of a trained first stage to start from
     decoder_only: bool = False  # tokens, and with them the stages trained on them, stay as they were
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 The codebook follows van den Oord et al., Neural Discrete Representation Learning (2017), appendix A.1, on the unit
 sphere where the model says so. The reconstruction loss is pixels plus their differences on three scales, which
-keeps edges without a discriminator.
+keeps edges; a discriminator may join in once that has settled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.first_stage import FirstStage, Quantizer
+from imagebart.first_stage import FirstStage, FirstStageConfig, Quantizer
+from imagebart.training.adversary import Adversary
 from imagebart.training.config import FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid, pixel_weight
 from imagebart.training.loop import Batch, train
@@ -81,6 +82,7 @@ class FirstStageTask:
         self.weight = weight / weight.mean()  # [H, W], mean 1
         model.quantize.embedding.weight.requires_grad_(False)  # moved by averages, not by gradients
         self.averages = CodebookAverages(model.quantize, loss.codebook_decay, loss.dead_after)
+        self.adversary = None if loss.adversarial is None else Adversary(loss.adversarial)
         self.pending: tuple[Tensor, Tensor] | None = None
         self.preview = torch.stack([self.dataset[i]["image"] for i in range(min(12, len(dataset)))])  # type: ignore[arg-type]
 
@@ -98,7 +100,9 @@ class FirstStageTask:
         self.pending = (projected.detach().flatten(0, -2), tokens.flatten())
         used = tokens.unique().numel() / first.config.vocab_size
         psnr = -10 * ((output.detach() - images).square().mean() / 4).log10()
-        total = l1 + l2 + self.config.gradient * edges + self.config.commitment * commitment
+        reconstruction = l1 + l2 + self.config.gradient * edges
+        added = {} if self.adversary is None else self.adversary.loss(images, output, reconstruction)
+        total = reconstruction + self.config.commitment * commitment + added.get("adversarial", 0.0)
         return {
             "loss": total,
             "l1": l1,
@@ -106,16 +110,23 @@ class FirstStageTask:
             "commitment": commitment,
             "psnr": psnr,
             "used": torch.tensor(used),
+            **added,
         }
 
     def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
+        if self.adversary is not None:
+            self.adversary.after_step(accelerator)
+        self.move_codes(model, accelerator)
+
+    def move_codes(self, model: nn.Module, accelerator: Accelerator) -> None:
+        """Codes towards the means of their latents."""
         if self.pending is not None:
             self.averages.to(self.pending[0].device)
             self.averages.update(model.quantize, *self.pending, accelerator)  # type: ignore[arg-type]
             self.pending = None
 
     def state(self) -> list[Any]:
-        return [self.averages]
+        return [self.averages] if self.adversary is None else [self.averages, self.adversary]
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
@@ -132,7 +143,7 @@ class DecoderTask(FirstStageTask):
         model.encoder.requires_grad_(False)
         model.quant_conv.requires_grad_(False)
 
-    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
+    def move_codes(self, model: nn.Module, accelerator: Accelerator) -> None:
         """Codes stay."""
 
 
@@ -141,14 +152,35 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
+def begin_from(model: FirstStage, other: FirstStage, decoder_only: bool) -> None:
+    """Takes over the weights of another first stage: all, or for a new decoder those that both have.
+
+    Raises ValueError where they have different shapes, but for the decoder's where only that is to be trained.
+    """
+    alike = model.config == other.config
+    if not alike and not (decoder_only and _tokens(model.config) == _tokens(other.config)):
+        raise ValueError(f"the first stage to begin from was made as {other.config}, expected {model.config}")
+    weights, new = other.state_dict(), model.state_dict()
+    model.load_state_dict({name: weights[name] for name in new if _fits(new, weights, name)}, strict=alike)
+
+
+def _fits(new: dict[str, Tensor], weights: dict[str, Tensor], name: str) -> bool:
+    return name in weights and weights[name].shape == new[name].shape
+
+
+def _tokens(config: FirstStageConfig) -> tuple[Any, ...]:
+    """What tokens are made with; pictures may be larger where the encoder shrinks them."""
+    cell = config.downsampling // config.shrink
+    encoder = (config.channels, config.multipliers, config.res_blocks, config.attention_resolutions, config.fold)
+    codes = (config.latent_channels, config.code_dim, config.codebook_size, config.used_codes, config.unit_codes)
+    return (config.encoder, cell, *codes, *(encoder if config.encoder == "convolutions" else ()))
+
+
 def train_first_stage(run: FirstStageRun, folder: Path) -> FirstStage:
     """Trains (or goes on training) a first stage in a run's folder; returns it with averaged weights."""
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.begin_from is not None:
-        other = load_first_stage(Path(run.begin_from))
-        if other.config != run.model:
-            raise ValueError(f"{run.begin_from} was made as {other.config}, expected {run.model}")
-        model.load_state_dict(other.state_dict())
+        begin_from(model, load_first_stage(Path(run.begin_from)), run.decoder_only)
     weight = pixel_weight(run.data, run.model.resolution, run.loss.face)
     kind = DecoderTask if run.decoder_only else FirstStageTask
     task = kind(model, dataset_for(run.data, run.model.resolution), weight, run.loss)

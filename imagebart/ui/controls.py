@@ -9,7 +9,7 @@ from typing import Any
 from imagebart.metadata import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
-from imagebart.ui.knobs import MOST_CONTEXT, within
+from imagebart.ui.knobs import MOST_CONTEXT, MOST_START, within
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Controls:
     temperature: float
     top_k: float
     top_p: float
+    scales: float
     passes: float
     start: float
     feather: float
@@ -40,15 +41,17 @@ class Controls:
         """The seed to use; None where a new one is wanted."""
         return None if self.new_seed or self.seed is None else int(self.seed)
 
-    def sampling(self, stages: int) -> SamplingSettings:
-        """The sliders' values as a model of T = `stages` takes them; their ends "off" become None."""
+    def sampling(self, pipeline: Pipeline) -> SamplingSettings:
+        """The sliders' values as a model takes them; their ends "off" become None."""
+        scales = int(self.scales) if pipeline.any_scales else pipeline.stages
         return SamplingSettings(
             temperature=self.temperature,
             top_k=int(self.top_k) or None,
             top_p=self.top_p if self.top_p < 1 else None,
             guidance=self.guidance,
             passes=int(self.passes),
-            start=int(self.start) if self.start < stages else None,
+            start=int(self.start) if self.start < scales else None,
+            scales=scales if pipeline.any_scales else None,
         )
 
     def around(self) -> float:
@@ -75,7 +78,8 @@ def starting_values(pipeline: Pipeline) -> dict[str, Any]:
         "top_k": best.top_k or 0,
         "top_p": best.top_p or 1,
         "passes": best.passes,
-        "start": best.start or pipeline.stages,
+        "scales": pipeline.stages,
+        "start": best.start or MOST_START,
         "feather": 4,
         "context": MOST_CONTEXT,
     }
@@ -95,7 +99,8 @@ def restored_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
         "top_k": settings.top_k or 0,
         "top_p": settings.top_p or 1,
         "passes": settings.passes,
-        "start": min(settings.start or pipeline.stages, pipeline.stages),
+        "scales": settings.scales or pipeline.stages,
+        "start": settings.start or MOST_START,
         "feather": recipe.feather,
         "context": recipe.context,
     }

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from imagebart.settings import MOST_SCALES
+
 # The right end of the context's slider means all of the picture.
 MOST_CONTEXT = 3.0
+# The right end of the start's slider means the coarsest step, of however many.
+MOST_START = MOST_SCALES
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,11 @@ KNOBS = (
     Knob("guidance", "Guidance", "Higher follows your words more strictly.", 1, 8, 0.25),
     Knob("strength", "Strength of Vary", "Small keeps the picture's layout, 1 starts from pure noise.", 0.05, 1, 0.05),
     Knob("temperature", "Temperature", "Lower is plainer, higher more surprising.", 0.1, 2, 0.05),
-    Knob("passes", "Passes per stage", "More passes tidy up, and take longer.", 1, 4, 1),
+    Knob("scales", "Coarse-to-fine steps", "One is quickest; more first lay out, then refine.", 1, MOST_SCALES, 1),
+    Knob("passes", "Passes per step", "More passes tidy up, and take longer.", 1, 4, 1),
     Knob("top_k", "Top-k", "Choose among this many likeliest tokens; 0 means all.", 0, 512, 1),
     Knob("top_p", "Top-p", "Leave out the unlikeliest tokens; 1 means none.", 0.05, 1, 0.01),
-    # Its right end is the model's number of stages.
-    Knob("start", "Start stage", "Edits that start at a finer stage (lower) keep more of what was there.", 1, 99, 1),
+    Knob("start", "Start step", "Edits that start at a finer step (lower) keep more of what was.", 1, MOST_START, 1),
     Knob("feather", "Feather", "Width, in pixels, of the soft seam inside the mask.", 0, 32, 1),
     Knob(
         "context",

@@ -63,8 +63,9 @@ def slider_options(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
     """Properties of the sliders that are not the same for all models."""
     return {
         "guidance": {"visible": pipeline.conditioning != "none"},
+        "scales": {"visible": pipeline.any_scales},
         # There is nothing to choose in a model of one stage.
-        "start": {"maximum": max(pipeline.stages, 2), "visible": pipeline.stages > 1},
+        "start": {"visible": pipeline.any_scales or pipeline.stages > 1},
     }
 
 

@@ -77,7 +77,7 @@ class Running:
                     mask,
                     controls.prompt(pipeline),
                     seed=controls.fixed_seed(),
-                    settings=controls.sampling(pipeline.stages),
+                    settings=controls.sampling(pipeline),
                     feather=int(controls.feather),
                     context=controls.around(),
                     variants=int(controls.variants),
@@ -97,7 +97,7 @@ class Running:
                 return pipeline.generate(
                     controls.prompt(pipeline),
                     seed=controls.fixed_seed(),
-                    settings=replace(controls.sampling(pipeline.stages), start=None),
+                    settings=replace(controls.sampling(pipeline), start=None),
                     variants=int(controls.variants),
                 )
 
@@ -123,7 +123,7 @@ class Running:
                     controls.strength,
                     controls.prompt(pipeline),
                     seed=controls.fixed_seed(),
-                    settings=replace(controls.sampling(pipeline.stages), start=None),
+                    settings=replace(controls.sampling(pipeline), start=None),
                     variants=int(controls.variants),
                 )
 

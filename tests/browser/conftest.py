@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from imagebart.masks import preset
 from imagebart.pipeline import Pipeline
-from imagebart.testing import tiny_model
+from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.ui.examples import find_examples
 from imagebart.ui.launch import launch_page
 from imagebart.ui.library import Models
@@ -54,7 +54,7 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="session")
 def slow_site(examples: Path) -> Iterator[Site]:
     """The page with a model whose runs take a while."""
-    with served(PacedPipeline(tiny_model(scales=MANY_STAGES)), examples) as site:
+    with served(PacedPipeline(tiny_staged_model("text", MANY_STAGES)), examples) as site:
         yield site
 
 

@@ -45,6 +45,8 @@ def test_an_artist_who_draws_what_is_asked_scores_full_marks(asked: list) -> Non
     assert measures["reconstruction: attributes kept"].value > 0.995
     assert measures["reconstruction: PSNR"].value == 100
     assert measures["reconstruction: SSIM"].value == pytest.approx(1)
+    assert measures["reconstruction: crispness"].value == 1
+    assert measures["reconstruction: cleanness"].value == 0
     _, over = distance(Renders.of(study), reading.features)
     assert 0.8 < over.value < 1.6
 

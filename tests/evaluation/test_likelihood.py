@@ -1,18 +1,18 @@
-"""Stages that use words gain by them; those that cannot read do not."""
+"""Models that use words gain by them; those that cannot read do not."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from imagebart.avatars.dataset import AvatarDataset
-from imagebart.evaluation.likelihood import word_gap
-from imagebart.testing import tiny_model
+from imagebart.evaluation.likelihood import word_gaps
+from imagebart.testing import tiny_model, tiny_staged_model
 
 
 def test_the_likelihood_is_that_of_the_stage_alone() -> None:
-    model = tiny_model()
+    model = tiny_staged_model("text")
     stage = model.stages[1]  # t = T: x_1 from pure noise
-    gap = word_gap(stage, model.schedule, model.conditioner, model.first_stage, count=6, seed=77, batch=4)
+    _, gap = word_gaps(model, count=6, seed=77, batch=4)
     data = AvatarDataset(32, length=6, seed=77)
     x0 = model.first_stage.encode(torch.stack([data[i]["image"] for i in range(6)]) / 127.5 - 1)
     cond = model.conditioner.encode([data[i]["text"] for i in range(6)]).tokens
@@ -27,20 +27,18 @@ def test_the_likelihood_is_that_of_the_stage_alone() -> None:
     assert abs(gap.right - mean) < 4 * spread
 
 
-def test_a_stage_that_does_not_look_at_words_has_no_gap() -> None:
+def test_a_denoiser_that_does_not_look_at_words_has_no_gap() -> None:
     model = tiny_model()
-    stage = model.stages[1]
+    blind, _ = word_gaps(model, count=4)
+    assert blind.right != pytest.approx(blind.without, abs=1e-4), "a denoiser that reads differs"
+    assert "from nothing:" in str(blind)
     with torch.no_grad():
-        stage.text_map.weight.zero_()  # whatever is read, the decoder is told the same
-    gap = word_gap(stage, model.schedule, model.conditioner, model.first_stage, count=4)
-    assert gap.right == pytest.approx(gap.without, abs=1e-5)
-    assert gap.right == pytest.approx(gap.shuffled, abs=1e-5)
-    plain = word_gap(model.stages[0], model.schedule, model.conditioner, model.first_stage, count=4)
-    assert plain.right != pytest.approx(plain.without, abs=1e-4), "a stage that reads differs"
-    assert "stage 1:" in str(plain)
+        model.denoiser.text_map.weight.zero_()  # whatever is read, the decoder is told the same
+    for gap in word_gaps(model, count=4):
+        assert gap.right == pytest.approx(gap.without, abs=1e-5)
+        assert gap.right == pytest.approx(gap.shuffled, abs=1e-5)
 
 
 def test_models_without_words_are_refused() -> None:
-    model = tiny_model("none")
     with pytest.raises(ValueError, match="'none'"):
-        word_gap(model.stages[0], model.schedule, model.conditioner, model.first_stage)
+        list(word_gaps(tiny_model("none")))

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import binomial_z
 from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
-from imagebart.models.imagebart import ImageBART
-from imagebart.sampling.chain import ChainEvent, row_generators, uniform_tokens
+from imagebart.models.denoiser import Denoiser
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.sampling.chain import ChainEvent
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_model, tiny_stage_config
+from imagebart.testing import tiny_model, tiny_stage_config, tiny_staged_model
 
 CONDITIONINGS = ("text", "class", "none")
 
@@ -22,6 +22,11 @@ CONDITIONINGS = ("text", "class", "none")
 @pytest.fixture(scope="module")
 def plain() -> ImageBART:
     return tiny_model("none", scales=3)
+
+
+@pytest.fixture(scope="module")
+def staged() -> ImageBART:
+    return tiny_staged_model("none", stages=3)
 
 
 @pytest.fixture(scope="module")
@@ -43,55 +48,101 @@ def all_but(model: ImageBART, drawn: int) -> Tensor:
 # Building
 
 
-def test_stages_and_schedule_must_agree(plain: ImageBART) -> None:
+def test_stages_and_schedule_must_agree(staged: ImageBART) -> None:
     with pytest.raises(ValueError, match="3 stages, but the schedule has 2 betas"):
-        ImageBART(plain.first_stage, plain.stages, Schedule.geometric(2), plain.conditioner)
+        ImageBART(staged.first_stage, staged.stages, staged.conditioner, schedule=Schedule.geometric(2))
 
 
-def test_stages_come_in_order(plain: ImageBART) -> None:
-    stages = list(plain.stages)[::-1]
+def test_stages_come_in_order(staged: ImageBART) -> None:
+    stages = list(staged.stages)[::-1]
     with pytest.raises(ValueError, match="stage 1 was made for t = 3 and 24 codes, expected t = 1"):
-        ImageBART(plain.first_stage, stages, plain.schedule, plain.conditioner)
+        ImageBART(staged.first_stage, stages, staged.conditioner)
 
 
-def test_stages_must_speak_the_first_stages_codes(plain: ImageBART) -> None:
-    other = tiny_model("none", scales=3)
-    other.first_stage.config = dataclasses.replace(other.first_stage.config, codebook_size=30)
+def test_networks_must_speak_the_first_stages_codes(staged: ImageBART, plain: ImageBART) -> None:
+    first_stage = tiny_model("none").first_stage
+    first_stage.config = dataclasses.replace(first_stage.config, codebook_size=30)
     with pytest.raises(ValueError, match="stage 1 was made for t = 1 and 24 codes, expected .* the first stage's 30"):
-        ImageBART(other.first_stage, plain.stages, plain.schedule, plain.conditioner)
+        ImageBART(first_stage, staged.stages, staged.conditioner)
+    assert plain.denoiser is not None
+    with pytest.raises(ValueError, match="the denoiser was made for 24 codes, expected 30"):
+        ImageBART(first_stage, plain.denoiser, plain.conditioner)
 
 
-def test_a_model_is_for_use_not_training(plain: ImageBART) -> None:
-    assert not plain.training and not any(p.requires_grad for p in plain.parameters())
-    assert plain.stages[2].config.kind == "decoder_only"
-    assert (plain.tokens, plain.vocab_size, plain.device) == (64, 24, torch.device("cpu"))
+def test_a_model_is_for_use_not_training(plain: ImageBART, staged: ImageBART) -> None:
+    for model in (plain, staged):
+        assert not model.training and not any(p.requires_grad for p in model.parameters())
+        assert (model.tokens, model.vocab_size, model.device) == (64, 24, torch.device("cpu"))
+        assert model.cond_length == 0 and model.text is None
+    assert isinstance(plain.denoiser, Denoiser) and list(plain.stages) == []
+    assert staged.denoiser is None
+    assert [stage.config.kind for stage in staged.stages] == ["encoder_decoder", "encoder_decoder", "decoder_only"]
+
+
+def test_what_reads_prompts_is_the_networks() -> None:
+    model, other = tiny_model("text"), tiny_staged_model("text")
+    assert model.text is model.denoiser.text and model.cond_length == model.conditioner.length  # type: ignore[union-attr]
+    assert other.text is other.stages[0].text and other.cond_length == other.conditioner.length
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_tiny_model_leaves_the_global_generator_alone(conditioning: Any) -> None:
-    torch.manual_seed(123)
-    expected = torch.rand(3)
-    torch.manual_seed(123)
-    first = tiny_model(conditioning)
-    assert torch.equal(torch.rand(3), expected)
-    again, other = tiny_model(conditioning), tiny_model(conditioning, seed=1)
-    for name, value in first.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
-    assert not torch.equal(first.stages[0].decoder.position_embedding, other.stages[0].decoder.position_embedding)
+def test_tiny_models_leave_the_global_generator_alone(conditioning: Any) -> None:
+    for make in (tiny_model, tiny_staged_model):
+        torch.manual_seed(123)
+        expected = torch.rand(3)
+        torch.manual_seed(123)
+        first = make(conditioning)
+        assert torch.equal(torch.rand(3), expected)
+        again, other = make(conditioning).state_dict(), make(conditioning, seed=1).state_dict()
+        for name, value in first.state_dict().items():
+            assert torch.equal(value, again[name]), name
+        drawn = [name for name in again if name.endswith("decoder.position_embedding")]
+        assert drawn and not any(torch.equal(again[name], other[name]) for name in drawn)
 
 
-def test_tiny_configs_follow_the_schedule(plain: ImageBART) -> None:
-    for t, stage in enumerate(plain.stages, 1):
-        config = tiny_stage_config(t, plain.schedule, 24, 64, plain.conditioner)
-        assert stage.config == config and config.beta == plain.schedule.betas[t - 1]
+def test_tiny_configs_follow_the_schedule(staged: ImageBART) -> None:
+    for t, stage in enumerate(staged.stages, 1):
+        config = tiny_stage_config(t, staged.schedule, 24, staged.conditioner)
+        assert stage.config == config and config.beta == staged.schedule.betas[t - 1]
+
+
+# Scales
+
+
+def test_scales_are_chosen_or_the_models_own(plain: ImageBART) -> None:
+    assert [plain.scales_of(scales) for scales in (None, 1, 8)] == [3, 1, 8]
+    assert plain.schedule == Schedule.geometric(3)
+    assert plain.denoiser is not None
+    bare = ImageBART(plain.first_stage, plain.denoiser, plain.conditioner, About())
+    assert bare.scales_of(None) == 2 and bare.schedule == Schedule.geometric(2)
+
+
+def test_stages_have_as_many_scales_as_there_are(staged: ImageBART) -> None:
+    assert staged.scales_of(None) == staged.scales_of(3) == 3
+    for scales in (1, 2, 4):
+        with pytest.raises(ValueError, match=f"{scales} scales, but this model was trained for 3"):
+            staged.scales_of(scales)
+        with pytest.raises(ValueError, match=f"{scales} scales, but this model was trained for 3"):
+            staged.sample(1, scales=scales)
+
+
+@pytest.mark.parametrize("scales", range(1, 9))
+def test_a_denoiser_draws_in_any_number_of_steps(plain: ImageBART, scales: int) -> None:
+    known, keep = tokens_of(plain, 1), all_but(plain, 3)
+    settings = SamplingSettings(scales=scales)
+    events = list(plain.stream(1, known=known, keep=keep, settings=settings, seed=0))
+    assert [e.stage for e in events if e.done] == list(range(scales, 0, -1))
+    assert {e.stages for e in events} == {scales}
+    assert torch.equal(plain.sample(1, known=known, keep=keep, scales=scales, seed=0), events[-1].tokens)
 
 
 # Sampling
 
 
+@pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_sample_is_the_last_event_of_the_stream(conditioning: Any) -> None:
-    model = tiny_model(conditioning)
+def test_sample_is_the_last_event_of_the_stream(conditioning: Any, make: Any) -> None:
+    model = make(conditioning)
     prompts: dict[str, list[str | int | None]] = {"text": ["red hair", None], "class": ["cat", 2], "none": [None, None]}
     cond = model.conditioner.encode(prompts[conditioning]).tokens
     known, keep = tokens_of(model, 2), all_but(model, 5)
@@ -165,70 +216,6 @@ def test_one_mask_for_all_rows_and_one_for_each(plain: ImageBART) -> None:
     assert torch.equal(each[0], together[0]) and torch.equal(each[other], known[other])
 
 
-# Where the chain starts
-
-
-def test_starts_from_noise_with_kept_tokens_put_in(plain: ImageBART) -> None:
-    known, keep = torch.zeros(40, 64, dtype=torch.long), all_but(plain, 32)
-    x, mask, generators = plain.starting_point(40, None, known, keep, SamplingSettings(), 0)
-    assert (x[:, keep] == 0).all() and torch.equal(mask, keep.expand(40, -1)) and len(generators) == 40
-    same = int((x[:, ~keep] == 0).sum())
-    assert abs(binomial_z(same, 40 * 32, 1 / 24)) < 4
-
-
-def test_given_start_is_taken(plain: ImageBART) -> None:
-    start, known, keep = tokens_of(plain, 1), tokens_of(plain, 1), all_but(plain, 3)
-    x, _, _ = plain.starting_point(1, start, None, None, SamplingSettings(), 0)
-    assert torch.equal(x, start)
-    x, _, _ = plain.starting_point(1, start, known, keep, SamplingSettings(start=1), 0)
-    assert torch.equal(x, torch.where(keep, known, start))
-
-
-@pytest.mark.parametrize("first", [1, 2])
-def test_later_start_diffuses_what_is_known(plain: ImageBART, first: int) -> None:
-    """x_t holds the known token with probability alphacum + (1 - alphacum) / K: within four deviations."""
-    known = torch.randint(24, (40, 64))
-    stream = plain.stream(40, known=known, settings=SamplingSettings(start=first), seed=0)
-    event = next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    assert event.stage == first and event.stages == 3
-    same = int((event.tokens[:, 1:] == known[:, 1:]).sum())
-    alphacum = 1 - first / 3
-    assert abs(binomial_z(same, 40 * 63, alphacum + (1 - alphacum) / 24)) < 4
-
-
-def test_stages_before_a_later_start_do_not_run(plain: ImageBART) -> None:
-    known = tokens_of(plain, 1)
-    stages = [event.stage for event in plain.stream(1, known=known, settings=SamplingSettings(start=2), seed=0)]
-    assert stages == sorted(stages, reverse=True) and set(stages) == {2, 1}
-
-
-@pytest.mark.parametrize(("strength", "stage"), [(0.01, 1), (0.3, 1), (0.4, 2), (0.6, 2), (0.7, 3), (1.0, 3)])
-def test_partly_diffused(plain: ImageBART, strength: float, stage: int) -> None:
-    """Stages 1, 2, 3 expect a third, two thirds, all of the tokens redrawn."""
-    known = torch.randint(24, (40, 64))
-    x, first = plain.partly_diffused(known, strength, seed=0)
-    assert first == stage
-    changed = int((x != known).sum())
-    assert abs(binomial_z(changed, 40 * 64, strength * 23 / 24)) < 4
-    assert torch.equal(plain.partly_diffused(known, strength, seed=0)[0], x)
-    assert torch.equal(plain.partly_diffused(known[1:2], strength, seed=1)[0], x[1:2])
-
-
-def test_noise_of_a_variation_is_not_that_of_its_chain(plain: ImageBART) -> None:
-    """Else the chain would draw tokens that depend on the noise it is given."""
-    for seed in (0, 1, 2**32 - 1):
-        noise, _ = plain.partly_diffused(torch.zeros(2, 64, dtype=torch.long), 1.0, seed)
-        chain = uniform_tokens(64, 24, row_generators(seed, 2))
-        assert int((noise == chain).sum()) < 20  # 5 of 128 by chance
-
-
-@pytest.mark.parametrize("strength", [0.0, -0.5, 1.01, float("nan")])
-def test_bad_strength(plain: ImageBART, strength: float) -> None:
-    with pytest.raises(ValueError, match="strength is .* expected over 0 and at most 1"):
-        plain.partly_diffused(tokens_of(plain, 1), strength, seed=0)
-
-
 # Errors
 
 
@@ -247,14 +234,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"known": ZEROS, "keep": KEEP[:, :1]}, r"keep has shape \[2, 1\], expected"),
     ({"known": ZEROS, "keep": KEEP.long()}, "keep is of type torch.int64, expected torch.bool"),
     ({"keep": KEEP}, "keep was given without known"),
-    ({"settings": SamplingSettings(start=1)}, "starting at stage 1 needs start or known tokens"),
+    ({"settings": SamplingSettings(start=1)}, "starting from less than pure noise needs start or known tokens"),
+    ({"strength": 0.5}, "starting from less than pure noise needs start or known tokens"),
     ({"settings": SamplingSettings(start=4), "known": ZEROS}, "start stage 4, expected 1 to 3"),
+    ({"settings": SamplingSettings(start=3, scales=2), "known": ZEROS}, "start stage 3, expected 1 to 2"),
+    ({"strength": 0.0, "known": ZEROS}, "strength is 0.0, expected over 0 and at most 1"),
     ({"batch_size": 0}, "batch of 0, expected 1 or more"),
     ({"cond": ZEROS[:, :1]}, r"cond has shape \[2, 1\], expected \[2, 0\]"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message for _, message in BAD])
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=range(len(BAD)))
 def test_bad_arguments_raise_before_the_first_event(plain: ImageBART, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plain.stream(**{"batch_size": 2, **arguments})

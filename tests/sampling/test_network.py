@@ -5,12 +5,11 @@ import random
 
 import pytest
 import torch
-from small_transformer import SMALL, small
-from test_transformer import build, causal, context_of, every_causal_config
+from small_transformer import CAUSAL, SMALL, build, context_of, every_causal_config, small
 from torch import nn
 
 from imagebart.models.transformer import Transformer, TransformerConfig
-from imagebart.sampling.calibration import prepare
+from imagebart.sampling.engine import engine_of
 from imagebart.sampling.kernels import brain, multiplies_bfloat16, packings, plain
 from imagebart.sampling.network import Network, attend
 
@@ -41,7 +40,7 @@ def test_any_chunks_equal_the_whole(config: TransformerConfig) -> None:
 
 
 def test_cache_takes_memory_once_and_hands_on_rows() -> None:
-    transformer = build(causal["causal"])
+    transformer = build(CAUSAL["causal"])
     decoder = Network(transformer, plain)
     tokens = torch.randint(11, (3, 9))
     cache = decoder.new_cache(3)
@@ -55,14 +54,14 @@ def test_cache_takes_memory_once_and_hands_on_rows() -> None:
 
 
 def test_too_long() -> None:
-    decoder = Network(build(causal["causal"]), plain)
+    decoder = Network(build(CAUSAL["causal"]), plain)
     with pytest.raises(ValueError, match="sequence of 10 tokens, expected at most 9"):
         decoder.forward(torch.zeros(2, 3, dtype=torch.long), [2, 7], decoder.new_cache(2))
 
 
 def test_bfloat16() -> None:
     transformer = small().bfloat16()
-    decoder = prepare("exact", transformer).decoder
+    decoder = engine_of("exact", transformer).decoder
     memory = transformer.memory(torch.randn(1, 5, 32, dtype=torch.bfloat16))
     tokens = torch.randint(11, (1, 8))
     cache = decoder.new_cache(1)
@@ -75,7 +74,7 @@ def test_half_weights_that_need_no_rounding_change_only_the_last_bits() -> None:
     transformer = small(torch.float16)
     memory = transformer.memory(torch.randn(2, 5, 32))
     tokens = torch.randint(11, (2, 40))
-    expected = transformer.double()(tokens, [(k.double(), v.double()) for k, v in memory])
+    expected = transformer.double()(tokens, memory=[(k.double(), v.double()) for k, v in memory])
     transformer.float()
     for packing in packings([m for m in transformer.modules() if isinstance(m, nn.Linear)], "exact"):
         decoder = Network(transformer, packing)

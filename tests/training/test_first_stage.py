@@ -101,3 +101,25 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
         replace(run, decoder_only=True)
     with pytest.raises(ValueError, match="was made as"):
         train_first_stage(replace(standing, model=replace(SMALL, codebook_size=12)), tmp_path / "other")
+
+
+def test_a_new_decoder_begins_from_what_it_has_in_common_and_keeps_the_tokens(tmp_path: Path) -> None:
+    for i in range(4):
+        Image.new("RGB", (32, 32), (60 * i, 255 - 60 * i, 30)).save(tmp_path / f"{i}.png")
+    cells = replace(SMALL, channels=64, multipliers=(1,), fold=4, encoder="cells")
+    loop = LoopConfig(steps=2, batch_size=4, warmup=1, mixed_precision="no", save_every=2, sample_every=2)
+    small = train_first_stage(FirstStageRun(str(tmp_path), cells, loop), tmp_path / "small")
+    shape = replace(cells, resolution=32, shrink=2, decoder="patterns")
+    run = FirstStageRun(
+        str(tmp_path), shape, replace(loop, lr=0.0), begin_from=str(tmp_path / "small"), decoder_only=True
+    )
+    large = train_first_stage(run, tmp_path / "large")
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert torch.equal(large.encode(images), small.encode(F.avg_pool2d(images, 2)))
+    assert large.decode(large.encode(images)).shape == images.shape
+    for name in ("mid.block_1.conv1.weight", "conv_in.weight", "up.0.block.0.conv2.weight"):
+        assert torch.equal(large.decoder.state_dict()[name], small.decoder.state_dict()[name])
+    with pytest.raises(ValueError, match="was made as"):
+        train_first_stage(replace(run, model=replace(shape, code_dim=8)), tmp_path / "other")
+    with pytest.raises(ValueError, match="was made as"):
+        train_first_stage(replace(run, decoder_only=False), tmp_path / "all")

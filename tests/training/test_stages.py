@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +11,20 @@ from PIL import Image
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule, diffuse, posterior, redraw
 from imagebart.first_stage import FirstStage
-from imagebart.models.imagebart import About
-from imagebart.models.published import build_stage
-from imagebart.testing import tiny_conditioner, tiny_model, tiny_stage_config
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.published import Kind
+from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.training.config import LoopConfig, StageRun, StageShape
-from imagebart.training.parts import assemble, load_stage, load_text_encoder, save_first_stage, take_apart
-from imagebart.training.stages import begin_from, scrambled, stage_loss, train_stage
+from imagebart.training.parts import (
+    assemble,
+    assemble_stages,
+    load_stage,
+    load_text_encoder,
+    save_first_stage,
+    save_text_encoder,
+    take_apart,
+)
+from imagebart.training.stages import scrambled, stage_loss, train_stage
 
 from .test_first_stage import SMALL
 
@@ -53,27 +62,8 @@ def test_at_t_1_both_losses_are_the_same() -> None:
     assert torch.equal(soft, hard)
 
 
-def test_a_stage_begun_from_a_clean_model_is_that_model() -> None:
-    torch.manual_seed(0)
-    conditioner = tiny_conditioner("text")
-    clean = build_stage(tiny_stage_config(1, Schedule((1.0,)), 24, 64, conditioner), 1)
-    aligned = build_stage(tiny_stage_config(1, Schedule((0.5, 1.0)), 24, 64, conditioner), 2)
-    begin_from(aligned, clean)
-    x, c = torch.randint(24, (2, 64)), torch.randint(24, (2, 64))
-    cond = conditioner.encode(["round glasses", "red hair"]).tokens
-    assert torch.allclose(aligned.logits(x, c, cond), clean.logits(x, c, cond), atol=1e-6)
-    assert torch.equal(aligned.encoder.token_embedding.weight, clean.decoder.token_embedding.weight)  # type: ignore[union-attr]
-
-
-def test_a_stage_of_another_width_is_refused() -> None:
-    conditioner = tiny_conditioner("none")
-    config = tiny_stage_config(1, Schedule((1.0,)), 24, 64, conditioner)
-    wide = replace(config, decoder=replace(config.decoder, width=64))
-    with pytest.raises(ValueError, match="no decoder.blocks.0"):
-        begin_from(build_stage(wide, 1), build_stage(config, 1))
-
-
-def test_a_model_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["encoder_decoder", "residual"])
+def test_a_model_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path, kind: Kind) -> None:
     """Two classes, each of one colour: the trained chain draws the colour of the class that is asked for."""
     torch.manual_seed(0)
     for name, colour in (("dark", 20), ("light", 235)):
@@ -93,8 +83,9 @@ def test_a_model_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
         ),
     )
     train_stage(run, tmp_path / "stage2")
-    train_stage(replace(run, t=1, begin_from=str(tmp_path / "stage2")), tmp_path / "stage1")
-    model = assemble(tmp_path / "first", [tmp_path / "stage1", tmp_path / "stage2"], About("two", "squares"))
+    train_stage(replace(run, t=1, kind=kind), tmp_path / "stage1")
+    model = assemble_stages(tmp_path / "first", [tmp_path / "stage1", tmp_path / "stage2"], About("two", "squares"))
+    assert [stage.config.kind for stage in model.stages] == [kind, "decoder_only"]
     assert isinstance(model.conditioner, ClassConditioner)
     assert model.conditioner.names == ("dark", "light")
     for index, colour in enumerate((20, 235)):
@@ -104,18 +95,52 @@ def test_a_model_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
         assert (drawn == wanted).float().mean() > 0.8
     again, *_ = take_apart(model, tmp_path / "parts")
     assert [p.name for p in sorted((tmp_path / "parts").iterdir())] == ["first-stage", "stage1", "stage2"]
-    whole = assemble(again, [tmp_path / "parts" / "stage1", tmp_path / "parts" / "stage2"], About("two", "squares"))
+    parts = [tmp_path / "parts" / name for name in ("stage1", "stage2")]
+    whole = assemble_stages(again, parts, About("two", "squares"))
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="another schedule"):
-        assemble(tmp_path / "first", [tmp_path / "stage1", _other_schedule(run, tmp_path)], About())
+        assemble_stages(tmp_path / "first", [tmp_path / "stage1", _other_schedule(run, tmp_path)], About())
 
 
-def test_a_text_encoder_is_a_part_of_its_own(tmp_path: Path) -> None:
-    model = tiny_model("text")
+def test_a_stage_goes_on_from_one_of_its_kind(tmp_path: Path) -> None:
+    """A step of rate 0 leaves it as it was."""
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (16, 16), (40, 200, 90)).save(tmp_path / "data" / "a.png")
+    save_first_stage(FirstStage(SMALL), tmp_path / "first")
+    loop = LoopConfig(steps=1, batch_size=2, warmup=0, ema=0.0, mixed_precision="no")
+    shape = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1)
+    run = StageRun(str(tmp_path / "data"), str(tmp_path / "first"), (0.5, 1.0), 1, loop, "residual", shape, "none")
+    trained = train_stage(run, tmp_path / "stage1").state_dict()
+    standing = replace(run, begin_from=str(tmp_path / "stage1"), loop=replace(loop, lr=0.0))
+    again = train_stage(standing, tmp_path / "again").state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in trained.items())
+
+
+@pytest.mark.parametrize(("make", "own"), [(tiny_model, ["denoiser"]), (tiny_staged_model, ["stage1", "stage2"])])
+def test_a_model_is_taken_apart_and_put_together(tmp_path: Path, make: Any, own: list[str]) -> None:
+    """The text encoder is a part of its own, which a network can take over."""
+    model = make("text")
     folders = take_apart(model, tmp_path)
-    assert [folder.name for folder in folders] == ["first-stage", "captions", "stage1", "stage2"]
-    encoder = load_text_encoder(tmp_path / "captions", model.conditioner)
-    assert str(encoder.state_dict()) == str(model.stages[0].text.state_dict())
+    assert [folder.name for folder in folders] == ["first-stage", "captions", *own]
+    first, captions, *networks = folders
+    assert model.text is not None
+    encoder = load_text_encoder(captions, model.conditioner)
+    read = encoder.state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in model.text.state_dict().items())
+
+    def put_together(text: Path | None) -> ImageBART:
+        if model.denoiser is not None:
+            return assemble(first, networks[0], About(), text)
+        return assemble_stages(first, networks, About(), text)
+
+    whole = put_together(None).state_dict()
+    assert whole.keys() == model.state_dict().keys()
+    assert all(torch.equal(whole[name], tensor) for name, tensor in model.state_dict().items())
+    torch.nn.init.ones_(encoder.phrase.convolution.weight)
+    save_text_encoder(encoder, model.conditioner, captions)
+    changed = put_together(captions)
+    for network in (changed.denoiser,) if changed.denoiser is not None else changed.stages:
+        assert (network.text.phrase.convolution.weight == 1).all()
 
 
 def _other_schedule(run: StageRun, folder: Path) -> Path:

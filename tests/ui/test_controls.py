@@ -16,9 +16,9 @@ PIPELINE = tiny_pipeline(scales=3)
 
 def test_the_sliders_ends_mean_off() -> None:
     plain = Controls(*controls(PIPELINE))
-    assert plain.sampling(3) == SamplingSettings() and plain.around() == math.inf
+    assert plain.sampling(PIPELINE) == SamplingSettings(scales=3) and plain.around() == math.inf
     chosen = Controls(*controls(PIPELINE, temperature=0.8, top_k=40, top_p=0.9, guidance=2, passes=2, start=2))
-    assert chosen.sampling(3) == SamplingSettings(0.8, 40, 0.9, 2, 2, 2)
+    assert chosen.sampling(PIPELINE) == SamplingSettings(0.8, 40, 0.9, 2, 2, 2, 3)
     assert Controls(*controls(PIPELINE, context=0.5)).around() == 0.5
 
 
@@ -33,10 +33,10 @@ def test_each_kind_of_model_is_asked_in_its_way() -> None:
 
 
 def test_a_recipe_restores_the_controls_that_made_it() -> None:
-    settings = SamplingSettings(0.8, 40, 0.9, 2.5, 2, 2)
+    settings = SamplingSettings(0.8, 40, 0.9, 2.5, 2, 2, 5)
     recipe = Recipe("tiny", "edit", "a hat", 3, settings, feather=7, context=0.75)
     values = starting_values(PIPELINE) | restored_values(recipe, PIPELINE)
     asked = Controls(**{"model": "tiny", "choice": None, **values})
-    assert asked.sampling(3) == settings and (asked.words, asked.fixed_seed()) == ("a hat", 3)
+    assert asked.sampling(PIPELINE) == settings and (asked.words, asked.fixed_seed()) == ("a hat", 3)
     assert (asked.feather, asked.around()) == (7, 0.75)
     assert set(values) | {"model", "choice"} == set(ORDER)

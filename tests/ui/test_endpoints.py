@@ -18,6 +18,7 @@ from PIL import Image
 from imagebart.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.chain import ChainEvent
+from imagebart.sampling.sampler import Start
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page
@@ -121,16 +122,16 @@ def test_guidance_is_the_models_own_or_the_given_one(client: Client, pipe: Pipel
 
 def test_cancel_stops_the_model_and_frees_it(client: Client, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[int, int] = {}
-    stream = pipe.model.stream
+    stream = pipe.model.sampler.stream
 
-    def counted(*arguments: Any) -> Iterator[ChainEvent]:
-        seed = arguments[6]
-        for event in stream(*arguments):
+    def counted(start: Start, *rest: Any) -> Iterator[ChainEvent]:
+        seed = start.generators[0].initial_seed()
+        for event in stream(start, *rest):
             drawn[seed] = drawn.get(seed, 0) + 1
             time.sleep(0.02)  # time to press Cancel
             yield event
 
-    monkeypatch.setattr(pipe.model, "stream", counted)
+    monkeypatch.setattr(pipe.model.sampler, "stream", counted)
     job = client.submit(prompt="a hat", seed=0, api_name="/generate")
     for _ in job:
         job.cancel()

@@ -15,7 +15,7 @@ from imagebart.testing import tiny_model
 from imagebart.ui.library import Models
 from imagebart.weights import WeightsError
 
-CLASS_MODEL = Path(__file__).parent / "fixtures" / "tiny" / "class_cond_custom"
+CLASS_MODEL = Path(__file__).parents[1] / "fixtures" / "tiny" / "class_cond_custom"
 
 
 @pytest.fixture(scope="module")

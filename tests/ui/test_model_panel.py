@@ -36,7 +36,7 @@ def test_a_class_model_shows_its_classes_its_card_and_its_stages(choice: Choice)
     assert changes["model"] == "animals" and "animals" not in changes["lexicon"]["value"]
     assert changes["choice"]["choices"] == ["cat", "dog", "bird"] and changes["choice"]["visible"]
     assert not changes["words"]["visible"] and changes["card"]["value"] == "The card of the animals."
-    assert changes["start"]["maximum"] == changes["start"]["value"] == 3
+    assert changes["scales"]["visible"] and changes["scales"]["value"] == 3
     assert "3 stages" in changes["model_line"]["value"]
 
 
@@ -61,7 +61,7 @@ def test_the_first_model_is_not_loaded_twice(choice: Choice) -> None:
 def test_reset_sets_the_model_s_best(choice: Choice) -> None:
     values = dict(zip(RESET, model_panel.reset(choice, "tiny"), strict=True))
     assert values["temperature"]["value"] == 1 and values["new_seed"]["value"] is True
-    assert values["guidance"]["value"] == choice.first.defaults.guidance and values["start"]["value"] == 2
+    assert values["guidance"]["value"] == choice.first.defaults.guidance and values["start"]["value"] == 8
 
 
 def test_surprises_are_words_that_the_model_knows(choice: Choice) -> None:

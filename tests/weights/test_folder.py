@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from safetensors.torch import load_file, save_file
 from imagebart import ImageBART, SamplingSettings
 from imagebart.conditioning import Kind
 from imagebart.models.imagebart import About
-from imagebart.models.published import build_stage
-from imagebart.models.text_encoder import TextEncoderConfig
-from imagebart.models.transformer import TransformerConfig
-from imagebart.testing import tiny_model
+from imagebart.sampling.kernels import brain, half, multiplies_bfloat16, packed
+from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, folder, load, save
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
@@ -32,6 +29,9 @@ def assert_same(one: ImageBART, other: ImageBART) -> None:
     assert one.first_stage.config == other.first_stage.config
     assert [stage.config for stage in one.stages] == [stage.config for stage in other.stages]
     assert [type(stage) for stage in one.stages] == [type(stage) for stage in other.stages]
+    assert (one.denoiser is None) == (other.denoiser is None)
+    if one.denoiser is not None and other.denoiser is not None:
+        assert one.denoiser.config == other.denoiser.config
     assert one.schedule == other.schedule
     assert one.about == other.about
     assert one.conditioner == other.conditioner
@@ -49,9 +49,10 @@ def test_published_models_come_back_as_they_were(tmp_path: Path, source: Path) -
         assert (logits - expected[f"stage{t}.logits"]).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
 @pytest.mark.parametrize("conditioning", ["text", "class", "none"])
-def test_models_of_our_own_come_back_as_they_were(tmp_path: Path, conditioning: Kind) -> None:
-    model = tiny_model(conditioning)
+def test_models_of_our_own_come_back_as_they_were(tmp_path: Path, conditioning: Kind, make: Any) -> None:
+    model = make(conditioning)
     model.about = About("brüder", "avatars", SamplingSettings(top_k=5, guidance=2.5))
     save(model, tmp_path / "deep" / "inside")
     loaded = load(tmp_path / "deep" / "inside")
@@ -60,26 +61,16 @@ def test_models_of_our_own_come_back_as_they_were(tmp_path: Path, conditioning: 
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
-def with_text_encoders(seeds: tuple[int, int]) -> ImageBART:
-    """A tiny model whose two stages read prompts with text encoders of random weights from these seeds."""
-    model = tiny_model("text")
-    words, length = model.conditioner.vocab_size, model.conditioner.length
-    transformer = TransformerConfig(32, 1, 2, words + 3, length + 3, causal=False)
-    text = TextEncoderConfig(transformer, slots=3, phrase=2)
-    stages = []
-    for stage, seed in zip(model.stages, seeds, strict=True):
-        torch.manual_seed(seed)
-        other = build_stage(replace(stage.config, text=text), 2)
-        torch.nn.init.normal_(other.text_map.weight)
-        stages.append(other)
-    return ImageBART(model.first_stage, stages, model.schedule, model.conditioner, model.about)
+def sharing_a_text_encoder() -> ImageBART:
+    """A tiny model of two stages with the same text encoder."""
+    model = tiny_staged_model("text")
+    assert model.text is not None
+    model.stages[1].text.load_state_dict(model.text.state_dict())
+    return model
 
 
 def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None:
-    for seeds, shared in (((1, 1), True), ((1, 2), False)):
-        model = with_text_encoders(seeds)
-        for stage in model.stages[1:] if shared else ():
-            stage.text.load_state_dict(model.stages[0].text.state_dict())
+    for model, shared in ((sharing_a_text_encoder(), True), (tiny_staged_model("text"), False)):
         save(model, tmp_path)
         assert (tmp_path / "text_encoder.safetensors").is_file() == shared
         for t in (1, 2):
@@ -92,17 +83,27 @@ def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None
         assert len(places) == (1 if shared else 2)
 
 
-def test_a_broken_text_encoder_is_named(tmp_path: Path) -> None:
-    model = with_text_encoders((1, 1))
-    model.stages[1].text.load_state_dict(model.stages[0].text.state_dict())
+def test_the_denoiser_and_its_text_encoder_have_files_of_their_own(tmp_path: Path) -> None:
+    model = tiny_model("text")
     save(model, tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"config.json", "first_stage.safetensors", "text_encoder.safetensors", "denoiser.safetensors"}
+    names = load_file(tmp_path / "denoiser.safetensors").keys()
+    assert "text_map.weight" in names and not any(name.startswith("text.") for name in names)
+    encoder = load_file(tmp_path / "text_encoder.safetensors")
+    assert model.text is not None and encoder.keys() == model.text.state_dict().keys()
+
+
+@pytest.mark.parametrize(("make", "stem"), [(tiny_model, "denoiser"), (sharing_a_text_encoder, "stage1")])
+def test_a_broken_text_encoder_is_named(tmp_path: Path, make: Any, stem: str) -> None:
+    save(make(), tmp_path)
     path = tmp_path / "text_encoder.safetensors"
     tensors = load_file(path)
     save_file({name: tensor for name, tensor in tensors.items() if name != "phrase.convolution.bias"}, path)
-    with pytest.raises(WeightsError, match="text_encoder.safetensors lacks the tensor phrase.convolution.bias"):
+    with pytest.raises(WeightsError, match=r"text_encoder\.safetensors lacks the tensor phrase\.convolution\.bias"):
         load(tmp_path)
     path.unlink()
-    with pytest.raises(WeightsError, match=r"stage1.safetensors lacks the tensor text\."):
+    with pytest.raises(WeightsError, match=rf"{stem}\.safetensors lacks the tensor text\."):
         load(tmp_path)
 
 
@@ -111,23 +112,25 @@ def test_stored_dtype_and_loaded_dtype(tmp_path: Path, dtype: str) -> None:
     model = tiny_model()
     save(model, tmp_path, dtype)
     kind = getattr(torch, dtype)
-    stored = load_file(tmp_path / "stage1.safetensors")
+    stored = load_file(tmp_path / "denoiser.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {kind}
     assert load_file(tmp_path / "first_stage.safetensors")["quantize.used"].dtype == torch.int64
     for name, tensor in load(tmp_path).state_dict().items():
         original = model.state_dict()[name]
         assert tensor.dtype == original.dtype
         assert torch.equal(tensor, original if name.endswith("used") else original.to(kind).float())
-    assert load(tmp_path, dtype="bfloat16").stages[0].decoder.position_embedding.dtype == torch.bfloat16
+    denoiser = load(tmp_path, dtype="bfloat16").denoiser
+    assert denoiser is not None and denoiser.decoder.position_embedding.dtype == torch.bfloat16
 
 
-def test_configuration_is_readable(tmp_path: Path) -> None:
-    save(tiny_model(), tmp_path)
+@pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
+def test_configuration_is_readable(tmp_path: Path, make: Any) -> None:
+    save(make("text"), tmp_path)
     text = (tmp_path / "config.json").read_text()
-    values = json.loads(text)
-    assert list(values) == ["format", "version", "about", "first_stage", "betas", "stages", "conditioner"]
-    assert '\n  "betas": [0.5, 1.0],\n' in text
-    assert '\n      "decoder": {\n        "width": 32,\n' in text
+    own = ["denoiser", "betas", "stages"]
+    assert list(json.loads(text)) == ["format", "version", "about", "first_stage", "conditioner", *own]
+    assert ('\n  "betas": [0.5, 1.0],\n' in text) == (make is tiny_staged_model)
+    assert '"decoder": {\n' in text and ' "width": 32,\n' in text
     assert len(text.splitlines()) < 160
 
 
@@ -135,10 +138,10 @@ def test_large_files_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     model = tiny_model()
     monkeypatch.setattr(folder, "LARGEST_FILE", 20_000)
     save(model, tmp_path)
-    parts = sorted(path.name for path in tmp_path.glob("stage1-*"))
+    parts = sorted(path.name for path in tmp_path.glob("denoiser-*"))
     assert len(parts) > 2
-    assert parts[0] == f"stage1-1-of-{len(parts)}.safetensors"
-    assert not (tmp_path / "stage1.safetensors").exists()
+    assert parts[0] == f"denoiser-1-of-{len(parts)}.safetensors"
+    assert not (tmp_path / "denoiser.safetensors").exists()
     for path in tmp_path.glob("*-of-*.safetensors"):
         tensors = load_file(path)
         assert sum(t.numel() * t.itemsize for t in tensors.values()) <= 20_000 or len(tensors) == 1
@@ -152,16 +155,23 @@ def test_default_split_keeps_files_under_ten_megabytes() -> None:
 
 
 def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer files, whole ones in place of parts, stages in place of a denoiser and the other way round."""
     (tmp_path / "README.md").write_text("the card")
+    (tmp_path / "stage1-notes.txt").write_text("of the author")
+    others = {"README.md", "stage1-notes.txt", "config.json", "first_stage.safetensors"}
     with monkeypatch.context() as small:
         small.setattr(folder, "LARGEST_FILE", 20_000)
-        save(tiny_model(scales=3), tmp_path)
-    smaller = tiny_model(scales=2, seed=1)
-    save(smaller, tmp_path)
-    assert_same(load(tmp_path), smaller)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *("README.md", "config.json", "first_stage.safetensors", "stage1.safetensors", "stage2.safetensors")
-    }
+        save(tiny_staged_model(stages=3), tmp_path)
+    stages = {"stage1.safetensors", "stage2.safetensors"}
+    for model, own in (
+        (tiny_staged_model(stages=2, seed=1), stages),
+        (tiny_model("text"), {"denoiser.safetensors", "text_encoder.safetensors"}),
+        (tiny_model("none"), {"denoiser.safetensors"}),
+        (tiny_staged_model(stages=2), stages),
+    ):
+        save(model, tmp_path)
+        assert_same(load(tmp_path), model)
+        assert {path.name for path in tmp_path.iterdir()} == others | own
     assert (tmp_path / "README.md").read_text() == "the card"
 
 
@@ -193,13 +203,21 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("saved")
-    save(tiny_model("class"), path)
+    save(tiny_staged_model("class"), path / "stages")
+    save(tiny_model("class"), path / "denoiser")
     return path
 
 
 @pytest.fixture
 def copy(saved: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(saved, tmp_path / "model"))
+    """A model of two stages."""
+    return Path(shutil.copytree(saved / "stages", tmp_path / "model"))
+
+
+@pytest.fixture
+def denoising(saved: Path, tmp_path: Path) -> Path:
+    """A model with a denoiser."""
+    return Path(shutil.copytree(saved / "denoiser", tmp_path / "denoising"))
 
 
 def assert_refused(path: Path, *reasons: str) -> None:
@@ -240,6 +258,7 @@ class TestBadFolders:
             (("first_stage", "channels"), 33, "cannot be built"),
             (("first_stage", "multipliers"), [], "cannot be built"),
             (("stages",), [], "0 stages"),
+            (("stages", 0, "kind"), "aligned", "stages[0].kind is 'aligned', expected one of decoder_only"),
             (("stages", 0, "kind"), "odd", "stages[0].kind is 'odd', expected one of decoder_only"),
             (("stages", 0, "encoder"), None, "cannot be built"),
             (("stages", 0, "decoder", "heads"), 2.5, "stages[0].decoder.heads is 2.5"),
@@ -248,6 +267,7 @@ class TestBadFolders:
             (("stages", 0, "beta"), 0.25, "beta 0.25"),
             (("stages", 0, "cond_length"), 3, "cond_length 3"),
             (("betas",), [0.5, 0.5], "betas"),
+            (("betas",), [1.0], "2 stages, 1 betas and no denoiser, expected stages with as many betas, or a denoiser"),
             (("betas",), 1, "betas is 1, expected a list"),
             (("conditioner",), {"type": "none"}, "cond_length 1"),
             (("conditioner",), {"type": "mind"}, "'mind'"),
@@ -257,10 +277,36 @@ class TestBadFolders:
     )
     def test_odd_settings_are_named(self, copy: Path, keys: tuple[str | int, ...], value: Any, reason: str) -> None:
         change_config(copy, *keys, value=value)
-        with pytest.raises(WeightsError) as caught:
-            load(copy)
-        assert reason in str(caught.value)
-        assert str(copy) in str(caught.value)
+        assert_refused(copy, str(copy), reason)
+
+    @pytest.mark.parametrize(
+        ("keys", "value", "reason"),
+        [
+            (("denoiser",), None, "0 stages, 0 betas and no denoiser, expected stages with as many betas"),
+            (("betas",), [1.0], "0 stages, 1 betas and a denoiser, expected stages with as many betas, or a denoiser"),
+            (("denoiser", "extra"), 1, "unknown setting 'denoiser.extra'"),
+            (("denoiser", "tokens"), "many", "denoiser.tokens is 'many', expected a whole number"),
+            (("denoiser", "decoder", "width"), 33, "denoiser.safetensors"),
+            (("denoiser", "vocab_size"), 25, "the denoiser was made for 25 codes, expected 24"),
+            (("denoiser", "cond_length"), 3, "the denoiser has cond_length 3, expected the conditioner's 1"),
+            (("conditioner",), {"type": "none"}, "the denoiser has cond_length 1, expected the conditioner's 0"),
+            (("about", "sampling", "scales"), 9, "9 scales"),
+        ],
+    )
+    def test_odd_settings_of_a_denoiser_are_named(
+        self, denoising: Path, keys: tuple[str, ...], value: Any, reason: str
+    ) -> None:
+        change_config(denoising, *keys, value=value)
+        assert_refused(denoising, str(denoising), reason)
+
+    def test_stages_and_a_denoiser_are_too_much(self, copy: Path, denoising: Path) -> None:
+        both = json.loads((denoising / "config.json").read_text())["denoiser"]
+        change_config(copy, "denoiser", value=both)
+        assert_refused(copy, str(copy / "config.json"), "2 stages, 2 betas and a denoiser, expected")
+
+    def test_a_missing_denoiser_is_named(self, denoising: Path) -> None:
+        (denoising / "denoiser.safetensors").unlink()
+        assert_refused(denoising, str(denoising / "denoiser.safetensors"), "is missing")
 
     @pytest.mark.parametrize(
         ("change", "reason"),
@@ -296,15 +342,26 @@ class TestBadFolders:
         assert_refused(copy, str(copy), "stage1 in more than one way")
 
 
-def test_auto_keeps_the_weights_and_lets_stages_round_them(tmp_path: Path) -> None:
-    model = tiny_model("none")
-    save(model, tmp_path)
+@pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
+def test_auto_keeps_the_weights_and_lets_drawing_round_them(tmp_path: Path, make: Any) -> None:
+    save(make("none"), tmp_path)
     exact, fast = load(tmp_path), load(tmp_path, dtype="auto")
     for (name, ours), theirs in zip(fast.state_dict().items(), exact.state_dict().values(), strict=True):
         assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), name
-    assert [stage.precision for stage in exact.stages] == ["exact", "exact"]
-    assert [stage.precision for stage in fast.stages] == ["rounded", "rounded"]
-    assert [stage.precision for stage in load(tmp_path, dtype="int8").stages] == ["int8", "int8"]
-    fast.prepare()
-    logits = [m.stages[0].logits(torch.zeros(1, 64).long(), torch.zeros(1, 64).long()) for m in (exact, fast)]
+    assert (exact.precision, fast.precision) == ("exact", "rounded")
+    packings = [m.sampler.engine(m.sampler.steps(SamplingSettings())[0]).packing for m in (exact, fast)]
+    assert packings[0] is packed and packings[1] is (brain if multiplies_bfloat16() else half)
+    fast.sampler.prepare()
+    given = torch.zeros(1, 64).long()
+    rates = torch.full((1, 64), 0.5)
+    logits = [
+        m.stages[0].logits(given, given) if m.denoiser is None else m.denoiser.logits(given, given, rates, rates)
+        for m in (exact, fast)
+    ]
     assert torch.equal(*logits)  # teacher-forced, nothing is rounded
+
+
+def test_int8_is_no_more(tmp_path: Path) -> None:
+    save(tiny_model("none"), tmp_path)
+    with pytest.raises(ValueError, match="'int8', expected one of float16"):
+        load(tmp_path, dtype="int8")

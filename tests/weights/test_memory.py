@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from imagebart import ImageBART
-from imagebart.models.published import build_stage
+from imagebart.models.denoiser import Denoiser
 from imagebart.testing import tiny_model
 from imagebart.weights import memory
 
@@ -60,9 +60,11 @@ def test_mapped_models_are_the_same(tmp_path: Path, source: Path, monkeypatch: p
 @pytest.mark.parametrize(("available", "expected"), [(1 << 20, (0, 30)), (1 << 40, (60, 120))])
 def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path, available: int, expected: tuple[int, int]) -> None:
     model = tiny_model("none")
-    big = replace(model.stages[1].config.decoder, width=512, depth=9)  # 19 million numbers, 76 MB
-    stages = [model.stages[0], build_stage(replace(model.stages[1].config, decoder=big), 2)]
-    ImageBART(model.first_stage, stages, model.schedule, model.conditioner, model.about).save_pretrained(tmp_path)
+    assert model.denoiser is not None
+    config = model.denoiser.config
+    big = (replace(part, width=512, depth=depth) for part, depth in ((config.decoder, 6), (config.encoder, 3)))
+    denoiser = Denoiser(replace(config, **dict(zip(("decoder", "encoder"), big, strict=True))))  # 19 million numbers
+    ImageBART(model.first_stage, denoiser, model.conditioner, model.about).save_pretrained(tmp_path)
     program = f"""
 import re, pathlib
 from imagebart import ImageBART

@@ -1,0 +1,182 @@
+"""One network for every noise rate, against a plain one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from oracles import log_q, plain_denoiser
+from random_networks import random_cond, random_denoiser
+from torch import Tensor
+from torch.nn import functional as F
+
+from imagebart.models.denoiser import LEAST_RATE, Denoiser, RateEmbedding
+
+# Conditioning tokens and slots: none, a class, words that stand before the picture, words that are read.
+CONDITIONS = [(0, 0), (1, 0), (4, 0), (5, 3)]
+every_condition = pytest.mark.parametrize(("cond_length", "slots"), CONDITIONS, ids=["none", "class", "words", "text"])
+
+
+def inputs(denoiser: Denoiser, batch: int = 2) -> dict[str, Any]:
+    """x, c, rates and fed_rates; some tokens are known, at rate 0."""
+    shape, size = (batch, denoiser.config.tokens), denoiser.config.vocab_size
+    rates = torch.rand(shape, dtype=torch.float64)
+    rates[:, 1], rates[:, 4] = 0, 1
+    x, c = torch.randint(size, shape), torch.randint(size, shape)
+    cond = random_cond(batch, denoiser.config.cond_length)
+    return {"x": x, "c": c, "rates": rates, "fed_rates": rates * torch.rand(shape, dtype=torch.float64), "cond": cond}
+
+
+def both(denoiser: Denoiser, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Logits of the decoder and of the encoder itself, as they are trained."""
+    values = [given[name] for name in ("x", "c", "rates", "fed_rates", "cond")]
+    return denoiser(*values, denoiser.read(given["cond"]))
+
+
+def apart(denoiser: Denoiser, one: dict[str, Any], other: dict[str, Any]) -> list[bool]:
+    """Whether logits differ, position by position of the first row."""
+    return ((denoiser.logits(**one) - denoiser.logits(**other)).abs().amax(-1)[0] > 1e-9).tolist()
+
+
+@every_condition
+def test_logits_equal_a_plain_implementation(cond_length: int, slots: int) -> None:
+    """The decoder's and the encoder's own, at rates of their own for every token."""
+    denoiser = random_denoiser(cond_length=cond_length, slots=slots)
+    given = inputs(denoiser)
+    found = denoiser.logits(**given)
+    cond = given["cond"]
+    predicted = both(denoiser, given)
+    assert found.shape == (2, 6, 7) and torch.equal(predicted[0], found)
+    for b in range(2):
+        rows = [given[name][b].tolist() for name in ("x", "c", "rates", "fed_rates")]
+        expected = plain_denoiser(denoiser, *rows, [] if cond is None else cond[b].tolist())
+        for ours, plain in zip(predicted, expected, strict=True):
+            # The likelihood is float32 in the package.
+            torch.testing.assert_close(ours[b], plain, rtol=1e-5, atol=1e-5)
+
+
+def test_rates_are_told_in_octaves() -> None:
+    """Sines and cosines of six octaves by hand; a fresh embedding adds nothing."""
+    embedding = RateEmbedding(3)
+    rates = torch.tensor([[0.0, 0.3], [0.75, 1.0]])
+    assert (embedding(rates) == 0).all()
+    torch.nn.init.normal_(embedding.map.weight)
+    torch.nn.init.normal_(embedding.map.bias)
+    found = embedding(rates)
+    assert found.shape == (2, 2, 3)
+    for b in range(2):
+        for n in range(2):
+            angles = [math.pi * 2**octave * float(rates[b, n]) for octave in range(6)]
+            features = torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles])
+            expected = embedding.map.weight @ features + embedding.map.bias
+            torch.testing.assert_close(found[b, n], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_reaches_which_position() -> None:
+    """x those after it; its own rate too; c, c's rate and the condition all; the last x and its rate nothing."""
+    denoiser = random_denoiser()
+    given = inputs(denoiser, 1)
+    for i in range(6):
+        x = given["x"].clone()
+        x[0, i] = (x[0, i] + 1) % 7
+        assert apart(denoiser, given, given | {"x": x}) == [n > i for n in range(6)]
+        fed = given["fed_rates"].clone()
+        fed[0, i] = 0.93
+        assert apart(denoiser, given, given | {"fed_rates": fed}) == [n > i for n in range(6)]
+        c, rates = given["c"].clone(), given["rates"].clone()
+        c[0, i], rates[0, i] = (c[0, i] + 1) % 7, 0.41
+        assert all(apart(denoiser, given, given | {"c": c}))
+        assert all(apart(denoiser, given, given | {"rates": rates}))
+    assert all(apart(denoiser, given, given | {"cond": (given["cond"] + 1) % 5}))
+
+
+def test_rows_are_independent() -> None:
+    denoiser = random_denoiser(cond_length=5, slots=3)
+    given = inputs(denoiser, 3)
+    rows = [denoiser.logits(**{name: value[b : b + 1] for name, value in given.items()}) for b in range(3)]
+    torch.testing.assert_close(denoiser.logits(**given), torch.cat(rows), rtol=0, atol=1e-12)
+
+
+def test_what_noise_says_of_x_0_has_a_weight_of_its_own() -> None:
+    """w log q(c | x_0), whatever else is said; of tokens that are drawn the rate is never under the least."""
+    denoiser = random_denoiser()
+    given = inputs(denoiser, 1)
+    without = denoiser.logits(**given)
+    denoiser.likelihood += 2
+    seen = zip(given["c"][0].tolist(), given["rates"][0].tolist(), strict=True)
+    said = [[log_q(k, c, max(rate, LEAST_RATE), 7) for k in range(7)] for c, rate in seen]
+    expected = without + 2 * torch.tensor(said, dtype=torch.float64)
+    torch.testing.assert_close(denoiser.logits(**given), expected, rtol=1e-5, atol=1e-5)
+    assert denoiser.logits(**given | {"rates": torch.zeros(1, 6)}).isfinite().all()
+
+
+def test_slots_left_out_are_those_that_were_read_in_nothing() -> None:
+    """Slots come from outside: all of another caption's are that caption."""
+    denoiser = random_denoiser(cond_length=5, slots=3)
+    given = inputs(denoiser, 1)
+    other = (given["cond"] + 1) % 5
+    found = denoiser(*(given[name] for name in ("x", "c", "rates", "fed_rates", "cond")), denoiser.read(other))[0]
+    assert torch.equal(found, denoiser.logits(**given | {"cond": other}))
+
+
+def test_a_fresh_denoiser_can_learn_everything() -> None:
+    """Maps that begin at zero get gradients: none of them is behind another zero."""
+    config = random_denoiser(cond_length=5, slots=3).config
+    denoiser = Denoiser(config)
+    given = inputs(denoiser)
+    logits, drafts = both(denoiser, given)
+    (F.cross_entropy(logits.mT, given["x"]) + F.cross_entropy(drafts.mT, given["x"])).backward()
+    begun = {"encoder_rates": denoiser.encoder_rates.map.weight, "decoder_rates": denoiser.decoder_rates.map.weight}
+    begun |= {"align": denoiser.align.weight, "likelihood": denoiser.likelihood}
+    begun["cross"] = denoiser.decoder.blocks[0].cross.out.weight  # type: ignore[union-attr, assignment]
+    for name, parameter in begun.items():
+        assert (parameter == 0).all() and parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@every_condition
+def test_every_parameter_is_used(cond_length: int, slots: int) -> None:
+    """Distributed training fails on parameters without gradients."""
+    denoiser = random_denoiser(cond_length=cond_length, slots=slots).requires_grad_(True)
+    given = inputs(denoiser)
+    sum(part.square().sum() for part in both(denoiser, given)).backward()  # type: ignore[union-attr]
+    assert [name for name, p in denoiser.named_parameters() if p.grad is None] == []
+
+
+SHAPES: list[tuple[str, Tensor, str]] = [
+    ("x", torch.zeros(2, 5, dtype=torch.long), r"x has shape \[2, 5\], expected \[2, 6\]"),
+    ("x", torch.zeros(1, 6, dtype=torch.long), r"x has shape \[1, 6\], expected \[2, 6\]"),
+    ("c", torch.zeros(2, 7, dtype=torch.long), r"c has shape \[2, 7\], expected \[2, 6\]"),
+    ("rates", torch.zeros(2, 1), r"rates has shape \[2, 1\], expected \[2, 6\]"),
+    ("fed_rates", torch.zeros(6), r"fed_rates has shape \[6\], expected \[2, 6\]"),
+    ("cond", torch.zeros(2, 3, dtype=torch.long), r"cond has shape \[2, 3\], expected \[2, 2\]"),
+    ("cond", torch.zeros(1, 2, dtype=torch.long), r"cond has shape \[1, 2\], expected \[2, 2\]"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), SHAPES, ids=[said for *_, said in SHAPES])
+def test_bad_shapes(name: str, value: Tensor, said: str) -> None:
+    denoiser = random_denoiser()
+    with pytest.raises(ValueError, match=said):
+        denoiser.logits(**inputs(denoiser) | {name: value})
+
+
+def test_a_condition_has_to_be_given_where_one_is_taken_and_only_there() -> None:
+    denoiser, bare = random_denoiser(), random_denoiser(cond_length=0)
+    with pytest.raises(ValueError, match=r"cond has shape \[2, 0\], expected \[2, 2\]"):
+        denoiser.logits(**inputs(denoiser) | {"cond": None})
+    with pytest.raises(ValueError, match=r"cond has shape \[2, 2\], expected \[2, 0\]"):
+        bare.logits(**inputs(bare) | {"cond": torch.zeros(2, 2, dtype=torch.long)})
+    given = inputs(bare)
+    assert torch.equal(bare.logits(**given), bare.logits(**given | {"cond": torch.zeros(2, 0, dtype=torch.long)}))
+
+
+@pytest.mark.parametrize("name", ["rates", "fed_rates"])
+@pytest.mark.parametrize(("value", "said"), [(-0.25, "from -0.25 to"), (1.5, "to 1.5"), (float("nan"), "nan")])
+def test_bad_rates(name: str, value: float, said: str) -> None:
+    denoiser = random_denoiser()
+    given = inputs(denoiser)
+    given[name][1, 3] = value
+    with pytest.raises(ValueError, match=f"^{name} are .*{said}.*expected 0 to 1"):
+        denoiser.logits(**given)

@@ -1,0 +1,113 @@
+"""Small networks in float64 with random weights, large ones so that their logits differ clearly."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.published import Kind, Stage, StageConfig, build_stage
+from imagebart.models.text_encoder import TextEncoderConfig
+from imagebart.models.transformer import TransformerConfig
+from imagebart.sampling.engine import Engine, engine_of
+from imagebart.sampling.steps import DenoisingStep, StageStep, Step
+
+KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")
+CONDITIONS = 5  # different conditioning tokens
+StepKind = Literal["decoder_only", "encoder_decoder", "residual", "denoiser", "denoiser to x_0"]
+STEPS: tuple[StepKind, ...] = (*KINDS, "denoiser", "denoiser to x_0")
+
+
+def with_random_weights(network: nn.Module, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.5)
+    network.double().eval().requires_grad_(False)
+
+
+def _text(cond_length: int, slots: int) -> TextEncoderConfig | None:
+    if not slots:
+        return None
+    words = TransformerConfig(6, 2, 2, CONDITIONS + slots, cond_length + slots, 3, causal=False)
+    return TextEncoderConfig(words, slots, phrase=3)
+
+
+def random_stage(
+    kind: Kind,
+    tokens: int = 6,
+    vocab_size: int = 7,
+    cond_length: int = 2,
+    beta: float = 0.4,
+    seed: int = 0,
+    slots: int = 0,
+) -> Stage:
+    """A stage of T = 3; slots: those of its text encoder, 0: it has none, and reads the conditioning tokens."""
+    decoder_only = kind == "decoder_only"
+    prefix = slots or cond_length
+    vocab = max(vocab_size + (slots or (CONDITIONS if cond_length else 0)), 4)
+    positions = 1 + prefix + tokens
+    decoder = TransformerConfig(
+        width=8,
+        depth=2,
+        heads=2,
+        vocab_in=vocab if decoder_only else vocab_size,
+        positions=positions if decoder_only else tokens,
+        head_size=4,
+        vocab_out=vocab_size,
+        cross=not decoder_only,
+        attention_bias=decoder_only,
+        head_bias=not decoder_only,
+    )
+    encoder = TransformerConfig(8, 2, 2, vocab, positions, 4, causal=False)
+    config = StageConfig(
+        kind=kind,
+        t=3 if decoder_only else 2,
+        vocab_size=vocab_size,
+        tokens=tokens,
+        beta=1.0 if decoder_only else beta,
+        decoder=decoder,
+        encoder=None if decoder_only else encoder,
+        cond_length=cond_length,
+        cond_offset=vocab_size if cond_length else 0,
+        start_token=0 if decoder_only else 1,
+        text=_text(cond_length, slots),
+    )
+    stage = build_stage(config, 3)
+    with_random_weights(stage, seed)
+    return stage
+
+
+def random_denoiser(
+    tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, slots: int = 0
+) -> Denoiser:
+    """A denoiser; slots: as for `random_stage`."""
+    prefix = slots or cond_length
+    vocab = vocab_size + (slots or (CONDITIONS if cond_length else 0)) + 1
+    encoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, causal=False)
+    decoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, vocab_out=vocab_size, cross=True)
+    denoiser = Denoiser(DenoiserConfig(vocab_size, tokens, decoder, encoder, cond_length, _text(cond_length, slots)))
+    with_random_weights(denoiser, seed)
+    return denoiser
+
+
+def random_step(
+    kind: StepKind, tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, slots: int = 0
+) -> Step:
+    """A step by a published stage of a kind, or by the denoiser from a rate of 0.7 to 0.3 or to 0."""
+    if kind in ("denoiser", "denoiser to x_0"):
+        denoiser = random_denoiser(tokens, vocab_size, cond_length, seed, slots)
+        return DenoisingStep(denoiser, 0.7, 0.3 if kind == "denoiser" else 0.0)
+    return StageStep(random_stage(kind, tokens, vocab_size, cond_length, seed=seed, slots=slots))
+
+
+def engine_for(step: Step) -> Engine:
+    """What draws a step exactly."""
+    return engine_of("exact", *step.networks)
+
+
+def random_cond(batch: int, length: int = 2) -> Tensor | None:
+    """Conditioning tokens [B, L] for a random network, or None where it takes none."""
+    return torch.randint(CONDITIONS, (batch, length)) if length else None

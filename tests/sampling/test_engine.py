@@ -1,0 +1,81 @@
+"""Networks with their weights in the order that draws fastest."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+import torch
+from small_transformer import SMALL, small
+
+from imagebart.models.transformer import Transformer
+from imagebart.sampling.calibration import threads
+from imagebart.sampling.engine import Engines, engine_of
+from imagebart.sampling.kernels import Packing, Precision, brain, half, multiplies_bfloat16, packed
+from imagebart.sampling.network import Network
+
+
+def encoder() -> Transformer:
+    return Transformer(dataclasses.replace(SMALL, causal=False, cross=False, vocab_out=None)).requires_grad_(False)
+
+
+def test_weights_have_the_same_order_at_every_start_and_threads_change_no_bit() -> None:
+    """So the same seed draws the same picture, however busy the machine was when the model was loaded."""
+    rounded = brain if multiplies_bfloat16() else half
+    choices: tuple[tuple[Precision, Packing], ...] = (("exact", packed), ("rounded", rounded))
+    for precision, expected in choices:
+        transformer = small()
+        assert all(engine_of(precision, transformer).packing is expected for _ in range(3))
+        network = Network(transformer, expected)
+        exact, kept = transformer.memory(torch.randn(2, 5, 32)), network.kept.dtype
+        memory = [(k.to(kept), v.to(kept)) for k, v in exact]
+        for length in (4, 8, 40):
+            tokens, outcomes = torch.randint(11, (2, length)), []
+            for count in (1, 2, 3):
+                with threads(count):
+                    outcomes.append(network.forward(tokens, [0, 0], network.new_cache(2), memory))
+            assert torch.equal(outcomes[0], outcomes[1]) and torch.equal(outcomes[0], outcomes[2])
+
+
+def test_an_encoder_is_rounded_only_where_that_is_allowed_and_fast() -> None:
+    decoder, other = small(), encoder()
+    assert engine_of("exact", decoder, other).encoder is None and not engine_of("exact", decoder, other).rounds
+    rounded = engine_of("rounded", decoder, other)
+    assert (rounded.encoder is not None) == rounded.rounds == multiplies_bfloat16()
+    assert engine_of("rounded", decoder).encoder is None
+
+
+def test_engines_follow_the_weights_and_the_precision() -> None:
+    decoder, other, engines = small(), encoder(), Engines()
+    made = engines.get("exact", decoder, other)
+    assert engines.get("exact", decoder, other) is made
+    decoder.head.weight.mul_(2)  # type: ignore[union-attr]
+    again = engines.get("exact", decoder, other)
+    assert again is not made
+    hidden = torch.randn(3, 32)
+    assert again.decoder.head is not None
+    torch.testing.assert_close(again.decoder.head(hidden), decoder.head(hidden))  # type: ignore[misc]
+    other.norm.weight.add_(1)  # of the encoder alone
+    third = engines.get("exact", decoder, other)
+    assert third is not again
+    decoder.load_state_dict({k: v.clone() for k, v in decoder.state_dict().items()}, assign=True)
+    assert engines.get("exact", decoder, other) is not third
+    if multiplies_bfloat16():
+        assert engines.get("rounded", decoder, other).packing is brain
+    assert len(engines.made) == 1  # what is out of date is not kept
+
+
+def test_engines_are_those_of_their_networks_and_are_not_copied() -> None:
+    engines, decoders = Engines(), (small(), small())
+    first, second = (engines.get("exact", decoder) for decoder in decoders)
+    assert first is not second and engines.get("exact", decoders[0]) is first
+    for other in (copy.deepcopy(engines), pickle.loads(pickle.dumps(engines))):
+        assert isinstance(other, Engines) and other.made == {}
+    assert len(engines.made) == 2
+
+
+def test_bidirectional_transformers_do_not_draw() -> None:
+    with pytest.raises(ValueError, match="both directions"):
+        engine_of("exact", Transformer(dataclasses.replace(SMALL, causal=False)))

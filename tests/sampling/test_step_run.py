@@ -1,0 +1,133 @@
+"""A step being drawn predicts what the whole network, fed everything at once, predicts."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from oracles import teacher_forced
+from random_networks import CONDITIONS, STEPS, StepKind, engine_for, random_cond, random_step
+from torch import Tensor
+
+from imagebart.sampling.step_run import Condition, GuidedRun, StepRun
+
+every_step = pytest.mark.parametrize("kind", STEPS)
+NO_CONDITION = Condition(None, None)
+
+
+def tokens(batch: int) -> Tensor:
+    return torch.randint(7, (batch, 6))
+
+
+@pytest.mark.parametrize(("cond_length", "slots"), [(0, 0), (2, 0), (5, 3)])
+@every_step
+def test_windows_predict_as_teacher_forcing(kind: StepKind, cond_length: int, slots: int) -> None:
+    """Rows at different steps, windows that overlap what was seen, whatever stands after them."""
+    rng, n, k, compared = random.Random(0), 6, 7, 0
+    for trial in range(6):
+        step = random_step(kind, cond_length=cond_length, seed=trial, slots=slots)
+        x, c, cond = tokens(3), tokens(3), random_cond(3, cond_length)
+        keep = torch.rand(3, n) < 0.3
+        expected = teacher_forced(step, x, c, keep, cond)
+        run = StepRun(step, engine_for(step), c, keep, cond)
+        last = run.first + n
+        taken = [0, 0, 0]
+        rows = [0, 1, 2]
+        while min(taken) < last:
+            length = rng.randint(1, last) if taken[0] else rng.randint(max(run.first, 1), last)
+            begins = [min(rng.randint(max(0, t - 2), t), last - length) for t in taken]
+            skip = rng.randint(0, length - 1)
+            fed = x[rows].clone()
+            for row, begin in enumerate(begins):
+                end = begin + length - run.first - 1  # x from here on is not fed
+                fed[row, max(end, 0) :] = torch.randint(k, (n - max(end, 0),))
+            found = run.logits(fed, begins, length, skip)
+            noisy = run.noisy([begin + skip for begin in begins], length - skip)
+            assert found.shape == (len(rows), length - skip, k)
+            for row, begin in enumerate(begins):
+                for offset in range(skip, length):
+                    place = begin + offset - run.first
+                    if place >= 0:
+                        assert noisy[row, offset - skip] == c[rows[row], place]
+                    if place >= 0 and not keep[rows[row], place]:
+                        torch.testing.assert_close(found[row, offset - skip], expected[rows[row], place])
+                        compared += 1
+            taken = [max(t, b + length) for t, b in zip(taken, begins, strict=True)]
+            if len(rows) == 3 and min(taken) > run.first:
+                run.select(torch.tensor([2, 0]))
+                rows, taken = [2, 0], [taken[2], taken[0]]
+    assert compared > 6 * n
+
+
+@every_step
+def test_steps_may_be_taken_again_with_other_tokens(kind: StepKind) -> None:
+    step = random_step(kind)
+    x, c, cond, keep = tokens(2), tokens(2), random_cond(2), torch.zeros(2, 6, dtype=torch.bool)
+    run = StepRun(step, engine_for(step), c, keep, cond)
+    run.logits(tokens(2), [0, 0], run.first + 6)  # drafts
+    right = run.logits(x, [run.first, run.first], 6)
+    torch.testing.assert_close(right, teacher_forced(step, x, c, keep, cond))
+
+
+def test_the_denoiser_is_told_what_is_kept() -> None:
+    """Whether a token is kept changes what is predicted everywhere; stages cannot know."""
+    x, c, cond = tokens(1), tokens(1), random_cond(1)
+    for kind in STEPS:
+        step = random_step(kind)
+        found = []
+        for kept in (False, True):
+            keep = torch.zeros(1, 6, dtype=torch.bool)
+            keep[0, 5] = kept
+            run = StepRun(step, engine_for(step), c, keep, cond)
+            found.append(run.logits(x, [0], run.first + 6, run.first)[0, :5])
+        differ = (found[0] - found[1]).abs().amax(-1) > 1e-9
+        assert differ.all() if kind.startswith("denoiser") else not differ.any()
+
+
+# Guidance
+
+
+@every_step
+def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
+    """The double batch gives what two runs give, at every position and after rows have left."""
+    step = random_step(kind)
+    c, x, keep = tokens(3), tokens(3), torch.zeros(3, 6, dtype=torch.bool)
+    cond, null = random_cond(3), torch.zeros(3, 2, dtype=torch.long)
+    with_cond, without = teacher_forced(step, x, c, keep, cond), teacher_forced(step, x, c, keep, null)
+    for guidance in (0.0, 0.5, 3.0):
+        run = GuidedRun(step, engine_for(step), c, keep, Condition(cond, null), guidance)
+        assert run.guided and run.rows == 6
+        expected = without + guidance * (with_cond - without)
+        found = run.logits(x, [0, 0, 0], run.first + 3, run.first)
+        torch.testing.assert_close(found.double(), expected[:, :3], rtol=1e-4, atol=1e-4)
+        rest = torch.tensor([2, 0])
+        run.select(rest, 3)
+        found = run.logits(x[rest], [run.first + 3] * 2, 3, 0)
+        torch.testing.assert_close(found.double(), expected[rest, 3:], rtol=1e-4, atol=1e-4)
+        assert torch.equal(run.noisy([run.first + 3, run.first + 4], 2), torch.stack([c[2, 3:5], c[0, 4:6]]))
+
+
+def test_guidance_needs_an_absent_condition() -> None:
+    step, c = random_step("denoiser"), tokens(1)
+    with pytest.raises(ValueError, match="guidance needs a model that was trained with its condition dropped"):
+        GuidedRun(step, engine_for(step), c, c > 7, Condition(random_cond(1), None), 2.0)
+
+
+def test_guidance_without_a_condition_costs_nothing() -> None:
+    """A model that takes no condition is not run twice, nor one with guidance 1."""
+    nothing, c = torch.zeros(1, 0, dtype=torch.long), tokens(1)
+    bare, step = random_step("denoiser", cond_length=0), random_step("denoiser")
+    cases: list[tuple[Any, Condition, float]] = [(bare, NO_CONDITION, 2.0), (bare, Condition(nothing, nothing), 2.0)]
+    cases.append((step, Condition(random_cond(1), None), 1.0))
+    for given, condition, guidance in cases:
+        run = GuidedRun(given, engine_for(given), c, c > 7, condition, guidance)
+        assert not run.guided and run.rows == 1
+
+
+def test_conditions_are_those_of_the_rows() -> None:
+    cond, null = torch.randint(CONDITIONS, (3, 2)), torch.zeros(3, 2, dtype=torch.long)
+    found = Condition(cond, None).select(torch.tensor([2, 0]))
+    assert torch.equal(found.cond, cond[[2, 0]]) and found.null is None  # type: ignore[arg-type]
+    assert Condition(cond, null).select(torch.tensor([1])).null.shape == (1, 2)  # type: ignore[union-attr]

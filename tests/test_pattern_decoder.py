@@ -1,0 +1,145 @@
+"""The decoder of patterns: what it is made of, its place in a first stage, and what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagebart.first_stage import FirstStage, FirstStageConfig
+from imagebart.pattern_decoder import GAIN, SHARED, PatternDecoder
+
+CONFIG = FirstStageConfig(
+    resolution=64,
+    channels=64,
+    multipliers=(1,),
+    res_blocks=1,
+    attention_resolutions=(),
+    latent_channels=32,
+    code_dim=8,
+    codebook_size=16,
+    fold=8,
+    unit_codes=True,
+    encoder="cells",
+    shrink=2,
+    decoder="patterns",
+    layers=3,
+    patterns=4,
+)
+
+
+@pytest.fixture
+def small() -> FirstStage:
+    """A first stage for pictures half as large."""
+    torch.manual_seed(1)
+    return FirstStage(replace(CONFIG, resolution=32, shrink=1, decoder="convolutions")).eval()
+
+
+def one_by_one(decoder: PatternDecoder, coarse: Tensor) -> Tensor:
+    """Pixels of the trunk's features [1, C, h, w], each by itself."""
+    features = F.silu(decoder.norm(coarse))
+    mix, colours = decoder.mix(features)[0], decoder.colour(features)[0]
+    drawn = F.interpolate(decoder.fine(coarse), scale_factor=2, mode="bilinear", align_corners=False)[0]
+    cell, (height, width) = decoder.cell, coarse.shape[2:]
+    image = torch.empty(3, height * cell, width * cell)
+    for y in range(height * cell):
+        for x in range(width * cell):
+            row, column, place = y // cell, x // cell, y % cell * cell + x % cell
+            patterns = torch.cat([decoder.shared[:, place], decoder.own[row, column, :, place]])
+            weights = mix[:, row, column].view(decoder.layers, SHARED + 4)
+            masks = (GAIN * weights @ patterns + decoder.plain).softmax(0)
+            plain = colours[:, row, column].view(3, decoder.layers - 1)
+            image[:, y, x] = torch.cat([drawn[:, y, x, None], plain], 1) @ masks
+    return image
+
+
+def test_pixels_are_layers_weighted_by_masks_of_patterns() -> None:
+    torch.manual_seed(0)
+    decoder = PatternDecoder(replace(CONFIG, resolution=32)).eval()
+    latents = torch.randn(1, 32, 2, 2)
+    with torch.no_grad():
+        decoder.mix.weight.mul_(5)
+        expected = one_by_one(decoder, decoder.coarse(latents))
+        torch.testing.assert_close(decoder(latents)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_mask_far_above_the_others_gives_one_plain_colour() -> None:
+    torch.manual_seed(0)
+    decoder = PatternDecoder(CONFIG).eval()
+    with torch.no_grad():
+        decoder.mix.weight.zero_()
+        decoder.mix.bias.zero_()
+        decoder.plain[2] = 100.0  # the second of two plain colours
+        decoder.colour.weight.zero_()
+        image = decoder(torch.randn(1, 32, 4, 4))
+    expected = decoder.colour.bias.detach().view(3, 2)[:, 1, None, None].expand(3, 64, 64)
+    torch.testing.assert_close(image[0], expected)
+
+
+def test_the_lowest_layer_is_the_smaller_pictures_decoder(small: FirstStage) -> None:
+    torch.manual_seed(0)
+    decoder = PatternDecoder(CONFIG).eval()
+    decoder.load_state_dict(small.decoder.state_dict(), strict=False)
+    latents = torch.randn(2, 32, 4, 4)
+    with torch.no_grad():
+        decoder.plain[0] = 100.0
+        expected = F.interpolate(small.decoder(latents), scale_factor=2, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(decoder(latents), expected)
+
+
+def test_a_position_changes_the_picture_of_the_same_code() -> None:
+    torch.manual_seed(0)
+    model = FirstStage(CONFIG).eval()
+    with torch.no_grad():
+        image = model.decode(torch.zeros(1, 16, dtype=torch.long))
+    assert image.shape == (1, 3, 64, 64) and image.isfinite().all()
+    middle = image[..., 16:48, 16:48]
+    assert not torch.allclose(middle[..., :16, :16], middle[..., 16:, 16:], atol=1e-3)
+
+
+def test_several_levels_draw_the_lowest_layer() -> None:
+    torch.manual_seed(0)
+    model = FirstStage(replace(CONFIG, multipliers=(1, 2), channels=32, fold=4)).eval()
+    assert model.config.downsampling == 16
+    with torch.no_grad():
+        assert model.decode(torch.randint(16, (1, 16))).shape == (1, 3, 64, 64)
+
+
+def test_grids_of_other_sizes_have_their_patterns_enlarged() -> None:
+    torch.manual_seed(0)
+    model = FirstStage(CONFIG).eval()
+    with torch.no_grad():
+        wide = model.decode(torch.randint(16, (2, 15)), rows=3)
+        assert wide.shape == (2, 3, 48, 80) and wide.isfinite().all()
+        decoder = model.decoder
+        assert isinstance(decoder, PatternDecoder)
+        decoder.own.copy_(torch.randn(4).view(1, 1, 4, 1).expand_as(decoder.own))  # enlarged, these stay what they are
+        torch.testing.assert_close(decoder._patterns(3, 5), decoder.own[0, 0].expand(15, 4, 256))
+
+
+def test_tokens_are_those_of_the_picture_made_smaller(small: FirstStage) -> None:
+    torch.manual_seed(0)
+    large = FirstStage(CONFIG)
+    assert (large.config.downsampling, small.config.downsampling) == (16, 8)
+    parts = ("encoder", "quant_conv", "quantize")
+    for name in parts:
+        getattr(large, name).load_state_dict(getattr(small, name).state_dict())
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(large.latents(images), small.latents(F.avg_pool2d(images, 2)))
+    assert torch.equal(large.encode(images), small.encode(F.avg_pool2d(images, 2)))
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    with pytest.raises(ValueError, match="shrink is 2 with an encoder of convolutions"):
+        replace(CONFIG, encoder="convolutions")
+    with pytest.raises(ValueError, match="shrink is 2 .* a decoder of convolutions"):
+        replace(CONFIG, decoder="convolutions")
+    with pytest.raises(ValueError, match="shrink is 0"):
+        replace(CONFIG, shrink=0)
+    with pytest.raises(ValueError, match="decoder is 'paint'"):
+        replace(CONFIG, decoder="paint")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="layers is 1"):
+        replace(CONFIG, layers=1)
+    with pytest.raises(ValueError, match="patterns is 0"):
+        replace(CONFIG, patterns=0)

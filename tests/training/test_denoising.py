@@ -1,0 +1,300 @@
+"""Training the denoiser: what it is shown, what it is asked, and runs that end where they should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from oracles import binomial_z
+from PIL import Image
+from torch import Tensor, nn
+
+from imagebart.conditioning import ClassConditioner
+from imagebart.first_stage import FirstStage
+from imagebart.models.denoiser import Denoiser
+from imagebart.models.imagebart import About
+from imagebart.testing import tiny_model
+from imagebart.training import denoising
+from imagebart.training.captions import train_captions
+from imagebart.training.config import CaptionsRun, DenoiserRun, LoopConfig, ModelParts, StageShape
+from imagebart.training.denoising import DenoiserTask, denoiser_config, train_denoiser
+from imagebart.training.parts import (
+    assemble,
+    load_denoiser,
+    load_first_stage,
+    load_text_encoder,
+    save_denoiser,
+    save_first_stage,
+)
+from imagebart.training.regions import Step
+from imagebart.training.stages import avatar_conditioner
+
+from .test_first_stage import SMALL
+
+SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=14)
+LOOP = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, mixed_precision="no")
+WHATEVER = DenoiserRun("avatars", "nowhere", LOOP)
+
+
+class Watched(nn.Module):
+    """A denoiser that takes note of what it is given, and says nothing of it."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.config, self.read = denoiser.config, denoiser.read
+        self.given: list[tuple[Any, ...]] = []
+        self.said: list[Tensor] = []
+
+    def forward(self, *given: Any) -> tuple[Tensor, Tensor]:
+        self.given.append(given)
+        shape = (*given[0].shape, self.config.vocab_size)
+        self.said = [torch.randn(shape), torch.randn(shape)]
+        return self.said[0], self.said[1]
+
+
+class Known(DenoiserTask):
+    """Takes tokens for pictures, so that what is known is known here, too."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+
+def task_of(**changes: Any) -> tuple[Known, Watched]:
+    model = tiny_model("text")
+    assert model.denoiser is not None
+    run = replace(WHATEVER, **changes)
+    return Known(model.denoiser, model.conditioner, model.first_stage, [], run), Watched(model.denoiser)  # type: ignore[arg-type]
+
+
+def seen(batch: int, seed: int = 0, **changes: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], Watched]:
+    """x_0, and what a denoiser is given of it; the losses; the denoiser."""
+    task, watched = task_of(**changes)
+    torch.manual_seed(seed)
+    x0 = torch.randint(24, (batch, 64))
+    losses = task.loss(watched, {"image": x0, "text": ["red hair"] * batch}, Accelerator(cpu=True))
+    x, c, rates, fed_rates, cond, slots = watched.given[0]
+    given = {"x0": x0, "x": x, "c": c, "rates": rates, "fed_rates": fed_rates, "cond": cond, "slots": slots}
+    return given, losses, watched
+
+
+def test_what_is_kept_is_shown_as_it_is_at_rate_0() -> None:
+    given, _, _ = seen(200)
+    kept = given["rates"] == 0
+    assert 0.1 < kept.float().mean() < 0.6
+    for name in ("x", "c"):
+        assert torch.equal(given[name][kept], given["x0"][kept])
+    assert (given["fed_rates"][kept] == 0).all()
+    for row, unknown in zip(given["rates"], ~kept, strict=True):
+        assert len(row[unknown].unique()) == 1, "one rate a picture"
+
+
+def test_noise_is_that_of_its_rate() -> None:
+    """Of tokens to draw, x_t differs from x_0 by r_t, x_s by r_s, x_t from x_s by beta: within four deviations."""
+    given, _, _ = seen(400, scramble=0.0)
+    rates, fed = given["rates"].double(), given["fed_rates"].double()
+    unknown = rates > 0
+    pairs = {"c": (given["c"] != given["x0"], rates), "x": (given["x"] != given["x0"], fed)}
+    pairs["step"] = (given["c"] != given["x"], 1 - (1 - rates) / (1 - fed))
+    for name, (changed, rate) in pairs.items():
+        expected = rate[unknown] * 23 / 24
+        deviation = (expected * (1 - expected)).sum().sqrt()
+        assert abs(changed[unknown].sum() - expected.sum()) < 4 * deviation, name
+    final = (fed == 0) & unknown
+    assert torch.equal(given["x"][final], given["x0"][final]), "x_s is x_0 where its rate is 0"
+
+
+def test_scrambling_is_of_tokens_to_draw_in_final_steps_only() -> None:
+    """In a share of them, and by parts from none to all."""
+    given, _, _ = seen(600, scramble=0.4)
+    kept = given["rates"] == 0
+    final = (given["fed_rates"] == 0).all(1)
+    changed = given["x"] != given["x0"]
+    assert not changed[kept].any()
+    some = (changed & ~kept)[final].any(1)
+    count = int(some.sum())  # a small part may come out as nothing
+    assert binomial_z(count, len(some), 0.4 * 0.97) > -4 and binomial_z(count, len(some), 0.4) < 4
+    parts = (changed.sum(1) / (~kept).sum(1))[final][some]
+    assert parts.min() < 0.2 and parts.max() > 0.8
+    # Of other steps it is x_s, whose noise is that of its rate.
+    rates = given["fed_rates"].double()[~final]
+    expected = rates * 23 / 24
+    assert abs(changed[~final].sum() - expected.sum()) < 4 * (expected * (1 - expected)).sum().sqrt()
+
+
+def test_the_share_that_is_scrambled() -> None:
+    task, _ = task_of(scramble=0.3)
+    step = Step(torch.ones(4000, 1), torch.where(torch.arange(4000)[:, None] < 2000, 0.0, 0.5))
+    share = task.scrambled(step)
+    assert share.shape == (4000, 1) and (share[2000:] == 0).all()
+    some = share[:2000][share[:2000] > 0]
+    assert abs(binomial_z(len(some), 2000, 0.3)) < 4
+    assert abs(some.mean() - 0.5) < 4 / 12**0.5 / len(some) ** 0.5
+
+
+def test_loss_is_that_of_tokens_to_draw_and_of_no_others() -> None:
+    """By hand, position by position; drafts count for their weight."""
+    given, losses, watched = seen(20, drafts=0.3)
+    unknown, x0 = given["rates"] > 0, given["x0"]
+    parts = []
+    for logits in watched.said:
+        places = unknown.nonzero().tolist()
+        parts.append(torch.stack([-logits[b, n].log_softmax(-1)[x0[b, n]] for b, n in places]).mean())
+    torch.testing.assert_close(losses["tokens"], parts[0])
+    torch.testing.assert_close(losses["drafts"], parts[1])
+    torch.testing.assert_close(losses["loss"], parts[0] + 0.3 * parts[1])
+    right = [int(watched.said[0][b, n].argmax()) == int(x0[b, n]) for b, n in unknown.nonzero().tolist()]
+    assert losses["accuracy"].item() == pytest.approx(sum(right) / len(right))
+
+
+def test_captions_are_left_out_for_a_share() -> None:
+    given, _, watched = seen(2000, drop=0.3, drop_slots=0.0)
+    nothing = (given["cond"] == 0).all(1)
+    assert abs(binomial_z(int(nothing.sum()), 2000, 0.3)) < 4
+    expected = watched.read(given["cond"])
+    torch.testing.assert_close(given["slots"], expected)
+
+
+def test_slots_are_left_out_for_a_share_of_captions() -> None:
+    """Any part of them; what stands in their place is what is read in nothing."""
+    given, _, watched = seen(2000, drop=0.0, drop_slots=0.5)
+    assert (given["cond"] != 0).any(1).all()
+    told, silent = watched.read(given["cond"][:1])[0], watched.read(torch.zeros_like(given["cond"][:1]))[0]
+    is_told = torch.isclose(given["slots"], told, atol=1e-4).all(-1)
+    is_silent = torch.isclose(given["slots"], silent, atol=1e-4).all(-1)
+    assert (is_told ^ is_silent).all()
+    # Half of the captions, and of their slots a part between none and all: a quarter of all slots.
+    assert abs(is_silent.float().mean() - 0.25) < 4 * 0.25 / 2000**0.5 * 1.5
+    counts = is_silent.sum(1).bincount(minlength=4) / 2000
+    for missing, share in enumerate((0.5 + 0.125, 0.125, 0.125, 0.125)):  # uniform: a part of 3 slots
+        assert abs(counts[missing] - share) < 4 * (share * (1 - share) / 2000) ** 0.5
+
+
+def test_a_task_without_captions() -> None:
+    model = tiny_model("none")
+    assert model.denoiser is not None
+    task = DenoiserTask(model.denoiser, model.conditioner, model.first_stage, [], WHATEVER)  # type: ignore[arg-type]
+    assert task.condition(model.denoiser, ["", ""], torch.device("cpu")) == (None, None)
+    classes = tiny_model("class")
+    conditioner = ClassConditioner(("cat", "dog", "bird"), null_class=True)
+    assert classes.denoiser is not None
+    task = DenoiserTask(classes.denoiser, conditioner, classes.first_stage, [], replace(WHATEVER, drop=1.0))  # type: ignore[arg-type]
+    cond, slots = task.condition(classes.denoiser, ["cat", "dog"], torch.device("cpu"))
+    assert cond is not None and cond.tolist() == [[3], [3]] and slots is None
+
+
+def test_shapes_are_those_of_the_tiny_model() -> None:
+    """A vocabulary of codes, then slots or conditioning tokens, then the start."""
+    conditioner = avatar_conditioner(60)
+    bare = denoiser_config(SHAPE, 24, 64, ClassConditioner(("a", "b"), null_class=True), None)
+    assert (bare.encoder.vocab_in, bare.encoder.positions, bare.cond_length) == (24 + 3 + 1, 1 + 1 + 64, 1)
+    text = denoising.text_config(SHAPE, conditioner)
+    config = denoiser_config(SHAPE, 24, 64, conditioner, text)
+    assert (config.encoder.vocab_in, config.encoder.positions, config.cond_length) == (24 + 14 + 1, 1 + 14 + 64, 60)
+    assert config.decoder.cross and config.decoder.causal and config.decoder.vocab_out == 24
+    assert not config.encoder.causal and config.encoder.vocab_out is None
+
+
+# Runs
+
+
+def two_classes(folder: Path) -> DenoiserRun:
+    """Two classes, each of one colour."""
+    for name, colour in (("dark", 20), ("light", 235)):
+        (folder / "data" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (16, 16), (colour + i,) * 3).save(folder / "data" / name / f"{i}.png")
+    save_first_stage(FirstStage(SMALL), folder / "first")
+    loop = LoopConfig(
+        steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no", save_every=80, sample_every=80
+    )
+    return DenoiserRun(str(folder / "data"), str(folder / "first"), loop, replace(SHAPE, slots=3), "class")
+
+
+def test_a_denoiser_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
+    """It draws the colour of the class that is asked for, in one step and in four."""
+    trained = train_denoiser(two_classes(tmp_path), tmp_path / "denoiser")
+    assert (tmp_path / "denoiser" / "samples" / "0000080.png").is_file()
+    model = assemble(tmp_path / "first", tmp_path / "denoiser", About("two", "squares"))
+    assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
+    assert model.denoiser is not None
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(model.denoiser.state_dict()[name], tensor)
+    for index, colour in enumerate((20, 235)):
+        wanted = model.first_stage.encode(torch.full((1, 3, 16, 16), colour / 127.5 - 1))
+        for scales in (1, 4):
+            drawn = model.sample(8, cond=torch.full((8, 1), index), scales=scales, seed=1)
+            assert (drawn == wanted).float().mean() > 0.8, (index, scales)
+
+
+def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameter by parameter, and on from where it was."""
+    run = two_classes(tmp_path)
+    run = replace(run, loop=replace(run.loop, steps=6, save_every=2, sample_every=6))
+    whole = train_denoiser(run, tmp_path / "whole").state_dict()
+    steps: list[int] = []
+
+    def killed(task: DenoiserTask, model: nn.Module, accelerator: Accelerator) -> None:
+        steps.append(len(steps) + 1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DenoiserTask, "after_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_denoiser(run, tmp_path / "broken")
+    assert not (tmp_path / "broken" / "part.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(DenoiserTask, "after_step", lambda *_: steps.append(0))
+        resumed = train_denoiser(run, tmp_path / "broken").state_dict()
+    assert steps == [1, 2, 3, 4, 5, 0, 0]  # two were saved twice
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+    standing = replace(run, begin_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0))
+    begun = train_denoiser(standing, tmp_path / "on")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in begun.state_dict().items())
+
+
+def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+    save_first_stage(FirstStage(SMALL), tmp_path / "first")
+    train_captions(CaptionsRun(LOOP, SHAPE, text_length=60), tmp_path / "captions")
+    reads = load_text_encoder(tmp_path / "captions", avatar_conditioner(60)).state_dict()
+    run = DenoiserRun("avatars", str(tmp_path / "first"), LOOP, SHAPE, text_length=60)
+    taking = train_denoiser(replace(run, text_from=str(tmp_path / "captions")), tmp_path / "taking")
+    for name, tensor in reads.items():
+        assert torch.equal(tensor, taking.text.state_dict()[name])
+    free = train_denoiser(replace(run, begin_from=str(tmp_path / "taking")), tmp_path / "free")
+    weight = "transformer.token_embedding.weight"
+    assert not torch.equal(reads[weight], free.text.state_dict()[weight])
+    model = assemble(tmp_path / "first", tmp_path / "free", About(), tmp_path / "captions")
+    assert model.text is not None and torch.equal(model.text.state_dict()[weight], reads[weight])
+
+
+def test_a_denoiser_goes_to_a_folder_and_back(tmp_path: Path) -> None:
+    model = tiny_model("text")
+    assert model.denoiser is not None
+    save_denoiser(model.denoiser, model.conditioner, tmp_path)
+    loaded, conditioner = load_denoiser(tmp_path)
+    assert loaded.config == model.denoiser.config and conditioner == model.conditioner
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.denoiser.state_dict().items())
+    with pytest.raises(ValueError, match="holds no finished part"):
+        load_denoiser(tmp_path / "nothing")
+
+
+def test_settings_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="conditioning is 'words', expected text, class or none"):
+        replace(WHATEVER, conditioning="words")
+    with pytest.raises(ValueError, match="text_from names a text encoder; conditioning is 'none', expected text"):
+        replace(WHATEVER, conditioning="none", text_from="captions")
+    for denoiser, stages in ((None, ()), ("denoiser", ("stage1",))):
+        with pytest.raises(ValueError, match="expected one of the two"):
+            ModelParts("first", About(), denoiser, stages)
+    with pytest.raises(ValueError, match="avatars have captions, expected text or none"):
+        save_first_stage(FirstStage(SMALL), tmp_path)
+        train_denoiser(replace(WHATEVER, first_stage=str(tmp_path), conditioning="class"), tmp_path / "run")
+    assert load_first_stage(tmp_path).config == SMALL

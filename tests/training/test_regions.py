@@ -1,0 +1,68 @@
+"""What a denoiser is asked to draw: regions and noise rates."""
+
+from __future__ import annotations
+
+import torch
+from oracles import binomial_z
+
+from imagebart.training.regions import BLIND, FINAL, LEAST, WHOLE, Step, unknown_regions
+
+SIDE = 8
+
+
+def test_regions_are_of_the_batch_and_never_empty() -> None:
+    for batch, side in ((1, 2), (3, 16), (500, 4)):
+        regions = unknown_regions(batch, side)
+        assert regions.shape == (batch, side * side) and regions.dtype == torch.bool
+        assert regions.any(1).all()
+
+
+def test_a_share_of_regions_is_the_whole_picture() -> None:
+    """Half planes and boxes never cover it all, but boxes together may, and what is all but nothing does."""
+    whole = int(unknown_regions(2000, 16).all(1).sum())
+    assert binomial_z(whole, 2000, WHOLE) > -4
+    assert binomial_z(whole, 2000, WHOLE + 0.03) < 4
+
+
+def test_regions_are_inside_and_outside_alike() -> None:
+    """The middle of a picture is known as often as its corners are; every token is known and unknown at times."""
+    regions = unknown_regions(4000, SIDE)
+    parts = regions[~regions.all(1)].float().view(-1, SIDE, SIDE)
+    assert 0.2 < parts.mean((1, 2)).quantile(0.25) < parts.mean((1, 2)).quantile(0.75) < 0.8
+    shares = parts.mean(0)
+    assert shares.min() > 0.35 and shares.max() < 0.65  # half of the regions are inverted
+
+
+def test_regions_have_straight_edges_in_one_piece_or_a_few() -> None:
+    """Rows differ from the row before in at most two places a box, so that masks are such as people paint."""
+    regions = unknown_regions(200, 16).view(-1, 16, 16)
+    changes = (regions[:, :, 1:] != regions[:, :, :-1]).sum(2)
+    assert changes.max() <= 6
+    straight = (changes == 0).all(1) | (regions[:, 1:] == regions[:, :-1]).flatten(1).all(1)
+    assert straight[~regions.flatten(1).all(1)].any(), "half planes"
+
+
+def test_rates_fall_and_have_their_shares() -> None:
+    """A quarter of steps begin at pure noise, half end at x_0; within four deviations."""
+    torch.manual_seed(3)
+    step = Step.random(4000)
+    rate, after = step.rate, step.next_rate
+    assert rate.shape == after.shape == (4000, 1)
+    assert (after >= 0).all() and (after < rate).all() and (rate <= 1).all() and (rate >= LEAST).all()
+    assert abs(binomial_z(int((rate == 1).sum()), 4000, BLIND)) < 4
+    assert abs(binomial_z(int((after == 0).sum()), 4000, FINAL)) < 4
+    both = int(((rate == 1) & (after == 0)).sum())
+    assert abs(binomial_z(both, 4000, BLIND * FINAL)) < 4
+    others = rate[rate < 1]
+    assert abs(others.mean() - (1 + LEAST) / 2) < 4 * (1 - LEAST) / 12**0.5 / len(others) ** 0.5
+    shares = (after / rate)[after > 0]
+    assert abs(shares.mean() - 0.5) < 4 / 12**0.5 / len(shares) ** 0.5
+
+
+def test_beta_leads_from_one_rate_to_the_other() -> None:
+    """What stays to x_s and then to x_t stays to x_t."""
+    step = Step.random(100)
+    torch.testing.assert_close((1 - step.next_rate) * (1 - step.beta), 1 - step.rate, rtol=0, atol=1e-6)
+    assert (step.beta > 0).all() and (step.beta <= 1).all()
+    moved = step.to(torch.device("cpu"))
+    assert torch.equal(moved.rate, step.rate) and torch.equal(moved.next_rate, step.next_rate)
