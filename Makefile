@@ -2,7 +2,7 @@
 # make test    install everything, lint, run all tests (the browser's included)
 # make lint    ruff and mypy
 # make train   train the shipped model again (resumes where it stopped)
-# make scales  train models of one, two and three stages, after `make train`, and compare them
+# make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures
 PYTHON ?= python3
@@ -33,14 +33,16 @@ train: $(VENV)/.everything
 	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars
 
 scales: $(VENV)/.everything
-	set -e; for part in 1-stage1 2-stage2 2-stage1 3-stage3 3-stage2 3-stage1; do \
-	    $(BIN)/python -m imagebart train stage --config configs/scales/$$part.json --run runs/scales/$$part; \
-	done; \
-	for model in 1 2 3; do \
-	    $(BIN)/python -m imagebart train assemble --config configs/scales/$$model.json --out runs/scales/$$model; \
+	$(BIN)/python -m imagebart train stage --config configs/scales/left-to-right.json --run runs/scales/left-to-right
+	$(BIN)/python -m imagebart train assemble --config configs/scales/left-to-right-model.json --out runs/scales/baseline
+	$(BIN)/python -m imagebart evaluate scales --baseline runs/scales/baseline --picture assets/scales.png \
+	    --out runs/scales/figures.json
+	set -e; for depths in encoder1-decoder8 encoder5-decoder5 encoder9-decoder2; do \
+	    $(BIN)/python -m imagebart train denoiser --config configs/scales/$$depths.json --run runs/scales/$$depths; \
+	    $(BIN)/python -m imagebart train assemble --config configs/scales/$$depths-model.json --out runs/scales/$$depths-model; \
+	    $(BIN)/python -m imagebart evaluate scales --model runs/scales/$$depths-model --scales 2 \
+	        --out runs/scales/$$depths.json; \
 	done
-	$(BIN)/python -m imagebart evaluate scales --models runs/scales/1 runs/scales/2 runs/scales/3 --samples 60 \
-	    --picture assets/scales.png --out runs/scales/figures.json
 
 bench: $(VENV)/.everything
 	$(BIN)/python -m imagebart bench
