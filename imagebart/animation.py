@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from imagebart.errors import InputError
-from imagebart.images import flatten
+from imagebart.images import flatten, save_image
 
 FORMATS = {".webp": "WEBP", ".gif": "GIF"}
 HOLD = 2.0  # seconds that the last frame stays longer
@@ -42,4 +42,5 @@ def save_animation(frames: Sequence[Image.Image], path: str | Path, seconds: flo
     if kind == "GIF":
         frames = [flatten(frame) for frame in frames]
     first, *rest = frames
-    first.save(path, format=kind, save_all=True, append_images=rest, duration=durations, loop=0, lossless=True)
+    moving = {"save_all": True, "append_images": rest, "duration": durations, "loop": 0}
+    save_image(first, path, format=kind, lossless=True, **moving)

@@ -39,8 +39,13 @@ def pieces(text: str) -> Iterator[Piece]:
     What stands beyond character 10,000 without a space in between is left out: no model reads that far.
     """
     # Composed first, since the tokenizer's offsets lose accents that it has to compose itself.
-    for chunk in unicodedata.normalize("NFC", text).split():
+    for chunk in unicodedata.normalize("NFC", whole_characters(text)).split():
         yield from _short_chunk_pieces(chunk) if len(chunk) <= 64 else _chunk_pieces(chunk[:10_000])
+
+
+def whole_characters(text: str) -> str:
+    """The text with � for each half of a character (a lone surrogate), which no file or page can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def vocabulary() -> list[str]:

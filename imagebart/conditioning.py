@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from imagebart import clip_tokenizer as clip
+from imagebart.config import from_dict
 from imagebart.errors import InputError
+from imagebart.prompts import corrected_note, cut_note, short, unknown_note, within_context
+from imagebart.rewording import Reworded, Rewording
+from imagebart.spelling import Correction, Speller
 
 Kind = Literal["text", "class", "none"]
 Prompt = str | int | None
@@ -55,22 +59,26 @@ class TextConditioner:
     """Prompts for a model that knows only the words of its training captions.
 
     tokens: the CLIP ids known; the i-th is id i + 1 here, and 0 stands for padding and for no prompt.
-    words: the words known, in lower case. length: tokens per prompt.
+    words: the words known, in lower case. length: tokens per prompt. rewording: what prompts are changed to, after
+    misspelt words, before they are read.
     """
 
     tokens: tuple[int, ...]
     words: tuple[str, ...]
     length: int = clip.CONTEXT_LENGTH
+    rewording: Rewording = Rewording()
     kind: ClassVar[Kind] = "text"
 
     @classmethod
-    def from_captions(cls, captions: Iterable[str], length: int = clip.CONTEXT_LENGTH) -> TextConditioner:
+    def from_captions(
+        cls, captions: Iterable[str], length: int = clip.CONTEXT_LENGTH, rewording: Rewording | None = None
+    ) -> TextConditioner:
         """Knows exactly the words and punctuation of the captions."""
         chunks = sorted({chunk for caption in captions for chunk in caption.split()})
         found = [piece for chunk in chunks for piece in clip.pieces(chunk)]
         tokens = sorted({token for piece in found for token in piece.ids})
         words = sorted({piece.word for piece in found if piece.word})
-        return cls(tuple(tokens), tuple(words), length)
+        return cls(tuple(tokens), tuple(words), length, rewording or Rewording())
 
     @property
     def vocab_size(self) -> int:
@@ -81,27 +89,35 @@ class TextConditioner:
         return sorted(self.words)
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words of a prompt that the model does not know, as written, each once."""
-        return _unique(p.text for p in clip.pieces(prompt) if p.word and p.word not in self._words)
+        """The words of a prompt that the model does not know and takes for no other, each once."""
+        return _unique(p.text for p in self._read(clip.pieces(prompt)).pieces if p.word and p.word not in self._words)
+
+    def corrections(self, prompt: str) -> list[Correction]:
+        """The words of a prompt that are taken for others, as written, each once."""
+        return list(dict.fromkeys(self._read(clip.pieces(prompt)).corrections))
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """Compact ids without start and end. Unknown words are left out, and what CLIP would cut is cut."""
         rows: list[list[int]] = []
         unknown: list[str] = []
         notes: list[str] = []
+        corrections: list[Correction] = []
         for prompt in prompts:
             row: list[int] = []
-            for piece in _within_context(_text(prompt), notes):
+            read = self._read(within_context(_text(prompt), notes))
+            corrections += read.corrections
+            notes += read.notes
+            for piece in read.pieces:
                 ids = [self._ids.get(token, 0) for token in piece.ids]
                 if piece.word and piece.word not in self._words:
                     unknown.append(piece.text)
                 elif len(row) + len(ids) > self.length:
-                    notes.append(_cut_note(self.length, piece))
+                    notes.append(cut_note(self.length, piece))
                     break
                 elif all(ids):
                     row += ids
             rows.append(row + [0] * (self.length - len(row)))
-        notes += _unknown_note(unknown)
+        notes += [*corrected_note(corrections), *unknown_note(unknown)]
         return Conditioning(_rows(rows, self.length), _unique(notes))
 
     def null(self, batch: int) -> Tensor:
@@ -109,7 +125,18 @@ class TextConditioner:
 
     def to_config(self) -> dict[str, Any]:
         tokens, words = list(self.tokens), list(self.words)
-        return {"type": "words", "tokens": tokens, "words": words, "length": self.length}
+        config = {"type": "words", "tokens": tokens, "words": words, "length": self.length}
+        return config if self.rewording == Rewording() else {**config, "rewording": asdict(self.rewording)}
+
+    def _read(self, pieces: Iterable[clip.Piece]) -> Reworded:
+        """What is read of a prompt in place of what was written."""
+        found = list(self._speller.corrected(list(pieces)))
+        reworded = self.rewording.reworded([piece for piece, _ in found], self._words)
+        return replace(reworded, corrections=[*(one for _, one in found if one), *reworded.corrections])
+
+    @cached_property
+    def _speller(self) -> Speller:
+        return Speller(self._words)
 
     @cached_property
     def _ids(self) -> dict[int, int]:
@@ -140,7 +167,7 @@ class ClipTextConditioner:
             for piece in clip.pieces(_text(prompt)):
                 ids += piece.ids
                 if len(ids) > self.length - 2:
-                    notes.append(_cut_note(self.length, piece))
+                    notes.append(cut_note(self.length, piece))
                     break
             row = [clip.START, *ids[: self.length - 2], clip.END]
             rows.append(row + [0] * (self.length - len(row)))
@@ -199,10 +226,10 @@ class ClassConditioner:
         if name.lstrip("-").isdecimal():
             if len(name) < 10 and 0 <= int(name) <= last:
                 return self.offset + int(name)
-            raise InputError(f"There is no class {_short(name)}: this model's classes are 0 to {last}.")
+            raise InputError(f"There is no class {short(name)}: this model's classes are 0 to {last}.")
         similar = get_close_matches(name[:100], self._indices, n=1)
         hint = f'Did you mean "{similar[0]}"?' if similar else "Choose one of the list."
-        raise InputError(f'There is no class "{_short(str(prompt))}". {hint}')
+        raise InputError(f'There is no class "{short(str(prompt))}". {hint}')
 
     @cached_property
     def _indices(self) -> dict[str, int]:
@@ -236,7 +263,9 @@ def conditioner_from_config(config: Mapping[str, Any]) -> Conditioner:
     try:
         if kind == "words":
             tokens = tuple(int(token) for token in config["tokens"])
-            return TextConditioner(tokens, tuple(str(w) for w in config["words"]), int(config["length"]))
+            words = tuple(str(word) for word in config["words"])
+            rewording = from_dict(Rewording, config.get("rewording", {}), "rewording.")
+            return TextConditioner(tokens, words, int(config["length"]), rewording)
         if kind == "clip":
             return ClipTextConditioner(int(config["length"]))
         if kind == "class":
@@ -261,39 +290,6 @@ def _absent(prompt: Prompt) -> bool:
 
 def _rows(rows: list[list[int]], length: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.long).reshape(len(rows), length)
-
-
-def _within_context(text: str, notes: list[str]) -> Iterator[clip.Piece]:
-    """The pieces that fit into CLIP's 77 tokens, start and end included; adds a note if some do not."""
-    left = clip.CONTEXT_LENGTH - 2
-    for piece in clip.pieces(text):
-        left -= len(piece.ids)
-        if left < 0:
-            notes.append(_cut_note(clip.CONTEXT_LENGTH, piece))
-            return
-        yield piece
-
-
-def _cut_note(length: int, piece: clip.Piece) -> str:
-    return f'The prompt was cut at {length} tokens: from "{_short(piece.text)}" on it was ignored.'
-
-
-def _unknown_note(unknown: Iterable[str], most: int = 10) -> list[str]:
-    """One sentence on the words left out, each named once whatever its case; none if there are none."""
-    first_typed: dict[str, str] = {}
-    for word in unknown:
-        first_typed.setdefault(word.lower(), word)
-    words = list(first_typed.values())
-    if not words:
-        return []
-    named = ", ".join(f'"{_short(word)}"' for word in words[:most])
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    was = "It was" if len(words) == 1 else "They were"
-    return [f"This model does not know: {named}{more}. {was} ignored."]
-
-
-def _short(text: str, most: int = 40) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _unique(notes: Iterable[str]) -> list[str]:

@@ -106,7 +106,7 @@ def _prepare(options: argparse.Namespace) -> Recipe | None:
 
     if options.steps_out is not None:
         animation_format(options.steps_out)
-    if options.out.suffix.lower() not in Image.registered_extensions():
+    if Image.registered_extensions().get(options.out.suffix.lower()) not in Image.SAVE:
         raise InputError(f"A picture cannot be written to {options.out.name!r}; end the name in .png.")
     for path in (options.out, options.steps_out):
         if path is not None and not path.parent.is_dir():
@@ -144,6 +144,7 @@ def _first(*values: Any) -> Any:
 def _follow(run: Iterable[PipelineEvent], options: argparse.Namespace) -> None:
     """Says what is happening on standard error; writes the pictures, and says where on standard output."""
     from imagebart.animation import save_animation
+    from imagebart.images import save_image
     from imagebart.metadata import write_png
 
     event = None
@@ -163,7 +164,7 @@ def _follow(run: Iterable[PipelineEvent], options: argparse.Namespace) -> None:
         if path.suffix.lower() == ".png":
             write_png(image, path, replace(event.recipe, variant=event.variants[number]))
         else:
-            image.save(path)
+            save_image(image, path)
         print(path)
     if options.steps_out is not None:
         save_animation(film.frames, options.steps_out, SECONDS)

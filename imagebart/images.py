@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from imagebart.errors import InputError
+from imagebart.files import write_bytes
 
 # Decoders with a long history of safe use; in particular not EPS, which would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -17,6 +21,8 @@ FORMAT_NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 MIN_SIDE = 16
 MAX_SIDE = 30_000
 MAX_PIXELS = 40_000_000
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
+BAND = 256  # rows that are worked on at a time
 
 Source = str | Path | bytes | Image.Image
 
@@ -38,10 +44,31 @@ def load_image(source: Source, name: str = "picture") -> Image.Image:
         return _decode(source, name)
     if isinstance(source, bytes):
         return _open(BytesIO(source), name, empty=not source)
+    if not isinstance(source, str | Path):
+        raise InputError(f"The {name} is {source!r:.40}; give a {FORMAT_NAMES} file or an opened picture.")
     path = Path(source)
-    if not path.is_file():
-        raise InputError(f"There is no {name} file {path.name!r}; choose an existing {FORMAT_NAMES} file.")
-    return _open(path, name, empty=path.stat().st_size == 0)
+    try:
+        empty = path.stat().st_size == 0
+        if not path.is_file():
+            raise OSError
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        there_is_no = f"There is no {name} file {path.name[:80]!r}"
+        raise InputError(f"{there_is_no}; choose an existing {FORMAT_NAMES} file.") from error
+    return _open(path, name, empty)
+
+
+def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
+    """Writes a picture, whole or not at all, in the format that the name's ending says, or options["format"].
+
+    options: Pillow's for that format. Raises OSError (see files.write_bytes), InputError for an unknown ending.
+    """
+    place, file = Path(path), BytesIO()
+    by_ending = Image.registered_extensions().get(place.suffix.lower())  # asks for all formats, WebP's too
+    kind = options.pop("format", by_ending)
+    if kind not in Image.SAVE:
+        raise InputError(f"A picture cannot be written to {place.name!r}; end the name in .png.")
+    image.save(file, format=kind, **options)
+    write_bytes(place, file.getbuffer())
 
 
 def flatten(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
@@ -50,7 +77,11 @@ def flatten(image: Image.Image, background: tuple[int, int, int] = (255, 255, 25
         return image
     if image.mode != "RGBA":
         raise ValueError(f"image has mode {image.mode!r}; RGB or RGBA is needed (load_image makes one)")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
+    result = Image.new("RGB", image.size)
+    for i, band in enumerate(_bands(image)):
+        ground = Image.new("RGBA", band.size, (*background, 255))
+        result.paste(Image.alpha_composite(ground, band).convert("RGB"), (0, i * BAND))
+    return result
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -91,6 +122,9 @@ def _open(file: Path | BytesIO, name: str, empty: bool) -> Image.Image:
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
     _check_size(image.size, name)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a small picture's may be huge tiles
+        width, height = (_whole_number(image.tag_v2.get(tag)) for tag in (TILE_WIDTH, TILE_LENGTH))
+        _check_largest((width, height), name, "is stored in tiles of")
     try:
         several = getattr(image, "is_animated", False)
     except Exception as error:
@@ -107,12 +141,20 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    found = f"is {width:,} × {height:,} pixels"
     if min(size) < MIN_SIDE:
+        found = f"is {size[0]:,} × {size[1]:,} pixels"
         raise InputError(f"The {name} {found}; at least {MIN_SIDE} × {MIN_SIDE} are needed.")
+    _check_largest(size, name, "is")
+
+
+def _check_largest(size: tuple[int, int], name: str, what: str) -> None:
+    width, height = size
     if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InputError(_too_large(name, found))
+        raise InputError(_too_large(name, f"{what} {width:,} × {height:,} pixels"))
+
+
+def _whole_number(value: object) -> int:
+    return value if isinstance(value, int) else 0  # damaged: the decoder says so
 
 
 def _too_large(name: str, found: str) -> str:
@@ -144,16 +186,28 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _grey_to_8_bit(image: Image.Image) -> Image.Image:
-    stored = np.asarray(image)
-    values = np.nan_to_num(stored.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
+    extremes = [(float(values.min()), float(values.max())) for values in map(_numbers, _bands(image))]
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     ranges = {"F": (1.0, 255.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
     top = next((top for top in ranges if high <= top), None)
+    start = 0.0
     if low < 0 or top is None:
-        values, top = values - low, (high - low) or 1.0
-    grey = np.rint(values * (255.0 / top)).astype(np.uint8)
-    result = Image.fromarray(grey).convert("RGB")
+        start, top = low, (high - low) or 1.0
     clear = image.info.get("transparency")
-    if isinstance(clear, int):
-        result.putalpha(Image.fromarray(np.where(stored == clear, 0, 255).astype(np.uint8)))
+    result = Image.new("RGBA" if isinstance(clear, int) else "RGB", image.size)
+    for i, band in enumerate(_bands(image)):
+        grey = Image.fromarray(np.rint((_numbers(band) - start) * (255.0 / top)).astype(np.uint8)).convert("RGB")
+        if isinstance(clear, int):
+            grey.putalpha(Image.fromarray(np.where(np.asarray(band) == clear, 0, 255).astype(np.uint8)))
+        result.paste(grey, (0, i * BAND))
     return result
+
+
+def _numbers(image: Image.Image) -> npt.NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _bands(image: Image.Image) -> Iterator[Image.Image]:
+    """The picture in bands of BAND rows: conversions of a whole large one would take gigabytes."""
+    for top in range(0, image.height, BAND):
+        yield image.crop((0, top, image.width, min(top + BAND, image.height)))

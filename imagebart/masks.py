@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,9 +24,11 @@ PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "bor
 DARKEST_PAINT = 16
 # Discs larger than this are built from smaller ones: nearly as round, and many times faster.
 MAX_DISC = 6
+STRIPE = 256  # rows or columns at a time, which bounds memory
 
 Size = tuple[int, int]
 Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 def load_mask(source: Source, size: Size) -> Image.Image:
@@ -65,13 +68,19 @@ def merge_layers(layers: Iterable[Image.Image | None], size: Size) -> Image.Imag
     return union
 
 
-def check_mask(mask: Image.Image, size: Size) -> None:
-    """Raise unless `mask` is an "L" picture of `size` (width, height) on which something is painted."""
-    if mask.mode != "L":
-        raise ValueError(f"mask has mode {mask.mode!r}; L is needed (load_mask and merge_layers make one)")
+def as_mask(mask: Image.Image, size: Size) -> Image.Image:
+    """A mask for a picture of `size` (width, height) from a picture of any mode: "L" as it is, others as uploads are.
+
+    Raises InputError where it is no picture, has another size, or paints nothing.
+    """
+    if not isinstance(mask, Image.Image):
+        raise InputError(f"The mask is {mask!r:.40}, a {type(mask).__name__}; give an opened picture.")
+    if mask.mode != "L" and mask.size == size:
+        mask = load_mask(mask, size)
     if mask.size != size:
         raise InputError(_mismatch(mask.size, size, "size"))
     bounds(mask)
+    return mask
 
 
 def bounds(mask: Image.Image) -> tuple[int, int, int, int]:
@@ -145,8 +154,8 @@ def alpha(mask: Image.Image, feather: int) -> Image.Image:
         return mask.copy()
     depth = cv2.distanceTransform(painted, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     np.minimum(depth, feather + 1, out=depth)  # in place: large uploads would take gigabytes otherwise
-    square = np.ones((2 * feather + 1, 2 * feather + 1), np.uint8)
-    ridge = cv2.dilate(depth, square)  # the full feather, or what the stroke's thickness allows
+    # The full feather, or what the stroke's thickness allows.
+    ridge = _highest_around(depth, min(feather, max(depth.shape)))
     np.divide(depth, np.maximum(ridge, 1, out=ridge), out=depth)
     np.multiply(depth, paint, out=depth)
     result = Image.new("L", mask.size)
@@ -179,6 +188,30 @@ def _cover_rows(pixels: Bytes, rows: list[tuple[int, int]]) -> Bytes:
         if len(part):
             part.max(axis=0, out=out)
     return result
+
+
+def _highest_around(values: npt.NDArray[Any], reach: int) -> Floats:
+    """The largest value up to `reach` rows and columns away, float32 [H, W], in a time that `reach` does not change."""
+    result = np.empty(values.shape, np.float32)
+    for left in range(0, values.shape[1], STRIPE):
+        result[:, left : left + STRIPE] = _highest_in_columns(values[:, left : left + STRIPE], reach)
+    for top in range(0, values.shape[0], STRIPE):
+        stripe = np.ascontiguousarray(result[top : top + STRIPE].T)
+        result[top : top + STRIPE] = _highest_in_columns(stripe, reach).T
+    return result
+
+
+def _highest_in_columns(values: npt.NDArray[Any], reach: int) -> Floats:
+    """Along axis 0, by the largest of runs of 2 reach + 1 values up to each place, and from it on (van Herk 1992)."""
+    length, run = len(values), 2 * reach + 1
+    runs = -(-(length + 2 * reach) // run)
+    padded = np.zeros((runs * run, values.shape[1]), np.float32)  # values are 0 or more
+    padded[reach : reach + length] = values
+    so_far, still = padded.reshape(runs, run, -1), padded.copy().reshape(runs, run, -1)
+    for i in range(1, run):
+        np.maximum(so_far[:, i], so_far[:, i - 1], out=so_far[:, i])
+        np.maximum(still[:, -i - 1], still[:, -i], out=still[:, -i - 1])
+    return np.maximum(still.reshape(padded.shape)[:length], padded[2 * reach : 2 * reach + length])
 
 
 def _opacity(image: Image.Image) -> Image.Image | None:

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from imagebart.config import from_dict
 from imagebart.errors import InputError
-from imagebart.images import Source
+from imagebart.images import Source, save_image
 from imagebart.settings import SamplingSettings
 
 KEY = "imagebart"  # of the PNG's text chunk
@@ -83,7 +83,7 @@ def write_png(image: Image.Image, path: str | Path, recipe: Recipe) -> None:
     """Writes a PNG, lossless, that says how it was made."""
     text = PngImagePlugin.PngInfo()
     text.add_text(KEY, recipe.to_json())
-    image.save(path, format="PNG", pnginfo=text)
+    save_image(image, path, format="PNG", pnginfo=text)
 
 
 def read_recipe(source: Source) -> Recipe | None:

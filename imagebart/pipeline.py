@@ -88,6 +88,13 @@ class Pipeline:
         conditioner = self.model.conditioner
         return conditioner.unknown_words(prompt) if isinstance(conditioner, TextConditioner) else []
 
+    def corrections(self, prompt: str) -> dict[str, str]:
+        """The prompt's words that will be taken for others, as written, and what for: {"sunglases": "sunglasses"}."""
+        conditioner = self.model.conditioner
+        if not isinstance(conditioner, TextConditioner):
+            return {}
+        return {one.typed: one.meant for one in conditioner.corrections(prompt)}
+
     @property
     def image_size(self) -> int:
         """Pixels a side that the model works on."""
@@ -118,7 +125,7 @@ class Pipeline:
 
         Raises InputError where `edit` would: nothing painted, or a mask of another size.
         """
-        masks.check_mask(mask, size)
+        mask = masks.as_mask(mask, size)
         box = crop.crop_box(mask, self.image_size, context)
         keep = crop.keep_tokens(mask, box, (self.grid, self.grid))
         return Cells(box, self.grid, ~keep.numpy().reshape(self.grid, self.grid))
@@ -152,7 +159,9 @@ class Pipeline:
         variants: int = 1,
         best_first: bool = False,
     ) -> Iterator[PipelineEvent]:
-        """Redraws what an "L" mask of the picture's size paints; everything else keeps its very pixels.
+        """Redraws what a mask of the picture's size paints; everything else keeps its very pixels.
+
+        mask: white, or where the picture has transparency all that is opaque, is painted (see `masks.as_mask`).
 
         feather: pixels over which the change fades in at the mask's edge, inwards. context: how much around the
         mask the model sees, over the mask's longer side (inf: all it can). best_first: as for `generate`. Raises
@@ -160,7 +169,7 @@ class Pipeline:
         """
         recipe = self._recipe("edit", prompt, seed, settings, variants, feather=feather, context=context)
         upload = images.load_image(image)
-        masks.check_mask(mask, upload.size)
+        mask = masks.as_mask(mask, upload.size)
         box = crop.crop_box(mask, self.image_size, context)
         known, notes = self._known(upload, box, variants)
         keep = crop.keep_tokens(mask, box, (self.grid, self.grid))

@@ -12,6 +12,8 @@ from PIL import Image
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
 from imagebart.avatars.regions import region_mask
+from imagebart.files import write_text
+from imagebart.images import save_image
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
 SIZE = 256  # twice what the shipped model works on, so that what the mask leaves alone stays crisp
@@ -117,10 +119,10 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, values in EXAMPLES.items():
         pixels = render(Attributes(**{**PLAIN, **values}), SIZE)
-        Image.fromarray(pixels).save(FOLDER / f"{name}.png", optimize=True)
+        save_image(Image.fromarray(pixels), FOLDER / f"{name}.png", optimize=True)
         region, prompt = TASKS[name]
-        Image.fromarray(region_mask(region, SIZE)).save(FOLDER / f"{name}.mask.png", optimize=True)
-        (FOLDER / f"{name}.txt").write_text(prompt + "\n", encoding="utf-8")
+        save_image(Image.fromarray(region_mask(region, SIZE)), FOLDER / f"{name}.mask.png", optimize=True)
+        write_text(FOLDER / f"{name}.txt", prompt + "\n")
 
 
 if __name__ == "__main__":

@@ -65,3 +65,13 @@ def test_long_chunks_are_quick(text: str) -> None:
 def test_import_is_light() -> None:
     code = "import sys, imagebart.clip_tokenizer; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
+
+
+def all_ids(text: str) -> list[int]:
+    return [i for piece in pieces(text) for i in piece.ids]
+
+
+def test_halves_of_characters_are_no_error() -> None:
+    """A lone surrogate, as a page's JSON can hold; two that make a character are that character."""
+    assert all_ids("a \ud83d\ude00 hat") == all_ids("a 😀 hat")
+    assert all_ids("a \ud83d hat \udfff") == all_ids("a � hat �")

@@ -15,6 +15,7 @@ from imagebart.conditioning import (
     conditioner_from_config,
 )
 from imagebart.errors import InputError
+from imagebart.rewording import Instead, Rewording, Subject
 
 CAPTIONS = ["a woman with long red hair, no glasses", "A bearded man's sunglasses", "zigzag hoodie"]
 
@@ -84,6 +85,44 @@ def test_unknown_words_are_those_that_encode_names(text: TextConditioner) -> Non
     prompt = "a zebra with Glasses, a ZEBRA with no zebra 😎"
     assert text.unknown_words(prompt) == ["zebra", "ZEBRA", "😎"]
     assert text.unknown_words("") == text.unknown_words("a man, with glasses!") == []
+
+
+def test_misspelt_words_are_read_and_named(text: TextConditioner) -> None:
+    encoded = text.encode(["Sunglases, zebra, reed hiar", "sunglases"])
+    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("sunglasses, , hair")
+    assert encoded.notes == [
+        '"sunglases" was read as "sunglasses", "hiar" as "hair".',
+        'This model does not know: "zebra", "reed". They were ignored.',
+    ]
+    assert text.unknown_words("Sunglases, zebra, hiar") == ["zebra"]
+    assert [(one.typed, one.meant) for one in text.corrections("Sunglases zebra hiar hiar")] == [
+        ("Sunglases", "sunglasses"),
+        ("hiar", "hair"),
+    ]
+
+
+def test_many_misspelt_words_make_a_short_note(text: TextConditioner) -> None:
+    (note,) = text.encode([" ".join(f"hoodi{chr(97 + i)}" for i in range(14))]).notes
+    assert note.endswith('"hoodik" as "hoodie", and 3 more likewise.')
+
+
+def test_a_rewording_is_applied_and_kept(text: TextConditioner) -> None:
+    hair = Subject("hair", ("hair",), ("red",), {"purple": "red"})
+    rewording = Rewording((Instead("old", "long"),), (hair,))
+    other = TextConditioner.from_captions(CAPTIONS, rewording=rewording)
+    encoded = other.encode(["Old purple hiar"])
+    assert back_to_clip(other, encoded.tokens[0]) == clip_ids("long red hair")
+    assert encoded.notes == [
+        "There is no purple hair here; red is the nearest.",
+        '"hiar" was read as "hair", "old" as "long".',
+    ]
+    assert other.unknown_words("old purple hair") == []
+    config = json.loads(json.dumps(other.to_config()))
+    assert conditioner_from_config(config) == other != text
+    assert "rewording" not in text.to_config()
+    config["rewording"]["subjects"][0]["nearest"] = "red"
+    with pytest.raises(ValueError, match=r"rewording\.subjects\[0\]\.nearest"):
+        conditioner_from_config(config)
 
 
 def test_word_of_known_and_unknown_tokens_is_unknown(text: TextConditioner) -> None:

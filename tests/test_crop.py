@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from fractions import Fraction
 from io import BytesIO
 
@@ -319,3 +321,26 @@ def test_programming_mistakes_are_named() -> None:
         paste_back(Image.new("RGB", (20, 21)), square, mask, Box(0, 0, 20))
     with pytest.raises(ValueError, match="a square"):
         paste_back(Image.new("RGB", (20, 20)), Image.new("RGB", (16, 8)), mask, Box(0, 0, 20))
+
+
+LARGE = """
+import resource
+from PIL import Image
+from imagebart import masks
+from imagebart.crop import Box, paste_back
+from imagebart.images import flatten, load_image
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+before = peak()
+upload = load_image(Image.new("RGBA", (8000, 5000), (9, 8, 7, 100)))
+alpha = masks.alpha(masks.preset("border", upload.size), 1000)
+flatten(upload)
+paste_back(upload, Image.new("RGB", (128, 128)), alpha, Box(0, -1500, 8000))
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_picture_of_forty_megapixels_takes_less_than_a_gigabyte() -> None:
+    """With transparency and the widest feather: 1.6 GB before, when it was worked on as a whole."""
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000

@@ -268,6 +268,31 @@ def test_bomb_warnings_as_errors_are_handled() -> None:
     refused(png_header(10_000, 10_000), "megapixels", "at most 40")
 
 
+def tiled_tiff(tile: int) -> bytes:
+    """100 x 100 pixels, black, in one tile of `tile` x `tile`; its zeros are packed a thousand times."""
+    data = zlib.compress(bytes(min(3 * tile * tile, 1_000_000)))
+    tags = [(256, 4, 100), (257, 4, 100), (258, 3, 8), (259, 3, 8), (262, 3, 2), (277, 3, 3)]
+    tags += [(322, 4, tile), (323, 4, tile), (324, 4, 134), (325, 4, len(data))]
+    fields = [struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags]
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(fields) + bytes(4) + data
+
+
+def test_a_small_picture_in_huge_tiles_is_judged_from_the_header() -> None:
+    assert load_image(tiled_tiff(112)).size == (100, 100)
+    refused(tiled_tiff(16_000), "tiles of 16,000 × 16,000", "at most 40")  # 768 MB
+
+
+def test_tall_grey_pictures_are_scaled_as_one() -> None:
+    values = np.linspace(-1000, 1000, 600, dtype=np.float32)
+    image = np.asarray(load_image(Image.fromarray(np.repeat(values[:, None], 20, 1))))
+    assert np.array_equal(image[:, 3, 2], np.rint((values + 1000) * (255 / 2000)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("source", [None, 3, ["a.png"], "a" * 5000, "a\0b", "", "."])
+def test_what_is_no_source_is_said_in_a_sentence(source: object) -> None:
+    assert len(refused(source)) < 300
+
+
 def test_flatten_composites_on_the_background() -> None:
     pixels = colours(channels=4)
     got = np.asarray(flatten(Image.fromarray(pixels), (10, 200, 30))).astype(float)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from io import BytesIO
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -107,14 +108,33 @@ def test_a_layer_of_another_size_is_refused() -> None:
         masks.merge_layers([Image.new("RGBA", (40, 33))], (33, 40))
 
 
-def test_check_mask() -> None:
-    masks.check_mask(Image.new("L", (30, 20), 1), (30, 20))
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "P", "LA", "CMYK", "I", "F", "I;16"])
+def test_a_mask_of_any_mode_is_what_a_person_means(mode: str) -> None:
+    painted = (blobs(31, 45) > 0) * 255
+    if mode == "I;16":
+        mask = Image.fromarray((painted * 257).astype(np.uint16))
+    else:
+        mask = Image.fromarray(painted.astype(np.uint8)).convert(mode)
+    assert mask.mode == mode
+    assert np.array_equal(np.asarray(masks.as_mask(mask, (45, 31))), painted)
+
+
+def test_a_painted_layer_is_a_mask_by_its_opacity() -> None:
+    soft = blobs(31, 45)
+    assert np.array_equal(np.asarray(masks.as_mask(layer(soft), (45, 31))), soft)
+    faint = Image.new("L", (30, 20), 1)
+    assert masks.as_mask(faint, (30, 20)) is faint
+
+
+def test_what_is_no_mask_is_said() -> None:
     with pytest.raises(InputError, match="Nothing is painted.*upper half"):
-        masks.check_mask(Image.new("L", (30, 20)), (30, 20))
-    with pytest.raises(InputError, match=r"20 × 30.*30 × 20"):
-        masks.check_mask(Image.new("L", (20, 30), 1), (30, 20))
-    with pytest.raises(ValueError, match="RGBA"):
-        masks.check_mask(Image.new("RGBA", (30, 20)), (30, 20))
+        masks.as_mask(Image.new("L", (30, 20)), (30, 20))
+    for mode in ("L", "RGB"):
+        with pytest.raises(InputError, match=r"20 × 30.*30 × 20"):
+            masks.as_mask(Image.new(mode, (20, 30), 1), (30, 20))
+    for wrong in (None, "centre", np.ones((20, 30))):
+        with pytest.raises(InputError, match="give an opened picture"):
+            masks.as_mask(wrong, (30, 20))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (101, 64)])
@@ -222,3 +242,15 @@ def test_thin_strokes_keep_their_strength() -> None:
     assert (alpha[10, 8:57] == 255).all()
     assert (alpha[31, 8:57] == 200).all()
     assert (alpha[30, 8:57] == 100).all()
+
+
+@pytest.mark.parametrize("reach", [1, 7, 40, 300])
+def test_the_highest_around_is_found_in_any_reach(reach: int) -> None:
+    values = np.random.default_rng(reach).random((270, 300), np.float32)
+    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    assert np.array_equal(masks._highest_around(values, reach), cv2.dilate(values, square))
+
+
+def test_any_feather_can_be_asked_for() -> None:
+    mask = Image.fromarray(blobs(40, 60))
+    assert np.array_equal(array(masks.alpha(mask, 10**9)), array(masks.alpha(mask, 1000)))

@@ -117,10 +117,12 @@ def test_cells_need_a_mask_of_the_size(pipe: Pipeline) -> None:
 def test_suggestions_and_unknown_words_are_those_of_the_model(pipe: Pipeline) -> None:
     assert pipe.suggestions["glasses"] == ("round glasses", "sunglasses")
     assert pipe.unknown_words("a zebra with red hair") == ["zebra"]
+    assert pipe.corrections("Sunglases, zebra and red hiar") == {"Sunglases": "sunglasses", "hiar": "hair"}
+    assert pipe.unknown_words("Sunglases, zebra and red hiar") == ["zebra"]
     for kind in ("class", "none"):
         other = tiny_pipeline(kind)
         assert other.suggestions == {}
-        assert other.unknown_words("a zebra") == []
+        assert other.unknown_words("a zebra") == [] and other.corrections("sunglases") == {}
 
 
 def test_a_seed_repeats_and_is_told(pipe: Pipeline) -> None:
@@ -265,6 +267,7 @@ def test_notes_name_unknown_words_and_unfamiliar_pictures(pipe: Pipeline) -> Non
     mask = masks.preset("everything", (32, 32))
     event = next(pipe.edit(noise_picture("RGB", (32, 32)), mask, "zebra with red hair", seed=0))
     assert any("zebra" in note for note in event.notes)
+    assert '"sunglases" was read as "sunglasses".' in next(pipe.generate("sunglases", seed=0)).notes
     assert any("knows nothing only" in note for note in event.notes)
     long = "red hair " * 1200
     assert any("cut at" in note for note in next(pipe.generate(long)).notes)

@@ -21,6 +21,8 @@ GOOD: list[dict[str, Any]] = [
     {"passes": 1},
     {"passes": 100},
     {"start": 1},
+    {"scales": 1},
+    {"scales": 8},
 ]
 NAN = float("nan")
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -37,6 +39,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"guidance": -0.5}, r"The guidance is -0.5; it must be from 0 to 100\."),
     ({"guidance": 101}, r"The guidance is 101; "),
     ({"guidance": NAN}, r"The guidance is nan; "),
+    ({"scales": 0}, r"There are 0 scales; there must be from 1 to 8\."),
+    ({"scales": 9}, r"There are 9 scales; "),
     ({"passes": 0}, r"There are 0 passes a stage; there must be from 1 to 100\."),
     ({"passes": 101}, r"There are 101 passes a stage; "),
     ({"start": 0}, r"The first stage is 0; it must be 1 or more\."),

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
-from imagebart.avatars.phrases import COLOUR_ALONE, COLOUR_WORDS, HAIR, NEGATIONS, WORDINGS, Phrase, Tables
+from imagebart.avatars.colours import COLOUR_WORDS
+from imagebart.avatars.phrases import COLOUR_ALONE, HAIR, NEGATIONS, WORDINGS, Phrase, Tables
 from imagebart.avatars.wording import articled, bare, dressed, joined, plural, turned
 
 COLOUR_OF = {
@@ -23,21 +24,28 @@ COLOUR_OF = {
 }
 """The attributes that say which colour an attribute's value has."""
 
-FEMALE = ("woman", "girl", "lady")
-PEOPLE = FEMALE + ("man", "man", "man", "guy", "boy", "person", "someone", "character", "avatar", "face")
-PLURALS = {"man": "men", "woman": "women", "guy": "guys", "girl": "girls", "boy": "boys", "person": "people"}
+SUBJECTS = ("top", "facial_hair", "clothing", "accessory", "eyes", "eyebrows", "mouth", "skin", "background")
+"""The attributes that are spoken of, in an order; the others are said with them."""
+
+FEMALE = (*["woman"] * 4, "girl", "girl", "lady", "female", "gal", "mum")
+MALE = (*["man"] * 7, "guy", "guy", "boy", "dude", "bloke", "lad", "gentleman", "male", "dad")
+PEOPLE = FEMALE + MALE + ("person", "person", "someone", "character", "avatar", "face", "human", "kid")
+PLURALS = {
+    **{"man": "men", "woman": "women", "guy": "guys", "girl": "girls", "boy": "boys", "person": "people"},
+    **{"lady": "ladies", "dude": "dudes", "kid": "kids"},
+}
 KINDS_OF_PICTURE = (
-    "a picture of",
-    "a portrait of",
-    "a drawing of",
-    "an avatar of",
-    "a photo of",
-    "a cartoon of",
+    *("a picture of", "a portrait of", "a drawing of", "an avatar of", "a photo of", "a cartoon of", "an image of"),
+    *("an illustration of", "draw", "make", "create", "show me", "i want", "please draw"),
 )
-ORDERS = ("add", "give him", "give her", "give them", "with", "change to")
+ORDERS = (
+    *("add", "add", "give him", "give her", "give them", "with", "with", "change to", "i want", "please add"),
+    *("make it", "give the man", "can you add", "now with"),
+)
 WEARING_ORDERS = ("put on", "wearing")
 JOINTS = ("a an the and in has is wears have are wear he she they this",)
-TURNED = 0.12  # of the things in a list have their adjectives after them, where they can
+TURNED = 0.16  # of the things in a list have their adjectives after them, where they can
+APART = 0.25  # of the times that hair and its colour are named, each is named by itself: "a ginger woman with a bob"
 BUDGET = 34
 """Words and signs after which a caption names nothing more, to stay within 50 CLIP tokens."""
 
@@ -75,14 +83,14 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
     if count < 1:
         raise ValueError(f"A caption names at least 1 attribute, not {count}.")
     named = {visible[i] for i in random.permutation(len(visible))[:count]}
-    fragments = _fragments(attributes, named, random)
+    style = random.random()
+    fragments = _fragments(attributes, named, random, before_person=style >= 0.5)
     fragments += _negations(attributes, {fragment.attribute for fragment in fragments}, random)
     fragments = _within_budget([fragments[i] for i in random.permutation(len(fragments))])
     claims: Claims = {}
     for fragment in fragments:
         for attribute, values in fragment.claims.items():
             claims[attribute] = claims.get(attribute, values) & values
-    style = random.random()
     if style < 0.4:
         text = _as_list(fragments, random)
     else:
@@ -116,43 +124,55 @@ def all_words() -> list[str]:
     return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
 
 
-def _fragments(attributes: Attributes, named: set[str], random: np.random.Generator) -> list[Fragment]:
-    """Put the named attributes into words, a value and its colour into one fragment."""
+def _fragments(
+    attributes: Attributes, named: set[str], random: np.random.Generator, before_person: bool
+) -> list[Fragment]:
+    """Put the named attributes into words, a value and its colour into one fragment or into two."""
     values = attributes.as_dict()
     fragments = []
-    for attribute in (
-        "top",
-        "facial_hair",
-        "clothing",
-        "accessory",
-        "eyes",
-        "eyebrows",
-        "mouth",
-        "skin",
-        "background",
-    ):
+    for attribute in SUBJECTS:
         colour = next((name for name in COLOUR_OF.get(attribute, ()) if name in named), None)
         subject = "graphic" if attribute == "clothing" and "graphic" in named else attribute
-        if subject in named:
-            choices = _true(WORDINGS, subject, values, colour is not None)
-        elif colour is not None:
-            choices = _true(COLOUR_ALONE, colour, values, False) + _true(COLOUR_ALONE, subject, values, True)
-            choices = choices or _true(WORDINGS, subject, values, True)
-        else:
-            continue
-        phrase = choices[random.integers(len(choices))]
-        claims = {phrase.attribute: phrase.values}
-        if subject == "graphic":
-            claims["clothing"] = frozenset({"graphic"})
-        if phrase.attribute == "hair_colour":
-            claims["top"] = HAIR  # "redhead"
-        word = None
-        if colour is not None and phrase.coloured:
-            options = _colours(colour, values[colour])
-            word = options[random.integers(len(options))]
-            claims[colour] = frozenset({values[colour]})
-        fragments.append(Fragment(attribute, phrase.kind, _coloured(phrase.text, word), claims))
+        said = [(subject if subject in named else None, colour)]
+        if said == [("top", "hair_colour")] and random.random() < APART:
+            said = [("top", None), (None, "hair_colour")]
+        for thing, coloured in said:
+            choices = _choices(subject, thing, coloured, values, before_person)
+            if choices:
+                phrase = choices[random.integers(len(choices))]
+                fragments.append(_fragment(attribute, phrase, coloured, values, random))
     return fragments
+
+
+def _choices(
+    subject: str, thing: str | None, colour: str | None, values: dict[str, str], before_person: bool
+) -> list[Phrase]:
+    """The phrases that name a thing, with its colour if that is named; for no thing, those that name the colour."""
+    if thing is not None:
+        choices = _true(WORDINGS, thing, values, colour is not None)
+    elif colour is not None:
+        choices = _true(COLOUR_ALONE, colour, values, False) + _true(COLOUR_ALONE, subject, values, True)
+        choices = choices or _true(WORDINGS, subject, values, True)
+    else:
+        return []
+    return [phrase for phrase in choices if before_person or phrase.kind != "epithet"]
+
+
+def _fragment(
+    attribute: str, phrase: Phrase, colour: str | None, values: dict[str, str], random: np.random.Generator
+) -> Fragment:
+    """A phrase with its colour in place, and all that it says."""
+    claims = {phrase.attribute: phrase.values}
+    if phrase.attribute == "graphic":
+        claims["clothing"] = frozenset({"graphic"})
+    if phrase.attribute == "hair_colour":
+        claims["top"] = HAIR  # "redhead"
+    word = None
+    if colour is not None and phrase.coloured:
+        options = _colours(colour, values[colour])
+        word = options[random.integers(len(options))]
+        claims[colour] = frozenset({values[colour]})
+    return Fragment(attribute, phrase.kind, _coloured(phrase.text, word), claims)
 
 
 def _negations(attributes: Attributes, spoken: set[str], random: np.random.Generator) -> list[Fragment]:
@@ -195,7 +215,7 @@ def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
     if separator == " " and any(fragment.kind != "noun" for fragment in fragments):
         separator = ", "  # "on blue" and "hoodie" would run together
     if separator == ", " or len(texts) == 1:
-        texts = [turned(text, random, len(texts) == 1) if random.random() < TURNED else text for text in texts]
+        texts = [turned(text, random, separator == ", ") if random.random() < TURNED else text for text in texts]
     text = separator.join(texts)
     if random.random() < 0.3 and fragments[0].kind == "noun":
         orders = ORDERS + WEARING_ORDERS if _wearable(fragments[0]) else ORDERS
@@ -205,7 +225,8 @@ def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
 
 def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
     """Write a person with the fragments around it: "a bald man with a beard, on a blue background"."""
-    before = [fragment for fragment in fragments if fragment.kind == "adjective"][:2]
+    before = sorted((f for f in fragments if f.kind in ("adjective", "epithet")), key=lambda f: f.kind)
+    before = [*before[:1], *before[-1:]] if len(before) > 1 else before  # an epithet is the last, and is kept
     after = [fragment for fragment in fragments if fragment.kind != "noun" and fragment not in before]
     nouns = [fragment for fragment in fragments if fragment.kind == "noun"]
     worn = [fragment for fragment in nouns if _wearable(fragment) and random.random() < 0.7]

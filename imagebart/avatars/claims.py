@@ -7,12 +7,13 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.captions import Claims
 from imagebart.avatars.sheet import PLAIN, SHOWING
+from imagebart.files import write_bytes
 from imagebart.models.text_encoder import TextEncoder
 
 HEADS = "heads.safetensors"
@@ -88,7 +89,7 @@ class CaptionReader(nn.Module):
 
 def save_heads(reader: CaptionReader, folder: Path) -> None:
     """Writes the heads beside their text encoder, for a run that teaches it more."""
-    save_file(reader.heads.state_dict(), folder / HEADS)
+    write_bytes(folder / HEADS, save(reader.heads.state_dict()))
 
 
 def load_heads(reader: CaptionReader, folder: Path) -> None:

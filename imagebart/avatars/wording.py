@@ -12,7 +12,8 @@ ADJECTIVES = {
     *("round", "square", "curly", "curled", "wavy", "straight", "spiky", "messy", "wild", "plain"),
     *("wide", "closed", "open", "angry", "sad", "raised"),
     *("black", "brown", "blonde", "blond", "red", "ginger", "orange", "grey", "gray", "silver"),
-    *("pink", "blue", "green", "yellow", "white", "purple"),
+    *("pink", "blue", "green", "yellow", "white", "purple", "golden", "auburn", "copper", "navy"),
+    *("frizzy", "kinky", "flowing", "shaggy", "slight", "happy", "friendly", "arched", "knitted"),
 }
 """What can stand after its noun: "hair, long and black"."""
 
@@ -57,8 +58,10 @@ def dressed(text: str, random: np.random.Generator) -> str:
 
 def turned(text: str, random: np.random.Generator, comma: bool) -> str:
     """Write "hair long and black" for "long black hair"; comma: at times "glasses, round". Other texts as they are."""
-    *before, noun = bare(text).split()
-    if not before or not ADJECTIVES.issuperset(before):
+    words = bare(text).split()
+    count = next((i for i, word in enumerate(words) if word not in ADJECTIVES), len(words))
+    before, noun = words[:count], " ".join(words[count:])
+    if not before or not noun:
         return text
     between = ", " if comma and random.random() < 0.5 else " "
     return f"{noun}{between}{(' and ', ' ')[random.integers(2)].join(before)}"

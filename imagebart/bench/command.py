@@ -9,6 +9,7 @@ from imagebart.bench.measure import BATCHES, SHARES, Row, images_per_second, mea
 from imagebart.bench.models import Subject, published_size, shipped
 from imagebart.bench.profile import shares
 from imagebart.bench.report import heading, pass_report, plot, report, scales
+from imagebart.images import save_image
 from imagebart.models.imagebart import ImageBART
 
 PROMPT = "a woman with long red hair and sunglasses"
@@ -33,7 +34,7 @@ def run(model: str, only: str | None, quick: bool, picture: Path | None) -> None
     for line in pass_report(share for group in groups for share in shares(group, "rounded")):
         print(line, flush=True)
     if picture is not None:
-        plot(rows).save(picture)
+        save_image(plot(rows), picture)
         print(picture)
 
 

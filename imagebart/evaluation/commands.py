@@ -52,6 +52,11 @@ def add_commands(commands: Any) -> None:
     add_model_option(words)
     words.add_argument("--samples", type=int, default=64, help="avatars (default 64)")
     words.set_defaults(job_handler=_words)
+
+    typed = jobs.add_parser("typed", help="what a text encoder reads in prompts as people type them")
+    typed.add_argument("--text", type=Path, required=True, help="run folder of a text encoder and its heads")
+    typed.add_argument("--show", action="store_true", help="name the seen prompts that are read wrongly")
+    typed.set_defaults(job_handler=_typed)
     evaluate.set_defaults(handler=lambda options: options.job_handler(options))
 
 
@@ -119,6 +124,7 @@ def _scales(options: argparse.Namespace) -> None:
     from imagebart.evaluation.grids import PROMPTS
     from imagebart.evaluation.report import side_by_side, write_json
     from imagebart.evaluation.scales import compare, pictures, sheet, studies
+    from imagebart.images import save_image
 
     study = _study(options.model, options)
     found = studies(study, options.scales, _study(options.baseline, options) if options.baseline else None)
@@ -127,7 +133,7 @@ def _scales(options: argparse.Namespace) -> None:
     columns = {name: _followed(work, each, pictures(each), name) for name, each in found.items()}
     print(side_by_side(columns))
     if options.picture:
-        sheet(found, PROMPTS).save(options.picture, optimize=True)
+        save_image(sheet(found, PROMPTS), options.picture, optimize=True)
     if options.out:
         content = {name: [asdict(m) for m in measures] for name, measures in columns.items()}
         write_json(options.out, {"models": content, **_about(study, began)}, [])
@@ -162,12 +168,13 @@ def _about(study: Study, began: float) -> dict[str, Any]:
 
 def _pictures(options: argparse.Namespace) -> None:
     from imagebart.evaluation.grids import completion_sheet, edit_sheet, prompt_sheet
+    from imagebart.images import save_image
 
     artist = _artist(options.model, options)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, draw in (("prompts", prompt_sheet), ("edits", edit_sheet), ("completions", completion_sheet)):
         path = options.out / f"{name}.png"
-        draw(artist).save(path, optimize=True)
+        save_image(draw(artist), path, optimize=True)
         print(path)
 
 
@@ -178,3 +185,21 @@ def _words(options: argparse.Namespace) -> None:
     model = ImageBART.from_pretrained(options.model)
     for gap in word_gaps(model, options.samples):
         print(gap)
+
+
+def _typed(options: argparse.Namespace) -> None:
+    from imagebart.avatars.claims import CaptionReader, load_heads
+    from imagebart.evaluation.plain import plain_prompts
+    from imagebart.evaluation.typed import hear, heard_line, typed_prompts
+    from imagebart.training.parts import read_text_encoder
+
+    encoder, conditioner = read_text_encoder(options.text)
+    reader = CaptionReader(encoder)
+    load_heads(reader, options.text)
+    seen = hear(reader, conditioner, typed_prompts("seen"))
+    print(heard_line("plain", hear(reader, conditioner, plain_prompts())))
+    print(heard_line("seen", seen))
+    print(heard_line("held", hear(reader, conditioner, typed_prompts("held"))))
+    for one in seen if options.show else []:
+        if one.right < len(one.case.claims) or one.unasked:
+            print(f"{one.case.text}: {one.values}")

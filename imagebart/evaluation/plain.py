@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imagebart.avatars.attributes import HAIR_TOPS, VALUES
+from imagebart.avatars.phrases import HAIR
 from imagebart.evaluation.cases import PromptCase
 
 _WORDS = {
@@ -15,6 +16,7 @@ _WORDS = {
     "long": "straight|wavy",
     "hat": "hat|beanie|earflaps",
     "hair": "|".join(HAIR_TOPS),
+    "haired": "|".join(sorted(HAIR)),
 }
 """What common words stand for; other values stand for themselves."""
 
@@ -85,13 +87,18 @@ blue background: background=blue
 
 def plain_prompts() -> list[PromptCase]:
     """The sixty prompts, in a fixed order."""
-    return [_read(line) for line in _PROMPTS.strip().splitlines()]
+    return read_prompts(_PROMPTS)
+
+
+def read_prompts(lines: str) -> list[PromptCase]:
+    """Prompts with their claims, one a line: `a red hat: top=hat, hat_colour=red`. A prompt may claim nothing."""
+    return [_read(line) for line in lines.strip().splitlines()]
 
 
 def _read(line: str) -> PromptCase:
-    text, claimed = line.split(": ")
+    text, claimed = line.split(":")
     claims = {}
-    for claim in claimed.split(", "):
+    for claim in filter(None, claimed.strip().split(", ")):
         name, value = claim.split("=")
         # "hat" and "moustache" are words and values: as a word, any of its kind will do.
         claims[name] = frozenset(_WORDS.get(value, value).split("|"))

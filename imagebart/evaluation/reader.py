@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.config import from_dict
+from imagebart.files import write_bytes
 
 WEIGHTS = Path(__file__).parent / "reader.safetensors"
 SIZE = 128  # pixels a side that the reader looks at
@@ -111,7 +112,7 @@ def save_reader(reader: Reader, path: Path) -> None:
     """Writes a reader as one safetensors file of 16-bit numbers, its size and values in the header."""
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in reader.state_dict().items()}
     about = {"config": json.dumps(asdict(reader.config)), "values": json.dumps(VALUES)}
-    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, path, about)
+    write_bytes(path, save({k: v.contiguous().cpu() for k, v in tensors.items()}, about))
 
 
 def load_reader(path: Path = WEIGHTS) -> Reader:

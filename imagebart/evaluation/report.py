@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebart.evaluation.intervals import Interval, share_of
+from imagebart.files import write_text
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def write_json(path: Path, about: dict[str, Any], measures: Sequence[Measure]) -
     """Writes what was measured, of what and how, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {**about, "measures": [asdict(m) for m in measures]}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _number(value: float, unit: str) -> str:

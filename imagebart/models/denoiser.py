@@ -10,7 +10,7 @@ diffusion (`imagebart.diffusion.reverse_step`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from imagebart.diffusion import log_likelihood
 from imagebart.models.context import Context, Encode
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import CrossAttention, Transformer, TransformerConfig
 
 LEAST_RATE = 0.002  # of a token that is drawn: log q(c | x_0) has to stay finite
@@ -89,6 +89,11 @@ class Denoiser(nn.Module):
     def read(self, cond: Tensor | None) -> Tensor | None:
         """What the text encoder reads in conditioning tokens, slots [B, slots, width]; None where there is none."""
         return None if self.config.text is None or cond is None else self.text(cond.to(self.device))
+
+    def read_with(self, encoder: TextEncoder) -> None:
+        """Takes another text encoder, which may know other words; raises ValueError where its slots do not fit."""
+        self.text = replacement(self.config.text, encoder)
+        self.config = replace(self.config, text=encoder.config)
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
         """[start, cond...] or [start, slots...], int64 [B, P]; raises ValueError where cond does not fit."""

@@ -6,7 +6,7 @@ others are an encoder over x_t and an autoregressive decoder over x_{t-1} that a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from imagebart.diffusion import log_likelihood
 from imagebart.models.context import Context, Encode
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import Transformer, TransformerConfig
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]
@@ -67,6 +67,11 @@ class Stage(nn.Module):
             return None
         slots = self.text(cond.to(self.decoder.position_embedding.device))
         return F.pad(self.text_map(slots), (0, 0, 1, 0))
+
+    def read_with(self, encoder: TextEncoder) -> None:
+        """Takes another text encoder, which may know other words; raises ValueError where its slots do not fit."""
+        self.text = replacement(self.config.text, encoder)
+        self.config = replace(self.config, text=encoder.config)
 
     def start(self, c: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> Context:
         """Everything that is computed once a stage; encode: computes what the stage's own encoder would."""

@@ -7,7 +7,9 @@ words no more. It can learn to read from captions alone, a hundred times faster 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -58,3 +60,36 @@ class TextEncoder(nn.Module):
         phrases = self.phrase(self.transformer.token_embedding(words))
         tokens = torch.cat([words, queries], 1)
         return self.transformer(tokens, extra=F.pad(phrases, (0, 0, 0, slots)))[:, -slots:]
+
+
+def replacement(own: TextEncoderConfig | None, encoder: TextEncoder) -> TextEncoder:
+    """A copy of a text encoder, to be used in place of another; raises ValueError where its slots do not fit.
+
+    It may know other words.
+    """
+    other = encoder.config
+    if own is None or replace(own, transformer=replace(own.transformer, vocab_in=other.transformer.vocab_in)) != other:
+        raise ValueError(f"the text encoder is {other}, expected the shape of the network's own, {own}")
+    return deepcopy(encoder)
+
+
+@torch.no_grad()
+def with_words(encoder: TextEncoder, before: Sequence[int], after: Sequence[int]) -> TextEncoder:
+    """A copy that reads the CLIP tokens `after` in place of `before`: what it knew of those in both, it still knows.
+
+    The i-th of them is its word i + 1, as in `TextConditioner`; word 0 is the absence of one.
+    """
+    config = encoder.config
+    words = len(after) + 1
+    grown = TextEncoder(
+        replace(config, transformer=replace(config.transformer, vocab_in=words + config.slots))
+    )
+    old, new = encoder.transformer.token_embedding.weight, grown.transformer.token_embedding.weight
+    places = {token: index for index, token in enumerate(before, 1)}
+    known = [(index, places[token]) for index, token in enumerate(after, 1) if token in places]
+    to, source = (torch.tensor(column) for column in zip((0, 0), *known, strict=True))
+    weight = new.clone()  # tokens that it did not know begin as any do
+    weight[to] = old[source]
+    weight[words:] = old[len(before) + 1 :]
+    grown.load_state_dict({**encoder.state_dict(), "transformer.token_embedding.weight": weight})
+    return grown

@@ -6,6 +6,7 @@ is told from its first step on what to draw.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from imagebart.training.config import CaptionsRun
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
-from imagebart.training.parts import load_text_encoder, save_text_encoder
-from imagebart.training.reading import reading_accuracy, reading_loss, slots_moved
+from imagebart.training.parts import read_text_encoder, save_text_encoder, taught_more
+from imagebart.training.reading import reading_accuracy, reading_loss
 from imagebart.training.stages import avatar_conditioner, text_config
+from imagebart.training.steady import Steady
 
 SHOWN, SIZE = 12, 128  # captions that are shown as what was read from them
 STEADY = 10.0  # weight of keeping slots as they were
@@ -49,11 +51,11 @@ class CaptionDataset(Dataset[dict[str, Tensor | str]]):
 
 
 class CaptionsTask:
-    """Read what captions claim; as a reader before did, where it was right."""
+    """Read what captions claim; with slots like those of a reader before, if there was one."""
 
-    def __init__(self, reader: CaptionReader, conditioner: Conditioner, before: CaptionReader | None = None) -> None:
+    def __init__(self, reader: CaptionReader, conditioner: Conditioner, steady: Steady | None = None) -> None:
         self.model: nn.Module = reader
-        self.before = before
+        self.steady = steady
         self.dataset: Dataset[Any] = CaptionDataset()
         self.conditioner = conditioner
 
@@ -62,9 +64,9 @@ class CaptionsTask:
         words = self.conditioner.encode(batch["text"]).tokens.to(claims.device)
         readings, slots = model(words)
         loss, read = reading_loss(readings, claims), reading_accuracy(readings, claims)
-        if self.before is None:
+        if self.steady is None:
             return {"loss": loss, "read": read}
-        moved = slots_moved(slots, self.before.to(claims.device), words, claims)
+        moved = self.steady.moved(slots, words, claims)
         return {"loss": loss + STEADY * moved, "read": read, "moved": moved}
 
     def after_step(self, model: nn.Module, accelerator: Any) -> None:
@@ -96,16 +98,26 @@ def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
     """Trains (or goes on training) a text encoder in a run's folder and writes it there."""
     conditioner = avatar_conditioner(run.text_length)
     torch.manual_seed(run.loop.seed)
-    before = None
+    steady = None
     if run.begin_from is None:
         reader = CaptionReader(TextEncoder(text_config(run.shape, conditioner)))
     else:
-        reader = CaptionReader(load_text_encoder(Path(run.begin_from), conditioner))
+        before, words_before = read_text_encoder(Path(run.begin_from))
+        reader = CaptionReader(taught_more(before, words_before, conditioner))
         load_heads(reader, Path(run.begin_from))
         reader.heads.requires_grad_(False)  # stages have learnt what these read in a slot
-        before = deepcopy(reader).requires_grad_(False)
-    trained = train(CaptionsTask(reader, conditioner, before), run.loop, folder)
+        steady = Steady(deepcopy(reader).requires_grad_(False), lessons(conditioner))
+    trained = train(CaptionsTask(reader, conditioner, steady), run.loop, folder)
     assert isinstance(trained, CaptionReader)
     save_text_encoder(trained.encoder, conditioner, folder)
     save_heads(trained, folder)
     return trained.encoder
+
+
+def lessons(conditioner: Conditioner, count: int = 1024, batch: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+    """Captions that are not trained on, in batches: their words, and what they claim."""
+    captions = CaptionDataset()
+    for start in range(len(captions) - count, len(captions), batch):
+        said = [caption(number) for number in range(start, start + batch)]
+        words = conditioner.encode([one.text for one in said]).tokens
+        yield words, torch.stack([claims_vector(one.claims) for one in said])

@@ -24,7 +24,7 @@ from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
-from imagebart.training.parts import load_denoiser, load_first_stage, load_text_encoder, save_denoiser
+from imagebart.training.parts import load_denoiser, load_first_stage, read_text_encoder, save_denoiser
 from imagebart.training.regions import Step, unknown_regions
 from imagebart.training.stages import conditioner_for, text_config
 
@@ -145,8 +145,10 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     dataset = dataset_for(run.data, shape.resolution)
     conditioner = conditioner_for(run, dataset)
     torch.manual_seed(run.loop.seed)
-    reader = load_text_encoder(Path(run.text_from), conditioner) if run.text_from is not None else None
-    text = reader.config if reader is not None else None
+    reader, text = None, None
+    if run.text_from is not None:
+        reader, conditioner = read_text_encoder(Path(run.text_from))
+        text = reader.config
     if text is None and conditioner.kind == "text":
         text = text_config(run.shape, conditioner)
     tokens = (shape.resolution // shape.downsampling) ** 2

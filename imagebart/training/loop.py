@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,12 +16,17 @@ from accelerate.utils import set_seed
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from imagebart.files import not_written, remove, replace_folder
+from imagebart.images import save_image
 from imagebart.sampling.kernels import multiplies_bfloat16
 from imagebart.training.config import LoopConfig
 from imagebart.training.muon import Muon
+
+LOG = "log.jsonl"
 
 Batch = dict[str, Any]
 
@@ -125,7 +131,7 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
         DataLoader(task.dataset, batch_sampler=batches, num_workers=config.workers)
     )
     progress = tqdm(loader, total=config.steps, initial=start, disable=not accelerator.is_main_process, mininterval=5)
-    hours, since, log = hours_so_far(folder), time.perf_counter(), (folder / "log.jsonl").open("a")
+    hours, since = hours_so_far(folder), time.perf_counter()
     for step, batch in enumerate(progress, start=start + 1):
         torch.manual_seed(config.seed * 1_000_003 + step)  # a resumed run draws the same noise
         model.train()
@@ -149,22 +155,40 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             record = {"step": step, **{k: round(v.item(), 5) for k, v in scalars.items()}}
             record |= {"grad": round(float(norm), 4), "lr": schedules[0].get_last_lr()[0], "images_s": round(rate, 2)}
             record["hours"] = round(hours, 4)
-            log.write(json.dumps(record) + "\n")
-            log.flush()
+            write_record(folder, record)
             progress.set_postfix(loss=record["loss"], refresh=False)
         if step % config.save_every == 0 or step == config.steps:
             _save(accelerator, folder, step)
         if (step % config.sample_every == 0 or step == config.steps) and accelerator.is_main_process:
             (folder / "samples").mkdir(exist_ok=True)
-            task.sample(_averaged_module(ema, bare)).save(folder / "samples" / f"{step:07d}.png")
-    log.close()
+            save_image(task.sample(_averaged_module(ema, bare)), folder / "samples" / f"{step:07d}.png")
     return _averaged_module(ema, accelerator.unwrap_model(model))
 
 
+def write_record(folder: Path, record: dict[str, float]) -> None:
+    """Adds a record to a run's log, on a line of its own even where a killed run left half a one."""
+    path, line = folder / LOG, json.dumps(record) + "\n"
+    try:
+        with path.open("a+b") as log:
+            log.seek(max(log.tell() - 1, 0))
+            half = log.read(1) not in (b"", b"\n")
+            log.write(("\n" * half + line).encode())
+    except OSError as error:
+        raise not_written(error, path, len(line)) from error
+
+
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The records of a run's log, each of a step; [] where there are none yet."""
-    path = folder / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """The records of a run's log, each of a step; [] where there are none yet.
+
+    A line that was cut off, when a run was killed or its disk was full, is no record.
+    """
+    path, records = folder / LOG, []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                records.append(record)
+    return records
 
 
 def hours_so_far(folder: Path) -> float:
@@ -191,16 +215,27 @@ def _averaged_module(ema: AveragedModel, model: nn.Module) -> nn.Module:
 
 def _save(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Writes beside the last checkpoint, then takes its place, so that a broken write loses nothing."""
-    fresh, current = folder / "state.new", folder / "state"
-    accelerator.save_state(str(fresh), safe_serialization=False)
+    fresh = folder / "state.new"
     if accelerator.is_main_process:
-        (fresh / "step.json").write_text(json.dumps({"step": step}))
-        old = folder / "state.old"
-        if current.exists():
-            current.rename(old)
-        fresh.rename(current)
-        _remove(old)
+        remove(fresh)  # half of one, where a run was killed
     accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(fresh), safe_serialization=False)
+        if accelerator.is_main_process:
+            (fresh / "step.json").write_text(json.dumps({"step": step}))
+            replace_folder(fresh, folder / "state", folder / "state.old")
+    except (OSError, RuntimeError) as error:  # PyTorch's own where a disk is full
+        size = _size_of_state(accelerator)
+        remove(fresh)
+        raise not_written(error, folder / "state", size) from error
+    accelerator.wait_for_everyone()
+
+
+def _size_of_state(accelerator: Accelerator) -> int:
+    """Bytes that models, averages and optimizers take, about."""
+    holders = [*accelerator._models, *accelerator._custom_objects, *accelerator._optimizers]
+    tensors = [t for holder in holders for t in tree_leaves(holder.state_dict()) if isinstance(t, Tensor)]
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _resume(accelerator: Accelerator, folder: Path) -> int:
@@ -210,10 +245,3 @@ def _resume(accelerator: Accelerator, folder: Path) -> int:
             accelerator.load_state(str(state))
             return int(json.loads((state / "step.json").read_text())["step"])
     return 0
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()

@@ -8,17 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from imagebart.conditioning import Conditioner, conditioner_from_config
+from imagebart.conditioning import Conditioner, TextConditioner, conditioner_from_config
 from imagebart.config import from_dict
 from imagebart.diffusion import Schedule
+from imagebart.files import replace_files, settle
 from imagebart.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.published import Stage, StageConfig, build_stage
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_words
 
 
 def save_first_stage(model: FirstStage, folder: Path) -> None:
@@ -70,31 +71,45 @@ def save_text_encoder(encoder: TextEncoder, conditioner: Conditioner, folder: Pa
     _write(folder, about, encoder.state_dict())
 
 
-def load_text_encoder(folder: Path, conditioner: Conditioner) -> TextEncoder:
-    """The text encoder of a run's folder; raises ValueError where it reads other words than the conditioner gives."""
+def read_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:
+    """The text encoder of a run's folder, and the conditioner whose words it reads."""
     values, tensors = _read(folder)
-    if values["conditioner"] != conditioner.to_config():
-        raise ValueError(f"the text encoder in {folder} was trained on other words or another length of text")
     encoder = TextEncoder(from_dict(TextEncoderConfig, values["text"]))
     encoder.load_state_dict(tensors)
-    return encoder
+    conditioner = conditioner_from_config(values["conditioner"])
+    if not isinstance(conditioner, TextConditioner):
+        raise ValueError(f"the conditioning in {folder} is of type {values['conditioner']['type']!r}, expected words")
+    return encoder, conditioner
+
+
+def taught_more(encoder: TextEncoder, before: TextConditioner, after: TextConditioner) -> TextEncoder:
+    """The text encoder of a conditioner, made to read the words of another; it still knows those that it knew.
+
+    Raises ValueError where the other gives another length of text.
+    """
+    if before.length != after.length:
+        raise ValueError(f"the text encoder reads {before.length} tokens a prompt, expected {after.length}")
+    return with_words(encoder, before.tokens, after.tokens)
 
 
 def assemble(first_stage: Path, denoiser: Path, about: About, text: Path | None = None) -> ImageBART:
-    """The model made of the parts in these run folders; text: a text encoder that replaces the denoiser's own.
+    """The model made of the parts in these run folders.
 
-    Raises ValueError where the text encoder reads other words.
+    text: a text encoder that replaces the denoiser's own, with the words it knows; raises ValueError where it misfits.
     """
     network, conditioner = load_denoiser(denoiser)
     if text is not None:
-        network.text.load_state_dict(load_text_encoder(text, conditioner).state_dict())
+        encoder, conditioner = read_text_encoder(text)
+        network.read_with(encoder)
     return ImageBART(load_first_stage(first_stage), network, conditioner, about)
 
 
 def assemble_stages(first_stage: Path, stages: Sequence[Path], about: About, text: Path | None = None) -> ImageBART:
-    """The model made of a first stage and published kinds of stages, stage 1 first; text: as for `assemble`.
+    """The model made of a first stage and published kinds of stages, stage 1 first.
 
-    Raises ValueError where they were trained with different schedules or conditioners.
+    text: a text encoder that replaces their own, with the words it knows.
+    Raises ValueError where they were trained with different schedules or conditioners, or where the text encoder does
+    not fit them.
     """
     loaded = [load_stage(folder) for folder in stages]
     _, schedule, conditioner = loaded[0]
@@ -102,9 +117,9 @@ def assemble_stages(first_stage: Path, stages: Sequence[Path], about: About, tex
         if other != schedule or prompts.to_config() != conditioner.to_config():
             raise ValueError(f"{folder} was trained with another schedule or conditioner than {stages[0]}")
     if text is not None:
-        encoder = load_text_encoder(text, conditioner)
+        encoder, conditioner = read_text_encoder(text)
         for stage, _, _ in loaded:
-            stage.text.load_state_dict(encoder.state_dict())
+            stage.read_with(encoder)
     first = load_first_stage(first_stage)
     return ImageBART(first, [stage for stage, _, _ in loaded], conditioner, about, schedule)
 
@@ -129,12 +144,12 @@ def take_apart(model: ImageBART, folder: Path) -> list[Path]:
 
 
 def _write(folder: Path, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, folder / "part.safetensors")
-    (folder / "part.json").write_text(json.dumps(values, indent=1))
+    stored = save({k: v.detach().contiguous().cpu() for k, v in tensors.items()})
+    replace_files(folder, [("part.safetensors", stored), ("part.json", json.dumps(values, indent=1).encode())])
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    settle(folder)
     if not (folder / "part.json").is_file():
         raise ValueError(f"{folder} holds no finished part (part.json); train it first")
     return json.loads((folder / "part.json").read_text()), load_file(folder / "part.safetensors")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.avatars.claims import GROUPS, CaptionReader
+from imagebart.avatars.claims import GROUPS
 
 
 def reading_loss(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
@@ -27,16 +27,6 @@ def _right(readings: Tensor, claims: Tensor, groups: tuple[int, ...]) -> Tensor:
     """Whether what is likeliest of each attribute is claimed, or nothing is said as read: bool [B, len(groups)]."""
     parts = zip(readings.split(groups, 1), claims.split(groups, 1), strict=True)
     return torch.cat([claimed.gather(1, logits.argmax(1, keepdim=True)) for logits, claimed in parts], 1)
-
-
-def slots_moved(
-    slots: Tensor, before: CaptionReader, words: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS
-) -> Tensor:
-    """Mean square by which slots [B, len(groups), width] differ from those of a reader before, where it was right."""
-    with torch.no_grad():
-        readings, old = before(words)
-    right = _right(readings, claims, groups)[..., None]
-    return ((slots.float() - old.float()).square() * right).mean()
 
 
 def reading_accuracy(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:

@@ -27,7 +27,7 @@ from imagebart.training.config import DenoiserRun, StageRun, StageShape
 from imagebart.training.data import ImageFolder, dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
-from imagebart.training.parts import load_first_stage, load_stage, load_text_encoder, save_stage
+from imagebart.training.parts import load_first_stage, load_stage, read_text_encoder, save_stage
 
 
 def stage_loss(
@@ -140,10 +140,11 @@ def conditioner_for(run: StageRun | DenoiserRun, dataset: Dataset[Any]) -> Condi
 
 
 def avatar_conditioner(length: int) -> TextConditioner:
-    """The words of avatars' captions."""
+    """The words of avatars' captions, and what is read in place of what the artwork lacks."""
     from imagebart.avatars.captions import all_words
+    from imagebart.avatars.rewordings import rewording
 
-    return TextConditioner.from_captions(all_words(), length)
+    return TextConditioner.from_captions(all_words(), length, rewording())
 
 
 def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:
@@ -208,8 +209,10 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     torch.manual_seed(run.loop.seed)
     shape = first_stage.config
     tokens = (shape.resolution // shape.downsampling) ** 2
-    reader = load_text_encoder(Path(run.text_from), conditioner) if run.text_from is not None else None
-    text = reader.config if reader is not None else None
+    reader, text = None, None
+    if run.text_from is not None:
+        reader, conditioner = read_text_encoder(Path(run.text_from))
+        text = reader.config
     if text is None and conditioner.kind == "text":
         text = text_config(run.shape, conditioner)
     stage = build_stage(

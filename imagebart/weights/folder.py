@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -17,12 +16,13 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from imagebart.conditioning import Conditioner, conditioner_from_config
 from imagebart.config import from_dict
 from imagebart.diffusion import Schedule
+from imagebart.files import replace_files, settle
 from imagebart.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.imagebart import About, ImageBART
@@ -71,29 +71,16 @@ def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
         model.schedule.betas if model.stages else (),
         tuple(stage.config for stage in model.stages),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    # Written whole before anything is replaced, so that a full disk does not cost the model that was there.
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as place:
-        written = Path(place)
-        _write_tensors(model.first_stage.state_dict(), written, "first_stage", dtype)
-        text = _common_text(model)
-        if text:
-            _write_tensors(text, written, TEXT, dtype)
-        for stem, network in networks(model).items():
-            state = network.state_dict()
-            own = {name: state[name] for name in state if not (text and name.startswith("text."))}
-            _write_tensors(own, written, stem, dtype)
-        (written / CONFIG).write_text(_readable(asdict(config)) + "\n", encoding="utf-8")
-        names = {new.name for new in written.iterdir()}
-        for name in sorted(names, key=lambda name: name == CONFIG):
-            (written / name).replace(folder / name)
-    for old in folder.iterdir():
-        if WEIGHTS.fullmatch(old.name) and old.name not in names:
-            old.unlink()
+    owned = [old.name for old in folder.glob("*.safetensors") if WEIGHTS.fullmatch(old.name)]
+    replace_files(folder, _contents(model, config, dtype), owned)
 
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> ImageBART:
     """Reads a model; raises WeightsError naming the file and what is wrong."""
+    try:
+        settle(folder)
+    except OSError as error:
+        raise WeightsError(f"{folder} was half replaced and cannot be put right: {error.strerror}") from error
     config = _read_config(folder / CONFIG)
     with without_memory(folder / CONFIG):
         conditioner = conditioner_from_config(config.conditioner)
@@ -137,6 +124,19 @@ def _check_networks(config: ModelConfig, conditioner: Conditioner, folder: Path)
         )
 
 
+def _contents(model: ImageBART, config: ModelConfig, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
+    """The files of a model, one after the other, its configuration last."""
+    yield from _tensor_files(model.first_stage.state_dict(), "first_stage", dtype)
+    text = _common_text(model)
+    if text:
+        yield from _tensor_files(text, TEXT, dtype)
+    for stem, network in networks(model).items():
+        state = network.state_dict()
+        own = {name: state[name] for name in state if not (text and name.startswith("text."))}
+        yield from _tensor_files(own, stem, dtype)
+    yield CONFIG, (_readable(asdict(config)) + "\n").encode("utf-8")
+
+
 def _common_text(model: ImageBART) -> dict[str, Tensor]:
     """The tensors of the text encoder that all networks have; {} where there is none, or theirs differ."""
     encoders = [getattr(network, "text", None) for network in networks(model).values()]
@@ -163,12 +163,12 @@ def _read_config(path: Path) -> ModelConfig:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def _write_tensors(state: Mapping[str, Tensor], folder: Path, stem: str, dtype: torch.dtype) -> None:
+def _tensor_files(state: Mapping[str, Tensor], stem: str, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
     parts = list(_split(state, dtype.itemsize))
     for i, names in enumerate(parts, 1):
         suffix = f"-{i}-of-{len(parts)}" if len(parts) > 1 else ""
         tensors = {name: _stored(state[name], dtype) for name in names}
-        save_file(tensors, folder / f"{stem}{suffix}.safetensors", metadata={"format": "pt"})
+        yield f"{stem}{suffix}.safetensors", save(tensors, metadata={"format": "pt"})
 
 
 def _split(tensors: Mapping[str, Tensor], itemsize: int) -> Iterator[list[str]]:

@@ -19,15 +19,17 @@ BEARDS = {"goatee", "beard", "long beard"}
 HAIRY = set(HAIR_TOPS) - {"bald"}
 # What a reader understands, written without looking at the grammar's tables: words, attribute, values.
 READINGS: list[tuple[str, str, set[str]]] = [
-    (r"bald|no hair|without hair", "top", {"bald"}),
+    (r"bald|balding|hairless|no hair|without hair", "top", {"bald"}),
+    (r"shaved head", "top", {"bald", "buzz"}),
     (r"hair(?! colour)|haircut|curls", "top", HAIRY),
-    (r"curly (?!\w* ?moustache)(\w+ )?hair|curls|curly-haired", "top", {"curly"}),
+    (r"curly (?!\w* ?moustache)(\w+ )?hair|curls|ringlets|curly-haired", "top", {"curly"}),
+    (r"(frizzy|kinky) (\w+ )?hair", "top", {"curly", "afro"}),
     (r"afro", "top", {"afro"}),
     (r"buns?", "top", {"bun"}),
     (r"bob", "top", {"bob"}),
     (r"quiffs?", "top", {"quiff"}),
     (r"spiky|messy|wild", "top", {"spiky"}),
-    (r"dreads|dreadlocks", "top", {"dreadlocks"}),
+    (r"dreads|dreadlocks|rasta", "top", {"dreadlocks"}),
     (r"long (\w+ )?hair|long-haired", "top", {"straight", "wavy"}),
     (r"wavy", "top", {"wavy"}),
     (r"straight (\w+ )?hair", "top", {"straight"}),
@@ -38,22 +40,23 @@ READINGS: list[tuple[str, str, set[str]]] = [
     (r"hats?", "top", HATS),
     (r"beard|bearded|beards", "facial_hair", BEARDS),
     (r"goatee", "facial_hair", {"goatee"}),
-    (r"moustache|mustache|mustached", "facial_hair", {"moustache", "curled moustache"}),
+    (r"moustache|mustache|mustached|tash|stache", "facial_hair", {"moustache", "curled moustache"}),
     (r"clean-shaven", "facial_hair", {"none"}),
     (r"facial hair", "facial_hair", set(VALUES["facial_hair"]) - {"none"}),
-    (r"(round|square) (glasses|spectacles)", "accessory", {"glasses", "round glasses"}),
-    (r"(?<!dark )(?<!dark)glasses|spectacles|eyeglasses", "accessory", {"glasses", "round glasses"}),
-    (r"sunglasses|shades|dark glasses", "accessory", {"sunglasses", "white sunglasses"}),
+    (r"(round|square) (glasses|spectacles)|specs", "accessory", {"glasses", "round glasses"}),
+    (r"(circular|round) (glasses|specs)|glasses,? round", "accessory", {"round glasses"}),
+    (r"(?<!dark )(?<!sun )(?<!tinted )glasses|spectacles|eyeglasses", "accessory", {"glasses", "round glasses"}),
+    (r"sunglasses|sun glasses|shades|dark glasses|aviators", "accessory", {"sunglasses", "white sunglasses"}),
     (r"white (framed )?(sunglasses|shades)", "accessory", {"white sunglasses"}),
     (r"patch|eyepatch", "accessory", {"eyepatch"}),
     (r"wink|winking", "eyes", {"wink"}),
     (r"hearts?|in love", "eyes", {"hearts"}),
-    (r"tears?|teary|crying", "eyes", {"crying"}),
+    (r"tears?|teary|crying|weeping|tearful", "eyes", {"crying"}),
     (r"(closed eyes|eyes closed|eyes shut|sleeping|sleepy)", "eyes", {"closed"}),
-    (r"surprised|wide (open )?eyes", "eyes", {"wide"}),
+    (r"surprised|shocked|wide (open )?eyes", "eyes", {"wide"}),
     (r"dizzy", "eyes", {"dizzy"}),
     (r"rolling|rolled", "eyes", {"rolling"}),
-    (r"angry|mad", "eyebrows", {"angry"}),
+    (r"angry|mad|furious|grumpy", "eyebrows", {"angry"}),
     (r"unibrow|monobrow", "eyebrows", {"unibrow"}),
     (r"worried|sad eyebrows", "eyebrows", {"sad"}),
     (r"smile|smiling|laughing|happy|grin|grinning", "mouth", {"smile", "slight smile"}),
@@ -61,31 +64,36 @@ READINGS: list[tuple[str, str, set[str]]] = [
     (r"tongue", "mouth", {"tongue"}),
     (r"teeth|grimace", "mouth", {"grimace"}),
     (r"screaming|yelling|shouting", "mouth", {"scream"}),
-    (r"vomit|vomiting|sick|throwing up", "mouth", {"vomit"}),
+    (r"vomit|vomiting|sick|throwing up|puking", "mouth", {"vomit"}),
+    (r"poker face|blank face", "mouth", {"serious"}),
     (r"hoodie|sweatshirt", "clothing", {"hoodie"}),
     (r"overalls|dungarees", "clothing", {"overalls"}),
     (r"jacket|blazer|suit", "clothing", {"blazer"}),
     (r"sweater|jumper|pullover", "clothing", {"sweater"}),
-    (r"v-neck|v neck", "clothing", {"v-neck"}),
+    (r"v-neck|v neck|vneck", "clothing", {"v-neck"}),
+    (r"tshirt|t shirt", "clothing", {"t-shirt", "v-neck", "graphic"}),
     (r"shirt", "clothing", {"t-shirt", "v-neck", "graphic", "blazer"}),
     (r"skull", "graphic", {"skull"}),
     (r"pizza", "graphic", {"pizza"}),
     (r"bear", "graphic", {"bear"}),
     (r"deer", "graphic", {"deer"}),
-    (r"bat", "graphic", {"bat"}),
+    (r"bat|batman", "graphic", {"bat"}),
     (r"diamond", "graphic", {"diamond"}),
-    (r"pale|fair|light skin", "skin", {"fair"}),
-    (r"dark skin|dark-skinned", "skin", {"dark"}),
+    (r"pale|fair|light skin|white (man|woman|guy|girl|person)", "skin", {"fair"}),
+    (r"dark skin|dark-skinned|black (man|woman|guy|girl|person)", "skin", {"dark"}),
+    (r"brown (man|woman|guy|girl|person)", "skin", {"brown"}),
 ]
-REFUSING = "no|without|without a|remove the|take off the|not"
-REFUSED = "hat|hair|beard|moustache|mustache|facial hair|glasses|sunglasses|smile|smiling"
+REFUSING = "no|without|without a|remove the|remove|take off the|take off his|take his|take her"
+REFUSING += "|shave the|shave off the|not|not wearing|not wearing a|stop"
+REFUSED = "hat|beanie|cap|hair|beard|moustache|mustache|facial hair|glasses|specs|spectacles|sunglasses|shades|tears"
+REFUSED += "|smile|a smile|smiling|crying"
 REFUSALS = [
-    (r"(no|without|remove the|take off the) glasses", "accessory", {"none", "eyepatch"}),
+    (r"(no|without|remove the|take off the|not wearing) (glasses|specs|spectacles)", "accessory", {"none", "eyepatch"}),
     (r"(no|without) sunglasses", "accessory", {"none", "eyepatch", "glasses", "round glasses"}),
     (r"(no|without a|remove the) (beard|moustache|mustache)", "facial_hair", {"none"}),
     (r"(no|without) facial hair", "facial_hair", {"none"}),
-    (r"(no|without a|take off the|remove the) hat", "top", set(HAIR_TOPS)),
-    (r"no smile|not smiling", "mouth", set(VALUES["mouth"]) - {"smile", "slight smile"}),
+    (r"(no|without a|take off the|remove the) hat|no cap", "top", set(HAIR_TOPS)),
+    (r"no smile|not smiling|stop smiling", "mouth", set(VALUES["mouth"]) - {"smile", "slight smile"}),
     (r"no hair|without hair", "top", {"bald"}),
 ]
 
@@ -104,7 +112,7 @@ def test_every_caption_is_true(said: list[tuple[Attributes, Caption]]) -> None:
                 heard[pattern] += 1
                 assert getattr(avatar, name) in values, what.text
         text = re.sub(rf"\b({REFUSING}) ({REFUSED})\b", "", text)
-        text = text.replace("facial hair", "facial_hair")
+        text = re.sub(r"\b(glasses|hat|beard) off\b", "", text).replace("facial hair", "facial_hair")
         for pattern, name, values in READINGS:
             if re.search(rf"(?<![\w-])({pattern.replace('facial hair', 'facial_hair')})(?![\w-])", text):
                 heard[pattern] += 1
@@ -116,14 +124,16 @@ def test_every_caption_is_true(said: list[tuple[Attributes, Caption]]) -> None:
 def test_colours_stand_before_what_has_them(said: list[tuple[Attributes, Caption]]) -> None:
     hair = {
         "black": {"black", "dark"},
-        "red": {"red", "ginger", "orange"},
+        "red": {"red", "ginger", "orange", "auburn", "copper"},
         "grey": {"grey", "gray", "silver"},
+        "blue": {"blue", "navy"},
     }
-    hair["blonde"] = {"blonde", "blond"}
+    hair["blonde"] = {"blonde", "blond", "golden"}
     words = "black dark brown blonde blond red ginger orange grey gray silver pink blue green yellow white purple"
+    words += " auburn copper golden navy"
     colours = f"({words.replace(' ', '|')})"
     nouns = {
-        r"hair": "hair_colour", r"(?:hoodie|t-shirt|overalls|clothes|jumper|tee|top)": "clothing_colour",
+        r"hair": "hair_colour", r"(?:hoodie|t-shirt|overalls|clothes|jumper|tee|top(?! knot))": "clothing_colour",
         r"(?:turban|hijab|beanie|winter hat)": "hat_colour", r"(?:facial hair|goatee)": "facial_hair_colour",
         r"(?:background|wall)": "background",
     }  # fmt: skip
@@ -147,7 +157,7 @@ def test_claims_are_true_and_a_womans_lack_of_a_beard_is_one(said: list[tuple[At
         if re.search(r"\b(woman|women|girls?|lady)\b", what.text.lower()):
             assert "facial_hair" in what.claims
     bearded_men = sum(a.facial_hair != "none" and "a man" in c.text and "facial_hair" not in c.claims for a, c in said)
-    assert bearded_men > 20
+    assert bearded_men > 15
 
 
 def test_every_value_is_named(said: list[tuple[Attributes, Caption]]) -> None:
@@ -181,7 +191,7 @@ def test_captions_are_reproducible() -> None:
 def test_all_words_are_those_that_captions_use(said: list[tuple[Attributes, Caption]]) -> None:
     used = {word for _, what in said for word in re.findall(r"[a-z]+", what.text.lower())}
     assert used <= set(all_words())
-    assert len(all_words()) < 330
+    assert len(all_words()) < 650
     assert len(used) > 0.75 * len(all_words())
 
 
@@ -201,6 +211,7 @@ def test_adjectives_stand_after_their_noun_now_and_then() -> None:
     assert turns("long black hair", False) == {"hair long and black", "hair long black"}
     assert turns("round glasses", True) == {"glasses round", "glasses, round"}
     assert turns("a big hat", False) == {"hat big"}
+    assert turns("an orange v neck", False) == {"v neck orange"}
     assert turns("a buzz cut", True) == {"a buzz cut"} and turns("hair", True) == {"hair"}
 
 

@@ -26,7 +26,7 @@ from imagebart.training.parts import (
     assemble,
     load_denoiser,
     load_first_stage,
-    load_text_encoder,
+    read_text_encoder,
     save_denoiser,
     save_first_stage,
 )
@@ -263,7 +263,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatc
 def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path) -> None:
     save_first_stage(FirstStage(SMALL), tmp_path / "first")
     train_captions(CaptionsRun(LOOP, SHAPE, text_length=60), tmp_path / "captions")
-    reads = load_text_encoder(tmp_path / "captions", avatar_conditioner(60)).state_dict()
+    reads = read_text_encoder(tmp_path / "captions")[0].state_dict()
     run = DenoiserRun("avatars", str(tmp_path / "first"), LOOP, SHAPE, text_length=60)
     taking = train_denoiser(replace(run, text_from=str(tmp_path / "captions")), tmp_path / "taking")
     for name, tensor in reads.items():

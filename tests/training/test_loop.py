@@ -2,12 +2,16 @@
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from killing import apart, killed_at_every_step, without_room
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -106,3 +110,42 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     assert len(hours) > len(log) and hours == sorted(hours) and hours_so_far(tmp_path / "broken") == hours[-1]
     assert hours_so_far(tmp_path / "never") == 0
     assert (tmp_path / "whole" / "samples" / "0000040.png").is_file()
+
+
+def trained(folder: Path, steps: int) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(Line(), replace(CONFIG, steps=steps, save_every=1, sample_every=1000, log_every=1), folder)
+
+
+def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
+    """Three steps, the state saved and logged at each; killed, gone on with, and saved again."""
+    trained(tmp_path / "whole", 4)
+    expected = torch.load(tmp_path / "whole" / "state" / "pytorch_model.bin")
+    trained(tmp_path / "begun", 2)
+    for step in killed_at_every_step(lambda: trained(tmp_path / "broken", 3)):
+        assert apart(lambda: trained(tmp_path / "broken", 4)) == 0, step
+        state = torch.load(tmp_path / "broken" / "state" / "pytorch_model.bin")
+        assert state.keys() == expected.keys() and all(torch.equal(state[k], expected[k]) for k in state), step
+        assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["log.jsonl", "samples", "state"]
+        shutil.rmtree(tmp_path / "broken")
+        shutil.copytree(tmp_path / "begun", tmp_path / "broken")
+
+
+def test_a_full_disk_costs_no_state_and_is_said(tmp_path: Path) -> None:
+    trained(tmp_path, 2)
+    said = without_room(lambda: trained(tmp_path, 3), 300)
+    assert f"state cannot be written to {tmp_path} (" in said and "it takes" in said and "free there" in said
+    assert json.loads((tmp_path / "state" / "step.json").read_text()) == {"step": 2}
+    assert not (tmp_path / "state.new").exists()
+    trained(tmp_path, 3)
+    assert json.loads((tmp_path / "state" / "step.json").read_text()) == {"step": 3}
+
+
+@pytest.mark.parametrize("half", ['{"step": 3, "lo', "\x00\x00\x00", "[1]"])
+def test_half_a_line_in_the_log_ends_no_run(tmp_path: Path, half: str) -> None:
+    trained(tmp_path, 2)
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text() + half)
+    trained(tmp_path, 3)
+    assert [record["step"] for record in read_log(tmp_path) if "loss" in record] == [1, 2, 3]
+    assert hours_so_far(tmp_path) == read_log(tmp_path)[-1]["hours"]

@@ -12,14 +12,13 @@ from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule, diffuse, posterior, redraw
 from imagebart.first_stage import FirstStage
 from imagebart.models.imagebart import About, ImageBART
-from imagebart.models.published import Kind
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.parts import (
     assemble,
     assemble_stages,
     load_stage,
-    load_text_encoder,
+    read_text_encoder,
     save_first_stage,
     save_text_encoder,
     take_apart,
@@ -62,18 +61,16 @@ def test_at_t_1_both_losses_are_the_same() -> None:
     assert torch.equal(soft, hard)
 
 
-@pytest.mark.parametrize("kind", ["encoder_decoder", "residual"])
-def test_a_model_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path, kind: Kind) -> None:
-    """Two classes, each of one colour: the trained chain draws the colour of the class that is asked for."""
-    torch.manual_seed(0)
+def two_classes(folder: Path) -> StageRun:
+    """Training of the coarsest of two stages, on two classes, each of one colour."""
     for name, colour in (("dark", 20), ("light", 235)):
-        (tmp_path / "data" / name).mkdir(parents=True)
+        (folder / "data" / name).mkdir(parents=True)
         for i in range(3):
-            Image.new("RGB", (16, 16), (colour + i,) * 3).save(tmp_path / "data" / name / f"{i}.png")
-    save_first_stage(FirstStage(SMALL), tmp_path / "first")
-    run = StageRun(
-        data=str(tmp_path / "data"),
-        first_stage=str(tmp_path / "first"),
+            Image.new("RGB", (16, 16), (colour + i,) * 3).save(folder / "data" / name / f"{i}.png")
+    save_first_stage(FirstStage(SMALL), folder / "first")
+    return StageRun(
+        data=str(folder / "data"),
+        first_stage=str(folder / "first"),
         betas=(0.5, 1.0),
         t=2,
         conditioning="class",
@@ -82,24 +79,34 @@ def test_a_model_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path,
             steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no", save_every=80, sample_every=80
         ),
     )
+
+
+def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
+    """Of both published kinds: the trained chain draws the colour of the class that is asked for.
+
+    Scrambled tokens before each one, for else the finest stage copies its own first token, and looks at x_1 for that
+    one alone: too little to learn from in so few steps.
+    """
+    torch.manual_seed(0)
+    run, kinds = two_classes(tmp_path), ("encoder_decoder", "residual")
     train_stage(run, tmp_path / "stage2")
-    train_stage(replace(run, t=1, kind=kind), tmp_path / "stage1")
-    model = assemble_stages(tmp_path / "first", [tmp_path / "stage1", tmp_path / "stage2"], About("two", "squares"))
-    assert [stage.config.kind for stage in model.stages] == [kind, "decoder_only"]
-    assert isinstance(model.conditioner, ClassConditioner)
-    assert model.conditioner.names == ("dark", "light")
-    for index, colour in enumerate((20, 235)):
-        image = torch.full((1, 3, 16, 16), colour / 127.5 - 1)
-        wanted = model.first_stage.encode(image)
-        drawn = model.sample(8, cond=torch.full((8, 1), index), seed=1)
-        assert (drawn == wanted).float().mean() > 0.8
-    again, *_ = take_apart(model, tmp_path / "parts")
-    assert [p.name for p in sorted((tmp_path / "parts").iterdir())] == ["first-stage", "stage1", "stage2"]
-    parts = [tmp_path / "parts" / name for name in ("stage1", "stage2")]
-    whole = assemble_stages(again, parts, About("two", "squares"))
+    for kind in kinds:
+        train_stage(replace(run, t=1, kind=kind, scramble=0.8), tmp_path / kind)
+        model = assemble_stages(tmp_path / "first", [tmp_path / kind, tmp_path / "stage2"], About("two", "squares"))
+        assert [stage.config.kind for stage in model.stages] == [kind, "decoder_only"]
+        assert isinstance(model.conditioner, ClassConditioner)
+        assert model.conditioner.names == ("dark", "light")
+        for index, colour in enumerate((20, 235)):
+            image = torch.full((1, 3, 16, 16), colour / 127.5 - 1)
+            wanted = model.first_stage.encode(image)
+            drawn = model.sample(8, cond=torch.full((8, 1), index), seed=1)
+            assert (drawn == wanted).float().mean() > 0.8
+    first, *stages = take_apart(model, tmp_path / "parts")
+    assert [p.name for p in (first, *stages)] == ["first-stage", "stage1", "stage2"]
+    whole = assemble_stages(first, stages, About("two", "squares"))
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="another schedule"):
-        assemble_stages(tmp_path / "first", [tmp_path / "stage1", _other_schedule(run, tmp_path)], About())
+        assemble_stages(tmp_path / "first", [tmp_path / kinds[0], _other_schedule(run, tmp_path)], About())
 
 
 def test_a_stage_goes_on_from_one_of_its_kind(tmp_path: Path) -> None:
@@ -124,7 +131,7 @@ def test_a_model_is_taken_apart_and_put_together(tmp_path: Path, make: Any, own:
     assert [folder.name for folder in folders] == ["first-stage", "captions", *own]
     first, captions, *networks = folders
     assert model.text is not None
-    encoder = load_text_encoder(captions, model.conditioner)
+    encoder, _ = read_text_encoder(captions)
     read = encoder.state_dict()
     assert all(torch.equal(read[name], tensor) for name, tensor in model.text.state_dict().items())
 

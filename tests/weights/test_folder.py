@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from killing import killed_at_every_step
 from safetensors.torch import load_file, save_file
 
 from imagebart import ImageBART, SamplingSettings
@@ -198,6 +199,21 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
         save(tiny_model(seed=1), tmp_path)
     assert_same(load(tmp_path), model)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_model_is_the_old_one_or_the_new_one_whenever_its_writer_is_killed(tmp_path: Path) -> None:
+    old, new = tiny_model(scales=2), tiny_model(stages=1, seed=1)
+    save(old, tmp_path)
+    stages = []
+    for step in killed_at_every_step(lambda: save(new, tmp_path)):
+        found = load(tmp_path)
+        assert_same(found, {1: new, 2: old}[found.schedule.stages])
+        stages.append(found.schedule.stages)
+        if found.schedule.stages == 1:
+            save(old, tmp_path)
+        assert len(stages) == step + 1
+    assert stages == sorted(stages, reverse=True) and set(stages) == {1, 2}
+    assert_same(load(tmp_path), new)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,89 @@
+"""Work in a process of its own that is killed, or runs out of room, at a chosen moment."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+# What Python says of a program's own doings (docs.python.org/3/library/audit_events.html).
+ON_FILES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod"}
+PATIENCE = 0.05  # seconds; an interrupt that comes while an object is thrown away is lost, and sent again
+
+
+def apart(work: Callable[[], Any], kill: tuple[int, float] | None = None) -> int:
+    """Does the work in a forked process; returns its exit code: 0, 1 where it raised, -9 where it was killed.
+
+    kill: a signal to send it, and after how many seconds.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child is ready for it
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if kill is not None:
+        time.sleep(kill[1])
+        while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            os.kill(child, kill[0])
+            time.sleep(PATIENCE if kill[0] == signal.SIGINT else 0.001)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed_at_every_step(work: Callable[[], Any]) -> Iterator[int]:
+    """Does the work again and again, killed (-9) at its first doing with files, at its second, ... until it is through.
+
+    Before a file is opened, moved, removed and so on.
+    """
+    for step in range(10_000):
+        code = apart(lambda step=step: dying(work, step))
+        if code == 0:
+            return
+        assert code == -signal.SIGKILL, code
+        yield step
+    raise AssertionError("it never ends")
+
+
+def dying(work: Callable[[], Any], step: int) -> None:
+    """Does the work until its doing with files number `step` (from 0), where the process kills itself."""
+    done = 0
+
+    def count(event: str, _: Any) -> None:
+        nonlocal done
+        if event in ON_FILES:
+            if done == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done += 1
+
+    sys.addaudithook(count)
+    work()
+
+
+def without_room(work: Callable[[], Any], size: int) -> str:
+    """Does the work where no file can grow over `size` bytes, as on a disk that is full by then.
+
+    Returns what the work raised, as a text; "" where it found the room.
+    """
+    here, there = os.pipe()
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        try:
+            work()
+        except Exception as error:
+            os.write(there, str(error).encode())
+
+    apart(limited)
+    os.close(there)
+    with open(here, encoding="utf-8") as said:
+        return said.read()

@@ -1,0 +1,182 @@
+"""Files are there whole or not at all: kills at every step and at random moments, full disks, links, permissions."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from killing import apart, killed_at_every_step, without_room
+from PIL import Image
+
+from imagebart import files
+from imagebart.animation import save_animation
+from imagebart.errors import InputError
+from imagebart.images import save_image
+from imagebart.metadata import Recipe, read_recipe, write_png
+
+RECIPE = Recipe("tiny", "generate", "a hat", 1)
+
+
+def noise(seed: int, side: int = 64) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
+
+
+def same(path: Path, image: Image.Image) -> bool:
+    with Image.open(path) as found:
+        return bool(np.array_equal(np.asarray(found.convert("RGB")), np.asarray(image)))
+
+
+def hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_picture_is_old_or_new_whenever_its_writer_is_killed(tmp_path: Path) -> None:
+    path, old, new = tmp_path / "out.png", noise(0), noise(1)
+    write_png(old, path, RECIPE)
+    steps = list(killed_at_every_step(lambda: write_png(new, path, RECIPE)))
+    assert len(steps) >= 3  # made, given its permissions, moved
+    assert same(path, new)
+    write_png(old, path, RECIPE)
+    for _ in killed_at_every_step(lambda: write_png(new, path, RECIPE)):
+        assert same(path, old) and read_recipe(path) == RECIPE
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.webp", "out.gif", "out.jpg"])
+def test_a_full_disk_leaves_the_old_picture_and_says_what_it_takes(tmp_path: Path, name: str) -> None:
+    path, new = tmp_path / name, noise(1)
+
+    def write() -> None:
+        if path.suffix in (".webp", ".gif"):
+            save_animation([new, noise(2)], path, 1.0)
+        else:
+            save_image(new, path)
+
+    apart(write)
+    size = path.stat().st_size
+    path.write_bytes(b"old")
+    for room in (0, 1, size // 2, size - 1):
+        said = without_room(write, room)
+        assert f"{name} cannot be written to {tmp_path} (" in said
+        assert f"it takes {files.readable(size)}, and" in said and "free there" in said
+        assert path.read_bytes() == b"old" and not hidden(tmp_path)
+    assert without_room(write, size) == ""
+    assert path.stat().st_size == size
+
+
+def test_a_picture_survives_kills_at_random_moments(tmp_path: Path) -> None:
+    """A program that writes two pictures in turn, without end, killed as the system and people kill."""
+    pictures, path, moments = [noise(0, 200), noise(1, 200)], tmp_path / "out.png", random.Random(0)
+    save_image(pictures[0], path)
+
+    def forever() -> None:
+        for picture in itertools.cycle(pictures):
+            save_image(picture, path)
+
+    for kind in [signal.SIGKILL] * 60 + [signal.SIGTERM] * 20 + [signal.SIGINT] * 20:
+        assert apart(forever, (kind, moments.uniform(0, 0.02))) != 0
+        assert any(same(path, picture) for picture in pictures)
+
+
+def test_what_killed_writers_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    fresh, old = tmp_path / f"{files.PART}1", tmp_path / f"{files.PART}2"
+    for path in (fresh, old):
+        path.write_bytes(b"half")
+    hours_ago = time.time() - 2 * files.STALE
+    os.utime(old, (hours_ago, hours_ago))
+    files.write_bytes(tmp_path / "new", b"1")
+    assert fresh.exists() and not old.exists()
+
+
+def test_permissions_and_links_stay(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.txt", tmp_path / "link.txt"
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    files.write_text(link, "néw")
+    assert link.is_symlink() and target.read_text(encoding="utf-8") == "néw"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def test_a_pipe_is_written_to_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        files.write_text(pipe, "through")
+        assert reader.stdout is not None and reader.stdout.read() == b"through"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"^out.txt cannot be written to .*nowhere \(No such file or directory\)\.$"):
+        files.write_text(tmp_path / "nowhere" / "out.txt", "text")
+    with pytest.raises(InputError, match=r"'out.words'; end the name in .png"):
+        save_image(noise(0), tmp_path / "out.words")
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_files_that_belong_together_change_at_once(tmp_path: Path) -> None:
+    old = {"a": "old", "b": "old"}
+    new = {"a": "new", "c": "new"}
+
+    def write(texts: dict[str, str]) -> None:
+        files.replace_files(tmp_path, [(n, t.encode()) for n, t in texts.items()], owned="abc")
+
+    (tmp_path / "README.md").write_text("a card")
+    seen = set()
+    for texts, before in ((old, {}), (new, old)):
+        for _ in killed_at_every_step(lambda texts=texts: write(texts)):
+            files.settle(tmp_path)
+            now = content(tmp_path)
+            assert now.pop("README.md") == "a card"
+            assert now in (before, texts)
+            seen.add(now == texts)
+            write(before) if before else [(tmp_path / name).unlink() for name in now]
+        files.settle(tmp_path)
+        assert content(tmp_path) == {**texts, "README.md": "a card"} and not hidden(tmp_path)
+    assert seen == {True, False}
+
+
+def test_what_fails_before_all_is_written_changes_nothing(tmp_path: Path) -> None:
+    files.replace_files(tmp_path, [("a", b"old")])
+
+    def halfway() -> list[tuple[str, bytes]]:
+        yield "a", b"new"  # type: ignore[misc]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.replace_files(tmp_path, halfway())
+    assert content(tmp_path) == {"a": "old"} and not hidden(tmp_path)
+
+
+def test_a_folder_is_replaced_by_another_whenever_its_writer_is_killed(tmp_path: Path) -> None:
+    new, place, old = (tmp_path / name for name in ("new", "place", "old"))
+
+    def write(text: str) -> None:
+        files.remove(new)
+        new.mkdir()
+        for name in "abc":
+            (new / name).write_text(text)
+        files.replace_folder(new, place, old)
+
+    write("0")
+    for step in killed_at_every_step(lambda: write("1")):
+        found = place if place.exists() else old
+        assert content(found) in (dict.fromkeys("abc", "0"), dict.fromkeys("abc", "1")), step
+        write("0")  # the next save works, whatever was left
+        assert content(place) == dict.fromkeys("abc", "0") and not old.exists() and not new.exists()
+
+
+def test_sizes_are_said_as_people_read_them() -> None:
+    sizes = [0, 999, 1000, 2_345_678, 40_000_000_000]
+    assert [files.readable(size) for size in sizes] == ["0 bytes", "999 bytes", "1.0 kB", "2.3 MB", "40.0 GB"]

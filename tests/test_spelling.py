@@ -1,0 +1,104 @@
+"""Misspelt words, against a brute-force edit distance."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+
+import pytest
+
+from imagebart.avatars.captions import all_words
+from imagebart.clip_tokenizer import pieces
+from imagebart.spelling import LONG, Correction, Speller
+
+WORDS = ["sunglasses", "glasses", "blonde", "hair", "beard", "bearded", "black", "back", "white", "wide", "with", "hat"]
+WORDS += ["skull", "spiky", "straight", "goatee", "red", "man", "bun", "eyebrow", "brow", "dreadlocks", "t", "shirt"]
+
+
+@pytest.fixture(scope="module")
+def speller() -> Speller:
+    return Speller(frozenset(WORDS))
+
+
+def read(speller: Speller, text: str) -> tuple[str, list[Correction]]:
+    found = list(speller.corrected(list(pieces(text))))
+    return " ".join(piece.text for piece, _ in found), [one for _, one in found if one]
+
+
+@cache
+def distance(a: str, b: str) -> int:
+    """Edits from a to b, by trying each at the first letter; two that change places are one edit, and stay so."""
+    if not a or not b:
+        return len(a) + len(b)
+    choices = [distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0])]
+    if len(a) > 1 and len(b) > 1 and a[0] == b[1] and a[1] == b[0]:
+        choices.append(distance(a[2:], b[2:]) + 1)
+    return min(choices)
+
+
+def test_a_word_is_taken_for_a_nearest_one_within_its_edits() -> None:
+    chance = random.Random(0)
+    vocabulary = ["".join(chance.choices("qxzj", k=chance.randint(5, 8))) for _ in range(30)]
+    speller = Speller(frozenset(vocabulary))
+    outcomes = set()
+    for _ in range(400):
+        typed = "".join(chance.choices("qxzj", k=chance.randint(4, 9)))
+        if typed in vocabulary or len(next(pieces(typed)).ids) == 1:
+            continue
+        distances = {word: distance(typed, word) for word in vocabulary}
+        nearest = min(distances.values())
+        meant = speller.meant(typed)
+        if nearest <= (1 if len(typed) < LONG else 2):
+            assert meant is not None and distances[meant] == nearest, typed
+        else:
+            assert meant is None, typed
+        outcomes.add((meant is None, nearest))
+    assert {(False, 1), (False, 2), (True, 2), (True, 3)} <= outcomes
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        *[("sunglases", "sunglasses"), ("blone", "blonde"), ("beared", "beard"), ("balck", "black"), ("wite", "white")],
+        *[("hatt", "hat"), ("skul", "skull"), ("spikey", "spiky"), ("streight", "straight"), ("gogatee", "goatee")],
+        *[("redhair", "red hair"), ("manbun", "man bun"), ("skulls", "skull"), ("beards", "beard")],
+    ],
+)
+def test_what_was_meant(speller: Speller, typed: str, meant: str) -> None:
+    assert speller.meant(typed) == meant
+    assert read(speller, typed.upper()) == (meant, [Correction(typed.upper(), meant)])
+
+
+@pytest.mark.parametrize("word", ["witch", "beer", "whit", "boat", "zebra", "strait", "qwertyuiop", "hatter", "b3ard"])
+def test_words_of_their_own_and_words_like_none_stay(speller: Speller, word: str) -> None:
+    assert speller.meant(word) is None
+    assert read(speller, word)[1] == []
+
+
+def test_short_words_stay(speller: Speller) -> None:
+    for word in ("hta", "rde", "mna", "bu", "q", "haz"):
+        assert speller.meant(word) is None
+
+
+def test_words_written_as_two_are_joined_where_one_is_unknown(speller: Speller) -> None:
+    assert read(speller, "dread locks and hair") == ("dreadlocks and hair", [Correction("dread locks", "dreadlocks")])
+    assert read(speller, "eye-brow")[1] == [Correction("eye-brow", "eyebrow")]
+    assert read(speller, "dread, locks")[1] == []
+    assert read(speller, "man bun") == ("man bun", [])
+    assert read(speller, "t-shirt, dread") == ("t - shirt , dread", [])
+
+
+def test_every_known_word_stays() -> None:
+    words = all_words()
+    speller = Speller(frozenset(words))
+    for word in words:
+        for typed in (word, word.upper(), word.capitalize()):
+            assert read(speller, typed) == (typed, [])
+    text = " ".join(words)
+    assert read(speller, text) == (text, [])
+
+
+def test_no_order_of_words_changes_what_was_meant() -> None:
+    backwards = Speller(frozenset(reversed(WORDS)))
+    for typed in ("blak", "wite", "beared", "sunglasess"):
+        assert backwards.meant(typed) == Speller(frozenset(WORDS)).meant(typed)

@@ -1,0 +1,29 @@
+"""A text encoder that learns more words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from imagebart.conditioning import TextConditioner
+from imagebart.models.text_encoder import TextEncoder, with_words
+from imagebart.training.config import StageShape
+from imagebart.training.stages import text_config
+
+SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, slots=3)
+
+
+@pytest.mark.parametrize("more", [["zebra with a beret"], ["a tie"], []])
+def test_known_words_are_read_as_before(more: list[str]) -> None:
+    torch.manual_seed(0)
+    few = TextConditioner.from_captions(["red hair", "round glasses"], 8)
+    many = TextConditioner.from_captions(["red hair", "round glasses", *more], 8)
+    encoder = TextEncoder(text_config(SHAPE, few))
+    torch.nn.init.normal_(encoder.phrase.convolution.weight, std=0.1)
+    grown = with_words(encoder, few.tokens, many.tokens)
+    assert grown.config == text_config(SHAPE, many)
+    prompts = ["red glasses", "", "round hair hair red"]
+    assert torch.equal(grown(many.encode(prompts).tokens), encoder(few.encode(prompts).tokens))
+    if more:
+        strange = many.encode(more).tokens
+        assert not torch.equal(grown(strange), grown(torch.zeros_like(strange)))
