@@ -13,7 +13,7 @@ from imagebart.avatars.split import sample
 from imagebart.evaluation.cases import found
 
 
-@pytest.mark.parametrize("certainty", [0.6, 0.99])
+@pytest.mark.parametrize("certainty", [0.8, 0.99])
 def test_claims_are_read_off_heads_that_learnt_them(certainty: float) -> None:
     """A head shares its probability among what is claimed, and gives the rest to anything else."""
     for number in range(60):
