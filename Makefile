@@ -2,6 +2,7 @@
 # make test    install everything, lint, run all tests (the browser's included)
 # make lint    ruff, mypy, and which room knows which
 # make train   train the shipped model again (resumes where it stopped)
+# make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint in haste
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
-.PHONY: demo test lint train bench load clean
+.PHONY: demo test lint train scales bench load clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -30,6 +31,18 @@ train: $(VENV)/.everything
 	    $(BIN)/python -m imagebart train $${job%:*} --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done
 	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars
+
+scales: $(VENV)/.everything
+	$(BIN)/python -m imagebart train stage --config configs/scales/left-to-right.json --run runs/scales/left-to-right
+	$(BIN)/python -m imagebart train assemble --config configs/scales/left-to-right-model.json --out runs/scales/baseline
+	$(BIN)/python -m imagebart evaluate scales --baseline runs/scales/baseline --picture assets/scales.png \
+	    --out runs/scales/figures.json
+	set -e; for depths in encoder1-decoder8 encoder5-decoder5 encoder9-decoder2; do \
+	    $(BIN)/python -m imagebart train denoiser --config configs/scales/$$depths.json --run runs/scales/$$depths; \
+	    $(BIN)/python -m imagebart train assemble --config configs/scales/$$depths-model.json --out runs/scales/$$depths-model; \
+	    $(BIN)/python -m imagebart evaluate scales --model runs/scales/$$depths-model --scales 2 \
+	        --out runs/scales/$$depths.json; \
+	done
 
 bench: $(VENV)/.everything
 	$(BIN)/python -m imagebart bench

@@ -16,7 +16,7 @@ from imagebart.evaluation.study import COMPLETED, Study
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model
 
-SAMPLES = 30
+SAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Completer(Artist):
         return torch.where(torch.from_numpy(masks)[:, None], rendered(avatars, self.size), images)
 
 
-@pytest.mark.parametrize("wrong", [0, 12])
+@pytest.mark.parametrize("wrong", [0, 8])
 def test_halves_that_do_not_go_on_are_counted(wrong: int) -> None:
     study = Study(Completer(tiny_model(), SamplingSettings(), wrong=wrong), load_reader(), SAMPLES)
     measures = {m.name: m for m in completions(study)}

@@ -46,8 +46,8 @@ def test_a_comparison_measures_prompts_completions_and_edits() -> None:
     assert measures[0].name == "weights that draw, millions" and measures[0].value == pytest.approx(denoiser / 1e6)
     for name in ("prompts: named attributes found", "completions: inside = outside", "edits: changed as asked"):
         assert name in names
-    text = side_by_side({"one": measures, "two": [Measure("edits: changed as asked", 1, 0.5, 1, 20, "%")]})
-    assert "| edits: changed as asked | 0.0 % ± 8.1 | 100.0 % ± 25.0 |" in text
+    text = side_by_side({"one": measures[:1], "two": [Measure("edits: changed as asked", 1, 0.5, 1, 20, "%")]})
+    assert "| edits: changed as asked |  | 100.0 % ± 25.0 |" in text
 
 
 def test_the_sheet_has_a_row_for_each_model_and_kind() -> None:
