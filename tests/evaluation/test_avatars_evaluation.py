@@ -92,7 +92,7 @@ def test_everything_is_measured_of_any_model_and_the_pictures_are_counted() -> N
     assert sum(drawn) == study.pictures
     assert all(np.isfinite([m.value, m.low, m.high]).all() and m.low <= m.value <= m.high for m in measures)
     sums = [m.name for m in measures if not m.group]
-    assert len(sums) == len(set(sums)) == 16
+    assert len(sums) == len(set(sums)) == 18
     assert next(m for m in measures if m.name.startswith("prompts:")).value < 0.5
 
 
