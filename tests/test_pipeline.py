@@ -226,7 +226,7 @@ def test_scales_are_the_persons_choice_where_the_model_has_it(pipe: Pipeline) ->
         assert events[-1].recipe.settings.scales == scales
     staged = Pipeline(tiny_staged_model())
     assert not staged.any_scales
-    with pytest.raises(InputError, match="There are 3 scales; this model was trained for 2"):
+    with pytest.raises(InputError, match="The number of scales is 3; this model was trained for 2"):
         staged.generate(None, settings=SamplingSettings(scales=3))
 
 

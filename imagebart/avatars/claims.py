@@ -34,7 +34,7 @@ def read_claims(readings: Tensor) -> Claims:
     """What a caption claims, by logits [sum(GROUPS)]: nothing of an attribute where that is likeliest, else its values.
 
     A head learns to share its probability evenly among the values that a caption would be true of. With this share
-    of the likeliest value's as the least, all was read right of 368 in 400 fresh captions; with a half of it, of 340.
+    of the likeliest value's as the least, all was read right of 368 in 400 captions; with a half of it, of 340.
     """
     claims: Claims = {}
     for (name, values), logits in zip(VALUES.items(), readings.split(GROUPS), strict=True):

@@ -70,7 +70,7 @@ class _Task:
         runs: list[tuple[float, int, Tensor]] = []
         while len(runs) < (2 if not runs or runs[0][0] < LONG_RUN else 1):
             began, passes, tokens = time.perf_counter(), 0, self.c
-            given = (self.step, engine, self.c, self.c, self.keep, self.condition, self.settings, self.noise)
+            given = (self.step, engine, self.c, None, self.keep, self.condition, self.settings, self.noise)
             for drawn in draw_step(*given, ahead()):
                 passes, tokens = drawn.forwards, drawn.tokens
             runs.append((time.perf_counter() - began, passes, tokens))

@@ -74,7 +74,7 @@ def run_chain(
                 x = redraw_rows(x, (1 - repeat / settings.passes) * step.beta, step.vocab_size, generators)
             c = torch.where(keep, known, x)
             noise = gumbel_noise((start.shape[1], step.vocab_size), generators).to(start.device)
-            for drawn in draw_step(step, engine(step), c, c, keep, condition, settings, noise):
+            for drawn in draw_step(step, engine(step), c, None, keep, condition, settings, noise):
                 x, done = drawn.tokens, drawn.position == drawn.total
                 yield ChainEvent(
                     t, len(steps), repeat, settings.passes, drawn.position, drawn.total, x, done, drawn.forwards

@@ -2,9 +2,10 @@
 
 A token is argmax(filtered logits + noise), and the noise of every position is fixed before the first is drawn. So
 drawing one by one has a single outcome, and whatever finds it is exact (predictive sampling, Wiggers and Hoogeboom,
-ICML 2020). Each pass feeds a window of drafts: first x_t, whose tokens mostly stay, then what the last pass predicted.
-Its predictions are right up to and including the first that differs from its draft. Tokens that the mask keeps are
-drafts that are always right; after the last unknown token nothing is computed.
+ICML 2020). Each pass feeds a window of drafts: first those that the step's encoder made of all positions at once, if
+it makes any, else x_t, whose tokens mostly stay; then what the last pass predicted. Its predictions are right up to and
+including the first that differs from its draft. Tokens that the mask keeps are drafts that are always right; after the
+last unknown token nothing is computed.
 """
 
 from __future__ import annotations
@@ -21,9 +22,6 @@ from imagebart.sampling.logits import filter_logits
 from imagebart.sampling.step_run import Condition, GuidedRun
 from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
-
-USE = True
-
 
 @dataclass(frozen=True)
 class Drawn:
@@ -79,7 +77,7 @@ def draw_step(
     step: Step,
     engine: Engine,
     c: Tensor,
-    x: Tensor,
+    x: Tensor | None,
     keep: Tensor,
     condition: Condition,
     settings: SamplingSettings,
@@ -88,28 +86,31 @@ def draw_step(
 ) -> Iterator[Drawn]:
     """Draws x_s given x_t = c; yields after every pass.
 
-    x int64 [B, N] holds the known tokens where keep [B, N] is true and drafts elsewhere; noise is Gumbel [B, N, K].
+    c int64 [B, N] holds the known tokens where keep [B, N] is true. x: drafts, int64 [B, N], and the known tokens; None:
+    those that the step makes of itself. noise: Gumbel [B, N, K].
     Rows advance on their own; one that is done leaves the batch. ahead: how many to verify at once; None: as many
     as are worth it here. The outcome is that of any other, but for rounding where two tokens are all but equal.
     """
-    rows = [_Row(b, *row) for b, row in enumerate(zip(x.tolist(), keep.tolist(), strict=True))]
+    shown = c.clone() if x is None else x.clone()
+    rows = [_Row(b, *row) for b, row in enumerate(zip(shown.tolist(), keep.tolist(), strict=True))]
     wanted = (~keep).any(0).tolist()
-    total, shown, forwards = sum(wanted), x.clone(), 0
+    total, forwards = sum(wanted), 0
     active = [row for row in rows if not row.done]
     if not active:
         return
-    batch = torch.tensor([row.index for row in active], device=x.device)
+    batch = torch.tensor([row.index for row in active], device=c.device)
     run = GuidedRun(step, engine, c[batch], keep[batch], condition.select(batch), settings.guidance)
-    if run.drafts is not None and USE:
-        likelihood = step.reverse(filter_logits(run.drafts, settings), c[batch])
-        for row, draft in zip(active, (likelihood + noise[batch]).argmax(-1).tolist(), strict=True):
+    guesses = run.drafts if x is None else None
+    if guesses is not None:
+        guessed = (step.reverse(filter_logits(guesses, settings), c[batch]) + noise[batch]).argmax(-1)
+        for row, draft in zip(active, guessed.tolist(), strict=True):
             row.drafts = [old if kept else new for old, new, kept in zip(row.drafts, draft, row.keep, strict=True)]
     if ahead is None:
         ahead = Adaptive(engine.seconds, run.rows)
     first = run.first
     while active:
         begins, length, skip = _span(active, ahead, first)
-        drafts = torch.tensor([row.drafts for row in active], device=x.device)
+        drafts = torch.tensor([row.drafts for row in active], device=c.device)
         logits = filter_logits(run.logits(drafts, begins, length, skip), settings)
         places = [begin + skip - first for begin in begins]
         likelihood = step.reverse(logits, run.noisy([begin + skip for begin in begins], length - skip))
@@ -119,13 +120,13 @@ def draw_step(
         for row, predictions, place in zip(active, tokens, places, strict=True):
             before = row.settled
             drawn += row.accept(predictions, place, first)
-            shown[row.index, before : row.settled] = torch.tensor(row.drafts[before : row.settled], device=x.device)
+            shown[row.index, before : row.settled] = torch.tensor(row.drafts[before : row.settled], device=c.device)
         ahead.learn(drawn / len(active))
         position = sum(wanted[: min(row.settled if not row.done else len(wanted) for row in rows)])
         yield Drawn(shown.clone(), position, total, forwards)
         going = [i for i, row in enumerate(active) if not row.done]
         if len(going) < len(active) and going:
-            run.select(torch.tensor(going, device=x.device), len(active))
+            run.select(torch.tensor(going, device=c.device), len(active))
         active = [active[i] for i in going]
 
 

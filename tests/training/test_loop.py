@@ -133,7 +133,7 @@ def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
 
 def test_a_full_disk_costs_no_state_and_is_said(tmp_path: Path) -> None:
     trained(tmp_path, 2)
-    said = without_room(lambda: trained(tmp_path, 3), 300)
+    said = without_room(lambda: trained(tmp_path, 3), 600)  # enough for the log
     assert f"state cannot be written to {tmp_path} (" in said and "it takes" in said and "free there" in said
     assert json.loads((tmp_path / "state" / "step.json").read_text()) == {"step": 2}
     assert not (tmp_path / "state.new").exists()

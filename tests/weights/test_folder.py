@@ -306,7 +306,7 @@ class TestBadFolders:
             (("denoiser", "vocab_size"), 25, "the denoiser was made for 25 codes, expected 24"),
             (("denoiser", "cond_length"), 3, "the denoiser has cond_length 3, expected the conditioner's 1"),
             (("conditioner",), {"type": "none"}, "the denoiser has cond_length 1, expected the conditioner's 0"),
-            (("about", "sampling", "scales"), 9, "9 scales"),
+            (("about", "sampling", "scales"), 9, "scales is 9"),
         ],
     )
     def test_odd_settings_of_a_denoiser_are_named(
