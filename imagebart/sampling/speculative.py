@@ -23,6 +23,7 @@ from imagebart.sampling.step_run import Condition, GuidedRun
 from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
 
+
 @dataclass(frozen=True)
 class Drawn:
     """x_{t-1} as far as it is drawn; the tensor is the caller's to keep."""
