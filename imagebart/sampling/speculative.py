@@ -87,9 +87,10 @@ def draw_step(
 ) -> Iterator[Drawn]:
     """Draws x_s given x_t = c; yields after every pass.
 
-    c int64 [B, N] holds the known tokens where keep [B, N] is true. x: drafts, and the known tokens, int64 [B, N]; None:
-    what drafts the step makes of itself. noise: Gumbel [B, N, K]. Rows advance on their own; one that is done leaves the batch. ahead: how many to verify at once; None: as many
-    as are worth it here. The outcome is that of any other, but for rounding where two tokens are all but equal.
+    c int64 [B, N] holds the known tokens where keep [B, N] is true. x: drafts and the known tokens, int64 [B, N]; None:
+    such drafts as the step makes itself. noise: Gumbel [B, N, K]. Rows advance on their own; one that is done leaves
+    the batch. ahead: how many to verify at once; None: as many as are worth it here. The outcome is that of any other,
+    but for rounding where two tokens are all but equal.
     """
     shown = c.clone() if x is None else x.clone()
     rows = [_Row(b, *row) for b, row in enumerate(zip(shown.tolist(), keep.tolist(), strict=True))]
