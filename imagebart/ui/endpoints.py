@@ -40,6 +40,7 @@ class Endpoints:
         prompt: str = "",
         seed: float | None = None,
         guidance: float | None = None,
+        scales: float | None = None,
     ) -> Answers:
         """
         Redraw a part of a picture, from noise to coarse to fine. Every pixel outside the mask stays as it is.
@@ -51,6 +52,7 @@ class Endpoints:
             prompt: what should be there, in a few words (or the class of a class model); may be empty
             seed: a whole number from 0 that makes the result repeatable; left out, a new one is drawn
             guidance: how strictly to follow the prompt, from 1 to about 8; left out, what suits the model
+            scales: how many steps from coarse to fine, from 1 to 8; left out, what suits the model
 
         Returns:
             the picture so far (the last one is the result), how far it is ("done" at the end), and the seed
@@ -61,9 +63,15 @@ class Endpoints:
             painted = load_mask(mask, picture.size) if mask else preset(area, picture.size)
             return self._pipeline.edit(picture, painted, prompt or None, seed=_whole(seed), settings=settings)
 
-        yield from self._answer(start, guidance)
+        yield from self._answer(start, guidance, scales)
 
-    def generate(self, prompt: str = "", seed: float | None = None, guidance: float | None = None) -> Answers:
+    def generate(
+        self,
+        prompt: str = "",
+        seed: float | None = None,
+        guidance: float | None = None,
+        scales: float | None = None,
+    ) -> Answers:
         """
         Draw a new picture from a prompt, from noise to coarse to fine.
 
@@ -71,6 +79,7 @@ class Endpoints:
             prompt: what to draw, in a few words (or the class of a class model); may be empty
             seed: a whole number from 0 that makes the result repeatable; left out, a new one is drawn
             guidance: how strictly to follow the prompt, from 1 to about 8; left out, what suits the model
+            scales: how many steps from coarse to fine, from 1 to 8; left out, what suits the model
 
         Returns:
             the picture so far (the last one is the result), how far it is ("done" at the end), and the seed
@@ -79,7 +88,7 @@ class Endpoints:
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
             return self._pipeline.generate(prompt or None, seed=_whole(seed), settings=settings)
 
-        yield from self._answer(start, guidance)
+        yield from self._answer(start, guidance, scales)
 
     def vary(
         self,
@@ -88,6 +97,7 @@ class Endpoints:
         prompt: str = "",
         seed: float | None = None,
         guidance: float | None = None,
+        scales: float | None = None,
     ) -> Answers:
         """
         Draw a picture like another one: a share of it becomes noise and is drawn anew.
@@ -98,6 +108,7 @@ class Endpoints:
             prompt: what it should show, in a few words (or the class of a class model); may be empty
             seed: a whole number from 0 that makes the result repeatable; left out, a new one is drawn
             guidance: how strictly to follow the prompt, from 1 to about 8; left out, what suits the model
+            scales: how many steps from coarse to fine, from 1 to 8; left out, what suits the model
 
         Returns:
             the picture so far (the last one is the result), how far it is ("done" at the end), and the seed
@@ -107,13 +118,19 @@ class Endpoints:
             picture = load_image(image or "")
             return self._pipeline.vary(picture, strength, prompt or None, seed=_whole(seed), settings=settings)
 
-        yield from self._answer(start, guidance)
+        yield from self._answer(start, guidance, scales)
 
-    def _answer(self, start: Callable[[SamplingSettings], Iterator[PipelineEvent]], guidance: float | None) -> Answers:
+    def _answer(
+        self,
+        start: Callable[[SamplingSettings], Iterator[PipelineEvent]],
+        guidance: float | None,
+        scales: float | None,
+    ) -> Answers:
         try:
-            settings = self._pipeline.defaults
-            if guidance is not None:
-                settings = replace(settings, guidance=guidance)
+            given = {"guidance": guidance, "scales": _whole(scales)}
+            settings = replace(
+                self._pipeline.defaults, **{name: value for name, value in given.items() if value is not None}
+            )
             events = start(settings)
             with closing(events):  # type: ignore[type-var]
                 for event in events:
@@ -130,7 +147,7 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
         area = gr.Dropdown(list(PRESETS), value="everything", label="area")
         strength = gr.Number(label="strength", value=STRENGTH)
         prompt, seed = gr.Textbox(label="prompt", value=""), gr.Number(label="seed", value=None, precision=0)
-        guidance = gr.Number(label="guidance", value=None)
+        guidance, scales = gr.Number(label="guidance", value=None), gr.Number(label="scales", value=None)
         answer = [
             gr.Image(label="picture", format="png"),
             gr.Textbox(label="progress"),
@@ -138,7 +155,7 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
         ]
         edit, generate, vary = gr.Button("edit"), gr.Button("generate"), gr.Button("vary")
     turn: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": 1}
-    said = [prompt, seed, guidance]
+    said = [prompt, seed, guidance, scales]
     edit.click(on_gpu(endpoints.edit), [image, mask, area, *said], answer, api_name="edit", **turn)
     generate.click(on_gpu(endpoints.generate), said, answer, api_name="generate", **turn)
     vary.click(on_gpu(endpoints.vary), [image, strength, *said], answer, api_name="vary", **turn)
@@ -156,5 +173,5 @@ def _progress(event: PipelineEvent) -> str:
 
 
 def _whole(seed: Any) -> Any:
-    """A seed as JSON brings it: 7.0 is 7; all else is for the pipeline to judge."""
+    """A whole number as JSON brings it: 7.0 is 7; all else is for the pipeline to judge."""
     return int(seed) if isinstance(seed, float) and seed.is_integer() else seed

@@ -57,9 +57,9 @@ def test_three_endpoints_are_public_and_described(client: Client) -> None:
     named = described["named_endpoints"]
     assert not described["unnamed_endpoints"]
     assert {name: [p["parameter_name"] for p in about["parameters"]] for name, about in named.items()} == {
-        "/edit": ["image", "mask", "area", "prompt", "seed", "guidance"],
-        "/generate": ["prompt", "seed", "guidance"],
-        "/vary": ["image", "strength", "prompt", "seed", "guidance"],
+        "/edit": ["image", "mask", "area", "prompt", "seed", "guidance", "scales"],
+        "/generate": ["prompt", "seed", "guidance", "scales"],
+        "/vary": ["image", "strength", "prompt", "seed", "guidance", "scales"],
     }
     for about in named.values():
         required = [p["parameter_name"] for p in about["parameters"] if not p["parameter_has_default"]]
@@ -120,6 +120,18 @@ def test_guidance_is_the_models_own_or_the_given_one(client: Client, pipe: Pipel
         assert (pixels(result) == np.asarray(list(pipe.generate("a hat", seed=5, settings=settings))[-1].image)).all()
 
 
+def test_scales_are_the_models_own_or_the_given_ones(client: Client, picture: Path) -> None:
+    for scales, steps in ((None, 2), (3, 3)):
+        job = client.submit(prompt="a hat", seed=5, scales=scales, api_name="/generate")
+        answers = list(job)
+        assert f"Stage 1 of {steps}" in answers[0][1]
+        recipe = read_recipe(answers[-1][0])
+        assert recipe is not None and recipe.settings.scales == steps
+    for name, asked in {"/edit": {"area": "centre"}, "/vary": {"strength": 1}}.items():
+        picture_of_one, _, _ = client.predict(image=handle_file(str(picture)), scales=1, api_name=name, **asked)
+        assert read_recipe(picture_of_one).settings.scales == 1  # type: ignore[union-attr]
+
+
 def test_cancel_stops_the_model_and_frees_it(client: Client, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[int, int] = {}
     stream = pipe.model.sampler.stream
@@ -174,3 +186,5 @@ def test_bad_input_is_one_sentence(client: Client, picture: Path, tmp_path: Path
         client.predict(image=handle_file(str(picture)), strength=2, api_name="/vary")
     with pytest.raises(AppError, match="guidance is -1"):
         client.predict(guidance=-1, api_name="/generate")
+    with pytest.raises(AppError, match="scales is 1.5"):
+        client.predict(scales=1.5, api_name="/generate")
