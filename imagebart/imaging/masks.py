@@ -6,7 +6,6 @@ soft edge. It stays at the upload's resolution until the very last step, so thin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -49,23 +48,6 @@ def load_mask(source: Source, size: Size) -> Image.Image:
         raise InputError(_mismatch(paint.size, size, "shape"))
     pixels = np.asarray(paint)
     return Image.fromarray(cover(pixels, spans(0, paint.height, size[1]), spans(0, paint.width, size[0])))
-
-
-def merge_layers(layers: Iterable[Image.Image | None], size: Size) -> Image.Image:
-    """The union of an editor's layers, for a picture of `size` (width, height); None is an empty layer.
-
-    A layer's alpha is its paint (a layer without alpha: its brightness). Raises InputError if a layer has
-    another size: it was then painted on another picture.
-    """
-    union = Image.new("L", size)
-    for layer in layers:
-        if layer is None:
-            continue
-        if layer.size != size:
-            raise InputError(_mismatch(layer.size, size, "size"))
-        opacity = _opacity(layer)
-        union = ImageChops.lighter(union, _brightness(layer) if opacity is None else opacity)
-    return union
 
 
 def as_mask(mask: Image.Image, size: Size) -> Image.Image:

@@ -94,20 +94,6 @@ def test_a_mask_of_another_shape_is_refused() -> None:
         masks.load_mask(b"not a mask", (300, 200))
 
 
-def test_layers_are_united() -> None:
-    first, second = blobs(40, 33, 1), blobs(40, 33, 2)
-    layers = [None, layer(first, (255, 0, 0)), layer(np.zeros_like(first)), layer(second)]
-    assert np.array_equal(np.asarray(masks.merge_layers(layers, (33, 40))), np.maximum(first, second))
-    full = masks.merge_layers([layer(np.full_like(first, 255))], (33, 40))
-    assert full.getextrema() == (255, 255)  # black paint all over is paint all over
-    assert masks.merge_layers([], (33, 40)).getextrema() == (0, 0)
-
-
-def test_a_layer_of_another_size_is_refused() -> None:
-    with pytest.raises(InputError, match=r"40 × 33.*33 × 40"):
-        masks.merge_layers([Image.new("RGBA", (40, 33))], (33, 40))
-
-
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "P", "LA", "CMYK", "I", "F", "I;16"])
 def test_a_mask_of_any_mode_is_what_a_person_means(mode: str) -> None:
     painted = (blobs(31, 45) > 0) * 255
