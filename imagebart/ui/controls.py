@@ -19,6 +19,7 @@ class Controls:
     words: str | None
     choice: str | None  # of a class model
     variants: float
+    best_first: bool
     guidance: float
     strength: float
     seed: float | None
@@ -53,13 +54,18 @@ class Controls:
             scales=scales if pipeline.any_scales else None,
         )
 
+    def variety(self, pipeline: Pipeline) -> dict[str, Any]:
+        """How many pictures at once, and whether they come best first, as a pipeline takes them."""
+        return {"variants": int(self.variants), "best_first": self.best_first and pipeline.can_judge}
+
     def around(self) -> float:
         """How much around the mask the model sees, over the mask's longer side; inf for all."""
         return around(self.context)
 
 
-RESET = tuple(field.name for field in fields(Controls) if field.name not in ("model", "words", "choice", "variants"))
-"""Those that "Reset" sets: all but what a person wrote and how many variants they want."""
+ASKED = ("model", "words", "choice", "variants", "best_first")
+RESET = tuple(field.name for field in fields(Controls) if field.name not in ASKED)
+"""Those that "Reset" sets: all but what a person wrote, and how many variants they want in which order."""
 ORDER = tuple(field.name for field in fields(Controls))
 """Names of the controls in their order."""
 
@@ -69,6 +75,7 @@ def starting_values(pipeline: Pipeline) -> dict[str, Any]:
     best = pipeline.defaults
     values = {
         "variants": 1,
+        "best_first": False,
         "guidance": best.guidance,
         "strength": 0.5,
         "seed": 0,

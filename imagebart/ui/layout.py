@@ -70,7 +70,19 @@ def add_runner(kind: str, parts: Mapping[str, Mapping[str, Any]]) -> Runner:
     gr.HTML(wording.UNKNOWN_LINE)
     suggestions = gr.HTML(elem_id="suggestions", **parts["suggestions"])
     variants = gr.Radio([1, 2, 3, 4], value=1, label="Pictures at once", elem_id="how-many")
-    controls: dict[str, gr.components.Component] = {"words": words, "choice": choice, "variants": variants}
+    best_first = gr.Checkbox(
+        False,
+        label="Best first",
+        info="The pictures in which your words are seen best come first.",
+        elem_id="best-first",
+        **parts["best_first"],
+    )
+    controls: dict[str, gr.components.Component] = {
+        "words": words,
+        "choice": choice,
+        "variants": variants,
+        "best_first": best_first,
+    }
     shown: dict[str, gr.components.Component] = {
         "suggestions": suggestions,
         "surprise": surprise,

@@ -17,6 +17,7 @@ from imagebart.ui.endpoints import add_endpoints
 from imagebart.ui.examples import Example
 from imagebart.ui.layout import Runner, add_foot, add_heading, add_history, add_runner
 from imagebart.ui.library import Models
+from imagebart.ui.reading import add_reader
 from imagebart.ui.running import Running
 from imagebart.ui.settings import Settings, add_settings
 from imagebart.ui.sketchpad import shelf
@@ -69,6 +70,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
                 add_history()
                 settings = add_settings(values, model_panel.slider_options(pipeline))
                 shown |= add_foot(parts)
+        add_reader(choice)
         wires: dict[str, Any] = {name: add_wire(name) for name in ("run", "grid")}
         controls = {**runner.controls, **settings.controls}
         page = Page(pad, runner, settings, {**vars(runner), **shown, **runner.parts, **controls, **wires})

@@ -1,20 +1,24 @@
 // The prompt: words that the model does not know are named as they are typed, and suggestions are added by one click.
-// What the model knows stands in #lexicon, as data.
+// What the model knows stands in #lexicon, as data; which words it takes for others the server says, a moment later.
 (() => {
   // Letters, digits and marks make words, and symbols such as emoji; a 's or 't belongs to the word before it.
   const WORD = /(\p{So}[\p{So}\p{M}]*|[\p{L}\p{N}\p{M}]+)(?:['’](?:s|t|re|ve|m|ll|d)(?![\p{L}\p{M}]))?/giu;
   const MOST = 10; // unknown words named at a time
+  const QUIET = 150; // milliseconds without a change before the server is asked
 
   const box = () => document.querySelector("#prompt textarea, #prompt input");
   const lexicon = () => document.querySelector("#lexicon [data-words]");
+  const model = () => document.querySelector("#model b")?.textContent ?? "";
   const flat = (text) => text.trim().toLowerCase();
 
   let read = null; // the element that `known` was read from
   let known = new Set();
+  const taken = new Set(); // words that are taken for others, in lower case
   const words = () => {
     const found = lexicon();
     if (found !== read) {
       read = found;
+      taken.clear();
       known = new Set(found ? JSON.parse(found.dataset.words) : []);
     }
     return known;
@@ -28,18 +32,31 @@
     return [...found.values()];
   };
 
+  // What the server said last: { words, model, unknown }.
+  let said = {};
+  let asking = 0;
+  const named = (text) => {
+    if (!words().size) return [];
+    if (said.words === text && said.model === model()) return said.unknown;
+    const found = unknown(text);
+    clearTimeout(asking);
+    const asked = { words: text, model: model() };
+    if (found.length) asking = setTimeout(() => dispatchEvent(new CustomEvent("imagebart-typed", { detail: asked })), QUIET);
+    return found.filter((word) => !taken.has(word.toLowerCase()));
+  };
+
   const parts = (text) => text.split(",").map(flat).filter(Boolean);
 
   const refresh = () => {
     const text = box()?.value ?? "";
     const line = document.getElementById("unknown");
     if (line) {
-      const strange = words().size ? unknown(text) : [];
+      const strange = named(text);
       line.replaceChildren();
       if (strange.length) {
-        const named = strange.slice(0, MOST).map((word) => Object.assign(document.createElement("mark"), { textContent: word }));
+        const marks = strange.slice(0, MOST).map((word) => Object.assign(document.createElement("mark"), { textContent: word }));
         const more = strange.length > MOST ? ` and ${strange.length - MOST} more` : "";
-        line.append("Not known to this model, will be ignored: ", ...named.flatMap((mark, i) => i ? [" ", mark] : [mark]), more);
+        line.append("Not known to this model, will be ignored: ", ...marks.flatMap((mark, i) => i ? [" ", mark] : [mark]), more);
       }
       line.hidden = !strange.length;
     }
@@ -79,6 +96,13 @@
     const tab = event.target.closest?.("#suggestions [aria-controls]");
     if (chip) toggle(chip);
     if (tab) unfold(tab);
+  });
+  addEventListener("imagebart-read", ({ detail }) => {
+    if (detail.model !== model()) return;
+    said = detail;
+    const strange = new Set(detail.unknown.map((word) => word.toLowerCase()));
+    for (const word of unknown(detail.words)) if (!strange.has(word.toLowerCase())) taken.add(word.toLowerCase());
+    refresh();
   });
   document.addEventListener("input", (event) => {
     if (event.target === box()) refresh();

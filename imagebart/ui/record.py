@@ -33,8 +33,19 @@ class Step:
 
     caption: str
     stage: str | None  # the name of the stage that ends here; None on the way
+    variants: tuple[int, ...]  # whose files these are, by their numbers in the run
     shown: tuple[str, ...]
     parts: tuple[str, ...]
+
+    def ordered(self, variants: tuple[int, ...]) -> dict[str, Any]:
+        """The step as the browser keeps it, with its files in this order; None for variants that it does not show."""
+        shown, parts = (dict(zip(self.variants, paths, strict=True)) for paths in (self.shown, self.parts))
+        order = variants[: max(variants.index(number) for number in self.variants) + 1]
+        return {
+            "caption": self.caption,
+            "shown": [shown.get(number) for number in order],
+            "parts": [parts.get(number) for number in order],
+        }
 
 
 class Recorder:
@@ -62,17 +73,17 @@ class Recorder:
         self.add(event)
         recipe = event.recipe
         results = []
-        for variant, image in enumerate(event.images):
+        for variant, image, small in zip(event.variants, event.images, self._steps[-1].shown, strict=True):
             write = partial(write_png, image, recipe=replace(recipe, variant=variant))
             path = written(f"{recipe.task}-{recipe.seed}-{variant + 1}.png", write)
-            results.append(describe_own(path, image) | {"small": self._steps[-1].shown[variant]})
+            results.append(describe_own(path, image) | {"small": small, "number": variant + 1})
         return {
             "task": recipe.task,
             "prompt": recipe.prompt,
             "name": f"{recipe.task}-{recipe.seed}",
             "box": self._box,
             "results": results,
-            "steps": [{"caption": step.caption, "shown": step.shown, "parts": step.parts} for step in self._steps],
+            "steps": [step.ordered(event.variants) for step in self._steps],
         }
 
     def _step(self, event: PipelineEvent, small: list[Image.Image]) -> Step:
@@ -80,7 +91,8 @@ class Recorder:
         parts = shown
         if max(event.images[0].size) > LARGEST_PREVIEW or self._edits:
             parts = [publish(image if self._box is None else image.crop(self._box)) for image in event.images]
-        return Step(wording.step_caption(event), wording.stage_caption(event), tuple(shown), tuple(parts))
+        captions = wording.step_caption(event), wording.stage_caption(event)
+        return Step(*captions, event.variants, tuple(shown), tuple(parts))
 
     def _area(self, image: Image.Image) -> int:
         left, top, right, bottom = self._box or (0, 0, *image.size)

@@ -89,7 +89,7 @@ def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
         settings=controls.sampling(pipeline),
         feather=int(controls.feather),
         context=controls.around(),
-        variants=int(controls.variants),
+        **controls.variety(pipeline),
     )
     return _Run(events, True, mask.getbbox())
 
@@ -99,7 +99,7 @@ def _generate(pipeline: Pipeline, controls: Controls, _: Sketch) -> _Run:
         controls.prompt(pipeline),
         seed=controls.fixed_seed(),
         settings=replace(controls.sampling(pipeline), start=None),
-        variants=int(controls.variants),
+        **controls.variety(pipeline),
     )
     return _Run(events)
 
@@ -112,7 +112,7 @@ def _vary(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
         controls.prompt(pipeline),
         seed=controls.fixed_seed(),
         settings=replace(controls.sampling(pipeline), start=None),
-        variants=int(controls.variants),
+        **controls.variety(pipeline),
     )
     return _Run(events, True, (0, 0, image.width, image.height))
 

@@ -34,6 +34,16 @@ def test_words_that_the_model_does_not_know_are_named_as_they_are_typed(wide: Pa
     expect(line).to_be_hidden()
 
 
+def test_words_that_the_model_takes_for_others_are_not_named(wide: Page) -> None:
+    line = wide.locator("#unknown")
+    say(wide, "sunglases, zebra and red hiar")
+    expect(line).to_have_text("Not known to this model, will be ignored: zebra")
+    say(wide, "sunglases and red hiar with a hat")
+    assert named(wide) == [], "what the server has said of a word is known"
+    say(wide, "roudn glasses")
+    expect(line).to_be_hidden()
+
+
 def test_suggestions_are_added_and_taken_away_by_a_click_or_a_key(wide: Page) -> None:
     prompt = wide.get_by_label("What should be there?").first
     attribute, words = next(iter(PIPELINE.suggestions.items()))

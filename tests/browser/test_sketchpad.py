@@ -184,16 +184,22 @@ def test_edit_is_among_the_first_ten_stops_and_all_tools_are_reached(wide: Page)
     assert (mask(wide) == np.asarray(masks.preset("left half", (40, 40)))).all()
 
 
-def touch(page: Page, kind: str, *points: tuple[float, float]) -> None:
-    session = page.context.new_cdp_session(page)
-    box = canvas(page).bounding_box()
-    assert box is not None
-    places = [
-        {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "id": number}
-        for number, (x, y) in enumerate(points)
-    ]
-    session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
-    session.detach()
+class Fingers:
+    """Fingers on the canvas of a page; places are shares of its width and height."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        # One for all: fingers are lifted when their session ends.
+        self.session = page.context.new_cdp_session(page)
+
+    def touch(self, kind: str, *points: tuple[float, float]) -> None:
+        box = canvas(self.page).bounding_box()
+        assert box is not None
+        places = [
+            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "id": number}
+            for number, (x, y) in enumerate(points)
+        ]
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
 
 
 def test_one_finger_paints_and_two_zoom(chromium: Browser, site: Site) -> None:
@@ -202,15 +208,16 @@ def test_one_finger_paints_and_two_zoom(chromium: Browser, site: Site) -> None:
         phone.evaluate("scrollTo(0, 0)")
         scale = "document.querySelector('.sp').sketchpad.canvas.view.scale"
         whole = phone.evaluate(scale)
-        touch(phone, "touchStart", (0.4, 0.5))
-        touch(phone, "touchStart", (0.4, 0.5), (0.6, 0.5))
-        touch(phone, "touchMove", (0.2, 0.5), (0.8, 0.5))
-        touch(phone, "touchEnd")
+        fingers = Fingers(phone)
+        fingers.touch("touchStart", (0.4, 0.5))
+        fingers.touch("touchStart", (0.4, 0.5), (0.6, 0.5))
+        fingers.touch("touchMove", (0.2, 0.5), (0.8, 0.5))
+        fingers.touch("touchEnd")
         phone.wait_for_function(f"whole => {scale} > 1.5 * whole", arg=whole)
         assert not mask(phone).any(), "two fingers painted"
-        touch(phone, "touchStart", (0.4, 0.5))
-        touch(phone, "touchMove", (0.6, 0.55))
-        touch(phone, "touchEnd")
+        fingers.touch("touchStart", (0.4, 0.5))
+        fingers.touch("touchMove", (0.6, 0.55))
+        fingers.touch("touchEnd")
         phone.wait_for_function("document.querySelector('.sp').sketchpad.props.value.mask !== ''")
         assert mask(phone)[20, 20]
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from desk import UNCHANGED
+from torch import Tensor
 
+from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui import model_panel
 from imagebart.ui.choice import Choice
@@ -51,6 +53,17 @@ def test_a_model_that_cannot_be_loaded_is_said_and_the_first_is_shown(choice: Ch
     with pytest.warns(UserWarning, match="broken cannot be loaded"):
         changes = switched(choice, "broken")
     assert changes["model"] == "tiny" and changes["words"]["visible"]
+
+
+def test_only_a_model_with_a_judge_can_put_the_best_first(choice: Choice) -> None:
+    assert not switched(choice, "tiny")["best_first"]["visible"]
+
+    class Indifferent:
+        def score(self, images: Tensor, prompt: str) -> Tensor:
+            return images.mean((1, 2, 3)) * 0
+
+    judged = Pipeline(tiny_model(), judge=Indifferent())
+    assert model_panel.parts(judged)["best_first"]["visible"]
 
 
 def test_the_first_model_is_not_loaded_twice(choice: Choice) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from desk import controls, edited, noise, opened, run, sketch, told
 from PIL import Image
+from torch import Tensor
 
 from imagebart.imaging.metadata import read_recipe
-from imagebart.testing import tiny_pipeline
+from imagebart.pipeline import Pipeline
+from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui import frame, wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.frame import Frame
@@ -67,6 +69,42 @@ def test_variants_come_from_one_run_and_differ(image: Image.Image) -> None:
     assert len({result(last, variant).tobytes() for variant in range(3)}) == 3
     recipes = [read_recipe(described["path"]) for described in last["run"]["results"]]
     assert [recipe.variant for recipe in recipes if recipe] == [0, 1, 2]
+
+
+class Darkest:
+    """Prefers dark pictures."""
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        return -images.mean((1, 2, 3))
+
+
+def test_the_best_come_first_each_with_its_own_steps_and_recipe() -> None:
+    judged = Pipeline(tiny_model(), judge=Darkest())
+
+    def drawn(**values: Any) -> dict[str, Any]:
+        values = {"seed": 5, "variants": 4, **values}
+        record: dict[str, Any] = run(Running(Choice(judged)).generate(None, *controls(judged, **values)))[-1]["run"]
+        return record
+
+    as_drawn, ordered = drawn(), drawn(best_first=True)
+    light = [np.asarray(opened(made["path"])).mean() for made in ordered["results"]]
+    numbers = [made["number"] for made in ordered["results"]]
+    assert light == sorted(light) and sorted(numbers) == [1, 2, 3, 4] and numbers != [1, 2, 3, 4]
+    for place, (number, made) in enumerate(zip(numbers, ordered["results"], strict=True)):
+        recipe = read_recipe(made["path"])
+        assert recipe is not None and recipe.variant == number - 1 and f"-5-{number}" in made["path"]
+        assert np.array_equal(opened(made["path"]), opened(as_drawn["results"][number - 1]["path"]))
+        for moment in (0, -1):  # both show all variants
+            steps = ordered["steps"][moment]["shown"][place], as_drawn["steps"][moment]["shown"][number - 1]
+            assert np.array_equal(*map(opened, steps))
+        previews = [
+            step["shown"][place : place + 1] for step in ordered["steps"] if step["caption"].startswith("Stage")
+        ]
+        assert number == 1 or not any(path for shown in previews for path in shown), "previews show the first alone"
+
+
+def test_a_model_without_a_judge_takes_them_as_they_come(image: Image.Image) -> None:
+    assert [made["number"] for made in edited(image, variants=2, best_first=True)["run"]["results"]] == [1, 2]
 
 
 def test_a_kept_seed_repeats_and_a_new_one_does_not(image: Image.Image) -> None:

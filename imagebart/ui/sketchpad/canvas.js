@@ -121,8 +121,9 @@ export class Canvas {
   }
 
   pinch({ dx, dy, factor, at }) {
-    this.move(dx, dy);
+    // Closer first: a picture that fills its frame can be moved only then.
     if (factor !== 1) this.zoom(factor, at);
+    this.move(dx, dy);
   }
 
   isBrush() {

@@ -49,7 +49,7 @@ export class Gestures {
   }
 }
 
-// How the fingers moved: { dx, dy, factor, at }, of their middle and their distance.
+// How the fingers moved: { dx, dy, factor, at }, of their middle and their distance; `at` is where their middle was.
 const between = (before, after) => {
   const middle = (points) => ({
     x: points.reduce((sum, point) => sum + point.x, 0) / points.length,
@@ -57,5 +57,5 @@ const between = (before, after) => {
   });
   const spread = (points) => (points.length < 2 ? 1 : Math.hypot(points[0].x - points[1].x, points[0].y - points[1].y) || 1);
   const [from, to] = [middle(before), middle(after)];
-  return [{ dx: to.x - from.x, dy: to.y - from.y, factor: spread(after) / spread(before), at: to }];
+  return [{ dx: to.x - from.x, dy: to.y - from.y, factor: spread(after) / spread(before), at: from }];
 };

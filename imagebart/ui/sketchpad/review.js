@@ -35,9 +35,9 @@ export class Review {
     this.look(this.kept().length - 1);
   }
 
-  // The steps that are kept of the chosen variant: previews show the first alone.
+  // The steps that are kept of the chosen variant: previews show one alone.
   kept() {
-    return this.run.steps.filter(({ shown }) => shown.length > this.variant);
+    return this.run.steps.filter(({ shown }) => shown[this.variant]);
   }
 
   look(step) {
@@ -102,7 +102,7 @@ export class Review {
       caption.textContent = `Step ${this.step + 1} of ${kept.length} · ${kept[this.step].caption}`;
       steps.setAttribute("aria-valuetext", caption.textContent);
       const result = this.run.results[this.variant];
-      Object.assign(save, { href: addressOf(result.path), download: `${this.run.name}-${this.variant + 1}.png` });
+      Object.assign(save, { href: addressOf(result.path), download: `${this.run.name}-${result.number}.png` });
     }
     this.strip(done ? this.run.results : []);
     this.changed();
