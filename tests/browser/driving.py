@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from torch import Tensor
 
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline, PipelineEvent
@@ -30,11 +31,18 @@ expect.set_options(timeout=PATIENCE)
 SENT = "document.querySelector('.sp').sketchpad.props.value"
 
 
+class Lightest:
+    """A judge that prefers light pictures."""
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        return images.mean((1, 2, 3))
+
+
 class Watched(Pipeline):
     """A pipeline that notes what it was asked to redraw."""
 
     def __init__(self, model: ImageBART) -> None:
-        super().__init__(model)
+        super().__init__(model, judge=Lightest())
         self.edits: list[tuple[Image.Image, Image.Image]] = []
 
     def edit(self, image: Any, mask: Image.Image, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:

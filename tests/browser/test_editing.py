@@ -212,6 +212,22 @@ def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page
     expect(wide.get_by_label("New seed each time")).to_be_checked()
 
 
+def test_the_best_of_several_comes_first_each_with_its_own_steps(wide: Page) -> None:
+    wide.get_by_role("radio", name="4").check()
+    wide.get_by_role("checkbox", name="Best first").check()
+    edit(wide, "Generate")
+    light, numbers = [], []
+    for place in range(1, 5):
+        wide.get_by_role("button", name=f"Variant {place}").click()
+        expect(wide.get_by_role("button", name=f"Variant {place}")).to_have_attribute("aria-pressed", "true")
+        light.append(result(wide).mean())
+        numbers.append(wide.get_by_role("link", name="Download", exact=True).get_attribute("download"))
+        look(wide, 0)
+        expect(wide.get_by_role("group", name="The result")).to_contain_text("Before the first token")
+    assert light == sorted(light, reverse=True) and len(set(light)) == 4
+    assert len(set(numbers)) == 4 and numbers != sorted(numbers, key=str)
+
+
 def test_cancel_stops_the_model_and_loses_nothing(slow: Page) -> None:
     press(slow, "Everything")
     redrawn(slow, 64)

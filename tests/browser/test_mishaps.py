@@ -175,6 +175,7 @@ def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_pa
         edit(page)
         press(page, "Discard")
         press(page, "Upper half")
+        redrawn(page, 32)  # else the page asks a server that is gone, and reloads itself
         painted = mask(page)
     # Nothing ran meanwhile: the page still has the picture and its mask, and a new server takes them from there.
     with serving(tmp_path, stages=4, port=port):
