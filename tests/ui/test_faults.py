@@ -52,7 +52,7 @@ def until(true: Callable[[], object], what: str) -> None:
 
 def ask(server: Server, seed: int) -> str:
     """Ask for a picture, as a program does; the number of the request."""
-    reply = httpx.post(f"{server.url}{API}/call/generate", json={"data": [LONG, seed, None]})
+    reply = httpx.post(f"{server.url}{API}/call/generate", json={"data": [LONG, seed, None, None]})
     reply.raise_for_status()
     return reply.json()["event_id"]
 
