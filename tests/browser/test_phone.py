@@ -47,7 +47,8 @@ def test_nothing_is_out_of_reach_and_drawing_does_not_scroll(chromium: Browser, 
         expect(phone.locator("#grid-line")).to_contain_text("will be redrawn")
         assert phone.evaluate("scrollY") == height
         # The stroke's last change has been told: an answer to an older mask would go to the history alone.
-        phone.wait_for_function("() => { const d = document.querySelector('.sp').dataset; return d.told === d.version }")
+        pad = phone.locator(".sp")
+        expect(pad).to_have_attribute("data-told", pad.get_attribute("data-version") or "")
         phone.get_by_role("button", name="Edit", exact=True).click()
         expect(phone.locator(".sp")).to_have_attribute("data-review", "finished")
         finished(phone)
