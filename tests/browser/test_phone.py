@@ -49,7 +49,7 @@ def test_nothing_is_out_of_reach_and_drawing_does_not_scroll(chromium: Browser, 
         # The stroke's last change has been told: an answer to an older mask would go to the history alone.
         pad = phone.locator(".sp")
         expect(pad).to_have_attribute("data-told", pad.get_attribute("data-version") or "")
-        phone.get_by_role("button", name="Edit", exact=True).click()
+        phone.get_by_role("button", name="Edit", exact=True).tap()
         expect(phone.locator(".sp")).to_have_attribute("data-review", "finished")
         finished(phone)
         expect(canvas(phone)).to_be_in_viewport()
