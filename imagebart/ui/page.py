@@ -17,6 +17,7 @@ from imagebart.ui.endpoints import add_endpoints
 from imagebart.ui.examples import Example
 from imagebart.ui.layout import Runner, add_foot, add_heading, add_history, add_runner
 from imagebart.ui.library import Models
+from imagebart.ui.mishaps import Guarded, answering
 from imagebart.ui.reading import add_reader
 from imagebart.ui.running import Running
 from imagebart.ui.settings import Settings, add_settings
@@ -52,7 +53,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
     """The page, opened on a model and the first example; `models` can be switched to. See `launch_page`."""
     choice = Choice(pipeline, models)
     parts, values = model_panel.parts(pipeline), starting_values(pipeline)
-    with gr.Blocks(
+    with Guarded(
         title="ImageBART in the browser",
         analytics_enabled=False,
         delete_cache=(CLEANING, MEMORY),
@@ -64,7 +65,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(min_width=300, elem_id="left"):
                 described = [shelf.describe_example(example) for example in examples]
-                pad = add_sketchpad(described, (shelf.take, shelf.compose, shelf.film))
+                pad = add_sketchpad(described, [answering(one) for one in (shelf.take, shelf.compose, shelf.film)])
             with gr.Column(min_width=300, elem_id="right"):
                 runner = add_runner(pipeline.conditioning, parts)
                 add_history()
