@@ -232,7 +232,7 @@ class Pipeline:
     @torch.no_grad()
     def _known(self, upload: Image.Image, box: Box, variants: int) -> tuple[Tensor, tuple[str, ...]]:
         """The square's tokens for every variant [B, N], and what to say of a picture the model does not know."""
-        square = crop.extract(images.flatten(upload), box, self.image_size)
+        square = crop.extract(upload, box, self.image_size)
         pixels = images.to_tensor(square).to(self.model.device)
         tokens = self.model.first_stage.encode(pixels)
         error = (self.model.first_stage.decode(tokens).clamp(-1, 1) - pixels).square().mean().item() / 4
