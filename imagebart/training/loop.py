@@ -27,6 +27,7 @@ from imagebart.training.muon import Muon
 from imagebart.writing import not_written, remove, replace_folder
 
 LOG = "log.jsonl"
+APART = 10_000_000  # items of endless data between the places where two seeds begin
 
 Batch = dict[str, Any]
 
@@ -53,7 +54,8 @@ class Task(Protocol):
 class StepBatches:
     """Batch sampler: the dataset's indices of each step from `start` on, a function of the seed and the step only.
 
-    Endless data (longer than 10^8) are read in order; a finite set is shuffled anew each epoch.
+    Endless data (longer than 10^8) are read in order from a place of the seed's own, so that a run that begins from
+    another sees what that one has not; a finite set is shuffled anew each epoch.
     """
 
     def __init__(self, length: int, batch_size: int, start: int, steps: int, seed: int) -> None:
@@ -70,7 +72,7 @@ class StepBatches:
             batch = []
             for n in range(step * self.batch_size, (step + 1) * self.batch_size):
                 if self.length > 10**8:
-                    batch.append(n % self.length)
+                    batch.append((n + self.seed * APART) % self.length)
                     continue
                 if n // self.length != epoch:
                     epoch = n // self.length
