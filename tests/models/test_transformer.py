@@ -129,7 +129,8 @@ def test_attention_in_training_equals_that_in_use(kind: str) -> None:
     mask = torch.rand(7, 11) < 0.5 if kind == "masked" else None
     if mask is not None:
         mask[:, 0] = True
-    ours, exact = ([t.detach().to(dtype, copy=True).requires_grad_() for t in given] for dtype in (torch.bfloat16, torch.float64))
+    kinds = (torch.bfloat16, torch.float64)
+    ours, exact = ([t.detach().to(dtype, copy=True).requires_grad_() for t in given] for dtype in kinds)
     with torch.autocast("cpu", torch.bfloat16):
         found = attention(ours[0], ours[1], ours[2], mask, kind == "causal")
     scores = exact[0] @ exact[1].transpose(-1, -2) / 8**0.5
