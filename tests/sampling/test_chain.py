@@ -142,7 +142,7 @@ def test_what_is_drawn_stays_and_what_is_kept_never_changes(chain: str) -> None:
 
 
 def test_the_denoisers_drafts_are_shown_before_it_has_drawn_anything() -> None:
-    """They are what its encoder alone would draw with the noise of the step: not the noise x_T, and good where it is."""
+    """They are what its encoder alone would draw with the noise of the step."""
     step = CHAINS["denoiser"]()[-1]
     assert isinstance(step, DenoisingStep)
     start, keep = torch.randint(K, (3, 6)), torch.zeros(3, 6, dtype=torch.bool)
