@@ -5,7 +5,7 @@
 # make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint in haste
-# make soak    the same for ten minutes: memory and files do not pile up (SOAK=60 for a minute)
+# make soak    the same for ten minutes: memory and files do not pile up (SOAK=60 for a minute, files only)
 # make fuzz    random and hostile input for minutes, from a seed that it prints (SEED=7 starts from 7)
 PYTHON ?= python3
 SOAK ?= 600

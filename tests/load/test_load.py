@@ -60,9 +60,9 @@ def overdue(folder: Path) -> list[str]:
 
 @pytest.mark.load
 def test_a_soak_of_sixteen_at_once(tmp_path: Path) -> None:
-    """SOAK: its length in seconds."""
+    """SOAK: its length in seconds; one of less than four minutes says nothing of memory."""
     seconds = float(os.environ.get("SOAK", "600"))
-    warm_up = min(120.0, seconds / 3)
+    warm_up = 120.0 if seconds >= 240 else seconds / 3
     with serving(tmp_path) as server:
         report = load(server, seconds, SESSIONS, tmp_path)
         late = overdue(server.files)
@@ -75,4 +75,4 @@ def test_a_soak_of_sixteen_at_once(tmp_path: Path) -> None:
         for since in (warm_up, report.seconds - 15)
     )
     print(f"memory {around:.0f} MB after {warm_up:.0f} s, {end:.0f} MB at the end; {len(report.requests)} requests")
-    assert end - around < DRIFT
+    assert seconds < 240 or end - around < DRIFT
