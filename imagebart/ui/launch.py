@@ -15,6 +15,7 @@ from gradio.utils import get_upload_folder
 
 from imagebart.ui.files import NO_ROOM
 from imagebart.ui.temporary import NAME, tidied
+from imagebart.ui.tools import answer_with_pictures
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Larger files are refused while they are still arriving.
@@ -70,7 +71,7 @@ def scripts() -> str:
 def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     """Launch a page made by `build_page`. `options` go to `Blocks.launch` (server_name, server_port, ...)."""
     here = files(__package__)
-    return page.launch(
+    launched = page.launch(
         theme=theme(),
         css="".join(here.joinpath(name).read_text(encoding="utf-8") for name in STYLES),
         head=scripts(),
@@ -86,6 +87,8 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         _frontend=False,
         **options,
     )
+    answer_with_pictures(page)
+    return launched
 
 
 def _housekeeping() -> dict[str, Any]:

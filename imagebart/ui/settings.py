@@ -10,6 +10,20 @@ import gradio as gr
 
 from imagebart.ui.knobs import KNOBS, Knob
 
+# What a slider is called by people who do not know the field; its word there stands in the hint.
+PLAIN = {
+    "guidance": "How closely to follow your words",
+    "strength": "How much Vary changes",
+    "temperature": "How daring",
+    "scales": "Steps from coarse to fine",
+    "passes": "Times each step is gone over",
+    "top_k": "Choices for each spot",
+    "top_p": "Leave out what is unlikely",
+    "start": "How much an edit forgets",
+    "feather": "Soft edge of the mask",
+    "context": "How much around it is looked at",
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -50,8 +64,8 @@ def _slider(knob: Knob, value: float, options: Mapping[str, Any]) -> gr.Slider:
     return gr.Slider(
         value=value,
         step=knob.step,
-        label=knob.label,
-        info=knob.info,
+        label=PLAIN[knob.name],
+        info=f"{knob.info} ({knob.label})",
         elem_id=knob.name.replace("_", "-"),
         **{**ends, **options},
     )

@@ -26,7 +26,10 @@ ALL_WORDS = {
     "class": "This model takes a class in place of words.",
     "none": "This model takes no words.",
 }
-UNKNOWN_LINE = '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
+UNKNOWN_LINE = (
+    '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
+    '<p class="ib-chips" id="meant" role="status" hidden></p>'
+)
 
 
 class Moment(Protocol):
@@ -206,6 +209,12 @@ def suggestions_html(suggestions: Mapping[str, Sequence[str]]) -> str:
         groups.append(f'<div class="ib-chips" id="suggest-{number}" {label} hidden>{chips}</div>')
     head = f'<div class="ib-chips" role="group" aria-label="Suggestions by what they describe">{"".join(tabs)}</div>'
     return head + "".join(groups)
+
+
+def shared(other_model: str | None) -> str:
+    """What was read from a link."""
+    text = "This link's picture, words, seed and settings are set. Press Edit to draw what it was made of."
+    return text if other_model is None else f"{text} It was made with another model: {other_model}."
 
 
 def restored(other_model: str | None) -> str:
