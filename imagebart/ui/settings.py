@@ -51,10 +51,8 @@ def add_settings(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
                     values["new_seed"], label="New seed each time", info="Off: the seed stays.", elem_id="new-seed"
                 )
                 reuse = gr.Button("Keep the last seed", size="sm", elem_id="reuse-seed")
-        for first in range(0, len(KNOBS), 2):
-            with gr.Row():
-                for knob in KNOBS[first : first + 2]:
-                    controls[knob.name] = _slider(knob, values[knob.name], options.get(knob.name, {}))
+        for knob in KNOBS:
+            controls[knob.name] = _slider(knob, values[knob.name], options.get(knob.name, {}))
         reset = gr.Button("Reset the settings", size="sm", elem_id="reset")
     return Settings(controls, reuse, reset)
 

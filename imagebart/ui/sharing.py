@@ -1,4 +1,4 @@
-"""Links that hold what is asked for: the browser writes and reads them (sketchpad/sharing.js), the controls come here."""
+"""Links that hold what is asked for; the browser writes and reads them (sketchpad/sharing.js)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def add_sharing() -> dict[str, gr.components.Component]:
     with gr.Row(elem_id="sharing"):
         gr.Button("Copy the words", size="sm", min_width=110, elem_id="copy-words")
         share = gr.Button("Copy a link to this", size="sm", min_width=110, elem_id="share")
-    shared = gr.HTML(
-        html_template="<span></span>", js_on_load=LISTEN, elem_classes="sp-wire", elem_id="wire-shared"
-    )
+    shared = gr.HTML(html_template="<span></span>", js_on_load=LISTEN, elem_classes="sp-wire", elem_id="wire-shared")
     return {"share": share, "shared": shared}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Protocol
 
+LONGEST_OPENING = 900  # characters
 NO_MASK = (
     "Nothing is painted yet. Paint over the part that should change, or press one of the ready masks below the picture."
 )
@@ -178,6 +179,17 @@ HEADING = (
     '<header class="ib-heading"><h1>ImageBART in the browser</h1>'
     "<p>Paint over a part of a picture, say what should be there, and watch it appear.</p></header>"
 )
+
+
+def opening(card: str) -> str:
+    """The first words of a model's card, in Markdown: its title and what follows, up to the next heading or table."""
+    kept: list[str] = []
+    for block in card.split("\n\n"):
+        title = block.startswith("#")
+        if kept and (title or block.startswith("|")) or sum(map(len, kept)) + len(block) > LONGEST_OPENING:
+            break
+        kept.append(block)
+    return "\n\n".join(kept)
 
 
 def model_html(name: str, summary: str) -> str:
