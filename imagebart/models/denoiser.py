@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagebart.config import Length, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.context import Context, Encode
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
@@ -30,11 +31,11 @@ OCTAVES = 6
 class DenoiserConfig:
     """Shapes. The transformers' vocabulary is image tokens, conditioning tokens (or slots), and a start token."""
 
-    vocab_size: int  # K, image tokens
-    tokens: int  # N, image tokens a picture
+    vocab_size: Vocabulary  # K, image tokens
+    tokens: Length  # N, image tokens a picture
     decoder: TransformerConfig
     encoder: TransformerConfig
-    cond_length: int = 0  # conditioning tokens
+    cond_length: Length = 0  # conditioning tokens
     text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
 
 

@@ -12,20 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagebart.config import Depth, Heads, Length, Vocabulary, Width
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
     """Shape of a transformer."""
 
-    width: int
-    depth: int
-    heads: int
-    vocab_in: int  # different input tokens
-    positions: int  # longest sequence
-    head_size: int = 64
-    vocab_out: int | None = None  # logits; None: the normalised hidden states are the output
+    width: Width
+    depth: Depth
+    heads: Heads
+    vocab_in: Vocabulary  # different input tokens
+    positions: Length  # longest sequence
+    head_size: Width = 64
+    vocab_out: Vocabulary | None = None  # logits; None: the normalised hidden states are the output
     causal: bool = True
-    unmasked: int = 0  # leading positions of a causal transformer that see each other in both directions
+    unmasked: Length = 0  # leading positions of a causal transformer that see each other in both directions
     cross: bool = False  # cross-attention to a memory of the same width
     attention_bias: bool = False  # biases of q, k, v
     head_bias: bool = True  # bias of the logits

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from imagebart.imaging.files import save_image
+from imagebart.progress import tracked
 from imagebart.sampling.kernels import multiplies_bfloat16
 from imagebart.training.config import LoopConfig
 from imagebart.training.muon import Muon
@@ -132,9 +132,9 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
     loader = accelerator.prepare(
         DataLoader(task.dataset, batch_sampler=batches, num_workers=config.workers)
     )
-    progress = tqdm(loader, total=config.steps, initial=start, disable=not accelerator.is_main_process, mininterval=5)
+    batches_seen = tracked(loader, "steps", config.steps, start, shown=accelerator.is_main_process)
     hours, since = hours_so_far(folder), time.perf_counter()
-    for step, batch in enumerate(progress, start=start + 1):
+    for step, batch in enumerate(batches_seen, start=start + 1):
         torch.manual_seed(config.seed * 1_000_003 + step)  # a resumed run draws the same noise
         model.train()
         with accelerator.autocast():
@@ -158,7 +158,6 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             record |= {"grad": round(float(norm), 4), "lr": schedules[0].get_last_lr()[0], "images_s": round(rate, 2)}
             record["hours"] = round(hours, 4)
             write_record(folder, record)
-            progress.set_postfix(loss=record["loss"], refresh=False)
         if step % config.save_every == 0 or step == config.steps:
             _save(accelerator, folder, step)
         if (step % config.sample_every == 0 or step == config.steps) and accelerator.is_main_process:
