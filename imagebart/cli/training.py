@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebart.cli.options import add_model_option
+from imagebart.cli.own import add_model_job
 
 
 def add_commands(commands: Any) -> None:
@@ -24,6 +25,7 @@ def add_commands(commands: Any) -> None:
         job.add_argument("--config", type=Path, required=True, help="JSON file of settings, see configs/")
         job.add_argument("--run", type=Path, required=True, help="folder for log, samples and checkpoints; resumes")
         job.set_defaults(job_handler=run)
+    add_model_job(jobs)
     build = jobs.add_parser("assemble", help="write trained parts as one model folder")
     build.add_argument("--config", type=Path, required=True, help="JSON file: parts and what people are told")
     build.add_argument("--out", type=Path, required=True, help="the model's folder")
