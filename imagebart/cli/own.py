@@ -1,14 +1,19 @@
-"""`python -m imagebart train model`: from a folder of pictures to a model of them."""
+"""`python -m imagebart train model` and `evaluate folder`: from a folder of pictures to a model, and how good it is."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from imagebart.cli.options import add_sampling_options, add_scales_option, given_settings
 from imagebart.errors import InputError
+
+if TYPE_CHECKING:
+    from imagebart.pictures.store import Store
 
 
 def add_model_job(jobs: Any) -> None:
@@ -61,3 +66,72 @@ def _settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"The settings in {path} are {type(values).__name__}, expected an object.")
     return values
+
+
+def add_folder_job(jobs: Any) -> None:
+    """Adds `folder` to the jobs of `evaluate`."""
+    job = jobs.add_parser("folder", help="the table of a model of your own pictures, on those that were held back")
+    job.add_argument("--model", required=True, help="the model's folder")
+    job.add_argument("--data", help="folder of pictures, or a Hub name (default: those that it was trained on)")
+    job.add_argument("--work", type=Path, help="folder for the classifier (default: evaluation, in the model)")
+    job.add_argument("--samples", type=int, default=200, help="held-back pictures of each measure (default 200)")
+    job.add_argument("--steps", type=int, default=600, help="steps that the classifier is trained (default 600)")
+    job.add_argument("--features", help="a transformers or timm model on this machine (default: the classifier)")
+    job.add_argument("--seed", type=int, default=0, help="another seed draws other pictures (default 0)")
+    job.add_argument("--batch", type=int, default=32, help="pictures drawn at once (default 32)")
+    job.add_argument("--out", type=Path, help="where to write the numbers as JSON")
+    job.add_argument("--picture", type=Path, help="where to write a sheet of pictures")
+    add_sampling_options(job)
+    add_scales_option(job)
+    job.set_defaults(job_handler=_folder)
+
+
+def _folder(options: argparse.Namespace) -> None:
+    from imagebart.evaluation.drawing import Artist
+    from imagebart.evaluation.features import local_features, own_features
+    from imagebart.evaluation.folder import FolderStudy, evaluate_folder, sheet
+    from imagebart.evaluation.report import table, write_json
+    from imagebart.imaging.files import save_image
+    from imagebart.models.imagebart import ImageBART
+    from imagebart.training.classifier import classifier_of
+
+    for name, least in (("samples", 4), ("steps", 1), ("batch", 1)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name} is {getattr(options, name)}; it must be {least} or more.")
+    model = ImageBART.from_pretrained(options.model)
+    work = options.work or Path(options.model) / "evaluation"
+    store = _store(options, work, model.first_stage.config.resolution)
+    classifier = classifier_of(store, work / "classifier", options.steps)
+    features = local_features(options.features) if options.features else own_features(classifier)
+    artist = Artist(model, given_settings(options, model.about.sampling), options.batch)
+    study = FolderStudy(artist, store, classifier, features, options.samples, options.seed)
+    if len(study.held) < 4:
+        raise InputError(f"{len(study.held)} pictures were held back to measure with; at least 4 are needed.")
+    measures = []
+    for one in evaluate_folder(study):
+        measures.append(one)
+        print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr)
+    print(table(measures))
+    if options.out:
+        about = {"model": options.model, "samples": len(study.held), "seed": options.seed}
+        write_json(options.out, {**about, "features": options.features or "classifier"}, measures)
+    if options.picture:
+        save_image(sheet(study), options.picture, optimize=True)
+
+
+def _store(options: argparse.Namespace, work: Path, resolution: int) -> Store:
+    """The pictures to measure on: those of the training, or those of a folder, of which the same are held back."""
+    from imagebart.pictures.look import look
+    from imagebart.pictures.rows import read
+    from imagebart.pictures.store import Store, read_index
+
+    own = Path(options.model) / "run" / "pictures"
+    if options.data is None:
+        if read_index(own) is None:
+            raise InputError(f"{options.model} has no pictures with it (run/pictures); give --data.")
+        return Store(own)
+    folder = work / "pictures"
+    index = read_index(folder)
+    if index is None or index.resolution != resolution:
+        look(read(options.data), resolution, folder)
+    return Store(folder)

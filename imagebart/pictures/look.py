@@ -22,7 +22,7 @@ from imagebart.writing import not_written
 LEAST = 16  # pictures that a model can be trained of at all
 NAMED = 5  # pictures that cannot be read, and so on, that are named; all are in the run's folder
 SHOWN = 12  # words, or classes
-SHARE, MOST = 0.05, 500  # held back to measure with
+SHARE, LEAST_HELD, MOST = 0.05, 4, 500  # pictures that are held back to measure with
 
 
 @dataclass
@@ -114,7 +114,7 @@ def held_back(rows: list[Row]) -> list[bool]:
     """Which pictures are never trained on: those of a part called test, else one in twenty, by their names."""
     if any(row.held for row in rows) and not all(row.held for row in rows):
         return [row.held for row in rows]
-    count = min(max(2, round(SHARE * len(rows))), MOST)
+    count = min(max(LEAST_HELD, round(SHARE * len(rows))), MOST)
     order = sorted(range(len(rows)), key=lambda i: blake2b(rows[i].name.encode()).digest())
     chosen = set(order[:count])
     return [i in chosen for i in range(len(rows))]

@@ -37,7 +37,8 @@ def about_model(plan: Plan, store: Store, name: str, conditioner: Conditioner) -
 
 def write_card(plan: Plan, store: Store, model: ImageBART, out: Path, folder: Path) -> None:
     """Writes README.md, and the pictures' authors where the data name them."""
-    named = zip(store.pictures.names, store.pictures.credits, strict=True)
+    pictures = store.pictures
+    named = zip(pictures.names, pictures.credits, strict=True)
     rows = [(name, credit) for name, credit in named if credit]
     if rows:
         columns = list(dict.fromkeys(key for _, credit in rows for key in credit))
@@ -51,12 +52,12 @@ def write_card(plan: Plan, store: Store, model: ImageBART, out: Path, folder: Pa
 
 def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: int) -> Iterator[str]:
     pictures, config = store.pictures, model.first_stage.config
-    side = config.resolution // config.downsampling
+    size, side = config.resolution, config.resolution // config.downsampling
     yield "---\nlicense: other\ntags:\n  - imagebart\n  - inpainting\n---\n"
     yield f"# {model.about.name}\n"
     yield (
-        f"An ImageBART of {model.about.knows}: {config.resolution} × {config.resolution} pixels, {side} × {side} tokens "
-        f"of {config.vocab_size:,} codes, one denoiser for every noise rate. Made by `imagebart train model`.\n"
+        f"An ImageBART of {model.about.knows}: {size} × {size} pixels, {side} × {side} tokens of "
+        f"{config.vocab_size:,} codes, one denoiser for every noise rate. Made by `imagebart train model`.\n"
     )
     yield "## Data\n"
     said = {"text": "with captions", "class": "in classes", "none": "without captions or classes"}[pictures.kind]
