@@ -28,6 +28,7 @@ from imagebart.training.first_stage import FirstStageTask
 from imagebart.training.follow import Figures, Follow
 from imagebart.training.loop import hours_so_far, train
 from imagebart.training.model_card import about_model, write_card
+from imagebart.training.model_examples import write_examples
 from imagebart.training.on_tokens import HELD, TokenTask, conditioner_of, new_denoiser
 from imagebart.training.parts import load_denoiser, load_first_stage, save_denoiser, save_first_stage
 from imagebart.training.plan import (
@@ -84,6 +85,7 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
         model.about = about_model(plan, store, out.resolve().name, conditioner)
         model.save_pretrained(out, "float16")
         write_card(plan, store, model, out, folder)
+        write_examples(store, out)
         say(f"{out} is ready: python app.py --model {out}")
     return out
 
