@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import nn
-from tqdm import tqdm
 
 from imagebart.config import from_dict
 from imagebart.errors import InputError
@@ -23,6 +22,7 @@ from imagebart.models.imagebart import ImageBART
 from imagebart.pictures.look import Look, look
 from imagebart.pictures.rows import read
 from imagebart.pictures.store import Store, Views, read_index
+from imagebart.progress import progress
 from imagebart.training.config import DenoiserRun, LoopConfig
 from imagebart.training.first_stage import FirstStageTask
 from imagebart.training.follow import Figures, Follow
@@ -75,8 +75,9 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
     first_stage = _first_stage(plan, store, folder / "first-stage", say)
     if processes.is_main_process and not are_encoded(folder / "tokens"):
         say("part 2 of 3: pictures to tokens")
-        with tqdm(total=len(store.pictures.names) * plan.views, unit="view", mininterval=5) as bar:
-            encode_all(store, first_stage, plan.views, folder / "tokens", bar.update)
+        with progress("views") as bar:
+            counted = bar.add_task("", total=len(store.pictures.names) * plan.views)
+            encode_all(store, first_stage, plan.views, folder / "tokens", lambda n: bar.advance(counted, n))
     processes.wait_for_everyone()
     _denoiser(plan, store, first_stage, folder, say)
     if processes.is_main_process:
@@ -113,8 +114,9 @@ def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) ->
     chosen = replace(run, resolution=first_stage.config.resolution) if first_stage is not None else run
     if run.resolution is None and run.model is None and first_stage is None:
         sizes = source.sizes()
-    with tqdm(desc="looking", unit="picture", mininterval=5) as bar:
-        return look(source, resolution_for(chosen, sizes), folder, bar.update)
+    with progress("pictures") as bar:
+        counted = bar.add_task("looking", total=None)
+        return look(source, resolution_for(chosen, sizes), folder, lambda n: bar.advance(counted, n))
 
 
 def _config(first_stage: FirstStage | None) -> FirstStageConfig | None:
