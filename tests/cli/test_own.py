@@ -40,4 +40,4 @@ def test_pictures_that_are_not_there_are_asked_for(tmp_path: Path, capsys: pytes
     assert evaluate(tmp_path) == 2
     assert "give --data" in capsys.readouterr().err
     assert evaluate(tmp_path, "--samples", "1") == 2
-    assert "1 is not in the range x>=4" in capsys.readouterr().err
+    assert "greater than or equal to 4" in capsys.readouterr().err
