@@ -112,7 +112,7 @@ def _read(files: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def make(out: Path, pictures: list[Picture]) -> int:
     """Writes train/ and test/ with their metadata.jsonl; returns how many pictures there are. Duplicates go."""
-    seen, rows = set(), {"train": [], "test": []}
+    seen, rows = set(), {"test": [], "train": []}
     for picture in pictures:
         image = small(picture.content)
         digest = blake2b(image.tobytes()).hexdigest()
@@ -125,6 +125,8 @@ def make(out: Path, pictures: list[Picture]) -> int:
         image.save(out / part / name, quality=85)
         rows[part].append({"file_name": name, "text": caption(picture.thing, image), **picture.credit})
     for part, records in rows.items():
+        if not records:
+            continue
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         (out / part / "metadata.jsonl").write_text(lines, encoding="utf-8")
     return len(seen)
