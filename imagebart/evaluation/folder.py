@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from imagebart.evaluation.fills import CLASSICAL, HOLES, edge_distance, inpainte
 from imagebart.evaluation.intervals import Interval, jackknife, mean_of, replicates, share_of
 from imagebart.evaluation.report import Measure, measure
 from imagebart.imaging.files import to_images
+from imagebart.imaging.sheet import sheet as sheet_of
 from imagebart.pictures.classifier import Classifier
 from imagebart.pictures.labels import UNSAID, Labels
 from imagebart.pictures.store import Store
@@ -159,15 +160,12 @@ def sheet(study: FolderStudy) -> Image.Image:
     """Held-back pictures, how they come back, both holes filled, what is drawn, and training pictures nearest to it."""
     count = min(COLUMNS, len(study.images))
     _, index = nearest(study.features(study.drawn[:count]), study.reference)
-    near = study.store.images([study.trained_on[i] for i in index.tolist()])
-    rows = [study.images, study.artist.reconstruct(study.images[:count]), *study.fills.values(), study.drawn, near]
-    return _sheet([to_images(row[:count]) for row in rows])
-
-
-def _sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    size, gap = rows[0][0].width, 2
-    picture = Image.new("RGB", (len(rows[0]) * (size + gap) - gap, len(rows) * (size + gap) - gap), "white")
-    for y, row in enumerate(rows):
-        for x, image in enumerate(row):
-            picture.paste(image, (x * (size + gap), y * (size + gap)))
-    return picture
+    rows = {
+        "held back": study.images,
+        "through tokens": study.artist.reconstruct(study.images[:count]),
+        **study.fills,
+        "drawn": study.drawn,
+        "nearest in training": study.store.images([study.trained_on[i] for i in index.tolist()]),
+    }
+    pictures = [to_images(row[:count]) for row in rows.values()]
+    return sheet_of(pictures, study.artist.size, names=list(rows))

@@ -32,7 +32,7 @@ def test_the_table_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert measures["reconstruction: PSNR"]["unit"] == "dB"
     assert "| drawn pictures: precision |" in capsys.readouterr().out
     with Image.open(picture) as sheet:
-        assert sheet.size == (4 * 34 - 2, 6 * 34 - 2)
+        assert sheet.size == (160 + 4 * 36, 6 * 36)
 
 
 def test_pictures_that_are_not_there_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
