@@ -2,6 +2,7 @@
 # make test    install everything, lint, run all tests (the browser's included)
 # make lint    ruff, mypy, and which room knows which
 # make train   train the shipped model again (resumes where it stopped)
+# make photos  train a model of photographs of flowers, fruit and vegetables in two nights (resumes where it stopped)
 # make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint in haste
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
-.PHONY: demo test lint train scales bench load soak fuzz clean
+.PHONY: demo test lint train photos scales bench load soak fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -37,6 +38,14 @@ train: $(VENV)/.everything
 	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars
 	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
 	cp runs/avatars/judge/reader.safetensors checkpoints/avatars/judge.safetensors
+
+runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
+	$(BIN)/python scripts/still_life.py runs/still-life/pictures
+
+photos: runs/still-life/pictures/train/metadata.jsonl
+	$(BIN)/python -m imagebart train model --config configs/still-life.json --out runs/still-life/model
+	$(BIN)/python -m imagebart evaluate folder --model runs/still-life/model --out runs/still-life/figures.json \
+	    --picture runs/still-life/sheet.png
 
 scales: $(VENV)/.everything
 	$(BIN)/python -m imagebart train stage --config configs/scales/left-to-right.json --run runs/scales/left-to-right

@@ -17,7 +17,8 @@ AVATARS = HERE / "checkpoints" / "avatars"
 def main() -> None:
     """Serve the page until it is stopped."""
     parser = argparse.ArgumentParser(description="Paint over a picture and say what should be there.")
-    parser.add_argument("--model", default=str(AVATARS), help="folder of the model (%(default)s)")
+    parser.add_argument("--model", help=f"folder of the model ({AVATARS})")
+    parser.add_argument("--models", help="folder of several models; --model, or the first of them, is opened")
     parser.add_argument("--host", help="address to listen on (GRADIO_SERVER_NAME, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (GRADIO_SERVER_PORT, else a free one from 7860)")
     parser.add_argument("--mcp", action="store_true", help="offer the endpoints as tools for MCP clients too")
@@ -38,12 +39,18 @@ def main() -> None:
     from imagebart.ui.page import build_page
     from imagebart.ui.tools import missing_for_tools
 
+    models = Models(options.models, most=1) if options.models else Models.beside(options.model or AVATARS)
+    model = options.model or AVATARS
+    if options.models and not options.model:
+        if not models.names():
+            parser.exit(1, f"{options.models} holds no models; give a folder that holds their folders.\n")
+        model = Path(options.models) / models.names()[0]
     try:
-        pipeline = Pipeline.from_pretrained(options.model, device)
+        pipeline = Pipeline.from_pretrained(model, device)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    examples = find_examples(HERE / "assets" / "examples")
-    page = build_page(pipeline, examples, Models.beside(options.model))
+    own = find_examples(Path(model) / "examples")
+    page = build_page(pipeline, own or find_examples(HERE / "assets" / "examples"), models)
     missing = missing_for_tools(page) if options.mcp else None
     if missing:
         parser.exit(1, f"{missing}\n")

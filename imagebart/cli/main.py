@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from imagebart.cli import drawing, evaluating, training
+from imagebart.cli import drawing, evaluating, own, training
 from imagebart.cli.options import DEFAULT_MODEL, Model, command
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Masked, prompted edits by ImageBART.")
+command(training.app)(own.model)
+command(evaluating.app)(own.folder)
 app.add_typer(drawing.app)
 app.add_typer(evaluating.app, name="evaluate")
 app.add_typer(training.app, name="train")

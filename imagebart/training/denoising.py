@@ -47,7 +47,7 @@ class DenoiserTask:
         self.vocab_size = first_stage.config.vocab_size
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        x0 = self.encode(batch["image"])
+        x0 = self.tokens(batch)
         unknown = unknown_regions(len(x0), math.isqrt(x0.shape[1])).to(x0.device)
         step = Step.random(len(x0)).to(x0.device)
         x = redraw(x0, step.next_rate * unknown, self.vocab_size)
@@ -73,6 +73,10 @@ class DenoiserTask:
         """
         some = (torch.rand_like(step.rate) < self.run.scramble) & (step.next_rate == 0)
         return torch.rand_like(step.rate) * some
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """The tokens of a batch, int64 [B, N]."""
+        return self.encode(batch["image"])
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

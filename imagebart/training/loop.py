@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,10 +112,14 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
-def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
+Watch = Callable[[nn.Module, int], None]
+
+
+def train(task: Task, config: LoopConfig, folder: Path, watch: Watch | None = None) -> nn.Module:
     """Trains to `config.steps`, going on from the checkpoint in `folder` if there is one.
 
-    Writes `log.jsonl`, `samples/*.png` and `state/` to the folder. Returns the model with averaged weights.
+    watch: given the averaged model and the step whenever a grid is written. Writes `log.jsonl`, `samples/*.png` and
+    `state/` to the folder. Returns the model with averaged weights.
     """
     accelerator = Accelerator(mixed_precision=precision(config.mixed_precision), step_scheduler_with_optimizer=False)
     set_seed(config.seed)
@@ -163,6 +167,8 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
         if (step % config.sample_every == 0 or step == config.steps) and accelerator.is_main_process:
             (folder / "samples").mkdir(exist_ok=True)
             save_image(task.sample(_averaged_module(ema, bare)), folder / "samples" / f"{step:07d}.png")
+            if watch is not None:
+                watch(_averaged_module(ema, bare), step)
     return _averaged_module(ema, accelerator.unwrap_model(model))
 
 

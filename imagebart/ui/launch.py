@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from imagebart.ui.files import NO_ROOM
 from imagebart.ui.mishaps import Gate
 from imagebart.ui.temporary import NAME, tidied
+from imagebart.ui.tools import answer_with_pictures
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Larger files are refused while they are still arriving.
@@ -72,7 +73,7 @@ def scripts() -> str:
 def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     """Launch a page made by `build_page`. `options` go to `Blocks.launch` (server_name, server_port, ...)."""
     here = files(__package__)
-    return page.launch(
+    launched = page.launch(
         theme=theme(),
         css="".join(here.joinpath(name).read_text(encoding="utf-8") for name in STYLES),
         head=scripts(),
@@ -88,6 +89,8 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         _frontend=False,
         **options,
     )
+    answer_with_pictures(page)
+    return launched
 
 
 def _housekeeping() -> dict[str, Any]:

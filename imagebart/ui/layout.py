@@ -99,9 +99,11 @@ def add_history() -> None:
 
 
 def add_foot(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, gr.components.Component]:
-    """What a model knows, and its card, folded away."""
+    """What a model knows, what it is, and its card, folded away."""
     with gr.Accordion("Words this model knows", open=False, elem_id="words"):
         words = gr.HTML(**parts["words_list"])
     with gr.Accordion("About this model", open=False, elem_id="card"):
-        card = gr.Markdown(**parts["card"])
-    return {"words_list": words, "card": card}
+        about = gr.Markdown(**parts["about"])
+        with gr.Accordion("The whole card", open=False, elem_id="whole-card"):
+            card = gr.Markdown(**parts["card"])
+    return {"words_list": words, "about": about, "card": card}

@@ -14,7 +14,18 @@ from imagebart.ui.choice import Choice
 from imagebart.ui.controls import RESET, starting_values
 from imagebart.ui.frame import KEEP
 
-PARTS = ("model_line", "lexicon", "suggestions", "surprise", "words_list", "card", "words", "choice", "best_first")
+PARTS = (
+    "model_line",
+    "lexicon",
+    "suggestions",
+    "surprise",
+    "words_list",
+    "about",
+    "card",
+    "words",
+    "choice",
+    "best_first",
+)
 SWITCHED = ("model", *PARTS, *RESET)
 """Names of the page's parts that depend on the model, in the order of `switched`."""
 
@@ -30,6 +41,7 @@ def parts(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, An
         "surprise": {"visible": kind != "none"},
         "best_first": {"visible": pipeline.can_judge},
         "words_list": {"value": wording.words_html(vocabulary) if vocabulary else wording.ALL_WORDS[kind]},
+        "about": {"value": wording.opening(pipeline.card)},
         "card": {"value": pipeline.card or "This model has no card."},
         "words": {"visible": kind == "text"},
         "choice": {

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from imagebart.pipeline import Pipeline
-from imagebart.ui import frame, model_panel, sketch_actions
+from imagebart.ui import frame, model_panel, sharing, sketch_actions
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import ORDER, starting_values
 from imagebart.ui.endpoints import add_endpoints
@@ -65,9 +65,11 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(min_width=300, elem_id="left"):
                 described = [shelf.describe_example(example) for example in examples]
-                pad = add_sketchpad(described, [answering(one) for one in (shelf.take, shelf.compose, shelf.film)])
+                functions = (shelf.take, shelf.lend, shelf.compose, shelf.film)
+                pad = add_sketchpad(described, [answering(function) for function in functions])
             with gr.Column(min_width=300, elem_id="right"):
                 runner = add_runner(pipeline.conditioning, parts)
+                shown |= sharing.add_sharing()
                 add_history()
                 settings = add_settings(values, model_panel.slider_options(pipeline))
                 shown |= add_foot(parts)
@@ -88,6 +90,9 @@ def _wire_sketchpad(page: Page, choice: Choice) -> None:
     # Each answer says which mask it is about: the sketchpad drops those that are late.
     for event in (pad.input, named["context"].change, named["model"].change):
         event(partial(sketch_actions.grid, choice), asked, named["grid"], trigger_mode="multiple", **AT_ONCE)
+    named["share"].click(None, [named[name] for name in ORDER], None, js=sharing.SEND, **AT_ONCE)
+    received = [named[name] for name in sharing.RECEIVED]
+    named["shared"].input(partial(sharing.received, choice), [named["shared"], named["model"]], received, **AT_ONCE)
     restored = [named[name] for name in sketch_actions.RESTORED]
     pad.upload(partial(sketch_actions.restored, choice), [pad, named["model"]], restored, **AT_ONCE)
 

@@ -32,8 +32,8 @@
     return [...found.values()];
   };
 
-  // What the server said last: { words, model, unknown }.
-  let said = {};
+  // What the server said last: { words, model, unknown, meant }.
+  let said = { meant: {} };
   let asking = 0;
   const named = (text) => {
     if (!words().size) return [];
@@ -46,6 +46,29 @@
   };
 
   const parts = (text) => text.split(",").map(flat).filter(Boolean);
+
+  // A misspelt word as it was typed, by itself.
+  const typed = (word) => new RegExp(`(?<![\\p{L}\\p{N}])${word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?![\\p{L}\\p{N}])`, "giu");
+
+  // Words that are taken for others, each with the right one to put there by a click.
+  const offer = (text) => {
+    const place = document.getElementById("meant");
+    if (!place) return;
+    const found = Object.entries(said.model === model() ? said.meant : {}).filter(([word]) => typed(word).test(text));
+    place.hidden = !found.length;
+    const shown = JSON.stringify(found);
+    if (place.dataset.shown === shown) return;
+    place.dataset.shown = shown;
+    place.replaceChildren("Read as:", ...found.map(([word, meant]) => {
+      const chip = Object.assign(document.createElement("button"), { type: "button", className: "ib-chip" });
+      chip.textContent = `${word} → ${meant}`;
+      chip.addEventListener("click", () => {
+        write(box().value.replace(typed(word), meant));
+        box().focus();
+      });
+      return chip;
+    }));
+  };
 
   const refresh = () => {
     const text = box()?.value ?? "";
@@ -60,6 +83,7 @@
       }
       line.hidden = !strange.length;
     }
+    offer(text);
     const there = parts(text);
     for (const chip of document.querySelectorAll("#suggestions [data-add]")) {
       chip.setAttribute("aria-pressed", String(there.includes(flat(chip.dataset.add))));

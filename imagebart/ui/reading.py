@@ -21,7 +21,7 @@ LISTEN = """addEventListener("imagebart-typed", async ({ detail }) => {
 def add_reader(choice: Choice) -> None:
     """Add a part without looks to the page being built, through which the script asks."""
 
-    def read_prompt(asked: Mapping[str, Any]) -> dict[str, list[str]]:
+    def read_prompt(asked: Mapping[str, Any]) -> dict[str, Any]:
         return read(choice, asked)
 
     gr.HTML(
@@ -33,10 +33,14 @@ def add_reader(choice: Choice) -> None:
     )
 
 
-def read(choice: Choice, asked: Mapping[str, Any]) -> dict[str, list[str]]:
-    """{"words": a prompt, "model": a model's name} to {"unknown": its words that this model takes for no other}."""
+def read(choice: Choice, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """{"words": a prompt, "model": a model's name} to {"unknown": …, "meant": …}.
+
+    unknown: its words that this model takes for no other; meant: those that it does, and for what.
+    """
     try:
         pipeline = choice.get(str(asked["model"]))
-        return {"unknown": pipeline.unknown_words(str(asked["words"])[:LONGEST])}
+        words = str(asked["words"])[:LONGEST]
+        return {"unknown": pipeline.unknown_words(words), "meant": pipeline.corrections(words)}
     except (InputError, KeyError, TypeError):
-        return {"unknown": []}
+        return {"unknown": [], "meant": {}}

@@ -10,6 +10,20 @@ import gradio as gr
 
 from imagebart.ui.knobs import KNOBS, Knob
 
+# What a slider is called by people who do not know the field; its word there stands in the hint.
+PLAIN = {
+    "guidance": "How closely to follow your words",
+    "strength": "How much Vary changes",
+    "temperature": "How daring",
+    "scales": "Steps from coarse to fine",
+    "passes": "Times each step is gone over",
+    "top_k": "Choices for each spot",
+    "top_p": "Leave out what is unlikely",
+    "start": "How much an edit forgets",
+    "feather": "Soft edge of the mask",
+    "context": "How much around it is looked at",
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -37,10 +51,8 @@ def add_settings(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
                     values["new_seed"], label="New seed each time", info="Off: the seed stays.", elem_id="new-seed"
                 )
                 reuse = gr.Button("Keep the last seed", size="sm", elem_id="reuse-seed")
-        for first in range(0, len(KNOBS), 2):
-            with gr.Row():
-                for knob in KNOBS[first : first + 2]:
-                    controls[knob.name] = _slider(knob, values[knob.name], options.get(knob.name, {}))
+        for knob in KNOBS:
+            controls[knob.name] = _slider(knob, values[knob.name], options.get(knob.name, {}))
         reset = gr.Button("Reset the settings", size="sm", elem_id="reset")
     return Settings(controls, reuse, reset)
 
@@ -50,8 +62,8 @@ def _slider(knob: Knob, value: float, options: Mapping[str, Any]) -> gr.Slider:
     return gr.Slider(
         value=value,
         step=knob.step,
-        label=knob.label,
-        info=knob.info,
+        label=PLAIN[knob.name],
+        info=f"{knob.info} ({knob.label})",
         elem_id=knob.name.replace("_", "-"),
         **{**ends, **options},
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
+from anyio.to_thread import run_sync
 
 NEEDED = "mcp>=1.21,<2"
 
@@ -20,3 +23,18 @@ def missing_for_tools(page: gr.Blocks) -> str | None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"Tools for MCP clients need another package: pip install '{NEEDED}' (Gradio says: {reason})"
     return None
+
+
+def answer_with_pictures(page: gr.Blocks) -> None:
+    """Have the tools of a launched page answer with the picture itself, and each other value as a text.
+
+    Gradio makes one text of several values, in which the picture is a path of the server.
+    """
+    server: Any = page.mcp_server_obj
+    if server is None:
+        return
+
+    async def values(job: Any) -> list[Any]:
+        return list(await run_sync(job.result))
+
+    server._execute_tool_without_progress = values

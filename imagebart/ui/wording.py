@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Protocol
 
+LONGEST_OPENING = 900  # characters
 NO_MASK = (
     "Nothing is painted yet. Paint over the part that should change, or press one of the ready masks below the picture."
 )
@@ -28,7 +29,10 @@ ALL_WORDS = {
     "class": "This model takes a class in place of words.",
     "none": "This model takes no words.",
 }
-UNKNOWN_LINE = '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
+UNKNOWN_LINE = (
+    '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
+    '<p class="ib-chips" id="meant" role="status" hidden></p>'
+)
 
 
 def sorry(number: str) -> str:
@@ -187,6 +191,17 @@ HEADING = (
 )
 
 
+def opening(card: str) -> str:
+    """The first words of a model's card, in Markdown: its title and what follows, up to the next heading or table."""
+    kept: list[str] = []
+    for block in card.split("\n\n"):
+        title = block.startswith("#")
+        if kept and (title or block.startswith("|")) or sum(map(len, kept)) + len(block) > LONGEST_OPENING:
+            break
+        kept.append(block)
+    return "\n\n".join(kept)
+
+
 def model_html(name: str, summary: str) -> str:
     """Which model is loaded."""
     return f'<p class="ib-model">Model <b>{escape(name)}</b> · {escape(summary)}</p>'
@@ -216,6 +231,12 @@ def suggestions_html(suggestions: Mapping[str, Sequence[str]]) -> str:
         groups.append(f'<div class="ib-chips" id="suggest-{number}" {label} hidden>{chips}</div>')
     head = f'<div class="ib-chips" role="group" aria-label="Suggestions by what they describe">{"".join(tabs)}</div>'
     return head + "".join(groups)
+
+
+def shared(other_model: str | None) -> str:
+    """What was read from a link."""
+    text = "This link's picture, words, seed and settings are set. Press Edit to draw what it was made of."
+    return text if other_model is None else f"{text} It was made with another model: {other_model}."
 
 
 def restored(other_model: str | None) -> str:

@@ -44,6 +44,14 @@ def test_words_that_the_model_takes_for_others_are_not_named(wide: Page) -> None
     expect(line).to_be_hidden()
 
 
+def test_a_misspelt_word_is_put_right_by_a_click(wide: Page) -> None:
+    offers = wide.locator("#meant")
+    say(wide, "Sunglases, zebra, a hat")
+    offers.get_by_role("button", name="Sunglases → sunglasses").click()
+    expect(wide.get_by_label("What should be there?").first).to_have_value("sunglasses, zebra, a hat")
+    expect(offers).to_be_hidden()
+
+
 def test_suggestions_are_added_and_taken_away_by_a_click_or_a_key(wide: Page) -> None:
     prompt = wide.get_by_label("What should be there?").first
     attribute, words = next(iter(PIPELINE.suggestions.items()))

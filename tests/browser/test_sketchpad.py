@@ -9,6 +9,7 @@ import pytest
 from driving import (
     PHONE,
     PIPELINE,
+    WIDE,
     Site,
     canvas,
     cells,
@@ -23,7 +24,9 @@ from driving import (
     ready,
     redrawn,
     result,
+    say,
     sent,
+    unfold,
     upload,
 )
 from PIL import Image
@@ -33,6 +36,7 @@ from imagebart.imaging import masks
 from imagebart.ui.sketchpad.packing import unpack
 
 pytestmark = pytest.mark.browser
+COPIES = ["clipboard-read", "clipboard-write"]
 
 
 def drag(page: Page, start: tuple[float, float], *points: tuple[float, float]) -> None:
@@ -257,3 +261,41 @@ def test_a_bad_upload_is_said_and_a_good_one_is_kept_to_the_pixel(wide: Page, tm
     after, before = result(wide), np.asarray(upright)
     changed = (after != before).any(axis=-1)
     assert changed[painted].mean() > 0.5 and not changed[~painted].any()
+
+
+def test_a_link_brings_picture_mask_words_and_settings(chromium: Browser, site: Site, gradients: Path) -> None:
+    with opened(chromium, site.url, viewport=WIDE, permissions=COPIES) as page:
+        upload(page, gradients, (64, 32))
+        press(page, "Left half")
+        say(page, "red hair")
+        unfold(page, "Settings")
+        page.locator("#seed input").fill("77")
+        press(page, "Copy a link to this")
+        expect(page.locator(".sp-note")).to_contain_text("The link is copied")
+        link, painted = page.evaluate("navigator.clipboard.readText()"), mask(page)
+    with opened(chromium, site.url, viewport=WIDE) as page:
+        page.goto("about:blank")
+        page.goto(link)
+        expect(page.locator("#facts")).to_have_text("64 × 32 pixels")
+        expect(page.get_by_label("What should be there?").first).to_have_value("red hair")
+        expect(page.locator("#messages")).to_contain_text("This link's picture")
+        assert (mask(page) == painted).all()
+        assert (pixels(Path(sent(page)["picture"])) == pixels(gradients)).all()
+        unfold(page, "Settings")
+        expect(page.locator("#seed input")).to_have_value("77")
+        expect(page.get_by_label("New seed each time")).not_to_be_checked()
+        assert "share" not in page.url
+
+
+def test_a_stroke_that_still_goes_on_is_edited(wide: Page) -> None:
+    asked = len(PIPELINE.edits)
+    press(wide, "Clear the mask")
+    box = canvas(wide).bounding_box()
+    assert box is not None
+    wide.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    wide.mouse.down()
+    wide.mouse.move(box["x"] + box["width"] / 2 + 30, box["y"] + box["height"] / 2)
+    wide.get_by_role("button", name="Edit", exact=True).evaluate("button => button.click()")
+    expect(wide.locator(".sp")).to_have_attribute("data-review", "finished")
+    assert (np.asarray(PIPELINE.edits[asked][1]) == mask(wide)).all() and mask(wide).any()
+    wide.mouse.up()

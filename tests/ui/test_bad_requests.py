@@ -67,7 +67,7 @@ def test_bodies_that_no_page_sends_are_no_fault_of_the_server(page: Page, route:
 
 @pytest.mark.parametrize("asked", STRANGE)
 def test_the_sketchpad_s_questions_are_answered_whatever_they_are(asked: Any) -> None:
-    for function in (shelf.take, shelf.compose, shelf.film):
+    for function in (shelf.take, shelf.lend, shelf.compose, shelf.film):
         assert set(function(asked)) == {"error"}
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import sys
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.launch import launch_page
@@ -17,14 +22,15 @@ def test_the_endpoints_are_tools() -> None:
     mcp = pytest.importorskip("mcp")
     from mcp.client.streamable_http import streamablehttp_client
 
-    async def ask(url: str) -> tuple[dict[str, object], str]:
+    async def ask(url: str) -> tuple[dict[str, object], list[Any]]:
         async with streamablehttp_client(url) as (read, write, _), mcp.ClientSession(read, write) as session:
             await session.initialize()
             tools = {tool.name: tool for tool in (await session.list_tools()).tools}
             answer = await session.call_tool("generate", {"prompt": "a hat", "seed": 1})
-            return tools, answer.content[0].text
+            return tools, answer.content
 
-    page = build_page(tiny_pipeline())
+    pipeline = tiny_pipeline()
+    page = build_page(pipeline)
     assert missing_for_tools(page) is None
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True, mcp_server=True)
     try:
@@ -38,7 +44,11 @@ def test_the_endpoints_are_tools() -> None:
     assert edit.inputSchema["required"] == ["image"]  # type: ignore[attr-defined]
     assert all(about.get("description") for about in properties.values())
     assert "border" in properties["area"]["enum"]
-    assert "'done', 1" in said and ".png" in said
+    picture, address, *values = said
+    with Image.open(io.BytesIO(base64.b64decode(picture.data))) as image:
+        *_, result = pipeline.generate("a hat", seed=1)
+        assert picture.mimeType == "image/png" and (np.asarray(image) == np.asarray(result.image)).all()
+    assert address.text.startswith(f"Image URL: {url}") and [value.text for value in values] == ["done", "1"]
 
 
 def test_without_the_package_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,13 @@ export class Gestures {
     return this.does.pinch(...between(before, [...this.down.values()]));
   }
 
+  // The stroke ends here, though its pointer may still be down.
+  finish() {
+    if (this.stroke === null) return;
+    this.stroke = null;
+    this.does.end();
+  }
+
   lift(id, broken = false) {
     if (!this.down.delete(id)) return;
     if (id === this.stroke) {

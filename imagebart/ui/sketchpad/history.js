@@ -26,8 +26,8 @@ export class History {
       const asked = entry.prompt || NAMES[entry.task];
       const button = thumbnail(entry.results[0].small, `${NAMES[entry.task]}: ${entry.prompt || "no words"}, ${time}`, () =>
         this.back(entry));
-      const caption = Object.assign(document.createElement("span"), { textContent: `${asked} · ${time}` });
-      button.append(caption);
+      button.append(Object.assign(document.createElement("span"), { textContent: asked }));
+      button.append(Object.assign(document.createElement("time"), { textContent: time }));
       return button;
     });
     this.place.querySelector(".sp-strip").replaceChildren(...items);

@@ -70,6 +70,7 @@ const listenToPage = (pad) => {
   // Before Gradio reads what is asked for: what is shown is what is edited. The same again begins from the same.
   document.addEventListener("click", (event) => {
     const task = event.target.closest?.("#edit, #vary")?.id;
+    if (task) pad.canvas.gestures.finish();
     if (!task || !pad.review.finished || pad.review.run.task === task) return;
     const kept = pad.keep();
     if (!pad.review.finished) return;

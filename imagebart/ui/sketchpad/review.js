@@ -5,6 +5,7 @@ export class Review {
   // parts: the elements, by name; changed: called when something else is to be shown.
   constructor(parts, changed) {
     Object.assign(this, { parts, changed, serial: 0, image: null, run: null, wipe: 0, variant: 0, step: 0, peeking: false });
+    for (const link of [parts.save, parts.saveBefore]) draggable(link);
     parts.steps.addEventListener("input", () => this.look(Number(parts.steps.value)));
     parts.wipe.addEventListener("keydown", (event) => this.key(event));
   }
@@ -119,6 +120,14 @@ export class Review {
     [...variants.children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === this.variant)));
   }
 }
+
+// A link to a file that can be dragged out of the window, to a folder as well as to another page.
+export const draggable = (link) => {
+  link.addEventListener("dragstart", (event) => {
+    const type = link.download.endsWith(".png") ? "image/png" : "application/octet-stream";
+    event.dataTransfer.setData("DownloadURL", `${type}:${link.download}:${link.href}`);
+  });
+};
 
 // A button with a small picture of a file on the server.
 export const thumbnail = (path, label, click) => {

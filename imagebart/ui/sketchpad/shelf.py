@@ -35,10 +35,10 @@ class Gone(InputError):
 
 
 def find(path: str) -> Path:
-    """A file of the page's folder. Raises Gone where there is none, also for a file elsewhere."""
+    """A file of the page's folder, by its path or its path in there. Raises Gone where there is none, or elsewhere."""
     folder = Path(get_upload_folder()).resolve()
     try:
-        found = Path(path).resolve()
+        found = (folder / path).resolve()
         if found.is_relative_to(folder) and found.is_file():
             return found
     except (OSError, ValueError):  # a name that no file can have
@@ -86,6 +86,14 @@ def take(path: str) -> dict[str, Any]:
     except InputError:  # it is said when its settings are asked for
         made = True
     return {"picture": picture, "made": made}
+
+
+def lend(path: str) -> dict[str, Any]:
+    """A picture's name for a link, with which it can be taken as long as it is kept: {"token": …}."""
+    try:
+        return {"token": find(str(path)).relative_to(Path(get_upload_folder()).resolve()).as_posix()}
+    except InputError as error:
+        return {"error": str(error)}
 
 
 def compose(step: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import { MADE, missing } from "./masks.js";
 import { Opening } from "./opening.js";
 import { addressOf, decode } from "./pictures.js";
 import { Review } from "./review.js";
+import { Sharing } from "./sharing.js";
 import { maskSize, State } from "./state.js";
 import { remember, recall } from "./store.js";
 
@@ -27,6 +28,7 @@ export class Sketchpad {
     this.canvas = new Canvas(this.parts.canvas, this.parts.frame, this.state, this.review, () => this.settle());
     this.opening = new Opening({ server, upload, state: this.state, say: (sentence) => this.say(sentence) });
     this.server = server;
+    this.sharing = new Sharing(this);
     this.canvas.drawn = () => this.wipe();
     element.sketchpad = this;
     furnish(this);
@@ -36,7 +38,8 @@ export class Sketchpad {
     setTimeout(() => this.start());
   }
 
-  start() {
+  async start() {
+    if (await this.sharing.open()) return;
     const words = recall("words");
     if (this.opening.again()) {
       if (words !== null) whenThere("prompt", () => write(words));
@@ -111,6 +114,7 @@ export class Sketchpad {
       this.history?.add(entry);
       if (message.task === "edit" && asked?.mask) this.lastMask = unpack(asked.mask, ...Object.values(maskSize(asked.picture)));
       if (message.version === this.state.version) this.finish(entry);
+      else this.say("The picture or the mask has changed since this run was begun: its result lies in the history.");
     } else if (message.version === this.state.version) this.review.watch(message);
   }
 

@@ -47,12 +47,13 @@ export class State {
     this.change({ ...this.now, mask });
   }
 
-  // The same picture under another name: the server had forgotten it. All stops that show it know it by that name.
+  // The same picture under another name: the server had forgotten it. All stops that show it know it by that name, and
+  // nothing has changed, so that what was asked of it goes on.
   rename(before, picture) {
     for (const stop of [this.now, ...this.trail.back, ...this.trail.forward]) {
       if (stop?.picture.path === before) stop.picture = picture;
     }
-    this.tell();
+    this.told(this);
   }
 
   undo() {

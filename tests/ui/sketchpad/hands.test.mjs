@@ -43,6 +43,18 @@ test("a stroke that the system takes over is taken back", () => {
   assert.deepEqual(names(), ["begin", "abandon"]);
 });
 
+test("a stroke can end before its finger is lifted, and then goes no further", () => {
+  const { names, gestures } = listener();
+  gestures.press({ id: 1, x: 0, y: 0 }, "paint");
+  gestures.finish();
+  gestures.move(1, [{ x: 5, y: 5 }]);
+  gestures.lift(1);
+  gestures.finish();
+  assert.deepEqual(names(), ["begin", "end"]);
+  gestures.press({ id: 2, x: 0, y: 0 }, "paint");
+  assert.equal(names().at(-1), "begin");
+});
+
 test("a pointer that is not pressed hovers", () => {
   const { names, gestures } = listener();
   gestures.move(9, [{ x: 1, y: 1 }]);

@@ -67,8 +67,10 @@ test("a picture known by another name keeps its mask, in the past too", () => {
   const state = new State(() => {});
   state.open(picture("a"));
   state.paint(preset("centre", 12, 8));
+  const { version } = state;
   state.rename("a", picture("b"));
   assert.equal(state.picture.path, "b");
+  assert.equal(state.version, version, "what was asked of it goes on");
   assert.ok(same(state.mask, preset("centre", 12, 8)));
   state.undo();
   assert.equal(state.picture.path, "b");

@@ -1,0 +1,129 @@
+"""`imagebart train model` and `evaluate folder`: from a folder of pictures to a model of them, and how good it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imagebart.cli.options import Sampling
+from imagebart.errors import InputError
+
+if TYPE_CHECKING:
+    from imagebart.pictures.store import Store
+
+Data = Annotated[
+    str | None, typer.Option(help="Folder of pictures (metadata.jsonl: captions; folders: classes), or a Hub name.")
+]
+LEAST = 4  # pictures that anything is measured on
+
+
+def model(
+    out: Annotated[Path, typer.Option(help="The model's folder; a run that was stopped goes on there.")],
+    data: Data = None,
+    hours: Annotated[float | None, typer.Option(help="How long to train, such as 8 for a night.")] = None,
+    config: Annotated[Path | None, typer.Option(help="JSON file of these and more settings, see configs/.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Pixels a side: 32, 64, 128 or 256; else planned.")] = None,
+    first_stage: Annotated[str | None, typer.Option(help="Folder of a trained first stage, or of a model.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures a step; else 16.")] = None,
+    knows: Annotated[str | None, typer.Option(help="What the pictures show, in plain words.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the pictures, for the model's card.")] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Look at the pictures, say the plan, and stop.")] = False,
+) -> None:
+    """A model of your own pictures: from a folder to the page."""
+    from imagebart.config import from_dict
+    from imagebart.training.own_model import dry_run, train_model
+    from imagebart.training.plan import ModelRun
+
+    asked = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
+    asked |= {"batch_size": batch_size, "knows": knows, "licence": licence}
+    values = _settings(config) | {name: value for name, value in asked.items() if value is not None}
+    for name in ("data", "hours"):
+        if name not in values:
+            raise InputError(f"--{name} is missing; give it, or a --config that has it.")
+    run = from_dict(ModelRun, values)
+    if dry:
+        dry_run(run, out)
+        return
+    try:
+        train_model(run, out)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        raise InputError(
+            f"The memory is full ({str(error)[:80]}); what was trained is kept. Begin anew with a smaller --batch-size "
+            f"than {run.batch_size} or a smaller --resolution, in another --out."
+        ) from error
+
+
+def _settings(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"The settings in {path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"The settings in {path} are {type(values).__name__}, expected an object.")
+    return values
+
+
+def folder(
+    model: Annotated[Path, typer.Option(help="The model's folder.")],
+    sampling: Sampling,
+    data: Data = None,
+    work: Annotated[Path | None, typer.Option(help="Folder for the classifier; else the model's evaluation/.")] = None,
+    samples: Annotated[int, typer.Option(min=LEAST, help="Held-back pictures of each measure.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 600,
+    features: Annotated[str | None, typer.Option(help="A transformers or timm model that is on this machine.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Where to write a sheet of pictures.")] = None,
+) -> None:
+    """The table of a model of your own pictures, on those that were held back."""
+    from imagebart.evaluation.drawing import Artist
+    from imagebart.evaluation.features import local_features, own_features
+    from imagebart.evaluation.folder import FolderStudy, evaluate_folder, sheet
+    from imagebart.evaluation.report import table, write_json
+    from imagebart.imaging.files import save_image
+    from imagebart.models.imagebart import ImageBART
+    from imagebart.training.classifier import classifier_of
+
+    loaded = ImageBART.from_pretrained(model)
+    place = work or model / "evaluation"
+    store = _store(model, data, place, loaded.first_stage.config.resolution)
+    classifier = classifier_of(store, place / "classifier", steps)
+    told = local_features(features) if features else own_features(classifier)
+    artist = Artist(loaded, sampling.over(loaded.about.sampling), batch)
+    study = FolderStudy(artist, store, classifier, told, samples, seed)
+    measures = []
+    for one in evaluate_folder(study):
+        measures.append(one)
+        print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr)
+    print(table(measures))
+    if out:
+        about = {"model": str(model), "samples": len(study.held), "seed": seed, "features": features or "classifier"}
+        write_json(out, about, measures)
+    if picture:
+        save_image(sheet(study), picture, optimize=True)
+
+
+def _store(model: Path, data: str | None, work: Path, resolution: int) -> Store:
+    """The pictures to measure on: those of the training, or those of a folder, of which the same are held back."""
+    from imagebart.pictures.look import look
+    from imagebart.pictures.rows import read
+    from imagebart.pictures.store import Store, read_index
+
+    own = model / "run" / "pictures"
+    if data is None:
+        if read_index(own) is None:
+            raise InputError(f"{model} has no pictures with it (run/pictures); give --data.")
+        return Store(own)
+    index = read_index(work / "pictures")
+    if index is None or index.resolution != resolution:
+        look(read(data), resolution, work / "pictures")
+    return Store(work / "pictures")

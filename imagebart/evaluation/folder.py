@@ -1,0 +1,171 @@
+"""How good a model of someone's own pictures is, on those that were held back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imagebart.evaluation.coverage import inside, nearest
+from imagebart.evaluation.distance import frechet_distance, psnr
+from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.features import Features
+from imagebart.evaluation.fills import CLASSICAL, HOLES, edge_distance, inpainted
+from imagebart.evaluation.intervals import Interval, jackknife, mean_of, replicates, share_of
+from imagebart.evaluation.report import Measure, measure
+from imagebart.imaging.files import to_images
+from imagebart.imaging.sheet import sheet as sheet_of
+from imagebart.pictures.classifier import Classifier
+from imagebart.pictures.labels import UNSAID, Labels
+from imagebart.pictures.store import Store
+
+REFERENCE = 2000  # training pictures that distances are to, at most
+COLUMNS = 12  # of the sheet
+
+
+@dataclass(frozen=True)
+class FolderStudy:
+    """A model, the pictures it is measured on, and what measures them."""
+
+    artist: Artist
+    store: Store
+    classifier: Classifier
+    features: Features
+    samples: int  # held-back pictures of each measure, at most
+    seed: int = 0
+
+    @cached_property
+    def held(self) -> list[int]:
+        """The held-back pictures that are measured on."""
+        return self.store.pictures.numbers(True)[: self.samples]
+
+    @cached_property
+    def images(self) -> Tensor:
+        """They themselves, float [B, 3, H, W] in [-1, 1]."""
+        return self.store.images(self.held)
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.store.pictures.texts[i] for i in self.held]
+
+    @cached_property
+    def trained_on(self) -> list[int]:
+        """Training pictures that distances are to: evenly spread."""
+        numbers = self.store.pictures.numbers(False)
+        return numbers[:: max(1, len(numbers) // REFERENCE)][:REFERENCE]
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """Features of these, [M, F]."""
+        parts = [self.trained_on[i : i + 256] for i in range(0, len(self.trained_on), 256)]
+        return torch.cat([self.features(self.store.images(part)) for part in parts])
+
+    @cached_property
+    def real(self) -> Tensor:
+        """Features of the held-back pictures, [B, F]."""
+        return self.features(self.images)
+
+    @cached_property
+    def prompts(self) -> list[str | None]:
+        """What the held-back pictures say, as far as the model takes it."""
+        takes = self.artist.model.conditioner.kind != "none"
+        return [text if takes and text else None for text in self.texts]
+
+    @cached_property
+    def drawn(self) -> Tensor:
+        """A picture of what each of them says."""
+        return self.artist.generate(self.prompts, self.seed)
+
+    @cached_property
+    def fills(self) -> dict[str, Tensor]:
+        """The pictures with each hole filled by the model, without a prompt."""
+        count = len(self.images)
+        return {
+            name: self.artist.edit(self.images, np.stack([hole(self.artist.size)] * count), [None] * count, self.seed)
+            for name, hole in HOLES.items()
+        }
+
+
+def evaluate_folder(study: FolderStudy) -> Iterator[Measure]:
+    """All measures of a model, each as soon as it is known."""
+    floor = _distance(study, study.real)
+    yield measure("held-back pictures: distance to training pictures, the floor", floor, len(study.real))
+    yield from _reconstruction(study)
+    for name, images in study.fills.items():
+        yield from _filled(study, name, images)
+    features = study.features(study.drawn)
+    yield measure("drawn pictures: distance to training pictures", _distance(study, features), len(features))
+    yield from _coverage(study, features)
+    yield from _read_right(study)
+
+
+def _distance(study: FolderStudy, features: Tensor) -> Interval:
+    groups = min(10, len(features))
+    return jackknife(replicates(lambda rows: frechet_distance(features[rows], study.reference), len(features), groups))
+
+
+def _reconstruction(study: FolderStudy) -> Iterator[Measure]:
+    decoded = study.artist.reconstruct(study.images)
+    count = len(decoded)
+    yield measure("reconstruction: PSNR", mean_of(psnr(study.images, decoded).tolist()), count, "dB")
+    away = (study.features(decoded) - study.real).norm(dim=1) / study.real.norm(dim=1).clamp_min(1e-6)
+    yield measure("reconstruction: feature distance, share of the features", mean_of(away.tolist()), count)
+
+
+def _filled(study: FolderStudy, name: str, images: Tensor) -> Iterator[Measure]:
+    """A hole filled by the model, beside OpenCV's ways and the pictures as they were."""
+    hole = HOLES[name](study.artist.size)
+    ways = {"model": images, **{way: inpainted(study.images, hole, flag) for way, flag in CLASSICAL.items()}}
+    for way, filled in ways.items():
+        value = _distance(study, study.features(filled))
+        yield measure(f"{name}, {way}: distance to training pictures", value, len(filled))
+    for way, filled in {**ways, "as it was": study.images}.items():
+        jumps = mean_of(edge_distance(filled, hole).tolist())
+        yield measure(f"{name}, {way}: colour over the edge", jumps, len(filled), "levels")
+
+
+def _coverage(study: FolderStudy, features: Tensor) -> Iterator[Measure]:
+    """Precision, recall, and how near what is drawn comes to training pictures, beside how near real ones do."""
+    count = len(features)
+    precise, recalled = inside(features, study.real).tolist(), inside(study.real, features).tolist()
+    yield measure("drawn pictures: precision", share_of(precise, [1] * count), count, "%")
+    yield measure("drawn pictures: recall", share_of(recalled, [1] * count), count, "%")
+    for name, points in (("drawn", features), ("held-back", study.real)):
+        distance, _ = nearest(points, study.reference)
+        yield measure(f"{name} pictures: distance to the nearest training picture", mean_of(distance.tolist()), count)
+
+
+def _read_right(study: FolderStudy) -> Iterator[Measure]:
+    """Of what prompts say, what the classifier reads in the pictures; and in the real pictures of the same captions."""
+    labels = Labels(study.classifier.config.groups)
+    answers = torch.tensor([labels.numbers(study.store.pictures.kind, text) for text in study.texts])
+    if not labels.groups:
+        return
+    for name, images in (("prompts", study.drawn), ("real pictures", study.images)):
+        with torch.no_grad():
+            logits = [torch.cat(parts) for parts in zip(*map(study.classifier, images.split(64)), strict=True)]
+        for i, group in enumerate(labels.groups):
+            asked = answers[:, i] != UNSAID
+            right = (logits[i].argmax(1) == answers[:, i])[asked].tolist()
+            if right:
+                yield measure(f"{name}: {group} read right", share_of(right, [1] * len(right)), len(right), "%")
+
+
+def sheet(study: FolderStudy) -> Image.Image:
+    """Held-back pictures, how they come back, both holes filled, what is drawn, and training pictures nearest to it."""
+    count = min(COLUMNS, len(study.images))
+    _, index = nearest(study.features(study.drawn[:count]), study.reference)
+    rows = {
+        "held back": study.images,
+        "through tokens": study.artist.reconstruct(study.images[:count]),
+        **study.fills,
+        "drawn": study.drawn,
+        "nearest in training": study.store.images([study.trained_on[i] for i in index.tolist()]),
+    }
+    pictures = [to_images(row[:count]) for row in rows.values()]
+    return sheet_of(pictures, study.artist.size, names=list(rows))

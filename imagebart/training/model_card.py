@@ -1,0 +1,89 @@
+"""What a model of someone's own pictures says of itself: what it knows, and its card."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from imagebart.conditioning import Conditioner
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.pictures.store import Store
+from imagebart.settings import SamplingSettings
+from imagebart.training.follow import read_figures
+from imagebart.training.loop import hours_so_far
+from imagebart.training.plan import Plan
+from imagebart.writing import write_text
+
+SUGGESTED = 12  # phrases of captions that the page offers
+NOT_STATED = "not stated"
+CREDITS = "credits.csv"
+
+
+def about_model(plan: Plan, store: Store, name: str, conditioner: Conditioner) -> About:
+    """What people are told of the model, and how it is best drawn with."""
+    suggestions: dict[str, tuple[str, ...]] = {}
+    guided = conditioner.length > 0
+    if conditioner.kind == "text":
+        phrases = Counter(phrase.strip() for text in store.pictures.texts for phrase in re.split(r"[,.;]", text))
+        del phrases[""]
+        suggestions = {"picture": tuple(phrase for phrase, _ in phrases.most_common(SUGGESTED) if len(phrase) <= 40)}
+    settings = SamplingSettings(guidance=2.0 if guided else 1.0, top_p=0.95, scales=2)
+    return About(name, plan.run.knows or f"pictures like those of {Path(plan.run.data).name}", settings, suggestions)
+
+
+def write_card(plan: Plan, store: Store, model: ImageBART, out: Path, folder: Path) -> None:
+    """Writes README.md, and the pictures' authors where the data name them."""
+    pictures = store.pictures
+    named = zip(pictures.names, pictures.credits, strict=True)
+    rows = [(name, credit) for name, credit in named if credit]
+    if rows:
+        columns = list(dict.fromkeys(key for _, credit in rows for key in credit))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", *columns])
+        writer.writerows([name, *(credit.get(column, "") for column in columns)] for name, credit in rows)
+        write_text(out / CREDITS, text.getvalue())
+    write_text(out / "README.md", "\n".join(_card(plan, store, model, folder, len(rows))) + "\n")
+
+
+def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: int) -> Iterator[str]:
+    pictures, config = store.pictures, model.first_stage.config
+    size, side = config.resolution, config.resolution // config.downsampling
+    yield "---\nlicense: other\ntags:\n  - imagebart\n  - inpainting\n---\n"
+    yield f"# {model.about.name}\n"
+    yield (
+        f"An ImageBART of {model.about.knows}: {size} × {size} pixels, {side} × {side} tokens of "
+        f"{config.vocab_size:,} codes, one denoiser for every noise rate. Made by `imagebart train model`.\n"
+    )
+    yield "## Data\n"
+    said = {"text": "with captions", "class": "in classes", "none": "without captions or classes"}[pictures.kind]
+    held = sum(pictures.held)
+    yield f"- {len(pictures.names) - held:,} pictures {said} to train on, {held:,} held back to measure with."
+    yield f"- Licence of the pictures: {plan.run.licence or NOT_STATED}."
+    if plan.run.credit:
+        yield f"- {plan.run.credit}"
+    if credited:
+        yield f"- The authors of {credited:,} pictures are named in [{CREDITS}]({CREDITS})."
+    yield "\n## Training\n"
+    for name, part in (("first stage", "first-stage"), ("denoiser", "denoiser")):
+        figures = read_figures(folder / part)
+        hours = hours_so_far(folder / part)
+        if not figures:
+            yield f"- {name}: taken over from {Path(plan.run.first_stage or '').name}."
+            continue
+        numbers = ", ".join(f"{key} {value:.3g}" for key, value in figures[-1].items() if key not in ("step", "hours"))
+        yield f"- {name}: {hours:.2f} hours, {figures[-1]['step']:,.0f} steps; on held-back pictures: {numbers}."
+    yield (
+        "\nerror: of reconstructions, in levels of 255; psnr in dB; codes: share in use; loss: nats a token, `half` "
+        "with the upper half known, `whole` with nothing known.\n"
+    )
+    yield "## Limits\n"
+    yield f"- It knows {model.about.knows} and nothing else; other pictures can be edited, but only into these."
+    if pictures.kind == "text":
+        yield "- It reads the words of its captions only; others are named and left out."
+    yield "- What training pictures show wrongly, or seldom, it draws wrongly, or seldom."
+    yield "- Small pictures: details under some pixels are lost in the tokens."

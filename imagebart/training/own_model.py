@@ -1,0 +1,234 @@
+"""From a folder of pictures to a model: look, plan, first stage, tokens, denoiser, the model's folder.
+
+Each part is gone on with where it was: what is finished is in files that are there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from imagebart.config import from_dict
+from imagebart.errors import InputError
+from imagebart.models.first_stage import FirstStage, FirstStageConfig
+from imagebart.models.imagebart import ImageBART
+from imagebart.pictures.look import Look, look
+from imagebart.pictures.rows import read
+from imagebart.pictures.store import Store, Views, read_index
+from imagebart.progress import progress
+from imagebart.training.config import DenoiserRun, LoopConfig
+from imagebart.training.first_stage import FirstStageTask
+from imagebart.training.follow import Figures, Follow
+from imagebart.training.loop import hours_so_far, train
+from imagebart.training.model_card import about_model, write_card
+from imagebart.training.model_examples import write_examples
+from imagebart.training.on_tokens import HELD, TokenTask, conditioner_of, new_denoiser
+from imagebart.training.parts import load_denoiser, load_first_stage, save_denoiser, save_first_stage
+from imagebart.training.plan import (
+    LEAST_STEPS,
+    ModelRun,
+    Plan,
+    loop,
+    planned,
+    read_plan,
+    resolution_for,
+    seconds_a_step,
+    write_plan,
+)
+from imagebart.training.tokens import Tokens, are_encoded, encode_all
+from imagebart.writing import write_text
+
+RUN = "run"  # in the model's folder: everything that going on needs
+LEAST_SHARE = 0.1  # of the hours that the denoiser gets whatever was used up before
+DENOISER = "denoiser.json"
+
+Say = Callable[[str], None]
+
+
+def dry_run(run: ModelRun, out: Path, say: Say = print) -> None:
+    """Looks at the pictures and says what would be done; writes nothing."""
+    first_stage = given_first_stage(run)
+    found = _look(run, None, first_stage)
+    for line in (*found.lines(), *planned(run, found, _config(first_stage), out).lines()):
+        say(line)
+
+
+def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
+    """Does all of it, or what is left of it; returns the model's folder.
+
+    Raises InputError, in a sentence, for what cannot be used; OSError where the disk is full. Nothing trained is lost.
+    """
+    folder, processes = out / RUN, PartialState()
+    if processes.is_main_process:
+        _prepare(run, folder, say)
+    processes.wait_for_everyone()
+    plan = read_plan(folder)
+    assert plan is not None
+    store = Store(folder / "pictures")
+    first_stage = _first_stage(plan, store, folder / "first-stage", say)
+    if processes.is_main_process and not are_encoded(folder / "tokens"):
+        say("part 2 of 3: pictures to tokens")
+        with progress("views") as bar:
+            counted = bar.add_task("", total=len(store.pictures.names) * plan.views)
+            encode_all(store, first_stage, plan.views, folder / "tokens", lambda n: bar.advance(counted, n))
+    processes.wait_for_everyone()
+    _denoiser(plan, store, first_stage, folder, say)
+    if processes.is_main_process:
+        network, conditioner = load_denoiser(folder / "denoiser")
+        model = ImageBART(load_first_stage(folder / "first-stage"), network, conditioner)
+        model.about = about_model(plan, store, out.resolve().name, conditioner)
+        model.save_pretrained(out, "float16")
+        write_card(plan, store, model, out, folder)
+        write_examples(store, out)
+        say(f"{out} is ready: python app.py --model {out}")
+    return out
+
+
+def _prepare(run: ModelRun, folder: Path, say: Say) -> None:
+    """Looks and plans, unless that is done."""
+    before = read_plan(folder)
+    if before is not None and read_index(folder / "pictures") is not None:
+        _check_same(before.run, run, folder)
+        say(f"going on with {folder.parent}, planned for {run.hours:g} hours")
+        write_plan(replace(before, run=run), folder)
+        return
+    first_stage = given_first_stage(run)
+    found = _look(run, folder / "pictures", first_stage)
+    plan = planned(run, found, _config(first_stage), folder)
+    write_text(folder / "look.json", json.dumps({"left out": found.left_out, "there twice": found.twice}, indent=1))
+    for line in (*found.lines(), *plan.lines()):
+        say(line)
+    write_plan(plan, folder)
+
+
+def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) -> Look:
+    source = read(run.data)
+    sizes = [(10_000, 10_000)] if first_stage is None else [(first_stage.config.resolution,) * 2]
+    chosen = replace(run, resolution=first_stage.config.resolution) if first_stage is not None else run
+    if run.resolution is None and run.model is None and first_stage is None:
+        sizes = source.sizes()
+    with progress("pictures") as bar:
+        counted = bar.add_task("looking", total=None)
+        return look(source, resolution_for(chosen, sizes), folder, lambda n: bar.advance(counted, n))
+
+
+def _config(first_stage: FirstStage | None) -> FirstStageConfig | None:
+    return None if first_stage is None else first_stage.config
+
+
+def _check_same(before: ModelRun, run: ModelRun, folder: Path) -> None:
+    """Raises InputError where a run is gone on with otherwise than it was begun; its hours may change."""
+    free = ("hours", "knows", "licence", "credit")
+    was, asked = asdict(before), asdict(run)
+    for name, value in asked.items():
+        if name not in free and value != was[name]:
+            raise InputError(
+                f"The run in {folder} was begun with {name.replace('_', ' ')} {was[name]!r}, not {value!r}; "
+                "go on with that, or give another --out."
+            )
+
+
+def given_first_stage(run: ModelRun) -> FirstStage | None:
+    """The first stage that is taken over: of a run's folder, or of a model. Raises InputError where there is none."""
+    if run.first_stage is None:
+        return None
+    folder = Path(run.first_stage)
+    try:
+        if (folder / "part.json").is_file():
+            return load_first_stage(folder)
+        return ImageBART.from_pretrained(folder).first_stage
+    except ValueError as error:
+        raise InputError(f"No first stage can be taken over from {folder}: {error}") from error
+
+
+def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage:
+    """Trains the first stage, or takes it over, unless it is there."""
+    if not (folder / "part.json").is_file():
+        given = given_first_stage(plan.run)
+        if given is None:
+            say("part 1 of 3: the first stage, pixels to tokens and back")
+            torch.manual_seed(plan.run.seed)
+            model = FirstStage(plan.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            views = Views(store, store.pictures.numbers(False), plan.views)
+            task = FirstStageTask(model, views, torch.ones(plan.model.resolution, plan.model.resolution), plan.loss)
+            held = store.images(store.pictures.numbers(True)[:HELD])
+            task.preview = ((held[:12] + 1) * 127.5).round().byte()
+            begin = plan.loss.adversarial.begin if plan.loss.adversarial else 0
+            follow = Follow(folder, lambda model: reconstruction(model, held), say, begin)
+            given = _model(train(task, plan.first_loop(), folder, follow))
+        _save_on_main(lambda: save_first_stage(given, folder))
+    return load_first_stage(folder).to(PartialState().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@torch.no_grad()
+def reconstruction(model: nn.Module, images: torch.Tensor) -> Figures:
+    """How pictures [B, 3, H, W] come back: the mean error in levels of 255, PSNR in dB, the share of codes in use."""
+    assert isinstance(model, FirstStage)
+    device, errors, used = next(model.parameters()).device, [], set()
+    for part in images.split(16):
+        tokens = model.encode(part.to(device))
+        errors.append((model.decode(tokens).clamp(-1, 1).float().cpu() - part).square().flatten(1).mean(1) / 4)
+        used |= set(tokens.unique().tolist())
+    error = torch.cat(errors)
+    psnr = float((-10 * error.clamp_min(1e-10).log10()).mean())
+    return {"error": 255 * float(error.mean().sqrt()), "psnr": psnr, "codes": len(used) / model.config.vocab_size}
+
+
+def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, say: Say) -> None:
+    """Trains the denoiser, unless it is there for as many hours as asked for."""
+    place, kind = folder / "denoiser", store.pictures.kind
+    train_part = Tokens(folder / "tokens", store, store.pictures.numbers(False))
+    held = Tokens(folder / "tokens", store, store.pictures.numbers(True))
+    conditioner = conditioner_of(kind, [store.pictures.texts[i] for i in train_part.numbers])
+
+    def task(config: LoopConfig) -> TokenTask:
+        torch.manual_seed(plan.run.seed)
+        run = DenoiserRun(str(folder), str(folder), config, plan.shape, conditioner.kind)
+        network = new_denoiser(first_stage, plan.shape, conditioner)
+        return TokenTask(network, conditioner, first_stage, train_part, held, run)
+
+    config = _denoiser_loop(plan, folder, lambda: task(loop(plan.run, LEAST_STEPS, 1.0)))
+    if (place / "part.json").is_file() and json.loads((place / "steps.json").read_text())["steps"] >= config.steps:
+        return
+    say(f"part 3 of 3: the denoiser, {config.steps:,} steps")
+    work = task(config)
+    trained = train(work, config, place, Follow(place, work.figures, say))
+    _save_on_main(lambda: save_denoiser(trained, conditioner, place))  # type: ignore[arg-type]
+    _save_on_main(lambda: write_text(place / "steps.json", json.dumps({"steps": config.steps})))
+
+
+def _denoiser_loop(plan: Plan, folder: Path, task: Callable[[], TokenTask]) -> LoopConfig:
+    """How long the denoiser is trained: the hours that the first stage has left of those asked for."""
+    path = folder / DENOISER
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["hours"] == plan.run.hours:
+            return from_dict(LoopConfig, known["loop"])
+    left = max(plan.run.hours - hours_so_far(folder / "first-stage"), LEAST_SHARE * plan.run.hours)
+    timed = task()
+    items = [timed.dataset[i % len(timed.dataset)] for i in range(plan.run.batch_size)]  # type: ignore[arg-type]
+    batch = {"tokens": torch.stack([item["tokens"] for item in items]), "text": [item["text"] for item in items]}
+    seconds = seconds_a_step(timed, batch, loop(plan.run, LEAST_STEPS, 1.0))
+    config = loop(plan.run, max(LEAST_STEPS, int(3600 * left / seconds)), seconds)
+    if PartialState().is_main_process:
+        write_text(path, json.dumps({"hours": plan.run.hours, "loop": asdict(config)}, indent=1))
+    PartialState().wait_for_everyone()
+    return from_dict(LoopConfig, json.loads(path.read_text(encoding="utf-8"))["loop"])
+
+
+def _model(trained: nn.Module) -> FirstStage:
+    assert isinstance(trained, FirstStage)
+    return trained
+
+
+def _save_on_main(save: Callable[[], Any]) -> None:
+    if PartialState().is_main_process:
+        save()
+    PartialState().wait_for_everyone()

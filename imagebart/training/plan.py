@@ -1,0 +1,235 @@
+"""What a training of someone's own pictures will do: sizes, hours, disk; planned from the pictures and this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from imagebart.config import from_dict
+from imagebart.errors import InputError
+from imagebart.models.first_stage import FirstStage, FirstStageConfig
+from imagebart.pictures.look import Look
+from imagebart.pictures.store import kept_side
+from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
+from imagebart.training.loop import Batch, Task, optimizers_for, precision
+from imagebart.writing import readable, write_text
+
+PLAN = "plan.json"
+RESOLUTIONS = (32, 64, 128, 256)
+MOST_HOURS = 10_000.0
+LEAST_STEPS = 20  # of each part: with fewer, nothing is learnt at all
+TIMED = 2  # steps that are timed
+SAVE, LOG, SHOW = 120.0, 20.0, 12  # seconds between checkpoints, and records; grids a part
+TOKENS = 64_000_000  # bytes of the token file at most
+MOST_VIEWS = 8
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """`python -m imagebart train model`: what is asked for. What is None is planned."""
+
+    data: str  # a folder of pictures, or the name of a data set on the Hub
+    hours: float
+    resolution: int | None = None  # pixels a side
+    first_stage: str | None = None  # folder of a trained first stage, or of a model, to take over
+    knows: str = ""  # what the pictures show, in plain words
+    licence: str = ""  # of the pictures
+    credit: str = ""  # Markdown for the card: who made the pictures
+    batch_size: int = 16
+    share: float = 0.4  # of the hours, for the first stage
+    model: FirstStageConfig | None = None
+    loss: FirstStageLoss | None = None
+    shape: StageShape | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hours <= MOST_HOURS:
+            raise InputError(f"The hours are {self.hours:g}; they must be over 0, such as 8 for a night.")
+        if self.resolution is not None and self.resolution not in RESOLUTIONS:
+            known = ", ".join(map(str, RESOLUTIONS))
+            raise InputError(f"The resolution is {self.resolution}; it must be one of {known}.")
+        if not 1 <= self.batch_size <= 4096:
+            raise InputError(f"The batch size is {self.batch_size}; it must be from 1 to 4096.")
+        if not 0 < self.share < 1:
+            raise InputError(f"The first stage's share is {self.share:g}; it must be over 0 and under 1.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done."""
+
+    run: ModelRun
+    model: FirstStageConfig
+    loss: FirstStageLoss
+    shape: StageShape
+    views: int  # of each picture, in the token file
+    steps: int  # of the first stage; 0 where it is taken over
+    seconds: float  # that one of them took here; 0 as well
+    disk: int  # bytes that the run and the model will take, about
+
+    def first_loop(self) -> LoopConfig:
+        return loop(self.run, self.steps, self.seconds)
+
+    def lines(self) -> Iterator[str]:
+        """The plan in words."""
+        side = self.model.resolution // self.model.downsampling
+        yield (
+            f"{self.model.resolution} × {self.model.resolution} pixels, {side} × {side} tokens of "
+            f"{self.model.vocab_size:,} codes; {self.views} views of each picture"
+        )
+        hours = self.run.hours
+        first = 0.0 if self.run.first_stage else hours * self.run.share
+        if self.run.first_stage:
+            yield f"first stage: taken over from {self.run.first_stage}"
+        else:
+            count = sum(p.numel() for p in FirstStage(self.model).parameters())
+            size = f"{count / 1e6:.1f} M numbers, {self.steps:,} steps of {self.run.batch_size}"
+            yield f"first stage: {size}, {_hours(first)}"
+        layers = f"{self.shape.depth} + {self.shape.encoder_depth} layers of {self.shape.width}"
+        yield f"denoiser: {layers}, {_hours(hours - first)}"
+        yield f"disk: {readable(self.disk)}"
+
+
+def loop(run: ModelRun, steps: int, seconds: float) -> LoopConfig:
+    """How a part is trained, given how long a step takes."""
+    every = max(LEAST_STEPS // 2, steps // SHOW)
+    return LoopConfig(
+        steps=steps,
+        batch_size=run.batch_size,
+        optimizer="muon",
+        lr=1e-3,
+        weight_decay=0.01,
+        warmup=min(100, max(1, steps // 20)),
+        ema=min(0.998, 1 - 1 / max(steps // 20, 2)),
+        seed=run.seed,
+        log_every=min(every, max(1, round(LOG / max(seconds, 1e-3)))),
+        save_every=min(every, max(1, round(SAVE / max(seconds, 1e-3)))),
+        sample_every=every,
+    )
+
+
+def planned(run: ModelRun, found: Look, first_stage: FirstStageConfig | None, folder: Path) -> Plan:
+    """The plan for what was found. Raises InputError where the disk has no room for it."""
+    model = first_stage or run.model or first_stage_config(resolution_for(run, found.sizes))
+    shape = run.shape or _shape(model)
+    tokens = (model.resolution // model.downsampling) ** 2
+    views = max(2, min(MOST_VIEWS, TOKENS // (4 * tokens * found.count)))
+    weights = 4 * 4 * 2 * (_first_stage_size(model) + 20 * shape.width**2 * (shape.depth + shape.encoder_depth))
+    disk = found.count * (3 * kept_side(model.resolution) ** 2 + 4 * tokens * views) + weights
+    _check_room(folder, disk)
+    plan = Plan(run, model, run.loss or FirstStageLoss(), shape, views, 0, 0.0, disk)
+    if first_stage is not None:
+        return plan
+    seconds = _first_stage_seconds(plan)
+    steps = max(LEAST_STEPS, int(3600 * run.hours * run.share / seconds))
+    loss = run.loss or FirstStageLoss(
+        face=1.0, adversarial=AdversarialLoss(begin=steps // 3, crop=max(32, min(128, model.resolution // 2 * 2)))
+    )
+    return replace(plan, loss=loss, steps=steps, seconds=seconds)
+
+
+def resolution_for(run: ModelRun, sizes: list[tuple[int, int]]) -> int:
+    """Pixels a side: as asked for, else what most pictures have and this machine can train in the hours."""
+    if run.model is not None:
+        return run.model.resolution
+    if run.resolution is not None:
+        return run.resolution
+    short = statistics.median(min(size) for size in sizes)
+    most = 256 if torch.cuda.is_available() else 128
+    return max([r for r in RESOLUTIONS if r <= min(short, most)], default=RESOLUTIONS[0])
+
+
+def first_stage_config(resolution: int) -> FirstStageConfig:
+    """A VQGAN for so many pixels, whose tokens see their own cells alone: what is kept says nothing of the rest."""
+    fold, multipliers = {32: (2, (1, 1)), 64: (4, (1, 1)), 128: (4, (1, 2)), 256: (4, (1, 2, 2))}[resolution]
+    channels = 64 if resolution < 128 else 96
+    return FirstStageConfig(
+        resolution=resolution,
+        channels=channels,
+        multipliers=multipliers,
+        res_blocks=1 if resolution < 128 else 2,
+        attention_resolutions=(),
+        latent_channels=192 if resolution >= 128 else 64,
+        code_dim=16,
+        codebook_size=1024 if resolution >= 128 else 256,
+        fold=fold,
+        unit_codes=True,
+        encoder="cells",
+    )
+
+
+def _shape(model: FirstStageConfig) -> StageShape:
+    if model.resolution < 128:
+        return StageShape(width=128, depth=3, heads=2, encoder_depth=2, slots=8)
+    return StageShape(width=512, depth=8, heads=8) if torch.cuda.is_available() else StageShape()
+
+
+def _first_stage_size(model: FirstStageConfig) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in FirstStage(model).parameters())
+
+
+def _first_stage_seconds(plan: Plan) -> float:
+    """Seconds a step with the discriminator at work."""
+    from imagebart.training.first_stage import FirstStageTask
+
+    size = plan.model.resolution
+    loss = replace(plan.loss, adversarial=AdversarialLoss(begin=0, crop=max(32, min(128, size))))
+    images = [{"image": torch.randint(256, (3, size, size), dtype=torch.uint8)} for _ in range(plan.run.batch_size)]
+    model = FirstStage(plan.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = FirstStageTask(model, images, torch.ones(size, size), loss)  # type: ignore[arg-type]
+    batch = {"image": torch.stack([item["image"] for item in images])}
+    return seconds_a_step(task, batch, loop(plan.run, LEAST_STEPS, 1.0))
+
+
+def seconds_a_step(task: Task, batch: Batch, config: LoopConfig) -> float:
+    """How long a step takes on this machine. The task's model is changed by it: give it one to throw away."""
+    accelerator = Accelerator(mixed_precision=precision(config.mixed_precision))
+    optimizers = optimizers_for(task.model, config)
+    model, *optimizers = accelerator.prepare(task.model, *optimizers)
+    batch = {k: v.to(accelerator.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    times = []
+    for _ in range(1 + TIMED):
+        began = time.perf_counter()
+        with accelerator.autocast():
+            loss = task.loss(model, batch, accelerator)["loss"]
+        accelerator.backward(loss)
+        with accelerator.autocast():
+            for optimizer in optimizers:
+                optimizer.step()
+        model.zero_grad(set_to_none=True)
+        task.after_step(accelerator.unwrap_model(model), accelerator)
+        loss.item()  # waits for a GPU
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def _check_room(folder: Path, disk: int) -> None:
+    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(place).free
+    if disk > free:
+        raise InputError(f"The training takes {readable(disk)} in {folder}, and {readable(free)} are free there.")
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    write_text(folder / PLAN, json.dumps(asdict(plan), indent=1))
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan that a run goes by; None where there is none yet."""
+    path = folder / PLAN
+    return from_dict(Plan, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return f"{60 * hours:.0f} minutes" if hours >= 1 / 30 else f"{3600 * hours:.0f} seconds"

@@ -1,0 +1,84 @@
+"""What fits on the screen, with all the shipped examples: the main way without scrolling, and a phone's width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import served
+from driving import PHONE, PIPELINE, Site, edit, opened, say
+from playwright.sync_api import Browser, Locator, Page, expect
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).resolve().parents[2]
+SCREENS = [{"width": 1440, "height": 900}, {"width": 1024, "height": 768}]
+# Labels that are wider than their buttons.
+OVERFLOWING = """[
+    ...document.querySelectorAll("#dock button, #sharing button, .sp button, a.sp-button"),
+].filter((button) => {
+    if (!button.checkVisibility()) return false;
+    const text = document.createRange();
+    text.selectNodeContents(button);
+    const [label, box] = [text.getBoundingClientRect(), button.getBoundingClientRect()];
+    return label.left < box.left || label.right > box.right;
+}).map((button) => button.textContent)"""
+
+
+@pytest.fixture(scope="module")
+def shipped_examples() -> Iterator[Site]:
+    with served(PIPELINE, ROOT / "assets" / "examples") as site:
+        yield site
+
+
+def box_of(part: Locator) -> dict[str, float]:
+    box = part.bounding_box()
+    assert box is not None
+    return dict(box)
+
+
+def in_sight(page: Page, part: Locator, screen: dict[str, int]) -> bool:
+    box = box_of(part)
+    inside = box["x"] >= 0 and box["x"] + box["width"] <= screen["width"]
+    return inside and box["y"] >= 0 and box["y"] + box["height"] <= screen["height"]
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: f"{screen['width']} x {screen['height']}")
+def test_the_main_way_needs_no_scrolling(chromium: Browser, shipped_examples: Site, screen: Any) -> None:
+    with opened(chromium, shipped_examples.url, viewport=screen) as page:
+        prompt = page.get_by_label("What should be there?").first
+        painting = [page.get_by_role("button", name=name, exact=True) for name in ("Upper half", "Everything", "Edit")]
+        for part in (*painting, page.locator(".sp canvas"), prompt, page.locator(".sp-examples")):
+            assert in_sight(page, part, screen), part
+        edit(page)
+        finishing = [page.get_by_role(role, name=name) for role, name in (("button", "Keep"), ("link", "Download"))]
+        for part in (*finishing, page.locator("#progress"), page.locator(".sp canvas"), page.locator("#history")):
+            assert in_sight(page, part, screen), part
+        assert page.evaluate("scrollY") == 0
+        assert page.evaluate(OVERFLOWING) == []
+
+
+@pytest.mark.parametrize("screen", SCREENS[1:], ids=lambda screen: f"{screen['width']} x {screen['height']}")
+def test_settings_open_beside_the_picture_and_what_is_asked_for(
+    chromium: Browser, shipped_examples: Site, screen: Any
+) -> None:
+    with opened(chromium, shipped_examples.url, viewport=screen) as page:
+        page.locator("#settings > button").click()
+        page.locator("#reset").scroll_into_view_if_needed()
+        assert page.evaluate("scrollY") > 0
+        for part in (page.locator(".sp canvas"), page.get_by_role("button", name="Edit", exact=True)):
+            assert in_sight(page, part, screen), part
+
+
+def test_a_phone_shows_everything_within_its_width(chromium: Browser, shipped_examples: Site) -> None:
+    with opened(chromium, shipped_examples.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
+        say(phone, "sunglases")
+        expect(phone.locator("#meant")).to_be_visible()
+        before = box_of(phone.locator("#edit"))
+        edit(phone)
+        assert box_of(phone.locator("#edit")) == before, "a button moved from under the finger"
+        assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert phone.evaluate(OVERFLOWING) == []
+        for button in (*phone.locator(".sp-tools button").all(), *phone.locator("#actions button").all()):
+            assert min(box_of(button)["width"], box_of(button)["height"]) >= 40

@@ -1,0 +1,44 @@
+"""Pictures kept ready to train on, and views of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from drawn_folders import draw_folder
+from PIL import Image
+
+from imagebart.pictures.look import look
+from imagebart.pictures.rows import read
+from imagebart.pictures.store import Store, Views
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    look(read(str(draw_folder(tmp_path / "data", "text"))), 32, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+def test_the_middle_is_what_is_in_the_file(store: Store, tmp_path: Path) -> None:
+    number = store.pictures.names.index("0.png")
+    with Image.open(tmp_path / "data" / "0.png") as image:
+        expected = image.convert("RGB").resize((36, 36), Image.Resampling.LANCZOS).crop((2, 2, 34, 34))
+    view = store.view(number, 0)
+    assert Image.fromarray(view.permute(1, 2, 0).numpy()).tobytes() == expected.tobytes()
+    assert torch.equal(store.view(number, 1), view.flip(2))
+    assert store.pictures.texts[number] == "a red circle"
+    assert store.pictures.credits[number] == {"author": "painter 0"}
+
+
+def test_views_are_the_same_whenever_asked_for_and_differ(store: Store) -> None:
+    views = Views(store, store.pictures.numbers(False), 6)
+    assert len(views) == 20 * 6
+    assert torch.equal(views[70]["image"], views[70]["image"])
+    first = [views[20 * view]["image"] for view in range(6)]
+    assert len({tuple(image.flatten().tolist()) for image in first}) >= 4
+    assert {views[20 * view]["text"] for view in range(6)} == {views[0]["text"]}
+    assert not set(store.pictures.numbers(True)) & set(views.numbers)
+
+
+def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no pictures that are ready"):
+        Store(tmp_path)

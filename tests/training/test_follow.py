@@ -1,0 +1,35 @@
+"""The table and the picture of a run, and when more hours would not help."""
+
+from pathlib import Path
+
+from PIL import Image
+from torch import nn
+
+from imagebart.training.follow import Follow, read_figures, settled
+
+
+def test_figures_are_kept_and_drawn(tmp_path: Path) -> None:
+    said: list[str] = []
+    values = iter([3.0, 2.0, 1.5])
+    follow = Follow(tmp_path, lambda model: {"loss": next(values)}, said.append)
+    for step in (10, 20, 20):
+        follow(nn.Identity(), step)
+    assert [(row["step"], row["loss"]) for row in read_figures(tmp_path)] == [(10, 3.0), (20, 1.5)]
+    with Image.open(tmp_path / "figures.png") as picture:
+        assert picture.size == (640, 400)
+    assert said[-1] == "step 20: loss 1.5"
+
+
+def test_a_run_that_stands_still_is_said() -> None:
+    assert not settled([5, 4, 3])
+    assert not settled([5, 4, 3, 2.5, 2.2, 2.0])
+    assert settled([5, 4, 3, 3.01, 3.0, 3.02])
+    assert settled([5, 4, 3, 2.5, 2.4, 2.6, 2.7, 2.8, 2.9])
+
+
+def test_what_came_before_the_beginning_does_not_count(tmp_path: Path) -> None:
+    said: list[str] = []
+    follow = Follow(tmp_path, lambda model: {"error": 1.0}, said.append, begin=70)
+    for step in range(10, 110, 10):
+        follow(nn.Identity(), step)
+    assert not any("more hours" in line for line in said)

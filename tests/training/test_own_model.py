@@ -1,0 +1,130 @@
+"""The whole road as its user goes it: a folder of pictures, one command, a model; killed, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from accelerate.state import AcceleratorState
+from drawn_folders import draw_folder
+from killing import apart
+from PIL import Image
+from safetensors.torch import load_file
+
+from imagebart.cli.main import main
+from imagebart.models.first_stage import FirstStageConfig
+from imagebart.pipeline import Pipeline
+from imagebart.testing import tiny_first_stage
+from imagebart.training.config import AdversarialLoss, FirstStageLoss, StageShape
+from imagebart.training.follow import read_figures
+from imagebart.ui.examples import find_examples
+
+SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=3)
+LOSS = FirstStageLoss(adversarial=AdversarialLoss(begin=5, crop=32, channels=8))
+
+
+def settings(folder: Path) -> Path:
+    """Networks so small that the road takes seconds."""
+    path = folder / "tiny.json"
+    model: FirstStageConfig = tiny_first_stage()
+    path.write_text(json.dumps({"model": asdict(model), "loss": asdict(LOSS), "shape": asdict(SHAPE), "batch_size": 4}))
+    return path
+
+
+def road(folder: Path, data: Path, *more: str) -> int:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    given = ["--data", str(data), "--out", str(folder / "model"), "--hours", "0.0001"]
+    return main(["train", "model", *given, "--config", str(settings(folder)), *more])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "prompt"), [("text", "a red square"), ("class", "green"), ("none", None)])
+def test_from_a_folder_to_pictures(
+    tmp_path: Path, kind: Literal["text", "class", "none"], prompt: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert road(tmp_path, draw_folder(tmp_path / "data", kind), "--licence", "CC0") == 0
+    pipe = Pipeline.from_pretrained(tmp_path / "model")
+    assert pipe.conditioning == kind and "Licence of the pictures: CC0." in pipe.card
+    assert "20 pictures" in pipe.card and "4 held back" in pipe.card
+    *_, result = pipe.generate(prompt, seed=0)
+    assert result.image.size == (32, 32)
+    with Image.open(tmp_path / "data" / ("red/0.png" if kind == "class" else "0.png")) as picture:
+        mask = Image.new("L", picture.size)
+        mask.paste(255, (0, 20, 40, 40))
+        *_, edited = pipe.edit(picture, mask, prompt, seed=0)
+        assert edited.image.crop((0, 0, 40, 20)).tobytes() == picture.crop((0, 0, 40, 20)).tobytes()
+    for part, figure in (("first-stage", "error"), ("denoiser", "loss")):
+        rows = read_figures(tmp_path / "model" / "run" / part)
+        assert rows[-1][figure] < rows[0][figure] and rows[-1]["step"] == 20
+        assert (tmp_path / "model" / "run" / part / "samples" / "0000020.png").is_file()
+    assert (tmp_path / "model" / "credits.csv").is_file() == (kind == "text")
+    assert len(find_examples(tmp_path / "model" / "examples")) == 4
+    assert road(tmp_path, tmp_path / "data", "--batch-size", "8") == 2
+    assert "begun with batch size 4, not 8" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert road(tmp_path, draw_folder(tmp_path / "data", "text"), "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "24 pictures" in said and "32 × 32 pixels, 8 × 8 tokens of 24 codes" in said and "disk: " in said
+    assert not (tmp_path / "model").exists()
+
+
+def dying_at_move(work: Callable[[], Any], number: int) -> None:
+    """Does the work until its so manieth file or folder is about to be moved to its place, where it is killed."""
+    moves = 0
+
+    def count(event: str, _: Any) -> None:
+        nonlocal moves
+        if event == "os.rename":
+            moves += 1
+            if moves == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    work()
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
+    """Half-way through checkpoints, figures, tokens and the model's own files."""
+    data = draw_folder(tmp_path / "data", "text")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    assert apart(lambda: sys.exit(road(whole, data))) == 1  # sys.exit raises in the child
+    deaths = 0
+    while apart(lambda deaths=deaths: dying_at_move(lambda: road(broken, data), 6 + deaths)) == -signal.SIGKILL:
+        deaths += 1
+        assert deaths < 30
+    assert deaths >= 5
+    for name in ("first_stage", "denoiser", "text_encoder"):
+        ours, theirs = (load_file(folder / "model" / f"{name}.safetensors") for folder in (broken, whole))
+        assert ours.keys() == theirs.keys() and all((ours[key] == theirs[key]).all() for key in ours), name
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--hours", "0", "hours are 0; they must be over 0"),
+        ("--hours", "nan", "hours are nan"),
+        ("--resolution", "100", "resolution is 100; it must be one of 32, 64"),
+        ("--batch-size", "0", "batch size is 0"),
+        ("--first-stage", "nowhere", "No first stage can be taken over from nowhere"),
+        ("--data", "./nowhere", "./nowhere is no folder"),
+    ],
+)
+def test_bad_settings_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
+    assert road(tmp_path, tmp_path, option, value) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,60 @@
+"""What a link sets of the controls, and what it may not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from imagebart.testing import tiny_pipeline
+from imagebart.ui.choice import Choice
+from imagebart.ui.frame import KEEP
+from imagebart.ui.sharing import RECEIVED, received
+
+CHOICE = Choice(tiny_pipeline())
+
+
+def values(given: Any) -> dict[str, Any]:
+    found = dict(zip(RECEIVED, received(CHOICE, given, "tiny"), strict=True))
+    return {name: value for name, value in found.items() if value is not KEEP}
+
+
+def test_a_link_sets_words_seed_and_settings_and_keeps_the_seed() -> None:
+    given = {"model": "tiny", "words": "a hat", "seed": 7, "new_seed": True, "guidance": 3, "top_p": 0.8, "variants": 2}
+    found = values(given)
+    assert "other" not in found.pop("messages")
+    del given["model"]
+    assert found == given | {"new_seed": False}
+
+
+def test_another_model_is_named() -> None:
+    assert "another model: &lt;faces&gt;" in values({"model": "<faces>"})["messages"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(None, 3, "x", [], {}),
+        {"guidance": "3"},
+        {"seed": True},
+        {"seed": float("nan")},
+        {"new_seed": 1},
+        {"words": 5},
+        {"choice": "bird"},
+        {"variants": 9},
+        {"variants": 1.5},
+        {"unheard": 1},
+    ],
+)
+def test_what_no_page_writes_is_left_out(given: Any) -> None:
+    found = values(given)
+    assert set(found) == {"new_seed", "messages"}
+
+
+def test_sliders_stay_in_their_ranges() -> None:
+    assert values({"guidance": 1000, "top_p": -1}) | {"messages": ""} == {
+        "guidance": 8,
+        "top_p": 0.05,
+        "new_seed": False,
+        "messages": "",
+    }
