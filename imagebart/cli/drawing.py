@@ -1,4 +1,4 @@
-"""`python -m imagebart generate`, `edit` and `vary`: what the page does, in the page's words."""
+"""`python -m imagebart generate`, `edit`, `vary` and `describe`: what the page does, in the page's words."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # --help needs neither torch nor pictures
     from imagebart.pipeline import Pipeline
 
 STRENGTH = 0.3
+AUTO = "auto"  # the mask that the prompt's words find
+MASKS = f"a picture, white where to redraw; or 'upper half', 'centre', ...; or {AUTO}: where the prompt's words belong"
 # The animation of a run: its length in seconds, the longest side and number of its frames.
 SECONDS = 4.0
 LONGEST_FRAME = 1024
@@ -34,7 +36,7 @@ MOST_FRAMES = 120
 
 
 def add_commands(commands: Any) -> None:
-    """Adds the three commands to the command line's subparsers."""
+    """Adds the four commands to the command line's subparsers."""
     generate = commands.add_parser("generate", help="a picture from a prompt")
     generate.add_argument("--prompt", help="what to draw (default: anything), or the class of a class model")
     _options(generate)
@@ -42,7 +44,7 @@ def add_commands(commands: Any) -> None:
 
     edit = commands.add_parser("edit", help="redraw what a mask paints")
     edit.add_argument("--image", type=Path, required=True, help="the picture to edit")
-    edit.add_argument("--mask", required=True, help="a picture, white where to redraw; or 'upper half', 'centre', ...")
+    edit.add_argument("--mask", required=True, help=MASKS)
     edit.add_argument("--prompt", help="what should be there")
     edit.add_argument("--feather", type=int, help="pixels over which the change fades in (default 0)")
     edit.add_argument(
@@ -58,6 +60,11 @@ def add_commands(commands: Any) -> None:
     vary.add_argument("--prompt", help="what it should show")
     _options(vary)
     vary.set_defaults(handler=_vary)
+
+    describe = commands.add_parser("describe", help="what a picture shows, in the model's own words")
+    describe.add_argument("image", type=Path, help="the picture")
+    add_model_option(describe)
+    describe.set_defaults(handler=_describe)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -81,20 +88,29 @@ def _generate(options: argparse.Namespace) -> None:
 
 def _edit(options: argparse.Namespace) -> None:
     from imagebart.imaging import files as images
-    from imagebart.imaging import masks
 
     like = _prepare(options)
     image = images.load_image(options.image)
-    mask = (
-        masks.preset(options.mask, image.size)
-        if options.mask in masks.PRESETS
-        else masks.load_mask(Path(options.mask), image.size)
-    )
+    mask = None if options.mask == AUTO else _mask(options.mask, image.size)
     feather = _first(options.feather, like and like.feather, 0)
     context = _first(options.context, like and like.context, math.inf)
     pipe = _pipeline(options, like)
+    mask = pipe.suggest_mask(image, options.prompt) if mask is None else mask
     run = pipe.edit(image, mask, options.prompt, feather=feather, context=context, **_common(options, like, pipe))
     _follow(run, options)
+
+
+def _mask(name: str, size: tuple[int, int]) -> Image.Image:
+    """A ready mask by its name, or a picture's."""
+    from imagebart.imaging import masks
+
+    return masks.preset(name, size) if name in masks.PRESETS else masks.load_mask(Path(name), size)
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from imagebart.pipeline import Pipeline
+
+    print(Pipeline.from_pretrained(options.model).describe(options.image))
 
 
 def _vary(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from imagebart.cli.options import add_model_option, add_sampling_options, add_scales_option, given_settings
 
 if TYPE_CHECKING:
+    from imagebart.avatars.judge import AvatarJudge
     from imagebart.evaluation.drawing import Artist
     from imagebart.evaluation.report import Measure
     from imagebart.evaluation.study import Study
@@ -35,6 +36,12 @@ def add_commands(commands: Any) -> None:
     _study_options(best_of)
     add_scales_option(best_of)
     best_of.set_defaults(job_handler=_best_of)
+
+    where = jobs.add_parser("where", help="masks found by words, edits by them, and descriptions")
+    add_model_option(where)
+    _study_options(where)
+    add_scales_option(where)
+    where.set_defaults(job_handler=_where)
 
     scales = jobs.add_parser("scales", help="one model with several numbers of scales, at drawing, completing, editing")
     add_model_option(scales)
@@ -108,20 +115,40 @@ def _avatars(options: argparse.Namespace) -> None:
 
 
 def _best_of(options: argparse.Namespace) -> None:
-    from imagebart.avatars.judge import AvatarJudge
     from imagebart.evaluation.best_of import best_of, pictures
     from imagebart.evaluation.report import table, write_json
-    from imagebart.judge import load_judge
 
     study = _study(options.model, options)
-    judge = load_judge(Path(options.model), study.artist.model)
-    if not isinstance(judge, AvatarJudge):
-        raise ValueError(f"{options.model} has no judge of avatars (judge.safetensors) that could rank variants")
+    judge = _judge(options.model, study)
     began = time.perf_counter()
     measures = _followed(partial(best_of, judge=judge), study, pictures(study), "pictures")
     print(table(measures))
     if options.out:
         write_json(options.out, {"model": options.model, **_about(study, began)}, measures)
+
+
+def _where(options: argparse.Namespace) -> None:
+    from imagebart.evaluation.report import table, write_json
+    from imagebart.evaluation.where import where
+
+    study = _study(options.model, options)
+    judge = _judge(options.model, study)
+    began = time.perf_counter()
+    measures = _followed(partial(where, judge=judge), study, study.samples, "edits")
+    print(table(measures))
+    if options.out:
+        write_json(options.out, {"model": options.model, **_about(study, began)}, measures)
+
+
+def _judge(model: str, study: Study) -> AvatarJudge:
+    """The judge in a model's folder."""
+    from imagebart.avatars.judge import AvatarJudge
+    from imagebart.judge import load_judge
+
+    judge = load_judge(Path(model), study.artist.model)
+    if not isinstance(judge, AvatarJudge):
+        raise ValueError(f"{model} has no judge of avatars (judge.safetensors)")
+    return judge
 
 
 def _scales(options: argparse.Namespace) -> None:
