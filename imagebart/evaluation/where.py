@@ -107,7 +107,11 @@ def edited(study: Study, cases: Sequence[WhereCase], images: Tensor, masks: np.n
     """Edits of what was found: what was asked for has to be there, and all else has to stay."""
     cell = study.artist.size // masks.shape[1]
     painted = masks.repeat(cell, 1).repeat(cell, 2)
-    after = study.artist.edit(images, painted, [case.prompt.text for case in cases], study.seed)
+    rows = np.flatnonzero(masks.any((1, 2)))  # where nothing was found, nothing changes
+    after = images.clone()
+    if len(rows):
+        prompts = [cases[row].prompt.text for row in rows]
+        after[rows] = study.artist.edit(images[rows], painted[rows], prompts, study.seed)
     read = study.reader.read(after).attributes
     asked = [all(found(a, case.prompt.claims).values()) for a, case in zip(read, cases, strict=True)]
     stayed = [found(a, case.others) for a, case in zip(read, cases, strict=True)]
