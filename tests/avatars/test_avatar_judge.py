@@ -95,7 +95,8 @@ def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:
     assert isinstance(judge, AvatarJudge)
     line = torch.linspace(-1, 1, 256)
     slope = torch.stack([line.expand(256, 256), line[:, None].expand(256, 256), -line.expand(256, 256)])
-    for image in (torch.zeros(3, 256, 256), slope, torch.rand(3, 256, 256) * 2 - 1, rendered([PLAIN], 256)[0].roll(60, 2)):
+    shifted, noise = rendered([PLAIN], 256)[0].roll(60, 2), torch.rand(3, 256, 256) * 2 - 1
+    for image in (torch.zeros(3, 256, 256), slope, shifted, noise):
         assert judge.describe(image[None]) is None and judge.contrast(image[None], "sunglasses") is None
 
 
