@@ -110,7 +110,7 @@ def edited(study: Study, cases: Sequence[WhereCase], images: Tensor, masks: np.n
     rows = np.flatnonzero(masks.any((1, 2)))  # where nothing was found, nothing changes
     after = images.clone()
     if len(rows):
-        prompts = [cases[row].prompt.text for row in rows]
+        prompts = [cases[row].prompt.text for row in rows.tolist()]
         after[rows] = study.artist.edit(images[rows], painted[rows], prompts, study.seed)
     read = study.reader.read(after).attributes
     asked = [all(found(a, case.prompt.claims).values()) for a, case in zip(read, cases, strict=True)]
