@@ -20,7 +20,7 @@ from imagebart.errors import InputError
 from imagebart.events import PipelineEvent
 from imagebart.imaging import crop, masks
 from imagebart.imaging import files as images
-from imagebart.imaging.crop import Box, Cells
+from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Describer, Judge, load_judge
 from imagebart.looking import place_of, words_for
@@ -145,15 +145,14 @@ class Pipeline:
         """
         return words_for(self.model, self.judge, self._whole(images.load_image(image))[1])
 
-    def cells(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf) -> Cells:
-        """What an edit of a picture of `size` (width, height) with this mask and context would redraw.
+    def region(
+        self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0
+    ) -> Region:
+        """What an edit of a picture of `size` (width, height) with this mask, context and feather redraws.
 
         Raises InputError where `edit` would: nothing painted, or a mask of another size.
         """
-        mask = masks.as_mask(mask, size)
-        box = crop.crop_box(mask, self.image_size, context)
-        keep = crop.keep_tokens(mask, box, (self.grid, self.grid))
-        return Cells(box, self.grid, ~keep.numpy().reshape(self.grid, self.grid))
+        return Region.of(masks.as_mask(mask, size), self.image_size, self.grid, context, feather)
 
     def generate(
         self,
@@ -194,12 +193,10 @@ class Pipeline:
         """
         recipe = self._recipe("edit", prompt, seed, settings, variants, feather=feather, context=context)
         upload = images.load_image(image)
-        mask = masks.as_mask(mask, upload.size)
-        box = crop.crop_box(mask, self.image_size, context)
-        known, notes = self._known(upload, box, variants)
-        keep = crop.keep_tokens(mask, box, (self.grid, self.grid))
-        canvas = Canvas(upload, masks.alpha(mask, feather), box)
-        job = Job(recipe, canvas, recipe.settings, variants, known=known, keep=keep, notes=notes)
+        region = self.region(upload.size, mask, context, feather)
+        known, notes = self._known(upload, region.box, variants)
+        canvas = Canvas(upload, region)
+        job = Job(recipe, canvas, recipe.settings, variants, known=known, keep=region.keep, notes=notes)
         return self._run(prompt, job, best_first)
 
     def vary(
@@ -219,10 +216,9 @@ class Pipeline:
         """
         recipe = self._recipe("vary", prompt, seed, settings, variants, strength=strength)
         upload = images.load_image(image)
-        everything = masks.preset("everything", upload.size)
-        box = crop.crop_box(everything, self.image_size, math.inf)
-        known, notes = self._known(upload, box, variants)
-        canvas = Canvas(upload, everything, box)
+        region = self.region(upload.size, masks.preset("everything", upload.size))
+        known, notes = self._known(upload, region.box, variants)
+        canvas = Canvas(upload, region)
         job = Job(recipe, canvas, recipe.settings, variants, known=known, strength=strength, notes=notes)
         return self._run(prompt, job, best_first)
 

@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.events import Clock, EventKind, PipelineEvent
-from imagebart.imaging import crop
 from imagebart.imaging import files as images
-from imagebart.imaging.crop import Box
+from imagebart.imaging.crop import Region
 from imagebart.imaging.metadata import Recipe
 from imagebart.judge import Judge, best_first
 from imagebart.models.imagebart import ImageBART
@@ -23,17 +22,16 @@ from imagebart.settings import SamplingSettings
 
 @dataclass(frozen=True)
 class Canvas:
-    """Where results go: a square of an upload, through an alpha; or a picture of their own (all None)."""
+    """Where results go: a region of an upload; or a picture of their own (both None)."""
 
     upload: Image.Image | None = None
-    alpha: Image.Image | None = None
-    box: Box | None = None
+    region: Region | None = None
 
     def place(self, square: Image.Image) -> Image.Image:
         """The whole picture with this square in it."""
-        if self.upload is None or self.alpha is None or self.box is None:
+        if self.upload is None or self.region is None:
             return square
-        return crop.paste_back(self.upload, square, self.alpha, self.box)
+        return self.region.paste(self.upload, square)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def test_the_cells_shown_are_the_cells_redrawn(pipe: Pipeline, context: float) -
     mask = Image.new("L", upload.size)
     mask.paste(1, (100, 20, 121, 33))
     mask.putpixel((110, 70), 255)
-    cells = pipe.cells(upload.size, mask, context)
+    cells = pipe.region(upload.size, mask, context)
     box, width = cells.box, cells.box.side / cells.grid
     expected = np.zeros((8, 8), bool)
     for y, x in zip(*np.nonzero(np.asarray(mask)), strict=True):
@@ -110,9 +110,9 @@ def test_the_cells_shown_are_the_cells_redrawn(pipe: Pipeline, context: float) -
 
 def test_cells_need_a_mask_of_the_size(pipe: Pipeline) -> None:
     with pytest.raises(InputError, match="size"):
-        pipe.cells((33, 32), Image.new("L", (32, 32), 255))
+        pipe.region((33, 32), Image.new("L", (32, 32), 255))
     with pytest.raises(InputError, match="Nothing is painted"):
-        pipe.cells((32, 32), Image.new("L", (32, 32)))
+        pipe.region((32, 32), Image.new("L", (32, 32)))
 
 
 def test_suggestions_and_unknown_words_are_those_of_the_model(pipe: Pipeline) -> None:
@@ -334,7 +334,7 @@ def _keep(pipe: Pipeline, mask: Image.Image) -> torch.Tensor:
 
 def test_a_context_beyond_all_numbers_is_the_whole_picture(pipe: Pipeline) -> None:
     mask = masks.preset("centre", (40, 32))
-    assert pipe.cells((40, 32), mask, 1e308).box == pipe.cells((40, 32), mask, math.inf).box
+    assert pipe.region((40, 32), mask, 1e308).box == pipe.region((40, 32), mask, math.inf).box
 
 
 def test_halves_of_characters_in_a_prompt_are_no_error(pipe: Pipeline) -> None:

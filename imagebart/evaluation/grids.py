@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from imagebart.avatars.attributes import Attributes
@@ -17,8 +17,9 @@ from imagebart.evaluation.completions import upper_half
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.study import COMPLETED, SERIES
 from imagebart.imaging.files import to_images
+from imagebart.imaging.sheet import sheet
 
-CELL, SHOWN, LINE = 132, 128, 14  # pixels: a picture with its margin, a picture, a line of caption
+SHOWN = 128  # pixels a side
 
 PROMPTS = (
     "a man with a beard",
@@ -148,21 +149,6 @@ def _steps(before: Tensor, masks: np.ndarray, after: Tensor) -> Iterator[list[Im
 
 def _sheet(groups: Sequence[tuple[list[Image.Image], str]], columns: int) -> Image.Image:
     """Groups of pictures in rows, each group over its caption."""
-    wide = max(len(pictures) for pictures, _ in groups) * CELL
-    lines = -(-len(groups) // columns)
-    page = Image.new("RGB", (columns * wide, lines * (CELL + LINE)), "white")
-    pen = ImageDraw.Draw(page)
-    for i, (pictures, caption) in enumerate(groups):
-        x, y = (i % columns) * wide, (i // columns) * (CELL + LINE)
-        for j, picture in enumerate(pictures):
-            page.paste(picture.resize((SHOWN, SHOWN), Image.Resampling.LANCZOS), (x + j * CELL + 2, y + 2))
-        pen.text((x + 4, y + CELL - 1), caption, fill="black", font_size=_font_size(pen, caption, wide - 6))
-    return page
-
-
-def _font_size(pen: ImageDraw.ImageDraw, text: str, width: int) -> float:
-    """The largest size up to 11 at which a text fits a width."""
-    size = 11.0
-    while size > 5 and pen.textlength(text, font_size=size) > width:
-        size -= 0.5
-    return size
+    lines = [groups[i : i + columns] for i in range(0, len(groups), columns)]
+    rows = [[picture for pictures, _ in line for picture in pictures] for line in lines]
+    return sheet(rows, SHOWN, captions=[[caption for _, caption in line] for line in lines])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from imagebart.evaluation.avatars import Renders, distance, prompt_accuracy
@@ -19,6 +19,7 @@ from imagebart.evaluation.edits import edits
 from imagebart.evaluation.report import Measure
 from imagebart.evaluation.study import SHOWN, Study
 from imagebart.imaging.files import to_images
+from imagebart.imaging.sheet import sheet as drawn_sheet
 
 SCALES = (1, 2, 3, 4, 8)
 BASELINE = "left to right"
@@ -71,14 +72,7 @@ def sheet(columns: Mapping[str, Study], prompts: Sequence[str]) -> Image.Image:
     for name, study in columns.items():
         rows.append((f"{name}: prompts", study.artist.generate(list(prompts[:COLUMNS]), study.seed)))
         rows.append((f"{name}: completions", complete(study, avatars)))
-    side, label = 132, 160
-    page = Image.new("RGB", (label + COLUMNS * side, len(rows) * side), "white")
-    pen = ImageDraw.Draw(page)
-    for y, (name, images) in enumerate(rows):
-        pen.text((4, y * side + side // 2), name, fill="black")
-        for x, picture in enumerate(to_images(images)):
-            page.paste(picture.resize((128, 128), Image.Resampling.LANCZOS), (label + x * side, y * side))
-    return page
+    return drawn_sheet([to_images(images) for _, images in rows], 128, names=[name for name, _ in rows])
 
 
 def _grey_above(images: Tensor) -> Tensor:

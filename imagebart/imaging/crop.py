@@ -33,12 +33,35 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Cells:
-    """The square of an upload that the model sees, and which of its cells it draws anew."""
+class Region:
+    """Where an edit happens: measured once, from the mask, and handed down."""
 
-    box: Box
-    grid: int  # cells a side
-    redrawn: npt.NDArray[np.bool_]  # [grid, grid], rows from the top; True: drawn anew
+    box: Box  # what the model sees
+    keep: torch.Tensor  # tokens that stay, bool [grid * grid], raster order
+    alpha: Image.Image  # how much of the new picture shows, "L" of the upload's size
+
+    @classmethod
+    def of(cls, mask: Image.Image, model_size: int, grid: int, context: float = math.inf, feather: int = 0) -> Region:
+        """The region of an "L" mask of the upload's size, for a model of grid x grid tokens.
+
+        context, feather: see `crop_box` and `masks.alpha`. Raises InputError if nothing is painted.
+        """
+        box = crop_box(mask, model_size, context)
+        return cls(box, keep_tokens(mask, box, (grid, grid)), masks.alpha(mask, feather))
+
+    @property
+    def redrawn(self) -> npt.NDArray[np.bool_]:
+        """The cells that are drawn anew, [grid, grid], rows from the top."""
+        return ~self.keep.numpy().reshape(self.grid, self.grid)
+
+    @property
+    def grid(self) -> int:
+        """Cells a side."""
+        return math.isqrt(len(self.keep))
+
+    def paste(self, upload: Image.Image, square: Image.Image) -> Image.Image:
+        """The upload with the model's picture of the square in it: see `paste_back`."""
+        return paste_back(upload, square, self.alpha, self.box)
 
 
 def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -151,28 +151,19 @@ class ImageBART(nn.Module):
         start: Tensor | None = None,
         known: Tensor | None = None,
         keep: Tensor | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        temperature: float = 1.0,
-        passes: int = 1,
+        *,
         seed: int | None = None,
-        guidance: float = 1.0,
-        scales: int | None = None,
         start_stage: int | None = None,
+        **settings: Any,
     ) -> Tensor:
-        """Runs the chain; returns x_0, int64 [B, N]. Arguments as for `stream`."""
-        settings = SamplingSettings(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            guidance=guidance,
-            passes=passes,
-            start=start_stage,
-            scales=scales,
-        )
-        begun = self.sampler.start(batch_size, settings, start, known, keep, seed=seed)
+        """Runs the chain; returns x_0, int64 [B, N]. Arguments as for `stream`.
+
+        settings: as `SamplingSettings` has them, temperature=0.9, top_k=100; its `start` is start_stage here.
+        """
+        chosen = SamplingSettings(start=start_stage, **settings)
+        begun = self.sampler.start(batch_size, chosen, start, known, keep, seed=seed)
         x = begun.x
-        for event in self.sampler.stream(begun, cond, settings):
+        for event in self.sampler.stream(begun, cond, chosen):
             x = event.tokens
         return x
 

@@ -12,6 +12,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from imagebart.imaging.files import to_images
+from imagebart.imaging.sheet import sheet
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
@@ -80,12 +83,7 @@ def pixel_weight(data: str, size: int, face: float) -> Tensor:
 
 def grid(images: Tensor, columns: int) -> Image.Image:
     """Images [B, 3, H, W] in [-1, 1], row by row in one picture with a white line between."""
-    batch, _, height, width = images.shape
-    rows = -(-batch // columns)
-    gap = 2
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    for i, picture in enumerate(pixels):
-        y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        sheet[y : y + height, x : x + width] = picture
-    return Image.fromarray(sheet)
+    pictures = to_images(images)
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    page = sheet(rows, pictures[0].width, margin=1)
+    return page.crop((1, 1, page.width - 1, page.height - 1))

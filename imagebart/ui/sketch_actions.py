@@ -26,7 +26,7 @@ def grid(choice: Choice, pad: Mapping[str, Any] | None, model: str | None, conte
         sketch = Sketch.read(pad)
         if not sketch.painted or not 0 < sketch.size[0] * sketch.size[1] <= MAX_PIXELS:
             return KEEP
-        cells = choice.get(model).cells(sketch.size, sketch.mask(sketch.size), around(context))
+        cells = choice.get(model).region(sketch.size, sketch.mask(sketch.size), around(context))
     except InputError:  # it is said when Edit is pressed
         return KEEP
     box = [cells.box.left, cells.box.top, cells.box.side]

@@ -166,6 +166,15 @@ class _Machine:
             case "SETITEMS":
                 items = self.since_mark()
                 self.put_items(stack[-1], items)
+            case _ if instruction in LITERALS:
+                stack.append(argument)
+            case _:
+                self.refer(instruction, argument)
+
+    def refer(self, instruction: str, argument: Any) -> None:
+        """Instructions that go beyond plain values: back to earlier ones, to names, to storages, to calls."""
+        stack = self.stack
+        match instruction:
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 self.memo[argument] = stack[-1]
             case "MEMOIZE":
@@ -183,8 +192,6 @@ class _Machine:
                 stack.append(self.call(function, arguments))
             case "BUILD":
                 self.build(*self.take(2))
-            case _ if instruction in LITERALS:
-                stack.append(argument)
             case "INST":
                 raise self.refuse(f"makes an object of {argument.replace(' ', '.', 1)}")
             case _:

@@ -9,7 +9,7 @@ import pytest
 from imagebart.avatars import artwork
 from imagebart.avatars.artwork import part_svg, parts, rasterise, render
 from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, VALUES, Attributes
-from imagebart.avatars.sheet import PLAIN, SHOWING, contact_sheet
+from imagebart.avatars.sheet import PLAIN, SHOWING
 from imagebart.avatars.split import sample
 
 
@@ -101,8 +101,3 @@ def test_prints_show_on_every_shirt() -> None:
         shirt = replace(PLAIN, clothing="graphic", clothing_colour=colour)
         bear, skull = (render(replace(shirt, graphic=graphic), 128).astype(int) for graphic in ("bear", "skull"))
         assert (np.abs(bear - skull).max(axis=2) > 60).sum() > 40
-
-
-def test_the_sheet_holds_all_values() -> None:
-    sheet = contact_sheet(size=32)
-    assert sheet.size == (120 + 18 * 32, len(VALUES) * 46)

@@ -135,7 +135,7 @@ def test_the_grid_shows_what_the_model_will_redraw(wide: Page, tmp_path: Path) -
         value = sent(wide)
         shape = masks.load_mask(Image.fromarray(mask(wide)), size)
         assert tuple(value["size"]) == size
-        wanted = PIPELINE.cells(size, shape).redrawn
+        wanted = PIPELINE.region(size, shape).redrawn
         assert found == "".join(str(int(value)) for value in wanted.flatten())
 
 

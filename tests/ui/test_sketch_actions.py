@@ -25,7 +25,7 @@ CHOICE = Choice(PIPELINE)
 @pytest.mark.parametrize(("size", "area"), [((90, 61), "centre"), ((700, 1300), "upper half"), ((2000, 90), "border")])
 def test_the_grid_is_that_of_the_library(size: tuple[int, int], area: str) -> None:
     answer = grid(CHOICE, sketch(Image.new("RGB", size), area, version=9), "tiny", 3.0)
-    cells = PIPELINE.cells(size, preset(area, size))
+    cells = PIPELINE.region(size, preset(area, size))
     assert answer["version"] == 9 and answer["side"] == cells.grid
     assert answer["box"] == [cells.box.left, cells.box.top, cells.box.side]
     found = np.array([cell == "1" for cell in answer["cells"]]).reshape(cells.redrawn.shape)

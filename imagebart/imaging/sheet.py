@@ -1,0 +1,48 @@
+"""One picture of many, in rows, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw
+
+LABEL, CAPTION = 160, 14  # pixels: width of a row's name, height of a line of captions
+
+
+def sheet(
+    rows: Sequence[Sequence[Image.Image]],
+    side: int,
+    *,
+    names: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
+    margin: int = 2,
+) -> Image.Image:
+    """Rows of pictures on white, each `side` pixels a side with a margin all around.
+
+    names: of the rows, at the left. captions: of each row, below; where a row has fewer than pictures, each stands
+    under as many of them.
+    """
+    cell, label, line = side + 2 * margin, LABEL if names else 0, CAPTION if captions else 0
+    columns = max(len(row) for row in rows)
+    page = Image.new("RGB", (label + columns * cell, len(rows) * (cell + line)), "white")
+    pen = ImageDraw.Draw(page)
+    for y, row in enumerate(rows):
+        top = y * (cell + line)
+        for x, picture in enumerate(row):
+            shown = picture if picture.width == side else picture.resize((side, side), Image.Resampling.LANCZOS)
+            page.paste(shown, (label + x * cell + margin, top + margin))
+        if names:
+            pen.text((4, top + side // 2), names[y], fill="black")
+        for i, caption in enumerate(captions[y] if captions else ()):
+            wide = len(row) // len(captions[y]) * cell
+            place = (label + i * wide + 4, top + cell - 1)
+            pen.text(place, caption, fill="black", font_size=_font_size(pen, caption, wide - 6))
+    return page
+
+
+def _font_size(pen: ImageDraw.ImageDraw, text: str, width: int) -> float:
+    """The largest size up to 11 at which a text fits a width."""
+    size = 11.0
+    while size > 5 and pen.textlength(text, font_size=size) > width:
+        size -= 0.5
+    return size
