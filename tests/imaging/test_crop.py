@@ -14,7 +14,7 @@ from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.imaging import masks
-from imagebart.imaging.crop import LEAST_CONTEXT, Box, crop_box, extract, keep_tokens, paste_back
+from imagebart.imaging.crop import LEAST_CONTEXT, Box, crop_box, extract, keep_tokens, paint_cells, paste_back
 from imagebart.imaging.files import flatten, load_image
 
 
@@ -344,3 +344,15 @@ def test_a_picture_of_forty_megapixels_takes_less_than_a_gigabyte() -> None:
     """With transparency and the widest feather."""
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1000
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 61), (45, 200), (100, 30), (16, 16)])
+def test_painted_cells_are_the_ones_that_are_redrawn(size: tuple[int, int]) -> None:
+    """Where a square has pixels that lie wholly in each cell; past the edge of a picture there is nothing to paint."""
+    cells = np.random.default_rng(0).random((8, 8)) < 0.5
+    box = crop_box(masks.preset("everything", size), 32, math.inf)
+    mask = paint_cells(cells, box, size)
+    redrawn = ~keep_tokens(mask, box, (8, 8)).numpy().reshape(8, 8)
+    assert mask.size == size and redrawn.any() and not (redrawn & ~cells).any()
+    if size[0] == size[1]:
+        assert (redrawn == cells).all()
