@@ -1,9 +1,12 @@
-"""Ranking variants by how well they show what was asked for: rejection sampling (ImageBART, section 4.2, Table 2)."""
+"""Ranking variants by how well they show what was asked for: rejection sampling (ImageBART, section 4.2, Table 2).
+
+Some judges can also say what a picture shows.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,6 +22,20 @@ class Judge(Protocol):
         """How well images, float [B, 3, H, W] in [-1, 1], show what a prompt says: float [B], more is better.
 
         Equal scores where the prompt says nothing that the judge can see.
+        """
+
+
+@runtime_checkable
+class Describer(Protocol):
+    """Says what a picture shows, in words that its model knows."""
+
+    def describe(self, image: Tensor) -> str | None:
+        """What an image float [1, 3, H, W] in [-1, 1] shows; None where the reader is not sure."""
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
+        """The prompt with all else that the image shows, and what the image shows; None where the reader is not sure.
+
+        The two texts differ in what the prompt would change, and in nothing else.
         """
 
 

@@ -22,7 +22,8 @@ from imagebart.imaging import crop, masks
 from imagebart.imaging import files as images
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
-from imagebart.judge import Judge, load_judge
+from imagebart.judge import Describer, Judge, load_judge
+from imagebart.looking import place_of, words_for
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream
 from imagebart.settings import SamplingSettings, shown
@@ -121,6 +122,28 @@ class Pipeline:
     def can_judge(self) -> bool:
         """Whether variants can be put in order, best first."""
         return self.judge is not None
+
+    @property
+    def can_describe(self) -> bool:
+        """Whether the model can say what a picture shows."""
+        return isinstance(self.judge, Describer)
+
+    def suggest_mask(self, image: images.Source, prompt: str | None) -> Image.Image:
+        """Where the words of a prompt belong in a picture: a mask, "L", of the picture's size.
+
+        Raises InputError for a picture or prompt that cannot be used, and where no place is found.
+        """
+        upload = images.load_image(image)
+        box, pixels = self._whole(upload)
+        return crop.paint_cells(place_of(self.model, self.judge, pixels, prompt).numpy(), box, upload.size)
+
+    def describe(self, image: images.Source) -> str:
+        """What a picture shows, in words that the model knows.
+
+        Raises InputError for a picture that cannot be used or is not of what the model knows, and where the model
+        cannot describe.
+        """
+        return words_for(self.model, self.judge, self._whole(images.load_image(image))[1])
 
     def region(
         self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0
@@ -225,11 +248,20 @@ class Pipeline:
         words = None if prompt is None else whole_characters(str(prompt))
         return Recipe(self.name[:LONGEST_NAME], task, words, seed, settings, **more)
 
+    def _whole(self, upload: Image.Image) -> tuple[Box, Tensor]:
+        """The square that holds all of a picture, and its pixels."""
+        box = crop.crop_box(masks.preset("everything", upload.size), self.image_size, math.inf)
+        return box, self._pixels(upload, box)
+
+    def _pixels(self, upload: Image.Image, box: Box) -> Tensor:
+        """A square as the model sees it: float [1, 3, size, size] in [-1, 1]."""
+        square = crop.extract(upload, box, self.image_size)
+        return images.to_tensor(square).to(self.model.device)
+
     @torch.no_grad()
     def _known(self, upload: Image.Image, box: Box, variants: int) -> tuple[Tensor, tuple[str, ...]]:
         """The square's tokens for every variant [B, N], and what to say of a picture the model does not know."""
-        square = crop.extract(upload, box, self.image_size)
-        pixels = images.to_tensor(square).to(self.model.device)
+        pixels = self._pixels(upload, box)
         tokens = self.model.first_stage.encode(pixels)
         error = (self.model.first_stage.decode(tokens).clamp(-1, 1) - pixels).square().mean().item() / 4
         notes: tuple[str, ...] = ()

@@ -9,13 +9,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES
-from imagebart.avatars.captions import Claims
+from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.captions import COLOUR_OF, Claims
 from imagebart.avatars.claims import CaptionReader, load_heads, read_claims, with_showing
 from imagebart.avatars.reader import Reader, load_reader
+from imagebart.avatars.telling import tell
 from imagebart.conditioning import Conditioner
 from imagebart.models.imagebart import ImageBART
 from imagebart.weights.errors import WeightsError
+
+SURE = 0.92  # the mean probability of what is read off a picture, from which it is of an avatar: others reach 0.91
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,39 @@ class AvatarJudge:
         with torch.no_grad():
             answers = self.reader(images.float().cpu())
         return log_likelihood(answers, self.claims(prompt))
+
+    def describe(self, image: Tensor) -> str | None:
+        """See `imagebart.judge.Describer`."""
+        attributes = self._read(image)
+        return None if attributes is None else tell(attributes)
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
+        """See `imagebart.judge.Describer`."""
+        attributes = self._read(image)
+        if attributes is None:
+            return None
+        else_shown = tell(attributes, _staying(attributes, self.claims(prompt)))
+        return ", ".join(text for text in (prompt, else_shown) if text), tell(attributes)
+
+    @torch.no_grad()
+    def _read(self, image: Tensor) -> Attributes | None:
+        """The likeliest attributes of one image; None where they are not likely enough for one of an avatar."""
+        answers = self.reader(image.float().cpu())
+        best = {name: logits[0].softmax(0).max(0) for name, logits in answers.items()}
+        attributes = Attributes(**{name: VALUES[name][int(found.indices)] for name, found in best.items()})
+        shown = [float(best[name].values) for name in attributes.visible()]
+        return attributes if sum(shown) / len(shown) >= SURE else None
+
+
+def _staying(attributes: Attributes, claims: Claims) -> set[str]:
+    """What shows of an avatar that claims leave as it is, and do not name for themselves.
+
+    What hides a claim has to go. A colour stays with what has it, of which the claims may speak too.
+    """
+    values = attributes.as_dict()
+    changed = {name for name, allowed in with_showing(claims).items() if values[name] not in allowed}
+    staying = {name for name in attributes.visible() - changed if len(claims.get(name, ())) != 1}
+    return staying | {thing for thing, colours in COLOUR_OF.items() if staying & {*colours}} - changed
 
 
 def log_likelihood(answers: dict[str, Tensor], claims: Claims) -> Tensor:

@@ -1,4 +1,4 @@
-"""`imagebart generate`, `edit` and `vary`: what the page does, in the page's words."""
+"""`imagebart generate`, `edit`, `vary` and `describe`: what the page does, in the page's words."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # --help needs neither torch nor pictures
     from imagebart.pipeline import Pipeline
 
 STRENGTH = 0.3
+AUTO = "auto"  # the mask is where the prompt's words belong
+MASKS = f"A picture, white where to redraw; 'upper half', 'centre', ...; or '{AUTO}': where the prompt's words belong."
 # The animation of a run: its length in seconds, the longest side and number of its frames.
 SECONDS = 4.0
 LONGEST_FRAME = 1024
@@ -33,7 +35,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class Drawing:
-    """What all three commands are told."""
+    """What all commands that draw are told."""
 
     out: Annotated[Path, typer.Option(help="The picture; further variants get -2, -3, ...")]
     model: Model = DEFAULT_MODEL
@@ -64,7 +66,7 @@ def generate(
 @command(app)
 def edit(
     image: Annotated[Path, typer.Option(help="The picture to edit.")],
-    mask: Annotated[str, typer.Option(help="A picture, white where to redraw; or 'upper half', 'centre', ...")],
+    mask: Annotated[str, typer.Option(help=MASKS)],
     draw: Drawing,
     sampling: EditSampling,
     prompt: Annotated[str | None, typer.Option(help="What should be there.")] = None,
@@ -76,17 +78,15 @@ def edit(
 ) -> None:
     """Redraw what a mask paints."""
     from imagebart.imaging import files as images
-    from imagebart.imaging import masks
 
     like = _prepare(draw)
     picture = images.load_image(image)
-    painted = (
-        masks.preset(mask, picture.size) if mask in masks.PRESETS else masks.load_mask(Path(mask), picture.size)
-    )
+    painted = None if mask == AUTO else _mask(mask, picture.size)
     seam = _first(feather, like and like.feather, 0)
     around = _first(context, like and like.context, math.inf)
     pipe = _pipeline(draw, like)
     asked = _first(prompt, like and like.prompt)
+    painted = pipe.suggest_mask(picture, asked) if painted is None else painted
     run = pipe.edit(picture, painted, asked, feather=seam, context=around, **_common(draw, sampling, like, pipe))
     _follow(run, draw)
 
@@ -107,6 +107,24 @@ def vary(
     pipe = _pipeline(draw, like)
     run = pipe.vary(image, share, _first(prompt, like and like.prompt), **_common(draw, sampling, like, pipe))
     _follow(run, draw)
+
+
+@command(app)
+def describe(
+    image: Annotated[Path, typer.Argument(help="The picture.")],
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """What a picture shows, in the model's own words."""
+    from imagebart.pipeline import Pipeline
+
+    print(Pipeline.from_pretrained(model).describe(image))
+
+
+def _mask(name: str, size: tuple[int, int]) -> Image.Image:
+    """A ready mask by its name, or that of a file."""
+    from imagebart.imaging import masks
+
+    return masks.preset(name, size) if name in masks.PRESETS else masks.load_mask(Path(name), size)
 
 
 def _prepare(draw: Drawing) -> Recipe | None:

@@ -16,6 +16,7 @@ from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, ScaledSampling
 from imagebart.progress import progress
 
 if TYPE_CHECKING:
+    from imagebart.avatars.judge import AvatarJudge
     from imagebart.evaluation.drawing import Artist
     from imagebart.evaluation.report import Measure
     from imagebart.evaluation.study import Study
@@ -48,15 +49,19 @@ def avatars(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> N
 @command(app)
 def best_of(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
     """How often the best of 1, 2, 4 and 8 variants is as asked."""
-    from imagebart.avatars.judge import AvatarJudge
     from imagebart.evaluation.best_of import best_of, pictures
-    from imagebart.judge import load_judge
 
     study = _study(model, asked, sampling)
-    judge = load_judge(Path(model), study.artist.model)
-    if not isinstance(judge, AvatarJudge):
-        raise ValueError(f"{model} has no judge of avatars (judge.safetensors) that could rank variants")
-    _measure(partial(best_of, judge=judge), study, pictures(study), model, asked)
+    _measure(partial(best_of, judge=_judge(model, study)), study, pictures(study), model, asked)
+
+
+@command(app)
+def where(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
+    """Masks found by words, edits by them, and descriptions."""
+    from imagebart.evaluation.where import where
+
+    study = _study(model, asked, sampling)
+    _measure(partial(where, judge=_judge(model, study)), study, study.samples, model, asked)
 
 
 @command(app)
@@ -157,6 +162,17 @@ def _artist(model: str, sampling: Sampling, batch: int) -> Artist:
         raise ValueError(f"a batch of {batch}, expected 1 or more")
     loaded = ImageBART.from_pretrained(model)
     return Artist(loaded, sampling.over(loaded.about.sampling), batch)
+
+
+def _judge(model: str, study: Study) -> AvatarJudge:
+    """The judge in a model's folder."""
+    from imagebart.avatars.judge import AvatarJudge
+    from imagebart.judge import load_judge
+
+    judge = load_judge(Path(model), study.artist.model)
+    if not isinstance(judge, AvatarJudge):
+        raise ValueError(f"{model} has no judge of avatars (judge.safetensors)")
+    return judge
 
 
 def _study(model: str, asked: Asked, sampling: Sampling) -> Study:

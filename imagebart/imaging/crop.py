@@ -123,6 +123,22 @@ def keep_tokens(mask: Image.Image, box: Box, grid: tuple[int, int]) -> torch.Ten
     return torch.from_numpy(paint == 0).flatten()
 
 
+def paint_cells(cells: npt.NDArray[np.bool_], box: Box, size: Size) -> Image.Image:
+    """The mask, for a picture of `size` (width, height), that redraws these cells of the square and no others.
+
+    cells: bool [grid, grid]. Where cells end within a pixel, it is painted only if all that it touches is.
+    """
+    touched = masks.spans(0, len(cells), box.side)  # by each pixel of the square
+    columns, rows = (
+        touched[max(0, -start) : max(0, length - start)]
+        for start, length in zip((box.left, box.top), size, strict=True)
+    )
+    kept = masks.cover(np.where(cells, 0, 255).astype(np.uint8), rows, columns)
+    mask = Image.new("L", size)
+    mask.paste(Image.fromarray(255 - kept), (max(0, box.left), max(0, box.top)))
+    return mask
+
+
 def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, box: Box) -> Image.Image:
     """The upload with `generated` (an "RGB" square of any size that stands for `box`) blended in by `alpha`.
 

@@ -19,7 +19,7 @@ from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.settings import SamplingSettings, shown
 from imagebart.ui import wording
-from imagebart.ui.files import publish_preview, written
+from imagebart.ui.files import publish, publish_preview, written
 from imagebart.ui.zero_gpu import on_gpu
 
 Answers = Iterator[tuple[str, str, int]]
@@ -28,7 +28,7 @@ STRENGTH = 0.3
 
 
 class Endpoints:
-    """`/edit`, `/generate` and `/vary` on one pipeline."""
+    """`/edit`, `/generate`, `/vary`, `/suggest_mask` and `/describe` on one pipeline."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -121,6 +121,37 @@ class Endpoints:
 
         yield from self._answer(start, guidance, scales)
 
+    def suggest_mask(self, image: Upload, prompt: str) -> str:
+        """
+        Find where the words of a prompt belong in a picture: a mask for /edit, which then redraws that part.
+
+        Args:
+            image: the picture: a PNG, JPEG, WebP, GIF, BMP or TIFF file
+            prompt: what should be there, in a few words
+
+        Returns:
+            the mask, a picture of the same size: white where the words belong, black elsewhere
+        """
+        try:
+            return publish(self._pipeline.suggest_mask(_file(image, "image"), _words(prompt)))
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def describe(self, image: Upload) -> str:
+        """
+        Say what a picture shows, in words that the model knows; changed in a word, they are a prompt for /edit.
+
+        Args:
+            image: the picture: a PNG, JPEG, WebP, GIF, BMP or TIFF file
+
+        Returns:
+            what it shows: "short brown hair, round glasses, a blue hoodie", and so on
+        """
+        try:
+            return self._pipeline.describe(_file(image, "image"))
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
     def _answer(
         self,
         start: Callable[[SamplingSettings], Iterator[PipelineEvent]],
@@ -155,6 +186,8 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
             gr.Number(label="seed used", precision=0),
         ]
         edit, generate, vary = gr.Button("edit"), gr.Button("generate"), gr.Button("vary")
+        find, describe = gr.Button("suggest a mask"), gr.Button("describe")
+        found, words = gr.Image(label="mask", format="png"), gr.Textbox(label="words")
     # Values come as they were sent, and are judged here: Gradio would leave an empty file behind for each upload, and
     # complain in sentences of its own.
     turn: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": 1, "preprocess": False}
@@ -162,6 +195,8 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
     edit.click(on_gpu(endpoints.edit), [image, mask, area, *said], answer, api_name="edit", **turn)
     generate.click(on_gpu(endpoints.generate), said, answer, api_name="generate", **turn)
     vary.click(on_gpu(endpoints.vary), [image, strength, *said], answer, api_name="vary", **turn)
+    find.click(on_gpu(endpoints.suggest_mask), [image, prompt], found, api_name="suggest_mask", **turn)
+    describe.click(on_gpu(endpoints.describe), image, words, api_name="describe", **turn)
 
 
 def _published(event: PipelineEvent) -> str:

@@ -17,6 +17,7 @@ from imagebart.ui.endpoints import add_endpoints
 from imagebart.ui.examples import Example
 from imagebart.ui.layout import Runner, add_foot, add_heading, add_history, add_runner
 from imagebart.ui.library import Models
+from imagebart.ui.looking import ANSWER, Looking
 from imagebart.ui.mishaps import Guarded, answering
 from imagebart.ui.reading import add_reader
 from imagebart.ui.running import Running
@@ -74,10 +75,11 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
                 settings = add_settings(values, model_panel.slider_options(pipeline))
                 shown |= add_foot(parts)
         add_reader(choice)
-        wires: dict[str, Any] = {name: add_wire(name) for name in ("run", "grid")}
+        wires: dict[str, Any] = {name: add_wire(name) for name in ("run", "grid", "looked")}
         controls = {**runner.controls, **settings.controls}
         page = Page(pad, runner, settings, {**vars(runner), **shown, **runner.parts, **controls, **wires})
         _wire_sketchpad(page, choice)
+        _wire_looking(page, Looking(choice))
         _wire_runs(page, Running(choice))
         _wire_model(page, choice)
     blocks.queue(max_size=QUEUE, default_concurrency_limit=4)
@@ -95,6 +97,15 @@ def _wire_sketchpad(page: Page, choice: Choice) -> None:
     named["shared"].input(partial(sharing.received, choice), [named["shared"], named["model"]], received, **AT_ONCE)
     restored = [named[name] for name in sketch_actions.RESTORED]
     pad.upload(partial(sketch_actions.restored, choice), [pad, named["model"]], restored, **AT_ONCE)
+
+
+def _wire_looking(page: Page, looking: Looking) -> None:
+    pad, named = page.pad, page.named
+    answers = [named[name] for name in ANSWER]
+    turn: dict[str, Any] = {**QUIET, "concurrency_id": TURN, "concurrency_limit": 1}
+    # Gradio's names for events that nothing else tells: a place is selected, the picture is copied into words.
+    pad.select(on_gpu(looking.find), [pad, named["model"], named["words"]], answers, **turn)
+    pad.copy(on_gpu(looking.describe), [pad, named["model"]], answers, **turn)
 
 
 def _wire_runs(page: Page, running: Running) -> None:

@@ -15,6 +15,7 @@ from imagebart.avatars.judge import AvatarJudge, log_likelihood
 from imagebart.avatars.reader import load_reader
 from imagebart.avatars.sheet import PLAIN
 from imagebart.avatars.split import sample
+from imagebart.avatars.telling import tell
 from imagebart.evaluation.cases import found
 from imagebart.evaluation.drawing import rendered
 from imagebart.judge import WEIGHTS, load_judge
@@ -52,6 +53,13 @@ class Literal(AvatarJudge):
         return {"accessory": frozenset({prompt})}
 
 
+class Winking(AvatarJudge):
+    """Reads a wink and fair skin in every prompt."""
+
+    def claims(self, prompt: str) -> Claims:
+        return {"eyes": frozenset({"wink"}), "skin": frozenset({"fair"})}
+
+
 def test_pictures_of_any_size_are_judged_and_blank_prompts_leave_them_equal(tmp_path: Path) -> None:
     judge = load_judge(tmp_path, save_judged_model(tmp_path))
     assert isinstance(judge, AvatarJudge)
@@ -65,6 +73,31 @@ def test_pictures_of_any_size_are_judged_and_blank_prompts_leave_them_equal(tmp_
         torch.nn.init.zeros_(head.bias)
         head.bias[-1] = 9  # nothing is said
     assert judge.score(images, "").tolist() == [0, 0, 0]
+
+
+def test_the_prompt_is_set_against_what_shows_and_all_else_stays(tmp_path: Path) -> None:
+    judge = load_judge(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(judge, AvatarJudge)
+    told = Literal(judge.reader, judge.captions, judge.conditioner)
+    dark = replace(PLAIN, accessory="sunglasses", clothing="graphic")
+    plain, other = rendered([PLAIN, dark], 256).split(1)
+    visible = PLAIN.visible()
+    assert told.describe(plain) == tell(PLAIN) and told.describe(other) == tell(dark)
+    assert told.contrast(plain, "eyepatch") == (f"eyepatch, {tell(PLAIN, visible - {'accessory'})}", tell(PLAIN))
+    # What hides a claim has to go; what is named for itself is not told twice.
+    told = Winking(judge.reader, judge.captions, judge.conditioner)
+    shown = tell(dark, dark.visible() - {"accessory", "skin"})
+    assert told.contrast(other, "a winking fair one") == (f"a winking fair one, {shown}", tell(dark))
+
+
+def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:
+    judge = load_judge(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(judge, AvatarJudge)
+    line = torch.linspace(-1, 1, 256)
+    slope = torch.stack([line.expand(256, 256), line[:, None].expand(256, 256), -line.expand(256, 256)])
+    shifted, noise = rendered([PLAIN], 256)[0].roll(60, 2), torch.rand(3, 256, 256) * 2 - 1
+    for image in (torch.zeros(3, 256, 256), slope, shifted, noise):
+        assert judge.describe(image[None]) is None and judge.contrast(image[None], "sunglasses") is None
 
 
 def test_files_that_make_no_judge_are_named(tmp_path: Path) -> None:

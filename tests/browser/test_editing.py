@@ -73,6 +73,7 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: Page, si
     # From an earlier step: it becomes the picture, and undo leads back.
     press(wide, "Keep")
     redrawn(wide, None)
+    wide.get_by_label("What should be there?").first.fill("")  # with words, Edit finds the place by itself
     press(wide, "Edit")
     expect(wide.locator("#messages")).to_contain_text("Nothing is painted yet")
     press(wide, "Undo")

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hatted import hatted_model
 from PIL import Image, ImageSequence
 
 from imagebart.cli import main
 from imagebart.cli.drawing import Film
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
+from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings, described, ranged
 from imagebart.testing import tiny_model
 
@@ -41,6 +43,29 @@ def test_edit_changes_the_mask_only_and_a_seed_repeats(model: Path, upload: Path
     assert (a != c).any()
     assert (a[22:] == before[22:]).all()
     assert (a[:22] != before[:22]).any()
+
+
+def test_a_mask_is_found_by_the_words_and_a_picture_described(
+    upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Seen:
+        def score(self, images: object, prompt: str) -> object: ...
+        def contrast(self, image: object, prompt: str) -> None: ...
+        def describe(self, image: object) -> str:
+            return "a hat and a beard"
+
+    pipe = Pipeline(hatted_model(), judge=Seen())  # type: ignore[arg-type]
+    monkeypatch.setattr(Pipeline, "from_pretrained", lambda model: pipe)
+    out = tmp_path / "o.png"
+    command = ["edit", "--image", str(upload), "--mask", "auto", "--seed", "7", "--out", str(out)]
+    assert main([*command, "--prompt", "a hat"]) == 0
+    mask = np.asarray(pipe.suggest_mask(upload, "a hat")) > 0
+    changed = (np.asarray(Image.open(out)) != np.asarray(Image.open(upload))).any(-1)
+    assert changed[mask].any() and not changed[~mask].any()
+    assert main(command) == 2
+    assert "Without words" in capsys.readouterr().err
+    assert main(["describe", str(upload)]) == 0
+    assert capsys.readouterr().out == "a hat and a beard\n"
 
 
 def test_generate_writes_every_variant(model: Path, tmp_path: Path) -> None:

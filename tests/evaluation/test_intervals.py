@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagebart.evaluation.intervals import jackknife, mean_of, replicates, share_of, wilson
+from imagebart.evaluation.intervals import jackknife, mean_of, median_of, replicates, share_of, wilson
 
 
 def test_wilson_bounds_are_the_shares_that_the_score_test_just_allows() -> None:
@@ -54,3 +54,16 @@ def test_the_jackknife_of_a_mean_is_that_of_its_groups() -> None:
     assert interval.high == pytest.approx(plain.high, rel=1e-3)
     with pytest.raises(ValueError, match="10 groups of 4"):
         replicates(lambda rows: 0.0, 4)
+
+
+def test_the_median_lies_between_the_order_statistics_of_the_sign_test() -> None:
+    """Ranks from tables of the sign test; samples in which it is missed are as rare as is said."""
+    for count, rank in ((6, 1), (10, 2), (20, 6), (100, 40)):
+        interval = median_of(list(range(1, count + 1)))
+        assert (interval.low, interval.high) == (rank, count + 1 - rank)
+        assert interval.value == (count + 1) / 2
+    samples = np.random.default_rng(0).exponential(size=(2000, 25))
+    held = [(found := median_of(row.tolist())).low <= math.log(2) <= found.high for row in samples]
+    assert 0.95 <= np.mean(held) < 0.98
+    with pytest.raises(ValueError, match="at least 6"):
+        median_of([1.0] * 5)

@@ -26,6 +26,8 @@ RIGHT: dict[str, list[Any]] = {
     "edit": [UPLOADED, None, "centre", "a hat", 1, None, 1],
     "generate": ["a hat", 1, None, 1],
     "vary": [UPLOADED, 0.3, "a hat", 1, None, 1],
+    "suggest_mask": [UPLOADED, "a hat"],
+    "describe": [UPLOADED],
 }
 SENTENCE = re.compile(r'"error": "[A-Z][^"]*\.\\?"|"detail"')
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.imaging import masks
-from imagebart.imaging.crop import LEAST_CONTEXT, Box, crop_box, extract, keep_tokens, paste_back
+from imagebart.imaging.crop import LEAST_CONTEXT, Box, crop_box, extract, keep_tokens, paint_cells, paste_back
 from imagebart.imaging.files import flatten, load_image
 
 
@@ -351,3 +351,15 @@ def test_a_square_of_a_transparent_picture_is_that_of_the_flattened_one(box: Box
     pixels = np.random.default_rng(3).integers(0, 256, (30, 47, 4), np.uint8)
     image = Image.fromarray(pixels)
     assert extract(image, box, 16).tobytes() == extract(flatten(image), box, 16).tobytes()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 61), (45, 200), (100, 30), (16, 16)])
+def test_painted_cells_are_the_ones_that_are_redrawn(size: tuple[int, int]) -> None:
+    """Where a square has pixels that lie wholly in each cell; past the edge of a picture there is nothing to paint."""
+    cells = np.random.default_rng(0).random((8, 8)) < 0.5
+    box = crop_box(masks.preset("everything", size), 32, math.inf)
+    mask = paint_cells(cells, box, size)
+    redrawn = ~keep_tokens(mask, box, (8, 8)).numpy().reshape(8, 8)
+    assert mask.size == size and redrawn.any() and not (redrawn & ~cells).any()
+    if size[0] == size[1]:
+        assert (redrawn == cells).all()

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from hatted import hatted_model
 from PIL import Image
 
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.chain import ChainEvent
 from imagebart.sampling.sampler import Start
-from imagebart.testing import tiny_pipeline
 from imagebart.ui.launch import launch_page
 from imagebart.ui.page import build_page
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return tiny_pipeline()
+    return Pipeline(hatted_model())
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def pixels(path: str | Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def test_three_endpoints_are_public_and_described(client: Client) -> None:
+def test_endpoints_are_public_and_described(client: Client) -> None:
     described = client.view_api(return_format="dict", print_info=False)
     named = described["named_endpoints"]
     assert not described["unnamed_endpoints"]
@@ -60,10 +60,25 @@ def test_three_endpoints_are_public_and_described(client: Client) -> None:
         "/edit": ["image", "mask", "area", "prompt", "seed", "guidance", "scales"],
         "/generate": ["prompt", "seed", "guidance", "scales"],
         "/vary": ["image", "strength", "prompt", "seed", "guidance", "scales"],
+        "/suggest_mask": ["image", "prompt"],
+        "/describe": ["image"],
     }
     for about in named.values():
         required = [p["parameter_name"] for p in about["parameters"] if not p["parameter_has_default"]]
         assert required in ([], ["image"])
+
+
+def test_a_mask_is_found_by_words_and_serves_an_edit(client: Client, pipe: Pipeline, picture: Path) -> None:
+    given = {"image": handle_file(str(picture)), "prompt": "a hat"}
+    mask = client.predict(**given, api_name="/suggest_mask")
+    assert (pixels(mask)[..., 0] == np.asarray(pipe.suggest_mask(picture, "a hat"))).all()
+    result, _, _ = client.predict(**given, mask=handle_file(mask), api_name="/edit")
+    changed = (pixels(result) != pixels(picture)).any(axis=-1)
+    assert changed.any() and not changed[pixels(mask)[..., 0] == 0].any()
+    with pytest.raises(AppError, match="Without words"):
+        client.predict(handle_file(str(picture)), "", api_name="/suggest_mask")
+    with pytest.raises(AppError, match="cannot say what a picture shows"):
+        client.predict(handle_file(str(picture)), api_name="/describe")
 
 
 def test_an_edit_streams_and_keeps_what_is_not_painted(client: Client, picture: Path) -> None:

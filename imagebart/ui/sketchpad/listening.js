@@ -67,15 +67,21 @@ const listenToWipe = (pad) => {
 const listenToPage = (pad) => {
   addEventListener("imagebart-run", ({ detail }) => pad.run(detail));
   addEventListener("imagebart-grid", ({ detail }) => pad.grid(detail));
+  addEventListener("imagebart-looked", ({ detail }) => pad.looking.answer(detail));
   // Before Gradio reads what is asked for: what is shown is what is edited. The same again begins from the same.
   document.addEventListener("click", (event) => {
     const task = event.target.closest?.("#edit, #vary")?.id;
-    if (task) pad.canvas.gestures.finish();
-    if (!task || !pad.review.finished || pad.review.run.task === task) return;
-    const kept = pad.keep();
-    if (!pad.review.finished) return;
-    event.stopPropagation();
-    kept.then(() => pad.review.finished || press(task));
+    if (!task) return;
+    pad.canvas.gestures.finish();
+    if (pad.review.finished && pad.review.run.task !== task) {
+      const kept = pad.keep();
+      if (pad.review.finished) {
+        event.stopPropagation();
+        kept.then(() => pad.review.finished || press(task));
+        return;
+      }
+    }
+    if (task === "edit" && pad.looking.edit()) event.stopPropagation();
   }, true);
   // The prompt, of which Gradio tells nobody.
   addEventListener("pagehide", () => remember("words", promptBox()?.value ?? null));

@@ -5,6 +5,7 @@ import { Canvas } from "./canvas.js";
 import { furnish } from "./furniture.js";
 import { History } from "./history.js";
 import { listen } from "./listening.js";
+import { Looking } from "./looking.js";
 import { MADE, missing } from "./masks.js";
 import { Opening } from "./opening.js";
 import { addressOf, decode } from "./pictures.js";
@@ -29,6 +30,7 @@ export class Sketchpad {
     this.opening = new Opening({ server, upload, state: this.state, say: (sentence) => this.say(sentence) });
     this.server = server;
     this.sharing = new Sharing(this);
+    this.looking = new Looking(this);
     this.canvas.drawn = () => this.wipe();
     element.sketchpad = this;
     furnish(this);
@@ -123,9 +125,11 @@ export class Sketchpad {
     this.review.finish(entry, variant);
   }
 
-  // The server has forgotten the picture: it gets it again, and the run begins anew.
+  // The server has forgotten the picture: it gets it again, and what was asked for begins anew.
   async again({ task, version }) {
-    if (version === this.state.version && (await this.opening.found(this.state.picture))) press(task);
+    if (version !== this.state.version || !(await this.opening.found(this.state.picture))) return;
+    if (["find", "describe"].includes(task)) this.act(task);
+    else press(task);
   }
 
   reviewed(why) {
@@ -154,6 +158,11 @@ export class Sketchpad {
     if (review.finished) this.keep();
     else review.close();
     return !waits;
+  }
+
+  // What is shown is what is looked at. False where that takes a moment.
+  shown() {
+    return !this.review.finished || this.settle();
   }
 
   // The result becomes the picture. An earlier step of its run has to be put together first.
@@ -279,6 +288,7 @@ export class Sketchpad {
       up: () => canvas.move(0, MOVE), down: () => canvas.move(0, -MOVE),
       undo: () => (this.review.finished && this.discard()) || state.undo(), redo: () => state.redo(),
       invert: () => this.make("invert"), grow: () => this.make("grow"), shrink: () => this.make("shrink"), clear: () => this.make("clear"),
+      find: () => this.shown() && this.looking.find(), describe: () => this.shown() && this.looking.describe(),
       keep: () => this.keep(), discard: () => this.discard(), lastMask: () => this.useLastMask(), compare: () => this.peek(true),
       upload: () => this.parts.file.click(), loadMask: () => this.parts.maskFile.click(), help: () => this.help(),
       cancel: () => (this.parts.help.hidden ? press("cancel") : this.help(false)),

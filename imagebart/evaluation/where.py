@@ -1,0 +1,136 @@
+"""Masks found by words, edits by them, and descriptions: of rendered avatars, of which all is known.
+
+An avatar is asked to change in one attribute. Its render and that of the changed avatar tell in which tokens they
+differ: what a mask for this prompt should hold. Nobody paints: what is found is what is redrawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from imagebart.avatars.artwork import render
+from imagebart.avatars.attributes import VALUES, Attributes, generator
+from imagebart.avatars.captions import describe
+from imagebart.avatars.judge import AvatarJudge
+from imagebart.avatars.split import held_out, sample
+from imagebart.avatars.telling import tell
+from imagebart.errors import InputError
+from imagebart.evaluation.cases import EDITED, PromptCase, found
+from imagebart.evaluation.drawing import rendered
+from imagebart.evaluation.intervals import mean_of, median_of, share_of
+from imagebart.evaluation.report import Measure, measure, plainly
+from imagebart.evaluation.study import SHOWN, Study
+from imagebart.looking import place_of
+
+
+@dataclass(frozen=True)
+class WhereCase:
+    """An avatar, and a prompt that is true of it but for one attribute."""
+
+    before: Attributes
+    after: Attributes
+    attribute: str
+    prompt: PromptCase
+
+    def differing(self, grid: int, size: int) -> np.ndarray:
+        """The tokens in which the renders before and after differ, bool [grid, grid]; `size` pixels a side."""
+        pixels = (render(self.before, size) != render(self.after, size)).any(2)
+        cell = size // grid
+        tokens: np.ndarray = pixels.reshape(grid, cell, grid, cell).any((1, 3))
+        return tokens
+
+    @property
+    def others(self) -> dict[str, frozenset[str]]:
+        """What has to stay: all that shows before and after and that the prompt does not ask for."""
+        values, stays = self.before.as_dict(), self.before.visible() & self.after.visible()
+        return {name: frozenset({values[name]}) for name in stays - {self.attribute}}
+
+
+def where_case(number: int, series: int) -> WhereCase:
+    """An avatar with one attribute to change, those of `EDITED` in turn; the prompt speaks of its region only.
+
+    Both show the attribute, and neither has a held-out pair.
+    """
+    attribute = tuple(EDITED)[number % len(EDITED)]
+    nearby = {name for name, region in EDITED.items() if region == EDITED[attribute]}
+    for attempt in range(10_000):
+        index = number * 10_000 + attempt
+        random = generator(index, series, 4)
+        before = sample(index, series, "train")
+        value = VALUES[attribute][random.integers(len(VALUES[attribute]))]
+        after = replace(before, **{attribute: value})
+        if attribute not in before.visible() & after.visible() or held_out(after):
+            continue
+        said = describe(after, random, 1)
+        asked = attribute in said.claims and before.as_dict()[attribute] not in said.claims[attribute]
+        if asked and said.claims.keys() <= nearby:
+            return WhereCase(before, after, attribute, PromptCase(said.text, said.claims))
+    raise ValueError(f"no caption asks for another {attribute}; the grammar has to name its values")
+
+
+def where(study: Study, judge: AvatarJudge) -> Iterator[Measure]:
+    """All measures of a model and its judge, each as soon as it is known."""
+    cases = [where_case(i, study.series) for i in range(study.samples)]
+    images = rendered([case.before for case in cases], study.artist.size)
+    masks = np.stack([find(study, judge, images[i : i + 1], case) for i, case in enumerate(cases)])
+    yield from overlaps(cases, masks, study.artist.size)
+    yield from edited(study, cases, images, masks)
+    yield described(study, judge)
+
+
+def find(study: Study, judge: AvatarJudge, image: Tensor, case: WhereCase) -> np.ndarray:
+    """The tokens that the model finds, bool [grid, grid]; none where it says that there are none."""
+    try:
+        return place_of(study.artist.model, judge, image, case.prompt.text).numpy()
+    except InputError:
+        first = study.artist.model.first_stage.config
+        return np.zeros((first.resolution // first.downsampling,) * 2, bool)
+
+
+def overlaps(cases: Sequence[WhereCase], masks: np.ndarray, size: int) -> Iterator[Measure]:
+    """How far what was found, bool [B, grid, grid], is what differs: intersection over union."""
+    true = np.stack([case.differing(masks.shape[1], size) for case in cases])
+    shares = ((masks & true).sum((1, 2)) / (masks | true).sum((1, 2))).tolist()
+    yield measure("found by words: IoU, median", median_of(shares), len(cases), goal="≥ 0.75")
+    yield measure("found by words: IoU, mean", mean_of(shares), len(cases))
+    for name in EDITED:
+        own = [share for share, case in zip(shares, cases, strict=True) if case.attribute == name]
+        if own:
+            yield measure(plainly(name), mean_of(own), len(own), group="IoU, mean by attribute")
+
+
+def edited(study: Study, cases: Sequence[WhereCase], images: Tensor, masks: np.ndarray) -> Iterator[Measure]:
+    """Edits of what was found: what was asked for has to be there, and all else has to stay."""
+    cell = study.artist.size // masks.shape[1]
+    painted = masks.repeat(cell, 1).repeat(cell, 2)
+    rows = np.flatnonzero(masks.any((1, 2)))  # where nothing was found, nothing changes
+    after = images.clone()
+    if len(rows):
+        prompts = [cases[row].prompt.text for row in rows.tolist()]
+        after[rows] = study.artist.edit(images[rows], painted[rows], prompts, study.seed)
+    read = study.reader.read(after).attributes
+    asked = [all(found(a, case.prompt.claims).values()) for a, case in zip(read, cases, strict=True)]
+    stayed = [found(a, case.others) for a, case in zip(read, cases, strict=True)]
+    yield measure("edits without painting: as asked", share_of(asked, [1] * len(cases)), len(cases), "%", "≥ 95 %")
+    kept, all_others = [sum(s.values()) for s in stayed], [len(s) for s in stayed]
+    yield measure("edits without painting: others stayed", share_of(kept, all_others), len(cases), "%", "≥ 97 %")
+    for name in EDITED:
+        own = [a for a, case in zip(asked, cases, strict=True) if case.attribute == name]
+        if own:
+            share = share_of(own, [1] * len(own))
+            yield measure(plainly(name), share, len(own), "%", group="edits without painting, by attribute")
+
+
+def described(study: Study, judge: AvatarJudge) -> Measure:
+    """Of the phrases that describe fresh renders, the share that is true; none is where none is told."""
+    right, told = [], []
+    for avatar in study.avatars(SHOWN):
+        true = tell(avatar).split(", ")
+        words = (judge.describe(rendered([avatar], study.artist.size)) or "").split(", ")
+        right.append(sum(word in true for word in words))
+        told.append(len(words))
+    return measure("what is here: words right", share_of(right, told), len(told), "%", "≥ 99 %")

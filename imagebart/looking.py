@@ -1,0 +1,55 @@
+"""What a model sees in a picture without drawing: where words belong, and what is there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imagebart.errors import InputError
+from imagebart.judge import Describer, Judge
+from imagebart.models.imagebart import ImageBART
+from imagebart.sampling.where import distances, place
+
+PAINT = "paint over what should change"
+
+
+def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str | None) -> Tensor:
+    """The tokens of a square that a prompt is about: bool [rows, columns].
+
+    pixels: float [1, 3, size, size] in [-1, 1]. What the prompt asks for is set against what the picture shows, where
+    the judge can say it, else against no words. Raises InputError where no place can be found.
+    """
+    conditioner = model.conditioner
+    if model.denoiser is None or conditioner.kind != "text":
+        raise InputError(f"This model cannot find a place by words; {PAINT}.")
+    if not (prompt or "").strip():
+        raise InputError(f"Without words there is no place to find; say what should be there, or {PAINT}.")
+    asked = conditioner.encode([prompt]).tokens
+    instead = conditioner.null(1)
+    if torch.equal(asked, instead):
+        raise InputError(f'The model knows no word of "{prompt:.60}", so that it finds no place for it; {PAINT}.')
+    texts = judge.contrast(pixels, prompt) if isinstance(judge, Describer) else None
+    if texts is not None:
+        asked, instead = conditioner.encode(texts).tokens.split(1)
+    with torch.no_grad():
+        known = model.first_stage.encode(pixels)
+    distance = distances(model.denoiser, known, asked.to(model.device), instead.to(model.device)).cpu()
+    config = model.first_stage.config
+    found = place(distance.view(-1, config.resolution // config.downsampling))
+    if not found.any():
+        raise InputError(f'The model finds nothing that "{prompt}" would change in this picture; {PAINT}.')
+    return found
+
+
+def words_for(model: ImageBART, judge: Judge | None, pixels: Tensor) -> str:
+    """What a picture shows, in words that the model knows. Raises InputError where that cannot be said.
+
+    pixels: float [1, 3, size, size] in [-1, 1].
+    """
+    if not isinstance(judge, Describer):
+        raise InputError("This model cannot say what a picture shows; describe it in your own words.")
+    words = judge.describe(pixels)
+    if words is None:
+        known = f"knows {model.about.knows} only and" if model.about.knows else ""
+        raise InputError(f"This model {known} cannot say for sure what this picture shows.".replace("  ", " "))
+    return words

@@ -1,0 +1,51 @@
+"""What is told of avatars: the plain words, checked by the grammar's own tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.captions import all_words
+from imagebart.avatars.sheet import PLAIN, SHOWING
+from imagebart.avatars.split import sample
+from imagebart.avatars.telling import tell
+
+TOLD = (
+    "short brown hair, no beard, a blue t-shirt, no glasses, open eyes, normal eyebrows, a big smile, fair skin, "
+    "a green background"
+)
+
+
+def test_all_that_shows_is_told_in_plain_words() -> None:
+    assert tell(PLAIN) == TOLD
+    assert tell(replace(PLAIN, clothing="graphic", graphic="bat")) == TOLD.replace("t-shirt", "shirt with a bat")
+    hidden = tell(replace(PLAIN, top="hijab", accessory="sunglasses"))
+    assert hidden == "a blue hijab, no beard, black sunglasses, a big smile, fair skin, a green background"
+
+
+def test_only_what_is_named_is_told_and_colours_with_what_has_them() -> None:
+    assert tell(PLAIN, ["mouth", "skin"]) == "a big smile, fair skin"
+    assert tell(PLAIN, ["top"]) == "short hair"
+    assert tell(PLAIN, ["top", "hair_colour"]) == "short brown hair"
+    assert tell(PLAIN, ["hair_colour", "graphic", "hat_colour"]) == tell(PLAIN, []) == ""
+    assert tell(replace(PLAIN, background="orange"), ["background"]) == "an orange background"
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_value_is_told_differently_and_in_words_of_captions(name: str) -> None:
+    avatars = [replace(PLAIN, **{**SHOWING.get(name, {}), name: value}) for value in VALUES[name]]
+    texts = [tell(avatar) for avatar in avatars]
+    assert len(set(texts)) == len(VALUES[name])
+    known = set(all_words())
+    assert not [word for text in texts for word in text.replace(",", "").replace("-", " ").split() if word not in known]
+
+
+def test_the_words_of_two_avatars_differ_as_the_avatars_do() -> None:
+    for number in range(0, 60, 2):
+        one, other = sample(number, 4), sample(number + 1, 4)
+        same = one.visible() == other.visible() and all(
+            one.as_dict()[name] == other.as_dict()[name] for name in one.visible()
+        )
+        assert (tell(one) == tell(other)) is same

@@ -1,0 +1,105 @@
+"""Masks found by words: the cases, what is measured of them, and the whole on a tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from artists import oracle
+from judged import save_judged_model
+
+from imagebart.avatars.judge import AvatarJudge
+from imagebart.avatars.reader import load_reader
+from imagebart.avatars.split import held_out
+from imagebart.evaluation.cases import EDITED, EditCase, found
+from imagebart.evaluation.drawing import Artist, rendered
+from imagebart.evaluation.study import Study
+from imagebart.evaluation.where import WhereCase, described, edited, overlaps, where, where_case
+from imagebart.judge import load_judge
+from imagebart.settings import SamplingSettings
+
+SIZE, GRID = 128, 16
+CASES = [where_case(i, 77) for i in range(26)]
+TRUE = np.stack([case.differing(GRID, SIZE) for case in CASES])
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> AvatarJudge:
+    folder = tmp_path_factory.mktemp("judged")
+    loaded = load_judge(folder, save_judged_model(folder))
+    assert isinstance(loaded, AvatarJudge)
+    return loaded
+
+
+def test_a_case_asks_for_one_change_that_both_avatars_show() -> None:
+    assert [case.attribute for case in CASES] == [*EDITED, *EDITED]
+    for case in CASES:
+        values = case.before.as_dict()
+        assert replace(case.before, **{case.attribute: getattr(case.after, case.attribute)}) == case.after
+        assert not held_out(case.before) and not held_out(case.after)
+        assert all(found(case.after, case.prompt.claims).values())
+        assert values[case.attribute] not in case.prompt.claims[case.attribute]
+        assert case.attribute not in case.others and all(found(case.before, case.others).values())
+    assert CASES[:3] == [where_case(i, 77) for i in range(3)] != [where_case(i, 78) for i in range(3)]
+
+
+def test_tokens_differ_where_pixels_do() -> None:
+    for case, tokens in list(zip(CASES, TRUE, strict=True))[::5]:
+        before, after = rendered([case.before, case.after], SIZE)
+        for row in range(GRID):
+            for column in range(GRID):
+                cell = np.s_[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+                assert tokens[row, column] == (not torch.equal(before[cell], after[cell]))
+
+
+def test_overlap_is_all_for_what_differs_half_for_half_of_it_and_none_for_the_rest() -> None:
+    for masks, value in ((TRUE, 1.0), (~TRUE, 0.0)):
+        median, mean, *others = overlaps(CASES, masks, SIZE)
+        assert median.value == median.low == median.high == mean.value == value
+        assert len(others) == len(EDITED) and {m.value for m in others} == {value}
+    half = TRUE.copy()
+    for tokens in half:
+        rows, columns = np.nonzero(tokens)
+        tokens[rows[::2], columns[::2]] = False
+    median = next(overlaps(CASES, half, SIZE))
+    assert 0.4 < median.low <= median.value <= median.high <= 0.5
+
+
+def asked(case: WhereCase, mask: np.ndarray) -> EditCase:
+    return EditCase(case.before, case.attribute, case.prompt, mask, frozenset(case.others))
+
+
+@pytest.mark.parametrize("painted", [True, False])
+def test_a_perfect_artist_changes_what_is_asked_where_it_is_painted(painted: bool) -> None:
+    cases = [case for case in CASES if all(len(values) == 1 for values in case.prompt.claims.values())]
+    masks = np.full((len(cases), GRID, GRID), painted)
+    pixels = masks.repeat(SIZE // GRID, 1).repeat(SIZE // GRID, 2)
+    artist = oracle(edits=[asked(case, mask) for case, mask in zip(cases, pixels, strict=True)])
+    images = rendered([case.before for case in cases], SIZE)
+    changed, stayed, *_ = edited(Study(artist, load_reader(), 20), cases, images, masks)
+    assert (changed.value, stayed.value) == (1.0 if painted else 0.0, 1.0)
+    assert changed.pictures == len(cases) >= 5
+
+
+def test_the_judge_s_words_are_right_and_a_doubtful_one_tells_nothing(
+    judge: AvatarJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(oracle(), judge.reader, 20)
+    assert described(study, judge).value > 0.98
+    monkeypatch.setattr("imagebart.avatars.judge.SURE", 1.1)
+    assert described(study, judge).value == 0
+
+
+def test_the_whole_runs_on_a_tiny_model(judge: AvatarJudge, tmp_path: Path) -> None:
+    artist = Artist(save_judged_model(tmp_path), SamplingSettings(), 64)
+    measures = list(where(Study(artist, load_reader(), 20), judge))
+    assert [m.name for m in measures if not m.group] == [
+        "found by words: IoU, median",
+        "found by words: IoU, mean",
+        "edits without painting: as asked",
+        "edits without painting: others stayed",
+        "what is here: words right",
+    ]

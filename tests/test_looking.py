@@ -1,0 +1,86 @@
+"""Where words belong in a picture, and what it shows: on a tiny model that knows where hats go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hatted import HAT, hatted_model
+from PIL import Image
+from torch import Tensor
+
+from imagebart import InputError
+from imagebart.pipeline import Pipeline
+from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
+
+
+class Teller:
+    """Sees a hat in light pictures, and nothing for sure in dark ones."""
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        return images.mean((1, 2, 3))
+
+    def describe(self, image: Tensor) -> str | None:
+        return "a hat" if image.mean() > 0 else None
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
+        return None if image.mean() <= 0 else (prompt, "a hat")
+
+
+LIGHT, DARK = Image.new("RGB", (32, 32), "white"), Image.new("RGB", (32, 32))
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return Pipeline(hatted_model(), judge=Teller())
+
+
+@pytest.mark.parametrize("size", [(32, 32), (128, 128), (45, 61), (300, 100), (1000, 1003)])
+def test_the_mask_redraws_the_tokens_found_and_no_others(size: tuple[int, int]) -> None:
+    pipe = Pipeline(hatted_model())
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    mask = pipe.suggest_mask(image, "a hat")
+    assert mask.mode == "L" and mask.size == size and set(np.unique(np.asarray(mask))) == {0, 255}
+    side = max(size)
+    # The square around the whole picture: a pixel is painted where all that it touches is.
+    edges = torch.arange(side + 1) * 8 / side
+    first, last = edges[:-1].floor().long(), edges[1:].ceil().long() - 1
+    wide = HAT[first][:, first] & HAT[first][:, last] & HAT[last][:, first] & HAT[last][:, last]
+    left, top = ((side - length) // 2 for length in size)
+    assert (np.asarray(mask) > 0).tolist() == wide[top : top + size[1], left : left + size[0]].tolist()
+
+
+def test_the_same_is_found_again(pipe: Pipeline) -> None:
+    assert pipe.suggest_mask(DARK, "a hat").tobytes() == pipe.suggest_mask(DARK, "a hat").tobytes()
+
+
+def test_words_are_set_against_what_the_picture_shows(pipe: Pipeline) -> None:
+    """In a light picture the teller sees a hat: to ask for one changes nothing, to ask for none does."""
+    with pytest.raises(InputError, match='nothing that "a hat" would change'):
+        pipe.suggest_mask(LIGHT, "a hat")
+    assert pipe.suggest_mask(LIGHT, "red hair").tobytes() == pipe.suggest_mask(DARK, "a hat").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [(None, "Without words"), ("  ", "Without words"), ("zzqx 3", "no word of"), ("red hair", "nothing that")],
+)
+def test_words_without_a_place_are_a_sentence(pipe: Pipeline, prompt: str | None, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        pipe.suggest_mask(DARK, prompt)
+
+
+def test_models_that_cannot_find_or_describe_say_so() -> None:
+    for model in (tiny_model("class"), tiny_model("none"), tiny_staged_model("text")):
+        with pytest.raises(InputError, match="cannot find a place by words"):
+            Pipeline(model).suggest_mask(DARK, "a hat")
+    plain = tiny_pipeline()
+    assert not plain.can_describe
+    with pytest.raises(InputError, match="cannot say what a picture shows"):
+        plain.describe(LIGHT)
+
+
+def test_a_picture_is_described_where_the_reader_is_sure(pipe: Pipeline) -> None:
+    assert pipe.can_describe and pipe.describe(LIGHT) == "a hat"
+    with pytest.raises(InputError, match="knows nothing only and cannot say for sure"):
+        pipe.describe(DARK)
