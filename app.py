@@ -17,7 +17,8 @@ AVATARS = HERE / "checkpoints" / "avatars"
 def main() -> None:
     """Serve the page until it is stopped."""
     parser = argparse.ArgumentParser(description="Paint over a picture and say what should be there.")
-    parser.add_argument("--model", default=str(AVATARS), help="folder of the model (%(default)s)")
+    said = "folder of the model, or a published model's name (%(default)s)"
+    parser.add_argument("--model", default=str(AVATARS), help=said)
     parser.add_argument("--host", help="address to listen on (GRADIO_SERVER_NAME, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (GRADIO_SERVER_PORT, else a free one from 7860)")
     parser.add_argument("--mcp", action="store_true", help="offer the endpoints as tools for MCP clients too")

@@ -7,6 +7,7 @@ the same sentence everywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
@@ -72,6 +73,33 @@ class SamplingSettings:
         int | None,
         Field(ge=1, le=MOST_SCALES, title="number of scales", description="T, steps from noise to the picture"),
     ] = None
+    temperatures: Annotated[
+        tuple[float, ...], Field(description="a temperature for each scale, the finest first: 0.9,1,1")
+    ] = ()
+    top_ks: Annotated[
+        tuple[int, ...], Field(title="top-k of the scales", description="a top-k for each scale, the finest first")
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for temperature in self.temperatures:
+            SamplingSettings(temperature=temperature)
+        for top_k in self.top_ks:
+            SamplingSettings(top_k=top_k)
+
+    def at(self, t: int) -> SamplingSettings:
+        """The settings with which scale t is drawn, 1 being the finest."""
+        own: dict[str, Any] = {"temperatures": (), "top_ks": ()}
+        if self.temperatures:
+            own["temperature"] = self.temperatures[t - 1]
+        if self.top_ks:
+            own["top_k"] = self.top_ks[t - 1]
+        return replace(self, **own)
+
+    def check_scales(self, scales: int) -> None:
+        """Raises InputError where there are not as many temperatures or top-ks as scales."""
+        for name, values in (("temperatures", self.temperatures), ("top-ks", self.top_ks)):
+            if len(values) not in (0, scales):
+                raise InputError(f"There are {len(values)} {name}; there must be one for each of {scales} scales.")
 
 
 def described(cls: type[Any], name: str) -> str:

@@ -68,6 +68,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="the same seed gives the same picture (default: a new one)")
     parser.add_argument("--variants", type=int, default=1, help="how many pictures (default 1)")
     parser.add_argument("--best-first", action="store_true", help="variants in order, best first, as the model judges")
+    parser.add_argument("--best-of", type=int, help="draw so many and write the best alone")
+    parser.add_argument("--judge", help="what ranks: a folder or Hub name of a classifier or CLIP")
     add_sampling_options(parser)
     add_scales_option(parser)
 
@@ -133,6 +135,10 @@ def _pipeline(options: argparse.Namespace, like: Recipe | None) -> Pipeline:
     from imagebart.pipeline import Pipeline
 
     pipe = Pipeline.from_pretrained(options.model)
+    if options.judge is not None:
+        from imagebart.rankers import load_ranker
+
+        pipe.judge = load_ranker(options.judge, pipe.model)
     if like is not None and like.model != pipe.name:
         print(f"{options.like.name} was made by the model {like.model}; this one is {pipe.name}.", file=sys.stderr)
     return pipe
@@ -140,8 +146,9 @@ def _pipeline(options: argparse.Namespace, like: Recipe | None) -> Pipeline:
 
 def _common(options: argparse.Namespace, like: Recipe | None, pipe: Pipeline) -> dict[str, Any]:
     settings = given_settings(options, pipe.defaults if like is None else like.settings)
-    drawn = {"seed": options.seed, "settings": settings, "variants": options.variants}
-    return {**drawn, "best_first": options.best_first}
+    variants = _first(options.best_of, options.variants)
+    drawn = {"seed": options.seed, "settings": settings, "variants": variants}
+    return {**drawn, "best_first": options.best_first or options.best_of is not None}
 
 
 def _first(*values: Any) -> Any:
@@ -167,7 +174,7 @@ def _follow(run: Iterable[PipelineEvent], options: argparse.Namespace) -> None:
         print(f"\r{line}{event.position} of {event.total} tokens ", end="", file=sys.stderr)
     assert event is not None
     print(f"\nseed {event.seed}, {event.elapsed:.1f} s", file=sys.stderr)
-    for number, image in enumerate(event.images):
+    for number, image in enumerate(event.images[: 1 if options.best_of is not None else None]):
         path = options.out if number == 0 else options.out.with_stem(f"{options.out.stem}-{number + 1}")
         if path.suffix.lower() == ".png":
             write_png(image, path, replace(event.recipe, variant=event.variants[number]))

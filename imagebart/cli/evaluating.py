@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebart.cli.options import add_model_option, add_sampling_options, add_scales_option, given_settings
+from imagebart.cli.paper import add_paper_job
 
 if TYPE_CHECKING:
     from imagebart.evaluation.drawing import Artist
@@ -62,6 +63,7 @@ def add_commands(commands: Any) -> None:
     typed.add_argument("--text", type=Path, required=True, help="run folder of a text encoder and its heads")
     typed.add_argument("--show", action="store_true", help="name the seen prompts that are read wrongly")
     typed.set_defaults(job_handler=_typed)
+    add_paper_job(jobs)
     evaluate.set_defaults(handler=lambda options: options.job_handler(options))
 
 

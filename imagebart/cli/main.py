@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from imagebart.cli import drawing, evaluating, training
+from imagebart.cli import drawing, evaluating, published, training
 from imagebart.cli.options import add_model_option
 
 
@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     drawing.add_commands(commands)
+    published.add_commands(commands)
 
     bench = commands.add_parser("bench", help="time decoding on this machine")
     add_model_option(bench)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help needs no torch
     from imagebart.settings import SamplingSettings
@@ -18,20 +19,35 @@ SETTINGS = {  # of SamplingSettings, by the options' names
     "passes": "passes",
     "start_stage": "start",
     "scales": "scales",
+    "temperatures": "temperatures",
+    "top_ks": "top_ks",
 }
 
 
-OPTIONS = (
+def floats(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them."""
+    return tuple(map(float, text.split(",")))
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them."""
+    return tuple(map(int, text.split(",")))
+
+
+OPTIONS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("--temperature", "temperature", float),
     ("--top-k", "top_k", int),
     ("--top-p", "top_p", float),
     ("--guidance", "guidance", float),
     ("--passes", "passes", int),
+    ("--temperatures", "temperatures", floats),
+    ("--top-ks", "top_ks", whole_numbers),
 )
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder (default {DEFAULT_MODEL})")
+    said = f"model folder, or a published model's name (default {DEFAULT_MODEL})"
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=said)
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
