@@ -26,13 +26,13 @@ lint: $(VENV)/.everything
 
 train: $(VENV)/.everything
 	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 captions:captions \
-	    captions:words reader:judge; do \
+	    captions:words captions:words-on reader:judge; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m imagebart train $${job%:*} --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done
-	$(BIN)/python -m imagebart train denoiser --config configs/avatars-denoiser-anew.json --run runs/avatars/denoiser-on
+	$(BIN)/python -m imagebart train denoiser --config configs/avatars-denoiser-anew.json --run runs/avatars/denoiser-further
 	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars
-	cp runs/avatars/words/heads.safetensors checkpoints/avatars/heads.safetensors
+	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
 	cp runs/avatars/judge/reader.safetensors checkpoints/avatars/judge.safetensors
 
 scales: $(VENV)/.everything

@@ -13,7 +13,7 @@ from imagebart.sampling.chain import ChainEvent
 
 EventKind = Literal["start", "preview", "stage", "result"]
 PREVIEW_SHARE = 0.1  # of the time may go into previews
-FIRST_SHARE = 0.25  # of the time until then may go into the first: the sooner something is seen to happen, the better
+FIRST_SHARE = 0.5  # of the time until then may go into the first: the sooner something is seen to happen, the better
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ the same sentence everywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from functools import wraps
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -42,42 +43,66 @@ def refusing(cls: type[C]) -> type[C]:
     return cls
 
 
+@plain_dataclass(frozen=True)
+class Usual:
+    """The part of a range that a slider has, and its step."""
+
+    least: float
+    most: float
+    step: float
+
+
 @refusing
 @dataclass(frozen=True, config=STRICT)
 class SamplingSettings:
     """Settings of one run of the chain. Raises InputError naming a value of another type, or out of range."""
 
-    temperature: Annotated[float, Field(ge=0.01, le=100, description="under 1 safer, over 1 wilder")] = 1.0
+    temperature: Annotated[
+        float, Usual(0.1, 2, 0.05), Field(ge=0.01, le=100, description="Lower is plainer, higher more surprising.")
+    ] = 1.0
     top_k: Annotated[
-        int | None, Field(ge=1, le=2**31, title="top-k", description="only the k likeliest tokens")
+        int | None,
+        Usual(0, 512, 1),
+        Field(ge=1, le=2**31, title="top-k", description="Choose among this many likeliest tokens."),
     ] = None
     top_p: Annotated[
         float | None,
-        Field(gt=0, le=1, title="top-p", description="only the likeliest tokens of this total probability"),
+        Usual(0.05, 1, 0.01),
+        Field(gt=0, le=1, title="top-p", description="Leave out the unlikeliest tokens; 1 means none."),
     ] = None
-    guidance: Annotated[float, Field(ge=0, le=100, description="over 1: closer to the prompt")] = 1.0
+    guidance: Annotated[
+        float, Usual(1, 8, 0.25), Field(ge=0, le=100, description="Higher follows your words more strictly.")
+    ] = 1.0
     passes: Annotated[
         int,
-        Field(ge=1, le=100, title="number of passes a stage", description="forward-backward repeats of each stage"),
+        Usual(1, 4, 1),
+        Field(ge=1, le=100, title="number of passes a stage", description="More passes tidy up, and take longer."),
     ] = 1
     start: Annotated[
         int | None,
+        Usual(1, MOST_SCALES, 1),
         Field(
             ge=1,
             le=2**31,
             title="first stage",
-            description="stage to begin with, T (all new) down to 1 (a light touch)",
+            description="Edits that start at a finer step (lower) keep more of what was.",
         ),
     ] = None
     scales: Annotated[
         int | None,
-        Field(ge=1, le=MOST_SCALES, title="number of scales", description="T, steps from noise to the picture"),
+        Usual(1, MOST_SCALES, 1),
+        Field(
+            ge=1,
+            le=MOST_SCALES,
+            title="number of scales",
+            description="One is quickest; more first lay out, then refine.",
+        ),
     ] = None
     temperatures: Annotated[
-        tuple[float, ...], Field(description="a temperature for each scale, the finest first: 0.9,1,1")
+        tuple[float, ...], Field(description="A temperature for each scale, the finest first: 0.9,1,1.")
     ] = ()
     top_ks: Annotated[
-        tuple[int, ...], Field(title="top-k of the scales", description="a top-k for each scale, the finest first")
+        tuple[int, ...], Field(title="top-ks", description="A top-k for each scale, the finest first: 300,548.")
     ] = ()
 
     def __post_init__(self) -> None:
@@ -102,9 +127,26 @@ class SamplingSettings:
                 raise InputError(f"There are {len(values)} {name}; there must be one for each of {scales} scales.")
 
 
-def described(cls: type[Any], name: str) -> str:
-    """A setting's line of help."""
-    return str(_field(cls, name).description)
+def described(name: str) -> str:
+    """A sampling setting's line of help."""
+    return str(_field(SamplingSettings, name).description)
+
+
+def usual(name: str) -> Usual:
+    """What a slider of a sampling setting offers."""
+    return next(part for part in _field(SamplingSettings, name).metadata if isinstance(part, Usual))
+
+
+def kind(name: str) -> Any:
+    """The type of a sampling setting's value, where it has one: int or float."""
+    annotation = _field(SamplingSettings, name).annotation
+    return next((one for one in get_args(annotation) if one is not type(None)), annotation)
+
+
+def ranged(cls: type[Any], name: str) -> str:
+    """What a field takes, in words: "a number over 0 and at most 1"."""
+    field = _field(cls, name)
+    return _expected(str(field.annotation), _bounds(field.metadata))
 
 
 def shown(value: object) -> str:
@@ -125,15 +167,13 @@ def _sentence(cls: type[Any], place: tuple[int | str, ...], value: object, messa
         return f"{cls.__name__} cannot be made with {shown(place[-1] if place else value)}: {message[:100]}."
     field = _field(cls, name)
     title = field.title or name.replace("_", " ")
-    bounds = {key: bound for part in field.metadata for key, bound in _bounds(part).items()}
-    expected = _expected(str(field.annotation), bounds)
+    bounds = _bounds(field.metadata)
     if "max_length" in bounds and isinstance(value, str):
         return f"The {title} has {len(value):,} characters; it may have {bounds['max_length']:,}."
-    return f"The {title} is {shown(value)}; it must be {expected}."
+    return f"The {title} is {shown(value)}; it must be {ranged(cls, name)}."
 
 
 def _expected(annotation: str, bounds: dict[str, Any]) -> str:
-    """What a field takes, in words: "a number over 0 and at most 1"."""
     kind = "a whole number" if "int" in annotation else "a number" if "float" in annotation else annotation
     kind = "a text" if "str" in annotation else kind
     kind = ("one of " + annotation.partition("[")[2].rstrip("]")) if "Literal" in annotation else kind
@@ -147,9 +187,9 @@ def _expected(annotation: str, bounds: dict[str, Any]) -> str:
     return f"{kind} from {bounds['ge']} to {most}"
 
 
-def _bounds(part: object) -> dict[str, Any]:
+def _bounds(metadata: list[Any]) -> dict[str, Any]:
     names = ("ge", "gt", "le", "max_length")
-    return {name: getattr(part, name) for name in names if getattr(part, name, None) is not None}
+    return {name: getattr(part, name) for part in metadata for name in names if getattr(part, name, None) is not None}
 
 
 def _field(cls: type[Any], name: str) -> Any:

@@ -48,7 +48,7 @@ def test_previews_take_their_share_and_no_more(time: Time, token: float, look: f
     total = time.now - began
     assert clock.elapsed() == pytest.approx(total)
     expected = min(PREVIEW_SHARE * total / look, 799)
-    assert 0.6 * expected - 1 <= len(shown) <= expected
+    assert 0.6 * expected - 1 <= len(shown) <= max(expected, 1), "the first comes sooner than its share"
     gaps = [b - a for a, b in pairwise(shown)]
     if len(gaps) > 3:
         assert max(gaps) <= 2 * min(gaps) + 2 * look + token

@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
+from typing import Annotated
 
-from imagebart.cli import drawing, evaluating, published, training
-from imagebart.cli.options import add_model_option
+import typer
+from typer.exceptions import TyperException
+
+from imagebart.cli import drawing, evaluating, paper, published, training
+from imagebart.cli.options import DEFAULT_MODEL, Model, command
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Masked, prompted edits by ImageBART.")
+app.add_typer(drawing.app)
+app.add_typer(published.app)
+evaluating.app.add_typer(paper.app)
+app.add_typer(evaluating.app, name="evaluate")
+app.add_typer(training.app, name="train")
+
+BAD_INPUT, STOPPED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 2 with one sentence on standard error for bad input."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options.handler(options)
-    except (ValueError, OSError) as error:
-        print(f"imagebart {options.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+        code = app(given, prog_name="imagebart", standalone_mode=False) or 0
+    except (TyperException, ValueError, OSError) as error:
+        said = error.format_message() if isinstance(error, TyperException) else str(error)
+        name = next((f" {word}" for word in given if word and not word.startswith("-")), "")
+        sentence = f"imagebart{name}: {' '.join(said.split())}"
+        print(sentence.encode(errors="backslashreplace").decode(), file=sys.stderr)
+        return BAD_INPUT
+    if code == STOPPED:
         print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    return int(code)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m imagebart", description="Masked, prompted edits by ImageBART.")
-    commands = parser.add_subparsers(dest="command", required=True)
+class Subject(str, Enum):
+    """What `bench` times."""
 
-    drawing.add_commands(commands)
-    published.add_commands(commands)
-
-    bench = commands.add_parser("bench", help="time decoding on this machine")
-    add_model_option(bench)
-    bench.add_argument("--only", choices=("shipped", "published"), help="one of the two models alone")
-    bench.add_argument("--quick", action="store_true", help="masks of 100 and 25 %%, one variant")
-    bench.add_argument("--plot", type=Path, help="PNG to write: time against masked tokens")
-    bench.set_defaults(handler=_bench)
-
-    evaluating.add_commands(commands)
-
-    training.add_commands(commands)
-    return parser
+    shipped = "shipped"
+    published = "published"
 
 
-def _bench(options: argparse.Namespace) -> None:
+@command(app)
+def bench(
+    model: Model = DEFAULT_MODEL,
+    only: Annotated[Subject | None, typer.Option(help="One of the two models alone.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Masks of 100 and 25 %, one variant.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="PNG to write: time against masked tokens.")] = None,
+) -> None:
+    """Time decoding on this machine."""
     from imagebart.bench.command import run
 
-    run(options.model, options.only, options.quick, options.plot)
+    run(model, only.value if only else None, quick, plot)

@@ -1,80 +1,120 @@
-"""Options that several commands share: the model, and how tokens are drawn."""
+"""Options that several commands share, in groups: a command takes a group as one argument.
+
+Ranges, help and defaults of the sampling options are those of `SamplingSettings`.
+"""
 
 from __future__ import annotations
 
-import argparse
+import inspect
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
 
-if TYPE_CHECKING:  # --help needs no torch
-    from imagebart.settings import SamplingSettings
+import typer
+
+from imagebart.errors import InputError
+from imagebart.settings import SamplingSettings, described, kind, ranged
 
 DEFAULT_MODEL = "checkpoints/avatars"
-SETTINGS = {  # of SamplingSettings, by the options' names
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "guidance": "guidance",
-    "passes": "passes",
-    "start_stage": "start",
-    "scales": "scales",
-    "temperatures": "temperatures",
-    "top_ks": "top_ks",
-}
+Model = Annotated[str, typer.Option(help="Folder of the model, or a published model's name.")]
+# Those whose default is what a model is best used with, not the settings' own.
+OF_THE_MODEL = ("temperature", "guidance", "scales")
+OPTION_NAMES = {"start": "--start-stage"}
+LISTS: dict[str, Callable[[str], Any]] = {"temperatures": float, "top_ks": int}  # written with commas
+
+Command = Callable[..., None]
+S = TypeVar("S", bound="Sampling")
 
 
-def floats(text: str) -> tuple[float, ...]:
-    """Numbers with commas between them."""
-    return tuple(map(float, text.split(",")))
+class Group(Protocol):
+    """A type of argument that stands for several options."""
+
+    @classmethod
+    def options(cls) -> list[inspect.Parameter]:
+        """The options, as a command's own arguments would be written."""
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them."""
-    return tuple(map(int, text.split(",")))
+class Sampling(dict[str, Any]):
+    """The sampling settings that were given, by name; edits alone can start later."""
+
+    LEFT_OUT: tuple[str, ...] = ("start",)
+
+    @classmethod
+    def options(cls) -> list[inspect.Parameter]:
+        names = [field.name for field in fields(SamplingSettings) if field.name not in cls.LEFT_OUT]
+        kinds = {name: str if name in LISTS else kind(name) for name in names}
+        return [_option(name, Annotated[kinds[name] | None, _setting(name)], None) for name in names]
+
+    def over(self, defaults: SamplingSettings) -> SamplingSettings:
+        """The defaults, but for the settings that were given. Raises InputError for a value out of range."""
+        given = {name: value for name, value in self.items() if value is not None}
+        given |= {name: _numbers(name, given[name]) for name in LISTS if name in given}
+        return replace(defaults, **given)
 
 
-OPTIONS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
-    ("--temperature", "temperature", float),
-    ("--top-k", "top_k", int),
-    ("--top-p", "top_p", float),
-    ("--guidance", "guidance", float),
-    ("--passes", "passes", int),
-    ("--temperatures", "temperatures", floats),
-    ("--top-ks", "top_ks", whole_numbers),
-)
+class EditSampling(Sampling):
+    """For edits, which begin where one likes."""
+
+    LEFT_OUT = ()
 
 
-def add_model_option(parser: argparse.ArgumentParser) -> None:
-    said = f"model folder, or a published model's name (default {DEFAULT_MODEL})"
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=said)
+class ScaledSampling(Sampling):
+    """For jobs that choose the scales themselves."""
+
+    LEFT_OUT = ("start", "scales")
 
 
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """What is not given is as the model is best used."""
-    from imagebart.settings import SamplingSettings, described
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
+    """Adds a function to an app as a command, by its name, arguments and docstring.
 
-    for name, field, kind in OPTIONS:
-        own = " (default: the model's own)" if name in ("--temperature", "--guidance") else ""
-        parser.add_argument(name, type=kind, help=described(SamplingSettings, field) + own)
+    An argument whose type is a dataclass of options, or has an `options()` of its own, becomes those options.
+    """
+
+    def add(function: Command) -> Command:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())
+        groups = {one.name: (one.annotation, _options(one.annotation)) for one in own}
+        flat = [option for one in own for option in groups[one.name][1] or [one.replace(kind=one.KEYWORD_ONLY)]]
+
+        def run(**values: Any) -> None:
+            for argument, (group, options) in groups.items():
+                if options:
+                    values[argument] = group(**{option.name: values.pop(option.name) for option in options})
+            function(**values)
+
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__annotations__ = {option.name: option.annotation for option in flat}
+        run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+        app.command(name)(run)
+        return function
+
+    return add
 
 
-def add_start_option(parser: argparse.ArgumentParser) -> None:
-    """For edits alone: others begin from noise."""
-    from imagebart.settings import SamplingSettings, described
-
-    parser.add_argument("--start-stage", type=int, help=described(SamplingSettings, "start"))
-
-
-def add_scales_option(parser: argparse.ArgumentParser) -> None:
-    """For models that can be drawn in any number of steps."""
-    from imagebart.settings import SamplingSettings, described
-
-    said = described(SamplingSettings, "scales")
-    parser.add_argument("--scales", type=int, help=f"{said} (default: the model's own)")
+def _options(group: Any) -> list[inspect.Parameter]:
+    """The options that a type of argument stands for; [] where it is one option itself."""
+    if is_dataclass(group):
+        hints = get_type_hints(group, include_extras=True)
+        empty = inspect.Parameter.empty
+        return [_option(f.name, hints[f.name], empty if f.default is MISSING else f.default) for f in fields(group)]
+    options: list[inspect.Parameter] = group.options() if hasattr(group, "options") else []
+    return options
 
 
-def given_settings(options: argparse.Namespace, defaults: SamplingSettings) -> SamplingSettings:
-    """The defaults, but for the settings that were given. Raises InputError for a value out of range."""
-    given = {field: getattr(options, name, None) for name, field in SETTINGS.items()}
-    return replace(defaults, **{field: value for field, value in given.items() if value is not None})
+def _numbers(name: str, text: str) -> tuple[Any, ...]:
+    try:
+        return tuple(LISTS[name](part) for part in text.split(","))
+    except ValueError:
+        option = "--" + name.replace("_", "-")
+        raise InputError(f"{option} is {text[:40]!r}; it must be numbers with commas between them.") from None
+
+
+def _setting(name: str) -> Any:
+    if name in LISTS:
+        return typer.Option(help=described(name))
+    own = "; the model's own if not given" if name in OF_THE_MODEL else ""
+    names = [OPTION_NAMES[name]] if name in OPTION_NAMES else []
+    return typer.Option(*names, help=f"{described(name)} ({ranged(SamplingSettings, name)}{own})")
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

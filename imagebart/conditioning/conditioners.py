@@ -162,9 +162,7 @@ class ClipTextConditioner:
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """The ids of CLIP itself. An absent prompt is one without words."""
         if self.vocab_size < clip.VOCAB_SIZE:
-            raise InputError(
-                f"This model knows {self.vocab_size} tokens; to read a prompt takes all {clip.VOCAB_SIZE} of CLIP."
-            )
+            raise InputError(f"This model knows {self.vocab_size} tokens; prompts take all {clip.VOCAB_SIZE} of CLIP.")
         notes: list[str] = []
         rows = []
         for prompt in prompts:

@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from imagebart.conditioning import ClassConditioner
 from imagebart.errors import InputError
 from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.looking import Look, Seen
 from imagebart.imaging import files as images
 from imagebart.judge import Judge, best_first
+from imagebart.models.imagebart import ImageBART
 from imagebart.rankers import ClipJudge
 
 BATCH = 32  # pictures that are read and looked at, at once
@@ -217,6 +219,15 @@ def pictures_in(folder: Path, most: int) -> tuple[Path, ...]:
     if not found:
         raise InputError(f"{folder} holds no pictures; choose a folder with those that the model was trained on.")
     return tuple(found[:most])
+
+
+def asked_for(path: Path | None, model: ImageBART) -> tuple[str, ...]:
+    """What to draw: a file's lines, or all classes of a class model; () for models that take neither."""
+    if path is not None:
+        return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if model.conditioner.kind == "text":
+        raise InputError("A text model takes prompts: name a file with one a line.")
+    return model.conditioner.names if isinstance(model.conditioner, ClassConditioner) else ()
 
 
 def rows_table(rows: Sequence[Row]) -> str:

@@ -8,33 +8,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
+
+from imagebart.config import Factor, Vocabulary, Width
+
+Levels = Annotated[tuple[Factor, ...], Field(max_length=8)]
 
 
 @dataclass(frozen=True)
 class FirstStageConfig:
     """Shape of a first stage. The defaults are those of the published FFHQ model (f = 16)."""
 
-    resolution: int = 256  # nominal width and height in pixels; other multiples of f work too
-    channels: int = 128  # width of the finest level
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # width of each level, finest first, over `channels`
-    res_blocks: int = 2  # residual blocks a level (the decoder has one more)
-    attention_resolutions: tuple[int, ...] = (16,)  # levels with self-attention, by their nominal width
-    latent_channels: int = 256
-    code_dim: int = 256
-    codebook_size: int = 1024  # entries stored
-    used_codes: int | None = None  # entries in use, where only some are: tokens count these
-    fold: int = 1  # squares of fold x fold pixels become channels before the first convolution
+    resolution: Width = 256  # nominal width and height in pixels; other multiples of f work too
+    channels: Width = 128  # width of the finest level
+    multipliers: Levels = (1, 1, 2, 2, 4)  # width of each level, finest first, over `channels`
+    res_blocks: Factor = 2  # residual blocks a level (the decoder has one more)
+    attention_resolutions: tuple[Width, ...] = (16,)  # levels with self-attention, by their nominal width
+    latent_channels: Width = 256
+    code_dim: Width = 256
+    codebook_size: Vocabulary = 1024  # entries stored
+    used_codes: Vocabulary | None = None  # entries in use, where only some are: tokens count these
+    fold: Factor = 1  # squares of fold x fold pixels become channels before the first convolution
     unit_codes: bool = False  # latents and codes lie on the unit sphere
     encoder: Literal["convolutions", "cells"] = "convolutions"  # what a token sees: all around it, or its cell alone
-    shrink: int = 1  # the encoder of cells sees the means of squares of shrink x shrink pixels
+    shrink: Factor = 1  # the encoder of cells sees the means of squares of shrink x shrink pixels
     decoder: Literal["convolutions", "patterns"] = "convolutions"  # patterns: see `PatternDecoder`, which has
-    layers: int = 8  # that a pixel is mixed of: a picture, and plain colours
-    patterns: int = 16  # that a cell has of its own
+    layers: Factor = 8  # that a pixel is mixed of: a picture, and plain colours
+    patterns: Width = 16  # that a cell has of its own
 
     def __post_init__(self) -> None:
         if self.encoder not in ("convolutions", "cells"):

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagebart.config import Length, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.context import Context, Encode
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
@@ -30,11 +31,11 @@ OCTAVES = 6
 class DenoiserConfig:
     """Shapes. The transformers' vocabulary is image tokens, conditioning tokens (or slots), and a start token."""
 
-    vocab_size: int  # K, image tokens
-    tokens: int  # N, image tokens a picture
+    vocab_size: Vocabulary  # K, image tokens
+    tokens: Length  # N, image tokens a picture
     decoder: TransformerConfig
     encoder: TransformerConfig
-    cond_length: int = 0  # conditioning tokens
+    cond_length: Length = 0  # conditioning tokens
     text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
 
 
@@ -132,19 +133,17 @@ class Denoiser(nn.Module):
         extra = fed + F.pad(self.align(encoded[:, length:]), (0, 0, length - 1, 0))
         return Denoising(Context(c, prefix, self.decoder.memory(encoded), extra), encoded[:, length:])
 
-    def predict(
+    def hidden(
         self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None, slots: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Logits of p(x_0), [B, N, K]: the decoder's, and the encoder's own."""
+        """What p(x_0) is read off, [B, N, width]: the decoder's states, and the encoder's."""
         begun = self.start(c, rates, fed_rates, cond, slots)
         context, encoded = begun.context, begun.encoded
         hidden = self.decoder(torch.cat([context.prefix, x[:, :-1]], 1), context.extra, context.memory)
-        assert self.decoder.head is not None
-        logits = self.decoder.head(hidden[:, context.prefix.shape[1] - 1 :])
-        return self.finish(logits, c, rates), self.finish(self.draft_head(encoded), c, rates)
+        return hidden[:, context.prefix.shape[1] - 1 :], encoded
 
     def finish(self, logits: Tensor, c: Tensor, rates: Tensor | float) -> Tensor:
-        """Logits [B, S, K] with what x_t [B, S], at its rates, says of x_0: + w log q(c | x_0)."""
+        """Logits [..., K] with what x_t [...], at its rates, says of x_0: + w log q(c | x_0)."""
         rates = torch.as_tensor(rates, device=c.device).clamp(min=LEAST_RATE)
         return logits + self.likelihood * log_likelihood(c, rates, self.config.vocab_size)
 
@@ -159,10 +158,26 @@ class Denoiser(nn.Module):
         for name, given in (("rates", rates), ("fed_rates", fed_rates)):
             if not (given.min() >= 0 and given.max() <= 1):
                 raise ValueError(f"{name} are from {given.min():g} to {given.max():g}, expected 0 to 1")
-        return self.predict(x, c, rates, fed_rates, cond, self.read(cond))[0]
+        hidden, _ = self.hidden(x, c, rates, fed_rates, cond, self.read(cond))
+        assert self.decoder.head is not None
+        return self.finish(self.decoder.head(hidden), c, rates)
 
     def forward(
-        self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None, slots: Tensor | None
+        self,
+        x: Tensor,
+        c: Tensor,
+        rates: Tensor,
+        fed_rates: Tensor,
+        cond: Tensor | None,
+        slots: Tensor | None,
+        wanted: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """For training, with slots that were read before: see `predict`."""
-        return self.predict(x, c, rates, fed_rates, cond, slots)
+        """For training: logits at the wanted positions, bool [B, N] -> [W, K], the decoder's and the encoder's own.
+
+        slots: what was read in cond.
+        """
+        hidden, encoded = self.hidden(x, c, rates, fed_rates, cond, slots)
+        assert self.decoder.head is not None
+        parts = self.decoder.head(hidden[wanted]), self.draft_head(encoded[wanted])
+        own, drafts = (self.finish(part, c[wanted], rates[wanted]) for part in parts)
+        return own, drafts

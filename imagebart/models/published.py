@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagebart.config import Length, Offset, Share, Steps, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.context import Context, Encode
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
@@ -26,15 +27,15 @@ class StageConfig:
     """What a stage predicts and the transformers that do it."""
 
     kind: Kind
-    t: int  # 1 is the finest
-    vocab_size: int  # K, image tokens
-    tokens: int  # N, image tokens a picture
-    beta: float  # share of tokens redrawn from x_{t-1} to x_t
+    t: Steps  # 1 is the finest
+    vocab_size: Vocabulary  # K, image tokens
+    tokens: Length  # N, image tokens a picture
+    beta: Share  # share of tokens redrawn from x_{t-1} to x_t
     decoder: TransformerConfig
     encoder: TransformerConfig | None = None
-    cond_length: int = 0  # conditioning tokens
-    cond_offset: int = 0  # added to conditioning tokens: 0 where they share the image tokens' embeddings
-    start_token: int = 0  # what precedes the first image token in an encoder-decoder stage's decoder
+    cond_length: Length = 0  # conditioning tokens
+    cond_offset: Offset = 0  # added to conditioning tokens: 0 where they share the image tokens' embeddings
+    start_token: Offset = 0  # what precedes the first image token in an encoder-decoder stage's decoder
     text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagebart.config import Length
 from imagebart.models.transformer import Transformer, TransformerConfig
 
 
@@ -23,8 +24,8 @@ class TextEncoderConfig:
     """Shape of a text encoder."""
 
     transformer: TransformerConfig  # bidirectional, over [words..., slots...]; its vocabulary is words and slots
-    slots: int  # vectors that it gives
-    phrase: int  # words that are read together before attention sees them
+    slots: Length  # vectors that it gives
+    phrase: Length  # words that are read together before attention sees them
 
 
 class Phrase(nn.Module):

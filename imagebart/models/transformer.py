@@ -12,26 +12,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagebart.config import Depth, Heads, Length, Vocabulary, Width
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
     """Shape of a transformer."""
 
-    width: int
-    depth: int
-    heads: int
-    vocab_in: int  # different input tokens
-    positions: int  # longest sequence
-    head_size: int = 64
-    vocab_out: int | None = None  # logits; None: the normalised hidden states are the output
+    width: Width
+    depth: Depth
+    heads: Heads
+    vocab_in: Vocabulary  # different input tokens
+    positions: Length  # longest sequence
+    head_size: Width = 64
+    vocab_out: Vocabulary | None = None  # logits; None: the normalised hidden states are the output
     causal: bool = True
-    unmasked: int = 0  # leading positions of a causal transformer that see each other in both directions
+    unmasked: Length = 0  # leading positions of a causal transformer that see each other in both directions
     cross: bool = False  # cross-attention to a memory of the same width
     attention_bias: bool = False  # biases of q, k, v
     head_bias: bool = True  # bias of the logits
 
 
 KeyValue = tuple[Tensor, Tensor]  # keys and values, each [B, heads, length, head_size]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention: [B, heads, S, head_size], keys and values [B, heads, M, head_size] -> q's shape.
+
+    mask: bool [S, M], True where a query sees a key; causal: each sees those up to its own place.
+    """
+    if q.device.type == "cpu" and q.requires_grad and torch.is_autocast_enabled("cpu"):
+        return _attention_by_matrices(q, k, v, mask, causal)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+
+def _attention_by_matrices(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """The same with all S x M weights at once: forwards and back, twice as fast in bf16 at a few hundred positions."""
+    rows, columns = q.shape[-2], k.shape[-2]
+    if causal:
+        mask = torch.ones(rows, columns, dtype=torch.bool).tril()
+    unseen = torch.zeros(rows, columns, dtype=q.dtype)
+    if mask is not None:
+        unseen.masked_fill_(~mask, -torch.inf)
+    queries, keys, values = (t.flatten(0, 1) for t in (q * q.shape[-1] ** -0.5, k, v))
+    weights = torch.baddbmm(unseen.expand(len(queries), -1, -1), queries, keys.transpose(1, 2)).softmax(-1)
+    return torch.bmm(weights.to(values.dtype), values).view_as(q)
 
 
 class SelfAttention(nn.Module):
@@ -51,7 +76,7 @@ class SelfAttention(nn.Module):
         return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        out = attention(q, k, v, mask, causal)
         return self.out(out.transpose(1, 2).flatten(2))
 
 
@@ -74,7 +99,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, memory: KeyValue) -> Tensor:
         batch, length, _ = x.shape
         q = self.q(self.norm(x)).view(batch, length, self.heads, -1).transpose(1, 2)
-        out = F.scaled_dot_product_attention(q, *memory)
+        out = attention(q, *memory)
         return self.out(out.transpose(1, 2).flatten(2))
 
 

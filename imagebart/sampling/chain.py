@@ -19,7 +19,7 @@ from imagebart.settings import SamplingSettings
 
 @dataclass(frozen=True)
 class ChainEvent:
-    """Where the chain is. Positions not yet drawn in this pass hold x_t."""
+    """Where the chain is. Positions not yet drawn in this pass hold drafts: x_t, and then what is guessed of x_s."""
 
     stage: int  # t, from T down to 1
     stages: int  # T
@@ -60,7 +60,7 @@ def run_chain(
     settings: SamplingSettings,
     generators: list[torch.Generator],
 ) -> Iterator[ChainEvent]:
-    """From x_T down to x_0; an event after every pass of a decoder, the last holds x_0.
+    """From x_T down to x_0; an event after every pass of a network, the last holds x_0.
 
     steps: t = 1 first; engine: what draws one. start int64 [B, N] is x at the last of them, with the known tokens where
     keep [B, N] is true. Repeat r of n first takes its own result back: each token is redrawn with probability

@@ -28,7 +28,7 @@ from imagebart.settings import SamplingSettings
 class Drawn:
     """x_{t-1} as far as it is drawn; the tensor is the caller's to keep."""
 
-    tokens: Tensor  # int64 [B, N]; what is not drawn yet holds what was given
+    tokens: Tensor  # int64 [B, N]; what is not drawn yet holds its draft
     position: int  # tokens drawn, of every row
     total: int
     forwards: int  # passes of the decoder so far
@@ -85,7 +85,7 @@ def draw_step(
     noise: Tensor,
     ahead: DraftLength | None = None,
 ) -> Iterator[Drawn]:
-    """Draws x_s given x_t = c; yields after every pass.
+    """Draws x_s given x_t = c; yields the step's own drafts, if it makes any, and after every pass.
 
     c int64 [B, N] holds the known tokens where keep [B, N] is true. x: drafts and the known tokens, int64 [B, N]; None:
     such drafts as the step makes itself. noise: Gumbel [B, N, K]. Rows advance on their own; one that is done leaves
@@ -106,6 +106,8 @@ def draw_step(
         guessed = (step.reverse(filter_logits(guesses, settings), c[batch]) + noise[batch]).argmax(-1)
         for row, draft in zip(active, guessed.tolist(), strict=True):
             row.drafts = [old if kept else new for old, new, kept in zip(row.drafts, draft, row.keep, strict=True)]
+            shown[row.index] = torch.tensor(row.drafts)
+        yield Drawn(shown.clone(), 0, total, 0)
     if ahead is None:
         ahead = Adaptive(engine.seconds, run.rows)
     first = run.first
@@ -119,9 +121,8 @@ def draw_step(
         forwards += 1
         drawn = 0
         for row, predictions, place in zip(active, tokens, places, strict=True):
-            before = row.settled
             drawn += row.accept(predictions, place, first)
-            shown[row.index, before : row.settled] = torch.tensor(row.drafts[before : row.settled], device=c.device)
+            shown[row.index] = torch.tensor(row.drafts)
         ahead.learn(drawn / len(active))
         position = sum(wanted[: min(row.settled if not row.done else len(wanted) for row in rows)])
         yield Drawn(shown.clone(), position, total, forwards)

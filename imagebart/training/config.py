@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from imagebart.config import from_dict
+from imagebart.config import (
+    Count,
+    Depth,
+    Heads,
+    Index,
+    Length,
+    Positive,
+    Rate,
+    Share,
+    Width,
+    from_dict,
+)
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.imagebart import About
 
@@ -18,23 +29,22 @@ C = TypeVar("C")
 class LoopConfig:
     """How long and how fast to train."""
 
-    steps: int
-    batch_size: int = 32
+    steps: Count
+    batch_size: Count = 32
     optimizer: str = "adamw"  # or "muon": Muon for the matrices and convolutions of blocks, AdamW for the rest
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.05
-    warmup: int = 150  # steps of linear warm-up
-    final_lr: float = 0.05  # where the cosine ends, as a share of lr
-    clip: float = 1.0  # largest norm of the gradient
-    ema: float = 0.999  # decay of the averaged weights
-    mixed_precision: str = "auto"  # "bf16", "no" (fp32), or "auto": bf16 where the machine multiplies it fast
+    lr: Rate = 1e-3
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    weight_decay: Rate = 0.05
+    warmup: Index = 150  # steps of linear warm-up
+    final_lr: Share = 0.05  # where the cosine ends, as a share of lr
+    clip: Positive = 1.0  # largest norm of the gradient
+    ema: Share = 0.999  # decay of the averaged weights
+    mixed_precision: Literal["auto", "bf16", "no"] = "auto"  # no: fp32; auto: bf16 where the machine multiplies it fast
     seed: int = 0
-    workers: int = 0  # processes that load data; 0: the training process itself
-    log_every: int = 50
-    save_every: int = 250
-    sample_every: int = 1000
-
+    workers: Index = 0  # processes that load data; 0: the training process itself
+    log_every: Count = 50
+    save_every: Count = 250
+    sample_every: Count = 1000
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
@@ -50,7 +60,7 @@ class AdversarialLoss:
     matching: float = 0.5  # difference of its features
     crop: int = 128  # pixels a side of what it looks at in a step
     channels: int = 32
-    lr: float = 3e-4
+    lr: Rate = 3e-4
 
     def __post_init__(self) -> None:
         if self.begin < 0 or self.crop < 32:
@@ -89,13 +99,13 @@ class FirstStageRun:
 class StageShape:
     """Size of a stage's transformers."""
 
-    width: int = 256
-    depth: int = 6  # of the decoder
-    heads: int = 4
-    head_size: int = 64
-    encoder_depth: int = 3
-    slots: int = 16  # vectors that stand for a caption
-    phrase: int = 4  # words of a caption that are read together
+    width: Width = 256
+    depth: Depth = 6  # of the decoder
+    heads: Heads = 4
+    head_size: Width = 64
+    encoder_depth: Depth = 3
+    slots: Length = 16  # vectors that stand for a caption
+    phrase: Length = 4  # words of a caption that are read together
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ class CaptionsRun:
 
     loop: LoopConfig
     shape: StageShape = field(default_factory=StageShape)  # of the stages that will take it over
-    text_length: int = 77  # conditioning tokens a caption
+    text_length: Length = 77  # conditioning tokens a caption
     begin_from: str | None = None  # run folder of a text encoder to teach more; what its slots say stays the same
 
 
@@ -114,15 +124,15 @@ class StageRun:
 
     data: str  # "avatars", or a folder in imagefolder layout
     first_stage: str  # run folder of the trained first stage
-    betas: tuple[float, ...]  # of all stages, t = 1 first
+    betas: tuple[Share, ...]  # of all stages, t = 1 first
     t: int  # the stage to train
     loop: LoopConfig
     kind: Literal["encoder_decoder", "residual"] = "encoder_decoder"  # of stages before the coarsest
     shape: StageShape = field(default_factory=StageShape)
     conditioning: str = "text"  # "text", "class" or "none"
-    text_length: int = 77  # conditioning tokens a caption
-    drop: float = 0.1  # share of captions left out
-    scramble: float = 0.0  # share of pictures in which some of the tokens before each one are noise, see `scrambled`
+    text_length: Length = 77  # conditioning tokens a caption
+    drop: Share = 0.1  # share of captions left out
+    scramble: Share = 0.0  # share of pictures in which some of the tokens before each one are noise, see `scrambled`
     soft: bool = True  # loss towards the posterior; False: towards draws from it
     text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
     begin_from: str | None = None  # run folder of a trained stage of the same kind and shape to start from
@@ -145,11 +155,11 @@ class DenoiserRun:
     loop: LoopConfig
     shape: StageShape = field(default_factory=StageShape)
     conditioning: str = "text"  # "text", "class" or "none"
-    text_length: int = 77  # conditioning tokens a caption
-    drop: float = 0.15  # share of captions left out
-    drop_slots: float = 0.25  # share of pictures whose caption loses some of its slots, any part of them
-    scramble: float = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
-    drafts: float = 0.2  # weight of the encoder's own prediction
+    text_length: Length = 77  # conditioning tokens a caption
+    drop: Share = 0.15  # share of captions left out
+    drop_slots: Share = 0.25  # share of pictures whose caption loses some of its slots, any part of them
+    scramble: Share = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
+    drafts: Rate = 0.2  # weight of the encoder's own prediction
     text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
     begin_from: str | None = None  # run folder of a trained denoiser to start from
 

@@ -54,10 +54,10 @@ class DenoiserTask:
         c = redraw(x, step.beta * unknown, self.vocab_size)
         cond, slots = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
         seen = redraw(x, self.scrambled(step) * unknown, self.vocab_size)
-        logits, drafts = model(seen, c, step.rate * unknown, step.next_rate * unknown, cond, slots)
+        logits, drafts = model(seen, c, step.rate * unknown, step.next_rate * unknown, cond, slots, unknown)
         target = x0[unknown]
-        loss, draft_loss = (F.cross_entropy(part[unknown].float(), target) for part in (logits, drafts))
-        right = (logits[unknown].argmax(-1) == target).float().mean()
+        loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
+        right = (logits.argmax(-1) == target).float().mean()
         return {
             "loss": loss + self.run.drafts * draft_loss,
             "tokens": loss,

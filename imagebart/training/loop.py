@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from imagebart.imaging.files import save_image
+from imagebart.progress import tracked
 from imagebart.sampling.kernels import multiplies_bfloat16
 from imagebart.training.config import LoopConfig
 from imagebart.training.muon import Muon
 from imagebart.writing import not_written, remove, replace_folder
 
 LOG = "log.jsonl"
+APART = 10_000_000  # items of endless data between the places where two seeds begin
 
 Batch = dict[str, Any]
 
@@ -53,7 +54,8 @@ class Task(Protocol):
 class StepBatches:
     """Batch sampler: the dataset's indices of each step from `start` on, a function of the seed and the step only.
 
-    Endless data (longer than 10^8) are read in order; a finite set is shuffled anew each epoch.
+    Endless data (longer than 10^8) are read in order from a place of the seed's own, so that a run that begins from
+    another sees what that one has not; a finite set is shuffled anew each epoch.
     """
 
     def __init__(self, length: int, batch_size: int, start: int, steps: int, seed: int) -> None:
@@ -70,7 +72,7 @@ class StepBatches:
             batch = []
             for n in range(step * self.batch_size, (step + 1) * self.batch_size):
                 if self.length > 10**8:
-                    batch.append(n % self.length)
+                    batch.append((n + self.seed * APART) % self.length)
                     continue
                 if n // self.length != epoch:
                     epoch = n // self.length
@@ -130,9 +132,9 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
     loader = accelerator.prepare(
         DataLoader(task.dataset, batch_sampler=batches, num_workers=config.workers)
     )
-    progress = tqdm(loader, total=config.steps, initial=start, disable=not accelerator.is_main_process, mininterval=5)
+    batches_seen = tracked(loader, "steps", config.steps, start, shown=accelerator.is_main_process)
     hours, since = hours_so_far(folder), time.perf_counter()
-    for step, batch in enumerate(progress, start=start + 1):
+    for step, batch in enumerate(batches_seen, start=start + 1):
         torch.manual_seed(config.seed * 1_000_003 + step)  # a resumed run draws the same noise
         model.train()
         with accelerator.autocast():
@@ -156,7 +158,6 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
             record |= {"grad": round(float(norm), 4), "lr": schedules[0].get_last_lr()[0], "images_s": round(rate, 2)}
             record["hours"] = round(hours, 4)
             write_record(folder, record)
-            progress.set_postfix(loss=record["loss"], refresh=False)
         if step % config.save_every == 0 or step == config.steps:
             _save(accelerator, folder, step)
         if (step % config.sample_every == 0 or step == config.steps) and accelerator.is_main_process:

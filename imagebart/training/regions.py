@@ -10,8 +10,8 @@ from torch import Tensor
 WHOLE = 0.3  # share of pictures of which nothing is known
 INVERTED = 0.5  # share of regions that are all but what was drawn up
 MOST_BOXES = 3
-BLIND, LEAST = 0.25, 0.1  # share of steps from pure noise; the least rate of the others
-FINAL = 0.5  # share of steps that end at x_0
+BLIND, LEAST = 0.5, 0.1  # share of steps from pure noise; the least rate of the others
+FINAL = 0.65  # share of steps that end at x_0
 
 
 def unknown_regions(batch: int, side: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imagebart.settings import MOST_SCALES
+from imagebart.settings import MOST_SCALES, described, usual
 
 # The right end of the context's slider means all of the picture.
 MOST_CONTEXT = 3.0
@@ -27,15 +27,21 @@ class Knob:
     step: float
 
 
+def _of_sampling(name: str, label: str, more: str = "") -> Knob:
+    """The slider of a sampling setting; more: what its ends mean here."""
+    slider = usual(name)
+    return Knob(name, label, f"{described(name)}{more}", slider.least, slider.most, slider.step)
+
+
 KNOBS = (
-    Knob("guidance", "Guidance", "Higher follows your words more strictly.", 1, 8, 0.25),
+    _of_sampling("guidance", "Guidance"),
     Knob("strength", "Strength of Vary", "Small keeps the picture's layout, 1 starts from pure noise.", 0.05, 1, 0.05),
-    Knob("temperature", "Temperature", "Lower is plainer, higher more surprising.", 0.1, 2, 0.05),
-    Knob("scales", "Coarse-to-fine steps", "One is quickest; more first lay out, then refine.", 1, MOST_SCALES, 1),
-    Knob("passes", "Passes per step", "More passes tidy up, and take longer.", 1, 4, 1),
-    Knob("top_k", "Top-k", "Choose among this many likeliest tokens; 0 means all.", 0, 512, 1),
-    Knob("top_p", "Top-p", "Leave out the unlikeliest tokens; 1 means none.", 0.05, 1, 0.01),
-    Knob("start", "Start step", "Edits that start at a finer step (lower) keep more of what was.", 1, MOST_START, 1),
+    _of_sampling("temperature", "Temperature"),
+    _of_sampling("scales", "Coarse-to-fine steps"),
+    _of_sampling("passes", "Passes per step"),
+    _of_sampling("top_k", "Top-k", " 0 means all."),
+    _of_sampling("top_p", "Top-p"),
+    _of_sampling("start", "Start step"),
     Knob("feather", "Feather", "Width, in pixels, of the soft seam inside the mask.", 0, 32, 1),
     Knob(
         "context",

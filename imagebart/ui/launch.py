@@ -51,6 +51,8 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_dark="*primary_600",
         button_primary_background_fill_hover_dark="*primary_700",
         button_primary_text_color="white",
+        # At once: half way between two states a label is hard to read.
+        button_transition="none",
         input_background_fill="white",
         input_background_fill_dark="*neutral_900",
         input_border_width="1px",

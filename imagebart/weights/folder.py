@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from imagebart.conditioning import Conditioner, conditioner_from_config
-from imagebart.config import from_dict
+from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.first_stage import FirstStage, FirstStageConfig
@@ -48,7 +48,7 @@ class ModelConfig:
     first_stage: FirstStageConfig
     conditioner: dict[str, Any]
     denoiser: DenoiserConfig | None = None  # either this
-    betas: tuple[float, ...] = ()  # or these
+    betas: tuple[Share, ...] = ()  # or these
     stages: tuple[StageConfig, ...] = ()
 
     def __post_init__(self) -> None:
@@ -116,6 +116,11 @@ def _check_networks(config: ModelConfig, conditioner: Conditioner, folder: Path)
             raise WeightsError(
                 f"{folder / CONFIG}: stage {stage.t} has cond_length {stage.cond_length} and beta {stage.beta}, "
                 f"expected the conditioner's {conditioner.length} and the schedule's {beta}"
+            )
+        if stage.start_token >= stage.decoder.vocab_in:
+            raise WeightsError(
+                f"{folder / CONFIG}: stage {stage.t} has the start_token {stage.start_token}, "
+                f"expected one of {stage.decoder.vocab_in}"
             )
     if config.denoiser is not None and config.denoiser.cond_length != conditioner.length:
         raise WeightsError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from imagebart.conditioning import Kind
+from imagebart.config import from_dict
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.weights.description import Description, encoder_decoder, gpt, vqgan
 from imagebart.weights.errors import WeightsError, shown
@@ -48,7 +49,8 @@ def read_description(path: Path) -> Description:
     """The stage that a scaleN.yaml describes; raises WeightsError naming the file and what is wrong in it."""
     try:
         content = _plain_yaml(path)
-        return _description(_get(content, "model", "params"), _get(content, "model", "target"))
+        found = _description(_get(content, "model", "params"), _get(content, "model", "target"))
+        return from_dict(Description, asdict(found))  # which knows what range each number has
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:

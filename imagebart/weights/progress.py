@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-import sys
 from types import TracebackType
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 class ProgressBar:
-    """A bar for one file after the other (see `imagebart.weights.fetch.Bar`)."""
+    """A bar for each file (see `imagebart.weights.fetch.Bar`)."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._console = Console(stderr=True, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            refresh_per_second=4,
+        )
+        self._task: TaskID | None = None
 
     def start(self, what: str, total: int | None, done: int) -> None:
-        self._close()
-        self._bar = tqdm(
-            total=total, initial=done, desc=what, unit="B", unit_scale=True, mininterval=1.0, file=sys.stderr
-        )
+        if self._task is not None:
+            self._progress.stop_task(self._task)
+        self._task = self._progress.add_task(what, total=total, completed=done)
 
     def advance(self, count: int) -> None:
-        if self._bar is not None:
-            self._bar.update(count)
+        if self._task is not None:
+            self._progress.advance(self._task, count)
 
     def say(self, sentence: str) -> None:
-        tqdm.write(sentence, file=sys.stderr)
+        self._console.print(sentence, markup=False, highlight=False)
 
     def __enter__(self) -> ProgressBar:
+        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._progress.stop()

@@ -49,3 +49,39 @@ def test_nothing_serious_stands_in_anyones_way(chromium: Browser, site: Site, lo
         assert "\n".join(findings(page)) == ""
         edit(page)
         assert "\n".join(findings(page)) == ""
+
+
+SEEN = """async (disabled) => {
+    const button = document.getElementById("edit");
+    const seen = () => {
+        const { color, backgroundColor, opacity, filter } = getComputedStyle(button);
+        return [color, backgroundColor, opacity, filter];
+    };
+    seen();
+    button.disabled = disabled;
+    const atOnce = seen();
+    await Promise.all(document.getAnimations().map((animation) => animation.finished));
+    return [atOnce, seen()];
+}"""
+
+
+@pytest.mark.parametrize("look", ["wide, light", "wide, dark"])
+def test_a_button_is_readable_in_every_state_and_never_between_two(chromium: Browser, site: Site, look: str) -> None:
+    with opened(chromium, site.url, **LOOKS[look]) as page:
+        for disabled in (True, False):
+            at_once, at_last = page.evaluate(SEEN, disabled)
+            assert at_once == at_last, "it fades: half way its label is pale"
+            assert at_last[2:] == ["1", "none"]
+            assert contrast(*at_last[:2]) >= 4.5
+
+
+def contrast(*colours: str) -> float:
+    """Contrast of two opaque colours, "rgb(…)", as WCAG 2 has it."""
+    darker, lighter = sorted(map(_luminance, colours))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    red, green, blue = (int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

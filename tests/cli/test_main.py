@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +13,7 @@ from PIL import Image, ImageSequence
 from imagebart.cli import main
 from imagebart.cli.drawing import Film
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
+from imagebart.settings import SamplingSettings, described, ranged
 from imagebart.testing import tiny_model
 
 
@@ -131,6 +132,34 @@ def test_bad_input_is_one_sentence(
     assert said in error
     assert "Traceback" not in error
     assert not (tmp_path / "o.png").exists()
+
+
+@pytest.mark.parametrize("command", [["edit"], ["vary"], ["generate"], ["evaluate", "typed"], ["train", "stage"], []])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *(["--seed=--"], ["--seed", "1e400"], ["--seed=" + "9" * 5000], ["--seed"], ["--"], ["-"], [""], ["--=", "x"]),
+        *(["--out=\0"], ["--image=\0", "--out", "o.png", "--mask", "m"], ["\udcff"], ["--nonsense"]),
+    ],
+)
+def test_hostile_arguments_are_one_sentence(
+    command: list[str], extra: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, *extra]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("imagebart") and said.count("\n") == 1
+    assert "Traceback" not in said
+
+
+def test_help_gives_the_settings_ranges(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["edit", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for field in fields(SamplingSettings):
+        assert described(field.name).split(";")[0] in said
+        assert ranged(SamplingSettings, field.name) in said
+    assert "--start-stage" in said and "--top-k" in said
+    main(["generate", "--help"])
+    assert "--start-stage" not in capsys.readouterr().out
 
 
 def test_help_needs_no_torch() -> None:

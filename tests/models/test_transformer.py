@@ -7,7 +7,7 @@ import torch
 from oracles import plain_transformer
 from small_transformer import BASE, CONFIGS, build, context_of, every_causal_config, every_config
 
-from imagebart.models.transformer import Transformer, TransformerConfig, waves
+from imagebart.models.transformer import Transformer, TransformerConfig, attention, waves
 
 
 @every_config
@@ -118,3 +118,29 @@ def test_positions_begin_alike_at_equal_distances() -> None:
     assert (products.diagonal(1) < products.diagonal(0)[0] - 0.1).all()
     transformer = Transformer(TransformerConfig(16, 1, 2, vocab_in=5, positions=40, head_size=8))
     assert torch.allclose(transformer.position_embedding / (0.02 * 2**0.5), found.float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["all", "causal", "masked"])
+def test_attention_in_training_equals_that_in_use(kind: str) -> None:
+    """In bf16 under autocast, as it is trained on a CPU, forwards and back, beside float64 written out."""
+    torch.manual_seed(0)
+    given = [torch.randn(2, 3, n, 8, dtype=torch.bfloat16) for n in (7, 7 if kind == "causal" else 11, 0)]
+    given[2] = torch.randn_like(given[1])
+    mask = torch.rand(7, 11) < 0.5 if kind == "masked" else None
+    if mask is not None:
+        mask[:, 0] = True
+    kinds = (torch.bfloat16, torch.float64)
+    ours, exact = ([t.detach().to(dtype, copy=True).requires_grad_() for t in given] for dtype in kinds)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(ours[0], ours[1], ours[2], mask, kind == "causal")
+    scores = exact[0] @ exact[1].transpose(-1, -2) / 8**0.5
+    seen = torch.ones(scores.shape[-2:], dtype=torch.bool) if mask is None else mask
+    seen = seen.tril() if kind == "causal" else seen
+    expected = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ exact[2]
+    torch.testing.assert_close(found.double(), expected, rtol=0.03, atol=0.03)
+    weights = torch.randn_like(expected)
+    (found.double() * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for mine, right in zip(ours, exact, strict=True):
+        assert mine.grad is not None and right.grad is not None
+        torch.testing.assert_close(mine.grad.double(), right.grad, rtol=0.05, atol=0.1)

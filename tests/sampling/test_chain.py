@@ -105,6 +105,9 @@ def test_events_come_in_order(chain: str, first: int, passes: int) -> None:
     for (stage, repeat), group in passes_of:
         found.append((stage, repeat))
         *before, end = group
+        if chain == "denoiser":  # its own drafts come first
+            assert (before[0].forwards, before[0].position) == (0, 0)
+            before = before[1:]
         assert [e.forwards for e in before] == list(range(1, len(before) + 1)) and end.forwards == len(before) + 1
         positions = [0] + [e.position for e in before] + [end.position]
         assert all(a < b for a, b in zip(positions, positions[1:], strict=False))
@@ -125,16 +128,29 @@ def test_an_event_for_every_forward() -> None:
 
 
 @every_chain
-def test_positions_not_drawn_yet_hold_x_t(chain: str) -> None:
-    start = torch.randint(K, (1, 6))
-    events = run(CHAINS[chain](), start)
-    state = start
-    for event in events:
-        i = event.position
-        assert torch.equal(event.tokens[:, i:], state[:, i:])
-        if event.done:
-            state = event.tokens
-    assert events[-1].stage == 1 and events[-1].done
+def test_what_is_drawn_stays_and_what_is_kept_never_changes(chain: str) -> None:
+    """Of every event of a pass, the tokens up to its position are those that the pass ends with."""
+    keep, start = torch.tensor([[False, True, False, False, False, True]]), torch.randint(K, (1, 6))
+    drawn = [0, 2, 3, 4]
+    for _, group in itertools.groupby(run(CHAINS[chain](), start, keep), key=lambda e: e.stage):
+        *before, end = group
+        for event in before:
+            assert torch.equal(event.tokens[keep], start[keep])
+            settled = drawn[: event.position]
+            assert torch.equal(event.tokens[:, settled], end.tokens[:, settled])
+    assert end.stage == 1 and end.done
+
+
+def test_the_denoisers_drafts_are_shown_before_it_has_drawn_anything() -> None:
+    """They are what its encoder alone would draw with the noise of the step."""
+    step = CHAINS["denoiser"]()[-1]
+    assert isinstance(step, DenoisingStep)
+    start, keep = torch.randint(K, (3, 6)), torch.zeros(3, 6, dtype=torch.bool)
+    first = run([step], start)[0]
+    logits = step.start(start, keep, None, None).drafts
+    assert logits is not None
+    noise = gumbel_noise((6, K), row_generators(0, 3))
+    assert torch.equal(first.tokens, (step.reverse(logits, start) + noise).argmax(-1))
 
 
 @pytest.mark.parametrize("passes", [1, 3])

@@ -52,9 +52,9 @@ class Watched(nn.Module):
 
     def forward(self, *given: Any) -> tuple[Tensor, Tensor]:
         self.given.append(given)
-        shape = (*given[0].shape, self.config.vocab_size)
+        shape, wanted = (*given[0].shape, self.config.vocab_size), given[-1]
         self.said = [torch.randn(shape), torch.randn(shape)]
-        return self.said[0], self.said[1]
+        return self.said[0][wanted], self.said[1][wanted]
 
 
 class Known(DenoiserTask):
@@ -77,7 +77,7 @@ def seen(batch: int, seed: int = 0, **changes: Any) -> tuple[dict[str, Tensor], 
     torch.manual_seed(seed)
     x0 = torch.randint(24, (batch, 64))
     losses = task.loss(watched, {"image": x0, "text": ["red hair"] * batch}, Accelerator(cpu=True))
-    x, c, rates, fed_rates, cond, slots = watched.given[0]
+    x, c, rates, fed_rates, cond, slots, _ = watched.given[0]
     given = {"x0": x0, "x": x, "c": c, "rates": rates, "fed_rates": fed_rates, "cond": cond, "slots": slots}
     return given, losses, watched
 

@@ -83,6 +83,12 @@ def test_endless_data_are_read_in_order() -> None:
     assert list(StepBatches(10**9, 3, 2, 4, seed=0)) == [[6, 7, 8], [9, 10, 11]]
 
 
+def test_another_seed_sees_other_endless_data() -> None:
+    """A run that begins from another's weights, with a seed of its own, is shown nothing that that one was."""
+    first, second = (set(sum(StepBatches(10**9, 3, 0, 50, seed), [])) for seed in (3, 4))
+    assert len(first) == len(second) == 150 and not first & second
+
+
 def test_an_empty_set_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         StepBatches(0, 3, 0, 4, seed=0)

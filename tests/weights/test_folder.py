@@ -289,6 +289,12 @@ class TestBadFolders:
             (("conditioner",), {"type": "mind"}, "'mind'"),
             (("conditioner",), [], "conditioner is []"),
             (("about", "sampling", "temperature"), 0, "temperature is 0"),
+            (("stages", 0, "decoder", "depth"), 10**9, "stages[0].decoder.depth is 1000000000, expected at most 256"),
+            (("stages", 0, "decoder", "width"), 10**30, "stages[0].decoder.width is 1" + "0" * 30),
+            (("stages", 0, "start_token"), 2**62, "stages[0].start_token is 4611686018427387904, expected at most"),
+            (("stages", 0, "start_token"), 5000, "stage 1 has the start_token 5000, expected one of"),
+            (("first_stage", "multipliers"), [1] * 9, "first_stage.multipliers"),
+            (("first_stage", "res_blocks"), 10**8, "first_stage.res_blocks is 100000000, expected at most 64"),
         ],
     )
     def test_odd_settings_are_named(self, copy: Path, keys: tuple[str | int, ...], value: Any, reason: str) -> None:

@@ -31,6 +31,7 @@ def test_reads_what_is_written() -> None:
         ("dim: 32", "dim: [32]", "dim is [32], expected a whole number"),
         ("dim: 32", "dim: -32", "dim is -32"),
         ("dim: 32", "dim: true", "dim is True"),
+        ("dim: 32", "dim: 100000000", "coder.width is 100000000, expected at most 16384"),
         ("dim: 32", "dim: 32\n        rotary: true", "unknown setting 'rotary'"),
         ("        dim: 32\n", "", "lacks the setting dim"),
         ("ch_mult:", "ch_mult: 5\n          old:", "ch_mult is 5"),
