@@ -46,7 +46,8 @@ class Drawing:
     ] = False
     best_of: Annotated[int | None, typer.Option(help="Draw so many and write the best alone.")] = None
     judge: Annotated[
-        str | None, typer.Option(help="What ranks: a classifier or CLIP, by folder or Hub name, in place of the model's own.")
+        str | None,
+        typer.Option(help="What ranks: a classifier or CLIP, by folder or Hub name, in place of the model's own."),
     ] = None
 
 

@@ -33,7 +33,7 @@ def download(
     name: Annotated[str, typer.Argument(help="As `list` has it.")],
     sources: Annotated[
         list[str] | None,
-        typer.Option("--from", help="Address, zip or folder in place of the authors'; of several the first to have it."),
+        typer.Option("--from", help="Address, zip or folder in place of the authors'; tried in order."),
     ] = None,
 ) -> None:
     """Fetch a published model."""

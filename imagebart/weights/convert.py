@@ -21,7 +21,7 @@ from imagebart.weights.modules import parse_dtype
 from imagebart.weights.published import Scale, describe, load_first_stage, load_stage, scale_path
 from imagebart.writing import remove, replace_files, replace_folder, write_text
 
-SHARD = 400_000_000  # bytes of tensors in a file; writing one takes about twice that in memory
+SHARD = 200_000_000  # bytes of tensors in a file; writing one takes about three times that in memory
 JOB = "conversion.json"  # beside what is written so far: of which files, and as what numbers
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ class Conversion:
 def convert(job: Conversion, say: Say) -> None:
     """Writes a folder of published files as config.json and safetensors. say: is told what is done, in sentences.
 
-    Memory: a stage's tensors as its file has them, and two shards. Raises InputError where `out` holds something
+    Memory: a stage's tensors as its file has them, and three shards. Raises InputError where `out` holds something
     else, OSError where it cannot be written, and WeightsError naming a file that cannot be used.
     """
     dtype = parse_dtype(job.dtype)
@@ -111,8 +111,9 @@ def _contents(path: Path, config: ModelConfig, t: int, dtype: torch.dtype) -> It
         raise WeightsError(f"{path} is missing, expected it beside the others")
     scale = Scale(path)
     if t == 1:
-        first_stage = load_first_stage(scale, config.first_stage, CPU, torch.float32)
-        yield from _shards(first_stage.state_dict(), "first_stage", dtype)
+        state = load_first_stage(scale, config.first_stage, CPU, torch.float32).state_dict()
+        yield from _shards(state, "first_stage", dtype)
+        del state  # gone before the stage comes
     stage = load_stage(scale, config.stages[t - 1], len(config.stages), CPU, torch.float32, mapped=True)
     yield from _shards(stage.state_dict(), f"stage{t}", dtype)
     yield f"stage{t}.done", b""
