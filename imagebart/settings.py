@@ -37,6 +37,9 @@ def refusing(cls: type[C]) -> type[C]:
             make(self, *values, **named)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, InputError):  # of a __post_init__
+                raise cause from None
             raise InputError(_sentence(cls, first["loc"], first["input"], first["msg"])) from None
 
     cls.__init__ = __init__  # type: ignore[method-assign, assignment]

@@ -54,6 +54,6 @@ def model_of(name: str) -> PublishedModel:
 def nearest(name: str, names: Iterable[str]) -> str:
     """What there is, in a sentence, after the most similar name if any is similar."""
     known = list(names)
-    found = process.extractOne(name[:100].lower(), known, scorer=fuzz.ratio, score_cutoff=SIMILAR)
+    found = process.extractOne(name[:100].lower(), known, scorer=fuzz.WRatio, score_cutoff=SIMILAR)
     there = f"There are {', '.join(known)}."
     return f"Did you mean {found[0]}? {there}" if found else there

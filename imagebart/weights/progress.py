@@ -33,7 +33,9 @@ class ProgressBar:
         self._task: TaskID | None = None
 
     def start(self, what: str, total: int | None, done: int) -> None:
-        if self._task is not None:
+        if self._task is None:
+            self._progress.start()
+        else:
             self._progress.stop_task(self._task)
         self._task = self._progress.add_task(what, total=total, completed=done)
 
@@ -45,10 +47,10 @@ class ProgressBar:
         self._console.print(sentence, markup=False, highlight=False)
 
     def __enter__(self) -> ProgressBar:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._task is not None:
+            self._progress.stop()
