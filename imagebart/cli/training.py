@@ -35,11 +35,16 @@ def captions(config: Config, run: Run) -> None:
 
 @command(app)
 def stage(config: Config, run: Run) -> None:
-    """One reverse step, on a trained first stage."""
+    """One reverse step, on a trained first stage; or all of them jointly, where `t` is null."""
     from imagebart.training.config import StageRun, load
+    from imagebart.training.joint import train_stages
     from imagebart.training.stages import train_stage
 
-    train_stage(load(StageRun, config), run)
+    settings = load(StageRun, config)
+    if settings.t is None:
+        train_stages(settings, run)
+    else:
+        train_stage(settings, run)
 
 
 @command(app)

@@ -125,7 +125,7 @@ class StageRun:
     data: str  # "avatars", or a folder in imagefolder layout
     first_stage: str  # run folder of the trained first stage
     betas: tuple[Share, ...]  # of all stages, t = 1 first
-    t: int  # the stage to train
+    t: int | None  # the stage to train; None: all of them, jointly
     loop: LoopConfig
     kind: Literal["encoder_decoder", "residual"] = "encoder_decoder"  # of stages before the coarsest
     shape: StageShape = field(default_factory=StageShape)
@@ -138,8 +138,10 @@ class StageRun:
     begin_from: str | None = None  # run folder of a trained stage of the same kind and shape to start from
 
     def __post_init__(self) -> None:
-        if not 1 <= self.t <= len(self.betas):
-            raise ValueError(f"t is {self.t}, expected 1 to {len(self.betas)}, the number of betas")
+        if self.t is not None and not 1 <= self.t <= len(self.betas):
+            raise ValueError(f"t is {self.t}, expected 1 to {len(self.betas)}, the number of betas, or null for all")
+        if self.t is None and self.begin_from is not None:
+            raise ValueError(f"begin_from is {self.begin_from!r}, one stage; t is null, which trains all of them")
         if self.conditioning not in ("text", "class", "none"):
             raise ValueError(f"conditioning is {self.conditioning!r}, expected text, class or none")
         if self.text_from is not None and self.conditioning != "text":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from imagebart.training.data import ImageFolder, dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
 from imagebart.training.parts import load_first_stage, load_stage, read_text_encoder, save_stage
+
+Predicts = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x_{t-1}, x_t and conditioning tokens to logits
 
 
 def stage_loss(
@@ -67,16 +70,19 @@ class StageTask:
         run: StageRun,
     ) -> None:
         self.model: nn.Module = stage
-        self.t, self.schedule, self.conditioner = run.t, schedule, conditioner
+        self.t, self.schedule, self.conditioner = stage.config.t, schedule, conditioner
         self.first_stage, self.dataset, self.run = first_stage, dataset, run
         self.vocab_size = first_stage.config.vocab_size
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        x0 = self.encode(batch["image"])
+        return self.loss_of(model, self.encode(batch["image"]), batch["text"])
+
+    def loss_of(self, model: Predicts, x0: Tensor, texts: list[str]) -> dict[str, Tensor]:
+        """The same of pictures' tokens, int64 [B, N], and their captions."""
         x = diffuse(x0, self.t - 1, self.schedule, self.vocab_size)
         c = redraw(x, self.schedule.betas[self.t - 1], self.vocab_size)
         seen = scrambled(x, self.run.scramble, self.vocab_size)
-        logits = model(seen, c, self.condition(batch["text"], x0.device)).float()
+        logits = model(seen, c, self.condition(texts, x0.device)).float()
         loss = stage_loss(logits, x0, x, c, self.t, self.schedule, self.run.soft)
         return {"loss": loss, "accuracy": (logits.argmax(-1) == x0).float().mean()}
 
@@ -163,6 +169,7 @@ def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfi
 
 def stage_config(
     run: StageRun,
+    t: int,
     schedule: Schedule,
     vocab_size: int,
     tokens: int,
@@ -170,7 +177,7 @@ def stage_config(
     text: TextEncoderConfig | None,
 ) -> StageConfig:
     """Shapes: decoder-only at t = T, `run.kind` below. text: reads prompts; None for other conditioning tokens."""
-    shape, coarsest = run.shape, run.t == schedule.stages
+    shape, coarsest = run.shape, t == schedule.stages
     prefix = text.slots if text is not None else conditioner.length
     vocab_in = vocab_size + (text.slots if text is not None else conditioner.vocab_size)
     decoder = TransformerConfig(
@@ -188,10 +195,10 @@ def stage_config(
     )
     return StageConfig(
         kind="decoder_only" if coarsest else run.kind,
-        t=run.t,
+        t=t,
         vocab_size=vocab_size,
         tokens=tokens,
-        beta=schedule.betas[run.t - 1],
+        beta=schedule.betas[t - 1],
         decoder=decoder,
         encoder=None if coarsest else encoder,
         cond_length=conditioner.length,
@@ -200,8 +207,8 @@ def stage_config(
     )
 
 
-def train_stage(run: StageRun, folder: Path) -> Stage:
-    """Trains (or goes on training) a stage in a run's folder and writes it there."""
+def stage_tasks(run: StageRun, times: Sequence[int]) -> list[StageTask]:
+    """Fresh stages for these t, each with the data and the frozen first stage that it is to be trained on."""
     first_stage = load_first_stage(Path(run.first_stage)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     schedule = Schedule(run.betas)
     dataset = dataset_for(run.data, first_stage.config.resolution)
@@ -215,15 +222,25 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
         text = reader.config
     if text is None and conditioner.kind == "text":
         text = text_config(run.shape, conditioner)
-    stage = build_stage(
-        stage_config(run, schedule, shape.vocab_size, tokens, conditioner, text), schedule.stages
-    )
-    if run.begin_from is not None:
-        stage.load_state_dict(load_stage(Path(run.begin_from))[0].state_dict())
-    if reader is not None:
-        stage.text.load_state_dict(reader.state_dict())
-        stage.text.requires_grad_(False)
-    trained = train(StageTask(stage, schedule, conditioner, first_stage, dataset, run), run.loop, folder)
+    tasks = []
+    for t in times:
+        config = stage_config(run, t, schedule, shape.vocab_size, tokens, conditioner, text)
+        stage = build_stage(config, schedule.stages)
+        if run.begin_from is not None:
+            stage.load_state_dict(load_stage(Path(run.begin_from))[0].state_dict())
+        if reader is not None:
+            stage.text.load_state_dict(reader.state_dict())
+            stage.text.requires_grad_(False)
+        tasks.append(StageTask(stage, schedule, conditioner, first_stage, dataset, run))
+    return tasks
+
+
+def train_stage(run: StageRun, folder: Path) -> Stage:
+    """Trains (or goes on training) the stage `run.t` in a run's folder and writes it there."""
+    if run.t is None:
+        raise ValueError("t is null, which trains all stages jointly; expected the number of one")
+    (task,) = stage_tasks(run, [run.t])
+    trained = train(task, run.loop, folder)
     assert isinstance(trained, Stage)
-    save_stage(trained, schedule, conditioner, folder)
+    save_stage(trained, task.schedule, task.conditioner, folder)
     return trained
