@@ -102,8 +102,8 @@ def describe(folder: Path) -> tuple[Path, ModelConfig]:
     numbered = enumerate(zip(paths, described, strict=True), 1)
     stages = tuple(_stage_config(path, description, t, schedule) for t, (path, description) in numbered)
     about = About(model.name, model.knows) if model else About(folder.resolve().name)
-    parts = {"first_stage": first_config, "conditioner": conditioner.to_config()}
-    return files, ModelConfig("imagebart", VERSION, about, **parts, betas=schedule.betas, stages=stages)
+    told = conditioner.to_config()
+    return files, ModelConfig("imagebart", VERSION, about, first_config, told, None, schedule.betas, stages)
 
 
 def scale_path(files: Path, t: int) -> Path:
