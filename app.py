@@ -17,7 +17,8 @@ AVATARS = HERE / "checkpoints" / "avatars"
 def main() -> None:
     """Serve the page until it is stopped."""
     parser = argparse.ArgumentParser(description="Paint over a picture and say what should be there.")
-    parser.add_argument("--model", help=f"folder of the model ({AVATARS})")
+    said = f"folder of the model, or a published model's name ({AVATARS})"
+    parser.add_argument("--model", help=said)
     parser.add_argument("--models", help="folder of several models; --model, or the first of them, is opened")
     parser.add_argument("--host", help="address to listen on (GRADIO_SERVER_NAME, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (GRADIO_SERVER_PORT, else a free one from 7860)")

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,6 +26,7 @@ from imagebart.looking import place_of, words_for
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream
 from imagebart.settings import SamplingSettings, shown
+from imagebart.weights import locate
 
 MAX_VARIANTS = 8
 FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
@@ -45,11 +45,12 @@ class Pipeline:
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32") -> Pipeline:
         """Loads a model (see `ImageBART.from_pretrained`), its card, the folder's README.md, and its judge, if any."""
-        model = ImageBART.from_pretrained(source, device, dtype)
+        folder = locate(source)
+        model = ImageBART.from_pretrained(folder, device, dtype)
         model.sampler.prepare()
-        card = Path(source) / "README.md"
+        card = folder / "README.md"
         text = _without_front_matter(card.read_text(encoding="utf-8")) if card.is_file() else ""
-        return cls(model, text, load_judge(Path(source), model))
+        return cls(model, text, load_judge(folder, model))
 
     @property
     def name(self) -> str:
@@ -242,6 +243,7 @@ class Pipeline:
         if settings.scales not in (None, self.stages) and not self.any_scales:
             raise InputError(f"The number of scales is {settings.scales}; this model was trained for {self.stages}.")
         scales = self.model.scales_of(settings.scales)
+        settings.check_scales(scales)
         if settings.start is not None and settings.start > scales:
             raise InputError(f"The first stage is {settings.start}; there are {scales}.")
         seed = secrets.randbelow(2**32) if seed is None else seed

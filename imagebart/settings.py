@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -36,6 +37,9 @@ def refusing(cls: type[C]) -> type[C]:
             make(self, *values, **named)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, InputError):  # of a __post_init__
+                raise cause from None
             raise InputError(_sentence(cls, first["loc"], first["input"], first["msg"])) from None
 
     cls.__init__ = __init__  # type: ignore[method-assign, assignment]
@@ -97,6 +101,33 @@ class SamplingSettings:
             description="One is quickest; more first lay out, then refine.",
         ),
     ] = None
+    temperatures: Annotated[
+        tuple[float, ...], Field(description="A temperature for each scale, the finest first: 0.9,1,1.")
+    ] = ()
+    top_ks: Annotated[
+        tuple[int, ...], Field(title="top-ks", description="A top-k for each scale, the finest first: 300,548.")
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for temperature in self.temperatures:
+            SamplingSettings(temperature=temperature)
+        for top_k in self.top_ks:
+            SamplingSettings(top_k=top_k)
+
+    def at(self, t: int) -> SamplingSettings:
+        """The settings with which scale t is drawn, 1 being the finest."""
+        own: dict[str, Any] = {"temperatures": (), "top_ks": ()}
+        if self.temperatures:
+            own["temperature"] = self.temperatures[t - 1]
+        if self.top_ks:
+            own["top_k"] = self.top_ks[t - 1]
+        return replace(self, **own)
+
+    def check_scales(self, scales: int) -> None:
+        """Raises InputError where there are not as many temperatures or top-ks as scales."""
+        for name, values in (("temperatures", self.temperatures), ("top-ks", self.top_ks)):
+            if len(values) not in (0, scales):
+                raise InputError(f"There are {len(values)} {name}; there must be one for each of {scales} scales.")
 
 
 def described(name: str) -> str:

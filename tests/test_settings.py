@@ -60,6 +60,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"scales": 0}, r"^The number of scales is 0; it must be a whole number from 1 to 8\.$"),
     ({"scales": 9}, r"The number of scales is 9; "),
     ({"scales": 2.0}, r"The number of scales is 2; "),
+    ({"temperatures": (1.0, 0.0)}, r"^The temperature is 0; it must be a number from 0\.01 to 100\.$"),
+    ({"top_ks": (5, 0)}, r"^The top-k is 0; it must be a whole number, 1 or more\.$"),
+    ({"temperatures": ("hot",)}, r"^The temperatures is 'hot'; it must be "),
 ]
 
 
@@ -82,3 +85,13 @@ def test_settings_do_not_change() -> None:
         SamplingSettings().passes = 3  # type: ignore[misc]
     with pytest.raises(InputError):
         dataclasses.replace(SamplingSettings(), passes=0)
+
+
+def test_scales_may_have_settings_of_their_own() -> None:
+    settings = SamplingSettings(temperature=0.5, top_k=9, temperatures=(0.8, 1.0), passes=2)
+    assert settings.at(1) == SamplingSettings(temperature=0.8, top_k=9, passes=2)
+    assert settings.at(2).temperature == 1.0
+    assert dataclasses.replace(settings, top_ks=(3, 4)).at(2).top_k == 4
+    settings.check_scales(2)
+    with pytest.raises(InputError, match="There are 2 temperatures; there must be one for each of 3 scales"):
+        settings.check_scales(3)

@@ -46,6 +46,11 @@ class Drawing:
     best_first: Annotated[
         bool, typer.Option("--best-first", help="Variants in order, best first, as the model judges.")
     ] = False
+    best_of: Annotated[int | None, typer.Option(help="Draw so many and write the best alone.")] = None
+    judge: Annotated[
+        str | None,
+        typer.Option(help="What ranks: a classifier or CLIP, by folder or Hub name, in place of the model's own."),
+    ] = None
 
 
 @command(app)
@@ -153,6 +158,10 @@ def _pipeline(draw: Drawing, like: Recipe | None) -> Pipeline:
     from imagebart.pipeline import Pipeline
 
     pipe = Pipeline.from_pretrained(draw.model)
+    if draw.judge is not None:
+        from imagebart.rankers import load_ranker
+
+        pipe.judge = load_ranker(draw.judge, pipe.model)
     if draw.like is not None and like is not None and like.model != pipe.name:
         print(f"{draw.like.name} was made by the model {like.model}; this one is {pipe.name}.", file=sys.stderr)
     return pipe
@@ -161,7 +170,8 @@ def _pipeline(draw: Drawing, like: Recipe | None) -> Pipeline:
 def _common(draw: Drawing, sampling: Sampling, like: Recipe | None, pipe: Pipeline) -> dict[str, Any]:
     settings = sampling.over(pipe.defaults if like is None else like.settings)
     seed = _first(draw.seed, like and like.own_seed)
-    return {"seed": seed, "settings": settings, "variants": draw.variants, "best_first": draw.best_first}
+    variants, ranked = _first(draw.best_of, draw.variants), draw.best_first or draw.best_of is not None
+    return {"seed": seed, "settings": settings, "variants": variants, "best_first": ranked}
 
 
 def _first(*values: Any) -> Any:
@@ -189,7 +199,7 @@ def _follow(run: Iterable[PipelineEvent], draw: Drawing) -> None:
             bar.update(task, description=said, completed=event.position, total=event.total)
     assert event is not None
     print(f"seed {event.seed}, {event.elapsed:.1f} s", file=sys.stderr)
-    for number, image in enumerate(event.images):
+    for number, image in enumerate(event.images[: 1 if draw.best_of is not None else None]):
         path = draw.out if number == 0 else draw.out.with_stem(f"{draw.out.stem}-{number + 1}")
         if path.suffix.lower() == ".png":
             write_png(image, path, replace(event.recipe, variant=event.variants[number]))

@@ -12,13 +12,15 @@ from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
 
 import typer
 
+from imagebart.errors import InputError
 from imagebart.settings import SamplingSettings, described, kind, ranged
 
 DEFAULT_MODEL = "checkpoints/avatars"
-Model = Annotated[str, typer.Option(help="Folder or name of the model.")]
+Model = Annotated[str, typer.Option(help="Folder of the model, or a published model's name.")]
 # Those whose default is what a model is best used with, not the settings' own.
 OF_THE_MODEL = ("temperature", "guidance", "scales")
 OPTION_NAMES = {"start": "--start-stage"}
+LISTS: dict[str, Callable[[str], Any]] = {"temperatures": float, "top_ks": int}  # written with commas
 
 Command = Callable[..., None]
 S = TypeVar("S", bound="Sampling")
@@ -40,11 +42,14 @@ class Sampling(dict[str, Any]):
     @classmethod
     def options(cls) -> list[inspect.Parameter]:
         names = [field.name for field in fields(SamplingSettings) if field.name not in cls.LEFT_OUT]
-        return [_option(name, Annotated[kind(name) | None, _setting(name)], None) for name in names]
+        kinds = {name: str if name in LISTS else kind(name) for name in names}
+        return [_option(name, Annotated[kinds[name] | None, _setting(name)], None) for name in names]
 
     def over(self, defaults: SamplingSettings) -> SamplingSettings:
         """The defaults, but for the settings that were given. Raises InputError for a value out of range."""
-        return replace(defaults, **{name: value for name, value in self.items() if value is not None})
+        given = {name: value for name, value in self.items() if value is not None}
+        given |= {name: _numbers(name, given[name]) for name in LISTS if name in given}
+        return replace(defaults, **given)
 
 
 class EditSampling(Sampling):
@@ -95,7 +100,17 @@ def _options(group: Any) -> list[inspect.Parameter]:
     return options
 
 
+def _numbers(name: str, text: str) -> tuple[Any, ...]:
+    try:
+        return tuple(LISTS[name](part) for part in text.split(","))
+    except ValueError:
+        option = "--" + name.replace("_", "-")
+        raise InputError(f"{option} is {text[:40]!r}; it must be numbers with commas between them.") from None
+
+
 def _setting(name: str) -> Any:
+    if name in LISTS:
+        return typer.Option(help=described(name))
     own = "; the model's own if not given" if name in OF_THE_MODEL else ""
     names = [OPTION_NAMES[name]] if name in OPTION_NAMES else []
     return typer.Option(*names, help=f"{described(name)} ({ranged(SamplingSettings, name)}{own})")

@@ -151,15 +151,18 @@ class TextConditioner:
 class ClipTextConditioner:
     """Prompts for a model that knows CLIP's whole vocabulary: start, tokens, end, zeros, as CLIP has them.
 
-    The paper's text models are of this kind, with 77 tokens.
+    The paper's text models are of this kind, with 77 tokens. vocab_size: embeddings that the model has; with fewer
+    than CLIP's ids, as a model made for a test has, it takes tokens but no prompts.
     """
 
     length: int = clip.CONTEXT_LENGTH
+    vocab_size: int = clip.VOCAB_SIZE
     kind: ClassVar[Kind] = "text"
-    vocab_size: ClassVar[int] = clip.VOCAB_SIZE
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """The ids of CLIP itself. An absent prompt is one without words."""
+        if self.vocab_size < clip.VOCAB_SIZE:
+            raise InputError(f"This model knows {self.vocab_size} tokens; prompts take all {clip.VOCAB_SIZE} of CLIP.")
         notes: list[str] = []
         rows = []
         for prompt in prompts:
@@ -177,7 +180,7 @@ class ClipTextConditioner:
         return self.encode([None] * batch).tokens
 
     def to_config(self) -> dict[str, Any]:
-        return {"type": "clip", "length": self.length}
+        return {"type": "clip", "length": self.length, "vocab_size": self.vocab_size}
 
 
 @dataclass(frozen=True)
@@ -267,7 +270,7 @@ def conditioner_from_config(config: Mapping[str, Any]) -> Conditioner:
             rewording = from_dict(Rewording, config.get("rewording", {}), "rewording.")
             return TextConditioner(tokens, words, int(config["length"]), rewording)
         if kind == "clip":
-            return ClipTextConditioner(int(config["length"]))
+            return ClipTextConditioner(int(config["length"]), int(config.get("vocab_size", clip.VOCAB_SIZE)))
         if kind == "class":
             names = tuple(str(name) for name in config["names"])
             return ClassConditioner(names, int(config["offset"]), bool(config["null_class"]))

@@ -69,8 +69,9 @@ class Artist:
     ) -> Tensor:
         conditioner = self.model.conditioner
         cond = conditioner.encode(prompts).tokens if conditioner.length else None
-        told = cond is not None and not torch.equal(cond, conditioner.null(len(prompts)))
-        settings = self.settings if told else replace(self.settings, guidance=1.0)
+        settings = self.settings
+        if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.null(len(prompts))):
+            settings = replace(settings, guidance=1.0)  # nothing to guide towards
         *_, last = self.model.stream(len(prompts), cond, known=known, keep=keep, settings=settings, seed=seed)
         return self._decode(last.tokens)
 

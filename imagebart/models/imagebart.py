@@ -83,16 +83,18 @@ class ImageBART(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32"
+        cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32", download: bool = False
     ) -> ImageBART:
         """Loads a folder written by `save_pretrained`, a folder of published files, or a published model's name.
+
+        download: a published model that is not here is fetched and converted, after saying how large it is.
 
         dtype: float16, bfloat16, float32, float64; or auto, the fastest without visible loss: see `weights.load`.
         Nothing that the files name is imported or run. Raises WeightsError naming the file and what is wrong.
         """
         from imagebart.weights import load
 
-        return load(source, device, dtype)
+        return load(source, device, dtype, download)
 
     def save_pretrained(self, folder: str | PathLike[str], dtype: str = "float32") -> None:
         """Writes config.json and safetensors to a folder; `dtype` is what is stored."""

@@ -68,13 +68,13 @@ def run_chain(
     """
     known, x = start, start
     for t in range(len(steps), 0, -1):
-        step = steps[t - 1]
+        step, own = steps[t - 1], settings.at(t)
         for repeat in range(settings.passes):
             if repeat:
                 x = redraw_rows(x, (1 - repeat / settings.passes) * step.beta, step.vocab_size, generators)
             c = torch.where(keep, known, x)
             noise = gumbel_noise((start.shape[1], step.vocab_size), generators).to(start.device)
-            for drawn in draw_step(step, engine(step), c, None, keep, condition, settings, noise):
+            for drawn in draw_step(step, engine(step), c, None, keep, condition, own, noise):
                 x, done = drawn.tokens, drawn.position == drawn.total
                 yield ChainEvent(
                     t, len(steps), repeat, settings.passes, drawn.position, drawn.total, x, done, drawn.forwards

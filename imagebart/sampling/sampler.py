@@ -60,6 +60,7 @@ class Sampler:
         if not 0 < strength <= 1:
             raise ValueError(f"strength is {strength}, expected over 0 and at most 1")
         scales = self.model.scales_of(settings.scales)
+        settings.check_scales(scales)
         if settings.start is not None and settings.start > scales:
             raise ValueError(f"start stage {settings.start}, expected 1 to {scales}")
         if self.model.denoiser is not None:

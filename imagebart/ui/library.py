@@ -11,7 +11,7 @@ from threading import Lock
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
 from imagebart.weights.folder import CONFIG
-from imagebart.weights.registry import FOLDER
+from imagebart.weights.places import find
 
 PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a folder, or the files themselves
 
@@ -41,7 +41,7 @@ class Models:
     def beside(cls, source: str | PathLike[str], most: int = 1) -> Models:
         """The models in the folder that holds a model: `source` is its own folder, or a published model's name."""
         folder = Path(source)
-        return cls((folder if folder.is_dir() else FOLDER / folder).resolve().parent, most)
+        return cls((folder if folder.is_dir() else find(str(source))).resolve().parent, most)
 
     def names(self) -> list[str]:
         """The models that are there now, sorted. Folders without a model's files are none."""

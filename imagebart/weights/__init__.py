@@ -12,17 +12,36 @@ from imagebart.sampling.kernels import Precision
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.folder import CONFIG, load_folder, save_folder
 from imagebart.weights.modules import parse_dtype
+from imagebart.weights.obtain import obtain
+from imagebart.weights.places import find, nearest
 from imagebart.weights.published import load_published
-from imagebart.weights.registry import FOLDER, MODELS
+from imagebart.weights.registry import MODELS
 
 if TYPE_CHECKING:
     from imagebart.models.imagebart import ImageBART
 
-__all__ = ["MODELS", "WeightsError", "load", "save"]
+__all__ = ["MODELS", "WeightsError", "load", "locate", "obtain", "save"]
 
 
-def load(source: str | PathLike[str], device: str = "cpu", dtype: str = "float32") -> ImageBART:
-    """Loads a model written by `save`, a folder of published files, or an installed published model by name.
+def locate(source: str | PathLike[str], download: bool = False) -> Path:
+    """The folder of a model: the folder itself, or that of a published model by name.
+
+    download: one that is not here is fetched and converted first, which takes gigabytes and says how many. Raises
+    WeightsError for what is neither, and as `obtain` does.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if str(source) in MODELS:
+        return obtain(str(source)) if download else find(str(source))
+    raise WeightsError(
+        f"{source} is no folder, expected one with a model, or a published model's name. {nearest(str(source), MODELS)}"
+    )
+
+
+def load(
+    source: str | PathLike[str], device: str = "cpu", dtype: str = "float32", download: bool = False
+) -> ImageBART:
+    """Loads a model written by `save`, a folder of published files, or a published model by name (see `locate`).
 
     dtype: of the weights; "auto": whatever is fastest without visible loss, bfloat16 on a GPU, on a CPU float32 whose
     networks may draw with weights rounded to bfloat16 or float16. Nothing that the files name is imported or run.
@@ -33,11 +52,7 @@ def load(source: str | PathLike[str], device: str = "cpu", dtype: str = "float32
     if place.type == "cpu" and dtype == "auto":
         precision, dtype = "rounded", "float32"
     kind = parse_dtype("bfloat16" if dtype == "auto" else dtype)
-    folder = Path(source)
-    if str(source) in MODELS and not folder.is_dir():
-        folder = FOLDER / str(source)
-    elif not folder.is_dir():
-        raise WeightsError(f"{folder} is no folder, expected one with a model, or one of {', '.join(MODELS)}")
+    folder = locate(source, download)
     read = load_folder if (folder / CONFIG).is_file() else load_published
     try:
         model = read(folder, place, kind)

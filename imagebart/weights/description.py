@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner
+from imagebart.conditioning import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.models.first_stage import FirstStageConfig
-from imagebart.models.published import Kind, StageConfig
+from imagebart.models.published import Kind as StageKind
+from imagebart.models.published import StageConfig
 from imagebart.models.transformer import TransformerConfig
 
 
@@ -15,18 +16,35 @@ class Description:
     """A first stage and one stage on it."""
 
     first_stage: FirstStageConfig
-    kind: Kind
+    kind: StageKind
     decoder: TransformerConfig
     encoder: TransformerConfig | None
-    class_conditional: bool  # one conditioning token, which shares the image tokens' embeddings
+    conditioning: Kind  # its tokens share the image tokens' embeddings
+
+    @property
+    def tokens(self) -> int:
+        """N, image tokens a picture."""
+        return (self.first_stage.resolution // self.first_stage.downsampling) ** 2
 
     @property
     def conditioner(self) -> Conditioner:
-        """Class models know as many classes as there are embeddings, by number."""
-        if not self.class_conditional:
+        """Class models know as many classes as there are embeddings, by number.
+
+        Text models have as many tokens as their longest sequence leaves beside t and the image's. Raises ValueError
+        where it leaves none.
+        """
+        if self.conditioning == "none":
             return NoConditioner()
         reader = self.encoder or self.decoder
-        return ClassConditioner(tuple(str(i) for i in range(reader.vocab_in)))
+        if self.conditioning == "class":
+            return ClassConditioner(tuple(str(i) for i in range(reader.vocab_in)))
+        length = reader.positions - 1 - self.tokens
+        if length < 1:
+            raise ValueError(
+                f"a longest sequence of {reader.positions}, expected more than t and the {self.tokens} image tokens of "
+                "a model with a text"
+            )
+        return ClipTextConditioner(length, min(reader.vocab_in, ClipTextConditioner.vocab_size))
 
     def stage_config(self, t: int, beta: float, start_token: int) -> StageConfig:
         """Stage t, with what only the checkpoint knows: beta_t and the decoder's start token."""
@@ -35,11 +53,11 @@ class Description:
             kind=self.kind,
             t=t,
             vocab_size=self.decoder.vocab_out,
-            tokens=(self.first_stage.resolution // self.first_stage.downsampling) ** 2,
+            tokens=self.tokens,
             beta=beta,
             decoder=self.decoder,
             encoder=self.encoder,
-            cond_length=int(self.class_conditional),
+            cond_length=self.conditioner.length,
             start_token=start_token,
         )
 

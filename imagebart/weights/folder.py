@@ -81,7 +81,7 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Image
         settle(folder)
     except OSError as error:
         raise WeightsError(f"{folder} was half replaced and cannot be put right: {error.strerror}") from error
-    config = _read_config(folder / CONFIG)
+    config = read_config(folder / CONFIG)
     with without_memory(folder / CONFIG):
         conditioner = conditioner_from_config(config.conditioner)
         first_stage = FirstStage(config.first_stage)
@@ -131,15 +131,15 @@ def _check_networks(config: ModelConfig, conditioner: Conditioner, folder: Path)
 
 def _contents(model: ImageBART, config: ModelConfig, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
     """The files of a model, one after the other, its configuration last."""
-    yield from _tensor_files(model.first_stage.state_dict(), "first_stage", dtype)
+    yield from tensor_files(model.first_stage.state_dict(), "first_stage", dtype, LARGEST_FILE)
     text = _common_text(model)
     if text:
-        yield from _tensor_files(text, TEXT, dtype)
+        yield from tensor_files(text, TEXT, dtype, LARGEST_FILE)
     for stem, network in networks(model).items():
         state = network.state_dict()
         own = {name: state[name] for name in state if not (text and name.startswith("text."))}
-        yield from _tensor_files(own, stem, dtype)
-    yield CONFIG, (_readable(asdict(config)) + "\n").encode("utf-8")
+        yield from tensor_files(own, stem, dtype, LARGEST_FILE)
+    yield CONFIG, config_bytes(config)
 
 
 def _common_text(model: ImageBART) -> dict[str, Tensor]:
@@ -152,7 +152,8 @@ def _common_text(model: ImageBART) -> dict[str, Tensor]:
     return first if same else {}
 
 
-def _read_config(path: Path) -> ModelConfig:
+def read_config(path: Path) -> ModelConfig:
+    """config.json; raises WeightsError naming what is wrong in it."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -168,21 +169,29 @@ def _read_config(path: Path) -> ModelConfig:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def _tensor_files(state: Mapping[str, Tensor], stem: str, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
-    parts = list(_split(state, dtype.itemsize))
+def config_bytes(config: ModelConfig) -> bytes:
+    """The text of config.json."""
+    return (_readable(asdict(config)) + "\n").encode("utf-8")
+
+
+def tensor_files(
+    state: Mapping[str, Tensor], stem: str, dtype: torch.dtype, largest: int
+) -> Iterator[tuple[str, bytes]]:
+    """Tensors as a file, or as many as it takes with at most so many bytes each, one after the other."""
+    parts = list(_split(state, dtype.itemsize, largest))
     for i, names in enumerate(parts, 1):
         suffix = f"-{i}-of-{len(parts)}" if len(parts) > 1 else ""
         tensors = {name: _stored(state[name], dtype) for name in names}
         yield f"{stem}{suffix}.safetensors", save(tensors, metadata={"format": "pt"})
 
 
-def _split(tensors: Mapping[str, Tensor], itemsize: int) -> Iterator[list[str]]:
+def _split(tensors: Mapping[str, Tensor], itemsize: int, largest: int) -> Iterator[list[str]]:
     """Names in order, in groups that fit into a file; a tensor that fits into none has one of its own."""
     names: list[str] = []
     size = 0
     for name, tensor in tensors.items():
         bytes_needed = tensor.numel() * (itemsize if tensor.is_floating_point() else tensor.itemsize)
-        if names and size + bytes_needed > LARGEST_FILE:
+        if names and size + bytes_needed > largest:
             yield names
             names, size = [], 0
         names.append(name)

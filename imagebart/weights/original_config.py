@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from imagebart.conditioning import Kind
 from imagebart.config import from_dict
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.weights.description import Description, encoder_decoder, gpt, vqgan
@@ -25,7 +26,10 @@ PLAIN = "imagebart.modules.xtransformers.x_transformer.XTransformer"
 RESIDUAL = "imagebart.modules.xtransformers.x_transformer.ResidualScaledXTransformer"
 GPT = "imagebart.modules.transformer.mingpt.GPT"
 VQGAN = "imagebart.models.vqgan.VQGANWrapper"
-CLASSES = "imagebart.util.ClassProvider"
+CONDITIONERS: dict[str, Kind] = {  # by what makes their tokens
+    "imagebart.util.ClassProvider": "class",
+    "imagebart.util.BasicTokenizer": "text",
+}
 
 # Settings with the only value that the published models have, so that our modules compute the same.
 FIXED = {
@@ -67,22 +71,28 @@ def _plain_yaml(path: Path) -> Any:
 
 def _description(params: Any, target: Any) -> Description:
     network, kind = _get(params, "transformer_config", "params"), _get(params, "transformer_config", "target")
-    conditioner = params.get("conditioner_config")
-    if conditioner is not None and _get(conditioner, "target") != CLASSES:
-        raise ValueError(f"the conditioner is {shown(conditioner['target'])}, expected none or {CLASSES}")
-    conditional = conditioner is not None
+    conditioning = _conditioning(params.get("conditioner_config"))
     if (target, kind) == (DECODER_ONLY, GPT):
         decoder = _call(gpt, network)
         first = _first_stage(params, decoder.vocab_out)
-        return Description(first, "decoder_only", decoder, None, conditional)
+        return Description(first, "decoder_only", decoder, None, conditioning)
     if target == ENCODER_DECODER and kind in (PLAIN, RESIDUAL):
         encoder, decoder = _call(encoder_decoder, network)
         first = _first_stage(params, decoder.vocab_out)
-        return Description(first, "residual" if kind == RESIDUAL else "encoder_decoder", decoder, encoder, conditional)
+        return Description(first, "residual" if kind == RESIDUAL else "encoder_decoder", decoder, encoder, conditioning)
     raise ValueError(
         f"the model is {shown(target)} with {shown(kind)}, expected {ENCODER_DECODER} with {PLAIN} or {RESIDUAL}, "
         f"or {DECODER_ONLY} with {GPT}"
     )
+
+
+def _conditioning(conditioner: Any) -> Kind:
+    if conditioner is None:
+        return "none"
+    target = _get(conditioner, "target")
+    if target not in CONDITIONERS:
+        raise ValueError(f"the conditioner is {shown(target)}, expected none, {' or '.join(CONDITIONERS)}")
+    return CONDITIONERS[target]
 
 
 def _first_stage(params: Any, vocab_size: int | None) -> FirstStageConfig:

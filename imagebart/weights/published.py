@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from imagebart.conditioning import conditioner_from_config
 from imagebart.diffusion import Schedule
 from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.published import Stage, StageConfig, build_stage
 from imagebart.weights.description import Description
 from imagebart.weights.errors import WeightsError
+from imagebart.weights.folder import VERSION, ModelConfig
 from imagebart.weights.layout import Layout, stage_layout
 from imagebart.weights.memory import too_large
 from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
@@ -66,38 +68,58 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype) -> Im
 
     Raises WeightsError naming the file and what is wrong.
     """
-    files, model = _find(folder)
-    scale = Scale(files / "scale1.ckpt")
-    schedule = _schedule(scale)
-    names = [f"scale{t}.ckpt" for t in range(1, schedule.stages + 1)]
-    missing = [name for name in names if not (files / name).is_file()]
-    if missing:
-        raise WeightsError(f"{files / missing[0]} is missing, expected scale1.ckpt to {names[-1]} beside each other")
-    described = [_describe(files / f"scale{t}.yaml", model, t, schedule.stages) for t in range(1, schedule.stages + 1)]
-    first_config, conditioner = described[0].first_stage, described[0].conditioner
-    for t, other in enumerate(described, 1):
-        if other.first_stage != first_config or other.conditioner.to_config() != conditioner.to_config():
-            raise WeightsError(f"{files / f'scale{t}.yaml'} has another first stage or conditioner than scale1.yaml")
-    first_stage = load_first_stage(scale, first_config, device, dtype)
+    files, config = describe(folder)
+    total = len(config.stages)
+    first_stage = load_first_stage(Scale(scale_path(files, 1)), config.first_stage, device, dtype)
     with without_memory(folder):
-        shapes = [build_stage(d.stage_config(t, 0.5, 0), schedule.stages) for t, d in enumerate(described, 1)]
+        shapes = [build_stage(stage, total) for stage in config.stages]
     mapped = too_large(shapes, dtype)
-    stages = []
-    for t, description in enumerate(described, 1):
-        scale = scale if t == 1 else Scale(files / f"scale{t}.ckpt")
-        if scale.betas != schedule.betas:
-            raise WeightsError(f"{scale.path} has the betas {scale.betas}, expected scale1.ckpt's {schedule.betas}")
-        config = description.stage_config(t, schedule.betas[t - 1], scale.start_token)
-        if scale.start_token >= config.decoder.vocab_in:
-            raise WeightsError(
-                f"{scale.path} has the sos_token {scale.start_token}, expected one of {config.decoder.vocab_in}"
-            )
-        stages.append(load_stage(scale, config, schedule.stages, device, dtype, mapped))
-    about = About(model.name, model.knows) if model else About(folder.resolve().name)
+    stages = [load_stage(Scale(scale_path(files, s.t)), s, total, device, dtype, mapped) for s in config.stages]
     try:
-        return ImageBART(first_stage, stages, conditioner, about, schedule)
+        conditioner = conditioner_from_config(config.conditioner)
+        return ImageBART(first_stage, stages, conditioner, config.about, Schedule(config.betas))
     except ValueError as error:
         raise WeightsError(f"{files}: {error}") from error
+
+
+def describe(folder: Path) -> tuple[Path, ModelConfig]:
+    """Where a folder's published files lie, and what they hold; their weights are not read.
+
+    Raises WeightsError naming the file and what is wrong.
+    """
+    files, model = _find(folder)
+    scale = Scale(scale_path(files, 1))
+    schedule = _schedule(scale)
+    paths = [scale_path(files, t) for t in range(1, schedule.stages + 1)]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise WeightsError(f"{missing[0]} is missing, expected scale1.ckpt to {paths[-1].name} beside each other")
+    described = [_describe(path.with_suffix(".yaml"), model, t, len(paths)) for t, path in enumerate(paths, 1)]
+    first_config, conditioner = described[0].first_stage, described[0].conditioner
+    for path, other in zip(paths, described, strict=True):
+        if other.first_stage != first_config or other.conditioner.to_config() != conditioner.to_config():
+            raise WeightsError(f"{path.with_suffix('.yaml')} has another first stage or conditioner than scale1.yaml")
+    numbered = enumerate(zip(paths, described, strict=True), 1)
+    stages = tuple(_stage_config(path, description, t, schedule) for t, (path, description) in numbered)
+    about = About(model.name, model.knows) if model else About(folder.resolve().name)
+    told = conditioner.to_config()
+    return files, ModelConfig("imagebart", VERSION, about, first_config, told, None, schedule.betas, stages)
+
+
+def scale_path(files: Path, t: int) -> Path:
+    """The checkpoint of stage t."""
+    return files / f"scale{t}.ckpt"
+
+
+def _stage_config(path: Path, description: Description, t: int, schedule: Schedule) -> StageConfig:
+    """Stage t with what its checkpoint says: raises WeightsError where that is not of this schedule."""
+    scale = Scale(path)
+    if scale.betas != schedule.betas:
+        raise WeightsError(f"{path} has the betas {scale.betas}, expected scale1.ckpt's {schedule.betas}")
+    config = description.stage_config(t, schedule.betas[t - 1], scale.start_token)
+    if scale.start_token >= config.decoder.vocab_in:
+        raise WeightsError(f"{path} has the sos_token {scale.start_token}, expected one of {config.decoder.vocab_in}")
+    return config
 
 
 def load_first_stage(scale: Scale, config: FirstStageConfig, device: torch.device, dtype: torch.dtype) -> FirstStage:
@@ -155,7 +177,7 @@ def _schedule(scale: Scale) -> Schedule:
 def _find(folder: Path) -> tuple[Path, PublishedModel | None]:
     """Where the checkpoint files lie, in the folder or in one inside it, and the published model of its name."""
     candidates = [folder, *_folders(folder)]
-    files = next((c for c in candidates if (c / "scale1.ckpt").is_file()), None)
+    files = next((c for c in candidates if scale_path(c, 1).is_file()), None)
     model = MODELS.get(folder.resolve().name) or (MODELS.get(files.name) if files else None)
     if files is not None:
         return files, model

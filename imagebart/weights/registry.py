@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.published import Kind
@@ -28,6 +29,7 @@ class PublishedModel:
     encoder_positions: int = 257
     coarsest_width: int = 1216
     coarsest_depth: int = 36
+    sha256: str | None = None  # of its zip; None: none was published
 
     @property
     def address(self) -> str:
@@ -37,13 +39,17 @@ class PublishedModel:
     @property
     def how_to_install(self) -> str:
         """The end of a sentence that says that it is missing."""
-        return f"download {self.address} and unpack it into {FOLDER / self.name}"
+        return (
+            f"run `python -m imagebart download {self.name}`, or download {self.address} and unpack it into "
+            f"{FOLDER / self.name}"
+        )
 
     def description(self, t: int) -> Description:
         """How stage t is built."""
         first_stage = FirstStageConfig(codebook_size=self.codebook_size, used_codes=self.used_codes)
         vocabulary = self.classes or self.used_codes
         conditional = self.classes is not None
+        conditioning: Literal["class", "none"] = "class" if conditional else "none"
         if t == self.stages:
             decoder = gpt(
                 vocab_size=self.used_codes,
@@ -54,7 +60,7 @@ class PublishedModel:
                 input_vocab_size=vocabulary,
                 n_unmasked=2 if conditional else 0,
             )
-            return Description(first_stage, "decoder_only", decoder, None, conditional)
+            return Description(first_stage, "decoder_only", decoder, None, conditioning)
         encoder, decoder = encoder_decoder(
             dim=self.width,
             enc_num_tokens=vocabulary,
@@ -67,7 +73,7 @@ class PublishedModel:
             dec_max_seq_len=256,
         )
         kind: Kind = "residual" if self.residual else "encoder_decoder"
-        return Description(first_stage, kind, decoder, encoder, conditional)
+        return Description(first_stage, kind, decoder, encoder, conditioning)
 
 
 _ALL = (

@@ -216,3 +216,24 @@ def test_a_model_that_has_drawn_can_be_copied_and_pickled(make: Any) -> None:
         assert not torch.equal(changed, expected)
     assert torch.equal(model.sample(1, known=known, keep=keep, seed=0), expected)
     assert not any(name.startswith("_sampler") for name in model.state_dict())
+
+
+def test_each_scale_is_drawn_with_its_own_temperature_and_top_k() -> None:
+    """Greedy at T and free below is what two runs give, one after the other."""
+    model = tiny_staged_model("none", stages=2)
+    start = torch.randint(model.vocab_size, (2, model.tokens))
+
+    def drawn(settings: SamplingSettings, start: Tensor) -> Tensor:
+        *_, last = model.stream(2, start=start, settings=settings, seed=3)
+        return last.tokens
+
+    def coarsest(settings: SamplingSettings) -> Tensor:
+        return [e.tokens for e in model.stream(2, start=start, settings=settings, seed=3) if e.stage == 2][-1]
+
+    assert torch.equal(coarsest(SamplingSettings(top_ks=(24, 1))), coarsest(SamplingSettings(top_k=1)))
+    greedy, free = drawn(SamplingSettings(top_k=1), start), drawn(SamplingSettings(top_ks=(24, 1)), start)
+    assert not torch.equal(greedy, free)
+    cold = drawn(SamplingSettings(temperatures=(0.01, 0.01)), start)
+    assert torch.equal(cold, drawn(SamplingSettings(temperature=0.01), start))
+    with pytest.raises(ValueError, match="There are 3 top-ks; there must be one for each of 2 scales"):
+        drawn(SamplingSettings(top_ks=(1, 1, 1)), start)

@@ -1,0 +1,240 @@
+"""The measures of the paper for one of its models, beside the paper's own figures (ImageBART, section 4).
+
+FID and Inception score are torchmetrics', on whatever network looks at the pictures: only with the Inception network of
+2015 are they comparable with the paper's. What is drawn is kept as PNG files, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imagebart.conditioning import ClassConditioner
+from imagebart.errors import InputError
+from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.looking import Look, Seen
+from imagebart.imaging import files as images
+from imagebart.judge import Judge, best_first
+from imagebart.models.imagebart import ImageBART
+from imagebart.rankers import ClipJudge
+
+BATCH = 32  # pictures that are read and looked at, at once
+MOST_NEIGHBOURS = 8  # drawn pictures whose nearest real ones are shown
+NEAREST = 3  # of each
+K = 3  # of precision and recall
+
+# The paper's FIDs by how many are drawn for one that is kept, as Rombach et al. 2022 repeat them (Tables 1 and 10).
+PAPER = {
+    "ffhq_4_scales_geometric": {1: 9.57},
+    "churches_3_scales": {1: 7.32},
+    "bedrooms_3_scales": {1: 5.51},
+    "cin_5_scales_custom": {1: 21.19, 20: 7.44},
+}
+FEW = 1000  # pictures, under which an Inception score is not split in ten
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measure: ours, and the paper's where it is known."""
+
+    name: str
+    value: float
+    pictures: int
+    paper: float | None = None
+
+
+@dataclass(frozen=True)
+class PaperStudy:
+    """A model, real pictures, what looks at them, and where to keep what is drawn.
+
+    prompts: what to draw, in turn; () for models that take none. judge, best_of: of so many drawn, the best is kept.
+    """
+
+    artist: Artist
+    data: tuple[Path, ...]
+    look: Look
+    out: Path
+    samples: int
+    prompts: tuple[str, ...] = ()
+    best_of: int = 1
+    judge: Judge | None = None
+    seed: int = 0
+
+    def prompt(self, i: int) -> str | None:
+        """What sample i is to show."""
+        return self.prompts[i % len(self.prompts)] if self.prompts else None
+
+    @cached_property
+    def real(self) -> Seen:
+        """The real pictures, looked at."""
+        return self.look.many(self._read(self.data[i : i + BATCH]) for i in range(0, len(self.data), BATCH))
+
+    def seen(self, paths: Sequence[Path]) -> Seen:
+        """Drawn pictures, looked at."""
+        return self.look.many(self._read(paths[i : i + BATCH]) for i in range(0, len(paths), BATCH))
+
+    def _read(self, paths: Sequence[Path]) -> Tensor:
+        return torch.cat([read_square(path, self.artist.size) for path in paths])
+
+
+def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
+    """All measures, each as soon as it is known."""
+    from torchmetrics.image.inception import InceptionScore
+
+    count = len(study.data)
+    samples = draw_samples(study)
+    drawn = study.seen(samples)
+    known = PAPER.get(study.artist.model.about.name, {}).get(study.best_of)
+    yield Row("acceptance rate", 1 / study.best_of, study.samples)
+    yield Row("FID", fid(study.real.features, drawn.features), study.samples, known)
+    if drawn.logits is not None:
+        score = InceptionScore(feature=torch.nn.Identity(), splits=1 if study.samples < FEW else 10)
+        score.update(drawn.logits)
+        yield Row("Inception score", float(score.compute()[0]), study.samples)
+    precision, recall = coverage(study.real.features, drawn.features)
+    yield Row("precision", precision, study.samples)
+    yield Row("recall", recall, count)
+    if isinstance(study.judge, ClipJudge):
+        yield Row("CLIP score", clip_score(study, study.judge, samples), study.samples)
+    completed = study.seen(complete_upper_halves(study))
+    yield Row("upper half completed: FID", fid(study.real.features, completed.features), count)
+
+
+def fid(real: Tensor, drawn: Tensor) -> float:
+    """torchmetrics' FID of features [n, F] and [m, F]."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    given = torch.nn.Identity()
+    given.num_features = real.shape[1]  # type: ignore[assignment]
+    metric = FrechetInceptionDistance(feature=given)
+    metric.update(real, real=True)
+    metric.update(drawn, real=False)
+    return float(metric.compute())
+
+
+def coverage(real: Tensor, drawn: Tensor) -> tuple[float, float]:
+    """Precision and recall of features [n, F] and [m, F] (Kynkäänniemi et al. 2019, eq. 1, with 3 neighbours)."""
+    return _inside(drawn, real), _inside(real, drawn)
+
+
+def _inside(points: Tensor, others: Tensor) -> float:
+    """The share of points nearer to one of the others than that one's own K-th neighbour is."""
+    if len(others) <= K:
+        raise InputError(f"{len(others)} pictures are too few for precision and recall; there must be more than {K}.")
+    radii = torch.cdist(others.double(), others.double()).sort(1).values[:, K]  # the nearest is itself
+    return float((torch.cdist(points.double(), others.double()) <= radii).any(1).double().mean())
+
+
+def clip_score(study: PaperStudy, judge: ClipJudge, samples: Sequence[Path]) -> float:
+    """100 times the mean likeness, at least 0, of drawn pictures to their prompts (Hessel et al. 2021)."""
+    size, scores = study.artist.size, []
+    for i, path in enumerate(samples):
+        scores.append(judge.likeness(read_square(path, size), study.prompt(i) or ""))
+    return 100 * float(torch.cat(scores).clamp_min(0).mean())
+
+
+def draw_samples(study: PaperStudy) -> list[Path]:
+    """The drawn pictures' files; those that are there are not drawn again."""
+    paths = [study.out / "samples" / f"{i:06}.png" for i in range(study.samples)]
+    missing = [i for i, path in enumerate(paths) if not path.is_file()]
+    (study.out / "samples").mkdir(parents=True, exist_ok=True)
+    step = study.artist.batch if study.best_of == 1 else 1
+    for group in _runs(missing, step):
+        if study.best_of == 1:
+            drawn = study.artist.generate([study.prompt(i) for i in group], study.seed + group[0])
+        else:
+            drawn = _best(study, group[0])
+        for i, image in zip(group, images.to_images(drawn), strict=True):
+            images.save_image(image, paths[i])
+    return paths
+
+
+def _runs(numbers: Sequence[int], longest: int) -> Iterator[list[int]]:
+    """Numbers in groups that follow each other without a gap."""
+    group: list[int] = []
+    for number in numbers:
+        if group and (number != group[-1] + 1 or len(group) == longest):
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
+
+
+def _best(study: PaperStudy, i: int) -> Tensor:
+    """Sample i: the best of several."""
+    assert study.judge is not None, "the best of several needs a judge"
+    prompt = study.prompt(i)
+    drawn = study.artist.generate([prompt] * study.best_of, study.seed + i * study.best_of)
+    best = best_first(study.judge, drawn, prompt or "")[0]
+    return drawn[best : best + 1]
+
+
+def complete_upper_halves(study: PaperStudy) -> list[Path]:
+    """The real pictures with their upper halves drawn anew (Fig. 14, Table 3)."""
+    folder, size = study.out / "upper-halves", study.artist.size
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{i:06}.png" for i in range(len(study.data))]
+    mask = np.arange(size)[:, None].repeat(size, 1) < size // 2
+    for i, (path, source) in enumerate(zip(paths, study.data, strict=True)):
+        if not path.is_file():
+            before = read_square(source, size)
+            after = study.artist.edit(before, mask[None], [study.prompt(i)], study.seed + i)
+            images.save_image(images.to_images(after)[0], path)
+    return paths
+
+
+def neighbours(study: PaperStudy) -> Image.Image:
+    """Drawn pictures, and beside each the real ones nearest to it (Fig. 26, 27)."""
+    samples = draw_samples(study)[:MOST_NEIGHBOURS]
+    distance = torch.cdist(study.seen(samples).features.double(), study.real.features.double())
+    near = distance.argsort(1)[:, :NEAREST].tolist()
+    size = study.artist.size
+    sheet = Image.new("RGB", (size * (1 + NEAREST), size * len(samples)))
+    for row, (path, found) in enumerate(zip(samples, near, strict=True)):
+        for column, one in enumerate([path, *(study.data[i] for i in found)]):
+            sheet.paste(images.to_images(read_square(one, size))[0], (column * size, row * size))
+    return sheet
+
+
+def read_square(path: Path, size: int) -> Tensor:
+    """The middle square of a picture, float [1, 3, size, size] in [-1, 1]."""
+    image = images.flatten(images.load_image(path))
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    middle = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+    return images.to_tensor(middle)
+
+
+def pictures_in(folder: Path, most: int) -> tuple[Path, ...]:
+    """The first pictures of a folder, by name. Raises InputError where there are none."""
+    kinds = Image.registered_extensions()
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds) if folder.is_dir() else []
+    if not found:
+        raise InputError(f"{folder} holds no pictures; choose a folder with those that the model was trained on.")
+    return tuple(found[:most])
+
+
+def asked_for(path: Path | None, model: ImageBART) -> tuple[str, ...]:
+    """What to draw: a file's lines, or all classes of a class model; () for models that take neither."""
+    if path is not None:
+        return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if model.conditioner.kind == "text":
+        raise InputError("A text model takes prompts: name a file with one a line.")
+    return model.conditioner.names if isinstance(model.conditioner, ClassConditioner) else ()
+
+
+def rows_table(rows: Sequence[Row]) -> str:
+    """The measures as a Markdown table."""
+    lines = ["| measure | here | paper | pictures |", "|---|---:|---:|---:|"]
+    for row in rows:
+        paper = "–" if row.paper is None else f"{row.paper:.2f}"
+        lines.append(f"| {row.name} | {row.value:.4g} | {paper} | {row.pictures:,} |")
+    return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""Where models lie on this machine: installed by hand, made of published files, or downloaded.
+
+Downloads and what is made of them stand in Hugging Face's own folder for such things (`HF_HOME`, by default
+~/.cache/huggingface), in a part of it that is ours: published/NAME holds files as they were published, converted/NAME
+what `convert` made of them, and recorded.json the checksums of first downloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from huggingface_hub import constants
+from rapidfuzz import fuzz, process
+
+from imagebart.errors import InputError
+from imagebart.weights.registry import FOLDER, MODELS, PublishedModel
+
+SIMILAR = 60.0  # of 100, from which on another name is offered for a wrong one
+
+
+def cache() -> Path:
+    """Our part of Hugging Face's folder."""
+    return Path(constants.HF_HOME) / "imagebart"
+
+
+def published_folder(name: str) -> Path:
+    """Where a published model's own files are downloaded to."""
+    return cache() / "published" / name
+
+
+def converted_folder(name: str) -> Path:
+    """Where a published model is converted to, unless told otherwise."""
+    return cache() / "converted" / name
+
+
+def places(name: str) -> tuple[Path, ...]:
+    """Where a published model may be, the best first."""
+    return FOLDER / name, converted_folder(name), published_folder(name)
+
+
+def find(name: str) -> Path:
+    """The folder of a published model; the first place where it would be looked for, if there is none."""
+    return next((place for place in places(name) if place.is_dir()), places(name)[0])
+
+
+def model_of(name: str) -> PublishedModel:
+    """A published model by its name; raises InputError that offers the nearest name."""
+    if name in MODELS:
+        return MODELS[name]
+    raise InputError(f"There is no published model {name[:60]!r}. {nearest(name, MODELS)}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What there is, in a sentence, after the most similar name if any is similar."""
+    known = list(names)
+    found = process.extractOne(name[:100].lower(), known, scorer=fuzz.WRatio, score_cutoff=SIMILAR)
+    there = f"There are {', '.join(known)}."
+    return f"Did you mean {found[0]}? {there}" if found else there

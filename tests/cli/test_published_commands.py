@@ -1,0 +1,71 @@
+"""`list`, `download`, `convert` and an edit with the outcome, as a person types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fickle_server import breaking_off, refusing, serving_file
+from huggingface_hub import constants
+from PIL import Image
+from published_files import write_package, write_tiny
+
+from imagebart.cli import main
+from imagebart.weights import MODELS
+
+NAME = "ffhq_4_scales_geometric"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("IMAGEBART_MIRRORS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def test_from_nothing_to_an_edit(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny(tmp_path / "files")
+    write_package(tmp_path / "package.zip", tmp_path / "files", f"{NAME}/")
+    with serving_file((tmp_path / "package.zip").read_bytes()) as server:
+        server.moods += [refusing(503, Retry_After=0), breaking_off(100_000), refusing(302, Location="/b.zip")]
+        assert main(["download", NAME, "--from", server.address]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{home / 'imagebart' / 'published' / NAME}\n"
+    assert "503" in said.err and "No checksum" in said.err
+    assert main(["convert", NAME, "--dtype", "bf16", "--replace"]) == 0
+    out = capsys.readouterr().out.strip()
+    assert out == str(home / "imagebart" / "converted" / NAME)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    edit = ["edit", "--model", NAME, "--image", "in.png", "--mask", "upper half", "--seed", "1", "--out", "out.png"]
+    assert main(edit) == 0
+    edited = np.asarray(Image.open("out.png"))
+    assert (edited[16:] == pixels[16:]).all() and (edited[:16] != pixels[:16]).any()
+
+
+def test_the_list_names_all_and_where_they_are(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny(home / "imagebart" / "published" / NAME)
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(MODELS)
+    assert all(name in line for name, line in zip(MODELS, lines[1:], strict=True))
+    assert "photographs of faces" in lines[1] and "about 7.6 GB" in lines[1] and str(home) in lines[1]
+    assert all("not here" in line for line in lines[2:])
+
+
+def test_what_cannot_be_done_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny(tmp_path / "files", stages=2)
+    for command, reason in (
+        (["download", "cat_3_scales"], "Did you mean cats_3_scales?"),
+        (["convert", "cat_3_scales"], "Did you mean cats_3_scales?"),
+        (["convert", "cats_3_scales"], "python -m imagebart download cats_3_scales"),
+        (["convert", "files"], "say with --out where the new one is to be"),
+        (["convert", "files", "--out", "."], "choose a new or empty folder"),
+        (["convert", "files", "--out", "x", "--dtype", "int3"], "'int3', expected one of"),
+        (["generate", "--model", "cat_3_scales", "--out", "a.png"], "Did you mean cats_3_scales?"),
+    ):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert reason in said and said.count("\n") == 1, command

@@ -1,0 +1,121 @@
+"""A server of one file on the loopback that misbehaves as it is told: an answer of its list each time it is asked.
+
+After the list it behaves: ranges, If-Range, ETag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Fickle:
+    """What it serves, what it does next, and what it was asked."""
+
+    content: bytes
+    address: str = ""
+    moods: list[Callable[[Answer], None]] = field(default_factory=list)
+    asked: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def etag(self) -> str:
+        return f'"{hashlib.md5(self.content).hexdigest()}"'
+
+
+class Answer(BaseHTTPRequestHandler):
+    """One answer."""
+
+    protocol_version = "HTTP/1.1"
+    fickle: Fickle
+
+    def do_GET(self) -> None:
+        self.fickle.asked.append({name.lower(): value for name, value in self.headers.items()} | {"path": self.path})
+        mood = self.fickle.moods.pop(0) if self.fickle.moods else behave
+        mood(self)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def begin(self, status: int, **headers: str | int) -> None:
+        """The head of an answer that ends with the connection."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def range(self) -> int:
+        """Where the range begins that is asked for, of the version there is; 0 for all of the file."""
+        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range", ""))
+        return int(found[1]) if found and self.headers.get("if-range") == self.fickle.etag else 0
+
+
+def behave(answer: Answer) -> None:
+    """As a server should."""
+    send(answer, len(answer.fickle.content))
+
+
+def send(answer: Answer, end: int) -> None:
+    """What is asked for, announced whole, but nothing from byte `end` on."""
+    fickle, begin = answer.fickle, answer.range()
+    total = len(fickle.content)
+    if begin >= total:
+        answer.begin(416, Content_Range=f"bytes */{total}", Content_Length=0)
+        return
+    more = {"Content_Range": f"bytes {begin}-{total - 1}/{total}"} if begin else {}
+    answer.begin(206 if begin else 200, ETag=fickle.etag, Content_Length=total - begin, **more)
+    answer.wfile.write(fickle.content[begin:end])
+
+
+def breaking_off(end: int) -> Callable[[Answer], None]:
+    """Closes the connection before byte `end`."""
+    return lambda answer: send(answer, end)
+
+
+def refusing(status: int, **headers: str | int) -> Callable[[Answer], None]:
+    """An error, and no file."""
+    return lambda answer: answer.begin(status, Content_Length=0, **headers)
+
+
+def changing(content: bytes) -> Callable[[Answer], None]:
+    """Another file lies there from now on."""
+
+    def change(answer: Answer) -> None:
+        answer.fickle.content = content
+        behave(answer)
+
+    return change
+
+
+def claiming(length: int) -> Callable[[Answer], None]:
+    """All of the file, of a length that it has not."""
+
+    def claim(answer: Answer) -> None:
+        answer.begin(200, ETag=answer.fickle.etag, Content_Length=length)
+        answer.wfile.write(answer.fickle.content)
+
+    return claim
+
+
+@contextmanager
+def serving_file(content: bytes) -> Iterator[Fickle]:
+    """A server of this file, whatever its path."""
+    fickle = Fickle(content)
+    handler = type("Handler", (Answer,), {"fickle": fickle})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    fickle.address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield fickle
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,158 @@
+"""Published files into safetensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from killing import apart, dying
+from published_files import scale_tensors, write_full, write_tiny
+from safetensors.torch import load_file
+
+from imagebart import ImageBART
+from imagebart.errors import InputError
+from imagebart.weights import WeightsError, convert
+from imagebart.weights.convert import Conversion
+from imagebart.weights.original_config import read_description
+from imagebart.weights.unpickle import read_tensors
+
+from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
+
+FULL_MEMORY = 1.5e9  # bytes beside the tensors of one stage
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / "ffhq_4_scales_geometric"
+    write_tiny(folder)
+    return folder
+
+
+def same(one: Path, other: Path) -> bool:
+    ours, theirs = ImageBART.from_pretrained(one).state_dict(), ImageBART.from_pretrained(other).state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("folder", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda folder: folder.name)
+def test_our_files_have_the_names_and_shapes_of_the_recorded_ones(folder: Path) -> None:
+    """The random checkpoints are as the original's own."""
+    for t in range(1, len(list(folder.glob("*.ckpt"))) + 1):
+        recorded = read_tensors(folder / f"scale{t}.ckpt")
+        betas = tuple(1 - recorded["alphats"].read().double()[1:])
+        planned = scale_tensors(read_description(folder / f"scale{t}.yaml"), t, betas)
+        ours = {name: (p.shape, str(p.dtype)) for name, p in planned.items()}
+        assert ours == {
+            name: (t.shape, str(t.storage.dtype).removeprefix("torch.")) for name, t in recorded.items()
+        }
+
+
+def test_pytorch_reads_the_random_checkpoints_as_we_do(tiny: Path) -> None:
+    with pytest.raises(Exception, match="pytorch_lightning"):
+        torch.load(tiny / "scale1.ckpt", weights_only=True)  # callbacks under their class, as published
+    stored = read_tensors(tiny / "scale1.ckpt")
+    planned = scale_tensors(read_description(tiny / "scale1.yaml"), 1, (1 / 4, 1 / 3, 1 / 2, 1.0))
+    assert all(torch.equal(stored[n].read(), torch.from_numpy(p.array()).reshape(p.shape)) for n, p in planned.items())
+
+
+def test_a_conversion_is_the_same_model(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "SHARD", 30_000)
+    said: list[str] = []
+    convert.convert(Conversion(tiny, tmp_path / "out"), said.append)
+    assert same(tmp_path / "out", tiny)
+    assert len(list((tmp_path / "out").glob("stage1-*-of-*.safetensors"))) > 1
+    assert said == [f"stage {t} of 4 is written" for t in range(1, 5)]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    names = {path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors"}
+    assert names == {"config.json", "README.md"}
+
+
+def test_stored_numbers_can_be_short(tiny: Path, tmp_path: Path) -> None:
+    convert.convert(Conversion(tiny, tmp_path / "out", "bfloat16"), print)
+    stored = load_file(tmp_path / "out" / "stage4.safetensors")
+    exact = ImageBART.from_pretrained(tiny).stages[3].state_dict()
+    assert all(torch.equal(stored[name], exact[name].bfloat16()) for name in exact)
+    with pytest.raises(ValueError, match="'int3', expected one of"):
+        convert.convert(Conversion(tiny, tmp_path / "out", "int3"), print)
+
+
+def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
+    """Killed at the first step of the way, at the fifth, the ninth ..., each time going on from what was done."""
+    source, out = tmp_path / CLASS_MODEL.name, tmp_path / "out"
+    shutil.copytree(CLASS_MODEL, source)
+    work, step = Conversion(source, out, replace=True), 0
+    while apart(partial(dying, lambda: convert.convert(work, print), step)) != 0:
+        step += 4
+        left = [t for t in (1, 2) if (source / f"scale{t}.ckpt").is_file()]
+        done = [t for t in (1, 2) for place in (out, work.place) if (place / f"stage{t}.done").is_file()]
+        assert {*left, *done} == {1, 2} or same(out, CLASS_MODEL)
+    assert step > 10
+    assert same(out, CLASS_MODEL)
+    assert not list(source.glob("*.ckpt"))
+
+
+def test_published_files_stay_unless_told(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(CLASS_MODEL, tmp_path / "source"))
+    convert.convert(Conversion(source, tmp_path / "out"), print)
+    assert len(list(source.glob("*.ckpt"))) == 2
+
+
+def test_what_was_begun_otherwise_begins_anew(tiny: Path, tmp_path: Path) -> None:
+    job = Conversion(tiny, tmp_path / "out", "float16")
+    place = job.place
+    place.mkdir()
+    (place / "conversion.json").write_text(json.dumps({"source": str(tiny), "dtype": "float32", "files": "x"}))
+    (place / "stage1.done").touch()
+    convert.convert(job, print)
+    assert (job.out / "stage1.safetensors").is_file() and not place.exists()
+
+
+def test_other_peoples_folders_stay(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds thesis.txt; choose a new or empty folder"):
+        convert.convert(Conversion(tiny, tmp_path), print)
+    with pytest.raises(InputError, match="thesis.txt"):
+        convert.convert(Conversion(tiny, tmp_path / "thesis.txt"), print)
+
+
+@pytest.mark.parametrize("harm", ["truncated", "hostile"])
+def test_files_that_cannot_be_used_are_named_and_nothing_is_made(tiny: Path, tmp_path: Path, harm: str) -> None:
+    source = Path(shutil.copytree(tiny, tmp_path / tiny.name))
+    if harm == "truncated":
+        (source / "scale3.ckpt").write_bytes((tiny / "scale3.ckpt").read_bytes()[:-5000])
+    else:
+        torch.save({"state_dict": {"w": torch.device("cpu")}}, source / "scale3.ckpt")
+    with pytest.raises(WeightsError, match="scale3.ckpt"):
+        convert.convert(Conversion(source, tmp_path / "out", replace=True), print)
+    assert not (tmp_path / "out").exists()
+    assert len(list(source.glob("*.ckpt"))) == 4
+
+
+JOB = """
+import resource, sys
+from functools import partial
+from pathlib import Path
+from imagebart.weights.convert import Conversion, convert
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert(Conversion(Path(sys.argv[1]), Path(sys.argv[2]), "bfloat16", replace=True), lambda said: None)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.load
+@pytest.mark.parametrize(("name", "stage"), [("ffhq_4_scales_geometric", 203e6), ("cin_5_scales_custom", 642e6)])
+def test_full_size_takes_little_memory(tmp_path: Path, name: str, stage: float) -> None:
+    """Only `make load` has the minutes, and the 7 or 26 GB on the disk."""
+    write_full(name, tmp_path / name)
+    command = [sys.executable, "-c", JOB, str(tmp_path / name), str(tmp_path / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 4 * stage + FULL_MEMORY
+    assert not list((tmp_path / name).glob("*.ckpt"))
+    model = ImageBART.from_pretrained(tmp_path / "out", dtype="bfloat16")
+    assert len(model.sample(1, cond=model.conditioner.encode([3]).tokens if model.cond_length else None)) == 1
