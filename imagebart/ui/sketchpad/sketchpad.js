@@ -31,7 +31,7 @@ export class Sketchpad {
     this.server = server;
     this.sharing = new Sharing(this);
     this.looking = new Looking(this);
-    this.canvas.drawn = () => this.wipe();
+    this.canvas.drawn = () => this.review.place(this.canvas);
     element.sketchpad = this;
     furnish(this);
     listen(this);
@@ -139,15 +139,6 @@ export class Sketchpad {
     if (before) Object.assign(this.parts.saveBefore, { href: addressOf(before.path), download: `${this.review.run.name}-before.png` });
     this.element.dataset.review = this.review.finished ? "finished" : this.review.active ? "running" : "";
     this.canvas.show();
-  }
-
-  // The wipe's handle stands where before and after meet.
-  wipe() {
-    const { view, size } = this.canvas;
-    if (!view || !size) return;
-    const { wipe } = this.parts;
-    wipe.style.left = `${view.x + size.width * view.scale * this.review.wipe}px`;
-    Object.assign(wipe.style, { top: `${Math.max(0, view.y)}px`, height: `${size.height * view.scale}px` });
   }
 
   // What is shown becomes the picture, before anything is painted on it: so what is painted on is what is redrawn.
