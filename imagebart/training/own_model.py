@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from imagebart.writing import write_text
 RUN = "run"  # in the model's folder: everything that going on needs
 LEAST_SHARE = 0.1  # of the hours that the denoiser gets whatever was used up before
 DENOISER = "denoiser.json"
+PATIENCE = timedelta(days=2)  # of processes that wait while the first looks and encodes
 
 Say = Callable[[str], None]
 
@@ -65,7 +67,7 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
 
     Raises InputError, in a sentence, for what cannot be used; OSError where the disk is full. Nothing trained is lost.
     """
-    folder, processes = out / RUN, PartialState()
+    folder, processes = out / RUN, PartialState(timeout=PATIENCE)
     if processes.is_main_process:
         _prepare(run, folder, say)
     processes.wait_for_everyone()

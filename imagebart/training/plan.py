@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -190,15 +191,27 @@ def _first_stage_seconds(plan: Plan) -> float:
     return seconds_a_step(task, batch, loop(plan.run, LEAST_STEPS, 1.0))
 
 
+class Alone(Accelerator):
+    """One process by itself, whether there are others or not: they need not do the same just now."""
+
+    def reduce(self, tensor: Any, reduction: str = "sum", scale: float = 1.0) -> Any:
+        return tensor
+
+
 def seconds_a_step(task: Task, batch: Batch, config: LoopConfig) -> float:
-    """How long a step takes on this machine. The task's model is changed by it: give it one to throw away."""
-    accelerator = Accelerator(mixed_precision=precision(config.mixed_precision))
+    """How long a step takes on this machine when it does nothing else; see `busy` for when it does.
+
+    On a CPU it is this process's own time, spread over its threads. The task's model is changed by it: give it one to
+    throw away.
+    """
+    accelerator = Alone(mixed_precision=precision(config.mixed_precision))
     optimizers = optimizers_for(task.model, config)
-    model, *optimizers = accelerator.prepare(task.model, *optimizers)
+    model = task.model.to(accelerator.device)
+    clock = time.perf_counter if accelerator.device.type == "cuda" else _own_time
     batch = {k: v.to(accelerator.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     times = []
     for _ in range(1 + TIMED):
-        began = time.perf_counter()
+        began = clock()
         with accelerator.autocast():
             loss = task.loss(model, batch, accelerator)["loss"]
         accelerator.backward(loss)
@@ -208,8 +221,13 @@ def seconds_a_step(task: Task, batch: Batch, config: LoopConfig) -> float:
         model.zero_grad(set_to_none=True)
         task.after_step(accelerator.unwrap_model(model), accelerator)
         loss.item()  # waits for a GPU
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return min(times[1:])
+
+
+def _own_time() -> float:
+    """Seconds that this process has worked, as if all its threads had worked alike."""
+    return time.process_time() / torch.get_num_threads()
 
 
 def _check_room(folder: Path, disk: int) -> None:
