@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import time
@@ -28,6 +29,7 @@ RESOLUTIONS = (32, 64, 128, 256)
 MOST_HOURS = 10_000.0
 LEAST_STEPS = 20  # of each part: with fewer, nothing is learnt at all
 TIMED = 2  # steps that are timed
+BUSY = 0.75  # load a core
 SAVE, LOG, SHOW = 120.0, 20.0, 12  # seconds between checkpoints, and records; grids a part
 TOKENS = 64_000_000  # bytes of the token file at most
 MOST_VIEWS = 8
@@ -97,6 +99,9 @@ class Plan:
         layers = f"{self.shape.depth} + {self.shape.encoder_depth} layers of {self.shape.width}"
         yield f"denoiser: {layers}, {_hours(hours - first)}"
         yield f"disk: {readable(self.disk)}"
+        if load := load_of_others():
+            cores = os.cpu_count()
+            yield f"this machine is busy (load {load:.1f} on {cores} cores): hours are meant without what else it does"
 
 
 def loop(run: ModelRun, steps: int, seconds: float) -> LoopConfig:
@@ -199,15 +204,14 @@ class Alone(Accelerator):
 
 
 def seconds_a_step(task: Task, batch: Batch, config: LoopConfig) -> float:
-    """How long a step takes on this machine when it does nothing else; see `busy` for when it does.
+    """How long a step takes on this machine when it does nothing else.
 
-    On a CPU it is this process's own time, spread over its threads. The task's model is changed by it: give it one to
-    throw away.
+    The task's model is changed by it: give it one to throw away.
     """
     accelerator = Alone(mixed_precision=precision(config.mixed_precision))
     optimizers = optimizers_for(task.model, config)
     model = task.model.to(accelerator.device)
-    clock = time.perf_counter if accelerator.device.type == "cuda" else _own_time
+    clock = _own_time if load_of_others() and accelerator.device.type == "cpu" else time.perf_counter
     batch = {k: v.to(accelerator.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     times = []
     for _ in range(1 + TIMED):
@@ -228,6 +232,12 @@ def seconds_a_step(task: Task, batch: Batch, config: LoopConfig) -> float:
 def _own_time() -> float:
     """Seconds that this process has worked, as if all its threads had worked alike."""
     return time.process_time() / torch.get_num_threads()
+
+
+def load_of_others() -> float:
+    """The machine's load where that is so high that clocks say little of a step; else 0."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows has none
+    return load if load > BUSY * (os.cpu_count() or 1) else 0.0
 
 
 def _check_room(folder: Path, disk: int) -> None:
