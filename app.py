@@ -34,7 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = find_device()  # before torch is imported
     from imagebart.pipeline import Pipeline
-    from imagebart.ui.examples import find_examples
+    from imagebart.ui.examples import EXAMPLES, find_examples
     from imagebart.ui.launch import launch_page
     from imagebart.ui.library import Models
     from imagebart.ui.page import build_page
@@ -50,7 +50,7 @@ def main() -> None:
         pipeline = Pipeline.from_pretrained(model, device)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    own = find_examples(Path(model) / "examples")
+    own = find_examples(Path(model) / EXAMPLES)
     page = build_page(pipeline, own or find_examples(HERE / "assets" / "examples"), models)
     missing = missing_for_tools(page) if options.mcp else None
     if missing:
