@@ -46,9 +46,11 @@ class Pipeline:
         self.judge = judge
 
     @classmethod
-    def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32") -> Pipeline:
+    def from_pretrained(
+        cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32", revision: str | None = None
+    ) -> Pipeline:
         """Loads a model (see `ImageBART.from_pretrained`), its card, the folder's README.md, and its judge, if any."""
-        folder = locate(source)
+        folder = locate(source, revision=revision)
         model = ImageBART.from_pretrained(folder, device, dtype)
         model.sampler.prepare()
         card = folder / "README.md"

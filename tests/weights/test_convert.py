@@ -148,7 +148,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 @pytest.mark.load
 @pytest.mark.parametrize(("name", "stage"), [("ffhq_4_scales_geometric", 203e6), ("cin_5_scales_custom", 642e6)])
 def test_full_size_takes_little_memory(tmp_path: Path, name: str, stage: float) -> None:
-    """Only `make load` has the minutes, and the 7 or 26 GB on the disk."""
+    """Run by hand: `pytest -m load tests/weights/test_convert.py` takes minutes, and 7 or 26 GB on the disk."""
     write_full(name, tmp_path / name)
     command = [sys.executable, "-c", JOB, str(tmp_path / name), str(tmp_path / "out")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
