@@ -181,7 +181,7 @@ def _common(draw: Drawing, sampling: Sampling, like: Recipe | None, pipe: Pipeli
 
 def _asked(given: list[str] | None, like: Recipe | None) -> str | list[str] | None:
     """The prompt, several, or that of the picture to be like."""
-    return given if given and len(given) > 1 else _first(given and given[0], like and like.prompt)
+    return given if given and len(given) > 1 else _first(given[0] if given else None, like and like.prompt)
 
 
 def _first(*values: Any) -> Any:

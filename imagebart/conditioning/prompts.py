@@ -19,7 +19,7 @@ def one_each(asked: Asked, variants: int, most: int) -> list[Prompt]:
 
     Raises InputError for over `most`, for none, and for a list of another length.
     """
-    listed = [asked] if asked is None or isinstance(asked, str | int) else list(asked)
+    listed = list(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
     for count in (variants, len(listed)):
         if type(count) is not int or not 1 <= count <= most:
             raise InputError(f"{shown(count)} variants were asked for; there can be 1 to {most}.")
