@@ -34,7 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = find_device()  # before torch is imported
     from imagebart.pipeline import Pipeline
-    from imagebart.ui.examples import find_examples
+    from imagebart.ui.examples import EXAMPLES, find_examples
     from imagebart.ui.launch import launch_page
     from imagebart.ui.library import Models
     from imagebart.ui.page import build_page
@@ -54,7 +54,7 @@ def main() -> None:
         parser.exit(1, f"{error}\n")
     if models is None and not is_hub_name(model):  # beside a download of the Hub lie its other revisions
         models = Models.beside(folder)
-    own = find_examples(folder / "examples")
+    own = find_examples(folder / EXAMPLES)
     page = build_page(pipeline, own or find_examples(HERE / "assets" / "examples"), models)
     missing = missing_for_tools(page) if options.mcp else None
     if missing:

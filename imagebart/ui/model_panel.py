@@ -13,6 +13,7 @@ from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import RESET, starting_values
 from imagebart.ui.frame import KEEP
+from imagebart.ui.sketchpad.shelf import describe_example
 
 PARTS = (
     "model_line",
@@ -26,7 +27,7 @@ PARTS = (
     "choice",
     "best_first",
 )
-SWITCHED = ("model", *PARTS, *RESET)
+SWITCHED = ("model", "examples", *PARTS, *RESET)
 """Names of the page's parts that depend on the model, in the order of `switched`."""
 
 
@@ -61,7 +62,12 @@ def switched(choice: Choice, name: str) -> list[Any]:
         name, pipeline = choice.first.name, choice.first
     panel = parts(pipeline, name)
     shown = [gr.update(**panel[part]) for part in PARTS]
-    return [name, *shown, *reset(choice, name)]
+    return [name, {"model": name, "examples": examples(choice, name)}, *shown, *reset(choice, name)]
+
+
+def examples(choice: Choice, name: str | None) -> list[dict[str, Any]]:
+    """A model's examples as the sketchpad takes them."""
+    return [describe_example(example) for example in choice.examples(name)]
 
 
 def reset(choice: Choice, name: str | None) -> list[Any]:
