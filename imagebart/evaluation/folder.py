@@ -195,8 +195,8 @@ def _coverage(study: FolderStudy, features: Tensor) -> Iterator[Measure]:
     yield measure("drawn pictures: precision", share_of(precise, [1] * count), count, "%")
     yield measure("drawn pictures: recall", share_of(recalled, [1] * count), count, "%")
     for name, points in (("drawn", features), ("held-back", study.real)):
-        distance, _ = nearest(points, study.reference)
-        yield measure(f"{name} pictures: distance to the nearest training picture", mean_of(distance.tolist()), count)
+        distance = mean_of(nearest(points, study.reference)[0].flatten().tolist())
+        yield measure(f"{name} pictures: distance to the nearest training picture", distance, count)
 
 
 def _read_right(study: FolderStudy) -> Iterator[Measure]:
@@ -224,7 +224,7 @@ def sheet(study: FolderStudy) -> Image.Image:
         "through tokens": study.decoded,
         **{f"{hole}, {way}": images for hole, ways in study.fills.items() for way, images in ways.items()},
         "drawn": study.drawn,
-        "nearest in training": study.store.images([study.trained_on[i] for i in index.tolist()]),
+        "nearest in training": study.store.images([study.trained_on[i] for i in index[:, 0].tolist()]),
     }
     pictures = [to_images(row[:count]) for row in rows.values()]
     return sheet_of(pictures, study.artist.size, names=list(rows))

@@ -47,7 +47,7 @@ def parts(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, An
         "words": {"visible": kind == "text"},
         "choice": {
             "choices": pipeline.classes,
-            "value": pipeline.classes[0] if pipeline.classes else None,
+            "value": pipeline.classes[:1],
             "visible": kind == "class",
         },
     }
@@ -92,7 +92,7 @@ def surprise(choice: Choice, name: str | None) -> tuple[Any, Any]:
     """A prompt of two to four suggestions, or a class, drawn at random."""
     pipeline = choice.get(name)
     if pipeline.conditioning == "class":
-        return KEEP, random.choice(pipeline.classes)
+        return KEEP, [random.choice(pipeline.classes)]
     suggestions = pipeline.suggestions
     if suggestions:
         chosen = random.sample(list(suggestions), min(len(suggestions), random.randint(2, 4)))
