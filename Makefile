@@ -6,12 +6,15 @@
 # make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint in haste
+# make soak    the same for ten minutes: memory and files do not pile up (SOAK=60 for a minute, files only)
+# make fuzz    random and hostile input for minutes, from a seed that it prints (SEED=7 starts from 7)
 PYTHON ?= python3
+SOAK ?= 600
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
-.PHONY: demo test lint train photos scales bench load clean
+.PHONY: demo test lint train photos scales bench load soak fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -61,7 +64,14 @@ bench: $(VENV)/.everything
 
 load: $(VENV)/.everything
 	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \
-	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -m load -s tests/load tests/browser/test_masks_kept.py
+	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -m load -s tests/load -k "not soak" tests/browser/test_masks_kept.py
+
+soak: $(VENV)/.everything
+	SOAK=$(SOAK) $(BIN)/python -m pytest -m load -s tests/load -k soak
+
+fuzz: $(VENV)/.everything
+	seed=$${SEED:-$$(date +%s)}; echo "seed $$seed: make fuzz SEED=$$seed does the same again"; \
+	    FUZZ_SEED=$$seed $(BIN)/python -m pytest -m fuzz -n 2 --hypothesis-seed=$$seed tests/fuzz
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -257,7 +257,7 @@ class Pipeline:
 
     def _pixels(self, upload: Image.Image, box: Box) -> Tensor:
         """A square as the model sees it: float [1, 3, size, size] in [-1, 1]."""
-        square = crop.extract(images.flatten(upload), box, self.image_size)
+        square = crop.extract(upload, box, self.image_size)
         return images.to_tensor(square).to(self.model.device)
 
     @torch.no_grad()

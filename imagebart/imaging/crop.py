@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from imagebart.imaging import masks
-from imagebart.imaging.files import BAND
+from imagebart.imaging.files import BAND, flatten
 from imagebart.imaging.masks import Bytes, Size
 
 # Painted areas get at least this part of their length as context on each side, where the picture has it:
@@ -90,10 +90,15 @@ def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:
 
 
 def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
-    """The square of an "RGB" picture as the model sees it, "RGB" of `size` x `size` pixels.
+    """The square of an "RGB" or "RGBA" picture as the model sees it, "RGB" of `size` x `size` pixels, on white.
 
     Pixels are copied, not resampled, where box.side is size. Past the picture's edge, its edge pixels repeat.
     """
+    if image.mode != "RGB":  # no more is flattened than the square and what its filter reaches
+        reach = 2 * max(1, math.ceil(box.side / size)) + 1
+        left, top = max(box.left - reach, 0), max(box.top - reach, 0)
+        end = min(box.left + box.side + reach, image.width), min(box.top + box.side + reach, image.height)
+        image, box = flatten(image.crop((left, top, *end))), Box(box.left - left, box.top - top, box.side)
     right, bottom = box.left + box.side, box.top + box.side
     if min(box.left, box.top) >= 0 and right <= image.width and bottom <= image.height:
         square = (box.left, box.top, right, bottom)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from imagebart.errors import InputError
 from imagebart.writing import write_bytes
@@ -167,13 +167,16 @@ def _damaged(name: str) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """The picture as people see it; itself where it need not be turned: copies of large ones take their time."""
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except Exception:  # unreadable metadata beside sound pixels: show the pixels as stored
-        return image.copy()
+        return image
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
+    """A new picture, "RGB" or "RGBA"."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
         result = _grey_to_8_bit(image)

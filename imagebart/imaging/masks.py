@@ -16,6 +16,7 @@ from PIL import Image, ImageChops
 
 from imagebart.errors import InputError
 from imagebart.imaging.files import Source, load_image
+from imagebart.settings import shown
 
 PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")
 
@@ -93,8 +94,8 @@ def preset(name: str, size: Size) -> Image.Image:
         "border": centre,
         "everything": (0, 0, width, height),
     }
-    if name not in boxes:
-        raise InputError(f"There is no ready mask {name!r}; choose one of {', '.join(PRESETS)}.")
+    if not isinstance(name, str) or name not in boxes:
+        raise InputError(f"There is no ready mask {shown(name)}; choose one of {', '.join(PRESETS)}.")
     mask = Image.new("L", size)
     mask.paste(255, boxes[name])
     return invert(mask) if name == "border" else mask

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
-from imagebart.settings import SamplingSettings
+from imagebart.settings import SamplingSettings, refusing
 from imagebart.ui.knobs import MOST_CONTEXT, MOST_START, around, within
 
 
-@dataclass(frozen=True)
+@refusing
+@dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))
 class Controls:
-    """The controls' values, in the order in which the page hands them over."""
+    """The controls' values, in the order in which the page hands them over. Raises InputError for other kinds."""
 
-    model: str
+    model: str | None
     words: str | None
     choice: str | None  # of a class model
     variants: float

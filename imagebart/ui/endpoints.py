@@ -5,7 +5,7 @@ Their docstrings are what other programs are told, MCP clients too; Gradio reads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -13,16 +13,17 @@ from typing import Any
 import gradio as gr
 
 from imagebart.errors import InputError
-from imagebart.imaging.files import load_image
+from imagebart.imaging.files import FORMAT_NAMES, load_image
 from imagebart.imaging.masks import PRESETS, load_mask, preset
 from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.settings import SamplingSettings
+from imagebart.settings import SamplingSettings, shown
 from imagebart.ui import wording
 from imagebart.ui.files import publish, publish_preview, written
 from imagebart.ui.zero_gpu import on_gpu
 
 Answers = Iterator[tuple[str, str, int]]
+Upload = Mapping[str, Any] | None  # a file in the page's folder, as Gradio describes it
 STRENGTH = 0.3
 
 
@@ -34,8 +35,8 @@ class Endpoints:
 
     def edit(
         self,
-        image: str,
-        mask: str | None = None,
+        image: Upload,
+        mask: Upload = None,
         area: str = "everything",
         prompt: str = "",
         seed: float | None = None,
@@ -59,9 +60,9 @@ class Endpoints:
         """
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
-            picture = load_image(image or "")
-            painted = load_mask(mask, picture.size) if mask else preset(area, picture.size)
-            return self._pipeline.edit(picture, painted, prompt or None, seed=_whole(seed), settings=settings)
+            picture = load_image(_file(image, "image"))
+            painted = load_mask(_file(mask, "mask"), picture.size) if mask else preset(area, picture.size)
+            return self._pipeline.edit(picture, painted, _words(prompt), seed=_whole(seed), settings=settings)
 
         yield from self._answer(start, guidance, scales)
 
@@ -86,13 +87,13 @@ class Endpoints:
         """
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
-            return self._pipeline.generate(prompt or None, seed=_whole(seed), settings=settings)
+            return self._pipeline.generate(_words(prompt), seed=_whole(seed), settings=settings)
 
         yield from self._answer(start, guidance, scales)
 
     def vary(
         self,
-        image: str,
+        image: Upload,
         strength: float = STRENGTH,
         prompt: str = "",
         seed: float | None = None,
@@ -115,12 +116,12 @@ class Endpoints:
         """
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
-            picture = load_image(image or "")
-            return self._pipeline.vary(picture, strength, prompt or None, seed=_whole(seed), settings=settings)
+            picture = load_image(_file(image, "image"))
+            return self._pipeline.vary(picture, strength, _words(prompt), seed=_whole(seed), settings=settings)
 
         yield from self._answer(start, guidance, scales)
 
-    def suggest_mask(self, image: str, prompt: str) -> str:
+    def suggest_mask(self, image: Upload, prompt: str) -> str:
         """
         Find where the words of a prompt belong in a picture: a mask for /edit, which then redraws that part.
 
@@ -132,11 +133,11 @@ class Endpoints:
             the mask, a picture of the same size: white where the words belong, black elsewhere
         """
         try:
-            return publish(self._pipeline.suggest_mask(image or "", prompt))
+            return publish(self._pipeline.suggest_mask(_file(image, "image"), _words(prompt)))
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def describe(self, image: str) -> str:
+    def describe(self, image: Upload) -> str:
         """
         Say what a picture shows, in words that the model knows; changed in a word, they are a prompt for /edit.
 
@@ -147,7 +148,7 @@ class Endpoints:
             what it shows: "short brown hair, round glasses, a blue hoodie", and so on
         """
         try:
-            return self._pipeline.describe(image or "")
+            return self._pipeline.describe(_file(image, "image"))
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -187,7 +188,9 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
         edit, generate, vary = gr.Button("edit"), gr.Button("generate"), gr.Button("vary")
         find, describe = gr.Button("suggest a mask"), gr.Button("describe")
         found, words = gr.Image(label="mask", format="png"), gr.Textbox(label="words")
-    turn: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": 1}
+    # Values come as they were sent, and are judged here: Gradio would leave an empty file behind for each upload, and
+    # complain in sentences of its own.
+    turn: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": 1, "preprocess": False}
     said = [prompt, seed, guidance, scales]
     edit.click(on_gpu(endpoints.edit), [image, mask, area, *said], answer, api_name="edit", **turn)
     generate.click(on_gpu(endpoints.generate), said, answer, api_name="generate", **turn)
@@ -205,6 +208,18 @@ def _published(event: PipelineEvent) -> str:
 
 def _progress(event: PipelineEvent) -> str:
     return "done" if event.kind == "result" else wording.progress_line(event)
+
+
+def _file(given: Upload, name: str) -> str:
+    if not given:
+        raise InputError(f"There is no {name}; give a {FORMAT_NAMES} file.")
+    return str(given["path"])
+
+
+def _words(prompt: Any) -> str | None:
+    if prompt is not None and not isinstance(prompt, str):
+        raise InputError(f"The prompt is {shown(prompt)}; it must be a text.")
+    return prompt or None
 
 
 def _whole(seed: Any) -> Any:

@@ -12,8 +12,10 @@ from typing import Any
 import gradio as gr
 from fastapi import Request, Response
 from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 
 from imagebart.ui.files import NO_ROOM
+from imagebart.ui.mishaps import Gate
 from imagebart.ui.temporary import NAME, tidied
 from imagebart.ui.tools import answer_with_pictures
 
@@ -92,8 +94,8 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
 
 
 def _housekeeping() -> dict[str, Any]:
-    """What the server does beside answering: say that the disk is full, and tidy up."""
-    return {"exception_handlers": {OSError: _not_written}, "lifespan": _tidying}
+    """What the server does beside answering: say that the disk is full, or what else went wrong, and tidy up."""
+    return {"exception_handlers": {OSError: _not_written}, "lifespan": _tidying, "middleware": [Middleware(Gate)]}
 
 
 @asynccontextmanager

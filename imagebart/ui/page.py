@@ -18,6 +18,7 @@ from imagebart.ui.examples import Example
 from imagebart.ui.layout import Runner, add_foot, add_heading, add_history, add_runner
 from imagebart.ui.library import Models
 from imagebart.ui.looking import ANSWER, Looking
+from imagebart.ui.mishaps import Guarded, answering
 from imagebart.ui.reading import add_reader
 from imagebart.ui.running import Running
 from imagebart.ui.settings import Settings, add_settings
@@ -53,7 +54,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
     """The page, opened on a model and the first example; `models` can be switched to. See `launch_page`."""
     choice = Choice(pipeline, models)
     parts, values = model_panel.parts(pipeline), starting_values(pipeline)
-    with gr.Blocks(
+    with Guarded(
         title="ImageBART in the browser",
         analytics_enabled=False,
         delete_cache=(CLEANING, MEMORY),
@@ -65,7 +66,8 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(min_width=300, elem_id="left"):
                 described = [shelf.describe_example(example) for example in examples]
-                pad = add_sketchpad(described, (shelf.take, shelf.lend, shelf.compose, shelf.film))
+                functions = (shelf.take, shelf.lend, shelf.compose, shelf.film)
+                pad = add_sketchpad(described, [answering(function) for function in functions])
             with gr.Column(min_width=300, elem_id="right"):
                 runner = add_runner(pipeline.conditioning, parts)
                 shown |= sharing.add_sharing()

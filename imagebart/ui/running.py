@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,11 +14,10 @@ from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import Controls
 from imagebart.ui.frame import WAITING, Frame, failed
+from imagebart.ui.mishaps import noted
 from imagebart.ui.record import Box, Recorder
 from imagebart.ui.sketchpad.component import Sketch
 from imagebart.ui.sketchpad.shelf import Gone
-
-log = logging.getLogger(__name__)
 
 Updates = Iterator[list[Any]]
 Value = Mapping[str, Any] | None
@@ -58,10 +56,9 @@ class Running:
     def _show(self, task: str, start: Start, pad: Value, values: tuple[Any, ...]) -> Updates:
         """Show the events of a run until it ends, fails or is closed; closing it stops the model too."""
         yield WAITING.updates()
-        controls = Controls(*values)
         said: dict[str, Any] = {"run": uuid4().hex, "task": task, "version": 0}
         try:
-            sketch = Sketch.read(pad)
+            controls, sketch = Controls(*values), Sketch.read(pad)
             said["version"] = sketch.version
             run = start(self._choice.get(controls.model), controls, sketch)
             recorder = Recorder(run.edits, run.box)
@@ -74,8 +71,7 @@ class Running:
         except InputError as error:
             yield failed(str(error)).updates()
         except Exception:
-            log.exception("a run failed")
-            yield failed(wording.SORRY).updates()
+            yield failed(noted("a run failed")).updates()
 
 
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:

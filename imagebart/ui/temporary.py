@@ -14,6 +14,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from pathlib import Path
 from typing import Any
 
+from imagebart.ui.memory import give_back
+
 NAME = "imagebart"
 EVERY = 60  # seconds between two tidyings
 # Seconds after which a file is deleted, by how its name begins. The browser asks for a preview at once; "tmp" is an
@@ -50,13 +52,14 @@ def tidy(folder: Path, now: float | None = None, keep: Iterable[str] = ()) -> in
 
 
 def tidied(folder: Path, every: float = EVERY) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """A server's lifespan in which `folder` is tidied: at the start and every so many seconds."""
+    """A server's lifespan in which `folder` is tidied and memory given back: at once, then every so many seconds."""
 
     async def go_on(page: Any) -> None:
         while True:
             # What the page shows to everyone, such as its examples.
             keep = {path for part in page.blocks.values() for path in getattr(part, "keep_in_cache", ())}
             await asyncio.to_thread(tidy, folder, keep=keep)
+            await asyncio.to_thread(give_back)
             await asyncio.sleep(every)
 
     @asynccontextmanager

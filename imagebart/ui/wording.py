@@ -12,7 +12,9 @@ NO_MASK = (
     "Nothing is painted yet. Paint over the part that should change, or press one of the ready masks below the picture."
 )
 NO_PICTURE = "There is no picture on the canvas yet. Pick an example or upload one."
-SORRY = "Something went wrong on our side. Your picture, mask and words are still here: please try again."
+MISREAD = "What was sent cannot be used: its values are too few, or not of the kinds that are asked for."
+FOREIGN_FILE = "A file that was named is none that was uploaded to this page; upload it first."
+NOTHING_ABROAD = "This page fetches nothing from other servers."
 BROKEN = (
     "The server could not take this, or too many people are waiting. Your picture, mask and words are still here: "
     "please try again in a moment."
@@ -31,6 +33,14 @@ UNKNOWN_LINE = (
     '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
     '<p class="ib-chips" id="meant" role="status" hidden></p>'
 )
+
+
+def sorry(number: str) -> str:
+    """What nobody expected; the number stands in the server's log, too."""
+    return (
+        f"Something went wrong on our side: error {number}. Your picture, mask and words are still here: please try "
+        "again, and tell whoever runs this page the number if it comes again."
+    )
 
 
 class Moment(Protocol):

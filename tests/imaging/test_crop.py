@@ -346,6 +346,13 @@ def test_a_picture_of_forty_megapixels_takes_less_than_a_gigabyte() -> None:
     assert int(done.stdout) < 1000
 
 
+@pytest.mark.parametrize("box", [Box(0, 0, 30), Box(5, 7, 16), Box(-9, 0, 60), Box(0, -9, 47), Box(20, 3, 5)])
+def test_a_square_of_a_transparent_picture_is_that_of_the_flattened_one(box: Box) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (30, 47, 4), np.uint8)
+    image = Image.fromarray(pixels)
+    assert extract(image, box, 16).tobytes() == extract(flatten(image), box, 16).tobytes()
+
+
 @pytest.mark.parametrize("size", [(64, 64), (61, 61), (45, 200), (100, 30), (16, 16)])
 def test_painted_cells_are_the_ones_that_are_redrawn(size: tuple[int, int]) -> None:
     """Where a square has pixels that lie wholly in each cell; past the edge of a picture there is nothing to paint."""

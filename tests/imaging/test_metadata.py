@@ -9,13 +9,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import made
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
 from PIL import Image, PngImagePlugin
 
 from imagebart import InputError, SamplingSettings
+from imagebart.imaging import metadata
 from imagebart.imaging.files import load_image
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 
@@ -144,55 +145,33 @@ def test_a_variant_has_a_seed_of_its_own() -> None:
     assert RECIPES[2].own_seed == 2
 
 
-SETTINGS_MADE = st.builds(
-    SamplingSettings,
-    temperature=st.floats(0.01, 100) | st.integers(1, 100),
-    top_k=st.none() | st.integers(1, 2**31),
-    top_p=st.none() | st.floats(0, 1, exclude_min=True),
-    guidance=st.floats(0, 100),
-    passes=st.integers(1, 100),
-    start=st.none() | st.integers(1, 2**31),
-)
-ANY_TEXT = st.text(st.characters(), max_size=60)  # lone surrogates and NUL, too
-MADE = st.builds(
-    Recipe,
-    model=ANY_TEXT,
-    task=st.sampled_from(["edit", "generate"]),
-    prompt=st.none() | ANY_TEXT,
-    seed=st.integers(0, 2**32 - 1),
-    settings=SETTINGS_MADE,
-    feather=st.integers(0, 1000),
-    context=st.floats(0, math.inf),
-    variant=st.integers(0, 99),
-)
-ANYTHING = st.one_of(
-    *(st.none(), st.booleans(), st.integers(), st.floats(), ANY_TEXT, st.binary(max_size=9), st.lists(st.integers())),
-    *(st.integers(0, 5).map(np.int64), st.floats(0, 5).map(np.float64), st.just(10**400), st.just(np.ones(2))),
-)
-NAMES = ["model", "task", "prompt", "seed", "feather", "context", "strength", "variant"]
+FEW_HUNDRED = settings(max_examples=300)
 
 
-@given(MADE)
+@FEW_HUNDRED
+@given(made.MADE)
 def test_a_recipe_that_was_made_can_be_read_back(recipe: Recipe) -> None:
-    assert Recipe.from_json(recipe.to_json()) == recipe
+    made.check_read_back(recipe)
 
 
-@given(st.dictionaries(st.sampled_from(NAMES), ANYTHING, max_size=3))
+@FEW_HUNDRED
+@given(made.RECIPE_VALUES)
 def test_any_values_make_a_recipe_that_can_be_read_back_or_one_sentence(values: dict[str, Any]) -> None:
-    try:
-        recipe = Recipe(**{"model": "tiny", "task": "generate", "prompt": "a hat", "seed": 1, **values})
-    except InputError as error:
-        assert len(str(error)) < 300 and str(error).endswith(".")
-    else:
-        assert Recipe.from_json(recipe.to_json()) == recipe
+    made.check_recipe(values)
 
 
-@given(st.dictionaries(st.sampled_from(["temperature", "top_k", "top_p", "guidance", "passes", "start"]), ANYTHING))
+@FEW_HUNDRED
+@given(made.SETTING_VALUES)
 def test_any_values_make_settings_that_can_be_read_back_or_one_sentence(values: dict[str, Any]) -> None:
-    try:
-        settings = SamplingSettings(**values)
-    except InputError as error:
-        assert len(str(error)) < 300 and str(error).endswith(".")
-    else:
-        recipe = Recipe("tiny", "generate", None, 0, settings)
-        assert Recipe.from_json(recipe.to_json()) == recipe
+    made.check_settings(values)
+
+
+def test_a_large_picture_is_packed_quickly_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(PIXELS)
+    monkeypatch.setattr(metadata, "LARGE", 100)
+    write_png(image, tmp_path / "out.png", EDIT)
+    with Image.open(tmp_path / "out.png") as opened:
+        assert read_recipe(opened) == EDIT and opened.tobytes() == image.tobytes()
+    content = (tmp_path / "out.png").read_bytes()
+    level = content[content.index(b"IDAT") + 5] >> 6  # RFC 1950: 0 is the fastest, 2 the default
+    assert level == 0

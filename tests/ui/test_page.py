@@ -79,12 +79,12 @@ def test_all_that_use_the_model_take_turns() -> None:
     page = build_page(tiny_pipeline())
     assert page._queue.max_size is not None
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == TURN]
-    assert len(runs) == 6 and all(fn.concurrency_limit == 1 for fn in runs)
+    assert len(runs) == 10 and all(fn.concurrency_limit == 1 for fn in runs)
 
 
 def test_only_the_endpoints_are_public() -> None:
     public = [fn.api_name for fn in build_page(tiny_pipeline()).fns.values() if fn.api_visibility != "private"]
-    assert sorted(map(str, public)) == ["edit", "generate", "vary"]
+    assert sorted(map(str, public)) == ["describe", "edit", "generate", "suggest_mask", "vary"]
 
 
 def test_the_theme_fetches_nothing_from_elsewhere() -> None:

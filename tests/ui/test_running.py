@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import math
+import re
 from pathlib import Path
 from types import GeneratorType
 from typing import Any
@@ -157,6 +159,30 @@ def test_a_mask_of_another_picture_is_refused(running: Running, image: Image.Ima
 def test_a_seed_out_of_range_is_said_and_the_page_is_ready_again(running: Running) -> None:
     moments = run(running.generate(None, *asked(seed=-1)))
     assert "seed is -1" in moments[-1]["messages"] and moments[-1]["edit"]["interactive"]
+
+
+def test_controls_of_other_kinds_are_named_in_a_sentence(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    wrong = {"variants": "x", "guidance": None, "seed": math.inf, "temperature": math.nan, "words": 3, "context": "a"}
+    for name, value in wrong.items():
+        messages = run(running.generate(None, *asked(**{name: value})))[-1]["messages"]
+        assert f"The {name} is " in messages and "it must be" in messages
+    assert caplog.records == []
+
+
+def test_an_unexpected_error_gives_a_number_that_the_log_has_and_keeps_all(
+    running: Running, image: Image.Image, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault in /some/place")
+
+    monkeypatch.setattr(PIPELINE.model.sampler, "start", broken)
+    last = run(running.edit(sketch(image), *asked()))[-1]
+    number = re.search(r"error (\d{8})\.", last["messages"])
+    assert number is not None and number.group(1) in caplog.text and "RuntimeError" in caplog.text
+    assert "some" not in last["messages"] and last["edit"]["interactive"]
+    # Only what shows a run changes: not the words, and of the sketchpad not the picture nor the mask.
+    assert last.keys() == {"run", "progress", "announcement", "messages", *frame.STARTERS, "cancel"}
+    assert set(last["run"]) == {"over"}
 
 
 def test_a_model_that_is_not_there_is_said(running: Running) -> None:

@@ -37,7 +37,7 @@ def test_the_endpoints_are_tools() -> None:
         tools, said = anyio.run(ask, f"{url}gradio_api/mcp/")
     finally:
         page.close(verbose=False)
-    assert set(tools) == {"edit", "generate", "vary"}, "and nothing of the page itself"
+    assert set(tools) == {"describe", "edit", "generate", "suggest_mask", "vary"}, "and nothing of the page itself"
     edit = tools["edit"]
     assert edit.description.startswith("Redraw a part of a picture")  # type: ignore[attr-defined]
     properties = edit.inputSchema["properties"]  # type: ignore[attr-defined]

@@ -53,4 +53,4 @@ def test_the_model_goes_to_the_gpu_only_where_one_is_lent(
 def test_all_that_use_the_model_ask_for_the_gpu(lent: list[tuple[str, float]]) -> None:
     page = build_page(tiny_pipeline())
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == TURN]
-    assert sorted(lent) == sorted((fn.fn.__name__, DURATION) for fn in runs) and len(lent) == 6
+    assert sorted(lent) == sorted((fn.fn.__name__, DURATION) for fn in runs) and len(lent) == 10

@@ -50,7 +50,7 @@ class Sketch:
             value = value or EMPTY
             version, path, painted = int(value["version"]), value["picture"], str(value["mask"])
             width, height = (int(side) for side in value["size"])
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InputError("What the sketchpad sent cannot be read; load the page again.") from error
         return cls(version, None if path is None else str(path), (width, height), painted)
 

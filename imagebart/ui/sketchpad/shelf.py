@@ -15,7 +15,7 @@ from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.imaging.animation import save_animation
-from imagebart.imaging.files import flatten, load_image
+from imagebart.imaging.files import MAX_PIXELS, flatten, load_image
 from imagebart.imaging.metadata import read_recipe
 from imagebart.ui.examples import Example
 from imagebart.ui.files import kept, publish, written
@@ -26,6 +26,7 @@ GONE = "This picture is no longer kept: pictures are forgotten after an hour. Th
 UNREADABLE = "What the page sent cannot be read; load the page again."
 ANIMATION_SECONDS = 4.0
 MOST_FRAMES = 200
+UNUSABLE = (TypeError, KeyError, ValueError, OverflowError, OSError, Image.DecompressionBombError)
 NAMES = "abcdefghijklmnopqrstuvwxyz0123456789-"
 
 
@@ -36,10 +37,13 @@ class Gone(InputError):
 def find(path: str) -> Path:
     """A file of the page's folder, by its path or its path in there. Raises Gone where there is none, or elsewhere."""
     folder = Path(get_upload_folder()).resolve()
-    found = (folder / path).resolve()
-    if not found.is_relative_to(folder) or not found.is_file():
-        raise Gone(GONE)
-    return found
+    try:
+        found = (folder / path).resolve()
+        if found.is_relative_to(folder) and found.is_file():
+            return found
+    except (OSError, ValueError):  # a name that no file can have
+        pass
+    raise Gone(GONE)
 
 
 def describe(path: str, image: Image.Image, view: str | None = None) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def compose(step: Mapping[str, Any]) -> dict[str, Any]:
         return {"picture": describe_own(publish(whole), whole)}
     except InputError as error:
         return {"error": str(error)}
-    except (TypeError, KeyError, ValueError, OSError, Image.DecompressionBombError):
+    except UNUSABLE:
         return {"error": UNREADABLE}
 
 
@@ -111,13 +115,13 @@ def film(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as a moving picture: {"shown": its steps' files, "suffix": ".webp" or ".gif", "name": …} to {"path": …}."""
     try:
         shown: Sequence[str] = run["shown"][:MOST_FRAMES]
-        frames = [_open(str(path)).convert("RGB") for path in shown]
+        frames = [_open(str(path), LARGEST_VIEW**2).convert("RGB") for path in shown]
         suffix = ".gif" if run["suffix"] == ".gif" else ".webp"
         name = "".join(letter for letter in str(run["name"])[:80] if letter in NAMES)
         return {"path": written(f"{name}{suffix}", lambda path: save_animation(frames, path, ANIMATION_SECONDS))}
     except InputError as error:
         return {"error": str(error)}
-    except (TypeError, KeyError, ValueError, OSError, Image.DecompressionBombError):
+    except UNUSABLE:
         return {"error": UNREADABLE}
 
 
@@ -125,8 +129,10 @@ def _view(image: Image.Image) -> str:
     return publish(reduced(flatten(image)))
 
 
-def _open(path: str) -> Image.Image:
-    """A picture that a run wrote, however small."""
+def _open(path: str, most: int = MAX_PIXELS) -> Image.Image:
+    """A picture that a run wrote, however small; of at most so many pixels."""
     with Image.open(find(path), formats=("PNG",)) as image:
+        if image.width * image.height > most:
+            raise InputError(UNREADABLE)
         image.load()
         return image

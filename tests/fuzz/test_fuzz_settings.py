@@ -1,0 +1,32 @@
+"""The properties of settings and recipes in many thousand cases; `test_metadata.py` tries a few hundred of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import made
+import pytest
+from hypothesis import given, settings
+
+from imagebart.imaging.metadata import Recipe
+
+pytestmark = pytest.mark.fuzz
+MANY = settings(max_examples=10_000, deadline=None)
+
+
+@MANY
+@given(made.MADE)
+def test_recipes_that_were_made_can_be_read_back(recipe: Recipe) -> None:
+    made.check_read_back(recipe)
+
+
+@MANY
+@given(made.RECIPE_VALUES)
+def test_recipes_of_any_values(values: dict[str, Any]) -> None:
+    made.check_recipe(values)
+
+
+@MANY
+@given(made.SETTING_VALUES)
+def test_settings_of_any_values(values: dict[str, Any]) -> None:
+    made.check_settings(values)
