@@ -17,7 +17,7 @@ AVATARS = HERE / "checkpoints" / "avatars"
 def main() -> None:
     """Serve the page until it is stopped."""
     parser = argparse.ArgumentParser(description="Paint over a picture and say what should be there.")
-    said = f"folder of the model, or a published model's name ({AVATARS})"
+    said = f"folder of the model, a published model's name, or owner/name on the Hub ({AVATARS})"
     parser.add_argument("--model", help=said)
     parser.add_argument("--models", help="folder of several models; --model, or the first of them, is opened")
     parser.add_argument("--host", help="address to listen on (GRADIO_SERVER_NAME, else 127.0.0.1)")
@@ -34,23 +34,27 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = find_device()  # before torch is imported
     from imagebart.pipeline import Pipeline
-    from imagebart.ui.examples import find_examples
+    from imagebart.ui.examples import EXAMPLES, find_examples
     from imagebart.ui.launch import launch_page
     from imagebart.ui.library import Models
     from imagebart.ui.page import build_page
     from imagebart.ui.tools import missing_for_tools
+    from imagebart.weights import is_hub_name, locate
 
-    models = Models(options.models, most=1) if options.models else Models.beside(options.model or AVATARS)
+    models = Models(options.models, most=1) if options.models else None
     model = options.model or AVATARS
-    if options.models and not options.model:
+    if models is not None and not options.model:
         if not models.names():
             parser.exit(1, f"{options.models} holds no models; give a folder that holds their folders.\n")
         model = Path(options.models) / models.names()[0]
     try:
-        pipeline = Pipeline.from_pretrained(model, device)
+        folder = locate(model)
+        pipeline = Pipeline.from_pretrained(folder, device)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    own = find_examples(Path(model) / "examples")
+    if models is None and not is_hub_name(model):  # beside a download of the Hub lie its other revisions
+        models = Models.beside(folder)
+    own = find_examples(folder / EXAMPLES)
     page = build_page(pipeline, own or find_examples(HERE / "assets" / "examples"), models)
     missing = missing_for_tools(page) if options.mcp else None
     if missing:

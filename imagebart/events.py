@@ -34,8 +34,17 @@ class PipelineEvent:
     remaining: float | None  # seconds, None before anything is known
     seed: int
     notes: list[str]  # sentences for the user
-    recipe: Recipe  # what makes `image`
-    variants: tuple[int, ...]  # the number of each of `images` in the run, 0, 1, … unless they are ordered, best first
+    recipes: tuple[Recipe, ...]  # what makes each of `images`
+
+    @property
+    def recipe(self) -> Recipe:
+        """What makes `image`."""
+        return self.recipes[0]
+
+    @property
+    def variants(self) -> tuple[int, ...]:
+        """The number of each of `images` in the run: 0, 1, … unless they are ordered, best first."""
+        return tuple(recipe.variant for recipe in self.recipes)
 
 
 class Clock:

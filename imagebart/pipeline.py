@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart.conditioning import ClassConditioner, TextConditioner
+from imagebart.conditioning import ClassConditioner, Prompt, TextConditioner
+from imagebart.conditioning.prompts import Asked, one_each
 from imagebart.conditioning.tokenizer import whole_characters
 from imagebart.errors import InputError
 from imagebart.events import PipelineEvent
@@ -27,6 +28,8 @@ from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream
 from imagebart.settings import SamplingSettings, shown
 from imagebart.weights import locate
+from imagebart.weights.card import default_card
+from imagebart.weights.folder import config_of
 
 MAX_VARIANTS = 8
 FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
@@ -43,14 +46,16 @@ class Pipeline:
         self.judge = judge
 
     @classmethod
-    def from_pretrained(cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32") -> Pipeline:
+    def from_pretrained(
+        cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32", revision: str | None = None
+    ) -> Pipeline:
         """Loads a model (see `ImageBART.from_pretrained`), its card, the folder's README.md, and its judge, if any."""
-        folder = locate(source)
+        folder = locate(source, revision=revision)
         model = ImageBART.from_pretrained(folder, device, dtype)
         model.sampler.prepare()
         card = folder / "README.md"
-        text = _without_front_matter(card.read_text(encoding="utf-8")) if card.is_file() else ""
-        return cls(model, text, load_judge(folder, model))
+        text = card.read_text(encoding="utf-8") if card.is_file() else default_card(config_of(model))
+        return cls(model, _without_front_matter(text), load_judge(folder, model))
 
     @property
     def name(self) -> str:
@@ -157,25 +162,26 @@ class Pipeline:
 
     def generate(
         self,
-        prompt: str | int | None,
+        prompt: Asked,
         *,
         seed: int | None = None,
         settings: SamplingSettings | None = None,
         variants: int = 1,
         best_first: bool = False,
     ) -> Iterator[PipelineEvent]:
-        """Pictures from a prompt (or class) alone. Raises InputError before the first event.
+        """Pictures from a prompt (or class) alone, or from each of a list. Raises InputError before the first event.
 
         best_first: the result's pictures are in the order in which the model's judge finds the prompt in them.
         """
-        recipe = self._recipe("generate", prompt, seed, settings, variants)
-        return self._run(prompt, Job(recipe, Canvas(), recipe.settings, variants), best_first)
+        prompts = one_each(prompt, variants, MAX_VARIANTS)
+        recipes = self._recipes("generate", prompts, seed, settings)
+        return self._run(prompts, Job(recipes, Canvas(), recipes[0].settings), best_first)
 
     def edit(
         self,
         image: images.Source,
         mask: Image.Image,
-        prompt: str | int | None = None,
+        prompt: Asked = None,
         *,
         seed: int | None = None,
         settings: SamplingSettings | None = None,
@@ -184,7 +190,7 @@ class Pipeline:
         variants: int = 1,
         best_first: bool = False,
     ) -> Iterator[PipelineEvent]:
-        """Redraws what a mask of the picture's size paints; everything else keeps its very pixels.
+        """Redraws what a mask of the picture's size paints, as a prompt says or each of a list; all else is kept.
 
         mask: white, or where the picture has transparency all that is opaque, is painted (see `masks.as_mask`).
 
@@ -192,19 +198,20 @@ class Pipeline:
         mask the model sees, over the mask's longer side (inf: all it can). best_first: as for `generate`. Raises
         InputError before the first event for a picture, mask, prompt or setting that cannot be used.
         """
-        recipe = self._recipe("edit", prompt, seed, settings, variants, feather=feather, context=context)
+        prompts = one_each(prompt, variants, MAX_VARIANTS)
+        recipes = self._recipes("edit", prompts, seed, settings, feather=feather, context=context)
         upload = images.load_image(image)
         region = self.region(upload.size, mask, context, feather)
-        known, notes = self._known(upload, region.box, variants)
+        known, notes = self._known(upload, region.box, len(prompts))
         canvas = Canvas(upload, region)
-        job = Job(recipe, canvas, recipe.settings, variants, known=known, keep=region.keep, notes=notes)
-        return self._run(prompt, job, best_first)
+        job = Job(recipes, canvas, recipes[0].settings, known=known, keep=region.keep, notes=notes)
+        return self._run(prompts, job, best_first)
 
     def vary(
         self,
         image: images.Source,
         strength: float,
-        prompt: str | int | None = None,
+        prompt: Asked = None,
         *,
         seed: int | None = None,
         settings: SamplingSettings | None = None,
@@ -215,26 +222,19 @@ class Pipeline:
 
         best_first: as for `generate`. Raises InputError before the first event.
         """
-        recipe = self._recipe("vary", prompt, seed, settings, variants, strength=strength)
+        prompts = one_each(prompt, variants, MAX_VARIANTS)
+        recipes = self._recipes("vary", prompts, seed, settings, strength=strength)
         upload = images.load_image(image)
         region = self.region(upload.size, masks.preset("everything", upload.size))
-        known, notes = self._known(upload, region.box, variants)
+        known, notes = self._known(upload, region.box, len(prompts))
         canvas = Canvas(upload, region)
-        job = Job(recipe, canvas, recipe.settings, variants, known=known, strength=strength, notes=notes)
-        return self._run(prompt, job, best_first)
+        job = Job(recipes, canvas, recipes[0].settings, known=known, strength=strength, notes=notes)
+        return self._run(prompts, job, best_first)
 
-    def _recipe(
-        self,
-        task: Task,
-        prompt: str | int | None,
-        seed: int | None,
-        settings: SamplingSettings | None,
-        variants: int,
-        **more: Any,
-    ) -> Recipe:
-        """What makes the run's pictures, with a new seed where none is given. Raises InputError for bad values."""
-        if type(variants) is not int or not 1 <= variants <= MAX_VARIANTS:
-            raise InputError(f"{shown(variants)} variants were asked for; there can be 1 to {MAX_VARIANTS}.")
+    def _recipes(
+        self, task: Task, prompts: list[Prompt], seed: int | None, settings: SamplingSettings | None, **more: Any
+    ) -> tuple[Recipe, ...]:
+        """What makes each picture, with a new seed where none is given. Raises InputError for bad values."""
         if settings is not None and not isinstance(settings, SamplingSettings):
             raise InputError(f"The settings are {shown(settings)}; they must be SamplingSettings.")
         if task == "vary" and more["strength"] is None:
@@ -247,8 +247,9 @@ class Pipeline:
         if settings.start is not None and settings.start > scales:
             raise InputError(f"The first stage is {settings.start}; there are {scales}.")
         seed = secrets.randbelow(2**32) if seed is None else seed
-        words = None if prompt is None else whole_characters(str(prompt))
-        return Recipe(self.name[:LONGEST_NAME], task, words, seed, settings, **more)
+        words = [None if prompt is None else whole_characters(str(prompt)) for prompt in prompts]
+        name = self.name[:LONGEST_NAME]
+        return tuple(Recipe(name, task, said, seed, settings, variant=i, **more) for i, said in enumerate(words))
 
     def _whole(self, upload: Image.Image) -> tuple[Box, Tensor]:
         """The square that holds all of a picture, and its pixels."""
@@ -271,12 +272,14 @@ class Pipeline:
             notes = (f"This model knows {self.knows} only; in another kind of picture, expect odd results.",)
         return tokens.expand(variants, -1), notes
 
-    def _run(self, prompt: str | int | None, job: Job, best_first: bool) -> Iterator[PipelineEvent]:
-        """Checks the prompt at once, so that bad input raises before the first event; then streams."""
+    def _run(self, prompts: list[Prompt], job: Job, best_first: bool) -> Iterator[PipelineEvent]:
+        """Checks the prompts at once, so that bad input raises before the first event; then streams."""
         if best_first and self.judge is None:
             raise InputError("This model has no judge that could put variants in order; ask for them as they come.")
+        if best_first and any(prompt != prompts[0] for prompt in prompts):
+            raise InputError("Pictures of several prompts have no best; ask for one prompt, or for them as they come.")
         conditioner = self.model.conditioner
-        read = conditioner.encode([prompt] * job.variants)
+        read = conditioner.encode(prompts)
         settings = job.settings
         guided = conditioner.length > 0 and settings.guidance != 1
         if guided and torch.equal(read.tokens, conditioner.null(job.variants)):

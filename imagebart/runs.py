@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -38,23 +38,32 @@ class Canvas:
 class Job:
     """A run, ready to start: B variants of N tokens."""
 
-    recipe: Recipe
+    recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
     canvas: Canvas
-    settings: SamplingSettings  # the recipe's, as this run needs them
-    variants: int
+    settings: SamplingSettings  # the recipes', as this run needs them
     known: Tensor | None = None  # int64 [B, N]
     keep: Tensor | None = None  # bool [N]
     strength: float = 1.0  # share of noise to start from
     cond: Tensor | None = None  # int64 [B, L]
     notes: tuple[str, ...] = ()  # sentences for the user
-    judge: Judge | None = None  # puts the result's pictures in order, best first
+    judge: Judge | None = None  # puts the result's pictures in order, best first; all have one prompt then
+
+    @property
+    def variants(self) -> int:
+        """B."""
+        return len(self.recipes)
+
+    @property
+    def seed(self) -> int:
+        """Of the first variant."""
+        return self.recipes[0].seed
 
 
 @torch.no_grad()
 def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
     """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
     begun = model.sampler.start(
-        job.variants, job.settings, known=job.known, keep=job.keep, strength=job.strength, seed=job.recipe.seed
+        job.variants, job.settings, known=job.known, keep=job.keep, strength=job.strength, seed=job.seed
     )
     first, scales = len(begun.steps), begun.scales
     clock = Clock(job.settings.passes, first)
@@ -82,7 +91,7 @@ def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock
     squares = model.first_stage.decode(shown)
     order = list(range(len(squares)))
     if kind == "result" and job.judge is not None:
-        order = best_first(job.judge, squares.clamp(-1, 1), job.recipe.prompt or "")
+        order = best_first(job.judge, squares.clamp(-1, 1), job.recipes[0].prompt or "")
     placed = [job.canvas.place(square) for square in images.to_images(squares[order])]
     clock.looked(kind, time.perf_counter() - began)
     elapsed = clock.elapsed()
@@ -99,8 +108,7 @@ def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock
         fraction=fraction,
         elapsed=elapsed,
         remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
-        seed=job.recipe.seed,
+        seed=job.seed,
         notes=list(job.notes),
-        recipe=replace(job.recipe, variant=order[0]),
-        variants=tuple(order),
+        recipes=tuple(job.recipes[number] for number in order),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
+
+import imagebart
 
 
 @dataclass
@@ -54,9 +57,12 @@ def serving(folder: Path, stages: int = 6, pace: float = 0.0, port: int | None =
     """
     files = folder / "imagebart-files"
     command = [sys.executable, str(Path(__file__).with_name("serve_page.py")), str(files), str(stages), str(pace)]
+    # The child finds the very package that is tested here, also where another checkout is installed.
+    path = os.pathsep.join(filter(None, [str(Path(imagebart.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     # Pipes only: a test that lets the disk run full must still hear what the server says.
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command + ([] if port is None else [str(port)]), **pipes) as process:
+    command += [] if port is None else [str(port)]
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, **pipes) as process:
         url = next((line.strip() for line in process.stdout if line.startswith("http")), None)
         assert url is not None, "the server did not start"
         server = Server(url, process.pid, files)

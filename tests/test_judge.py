@@ -37,6 +37,11 @@ def pipe() -> Pipeline:
     return Pipeline(tiny_model(), judge=Brightest())
 
 
+def test_pictures_of_several_prompts_have_no_best(pipe: Pipeline) -> None:
+    with pytest.raises(InputError, match="several prompts have no best"):
+        pipe.generate(["a hat", "a blue hat"], best_first=True)
+
+
 def test_equal_scores_keep_their_order() -> None:
     images = torch.tensor([0.1, 0.3, 0.3, 0.2]).reshape(4, 1, 1, 1).expand(4, 3, 2, 2)
     assert best_first(Brightest(), images, "a hat") == [1, 2, 3, 0]

@@ -141,6 +141,33 @@ def test_variant_n_is_the_picture_of_seed_plus_n(pipe: Pipeline) -> None:
         assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1  # rounding of batched sums
 
 
+def test_of_a_list_of_classes_there_is_a_picture_each(tmp_path: Path) -> None:
+    animals, upload = tiny_pipeline("class"), noise_picture("RGB", (50, 36))
+    mask = masks.preset("centre", (50, 36))
+    last = list(animals.edit(upload, mask, ["dog", 0, "bird"], seed=5))[-1]
+    told = [(one.prompt, one.variant, one.own_seed) for one in last.recipes]
+    assert told == [("dog", 0, 5), ("0", 1, 6), ("bird", 2, 7)]
+    for image, recipe in zip(last.images, last.recipes, strict=True):
+        alone = list(animals.edit(upload, mask, recipe.prompt, seed=recipe.own_seed))[-1].image
+        assert np.abs(np.asarray(image, int) - np.asarray(alone, int)).max() <= 1  # rounding of batched sums
+    assert len({image.tobytes() for image in last.images}) == 3
+    assert len(list(animals.generate(["cat", "dog"], variants=2, seed=1))[-1].images) == 2
+
+
+@pytest.mark.parametrize(
+    ("prompts", "more", "words"),
+    [
+        ([], {}, "0 variants"),
+        (["cat"] * 9, {}, "9 variants"),
+        (["cat", "dog"], {"variants": 3}, "2 prompts for 3 variants"),
+        (["cat", "cow"], {}, 'no class "cow"'),
+    ],
+)
+def test_lists_that_cannot_be_are_refused(prompts: list[str], more: dict[str, int], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        tiny_pipeline("class").generate(prompts, **more)
+
+
 def test_the_recipe_of_a_picture_makes_it_again(pipe: Pipeline, tmp_path: Path) -> None:
     """Each task, from the file alone: the recipe written into a PNG and read back."""
     upload, mask = noise_picture("RGB", (50, 36)), masks.preset("centre", (50, 36))
@@ -318,6 +345,8 @@ def test_a_saved_model_brings_its_card_and_settings(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# Tiny\n")
     loaded = Pipeline.from_pretrained(tmp_path)
     assert loaded.card == "# Tiny\n"
+    (tmp_path / "README.md").unlink()
+    assert "It draws nothing at 32 × 32 pixels and nothing else" in Pipeline.from_pretrained(tmp_path).card
     assert (loaded.name, loaded.knows, loaded.defaults) == ("tiny", "nothing", SamplingSettings(scales=2))
     assert loaded.suggestions == Pipeline(model).suggestions
     a, b = (list(p.generate("a hat", seed=4))[-1].image.tobytes() for p in (Pipeline(model), loaded))

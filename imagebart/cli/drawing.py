@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # --help needs neither torch nor pictures
     from imagebart.pipeline import Pipeline
 
 STRENGTH = 0.3
+SEVERAL = "Given several times: a picture of each."
 AUTO = "auto"  # the mask is where the prompt's words belong
 MASKS = f"A picture, white where to redraw; 'upper half', 'centre', ...; or '{AUTO}': where the prompt's words belong."
 # The animation of a run: its length in seconds, the longest side and number of its frames.
@@ -58,13 +59,14 @@ def generate(
     draw: Drawing,
     sampling: Sampling,
     prompt: Annotated[
-        str | None, typer.Option(help="What to draw, or the class of a class model; anything if not given.")
+        list[str] | None,
+        typer.Option(help=f"What to draw, or the class of a class model; anything if not given. {SEVERAL}"),
     ] = None,
 ) -> None:
     """A picture from a prompt."""
     like = _prepare(draw)
     pipe = _pipeline(draw, like)
-    run = pipe.generate(_first(prompt, like and like.prompt), **_common(draw, sampling, like, pipe))
+    run = pipe.generate(_asked(prompt, like), **_common(draw, sampling, like, pipe))
     _follow(run, draw)
 
 
@@ -74,7 +76,7 @@ def edit(
     mask: Annotated[str, typer.Option(help=MASKS)],
     draw: Drawing,
     sampling: EditSampling,
-    prompt: Annotated[str | None, typer.Option(help="What should be there.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help=f"What should be there. {SEVERAL}")] = None,
     feather: Annotated[int | None, typer.Option(help="Pixels over which the change fades in; 0 if not given.")] = None,
     context: Annotated[
         float | None,
@@ -90,8 +92,11 @@ def edit(
     seam = _first(feather, like and like.feather, 0)
     around = _first(context, like and like.context, math.inf)
     pipe = _pipeline(draw, like)
-    asked = _first(prompt, like and like.prompt)
-    painted = pipe.suggest_mask(picture, asked) if painted is None else painted
+    asked = _asked(prompt, like)
+    if painted is None:
+        if isinstance(asked, list):
+            raise InputError(f"--mask {AUTO} looks for the place of one prompt; {len(asked)} were given.")
+        painted = pipe.suggest_mask(picture, asked)
     run = pipe.edit(picture, painted, asked, feather=seam, context=around, **_common(draw, sampling, like, pipe))
     _follow(run, draw)
 
@@ -104,13 +109,13 @@ def vary(
     strength: Annotated[
         float | None, typer.Option(help=f"Share that is redrawn, over 0, at most 1; {STRENGTH} if not given.")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What it should show.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help=f"What it should show. {SEVERAL}")] = None,
 ) -> None:
     """Pictures like a picture."""
     like = _prepare(draw)
     share = _first(strength, like and like.strength, STRENGTH)
     pipe = _pipeline(draw, like)
-    run = pipe.vary(image, share, _first(prompt, like and like.prompt), **_common(draw, sampling, like, pipe))
+    run = pipe.vary(image, share, _asked(prompt, like), **_common(draw, sampling, like, pipe))
     _follow(run, draw)
 
 
@@ -174,6 +179,11 @@ def _common(draw: Drawing, sampling: Sampling, like: Recipe | None, pipe: Pipeli
     return {"seed": seed, "settings": settings, "variants": variants, "best_first": ranked}
 
 
+def _asked(given: list[str] | None, like: Recipe | None) -> str | list[str] | None:
+    """The prompt, several, or that of the picture to be like."""
+    return given if given and len(given) > 1 else _first(given[0] if given else None, like and like.prompt)
+
+
 def _first(*values: Any) -> Any:
     """The first that is not None."""
     return next((value for value in values if value is not None), None)
@@ -202,7 +212,7 @@ def _follow(run: Iterable[PipelineEvent], draw: Drawing) -> None:
     for number, image in enumerate(event.images[: 1 if draw.best_of is not None else None]):
         path = draw.out if number == 0 else draw.out.with_stem(f"{draw.out.stem}-{number + 1}")
         if path.suffix.lower() == ".png":
-            write_png(image, path, replace(event.recipe, variant=event.variants[number]))
+            write_png(image, path, event.recipes[number])
         else:
             save_image(image, path)
         print(path)

@@ -111,7 +111,7 @@ def pictures(
     from imagebart.evaluation.grids import completion_sheet, edit_sheet, prompt_sheet
     from imagebart.imaging.files import save_image
 
-    artist = _artist(model, sampling, batch)
+    artist = artist_of(model, sampling, batch)
     out.mkdir(parents=True, exist_ok=True)
     for name, draw in (("prompts", prompt_sheet), ("edits", edit_sheet), ("completions", completion_sheet)):
         path = out / f"{name}.png"
@@ -154,7 +154,8 @@ def typed(
             print(f"{one.case.text}: {one.values}")
 
 
-def _artist(model: str, sampling: Sampling, batch: int) -> Artist:
+def artist_of(model: str | Path, sampling: Sampling, batch: int) -> Artist:
+    """A model at its best settings, or at those asked for."""
     from imagebart.evaluation.drawing import Artist
     from imagebart.models.imagebart import ImageBART
 
@@ -179,7 +180,7 @@ def _study(model: str, asked: Asked, sampling: Sampling) -> Study:
     from imagebart.avatars.reader import load_reader
     from imagebart.evaluation.study import Study
 
-    return Study(_artist(model, sampling, asked.batch), load_reader(), asked.samples, asked.seed)
+    return Study(artist_of(model, sampling, asked.batch), load_reader(), asked.samples, asked.seed)
 
 
 def _measure(work: Callable[[Study], Iterable[Measure]], study: Study, pictures: int, model: str, asked: Asked) -> None:

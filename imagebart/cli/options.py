@@ -16,7 +16,7 @@ from imagebart.errors import InputError
 from imagebart.settings import SamplingSettings, described, kind, ranged
 
 DEFAULT_MODEL = "checkpoints/avatars"
-Model = Annotated[str, typer.Option(help="Folder of the model, or a published model's name.")]
+Model = Annotated[str, typer.Option(help="Folder of the model, a published model's name, or owner/name on the Hub.")]
 # Those whose default is what a model is best used with, not the settings' own.
 OF_THE_MODEL = ("temperature", "guidance", "scales")
 OPTION_NAMES = {"start": "--start-stage"}

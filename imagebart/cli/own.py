@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebart.cli.evaluating import artist_of
 from imagebart.cli.options import Sampling
 from imagebart.errors import InputError
 
@@ -77,7 +78,12 @@ def folder(
     data: Data = None,
     work: Annotated[Path | None, typer.Option(help="Folder for the classifier; else the model's evaluation/.")] = None,
     samples: Annotated[int, typer.Option(min=LEAST, help="Held-back pictures of each measure.")] = 200,
+    beside: Annotated[
+        Path | None, typer.Option(help="Folder of another first stage, or of a model: pairs for a blind test.")
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Folder of a model that draws left to right.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 600,
+    telling: Annotated[int, typer.Option(min=1, help="Steps that what tells real from made is trained.")] = 200,
     features: Annotated[str | None, typer.Option(help="A transformers or timm model that is on this machine.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
@@ -85,21 +91,22 @@ def folder(
     picture: Annotated[Path | None, typer.Option(help="Where to write a sheet of pictures.")] = None,
 ) -> None:
     """The table of a model of your own pictures, on those that were held back."""
-    from imagebart.evaluation.drawing import Artist
     from imagebart.evaluation.features import local_features, own_features
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, sheet
     from imagebart.evaluation.report import table, write_json
     from imagebart.imaging.files import save_image
-    from imagebart.models.imagebart import ImageBART
     from imagebart.training.classifier import classifier_of
+    from imagebart.training.parts import first_stage_of
+    from imagebart.writing import write_text
 
-    loaded = ImageBART.from_pretrained(model)
+    artist = artist_of(model, sampling, batch)
     place = work or model / "evaluation"
-    store = _store(model, data, place, loaded.first_stage.config.resolution)
+    store = _store(model, data, place, artist.size)
     classifier = classifier_of(store, place / "classifier", steps)
     told = local_features(features) if features else own_features(classifier)
-    artist = Artist(loaded, sampling.over(loaded.about.sampling), batch)
-    study = FolderStudy(artist, store, classifier, told, samples, seed)
+    other = first_stage_of(beside) if beside else None
+    left = artist_of(baseline, sampling, batch) if baseline else None
+    study = FolderStudy(artist, store, classifier, told, samples, seed, other, left, telling)
     measures = []
     for one in evaluate_folder(study):
         measures.append(one)
@@ -110,6 +117,10 @@ def folder(
         write_json(out, about, measures)
     if picture:
         save_image(sheet(study), picture, optimize=True)
+    if study.pairs is not None:
+        save_image(study.pairs.sheet(), place / "pairs.png", optimize=True)
+        write_text(place / "pairs.json", json.dumps({"the model's own": study.pairs.key()}, indent=1))
+        print(f"{place / 'pairs.png'}: pairs for a blind test; which is which, {place / 'pairs.json'}", file=sys.stderr)
 
 
 def _store(model: Path, data: str | None, work: Path, resolution: int) -> Store:

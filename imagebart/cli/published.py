@@ -1,4 +1,4 @@
-"""`imagebart list`, `download` and `convert`: the published models on this machine."""
+"""`imagebart list`, `download`, `convert` and `push`: models on their way to and from this machine."""
 
 from __future__ import annotations
 
@@ -68,3 +68,16 @@ def convert(
     job = Conversion(folder, out, SHORT.get(dtype, dtype), replace)
     convert_files(job, lambda sentence: print(sentence, file=sys.stderr))
     print(out)
+
+
+@command(app)
+def push(
+    folder: Annotated[Path, typer.Argument(help="A model's folder: config.json, safetensors, README.md and so on.")],
+    name: Annotated[str, typer.Argument(help="owner/name on the Hub.")],
+    revision: Annotated[str | None, typer.Option(help="The branch; main if not given.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Of a new one: for you alone.")] = False,
+) -> None:
+    """Send a model's folder to the Hugging Face Hub, with a card."""
+    from imagebart.weights.hub import push_folder
+
+    print(push_folder(folder, name, revision, private))

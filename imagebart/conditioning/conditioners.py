@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from imagebart.conditioning import tokenizer as clip
-from imagebart.conditioning.prompts import corrected_note, cut_note, short, unknown_note, within_context
+from imagebart.conditioning.prompts import Prompt, corrected_note, cut_note, short, unknown_note, within_context
 from imagebart.conditioning.rewording import Reworded, Rewording
 from imagebart.conditioning.spelling import Correction, Speller
 from imagebart.config import from_dict
 from imagebart.errors import InputError
 
 Kind = Literal["text", "class", "none"]
-Prompt = str | int | None
 
 
 @dataclass(frozen=True)

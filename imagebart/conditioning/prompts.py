@@ -6,8 +6,28 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from imagebart.conditioning import tokenizer as clip
 from imagebart.conditioning.spelling import Correction
+from imagebart.errors import InputError
+from imagebart.settings import shown
 
+Prompt = str | int | None  # words, a class's name or number; None: without
+Asked = Prompt | Sequence[Prompt]  # the same of all variants, or one each
 MOST = 10  # words that a sentence names
+
+
+def one_each(asked: Asked, variants: int, most: int) -> list[Prompt]:
+    """The prompt of each variant: one for all, or a list with one for each, whose length `variants` need not repeat.
+
+    Raises InputError for over `most`, for none, and for a list of another length.
+    """
+    listed = list(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
+    for count in (variants, len(listed)):
+        if type(count) is not int or not 1 <= count <= most:
+            raise InputError(f"{shown(count)} variants were asked for; there can be 1 to {most}.")
+    if len(listed) == 1:
+        return listed * variants
+    if variants not in (1, len(listed)):
+        raise InputError(f"There are {len(listed)} prompts for {variants} variants; there must be one for each.")
+    return listed
 
 
 def within_context(text: str, notes: list[str]) -> Iterator[clip.Piece]:

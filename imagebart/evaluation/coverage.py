@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from imagebart.errors import InputError
+
 NEIGHBOURS = 3
 
 
@@ -16,13 +18,13 @@ def inside(points: Tensor, others: Tensor, neighbours: int = NEIGHBOURS) -> Tens
     real among drawn ones the recall.
     """
     if len(others) <= neighbours:
-        raise ValueError(f"{len(others)} pictures to compare with, expected over {neighbours}")
+        raise InputError(f"{len(others)} pictures are too few to compare with; there must be over {neighbours}.")
     own = torch.cdist(others.double(), others.double())
     radii = own.sort(1).values[:, neighbours]  # the nearest is itself
     return (torch.cdist(points.double(), others.double()) <= radii).any(1)
 
 
-def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """The distance of each point [n, F] to the nearest of others [m, F], [n], and which that is, int64 [n]."""
-    distance, index = torch.cdist(points.double(), others.double()).min(1)
-    return distance, index
+def nearest(points: Tensor, others: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+    """The `count` of others [m, F] nearest to each point [n, F], or all m: distances and numbers, [n, count]."""
+    distance, index = torch.cdist(points.double(), others.double()).sort(stable=True, dim=1)
+    return distance[:, :count], index[:, :count]

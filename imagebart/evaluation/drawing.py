@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import ImageBART
 from imagebart.settings import SamplingSettings
 
@@ -45,7 +46,7 @@ class Artist:
 
         def work(rows: range) -> Tensor:
             part = slice(rows.start, rows.stop)
-            known = self._encode(images[part])
+            known = encoded(self.model.first_stage, images[part])
             chosen = [prompts[i] for i in rows]
             return torch.where(painted[part], self._draw(chosen, seed + rows.start, known, keep[part]), images[part])
 
@@ -53,7 +54,8 @@ class Artist:
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images through the first stage: encoded and decoded."""
-        return self._all(len(images), lambda rows: self._decode(self._encode(images[rows.start : rows.stop])))
+        first_stage = self.model.first_stage
+        return self._all(len(images), lambda rows: through_tokens(first_stage, images[rows.start : rows.stop]))
 
     def _all(self, count: int, work: Callable[[range], Tensor]) -> Tensor:
         parts = []
@@ -73,16 +75,25 @@ class Artist:
         if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.null(len(prompts))):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
         *_, last = self.model.stream(len(prompts), cond, known=known, keep=keep, settings=settings, seed=seed)
-        return self._decode(last.tokens)
+        return decoded(self.model.first_stage, last.tokens)
 
-    @torch.no_grad()
-    def _encode(self, images: Tensor) -> Tensor:
-        return self.model.first_stage.encode(images.to(self.model.device))
 
-    @torch.no_grad()
-    def _decode(self, tokens: Tensor) -> Tensor:
-        pixels = self.model.first_stage.decode(tokens).float().cpu()
-        return ((pixels + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+def through_tokens(first_stage: FirstStage, images: Tensor) -> Tensor:
+    """Images encoded and decoded."""
+    return decoded(first_stage, encoded(first_stage, images))
+
+
+@torch.no_grad()
+def encoded(first_stage: FirstStage, images: Tensor) -> Tensor:
+    """Images as tokens, where the first stage is."""
+    return first_stage.encode(images.to(next(first_stage.parameters()).device))
+
+
+@torch.no_grad()
+def decoded(first_stage: FirstStage, tokens: Tensor) -> Tensor:
+    """Tokens as images of whole pixel values."""
+    pixels = first_stage.decode(tokens).float().cpu()
+    return ((pixels + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
 
 
 def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:

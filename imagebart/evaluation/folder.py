@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,15 +11,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from imagebart.evaluation.baseline import BASELINE, left_to_right, weights_that_draw
 from imagebart.evaluation.coverage import inside, nearest
 from imagebart.evaluation.distance import frechet_distance, psnr
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.drawing import Artist, through_tokens
 from imagebart.evaluation.features import Features
 from imagebart.evaluation.fills import CLASSICAL, HOLES, edge_distance, inpainted
 from imagebart.evaluation.intervals import Interval, jackknife, mean_of, replicates, share_of
+from imagebart.evaluation.pairs import PAIRS, Pairs, judged
 from imagebart.evaluation.report import Measure, measure
+from imagebart.evaluation.told_apart import STEPS, told_apart
 from imagebart.imaging.files import to_images
 from imagebart.imaging.sheet import sheet as sheet_of
+from imagebart.models.first_stage import FirstStage
 from imagebart.pictures.classifier import Classifier
 from imagebart.pictures.labels import UNSAID, Labels
 from imagebart.pictures.store import Store
@@ -38,6 +42,20 @@ class FolderStudy:
     features: Features
     samples: int  # held-back pictures of each measure, at most
     seed: int = 0
+    beside: FirstStage | None = None  # another, whose reconstructions are compared with the model's
+    baseline: Artist | None = None  # draws from left to right; fills the same holes
+    telling: int = STEPS  # steps that each network learns that tells real pictures from made ones
+
+    def __post_init__(self) -> None:
+        if self.baseline is not None:
+            left_to_right(self.baseline)
+            self._check_size("baseline", self.baseline.size)
+        if self.beside is not None:
+            self._check_size("other first stage", self.beside.config.resolution)
+
+    def _check_size(self, name: str, size: int) -> None:
+        if size != self.artist.size:
+            raise ValueError(f"the {name} is of {size} pixels a side, expected the model's {self.artist.size}")
 
     @cached_property
     def held(self) -> list[int]:
@@ -82,13 +100,31 @@ class FolderStudy:
         return self.artist.generate(self.prompts, self.seed)
 
     @cached_property
-    def fills(self) -> dict[str, Tensor]:
-        """The pictures with each hole filled by the model, without a prompt."""
+    def decoded(self) -> Tensor:
+        """How the pictures come back from the model's tokens."""
+        return self.artist.reconstruct(self.images)
+
+    @cached_property
+    def pairs(self) -> Pairs | None:
+        """They beside how they come back from the other first stage's; None where there is none."""
+        if self.beside is None:
+            return None
+        theirs = [through_tokens(self.beside, part) for part in self.images.split(self.artist.batch)]
+        return Pairs(self.images, self.decoded, torch.cat(theirs), self.seed)
+
+    @cached_property
+    def fills(self) -> dict[str, dict[str, Tensor]]:
+        """The pictures with each hole filled in each way, without a prompt."""
+        return {name: self._filled(hole(self.artist.size)) for name, hole in HOLES.items()}
+
+    def _filled(self, hole: np.ndarray) -> dict[str, Tensor]:
         count = len(self.images)
-        return {
-            name: self.artist.edit(self.images, np.stack([hole(self.artist.size)] * count), [None] * count, self.seed)
-            for name, hole in HOLES.items()
+        artists = {"model": self.artist} | ({} if self.baseline is None else {BASELINE: self.baseline})
+        drawn = {
+            name: artist.edit(self.images, np.stack([hole] * count), [None] * count, self.seed)
+            for name, artist in artists.items()
         }
+        return drawn | {way: inpainted(self.images, hole, flag) for way, flag in CLASSICAL.items()}
 
 
 def evaluate_folder(study: FolderStudy) -> Iterator[Measure]:
@@ -96,8 +132,12 @@ def evaluate_folder(study: FolderStudy) -> Iterator[Measure]:
     floor = _distance(study, study.real)
     yield measure("held-back pictures: distance to training pictures, the floor", floor, len(study.real))
     yield from _reconstruction(study)
-    for name, images in study.fills.items():
-        yield from _filled(study, name, images)
+    for name, ways in study.fills.items():
+        yield from _filled(study, name, ways)
+    if study.baseline is not None:
+        for name, artist in (("model", study.artist), (BASELINE, study.baseline)):
+            size = weights_that_draw(artist)
+            yield replace(size, name=f"{name}: {size.name}")
     features = study.features(study.drawn)
     yield measure("drawn pictures: distance to training pictures", _distance(study, features), len(features))
     yield from _coverage(study, features)
@@ -110,23 +150,42 @@ def _distance(study: FolderStudy, features: Tensor) -> Interval:
 
 
 def _reconstruction(study: FolderStudy) -> Iterator[Measure]:
-    decoded = study.artist.reconstruct(study.images)
-    count = len(decoded)
+    decoded, count = study.decoded, len(study.decoded)
     yield measure("reconstruction: PSNR", mean_of(psnr(study.images, decoded).tolist()), count, "dB")
     away = (study.features(decoded) - study.real).norm(dim=1) / study.real.norm(dim=1).clamp_min(1e-6)
     yield measure("reconstruction: feature distance, share of the features", mean_of(away.tolist()), count)
+    yield _told(study, "reconstruction: told from the picture", decoded)
+    if study.pairs is not None:
+        yield from _compared(study, study.pairs)
 
 
-def _filled(study: FolderStudy, name: str, images: Tensor) -> Iterator[Measure]:
-    """A hole filled by the model, beside OpenCV's ways and the pictures as they were."""
+def _compared(study: FolderStudy, pairs: Pairs) -> Iterator[Measure]:
+    """The other first stage, and both in the eyes of a network."""
+    count = len(pairs.real)
+    yield measure("reconstruction, the other: PSNR", mean_of(psnr(pairs.real, pairs.theirs).tolist()), count, "dB")
+    yield _told(study, "reconstruction, the other: told from the picture", pairs.theirs)
+    better, ours, theirs = judged(pairs, study.telling)
+    yield measure("pairs: looks more real than the other", better, min(PAIRS, count), "%")
+    yield measure("pairs: taken for real", ours, count, "%")
+    yield measure("pairs: the other taken for real", theirs, count, "%")
+
+
+def _told(study: FolderStudy, name: str, made: Tensor) -> Measure:
+    """How well a network trained for it tells made pictures from the held-back ones: 50 % is best."""
+    return measure(name, told_apart(study.images, made, study.telling, study.seed), len(made), "%")
+
+
+def _filled(study: FolderStudy, name: str, ways: dict[str, Tensor]) -> Iterator[Measure]:
+    """A hole filled by the model, beside other ways and the pictures as they were."""
     hole = HOLES[name](study.artist.size)
-    ways = {"model": images, **{way: inpainted(study.images, hole, flag) for way, flag in CLASSICAL.items()}}
     for way, filled in ways.items():
         value = _distance(study, study.features(filled))
         yield measure(f"{name}, {way}: distance to training pictures", value, len(filled))
     for way, filled in {**ways, "as it was": study.images}.items():
         jumps = mean_of(edge_distance(filled, hole).tolist())
         yield measure(f"{name}, {way}: colour over the edge", jumps, len(filled), "levels")
+    for way, filled in ways.items():
+        yield _told(study, f"{name}, {way}: told from real", filled)
 
 
 def _coverage(study: FolderStudy, features: Tensor) -> Iterator[Measure]:
@@ -136,8 +195,8 @@ def _coverage(study: FolderStudy, features: Tensor) -> Iterator[Measure]:
     yield measure("drawn pictures: precision", share_of(precise, [1] * count), count, "%")
     yield measure("drawn pictures: recall", share_of(recalled, [1] * count), count, "%")
     for name, points in (("drawn", features), ("held-back", study.real)):
-        distance, _ = nearest(points, study.reference)
-        yield measure(f"{name} pictures: distance to the nearest training picture", mean_of(distance.tolist()), count)
+        distance = mean_of(nearest(points, study.reference)[0].flatten().tolist())
+        yield measure(f"{name} pictures: distance to the nearest training picture", distance, count)
 
 
 def _read_right(study: FolderStudy) -> Iterator[Measure]:
@@ -162,10 +221,10 @@ def sheet(study: FolderStudy) -> Image.Image:
     _, index = nearest(study.features(study.drawn[:count]), study.reference)
     rows = {
         "held back": study.images,
-        "through tokens": study.artist.reconstruct(study.images[:count]),
-        **study.fills,
+        "through tokens": study.decoded,
+        **{f"{hole}, {way}": images for hole, ways in study.fills.items() for way, images in ways.items()},
         "drawn": study.drawn,
-        "nearest in training": study.store.images([study.trained_on[i] for i in index.tolist()]),
+        "nearest in training": study.store.images([study.trained_on[i] for i in index[:, 0].tolist()]),
     }
     pictures = [to_images(row[:count]) for row in rows.values()]
     return sheet_of(pictures, study.artist.size, names=list(rows))

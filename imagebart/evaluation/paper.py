@@ -1,7 +1,7 @@
 """The measures of the paper for one of its models, beside the paper's own figures (ImageBART, section 4).
 
-FID and Inception score are torchmetrics', on whatever network looks at the pictures: only with the Inception network of
-2015 are they comparable with the paper's. What is drawn is kept as PNG files, so that a run that was stopped goes on.
+FID and Inception score are taken on whatever network looks at the pictures: only with the Inception network of 2015 are
+they comparable with the paper's. What is drawn is kept as PNG files, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.errors import InputError
+from imagebart.evaluation.coverage import inside, nearest
+from imagebart.evaluation.distance import frechet_distance
 from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.looking import Look, Seen
 from imagebart.imaging import files as images
@@ -28,7 +30,6 @@ from imagebart.rankers import ClipJudge
 BATCH = 32  # pictures that are read and looked at, at once
 MOST_NEIGHBOURS = 8  # drawn pictures whose nearest real ones are shown
 NEAREST = 3  # of each
-K = 3  # of precision and recall
 
 # The paper's FIDs by how many are drawn for one that is kept, as Rombach et al. 2022 repeat them (Tables 1 and 10).
 PAPER = {
@@ -93,7 +94,7 @@ def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
     drawn = study.seen(samples)
     known = PAPER.get(study.artist.model.about.name, {}).get(study.best_of)
     yield Row("acceptance rate", 1 / study.best_of, study.samples)
-    yield Row("FID", fid(study.real.features, drawn.features), study.samples, known)
+    yield Row("FID", frechet_distance(study.real.features, drawn.features), study.samples, known)
     if drawn.logits is not None:
         score = InceptionScore(feature=torch.nn.Identity(), splits=1 if study.samples < FEW else 10)
         score.update(drawn.logits)
@@ -104,32 +105,12 @@ def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
     if isinstance(study.judge, ClipJudge):
         yield Row("CLIP score", clip_score(study, study.judge, samples), study.samples)
     completed = study.seen(complete_upper_halves(study))
-    yield Row("upper half completed: FID", fid(study.real.features, completed.features), count)
-
-
-def fid(real: Tensor, drawn: Tensor) -> float:
-    """torchmetrics' FID of features [n, F] and [m, F]."""
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    given = torch.nn.Identity()
-    given.num_features = real.shape[1]  # type: ignore[assignment]
-    metric = FrechetInceptionDistance(feature=given)
-    metric.update(real, real=True)
-    metric.update(drawn, real=False)
-    return float(metric.compute())
+    yield Row("upper half completed: FID", frechet_distance(study.real.features, completed.features), count)
 
 
 def coverage(real: Tensor, drawn: Tensor) -> tuple[float, float]:
-    """Precision and recall of features [n, F] and [m, F] (Kynkäänniemi et al. 2019, eq. 1, with 3 neighbours)."""
-    return _inside(drawn, real), _inside(real, drawn)
-
-
-def _inside(points: Tensor, others: Tensor) -> float:
-    """The share of points nearer to one of the others than that one's own K-th neighbour is."""
-    if len(others) <= K:
-        raise InputError(f"{len(others)} pictures are too few for precision and recall; there must be more than {K}.")
-    radii = torch.cdist(others.double(), others.double()).sort(1).values[:, K]  # the nearest is itself
-    return float((torch.cdist(points.double(), others.double()) <= radii).any(1).double().mean())
+    """Precision and recall of features [n, F] and [m, F], as `inside` has them."""
+    return inside(drawn, real).double().mean().item(), inside(real, drawn).double().mean().item()
 
 
 def clip_score(study: PaperStudy, judge: ClipJudge, samples: Sequence[Path]) -> float:
@@ -194,12 +175,11 @@ def complete_upper_halves(study: PaperStudy) -> list[Path]:
 def neighbours(study: PaperStudy) -> Image.Image:
     """Drawn pictures, and beside each the real ones nearest to it (Fig. 26, 27)."""
     samples = draw_samples(study)[:MOST_NEIGHBOURS]
-    distance = torch.cdist(study.seen(samples).features.double(), study.real.features.double())
-    near = distance.argsort(1)[:, :NEAREST].tolist()
+    _, near = nearest(study.seen(samples).features, study.real.features, NEAREST)
     size = study.artist.size
     sheet = Image.new("RGB", (size * (1 + NEAREST), size * len(samples)))
     for row, (path, found) in enumerate(zip(samples, near, strict=True)):
-        for column, one in enumerate([path, *(study.data[i] for i in found)]):
+        for column, one in enumerate([path, *(study.data[i] for i in found.tolist())]):
             sheet.paste(images.to_images(read_square(one, size))[0], (column * size, row * size))
     return sheet
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.evaluation.avatars import Renders, distance, prompt_accuracy
+from imagebart.evaluation.baseline import BASELINE, left_to_right, weights_that_draw
 from imagebart.evaluation.completions import complete, completions
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.edits import edits
@@ -22,7 +23,6 @@ from imagebart.imaging.files import to_images
 from imagebart.imaging.sheet import sheet as drawn_sheet
 
 SCALES = (1, 2, 3, 4, 8)
-BASELINE = "left to right"
 COLUMNS = 8  # pictures a row of the sheet
 
 
@@ -36,10 +36,7 @@ def studies(study: Study, scales: Sequence[int] = SCALES, baseline: Study | None
         raise ValueError(f"the model was trained for {stages} scales, expected one that any number can be chosen for")
     found: dict[str, Study] = {}
     if baseline is not None:
-        kinds = [stage.config.kind for stage in baseline.artist.model.stages]
-        if kinds != ["decoder_only"]:
-            raise ValueError(f"the baseline has stages of kind {kinds}, expected one decoder_only")
-        found[BASELINE] = baseline
+        found[BASELINE] = replace(baseline, artist=left_to_right(baseline.artist))
     for count in scales:
         settings = replace(study.artist.settings, scales=count)
         found[f"T = {count}"] = replace(study, artist=replace(study.artist, settings=settings))
@@ -48,11 +45,7 @@ def studies(study: Study, scales: Sequence[int] = SCALES, baseline: Study | None
 
 def compare(study: Study, renders: Renders) -> Iterator[Measure]:
     """Prompts, distance, completions of the upper half and edits of one model."""
-    named = study.artist.model.named_parameters()
-    # What encodes, decodes and reads prompts is the same for all, and draws nothing.
-    counted = [w.numel() for name, w in named if not name.startswith("first_stage.") and ".text." not in name]
-    millions = sum(counted) / 1e6
-    yield Measure("weights that draw, millions", millions, millions, millions, 0)
+    yield weights_that_draw(study.artist)
     accuracy, reading = prompt_accuracy(study)
     yield accuracy
     yield from distance(renders, reading.features)

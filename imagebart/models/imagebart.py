@@ -83,24 +83,41 @@ class ImageBART(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32", download: bool = False
+        cls,
+        source: str | PathLike[str],
+        device: str = "cpu",
+        dtype: str = "float32",
+        download: bool = False,
+        revision: str | None = None,
     ) -> ImageBART:
-        """Loads a folder written by `save_pretrained`, a folder of published files, or a published model's name.
+        """Loads a folder written by `save_pretrained` or one of published files, a published model, or owner/name.
 
-        download: a published model that is not here is fetched and converted, after saying how large it is.
+        The last is a model on the Hub, and revision its branch, tag or commit. download: a published model that is not
+        here is fetched and converted, after saying how large it is.
 
         dtype: float16, bfloat16, float32, float64; or auto, the fastest without visible loss: see `weights.load`.
         Nothing that the files name is imported or run. Raises WeightsError naming the file and what is wrong.
         """
         from imagebart.weights import load
 
-        return load(source, device, dtype, download)
+        return load(source, device, dtype, download, revision)
 
     def save_pretrained(self, folder: str | PathLike[str], dtype: str = "float32") -> None:
         """Writes config.json and safetensors to a folder; `dtype` is what is stored."""
         from imagebart.weights import save
 
         save(self, folder, dtype)
+
+    def push_to_hub(
+        self, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False
+    ) -> str:
+        """Writes the model to the Hub as owner/name, on a branch if wanted, with a card; returns the commit's address.
+
+        A folder that has a card, examples and a judge is sent whole by `imagebart push`.
+        """
+        from imagebart.weights import push
+
+        return push(self, name, dtype, revision, private)
 
     @property
     def sampler(self) -> Sampler:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -58,7 +59,7 @@ class CodebookAverages(nn.Module):
             far = (z - quantizer.lookup(tokens)).square().sum(-1) + 1e-9
             chosen = z[far.multinomial(int(dead.sum()), replacement=True)]
             grace = 2 * least  # a code that stays unused is soon replaced again
-            self.total[dead] = grace * accelerator.reduce(chosen, "mean")
+            self.total[dead] = grace * broadcast(chosen)  # the first process's, on all
             self.count[dead] = grace
         quantizer.embedding.weight.copy_(quantizer.project(self.total / self.count.clamp_min(1e-9)[:, None]))
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import set_seed
 from PIL import Image
 from torch import Tensor, nn
@@ -54,14 +55,20 @@ class Task(Protocol):
 class StepBatches:
     """Batch sampler: the dataset's indices of each step from `start` on, a function of the seed and the step only.
 
+    Of several processes, the one at `place` gets its own part of each step, so that all of them together get what one
+    with so many times the batch would.
+
     Endless data (longer than 10^8) are read in order from a place of the seed's own, so that a run that begins from
     another sees what that one has not; a finite set is shuffled anew each epoch.
     """
 
-    def __init__(self, length: int, batch_size: int, start: int, steps: int, seed: int) -> None:
+    def __init__(
+        self, length: int, batch_size: int, start: int, steps: int, seed: int, place: int = 0, processes: int = 1
+    ) -> None:
         if length < 1:
             raise ValueError("the dataset is empty, expected at least one image")
         self.length, self.batch_size, self.start, self.steps, self.seed = length, batch_size, start, steps, seed
+        self.place, self.processes = place, processes
 
     def __len__(self) -> int:
         return max(self.steps - self.start, 0)
@@ -70,7 +77,8 @@ class StepBatches:
         epoch, order = -1, torch.empty(0)
         for step in range(self.start, self.steps):
             batch = []
-            for n in range(step * self.batch_size, (step + 1) * self.batch_size):
+            first = (step * self.processes + self.place) * self.batch_size
+            for n in range(first, first + self.batch_size):
                 if self.length > 10**8:
                     batch.append((n + self.seed * APART) % self.length)
                     continue
@@ -132,14 +140,21 @@ def train(task: Task, config: LoopConfig, folder: Path, watch: Watch | None = No
     accelerator.register_for_checkpointing(ema, *task.state())
     start = _resume(accelerator, folder)
     length = len(task.dataset)  # type: ignore[arg-type]
-    batches = StepBatches(length, config.batch_size, start, config.steps, config.seed)
-    loader = accelerator.prepare(
-        DataLoader(task.dataset, batch_sampler=batches, num_workers=config.workers)
+    place, processes = accelerator.process_index, accelerator.num_processes
+    batches = StepBatches(length, config.batch_size, start, config.steps, config.seed, place, processes)
+    # Not by `accelerator.prepare`, which would share out whole batches, each of them a step, among the processes.
+    loader = prepare_data_loader(
+        DataLoader(task.dataset, batch_sampler=batches, num_workers=config.workers),
+        accelerator.device,
+        num_processes=1,
+        process_index=0,
+        put_on_device=True,
     )
     batches_seen = tracked(loader, "steps", config.steps, start, shown=accelerator.is_main_process)
     hours, since = hours_so_far(folder), time.perf_counter()
     for step, batch in enumerate(batches_seen, start=start + 1):
-        torch.manual_seed(config.seed * 1_000_003 + step)  # a resumed run draws the same noise
+        # A resumed run draws the same noise, and each process noise of its own.
+        torch.manual_seed((config.seed + place * APART) * 1_000_003 + step)
         model.train()
         with accelerator.autocast():
             scalars = task.loss(model, batch, accelerator)
@@ -156,7 +171,7 @@ def train(task: Task, config: LoopConfig, folder: Path, watch: Watch | None = No
         ema.update_parameters(bare)
         if step % config.log_every == 0 and accelerator.is_main_process:
             now = time.perf_counter()
-            rate = config.log_every * config.batch_size / (now - since)
+            rate = config.log_every * config.batch_size * processes / (now - since)
             hours, since = hours + (now - since) / 3600, now
             record = {"step": step, **{k: round(v.item(), 5) for k, v in scalars.items()}}
             record |= {"grad": round(float(norm), 4), "lr": schedules[0].get_last_lr()[0], "images_s": round(rate, 2)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from imagebart.training.loop import hours_so_far, train
 from imagebart.training.model_card import about_model, write_card
 from imagebart.training.model_examples import write_examples
 from imagebart.training.on_tokens import HELD, TokenTask, conditioner_of, new_denoiser
-from imagebart.training.parts import load_denoiser, load_first_stage, save_denoiser, save_first_stage
+from imagebart.training.parts import first_stage_of, load_denoiser, load_first_stage, save_denoiser, save_first_stage
 from imagebart.training.plan import (
     LEAST_STEPS,
     ModelRun,
@@ -48,6 +49,7 @@ from imagebart.writing import write_text
 RUN = "run"  # in the model's folder: everything that going on needs
 LEAST_SHARE = 0.1  # of the hours that the denoiser gets whatever was used up before
 DENOISER = "denoiser.json"
+PATIENCE = timedelta(days=2)  # of processes that wait while the first looks and encodes
 
 Say = Callable[[str], None]
 
@@ -65,7 +67,7 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
 
     Raises InputError, in a sentence, for what cannot be used; OSError where the disk is full. Nothing trained is lost.
     """
-    folder, processes = out / RUN, PartialState()
+    folder, processes = out / RUN, PartialState(timeout=PATIENCE)
     if processes.is_main_process:
         _prepare(run, folder, say)
     processes.wait_for_everyone()
@@ -136,16 +138,8 @@ def _check_same(before: ModelRun, run: ModelRun, folder: Path) -> None:
 
 
 def given_first_stage(run: ModelRun) -> FirstStage | None:
-    """The first stage that is taken over: of a run's folder, or of a model. Raises InputError where there is none."""
-    if run.first_stage is None:
-        return None
-    folder = Path(run.first_stage)
-    try:
-        if (folder / "part.json").is_file():
-            return load_first_stage(folder)
-        return ImageBART.from_pretrained(folder).first_stage
-    except ValueError as error:
-        raise InputError(f"No first stage can be taken over from {folder}: {error}") from error
+    """The first stage that is taken over. Raises InputError where there is none."""
+    return None if run.first_stage is None else first_stage_of(Path(run.first_stage))
 
 
 def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage:

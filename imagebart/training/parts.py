@@ -14,6 +14,7 @@ from torch import Tensor
 from imagebart.conditioning import Conditioner, TextConditioner, conditioner_from_config
 from imagebart.config import from_dict
 from imagebart.diffusion import Schedule
+from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
@@ -33,6 +34,16 @@ def load_first_stage(folder: Path) -> FirstStage:
     model = FirstStage(from_dict(FirstStageConfig, values))
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)
+
+
+def first_stage_of(folder: Path) -> FirstStage:
+    """The first stage of a run's folder, or of a model's. Raises InputError where there is none."""
+    try:
+        if (folder / "part.json").is_file():
+            return load_first_stage(folder)
+        return ImageBART.from_pretrained(folder).first_stage
+    except ValueError as error:
+        raise InputError(f"No first stage can be taken over from {folder}: {error}") from error
 
 
 def save_stage(stage: Stage, schedule: Schedule, conditioner: Conditioner, folder: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -27,6 +29,7 @@ RESOLUTIONS = (32, 64, 128, 256)
 MOST_HOURS = 10_000.0
 LEAST_STEPS = 20  # of each part: with fewer, nothing is learnt at all
 TIMED = 2  # steps that are timed
+BUSY = 0.75  # load a core
 SAVE, LOG, SHOW = 120.0, 20.0, 12  # seconds between checkpoints, and records; grids a part
 TOKENS = 64_000_000  # bytes of the token file at most
 MOST_VIEWS = 8
@@ -96,6 +99,9 @@ class Plan:
         layers = f"{self.shape.depth} + {self.shape.encoder_depth} layers of {self.shape.width}"
         yield f"denoiser: {layers}, {_hours(hours - first)}"
         yield f"disk: {readable(self.disk)}"
+        if load := load_of_others():
+            cores = os.cpu_count()
+            yield f"this machine is busy (load {load:.1f} on {cores} cores): hours are meant without what else it does"
 
 
 def loop(run: ModelRun, steps: int, seconds: float) -> LoopConfig:
@@ -190,15 +196,26 @@ def _first_stage_seconds(plan: Plan) -> float:
     return seconds_a_step(task, batch, loop(plan.run, LEAST_STEPS, 1.0))
 
 
+class Alone(Accelerator):
+    """One process by itself, whether there are others or not: they need not do the same just now."""
+
+    def reduce(self, tensor: Any, reduction: str = "sum", scale: float = 1.0) -> Any:
+        return tensor
+
+
 def seconds_a_step(task: Task, batch: Batch, config: LoopConfig) -> float:
-    """How long a step takes on this machine. The task's model is changed by it: give it one to throw away."""
-    accelerator = Accelerator(mixed_precision=precision(config.mixed_precision))
+    """How long a step takes on this machine when it does nothing else.
+
+    The task's model is changed by it: give it one to throw away.
+    """
+    accelerator = Alone(mixed_precision=precision(config.mixed_precision))
     optimizers = optimizers_for(task.model, config)
-    model, *optimizers = accelerator.prepare(task.model, *optimizers)
+    model = task.model.to(accelerator.device)
+    clock = _own_time if load_of_others() and accelerator.device.type == "cpu" else time.perf_counter
     batch = {k: v.to(accelerator.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     times = []
     for _ in range(1 + TIMED):
-        began = time.perf_counter()
+        began = clock()
         with accelerator.autocast():
             loss = task.loss(model, batch, accelerator)["loss"]
         accelerator.backward(loss)
@@ -208,8 +225,19 @@ def seconds_a_step(task: Task, batch: Batch, config: LoopConfig) -> float:
         model.zero_grad(set_to_none=True)
         task.after_step(accelerator.unwrap_model(model), accelerator)
         loss.item()  # waits for a GPU
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return min(times[1:])
+
+
+def _own_time() -> float:
+    """Seconds that this process has worked, as if all its threads had worked alike."""
+    return time.process_time() / torch.get_num_threads()
+
+
+def load_of_others() -> float:
+    """The machine's load where that is so high that clocks say little of a step; else 0."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows has none
+    return load if load > BUSY * (os.cpu_count() or 1) else 0.0
 
 
 def _check_room(folder: Path, disk: int) -> None:

@@ -21,7 +21,7 @@ class Controls:
 
     model: str | None
     words: str | None
-    choice: str | None  # of a class model
+    choice: list[str] | None  # of a class model: of several classes there is a picture each
     variants: float
     best_first: bool
     guidance: float
@@ -37,9 +37,11 @@ class Controls:
     feather: float
     context: float
 
-    def prompt(self, pipeline: Pipeline) -> str | None:
-        """What this kind of model is asked for."""
-        return {"text": self.words, "class": self.choice, "none": None}[pipeline.conditioning]
+    def prompt(self, pipeline: Pipeline) -> str | list[str] | None:
+        """What this kind of model is asked for: words, a class or several, or nothing."""
+        if pipeline.conditioning != "class":
+            return self.words if pipeline.conditioning == "text" else None
+        return (self.choice if self._several(pipeline) else self.choice[0]) if self.choice else None
 
     def fixed_seed(self) -> int | None:
         """The seed to use; None where a new one is wanted."""
@@ -60,7 +62,13 @@ class Controls:
 
     def variety(self, pipeline: Pipeline) -> dict[str, Any]:
         """How many pictures at once, and whether they come best first, as a pipeline takes them."""
+        if self._several(pipeline):
+            return {}
         return {"variants": int(self.variants), "best_first": self.best_first and pipeline.can_judge}
+
+    def _several(self, pipeline: Pipeline) -> bool:
+        """Whether several classes are asked for, a picture of each."""
+        return pipeline.conditioning == "class" and len(self.choice or ()) > 1
 
     def around(self) -> float:
         """How much around the mask the model sees, over the mask's longer side; inf for all."""

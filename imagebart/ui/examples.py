@@ -15,6 +15,7 @@ from PIL import Image
 from imagebart.imaging.masks import load_mask
 from imagebart.ui.picture import tinted
 
+EXAMPLES = "examples"  # the folder of them, in a model's
 MASK = ".mask.png"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from imagebart.settings import MOST_SCALES, described, usual
 
+MOST_PICTURES = 4  # at once
 # The right end of the context's slider means all of the picture.
 MOST_CONTEXT = 3.0
 # The right end of the start's slider means the coarsest step, of however many.

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from imagebart.ui import wording
+from imagebart.ui.knobs import MOST_PICTURES
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def add_runner(kind: str, parts: Mapping[str, Mapping[str, Any]]) -> Runner:
                 show_label=False,
                 container=False,
                 filterable=True,
+                multiselect=True,
+                max_choices=MOST_PICTURES,
                 elem_id="choice",
                 **parts["choice"],
             )
@@ -69,7 +72,7 @@ def add_runner(kind: str, parts: Mapping[str, Mapping[str, Any]]) -> Runner:
         messages = gr.HTML(elem_id="messages")
     gr.HTML(wording.UNKNOWN_LINE)
     suggestions = gr.HTML(elem_id="suggestions", **parts["suggestions"])
-    variants = gr.Radio([1, 2, 3, 4], value=1, label="Pictures at once", elem_id="how-many")
+    variants = gr.Radio(list(range(1, MOST_PICTURES + 1)), value=1, label="Pictures at once", elem_id="how-many")
     best_first = gr.Checkbox(
         False,
         label="Best first",

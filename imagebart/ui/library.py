@@ -10,6 +10,7 @@ from threading import Lock
 
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
+from imagebart.ui.examples import EXAMPLES, Example, find_examples
 from imagebart.weights.folder import CONFIG
 from imagebart.weights.places import find
 
@@ -46,6 +47,10 @@ class Models:
     def names(self) -> list[str]:
         """The models that are there now, sorted. Folders without a model's files are none."""
         return sorted(path.name for path in self._folder.iterdir() if _is_model(path)) if self._folder.is_dir() else []
+
+    def examples(self, name: str) -> list[Example]:
+        """The pictures that a model brings to start from; none for a name that is not among `names`."""
+        return find_examples(self._folder / name / EXAMPLES) if name in self.names() else []
 
     def get(self, name: str) -> Pipeline:
         """The model of this name, from memory or from its folder; one is loaded at a time.

@@ -12,6 +12,7 @@ from imagebart.pipeline import Pipeline
 from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import RESET, starting_values
+from imagebart.ui.sketchpad.shelf import describe_example
 
 PARTS = (
     "model_line",
@@ -25,7 +26,7 @@ PARTS = (
     "choice",
     "best_first",
 )
-SWITCHED = ("model", *PARTS, *RESET)
+SWITCHED = ("model", "examples", *PARTS, *RESET)
 """Names of the page's parts that depend on the model, in the order of `switched`."""
 
 
@@ -45,7 +46,7 @@ def parts(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, An
         "words": {"visible": kind == "text"},
         "choice": {
             "choices": pipeline.classes,
-            "value": pipeline.classes[0] if pipeline.classes else None,
+            "value": pipeline.classes[:1],
             "visible": kind == "class",
         },
     }
@@ -60,7 +61,12 @@ def switched(choice: Choice, name: str) -> list[Any]:
         name, pipeline = choice.first.name, choice.first
     panel = parts(pipeline, name)
     shown = [gr.update(**panel[part]) for part in PARTS]
-    return [name, *shown, *reset(choice, name)]
+    return [name, {"model": name, "examples": examples(choice, name)}, *shown, *reset(choice, name)]
+
+
+def examples(choice: Choice, name: str | None) -> list[dict[str, Any]]:
+    """A model's examples as the sketchpad takes them."""
+    return [describe_example(example) for example in choice.examples(name)]
 
 
 def reset(choice: Choice, name: str | None) -> list[Any]:
@@ -85,7 +91,7 @@ def surprise(choice: Choice, name: str | None) -> tuple[Any, Any]:
     """A prompt of two to four suggestions, or a class, drawn at random."""
     pipeline = choice.get(name)
     if pipeline.conditioning == "class":
-        return gr.skip(), random.choice(pipeline.classes)
+        return gr.skip(), [random.choice(pipeline.classes)]
     suggestions = pipeline.suggestions
     if suggestions:
         chosen = random.sample(list(suggestions), min(len(suggestions), random.randint(2, 4)))

@@ -52,7 +52,7 @@ class Page:
 
 def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Models | None = None) -> gr.Blocks:
     """The page, opened on a model and the first example; `models` can be switched to. See `launch_page`."""
-    choice = Choice(pipeline, models)
+    choice = Choice(pipeline, models, examples)
     parts, values = model_panel.parts(pipeline), starting_values(pipeline)
     with Guarded(
         title="ImageBART in the browser",
@@ -65,7 +65,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         shown = add_heading(choice.names(), parts)
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(min_width=300, elem_id="left"):
-                described = [shelf.describe_example(example) for example in examples]
+                described = model_panel.examples(choice, None)
                 functions = (shelf.take, shelf.lend, shelf.compose, shelf.film)
                 pad = add_sketchpad(described, [answering(function) for function in functions])
             with gr.Column(min_width=300, elem_id="right"):
@@ -75,7 +75,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
                 settings = add_settings(values, model_panel.slider_options(pipeline))
                 shown |= add_foot(parts)
         add_reader(choice)
-        wires: dict[str, Any] = {name: add_wire(name) for name in ("run", "grid", "looked")}
+        wires: dict[str, Any] = {name: add_wire(name) for name in ("run", "grid", "looked", "examples")}
         controls = {**runner.controls, **settings.controls}
         page = Page(pad, runner, settings, {**vars(runner), **shown, **runner.parts, **controls, **wires})
         _wire_sketchpad(page, choice)

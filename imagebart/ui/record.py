@@ -5,7 +5,7 @@ Pictures lie in files, of large ones only the part that the run redraws; the bro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,12 @@ class Recorder:
         self.add(event)
         recipe = event.recipe
         results = []
-        for variant, image, small in zip(event.variants, event.images, self._steps[-1].shown, strict=True):
-            write = partial(write_png, image, recipe=replace(recipe, variant=variant))
-            path = written(f"{recipe.task}-{recipe.seed}-{variant + 1}.png", write)
-            results.append(describe_own(path, image) | {"small": small, "number": variant + 1})
+        for own, image, small in zip(event.recipes, event.images, self._steps[-1].shown, strict=True):
+            path = written(f"{own.task}-{own.seed}-{own.variant + 1}.png", partial(write_png, image, recipe=own))
+            results.append(describe_own(path, image) | {"small": small, "number": own.variant + 1})
         return {
             "task": recipe.task,
-            "prompt": recipe.prompt,
+            "prompt": ", ".join(dict.fromkeys(one.prompt for one in event.recipes if one.prompt)) or None,
             "name": f"{recipe.task}-{recipe.seed}",
             "box": self._box,
             "results": results,

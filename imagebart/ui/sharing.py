@@ -12,7 +12,7 @@ import gradio as gr
 from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import ORDER, starting_values
-from imagebart.ui.knobs import within
+from imagebart.ui.knobs import MOST_PICTURES, within
 from imagebart.ui.reading import LONGEST
 
 RECEIVED = (*(name for name in ORDER if name not in ("model", "new_seed")), "new_seed", "messages")
@@ -40,13 +40,14 @@ def received(choice: Choice, given: Any, model: str | None) -> list[Any]:
     """The controls' values that a link holds, in the order of `RECEIVED`; what no page would write is left as it is."""
     pipeline = choice.get(model)
     given = given if isinstance(given, Mapping) else {}
-    usual = {**starting_values(pipeline), "words": "", "choice": ""}
+    usual = {**starting_values(pipeline), "words": "", "choice": []}
     values = within({name: given[name] for name in usual if name in given and _alike(given[name], usual[name])})
     if "words" in values:
         values["words"] = values["words"][:LONGEST]
-    if values.get("choice") not in pipeline.classes:
-        values.pop("choice", None)
-    if values.get("variants") not in (None, 1, 2, 3, 4):
+    chosen = values.pop("choice", [])
+    if chosen and len(chosen) <= MOST_PICTURES and all(one in pipeline.classes for one in chosen):
+        values["choice"] = chosen
+    if "variants" in values and values["variants"] not in range(1, MOST_PICTURES + 1):
         del values["variants"]
     values["new_seed"] = False  # the link's is used
     other = given.get("model")
@@ -57,6 +58,6 @@ def received(choice: Choice, given: Any, model: str | None) -> list[Any]:
 
 def _alike(value: Any, usual: Any) -> bool:
     """Whether a value is of the kind that a control has."""
-    if isinstance(usual, bool | str):
+    if isinstance(usual, bool | str | list):
         return isinstance(value, type(usual))
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -47,7 +47,7 @@ def restored(choice: Choice, pad: Mapping[str, Any] | None, model: str | None) -
     pipeline = choice.get(model)
     values = restored_values(recipe, pipeline)
     if pipeline.conditioning == "class":
-        values["choice"] = recipe.prompt if recipe.prompt in pipeline.classes else pipeline.classes[0]
+        values["choice"] = [recipe.prompt] if recipe.prompt in pipeline.classes else pipeline.classes[:1]
     note = wording.restored(recipe.model if recipe.model != pipeline.name else None)
     values["messages"] = wording.notes_html([note])
     return [values.get(name, gr.skip()) for name in RESTORED]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from imagebart.sampling.kernels import Precision
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.folder import CONFIG, load_folder, save_folder
+from imagebart.weights.hub import fetch_folder, is_hub_name, push_folder
 from imagebart.weights.modules import parse_dtype
 from imagebart.weights.obtain import obtain
 from imagebart.weights.places import find, nearest
@@ -20,28 +22,38 @@ from imagebart.weights.registry import MODELS
 if TYPE_CHECKING:
     from imagebart.models.imagebart import ImageBART
 
-__all__ = ["MODELS", "WeightsError", "load", "locate", "obtain", "save"]
+__all__ = ["MODELS", "WeightsError", "is_hub_name", "load", "locate", "obtain", "push", "push_folder", "save"]
 
 
-def locate(source: str | PathLike[str], download: bool = False) -> Path:
-    """The folder of a model: the folder itself, or that of a published model by name.
+def locate(source: str | PathLike[str], download: bool = False, revision: str | None = None) -> Path:
+    """The folder of a model: the folder itself, that of a published model by name, or of owner/name on the Hub.
 
-    download: one that is not here is fetched and converted first, which takes gigabytes and says how many. Raises
-    WeightsError for what is neither, and as `obtain` does.
+    download: a published model that is not here is fetched and converted first, which takes gigabytes and says how
+    many. revision: of a model on the Hub. Raises WeightsError for what is none of these, and as `obtain` and
+    `fetch_folder` do.
     """
+    if is_hub_name(source) and not Path(source).is_dir():
+        return fetch_folder(str(source), revision)
+    if revision is not None:
+        raise WeightsError(f"the revision is {revision!r}, but {source} is no model on the Hub, which alone has some")
     if Path(source).is_dir():
         return Path(source)
     if str(source) in MODELS:
         return obtain(str(source)) if download else find(str(source))
     raise WeightsError(
-        f"{source} is no folder, expected one with a model, or a published model's name. {nearest(str(source), MODELS)}"
+        f"{source} is no folder, expected one with a model, a published model's name, or owner/name on the Hub. "
+        f"{nearest(str(source), MODELS)}"
     )
 
 
 def load(
-    source: str | PathLike[str], device: str = "cpu", dtype: str = "float32", download: bool = False
+    source: str | PathLike[str],
+    device: str = "cpu",
+    dtype: str = "float32",
+    download: bool = False,
+    revision: str | None = None,
 ) -> ImageBART:
-    """Loads a model written by `save`, a folder of published files, or a published model by name (see `locate`).
+    """Loads a model written by `save`, a folder of published files, or a model by name (see `locate`).
 
     dtype: of the weights; "auto": whatever is fastest without visible loss, bfloat16 on a GPU, on a CPU float32 whose
     networks may draw with weights rounded to bfloat16 or float16. Nothing that the files name is imported or run.
@@ -52,7 +64,7 @@ def load(
     if place.type == "cpu" and dtype == "auto":
         precision, dtype = "rounded", "float32"
     kind = parse_dtype("bfloat16" if dtype == "auto" else dtype)
-    folder = locate(source, download)
+    folder = locate(source, download, revision)
     read = load_folder if (folder / CONFIG).is_file() else load_published
     try:
         model = read(folder, place, kind)
@@ -68,6 +80,15 @@ def load(
 def save(model: ImageBART, folder: str | PathLike[str], dtype: str = "float32") -> None:
     """Writes config.json and safetensors to a folder, in place of a model there; a README.md is left alone."""
     save_folder(model, Path(folder), parse_dtype(dtype))
+
+
+def push(
+    model: ImageBART, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False
+) -> str:
+    """Writes a model to the Hub as owner/name, with a card; returns the commit's address. Raises WeightsError."""
+    with TemporaryDirectory() as folder:
+        save(model, folder, dtype)
+        return push_folder(Path(folder), name, revision, private)
 
 
 def _parse_device(name: str) -> torch.device:

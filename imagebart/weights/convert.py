@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from imagebart.errors import InputError
+from imagebart.weights.card import default_card
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.folder import CONFIG, ModelConfig, config_bytes, read_config, tensor_files
 from imagebart.weights.modules import parse_dtype
@@ -90,19 +91,9 @@ def _begin(job: Conversion) -> tuple[Path, ModelConfig]:
     files, config = describe(job.source)
     remove(job.place)
     job.place.mkdir(parents=True)
-    replace_files(job.place, [("README.md", _card(config).encode()), (CONFIG, config_bytes(config))])
+    replace_files(job.place, [("README.md", default_card(config).encode()), (CONFIG, config_bytes(config))])
     write_text(note, json.dumps({**asked, "files": str(files.resolve())}) + "\n")
     return files, config
-
-
-def _card(config: ModelConfig) -> str:
-    """What people read of the model; in their words, as much as is known of it."""
-    side = config.first_stage.resolution
-    knows = f" It knows {config.about.knows} only." if config.about.knows else ""
-    return (
-        f"# {config.about.name}\n\nWeights of ImageBART as CompVis published them in 2021, as safetensors: "
-        f"{len(config.stages)} scales, pictures of {side} x {side} pixels.{knows}\n"
-    )
 
 
 def _contents(path: Path, config: ModelConfig, t: int, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:

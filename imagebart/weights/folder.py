@@ -61,7 +61,13 @@ class ModelConfig:
 
 def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
     """Writes a model, replacing one that was there; other files, such as README.md, are left alone."""
-    config = ModelConfig(
+    owned = [old.name for old in folder.glob("*.safetensors") if WEIGHTS.fullmatch(old.name)]
+    replace_files(folder, _contents(model, config_of(model), dtype), owned)
+
+
+def config_of(model: ImageBART) -> ModelConfig:
+    """What config.json says of a model."""
+    return ModelConfig(
         "imagebart",
         VERSION,
         model.about,
@@ -71,8 +77,6 @@ def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
         model.schedule.betas if model.stages else (),
         tuple(stage.config for stage in model.stages),
     )
-    owned = [old.name for old in folder.glob("*.safetensors") if WEIGHTS.fullmatch(old.name)]
-    replace_files(folder, _contents(model, config, dtype), owned)
 
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> ImageBART:

@@ -102,7 +102,7 @@ def describe(folder: Path) -> tuple[Path, ModelConfig]:
     numbered = enumerate(zip(paths, described, strict=True), 1)
     stages = tuple(_stage_config(path, description, t, schedule) for t, (path, description) in numbered)
     about = About(model.name, model.knows) if model else About(folder.resolve().name)
-    told = conditioner.to_config()
+    told = (model.named(conditioner) if model else conditioner).to_config()
     return files, ModelConfig("imagebart", VERSION, about, first_config, told, None, schedule.betas, stages)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from imagebart.conditioning import ClassConditioner, Conditioner
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.published import Kind
 from imagebart.weights.description import Description, encoder_decoder, gpt
@@ -43,6 +45,13 @@ class PublishedModel:
             f"run `python -m imagebart download {self.name}`, or download {self.address} and unpack it into "
             f"{FOLDER / self.name}"
         )
+
+    def named(self, conditioner: Conditioner) -> Conditioner:
+        """A conditioner whose classes, if they are ImageNet's thousand, have their names in place of numbers."""
+        if not isinstance(conditioner, ClassConditioner) or len(conditioner.names) != self.classes:
+            return conditioner
+        text = resources.files("imagebart").joinpath("data", "imagenet_classes.txt").read_text(encoding="utf-8")
+        return replace(conditioner, names=tuple(text.splitlines()))
 
     def description(self, t: int) -> Description:
         """How stage t is built."""

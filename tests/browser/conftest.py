@@ -47,6 +47,11 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     models = tmp_path_factory.mktemp("models")
     tiny_model("class").save_pretrained(models / "animals")
     tiny_model("none").save_pretrained(models / "plain")
+    for name, number in (("animals", 1), ("plain", 2)):
+        (models / name / "examples").mkdir()
+        example = models / name / "examples" / f"{name}-{number}.png"
+        gradient((32, 32), 60 * number).save(example)
+        preset("centre", (32, 32)).save(example.with_suffix(".mask.png"))
     with served(PIPELINE, examples, Models(models)) as site:
         yield site
 

@@ -71,6 +71,7 @@ def test_words_without_a_place_are_said_and_leave_the_mask_alone(page: Page) -> 
     say(page, "red hair")
     press(page, "Find it")
     expect(page.locator("#messages")).to_contain_text("finds nothing")
+    expect(page.locator(".sp-note")).to_be_empty()
     redrawn(page, 32)
 
 

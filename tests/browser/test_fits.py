@@ -48,7 +48,8 @@ def in_sight(page: Page, part: Locator, screen: dict[str, int]) -> bool:
 def test_the_main_way_needs_no_scrolling(chromium: Browser, shipped_examples: Site, screen: Any) -> None:
     with opened(chromium, shipped_examples.url, viewport=screen) as page:
         prompt = page.get_by_label("What should be there?").first
-        painting = [page.get_by_role("button", name=name, exact=True) for name in ("Upper half", "Everything", "Edit")]
+        names = ("Upper half", "Clear the mask", "Edit")
+        painting = [page.get_by_role("button", name=name, exact=True) for name in names]
         for part in (*painting, page.locator(".sp canvas"), prompt, page.locator(".sp-examples")):
             assert in_sight(page, part, screen), part
         edit(page)

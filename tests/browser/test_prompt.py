@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from driving import PIPELINE, edit, press, redrawn, say
+from driving import PIPELINE, edit, mask, paint, pick_second, press, redrawn, say
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
@@ -83,23 +83,51 @@ def test_a_surprise_is_a_prompt_of_known_words(wide: Page) -> None:
     assert prompt.input_value()
 
 
-def test_another_model_can_be_chosen(wide: Page) -> None:
-    def choose(name: str) -> None:
-        wide.get_by_label("Model", exact=True).click()
-        wide.get_by_role("option", name=name).click()
-        expect(wide.locator("#model")).to_contain_text(name)
+def choose(page: Page, name: str) -> None:
+    page.get_by_label("Model", exact=True).click()
+    page.get_by_role("option", name=name).click()
+    expect(page.locator("#model")).to_contain_text(name)
 
-    choose("animals")
+
+def examples_are(page: Page, *captions: str) -> None:
+    buttons = page.get_by_role("group", name="Examples").get_by_role("button")
+    expect(buttons).to_have_count(len(captions))
+    for number, caption in enumerate(captions):
+        expect(buttons.nth(number)).to_have_accessible_name(caption)
+
+
+def test_each_model_brings_its_examples_and_what_was_painted_stays(wide: Page) -> None:
+    first = ("First: a hat", "Second")
+    examples_are(wide, *first)
+    expect(wide.locator("#facts")).to_have_text("40 × 40 pixels")
+    choose(wide, "animals")
+    examples_are(wide, "Animals 1")
+    expect(wide.locator("#facts")).to_have_text("32 × 32 pixels")
+    redrawn(wide, 16)
+    choose(wide, "tiny")
+    examples_are(wide, *first)
+    expect(wide.locator("#facts")).to_have_text("40 × 40 pixels")
+    pick_second(wide)
+    paint(wide)
+    painted = mask(wide)
+    choose(wide, "plain")
+    examples_are(wide, "Plain 2")
+    expect(wide.locator("#facts")).to_have_text("48 × 40 pixels")
+    assert (mask(wide) == painted).all() and painted.any()
+
+
+def test_another_model_can_be_chosen(wide: Page) -> None:
+    choose(wide, "animals")
     expect(wide.locator("#prompt")).to_be_hidden()
     kind = wide.locator("#choice input")
     kind.click()
     kind.fill("bi")
     wide.get_by_role("option", name="bird").click()
     edit(wide)
-    choose("plain")
+    choose(wide, "plain")
     expect(wide.locator("#choice")).to_be_hidden()
     expect(wide.locator("#surprise")).to_be_hidden()
     redrawn(wide, 16)
     edit(wide)
-    choose("tiny")
+    choose(wide, "tiny")
     expect(wide.locator("#prompt")).to_be_visible()

@@ -93,6 +93,7 @@ def test_ready_masks_are_there_at_once_and_are_what_is_redrawn(wide: Page) -> No
     press(wide, "Shrink")
     assert (mask(wide) == np.asarray(masks.preset("centre", (40, 40)))).all()
     press(wide, "Clear the mask")
+    say(wide, "")  # words would say where
     press(wide, "Edit")
     expect(wide.locator("#messages")).to_contain_text("press one of the ready masks")
 

@@ -85,6 +85,20 @@ def test_the_best_is_found_by_a_judge_only(
     assert not list(tmp_path.iterdir())
 
 
+def test_of_several_classes_there_is_a_picture_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_model("class").save_pretrained(tmp_path / "animals")
+    out, upload = tmp_path / "new.png", tmp_path / "upload.png"
+    common = ["--model", str(tmp_path / "animals"), "--prompt", "dog", "--prompt", "bird", "--out", str(out)]
+    assert main(["generate", *common]) == 0
+    written = [tmp_path / "new.png", tmp_path / "new-2.png"]
+    assert capsys.readouterr().out.split() == [str(path) for path in written]
+    recipes = [read_recipe(path) for path in written]
+    assert [recipe and recipe.prompt for recipe in recipes] == ["dog", "bird"]
+    Image.new("RGB", (32, 32)).save(upload)
+    assert main(["edit", "--image", str(upload), "--mask", "auto", *common]) == 2
+    assert "the place of one prompt; 2 were given" in capsys.readouterr().err
+
+
 def test_vary_keeps_the_size(model: Path, upload: Path, tmp_path: Path) -> None:
     out = tmp_path / "varied.png"
     assert main(["vary", "--model", str(model), "--image", str(upload), "--strength", "0.2", "--out", str(out)]) == 0

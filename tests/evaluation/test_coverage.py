@@ -21,4 +21,7 @@ def test_too_few_to_compare_with() -> None:
 
 def test_the_nearest() -> None:
     distance, index = nearest(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[0.0, 1.0], [6.0, 8.0]]))
-    assert distance.tolist() == pytest.approx([1.0, 18**0.5]) and index.tolist() == [0, 0]
+    assert distance[:, 0].tolist() == pytest.approx([1.0, 18**0.5]) and index.tolist() == [[0], [0]]
+    line = torch.arange(5.0)[:, None]
+    assert nearest(line[:2] + 0.1, line, 3)[1].tolist() == [[0, 1, 2], [1, 2, 0]]
+    assert nearest(line, line[:2], 3)[1].shape == (5, 2)

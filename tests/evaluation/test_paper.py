@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from imagebart.cli import main
 from imagebart.errors import InputError
+from imagebart.evaluation.distance import frechet_distance
 from imagebart.evaluation.looking import INCEPTION, load_look
-from imagebart.evaluation.paper import coverage, fid, pictures_in, read_square
+from imagebart.evaluation.paper import coverage, pictures_in, read_square
 from imagebart.testing import tiny_staged_model
 
 
@@ -37,15 +39,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_fid_is_that_of_gaussians() -> None:
-    """Of features whose means and covariances are known: |m - w|² + tr(C + D - 2 (C D)^½)."""
-    draw = torch.randn(500, 3, dtype=torch.float64)
-    root = torch.linalg.cholesky(torch.cov(draw.T))
-    draw = torch.linalg.solve_triangular(root, (draw - draw.mean(0)).T, upper=False).T  # covariance: the identity
-    wide, moved = 3 * draw, draw + 2
-    assert fid(draw, wide) == pytest.approx(3 * (3 - 1) ** 2, rel=1e-3)
-    assert fid(draw, moved) == pytest.approx(3 * 4, rel=1e-3)
-    assert fid(draw, draw) == pytest.approx(0, abs=1e-3)
+def test_fid_is_that_of_torchmetrics() -> None:
+    """Of features that hang together, of more pictures than features and of fewer."""
+    mixed = torch.linspace(-1, 1, 64).reshape(8, 8) + torch.eye(8)
+    for count in (200, 6):
+        real, drawn = torch.randn(count, 8) @ mixed, 2 * torch.randn(count + 3, 8) @ mixed.T + 1
+        given = torch.nn.Identity()
+        given.num_features = 8
+        metric = FrechetInceptionDistance(feature=given)
+        metric.update(real, real=True)
+        metric.update(drawn, real=False)
+        assert frechet_distance(real, drawn) == pytest.approx(float(metric.compute()), rel=1e-3)
 
 
 def test_coverage_of_sets_in_part_apart() -> None:

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 from drawn_folders import draw_folder
 from killing import apart
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from imagebart.cli.main import main
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.pipeline import Pipeline
-from imagebart.testing import tiny_first_stage
-from imagebart.training.config import AdversarialLoss, FirstStageLoss, StageShape
+from imagebart.testing import tiny_first_stage, tiny_model
+from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
 from imagebart.training.follow import read_figures
+from imagebart.training.plan import seconds_a_step
 from imagebart.ui.examples import find_examples
 
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=3)
@@ -108,6 +114,58 @@ def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_path: 
     for name in ("first_stage", "denoiser", "text_encoder"):
         ours, theirs = (load_file(folder / "model" / f"{name}.safetensors") for folder in (broken, whole))
         assert ours.keys() == theirs.keys() and all((ours[key] == theirs[key]).all() for key in ours), name
+
+
+@pytest.mark.slow
+def test_more_hours_lengthen_a_finished_run(tmp_path: Path) -> None:
+    tiny_model("none").save_pretrained(tmp_path / "given")
+    data, place = draw_folder(tmp_path / "data", "text"), tmp_path / "model" / "run" / "denoiser"
+    given = ["--first-stage", str(tmp_path / "given")]
+
+    def steps() -> int:
+        return int(json.loads((place / "steps.json").read_text())["steps"])
+
+    assert road(tmp_path, data, *given) == 0 and steps() == 20
+    before = load_file(tmp_path / "model" / "denoiser.safetensors")
+    assert road(tmp_path, data, *given, "--hours", "0.0006") == 0 and steps() > 20
+    shown = [row["step"] for row in read_figures(place)]
+    assert shown == sorted(set(shown)) and 20 in shown and shown[-1] == steps(), "it went on, and did not begin anew"
+    after = load_file(tmp_path / "model" / "denoiser.safetensors")
+    assert any((before[key] != after[key]).any() for key in before)
+
+
+def test_full_memory_is_said(tmp_path: Path) -> None:
+    data, said = draw_folder(tmp_path / "data", "none"), tmp_path / "said"
+
+    def work() -> None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.RLIM_INFINITY))
+        with said.open("w") as file, redirect_stderr(file):
+            sys.exit(road(tmp_path, data, "--batch-size", "4096"))
+
+    assert apart(work) == 1  # sys.exit raises in the child
+    (line,) = [line for line in said.read_text().splitlines() if "The memory is full" in line]
+    assert "what was trained is kept" in line and "a smaller --batch-size than 4096" in line
+
+
+def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step's own time is counted there, not that in which others had the cores."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (50.0, 0.0, 0.0))
+
+    class Interrupted:
+        model = nn.Linear(1, 1)
+
+        def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Any) -> dict[str, Any]:
+            time.sleep(0.2)  # as when others have the cores
+            return {"loss": model(batch["x"]).sum()}
+
+        def after_step(self, model: nn.Module, accelerator: Any) -> None: ...
+
+    config = LoopConfig(steps=1, batch_size=1, mixed_precision="no")
+    task: Any = Interrupted()
+    assert seconds_a_step(task, {"x": torch.zeros(1, 1)}, config) < 0.2
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert seconds_a_step(task, {"x": torch.zeros(1, 1)}, config) >= 0.2
 
 
 @pytest.mark.parametrize(

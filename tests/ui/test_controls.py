@@ -28,8 +28,17 @@ def test_a_new_seed_is_none() -> None:
 
 
 def test_each_kind_of_model_is_asked_in_its_way() -> None:
-    asked = Controls(*controls(PIPELINE, words="hat", choice="cat"))
+    asked = Controls(*controls(PIPELINE, words="hat", choice=["cat"]))
     assert [asked.prompt(tiny_pipeline(kind)) for kind in ("text", "class", "none")] == ["hat", "cat", None]
+    assert Controls(*controls(PIPELINE, choice=[])).prompt(tiny_pipeline("class")) is None
+
+
+def test_of_several_classes_there_is_a_picture_each() -> None:
+    asked = Controls(*controls(PIPELINE, choice=["cat", "dog"], variants=3, best_first=True))
+    animals = tiny_pipeline("class")
+    last = list(animals.generate(asked.prompt(animals), **asked.variety(animals)))[-1]
+    assert [recipe.prompt for recipe in last.recipes] == ["cat", "dog"]
+    assert asked.variety(PIPELINE)["variants"] == 3  # of a text model
 
 
 def test_a_recipe_restores_the_controls_that_made_it() -> None:

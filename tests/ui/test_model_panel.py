@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from desk import UNCHANGED
+from PIL import Image
 from torch import Tensor
 
 from imagebart.pipeline import Pipeline
@@ -13,6 +15,7 @@ from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui import model_panel
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import RESET
+from imagebart.ui.examples import find_examples
 from imagebart.ui.library import Models
 from imagebart.ui.model_panel import SWITCHED
 
@@ -22,11 +25,29 @@ def choice(tmp_path_factory: pytest.TempPathFactory) -> Choice:
     folder = tmp_path_factory.mktemp("models")
     tiny_model("class", scales=3).save_pretrained(folder / "animals")
     tiny_model("none").save_pretrained(folder / "plain")
+    Image.new("RGB", (32, 32), "brown").save(example_of(folder / "animals", "1-brown-dog.png"))
     (folder / "animals" / "README.md").write_text("The card of the animals.", encoding="utf-8")
     broken = folder / "broken"
     tiny_model("none").save_pretrained(broken)
     next(broken.glob("*.safetensors")).write_bytes(b"no tensors")
-    return Choice(tiny_pipeline(), Models(folder))
+    Image.new("RGB", (32, 32), "red").save(example_of(folder / "first", "1-red-hat.png"))
+    return Choice(tiny_pipeline(), Models(folder), find_examples(folder / "first" / "examples"))
+
+
+def example_of(model: Path, name: str) -> Path:
+    (model / "examples").mkdir(parents=True)
+    return model / "examples" / name
+
+
+@pytest.mark.usefixtures("own_files")
+def test_each_model_has_its_own_examples_and_one_without_keeps_the_page_s(choice: Choice) -> None:
+    shown = {name: switched(choice, name)["examples"] for name in ("animals", "plain", "tiny")}
+    assert {name: [e["caption"] for e in one["examples"]] for name, one in shown.items()} == {
+        "animals": ["Brown dog"],
+        "plain": ["Red hat"],
+        "tiny": ["Red hat"],
+    }
+    assert [one["model"] for one in shown.values()] == list(shown)
 
 
 def switched(choice: Choice, name: str) -> dict[str, Any]:
@@ -83,5 +104,5 @@ def test_surprises_are_words_that_the_model_knows(choice: Choice) -> None:
     for prompt in prompts:
         assert prompt and choice.first.unknown_words(prompt) == []
     words, animal = model_panel.surprise(choice, "animals")
-    assert words == UNCHANGED and animal in ("cat", "dog", "bird")
+    assert words == UNCHANGED and animal in (["cat"], ["dog"], ["bird"])
     assert model_panel.surprise(choice, "plain") == (UNCHANGED, UNCHANGED)

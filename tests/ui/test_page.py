@@ -38,6 +38,7 @@ def test_a_class_model_has_its_classes_in_place_of_the_prompt() -> None:
     found = parts(build_page(tiny_pipeline("class")))
     assert found["choice"]["type"] == "dropdown" and found["choice"]["visible"] and found["choice"]["filterable"]
     assert [name for name, _ in found["choice"]["choices"]] == ["cat", "dog", "bird"]
+    assert (found["choice"]["value"], found["choice"]["max_choices"]) == (["cat"], 4)
     assert not found["prompt"]["visible"]
 
 

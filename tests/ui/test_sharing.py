@@ -41,6 +41,7 @@ def test_another_model_is_named() -> None:
         {"new_seed": 1},
         {"words": 5},
         {"choice": "bird"},
+        {"choice": ["bird"]},  # of another model
         {"variants": 9},
         {"variants": 1.5},
         {"unheard": 1},
@@ -49,6 +50,15 @@ def test_another_model_is_named() -> None:
 def test_what_no_page_writes_is_left_out(given: Any) -> None:
     found = values(given)
     assert set(found) == {"new_seed", "messages"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "taken"),
+    [(["bird"], True), (["cat", "dog"], True), (["cow"], False), (["cat"] * 5, False), ("cat", False), ([[]], False)],
+)
+def test_a_link_chooses_classes_that_there_are(chosen: Any, taken: bool) -> None:
+    found = dict(zip(RECEIVED, received(Choice(tiny_pipeline("class")), {"choice": chosen}, None), strict=True))
+    assert (found["choice"] == chosen) == taken
 
 
 def test_sliders_stay_in_their_ranges() -> None:

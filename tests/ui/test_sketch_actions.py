@@ -66,6 +66,15 @@ def test_a_picture_made_here_brings_back_its_prompt_seed_and_settings() -> None:
     assert "elsewhere" in changes["messages"] and changes["guidance"] == 8  # what the slider can hold
 
 
+def test_a_class_is_chosen_again() -> None:
+    animals = Choice(tiny_pipeline("class"))
+    pad = sketch(noise((32, 32)), None)
+    write_png(noise((32, 32)), pad["picture"], Recipe("tiny", "generate", "dog", 3))
+    assert told(restored(animals, pad, None), RESTORED)["choice"] == ["dog"]
+    write_png(noise((32, 32)), pad["picture"], Recipe("tiny", "generate", "cow", 3))
+    assert told(restored(animals, pad, None), RESTORED)["choice"] == ["cat"]
+
+
 def test_another_picture_changes_nothing_and_a_damaged_recipe_is_said() -> None:
     pad = sketch(noise((32, 32)), None)
     assert told(restored(CHOICE, pad, None), RESTORED) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from killing import apart, dying
-from published_files import scale_tensors, write_full, write_tiny
+from published_files import scale_tensors, write_checkpoint, write_full, write_tiny
 from safetensors.torch import load_file
 
 from imagebart import ImageBART
@@ -70,6 +71,23 @@ def test_a_conversion_is_the_same_model(tiny: Path, tmp_path: Path, monkeypatch:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     names = {path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors"}
     assert names == {"config.json", "README.md"}
+
+
+def test_a_published_class_model_knows_its_classes_by_name(tmp_path: Path) -> None:
+    """Of as many classes as ImageNet has; before and after it is converted."""
+    source = tmp_path / "cin_5_scales_custom"
+    source.mkdir()
+    for t in (1, 2):
+        described = source / f"scale{t}.yaml"
+        text = (CLASS_MODEL / described.name).read_text(encoding="utf-8")
+        described.write_text(re.sub(r"(enc_num_tokens|input_vocab_size): 100\b", r"\1: 1000", text), encoding="utf-8")
+        tensors = scale_tensors(read_description(described), t, (1 / 2, 1.0))
+        write_checkpoint(described.with_suffix(".ckpt"), tensors)
+    convert.convert(Conversion(source, tmp_path / "out"), print)
+    for folder in (source, tmp_path / "out"):
+        conditioner = ImageBART.from_pretrained(folder).conditioner
+        assert conditioner.encode(["Golden Retriever", 207]).tokens.tolist() == [[207], [207]]
+    assert "1000 kinds of things (ImageNet) at 16 × 16 pixels" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_stored_numbers_can_be_short(tiny: Path, tmp_path: Path) -> None:
@@ -148,7 +166,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 @pytest.mark.load
 @pytest.mark.parametrize(("name", "stage"), [("ffhq_4_scales_geometric", 203e6), ("cin_5_scales_custom", 642e6)])
 def test_full_size_takes_little_memory(tmp_path: Path, name: str, stage: float) -> None:
-    """Only `make load` has the minutes, and the 7 or 26 GB on the disk."""
+    """Run by hand: `pytest -m load tests/weights/test_convert.py` takes minutes, and 7 or 26 GB on the disk."""
     write_full(name, tmp_path / name)
     command = [sys.executable, "-c", JOB, str(tmp_path / name), str(tmp_path / "out")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

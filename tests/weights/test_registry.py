@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from imagebart.conditioning import ClassConditioner
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.published import build_stage
 from imagebart.weights import MODELS, WeightsError, load
@@ -96,6 +97,18 @@ def test_configurations_say_the_same_as_the_registry(name: str, manifest: dict[s
     path = tmp_path / "scale.yaml"
     path.write_text(json.dumps({"model": model}))  # JSON is YAML
     assert read_description(path) == MODELS[name].description(manifest["stage"])
+
+
+def test_classes_of_imagenet_have_names() -> None:
+    model = MODELS["cin_5_scales_custom"]
+    named = model.named(model.description(1).conditioner)
+    known = {"tench": 0, "golden retriever": 207, "crane (bird)": 134, "toilet paper": 999}
+    assert named.encode(list(known)).tokens.flatten().tolist() == list(known.values())
+    assert named.encode([207, "207"]).tokens.flatten().tolist() == [207, 207]
+    with pytest.raises(ValueError, match='Did you mean "golden retriever"'):
+        named.encode(["golden retreiver"])
+    few = ClassConditioner(("0", "1"))  # of a folder that has the name, but other classes
+    assert model.named(few) == few
 
 
 def test_a_model_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

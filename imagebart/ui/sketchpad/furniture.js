@@ -13,7 +13,11 @@ export const furnish = (pad) => {
   }
   const rows = HELP.map(([keys, does]) => `<dt>${keys}</dt><dd>${does}</dd>`).join("");
   help.innerHTML = `<h3>Keys</h3><dl>${rows}</dl>`;
-  const examples = pad.element.querySelector(".sp-examples");
-  examples.append(...pad.props.examples.map((example) => thumbnail(example.small, example.caption, () => pad.example(example))));
+  layExamples(pad);
   pad.size(0);
+};
+
+export const layExamples = (pad) => {
+  const strip = pad.element.querySelector(".sp-examples");
+  strip.replaceChildren(...pad.examples.map((example) => thumbnail(example.small, example.caption, () => pad.example(example))));
 };

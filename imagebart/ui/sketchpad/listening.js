@@ -67,6 +67,7 @@ const listenToWipe = (pad) => {
 const listenToPage = (pad) => {
   addEventListener("imagebart-run", ({ detail }) => pad.run(detail));
   addEventListener("imagebart-grid", ({ detail }) => pad.grid(detail));
+  addEventListener("imagebart-examples", ({ detail }) => pad.switched(detail));
   addEventListener("imagebart-looked", ({ detail }) => pad.looking.answer(detail));
   // Before Gradio reads what is asked for: what is shown is what is edited. The same again begins from the same.
   document.addEventListener("click", (event) => {

@@ -3,6 +3,7 @@
 import { press, promptBox, write } from "./around.js";
 import { bounds, unpack } from "./bitmap.js";
 
+const LOOKING = "Looking at the picture …";
 const FOUND = "Found by your words. Correct it, or press Edit.";
 const INSTEAD = "Nothing was painted: your words said where.";
 
@@ -12,27 +13,32 @@ export class Looking {
     this.edits = null; // the version on which Edit waits for a mask
   }
 
-  find() {
-    this.edits = null;
-    this.pad.trigger("select");
+  find(edits = null) {
+    this.edits = edits;
+    this.ask("select");
   }
 
   // The words that the picture shows, into the prompt.
   describe() {
-    this.pad.trigger("copy");
+    this.ask("copy");
+  }
+
+  ask(event) {
+    this.pad.say(LOOKING);
+    this.pad.trigger(event);
   }
 
   // Edit with words and without a mask: first the place is found. False where there is something to edit, or no words.
   edit() {
     const { mask, version } = this.pad.state;
     if (!mask || bounds(mask) || !promptBox()?.value.trim()) return false;
-    this.edits = version;
-    this.pad.trigger("select");
+    this.find(version);
     return true;
   }
 
   answer({ version, task, mask, words, gone }) {
     const { state, sent } = this.pad;
+    this.pad.say("");
     const edits = task === "find" && this.edits === version;
     if (edits) this.edits = null;
     if (gone) return void this.pad.again({ version, task: edits ? "edit" : task });

@@ -1,5 +1,6 @@
 // A run in place, over the picture: noise, coarse, fine while it is drawn; then before and after, its steps, its variants.
 import { addressOf, load } from "./pictures.js";
+import { handle } from "./view.js";
 
 export class Review {
   // parts: the elements, by name; changed: called when something else is to be shown.
@@ -80,6 +81,15 @@ export class Review {
   move(share) {
     this.wipe = Math.min(1, Math.max(0, share));
     this.update();
+  }
+
+  // The wipe's handle on a canvas that was drawn.
+  place(canvas) {
+    if (!canvas.view || !canvas.size) return;
+    const { left, top, height, knob } = handle(canvas.view, canvas.size, canvas.room(), this.wipe);
+    const { style } = this.parts.wipe;
+    Object.assign(style, { left: `${left}px`, top: `${top}px`, height: `${height}px` });
+    style.setProperty("--knob", `${knob}px`);
   }
 
   key(event) {

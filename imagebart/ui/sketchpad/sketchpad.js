@@ -2,7 +2,7 @@
 import { press, whenThere, write } from "./around.js";
 import { pack, unpack } from "./bitmap.js";
 import { Canvas } from "./canvas.js";
-import { furnish } from "./furniture.js";
+import { furnish, layExamples } from "./furniture.js";
 import { History } from "./history.js";
 import { listen } from "./listening.js";
 import { Looking } from "./looking.js";
@@ -23,6 +23,7 @@ export class Sketchpad {
   // What Gradio hands over: the element, the values that events send, and ways to tell and ask the server.
   constructor(element, props, trigger, server, upload) {
     Object.assign(this, { element, props, trigger, sent: new Map(), lastMask: null });
+    this.examples = props.examples; // of the model that is shown
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.state = new State(() => this.changed());
     this.review = new Review(this.parts, (why) => this.reviewed(why));
@@ -31,7 +32,7 @@ export class Sketchpad {
     this.server = server;
     this.sharing = new Sharing(this);
     this.looking = new Looking(this);
-    this.canvas.drawn = () => this.wipe();
+    this.canvas.drawn = () => this.review.place(this.canvas);
     element.sketchpad = this;
     furnish(this);
     listen(this);
@@ -45,7 +46,7 @@ export class Sketchpad {
     const words = recall("words");
     if (this.opening.again()) {
       if (words !== null) whenThere("prompt", () => write(words));
-    } else if (this.props.examples.length) this.example(this.props.examples[0]);
+    } else if (this.examples.length) this.example(this.examples[0]);
     else this.changed();
   }
 
@@ -84,7 +85,7 @@ export class Sketchpad {
     this.canvas.picture = image;
     this.canvas.show();
     this.element.dataset.shown = picture.path;
-    if (!this.props.examples.some((example) => example.picture.path === picture.path)) this.opening.keep(picture);
+    if (!this.exampleOf(picture)) this.opening.keep(picture);
   }
 
   // The server's answer about the grid; one about an older mask is dropped.
@@ -141,15 +142,6 @@ export class Sketchpad {
     this.canvas.show();
   }
 
-  // The wipe's handle stands where before and after meet.
-  wipe() {
-    const { view, size } = this.canvas;
-    if (!view || !size) return;
-    const { wipe } = this.parts;
-    wipe.style.left = `${view.x + size.width * view.scale * this.review.wipe}px`;
-    Object.assign(wipe.style, { top: `${Math.max(0, view.y)}px`, height: `${size.height * view.scale}px` });
-  }
-
   // What is shown becomes the picture, before anything is painted on it: so what is painted on is what is redrawn.
   // False where that takes a moment, and painting has to wait.
   settle() {
@@ -196,6 +188,21 @@ export class Sketchpad {
   example(example) {
     if (example.prompt) whenThere("prompt", () => write(example.prompt));
     this.opening.place(example.picture, example.mask);
+  }
+
+  exampleOf(picture) {
+    return this.examples.find((example) => example.picture.path === picture?.path);
+  }
+
+  // Another model's examples. What a person has opened, painted or drawn stays.
+  switched({ examples }) {
+    const { picture, mask } = this.state;
+    const before = this.exampleOf(picture);
+    const touched = before && pack(mask) !== pack(unpack(before.mask, mask.width, mask.height));
+    this.examples = examples;
+    layExamples(this);
+    if (!examples.length || this.exampleOf(picture) || this.review.active || this.review.finished) return;
+    if (!picture || (before && !touched)) this.example(examples[0]);
   }
 
   async open(file) {

@@ -3,6 +3,7 @@
 
 const CLOSEST = 40; // screen pixels for one of the picture's
 const MARGIN = 8; // screen pixels around the picture
+const KNOB = 20; // half of what a thumb takes hold of, in screen pixels
 
 // The whole picture in the middle of its frame.
 export const fit = (picture, frame) => {
@@ -24,6 +25,15 @@ export const zoomed = (view, at, factor, picture, frame) => {
 };
 
 export const moved = (view, dx, dy, picture, frame) => within({ ...view, x: view.x + dx, y: view.y + dy }, picture, frame);
+
+// Where before and after meet, at a share of the picture's width: the line over what is seen of the picture, and how far
+// from its middle the knob stands, so that all of it is in the frame.
+export const handle = (view, picture, frame, share) => {
+  const left = view.x + picture.width * view.scale * share;
+  const top = Math.max(0, view.y);
+  const bottom = Math.min(frame.height, view.y + picture.height * view.scale);
+  return { left, top, height: bottom - top, knob: Math.min(Math.max(left, KNOB), frame.width - KNOB) - left };
+};
 
 // The picture never leaves its frame: centred where it is smaller than the frame, else without a gap at the edges.
 const within = (view, picture, frame) => {

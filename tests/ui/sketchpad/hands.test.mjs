@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { Gestures } from "../../../imagebart/ui/sketchpad/gestures.js";
 import { actionOf, HELP } from "../../../imagebart/ui/sketchpad/keys.js";
-import { fit, moved, toPicture, toScreen, zoomed } from "../../../imagebart/ui/sketchpad/view.js";
+import { fit, handle, moved, toPicture, toScreen, zoomed } from "../../../imagebart/ui/sketchpad/view.js";
 
 const listener = () => {
   const said = [];
@@ -95,4 +95,17 @@ test("zooming leaves what lies under the pointer where it is, and never leaves t
   assert.equal(view.x, 8);
   assert.deepEqual(zoomed(view, at, 1e-6, size, frame), fit(size, frame));
   assert.equal(zoomed(view, at, 1e6, size, frame).scale, 40);
+});
+
+test("the wipe's knob is all in the frame, and its line where before and after meet", () => {
+  const [size, frame] = [{ width: 40, height: 30 }, { width: 416, height: 616 }];
+  for (const view of [fit(size, frame), zoomed(fit(size, frame), { x: 300, y: 200 }, 3, size, frame)]) {
+    for (const share of [0, 0.01, 0.5, 1]) {
+      const { left, top, height, knob } = handle(view, size, frame, share);
+      assert.ok(Math.abs(toPicture(view, { x: left, y: 0 }).x - 40 * share) < 1e-9);
+      assert.ok(left + knob - 18 >= 0 && left + knob + 18 <= frame.width);
+      assert.ok(top >= 0 && top + height <= frame.height);
+    }
+  }
+  assert.equal(handle(fit(size, frame), size, frame, 0.5).knob, 0);
 });

@@ -1,0 +1,22 @@
+"""What a model's card says where nobody wrote one."""
+
+from __future__ import annotations
+
+from imagebart.weights.folder import ModelConfig
+from imagebart.weights.registry import MODELS
+
+HEAD = "---\nlibrary_name: imagebart\ntags:\n  - imagebart\n  - inpainting\n---\n"  # what the Hub reads
+
+
+def default_card(config: ModelConfig) -> str:
+    """README.md of a model: where it is from, what it draws and how large; in its own words, as far as known."""
+    about, side = config.about, config.first_stage.resolution
+    made = "as CompVis published them in 2021, as safetensors" if about.name in MODELS else "of its own"
+    ways = f"{len(config.stages)} scales" if config.stages else "one denoiser for every noise rate"
+    lines = [f"{HEAD}\n# {about.name}\n", f"Weights of ImageBART {made}: {ways}, {side} × {side} pixels.\n"]
+    if about.knows:
+        lines.append(
+            f"It draws {about.knows} at {side} × {side} pixels and nothing else: other pictures can be edited, but "
+            f"only into these, and what is redrawn of a larger one has no more than {side} pixels a side of detail.\n"
+        )
+    return "\n".join(lines)

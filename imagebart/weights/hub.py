@@ -1,0 +1,89 @@
+"""Models on the Hugging Face Hub: folders in our own layout, pushed with a card and fetched by "owner/name".
+
+What is fetched lies in huggingface_hub's own cache; HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and its log-in count.
+"""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+from imagebart.weights.card import default_card
+from imagebart.weights.errors import WeightsError
+from imagebart.weights.folder import CONFIG, read_config
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+FILES = [CONFIG, "*.safetensors", "README.md", "credits.csv", "LICENSE*", "examples/*"]  # of a model's folder
+
+
+def is_hub_name(source: str | PathLike[str]) -> bool:
+    """Whether this can only be a name on the Hub: owner/name, where there is no folder called owner."""
+    return bool(NAME.fullmatch(str(source))) and not Path(source).parent.is_dir()
+
+
+def fetch_folder(name: str, revision: str | None = None) -> Path:
+    """The folder of a model on the Hub, fetched as far as it is not here.
+
+    revision: a branch, tag or commit; None: the newest, or what is here where the Hub cannot be asked. Raises
+    WeightsError, one sentence, where it cannot be had.
+    """
+    at = f" at {revision}" if revision else ""
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+    except RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"{name} is neither a folder here nor a model on {constants.ENDPOINT} that you may read; for a private "
+            "one, log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise WeightsError(f"{name} has no revision {revision}, expected a branch, tag or commit") from error
+    except LocalEntryNotFoundError as error:
+        raise WeightsError(f"{name}{at} is not on this machine, and {_why_not_asked()}") from error
+    except Exception as error:  # of whichever HTTP library the Hub's client stands on
+        raise WeightsError(f"{name}{at} cannot be fetched from {constants.ENDPOINT}: {_short(error)}") from error
+
+
+def push_folder(folder: Path, name: str, revision: str | None = None, private: bool = False) -> str:
+    """Sends a model's folder to the Hub, where it replaces what is there; returns the address of the commit.
+
+    Where neither folder nor Hub has a README.md, a card is made. revision: the branch; None: main. Raises WeightsError
+    for a folder that holds no model of ours, and where it cannot be sent.
+    """
+    if not NAME.fullmatch(name):
+        raise WeightsError(f"the name is {name[:100]!r}, expected owner/name")
+    config = read_config(folder / CONFIG)
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsError(f"{name} cannot be sent: {_why_not_asked()}")
+    api = HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(name, branch=revision, exist_ok=True)
+        if not (folder / "README.md").is_file() and not api.file_exists(name, "README.md", revision=revision):
+            card = default_card(config).encode()
+            api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=name, revision=revision)
+        sent = api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            revision=revision,
+            allow_patterns=FILES,
+            delete_patterns="*.safetensors",  # of a model that was there, in other parts
+            commit_message=f"{config.about.name or 'A model'} of ImageBART",
+        )
+    except Exception as error:  # of whichever HTTP library the Hub's client stands on
+        raise WeightsError(f"{folder} cannot be sent to {name} on {constants.ENDPOINT}: {_short(error)}") from error
+    return str(sent.commit_url)
+
+
+def _why_not_asked() -> str:
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE says that nothing may be asked of the network"
+    return f"{constants.ENDPOINT} cannot be reached"
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

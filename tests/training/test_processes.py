@@ -1,0 +1,86 @@
+"""Several processes train what one does with so many times the batch."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from killing import apart
+from torch.utils.data import Dataset
+
+from imagebart.models.first_stage import FirstStage
+from imagebart.testing import tiny_first_stage
+from imagebart.training.config import FirstStageLoss, LoopConfig
+from imagebart.training.first_stage import FirstStageTask
+from imagebart.training.loop import StepBatches, read_log, train
+
+
+class Noise(Dataset[dict[str, Any]]):
+    def __len__(self) -> int:
+        return 13
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(index)
+        return {"image": torch.randint(256, (3, 32, 32), generator=generator, dtype=torch.uint8)}
+
+
+def learn(folder: Path, batch_size: int, steps: int) -> None:
+    """A first stage whose training draws nothing at random."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.manual_seed(0)
+    task = FirstStageTask(FirstStage(tiny_first_stage()), Noise(), torch.ones(32, 32), FirstStageLoss(dead_after=0.0))
+    loop = LoopConfig(
+        steps=steps, batch_size=batch_size, lr=1e-3, mixed_precision="no", log_every=1, save_every=2, sample_every=100
+    )
+    model = train(task, loop, folder)
+    if os.environ.get("RANK", "0") == "0":
+        torch.save(model.state_dict(), folder / "trained.pt")
+
+
+def together(work: Callable[[], None]) -> None:
+    """Does the work in two processes that know of each other, as `accelerate launch --cpu --num_processes 2` does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def as_rank(rank: int) -> None:
+        known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
+        os.environ |= {name: str(value) for name, value in known.items()} | {"ACCELERATE_USE_CPU": "true"}
+        work()
+
+    def both() -> None:
+        other = os.fork()
+        if other == 0:
+            try:
+                as_rank(1)
+            finally:
+                os._exit(0)
+        as_rank(0)
+        os.waitpid(other, 0)
+
+    assert apart(both) == 0
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> None:
+    """Stopped on the way and gone on with, too."""
+    assert apart(lambda: learn(tmp_path / "one", 4, 4)) == 0
+    together(lambda: learn(tmp_path / "two", 2, 2))
+    together(lambda: learn(tmp_path / "two", 2, 4))
+    one, two = (torch.load(tmp_path / name / "trained.pt") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
+    assert [record["step"] for record in read_log(tmp_path / "two")] == [1, 2, 3, 4]
+
+
+def test_processes_share_each_step_out_among_them() -> None:
+    whole = list(StepBatches(13, 6, 2, 9, seed=4))
+    parts = [list(StepBatches(13, 2, 2, 9, seed=4, place=place, processes=3)) for place in range(3)]
+    assert [sum(step, []) for step in zip(*parts, strict=True)] == whole

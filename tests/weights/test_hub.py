@@ -1,0 +1,134 @@
+"""Models pushed to a Hub and fetched from it again; the Hub is one on the loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from loopback_hub import Hub, serving_hub
+
+from imagebart import ImageBART, Pipeline
+from imagebart.cli import main
+from imagebart.testing import tiny_model, tiny_staged_model
+from imagebart.weights import WeightsError, locate
+from imagebart.weights.hub import push_folder
+
+NAME = "someone/faces"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with serving_hub(monkeypatch, tmp_path / "cache") as hub:
+        yield hub
+
+
+def same(one: ImageBART, other: ImageBART) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_what_is_pushed_is_what_is_loaded(hub: Hub) -> None:
+    first, second = tiny_model(seed=1), tiny_model(seed=2)
+    address = first.push_to_hub(NAME)
+    assert address.startswith(f"{hub.address}/{NAME}/commit/")
+    second.push_to_hub(NAME)
+    assert same(ImageBART.from_pretrained(NAME), second)
+    assert same(ImageBART.from_pretrained(NAME, revision=address.rpartition("/")[2]), first)
+    card = (hub.files(NAME, "main") or {})["README.md"].decode()
+    assert card.startswith("---\n") and "It draws nothing at 32 × 32 pixels" in card
+    assert Pipeline.from_pretrained(NAME).card.startswith("# tiny\n")
+
+
+def test_a_branch_beside_main(hub: Hub) -> None:
+    main_one, tried = tiny_model(seed=1), tiny_model(seed=2)
+    main_one.push_to_hub(NAME)
+    tried.push_to_hub(NAME, revision="tried")
+    assert same(ImageBART.from_pretrained(NAME, revision="tried"), tried)
+    assert same(ImageBART.from_pretrained(NAME), main_one)
+
+
+def test_a_folder_is_sent_with_what_belongs_to_it(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "model"
+    tiny_staged_model(stages=3).save_pretrained(folder)
+    (folder / "README.md").write_text("# Mine\n")
+    (folder / "secret.txt").write_text("not of the model")
+    (folder / "examples").mkdir()
+    (folder / "examples" / "1-face.png").write_bytes(b"a picture")
+    assert main(["push", str(folder), NAME]) == 0
+    assert capsys.readouterr().out.startswith(f"{hub.address}/{NAME}/commit/")
+    sent = hub.files(NAME, "main") or {}
+    assert sent == {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "secret.txt"
+    }
+    tiny_staged_model(stages=2).save_pretrained(folder)
+    (folder / "README.md").unlink()
+    push_folder(folder, NAME)
+    now = hub.files(NAME, "main") or {}
+    assert now["README.md"] == b"# Mine\n" and "stage2.safetensors" in now and "stage3.safetensors" not in now
+
+
+def test_commands_take_names_of_the_hub(hub: Hub, tmp_path: Path) -> None:
+    tiny_model().push_to_hub(NAME)
+    assert main(["generate", "--model", NAME, "--prompt", "a hat", "--out", str(tmp_path / "new.png")]) == 0
+    assert (tmp_path / "new.png").is_file()
+
+
+def test_what_was_fetched_is_there_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = tiny_model()
+    model.push_to_hub(NAME)
+    locate(NAME)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(hub.asked)
+    assert same(ImageBART.from_pretrained(NAME), model)
+    with pytest.raises(WeightsError, match="someone/else is not on this machine, and HF_HUB_OFFLINE says"):
+        locate("someone/else")
+    with pytest.raises(WeightsError, match="cannot be sent: HF_HUB_OFFLINE says"):
+        model.push_to_hub(NAME)
+    assert len(hub.asked) == asked
+
+
+def test_what_cannot_be_had_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny_model().push_to_hub(NAME)
+    with pytest.raises(WeightsError, match="someone/else is neither a folder here nor a model on http://127"):
+        locate("someone/else")
+    with pytest.raises(WeightsError, match="has no revision nowhere, expected a branch, tag or commit"):
+        locate(NAME, revision="nowhere")
+    with pytest.raises(WeightsError, match="but .* is no model on the Hub"):
+        locate(tmp_path, revision="main")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    asked = len(hub.asked)
+    with pytest.raises(WeightsError, match="checkpoints/avatars is no folder"):  # mistyped, and nobody else's business
+        locate("checkpoints/avatars")
+    assert len(hub.asked) == asked
+
+
+def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with serving_hub(monkeypatch, tmp_path / "cache"):
+        pass
+    with pytest.raises(WeightsError, match="someone/faces is not on this machine, and http://127.* cannot be reached"):
+        locate(NAME)
+    with pytest.raises(WeightsError, match="cannot be sent to someone/faces"):
+        tiny_model().push_to_hub(NAME)
+
+
+def test_only_models_are_sent(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="config.json cannot be read"):
+        push_folder(tmp_path, NAME)
+    with pytest.raises(WeightsError, match="the name is 'faces', expected owner/name"):
+        push_folder(tmp_path, "faces")
+
+
+def test_nothing_that_a_stranger_s_repository_names_is_run(hub: Hub) -> None:
+    hub.branches[NAME] = {}
+    config = {"format": "imagebart", "version": 1, "auto_map": {"AutoModel": "evil.Model"}}
+    hub.commit(NAME, "main", {"config.json": json.dumps(config).encode(), "evil.py": b"1/0", "model.bin": b"\x80"})
+    with pytest.raises(WeightsError, match="config.json"):
+        ImageBART.from_pretrained(NAME)
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("evil.py"))
