@@ -69,21 +69,21 @@ def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
     clock = Clock(job.settings.passes, first)
     chain = model.sampler.stream(begun, job.cond, job.settings)
     last = ChainEvent(first, scales, 0, job.settings.passes, 0, begun.total, begun.x, False)
-    yield _look(model, "start", last, job, clock)
+    yield _event(model, "start", last, job, clock)
     try:
         for last in chain:
             if last.done and not (last.stage == 1 and last.pass_index == last.passes - 1):
-                yield _look(model, "stage", last, job, clock)
+                yield _event(model, "stage", last, job, clock)
             elif not last.done and clock.preview_due():
-                yield _look(model, "preview", last, job, clock)
+                yield _event(model, "preview", last, job, clock)
     finally:
         close = getattr(chain, "close", None)
         if close is not None:
             close()
-    yield _look(model, "result", last, job, clock)
+    yield _event(model, "result", last, job, clock)
 
 
-def _look(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock: Clock) -> PipelineEvent:
+def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock: Clock) -> PipelineEvent:
     """Decodes the tokens of this moment and puts them where they belong."""
     began = time.perf_counter()
     fraction = 1.0 if kind == "result" else clock.fraction(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -103,18 +105,11 @@ def tiny_stage_config(t: int, schedule: Schedule, vocab_size: int, conditioner: 
     positions = 1 + prefix + TOKENS
     decoder = TransformerConfig(32, 1, 2, vocab, positions, 16, vocab_out=vocab_size, cross=not coarsest)
     encoder = TransformerConfig(32, 1, 2, vocab, positions, 16, causal=False)
-    return StageConfig(
-        kind="decoder_only" if coarsest else "encoder_decoder",
-        t=t,
-        vocab_size=vocab_size,
-        tokens=TOKENS,
-        beta=schedule.betas[t - 1],
-        decoder=decoder,
-        encoder=None if coarsest else encoder,
-        cond_length=conditioner.length,
-        cond_offset=vocab_size,
-        text=text,
-    )
+    rest: dict[str, Any] = {"cond_length": conditioner.length, "cond_offset": vocab_size, "text": text}
+    beta = schedule.betas[t - 1]
+    if coarsest:
+        return StageConfig("decoder_only", t, vocab_size, TOKENS, beta, decoder, **rest)
+    return StageConfig("encoder_decoder", t, vocab_size, TOKENS, beta, decoder, encoder, **rest)
 
 
 def tiny_pipeline(conditioning: Kind = "text", scales: int = 2) -> Pipeline:

@@ -170,6 +170,18 @@ def test_nothing_of_one_machine_is_tracked() -> None:
     assert found == []
 
 
+def test_the_architecture_names_every_room_and_nothing_else() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    package = ROOT / "imagebart"
+    rooms = set(re.findall(r"(?:^ |  )([a-z]+(?:/|\.py))(?=\s)", text.split("```")[1], re.MULTILINE))
+    there = {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    there |= {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    assert rooms == there
+    named = re.findall(r"`([a-z_/]+(?:/|\.py))`", text)
+    assert len(named) > 20
+    assert [name for name in named if not list(package.rglob(name.rstrip("/")))] == []
+
+
 def test_licence_is_mit() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert text.startswith("MIT License") and "ImageBART in the browser authors" in text

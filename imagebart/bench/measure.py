@@ -14,7 +14,7 @@ from imagebart.bench.models import Subject
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.draft_length import DraftLength, OneByOne
 from imagebart.sampling.engine import Engine, engine_of
-from imagebart.sampling.kernels import Packing, brain, half, plain
+from imagebart.sampling.kernels import Kernel, brain, half, plain
 from imagebart.sampling.logits import filter_logits, guided, gumbel_noise
 from imagebart.sampling.network import Network
 from imagebart.sampling.speculative import draw_step
@@ -27,8 +27,8 @@ BATCHES = (1, 4)
 EVERY = 16  # of the naive way's forwards, one in this many is timed
 LONG_RUN = 2.0  # seconds; such a run is not repeated
 SCALES = (1, 2, 3, 4, 8)  # T
-BYTES: dict[Packing, int] = {half: 2, brain: 2}  # of a weight; else 4
-NAMES: dict[Packing, str] = {half: "+ float16 weights", brain: "+ bfloat16"}
+BYTES: dict[Kernel, int] = {half: 2, brain: 2}  # of a weight; else 4
+NAMES: dict[Kernel, str] = {half: "+ float16 weights", brain: "+ bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def measure(subjects: Sequence[Subject], shares: Sequence[float], batches: Seque
         for batch in batches:
             whole = _task(subject, 1.0, batch)
             slow = naive(whole)
-            starts = {engine.packing: whole.start(engine) for engine in (exact, simple, rounded)}
+            starts = {engine.kernel: whole.start(engine) for engine in (exact, simple, rounded)}
             for share in shares:
                 task = _task(subject, share, batch)
                 ways: list[tuple[str, _Task, Engine, Callable[[], DraftLength | None]]] = [
@@ -115,15 +115,15 @@ def measure(subjects: Sequence[Subject], shares: Sequence[float], batches: Seque
                     ("+ known tokens skipped", task, simple, OneByOne),
                     ("+ drafts", task, exact, lambda: None),
                 ]
-                if rounded.packing is not exact.packing:
-                    ways.append((NAMES[rounded.packing], task, rounded, lambda: None))
+                if rounded.kernel is not exact.kernel:
+                    ways.append((NAMES[rounded.kernel], task, rounded, lambda: None))
                 tokens, memory = int((~task.keep[0]).sum()), peak_memory()
                 about = (subject.name, batch, share, tokens)
                 yield Row(*about, "naive", slow, slow, whole.c.shape[1], starts[plain], limits[4], 1.0, memory)
                 for name, what, engine, ahead in ways:
                     seconds, passes, result = what.run(engine, ahead)
-                    limit, same = limits[BYTES.get(engine.packing, 4)], as_naive(what, result)
-                    yield Row(*about, name, seconds, slow, passes, starts[engine.packing], limit, same, peak_memory())
+                    limit, same = limits[BYTES.get(engine.kernel, 4)], as_naive(what, result)
+                    yield Row(*about, name, seconds, slow, passes, starts[engine.kernel], limit, same, peak_memory())
 
 
 def naive(task: _Task) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from imagebart.conditioning import tokenizer as clip
 from imagebart.conditioning.spelling import Correction
 
-FURTHEST = 6  # pieces between a colour and what has it
+FURTHEST = 6  # pieces from a colour to what has it
 
 
 @dataclass(frozen=True)

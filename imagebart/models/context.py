@@ -14,6 +14,14 @@ from imagebart.models.transformer import KeyValue
 Encode = Callable[[Tensor, Tensor | None], Tensor]
 
 
+def check_cond(cond: Tensor | None, batch: int, length: int) -> None:
+    """Raises ValueError unless there are `length` conditioning tokens in each row: [B, length], or None for none."""
+    expected = (batch, length)
+    given = (batch, 0) if cond is None else tuple(cond.shape)
+    if given != expected:
+        raise ValueError(f"cond has shape {list(given)}, expected {list(expected)}")
+
+
 @dataclass
 class Context:
     """What the decoder needs besides the tokens that it is fed."""

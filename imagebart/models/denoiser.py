@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from imagebart.config import Length, Vocabulary
 from imagebart.diffusion import log_likelihood
-from imagebart.models.context import Context, Encode
+from imagebart.models.context import Context, Encode, check_cond
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import CrossAttention, Transformer, TransformerConfig
 
@@ -98,10 +98,7 @@ class Denoiser(nn.Module):
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
         """[start, cond...] or [start, slots...], int64 [B, P]; raises ValueError where cond does not fit."""
-        expected = (batch, self.config.cond_length)
-        given = (batch, 0) if cond is None else tuple(cond.shape)
-        if given != expected:
-            raise ValueError(f"cond has shape {list(given)}, expected {list(expected)}")
+        check_cond(cond, batch, self.config.cond_length)
         start = torch.full((batch, 1), self.config.decoder.vocab_in - 1, device=self.device)
         if self.config.text is not None:
             cond = torch.arange(self.config.text.slots, device=self.device).expand(batch, -1)

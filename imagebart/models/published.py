@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from imagebart.config import Length, Offset, Share, Steps, Vocabulary
 from imagebart.diffusion import log_likelihood
-from imagebart.models.context import Context, Encode
+from imagebart.models.context import Context, Encode, check_cond
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import Transformer, TransformerConfig
 
@@ -52,10 +52,7 @@ class Stage(nn.Module):
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
         """[t, cond...] or [t, slots...], int64 [B, P]; raises ValueError where cond does not fit."""
-        expected = (batch, self.config.cond_length)
-        given = (batch, 0) if cond is None else tuple(cond.shape)
-        if given != expected:
-            raise ValueError(f"cond has shape {list(given)}, expected {list(expected)}")
+        check_cond(cond, batch, self.config.cond_length)
         device = self.decoder.position_embedding.device
         t = torch.full((batch, 1), self.config.t, dtype=torch.long, device=device)
         if self.config.text is not None:

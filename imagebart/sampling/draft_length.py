@@ -8,7 +8,7 @@ from typing import Protocol
 
 LEAST = 4  # steps of a pass: for fewer, kernels add in another order
 QUANTUM = 2  # steps are multiples of this
-WIDTHS = (4, 6, 8, 12, 16, 24, 32, 64)  # tokens to draw in a window
+WIDTHS = (4, 6, 8, 12, 16, 24, 32, 64)  # drafts of a pass, of tokens to draw
 NEWEST = 0.3  # what the last pass counts in a mean
 PRIOR = 2  # passes that the power counts for
 
@@ -38,11 +38,11 @@ class OneByOne:
 
 
 class Adaptive:
-    """The window that draws the most tokens a second, by what a pass costs and by how many tokens passes drew so far.
+    """The length that draws the most tokens a second, by what a pass costs and by how many tokens passes drew so far.
 
-    A window of one position draws one token; wider ones a power of their width. It is less than 1, for drafts fail, and
-    more than 0, for those that wait are predicted again in every pass: 1/2 is assumed at first. What passes of a width
-    drew counts the more, the more of them there were.
+    A single draft draws one token; more of them a power of their number, the width. It is less than 1, for drafts fail,
+    and more than 0, for those that wait are predicted again in every pass: 1/2 is assumed at first. What passes of a
+    width drew counts the more, the more of them there were.
     """
 
     def __init__(self, seconds: Callable[[int], float], rows: int) -> None:
@@ -75,7 +75,7 @@ class Adaptive:
 
 
 def _spans(drafts: Iterable[bool]) -> dict[int, int]:
-    """For 1, 2, ... tokens to draw, up to the widest window: how many positions it takes to reach them."""
+    """For 1, 2, ... tokens to draw, up to the largest width: how many positions it takes to reach them."""
     spans: dict[int, int] = {}
     for ahead, drawn in enumerate(drafts, 1):
         if drawn:

@@ -10,7 +10,7 @@ from torch import nn
 
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.calibration import Cost, calibrate
-from imagebart.sampling.kernels import HALF_ROWS, Packing, Precision, brain, half, multiplies_bfloat16, packings
+from imagebart.sampling.kernels import HALF_ROWS, Kernel, Precision, brain, half, kernels, multiplies_bfloat16
 from imagebart.sampling.network import Network
 
 WORTH = 0.9  # more threads have to take less than this share of one's time: they wait for each other on a busy machine
@@ -22,7 +22,7 @@ class Engine:
 
     decoder: Network
     costs: Mapping[int, Cost]
-    packing: Packing
+    kernel: Kernel
     encoder: Network | None = None  # where what is computed once a step may be rounded, too
 
     def threads(self, rows: int) -> int:
@@ -38,12 +38,12 @@ class Engine:
     @property
     def rounds(self) -> bool:
         """Whether what is computed once a step may be rounded to bfloat16, too."""
-        return rounds(self.packing)
+        return rounds(self.kernel)
 
 
-def rounds(packing: Packing) -> bool:
+def rounds(kernel: Kernel) -> bool:
     """Whether weights in this order allow the rest to be rounded to bfloat16, where that is fast."""
-    return packing is brain and multiplies_bfloat16()
+    return kernel is brain and multiplies_bfloat16()
 
 
 class Engines:
@@ -81,9 +81,9 @@ def engine_of(precision: Precision, decoder: Transformer, encoder: Transformer |
     """
     if not decoder.config.causal:
         raise ValueError("a transformer that sees in both directions cannot draw")
-    *_, packing = packings([m for m in decoder.modules() if isinstance(m, nn.Linear)], precision)
-    network = Network(decoder, packing)
-    block = HALF_ROWS if packing is half else 1
+    *_, kernel = kernels([m for m in decoder.modules() if isinstance(m, nn.Linear)], precision)
+    network = Network(decoder, kernel)
+    block = HALF_ROWS if kernel is half else 1
     costs = calibrate(network, block)
-    rounded = Network(encoder, brain) if encoder is not None and rounds(packing) else None
-    return Engine(network, costs, packing, rounded)
+    rounded = Network(encoder, brain) if encoder is not None and rounds(kernel) else None
+    return Engine(network, costs, kernel, rounded)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out], of the type of the weights or the input
-Packing = Callable[[nn.Linear], Matrix]
+Kernel = Callable[[nn.Linear], Matrix]
 Precision = Literal["exact", "rounded"]  # what drawing may do to weights
 ROWS = 8  # that oneDNN orders the weights for
 HALF_ROWS = 6  # that FBGEMM's kernel for float16 takes at once
@@ -65,7 +65,7 @@ def multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def packings(linears: list[nn.Linear], precision: Precision) -> list[Packing]:
+def kernels(linears: list[nn.Linear], precision: Precision) -> list[Kernel]:
     """Those that can be used for these maps, the fastest last.
 
     precision: "exact" allows what changes no weight, `half` where all are float16 numbers; "rounded" allows `half` and
@@ -74,7 +74,7 @@ def packings(linears: list[nn.Linear], precision: Precision) -> list[Packing]:
     weights = [linear.weight for linear in linears]
     if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in weights):
         return [plain]
-    choices: list[Packing] = [plain]
+    choices: list[Kernel] = [plain]
     mkldnn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     fbgemm = "fbgemm" in torch.backends.quantized.supported_engines
     if mkldnn:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagebart.models.transformer import KeyValue, Transformer, TransformerConfig
-from imagebart.sampling.kernels import Matrix, Packing
+from imagebart.sampling.kernels import Kernel, Matrix
 
-STEP = 16  # keys are attended to in multiples of this, so that sums do not depend on where a window ends
+STEP = 16  # keys are attended to in multiples of this, so that sums do not depend on where drafts end
 
 
 class Cache:
@@ -65,10 +65,10 @@ class Network:
     handed from layer to layer is never rounded.
     """
 
-    def __init__(self, transformer: Transformer, packing: Packing) -> None:
+    def __init__(self, transformer: Transformer, kernel: Kernel) -> None:
         self.transformer, self.config = transformer, transformer.config
-        self.layers = [_layer(block, packing) for block in transformer.blocks]
-        self.head = packing(transformer.head) if transformer.head is not None else None
+        self.layers = [_layer(block, kernel) for block in transformer.blocks]
+        self.head = kernel(transformer.head) if transformer.head is not None else None
         self.kept = self.layers[0].qkv(transformer.position_embedding[:1])[:0]  # empty, of the type of keys and values
 
     def new_cache(self, batch: int) -> Cache:
@@ -125,16 +125,16 @@ def _whole_steps(positions: int, config: TransformerConfig) -> int:
     return -(-positions // STEP) * STEP if config.causal else positions
 
 
-def _layer(block: Any, packing: Packing) -> _Layer:
+def _layer(block: Any, kernel: Kernel) -> _Layer:
     attention, cross, feed_forward = block.attention, block.cross, block.feed_forward
     return _Layer(
         [part.norm for part in (attention, cross, feed_forward) if part is not None],
-        packing(attention.qkv),
-        packing(attention.out),
-        None if cross is None else packing(cross.q),
-        None if cross is None else packing(cross.out),
-        packing(feed_forward.up),
-        packing(feed_forward.down),
+        kernel(attention.qkv),
+        kernel(attention.out),
+        None if cross is None else kernel(cross.q),
+        None if cross is None else kernel(cross.out),
+        kernel(feed_forward.up),
+        kernel(feed_forward.down),
     )
 
 

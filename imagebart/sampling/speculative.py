@@ -2,7 +2,7 @@
 
 A token is argmax(filtered logits + noise), and the noise of every position is fixed before the first is drawn. So
 drawing one by one has a single outcome, and whatever finds it is exact (predictive sampling, Wiggers and Hoogeboom,
-ICML 2020). Each pass feeds a window of drafts: first those that the step's encoder made of all positions at once, if
+ICML 2020). Each pass feeds a row of drafts: first those that the step's encoder made of all positions at once, if
 it makes any, else x_t, whose tokens mostly stay; then what the last pass predicted. Its predictions are right up to and
 including the first that differs from its draft. Tokens that the mask keeps are drafts that are always right; after the
 last unknown token nothing is computed.
@@ -25,7 +25,7 @@ from imagebart.settings import SamplingSettings
 
 
 @dataclass(frozen=True)
-class Drawn:
+class StepEvent:
     """x_{t-1} as far as it is drawn; the tensor is the caller's to keep."""
 
     tokens: Tensor  # int64 [B, N]; what is not drawn yet holds its draft
@@ -84,7 +84,7 @@ def draw_step(
     settings: SamplingSettings,
     noise: Tensor,
     ahead: DraftLength | None = None,
-) -> Iterator[Drawn]:
+) -> Iterator[StepEvent]:
     """Draws x_s given x_t = c; yields the step's own drafts, if it makes any, and after every pass.
 
     c int64 [B, N] holds the known tokens where keep [B, N] is true. x: drafts and the known tokens, int64 [B, N]; None:
@@ -107,7 +107,7 @@ def draw_step(
         for row, draft in zip(active, guessed.tolist(), strict=True):
             row.drafts = [old if kept else new for old, new, kept in zip(row.drafts, draft, row.keep, strict=True)]
             shown[row.index] = torch.tensor(row.drafts)
-        yield Drawn(shown.clone(), 0, total, 0)
+        yield StepEvent(shown.clone(), 0, total, 0)
     if ahead is None:
         ahead = Adaptive(engine.seconds, run.rows)
     first = run.first
@@ -125,7 +125,7 @@ def draw_step(
             shown[row.index] = torch.tensor(row.drafts)
         ahead.learn(drawn / len(active))
         position = sum(wanted[: min(row.settled if not row.done else len(wanted) for row in rows)])
-        yield Drawn(shown.clone(), position, total, forwards)
+        yield StepEvent(shown.clone(), position, total, forwards)
         going = [i for i, row in enumerate(active) if not row.done]
         if len(going) < len(active) and going:
             run.select(torch.tensor(going, device=c.device), len(active))

@@ -24,9 +24,9 @@ from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
-from imagebart.training.parts import load_denoiser, load_first_stage, read_text_encoder, save_denoiser
+from imagebart.training.parts import load_denoiser, load_first_stage, save_denoiser
 from imagebart.training.regions import Step, unknown_regions
-from imagebart.training.stages import conditioner_for, text_config
+from imagebart.training.stages import reader_for
 
 SHOWN = 12
 
@@ -147,14 +147,8 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     first_stage = load_first_stage(Path(run.first_stage)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     shape = first_stage.config
     dataset = dataset_for(run.data, shape.resolution)
-    conditioner = conditioner_for(run, dataset)
     torch.manual_seed(run.loop.seed)
-    reader, text = None, None
-    if run.text_from is not None:
-        reader, conditioner = read_text_encoder(Path(run.text_from))
-        text = reader.config
-    if text is None and conditioner.kind == "text":
-        text = text_config(run.shape, conditioner)
+    conditioner, reader, text = reader_for(run, dataset)
     tokens = (shape.resolution // shape.downsampling) ** 2
     denoiser = Denoiser(denoiser_config(run.shape, shape.vocab_size, tokens, conditioner, text))
     if run.begin_from is not None:

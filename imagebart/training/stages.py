@@ -17,7 +17,7 @@ from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner,
 from imagebart.diffusion import Schedule, diffuse, posterior, redraw
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.published import Stage, StageConfig, build_stage
-from imagebart.models.text_encoder import TextEncoderConfig
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.sampling.chain import row_generators, run_chain, uniform_tokens
 from imagebart.sampling.engine import engine_of
@@ -145,6 +145,17 @@ def conditioner_for(run: StageRun | DenoiserRun, dataset: Dataset[Any]) -> Condi
     return TextConditioner.from_captions(dataset.texts, run.text_length)
 
 
+def reader_for(
+    run: StageRun | DenoiserRun, dataset: Dataset[Any]
+) -> tuple[Conditioner, TextEncoder | None, TextEncoderConfig | None]:
+    """What the captions need, and what reads them: a trained encoder with its shape, or the shape of a new one."""
+    conditioner = conditioner_for(run, dataset)
+    if run.text_from is not None:
+        reader, conditioner = read_text_encoder(Path(run.text_from))
+        return conditioner, reader, reader.config
+    return conditioner, None, text_config(run.shape, conditioner) if conditioner.kind == "text" else None
+
+
 def avatar_conditioner(length: int) -> TextConditioner:
     """The words of avatars' captions, and what is read in place of what the artwork lacks."""
     from imagebart.avatars.captions import all_words
@@ -212,16 +223,10 @@ def stage_tasks(run: StageRun, times: Sequence[int]) -> list[StageTask]:
     first_stage = load_first_stage(Path(run.first_stage)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     schedule = Schedule(run.betas)
     dataset = dataset_for(run.data, first_stage.config.resolution)
-    conditioner = conditioner_for(run, dataset)
     torch.manual_seed(run.loop.seed)
     shape = first_stage.config
     tokens = (shape.resolution // shape.downsampling) ** 2
-    reader, text = None, None
-    if run.text_from is not None:
-        reader, conditioner = read_text_encoder(Path(run.text_from))
-        text = reader.config
-    if text is None and conditioner.kind == "text":
-        text = text_config(run.shape, conditioner)
+    conditioner, reader, text = reader_for(run, dataset)
     tasks = []
     for t in times:
         config = stage_config(run, t, schedule, shape.vocab_size, tokens, conditioner, text)

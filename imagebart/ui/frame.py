@@ -11,7 +11,6 @@ import gradio as gr
 
 from imagebart.ui import wording
 
-KEEP = gr.skip()
 # Buttons that start a run.
 STARTERS = ("edit", "generate", "vary")
 
@@ -30,9 +29,9 @@ class Frame:
     def updates(self) -> list[Any]:
         """Values in the order of `SHOWN`."""
         values = [getattr(self, name) for name in VALUES]
-        start: Any = KEEP if self.running is None else gr.update(interactive=not self.running)
-        stop: Any = KEEP if self.running is None else gr.update(interactive=self.running)
-        return [KEEP if value is None else value for value in values] + [start] * len(STARTERS) + [stop]
+        start: Any = gr.skip() if self.running is None else gr.update(interactive=not self.running)
+        stop: Any = gr.skip() if self.running is None else gr.update(interactive=self.running)
+        return [gr.skip() if value is None else value for value in values] + [start] * len(STARTERS) + [stop]
 
 
 VALUES = tuple(field.name for field in fields(Frame) if field.name != "running")

@@ -16,8 +16,8 @@ from imagebart.pipeline import Pipeline
 from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.picture import scale_mask, view_size
+from imagebart.ui.sketchpad.bitmap import pack
 from imagebart.ui.sketchpad.component import Sketch
-from imagebart.ui.sketchpad.packing import pack
 from imagebart.ui.sketchpad.shelf import Gone
 
 ANSWER = ("looked", "messages")

@@ -12,7 +12,6 @@ from imagebart.pipeline import Pipeline
 from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import RESET, starting_values
-from imagebart.ui.frame import KEEP
 from imagebart.ui.sketchpad.shelf import describe_example
 
 PARTS = (
@@ -92,10 +91,10 @@ def surprise(choice: Choice, name: str | None) -> tuple[Any, Any]:
     """A prompt of two to four suggestions, or a class, drawn at random."""
     pipeline = choice.get(name)
     if pipeline.conditioning == "class":
-        return KEEP, [random.choice(pipeline.classes)]
+        return gr.skip(), [random.choice(pipeline.classes)]
     suggestions = pipeline.suggestions
     if suggestions:
         chosen = random.sample(list(suggestions), min(len(suggestions), random.randint(2, 4)))
-        return ", ".join(random.choice(suggestions[attribute]) for attribute in chosen), KEEP
+        return ", ".join(random.choice(suggestions[attribute]) for attribute in chosen), gr.skip()
     words = pipeline.vocabulary
-    return (" ".join(random.sample(words, min(len(words), 2))), KEEP) if words else (KEEP, KEEP)
+    return (" ".join(random.sample(words, min(len(words), 2))), gr.skip()) if words else (gr.skip(), gr.skip())

@@ -12,7 +12,6 @@ import gradio as gr
 from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import ORDER, starting_values
-from imagebart.ui.frame import KEEP
 from imagebart.ui.knobs import MOST_PICTURES, within
 from imagebart.ui.reading import LONGEST
 
@@ -54,7 +53,7 @@ def received(choice: Choice, given: Any, model: str | None) -> list[Any]:
     other = given.get("model")
     note = wording.shared(None if other in (None, pipeline.name, model) else str(other)[:LONGEST])
     values["messages"] = wording.notes_html([note])
-    return [values.get(name, KEEP) for name in RECEIVED]
+    return [values.get(name, gr.skip()) for name in RECEIVED]
 
 
 def _alike(value: Any, usual: Any) -> bool:

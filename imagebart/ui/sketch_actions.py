@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import gradio as gr
+
 from imagebart.errors import InputError
 from imagebart.imaging.files import MAX_PIXELS
 from imagebart.imaging.metadata import read_recipe
 from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import RESET, restored_values
-from imagebart.ui.frame import KEEP
 from imagebart.ui.knobs import around
 from imagebart.ui.sketchpad.component import Sketch
 from imagebart.ui.sketchpad.shelf import find
@@ -25,10 +26,10 @@ def grid(choice: Choice, pad: Mapping[str, Any] | None, model: str | None, conte
     try:
         sketch = Sketch.read(pad)
         if not sketch.painted or not 0 < sketch.size[0] * sketch.size[1] <= MAX_PIXELS:
-            return KEEP
+            return gr.skip()
         cells = choice.get(model).region(sketch.size, sketch.mask(sketch.size), around(context))
     except InputError:  # it is said when Edit is pressed
-        return KEEP
+        return gr.skip()
     box = [cells.box.left, cells.box.top, cells.box.side]
     drawn = "".join("1" if redrawn else "0" for redrawn in cells.redrawn.flatten())
     return {"version": sketch.version, "box": box, "side": cells.grid, "cells": drawn}
@@ -40,13 +41,13 @@ def restored(choice: Choice, pad: Mapping[str, Any] | None, model: str | None) -
         path = Sketch.read(pad).path
         recipe = None if path is None else read_recipe(find(path))
     except InputError as error:
-        return [*[KEEP] * (len(RESTORED) - 1), wording.problem_html(str(error))]
+        return [*[gr.skip()] * (len(RESTORED) - 1), wording.problem_html(str(error))]
     if recipe is None:
-        return [KEEP] * len(RESTORED)
+        return [gr.skip()] * len(RESTORED)
     pipeline = choice.get(model)
     values = restored_values(recipe, pipeline)
     if pipeline.conditioning == "class":
         values["choice"] = [recipe.prompt] if recipe.prompt in pipeline.classes else pipeline.classes[:1]
     note = wording.restored(recipe.model if recipe.model != pipeline.name else None)
     values["messages"] = wording.notes_html([note])
-    return [values.get(name, KEEP) for name in RESTORED]
+    return [values.get(name, gr.skip()) for name in RESTORED]

@@ -75,6 +75,16 @@ def test_generate_writes_every_variant(model: Path, tmp_path: Path) -> None:
     assert Image.open(out).size == (32, 32)
 
 
+@pytest.mark.parametrize("options", [["--best-of", "2"], ["--variants", "2", "--best-first"]])
+def test_the_best_is_found_by_a_judge_only(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    common = ["generate", "--model", str(model), "--prompt", "hair", "--out", str(tmp_path / "out.png")]
+    assert main([*common, *options]) == 2
+    assert "judge" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_of_several_classes_there_is_a_picture_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_model("class").save_pretrained(tmp_path / "animals")
     out, upload = tmp_path / "new.png", tmp_path / "upload.png"

@@ -35,6 +35,8 @@ def read(text: str) -> tuple[str, list[str]]:
     [
         ("purple afro", "pink afro"),
         ("a Purple long curly hair", "a pink long curly hair"),
+        ("purple" + " curly" * 5 + " hair", "pink" + " curly" * 5 + " hair"),
+        ("purple" + " curly" * 6 + " hair", "purple" + " curly" * 6 + " hair"),
         ("purple shirt", "purple shirt"),
         ("purple hair and mauve shirt", "pink hair and purple shirt"),
         ("purple and black hair", "pink and black hair"),

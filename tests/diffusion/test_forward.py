@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles import chi_squared_p
+from oracles import chi_squared_p, log_q
 from torch import Tensor
 
-from imagebart.diffusion import Schedule, diffuse, posterior, redraw
+from imagebart.diffusion import Schedule, diffuse, log_likelihood, posterior, redraw
 
 K = 5
 SCHEDULES = {
@@ -168,3 +168,13 @@ def test_no_stages() -> None:
 def test_alphacum_refuses_steps_that_are_not_there(t: int) -> None:
     with pytest.raises(ValueError, match=f"t is {t}, expected 0 to 3"):
         Schedule.geometric(3).alphacum(t)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 1.0])
+def test_log_likelihood_over_every_pair(beta: float) -> None:
+    found = log_likelihood(torch.arange(4).reshape(2, 2), beta, 4)
+    assert found.shape == (2, 2, 4)
+    expected = [[log_q(k, c, beta, 4) for k in range(4)] for c in range(4)]
+    torch.testing.assert_close(found.reshape(4, 4), torch.tensor(expected))
+    # As a function of x_t, the likelihood is a distribution.
+    torch.testing.assert_close(found.reshape(4, 4).exp().sum(0), torch.ones(4))

@@ -109,16 +109,6 @@ def test_rows_are_independent(kind: Kind) -> None:
     torch.testing.assert_close(stage.logits(x, c, cond), torch.cat(rows), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("beta", [0.1, 0.5, 1.0])
-def test_log_likelihood_over_every_pair(beta: float) -> None:
-    found = log_likelihood(torch.arange(4).reshape(2, 2), beta, 4)
-    assert found.shape == (2, 2, 4)
-    expected = [[log_q(k, c, beta, 4) for k in range(4)] for c in range(4)]
-    torch.testing.assert_close(found.reshape(4, 4), torch.tensor(expected))
-    # As a function of x_t, the likelihood is a distribution.
-    torch.testing.assert_close(found.reshape(4, 4).exp().sum(0), torch.ones(4))
-
-
 def test_residual_scale_is_that_of_its_step() -> None:
     stage = random_stage("residual")
     assert isinstance(stage, ResidualStage) and stage.log_scalors.shape == (3,)

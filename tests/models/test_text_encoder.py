@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from imagebart.conditioning import TextConditioner
-from imagebart.models.text_encoder import TextEncoder, with_words
+from imagebart.models.text_encoder import Phrase, TextEncoder, with_words
 from imagebart.training.config import StageShape
 from imagebart.training.stages import text_config
 
@@ -27,3 +27,15 @@ def test_known_words_are_read_as_before(more: list[str]) -> None:
     if more:
         strange = many.encode(more).tokens
         assert not torch.equal(grown(strange), grown(torch.zeros_like(strange)))
+
+
+def test_a_phrase_is_a_word_with_those_before_it() -> None:
+    """As many as it is long; what comes after changes nothing."""
+    torch.manual_seed(0)
+    phrase = Phrase(4, 3)
+    torch.nn.init.normal_(phrase.convolution.weight)
+    words = torch.randn(1, 8, 4)
+    other = words.clone()
+    other[0, 3] += 1
+    changed = (phrase(words) != phrase(other)).any(2)[0]
+    assert changed.tolist() == [False] * 3 + [True] * 3 + [False] * 2

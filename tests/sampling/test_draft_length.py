@@ -8,12 +8,12 @@ from imagebart.sampling.draft_length import WIDTHS, Adaptive
 ALL = [True] * 256
 
 
-def settle(windows: Adaptive, drawn: dict[int, float], passes: int = 60) -> int:
+def settle(lengths: Adaptive, drawn: dict[int, float], passes: int = 60) -> int:
     """The width after some passes that draw as many tokens as given for a width."""
     steps = 0
     for _ in range(passes):
-        steps = windows.steps(1, ALL)
-        windows.learn(drawn[steps])
+        steps = lengths.steps(1, ALL)
+        lengths.learn(drawn[steps])
     return steps
 
 
@@ -28,7 +28,7 @@ def test_begins_with_what_draws_most_a_second_by_the_square_root(rows: int, know
     assert found == steps[best] + steps[best] % 2  # in even numbers
 
 
-def test_free_rows_make_the_widest_window() -> None:
+def test_free_rows_make_the_longest_draft() -> None:
     assert Adaptive(Cost(1.0, 0.0).seconds, 1).steps(1, ALL) == 64
 
 
@@ -43,26 +43,26 @@ def test_finds_the_width_that_draws_most_a_second() -> None:
     assert settle(Adaptive(cost, 1), some) == best
 
 
-def test_one_bad_pass_narrows_the_window_but_not_to_the_narrowest() -> None:
-    windows = Adaptive(Cost(16.0, 1.0).seconds, 1)
-    assert windows.steps(1, ALL) == 16
-    windows.learn(1.0)
-    assert 4 < windows.steps(1, ALL) < 16
+def test_one_bad_pass_shortens_the_draft_but_not_to_the_shortest() -> None:
+    lengths = Adaptive(Cost(16.0, 1.0).seconds, 1)
+    assert lengths.steps(1, ALL) == 16
+    lengths.learn(1.0)
+    assert 4 < lengths.steps(1, ALL) < 16
 
 
-def test_a_few_passes_that_draw_everything_widen_it() -> None:
-    windows = Adaptive(Cost(8.0, 1.0).seconds, 1)
+def test_a_few_passes_that_draw_everything_lengthen_it() -> None:
+    lengths = Adaptive(Cost(8.0, 1.0).seconds, 1)
     for _ in range(4):
-        windows.learn(windows.steps(1, ALL))
-    assert windows.steps(1, ALL) > 16
+        lengths.learn(lengths.steps(1, ALL))
+    assert lengths.steps(1, ALL) > 16
 
 
 @pytest.mark.parametrize(("left", "needed"), [(1, 1), (3, 1), (5, 20), (7, 101)])
-def test_ends_with_the_tokens_in_even_windows_of_four_and_more(left: int, needed: int) -> None:
-    windows = Adaptive(Cost(16.0, 1.0).seconds, 1)
+def test_ends_with_the_tokens_in_even_lengths_of_four_and_more(left: int, needed: int) -> None:
+    lengths = Adaptive(Cost(16.0, 1.0).seconds, 1)
     for _ in range(3):
-        steps = windows.steps(needed, [True] * left)
+        steps = lengths.steps(needed, [True] * left)
         assert steps % 2 == 0 and steps >= 4
         assert needed - 1 + left <= steps <= max(needed + left, 4)
-        windows.learn(1.0)
-    assert windows.drawn == {}  # too few tokens say nothing of a whole window
+        lengths.learn(1.0)
+    assert lengths.drawn == {}  # too few tokens say nothing of a whole width

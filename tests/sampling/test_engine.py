@@ -13,7 +13,7 @@ from small_transformer import SMALL, small
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.calibration import threads
 from imagebart.sampling.engine import Engines, engine_of
-from imagebart.sampling.kernels import Packing, Precision, brain, half, multiplies_bfloat16, packed
+from imagebart.sampling.kernels import Kernel, Precision, brain, half, multiplies_bfloat16, packed
 from imagebart.sampling.network import Network
 
 
@@ -24,10 +24,10 @@ def encoder() -> Transformer:
 def test_weights_have_the_same_order_at_every_start_and_threads_change_no_bit() -> None:
     """So the same seed draws the same picture, however busy the machine was when the model was loaded."""
     rounded = brain if multiplies_bfloat16() else half
-    choices: tuple[tuple[Precision, Packing], ...] = (("exact", packed), ("rounded", rounded))
+    choices: tuple[tuple[Precision, Kernel], ...] = (("exact", packed), ("rounded", rounded))
     for precision, expected in choices:
         transformer = small()
-        assert all(engine_of(precision, transformer).packing is expected for _ in range(3))
+        assert all(engine_of(precision, transformer).kernel is expected for _ in range(3))
         network = Network(transformer, expected)
         exact, kept = transformer.memory(torch.randn(2, 5, 32)), network.kept.dtype
         memory = [(k.to(kept), v.to(kept)) for k, v in exact]
@@ -63,7 +63,7 @@ def test_engines_follow_the_weights_and_the_precision() -> None:
     decoder.load_state_dict({k: v.clone() for k, v in decoder.state_dict().items()}, assign=True)
     assert engines.get("exact", decoder, other) is not third
     if multiplies_bfloat16():
-        assert engines.get("rounded", decoder, other).packing is brain
+        assert engines.get("rounded", decoder, other).kernel is brain
     assert len(engines.made) == 1  # what is out of date is not kept
 
 

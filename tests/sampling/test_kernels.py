@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from imagebart.sampling.kernels import Precision, brain, half, multiplies_bfloat16, packed, packings, plain
+from imagebart.sampling.kernels import Precision, brain, half, kernels, multiplies_bfloat16, packed, plain
 
 # What is lost of a number of about 1: float16 keeps 11 bits of a weight, bfloat16 8 of all.
 TOLERANCE = {plain: 1e-5, packed: 1e-5, half: 2e-3, brain: 2e-2}
@@ -17,8 +17,8 @@ def test_packed_matrices_multiply(rows: int) -> None:
         exact = linear.requires_grad_(False).double()
         x = torch.randn(rows, 24)
         expected = exact(x.double())
-        for packing in packings([linear.float()], ALL):
-            torch.testing.assert_close(packing(linear)(x).double(), expected, rtol=0, atol=TOLERANCE[packing])
+        for kernel in kernels([linear.float()], ALL):
+            torch.testing.assert_close(kernel(linear)(x).double(), expected, rtol=0, atol=TOLERANCE[kernel])
 
 
 def test_a_row_does_not_depend_on_those_beside_it() -> None:
@@ -26,27 +26,27 @@ def test_a_row_does_not_depend_on_those_beside_it() -> None:
     for width, out in ((64, 48), (256, 1024), (1024, 256)):
         linear = nn.Linear(width, out).requires_grad_(False)
         x = torch.randn(64, width) * torch.logspace(-3, 3, 64)[torch.randperm(64), None]
-        for packing in packings([linear], ALL)[1:]:
-            multiply = packing(linear)
+        for kernel in kernels([linear], ALL)[1:]:
+            multiply = kernel(linear)
             whole = multiply(x)
             for rows in (4, 8, 12, 20, 32, 40):
-                assert torch.equal(multiply(x[:rows]), whole[:rows]), (packing, rows)
+                assert torch.equal(multiply(x[:rows]), whole[:rows]), (kernel, rows)
 
 
 def test_weights_are_rounded_only_if_it_is_allowed_or_changes_nothing() -> None:
     linear = nn.Linear(24, 40).requires_grad_(False)
-    exact, some = (packings([linear], precision) for precision in ("exact", "rounded"))
+    exact, some = (kernels([linear], precision) for precision in ("exact", "rounded"))
     assert not {half, brain} & set(exact)
     assert half in some and some[: len(exact)] == exact
     assert (brain in some) == multiplies_bfloat16()
     rounded = nn.Linear(24, 40).requires_grad_(False)
     rounded.weight.copy_(linear.weight.half())
-    assert packings([rounded], "exact") == [*exact, half]
-    assert half not in packings([rounded, linear], "exact")
-    assert packings([linear.double()], ALL) == [plain]
-    assert packings([rounded.bfloat16()], ALL) == [plain]
+    assert kernels([rounded], "exact") == [*exact, half]
+    assert half not in kernels([rounded, linear], "exact")
+    assert kernels([linear.double()], ALL) == [plain]
+    assert kernels([rounded.bfloat16()], ALL) == [plain]
 
 
 def test_packed_is_there() -> None:
     """The two-core demo depends on it: fails where a PyTorch without oneDNN or its operator is installed."""
-    assert packed in packings([nn.Linear(2, 2)], "exact")
+    assert packed in kernels([nn.Linear(2, 2)], "exact")

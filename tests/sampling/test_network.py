@@ -10,7 +10,7 @@ from torch import nn
 
 from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.sampling.engine import engine_of
-from imagebart.sampling.kernels import brain, multiplies_bfloat16, packings, plain
+from imagebart.sampling.kernels import brain, kernels, multiplies_bfloat16, plain
 from imagebart.sampling.network import Network, attend
 
 
@@ -76,8 +76,8 @@ def test_half_weights_that_need_no_rounding_change_only_the_last_bits() -> None:
     tokens = torch.randint(11, (2, 40))
     expected = transformer.double()(tokens, memory=[(k.double(), v.double()) for k, v in memory])
     transformer.float()
-    for packing in packings([m for m in transformer.modules() if isinstance(m, nn.Linear)], "exact"):
-        decoder = Network(transformer, packing)
+    for kernel in kernels([m for m in transformer.modules() if isinstance(m, nn.Linear)], "exact"):
+        decoder = Network(transformer, kernel)
         found = decoder.forward(tokens, [0, 0], decoder.new_cache(2), memory)
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 

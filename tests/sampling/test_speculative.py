@@ -16,7 +16,7 @@ from imagebart.sampling.chain import row_generators
 from imagebart.sampling.draft_length import OneByOne
 from imagebart.sampling.engine import Engine
 from imagebart.sampling.logits import gumbel_noise
-from imagebart.sampling.speculative import Drawn, draw_step
+from imagebart.sampling.speculative import StepEvent, draw_step
 from imagebart.sampling.step_run import Condition
 from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
@@ -57,7 +57,7 @@ def random_masks(batch: int, tokens: int) -> Iterator[Tensor]:
         yield torch.rand(batch, tokens) < share
 
 
-def last(events: Iterator[Drawn], otherwise: Tensor) -> Tensor:
+def last(events: Iterator[StepEvent], otherwise: Tensor) -> Tensor:
     return ([otherwise] + [event.tokens for event in events])[-1]
 
 
@@ -75,7 +75,7 @@ class Fixed:
 
 
 class Varying(Fixed):
-    """Windows of any length, one after the other."""
+    """Drafts of any length, one after the other."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -111,7 +111,7 @@ class Forwards:
 @every_option
 @every_step
 def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> None:
-    """In float64 under the same noise: token for token what one by one gives, computed naively, for every window,
+    """In float64 under the same noise: token for token what one by one gives, computed naively, for every length,
     option and mask, rows with different masks included, and whatever the drafts are."""
     step, batch = random_step(kind), 3
     engine = engine_for(step)
@@ -120,9 +120,9 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
         c, x = (torch.randint(K, (batch, N)) for _ in range(2))
         noise = noise_for(batch, seed=int(keep.sum()))
         expected = plain_draw(step, c, x, keep, cond, null, settings, noise)
-        for windows in (OneByOne(), Fixed(1), Varying(int(keep.sum())), Varying(int(keep.sum()) + 1), None):
+        for ahead in (OneByOne(), Fixed(1), Varying(int(keep.sum())), Varying(int(keep.sum()) + 1), None):
             draft = torch.where(keep, x, torch.randint(K, (batch, N)))
-            drawing = draw_step(step, engine, c, draft, keep, Condition(cond, null), settings, noise, windows)
+            drawing = draw_step(step, engine, c, draft, keep, Condition(cond, null), settings, noise, ahead)
             found = last(drawing, draft)
             assert torch.equal(found, expected)
             assert torch.equal(found[keep], x[keep])

@@ -23,8 +23,8 @@ def tokens(batch: int) -> Tensor:
 
 @pytest.mark.parametrize(("cond_length", "slots"), [(0, 0), (2, 0), (5, 3)])
 @every_step
-def test_windows_predict_as_teacher_forcing(kind: StepKind, cond_length: int, slots: int) -> None:
-    """Rows at different steps, windows that overlap what was seen, whatever stands after them."""
+def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, slots: int) -> None:
+    """Rows at different steps, drafts that overlap what was seen, whatever stands after them."""
     rng, n, k, compared = random.Random(0), 6, 7, 0
     for trial in range(6):
         step = random_step(kind, cond_length=cond_length, seed=trial, slots=slots)

@@ -18,7 +18,6 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About
 from imagebart.testing import tiny_model
-from imagebart.training import denoising
 from imagebart.training.captions import train_captions
 from imagebart.training.config import CaptionsRun, DenoiserRun, LoopConfig, ModelParts, StageShape
 from imagebart.training.denoising import DenoiserTask, denoiser_config, train_denoiser
@@ -31,7 +30,7 @@ from imagebart.training.parts import (
     save_first_stage,
 )
 from imagebart.training.regions import Step
-from imagebart.training.stages import avatar_conditioner
+from imagebart.training.stages import avatar_conditioner, text_config
 
 from .test_first_stage import SMALL
 
@@ -192,7 +191,7 @@ def test_shapes_are_those_of_the_tiny_model() -> None:
     conditioner = avatar_conditioner(60)
     bare = denoiser_config(SHAPE, 24, 64, ClassConditioner(("a", "b"), null_class=True), None)
     assert (bare.encoder.vocab_in, bare.encoder.positions, bare.cond_length) == (24 + 3 + 1, 1 + 1 + 64, 1)
-    text = denoising.text_config(SHAPE, conditioner)
+    text = text_config(SHAPE, conditioner)
     config = denoiser_config(SHAPE, 24, 64, conditioner, text)
     assert (config.encoder.vocab_in, config.encoder.positions, config.cond_length) == (24 + 14 + 1, 1 + 14 + 64, 60)
     assert config.decoder.cross and config.decoder.causal and config.decoder.vocab_out == 24

@@ -18,7 +18,7 @@ from imagebart.ui.files import publish
 from imagebart.ui.frame import SHOWN
 from imagebart.ui.picture import scale_mask, view_size
 from imagebart.ui.running import Running
-from imagebart.ui.sketchpad.packing import pack
+from imagebart.ui.sketchpad.bitmap import pack
 
 UNCHANGED = {"__type__": "update"}
 

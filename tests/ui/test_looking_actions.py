@@ -15,7 +15,7 @@ from imagebart.pipeline import Pipeline
 from imagebart.ui.choice import Choice
 from imagebart.ui.looking import ANSWER, Looking
 from imagebart.ui.picture import scale_mask, view_size
-from imagebart.ui.sketchpad.packing import unpack
+from imagebart.ui.sketchpad.bitmap import unpack
 
 pytestmark = pytest.mark.usefixtures("own_files")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from imagebart.testing import tiny_pipeline
 from imagebart.ui.choice import Choice
-from imagebart.ui.frame import KEEP
 from imagebart.ui.sharing import RECEIVED, received
 
 CHOICE = Choice(tiny_pipeline())
@@ -16,7 +16,7 @@ CHOICE = Choice(tiny_pipeline())
 
 def values(given: Any) -> dict[str, Any]:
     found = dict(zip(RECEIVED, received(CHOICE, given, "tiny"), strict=True))
-    return {name: value for name, value in found.items() if value is not KEEP}
+    return {name: value for name, value in found.items() if value != gr.skip()}
 
 
 def test_a_link_sets_words_seed_and_settings_and_keeps_the_seed() -> None:

@@ -371,8 +371,8 @@ def test_auto_keeps_the_weights_and_lets_drawing_round_them(tmp_path: Path, make
     for (name, ours), theirs in zip(fast.state_dict().items(), exact.state_dict().values(), strict=True):
         assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), name
     assert (exact.precision, fast.precision) == ("exact", "rounded")
-    packings = [m.sampler.engine(m.sampler.steps(SamplingSettings())[0]).packing for m in (exact, fast)]
-    assert packings[0] is packed and packings[1] is (brain if multiplies_bfloat16() else half)
+    kernels = [m.sampler.engine(m.sampler.steps(SamplingSettings())[0]).kernel for m in (exact, fast)]
+    assert kernels[0] is packed and kernels[1] is (brain if multiplies_bfloat16() else half)
     fast.sampler.prepare()
     given = torch.zeros(1, 64).long()
     rates = torch.full((1, 64), 0.5)

@@ -162,6 +162,7 @@ class TestCode:
             (b"cpytorch_lightning.core.saving\nload\n.", "names pytorch_lightning.core.saving.load"),
             (b"ctorch\nFloatStorage\n(K\x02tR.", "calls torch.FloatStorage"),
             (b"ctorch.hub\nload\n.", "names torch.hub.load"),
+            (b"c__builtin__\nbytearray\n(J\x00\x00\x00\x7ftR.", "names __builtin__.bytearray"),  # of 2 GB
             (b"X\x02\x00\x00\x00hi)R.", "calls a value"),
             (b"\x82\x01.", "EXT1"),
             (b"cargparse\nNamespace\n.", "names argparse.Namespace"),
@@ -216,6 +217,7 @@ class TestDamage:
             (with_state_dict(tensor(0, (2,), (1, 1), 4)), "stride (1, 1)"),
             (with_state_dict(tensor(0, (2,), (1,), -4)), "-4"),
             (NESTED + b"Q.", "a storage is described as"),
+            (NESTED + b"R.", "calls a value"),
             (with_state_dict(b"(cos\nx\nt."), "os.x"),
         ],
     )

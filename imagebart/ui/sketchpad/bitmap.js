@@ -10,7 +10,7 @@ export const copyOf = (mask) => ({ ...mask, data: mask.data.slice() });
 export const same = (a, b) =>
   a === b || (a.width === b.width && a.height === b.height && a.data.every((value, i) => value === b.data[i]));
 
-// A mask as text: values and how often each follows itself; "" where nothing is painted. As packing.py.
+// A mask as text: values and how often each follows itself; "" where nothing is painted. As bitmap.py.
 export const pack = ({ data }) => {
   const runs = [];
   for (let i = 0, start = 0; i < data.length; start = i) {

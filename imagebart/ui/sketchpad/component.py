@@ -20,7 +20,7 @@ from imagebart.errors import InputError
 from imagebart.imaging.files import load_image
 from imagebart.ui import wording
 from imagebart.ui.picture import scale_mask, view_size
-from imagebart.ui.sketchpad.packing import unpack
+from imagebart.ui.sketchpad.bitmap import unpack
 from imagebart.ui.sketchpad.shelf import find
 
 # In the order in which they need each other; each names what it needs in its first lines.

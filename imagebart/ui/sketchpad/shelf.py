@@ -20,7 +20,7 @@ from imagebart.imaging.metadata import read_recipe
 from imagebart.ui.examples import Example
 from imagebart.ui.files import kept, publish, written
 from imagebart.ui.picture import LARGEST_VIEW, reduced, scale_mask, view_size
-from imagebart.ui.sketchpad.packing import pack
+from imagebart.ui.sketchpad.bitmap import pack
 
 GONE = "This picture is no longer kept: pictures are forgotten after an hour. The ones on the page can be saved."
 UNREADABLE = "What the page sent cannot be read; load the page again."

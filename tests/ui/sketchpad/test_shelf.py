@@ -14,7 +14,7 @@ from imagebart.ui.examples import find_examples
 from imagebart.ui.files import publish
 from imagebart.ui.picture import scale_mask, view_size
 from imagebart.ui.sketchpad import shelf
-from imagebart.ui.sketchpad.packing import unpack
+from imagebart.ui.sketchpad.bitmap import unpack
 
 pytestmark = pytest.mark.usefixtures("own_files")
 
