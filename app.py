@@ -25,8 +25,9 @@ def main() -> None:
     parser.add_argument("--mcp", action="store_true", help="offer the endpoints as tools for MCP clients too")
     options = parser.parse_args()
 
-    # Nothing is reported to anyone; Gradio reads this when it is imported.
+    # Nothing is reported to anyone; Gradio and the Hub's library read this when they are imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     # It would go over its notes on the last 10 000 runs after each run.
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
     os.environ["GRADIO_TEMP_DIR"] = temporary_folder()

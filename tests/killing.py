@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+
 # What Python says of a program's own doings (docs.python.org/3/library/audit_events.html).
 ON_FILES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod"}
 PATIENCE = 0.05  # seconds; an interrupt that comes while an object is thrown away is lost, and sent again
@@ -26,6 +28,7 @@ def apart(work: Callable[[], Any], kill: tuple[int, float] | None = None) -> int
         code = 1
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            torch.set_num_threads(1)  # the others stayed with the parent, and would be waited for
             work()
             code = 0
         finally:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from killing import apart
 from torch.utils.data import Dataset
 
+import imagebart
 from imagebart.models.first_stage import FirstStage
 from imagebart.testing import tiny_first_stage
 from imagebart.training.config import FirstStageLoss, LoopConfig
@@ -32,7 +32,6 @@ class Noise(Dataset[dict[str, Any]]):
 
 def learn(folder: Path, batch_size: int, steps: int) -> None:
     """A first stage whose training draws nothing at random."""
-    AcceleratorState._reset_state(reset_partial_state=True)
     torch.manual_seed(0)
     task = FirstStageTask(FirstStage(tiny_first_stage()), Noise(), torch.ones(32, 32), FirstStageLoss(dead_after=0.0))
     loop = LoopConfig(
@@ -43,36 +42,29 @@ def learn(folder: Path, batch_size: int, steps: int) -> None:
         torch.save(model.state_dict(), folder / "trained.pt")
 
 
-def together(work: Callable[[], None]) -> None:
-    """Does the work in two processes that know of each other, as `accelerate launch --cpu --num_processes 2` does."""
+def started(folder: Path, batch_size: int, steps: int, **variables: str) -> subprocess.Popen[bytes]:
+    """This file as a program: a forked process would wait for the threads of its parent."""
+    paths = os.pathsep.join([str(Path(imagebart.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, __file__, str(folder), str(batch_size), str(steps)]
+    return subprocess.Popen(command, env=os.environ | variables | {"PYTHONPATH": paths})
+
+
+def together(folder: Path, batch_size: int, steps: int) -> None:
+    """Learns in two processes that know of each other, as `accelerate launch --cpu --num_processes 2` does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def as_rank(rank: int) -> None:
-        known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
-        os.environ |= {name: str(value) for name, value in known.items()} | {"ACCELERATE_USE_CPU": "true"}
-        work()
-
-    def both() -> None:
-        other = os.fork()
-        if other == 0:
-            try:
-                as_rank(1)
-            finally:
-                os._exit(0)
-        as_rank(0)
-        os.waitpid(other, 0)
-
-    assert apart(both) == 0
+        known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    known["ACCELERATE_USE_CPU"] = "true"
+    both = [started(folder, batch_size, steps, RANK=rank, LOCAL_RANK=rank, **known) for rank in "01"]
+    assert [process.wait() for process in both] == [0, 0]
 
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> None:
     """Stopped on the way and gone on with, too."""
-    assert apart(lambda: learn(tmp_path / "one", 4, 4)) == 0
-    together(lambda: learn(tmp_path / "two", 2, 2))
-    together(lambda: learn(tmp_path / "two", 2, 4))
+    assert started(tmp_path / "one", 4, 4).wait() == 0
+    together(tmp_path / "two", 2, 2)
+    together(tmp_path / "two", 2, 4)
     one, two = (torch.load(tmp_path / name / "trained.pt") for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:
@@ -84,3 +76,7 @@ def test_processes_share_each_step_out_among_them() -> None:
     whole = list(StepBatches(13, 6, 2, 9, seed=4))
     parts = [list(StepBatches(13, 2, 2, 9, seed=4, place=place, processes=3)) for place in range(3)]
     assert [sum(step, []) for step in zip(*parts, strict=True)] == whole
+
+
+if __name__ == "__main__":
+    learn(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -14,7 +14,7 @@ ENCODER_DECODER = (CLASS_MODEL / "scale1.yaml").read_text()
 
 def test_reads_what_is_written() -> None:
     read = read_description(CLASS_MODEL / "scale2.yaml")
-    assert (read.kind, read.encoder, read.class_conditional) == ("decoder_only", None, True)
+    assert (read.kind, read.encoder, read.conditioning) == ("decoder_only", None, "class")
     assert (read.decoder.width, read.decoder.depth, read.decoder.heads, read.decoder.head_size) == (32, 2, 2, 16)
     assert (read.decoder.vocab_in, read.decoder.vocab_out, read.decoder.positions) == (100, 48, 18)
     assert (read.decoder.unmasked, read.decoder.attention_bias, read.decoder.head_bias) == (2, True, False)
