@@ -172,6 +172,8 @@ def _sentence(cls: type[Any], place: tuple[int | str, ...], value: object, messa
     title = field.title or name.replace("_", " ")
     bounds = _bounds(field.metadata)
     if "max_length" in bounds and isinstance(value, str):
+        if len(value) <= bounds["max_length"]:
+            return f"The {title} is {shown(value)}, which holds half a character (a lone surrogate); leave that out."
         return f"The {title} has {len(value):,} characters; it may have {bounds['max_length']:,}."
     return f"The {title} is {shown(value)}; it must be {ranged(cls, name)}."
 

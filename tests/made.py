@@ -20,12 +20,13 @@ SETTINGS_MADE = st.builds(
     passes=st.integers(1, 100),
     start=st.none() | st.integers(1, 2**31),
 )
-ANY_TEXT = st.text(st.characters(), max_size=60)  # lone surrogates and NUL, too
+TEXT = st.text(max_size=60)
+ANY_TEXT = st.text(st.characters(), max_size=60)  # lone surrogates, too, which no recipe takes
 MADE = st.builds(
     Recipe,
-    model=ANY_TEXT,
+    model=TEXT,
     task=st.sampled_from(["edit", "generate"]),
-    prompt=st.none() | ANY_TEXT,
+    prompt=st.none() | TEXT,
     seed=st.integers(0, 2**32 - 1),
     settings=SETTINGS_MADE,
     feather=st.integers(0, 1000),

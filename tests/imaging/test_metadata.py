@@ -175,3 +175,13 @@ def test_a_large_picture_is_packed_quickly_and_comes_back(tmp_path: Path, monkey
     content = (tmp_path / "out.png").read_bytes()
     level = content[content.index(b"IDAT") + 5] >> 6  # RFC 1950: 0 is the fastest, 2 the default
     assert level == 0
+
+
+HALVES = [("\ud800", "a hat", "model's name"), ("m", "hat\udfff", "prompt")]
+
+
+@pytest.mark.parametrize(("model", "prompt", "name"), HALVES)
+def test_half_a_character_is_refused_by_its_name(model: str, prompt: str, name: str) -> None:
+    """UTF-8, which recipes are written in, has no lone surrogates."""
+    with pytest.raises(InputError, match=f"The {name} is .* which holds half a character"):
+        Recipe(model, "generate", prompt, 1, SamplingSettings())
