@@ -29,7 +29,7 @@ RIGHT: dict[str, list[Any]] = {
     "suggest_mask": [UPLOADED, "a hat"],
     "describe": [UPLOADED],
 }
-SENTENCE = re.compile(r'"error": "[A-Z][^"]*\.\\?"|"detail"')
+SENTENCE = re.compile(r'"error": "[A-Z](?:[^"\\]|\\.)*\."|"detail"')
 
 
 @pytest.fixture(scope="module")
