@@ -52,7 +52,8 @@ def in_mode(painted: npt.NDArray[np.bool_], mode: str) -> Image.Image:
     if mode == "opaque RGBA":
         return Image.fromarray(white).convert("RGBA")
     if mode == "clear RGBA":
-        return Image.fromarray(np.dstack([np.zeros((*white.shape, 3), np.uint8), white]))
+        ink = 255 * painted.all()  # what is opaque everywhere is a grey picture: only its white is painted
+        return Image.fromarray(np.dstack([np.full((*white.shape, 3), ink, np.uint8), white]))
     return Image.fromarray(white).convert(mode)
 
 
