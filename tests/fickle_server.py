@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
 
 
 @dataclass
@@ -119,3 +123,11 @@ def serving_file(content: bytes) -> Iterator[Fickle]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def apart_from_the_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Hugging Face's folder, a fresh one, and none of the network but the loopback's server."""
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("IMAGEBART_MIRRORS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"

@@ -5,6 +5,7 @@ Everything is a function of a number and the seed of a series of avatars, so tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,17 +88,27 @@ def held_out_prompt(number: int, series: int) -> PromptCase:
     raise ValueError(f"no caption of {count} attributes names {pair}; the grammar or the pair has to change")
 
 
-def edit_case(number: int, series: int, size: int) -> EditCase:
-    """An avatar with one attribute to change, the attributes of `EDITED` in turn; its mask is `size` pixels a side.
+@dataclass(frozen=True)
+class Change:
+    """An avatar, the same with one attribute changed, and a prompt that asks for it."""
 
-    The prompt is true of the avatar with another value, not of the avatar as it is, and speaks of what lies in the
-    mask only. Neither avatar has a held-out pair.
+    before: Attributes
+    after: Attributes
+    attribute: str
+    prompt: PromptCase
+
+
+def changes(number: int, series: int, stream: int) -> Iterator[Change]:
+    """Avatars with one attribute to change, that of `EDITED` whose turn it is, from a stream of random numbers.
+
+    The prompt is true of the avatar with another value, not of the avatar as it is, and speaks of that attribute's
+    region only; the new value shows. Neither avatar has a held-out pair.
     """
     attribute = tuple(EDITED)[number % len(EDITED)]
     nearby = {name for name, region in EDITED.items() if region == EDITED[attribute]}
     for attempt in range(10_000):
         index = number * 10_000 + attempt
-        random = generator(index, series, 3)
+        random = generator(index, series, stream)
         before = sample(index, series, "train")
         value = VALUES[attribute][random.integers(len(VALUES[attribute]))]
         after = replace(before, **{attribute: value})
@@ -105,14 +116,28 @@ def edit_case(number: int, series: int, size: int) -> EditCase:
             continue
         said = describe(after, random, 1)
         asked = attribute in said.claims and before.as_dict()[attribute] not in said.claims[attribute]
-        kept = ~edit_mask(before, attribute, SMALL)
-        if not asked or not said.claims.keys() <= nearby or _change(before, after, ~kept) < MOSTLY:
-            continue
-        stays = before.visible() & after.visible() - {attribute}
-        outside = frozenset(name for name in stays if share_within(before, name, kept)[0] >= 0.5)
-        mask = edit_mask(before, attribute, size)
-        return EditCase(before, attribute, PromptCase(said.text, said.claims), mask, outside)
+        if asked and said.claims.keys() <= nearby:
+            yield Change(before, after, attribute, PromptCase(said.text, said.claims))
     raise ValueError(f"no caption asks for another {attribute}; the grammar has to name its values")
+
+
+def edit_case(number: int, series: int, size: int) -> EditCase:
+    """An avatar with one attribute to change, the attributes of `EDITED` in turn; its mask is `size` pixels a side.
+
+    The prompt is true of the avatar with another value, not of the avatar as it is, and speaks of what lies in the
+    mask only. Neither avatar has a held-out pair.
+    """
+    change = next(one for one in changes(number, series, 3) if _held_by_its_mask(one))
+    before, attribute = change.before, change.attribute
+    kept = ~edit_mask(before, attribute, SMALL)
+    stays = before.visible() & change.after.visible() - {attribute}
+    outside = frozenset(name for name in stays if share_within(before, name, kept)[0] >= 0.5)
+    return EditCase(before, attribute, change.prompt, edit_mask(before, attribute, size), outside)
+
+
+def _held_by_its_mask(change: Change) -> bool:
+    inside = edit_mask(change.before, change.attribute, SMALL)
+    return _change(change.before, change.after, inside) >= MOSTLY
 
 
 def edit_mask(attributes: Attributes, attribute: str, size: int) -> np.ndarray:

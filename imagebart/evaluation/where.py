@@ -7,19 +7,16 @@ differ: what a mask for this prompt should hold. Nobody paints: what is found is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from imagebart.avatars.artwork import render
-from imagebart.avatars.attributes import VALUES, Attributes, generator
-from imagebart.avatars.captions import describe
 from imagebart.avatars.judge import AvatarJudge
-from imagebart.avatars.split import held_out, sample
 from imagebart.avatars.telling import tell
 from imagebart.errors import InputError
-from imagebart.evaluation.cases import EDITED, PromptCase, found
+from imagebart.evaluation.cases import EDITED, Change, changes, found
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.intervals import mean_of, median_of, share_of
 from imagebart.evaluation.report import Measure, measure, plainly
@@ -28,13 +25,8 @@ from imagebart.looking import place_of
 
 
 @dataclass(frozen=True)
-class WhereCase:
-    """An avatar, and a prompt that is true of it but for one attribute."""
-
-    before: Attributes
-    after: Attributes
-    attribute: str
-    prompt: PromptCase
+class WhereCase(Change):
+    """A change whose place is to be found by its words alone."""
 
     def differing(self, grid: int, size: int) -> np.ndarray:
         """The tokens in which the renders before and after differ, bool [grid, grid]; `size` pixels a side."""
@@ -51,25 +43,9 @@ class WhereCase:
 
 
 def where_case(number: int, series: int) -> WhereCase:
-    """An avatar with one attribute to change, those of `EDITED` in turn; the prompt speaks of its region only.
-
-    Both show the attribute, and neither has a held-out pair.
-    """
-    attribute = tuple(EDITED)[number % len(EDITED)]
-    nearby = {name for name, region in EDITED.items() if region == EDITED[attribute]}
-    for attempt in range(10_000):
-        index = number * 10_000 + attempt
-        random = generator(index, series, 4)
-        before = sample(index, series, "train")
-        value = VALUES[attribute][random.integers(len(VALUES[attribute]))]
-        after = replace(before, **{attribute: value})
-        if attribute not in before.visible() & after.visible() or held_out(after):
-            continue
-        said = describe(after, random, 1)
-        asked = attribute in said.claims and before.as_dict()[attribute] not in said.claims[attribute]
-        if asked and said.claims.keys() <= nearby:
-            return WhereCase(before, after, attribute, PromptCase(said.text, said.claims))
-    raise ValueError(f"no caption asks for another {attribute}; the grammar has to name its values")
+    """One of the changes whose attribute shows before and after."""
+    shown = (change for change in changes(number, series, 4) if change.attribute in change.before.visible())
+    return WhereCase(**vars(next(shown)))
 
 
 def where(study: Study, judge: AvatarJudge) -> Iterator[Measure]:

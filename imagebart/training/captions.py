@@ -26,7 +26,7 @@ from imagebart.models.text_encoder import TextEncoder
 from imagebart.training.config import CaptionsRun
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
-from imagebart.training.loop import Batch, train
+from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import read_text_encoder, save_text_encoder, taught_more
 from imagebart.training.reading import reading_accuracy, reading_loss
 from imagebart.training.stages import avatar_conditioner, text_config
@@ -50,7 +50,7 @@ class CaptionDataset(Dataset[dict[str, Tensor | str]]):
         return {"text": said.text, "claims": claims_vector(said.claims)}
 
 
-class CaptionsTask:
+class CaptionsTask(Task):
     """Read what captions claim; with slots like those of a reader before, if there was one."""
 
     def __init__(self, reader: CaptionReader, conditioner: Conditioner, steady: Steady | None = None) -> None:
@@ -68,12 +68,6 @@ class CaptionsTask:
             return {"loss": loss, "read": read}
         moved = self.steady.moved(slots, words, claims)
         return {"loss": loss + STEADY * moved, "read": read, "moved": moved}
-
-    def after_step(self, model: nn.Module, accelerator: Any) -> None:
-        """Nothing but gradients moves a text encoder."""
-
-    def state(self) -> list[Any]:
-        return []
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:

@@ -19,7 +19,7 @@ from imagebart.pictures.store import Store, Views
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
-from imagebart.training.loop import Batch, train
+from imagebart.training.loop import Batch, Task, train
 
 FILE = "classifier.safetensors"
 VIEWS = 8
@@ -45,7 +45,7 @@ class Labelled(Dataset[dict[str, Any]]):
         return {"image": image, "answers": torch.tensor(answers)}
 
 
-class ClassifierTask:
+class ClassifierTask(Task):
     """Say what is said of pictures."""
 
     def __init__(self, model: Classifier, dataset: Labelled) -> None:
@@ -64,12 +64,6 @@ class ClassifierTask:
         if not losses:  # a batch of which nothing is said
             return {"loss": 0.0 * model(images)[0].sum(), "right": torch.tensor(0.0)}
         return {"loss": torch.stack(losses).sum(), "right": torch.stack(right).mean()}
-
-    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Nothing but gradients moves a classifier."""
-
-    def state(self) -> list[Any]:
-        return []
 
     def sample(self, model: nn.Module) -> Image.Image:
         """Pictures that it learns from."""

@@ -23,7 +23,7 @@ from imagebart.models.transformer import TransformerConfig
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import dataset_for, grid
 from imagebart.training.first_stage import to_float
-from imagebart.training.loop import Batch, train
+from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import load_denoiser, load_first_stage, save_denoiser
 from imagebart.training.regions import Step, unknown_regions
 from imagebart.training.stages import reader_for
@@ -31,7 +31,7 @@ from imagebart.training.stages import reader_for
 SHOWN = 12
 
 
-class DenoiserTask:
+class DenoiserTask(Task):
     """Pictures and captions to tokens; a region of them to noise; the network says what they were."""
 
     def __init__(
@@ -99,12 +99,6 @@ class DenoiserTask:
         share = torch.rand(len(texts), 1) * (torch.rand(len(texts), 1) < self.run.drop_slots)
         dropped = (torch.rand(slots.shape[:2]) < share).to(device)
         return cond, torch.where(dropped[..., None], nothing, slots)
-
-    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Nothing but gradients moves a denoiser."""
-
-    def state(self) -> list[Any]:
-        return []
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:

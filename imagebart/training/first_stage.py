@@ -22,7 +22,7 @@ from imagebart.models.first_stage import FirstStage, FirstStageConfig, Quantizer
 from imagebart.training.adversary import Adversary
 from imagebart.training.config import FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid, pixel_weight
-from imagebart.training.loop import Batch, train
+from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import load_first_stage, save_first_stage
 
 
@@ -74,7 +74,7 @@ def gradient_loss(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     return loss / 3
 
 
-class FirstStageTask:
+class FirstStageTask(Task):
     """Reconstruction with L1 + L2 + edges, and a commitment of latents to their codes."""
 
     def __init__(self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss) -> None:

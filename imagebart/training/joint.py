@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from imagebart.models.published import Stage
 from imagebart.training.config import StageRun
-from imagebart.training.loop import Batch, train
+from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import save_stage
 from imagebart.training.stages import StageTask, stage_tasks
 
@@ -36,7 +35,7 @@ class Stages(nn.Module):
         return self.stages[index](x, c, cond)
 
 
-class JointTask:
+class JointTask(Task):
     """All stages on the same pictures and captions."""
 
     def __init__(self, tasks: Sequence[StageTask]) -> None:
@@ -52,12 +51,6 @@ class JointTask:
             for index, task in enumerate(self.tasks)
         }
         return {"loss": torch.stack(list(losses.values())).mean(), **losses}
-
-    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Nothing but gradients moves stages."""
-
-    def state(self) -> list[Any]:
-        return []
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:

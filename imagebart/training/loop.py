@@ -43,10 +43,12 @@ class Task(Protocol):
         """Scalars to log; the one named `loss` is minimised."""
 
     def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Updates that no gradient makes, such as a codebook's moving averages."""
+        """Updates that no gradient makes, such as a codebook's moving averages; none, where nothing else is said."""
+        return
 
     def state(self) -> list[Any]:
-        """Objects with state_dict and load_state_dict that a resumed run needs besides the model."""
+        """Objects with state_dict and load_state_dict that a resumed run needs besides the model; none, likewise."""
+        return []
 
     def sample(self, model: nn.Module) -> Image.Image:
         """A grid to look at."""

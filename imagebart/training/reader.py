@@ -22,7 +22,7 @@ from imagebart.avatars.split import sample
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
-from imagebart.training.loop import Batch, train
+from imagebart.training.loop import Batch, Task, train
 
 HIDDEN = -100  # the label of an attribute that a picture does not show: no loss
 
@@ -108,7 +108,7 @@ def _rounded_in_blocks(images: Tensor, step: Tensor) -> Tensor:
     return torch.where(step > 0, blocks.transpose(3, 4).reshape(images.shape), images)
 
 
-class ReaderTask:
+class ReaderTask(Task):
     """Cross-entropy of every attribute that shows."""
 
     def __init__(self, model: Reader, dataset: LabelledAvatars, wear: Wear) -> None:
@@ -126,12 +126,6 @@ class ReaderTask:
         shown = truth != HIDDEN
         right = torch.stack([logits.argmax(1) for logits in answers.values()], 1) == truth
         return {"loss": torch.stack(losses).sum() / shown.sum(), "accuracy": right[shown].float().mean()}
-
-    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Nothing but gradients moves the reader."""
-
-    def state(self) -> list[Any]:
-        return []
 
     def sample(self, model: nn.Module) -> Image.Image:
         """Pictures above what wear makes of them."""

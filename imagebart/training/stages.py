@@ -27,7 +27,7 @@ from imagebart.settings import SamplingSettings
 from imagebart.training.config import DenoiserRun, StageRun, StageShape
 from imagebart.training.data import ImageFolder, dataset_for, grid
 from imagebart.training.first_stage import to_float
-from imagebart.training.loop import Batch, train
+from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import load_first_stage, load_stage, read_text_encoder, save_stage
 
 Predicts = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x_{t-1}, x_t and conditioning tokens to logits
@@ -57,7 +57,7 @@ def scrambled(x: Tensor, share: float, vocab_size: int) -> Tensor:
     return redraw(x, rates, vocab_size)
 
 
-class StageTask:
+class StageTask(Task):
     """One stage on images and captions: encode, diffuse to t - 1 and t, predict the step back."""
 
     def __init__(
@@ -99,12 +99,6 @@ class StageTask:
         cond = self.conditioner.encode(texts).tokens
         dropped = torch.rand(len(texts)) < self.run.drop
         return torch.where(dropped[:, None], self.conditioner.null(len(texts)), cond).to(device)
-
-    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Nothing but gradients moves a stage."""
-
-    def state(self) -> list[Any]:
-        return []
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fickle_server import breaking_off, refusing, serving_file
-from huggingface_hub import constants
+from fickle_server import apart_from_the_net, breaking_off, refusing, serving_file
 from PIL import Image
 from published_files import write_package, write_tiny
 
@@ -19,10 +18,7 @@ NAME = "ffhq_4_scales_geometric"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("IMAGEBART_MIRRORS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
+    return apart_from_the_net(tmp_path, monkeypatch)
 
 
 def test_from_nothing_to_an_edit(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fickle_server import Fickle, breaking_off, serving_file
+from fickle_server import Fickle, apart_from_the_net, breaking_off, serving_file
 from huggingface_hub import constants
 from killing import killed_at_every_step
 from published_files import write_package, write_tiny
@@ -45,11 +45,7 @@ def package(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Hugging Face's folder, and none of the network but the loopback's server."""
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("IMAGEBART_MIRRORS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
+    return apart_from_the_net(tmp_path, monkeypatch)
 
 
 @pytest.fixture
