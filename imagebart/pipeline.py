@@ -25,14 +25,13 @@ from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Describer, Judge, load_judge
 from imagebart.looking import place_of, words_for
 from imagebart.models.imagebart import ImageBART
-from imagebart.runs import Canvas, Job, stream
+from imagebart.runs import Canvas, Job, stream, unfamiliar
 from imagebart.settings import SamplingSettings, shown
 from imagebart.weights import locate
 from imagebart.weights.card import default_card
 from imagebart.weights.folder import config_of
 
 MAX_VARIANTS = 8
-FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
 
 
 class Pipeline:
@@ -202,9 +201,10 @@ class Pipeline:
         recipes = self._recipes("edit", prompts, seed, settings, feather=feather, context=context)
         upload = images.load_image(image)
         region = self.region(upload.size, mask, context, feather)
-        known, notes = self._known(upload, region.box, len(prompts))
+        pixels = self._pixels(upload, region.box)
+        known = self._known(pixels, len(prompts))
         canvas = Canvas(upload, region)
-        job = Job(recipes, canvas, recipes[0].settings, known=known, keep=region.keep, notes=notes)
+        job = Job(recipes, canvas, recipes[0].settings, known=known, keep=region.keep, pixels=pixels)
         return self._run(prompts, job, best_first)
 
     def vary(
@@ -226,7 +226,10 @@ class Pipeline:
         recipes = self._recipes("vary", prompts, seed, settings, strength=strength)
         upload = images.load_image(image)
         region = self.region(upload.size, masks.preset("everything", upload.size))
-        known, notes = self._known(upload, region.box, len(prompts))
+        pixels = self._pixels(upload, region.box)
+        known = self._known(pixels, len(prompts))
+        with torch.no_grad():
+            notes = unfamiliar(self.model, pixels, self.model.first_stage.decode(known[:1]), ~region.keep)
         canvas = Canvas(upload, region)
         job = Job(recipes, canvas, recipes[0].settings, known=known, strength=strength, notes=notes)
         return self._run(prompts, job, best_first)
@@ -262,15 +265,9 @@ class Pipeline:
         return images.to_tensor(square).to(self.model.device)
 
     @torch.no_grad()
-    def _known(self, upload: Image.Image, box: Box, variants: int) -> tuple[Tensor, tuple[str, ...]]:
-        """The square's tokens for every variant [B, N], and what to say of a picture the model does not know."""
-        pixels = self._pixels(upload, box)
-        tokens = self.model.first_stage.encode(pixels)
-        error = (self.model.first_stage.decode(tokens).clamp(-1, 1) - pixels).square().mean().item() / 4
-        notes: tuple[str, ...] = ()
-        if self.knows and -10 * math.log10(max(error, 1e-10)) < FAMILIAR_PSNR:
-            notes = (f"This model knows {self.knows} only; in another kind of picture, expect odd results.",)
-        return tokens.expand(variants, -1), notes
+    def _known(self, pixels: Tensor, variants: int) -> Tensor:
+        """The square's tokens for every variant [B, N]."""
+        return self.model.first_stage.encode(pixels).expand(variants, -1)
 
     def _run(self, prompts: list[Prompt], job: Job, best_first: bool) -> Iterator[PipelineEvent]:
         """Checks the prompts at once, so that bad input raises before the first event; then streams."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from imagebart.judge import Judge, best_first
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.chain import ChainEvent
 from imagebart.settings import SamplingSettings
+
+FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Job:
     settings: SamplingSettings  # the recipes', as this run needs them
     known: Tensor | None = None  # int64 [B, N]
     keep: Tensor | None = None  # bool [N]
+    pixels: Tensor | None = None  # the square as it was, float [1, 3, size, size] in [-1, 1], where `keep` keeps of it
     strength: float = 1.0  # share of noise to start from
     cond: Tensor | None = None  # int64 [B, L]
     notes: tuple[str, ...] = ()  # sentences for the user
@@ -92,6 +96,9 @@ def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock
     order = list(range(len(squares)))
     if kind == "result" and job.judge is not None:
         order = best_first(job.judge, squares.clamp(-1, 1), job.recipes[0].prompt or "")
+    notes = job.notes
+    if kind == "result" and job.keep is not None and job.pixels is not None and bool(job.keep.any()):
+        notes = (*unfamiliar(model, job.pixels, squares[:1], job.keep), *notes)
     placed = [job.canvas.place(square) for square in images.to_images(squares[order])]
     clock.looked(kind, time.perf_counter() - began)
     elapsed = clock.elapsed()
@@ -109,6 +116,19 @@ def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock
         elapsed=elapsed,
         remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
         seed=job.seed,
-        notes=list(job.notes),
+        notes=list(notes),
         recipes=tuple(job.recipes[number] for number in order),
     )
+
+
+def unfamiliar(model: ImageBART, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:
+    """What to say of a picture that the model does not know: one that its tokens do not bring back where they are kept.
+
+    before, after: float [1, 3, size, size] in [-1, 1]; keep: bool [N].
+    """
+    side = model.first_stage.config.downsampling
+    kept = keep.view(before.shape[2] // side, -1).repeat_interleave(side, 0).repeat_interleave(side, 1)
+    error = (after.clamp(-1, 1) - before)[..., kept].square().mean().item() / 4
+    if not model.about.knows or -10 * math.log10(max(error, 1e-10)) >= FAMILIAR_PSNR:
+        return ()
+    return (f"This model knows {model.about.knows} only; in another kind of picture, expect odd results.",)

@@ -16,6 +16,7 @@ from imagebart import InputError, SamplingSettings
 from imagebart.imaging import crop, masks
 from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.pipeline import Pipeline
+from imagebart.runs import unfamiliar
 from imagebart.sampling.chain import ChainEvent
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
@@ -233,7 +234,7 @@ def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 
 def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
     upload = noise_picture("RGB", (32, 32))
-    known, _ = pipe._known(upload, crop.Box(0, 0, 32), 400)
+    known = pipe._known(pipe._pixels(upload, crop.Box(0, 0, 32)), 400)
     begun = pipe.model.sampler.start(400, pipe.defaults, known=known, strength=0.25, seed=3)
     share = (begun.x != known).float().mean().item()
     expected = 0.25 * (1 - 1 / pipe.model.vocab_size)
@@ -302,13 +303,30 @@ def test_bad_pictures_and_masks_raise_before_the_first_event(pipe: Pipeline) -> 
 
 
 def test_notes_name_unknown_words_and_unfamiliar_pictures(pipe: Pipeline) -> None:
-    mask = masks.preset("everything", (32, 32))
-    event = next(pipe.edit(noise_picture("RGB", (32, 32)), mask, "zebra with red hair", seed=0))
-    assert any("zebra" in note for note in event.notes)
+    noise, half = noise_picture("RGB", (32, 32)), masks.preset("upper half", (32, 32))
+    first, *_, last = pipe.edit(noise, half, "zebra with red hair", seed=0)
+    assert any("zebra" in note for note in first.notes) and any("zebra" in note for note in last.notes)
+    assert any("knows nothing only" in note for note in last.notes)
+    assert any("knows nothing only" in note for note in next(pipe.vary(noise, 0.5, seed=0)).notes)
     assert '"sunglases" was read as "sunglasses".' in next(pipe.generate("sunglases", seed=0)).notes
-    assert any("knows nothing only" in note for note in event.notes)
     long = "red hair " * 1200
     assert any("cut at" in note for note in next(pipe.generate(long)).notes)
+
+
+def test_a_picture_is_unfamiliar_where_what_is_kept_does_not_come_back(pipe: Pipeline) -> None:
+    """A difference of d grey levels of 255 is 20 log10(255 / d) dB: 17 dB lie between 35 and 37 levels."""
+    model = pipe.model
+    cell = model.first_stage.config.downsampling
+    row = 32 // cell
+    keep = torch.arange(row**2) < row
+    drawn_anew, kept_otherwise = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
+    drawn_anew[:, :, cell:] = 1
+    for levels, odd in ((35, False), (37, True)):
+        kept_otherwise[:, :, :cell] = levels / 127.5
+        assert bool(unfamiliar(model, torch.zeros(1, 3, 32, 32), kept_otherwise, keep)) == odd
+    assert not unfamiliar(model, torch.zeros(1, 3, 32, 32), drawn_anew, keep)
+    event = list(pipe.edit(noise_picture("RGB", (32, 32)), masks.preset("everything", (32, 32)), seed=0))[-1]
+    assert not event.notes, "nothing of it is left"
 
 
 def test_without_words_guidance_costs_nothing(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 WHOLE = 0.3  # share of pictures of which nothing is known
 INVERTED = 0.5  # share of regions that are all but what was drawn up
 MOST_BOXES = 3
+SHORTER = 1.5  # power of a uniform draw that says how long a box is: above 1, more of them are short
 BLIND, LEAST = 0.5, 0.1  # share of steps from pure noise; the least rate of the others
 FINAL = 0.65  # share of steps that end at x_0
 
@@ -24,22 +25,39 @@ def unknown_regions(batch: int, side: int) -> Tensor:
 
 
 def _region(side: int) -> Tensor:
-    """A half plane, or one to three boxes: bool [side, side]."""
-    rows, columns = torch.arange(side)[:, None], torch.arange(side)[None]
+    """A half plane, a brush stroke or one to three boxes: bool [side, side]."""
     kind = int(torch.randint(4, ()))
     if kind == 0:
-        along = rows if torch.rand(()) < 0.5 else columns
-        return (along < int(torch.randint(1, side, ()))).expand(side, side)
+        return _half_plane(side)
+    if kind == 1:
+        return _stroke(side)
     region = torch.zeros(side, side, dtype=torch.bool)
     for _ in range(int(torch.randint(1, MOST_BOXES + 1, ()))):
         (top, bottom), (left, right) = _span(side), _span(side)
-        region |= (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+        region[top:bottom, left:right] = True
     return region
 
 
+def _half_plane(side: int) -> Tensor:
+    """The rows above a line, or the columns left of one."""
+    along = torch.arange(side)
+    along = along[:, None] if torch.rand(()) < 0.5 else along[None]
+    return (along < int(torch.randint(1, side, ()))).expand(side, side)
+
+
+def _stroke(side: int) -> Tensor:
+    """All tokens within half a brush of a line with one bend."""
+    ends = torch.rand(3, 2) * side
+    along = torch.linspace(0, 1, 2 * side)[:, None]
+    line = torch.cat([torch.lerp(ends[0], ends[1], along), torch.lerp(ends[1], ends[2], along)])
+    rows, columns = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
+    radius = 0.75 + torch.rand(()) * side / 4
+    return (torch.cdist(torch.stack([rows, columns], -1).flatten(0, 1), line).amin(1) <= radius).view(side, side)
+
+
 def _span(side: int) -> tuple[int, int]:
-    """From and to along one side."""
-    length = int(torch.randint(1, side, ()))
+    """From and to along one side; short ones come more often, for what is kept may be a narrow strip."""
+    length = 1 + int(torch.rand(()) ** SHORTER * (side - 1))
     begin = int(torch.randint(0, side - length + 1, ()))
     return begin, begin + length
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from oracles import binomial_z
 
-from imagebart.training.regions import BLIND, FINAL, LEAST, WHOLE, Step, unknown_regions
+from imagebart.training.regions import BLIND, FINAL, LEAST, WHOLE, Step, _stroke, unknown_regions
 
 SIDE = 8
 
@@ -18,7 +19,7 @@ def test_regions_are_of_the_batch_and_never_empty() -> None:
 
 
 def test_a_share_of_regions_is_the_whole_picture() -> None:
-    """Half planes and boxes never cover it all, but boxes together may, and what is all but nothing does."""
+    """Half planes, strokes and boxes never cover it all, but boxes together may, and what is all but nothing does."""
     whole = int(unknown_regions(2000, 16).all(1).sum())
     assert binomial_z(whole, 2000, WHOLE) > -4
     assert binomial_z(whole, 2000, WHOLE + 0.03) < 4
@@ -42,8 +43,31 @@ def test_regions_have_straight_edges_in_one_piece_or_a_few() -> None:
     assert straight[~regions.flatten(1).all(1)].any(), "half planes"
 
 
+def test_what_is_kept_may_be_a_strip() -> None:
+    """Masks of people leave a few tokens beside a neck, from which the background has to be told."""
+    kept = (~unknown_regions(4000, 16)).sum(1)
+    assert ((kept > 0) & (kept <= 16)).float().mean() > 0.02
+
+
+def test_brush_strokes_are_one_piece_wherever_they_are_drawn() -> None:
+    """Grown from one of its tokens within itself, a stroke is reached whole; strokes bend, so that few are boxes."""
+    torch.manual_seed(5)
+    boxes = 0
+    for _ in range(200):
+        stroke = _stroke(16)
+        reached = torch.zeros_like(stroke).view(-1).scatter(0, stroke.flatten().int().argmax()[None], True).view(16, 16)
+        for _ in range(256):
+            near = F.max_pool2d(reached[None, None].float(), 3, 1, 1)[0, 0] > 0
+            reached, before = near & stroke, reached
+            if torch.equal(reached, before):
+                break
+        assert stroke.any() and torch.equal(reached, stroke)
+        boxes += int(stroke.any(1).sum() * stroke.any(0).sum() == stroke.sum())
+    assert boxes < 40
+
+
 def test_rates_fall_and_have_their_shares() -> None:
-    """A quarter of steps begin at pure noise, half end at x_0; within four deviations."""
+    """Half of the steps begin at pure noise, two thirds end at x_0; within four deviations."""
     torch.manual_seed(3)
     step = Step.random(4000)
     rate, after = step.rate, step.next_rate
