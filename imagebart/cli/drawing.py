@@ -195,14 +195,15 @@ def _follow(run: Iterable[PipelineEvent], draw: Drawing) -> None:
     from imagebart.imaging.files import save_image
     from imagebart.imaging.metadata import write_png
 
-    event = None
+    event, noted = None, set[str]()
     film = Film()
     with progress("tokens") as bar:
         task = bar.add_task("", total=None)
         for event in run:
-            if event.kind == "start":
-                for note in event.notes:
+            for note in event.notes:
+                if note not in noted:
                     print(note, file=sys.stderr)
+            noted.update(event.notes)
             if draw.steps_out is not None:
                 film.add(event)
             said = f"stage {event.stage} of {event.stages}, pass {event.pass_index + 1} of {event.passes}"

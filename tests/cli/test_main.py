@@ -45,6 +45,15 @@ def test_edit_changes_the_mask_only_and_a_seed_repeats(model: Path, upload: Path
     assert (a[:22] != before[:22]).any()
 
 
+def test_each_note_is_said_once_though_it_comes_with_the_result(
+    model: Path, upload: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit = ["edit", "--model", str(model), "--image", str(upload), "--mask", "upper half", "--prompt", "zebra, hat"]
+    assert main([*edit, "--seed", "7", "--out", str(tmp_path / "a.png")]) == 0
+    said = capsys.readouterr().err
+    assert said.count("expect odd results") == 1 and said.count("zebra") == 1
+
+
 def test_a_mask_is_found_by_the_words_and_a_picture_described(
     upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
