@@ -24,6 +24,7 @@ from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Describer, Judge, load_judge
 from imagebart.looking import place_of, words_for
+from imagebart.masked import known_tokens
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream, unfamiliar
 from imagebart.settings import SamplingSettings, shown
@@ -202,9 +203,9 @@ class Pipeline:
         upload = images.load_image(image)
         region = self.region(upload.size, mask, context, feather)
         pixels = self._pixels(upload, region.box)
-        known = self._known(pixels, len(prompts))
+        known, doubt = self._known(pixels, region, len(prompts))
         canvas = Canvas(upload, region)
-        job = Job(recipes, canvas, recipes[0].settings, known=known, keep=region.keep, pixels=pixels)
+        job = Job(recipes, canvas, recipes[0].settings, known, region.keep, doubt, pixels=pixels)
         return self._run(prompts, job, best_first)
 
     def vary(
@@ -227,11 +228,11 @@ class Pipeline:
         upload = images.load_image(image)
         region = self.region(upload.size, masks.preset("everything", upload.size))
         pixels = self._pixels(upload, region.box)
-        known = self._known(pixels, len(prompts))
+        known, _ = self._known(pixels, region, len(prompts))
         with torch.no_grad():
             notes = unfamiliar(self.model, pixels, self.model.first_stage.decode(known[:1]), ~region.keep)
         canvas = Canvas(upload, region)
-        job = Job(recipes, canvas, recipes[0].settings, known=known, strength=strength, notes=notes)
+        job = Job(recipes, canvas, recipes[0].settings, known, strength=strength, notes=notes)
         return self._run(prompts, job, best_first)
 
     def _recipes(
@@ -265,9 +266,13 @@ class Pipeline:
         return images.to_tensor(square).to(self.model.device)
 
     @torch.no_grad()
-    def _known(self, pixels: Tensor, variants: int) -> Tensor:
-        """The square's tokens for every variant [B, N]."""
-        return self.model.first_stage.encode(pixels).expand(variants, -1)
+    def _known(self, pixels: Tensor, region: Region, variants: int) -> tuple[Tensor, Tensor | None]:
+        """The square's tokens for every variant [B, N], and their doubt [1, N] for a model that knows cut cells."""
+        first_stage, denoiser = self.model.first_stage, self.model.denoiser
+        if denoiser is None or not denoiser.config.knows_cut_cells:
+            return first_stage.encode(pixels).expand(variants, -1), None
+        tokens, doubt = known_tokens(first_stage, pixels, torch.from_numpy(region.painted)[None])
+        return tokens.expand(variants, -1), doubt[0]
 
     def _run(self, prompts: list[Prompt], job: Job, best_first: bool) -> Iterator[PipelineEvent]:
         """Checks the prompts at once, so that bad input raises before the first event; then streams."""

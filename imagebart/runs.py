@@ -46,6 +46,7 @@ class Job:
     settings: SamplingSettings  # the recipes', as this run needs them
     known: Tensor | None = None  # int64 [B, N]
     keep: Tensor | None = None  # bool [N]
+    doubt: Tensor | None = None  # float [N], of known tokens that are not kept: see `imagebart.masked`
     pixels: Tensor | None = None  # the square as it was, float [1, 3, size, size] in [-1, 1], where `keep` keeps of it
     strength: float = 1.0  # share of noise to start from
     cond: Tensor | None = None  # int64 [B, L]
@@ -67,7 +68,13 @@ class Job:
 def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
     """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
     begun = model.sampler.start(
-        job.variants, job.settings, known=job.known, keep=job.keep, strength=job.strength, seed=job.seed
+        job.variants,
+        job.settings,
+        known=job.known,
+        keep=job.keep,
+        strength=job.strength,
+        seed=job.seed,
+        doubt=job.doubt,
     )
     first, scales = len(begun.steps), begun.scales
     clock = Clock(job.settings.passes, first)

@@ -197,13 +197,21 @@ def plain_denoiser(
     return logits + likelihood, drafts + likelihood
 
 
-def teacher_forced(step: Step, x: Tensor, c: Tensor, keep: Tensor, cond: Tensor | None) -> Tensor:
+def doubted(keep: Tensor) -> Tensor:
+    """The doubt of tokens that are kept, or of which nothing is known."""
+    return torch.where(keep, 0.0, 1.0)
+
+
+def teacher_forced(step: Step, x: Tensor, c: Tensor, doubt: Tensor, cond: Tensor | None) -> Tensor:
     """Logits [B, N, K] that temperature and filters act on, all positions at once; kept ones are of no use."""
     if isinstance(step, StageStep):
         return step.stage.logits(x, c, cond)
     assert isinstance(step, DenoisingStep)
-    drawn = (~keep).float()
-    return step.denoiser.logits(x, c, step.rate * drawn, step.next_rate * drawn, cond)
+    rates, next_rates = (
+        torch.tensor([[min(value, rate) for value in row] for row in doubt.tolist()])
+        for rate in (step.rate, step.next_rate)
+    )
+    return step.denoiser.logits(x, c, rates, next_rates, cond)
 
 
 # Drawing
@@ -228,19 +236,21 @@ def plain_filter(logits: list[float], settings: SamplingSettings) -> list[float]
     return [value if k in ranked else -math.inf for k, value in enumerate(scaled)]
 
 
-def plain_weights(step: Step, logits: list[float], c: int, settings: SamplingSettings) -> list[float]:
+def plain_weights(
+    step: Step, logits: list[float], c: int, settings: SamplingSettings, doubt: float = 1.0
+) -> list[float]:
     """p(x_s = k | x_t = c) of K tokens from logits, filtered."""
     filtered = plain_filter(logits, settings)
     weights = [math.exp(value - max(filtered)) for value in filtered]
     p0 = [weight / sum(weights) for weight in weights]
-    return plain_reverse(p0, c, step.rate, step.next_rate) if isinstance(step, DenoisingStep) else p0
+    return plain_reverse(p0, c, min(step.rate, doubt), step.next_rate) if isinstance(step, DenoisingStep) else p0
 
 
 def plain_draw(
     step: Step,
     c: Tensor,
     x: Tensor,
-    keep: Tensor,
+    doubt: Tensor,
     cond: Tensor | None,
     null: Tensor | None,
     settings: SamplingSettings,
@@ -251,13 +261,13 @@ def plain_draw(
     for b in range(len(x)):
         row, one = x[b : b + 1].clone(), slice(b, b + 1)
         for i in range(x.shape[1]):
-            if keep[b, i]:
+            if doubt[b, i] <= (step.next_rate if isinstance(step, DenoisingStep) else 0):
                 continue
-            logits = teacher_forced(step, row, c[one], keep[one], None if cond is None else cond[one])[0, i]
+            logits = teacher_forced(step, row, c[one], doubt[one], None if cond is None else cond[one])[0, i]
             if settings.guidance != 1 and null is not None:
-                without = teacher_forced(step, row, c[one], keep[one], null[one])[0, i]
+                without = teacher_forced(step, row, c[one], doubt[one], null[one])[0, i]
                 logits = without + settings.guidance * (logits - without)
-            weights = plain_weights(step, logits.tolist(), int(c[b, i]), settings)
+            weights = plain_weights(step, logits.tolist(), int(c[b, i]), settings, float(doubt[b, i]))
             scores = [
                 (math.log(w) if w > 0 else -math.inf) + float(g) for w, g in zip(weights, noise[b, i], strict=True)
             ]

@@ -234,7 +234,8 @@ def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 
 def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
     upload = noise_picture("RGB", (32, 32))
-    known = pipe._known(pipe._pixels(upload, crop.Box(0, 0, 32)), 400)
+    with torch.no_grad():
+        known = pipe.model.first_stage.encode(pipe._pixels(upload, crop.Box(0, 0, 32))).expand(400, -1)
     begun = pipe.model.sampler.start(400, pipe.defaults, known=known, strength=0.25, seed=3)
     share = (begun.x != known).float().mean().item()
     expected = 0.25 * (1 - 1 / pipe.model.vocab_size)

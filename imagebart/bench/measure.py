@@ -70,7 +70,7 @@ class _Task:
         runs: list[tuple[float, int, Tensor]] = []
         while len(runs) < (2 if not runs or runs[0][0] < LONG_RUN else 1):
             began, passes, tokens = time.perf_counter(), 0, self.c
-            given = (self.step, engine, self.c, None, self.keep, self.condition, self.settings, self.noise)
+            given = (self.step, engine, self.c, None, self.doubt, self.condition, self.settings, self.noise)
             for drawn in draw_step(*given, ahead()):
                 passes, tokens = drawn.forwards, drawn.tokens
             runs.append((time.perf_counter() - began, passes, tokens))
@@ -81,9 +81,14 @@ class _Task:
         runs = []
         for _ in range(2):
             began = time.perf_counter()
-            GuidedRun(self.step, engine, self.c, self.keep, self.condition, self.settings.guidance)
+            GuidedRun(self.step, engine, self.c, self.doubt, self.condition, self.settings.guidance)
             runs.append(time.perf_counter() - began)
         return min(runs)
+
+    @property
+    def doubt(self) -> Tensor:
+        """As `Step.start` takes it."""
+        return (~self.keep).float()
 
     @property
     def conditions(self) -> list[Tensor | None]:
@@ -136,7 +141,7 @@ def naive(task: _Task) -> float:
     assert decoder.head is not None
     for cond in task.conditions:
         began = time.perf_counter()
-        context = step.start(task.c, task.keep, cond, None)
+        context = step.start(task.c, task.doubt, cond, None)
         total += time.perf_counter() - began
         encoded = None
         if encoder is not None:
@@ -147,8 +152,9 @@ def naive(task: _Task) -> float:
             fed = torch.cat([context.prefix, task.c[:, :position]], 1)
             extra = None if context.extra is None else context.extra[:, : fed.shape[1]]
             here = task.c[:, position : position + 1]
-            logits = step.finish(decoder.head(decoder(fed, extra, memory)[:, -1:]), here)
-            _drawn(task, logits, here, task.noise[:, position : position + 1])
+            doubt = task.doubt[:, position : position + 1]
+            logits = step.finish(decoder.head(decoder(fed, extra, memory)[:, -1:]), here, doubt)
+            _drawn(task, logits, here, doubt, task.noise[:, position : position + 1])
             total += EVERY * (time.perf_counter() - began)
     return total
 
@@ -159,17 +165,17 @@ def as_naive(task: _Task, tokens: Tensor) -> float:
     assert decoder.head is not None
     found = []
     for cond in task.conditions:
-        context = step.start(task.c, task.keep, cond, None)
+        context = step.start(task.c, task.doubt, cond, None)
         hidden = decoder(torch.cat([context.prefix, tokens[:, :-1]], 1), context.extra, context.memory)
-        found.append(step.finish(decoder.head(hidden[:, context.prefix.shape[1] - 1 :]), task.c))
+        found.append(step.finish(decoder.head(hidden[:, context.prefix.shape[1] - 1 :]), task.c, task.doubt))
     logits = found[0] if len(found) == 1 else guided(torch.cat(found), task.settings.guidance)
-    same = _drawn(task, logits, task.c, task.noise) == tokens
+    same = _drawn(task, logits, task.c, task.doubt, task.noise) == tokens
     return float(same[~task.keep].float().mean())
 
 
-def _drawn(task: _Task, logits: Tensor, c: Tensor, noise: Tensor) -> Tensor:
-    """Tokens [B, S] from logits, x_t and noise at their positions."""
-    return (task.step.reverse(filter_logits(logits, task.settings), c) + noise).argmax(-1)
+def _drawn(task: _Task, logits: Tensor, c: Tensor, doubt: Tensor, noise: Tensor) -> Tensor:
+    """Tokens [B, S] from logits, x_t, its doubt and noise at their positions."""
+    return (task.step.reverse(filter_logits(logits, task.settings), c, doubt) + noise).argmax(-1)
 
 
 def images_per_second(model: ImageBART, cond: Tensor | None) -> dict[int, float]:

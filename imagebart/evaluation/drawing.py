@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
+from imagebart.masked import known_tokens
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import ImageBART
 from imagebart.settings import SamplingSettings
@@ -40,17 +40,21 @@ class Artist:
 
         Cells that are painted anywhere are drawn anew; only painted pixels are taken over.
         """
-        painted = torch.from_numpy(masks)[:, None]
-        cell = self.model.first_stage.config.downsampling
-        keep = ~F.max_pool2d(painted.float(), cell).bool().flatten(1)
+        painted = torch.from_numpy(masks)
 
         def work(rows: range) -> Tensor:
             part = slice(rows.start, rows.stop)
-            known = encoded(self.model.first_stage, images[part])
-            chosen = [prompts[i] for i in rows]
-            return torch.where(painted[part], self._draw(chosen, seed + rows.start, known, keep[part]), images[part])
+            drawn = self._edit(images[part], painted[part], [prompts[i] for i in rows], seed + rows.start)
+            return torch.where(painted[part][:, None], drawn, images[part])
 
         return self._all(len(images), work)
+
+    def _edit(self, images: Tensor, painted: Tensor, prompts: list[str | None], seed: int) -> Tensor:
+        known, doubt = known_tokens(self.model.first_stage, images, painted)
+        denoiser, keep = self.model.denoiser, doubt == 0
+        if denoiser is None or not denoiser.config.knows_cut_cells:
+            return self._draw(prompts, seed, encoded(self.model.first_stage, images), keep)
+        return self._draw(prompts, seed, known, keep, doubt)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images through the first stage: encoded and decoded."""
@@ -67,14 +71,22 @@ class Artist:
 
     @torch.no_grad()
     def _draw(
-        self, prompts: list[str | None], seed: int, known: Tensor | None = None, keep: Tensor | None = None
+        self,
+        prompts: list[str | None],
+        seed: int,
+        known: Tensor | None = None,
+        keep: Tensor | None = None,
+        doubt: Tensor | None = None,
     ) -> Tensor:
         conditioner = self.model.conditioner
         cond = conditioner.encode(prompts).tokens if conditioner.length else None
         settings = self.settings
         if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.null(len(prompts))):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
-        *_, last = self.model.stream(len(prompts), cond, known=known, keep=keep, settings=settings, seed=seed)
+        chain = self.model.stream(
+            len(prompts), cond, known=known, keep=keep, settings=settings, seed=seed, doubt=doubt
+        )
+        *_, last = chain
         return decoded(self.model.first_stage, last.tokens)
 
 

@@ -37,7 +37,8 @@ class Region:
     """Where an edit happens: measured once, from the mask, and handed down."""
 
     box: Box  # what the model sees
-    keep: torch.Tensor  # tokens that stay, bool [grid * grid], raster order
+    painted: npt.NDArray[np.bool_]  # pixels as the model sees them that paint touches, bool [size, size]
+    grid: int  # cells a side
     alpha: Image.Image  # how much of the new picture shows, "L" of the upload's size
 
     @classmethod
@@ -47,17 +48,19 @@ class Region:
         context, feather: see `crop_box` and `masks.alpha`. Raises InputError if nothing is painted.
         """
         box = crop_box(mask, model_size, context)
-        return cls(box, keep_tokens(mask, box, (grid, grid)), masks.alpha(mask, feather))
+        kept = keep_tokens(mask, box, (model_size, model_size)).view(model_size, model_size)
+        return cls(box, ~kept.numpy(), grid, masks.alpha(mask, feather))
+
+    @property
+    def keep(self) -> torch.Tensor:
+        """Tokens that stay, bool [grid * grid] in raster order: those whose cells no paint touches."""
+        return torch.from_numpy(~self.redrawn).flatten()
 
     @property
     def redrawn(self) -> npt.NDArray[np.bool_]:
         """The cells that are drawn anew, [grid, grid], rows from the top."""
-        return ~self.keep.numpy().reshape(self.grid, self.grid)
-
-    @property
-    def grid(self) -> int:
-        """Cells a side."""
-        return math.isqrt(len(self.keep))
+        side = len(self.painted) // self.grid
+        return np.logical_or.reduce(self.painted.reshape(self.grid, side, self.grid, side), (1, 3))
 
     def paste(self, upload: Image.Image, square: Image.Image) -> Image.Image:
         """The upload with the model's picture of the square in it: see `paste_back`."""

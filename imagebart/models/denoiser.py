@@ -37,6 +37,7 @@ class DenoiserConfig:
     encoder: TransformerConfig
     cond_length: Length = 0  # conditioning tokens
     text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
+    knows_cut_cells: bool = False  # it was trained with what masks leave of cells (see `imagebart.imaging.extend`)
 
 
 class RateEmbedding(nn.Module):

@@ -196,14 +196,17 @@ class ImageBART(nn.Module):
         settings: SamplingSettings | None = None,
         seed: int | None = None,
         strength: float = 1.0,
+        doubt: Tensor | None = None,
     ) -> Iterator[ChainEvent]:
         """Runs the chain, an event a pass of the decoder; the iterator can be closed at any moment.
 
         cond: conditioning tokens int64 [B, L]. start: x at the first step to run, int64 [B, N]; drawn where None: noise
         or, if that step expects less, `known` with as many tokens redrawn. known, keep: tokens int64 [B, N] and bool
         [B, N] or [N], True = keep the known token. strength: the share of noise to start from, over 0, at most 1.
-        seed: row b draws from seed + b. Raises ValueError, before the first event, for what does not fit.
+        doubt: the chance, float [B, N] or [N], that a known token that is not kept is wrong; 1 where None, and for
+        models of stages. seed: row b draws from seed + b. Raises ValueError, before the first event, for what does not
+        fit.
         """
         settings = settings or SamplingSettings()
-        begun = self.sampler.start(batch_size, settings, start, known, keep, strength, seed)
+        begun = self.sampler.start(batch_size, settings, start, known, keep, strength, seed, doubt)
         return self.sampler.stream(begun, cond, settings)

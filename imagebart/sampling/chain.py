@@ -55,7 +55,7 @@ def run_chain(
     steps: Sequence[Step],
     engine: Callable[[Step], Engine],
     start: Tensor,
-    keep: Tensor,
+    doubt: Tensor,
     condition: Condition,
     settings: SamplingSettings,
     generators: list[torch.Generator],
@@ -63,8 +63,8 @@ def run_chain(
     """From x_T down to x_0; an event after every pass of a network, the last holds x_0.
 
     steps: t = 1 first; engine: what draws one. start int64 [B, N] is x at the last of them, with the known tokens where
-    keep [B, N] is true. Repeat r of n first takes its own result back: each token is redrawn with probability
-    (1 - r/n) beta_t. The iterator can be closed at any moment.
+    doubt, float [B, N] (see `Step.keeps`), is below 1. Repeat r of n first takes its own result back: each token is
+    redrawn with probability (1 - r/n) beta_t. The iterator can be closed at any moment.
     """
     known, x = start, start
     for t in range(len(steps), 0, -1):
@@ -72,9 +72,9 @@ def run_chain(
         for repeat in range(settings.passes):
             if repeat:
                 x = redraw_rows(x, (1 - repeat / settings.passes) * step.beta, step.vocab_size, generators)
-            c = torch.where(keep, known, x)
+            c = torch.where(step.sees(doubt), known, x)
             noise = gumbel_noise((start.shape[1], step.vocab_size), generators).to(start.device)
-            for drawn in draw_step(step, engine(step), c, None, keep, condition, own, noise):
+            for drawn in draw_step(step, engine(step), c, None, doubt, condition, own, noise):
                 x, done = drawn.tokens, drawn.position == drawn.total
                 yield ChainEvent(
                     t, len(steps), repeat, settings.passes, drawn.position, drawn.total, x, done, drawn.forwards

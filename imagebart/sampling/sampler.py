@@ -27,13 +27,13 @@ class Start:
     steps: Sequence[Step]  # to run, t = 1 first
     scales: int  # T, of which these are the last
     x: Tensor  # x at the last of them, with the known tokens where they are kept, int64 [B, N]
-    keep: Tensor  # bool [B, N]
+    doubt: Tensor  # of each token of x, float [B, N]: 0 where it is kept, 1 where nothing is known
     generators: list[torch.Generator]  # of the rows, which drew x
 
     @property
     def total(self) -> int:
         """Tokens to draw in a pass."""
-        return int((~self.keep).any(0).sum())
+        return int((~self.steps[-1].keeps(self.doubt)).any(0).sum())
 
 
 class Sampler:
@@ -78,6 +78,7 @@ class Sampler:
         keep: Tensor | None = None,
         strength: float = 1.0,
         seed: int | None = None,
+        doubt: Tensor | None = None,
     ) -> Start:
         """Where the chain starts; with a seed, always the same. Arguments as for `ImageBART.stream`."""
         model, shape = self.model, (batch, self.model.tokens)
@@ -93,6 +94,8 @@ class Sampler:
             _check_keep(keep, shape)
             if known is None:
                 raise ValueError("keep was given without known, the tokens to keep")
+        if doubt is not None:
+            _check_doubt(doubt, shape, keep)
         noise = min(strength, 1 - math.prod(1 - step.beta for step in steps))
         if x is None and noise < 1:
             if known is None:
@@ -101,9 +104,10 @@ class Sampler:
         x = uniform_tokens(model.tokens, model.vocab_size, generators) if x is None else x
         x = x.to(model.device)
         if keep is None or known is None:
-            return Start(steps, scales, x, torch.zeros(shape, dtype=torch.bool, device=model.device), generators)
-        keep = keep.to(model.device).expand(shape)
-        return Start(steps, scales, torch.where(keep, known.to(model.device), x), keep, generators)
+            return Start(steps, scales, x, torch.ones(shape, device=model.device), generators)
+        drawn = (~keep).float() if doubt is None or model.denoiser is None else doubt.where(~keep, 0.0)
+        drawn = drawn.to(model.device).expand(shape)
+        return Start(steps, scales, torch.where(steps[-1].sees(drawn), known.to(model.device), x), drawn, generators)
 
     def stream(self, start: Start, cond: Tensor | None, settings: SamplingSettings) -> Iterator[ChainEvent]:
         """Runs the chain from a start; cond: conditioning tokens int64 [B, L]. Raises ValueError where they misfit."""
@@ -115,7 +119,7 @@ class Sampler:
         if cond is not None and settings.guidance != 1:
             null = model.conditioner.null(len(start.x)).to(model.device)
         condition = Condition(None if cond is None else cond.to(model.device), null)
-        chain = run_chain(start.steps, self.engine, start.x, start.keep, condition, settings, start.generators)
+        chain = run_chain(start.steps, self.engine, start.x, start.doubt, condition, settings, start.generators)
         return (replace(event, stages=start.scales) for event in chain)
 
 
@@ -137,3 +141,13 @@ def _check_keep(keep: Tensor, shape: tuple[int, int]) -> None:
         raise ValueError(f"keep has shape {list(keep.shape)}, expected {list(shape)} or [{shape[1]}]")
     if keep.dtype != torch.bool:
         raise ValueError(f"keep is of type {keep.dtype}, expected torch.bool")
+
+
+def _check_doubt(doubt: Tensor, shape: tuple[int, int], keep: Tensor | None) -> None:
+    """Raises ValueError unless these are chances, float [B, N] or [N], of tokens of which some may be kept."""
+    if keep is None:
+        raise ValueError("doubt was given without keep: it is of tokens that are known and not kept")
+    if tuple(doubt.shape) not in (shape, shape[1:]):
+        raise ValueError(f"doubt has shape {list(doubt.shape)}, expected {list(shape)} or [{shape[1]}]")
+    if not (doubt.min() >= 0 and doubt.max() <= 1):
+        raise ValueError(f"doubt is from {doubt.min():g} to {doubt.max():g}, expected 0 to 1")

@@ -79,7 +79,7 @@ def draw_step(
     engine: Engine,
     c: Tensor,
     x: Tensor | None,
-    keep: Tensor,
+    doubt: Tensor,
     condition: Condition,
     settings: SamplingSettings,
     noise: Tensor,
@@ -87,12 +87,12 @@ def draw_step(
 ) -> Iterator[StepEvent]:
     """Draws x_s given x_t = c; yields the step's own drafts, if it makes any, and after every pass.
 
-    c int64 [B, N] holds the known tokens where keep [B, N] is true. x: drafts and the known tokens, int64 [B, N]; None:
-    such drafts as the step makes itself. noise: Gumbel [B, N, K]. Rows advance on their own; one that is done leaves
-    the batch. ahead: how many to verify at once; None: as many as are worth it here. The outcome is that of any other,
-    but for rounding where two tokens are all but equal.
+    c int64 [B, N] holds the known tokens where doubt, float [B, N] (see `Step.keeps`), is below 1. x: drafts and the
+    known tokens, int64 [B, N]; None: such drafts as the step makes itself. noise: Gumbel [B, N, K]. Rows advance on
+    their own; one that is done leaves the batch. ahead: how many to verify at once; None: as many as are worth it here.
+    The outcome is that of any other, but for rounding where two tokens are all but equal.
     """
-    shown = c.clone() if x is None else x.clone()
+    shown, keep = c.clone() if x is None else x.clone(), step.keeps(doubt)
     rows = [_Row(b, *row) for b, row in enumerate(zip(shown.tolist(), keep.tolist(), strict=True))]
     wanted = (~keep).any(0).tolist()
     total, forwards = sum(wanted), 0
@@ -100,10 +100,10 @@ def draw_step(
     if not active:
         return
     batch = torch.tensor([row.index for row in active], device=c.device)
-    run = GuidedRun(step, engine, c[batch], keep[batch], condition.select(batch), settings.guidance)
+    run = GuidedRun(step, engine, c[batch], doubt[batch], condition.select(batch), settings.guidance)
     guesses = run.drafts if x is None else None
     if guesses is not None:
-        guessed = (step.reverse(filter_logits(guesses, settings), c[batch]) + noise[batch]).argmax(-1)
+        guessed = (step.reverse(filter_logits(guesses, settings), c[batch], doubt[batch]) + noise[batch]).argmax(-1)
         for row, draft in zip(active, guessed.tolist(), strict=True):
             row.drafts = [old if kept else new for old, new, kept in zip(row.drafts, draft, row.keep, strict=True)]
             shown[row.index] = torch.tensor(row.drafts)
@@ -116,7 +116,7 @@ def draw_step(
         drafts = torch.tensor([row.drafts for row in active], device=c.device)
         logits = filter_logits(run.logits(drafts, begins, length, skip), settings)
         places = [begin + skip - first for begin in begins]
-        likelihood = step.reverse(logits, run.noisy([begin + skip for begin in begins], length - skip))
+        likelihood = step.reverse(logits, *run.known([begin + skip for begin in begins], length - skip))
         tokens = (likelihood + _noise_at(noise, active, places, length - skip)).argmax(-1).tolist()
         forwards += 1
         drawn = 0

@@ -38,23 +38,24 @@ class StepRun:
     of x at its position `first` + n.
     """
 
-    def __init__(self, step: Step, engine: Engine, c: Tensor, keep: Tensor, cond: Tensor | None) -> None:
+    def __init__(self, step: Step, engine: Engine, c: Tensor, doubt: Tensor, cond: Tensor | None) -> None:
         self.step, self.engine, self.decoder = step, engine, engine.decoder
         encoder = engine.encoder
         encode = None if encoder is None else lambda tokens, extra: _encode(encoder, tokens, extra)
         with torch.autocast(c.device.type, torch.bfloat16, enabled=engine.rounds):
-            context = step.start(c, keep, cond, encode)
+            context = step.start(c, doubt, cond, encode)
         given = self.decoder.transformer.position_embedding.dtype
         self.context = context.of_types(self.decoder.kept.dtype, given)
         self.cache = self.decoder.new_cache(len(c))
         self.first = self.context.prefix.shape[1] - 1
+        self.doubt = doubt
 
-    def noisy(self, begins: list[int], length: int) -> Tensor:
-        """x_t at the positions that these of the decoder predict, int64 [B, length]."""
-        steps = torch.tensor(begins, device=self.context.noisy.device)[:, None] + torch.arange(
-            length, device=self.context.noisy.device
-        )
-        return self.context.noisy.gather(1, (steps - self.first).clamp(min=0))
+    def known(self, begins: list[int], length: int) -> tuple[Tensor, Tensor]:
+        """x_t at the positions that these of the decoder predict, int64 [B, length], and its doubt."""
+        device = self.doubt.device
+        steps = torch.tensor(begins, device=device)[:, None] + torch.arange(length, device=device)
+        places = (steps - self.first).clamp(min=0)
+        return self.context.noisy.gather(1, places), self.doubt.gather(1, places)
 
     def logits(self, x: Tensor, begins: list[int], length: int, skip: int = 0) -> Tensor:
         """Feeds `length` tokens, row b's from the decoder's position begins[b] on; x int64 [B, N] holds them.
@@ -71,11 +72,13 @@ class StepRun:
         with threads(self.engine.threads(positions.numel())):
             hidden = self.decoder.forward(fed, begins, self.cache, context.memory, extra)[:, skip:]
             logits = self.decoder.head(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
-        return self.step.finish(logits.to(hidden.dtype), self.noisy([begin + skip for begin in begins], length - skip))
+        known = self.known([begin + skip for begin in begins], length - skip)
+        return self.step.finish(logits.to(hidden.dtype), *known)
 
     def select(self, rows: Tensor) -> None:
         """Goes on with some of the rows, int64 [B']."""
         self.context.select(rows)
+        self.doubt = self.doubt[rows]
         self.cache.select(rows)
 
 
@@ -86,7 +89,7 @@ class GuidedRun:
     """
 
     def __init__(
-        self, step: Step, engine: Engine, c: Tensor, keep: Tensor, condition: Condition, guidance: float
+        self, step: Step, engine: Engine, c: Tensor, doubt: Tensor, condition: Condition, guidance: float
     ) -> None:
         self.guidance = guidance
         cond = condition.cond
@@ -95,8 +98,8 @@ class GuidedRun:
             if condition.null is None:
                 raise ValueError("guidance needs a model that was trained with its condition dropped at random")
             assert cond is not None
-            c, keep, cond = torch.cat([c, c]), torch.cat([keep, keep]), torch.cat([cond, condition.null])
-        self.run = StepRun(step, engine, c, keep, cond)
+            c, doubt, cond = torch.cat([c, c]), torch.cat([doubt, doubt]), torch.cat([cond, condition.null])
+        self.run = StepRun(step, engine, c, doubt, cond)
         self.first = self.run.first
 
     @property
@@ -104,9 +107,10 @@ class GuidedRun:
         """Of the batch that the decoder is fed."""
         return len(self.run.context.noisy)
 
-    def noisy(self, begins: list[int], length: int) -> Tensor:
-        """As `StepRun.noisy`."""
-        return self.run.noisy(begins + begins if self.guided else begins, length)[: len(begins)]
+    def known(self, begins: list[int], length: int) -> tuple[Tensor, Tensor]:
+        """As `StepRun.known`."""
+        c, doubt = self.run.known(begins + begins if self.guided else begins, length)
+        return c[: len(begins)], doubt[: len(begins)]
 
     @property
     def drafts(self) -> Tensor | None:

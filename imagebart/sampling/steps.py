@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from imagebart.diffusion import reverse_step
@@ -24,16 +25,26 @@ class Step(Protocol):
     def networks(self) -> tuple[Transformer, Transformer | None]:
         """Its decoder, and its encoder if any."""
 
-    def start(self, c: Tensor, keep: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
-        """Everything that is computed once: x_t = c int64 [B, N], keep bool [B, N], cond int64 [B, L] or None.
+    def keeps(self, doubt: Tensor) -> Tensor:
+        """Which tokens it leaves as they are, bool [B, N].
+
+        doubt: the chance that a token of the start is not the picture's, float [B, N]; 0 where a mask keeps it, 1 where
+        nothing is known of it.
+        """
+
+    def sees(self, doubt: Tensor) -> Tensor:
+        """Which tokens of the start are x_t as far as it is concerned, bool [B, N]."""
+
+    def start(self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+        """Everything that is computed once: x_t = c int64 [B, N], doubt [B, N], cond int64 [B, L] or None.
 
         encode: computes what its encoder would.
         """
 
-    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
-        """The decoder's logits [B, S, K] and x_t at their positions -> those that temperature and filters act on."""
+    def finish(self, logits: Tensor, c: Tensor, doubt: Tensor) -> Tensor:
+        """The decoder's logits [B, S, K], x_t and its doubt -> logits that temperature and filters act on."""
 
-    def reverse(self, logits: Tensor, c: Tensor) -> Tensor:
+    def reverse(self, logits: Tensor, c: Tensor, doubt: Tensor) -> Tensor:
         """Filtered logits [B, S, K] -> log p(x_s | x_t = c), up to a constant."""
 
 
@@ -49,18 +60,26 @@ class StageStep:
         stage = self.stage
         return stage.decoder, stage.encoder if isinstance(stage, EncoderDecoderStage) else None
 
-    def start(self, c: Tensor, keep: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+    def keeps(self, doubt: Tensor) -> Tensor:
+        return doubt == 0
+
+    sees = keeps
+
+    def start(self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
         return self.stage.start(c, cond, encode)
 
-    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+    def finish(self, logits: Tensor, c: Tensor, doubt: Tensor) -> Tensor:
         return self.stage.finish(logits, c)
 
-    def reverse(self, logits: Tensor, c: Tensor) -> Tensor:
+    def reverse(self, logits: Tensor, c: Tensor, doubt: Tensor) -> Tensor:
         return logits
 
 
 class DenoisingStep:
-    """The denoiser from noise rate r_t to r_s: it predicts x_0, from which x_s follows. Kept tokens have rate 0."""
+    """The denoiser from noise rate r_t to r_s: it predicts x_0, from which x_s follows.
+
+    A token that is doubted by less than r_t has that for its rate, and waits for the step whose r_s is lower still.
+    """
 
     def __init__(self, denoiser: Denoiser, rate: float, next_rate: float) -> None:
         if not 0 <= next_rate < rate <= 1:
@@ -73,20 +92,30 @@ class DenoisingStep:
     def networks(self) -> tuple[Transformer, Transformer | None]:
         return self.denoiser.decoder, self.denoiser.encoder
 
-    def start(self, c: Tensor, keep: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
-        drawn = (~keep).float()
+    def keeps(self, doubt: Tensor) -> Tensor:
+        return doubt <= self.next_rate
+
+    def sees(self, doubt: Tensor) -> Tensor:
+        return (doubt <= self.rate) & (doubt < 1)
+
+    def start(self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+        rates, next_rates = doubt.clamp(max=self.rate), doubt.clamp(max=self.next_rate)
         slots = self.denoiser.read(cond)
-        context, encoded = self.denoiser.start(c, self.rate * drawn, self.next_rate * drawn, cond, slots, encode)
-        context.drafts = self.finish(self.denoiser.draft_head(encoded), c)
+        context, encoded = self.denoiser.start(c, rates, next_rates, cond, slots, encode)
+        context.drafts = self.finish(self.denoiser.draft_head(encoded), c, doubt)
         return context
 
-    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
-        return self.denoiser.finish(logits, c, self.rate)
+    def finish(self, logits: Tensor, c: Tensor, doubt: Tensor) -> Tensor:
+        return self.denoiser.finish(logits, c, self._rates(doubt))
 
-    def reverse(self, logits: Tensor, c: Tensor) -> Tensor:
+    def reverse(self, logits: Tensor, c: Tensor, doubt: Tensor) -> Tensor:
         if self.next_rate == 0:
             return logits  # x_s is x_0
-        return reverse_step(logits.softmax(-1), c, self.rate, self.next_rate).log()
+        return reverse_step(logits.softmax(-1), c, self._rates(doubt), self.next_rate).log()
+
+    def _rates(self, doubt: Tensor) -> Tensor:
+        """Of the tokens that are drawn; r_t for the others, of which nothing is asked."""
+        return torch.where(self.keeps(doubt), self.rate, doubt.clamp(max=self.rate))
 
 
 def denoising_steps(denoiser: Denoiser, scales: int, rate: float = 1.0) -> list[DenoisingStep]:

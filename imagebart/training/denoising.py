@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import redraw
+from imagebart.masked import extended, painted_share
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.text_encoder import TextEncoderConfig
@@ -25,7 +26,7 @@ from imagebart.training.data import dataset_for, grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import load_denoiser, load_first_stage, save_denoiser
-from imagebart.training.regions import Step, unknown_regions
+from imagebart.training.regions import Step, painted_regions
 from imagebart.training.stages import reader_for
 
 SHOWN = 12
@@ -48,13 +49,16 @@ class DenoiserTask(Task):
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         x0 = self.tokens(batch)
-        unknown = unknown_regions(len(x0), math.isqrt(x0.shape[1])).to(x0.device)
+        doubt, seen = self.masked(batch, x0)
         step = Step.random(len(x0)).to(x0.device)
-        x = redraw(x0, step.next_rate * unknown, self.vocab_size)
-        c = redraw(x, step.beta * unknown, self.vocab_size)
+        rates, next_rates = torch.minimum(doubt, step.rate), torch.minimum(doubt, step.next_rate)
+        unknown = doubt > step.next_rate
+        observed = (doubt <= step.rate) & (doubt < 1)
+        x = torch.where(unknown, redraw(x0, step.next_rate * unknown, self.vocab_size), seen)
+        c = torch.where(observed, seen, redraw(x, step.beta * unknown, self.vocab_size))
         cond, slots = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
-        seen = redraw(x, self.scrambled(step) * unknown, self.vocab_size)
-        logits, drafts = model(seen, c, step.rate * unknown, step.next_rate * unknown, cond, slots, unknown)
+        fed = redraw(x, self.scrambled(step) * unknown, self.vocab_size)
+        logits, drafts = model(fed, c, rates, next_rates, cond, slots, unknown)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
         right = (logits.argmax(-1) == target).float().mean()
@@ -77,6 +81,15 @@ class DenoiserTask(Task):
     def tokens(self, batch: Batch) -> Tensor:
         """The tokens of a batch, int64 [B, N]."""
         return self.encode(batch["image"])
+
+    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each token the share of its cell that a mask paints, float [B, N], and what it leaves, int64 [B, N]."""
+        images = batch["image"]
+        painted = painted_regions(len(x0), math.isqrt(x0.shape[1]))
+        enlarged = F.interpolate(painted[:, None].float(), images.shape[2:])[:, 0].bool()
+        doubt = painted_share(painted, x0.shape[1]).to(x0.device)
+        seen = self.encode(extended(images.cpu(), enlarged).to(images.device))
+        return doubt, torch.where(doubt > 0, seen, x0)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -144,7 +157,8 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     torch.manual_seed(run.loop.seed)
     conditioner, reader, text = reader_for(run, dataset)
     tokens = (shape.resolution // shape.downsampling) ** 2
-    denoiser = Denoiser(denoiser_config(run.shape, shape.vocab_size, tokens, conditioner, text))
+    config = denoiser_config(run.shape, shape.vocab_size, tokens, conditioner, text)
+    denoiser = Denoiser(replace(config, knows_cut_cells=True))
     if run.begin_from is not None:
         begun, _ = load_denoiser(Path(run.begin_from))
         if reader is not None:

@@ -22,6 +22,7 @@ from imagebart.training.data import grid
 from imagebart.training.denoising import DenoiserTask, denoiser_config
 from imagebart.training.follow import Figures
 from imagebart.training.loop import Batch
+from imagebart.training.regions import unknown_regions
 from imagebart.training.stages import text_config
 from imagebart.training.tokens import Tokens
 
@@ -66,6 +67,9 @@ class TokenTask(DenoiserTask):
 
     def tokens(self, batch: Batch) -> Tensor:
         return batch["tokens"]
+
+    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor]:
+        return unknown_regions(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:

@@ -1,12 +1,15 @@
-"""What a denoiser is asked to draw while it is trained: a region, and noise rates before and after a step."""
+"""What a denoiser is asked to draw while it is trained: painted pixels, and noise rates before and after a step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+FINE = 4  # strokes and boxes end on every fourth part of a cell
+ALIGNED = 0.4  # share of regions that paint all of the cells that they touch
 WHOLE = 0.3  # share of pictures of which nothing is known
 INVERTED = 0.5  # share of regions that are all but what was drawn up
 MOST_BOXES = 3
@@ -22,6 +25,13 @@ def unknown_regions(batch: int, side: int) -> Tensor:
     regions = torch.where(inverted, ~regions, regions)
     whole = (torch.rand(batch) < WHOLE) | ~regions.flatten(1).any(1)
     return (regions | whole[:, None, None]).flatten(1)
+
+
+def painted_regions(batch: int, grid: int) -> Tensor:
+    """Masks as people paint them, for pictures of grid x grid cells: bool [B, FINE grid, FINE grid]."""
+    painted = unknown_regions(batch, FINE * grid).view(batch, 1, FINE * grid, FINE * grid)
+    touched = F.interpolate(F.max_pool2d(painted.float(), FINE), scale_factor=FINE).bool()
+    return torch.where(torch.rand(batch, 1, 1, 1) < ALIGNED, touched, painted)[:, 0]
 
 
 def _region(side: int) -> Tensor:

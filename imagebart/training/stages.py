@@ -115,12 +115,12 @@ class StageTask(Task):
         if self.conditioner.length:
             cond = self.conditioner.encode([item["text"] for item in items]).tokens.to(device)
         last = start
-        keep = torch.zeros_like(start, dtype=torch.bool)
+        doubt = torch.ones(start.shape, device=device)
         assert isinstance(model, Stage)
         step = StageStep(model)  # a chain of its own
         engine = engine_of("exact", *step.networks)
         settings = SamplingSettings()
-        for event in run_chain([step], lambda _: engine, start, keep, Condition(cond, None), settings, generators):
+        for event in run_chain([step], lambda _: engine, start, doubt, Condition(cond, None), settings, generators):
             last = event.tokens
         return grid(self.first_stage.decode(torch.cat([x0, start, last])), columns=len(x0))
 

@@ -11,7 +11,16 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
-from oracles import all_sequences, binomial_z, chi_squared_p, joint_index, plain_draw, plain_reverse, teacher_forced
+from oracles import (
+    all_sequences,
+    binomial_z,
+    chi_squared_p,
+    doubted,
+    joint_index,
+    plain_draw,
+    plain_reverse,
+    teacher_forced,
+)
 from random_networks import engine_for, random_cond, random_denoiser, random_stage
 from torch import Tensor
 
@@ -70,18 +79,20 @@ def run(
     settings: SamplingSettings | None = None,
     seed: int = 0,
     condition: Condition = NO_CONDITION,
+    doubt: Tensor | None = None,
 ) -> list[ChainEvent]:
     keep = torch.zeros_like(start, dtype=torch.bool) if keep is None else keep
+    doubt = doubted(keep) if doubt is None else doubt
     generators = row_generators(seed, len(start))
     settings = settings or SamplingSettings()
-    return list(run_chain(steps, Engines(steps), start, keep, condition, settings, generators))
+    return list(run_chain(steps, Engines(steps), start, doubt, condition, settings, generators))
 
 
 def begun(steps: Sequence[Step], keep: Tensor | None = None) -> Iterator[ChainEvent]:
     """A chain of one row that has not been asked for anything."""
     start = torch.randint(K, (1, 6))
-    keep = torch.zeros(1, 6, dtype=torch.bool) if keep is None else keep
-    return run_chain(steps, Engines(steps), start, keep, NO_CONDITION, SamplingSettings(), row_generators(0, 1))
+    doubt = torch.ones(1, 6) if keep is None else doubted(keep)
+    return run_chain(steps, Engines(steps), start, doubt, NO_CONDITION, SamplingSettings(), row_generators(0, 1))
 
 
 def count_forwards(steps: Sequence[StageStep]) -> list[int]:
@@ -122,7 +133,7 @@ def test_an_event_for_every_forward() -> None:
     seen = count_forwards(steps)
     keep, start = torch.tensor([[True, True, False, False, True, True]]), torch.randint(K, (1, 6))
     settings = SamplingSettings(passes=2)
-    events = list(run_chain(steps, engines, start, keep, NO_CONDITION, settings, row_generators(0, 1)))
+    events = list(run_chain(steps, engines, start, doubted(keep), NO_CONDITION, settings, row_generators(0, 1)))
     assert seen == [event.stage for event in events]
     assert all(1 <= event.forwards <= event.position <= 2 for event in events)
 
@@ -145,12 +156,12 @@ def test_the_denoisers_drafts_are_shown_before_it_has_drawn_anything() -> None:
     """They are what its encoder alone would draw with the noise of the step."""
     step = CHAINS["denoiser"]()[-1]
     assert isinstance(step, DenoisingStep)
-    start, keep = torch.randint(K, (3, 6)), torch.zeros(3, 6, dtype=torch.bool)
+    start, doubt = torch.randint(K, (3, 6)), torch.ones(3, 6)
     first = run([step], start)[0]
-    logits = step.start(start, keep, None, None).drafts
+    logits = step.start(start, doubt, None, None).drafts
     assert logits is not None
     noise = gumbel_noise((6, K), row_generators(0, 3))
-    assert torch.equal(first.tokens, (step.reverse(logits, start) + noise).argmax(-1))
+    assert torch.equal(first.tokens, (step.reverse(logits, start, doubt) + noise).argmax(-1))
 
 
 @pytest.mark.parametrize("passes", [1, 3])
@@ -170,7 +181,7 @@ def test_nothing_to_draw_gives_no_events() -> None:
     steps = published()
     engines = Engines(steps)
     seen, start = count_forwards(steps), torch.randint(K, (2, 6))
-    arguments = (torch.ones(2, 6, dtype=torch.bool), NO_CONDITION, SamplingSettings(passes=2), row_generators(0, 2))
+    arguments = (torch.zeros(2, 6), NO_CONDITION, SamplingSettings(passes=2), row_generators(0, 2))
     assert list(run_chain(steps, engines, start, *arguments)) == []
     assert seen == []
 
@@ -273,7 +284,7 @@ def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
     null, settings = torch.zeros(2, 2, dtype=torch.long), SamplingSettings(guidance=guidance)
     generators, expected, x = row_generators(4, 2), [], start
     for step in reversed(steps):
-        x = plain_draw(step, x, x, keep, cond, null, settings, gumbel_noise((6, K), generators))
+        x = plain_draw(step, x, x, doubted(keep), cond, null, settings, gumbel_noise((6, K), generators))
         expected.append(x)
     lengths: list[DraftLength | None] = [None, OneByOne(), Fixed(1), Fixed(3), Fixed(100)]
     for ahead in lengths:
@@ -281,6 +292,30 @@ def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
             monkeypatch.setattr(speculative, "Adaptive", lambda *_, ahead=ahead: ahead)
         events = run(steps, start, keep, settings, 4, Condition(cond, null))
         assert torch.equal(torch.stack([e.tokens for e in events if e.done]), torch.stack(expected))
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("scales", [1, 2, 8])
+def test_doubted_tokens_wait_for_the_step_that_is_less_noisy(scales: int, passes: int) -> None:
+    """Each is seen at its own rate from the start, and drawn from the first step on that ends below it.
+
+    The naive chain: x_t where r_t is less than the doubt, else the token of the start; drawn where r_s is less.
+    """
+    torch.manual_seed(scales)
+    steps = denoising_steps(random_denoiser(cond_length=0), scales)
+    start, doubt = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
+    settings, generators, expected, x = SamplingSettings(passes=passes), row_generators(4, 2), [], start
+    for step in reversed(steps):
+        for repeat in range(passes):
+            if repeat:
+                x = redraw_rows(x, (1 - repeat / passes) * step.beta, K, generators)
+            c = torch.where((doubt <= step.rate) & (doubt < 1), start, x)
+            x = plain_draw(step, c, c, doubt, None, None, settings, gumbel_noise((6, K), generators))
+            expected.append(x)
+    events = run(steps, start, None, settings, 4, doubt=doubt)
+    assert torch.equal(torch.stack([e.tokens for e in events if e.done]), torch.stack(expected))
+    waiting = doubt <= steps[-1].next_rate
+    assert torch.equal(expected[0][waiting], start[waiting]) and (expected[-1][doubt > 0] != start[doubt > 0]).any()
 
 
 def test_row_generators_take_any_seed() -> None:
@@ -343,7 +378,7 @@ def joint_of(step: Step, outcomes: Tensor, c: Tensor) -> Tensor:
     """p(x_s = outcome | x_t = c) for every outcome [M, N] and every c [C, N]: [C, M]."""
     size, (_, n) = len(outcomes), c.shape
     x, noisy = outcomes.repeat(len(c), 1), c.repeat_interleave(size, 0)
-    p = teacher_forced(step, x, noisy, torch.zeros_like(x, dtype=torch.bool), None).softmax(-1)
+    p = teacher_forced(step, x, noisy, torch.ones(x.shape), None).softmax(-1)
     if isinstance(step, DenoisingStep) and step.next_rate > 0:
         k = p.shape[-1]
         back = [
@@ -375,7 +410,7 @@ def test_what_is_kept_conditions_what_is_drawn() -> None:
     c, x = outcomes.repeat_interleave(9, 0), outcomes.repeat(9, 1)
     chances = []
     for step in steps:
-        p0 = teacher_forced(step, x, c, keep.expand(81, n), None).softmax(-1).tolist()
+        p0 = teacher_forced(step, x, c, doubted(keep).expand(81, n), None).softmax(-1).tolist()
         chance = [math.prod(
             plain_reverse(p0[row][i], int(c[row, i]), step.rate, step.next_rate)[x[row, i]] for i in (0, 2)
         ) for row in range(81)]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import binomial_z
+from oracles import binomial_z, doubted
 from torch import Tensor
 
 from imagebart.diffusion import Schedule
@@ -98,10 +98,10 @@ def test_starts_from_noise_with_kept_tokens_put_in(plain: ImageBART, staged: Ima
     known, keep = torch.zeros(40, N, dtype=torch.long), half_kept()
     for model in (plain, staged):
         begun = model.sampler.start(40, DEFAULTS, known=known, keep=keep, seed=0)
-        assert (begun.x[:, keep] == 0).all() and torch.equal(begun.keep, keep.expand(40, -1))
+        assert (begun.x[:, keep] == 0).all() and torch.equal(begun.doubt, doubted(keep).expand(40, -1))
         assert len(begun.generators) == 40 and len(begun.steps) == 3 and begun.total == 32
         assert abs(binomial_z(int((begun.x[:, ~keep] == 0).sum()), 40 * 32, 1 / K)) < 4
-    assert not model.sampler.start(2, DEFAULTS, seed=0).keep.any()
+    assert (model.sampler.start(2, DEFAULTS, seed=0).doubt == 1).all()
 
 
 def test_tokens_to_draw_are_those_that_some_row_does_not_keep(plain: ImageBART) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import all_sequences, chi_squared_p, joint_index, plain_draw, plain_weights, teacher_forced
+from oracles import all_sequences, chi_squared_p, doubted, joint_index, plain_draw, plain_weights, teacher_forced
 from random_networks import STEPS, StepKind, engine_for, random_cond, random_step
 from torch import Tensor
 
@@ -119,10 +119,10 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
     for keep in random_masks(batch, N):
         c, x = (torch.randint(K, (batch, N)) for _ in range(2))
         noise = noise_for(batch, seed=int(keep.sum()))
-        expected = plain_draw(step, c, x, keep, cond, null, settings, noise)
+        expected = plain_draw(step, c, x, doubted(keep), cond, null, settings, noise)
         for ahead in (OneByOne(), Fixed(1), Varying(int(keep.sum())), Varying(int(keep.sum()) + 1), None):
             draft = torch.where(keep, x, torch.randint(K, (batch, N)))
-            drawing = draw_step(step, engine, c, draft, keep, Condition(cond, null), settings, noise, ahead)
+            drawing = draw_step(step, engine, c, draft, doubted(keep), Condition(cond, null), settings, noise, ahead)
             found = last(drawing, draft)
             assert torch.equal(found, expected)
             assert torch.equal(found[keep], x[keep])
@@ -134,7 +134,7 @@ def test_drafts_save_passes(kind: StepKind) -> None:
     step = random_step(kind, cond_length=0)
     engine = engine_for(step)
     c, keep = torch.randint(K, (1, N)), torch.zeros(1, N, dtype=torch.bool)
-    arguments = (keep, NO_CONDITION, SamplingSettings(), noise_for(1))
+    arguments = (doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(1))
     result = last(draw_step(step, engine, c, c, *arguments, OneByOne()), c)
     assert [event.position for event in draw_step(step, engine, c, result, *arguments, Fixed(100))] == [N]
     events = list(draw_step(step, engine, c, (result + 1) % K, *arguments, Fixed(100)))
@@ -150,7 +150,7 @@ def test_rows_advance_on_their_own_and_leave() -> None:
     step, batch = random_step("denoiser", cond_length=0), 2
     engine = engine_for(step)
     c, keep = torch.randint(K, (batch, N)), torch.zeros(batch, N, dtype=torch.bool)
-    arguments = (keep, NO_CONDITION, SamplingSettings(), noise_for(batch))
+    arguments = (doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(batch))
     result = last(draw_step(step, engine, c, c, *arguments, OneByOne()), c)
     drafts = torch.stack([(result[0] + 1) % K, result[1]])
     forwards = Forwards(step, engine)
@@ -174,7 +174,7 @@ def test_as_many_forwards_as_tokens_to_draw(kind: StepKind) -> None:
             unknown = [i for i in range(N) if not keep[:, i].all()]
             forwards.fed.clear()
             forwards.encoded = 0
-            arguments = (keep, Condition(cond, cond), settings, noise_for(batch), OneByOne())
+            arguments = (doubted(keep), Condition(cond, cond), settings, noise_for(batch), OneByOne())
             drawn = list(draw_step(step, engine, c, c, *arguments))
             assert [event.forwards for event in drawn] == list(range(1, len(drawn) + 1))
             assert [event.total for event in drawn] == [len(unknown)] * len(drawn)
@@ -192,7 +192,7 @@ def test_tokens_appear_in_raster_order() -> None:
     x = torch.full((1, N), -1)  # no token: must never be fed
     x[keep] = 3
     c = torch.randint(K, (1, N))
-    arguments = (keep, NO_CONDITION, SamplingSettings(), noise_for(1), OneByOne())
+    arguments = (doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(1), OneByOne())
     snapshots = [event.tokens for event in draw_step(step, engine_for(step), c, x, *arguments)]
     known = [(snapshot[0] >= 0).tolist() for snapshot in snapshots]
     assert known == [
@@ -210,7 +210,7 @@ def test_yielded_tokens_are_the_callers() -> None:
     """Scribbling over them changes nothing."""
     step = random_step("residual", cond_length=0)
     c, keep = torch.randint(K, (2, N)), torch.zeros(2, N, dtype=torch.bool)
-    arguments = (step, engine_for(step), c, c, keep, NO_CONDITION, SamplingSettings(), noise_for(2))
+    arguments = (step, engine_for(step), c, c, doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(2))
     untouched = [event.tokens for event in draw_step(*arguments, OneByOne())]
     scribbled = []
     for event in draw_step(*arguments, OneByOne()):
@@ -225,7 +225,7 @@ def test_nothing_to_draw_takes_no_forward(kind: StepKind) -> None:
     engine = engine_for(step)
     forwards = Forwards(step, engine)
     c, keep = torch.randint(K, (2, N)), torch.ones(2, N, dtype=torch.bool)
-    assert list(draw_step(step, engine, c, c, keep, NO_CONDITION, SamplingSettings(), noise_for(2))) == []
+    assert list(draw_step(step, engine, c, c, doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(2))) == []
     assert forwards.fed == [] and forwards.encoded == 0
 
 
@@ -236,11 +236,11 @@ def test_rows_draw_as_they_would_alone(kind: StepKind) -> None:
     assert cond is not None
     c, keep = torch.randint(K, (batch, N)), torch.rand(batch, N) < 0.5
     noise, settings = noise_for(batch), SamplingSettings(guidance=2.0)
-    together = last(draw_step(step, engine, c, c, keep, Condition(cond, cond.flip(0)), settings, noise), c)
+    together = last(draw_step(step, engine, c, c, doubted(keep), Condition(cond, cond.flip(0)), settings, noise), c)
     for b in range(batch):
         row = slice(b, b + 1)
-        condition = Condition(cond[row], cond.flip(0)[row])
-        alone = last(draw_step(step, engine, c[row], c[row], keep[row], condition, settings, noise[row]), c[row])
+        given = (doubted(keep[row]), Condition(cond[row], cond.flip(0)[row]), settings, noise[row])
+        alone = last(draw_step(step, engine, c[row], c[row], *given), c[row])
         assert torch.equal(alone, together[row])
 
 
@@ -259,7 +259,7 @@ def test_joint_of_a_step_by_enumeration(kind: StepKind, settings: SamplingSettin
         probabilities = exact_joint(step, c, x, keep, outcomes, settings)
         assert float(probabilities.sum()) == pytest.approx(1)
         noise = gumbel_noise((draws, n, k), row_generators(3, 1))[0]
-        rows = (c.expand(draws, n), x.expand(draws, n), keep.expand(draws, n))
+        rows = (c.expand(draws, n), x.expand(draws, n), doubted(keep).expand(draws, n))
         drawn = last(draw_step(step, engine, *rows, NO_CONDITION, settings, noise, Fixed(2)), x)
         counts = joint_index(drawn, k).bincount(minlength=k**n)
         assert chi_squared_p(counts, probabilities) > 1e-4
@@ -270,7 +270,7 @@ def exact_joint(
 ) -> Tensor:
     """Probability of each outcome: the product over drawn positions, 0 where a kept token differs."""
     size = len(outcomes)
-    logits = teacher_forced(step, outcomes, c.expand(size, -1), keep.expand(size, -1), None)
+    logits = teacher_forced(step, outcomes, c.expand(size, -1), doubted(keep).expand(size, -1), None)
     result = torch.ones(size, dtype=torch.float64)
     for index, outcome in enumerate(outcomes.tolist()):
         for i, token in enumerate(outcome):

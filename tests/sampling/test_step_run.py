@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import teacher_forced
+from oracles import doubted, teacher_forced
 from random_networks import CONDITIONS, STEPS, StepKind, engine_for, random_cond, random_step
 from torch import Tensor
 
@@ -30,8 +30,8 @@ def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, slo
         step = random_step(kind, cond_length=cond_length, seed=trial, slots=slots)
         x, c, cond = tokens(3), tokens(3), random_cond(3, cond_length)
         keep = torch.rand(3, n) < 0.3
-        expected = teacher_forced(step, x, c, keep, cond)
-        run = StepRun(step, engine_for(step), c, keep, cond)
+        expected = teacher_forced(step, x, c, doubted(keep), cond)
+        run = StepRun(step, engine_for(step), c, doubted(keep), cond)
         last = run.first + n
         taken = [0, 0, 0]
         rows = [0, 1, 2]
@@ -44,7 +44,7 @@ def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, slo
                 end = begin + length - run.first - 1  # x from here on is not fed
                 fed[row, max(end, 0) :] = torch.randint(k, (n - max(end, 0),))
             found = run.logits(fed, begins, length, skip)
-            noisy = run.noisy([begin + skip for begin in begins], length - skip)
+            noisy, _ = run.known([begin + skip for begin in begins], length - skip)
             assert found.shape == (len(rows), length - skip, k)
             for row, begin in enumerate(begins):
                 for offset in range(skip, length):
@@ -65,10 +65,10 @@ def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, slo
 def test_steps_may_be_taken_again_with_other_tokens(kind: StepKind) -> None:
     step = random_step(kind)
     x, c, cond, keep = tokens(2), tokens(2), random_cond(2), torch.zeros(2, 6, dtype=torch.bool)
-    run = StepRun(step, engine_for(step), c, keep, cond)
+    run = StepRun(step, engine_for(step), c, doubted(keep), cond)
     run.logits(tokens(2), [0, 0], run.first + 6)  # drafts
     right = run.logits(x, [run.first, run.first], 6)
-    torch.testing.assert_close(right, teacher_forced(step, x, c, keep, cond))
+    torch.testing.assert_close(right, teacher_forced(step, x, c, doubted(keep), cond))
 
 
 def test_the_denoiser_is_told_what_is_kept() -> None:
@@ -80,7 +80,7 @@ def test_the_denoiser_is_told_what_is_kept() -> None:
         for kept in (False, True):
             keep = torch.zeros(1, 6, dtype=torch.bool)
             keep[0, 5] = kept
-            run = StepRun(step, engine_for(step), c, keep, cond)
+            run = StepRun(step, engine_for(step), c, doubted(keep), cond)
             found.append(run.logits(x, [0], run.first + 6, run.first)[0, :5])
         differ = (found[0] - found[1]).abs().amax(-1) > 1e-9
         assert differ.all() if kind.startswith("denoiser") else not differ.any()
@@ -95,9 +95,9 @@ def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
     step = random_step(kind)
     c, x, keep = tokens(3), tokens(3), torch.zeros(3, 6, dtype=torch.bool)
     cond, null = random_cond(3), torch.zeros(3, 2, dtype=torch.long)
-    with_cond, without = teacher_forced(step, x, c, keep, cond), teacher_forced(step, x, c, keep, null)
+    with_cond, without = (teacher_forced(step, x, c, doubted(keep), told) for told in (cond, null))
     for guidance in (0.0, 0.5, 3.0):
-        run = GuidedRun(step, engine_for(step), c, keep, Condition(cond, null), guidance)
+        run = GuidedRun(step, engine_for(step), c, doubted(keep), Condition(cond, null), guidance)
         assert run.guided and run.rows == 6
         expected = without + guidance * (with_cond - without)
         found = run.logits(x, [0, 0, 0], run.first + 3, run.first)
@@ -106,13 +106,13 @@ def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
         run.select(rest, 3)
         found = run.logits(x[rest], [run.first + 3] * 2, 3, 0)
         torch.testing.assert_close(found.double(), expected[rest, 3:], rtol=1e-4, atol=1e-4)
-        assert torch.equal(run.noisy([run.first + 3, run.first + 4], 2), torch.stack([c[2, 3:5], c[0, 4:6]]))
+        assert torch.equal(run.known([run.first + 3, run.first + 4], 2)[0], torch.stack([c[2, 3:5], c[0, 4:6]]))
 
 
 def test_guidance_needs_an_absent_condition() -> None:
     step, c = random_step("denoiser"), tokens(1)
     with pytest.raises(ValueError, match="guidance needs a model that was trained with its condition dropped"):
-        GuidedRun(step, engine_for(step), c, c > 7, Condition(random_cond(1), None), 2.0)
+        GuidedRun(step, engine_for(step), c, torch.ones(c.shape), Condition(random_cond(1), None), 2.0)
 
 
 def test_guidance_without_a_condition_costs_nothing() -> None:
@@ -122,7 +122,7 @@ def test_guidance_without_a_condition_costs_nothing() -> None:
     cases: list[tuple[Any, Condition, float]] = [(bare, NO_CONDITION, 2.0), (bare, Condition(nothing, nothing), 2.0)]
     cases.append((step, Condition(random_cond(1), None), 1.0))
     for given, condition, guidance in cases:
-        run = GuidedRun(given, engine_for(given), c, c > 7, condition, guidance)
+        run = GuidedRun(given, engine_for(given), c, torch.ones(c.shape), condition, guidance)
         assert not run.guided and run.rows == 1
 
 

@@ -21,6 +21,7 @@ from imagebart.testing import tiny_model
 from imagebart.training.captions import train_captions
 from imagebart.training.config import CaptionsRun, DenoiserRun, LoopConfig, ModelParts, StageShape
 from imagebart.training.denoising import DenoiserTask, denoiser_config, train_denoiser
+from imagebart.training.loop import Batch
 from imagebart.training.parts import (
     assemble,
     load_denoiser,
@@ -29,7 +30,7 @@ from imagebart.training.parts import (
     save_denoiser,
     save_first_stage,
 )
-from imagebart.training.regions import Step
+from imagebart.training.regions import Step, unknown_regions
 from imagebart.training.stages import avatar_conditioner, text_config
 
 from .test_first_stage import SMALL
@@ -61,6 +62,17 @@ class Known(DenoiserTask):
 
     def encode(self, images: Tensor) -> Tensor:
         return images
+
+    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor]:
+        return unknown_regions(len(x0), 8).float(), x0
+
+
+class Cut(Known):
+    """Of each picture, some cells are kept, some are painted whole, and some cut: what is left of these is another."""
+
+    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor]:
+        doubt = torch.tensor([0, 0.25, 0.75, 1])[torch.randint(4, x0.shape)]
+        return doubt, torch.where(doubt > 0, (x0 + 1) % 24, x0)
 
 
 def task_of(**changes: Any) -> tuple[Known, Watched]:
@@ -123,6 +135,43 @@ def test_scrambling_is_of_tokens_to_draw_in_final_steps_only() -> None:
     rates = given["fed_rates"].double()[~final]
     expected = rates * 23 / 24
     assert abs(changed[~final].sum() - expected.sum()) < 4 * (expected * (1 - expected)).sum().sqrt()
+
+
+def test_cut_cells_are_seen_at_the_share_that_is_painted_until_the_step_ends_below_it() -> None:
+    model = tiny_model("none")
+    assert model.denoiser is not None
+    task = Cut(model.denoiser, model.conditioner, model.first_stage, [], replace(WHATEVER, scramble=0.0))  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    watched, x0 = Watched(model.denoiser), torch.randint(24, (300, 64))
+    task.loss(watched, {"image": x0, "text": [""] * 300}, Accelerator(cpu=True))  # type: ignore[dict-item]
+    x, c, rates, fed_rates, _, _, wanted = watched.given[0]
+    left = (x0 + 1) % 24
+    for row in range(300):
+        rate, next_rate = rates[row].max(), fed_rates[row].max()
+        for cell in range(64):
+            doubt = rates[row, cell] if rates[row, cell] < rate else None
+            if doubt is not None and doubt > 0:
+                assert doubt in (0.25, 0.75) and c[row, cell] == left[row, cell]
+                assert wanted[row, cell] == (doubt > next_rate) and fed_rates[row, cell] == min(doubt, next_rate)
+                if not wanted[row, cell]:
+                    assert x[row, cell] == left[row, cell]
+                elif next_rate == 0:
+                    assert x[row, cell] == x0[row, cell]
+    assert torch.equal(wanted, rates > fed_rates)
+
+
+def test_masks_of_pictures_leave_what_is_beside_the_paint() -> None:
+    """Whole cells are kept or not, and of cut ones the token does not depend on what is painted."""
+    model = tiny_model("none")
+    assert model.denoiser is not None
+    task = DenoiserTask(model.denoiser, model.conditioner, model.first_stage, [], WHATEVER)  # type: ignore[arg-type]
+    images = torch.randint(256, (60, 3, 32, 32), dtype=torch.uint8)
+    x0 = task.encode(images)
+    doubt, left = task.masked({"image": images}, x0)
+    kept, cut = doubt == 0, (doubt > 0) & (doubt < 1)
+    assert kept.float().mean() > 0.1 and cut.float().mean() > 0.02 and (doubt == 1).float().mean() > 0.3
+    assert torch.equal(left[kept], x0[kept]) and (left[cut] != x0[cut]).any()
+    assert torch.equal((doubt * 16).round(), doubt * 16), "strokes end on quarters of a cell"
 
 
 def test_the_share_that_is_scrambled() -> None:

@@ -1,0 +1,55 @@
+"""What a mask leaves of a picture, as tokens.
+
+A cell that a mask cuts is drawn anew as a whole. Its own token would betray what was painted over, and noise would say
+nothing of its other part; so its token is that of the cell with the painted pixels in the colours beside them. That is
+likely to be the wrong one by the share that is painted: a noise rate of its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagebart.models.first_stage import FirstStage
+
+
+def painted_share(painted: Tensor, tokens: int) -> Tensor:
+    """How much of each of N tokens' cells is painted: masks bool [B, S, S] -> float [B, N] in [0, 1]."""
+    return F.avg_pool2d(painted[:, None].float(), painted.shape[1] // math.isqrt(tokens)).flatten(1)
+
+
+def extended(pixels: Tensor, painted: Tensor) -> Tensor:
+    """Pictures [B, C, S, S] in which each painted pixel, bool [B, S, S], has the colour of the nearest that is not.
+
+    A picture of which all is painted is as it was.
+    """
+    return torch.stack([_extended(*each) for each in zip(pixels, painted, strict=True)])
+
+
+def _extended(pixels: Tensor, painted: Tensor) -> Tensor:
+    if painted.all() or not painted.any():
+        return pixels
+    _, labels = cv2.distanceTransformWithLabels(
+        painted.numpy().astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    nearest = torch.zeros(len(pixels), int(labels.max()) + 1, dtype=pixels.dtype)
+    places, kept = torch.from_numpy(labels).long(), ~painted
+    nearest[:, places[kept]] = pixels[:, kept]
+    return nearest[:, places]
+
+
+@torch.no_grad()
+def known_tokens(first_stage: FirstStage, pixels: Tensor, painted: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens int64 [B, N] of pictures, and of each the chance that it is wrong, float [B, N]: 0 where it is kept.
+
+    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU.
+    """
+    device = next(first_stage.parameters()).device
+    tokens, beside = first_stage.encode(torch.cat([pixels, extended(pixels, painted)]).to(device)).chunk(2)
+    doubt = painted_share(painted, tokens.shape[1]).to(device)
+    return torch.where((doubt > 0) & (doubt < 1), beside, tokens), doubt
