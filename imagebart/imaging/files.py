@@ -22,7 +22,10 @@ MIN_SIDE = 16
 MAX_SIDE = 30_000
 MAX_PIXELS = 40_000_000
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
-BAND = 256  # rows that are worked on at a time
+BAND = 64  # rows that are worked on at a time
+
+# The C library keeps blocks of up to 32 MB that were freed; larger ones go back to the system at once.
+Image.core.set_block_size(64 << 20)
 
 Source = str | Path | bytes | Image.Image
 
