@@ -181,7 +181,7 @@ def _cover_rows(pixels: Bytes, rows: list[tuple[int, int]]) -> Bytes:
     return result
 
 
-def _highest_around(values: Floats, reach: int) -> Iterator[tuple[int, Floats]]:
+def _highest_around(values: npt.NDArray[Any], reach: int) -> Iterator[tuple[int, Floats]]:
     """The largest value up to `reach` rows and columns away, in a time that `reach` does not change.
 
     values: float32 [H, W]. Yields stripes of it, each in the same memory, with the number of its first row.
