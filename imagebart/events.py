@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,13 +17,26 @@ PREVIEW_SHARE = 0.1  # of the time may go into previews
 FIRST_SHARE = 0.5  # of the time until then may go into the first: the sooner something is seen to happen, the better
 
 
+class Pictures:
+    """Pictures that are made when they are first asked for: of a large one, a look costs time and memory."""
+
+    def __init__(self, make: Callable[[], list[Image.Image]]) -> None:
+        self._make: Callable[[], list[Image.Image]] | None = make
+        self._made: list[Image.Image] = []
+
+    def __call__(self) -> list[Image.Image]:
+        if self._make is not None:
+            self._made = self._make()
+            self._make = None  # and all that it took, the upload among it, can go
+        return self._made
+
+
 @dataclass(frozen=True)
 class PipelineEvent:
     """One look at a run. `image` has the upload's size and, outside the mask, its very pixels."""
 
     kind: EventKind  # x_T; on the way; a pass is finished; the last event
-    image: Image.Image  # the first of `images`
-    images: list[Image.Image]  # of all variants; in a preview, of the first alone
+    pictures: Pictures  # of `images`
     stage: int  # t, from T down to 1
     stages: int  # T
     pass_index: int  # from 0
@@ -35,6 +49,16 @@ class PipelineEvent:
     seed: int
     notes: list[str]  # sentences for the user
     recipes: tuple[Recipe, ...]  # what makes each of `images`
+
+    @property
+    def image(self) -> Image.Image:
+        """The first of `images`."""
+        return self.images[0]
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """Of all variants; in a preview, of the first alone. They are put together when they are first asked for."""
+        return self.pictures()
 
     @property
     def recipe(self) -> Recipe:
@@ -74,6 +98,11 @@ class Clock:
 
     def looked(self, kind: EventKind, seconds: float) -> None:
         """A look took so long. The start, the ends of passes and the result are shown whatever they cost."""
-        self._cost = seconds
+        self._cost = 0.0
+        self.looked_on(kind, seconds)
+
+    def looked_on(self, kind: EventKind, seconds: float) -> None:
+        """The last look took so much longer."""
+        self._cost += seconds
         if kind == "preview":
             self._spent += seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from imagebart.conditioning.tokenizer import whole_characters
 from imagebart.errors import InputError
 from imagebart.judge import Describer, Judge
 from imagebart.models.imagebart import ImageBART
@@ -22,7 +23,8 @@ def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str 
     conditioner = model.conditioner
     if model.denoiser is None or conditioner.kind != "text":
         raise InputError(f"This model cannot find a place by words; {PAINT}.")
-    if not (prompt or "").strip():
+    prompt = whole_characters(prompt or "")
+    if not prompt.strip():
         raise InputError(f"Without words there is no place to find; say what should be there, or {PAINT}.")
     asked = conditioner.encode([prompt]).tokens
     instead = conditioner.null(1)
@@ -37,7 +39,7 @@ def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str 
     config = model.first_stage.config
     found = place(distance.view(-1, config.resolution // config.downsampling))
     if not found.any():
-        raise InputError(f'The model finds nothing that "{prompt}" would change in this picture; {PAINT}.')
+        raise InputError(f'The model finds nothing that "{prompt:.60}" would change in this picture; {PAINT}.')
     return found
 
 

@@ -23,7 +23,7 @@ from imagebart.imaging import files as images
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Describer, Judge, load_judge
-from imagebart.looking import place_of, words_for
+from imagebart.looking import PAINT, place_of, words_for
 from imagebart.masked import known_tokens
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream, unfamiliar
@@ -141,7 +141,11 @@ class Pipeline:
         """
         upload = images.load_image(image)
         box, pixels = self._whole(upload)
-        return crop.paint_cells(place_of(self.model, self.judge, pixels, prompt).numpy(), box, upload.size)
+        mask = crop.paint_cells(place_of(self.model, self.judge, pixels, prompt).numpy(), box, upload.size)
+        if mask.getbbox() is None:  # cells of a long, narrow picture's square may hold no pixel of it
+            words = whole_characters(prompt or "")
+            raise InputError(f'What "{words:.60}" would change lies outside of this picture; {PAINT}.')
+        return mask
 
     def describe(self, image: images.Source) -> str:
         """What a picture shows, in words that the model knows.

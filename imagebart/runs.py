@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart.events import Clock, EventKind, PipelineEvent
+from imagebart.events import Clock, EventKind, Pictures, PipelineEvent
 from imagebart.imaging import files as images
 from imagebart.imaging.crop import Region
 from imagebart.imaging.metadata import Recipe
@@ -95,7 +95,7 @@ def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
 
 
 def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock: Clock) -> PipelineEvent:
-    """Decodes the tokens of this moment and puts them where they belong."""
+    """Decodes the tokens of this moment, to be put where they belong by whoever looks."""
     began = time.perf_counter()
     fraction = 1.0 if kind == "result" else clock.fraction(event)
     shown = event.tokens[:1] if kind == "preview" else event.tokens
@@ -106,13 +106,19 @@ def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock
     notes = job.notes
     if kind == "result" and job.keep is not None and job.pixels is not None and bool(job.keep.any()):
         notes = (*unfamiliar(model, job.pixels, squares[:1], job.keep), *notes)
-    placed = [job.canvas.place(square) for square in images.to_images(squares[order])]
+    canvas, drawn = job.canvas, images.to_images(squares[order])
     clock.looked(kind, time.perf_counter() - began)
+
+    def place() -> list[Image.Image]:
+        began = time.perf_counter()
+        placed = [canvas.place(square) for square in drawn]
+        clock.looked_on(kind, time.perf_counter() - began)
+        return placed
+
     elapsed = clock.elapsed()
     return PipelineEvent(
         kind=kind,
-        image=placed[0],
-        images=placed,
+        pictures=Pictures(place),
         stage=event.stage,
         stages=event.stages,
         pass_index=event.pass_index,

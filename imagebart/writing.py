@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from uuid import uuid4
 PART = ".part-"  # how the name of a file that is being written begins
 STALE = 3600.0  # seconds after which nobody writes to it any more
 SAVING, SAVED, OBSOLETE = ".saving", ".saved", ".obsolete"  # see replace_files
+OWN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Content = bytes | memoryview
@@ -86,13 +88,18 @@ def settle(folder: Path) -> None:
     if not (saved / OBSOLETE).is_file():
         remove(saved)
         return
-    names, _, old = (saved / OBSOLETE).read_text(encoding="utf-8").partition("\n\n")
-    for name in old.splitlines():
+    names, _, old = (saved / OBSOLETE).read_text(encoding="utf-8", errors="replace").partition("\n\n")
+    for name in _own(old):
         (folder / name).unlink(missing_ok=True)
-    for name in names.splitlines():
+    for name in _own(names):
         with suppress(FileNotFoundError):  # moved before, or by another program at this moment
             (saved / name).replace(folder / name)
     remove(saved)
+
+
+def _own(names: str) -> list[str]:
+    """Those that name a file of the folder itself: it may be anybody's, and lead anywhere."""
+    return [name for name in names.splitlines() if OWN_NAME.fullmatch(name)]
 
 
 def replace_folder(new: Path, folder: Path, old: Path) -> None:
@@ -148,7 +155,7 @@ def readable(size: int) -> str:
 
 def _sweep(folder: Path) -> None:
     """Removes what programs that were killed left while they wrote."""
-    for path in folder.glob(f"{PART}*"):
+    for path in folder.glob(PART + "[0-9a-f]" * 12):
         with suppress(OSError):  # another program was faster
             if time.time() - path.stat().st_mtime > STALE:
                 path.unlink()

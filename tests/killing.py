@@ -27,6 +27,7 @@ def apart(work: Callable[[], Any], kill: tuple[int, float] | None = None) -> int
     if child == 0:
         code = 1
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts beside itself
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             torch.set_num_threads(1)  # the others stayed with the parent, and would be waited for
             work()

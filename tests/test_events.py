@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import pairwise
 
 import pytest
+from PIL import Image
 
 from imagebart import events
-from imagebart.events import FIRST_SHARE, PREVIEW_SHARE, Clock
+from imagebart.events import FIRST_SHARE, PREVIEW_SHARE, Clock, Pictures
 
 
 class Time:
@@ -64,3 +66,34 @@ def test_a_look_that_became_dear_delays_the_next(time: Time) -> None:
     assert not clock.preview_due()
     time.now += 0.6
     assert clock.preview_due()
+
+
+def test_what_a_late_look_costs_counts_too(time: Time) -> None:
+    clock = Clock(passes=1, first=2)
+    clock.looked("start", 0.01)
+    clock.looked_on("start", 0.19)
+    time.now += 0.3
+    assert not clock.preview_due()
+    time.now += 0.2
+    assert clock.preview_due()
+    clock.looked("preview", 0.01)
+    clock.looked_on("preview", 0.19)
+    time.now += 3.4
+    assert not clock.preview_due()
+    time.now += 0.2
+    assert clock.preview_due()
+
+
+def test_pictures_are_made_once_and_what_they_are_made_of_is_let_go() -> None:
+    upload, calls = Image.new("RGB", (16, 16)), []
+    gone = weakref.ref(upload)
+
+    def make(upload: Image.Image = upload) -> list[Image.Image]:
+        calls.append(upload.size)
+        return [upload.copy()]
+
+    pictures = Pictures(make)
+    assert calls == []
+    del upload, make
+    (first,), (second,) = pictures(), pictures()
+    assert first is second and calls == [(16, 16)] and gone() is None

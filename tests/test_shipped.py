@@ -1,5 +1,7 @@
 """The model in checkpoints/avatars: it loads, follows prompts and keeps what it should."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,3 +112,30 @@ def test_the_judge_reads_prompts_and_puts_what_they_ask_for_first(pipe: Pipeline
     images = rendered([replace(PLAIN, accessory=look) for look in looks], pipe.image_size)
     assert best_first(judge, images, "an eyepatch")[0] == looks.index("eyepatch")
     assert best_first(judge, images, "no glasses")[0] in (0, 3)
+
+
+LARGE = """
+import re, sys
+from pathlib import Path
+from imagebart import Pipeline
+from imagebart.imaging import masks
+from imagebart.imaging.metadata import write_png
+pipe = Pipeline.from_pretrained(sys.argv[1])
+folder, size = Path(sys.argv[2]), (8000, 5000)
+for event in pipe.edit(folder / "in.png", masks.preset("border", size), "a red hat", seed=0, feather=1000):
+    assert event.image.size == size
+write_png(event.image, folder / "out.png", event.recipe)
+assert not {"torch._dynamo", "sympy"} & sys.modules.keys(), "PyTorch's compiler was imported, 80 MB"
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux keeps account of memory there")
+def test_an_edit_of_forty_megapixels_takes_a_gigabyte_with_all_that_is_loaded(tmp_path: Path) -> None:
+    """Of a picture with transparency, with the widest feather, each moment looked at: of the whole process."""
+    Image.new("RGBA", (8000, 5000), (9, 8, 7, 100)).save(tmp_path / "in.png")
+    command = [sys.executable, "-c", LARGE, str(HERE / "checkpoints" / "avatars"), str(tmp_path)]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 < 1e9

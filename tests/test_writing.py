@@ -86,13 +86,15 @@ def test_a_picture_survives_kills_at_random_moments(tmp_path: Path) -> None:
 
 
 def test_what_killed_writers_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
-    fresh, old = tmp_path / f"{files.PART}1", tmp_path / f"{files.PART}2"
-    for path in (fresh, old):
+    names = ("0123456789ab", "0123456789ac", "2 of my film", "0123456789ab.mp4")
+    fresh, old, *foreign = (tmp_path / f"{files.PART}{name}" for name in names)
+    for path in (fresh, old, *foreign):
         path.write_bytes(b"half")
     hours_ago = time.time() - 2 * files.STALE
-    os.utime(old, (hours_ago, hours_ago))
+    for path in (old, *foreign):
+        os.utime(path, (hours_ago, hours_ago))
     files.write_bytes(tmp_path / "new", b"1")
-    assert fresh.exists() and not old.exists()
+    assert not old.exists() and all(path.exists() for path in (fresh, *foreign))
 
 
 def test_permissions_and_links_stay(tmp_path: Path) -> None:
@@ -157,6 +159,27 @@ def test_what_fails_before_all_is_written_changes_nothing(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         files.replace_files(tmp_path, halfway())
     assert content(tmp_path) == {"a": "old"} and not hidden(tmp_path)
+
+
+def test_a_folder_of_someone_else_s_touches_nothing_outside(tmp_path: Path) -> None:
+    """What a half-done `replace_files` left may be made up: it names files to remove, and to move."""
+    folder, outside = tmp_path / "model", tmp_path / "outside"
+    saved = folder / files.SAVED
+    saved.mkdir(parents=True)
+    outside.write_text("mine")
+    names = ["../outside", str(outside), "x/../../outside", ".", "..", "a\0b", "\udcff"]
+    for kept in (["b"], []):
+        for name in kept:
+            (saved / name).write_text("new")
+        (folder / "old").write_text("old")
+        (saved.parent / "moved").write_text("theirs")
+        listed = "\n".join([*names, "../moved", *kept, "", *names, "old"])
+        (saved / files.OBSOLETE).write_bytes(listed.encode("utf-8", "surrogateescape"))
+        files.settle(folder)
+        assert outside.read_text() == "mine" and not (folder / "old").exists() and not saved.exists()
+        assert sorted(tmp_path.iterdir()) == [folder, outside]
+        saved.mkdir()
+    assert content(folder) == {"b": "new", "moved": "theirs"}
 
 
 def test_a_folder_is_replaced_by_another_whenever_its_writer_is_killed(tmp_path: Path) -> None:

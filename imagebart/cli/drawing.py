@@ -236,8 +236,11 @@ class Film:
 
     def add(self, event: PipelineEvent) -> None:
         """Takes the event's picture, reduced to LONGEST_FRAME a side."""
-        image = event.image.copy()
-        image.thumbnail((LONGEST_FRAME, LONGEST_FRAME))
+        from PIL import ImageOps
+
+        image = event.image
+        if max(image.size) > LONGEST_FRAME:
+            image = ImageOps.contain(image, (LONGEST_FRAME, LONGEST_FRAME))
         self._moments.append((event.kind == "preview", image))
         if len(self._moments) > self._most:
             self._moments = [(p, image) for i, (p, image) in enumerate(self._moments) if not p or i % 2]

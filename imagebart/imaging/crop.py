@@ -97,20 +97,21 @@ def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
 
     Pixels are copied, not resampled, where box.side is size. Past the picture's edge, its edge pixels repeat.
     """
-    if image.mode != "RGB":  # no more is flattened than the square and what its filter reaches
-        reach = 2 * max(1, math.ceil(box.side / size)) + 1
-        left, top = max(box.left - reach, 0), max(box.top - reach, 0)
-        end = min(box.left + box.side + reach, image.width), min(box.top + box.side + reach, image.height)
-        image, box = flatten(image.crop((left, top, *end))), Box(box.left - left, box.top - top, box.side)
     right, bottom = box.left + box.side, box.top + box.side
-    if min(box.left, box.top) >= 0 and right <= image.width and bottom <= image.height:
-        square = (box.left, box.top, right, bottom)
-        if box.side == size:
-            return image.crop(square)
-        return image.resize((size, size), _filter(box.side, size), box=square)
-    # One axis at a time, so that the padding of a long, narrow picture is never held at full size.
-    strip = _axis(np.asarray(image), box.left, box.side, size)
-    return Image.fromarray(_axis(strip.transpose(1, 0, 2), box.top, box.side, size).transpose(1, 0, 2).copy())
+    inside = min(box.left, box.top) >= 0 and right <= image.width and bottom <= image.height
+    if inside and box.side == size:
+        return flatten(image.crop((box.left, box.top, right, bottom)))
+    # One axis at a time as Pillow does it, and some rows at a time: a large picture is never held twice, nor is the
+    # padding of a long, narrow one. No more is looked at than the square and what its filter reaches.
+    reach = 2 * max(1, math.ceil(box.side / size)) + 1 if inside else 0
+    left, top = max(box.left - reach, 0), max(box.top - reach, 0)
+    right, bottom = min(right + reach, image.width), min(bottom + reach, image.height)
+    strip = Image.new("RGB", (size, bottom - top))
+    for start in range(top, bottom, BAND):
+        band = flatten(image.crop((left, start, right, min(start + BAND, bottom))))
+        strip.paste(_across(band, box.left - left, box.side, size), (0, start - top))
+    upright = strip.transpose(Image.Transpose.TRANSPOSE)
+    return _across(upright, box.top - top, box.side, size).transpose(Image.Transpose.TRANSPOSE)
 
 
 def keep_tokens(mask: Image.Image, box: Box, grid: tuple[int, int]) -> torch.Tensor:
@@ -159,10 +160,9 @@ def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, 
     if window is None:
         return result
     left, top, right, bottom = window
-    patch = _resample(generated, box, window)
     for start in range(top, bottom, BAND):
         band = (left, start, right, min(bottom, start + BAND))
-        new, weight = patch.crop((0, start - top, right - left, band[3] - top)), alpha.crop(band)
+        new, weight = _resample(generated, box, band), alpha.crop(band)
         result.paste(new, band[:2], weight)  # rounds to the nearest: exact but on transparent ground
         if upload.mode == "RGBA":
             _mend(result, upload.crop(band), new.convert("RGBA"), np.asarray(weight), band[:2])
@@ -180,11 +180,14 @@ def _filter(before: int, after: int) -> Image.Resampling:
     return Image.Resampling.HAMMING if after < before else Image.Resampling.BICUBIC
 
 
-def _axis(pixels: Bytes, start: int, side: int, size: int) -> Bytes:
-    """Columns [start, start + side) of uint8 [H, W, 3], edges repeated, resampled to [H, size, 3]."""
-    columns = np.clip(np.arange(start, start + side), 0, pixels.shape[1] - 1)
-    padded = Image.fromarray(np.take(pixels, columns, axis=1))
-    return np.asarray(padded.resize((size, padded.height), _filter(side, size)))
+def _across(image: Image.Image, start: int, side: int, size: int) -> Image.Image:
+    """Columns [start, start + side) of an "RGB" picture, those past its edges repeating them, as `size` columns."""
+    if start < 0 or start + side > image.width:
+        columns = np.clip(np.arange(start, start + side), 0, image.width - 1)
+        image, start = Image.fromarray(np.take(np.asarray(image), columns, axis=1)), 0
+    if side == size:
+        return image.crop((start, 0, start + side, image.height))
+    return image.resize((size, image.height), _filter(side, size), box=(start, 0, start + side, image.height))
 
 
 def _overlap(painted: tuple[int, int, int, int] | None, box: Box) -> tuple[int, int, int, int] | None:

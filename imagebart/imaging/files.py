@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from imagebart.errors import InputError
 from imagebart.writing import write_bytes
@@ -21,8 +22,13 @@ FORMAT_NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 MIN_SIDE = 16
 MAX_SIDE = 30_000
 MAX_PIXELS = 40_000_000
+MAX_SCANS = 64  # of a JPEG: each goes over the whole picture, and may have been sixty bytes; programs write ten
+SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # its header, of 1 to 4 colours
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
-BAND = 256  # rows that are worked on at a time
+BAND = 64  # rows that are worked on at a time
+
+# The C library keeps blocks of up to 32 MB that were freed; larger ones go back to the system at once.
+Image.core.set_block_size(64 << 20)
 
 Source = str | Path | bytes | Image.Image
 
@@ -125,6 +131,8 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # a small picture's may be huge tiles
         width, height = (_whole_number(image.tag_v2.get(tag)) for tag in (TILE_WIDTH, TILE_LENGTH))
         _check_largest((width, height), name, "is stored in tiles of")
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        _check_scans(image, name)
     try:
         several = getattr(image, "is_animated", False)
     except Exception as error:
@@ -151,6 +159,20 @@ def _check_largest(size: tuple[int, int], name: str, what: str) -> None:
     width, height = size
     if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(_too_large(name, f"{what} {width:,} × {height:,} pixels"))
+
+
+def _check_scans(image: JpegImagePlugin.JpegImageFile, name: str) -> None:
+    file: IO[bytes] | None = image.fp  # none once it was decoded
+    if file is None:
+        return
+    place, scans, end = file.tell(), 0, b""
+    file.seek(0)
+    while chunk := file.read(2**20):
+        scans += len(SCAN.findall(end + chunk))
+        end = (end + chunk)[-4:]
+    file.seek(place)
+    if scans > MAX_SCANS:
+        raise InputError(f"The {name} is a JPEG of {scans:,} scans, over {MAX_SCANS}; save it again as a plain one.")
 
 
 def _whole_number(value: object) -> int:

@@ -6,6 +6,7 @@ soft edge. It stays at the upload's resolution until the very last step, so thin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -131,19 +132,26 @@ def alpha(mask: Image.Image, feather: int) -> Image.Image:
     # The nearest unpainted pixel is never further out than one pixel around the painted part.
     left, top, right, bottom = box
     window = (max(0, left - 1), max(0, top - 1), min(mask.width, right + 1), min(mask.height, bottom + 1))
-    paint = np.asarray(mask.crop(window))
-    painted = (paint > 0).astype(np.uint8)
-    if painted.all():
+    paint = np.array(mask.crop(window))
+    if paint.all():
         return mask.copy()
-    depth = cv2.distanceTransform(painted, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    np.minimum(depth, feather + 1, out=depth)  # in place: large uploads would take gigabytes otherwise
-    # The full feather, or what the stroke's thickness allows.
-    ridge = _highest_around(depth, min(feather, max(depth.shape)))
-    np.divide(depth, np.maximum(ridge, 1, out=ridge), out=depth)
-    np.multiply(depth, paint, out=depth)
+    _fade(paint, feather)
     result = Image.new("L", mask.size)
-    result.paste(Image.fromarray(np.rint(depth, out=depth).astype(np.uint8)), window[:2])
+    result.paste(Image.fromarray(paint), window[:2])
     return result
+
+
+def _fade(paint: Bytes, feather: int) -> None:
+    """Lets paint, uint8 [H, W] with a border of 0, climb to what it is over `feather` pixels or what strokes allow.
+
+    In place, and by stripes: large uploads would take gigabytes otherwise.
+    """
+    depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    np.minimum(depth, feather + 1, out=depth)
+    for top, ridge in _highest_around(depth, min(feather, max(depth.shape))):
+        stripe = slice(top, top + len(ridge))
+        weight = np.divide(depth[stripe], np.maximum(ridge, 1, out=ridge), out=ridge)
+        np.rint(np.multiply(weight, paint[stripe], out=weight), out=paint[stripe], casting="unsafe")
 
 
 def spans(start: int, length: int, cells: int) -> list[tuple[int, int]]:
@@ -173,15 +181,24 @@ def _cover_rows(pixels: Bytes, rows: list[tuple[int, int]]) -> Bytes:
     return result
 
 
-def _highest_around(values: npt.NDArray[Any], reach: int) -> Floats:
-    """The largest value up to `reach` rows and columns away, float32 [H, W], in a time that `reach` does not change."""
-    result = np.empty(values.shape, np.float32)
-    for left in range(0, values.shape[1], STRIPE):
-        result[:, left : left + STRIPE] = _highest_in_columns(values[:, left : left + STRIPE], reach)
-    for top in range(0, values.shape[0], STRIPE):
-        stripe = np.ascontiguousarray(result[top : top + STRIPE].T)
-        result[top : top + STRIPE] = _highest_in_columns(stripe, reach).T
-    return result
+def _highest_around(values: npt.NDArray[Any], reach: int) -> Iterator[tuple[int, Floats]]:
+    """The largest value up to `reach` rows and columns away, in a time that `reach` does not change.
+
+    values: float32 [H, W]. Yields stripes of it, each in the same memory, with the number of its first row.
+    """
+    length, width = values.shape
+    rows = min(max(STRIPE, 2 * reach), length)
+    memory = np.empty((rows, width), np.float32)
+    for top in range(0, length, rows):
+        above = min(top, reach)
+        near, stripe = values[top - above : top + rows + reach], memory[: length - top]
+        for left in range(0, width, STRIPE):
+            highest = _highest_in_columns(near[:, left : left + STRIPE], reach)
+            stripe[:, left : left + STRIPE] = highest[above : above + len(stripe)]
+        for part in range(0, len(stripe), STRIPE):
+            lying = np.ascontiguousarray(stripe[part : part + STRIPE].T)
+            stripe[part : part + STRIPE] = _highest_in_columns(lying, reach).T
+        yield top, stripe
 
 
 def _highest_in_columns(values: npt.NDArray[Any], reach: int) -> Floats:

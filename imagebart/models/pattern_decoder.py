@@ -41,8 +41,10 @@ class PatternDecoder(Decoder):
         self.mix = nn.Conv2d(width, config.layers * (SHARED + config.patterns), 1)
         nn.init.normal_(self.mix.weight, std=0.5 / math.sqrt(width * (SHARED + config.patterns)))
         self.plain = nn.Parameter(torch.tensor([BEGIN] + [0.0] * (config.layers - 1)))
-        self.shared = nn.Parameter(torch.randn(SHARED, self.cell**2) / GAIN)
-        self.own = nn.Parameter(torch.randn(side, side, config.patterns, self.cell**2) / GAIN)
+        self.shared = nn.Parameter(torch.empty(SHARED, self.cell**2))
+        self.own = nn.Parameter(torch.empty(side, side, config.patterns, self.cell**2))
+        for patterns in (self.shared, self.own):
+            nn.init.normal_(patterns, std=1 / GAIN)
 
     def forward(self, z: Tensor) -> Tensor:
         coarse = self.coarse(z)

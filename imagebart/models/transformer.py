@@ -164,6 +164,8 @@ class Transformer(nn.Module):
         Positions begin as waves of the same size (Vaswani et al. 2017, section 3.5): one map then finds the word before
         or the token above from every position, which has to be learnt for each where positions begin at random.
         """
+        if self.position_embedding.is_meta:
+            return  # its weights are about to be read
         with torch.no_grad():
             self.position_embedding.copy_(waves(*self.position_embedding.shape) * (0.02 * 2**0.5))
         for name, module in self.named_modules():

@@ -14,7 +14,7 @@ from imagebart.weights.errors import WeightsError
 
 Bytes = bytearray | memoryview
 PROGRAM = "data.pkl"  # the pickle; tensors are the entries data/0, data/1, ...
-LARGEST_PROGRAM = 16 * 2**20  # bytes; the published ones have less than one MiB
+LARGEST_PROGRAM = 2 * 2**20  # bytes, seconds of reading; the published ones have less than one MiB
 
 
 class Archive:

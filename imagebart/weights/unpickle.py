@@ -35,6 +35,10 @@ DTYPES = {
     "torch.BoolStorage": torch.bool,
 }
 
+LARGEST = 2**63  # of whole numbers; no tensor is larger
+LARGEST_KEY = 2**60  # Python finds larger ones in dictionaries as slowly as a file wishes
+LONGEST_NAME = 200  # characters
+
 # PyTorch Lightning 1.4 uses the classes of its callbacks as keys.
 NAMES_ONLY = "pytorch_lightning.callbacks."
 
@@ -103,7 +107,8 @@ def read_tensors(path: Path) -> dict[str, StoredTensor]:
     if not isinstance(state, dict) or not state:
         raise archive.error("holds no state_dict, expected a checkpoint's named tensors")
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, StoredTensor):
+        named = isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable()
+        if not named or not isinstance(value, StoredTensor):
             raise archive.error(f"has {shown(name)} in its state_dict, expected tensors only")
     return state
 
@@ -145,18 +150,13 @@ class _Machine:
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(instruction == "NEWTRUE")
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                stack.append({"DICT": {}, "LIST": [], "TUPLE": ()}[instruction[6:]])
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 stack.append(self.take(int(instruction[-1])))
-            case "TUPLE":
-                stack.append(tuple(self.since_mark()))
-            case "LIST":
-                stack.append(self.since_mark())
+            case "TUPLE" | "LIST":
+                values = self.since_mark()
+                stack.append(tuple(values) if instruction == "TUPLE" else values)
             case "DICT":
                 stack.append(self.put_items({}, self.since_mark()))
             case "APPEND":
@@ -196,15 +196,16 @@ class _Machine:
             case "BUILD":
                 self.build(*self.take(2))
             case "INST":
-                raise self.refuse(f"makes an object of {argument.replace(' ', '.', 1)}")
+                raise self.refuse(f"makes an object of {argument.replace(' ', '.', 1):.200}")
             case _:
                 names = [value.dotted for value in stack if isinstance(value, Name)]
                 raise self.refuse(f"uses {instruction}" + (f" with {names[-1]}" if names else ""))
 
     def name(self, dotted: str) -> Name:
         """A name that may be in the file; it is never looked up."""
-        if dotted not in CALLS and dotted not in DTYPES and not dotted.startswith(NAMES_ONLY):
-            raise self.refuse(f"names {dotted}")
+        known = dotted in CALLS or dotted in DTYPES or dotted.startswith(NAMES_ONLY)
+        if not known or len(dotted) > LONGEST_NAME:
+            raise self.refuse(f"names {dotted:.200}")
         return Name(dotted)
 
     def call(self, function: Any, arguments: Any) -> Any:
@@ -242,6 +243,8 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | bytes | int | float | Name | None):
                 raise self.refuse(f"has a {type(key).__name__} as a key")
+            if isinstance(key, int) and abs(key) >= LARGEST_KEY:
+                raise self.refuse(f"has a number of {key.bit_length()} bits as a key")
             target[key] = value
         return target
 
@@ -251,8 +254,12 @@ class _Machine:
         )
 
 
+def _is_count(number: object) -> bool:
+    return isinstance(number, int) and 0 <= number < LARGEST
+
+
 def _storage(kind: Any, dtype: Name, key: str, location: Any, length: int) -> Storage:
-    if kind != "storage" or not isinstance(key, str) or not isinstance(length, int) or length < 0:
+    if kind != "storage" or not isinstance(key, str) or not _is_count(length):
         raise ValueError(f"a storage is described as {shown(kind)}, {shown(key)}, {shown(length)}")
     return Storage(DTYPES[dtype.dotted], key, length)
 
@@ -261,9 +268,9 @@ def _tensor(
     archive: Archive, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *rest: Any
 ) -> StoredTensor:
     numbers = (offset, *shape, *stride)
-    if not isinstance(storage, Storage) or not all(isinstance(n, int) and n >= 0 for n in numbers):
+    if not isinstance(storage, Storage) or not all(map(_is_count, numbers)):
         raise ValueError(f"a tensor has offset {shown(offset)}, shape {shown(shape)} and stride {shown(stride)}")
-    if len(shape) != len(stride):
+    if len(shape) != len(stride) or len(shape) > 64:
         raise ValueError(f"a tensor has shape {shown(shape)} and stride {shown(stride)}")
     return StoredTensor(archive, storage, offset, tuple(shape), tuple(stride))
 

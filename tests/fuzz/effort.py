@@ -78,3 +78,17 @@ def mutated(content: bytes, chance: Random) -> bytes:
         else:
             changed = changed[: max(place, 1)] if chance.random() < 0.2 else changed + chance.randbytes(length)
     return bytes(changed)
+
+
+PIECES = [
+    *("a hat", "round glasses", " ", "\n", "\0", "\ud800", "\udfff", "😀", "赤い", "é", "\u0301", "\u202e", "ﬁ", "İ"),
+    *("x" * 300, "<b>", "&amp;", "'\"", "%s", "{}", "\\", "<|endoftext|>", "1e999", "no hat, ", "without ", ",,,"),
+]
+
+
+def any_text(chance: Random) -> str:
+    """Words, signs and characters of every kind, halves of characters too."""
+    text = "".join(chance.choice(PIECES) for _ in range(chance.randrange(12)))
+    if chance.random() < 0.3:
+        text += "".join(chr(chance.randrange(0x110000)) for _ in range(chance.randrange(40)))
+    return text

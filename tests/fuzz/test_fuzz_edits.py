@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 import pytest
-from effort import Effort
+from effort import Effort, any_text
 from PIL import Image
 
 from imagebart.errors import InputError
@@ -78,17 +78,9 @@ def test_what_is_not_painted_stays(effort: Effort, pipe: Pipeline) -> None:
         assert last.image.mode == image.mode and not (changed & ~painted).any(), (case, mode)
 
 
-PIECES = [
-    *("a hat", "round glasses", " ", "\n", "\0", "\ud800", "\udfff", "😀", "赤い", "é", "\u0301", "\u202e", "ﬁ", "İ"),
-    *("x" * 300, "<b>", "&amp;", "'\"", "%s", "{}", "\\", "<|endoftext|>", "1e999", "no hat, ", "without ", ",,,"),
-]
-
-
 def test_any_text_is_a_prompt(effort: Effort, pipe: Pipeline) -> None:
     for case, chance in effort.cases(30, 3000):
-        prompt = "".join(chance.choice(PIECES) for _ in range(chance.randrange(12)))
-        if chance.random() < 0.3:
-            prompt += "".join(chr(chance.randrange(0x110000)) for _ in range(chance.randrange(40)))
+        prompt = any_text(chance)
         run = pipe.generate(prompt, seed=1, settings=QUICK)
         first = next(run)
         assert first.kind == "start" and first.recipe.to_json(), (case, prompt)

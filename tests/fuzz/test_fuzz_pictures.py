@@ -42,7 +42,8 @@ def picture(chance: Random) -> bytes:
     file = BytesIO()
     try:
         image.save(file, kind, **more)
-    except (OSError, ValueError):  # a size that this format does not know
+    except (OSError, ValueError, RuntimeError):  # a size that this format does not know
+        file = BytesIO()
         image.resize((32, 32)).save(file, kind)
     return file.getvalue()
 

@@ -282,6 +282,20 @@ def test_a_small_picture_in_huge_tiles_is_judged_from_the_header() -> None:
     refused(tiled_tiff(16_000), "tiles of 16,000 × 16,000", "at most 40")  # 768 MB
 
 
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
+    """Each is a few bytes, and goes over all of the picture: a megabyte would take minutes."""
+    file = BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "JPEG", progressive=True)
+    sound = file.getvalue()
+    assert load_image(sound).size == (64, 64)
+    begin = sound.rindex(b"\xff\xda")
+    hostile = sound[:begin] + sound[begin:-2] * 100 + sound[-2:]
+    with pytest.raises(InputError, match=r"a JPEG of 1\d\d scans, over 64"):
+        load_image(hostile)
+    with pytest.raises(InputError, match="scans"), Image.open(BytesIO(hostile)) as image:
+        load_image(image)
+
+
 def test_tall_grey_pictures_are_scaled_as_one() -> None:
     values = np.linspace(-1000, 1000, 600, dtype=np.float32)
     image = np.asarray(load_image(Image.fromarray(np.repeat(values[:, None], 20, 1))))

@@ -40,7 +40,7 @@ def assert_refused(path: Path, *reasons: str) -> None:
             stored.read()
     for reason in (str(path), *reasons):
         assert reason in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
 
 
 @pytest.fixture
@@ -182,6 +182,7 @@ class Stateful:
 
 
 # A list of nine times the list before, nine levels deep: a few bytes that would be said in 10^9 words.
+ENDLESS = b"\x8b" + struct.pack("<I", 3001) + b"\0" * 2999 + b"\x80\0"  # a number of more digits than Python writes
 NESTED = b"]q\x00" + b"".join(b"](" + b"h%c" % i * 9 + b"eq%c" % (i + 1) for i in range(9))
 NESTED = NESTED + b"(h\x09h\x09h\x09h\x09K\x01t"
 
@@ -216,6 +217,15 @@ class TestDamage:
             (with_state_dict(tensor(1, (2,), (-1,), 4)), "stride (-1,)"),
             (with_state_dict(tensor(0, (2,), (1, 1), 4)), "stride (1, 1)"),
             (with_state_dict(tensor(0, (2,), (1,), -4)), "-4"),
+            (with_state_dict(tensor(0, (2,), (1,), 2**64)), "a storage is described as"),
+            (with_state_dict(tensor(0, (2**64,), (1,), 4)), "a tensor has offset 0"),
+            (with_state_dict(tensor(0, (1,) * 65, (1,) * 65, 4)), "a tensor has shape"),
+            (b"}" + ENDLESS + b"K\x01s.", "a number of 24000 bits as a key"),
+            (b"}X\x0a\0\0\0state_dict}X\xe8\3\0\0" + b"w" * 1000 + tensor(0, (2,), (1,), 4) + b"ss.", "www...www"),
+            (b"}X\x0a\0\0\0state_dict}X\3\0\0\0a\nb" + tensor(0, (2,), (1,), 4) + b"ss.", r"'a\nb'"),
+            (b"c" + b"x" * 1000 + b"\ny\n.", "names xxx"),
+            (b"cpytorch_lightning.callbacks.x\n" + b"y" * 1000 + b"\n.", "names pytorch_lightning"),
+            (b"(i" + b"x" * 1000 + b"\ny\n.", "an object of xxx"),
             (NESTED + b"Q.", "a storage is described as"),
             (NESTED + b"R.", "calls a value"),
             (with_state_dict(b"(cos\nx\nt."), "os.x"),
@@ -231,6 +241,14 @@ class TestDamage:
 
     def test_deep_nesting_ends_without_a_crash(self, tmp_path: Path) -> None:
         assert_refused(write_pickle(tmp_path / "x.ckpt", b"]" * 10**5 + b"a" * (10**5 - 1) + b"."), "state_dict")
+
+    def test_a_program_that_would_take_long_is_refused(self, tmp_path: Path) -> None:
+        """Ten seconds and more: numbers of one hash in a dictionary, and more instructions than a checkpoint has."""
+        step, count = 2**61 - 1, 30_000
+        keys = b"".join(b"\x8a\x0a" + (number * step).to_bytes(10, "little") + b"N" for number in range(count))
+        assert len({hash(number * step) for number in range(count)}) == 1
+        assert_refused(write_pickle(tmp_path / "x.ckpt", b"}(" + keys + b"u."), "bits as a key")
+        assert_refused(write_pickle(tmp_path / "x.ckpt", b"}" * 2**22 + b"."), "expected at most")
 
     def test_compressed_entries_are_refused_before_they_unfold(self, tmp_path: Path) -> None:
         entries = {"data.pkl": with_state_dict(tensor(0, (4,), (1,), 4)), "data/0": bytes(10**6)}

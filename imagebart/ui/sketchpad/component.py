@@ -31,6 +31,7 @@ SCRIPTS = [
 ]
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
+LARGEST = 2**53  # whole number that a browser counts to
 EMPTY: dict[str, Any] = {"version": 0, "picture": None, "size": [0, 0], "mask": ""}
 
 
@@ -50,6 +51,8 @@ class Sketch:
             value = value or EMPTY
             version, path, painted = int(value["version"]), value["picture"], str(value["mask"])
             width, height = (int(side) for side in value["size"])
+            if abs(version) > LARGEST:
+                raise ValueError("a version that no browser counts to")
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InputError("What the sketchpad sent cannot be read; load the page again.") from error
         return cls(version, None if path is None else str(path), (width, height), painted)
