@@ -111,7 +111,7 @@ class Pipeline:
     @property
     def grid(self) -> int:
         """Tokens a side."""
-        return self.image_size // self.model.first_stage.config.downsampling
+        return self.model.first_stage.config.side
 
     @property
     def stages(self) -> int:

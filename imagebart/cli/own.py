@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,12 +36,14 @@ def model(
 ) -> None:
     """A model of your own pictures: from a folder to the page."""
     from imagebart.config import from_dict
+    from imagebart.training.config import load_values
     from imagebart.training.own_model import dry_run, train_model
     from imagebart.training.plan import ModelRun
 
     asked = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
     asked |= {"batch_size": batch_size, "knows": knows, "licence": licence}
-    values = _settings(config) | {name: value for name, value in asked.items() if value is not None}
+    values = {} if config is None else load_values(config)
+    values |= {name: value for name, value in asked.items() if value is not None}
     for name in ("data", "hours"):
         if name not in values:
             raise InputError(f"--{name} is missing; give it, or a --config that has it.")
@@ -58,18 +60,6 @@ def model(
             f"The memory is full ({str(error)[:80]}); what was trained is kept. Begin anew with a smaller --batch-size "
             f"than {run.batch_size} or a smaller --resolution, in another --out."
         ) from error
-
-
-def _settings(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"The settings in {path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"The settings in {path} are {type(values).__name__}, expected an object.")
-    return values
 
 
 def folder(

@@ -23,13 +23,13 @@ from imagebart.avatars.claims import GROUPS, CaptionReader, claims_vector, load_
 from imagebart.avatars.dataset import caption, sample
 from imagebart.conditioning import Conditioner
 from imagebart.models.text_encoder import TextEncoder
+from imagebart.training.captioned import avatar_conditioner, text_config
 from imagebart.training.config import CaptionsRun
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import read_text_encoder, save_text_encoder, taught_more
 from imagebart.training.reading import reading_accuracy, reading_loss
-from imagebart.training.stages import avatar_conditioner, text_config
 from imagebart.training.steady import Steady
 
 SHOWN, SIZE = 12, 128  # captions that are shown as what was read from them

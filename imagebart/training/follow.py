@@ -8,15 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw
 from torch import nn
 
+from imagebart.imaging.chart import chart
 from imagebart.imaging.files import save_image
 from imagebart.training.loop import hours_so_far
 from imagebart.writing import write_text
 
 TABLE, PICTURE = "figures.csv", "figures.png"
-SIZE, MARGIN = (640, 400), 60
 ENOUGH = 5  # records before anything is said of more hours
 NO_BETTER = 0.002  # share by which the last third of them has to be better than what was before
 
@@ -38,8 +37,8 @@ class Follow:
         rows.append(figures)
         write_text(self.folder / TABLE, _table(rows))
         name = list(figures)[2]
-        values = [row[name] for row in rows]
-        save_image(chart(values, [row["hours"] for row in rows], name), self.folder / PICTURE)
+        line = [(row["hours"], row[name]) for row in rows]
+        save_image(chart({"": line}, "hours", name, bottom=None), self.folder / PICTURE)
         self.say(f"step {step:,}: " + ", ".join(f"{key} {value:.4g}" for key, value in list(figures.items())[2:]))
         if settled([row[name] for row in rows if row["step"] > self.begin]):
             self.say(f"{name} has not become better for a third of the run: more hours would hardly help.")
@@ -69,26 +68,3 @@ def _table(rows: Sequence[Figures]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def chart(values: Sequence[float], hours: Sequence[float], name: str) -> Image.Image:
-    """A line of values against hours."""
-    picture = Image.new("RGB", SIZE, "white")
-    draw = ImageDraw.Draw(picture)
-    low, high = min(values), max(values)
-    last, span = max(hours[-1], 1e-6), (high - low) or 1.0
-
-    def place(hour: float, value: float) -> tuple[float, float]:
-        width, height = SIZE[0] - 2 * MARGIN, SIZE[1] - 2 * MARGIN
-        return MARGIN + width * hour / last, MARGIN + height * (high - value) / span
-
-    for value in (low, high):
-        draw.line([place(0, value), place(last, value)], fill="#e2e8f0")
-        draw.text((MARGIN - 8, place(0, value)[1]), f"{value:.3g}", fill="#0f172a", anchor="rm", font_size=13)
-    draw.text((MARGIN, 16), name, fill="#0f172a", font_size=15)
-    draw.text((SIZE[0] - MARGIN, SIZE[1] - 24), f"{last:.2f} hours", fill="#0f172a", anchor="rs", font_size=13)
-    points = [place(hour, value) for hour, value in zip(hours, values, strict=True)]
-    draw.line(points, fill="#6d28d9", width=3)
-    for x, y in points:
-        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill="#6d28d9")
-    return picture

@@ -52,7 +52,7 @@ def write_card(plan: Plan, store: Store, model: ImageBART, out: Path, folder: Pa
 
 def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: int) -> Iterator[str]:
     pictures, config = store.pictures, model.first_stage.config
-    size, side = config.resolution, config.resolution // config.downsampling
+    size, side = config.resolution, config.side
     yield "---\nlicense: other\ntags:\n  - imagebart\n  - inpainting\n---\n"
     yield f"# {model.about.name}\n"
     yield (

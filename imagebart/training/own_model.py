@@ -184,7 +184,9 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
 
     def task(config: LoopConfig) -> TokenTask:
         torch.manual_seed(plan.run.seed)
-        run = DenoiserRun(str(folder), str(folder), config, plan.shape, conditioner.kind)
+        run = DenoiserRun(
+            data=str(folder), first_stage=str(folder), loop=config, shape=plan.shape, conditioning=conditioner.kind
+        )
         network = new_denoiser(first_stage, plan.shape, conditioner)
         return TokenTask(network, conditioner, first_stage, train_part, held, run)
 
