@@ -234,10 +234,7 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
     with_texts = [fragment.text for fragment in nouns if fragment not in worn]
     worn_texts = [fragment.text for fragment in worn]
     if several:
-        with_texts, worn_texts = (
-            [plural(text) for text in with_texts],
-            [plural(text) for text in worn_texts],
-        )
+        with_texts, worn_texts = ([plural(text) for text in with_texts], [plural(text) for text in worn_texts])
     wears = "in" if [fragment.attribute for fragment in worn] == ["clothing"] else "wearing"
     parts = [f"with {joined(with_texts, random)}"] if with_texts else []
     parts += [f"{wears} {joined(worn_texts, random)}"] if worn_texts else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,7 +82,7 @@ def folder(
     picture: Annotated[Path | None, typer.Option(help="Where to write a sheet of pictures.")] = None,
 ) -> None:
     """The table of a model of your own pictures, on those that were held back."""
-    from imagebart.evaluation.features import local_features, own_features
+    from imagebart.evaluation.features import in_batches, local_features
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, sheet
     from imagebart.evaluation.report import table, write_json
     from imagebart.imaging.files import save_image
@@ -93,7 +94,7 @@ def folder(
     place = work or model / "evaluation"
     store = _store(model, data, place, artist.size)
     classifier = classifier_of(store, place / "classifier", steps)
-    told = local_features(features) if features else own_features(classifier)
+    told = local_features(features) if features else partial(in_batches, classifier.features)
     other = first_stage_of(beside) if beside else None
     left = artist_of(baseline, sampling, batch) if baseline else None
     study = FolderStudy(artist, store, classifier, told, samples, seed, other, left, telling)

@@ -27,9 +27,7 @@ class Measure:
     group: str = ""
 
 
-def measure(
-    name: str, interval: Interval, pictures: int, unit: str = "", goal: str = "", group: str = ""
-) -> Measure:
+def measure(name: str, interval: Interval, pictures: int, unit: str = "", goal: str = "", group: str = "") -> Measure:
     """A measure of an interval."""
     return Measure(name, interval.value, interval.low, interval.high, pictures, unit, goal, group)
 

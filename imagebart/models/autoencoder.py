@@ -133,9 +133,7 @@ class Level(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, blocks: int, attention: bool) -> None:
         super().__init__()
-        self.block = nn.ModuleList(
-            ResBlock(channels_in if i == 0 else channels, channels) for i in range(blocks)
-        )
+        self.block = nn.ModuleList(ResBlock(channels_in if i == 0 else channels, channels) for i in range(blocks))
         self.attn = nn.ModuleList(AttentionBlock(channels) for _ in range(blocks if attention else 0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,8 +159,7 @@ def _level_widths(config: FirstStageConfig) -> list[tuple[int, bool]]:
     """Channels of each level, finest first, and whether it has attention."""
     finest = config.resolution // config.fold
     return [
-        (config.channels * m, finest // 2**i in config.attention_resolutions)
-        for i, m in enumerate(config.multipliers)
+        (config.channels * m, finest // 2**i in config.attention_resolutions) for i, m in enumerate(config.multipliers)
     ]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from imagebart.training.loop import read_log
 
 PARTS = 6  # rows a run
@@ -22,17 +24,10 @@ def curve(folder: Path) -> Iterator[str]:
     names = [name for name in records[0] if name not in NOT_LOSSES]
     yield _line(["hours", "steps", *names])
     yield _line(["---:"] * (len(names) + 2))
-    for part in _parts(records):
+    for part in np.array_split(np.array(records, object), min(PARTS, len(records))):
         means = [sum(record[name] for record in part) / len(part) for name in names]
         last = part[-1]
         yield _line([f"{last['hours']:.2f}", f"{last['step']:.0f}", *(f"{mean:.3g}" for mean in means)])
-
-
-def _parts(records: Sequence[dict[str, float]]) -> Iterator[Sequence[dict[str, float]]]:
-    """The records in up to PARTS parts of about the same length, in order."""
-    count = min(PARTS, len(records))
-    for part in range(count):
-        yield records[len(records) * part // count : len(records) * (part + 1) // count]
 
 
 def _line(cells: Sequence[str]) -> str:

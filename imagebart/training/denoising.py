@@ -40,12 +40,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
         right = (logits.argmax(-1) == target).float().mean()
-        return {
-            "loss": loss + self.run.drafts * draft_loss,
-            "tokens": loss,
-            "drafts": draft_loss,
-            "accuracy": right,
-        }
+        return {"loss": loss + self.run.drafts * draft_loss, "tokens": loss, "drafts": draft_loss, "accuracy": right}
 
     def scrambled(self, step: Step) -> Tensor:
         """The share of tokens, row by row [B, 1], that are fed as noise though they are said to be right.

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from imagebart.imaging.files import save_image, to_images
+from imagebart.imaging.masks import preset
 from imagebart.pictures.store import Store
 from imagebart.writing import write_text
 
@@ -36,10 +37,8 @@ def write_examples(store: Store, folder: Path) -> None:
 
 def _mask(size: tuple[int, int], place: int) -> Image.Image:
     """An ellipse in the middle, or the lower half: in turn."""
-    width, height = size
+    if place % 2 == 0:
+        return preset("lower half", size)
     mask = Image.new("L", size)
-    if place % 2:
-        ImageDraw.Draw(mask).ellipse((width // 5, height // 5, width * 4 // 5, height * 4 // 5), fill=255)
-    else:
-        mask.paste(255, (0, height // 2, width, height))
+    ImageDraw.Draw(mask).ellipse(tuple(side * part // 5 for part in (1, 4) for side in size), fill=255)
     return mask

@@ -156,8 +156,8 @@ def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage
             task.preview = ((held[:12] + 1) * 127.5).round().byte()
             begin = plan.loss.adversarial.begin if plan.loss.adversarial else 0
             follow = Follow(folder, lambda model: reconstruction(model, held), say, begin)
-            given = _model(train(task, plan.first_loop(), folder, follow))
-        _save_on_main(lambda: save_first_stage(given, folder))
+            given = train(task, plan.first_loop(), folder, follow)  # type: ignore[assignment]
+        _save_on_main(lambda: save_first_stage(given, folder))  # type: ignore[arg-type]
     return load_first_stage(folder).to(PartialState().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -217,11 +217,6 @@ def _denoiser_loop(plan: Plan, folder: Path, task: Callable[[], TokenTask]) -> L
         write_text(path, json.dumps({"hours": plan.run.hours, "loop": asdict(config)}, indent=1))
     PartialState().wait_for_everyone()
     return from_dict(LoopConfig, json.loads(path.read_text(encoding="utf-8"))["loop"])
-
-
-def _model(trained: nn.Module) -> FirstStage:
-    assert isinstance(trained, FirstStage)
-    return trained
 
 
 def _save_on_main(save: Callable[[], Any]) -> None:

@@ -32,9 +32,7 @@ from imagebart.training.parts import load_stage, save_stage
 Predicts = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x_{t-1}, x_t and conditioning tokens to logits
 
 
-def stage_loss(
-    logits: Tensor, x0: Tensor, x: Tensor, c: Tensor, t: int, schedule: Schedule, soft: bool
-) -> Tensor:
+def stage_loss(logits: Tensor, x0: Tensor, x: Tensor, c: Tensor, t: int, schedule: Schedule, soft: bool) -> Tensor:
     """Mean negative log-likelihood a token of x_{t-1}: logits [B, N, K], tokens [B, N].
 
     soft: the expectation over the posterior q(x_{t-1} | x_t, x_0) in place of the one x = x_{t-1} drawn from it,
