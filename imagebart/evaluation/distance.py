@@ -18,18 +18,13 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
         raise ValueError(f"features have shapes {list(x.shape)} and {list(y.shape)}, expected [n, F] and [m, F]")
     x, y = x.double(), y.double()
     first, second = torch.cov(x.T).reshape(x.shape[1], -1), torch.cov(y.T).reshape(x.shape[1], -1)
-    root = _square_root(first)
+    values, vectors = torch.linalg.eigh(first)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     # C D has the eigenvalues of C^(1/2) D C^(1/2), which is symmetric.
     eigenvalues = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0)
     shift = (x.mean(0) - y.mean(0)).square().sum()
     distance = shift + first.trace() + second.trace() - 2 * eigenvalues.sqrt().sum()
     return max(float(distance), 0.0)
-
-
-def _square_root(matrix: Tensor) -> Tensor:
-    """The square root of a symmetric matrix without negative eigenvalues."""
-    eigenvalues, vectors = torch.linalg.eigh(matrix)
-    return (vectors * eigenvalues.clamp_min(0).sqrt()) @ vectors.T
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from imagebart.avatars.captions import all_words
+from imagebart.avatars.rewordings import rewording
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
@@ -107,9 +109,6 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
 
 def avatar_conditioner(length: int) -> TextConditioner:
     """The words of avatars' captions, and what is read in place of what the artwork lacks."""
-    from imagebart.avatars.captions import all_words
-    from imagebart.avatars.rewordings import rewording
-
     return TextConditioner.from_captions(all_words(), length, rewording())
 
 

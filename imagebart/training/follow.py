@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,8 @@ class Follow:
         figures = {"step": float(step), "hours": round(hours_so_far(self.folder), 4), **self.measure(model)}
         rows = [row for row in read_figures(self.folder) if row["step"] < step]
         rows.append(figures)
-        write_text(self.folder / TABLE, _table(rows))
+        lines = [list(figures), *(row.values() for row in rows)]
+        write_text(self.folder / TABLE, "".join(",".join(map(str, line)) + "\n" for line in lines))
         name = list(figures)[2]
         line = [(row["hours"], row[name]) for row in rows]
         save_image(chart({"": line}, "hours", name, bottom=None), self.folder / PICTURE)
@@ -58,13 +58,5 @@ def read_figures(folder: Path) -> list[Figures]:
     path = folder / TABLE
     if not path.is_file():
         return []
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     return [{name: float(value) for name, value in row.items()} for row in rows]
-
-
-def _table(rows: Sequence[Figures]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -18,7 +18,7 @@ from torch import nn
 
 from imagebart.config import from_dict
 from imagebart.errors import InputError
-from imagebart.models.first_stage import FirstStage, FirstStageConfig
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import ImageBART
 from imagebart.pictures.look import Look, look
 from imagebart.pictures.rows import read
@@ -58,7 +58,7 @@ def dry_run(run: ModelRun, out: Path, say: Say = print) -> None:
     """Looks at the pictures and says what would be done; writes nothing."""
     first_stage = given_first_stage(run)
     found = _look(run, None, first_stage)
-    for line in (*found.lines(), *planned(run, found, _config(first_stage), out).lines()):
+    for line in (*found.lines(), *planned(run, found, first_stage and first_stage.config, out).lines()):
         say(line)
 
 
@@ -103,7 +103,7 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> None:
         return
     first_stage = given_first_stage(run)
     found = _look(run, folder / "pictures", first_stage)
-    plan = planned(run, found, _config(first_stage), folder)
+    plan = planned(run, found, first_stage and first_stage.config, folder)
     write_text(folder / "look.json", json.dumps({"left out": found.left_out, "there twice": found.twice}, indent=1))
     for line in (*found.lines(), *plan.lines()):
         say(line)
@@ -119,10 +119,6 @@ def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) ->
     with progress("pictures") as bar:
         counted = bar.add_task("looking", total=None)
         return look(source, resolution_for(chosen, sizes), folder, lambda n: bar.advance(counted, n))
-
-
-def _config(first_stage: FirstStage | None) -> FirstStageConfig | None:
-    return None if first_stage is None else first_stage.config
 
 
 def _check_same(before: ModelRun, run: ModelRun, folder: Path) -> None:
