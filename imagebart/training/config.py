@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
 
 from imagebart.conditioning import Kind
 from imagebart.config import Count, Depth, Heads, Index, Length, Positive, Rate, Share, Width, from_dict
@@ -43,16 +45,12 @@ class LoopConfig:
 class AdversarialLoss:
     """What a discriminator adds to the first stage's loss, and how it is trained itself."""
 
-    begin: int  # steps before, in which the reconstruction settles
+    begin: Index  # steps before, in which the reconstruction settles
     weight: float = 0.1  # of its gradient at the pixels, over that of the reconstruction
     matching: float = 0.5  # difference of its features
-    crop: int = 128  # pixels a side of what it looks at in a step
+    crop: Annotated[Width, Field(ge=32)] = 128  # pixels a side of what it looks at in a step
     channels: int = 32
     lr: Rate = 3e-4
-
-    def __post_init__(self) -> None:
-        if self.begin < 0 or self.crop < 32:
-            raise ValueError(f"begin is {self.begin} and crop {self.crop}, expected 0 or more, and 32 or more")
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,24 @@
-"""How a run does on what was held back: a table and a picture in its folder, and when more hours would not help."""
+"""How a run does: on what was held back, a table and a picture in its folder; its losses, as a table for a card."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from imagebart.imaging.chart import chart
 from imagebart.imaging.files import save_image
-from imagebart.training.loop import hours_so_far
+from imagebart.training.loop import hours_so_far, read_log
 from imagebart.writing import write_text
 
 TABLE, PICTURE = "figures.csv", "figures.png"
 ENOUGH = 5  # records before anything is said of more hours
+PARTS = 6  # rows of a run in the table for a card
+NOT_LOSSES = {"step", "grad", "lr", "images_s", "hours"}
 NO_BETTER = 0.002  # share by which the last third of them has to be better than what was before
 
 Figures = dict[str, float]
@@ -60,3 +63,24 @@ def read_figures(folder: Path) -> list[Figures]:
         return []
     rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     return [{name: float(value) for name, value in row.items()} for row in rows]
+
+
+def curve(folder: Path) -> Iterator[str]:
+    """Lines of a Markdown table: hours, steps, and the mean of each loss over the records of each part of a run.
+
+    Raises ValueError for a folder without a log.
+    """
+    records = read_log(folder)
+    if not records:
+        raise ValueError(f"{folder} has no log.jsonl with records; expected the folder of a run")
+    names = [name for name in records[0] if name not in NOT_LOSSES]
+    yield _line(["hours", "steps", *names])
+    yield _line(["---:"] * (len(names) + 2))
+    for part in np.array_split(np.array(records, object), min(PARTS, len(records))):
+        means = [sum(record[name] for record in part) / len(part) for name in names]
+        last = part[-1]
+        yield _line([f"{last['hours']:.2f}", f"{last['step']:.0f}", *(f"{mean:.3g}" for mean in means)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -28,8 +28,7 @@ from imagebart.training.config import DenoiserRun, LoopConfig
 from imagebart.training.first_stage import FirstStageTask
 from imagebart.training.follow import Figures, Follow
 from imagebart.training.loop import hours_so_far, train
-from imagebart.training.model_card import about_model, write_card
-from imagebart.training.model_examples import write_examples
+from imagebart.training.model_card import about_model, write_card, write_examples
 from imagebart.training.on_tokens import HELD, TokenTask, conditioner_of, new_denoiser
 from imagebart.training.parts import first_stage_of, load_denoiser, load_first_stage, save_denoiser, save_first_stage
 from imagebart.training.plan import (
