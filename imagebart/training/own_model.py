@@ -57,7 +57,7 @@ def dry_run(run: ModelRun, out: Path, say: Say = print) -> None:
     """Looks at the pictures and says what would be done; writes nothing."""
     first_stage = given_first_stage(run)
     found = _look(run, None, first_stage)
-    for line in (*found.lines(), *planned(run, found, first_stage and first_stage.config, out).lines()):
+    for line in (*found.lines(), *planned(run, found, first_stage.config if first_stage else None, out).lines()):
         say(line)
 
 
@@ -102,7 +102,7 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> None:
         return
     first_stage = given_first_stage(run)
     found = _look(run, folder / "pictures", first_stage)
-    plan = planned(run, found, first_stage and first_stage.config, folder)
+    plan = planned(run, found, first_stage.config if first_stage else None, folder)
     write_text(folder / "look.json", json.dumps({"left out": found.left_out, "there twice": found.twice}, indent=1))
     for line in (*found.lines(), *plan.lines()):
         say(line)
