@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import nn
 
-from imagebart.imaging.chart import SIZE
+from imagebart.imaging.chart import COLOURS, MARGIN, SIZE
 from imagebart.training.follow import Follow, curve, read_figures, settled
 
 
@@ -20,6 +20,8 @@ def test_figures_are_kept_and_drawn(tmp_path: Path) -> None:
     assert [(row["step"], row["loss"]) for row in read_figures(tmp_path)] == [(10, 3.0), (20, 1.5)]
     with Image.open(tmp_path / "figures.png") as picture:
         assert picture.size == SIZE
+        least = (MARGIN, SIZE[1] - MARGIN)
+        assert picture.getpixel(least) == ImageColor.getrgb(COLOURS[0]), "the least value is at the bottom"
     assert said[-1] == "step 20: loss 1.5"
 
 
