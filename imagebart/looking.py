@@ -36,8 +36,7 @@ def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str 
     with torch.no_grad():
         known = model.first_stage.encode(pixels)
     distance = distances(model.denoiser, known, asked.to(model.device), instead.to(model.device)).cpu()
-    config = model.first_stage.config
-    found = place(distance.view(-1, config.resolution // config.downsampling))
+    found = place(distance.view(-1, model.first_stage.config.side))
     if not found.any():
         raise InputError(f'The model finds nothing that "{prompt:.60}" would change in this picture; {PAINT}.')
     return found

@@ -112,7 +112,7 @@ class Pipeline:
     @property
     def grid(self) -> int:
         """Tokens a side."""
-        return self.image_size // self.model.first_stage.config.downsampling
+        return self.model.first_stage.config.side
 
     @property
     def stages(self) -> int:
@@ -155,9 +155,7 @@ class Pipeline:
         """
         return words_for(self.model, self.judge, self._whole(images.load_image(image))[1])
 
-    def region(
-        self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0
-    ) -> Region:
+    def region(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0) -> Region:
         """What an edit of a picture of `size` (width, height) with this mask, context and feather redraws.
 
         Raises InputError where `edit` would: nothing painted, or a mask of another size.

@@ -6,24 +6,29 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 
 
 def progress(unit: str, shown: bool = True) -> Progress:
     """A rich Progress, to be entered; unit: what is counted, "pictures"."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        refresh_per_second=4,
-        disable=not shown,
-    )
+    return bars(TaskProgressColumn(), MofNCompleteColumn(), TextColumn(unit), shown=shown)
+
+
+def bars(*columns: ProgressColumn, shown: bool = True) -> Progress:
+    """A rich Progress on standard error: what is done, a bar, these columns, and how long the rest will take."""
+    about, end = TextColumn("{task.description}", markup=False), TimeRemainingColumn()
+    console = Console(stderr=True, soft_wrap=True)
+    return Progress(about, BarColumn(), *columns, end, console=console, refresh_per_second=4, disable=not shown)
 
 
 def tracked(items: Iterable[T], unit: str, total: int, done: int = 0, shown: bool = True) -> Iterator[T]:

@@ -6,12 +6,12 @@ it, with what was painted as its first frame).
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from PIL import Image, ImageSequence
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -37,22 +37,21 @@ ANIMATION_SECONDS = 5.0
 OPENING = 6
 
 
-def main() -> None:
-    """Take all pictures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=str(HERE / "checkpoints" / "avatars"), help="folder of the model")
-    parser.add_argument("--prompt", help="what to write (the first example's prompt)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    options = parser.parse_args()
+def main(
+    model: Annotated[Path, typer.Option(help="Folder of the model.")] = HERE / "checkpoints" / "avatars",
+    prompt: Annotated[str | None, typer.Option(help="What to write; else the first example's prompt.")] = None,
+    seed: int = 0,
+) -> None:
+    """Take pictures of the page for assets/."""
     examples = find_examples(ASSETS / "examples")
-    page = build_page(Pipeline.from_pretrained(options.model), examples)
+    page = build_page(Pipeline.from_pretrained(model), examples)
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     chromium = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        prompt = options.prompt or examples[0].prompt
-        picture(browser, url, prompt, options.seed, WIDE, ASSETS / "page.png", examples[0])
-        picture(browser, url, prompt, options.seed, PHONE, ASSETS / "page-phone.png")
+        words = prompt or examples[0].prompt
+        picture(browser, url, words, seed, WIDE, ASSETS / "page.png", examples[0])
+        picture(browser, url, words, seed, PHONE, ASSETS / "page-phone.png")
         browser.close()
     page.close(verbose=False)
 
@@ -99,4 +98,4 @@ def film(page: Page, example: Example, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -9,7 +9,6 @@ before can be given instead: `--flowers flower_photos.tgz --groceries GrocerySto
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import re
@@ -22,8 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from PIL import Image, ImageOps
 
 FLOWERS = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
@@ -50,17 +51,17 @@ class Picture:
     credit: dict[str, str]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the folder to make")
-    parser.add_argument("--flowers", type=Path, help="flower_photos.tgz, where it is here already")
-    parser.add_argument("--groceries", type=Path, help="the Grocery Store Dataset's ZIP, where it is here already")
-    options = parser.parse_args()
+def main(
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    flowers: Annotated[Path | None, typer.Option(help="flower_photos.tgz, where it is here already.")] = None,
+    groceries: Annotated[Path | None, typer.Option(help="The groceries' ZIP, where it is here already.")] = None,
+) -> None:
+    """Gets photographs of flowers, fruit and vegetables and makes a folder to train on."""
     with tempfile.TemporaryDirectory() as place:
-        flowers = options.flowers or download(FLOWERS, Path(place) / "flowers.tgz")
-        groceries = options.groceries or download(GROCERIES, Path(place) / "groceries.zip")
-        count = make(options.out, [*flower_photos(flowers), *grocery_photos(groceries)])
-    print(f"{count:,} photographs in {options.out}")
+        roses = flowers or download(FLOWERS, Path(place) / "flowers.tgz")
+        carrots = groceries or download(GROCERIES, Path(place) / "groceries.zip")
+        count = make(out, [*flower_photos(roses), *grocery_photos(carrots)])
+    print(f"{count:,} photographs in {out}")
 
 
 def download(address: str, path: Path) -> Path:
@@ -173,4 +174,4 @@ def plural(thing: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

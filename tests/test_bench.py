@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from imagebart import ImageBART
-from imagebart.bench import measure, pass_report, plot, report, scales, shares, shipped
 from imagebart.bench.machine import bytes_per_second, cpu_name, peak_memory
-from imagebart.bench.measure import SCALES, _task, as_naive, images_per_second
-from imagebart.bench.models import Subject, published_size
+from imagebart.bench.measure import SCALES, _task, as_naive, images_per_second, measure
+from imagebart.bench.models import Subject, published_size, shipped
+from imagebart.bench.profile import shares
+from imagebart.bench.report import pass_report, plot, report, scales
 from imagebart.sampling.draft_length import OneByOne
 from imagebart.sampling.engine import engine_of
 from imagebart.sampling.step_run import Condition

@@ -18,7 +18,7 @@ from imagebart.avatars.reader import load_reader
 from imagebart.avatars.regions import region_mask
 from imagebart.avatars.sheet import PLAIN
 from imagebart.diffusion import redraw
-from imagebart.evaluation.completions import SHARED, complete, upper_half
+from imagebart.evaluation.completions import SHARED, complete
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.fit import fits
 from imagebart.evaluation.study import COMPLETED, Study
@@ -96,7 +96,7 @@ def test_upper_halves_go_on_in_the_colours_of_the_lower(pipe: Pipeline) -> None:
     study = Study(Artist(pipe.model, pipe.defaults), load_reader(), 20, seed=3)
     avatars = study.avatars(COMPLETED)
     images = complete(study, avatars)
-    halves = np.stack([upper_half(study.artist.size)] * len(avatars))
+    halves = np.stack([masks.ready("upper half", study.artist.size)] * len(avatars))
     answers = fits(images, halves, avatars, study.reader.read(images).attributes, [SHARED] * len(avatars))
     assert sum(set(found) == set(SHARED) and all(found.values()) for found in answers) >= 18
 

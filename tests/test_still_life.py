@@ -12,6 +12,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image
+from typer import Typer
+from typer.testing import CliRunner
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "still_life.py"
 
@@ -34,9 +36,7 @@ def photograph(middle: tuple[int, int, int], around: tuple[int, int, int], size:
     return file.getvalue()
 
 
-def test_archives_become_a_folder_with_captions_and_credits(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_archives_become_a_folder_with_captions_and_credits(script: ModuleType, tmp_path: Path) -> None:
     rose, daisy = photograph((200, 10, 10), (20, 140, 20), (600, 300)), photograph((250,) * 3, (9, 9, 9), (300, 400))
     licence = b"head\nroses/1.jpg CC-BY by Ann - Lee - https://www.flickr.com/photos/1/\n"
     with tarfile.open(tmp_path / "f.tgz", "w:gz") as files:
@@ -51,8 +51,9 @@ def test_archives_become_a_folder_with_captions_and_credits(
         archive.writestr("G-master/dataset/iconic-images-and-descriptions/Fruit/Kiwi/Kiwi_Iconic.jpg", carrot)
         archive.writestr("G-master/dataset/train/Packages/Milk/Milk_001.jpg", carrot)
     given = [str(tmp_path / "out"), "--flowers", str(tmp_path / "f.tgz"), "--groceries", str(tmp_path / "g.zip")]
-    monkeypatch.setattr(sys, "argv", ["still_life.py", *given])
-    script.main()
+    app = Typer()
+    app.command()(script.main)
+    assert CliRunner().invoke(app, given).exit_code == 0
     lines = [line for part in (tmp_path / "out").rglob("metadata.jsonl") for line in part.read_text().splitlines()]
     rows = {row["text"]: row for row in map(json.loads, lines)}
     assert set(rows) == {"red roses, green background", "white daisies, dark background", "carrots"}

@@ -12,7 +12,9 @@ import io
 import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -98,22 +100,17 @@ class Layer:
     pixels: np.ndarray
 
 
-def _parts_folder() -> Path:
+def _package(name: str) -> Any:
+    """A package that only drawing avatars needs."""
     try:
-        import python_avatars
+        return import_module(name)
     except ImportError as error:
-        raise ImportError(
-            "Drawing avatars needs the package python_avatars: pip install 'imagebart[train]'."
-        ) from error
-    return Path(python_avatars.__file__).parent / "avatar_parts"
+        raise ImportError(f"Drawing avatars needs the package {name}: pip install 'imagebart[train]'.") from error
 
 
 def rasterise(svg: str) -> np.ndarray:
     """Return an SVG document's picture at its own size: uint8 [H, W, 4], red, green, blue and opacity."""
-    try:
-        import resvg
-    except ImportError as error:
-        raise ImportError("Drawing avatars needs the package resvg: pip install 'imagebart[train]'.") from error
+    resvg = _package("resvg")
     tree = resvg.usvg.Tree.from_str(svg, resvg.usvg.Options.default())
     png = resvg.render(tree, (1, 0, 0, 0, 1, 0))  # the two rows of the affine matrix
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
@@ -122,7 +119,8 @@ def rasterise(svg: str) -> np.ndarray:
 @cache
 def _source(kind: str, name: str) -> str:
     """Return the inside of a part's SVG file."""
-    text = (_parts_folder() / kind / f"{name}.svg").read_text(encoding="utf-8")
+    folder = Path(_package("python_avatars").__file__).parent / "avatar_parts"
+    text = (folder / kind / f"{name}.svg").read_text(encoding="utf-8")
     return text[text.index("<svg") :].split(">", 1)[1].rsplit("</svg>", 1)[0]
 
 

@@ -9,7 +9,8 @@ two (happy and closed, disbelief and sad), printed words, and whatever `python_a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -104,7 +105,11 @@ class Attributes:
 
     def as_dict(self) -> dict[str, str]:
         """Return the values by attribute name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(vars(self))
+
+    def values_of(self, names: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Return claims that these attributes are as they are."""
+        return {name: frozenset({getattr(self, name)}) for name in names}
 
 
 def generator(index: int, seed: int, purpose: int) -> np.random.Generator:

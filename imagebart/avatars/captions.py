@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
-from imagebart.avatars.colours import COLOUR_WORDS
+from imagebart.avatars.colours import colour_words
 from imagebart.avatars.phrases import COLOUR_ALONE, HAIR, NEGATIONS, WORDINGS, Phrase, Tables
 from imagebart.avatars.wording import articled, bare, dressed, joined, plural, turned
 
@@ -110,7 +110,8 @@ def vocabulary() -> dict[str, list[str]]:
         found = [p.text for table in (WORDINGS, NEGATIONS) for p in table.get(attribute, [])]
         words[attribute] = list(dict.fromkeys(_coloured(text, None) for text in found))
         if attribute.endswith("_colour"):
-            words[attribute] = list(dict.fromkeys(w for value in VALUES[attribute] for w in _colours(attribute, value)))
+            said = (word for value in VALUES[attribute] for word in colour_words(attribute, value))
+            words[attribute] = list(dict.fromkeys(said))
     return words
 
 
@@ -169,7 +170,7 @@ def _fragment(
         claims["top"] = HAIR  # "redhead"
     word = None
     if colour is not None and phrase.coloured:
-        options = _colours(colour, values[colour])
+        options = colour_words(colour, values[colour])
         word = options[random.integers(len(options))]
         claims[colour] = frozenset({values[colour]})
     return Fragment(attribute, phrase.kind, _coloured(phrase.text, word), claims)
@@ -234,10 +235,7 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
     with_texts = [fragment.text for fragment in nouns if fragment not in worn]
     worn_texts = [fragment.text for fragment in worn]
     if several:
-        with_texts, worn_texts = (
-            [plural(text) for text in with_texts],
-            [plural(text) for text in worn_texts],
-        )
+        with_texts, worn_texts = ([plural(text) for text in with_texts], [plural(text) for text in worn_texts])
     wears = "in" if [fragment.attribute for fragment in worn] == ["clothing"] else "wearing"
     parts = [f"with {joined(with_texts, random)}"] if with_texts else []
     parts += [f"{wears} {joined(worn_texts, random)}"] if worn_texts else []
@@ -274,12 +272,6 @@ def _wearable(fragment: Fragment) -> bool:
     """Whether "wearing" can stand before a noun."""
     hat = fragment.attribute == "top" and fragment.claims.get("top", frozenset()) <= frozenset(HAT_TOPS)
     return fragment.attribute in ("clothing", "accessory") or hat
-
-
-def _colours(attribute: str, value: str) -> tuple[str, ...]:
-    """Return the words for a colour of hair or of fabric."""
-    kind = "hair" if attribute in ("hair_colour", "facial_hair_colour") else "fabric"
-    return COLOUR_WORDS[kind].get(value, (value,))
 
 
 def _coloured(text: str, word: str | None) -> str:

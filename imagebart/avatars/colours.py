@@ -22,3 +22,9 @@ COLOUR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """Colour words where they are not simply the colour's name."""
+
+
+def colour_words(attribute: str, value: str) -> tuple[str, ...]:
+    """Return the words for a colour of hair or of fabric, the plainest first."""
+    kind = "hair" if attribute in ("hair_colour", "facial_hair_colour") else "fabric"
+    return COLOUR_WORDS[kind].get(value, (value,))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from imagebart.avatars.artwork import render
@@ -20,26 +22,24 @@ def caption(index: int, seed: int = 0, split: str = "train", count: int | None =
     return describe(sample(index, seed, split), generator(index, seed, 1), count)
 
 
-class AvatarDataset(Dataset[dict[str, Tensor | str]]):
+@dataclass(frozen=True)
+class AvatarDataset(Dataset[dict[str, Any]]):
     """`length` avatars from number `start` on.
 
     An item is a dict: image, uint8 tensor [3, size, size]; text, its caption. Another `seed` is another endless
     series; split: see `sample`. An index outside 0 … length - 1 raises IndexError.
     """
 
-    def __init__(
-        self, size: int = 128, start: int = 0, length: int = 10**9, split: str = "train", seed: int = 0
-    ) -> None:
-        self.size = size
-        self.start = start
-        self.length = length
-        self.split = split
-        self.seed = seed
+    size: int = 128
+    start: int = 0
+    length: int = 10**9
+    split: str = "train"
+    seed: int = 0
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < self.length:
             raise IndexError(f"The avatars of this dataset are numbered 0 to {self.length - 1}, not {index}.")
         number = self.start + index

@@ -103,9 +103,7 @@ _GLASSES = Subject(
 _EYES = Subject("eye colour", _words("eye eyes eyed"), (), _none_near(*_COLOURS))
 _EYEBROWS = Subject("pair of eyebrows", _words("eyebrow eyebrows brows"), (), _none_near(*_COLOURS))
 
-_OTHERWISE = _words(
-    "bald balding hairless blonde blond ginger redhead brunette hat beanie cap turban hijab headscarf"
-)
+_OTHERWISE = _words("bald balding hairless blonde blond ginger redhead brunette hat beanie cap turban hijab headscarf")
 """What is said of the head where age does not make its hair grey."""
 
 _INSTEAD = {

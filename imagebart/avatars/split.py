@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.resources import files
+
 from imagebart.avatars.attributes import Attributes, draw, generator
 
 Pair = tuple[tuple[str, str], tuple[str, str]]
 
-HELD_OUT_PAIRS: tuple[Pair, ...] = (
-    (("hair_colour", "pink"), ("accessory", "sunglasses")),
-    (("hair_colour", "blue"), ("top", "afro")),
-    (("hair_colour", "red"), ("top", "bob")),
-    (("hair_colour", "blonde"), ("top", "dreadlocks")),
-    (("hair_colour", "grey"), ("clothing", "hoodie")),
-    (("hair_colour", "black"), ("background", "pink")),
-    (("hair_colour", "brown"), ("background", "purple")),
-    (("facial_hair_colour", "red"), ("facial_hair", "long beard")),
-    (("facial_hair_colour", "pink"), ("facial_hair", "moustache")),
-    (("facial_hair_colour", "grey"), ("facial_hair", "goatee")),
-    (("facial_hair", "curled moustache"), ("accessory", "round glasses")),
-    (("facial_hair", "long beard"), ("top", "bun")),
-    (("facial_hair", "goatee"), ("top", "turban")),
-    (("facial_hair", "beard"), ("top", "flowers")),
-    (("facial_hair", "beard"), ("mouth", "tongue")),
-    (("accessory", "eyepatch"), ("top", "beanie")),
-    (("accessory", "eyepatch"), ("mouth", "slight smile")),
-    (("accessory", "glasses"), ("top", "spiky")),
-    (("accessory", "glasses"), ("eyes", "hearts")),
-    (("accessory", "round glasses"), ("clothing", "blazer")),
-    (("accessory", "white sunglasses"), ("top", "wavy")),
-    (("accessory", "white sunglasses"), ("clothing", "overalls")),
-    (("accessory", "sunglasses"), ("top", "hat")),
-    (("eyes", "wink"), ("mouth", "smile")),
-    (("eyes", "crying"), ("eyebrows", "raised")),
-    (("eyes", "wide"), ("eyebrows", "unibrow")),
-    (("eyes", "dizzy"), ("mouth", "vomit")),
-    (("eyes", "closed"), ("background", "red")),
-    (("eyebrows", "angry"), ("mouth", "scream")),
-    (("eyebrows", "one raised"), ("mouth", "grimace")),
-    (("mouth", "sad"), ("background", "yellow")),
-    (("clothing", "hoodie"), ("clothing_colour", "green")),
-    (("clothing", "overalls"), ("clothing_colour", "blue")),
-    (("clothing", "sweater"), ("clothing_colour", "red")),
-    (("clothing", "t-shirt"), ("clothing_colour", "yellow")),
-    (("graphic", "pizza"), ("clothing_colour", "black")),
-    (("graphic", "skull"), ("clothing_colour", "pink")),
-    (("top", "hijab"), ("hat_colour", "yellow")),
-    (("top", "beanie"), ("hat_colour", "red")),
-    (("skin", "dark"), ("background", "green")),
-)
+
+def _pairs() -> Iterator[Pair]:
+    text = files("imagebart").joinpath("data", "avatar_held_out_pairs.txt").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        first, second = (part.split("=") for part in line.split(", "))
+        yield (first[0], first[1]), (second[0], second[1])
+
+
+HELD_OUT_PAIRS = tuple(_pairs())
 """Pairs of (attribute, value) that no training picture shows together."""
 
 

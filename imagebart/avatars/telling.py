@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.avatars.captions import COLOUR_OF, SUBJECTS
-from imagebart.avatars.colours import COLOUR_WORDS
+from imagebart.avatars.colours import colour_words
 from imagebart.avatars.phrases import WORDINGS
 from imagebart.avatars.wording import articled
 
@@ -22,7 +22,7 @@ def tell(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> 
         thing = "graphic" if subject == "clothing" and "graphic" in shown else subject
         colour = next((name for name in COLOUR_OF.get(subject, ()) if name in shown), None)
         if thing in shown:
-            told.append(_phrase(thing, values[thing], colour and _colour(colour, values[colour])))
+            told.append(_phrase(thing, values[thing], colour and colour_words(colour, values[colour])[0]))
     return ", ".join(told)
 
 
@@ -31,8 +31,3 @@ def _phrase(name: str, value: str, colour: str | None) -> str:
     exact = [p.text for p in WORDINGS[name] if p.values == {value} and p.kind == "noun"]
     text = next((text for text in exact if "{c}" in text), exact[0])
     return articled(text.replace("{c} ", f"{colour} " if colour else ""))
-
-
-def _colour(name: str, value: str) -> str:
-    kind = "fabric" if name in ("hat_colour", "clothing_colour") else "hair"
-    return COLOUR_WORDS[kind].get(value, (value,))[0]

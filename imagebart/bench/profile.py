@@ -41,8 +41,7 @@ def shares(subjects: Sequence[Subject], precision: Precision) -> Iterator[Share]
     """Passes of each subject's decoder at the last positions, under what draws fastest at a precision."""
     for subject in subjects:
         engine = engine_of(precision, subject.step.networks[0])
-        for rows in ROWS:
-            yield _share(subject.name, engine, rows)
+        yield from (_share(subject.name, engine, rows) for rows in ROWS)
 
 
 def _share(name: str, engine: Engine, rows: int) -> Share:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from imagebart.bench.machine import bytes_per_second, cpu_name
 from imagebart.bench.measure import Row
 from imagebart.bench.profile import PURPOSES, Share
+from imagebart.imaging.chart import chart
 
 HEADINGS = (
     "stage, batch, masked", "method", "seconds", "times naive", "passes", "accepted run", "of it once",
     "pass / limit", "as naive", "peak GB",
 )  # fmt: skip
-COLOURS = ("#6d28d9", "#0f766e", "#b45309", "#be123c")
-SIZE, MARGIN = (900, 560), 70
 
 
 def heading() -> str:
@@ -74,33 +73,8 @@ def _line(cells: Iterable[object]) -> str:
 
 def plot(rows: Sequence[Row]) -> Image.Image:
     """Seconds against masked tokens, batch 1, a line for each stage, with drafts and the weights as they are."""
-    lines: dict[str, dict[int, float]] = {}
+    lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row.batch == 1 and row.method == "+ drafts":
-            lines.setdefault(row.subject, {})[row.tokens] = row.seconds
-    picture = Image.new("RGB", SIZE, "white")
-    draw = ImageDraw.Draw(picture)
-    width, height = SIZE[0] - 2 * MARGIN, SIZE[1] - 2 * MARGIN
-    most = max((tokens for line in lines.values() for tokens in line), default=1)
-    longest = max((seconds for line in lines.values() for seconds in line.values()), default=1.0)
-
-    def place(tokens: float, seconds: float) -> tuple[float, float]:
-        return MARGIN + width * tokens / most, MARGIN + height * (1 - seconds / longest)
-
-    draw.line([place(0, longest), place(0, 0), place(most, 0)], fill="#64748b", width=2)
-    for part in range(5):
-        tokens, seconds = most * part / 4, longest * part / 4
-        x, y = place(tokens, seconds)
-        draw.line([place(0, seconds), place(most, seconds)], fill="#e2e8f0")
-        draw.text((x, MARGIN + height + 10), f"{tokens:.0f}", fill="#0f172a", anchor="ma", font_size=15)
-        draw.text((MARGIN - 10, y), f"{seconds:.2f}", fill="#0f172a", anchor="rm", font_size=15)
-    draw.text((MARGIN + width / 2, SIZE[1] - 14), "masked tokens", fill="#0f172a", anchor="ms", font_size=16)
-    draw.text((MARGIN, 14), "seconds, batch 1", fill="#0f172a", anchor="lt", font_size=16)
-    for index, (name, line) in enumerate(lines.items()):
-        colour = COLOURS[index % len(COLOURS)]
-        points = [place(tokens, seconds) for tokens, seconds in sorted(line.items())]
-        draw.line(points, fill=colour, width=3)
-        for x, y in points:
-            draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour)
-        draw.text((MARGIN + 16, MARGIN + 8 + 22 * index), name, fill=colour, font_size=16)
-    return picture
+            lines.setdefault(row.subject, []).append((row.tokens, row.seconds))
+    return chart({name: sorted(line) for name, line in lines.items()}, "masked tokens", "seconds, batch 1")

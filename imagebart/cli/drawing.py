@@ -120,10 +120,7 @@ def vary(
 
 
 @command(app)
-def describe(
-    image: Annotated[Path, typer.Argument(help="The picture.")],
-    model: Model = DEFAULT_MODEL,
-) -> None:
+def describe(image: Annotated[Path, typer.Argument(help="The picture.")], model: Model = DEFAULT_MODEL) -> None:
     """What a picture shows, in the model's own words."""
     from imagebart.pipeline import Pipeline
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure models of avatars.")
 
-COUNTS = (1, 2, 3, 4, 8)
 Batch = Annotated[int, typer.Option(help="Pictures drawn at once.")]
 
 
@@ -82,13 +81,13 @@ def scales(
     from imagebart.evaluation.avatars import Renders
     from imagebart.evaluation.grids import PROMPTS
     from imagebart.evaluation.report import side_by_side, write_json
-    from imagebart.evaluation.scales import compare, pictures, sheet, studies
+    from imagebart.evaluation.scales import SCALES, compare, pictures, sheet, studies
     from imagebart.imaging.files import save_image
 
     study = _study(model, asked, sampling)
     chosen = [*(counts or ()), *(more or ())]  # `--scales 1 2` is an option and what follows it
     beside = _study(baseline, asked, sampling) if baseline else None
-    found = studies(study, chosen or list(COUNTS), beside)
+    found = studies(study, chosen or SCALES, beside)
     began = time.perf_counter()
     work = partial(compare, renders=Renders.of(study))
     columns = {name: _followed(work, each, pictures(each), name) for name, each in found.items()}
@@ -120,9 +119,7 @@ def pictures(
 
 
 @command(app)
-def words(
-    model: Model = DEFAULT_MODEL, samples: Annotated[int, typer.Option(help="How many avatars.")] = 64
-) -> None:
+def words(model: Model = DEFAULT_MODEL, samples: Annotated[int, typer.Option(help="How many avatars.")] = 64) -> None:
     """Whether a model uses captions: likelihood with, without, shuffled."""
     from imagebart.evaluation.likelihood import word_gaps
     from imagebart.models.imagebart import ImageBART

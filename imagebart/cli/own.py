@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,12 +37,14 @@ def model(
 ) -> None:
     """A model of your own pictures: from a folder to the page."""
     from imagebart.config import from_dict
+    from imagebart.training.config import load_values
     from imagebart.training.own_model import dry_run, train_model
     from imagebart.training.plan import ModelRun
 
     asked = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
     asked |= {"batch_size": batch_size, "knows": knows, "licence": licence}
-    values = _settings(config) | {name: value for name, value in asked.items() if value is not None}
+    values = {} if config is None else load_values(config)
+    values |= {name: value for name, value in asked.items() if value is not None}
     for name in ("data", "hours"):
         if name not in values:
             raise InputError(f"--{name} is missing; give it, or a --config that has it.")
@@ -58,18 +61,6 @@ def model(
             f"The memory is full ({str(error)[:80]}); what was trained is kept. Begin anew with a smaller --batch-size "
             f"than {run.batch_size} or a smaller --resolution, in another --out."
         ) from error
-
-
-def _settings(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"The settings in {path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"The settings in {path} are {type(values).__name__}, expected an object.")
-    return values
 
 
 def folder(
@@ -91,7 +82,7 @@ def folder(
     picture: Annotated[Path | None, typer.Option(help="Where to write a sheet of pictures.")] = None,
 ) -> None:
     """The table of a model of your own pictures, on those that were held back."""
-    from imagebart.evaluation.features import local_features, own_features
+    from imagebart.evaluation.features import in_batches, local_features
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, sheet
     from imagebart.evaluation.report import table, write_json
     from imagebart.imaging.files import save_image
@@ -103,7 +94,7 @@ def folder(
     place = work or model / "evaluation"
     store = _store(model, data, place, artist.size)
     classifier = classifier_of(store, place / "classifier", steps)
-    told = local_features(features) if features else own_features(classifier)
+    told = local_features(features) if features else partial(in_batches, classifier.features)
     other = first_stage_of(beside) if beside else None
     left = artist_of(baseline, sampling, batch) if baseline else None
     study = FolderStudy(artist, store, classifier, told, samples, seed, other, left, telling)

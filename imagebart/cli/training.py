@@ -87,7 +87,7 @@ def assemble(
 @command(app)
 def log(run: Annotated[Path, typer.Option(help="Folder of a run.")]) -> None:
     """How a run's losses fell with the hours, as a table."""
-    from imagebart.training.curve import curve
+    from imagebart.training.follow import curve
 
     for line in curve(run):
         print(line)

@@ -12,9 +12,7 @@ from torch import Tensor
 from imagebart.diffusion.schedules import Schedule
 
 
-def redraw(
-    x: Tensor, probability: float | Tensor, vocab_size: int, generator: torch.Generator | None = None
-) -> Tensor:
+def redraw(x: Tensor, probability: float | Tensor, vocab_size: int, generator: torch.Generator | None = None) -> Tensor:
     """Draws each token anew, uniformly from all K, with a probability, which may be of x's shape or broadcast to it.
 
     Tokens int64, any shape.
@@ -25,11 +23,7 @@ def redraw(
 
 
 def diffuse(
-    x0: Tensor,
-    t: int,
-    schedule: Schedule,
-    vocab_size: int,
-    generator: torch.Generator | None = None,
+    x0: Tensor, t: int, schedule: Schedule, vocab_size: int, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draws x_t from q(x_t | x_0) in one jump."""
     return redraw(x0, 1 - schedule.alphacum(t), vocab_size, generator)

@@ -22,15 +22,6 @@ class Schedule:
             raise ValueError(f"{stages} stages, expected 1 or more")
         return cls(tuple(1 / (stages - t + 1) for t in range(1, stages + 1)))
 
-    @classmethod
-    def from_alphacum(cls, alphacum: tuple[float, ...]) -> Schedule:
-        """From the shares of tokens that survive to t = 0 .. T: 1, ..., 0."""
-        if len(alphacum) < 2 or alphacum[0] != 1 or alphacum[-1] != 0:
-            raise ValueError(f"cumulative alphas are {alphacum}, expected 1, ..., 0")
-        if any(b >= a for a, b in zip(alphacum, alphacum[1:], strict=False)):
-            raise ValueError(f"cumulative alphas are {alphacum}, expected ever smaller numbers")
-        return cls(tuple(1 - b / a for a, b in zip(alphacum, alphacum[1:], strict=False)))
-
     @property
     def stages(self) -> int:
         """T"""

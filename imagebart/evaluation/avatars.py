@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.attributes import Attributes
 from imagebart.avatars.reader import Reading
 from imagebart.avatars.split import sample
 from imagebart.evaluation.cases import PromptCase, found, held_out_prompt, seen_prompt
@@ -19,7 +19,7 @@ from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.edits import edits
 from imagebart.evaluation.intervals import jackknife, mean_of, replicates, share_of
 from imagebart.evaluation.plain import plain_prompts
-from imagebart.evaluation.report import Measure, measure, plainly
+from imagebart.evaluation.report import Measure, by_attribute, in_all, measure
 from imagebart.evaluation.sharpness import Sharpness
 from imagebart.evaluation.study import FLOOR, REFERENCE, SHOWN, Study
 
@@ -39,7 +39,7 @@ def evaluate(study: Study) -> Iterator[Measure]:
     yield renders.floor_measure(study)
     yield from distance(renders, seen.reading.features)
     yield diversity(study)
-    yield from seen.by_attribute("prompts, by attribute")
+    yield from by_attribute(seen.found, "prompts, by attribute")
 
 
 class _Answers:
@@ -51,14 +51,7 @@ class _Answers:
         self.found = [found(a, case.claims) for a, case in zip(self.reading.attributes, cases, strict=True)]
 
     def accuracy(self, name: str, goal: str) -> Measure:
-        right, asked = [sum(f.values()) for f in self.found], [len(f) for f in self.found]
-        return measure(name, share_of(right, asked), len(asked), "%", goal)
-
-    def by_attribute(self, group: str) -> Iterator[Measure]:
-        for name in VALUES:
-            answers = [f[name] for f in self.found if name in f]
-            if answers:
-                yield measure(plainly(name), share_of(answers, [1] * len(answers)), len(answers), "%", group=group)
+        return in_all(name, self.found, goal)
 
 
 def prompt_accuracy(study: Study) -> tuple[Measure, Reading]:
@@ -158,9 +151,5 @@ def _kept(
     for avatar, reading in zip(truth, read, strict=True):
         values, seen = avatar.as_dict(), reading.as_dict()
         right.append({n: values[n] == seen[n] for n in avatar.visible()})
-    yield measure(name, share_of([sum(r.values()) for r in right], [len(r) for r in right]), len(right), "%", goal)
-    for attribute in VALUES:
-        answers = [r[attribute] for r in right if attribute in r]
-        if answers:
-            share = share_of(answers, [1] * len(answers))
-            yield measure(plainly(attribute), share, len(answers), "%", group=group)
+    yield in_all(name, right, goal)
+    yield from by_attribute(right, group)

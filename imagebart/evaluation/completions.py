@@ -14,10 +14,11 @@ from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.evaluation.cases import SMALL, found, share_within
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.fit import fits
-from imagebart.evaluation.intervals import share_of
-from imagebart.evaluation.report import Measure, fit_measures, measure
+from imagebart.evaluation.report import Measure, fit_measures, in_all
 from imagebart.evaluation.study import COMPLETED, Study
+from imagebart.imaging.masks import ready
 
+UPPER = "upper half"
 SHARED = ("skin", "background")  # what both halves of every avatar show
 LEAST = 0.1  # the share of an attribute in each half from which the halves have to agree about it
 
@@ -26,7 +27,7 @@ def completions(study: Study) -> Iterator[Measure]:
     """Of upper halves drawn anew: whether their colours are the lower half's, and what the reader says of the whole."""
     avatars = study.avatars(COMPLETED)
     images = complete(study, avatars)
-    masks = np.stack([upper_half(study.artist.size)] * len(avatars))
+    masks = np.stack([ready(UPPER, study.artist.size)] * len(avatars))
     readings = study.reader.read(images).attributes
     fit = fits(images, masks, avatars, readings, [SHARED] * len(avatars))
     yield from fit_measures("completions: inside = outside", fit, "completions, inside = outside")
@@ -35,28 +36,19 @@ def completions(study: Study) -> Iterator[Measure]:
 
 def agreement(avatars: Sequence[Attributes], readings: Sequence[Attributes]) -> Measure:
     """Of what both halves show a good part, the share that the reader finds in completed pictures of these avatars."""
-    right, asked = [], []
-    for avatar, reading in zip(avatars, readings, strict=True):
-        values = avatar.as_dict()
-        answers = found(reading, {name: frozenset({values[name]}) for name in must_agree(avatar)})
-        right.append(sum(answers.values()))
-        asked.append(len(answers))
-    return measure("completions: reader agrees with the given half", share_of(right, asked), len(avatars), "%")
+    pairs = zip(avatars, readings, strict=True)
+    answers = [found(reading, avatar.values_of(must_agree(avatar))) for avatar, reading in pairs]
+    return in_all("completions: reader agrees with the given half", answers)
 
 
 def complete(study: Study, avatars: Sequence[Attributes]) -> Tensor:
     """Renders with their upper half drawn anew: [B, 3, size, size]."""
-    masks = np.stack([upper_half(study.artist.size)] * len(avatars))
+    masks = np.stack([ready(UPPER, study.artist.size)] * len(avatars))
     return study.artist.edit(rendered(avatars, study.artist.size), masks, [None] * len(avatars), study.seed)
-
-
-def upper_half(size: int) -> np.ndarray:
-    """True in the upper half: bool [size, size]."""
-    return np.arange(size)[:, None].repeat(size, 1) < size // 2
 
 
 def must_agree(avatar: Attributes) -> list[str]:
     """The attributes of which both halves of the picture show a good part, so that the lower one tells the upper."""
-    upper = upper_half(SMALL)
+    upper = ready(UPPER, SMALL)
     shares = {name: share_within(avatar, name, upper) for name in VALUES if name in avatar.visible()}
     return [name for name, (least, most) in shares.items() if least >= LEAST and most <= 1 - LEAST]

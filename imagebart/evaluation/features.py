@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 
 from imagebart.errors import InputError
-from imagebart.pictures.classifier import Classifier
 
 Features = Callable[[Tensor], Tensor]  # images float [B, 3, H, W] in [-1, 1] -> [B, F]
 BATCH = 64
-
-
-def own_features(classifier: Classifier) -> Features:
-    """The features of a classifier."""
-    return lambda images: in_batches(classifier.features, images)
 
 
 def local_features(name: str) -> Features:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from imagebart.imaging.masks import ready
+
 RADIUS = 3  # pixels around that OpenCV's ways look at
 CLASSICAL = {"Telea": cv2.INPAINT_TELEA, "Navier-Stokes": cv2.INPAINT_NS}
 
 
-def centre_box(size: int) -> np.ndarray:
-    """True in the box in the middle that has a quarter of the area: bool [size, size]."""
-    inside = (np.arange(size) >= size // 4) & (np.arange(size) < size - size // 4)
-    return inside[:, None] & inside
-
-
-def lower_half(size: int) -> np.ndarray:
-    """True in the lower half: bool [size, size]."""
-    return np.arange(size)[:, None].repeat(size, 1) >= size // 2
-
-
-HOLES = {"centre box": centre_box, "lower half": lower_half}
+HOLES = {"centre box": partial(ready, "centre"), "lower half": partial(ready, "lower half")}
 
 
 def inpainted(images: Tensor, hole: np.ndarray, way: int) -> Tensor:

@@ -192,8 +192,8 @@ def _coverage(study: FolderStudy, features: Tensor) -> Iterator[Measure]:
     """Precision, recall, and how near what is drawn comes to training pictures, beside how near real ones do."""
     count = len(features)
     precise, recalled = inside(features, study.real).tolist(), inside(study.real, features).tolist()
-    yield measure("drawn pictures: precision", share_of(precise, [1] * count), count, "%")
-    yield measure("drawn pictures: recall", share_of(recalled, [1] * count), count, "%")
+    yield measure("drawn pictures: precision", share_of(precise), count, "%")
+    yield measure("drawn pictures: recall", share_of(recalled), count, "%")
     for name, points in (("drawn", features), ("held-back", study.real)):
         distance = mean_of(nearest(points, study.reference)[0].flatten().tolist())
         yield measure(f"{name} pictures: distance to the nearest training picture", distance, count)
@@ -212,7 +212,7 @@ def _read_right(study: FolderStudy) -> Iterator[Measure]:
             asked = answers[:, i] != UNSAID
             right = (logits[i].argmax(1) == answers[:, i])[asked].tolist()
             if right:
-                yield measure(f"{name}: {group} read right", share_of(right, [1] * len(right)), len(right), "%")
+                yield measure(f"{name}: {group} read right", share_of(right), len(right), "%")
 
 
 def sheet(study: FolderStudy) -> Image.Image:

@@ -13,64 +13,17 @@ from imagebart.avatars.attributes import Attributes
 from imagebart.avatars.regions import region_mask
 from imagebart.avatars.sheet import PLAIN
 from imagebart.avatars.split import sample
-from imagebart.evaluation.completions import upper_half
+from imagebart.evaluation.completions import UPPER
 from imagebart.evaluation.drawing import Artist, rendered
+from imagebart.evaluation.plain import prompts_file
 from imagebart.evaluation.study import COMPLETED, SERIES
 from imagebart.imaging.files import to_images
+from imagebart.imaging.masks import ready
 from imagebart.imaging.sheet import sheet
 
 SHOWN = 128  # pixels a side
 
-PROMPTS = (
-    "a man with a beard",
-    "red hair and round glasses",
-    "sunglasses",
-    "bald with a moustache",
-    "a woman with long wavy hair",
-    "a blue hoodie",
-    "black afro, pink background",
-    "a red hat",
-    "a turban and a grey beard",
-    "an eyepatch, angry eyebrows",
-    "blonde bob, green shirt",
-    "dreadlocks, yellow background",
-    "crying, sad mouth",
-    "tongue out",
-    "a hijab",
-    "pink hair, purple background",
-    "white sunglasses, orange background",
-    "brown curly hair, no glasses",
-    "a grey bun and glasses",
-    "blue overalls",
-    "short black hair, red background",
-    "a green beanie",
-    "dark skin, white background",
-    "a blazer",
-    "shades",
-    "ginger",
-    "bald man with a beard",
-    "goatee and glasses",
-    "Long Blonde Hair",
-    "winking, a big smile",
-    "heart eyes",
-    "a shirt with a skull",
-    "a pizza shirt, brown hair",
-    "a pink sweater",
-    "a hat with ear flaps",
-    "flowers in the hair",
-    "screaming, raised eyebrows",
-    "a unibrow and a serious mouth",
-    "a yellow face, blue hair",
-    "gritted teeth, wide eyes",
-    "dizzy eyes, vomiting",
-    "eyes closed, a slight smile",
-    "spiky hair, a curled moustache",
-    "a quiff, a long red beard",
-    "a girl with pink hair and glasses",
-    "a man in a white t-shirt",
-    "rolling eyes, one raised eyebrow",
-    "a clean-shaven man in a black v-neck",
-)
+PROMPTS = tuple(prompts_file("grid").splitlines())
 
 
 @dataclass(frozen=True)
@@ -134,7 +87,7 @@ def edit_sheet(artist: Artist, edits: Sequence[Edit] = EDITS) -> Image.Image:
 def completion_sheet(artist: Artist, count: int = 24) -> Image.Image:
     """Upper halves drawn anew without a prompt, as `edit_sheet` shows edits."""
     before = rendered([sample(COMPLETED + i, SERIES, "train") for i in range(count)], artist.size)
-    masks = np.stack([upper_half(artist.size)] * count)
+    masks = np.stack([ready(UPPER, artist.size)] * count)
     after = artist.edit(before, masks, [None] * count, seed=0)
     return _sheet([(pictures, "") for pictures in _steps(before, masks, after)], columns=3)
 

@@ -37,12 +37,13 @@ def wilson(share: float, trials: float) -> Interval:
     return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
-def share_of(right: Sequence[int], asked: Sequence[int]) -> Interval:
+def share_of(right: Sequence[int], asked: Sequence[int] | None = None) -> Interval:
     """The share of right answers in all, given how many were asked and were right in each picture.
 
-    Pictures of which nothing was asked do not count. Raises ValueError where nothing was asked at all.
+    asked: None for one of each. Pictures of which nothing was asked do not count. Raises ValueError where nothing was
+    asked at all.
     """
-    pairs = [(r, a) for r, a in zip(right, asked, strict=True) if a]
+    pairs = [(r, a) for r, a in zip(right, asked or [1] * len(right), strict=True) if a]
     if not pairs:
         raise ValueError("nothing was asked of any picture, expected at least one answer")
     total = sum(a for _, a in pairs)

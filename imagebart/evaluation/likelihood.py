@@ -46,13 +46,13 @@ def word_gaps(model: ImageBART, count: int = 64, seed: int = 900_000, batch: int
         raise ValueError(f"{count} avatars cannot swap captions, expected 2 or more")
     data = AvatarDataset(first_stage.config.resolution, length=count, seed=seed)
     items = [data[i] for i in range(count)]
-    cond = conditioner.encode([str(item["text"]) for item in items]).tokens
+    cond = conditioner.encode([item["text"] for item in items]).tokens
     choices = {"right": cond, "without": conditioner.null(count), "shuffled": cond.roll(1, 0)}
     for name, loss in _losses(model).items():
         generator = torch.Generator().manual_seed(seed)
         totals = dict.fromkeys(choices, 0.0)
         for rows in torch.arange(count).split(batch):
-            x0 = first_stage.encode(torch.stack([_image(items[i]) for i in rows.tolist()]))
+            x0 = first_stage.encode(torch.stack([items[i]["image"] for i in rows.tolist()]).float() / 127.5 - 1)
             state = generator.get_state()
             for choice, tokens in choices.items():
                 generator.set_state(state)
@@ -78,15 +78,7 @@ def _stage_loss(model: ImageBART, stage: Stage, x0: Tensor, cond: Tensor, genera
     return float(F.cross_entropy(stage.logits(x, c, cond).float().flatten(0, 1), x.flatten()))
 
 
-def _denoiser_loss(
-    denoiser: Denoiser, rate: float, x0: Tensor, cond: Tensor, generator: torch.Generator
-) -> float:
+def _denoiser_loss(denoiser: Denoiser, rate: float, x0: Tensor, cond: Tensor, generator: torch.Generator) -> float:
     c, rates = redraw(x0, rate, denoiser.config.vocab_size, generator), torch.full(x0.shape, rate)
     logits = denoiser.logits(x0, c, rates, torch.zeros_like(rates), cond).float()
     return float(F.cross_entropy(logits.flatten(0, 1), x0.flatten()))
-
-
-def _image(item: dict[str, Tensor | str]) -> Tensor:
-    image = item["image"]
-    assert isinstance(image, Tensor)
-    return image.float() / 127.5 - 1

@@ -57,5 +57,5 @@ def judged(pairs: Pairs, steps: int = STEPS) -> tuple[Interval, Interval, Interv
     _, (ours, theirs) = doubts(pairs.real, [pairs.ours, pairs.theirs], steps, pairs.seed)
     count = len(pairs.first)
     better = (ours[:count] < theirs[:count]).float().mean()
-    fooled = [share_of((kind < 0).int().tolist(), [1] * len(kind)) for kind in (ours, theirs)]
+    fooled = [share_of((kind < 0).int().tolist()) for kind in (ours, theirs)]
     return wilson(float(better), count), fooled[0], fooled[1]

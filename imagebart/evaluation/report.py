@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from imagebart.avatars.attributes import VALUES
 from imagebart.evaluation.intervals import Interval, share_of
 from imagebart.writing import write_text
 
@@ -26,25 +27,32 @@ class Measure:
     group: str = ""
 
 
-def measure(
-    name: str, interval: Interval, pictures: int, unit: str = "", goal: str = "", group: str = ""
-) -> Measure:
+def measure(name: str, interval: Interval, pictures: int, unit: str = "", goal: str = "", group: str = "") -> Measure:
     """A measure of an interval."""
     return Measure(name, interval.value, interval.low, interval.high, pictures, unit, goal, group)
 
 
-def fit_measures(name: str, fit: Sequence[Mapping[str, bool]], group: str) -> Iterator[Measure]:
-    """The share of answers that are yes, given the answers by attribute of each picture, in all and by attribute.
+def in_all(name: str, pictures: Sequence[Mapping[str, bool]], goal: str = "") -> Measure:
+    """The share of answers that are yes, given the answers by attribute of each picture, of which some has one."""
+    right, asked = [sum(answers.values()) for answers in pictures], [len(answers) for answers in pictures]
+    return measure(name, share_of(right, asked), sum(map(bool, asked)), "%", goal)
 
-    Nothing where no picture has an answer.
-    """
-    right, asked = [sum(answers.values()) for answers in fit], [len(answers) for answers in fit]
-    if any(asked):
-        yield measure(name, share_of(right, asked), sum(map(bool, asked)), "%", "≥ 97 %")
-    for attribute in dict.fromkeys(attribute for answers in fit for attribute in answers):
-        answers = [row[attribute] for row in fit if attribute in row]
-        share = share_of(answers, [1] * len(answers))
-        yield measure(plainly(attribute), share, len(answers), "%", group=group)
+
+def by_attribute(
+    pictures: Sequence[Mapping[str, bool]], group: str, names: Iterable[str] = VALUES
+) -> Iterator[Measure]:
+    """The same of each attribute, as far as there are answers."""
+    for name in names:
+        answers = [row[name] for row in pictures if name in row]
+        if answers:
+            yield measure(plainly(name), share_of(answers), len(answers), "%", group=group)
+
+
+def fit_measures(name: str, fit: Sequence[Mapping[str, bool]], group: str) -> Iterator[Measure]:
+    """Both of how what is drawn fits what is kept. Nothing where no picture has an answer."""
+    if any(fit):
+        yield in_all(name, fit, "≥ 97 %")
+    yield from by_attribute(fit, group)
 
 
 def plainly(attribute: str) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from PIL import Image
-from torch import Tensor
 
 from imagebart.evaluation.avatars import Renders, distance, prompt_accuracy
 from imagebart.evaluation.baseline import BASELINE, left_to_right, weights_that_draw
@@ -61,14 +60,10 @@ def pictures(study: Study) -> int:
 def sheet(columns: Mapping[str, Study], prompts: Sequence[str]) -> Image.Image:
     """For each model, named at the left, a row of prompted pictures and a row of completions, seed for seed."""
     avatars = next(iter(columns.values())).avatars(SHOWN, COLUMNS)
-    rows = [("lower half given", _grey_above(rendered(avatars, 128)))]
+    given = rendered(avatars, 128)
+    given[..., :64, :] = 0
+    rows = [("lower half given", given)]
     for name, study in columns.items():
         rows.append((f"{name}: prompts", study.artist.generate(list(prompts[:COLUMNS]), study.seed)))
         rows.append((f"{name}: completions", complete(study, avatars)))
     return drawn_sheet([to_images(images) for _, images in rows], 128, names=[name for name, _ in rows])
-
-
-def _grey_above(images: Tensor) -> Tensor:
-    shown = images.clone()
-    shown[..., : images.shape[-2] // 2, :] = 0
-    return shown

@@ -19,7 +19,7 @@ from imagebart.errors import InputError
 from imagebart.evaluation.cases import EDITED, Change, changes, found
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.intervals import mean_of, median_of, share_of
-from imagebart.evaluation.report import Measure, measure, plainly
+from imagebart.evaluation.report import Measure, by_attribute, in_all, measure, plainly
 from imagebart.evaluation.study import SHOWN, Study
 from imagebart.looking import place_of
 
@@ -38,8 +38,7 @@ class WhereCase(Change):
     @property
     def others(self) -> dict[str, frozenset[str]]:
         """What has to stay: all that shows before and after and that the prompt does not ask for."""
-        values, stays = self.before.as_dict(), self.before.visible() & self.after.visible()
-        return {name: frozenset({values[name]}) for name in stays - {self.attribute}}
+        return self.before.values_of(self.before.visible() & self.after.visible() - {self.attribute})
 
 
 def where_case(number: int, series: int) -> WhereCase:
@@ -63,8 +62,8 @@ def find(study: Study, judge: AvatarJudge, image: Tensor, case: WhereCase) -> np
     try:
         return place_of(study.artist.model, judge, image, case.prompt.text).numpy()
     except InputError:
-        first = study.artist.model.first_stage.config
-        return np.zeros((first.resolution // first.downsampling,) * 2, bool)
+        side = study.artist.model.first_stage.config.side
+        return np.zeros((side, side), bool)
 
 
 def overlaps(cases: Sequence[WhereCase], masks: np.ndarray, size: int) -> Iterator[Measure]:
@@ -89,16 +88,11 @@ def edited(study: Study, cases: Sequence[WhereCase], images: Tensor, masks: np.n
         prompts = [cases[row].prompt.text for row in rows.tolist()]
         after[rows] = study.artist.edit(images[rows], painted[rows], prompts, study.seed)
     read = study.reader.read(after).attributes
-    asked = [all(found(a, case.prompt.claims).values()) for a, case in zip(read, cases, strict=True)]
-    stayed = [found(a, case.others) for a, case in zip(read, cases, strict=True)]
-    yield measure("edits without painting: as asked", share_of(asked, [1] * len(cases)), len(cases), "%", "≥ 95 %")
-    kept, all_others = [sum(s.values()) for s in stayed], [len(s) for s in stayed]
-    yield measure("edits without painting: others stayed", share_of(kept, all_others), len(cases), "%", "≥ 97 %")
-    for name in EDITED:
-        own = [a for a, case in zip(asked, cases, strict=True) if case.attribute == name]
-        if own:
-            share = share_of(own, [1] * len(own))
-            yield measure(plainly(name), share, len(own), "%", group="edits without painting, by attribute")
+    pairs = list(zip(read, cases, strict=True))
+    asked = [{case.attribute: all(found(a, case.prompt.claims).values())} for a, case in pairs]
+    yield in_all("edits without painting: as asked", asked, "≥ 95 %")
+    yield in_all("edits without painting: others stayed", [found(a, case.others) for a, case in pairs], "≥ 97 %")
+    yield from by_attribute(asked, "edits without painting, by attribute", EDITED)
 
 
 def described(study: Study, judge: AvatarJudge) -> Measure:

@@ -102,6 +102,11 @@ def preset(name: str, size: Size) -> Image.Image:
     return invert(mask) if name == "border" else mask
 
 
+def ready(name: str, side: int) -> npt.NDArray[np.bool_]:
+    """A ready mask for a square picture: bool [side, side], True where it is painted."""
+    return np.asarray(preset(name, (side, side))) > 0
+
+
 def invert(mask: Image.Image) -> Image.Image:
     """Painted where `mask` is not; soft edges stay soft."""
     return ImageChops.invert(mask)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from imagebart.config import Factor, Vocabulary, Width
 
 Levels = Annotated[tuple[Factor, ...], Field(max_length=8)]
+Layers = Annotated[int, Field(ge=2, le=64)]
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,10 @@ class FirstStageConfig:
     encoder: Literal["convolutions", "cells"] = "convolutions"  # what a token sees: all around it, or its cell alone
     shrink: Factor = 1  # the encoder of cells sees the means of squares of shrink x shrink pixels
     decoder: Literal["convolutions", "patterns"] = "convolutions"  # patterns: see `PatternDecoder`, which has
-    layers: Factor = 8  # that a pixel is mixed of: a picture, and plain colours
+    layers: Layers = 8  # that a pixel is mixed of: a picture, and plain colours
     patterns: Width = 16  # that a cell has of its own
 
     def __post_init__(self) -> None:
-        if self.encoder not in ("convolutions", "cells"):
-            raise ValueError(f"encoder is {self.encoder!r}, expected convolutions or cells")
-        if self.decoder not in ("convolutions", "patterns"):
-            raise ValueError(f"decoder is {self.decoder!r}, expected convolutions or patterns")
-        for name, least in (("shrink", 1), ("layers", 2), ("patterns", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
         if self.shrink > 1 and (self.encoder, self.decoder) != ("cells", "patterns"):
             raise ValueError(
                 f"shrink is {self.shrink} with an encoder of {self.encoder} and a decoder of {self.decoder}; "
@@ -59,6 +53,16 @@ class FirstStageConfig:
     def downsampling(self) -> int:
         """f: pixels along one side of a token's cell."""
         return self.shrink * self.fold * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def side(self) -> int:
+        """Tokens along one side of a picture of the nominal size."""
+        return self.resolution // self.downsampling
+
+    @property
+    def tokens(self) -> int:
+        """N: tokens of such a picture."""
+        return self.side**2
 
     @property
     def vocab_size(self) -> int:
@@ -129,9 +133,7 @@ class Level(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, blocks: int, attention: bool) -> None:
         super().__init__()
-        self.block = nn.ModuleList(
-            ResBlock(channels_in if i == 0 else channels, channels) for i in range(blocks)
-        )
+        self.block = nn.ModuleList(ResBlock(channels_in if i == 0 else channels, channels) for i in range(blocks))
         self.attn = nn.ModuleList(AttentionBlock(channels) for _ in range(blocks if attention else 0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,8 +159,7 @@ def _level_widths(config: FirstStageConfig) -> list[tuple[int, bool]]:
     """Channels of each level, finest first, and whether it has attention."""
     finest = config.resolution // config.fold
     return [
-        (config.channels * m, finest // 2**i in config.attention_resolutions)
-        for i, m in enumerate(config.multipliers)
+        (config.channels * m, finest // 2**i in config.attention_resolutions) for i, m in enumerate(config.multipliers)
     ]
 
 

@@ -145,9 +145,7 @@ class Denoiser(nn.Module):
         rates = torch.as_tensor(rates, device=c.device).clamp(min=LEAST_RATE)
         return logits + self.likelihood * log_likelihood(c, rates, self.config.vocab_size)
 
-    def logits(
-        self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None = None
-    ) -> Tensor:
+    def logits(self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None = None) -> Tensor:
         """Teacher-forced logits of p(x_0), float [B, N, K]; raises ValueError for bad shapes and rates."""
         shape = (len(c), self.config.tokens)
         for name, given in (("x", x), ("c", c), ("rates", rates), ("fed_rates", fed_rates)):

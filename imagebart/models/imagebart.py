@@ -108,9 +108,7 @@ class ImageBART(nn.Module):
 
         save(self, folder, dtype)
 
-    def push_to_hub(
-        self, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False
-    ) -> str:
+    def push_to_hub(self, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False) -> str:
         """Writes the model to the Hub as owner/name, on a branch if wanted, with a card; returns the commit's address.
 
         A folder that has a card, examples and a judge is sent whole by `imagebart push`.

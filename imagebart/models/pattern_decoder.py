@@ -33,7 +33,7 @@ class PatternDecoder(Decoder):
 
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__(config)
-        width, side = config.channels * config.multipliers[-1], config.resolution // config.downsampling
+        width, side = config.channels * config.multipliers[-1], config.side
         self.cell, self.layers, self.shrink = config.downsampling, config.layers, config.shrink
         self.position = nn.Parameter(torch.zeros(width, side, side))
         self.norm = group_norm(width)

@@ -82,9 +82,7 @@ def with_words(encoder: TextEncoder, before: Sequence[int], after: Sequence[int]
     """
     config = encoder.config
     words = len(after) + 1
-    grown = TextEncoder(
-        replace(config, transformer=replace(config.transformer, vocab_in=words + config.slots))
-    )
+    grown = TextEncoder(replace(config, transformer=replace(config.transformer, vocab_in=words + config.slots)))
     old, new = encoder.transformer.token_embedding.weight, grown.transformer.token_embedding.weight
     places = {token: index for index, token in enumerate(before, 1)}
     known = [(index, places[token]) for index, token in enumerate(after, 1) if token in places]

@@ -121,13 +121,7 @@ class Block(nn.Module):
         self.cross = CrossAttention(config) if config.cross else None
         self.feed_forward = FeedForward(config.width)
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        causal: bool,
-        memory: KeyValue | None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, causal: bool, memory: KeyValue | None) -> Tensor:
         q, k, v = self.attention.project(x)
         x = x + self.attention.attend(q, k, v, mask, causal)
         if self.cross is not None:
@@ -153,9 +147,7 @@ class Transformer(nn.Module):
         self.position_embedding = nn.Parameter(torch.empty(config.positions, config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
-        self.head = (
-            nn.Linear(config.width, config.vocab_out, bias=config.head_bias) if config.vocab_out else None
-        )
+        self.head = nn.Linear(config.width, config.vocab_out, bias=config.head_bias) if config.vocab_out else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -180,12 +172,7 @@ class Transformer(nn.Module):
         layers = [block.cross for block in self.blocks if isinstance(block, Block)]
         return [cross.memory(context) for cross in layers if cross is not None]
 
-    def forward(
-        self,
-        tokens: Tensor,
-        extra: Tensor | None = None,
-        memory: list[KeyValue] | None = None,
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, extra: Tensor | None = None, memory: list[KeyValue] | None = None) -> Tensor:
         """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
 
         `extra` [B, S, width] is added to the embeddings. Raises ValueError where the sequence is too long.

@@ -16,22 +16,16 @@ LEAST, SHARE = 4, 0.004  # of pictures that a label needs, whichever is more
 UNSAID = -1
 
 
-@dataclass(frozen=True)
-class Said:
-    """The parts of a caption: "red roses, green background"."""
+def said(text: str) -> dict[str, str]:
+    """Takes a caption apart: its first phrase is a thing, maybe with a colour; the next one is what is around it.
 
-    thing: str  # roses
-    colour: str  # red
-    around: str  # green background
-
-
-def said(text: str) -> Said:
-    """Takes a caption apart: its first phrase is a thing, maybe with a colour; the next one is what is around it."""
+    "red roses, green background": the class is roses, the colour red, and green background is around.
+    """
     first, *others = [phrase.strip() for phrase in re.split(r"[,;.]", text.lower())] or [""]
     words = [word for word in first.split() if word not in FILLERS]
     colours = [word for word in words if word in COLOURS]
     thing = " ".join(word for word in words if word not in COLOURS)
-    return Said(thing, colours[0] if colours else "", others[0] if others else "")
+    return {"class": thing, "colour": colours[0] if colours else "", "around": others[0] if others else ""}
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,4 @@ class Labels:
 def _parts(kind: str, text: str) -> dict[str, str]:
     if kind == "class":
         return {"class": text}
-    if kind != "text":
-        return {}
-    found = said(text)
-    return {"class": found.thing, "colour": found.colour, "around": found.around}
+    return said(text) if kind == "text" else {}

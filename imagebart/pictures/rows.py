@@ -105,7 +105,8 @@ def _opened(data: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory() as cache:
             parts = datasets.load_dataset(**options, **({"cache_dir": cache} if local else {}))
-            return {split: _undecoded(part, datasets.Image(decode=False)) for split, part in parts.items()}
+            named = [(split, part, _image_column(part)) for split, part in parts.items()]
+            return {s: part.cast_column(n, datasets.Image(decode=False)) if n else part for s, part, n in named}
     except FileNotFoundError as error:  # EmptyDatasetError, too
         wrong = "holds no pictures" if local else "is neither a folder here nor a data set on the Hub"
         raise InputError(f"{data} {wrong}; give a folder with PNG, JPEG or WebP files.") from error
@@ -115,11 +116,6 @@ def _opened(data: str, options: dict[str, Any]) -> dict[str, Any]:
             f"What {data} says of its pictures cannot be read ({reason}); in metadata.jsonl each line is an object "
             'such as {"file_name": "a.png", "text": "a red rose"}.'
         ) from error
-
-
-def _undecoded(part: Any, feature: Any) -> Any:
-    name = _image_column(part)
-    return part.cast_column(name, feature) if name else part
 
 
 def _image_column(part: Any) -> str:

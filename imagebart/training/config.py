@@ -5,22 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from imagebart.config import (
-    Count,
-    Depth,
-    Heads,
-    Index,
-    Length,
-    Positive,
-    Rate,
-    Share,
-    Width,
-    from_dict,
-)
+from pydantic import Field
+
+from imagebart.conditioning import Kind
+from imagebart.config import Count, Depth, Heads, Index, Length, Positive, Rate, Share, Width, from_dict
+from imagebart.errors import InputError
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.imagebart import About
+from imagebart.models.transformer import TransformerConfig
 
 C = TypeVar("C")
 
@@ -31,7 +25,7 @@ class LoopConfig:
 
     steps: Count
     batch_size: Count = 32
-    optimizer: str = "adamw"  # or "muon": Muon for the matrices and convolutions of blocks, AdamW for the rest
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices and convolutions of blocks; AdamW for the rest
     lr: Rate = 1e-3
     betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: Rate = 0.05
@@ -46,25 +40,17 @@ class LoopConfig:
     save_every: Count = 250
     sample_every: Count = 1000
 
-    def __post_init__(self) -> None:
-        if self.optimizer not in ("adamw", "muon"):
-            raise ValueError(f"optimizer is {self.optimizer!r}, expected adamw or muon")
-
 
 @dataclass(frozen=True)
 class AdversarialLoss:
     """What a discriminator adds to the first stage's loss, and how it is trained itself."""
 
-    begin: int  # steps before, in which the reconstruction settles
+    begin: Index  # steps before, in which the reconstruction settles
     weight: float = 0.1  # of its gradient at the pixels, over that of the reconstruction
     matching: float = 0.5  # difference of its features
-    crop: int = 128  # pixels a side of what it looks at in a step
+    crop: Annotated[Width, Field(ge=32)] = 128  # pixels a side of what it looks at in a step
     channels: int = 32
     lr: Rate = 3e-4
-
-    def __post_init__(self) -> None:
-        if self.begin < 0 or self.crop < 32:
-            raise ValueError(f"begin is {self.begin} and crop {self.crop}, expected 0 or more, and 32 or more")
 
 
 @dataclass(frozen=True)
@@ -107,6 +93,16 @@ class StageShape:
     slots: Length = 16  # vectors that stand for a caption
     phrase: Length = 4  # words of a caption that are read together
 
+    def encoder(self, vocab_in: int, positions: int) -> TransformerConfig:
+        """The transformer that sees in both directions."""
+        sizes = (self.width, self.encoder_depth, self.heads, vocab_in, positions, self.head_size)
+        return TransformerConfig(*sizes, causal=False)
+
+    def decoder(self, vocab_in: int, positions: int, vocab_out: int, cross: bool) -> TransformerConfig:
+        """The causal one, which draws; cross: it attends to the encoder's output."""
+        sizes = (self.width, self.depth, self.heads, vocab_in, positions, self.head_size, vocab_out)
+        return TransformerConfig(*sizes, cross=cross)
+
 
 @dataclass(frozen=True)
 class CaptionsRun:
@@ -118,58 +114,51 @@ class CaptionsRun:
     begin_from: str | None = None  # run folder of a text encoder to teach more; what its slots say stays the same
 
 
-@dataclass(frozen=True)
-class StageRun:
-    """`python -m imagebart train stage --config FILE`."""
+@dataclass(frozen=True, kw_only=True)
+class TokensRun:
+    """What the trainings on the tokens of pictures have in common."""
 
     data: str  # "avatars", or a folder in imagefolder layout
     first_stage: str  # run folder of the trained first stage
-    betas: tuple[Share, ...]  # of all stages, t = 1 first
-    t: int | None  # the stage to train; None: all of them, jointly
     loop: LoopConfig
-    kind: Literal["encoder_decoder", "residual"] = "encoder_decoder"  # of stages before the coarsest
     shape: StageShape = field(default_factory=StageShape)
-    conditioning: str = "text"  # "text", "class" or "none"
+    conditioning: Kind = "text"
     text_length: Length = 77  # conditioning tokens a caption
     drop: Share = 0.1  # share of captions left out
-    scramble: Share = 0.0  # share of pictures in which some of the tokens before each one are noise, see `scrambled`
-    soft: bool = True  # loss towards the posterior; False: towards draws from it
     text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
-    begin_from: str | None = None  # run folder of a trained stage of the same kind and shape to start from
+    begin_from: str | None = None  # run folder of a trained network of the same kind and shape to start from
 
     def __post_init__(self) -> None:
+        if self.text_from is not None and self.conditioning != "text":
+            raise ValueError(f"text_from names a text encoder; conditioning is {self.conditioning!r}, expected text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRun(TokensRun):
+    """`python -m imagebart train stage --config FILE`."""
+
+    betas: tuple[Share, ...]  # of all stages, t = 1 first
+    t: int | None  # the stage to train; None: all of them, jointly
+    kind: Literal["encoder_decoder", "residual"] = "encoder_decoder"  # of stages before the coarsest
+    scramble: Share = 0.0  # share of pictures in which some of the tokens before each one are noise, see `scrambled`
+    soft: bool = True  # loss towards the posterior; False: towards draws from it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.t is not None and not 1 <= self.t <= len(self.betas):
             raise ValueError(f"t is {self.t}, expected 1 to {len(self.betas)}, the number of betas, or null for all")
         if self.t is None and self.begin_from is not None:
             raise ValueError(f"begin_from is {self.begin_from!r}, one stage; t is null, which trains all of them")
-        if self.conditioning not in ("text", "class", "none"):
-            raise ValueError(f"conditioning is {self.conditioning!r}, expected text, class or none")
-        if self.text_from is not None and self.conditioning != "text":
-            raise ValueError(f"text_from names a text encoder; conditioning is {self.conditioning!r}, expected text")
 
 
-@dataclass(frozen=True)
-class DenoiserRun:
+@dataclass(frozen=True, kw_only=True)
+class DenoiserRun(TokensRun):
     """`python -m imagebart train denoiser --config FILE`."""
 
-    data: str  # "avatars", or a folder in imagefolder layout
-    first_stage: str  # run folder of the trained first stage
-    loop: LoopConfig
-    shape: StageShape = field(default_factory=StageShape)
-    conditioning: str = "text"  # "text", "class" or "none"
-    text_length: Length = 77  # conditioning tokens a caption
-    drop: Share = 0.15  # share of captions left out
+    drop: Share = 0.15
     drop_slots: Share = 0.25  # share of pictures whose caption loses some of its slots, any part of them
     scramble: Share = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
     drafts: Rate = 0.2  # weight of the encoder's own prediction
-    text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
-    begin_from: str | None = None  # run folder of a trained denoiser to start from
-
-    def __post_init__(self) -> None:
-        if self.conditioning not in ("text", "class", "none"):
-            raise ValueError(f"conditioning is {self.conditioning!r}, expected text, class or none")
-        if self.text_from is not None and self.conditioning != "text":
-            raise ValueError(f"text_from names a text encoder; conditioning is {self.conditioning!r}, expected text")
 
 
 @dataclass(frozen=True)
@@ -190,8 +179,12 @@ class ModelParts:
 
 def load(cls: type[C], path: Path) -> C:
     """Reads a run's settings from a JSON file."""
+    return from_dict(cls, load_values(path))
+
+
+def load_values(path: Path) -> dict[str, Any]:
+    """The settings in a JSON file. Raises InputError where it holds none."""
     try:
-        values = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"cannot read the configuration {path}: {error}") from error
-    return from_dict(cls, values)
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"cannot read the configuration {path}, expected a JSON object: {error}") from error

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from imagebart.avatars.dataset import AvatarDataset, face_weight
 from imagebart.imaging.files import to_images
 from imagebart.imaging.sheet import sheet
 
@@ -65,20 +66,12 @@ def _captions(folder: Path) -> dict[Path, str]:
 
 def dataset_for(data: str, size: int) -> Dataset[dict[str, Any]]:
     """The data set that a configuration names: "avatars", or the path of a folder of images."""
-    if data == "avatars":
-        from imagebart.avatars.dataset import AvatarDataset
-
-        return AvatarDataset(size=size)
-    return ImageFolder(Path(data), size)
+    return AvatarDataset(size=size) if data == "avatars" else ImageFolder(Path(data), size)
 
 
 def pixel_weight(data: str, size: int, face: float) -> Tensor:
     """Weight of each pixel's error, [size, size]: `face` in an avatar's face, 1 elsewhere."""
-    if data == "avatars":
-        from imagebart.avatars.dataset import face_weight
-
-        return 1 + (face - 1) * face_weight(size)
-    return torch.ones(size, size)
+    return 1 + (face - 1) * face_weight(size) if data == "avatars" else torch.ones(size, size)
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:

@@ -162,11 +162,8 @@ def begin_from(model: FirstStage, other: FirstStage, decoder_only: bool) -> None
     if not alike and not (decoder_only and _tokens(model.config) == _tokens(other.config)):
         raise ValueError(f"the first stage to begin from was made as {other.config}, expected {model.config}")
     weights, new = other.state_dict(), model.state_dict()
-    model.load_state_dict({name: weights[name] for name in new if _fits(new, weights, name)}, strict=alike)
-
-
-def _fits(new: dict[str, Tensor], weights: dict[str, Tensor], name: str) -> bool:
-    return name in weights and weights[name].shape == new[name].shape
+    fitting = {name: weights[name] for name in new if name in weights and weights[name].shape == new[name].shape}
+    model.load_state_dict(fitting, strict=alike)
 
 
 def _tokens(config: FirstStageConfig) -> tuple[Any, ...]:

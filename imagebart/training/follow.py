@@ -1,23 +1,24 @@
-"""How a run does on what was held back: a table and a picture in its folder, and when more hours would not help."""
+"""How a run does: on what was held back, a table and a picture in its folder; its losses, as a table for a card."""
 
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+import numpy as np
 from torch import nn
 
+from imagebart.imaging.chart import chart
 from imagebart.imaging.files import save_image
-from imagebart.training.loop import hours_so_far
+from imagebart.training.loop import hours_so_far, read_log
 from imagebart.writing import write_text
 
 TABLE, PICTURE = "figures.csv", "figures.png"
-SIZE, MARGIN = (640, 400), 60
 ENOUGH = 5  # records before anything is said of more hours
+PARTS = 6  # rows of a run in the table for a card
+NOT_LOSSES = {"step", "grad", "lr", "images_s", "hours"}
 NO_BETTER = 0.002  # share by which the last third of them has to be better than what was before
 
 Figures = dict[str, float]
@@ -36,10 +37,11 @@ class Follow:
         figures = {"step": float(step), "hours": round(hours_so_far(self.folder), 4), **self.measure(model)}
         rows = [row for row in read_figures(self.folder) if row["step"] < step]
         rows.append(figures)
-        write_text(self.folder / TABLE, _table(rows))
+        lines = [list(figures), *(row.values() for row in rows)]
+        write_text(self.folder / TABLE, "".join(",".join(map(str, line)) + "\n" for line in lines))
         name = list(figures)[2]
-        values = [row[name] for row in rows]
-        save_image(chart(values, [row["hours"] for row in rows], name), self.folder / PICTURE)
+        line = [(row["hours"], row[name]) for row in rows]
+        save_image(chart({"": line}, "hours", name, bottom=None), self.folder / PICTURE)
         self.say(f"step {step:,}: " + ", ".join(f"{key} {value:.4g}" for key, value in list(figures.items())[2:]))
         if settled([row[name] for row in rows if row["step"] > self.begin]):
             self.say(f"{name} has not become better for a third of the run: more hours would hardly help.")
@@ -59,36 +61,26 @@ def read_figures(folder: Path) -> list[Figures]:
     path = folder / TABLE
     if not path.is_file():
         return []
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
-def _table(rows: Sequence[Figures]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def curve(folder: Path) -> Iterator[str]:
+    """Lines of a Markdown table: hours, steps, and the mean of each loss over the records of each part of a run.
+
+    Raises ValueError for a folder without a log.
+    """
+    records = read_log(folder)
+    if not records:
+        raise ValueError(f"{folder} has no log.jsonl with records; expected the folder of a run")
+    names = [name for name in records[0] if name not in NOT_LOSSES]
+    yield _line(["hours", "steps", *names])
+    yield _line(["---:"] * (len(names) + 2))
+    for part in np.array_split(np.array(records, object), min(PARTS, len(records))):
+        means = [sum(record[name] for record in part) / len(part) for name in names]
+        last = part[-1]
+        yield _line([f"{last['hours']:.2f}", f"{last['step']:.0f}", *(f"{mean:.3g}" for mean in means)])
 
 
-def chart(values: Sequence[float], hours: Sequence[float], name: str) -> Image.Image:
-    """A line of values against hours."""
-    picture = Image.new("RGB", SIZE, "white")
-    draw = ImageDraw.Draw(picture)
-    low, high = min(values), max(values)
-    last, span = max(hours[-1], 1e-6), (high - low) or 1.0
-
-    def place(hour: float, value: float) -> tuple[float, float]:
-        width, height = SIZE[0] - 2 * MARGIN, SIZE[1] - 2 * MARGIN
-        return MARGIN + width * hour / last, MARGIN + height * (high - value) / span
-
-    for value in (low, high):
-        draw.line([place(0, value), place(last, value)], fill="#e2e8f0")
-        draw.text((MARGIN - 8, place(0, value)[1]), f"{value:.3g}", fill="#0f172a", anchor="rm", font_size=13)
-    draw.text((MARGIN, 16), name, fill="#0f172a", font_size=15)
-    draw.text((SIZE[0] - MARGIN, SIZE[1] - 24), f"{last:.2f} hours", fill="#0f172a", anchor="rs", font_size=13)
-    points = [place(hour, value) for hour, value in zip(hours, values, strict=True)]
-    draw.line(points, fill="#6d28d9", width=3)
-    for x, y in points:
-        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill="#6d28d9")
-    return picture
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

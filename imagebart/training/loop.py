@@ -117,11 +117,6 @@ def optimizers_for(model: nn.Module, config: LoopConfig) -> list[torch.optim.Opt
     return [adamw, Muon(inner, config.lr, config.weight_decay)] if inner else [adamw]
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of weights; buffers follow the model's."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-
 Watch = Callable[[nn.Module, int], None]
 
 
@@ -134,7 +129,7 @@ def train(task: Task, config: LoopConfig, folder: Path, watch: Watch | None = No
     accelerator = Accelerator(mixed_precision=precision(config.mixed_precision), step_scheduler_with_optimizer=False)
     set_seed(config.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    ema = averaged(task.model, config.ema).to(accelerator.device)
+    ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)).to(accelerator.device)
     optimizers = optimizers_for(task.model, config)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate(step, config)) for o in optimizers]
     model, *prepared = accelerator.prepare(task.model, *optimizers, *schedules)

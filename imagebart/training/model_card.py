@@ -1,4 +1,4 @@
-"""What a model of someone's own pictures says of itself: what it knows, and its card."""
+"""What a model of someone's own pictures says of itself: what it knows, its card, and its examples for the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image, ImageDraw
+
 from imagebart.conditioning import Conditioner
+from imagebart.imaging.files import save_image, to_images
+from imagebart.imaging.masks import preset
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.pictures.store import Store
 from imagebart.settings import SamplingSettings
@@ -21,6 +25,7 @@ from imagebart.writing import write_text
 SUGGESTED = 12  # phrases of captions that the page offers
 NOT_STATED = "not stated"
 CREDITS = "credits.csv"
+COUNT, EXAMPLES = 4, "examples"  # pictures that were held back, each with a mask
 
 
 def about_model(plan: Plan, store: Store, name: str, conditioner: Conditioner) -> About:
@@ -52,7 +57,7 @@ def write_card(plan: Plan, store: Store, model: ImageBART, out: Path, folder: Pa
 
 def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: int) -> Iterator[str]:
     pictures, config = store.pictures, model.first_stage.config
-    size, side = config.resolution, config.resolution // config.downsampling
+    size, side = config.resolution, config.side
     yield "---\nlicense: other\ntags:\n  - imagebart\n  - inpainting\n---\n"
     yield f"# {model.about.name}\n"
     yield (
@@ -87,3 +92,30 @@ def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: in
         yield "- It reads the words of its captions only; others are named and left out."
     yield "- What training pictures show wrongly, or seldom, it draws wrongly, or seldom."
     yield "- Small pictures: details under some pixels are lost in the tokens."
+
+
+def write_examples(store: Store, folder: Path) -> None:
+    """Writes NAME.png, NAME.mask.png and, for captions, NAME.txt, each of another caption where there are as many."""
+    texts, held, seen = store.pictures.texts, store.pictures.numbers(True), Counter[str]()
+    before = {}
+    for number in held:
+        before[number] = seen[texts[number]]
+        seen[texts[number]] += 1
+    chosen = sorted(held, key=before.__getitem__)[:COUNT]
+    (folder / EXAMPLES).mkdir(parents=True, exist_ok=True)
+    for place, (number, image) in enumerate(zip(chosen, to_images(store.images(chosen)), strict=True), 1):
+        words = re.sub(r"\W+", "-", texts[number].lower())[:40].strip("-") or "picture"
+        name = folder / EXAMPLES / f"{place}-{words}"
+        save_image(image, name.with_suffix(".png"))
+        save_image(_mask(image.size, place), name.with_suffix(".mask.png"))
+        if store.pictures.kind == "text":
+            write_text(name.with_suffix(".txt"), texts[number])
+
+
+def _mask(size: tuple[int, int], place: int) -> Image.Image:
+    """An ellipse in the middle, or the lower half: in turn."""
+    if place % 2 == 0:
+        return preset("lower half", size)
+    mask = Image.new("L", size)
+    ImageDraw.Draw(mask).ellipse(tuple(side * part // 5 for part in (1, 4) for side in size), fill=255)
+    return mask

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.diffusion import redraw
+from imagebart.imaging.masks import ready
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import ImageBART
 from imagebart.settings import SamplingSettings
+from imagebart.training.captioned import text_config
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
 from imagebart.training.denoising import DenoiserTask, denoiser_config
 from imagebart.training.follow import Figures
 from imagebart.training.loop import Batch
 from imagebart.training.regions import unknown_regions
-from imagebart.training.stages import text_config
 from imagebart.training.tokens import Tokens
 
 SHOWN, HELD = 6, 64  # pictures in a grid; pictures that a figure is of
@@ -44,10 +45,8 @@ def conditioner_of(kind: str, texts: list[str]) -> Conditioner:
 
 def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Conditioner) -> Denoiser:
     """A denoiser of this shape for the tokens of a first stage."""
-    config = first_stage.config
-    tokens = (config.resolution // config.downsampling) ** 2
     text = text_config(shape, conditioner) if conditioner.kind == "text" else None
-    return Denoiser(denoiser_config(shape, config.vocab_size, tokens, conditioner, text))
+    return Denoiser(denoiser_config(shape, first_stage.config, conditioner, text))
 
 
 class TokenTask(DenoiserTask):
@@ -80,8 +79,8 @@ class TokenTask(DenoiserTask):
         cond = self._cond(texts)
         side = math.isqrt(x0.shape[1])
         rows = [x0]
-        for unknown in (lower_half(side), centre_box(side), torch.ones(side, side, dtype=torch.bool)):
-            keep = ~unknown.flatten()
+        for unknown in (ready(name, side) for name in ("lower half", "centre", "everything")):
+            keep = ~torch.from_numpy(unknown).flatten()
             settings = DRAWN if cond is not None and unknown.all() else SamplingSettings(top_p=0.95, scales=2)
             given = cond if unknown.all() else self._cond([""] * len(texts))
             *_, last = whole.stream(len(x0), given, known=x0, keep=keep, settings=settings, seed=0)
@@ -102,8 +101,8 @@ class TokenTask(DenoiserTask):
         for at in range(0, len(x0), 16):
             part = x0[at : at + 16].to(model.device)
             told = None if cond is None else cond[at : at + 16].to(model.device)
-            for name, unknown in (("half", lower_half(side)), ("whole", torch.ones(side, side, dtype=torch.bool))):
-                rates = unknown.flatten().float().expand(len(part), -1).to(model.device)
+            for name, area in (("half", "lower half"), ("whole", "everything")):
+                rates = torch.from_numpy(ready(area, side)).flatten().float().expand(len(part), -1).to(model.device)
                 c = redraw(part, rates, self.vocab_size, torch.Generator(part.device).manual_seed(at))
                 logits = model.logits(part, c, rates, torch.zeros_like(rates), told)
                 found[name].append(F.cross_entropy(logits[rates > 0].float(), part[rates > 0], reduction="none"))
@@ -112,14 +111,3 @@ class TokenTask(DenoiserTask):
 
     def _cond(self, texts: list[str]) -> Tensor | None:
         return self.conditioner.encode(list(texts)).tokens if self.conditioner.length else None
-
-
-def lower_half(side: int) -> Tensor:
-    """True in the lower half: bool [side, side]."""
-    return (torch.arange(side)[:, None] >= side // 2).expand(side, side)
-
-
-def centre_box(side: int) -> Tensor:
-    """True in the box in the middle that has a quarter of the area: bool [side, side]."""
-    inside = (torch.arange(side) >= side // 4) & (torch.arange(side) < side - side // 4)
-    return inside[:, None] & inside

@@ -18,7 +18,7 @@ from torch import nn
 
 from imagebart.config import from_dict
 from imagebart.errors import InputError
-from imagebart.models.first_stage import FirstStage, FirstStageConfig
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import ImageBART
 from imagebart.pictures.look import Look, look
 from imagebart.pictures.rows import read
@@ -28,8 +28,7 @@ from imagebart.training.config import DenoiserRun, LoopConfig
 from imagebart.training.first_stage import FirstStageTask
 from imagebart.training.follow import Figures, Follow
 from imagebart.training.loop import hours_so_far, train
-from imagebart.training.model_card import about_model, write_card
-from imagebart.training.model_examples import write_examples
+from imagebart.training.model_card import about_model, write_card, write_examples
 from imagebart.training.on_tokens import HELD, TokenTask, conditioner_of, new_denoiser
 from imagebart.training.parts import first_stage_of, load_denoiser, load_first_stage, save_denoiser, save_first_stage
 from imagebart.training.plan import (
@@ -58,7 +57,7 @@ def dry_run(run: ModelRun, out: Path, say: Say = print) -> None:
     """Looks at the pictures and says what would be done; writes nothing."""
     first_stage = given_first_stage(run)
     found = _look(run, None, first_stage)
-    for line in (*found.lines(), *planned(run, found, _config(first_stage), out).lines()):
+    for line in (*found.lines(), *planned(run, found, first_stage.config if first_stage else None, out).lines()):
         say(line)
 
 
@@ -103,7 +102,7 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> None:
         return
     first_stage = given_first_stage(run)
     found = _look(run, folder / "pictures", first_stage)
-    plan = planned(run, found, _config(first_stage), folder)
+    plan = planned(run, found, first_stage.config if first_stage else None, folder)
     write_text(folder / "look.json", json.dumps({"left out": found.left_out, "there twice": found.twice}, indent=1))
     for line in (*found.lines(), *plan.lines()):
         say(line)
@@ -119,10 +118,6 @@ def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) ->
     with progress("pictures") as bar:
         counted = bar.add_task("looking", total=None)
         return look(source, resolution_for(chosen, sizes), folder, lambda n: bar.advance(counted, n))
-
-
-def _config(first_stage: FirstStage | None) -> FirstStageConfig | None:
-    return None if first_stage is None else first_stage.config
 
 
 def _check_same(before: ModelRun, run: ModelRun, folder: Path) -> None:
@@ -156,8 +151,8 @@ def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage
             task.preview = ((held[:12] + 1) * 127.5).round().byte()
             begin = plan.loss.adversarial.begin if plan.loss.adversarial else 0
             follow = Follow(folder, lambda model: reconstruction(model, held), say, begin)
-            given = _model(train(task, plan.first_loop(), folder, follow))
-        _save_on_main(lambda: save_first_stage(given, folder))
+            given = train(task, plan.first_loop(), folder, follow)  # type: ignore[assignment]
+        _save_on_main(lambda: save_first_stage(given, folder))  # type: ignore[arg-type]
     return load_first_stage(folder).to(PartialState().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -184,7 +179,9 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
 
     def task(config: LoopConfig) -> TokenTask:
         torch.manual_seed(plan.run.seed)
-        run = DenoiserRun(str(folder), str(folder), config, plan.shape, conditioner.kind)
+        run = DenoiserRun(
+            data=str(folder), first_stage=str(folder), loop=config, shape=plan.shape, conditioning=conditioner.kind
+        )
         network = new_denoiser(first_stage, plan.shape, conditioner)
         return TokenTask(network, conditioner, first_stage, train_part, held, run)
 
@@ -215,11 +212,6 @@ def _denoiser_loop(plan: Plan, folder: Path, task: Callable[[], TokenTask]) -> L
         write_text(path, json.dumps({"hours": plan.run.hours, "loop": asdict(config)}, indent=1))
     PartialState().wait_for_everyone()
     return from_dict(LoopConfig, json.loads(path.read_text(encoding="utf-8"))["loop"])
-
-
-def _model(trained: nn.Module) -> FirstStage:
-    assert isinstance(trained, FirstStage)
-    return trained
 
 
 def _save_on_main(save: Callable[[], Any]) -> None:

@@ -83,7 +83,7 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """The plan in words."""
-        side = self.model.resolution // self.model.downsampling
+        side = self.model.side
         yield (
             f"{self.model.resolution} × {self.model.resolution} pixels, {side} × {side} tokens of "
             f"{self.model.vocab_size:,} codes; {self.views} views of each picture"
@@ -126,10 +126,9 @@ def planned(run: ModelRun, found: Look, first_stage: FirstStageConfig | None, fo
     """The plan for what was found. Raises InputError where the disk has no room for it."""
     model = first_stage or run.model or first_stage_config(resolution_for(run, found.sizes))
     shape = run.shape or _shape(model)
-    tokens = (model.resolution // model.downsampling) ** 2
-    views = max(2, min(MOST_VIEWS, TOKENS // (4 * tokens * found.count)))
+    views = max(2, min(MOST_VIEWS, TOKENS // (4 * model.tokens * found.count)))
     weights = 4 * 4 * 2 * (_first_stage_size(model) + 20 * shape.width**2 * (shape.depth + shape.encoder_depth))
-    disk = found.count * (3 * kept_side(model.resolution) ** 2 + 4 * tokens * views) + weights
+    disk = found.count * (3 * kept_side(model.resolution) ** 2 + 4 * model.tokens * views) + weights
     _check_room(folder, disk)
     plan = Plan(run, model, run.loss or FirstStageLoss(), shape, views, 0, 0.0, disk)
     if first_stage is not None:

@@ -47,11 +47,12 @@ class ReaderRun:
     seed: int = 7001  # of the series of avatars; no other part of the project draws from it
 
 
+@dataclass(frozen=True)
 class LabelledAvatars(Dataset[dict[str, Tensor]]):
     """Avatars of all combinations. Items: image uint8 [3, SIZE, SIZE]; labels int64 [14], `HIDDEN` where unseen."""
 
-    def __init__(self, seed: int, length: int = 10**9) -> None:
-        self.seed, self.length = seed, length
+    seed: int
+    length: int = 10**9
 
     def __len__(self) -> int:
         return self.length

@@ -22,9 +22,7 @@ BATCH = 32
 
 
 @torch.no_grad()
-def encode_all(
-    store: Store, first_stage: FirstStage, views: int, folder: Path, done: Callable[[int], object]
-) -> None:
+def encode_all(store: Store, first_stage: FirstStage, views: int, folder: Path, done: Callable[[int], object]) -> None:
     """Writes the tokens of each picture in so many views, whole files that a killed run need not make again.
 
     done: told how many pictures are encoded.

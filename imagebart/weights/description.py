@@ -24,7 +24,7 @@ class Description:
     @property
     def tokens(self) -> int:
         """N, image tokens a picture."""
-        return (self.first_stage.resolution // self.first_stage.downsampling) ** 2
+        return self.first_stage.tokens
 
     @property
     def conditioner(self) -> Conditioner:

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import DownloadColumn, TaskID, TransferSpeedColumn
+
+from imagebart.progress import bars
 
 
 class ProgressBar:
     """A bar for each file (see `imagebart.weights.fetch.Bar`)."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            refresh_per_second=4,
-        )
+        self._progress = bars(DownloadColumn(), TransferSpeedColumn())
         self._task: TaskID | None = None
 
     def start(self, what: str, total: int | None, done: int) -> None:
@@ -44,7 +28,7 @@ class ProgressBar:
             self._progress.advance(self._task, count)
 
     def say(self, sentence: str) -> None:
-        self._console.print(sentence, markup=False, highlight=False)
+        self._progress.console.print(sentence, markup=False, highlight=False)
 
     def __enter__(self) -> ProgressBar:
         return self

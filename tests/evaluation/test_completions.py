@@ -10,9 +10,10 @@ from torch import Tensor
 
 from imagebart.avatars.reader import load_reader
 from imagebart.avatars.sheet import PLAIN
-from imagebart.evaluation.completions import complete, completions, must_agree, upper_half
+from imagebart.evaluation.completions import complete, completions, must_agree
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.study import COMPLETED, Study
+from imagebart.imaging.masks import ready
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model
 
@@ -64,6 +65,6 @@ def test_completions_keep_the_lower_half() -> None:
     avatars = [PLAIN, replace(PLAIN, skin="dark")]
     done = complete(Study(Artist(tiny_model(), SamplingSettings()), load_reader(), 20), avatars)
     given = rendered(avatars, 32)
-    lower = torch.from_numpy(~upper_half(32))
+    lower = torch.from_numpy(~ready("upper half", 32))
     assert torch.equal(done[..., lower], given[..., lower])
     assert not torch.equal(done[..., ~lower], given[..., ~lower])

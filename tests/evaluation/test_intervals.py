@@ -67,3 +67,7 @@ def test_the_median_lies_between_the_order_statistics_of_the_sign_test() -> None
     assert 0.95 <= np.mean(held) < 0.98
     with pytest.raises(ValueError, match="at least 6"):
         median_of([1.0] * 5)
+
+
+def test_one_is_asked_of_each_unless_said() -> None:
+    assert share_of([1, 0, 1, 1]) == share_of([1, 0, 1, 1], [1, 1, 1, 1])

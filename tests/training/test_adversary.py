@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
+from imagebart.config import from_dict
 from imagebart.models.first_stage import FirstStage
 from imagebart.training.adversary import Adversary
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig
@@ -86,7 +87,7 @@ def test_the_discriminator_learns_to_tell_and_fooling_it_is_a_way_to_the_origina
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="begin is -1"):
-        AdversarialLoss(begin=-1)
-    with pytest.raises(ValueError, match="crop 16"):
-        AdversarialLoss(begin=0, crop=16)
+    with pytest.raises(ValueError, match="begin is -1, expected 0 or more"):
+        from_dict(AdversarialLoss, {"begin": -1})
+    with pytest.raises(ValueError, match="crop is 16, expected 32 or more"):
+        from_dict(AdversarialLoss, {"begin": 0, "crop": 16})

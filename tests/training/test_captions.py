@@ -14,10 +14,11 @@ from imagebart.conditioning import TextConditioner
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About
 from imagebart.models.text_encoder import TextEncoder
+from imagebart.training.captioned import avatar_conditioner, text_config
 from imagebart.training.captions import SILENT, CaptionDataset, train_captions
 from imagebart.training.config import CaptionsRun, LoopConfig, StageRun, StageShape
 from imagebart.training.parts import assemble_stages, load_stage, read_text_encoder, save_first_stage, save_text_encoder
-from imagebart.training.stages import avatar_conditioner, text_config, train_stage
+from imagebart.training.stages import train_stage
 
 from .test_first_stage import SMALL
 
@@ -86,7 +87,9 @@ def test_a_text_encoder_that_knew_fewer_words_is_taught_the_others_and_replaces_
     before = reader.encoder(few.encode(prompts).tokens)
     assert torch.allclose(taught(many.encode(prompts).tokens), before, atol=1e-5)
     first, few_words = str(tmp_path / "first-stage"), str(tmp_path / "few")
-    stage = StageRun("avatars", first, (1.0,), 1, loop, shape=SHAPE, text_from=few_words)
+    stage = StageRun(
+        data="avatars", first_stage=first, betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_from=few_words
+    )
     train_stage(stage, tmp_path / "stage")
     model = assemble_stages(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "many")
     assert model.conditioner == many and model.stages[0].config.text == taught.config
@@ -102,7 +105,9 @@ def test_a_stage_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path
     loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, save_every=2, sample_every=2)
     train_captions(CaptionsRun(loop, SHAPE, text_length=60), tmp_path / "captions")
     reads = read_text_encoder(tmp_path / "captions")[0].state_dict()
-    run = StageRun("avatars", str(tmp_path / "first"), (1.0,), 1, loop, shape=SHAPE, text_length=60)
+    run = StageRun(
+        data="avatars", first_stage=str(tmp_path / "first"), betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_length=60
+    )
     taking = replace(run, text_from=str(tmp_path / "captions"))
     train_stage(taking, tmp_path / "clean")
     train_stage(replace(taking, betas=(0.5, 1.0)), tmp_path / "stage1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imagebart.conditioning import ClassConditioner
+from imagebart.config import from_dict
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About
-from imagebart.testing import tiny_model
+from imagebart.testing import tiny_first_stage, tiny_model
+from imagebart.training.captioned import avatar_conditioner, text_config
 from imagebart.training.captions import train_captions
 from imagebart.training.config import CaptionsRun, DenoiserRun, LoopConfig, ModelParts, StageShape
 from imagebart.training.denoising import DenoiserTask, denoiser_config, train_denoiser
@@ -31,13 +33,12 @@ from imagebart.training.parts import (
     save_first_stage,
 )
 from imagebart.training.regions import Step, unknown_regions
-from imagebart.training.stages import avatar_conditioner, text_config
 
 from .test_first_stage import SMALL
 
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=14)
 LOOP = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, mixed_precision="no")
-WHATEVER = DenoiserRun("avatars", "nowhere", LOOP)
+WHATEVER = DenoiserRun(data="avatars", first_stage="nowhere", loop=LOOP)
 
 
 class Watched(nn.Module):
@@ -238,10 +239,10 @@ def test_a_task_without_captions() -> None:
 def test_shapes_are_those_of_the_tiny_model() -> None:
     """A vocabulary of codes, then slots or conditioning tokens, then the start."""
     conditioner = avatar_conditioner(60)
-    bare = denoiser_config(SHAPE, 24, 64, ClassConditioner(("a", "b"), null_class=True), None)
+    bare = denoiser_config(SHAPE, tiny_first_stage(), ClassConditioner(("a", "b"), null_class=True), None)
     assert (bare.encoder.vocab_in, bare.encoder.positions, bare.cond_length) == (24 + 3 + 1, 1 + 1 + 64, 1)
     text = text_config(SHAPE, conditioner)
-    config = denoiser_config(SHAPE, 24, 64, conditioner, text)
+    config = denoiser_config(SHAPE, tiny_first_stage(), conditioner, text)
     assert (config.encoder.vocab_in, config.encoder.positions, config.cond_length) == (24 + 14 + 1, 1 + 14 + 64, 60)
     assert config.decoder.cross and config.decoder.causal and config.decoder.vocab_out == 24
     assert not config.encoder.causal and config.encoder.vocab_out is None
@@ -260,7 +261,8 @@ def two_classes(folder: Path) -> DenoiserRun:
     loop = LoopConfig(
         steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no", save_every=80, sample_every=80
     )
-    return DenoiserRun(str(folder / "data"), str(folder / "first"), loop, replace(SHAPE, slots=3), "class")
+    places = {"data": str(folder / "data"), "first_stage": str(folder / "first")}
+    return DenoiserRun(**places, loop=loop, shape=replace(SHAPE, slots=3), conditioning="class")
 
 
 def test_a_denoiser_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
@@ -312,7 +314,7 @@ def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: P
     save_first_stage(FirstStage(SMALL), tmp_path / "first")
     train_captions(CaptionsRun(LOOP, SHAPE, text_length=60), tmp_path / "captions")
     reads = read_text_encoder(tmp_path / "captions")[0].state_dict()
-    run = DenoiserRun("avatars", str(tmp_path / "first"), LOOP, SHAPE, text_length=60)
+    run = replace(WHATEVER, first_stage=str(tmp_path / "first"), shape=SHAPE, text_length=60)
     taking = train_denoiser(replace(run, text_from=str(tmp_path / "captions")), tmp_path / "taking")
     for name, tensor in reads.items():
         assert torch.equal(tensor, taking.text.state_dict()[name])
@@ -335,8 +337,8 @@ def test_a_denoiser_goes_to_a_folder_and_back(tmp_path: Path) -> None:
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="conditioning is 'words', expected text, class or none"):
-        replace(WHATEVER, conditioning="words")
+    with pytest.raises(ValueError, match="conditioning is 'words', expected one of text, class, none"):
+        from_dict(DenoiserRun, {**asdict(WHATEVER), "conditioning": "words"})
     with pytest.raises(ValueError, match="text_from names a text encoder; conditioning is 'none', expected text"):
         replace(WHATEVER, conditioning="none", text_from="captions")
     for denoiser, stages in ((None, ()), ("denoiser", ("stage1",))):

@@ -1,11 +1,14 @@
-"""The table and the picture of a run, and when more hours would not help."""
+"""The tables and the picture of a run, and when more hours would not help."""
 
+import json
 from pathlib import Path
 
-from PIL import Image
+import pytest
+from PIL import Image, ImageColor
 from torch import nn
 
-from imagebart.training.follow import Follow, read_figures, settled
+from imagebart.imaging.chart import COLOURS, MARGIN, SIZE
+from imagebart.training.follow import Follow, curve, read_figures, settled
 
 
 def test_figures_are_kept_and_drawn(tmp_path: Path) -> None:
@@ -16,7 +19,9 @@ def test_figures_are_kept_and_drawn(tmp_path: Path) -> None:
         follow(nn.Identity(), step)
     assert [(row["step"], row["loss"]) for row in read_figures(tmp_path)] == [(10, 3.0), (20, 1.5)]
     with Image.open(tmp_path / "figures.png") as picture:
-        assert picture.size == (640, 400)
+        assert picture.size == SIZE
+        least = (MARGIN, SIZE[1] - MARGIN)
+        assert picture.getpixel(least) == ImageColor.getrgb(COLOURS[0]), "the least value is at the bottom"
     assert said[-1] == "step 20: loss 1.5"
 
 
@@ -33,3 +38,20 @@ def test_what_came_before_the_beginning_does_not_count(tmp_path: Path) -> None:
     for step in range(10, 110, 10):
         follow(nn.Identity(), step)
     assert not any("more hours" in line for line in said)
+
+
+def test_rows_are_means_over_parts_of_the_run(tmp_path: Path) -> None:
+    records = [{"step": 10 * i, "loss": float(i), "read": 0.5, "grad": 9.0, "hours": i / 10} for i in range(1, 13)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    heading, _, *rows = curve(tmp_path)
+    assert heading == "| hours | steps | loss | read |"
+    assert len(rows) == 6
+    assert rows[0] == "| 0.20 | 20 | 1.5 | 0.5 |"
+    assert rows[-1] == "| 1.20 | 120 | 11.5 | 0.5 |"
+
+
+def test_a_short_log_has_a_row_for_each_record(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 5, "loss": 2.0, "hours": 0.25}\n')
+    assert list(curve(tmp_path))[2:] == ["| 0.25 | 5 | 2 |"]
+    with pytest.raises(ValueError, match="expected the folder of a run"):
+        list(curve(tmp_path / "nothing"))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from imagebart.config import from_dict
 from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.training.config import LoopConfig
 from imagebart.training.loop import optimizers_for
@@ -62,4 +63,4 @@ def test_each_parameter_has_one_optimizer() -> None:
     assert inside == matrices
     assert outside == {id(p) for p in model.parameters()} - matrices
     with pytest.raises(ValueError, match="'sgd'"):
-        LoopConfig(steps=1, optimizer="sgd")
+        from_dict(LoopConfig, {"steps": 1, "optimizer": "sgd"})

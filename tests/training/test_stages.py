@@ -116,7 +116,16 @@ def test_a_stage_goes_on_from_one_of_its_kind(tmp_path: Path) -> None:
     save_first_stage(FirstStage(SMALL), tmp_path / "first")
     loop = LoopConfig(steps=1, batch_size=2, warmup=0, ema=0.0, mixed_precision="no")
     shape = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1)
-    run = StageRun(str(tmp_path / "data"), str(tmp_path / "first"), (0.5, 1.0), 1, loop, "residual", shape, "none")
+    run = StageRun(
+        data=str(tmp_path / "data"),
+        first_stage=str(tmp_path / "first"),
+        betas=(0.5, 1.0),
+        t=1,
+        loop=loop,
+        kind="residual",
+        shape=shape,
+        conditioning="none",
+    )
     trained = train_stage(run, tmp_path / "stage1").state_dict()
     standing = replace(run, begin_from=str(tmp_path / "stage1"), loop=replace(loop, lr=0.0))
     again = train_stage(standing, tmp_path / "again").state_dict()

@@ -9,8 +9,8 @@ from torch import Tensor
 from imagebart.avatars.claims import CaptionReader
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.testing import tiny_conditioner
+from imagebart.training.captioned import text_config
 from imagebart.training.config import StageShape
-from imagebart.training.stages import text_config
 from imagebart.training.steady import OFTEN, Steady
 
 GROUPS = (4, 3)  # two attributes of three and of two values

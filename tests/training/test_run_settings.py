@@ -1,0 +1,41 @@
+"""Settings of runs from files."""
+
+from pathlib import Path
+
+import pytest
+
+from imagebart.errors import InputError
+from imagebart.training.config import DenoiserRun, StageRun, StageShape, load, load_values
+
+
+def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text('{"data": "avatars", "first_stage": "first", "loop": {"steps": 3}, "drop_slots": 0.5}')
+    run = load(DenoiserRun, path)
+    assert (run.loop.steps, run.drop_slots, run.drop, run.conditioning) == (3, 0.5, 0.15, "text")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{broken", "7", None])
+def test_a_file_without_settings_is_named(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"cannot read the configuration .*run\.json, expected a JSON object"):
+        load_values(tmp_path / "run.json")
+
+
+def test_a_text_encoder_is_for_texts(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(
+        '{"data": "avatars", "first_stage": "first", "betas": [1.0], "t": 1, "loop": {"steps": 3}, '
+        '"conditioning": "class", "text_from": "captions"}'
+    )
+    with pytest.raises(ValueError, match="text_from names a text encoder; conditioning is 'class', expected text"):
+        load(StageRun, tmp_path / "run.json")
+
+
+def test_shapes_of_both_transformers() -> None:
+    shape = StageShape(width=32, depth=5, heads=2, head_size=16, encoder_depth=3)
+    encoder, decoder = shape.encoder(20, 30), shape.decoder(21, 31, 22, cross=True)
+    assert (encoder.depth, encoder.vocab_in, encoder.positions, encoder.vocab_out) == (3, 20, 30, None)
+    assert (decoder.depth, decoder.vocab_in, decoder.positions, decoder.vocab_out) == (5, 21, 31, 22)
+    assert not encoder.causal and decoder.causal and decoder.cross and not encoder.cross
+    assert encoder.width == decoder.width == 32 and encoder.head_size == decoder.head_size == 16
