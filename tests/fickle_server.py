@@ -9,10 +9,11 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from huggingface_hub import constants
@@ -30,6 +31,14 @@ class Fickle:
     @property
     def etag(self) -> str:
         return f'"{hashlib.md5(self.content).hexdigest()}"'
+
+    @property
+    def length(self) -> int:
+        return len(self.content)
+
+    def copy(self, target: BinaryIO, begin: int, end: int) -> None:
+        """Writes bytes begin to end of the file."""
+        target.write(self.content[begin:end])
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -62,19 +71,19 @@ class Answer(BaseHTTPRequestHandler):
 
 def behave(answer: Answer) -> None:
     """As a server should."""
-    send(answer, len(answer.fickle.content))
+    send(answer, answer.fickle.length)
 
 
 def send(answer: Answer, end: int) -> None:
     """What is asked for, announced whole, but nothing from byte `end` on."""
     fickle, begin = answer.fickle, answer.range()
-    total = len(fickle.content)
+    total = fickle.length
     if begin >= total:
         answer.begin(416, Content_Range=f"bytes */{total}", Content_Length=0)
         return
     more = {"Content_Range": f"bytes {begin}-{total - 1}/{total}"} if begin else {}
     answer.begin(206 if begin else 200, ETag=fickle.etag, Content_Length=total - begin, **more)
-    answer.wfile.write(fickle.content[begin:end])
+    fickle.copy(answer.wfile, begin, end)
 
 
 def breaking_off(end: int) -> Callable[[Answer], None]:
@@ -107,10 +116,14 @@ def claiming(length: int) -> Callable[[Answer], None]:
     return claim
 
 
-@contextmanager
-def serving_file(content: bytes) -> Iterator[Fickle]:
+def serving_file(content: bytes) -> AbstractContextManager[Fickle]:
     """A server of this file, whatever its path."""
-    fickle = Fickle(content)
+    return serving(Fickle(content))
+
+
+@contextmanager
+def serving(fickle: Fickle) -> Iterator[Fickle]:
+    """A server of its file, whatever its path."""
     handler = type("Handler", (Answer,), {"fickle": fickle})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

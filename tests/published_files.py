@@ -13,11 +13,12 @@ import sys
 import types
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -63,8 +64,13 @@ class Planned:
     def array(self) -> np.ndarray:
         if self.numbers is not None:
             return self.numbers
-        turned = np.roll(POOL, -self.begin)
-        return (np.resize(turned, self.size) * np.float32(self.scale) + np.float32(self.mean)).reshape(self.shape)
+        return _round_and_round(self.scale, self.mean)[self.begin : self.begin + self.size].reshape(self.shape)
+
+
+@cache
+def _round_and_round(scale: float, mean: float) -> np.ndarray:
+    """The pool, scaled and moved, over and over: no tensor that is published ends after it."""
+    return np.resize(POOL, 8_000_000) * np.float32(scale) + np.float32(mean)
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,13 @@ class _Pickler(pickle._Pickler):  # type: ignore[name-defined]  # the one in Pyt
         return torch._utils._rebuild_tensor_v2, (storage, 0, value.shape, stride, False, OrderedDict())
 
 
-def write_checkpoint(path: Path, tensors: dict[str, Planned]) -> None:
-    """A checkpoint of PyTorch Lightning 1.4 with these tensors."""
+def write_checkpoint(
+    file: Path | BinaryIO,
+    tensors: dict[str, Planned],
+    root: str = "archive",
+    numbers: Callable[[Planned], np.ndarray] = Planned.array,
+) -> None:
+    """A checkpoint of PyTorch Lightning 1.4 with these tensors, whose numbers may be others."""
     buffer = io.BytesIO()
     pickler = _Pickler(buffer)
     with _lightning() as callback:
@@ -110,11 +121,10 @@ def write_checkpoint(path: Path, tensors: dict[str, Planned]) -> None:
                 "lr_schedulers": [{"last_epoch": 3, "_last_lr": [4.5e-6]}],
             }
         )
-    root = path.stem
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _write_entry(archive, f"{root}/data.pkl", buffer.getvalue())
         for storage in pickler.storages:
-            _write_entry(archive, f"{root}/data/{storage.key}", storage.planned.array())
+            _write_entry(archive, f"{root}/data/{storage.key}", numbers(storage.planned))
         _write_entry(archive, f"{root}/version", b"3\n")
 
 
@@ -154,13 +164,29 @@ def scale_tensors(
     }
 
 
-def write_full(name: str, folder: Path) -> None:
-    """A published model in full size; geometric betas, whatever its own are."""
+def full_tensors(name: str) -> Iterator[tuple[str, dict[str, Planned]]]:
+    """The files of a published model in full size, by name; geometric betas, whatever its own are."""
     model = MODELS[name]
     betas = tuple(1 / (model.stages + 1 - t) for t in range(1, model.stages + 1))
-    folder.mkdir(parents=True, exist_ok=True)
     for t in range(1, model.stages + 1):
-        write_checkpoint(folder / f"scale{t}.ckpt", scale_tensors(model.description(t), t, betas, FULL_SCALE))
+        yield f"scale{t}", scale_tensors(model.description(t), t, betas, FULL_SCALE)
+
+
+def write_full(name: str, folder: Path) -> None:
+    """A published model in full size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem, tensors in full_tensors(name):
+        write_checkpoint(folder / f"{stem}.ckpt", tensors, stem)
+
+
+def write_full_package(
+    target: BinaryIO, name: str, numbers: Callable[[Planned], np.ndarray] = Planned.array
+) -> None:
+    """The zip of a published model in full size, always the same bytes, to what need not be a file."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for stem, tensors in full_tensors(name):
+            with archive.open(zipfile.ZipInfo(f"{name}/{stem}.ckpt"), "w", force_zip64=True) as file:
+                write_checkpoint(file, tensors, stem, numbers)  # type: ignore[arg-type]  # writes alone are wanted
 
 
 def write_tiny(folder: Path, source: str = "uncond_residual_geometric", stages: int = 4) -> None:
@@ -184,7 +210,7 @@ def write_package(path: Path, folder: Path, inside: str = "") -> None:
 
 
 def _write_entry(archive: zipfile.ZipFile, name: str, content: bytes | np.ndarray) -> None:
-    data = memoryview(content).cast("B") if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes()
+    data = memoryview(content if isinstance(content, bytes) else np.ascontiguousarray(content)).cast("B")
     entry = zipfile.ZipInfo(name)
     entry.file_size = len(data)
     begin = archive.fp.tell() + 30 + len(name) + 4  # type: ignore[union-attr]

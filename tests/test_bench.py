@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from imagebart import ImageBART
 from imagebart.bench.machine import bytes_per_second, cpu_name, peak_memory
 from imagebart.bench.measure import SCALES, _task, as_naive, images_per_second, measure
-from imagebart.bench.models import Subject, published_size, shipped
+from imagebart.bench.models import Subject, published_size, shipped, write_stand_in
 from imagebart.bench.profile import shares
 from imagebart.bench.report import pass_report, plot, report, scales
+from imagebart.bench.whole import keep, measure_whole, whole_table
 from imagebart.sampling.draft_length import OneByOne
 from imagebart.sampling.engine import engine_of
 from imagebart.sampling.step_run import Condition
 from imagebart.sampling.steps import StageStep
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model, tiny_staged_model
+from imagebart.weights import MODELS
 
 
 def subjects(guidance: float = 1.0) -> list[Subject]:
@@ -86,7 +90,43 @@ def test_images_a_second_are_of_whole_chains(monkeypatch: pytest.MonkeyPatch) ->
     rates = images_per_second(model, None)
     assert list(rates) == asked == list(SCALES)
     assert all(0 < rate < 1e4 for rate in rates.values())
+    staged = tiny_staged_model("class")
+    asked.clear()
+    rates = images_per_second(staged, staged.conditioner.encode([0]).tokens, batch=3)
+    assert list(rates) == [1, 2] and asked == [None, None]
     assert scales({1: 2.0, 2: 1.0}) == "images a second: T = 1: 2.00, T = 2: 1.00"
+
+
+def test_a_model_is_timed_from_end_to_end(tmp_path: Path) -> None:
+    figures = []
+    for kind in ("class", "none"):
+        tiny_staged_model(kind).save_pretrained(tmp_path / kind)
+        found = replace(measure_whole(tmp_path / kind), name=kind)
+        assert 0 < found.whole_preview <= found.whole and 0 < found.masked_preview <= found.masked
+        assert found.load > 0 and found.original > 0 and found.memory > 1e8
+        figures.append(found)
+    path = tmp_path / "figures.json"
+    older = replace(figures[0], whole=99.0)
+    assert keep(older, path) == [older]
+    assert keep(figures[1], path) == [older, figures[1]]
+    assert keep(figures[0], path) == [figures[1], figures[0]]
+    table = list(whole_table(figures))
+    assert len(table) == 4 and len({line.count("|") for line in table}) == 1 and table[2].startswith("| `class` | ")
+
+
+def test_a_stand_in_is_a_whole_model(tmp_path: Path) -> None:
+    """Of one published model's kinds of stage each, with names for its classes where there are a thousand."""
+    small = {"width": 32, "encoder_depth": 1, "coarsest_width": 32, "coarsest_depth": 1}
+    for name in ("cin_4_scales_geometric", "cats_3_scales"):
+        model = replace(MODELS[name], **small)
+        write_stand_in(model, tmp_path / name)
+        made = ImageBART.from_pretrained(tmp_path / name)
+        kinds = [model.description(t).kind for t in range(1, model.stages + 1)]
+        assert [stage.config.kind for stage in made.stages] == kinds
+        assert made.about.name == name and made.vocab_size == model.used_codes
+    assert load_file(tmp_path / name / "stage1.safetensors")["decoder.head.weight"].dtype == torch.bfloat16
+    classes = ImageBART.from_pretrained(tmp_path / "cin_4_scales_geometric").conditioner
+    assert classes.encode(["tench"]).tokens.tolist() == [[0]]
 
 
 def test_a_pass_is_accounted_for() -> None:

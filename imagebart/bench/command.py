@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imagebart.bench.measure import BATCHES, SHARES, Row, images_per_second, measure
-from imagebart.bench.models import Subject, published_size, shipped
+from imagebart.bench.models import Subject, published_size, shipped, write_stand_in
 from imagebart.bench.profile import shares
 from imagebart.bench.report import heading, pass_report, plot, report, scales
+from imagebart.bench.whole import keep, measure_whole, whole_table
 from imagebart.imaging.files import save_image
 from imagebart.models.imagebart import ImageBART
+from imagebart.weights.places import find, model_of
 
 PROMPT = "a woman with long red hair and sunglasses"
 
@@ -42,3 +44,14 @@ def _kept(measured: Iterator[Row], rows: list[Row]) -> Iterator[Row]:
     for row in measured:
         rows.append(row)
         yield row
+
+
+def published(name: str, figures: Path, stand_in: Path | None) -> None:
+    """Prints the table of all published models measured so far, this one among them."""
+    model, folder = model_of(name), find(name)
+    if not folder.is_dir() and stand_in is not None:
+        folder = stand_in / name
+        if not folder.is_dir():
+            write_stand_in(model, folder)
+    for line in whole_table(keep(measure_whole(folder), figures)):
+        print(line)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from imagebart.bench.machine import bytes_per_second, peak_memory
 from imagebart.bench.models import Subject
 from imagebart.models.imagebart import ImageBART
+from imagebart.sampling.chain import row_generators, uniform_tokens
 from imagebart.sampling.draft_length import DraftLength, OneByOne
 from imagebart.sampling.engine import Engine, engine_of
 from imagebart.sampling.kernels import Kernel, brain, half, plain
@@ -159,6 +160,11 @@ def naive(task: _Task) -> float:
     return total
 
 
+def naive_seconds(subject: Subject) -> float:
+    """`naive` for all tokens of one picture."""
+    return naive(_task(subject, 1.0, 1))
+
+
 def as_naive(task: _Task, tokens: Tensor) -> float:
     """The share of drawn tokens that the naive way draws after the same ones before; if all, it draws the same."""
     step, (decoder, _) = task.step, task.step.networks
@@ -178,16 +184,24 @@ def _drawn(task: _Task, logits: Tensor, c: Tensor, doubt: Tensor, noise: Tensor)
     return (task.step.reverse(filter_logits(logits, task.settings), c, doubt) + noise).argmax(-1)
 
 
-def images_per_second(model: ImageBART, cond: Tensor | None) -> dict[int, float]:
-    """Images a second, one at a time, for chains of T steps of a denoiser."""
+def images_per_second(model: ImageBART, cond: Tensor | None, batch: int = 1) -> dict[int, float]:
+    """Images a second, so many at a time, by T, the number of scales (ImageBART, Fig. 8, right).
+
+    A model of T stages begins at each of them in turn, from noise. cond: int64 [1, L].
+    """
+    stages = len(model.stages)
+    start = uniform_tokens(model.tokens, model.vocab_size, row_generators(0, batch))
+    cond = None if cond is None else cond.expand(batch, -1)
     seconds: dict[int, float] = {}
-    for scales in SCALES:
-        settings = replace(model.about.sampling, scales=scales)
+    for scales in range(1, stages + 1) if stages else SCALES:
+        own = model.about.sampling
+        settings = replace(own, start=scales) if stages else replace(own, scales=scales)
         began = time.perf_counter()
-        for _ in model.stream(1, cond, settings=settings, seed=0):
-            pass
+        for event in model.stream(batch, cond, start, settings=settings, seed=0):
+            tokens = event.tokens
+        model.first_stage.decode(tokens)
         seconds[scales] = time.perf_counter() - began
-    return {scales: 1 / taken for scales, taken in seconds.items()}
+    return {scales: batch / taken for scales, taken in seconds.items()}
 
 
 def _task(subject: Subject, share: float, batch: int) -> _Task:

@@ -60,3 +60,17 @@ def bench(
     from imagebart.bench.command import run
 
     run(model, only.value if only else None, quick, plot)
+
+
+@command(app, "bench-published")
+def bench_published(
+    name: Annotated[str, typer.Argument(help="As `list` has it.")],
+    figures: Annotated[Path, typer.Option(help="JSON that the figures are added to.")],
+    stand_in: Annotated[
+        Path | None, typer.Option(help="Folder for random weights of its shapes, made and used where it is not here.")
+    ] = None,
+) -> None:
+    """Time a published model from end to end, and tell its memory."""
+    from imagebart.bench.command import published
+
+    published(name, figures, stand_in)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from imagebart.cli.options import Sampling, command
 
 if TYPE_CHECKING:
     from imagebart.evaluation.paper import PaperStudy
+
+PATIENCE = timedelta(days=7)  # of processes that have drawn their share, with those that have not
 
 app = typer.Typer()
 
@@ -36,12 +39,25 @@ class Asked:
 
 @command(app)
 def paper(asked: Asked, sampling: Sampling) -> None:
-    """FID, Inception score, precision, recall and so on, beside the paper's figures."""
-    from imagebart.evaluation.paper import evaluate_paper, neighbours, rows_table
+    """FID, Inception score, precision, recall, speed and so on, beside the paper's figures.
+
+    Started by `accelerate launch`, several processes share out what is drawn.
+    """
+    from accelerate import PartialState
+
+    from imagebart.evaluation.paper import draw, evaluate_paper, neighbours, rows_table
     from imagebart.imaging.files import save_image
     from imagebart.writing import write_text
 
-    study = _study(asked, sampling)
+    processes = PartialState(timeout=PATIENCE)
+    device = str(processes.device) if processes.device.type == "cuda" else "cpu"
+    study = replace(
+        _study(asked, sampling, device), process=processes.process_index, processes=processes.num_processes
+    )
+    draw(study)
+    processes.wait_for_everyone()
+    if not processes.is_main_process:
+        return
     rows = []
     for row in evaluate_paper(study):
         rows.append(row)
@@ -49,9 +65,20 @@ def paper(asked: Asked, sampling: Sampling) -> None:
     write_text(asked.out / "table.md", rows_table(rows) + "\n")
     save_image(neighbours(study), asked.out / "neighbours.png")
     print(rows_table(rows))
+    print(_speed(study))
 
 
-def _study(asked: Asked, sampling: Sampling) -> PaperStudy:
+def _speed(study: PaperStudy) -> str:
+    """Images a second, in a line."""
+    from imagebart.bench.measure import images_per_second
+    from imagebart.bench.report import scales
+
+    conditioner = study.artist.model.conditioner
+    cond = conditioner.encode([study.prompt(0)]).tokens if conditioner.length else None
+    return scales(images_per_second(study.artist.model, cond, study.artist.batch))
+
+
+def _study(asked: Asked, sampling: Sampling, device: str) -> PaperStudy:
     from imagebart.evaluation.drawing import Artist
     from imagebart.evaluation.looking import load_look
     from imagebart.evaluation.paper import PaperStudy, asked_for, pictures_in
@@ -61,7 +88,7 @@ def _study(asked: Asked, sampling: Sampling) -> PaperStudy:
     if asked.best_of > 1 and asked.judge is None:
         raise ValueError(f"the best of {asked.best_of} takes a --judge to rank them")
     data, look = pictures_in(asked.data, asked.pictures), load_look(asked.features)
-    model = ImageBART.from_pretrained(asked.model)
+    model = ImageBART.from_pretrained(asked.model, device)
     return PaperStudy(
         Artist(model, sampling.over(model.about.sampling), asked.batch),
         data,

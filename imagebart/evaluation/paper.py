@@ -1,7 +1,8 @@
 """The measures of the paper for one of its models, beside the paper's own figures (ImageBART, section 4).
 
 FID and Inception score are taken on whatever network looks at the pictures: only with the Inception network of 2015 are
-they comparable with the paper's. What is drawn is kept as PNG files, so that a run that was stopped goes on.
+they comparable with the paper's. What is drawn is kept as PNG files, so that a run that was stopped goes on; several
+processes share it out.
 """
 
 from __future__ import annotations
@@ -67,6 +68,18 @@ class PaperStudy:
     best_of: int = 1
     judge: Judge | None = None
     seed: int = 0
+    process: int = 0  # this one, of so many that draw
+    processes: int = 1
+
+    @property
+    def samples_drawn(self) -> list[Path]:
+        """Where the samples are, or will be."""
+        return [self.out / "samples" / f"{i:06}.png" for i in range(self.samples)]
+
+    @property
+    def completed(self) -> list[Path]:
+        """Where the real pictures with their upper halves drawn anew are, or will be."""
+        return [self.out / "upper-halves" / f"{i:06}.png" for i in range(len(self.data))]
 
     def prompt(self, i: int) -> str | None:
         """What sample i is to show."""
@@ -85,27 +98,36 @@ class PaperStudy:
         return torch.cat([read_square(path, self.artist.size) for path in paths])
 
 
-def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
-    """All measures, each as soon as it is known."""
-    from torchmetrics.image.inception import InceptionScore
+def draw(study: PaperStudy) -> None:
+    """Draws this process's share of all that is measured; what is there is not drawn again."""
+    draw_samples(study)
+    complete_upper_halves(study)
 
-    count = len(study.data)
-    samples = draw_samples(study)
-    drawn = study.seen(samples)
+
+def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
+    """All measures of what has been drawn, each as soon as it is known."""
+    drawn = study.seen(study.samples_drawn)
     known = PAPER.get(study.artist.model.about.name, {}).get(study.best_of)
     yield Row("acceptance rate", 1 / study.best_of, study.samples)
-    yield Row("FID", frechet_distance(study.real.features, drawn.features), study.samples, known)
-    if drawn.logits is not None:
-        score = InceptionScore(feature=torch.nn.Identity(), splits=1 if study.samples < FEW else 10)
-        score.update(drawn.logits)
-        yield Row("Inception score", float(score.compute()[0]), study.samples)
-    precision, recall = coverage(study.real.features, drawn.features)
-    yield Row("precision", precision, study.samples)
-    yield Row("recall", recall, count)
+    yield from _likeness(study.real, drawn, "", known)
     if isinstance(study.judge, ClipJudge):
-        yield Row("CLIP score", clip_score(study, study.judge, samples), study.samples)
-    completed = study.seen(complete_upper_halves(study))
-    yield Row("upper half completed: FID", frechet_distance(study.real.features, completed.features), count)
+        yield Row("CLIP score", clip_score(study, study.judge, study.samples_drawn), study.samples)
+    yield from _likeness(study.real, study.seen(study.completed), "upper half completed: ")
+
+
+def _likeness(real: Seen, drawn: Seen, prefix: str, known: float | None = None) -> Iterator[Row]:
+    """FID, Inception score, precision and recall of drawn pictures; known: the paper's FID."""
+    from torchmetrics.image.inception import InceptionScore
+
+    count = len(drawn.features)
+    yield Row(f"{prefix}FID", frechet_distance(real.features, drawn.features), count, known)
+    if drawn.logits is not None:
+        score = InceptionScore(feature=torch.nn.Identity(), splits=1 if count < FEW else 10)
+        score.update(drawn.logits)
+        yield Row(f"{prefix}Inception score", float(score.compute()[0]), count)
+    precision, recall = coverage(real.features, drawn.features)
+    yield Row(f"{prefix}precision", precision, count)
+    yield Row(f"{prefix}recall", recall, len(real.features))
 
 
 def coverage(real: Tensor, drawn: Tensor) -> tuple[float, float]:
@@ -121,20 +143,23 @@ def clip_score(study: PaperStudy, judge: ClipJudge, samples: Sequence[Path]) -> 
     return 100 * float(torch.cat(scores).clamp_min(0).mean())
 
 
-def draw_samples(study: PaperStudy) -> list[Path]:
-    """The drawn pictures' files; those that are there are not drawn again."""
-    paths = [study.out / "samples" / f"{i:06}.png" for i in range(study.samples)]
-    missing = [i for i, path in enumerate(paths) if not path.is_file()]
-    (study.out / "samples").mkdir(parents=True, exist_ok=True)
+def draw_samples(study: PaperStudy) -> None:
+    """Draws those of this process's samples that are not there."""
     step = study.artist.batch if study.best_of == 1 else 1
-    for group in _runs(missing, step):
+    for group in _runs(_missing(study, study.samples_drawn, step), step):
         if study.best_of == 1:
             drawn = study.artist.generate([study.prompt(i) for i in group], study.seed + group[0])
         else:
             drawn = _best(study, group[0])
         for i, image in zip(group, images.to_images(drawn), strict=True):
-            images.save_image(image, paths[i])
-    return paths
+            images.save_image(image, study.samples_drawn[i])
+
+
+def _missing(study: PaperStudy, paths: Sequence[Path], step: int) -> list[int]:
+    """Which of the files are not there, of each so many the ones that are this process's to draw."""
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    ours = [i for i in range(len(paths)) if i // step % study.processes == study.process]
+    return [i for i in ours if not paths[i].is_file()]
 
 
 def _runs(numbers: Sequence[int], longest: int) -> Iterator[list[int]]:
@@ -158,23 +183,18 @@ def _best(study: PaperStudy, i: int) -> Tensor:
     return drawn[best : best + 1]
 
 
-def complete_upper_halves(study: PaperStudy) -> list[Path]:
-    """The real pictures with their upper halves drawn anew (Fig. 14, Table 3)."""
-    folder, size = study.out / "upper-halves", study.artist.size
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{i:06}.png" for i in range(len(study.data))]
+def complete_upper_halves(study: PaperStudy) -> None:
+    """Draws the upper halves of real pictures anew (Fig. 14, Table 3), those of this process that are not there."""
+    size = study.artist.size
     mask = np.arange(size)[:, None].repeat(size, 1) < size // 2
-    for i, (path, source) in enumerate(zip(paths, study.data, strict=True)):
-        if not path.is_file():
-            before = read_square(source, size)
-            after = study.artist.edit(before, mask[None], [study.prompt(i)], study.seed + i)
-            images.save_image(images.to_images(after)[0], path)
-    return paths
+    for i in _missing(study, study.completed, 1):
+        after = study.artist.edit(read_square(study.data[i], size), mask[None], [study.prompt(i)], study.seed + i)
+        images.save_image(images.to_images(after)[0], study.completed[i])
 
 
 def neighbours(study: PaperStudy) -> Image.Image:
     """Drawn pictures, and beside each the real ones nearest to it (Fig. 26, 27)."""
-    samples = draw_samples(study)[:MOST_NEIGHBOURS]
+    samples = study.samples_drawn[:MOST_NEIGHBOURS]
     _, near = nearest(study.seen(samples).features, study.real.features, NEAREST)
     size = study.artist.size
     sheet = Image.new("RGB", (size * (1 + NEAREST), size * len(samples)))

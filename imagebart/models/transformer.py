@@ -59,14 +59,21 @@ def _attention_by_matrices(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
     return torch.bmm(weights.to(values.dtype), values).view_as(q)
 
 
+class Linear(nn.Linear):
+    """A linear map whose weights may be kept as shorter numbers than those that they multiply."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(torch.promote_types(self.weight.dtype, x.dtype)), self.bias)
+
+
 class SelfAttention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         inner = config.heads * config.head_size
         self.heads = config.heads
         self.norm = nn.LayerNorm(config.width)
-        self.qkv = nn.Linear(config.width, 3 * inner, bias=config.attention_bias)
-        self.out = nn.Linear(inner, config.width)
+        self.qkv = Linear(config.width, 3 * inner, bias=config.attention_bias)
+        self.out = Linear(inner, config.width)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, S, width] -> q, k, v, each [B, heads, S, head_size]."""
@@ -86,9 +93,9 @@ class CrossAttention(nn.Module):
         inner = config.heads * config.head_size
         self.heads = config.heads
         self.norm = nn.LayerNorm(config.width)
-        self.q = nn.Linear(config.width, inner, bias=config.attention_bias)
-        self.kv = nn.Linear(config.width, 2 * inner, bias=config.attention_bias)
-        self.out = nn.Linear(inner, config.width)
+        self.q = Linear(config.width, inner, bias=config.attention_bias)
+        self.kv = Linear(config.width, 2 * inner, bias=config.attention_bias)
+        self.out = Linear(inner, config.width)
 
     def memory(self, context: Tensor) -> KeyValue:
         """Encoder output [B, M, width] -> keys and values, computed once a stage."""
@@ -107,8 +114,8 @@ class FeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
+        self.up = Linear(width, 4 * width)
+        self.down = Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(self.norm(x))))
@@ -147,7 +154,7 @@ class Transformer(nn.Module):
         self.position_embedding = nn.Parameter(torch.empty(config.positions, config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, config.vocab_out, bias=config.head_bias) if config.vocab_out else None
+        self.head = Linear(config.width, config.vocab_out, bias=config.head_bias) if config.vocab_out else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

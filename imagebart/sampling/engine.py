@@ -81,7 +81,8 @@ def engine_of(precision: Precision, decoder: Transformer, encoder: Transformer |
     """
     if not decoder.config.causal:
         raise ValueError("a transformer that sees in both directions cannot draw")
-    *_, kernel = kernels([m for m in decoder.modules() if isinstance(m, nn.Linear)], precision)
+    maps = [m for m in decoder.modules() if isinstance(m, nn.Linear)]
+    *_, kernel = kernels(maps, precision, decoder.position_embedding.dtype)
     network = Network(decoder, kernel)
     block = HALF_ROWS if kernel is half else 1
     costs = calibrate(network, block)

@@ -26,20 +26,19 @@ HALF_ROWS = 6  # that FBGEMM's kernel for float16 takes at once
 
 def plain(linear: nn.Linear) -> Matrix:
     """PyTorch's own, for every device and type."""
-    weight, bias = linear.weight, linear.bias
-    return lambda x: F.linear(x, weight, bias)
+    return linear.forward
 
 
 def packed(linear: nn.Linear) -> Matrix:
     """oneDNN, float32 on a CPU. A row's result does not depend on how many rows there are."""
-    weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS)
+    weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().float(), ROWS)
     bias, multiply = linear.bias, torch.ops.mkldnn._linear_pointwise
     return lambda x: multiply(x, weight, bias, "none", [], "")
 
 
 def half(linear: nn.Linear) -> Matrix:
     """FBGEMM, weights rounded to float16, everything else float32 on a CPU."""
-    weight = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach(), linear.bias)
+    weight = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach().float(), linear.bias)
     multiply = torch.ops.quantized.linear_dynamic_fp16
 
     def apply(x: Tensor) -> Tensor:
@@ -65,21 +64,21 @@ def multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def kernels(linears: list[nn.Linear], precision: Precision) -> list[Kernel]:
+def kernels(linears: list[nn.Linear], precision: Precision, dtype: torch.dtype = torch.float32) -> list[Kernel]:
     """Those that can be used for these maps, the fastest last.
 
-    precision: "exact" allows what changes no weight, `half` where all are float16 numbers; "rounded" allows `half` and
-    `brain`.
+    dtype: of what they multiply; their weights may be kept shorter. precision: "exact" allows what changes no weight,
+    `half` where all are float16 numbers; "rounded" allows `half` and `brain`.
     """
     weights = [linear.weight for linear in linears]
-    if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in weights):
+    if dtype != torch.float32 or any(weight.device.type != "cpu" for weight in weights):
         return [plain]
     choices: list[Kernel] = [plain]
     mkldnn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     fbgemm = "fbgemm" in torch.backends.quantized.supported_engines
     if mkldnn:
         choices.append(packed)
-    if fbgemm and (precision != "exact" or all(torch.equal(weight, weight.half().float()) for weight in weights)):
+    if fbgemm and (precision != "exact" or all(torch.equal(w.float(), w.half().float()) for w in weights)):
         choices.append(half)
     if mkldnn and precision != "exact" and multiplies_bfloat16():
         choices.append(brain)

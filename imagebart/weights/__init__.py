@@ -39,10 +39,13 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
     if Path(source).is_dir():
         return Path(source)
     if str(source) in MODELS:
-        return obtain(str(source)) if download else find(str(source))
+        folder = find(str(source))
+        if not folder.is_dir() and not download:
+            raise WeightsError(f"{source} is not on this machine: {MODELS[str(source)].how_to_install}")
+        return obtain(str(source)) if download else folder
     raise WeightsError(
         f"{source} is no folder, expected one with a model, a published model's name, or owner/name on the Hub. "
-        f"{nearest(str(source), MODELS)}"
+        f"{nearest(str(source))}"
     )
 
 

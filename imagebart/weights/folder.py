@@ -240,7 +240,7 @@ def _read_tensors(
                 tensor: Tensor = homes[name].get_tensor(name)
                 return tensor if mapped else tensor.clone()  # out of the file, which may change later
 
-            fill(module, read, where, device, dtype)
+            fill(module, read, where, device, dtype, mapped)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{where} is damaged or cannot be read: {error}") from error
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from imagebart.models.first_stage import FirstStage
+from imagebart.models.transformer import Linear
 from imagebart.weights.errors import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -77,12 +78,19 @@ def check_shapes(where: object, given: Shapes, expected: Shapes, prefix: str = "
 
 
 def fill(
-    module: nn.Module, read: Callable[[str], Tensor], where: object, device: torch.device, dtype: torch.dtype
+    module: nn.Module,
+    read: Callable[[str], Tensor],
+    where: object,
+    device: torch.device,
+    dtype: torch.dtype,
+    mapped: bool = False,
 ) -> None:
     """Gives a module its tensors, each read by name and moved to the device; floats become dtype.
 
-    What is read may become the module's: it must be memory of its own, or mapped from a file for that purpose.
+    What is read may become the module's: it must be memory of its own, or mapped from a file for that purpose. Mapped
+    weights of linear maps that are shorter than dtype stay so, for longer ones would be copies.
     """
+    maps = {f"{name}.weight" for name, part in module.named_modules() if mapped and isinstance(part, Linear)}
     tensors = {}
     for name, wanted in module.state_dict().items():
         tensor = read(name)
@@ -90,6 +98,8 @@ def fill(
             expected = "floating point" if wanted.is_floating_point() else "whole"
             raise WeightsError(f"{where} has {name} of type {tensor.dtype}, expected {expected} numbers")
         kind = dtype if wanted.is_floating_point() else wanted.dtype
+        if name in maps and tensor.dtype.itemsize < dtype.itemsize:
+            kind = tensor.dtype
         tensors[name] = tensor.reshape(wanted.shape).to(device, kind).contiguous()
     module.load_state_dict(tensors, assign=True)
 

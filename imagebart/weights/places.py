@@ -7,7 +7,7 @@ what `convert` made of them, and recorded.json the checksums of first downloads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -48,12 +48,14 @@ def model_of(name: str) -> PublishedModel:
     """A published model by its name; raises InputError that offers the nearest name."""
     if name in MODELS:
         return MODELS[name]
-    raise InputError(f"There is no published model {name[:60]!r}. {nearest(name, MODELS)}")
+    raise InputError(f"There is no published model {name[:60]!r}. {nearest(name)}")
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """What there is, in a sentence, after the most similar name if any is similar."""
-    known = list(names)
-    found = process.extractOne(name[:100].lower(), known, scorer=fuzz.WRatio, score_cutoff=SIMILAR)
-    there = f"There are {', '.join(known)}."
-    return f"Did you mean {found[0]}? {there}" if found else there
+def nearest(name: str) -> str:
+    """The published models, in a sentence, after those of what is named ("faces") or the one most similarly called."""
+    there = f"There are {', '.join(MODELS)}."
+    shown = {model.name: re.findall("[a-z]+", model.knows.lower()) for model in MODELS.values()}
+    found = [one for one, words in shown.items() if len(name) > 2 and any(w.startswith(name.lower()) for w in words)]
+    similar = process.extractOne(name[:100].lower(), MODELS.keys(), scorer=fuzz.WRatio, score_cutoff=SIMILAR)
+    meant = " or ".join(found) if found else similar and similar[0]
+    return f"Did you mean {meant}? {there}" if meant else there

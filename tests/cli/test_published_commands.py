@@ -55,6 +55,10 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Path, capsys: pytest.Capt
     write_tiny(tmp_path / "files", stages=2)
     for command, reason in (
         (["download", "cat_3_scales"], "Did you mean cats_3_scales?"),
+        (["download", "ImageNet"], "Did you mean cin_4_scales_geometric or cin_5_scales_custom?"),
+        (["download", "face"], "Did you mean ffhq_4_scales_geometric or ffhq_2_scales_custom?"),
+        (["download", "x"], "no published model 'x'. There are ffhq_4_scales_geometric, "),
+        (["generate", "--model", "cats_3_scales", "--out", "a.png"], "cats_3_scales is not on this machine: run `"),
         (["convert", "cat_3_scales"], "Did you mean cats_3_scales?"),
         (["convert", "cats_3_scales"], "python -m imagebart download cats_3_scales"),
         (["convert", "files"], "say with --out where the new one is to be"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import in_processes
 from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import ResNetConfig, ResNetForImageClassification
 
@@ -80,10 +81,12 @@ def test_the_table_goes_on_where_it_was(
     command = ["evaluate", "paper", "--model", str(tmp_path / "model"), "--data", str(data), "--out", str(out)]
     command += ["--features", str(classifier), "--samples", "6"]
     assert main(command) == 0
-    table = capsys.readouterr().out
+    said = capsys.readouterr().out
+    table = (out / "table.md").read_text()
+    assert said.startswith(table + "images a second: T = 1: ")
     rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
-    assert rows == ["acceptance rate", "FID", "Inception score", "precision", "recall", "upper half completed: FID"]
-    assert (out / "table.md").read_text() == table
+    measures = ["FID", "Inception score", "precision", "recall"]
+    assert rows == ["acceptance rate", *measures, *(f"upper half completed: {name}" for name in measures)]
     assert Image.open(out / "neighbours.png").size == (4 * 32, 6 * 32)
     samples = {path.name: path.read_bytes() for path in (out / "samples").iterdir()}
     assert len(samples) == 6
@@ -91,10 +94,26 @@ def test_the_table_goes_on_where_it_was(
         (out / "samples" / name).unlink()
     assert main(command) == 0
     assert {path.name: path.read_bytes() for path in (out / "samples").iterdir()} == samples
-    assert capsys.readouterr().out == table
+    assert (out / "table.md").read_text() == table
     before, after = (np.asarray(Image.open(path)) for path in (data / "0.png", out / "upper-halves" / "000000.png"))
     small = np.asarray(Image.fromarray(before[:, 5:45]).resize((32, 32), Image.Resampling.LANCZOS))
     assert (after[16:] == small[16:]).all() and (after[:16] != small[:16]).any()
+
+
+@pytest.mark.slow
+def test_two_processes_draw_what_one_draws(data: Path, classifier: Path, tmp_path: Path) -> None:
+    """Shared out, and gone on with where some is missing, whichever process drew it before."""
+    tiny_staged_model("class").save_pretrained(tmp_path / "model")
+    command = ["evaluate", "paper", "--model", str(tmp_path / "model"), "--data", str(data), "--batch", "2"]
+    command += ["--features", str(classifier), "--samples", "7", "--out"]
+    assert main([*command, str(tmp_path / "one")]) == 0
+    here = {path.relative_to(tmp_path / "one"): path.read_bytes() for path in (tmp_path / "one").rglob("*.*")}
+    assert len([path for path in here if path.suffix == ".png"]) == 7 + 6 + 1
+    for missing in ((), ("samples/000001.png", "samples/000004.png", "upper-halves/000003.png")):
+        for name in missing:
+            (tmp_path / "two" / name).unlink()
+        assert in_processes(2, "-m", "imagebart", *command, str(tmp_path / "two")) == [0, 0]
+        assert {path: (tmp_path / "two" / path).read_bytes() for path in here} == here
 
 
 def test_of_several_the_judge_keeps_the_best(data: Path, classifier: Path, tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def test_weights_are_rounded_only_if_it_is_allowed_or_changes_nothing() -> None:
     rounded.weight.copy_(linear.weight.half())
     assert kernels([rounded], "exact") == [*exact, half]
     assert half not in kernels([rounded, linear], "exact")
-    assert kernels([linear.double()], ALL) == [plain]
-    assert kernels([rounded.bfloat16()], ALL) == [plain]
+    assert kernels([linear.double()], ALL, torch.float64) == [plain]
+    assert kernels([rounded.bfloat16()], ALL, torch.bfloat16) == [plain]
 
 
 def test_packed_is_there() -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import in_processes
 from torch.utils.data import Dataset
 
-import imagebart
 from imagebart.models.first_stage import FirstStage
 from imagebart.testing import tiny_first_stage
 from imagebart.training.config import FirstStageLoss, LoopConfig
@@ -42,29 +40,17 @@ def learn(folder: Path, batch_size: int, steps: int) -> None:
         torch.save(model.state_dict(), folder / "trained.pt")
 
 
-def started(folder: Path, batch_size: int, steps: int, **variables: str) -> subprocess.Popen[bytes]:
-    """This file as a program: a forked process would wait for the threads of its parent."""
-    paths = os.pathsep.join([str(Path(imagebart.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, __file__, str(folder), str(batch_size), str(steps)]
-    return subprocess.Popen(command, env=os.environ | variables | {"PYTHONPATH": paths})
-
-
-def together(folder: Path, batch_size: int, steps: int) -> None:
-    """Learns in two processes that know of each other, as `accelerate launch --cpu --num_processes 2` does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    known["ACCELERATE_USE_CPU"] = "true"
-    both = [started(folder, batch_size, steps, RANK=rank, LOCAL_RANK=rank, **known) for rank in "01"]
-    assert [process.wait() for process in both] == [0, 0]
+def command(folder: Path, batch_size: int, steps: int) -> list[str]:
+    """This file as a program."""
+    return [__file__, str(folder), str(batch_size), str(steps)]
 
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> None:
     """Stopped on the way and gone on with, too."""
-    assert started(tmp_path / "one", 4, 4).wait() == 0
-    together(tmp_path / "two", 2, 2)
-    together(tmp_path / "two", 2, 4)
+    assert in_processes(1, *command(tmp_path / "one", 4, 4)) == [0]
+    assert in_processes(2, *command(tmp_path / "two", 2, 2)) == [0, 0]
+    assert in_processes(2, *command(tmp_path / "two", 2, 4)) == [0, 0]
     one, two = (torch.load(tmp_path / name / "trained.pt") for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from killing import apart, dying
-from published_files import scale_tensors, write_checkpoint, write_full, write_tiny
+from published_files import scale_tensors, write_checkpoint, write_tiny
 from safetensors.torch import load_file
 
 from imagebart import ImageBART
@@ -24,8 +22,6 @@ from imagebart.weights.original_config import read_description
 from imagebart.weights.unpickle import read_tensors
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
-
-FULL_MEMORY = 1.5e9  # bytes beside the tensors of one stage
 
 
 @pytest.fixture(scope="module")
@@ -149,28 +145,3 @@ def test_files_that_cannot_be_used_are_named_and_nothing_is_made(tiny: Path, tmp
         convert.convert(Conversion(source, tmp_path / "out", replace=True), print)
     assert not (tmp_path / "out").exists()
     assert len(list(source.glob("*.ckpt"))) == 4
-
-
-JOB = """
-import resource, sys
-from functools import partial
-from pathlib import Path
-from imagebart.weights.convert import Conversion, convert
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-convert(Conversion(Path(sys.argv[1]), Path(sys.argv[2]), "bfloat16", replace=True), lambda said: None)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.load
-@pytest.mark.parametrize(("name", "stage"), [("ffhq_4_scales_geometric", 203e6), ("cin_5_scales_custom", 642e6)])
-def test_full_size_takes_little_memory(tmp_path: Path, name: str, stage: float) -> None:
-    """Run by hand: `pytest -m load tests/weights/test_convert.py` takes minutes, and 7 or 26 GB on the disk."""
-    write_full(name, tmp_path / name)
-    command = [sys.executable, "-c", JOB, str(tmp_path / name), str(tmp_path / "out")]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 4 * stage + FULL_MEMORY
-    assert not list((tmp_path / name).glob("*.ckpt"))
-    model = ImageBART.from_pretrained(tmp_path / "out", dtype="bfloat16")
-    assert len(model.sample(1, cond=model.conditioner.encode([3]).tokens if model.cond_length else None)) == 1

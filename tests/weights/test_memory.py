@@ -56,6 +56,24 @@ def test_mapped_models_are_the_same(tmp_path: Path, source: Path, monkeypatch: p
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("source", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda path: path.name)
+def test_short_weights_stay_as_short_and_draw_the_same(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ImageBART.from_pretrained(source).save_pretrained(tmp_path, dtype="bfloat16")
+    copied = ImageBART.from_pretrained(tmp_path)
+    monkeypatch.setattr(memory, "memory", lambda: 0)
+    mapped = ImageBART.from_pretrained(tmp_path)
+    cond = load_file(source / "expected.safetensors").get("cond")
+    cond = None if cond is None else cond[:1]
+    x, c = (copied.sample(1, cond, seed=seed) for seed in (1, 2))
+    for one, other in zip(copied.stages, mapped.stages, strict=True):
+        kinds = {name: p.dtype for name, p in other.named_parameters() if p.dtype != torch.float32}
+        assert kinds and all(name.endswith(".weight") for name in kinds) and set(kinds.values()) == {torch.bfloat16}
+        assert torch.equal(one.logits(x, c, cond), other.logits(x, c, cond))
+    assert torch.equal(mapped.sample(1, cond, seed=1), x)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory")
 @pytest.mark.parametrize(("available", "expected"), [(1 << 20, (0, 30)), (1 << 40, (60, 120))])
 def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path, available: int, expected: tuple[int, int]) -> None:
