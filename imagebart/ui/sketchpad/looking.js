@@ -68,7 +68,7 @@ export class Looking {
     if (!mask || version !== state.version) return;
     const { width, height } = state.mask;
     this.pad.paint(() => unpack(mask, width, height));
-    this.pad.say(edits ? INSTEAD : FOUND);
     if (edits) press("edit");
+    this.pad.say(edits ? INSTEAD : FOUND);
   }
 }
