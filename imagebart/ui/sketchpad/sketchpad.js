@@ -1,6 +1,6 @@
 // The sketchpad: puts its parts together. Loaded by Gradio once its markup is there, see sketchpad.py.
 import { ACTS } from "./acts.js";
-import { press, whenThere, write } from "./around.js";
+import { hush, press, whenThere, write } from "./around.js";
 import { pack, unpack } from "./bitmap.js";
 import { Canvas } from "./canvas.js";
 import { furnish, layExamples } from "./furniture.js";
@@ -209,6 +209,7 @@ export class Sketchpad {
 
   async open(file) {
     const answer = await this.opening.file(file);
+    if (answer) hush();
     if (answer?.made) this.trigger("upload");
   }
 
