@@ -84,7 +84,7 @@ def above_the_dock(phone: Page, *parts: Locator) -> None:
     edge = box_of(phone.locator("#dock"))["y"]
     for part in parts:
         box = box_of(part)
-        assert phone.evaluate("scrollY") == 0 and box["y"] + box["height"] <= edge, part
+        assert (phone.evaluate("scrollY"), box["y"] + box["height"] <= edge) == (0, True), f"{part}: {box}, {edge}"
 
 
 def test_progress_is_one_line_however_much_it_says(chromium: Browser, shipped_examples: Site) -> None:
@@ -103,12 +103,13 @@ def test_progress_is_one_line_however_much_it_says(chromium: Browser, shipped_ex
 
 def test_a_phone_shows_everything_within_its_width(chromium: Browser, shipped_examples: Site) -> None:
     with opened(chromium, shipped_examples.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
-        say(phone, "sunglases")
-        expect(phone.locator("#meant")).to_be_visible()
-        before = box_of(phone.locator("#edit"))
         above_the_dock(phone, phone.get_by_role("button", name="Find it"), phone.get_by_role("button", name="Grow"))
         edit(phone)
         above_the_dock(phone, phone.get_by_role("button", name="Keep"), phone.get_by_label("From noise to picture"))
+        say(phone, "sunglases")
+        expect(phone.locator("#meant")).to_be_visible()
+        before = box_of(phone.locator("#edit"))
+        edit(phone)
         assert box_of(phone.locator("#edit")) == before, "a button moved from under the finger"
         assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert phone.evaluate(OVERFLOWING) == []
