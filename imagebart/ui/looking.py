@@ -43,6 +43,10 @@ class Looking:
         """What the picture shows, in the model's own words; values of `ANSWER`."""
         return self._answer("describe", pad, model, lambda pipeline, image: {"words": pipeline.describe(image)})
 
+    def broken(self) -> list[Any]:
+        """Where no answer comes: too many wait, or nobody expected what went wrong; values of `ANSWER`."""
+        return [{"asked": uuid4().hex, "task": "", "version": 0}, wording.problem_html(wording.BROKEN)]
+
     def _answer(
         self,
         task: str,

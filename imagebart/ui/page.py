@@ -104,8 +104,10 @@ def _wire_looking(page: Page, looking: Looking) -> None:
     answers = [named[name] for name in ANSWER]
     turn: dict[str, Any] = {**QUIET, "concurrency_id": TURN, "concurrency_limit": 1}
     # Gradio's names for events that nothing else tells: a place is selected, the picture is copied into words.
-    pad.select(on_gpu(looking.find), [pad, named["model"], named["words"]], answers, **turn)
-    pad.copy(on_gpu(looking.describe), [pad, named["model"]], answers, **turn)
+    found = pad.select(on_gpu(looking.find), [pad, named["model"], named["words"]], answers, **turn)
+    described = pad.copy(on_gpu(looking.describe), [pad, named["model"]], answers, **turn)
+    for asked in (found, described):
+        asked.failure(looking.broken, None, answers, **AT_ONCE)
 
 
 def _wire_runs(page: Page, running: Running) -> None:

@@ -119,15 +119,25 @@ def step_caption(event: Event) -> str:
     return f"{stage_line(event)}, pass {event.pass_index + 1}: {event.position} of {event.total} tokens"
 
 
-def progress_line(event: Moment) -> str:
-    """One line: stage, pass, tokens, time gone and time left."""
+def time_line(event: Moment) -> str:
+    """Time gone, and time left where that is known."""
     time = f"{event.elapsed:.1f} s"
-    if event.remaining is not None:
-        time += f", about {event.remaining:.1f} s left"
-    return (
-        f"{stage_line(event)} · pass {event.pass_index + 1} of {event.passes}"
-        f" · {event.position} of {event.total} tokens · {time}"
-    )
+    return time if event.remaining is None else f"{time}, about {event.remaining:.1f} s left"
+
+
+def place_line(event: Moment) -> str:
+    """How far a run is: tokens, and stage and pass where there are several."""
+    said = [f"{event.position} of {event.total} tokens"]
+    if event.passes > 1:
+        said.insert(0, f"pass {event.pass_index + 1} of {event.passes}")
+    if event.stages > 1:
+        said.insert(0, stage_line(event))
+    return " · ".join(said)
+
+
+def progress_line(event: Moment) -> str:
+    """One line: how far, time gone and time left."""
+    return f"{place_line(event)} · {time_line(event)}"
 
 
 def progress_html(event: Moment) -> str:
@@ -137,7 +147,7 @@ def progress_html(event: Moment) -> str:
     return (
         f'<div class="ib-progress" role="progressbar" aria-label="Progress" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{percent}" aria-valuetext="{line}">'
-        f'<span class="ib-line">{line}</span>'
+        f'<span class="ib-line"><span>{escape(place_line(event))}</span><span>{escape(time_line(event))}</span></span>'
         f'<span class="ib-track"><span class="ib-fill" style="width:{percent}%"></span></span></div>'
     )
 

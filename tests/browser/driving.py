@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 from torch import Tensor
 
+from imagebart.imaging.masks import preset
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.testing import tiny_model
@@ -100,6 +103,22 @@ def opened(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
     assert not complaints, "\n".join(complaints)
 
 
+@contextmanager
+def slowed(chromium: Browser, url: str, rate: int, latency: int) -> Iterator[Page]:
+    """The page on a machine that is so many times slower, at the end of a line of `latency` milliseconds."""
+    with opened(chromium, url, viewport=WIDE) as page:
+        slow_down(page, rate, latency)
+        yield page
+
+
+def slow_down(page: Page, rate: int, latency: int) -> None:
+    machine = page.context.new_cdp_session(page)
+    machine.send("Emulation.setCPUThrottlingRate", {"rate": rate})
+    machine.send("Network.enable")
+    line = {"offline": False, "latency": latency, "downloadThroughput": -1, "uploadThroughput": -1}
+    machine.send("Network.emulateNetworkConditions", line)
+
+
 def ready(page: Page) -> None:
     """Wait until there is a picture, painted on, and the server has said what it would redraw."""
     expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
@@ -145,6 +164,21 @@ def mask(page: Page) -> np.ndarray:
 def say(page: Page, words: str) -> None:
     """Write the prompt."""
     page.get_by_label("What should be there?").first.fill(words)
+
+
+def click(page: Page, *names: str, rest: float = 0) -> None:
+    """Click buttons one after the other, so many milliseconds after each; 0: with no time for anything in between."""
+    page.evaluate(
+        """async ([names, rest]) => {
+            for (const name of names) {
+                [...document.querySelectorAll("button")].find(
+                    (button) => (button.getAttribute("aria-label") ?? button.textContent.trim()) === name,
+                ).click();
+                if (rest) await new Promise((done) => setTimeout(done, rest));
+            }
+        }""",
+        [list(names), rest],
+    )
 
 
 def press(page: Page, name: str) -> None:
@@ -243,6 +277,18 @@ def upload(page: Page, path: Path, size: tuple[int, int]) -> None:
     """A file becomes the picture."""
     page.get_by_label("Picture to paint on", exact=True).set_input_files(path)
     expect(page.locator("#facts")).to_have_text(f"{size[0]} × {size[1]} pixels")
+
+
+def wanted(name: str, size: tuple[int, int]) -> np.ndarray:
+    """The ready mask of a name for a picture of `size` (width, height), uint8 [H, W]."""
+    return np.asarray(preset(name.lower(), size))
+
+
+def seed() -> int:
+    """For what is done at random: another one each time, printed; that of SEED does the same again."""
+    found = int(os.environ.get("SEED", random.randrange(10**6)))
+    print(f"SEED={found}")
+    return found
 
 
 def until(page: Page, true: Callable[[], bool]) -> None:

@@ -198,7 +198,9 @@ def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page
 
     say(wide, "")
     drop(wide, path)
-    expect(wide.locator("#messages")).to_contain_text("made here")
+    messages = wide.locator("#messages")
+    expect(messages).to_contain_text("made here")
+    expect(messages).to_be_visible()
     expect(wide.get_by_label("What should be there?").first).to_have_value("a hat")
     redrawn(wide, None)
     unfold(wide, "Settings")
@@ -207,6 +209,7 @@ def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page
     # The picture from which it was made, with its mask: the very same comes out.
     wide.get_by_role("button", name="First").click()
     redrawn(wide, 16)
+    expect(messages).to_be_hidden()
     wide.get_by_role("radio", name="1").check()
     edit(wide)
     assert (result(wide) == second).all()

@@ -10,6 +10,7 @@ import pytest
 from conftest import served
 from driving import LAST_RUN, SENT, STAGES, WIDE, finished, opened, pick_second, pixels, press, redrawn, result
 from hatted import HAT, hatted_model
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from torch import Tensor
 
@@ -31,10 +32,19 @@ class Teller:
         return None
 
 
+class Breakable(Pipeline):
+    """A pipeline that breaks over one word."""
+
+    def suggest_mask(self, image: Image.Image, prompt: str | None) -> Image.Image:
+        if prompt == "breakage":
+            raise RuntimeError("broken, as wanted")
+        return super().suggest_mask(image, prompt)
+
+
 @pytest.fixture(scope="module")
 def page(chromium: Browser, examples: Path) -> Iterator[Page]:
     with (
-        served(Pipeline(hatted_model(STAGES), judge=Teller()), examples) as site,
+        served(Breakable(hatted_model(STAGES), judge=Teller()), examples) as site,
         opened(chromium, site.url, viewport=WIDE) as page,
     ):
         yield page
@@ -73,6 +83,15 @@ def test_words_without_a_place_are_said_and_leave_the_mask_alone(page: Page) -> 
     expect(page.locator("#messages")).to_contain_text("finds nothing")
     expect(page.locator(".sp-note")).to_be_empty()
     redrawn(page, 32)
+
+
+def test_where_nothing_can_be_found_nobody_is_left_waiting(page: Page) -> None:
+    square(page)
+    say(page, "breakage")
+    press(page, "Edit")
+    expect(page.locator("#messages")).to_contain_text("please try again")
+    expect(page.locator(".sp-note")).to_be_empty()
+    redrawn(page, None)
 
 
 def test_edit_without_painting_finds_the_place_and_says_so(page: Page, examples: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import served
 from driving import PHONE, PIPELINE, Site, edit, opened, say
 from playwright.sync_api import Browser, Locator, Page, expect
+
+from imagebart.ui import wording
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +59,11 @@ def test_the_main_way_needs_no_scrolling(chromium: Browser, shipped_examples: Si
         finishing = [page.get_by_role(role, name=name) for role, name in (("button", "Keep"), ("link", "Download"))]
         for part in (*finishing, page.locator("#progress"), page.locator(".sp canvas"), page.locator("#history")):
             assert in_sight(page, part, screen), part
+        page.locator("#how-many").get_by_text("4", exact=True).click()
+        edit(page)
+        variants = page.get_by_role("group", name="Variants").get_by_role("button")
+        expect(variants).to_have_count(4)
+        assert in_sight(page, variants.last, screen)
         assert page.evaluate("scrollY") == 0
         assert page.evaluate(OVERFLOWING) == []
 
@@ -72,8 +80,34 @@ def test_settings_open_beside_the_picture_and_what_is_asked_for(
             assert in_sight(page, part, screen), part
 
 
+def above_the_dock(phone: Page, *parts: Locator) -> None:
+    """In sight while the dock shows no notes, which need a place of their own."""
+    notes = phone.locator("#messages").evaluate("part => part.offsetHeight")
+    edge = box_of(phone.locator("#dock"))["y"] + notes
+    for part in parts:
+        box = box_of(part)
+        assert (phone.evaluate("scrollY"), box["y"] + box["height"] <= edge) == (0, True), f"{part}: {box}, {edge}"
+
+
+def test_progress_is_one_line_however_much_it_says(chromium: Browser, shipped_examples: Site) -> None:
+    run = {"stage": 3, "stages": 8, "pass_index": 1, "passes": 4, "position": 137, "total": 256}
+    clocks = {"fraction": 0.5, "elapsed": 128.4, "remaining": 130.2}
+    longest = wording.progress_html(SimpleNamespace(**run, **clocks))
+    with opened(chromium, shipped_examples.url, viewport=PHONE) as phone:
+        progress = phone.locator("#progress")
+        heights = []
+        for said in (wording.waiting_html(), longest):
+            progress.evaluate("(part, said) => (part.innerHTML = said)", said)
+            heights.append(box_of(progress.locator(".ib-line"))["height"])
+        assert heights[0] == heights[1]
+        assert in_sight(phone, progress.get_by_text("about 130.2 s left"), PHONE)
+
+
 def test_a_phone_shows_everything_within_its_width(chromium: Browser, shipped_examples: Site) -> None:
     with opened(chromium, shipped_examples.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
+        above_the_dock(phone, phone.get_by_role("button", name="Find it"), phone.get_by_role("button", name="Grow"))
+        edit(phone)
+        above_the_dock(phone, phone.get_by_role("button", name="Keep"), phone.get_by_label("From noise to picture"))
         say(phone, "sunglases")
         expect(phone.locator("#meant")).to_be_visible()
         before = box_of(phone.locator("#edit"))

@@ -167,6 +167,9 @@ def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_pa
         ready(page)
         press(page, "Edit")
         expect(page.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")
+        press(page, "Find it")  # which waits for the run
+        expect(page.locator(".sp-note")).to_contain_text("Looking")
+    expect(page.locator(".sp-note")).to_contain_text("The server does not answer")
     expect(page.get_by_test_id("toast-body").first).to_contain_text("Connection to the server was lost")
     with serving(tmp_path, stages=4, port=port):
         # The page reloads itself.

@@ -243,6 +243,8 @@ def test_a_mask_is_loaded_and_the_last_one_used_again(wide: Page, tmp_path: Path
     Image.new("L", (100, 20), 255).save(path)
     wide.get_by_label("Mask picture", exact=True).set_input_files(path)
     expect(wide.locator(".sp-note")).to_contain_text("same shape")
+    press(wide, "Upper half")
+    expect(wide.locator(".sp-note")).to_be_empty()
 
 
 def test_a_bad_upload_is_said_and_a_good_one_is_kept_to_the_pixel(wide: Page, tmp_path: Path) -> None:
@@ -286,6 +288,10 @@ def test_a_link_brings_picture_mask_words_and_settings(chromium: Browser, site: 
         expect(page.locator("#seed input")).to_have_value("77")
         expect(page.get_by_label("New seed each time")).not_to_be_checked()
         assert "share" not in page.url
+        page.goto("about:blank")
+        page.goto(link[:-20])
+        ready(page)
+        expect(page.locator(".sp-note")).to_contain_text("This link cannot be read")
 
 
 def test_a_stroke_that_still_goes_on_is_edited(wide: Page) -> None:

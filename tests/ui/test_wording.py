@@ -28,8 +28,10 @@ class Told:
 
 
 def test_the_progress_line_says_stage_pass_tokens_and_time() -> None:
-    expected = "Stage 2 of 2 (fine) · pass 1 of 1 · 37 of 64 tokens · 0.8 s, about 1.2 s left"
-    assert wording.progress_line(Told()) == expected
+    time = "0.8 s, about 1.2 s left"
+    expected = f"Stage 2 of 2 (fine) · pass 1 of 3 · 37 of 64 tokens · {time}"
+    assert wording.progress_line(Told(passes=3)) == expected
+    assert wording.progress_line(Told(stages=1)) == f"37 of 64 tokens · {time}"
 
 
 def test_the_time_left_is_left_out_while_unknown() -> None:

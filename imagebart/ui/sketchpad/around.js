@@ -18,3 +18,15 @@ export const whenThere = (id, act) => {
   if (place) act(place);
   else requestAnimationFrame(() => whenThere(id, act));
 };
+
+// What the page said was of another picture. What it says next is seen again.
+export const hush = () => {
+  const place = document.getElementById("messages");
+  if (!place) return;
+  place.dataset.old = "";
+  const said = new MutationObserver(() => {
+    delete place.dataset.old;
+    said.disconnect();
+  });
+  said.observe(place, { childList: true, subtree: true, characterData: true });
+};

@@ -26,8 +26,8 @@ from imagebart.ui.sketchpad.shelf import find
 # In the order in which they need each other; each names what it needs in its first lines.
 SCRIPTS = [
     *("bitmap", "trail", "view", "gestures", "keys", "loaded", "masks", "store", "state", "pictures", "drawing"),
-    *("review", "history", "opening", "canvas", "around", "sharing", "looking", "roving", "listening", "furniture"),
-    "sketchpad",
+    *("review", "history", "opening", "canvas", "around", "acts", "sharing", "looking", "roving", "listening"),
+    *("furniture", "sketchpad"),
 ]
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)

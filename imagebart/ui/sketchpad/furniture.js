@@ -1,4 +1,5 @@
 // What the sketchpad's markup leaves open: the ready masks, the list of keys, the examples.
+import { hush } from "./around.js";
 import { HELP } from "./keys.js";
 import { READY, ready } from "./masks.js";
 import { thumbnail } from "./review.js";
@@ -19,5 +20,9 @@ export const furnish = (pad) => {
 
 export const layExamples = (pad) => {
   const strip = pad.element.querySelector(".sp-examples");
-  strip.replaceChildren(...pad.examples.map((example) => thumbnail(example.small, example.caption, () => pad.example(example))));
+  const take = (example) => {
+    hush();
+    pad.example(example);
+  };
+  strip.replaceChildren(...pad.examples.map((example) => thumbnail(example.small, example.caption, () => take(example))));
 };

@@ -71,8 +71,10 @@ const listenToPage = (pad) => {
   addEventListener("imagebart-looked", ({ detail }) => pad.looking.answer(detail));
   // Before Gradio reads what is asked for: what is shown is what is edited. The same again begins from the same.
   document.addEventListener("click", (event) => {
-    const task = event.target.closest?.("#edit, #vary")?.id;
+    const task = event.target.closest?.("#edit, #vary, #generate")?.id;
     if (!task) return;
+    pad.say("");
+    if (task === "generate") return;
     pad.canvas.gestures.finish();
     if (pad.review.finished && pad.review.run.task !== task) {
       const kept = pad.keep();

@@ -6,11 +6,14 @@ import { bounds, unpack } from "./bitmap.js";
 const LOOKING = "Looking at the picture …";
 const FOUND = "Found by your words. Correct it, or press Edit.";
 const INSTEAD = "Nothing was painted: your words said where.";
+const GONE = "The server does not answer. This page goes on by itself when it does.";
+const PROBE = 2000; // milliseconds between two looks whether the server is there
 
 export class Looking {
   constructor(pad) {
     this.pad = pad;
     this.edits = null; // the version on which Edit waits for a mask
+    this.asked = 0;
   }
 
   find(edits = null) {
@@ -26,6 +29,24 @@ export class Looking {
   ask(event) {
     this.pad.say(LOOKING);
     this.pad.trigger(event);
+    this.watch(++this.asked);
+  }
+
+  // Of a server that is gone, Gradio tells nobody who waits for an answer.
+  async watch(asked) {
+    for (;;) {
+      await new Promise((done) => setTimeout(done, PROBE));
+      if (asked !== this.asked) return;
+      const reply = await fetch(location.pathname, { method: "HEAD", cache: "no-store" }).catch(() => null);
+      if (asked !== this.asked) return;
+      if (!reply?.ok) return void this.over(GONE);
+    }
+  }
+
+  // Nothing is waited for any more.
+  over(sentence) {
+    this.asked += 1;
+    this.pad.say(sentence);
   }
 
   // Edit with words and without a mask: first the place is found. False where there is something to edit, or no words.
@@ -36,17 +57,18 @@ export class Looking {
     return true;
   }
 
+  // What was found; without a task: nothing will be.
   answer({ version, task, mask, words, gone }) {
     const { state, sent } = this.pad;
-    this.pad.say("");
+    this.over("");
     const edits = task === "find" && this.edits === version;
-    if (edits) this.edits = null;
+    if (edits || !task) this.edits = null;
     if (gone) return void this.pad.again({ version, task: edits ? "edit" : task });
     if (words && sent.get(version)?.picture === state.picture) write(words);
     if (!mask || version !== state.version) return;
     const { width, height } = state.mask;
     this.pad.paint(() => unpack(mask, width, height));
-    this.pad.say(edits ? INSTEAD : FOUND);
     if (edits) press("edit");
+    this.pad.say(edits ? INSTEAD : FOUND);
   }
 }

@@ -1,5 +1,6 @@
 // The sketchpad: puts its parts together. Loaded by Gradio once its markup is there, see sketchpad.py.
-import { press, whenThere, write } from "./around.js";
+import { ACTS } from "./acts.js";
+import { hush, press, whenThere, write } from "./around.js";
 import { pack, unpack } from "./bitmap.js";
 import { Canvas } from "./canvas.js";
 import { furnish, layExamples } from "./furniture.js";
@@ -15,8 +16,6 @@ import { maskSize, State } from "./state.js";
 import { remember, recall } from "./store.js";
 
 const QUIET = 120; // milliseconds without a change before the server is asked for the grid
-const MOVE = 60; // screen pixels that an arrow key moves the picture by
-const CLOSER = 1.25;
 const MOST_SENT = 24;
 
 export class Sketchpad {
@@ -43,15 +42,18 @@ export class Sketchpad {
 
   async start() {
     if (await this.sharing.open()) return;
+    const refused = this.parts.note.textContent;
     const words = recall("words");
     if (this.opening.again()) {
       if (words !== null) whenThere("prompt", () => write(words));
     } else if (this.examples.length) this.example(this.examples[0]);
     else this.changed();
+    this.say(refused);
   }
 
   // Every change of the picture or the mask comes here, at once.
   changed() {
+    this.say(""); // what was said was of what was there before
     const { picture, mask, version } = this.state;
     const size = [picture?.width ?? 0, picture?.height ?? 0];
     const sent = { picture: picture?.path ?? null, size, mask: mask ? pack(mask) : "", version };
@@ -207,6 +209,7 @@ export class Sketchpad {
 
   async open(file) {
     const answer = await this.opening.file(file);
+    if (answer) hush();
     if (answer?.made) this.trigger("upload");
   }
 
@@ -284,23 +287,8 @@ export class Sketchpad {
     if (show) this.parts.help.focus();
   }
 
-  // True where something was there to act on.
   act(action) {
-    const { canvas, state } = this;
-    const acts = {
-      brush: () => this.tool("brush"), eraser: () => this.tool("eraser"),
-      rectangle: () => this.tool("rectangle"), lasso: () => this.tool("lasso"),
-      smaller: () => this.size(-5), larger: () => this.size(5), closer: () => canvas.zoom(CLOSER), farther: () => canvas.zoom(1 / CLOSER),
-      whole: () => canvas.whole(), left: () => canvas.move(MOVE, 0), right: () => canvas.move(-MOVE, 0),
-      up: () => canvas.move(0, MOVE), down: () => canvas.move(0, -MOVE),
-      undo: () => (this.review.finished && this.discard()) || state.undo(), redo: () => state.redo(),
-      invert: () => this.make("invert"), grow: () => this.make("grow"), shrink: () => this.make("shrink"), clear: () => this.make("clear"),
-      find: () => this.shown() && this.looking.find(), describe: () => this.shown() && this.looking.describe(),
-      keep: () => this.keep(), discard: () => this.discard(), lastMask: () => this.useLastMask(), compare: () => this.peek(true),
-      upload: () => this.parts.file.click(), loadMask: () => this.parts.maskFile.click(), help: () => this.help(),
-      cancel: () => (this.parts.help.hidden ? press("cancel") : this.help(false)),
-    };
-    acts[action]();
+    ACTS[action](this);
   }
 
   peek(on) {

@@ -1,0 +1,135 @@
+"""How quickly the page answers, in Chromium, with the shipped model: seconds until one can paint, milliseconds from a
+ready mask until it is shown, seconds from Edit to the noise and to the first preview.
+
+Each on this machine and on one whose browser is so many times slower (Chrome's own throttling); medians in a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+HERE = Path(__file__).resolve().parent.parent
+WIDE = {"width": 1440, "height": 900}
+PATIENCE = 120_000  # milliseconds
+# When a dot could first be painted, in milliseconds since the page was asked for: it is painted, and taken back.
+PAINTABLE = """
+const look = () => {
+    const pad = document.querySelector(".sp")?.sketchpad;
+    if (!pad?.state.mask || !pad.canvas.view) return requestAnimationFrame(look);
+    const { left, top, width, height } = pad.canvas.canvas.getBoundingClientRect();
+    const before = pad.state.mask;
+    for (const type of ["pointerdown", "pointerup"]) {
+        const [clientX, clientY] = [left + width / 2, top + height / 4];
+        pad.canvas.canvas.setPointerCapture = () => {};
+        pad.canvas.canvas.dispatchEvent(new PointerEvent(type, { pointerId: 1, isPrimary: true, clientX, clientY }));
+    }
+    if (pad.state.mask === before) return requestAnimationFrame(look);
+    window.paintable = performance.now();
+    pad.act("undo");
+};
+look();
+"""
+# Milliseconds from the click on a ready mask to the end of the frame in which it is drawn.
+SETTLED = """name => new Promise((done) => {
+    const { canvas, state, props } = document.querySelector(".sp").sketchpad;
+    const began = performance.now();
+    [...document.querySelectorAll(".sp-ready button")].find((button) => button.textContent === name).click();
+    const look = () => requestAnimationFrame(() => {
+        if (canvas.tinted !== state.mask || props.value.version !== state.version) return look();
+        setTimeout(() => done(performance.now() - began)); // after the frame
+    });
+    look();
+})"""
+# Seconds from Edit to the first picture over the sketchpad, and to the first in which tokens are drawn.
+PREVIEWS = """() => new Promise((done) => {
+    const { review } = document.querySelector(".sp").sketchpad;
+    const began = performance.now();
+    const times = [];
+    const update = review.update;
+    review.update = function () {
+        if (this.image) times.push((performance.now() - began) / 1000);
+        update.call(this);
+        if (!this.finished && times.length < 2) return;
+        delete review.update;
+        done(times);
+    };
+    document.getElementById("edit").click();
+})"""
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The page as `make demo` serves it."""
+    command = [sys.executable, str(HERE / "app.py"), "--port", "7990"]
+    at_once = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=at_once) as app:
+        assert app.stdout is not None
+        address = next(found.group() for line in app.stdout if (found := re.search(r"http://[\d.:]+", line)))
+        yield address
+        app.terminate()
+
+
+@contextmanager
+def opened(browser: Browser, url: str, rate: float) -> Iterator[Page]:
+    """The page in a window that knows nothing of it yet, ready."""
+    context = browser.new_context(viewport=WIDE)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.add_init_script(PAINTABLE)
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": rate})
+    page.goto(url)
+    expect(page.locator("#grid-line")).to_contain_text("will be redrawn", timeout=PATIENCE)
+    page.wait_for_selector(".sp[data-shown]")
+    yield page
+    context.close()
+
+
+def measure(browser: Browser, url: str, rate: float, times: int) -> str:
+    """A line of the table."""
+    paintable, settled, first, drawn = [], [], [], []
+    for _ in range(times):
+        with opened(browser, url, rate) as page:
+            paintable.append(page.evaluate("window.paintable") / 1000)
+            for name in ("Upper half", "Centre", "Border", "Everything", "Left half"):
+                settled.append(page.evaluate(SETTLED, name))
+            page.get_by_role("button", name="Centre", exact=True).click()
+            noise, preview = page.evaluate(PREVIEWS)
+            first.append(noise)
+            drawn.append(preview)
+            expect(page.locator(".sp")).to_have_attribute("data-review", "finished", timeout=PATIENCE)
+    until = f"{median(paintable):.2f} ({min(paintable):.2f} to {max(paintable):.2f}) s"
+    shown = f"{median(settled):.0f} ({min(settled):.0f} to {max(settled):.0f}) ms"
+    return f"| {rate:g}x | {until} | {shown} | {median(first):.2f} s | {median(drawn):.2f} s |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=8, help="page loads at each speed (%(default)s)")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1, 4], help="how many times slower (%(default)s)")
+    options = parser.parse_args()
+    chromium = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium")
+    with served() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        with opened(browser, url, 1):
+            pass  # the server's first answer is slower than all later ones
+        print("| browser | page asked for → paintable | ready mask → shown | Edit → noise | → first preview |")
+        print("|---|---|---|---|---|")
+        for rate in options.rates:
+            print(measure(browser, url, rate, options.times), flush=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

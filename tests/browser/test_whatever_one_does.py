@@ -1,0 +1,180 @@
+"""Whatever one does: random things done on the page, each followed by a look whether what should be there is there.
+
+A short form is part of every test run; `make load` does two hundred things, and SEED=N the same ones again.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from driving import (
+    PIPELINE,
+    WIDE,
+    Site,
+    canvas,
+    click,
+    edit,
+    mask,
+    opened,
+    pixels,
+    press,
+    ready,
+    seed,
+    sent,
+    until,
+    wanted,
+)
+from playwright.sync_api import Browser, Page, expect
+
+from imagebart.imaging.masks import PRESETS
+
+pytestmark = pytest.mark.browser
+
+
+@dataclass
+class Expected:
+    """What should be on the sketchpad."""
+
+    path: str
+    mask: np.ndarray
+    back: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    forward: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    result: str | None = None  # the file of a result that is looked at
+
+    def become(self, path: str, painted: np.ndarray) -> None:
+        if path != self.path or (painted != self.mask).any():
+            self.back.append((self.path, self.mask))
+            self.forward = []
+        self.path, self.mask = path, painted
+
+    def keep(self, size: tuple[int, int]) -> None:
+        """Whoever paints on a result goes on from it."""
+        if self.result is not None:
+            self.back.append((self.path, self.mask))
+            self.forward = []
+            self.path, self.mask, self.result = self.result, np.zeros(size[::-1], np.uint8), None
+
+
+class Person:
+    """Does things at random, and knows what should come of them."""
+
+    def __init__(self, page: Page, site: Site, chance: random.Random) -> None:
+        self.page, self.site, self.chance = page, site, chance
+        self.expected = Expected(sent(page)["picture"], mask(page))
+
+    def size(self) -> tuple[int, int]:
+        return self.expected.mask.shape[1], self.expected.mask.shape[0]
+
+    def ready_mask(self) -> None:
+        name = self.chance.choice(PRESETS)
+        self.expected.keep(self.size())
+        self.expected.become(self.expected.path, wanted(name, self.size()))
+        click(self.page, name.capitalize())
+
+    def paint(self) -> None:
+        """A rectangle from the middle of a pixel to the middle of another."""
+        width, height = self.size()
+        xs = sorted(self.chance.sample(range(width), 2))
+        ys = sorted(self.chance.sample(range(height), 2))
+        self.expected.keep(self.size())
+        painted = self.expected.mask.copy()
+        painted[ys[0] : ys[1] + 1, xs[0] : xs[1] + 1] = 255
+        self.expected.become(self.expected.path, painted)
+        press(self.page, "Rectangle")
+        view = self.page.evaluate("document.querySelector('.sp').sketchpad.canvas.view")
+        box = canvas(self.page).bounding_box()
+        assert box is not None
+        places = [
+            (box["x"] + view["x"] + (x + 0.5) * view["scale"], box["y"] + view["y"] + (y + 0.5) * view["scale"])
+            for x, y in zip(xs, ys, strict=True)
+        ]
+        self.page.mouse.move(*places[0])
+        self.page.mouse.down()
+        self.page.mouse.move(*places[1], steps=3)
+        self.page.mouse.up()
+
+    def example(self) -> None:
+        first = self.chance.random() < 0.5
+        size = (40, 40) if first else (48, 40)
+        click(self.page, "First: a hat" if first else "Second")
+        painted = wanted("centre", size) if first else np.zeros(size[::-1], np.uint8)
+        self.expected.result = None
+        # A picture always comes as a change, also the one that is there.
+        self.expected.back.append((self.expected.path, self.expected.mask))
+        self.expected.forward = []
+        self.expected.path, self.expected.mask = sent(self.page)["picture"], painted
+        name = "01-first.png" if first else "02-second.png"
+        assert (pixels(Path(self.expected.path)) == pixels(self.site.examples / name)).all()
+
+    def undo(self) -> None:
+        self._walk("Control+z", self.expected.back, self.expected.forward)
+
+    def redo(self) -> None:
+        if self.expected.result is None:
+            self._walk("Control+Shift+Z", self.expected.forward, self.expected.back)
+
+    def _walk(self, key: str, take: list[tuple[str, np.ndarray]], put: list[tuple[str, np.ndarray]]) -> None:
+        self.page.evaluate("document.activeElement.blur()")
+        self.page.keyboard.press(key)
+        if self.expected.result is not None:
+            self.expected.result = None
+        elif take:
+            put.append((self.expected.path, self.expected.mask))
+            self.expected.path, self.expected.mask = take.pop()
+
+    def reload(self) -> None:
+        self.page.reload()
+        expect(self.page.locator(".sp")).to_have_attribute("data-shown", self.expected.path)
+        self.expected = Expected(self.expected.path, self.expected.mask)
+
+    def edit(self) -> None:
+        if not self.expected.mask.any():
+            return
+        edit(self.page)
+        image, painted = PIPELINE.edits[-1]
+        assert (np.asarray(image) == pixels(Path(self.expected.path))).all()
+        assert (np.asarray(painted) == self.expected.mask).all()
+        expect(self.page.locator(".sp")).to_have_attribute("data-review", "finished")
+        self.expected.result = self.page.evaluate("document.querySelector('.sp').sketchpad.review.run.results[0].path")
+
+    def cancel(self) -> None:
+        if self.expected.result is None:
+            click(self.page, "Edit", "Cancel")
+            edit_again = self.page.get_by_role("button", name="Edit", exact=True)
+            expect(edit_again).to_be_enabled()
+            until(self.page, lambda: self.page.locator("#progress").inner_text() == "" or self.ended())
+            if self.ended():
+                click(self.page, "Discard")
+            expect(self.page.locator(".sp")).to_have_attribute("data-review", "")
+
+    def ended(self) -> bool:
+        return "Done in" in self.page.locator("#progress").inner_text()
+
+    def act(self) -> None:
+        acts = [self.ready_mask, self.paint, self.example, self.undo, self.redo, self.edit, self.reload, self.cancel]
+        act = self.chance.choices(acts, [5, 5, 3, 4, 3, 2, 1, 1])[0]
+        act()
+        assert (mask(self.page) == self.expected.mask).all(), act.__name__
+        assert sent(self.page)["picture"] == self.expected.path, act.__name__
+
+
+def wander(chromium: Browser, site: Site, steps: int) -> None:
+    chance = random.Random(seed())
+    with opened(chromium, site.url, viewport=WIDE) as page:
+        ready(page)
+        person = Person(page, site, chance)
+        for _ in range(steps):
+            person.act()
+
+
+def test_whatever_one_does_the_right_mask_is_there(chromium: Browser, site: Site) -> None:
+    wander(chromium, site, 40)
+
+
+@pytest.mark.load
+def test_whatever_one_does_two_hundred_times(chromium: Browser, site: Site) -> None:
+    wander(chromium, site, 200)
