@@ -14,7 +14,7 @@ from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.imaging import masks
-from imagebart.imaging.crop import LEAST_CONTEXT, Box, crop_box, extract, keep_tokens, paint_cells, paste_back
+from imagebart.imaging.crop import LEAST_CONTEXT, Box, Region, crop_box, extract, keep_tokens, paint_cells, paste_back
 from imagebart.imaging.files import flatten, load_image
 
 
@@ -59,6 +59,19 @@ def test_tokens_are_exact_for_any_size(seed: int) -> None:
         keep = keep_tokens(image, box, (rows, columns))
         assert keep.shape == (rows * columns,)
         assert keep.tolist() == slow_keep(mask, box, rows, columns)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 90), (300, 211)])
+def test_a_regions_pixels_and_cells_agree_about_paint(size: tuple[int, int]) -> None:
+    """The model's pixels that paint touches, found one by one; a cell is redrawn if any of its pixels is."""
+    random = np.random.default_rng(size[0])
+    for _ in range(4):
+        left, top = random.integers(0, size[0] - 9), random.integers(0, size[1] - 9)
+        mask = rectangle(size, (left, top, left + random.integers(1, 9), top + random.integers(1, 9)), value=1)
+        region, paint = Region.of(mask, 32, 8), np.asarray(mask)
+        assert (~region.painted).flatten().tolist() == slow_keep(paint, region.box, 32, 32)
+        assert region.keep.tolist() == slow_keep(paint, region.box, 8, 8)
+        assert (region.redrawn.flatten() == ~region.keep.numpy()).all()
 
 
 def test_the_faintest_pixel_counts_and_cell_borders_are_sharp() -> None:
