@@ -22,6 +22,7 @@ Kernel = Callable[[nn.Linear], Matrix]
 Precision = Literal["exact", "rounded"]  # what drawing may do to weights
 ROWS = 8  # that oneDNN orders the weights for
 HALF_ROWS = 6  # that FBGEMM's kernel for float16 takes at once
+TILE_ROWS = 32  # that are multiplied at once by AMX, as fast as one
 
 
 def plain(linear: nn.Linear) -> Matrix:
@@ -56,7 +57,21 @@ def brain(linear: nn.Linear) -> Matrix:
     weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().bfloat16(), ROWS)
     bias = None if linear.bias is None else linear.bias.detach().bfloat16()
     multiply = torch.ops.mkldnn._linear_pointwise
-    return lambda x: multiply(x.bfloat16(), weight, bias, "none", [], "")
+
+    def apply(x: Tensor) -> Tensor:
+        return multiply(x.bfloat16(), weight, bias, "none", [], "")
+
+    return in_blocks(apply) if torch.cpu._is_amx_tile_supported() else apply
+
+
+def in_blocks(multiply: Matrix) -> Matrix:
+    """The same, always of TILE_ROWS rows: for tiles, oneDNN chooses by their number in which order it adds."""
+
+    def apply(x: Tensor) -> Tensor:
+        blocks = F.pad(x, (0, 0, 0, -len(x) % TILE_ROWS)).split(TILE_ROWS)
+        return torch.cat([multiply(block) for block in blocks])[: len(x)]
+
+    return apply
 
 
 def multiplies_bfloat16() -> bool:
