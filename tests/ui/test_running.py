@@ -213,8 +213,10 @@ def test_the_context_reaches_the_model(running: Running) -> None:
     totals = []
     for context in (0.25, 3.0):
         moments = run(running.edit(wide, *asked(context=context)))
-        totals.append(moments[1]["progress"].split(" of ")[3].split()[0])
-    assert int(totals[0]) > int(totals[1])
+        told = re.search(r'aria-valuetext="[^"]* of (\d+) tokens', moments[1]["progress"])
+        assert told is not None
+        totals.append(int(told[1]))
+    assert totals[0] > totals[1]
 
 
 def test_closing_a_run_ends_the_model_s_work(running: Running, image: Image.Image) -> None:

@@ -22,6 +22,7 @@ from imagebart.errors import InputError
 from imagebart.weights import WeightsError, locate, obtain
 from imagebart.weights.download import download
 from imagebart.weights.places import cache, converted_folder, nearest, published_folder
+from imagebart.weights.registry import MODELS
 
 from .test_fetch import Watch
 
@@ -133,7 +134,7 @@ def test_wrong_names_and_addresses_are_named() -> None:
         download("fhq_4_scales", [], Watch())
     with pytest.raises(InputError, match="ftp://example.org is no address to download from"):
         download(NAME, ["ftp://example.org"], Watch())
-    assert nearest("zzz", ["one", "two"]) == "There are one, two."
+    assert nearest("zzz") == f"There are {', '.join(MODELS)}."
 
 
 def test_a_disk_without_room_is_said_before_anything_comes(server: Fickle, monkeypatch: pytest.MonkeyPatch) -> None:
