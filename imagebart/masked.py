@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.models.first_stage import FirstStage
+from imagebart.models.imagebart import ImageBART
 
 
 def painted_share(painted: Tensor, tokens: int) -> Tensor:
@@ -44,12 +44,17 @@ def _extended(pixels: Tensor, painted: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def known_tokens(first_stage: FirstStage, pixels: Tensor, painted: Tensor) -> tuple[Tensor, Tensor]:
+def known_tokens(model: ImageBART, pixels: Tensor, painted: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens int64 [B, N] of pictures, and of each the chance that it is wrong, float [B, N]: 0 where it is kept.
 
-    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU.
+    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU. Of cut cells, a model that does not know
+    them is told nothing: 1.
     """
-    device = next(first_stage.parameters()).device
-    tokens, beside = first_stage.encode(torch.cat([pixels, extended(pixels, painted)]).to(device)).chunk(2)
-    doubt = painted_share(painted, tokens.shape[1]).to(device)
-    return torch.where((doubt > 0) & (doubt < 1), beside, tokens), doubt
+    tokens, doubt = model.first_stage.encode(pixels.to(model.device)), painted_share(painted, model.tokens)
+    if model.denoiser is None or not model.denoiser.config.knows_cut_cells:
+        return tokens, (doubt > 0).float().to(model.device)
+    doubt = doubt.to(model.device)
+    cut = (doubt > 0) & (doubt < 1)
+    if cut.any():
+        tokens = torch.where(cut, model.first_stage.encode(extended(pixels, painted).to(model.device)), tokens)
+    return tokens, doubt

@@ -205,9 +205,9 @@ class Pipeline:
         upload = images.load_image(image)
         region = self.region(upload.size, mask, context, feather)
         pixels = self._pixels(upload, region.box)
-        known, doubt = self._known(pixels, region, len(prompts))
-        canvas = Canvas(upload, region)
-        job = Job(recipes, canvas, recipes[0].settings, known, region.keep, doubt, pixels=pixels)
+        known, doubt = known_tokens(self.model, pixels, torch.from_numpy(region.painted)[None])
+        known, canvas = known.expand(len(prompts), -1), Canvas(upload, region)
+        job = Job(recipes, canvas, recipes[0].settings, known, region.keep, doubt[0], pixels=pixels)
         return self._run(prompts, job, best_first)
 
     def vary(
@@ -230,10 +230,10 @@ class Pipeline:
         upload = images.load_image(image)
         region = self.region(upload.size, masks.preset("everything", upload.size))
         pixels = self._pixels(upload, region.box)
-        known, _ = self._known(pixels, region, len(prompts))
         with torch.no_grad():
-            notes = unfamiliar(self.model, pixels, self.model.first_stage.decode(known[:1]), ~region.keep)
-        canvas = Canvas(upload, region)
+            known = self.model.first_stage.encode(pixels)
+            notes = unfamiliar(self.model, pixels, self.model.first_stage.decode(known), ~region.keep)
+        known, canvas = known.expand(len(prompts), -1), Canvas(upload, region)
         job = Job(recipes, canvas, recipes[0].settings, known, strength=strength, notes=notes)
         return self._run(prompts, job, best_first)
 
@@ -266,15 +266,6 @@ class Pipeline:
         """A square as the model sees it: float [1, 3, size, size] in [-1, 1]."""
         square = crop.extract(upload, box, self.image_size)
         return images.to_tensor(square).to(self.model.device)
-
-    @torch.no_grad()
-    def _known(self, pixels: Tensor, region: Region, variants: int) -> tuple[Tensor, Tensor | None]:
-        """The square's tokens for every variant [B, N], and their doubt [1, N] for a model that knows cut cells."""
-        first_stage, denoiser = self.model.first_stage, self.model.denoiser
-        if denoiser is None or not denoiser.config.knows_cut_cells:
-            return first_stage.encode(pixels).expand(variants, -1), None
-        tokens, doubt = known_tokens(first_stage, pixels, torch.from_numpy(region.painted)[None])
-        return tokens.expand(variants, -1), doubt[0]
 
     def _run(self, prompts: list[Prompt], job: Job, best_first: bool) -> Iterator[PipelineEvent]:
         """Checks the prompts at once, so that bad input raises before the first event; then streams."""

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.masked import extended, known_tokens, painted_share
-from imagebart.testing import tiny_model, tiny_pipeline
+from imagebart.models.imagebart import ImageBART
+from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
 
 def random_masks(batch: int, side: int, seed: int) -> Tensor:
@@ -51,13 +52,30 @@ def test_share_of_each_cell() -> None:
     assert painted_share(painted, 16).tolist() == [[1, 0.5, 0, 0] * 2 + [0] * 8]
 
 
+def _learn(model: ImageBART) -> None:
+    """Says that it was trained with cut cells."""
+    assert model.denoiser is not None
+    model.denoiser.config = replace(model.denoiser.config, knows_cut_cells=True)
+
+
+@pytest.mark.parametrize("model", [tiny_model("text"), tiny_staged_model()])
+def test_models_that_do_not_know_cut_cells_keep_a_token_or_know_nothing_of_it(model: ImageBART) -> None:
+    pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_masks(3, 32, seed=2)
+    tokens, doubt = known_tokens(model, pixels, painted)
+    with torch.no_grad():
+        assert torch.equal(tokens, model.first_stage.encode(pixels))
+    assert torch.equal(doubt, (painted_share(painted, tokens.shape[1]) > 0).float())
+
+
 def test_tokens_of_cut_cells_do_not_tell_what_was_painted_over() -> None:
     """Kept cells and those painted whole have the picture's own tokens; the others' depend on what is kept alone."""
-    first_stage = tiny_model("text").first_stage
+    model = tiny_model("text")
+    _learn(model)
+    first_stage = model.first_stage
     pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_masks(3, 32, seed=2)
     other = torch.where(painted[:, None], torch.rand(3, 3, 32, 32) * 2 - 1, pixels)
-    tokens, doubt = known_tokens(first_stage, pixels, painted)
-    again, _ = known_tokens(first_stage, other, painted)
+    tokens, doubt = known_tokens(model, pixels, painted)
+    again, _ = known_tokens(model, other, painted)
     with torch.no_grad():
         own, filled = first_stage.encode(pixels), first_stage.encode(extended(pixels, painted))
     cut = (doubt > 0) & (doubt < 1)
@@ -70,8 +88,7 @@ def test_edits_tell_a_model_that_knows_cut_cells_what_is_left_of_them() -> None:
     """A mask along cells leaves no doubt, so that both models draw the same; one across them is another matter."""
     upload = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     knowing, other = tiny_pipeline("text"), tiny_pipeline("text")
-    assert knowing.model.denoiser is not None
-    knowing.model.denoiser.config = replace(knowing.model.denoiser.config, knows_cut_cells=True)
+    _learn(knowing.model)
     for height in (16, 18):
         mask = Image.new("L", (32, 32))
         mask.paste(255, (0, 0, 32, height))

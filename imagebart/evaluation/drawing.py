@@ -44,17 +44,11 @@ class Artist:
 
         def work(rows: range) -> Tensor:
             part = slice(rows.start, rows.stop)
-            drawn = self._edit(images[part], painted[part], [prompts[i] for i in rows], seed + rows.start)
+            known, doubt = known_tokens(self.model, images[part], painted[part])
+            drawn = self._draw([prompts[i] for i in rows], seed + rows.start, known, doubt == 0, doubt)
             return torch.where(painted[part][:, None], drawn, images[part])
 
         return self._all(len(images), work)
-
-    def _edit(self, images: Tensor, painted: Tensor, prompts: list[str | None], seed: int) -> Tensor:
-        known, doubt = known_tokens(self.model.first_stage, images, painted)
-        denoiser, keep = self.model.denoiser, doubt == 0
-        if denoiser is None or not denoiser.config.knows_cut_cells:
-            return self._draw(prompts, seed, encoded(self.model.first_stage, images), keep)
-        return self._draw(prompts, seed, known, keep, doubt)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images through the first stage: encoded and decoded."""
@@ -83,10 +77,7 @@ class Artist:
         settings = self.settings
         if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.null(len(prompts))):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
-        chain = self.model.stream(
-            len(prompts), cond, known=known, keep=keep, settings=settings, seed=seed, doubt=doubt
-        )
-        *_, last = chain
+        *_, last = self.model.stream(len(prompts), cond, None, known, keep, settings, seed, doubt=doubt)
         return decoded(self.model.first_stage, last.tokens)
 
 

@@ -201,8 +201,8 @@ class ImageBART(nn.Module):
         cond: conditioning tokens int64 [B, L]. start: x at the first step to run, int64 [B, N]; drawn where None: noise
         or, if that step expects less, `known` with as many tokens redrawn. known, keep: tokens int64 [B, N] and bool
         [B, N] or [N], True = keep the known token. strength: the share of noise to start from, over 0, at most 1.
-        doubt: the chance, float [B, N] or [N], that a known token that is not kept is wrong; 1 where None, and for
-        models of stages. seed: row b draws from seed + b. Raises ValueError, before the first event, for what does not
+        doubt: the chance, float [B, N] or [N], that a known token that is not kept is wrong; 1 where None. Stages see
+        kept tokens only. seed: row b draws from seed + b. Raises ValueError, before the first event, for what does not
         fit.
         """
         settings = settings or SamplingSettings()

@@ -105,7 +105,7 @@ class Sampler:
         x = x.to(model.device)
         if keep is None or known is None:
             return Start(steps, scales, x, torch.ones(shape, device=model.device), generators)
-        drawn = (~keep).float() if doubt is None or model.denoiser is None else doubt.where(~keep, 0.0)
+        drawn = (~keep).float() if doubt is None else doubt.where(~keep, 0.0)
         drawn = drawn.to(model.device).expand(shape)
         return Start(steps, scales, torch.where(steps[-1].sees(drawn), known.to(model.device), x), drawn, generators)
 
