@@ -11,7 +11,8 @@ from torch import Tensor
 FINE = 4  # strokes and boxes end on every fourth part of a cell
 ALIGNED = 0.4  # share of regions that paint all of the cells that they touch
 WHOLE = 0.3  # share of pictures of which nothing is known
-INVERTED = 0.5  # share of regions that are all but what was drawn up
+PEEPHOLES, SMALL = 0.25, 1 / 6  # share of pictures of which only small boxes are known; their longest side
+INVERTED = 0.5  # share of the other regions that are all but what was drawn up
 MOST_BOXES = 3
 SHORTER = 1.5  # power of a uniform draw that says how long a box is: above 1, more of them are short
 BLIND, LEAST = 0.5, 0.1  # share of steps from pure noise; the least rate of the others
@@ -19,10 +20,12 @@ FINAL = 0.65  # share of steps that end at x_0
 
 
 def unknown_regions(batch: int, side: int) -> Tensor:
-    """Regions to draw, bool [B, side^2]: everything, half planes, one to three boxes, or all but those."""
+    """Regions to draw, bool [B, side^2]: everything, half planes, strokes, one to three boxes, or all but those."""
     regions = torch.stack([_region(side) for _ in range(batch)])
     inverted = torch.rand(batch, 1, 1) < INVERTED
     regions = torch.where(inverted, ~regions, regions)
+    peepholes = torch.stack([~_boxes(side, max(1, round(SMALL * side))) for _ in range(batch)])
+    regions = torch.where(torch.rand(batch, 1, 1) < PEEPHOLES, peepholes, regions)
     whole = (torch.rand(batch) < WHOLE) | ~regions.flatten(1).any(1)
     return (regions | whole[:, None, None]).flatten(1)
 
@@ -41,9 +44,14 @@ def _region(side: int) -> Tensor:
         return _half_plane(side)
     if kind == 1:
         return _stroke(side)
+    return _boxes(side, side)
+
+
+def _boxes(side: int, longest: int) -> Tensor:
+    """One to three boxes."""
     region = torch.zeros(side, side, dtype=torch.bool)
     for _ in range(int(torch.randint(1, MOST_BOXES + 1, ()))):
-        (top, bottom), (left, right) = _span(side), _span(side)
+        (top, bottom), (left, right) = _span(side, longest), _span(side, longest)
         region[top:bottom, left:right] = True
     return region
 
@@ -65,9 +73,9 @@ def _stroke(side: int) -> Tensor:
     return (torch.cdist(torch.stack([rows, columns], -1).flatten(0, 1), line).amin(1) <= radius).view(side, side)
 
 
-def _span(side: int) -> tuple[int, int]:
+def _span(side: int, longest: int) -> tuple[int, int]:
     """From and to along one side; short ones come more often, for what is kept may be a narrow strip."""
-    length = 1 + int(torch.rand(()) ** SHORTER * (side - 1))
+    length = 1 + int(torch.rand(()) ** SHORTER * (longest - 1))
     begin = int(torch.randint(0, side - length + 1, ()))
     return begin, begin + length
 
