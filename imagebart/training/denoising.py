@@ -63,7 +63,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
     def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor]:
         """Of each token the share of its cell that a mask paints, float [B, N], and what it leaves, int64 [B, N]."""
         images = batch["image"]
-        painted = painted_regions(len(x0), math.isqrt(x0.shape[1]))
+        painted = painted_regions(images.cpu(), math.isqrt(x0.shape[1]))
         enlarged = F.interpolate(painted[:, None].float(), images.shape[2:])[:, 0].bool()
         doubt = painted_share(painted, x0.shape[1]).to(x0.device)
         seen = self.encode(extended(images.cpu(), enlarged).to(images.device))

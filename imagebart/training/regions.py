@@ -10,6 +10,10 @@ from torch import Tensor
 
 FINE = 4  # strokes and boxes end on every fourth part of a cell
 ALIGNED = 0.4  # share of regions that paint all of the cells that they touch
+GLIMPSES = 0.35  # share of pictures of which all of a colour is painted but for a small place
+NEAR = 0.15  # how far two pixels of one colour may be apart in a channel of [-1, 1]
+EDGES = 8  # how many times likelier that place is where the colour meets another
+MARGIN = 3  # most parts of cells that are painted around the colour
 WHOLE = 0.3  # share of pictures of which nothing is known
 PEEPHOLES, SMALL = 0.25, 1 / 6  # share of pictures of which only small boxes are known; their longest side
 INVERTED = 0.5  # share of the other regions that are all but what was drawn up
@@ -30,11 +34,43 @@ def unknown_regions(batch: int, side: int) -> Tensor:
     return (regions | whole[:, None, None]).flatten(1)
 
 
-def painted_regions(batch: int, grid: int) -> Tensor:
-    """Masks as people paint them, for pictures of grid x grid cells: bool [B, FINE grid, FINE grid]."""
-    painted = unknown_regions(batch, FINE * grid).view(batch, 1, FINE * grid, FINE * grid)
+def painted_regions(images: Tensor, grid: int) -> Tensor:
+    """Masks as people paint them, for pictures of grid x grid cells: bool [B, FINE grid, FINE grid].
+
+    images: float [B, 3, S, S] in [-1, 1].
+    """
+    batch, side = len(images), FINE * grid
+    painted = unknown_regions(batch, side).view(batch, 1, side, side)
     touched = F.interpolate(F.max_pool2d(painted.float(), FINE), scale_factor=FINE).bool()
-    return torch.where(torch.rand(batch, 1, 1, 1) < ALIGNED, touched, painted)[:, 0]
+    painted = torch.where(torch.rand(batch, 1, 1, 1) < ALIGNED, touched, painted)[:, 0]
+    return torch.where(torch.rand(batch, 1, 1) < GLIMPSES, glimpses(images, side), painted)
+
+
+def glimpses(images: Tensor, side: int) -> Tensor:
+    """All of one colour of each picture, with some of what is around it, but for a small place: bool [B, side, side].
+
+    What is drawn can be told from that place only. Half of the masks hold one more region.
+    """
+    pixels = F.interpolate(images, (side, side))
+    apart = F.max_pool2d(pixels, 3, 1, 1) + F.max_pool2d(-pixels, 3, 1, 1)
+    places = torch.multinomial(1 + EDGES * (apart.amax(1) > NEAR).flatten(1).float(), 1)
+    colours = pixels.flatten(2).gather(2, places[:, None].expand(-1, pixels.shape[1], -1))
+    alike = ((pixels.flatten(2) - colours).abs().amax(1) < NEAR).view(-1, 1, side, side)
+    margin = int(torch.randint(MARGIN + 1, ()))
+    painted = F.max_pool2d(alike.float(), 2 * margin + 1, 1, margin)[:, 0] > 0
+    more = torch.stack([_region(side) for _ in images]) & (torch.rand(len(images), 1, 1) < 0.5)
+    kept = torch.stack([_box_around(*divmod(int(place), side), side) for place in places])
+    painted = (painted | more) & ~kept
+    return painted | ~painted.flatten(1).any(1)[:, None, None]
+
+
+def _box_around(row: int, column: int, side: int) -> Tensor:
+    """A small box that holds a place: bool [side, side]."""
+    lengths = [int(torch.randint(1, max(1, round(SMALL * side)) + 1, ())) for _ in range(2)]
+    box = torch.zeros(side, side, dtype=torch.bool)
+    top, left = (max(0, at - int(torch.randint(n, ()))) for at, n in zip((row, column), lengths, strict=True))
+    box[top : top + lengths[0], left : left + lengths[1]] = True
+    return box
 
 
 def _region(side: int) -> Tensor:

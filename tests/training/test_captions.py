@@ -87,9 +87,7 @@ def test_a_text_encoder_that_knew_fewer_words_is_taught_the_others_and_replaces_
     before = reader.encoder(few.encode(prompts).tokens)
     assert torch.allclose(taught(many.encode(prompts).tokens), before, atol=1e-5)
     first, few_words = str(tmp_path / "first-stage"), str(tmp_path / "few")
-    stage = StageRun(
-        data="avatars", first_stage=first, betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_from=few_words
-    )
+    stage = StageRun(data="avatars", first_stage=first, betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_from=few_words)
     train_stage(stage, tmp_path / "stage")
     model = assemble_stages(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "many")
     assert model.conditioner == many and model.stages[0].config.text == taught.config

@@ -6,7 +6,18 @@ import torch
 import torch.nn.functional as F
 from oracles import binomial_z
 
-from imagebart.training.regions import BLIND, FINAL, LEAST, WHOLE, Step, _stroke, unknown_regions
+from imagebart.training.regions import (
+    BLIND,
+    FINAL,
+    FINE,
+    LEAST,
+    WHOLE,
+    Step,
+    _stroke,
+    glimpses,
+    painted_regions,
+    unknown_regions,
+)
 
 
 def test_regions_are_of_the_batch_and_never_empty() -> None:
@@ -49,6 +60,30 @@ def test_what_is_kept_may_be_a_strip_or_a_peephole() -> None:
     kept = (~unknown_regions(4000, 16)).sum(1)
     assert ((kept > 0) & (kept <= 16)).float().mean() > 0.15
     assert ((kept > 0) & (kept <= 4)).float().mean() > 0.05
+
+
+def test_a_glimpse_is_all_that_is_kept_of_a_colour() -> None:
+    """Of a red and of a blue half, one is painted but for a small box, which shows some of it; so in every picture."""
+    halves = torch.full((200, 3, 64, 64), -1.0)
+    halves[:, 0, :, :32], halves[:, 2, :, 32:] = 1.0, 1.0
+    masks = glimpses(halves, 32)
+    painted = masks.view(200, 32, 2, 16).float().mean((1, 3))
+    whole, kept = painted.amax(1), 1 - painted.amax(1)
+    assert (whole > 0.9).all() and (kept > 0).float().mean() > 0.95 and kept.max() <= (5 * 5 + 1) / (32 * 16)
+    assert 40 < int((painted[:, 0] > painted[:, 1]).sum()) < 160, "either half"
+    assert 0 < painted.amin(1).quantile(0.5) < 0.2 and painted.amin(1).max() > 0.3, "a margin, or one more region"
+
+
+def test_a_picture_of_one_colour_is_painted_but_for_a_place() -> None:
+    kept = (~glimpses(torch.zeros(50, 3, 32, 32), 32)).flatten(1).sum(1)
+    assert kept.min() >= 1 and kept.max() <= 25
+
+
+def test_painted_regions_cut_cells() -> None:
+    regions = painted_regions(torch.rand(100, 3, 64, 64) * 2 - 1, 16)
+    assert regions.shape == (100, 16 * FINE, 16 * FINE) and regions.flatten(1).any(1).all()
+    shares = F.avg_pool2d(regions[:, None].float(), FINE)
+    assert ((shares > 0) & (shares < 1)).flatten(1).any(1).float().mean() > 0.3
 
 
 def test_brush_strokes_are_one_piece_wherever_they_are_drawn() -> None:
