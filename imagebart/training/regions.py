@@ -10,7 +10,7 @@ from torch import Tensor
 
 FINE = 4  # strokes and boxes end on every fourth part of a cell
 ALIGNED = 0.4  # share of regions that paint all of the cells that they touch
-GLIMPSES = 0.35  # share of pictures of which all of a colour is painted but for a small place
+GLIMPSES = 0.4  # share of pictures of which all of a colour is painted but for a small place
 NEAR = 0.15  # how far two pixels of one colour may be apart in a channel of [-1, 1]
 EDGES = 8  # how many times likelier that place is where the colour meets another
 MARGIN = 3  # most parts of cells that are painted around the colour
@@ -66,7 +66,7 @@ def glimpses(images: Tensor, side: int) -> Tensor:
 
 def _box_around(row: int, column: int, side: int) -> Tensor:
     """A small box that holds a place: bool [side, side]."""
-    lengths = [int(torch.randint(1, max(1, round(SMALL * side)) + 1, ())) for _ in range(2)]
+    lengths = [_length(max(1, round(SMALL * side))) for _ in range(2)]
     box = torch.zeros(side, side, dtype=torch.bool)
     top, left = (max(0, at - int(torch.randint(n, ()))) for at, n in zip((row, column), lengths, strict=True))
     box[top : top + lengths[0], left : left + lengths[1]] = True
@@ -110,10 +110,15 @@ def _stroke(side: int) -> Tensor:
 
 
 def _span(side: int, longest: int) -> tuple[int, int]:
-    """From and to along one side; short ones come more often, for what is kept may be a narrow strip."""
-    length = 1 + int(torch.rand(()) ** SHORTER * (longest - 1))
+    """From and to along one side."""
+    length = _length(longest)
     begin = int(torch.randint(0, side - length + 1, ()))
     return begin, begin + length
+
+
+def _length(longest: int) -> int:
+    """Short ones come more often, for what is kept may be a narrow strip."""
+    return 1 + int(torch.rand(()) ** SHORTER * (longest - 1))
 
 
 @dataclass(frozen=True)
