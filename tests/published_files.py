@@ -179,9 +179,7 @@ def write_full(name: str, folder: Path) -> None:
         write_checkpoint(folder / f"{stem}.ckpt", tensors, stem)
 
 
-def write_full_package(
-    target: BinaryIO, name: str, numbers: Callable[[Planned], np.ndarray] = Planned.array
-) -> None:
+def write_full_package(target: BinaryIO, name: str, numbers: Callable[[Planned], np.ndarray] = Planned.array) -> None:
     """The zip of a published model in full size, always the same bytes, to what need not be a file."""
     with zipfile.ZipFile(target, "w") as archive:
         for stem, tensors in full_tensors(name):

@@ -34,9 +34,7 @@ def noise_picture(mode: str, size: tuple[int, int]) -> Image.Image:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "LA"])
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (101, 40), (400, 301)])
 @pytest.mark.parametrize("feather", [0, 3])
-def test_pixels_outside_the_mask_never_change(
-    pipe: Pipeline, mode: str, size: tuple[int, int], feather: int
-) -> None:
+def test_pixels_outside_the_mask_never_change(pipe: Pipeline, mode: str, size: tuple[int, int], feather: int) -> None:
     upload = noise_picture(mode, size)
     plain = upload.convert("RGBA" if upload.has_transparency_data else "RGB")
     mask = Image.new("L", size)
@@ -274,9 +272,7 @@ def test_scales_are_the_persons_choice_where_the_model_has_it(pipe: Pipeline) ->
         ({"prompt": "a" * 20_001}, "20,001 characters"),
     ],
 )
-def test_bad_settings_raise_before_the_first_event(
-    pipe: Pipeline, arguments: dict[str, object], said: str
-) -> None:
+def test_bad_settings_raise_before_the_first_event(pipe: Pipeline, arguments: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         pipe.generate(**{"prompt": "a hat", **arguments})  # type: ignore[arg-type]
 

@@ -51,9 +51,7 @@ def paper(asked: Asked, sampling: Sampling) -> None:
 
     processes = PartialState(timeout=PATIENCE)
     device = str(processes.device) if processes.device.type == "cuda" else "cpu"
-    study = replace(
-        _study(asked, sampling, device), process=processes.process_index, processes=processes.num_processes
-    )
+    study = replace(_study(asked, sampling, device), process=processes.process_index, processes=processes.num_processes)
     draw(study)
     processes.wait_for_everyone()
     if not processes.is_main_process:

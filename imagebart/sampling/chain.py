@@ -44,9 +44,7 @@ def uniform_tokens(tokens: int, vocab_size: int, generators: list[torch.Generato
 
 def redraw_rows(x: Tensor, probability: float, vocab_size: int, generators: list[torch.Generator]) -> Tensor:
     """Draws each token anew with a probability, row b with generator b."""
-    rows = [
-        redraw(row.cpu(), probability, vocab_size, g) for row, g in zip(x, generators, strict=True)
-    ]
+    rows = [redraw(row.cpu(), probability, vocab_size, g) for row, g in zip(x, generators, strict=True)]
     return torch.stack(rows).to(x.device)
 
 

@@ -127,5 +127,3 @@ def denoising_steps(denoiser: Denoiser, scales: int, rate: float = 1.0) -> list[
 def stage_steps(stages: Sequence[Stage]) -> list[StageStep]:
     """Published stages as steps, t = 1 first."""
     return [StageStep(stage) for stage in stages]
-
-

@@ -19,6 +19,7 @@ from imagebart.masked import extended, painted_share
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.text_encoder import TextEncoderConfig
+from imagebart.training.alike import as_table, learn_alike
 from imagebart.training.captioned import Given, TokensTask, before_pictures
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
@@ -115,8 +116,10 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
             begun.read_with(given.reader)  # it may know other words
         denoiser.load_state_dict(begun.state_dict())
     given.take_reader(denoiser)
+    learn_alike(denoiser, given.first_stage.quantize.codes().detach())
     task = DenoiserTask(denoiser, given.conditioner, given.first_stage, given.dataset, run)
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Denoiser)
+    as_table(trained)
     save_denoiser(trained, given.conditioner, folder)
     return trained

@@ -205,6 +205,7 @@ def test_vocabulary_offers_phrases_for_every_attribute() -> None:
 
 def test_adjectives_stand_after_their_noun_now_and_then() -> None:
     random = np.random.default_rng(0)
+
     def turns(text: str, comma: bool) -> set[str]:
         return {turned(text, random, comma) for _ in range(40)}
 

@@ -36,9 +36,7 @@ def test_worn_renders_are_read_right() -> None:
     images = worn(rendered(AVATARS[:100], 128), Wear())
     read = load_reader().read(images).attributes
     answers = [
-        getattr(a, name) == getattr(b, name)
-        for a, b in zip(AVATARS[:100], read, strict=True)
-        for name in a.visible()
+        getattr(a, name) == getattr(b, name) for a, b in zip(AVATARS[:100], read, strict=True) for name in a.visible()
     ]
     assert sum(answers) > 0.985 * len(answers)
 

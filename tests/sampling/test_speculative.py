@@ -265,9 +265,7 @@ def test_joint_of_a_step_by_enumeration(kind: StepKind, settings: SamplingSettin
         assert chi_squared_p(counts, probabilities) > 1e-4
 
 
-def exact_joint(
-    step: Step, c: Tensor, x: Tensor, keep: Tensor, outcomes: Tensor, settings: SamplingSettings
-) -> Tensor:
+def exact_joint(step: Step, c: Tensor, x: Tensor, keep: Tensor, outcomes: Tensor, settings: SamplingSettings) -> Tensor:
     """Probability of each outcome: the product over drawn positions, 0 where a kept token differs."""
     size = len(outcomes)
     logits = teacher_forced(step, outcomes, c.expand(size, -1), doubted(keep).expand(size, -1), None)

@@ -44,9 +44,7 @@ def test_our_files_have_the_names_and_shapes_of_the_recorded_ones(folder: Path) 
         betas = tuple(1 - recorded["alphats"].read().double()[1:])
         planned = scale_tensors(read_description(folder / f"scale{t}.yaml"), t, betas)
         ours = {name: (p.shape, str(p.dtype)) for name, p in planned.items()}
-        assert ours == {
-            name: (t.shape, str(t.storage.dtype).removeprefix("torch.")) for name, t in recorded.items()
-        }
+        assert ours == {name: (t.shape, str(t.storage.dtype).removeprefix("torch.")) for name, t in recorded.items()}
 
 
 def test_pytorch_reads_the_random_checkpoints_as_we_do(tiny: Path) -> None:

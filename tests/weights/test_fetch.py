@@ -215,9 +215,7 @@ def test_a_file_without_room_is_refused_before_a_byte_comes(server: Fickle, fetc
     assert asked == [(SIZE, 0)] and files(tmp_path) == []
 
 
-def test_the_proxy_of_the_environment_is_asked(
-    server: Fickle, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_proxy_of_the_environment_is_asked(server: Fickle, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.address)
     monkeypatch.delenv("no_proxy", raising=False)
     server.moods += [behave]

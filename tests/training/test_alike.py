@@ -1,0 +1,53 @@
+"""Embeddings that are trained as a table plus a map of the codebook's vectors."""
+
+from __future__ import annotations
+
+import torch
+
+from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.transformer import TransformerConfig
+from imagebart.training.alike import as_table, learn_alike
+
+CODES = 12
+
+
+def small() -> Denoiser:
+    shape = {"width": 8, "depth": 1, "heads": 2, "vocab_in": CODES + 1, "positions": 5, "head_size": 4}
+    decoder = TransformerConfig(**shape, vocab_out=CODES, causal=True, cross=True)
+    return Denoiser(DenoiserConfig(CODES, 4, decoder, TransformerConfig(**shape), 0, None))
+
+
+def logits(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor:
+    return denoiser.logits(x, x, torch.full(x.shape, 0.5), torch.zeros(x.shape))
+
+
+def test_what_was_learnt_alike_is_a_table_again() -> None:
+    torch.manual_seed(0)
+    denoiser, x = small(), torch.randint(CODES, (2, 4))
+    names, before = set(denoiser.state_dict()), logits(denoiser, x)
+    learn_alike(denoiser, torch.randn(CODES, 3))
+    assert torch.equal(logits(denoiser, x), before), "the map begins at nothing"
+    optimizer = torch.optim.SGD(denoiser.parameters(), 0.5)
+    logits(denoiser, x).square().sum().backward()
+    optimizer.step()
+    trained = logits(denoiser, x)
+    as_table(denoiser)
+    assert set(denoiser.state_dict()) == names and not torch.allclose(trained, before)
+    torch.testing.assert_close(logits(denoiser, x), trained)
+
+
+def test_a_code_that_was_never_seen_learns_from_those_like_it() -> None:
+    """Codes 0 and 1 have the same vector, 2 the opposite one; only 0 is ever shown. The start token is no code."""
+    denoiser = small()
+    codes = torch.zeros(CODES, 2)
+    codes[:2, 0], codes[2, 0] = 1.0, -1.0
+    table = denoiser.encoder.token_embedding.weight.detach().clone()
+    learn_alike(denoiser, codes)
+    embedded = denoiser.encoder.token_embedding(torch.zeros(1, dtype=torch.long))
+    embedded.sum().backward()
+    torch.optim.SGD(denoiser.parameters(), 0.1).step()
+    as_table(denoiser)
+    moved = denoiser.encoder.token_embedding.weight - table
+    assert (moved[0] < moved[1]).all() and (moved[1] < -0.01).all()
+    torch.testing.assert_close(moved[2], -moved[1], atol=0.02, rtol=0.2)
+    assert torch.equal(moved[CODES], torch.zeros(8))
