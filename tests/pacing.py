@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
+from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline, PipelineEvent
 
 PACE = 0.1  # seconds from an event to the next
@@ -35,3 +37,16 @@ class PacedPipeline(Pipeline):
 
     def vary(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
         return paced(super().vary(*args, **kwargs), PACE)
+
+
+class HeldPipeline(Pipeline):
+    """A pipeline whose edits are not over with their result, but once they are let go."""
+
+    def __init__(self, model: ImageBART) -> None:
+        super().__init__(model)
+        self.runs, self.let_go = 0, Event()
+
+    def edit(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        self.runs += 1
+        yield from super().edit(*args, **kwargs)
+        self.let_go.wait()

@@ -130,6 +130,7 @@ def _wire_runs(page: Page, running: Running) -> None:
         button.click(None, None, shown, js=frame.waiting_script(), **AT_ONCE)
         # What is asked for is read at the very click, so nothing may come before it.
         run = button.click(on_gpu(action), [page.pad, *(named[name] for name in ORDER)], shown, **turn)
+        run.success(None, None, [named[name] for name in frame.BUTTONS], js=frame.ended_script(), **AT_ONCE)
         # The message is only what carries the reason here; it is read by nobody.
         run.failure(frame.stopped, named["messages"], shown, js=WHY, **AT_ONCE)
         runs.append(run)
