@@ -140,7 +140,8 @@ def _wire_runs(page: Page, running: Running) -> None:
 
 def _wire_model(page: Page, choice: Choice) -> None:
     named, model = page.named, page.named["model"]
-    model.input(
+    # Not `input`, which comes, too, when the Tab key leaves the list: then all settings would be lost.
+    model.change(
         partial(model_panel.switched, choice),
         model,
         [named[name] for name in model_panel.SWITCHED],

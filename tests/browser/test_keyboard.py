@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from driving import edit, mask, press, result
+from driving import edit, mask, press, redrawn, result, unfold
 from playwright.sync_api import Page, expect
 
 from imagebart.imaging.masks import preset
@@ -29,6 +29,20 @@ def test_edit_is_among_the_first_ten_stops_before_and_after_a_run(wide: Page) ->
     assert [found.count(name) for name in ("First: a hat", "Brush", "Upper half")] == [1, 1, 0], found
     edit(wide)
     stops(wide, 10)
+
+
+def test_who_passes_the_list_of_models_loses_no_settings(wide: Page) -> None:
+    unfold(wide, "Settings")
+    wide.locator("#seed input").fill("77")
+    asked: list[str] = []
+    wide.on("request", lambda request: asked.append(request.url))
+    wide.get_by_label("Model", exact=True).focus()
+    wide.keyboard.press("Tab")
+    expect(wide.get_by_role("button", name="First: a hat")).to_be_focused()
+    press(wide, "Upper half")
+    redrawn(wide, 32)
+    assert len(asked) == 1, "more was asked for than the grid"
+    expect(wide.locator("#seed input")).to_have_value("77")
 
 
 def test_arrows_reach_every_tool_and_nothing_else_is_changed_by_them(wide: Page) -> None:
