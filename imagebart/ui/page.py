@@ -102,7 +102,7 @@ def _wire_sketchpad(page: Page, choice: Choice) -> None:
 def _wire_looking(page: Page, looking: Looking) -> None:
     pad, named = page.pad, page.named
     answers = [named[name] for name in ANSWER]
-    turn: dict[str, Any] = {**QUIET, "concurrency_id": TURN, "concurrency_limit": 1}
+    turn: dict[str, Any] = {**QUIET, "concurrency_id": TURN, "concurrency_limit": 1, "trigger_mode": "multiple"}
     # Gradio's names for events that nothing else tells: a place is selected, the picture is copied into words.
     found = pad.select(on_gpu(looking.find), [pad, named["model"], named["words"]], answers, **turn)
     described = pad.copy(on_gpu(looking.describe), [pad, named["model"]], answers, **turn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from driving import WIDE, Site, edit, finished, opened, press, until
+from driving import WIDE, Site, edit, finished, opened, press, redrawn, say, until
 from pacing import HeldPipeline
 from playwright.sync_api import Browser, expect
 
@@ -52,3 +52,18 @@ def test_a_second_person_sees_their_place_and_can_leave_the_queue(
         held.let_go.set()
         finished(page)
         edit(other)
+
+
+def test_the_last_words_are_found_though_others_were_asked_for_before(
+    chromium: Browser, held_site: Site, held: HeldPipeline
+) -> None:
+    with opened(chromium, held_site.url, viewport=WIDE) as page:
+        press(page, "Clear the mask")
+        redrawn(page, None)
+        for words in ("a hat", "sunglasses", "sunglasses"):
+            say(page, words)
+            press(page, "Find it")
+            expect(page.locator(".sp-note")).to_contain_text("Looking")
+        held.let_go.set()
+        redrawn(page, 16)
+        expect(page.locator(".sp-note")).to_contain_text("Found by your words")
