@@ -2,7 +2,8 @@
 
 Words of up to five letters may have one edit, longer ones two: a letter left out, put in, changed, or two letters that
 changed places (optimal string alignment). A word that CLIP has as one token is a word of its own ("witch" is not
-"with"), unless only a final s sets it apart.
+"with"), unless only a final s sets it apart. Of three letters almost anything is a word, or near many: only what is
+listed is taken for others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,17 @@ from imagebart.conditioning import tokenizer as clip
 
 SHORTEST, LONGEST = 4, 30  # letters of a word that is looked at
 LONG = 6  # letters of a word that may have two edits
+# What people write for a word that is short, or in short; among these are tokens of CLIP that are no words.
+SHORT = {
+    short: meant
+    for meant, shorts in {
+        **{"red": "rde redd erd", "blue": "blu bue lue bleu", "green": "grn gren reen", "pink": "pnk pik"},
+        **{"black": "blk", "white": "wht", "brown": "brn rown", "grey": "gry", "yellow": "ylw", "purple": "prpl"},
+        **{"orange": "orng", "hair": "hai har hir", "hat": "hta", "eyes": "eys", "girl": "grl gurl", "man": "mna"},
+        **{"boy": "byo", "bald": "bld", "cap": "cpa"},
+    }.items()
+    for short in shorts.split()
+}
 PART = 2  # letters of each of two words written as one, at least
 
 
@@ -59,6 +71,8 @@ class Speller:
 
     def meant(self, word: str) -> str | None:
         """The known word that an unknown one, in lower case, was meant to be; two, where they were written as one."""
+        if SHORT.get(word) in self.words:
+            return SHORT[word]
         if not SHORTEST <= len(word) <= LONGEST or not word.isalpha():
             return None
         if _is_word(word):

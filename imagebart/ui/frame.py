@@ -35,11 +35,12 @@ class Frame:
 
 
 VALUES = tuple(field.name for field in fields(Frame) if field.name != "running")
-SHOWN = (*VALUES, *STARTERS, "cancel")
+BUTTONS = (*STARTERS, "cancel")
+SHOWN = (*VALUES, *BUTTONS)
 """Names of the page's parts that a frame sets, in the order of `Frame.updates`."""
 
 WAITING = Frame(progress=wording.waiting_html(), messages="", announcement="", running=True)
-IDLE = Frame(progress="", announcement="", running=False)
+IDLE = Frame(progress="", announcement="")
 
 
 def failed(sentence: str) -> Frame:
@@ -54,7 +55,7 @@ def stopped(why: str) -> list[Any]:
     """
     cancelled = why == "cancelled"
     said = wording.notes_html([wording.CANCELLED]) if cancelled else wording.problem_html(wording.BROKEN)
-    return replace(IDLE, messages=said, run=_over()).updates()
+    return replace(IDLE, messages=said, run=_over(), running=False).updates()
 
 
 def _over() -> dict[str, str]:
@@ -65,3 +66,12 @@ def _over() -> dict[str, str]:
 def waiting_script() -> str:
     """The page from the click until it is this page's turn, set by the browser alone."""
     return f"() => ({json.dumps(WAITING.updates())})"
+
+
+def ended_script() -> str:
+    """The buttons once a run is over. Not with its last frame: until Gradio has heard of the end, it drops a click.
+
+    A run that was cancelled ends for the browser before it does for the server: `stopped` comes then.
+    """
+    free, held = (json.dumps(frame.updates()[-len(BUTTONS) :]) for frame in (Frame(running=False), Frame()))
+    return f"() => document.documentElement.dataset.run === 'cancelled' ? {held} : {free}"

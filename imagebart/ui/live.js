@@ -1,4 +1,4 @@
-// Live regions and labels that Gradio has no option for, and which button a run was begun or ended by.
+// Live regions and labels that Gradio has no option for, and what began or ended a run.
 (() => {
   const set = (element, name, value) => {
     if (element && element.getAttribute(name) !== value) element.setAttribute(name, value);
@@ -24,6 +24,11 @@
     const button = event.target.closest?.("#edit, #generate, #vary, #cancel");
     if (button) document.documentElement.dataset.run = button.id === "cancel" ? "cancelled" : "asked";
   }, true);
+
+  // A run that came to its end was not cancelled, though somebody may have tried.
+  addEventListener("imagebart-run", ({ detail }) => {
+    if (detail.results || detail.over || detail.gone) document.documentElement.dataset.run = "over";
+  });
 
   new MutationObserver(describe).observe(document, { childList: true, subtree: true });
 })();

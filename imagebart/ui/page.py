@@ -102,7 +102,7 @@ def _wire_sketchpad(page: Page, choice: Choice) -> None:
 def _wire_looking(page: Page, looking: Looking) -> None:
     pad, named = page.pad, page.named
     answers = [named[name] for name in ANSWER]
-    turn: dict[str, Any] = {**QUIET, "concurrency_id": TURN, "concurrency_limit": 1}
+    turn: dict[str, Any] = {**QUIET, "concurrency_id": TURN, "concurrency_limit": 1, "trigger_mode": "multiple"}
     # Gradio's names for events that nothing else tells: a place is selected, the picture is copied into words.
     found = pad.select(on_gpu(looking.find), [pad, named["model"], named["words"]], answers, **turn)
     described = pad.copy(on_gpu(looking.describe), [pad, named["model"]], answers, **turn)
@@ -130,6 +130,7 @@ def _wire_runs(page: Page, running: Running) -> None:
         button.click(None, None, shown, js=frame.waiting_script(), **AT_ONCE)
         # What is asked for is read at the very click, so nothing may come before it.
         run = button.click(on_gpu(action), [page.pad, *(named[name] for name in ORDER)], shown, **turn)
+        run.success(None, None, [named[name] for name in frame.BUTTONS], js=frame.ended_script(), **AT_ONCE)
         # The message is only what carries the reason here; it is read by nobody.
         run.failure(frame.stopped, named["messages"], shown, js=WHY, **AT_ONCE)
         runs.append(run)
@@ -139,7 +140,8 @@ def _wire_runs(page: Page, running: Running) -> None:
 
 def _wire_model(page: Page, choice: Choice) -> None:
     named, model = page.named, page.named["model"]
-    model.input(
+    # Not `input`, which comes, too, when the Tab key leaves the list: then all settings would be lost.
+    model.change(
         partial(model_panel.switched, choice),
         model,
         [named[name] for name in model_panel.SWITCHED],

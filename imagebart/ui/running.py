@@ -133,5 +133,4 @@ def _finished(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any])
         announcement=wording.said_html("The picture is ready."),
         messages=wording.notes_html(event.notes),
         seed=event.seed,
-        running=False,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from driving import MANY_STAGES, PIPELINE, WIDE, Site, gradient, opened
-from pacing import PacedPipeline
+from pacing import HeldPipeline, PacedPipeline
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from imagebart.imaging.masks import preset
@@ -60,6 +60,20 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def slow_site(examples: Path) -> Iterator[Site]:
     """The page with a model whose runs take a while."""
     with served(PacedPipeline(tiny_staged_model("text", MANY_STAGES)), examples) as site:
+        yield site
+
+
+@pytest.fixture
+def held() -> Iterator[HeldPipeline]:
+    pipeline = HeldPipeline(tiny_model())
+    yield pipeline
+    pipeline.let_go.set()
+
+
+@pytest.fixture
+def held_site(held: HeldPipeline, examples: Path) -> Iterator[Site]:
+    """The page with a model that the test lets go."""
+    with served(held, examples) as site:
         yield site
 
 

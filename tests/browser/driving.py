@@ -81,8 +81,6 @@ def new_context(chromium: Browser, **options: Any) -> BrowserContext:
 @contextmanager
 def opened(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
     """The page in a window of its own. It must log no error and ask no other host for anything."""
-    context = new_context(chromium, **options)
-    page = context.new_page()
     complaints: list[str] = []
 
     def heard(message: ConsoleMessage) -> None:
@@ -93,13 +91,14 @@ def opened(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
         if not request.url.startswith((url, "data:", "blob:")):
             complaints.append(f"asked {request.url}")
 
-    page.on("console", heard)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", asked)
-    page.goto(url)
-    ready(page)
-    yield page
-    context.close()
+    with new_context(chromium, **options) as context:
+        page = context.new_page()
+        page.on("console", heard)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", asked)
+        page.goto(url)
+        ready(page)
+        yield page
     assert not complaints, "\n".join(complaints)
 
 

@@ -13,13 +13,11 @@ import pytest
 from driving import (
     PIPELINE,
     STAGES,
-    WIDE,
     Site,
     canvas,
     drop,
     edit,
     mask,
-    opened,
     paint,
     pick_second,
     pixels,
@@ -30,7 +28,7 @@ from driving import (
     unfold,
 )
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from imagebart.imaging.metadata import read_recipe
 
@@ -58,7 +56,7 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: Page, si
     changed = (after != before).any(axis=-1)
     assert changed[10:30, 10:30].any() and not changed[:10].any() and not changed[:, 30:].any()
 
-    bar = wide.get_by_role("group", name="The result")
+    bar = wide.get_by_role("toolbar", name="The result")
     expect(bar).to_contain_text("The result")
     look(wide, 0)
     expect(bar).to_contain_text("Before the first token")
@@ -183,7 +181,7 @@ def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page
     wide.get_by_role("radio", name="3").check()
     edit(wide)
     first = result(wide)
-    expect(wide.get_by_role("group", name="Variants").get_by_role("button")).to_have_count(3)
+    expect(wide.get_by_role("toolbar", name="Variants").get_by_role("button")).to_have_count(3)
     wide.get_by_role("button", name="Variant 2").click()
     expect(wide.get_by_role("button", name="Variant 2")).to_have_attribute("aria-pressed", "true")
     second = result(wide)
@@ -229,7 +227,7 @@ def test_the_best_of_several_comes_first_each_with_its_own_steps(wide: Page) -> 
         light.append(result(wide).mean())
         names.append(wide.get_by_role("link", name="Download", exact=True).get_attribute("download"))
         look(wide, 0)
-        expect(wide.get_by_role("group", name="The result")).to_contain_text("Before the first token")
+        expect(wide.get_by_role("toolbar", name="The result")).to_contain_text("Before the first token")
     assert light == sorted(light, reverse=True) and len(set(light)) == 4
     seed = int(re.search(r"seed (\d+)", wide.locator("#progress").inner_text()).group(1))  # type: ignore[union-attr]
     as_drawn = list(PIPELINE.generate("a hat", seed=seed, variants=4))[-1].images
@@ -252,24 +250,6 @@ def test_cancel_stops_the_model_and_loses_nothing(slow: Page) -> None:
     assert working() == 0, "the model is still held"
     expect(slow.locator(".sp")).to_have_attribute("data-review", "")
     redrawn(slow, 64)
-
-
-def test_a_second_person_sees_their_place_and_can_leave_the_queue(
-    chromium: Browser, slow_site: Site, slow: Page
-) -> None:
-    press(slow, "Everything")
-    redrawn(slow, 64)
-    with opened(chromium, slow_site.url, viewport=WIDE) as other:
-        press(slow, "Edit")
-        expect(slow.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")
-        press(other, "Edit")
-        expect(other.locator("#progress")).to_contain_text(re.compile(r"queue: 1/1"))
-        expect(other.locator("#progress")).to_contain_text("Waiting for the model")
-        press(other, "Cancel")
-        expect(other.locator("#messages")).to_contain_text("Cancelled")
-        press(slow, "Cancel")
-        expect(slow.locator("#messages")).to_contain_text("Cancelled")
-        edit(other)
 
 
 def test_a_kept_seed_gives_the_same_picture(wide: Page) -> None:

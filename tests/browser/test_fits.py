@@ -61,7 +61,7 @@ def test_the_main_way_needs_no_scrolling(chromium: Browser, shipped_examples: Si
             assert in_sight(page, part, screen), part
         page.locator("#how-many").get_by_text("4", exact=True).click()
         edit(page)
-        variants = page.get_by_role("group", name="Variants").get_by_role("button")
+        variants = page.get_by_role("toolbar", name="Variants").get_by_role("button")
         expect(variants).to_have_count(4)
         assert in_sight(page, variants.last, screen)
         assert page.evaluate("scrollY") == 0

@@ -175,20 +175,6 @@ def test_keys_are_listed_and_enter_edits(wide: Page) -> None:
     assert (mask(wide) == before).all() and prompt.input_value() == "sunglassesb"
 
 
-def test_edit_is_among_the_first_ten_stops_and_all_tools_are_reached(wide: Page) -> None:
-    stops = []
-    while "edit" not in stops:
-        assert len(stops) < 10, stops
-        wide.keyboard.press("Tab")
-        stops.append(wide.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
-    wide.get_by_role("button", name="Upper half").focus()
-    for name in ("Lower half", "Left half"):
-        wide.keyboard.press("ArrowRight")
-        expect(wide.get_by_role("button", name=name)).to_be_focused()
-    wide.keyboard.press("Enter")
-    assert (mask(wide) == np.asarray(masks.preset("left half", (40, 40)))).all()
-
-
 class Fingers:
     """Fingers on the canvas of a page; places are shares of its width and height."""
 

@@ -14,6 +14,7 @@ from imagebart.conditioning.tokenizer import pieces
 WORDS = ["sunglasses", "glasses", "blonde", "hair", "beard", "bearded", "black", "back", "white", "wide", "with", "hat"]
 WORDS += ["skull", "spiky", "straight", "goatee", "red", "man", "bun", "eyebrow", "brow", "dreadlocks"]
 WORDS += ["t", "shirt", "angry", "an", "grey"]
+OTHERS = "re bu q haz bed rod rad led bar pal hug sit cot tie pin ten bum had ham rid bad rat mat hit pig"
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +78,29 @@ def test_words_of_their_own_and_words_like_none_stay(speller: Speller, word: str
     assert read(speller, word)[1] == []
 
 
-def test_short_words_stay(speller: Speller) -> None:
-    for word in ("hta", "rde", "mna", "bu", "q", "haz"):
-        assert speller.meant(word) is None
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        *[("blu hair", "blue hair"), ("pnk hair", "pink hair"), ("grn background", "green background")],
+        *[("rde hta", "red hat"), ("a gry hat", "a grey hat"), ("gren eys", "green eyes"), ("wht", "white")],
+    ],
+)
+def test_short_words_are_read_as_what_people_mean_by_them(typed: str, meant: str) -> None:
+    found, corrections = read(Speller(frozenset(all_words())), typed)
+    assert found == meant
+    assert [(one.typed, one.meant) for one in corrections] == [
+        pair for pair in zip(typed.split(), meant.split(), strict=True) if pair[0] != pair[1]
+    ]
+
+
+def test_short_words_are_read_as_no_word_that_the_model_does_not_know(speller: Speller) -> None:
+    assert "blue" not in WORDS and speller.meant("blu") is None
+
+
+def test_other_short_words_stay() -> None:
+    speller = Speller(frozenset(all_words()))
+    for word in OTHERS.split():
+        assert word in speller.words or speller.meant(word) is None
 
 
 def test_words_written_as_two_are_joined_where_one_is_unknown(speller: Speller) -> None:

@@ -59,11 +59,13 @@ def test_an_edit_shows_noise_then_each_stage_and_ends_at_the_result(running: Run
     assert "Done" in moments[-1]["progress"] and "ready" in moments[-1]["announcement"]
 
 
-def test_buttons_follow_the_run(running: Running, image: Image.Image) -> None:
-    moments = run(running.edit(sketch(image), *asked()))
-    for name in frame.STARTERS:
-        assert not moments[0][name]["interactive"] and moments[-1][name]["interactive"]
-    assert moments[0]["cancel"]["interactive"] and not moments[-1]["cancel"]["interactive"]
+@pytest.mark.parametrize("area", ["upper half", None])
+def test_buttons_are_held_from_the_first_moment_and_not_freed_by_the_last(
+    running: Running, image: Image.Image, area: str | None
+) -> None:
+    first, *others = run(running.edit(sketch(image, area), *asked()))
+    assert all(not first[name]["interactive"] for name in frame.STARTERS) and first["cancel"]["interactive"]
+    assert others and not any(set(moment) & set(frame.BUTTONS) for moment in others)
 
 
 def test_variants_come_from_one_run_and_differ(image: Image.Image) -> None:
@@ -130,7 +132,7 @@ def test_unknown_words_are_told(image: Image.Image) -> None:
 
 def test_no_mask_is_said_and_offers_the_ready_masks(running: Running, image: Image.Image) -> None:
     last = run(running.edit(sketch(image, None), *asked()))[-1]
-    assert "ready masks" in last["messages"] and last["edit"]["interactive"] and set(last["run"]) == {"over"}
+    assert "ready masks" in last["messages"] and set(last["run"]) == {"over"}
 
 
 def test_no_picture_is_said(running: Running) -> None:
@@ -143,7 +145,7 @@ def test_a_picture_that_was_deleted_is_asked_for_again(running: Running, image: 
     Path(asked_for["picture"]).unlink()
     last = run(running.edit(asked_for, *asked()))[-1]
     assert last["run"]["gone"] and last["run"]["task"] == "edit" and last["run"]["version"] == 3
-    assert "no longer kept" in last["messages"] and last["edit"]["interactive"]
+    assert "no longer kept" in last["messages"]
 
 
 @pytest.mark.parametrize("value", [{}, {"version": "x"}, {"version": 1, "picture": None, "size": 3, "mask": ""}])
@@ -158,7 +160,7 @@ def test_a_mask_of_another_picture_is_refused(running: Running, image: Image.Ima
 
 def test_a_seed_out_of_range_is_said_and_the_page_is_ready_again(running: Running) -> None:
     moments = run(running.generate(None, *asked(seed=-1)))
-    assert "seed is -1" in moments[-1]["messages"] and moments[-1]["edit"]["interactive"]
+    assert "seed is -1" in moments[-1]["messages"] and moments[-1]["run"].keys() == {"over"}
 
 
 def test_controls_of_other_kinds_are_named_in_a_sentence(running: Running, caplog: pytest.LogCaptureFixture) -> None:
@@ -179,9 +181,9 @@ def test_an_unexpected_error_gives_a_number_that_the_log_has_and_keeps_all(
     last = run(running.edit(sketch(image), *asked()))[-1]
     number = re.search(r"error (\d{8})\.", last["messages"])
     assert number is not None and number.group(1) in caplog.text and "RuntimeError" in caplog.text
-    assert "some" not in last["messages"] and last["edit"]["interactive"]
+    assert "some" not in last["messages"]
     # Only what shows a run changes: not the words, and of the sketchpad not the picture nor the mask.
-    assert last.keys() == {"run", "progress", "announcement", "messages", *frame.STARTERS, "cancel"}
+    assert last.keys() == {"run", "progress", "announcement", "messages"}
     assert set(last["run"]) == {"over"}
 
 

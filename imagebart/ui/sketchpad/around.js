@@ -12,6 +12,12 @@ export const write = (text) => {
 
 export const press = (id) => document.getElementById(id)?.click();
 
+// Act once a button can be pressed.
+export const whenFree = (id, act) => {
+  if (document.getElementById(id)?.disabled) requestAnimationFrame(() => whenFree(id, act));
+  else act();
+};
+
 // Parts of the page that Gradio may put there later than the sketchpad.
 export const whenThere = (id, act) => {
   const place = document.getElementById(id);

@@ -63,10 +63,11 @@ export const preset = (name, width, height) => {
 
 export const invert = (mask) => ({ ...mask, data: mask.data.map((value) => 255 - value) });
 
-export const grow = (mask, pixels) => morph(mask, pixels, Math.max, 0);
+// Only where something is painted is anything to be done: large masks are slow.
+export const grow = (mask, pixels) => within(mask, pixels, (part) => grown(part, pixels));
 
 // Not where the mask meets the picture's edge.
-export const shrink = (mask, pixels) => morph(mask, pixels, Math.min, 255);
+export const shrink = (mask, pixels) => within(mask, 1, (part) => invert(grown(invert(part), pixels)));
 
 // Pixels of [left, right) x [top, bottom), cut at the edges.
 export const fillRect = (mask, left, top, right, bottom, value) => {
@@ -111,40 +112,51 @@ export const fillPolygon = (mask, points, value) => {
   points.forEach((a, i) => capsule(mask, a, points[(i + 1) % points.length], 0.5, value));
 };
 
-const morph = (mask, pixels, best, worst) => {
-  let result = mask;
-  for (let done = 0; done < pixels; done += MAX_DISC) {
-    result = morphOnce(result, Math.min(MAX_DISC, pixels - done), best, worst);
-  }
+// The painted part with so many pixels around it made into another one of its size; nothing lies elsewhere.
+const within = (mask, margin, make) => {
+  const box = bounds(mask);
+  const result = blank(mask.width, mask.height);
+  if (!box) return result;
+  const [left, top] = [Math.max(0, box.left - margin), Math.max(0, box.top - margin)];
+  const part = blank(Math.min(mask.width, box.right + margin) - left, Math.min(mask.height, box.bottom + margin) - top);
+  const row = (y) => (top + y) * mask.width + left;
+  for (let y = 0; y < part.height; y++) part.data.set(mask.data.subarray(row(y), row(y) + part.width), y * part.width);
+  const { data } = make(part);
+  for (let y = 0; y < part.height; y++) result.data.set(data.subarray(y * part.width, (y + 1) * part.width), row(y));
   return result;
 };
 
-// The best value within a disc around each pixel; outside the mask everything is `worst`, which never wins.
-const morphOnce = ({ width, height, data }, radius, best, worst) => {
-  const result = new Uint8Array(data.length).fill(worst);
-  for (let up = 0; up <= radius; up++) {
-    const wide = across(data, width, height, Math.floor(Math.sqrt(radius * radius - up * up)), best, worst);
+const grown = (mask, pixels) => {
+  let result = mask;
+  for (let done = 0; done < pixels; done += MAX_DISC) result = grownOnce(result, Math.min(MAX_DISC, pixels - done));
+  return result;
+};
+
+// The largest value within a disc around each pixel, row by row of the disc: the outer ones are the shortest.
+const grownOnce = ({ width, height, data }, radius) => {
+  const result = new Uint8Array(data.length);
+  let [wide, reach] = [data, 0];
+  for (let up = radius; up >= 0; up--) {
+    for (; reach < Math.floor(Math.sqrt(radius * radius - up * up)); reach++) wide = wider(wide, width);
     for (const shift of up ? [up, -up] : [0]) {
       const [from, to] = [Math.max(0, shift), Math.min(height, height + shift)];
-      for (let i = from * width, j = (from - shift) * width; i < to * width; i++, j++) result[i] = best(result[i], wide[j]);
+      for (let i = from * width, j = (from - shift) * width; i < to * width; i++, j++) {
+        if (wide[j] > result[i]) result[i] = wide[j];
+      }
     }
   }
   return { width, height, data: result };
 };
 
-// The best value among the pixels up to `reach` to the left and right.
-const across = (data, width, height, reach, best, worst) => {
-  let result = data;
-  for (let done = 0; done < reach; done++) {
-    const before = result;
-    result = new Uint8Array(data.length);
-    for (let y = 0, i = 0; y < height; y++) {
-      let left = worst;
-      for (let x = 0; x < width; x++, i++) {
-        const right = x + 1 < width ? before[i + 1] : worst;
-        result[i] = best(left, before[i], right);
-        left = before[i];
-      }
+// The largest value of each pixel and its neighbours to the left and right.
+const wider = (data, width) => {
+  const result = new Uint8Array(data.length);
+  for (let start = 0; start < data.length; start += width) {
+    for (let i = start, last = start + width - 1; i <= last; i++) {
+      let most = data[i];
+      if (i > start && data[i - 1] > most) most = data[i - 1];
+      if (i < last && data[i + 1] > most) most = data[i + 1];
+      result[i] = most;
     }
   }
   return result;

@@ -9,6 +9,7 @@ const PLAIN = new Map(Object.entries({
 // The list that `?` shows.
 export const HELP = [
   ["Enter", "in the prompt: edit"],
+  ["Tab, then ← →", "to a row of buttons, along it"],
   ["B E R L", "brush, eraser, rectangle, lasso"],
   ["[ ]", "smaller or larger brush"],
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],

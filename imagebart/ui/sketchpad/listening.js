@@ -1,11 +1,12 @@
 // What the sketchpad listens to: its buttons, keys, files, and what the server says.
-import { press, promptBox } from "./around.js";
+import { press, promptBox, whenThere } from "./around.js";
 import { actionOf } from "./keys.js";
 import { rove } from "./roving.js";
 import { remember } from "./store.js";
 
 export const listen = (pad) => {
   for (const group of pad.element.querySelectorAll("[data-rove]")) rove(group);
+  whenThere("history", (place) => rove(place.querySelector("[data-rove]")));
   listenToButtons(pad);
   listenToFiles(pad);
   listenToWipe(pad);

@@ -14,20 +14,25 @@ export class Looking {
     this.pad = pad;
     this.edits = null; // the version on which Edit waits for a mask
     this.asked = 0;
+    this.waiting = {}; // by task: what was asked, and is not yet answered
   }
 
   find(edits = null) {
     this.edits = edits;
-    this.ask("select");
+    this.ask("find", "select", promptBox()?.value);
   }
 
   // The words that the picture shows, into the prompt.
   describe() {
-    this.ask("copy");
+    this.ask("describe", "copy");
   }
 
-  ask(event) {
+  ask(task, event, words = "") {
+    const about = `${this.pad.state.version} ${words}`;
     this.pad.say(LOOKING);
+    const asked = (this.waiting[task] ??= []);
+    if (asked.at(-1) === about) return;
+    asked.push(about);
     this.pad.trigger(event);
     this.watch(++this.asked);
   }
@@ -46,6 +51,7 @@ export class Looking {
   // Nothing is waited for any more.
   over(sentence) {
     this.asked += 1;
+    this.waiting = {};
     this.pad.say(sentence);
   }
 
@@ -60,6 +66,8 @@ export class Looking {
   // What was found; without a task: nothing will be.
   answer({ version, task, mask, words, gone }) {
     const { state, sent } = this.pad;
+    // Answers come in the order of the questions. Of the same question only the last one counts.
+    if (this.waiting[task]?.length > 1) return void this.waiting[task].shift();
     this.over("");
     const edits = task === "find" && this.edits === version;
     if (edits || !task) this.edits = null;

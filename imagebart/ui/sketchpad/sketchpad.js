@@ -1,6 +1,6 @@
 // The sketchpad: puts its parts together. Loaded by Gradio once its markup is there, see sketchpad.py.
 import { ACTS } from "./acts.js";
-import { hush, press, whenThere, write } from "./around.js";
+import { hush, press, whenFree, whenThere, write } from "./around.js";
 import { pack, unpack } from "./bitmap.js";
 import { Canvas } from "./canvas.js";
 import { furnish, layExamples } from "./furniture.js";
@@ -132,7 +132,7 @@ export class Sketchpad {
   async again({ task, version }) {
     if (version !== this.state.version || !(await this.opening.found(this.state.picture))) return;
     if (["find", "describe"].includes(task)) this.act(task);
-    else press(task);
+    else whenFree(task, () => version === this.state.version && press(task));
   }
 
   reviewed(why) {
