@@ -18,6 +18,8 @@ from imagebart.models.denoiser import Denoiser
 class _FromCodes(nn.Module):
     """Adds to embeddings [V, D] of K codes, and of V - K others, a linear map of the codes' vectors [K, C]."""
 
+    codes: Tensor
+
     def __init__(self, codes: Tensor, width: int) -> None:
         super().__init__()
         self.register_buffer("codes", (codes - codes.mean(0)) / codes.std())
