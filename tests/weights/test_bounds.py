@@ -85,7 +85,9 @@ def test_a_checkpoint_with_a_million_entries_is_refused_by_its_list(tmp_path: Pa
     folder = tmp_path / "published"
     shutil.copytree(CLASS_MODEL, folder)
     many_entries(folder / "scale1.ckpt", 1_000_000)
-    within_bounds(lambda: load(folder), r"scale1.ckpt is no PyTorch checkpoint.*its list of entries has 47,000,000 bytes")
+    within_bounds(
+        lambda: load(folder), r"scale1.ckpt is no PyTorch checkpoint.*its list of entries has 47,000,000 bytes"
+    )
 
 
 @pytest.mark.parametrize("size", [{"channels": [20_000] * 3}, {"squeeze": 20_000, "features": 1000}])
