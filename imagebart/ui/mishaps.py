@@ -112,6 +112,10 @@ class Gate:
         try:
             await self._app(scope, counted, noticed)
         except Exception as error:
+            if begun and isinstance(error.__cause__, HTTPException):  # a session that is not there: Gradio has said so
+                log.warning("a stream of %s ended: %s", scope["path"][:80], error.__cause__)
+                await send({"type": "http.response.body"})
+                return
             if begun:
                 raise
             if isinstance(error, MISREAD):

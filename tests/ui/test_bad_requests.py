@@ -82,6 +82,23 @@ def test_a_picture_that_would_unpack_to_too_much_is_no_frame(own_files: None) ->
     assert "path" in shelf.film({**run, "shown": [small] * 2})
 
 
+def test_a_session_that_is_not_there_is_said_and_no_connection_is_cut(
+    page: Page, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for route in ("call/generate/nothing", "queue/data?session_hash=nothing"):
+        reply = httpx.get(f"{page.url}gradio_api/{route}", timeout=60)
+        assert reply.status_code in (200, 404) and "404" in reply.text + str(reply.status_code)
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err + caplog.text
+
+
+def test_no_browser_runs_what_was_uploaded(page: Page) -> None:
+    for name in ("x.html", "x.svg", "x"):
+        path = httpx.post(f"{page.url}gradio_api/upload", files={"files": (name, b"<script>")}).json()[0]
+        reply = httpx.get(f"{page.url}gradio_api/file={path}")
+        assert reply.headers["content-disposition"].startswith("attachment")
+
+
 def test_what_has_no_end_is_refused_while_it_arrives(page: Page) -> None:
     for most, route, files in ((mishaps.MOST_ASKED, "call/generate", 0), (mishaps.MOST_UPLOADED, "upload", 2)):
         body: dict[str, Any] = {"content": (b"x" * 2**20 for _ in range(most // 2**20 + 1))}
