@@ -151,7 +151,7 @@ def _fade(paint: Bytes, feather: int) -> None:
 
     In place, and by stripes: large uploads would take gigabytes otherwise.
     """
-    depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32, copy=False)
     np.minimum(depth, feather + 1, out=depth)
     for top, ridge in _highest_around(depth, min(feather, max(depth.shape))):
         stripe = slice(top, top + len(ridge))

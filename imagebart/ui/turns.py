@@ -7,7 +7,8 @@ from functools import wraps
 from threading import BoundedSemaphore
 from typing import ParamSpec, TypeVar
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PICTURES = BoundedSemaphore(2)  # pictures that are unpacked: 0.3 GB each, at most
 FILMS = BoundedSemaphore(1)  # 0.6 GB
