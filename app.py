@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from imagebart.errors import plain
 from imagebart.ui.temporary import temporary_folder
 from imagebart.ui.zero_gpu import find_device
 
@@ -57,7 +58,7 @@ def main(
         folder = locate(source)
         pipeline = Pipeline.from_pretrained(folder, device)
     except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+        raise SystemExit(plain(str(error))) from error
     if library is None and not is_hub_name(source):  # beside a download of the Hub lie its other revisions
         library = Models.beside(folder)
     own = find_examples(folder / EXAMPLES)

@@ -1,4 +1,4 @@
-"""The one error that is shown to people as it is."""
+"""The one error that is shown to people as it is, and how texts of others come to a terminal."""
 
 from __future__ import annotations
 
@@ -8,3 +8,11 @@ class InputError(ValueError):
 
     The message is one sentence for that person: it names what is wrong and what would be right.
     """
+
+
+def plain(text: str) -> str:
+    """A text as a terminal can take it, whoever wrote it: what is no letter or sign is escaped, as in Python.
+
+    A picture's or model's own words could move the cursor, or rename the window, otherwise.
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)

@@ -29,7 +29,7 @@ from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream, unfamiliar
 from imagebart.settings import SamplingSettings, shown
 from imagebart.weights import locate
-from imagebart.weights.card import default_card
+from imagebart.weights.card import default_card, read_card
 from imagebart.weights.folder import config_of
 
 MAX_VARIANTS = 8
@@ -53,9 +53,8 @@ class Pipeline:
         folder = locate(source, revision=revision)
         model = ImageBART.from_pretrained(folder, device, dtype)
         model.sampler.prepare()
-        card = folder / "README.md"
-        text = card.read_text(encoding="utf-8") if card.is_file() else default_card(config_of(model))
-        return cls(model, _without_front_matter(text), load_judge(folder, model))
+        card = read_card(folder) or default_card(config_of(model))
+        return cls(model, _without_front_matter(card), load_judge(folder, model))
 
     @property
     def name(self) -> str:

@@ -123,9 +123,9 @@ def remove(folder: Path) -> None:
 
 
 def synchronise(folder: Path) -> None:
-    """Returns when all files of a folder are safe from a loss of power."""
+    """Returns when all files of a folder, and of those in it, are safe from a loss of power."""
     for path in folder.rglob("*"):
-        if path.is_file():
+        if path.is_file() or path.is_dir():
             _synchronise(path)
     _synchronise(folder)
 

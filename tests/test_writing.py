@@ -200,6 +200,31 @@ def test_a_folder_is_replaced_by_another_whenever_its_writer_is_killed(tmp_path:
         assert content(place) == dict.fromkeys("abc", "0") and not old.exists() and not new.exists()
 
 
+def test_models_and_states_are_safe_on_the_disk_before_they_are_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test can cut the power; it can see what the system is told, and when."""
+    safe: set[int] = set()
+    move = Path.rename
+
+    def moved(path: Path, target: Path) -> Path:
+        if target.name != "old":
+            assert {one.stat().st_ino for one in [path, *path.rglob("*")]} <= safe
+            seen.append(target.name)
+        return move(path, target)
+
+    seen: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: safe.add(os.fstat(handle).st_ino))
+    monkeypatch.setattr(Path, "rename", moved)
+    files.replace_files(tmp_path / "model", [("a", b"1"), ("b", b"2")])
+    for _ in range(2):
+        safe.clear()
+        (tmp_path / "new" / "inner").mkdir(parents=True)
+        (tmp_path / "new" / "inner" / "a").write_text("1")
+        files.replace_folder(tmp_path / "new", tmp_path / "state", tmp_path / "old")
+    assert seen == [files.SAVED, "state", "state"]
+
+
 def test_sizes_are_said_as_people_read_them() -> None:
     sizes = [0, 999, 1000, 2_345_678, 40_000_000_000]
     assert [files.readable(size) for size in sizes] == ["0 bytes", "999 bytes", "1.0 kB", "2.3 MB", "40.0 GB"]

@@ -14,6 +14,7 @@ from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.captions import Claims
 from imagebart.avatars.sheet import PLAIN, SHOWING
 from imagebart.models.text_encoder import TextEncoder
+from imagebart.weights.bounds import checked_header
 from imagebart.writing import write_bytes
 
 HEADS = "heads.safetensors"
@@ -96,4 +97,4 @@ def load_heads(reader: CaptionReader, folder: Path) -> None:
     """Takes the heads of a folder; raises ValueError where it has none."""
     if not (folder / HEADS).is_file():
         raise ValueError(f"{folder} has no {HEADS}; expected the folder of a captions run or a model")
-    reader.heads.load_state_dict(load_file(folder / HEADS))
+    reader.heads.load_state_dict(load_file(checked_header(folder / HEADS)))

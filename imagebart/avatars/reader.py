@@ -9,28 +9,32 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.config import from_dict
+from imagebart.weights.bounds import checked_header
 from imagebart.writing import write_bytes
 
 WEIGHTS = Path(__file__).parent / "reader.safetensors"
 SIZE = 128  # pixels a side that the reader looks at
+Size = Annotated[int, Field(ge=1, le=512)]  # of a layer: larger ones than here, of no more than some megabytes
 
 
 @dataclass(frozen=True)
 class ReaderConfig:
     """Size of the network."""
 
-    channels: tuple[int, int, int] = (48, 64, 96)  # at 32, 16 and 8 cells a side
-    squeeze: int = 32  # channels that are laid flat
-    features: int = 192  # of the layer before the answers, the space of the Fréchet distance
+    channels: tuple[Size, Size, Size] = (48, 64, 96)  # at 32, 16 and 8 cells a side
+    squeeze: Size = 32  # channels that are laid flat
+    features: Size = 192  # of the layer before the answers, the space of the Fréchet distance
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def load_reader(path: Path = WEIGHTS) -> Reader:
     """The reader in a file, ready to read. Raises ValueError where it was trained for other attributes."""
     if not path.is_file():
         raise ValueError(f"{path} is missing; `python -m imagebart train reader` makes it")
-    with safe_open(path, "pt") as file:
+    with safe_open(checked_header(path), "pt") as file:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if json.loads(about["values"]) != {name: list(values) for name, values in VALUES.items()}:
         raise ValueError(f"the reader in {path} knows other attributes than avatars have now; train it again")

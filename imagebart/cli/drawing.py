@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, EditSampling, Model, Sampling, command
-from imagebart.errors import InputError
+from imagebart.errors import InputError, plain
 from imagebart.progress import progress
 
 if TYPE_CHECKING:  # --help needs neither torch nor pictures
@@ -143,6 +143,8 @@ def _prepare(draw: Drawing) -> Recipe | None:
 
     if draw.steps_out is not None:
         animation_format(draw.steps_out)
+        if draw.steps_out.resolve() == draw.out.resolve():
+            raise InputError(f"--out and --steps-out are both {draw.steps_out.name}; name two files.")
     if Image.registered_extensions().get(draw.out.suffix.lower()) not in Image.SAVE:
         raise InputError(f"A picture cannot be written to {draw.out.name!r}; end the name in .png.")
     for path in (draw.out, draw.steps_out):
@@ -165,7 +167,8 @@ def _pipeline(draw: Drawing, like: Recipe | None) -> Pipeline:
 
         pipe.judge = load_ranker(draw.judge, pipe.model)
     if draw.like is not None and like is not None and like.model != pipe.name:
-        print(f"{draw.like.name} was made by the model {like.model}; this one is {pipe.name}.", file=sys.stderr)
+        said = f"{draw.like.name} was made by the model {like.model}; this one is {pipe.name}."
+        print(plain(said), file=sys.stderr)
     return pipe
 
 
@@ -199,7 +202,7 @@ def _follow(run: Iterable[PipelineEvent], draw: Drawing) -> None:
         for event in run:
             for note in event.notes:
                 if note not in noted:
-                    print(note, file=sys.stderr)
+                    print(plain(note), file=sys.stderr)
             noted.update(event.notes)
             if draw.steps_out is not None:
                 film.add(event)

@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from imagebart.cli import drawing, evaluating, own, paper, published, training
 from imagebart.cli.options import DEFAULT_MODEL, Model, command
+from imagebart.errors import plain
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Masked, prompted edits by ImageBART.")
 command(training.app)(own.model)
@@ -34,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TyperException, ValueError, OSError) as error:
         said = error.format_message() if isinstance(error, TyperException) else str(error)
         name = next((f" {word}" for word in given if word and not word.startswith("-")), "")
-        sentence = f"imagebart{name}: {' '.join(said.split())}"
-        print(sentence.encode(errors="backslashreplace").decode(), file=sys.stderr)
+        print(plain(f"imagebart{name}: {' '.join(said.split())}"), file=sys.stderr)
         return BAD_INPUT
     if code == STOPPED:
         print("stopped", file=sys.stderr)

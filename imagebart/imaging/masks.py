@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +24,8 @@ PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "bor
 DARKEST_PAINT = 16
 # Discs larger than this are built from smaller ones: nearly as round, and many times faster.
 MAX_DISC = 6
-STRIPE = 256  # rows or columns at a time, which bounds memory
+STRIPE = 256  # rows at a time, which bounds memory
+STRIP = 32  # rows or columns at a time, which the processor's cache holds
 
 Size = tuple[int, int]
 Bytes = npt.NDArray[np.uint8]
@@ -151,7 +151,7 @@ def _fade(paint: Bytes, feather: int) -> None:
 
     In place, and by stripes: large uploads would take gigabytes otherwise.
     """
-    depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32, copy=False)
     np.minimum(depth, feather + 1, out=depth)
     for top, ridge in _highest_around(depth, min(feather, max(depth.shape))):
         stripe = slice(top, top + len(ridge))
@@ -186,37 +186,47 @@ def _cover_rows(pixels: Bytes, rows: list[tuple[int, int]]) -> Bytes:
     return result
 
 
-def _highest_around(values: npt.NDArray[Any], reach: int) -> Iterator[tuple[int, Floats]]:
-    """The largest value up to `reach` rows and columns away, in a time that `reach` does not change.
+def _highest_around(values: Floats, reach: int) -> Iterator[tuple[int, Floats]]:
+    """The largest value up to `reach` rows and columns away, in a time that `reach` hardly changes.
 
-    values: float32 [H, W]. Yields stripes of it, each in the same memory, with the number of its first row.
+    values: float32 [H, W], 0 or more. Yields stripes of it, each in the same memory, with the number of its first row.
     """
     length, width = values.shape
     rows = min(max(STRIPE, 2 * reach), length)
     memory = np.empty((rows, width), np.float32)
+    # Few columns or rows at a time, that the processor's cache holds.
+    columns = np.empty((2, rows + 2 * reach, STRIP), np.float32)
+    lying = np.empty((2, STRIP, width + 2 * reach), np.float32)
     for top in range(0, length, rows):
         above = min(top, reach)
         near, stripe = values[top - above : top + rows + reach], memory[: length - top]
-        for left in range(0, width, STRIPE):
-            highest = _highest_in_columns(near[:, left : left + STRIPE], reach)
-            stripe[:, left : left + STRIPE] = highest[above : above + len(stripe)]
-        for part in range(0, len(stripe), STRIPE):
-            lying = np.ascontiguousarray(stripe[part : part + STRIPE].T)
-            stripe[part : part + STRIPE] = _highest_in_columns(lying, reach).T
+        for left in range(0, width, STRIP):
+            part = near[:, left : left + STRIP]
+            room = columns[:, : len(stripe) + 2 * reach, : part.shape[1]]
+            stripe[:, left : left + STRIP] = _highest_in_runs(part, reach - above, room, 2 * reach + 1)
+        for first in range(0, len(stripe), STRIP):
+            part = stripe[first : first + STRIP]
+            room = lying[:, : len(part)].transpose(0, 2, 1)
+            part[:] = _highest_in_runs(part.T, reach, room, 2 * reach + 1).T
         yield top, stripe
 
 
-def _highest_in_columns(values: npt.NDArray[Any], reach: int) -> Floats:
-    """Along axis 0, by the largest of runs of 2 reach + 1 values up to each place, and from it on (van Herk 1992)."""
-    length, run = len(values), 2 * reach + 1
-    runs = -(-(length + 2 * reach) // run)
-    padded = np.zeros((runs * run, values.shape[1]), np.float32)  # values are 0 or more
-    padded[reach : reach + length] = values
-    so_far, still = padded.reshape(runs, run, -1), padded.copy().reshape(runs, run, -1)
-    for i in range(1, run):
-        np.maximum(so_far[:, i], so_far[:, i - 1], out=so_far[:, i])
-        np.maximum(still[:, -i - 1], still[:, -i], out=still[:, -i - 1])
-    return np.maximum(still.reshape(padded.shape)[:length], padded[2 * reach : 2 * reach + length])
+def _highest_in_runs(values: Floats, before: int, room: Floats, run: int) -> Floats:
+    """The largest of `run` values along axis 0, from each place on: by runs of 1, 2, 4, ... values.
+
+    room: float32 [2, n, W], to work in; `values` stand in it from place `before` on, and 0 elsewhere.
+    Returns [n - run + 1, W], a part of it.
+    """
+    highest, other = room
+    highest[:before] = highest[before + len(values) :] = 0
+    highest[before : before + len(values)] = values
+    length = 1
+    while length < run:
+        step = min(length, run - length)
+        count = len(highest) - length - step + 1
+        np.maximum(highest[:count], highest[step : step + count], out=other[:count])
+        highest, other, length = other, highest, length + step
+    return highest[: len(highest) - run + 1]
 
 
 def _opacity(image: Image.Image) -> Image.Image | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
 from imagebart.ui.examples import Example
 from imagebart.ui.library import Models
+
+log = logging.getLogger(__name__)
 
 
 class Choice:
@@ -38,4 +41,5 @@ class Choice:
         except InputError:
             raise
         except (OSError, ValueError) as error:
-            raise InputError(f"The model {name} cannot be loaded: {error}") from error
+            log.warning("the model %s cannot be loaded: %s", name, error)  # it names folders of the server
+            raise InputError(f"The model {name} cannot be loaded; the server's log says why.") from error

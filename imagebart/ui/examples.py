@@ -12,7 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from imagebart.imaging.files import flatten, load_image
 from imagebart.imaging.masks import load_mask
+from imagebart.imaging.metadata import LONGEST_PROMPT
 from imagebart.ui.picture import tinted
 
 EXAMPLES = "examples"  # the folder of them, in a model's
@@ -30,8 +32,7 @@ class Example:
 
     def open(self) -> Image.Image:
         """The picture, RGB."""
-        with Image.open(self.path) as image:
-            return image.convert("RGB")
+        return flatten(load_image(self.path, "example"))
 
     def mask(self) -> Image.Image | None:
         """What to redraw, "L" of the picture's size."""
@@ -50,7 +51,7 @@ def find_examples(folder: Path) -> list[Example]:
 
 def _example(path: Path) -> Example:
     mask, words = path.with_name(path.stem + MASK), path.with_suffix(".txt")
-    prompt = words.read_text(encoding="utf-8").strip() if words.is_file() else ""
+    prompt = words.read_bytes()[:LONGEST_PROMPT].decode("utf-8", "replace").strip() if words.is_file() else ""
     caption = _caption(path.stem) + (f": {prompt}" if prompt else "")
     return Example(path, caption, mask if mask.is_file() else None, prompt)
 

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import logging
 import secrets
+import shutil
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
+from gradio.utils import get_upload_folder
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagebart.errors import InputError
 from imagebart.ui import wording
+from imagebart.ui.files import NO_ROOM
 
 log = logging.getLogger(__name__)
 
 ABROAD = "/proxy="  # Gradio's way to other servers, which a page that loads nothing from them does not need
+MOST_ASKED = 8_000_000  # bytes of a request; the largest mask, of noise, takes six million letters
+MOST_UPLOADED = 64_000_000  # of one with files, each of which Gradio bounds
+RESERVE = 500_000_000  # bytes of the disk that uploads leave to results
 # What Gradio's own reading of a request raises where it is not of the kind that the page sends.
 MISREAD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError)
 
@@ -71,7 +78,7 @@ class Guarded(gr.Blocks):
 
 
 class Gate:
-    """Around the server's routes: no way to other servers, and no answer without a sentence."""
+    """Around the server's routes: no way to other servers, nothing without end, and no answer without a sentence."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -83,7 +90,19 @@ class Gate:
         if ABROAD in scope["path"]:
             await _say(404, wording.NOTHING_ABROAD)(scope, receive, send)
             return
-        begun = False
+        upload = scope["path"].endswith("/upload")
+        if upload and _nearly_full():
+            await _say(507, NO_ROOM)(scope, receive, send)
+            return
+        begun, arrived = False, 0
+
+        async def counted() -> Message:
+            nonlocal arrived
+            message = await receive()
+            arrived += len(message.get("body", b""))
+            if arrived > (MOST_UPLOADED if upload else MOST_ASKED):
+                raise HTTPException(413, wording.TOO_MUCH)
+            return message
 
         async def noticed(message: Message) -> None:
             nonlocal begun
@@ -91,8 +110,12 @@ class Gate:
             await send(message)
 
         try:
-            await self._app(scope, receive, noticed)
+            await self._app(scope, counted, noticed)
         except Exception as error:
+            if begun and isinstance(error.__cause__, HTTPException):  # a session that is not there: Gradio has said so
+                log.warning("a stream of %s ended: %s", scope["path"][:80], error.__cause__)
+                await send({"type": "http.response.body"})
+                return
             if begun:
                 raise
             if isinstance(error, MISREAD):
@@ -101,6 +124,14 @@ class Gate:
             else:
                 answer = _say(500, noted("a request failed"))
             await answer(scope, receive, send)
+
+
+def _nearly_full() -> bool:
+    """Whether uploads would take the room that results need."""
+    try:
+        return shutil.disk_usage(get_upload_folder()).free < RESERVE
+    except OSError:  # the folder is made for the first upload
+        return False
 
 
 def _say(status: int, sentence: str) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import Any
 
@@ -13,6 +14,8 @@ from imagebart.ui import wording
 from imagebart.ui.choice import Choice
 from imagebart.ui.controls import RESET, starting_values
 from imagebart.ui.sketchpad.shelf import describe_example
+
+log = logging.getLogger(__name__)
 
 PARTS = (
     "model_line",
@@ -65,8 +68,14 @@ def switched(choice: Choice, name: str) -> list[Any]:
 
 
 def examples(choice: Choice, name: str | None) -> list[dict[str, Any]]:
-    """A model's examples as the sketchpad takes them."""
-    return [describe_example(example) for example in choice.examples(name)]
+    """A model's examples as the sketchpad takes them, less those that cannot be opened: the log names them."""
+    described = []
+    for example in choice.examples(name):
+        try:
+            described.append(describe_example(example))
+        except InputError as error:
+            log.warning("%s is left out: %s", example.path, error)
+    return described
 
 
 def reset(choice: Choice, name: str | None) -> list[Any]:

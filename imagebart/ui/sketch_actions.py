@@ -16,11 +16,13 @@ from imagebart.ui.controls import RESET, restored_values
 from imagebart.ui.knobs import around
 from imagebart.ui.sketchpad.component import Sketch
 from imagebart.ui.sketchpad.shelf import find
+from imagebart.ui.turns import PICTURES, in_turn
 
 RESTORED = ("words", "choice", *RESET, "messages")
 """What a picture that was made here sets."""
 
 
+@in_turn(PICTURES)
 def grid(choice: Choice, pad: Mapping[str, Any] | None, model: str | None, context: float) -> Any:
     """Which tokens an edit would redraw: the square in the picture's pixels, and its cells as 1 and 0 by rows."""
     try:

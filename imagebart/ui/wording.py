@@ -13,6 +13,7 @@ NO_MASK = (
 )
 NO_PICTURE = "There is no picture on the canvas yet. Pick an example or upload one."
 MISREAD = "What was sent cannot be used: its values are too few, or not of the kinds that are asked for."
+TOO_MUCH = "What was sent is larger than anything that this page takes."
 FOREIGN_FILE = "A file that was named is none that was uploaded to this page; upload it first."
 NOTHING_ABROAD = "This page fetches nothing from other servers."
 BROKEN = (

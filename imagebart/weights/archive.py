@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imagebart.weights.bounds import ShortReads
 from imagebart.weights.errors import WeightsError
 
 Bytes = bytearray | memoryview
@@ -80,9 +81,9 @@ class Archive:
 
 def _list_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as begun:
+            start = begun.read(4)
+        with ShortReads(path) as file, zipfile.ZipFile(file) as archive:
             return {entry.filename: entry for entry in archive.infolist()}
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from imagebart.weights.folder import ModelConfig
 from imagebart.weights.registry import MODELS
 
 HEAD = "---\nlibrary_name: imagebart\ntags:\n  - imagebart\n  - inpainting\n---\n"  # what the Hub reads
+LONGEST = 200_000  # bytes of a card
+
+
+def read_card(folder: Path) -> str:
+    """What somebody wrote of a model in its folder, in README.md: its first LONGEST bytes, whatever they are."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return file.read(LONGEST).decode("utf-8", errors="replace")
 
 
 def default_card(config: ModelConfig) -> str:

@@ -26,6 +26,7 @@ from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.published import StageConfig, build_stage
+from imagebart.weights.bounds import checked_header, read_text
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.memory import too_large
 from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
@@ -158,10 +159,9 @@ def _common_text(model: ImageBART) -> dict[str, Tensor]:
 
 def read_config(path: Path) -> ModelConfig:
     """config.json; raises WeightsError naming what is wrong in it."""
+    text = read_text(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     version = values.get("version") if isinstance(values, dict) else None
@@ -224,7 +224,7 @@ def _read_tensors(
             homes: dict[str, Any] = {}
             for path in _parts(folder, stem):
                 where = path
-                file = stack.enter_context(safe_open(path, framework="pt"))
+                file = stack.enter_context(safe_open(checked_header(path), framework="pt"))
                 twice = sorted(homes.keys() & set(file.keys()))
                 if twice:
                     raise WeightsError(f"{path} has the tensor {twice[0]}, which is in another part of {stem} too")

@@ -155,6 +155,19 @@ def test_a_picture_by_another_model_is_pointed_out(
     assert read_recipe(tmp_path / "new.png") == Recipe("tiny", "generate", "a hat", 1)
 
 
+def test_what_a_file_says_does_not_steer_the_terminal(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b]0;mine\x07\x1b[2J\u202e\x9b"
+    write_png(Image.new("RGB", (32, 32)), tmp_path / "old.png", Recipe(evil, "generate", f"zebra{evil}", 1))
+    command = ["generate", "--like", str(tmp_path / "old.png"), "--out", str(tmp_path / "new.png"), "--model"]
+    assert main([*command, str(model)]) == 0
+    assert main([*command, f"no model {evil}"]) == 2
+    said = capsys.readouterr().err
+    assert said.count(r"\x1b]0;mine\x07") == 2
+    assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(said)
+
+
 def test_a_film_keeps_few_frames_the_first_and_the_last(tmp_path: Path) -> None:
     film = Film(most=10)
     for i in range(100):
@@ -176,6 +189,7 @@ def test_a_film_keeps_few_frames_the_first_and_the_last(tmp_path: Path) -> None:
         (["--start-stage", "3"], "first stage is 3"),
         (["--context", "-1"], "context is -1"),
         (["--steps-out", "run.mp4"], "'run.mp4'; end the name in .webp or .gif"),
+        (["--out", "both.webp", "--steps-out", "./both.webp"], "--out and --steps-out are both both.webp"),
         (["--out", "no/such/folder/o.png"], "no folder no/such/folder"),
         (["--out", "picture.words"], "'picture.words'; end the name in .png"),
         (["--like", "in.png"], "in.png is no PNG that says how it was made"),

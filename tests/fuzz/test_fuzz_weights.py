@@ -1,18 +1,22 @@
-"""Files of both published layouts, damaged in their bytes, their pickles and their settings: a model, or a sentence."""
+"""Files of the published layouts and of ours, damaged in their bytes, pickles and settings: a model, or a sentence."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
 import zipfile
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from effort import Effort, bounded, mutated
 from weights.checkpoints import CLASS_MODEL, RESIDUAL_MODEL, edit_entry
 
 from imagebart.models.imagebart import ImageBART
+from imagebart.pipeline import Pipeline
+from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, load
 
 CANARY = "canary"
@@ -81,4 +85,56 @@ def test_a_model_is_right_or_refused(
             assert source.name in str(error) and "\n" not in str(error), (case, error)
         path.write_bytes(sound[path])
     assert not (tmp_path / CANARY).exists(), "a file's program was run"
+    assert refused
+
+
+ANYTHING: list[Any] = [
+    *(None, True, -1, 0, 1, 1.5, 2**31, 10**30, 1e308, float("nan"), float("inf")),
+    *("", "x", "\ud800", "a\0b", "x" * 3000),
+    *([], [1], [[]] * 500, ["x"] * 500, {}, {"a": 1}, {"type": "clip", "length": 10**9}),
+]
+
+
+def in_the_settings(path: Path, chance: Random) -> None:
+    """Another value anywhere in a configuration, or one less, or another text."""
+    if chance.random() < 0.2:
+        path.write_bytes(mutated(path.read_bytes(), chance))
+        return
+    values = json.loads(path.read_text(encoding="utf-8"))
+    for _ in range(chance.choice([1, 1, 2])):
+        place: Any = values
+        while True:
+            keys = list(place) if isinstance(place, dict) else range(len(place))
+            if not keys:
+                break
+            key = chance.choice(keys)
+            if isinstance(place[key], dict | list) and chance.random() < 0.8:
+                place = place[key]
+            elif chance.random() < 0.1:
+                del place[key]
+                break
+            else:
+                place[key] = chance.choice(ANYTHING)
+                break
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+@pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
+def test_a_folder_of_ours_is_right_or_refused(effort: Effort, tmp_path: Path, make: Any) -> None:
+    folder = tmp_path / "ours"
+    make("text").save_pretrained(folder)
+    (folder / "README.md").write_text("---\ntags: [x]\n---\nA card.", encoding="utf-8")
+    sound = {path: path.read_bytes() for path in folder.iterdir()}
+    refused = 0
+    for case, chance in effort.cases(12, 1000):
+        path = chance.choice([folder / "config.json", *sound])
+        (in_the_settings if path.name == "config.json" else in_the_bytes)(path, chance)
+        try:
+            with bounded(case):
+                pipe = Pipeline.from_pretrained(folder)
+                assert pipe.knows is not None and pipe.vocabulary is not None and pipe.suggestions is not None, case
+        except WeightsError as error:
+            refused += 1
+            assert folder.name in str(error) and "\n" not in str(error), (case, error)
+        path.write_bytes(sound[path])
     assert refused

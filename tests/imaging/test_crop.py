@@ -298,6 +298,19 @@ def test_blending_with_transparency_weighs_colours_by_their_opacity() -> None:
     assert np.array_equal(result[:, :10, :3], drawn[:, :10]) and (result[:, :10, 3] == 255).all()
 
 
+def test_blending_is_exact_at_every_weight_and_opacity() -> None:
+    weight, opacity = np.meshgrid(np.arange(256), np.arange(256))
+    upload, drawn = noise(256, 256, 4, seed=3), noise(256, 256, seed=4)
+    upload[..., 3] = opacity
+    alpha = Image.fromarray(weight.astype(np.uint8))
+    result = np.asarray(paste_back(Image.fromarray(upload), Image.fromarray(drawn), alpha, Box(0, 0, 256)))
+    before, over = (255 - weight) * opacity, weight * 255
+    whole = np.maximum(before + over, 1)[..., None]
+    colour = (before[..., None] * upload[..., :3] + over[..., None] * drawn + whole // 2) // whole
+    assert np.array_equal(result[..., :3], np.where(weight[..., None] == 0, upload[..., :3], colour))
+    assert np.array_equal(result[..., 3], (before + over + 127) // 255)
+
+
 def test_only_the_square_is_pasted() -> None:
     upload = Image.new("RGB", (60, 40))
     result = paste_back(upload, Image.new("RGB", (8, 8), "white"), Image.new("L", (60, 40), 255), Box(50, 30, 20))

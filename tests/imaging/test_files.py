@@ -187,6 +187,17 @@ def test_broken_metadata_does_not_hide_a_sound_picture() -> None:
     assert np.array_equal(np.asarray(image), pixels)
 
 
+def test_a_grey_pictures_profile_is_dropped_as_its_pixels_become_colours() -> None:
+    for mode in ("L", "LA", "I;16"):
+        data = encoded(Image.new(mode, (20, 20)), icc_profile=b"profile")
+        assert load_image(data).info == {}
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PPM", "ICO", "TGA", "PCX"])
+def test_other_formats_are_not_even_tried(kind: str) -> None:
+    refused(encoded(Image.new("RGB", (32, 32)), kind), "no picture that can be read", "PNG, JPEG")
+
+
 def test_metadata_is_dropped_except_the_colour_profile() -> None:
     exif = Image.Exif()
     exif[0x010E] = "where I live"

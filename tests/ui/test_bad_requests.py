@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +21,8 @@ from PIL import Image
 
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.files import publish
+from imagebart.ui import mishaps, wording
+from imagebart.ui.files import NO_ROOM, publish
 from imagebart.ui.mishaps import answering
 from imagebart.ui.sketchpad import shelf
 
@@ -76,6 +80,67 @@ def test_a_picture_that_would_unpack_to_too_much_is_no_frame(own_files: None) ->
     run = {"suffix": ".webp", "name": "film"}
     assert "error" in shelf.film({**run, "shown": [large] * 200})
     assert "path" in shelf.film({**run, "shown": [small] * 2})
+
+
+def test_a_session_that_is_not_there_is_said_and_no_connection_is_cut(
+    page: Page, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for route in ("call/generate/nothing", "queue/data?session_hash=nothing"):
+        reply = httpx.get(f"{page.url}gradio_api/{route}", timeout=60)
+        assert reply.status_code in (200, 404) and "404" in reply.text + str(reply.status_code)
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err + caplog.text
+
+
+def test_no_browser_runs_what_was_uploaded(page: Page) -> None:
+    for name in ("x.html", "x.svg", "x"):
+        path = httpx.post(f"{page.url}gradio_api/upload", files={"files": (name, b"<script>")}).json()[0]
+        reply = httpx.get(f"{page.url}gradio_api/file={path}")
+        assert reply.headers["content-disposition"].startswith("attachment")
+
+
+def test_what_has_no_end_is_refused_while_it_arrives(page: Page) -> None:
+    for most, route, files in ((mishaps.MOST_ASKED, "call/generate", 0), (mishaps.MOST_UPLOADED, "upload", 2)):
+        body: dict[str, Any] = {"content": (b"x" * 2**20 for _ in range(most // 2**20 + 1))}
+        if files:
+            body = {"files": [("files", (f"{i}.png", bytes(most // files))) for i in range(files)]}
+        reply = httpx.post(f"{page.url}gradio_api/{route}", timeout=60, **body)
+        assert reply.status_code == 413 and reply.json() == {"detail": wording.TOO_MUCH}
+    assert "event: complete" in page.call("generate", ["a hat", 1, None, 1])
+
+
+def test_uploads_leave_room_for_results(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    def upload() -> httpx.Response:
+        return httpx.post(f"{page.url}gradio_api/upload", files={"files": ("picture.png", b"x")})
+
+    assert upload().status_code == 200
+    monkeypatch.setattr(mishaps, "RESERVE", 2**62)  # more than this disk has
+    assert upload().status_code == 507 and upload().json() == {"detail": NO_ROOM}
+
+
+MANY = """
+import re, threading
+from pathlib import Path
+from PIL import Image
+from imagebart.ui.files import publish
+from imagebart.ui.sketchpad import shelf
+def highest(): return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1000
+path = publish(Image.new("L", (6000, 4000)))
+shelf.take(path)
+before = highest()
+people = [threading.Thread(target=shelf.take, args=[path]) for _ in range(10)]
+for person in people: person.start()
+for person in people: person.join()
+print(highest() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux keeps account of memory there")
+def test_many_large_pictures_are_not_unpacked_at_once(tmp_path: Path) -> None:
+    command, place = [sys.executable, "-c", MANY], {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=place)
+    assert int(done.stdout) < 200, "one takes 100 MB"
 
 
 def number_in(said: str) -> str:

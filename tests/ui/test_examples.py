@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_examples_come_in_order_with_captions(tmp_path: Path) -> None:
     for name in ("02-blue_hat.png", "01-red-curls.png", "7.png"):
-        Image.new("RGBA", (8, 8), "red").save(tmp_path / name)
+        Image.new("RGBA", (16, 16), "red").save(tmp_path / name)
     (tmp_path / "note.txt").write_text("no picture")
     found = find_examples(tmp_path)
     assert [example.caption for example in found] == ["Red curls", "Blue hat", "7"]

@@ -47,6 +47,12 @@ def test_nothing_is_answered_where_nothing_is_painted() -> None:
         assert grid(CHOICE, pad, None, 3.0) == UNCHANGED
 
 
+@pytest.mark.parametrize("size", [[-40, -40], [0, 40], [40, 15], [8000, 5001], [10**30, 10**30]])
+def test_a_size_that_no_picture_has_is_not_answered(size: list[int]) -> None:
+    painted = sketch(noise((40, 40)), "centre")
+    assert grid(CHOICE, {**painted, "size": size, "mask": "255 1"}, None, 3.0) == UNCHANGED
+
+
 def made(path: str, recipe: Recipe) -> None:
     write_png(noise((32, 32)), path, recipe)
 

@@ -16,6 +16,7 @@ from imagebart.models.imagebart import About
 from imagebart.sampling.kernels import brain, half, multiplies_bfloat16, packed
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, folder, load, save
+from imagebart.writing import OBSOLETE, SAVED
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
 
@@ -213,6 +214,15 @@ def test_a_model_is_the_old_one_or_the_new_one_whenever_its_writer_is_killed(tmp
             save(old, tmp_path)
         assert len(stages) == step + 1
     assert stages == sorted(stages, reverse=True) and set(stages) == {1, 2}
+    assert_same(load(tmp_path), new)
+
+
+def test_a_replacement_that_was_cut_off_is_finished_before_reading(tmp_path: Path) -> None:
+    old, new = tiny_model(), tiny_model(seed=1)
+    save(old, tmp_path)
+    save(new, tmp_path / SAVED)
+    names = [path.name for path in (tmp_path / SAVED).iterdir()]
+    (tmp_path / SAVED / OBSOLETE).write_text("\n".join([*names, "", ""]))
     assert_same(load(tmp_path), new)
 
 

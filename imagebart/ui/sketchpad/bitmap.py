@@ -10,6 +10,8 @@ from PIL import Image
 
 from imagebart.errors import InputError
 
+LONGEST_RUN = len("255 1 ")  # of one pixel: longer ones take fewer letters a pixel
+
 
 def pack(mask: Image.Image) -> str:
     """An "L" picture as text, by rows from the top; "" where nothing is painted."""
@@ -25,6 +27,8 @@ def unpack(text: str, size: tuple[int, int]) -> Image.Image:
     """The "L" picture of `size` (width, height) that was packed. Raises InputError for anything else."""
     count = size[0] * size[1]
     try:
+        if len(text) > LONGEST_RUN * count:
+            raise ValueError(f"longer than any mask of {size[0]} x {size[1]} pixels")
         values, runs = np.array(text.split() if text else [0, count], np.int64).reshape(-1, 2).T
         if values.min() < 0 or values.max() > 255 or runs.min() < 1 or runs.max() > count or runs.sum() != count:
             raise ValueError(f"not a mask of {size[0]} x {size[1]} pixels")

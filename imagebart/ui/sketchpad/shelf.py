@@ -21,6 +21,7 @@ from imagebart.ui.examples import Example
 from imagebart.ui.files import kept, publish, written
 from imagebart.ui.picture import LARGEST_VIEW, reduced, scale_mask, view_size
 from imagebart.ui.sketchpad.bitmap import pack
+from imagebart.ui.turns import FILMS, PICTURES, in_turn
 
 GONE = "This picture is no longer kept: pictures are forgotten after an hour. The ones on the page can be saved."
 UNREADABLE = "What the page sent cannot be read; load the page again."
@@ -74,6 +75,7 @@ def describe_example(example: Example) -> dict[str, Any]:
 # What the browser may ask for by name: JSON in, JSON out, and {"error": a sentence} where something is wrong.
 
 
+@in_turn(PICTURES)
 def take(path: str) -> dict[str, Any]:
     """An upload, or a picture from before: {"picture": …, "made": whether this page made it}."""
     try:
@@ -96,6 +98,7 @@ def lend(path: str) -> dict[str, Any]:
         return {"error": str(error)}
 
 
+@in_turn(PICTURES)
 def compose(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step of a run as a whole picture: {"part": a file, "box": its place or null, "base": the whole or null}."""
     try:
@@ -111,6 +114,7 @@ def compose(step: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": UNREADABLE}
 
 
+@in_turn(FILMS)
 def film(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as a moving picture: {"shown": its steps' files, "suffix": ".webp" or ".gif", "name": …} to {"path": …}."""
     try:

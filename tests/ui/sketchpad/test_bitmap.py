@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,3 +41,16 @@ def test_an_empty_mask_is_no_text_and_a_full_one_is_short() -> None:
 def test_what_is_no_mask_of_this_size_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="load the page again"):
         unpack(text, (4, 3))
+
+
+def test_a_text_longer_than_any_mask_is_refused_unread() -> None:
+    noise = Image.fromarray(np.tile(np.array([[255, 254]], np.uint8), (64, 32)))
+    assert unpack(pack(noise), noise.size).tobytes() == noise.tobytes()  # the longest of this size
+    tracemalloc.start()
+    text = "255 1 " * 1_000_000
+    before = tracemalloc.get_traced_memory()[0]
+    with pytest.raises(InputError, match="another picture"):
+        unpack(text, (64, 64))
+    taken = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert taken < 1_000_000
