@@ -10,11 +10,13 @@ from torch import Tensor
 
 FINE = 4  # strokes and boxes end on every fourth part of a cell
 ALIGNED = 0.4  # share of regions that paint all of the cells that they touch
-GLIMPSES = 0.4  # share of pictures of which all of a colour is painted but for a small place
+GLIMPSES = 0.6  # share of pictures of which all of a colour is painted but for a small place
 NEAR = 0.15  # how far two pixels of one colour may be apart in a channel of [-1, 1]
 EDGES = 20  # how many times likelier that place is where the colour meets another
+SHARED = 0.8  # share of these places that hold cells of that colour and another only
 MARGIN = 3  # most parts of cells that are painted around the colour
 WHOLE = 0.3  # share of pictures of which nothing is known
+LARGER = 1 / 4  # the longest side of such a place
 PEEPHOLES, SMALL = 0.25, 1 / 6  # share of pictures of which only small boxes are known; their longest side
 INVERTED = 0.5  # share of the other regions that are all but what was drawn up
 MOST_BOXES = 3
@@ -49,7 +51,9 @@ def painted_regions(images: Tensor, grid: int) -> Tensor:
 def glimpses(images: Tensor, side: int) -> Tensor:
     """All of one colour of each picture, with some of what is around it, but for a small place: bool [B, side, side].
 
-    What is drawn can be told from that place only. Half of the masks hold one more region.
+    What is drawn can be told from that place only. Cells that show nothing else are painted there, too, in most
+    masks: a network would learn to read colours off these alone, and not off cells that two things share. Half
+    of the masks hold one more region.
     """
     pixels = F.interpolate(images, (side, side))
     apart = F.max_pool2d(pixels, 3, 1, 1) + F.max_pool2d(-pixels, 3, 1, 1)
@@ -60,13 +64,15 @@ def glimpses(images: Tensor, side: int) -> Tensor:
     painted = F.max_pool2d(alike.float(), 2 * margin + 1, 1, margin)[:, 0] > 0
     more = torch.stack([_region(side) for _ in images]) & (torch.rand(len(images), 1, 1) < 0.5)
     kept = torch.stack([_box_around(*divmod(int(place), side), side) for place in places])
-    painted = (painted | more) & ~kept
+    pure = F.interpolate(-F.max_pool2d(-alike.float(), FINE), scale_factor=FINE)[:, 0] == 1
+    shared = torch.rand(len(images), 1, 1) < SHARED
+    painted = ((painted | more) & ~kept) | (pure & shared)
     return painted | ~painted.flatten(1).any(1)[:, None, None]
 
 
 def _box_around(row: int, column: int, side: int) -> Tensor:
     """A small box that holds a place: bool [side, side]."""
-    lengths = [_length(max(1, round(SMALL * side))) for _ in range(2)]
+    lengths = [_length(max(1, round(LARGER * side))) for _ in range(2)]
     box = torch.zeros(side, side, dtype=torch.bool)
     top, left = (max(0, at - int(torch.randint(n, ()))) for at, n in zip((row, column), lengths, strict=True))
     box[top : top + lengths[0], left : left + lengths[1]] = True
