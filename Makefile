@@ -28,6 +28,9 @@ lint: $(VENV)/.everything
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 
+# Large pages of memory, where the C library knows of them (docs/training.md).
+train photos scales: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
+
 train: $(VENV)/.everything
 	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 captions:captions \
 	    captions:words captions:words-on reader:judge; do \

@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
+from gradio.route_utils import MultiPartException
 from gradio.utils import get_upload_folder
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -94,23 +95,29 @@ class Gate:
         if upload and _nearly_full():
             await _say(507, NO_ROOM)(scope, receive, send)
             return
-        begun, arrived = False, 0
+        begun, endless, arrived = False, False, 0
 
         async def counted() -> Message:
-            nonlocal arrived
+            nonlocal arrived, endless
             message = await receive()
             arrived += len(message.get("body", b""))
             if arrived > (MOST_UPLOADED if upload else MOST_ASKED):
-                raise HTTPException(413, wording.TOO_MUCH)
+                endless = True
+                # On an exception of this kind only, Gradio deletes what it has written of an upload by then.
+                raise MultiPartException(wording.TOO_MUCH) if upload else HTTPException(413, wording.TOO_MUCH)
             return message
 
         async def noticed(message: Message) -> None:
             nonlocal begun
+            if endless and upload:  # Gradio's answer has another status, and is no JSON
+                return
             begun = True
             await send(message)
 
         try:
             await self._app(scope, counted, noticed)
+            if endless and upload:
+                await _say(413, wording.TOO_MUCH)(scope, receive, send)
         except Exception as error:
             if begun and isinstance(error.__cause__, HTTPException):  # a session that is not there: Gradio has said so
                 log.warning("a stream of %s ended: %s", scope["path"][:80], error.__cause__)

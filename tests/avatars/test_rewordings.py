@@ -52,7 +52,7 @@ def test_each_subject_has_its_own_words() -> None:
         ("old man with a red beanie", ['This model does not know: "old". It was ignored.']),
         ("old woman with black hair", ['This model does not know: "old". It was ignored.']),
         ("sunglases", ['"sunglases" was read as "sunglasses".']),
-        ("blone har", ['"blone" was read as "blonde".', 'This model does not know: "har". It was ignored.']),
+        ("blone har", ['"blone" was read as "blonde", "har" as "hair".']),
         ("green mohawk", ['This model does not know: "green mohawk". It was ignored.']),
         *[(prompt, []) for prompt in ("specs", "ginger woman with a bob", "batman t shirt", "frizzy hair")],
         *[(prompt, []) for prompt in ("purple wall", "T-Shirt", "v neck", "vneck", "v-neck", "orange hair")],

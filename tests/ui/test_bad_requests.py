@@ -106,6 +106,7 @@ def test_what_has_no_end_is_refused_while_it_arrives(page: Page) -> None:
             body = {"files": [("files", (f"{i}.png", bytes(most // files))) for i in range(files)]}
         reply = httpx.post(f"{page.url}gradio_api/{route}", timeout=60, **body)
         assert reply.status_code == 413 and reply.json() == {"detail": wording.TOO_MUCH}
+    assert not [path for path in page.folder.rglob("tmp*") if path.is_file()], "nothing is left of what was refused"
     assert "event: complete" in page.call("generate", ["a hat", 1, None, 1])
 
 
