@@ -12,11 +12,10 @@ FINE = 4  # strokes and boxes end on every fourth part of a cell
 ALIGNED = 0.4  # share of regions that paint all of the cells that they touch
 GLIMPSES = 0.2  # share of pictures of which all of a colour is painted but for a small place
 NEAR = 0.15  # how far two pixels of one colour may be apart in a channel of [-1, 1]
-EDGES = 20  # how many times likelier that place is where the colour meets another
+EDGES, LARGER = 20, 1 / 4  # how many times likelier that place is where the colour meets another; its longest side
 SHARED = 0.8  # share of these places that hold cells of that colour and another only
 MARGIN = 3  # most parts of cells that are painted around the colour
 WHOLE = 0.3  # share of pictures of which nothing is known
-LARGER = 1 / 4  # the longest side of such a place
 PEEPHOLES, SMALL = 0.25, 1 / 6  # share of pictures of which only small boxes are known; their longest side
 INVERTED = 0.5  # share of the other regions that are all but what was drawn up
 MOST_BOXES = 3
@@ -59,12 +58,12 @@ def glimpses(images: Tensor, side: int) -> Tensor:
     apart = F.max_pool2d(pixels, 3, 1, 1) + F.max_pool2d(-pixels, 3, 1, 1)
     places = torch.multinomial(1 + EDGES * (apart.amax(1) > NEAR).flatten(1).float(), 1)
     colours = pixels.flatten(2).gather(2, places[:, None].expand(-1, pixels.shape[1], -1))
-    alike = ((pixels.flatten(2) - colours).abs().amax(1) < NEAR).view(-1, 1, side, side)
+    alike = ((pixels.flatten(2) - colours).abs().amax(1) < NEAR).view(-1, 1, side, side).float()
     margin = int(torch.randint(MARGIN + 1, ()))
-    painted = F.max_pool2d(alike.float(), 2 * margin + 1, 1, margin)[:, 0] > 0
+    painted = F.max_pool2d(alike, 2 * margin + 1, 1, margin)[:, 0] > 0
     more = torch.stack([_region(side) for _ in images]) & (torch.rand(len(images), 1, 1) < 0.5)
     kept = torch.stack([_box_around(*divmod(int(place), side), side) for place in places])
-    pure = F.interpolate(-F.max_pool2d(-alike.float(), FINE), scale_factor=FINE)[:, 0] == 1
+    pure = F.interpolate(-F.max_pool2d(-alike, FINE), scale_factor=FINE)[:, 0] == 1
     shared = torch.rand(len(images), 1, 1) < SHARED
     painted = ((painted | more) & ~kept) | (pure & shared)
     return painted | ~painted.flatten(1).any(1)[:, None, None]

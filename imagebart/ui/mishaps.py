@@ -95,28 +95,28 @@ class Gate:
         if upload and _nearly_full():
             await _say(507, NO_ROOM)(scope, receive, send)
             return
-        begun, endless, arrived = False, False, 0
+        begun, refused, arrived = False, False, 0
 
         async def counted() -> Message:
-            nonlocal arrived, endless
+            nonlocal arrived, refused
             message = await receive()
             arrived += len(message.get("body", b""))
             if arrived > (MOST_UPLOADED if upload else MOST_ASKED):
-                endless = True
+                refused = upload
                 # On an exception of this kind only, Gradio deletes what it has written of an upload by then.
                 raise MultiPartException(wording.TOO_MUCH) if upload else HTTPException(413, wording.TOO_MUCH)
             return message
 
         async def noticed(message: Message) -> None:
             nonlocal begun
-            if endless and upload:  # Gradio's answer has another status, and is no JSON
+            if refused:  # Gradio's answer has another status, and is no JSON
                 return
             begun = True
             await send(message)
 
         try:
             await self._app(scope, counted, noticed)
-            if endless and upload:
+            if refused:
                 await _say(413, wording.TOO_MUCH)(scope, receive, send)
         except Exception as error:
             if begun and isinstance(error.__cause__, HTTPException):  # a session that is not there: Gradio has said so
