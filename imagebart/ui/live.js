@@ -19,44 +19,11 @@
     }
   };
 
-  // See WHY in page.py. Gradio cancels a run by its name, which the server's answer to its start tells: Cancel waits for
-  // it. And each run is cancelled once at most, before its end: Gradio would take the next one for it.
-  const about = document.documentElement.dataset;
-  let asking = false; // a run that has not been sent yet
-  let nameless = false; // a run that has not been answered yet
+  // See WHY in page.py.
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("#edit, #generate, #vary, #cancel");
-    if (!button) return;
-    if (button.id !== "cancel") {
-      about.run = "asked";
-      asking = nameless = true;
-      return;
-    }
-    if (nameless || about.run !== "asked") event.stopPropagation();
-    if (about.run === "asked") about.run = "cancelled";
+    if (button) document.documentElement.dataset.run = button.id === "cancel" ? "cancelled" : "asked";
   }, true);
-
-  const named = () => {
-    nameless = false;
-    if (about.run !== "cancelled") return;
-    about.run = "asked";
-    document.getElementById("cancel").click();
-  };
-
-  const fetched = window.fetch;
-  window.fetch = async (address, ...options) => {
-    if (!asking || !String(address.url ?? address).includes("/queue/join")) return fetched(address, ...options);
-    asking = false;
-    try {
-      const response = await fetched(address, ...options);
-      const told = response.json();
-      response.json = () => told;
-      await told;
-      return response;
-    } finally {
-      setTimeout(named); // after Gradio, too, has read it
-    }
-  };
 
   // A run that came to its end was not cancelled, though somebody may have tried.
   addEventListener("imagebart-run", ({ detail }) => {
