@@ -23,6 +23,7 @@ Vocabulary = Annotated[int, Field(ge=1, le=2**20)]
 Length = Annotated[int, Field(ge=0, le=2**16)]  # of a sequence
 Offset = Annotated[int, Field(ge=0, le=2**20)]  # in a vocabulary
 Factor = Annotated[int, Field(ge=1, le=64)]
+Glances = Annotated[int, Field(ge=0, le=16)]  # parts a side of a cell
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=2**40)]

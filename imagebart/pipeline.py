@@ -24,7 +24,7 @@ from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Describer, Judge, load_judge
 from imagebart.looking import PAINT, place_of, words_for
-from imagebart.masked import known_tokens
+from imagebart.masked import known
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream, unfamiliar
 from imagebart.settings import SamplingSettings, shown
@@ -204,9 +204,9 @@ class Pipeline:
         upload = images.load_image(image)
         region = self.region(upload.size, mask, context, feather)
         pixels = self._pixels(upload, region.box)
-        known, doubt = known_tokens(self.model, pixels, torch.from_numpy(region.painted)[None])
-        known, canvas = known.expand(len(prompts), -1), Canvas(upload, region)
-        job = Job(recipes, canvas, recipes[0].settings, known, region.keep, doubt[0], pixels=pixels)
+        left = known(self.model, pixels, torch.from_numpy(region.painted)[None])
+        tokens, canvas = left.tokens.expand(len(prompts), -1), Canvas(upload, region)
+        job = Job(recipes, canvas, recipes[0].settings, tokens, region.keep, left.doubt[0], left.seen, pixels)
         return self._run(prompts, job, best_first)
 
     def vary(

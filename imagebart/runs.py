@@ -47,6 +47,7 @@ class Job:
     known: Tensor | None = None  # int64 [B, N]
     keep: Tensor | None = None  # bool [N]
     doubt: Tensor | None = None  # float [N], of known tokens that are not kept: see `imagebart.masked`
+    seen: Tensor | None = None  # float [1, N, 4 P^2], of cells' pixels what is kept
     pixels: Tensor | None = None  # the square as it was, float [1, 3, size, size] in [-1, 1], where `keep` keeps of it
     strength: float = 1.0  # share of noise to start from
     cond: Tensor | None = None  # int64 [B, L]
@@ -75,6 +76,7 @@ def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
         strength=job.strength,
         seed=job.seed,
         doubt=job.doubt,
+        seen=job.seen,
     )
     first, scales = len(begun.steps), begun.scales
     clock = Clock(job.settings.passes, first)

@@ -49,8 +49,13 @@ def tiny_first_stage() -> FirstStageConfig:
     )
 
 
-def tiny_model(conditioning: Kind = "text", scales: int = 2, seed: int = 0, slots: int = SLOTS) -> ImageBART:
-    """A random model with a denoiser, best drawn with so many scales. The global RNG is left alone."""
+def tiny_model(
+    conditioning: Kind = "text", scales: int = 2, seed: int = 0, slots: int = SLOTS, glances: int = 0
+) -> ImageBART:
+    """A random model with a denoiser, best drawn with so many scales. The global RNG is left alone.
+
+    glances: parts a side of each cell whose kept pixels it is shown, and of cut cells what is left; 0: neither.
+    """
     first, conditioner = tiny_first_stage(), tiny_conditioner(conditioning)
     text = tiny_text(conditioner, slots)
     prefix = others = slots if text is not None else conditioner.length
@@ -59,7 +64,8 @@ def tiny_model(conditioning: Kind = "text", scales: int = 2, seed: int = 0, slot
     shape = (32, 1, 2, first.vocab_size + others + 1, 1 + prefix + TOKENS, 16)
     encoder = TransformerConfig(*shape, causal=False)
     decoder = TransformerConfig(*shape, vocab_out=first.vocab_size, cross=True)
-    config = DenoiserConfig(first.vocab_size, TOKENS, decoder, encoder, conditioner.length, text)
+    shapes = (first.vocab_size, TOKENS, decoder, encoder, conditioner.length, text)
+    config = DenoiserConfig(*shapes, knows_cut_cells=glances > 0, glances=glances)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         denoiser = Denoiser(config)

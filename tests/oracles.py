@@ -161,7 +161,13 @@ def plain_reverse(p0: list[float], c: int, rate: float, next_rate: float) -> lis
 
 
 def plain_denoiser(
-    denoiser: Denoiser, x: list[int], c: list[int], rates: list[float], fed_rates: list[float], cond: list[int]
+    denoiser: Denoiser,
+    x: list[int],
+    c: list[int],
+    rates: list[float],
+    fed_rates: list[float],
+    cond: list[int],
+    seen: list[list[float]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits of p(x_0) of one row, the decoder's and the encoder's own, position by position: float64 [N, K] each."""
     config, weights = denoiser.config, denoiser.state_dict()
@@ -183,6 +189,11 @@ def plain_denoiser(
         to_decoder[1 + i] += slots[i]  # type: ignore[index]
     for n in range(tokens):
         to_encoder[first + n] += told("encoder_rates", rates[n])
+        if seen is not None:
+            read = weights["glance.read.weight"] @ torch.tensor(seen[n]).double() + weights["glance.read.bias"]
+            gelu = [v / 2 * (1 + math.erf(v / 2**0.5)) for v in read.tolist()]
+            to_encoder[first + n] += weights["glance.map.weight"] @ torch.tensor(gelu).double()
+            to_encoder[first + n] += weights["glance.map.bias"]
     encoded = plain_transformer(part(weights, "encoder"), config.encoder, torch.tensor(prefix + c), extra=to_encoder)
     for n in range(tokens):  # the decoder's step `first - 1 + n` predicts x_0 at n
         to_decoder[first - 1 + n] += weights["align.weight"] @ encoded[first + n] + weights["align.bias"]
@@ -202,7 +213,9 @@ def doubted(keep: Tensor) -> Tensor:
     return torch.where(keep, 0.0, 1.0)
 
 
-def teacher_forced(step: Step, x: Tensor, c: Tensor, doubt: Tensor, cond: Tensor | None) -> Tensor:
+def teacher_forced(
+    step: Step, x: Tensor, c: Tensor, doubt: Tensor, cond: Tensor | None, seen: Tensor | None = None
+) -> Tensor:
     """Logits [B, N, K] that temperature and filters act on, all positions at once; kept ones are of no use."""
     if isinstance(step, StageStep):
         return step.stage.logits(x, c, cond)
@@ -211,7 +224,7 @@ def teacher_forced(step: Step, x: Tensor, c: Tensor, doubt: Tensor, cond: Tensor
         torch.tensor([[min(value, rate) for value in row] for row in doubt.tolist()])
         for rate in (step.rate, step.next_rate)
     )
-    return step.denoiser.logits(x, c, rates, next_rates, cond)
+    return step.denoiser.logits(x, c, rates, next_rates, cond, seen)
 
 
 # Drawing
@@ -255,6 +268,7 @@ def plain_draw(
     null: Tensor | None,
     settings: SamplingSettings,
     noise: Tensor,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """One row after the other, one token after the other, the whole step computed anew for each."""
     rows = []
@@ -263,9 +277,11 @@ def plain_draw(
         for i in range(x.shape[1]):
             if doubt[b, i] <= (step.next_rate if isinstance(step, DenoisingStep) else 0):
                 continue
-            logits = teacher_forced(step, row, c[one], doubt[one], None if cond is None else cond[one])[0, i]
+            glance = None if seen is None else seen[one]
+            told = None if cond is None else cond[one]
+            logits = teacher_forced(step, row, c[one], doubt[one], told, glance)[0, i]
             if settings.guidance != 1 and null is not None:
-                without = teacher_forced(step, row, c[one], doubt[one], null[one])[0, i]
+                without = teacher_forced(step, row, c[one], doubt[one], null[one], glance)[0, i]
                 logits = without + settings.guidance * (logits - without)
             weights = plain_weights(step, logits.tolist(), int(c[b, i]), settings, float(doubt[b, i]))
             scores = [

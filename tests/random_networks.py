@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -81,14 +82,15 @@ def random_stage(
 
 
 def random_denoiser(
-    tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, slots: int = 0
+    tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, slots: int = 0, glances: int = 0
 ) -> Denoiser:
     """A denoiser; slots: as for `random_stage`."""
     prefix = slots or cond_length
     vocab = vocab_size + (slots or (CONDITIONS if cond_length else 0)) + 1
     encoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, causal=False)
     decoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, vocab_out=vocab_size, cross=True)
-    denoiser = Denoiser(DenoiserConfig(vocab_size, tokens, decoder, encoder, cond_length, _text(cond_length, slots)))
+    config = DenoiserConfig(vocab_size, tokens, decoder, encoder, cond_length, _text(cond_length, slots))
+    denoiser = Denoiser(replace(config, glances=glances))
     with_random_weights(denoiser, seed)
     return denoiser
 

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart.masked import extended, known_tokens, painted_share
+from imagebart.evaluation.drawing import Artist
+from imagebart.masked import extended, glance, known, painted_share
 from imagebart.models.imagebart import ImageBART
+from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
 
@@ -52,6 +54,27 @@ def test_share_of_each_cell() -> None:
     assert painted_share(painted, 16).tolist() == [[1, 0.5, 0, 0] * 2 + [0] * 8]
 
 
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_a_glance_is_the_mean_of_what_is_kept_and_how_much_that_is(parts: int) -> None:
+    """Part by part, by hand: painted pixels count as 0 and tell nothing."""
+    pixels, painted = torch.rand(2, 3, 32, 32) * 2 - 1, random_masks(2, 32, seed=5)
+    seen = glance(pixels, painted, 16, parts)
+    assert seen.shape == (2, 16, 4 * parts**2)
+    size = 8 // parts
+    for b in range(2):
+        for cell in range(16):
+            rows = seen[b, cell].view(4, parts, parts)
+            for p in range(parts):
+                for q in range(parts):
+                    top, left = 8 * (cell // 4) + size * p, 8 * (cell % 4) + size * q
+                    kept = ~painted[b, top : top + size, left : left + size]
+                    part = pixels[b, :, top : top + size, left : left + size]
+                    torch.testing.assert_close(rows[:3, p, q], (part * kept).mean((1, 2)))
+                    assert rows[3, p, q] == kept.float().mean()
+    other = torch.where(painted[:, None], torch.rand(2, 3, 32, 32), pixels)
+    assert torch.equal(glance(other, painted, 16, parts), seen)
+
+
 def _learn(model: ImageBART) -> None:
     """Says that it was trained with cut cells."""
     assert model.denoiser is not None
@@ -61,10 +84,10 @@ def _learn(model: ImageBART) -> None:
 @pytest.mark.parametrize("model", [tiny_model("text"), tiny_staged_model()])
 def test_models_that_do_not_know_cut_cells_keep_a_token_or_know_nothing_of_it(model: ImageBART) -> None:
     pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_masks(3, 32, seed=2)
-    tokens, doubt = known_tokens(model, pixels, painted)
+    found = known(model, pixels, painted)
     with torch.no_grad():
-        assert torch.equal(tokens, model.first_stage.encode(pixels))
-    assert torch.equal(doubt, (painted_share(painted, tokens.shape[1]) > 0).float())
+        assert torch.equal(found.tokens, model.first_stage.encode(pixels))
+    assert torch.equal(found.doubt, (painted_share(painted, model.tokens) > 0).float()) and found.seen is None
 
 
 def test_tokens_of_cut_cells_do_not_tell_what_was_painted_over() -> None:
@@ -74,14 +97,14 @@ def test_tokens_of_cut_cells_do_not_tell_what_was_painted_over() -> None:
     first_stage = model.first_stage
     pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_masks(3, 32, seed=2)
     other = torch.where(painted[:, None], torch.rand(3, 3, 32, 32) * 2 - 1, pixels)
-    tokens, doubt = known_tokens(model, pixels, painted)
-    again, _ = known_tokens(model, other, painted)
+    found, again = known(model, pixels, painted), known(model, other, painted)
+    tokens, doubt = found.tokens, found.doubt
     with torch.no_grad():
         own, filled = first_stage.encode(pixels), first_stage.encode(extended(pixels, painted))
     cut = (doubt > 0) & (doubt < 1)
     assert cut.any() and torch.equal(doubt, painted_share(painted, tokens.shape[1]))
     assert torch.equal(tokens, torch.where(cut, filled, own))
-    assert torch.equal(tokens[cut], again[cut])
+    assert torch.equal(tokens[cut], again.tokens[cut]) and found.seen is None
 
 
 def test_edits_tell_a_model_that_knows_cut_cells_what_is_left_of_them() -> None:
@@ -95,3 +118,23 @@ def test_edits_tell_a_model_that_knows_cut_cells_what_is_left_of_them() -> None:
         ends = [np.asarray(list(each.edit(upload, mask, "red hair", seed=0))[-1].image) for each in (knowing, other)]
         assert np.array_equal(*ends) == (height == 16)
         assert np.array_equal(ends[0][height:], np.asarray(upload)[height:])
+
+
+def test_an_edit_is_drawn_by_what_is_seen_of_kept_pixels() -> None:
+    """Page and evaluation show the same; a model that is shown nothing else of a picture draws another."""
+    upload = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    pixels = torch.from_numpy(upload).permute(2, 0, 1)[None].float() / 127.5 - 1
+    painted = np.zeros((1, 32, 32), bool)
+    painted[:, 10:26, 6:18] = True
+    pipeline = Pipeline(tiny_model("text", glances=2))
+    result = list(pipeline.edit(Image.fromarray(upload), Image.fromarray(painted[0]), "red hair", seed=3))[-1]
+    evaluated = Artist(pipeline.model, pipeline.defaults).edit(pixels, painted, ["red hair"], 3)
+    assert np.array_equal(np.asarray(result.image), (evaluated[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte())
+    left = known(pipeline.model, pixels, torch.from_numpy(painted))
+    assert left.seen is not None and torch.equal(left.seen, glance(pixels, torch.from_numpy(painted), 64, 2))
+    cond = pipeline.model.conditioner.encode(["red hair"]).tokens
+    around = {"known": left.tokens, "keep": left.doubt == 0, "doubt": left.doubt, "settings": pipeline.defaults}
+    with_it, without = (
+        [*pipeline.model.stream(1, cond, seed=3, seen=seen, **around)][-1].tokens for seen in (left.seen, None)
+    )
+    assert not torch.equal(with_it, without)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
-from imagebart.masked import known_tokens
+from imagebart.masked import Known, known
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import ImageBART
 from imagebart.settings import SamplingSettings
@@ -44,8 +45,8 @@ class Artist:
 
         def work(rows: range) -> Tensor:
             part = slice(rows.start, rows.stop)
-            known, doubt = known_tokens(self.model, images[part], painted[part])
-            drawn = self._draw([prompts[i] for i in rows], seed + rows.start, known, doubt == 0, doubt)
+            left = known(self.model, images[part], painted[part])
+            drawn = self._draw([prompts[i] for i in rows], seed + rows.start, left)
             return torch.where(painted[part][:, None], drawn, images[part])
 
         return self._all(len(images), work)
@@ -64,20 +65,16 @@ class Artist:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def _draw(
-        self,
-        prompts: list[str | None],
-        seed: int,
-        known: Tensor | None = None,
-        keep: Tensor | None = None,
-        doubt: Tensor | None = None,
-    ) -> Tensor:
+    def _draw(self, prompts: list[str | None], seed: int, left: Known | None = None) -> Tensor:
         conditioner = self.model.conditioner
         cond = conditioner.encode(prompts).tokens if conditioner.length else None
         settings = self.settings
         if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.null(len(prompts))):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
-        *_, last = self.model.stream(len(prompts), cond, None, known, keep, settings, seed, doubt=doubt)
+        around: dict[str, Any] = {}
+        if left is not None:
+            around = {"known": left.tokens, "keep": left.doubt == 0, "doubt": left.doubt, "seen": left.seen}
+        *_, last = self.model.stream(len(prompts), cond, settings=settings, seed=seed, **around)
         return decoded(self.model.first_stage, last.tokens)
 
 

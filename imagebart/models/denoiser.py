@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.config import Length, Vocabulary
+from imagebart.config import Glances, Length, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.context import Context, Encode, check_cond
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
@@ -37,7 +37,8 @@ class DenoiserConfig:
     encoder: TransformerConfig
     cond_length: Length = 0  # conditioning tokens
     text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
-    knows_cut_cells: bool = False  # it was trained with what masks leave of cells (see `imagebart.imaging.extend`)
+    knows_cut_cells: bool = False  # it was trained with what masks leave of cells (see `imagebart.masked`)
+    glances: Glances = 0  # P, parts a side of each cell whose kept pixels its encoder is shown; 0: tokens alone
 
 
 class RateEmbedding(nn.Module):
@@ -52,6 +53,22 @@ class RateEmbedding(nn.Module):
     def forward(self, rates: Tensor) -> Tensor:
         angles = rates[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=rates.device))
         return self.map(torch.cat([angles.sin(), angles.cos()], -1).to(self.map.weight.dtype))
+
+
+class GlanceEmbedding(nn.Module):
+    """What is kept of each cell's pixels, [..., 4 P^2] (see `imagebart.masked.glance`) -> [..., width]; begins at zero.
+
+    A code is all that tokens say of a cell. Where two things share one, hundreds of codes stand for a few colours.
+    """
+
+    def __init__(self, parts: int, width: int) -> None:
+        super().__init__()
+        self.read, self.map = nn.Linear(4 * parts**2, width), nn.Linear(width, width)
+        nn.init.zeros_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return self.map(F.gelu(self.read(seen.to(self.read.weight.dtype))))
 
 
 class Denoising(NamedTuple):
@@ -74,6 +91,8 @@ class Denoiser(nn.Module):
         self.encoder, self.decoder = Transformer(config.encoder), Transformer(config.decoder)
         self.encoder_rates = RateEmbedding(config.encoder.width)
         self.decoder_rates = RateEmbedding(config.decoder.width)
+        if config.glances:
+            self.glance = GlanceEmbedding(config.glances, config.encoder.width)
         self.align = nn.Linear(config.encoder.width, config.decoder.width)  # the encoder at the position predicted
         self.likelihood = nn.Parameter(torch.zeros(()))  # w, the weight of log q(c | x_0)
         self.draft_head = nn.Linear(config.encoder.width, config.vocab_size)  # x_0 at every position at once
@@ -113,15 +132,17 @@ class Denoiser(nn.Module):
         cond: Tensor | None = None,
         slots: Tensor | None = None,
         encode: Encode | None = None,
+        seen: Tensor | None = None,
     ) -> Denoising:
         """Everything that is computed once a step.
 
-        slots: what was read in cond; encode: computes what the encoder would. The decoder's step P - 1 + n is fed token
-        n - 1 of x_s, is told its rate, and predicts position n, of which it is given the encoder's output.
+        slots: what was read in cond; encode: computes what the encoder would; seen: of each cell's pixels what is kept,
+        [B, N, 4 P^2], None for nothing. The decoder's step P - 1 + n is fed token n - 1 of x_s, is told its rate, and
+        predicts position n, of which it is given the encoder's output.
         """
         prefix, tokens = self.prefix(len(c), cond), c.shape[1]
         length = prefix.shape[1]
-        told = F.pad(self.encoder_rates(rates), (0, 0, length, 0))
+        told = F.pad(self.encoder_rates(rates) + self._glanced(c, seen), (0, 0, length, 0))
         fed = F.pad(self.decoder_rates(fed_rates[:, :-1]), (0, 0, length, 0))
         if slots is not None:
             described = F.pad(self.text_map(slots), (0, 0, 1, 0))  # [B, P, width]
@@ -131,11 +152,28 @@ class Denoiser(nn.Module):
         extra = fed + F.pad(self.align(encoded[:, length:]), (0, 0, length - 1, 0))
         return Denoising(Context(c, prefix, self.decoder.memory(encoded), extra), encoded[:, length:])
 
+    def _glanced(self, c: Tensor, seen: Tensor | None) -> Tensor | float:
+        """What the encoder is told of pixels, [B, N, width]; raises ValueError where they do not fit."""
+        parts = self.config.glances
+        if not parts:
+            return 0.0
+        shape = (*c.shape, 4 * parts**2)
+        if seen is not None and tuple(seen.shape) != shape:
+            raise ValueError(f"seen has shape {list(seen.shape)}, expected {list(shape)}")
+        return self.glance(torch.zeros(shape, device=c.device) if seen is None else seen)
+
     def hidden(
-        self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None, slots: Tensor | None
+        self,
+        x: Tensor,
+        c: Tensor,
+        rates: Tensor,
+        fed_rates: Tensor,
+        cond: Tensor | None,
+        slots: Tensor | None,
+        seen: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What p(x_0) is read off, [B, N, width]: the decoder's states, and the encoder's."""
-        begun = self.start(c, rates, fed_rates, cond, slots)
+        begun = self.start(c, rates, fed_rates, cond, slots, seen=seen)
         context, encoded = begun.context, begun.encoded
         hidden = self.decoder(torch.cat([context.prefix, x[:, :-1]], 1), context.extra, context.memory)
         return hidden[:, context.prefix.shape[1] - 1 :], encoded
@@ -145,7 +183,15 @@ class Denoiser(nn.Module):
         rates = torch.as_tensor(rates, device=c.device).clamp(min=LEAST_RATE)
         return logits + self.likelihood * log_likelihood(c, rates, self.config.vocab_size)
 
-    def logits(self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None = None) -> Tensor:
+    def logits(
+        self,
+        x: Tensor,
+        c: Tensor,
+        rates: Tensor,
+        fed_rates: Tensor,
+        cond: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> Tensor:
         """Teacher-forced logits of p(x_0), float [B, N, K]; raises ValueError for bad shapes and rates."""
         shape = (len(c), self.config.tokens)
         for name, given in (("x", x), ("c", c), ("rates", rates), ("fed_rates", fed_rates)):
@@ -154,7 +200,7 @@ class Denoiser(nn.Module):
         for name, given in (("rates", rates), ("fed_rates", fed_rates)):
             if not (given.min() >= 0 and given.max() <= 1):
                 raise ValueError(f"{name} are from {given.min():g} to {given.max():g}, expected 0 to 1")
-        hidden, _ = self.hidden(x, c, rates, fed_rates, cond, self.read(cond))
+        hidden, _ = self.hidden(x, c, rates, fed_rates, cond, self.read(cond), seen)
         assert self.decoder.head is not None
         return self.finish(self.decoder.head(hidden), c, rates)
 
@@ -166,13 +212,14 @@ class Denoiser(nn.Module):
         fed_rates: Tensor,
         cond: Tensor | None,
         slots: Tensor | None,
+        seen: Tensor | None,
         wanted: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """For training: logits at the wanted positions, bool [B, N] -> [W, K], the decoder's and the encoder's own.
 
-        slots: what was read in cond.
+        slots, seen: as for `start`.
         """
-        hidden, encoded = self.hidden(x, c, rates, fed_rates, cond, slots)
+        hidden, encoded = self.hidden(x, c, rates, fed_rates, cond, slots, seen)
         assert self.decoder.head is not None
         parts = self.decoder.head(hidden[wanted]), self.draft_head(encoded[wanted])
         own, drafts = (self.finish(part, c[wanted], rates[wanted]) for part in parts)

@@ -142,6 +142,11 @@ class ImageBART(nn.Module):
         return (self.denoiser or self.stages[0]).config.cond_length
 
     @property
+    def glances(self) -> int:
+        """P, parts a side of each cell whose kept pixels are shown to the network; 0: it sees tokens alone."""
+        return 0 if self.denoiser is None else self.denoiser.config.glances
+
+    @property
     def text(self) -> TextEncoder | None:
         """What reads prompts, of the denoiser or the finest stage; None where there is none."""
         return getattr(self.denoiser or self.stages[0], "text", None)
@@ -195,6 +200,7 @@ class ImageBART(nn.Module):
         seed: int | None = None,
         strength: float = 1.0,
         doubt: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> Iterator[ChainEvent]:
         """Runs the chain, an event a pass of the decoder; the iterator can be closed at any moment.
 
@@ -202,9 +208,9 @@ class ImageBART(nn.Module):
         or, if that step expects less, `known` with as many tokens redrawn. known, keep: tokens int64 [B, N] and bool
         [B, N] or [N], True = keep the known token. strength: the share of noise to start from, over 0, at most 1.
         doubt: the chance, float [B, N] or [N], that a known token that is not kept is wrong; 1 where None. Stages see
-        kept tokens only. seed: row b draws from seed + b. Raises ValueError, before the first event, for what does not
-        fit.
+        kept tokens only. seen: what is kept of each cell's pixels, for a model that is shown them (see `masked.Known`).
+        seed: row b draws from seed + b. Raises ValueError, before the first event, for what does not fit.
         """
         settings = settings or SamplingSettings()
-        begun = self.sampler.start(batch_size, settings, start, known, keep, strength, seed, doubt)
+        begun = self.sampler.start(batch_size, settings, start, known, keep, strength, seed, doubt, seen)
         return self.sampler.stream(begun, cond, settings)

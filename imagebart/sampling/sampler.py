@@ -29,6 +29,7 @@ class Start:
     x: Tensor  # x at the last of them, with the known tokens where they are kept, int64 [B, N]
     doubt: Tensor  # of each token of x, float [B, N]: 0 where it is kept, 1 where nothing is known
     generators: list[torch.Generator]  # of the rows, which drew x
+    seen: Tensor | None = None  # of each cell's pixels what is kept, float [B, N, 4 P^2]
 
     @property
     def total(self) -> int:
@@ -79,6 +80,7 @@ class Sampler:
         strength: float = 1.0,
         seed: int | None = None,
         doubt: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> Start:
         """Where the chain starts; with a seed, always the same. Arguments as for `ImageBART.stream`."""
         model, shape = self.model, (batch, self.model.tokens)
@@ -96,6 +98,9 @@ class Sampler:
                 raise ValueError("keep was given without known, the tokens to keep")
         if doubt is not None:
             _check_doubt(doubt, shape, keep)
+        if seen is not None:
+            _check_seen(seen, shape, model.glances)
+            seen = seen.to(model.device).expand(batch, -1, -1)
         noise = min(strength, 1 - math.prod(1 - step.beta for step in steps))
         if x is None and noise < 1:
             if known is None:
@@ -104,10 +109,11 @@ class Sampler:
         x = uniform_tokens(model.tokens, model.vocab_size, generators) if x is None else x
         x = x.to(model.device)
         if keep is None or known is None:
-            return Start(steps, scales, x, torch.ones(shape, device=model.device), generators)
+            return Start(steps, scales, x, torch.ones(shape, device=model.device), generators, seen)
         drawn = (~keep).float() if doubt is None else doubt.where(~keep, 0.0)
         drawn = drawn.to(model.device).expand(shape)
-        return Start(steps, scales, torch.where(steps[-1].sees(drawn), known.to(model.device), x), drawn, generators)
+        x = torch.where(steps[-1].sees(drawn), known.to(model.device), x)
+        return Start(steps, scales, x, drawn, generators, seen)
 
     def stream(self, start: Start, cond: Tensor | None, settings: SamplingSettings) -> Iterator[ChainEvent]:
         """Runs the chain from a start; cond: conditioning tokens int64 [B, L]. Raises ValueError where they misfit."""
@@ -118,7 +124,7 @@ class Sampler:
         null = None
         if cond is not None and settings.guidance != 1:
             null = model.conditioner.null(len(start.x)).to(model.device)
-        condition = Condition(None if cond is None else cond.to(model.device), null)
+        condition = Condition(None if cond is None else cond.to(model.device), null, start.seen)
         chain = run_chain(start.steps, self.engine, start.x, start.doubt, condition, settings, start.generators)
         return (replace(event, stages=start.scales) for event in chain)
 
@@ -151,3 +157,12 @@ def _check_doubt(doubt: Tensor, shape: tuple[int, int], keep: Tensor | None) -> 
         raise ValueError(f"doubt has shape {list(doubt.shape)}, expected {list(shape)} or [{shape[1]}]")
     if not (doubt.min() >= 0 and doubt.max() <= 1):
         raise ValueError(f"doubt is from {doubt.min():g} to {doubt.max():g}, expected 0 to 1")
+
+
+def _check_seen(seen: Tensor, shape: tuple[int, int], parts: int) -> None:
+    """Raises ValueError unless this is what is kept of the pixels of each cell, float [B, N, 4 P^2] or [1, ...]."""
+    if not parts:
+        raise ValueError("seen was given, but this model is shown tokens alone")
+    expected = (*shape, 4 * parts**2)
+    if tuple(seen.shape) not in (expected, (1, *expected[1:])):
+        raise ValueError(f"seen has shape {list(seen.shape)}, expected {list(expected)}")

@@ -16,14 +16,15 @@ from imagebart.sampling.steps import Step
 
 @dataclass(frozen=True)
 class Condition:
-    """Conditioning tokens [B, L] and those of an absent condition, for guidance; None where a model has none."""
+    """What a run is told besides its tokens; None where a model is told nothing."""
 
-    cond: Tensor | None
-    null: Tensor | None
+    cond: Tensor | None  # conditioning tokens, int64 [B, L]
+    null: Tensor | None  # those of an absent condition, for guidance
+    seen: Tensor | None = None  # of each cell's pixels what is kept, float [B, N, 4 P^2]
 
     def select(self, rows: Tensor) -> Condition:
         """Of some rows, int64 [B']."""
-        return Condition(*(part if part is None else part[rows] for part in (self.cond, self.null)))
+        return Condition(*(part if part is None else part[rows] for part in (self.cond, self.null, self.seen)))
 
 
 def _encode(network: Network, tokens: Tensor, extra: Tensor | None) -> Tensor:
@@ -38,12 +39,14 @@ class StepRun:
     of x at its position `first` + n.
     """
 
-    def __init__(self, step: Step, engine: Engine, c: Tensor, doubt: Tensor, cond: Tensor | None) -> None:
+    def __init__(
+        self, step: Step, engine: Engine, c: Tensor, doubt: Tensor, cond: Tensor | None, seen: Tensor | None = None
+    ) -> None:
         self.step, self.engine, self.decoder = step, engine, engine.decoder
         encoder = engine.encoder
         encode = None if encoder is None else lambda tokens, extra: _encode(encoder, tokens, extra)
         with torch.autocast(c.device.type, torch.bfloat16, enabled=engine.rounds):
-            context = step.start(c, doubt, cond, encode)
+            context = step.start(c, doubt, cond, encode, seen)
         given = self.decoder.transformer.position_embedding.dtype
         self.context = context.of_types(self.decoder.kept.dtype, given)
         self.cache = self.decoder.new_cache(len(c))
@@ -92,14 +95,15 @@ class GuidedRun:
         self, step: Step, engine: Engine, c: Tensor, doubt: Tensor, condition: Condition, guidance: float
     ) -> None:
         self.guidance = guidance
-        cond = condition.cond
+        cond, seen = condition.cond, condition.seen
         self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
         if self.guided:
             if condition.null is None:
                 raise ValueError("guidance needs a model that was trained with its condition dropped at random")
             assert cond is not None
             c, doubt, cond = torch.cat([c, c]), torch.cat([doubt, doubt]), torch.cat([cond, condition.null])
-        self.run = StepRun(step, engine, c, doubt, cond)
+            seen = None if seen is None else torch.cat([seen, seen])
+        self.run = StepRun(step, engine, c, doubt, cond, seen)
         self.first = self.run.first
 
     @property

@@ -35,10 +35,12 @@ class Step(Protocol):
     def sees(self, doubt: Tensor) -> Tensor:
         """Which tokens of the start are x_t as far as it is concerned, bool [B, N]."""
 
-    def start(self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+    def start(
+        self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None, seen: Tensor | None = None
+    ) -> Context:
         """Everything that is computed once: x_t = c int64 [B, N], doubt [B, N], cond int64 [B, L] or None.
 
-        encode: computes what its encoder would.
+        encode: computes what its encoder would. seen: of each cell's pixels what is kept, [B, N, 4 P^2].
         """
 
     def finish(self, logits: Tensor, c: Tensor, doubt: Tensor) -> Tensor:
@@ -65,7 +67,9 @@ class StageStep:
 
     sees = keeps
 
-    def start(self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+    def start(
+        self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None, seen: Tensor | None = None
+    ) -> Context:
         return self.stage.start(c, cond, encode)
 
     def finish(self, logits: Tensor, c: Tensor, doubt: Tensor) -> Tensor:
@@ -98,10 +102,12 @@ class DenoisingStep:
     def sees(self, doubt: Tensor) -> Tensor:
         return (doubt <= self.rate) & (doubt < 1)
 
-    def start(self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+    def start(
+        self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None, seen: Tensor | None = None
+    ) -> Context:
         rates, next_rates = doubt.clamp(max=self.rate), doubt.clamp(max=self.next_rate)
         slots = self.denoiser.read(cond)
-        context, encoded = self.denoiser.start(c, rates, next_rates, cond, slots, encode)
+        context, encoded = self.denoiser.start(c, rates, next_rates, cond, slots, encode, seen)
         context.drafts = self.finish(self.denoiser.draft_head(encoded), c, doubt)
         return context
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from imagebart.conditioning import Kind
-from imagebart.config import Count, Depth, Heads, Index, Length, Positive, Rate, Share, Width, from_dict
+from imagebart.config import Count, Depth, Glances, Heads, Index, Length, Positive, Rate, Share, Width, from_dict
 from imagebart.errors import InputError
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.imagebart import About
@@ -159,6 +159,8 @@ class DenoiserRun(TokensRun):
     drop_slots: Share = 0.25  # share of pictures whose caption loses some of its slots, any part of them
     scramble: Share = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
     drafts: Rate = 0.2  # weight of the encoder's own prediction
+    glances: Glances = 0  # parts a side of each cell whose kept pixels the encoder is shown; 0: tokens alone
+    drop_glances: Share = 0.1  # share of pictures that it is not shown
 
 
 @dataclass(frozen=True)

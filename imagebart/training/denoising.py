@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import redraw
-from imagebart.masked import extended, painted_share
+from imagebart.masked import extended, glance, painted_share
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.text_encoder import TextEncoderConfig
@@ -23,6 +23,7 @@ from imagebart.training.alike import as_table, learn_alike
 from imagebart.training.captioned import Given, TokensTask, before_pictures
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
+from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, train
 from imagebart.training.parts import load_denoiser, save_denoiser
 from imagebart.training.regions import Step, painted_regions
@@ -33,16 +34,16 @@ class DenoiserTask(TokensTask[DenoiserRun]):
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         x0 = self.tokens(batch)
-        doubt, seen = self.masked(batch, x0)
+        doubt, left, seen = self.masked(batch, x0)
         step = Step.random(len(x0)).to(x0.device)
         rates, next_rates = torch.minimum(doubt, step.rate), torch.minimum(doubt, step.next_rate)
         unknown = doubt > step.next_rate
         observed = (doubt <= step.rate) & (doubt < 1)
-        x = torch.where(unknown, redraw(x0, step.next_rate * unknown, self.vocab_size), seen)
-        c = torch.where(observed, seen, redraw(x, step.beta * unknown, self.vocab_size))
+        x = torch.where(unknown, redraw(x0, step.next_rate * unknown, self.vocab_size), left)
+        c = torch.where(observed, left, redraw(x, step.beta * unknown, self.vocab_size))
         cond, slots = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
         fed = redraw(x, self.scrambled(step) * unknown, self.vocab_size)
-        logits, drafts = model(fed, c, rates, next_rates, cond, slots, unknown)
+        logits, drafts = model(fed, c, rates, next_rates, cond, slots, seen, unknown)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
         right = (logits.argmax(-1) == target).float().mean()
@@ -61,14 +62,21 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         """The tokens of a batch, int64 [B, N]."""
         return self.encode(batch["image"])
 
-    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each token the share of its cell that a mask paints, float [B, N], and what it leaves, int64 [B, N]."""
-        images = batch["image"]
-        painted = painted_regions(images.cpu(), math.isqrt(x0.shape[1]))
+    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of each token the share of its cell that a mask paints, float [B, N]; what it leaves of it, int64 [B, N]; and
+        a glance at that, float [B, N, 4 P^2], if the denoiser takes one. Some pictures are not looked at.
+        """
+        images, tokens = batch["image"], x0.shape[1]
+        pixels = to_float(images)
+        painted = painted_regions(pixels.cpu(), math.isqrt(tokens))
         enlarged = F.interpolate(painted[:, None].float(), images.shape[2:])[:, 0].bool()
-        doubt = painted_share(painted, x0.shape[1]).to(x0.device)
-        seen = self.encode(extended(images.cpu(), enlarged).to(images.device))
-        return doubt, torch.where(doubt > 0, seen, x0)
+        doubt = painted_share(painted, tokens).to(x0.device)
+        left = self.encode(extended(images.cpu(), enlarged).to(images.device))
+        seen = None
+        if self.run.glances:
+            seen = glance(pixels, enlarged.to(images.device), tokens, self.run.glances)
+            seen = seen * (torch.rand(len(seen), 1, 1, device=seen.device) >= self.run.drop_glances)
+        return doubt, torch.where(doubt > 0, left, x0), seen
 
     def condition(self, model: Any, texts: list[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Conditioning tokens and what is read in them; whole captions and single slots are left out for a share.
@@ -109,12 +117,12 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     """Trains (or goes on training) a denoiser in a run's folder and writes it there."""
     given = Given.of(run)
     config = denoiser_config(run.shape, given.first_stage.config, given.conditioner, given.text)
-    denoiser = Denoiser(replace(config, knows_cut_cells=True))
+    denoiser = Denoiser(replace(config, knows_cut_cells=True, glances=run.glances))
     if run.begin_from is not None:
         begun, _ = load_denoiser(Path(run.begin_from))
         if given.reader is not None:
             begun.read_with(given.reader)  # it may know other words
-        denoiser.load_state_dict(begun.state_dict())
+        denoiser.load_state_dict({**denoiser.state_dict(), **begun.state_dict()})  # it may not glance yet
     given.take_reader(denoiser)
     learn_alike(denoiser, given.first_stage.quantize.codes().detach())
     task = DenoiserTask(denoiser, given.conditioner, given.first_stage, given.dataset, run)

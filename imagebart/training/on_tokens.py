@@ -67,8 +67,8 @@ class TokenTask(DenoiserTask):
     def tokens(self, batch: Batch) -> Tensor:
         return batch["tokens"]
 
-    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor]:
-        return unknown_regions(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0
+    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        return unknown_regions(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:

@@ -16,6 +16,7 @@ from imagebart.models.denoiser import LEAST_RATE, Denoiser, RateEmbedding
 
 # Conditioning tokens and slots: none, a class, words that stand before the picture, words that are read.
 CONDITIONS = [(0, 0), (1, 0), (4, 0), (5, 3)]
+GLANCES = pytest.mark.parametrize("glances", [0, 1, 2])
 every_condition = pytest.mark.parametrize(("cond_length", "slots"), CONDITIONS, ids=["none", "class", "words", "text"])
 
 
@@ -26,14 +27,16 @@ def inputs(denoiser: Denoiser, batch: int = 2) -> dict[str, Any]:
     rates[:, 1], rates[:, 4] = 0, 1
     x, c = torch.randint(size, shape), torch.randint(size, shape)
     cond = random_cond(batch, denoiser.config.cond_length)
-    return {"x": x, "c": c, "rates": rates, "fed_rates": rates * torch.rand(shape, dtype=torch.float64), "cond": cond}
+    fed, parts = rates * torch.rand(shape, dtype=torch.float64), denoiser.config.glances
+    seen = torch.rand(*shape, 4 * parts**2, dtype=torch.float64) * 2 - 1 if parts else None
+    return {"x": x, "c": c, "rates": rates, "fed_rates": fed, "cond": cond, "seen": seen}
 
 
 def both(denoiser: Denoiser, given: dict[str, Any], read: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Logits of the decoder and of the encoder itself, as they are trained; read: a caption to read slots in."""
     values = [given[name] for name in ("x", "c", "rates", "fed_rates", "cond")]
     wanted = torch.ones_like(given["x"], dtype=torch.bool)
-    own, drafts = denoiser(*values, denoiser.read(given["cond"] if read is None else read), wanted)
+    own, drafts = denoiser(*values, denoiser.read(given["cond"] if read is None else read), given["seen"], wanted)
     return own.view(*wanted.shape, -1), drafts.view(*wanted.shape, -1)
 
 
@@ -42,10 +45,11 @@ def apart(denoiser: Denoiser, one: dict[str, Any], other: dict[str, Any]) -> lis
     return ((denoiser.logits(**one) - denoiser.logits(**other)).abs().amax(-1)[0] > 1e-9).tolist()
 
 
+@GLANCES
 @every_condition
-def test_logits_equal_a_plain_implementation(cond_length: int, slots: int) -> None:
+def test_logits_equal_a_plain_implementation(cond_length: int, slots: int, glances: int) -> None:
     """The decoder's and the encoder's own, at rates of their own for every token."""
-    denoiser = random_denoiser(cond_length=cond_length, slots=slots)
+    denoiser = random_denoiser(cond_length=cond_length, slots=slots, glances=glances)
     given = inputs(denoiser)
     found = denoiser.logits(**given)
     cond = given["cond"]
@@ -54,7 +58,8 @@ def test_logits_equal_a_plain_implementation(cond_length: int, slots: int) -> No
     torch.testing.assert_close(predicted[0], found, rtol=0, atol=1e-12)
     for b in range(2):
         rows = [given[name][b].tolist() for name in ("x", "c", "rates", "fed_rates")]
-        expected = plain_denoiser(denoiser, *rows, [] if cond is None else cond[b].tolist())
+        seen = given["seen"][b].tolist() if glances else None
+        expected = plain_denoiser(denoiser, *rows, [] if cond is None else cond[b].tolist(), seen)
         for ours, plain in zip(predicted, expected, strict=True):
             # The likelihood is float32 in the package.
             torch.testing.assert_close(ours[b], plain, rtol=1e-5, atol=1e-5)
@@ -96,7 +101,7 @@ def test_what_reaches_which_position() -> None:
 
 
 def test_rows_are_independent() -> None:
-    denoiser = random_denoiser(cond_length=5, slots=3)
+    denoiser = random_denoiser(cond_length=5, slots=3, glances=1)
     given = inputs(denoiser, 3)
     rows = [denoiser.logits(**{name: value[b : b + 1] for name, value in given.items()}) for b in range(3)]
     torch.testing.assert_close(denoiser.logits(**given), torch.cat(rows), rtol=0, atol=1e-12)
@@ -126,22 +131,24 @@ def test_slots_left_out_are_those_that_were_read_in_nothing() -> None:
 
 def test_a_fresh_denoiser_can_learn_everything() -> None:
     """Maps that begin at zero get gradients: none of them is behind another zero."""
-    config = random_denoiser(cond_length=5, slots=3).config
+    config = random_denoiser(cond_length=5, slots=3, glances=2).config
     denoiser = Denoiser(config)
     given = inputs(denoiser)
     logits, drafts = both(denoiser, given)
     (F.cross_entropy(logits.mT, given["x"]) + F.cross_entropy(drafts.mT, given["x"])).backward()
     begun = {"encoder_rates": denoiser.encoder_rates.map.weight, "decoder_rates": denoiser.decoder_rates.map.weight}
+    begun["glance"] = denoiser.glance.map.weight
     begun |= {"align": denoiser.align.weight, "likelihood": denoiser.likelihood}
     begun["cross"] = denoiser.decoder.blocks[0].cross.out.weight  # type: ignore[union-attr, assignment]
     for name, parameter in begun.items():
         assert (parameter == 0).all() and parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
+@GLANCES
 @every_condition
-def test_every_parameter_is_used(cond_length: int, slots: int) -> None:
+def test_every_parameter_is_used(cond_length: int, slots: int, glances: int) -> None:
     """Distributed training fails on parameters without gradients."""
-    denoiser = random_denoiser(cond_length=cond_length, slots=slots).requires_grad_(True)
+    denoiser = random_denoiser(cond_length=cond_length, slots=slots, glances=glances).requires_grad_(True)
     given = inputs(denoiser)
     sum(part.square().sum() for part in both(denoiser, given)).backward()  # type: ignore[union-attr]
     assert [name for name, p in denoiser.named_parameters() if p.grad is None] == []
@@ -191,5 +198,24 @@ def test_only_wanted_positions_are_predicted_in_training() -> None:
     given = inputs(denoiser)
     wanted = torch.tensor([[True, False, False, True, True, False], [False, True, False, False, False, True]])
     values = [given[name] for name in ("x", "c", "rates", "fed_rates", "cond")]
-    for some, every in zip(denoiser(*values, denoiser.read(given["cond"]), wanted), both(denoiser, given), strict=True):
+    found = denoiser(*values, denoiser.read(given["cond"]), None, wanted)
+    for some, every in zip(found, both(denoiser, given), strict=True):
         torch.testing.assert_close(some, every[wanted], rtol=0, atol=1e-12)
+
+
+def test_who_is_shown_nothing_sees_what_a_picture_painted_all_over_would_show() -> None:
+    denoiser = random_denoiser(glances=2)
+    given = inputs(denoiser)
+    nothing = torch.zeros_like(given["seen"])
+    assert torch.equal(denoiser.logits(**given | {"seen": None}), denoiser.logits(**given | {"seen": nothing}))
+    other = given["seen"].clone()
+    other[0, 5] += 0.3
+    assert all(apart(denoiser, given, given | {"seen": other})), "all of the picture is seen from everywhere"
+
+
+def test_a_glance_has_to_fit_the_parts_of_its_cells() -> None:
+    denoiser = random_denoiser(glances=2)
+    given = inputs(denoiser)
+    for bad in (given["seen"][..., :4], given["seen"][:1], given["seen"][:, :5]):
+        with pytest.raises(ValueError, match=r"seen has shape \[.*\], expected \[2, 6, 16\]"):
+            denoiser.logits(**given | {"seen": bad})

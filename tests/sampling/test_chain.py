@@ -279,18 +279,19 @@ def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
 ) -> None:
     """Token by token, in as many steps as wanted, whatever is verified at once; rows keep what they keep."""
     torch.manual_seed(scales)
-    steps = denoising_steps(random_denoiser(), scales)
+    steps = denoising_steps(random_denoiser(glances=2), scales)
     start, keep, cond = torch.randint(K, (2, 6)), torch.rand(2, 6) < 0.3, random_cond(2)
+    seen = torch.rand(2, 6, 16, dtype=torch.float64)
     null, settings = torch.zeros(2, 2, dtype=torch.long), SamplingSettings(guidance=guidance)
     generators, expected, x = row_generators(4, 2), [], start
     for step in reversed(steps):
-        x = plain_draw(step, x, x, doubted(keep), cond, null, settings, gumbel_noise((6, K), generators))
+        x = plain_draw(step, x, x, doubted(keep), cond, null, settings, gumbel_noise((6, K), generators), seen)
         expected.append(x)
     lengths: list[DraftLength | None] = [None, OneByOne(), Fixed(1), Fixed(3), Fixed(100)]
     for ahead in lengths:
         if ahead is not None:
             monkeypatch.setattr(speculative, "Adaptive", lambda *_, ahead=ahead: ahead)
-        events = run(steps, start, keep, settings, 4, Condition(cond, null))
+        events = run(steps, start, keep, settings, 4, Condition(cond, null, seen))
         assert torch.equal(torch.stack([e.tokens for e in events if e.done]), torch.stack(expected))
 
 
@@ -346,9 +347,11 @@ class Recorded(StageStep):
         super().__init__(step.stage)
         self.taken = taken
 
-    def start(self, c: Tensor, keep: Tensor, cond: Tensor | None, encode: Encode | None) -> Context:
+    def start(
+        self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None, seen: Tensor | None = None
+    ) -> Context:
         self.taken.append(c)
-        return super().start(c, keep, cond, encode)
+        return super().start(c, doubt, cond, encode, seen)
 
 
 def test_repeats_redraw_a_falling_share() -> None:

@@ -175,6 +175,21 @@ def test_without_a_seed_starts_differ(plain: ImageBART) -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_what_is_seen_of_kept_pixels_is_taken_row_by_row_or_for_all(rows: int) -> None:
+    model, seen = tiny_model("none", glances=2), torch.rand(rows, N, 16)
+    begun = model.sampler.start(2, DEFAULTS, known=torch.zeros(2, N, dtype=torch.long), keep=half_kept(), seen=seen)
+    assert begun.seen is not None and torch.equal(begun.seen, seen.expand(2, -1, -1))
+
+
+def test_what_is_seen_has_to_fit(plain: ImageBART, staged: ImageBART) -> None:
+    for model in (plain, staged):
+        with pytest.raises(ValueError, match="seen was given, but this model is shown tokens alone"):
+            model.sampler.start(1, DEFAULTS, seen=torch.zeros(1, N, 16))
+    with pytest.raises(ValueError, match=r"seen has shape \[1, 64, 4\], expected \[2, 64, 16\]"):
+        tiny_model("none", glances=2).sampler.start(2, DEFAULTS, seen=torch.zeros(1, N, 4))
+
+
 # Drawing
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.config import from_dict
+from imagebart.masked import glance
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About
@@ -64,16 +65,16 @@ class Known(DenoiserTask):
     def encode(self, images: Tensor) -> Tensor:
         return images
 
-    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor]:
-        return unknown_regions(len(x0), 8).float(), x0
+    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        return unknown_regions(len(x0), 8).float(), x0, None
 
 
 class Cut(Known):
     """Of each picture, some cells are kept, some are painted whole, and some cut: what is left of these is another."""
 
-    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor]:
+    def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         doubt = torch.tensor([0, 0.25, 0.75, 1])[torch.randint(4, x0.shape)]
-        return doubt, torch.where(doubt > 0, (x0 + 1) % 24, x0)
+        return doubt, torch.where(doubt > 0, (x0 + 1) % 24, x0), None
 
 
 def task_of(**changes: Any) -> tuple[Known, Watched]:
@@ -89,7 +90,7 @@ def seen(batch: int, seed: int = 0, **changes: Any) -> tuple[dict[str, Tensor], 
     torch.manual_seed(seed)
     x0 = torch.randint(24, (batch, 64))
     losses = task.loss(watched, {"image": x0, "text": ["red hair"] * batch}, Accelerator(cpu=True))
-    x, c, rates, fed_rates, cond, slots, _ = watched.given[0]
+    x, c, rates, fed_rates, cond, slots, _, _ = watched.given[0]
     given = {"x0": x0, "x": x, "c": c, "rates": rates, "fed_rates": fed_rates, "cond": cond, "slots": slots}
     return given, losses, watched
 
@@ -145,7 +146,7 @@ def test_cut_cells_are_seen_at_the_share_that_is_painted_until_the_step_ends_bel
     torch.manual_seed(1)
     watched, x0 = Watched(model.denoiser), torch.randint(24, (300, 64))
     task.loss(watched, {"image": x0, "text": [""] * 300}, Accelerator(cpu=True))  # type: ignore[dict-item]
-    x, c, rates, fed_rates, _, _, wanted = watched.given[0]
+    x, c, rates, fed_rates, _, _, _, wanted = watched.given[0]
     left = (x0 + 1) % 24
     for row in range(300):
         rate, next_rate = rates[row].max(), fed_rates[row].max()
@@ -168,11 +169,33 @@ def test_masks_of_pictures_leave_what_is_beside_the_paint() -> None:
     task = DenoiserTask(model.denoiser, model.conditioner, model.first_stage, [], WHATEVER)  # type: ignore[arg-type]
     images = torch.randint(256, (60, 3, 32, 32), dtype=torch.uint8)
     x0 = task.encode(images)
-    doubt, left = task.masked({"image": images}, x0)
+    doubt, left, seen = task.masked({"image": images}, x0)
+    assert seen is None
     kept, cut = doubt == 0, (doubt > 0) & (doubt < 1)
     assert kept.float().mean() > 0.1 and cut.float().mean() > 0.02 and (doubt == 1).float().mean() > 0.3
     assert torch.equal(left[kept], x0[kept]) and (left[cut] != x0[cut]).any()
     assert torch.equal((doubt * 16).round(), doubt * 16), "strokes end on quarters of a cell"
+
+
+def test_a_glance_shows_the_pixels_that_are_kept_but_of_a_share_of_pictures_none() -> None:
+    """Cells painted whole show nothing, kept ones all of themselves, and the denoiser is given that."""
+    model = tiny_model("none", glances=2)
+    assert model.denoiser is not None
+    run = replace(WHATEVER, glances=2, drop_glances=0.3)
+    task = DenoiserTask(model.denoiser, model.conditioner, model.first_stage, [], run)  # type: ignore[arg-type]
+    images = torch.randint(256, (300, 3, 32, 32), dtype=torch.uint8)
+    x0 = task.encode(images)
+    doubt, _, seen = task.masked({"image": images}, x0)
+    assert seen is not None and (seen[doubt == 1] == 0).all()
+    whole = glance(images.float() / 127.5 - 1, torch.zeros(300, 32, 32, dtype=torch.bool), 64, 2)
+    shown = (seen != 0).flatten(1).any(1)
+    keeps = (doubt < 1).any(1)
+    assert not shown[~keeps].any() and abs(binomial_z(int(shown[keeps].sum()), int(keeps.sum()), 0.7)) < 4
+    kept = (doubt == 0) & shown[:, None]
+    torch.testing.assert_close(seen[kept], whole[kept])
+    watched = Watched(model.denoiser)
+    task.loss(watched, {"image": images[:20], "text": [""] * 20}, Accelerator(cpu=True))  # type: ignore[dict-item]
+    assert watched.given[0][-2].shape == (20, 64, 16)
 
 
 def test_the_share_that_is_scrambled() -> None:
@@ -308,6 +331,9 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatc
     standing = replace(run, begin_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0))
     begun = train_denoiser(standing, tmp_path / "on")
     assert all(torch.equal(tensor, whole[name]) for name, tensor in begun.state_dict().items())
+    seeing = train_denoiser(replace(standing, glances=2), tmp_path / "seeing")
+    assert seeing.config.glances == 2 and (seeing.glance.map.weight == 0).all(), "it begins with tokens alone"
+    assert all(torch.equal(seeing.state_dict()[name], tensor) for name, tensor in whole.items())
 
 
 def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path) -> None:
