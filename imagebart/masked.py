@@ -28,13 +28,13 @@ def painted_share(painted: Tensor, tokens: int) -> Tensor:
 def glance(pixels: Tensor, painted: Tensor, tokens: int, parts: int) -> Tensor:
     """What masks keep of the pixels of N cells, in P x P parts of each, float [B, N, 4 P^2].
 
-    pixels: [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. Of each part the mean of its pixels, painted ones being 0,
-    in three channels; and the share that is kept. All is 0 where nothing is.
+    pixels: [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. Part by part the mean of its pixels, painted ones being 0,
+    in three channels, and the share that is kept. All is 0 where nothing is.
     """
     kept = (~painted)[:, None].to(pixels.dtype)
     size = pixels.shape[2] // (math.isqrt(tokens) * parts)
     means = F.avg_pool2d(torch.cat([pixels * kept, kept], 1), size)
-    return rearrange(means, "b c (h p) (w q) -> b (h w) (c p q)", p=parts, q=parts)
+    return rearrange(means, "b c (h p) (w q) -> b (h w) (p q c)", p=parts, q=parts)
 
 
 def extended(pixels: Tensor, painted: Tensor) -> Tensor:

@@ -190,9 +190,11 @@ def plain_denoiser(
     for n in range(tokens):
         to_encoder[first + n] += told("encoder_rates", rates[n])
         if seen is not None:
-            read = weights["glance.read.weight"] @ torch.tensor(seen[n]).double() + weights["glance.read.bias"]
-            gelu = [v / 2 * (1 + math.erf(v / 2**0.5)) for v in read.tolist()]
-            to_encoder[first + n] += weights["glance.map.weight"] @ torch.tensor(gelu).double()
+            parts = [seen[n][i : i + 4] for i in range(0, len(seen[n]), 4)]
+            for each in parts:
+                read = weights["glance.read.weight"] @ torch.tensor(each).double() + weights["glance.read.bias"]
+                gelu = [v / 2 * (1 + math.erf(v / 2**0.5)) for v in read.tolist()]
+                to_encoder[first + n] += weights["glance.map.weight"] @ torch.tensor(gelu).double() / len(parts)
             to_encoder[first + n] += weights["glance.map.bias"]
     encoded = plain_transformer(part(weights, "encoder"), config.encoder, torch.tensor(prefix + c), extra=to_encoder)
     for n in range(tokens):  # the decoder's step `first - 1 + n` predicts x_0 at n

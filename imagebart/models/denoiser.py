@@ -58,17 +58,19 @@ class RateEmbedding(nn.Module):
 class GlanceEmbedding(nn.Module):
     """What is kept of each cell's pixels, [..., 4 P^2] (see `imagebart.masked.glance`) -> [..., width]; begins at zero.
 
-    A code is all that tokens say of a cell. Where two things share one, hundreds of codes stand for a few colours.
+    Codes of cells that two things share are many, and each is rare; the colours in their parts are few. The code says
+    what lies where in its cell, so parts are read one like the other, and their mean is told.
     """
 
-    def __init__(self, parts: int, width: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.read, self.map = nn.Linear(4 * parts**2, width), nn.Linear(width, width)
+        self.read, self.map = nn.Linear(4, width), nn.Linear(width, width)
         nn.init.zeros_(self.map.weight)
         nn.init.zeros_(self.map.bias)
 
     def forward(self, seen: Tensor) -> Tensor:
-        return self.map(F.gelu(self.read(seen.to(self.read.weight.dtype))))
+        parts = seen.to(self.read.weight.dtype).unflatten(-1, (-1, 4))
+        return self.map(F.gelu(self.read(parts)).mean(-2))
 
 
 class Denoising(NamedTuple):
@@ -92,7 +94,7 @@ class Denoiser(nn.Module):
         self.encoder_rates = RateEmbedding(config.encoder.width)
         self.decoder_rates = RateEmbedding(config.decoder.width)
         if config.glances:
-            self.glance = GlanceEmbedding(config.glances, config.encoder.width)
+            self.glance = GlanceEmbedding(config.encoder.width)
         self.align = nn.Linear(config.encoder.width, config.decoder.width)  # the encoder at the position predicted
         self.likelihood = nn.Parameter(torch.zeros(()))  # w, the weight of log q(c | x_0)
         self.draft_head = nn.Linear(config.encoder.width, config.vocab_size)  # x_0 at every position at once

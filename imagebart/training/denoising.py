@@ -24,6 +24,7 @@ from imagebart.training.captioned import Given, TokensTask, before_pictures
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
+from imagebart.training.glances import begin_to_see
 from imagebart.training.loop import Batch, train
 from imagebart.training.parts import load_denoiser, save_denoiser
 from imagebart.training.regions import Step, painted_regions
@@ -123,6 +124,8 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
         if given.reader is not None:
             begun.read_with(given.reader)  # it may know other words
         denoiser.load_state_dict({**denoiser.state_dict(), **begun.state_dict()})  # it may not glance yet
+        if run.glances and not begun.config.glances:
+            begin_to_see(denoiser, given.first_stage, given.dataset)
     given.take_reader(denoiser)
     learn_alike(denoiser, given.first_stage.quantize.codes().detach())
     task = DenoiserTask(denoiser, given.conditioner, given.first_stage, given.dataset, run)

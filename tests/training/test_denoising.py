@@ -332,7 +332,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatc
     begun = train_denoiser(standing, tmp_path / "on")
     assert all(torch.equal(tensor, whole[name]) for name, tensor in begun.state_dict().items())
     seeing = train_denoiser(replace(standing, glances=2), tmp_path / "seeing")
-    assert seeing.config.glances == 2 and (seeing.glance.map.weight == 0).all(), "it begins with tokens alone"
+    assert seeing.config.glances == 2 and (seeing.glance.map.weight != 0).any()
     assert all(torch.equal(seeing.state_dict()[name], tensor) for name, tensor in whole.items())
 
 
