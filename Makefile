@@ -37,7 +37,7 @@ train: $(VENV)/.everything
 	    part=$${job#*:}; \
 	    $(BIN)/python -m imagebart train $${job%:*} --config configs/avatars-$$part.json --run runs/avatars/$$part; \
 	done
-	$(BIN)/python -m imagebart train denoiser --config configs/avatars-denoiser-anew.json --run runs/avatars/denoiser-alike
+	$(BIN)/python -m imagebart train denoiser --config configs/avatars-denoiser-anew.json --run runs/avatars/denoiser-glances
 	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars
 	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
 	cp runs/avatars/judge/reader.safetensors checkpoints/avatars/judge.safetensors

@@ -71,6 +71,11 @@ class ImageBART(nn.Module):
         if self.denoiser is not None:
             if self.denoiser.config.vocab_size != codes:
                 raise ValueError(f"the denoiser was made for {self.denoiser.config.vocab_size} codes, expected {codes}")
+            side = self.first_stage.config.downsampling
+            if self.glances and side % self.glances:
+                raise ValueError(
+                    f"the denoiser glances at {self.glances} parts a side of cells of {side} pixels, expected a divisor"
+                )
             return
         if len(self.stages) != self.schedule.stages:
             raise ValueError(f"{len(self.stages)} stages, but the schedule has {self.schedule.stages} betas")

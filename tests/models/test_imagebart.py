@@ -67,6 +67,8 @@ def test_networks_must_speak_the_first_stages_codes(staged: ImageBART, plain: Im
     assert plain.denoiser is not None
     with pytest.raises(ValueError, match="the denoiser was made for 24 codes, expected 30"):
         ImageBART(first_stage, plain.denoiser, plain.conditioner)
+    with pytest.raises(ValueError, match="glances at 3 parts a side of cells of 4 pixels, expected a divisor"):
+        tiny_model("none", glances=3)
 
 
 def test_a_model_is_for_use_not_training(plain: ImageBART, staged: ImageBART) -> None:
