@@ -17,7 +17,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import ImageBART
+
+PLAIN = 0.08  # how far apart the pixels of one colour may be in a channel of [-1, 1]
+AT_ONCE = 256  # colours
 
 
 def painted_share(painted: Tensor, tokens: int) -> Tensor:
@@ -25,16 +29,34 @@ def painted_share(painted: Tensor, tokens: int) -> Tensor:
     return F.avg_pool2d(painted[:, None].float(), painted.shape[1] // math.isqrt(tokens)).flatten(1)
 
 
-def glance(pixels: Tensor, painted: Tensor, tokens: int, parts: int) -> Tensor:
-    """What masks keep of the pixels of N cells, in P x P parts of each, float [B, N, 4 P^2].
+@torch.no_grad()
+def glance(first_stage: FirstStage, pixels: Tensor, painted: Tensor, parts: int) -> Tensor:
+    """What is kept of cells that show several colours, as the tokens of these, bool [B, N, K].
 
-    pixels: [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. Part by part the mean of its pixels, painted ones being 0,
-    in three channels, and the share that is kept. All is 0 where nothing is.
+    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. A cell has P x P parts. Each that is kept as a whole
+    and of one colour counts as the token that a cell all of that colour has. Where these are one and the same, the
+    cell's own token says as much, and nothing is added.
     """
-    kept = (~painted)[:, None].to(pixels.dtype)
-    size = pixels.shape[2] // (math.isqrt(tokens) * parts)
-    means = F.avg_pool2d(torch.cat([pixels * kept, kept], 1), size)
-    return rearrange(means, "b c (h p) (w q) -> b (h w) (p q c)", p=parts, q=parts)
+    shape = {"p": parts, "q": parts, "y": first_stage.config.downsampling // parts}
+    blocks = rearrange(pixels, "b c (h p y) (w q x) -> b (h w) (p q) c (y x)", **shape, x=shape["y"])
+    kept = ~rearrange(painted, "b (h p y) (w q x) -> b (h w) (p q) (y x)", **shape, x=shape["y"]).any(-1)
+    plain = kept & (blocks.amax(-1) - blocks.amin(-1) <= PLAIN).all(-1)
+    tokens = _tokens_of_colours(first_stage, blocks.mean(-1)[plain])
+    found = torch.zeros(*plain.shape[:2], first_stage.config.vocab_size, dtype=torch.bool, device=pixels.device)
+    rows, cells, _ = plain.nonzero(as_tuple=True)
+    found[rows, cells, tokens] = True
+    return found & (found.sum(-1, keepdim=True) > 1)
+
+
+def _tokens_of_colours(first_stage: FirstStage, colours: Tensor) -> Tensor:
+    """Tokens of cells that are all of one colour, [M, 3] in [-1, 1] -> int64 [M]; they are seen one by one."""
+    side = first_stage.config.downsampling
+    different, place = torch.unique((colours * 127.5).round() / 127.5, dim=0, return_inverse=True)
+    found = [colours.new_zeros(0, dtype=torch.long)]
+    for some in different.split(AT_ONCE) if len(different) else ():
+        strip = some.T[None, :, None].repeat_interleave(side, 2).repeat_interleave(side, 3)
+        found.append(first_stage.encode(strip)[0])
+    return torch.cat(found)[place]
 
 
 def extended(pixels: Tensor, painted: Tensor) -> Tensor:
@@ -63,7 +85,7 @@ class Known:
 
     tokens: Tensor  # int64 [B, N]
     doubt: Tensor  # of each the chance that it is wrong, float [B, N]: 0 where it is kept
-    seen: Tensor | None  # a glance at what is kept of its cell, float [B, N, 4 P^2]; None where the model takes none
+    seen: Tensor | None  # a glance at what is kept of its cell, bool [B, N, K]; None where the model takes none
 
 
 @torch.no_grad()
@@ -80,5 +102,7 @@ def known(model: ImageBART, pixels: Tensor, painted: Tensor) -> Known:
     cut = (doubt > 0) & (doubt < 1)
     if cut.any():
         tokens = torch.where(cut, model.first_stage.encode(extended(pixels, painted).to(model.device)), tokens)
-    seen = glance(pixels, painted, model.tokens, model.glances).to(model.device) if model.glances else None
+    if not model.glances:
+        return Known(tokens, doubt, None)
+    seen = glance(model.first_stage, pixels.to(model.device), painted.to(model.device), model.glances)
     return Known(tokens, doubt, seen)

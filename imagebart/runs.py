@@ -47,7 +47,7 @@ class Job:
     known: Tensor | None = None  # int64 [B, N]
     keep: Tensor | None = None  # bool [N]
     doubt: Tensor | None = None  # float [N], of known tokens that are not kept: see `imagebart.masked`
-    seen: Tensor | None = None  # float [1, N, 4 P^2], of cells' pixels what is kept
+    seen: Tensor | None = None  # bool [1, N, K], the colours of what is kept: see `imagebart.masked`
     pixels: Tensor | None = None  # the square as it was, float [1, 3, size, size] in [-1, 1], where `keep` keeps of it
     strength: float = 1.0  # share of noise to start from
     cond: Tensor | None = None  # int64 [B, L]

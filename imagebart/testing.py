@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,9 +55,11 @@ def tiny_model(
 ) -> ImageBART:
     """A random model with a denoiser, best drawn with so many scales. The global RNG is left alone.
 
-    glances: parts a side of each cell whose kept pixels it is shown, and of cut cells what is left; 0: neither.
+    glances: parts a side of cells whose colours it is told, and of cut cells what is left; 0: neither.
     """
     first, conditioner = tiny_first_stage(), tiny_conditioner(conditioning)
+    if glances:
+        first = replace(first, encoder="cells")
     text = tiny_text(conditioner, slots)
     prefix = others = slots if text is not None else conditioner.length
     if text is None:

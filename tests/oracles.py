@@ -167,7 +167,7 @@ def plain_denoiser(
     rates: list[float],
     fed_rates: list[float],
     cond: list[int],
-    seen: list[list[float]] | None = None,
+    seen: list[list[bool]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits of p(x_0) of one row, the decoder's and the encoder's own, position by position: float64 [N, K] each."""
     config, weights = denoiser.config, denoiser.state_dict()
@@ -190,12 +190,9 @@ def plain_denoiser(
     for n in range(tokens):
         to_encoder[first + n] += told("encoder_rates", rates[n])
         if seen is not None:
-            parts = [seen[n][i : i + 4] for i in range(0, len(seen[n]), 4)]
-            for each in parts:
-                read = weights["glance.read.weight"] @ torch.tensor(each).double() + weights["glance.read.bias"]
-                gelu = [v / 2 * (1 + math.erf(v / 2**0.5)) for v in read.tolist()]
-                to_encoder[first + n] += weights["glance.map.weight"] @ torch.tensor(gelu).double() / len(parts)
-            to_encoder[first + n] += weights["glance.map.bias"]
+            for token in range(size):
+                if seen[n][token]:
+                    to_encoder[first + n] += weights["glance.weight"][:, token]
     encoded = plain_transformer(part(weights, "encoder"), config.encoder, torch.tensor(prefix + c), extra=to_encoder)
     for n in range(tokens):  # the decoder's step `first - 1 + n` predicts x_0 at n
         to_decoder[first - 1 + n] += weights["align.weight"] @ encoded[first + n] + weights["align.bias"]

@@ -54,25 +54,44 @@ def test_share_of_each_cell() -> None:
     assert painted_share(painted, 16).tolist() == [[1, 0.5, 0, 0] * 2 + [0] * 8]
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_a_glance_is_the_mean_of_what_is_kept_and_how_much_that_is(parts: int) -> None:
-    """Part by part, by hand: painted pixels count as 0 and tell nothing."""
-    pixels, painted = torch.rand(2, 3, 32, 32) * 2 - 1, random_masks(2, 32, seed=5)
-    seen = glance(pixels, painted, 16, parts)
-    assert seen.shape == (2, 16, 4 * parts**2)
-    size = 8 // parts
-    for b in range(2):
-        for cell in range(16):
-            rows = seen[b, cell].view(parts, parts, 4)
-            for p in range(parts):
-                for q in range(parts):
-                    top, left = 8 * (cell // 4) + size * p, 8 * (cell % 4) + size * q
-                    kept = ~painted[b, top : top + size, left : left + size]
-                    part = pixels[b, :, top : top + size, left : left + size]
-                    torch.testing.assert_close(rows[p, q, :3], (part * kept).mean((1, 2)))
-                    assert rows[p, q, 3] == kept.float().mean()
-    other = torch.where(painted[:, None], torch.rand(2, 3, 32, 32), pixels)
-    assert torch.equal(glance(other, painted, 16, parts), seen)
+def flats(count: int, seed: int) -> Tensor:
+    """Pictures of 8 x 8 cells of 4 px, each in one colour or in four, a quarter each: [count, 3, 32, 32]."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 8, 8, generator=generator).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    fine = torch.rand(count, 3, 16, 16, generator=generator)
+    either = (torch.rand(count, 1, 8, 8, generator=generator) < 0.5).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    return torch.where(either, coarse, fine).repeat_interleave(2, 2).repeat_interleave(2, 3) * 2 - 1
+
+
+def test_a_glance_is_the_tokens_of_plain_parts_where_these_differ() -> None:
+    """Cell by cell, by hand: a picture all of one colour has its token everywhere."""
+    model = tiny_model("none", glances=2)
+    pixels, painted = flats(3, seed=1), random_masks(3, 32, seed=5)
+    pixels[:, :, 8, 8] = 1  # a spot makes its part no colour's
+    seen = glance(model.first_stage, pixels, painted, 2)
+    several = 0
+    for b in range(3):
+        for cell in range(64):
+            tokens = set()
+            for p in range(4):
+                top, left = 4 * (cell // 8) + 2 * (p // 2), 4 * (cell % 8) + 2 * (p % 2)
+                part = pixels[b, :, top : top + 2, left : left + 2]
+                if painted[b, top : top + 2, left : left + 2].any() or (part - part[:, :1, :1]).abs().max() > 0.08:
+                    continue
+                whole = ((part[:, :1, :1] * 127.5).round() / 127.5).expand(-1, 32, 32)[None]
+                tokens |= set(model.first_stage.encode(whole).flatten().tolist())
+            several += len(tokens) > 1
+            assert set(seen[b, cell].nonzero().flatten().tolist()) == (tokens if len(tokens) > 1 else set())
+    assert several > 20 and seen.dtype == torch.bool
+
+
+def test_a_glance_tells_nothing_of_what_is_painted() -> None:
+    model = tiny_model("none", glances=2)
+    pixels, painted = flats(3, seed=1), random_masks(3, 32, seed=5)
+    other = torch.where(painted[:, None], flats(3, seed=2), pixels)
+    seen = glance(model.first_stage, pixels, painted, 2)
+    assert seen.any() and torch.equal(glance(model.first_stage, other, painted, 2), seen)
+    assert not glance(model.first_stage, pixels, torch.ones_like(painted), 2).any()
 
 
 def _learn(model: ImageBART) -> None:
@@ -120,23 +139,25 @@ def test_edits_tell_a_model_that_knows_cut_cells_what_is_left_of_them() -> None:
         assert np.array_equal(ends[0][height:], np.asarray(upload)[height:])
 
 
-def test_an_edit_is_drawn_by_what_is_seen_of_kept_pixels() -> None:
-    """Page and evaluation show the same; a model that is shown nothing else of a picture draws another."""
-    upload = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    pixels = torch.from_numpy(upload).permute(2, 0, 1)[None].float() / 127.5 - 1
+def test_an_edit_is_drawn_by_the_colours_that_are_seen() -> None:
+    """Page and evaluation show the same; a model that is told of no colours draws another picture."""
+    pixels = ((flats(1, seed=3) + 1) * 127.5).round() / 127.5 - 1
+    upload = (pixels[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte().numpy()
     painted = np.zeros((1, 32, 32), bool)
     painted[:, 10:26, 6:18] = True
     pipeline = Pipeline(tiny_model("text", glances=2))
-    for loud in (pipeline.model.denoiser.glance.map, pipeline.model.denoiser.align):  # type: ignore[union-attr]
-        loud.weight *= 10
+    for loud in (pipeline.model.denoiser.glance, pipeline.model.denoiser.align):  # type: ignore[union-attr]
+        loud.weight *= 50
     result = list(pipeline.edit(Image.fromarray(upload), Image.fromarray(painted[0]), "red hair", seed=3))[-1]
     evaluated = Artist(pipeline.model, pipeline.defaults).edit(pixels, painted, ["red hair"], 3)
     assert np.array_equal(np.asarray(result.image), (evaluated[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte())
     left = known(pipeline.model, pixels, torch.from_numpy(painted))
-    assert left.seen is not None and torch.equal(left.seen, glance(pixels, torch.from_numpy(painted), 64, 2))
-    cond = pipeline.model.conditioner.encode(["red hair"]).tokens
-    around = {"known": left.tokens, "keep": left.doubt == 0, "doubt": left.doubt, "settings": pipeline.defaults}
+    expected = glance(pipeline.model.first_stage, pixels, torch.from_numpy(painted), 2)
+    assert left.seen is not None and torch.equal(left.seen, expected)
+    cond = pipeline.model.conditioner.encode(["red hair"] * 16).tokens
+    known_16, doubt = left.tokens.expand(16, -1), left.doubt.expand(16, -1)
     with_it, without = (
-        [*pipeline.model.stream(1, cond, seed=3, seen=seen, **around)][-1].tokens for seen in (left.seen, None)
+        [*pipeline.model.stream(16, cond, None, known_16, doubt == 0, seed=3, doubt=doubt, seen=seen)][-1].tokens
+        for seen in (left.seen, None)
     )
     assert not torch.equal(with_it, without)

@@ -38,7 +38,7 @@ class DenoiserConfig:
     cond_length: Length = 0  # conditioning tokens
     text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
     knows_cut_cells: bool = False  # it was trained with what masks leave of cells (see `imagebart.masked`)
-    glances: Glances = 0  # P, parts a side of each cell whose kept pixels its encoder is shown; 0: tokens alone
+    glances: Glances = 0  # P, parts a side of cells, whose colours are told as tokens, too (see `masked.glance`); 0: no
 
 
 class RateEmbedding(nn.Module):
@@ -53,24 +53,6 @@ class RateEmbedding(nn.Module):
     def forward(self, rates: Tensor) -> Tensor:
         angles = rates[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=rates.device))
         return self.map(torch.cat([angles.sin(), angles.cos()], -1).to(self.map.weight.dtype))
-
-
-class GlanceEmbedding(nn.Module):
-    """What is kept of each cell's pixels, [..., 4 P^2] (see `imagebart.masked.glance`) -> [..., width]; begins at zero.
-
-    Codes of cells that two things share are many, and each is rare; the colours in their parts are few. The code says
-    what lies where in its cell, so parts are read one like the other, and their mean is told.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.read, self.map = nn.Linear(4, width), nn.Linear(width, width)
-        nn.init.zeros_(self.map.weight)
-        nn.init.zeros_(self.map.bias)
-
-    def forward(self, seen: Tensor) -> Tensor:
-        parts = seen.to(self.read.weight.dtype).unflatten(-1, (-1, 4))
-        return self.map(F.gelu(self.read(parts)).mean(-2))
 
 
 class Denoising(NamedTuple):
@@ -94,7 +76,8 @@ class Denoiser(nn.Module):
         self.encoder_rates = RateEmbedding(config.encoder.width)
         self.decoder_rates = RateEmbedding(config.decoder.width)
         if config.glances:
-            self.glance = GlanceEmbedding(config.encoder.width)
+            self.glance = nn.Linear(config.vocab_size, config.encoder.width, bias=False)
+            nn.init.zeros_(self.glance.weight)
         self.align = nn.Linear(config.encoder.width, config.decoder.width)  # the encoder at the position predicted
         self.likelihood = nn.Parameter(torch.zeros(()))  # w, the weight of log q(c | x_0)
         self.draft_head = nn.Linear(config.encoder.width, config.vocab_size)  # x_0 at every position at once
@@ -138,9 +121,9 @@ class Denoiser(nn.Module):
     ) -> Denoising:
         """Everything that is computed once a step.
 
-        slots: what was read in cond; encode: computes what the encoder would; seen: of each cell's pixels what is kept,
-        [B, N, 4 P^2], None for nothing. The decoder's step P - 1 + n is fed token n - 1 of x_s, is told its rate, and
-        predicts position n, of which it is given the encoder's output.
+        slots: what was read in cond; encode: computes what the encoder would; seen: the tokens of colours that kept
+        cells show, bool [B, N, K] (see `masked.glance`), None for nothing. The decoder's step P - 1 + n is fed token
+        n - 1 of x_s, is told its rate, and predicts position n, of which it is given the encoder's output.
         """
         prefix, tokens = self.prefix(len(c), cond), c.shape[1]
         length = prefix.shape[1]
@@ -155,14 +138,13 @@ class Denoiser(nn.Module):
         return Denoising(Context(c, prefix, self.decoder.memory(encoded), extra), encoded[:, length:])
 
     def _glanced(self, c: Tensor, seen: Tensor | None) -> Tensor | float:
-        """What the encoder is told of pixels, [B, N, width]; raises ValueError where they do not fit."""
-        parts = self.config.glances
-        if not parts:
+        """What the encoder is told of colours, [B, N, width]; raises ValueError where they do not fit."""
+        if seen is None or not self.config.glances:
             return 0.0
-        shape = (*c.shape, 4 * parts**2)
-        if seen is not None and tuple(seen.shape) != shape:
+        shape = (*c.shape, self.config.vocab_size)
+        if tuple(seen.shape) != shape:
             raise ValueError(f"seen has shape {list(seen.shape)}, expected {list(shape)}")
-        return self.glance(torch.zeros(shape, device=c.device) if seen is None else seen)
+        return self.glance(seen.to(self.glance.weight.dtype))
 
     def hidden(
         self,

@@ -72,6 +72,10 @@ class ImageBART(nn.Module):
             if self.denoiser.config.vocab_size != codes:
                 raise ValueError(f"the denoiser was made for {self.denoiser.config.vocab_size} codes, expected {codes}")
             side = self.first_stage.config.downsampling
+            if self.glances and self.first_stage.config.encoder != "cells":
+                raise ValueError(
+                    "the denoiser glances at colours of cells; the first stage's encoder has to see each alone"
+                )
             if self.glances and side % self.glances:
                 raise ValueError(
                     f"the denoiser glances at {self.glances} parts a side of cells of {side} pixels, expected a divisor"
@@ -148,7 +152,7 @@ class ImageBART(nn.Module):
 
     @property
     def glances(self) -> int:
-        """P, parts a side of each cell whose kept pixels are shown to the network; 0: it sees tokens alone."""
+        """P, parts a side of cells whose colours are told, too (see `masked.glance`); 0: cells' own tokens."""
         return 0 if self.denoiser is None else self.denoiser.config.glances
 
     @property
@@ -213,7 +217,7 @@ class ImageBART(nn.Module):
         or, if that step expects less, `known` with as many tokens redrawn. known, keep: tokens int64 [B, N] and bool
         [B, N] or [N], True = keep the known token. strength: the share of noise to start from, over 0, at most 1.
         doubt: the chance, float [B, N] or [N], that a known token that is not kept is wrong; 1 where None. Stages see
-        kept tokens only. seen: what is kept of each cell's pixels, for a model that is shown them (see `masked.Known`).
+        kept tokens only. seen: the colours of what is kept, for a model that is shown them (see `masked.glance`).
         seed: row b draws from seed + b. Raises ValueError, before the first event, for what does not fit.
         """
         settings = settings or SamplingSettings()

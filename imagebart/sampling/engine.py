@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from imagebart.memory import too_large
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.calibration import Cost, calibrate
 from imagebart.sampling.kernels import HALF_ROWS, Kernel, Precision, brain, half, kernels, multiplies_bfloat16
@@ -49,7 +50,8 @@ def rounds(kernel: Kernel) -> bool:
 class Engines:
     """The engines of a model's networks, made when they are first needed and again when the weights have changed.
 
-    They are never copied or saved with the model.
+    They are never copied or saved with the model. Where there is no room for another, all others go: a stage's weights
+    are ordered again in less time than it takes to draw.
     """
 
     def __init__(self) -> None:
@@ -67,8 +69,20 @@ class Engines:
         state = precision, *((p.data_ptr(), p._version) for part in parts for p in part.parameters())
         if self.made.get(decoder, (None,))[0] != state:
             self.made.pop(decoder, None)  # the old order's memory goes before the new one's comes
+            if not self.has_room(precision, decoder, encoder):
+                self.made.clear()
             self.made[decoder] = state, engine_of(precision, decoder, encoder)
         return self.made[decoder][1]
+
+    def has_room(self, precision: Precision, decoder: Transformer, encoder: Transformer | None = None) -> bool:
+        """Whether these networks' ordered weights fit into memory beside those that are there."""
+        if decoder.position_embedding.device.type != "cpu":
+            return True  # they stay as they are
+        rounded = precision == "rounded"
+        there = [engine for _, engine in self.made.values()]
+        networks = [network.transformer for e in there for network in (e.decoder, e.encoder) if network is not None]
+        networks += [decoder] if encoder is None or not rounded else [decoder, encoder]
+        return not too_large(networks, torch.bfloat16 if rounded else torch.float32)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ class Start:
     x: Tensor  # x at the last of them, with the known tokens where they are kept, int64 [B, N]
     doubt: Tensor  # of each token of x, float [B, N]: 0 where it is kept, 1 where nothing is known
     generators: list[torch.Generator]  # of the rows, which drew x
-    seen: Tensor | None = None  # of each cell's pixels what is kept, float [B, N, 4 P^2]
+    seen: Tensor | None = None  # the colours of what is kept, bool [B, N, K]: see `masked.glance`
 
     @property
     def total(self) -> int:
@@ -44,8 +44,10 @@ class Sampler:
         self.model, self.engines = model, Engines()
 
     def prepare(self) -> None:
-        """Readies all networks to draw, so that the first run need not."""
-        for step in self.steps(SamplingSettings()):
+        """Readies the networks to draw, so that the first run need not: those that it needs first, if not all fit."""
+        for step in reversed(self.steps(SamplingSettings())):
+            if not self.engines.has_room(self.model.precision, *step.networks):
+                return
             self.engine(step)
 
     def engine(self, step: Step) -> Engine:
@@ -99,7 +101,7 @@ class Sampler:
         if doubt is not None:
             _check_doubt(doubt, shape, keep)
         if seen is not None:
-            _check_seen(seen, shape, model.glances)
+            _check_seen(seen, (*shape, model.vocab_size), model.glances > 0)
             seen = seen.to(model.device).expand(batch, -1, -1)
         noise = min(strength, 1 - math.prod(1 - step.beta for step in steps))
         if x is None and noise < 1:
@@ -159,10 +161,9 @@ def _check_doubt(doubt: Tensor, shape: tuple[int, int], keep: Tensor | None) -> 
         raise ValueError(f"doubt is from {doubt.min():g} to {doubt.max():g}, expected 0 to 1")
 
 
-def _check_seen(seen: Tensor, shape: tuple[int, int], parts: int) -> None:
-    """Raises ValueError unless this is what is kept of the pixels of each cell, float [B, N, 4 P^2] or [1, ...]."""
-    if not parts:
-        raise ValueError("seen was given, but this model is shown tokens alone")
-    expected = (*shape, 4 * parts**2)
+def _check_seen(seen: Tensor, expected: tuple[int, int, int], takes: bool) -> None:
+    """Raises ValueError unless these are the tokens of colours, [B, N, K] or [1, N, K], and the model takes such."""
+    if not takes:
+        raise ValueError("seen was given, but this model is shown tokens of whole cells alone")
     if tuple(seen.shape) not in (expected, (1, *expected[1:])):
         raise ValueError(f"seen has shape {list(seen.shape)}, expected {list(expected)}")

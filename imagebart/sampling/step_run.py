@@ -20,7 +20,7 @@ class Condition:
 
     cond: Tensor | None  # conditioning tokens, int64 [B, L]
     null: Tensor | None  # those of an absent condition, for guidance
-    seen: Tensor | None = None  # of each cell's pixels what is kept, float [B, N, 4 P^2]
+    seen: Tensor | None = None  # the colours of what is kept, bool [B, N, K]: see `masked.glance`
 
     def select(self, rows: Tensor) -> Condition:
         """Of some rows, int64 [B']."""

@@ -40,7 +40,7 @@ class Step(Protocol):
     ) -> Context:
         """Everything that is computed once: x_t = c int64 [B, N], doubt [B, N], cond int64 [B, L] or None.
 
-        encode: computes what its encoder would. seen: of each cell's pixels what is kept, [B, N, 4 P^2].
+        encode: computes what its encoder would. seen: the colours of what is kept, bool [B, N, K].
         """
 
     def finish(self, logits: Tensor, c: Tensor, doubt: Tensor) -> Tensor:

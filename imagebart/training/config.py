@@ -159,7 +159,7 @@ class DenoiserRun(TokensRun):
     drop_slots: Share = 0.25  # share of pictures whose caption loses some of its slots, any part of them
     scramble: Share = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
     drafts: Rate = 0.2  # weight of the encoder's own prediction
-    glances: Glances = 0  # parts a side of each cell whose kept pixels the encoder is shown; 0: tokens alone
+    glances: Glances = 0  # parts a side of each cell, whose colours the encoder is told, too; 0: tokens alone
     drop_glances: Share = 0.1  # share of pictures that it is not shown
 
 

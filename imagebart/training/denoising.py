@@ -24,10 +24,11 @@ from imagebart.training.captioned import Given, TokensTask, before_pictures
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
-from imagebart.training.glances import begin_to_see
 from imagebart.training.loop import Batch, train
 from imagebart.training.parts import load_denoiser, save_denoiser
 from imagebart.training.regions import Step, painted_regions
+
+LOUD = 2.0  # a colour that a cell shares with others, over the embedding of one that it has for itself
 
 
 class DenoiserTask(TokensTask[DenoiserRun]):
@@ -65,7 +66,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
 
     def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Of each token the share of its cell that a mask paints, float [B, N]; what it leaves of it, int64 [B, N]; and
-        a glance at that, float [B, N, 4 P^2], if the denoiser takes one. Some pictures are not looked at.
+        a glance at that, bool [B, N, K], if the denoiser takes one. Some pictures are not looked at.
         """
         images, tokens = batch["image"], x0.shape[1]
         pixels = to_float(images)
@@ -75,8 +76,8 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         left = self.encode(extended(images.cpu(), enlarged).to(images.device))
         seen = None
         if self.run.glances:
-            seen = glance(pixels, enlarged.to(images.device), tokens, self.run.glances)
-            seen = seen * (torch.rand(len(seen), 1, 1, device=seen.device) >= self.run.drop_glances)
+            seen = glance(self.first_stage, pixels, enlarged.to(images.device), self.run.glances)
+            seen = seen & (torch.rand(len(seen), 1, 1, device=seen.device) >= self.run.drop_glances)
         return doubt, torch.where(doubt > 0, left, x0), seen
 
     def condition(self, model: Any, texts: list[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
@@ -114,9 +115,19 @@ def denoiser_config(
     return DenoiserConfig(codes, tokens, decoder, shape.encoder(vocabulary, positions), conditioner.length, text)
 
 
+@torch.no_grad()
+def begin_to_glance(denoiser: Denoiser) -> None:
+    """Has a colour told as what the encoder knows already: a cell that is all of it, and louder."""
+    table = denoiser.encoder.token_embedding.weight[: denoiser.config.vocab_size]
+    denoiser.glance.weight.copy_(LOUD * table.T)
+
+
 def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     """Trains (or goes on training) a denoiser in a run's folder and writes it there."""
     given = Given.of(run)
+    if run.glances and given.first_stage.config.encoder != "cells":
+        kind = given.first_stage.config.encoder
+        raise ValueError(f"glances is {run.glances}, but the first stage's encoder is of {kind}, expected one of cells")
     config = denoiser_config(run.shape, given.first_stage.config, given.conditioner, given.text)
     denoiser = Denoiser(replace(config, knows_cut_cells=True, glances=run.glances))
     if run.begin_from is not None:
@@ -125,7 +136,7 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
             begun.read_with(given.reader)  # it may know other words
         denoiser.load_state_dict({**denoiser.state_dict(), **begun.state_dict()})  # it may not glance yet
         if run.glances and not begun.config.glances:
-            begin_to_see(denoiser, given.first_stage, given.dataset)
+            begin_to_glance(denoiser)
     given.take_reader(denoiser)
     learn_alike(denoiser, given.first_stage.quantize.codes().detach())
     task = DenoiserTask(denoiser, given.conditioner, given.first_stage, given.dataset, run)

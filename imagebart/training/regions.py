@@ -10,7 +10,7 @@ from torch import Tensor
 
 FINE = 4  # strokes and boxes end on every fourth part of a cell
 ALIGNED = 0.4  # share of regions that paint all of the cells that they touch
-GLIMPSES = 0.35  # share of pictures of which all of a colour is painted but for a small place
+GLIMPSES = 0.3  # share of pictures of which all of a colour is painted but for a small place
 NEAR = 0.15  # how far two pixels of one colour may be apart in a channel of [-1, 1]
 EDGES, LARGER = 20, 1 / 4  # how many times likelier that place is where the colour meets another; its longest side
 SHARED = 0.8  # share of these places that hold cells of that colour and another only

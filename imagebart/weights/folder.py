@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from imagebart.conditioning import Conditioner, conditioner_from_config
 from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
+from imagebart.memory import too_large
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.published import StageConfig, build_stage
 from imagebart.weights.bounds import checked_header, read_text
 from imagebart.weights.errors import WeightsError
-from imagebart.weights.memory import too_large
 from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
 from imagebart.writing import replace_files, settle
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imagebart.conditioning import conditioner_from_config
 from imagebart.diffusion import Schedule
+from imagebart.memory import too_large
 from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.published import Stage, StageConfig, build_stage
@@ -17,7 +18,6 @@ from imagebart.weights.description import Description
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.folder import VERSION, ModelConfig
 from imagebart.weights.layout import Layout, stage_layout
-from imagebart.weights.memory import too_large
 from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
 from imagebart.weights.original_config import read_description
 from imagebart.weights.registry import MODELS, PublishedModel

@@ -69,6 +69,8 @@ def test_networks_must_speak_the_first_stages_codes(staged: ImageBART, plain: Im
         ImageBART(first_stage, plain.denoiser, plain.conditioner)
     with pytest.raises(ValueError, match="glances at 3 parts a side of cells of 4 pixels, expected a divisor"):
         tiny_model("none", glances=3)
+    with pytest.raises(ValueError, match="the first stage's encoder has to see each alone"):
+        ImageBART(plain.first_stage, tiny_model("none", glances=2).denoiser, plain.conditioner)  # type: ignore[arg-type]
 
 
 def test_a_model_is_for_use_not_training(plain: ImageBART, staged: ImageBART) -> None:

@@ -281,7 +281,7 @@ def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
     torch.manual_seed(scales)
     steps = denoising_steps(random_denoiser(glances=2), scales)
     start, keep, cond = torch.randint(K, (2, 6)), torch.rand(2, 6) < 0.3, random_cond(2)
-    seen = torch.rand(2, 6, 16, dtype=torch.float64)
+    seen = torch.rand(2, 6, K) < 0.3
     null, settings = torch.zeros(2, 2, dtype=torch.long), SamplingSettings(guidance=guidance)
     generators, expected, x = row_generators(4, 2), [], start
     for step in reversed(steps):

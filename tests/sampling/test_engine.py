@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
 from small_transformer import SMALL, small
 
+from imagebart import memory
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.calibration import threads
 from imagebart.sampling.engine import Engines, engine_of
@@ -74,6 +77,24 @@ def test_engines_are_those_of_their_networks_and_are_not_copied() -> None:
     for other in (copy.deepcopy(engines), pickle.loads(pickle.dumps(engines))):
         assert isinstance(other, Engines) and other.made == {}
     assert len(engines.made) == 2
+
+
+def test_engines_that_have_no_room_go_before_another_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of four fit. What is dropped is freed, and comes again as it was."""
+    decoders, engines = [small() for _ in range(4)], Engines()
+    size = 4 * sum(p.numel() for p in decoders[0].parameters())
+    monkeypatch.setattr(memory, "memory", lambda: int(2.5 * size / memory.SHARE))
+    first = weakref.ref(engines.get("exact", decoders[0]))
+    assert engines.has_room("exact", decoders[1])
+    engines.get("exact", decoders[1])
+    assert first() is not None and not engines.has_room("exact", decoders[2])
+    engines.get("exact", decoders[2])
+    gc.collect()
+    assert first() is None and list(engines.made) == [decoders[2]]
+    hidden = torch.randn(3, 32)
+    again = engines.get("exact", decoders[0])
+    assert again.decoder.head is not None
+    torch.testing.assert_close(again.decoder.head(hidden), decoders[0].head(hidden))  # type: ignore[misc]
 
 
 def test_bidirectional_transformers_do_not_draw() -> None:

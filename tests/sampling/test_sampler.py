@@ -12,6 +12,7 @@ import torch
 from oracles import binomial_z, doubted
 from torch import Tensor
 
+from imagebart import memory
 from imagebart.diffusion import Schedule
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.chain import row_generators, uniform_tokens
@@ -176,18 +177,18 @@ def test_without_a_seed_starts_differ(plain: ImageBART) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_what_is_seen_of_kept_pixels_is_taken_row_by_row_or_for_all(rows: int) -> None:
-    model, seen = tiny_model("none", glances=2), torch.rand(rows, N, 16)
+def test_colours_that_are_seen_are_taken_row_by_row_or_for_all(rows: int) -> None:
+    model, seen = tiny_model("none", glances=2), torch.rand(rows, N, K) < 0.3
     begun = model.sampler.start(2, DEFAULTS, known=torch.zeros(2, N, dtype=torch.long), keep=half_kept(), seen=seen)
     assert begun.seen is not None and torch.equal(begun.seen, seen.expand(2, -1, -1))
 
 
-def test_what_is_seen_has_to_fit(plain: ImageBART, staged: ImageBART) -> None:
+def test_colours_that_are_seen_have_to_fit(plain: ImageBART, staged: ImageBART) -> None:
     for model in (plain, staged):
-        with pytest.raises(ValueError, match="seen was given, but this model is shown tokens alone"):
-            model.sampler.start(1, DEFAULTS, seen=torch.zeros(1, N, 16))
-    with pytest.raises(ValueError, match=r"seen has shape \[1, 64, 4\], expected \[2, 64, 16\]"):
-        tiny_model("none", glances=2).sampler.start(2, DEFAULTS, seen=torch.zeros(1, N, 4))
+        with pytest.raises(ValueError, match="seen was given, but this model is shown tokens of whole cells alone"):
+            model.sampler.start(1, DEFAULTS, seen=torch.zeros(1, N, K, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"seen has shape \[1, 64, 4\], expected \[2, 64, 24\]"):
+        tiny_model("none", glances=2).sampler.start(2, DEFAULTS, seen=torch.zeros(1, N, 4, dtype=torch.bool))
 
 
 # Drawing
@@ -209,6 +210,16 @@ def test_all_steps_of_a_denoiser_share_an_engine_and_stages_have_their_own() -> 
     assert all(engine is engines[0] for engine in engines) and len(model.sampler.engines.made) == 1
     assert len(other.sampler.engines.made) == 2
     assert model.sampler is model.sampler
+
+
+def test_a_model_too_large_for_its_machine_draws_the_same_a_stage_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    plenty, scarce = (tiny_staged_model("none", stages=3) for _ in range(2))
+    plenty.sampler.prepare()
+    expected = plenty.sample(1, seed=0)
+    monkeypatch.setattr(memory, "memory", lambda: 0)
+    scarce.sampler.prepare()
+    assert len(plenty.sampler.engines.made) == 3 and scarce.sampler.engines.made == {}
+    assert torch.equal(scarce.sample(1, seed=0), expected) and len(scarce.sampler.engines.made) == 1
 
 
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])

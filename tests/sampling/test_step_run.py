@@ -131,5 +131,5 @@ def test_conditions_are_those_of_the_rows() -> None:
     found = Condition(cond, None).select(torch.tensor([2, 0]))
     assert torch.equal(found.cond, cond[[2, 0]]) and found.null is None  # type: ignore[arg-type]
     assert Condition(cond, null).select(torch.tensor([1])).null.shape == (1, 2)  # type: ignore[union-attr]
-    seen = torch.rand(3, 6, 4)
+    seen = torch.rand(3, 6, 7) < 0.3
     assert torch.equal(Condition(None, None, seen).select(torch.tensor([2, 0])).seen, seen[[2, 0]])  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from imagebart.testing import tiny_first_stage, tiny_model
 from imagebart.training.captioned import avatar_conditioner, text_config
 from imagebart.training.captions import train_captions
 from imagebart.training.config import CaptionsRun, DenoiserRun, LoopConfig, ModelParts, StageShape
-from imagebart.training.denoising import DenoiserTask, denoiser_config, train_denoiser
+from imagebart.training.denoising import DenoiserTask, begin_to_glance, denoiser_config, train_denoiser
 from imagebart.training.loop import Batch
 from imagebart.training.parts import (
     assemble,
@@ -177,25 +177,38 @@ def test_masks_of_pictures_leave_what_is_beside_the_paint() -> None:
     assert torch.equal((doubt * 16).round(), doubt * 16), "strokes end on quarters of a cell"
 
 
-def test_a_glance_shows_the_pixels_that_are_kept_but_of_a_share_of_pictures_none() -> None:
-    """Cells painted whole show nothing, kept ones all of themselves, and the denoiser is given that."""
+def test_the_denoiser_is_told_of_kept_colours_but_of_a_share_of_pictures_none() -> None:
     model = tiny_model("none", glances=2)
     assert model.denoiser is not None
     run = replace(WHATEVER, glances=2, drop_glances=0.3)
     task = DenoiserTask(model.denoiser, model.conditioner, model.first_stage, [], run)  # type: ignore[arg-type]
-    images = torch.randint(256, (300, 3, 32, 32), dtype=torch.uint8)
+    quarters = torch.randint(256, (300, 3, 16, 16), dtype=torch.uint8)
+    images = quarters.repeat_interleave(2, 2).repeat_interleave(2, 3)
     x0 = task.encode(images)
     doubt, _, seen = task.masked({"image": images}, x0)
-    assert seen is not None and (seen[doubt == 1] == 0).all()
-    whole = glance(images.float() / 127.5 - 1, torch.zeros(300, 32, 32, dtype=torch.bool), 64, 2)
-    shown = (seen != 0).flatten(1).any(1)
-    keeps = (doubt < 1).any(1)
-    assert not shown[~keeps].any() and abs(binomial_z(int(shown[keeps].sum()), int(keeps.sum()), 0.7)) < 4
+    assert seen is not None and not seen[doubt == 1].any()
+    whole = glance(model.first_stage, images.float() / 127.5 - 1, torch.zeros(300, 32, 32, dtype=torch.bool), 2)
+    shown = seen.flatten(1).any(1)
+    keeps = ((doubt == 0)[..., None] & whole).flatten(1).any(1)
+    assert not shown[(doubt == 1).all(1)].any()
+    assert abs(binomial_z(int(shown[keeps].sum()), int(keeps.sum()), 0.7)) < 4
     kept = (doubt == 0) & shown[:, None]
-    torch.testing.assert_close(seen[kept], whole[kept])
+    assert torch.equal(seen[kept], whole[kept])
     watched = Watched(model.denoiser)
     task.loss(watched, {"image": images[:20], "text": [""] * 20}, Accelerator(cpu=True))  # type: ignore[dict-item]
-    assert watched.given[0][-2].shape == (20, 64, 16)
+    assert watched.given[0][-2].shape == (20, 64, 24)
+
+
+def test_a_colour_begins_as_a_louder_cell_that_is_all_of_it() -> None:
+    denoiser = tiny_model("none", glances=2).denoiser
+    assert denoiser is not None
+    begin_to_glance(denoiser)
+    seen = torch.zeros(1, 64, 24, dtype=torch.bool)
+    seen[0, 3, [5, 7]] = True
+    told = denoiser.glance(seen.float())[0]
+    table = denoiser.encoder.token_embedding.weight
+    torch.testing.assert_close(told[3], 2 * (table[5] + table[7]))
+    assert not told[:3].any() and not told[4:].any()
 
 
 def test_the_share_that_is_scrambled() -> None:
@@ -331,9 +344,21 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatc
     standing = replace(run, begin_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0))
     begun = train_denoiser(standing, tmp_path / "on")
     assert all(torch.equal(tensor, whole[name]) for name, tensor in begun.state_dict().items())
-    seeing = train_denoiser(replace(standing, glances=2), tmp_path / "seeing")
-    assert seeing.config.glances == 2 and (seeing.glance.map.weight != 0).any()
-    assert all(torch.equal(seeing.state_dict()[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_denoiser_that_knew_whole_cells_alone_goes_on_with_glances(tmp_path: Path) -> None:
+    """It has what it knew, and is told of colours as of cells; one that sees beyond a cell cannot tell of any."""
+    run = two_classes(tmp_path)
+    run = replace(run, loop=replace(run.loop, steps=1, lr=0.0))
+    with pytest.raises(ValueError, match="glances is 2, but the first stage's encoder is of convolutions"):
+        train_denoiser(replace(run, glances=2), tmp_path / "refused")
+    save_first_stage(FirstStage(replace(SMALL, encoder="cells")), tmp_path / "first")
+    knew = train_denoiser(run, tmp_path / "knew").state_dict()
+    goes_on = replace(run, glances=2, begin_from=str(tmp_path / "knew"))
+    seeing = train_denoiser(goes_on, tmp_path / "seeing")
+    assert all(torch.equal(seeing.state_dict()[name], tensor) for name, tensor in knew.items())
+    codes = seeing.encoder.token_embedding.weight[: seeing.config.vocab_size]
+    assert seeing.config.glances == 2 and torch.equal(seeing.glance.weight, 2 * codes.T)
 
 
 def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path) -> None:

@@ -11,31 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
-from imagebart import ImageBART
+from imagebart import ImageBART, memory
 from imagebart.models.denoiser import Denoiser
 from imagebart.testing import tiny_model
-from imagebart.weights import memory
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
-
-
-def test_too_large_is_a_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "memory", lambda: 1600)
-    layers = [nn.Linear(10, 5, bias=False), nn.Linear(10, 5, bias=False)]
-    assert not memory.too_large(layers, torch.float32)  # 400 bytes
-    assert memory.too_large(layers, torch.float64)
-
-
-def test_memory_is_the_least_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "LIMITS", (limit,))
-    everything = memory.memory()
-    assert everything > 1 << 28
-    for said, expected in (("max\n", everything), ("1048576\n", 1 << 20), (str(1 << 60), everything)):
-        limit.write_text(said)
-        assert memory.memory() == expected
 
 
 @pytest.mark.parametrize("source", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda path: path.name)
@@ -85,8 +66,7 @@ def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path, available: i
     ImageBART(model.first_stage, denoiser, model.conditioner, model.about).save_pretrained(tmp_path)
     program = f"""
 import re, pathlib
-from imagebart import ImageBART
-from imagebart.weights import memory
+from imagebart import ImageBART, memory
 ImageBART.from_pretrained({str(CLASS_MODEL)!r})  # what is loaded of PyTorch at first
 memory.memory = lambda: {available}
 def own(): return int(re.search(r"RssAnon:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
