@@ -37,11 +37,12 @@ def glance(first_stage: FirstStage, pixels: Tensor, painted: Tensor, parts: int)
     and of one colour counts as the token that a cell all of that colour has. Where these are one and the same, the
     cell's own token says as much, and nothing is added.
     """
-    shape = {"p": parts, "q": parts, "y": first_stage.config.downsampling // parts}
-    blocks = rearrange(pixels, "b c (h p y) (w q x) -> b (h w) (p q) c (y x)", **shape, x=shape["y"])
-    kept = ~rearrange(painted, "b (h p y) (w q x) -> b (h w) (p q) (y x)", **shape, x=shape["y"]).any(-1)
-    plain = kept & (blocks.amax(-1) - blocks.amin(-1) <= PLAIN).all(-1)
-    tokens = _tokens_of_colours(first_stage, blocks.mean(-1)[plain])
+    size = first_stage.config.downsampling // parts
+    apart = F.max_pool2d(pixels, size) + F.max_pool2d(-pixels, size)
+    plain = (apart <= PLAIN).all(1) & (F.max_pool2d(painted.float(), size) == 0)
+    plain = rearrange(plain, "b (h p) (w q) -> b (h w) (p q)", p=parts, q=parts)
+    colours = rearrange(F.avg_pool2d(pixels, size), "b c (h p) (w q) -> b (h w) (p q) c", p=parts, q=parts)
+    tokens = _tokens_of_colours(first_stage, colours[plain])
     found = torch.zeros(*plain.shape[:2], first_stage.config.vocab_size, dtype=torch.bool, device=pixels.device)
     rows, cells, _ = plain.nonzero(as_tuple=True)
     found[rows, cells, tokens] = True
