@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields, replace
 from typing import Any
-from uuid import uuid4
 
 import gradio as gr
 
@@ -43,24 +42,28 @@ WAITING = Frame(progress=wording.waiting_html(), messages="", announcement="", r
 IDLE = Frame(progress="", announcement="")
 
 
-def failed(sentence: str) -> Frame:
-    """The page when something cannot be done: the sentence, and everything else as it was."""
-    return replace(IDLE, messages=wording.problem_html(sentence), run=_over())
+def failed(sentence: str, run: str) -> Frame:
+    """The page when the run of a name cannot be done: the sentence, and everything else as it was."""
+    return replace(IDLE, messages=wording.problem_html(sentence), run={"over": run})
 
 
-def stopped(why: str) -> list[Any]:
-    """The page when a run ended before its end, outside our own code.
-
-    why: "cancelled" after Cancel; else the run broke: too many wait, or what the browser sent cannot be read.
-    """
-    cancelled = why == "cancelled"
-    said = wording.notes_html([wording.CANCELLED]) if cancelled else wording.problem_html(wording.BROKEN)
-    return replace(IDLE, messages=said, run=_over(), running=False).updates()
+def cancelled(run: str) -> Frame:
+    """The page when the run of a name was cancelled, and will give no result."""
+    return replace(IDLE, messages=wording.notes_html([wording.CANCELLED]), run={"over": run})
 
 
-def _over() -> dict[str, str]:
-    """What the sketchpad is told of a run without a result. Each differs: the page passes on only what changes."""
-    return {"over": uuid4().hex}
+def broken(run: str) -> list[Any]:
+    """The page when the run of a name did not come about: too many wait, or what the browser sent cannot be read."""
+    return replace(failed(wording.BROKEN, run), running=False).updates()
+
+
+# What asked.js knows of the run that was asked for last: how far it is, and its name.
+OVER = "document.documentElement.dataset.run = ''"
+NAME = "document.documentElement.dataset.name"
+NAMED = f"(pad, ...values) => [{{ ...pad, run: {NAME} }}, ...values]"
+"""A run's values as they are sent: with its name."""
+BROKEN = f"() => {{ {OVER}; return [{NAME}]; }}"
+"""What `broken` takes."""
 
 
 def waiting_script() -> str:
@@ -69,9 +72,5 @@ def waiting_script() -> str:
 
 
 def ended_script() -> str:
-    """The buttons once a run is over. Not with its last frame: until Gradio has heard of the end, it drops a click.
-
-    A run that was cancelled ends for the browser before it does for the server: `stopped` comes then.
-    """
-    free, held = (json.dumps(frame.updates()[-len(BUTTONS) :]) for frame in (Frame(running=False), Frame()))
-    return f"() => document.documentElement.dataset.run === 'cancelled' ? {held} : {free}"
+    """The buttons once a run is over. Not with its last frame: until Gradio has heard of the end, it drops a click."""
+    return f"() => {{ {OVER}; return {json.dumps(Frame(running=False).updates()[-len(BUTTONS) :])}; }}"

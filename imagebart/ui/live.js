@@ -1,4 +1,4 @@
-// Live regions and labels that Gradio has no option for, and what began or ended a run.
+// Live regions and labels that Gradio has no option for.
 (() => {
   const set = (element, name, value) => {
     if (element && element.getAttribute(name) !== value) element.setAttribute(name, value);
@@ -17,18 +17,11 @@
       set(document.getElementById(id), "role", "status");
       set(document.getElementById(id), "aria-live", "polite");
     }
+    // Until the run says what became of it; see sketchpad/asked.js.
+    const said = document.documentElement.dataset.run === "cancelling" ? "Cancelling …" : "Cancel";
+    const label = [...(document.getElementById("cancel")?.childNodes ?? [])].find((node) => node.nodeType === 3 && node.data.trim());
+    if (label && label.data.trim() !== said) label.data = said;
   };
 
-  // See WHY in page.py.
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest?.("#edit, #generate, #vary, #cancel");
-    if (button) document.documentElement.dataset.run = button.id === "cancel" ? "cancelled" : "asked";
-  }, true);
-
-  // A run that came to its end was not cancelled, though somebody may have tried.
-  addEventListener("imagebart-run", ({ detail }) => {
-    if (detail.results || detail.over || detail.gone) document.documentElement.dataset.run = "over";
-  });
-
-  new MutationObserver(describe).observe(document, { childList: true, subtree: true });
+  new MutationObserver(describe).observe(document, { childList: true, subtree: true, attributeFilter: ["data-run"] });
 })();

@@ -24,6 +24,7 @@ from imagebart.ui.running import Running
 from imagebart.ui.settings import Settings, add_settings
 from imagebart.ui.sketchpad import shelf
 from imagebart.ui.sketchpad.component import add_sketchpad, add_wire
+from imagebart.ui.stopping import Stopping
 from imagebart.ui.zero_gpu import on_gpu
 
 # Pages that wait for the model at once; further ones are told that it is busy.
@@ -36,8 +37,6 @@ TURN = "model"
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE: dict[str, Any] = {**QUIET, "queue": False}
-# To Gradio a run that is cancelled has failed. Only the browser knows which it was: live.js notes the last button.
-WHY = """() => [document.documentElement.dataset.run]"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,8 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
             with gr.Column(min_width=300, elem_id="left"):
                 described = model_panel.examples(choice, None)
                 functions = (shelf.take, shelf.lend, shelf.compose, shelf.film)
-                pad = add_sketchpad(described, [answering(function) for function in functions])
+                stopping = Stopping(blocks)
+                pad = add_sketchpad(described, [*map(answering, functions), stopping.answer()])
             with gr.Column(min_width=300, elem_id="right"):
                 runner = add_runner(pipeline.conditioning, parts)
                 shown |= sharing.add_sharing()
@@ -80,7 +80,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         page = Page(pad, runner, settings, {**vars(runner), **shown, **runner.parts, **controls, **wires})
         _wire_sketchpad(page, choice)
         _wire_looking(page, Looking(choice))
-        _wire_runs(page, Running(choice))
+        _wire_runs(page, Running(choice), stopping)
         _wire_model(page, choice)
     blocks.queue(max_size=QUEUE, default_concurrency_limit=4)
     return blocks
@@ -110,7 +110,7 @@ def _wire_looking(page: Page, looking: Looking) -> None:
         asked.failure(looking.broken, None, answers, **AT_ONCE)
 
 
-def _wire_runs(page: Page, running: Running) -> None:
+def _wire_runs(page: Page, running: Running, stopping: Stopping) -> None:
     named, runner = page.named, page.runner
     shown = [named[name] for name in frame.SHOWN]
     turn: dict[str, Any] = {
@@ -120,7 +120,6 @@ def _wire_runs(page: Page, running: Running) -> None:
         "show_progress": "minimal",
         "show_progress_on": named["progress"],
     }
-    runs: list[Any] = []
     for button, action in (
         (runner.edit, running.edit),
         (runner.generate, running.generate),
@@ -129,13 +128,11 @@ def _wire_runs(page: Page, running: Running) -> None:
         # The page answers at once, though the model may be busy for a while.
         button.click(None, None, shown, js=frame.waiting_script(), **AT_ONCE)
         # What is asked for is read at the very click, so nothing may come before it.
-        run = button.click(on_gpu(action), [page.pad, *(named[name] for name in ORDER)], shown, **turn)
+        asked = [page.pad, *(named[name] for name in ORDER)]
+        run = button.click(stopping.heeded(on_gpu(action)), asked, shown, js=frame.NAMED, **turn)
         run.success(None, None, [named[name] for name in frame.BUTTONS], js=frame.ended_script(), **AT_ONCE)
-        # The message is only what carries the reason here; it is read by nobody.
-        run.failure(frame.stopped, named["messages"], shown, js=WHY, **AT_ONCE)
-        runs.append(run)
-    # Gradio calls a run failed once the server has ended it, so that no preview comes after the message.
-    runner.cancel.click(None, None, None, cancels=runs, **AT_ONCE)
+        # The message is only what carries the name here; it is read by nobody.
+        run.failure(frame.broken, named["messages"], shown, js=frame.BROKEN, **AT_ONCE)
 
 
 def _wire_model(page: Page, choice: Choice) -> None:

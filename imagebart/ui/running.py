@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline, PipelineEvent
@@ -16,7 +15,7 @@ from imagebart.ui.controls import Controls
 from imagebart.ui.frame import WAITING, Frame, failed
 from imagebart.ui.mishaps import noted
 from imagebart.ui.record import Box, Recorder
-from imagebart.ui.sketchpad.component import Sketch
+from imagebart.ui.sketchpad.component import Sketch, run_name
 from imagebart.ui.sketchpad.shelf import Gone
 
 Updates = Iterator[list[Any]]
@@ -56,7 +55,7 @@ class Running:
     def _show(self, task: str, start: Start, pad: Value, values: tuple[Any, ...]) -> Updates:
         """Show the events of a run until it ends, fails or is closed; closing it stops the model too."""
         yield WAITING.updates()
-        said: dict[str, Any] = {"run": uuid4().hex, "task": task, "version": 0}
+        said: dict[str, Any] = {"run": run_name(pad), "task": task, "version": 0}
         try:
             controls, sketch = Controls(*values), Sketch.read(pad)
             said["version"] = sketch.version
@@ -67,11 +66,11 @@ class Running:
                     show = _finished if event.kind == "result" else _frame
                     yield show(event, recorder, said).updates()
         except Gone as error:
-            yield replace(failed(str(error)), run={**said, "gone": True}).updates()
+            yield replace(failed(str(error), said["run"]), run={**said, "gone": True}).updates()
         except InputError as error:
-            yield failed(str(error)).updates()
+            yield failed(str(error), said["run"]).updates()
         except Exception:
-            yield failed(noted("a run failed")).updates()
+            yield failed(noted("a run failed"), said["run"]).updates()
 
 
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:

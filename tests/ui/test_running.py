@@ -249,11 +249,6 @@ def test_a_waiting_page_can_only_be_cancelled() -> None:
 
 
 def test_a_broken_run_is_said_in_a_sentence_and_the_page_is_ready_again() -> None:
-    broken = told(frame.stopped("asked"))
+    broken = told(frame.broken("a-run"))
     assert "try again" in broken["messages"] and broken["edit"]["interactive"]
-    assert set(broken["run"]) == {"over"} and "seed" not in broken
-
-
-def test_a_cancelled_run_is_not_called_broken() -> None:
-    after = told(frame.stopped("cancelled"))
-    assert "Cancelled" in after["messages"] and after["edit"]["interactive"]
+    assert broken["run"] == {"over": "a-run"} and "seed" not in broken

@@ -1,5 +1,4 @@
 // What the buttons and keys of the sketchpad do, by name.
-import { press } from "./around.js";
 
 const MOVE = 60; // screen pixels that an arrow key moves the picture by
 const CLOSER = 1.25;
@@ -30,5 +29,5 @@ export const ACTS = {
   upload: ({ parts }) => parts.file.click(),
   loadMask: ({ parts }) => parts.maskFile.click(),
   help: (pad) => pad.help(),
-  cancel: (pad) => (pad.parts.help.hidden ? press("cancel") : pad.help(false)),
+  cancel: (pad) => (pad.parts.help.hidden ? pad.asked.cancel() : pad.help(false)),
 };

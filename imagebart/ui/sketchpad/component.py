@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 from PIL import Image
@@ -26,12 +27,13 @@ from imagebart.ui.sketchpad.shelf import find
 # In the order in which they need each other; each names what it needs in its first lines.
 SCRIPTS = [
     *("bitmap", "trail", "view", "gestures", "keys", "loaded", "masks", "store", "state", "pictures", "drawing"),
-    *("review", "history", "opening", "canvas", "around", "acts", "sharing", "looking", "roving", "listening"),
-    *("furniture", "sketchpad"),
+    *("review", "history", "opening", "canvas", "around", "acts", "sharing", "looking", "asked", "roving"),
+    *("listening", "furniture", "sketchpad"),
 ]
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
 LARGEST = 2**53  # whole number that a browser counts to
+LONGEST_NAME = 64  # letters of a run's name; the browser gives half as many
 EMPTY: dict[str, Any] = {"version": 0, "picture": None, "size": [0, 0], "mask": ""}
 
 
@@ -68,6 +70,12 @@ class Sketch:
         if not self.painted:
             raise InputError(wording.NO_MASK)
         return scale_mask(unpack(self.painted, view_size(size)), size)
+
+
+def run_name(value: Any) -> str:
+    """The name that the browser gave to the run that it sends a sketchpad's value with; a new one where it gave none."""
+    name = value.get("run") if isinstance(value, Mapping) else None
+    return name if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME else uuid4().hex
 
 
 def add_sketchpad(examples: Sequence[Mapping[str, Any]], functions: Sequence[Callable[..., Any]]) -> gr.HTML:

@@ -70,25 +70,30 @@ const listenToPage = (pad) => {
   addEventListener("imagebart-grid", ({ detail }) => pad.grid(detail));
   addEventListener("imagebart-examples", ({ detail }) => pad.switched(detail));
   addEventListener("imagebart-looked", ({ detail }) => pad.looking.answer(detail));
-  // Before Gradio reads what is asked for: what is shown is what is edited. The same again begins from the same.
+  // Before Gradio hears of it. What is asked for while another run goes on is asked for twice by one hand.
   document.addEventListener("click", (event) => {
-    const task = event.target.closest?.("#edit, #vary, #generate")?.id;
-    if (!task) return;
-    pad.say("");
-    if (task === "generate") return;
-    pad.canvas.gestures.finish();
-    if (pad.review.finished && pad.review.run.task !== task) {
-      const kept = pad.keep();
-      if (pad.review.finished) {
-        event.stopPropagation();
-        kept.then(() => pad.review.finished || press(task));
-        return;
-      }
-    }
-    if (task === "edit" && pad.looking.edit()) event.stopPropagation();
+    const pressed = event.target.closest?.("#edit, #vary, #generate, #cancel")?.id;
+    if (pressed === "cancel") pad.asked.cancel();
+    else if (pressed && (pad.asked.state || !begins(pad, pressed))) event.stopPropagation();
+    else if (pressed) pad.asked.begin();
   }, true);
   // The prompt, of which Gradio tells nobody.
   addEventListener("pagehide", () => remember("words", promptBox()?.value ?? null));
+};
+
+// Whether a run begins now. What is shown is what is edited; the same again begins from the same.
+const begins = (pad, task) => {
+  pad.say("");
+  if (task === "generate") return true;
+  pad.canvas.gestures.finish();
+  if (pad.review.finished && pad.review.run.task !== task) {
+    const kept = pad.keep();
+    if (pad.review.finished) {
+      kept.then(() => pad.review.finished || press(task));
+      return false;
+    }
+  }
+  return task !== "edit" || !pad.looking.edit();
 };
 
 const listenToKeys = (pad) => {

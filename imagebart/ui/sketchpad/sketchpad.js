@@ -1,6 +1,7 @@
 // The sketchpad: puts its parts together. Loaded by Gradio once its markup is there, see sketchpad.py.
 import { ACTS } from "./acts.js";
 import { hush, press, whenFree, whenThere, write } from "./around.js";
+import { Asked } from "./asked.js";
 import { pack, unpack } from "./bitmap.js";
 import { Canvas } from "./canvas.js";
 import { furnish, layExamples } from "./furniture.js";
@@ -31,6 +32,7 @@ export class Sketchpad {
     this.server = server;
     this.sharing = new Sharing(this);
     this.looking = new Looking(this);
+    this.asked = new Asked(server.stop);
     this.canvas.drawn = () => this.review.place(this.canvas);
     element.sketchpad = this;
     furnish(this);
@@ -111,6 +113,7 @@ export class Sketchpad {
 
   // A message of a run. Its pictures are shown in place only where nothing has changed since it was asked for.
   run(message) {
+    if (message.over || message.gone || message.results) this.asked.told(message.over ?? message.run);
     if (message.gone) return void this.again(message);
     if (message.over) return void (this.review.finished || this.review.close());
     const asked = this.sent.get(message.version);
