@@ -43,15 +43,22 @@ class PacedPipeline(Pipeline):
 
 
 class HeldPipeline(Pipeline):
-    """A pipeline that answers nothing before it is let go, and whose edits are not over with their result."""
+    """A pipeline that answers nothing before it is let go, and whose edits are not over with their result.
+
+    Results come at once; `results.clear()` holds them back until `results.set()`.
+    """
 
     def __init__(self, model: ImageBART) -> None:
         super().__init__(model)
-        self.runs, self.let_go = 0, Event()
+        self.runs, self.let_go, self.results = 0, Event(), Event()
+        self.results.set()
 
     def edit(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
         self.runs += 1
-        yield from super().edit(*args, **kwargs)
+        for event in super().edit(*args, **kwargs):
+            if event.kind == "result":
+                self.results.wait()
+            yield event
         self.let_go.wait()
 
     def suggest_mask(self, image: Image.Image, prompt: str | None) -> Image.Image:

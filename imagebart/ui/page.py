@@ -67,7 +67,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
                 described = model_panel.examples(choice, None)
                 functions = (shelf.take, shelf.lend, shelf.compose, shelf.film)
                 stopping = Stopping(blocks)
-                pad = add_sketchpad(described, [*map(answering, functions), stopping.answer()])
+                pad = add_sketchpad(described, [*(answering(function) for function in functions), stopping.answer()])
             with gr.Column(min_width=300, elem_id="right"):
                 runner = add_runner(pipeline.conditioning, parts)
                 shown |= sharing.add_sharing()

@@ -69,7 +69,7 @@ class Stopping:
                 queue.send_message(event, ProcessCompletedMessage(output=last, success=True))
 
     def answer(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
-        """`stop` for the browser to call. It runs where the queue does, and needs no thread, of which none may be free."""
+        """`stop` for the browser to call: where the queue runs, and without a thread, of which none may be free."""
 
         async def stop(name: Any) -> None:
             if isinstance(name, str) and len(name) <= LONGEST_NAME:

@@ -67,6 +67,7 @@ def slow_site(examples: Path) -> Iterator[Site]:
 def held() -> Iterator[HeldPipeline]:
     pipeline = HeldPipeline(tiny_model())
     yield pipeline
+    pipeline.results.set()
     pipeline.let_go.set()
 
 

@@ -7,17 +7,48 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
-from driving import WIDE, Site, edit, finished, mask, opened, press, redrawn, say, seed, slow_down, until
+from driving import (
+    WIDE,
+    Site,
+    edit,
+    finished,
+    mask,
+    new_context,
+    opened,
+    press,
+    ready,
+    redrawn,
+    say,
+    seed,
+    slow_down,
+    until,
+)
 from pacing import HeldPipeline
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, Response, Route, expect
+from test_editing import working
 
 pytestmark = pytest.mark.browser
 
 JOIN, ASKED = "**/queue/join*", "**/component_server/"
-SLOW = [(1, 0), (4, 150), (8, 150)]  # times slower, milliseconds of latency
+RUN, STOP = '"run":', '"fn_name":"stop"'  # in what starts a run, and what stops one
+SLOW = [(4, 150), (8, 150)]  # times slower, milliseconds of latency
+WORDS = "a hat, sunglasses"
+# Enter in the prompt, and Escape once the run is seen to have come so far; 0: with no time for anything in between.
+ENTER_ESCAPE = """share => new Promise((done) => {
+    const press = (key) => document.querySelector("#prompt textarea").dispatchEvent(
+        new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }),
+    );
+    const look = () => {
+        const seen = Number(document.querySelector("#progress [role=progressbar]")?.ariaValueNow ?? 0);
+        if (seen < 100 * share && document.documentElement.dataset.run === "asked") return requestAnimationFrame(look);
+        press("Escape");
+        done();
+    };
+    press("Enter");
+    look();
+})"""
 
 
 class Gate:
@@ -27,8 +58,11 @@ class Gate:
         self._page, self._words, self.waiting, self._open = page, words, list[Route](), False
         page.route(address, self._take)
 
+    def holds(self, sent: Route | Response) -> bool:
+        return self._words in (sent.request.post_data or "")
+
     def _take(self, route: Route) -> None:
-        if self._open or self._words not in (route.request.post_data or ""):
+        if self._open or not self.holds(route):
             route.continue_()
         else:
             self.waiting.append(route)
@@ -42,10 +76,15 @@ class Gate:
             route.continue_()
 
 
-@pytest.fixture(params=SLOW, ids=lambda slow: f"{slow[0]}x-{slow[1]}ms")
+def named(value: object) -> str:
+    """A machine and its line, or what a person does."""
+    return value.__name__ if callable(value) else "{}x-{}ms".format(*value)  # type: ignore[misc]
+
+
+@pytest.fixture(params=SLOW, ids=named)
 def page(chromium: Browser, held_site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
     with opened(chromium, held_site.url, viewport=WIDE) as page:
-        say(page, "a hat, sunglasses")
+        say(page, WORDS)
         slow_down(page, *request.param)
         yield page
 
@@ -68,6 +107,12 @@ def runs(page: Page) -> int:
     return found
 
 
+def begun(page: Page) -> None:
+    """A run is drawn, and shown."""
+    press(page, "Edit")
+    expect(page.locator(".sp")).to_have_attribute("data-review", "running")
+
+
 def cancelling(page: Page) -> None:
     """The page says that it is about to cancel, and no more than that."""
     expect(page.get_by_role("button", name="Cancelling …")).to_be_visible()
@@ -84,7 +129,7 @@ def as_it_was(page: Page) -> None:
     expect(page.locator("#messages")).to_contain_text("Cancelled")
     ready_again(page)
     expect(page.locator(".sp")).to_have_attribute("data-review", "")
-    expect(page.get_by_label("What should be there?").first).to_have_value("a hat, sunglasses")
+    expect(page.get_by_label("What should be there?").first).to_have_value(WORDS)
     redrawn(page, 16)
     assert mask(page).any() and runs(page) == 0
 
@@ -97,11 +142,14 @@ def goes_on(page: Page, held: HeldPipeline) -> None:
     assert runs(page) == 1
 
 
-@pytest.mark.parametrize("cancel", [button, twice, key])
+BEFORE = [((8, 150), button), ((4, 150), twice), ((8, 150), key)]
+
+
+@pytest.mark.parametrize(("page", "cancel"), BEFORE, indirect=["page"], ids=named)
 def test_a_run_is_cancelled_before_the_server_has_heard_of_it(
     page: Page, held: HeldPipeline, cancel: Callable[[Page], None]
 ) -> None:
-    start = Gate(page, JOIN, '"run"')
+    start = Gate(page, JOIN, RUN)
     press(page, "Edit")
     start.reached()
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_enabled()
@@ -111,3 +159,133 @@ def test_a_run_is_cancelled_before_the_server_has_heard_of_it(
     as_it_was(page)
     assert held.runs == 0, "it was drawn"
     goes_on(page, held)
+
+
+def test_escape_right_after_enter_cancels(page: Page, held: HeldPipeline) -> None:
+    page.evaluate(ENTER_ESCAPE, 0)
+    as_it_was(page)
+    assert held.runs == 0, "it was drawn"
+    goes_on(page, held)
+
+
+def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: Page, held: HeldPipeline) -> None:
+    held.results.clear()
+    stop = Gate(page, ASKED, STOP)
+    begun(page)
+    press(page, "Cancel")
+    stop.reached()
+    cancelling(page)
+    with page.expect_response(stop.holds):
+        stop.open()
+    cancelling(page)
+    held.results.set()
+    as_it_was(page)
+    goes_on(page, held)
+
+
+def test_a_cancel_that_is_lost_on_its_way_is_sent_again(chromium: Browser, held_site: Site, held: HeldPipeline) -> None:
+    held.results.clear()
+    context = new_context(chromium, viewport=WIDE)  # which may log what is lost
+    page = context.new_page()
+    page.goto(held_site.url)
+    ready(page)
+    say(page, WORDS)
+    stop = Gate(page, ASKED, STOP)
+    begun(page)
+    press(page, "Cancel")
+    stop.reached()
+    stop.waiting.pop().abort()
+    with page.expect_response(stop.holds):
+        stop.open()
+    held.results.set()
+    as_it_was(page)
+    context.close()
+
+
+def test_a_result_on_its_way_is_shown_and_nothing_says_cancelled(page: Page, held: HeldPipeline) -> None:
+    held.results.clear()
+    stop = Gate(page, ASKED, STOP)
+    begun(page)
+    press(page, "Cancel")
+    stop.reached()
+    cancelling(page)
+    held.results.set()
+    expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_visible()
+    page.keyboard.press("Escape")
+    stop.open()
+    held.let_go.set()
+    finished(page)
+    ready_again(page)
+    expect(page.locator("#messages")).not_to_contain_text("Cancelled")
+    assert runs(page) == 1 and mask(page).any()
+    edit(page)
+    expect(page.locator("#messages")).not_to_contain_text("Cancelled")
+    assert runs(page) == 2
+
+
+def test_who_cancels_before_their_place_in_the_queue_is_known_leaves_it(
+    chromium: Browser, held_site: Site, held: HeldPipeline
+) -> None:
+    with (
+        opened(chromium, held_site.url, viewport=WIDE) as other,
+        opened(chromium, held_site.url, viewport=WIDE) as page,
+    ):
+        say(page, WORDS)
+        press(other, "Edit")
+        expect(other.locator(".sp")).to_have_attribute("data-review", "finished")
+        start = Gate(page, JOIN, RUN)
+        press(page, "Edit")
+        start.reached()
+        page.keyboard.press("Escape")
+        cancelling(page)
+        start.open()
+        as_it_was(page)  # though the other's run still goes on
+        held.let_go.set()
+        finished(other)
+        assert held.runs == 1
+
+
+def cancel_somewhen(page: Page, chance: random.Random) -> bool:
+    """Edit, and Escape at once, on the way or at the end; whether a result came. It must be as the page says."""
+    before, painted = runs(page), mask(page)
+    page.evaluate(ENTER_ESCAPE, chance.choice([0.0, chance.random(), 1.0]))
+    page.wait_for_function("!document.documentElement.dataset.run")
+    ready_again(page)
+    came = runs(page) > before
+    said = "Cancelled" in page.locator("#messages").inner_text()
+    assert came != said, f"a result came: {came}; the page says cancelled: {said}"
+    expect(page.locator(".sp")).to_have_attribute("data-review", "finished" if came else "")
+    assert (mask(page) == painted).all()
+    expect(page.get_by_label("What should be there?").first).to_have_value(WORDS)
+    if came:
+        press(page, "Discard")
+    return came
+
+
+def cancel_often(page: Page, times: int) -> None:
+    chance = random.Random(seed())
+    came = sum(cancel_somewhen(page, chance) for _ in range(times))
+    print(f"{times} times: {came} results, {times - came} cancelled")
+    edit(page)
+    assert runs(page) == came + 1, "a result came though the page had said that it was cancelled"
+    until(page, lambda: working() == 0)
+
+
+@pytest.fixture
+def paced(chromium: Browser, slow_site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
+    with opened(chromium, slow_site.url, viewport=WIDE) as page:
+        say(page, WORDS)
+        slow_down(page, *request.param)
+        yield page
+
+
+@pytest.mark.parametrize("paced", SLOW, indirect=True, ids=named)
+def test_whenever_one_cancels_what_the_page_says_is_so(paced: Page) -> None:
+    cancel_often(paced, 4)
+
+
+@pytest.mark.load
+@pytest.mark.parametrize("paced", [(1, 0), *SLOW], indirect=True, ids=named)
+def test_whenever_one_cancels_thirty_times(paced: Page) -> None:
+    cancel_often(paced, 12)

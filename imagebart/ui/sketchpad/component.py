@@ -73,7 +73,7 @@ class Sketch:
 
 
 def run_name(value: Any) -> str:
-    """The name that the browser gave to the run that it sends a sketchpad's value with; a new one where it gave none."""
+    """The name that the browser gave to a run, sent with the sketchpad's value; a new one where it gave none."""
     name = value.get("run") if isinstance(value, Mapping) else None
     return name if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME else uuid4().hex
 
