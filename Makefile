@@ -5,7 +5,7 @@
 # make photos  train a model of photographs of flowers, fruit and vegetables in two nights (resumes where it stopped)
 # make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
-# make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint in haste, and at random
+# make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint and cancel in haste, and at random
 # make soak    the same for ten minutes: memory and files do not pile up (SOAK=60 for a minute, files only)
 # make fuzz    random and hostile input for minutes, from a seed that it prints (SEED=7 starts from 7)
 PYTHON ?= python3
@@ -68,7 +68,7 @@ bench: $(VENV)/.everything
 load: $(VENV)/.everything
 	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \
 	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -m load -s tests/load -k "not soak" \
-	    tests/browser/test_masks_kept.py tests/browser/test_whatever_one_does.py
+	    tests/browser/test_masks_kept.py tests/browser/test_whatever_one_does.py tests/browser/test_cancelling.py
 
 soak: $(VENV)/.everything
 	SOAK=$(SOAK) $(BIN)/python -m pytest -m load -s tests/load -k soak

@@ -288,4 +288,4 @@ def test_whenever_one_cancels_what_the_page_says_is_so(paced: Page) -> None:
 @pytest.mark.load
 @pytest.mark.parametrize("paced", [(1, 0), *SLOW], indirect=True, ids=named)
 def test_whenever_one_cancels_thirty_times(paced: Page) -> None:
-    cancel_often(paced, 12)
+    cancel_often(paced, 30)
