@@ -78,3 +78,10 @@ def test_what_is_seldom_claimed_has_nothing_usual(before: CaptionReader) -> None
     with torch.no_grad():
         before.heads[0].bias[0] = 0  # type: ignore[index]
     assert not steady.targets(words("red"), CLAIMS)[1].any()
+
+
+def test_what_is_claimed_just_often_enough_has_something_usual(before: CaptionReader) -> None:
+    lessons = words("round glasses", "red hair", "hair")
+    assert len(lessons) == OFTEN
+    steady = Steady(before, [(lessons, CLAIMS.repeat(OFTEN, 1))], GROUPS)
+    assert [len(part) for part in steady.usual] == [1, 0]

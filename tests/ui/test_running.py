@@ -155,7 +155,8 @@ def test_what_no_sketchpad_sends_is_refused(running: Running, value: dict[str, A
 
 @pytest.mark.parametrize("size", [[-37, -50], [40_001, 1000], [37, 51], [74, 100]])
 def test_a_size_that_the_picture_has_not_is_refused(running: Running, size: list[int], image: Image.Image) -> None:
-    assert "load the page again" in run(running.edit({**sketch(image), "size": size}, *asked()))[-1]["messages"]
+    for sent in (sketch(image), {**sketch(image), "mask": "255 1"}):
+        assert "load the page again" in run(running.edit({**sent, "size": size}, *asked()))[-1]["messages"]
 
 
 def test_a_mask_is_not_stretched_over_a_larger_picture(running: Running) -> None:
