@@ -65,7 +65,6 @@ class Job:
         return self.recipes[0].seed
 
 
-@torch.no_grad()
 def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
     """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
     begun = model.sampler.start(
@@ -93,9 +92,12 @@ def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
         close = getattr(chain, "close", None)
         if close is not None:
             close()
-    yield _event(model, "result", last, job, clock)
+    result = _event(model, "result", last, job, clock)
+    del job  # the upload goes as soon as the result is put together
+    yield result
 
 
+@torch.no_grad()
 def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock: Clock) -> PipelineEvent:
     """Decodes the tokens of this moment, to be put where they belong by whoever looks."""
     began = time.perf_counter()

@@ -1,5 +1,6 @@
 """Edits, pictures from prompts and variations, on a tiny random model."""
 
+import gc
 import math
 from collections.abc import Iterator
 from io import BytesIO
@@ -49,6 +50,26 @@ def test_pixels_outside_the_mask_never_change(pipe: Pipeline, mode: str, size: t
     assert kinds[0] == "start"
     assert kinds[-1] == "result"
     assert (np.asarray(event.image)[~outside] != np.asarray(plain)[~outside]).any()
+
+
+@pytest.mark.parametrize("task", ["edit", "vary"])
+def test_of_a_run_nothing_large_is_left_but_its_result(pipe: Pipeline, tmp_path: Path, task: str) -> None:
+    size = (93, 71)  # of no other picture here
+    noise_picture("RGBA", size).save(tmp_path / "in.png")
+    mask = masks.preset("upper half", size)
+
+    def alive() -> list[Image.Image]:
+        return [found for found in gc.get_objects() if issubclass(type(found), Image.Image) and found.size == size]
+
+    for _ in range(2):
+        path = tmp_path / "in.png"
+        events = pipe.edit(path, mask, feather=9) if task == "edit" else pipe.vary(path, 0.5)
+        for event in events:
+            if event.kind == "result":
+                assert event.image.size == size
+                assert {id(found) for found in alive()} == {id(mask), id(event.image)}
+        del event, events
+        assert [id(found) for found in alive()] == [id(mask)]
 
 
 def test_an_upload_turned_by_exif_is_edited_upright(pipe: Pipeline) -> None:

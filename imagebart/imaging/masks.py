@@ -192,7 +192,7 @@ def _highest_around(values: Floats, reach: int) -> Iterator[tuple[int, Floats]]:
     values: float32 [H, W], 0 or more. Yields stripes of it, each in the same memory, with the number of its first row.
     """
     length, width = values.shape
-    rows = min(max(STRIPE, 2 * reach), length)
+    rows = min(max(STRIPE, reach), length)
     memory = np.empty((rows, width), np.float32)
     # Few columns or rows at a time, that the processor's cache holds.
     columns = np.empty((2, rows + 2 * reach, STRIP), np.float32)

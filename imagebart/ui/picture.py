@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from imagebart.imaging.files import flatten
+from imagebart.imaging.files import BAND, flatten
 from imagebart.imaging.masks import cover, spans
 
 # Longest side of what is painted on; the same in sketchpad/state.js.
@@ -34,7 +34,13 @@ def reduced(image: Image.Image, longest: int = LARGEST_VIEW) -> Image.Image:
     if scale >= 1:
         return image
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    factor = int(1 / (2 * scale)) or 1
+    # Some rows at a time: Pillow would make a copy of all that is transparent first.
+    small = Image.new(image.mode, (-(-image.width // factor), -(-image.height // factor)))
+    for top in range(0, small.height, BAND):
+        rows = (0, top * factor, image.width, min((top + BAND) * factor, image.height))
+        small.paste(image.crop(rows).reduce(factor), (0, top))
+    return small.resize(size, Image.Resampling.BILINEAR, box=(0, 0, image.width / factor, image.height / factor))
 
 
 def tinted(picture: Image.Image, mask: Image.Image) -> Image.Image:

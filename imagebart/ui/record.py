@@ -89,9 +89,13 @@ class Recorder:
         shown = [publish(image) for image in small]
         parts = shown
         if max(event.images[0].size) > LARGEST_PREVIEW or self._edits:
-            parts = [publish(image if self._box is None else image.crop(self._box)) for image in event.images]
+            parts = [publish(self._part(image)) for image in event.images]
         captions = wording.step_caption(event), wording.stage_caption(event)
         return Step(*captions, event.variants, tuple(shown), tuple(parts))
+
+    def _part(self, image: Image.Image) -> Image.Image:
+        box = self._box or (0, 0, *image.size)
+        return image if box == (0, 0, *image.size) else image.crop(box)
 
     def _area(self, image: Image.Image) -> int:
         left, top, right, bottom = self._box or (0, 0, *image.size)

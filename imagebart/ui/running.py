@@ -74,10 +74,9 @@ class Running:
 
 
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
-    image = sketch.picture()
-    mask = sketch.mask(image.size)
+    file, mask = sketch.file(), sketch.mask()  # the pipeline opens it: a large one takes memory once
     events = pipeline.edit(
-        image,
+        file,
         mask,
         controls.prompt(pipeline),
         seed=controls.fixed_seed(),
@@ -100,16 +99,15 @@ def _generate(pipeline: Pipeline, controls: Controls, _: Sketch) -> _Run:
 
 
 def _vary(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
-    image = sketch.picture()
     events = pipeline.vary(
-        image,
+        sketch.file(),
         controls.strength,
         controls.prompt(pipeline),
         seed=controls.fixed_seed(),
         settings=replace(controls.sampling(pipeline), start=None),
         **controls.variety(pipeline),
     )
-    return _Run(events, True, (0, 0, image.width, image.height))
+    return _Run(events, True, (0, 0, *sketch.size))
 
 
 def _frame(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any]) -> Frame:

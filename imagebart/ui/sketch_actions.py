@@ -8,7 +8,6 @@ from typing import Any
 import gradio as gr
 
 from imagebart.errors import InputError
-from imagebart.imaging.files import MAX_PIXELS
 from imagebart.imaging.metadata import read_recipe
 from imagebart.ui import wording
 from imagebart.ui.choice import Choice
@@ -27,9 +26,7 @@ def grid(choice: Choice, pad: Mapping[str, Any] | None, model: str | None, conte
     """Which tokens an edit would redraw: the square in the picture's pixels, and its cells as 1 and 0 by rows."""
     try:
         sketch = Sketch.read(pad)
-        if not sketch.painted or not 0 < sketch.size[0] * sketch.size[1] <= MAX_PIXELS:
-            return gr.skip()
-        cells = choice.get(model).region(sketch.size, sketch.mask(sketch.size), around(context))
+        cells = choice.get(model).region(sketch.size, sketch.mask(), around(context))
     except InputError:  # it is said when Edit is pressed
         return gr.skip()
     box = [cells.box.left, cells.box.top, cells.box.side]

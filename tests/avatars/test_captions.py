@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from imagebart.avatars.attributes import HAIR_TOPS, VALUES, Attributes, generator
 from imagebart.avatars.captions import Caption, all_words, describe, vocabulary
 from imagebart.avatars.dataset import caption, sample
+from imagebart.avatars.sheet import PLAIN
 from imagebart.avatars.wording import ADJECTIVES, turned
 from imagebart.conditioning.tokenizer import pieces
 
@@ -158,6 +160,14 @@ def test_claims_are_true_and_a_womans_lack_of_a_beard_is_one(said: list[tuple[At
             assert "facial_hair" in what.claims
     bearded_men = sum(a.facial_hair != "none" and "a man" in c.text and "facial_hair" not in c.claims for a, c in said)
     assert bearded_men > 15
+
+
+def test_of_two_phrases_for_one_attribute_the_narrower_is_claimed() -> None:
+    """ "redheaded" says that there is hair, "a bun" which."""
+    attributes = replace(PLAIN, top="bun", hair_colour="red")
+    told = [describe(attributes, np.random.default_rng(seed)) for seed in range(300)]
+    claimed = [caption.claims["top"] for caption in told if "bun" in caption.text.split()]
+    assert len(claimed) > 20 and set(claimed) == {frozenset({"bun"})}
 
 
 def test_every_value_is_named(said: list[tuple[Attributes, Caption]]) -> None:

@@ -190,6 +190,7 @@ def test_a_film_keeps_few_frames_the_first_and_the_last(tmp_path: Path) -> None:
         (["--context", "-1"], "context is -1"),
         (["--steps-out", "run.mp4"], "'run.mp4'; end the name in .webp or .gif"),
         (["--out", "both.webp", "--steps-out", "./both.webp"], "--out and --steps-out are both both.webp"),
+        (["--out", "../both.webp", "--steps-out", "../x/../both.webp"], "--out and --steps-out are both both.webp"),
         (["--out", "no/such/folder/o.png"], "no folder no/such/folder"),
         (["--out", "picture.words"], "'picture.words'; end the name in .png"),
         (["--like", "in.png"], "in.png is no PNG that says how it was made"),

@@ -111,6 +111,22 @@ def test_words_written_as_two_are_joined_where_one_is_unknown(speller: Speller) 
     assert read(speller, "t-shirt, dread") == ("t - shirt , dread", [])
 
 
+def test_words_that_are_known_are_not_joined_though_the_joined_one_is_known() -> None:
+    speller = Speller(frozenset(["zig", "zop", "zigzop"]))
+    assert read(speller, "zig zop") == ("zig zop", [])
+    assert read(speller, "zi gzop")[1] == [Correction("zi gzop", "zigzop")]
+
+
+def test_of_two_words_written_as_one_the_first_is_as_long_as_can_be() -> None:
+    speller = Speller(frozenset(["zig", "zozop", "zigzo", "zop"]))
+    assert speller.meant("zigzozop") == "zigzo zop"
+
+
+def test_the_first_letter_says_more_than_how_common_a_word_is() -> None:
+    assert max(next(pieces("back")).ids) < max(next(pieces("dark")).ids), "back is the commoner word"
+    assert Speller(frozenset(["dark", "back"])).meant("dack") == "dark"
+
+
 def test_every_known_word_stays() -> None:
     words = all_words()
     speller = Speller(frozenset(words))

@@ -71,3 +71,9 @@ def test_the_median_lies_between_the_order_statistics_of_the_sign_test() -> None
 
 def test_one_is_asked_of_each_unless_said() -> None:
     assert share_of([1, 0, 1, 1]) == share_of([1, 0, 1, 1], [1, 1, 1, 1])
+
+
+def test_of_few_pictures_the_spread_is_that_of_a_sample() -> None:
+    """By hand: 2, 0 and 1 right of 2 each; spread 2, variance 3 / 2 * 2 / 36, so 3 trials in place of 6."""
+    found, by_hand = share_of([2, 0, 1], [2, 2, 2]), wilson(0.5, 3)
+    assert (found.low, found.high) == pytest.approx((by_hand.low, by_hand.high))

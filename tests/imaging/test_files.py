@@ -307,6 +307,28 @@ def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
         load_image(image)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 4])
+def test_scans_are_counted_to_one_wherever_they_begin(place: int) -> None:
+    """The file is read in pieces of a megabyte; one scan begins `place` bytes before the end of the first."""
+    file = BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "JPEG", progressive=True)
+    sound = file.getvalue()
+    first, last = sound.index(b"\xff\xda"), sound.rindex(b"\xff\xda")
+    padding, comments = 2**20 - place - first, b""
+    while padding:  # comments of at most 65,537 bytes
+        size = padding if padding <= 60_000 else min(60_000, padding - 4)
+        comments += b"\xff\xfe" + (size - 2).to_bytes(2, "big") + bytes(size - 4)
+        padding -= size
+
+    def of(scans: int) -> bytes:
+        more = scans - sound.count(b"\xff\xda")
+        return sound[:2] + comments + sound[2:-2] + more * sound[last:-2] + sound[-2:]
+
+    assert load_image(of(64)).size == (64, 64)
+    with pytest.raises(InputError, match="65 scans, over 64"):
+        load_image(of(65))
+
+
 def test_tall_grey_pictures_are_scaled_as_one() -> None:
     values = np.linspace(-1000, 1000, 600, dtype=np.float32)
     image = np.asarray(load_image(Image.fromarray(np.repeat(values[:, None], 20, 1))))

@@ -172,6 +172,16 @@ def test_large_growth_is_nearly_a_disc_and_never_more() -> None:
     assert np.array_equal(np.asarray(back), dot)
 
 
+@pytest.mark.parametrize(("height", "fits"), [(800, True), (807, True), (793, True), (830, False), (770, False)])
+def test_a_small_mask_may_be_off_by_one_of_its_own_pixels(height: int, fits: bool) -> None:
+    small = Image.new("L", (100, 100), 255)
+    if fits:
+        assert masks.load_mask(small, (800, height)).size == (800, height)
+    else:
+        with pytest.raises(InputError, match="the same shape"):
+            masks.load_mask(small, (800, height))
+
+
 def test_negative_pixels_are_an_error() -> None:
     for function in (masks.grow, masks.shrink, masks.alpha):
         with pytest.raises(ValueError, match="-1"):

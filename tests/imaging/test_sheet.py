@@ -22,5 +22,13 @@ def test_pictures_stand_in_rows_with_names_and_captions() -> None:
     assert (page[:24, :LABEL] != 255).any() and (page[23 : 24 + CAPTION - 1, LABEL:] != 255).any()
 
 
+def test_fewer_captions_than_pictures_stand_under_as_many_each() -> None:
+    row = [Image.new("RGB", (20, 20), "white")] * 4
+    page = np.asarray(sheet([row], 20, margin=2, captions=(("l", "l"),)))
+    marked = np.flatnonzero((page < 255).any((0, 2)))
+    assert [int(part[0]) // 48 for part in np.split(marked, np.flatnonzero(np.diff(marked) > 5) + 1)] == [0, 1]
+    assert marked.max() - marked.min() >= 40
+
+
 def test_without_words_there_is_no_room_for_them() -> None:
     assert sheet([[Image.new("RGB", (8, 8))] * 2], 8, margin=1).size == (20, 10)

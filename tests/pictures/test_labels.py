@@ -17,3 +17,14 @@ def test_labels_are_what_enough_captions_say() -> None:
     assert labels.numbers("text", "a dog") == [UNSAID, UNSAID]
     assert Labels.of("class", ["cat"] * 4 + ["dog"] * 4).groups == {"class": ("cat", "dog")}
     assert Labels.of("none", [""] * 9).groups == {}
+
+
+def test_of_many_pictures_a_label_needs_its_share() -> None:
+    few = [*["rose"] * 30, *["tulip"] * 30, *["daisy"] * 7]
+    assert Labels.of("class", few).groups == {"class": ("daisy", "rose", "tulip")}
+    many = [*["rose"] * 1500, *["tulip"] * 600, *["daisy"] * 7]  # 7 in 2,107 is under 0.4 %
+    assert Labels.of("class", many).groups == {"class": ("rose", "tulip")}
+
+
+def test_of_several_colours_the_first_is_the_thing_s() -> None:
+    assert said("red and white roses")["colour"] == "red"

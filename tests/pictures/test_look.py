@@ -87,3 +87,13 @@ def test_one_in_twenty_is_held_back_whatever_the_order() -> None:
     names = {row.name for row, one in zip(rows, held, strict=True) if one}
     back = held_back(rows[::-1])
     assert {row.name for row, one in zip(rows[::-1], back, strict=True) if one} == names
+
+
+def test_where_all_pictures_are_called_test_most_are_trained_on() -> None:
+    rows = [Row(f"{i}.png", Path(), "", True, {}) for i in range(200)]
+    assert sum(held_back(rows)) == 10
+    assert held_back([Row("a.png", Path(), "", False, {}), *rows[:3]]) == [False, True, True, True]
+
+
+def test_no_more_are_held_back_than_are_needed() -> None:
+    assert sum(held_back([Row(f"{i}.png", Path(), "", False, {}) for i in range(12_000)])) == 500

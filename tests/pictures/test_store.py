@@ -42,3 +42,15 @@ def test_views_are_the_same_whenever_asked_for_and_differ(store: Store) -> None:
 def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no pictures that are ready"):
         Store(tmp_path)
+
+
+def test_crops_reach_from_one_edge_to_the_other(store: Store) -> None:
+    """Where the left and upper edges of 100 crops of a picture whose pixels are all different lie."""
+    pixels = torch.arange(36 * 36 * 3, dtype=torch.int64).view(36, 36, 3)
+    numbered = (pixels % 251).to(torch.uint8).numpy()
+    store.pixels = numbered[None]  # type: ignore[assignment]
+    places = set()
+    for view in range(2, 202, 2):
+        crop = store.view(0, view).permute(1, 2, 0).numpy()
+        places |= {(y, x) for y in range(5) for x in range(5) if (numbered[y : y + 32, x : x + 32] == crop).all()}
+    assert {y for y, _ in places} == {x for _, x in places} == set(range(5))

@@ -68,6 +68,11 @@ def test_noise_of_a_row_is_its_own() -> None:
     assert not torch.equal(noise[0], noise[1])
 
 
+def test_top_p_keeps_no_more_than_it_takes_to_reach_it() -> None:
+    kept = filter_logits(torch.zeros(2, 4), SamplingSettings(top_p=0.5)).isfinite()  # of quarters, exactly two
+    assert kept.sum(-1).tolist() == [2, 2]
+
+
 def test_guidance_goes_from_the_absent_condition_through_the_given_one() -> None:
     with_cond, without = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
     both = torch.cat([with_cond, without])

@@ -64,3 +64,17 @@ def test_each_parameter_has_one_optimizer() -> None:
     assert outside == {id(p) for p in model.parameters()} - matrices
     with pytest.raises(ValueError, match="'sgd'"):
         from_dict(LoopConfig, {"steps": 1, "optimizer": "sgd"})
+
+
+def test_the_second_step_looks_ahead_along_the_momentum() -> None:
+    first, second = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    p = nn.Parameter(torch.zeros(6, 4))
+    muon = Muon([p], lr=0.1, momentum=0.5)
+    before = p.detach().clone()
+    for gradient in (first, second):
+        before.copy_(p.detach())
+        p.grad = gradient.clone()
+        muon.step()
+    ahead = second + 0.5 * (0.5 * first + second)  # Nesterov's
+    step = -0.2 * 6**0.5 * 0.1 * orthogonal(ahead)
+    assert torch.allclose(p.detach() - before, step, atol=1e-6)

@@ -61,6 +61,16 @@ def test_other_slots_become_what_is_usual_for_their_claims(before: CaptionReader
     assert torch.allclose(targets[0, 0], usual, atol=1e-6)
 
 
+def test_a_slot_that_was_read_rightly_stays_though_another_is_usual(before: CaptionReader) -> None:
+    lessons = words("round glasses", "red hair", "red glasses", "hair")
+    steady = Steady(before, [(lessons, CLAIMS.repeat(4, 1))], GROUPS)
+    read = words("red")
+    targets, known = steady.targets(read, CLAIMS)
+    assert known.tolist() == [[True, False]]
+    assert torch.equal(targets[0, 0], before(read)[1][0, 0].float())
+    assert not torch.allclose(targets[0, 0], steady.usual[0][0], atol=1e-4)
+
+
 def test_what_is_seldom_claimed_has_nothing_usual(before: CaptionReader) -> None:
     lessons = words("round glasses", "red hair")
     assert len(lessons) < OFTEN
@@ -68,3 +78,10 @@ def test_what_is_seldom_claimed_has_nothing_usual(before: CaptionReader) -> None
     with torch.no_grad():
         before.heads[0].bias[0] = 0  # type: ignore[index]
     assert not steady.targets(words("red"), CLAIMS)[1].any()
+
+
+def test_what_is_claimed_just_often_enough_has_something_usual(before: CaptionReader) -> None:
+    lessons = words("round glasses", "red hair", "hair")
+    assert len(lessons) == OFTEN
+    steady = Steady(before, [(lessons, CLAIMS.repeat(OFTEN, 1))], GROUPS)
+    assert [len(part) for part in steady.usual] == [1, 0]

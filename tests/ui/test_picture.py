@@ -39,3 +39,16 @@ def test_the_thinnest_stroke_is_not_lost(size: tuple[int, int]) -> None:
 def test_reduced_leaves_small_pictures_alone() -> None:
     small, large = Image.new("RGB", (300, 200)), Image.new("RGB", (3000, 1000))
     assert reduced(small, 512) is small and reduced(large, 512).size == (512, 171)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("size", [(700, 130), (331, 1203), (513, 512), (300, 3000)])
+def test_a_reduced_picture_is_what_a_reader_of_all_of_it_sees(mode: str, size: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (size[1] // 30 + 2, size[0] // 30 + 2, 4), np.uint8)
+    image = Image.fromarray(values).resize(size, Image.Resampling.BICUBIC).convert(mode)
+    got = np.asarray(reduced(image, 128), int)
+    want = np.asarray(image.resize(got.shape[1::-1], Image.Resampling.BILINEAR), int)
+    if mode == "RGBA":  # colours count as much as they are seen
+        for pixels in (got, want):
+            pixels[..., :3] = pixels[..., :3] * pixels[..., 3:] / 255
+    assert np.abs(got - want).mean() < 2 and np.abs(got - want).max() < 30

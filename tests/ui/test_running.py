@@ -153,6 +153,23 @@ def test_what_no_sketchpad_sends_is_refused(running: Running, value: dict[str, A
     assert "load the page again" in run(running.edit(value or {"a": 1}, *asked()))[-1]["messages"]
 
 
+@pytest.mark.parametrize("size", [[-37, -50], [40_001, 1000], [37, 51], [74, 100]])
+def test_a_size_that_the_picture_has_not_is_refused(running: Running, size: list[int], image: Image.Image) -> None:
+    for sent in (sketch(image), {**sketch(image), "mask": "255 1"}):
+        assert "load the page again" in run(running.edit({**sent, "size": size}, *asked()))[-1]["messages"]
+
+
+def test_a_mask_is_not_stretched_over_a_larger_picture(running: Running) -> None:
+    """Both are painted on in the same size."""
+    sent = sketch(noise((1500, 1200))) | {"size": [3000, 2400]}
+    said = run(running.edit(sent, *asked()))[-1]["messages"]
+    assert "3,000 × 2,400" in said and "1,500 × 1,200" in said
+
+
+def test_nothing_is_painted_on_a_picture_of_no_size(running: Running, image: Image.Image) -> None:
+    assert "ready masks" in run(running.edit({**sketch(image), "size": [0, 0]}, *asked()))[-1]["messages"]
+
+
 def test_a_mask_of_another_picture_is_refused(running: Running, image: Image.Image) -> None:
     other = sketch(image) | {"mask": sketch(noise((40, 40)))["mask"]}
     assert "another picture" in run(running.edit(other, *asked()))[-1]["messages"]

@@ -61,6 +61,10 @@ def test_a_link_chooses_classes_that_there_are(chosen: Any, taken: bool) -> None
     assert (found["choice"] == chosen) == taken
 
 
+def test_only_numbers_of_pictures_that_can_be_drawn_are_taken() -> None:
+    assert [values({"variants": count}).get("variants") for count in (0, 1, 4, 5)] == [None, 1, 4, None]
+
+
 def test_sliders_stay_in_their_ranges() -> None:
     assert values({"guidance": 1000, "top_p": -1}) | {"messages": ""} == {
         "guidance": 8,

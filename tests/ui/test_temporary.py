@@ -91,3 +91,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_picture(folder: Path) ->
     done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, check=True)
     assert "no room for pictures" in done.stdout
     assert left(folder) == set()
+
+
+def test_folders_within_folders_go_with_their_last_file(tmp_path: Path) -> None:
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "picture.png").write_bytes(b"x")
+    assert tidy(tmp_path, time.time() + 7200) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ import gradio as gr
 from PIL import Image
 
 from imagebart.errors import InputError
-from imagebart.imaging.files import load_image
+from imagebart.imaging.files import MAX_PIXELS, load_image
 from imagebart.ui import wording
 from imagebart.ui.picture import scale_mask, view_size
 from imagebart.ui.sketchpad.bitmap import unpack
@@ -53,23 +54,27 @@ class Sketch:
             value = value or EMPTY
             version, path, painted = int(value["version"]), value["picture"], str(value["mask"])
             width, height = (int(side) for side in value["size"])
-            if abs(version) > LARGEST:
-                raise ValueError("a version that no browser counts to")
+            if abs(version) > LARGEST or min(width, height) < 0 or width * height > MAX_PIXELS:
+                raise ValueError("a version that no browser counts to, or a size that no picture has")
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InputError("What the sketchpad sent cannot be read; load the page again.") from error
         return cls(version, None if path is None else str(path), (width, height), painted)
 
-    def picture(self) -> Image.Image:
-        """The picture. Raises InputError if there is none, or `shelf.Gone` if it is no longer kept."""
+    def file(self) -> Path:
+        """The picture's file. Raises InputError if there is no picture, or `shelf.Gone` if it is no longer kept."""
         if self.path is None:
             raise InputError(wording.NO_PICTURE)
-        return load_image(find(self.path))
+        return find(self.path)
 
-    def mask(self, size: tuple[int, int]) -> Image.Image:
-        """The mask for a picture of `size` (width, height). Raises InputError if nothing is painted."""
-        if not self.painted:
+    def picture(self) -> Image.Image:
+        """The picture. Raises InputError as `file` does, and where it cannot be opened."""
+        return load_image(self.file())
+
+    def mask(self) -> Image.Image:
+        """The mask, of the picture's size. Raises InputError if nothing is painted."""
+        if not self.painted or 0 in self.size:
             raise InputError(wording.NO_MASK)
-        return scale_mask(unpack(self.painted, view_size(size)), size)
+        return scale_mask(unpack(self.painted, view_size(self.size)), self.size)
 
 
 def run_name(value: Any) -> str:

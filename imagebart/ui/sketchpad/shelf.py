@@ -130,7 +130,7 @@ def film(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _view(image: Image.Image) -> str:
-    return publish(reduced(flatten(image)))
+    return publish(flatten(reduced(image)))
 
 
 def _open(path: str, most: int = MAX_PIXELS) -> Image.Image:
