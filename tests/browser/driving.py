@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 from torch import Tensor
 
+from imagebart.imaging.files import load_image
 from imagebart.imaging.masks import preset
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline, PipelineEvent
@@ -49,7 +50,7 @@ class Watched(Pipeline):
         self.edits: list[tuple[Image.Image, Image.Image]] = []
 
     def edit(self, image: Any, mask: Image.Image, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
-        self.edits.append((image, mask))
+        self.edits.append((load_image(image), mask))
         return super().edit(image, mask, *args, **kwargs)
 
 
