@@ -2,7 +2,8 @@
 
 A cell that a mask cuts is drawn anew as a whole. Its own token would betray what was painted over, and noise would say
 nothing of its other part; so its token is that of the cell with the painted pixels in the colours beside them. That is
-likely to be the wrong one by the share that is painted: a noise rate of its own.
+likely to be the wrong one by the share that is painted: a noise rate of its own. Of a kept cell that several colours
+share, their tokens tell more than its own, which is rare.
 """
 
 from __future__ import annotations

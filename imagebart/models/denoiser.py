@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from imagebart.config import Glances, Length, Vocabulary
 from imagebart.diffusion import log_likelihood
+from imagebart.models.autoencoder import FirstStageConfig
 from imagebart.models.context import Context, Encode, check_cond
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import CrossAttention, Transformer, TransformerConfig
@@ -39,6 +40,18 @@ class DenoiserConfig:
     text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
     knows_cut_cells: bool = False  # it was trained with what masks leave of cells (see `imagebart.masked`)
     glances: Glances = 0  # P, parts a side of cells, whose colours are told as tokens, too (see `masked.glance`); 0: no
+
+
+def check_glances(parts: int, first_stage: FirstStageConfig) -> None:
+    """Raises ValueError where cells of a first stage do not fall into P x P parts, or are not seen one by one."""
+    side, kind = first_stage.downsampling, first_stage.encoder
+    if parts and kind != "cells":
+        raise ValueError(
+            f"glances is {parts}, but the first stage's encoder is of {kind}; for the colours of cells to be told, "
+            "the first stage's encoder has to see each alone"
+        )
+    if parts and side % parts:
+        raise ValueError(f"the denoiser glances at {parts} parts a side of cells of {side} pixels, expected a divisor")
 
 
 class RateEmbedding(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import Schedule
-from imagebart.models.denoiser import Denoiser
+from imagebart.models.denoiser import Denoiser, check_glances
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.published import Stage
 from imagebart.models.text_encoder import TextEncoder
@@ -71,15 +71,7 @@ class ImageBART(nn.Module):
         if self.denoiser is not None:
             if self.denoiser.config.vocab_size != codes:
                 raise ValueError(f"the denoiser was made for {self.denoiser.config.vocab_size} codes, expected {codes}")
-            side = self.first_stage.config.downsampling
-            if self.glances and self.first_stage.config.encoder != "cells":
-                raise ValueError(
-                    "the denoiser glances at colours of cells; the first stage's encoder has to see each alone"
-                )
-            if self.glances and side % self.glances:
-                raise ValueError(
-                    f"the denoiser glances at {self.glances} parts a side of cells of {side} pixels, expected a divisor"
-                )
+            check_glances(self.glances, self.first_stage.config)
             return
         if len(self.stages) != self.schedule.stages:
             raise ValueError(f"{len(self.stages)} stages, but the schedule has {self.schedule.stages} betas")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import redraw
 from imagebart.masked import extended, glance, painted_share
-from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, check_glances
 from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.training.alike import as_table, learn_alike
@@ -125,17 +125,17 @@ def begin_to_glance(denoiser: Denoiser) -> None:
 def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     """Trains (or goes on training) a denoiser in a run's folder and writes it there."""
     given = Given.of(run)
-    if run.glances and given.first_stage.config.encoder != "cells":
-        kind = given.first_stage.config.encoder
-        raise ValueError(f"glances is {run.glances}, but the first stage's encoder is of {kind}, expected one of cells")
+    check_glances(run.glances, given.first_stage.config)
     config = denoiser_config(run.shape, given.first_stage.config, given.conditioner, given.text)
     denoiser = Denoiser(replace(config, knows_cut_cells=True, glances=run.glances))
     if run.begin_from is not None:
         begun, _ = load_denoiser(Path(run.begin_from))
         if given.reader is not None:
             begun.read_with(given.reader)  # it may know other words
-        denoiser.load_state_dict({**denoiser.state_dict(), **begun.state_dict()})  # it may not glance yet
-        if run.glances and not begun.config.glances:
+        begins = run.glances > 0 and not begun.config.glances
+        new = {"glance.weight": denoiser.glance.weight} if begins else {}
+        denoiser.load_state_dict({**begun.state_dict(), **new})
+        if begins:
             begin_to_glance(denoiser)
     given.take_reader(denoiser)
     learn_alike(denoiser, given.first_stage.quantize.codes().detach())

@@ -169,12 +169,18 @@ def test_escape_right_after_enter_cancels(page: Page, held: HeldPipeline) -> Non
     goes_on(page, held)
 
 
-def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: Page, held: HeldPipeline) -> None:
+def cancel_late(page: Page, held: HeldPipeline) -> Gate:
+    """Presses Cancel in a run that has begun and gives no result yet; the server hears of it when the gate opens."""
     held.results.clear()
     stop = Gate(page, ASKED, STOP)
     begun(page)
     press(page, "Cancel")
     stop.reached()
+    return stop
+
+
+def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: Page, held: HeldPipeline) -> None:
+    stop = cancel_late(page, held)
     cancelling(page)
     with page.expect_response(stop.holds):
         stop.open()
@@ -185,16 +191,12 @@ def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: Page, held:
 
 
 def test_a_cancel_that_is_lost_on_its_way_is_sent_again(chromium: Browser, held_site: Site, held: HeldPipeline) -> None:
-    held.results.clear()
     context = new_context(chromium, viewport=WIDE)  # which may log what is lost
     page = context.new_page()
     page.goto(held_site.url)
     ready(page)
     say(page, WORDS)
-    stop = Gate(page, ASKED, STOP)
-    begun(page)
-    press(page, "Cancel")
-    stop.reached()
+    stop = cancel_late(page, held)
     stop.waiting.pop().abort()
     with page.expect_response(stop.holds):
         stop.open()
@@ -204,11 +206,7 @@ def test_a_cancel_that_is_lost_on_its_way_is_sent_again(chromium: Browser, held_
 
 
 def test_a_result_on_its_way_is_shown_and_nothing_says_cancelled(page: Page, held: HeldPipeline) -> None:
-    held.results.clear()
-    stop = Gate(page, ASKED, STOP)
-    begun(page)
-    press(page, "Cancel")
-    stop.reached()
+    stop = cancel_late(page, held)
     cancelling(page)
     held.results.set()
     expect(page.locator(".sp")).to_have_attribute("data-review", "finished")

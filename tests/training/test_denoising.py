@@ -353,10 +353,14 @@ def test_a_denoiser_that_knew_whole_cells_alone_goes_on_with_glances(tmp_path: P
     with pytest.raises(ValueError, match="glances is 2, but the first stage's encoder is of convolutions"):
         train_denoiser(replace(run, glances=2), tmp_path / "refused")
     save_first_stage(FirstStage(replace(SMALL, encoder="cells")), tmp_path / "first")
+    with pytest.raises(ValueError, match="glances at 3 parts a side of cells of 4 pixels, expected a divisor"):
+        train_denoiser(replace(run, glances=3), tmp_path / "refused")
     knew = train_denoiser(run, tmp_path / "knew").state_dict()
     goes_on = replace(run, glances=2, begin_from=str(tmp_path / "knew"))
     seeing = train_denoiser(goes_on, tmp_path / "seeing")
     assert all(torch.equal(seeing.state_dict()[name], tensor) for name, tensor in knew.items())
+    with pytest.raises(RuntimeError, match="Missing key"):  # of another depth
+        train_denoiser(replace(goes_on, shape=replace(run.shape, depth=2)), tmp_path / "deeper")
     codes = seeing.encoder.token_embedding.weight[: seeing.config.vocab_size]
     assert seeing.config.glances == 2 and torch.equal(seeing.glance.weight, 2 * codes.T)
 
