@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -98,7 +99,8 @@ def engine_of(precision: Precision, decoder: Transformer, encoder: Transformer |
     maps = [m for m in decoder.modules() if isinstance(m, nn.Linear)]
     *_, kernel = kernels(maps, precision, decoder.position_embedding.dtype)
     network = Network(decoder, kernel)
-    block = HALF_ROWS if kernel is half else 1
-    costs = calibrate(network, block)
-    rounded = Network(encoder, brain) if encoder is not None and rounds(kernel) else None
+    costs = calibrate(network, HALF_ROWS if kernel is half else 1)
+    rounded = None
+    if encoder is not None and rounds(kernel):
+        rounded = Network(encoder, partial(brain, rows=encoder.config.positions))  # a picture at once
     return Engine(network, costs, kernel, rounded)

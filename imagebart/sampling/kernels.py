@@ -22,7 +22,7 @@ Kernel = Callable[[nn.Linear], Matrix]
 Precision = Literal["exact", "rounded"]  # what drawing may do to weights
 ROWS = 8  # that oneDNN orders the weights for
 HALF_ROWS = 6  # that FBGEMM's kernel for float16 takes at once
-TILE_ROWS = 32  # that are multiplied at once by AMX, as fast as one
+TILE_ROWS = 32  # up to which tiles (AMX) add in one order, and take little longer than for one
 
 
 def plain(linear: nn.Linear) -> Matrix:
@@ -52,8 +52,11 @@ def half(linear: nn.Linear) -> Matrix:
     return apply
 
 
-def brain(linear: nn.Linear) -> Matrix:
-    """oneDNN, weights, inputs and outputs rounded to bfloat16, sums float32; gives bfloat16."""
+def brain(linear: nn.Linear, rows: int = TILE_ROWS) -> Matrix:
+    """oneDNN, weights, inputs and outputs rounded to bfloat16, sums float32; gives bfloat16.
+
+    rows: of more than TILE_ROWS, that are multiplied at once where tiles are.
+    """
     weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().bfloat16(), ROWS)
     bias = None if linear.bias is None else linear.bias.detach().bfloat16()
     multiply = torch.ops.mkldnn._linear_pointwise
@@ -61,14 +64,16 @@ def brain(linear: nn.Linear) -> Matrix:
     def apply(x: Tensor) -> Tensor:
         return multiply(x.bfloat16(), weight, bias, "none", [], "")
 
-    return in_blocks(apply) if torch.cpu._is_amx_tile_supported() else apply
+    return in_blocks(apply, rows) if torch.cpu._is_amx_tile_supported() else apply
 
 
-def in_blocks(multiply: Matrix) -> Matrix:
-    """The same, always of TILE_ROWS rows: for tiles, oneDNN chooses by their number in which order it adds."""
+def in_blocks(multiply: Matrix, size: int) -> Matrix:
+    """The same, of few rows or always of so many: by their number, oneDNN chooses for tiles in which order it adds."""
 
     def apply(x: Tensor) -> Tensor:
-        blocks = F.pad(x, (0, 0, 0, -len(x) % TILE_ROWS)).split(TILE_ROWS)
+        if len(x) <= TILE_ROWS:
+            return multiply(x)
+        blocks = F.pad(x, (0, 0, 0, -len(x) % size)).split(size)
         return torch.cat([multiply(block) for block in blocks])[: len(x)]
 
     return apply

@@ -33,6 +33,16 @@ def test_a_row_does_not_depend_on_those_beside_it() -> None:
                 assert torch.equal(multiply(x[:rows]), whole[:rows]), (kernel, rows)
 
 
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="this processor does not multiply bfloat16")
+def test_a_picture_does_not_depend_on_those_beside_it() -> None:
+    for rows in (40, 257, 271):
+        multiply = brain(nn.Linear(256, 1024).requires_grad_(False), rows)
+        x = torch.randn(3 * rows, 256)
+        whole = multiply(x)
+        for one, part in zip(x.split(rows), whole.split(rows), strict=True):
+            assert torch.equal(multiply(one), part), rows
+
+
 def test_weights_are_rounded_only_if_it_is_allowed_or_changes_nothing() -> None:
     linear = nn.Linear(24, 40).requires_grad_(False)
     exact, some = (kernels([linear], precision) for precision in ("exact", "rounded"))
