@@ -12,17 +12,15 @@ import torch
 from imagebart.sampling.kernels import Precision
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.folder import CONFIG, load_folder, save_folder
-from imagebart.weights.hub import fetch_folder, is_hub_name, push_folder
 from imagebart.weights.modules import parse_dtype
-from imagebart.weights.obtain import obtain
-from imagebart.weights.places import find, nearest
+from imagebart.weights.places import find, is_hub_name, nearest
 from imagebart.weights.published import load_published
 from imagebart.weights.registry import MODELS
 
 if TYPE_CHECKING:
     from imagebart.models.imagebart import ImageBART
 
-__all__ = ["MODELS", "WeightsError", "is_hub_name", "load", "locate", "obtain", "push", "push_folder", "save"]
+__all__ = ["MODELS", "WeightsError", "is_hub_name", "load", "locate", "push", "save"]
 
 
 def locate(source: str | PathLike[str], download: bool = False, revision: str | None = None) -> Path:
@@ -32,7 +30,10 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
     many. revision: of a model on the Hub. Raises WeightsError for what is none of these, and as `obtain` and
     `fetch_folder` do.
     """
+    # What talks to other machines takes a quarter of a second to import: only where it is needed.
     if is_hub_name(source) and not Path(source).is_dir():
+        from imagebart.weights.hub import fetch_folder
+
         return fetch_folder(str(source), revision)
     if revision is not None:
         raise WeightsError(f"the revision is {revision!r}, but {source} is no model on the Hub, which alone has some")
@@ -42,7 +43,11 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
         folder = find(str(source))
         if not folder.is_dir() and not download:
             raise WeightsError(f"{source} is not on this machine: {MODELS[str(source)].how_to_install}")
-        return obtain(str(source)) if download else folder
+        if not download:
+            return folder
+        from imagebart.weights.obtain import obtain
+
+        return obtain(str(source))
     raise WeightsError(
         f"{source} is no folder, expected one with a model, a published model's name, or owner/name on the Hub. "
         f"{nearest(str(source))}"
@@ -89,6 +94,8 @@ def push(
     model: ImageBART, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False
 ) -> str:
     """Writes a model to the Hub as owner/name, with a card; returns the commit's address. Raises WeightsError."""
+    from imagebart.weights.hub import push_folder
+
     with TemporaryDirectory() as folder:
         save(model, folder, dtype)
         return push_folder(Path(folder), name, revision, private)

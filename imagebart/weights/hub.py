@@ -5,8 +5,6 @@ What is fetched lies in huggingface_hub's own cache; HF_HOME, HF_ENDPOINT, HF_HU
 
 from __future__ import annotations
 
-import re
-from os import PathLike
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -15,14 +13,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from imagebart.weights.card import default_card
 from imagebart.weights.errors import WeightsError
 from imagebart.weights.folder import CONFIG, read_config
+from imagebart.weights.places import HUB_NAME
 
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 FILES = [CONFIG, "*.safetensors", "README.md", "credits.csv", "LICENSE*", "examples/*"]  # of a model's folder
-
-
-def is_hub_name(source: str | PathLike[str]) -> bool:
-    """Whether this can only be a name on the Hub: owner/name, where there is no folder called owner."""
-    return bool(NAME.fullmatch(str(source))) and not Path(source).parent.is_dir()
 
 
 def fetch_folder(name: str, revision: str | None = None) -> Path:
@@ -53,7 +46,7 @@ def push_folder(folder: Path, name: str, revision: str | None = None, private: b
     Where neither folder nor Hub has a README.md, a card is made. revision: the branch; None: main. Raises WeightsError
     for a folder that holds no model of ours, and where it cannot be sent.
     """
-    if not NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         raise WeightsError(f"the name is {name[:100]!r}, expected owner/name")
     config = read_config(folder / CONFIG)
     if constants.HF_HUB_OFFLINE:

@@ -8,6 +8,7 @@ what `convert` made of them, and recorded.json the checksums of first downloads.
 from __future__ import annotations
 
 import re
+from os import PathLike
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -16,7 +17,13 @@ from rapidfuzz import fuzz, process
 from imagebart.errors import InputError
 from imagebart.weights.registry import FOLDER, MODELS, PublishedModel
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 SIMILAR = 60.0  # of 100, from which on another name is offered for a wrong one
+
+
+def is_hub_name(source: str | PathLike[str]) -> bool:
+    """Whether this can only be a name on the Hub: owner/name, where there is no folder called owner."""
+    return bool(HUB_NAME.fullmatch(str(source))) and not Path(source).parent.is_dir()
 
 
 def cache() -> Path:

@@ -19,8 +19,9 @@ from published_files import write_package, write_tiny
 
 from imagebart import ImageBART
 from imagebart.errors import InputError
-from imagebart.weights import WeightsError, locate, obtain
+from imagebart.weights import WeightsError, locate
 from imagebart.weights.download import download
+from imagebart.weights.obtain import obtain
 from imagebart.weights.places import cache, converted_folder, nearest, published_folder
 from imagebart.weights.registry import MODELS
 
