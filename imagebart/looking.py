@@ -1,4 +1,4 @@
-"""What a model sees in a picture without drawing: where words belong, and what is there."""
+"""What a model sees in a picture without drawing: where words belong, what is there, and what of it stays."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str 
     if not found.any():
         raise InputError(f'The model finds nothing that "{prompt:.60}" would change in this picture; {PAINT}.')
     return found
+
+
+def with_the_rest(judge: Judge | None, pixels: Tensor, prompt: str) -> str:
+    """A prompt with all else that a picture shows and that is to stay; the prompt alone where the judge cannot say it.
+
+    pixels: float [1, 3, size, size] in [-1, 1].
+    """
+    texts = judge.contrast(pixels, prompt) if isinstance(judge, Describer) else None
+    return prompt if texts is None else texts[0]
 
 
 def words_for(model: ImageBART, judge: Judge | None, pixels: Tensor) -> str:

@@ -23,7 +23,7 @@ from imagebart.imaging import files as images
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Describer, Judge, load_judge
-from imagebart.looking import PAINT, place_of, words_for
+from imagebart.looking import PAINT, place_of, with_the_rest, words_for
 from imagebart.masked import known
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream, unfamiliar
@@ -153,6 +153,14 @@ class Pipeline:
         cannot describe.
         """
         return words_for(self.model, self.judge, self._whole(images.load_image(image))[1])
+
+    def with_the_rest(self, image: images.Source, prompt: str | None) -> str:
+        """A prompt with all else that a picture shows: what to ask for where nobody painted, so that the rest stays.
+
+        A mask that `suggest_mask` finds covers more than what changes. The prompt alone where the model cannot
+        describe the picture. Raises InputError for a picture that cannot be used.
+        """
+        return with_the_rest(self.judge, self._whole(images.load_image(image))[1], whole_characters(prompt or ""))
 
     def region(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0) -> Region:
         """What an edit of a picture of `size` (width, height) with this mask, context and feather redraws.

@@ -70,6 +70,21 @@ def test_words_without_a_place_are_a_sentence(pipe: Pipeline, prompt: str | None
         pipe.suggest_mask(DARK, prompt)
 
 
+class Thorough(Teller):
+    """Adds red hair to what is asked for in light pictures."""
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
+        return None if image.mean() <= 0 else (f"{prompt}, red hair", "a hat")
+
+
+def test_the_rest_is_told_where_the_judge_is_sure_of_it() -> None:
+    pipe = Pipeline(hatted_model(), judge=Thorough())
+    assert pipe.with_the_rest(LIGHT, "a hat") == "a hat, red hair" and pipe.with_the_rest(DARK, "a hat") == "a hat"
+    assert pipe.with_the_rest(LIGHT, None) == ", red hair" and tiny_pipeline().with_the_rest(LIGHT, "a hat") == "a hat"
+    with pytest.raises(InputError):
+        pipe.with_the_rest(b"no picture", "a hat")
+
+
 def test_models_that_cannot_find_or_describe_say_so() -> None:
     for model in (tiny_model("class"), tiny_model("none"), tiny_staged_model("text")):
         with pytest.raises(InputError, match="cannot find a place by words"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -69,8 +69,8 @@ class AvatarJudge:
         attributes = self._read(image)
         if attributes is None:
             return None
-        else_shown = tell(attributes, _staying(attributes, self.claims(prompt)))
-        return ", ".join(text for text in (prompt, else_shown) if text), tell(attributes)
+        asked = tell(*_changed(attributes, self.claims(prompt)))
+        return ", ".join(text for text in (prompt, asked) if text), tell(attributes)
 
     @torch.no_grad()
     def _read(self, image: Tensor) -> Attributes | None:
@@ -82,15 +82,24 @@ class AvatarJudge:
         return attributes if sum(shown) / len(shown) >= SURE else None
 
 
-def _staying(attributes: Attributes, claims: Claims) -> set[str]:
-    """What shows of an avatar that claims leave as it is, and do not name for themselves.
+def _changed(before: Attributes, claims: Claims) -> tuple[Attributes, frozenset[str]]:
+    """An avatar as claims would have it, and the names of what can be told of it for sure.
 
-    What hides a claim has to go. A colour stays with what has it, of which the claims may speak too.
+    What hides a claim has to go, and what a claim hides is not told. What the claims leave open is not, either, nor a
+    colour that they give it, nor what nobody saw before.
     """
-    values = attributes.as_dict()
-    changed = {name for name, allowed in with_showing(claims).items() if values[name] not in allowed}
-    staying = {name for name in attributes.visible() - changed if len(claims.get(name, ())) != 1}
-    return staying | {thing for thing, colours in COLOUR_OF.items() if staying & {*colours}} - changed
+    seen, values = before.visible(), before.as_dict()
+    wanted = {
+        name: allowed
+        for name, allowed in with_showing(claims).items()
+        if name not in seen or values[name] not in allowed
+    }
+    after = replace(before, **{name: min(allowed) for name, allowed in wanted.items()})
+    ways = (replace(after, **{name: value}) for name, allowed in wanted.items() for value in allowed)
+    shown = frozenset.intersection(after.visible(), *(way.visible() for way in ways))
+    sure = {name for name, allowed in wanted.items() if len(allowed) == 1}
+    said = {colour for thing in wanted.keys() - sure for colour in COLOUR_OF.get(thing, ()) if colour in claims}
+    return after, shown & (sure | seen - wanted.keys()) - said
 
 
 def log_likelihood(answers: dict[str, Tensor], claims: Claims) -> Tensor:

@@ -97,6 +97,7 @@ def edit(
         if isinstance(asked, list):
             raise InputError(f"--mask {AUTO} looks for the place of one prompt; {len(asked)} were given.")
         painted = pipe.suggest_mask(picture, asked)
+        asked = pipe.with_the_rest(picture, asked)
     run = pipe.edit(picture, painted, asked, feather=seam, context=around, **_common(draw, sampling, like, pipe))
     _follow(run, draw)
 

@@ -21,7 +21,7 @@ from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.intervals import mean_of, median_of, share_of
 from imagebart.evaluation.report import Measure, by_attribute, in_all, measure, plainly
 from imagebart.evaluation.study import SHOWN, Study
-from imagebart.looking import place_of
+from imagebart.looking import place_of, with_the_rest
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def where(study: Study, judge: AvatarJudge) -> Iterator[Measure]:
     images = rendered([case.before for case in cases], study.artist.size)
     masks = np.stack([find(study, judge, images[i : i + 1], case) for i, case in enumerate(cases)])
     yield from overlaps(cases, masks, study.artist.size)
-    yield from edited(study, cases, images, masks)
+    yield from edited(study, judge, cases, images, masks)
     yield described(study, judge)
 
 
@@ -78,14 +78,16 @@ def overlaps(cases: Sequence[WhereCase], masks: np.ndarray, size: int) -> Iterat
             yield measure(plainly(name), mean_of(own), len(own), group="IoU, mean by attribute")
 
 
-def edited(study: Study, cases: Sequence[WhereCase], images: Tensor, masks: np.ndarray) -> Iterator[Measure]:
-    """Edits of what was found: what was asked for has to be there, and all else has to stay."""
+def edited(
+    study: Study, judge: AvatarJudge, cases: Sequence[WhereCase], images: Tensor, masks: np.ndarray
+) -> Iterator[Measure]:
+    """Edits of what was found, as the page does them: what was asked for has to be there, and all else has to stay."""
     cell = study.artist.size // masks.shape[1]
     painted = masks.repeat(cell, 1).repeat(cell, 2)
     rows = np.flatnonzero(masks.any((1, 2)))  # where nothing was found, nothing changes
     after = images.clone()
     if len(rows):
-        prompts = [cases[row].prompt.text for row in rows.tolist()]
+        prompts = [with_the_rest(judge, images[row : row + 1], cases[row].prompt.text) for row in rows.tolist()]
         after[rows] = study.artist.edit(images[rows], painted[rows], prompts, study.seed)
     read = study.reader.read(after).attributes
     pairs = list(zip(read, cases, strict=True))

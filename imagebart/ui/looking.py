@@ -31,11 +31,11 @@ class Looking:
         self._choice = choice
 
     def find(self, pad: Mapping[str, Any] | None, model: str | None, words: str | None) -> list[Any]:
-        """The mask where the words belong, packed as the sketchpad sends one; values of `ANSWER`."""
+        """The mask where the words belong, packed as the sketchpad sends one, and the words; values of `ANSWER`."""
 
         def mask(pipeline: Pipeline, image: Image.Image) -> dict[str, str]:
             found = pipeline.suggest_mask(image, words)
-            return {"mask": pack(scale_mask(found, view_size(image.size)))}
+            return {"mask": pack(scale_mask(found, view_size(image.size))), "of": words or ""}
 
         return self._answer("find", pad, model, mask)
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from imagebart.conditioning.prompts import Asked
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.ui import wording
@@ -29,6 +30,7 @@ class _Run:
     events: Iterator[PipelineEvent]
     edits: bool = False  # whether there is a picture that it changes
     box: Box | None = None  # the part of it that it may change
+    words: Asked = None  # those of the person, where the model is told more
 
 
 Start = Callable[[Pipeline, Controls, Sketch], _Run]
@@ -60,6 +62,7 @@ class Running:
             controls, sketch = Controls(*values), Sketch.read(pad)
             said["version"] = sketch.version
             run = start(self._choice.get(controls.model), controls, sketch)
+            said |= {"prompt": run.words} if run.words else {}
             recorder = Recorder(run.edits, run.box)
             with closing(run.events):  # type: ignore[type-var]
                 for event in run.events:
@@ -75,17 +78,20 @@ class Running:
 
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
     file, mask = sketch.file(), sketch.mask()  # the pipeline opens it: a large one takes memory once
+    asked = prompt = controls.prompt(pipeline)
+    if isinstance(asked, str) and asked == sketch.of:  # what nobody painted is to stay, but for what the words change
+        prompt = pipeline.with_the_rest(file, asked)
     events = pipeline.edit(
         file,
         mask,
-        controls.prompt(pipeline),
+        prompt,
         seed=controls.fixed_seed(),
         settings=controls.sampling(pipeline),
         feather=int(controls.feather),
         context=controls.around(),
         **controls.variety(pipeline),
     )
-    return _Run(events, True, mask.getbbox())
+    return _Run(events, True, mask.getbbox(), None if prompt == asked else asked)
 
 
 def _generate(pipeline: Pipeline, controls: Controls, _: Sketch) -> _Run:
@@ -125,7 +131,7 @@ def _frame(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any]) ->
 
 def _finished(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any]) -> Frame:
     return Frame(
-        run={**said, **recorder.finish(event)},
+        run={**recorder.finish(event), **said},
         progress=wording.done_html(event),
         announcement=wording.said_html("The picture is ready."),
         messages=wording.notes_html(event.notes),

@@ -1,13 +1,13 @@
 """The judge of avatars: renders of which a claim is true come first."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from judged import save_judged_model
 
-from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.avatars.captions import Claims
 from imagebart.avatars.claims import HEADS
 from imagebart.avatars.dataset import caption
@@ -53,11 +53,14 @@ class Literal(AvatarJudge):
         return {"accessory": frozenset({prompt})}
 
 
-class Winking(AvatarJudge):
-    """Reads a wink and fair skin in every prompt."""
+@dataclass(frozen=True)
+class Told(AvatarJudge):
+    """Told what every prompt claims."""
+
+    said: dict[str, set[str]]
 
     def claims(self, prompt: str) -> Claims:
-        return {"eyes": frozenset({"wink"}), "skin": frozenset({"fair"})}
+        return {name: frozenset(values) for name, values in self.said.items()}
 
 
 def test_pictures_of_any_size_are_judged_and_blank_prompts_leave_them_equal(tmp_path: Path) -> None:
@@ -81,13 +84,46 @@ def test_the_prompt_is_set_against_what_shows_and_all_else_stays(tmp_path: Path)
     told = Literal(judge.reader, judge.captions, judge.conditioner)
     dark = replace(PLAIN, accessory="sunglasses", clothing="graphic")
     plain, other = rendered([PLAIN, dark], 256).split(1)
-    visible = PLAIN.visible()
     assert told.describe(plain) == tell(PLAIN) and told.describe(other) == tell(dark)
-    assert told.contrast(plain, "eyepatch") == (f"eyepatch, {tell(PLAIN, visible - {'accessory'})}", tell(PLAIN))
-    # What hides a claim has to go; what is named for itself is not told twice.
-    told = Winking(judge.reader, judge.captions, judge.conditioner)
-    shown = tell(dark, dark.visible() - {"accessory", "skin"})
-    assert told.contrast(other, "a winking fair one") == (f"a winking fair one, {shown}", tell(dark))
+    patched = tell(replace(PLAIN, accessory="eyepatch"))
+    assert told.contrast(plain, "eyepatch") == (f"eyepatch, {patched}", tell(PLAIN))
+
+
+SHIRT = replace(PLAIN, clothing="graphic", graphic="bat", accessory="sunglasses", eyes="hearts", eyebrows="sad")
+ASKED: dict[str, tuple[Attributes, dict[str, set[str]], set[str], set[str]]] = {
+    "what hides a claim goes": (SHIRT, {"eyes": {"wink"}}, {"black sunglasses"}, {"a wink"}),
+    "what was hidden is not told": (SHIRT, {"accessory": {"none"}}, {"black sunglasses"}, {"no glasses"}),
+    "a print goes with its shirt": (SHIRT, {"clothing": {"hoodie"}}, {"a blue shirt with a bat"}, {"a blue hoodie"}),
+    "a thing takes a colour": (PLAIN, {"hair_colour": {"red"}}, {"short brown hair"}, {"short red hair"}),
+    "nothing is told of what is left open": (PLAIN, {"accessory": {"glasses", "round glasses"}}, {"no glasses"}, set()),
+    "but its colour": (PLAIN, {"clothing": {"hoodie", "sweater"}}, {"a blue t-shirt"}, {"blue clothes"}),
+    "if that stays": (
+        PLAIN,
+        {"clothing": {"hoodie", "sweater"}, "clothing_colour": {"red"}},
+        {"a blue t-shirt"},
+        set(),
+    ),
+    "nor of what it may hide": (
+        PLAIN,
+        {"accessory": {"glasses", "sunglasses"}},
+        {"no glasses", "open eyes", "normal eyebrows"},
+        set(),
+    ),
+    "what is so already stays": (PLAIN, {"top": {"short", "bob"}, "skin": {"fair"}}, set(), set()),
+}
+"""An avatar, what is claimed, and what is no longer told of it, and newly."""
+
+
+@pytest.mark.parametrize(("avatar", "said", "gone", "new"), ASKED.values(), ids=ASKED)
+def test_a_claim_changes_what_it_has_to_and_no_more(
+    tmp_path: Path, avatar: Attributes, said: dict[str, set[str]], gone: set[str], new: set[str]
+) -> None:
+    judge = load_judge(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(judge, AvatarJudge)
+    texts = Told(judge.reader, judge.captions, judge.conditioner, said).contrast(rendered([avatar], 256), "x")
+    assert texts is not None and texts[1] == tell(avatar)
+    before, (first, *asked) = set(tell(avatar).split(", ")), texts[0].split(", ")
+    assert first == "x" and gone <= before and set(asked) == before - gone | new
 
 
 def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:

@@ -29,8 +29,14 @@ def test_only_what_is_named_is_told_and_colours_with_what_has_them() -> None:
     assert tell(PLAIN, ["mouth", "skin"]) == "a big smile, fair skin"
     assert tell(PLAIN, ["top"]) == "short hair"
     assert tell(PLAIN, ["top", "hair_colour"]) == "short brown hair"
-    assert tell(PLAIN, ["hair_colour", "graphic", "hat_colour"]) == tell(PLAIN, []) == ""
+    assert tell(PLAIN, ["graphic", "hat_colour"]) == tell(PLAIN, []) == ""
     assert tell(replace(PLAIN, background="orange"), ["background"]) == "an orange background"
+
+
+def test_a_colour_alone_is_told_of_as_little_as_has_it() -> None:
+    assert tell(PLAIN, ["hair_colour", "clothing_colour"]) == "brown hair, blue clothes"
+    assert tell(replace(PLAIN, top="beanie"), ["hat_colour"]) == "a blue hat"
+    assert tell(replace(PLAIN, facial_hair="goatee"), ["facial_hair_colour", "skin"]) == "brown facial hair, fair skin"
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -68,7 +68,9 @@ def test_find_it_paints_where_the_words_belong_and_can_be_undone(page: Page) -> 
     redrawn(page, COUNT)
     cells = page.locator(".sp").get_attribute("data-cells")
     assert cells == "".join(str(int(cell)) for cell in HAT.flatten())
+    assert page.evaluate(f"{SENT}.of") == "a hat"
     press(page, "Undo")
+    assert page.evaluate(f"{SENT}.of") is None
     redrawn(page, None)
     press(page, "Redo")
     redrawn(page, COUNT)

@@ -14,11 +14,12 @@ from judged import save_judged_model
 from imagebart.avatars.judge import AvatarJudge
 from imagebart.avatars.reader import load_reader
 from imagebart.avatars.split import held_out
-from imagebart.evaluation.cases import EDITED, EditCase, found
+from imagebart.evaluation.cases import EDITED, EditCase, PromptCase, found
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.study import Study
 from imagebart.evaluation.where import WhereCase, described, edited, overlaps, where, where_case
 from imagebart.judge import load_judge
+from imagebart.looking import with_the_rest
 from imagebart.settings import SamplingSettings
 
 SIZE, GRID = 128, 16
@@ -68,18 +69,21 @@ def test_overlap_is_all_for_what_differs_half_for_half_of_it_and_none_for_the_re
     assert 0.4 < median.low <= median.value <= median.high <= 0.5
 
 
-def asked(case: WhereCase, mask: np.ndarray) -> EditCase:
-    return EditCase(case.before, case.attribute, case.prompt, mask, frozenset(case.others))
+def asked(case: WhereCase, mask: np.ndarray, judge: AvatarJudge) -> EditCase:
+    """What the artist is to be asked: with all else that the judge sees."""
+    told = with_the_rest(judge, rendered([case.before], SIZE), case.prompt.text)
+    prompt = PromptCase(told, case.prompt.claims)
+    return EditCase(case.before, case.attribute, prompt, mask, frozenset(case.others))
 
 
 @pytest.mark.parametrize("painted", [True, False])
-def test_a_perfect_artist_changes_what_is_asked_where_it_is_painted(painted: bool) -> None:
+def test_a_perfect_artist_changes_what_is_asked_where_it_is_painted(judge: AvatarJudge, painted: bool) -> None:
     cases = [case for case in CASES if all(len(values) == 1 for values in case.prompt.claims.values())]
     masks = np.full((len(cases), GRID, GRID), painted)
     pixels = masks.repeat(SIZE // GRID, 1).repeat(SIZE // GRID, 2)
-    artist = oracle(edits=[asked(case, mask) for case, mask in zip(cases, pixels, strict=True)])
+    artist = oracle(edits=[asked(case, mask, judge) for case, mask in zip(cases, pixels, strict=True)])
     images = rendered([case.before for case in cases], SIZE)
-    changed, stayed, *_ = edited(Study(artist, load_reader(), 20), cases, images, masks)
+    changed, stayed, *_ = edited(Study(artist, load_reader(), 20), judge, cases, images, masks)
     assert (changed.value, stayed.value) == (1.0 if painted else 0.0, 1.0)
     assert changed.pictures == len(cases) >= 5
 

@@ -46,7 +46,7 @@ def answer(updates: list[Any]) -> tuple[dict[str, Any], str]:
 def test_what_is_found_is_the_library_s_mask_in_the_sketchpad_s_pixels(size: tuple[int, int]) -> None:
     image = noise(size)
     looked, messages = answer(LOOKING.find(sketch(image, None, version=9), None, "a hat"))
-    assert (looked["version"], looked["task"], messages) == (9, "find", "")
+    assert (looked["version"], looked["task"], looked["of"], messages) == (9, "find", "a hat", "")
     expected = scale_mask(PIPELINE.suggest_mask(image, "a hat"), view_size(size))
     assert (np.asarray(unpack(looked["mask"], view_size(size))) == np.asarray(expected)).all()
 

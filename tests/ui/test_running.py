@@ -126,6 +126,25 @@ def test_a_result_says_how_it_was_made(image: Image.Image) -> None:
     assert recipe is not None and recipe.prompt == "hat" and recipe.seed == 7 and recipe.feather == 2
 
 
+class Thorough(Darkest):
+    """Sees a scarf in everything."""
+
+    def describe(self, image: Tensor) -> str:
+        return "a scarf"
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str]:
+        return f"{prompt}, scarf", "a scarf"
+
+
+@pytest.mark.parametrize(("of", "told"), [("hat", "hat, scarf"), ("a hat", "hat"), (None, "hat")])
+def test_where_words_said_the_place_the_rest_is_asked_to_stay(image: Image.Image, of: str | None, told: str) -> None:
+    pipeline = Pipeline(tiny_model(), judge=Thorough())
+    pad = {**sketch(image), "of": of}
+    made = run(Running(Choice(pipeline)).edit(pad, *controls(pipeline)))[-1]["run"]
+    recipe = read_recipe(made["results"][0]["path"])
+    assert recipe is not None and recipe.prompt == told and made["prompt"] == "hat"
+
+
 def test_unknown_words_are_told(image: Image.Image) -> None:
     assert "zebra" in edited(image, words="zebra hat")["messages"]
 

@@ -46,6 +46,7 @@ class Sketch:
     path: str | None  # the picture's file; None: there is no picture
     size: tuple[int, int]  # the picture's width and height
     painted: str  # the mask, packed, in the sketchpad's pixels; "": nothing is painted
+    of: str | None = None  # the words whose place the mask is; None: somebody painted it
 
     @classmethod
     def read(cls, value: Mapping[str, Any] | None) -> Sketch:
@@ -53,12 +54,13 @@ class Sketch:
         try:
             value = value or EMPTY
             version, path, painted = int(value["version"]), value["picture"], str(value["mask"])
+            of = None if value.get("of") is None else str(value["of"])
             width, height = (int(side) for side in value["size"])
             if abs(version) > LARGEST or min(width, height) < 0 or width * height > MAX_PIXELS:
                 raise ValueError("a version that no browser counts to, or a size that no picture has")
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InputError("What the sketchpad sent cannot be read; load the page again.") from error
-        return cls(version, None if path is None else str(path), (width, height), painted)
+        return cls(version, None if path is None else str(path), (width, height), painted, of)
 
     def file(self) -> Path:
         """The picture's file. Raises InputError if there is no picture, or `shelf.Gone` if it is no longer kept."""

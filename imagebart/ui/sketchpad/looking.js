@@ -64,7 +64,7 @@ export class Looking {
   }
 
   // What was found; without a task: nothing will be.
-  answer({ version, task, mask, words, gone }) {
+  answer({ version, task, mask, of, words, gone }) {
     const { state, sent } = this.pad;
     // Answers come in the order of the questions. Of the same question only the last one counts.
     if (this.waiting[task]?.length > 1) return void this.waiting[task].shift();
@@ -76,6 +76,7 @@ export class Looking {
     if (!mask || version !== state.version) return;
     const { width, height } = state.mask;
     this.pad.paint(() => unpack(mask, width, height));
+    this.pad.props.value = { ...this.pad.props.value, of }; // until the mask changes
     if (edits) press("edit");
     this.pad.say(edits ? INSTEAD : FOUND);
   }
