@@ -18,7 +18,7 @@
       set(document.getElementById(id), "aria-live", "polite");
     }
     // Until the run says what became of it; see sketchpad/asked.js.
-    const said = document.documentElement.dataset.run === "cancelling" ? "Cancelling …" : "Cancel";
+    const said = document.documentElement.dataset.run === "cancelling" ? "Stopping" : "Cancel";
     const label = [...(document.getElementById("cancel")?.childNodes ?? [])].find((node) => node.nodeType === 3 && node.data.trim());
     if (label && label.data.trim() !== said) label.data = said;
   };

@@ -51,9 +51,12 @@ class Step:
 class Recorder:
     """Records a run while it goes on."""
 
-    def __init__(self, edits: bool, box: Box | None) -> None:
-        """edits: whether there is a picture that the run changes; box: its part that the run may change."""
-        self._edits, self._box = edits, box
+    def __init__(self, edits: bool, box: Box | None, words: str | None = None) -> None:
+        """edits: whether there is a picture that the run changes; box: its part that the run may change.
+
+        words: a person's own; None: all that the recipes say.
+        """
+        self._edits, self._box, self._words = edits, box, words
         self._steps: list[Step] = []
 
     def add(self, event: PipelineEvent) -> str:
@@ -71,14 +74,14 @@ class Recorder:
     def finish(self, event: PipelineEvent) -> dict[str, Any]:
         """Record the last event and write the results, each with its recipe; the run as the browser keeps it."""
         self.add(event)
-        recipe = event.recipe
+        recipe, asked = event.recipe, dict.fromkeys(one.prompt for one in event.recipes if one.prompt)
         results = []
         for own, image, small in zip(event.recipes, event.images, self._steps[-1].shown, strict=True):
             path = written(f"{own.task}-{own.seed}-{own.variant + 1}.png", partial(write_png, image, recipe=own))
             results.append(describe_own(path, image) | {"small": small, "number": own.variant + 1})
         return {
             "task": recipe.task,
-            "prompt": ", ".join(dict.fromkeys(one.prompt for one in event.recipes if one.prompt)) or None,
+            "prompt": self._words or ", ".join(asked) or None,
             "name": f"{recipe.task}-{recipe.seed}",
             "box": self._box,
             "results": results,

@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from imagebart.conditioning.prompts import Asked
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.ui import wording
@@ -30,7 +29,7 @@ class _Run:
     events: Iterator[PipelineEvent]
     edits: bool = False  # whether there is a picture that it changes
     box: Box | None = None  # the part of it that it may change
-    words: Asked = None  # those of the person, where the model is told more
+    words: str | None = None  # the person's, where the model is told more
 
 
 Start = Callable[[Pipeline, Controls, Sketch], _Run]
@@ -62,8 +61,7 @@ class Running:
             controls, sketch = Controls(*values), Sketch.read(pad)
             said["version"] = sketch.version
             run = start(self._choice.get(controls.model), controls, sketch)
-            said |= {"prompt": run.words} if run.words else {}
-            recorder = Recorder(run.edits, run.box)
+            recorder = Recorder(run.edits, run.box, run.words)
             with closing(run.events):  # type: ignore[type-var]
                 for event in run.events:
                     show = _finished if event.kind == "result" else _frame
@@ -78,9 +76,9 @@ class Running:
 
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
     file, mask = sketch.file(), sketch.mask()  # the pipeline opens it: a large one takes memory once
-    asked = prompt = controls.prompt(pipeline)
-    if isinstance(asked, str) and asked == sketch.of:  # what nobody painted is to stay, but for what the words change
-        prompt = pipeline.with_the_rest(file, asked)
+    prompt, words = controls.prompt(pipeline), None
+    if isinstance(prompt, str) and prompt == sketch.of:  # nobody painted: all stays that the words do not change
+        prompt, words = pipeline.with_the_rest(file, prompt), prompt
     events = pipeline.edit(
         file,
         mask,
@@ -91,7 +89,7 @@ def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
         context=controls.around(),
         **controls.variety(pipeline),
     )
-    return _Run(events, True, mask.getbbox(), None if prompt == asked else asked)
+    return _Run(events, True, mask.getbbox(), words)
 
 
 def _generate(pipeline: Pipeline, controls: Controls, _: Sketch) -> _Run:
@@ -131,7 +129,8 @@ def _frame(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any]) ->
 
 def _finished(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any]) -> Frame:
     return Frame(
-        run={**recorder.finish(event), **said},
+        # In the order of the frames before: in another one, Gradio takes it for a new value, and hands it over twice.
+        run={**said, **recorder.finish(event)},
         progress=wording.done_html(event),
         announcement=wording.said_html("The picture is ready."),
         messages=wording.notes_html(event.notes),

@@ -36,6 +36,7 @@ JOIN, ASKED = "**/queue/join*", "**/component_server/"
 RUN, STOP = '"run":', '"fn_name":"stop"'  # in what starts a run, and what stops one
 SLOW = [(4, 150), (8, 150)]  # times slower, milliseconds of latency
 WORDS = "a hat, sunglasses"
+PLACES = "[...document.querySelectorAll('#actions > button')].map((button) => button.offsetLeft + button.offsetWidth)"
 # Enter in the prompt, and Escape once the run is seen to have come so far; 0: with no time for anything in between.
 ENTER_ESCAPE = """share => new Promise((done) => {
     const press = (key) => document.querySelector("#prompt textarea").dispatchEvent(
@@ -116,7 +117,7 @@ def begun(page: Page) -> None:
 
 def cancelling(page: Page) -> None:
     """The page says that it is about to cancel, and no more than that."""
-    expect(page.get_by_role("button", name="Cancelling …")).to_be_visible()
+    expect(page.get_by_role("button", name="Stopping")).to_be_visible()
     expect(page.locator("#messages")).not_to_contain_text("Cancelled")
 
 
@@ -154,8 +155,10 @@ def test_a_run_is_cancelled_before_the_server_has_heard_of_it(
     press(page, "Edit")
     start.reached()
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_enabled()
+    places = page.evaluate(PLACES)
     cancel(page)
     cancelling(page)
+    assert page.evaluate(PLACES) == places, "the buttons have moved"
     start.open()
     as_it_was(page)
     assert held.runs == 0, "it was drawn"
