@@ -13,7 +13,7 @@ from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.avatars.captions import COLOUR_OF, Claims
 from imagebart.avatars.claims import CaptionReader, load_heads, read_claims, with_showing
 from imagebart.avatars.reader import Reader, load_reader
-from imagebart.avatars.telling import tell
+from imagebart.avatars.telling import TOGETHER, tell
 from imagebart.conditioning import Conditioner
 from imagebart.models.imagebart import ImageBART
 from imagebart.weights.errors import WeightsError
@@ -86,7 +86,8 @@ def _changed(before: Attributes, claims: Claims) -> tuple[Attributes, frozenset[
     """An avatar as claims would have it, and the names of what can be told of it for sure.
 
     What hides a claim has to go, and what a claim hides is not told. What the claims leave open is not, either, nor a
-    colour that they give it, nor what nobody saw before.
+    colour that they give it, nor what nobody saw before, nor what they say already, a thing and its
+    colour.
     """
     seen, values = before.visible(), before.as_dict()
     wanted = {
@@ -99,7 +100,9 @@ def _changed(before: Attributes, claims: Claims) -> tuple[Attributes, frozenset[
     shown = frozenset.intersection(after.visible(), *(way.visible() for way in ways))
     sure = {name for name, allowed in wanted.items() if len(allowed) == 1}
     said = {colour for thing in wanted.keys() - sure for colour in COLOUR_OF.get(thing, ()) if colour in claims}
-    return after, shown & (sure | seen - wanted.keys()) - said
+    told = shown & (sure | seen - wanted.keys()) - said
+    clear = {name for name, allowed in claims.items() if len(allowed) == 1}
+    return after, told.difference(*(phrase for phrase in TOGETHER if phrase & told <= clear))
 
 
 def log_likelihood(answers: dict[str, Tensor], claims: Claims) -> Tensor:

@@ -10,6 +10,12 @@ from imagebart.avatars.colours import colour_words
 from imagebart.avatars.phrases import COLOUR_ALONE, WORDINGS
 from imagebart.avatars.wording import articled
 
+TOGETHER = tuple(
+    frozenset({subject, *COLOUR_OF.get(subject, ())}) | ({"graphic"} if subject == "clothing" else set())
+    for subject in SUBJECTS
+)
+"""The attributes that one phrase tells of."""
+
 
 def tell(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
     """ "short brown hair, no beard, a blue hoodie, …": those of the named attributes of an avatar that show.

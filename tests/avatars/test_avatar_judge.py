@@ -85,14 +85,15 @@ def test_the_prompt_is_set_against_what_shows_and_all_else_stays(tmp_path: Path)
     dark = replace(PLAIN, accessory="sunglasses", clothing="graphic")
     plain, other = rendered([PLAIN, dark], 256).split(1)
     assert told.describe(plain) == tell(PLAIN) and told.describe(other) == tell(dark)
-    patched = tell(replace(PLAIN, accessory="eyepatch"))
-    assert told.contrast(plain, "eyepatch") == (f"eyepatch, {patched}", tell(PLAIN))
+    patched = replace(PLAIN, accessory="eyepatch")
+    rest = tell(patched, patched.visible() - {"accessory"})
+    assert told.contrast(plain, "eyepatch") == (f"eyepatch, {rest}", tell(PLAIN))
 
 
 SHIRT = replace(PLAIN, clothing="graphic", graphic="bat", accessory="sunglasses", eyes="hearts", eyebrows="sad")
 ASKED: dict[str, tuple[Attributes, dict[str, set[str]], set[str], set[str]]] = {
-    "what hides a claim goes": (SHIRT, {"eyes": {"wink"}}, {"black sunglasses"}, {"a wink"}),
-    "what was hidden is not told": (SHIRT, {"accessory": {"none"}}, {"black sunglasses"}, {"no glasses"}),
+    "what hides a claim goes": (SHIRT, {"eyes": {"wink"}}, {"black sunglasses"}, set()),
+    "what was hidden is not told": (SHIRT, {"accessory": {"none"}}, {"black sunglasses"}, set()),
     "a print goes with its shirt": (SHIRT, {"clothing": {"hoodie"}}, {"a blue shirt with a bat"}, {"a blue hoodie"}),
     "a thing takes a colour": (PLAIN, {"hair_colour": {"red"}}, {"short brown hair"}, {"short red hair"}),
     "nothing is told of what is left open": (PLAIN, {"accessory": {"glasses", "round glasses"}}, {"no glasses"}, set()),
@@ -109,7 +110,14 @@ ASKED: dict[str, tuple[Attributes, dict[str, set[str]], set[str], set[str]]] = {
         {"no glasses", "open eyes", "normal eyebrows"},
         set(),
     ),
-    "what is so already stays": (PLAIN, {"top": {"short", "bob"}, "skin": {"fair"}}, set(), set()),
+    "what is so already stays": (PLAIN, {"top": {"short", "bob"}}, set(), set()),
+    "nothing is told twice": (PLAIN, {"skin": {"fair"}, "hair_colour": {"brown"}}, {"fair skin"}, set()),
+    "nor a thing with its colour": (
+        PLAIN,
+        {"top": {"bob"}, "hair_colour": {"brown"}},
+        {"short brown hair"},
+        set(),
+    ),
 }
 """An avatar, what is claimed, and what is no longer told of it, and newly."""
 
@@ -124,6 +132,16 @@ def test_a_claim_changes_what_it_has_to_and_no_more(
     assert texts is not None and texts[1] == tell(avatar)
     before, (first, *asked) = set(tell(avatar).split(", ")), texts[0].split(", ")
     assert first == "x" and gone <= before and set(asked) == before - gone | new
+
+
+def test_where_all_is_said_nothing_is_added(tmp_path: Path) -> None:
+    """So that the recipe of an edit without painting draws it again, its place found again."""
+    judge = load_judge(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(judge, AvatarJudge)
+    for avatar in (PLAIN, SHIRT, sample(5, 6)):
+        said = {name: {avatar.as_dict()[name]} for name in avatar.visible()}
+        told = Told(judge.reader, judge.captions, judge.conditioner, said)
+        assert told.contrast(rendered([avatar], 256), "x") == ("x", tell(avatar))
 
 
 def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:
