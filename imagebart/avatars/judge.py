@@ -86,8 +86,7 @@ def _changed(before: Attributes, claims: Claims) -> tuple[Attributes, frozenset[
     """An avatar as claims would have it, and the names of what can be told of it for sure.
 
     What hides a claim has to go, and what a claim hides is not told. What the claims leave open is not, either, nor a
-    colour that they give it, nor what nobody saw before, nor what they say already, a thing and its
-    colour.
+    colour that they give it, nor what nobody saw before, nor a thing with its colour that they say already.
     """
     seen, values = before.visible(), before.as_dict()
     wanted = {

@@ -20,7 +20,8 @@ TOGETHER = tuple(
 def tell(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
     """ "short brown hair, no beard, a blue hoodie, …": those of the named attributes of an avatar that show.
 
-    A colour is told with what has it, if that is told, too. "" where nothing is told.
+    A colour is told with what has it, or, where that is not told, of as little as can have it: "blue clothes". ""
+    where nothing is told.
     """
     shown, values = attributes.visible() & set(names), attributes.as_dict()
     told = []

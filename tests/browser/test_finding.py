@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import served
-from driving import LAST_RUN, SENT, STAGES, WIDE, finished, opened, pick_second, pixels, press, redrawn, result
+from driving import LAST_RUN, SENT, STAGES, WIDE, finished, opened, pick_second, pixels, press, ready, redrawn, result
 from hatted import HAT, hatted_model
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
@@ -74,6 +74,14 @@ def test_find_it_paints_where_the_words_belong_and_can_be_undone(page: Page) -> 
     redrawn(page, None)
     press(page, "Redo")
     redrawn(page, COUNT)
+    assert page.evaluate(f"{SENT}.of") == "a hat"
+    page.reload()
+    ready(page)
+    redrawn(page, COUNT)
+    assert page.evaluate(f"{SENT}.of") == "a hat", "the same seed would draw another picture"
+    press(page, "Invert")
+    redrawn(page, 64 - COUNT)
+    assert page.evaluate(f"{SENT}.of") is None
 
 
 def test_words_without_a_place_are_said_and_leave_the_mask_alone(page: Page) -> None:

@@ -1,7 +1,8 @@
 // Where words belong and what a picture shows: asked for by buttons, answered by the event "imagebart-looked". What is
 // found is laid like any ready mask, and only on what was asked about.
 import { press, promptBox, write } from "./around.js";
-import { bounds, unpack } from "./bitmap.js";
+import { bounds, pack, unpack } from "./bitmap.js";
+import { recall } from "./store.js";
 
 const LOOKING = "Looking at the picture …";
 const FOUND = "Found by your words. Correct it, or press Edit.";
@@ -15,6 +16,8 @@ export class Looking {
     this.edits = null; // the version on which Edit waits for a mask
     this.asked = 0;
     this.waiting = {}; // by task: what was asked, and is not yet answered
+    const { picture, mask, of } = recall("now") ?? {};
+    this.found = of ? { of, picture: picture.path, mask } : null;
   }
 
   find(edits = null) {
@@ -63,6 +66,17 @@ export class Looking {
     return true;
   }
 
+  // A mask as the place of words in the picture, for as long as it is neither corrected nor laid on another one.
+  place(of, mask) {
+    this.found = { of, picture: this.pad.state.picture.path, mask: pack(mask) };
+    return mask;
+  }
+
+  // The words whose place a mask is, packed; null where somebody painted it.
+  of(picture, mask) {
+    return this.found?.mask === mask && this.found.picture === picture?.path ? this.found.of : null;
+  }
+
   // What was found; without a task: nothing will be.
   answer({ version, task, mask, of, words, gone }) {
     const { state, sent } = this.pad;
@@ -75,8 +89,7 @@ export class Looking {
     if (words && sent.get(version)?.picture === state.picture) write(words);
     if (!mask || version !== state.version) return;
     const { width, height } = state.mask;
-    this.pad.paint(() => unpack(mask, width, height));
-    this.pad.props.value = { ...this.pad.props.value, of }; // until the mask changes
+    this.pad.paint(() => this.place(of, unpack(mask, width, height)));
     if (edits) press("edit");
     this.pad.say(edits ? INSTEAD : FOUND);
   }

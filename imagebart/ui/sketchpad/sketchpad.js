@@ -58,7 +58,8 @@ export class Sketchpad {
     this.say(""); // what was said was of what was there before
     const { picture, mask, version } = this.state;
     const size = [picture?.width ?? 0, picture?.height ?? 0];
-    const sent = { picture: picture?.path ?? null, size, mask: mask ? pack(mask) : "", version };
+    const painted = mask ? pack(mask) : "";
+    const sent = { picture: picture?.path ?? null, size, mask: painted, of: this.looking.of(picture, painted), version };
     this.props.value = sent;
     this.sent.set(version, { picture, mask: sent.mask });
     this.sent.delete(version - MOST_SENT);
