@@ -12,6 +12,7 @@ from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.where import distances, place
 
 PAINT = "paint over what should change"
+SAID = 1.0  # guidance by a prompt that says all; with 2.5, smears were seen
 
 
 def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str | None) -> Tensor:

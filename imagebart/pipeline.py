@@ -23,13 +23,13 @@ from imagebart.imaging import files as images
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Describer, Judge, load_judge
-from imagebart.looking import PAINT, place_of, with_the_rest, words_for
+from imagebart.looking import PAINT, SAID, place_of, with_the_rest, words_for
 from imagebart.masked import known
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream, unfamiliar
 from imagebart.settings import SamplingSettings, shown
 from imagebart.weights import locate
-from imagebart.weights.card import default_card, read_card
+from imagebart.weights.card import default_card, read_card, without_head
 from imagebart.weights.folder import config_of
 
 MAX_VARIANTS = 8
@@ -54,7 +54,7 @@ class Pipeline:
         model = ImageBART.from_pretrained(folder, device, dtype)
         model.sampler.prepare()
         card = read_card(folder) or default_card(config_of(model))
-        return cls(model, _without_front_matter(card), load_judge(folder, model))
+        return cls(model, without_head(card), load_judge(folder, model))
 
     @property
     def name(self) -> str:
@@ -154,13 +154,18 @@ class Pipeline:
         """
         return words_for(self.model, self.judge, self._whole(images.load_image(image))[1])
 
-    def with_the_rest(self, image: images.Source, prompt: str | None) -> str:
-        """A prompt with all else that a picture shows: what to ask for where nobody painted, so that the rest stays.
+    def with_the_rest(
+        self, image: images.Source, prompt: str | None, settings: SamplingSettings | None = None
+    ) -> tuple[str, SamplingSettings]:
+        """A prompt with all else that a picture shows, for what `suggest_mask` found: it covers more than what changes.
 
-        A mask that `suggest_mask` finds covers more than what changes. The prompt alone where the model cannot
+        Guidance of the model's own strength becomes less with it. Both stay as they are where the model cannot
         describe the picture. Raises InputError for a picture that cannot be used.
         """
-        return with_the_rest(self.judge, self._whole(images.load_image(image))[1], whole_characters(prompt or ""))
+        asked, settings = whole_characters(prompt or ""), settings or self.defaults
+        told = with_the_rest(self.judge, self._whole(images.load_image(image))[1], asked)
+        less = told != asked and settings.guidance == self.defaults.guidance
+        return told, replace(settings, guidance=min(settings.guidance, SAID)) if less else settings
 
     def region(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0) -> Region:
         """What an edit of a picture of `size` (width, height) with this mask, context and feather redraws.
@@ -289,10 +294,3 @@ class Pipeline:
         cond = read.tokens if conditioner.length else None
         job = replace(job, cond=cond, settings=settings, notes=(*job.notes, *read.notes))
         return stream(self.model, replace(job, judge=self.judge) if best_first else job)
-
-
-def _without_front_matter(text: str) -> str:
-    """A card's text after its YAML header."""
-    if text.startswith("---\n") and "\n---\n" in text[4:]:
-        return text[4:].split("\n---\n", 1)[1].lstrip()
-    return text

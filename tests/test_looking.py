@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart import InputError
+from imagebart.looking import SAID
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
@@ -79,8 +82,15 @@ class Thorough(Teller):
 
 def test_the_rest_is_told_where_the_judge_is_sure_of_it() -> None:
     pipe = Pipeline(hatted_model(), judge=Thorough())
-    assert pipe.with_the_rest(LIGHT, "a hat") == "a hat, red hair" and pipe.with_the_rest(DARK, "a hat") == "a hat"
-    assert pipe.with_the_rest(LIGHT, None) == ", red hair" and tiny_pipeline().with_the_rest(LIGHT, "a hat") == "a hat"
+    best = replace(pipe.defaults, guidance=3.0)
+    pipe.model.about = replace(pipe.model.about, sampling=best)
+    assert pipe.with_the_rest(LIGHT, "a hat") == ("a hat, red hair", replace(best, guidance=SAID))
+    for others in (pipe.with_the_rest(DARK, "a hat"), tiny_pipeline().with_the_rest(LIGHT, "a hat", best)):
+        assert others == ("a hat", best)
+    assert pipe.with_the_rest(LIGHT, None)[0] == ", red hair"
+    for guidance in (1.0, 2.0, 5.0):  # somebody wants it so
+        wanted = replace(best, guidance=guidance)
+        assert pipe.with_the_rest(LIGHT, "a hat", wanted)[1] == wanted
     with pytest.raises(InputError):
         pipe.with_the_rest(b"no picture", "a hat")
 

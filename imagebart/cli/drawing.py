@@ -92,13 +92,13 @@ def edit(
     seam = _first(feather, like and like.feather, 0)
     around = _first(context, like and like.context, math.inf)
     pipe = _pipeline(draw, like)
-    asked = _asked(prompt, like)
+    asked, common = _asked(prompt, like), _common(draw, sampling, like, pipe)
     if painted is None:
         if isinstance(asked, list):
             raise InputError(f"--mask {AUTO} looks for the place of one prompt; {len(asked)} were given.")
         painted = pipe.suggest_mask(picture, asked)
-        asked = pipe.with_the_rest(picture, asked)
-    run = pipe.edit(picture, painted, asked, feather=seam, context=around, **_common(draw, sampling, like, pipe))
+        asked, common["settings"] = pipe.with_the_rest(picture, asked, common["settings"])
+    run = pipe.edit(picture, painted, asked, feather=seam, context=around, **common)
     _follow(run, draw)
 
 

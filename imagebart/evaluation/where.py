@@ -7,7 +7,7 @@ differ: what a mask for this prompt should hold. Nobody paints: what is found is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -21,7 +21,7 @@ from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.intervals import mean_of, median_of, share_of
 from imagebart.evaluation.report import Measure, by_attribute, in_all, measure, plainly
 from imagebart.evaluation.study import SHOWN, Study
-from imagebart.looking import place_of, with_the_rest
+from imagebart.looking import SAID, place_of, with_the_rest
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def edited(
     after = images.clone()
     if len(rows):
         prompts = [with_the_rest(judge, images[row : row + 1], cases[row].prompt.text) for row in rows.tolist()]
-        after[rows] = study.artist.edit(images[rows], painted[rows], prompts, study.seed)
+        artist = replace(study.artist, settings=replace(study.artist.settings, guidance=SAID))
+        after[rows] = artist.edit(images[rows], painted[rows], prompts, study.seed)
     read = study.reader.read(after).attributes
     pairs = list(zip(read, cases, strict=True))
     asked = [{case.attribute: all(found(a, case.prompt.claims).values())} for a, case in pairs]

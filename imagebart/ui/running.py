@@ -76,15 +76,16 @@ class Running:
 
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
     file, mask = sketch.file(), sketch.mask()  # the pipeline opens it: a large one takes memory once
-    prompt, words = controls.prompt(pipeline), None
+    prompt, settings, words = controls.prompt(pipeline), controls.sampling(pipeline), None
     if isinstance(prompt, str) and prompt == sketch.of:  # nobody painted: all stays that the words do not change
-        prompt, words = pipeline.with_the_rest(file, prompt), prompt
+        words = prompt
+        prompt, settings = pipeline.with_the_rest(file, words, settings)
     events = pipeline.edit(
         file,
         mask,
         prompt,
         seed=controls.fixed_seed(),
-        settings=controls.sampling(pipeline),
+        settings=settings,
         feather=int(controls.feather),
         context=controls.around(),
         **controls.variety(pipeline),

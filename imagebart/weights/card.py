@@ -1,4 +1,4 @@
-"""What a model's card says where nobody wrote one."""
+"""A model's card: what somebody wrote, or what it says where nobody did."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def read_card(folder: Path) -> str:
         return ""
     with path.open("rb") as file:
         return file.read(LONGEST).decode("utf-8", errors="replace")
+
+
+def without_head(text: str) -> str:
+    """A card's text after its YAML header."""
+    if text.startswith("---\n") and "\n---\n" in text[4:]:
+        return text[4:].split("\n---\n", 1)[1].lstrip()
+    return text
 
 
 def default_card(config: ModelConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from socket import socket
 
 import pytest
 from driving import (
@@ -153,6 +153,14 @@ def test_two_tabs_of_one_browser_do_not_mix(window: Page, slow_site: Site) -> No
     assert (result(tab)[:20] == second[:20]).all()
 
 
+def free_port() -> int:
+    """One that no other page takes while its server is gone: Gradio takes those from 7860 on."""
+    with socket() as place:
+        place.bind(("127.0.0.1", 0))
+        number: int = place.getsockname()[1]
+    return number
+
+
 def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_path: Path) -> None:
     examples = tmp_path / "examples"
     examples.mkdir()
@@ -161,8 +169,8 @@ def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_pa
     (examples / "01-first.txt").write_text("a hat", encoding="utf-8")
     context = new_context(chromium, viewport=WIDE)
     page = context.new_page()
-    with serving(tmp_path, stages=16, pace=PACE) as server:
-        port = urlsplit(server.url).port
+    port = free_port()
+    with serving(tmp_path, stages=16, pace=PACE, port=port) as server:
         page.goto(server.url)
         ready(page)
         press(page, "Edit")
