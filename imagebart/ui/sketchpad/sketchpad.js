@@ -44,8 +44,7 @@ export class Sketchpad {
 
   async start() {
     if (await this.sharing.open()) return;
-    const refused = this.parts.note.textContent;
-    const words = recall("words");
+    const [refused, words] = [this.parts.note.textContent, recall("words")];
     if (this.opening.again()) {
       if (words !== null) whenThere("prompt", () => write(words));
     } else if (this.examples.length) this.example(this.examples[0]);
@@ -57,8 +56,7 @@ export class Sketchpad {
   changed() {
     this.say(""); // what was said was of what was there before
     const { picture, mask, version } = this.state;
-    const size = [picture?.width ?? 0, picture?.height ?? 0];
-    const painted = mask ? pack(mask) : "";
+    const [size, painted] = [[picture?.width ?? 0, picture?.height ?? 0], mask ? pack(mask) : ""];
     const sent = { picture: picture?.path ?? null, size, mask: painted, of: this.looking.of(picture, painted), version };
     this.props.value = sent;
     this.sent.set(version, { picture, mask: sent.mask });
