@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from PIL import Image
 
+from imagebart.conditioning.tokenizer import whole_characters
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
 from imagebart.ui import wording
@@ -35,7 +36,7 @@ class Looking:
 
         def mask(pipeline: Pipeline, image: Image.Image) -> dict[str, str]:
             found = pipeline.suggest_mask(image, words)
-            return {"mask": pack(scale_mask(found, view_size(image.size))), "of": words or ""}
+            return {"mask": pack(scale_mask(found, view_size(image.size))), "of": whole_characters(words or "")}
 
         return self._answer("find", pad, model, mask)
 
