@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -10,9 +12,10 @@ from imagebart.errors import InputError
 from imagebart.judge import Describer, Judge
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.where import distances, place
+from imagebart.settings import SamplingSettings
 
 PAINT = "paint over what should change"
-SAID = 1.0  # guidance by a prompt that says all; with 2.5, smears were seen
+SAID = 1.0  # guidance at most by a prompt that says all; with 2.5, smears were seen
 
 
 def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str | None) -> Tensor:
@@ -31,7 +34,7 @@ def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str 
     instead = conditioner.null(1)
     if torch.equal(asked, instead):
         raise InputError(f'The model knows no word of "{prompt:.60}", so that it finds no place for it; {PAINT}.')
-    texts = judge.contrast(pixels, prompt) if isinstance(judge, Describer) else None
+    texts = _contrast(judge, pixels, prompt)
     if texts is not None:
         asked, instead = conditioner.encode(texts).tokens.split(1)
     with torch.no_grad():
@@ -48,8 +51,17 @@ def with_the_rest(judge: Judge | None, pixels: Tensor, prompt: str) -> str:
 
     pixels: float [1, 3, size, size] in [-1, 1].
     """
-    texts = judge.contrast(pixels, prompt) if isinstance(judge, Describer) else None
+    texts = _contrast(judge, pixels, prompt)
     return prompt if texts is None else texts[0]
+
+
+def with_all_said(settings: SamplingSettings) -> SamplingSettings:
+    """Settings for a prompt with the rest: where it says all, guidance only smears."""
+    return replace(settings, guidance=min(settings.guidance, SAID))
+
+
+def _contrast(judge: Judge | None, pixels: Tensor, prompt: str) -> tuple[str, str] | None:
+    return judge.contrast(pixels, prompt) if isinstance(judge, Describer) else None
 
 
 def words_for(model: ImageBART, judge: Judge | None, pixels: Tensor) -> str:

@@ -23,7 +23,7 @@ from imagebart.imaging import files as images
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.judge import Describer, Judge, load_judge
-from imagebart.looking import PAINT, SAID, place_of, with_the_rest, words_for
+from imagebart.looking import PAINT, place_of, with_all_said, with_the_rest, words_for
 from imagebart.masked import known
 from imagebart.models.imagebart import ImageBART
 from imagebart.runs import Canvas, Job, stream, unfamiliar
@@ -165,7 +165,7 @@ class Pipeline:
         asked, settings = whole_characters(prompt or ""), settings or self.defaults
         told = with_the_rest(self.judge, self._whole(images.load_image(image))[1], asked)
         less = told != asked and settings.guidance == self.defaults.guidance
-        return told, replace(settings, guidance=min(settings.guidance, SAID)) if less else settings
+        return told, with_all_said(settings) if less else settings
 
     def region(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0) -> Region:
         """What an edit of a picture of `size` (width, height) with this mask, context and feather redraws.

@@ -21,7 +21,7 @@ from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.intervals import mean_of, median_of, share_of
 from imagebart.evaluation.report import Measure, by_attribute, in_all, measure, plainly
 from imagebart.evaluation.study import SHOWN, Study
-from imagebart.looking import SAID, place_of, with_the_rest
+from imagebart.looking import place_of, with_all_said, with_the_rest
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def edited(
     after = images.clone()
     if len(rows):
         prompts = [with_the_rest(judge, images[row : row + 1], cases[row].prompt.text) for row in rows.tolist()]
-        artist = replace(study.artist, settings=replace(study.artist.settings, guidance=SAID))
+        artist = replace(study.artist, settings=with_all_said(study.artist.settings))
         after[rows] = artist.edit(images[rows], painted[rows], prompts, study.seed)
     read = study.reader.read(after).attributes
     pairs = list(zip(read, cases, strict=True))

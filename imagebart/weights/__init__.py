@@ -40,14 +40,14 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
     if Path(source).is_dir():
         return Path(source)
     if str(source) in MODELS:
-        folder = find(str(source))
-        if not folder.is_dir() and not download:
-            raise WeightsError(f"{source} is not on this machine: {MODELS[str(source)].how_to_install}")
-        if not download:
-            return folder
-        from imagebart.weights.obtain import obtain
+        if download:
+            from imagebart.weights.obtain import obtain
 
-        return obtain(str(source))
+            return obtain(str(source))
+        folder = find(str(source))
+        if not folder.is_dir():
+            raise WeightsError(f"{source} is not on this machine: {MODELS[str(source)].how_to_install}")
+        return folder
     raise WeightsError(
         f"{source} is no folder, expected one with a model, a published model's name, or owner/name on the Hub. "
         f"{nearest(str(source))}"
