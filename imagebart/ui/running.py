@@ -30,6 +30,7 @@ class _Run:
     edits: bool = False  # whether there is a picture that it changes
     box: Box | None = None  # the part of it that it may change
     words: str | None = None  # the person's, where the model is told more
+    notes: tuple[str, ...] = ()  # sentences for the person, before the model's own
 
 
 Start = Callable[[Pipeline, Controls, Sketch], _Run]
@@ -65,7 +66,7 @@ class Running:
             with closing(run.events):  # type: ignore[type-var]
                 for event in run.events:
                     show = _finished if event.kind == "result" else _frame
-                    yield show(event, recorder, said).updates()
+                    yield show(event, recorder, said, run.notes).updates()
         except Gone as error:
             yield replace(failed(str(error), said["run"]), run={**said, "gone": True}).updates()
         except InputError as error:
@@ -77,9 +78,11 @@ class Running:
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
     file, mask = sketch.file(), sketch.mask()  # the pipeline opens it: a large one takes memory once
     prompt, settings, words = controls.prompt(pipeline), controls.sampling(pipeline), None
+    notes: tuple[str, ...] = ()
     if isinstance(prompt, str) and prompt == sketch.of:  # nobody painted: all stays that the words do not change
         words = prompt
         prompt, settings = pipeline.with_the_rest(file, words, settings)
+        notes = () if prompt == words else (wording.told_to_stay(prompt),)
     events = pipeline.edit(
         file,
         mask,
@@ -90,7 +93,7 @@ def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
         context=controls.around(),
         **controls.variety(pipeline),
     )
-    return _Run(events, True, mask.getbbox(), words)
+    return _Run(events, True, mask.getbbox(), words, notes)
 
 
 def _generate(pipeline: Pipeline, controls: Controls, _: Sketch) -> _Run:
@@ -115,7 +118,7 @@ def _vary(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
     return _Run(events, True, (0, 0, *sketch.size))
 
 
-def _frame(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any]) -> Frame:
+def _frame(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any], notes: tuple[str, ...]) -> Frame:
     line = None if event.kind == "preview" else wording.stage_line(event)
     if event.kind == "stage":
         line = f"{line} done"
@@ -123,17 +126,17 @@ def _frame(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any]) ->
         run={**said, "images": [recorder.add(event)]},
         progress=wording.progress_html(event),
         announcement=None if line is None else wording.said_html(line),
-        messages=wording.notes_html(event.notes),
+        messages=wording.notes_html([*notes, *event.notes]),
         seed=event.seed if event.kind == "start" else None,
     )
 
 
-def _finished(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any]) -> Frame:
+def _finished(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any], notes: tuple[str, ...]) -> Frame:
     return Frame(
         # In the order of the frames before: in another one, Gradio takes it for a new value, and hands it over twice.
         run={**said, **recorder.finish(event)},
         progress=wording.done_html(event),
         announcement=wording.said_html("The picture is ready."),
-        messages=wording.notes_html(event.notes),
+        messages=wording.notes_html([*notes, *event.notes]),
         seed=event.seed,
     )

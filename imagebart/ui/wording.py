@@ -181,6 +181,11 @@ def notes_html(notes: Sequence[str]) -> str:
     return "".join(f'<p class="ib-message ib-note">{escape(note)}</p>' for note in notes)
 
 
+def told_to_stay(told: str) -> str:
+    """What the model is told where nobody painted: the words, and all that is to stay."""
+    return f'What is to stay was told as well: "{told}".'
+
+
 def said_html(sentence: str) -> str:
     """A sentence for screen readers only."""
     return f"<span>{escape(sentence)}</span>"

@@ -140,9 +140,11 @@ class Thorough(Darkest):
 def test_where_words_said_the_place_the_rest_is_asked_to_stay(image: Image.Image, of: str | None, told: str) -> None:
     pipeline = Pipeline(tiny_model(), judge=Thorough())
     pad = {**sketch(image), "of": of}
-    made = run(Running(Choice(pipeline)).edit(pad, *controls(pipeline)))[-1]["run"]
+    last = run(Running(Choice(pipeline)).edit(pad, *controls(pipeline)))[-1]
+    made = last["run"]
     recipe = read_recipe(made["results"][0]["path"])
     assert recipe is not None and recipe.prompt == told and made["prompt"] == "hat"
+    assert ("told as well" in last["messages"]) == (told != "hat")
 
 
 def test_unknown_words_are_told(image: Image.Image) -> None:
