@@ -21,7 +21,7 @@ from imagebart.ui.looking import ANSWER, Looking
 from imagebart.ui.mishaps import Guarded, answering
 from imagebart.ui.reading import add_reader
 from imagebart.ui.running import Running
-from imagebart.ui.settings import Settings, add_settings
+from imagebart.ui.settings import FOLD, Settings, add_settings
 from imagebart.ui.sketchpad import shelf
 from imagebart.ui.sketchpad.component import add_sketchpad, add_wire
 from imagebart.ui.stopping import Stopping
@@ -82,6 +82,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         _wire_looking(page, Looking(choice))
         _wire_runs(page, Running(choice), stopping)
         _wire_model(page, choice)
+        blocks.load(None, None, settings.fold, js=FOLD, **AT_ONCE)
     blocks.queue(max_size=QUEUE, default_concurrency_limit=4)
     return blocks
 

@@ -24,6 +24,13 @@ PLAIN = {
     "context": "How much around it is looked at",
 }
 
+# Folded away once it is there. In a part that begins folded, Gradio gives fields their first values again some frames
+# after they came, and what somebody wrote meanwhile is lost (its `render_previously_invisible_children`).
+FOLD = """() => {
+  document.documentElement.dataset.folded = "";
+  return { __type__: "update", open: false };
+}"""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -32,12 +39,13 @@ class Settings:
     controls: dict[str, gr.components.Component]
     reuse: gr.Button
     reset: gr.Button
+    fold: gr.Accordion
 
 
 def add_settings(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> Settings:
     """Add the settings to the page being built, at these values; `options` of some of the sliders by name."""
     controls: dict[str, gr.components.Component] = {}
-    with gr.Accordion("Settings", open=False, elem_id="settings"):
+    with gr.Accordion("Settings", elem_id="settings") as fold:
         with gr.Row():
             controls["seed"] = gr.Number(
                 value=values["seed"],
@@ -54,7 +62,7 @@ def add_settings(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
         for knob in KNOBS:
             controls[knob.name] = _slider(knob, values[knob.name], options.get(knob.name, {}))
         reset = gr.Button("Reset the settings", size="sm", elem_id="reset")
-    return Settings(controls, reuse, reset)
+    return Settings(controls, reuse, reset, fold)
 
 
 def _slider(knob: Knob, value: float, options: Mapping[str, Any]) -> gr.Slider:

@@ -219,6 +219,9 @@ def test_the_best_of_several_comes_first_each_with_its_own_steps(wide: Page) -> 
     say(wide, "a hat")
     wide.get_by_role("radio", name="4").check()
     wide.get_by_role("checkbox", name="Best first").check()
+    unfold(wide, "Settings")
+    wide.locator("#seed input").fill("7")  # four that differ by more than what rounding to bytes does
+    wide.get_by_label("New seed each time").uncheck()
     edit(wide, "Generate")
     light, names = [], []
     for place in range(1, 5):
@@ -229,10 +232,9 @@ def test_the_best_of_several_comes_first_each_with_its_own_steps(wide: Page) -> 
         look(wide, 0)
         expect(wide.get_by_role("toolbar", name="The result")).to_contain_text("Before the first token")
     assert light == sorted(light, reverse=True) and len(set(light)) == 4
-    seed = int(re.search(r"seed (\d+)", wide.locator("#progress").inner_text()).group(1))  # type: ignore[union-attr]
-    as_drawn = list(PIPELINE.generate("a hat", seed=seed, variants=4))[-1].images
+    as_drawn = list(PIPELINE.generate("a hat", seed=7, variants=4))[-1].images
     order = sorted(range(4), key=lambda number: -np.asarray(as_drawn[number], float).mean())
-    assert names == [f"generate-{seed}-{number + 1}.png" for number in order]
+    assert names == [f"generate-7-{number + 1}.png" for number in order]
 
 
 def test_cancel_stops_the_model_and_loses_nothing(slow: Page) -> None:

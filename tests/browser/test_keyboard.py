@@ -45,6 +45,21 @@ def test_who_passes_the_list_of_models_loses_no_settings(wide: Page) -> None:
     expect(wide.locator("#seed input")).to_have_value("77")
 
 
+def test_what_is_written_into_the_settings_as_they_open_stays(wide: Page) -> None:
+    wide.evaluate(
+        """() => {
+            document.querySelector("#settings > button").click();
+            const seed = document.querySelector("#seed input");
+            seed.value = "77";
+            seed.dispatchEvent(new Event("input", { bubbles: true }));
+        }"""
+    )
+    press(wide, "Upper half")
+    redrawn(wide, 32)
+    expect(wide.locator("#seed input")).to_be_visible()
+    expect(wide.locator("#seed input")).to_have_value("77")
+
+
 def test_arrows_reach_every_tool_and_nothing_else_is_changed_by_them(wide: Page) -> None:
     before = mask(wide)
     wide.get_by_role("button", name="Brush", exact=True).focus()

@@ -79,6 +79,24 @@ def test_tools_paint_what_they_are_drawn_over(wide: Page) -> None:
     assert (mask(wide) > 0).sum() == 1, "the smallest brush paints one pixel"
 
 
+def test_one_paints_on_a_result_right_beside_the_wipe(wide: Page) -> None:
+    edit(wide)
+    wide.keyboard.press("r")
+    drag(wide, (0.5 / 40, 0.5 / 40), (3.5 / 40, 4.5 / 40))
+    painted = mask(wide)
+    assert (painted[:5, :4] == 255).all() and (painted > 0).sum() == 20
+    edit(wide)
+    before = result(wide)
+    knob = wide.locator(".sp-wipe").bounding_box()
+    assert knob is not None
+    wide.mouse.move(knob["x"] + knob["width"] / 2 + 8, knob["y"] + knob["height"] / 2)
+    wide.mouse.down()
+    wide.mouse.move(knob["x"] + 200, knob["y"] + 20, steps=3)
+    wide.mouse.up()
+    assert wide.evaluate("document.querySelector('.sp').sketchpad.review.wipe") > 0.1
+    assert (mask(wide) == painted).all() and (result(wide) == before).all()
+
+
 def test_ready_masks_are_there_at_once_and_are_what_is_redrawn(wide: Page) -> None:
     redrawn(wide, 16)
     for name in masks.PRESETS:
