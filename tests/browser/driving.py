@@ -224,11 +224,12 @@ def paint(page: Page, down: int = 6) -> None:
 
 
 def edit(page: Page, button: str = "Edit") -> None:
-    """Press a button that starts a run, and wait for its result."""
+    """Press a button that starts a run, and wait until its result is shown."""
     before = last_run(page)
     press(page, button)
     page.wait_for_function(f"before => {LAST_RUN} !== before", arg=before)
     finished(page)
+    expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
 
 
 LAST_RUN = "(document.querySelector('.sp').sketchpad.history.entries.at(-1)?.run ?? '')"

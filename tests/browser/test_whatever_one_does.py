@@ -143,7 +143,6 @@ class Person:
         image, painted = PIPELINE.edits[-1]
         assert (np.asarray(image) == pixels(Path(self.expected.path))).all()
         assert (np.asarray(painted) == self.expected.mask).all()
-        expect(self.page.locator(".sp")).to_have_attribute("data-review", "finished")
         self.expected.result = self.page.evaluate("document.querySelector('.sp').sketchpad.review.run.results[0].path")
 
     def cancel(self) -> None:
@@ -151,9 +150,7 @@ class Person:
             click(self.page, "Edit")
             self.page.keyboard.press("Escape")
             self.page.wait_for_function("!document.documentElement.dataset.run")
-            if self.page.locator("#messages").inner_text():
-                expect(self.page.locator("#messages")).to_contain_text("Cancelled")
-            else:
+            if "Cancelled" not in self.page.locator("#messages").inner_text():  # it was done before
                 expect(self.page.locator(".sp")).to_have_attribute("data-review", "finished")
                 click(self.page, "Discard")
             expect(self.page.locator(".sp")).to_have_attribute("data-review", "")
