@@ -7,7 +7,8 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -210,27 +211,35 @@ def seconds_a_step(task: Task, batch: Batch, config: LoopConfig) -> float:
     accelerator = Alone(mixed_precision=precision(config.mixed_precision))
     optimizers = optimizers_for(task.model, config)
     model = task.model.to(accelerator.device)
-    clock = _own_time if load_of_others() and accelerator.device.type == "cpu" else time.perf_counter
+    busy = load_of_others() > 0 and accelerator.device.type == "cpu"
     batch = {k: v.to(accelerator.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     times = []
-    for _ in range(1 + TIMED):
-        began = clock()
-        with accelerator.autocast():
-            loss = task.loss(model, batch, accelerator)["loss"]
-        accelerator.backward(loss)
-        with accelerator.autocast():
-            for optimizer in optimizers:
-                optimizer.step()
-        model.zero_grad(set_to_none=True)
-        task.after_step(accelerator.unwrap_model(model), accelerator)
-        loss.item()  # waits for a GPU
-        times.append(clock() - began)
+    with _own_time() if busy else nullcontext(time.perf_counter) as clock:
+        for _ in range(1 + TIMED):
+            began = clock()
+            with accelerator.autocast():
+                loss = task.loss(model, batch, accelerator)["loss"]
+            accelerator.backward(loss)
+            with accelerator.autocast():
+                for optimizer in optimizers:
+                    optimizer.step()
+            model.zero_grad(set_to_none=True)
+            task.after_step(accelerator.unwrap_model(model), accelerator)
+            loss.item()  # waits for a GPU
+            times.append(clock() - began)
     return min(times[1:])
 
 
-def _own_time() -> float:
-    """Seconds that this process has worked, as if all its threads had worked alike."""
-    return time.process_time() / torch.get_num_threads()
+@contextmanager
+def _own_time() -> Iterator[Callable[[], float]]:
+    """Seconds that this process has worked, as if its threads shared the work: one does it, for threads that wait for
+    each other on a busy machine seem to work all the while."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield lambda: time.process_time() / threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def load_of_others() -> float:

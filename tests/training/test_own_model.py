@@ -149,14 +149,16 @@ def test_full_memory_is_said(tmp_path: Path) -> None:
 
 
 def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step's own time is counted there, not that in which others had the cores."""
+    """A step's own time is counted there, neither that in which others had the cores nor that of threads that wait."""
     monkeypatch.setattr(os, "getloadavg", lambda: (50.0, 0.0, 0.0))
+    before, threads = torch.get_num_threads(), []
 
     class Interrupted:
         model = nn.Linear(1, 1)
 
         def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Any) -> dict[str, Any]:
             time.sleep(0.2)  # as when others have the cores
+            threads.append(torch.get_num_threads())
             return {"loss": model(batch["x"]).sum()}
 
         def after_step(self, model: nn.Module, accelerator: Any) -> None: ...
@@ -164,6 +166,7 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
     config = LoopConfig(steps=1, batch_size=1, mixed_precision="no")
     task: Any = Interrupted()
     assert seconds_a_step(task, {"x": torch.zeros(1, 1)}, config) < 0.2
+    assert set(threads) == {1} and torch.get_num_threads() == before
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     assert seconds_a_step(task, {"x": torch.zeros(1, 1)}, config) >= 0.2
 
