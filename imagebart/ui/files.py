@@ -17,6 +17,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from imagebart.errors import InputError
+from imagebart.ui.temporary import KEPT
 
 # The previews of a run are sent at once and soon forgotten: quick to write matters more than small.
 COMPRESSION = 1
@@ -39,9 +40,8 @@ def publish(image: Image.Image) -> str:
 
 
 def kept(name: str, image: Image.Image) -> str:
-    """A picture that every server shows under the same name: written once, whoever comes first."""
-    folder = Path(get_upload_folder())
-    path = folder / name
+    """A picture that every server shows under the same name: written once, whoever comes first, and never deleted."""
+    path = Path(get_upload_folder()) / f"{KEPT}{name}"
     if not path.is_file():
         whole = written("picture.png", lambda path: image.save(path))
         os.replace(whole, path)

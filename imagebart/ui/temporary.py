@@ -9,8 +9,8 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ EVERY = 60  # seconds between two tidyings
 # upload on its way, which gets another name when it has arrived.
 AGES = {"preview-": 180.0, "tmp": 900.0}
 AGE = 3600.0  # of all others
+KEPT = "kept-"  # how the names of files begin that stay: the examples, the same ones each time
 
 
 def temporary_folder() -> str:
@@ -32,20 +33,16 @@ def temporary_folder() -> str:
     return str(folder.resolve())
 
 
-def tidy(folder: Path, now: float | None = None, keep: Iterable[str] = ()) -> int:
-    """Delete the files of `folder` that are too old at the time `now`, and folders left empty; how many files.
-
-    The files `keep` are marked as new first: several servers may share the folder.
-    """
+def tidy(folder: Path, now: float | None = None) -> int:
+    """Delete the files of `folder` that are too old at the time `now`, and folders left empty; how many files."""
     now = time.time() if now is None else now
-    for path in keep:
-        with suppress(OSError):
-            os.utime(path)
     deleted = 0
     # From the leaves to the root, so that emptied folders are seen after their files.
     for parent, folders, names in os.walk(folder, topdown=False):
         for name in names:
-            deleted += _delete_if_old(Path(parent, name), now)
+            # An upload, whose name is anybody's, lies in a folder of its own.
+            if not (name.startswith(KEPT) and Path(parent) == folder):
+                deleted += _delete_if_old(Path(parent, name), now)
         for name in folders:
             _delete_if_empty(Path(parent, name), now)
     return deleted
@@ -54,17 +51,15 @@ def tidy(folder: Path, now: float | None = None, keep: Iterable[str] = ()) -> in
 def tidied(folder: Path, every: float = EVERY) -> Callable[[Any], AbstractAsyncContextManager[None]]:
     """A server's lifespan in which `folder` is tidied and memory given back: at once, then every so many seconds."""
 
-    async def go_on(page: Any) -> None:
+    async def go_on() -> None:
         while True:
-            # What the page shows to everyone, such as its examples.
-            keep = {path for part in page.blocks.values() for path in getattr(part, "keep_in_cache", ())}
-            await asyncio.to_thread(tidy, folder, keep=keep)
+            await asyncio.to_thread(tidy, folder)
             await asyncio.to_thread(give_back)
             await asyncio.sleep(every)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
-        task = asyncio.create_task(go_on(app.get_blocks()))
+        task = asyncio.create_task(go_on())
         try:
             yield
         finally:

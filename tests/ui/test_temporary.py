@@ -9,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import gradio as gr
 import pytest
-from gradio.routes import App
 from PIL import Image
 
 from imagebart.ui import temporary
+from imagebart.ui.examples import find_examples
 from imagebart.ui.files import publish, publish_preview
+from imagebart.ui.sketchpad.shelf import describe_example
 from imagebart.ui.temporary import AGE, AGES, temporary_folder, tidied, tidy
 
 
@@ -57,22 +57,25 @@ def test_a_copy_of_an_old_file_is_new(folder: Path) -> None:
     assert tidy(folder) == 0 and copy.exists()
 
 
-def test_the_server_tidies_but_keeps_what_the_page_shows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with gr.Blocks() as page:
-        shown = gr.Image(Image.new("RGB", (9, 9), "red"), format="png")
-    kept = set(shown.keep_in_cache)
-    other = publish(Image.new("RGB", (8, 8)))
-    # Everything is older than this, but what is marked as new after it was set.
-    monkeypatch.setattr(temporary, "AGE", 0.5)
+def test_the_server_tidies_but_keeps_its_examples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "there").mkdir()
+    Image.new("RGB", (40, 40), "red").save(folder / "there" / "01-red.png")
+    (example,) = find_examples(folder / "there")
+    shown = describe_example(example)
+    paths = [Path(path) for path in (shown["picture"]["path"], shown["picture"]["view"], shown["small"])]
+    uploaded = folder / "0123" / paths[0].name
+    uploaded.parent.mkdir()
+    uploaded.write_bytes(b"an upload of that name")
+    monkeypatch.setattr(temporary, "AGE", 0.5)  # all is older
     time.sleep(0.6)
 
     async def live() -> None:
-        async with tidied(folder, every=0.05)(App.create_app(page)):
-            while Path(other).exists():
+        async with tidied(folder, every=0.05)(None):
+            while uploaded.exists():
                 await asyncio.sleep(0.05)
 
     asyncio.run(asyncio.wait_for(live(), 20))
-    assert kept and all(Path(path).exists() for path in kept)
+    assert len(set(paths)) == 3 and all(path.exists() for path in paths)
 
 
 FULL = """
