@@ -99,7 +99,7 @@ class PaperStudy:
 
 
 def draw(study: PaperStudy) -> None:
-    """Draws this process's share of all that is measured; what is there is not drawn again."""
+    """Draws this process's share of all that is measured; what is there stays."""
     draw_samples(study)
     complete_upper_halves(study)
 
@@ -145,33 +145,26 @@ def clip_score(study: PaperStudy, judge: ClipJudge, samples: Sequence[Path]) -> 
 
 def draw_samples(study: PaperStudy) -> None:
     """Draws those of this process's samples that are not there."""
-    step = study.artist.batch if study.best_of == 1 else 1
-    for group in _runs(_missing(study, study.samples_drawn, step), step):
+    for group in _missing(study, study.samples_drawn, study.artist.batch if study.best_of == 1 else 1):
         if study.best_of == 1:
             drawn = study.artist.generate([study.prompt(i) for i in group], study.seed + group[0])
         else:
             drawn = _best(study, group[0])
         for i, image in zip(group, images.to_images(drawn), strict=True):
-            images.save_image(image, study.samples_drawn[i])
+            if not study.samples_drawn[i].is_file():
+                images.save_image(image, study.samples_drawn[i])
 
 
-def _missing(study: PaperStudy, paths: Sequence[Path], step: int) -> list[int]:
-    """Which of the files are not there, of each so many the ones that are this process's to draw."""
+def _missing(study: PaperStudy, paths: Sequence[Path], step: int) -> Iterator[range]:
+    """The groups of so many files that are this process's to draw, and of which some are not there.
+
+    They are always whole: a picture's last digits depend on those that are decoded beside it.
+    """
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    ours = [i for i in range(len(paths)) if i // step % study.processes == study.process]
-    return [i for i in ours if not paths[i].is_file()]
-
-
-def _runs(numbers: Sequence[int], longest: int) -> Iterator[list[int]]:
-    """Numbers in groups that follow each other without a gap."""
-    group: list[int] = []
-    for number in numbers:
-        if group and (number != group[-1] + 1 or len(group) == longest):
+    for start in range(study.process * step, len(paths), study.processes * step):
+        group = range(start, min(start + step, len(paths)))
+        if not all(paths[i].is_file() for i in group):
             yield group
-            group = []
-        group.append(number)
-    if group:
-        yield group
 
 
 def _best(study: PaperStudy, i: int) -> Tensor:
@@ -187,7 +180,7 @@ def complete_upper_halves(study: PaperStudy) -> None:
     """Draws the upper halves of real pictures anew (Fig. 14, Table 3), those of this process that are not there."""
     size = study.artist.size
     mask = np.arange(size)[:, None].repeat(size, 1) < size // 2
-    for i in _missing(study, study.completed, 1):
+    for (i,) in _missing(study, study.completed, 1):
         after = study.artist.edit(read_square(study.data[i], size), mask[None], [study.prompt(i)], study.seed + i)
         images.save_image(images.to_images(after)[0], study.completed[i])
 
