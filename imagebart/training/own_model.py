@@ -24,6 +24,7 @@ from imagebart.pictures.look import Look, look
 from imagebart.pictures.rows import read
 from imagebart.pictures.store import Store, Views, read_index
 from imagebart.progress import progress
+from imagebart.training.alike import answer_alike, as_table, learn_alike
 from imagebart.training.config import DenoiserRun, LoopConfig
 from imagebart.training.first_stage import FirstStageTask
 from imagebart.training.follow import Figures, Follow
@@ -183,6 +184,9 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
             data=str(folder), first_stage=str(folder), loop=config, shape=plan.shape, conditioning=conditioner.kind
         )
         network = new_denoiser(first_stage, plan.shape, conditioner)
+        codes = first_stage.quantize.codes().detach()
+        learn_alike(network, codes)
+        answer_alike(network, codes)
         return TokenTask(network, conditioner, first_stage, train_part, held, run)
 
     config = _denoiser_loop(plan, folder, lambda: task(loop(plan.run, LEAST_STEPS, 1.0)))
@@ -191,6 +195,7 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
     say(f"part 3 of 3: the denoiser, {config.steps:,} steps")
     work = task(config)
     trained = train(work, config, place, Follow(place, work.figures, say))
+    as_table(trained)  # type: ignore[arg-type]
     _save_on_main(lambda: save_denoiser(trained, conditioner, place))  # type: ignore[arg-type]
     _save_on_main(lambda: write_text(place / "steps.json", json.dumps({"steps": config.steps})))
 

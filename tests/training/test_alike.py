@@ -6,7 +6,7 @@ import torch
 
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.training.alike import as_table, learn_alike
+from imagebart.training.alike import answer_alike, as_table, learn_alike
 
 CODES = 12
 
@@ -25,7 +25,9 @@ def test_what_was_learnt_alike_is_a_table_again() -> None:
     torch.manual_seed(0)
     denoiser, x = small(), torch.randint(CODES, (2, 4))
     names, before = set(denoiser.state_dict()), logits(denoiser, x)
-    learn_alike(denoiser, torch.randn(CODES, 3))
+    codes = torch.randn(CODES, 3)
+    learn_alike(denoiser, codes)
+    answer_alike(denoiser, codes)
     assert torch.equal(logits(denoiser, x), before), "the map begins at nothing"
     optimizer = torch.optim.SGD(denoiser.parameters(), 0.5)
     logits(denoiser, x).square().sum().backward()
@@ -51,3 +53,20 @@ def test_a_code_that_was_never_seen_learns_from_those_like_it() -> None:
     assert (moved[0] < moved[1]).all() and (moved[1] < -0.01).all()
     torch.testing.assert_close(moved[2], -moved[1], atol=0.02, rtol=0.2)
     assert torch.equal(moved[CODES], torch.zeros(8))
+
+
+def test_a_code_like_the_right_one_becomes_likelier() -> None:
+    """Codes 0 and 1 have the same vector, 2 the opposite one; only 0 is ever right."""
+    denoiser = small()
+    codes = torch.zeros(CODES, 2)
+    codes[:2, 0], codes[2, 0] = 1.0, -1.0
+    state = torch.randn(1, 8)
+    assert denoiser.decoder.head is not None
+    before = denoiser.decoder.head(state).detach()
+    answer_alike(denoiser, codes)
+    assert torch.equal(denoiser.decoder.head(state), before), "the map begins at nothing"
+    (-denoiser.decoder.head(state).log_softmax(-1)[0, 0]).backward()
+    torch.optim.SGD(denoiser.parameters(), 0.1).step()
+    as_table(denoiser)
+    moved = denoiser.decoder.head(state)[0] - before[0]
+    assert moved[0] > moved[1] > moved[3:].max() > moved[2]
