@@ -74,8 +74,10 @@ def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: in
     if credited:
         yield f"- The authors of {credited:,} pictures are named in [{CREDITS}]({CREDITS})."
     yield "\n## Training\n"
-    for name, part in (("first stage", "first-stage"), ("denoiser", "denoiser")):
+    for name, part in (("first stage", "first-stage"), ("its decoder alone", "decoder"), ("denoiser", "denoiser")):
         figures = read_figures(folder / part)
+        if part == "decoder" and not figures:
+            continue
         hours = hours_so_far(folder / part)
         if not figures:
             yield f"- {name}: taken over from {Path(plan.run.first_stage or '').name}."

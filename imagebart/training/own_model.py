@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import nn
+from torch.utils.data import default_collate
 
 from imagebart.config import from_dict
 from imagebart.errors import InputError
@@ -25,10 +26,10 @@ from imagebart.pictures.rows import read
 from imagebart.pictures.store import Store, Views, read_index
 from imagebart.progress import progress
 from imagebart.training.alike import answer_alike, as_table, learn_alike
-from imagebart.training.config import DenoiserRun, LoopConfig
-from imagebart.training.first_stage import FirstStageTask
+from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig
+from imagebart.training.first_stage import DecoderTask, FirstStageTask
 from imagebart.training.follow import Figures, Follow
-from imagebart.training.loop import hours_so_far, train
+from imagebart.training.loop import Task, hours_so_far, train
 from imagebart.training.model_card import about_model, write_card, write_examples
 from imagebart.training.on_tokens import HELD, TokenTask, conditioner_of, new_denoiser
 from imagebart.training.parts import first_stage_of, load_denoiser, load_first_stage, save_denoiser, save_first_stage
@@ -48,7 +49,8 @@ from imagebart.writing import write_text
 
 RUN = "run"  # in the model's folder: everything that going on needs
 LEAST_SHARE = 0.1  # of the hours that the denoiser gets whatever was used up before
-DENOISER = "denoiser.json"
+STEPS = "steps.json"  # that a part was trained for
+SHOWN = 12  # reconstructions in a grid
 PATIENCE = timedelta(days=2)  # of processes that wait while the first looks and encodes
 
 Say = Callable[[str], None]
@@ -81,10 +83,11 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
             counted = bar.add_task("", total=len(store.pictures.names) * plan.views)
             encode_all(store, first_stage, plan.views, folder / "tokens", lambda n: bar.advance(counted, n))
     processes.wait_for_everyone()
+    first_stage = _decoder(plan, store, first_stage, folder, say)
     _denoiser(plan, store, first_stage, folder, say)
     if processes.is_main_process:
         network, conditioner = load_denoiser(folder / "denoiser")
-        model = ImageBART(load_first_stage(folder / "first-stage"), network, conditioner)
+        model = ImageBART(first_stage.cpu(), network, conditioner)
         model.about = about_model(plan, store, out.resolve().name, conditioner)
         model.save_pretrained(out, "float16")
         write_card(plan, store, model, out, folder)
@@ -146,15 +149,52 @@ def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage
             say("part 1 of 3: the first stage, pixels to tokens and back")
             torch.manual_seed(plan.run.seed)
             model = FirstStage(plan.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            views = Views(store, store.pictures.numbers(False), plan.views)
-            task = FirstStageTask(model, views, torch.ones(plan.model.resolution, plan.model.resolution), plan.loss)
-            held = store.images(store.pictures.numbers(True)[:HELD])
-            task.preview = ((held[:12] + 1) * 127.5).round().byte()
+            task = _on_views(FirstStageTask, model, plan, store, plan.loss)
             begin = plan.loss.adversarial.begin if plan.loss.adversarial else 0
-            follow = Follow(folder, lambda model: reconstruction(model, held), say, begin)
-            given = train(task, plan.first_loop(), folder, follow)  # type: ignore[assignment]
+            given = train(task, plan.first_loop(), folder, _follow(folder, store, say, begin))  # type: ignore[assignment]
         _save_on_main(lambda: save_first_stage(given, folder))  # type: ignore[arg-type]
-    return load_first_stage(folder).to(PartialState().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _placed(load_first_stage(folder))
+
+
+def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, say: Say) -> FirstStage:
+    """The first stage with its decoder trained on alone, where hours were added; tokens stay what they were."""
+    place = folder / "decoder"
+    if plan.added:
+        loss = plan.loss
+        if loss.adversarial is not None:
+            loss = replace(loss, adversarial=replace(loss.adversarial, begin=0))
+
+        def task() -> FirstStageTask:
+            torch.manual_seed(plan.run.seed + 1)  # not what the first stage saw, once more
+            model = _placed(load_first_stage(folder / "first-stage")).requires_grad_(True)
+            return _on_views(DecoderTask, model, plan, store, loss)
+
+        config = _loop(plan, folder / "decoder.json", plan.added, task)
+        config = replace(config, seed=plan.run.seed + 1)
+        if not _trained(place, config.steps):
+            say(f"the decoder alone, {config.steps:,} steps")
+            trained = train(task(), config, place, _follow(place, store, say, 0))
+            _save_part(lambda: save_first_stage(trained, place), place, config.steps)  # type: ignore[arg-type]
+    return _placed(load_first_stage(place)) if (place / "part.json").is_file() else first_stage
+
+
+def _on_views(
+    kind: type[FirstStageTask], model: FirstStage, plan: Plan, store: Store, loss: FirstStageLoss
+) -> FirstStageTask:
+    """A first stage in training on all views of the pictures; what was held back is shown."""
+    views = Views(store, store.pictures.numbers(False), plan.views)
+    task = kind(model, views, torch.ones(plan.model.resolution, plan.model.resolution), loss)
+    task.preview = ((store.images(store.pictures.numbers(True)[:SHOWN]) + 1) * 127.5).round().byte()
+    return task
+
+
+def _follow(folder: Path, store: Store, say: Say, begin: int) -> Follow:
+    held = store.images(store.pictures.numbers(True)[:HELD])
+    return Follow(folder, lambda model: reconstruction(model, held), say, begin)
+
+
+def _placed(first_stage: FirstStage) -> FirstStage:
+    return first_stage.to(PartialState().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @torch.no_grad()
@@ -189,34 +229,42 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
         answer_alike(network, codes)
         return TokenTask(network, conditioner, first_stage, train_part, held, run)
 
-    config = _denoiser_loop(plan, folder, lambda: task(loop(plan.run, LEAST_STEPS, 1.0)))
-    if (place / "part.json").is_file() and json.loads((place / "steps.json").read_text())["steps"] >= config.steps:
+    used = hours_so_far(folder / "first-stage") + plan.added
+    left = max(plan.run.hours - used, LEAST_SHARE * plan.run.hours)
+    config = _loop(plan, folder / "denoiser.json", left, lambda: task(loop(plan.run, LEAST_STEPS, 1.0)))
+    if _trained(place, config.steps):
         return
     say(f"part 3 of 3: the denoiser, {config.steps:,} steps")
     work = task(config)
     trained = train(work, config, place, Follow(place, work.figures, say))
     as_table(trained)  # type: ignore[arg-type]
-    _save_on_main(lambda: save_denoiser(trained, conditioner, place))  # type: ignore[arg-type]
-    _save_on_main(lambda: write_text(place / "steps.json", json.dumps({"steps": config.steps})))
+    _save_part(lambda: save_denoiser(trained, conditioner, place), place, config.steps)  # type: ignore[arg-type]
 
 
-def _denoiser_loop(plan: Plan, folder: Path, task: Callable[[], TokenTask]) -> LoopConfig:
-    """How long the denoiser is trained: the hours that the first stage has left of those asked for."""
-    path = folder / DENOISER
+def _loop(plan: Plan, path: Path, hours: float, task: Callable[[], Task]) -> LoopConfig:
+    """How a part is trained in so many hours: as it was decided when these hours were first asked for."""
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["hours"] == plan.run.hours:
             return from_dict(LoopConfig, known["loop"])
-    left = max(plan.run.hours - hours_so_far(folder / "first-stage"), LEAST_SHARE * plan.run.hours)
     timed = task()
     items = [timed.dataset[i % len(timed.dataset)] for i in range(plan.run.batch_size)]  # type: ignore[arg-type]
-    batch = {"tokens": torch.stack([item["tokens"] for item in items]), "text": [item["text"] for item in items]}
-    seconds = seconds_a_step(timed, batch, loop(plan.run, LEAST_STEPS, 1.0))
-    config = loop(plan.run, max(LEAST_STEPS, int(3600 * left / seconds)), seconds)
+    seconds = seconds_a_step(timed, default_collate(items), loop(plan.run, LEAST_STEPS, 1.0))
+    config = loop(plan.run, max(LEAST_STEPS, int(3600 * hours / seconds)), seconds)
     if PartialState().is_main_process:
         write_text(path, json.dumps({"hours": plan.run.hours, "loop": asdict(config)}, indent=1))
     PartialState().wait_for_everyone()
     return from_dict(LoopConfig, json.loads(path.read_text(encoding="utf-8"))["loop"])
+
+
+def _trained(place: Path, steps: int) -> bool:
+    """Whether a part is there that was trained for so many steps."""
+    return (place / "part.json").is_file() and json.loads((place / STEPS).read_text())["steps"] >= steps
+
+
+def _save_part(save: Callable[[], Any], place: Path, steps: int) -> None:
+    _save_on_main(save)
+    _save_on_main(lambda: write_text(place / STEPS, json.dumps({"steps": steps})))
 
 
 def _save_on_main(save: Callable[[], Any]) -> None:

@@ -82,6 +82,12 @@ class Plan:
     def first_loop(self) -> LoopConfig:
         return loop(self.run, self.steps, self.seconds)
 
+    @property
+    def added(self) -> float:
+        """Hours that the first stage's share has grown by since it was planned; 0 where it is taken over."""
+        hours = self.run.share * self.run.hours - self.steps * self.seconds / 3600
+        return hours if self.steps and 3600 * hours >= LEAST_STEPS * self.seconds else 0.0
+
     def lines(self) -> Iterator[str]:
         """The plan in words."""
         side = self.model.side

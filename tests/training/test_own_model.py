@@ -25,10 +25,12 @@ from torch import nn
 
 from imagebart.cli.main import main
 from imagebart.models.first_stage import FirstStageConfig
+from imagebart.pictures.store import Store
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_first_stage, tiny_model
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
 from imagebart.training.follow import read_figures
+from imagebart.training.parts import load_first_stage
 from imagebart.training.plan import seconds_a_step
 from imagebart.ui.examples import find_examples
 
@@ -132,6 +134,33 @@ def test_more_hours_lengthen_a_finished_run(tmp_path: Path) -> None:
     assert shown == sorted(set(shown)) and 20 in shown and shown[-1] == steps(), "it went on, and did not begin anew"
     after = load_file(tmp_path / "model" / "denoiser.safetensors")
     assert any((before[key] != after[key]).any() for key in before)
+
+
+@pytest.mark.slow
+def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The denoiser learns on tokens that were made before, so pictures have to become the same ones."""
+    data, run = draw_folder(tmp_path / "data", "text"), tmp_path / "model" / "run"
+    assert road(tmp_path, data) == 0
+    tokens = load_file(run / "tokens" / "tokens-00000.safetensors")["tokens"]
+    plan = json.loads((run / "plan.json").read_text())
+    hours = str(2.5 * plan["steps"] * plan["seconds"] / 3600 / plan["run"]["share"])
+    capsys.readouterr()
+    assert road(tmp_path, data, "--hours", hours) == 0
+    steps = json.loads((run / "decoder" / "steps.json").read_text())["steps"]
+    said = capsys.readouterr().out
+    assert steps >= 20 and f"the decoder alone, {steps} steps" in said
+    rows = read_figures(run / "decoder")
+    assert rows[-1]["step"] == steps and rows[-1]["error"] < read_figures(run / "first-stage")[-1]["error"]
+    before, after = load_first_stage(run / "first-stage"), load_first_stage(run / "decoder")
+    store = Store(run / "pictures")
+    images = store.images(range(len(store.pictures.names)))
+    assert torch.equal(after.encode(images), before.encode(images))
+    assert torch.equal(after.encode(images), tokens[:, 0].long())
+    assert not torch.equal(after.decode(tokens[:, 0].long()), before.decode(tokens[:, 0].long()))
+    shipped = Pipeline.from_pretrained(tmp_path / "model")
+    assert "- its decoder alone: " in shipped.card and f"{steps} steps" in shipped.card
+    assert road(tmp_path, data, "--hours", hours) == 0
+    assert "the decoder alone" not in capsys.readouterr().out, "nothing is left to do"
 
 
 def test_full_memory_is_said(tmp_path: Path) -> None:
