@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,13 +45,14 @@ def conditioner_of(kind: str, texts: list[str]) -> Conditioner:
 
 
 def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Conditioner) -> Denoiser:
-    """A denoiser of this shape for the tokens of a first stage."""
+    """A denoiser of this shape for the tokens of a first stage; of one that sees each cell alone, for cut cells, too."""
     text = text_config(shape, conditioner) if conditioner.kind == "text" else None
-    return Denoiser(denoiser_config(shape, first_stage.config, conditioner, text))
+    config = denoiser_config(shape, first_stage.config, conditioner, text)
+    return Denoiser(replace(config, knows_cut_cells=first_stage.config.encoder == "cells"))
 
 
 class TokenTask(DenoiserTask):
-    """The denoiser on tokens that were made before."""
+    """The denoiser on tokens that were made before; only what masks leave of cells that they cut is encoded anew."""
 
     def __init__(
         self,
@@ -68,6 +70,8 @@ class TokenTask(DenoiserTask):
         return batch["tokens"]
 
     def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        if self.first_stage.config.encoder == "cells":
+            return super().masked(batch, x0)
         return unknown_regions(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
 
     @torch.no_grad()

@@ -56,14 +56,14 @@ def are_encoded(folder: Path) -> bool:
 
 
 class Tokens(Dataset[dict[str, Any]]):
-    """Some pictures of a store as tokens, int64 [N], in all their views, with what is said of them: tokens, text."""
+    """Some pictures of a store, in all their views: tokens, int64 [N], image, uint8 [3, H, W], and text."""
 
     def __init__(self, folder: Path, store: Store, numbers: Sequence[int]) -> None:
         if not are_encoded(folder):
             raise ValueError(f"{folder} holds no tokens that are ready to train on ({INDEX} is missing)")
         shards = sorted(folder.glob("tokens-*.safetensors"))
         self.all = torch.cat([load_file(shard)["tokens"] for shard in shards])  # [pictures, views, N]
-        self.texts, self.numbers = store.pictures.texts, list(numbers)
+        self.store, self.texts, self.numbers = store, store.pictures.texts, list(numbers)
 
     def __len__(self) -> int:
         return len(self.numbers) * self.all.shape[1]
@@ -71,7 +71,8 @@ class Tokens(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         view, place = divmod(index, len(self.numbers))
         number = self.numbers[place]
-        return {"tokens": self.all[number, view].long(), "text": self.texts[number]}
+        image = self.store.view(number, view)
+        return {"tokens": self.all[number, view].long(), "image": image, "text": self.texts[number]}
 
     def middles(self, count: int) -> tuple[Tensor, list[str]]:
         """The first pictures as they are, neither moved nor mirrored: tokens [B, N] and what is said of them."""

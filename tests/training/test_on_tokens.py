@@ -1,0 +1,56 @@
+"""The denoiser on tokens that were made before, and what it is told of cells that masks cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from imagebart.models.first_stage import FirstStage
+from imagebart.pictures.store import PIXELS, Pictures, Store, write_index
+from imagebart.testing import tiny_first_stage
+from imagebart.training.config import DenoiserRun, LoopConfig, StageShape
+from imagebart.training.on_tokens import TokenTask, conditioner_of, new_denoiser
+from imagebart.training.tokens import Tokens, encode_all
+
+COUNT, VIEWS = 8, 2
+SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=3)
+
+
+def task(folder: Path, encoder: Literal["convolutions", "cells"]) -> TokenTask:
+    torch.manual_seed(0)
+    first_stage = FirstStage(replace(tiny_first_stage(), encoder=encoder)).eval()
+    nothing = ("",) * COUNT
+    names = tuple(map(str, range(COUNT)))
+    pictures = Pictures(32, "none", names, nothing, (False,) * COUNT, ({},) * COUNT)
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, pictures.side, pictures.side, 3), np.uint8)
+    (folder / PIXELS).write_bytes(pixels.tobytes())
+    write_index(folder, pictures)
+    store = Store(folder)
+    encode_all(store, first_stage, VIEWS, folder, lambda _: None)
+    tokens = Tokens(folder, store, range(COUNT))
+    conditioner = conditioner_of("none", [])
+    run = DenoiserRun(data="", first_stage="", loop=LoopConfig(steps=1), conditioning="none")
+    return TokenTask(new_denoiser(first_stage, SHAPE, conditioner), conditioner, first_stage, tokens, tokens, run)
+
+
+@pytest.mark.parametrize("encoder", ["convolutions", "cells"])
+def test_cut_cells_are_known_where_each_cell_is_seen_alone(
+    tmp_path: Path, encoder: Literal["convolutions", "cells"]
+) -> None:
+    """Elsewhere their tokens would betray what was painted over."""
+    work = task(tmp_path, encoder)
+    batch = default_collate([work.dataset[i] for i in range(COUNT * VIEWS)])
+    x0 = work.tokens(batch)
+    assert torch.equal(work.encode(batch["image"]), x0), "tokens and pictures are of the same view"
+    doubt, left, seen = work.masked(batch, x0)
+    cut = (doubt > 0) & (doubt < 1)
+    assert seen is None and torch.equal(left[doubt == 0], x0[doubt == 0])
+    assert bool(cut.any()) == (encoder == "cells") == work.model.config.knows_cut_cells
+    if encoder == "cells":
+        assert 0 < float((left != x0)[cut].float().mean()) < 1, "some of what is left looks like what was there"
