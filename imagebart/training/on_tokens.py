@@ -45,7 +45,7 @@ def conditioner_of(kind: str, texts: list[str]) -> Conditioner:
 
 
 def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Conditioner) -> Denoiser:
-    """A denoiser of this shape for the tokens of a first stage; of one that sees each cell alone, for cut cells, too."""
+    """A denoiser of this shape for the tokens of a first stage; where that sees cells one by one, for cut ones, too."""
     text = text_config(shape, conditioner) if conditioner.kind == "text" else None
     config = denoiser_config(shape, first_stage.config, conditioner, text)
     return Denoiser(replace(config, knows_cut_cells=first_stage.config.encoder == "cells"))

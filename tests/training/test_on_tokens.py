@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.first_stage import FirstStage
 from imagebart.pictures.store import PIXELS, Pictures, Store, write_index
 from imagebart.testing import tiny_first_stage
@@ -51,6 +52,7 @@ def test_cut_cells_are_known_where_each_cell_is_seen_alone(
     doubt, left, seen = work.masked(batch, x0)
     cut = (doubt > 0) & (doubt < 1)
     assert seen is None and torch.equal(left[doubt == 0], x0[doubt == 0])
+    assert isinstance(work.model, Denoiser)
     assert bool(cut.any()) == (encoder == "cells") == work.model.config.knows_cut_cells
     if encoder == "cells":
         assert 0 < float((left != x0)[cut].float().mean()) < 1, "some of what is left looks like what was there"
