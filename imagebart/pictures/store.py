@@ -17,6 +17,7 @@ from imagebart.config import from_dict
 from imagebart.writing import write_text
 
 PIXELS, INDEX = "pixels.bin", "pictures.json"
+MOST_VIEWS = 8  # of each picture
 MARGIN = 9 / 8  # side of what is kept over that of what is trained on: room for crops
 
 
@@ -91,6 +92,11 @@ class Views(Dataset[dict[str, Any]]):
 
     def __init__(self, store: Store, numbers: Sequence[int], views: int) -> None:
         self.store, self.numbers, self.views = store, list(numbers), views
+
+    @property
+    def texts(self) -> list[str]:
+        """What is said of the pictures."""
+        return [self.store.pictures.texts[number] for number in self.numbers]
 
     def __len__(self) -> int:
         return len(self.numbers) * self.views

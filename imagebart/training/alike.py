@@ -2,11 +2,13 @@
 
 A cell that two things share has one of hundreds of codes, each of them rare. A table of embeddings learns what each
 shows on its own, and slowly; the codebook's vectors know it already. So embeddings are trained as a table plus a linear
-map of these vectors, and are a table again once they are trained. So can be what logits are read off: then codes that
-look like the right one become likelier, too.
+map of these vectors, and are a table again once they are trained. So is what logits are read off: codes that look like
+the right one become likelier, too.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from imagebart.models.denoiser import Denoiser
+from imagebart.models.published import Stage
 
 
 class _FromCodes(nn.Module):
@@ -30,29 +33,25 @@ class _FromCodes(nn.Module):
         return table + F.pad(self.codes @ self.map, (0, 0, 0, len(table) - len(self.codes)))
 
 
-def learn_alike(denoiser: Denoiser, codes: Tensor) -> None:
-    """Has a denoiser's embeddings of tokens trained with a map of their codes' vectors, float [K, C]."""
-    for part in (denoiser.encoder.token_embedding, denoiser.decoder.token_embedding):
-        _register(part, codes)
+def tables_of(network: Denoiser | Stage) -> Iterator[nn.Embedding | nn.Linear]:
+    """All that has a row for each code: what tokens are embedded with, and what logits are read off."""
+    for part in (network.decoder, getattr(network, "encoder", None)):
+        if part is not None:
+            yield part.token_embedding
+            yield from () if part.head is None else (part.head,)
+    if isinstance(network, Denoiser):
+        yield network.draft_head
 
 
-def answer_alike(denoiser: Denoiser, codes: Tensor) -> None:
-    """The same for the rows, one for each code, that its logits are read off."""
-    for part in _heads(denoiser):
-        _register(part, codes)
+def learn_alike(tables: Iterable[nn.Embedding | nn.Linear], codes: Tensor) -> None:
+    """Has embeddings of tokens, or the rows that logits are read off, trained with a map of codes' vectors [K, C]."""
+    for table in tables:
+        added = _FromCodes(codes, table.weight.shape[1])
+        parametrize.register_parametrization(table, "weight", added)
 
 
-def as_table(denoiser: Denoiser) -> None:
-    """Makes both plain tables again, with what the maps have learnt."""
-    for part in (denoiser.encoder.token_embedding, denoiser.decoder.token_embedding, *_heads(denoiser)):
-        if parametrize.is_parametrized(part):
+def as_table(model: nn.Module) -> None:
+    """Makes them plain tables again in the whole of a model, with what the maps have learnt."""
+    for part in list(model.modules()):
+        if parametrize.is_parametrized(part, "weight"):
             parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
-
-
-def _heads(denoiser: Denoiser) -> tuple[nn.Linear, nn.Linear]:
-    assert denoiser.decoder.head is not None
-    return denoiser.decoder.head, denoiser.draft_head
-
-
-def _register(part: nn.Embedding | nn.Linear, codes: Tensor) -> None:
-    parametrize.register_parametrization(part, "weight", _FromCodes(codes, part.weight.shape[1]))

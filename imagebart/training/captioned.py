@@ -15,6 +15,7 @@ from imagebart.avatars.rewordings import rewording
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.pictures.store import Views
 from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import ImageFolder, dataset_for
 from imagebart.training.first_stage import to_float
@@ -101,7 +102,7 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
         if run.conditioning != "text":
             raise ValueError(f"conditioning is {run.conditioning!r}; avatars have captions, expected text or none")
         return avatar_conditioner(run.text_length)
-    assert isinstance(dataset, ImageFolder)
+    assert isinstance(dataset, ImageFolder | Views)
     if run.conditioning == "class":
         return ClassConditioner(tuple(sorted(set(dataset.texts))), null_class=True)
     return TextConditioner.from_captions(dataset.texts, run.text_length)

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from imagebart.avatars.dataset import AvatarDataset, face_weight
 from imagebart.imaging.files import to_images
 from imagebart.imaging.sheet import sheet
+from imagebart.pictures.store import MOST_VIEWS, Store, Views, read_index
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -65,8 +66,18 @@ def _captions(folder: Path) -> dict[Path, str]:
 
 
 def dataset_for(data: str, size: int) -> Dataset[dict[str, Any]]:
-    """The data set that a configuration names: "avatars", or the path of a folder of images."""
-    return AvatarDataset(size=size) if data == "avatars" else ImageFolder(Path(data), size)
+    """The data set that a configuration names: "avatars", or the path of a folder of images, or of a store of them.
+
+    Raises ValueError for a store of pictures of another size.
+    """
+    if data == "avatars":
+        return AvatarDataset(size=size)
+    pictures = read_index(Path(data))
+    if pictures is None:
+        return ImageFolder(Path(data), size)
+    if pictures.resolution != size:
+        raise ValueError(f"{data} holds pictures of {pictures.resolution} pixels a side, expected {size}")
+    return Views(Store(Path(data)), pictures.numbers(False), MOST_VIEWS)
 
 
 def pixel_weight(data: str, size: int, face: float) -> Tensor:

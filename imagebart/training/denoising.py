@@ -138,7 +138,8 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
         if begins:
             begin_to_glance(denoiser)
     given.take_reader(denoiser)
-    learn_alike(denoiser, given.first_stage.quantize.codes().detach())
+    embeddings = (denoiser.encoder.token_embedding, denoiser.decoder.token_embedding)
+    learn_alike(embeddings, given.first_stage.quantize.codes().detach())
     task = DenoiserTask(denoiser, given.conditioner, given.first_stage, given.dataset, run)
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Denoiser)

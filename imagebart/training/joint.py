@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imagebart.models.published import Stage
+from imagebart.training.alike import as_table
 from imagebart.training.config import StageRun
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import save_stage
@@ -66,6 +67,7 @@ def train_stages(run: StageRun, folder: Path) -> list[Stage]:
     tasks = stage_tasks(run, range(1, len(run.betas) + 1))
     trained = train(JointTask(tasks), run.loop, folder)
     assert isinstance(trained, Stages)
+    as_table(trained)
     stages = []
     for task, stage in zip(tasks, trained.stages, strict=True):
         assert isinstance(stage, Stage)

@@ -25,7 +25,7 @@ from imagebart.pictures.look import Look, look
 from imagebart.pictures.rows import read
 from imagebart.pictures.store import Store, Views, read_index
 from imagebart.progress import progress
-from imagebart.training.alike import answer_alike, as_table, learn_alike
+from imagebart.training.alike import as_table, learn_alike, tables_of
 from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig
 from imagebart.training.first_stage import DecoderTask, FirstStageTask
 from imagebart.training.follow import Figures, Follow
@@ -100,7 +100,7 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> None:
     """Looks and plans, unless that is done."""
     before = read_plan(folder)
     if before is not None and read_index(folder / "pictures") is not None:
-        _check_same(before.run, run, folder)
+        _check_same(before, run, folder)
         say(f"going on with {folder.parent}, planned for {run.hours:g} hours")
         write_plan(replace(before, run=run), folder)
         return
@@ -124,10 +124,12 @@ def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) ->
         return look(source, resolution_for(chosen, sizes), folder, lambda n: bar.advance(counted, n))
 
 
-def _check_same(before: ModelRun, run: ModelRun, folder: Path) -> None:
-    """Raises InputError where a run is gone on with otherwise than it was begun; its hours may change."""
-    free = ("hours", "knows", "licence", "credit")
-    was, asked = asdict(before), asdict(run)
+def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
+    """Raises InputError where a run is gone on with otherwise than it was begun; it may become longer."""
+    free = ("hours", "steps", "knows", "licence", "credit")
+    was, asked = asdict(before.run), asdict(run)
+    if run.steps is not None and before.steps:
+        was["first-stage steps"], asked["first-stage steps"] = before.steps, run.steps.first_stage
     for name, value in asked.items():
         if name not in free and value != was[name]:
             raise InputError(
@@ -169,7 +171,8 @@ def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, sa
             model = _placed(load_first_stage(folder / "first-stage")).requires_grad_(True)
             return _on_views(DecoderTask, model, plan, store, loss)
 
-        config = _loop(plan, folder / "decoder.json", plan.added, task)
+        steps = plan.run.steps.decoder if plan.run.steps else None
+        config = _loop(plan, folder / "decoder.json", plan.added, steps, task)
         config = replace(config, seed=plan.run.seed + 1)
         if not _trained(place, config.steps):
             say(f"the decoder alone, {config.steps:,} steps")
@@ -224,33 +227,32 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
             data=str(folder), first_stage=str(folder), loop=config, shape=plan.shape, conditioning=conditioner.kind
         )
         network = new_denoiser(first_stage, plan.shape, conditioner)
-        codes = first_stage.quantize.codes().detach()
-        learn_alike(network, codes)
-        answer_alike(network, codes)
+        learn_alike(tables_of(network), first_stage.quantize.codes().detach())
         return TokenTask(network, conditioner, first_stage, train_part, held, run)
 
     used = hours_so_far(folder / "first-stage") + plan.added
     left = max(plan.run.hours - used, LEAST_SHARE * plan.run.hours)
-    config = _loop(plan, folder / "denoiser.json", left, lambda: task(loop(plan.run, LEAST_STEPS, 1.0)))
+    steps = plan.run.steps.denoiser if plan.run.steps else None
+    config = _loop(plan, folder / "denoiser.json", left, steps, lambda: task(loop(plan.run, LEAST_STEPS, 1.0)))
     if _trained(place, config.steps):
         return
     say(f"part 3 of 3: the denoiser, {config.steps:,} steps")
     work = task(config)
     trained = train(work, config, place, Follow(place, work.figures, say))
-    as_table(trained)  # type: ignore[arg-type]
+    as_table(trained)
     _save_part(lambda: save_denoiser(trained, conditioner, place), place, config.steps)  # type: ignore[arg-type]
 
 
-def _loop(plan: Plan, path: Path, hours: float, task: Callable[[], Task]) -> LoopConfig:
-    """How a part is trained in so many hours: as it was decided when these hours were first asked for."""
+def _loop(plan: Plan, path: Path, hours: float, steps: int | None, task: Callable[[], Task]) -> LoopConfig:
+    """How a part is trained in so many hours, or steps: as it was decided when these were first asked for."""
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
-        if known["hours"] == plan.run.hours:
+        if known["hours"] == plan.run.hours and steps in (None, known["loop"]["steps"]):
             return from_dict(LoopConfig, known["loop"])
     timed = task()
     items = [timed.dataset[i % len(timed.dataset)] for i in range(plan.run.batch_size)]  # type: ignore[arg-type]
     seconds = seconds_a_step(timed, default_collate(items), loop(plan.run, LEAST_STEPS, 1.0))
-    config = loop(plan.run, max(LEAST_STEPS, int(3600 * hours / seconds)), seconds)
+    config = loop(plan.run, steps or max(LEAST_STEPS, int(3600 * hours / seconds)), seconds)
     if PartialState().is_main_process:
         write_text(path, json.dumps({"hours": plan.run.hours, "loop": asdict(config)}, indent=1))
     PartialState().wait_for_everyone()

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from imagebart.config import from_dict
+from imagebart.config import Count, Index, from_dict
 from imagebart.errors import InputError
 from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.pictures.look import Look
-from imagebart.pictures.store import kept_side
+from imagebart.pictures.store import MOST_VIEWS, kept_side
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
 from imagebart.training.loop import Batch, Task, optimizers_for, precision
 from imagebart.writing import readable, write_text
@@ -33,7 +33,15 @@ TIMED = 2  # steps that are timed
 BUSY = 0.75  # load a core
 SAVE, LOG, SHOW = 120.0, 20.0, 12  # seconds between checkpoints, and records; grids a part
 TOKENS = 64_000_000  # bytes of the token file at most
-MOST_VIEWS = 8
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many each part takes: the same on every machine."""
+
+    first_stage: Count
+    denoiser: Count
+    decoder: Index = 0  # of the first stage, alone
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class ModelRun:
     credit: str = ""  # Markdown for the card: who made the pictures
     batch_size: int = 16
     share: float = 0.4  # of the hours, for the first stage
+    steps: Steps | None = None  # None: as many as the hours allow
     model: FirstStageConfig | None = None
     loss: FirstStageLoss | None = None
     shape: StageShape | None = None
@@ -85,6 +94,8 @@ class Plan:
     @property
     def added(self) -> float:
         """Hours that the first stage's share has grown by since it was planned; 0 where it is taken over."""
+        if self.run.steps is not None:
+            return self.run.steps.decoder * self.seconds / 3600
         hours = self.run.share * self.run.hours - self.steps * self.seconds / 3600
         return hours if self.steps and 3600 * hours >= LEAST_STEPS * self.seconds else 0.0
 
@@ -95,16 +106,16 @@ class Plan:
             f"{self.model.resolution} × {self.model.resolution} pixels, {side} × {side} tokens of "
             f"{self.model.vocab_size:,} codes; {self.views} views of each picture"
         )
-        hours = self.run.hours
-        first = 0.0 if self.run.first_stage else hours * self.run.share
+        left = self.run.hours * (1.0 if self.run.first_stage else 1 - self.run.share)
         if self.run.first_stage:
             yield f"first stage: taken over from {self.run.first_stage}"
         else:
             count = sum(p.numel() for p in FirstStage(self.model).parameters())
             size = f"{count / 1e6:.1f} M numbers, {self.steps:,} steps of {self.run.batch_size}"
-            yield f"first stage: {size}, {_hours(first)}"
+            yield f"first stage: {size}, {_hours(self.steps * self.seconds / 3600)}"
         layers = f"{self.shape.depth} + {self.shape.encoder_depth} layers of {self.shape.width}"
-        yield f"denoiser: {layers}, {_hours(hours - first)}"
+        length = f"{self.run.steps.denoiser:,} steps" if self.run.steps else _hours(left)
+        yield f"denoiser: {layers}, {length}"
         yield f"disk: {readable(self.disk)}"
         if load := load_of_others():
             cores = os.cpu_count()
@@ -141,7 +152,7 @@ def planned(run: ModelRun, found: Look, first_stage: FirstStageConfig | None, fo
     if first_stage is not None:
         return plan
     seconds = _first_stage_seconds(plan)
-    steps = max(LEAST_STEPS, int(3600 * run.hours * run.share / seconds))
+    steps = run.steps.first_stage if run.steps else max(LEAST_STEPS, int(3600 * run.hours * run.share / seconds))
     loss = run.loss or FirstStageLoss(
         face=1.0, adversarial=AdversarialLoss(begin=steps // 3, crop=max(32, min(128, model.resolution // 2 * 2)))
     )

@@ -23,6 +23,7 @@ from imagebart.sampling.engine import engine_of
 from imagebart.sampling.step_run import Condition
 from imagebart.sampling.steps import StageStep
 from imagebart.settings import SamplingSettings
+from imagebart.training.alike import as_table, learn_alike, tables_of
 from imagebart.training.captioned import Given, TokensTask, before_pictures
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
@@ -136,6 +137,7 @@ def stage_tasks(run: StageRun, times: Sequence[int]) -> list[StageTask]:
         if run.begin_from is not None:
             stage.load_state_dict(load_stage(Path(run.begin_from))[0].state_dict())
         given.take_reader(stage)
+        learn_alike(tables_of(stage), given.first_stage.quantize.codes().detach())
         tasks.append(StageTask(stage, schedule, given.conditioner, given.first_stage, given.dataset, run))
     return tasks
 
@@ -147,5 +149,6 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     (task,) = stage_tasks(run, [run.t])
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Stage)
+    as_table(trained)
     save_stage(trained, task.schedule, task.conditioner, folder)
     return trained

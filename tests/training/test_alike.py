@@ -6,7 +6,7 @@ import torch
 
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.training.alike import answer_alike, as_table, learn_alike
+from imagebart.training.alike import as_table, learn_alike, tables_of
 
 CODES = 12
 
@@ -25,9 +25,7 @@ def test_what_was_learnt_alike_is_a_table_again() -> None:
     torch.manual_seed(0)
     denoiser, x = small(), torch.randint(CODES, (2, 4))
     names, before = set(denoiser.state_dict()), logits(denoiser, x)
-    codes = torch.randn(CODES, 3)
-    learn_alike(denoiser, codes)
-    answer_alike(denoiser, codes)
+    learn_alike(tables_of(denoiser), torch.randn(CODES, 3))
     assert torch.equal(logits(denoiser, x), before), "the map begins at nothing"
     optimizer = torch.optim.SGD(denoiser.parameters(), 0.5)
     logits(denoiser, x).square().sum().backward()
@@ -44,7 +42,7 @@ def test_a_code_that_was_never_seen_learns_from_those_like_it() -> None:
     codes = torch.zeros(CODES, 2)
     codes[:2, 0], codes[2, 0] = 1.0, -1.0
     table = denoiser.encoder.token_embedding.weight.detach().clone()
-    learn_alike(denoiser, codes)
+    learn_alike(tables_of(denoiser), codes)
     embedded = denoiser.encoder.token_embedding(torch.zeros(1, dtype=torch.long))
     embedded.sum().backward()
     torch.optim.SGD(denoiser.parameters(), 0.1).step()
@@ -63,7 +61,7 @@ def test_a_code_like_the_right_one_becomes_likelier() -> None:
     state = torch.randn(1, 8)
     assert denoiser.decoder.head is not None
     before = denoiser.decoder.head(state).detach()
-    answer_alike(denoiser, codes)
+    learn_alike(tables_of(denoiser), codes)
     assert torch.equal(denoiser.decoder.head(state), before), "the map begins at nothing"
     (-denoiser.decoder.head(state).log_softmax(-1)[0, 0]).backward()
     torch.optim.SGD(denoiser.parameters(), 0.1).step()

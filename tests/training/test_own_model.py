@@ -38,18 +38,19 @@ SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, sl
 LOSS = FirstStageLoss(adversarial=AdversarialLoss(begin=5, crop=32, channels=8))
 
 
-def settings(folder: Path) -> Path:
+def settings(folder: Path, more: dict[str, Any]) -> Path:
     """Networks so small that the road takes seconds."""
     path = folder / "tiny.json"
     model: FirstStageConfig = tiny_first_stage()
-    path.write_text(json.dumps({"model": asdict(model), "loss": asdict(LOSS), "shape": asdict(SHAPE), "batch_size": 4}))
+    tiny = {"model": asdict(model), "loss": asdict(LOSS), "shape": asdict(SHAPE), "batch_size": 4}
+    path.write_text(json.dumps({**tiny, **more}))
     return path
 
 
-def road(folder: Path, data: Path, *more: str) -> int:
+def road(folder: Path, data: Path, *more: str, **settled: Any) -> int:
     AcceleratorState._reset_state(reset_partial_state=True)
     given = ["--data", str(data), "--out", str(folder / "model"), "--hours", "0.0001"]
-    return main(["train", "model", *given, "--config", str(settings(folder)), *more])
+    return main(["train", "model", *given, "--config", str(settings(folder, settled)), *more])
 
 
 @pytest.mark.slow
@@ -161,6 +162,20 @@ def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys:
     assert "- its decoder alone: " in shipped.card and f"{steps} steps" in shipped.card
     assert road(tmp_path, data, "--hours", hours) == 0
     assert "the decoder alone" not in capsys.readouterr().out, "nothing is left to do"
+
+
+@pytest.mark.slow
+def test_steps_are_the_same_on_every_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = draw_folder(tmp_path / "data", "none"), tmp_path / "model" / "run"
+    steps = {"first_stage": 7, "decoder": 3, "denoiser": 5}
+    assert road(tmp_path, data, steps=steps) == 0
+    taken = {part: read_figures(run / part)[-1]["step"] for part in ("first-stage", "decoder", "denoiser")}
+    assert taken == {"first-stage": 7, "decoder": 3, "denoiser": 5}
+    assert "5 steps" in capsys.readouterr().out
+    assert road(tmp_path, data, steps={**steps, "denoiser": 6}) == 0
+    assert read_figures(run / "denoiser")[-1]["step"] == 6 and read_figures(run / "decoder")[-1]["step"] == 3
+    assert road(tmp_path, data, steps={**steps, "first_stage": 8}) == 2
+    assert "begun with first-stage steps 7, not 8" in capsys.readouterr().err
 
 
 def test_full_memory_is_said(tmp_path: Path) -> None:
