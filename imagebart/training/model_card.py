@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -97,13 +97,9 @@ def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: in
 
 
 def write_examples(store: Store, folder: Path) -> None:
-    """Writes NAME.png, NAME.mask.png and, for captions, NAME.txt, each of another caption where there are as many."""
-    texts, held, seen = store.pictures.texts, store.pictures.numbers(True), Counter[str]()
-    before = {}
-    for number in held:
-        before[number] = seen[texts[number]]
-        seen[texts[number]] += 1
-    chosen = sorted(held, key=before.__getitem__)[:COUNT]
+    """Writes NAME.png, NAME.mask.png and, for captions, NAME.txt, whose words are as different as can be."""
+    texts = store.pictures.texts
+    chosen = _different(store.pictures.numbers(True), texts)
     (folder / EXAMPLES).mkdir(parents=True, exist_ok=True)
     for place, (number, image) in enumerate(zip(chosen, to_images(store.images(chosen)), strict=True), 1):
         words = re.sub(r"\W+", "-", texts[number].lower())[:40].strip("-") or "picture"
@@ -112,6 +108,18 @@ def write_examples(store: Store, folder: Path) -> None:
         save_image(_mask(image.size, place), name.with_suffix(".mask.png"))
         if store.pictures.kind == "text":
             write_text(name.with_suffix(".txt"), texts[number])
+
+
+def _different(numbers: Sequence[int], texts: Sequence[str]) -> list[int]:
+    """Pictures, each with the most words that those before it lack; the first of equals."""
+    left, chosen, known = list(numbers), list[int](), set[str]()
+    while left and len(chosen) < COUNT:
+        new = {number: len(set(re.findall(r"\w+", texts[number].lower())) - known) for number in left}
+        best = max(left, key=new.__getitem__)
+        left.remove(best)
+        chosen.append(best)
+        known |= set(re.findall(r"\w+", texts[best].lower()))
+    return chosen
 
 
 def _mask(size: tuple[int, int], place: int) -> Image.Image:
