@@ -15,14 +15,13 @@ from torch.utils.data import Dataset
 
 from imagebart.pictures.classifier import TURNS, Classifier, ClassifierConfig, load_classifier, save_classifier
 from imagebart.pictures.labels import UNSAID, Labels
-from imagebart.pictures.store import Store, Views
+from imagebart.pictures.store import MOST_VIEWS, Store, Views
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import grid
 from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, Task, train
 
 FILE = "classifier.safetensors"
-VIEWS = 8
 SMOOTHING = 0.05  # of labels: captions are wrong here and there
 
 
@@ -30,7 +29,7 @@ class Labelled(Dataset[dict[str, Any]]):
     """Some pictures of a store in several views: image, and the label of each group."""
 
     def __init__(self, store: Store, numbers: Sequence[int], labels: Labels) -> None:
-        self.views = Views(store, numbers, VIEWS)
+        self.views = Views(store, numbers, MOST_VIEWS)
         kind = store.pictures.kind
         self.answers = [labels.numbers(kind, store.pictures.texts[number]) for number in numbers]
 

@@ -112,13 +112,12 @@ def write_examples(store: Store, folder: Path) -> None:
 
 def _different(numbers: Sequence[int], texts: Sequence[str]) -> list[int]:
     """Pictures, each with the most words that those before it lack; the first of equals."""
-    left, chosen, known = list(numbers), list[int](), set[str]()
-    while left and len(chosen) < COUNT:
-        new = {number: len(set(re.findall(r"\w+", texts[number].lower())) - known) for number in left}
-        best = max(left, key=new.__getitem__)
-        left.remove(best)
+    words = {number: set(re.findall(r"\w+", texts[number].lower())) for number in numbers}
+    chosen, known = list[int](), set[str]()
+    while words and len(chosen) < COUNT:
+        best = max(words, key=lambda number: len(words[number] - known))
+        known |= words.pop(best)
         chosen.append(best)
-        known |= set(re.findall(r"\w+", texts[best].lower()))
     return chosen
 
 

@@ -167,13 +167,13 @@ def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, sa
             loss = replace(loss, adversarial=replace(loss.adversarial, begin=0))
 
         def task() -> FirstStageTask:
-            torch.manual_seed(plan.run.seed + 1)  # not what the first stage saw, once more
+            torch.manual_seed(plan.run.seed)
             model = _placed(load_first_stage(folder / "first-stage")).requires_grad_(True)
             return _on_views(DecoderTask, model, plan, store, loss)
 
         steps = plan.run.steps.decoder if plan.run.steps else None
         config = _loop(plan, folder / "decoder.json", plan.added, steps, task)
-        config = replace(config, seed=plan.run.seed + 1)
+        config = replace(config, seed=plan.run.seed + 1)  # not what the first stage saw, in that order once more
         if not _trained(place, config.steps):
             say(f"the decoder alone, {config.steps:,} steps")
             trained = train(task(), config, place, _follow(place, store, say, 0))

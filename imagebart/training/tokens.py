@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from imagebart.models.first_stage import FirstStage
 from imagebart.pictures.store import Store, Views
@@ -55,26 +54,20 @@ def are_encoded(folder: Path) -> bool:
     return (folder / INDEX).is_file()
 
 
-class Tokens(Dataset[dict[str, Any]]):
-    """Some pictures of a store, in all their views: tokens, int64 [N], image, uint8 [3, H, W], and text."""
+class Tokens(Views):
+    """Some pictures of a store, in all their views, with their tokens, int64 [N], beside image and text."""
 
     def __init__(self, folder: Path, store: Store, numbers: Sequence[int]) -> None:
         if not are_encoded(folder):
             raise ValueError(f"{folder} holds no tokens that are ready to train on ({INDEX} is missing)")
         shards = sorted(folder.glob("tokens-*.safetensors"))
         self.all = torch.cat([load_file(shard)["tokens"] for shard in shards])  # [pictures, views, N]
-        self.store, self.texts, self.numbers = store, store.pictures.texts, list(numbers)
-
-    def __len__(self) -> int:
-        return len(self.numbers) * self.all.shape[1]
+        super().__init__(store, numbers, self.all.shape[1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         view, place = divmod(index, len(self.numbers))
-        number = self.numbers[place]
-        image = self.store.view(number, view)
-        return {"tokens": self.all[number, view].long(), "image": image, "text": self.texts[number]}
+        return {**super().__getitem__(index), "tokens": self.all[self.numbers[place], view].long()}
 
     def middles(self, count: int) -> tuple[Tensor, list[str]]:
         """The first pictures as they are, neither moved nor mirrored: tokens [B, N] and what is said of them."""
-        numbers = self.numbers[:count]
-        return self.all[numbers, 0].long(), [self.texts[number] for number in numbers]
+        return self.all[self.numbers[:count], 0].long(), self.texts[:count]
