@@ -216,9 +216,10 @@ class Pipeline:
         recipes = self._recipes("edit", prompts, seed, settings, feather=feather, context=context)
         upload = images.load_image(image)
         region = self.region(upload.size, mask, context, feather)
-        pixels = self._pixels(upload, region.box)
+        square = crop.extract(upload, region.box, self.image_size)
+        pixels = images.to_tensor(square).to(self.model.device)
         left = known(self.model, pixels, torch.from_numpy(region.painted)[None])
-        tokens, canvas = left.tokens.expand(len(prompts), -1), Canvas(upload, region)
+        tokens, canvas = left.tokens.expand(len(prompts), -1), Canvas(upload, region, square)
         job = Job(recipes, canvas, recipes[0].settings, tokens, region.keep, left.doubt[0], left.seen, pixels)
         return self._run(prompts, job, best_first)
 

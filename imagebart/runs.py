@@ -14,6 +14,7 @@ from torch import Tensor
 from imagebart.events import Clock, EventKind, Pictures, PipelineEvent
 from imagebart.imaging import files as images
 from imagebart.imaging.crop import Region
+from imagebart.imaging.join import joined
 from imagebart.imaging.metadata import Recipe
 from imagebart.judge import Judge, best_first
 from imagebart.models.imagebart import ImageBART
@@ -25,15 +26,18 @@ FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike
 
 @dataclass(frozen=True)
 class Canvas:
-    """Where results go: a region of an upload; or a picture of their own (both None)."""
+    """Where results go: a region of an upload; or a picture of their own (all None)."""
 
     upload: Image.Image | None = None
     region: Region | None = None
+    before: Image.Image | None = None  # the region's square, where what is drawn is to join what is kept of it
 
     def place(self, square: Image.Image) -> Image.Image:
         """The whole picture with this square in it."""
         if self.upload is None or self.region is None:
             return square
+        if self.before is not None:
+            square = joined(square, self.before, self.region.unknown(self.upload.size))
         return self.region.paste(self.upload, square)
 
 

@@ -95,6 +95,20 @@ def test_the_square_is_where_the_mask_is(pipe: Pipeline) -> None:
     assert (columns.min(), columns.max() + 1) == (280, 295)
 
 
+@pytest.mark.parametrize("size", [(32, 32), (96, 32), (70, 130)])
+def test_what_is_drawn_meets_what_is_kept(size: tuple[int, int]) -> None:
+    """A model whose pictures are all grey: along the edge of the mask they have the colours of what is kept."""
+    upload, mask = Image.new("RGB", size, (200, 60, 90)), masks.preset("left half", size)
+    pipe = tiny_pipeline()
+    with torch.no_grad():
+        for parameter in pipe.model.first_stage.decoder.parameters():
+            parameter.zero_()
+    result = np.asarray(list(pipe.edit(upload, mask, None, seed=0))[-1].image).astype(int)
+    middle, row = size[0] // 2, size[1] // 2
+    jump = np.abs(result[row, middle] - result[row, middle - 1]).max()
+    assert jump < 20 < np.abs(result[row, middle] - result[row, 0]).max()
+
+
 def test_known_tokens_reach_the_chain_and_masked_ones_change(pipe: Pipeline) -> None:
     upload = noise_picture("RGB", (32, 32))
     known = pipe.model.first_stage.encode(torch.from_numpy(np.array(upload)).permute(2, 0, 1)[None] / 127.5 - 1)

@@ -73,7 +73,7 @@ def folder(
         Path | None, typer.Option(help="Folder of another first stage, or of a model: pairs for a blind test.")
     ] = None,
     baseline: Annotated[Path | None, typer.Option(help="Folder of a model that draws left to right.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 600,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 3000,
     telling: Annotated[int, typer.Option(min=1, help="Steps that what tells real from made is trained.")] = 200,
     features: Annotated[str | None, typer.Option(help="A transformers or timm model that is on this machine.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 0,

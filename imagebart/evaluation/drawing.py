@@ -12,6 +12,8 @@ from torch import Tensor
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
+from imagebart.imaging.files import to_images, to_tensor
+from imagebart.imaging.join import joined
 from imagebart.masked import Known, known
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import ImageBART
@@ -47,7 +49,7 @@ class Artist:
             part = slice(rows.start, rows.stop)
             left = known(self.model, images[part], painted[part])
             drawn = self._draw([prompts[i] for i in rows], seed + rows.start, left)
-            return torch.where(painted[part][:, None], drawn, images[part])
+            return _joined(drawn, images[part], masks[part])
 
         return self._all(len(images), work)
 
@@ -76,6 +78,13 @@ class Artist:
             around = {"known": left.tokens, "keep": left.doubt == 0, "doubt": left.doubt, "seen": left.seen}
         *_, last = self.model.stream(len(prompts), cond, settings=settings, seed=seed, **around)
         return decoded(self.model.first_stage, last.tokens)
+
+
+def _joined(drawn: Tensor, before: Tensor, masks: np.ndarray) -> Tensor:
+    """What is drawn where masks paint, joined to what was there before elsewhere."""
+    squares = zip(to_images(drawn), to_images(before), masks, strict=True)
+    whole = torch.cat([to_tensor(joined(*square)) for square in squares])
+    return torch.where(torch.from_numpy(masks)[:, None], whole, before)
 
 
 def through_tokens(first_stage: FirstStage, images: Tensor) -> Tensor:

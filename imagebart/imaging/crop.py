@@ -63,6 +63,18 @@ class Region:
         side = len(self.painted) // self.grid
         return np.logical_or.reduce(self.painted.reshape(self.grid, side, self.grid, side), (1, 3))
 
+    def unknown(self, size: Size) -> npt.NDArray[np.bool_]:
+        """What is nothing kept of a picture of `size` (width, height), as the model sees it, bool [size, size].
+
+        It is painted, or past the picture's edge.
+        """
+        count = len(self.painted)
+        columns, rows = (
+            np.array([low < 0 or high > length for low, high in masks.spans(start, self.box.side, count)])
+            for start, length in zip((self.box.left, self.box.top), size, strict=True)
+        )
+        return self.painted | rows[:, None] | columns
+
     def paste(self, upload: Image.Image, square: Image.Image) -> Image.Image:
         """The upload with the model's picture of the square in it: see `paste_back`."""
         return paste_back(upload, square, self.alpha, self.box)

@@ -26,6 +26,7 @@ class ClassifierConfig:
     size: int = 64  # pixels a side that it looks at
     channels: tuple[int, ...] = (32, 64, 96, 128)
     features: int = 128
+    drop: float = 0.0  # share of the features that an answer does without, in training
 
     @property
     def answers(self) -> list[int]:
@@ -56,7 +57,7 @@ class Classifier(nn.Module):
         return torch.relu(self.last(self.body(folded).mean((2, 3))))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        features = self.features(images)
+        features = F.dropout(self.features(images), self.config.drop, self.training)
         return [head(features) for head in self.heads]
 
 

@@ -23,6 +23,10 @@ from imagebart.training.loop import Batch, Task, train
 
 FILE = "classifier.safetensors"
 SMOOTHING = 0.05  # of labels: captions are wrong here and there
+CHANNELS = (64, 128, 192, 256)
+DROP = 0.3  # of features, in training
+TURN, ZOOM, SQUEEZE = 0.35, 0.4, 0.2  # at most: radians; share of the side; logarithm of the width
+CONTRAST, LIGHT = 0.15, 0.1  # at most, too
 
 
 class Labelled(Dataset[dict[str, Any]]):
@@ -53,9 +57,8 @@ class ClassifierTask(Task):
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         images = to_float(batch["image"])
-        light = 1 + 0.2 * (torch.rand(len(images), 1, 1, 1) - 0.5).to(images.device)
         losses, right = [], []
-        for logits, answers in zip(model(images * light), batch["answers"].T, strict=True):
+        for logits, answers in zip(model(varied(images)), batch["answers"].T, strict=True):
             known = answers != UNSAID
             if known.any():
                 losses.append(F.cross_entropy(logits[known].float(), answers[known], label_smoothing=SMOOTHING))
@@ -69,12 +72,30 @@ class ClassifierTask(Task):
         return grid(to_float(torch.stack([self.dataset[i]["image"] for i in range(6)])), columns=6)
 
 
+def varied(images: Tensor) -> Tensor:
+    """Pictures float [B, 3, S, S] in [-1, 1], each as another camera might have taken it: nearer, turned, lighter.
+
+    Few pictures are learnt by heart else. Colours stay what they are called.
+    """
+    count, device = len(images), images.device
+    turn, zoom, squeeze, across, down, contrast, light = 2 * torch.rand(7, count, device=device) - 1
+    angle, size, wide = TURN * turn, 1 - ZOOM * (1 + zoom) / 2, torch.exp(SQUEEZE * squeeze)
+    rows = [
+        [size * wide * angle.cos(), -size * angle.sin(), (1 - size) * across],
+        [size * angle.sin(), size / wide * angle.cos(), (1 - size) * down],
+    ]
+    way = torch.stack([torch.stack(row, 1) for row in rows], 1)
+    grid = F.affine_grid(way, list(images.shape), align_corners=False)
+    seen = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return seen * (1 + CONTRAST * contrast)[:, None, None, None] + (LIGHT * light)[:, None, None, None]
+
+
 def classifier_of(store: Store, folder: Path, steps: int) -> Classifier:
     """The classifier in a folder; trained there on a store's training part where there is none yet."""
     if not (folder / FILE).is_file():
         numbers = store.pictures.numbers(False)
         labels = Labels.of(store.pictures.kind, [store.pictures.texts[i] for i in numbers])
-        config = ClassifierConfig(labels.groups, size=min(64, store.pictures.resolution))
+        config = ClassifierConfig(labels.groups, min(64, store.pictures.resolution), CHANNELS, drop=DROP)
         torch.manual_seed(0)
         model = Classifier(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         loop = LoopConfig(steps=steps, batch_size=32, lr=2e-3, warmup=max(1, steps // 20), ema=0.98, sample_every=steps)

@@ -26,7 +26,7 @@ from imagebart.pictures.rows import read
 from imagebart.pictures.store import Store, Views, read_index
 from imagebart.progress import progress
 from imagebart.training.alike import as_table, learn_alike, tables_of
-from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig
+from imagebart.training.config import AdversarialLoss, DenoiserRun, FirstStageLoss, LoopConfig
 from imagebart.training.first_stage import DecoderTask, FirstStageTask
 from imagebart.training.follow import Figures, Follow
 from imagebart.training.loop import Task, hours_so_far, train
@@ -48,6 +48,7 @@ from imagebart.training.tokens import Tokens, are_encoded, encode_all
 from imagebart.writing import write_text
 
 RUN = "run"  # in the model's folder: everything that going on needs
+TEXTURE = 3.0  # times the discriminator's weight in the loss, where the decoder is trained alone
 LEAST_SHARE = 0.1  # of the hours that the denoiser gets whatever was used up before
 STEPS = "steps.json"  # that a part was trained for
 SHOWN = 12  # reconstructions in a grid
@@ -164,7 +165,7 @@ def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, sa
     if plan.added:
         loss = plan.loss
         if loss.adversarial is not None:
-            loss = replace(loss, adversarial=replace(loss.adversarial, begin=0))
+            loss = replace(loss, adversarial=textured(loss.adversarial))
 
         def task() -> FirstStageTask:
             torch.manual_seed(plan.run.seed)
@@ -179,6 +180,11 @@ def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, sa
             trained = train(task(), config, place, _follow(place, store, say, 0))
             _save_part(lambda: save_first_stage(trained, place), place, config.steps)  # type: ignore[arg-type]
     return _placed(load_first_stage(place)) if (place / "part.json").is_file() else first_stage
+
+
+def textured(loss: AdversarialLoss) -> AdversarialLoss:
+    """What a decoder learns by alone: colours and forms are settled, and what is left is how surfaces look."""
+    return replace(loss, begin=0, weight=TEXTURE * loss.weight, matching=TEXTURE * loss.matching)
 
 
 def _on_views(

@@ -87,6 +87,15 @@ def test_everything_is_redrawn_but_what_lies_past_the_picture() -> None:
     assert keep[:2].all() and keep[6:].all() and not keep[2:6].any()
 
 
+def test_of_a_square_past_the_picture_no_more_is_kept_than_the_picture_has() -> None:
+    mask = rectangle((64, 20), (0, 5, 64, 10))
+    region = Region.of(mask, 32, 8)
+    assert region.box == Box(0, -22, 64)
+    rows = region.unknown(mask.size).all(1)  # row y of the square is rows 2 y - 22 and 2 y - 21 of the picture
+    assert [y for y in range(32) if not rows[y]] == [11, 12, 16, 17, 18, 19, 20]
+    assert (region.unknown(mask.size) == rows[:, None]).all()
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_the_square_holds_the_mask_and_its_context(seed: int) -> None:
     random = np.random.default_rng(seed)

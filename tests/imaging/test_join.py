@@ -1,0 +1,85 @@
+"""What is drawn meets what is kept, as a system of equations solved whole says it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagebart.imaging.join import carried, joined
+
+SIDE = 48
+
+
+def paint(*boxes: tuple[int, int, int, int]) -> np.ndarray:
+    painted = np.zeros((SIDE, SIDE), bool)
+    for top, left, bottom, right in boxes:
+        painted[top:bottom, left:right] = True
+    return painted
+
+
+MASKS = {
+    "centre": paint((12, 12, 36, 36)),
+    "half": paint((24, 0, 48, 48)),
+    "corner and sliver": paint((0, 30, 9, 48), (20, 5, 21, 40)),
+}
+
+
+def solved(missed: np.ndarray, painted: np.ndarray, reach: float) -> np.ndarray:
+    """The same equations as one linear system in float64."""
+    places = {tuple(place): i for i, place in enumerate(np.argwhere(painted))}
+    share = 2 / (1 + math.cosh(1 / reach)) / 4
+    left, right = np.eye(len(places)), np.zeros((len(places), missed.shape[2]))
+    for (y, x), i in places.items():
+        for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+            near = (min(max(y + dy, 0), SIDE - 1), min(max(x + dx, 0), SIDE - 1))
+            if near in places:
+                left[i, places[near]] -= share
+            else:
+                right[i] += share * missed[near]
+    result = missed.astype(np.float64)
+    result[painted] = np.linalg.solve(left, right)
+    return result
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("reach", [4.0, 8.0, 32.0])
+def test_carries_on_as_the_equations_say(mask: str, reach: float) -> None:
+    missed = np.random.default_rng(0).normal(0, 20, (SIDE, SIDE, 3)).astype(np.float32)
+    got, exact = carried(missed, MASKS[mask], reach), solved(missed, MASKS[mask], reach)
+    assert np.abs(got - exact).max() < 0.1  # levels: they are rounded to whole ones
+    assert np.array_equal(got[~MASKS[mask]], missed[~MASKS[mask]])
+
+
+def test_e_times_less_is_left_after_the_reach() -> None:
+    missed = np.full((SIDE, SIDE, 1), 100, np.float32)
+    got = carried(missed, MASKS["half"], 6.0)[24:, 20, 0]
+    assert got[10] / got[4] == pytest.approx(math.exp(-1), rel=0.02)
+
+
+def test_a_painted_square_is_left_alone_and_a_kept_one_is_as_it_was() -> None:
+    rng = np.random.default_rng(1)
+    drawn, before = (Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)) for _ in range(2))
+    everything = np.ones((SIDE, SIDE), bool)
+    assert np.array_equal(np.asarray(joined(drawn, before, everything)), np.asarray(drawn))
+    assert np.array_equal(np.asarray(joined(drawn, before, ~everything)), np.asarray(before))
+
+
+def test_what_is_painted_over_is_never_looked_at() -> None:
+    rng = np.random.default_rng(2)
+    drawn = Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+    before = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    other = before.copy()
+    other[MASKS["centre"]] = 255 - other[MASKS["centre"]]
+    one, two = (np.asarray(joined(drawn, Image.fromarray(each), MASKS["centre"])) for each in (before, other))
+    assert np.array_equal(one, two)
+
+
+def test_a_difference_in_colour_fades_without_a_step() -> None:
+    """Kept grey of 100, drawn as 80 all over: no two neighbours are more than a few levels apart."""
+    before, drawn = (Image.new("RGB", (SIDE, SIDE), (level,) * 3) for level in (100, 80))
+    whole = np.asarray(joined(drawn, before, MASKS["centre"])).astype(int)
+    assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) <= 4
+    assert whole[24, 24, 0] < 95
