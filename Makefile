@@ -2,7 +2,7 @@
 # make test    install everything, lint, run all tests (the browser's included)
 # make lint    ruff, mypy, and which room knows which
 # make train   train the shipped model again (resumes where it stopped)
-# make photos  train a model of photographs of flowers, fruit and vegetables in two nights (resumes where it stopped)
+# make photos  train a model of photographs of flowers, fruit and vegetables, and what it is compared with, in a night (resumes where it stopped)
 # make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint and cancel in haste, and at random
@@ -47,7 +47,11 @@ runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
 
 photos: runs/still-life/pictures/train/metadata.jsonl
 	$(BIN)/python -m imagebart train model --config configs/still-life.json --out runs/still-life/model
-	$(BIN)/python -m imagebart evaluate folder --model runs/still-life/model --out runs/still-life/figures.json \
+	$(BIN)/python -m imagebart train first-stage --config configs/still-life-plain.json --run runs/still-life/plain
+	$(BIN)/python -m imagebart train stage --config configs/still-life-left-to-right.json --run runs/still-life/left-to-right
+	$(BIN)/python -m imagebart train assemble --config configs/still-life-left-to-right-model.json --out runs/still-life/baseline
+	$(BIN)/python -m imagebart evaluate folder --model runs/still-life/model --work runs/still-life/evaluation --steps 5000 \
+	    --beside runs/still-life/plain --baseline runs/still-life/baseline --seed 733331 --out runs/still-life/figures.json \
 	    --picture runs/still-life/sheet.png
 
 scales: $(VENV)/.everything
