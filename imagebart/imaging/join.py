@@ -41,6 +41,21 @@ def carried(missed: Floats, painted: Bools, reach: float = REACH) -> Floats:
     """
     if painted.all():
         return np.zeros_like(missed)
+    if not painted.any():
+        return missed
+    result, near = missed.copy(), tuple(_around(np.asarray(painted.any(axis))) for axis in (1, 0))
+    result[near] = _membrane(missed[near], painted[near], reach)
+    return result
+
+
+def _around(painted: Bools) -> slice:
+    """From one before the first that is painted, of values in a row, to one after the last, as far as there are."""
+    places = np.flatnonzero(painted)
+    return slice(max(0, int(places[0]) - 1), int(places[-1]) + 2)
+
+
+def _membrane(missed: Floats, painted: Bools, reach: float) -> Floats:
+    """`carried` of a part of the square, with all that is painted and its neighbours."""
     # What makes exp(-1 / reach) of a value a pixel further from a straight edge.
     share = 2 / (1 + math.cosh(1 / reach))
     inside = painted[..., None].astype(np.float32)
