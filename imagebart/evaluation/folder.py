@@ -59,8 +59,8 @@ class FolderStudy:
 
     @cached_property
     def held(self) -> list[int]:
-        """The held-back pictures that are measured on."""
-        return self.store.pictures.numbers(True)[: self.samples]
+        """The held-back pictures that are measured on: evenly spread, for a folder's order is seldom chance."""
+        return spread(self.store.pictures.numbers(True), self.samples)
 
     @cached_property
     def images(self) -> Tensor:
@@ -74,8 +74,7 @@ class FolderStudy:
     @cached_property
     def trained_on(self) -> list[int]:
         """Training pictures that distances are to: evenly spread."""
-        numbers = self.store.pictures.numbers(False)
-        return numbers[:: max(1, len(numbers) // REFERENCE)][:REFERENCE]
+        return spread(self.store.pictures.numbers(False), REFERENCE)
 
     @cached_property
     def reference(self) -> Tensor:
@@ -125,6 +124,12 @@ class FolderStudy:
             for name, artist in artists.items()
         }
         return drawn | {way: inpainted(self.images, hole, flag) for way, flag in CLASSICAL.items()}
+
+
+def spread(numbers: list[int], most: int) -> list[int]:
+    """So many of some numbers at most, from the first on evenly spread over all."""
+    count = min(most, len(numbers))
+    return [numbers[i * len(numbers) // count] for i in range(count)]
 
 
 def evaluate_folder(study: FolderStudy) -> Iterator[Measure]:
@@ -217,14 +222,14 @@ def _read_right(study: FolderStudy) -> Iterator[Measure]:
 
 def sheet(study: FolderStudy) -> Image.Image:
     """Held-back pictures, how they come back, both holes filled, what is drawn, and training pictures nearest to it."""
-    count = min(COLUMNS, len(study.images))
-    _, index = nearest(study.features(study.drawn[:count]), study.reference)
+    shown = spread(list(range(len(study.images))), COLUMNS)
+    _, index = nearest(study.features(study.drawn[shown]), study.reference)
     rows = {
         "held back": study.images,
         "through tokens": study.decoded,
         **{f"{hole}, {way}": images for hole, ways in study.fills.items() for way, images in ways.items()},
         "drawn": study.drawn,
-        "nearest in training": study.store.images([study.trained_on[i] for i in index[:, 0].tolist()]),
     }
-    pictures = [to_images(row[:count]) for row in rows.values()]
-    return sheet_of(pictures, study.artist.size, names=list(rows))
+    pictures = [to_images(row[shown]) for row in rows.values()]
+    pictures.append(to_images(study.store.images([study.trained_on[i] for i in index[:, 0].tolist()])))
+    return sheet_of(pictures, study.artist.size, names=[*rows, "nearest in training"])
