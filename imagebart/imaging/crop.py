@@ -64,9 +64,9 @@ class Region:
         return np.logical_or.reduce(self.painted.reshape(self.grid, side, self.grid, side), (1, 3))
 
     def unknown(self, size: Size) -> npt.NDArray[np.bool_]:
-        """What is nothing kept of a picture of `size` (width, height), as the model sees it, bool [size, size].
+        """Pixels, as the model sees them, that keep nothing of a picture of `size` (width, height), bool [size, size].
 
-        It is painted, or past the picture's edge.
+        They are painted, or past the picture's edge.
         """
         count = len(self.painted)
         columns, rows = (
