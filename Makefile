@@ -2,7 +2,7 @@
 # make test    install everything, lint, run all tests (the browser's included)
 # make lint    ruff, mypy, and which room knows which
 # make train   train the shipped model again (resumes where it stopped)
-# make photos  train a model of photographs of flowers, fruit and vegetables, and what it is compared with, in a night (resumes where it stopped)
+# make photos  train a model of photographs of flowers, fruit and vegetables, and what it is compared with (resumes where it stopped)
 # make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint and cancel in haste, and at random
