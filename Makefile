@@ -46,7 +46,8 @@ runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
 	$(BIN)/python scripts/still_life.py runs/still-life/pictures
 
 photos: runs/still-life/pictures/train/metadata.jsonl
-	$(BIN)/python -m imagebart train model --config configs/still-life.json --out runs/still-life/model
+	$(BIN)/python -m imagebart train model --config configs/still-life.json --out runs/still-life/begun
+	$(BIN)/python -m imagebart train model --config configs/still-life-on.json --out runs/still-life/model
 	$(BIN)/python -m imagebart train first-stage --config configs/still-life-plain.json --run runs/still-life/plain
 	$(BIN)/python -m imagebart train stage --config configs/still-life-left-to-right.json --run runs/still-life/left-to-right
 	$(BIN)/python -m imagebart train assemble --config configs/still-life-left-to-right-model.json --out runs/still-life/baseline

@@ -30,6 +30,7 @@ def model(
     config: Annotated[Path | None, typer.Option(help="JSON file of these and more settings, see configs/.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Pixels a side: 32, 64, 128 or 256; else planned.")] = None,
     first_stage: Annotated[str | None, typer.Option(help="Folder of a trained first stage, or of a model.")] = None,
+    begin_from: Annotated[str | None, typer.Option(help="Folder of a model to go on from, with all it knows.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a step; else 16.")] = None,
     knows: Annotated[str | None, typer.Option(help="What the pictures show, in plain words.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the pictures, for the model's card.")] = None,
@@ -42,7 +43,7 @@ def model(
     from imagebart.training.plan import ModelRun
 
     asked = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
-    asked |= {"batch_size": batch_size, "knows": knows, "licence": licence}
+    asked |= {"begin_from": begin_from, "batch_size": batch_size, "knows": knows, "licence": licence}
     values = {} if config is None else load_values(config)
     values |= {name: value for name, value in asked.items() if value is not None}
     for name in ("data", "hours"):

@@ -80,10 +80,11 @@ def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: in
             continue
         hours = hours_so_far(folder / part)
         if not figures:
-            yield f"- {name}: taken over from {Path(plan.run.first_stage or '').name}."
+            yield f"- {name}: taken over from {Path(plan.run.given or '').name}."
             continue
+        more = f" more, from {Path(plan.run.begin_from).name}" if plan.run.begin_from else ""
         numbers = ", ".join(f"{key} {value:.3g}" for key, value in figures[-1].items() if key not in ("step", "hours"))
-        yield f"- {name}: {hours:.2f} hours, {figures[-1]['step']:,.0f} steps; on held-back pictures: {numbers}."
+        yield f"- {name}: {hours:.2f} hours, {figures[-1]['step']:,.0f} steps{more}; on held-back pictures: {numbers}."
     yield (
         "\nerror: of reconstructions, in levels of 255; psnr in dB; codes: share in use; loss: nats a token, `half` "
         "with the upper half known, `whole` with nothing known.\n"

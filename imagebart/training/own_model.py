@@ -17,8 +17,10 @@ from accelerate import PartialState
 from torch import nn
 from torch.utils.data import default_collate
 
+from imagebart.conditioning import Conditioner
 from imagebart.config import from_dict
 from imagebart.errors import InputError
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import ImageBART
 from imagebart.pictures.look import Look, look
@@ -32,7 +34,7 @@ from imagebart.training.follow import Figures, Follow
 from imagebart.training.loop import Task, hours_so_far, train
 from imagebart.training.model_card import about_model, write_card, write_examples
 from imagebart.training.on_tokens import HELD, TokenTask, conditioner_of, new_denoiser
-from imagebart.training.parts import first_stage_of, load_denoiser, load_first_stage, save_denoiser, save_first_stage
+from imagebart.training.parts import load_denoiser, load_first_stage, save_denoiser, save_first_stage
 from imagebart.training.plan import (
     LEAST_STEPS,
     ModelRun,
@@ -44,6 +46,7 @@ from imagebart.training.plan import (
     seconds_a_step,
     write_plan,
 )
+from imagebart.training.taken_over import given_denoiser, given_first_stage, given_shape
 from imagebart.training.tokens import Tokens, are_encoded, encode_all
 from imagebart.writing import write_text
 
@@ -61,7 +64,7 @@ def dry_run(run: ModelRun, out: Path, say: Say = print) -> None:
     """Looks at the pictures and says what would be done; writes nothing."""
     first_stage = given_first_stage(run)
     found = _look(run, None, first_stage)
-    for line in (*found.lines(), *planned(run, found, first_stage.config if first_stage else None, out).lines()):
+    for line in (*found.lines(), *_planned(run, found, first_stage, out).lines()):
         say(line)
 
 
@@ -107,11 +110,15 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> None:
         return
     first_stage = given_first_stage(run)
     found = _look(run, folder / "pictures", first_stage)
-    plan = planned(run, found, first_stage.config if first_stage else None, folder)
+    plan = _planned(run, found, first_stage, folder)
     write_text(folder / "look.json", json.dumps({"left out": found.left_out, "there twice": found.twice}, indent=1))
     for line in (*found.lines(), *plan.lines()):
         say(line)
     write_plan(plan, folder)
+
+
+def _planned(run: ModelRun, found: Look, first_stage: FirstStage | None, folder: Path) -> Plan:
+    return planned(run, found, first_stage.config if first_stage else None, folder, given_shape(run))
 
 
 def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) -> Look:
@@ -129,7 +136,7 @@ def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
     """Raises InputError where a run is gone on with otherwise than it was begun; it may become longer."""
     free = ("hours", "steps", "knows", "licence", "credit")
     was, asked = asdict(before.run), asdict(run)
-    if run.steps is not None and before.steps:
+    if run.steps is not None and run.steps.first_stage and before.steps:
         was["first-stage steps"], asked["first-stage steps"] = before.steps, run.steps.first_stage
     for name, value in asked.items():
         if name not in free and value != was[name]:
@@ -137,11 +144,6 @@ def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
                 f"The run in {folder} was begun with {name.replace('_', ' ')} {was[name]!r}, not {value!r}; "
                 "go on with that, or give another --out."
             )
-
-
-def given_first_stage(run: ModelRun) -> FirstStage | None:
-    """The first stage that is taken over. Raises InputError where there is none."""
-    return None if run.first_stage is None else first_stage_of(Path(run.first_stage))
 
 
 def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage:
@@ -225,14 +227,19 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
     place, kind = folder / "denoiser", store.pictures.kind
     train_part = Tokens(folder / "tokens", store, store.pictures.numbers(False))
     held = Tokens(folder / "tokens", store, store.pictures.numbers(True))
-    conditioner = conditioner_of(kind, [store.pictures.texts[i] for i in train_part.numbers])
+    wanted = conditioner_of(kind, [store.pictures.texts[i] for i in train_part.numbers])
 
     def task(config: LoopConfig) -> TokenTask:
         torch.manual_seed(plan.run.seed)
+        network, conditioner = begun(plan, first_stage, wanted)
         run = DenoiserRun(
-            data=str(folder), first_stage=str(folder), loop=config, shape=plan.shape, conditioning=conditioner.kind
+            data=str(folder),
+            first_stage=str(folder),
+            loop=config,
+            shape=plan.shape,
+            conditioning=conditioner.kind,
+            glances=network.config.glances,
         )
-        network = new_denoiser(first_stage, plan.shape, conditioner)
         learn_alike(tables_of(network), first_stage.quantize.codes().detach())
         return TokenTask(network, conditioner, first_stage, train_part, held, run)
 
@@ -246,7 +253,14 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
     work = task(config)
     trained = train(work, config, place, Follow(place, work.figures, say))
     as_table(trained)
-    _save_part(lambda: save_denoiser(trained, conditioner, place), place, config.steps)  # type: ignore[arg-type]
+    _save_part(lambda: save_denoiser(trained, work.conditioner, place), place, config.steps)  # type: ignore[arg-type]
+
+
+def begun(plan: Plan, first_stage: FirstStage, wanted: Conditioner) -> tuple[Denoiser, Conditioner]:
+    """The denoiser before its first step, new or taken over, and what it is told."""
+    if plan.run.begin_from is not None:
+        return given_denoiser(plan.run.begin_from, wanted)
+    return new_denoiser(first_stage, plan.shape, wanted), wanted
 
 
 def _loop(plan: Plan, path: Path, hours: float, steps: int | None, task: Callable[[], Task]) -> LoopConfig:

@@ -39,8 +39,8 @@ TOKENS = 64_000_000  # bytes of the token file at most
 class Steps:
     """How many each part takes: the same on every machine."""
 
-    first_stage: Count
     denoiser: Count
+    first_stage: Index = 0  # 0: as many as its share of the hours allows
     decoder: Index = 0  # of the first stage, alone
 
 
@@ -52,6 +52,7 @@ class ModelRun:
     hours: float
     resolution: int | None = None  # pixels a side
     first_stage: str | None = None  # folder of a trained first stage, or of a model, to take over
+    begin_from: str | None = None  # folder of a model to take all of over, and train its denoiser on
     knows: str = ""  # what the pictures show, in plain words
     licence: str = ""  # of the pictures
     credit: str = ""  # Markdown for the card: who made the pictures
@@ -73,6 +74,14 @@ class ModelRun:
             raise InputError(f"The batch size is {self.batch_size}; it must be from 1 to 4096.")
         if not 0 < self.share < 1:
             raise InputError(f"The first stage's share is {self.share:g}; it must be over 0 and under 1.")
+        if self.begin_from is not None and (self.first_stage is not None or self.shape is not None):
+            other = "shape" if self.first_stage is None else "first stage"
+            raise InputError(f"{self.begin_from} is begun from, with its own {other}; leave out the one or the other.")
+
+    @property
+    def given(self) -> str | None:
+        """Where the first stage is taken over from; None where it is trained."""
+        return self.first_stage or self.begin_from
 
 
 @dataclass(frozen=True)
@@ -106,16 +115,16 @@ class Plan:
             f"{self.model.resolution} × {self.model.resolution} pixels, {side} × {side} tokens of "
             f"{self.model.vocab_size:,} codes; {self.views} views of each picture"
         )
-        left = self.run.hours * (1.0 if self.run.first_stage else 1 - self.run.share)
-        if self.run.first_stage:
-            yield f"first stage: taken over from {self.run.first_stage}"
+        left = self.run.hours * (1.0 if self.run.given else 1 - self.run.share)
+        if self.run.given:
+            yield f"first stage: taken over from {self.run.given}"
         else:
             count = sum(p.numel() for p in FirstStage(self.model).parameters())
             size = f"{count / 1e6:.1f} M numbers, {self.steps:,} steps of {self.run.batch_size}"
             yield f"first stage: {size}, {_hours(self.steps * self.seconds / 3600)}"
         layers = f"{self.shape.depth} + {self.shape.encoder_depth} layers of {self.shape.width}"
         length = f"{self.run.steps.denoiser:,} steps" if self.run.steps else _hours(left)
-        yield f"denoiser: {layers}, {length}"
+        yield f"denoiser: {layers}, {length}" + (" more" if self.run.begin_from else "")
         yield f"disk: {readable(self.disk)}"
         if load := load_of_others():
             cores = os.cpu_count()
@@ -140,10 +149,12 @@ def loop(run: ModelRun, steps: int, seconds: float) -> LoopConfig:
     )
 
 
-def planned(run: ModelRun, found: Look, first_stage: FirstStageConfig | None, folder: Path) -> Plan:
-    """The plan for what was found. Raises InputError where the disk has no room for it."""
+def planned(
+    run: ModelRun, found: Look, first_stage: FirstStageConfig | None, folder: Path, shape: StageShape | None = None
+) -> Plan:
+    """The plan for what was found and what is taken over. Raises InputError where the disk has no room for it."""
     model = first_stage or run.model or first_stage_config(resolution_for(run, found.sizes))
-    shape = run.shape or _shape(model)
+    shape = shape or run.shape or _shape(model)
     views = max(2, min(MOST_VIEWS, TOKENS // (4 * model.tokens * found.count)))
     weights = 4 * 4 * 2 * (_first_stage_size(model) + 20 * shape.width**2 * (shape.depth + shape.encoder_depth))
     disk = found.count * (3 * kept_side(model.resolution) ** 2 + 4 * model.tokens * views) + weights
@@ -152,7 +163,8 @@ def planned(run: ModelRun, found: Look, first_stage: FirstStageConfig | None, fo
     if first_stage is not None:
         return plan
     seconds = _first_stage_seconds(plan)
-    steps = run.steps.first_stage if run.steps else max(LEAST_STEPS, int(3600 * run.hours * run.share / seconds))
+    steps = run.steps.first_stage if run.steps else 0
+    steps = steps or max(LEAST_STEPS, int(3600 * run.hours * run.share / seconds))
     loss = run.loss or FirstStageLoss(
         face=1.0, adversarial=AdversarialLoss(begin=steps // 3, crop=max(32, min(128, model.resolution // 2 * 2)))
     )

@@ -178,6 +178,31 @@ def test_steps_are_the_same_on_every_machine(tmp_path: Path, capsys: pytest.Capt
     assert "begun with first-stage steps 7, not 8" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_model_is_gone_on_from_with_other_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As on another machine, where nothing but the finished model is."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    assert road(tmp_path / "first", draw_folder(tmp_path / "data", "text")) == 0
+    begun, on = tmp_path / "first" / "model", tmp_path / "second"
+    learnt = read_figures(begun / "run" / "denoiser")[-1]["loss"]
+    (begun / "run").rename(tmp_path / "lost")
+    more = draw_folder(tmp_path / "more", "text", count=30)
+    given = ["--data", str(more), "--begin-from", str(begun), "--hours", "0.0001", "--out", str(on / "model")]
+    capsys.readouterr()
+    assert main(["train", "model", *given, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"first stage: taken over from {begun}" in said and "denoiser: 1 + 1 layers of 32" in said
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert main(["train", "model", *given]) == 0
+    rows = read_figures(on / "model" / "run" / "denoiser")
+    assert rows[0]["loss"] < learnt and rows[-1]["step"] == 20
+    card = Pipeline.from_pretrained(on / "model").card
+    assert "- first stage: taken over from model." in card and "20 steps more, from model;" in card
+    ours, theirs = (load_file(folder / "first_stage.safetensors") for folder in (on / "model", begun))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
 def test_full_memory_is_said(tmp_path: Path) -> None:
     data, said = draw_folder(tmp_path / "data", "none"), tmp_path / "said"
 
@@ -223,6 +248,7 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
         ("--resolution", "100", "resolution is 100; it must be one of 32, 64"),
         ("--batch-size", "0", "batch size is 0"),
         ("--first-stage", "nowhere", "No first stage can be taken over from nowhere"),
+        ("--begin-from", "nowhere", "nowhere is begun from, with its own shape"),
         ("--data", "./nowhere", "./nowhere is no folder"),
     ],
 )
