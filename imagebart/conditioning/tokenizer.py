@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import groupby
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ START, END = 49406, 49407
 VOCAB_SIZE = 49408
 CONTEXT_LENGTH = 77
 """Tokens of a text that CLIP reads, start and end included."""
+_ONE_BY_ONE = Lock()
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,14 @@ def vocabulary() -> list[str]:
     return [*symbols, *(s + "</w>" for s in symbols), *merged, "<|startoftext|>", "<|endoftext|>"]
 
 
-@lru_cache(maxsize=1)
 def _tokenizer() -> Tokenizer:
+    # While one thread imports `transformers`, which puts another module in its own place, others would get half of it.
+    with _ONE_BY_ONE:
+        return _loaded_tokenizer()
+
+
+@lru_cache(maxsize=1)
+def _loaded_tokenizer() -> Tokenizer:
     # Imported here: it takes most of a second, which the page must not wait for at its start.
     from tokenizers.normalizers import Replace, Sequence
     from transformers import CLIPTokenizer

@@ -75,3 +75,26 @@ def test_halves_of_characters_are_no_error() -> None:
     """A lone surrogate, as a page's JSON can hold; two that make a character are that character."""
     assert all_ids("a \ud83d\ude00 hat") == all_ids("a 😀 hat")
     assert all_ids("a \ud83d hat \udfff") == all_ids("a � hat �")
+
+
+FIRST_AT_ONCE = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from imagebart.conditioning.tokenizer import pieces
+
+together = Barrier(8)
+
+def read(number):
+    together.wait()
+    return [piece.word for piece in pieces(f"word {number}")]
+
+with ThreadPoolExecutor(8) as pool:
+    print(list(pool.map(read, range(8))))
+"""
+
+
+def test_many_can_read_first_at_once() -> None:
+    """As when two people open a page that has just started."""
+    done = subprocess.run([sys.executable, "-c", FIRST_AT_ONCE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([["word", str(number)] for number in range(8)])
