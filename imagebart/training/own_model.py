@@ -118,7 +118,8 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> None:
 
 
 def _planned(run: ModelRun, found: Look, first_stage: FirstStage | None, folder: Path) -> Plan:
-    return planned(run, found, first_stage.config if first_stage else None, folder, given_shape(run))
+    shape = given_shape(run, conditioner_of(found.kind, list(found.texts)))
+    return planned(run, found, first_stage.config if first_stage else None, folder, shape)
 
 
 def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) -> Look:

@@ -21,11 +21,11 @@ def given_first_stage(run: ModelRun) -> FirstStage | None:
     return None if run.given is None else first_stage_of(Path(run.given))
 
 
-def given_shape(run: ModelRun) -> StageShape | None:
-    """The sizes of the denoiser that is trained on; None where one is begun. Raises InputError where there is none."""
+def given_shape(run: ModelRun, wanted: Conditioner) -> StageShape | None:
+    """The sizes of the denoiser that is trained on; None where one is begun. Raises as `given_denoiser`."""
     if run.begin_from is None:
         return None
-    network = _given_denoiser(run.begin_from)[0].config
+    network = given_denoiser(run.begin_from, wanted)[0].config
     decoder, text = network.decoder, network.text
     slots = (text.slots, text.phrase) if text is not None else (StageShape.slots, StageShape.phrase)
     return StageShape(decoder.width, decoder.depth, decoder.heads, decoder.head_size, network.encoder.depth, *slots)

@@ -193,6 +193,9 @@ def test_a_model_is_gone_on_from_with_other_pictures(tmp_path: Path, capsys: pyt
     assert main(["train", "model", *given, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert f"first stage: taken over from {begun}" in said and "denoiser: 1 + 1 layers of 32" in said
+    bare = ["--data", str(draw_folder(tmp_path / "bare", "none")), *given[2:]]
+    assert main(["train", "model", *bare, "--dry-run"]) == 2
+    assert "was trained with captions, the pictures have neither captions nor classes" in capsys.readouterr().err
     AcceleratorState._reset_state(reset_partial_state=True)
     assert main(["train", "model", *given]) == 0
     rows = read_figures(on / "model" / "run" / "denoiser")

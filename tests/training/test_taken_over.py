@@ -45,8 +45,9 @@ def test_its_first_stage_and_its_sizes_are_taken_over(tmp_path: Path) -> None:
     assert first_stage is not None
     ours, theirs = first_stage.state_dict(), model.first_stage.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert given_shape(begun_from(tmp_path)) == StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1)
-    assert given_shape(ModelRun(data="", hours=1.0, first_stage=str(tmp_path))) is None
+    sizes = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1)
+    assert given_shape(begun_from(tmp_path), NoConditioner()) == sizes
+    assert given_shape(ModelRun(data="", hours=1.0, first_stage=str(tmp_path)), NoConditioner()) is None
 
 
 @pytest.mark.parametrize(
