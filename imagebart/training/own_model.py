@@ -232,7 +232,7 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
 
     def task(config: LoopConfig) -> TokenTask:
         torch.manual_seed(plan.run.seed)
-        network, conditioner = begun(plan, first_stage, wanted)
+        network, conditioner = _begun(plan, first_stage, wanted)
         run = DenoiserRun(
             data=str(folder),
             first_stage=str(folder),
@@ -257,7 +257,7 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
     _save_part(lambda: save_denoiser(trained, work.conditioner, place), place, config.steps)  # type: ignore[arg-type]
 
 
-def begun(plan: Plan, first_stage: FirstStage, wanted: Conditioner) -> tuple[Denoiser, Conditioner]:
+def _begun(plan: Plan, first_stage: FirstStage, wanted: Conditioner) -> tuple[Denoiser, Conditioner]:
     """The denoiser before its first step, new or taken over, and what it is told."""
     if plan.run.begin_from is not None:
         return given_denoiser(plan.run.begin_from, wanted)
