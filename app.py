@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from imagebart.errors import plain
-from imagebart.ui.temporary import temporary_folder
+from imagebart.ui.files import temporary_folder
 from imagebart.ui.zero_gpu import find_device
 
 HERE = Path(__file__).resolve().parent
@@ -41,11 +41,9 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = find_device()  # before torch is imported
     from imagebart.pipeline import Pipeline
+    from imagebart.ui.app import build_page, launch_page, missing_for_tools
     from imagebart.ui.examples import EXAMPLES, find_examples
-    from imagebart.ui.launch import launch_page
-    from imagebart.ui.library import Models
-    from imagebart.ui.page import build_page
-    from imagebart.ui.tools import missing_for_tools
+    from imagebart.ui.model_list import Models
     from imagebart.weights import is_hub_name, locate
 
     library = Models(models, most=1) if models else None

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagebart.errors import InputError
-    from imagebart.events import PipelineEvent
     from imagebart.models.imagebart import ImageBART
-    from imagebart.pipeline import Pipeline
+    from imagebart.pipeline import Pipeline, PipelineEvent
     from imagebart.settings import SamplingSettings
 
 __all__ = ["ImageBART", "InputError", "Pipeline", "PipelineEvent", "SamplingSettings"]
@@ -18,7 +17,7 @@ _HOMES = {
     "ImageBART": "imagebart.models.imagebart",
     "InputError": "imagebart.errors",
     "Pipeline": "imagebart.pipeline",
-    "PipelineEvent": "imagebart.events",
+    "PipelineEvent": "imagebart.pipeline",
     "SamplingSettings": "imagebart.settings",
 }
 

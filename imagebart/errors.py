@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reprlib import Repr
+
 
 class InputError(ValueError):
     """Something given by the person using the program cannot be used.
@@ -16,3 +18,17 @@ def plain(text: str) -> str:
     A picture's or model's own words could move the cursor, or rename the window, otherwise.
     """
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+# What is wrong with files of weights.
+
+
+class WeightsError(ValueError):
+    """A model's files cannot be used. One sentence that names the file, the reason and what would be right."""
+
+
+def shown(value: object) -> str:
+    """A value of a file as a sentence can hold it: shortened, however it is nested."""
+    short = Repr()
+    short.maxstring = short.maxother = 100
+    return short.repr(value)

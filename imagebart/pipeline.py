@@ -1,11 +1,12 @@
-"""What people call: generate, edit and vary, from images and words to events and images."""
+"""What a run tells while it goes on, and its clock."""
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -17,20 +18,323 @@ from imagebart.conditioning import ClassConditioner, Prompt, TextConditioner
 from imagebart.conditioning.prompts import Asked, one_each
 from imagebart.conditioning.tokenizer import whole_characters
 from imagebart.errors import InputError
-from imagebart.events import PipelineEvent
 from imagebart.imaging import crop, masks
 from imagebart.imaging import files as images
+from imagebart.imaging.blending import joined
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
-from imagebart.judge import Describer, Judge, load_judge
-from imagebart.looking import PAINT, place_of, with_all_said, with_the_rest, words_for
-from imagebart.masked import known
+from imagebart.inpainting import known
 from imagebart.models.imagebart import ImageBART
-from imagebart.runs import Canvas, Job, stream, unfamiliar
+from imagebart.ranking import Describer, Judge, best_first, load_judge
+from imagebart.sampling.mask_suggestion import distances, place
+from imagebart.sampling.sampler import ChainEvent
 from imagebart.settings import SamplingSettings, shown
 from imagebart.weights import locate
-from imagebart.weights.card import default_card, read_card, without_head
 from imagebart.weights.folder import config_of
+from imagebart.weights.published.registry import default_card, read_card, without_head
+
+EventKind = Literal["start", "preview", "stage", "result"]
+PREVIEW_SHARE = 0.1  # of the time may go into previews
+FIRST_SHARE = 0.5  # of the time until then may go into the first: the sooner something is seen to happen, the better
+
+
+class Pictures:
+    """Pictures that are made when they are first asked for: of a large one, a look costs time and memory."""
+
+    def __init__(self, make: Callable[[], list[Image.Image]]) -> None:
+        self._make: Callable[[], list[Image.Image]] | None = make
+        self._made: list[Image.Image] = []
+
+    def __call__(self) -> list[Image.Image]:
+        if self._make is not None:
+            self._made = self._make()
+            self._make = None  # and all that it took, the upload among it, can go
+        return self._made
+
+
+@dataclass(frozen=True)
+class PipelineEvent:
+    """One look at a run. `image` has the upload's size and, outside the mask, its very pixels."""
+
+    kind: EventKind  # x_T; on the way; a pass is finished; the last event
+    pictures: Pictures  # of `images`
+    stage: int  # t, from T down to 1
+    stages: int  # T
+    pass_index: int  # from 0
+    passes: int
+    position: int  # tokens drawn in this pass
+    total: int  # tokens to draw in a pass
+    fraction: float  # of the whole run, 0 to 1
+    elapsed: float  # seconds
+    remaining: float | None  # seconds, None before anything is known
+    seed: int
+    notes: list[str]  # sentences for the user
+    recipes: tuple[Recipe, ...]  # what makes each of `images`
+
+    @property
+    def image(self) -> Image.Image:
+        """The first of `images`."""
+        return self.images[0]
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """Of all variants; in a preview, of the first alone. They are put together when they are first asked for."""
+        return self.pictures()
+
+    @property
+    def recipe(self) -> Recipe:
+        """What makes `image`."""
+        return self.recipes[0]
+
+    @property
+    def variants(self) -> tuple[int, ...]:
+        """The number of each of `images` in the run: 0, 1, … unless they are ordered, best first."""
+        return tuple(recipe.variant for recipe in self.recipes)
+
+
+class Clock:
+    """Time since the start, progress, and when the next preview may cost something."""
+
+    def __init__(self, passes: int, first: int) -> None:
+        """passes: of each stage; first: the stage that the run starts with, counted down to 1."""
+        self._began = time.perf_counter()
+        self._first = first
+        self._passes = passes * first  # in the whole run
+        self._cost = 0.0  # of the last look, seconds
+        self._spent = 0.0  # on previews
+
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._began
+
+    def fraction(self, event: ChainEvent) -> float:
+        """How much of the run is done, 0 to 1."""
+        done = (self._first - event.stage) * event.passes + event.pass_index
+        return min((done + event.position / max(event.total, 1)) / self._passes, 1.0)
+
+    def preview_due(self) -> bool:
+        """Whether one more preview, as dear as the last look, keeps all of them within PREVIEW_SHARE of the time."""
+        share = PREVIEW_SHARE if self._spent else FIRST_SHARE
+        return self._spent + self._cost <= share * self.elapsed()
+
+    def looked(self, kind: EventKind, seconds: float) -> None:
+        """A look took so long. The start, the ends of passes and the result are shown whatever they cost."""
+        self._cost = 0.0
+        self.looked_on(kind, seconds)
+
+    def looked_on(self, kind: EventKind, seconds: float) -> None:
+        """The last look took so much longer."""
+        self._cost += seconds
+        if kind == "preview":
+            self._spent += seconds
+
+
+# A run: from tokens, a prompt and settings to events that show pictures where they belong.
+
+
+FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Where results go: a region of an upload; or a picture of their own (all None)."""
+
+    upload: Image.Image | None = None
+    region: Region | None = None
+    before: Image.Image | None = None  # the region's square, where what is drawn is to join what is kept of it
+
+    def place(self, square: Image.Image) -> Image.Image:
+        """The whole picture with this square in it."""
+        if self.upload is None or self.region is None:
+            return square
+        if self.before is not None:
+            square = joined(square, self.before, self.region.unknown(self.upload.size))
+        return self.region.paste(self.upload, square)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, ready to start: B variants of N tokens."""
+
+    recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
+    canvas: Canvas
+    settings: SamplingSettings  # the recipes', as this run needs them
+    known: Tensor | None = None  # int64 [B, N]
+    keep: Tensor | None = None  # bool [N]
+    doubt: Tensor | None = None  # float [N], of known tokens that are not kept: see `imagebart.inpainting`
+    seen: Tensor | None = None  # bool [1, N, K], the colours of what is kept: see `imagebart.inpainting`
+    pixels: Tensor | None = None  # the square as it was, float [1, 3, size, size] in [-1, 1], where `keep` keeps of it
+    strength: float = 1.0  # share of noise to start from
+    cond: Tensor | None = None  # int64 [B, L]
+    notes: tuple[str, ...] = ()  # sentences for the user
+    judge: Judge | None = None  # puts the result's pictures in order, best first; all have one prompt then
+
+    @property
+    def variants(self) -> int:
+        """B."""
+        return len(self.recipes)
+
+    @property
+    def seed(self) -> int:
+        """Of the first variant."""
+        return self.recipes[0].seed
+
+
+def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
+    """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
+    begun = model.sampler.start(
+        job.variants,
+        job.settings,
+        known=job.known,
+        keep=job.keep,
+        strength=job.strength,
+        seed=job.seed,
+        doubt=job.doubt,
+        seen=job.seen,
+    )
+    first, scales = len(begun.steps), begun.scales
+    clock = Clock(job.settings.passes, first)
+    chain = model.sampler.stream(begun, job.cond, job.settings)
+    last = ChainEvent(first, scales, 0, job.settings.passes, 0, begun.total, begun.x, False)
+    yield _event(model, "start", last, job, clock)
+    try:
+        for last in chain:
+            if last.done and not (last.stage == 1 and last.pass_index == last.passes - 1):
+                yield _event(model, "stage", last, job, clock)
+            elif not last.done and clock.preview_due():
+                yield _event(model, "preview", last, job, clock)
+    finally:
+        close = getattr(chain, "close", None)
+        if close is not None:
+            close()
+    result = _event(model, "result", last, job, clock)
+    del job  # the upload goes as soon as the result is put together
+    yield result
+
+
+@torch.no_grad()
+def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock: Clock) -> PipelineEvent:
+    """Decodes the tokens of this moment, to be put where they belong by whoever looks."""
+    began = time.perf_counter()
+    fraction = 1.0 if kind == "result" else clock.fraction(event)
+    shown = event.tokens[:1] if kind == "preview" else event.tokens
+    squares = model.first_stage.decode(shown)
+    order = list(range(len(squares)))
+    if kind == "result" and job.judge is not None:
+        order = best_first(job.judge, squares.clamp(-1, 1), job.recipes[0].prompt or "")
+    notes = job.notes
+    if kind == "result" and job.keep is not None and job.pixels is not None and bool(job.keep.any()):
+        notes = (*unfamiliar(model, job.pixels, squares[:1], job.keep), *notes)
+    canvas, drawn = job.canvas, images.to_images(squares[order])
+    clock.looked(kind, time.perf_counter() - began)
+
+    def place() -> list[Image.Image]:
+        began = time.perf_counter()
+        placed = [canvas.place(square) for square in drawn]
+        clock.looked_on(kind, time.perf_counter() - began)
+        return placed
+
+    elapsed = clock.elapsed()
+    return PipelineEvent(
+        kind=kind,
+        pictures=Pictures(place),
+        stage=event.stage,
+        stages=event.stages,
+        pass_index=event.pass_index,
+        passes=event.passes,
+        position=event.position,
+        total=event.total,
+        fraction=fraction,
+        elapsed=elapsed,
+        remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
+        seed=job.seed,
+        notes=list(notes),
+        recipes=tuple(job.recipes[number] for number in order),
+    )
+
+
+def unfamiliar(model: ImageBART, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:
+    """What to say of a picture that the model does not know: one that its tokens do not bring back where they are kept.
+
+    before, after: float [1, 3, size, size] in [-1, 1]; keep: bool [N].
+    """
+    side = model.first_stage.config.downsampling
+    kept = keep.view(before.shape[2] // side, -1).repeat_interleave(side, 0).repeat_interleave(side, 1)
+    error = (after.clamp(-1, 1) - before)[..., kept].square().mean().item() / 4
+    if not model.about.knows or -10 * math.log10(max(error, 1e-10)) >= FAMILIAR_PSNR:
+        return ()
+    return (f"This model knows {model.about.knows} only; in another kind of picture, expect odd results.",)
+
+
+# What a model sees in a picture without drawing: where words belong, what is there, and what of it stays.
+
+
+PAINT = "paint over what should change"
+SAID = 1.0  # guidance at most by a prompt that says all; with 2.5, smears were seen
+
+
+def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str | None) -> Tensor:
+    """The tokens of a square that a prompt is about: bool [rows, columns].
+
+    pixels: float [1, 3, size, size] in [-1, 1]. What the prompt asks for is set against what the picture shows, where
+    the judge can say it, else against no words. Raises InputError where no place can be found.
+    """
+    conditioner = model.conditioner
+    if model.denoiser is None or conditioner.kind != "text":
+        raise InputError(f"This model cannot find a place by words; {PAINT}.")
+    prompt = whole_characters(prompt or "")
+    if not prompt.strip():
+        raise InputError(f"Without words there is no place to find; say what should be there, or {PAINT}.")
+    asked = conditioner.encode([prompt]).tokens
+    instead = conditioner.null(1)
+    if torch.equal(asked, instead):
+        raise InputError(f'The model knows no word of "{prompt:.60}", so that it finds no place for it; {PAINT}.')
+    texts = _contrast(judge, pixels, prompt)
+    if texts is not None:
+        asked, instead = conditioner.encode(texts).tokens.split(1)
+    with torch.no_grad():
+        known = model.first_stage.encode(pixels)
+    distance = distances(model.denoiser, known, asked.to(model.device), instead.to(model.device)).cpu()
+    found = place(distance.view(-1, model.first_stage.config.side))
+    if not found.any():
+        raise InputError(f'The model finds nothing that "{prompt:.60}" would change in this picture; {PAINT}.')
+    return found
+
+
+def with_the_rest(judge: Judge | None, pixels: Tensor, prompt: str) -> str:
+    """A prompt with all else that a picture shows and that is to stay; the prompt alone where the judge cannot say it.
+
+    pixels: float [1, 3, size, size] in [-1, 1].
+    """
+    texts = _contrast(judge, pixels, prompt)
+    return prompt if texts is None else texts[0]
+
+
+def with_all_said(settings: SamplingSettings) -> SamplingSettings:
+    """Settings for a prompt with the rest: where it says all, guidance only smears."""
+    return replace(settings, guidance=min(settings.guidance, SAID))
+
+
+def _contrast(judge: Judge | None, pixels: Tensor, prompt: str) -> tuple[str, str] | None:
+    return judge.contrast(pixels, prompt) if isinstance(judge, Describer) else None
+
+
+def words_for(model: ImageBART, judge: Judge | None, pixels: Tensor) -> str:
+    """What a picture shows, in words that the model knows. Raises InputError where that cannot be said.
+
+    pixels: float [1, 3, size, size] in [-1, 1].
+    """
+    if not isinstance(judge, Describer):
+        raise InputError("This model cannot say what a picture shows; describe it in your own words.")
+    words = judge.describe(pixels)
+    if words is None:
+        known = f"knows {model.about.knows} only and" if model.about.knows else ""
+        raise InputError(f"This model {known} cannot say for sure what this picture shows.".replace("  ", " "))
+    return words
+
+
+# What people call: generate, edit and vary, from images and words to events and images.
+
 
 MAX_VARIANTS = 8
 

@@ -11,11 +11,11 @@ from torch import nn
 from imagebart.conditioning import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
 from imagebart.diffusion import Schedule
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
-from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
-from imagebart.models.published import StageConfig, build_stage
+from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
+from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from imagebart.avatars.artwork import render
-from imagebart.avatars.regions import region_mask
-from imagebart.avatars.sheet import PLAIN
+from imagebart.atomic_io import write_text
+from imagebart.avatars.artwork import region_mask, render
+from imagebart.avatars.attributes import PLAIN
 from imagebart.imaging.files import save_image
-from imagebart.writing import write_text
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
 SIZE = 256  # twice what the shipped model works on, so that what the mask leaves alone stays crisp

@@ -15,11 +15,10 @@ import typer
 from PIL import Image, ImageSequence
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from imagebart.imaging.animation import save_animation
+from imagebart.imaging.files import save_animation
 from imagebart.pipeline import Pipeline
+from imagebart.ui.app import build_page, launch_page
 from imagebart.ui.examples import Example, find_examples
-from imagebart.ui.launch import launch_page
-from imagebart.ui.page import build_page
 
 HERE = Path(__file__).resolve().parent.parent
 ASSETS = HERE / "assets"

@@ -13,8 +13,7 @@ import httpx
 from PIL import Image
 
 from imagebart.pipeline import Pipeline
-from imagebart.ui.launch import launch_page
-from imagebart.ui.page import build_page
+from imagebart.ui.app import build_page, launch_page
 
 FILE = {"meta": {"_type": "gradio.FileData"}, "orig_name": "picture.png"}
 UPLOADED = "uploaded"  # stands for a picture that was uploaded

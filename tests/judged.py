@@ -10,8 +10,8 @@ import torch
 from imagebart.avatars import reader
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.claims import CaptionReader, save_heads
-from imagebart.judge import WEIGHTS
 from imagebart.models.imagebart import ImageBART
+from imagebart.ranking import WEIGHTS
 from imagebart.testing import tiny_model
 
 

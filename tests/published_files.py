@@ -24,13 +24,12 @@ import numpy as np
 import torch
 import yaml
 
-from imagebart.models.first_stage import FirstStage
-from imagebart.models.published import build_stage
+from imagebart.models.stages import build_stage
+from imagebart.models.vqgan import FirstStage
 from imagebart.weights import MODELS
-from imagebart.weights.description import Description
-from imagebart.weights.layout import stage_layout
-from imagebart.weights.modules import shapes_of
-from imagebart.weights.original_config import read_description
+from imagebart.weights.folder import shapes_of
+from imagebart.weights.published.convert import stage_layout
+from imagebart.weights.published.registry import Description, read_description
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"
 ALIGNMENT = 64  # of tensors in a file of PyTorch's

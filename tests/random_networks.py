@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
-from imagebart.models.published import Kind, Stage, StageConfig, build_stage
+from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.sampling.engine import Engine, engine_of
+from imagebart.sampling.packed_linear import Engine, engine_of
 from imagebart.sampling.steps import DenoisingStep, StageStep, Step
 
 KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")

@@ -18,7 +18,7 @@ from published_files import TINY, scale_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imagebart.weights.original_config import read_description
+from imagebart.weights.published.registry import read_description
 
 FOLDER = TINY / "text_cond"
 BETAS = (0.37, 1.0)

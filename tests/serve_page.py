@@ -25,9 +25,8 @@ from pacing import paced
 
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.testing import tiny_staged_model
+from imagebart.ui.app import build_page, launch_page
 from imagebart.ui.examples import find_examples
-from imagebart.ui.launch import launch_page
-from imagebart.ui.page import build_page
 
 
 class Watched(Pipeline):

@@ -17,10 +17,9 @@ from imagebart.bench.models import Subject, published_size, shipped, write_stand
 from imagebart.bench.profile import PURPOSES, Share, shares
 from imagebart.bench.report import pass_report, plot, report, scales
 from imagebart.bench.whole import keep, measure_whole, whole_table
-from imagebart.sampling.draft_length import OneByOne
-from imagebart.sampling.engine import engine_of
-from imagebart.sampling.step_run import Condition
-from imagebart.sampling.steps import StageStep
+from imagebart.sampling.packed_linear import engine_of
+from imagebart.sampling.speculative import OneByOne
+from imagebart.sampling.steps import Condition, StageStep
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import MODELS

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from imagebart import events
-from imagebart.events import FIRST_SHARE, PREVIEW_SHARE, Clock, Pictures
+from imagebart import pipeline as events
+from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, Pictures
 
 
 class Time:

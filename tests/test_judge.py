@@ -15,8 +15,8 @@ from imagebart import InputError
 from imagebart.cli import main
 from imagebart.imaging import masks
 from imagebart.imaging.metadata import read_recipe
-from imagebart.judge import best_first
 from imagebart.pipeline import Pipeline
+from imagebart.ranking import best_first
 from imagebart.testing import tiny_model, tiny_pipeline
 
 

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart import InputError
-from imagebart.looking import SAID
-from imagebart.pipeline import Pipeline
+from imagebart.pipeline import SAID, Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
 

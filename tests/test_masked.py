@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.evaluation.drawing import Artist
-from imagebart.masked import extended, glance, known, painted_share
+from imagebart.inpainting import extended, glance, known, painted_share
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model

@@ -16,9 +16,8 @@ from PIL import Image
 from imagebart import InputError, SamplingSettings
 from imagebart.imaging import crop, masks
 from imagebart.imaging.metadata import read_recipe, write_png
-from imagebart.pipeline import Pipeline
-from imagebart.runs import unfamiliar
-from imagebart.sampling.chain import ChainEvent
+from imagebart.pipeline import Pipeline, unfamiliar
+from imagebart.sampling.sampler import ChainEvent
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
 

@@ -144,7 +144,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
 
 
 def test_the_page_imports_nothing_that_only_training_needs() -> None:
-    assert imported_by("import imagebart.ui.launch, imagebart.ui.page", EXTRAS) == []
+    assert imported_by("import imagebart.ui.app", EXTRAS) == []
 
 
 def test_no_tracked_file_is_too_large_for_a_space() -> None:

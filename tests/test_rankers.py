@@ -15,7 +15,7 @@ from imagebart.cli import main
 from imagebart.conditioning import ClipTextConditioner
 from imagebart.errors import InputError
 from imagebart.imaging.files import to_tensor
-from imagebart.rankers import ClassifierJudge, ClipJudge, load_ranker
+from imagebart.ranking import ClassifierJudge, ClipJudge, load_ranker
 from imagebart.testing import tiny_model
 
 

@@ -12,18 +12,18 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagebart import Pipeline
+from imagebart.avatars.artwork import region_mask
+from imagebart.avatars.attributes import PLAIN
 from imagebart.avatars.dataset import AvatarDataset
 from imagebart.avatars.judge import AvatarJudge
 from imagebart.avatars.reader import load_reader
-from imagebart.avatars.regions import region_mask
-from imagebart.avatars.sheet import PLAIN
 from imagebart.diffusion import redraw
 from imagebart.evaluation.completions import SHARED, complete
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.fit import fits
 from imagebart.evaluation.study import COMPLETED, Study
 from imagebart.imaging import masks
-from imagebart.judge import best_first
+from imagebart.ranking import best_first
 
 HERE = Path(__file__).parent.parent
 pytestmark = pytest.mark.shipped

@@ -16,10 +16,9 @@ import pytest
 from killing import apart, killed_at_every_step, without_room
 from PIL import Image
 
-from imagebart import writing as files
+from imagebart import atomic_io as files
 from imagebart.errors import InputError
-from imagebart.imaging.animation import save_animation
-from imagebart.imaging.files import save_image
+from imagebart.imaging.files import save_animation, save_image
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 
 RECIPE = Recipe("tiny", "generate", "a hat", 1)

@@ -9,8 +9,10 @@ two (happy and closed, disbelief and sad), printed words, and whatever `python_a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from configparser import ConfigParser, ExtendedInterpolation
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 
@@ -127,3 +129,129 @@ def draw(random: np.random.Generator) -> Attributes:
         position = np.searchsorted(np.cumsum(weights), random.random() * weights.sum(), side="right")
         chosen[name] = values[min(int(position), len(values) - 1)]
     return Attributes(**chosen)
+
+
+# An avatar to begin from, and what must be so for each attribute to show.
+
+
+PLAIN = Attributes(
+    top="short",
+    hair_colour="brown",
+    hat_colour="blue",
+    facial_hair="none",
+    facial_hair_colour="brown",
+    accessory="none",
+    eyes="open",
+    eyebrows="normal",
+    mouth="smile",
+    clothing="t-shirt",
+    clothing_colour="blue",
+    graphic="bear",
+    skin="fair",
+    background="green",
+)
+
+# What must be so for an attribute to show.
+SHOWING = {
+    "hat_colour": {"top": HAT_TOPS[0]},
+    "facial_hair_colour": {"facial_hair": "beard"},
+    "graphic": {"clothing": "graphic"},
+}
+
+
+# Words for colours, of hair and of fabric.
+
+
+COLOUR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "hair": {
+        "black": ("black", "black", "black", "dark", "jet black"),
+        "brown": ("brown", "brown", "brown", "dark brown", "light brown", "chestnut"),
+        "blonde": ("blonde", "blonde", "blond", "golden", "platinum blonde", "light blonde"),
+        "red": ("red", "red", "ginger", "orange", "auburn", "copper"),
+        "grey": ("grey", "gray", "silver", "grey", "gray"),
+        "pink": ("pink", "pink", "pink", "hot pink", "light pink"),
+        "blue": ("blue", "blue", "blue", "light blue", "dark blue"),
+    },
+    "fabric": {
+        "grey": ("grey", "gray"),
+        "blue": ("blue", "blue", "blue", "blue", "light blue", "dark blue", "navy", "navy blue"),
+        "green": ("green", "green", "green", "green", "dark green", "light green"),
+        "red": ("red", "red", "red", "red", "dark red", "bright red"),
+        "yellow": ("yellow", "yellow", "yellow", "bright yellow"),
+        "pink": ("pink", "pink", "pink", "light pink", "hot pink"),
+    },
+}
+"""Colour words where they are not simply the colour's name."""
+
+
+def colour_words(attribute: str, value: str) -> tuple[str, ...]:
+    """Return the words for a colour of hair or of fabric, the plainest first."""
+    kind = "hair" if attribute in ("hair_colour", "facial_hair_colour") else "fabric"
+    return COLOUR_WORDS[kind].get(value, (value,))
+
+
+# The words for every value, from `data/avatar_phrases.ini`: what captions are made of, what the page suggests.
+
+
+KINDS = {"=": "adjective", "+": "epithet", "~": "loose"}  # by a phrase's first sign; else noun
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Words that are true of avatars whose `attribute` has one of `values`; kind: noun, adjective, epithet, loose."""
+
+    attribute: str
+    values: frozenset[str]
+    kind: str
+    text: str
+
+    @property
+    def coloured(self) -> bool:
+        """Whether the phrase has a place for a colour."""
+        return "{c}" in self.text
+
+
+Tables = dict[str, list[Phrase]]
+
+
+def _tables(kind: str) -> Tables:
+    """The phrases of each attribute in the file's sections of a kind."""
+    file = ConfigParser(delimiters=(":",), interpolation=ExtendedInterpolation())
+    file.optionxform = str  # type: ignore[assignment, method-assign]
+    file.read_string(files("imagebart").joinpath("data", "avatar_phrases.ini").read_text(encoding="utf-8"))
+    prints = file["prints"]["*"]
+    return {
+        attribute: [
+            Phrase(attribute, chosen, KINDS.get(text[0], "noun"), text.lstrip("=+~"))
+            for values, line in file.items(f"{kind} {attribute}")
+            for chosen, wordings in _chosen(attribute, values, line)
+            for wording in _split(wordings)
+            for text in (_split(prints.replace("{thing}", wording[1:])) if wording[0] == "*" else [wording])
+        ]
+        for attribute in VALUES
+        if file.has_section(f"{kind} {attribute}")
+    }
+
+
+def _chosen(attribute: str, values: str, line: str) -> Iterator[tuple[frozenset[str], str]]:
+    """The values that a line's phrases are true of, and these phrases."""
+    if values == "*":
+        for value in VALUES[attribute]:
+            yield frozenset({value}), line.replace("{value}", value)
+    else:
+        named = frozenset(values.removeprefix("!").split("|"))
+        yield frozenset(VALUES[attribute]) - named if values[0] == "!" else named, line
+
+
+def _split(wordings: str) -> list[str]:
+    return wordings.replace("\n", " ").split("; ")
+
+
+HAIR = frozenset(HAIR_TOPS) - {"bald"}
+"""The tops whose hair shows its colour."""
+WORDINGS = _tables("wordings")
+"""How to name a value: the phrases of each attribute."""
+COLOUR_ALONE = _tables("colours")
+"""How to name a colour with as little as possible of what has it."""
+NEGATIONS = _tables("negations")
+"""What can be said of an attribute by what it is not."""

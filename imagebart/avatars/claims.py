@@ -10,12 +10,11 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from imagebart.avatars.attributes import VALUES
+from imagebart.atomic_io import write_bytes
+from imagebart.avatars.attributes import PLAIN, SHOWING, VALUES
 from imagebart.avatars.captions import Claims
-from imagebart.avatars.sheet import PLAIN, SHOWING
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.weights.bounds import checked_header
-from imagebart.writing import write_bytes
+from imagebart.weights.folder import checked_header
 
 HEADS = "heads.safetensors"
 LEAST = 0.25  # of the likeliest value's probability, from which a value is claimed as well

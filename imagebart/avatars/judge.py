@@ -1,7 +1,8 @@
-"""The judge of avatars: a reader of attributes looks in a picture for what the text encoder reads in the prompt."""
+"""What an avatar shows, told in the model's own words: one plain phrase a thing, in an order that never changes."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,14 +10,53 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.avatars.captions import COLOUR_OF, Claims
+from imagebart.avatars.attributes import COLOUR_ALONE, VALUES, WORDINGS, Attributes, colour_words
+from imagebart.avatars.captions import COLOUR_OF, SUBJECTS, Claims, articled
 from imagebart.avatars.claims import CaptionReader, load_heads, read_claims, with_showing
 from imagebart.avatars.reader import Reader, load_reader
-from imagebart.avatars.telling import TOGETHER, tell
 from imagebart.conditioning import Conditioner
+from imagebart.errors import WeightsError
 from imagebart.models.imagebart import ImageBART
-from imagebart.weights.errors import WeightsError
+
+TOGETHER = tuple(
+    frozenset({subject, *COLOUR_OF.get(subject, ())}) | ({"graphic"} if subject == "clothing" else set())
+    for subject in SUBJECTS
+)
+"""The attributes that one phrase tells of."""
+
+
+def tell(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
+    """ "short brown hair, no beard, a blue hoodie, …": those of the named attributes of an avatar that show.
+
+    A colour is told with what has it, or, where that is not told, of as little as can have it: "blue clothes". ""
+    where nothing is told.
+    """
+    shown, values = attributes.visible() & set(names), attributes.as_dict()
+    told = []
+    for subject in SUBJECTS:
+        thing = "graphic" if subject == "clothing" and "graphic" in shown else subject
+        colour = next((name for name in COLOUR_OF.get(subject, ()) if name in shown), None)
+        word = f"{colour_words(colour, values[colour])[0]} " if colour else ""
+        if thing in shown:
+            told.append(articled(_phrase(thing, values[thing]).replace("{c} ", word)))
+        elif word:
+            told += [articled(text.replace("{c} ", word)) for text in _least(subject, values[subject])]
+    return ", ".join(told)
+
+
+def _phrase(name: str, value: str) -> str:
+    """The first noun that says this value and no other, with a place for its colour if there is such a one."""
+    exact = [p.text for p in WORDINGS[name] if p.values == {value} and p.kind == "noun"]
+    return next((text for text in exact if "{c}" in text), exact[0])
+
+
+def _least(name: str, value: str) -> list[str]:
+    """The first noun that says only that there is such a thing, with a place for its colour; [] without one."""
+    return [p.text for p in COLOUR_ALONE[name] if value in p.values and p.kind == "noun"][:1]
+
+
+# The judge of avatars: a reader of attributes looks in a picture for what the text encoder reads in the prompt.
+
 
 SURE = 0.92  # the mean probability of what is read off a picture, from which it is of an avatar: others reach 0.91
 
@@ -54,18 +94,18 @@ class AvatarJudge:
         return read_claims(readings[0].cpu())
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `imagebart.judge.Judge`. 0 at best, and for prompts that claim nothing."""
+        """See `imagebart.ranking.Judge`. 0 at best, and for prompts that claim nothing."""
         with torch.no_grad():
             answers = self.reader(images.float().cpu())
         return log_likelihood(answers, self.claims(prompt))
 
     def describe(self, image: Tensor) -> str | None:
-        """See `imagebart.judge.Describer`."""
+        """See `imagebart.ranking.Describer`."""
         attributes = self._read(image)
         return None if attributes is None else tell(attributes)
 
     def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
-        """See `imagebart.judge.Describer`."""
+        """See `imagebart.ranking.Describer`."""
         attributes = self._read(image)
         if attributes is None:
             return None

@@ -18,10 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from imagebart.atomic_io import write_bytes
 from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.config import from_dict
-from imagebart.weights.bounds import checked_header
-from imagebart.writing import write_bytes
+from imagebart.weights.folder import checked_header
 
 WEIGHTS = Path(__file__).parent / "reader.safetensors"
 SIZE = 128  # pixels a side that the reader looks at

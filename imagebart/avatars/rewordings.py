@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from imagebart.avatars.attributes import VALUES
-from imagebart.avatars.colours import COLOUR_WORDS
-from imagebart.avatars.wording import ADJECTIVES
-from imagebart.conditioning.rewording import Instead, Rewording, Subject
+from imagebart.avatars.attributes import COLOUR_WORDS, VALUES
+from imagebart.avatars.captions import ADJECTIVES
+from imagebart.conditioning.prompts import Instead, Rewording, Subject
 
 
 def _words(line: str) -> tuple[str, ...]:

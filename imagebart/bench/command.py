@@ -12,7 +12,7 @@ from imagebart.bench.report import heading, pass_report, plot, report, scales
 from imagebart.bench.whole import keep, measure_whole, whole_table
 from imagebart.imaging.files import save_image
 from imagebart.models.imagebart import ImageBART
-from imagebart.weights.places import find, model_of
+from imagebart.weights.published.registry import find, model_of
 
 PROMPT = "a woman with long red hair and sunglasses"
 

@@ -12,15 +12,11 @@ from torch import Tensor, nn
 from imagebart.bench.machine import bytes_per_second, peak_memory
 from imagebart.bench.models import Subject
 from imagebart.models.imagebart import ImageBART
-from imagebart.sampling.chain import row_generators, uniform_tokens
-from imagebart.sampling.draft_length import DraftLength, OneByOne
-from imagebart.sampling.engine import Engine, engine_of
-from imagebart.sampling.kernels import Kernel, brain, half, plain
 from imagebart.sampling.logits import filter_logits, guided, gumbel_noise
-from imagebart.sampling.network import Network
-from imagebart.sampling.speculative import draw_step
-from imagebart.sampling.step_run import Condition, GuidedRun
-from imagebart.sampling.steps import Step
+from imagebart.sampling.packed_linear import Engine, Kernel, Network, brain, engine_of, half, plain
+from imagebart.sampling.sampler import row_generators, uniform_tokens
+from imagebart.sampling.speculative import DraftLength, OneByOne, draw_step
+from imagebart.sampling.steps import Condition, GuidedRun, Step
 from imagebart.settings import SamplingSettings
 
 SHARES = (1.0, 0.5, 0.25, 0.06)  # of the tokens that are masked

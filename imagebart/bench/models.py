@@ -10,17 +10,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from imagebart.atomic_io import replace_files
 from imagebart.diffusion import Schedule
-from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About, ImageBART
-from imagebart.models.published import Stage, build_stage
-from imagebart.sampling.step_run import Condition
-from imagebart.sampling.steps import StageStep, Step
+from imagebart.models.stages import Stage, build_stage
+from imagebart.models.vqgan import FirstStage
+from imagebart.sampling.steps import Condition, StageStep, Step
 from imagebart.settings import SamplingSettings
-from imagebart.weights.convert import SHARD
 from imagebart.weights.folder import CONFIG, VERSION, ModelConfig, config_bytes, tensor_files
-from imagebart.weights.registry import MODELS, PublishedModel
-from imagebart.writing import replace_files
+from imagebart.weights.published.convert import SHARD
+from imagebart.weights.published.registry import MODELS, PublishedModel
 
 LOGITS = 6.0  # how much wider the random heads' logits are made: see random_stage
 

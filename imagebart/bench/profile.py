@@ -10,9 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from imagebart.bench.models import Subject
-from imagebart.sampling.calibration import threads, trial
-from imagebart.sampling.engine import Engine, engine_of
-from imagebart.sampling.kernels import Precision
+from imagebart.sampling.packed_linear import Engine, Precision, engine_of, threads, trial
 
 ROWS = (4, 16)  # tokens of a pass
 PASSES = 10

@@ -10,7 +10,7 @@ from PIL import Image
 from imagebart.bench.machine import bytes_per_second, cpu_name
 from imagebart.bench.measure import Row
 from imagebart.bench.profile import PURPOSES, Share
-from imagebart.imaging.chart import chart
+from imagebart.imaging.figures import chart
 
 HEADINGS = (
     "stage, batch, masked", "method", "seconds", "times naive", "passes", "accepted run", "of it once",

@@ -18,15 +18,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from imagebart.atomic_io import write_text
 from imagebart.bench.machine import cpu_name, peak_memory
 from imagebart.bench.measure import naive_seconds
 from imagebart.bench.models import Subject
-from imagebart.events import PipelineEvent
 from imagebart.imaging.masks import preset
-from imagebart.pipeline import Pipeline
-from imagebart.sampling.step_run import Condition
+from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.sampling.steps import Condition
 from imagebart.settings import SamplingSettings
-from imagebart.writing import write_text
 
 MASK = "centre"  # a quarter of the picture
 EVERY = 0.02  # seconds between looks at memory

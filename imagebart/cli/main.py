@@ -11,18 +11,16 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from imagebart.cli import drawing, evaluating, own, paper, published, training
+from imagebart.cli import draw, evaluate, models, train
 from imagebart.cli.options import DEFAULT_MODEL, Model, command
 from imagebart.errors import plain
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Masked, prompted edits by ImageBART.")
-command(training.app)(own.model)
-command(evaluating.app)(own.folder)
-app.add_typer(drawing.app)
-app.add_typer(published.app)
-evaluating.app.add_typer(paper.app)
-app.add_typer(evaluating.app, name="evaluate")
-app.add_typer(training.app, name="train")
+command(evaluate.app)(train.folder)
+app.add_typer(draw.app)
+app.add_typer(models.app)
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(train.app, name="train")
 
 BAD_INPUT, STOPPED = 2, 130
 

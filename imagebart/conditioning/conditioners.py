@@ -12,9 +12,18 @@ import torch
 from torch import Tensor
 
 from imagebart.conditioning import tokenizer as clip
-from imagebart.conditioning.prompts import Prompt, corrected_note, cut_note, short, unknown_note, within_context
-from imagebart.conditioning.rewording import Reworded, Rewording
-from imagebart.conditioning.spelling import Correction, Speller
+from imagebart.conditioning.prompts import (
+    Correction,
+    Prompt,
+    Reworded,
+    Rewording,
+    Speller,
+    corrected_note,
+    cut_note,
+    short,
+    unknown_note,
+    within_context,
+)
 from imagebart.config import from_dict
 from imagebart.errors import InputError
 

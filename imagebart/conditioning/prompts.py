@@ -1,13 +1,284 @@
-"""As much of a prompt as CLIP reads, and sentences for the person who wrote it."""
+"""Misspelt words: a word within one or two edits of one that a model knows is taken for it.
+
+Words of up to five letters may have one edit, longer ones two: a letter left out, put in, changed, or two letters that
+changed places (optimal string alignment). A word that CLIP has as one token is a word of its own ("witch" is not
+"with"), unless only a final s sets it apart. Of three letters almost anything is a word, or near many: only what is
+listed is taken for others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from rapidfuzz.distance import OSA, Indel
 
 from imagebart.conditioning import tokenizer as clip
-from imagebart.conditioning.spelling import Correction
 from imagebart.errors import InputError
 from imagebart.settings import shown
+
+SHORTEST, LONGEST = 4, 30  # letters of a word that is looked at
+LONG = 6  # letters of a word that may have two edits
+# What people write for a word that is short, or in short; among these are tokens of CLIP that are no words.
+SHORT = {
+    short: meant
+    for meant, shorts in {
+        **{"red": "rde redd erd", "blue": "blu bue lue bleu", "green": "grn gren reen", "pink": "pnk pik"},
+        **{"black": "blk", "white": "wht", "brown": "brn rown", "grey": "gry", "yellow": "ylw", "purple": "prpl"},
+        **{"orange": "orng", "hair": "hai har hir", "hat": "hta", "eyes": "eys", "girl": "grl gurl", "man": "mna"},
+        **{"boy": "byo", "bald": "bld", "cap": "cpa"},
+    }.items()
+    for short in shorts.split()
+}
+PART = 2  # letters of each of two words written as one, at least
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Words as typed, and the known words that they were taken for."""
+
+    typed: str
+    meant: str
+
+
+@dataclass(frozen=True)
+class Speller:
+    """Knows some words, in lower case."""
+
+    words: frozenset[str]
+
+    def corrected(self, pieces: Sequence[clip.Piece]) -> Iterator[tuple[clip.Piece, Correction | None]]:
+        """The pieces of a text, with what misspelt words were meant to be; the first of such pieces has its correction.
+
+        Known words, words that are like none that is known, and punctuation are as they were.
+        """
+        index = 0
+        while index < len(pieces):
+            joined = self._joined(pieces, index)
+            piece, taken = pieces[index], 1
+            meant: str | None = None
+            if joined is not None:
+                meant, taken = joined
+            elif piece.word and piece.word not in self.words:
+                meant = self.meant(piece.word)
+            if meant is None:
+                yield piece, None
+            else:
+                correction: Correction | None = Correction(_typed(pieces[index : index + taken]), meant)
+                for other in clip.pieces(meant):
+                    yield other, correction
+                    correction = None
+            index += taken
+
+    def meant(self, word: str) -> str | None:
+        """The known word that an unknown one, in lower case, was meant to be; two, where they were written as one."""
+        if SHORT.get(word) in self.words:
+            return SHORT[word]
+        if not SHORTEST <= len(word) <= LONGEST or not word.isalpha():
+            return None
+        if _is_word(word):
+            return next((other for other in (word.removesuffix("s"), word + "s") if other in self.words), None)
+        return self._near(word, 1) or self._split(word) or (self._near(word, 2) if len(word) >= LONG else None)
+
+    def _near(self, word: str, edits: int) -> str | None:
+        """The likeliest of the known words within so many edits."""
+        near = (other for other in self._sorted if OSA.distance(word, other, score_cutoff=edits) <= edits)
+        return min(near, key=lambda other: _unlikely(word, other), default=None)
+
+    def _split(self, word: str) -> str | None:
+        """Two known words that were written as one, the first as long as can be."""
+        for end in range(len(word) - PART, PART - 1, -1):
+            if word[:end] in self.words and word[end:] in self.words:
+                return f"{word[:end]} {word[end:]}"
+        return None
+
+    def _joined(self, pieces: Sequence[clip.Piece], index: int) -> tuple[str, int] | None:
+        """A known word written as two, one of them unknown, and how many pieces it takes: "dread locks", "eye-brow"."""
+        hyphen = index + 2 < len(pieces) and pieces[index + 1].text == "-"
+        first, last = index, index + (2 if hyphen else 1)
+        if last >= len(pieces):
+            return None
+        words = (pieces[first].word, pieces[last].word)
+        joined = "".join(words)
+        if all(words) and joined in self.words and not self.words.issuperset(words):
+            return joined, last - first + 1
+        return None
+
+    @cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self.words)
+
+
+def _unlikely(typed: str, meant: str) -> tuple[int, bool, int, bool, int, int, str]:
+    """How unlikely it is that a word was meant: more edits, other letters, letters changed, another first letter, rare.
+
+    The vocabulary of CLIP begins with what is commonest.
+    """
+    ids = next(clip.pieces(meant)).ids
+    edits, changed = OSA.distance(typed, meant), Indel.distance(typed, meant)
+    return edits, sorted(typed) != sorted(meant), changed, typed[0] != meant[0], len(ids), max(ids), meant
+
+
+def _is_word(word: str) -> bool:
+    """Whether CLIP has a word as one token."""
+    return len(next(clip.pieces(word)).ids) == 1
+
+
+def _typed(pieces: Sequence[clip.Piece]) -> str:
+    texts = [piece.text for piece in pieces]
+    return "".join(texts) if "-" in texts else " ".join(texts)
+
+
+# What a model cannot draw, and the nearest that it can: "purple hair" becomes "pink hair", and is said to.
+#
+# General: which words, which colours and what has them is data of a model.
+
+
+FURTHEST = 6  # pieces from a colour to what has it
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that has a colour."""
+
+    name: str  # in notes: "hair"
+    words: tuple[str, ...]  # that name it, in lower case
+    colours: tuple[str, ...] = ()  # words of those that it has
+    nearest: dict[str, str] = field(default_factory=dict)  # a colour that it lacks: the nearest; "": none is near
+    leads: tuple[str, ...] = ()  # a colour after one of these words is its own: "in purple" for clothes
+
+
+@dataclass(frozen=True)
+class Instead:
+    """Words for what cannot be drawn, and words for the nearest that can."""
+
+    words: str
+    by: str
+    unless: tuple[str, ...] = ()  # words that say otherwise
+    coloured: str | None = None  # name of a subject whose colour says otherwise
+
+
+@dataclass(frozen=True)
+class Reworded:
+    """Pieces of a text after rewording, the words that were replaced, and what to say of colours."""
+
+    pieces: list[clip.Piece]
+    corrections: list[Correction]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Rewording:
+    """What a model's prompts are changed to before they are read."""
+
+    instead: tuple[Instead, ...] = ()
+    subjects: tuple[Subject, ...] = ()
+    stops: tuple[str, ...] = ()  # words that part a colour from what comes after: "purple, with a hat"
+    links: tuple[str, ...] = ()  # words between something and its colour: "hair is purple"
+
+    def reworded(self, pieces: Sequence[clip.Piece], known: frozenset[str]) -> Reworded:
+        """Pieces of a text with known words for what is not, where there are such."""
+        corrections, changed = [], list(pieces)
+        for entry in self.instead:
+            changed, typed = self._replaced(changed, entry)
+            corrections += [Correction(text, entry.by) for text in typed]
+        notes: list[str] = []
+        return Reworded(list(self._recoloured(changed, known, notes)), corrections, list(dict.fromkeys(notes)))
+
+    def _replaced(self, pieces: list[clip.Piece], entry: Instead) -> tuple[list[clip.Piece], list[str]]:
+        """The pieces with an entry's words replaced, and those words as typed."""
+        wanted = entry.words.split()
+        words = [piece.word for piece in pieces]
+        starts = [i for i in range(len(words) - len(wanted) + 1) if words[i : i + len(wanted)] == wanted]
+        if not starts or not self._applies(entry, pieces):
+            return pieces, []
+        typed = [" ".join(piece.text for piece in pieces[i : i + len(wanted)]) for i in starts]
+        for i in reversed(starts):
+            pieces = [*pieces[:i], *clip.pieces(entry.by), *pieces[i + len(wanted) :]]
+        return pieces, typed
+
+    def _applies(self, entry: Instead, pieces: list[clip.Piece]) -> bool:
+        if not {piece.word for piece in pieces}.isdisjoint(entry.unless):
+            return False
+        owners = (self._owner(pieces, i) for i in range(len(pieces)))
+        return all(owner is None or owner.name != entry.coloured for owner in owners)
+
+    def _recoloured(self, pieces: list[clip.Piece], known: frozenset[str], notes: list[str]) -> Iterator[clip.Piece]:
+        """The pieces with the nearest colours in place of those that are lacking; adds a note for each."""
+        skip = False
+        for i, piece in enumerate(pieces):
+            owner = self._owner(pieces, i)
+            following = pieces[i + 1] if i + 1 < len(pieces) else None
+            if skip:
+                skip = False
+            elif owner is not None and piece.word in owner.nearest:
+                nearest = owner.nearest[piece.word]
+                what = f"{nearest} is the nearest" if nearest else "the colour was left out"
+                notes.append(f"There is no {piece.word} {owner.name} here; {what}.")
+                yield from clip.pieces(nearest)
+            elif owner is None and self._colourings(piece) > 1 and following and _unknown(following, known):
+                # One unknown word: the colour without its thing would colour something else ("blonde" would not).
+                yield _as_one(piece, following)
+                skip = True
+            else:
+                yield piece
+
+    def _owner(self, pieces: list[clip.Piece], index: int) -> Subject | None:
+        """What the colour at a place belongs to; None where it is no colour, or nothing's."""
+        if not self._is_colour(pieces[index]):
+            return None
+        ahead = self._ahead(pieces, index + 1) or self._behind(pieces, index)
+        if ahead is None and index + 2 < len(pieces) and pieces[index + 1].word in self.links:
+            ahead = self._owner(pieces, index + 2)  # "purple and black hair"
+        return ahead
+
+    def _ahead(self, pieces: list[clip.Piece], start: int) -> Subject | None:
+        """The nearest subject from a place on: "purple curly hair"."""
+        for piece in pieces[start : start + FURTHEST]:
+            if piece.text != "-" and (not piece.word or piece.word in self.stops):
+                return None
+            if subject := self._named(piece):
+                return subject
+        return None
+
+    def _behind(self, pieces: list[clip.Piece], index: int) -> Subject | None:
+        """The subject before a colour that nothing follows: "hoodie in purple", "v neck, orange"."""
+        if index + 1 < len(pieces) and pieces[index + 1].word and pieces[index + 1].word not in self.stops:
+            return None
+        before = pieces[index - 1].word if index else ""
+        led = next((subject for subject in self.subjects if before in subject.leads), None)
+        if led is not None and (index < 2 or before not in self.links or not self._named(pieces[index - 2])):
+            return led
+        place = index - 1
+        while place >= 0 and (pieces[place].text == "," or pieces[place].word in self.links):
+            place -= 1
+        subject = self._named(pieces[place]) if place >= 0 else None
+        coloured = place > 0 and self._is_colour(pieces[place - 1])
+        return led if coloured or subject is None else subject
+
+    def _named(self, piece: clip.Piece) -> Subject | None:
+        return next((subject for subject in self.subjects if piece.word in subject.words), None)
+
+    def _is_colour(self, piece: clip.Piece) -> bool:
+        return self._colourings(piece) > 0
+
+    def _colourings(self, piece: clip.Piece) -> int:
+        """How many subjects a word is a colour of."""
+        return sum(piece.word in subject.colours or piece.word in subject.nearest for subject in self.subjects)
+
+
+def _unknown(piece: clip.Piece, known: frozenset[str]) -> bool:
+    return bool(piece.word) and piece.word not in known
+
+
+def _as_one(first: clip.Piece, second: clip.Piece) -> clip.Piece:
+    text = f"{first.text} {second.text}"
+    return clip.Piece(text, text.lower(), first.ids + second.ids)
+
+
+# As much of a prompt as CLIP reads, and sentences for the person who wrote it.
+
 
 Prompt = str | int | None  # words, a class's name or number; None: without
 Asked = Prompt | Sequence[Prompt]  # the same of all variants, or one each

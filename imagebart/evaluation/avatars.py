@@ -9,15 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from imagebart.avatars.attributes import Attributes
+from imagebart.avatars.dataset import sample
 from imagebart.avatars.reader import Reading
-from imagebart.avatars.split import sample
 from imagebart.evaluation.cases import PromptCase, found, held_out_prompt, seen_prompt
 from imagebart.evaluation.completions import completions
-from imagebart.evaluation.distance import frechet_distance, psnr, ssim
 from imagebart.evaluation.diversity import OPEN, draw_claimed, free_entropy
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.edits import edits
-from imagebart.evaluation.intervals import jackknife, mean_of, replicates, share_of
+from imagebart.evaluation.metrics import frechet_distance, jackknife, mean_of, psnr, replicates, share_of, ssim
 from imagebart.evaluation.plain import plain_prompts
 from imagebart.evaluation.report import Measure, by_attribute, in_all, measure
 from imagebart.evaluation.sharpness import Sharpness

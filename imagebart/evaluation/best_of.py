@@ -18,7 +18,7 @@ from torch import Tensor
 from imagebart.avatars.judge import AvatarJudge
 from imagebart.evaluation.cases import EditCase, PromptCase, edit_case, found, held_out_prompt
 from imagebart.evaluation.drawing import rendered
-from imagebart.evaluation.intervals import share_of
+from imagebart.evaluation.metrics import share_of
 from imagebart.evaluation.report import Measure, measure
 from imagebart.evaluation.study import Study
 

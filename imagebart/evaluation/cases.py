@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imagebart.avatars.artwork import render
+from imagebart.avatars.artwork import background_mask, region_mask, render
 from imagebart.avatars.attributes import VALUES, Attributes, generator
 from imagebart.avatars.captions import Claims, describe
-from imagebart.avatars.regions import background_mask, region_mask
-from imagebart.avatars.split import HELD_OUT_PAIRS, held_out, sample
+from imagebart.avatars.dataset import HELD_OUT_PAIRS, held_out, sample
 
 MOST_NAMED = 6
 SMALL = 64  # pixels a side of the renders that tell where an attribute shows

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
+from imagebart.imaging.blending import joined
 from imagebart.imaging.files import to_images, to_tensor
-from imagebart.imaging.join import joined
-from imagebart.masked import Known, known
-from imagebart.models.first_stage import FirstStage
+from imagebart.inpainting import Known, known
 from imagebart.models.imagebart import ImageBART
+from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
 
 

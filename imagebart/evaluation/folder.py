@@ -1,32 +1,199 @@
-"""How good a model of someone's own pictures is, on those that were held back."""
+"""Whether real pictures can be told from made ones, by a small network trained for it: at chance where they cannot.
+
+Pictures are halved at random; a network learns from one half and is asked about the other, and the other way round, so
+that each picture is judged once, by a network that has seen neither it nor what was made of it (two-fold
+cross-validation; as classifier two-sample tests do, Lopez-Paz and Oquab, 2017).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
+import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from imagebart.evaluation.baseline import BASELINE, left_to_right, weights_that_draw
-from imagebart.evaluation.coverage import inside, nearest
-from imagebart.evaluation.distance import frechet_distance, psnr
+from imagebart.evaluation.classifier import UNSAID, Classifier, ClassifierConfig, Labels
 from imagebart.evaluation.drawing import Artist, through_tokens
-from imagebart.evaluation.features import Features
-from imagebart.evaluation.fills import CLASSICAL, HOLES, edge_distance, inpainted
-from imagebart.evaluation.intervals import Interval, jackknife, mean_of, replicates, share_of
-from imagebart.evaluation.pairs import PAIRS, Pairs, judged
+from imagebart.evaluation.metrics import (
+    Features,
+    Interval,
+    frechet_distance,
+    inside,
+    jackknife,
+    mean_of,
+    nearest,
+    psnr,
+    replicates,
+    share_of,
+    wilson,
+)
 from imagebart.evaluation.report import Measure, measure
-from imagebart.evaluation.told_apart import STEPS, told_apart
+from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_images
-from imagebart.imaging.sheet import sheet as sheet_of
-from imagebart.models.first_stage import FirstStage
-from imagebart.pictures.classifier import Classifier
-from imagebart.pictures.labels import UNSAID, Labels
-from imagebart.pictures.store import Store
+from imagebart.imaging.masks import ready
+from imagebart.models.vqgan import FirstStage
+from imagebart.training.data import Store
+
+STEPS = 200
+BATCH = 16  # real pictures a step, and as many made ones
+LEAST = 4  # pictures: two a half
+CHANNELS = (32, 48, 64, 96)
+
+
+def told_apart(real: Tensor, made: Tensor, steps: int = STEPS, seed: int = 0) -> Interval:
+    """The share of pictures, real and made, that are told rightly: 0.5 where they cannot be told apart.
+
+    real, made: float [B, 3, H, W] in [-1, 1], row i of the one made of row i of the other.
+    """
+    of_real, of_made = (doubt[0] for doubt in doubts(real, [made], steps, seed))
+    right = (of_real < 0).int() + (of_made >= 0).int()
+    return share_of(right.tolist(), [2] * len(real))
+
+
+def doubts(real: Tensor, made: Sequence[Tensor], steps: int = STEPS, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """How made pictures look, in logits, over 0 for made: the real ones, [1, B], and those of each kind, [M, B].
+
+    The network learns to tell real pictures from all kinds of made ones alike. Raises ValueError for under 4 pictures.
+    """
+    count = len(real)
+    if count < LEAST:
+        raise ValueError(f"{count} pictures to tell apart, expected at least {LEAST}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    halves = (order[: count // 2], order[count // 2 :])
+    found = torch.zeros(1 + len(made), count)
+    for learnt, asked in (halves, halves[::-1]):
+        network = _taught(real[learnt], [kind[learnt] for kind in made], steps, seed)
+        for row, images in zip(found, (real, *made), strict=True):
+            with torch.no_grad():
+                logits = torch.cat([network(part)[0] for part in images[asked].split(64)])
+            row[asked] = logits[:, 1] - logits[:, 0]
+    return found[:1], found[1:]
+
+
+def _taught(real: Tensor, made: Sequence[Tensor], steps: int, seed: int) -> Classifier:
+    """A network that has learnt to tell real pictures from made ones. The global RNG is left alone."""
+    side = real.shape[-1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Classifier(ClassifierConfig({"made": ("no", "yes")}, side, CHANNELS))
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps + 1)
+        answers = torch.tensor([0, 1]).repeat_interleave(min(BATCH, len(real)))
+        for _ in range(steps):
+            rows = torch.randperm(len(real))[:BATCH]
+            kinds = torch.randint(len(made), (len(rows),)).tolist()
+            # A picture beside what was made of it: nothing but the making tells the two apart.
+            others = [made[kind][row] for kind, row in zip(kinds, rows.tolist(), strict=True)]
+            shown = torch.cat([real[rows], torch.stack(others)])
+            turned = (torch.rand(len(rows)) < 0.5).repeat(2)[:, None, None, None]
+            loss = F.cross_entropy(network(torch.where(turned, shown.flip(-1), shown))[0], answers)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        # What its layers take for usual is still that of weights some steps ago.
+        mixed = torch.cat([real, *made])[torch.randperm((1 + len(made)) * len(real))]
+        update_bn(mixed.split(64), network)
+    return network.eval()
+
+
+# Two first stages in a blind test: pairs of reconstructions in an order that only the key tells.
+
+
+PAIRS = 40
+ABREAST = 4  # pairs in a row of the sheet
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures, and how each came back from two first stages: float [B, 3, H, W] in [-1, 1]."""
+
+    real: Tensor
+    ours: Tensor
+    theirs: Tensor
+    seed: int = 0
+
+    @property
+    def first(self) -> list[bool]:
+        """Of which pairs ours stands first."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return (torch.rand(min(PAIRS, len(self.real)), generator=generator) < 0.5).tolist()
+
+    def key(self) -> dict[str, str]:
+        """The number of each pair, and which of its pictures is ours: "A" or "B"."""
+        return {str(number): "A" if first else "B" for number, first in enumerate(self.first, 1)}
+
+    def sheet(self) -> Image.Image:
+        """The pairs, each picture between what came back of it: A, the picture, B."""
+        cells, captions = [], []
+        for number, first in enumerate(self.first, 1):
+            a, b = (self.ours, self.theirs) if first else (self.theirs, self.ours)
+            cells += to_images(torch.stack([a[number - 1], self.real[number - 1], b[number - 1]]))
+            captions.append(f"{number}: A, the picture, B")
+        rows = [cells[i : i + 3 * ABREAST] for i in range(0, len(cells), 3 * ABREAST)]
+        named = [captions[i : i + ABREAST] for i in range(0, len(captions), ABREAST)]
+        return sheet(rows, self.real.shape[-1], captions=named)
+
+
+def judged(pairs: Pairs, steps: int = STEPS) -> tuple[Interval, Interval, Interval]:
+    """What a network says that was trained to tell real pictures from both kinds of reconstructions.
+
+    The share of the pairs in which ours looks more real, and the shares of all pictures of which ours, and of which
+    theirs, is taken for real.
+    """
+    _, (ours, theirs) = doubts(pairs.real, [pairs.ours, pairs.theirs], steps, pairs.seed)
+    count = len(pairs.first)
+    better = (ours[:count] < theirs[:count]).float().mean()
+    fooled = [share_of((kind < 0).int().tolist()) for kind in (ours, theirs)]
+    return wilson(float(better), count), fooled[0], fooled[1]
+
+
+# Filling a hole without a prompt: the holes, two classical ways of filling them, and how well a filling joins.
+
+
+RADIUS = 3  # pixels around that OpenCV's ways look at
+CLASSICAL = {"Telea": cv2.INPAINT_TELEA, "Navier-Stokes": cv2.INPAINT_NS}
+
+
+HOLES = {"centre box": partial(ready, "centre"), "lower half": partial(ready, "lower half")}
+
+
+def inpainted(images: Tensor, hole: np.ndarray, way: int) -> Tensor:
+    """Images float [B, 3, H, W] in [-1, 1] with the hole, bool [H, W], filled by OpenCV."""
+    pixels = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    mask = hole.astype(np.uint8)
+    filled = np.stack([cv2.inpaint(np.ascontiguousarray(one), mask, RADIUS, way) for one in pixels])
+    return torch.from_numpy(filled).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def edge_distance(images: Tensor, hole: np.ndarray) -> Tensor:
+    """How much colours jump over the hole's edge: mean difference of neighbours, in levels of 255, [B].
+
+    images: float [B, 3, H, W] in [-1, 1]; hole: bool [H, W], neither empty nor everything.
+    """
+    mask = torch.from_numpy(hole)
+    jumps = []
+    for axis in (-1, -2):
+        over = mask.diff(dim=axis)  # True where one of two neighbours is in the hole
+        difference = images.diff(dim=axis).abs().mean(1)
+        jumps.append(difference[:, over])
+    every = torch.cat(jumps, 1)
+    if not every.shape[1]:
+        raise ValueError("the hole has no edge in the picture, expected some pixels in it and some not")
+    return 127.5 * every.mean(1)
+
+
+# How good a model of someone's own pictures is, on those that were held back.
+
 
 REFERENCE = 2000  # training pictures that distances are to, at most
 COLUMNS = 12  # of the sheet
@@ -220,7 +387,7 @@ def _read_right(study: FolderStudy) -> Iterator[Measure]:
                 yield measure(f"{name}: {group} read right", share_of(right), len(right), "%")
 
 
-def sheet(study: FolderStudy) -> Image.Image:
+def folder_sheet(study: FolderStudy) -> Image.Image:
     """Held-back pictures, how they come back, both holes filled, what is drawn, and training pictures nearest to it."""
     shown = spread(list(range(len(study.images))), COLUMNS)
     _, index = nearest(study.features(study.drawn[shown]), study.reference)
@@ -232,4 +399,4 @@ def sheet(study: FolderStudy) -> Image.Image:
     }
     pictures = [to_images(row[shown]) for row in rows.values()]
     pictures.append(to_images(study.store.images([study.trained_on[i] for i in index[:, 0].tolist()])))
-    return sheet_of(pictures, study.artist.size, names=[*rows, "nearest in training"])
+    return sheet(pictures, study.artist.size, names=[*rows, "nearest in training"])

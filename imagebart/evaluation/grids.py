@@ -9,17 +9,16 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from imagebart.avatars.attributes import Attributes
-from imagebart.avatars.regions import region_mask
-from imagebart.avatars.sheet import PLAIN
-from imagebart.avatars.split import sample
+from imagebart.avatars.artwork import region_mask
+from imagebart.avatars.attributes import PLAIN, Attributes
+from imagebart.avatars.dataset import sample
 from imagebart.evaluation.completions import UPPER
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.plain import prompts_file
 from imagebart.evaluation.study import COMPLETED, SERIES
+from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_images
 from imagebart.imaging.masks import ready
-from imagebart.imaging.sheet import sheet
 
 SHOWN = 128  # pixels a side
 

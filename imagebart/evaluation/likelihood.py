@@ -14,7 +14,7 @@ from imagebart.avatars.dataset import AvatarDataset
 from imagebart.diffusion import diffuse, redraw
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import ImageBART
-from imagebart.models.published import Stage
+from imagebart.models.stages import Stage
 
 
 @dataclass(frozen=True)

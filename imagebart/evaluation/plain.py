@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from imagebart.avatars.attributes import HAIR_TOPS, VALUES
-from imagebart.avatars.phrases import HAIR
+from imagebart.avatars.attributes import HAIR, HAIR_TOPS, VALUES
 from imagebart.evaluation.cases import PromptCase
 
 _WORDS = {

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from imagebart.atomic_io import write_text
 from imagebart.avatars.attributes import VALUES
-from imagebart.evaluation.intervals import Interval, share_of
-from imagebart.writing import write_text
+from imagebart.evaluation.metrics import Interval, share_of
 
 
 @dataclass(frozen=True)

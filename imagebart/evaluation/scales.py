@@ -18,8 +18,8 @@ from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.edits import edits
 from imagebart.evaluation.report import Measure
 from imagebart.evaluation.study import SHOWN, Study
+from imagebart.imaging.figures import sheet as drawn_sheet
 from imagebart.imaging.files import to_images
-from imagebart.imaging.sheet import sheet as drawn_sheet
 
 SCALES = (1, 2, 3, 4, 8)
 COLUMNS = 8  # pictures a row of the sheet

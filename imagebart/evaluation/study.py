@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from imagebart.avatars.attributes import Attributes
+from imagebart.avatars.dataset import sample
 from imagebart.avatars.reader import Reader
-from imagebart.avatars.split import sample
 from imagebart.evaluation.diversity import OPEN
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.plain import plain_prompts

@@ -13,15 +13,14 @@ import numpy as np
 from torch import Tensor
 
 from imagebart.avatars.artwork import render
-from imagebart.avatars.judge import AvatarJudge
-from imagebart.avatars.telling import tell
+from imagebart.avatars.judge import AvatarJudge, tell
 from imagebart.errors import InputError
 from imagebart.evaluation.cases import EDITED, Change, changes, found
 from imagebart.evaluation.drawing import rendered
-from imagebart.evaluation.intervals import mean_of, median_of, share_of
+from imagebart.evaluation.metrics import mean_of, median_of, share_of
 from imagebart.evaluation.report import Measure, by_attribute, in_all, measure, plainly
 from imagebart.evaluation.study import SHOWN, Study
-from imagebart.looking import place_of, with_all_said, with_the_rest
+from imagebart.pipeline import place_of, with_all_said, with_the_rest
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from imagebart.atomic_io import write_bytes
 from imagebart.errors import InputError
-from imagebart.writing import write_bytes
 
 # Decoders with a long history of safe use; in particular not EPS, which would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -236,3 +236,42 @@ def _bands(image: Image.Image) -> Iterator[Image.Image]:
     """The picture in bands of BAND rows: conversions of a whole large one would take gigabytes."""
     for top in range(0, image.height, BAND):
         yield image.crop((0, top, image.width, min(top + BAND, image.height)))
+
+
+# A run as a moving picture.
+
+
+ANIMATION_FORMATS = {".webp": "WEBP", ".gif": "GIF"}
+HOLD = 2.0  # seconds that the last frame stays longer
+SHORTEST = 0.02  # seconds a frame; browsers slow down what is shorter
+
+
+def animation_format(path: str | Path) -> str:
+    """Pillow's name for the format of a .webp or .gif; raises InputError for another ending."""
+    kind = ANIMATION_FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise InputError(f"An animation cannot be written to {Path(path).name!r}; end the name in .webp or .gif.")
+    return kind
+
+
+def save_animation(frames: Sequence[Image.Image], path: str | Path, seconds: float) -> None:
+    """Writes frames ("RGB" or "RGBA", one size) as an endless .webp, lossless, or .gif, in 256 colours a frame.
+
+    seconds: for all frames alike; the last one stays HOLD longer. A frame is shown SHORTEST at least. In a .gif
+    transparent parts are white. Raises InputError for another ending, ValueError for frames that do not fit.
+    """
+    kind = animation_format(path)
+    if not frames:
+        raise ValueError("there are no frames, expected one or more")
+    sizes = {frame.size for frame in frames}
+    if len(sizes) > 1:
+        raise ValueError(f"frames have sizes {sorted(sizes)}, expected one size")
+    if not seconds > 0:
+        raise ValueError(f"{seconds} seconds, expected more than 0")
+    each = max(seconds / len(frames), SHORTEST)
+    durations = [round(1000 * each)] * (len(frames) - 1) + [round(1000 * (each + HOLD))]
+    if kind == "GIF":
+        frames = [flatten(frame) for frame in frames]
+    first, *rest = frames
+    moving = {"save_all": True, "append_images": rest, "duration": durations, "loop": 0}
+    save_image(first, path, format=kind, lossless=True, **moving)

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from imagebart.config import Glances, Length, Vocabulary
 from imagebart.diffusion import log_likelihood
-from imagebart.models.autoencoder import FirstStageConfig
-from imagebart.models.context import Context, Encode, check_cond
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
-from imagebart.models.transformer import CrossAttention, Transformer, TransformerConfig
+from imagebart.models.transformer import Context, CrossAttention, Encode, Transformer, TransformerConfig, check_cond
+from imagebart.models.vqgan import FirstStageConfig
 
 LEAST_RATE = 0.002  # of a token that is drawn: log q(c | x_0) has to stay finite
 OCTAVES = 6
@@ -38,7 +37,7 @@ class DenoiserConfig:
     encoder: TransformerConfig
     cond_length: Length = 0  # conditioning tokens
     text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
-    knows_cut_cells: bool = False  # it was trained with what masks leave of cells (see `imagebart.masked`)
+    knows_cut_cells: bool = False  # it was trained with what masks leave of cells (see `imagebart.inpainting`)
     glances: Glances = 0  # P, parts a side of cells, whose colours are told as tokens, too (see `masked.glance`); 0: no
 
 

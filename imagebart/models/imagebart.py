@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import Schedule
 from imagebart.models.denoiser import Denoiser, check_glances
-from imagebart.models.first_stage import FirstStage
-from imagebart.models.published import Stage
+from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
+from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
 
 if TYPE_CHECKING:
-    from imagebart.sampling.chain import ChainEvent
-    from imagebart.sampling.sampler import Sampler
+    from imagebart.sampling.sampler import ChainEvent, Sampler
 
 SCALES = 2  # of a denoiser, where nothing else is said
 

@@ -2,7 +2,7 @@
 
 Picture tokens find in one of a few slots what they would have to look for among 77 words, and the decoder reads 77
 words no more. It can learn to read from captions alone, a hundred times faster than from pictures
-(`imagebart.training.captions`).
+(`imagebart.training.text`).
 """
 
 from __future__ import annotations

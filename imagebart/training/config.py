@@ -12,9 +12,9 @@ from pydantic import Field
 from imagebart.conditioning import Kind
 from imagebart.config import Count, Depth, Glances, Heads, Index, Length, Positive, Rate, Share, Width, from_dict
 from imagebart.errors import InputError
-from imagebart.models.first_stage import FirstStageConfig
 from imagebart.models.imagebart import About
 from imagebart.models.transformer import TransformerConfig
+from imagebart.models.vqgan import FirstStageConfig
 
 C = TypeVar("C")
 

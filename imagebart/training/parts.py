@@ -11,16 +11,16 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from imagebart.atomic_io import replace_files, settle
 from imagebart.conditioning import Conditioner, TextConditioner, conditioner_from_config
 from imagebart.config import from_dict
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
-from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
-from imagebart.models.published import Stage, StageConfig, build_stage
+from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_words
-from imagebart.writing import replace_files, settle
+from imagebart.models.vqgan import FirstStage, FirstStageConfig
 
 
 def save_first_stage(model: FirstStage, folder: Path) -> None:

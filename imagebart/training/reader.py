@@ -17,12 +17,12 @@ from torch.utils.data import Dataset
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.dataset import sample
 from imagebart.avatars.reader import SIZE, Reader, ReaderConfig, save_reader
-from imagebart.avatars.split import sample
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import grid
-from imagebart.training.first_stage import to_float
 from imagebart.training.loop import Batch, Task, train
+from imagebart.training.vqgan import to_float
 
 HIDDEN = -100  # the label of an attribute that a picture does not show: no loss
 

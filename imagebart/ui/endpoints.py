@@ -18,7 +18,7 @@ from imagebart.imaging.masks import PRESETS, load_mask, preset
 from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.settings import SamplingSettings, shown
-from imagebart.ui import wording
+from imagebart.ui import messages as wording
 from imagebart.ui.files import publish, publish_preview, written
 from imagebart.ui.zero_gpu import on_gpu
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from imagebart.ui import wording
-from imagebart.ui.knobs import MOST_PICTURES
+from imagebart.ui import messages as wording
+from imagebart.ui.controls import MOST_PICTURES
 
 
 @dataclass(frozen=True)

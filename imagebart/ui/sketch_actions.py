@@ -9,13 +9,11 @@ import gradio as gr
 
 from imagebart.errors import InputError
 from imagebart.imaging.metadata import read_recipe
-from imagebart.ui import wording
-from imagebart.ui.choice import Choice
-from imagebart.ui.controls import RESET, restored_values
-from imagebart.ui.knobs import around
+from imagebart.ui import messages as wording
+from imagebart.ui.controls import RESET, around, restored_values
+from imagebart.ui.model_list import Choice
 from imagebart.ui.sketchpad.component import Sketch
-from imagebart.ui.sketchpad.shelf import find
-from imagebart.ui.turns import PICTURES, in_turn
+from imagebart.ui.sketchpad.stored_images import PICTURES, find, in_turn
 
 RESTORED = ("words", "choice", *RESET, "messages")
 """What a picture that was made here sets."""

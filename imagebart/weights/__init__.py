@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from imagebart.sampling.kernels import Precision
-from imagebart.weights.errors import WeightsError
-from imagebart.weights.folder import CONFIG, load_folder, save_folder
-from imagebart.weights.modules import parse_dtype
-from imagebart.weights.places import find, is_hub_name, nearest
-from imagebart.weights.published import load_published
-from imagebart.weights.registry import MODELS
+from imagebart.errors import WeightsError
+from imagebart.sampling.packed_linear import Precision
+from imagebart.weights.folder import CONFIG, load_folder, parse_dtype, save_folder
+from imagebart.weights.published.convert import load_published
+from imagebart.weights.published.registry import MODELS, find, is_hub_name, nearest
 
 if TYPE_CHECKING:
     from imagebart.models.imagebart import ImageBART
@@ -41,7 +39,7 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
         return Path(source)
     if str(source) in MODELS:
         if download:
-            from imagebart.weights.obtain import obtain
+            from imagebart.weights.published.download import obtain
 
             return obtain(str(source))
         folder = find(str(source))

@@ -1,15 +1,16 @@
-"""Our own layout of a model: config.json, first_stage.safetensors, and denoiser.safetensors or stage1 to stageT.
+"""Files of weights within bounds: how much of them is read before it is known what they are.
 
-A text encoder that all networks have in common is stored once, in text_encoder.safetensors. A file that would be larger
-than Spaces take is split: stage1-1-of-2.safetensors and so on.
+A file may hold anything. Lists of what is in it are short in real ones; long ones take minutes and gigabytes to read.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,19 +19,165 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from imagebart.atomic_io import replace_files, settle
 from imagebart.conditioning import Conditioner, conditioner_from_config
 from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
-from imagebart.memory import too_large
+from imagebart.errors import WeightsError
+from imagebart.mmap_policy import too_large
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
-from imagebart.models.first_stage import FirstStage, FirstStageConfig
 from imagebart.models.imagebart import About, ImageBART
-from imagebart.models.published import StageConfig, build_stage
-from imagebart.weights.bounds import checked_header, read_text
-from imagebart.weights.errors import WeightsError
-from imagebart.weights.modules import check_codes, check_shapes, fill, shapes_of, without_memory
-from imagebart.writing import replace_files, settle
+from imagebart.models.stages import StageConfig, build_stage
+from imagebart.models.transformer import Linear
+from imagebart.models.vqgan import FirstStage, FirstStageConfig
+
+LARGEST_TEXT = 2_000_000  # bytes of a configuration; those of published models have some 30 thousand
+LARGEST_LIST = 2 * 2**20  # bytes that name a file's tensors or entries; published ones have some hundred thousand
+
+
+def read_text(path: Path) -> str:
+    """A text in UTF-8. Raises WeightsError where it is none, cannot be read, or has over LARGEST_TEXT bytes."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_TEXT + 1)
+        if len(content) > LARGEST_TEXT:
+            raise WeightsError(f"{path} has {path.stat().st_size:,} bytes, expected at most {LARGEST_TEXT:,}")
+        return content.decode("utf-8")
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"{path} is no text in UTF-8: {error}") from error
+
+
+def checked_header(path: Path) -> Path:
+    """The path of a file of safetensors, if its header may be read. Raises WeightsError where it is too long."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    if length > LARGEST_LIST:
+        raise WeightsError(f"{path} is damaged or no safetensors: its header has {length:,} bytes, expected fewer")
+    return path
+
+
+class ShortReads(io.FileIO):
+    """A file for `zipfile`, which reads the list of all entries at once: refused where it is too long."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > LARGEST_LIST:
+            raise zipfile.BadZipFile(f"its list of entries has {size:,} bytes, expected at most {LARGEST_LIST:,}")
+        return super().read(size)
+
+
+# Filling modules that were made without memory (on the meta device), one tensor at a time.
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """A floating-point type by its name; raises ValueError for another."""
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {name!r}, expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+class _Blank(TorchFunctionMode):
+    """Leaves out first values, which a module without memory cannot have: PyTorch would import its compiler for them.
+
+    That is 80 MB, and a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.arange:
+            return torch.empty(*args, dtype=torch.long)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory(where: object) -> Iterator[None]:
+    """Modules made here have shapes only; raises WeightsError where they cannot be made."""
+    try:
+        with torch.device("meta"), _Blank():
+            yield
+    except (ValueError, TypeError, LookupError, AssertionError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(f"{where} describes what cannot be built: {error}") from error
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that a module needs."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def check_shapes(where: object, given: Shapes, expected: Shapes, prefix: str = "") -> None:
+    """Raises WeightsError naming the first tensor that is missing, unknown or of a wrong shape.
+
+    prefix: what stands before all these names in the file.
+    """
+    for name, shape in expected.items():
+        if name not in given:
+            raise WeightsError(f"{where} lacks the tensor {prefix}{name}, expected it with shape {list(shape)}")
+        if tuple(given[name]) != shape:
+            raise WeightsError(f"{where} has {prefix}{name} of shape {list(given[name])}, expected {list(shape)}")
+    unknown = sorted(set(given) - set(expected))
+    if unknown:
+        raise WeightsError(
+            f"{where} has the tensor {prefix}{unknown[0]:.200}, expected only the {len(expected)} of this model"
+        )
+
+
+def fill(
+    module: nn.Module,
+    read: Callable[[str], Tensor],
+    where: object,
+    device: torch.device,
+    dtype: torch.dtype,
+    mapped: bool = False,
+) -> None:
+    """Gives a module its tensors, each read by name and moved to the device; floats become dtype.
+
+    What is read may become the module's: it must be memory of its own, or mapped from a file for that purpose. Mapped
+    weights of linear maps that are shorter than dtype stay so, for longer ones would be copies.
+    """
+    maps = {f"{name}.weight" for name, part in module.named_modules() if mapped and isinstance(part, Linear)}
+    tensors = {}
+    for name, wanted in module.state_dict().items():
+        tensor = read(name)
+        if tensor.is_floating_point() != wanted.is_floating_point():
+            expected = "floating point" if wanted.is_floating_point() else "whole"
+            raise WeightsError(f"{where} has {name} of type {tensor.dtype}, expected {expected} numbers")
+        kind = dtype if wanted.is_floating_point() else wanted.dtype
+        if name in maps and tensor.dtype.itemsize < dtype.itemsize:
+            kind = tensor.dtype
+        tensors[name] = tensor.reshape(wanted.shape).to(device, kind).contiguous()
+    module.load_state_dict(tensors, assign=True)
+
+
+def check_codes(first_stage: FirstStage, where: object) -> None:
+    """Raises WeightsError where the list of used codes points outside the codebook or is not ascending."""
+    used, size = first_stage.quantize.used, first_stage.config.codebook_size
+    if used[0] < 0 or used[-1] >= size or bool((used[1:] <= used[:-1]).any()):
+        raise WeightsError(f"{where} has used codes that are not ascending numbers from 0 to {size - 1}")
+
+
+# Our own layout of a model: config.json, first_stage.safetensors, and denoiser.safetensors or stage1 to stageT.
+#
+# A text encoder that all networks have in common is stored once, in text_encoder.safetensors. A file that would be
+# larger
+# than Spaces take is split: stage1-1-of-2.safetensors and so on.
+
 
 CONFIG = "config.json"
 VERSION = 1

@@ -10,10 +10,9 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-from imagebart.weights.card import default_card
-from imagebart.weights.errors import WeightsError
+from imagebart.errors import WeightsError
 from imagebart.weights.folder import CONFIG, read_config
-from imagebart.weights.places import HUB_NAME
+from imagebart.weights.published.registry import HUB_NAME, default_card
 
 FILES = [CONFIG, "*.safetensors", "README.md", "credits.csv", "LICENSE*", "examples/*"]  # of a model's folder
 

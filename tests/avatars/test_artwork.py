@@ -8,9 +8,8 @@ import pytest
 
 from imagebart.avatars import artwork
 from imagebart.avatars.artwork import part_svg, parts, rasterise, render
-from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, VALUES, Attributes
-from imagebart.avatars.sheet import PLAIN, SHOWING
-from imagebart.avatars.split import sample
+from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, PLAIN, SHOWING, VALUES, Attributes
+from imagebart.avatars.dataset import sample
 
 
 def share(picture: np.ndarray, colour: str) -> float:

@@ -7,20 +7,17 @@ import pytest
 import torch
 from judged import save_judged_model
 
-from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
 from imagebart.avatars.captions import Claims
 from imagebart.avatars.claims import HEADS
-from imagebart.avatars.dataset import caption
-from imagebart.avatars.judge import AvatarJudge, log_likelihood
+from imagebart.avatars.dataset import caption, sample
+from imagebart.avatars.judge import AvatarJudge, log_likelihood, tell
 from imagebart.avatars.reader import load_reader
-from imagebart.avatars.sheet import PLAIN
-from imagebart.avatars.split import sample
-from imagebart.avatars.telling import tell
+from imagebart.errors import WeightsError
 from imagebart.evaluation.cases import found
 from imagebart.evaluation.drawing import rendered
-from imagebart.judge import WEIGHTS, load_judge
+from imagebart.ranking import WEIGHTS, load_judge
 from imagebart.testing import tiny_model
-from imagebart.weights.errors import WeightsError
 
 
 def test_the_score_is_the_chance_of_all_claims_by_the_reader_s_word() -> None:

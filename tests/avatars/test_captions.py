@@ -7,11 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagebart.avatars.attributes import HAIR_TOPS, VALUES, Attributes, generator
-from imagebart.avatars.captions import Caption, all_words, describe, vocabulary
+from imagebart.avatars.attributes import HAIR_TOPS, PLAIN, VALUES, Attributes, generator
+from imagebart.avatars.captions import ADJECTIVES, Caption, all_words, describe, turned, vocabulary
 from imagebart.avatars.dataset import caption, sample
-from imagebart.avatars.sheet import PLAIN
-from imagebart.avatars.wording import ADJECTIVES, turned
 from imagebart.conditioning.tokenizer import pieces
 
 COUNT = 4000

@@ -5,11 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.attributes import PLAIN, VALUES
 from imagebart.avatars.claims import claims_vector, read_claims, with_showing
-from imagebart.avatars.dataset import caption
-from imagebart.avatars.sheet import PLAIN
-from imagebart.avatars.split import sample
+from imagebart.avatars.dataset import caption, sample
 from imagebart.evaluation.cases import found
 
 

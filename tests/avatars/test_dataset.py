@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from imagebart.avatars.artwork import render
+from imagebart.avatars.artwork import REGIONS, background_mask, region_mask, render
 from imagebart.avatars.dataset import AvatarDataset, face_weight, sample
-from imagebart.avatars.regions import REGIONS, background_mask, region_mask
 
 
 def test_items_are_reproducible_and_start_shifts_them() -> None:
@@ -82,7 +81,7 @@ def test_unknown_regions_are_named() -> None:
 def _with(name: str, value: str):
     from dataclasses import replace
 
-    from imagebart.avatars.sheet import PLAIN
+    from imagebart.avatars.attributes import PLAIN
 
     return replace(PLAIN, **{"background": "yellow", name: value})
 

@@ -1,8 +1,7 @@
 """The file of words, read as it says of itself."""
 
-from imagebart.avatars import phrases
-from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, VALUES
-from imagebart.avatars.phrases import Phrase
+from imagebart.avatars import attributes as phrases
+from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, VALUES, Phrase
 
 
 def test_values_are_named_or_those_that_are_not() -> None:

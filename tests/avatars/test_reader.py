@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.attributes import PLAIN, VALUES
 from imagebart.avatars.dataset import sample
 from imagebart.avatars.reader import WEIGHTS, Reader, ReaderConfig, load_reader, save_reader
-from imagebart.avatars.sheet import PLAIN
 from imagebart.evaluation.drawing import rendered
 from imagebart.training.config import LoopConfig, load
 from imagebart.training.reader import HIDDEN, LabelledAvatars, ReaderRun, Wear, labels, train_reader, worn

@@ -9,7 +9,7 @@ from imagebart.avatars.dataset import caption
 from imagebart.avatars.rewordings import rewording
 from imagebart.conditioning import TextConditioner
 from imagebart.conditioning.tokenizer import pieces
-from imagebart.training.captioned import avatar_conditioner
+from imagebart.training.token_task import avatar_conditioner
 
 
 @pytest.fixture(scope="module")

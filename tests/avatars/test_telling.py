@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.attributes import PLAIN, SHOWING, VALUES
 from imagebart.avatars.captions import all_words
-from imagebart.avatars.sheet import PLAIN, SHOWING
-from imagebart.avatars.split import sample
-from imagebart.avatars.telling import tell
+from imagebart.avatars.dataset import sample
+from imagebart.avatars.judge import tell
 
 TOLD = (
     "short brown hair, no beard, a blue t-shirt, no glasses, open eyes, normal eyebrows, a big smile, fair skin, "

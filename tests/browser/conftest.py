@@ -16,10 +16,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from imagebart.imaging.masks import preset
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_staged_model
+from imagebart.ui.app import build_page, launch_page
 from imagebart.ui.examples import find_examples
-from imagebart.ui.launch import launch_page
-from imagebart.ui.library import Models
-from imagebart.ui.page import build_page
+from imagebart.ui.model_list import Models
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from imagebart.imaging.masks import preset
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.testing import tiny_model
-from imagebart.ui.sketchpad.bitmap import unpack
+from imagebart.ui.sketchpad.stored_images import unpack
 
 # Few stages for what is waited for; enough for a run that is still going when it is cancelled.
 STAGES, MANY_STAGES = 5, 12

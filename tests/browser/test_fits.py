@@ -12,7 +12,7 @@ from conftest import served
 from driving import PHONE, PIPELINE, Site, edit, opened, say
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from imagebart.ui import wording
+from imagebart.ui import messages as wording
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]

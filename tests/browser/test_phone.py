@@ -11,9 +11,8 @@ from driving import PATIENCE, PHONE, WIDE, Site, canvas, edit, finished, opened,
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from imagebart.pipeline import Pipeline
+from imagebart.ui.app import build_page, launch_page
 from imagebart.ui.examples import Example, find_examples
-from imagebart.ui.launch import launch_page
-from imagebart.ui.page import build_page
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]

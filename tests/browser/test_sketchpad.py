@@ -33,7 +33,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from imagebart.imaging import masks
-from imagebart.ui.sketchpad.bitmap import unpack
+from imagebart.ui.sketchpad.stored_images import unpack
 
 pytestmark = pytest.mark.browser
 COPIES = ["clipboard-read", "clipboard-write"]

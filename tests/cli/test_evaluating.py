@@ -11,9 +11,9 @@ from imagebart.avatars.claims import CaptionReader, save_heads
 from imagebart.cli import main
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.testing import tiny_model, tiny_staged_model
-from imagebart.training.captioned import avatar_conditioner, text_config
 from imagebart.training.config import StageShape
 from imagebart.training.parts import save_text_encoder
+from imagebart.training.token_task import avatar_conditioner, text_config
 
 
 @pytest.fixture(scope="module")

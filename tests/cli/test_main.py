@@ -12,7 +12,7 @@ from hatted import hatted_model
 from PIL import Image, ImageSequence
 
 from imagebart.cli import main
-from imagebart.cli.drawing import Film
+from imagebart.cli.draw import Film
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings, described, ranged

@@ -13,7 +13,7 @@ from imagebart.conditioning import (
     TextConditioner,
     conditioner_from_config,
 )
-from imagebart.conditioning.rewording import Instead, Rewording, Subject
+from imagebart.conditioning.prompts import Instead, Rewording, Subject
 from imagebart.conditioning.tokenizer import VOCAB_SIZE, pieces
 from imagebart.errors import InputError
 

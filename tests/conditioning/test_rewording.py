@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagebart.conditioning.rewording import Instead, Rewording, Subject
-from imagebart.conditioning.spelling import Correction
+from imagebart.conditioning.prompts import Correction, Instead, Rewording, Subject
 from imagebart.conditioning.tokenizer import pieces
 
 LACKING = {"purple": "pink", "mauve": "pink", "neon": ""}

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from imagebart.avatars.captions import all_words
-from imagebart.conditioning.spelling import LONG, Correction, Speller
+from imagebart.conditioning.prompts import LONG, Correction, Speller
 from imagebart.conditioning.tokenizer import pieces
 
 WORDS = ["sunglasses", "glasses", "blonde", "hair", "beard", "bearded", "black", "back", "white", "wide", "with", "hat"]

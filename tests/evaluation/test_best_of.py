@@ -11,7 +11,7 @@ from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.best_of import COUNTS, MOST, Trial, _measures, best_of, chosen, pictures
 from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.study import Study
-from imagebart.judge import load_judge
+from imagebart.ranking import load_judge
 from imagebart.settings import SamplingSettings
 
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.attributes import PLAIN, VALUES
 from imagebart.avatars.captions import all_words
-from imagebart.avatars.sheet import PLAIN
-from imagebart.avatars.split import HELD_OUT_PAIRS, held_out
+from imagebart.avatars.dataset import HELD_OUT_PAIRS, held_out
 from imagebart.conditioning import TextConditioner
 from imagebart.evaluation.cases import EDITED, edit_case, found, held_out_prompt, seen_prompt, share_within
 from imagebart.evaluation.plain import plain_prompts

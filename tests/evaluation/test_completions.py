@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from imagebart.avatars.attributes import PLAIN
 from imagebart.avatars.reader import load_reader
-from imagebart.avatars.sheet import PLAIN
 from imagebart.evaluation.completions import complete, completions, must_agree
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.study import COMPLETED, Study

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from imagebart.evaluation.coverage import inside, nearest
+from imagebart.evaluation.metrics import inside, nearest
 
 
 def test_points_inside_are_those_within_a_neighbours_reach() -> None:

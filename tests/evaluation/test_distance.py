@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from imagebart.evaluation.distance import frechet_distance, psnr, ssim
+from imagebart.evaluation.metrics import frechet_distance, psnr, ssim
 
 
 def gaussian(n: int, mean: torch.Tensor, root: torch.Tensor, seed: int) -> torch.Tensor:

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagebart.avatars.attributes import VALUES
-from imagebart.avatars.sheet import PLAIN
+from imagebart.avatars.attributes import PLAIN, VALUES
 from imagebart.evaluation.diversity import OPEN, draw_claimed, entropy, free_entropy
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imagebart.avatars.regions import region_mask
+from imagebart.avatars.artwork import region_mask
 from imagebart.evaluation.drawing import Artist
 from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagebart.evaluation.fills import CLASSICAL, HOLES, edge_distance, inpainted
+from imagebart.evaluation.folder import CLASSICAL, HOLES, edge_distance, inpainted
 
 
 def test_holes_have_their_areas() -> None:

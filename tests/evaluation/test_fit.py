@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.artwork import region_mask
+from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
+from imagebart.avatars.dataset import sample
 from imagebart.avatars.reader import load_reader
-from imagebart.avatars.regions import region_mask
-from imagebart.avatars.sheet import PLAIN
-from imagebart.avatars.split import sample
 from imagebart.evaluation.completions import SHARED
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.fit import COLOURS, SIDE, fits, read_within, shows

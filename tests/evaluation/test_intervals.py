@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagebart.evaluation.intervals import jackknife, mean_of, median_of, replicates, share_of, wilson
+from imagebart.evaluation.metrics import jackknife, mean_of, median_of, replicates, share_of, wilson
 
 
 def test_wilson_bounds_are_the_shares_that_the_score_test_just_allows() -> None:

@@ -14,9 +14,8 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from imagebart.cli import main
 from imagebart.errors import InputError
-from imagebart.evaluation.distance import frechet_distance
-from imagebart.evaluation.looking import INCEPTION, load_look
-from imagebart.evaluation.paper import coverage, pictures_in, read_square
+from imagebart.evaluation.metrics import frechet_distance
+from imagebart.evaluation.paper import INCEPTION, coverage, load_look, pictures_in, read_square
 from imagebart.testing import tiny_staged_model
 
 

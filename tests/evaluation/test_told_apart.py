@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imagebart.evaluation.pairs import Pairs, judged
-from imagebart.evaluation.told_apart import told_apart
+from imagebart.evaluation.folder import Pairs, judged, told_apart
 
 
 def noise(count: int, seed: int) -> Tensor:

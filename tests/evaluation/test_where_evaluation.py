@@ -11,15 +11,15 @@ import torch
 from artists import oracle
 from judged import save_judged_model
 
+from imagebart.avatars.dataset import held_out
 from imagebart.avatars.judge import AvatarJudge
 from imagebart.avatars.reader import load_reader
-from imagebart.avatars.split import held_out
 from imagebart.evaluation.cases import EDITED, EditCase, PromptCase, found
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.study import Study
 from imagebart.evaluation.where import WhereCase, described, edited, overlaps, where, where_case
-from imagebart.judge import load_judge
-from imagebart.looking import with_the_rest
+from imagebart.pipeline import with_the_rest
+from imagebart.ranking import load_judge
 from imagebart.settings import SamplingSettings
 
 SIZE, GRID = 128, 16

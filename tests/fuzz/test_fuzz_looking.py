@@ -16,11 +16,11 @@ from torch import Tensor
 
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
-from imagebart.ui.choice import Choice
+from imagebart.ui.examples import view_size
 from imagebart.ui.files import publish
-from imagebart.ui.looking import Looking
-from imagebart.ui.picture import view_size
-from imagebart.ui.sketchpad.bitmap import unpack
+from imagebart.ui.model_list import Choice
+from imagebart.ui.prompt import Looking
+from imagebart.ui.sketchpad.stored_images import unpack
 
 
 class Unsure:

@@ -15,10 +15,9 @@ from effort import Effort
 from killing import apart, without_room
 from PIL import Image
 
-from imagebart.imaging.animation import save_animation
-from imagebart.imaging.files import save_image
+from imagebart.atomic_io import replace_files, settle
+from imagebart.imaging.files import save_animation, save_image
 from imagebart.imaging.metadata import Recipe, write_png
-from imagebart.writing import replace_files, settle
 
 PICTURES = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (120, 120, 3), np.uint8)) for seed in range(2)]
 RECIPE = Recipe("tiny", "generate", "a hat", 1)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from imagebart import InputError
-from imagebart.imaging.animation import HOLD, save_animation
+from imagebart.imaging.files import HOLD, save_animation
 
 
 def noise(mode: str, count: int) -> list[Image.Image]:

@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageColor
 
-from imagebart.imaging.chart import COLOURS, MARGIN, SIZE, chart
+from imagebart.imaging.figures import COLOURS, MARGIN, SIZE, chart
 
 RIGHT, BOTTOM = SIZE[0] - MARGIN, SIZE[1] - MARGIN
 

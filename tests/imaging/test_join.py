@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagebart.imaging.join import carried, joined
+from imagebart.imaging.blending import carried, joined
 
 SIDE = 48
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from imagebart.imaging.sheet import CAPTION, LABEL, sheet
+from imagebart.imaging.figures import CAPTION, LABEL, sheet
 
 
 def test_pictures_stand_in_rows_with_names_and_captions() -> None:

@@ -15,7 +15,7 @@ import pytest
 from harness import Report, load
 from serving import serving
 
-from imagebart.ui.temporary import AGE, AGES, EVERY
+from imagebart.ui.files import AGE, AGES, EVERY
 
 SESSIONS = 16
 # MB a minute: what a server may gain once it is warm.

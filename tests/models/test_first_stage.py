@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from imagebart.config import from_dict
-from imagebart.models.first_stage import FirstStage, FirstStageConfig, Quantizer
+from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
 
 BASE = FirstStageConfig(
     resolution=16,

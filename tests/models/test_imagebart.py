@@ -12,7 +12,7 @@ from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About, ImageBART
-from imagebart.sampling.chain import ChainEvent
+from imagebart.sampling.sampler import ChainEvent
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model, tiny_stage_config, tiny_staged_model
 

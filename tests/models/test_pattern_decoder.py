@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.config import from_dict
-from imagebart.models.first_stage import FirstStage, FirstStageConfig
-from imagebart.models.pattern_decoder import GAIN, SHARED, PatternDecoder
+from imagebart.models.vqgan import GAIN, SHARED, FirstStage, FirstStageConfig, PatternDecoder
 
 CONFIG = FirstStageConfig(
     resolution=64,

@@ -9,7 +9,7 @@ from random_networks import KINDS, random_cond, random_stage
 from torch import Tensor
 
 from imagebart.diffusion import log_likelihood
-from imagebart.models.published import Kind, ResidualStage, Stage, build_stage
+from imagebart.models.stages import Kind, ResidualStage, Stage, build_stage
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 with_and_without_cond = pytest.mark.parametrize(("cond_length", "slots"), [(0, 0), (2, 0), (5, 3)])

@@ -7,8 +7,8 @@ import torch
 
 from imagebart.conditioning import TextConditioner
 from imagebart.models.text_encoder import Phrase, TextEncoder, with_words
-from imagebart.training.captioned import text_config
 from imagebart.training.config import StageShape
+from imagebart.training.token_task import text_config
 
 SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, slots=3)
 

@@ -1,6 +1,6 @@
 """Captions taken apart, and the labels that are made of them."""
 
-from imagebart.pictures.labels import UNSAID, Labels, said
+from imagebart.evaluation.classifier import UNSAID, Labels, said
 
 
 def test_captions_are_taken_apart() -> None:

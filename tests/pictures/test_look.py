@@ -10,9 +10,8 @@ from drawn_folders import draw_folder
 from PIL import Image
 
 from imagebart.errors import InputError
-from imagebart.pictures.look import Look, held_back, look
-from imagebart.pictures.rows import Row, read
-from imagebart.pictures.store import Store
+from imagebart.training.data import Row, Store, read
+from imagebart.training.plan import Look, held_back, look
 
 
 def found(folder: Path) -> Look:

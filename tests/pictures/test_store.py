@@ -7,9 +7,8 @@ import torch
 from drawn_folders import draw_folder
 from PIL import Image
 
-from imagebart.pictures.look import look
-from imagebart.pictures.rows import read
-from imagebart.pictures.store import Store, Views
+from imagebart.training.data import Store, Views, read
+from imagebart.training.plan import look
 
 
 @pytest.fixture

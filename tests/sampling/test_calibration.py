@@ -6,10 +6,7 @@ import pytest
 import torch
 from small_transformer import small
 
-from imagebart.sampling.calibration import Cost, calibrate, threads, trial
-from imagebart.sampling.engine import Engine, engine_of
-from imagebart.sampling.kernels import packed
-from imagebart.sampling.network import Network
+from imagebart.sampling.packed_linear import Cost, Engine, Network, calibrate, engine_of, packed, threads, trial
 
 
 def test_costs_are_positive_and_threads_are_given_back() -> None:

@@ -25,16 +25,14 @@ from random_networks import engine_for, random_cond, random_denoiser, random_sta
 from torch import Tensor
 
 from imagebart.diffusion import Schedule
-from imagebart.models.context import Context, Encode
-from imagebart.models.published import build_stage
+from imagebart.models.stages import build_stage
+from imagebart.models.transformer import Context, Encode
 from imagebart.sampling import speculative
-from imagebart.sampling.chain import ChainEvent, redraw_rows, row_generators, run_chain, uniform_tokens
-from imagebart.sampling.draft_length import DraftLength, OneByOne
-from imagebart.sampling.engine import Engine
 from imagebart.sampling.logits import gumbel_noise
-from imagebart.sampling.network import Cache, Network
-from imagebart.sampling.step_run import Condition
-from imagebart.sampling.steps import DenoisingStep, StageStep, Step, denoising_steps
+from imagebart.sampling.packed_linear import Cache, Engine, Network
+from imagebart.sampling.sampler import ChainEvent, redraw_rows, row_generators, run_chain, uniform_tokens
+from imagebart.sampling.speculative import DraftLength, OneByOne
+from imagebart.sampling.steps import Condition, DenoisingStep, StageStep, Step, denoising_steps
 from imagebart.settings import SamplingSettings
 
 NO_CONDITION = Condition(None, None)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagebart.sampling.calibration import Cost
-from imagebart.sampling.draft_length import WIDTHS, Adaptive
+from imagebart.sampling.packed_linear import Cost
+from imagebart.sampling.speculative import WIDTHS, Adaptive
 
 ALL = [True] * 256
 

@@ -12,12 +12,20 @@ import pytest
 import torch
 from small_transformer import SMALL, small
 
-from imagebart import memory
+from imagebart import mmap_policy as memory
 from imagebart.models.transformer import Transformer
-from imagebart.sampling.calibration import threads
-from imagebart.sampling.engine import Engines, engine_of
-from imagebart.sampling.kernels import Kernel, Precision, brain, half, multiplies_bfloat16, packed
-from imagebart.sampling.network import Network
+from imagebart.sampling.packed_linear import (
+    Engines,
+    Kernel,
+    Network,
+    Precision,
+    brain,
+    engine_of,
+    half,
+    multiplies_bfloat16,
+    packed,
+    threads,
+)
 
 
 def encoder() -> Transformer:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from imagebart.sampling.kernels import Precision, brain, half, kernels, multiplies_bfloat16, packed, plain
+from imagebart.sampling.packed_linear import Precision, brain, half, kernels, multiplies_bfloat16, packed, plain
 
 # What is lost of a number of about 1: float16 keeps 11 bits of a weight, bfloat16 8 of all.
 TOLERANCE = {plain: 1e-5, packed: 1e-5, half: 2e-3, brain: 2e-2}

@@ -9,9 +9,7 @@ from small_transformer import CAUSAL, SMALL, build, context_of, every_causal_con
 from torch import nn
 
 from imagebart.models.transformer import Transformer, TransformerConfig
-from imagebart.sampling.engine import engine_of
-from imagebart.sampling.kernels import brain, kernels, multiplies_bfloat16, plain
-from imagebart.sampling.network import Network, attend
+from imagebart.sampling.packed_linear import Network, attend, brain, engine_of, kernels, multiplies_bfloat16, plain
 
 
 @every_causal_config

@@ -12,10 +12,10 @@ import torch
 from oracles import binomial_z, doubted
 from torch import Tensor
 
-from imagebart import memory
+from imagebart import mmap_policy as memory
 from imagebart.diffusion import Schedule
 from imagebart.models.imagebart import ImageBART
-from imagebart.sampling.chain import row_generators, uniform_tokens
+from imagebart.sampling.sampler import row_generators, uniform_tokens
 from imagebart.sampling.steps import DenoisingStep, StageStep, denoising_steps
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model, tiny_staged_model

@@ -12,13 +12,11 @@ from oracles import all_sequences, chi_squared_p, doubted, joint_index, plain_dr
 from random_networks import STEPS, StepKind, engine_for, random_cond, random_step
 from torch import Tensor
 
-from imagebart.sampling.chain import row_generators
-from imagebart.sampling.draft_length import OneByOne
-from imagebart.sampling.engine import Engine
 from imagebart.sampling.logits import gumbel_noise
-from imagebart.sampling.speculative import StepEvent, draw_step
-from imagebart.sampling.step_run import Condition
-from imagebart.sampling.steps import Step
+from imagebart.sampling.packed_linear import Engine
+from imagebart.sampling.sampler import row_generators
+from imagebart.sampling.speculative import OneByOne, StepEvent, draw_step
+from imagebart.sampling.steps import Condition, Step
 from imagebart.settings import SamplingSettings
 
 N, K = 6, 7

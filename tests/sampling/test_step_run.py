@@ -11,7 +11,7 @@ from oracles import doubted, teacher_forced
 from random_networks import CONDITIONS, STEPS, StepKind, engine_for, random_cond, random_step
 from torch import Tensor
 
-from imagebart.sampling.step_run import Condition, GuidedRun, StepRun
+from imagebart.sampling.steps import Condition, GuidedRun, StepRun
 
 every_step = pytest.mark.parametrize("kind", STEPS)
 NO_CONDITION = Condition(None, None)

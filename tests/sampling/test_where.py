@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imagebart.sampling.where import AROUND, LEAST, distances, place
+from imagebart.sampling.mask_suggestion import AROUND, LEAST, distances, place
 from imagebart.testing import TOKENS, tiny_model
 
 MODEL = tiny_model()

@@ -10,12 +10,11 @@ from PIL import Image
 from torch import nn
 
 from imagebart.config import from_dict
-from imagebart.models.first_stage import FirstStage
-from imagebart.training.adversary import Adversary
+from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig
 from imagebart.training.data import ImageFolder
-from imagebart.training.first_stage import FirstStageTask
 from imagebart.training.loop import read_log, train
+from imagebart.training.vqgan import Adversary, FirstStageTask
 from tests.training.test_first_stage import SMALL
 
 CONFIG = AdversarialLoss(begin=4, crop=32, channels=8)

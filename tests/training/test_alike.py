@@ -6,7 +6,7 @@ import torch
 
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.training.alike import as_table, learn_alike, tables_of
+from imagebart.training.codebook_embedding import as_table, learn_alike, tables_of
 
 CODES = 12
 

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from imagebart.avatars.claims import HEADS, CaptionReader, claims_vector, save_heads
 from imagebart.avatars.dataset import AvatarDataset, caption
 from imagebart.conditioning import TextConditioner
-from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.training.captioned import avatar_conditioner, text_config
-from imagebart.training.captions import SILENT, CaptionDataset, train_captions
+from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import CaptionsRun, LoopConfig, StageRun, StageShape
 from imagebart.training.parts import assemble_stages, load_stage, read_text_encoder, save_first_stage, save_text_encoder
-from imagebart.training.stages import train_stage
+from imagebart.training.stage import train_stage
+from imagebart.training.text import SILENT, CaptionDataset, train_captions
+from imagebart.training.token_task import avatar_conditioner, text_config
 
 from .test_first_stage import SMALL
 

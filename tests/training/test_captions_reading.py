@@ -10,9 +10,9 @@ from imagebart.avatars.claims import GROUPS, CaptionReader, claims_vector
 from imagebart.avatars.dataset import caption
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.testing import tiny_conditioner
-from imagebart.training.captioned import text_config
-from imagebart.training.captions import reading_accuracy, reading_loss
 from imagebart.training.config import StageShape
+from imagebart.training.text import reading_accuracy, reading_loss
+from imagebart.training.token_task import text_config
 
 SMALL = (4, 3)  # two attributes of three and of two values
 SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, slots=3)

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import torch
 
-from imagebart.pictures.labels import Labels
-from imagebart.pictures.look import look
-from imagebart.pictures.rows import read
-from imagebart.pictures.store import Store
-from imagebart.training.classifier import FILE, classifier_of, varied
+from imagebart.evaluation.classifier import FILE, Labels, classifier_of, varied
+from imagebart.training.data import Store, read
+from imagebart.training.plan import look
 from tests.drawn_folders import draw_folder
 
 

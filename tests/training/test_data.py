@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imagebart.pictures.store import MOST_VIEWS, PIXELS, Pictures, write_index
-from imagebart.training.data import ImageFolder, dataset_for, grid
+from imagebart.training.data import MOST_VIEWS, PIXELS, ImageFolder, Pictures, dataset_for, grid, write_index
 
 
 def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> None:

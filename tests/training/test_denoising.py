@@ -15,16 +15,15 @@ from torch import Tensor, nn
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.config import from_dict
-from imagebart.masked import glance
+from imagebart.inpainting import glance
 from imagebart.models.denoiser import Denoiser
-from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About
+from imagebart.models.vqgan import FirstStage
 from imagebart.testing import tiny_first_stage, tiny_model
-from imagebart.training.captioned import avatar_conditioner, text_config
-from imagebart.training.captions import train_captions
 from imagebart.training.config import CaptionsRun, DenoiserRun, LoopConfig, ModelParts, StageShape
-from imagebart.training.denoising import DenoiserTask, begin_to_glance, denoiser_config, train_denoiser
+from imagebart.training.denoiser import DenoiserTask, begin_to_glance, denoiser_config, train_denoiser
 from imagebart.training.loop import Batch
+from imagebart.training.masks import Step, unknown_regions
 from imagebart.training.parts import (
     assemble,
     load_denoiser,
@@ -33,7 +32,8 @@ from imagebart.training.parts import (
     save_denoiser,
     save_first_stage,
 )
-from imagebart.training.regions import Step, unknown_regions
+from imagebart.training.text import train_captions
+from imagebart.training.token_task import avatar_conditioner, text_config
 
 from .test_first_stage import SMALL
 

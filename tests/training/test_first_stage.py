@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.nn import functional as F
 
-from imagebart.models.first_stage import FirstStageConfig, Quantizer
+from imagebart.models.vqgan import FirstStageConfig, Quantizer
 from imagebart.training.config import FirstStageLoss, FirstStageRun, LoopConfig
-from imagebart.training.first_stage import CodebookAverages, gradient_loss, train_first_stage
 from imagebart.training.parts import load_first_stage
+from imagebart.training.vqgan import CodebookAverages, gradient_loss, train_first_stage
 
 SMALL = FirstStageConfig(
     resolution=16,

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageColor
 from torch import nn
 
-from imagebart.imaging.chart import COLOURS, MARGIN, SIZE
-from imagebart.training.follow import Follow, curve, read_figures, settled
+from imagebart.imaging.figures import COLOURS, MARGIN, SIZE
+from imagebart.training.validation import Follow, curve, read_figures, settled
 
 
 def test_figures_are_kept_and_drawn(tmp_path: Path) -> None:

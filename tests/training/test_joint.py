@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 
 from imagebart.cli.main import app
 from imagebart.models.imagebart import About
-from imagebart.training.joint import JointTask
 from imagebart.training.parts import assemble_stages
-from imagebart.training.stages import stage_tasks, train_stage
+from imagebart.training.stage import JointTask, stage_tasks, train_stage
 
 from .test_stages import two_classes
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imagebart.pictures.store import PIXELS, Pictures, Store, write_index
-from imagebart.training.model_card import EXAMPLES, write_examples
+from imagebart.training.data import PIXELS, Pictures, Store, write_index
+from imagebart.training.train_model import EXAMPLES, write_examples
 from imagebart.ui.examples import find_examples
 
 TEXTS = ("red roses", "red roses", "dark roses", "green apples, dark background", "red apples", "green lime")

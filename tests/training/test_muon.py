@@ -7,8 +7,7 @@ from torch import nn
 from imagebart.config import from_dict
 from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.training.config import LoopConfig
-from imagebart.training.loop import optimizers_for
-from imagebart.training.muon import Muon, orthogonal
+from imagebart.training.loop import Muon, optimizers_for, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8), (12, 12)])

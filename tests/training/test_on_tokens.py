@@ -12,12 +12,11 @@ import torch
 from torch.utils.data import default_collate
 
 from imagebart.models.denoiser import Denoiser
-from imagebart.models.first_stage import FirstStage
-from imagebart.pictures.store import PIXELS, Pictures, Store, write_index
+from imagebart.models.vqgan import FirstStage
 from imagebart.testing import tiny_first_stage
 from imagebart.training.config import DenoiserRun, LoopConfig, StageShape
-from imagebart.training.on_tokens import TokenTask, conditioner_of, new_denoiser
-from imagebart.training.tokens import Tokens, encode_all
+from imagebart.training.data import PIXELS, Pictures, Store, write_index
+from imagebart.training.denoiser import Tokens, TokenTask, conditioner_of, encode_all, new_denoiser
 
 COUNT, VIEWS = 8, 2
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=3)

@@ -24,14 +24,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from imagebart.cli.main import main
-from imagebart.models.first_stage import FirstStageConfig
-from imagebart.pictures.store import Store
+from imagebart.models.vqgan import FirstStageConfig
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_first_stage, tiny_model
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
-from imagebart.training.follow import read_figures
+from imagebart.training.data import Store
 from imagebart.training.parts import load_first_stage
 from imagebart.training.plan import seconds_a_step
+from imagebart.training.validation import read_figures
 from imagebart.ui.examples import find_examples
 
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=3)

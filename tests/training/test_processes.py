@@ -12,11 +12,11 @@ import torch
 from processes import in_processes
 from torch.utils.data import Dataset
 
-from imagebart.models.first_stage import FirstStage
+from imagebart.models.vqgan import FirstStage
 from imagebart.testing import tiny_first_stage
 from imagebart.training.config import FirstStageLoss, LoopConfig
-from imagebart.training.first_stage import FirstStageTask
 from imagebart.training.loop import StepBatches, read_log, train
+from imagebart.training.vqgan import FirstStageTask
 
 
 class Noise(Dataset[dict[str, Any]]):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from oracles import binomial_z
 
-from imagebart.training.regions import (
+from imagebart.training.masks import (
     BLIND,
     FINAL,
     FINE,

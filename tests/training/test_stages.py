@@ -10,8 +10,8 @@ from PIL import Image
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule, diffuse, posterior, redraw
-from imagebart.models.first_stage import FirstStage
 from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.vqgan import FirstStage
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.parts import (
@@ -23,7 +23,7 @@ from imagebart.training.parts import (
     save_text_encoder,
     take_apart,
 )
-from imagebart.training.stages import scrambled, stage_loss, train_stage
+from imagebart.training.stage import scrambled, stage_loss, train_stage
 
 from .test_first_stage import SMALL
 

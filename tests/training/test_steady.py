@@ -9,9 +9,9 @@ from torch import Tensor
 from imagebart.avatars.claims import CaptionReader
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.testing import tiny_conditioner
-from imagebart.training.captioned import text_config
 from imagebart.training.config import StageShape
-from imagebart.training.steady import OFTEN, Steady
+from imagebart.training.text import OFTEN, Steady
+from imagebart.training.token_task import text_config
 
 GROUPS = (4, 3)  # two attributes of three and of two values
 SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, slots=3)

@@ -12,7 +12,7 @@ from imagebart.errors import InputError
 from imagebart.testing import CAPTIONS, tiny_model, tiny_staged_model
 from imagebart.training.config import StageShape
 from imagebart.training.plan import ModelRun
-from imagebart.training.taken_over import given_denoiser, given_first_stage, given_shape
+from imagebart.training.train_model import given_denoiser, given_first_stage, given_shape
 
 
 def begun_from(folder: Path) -> ModelRun:

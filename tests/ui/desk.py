@@ -12,13 +12,12 @@ from PIL import Image
 from imagebart.imaging.masks import preset
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.choice import Choice
 from imagebart.ui.controls import ORDER, starting_values
+from imagebart.ui.examples import scale_mask, view_size
 from imagebart.ui.files import publish
-from imagebart.ui.frame import SHOWN
-from imagebart.ui.picture import scale_mask, view_size
-from imagebart.ui.running import Running
-from imagebart.ui.sketchpad.bitmap import pack
+from imagebart.ui.model_list import Choice
+from imagebart.ui.runs import SHOWN, Running
+from imagebart.ui.sketchpad.stored_images import pack
 
 UNCHANGED = {"__type__": "update"}
 

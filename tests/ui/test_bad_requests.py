@@ -21,10 +21,11 @@ from PIL import Image
 
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_pipeline
-from imagebart.ui import mishaps, wording
+from imagebart.ui import errors as mishaps
+from imagebart.ui import messages as wording
+from imagebart.ui.errors import answering
 from imagebart.ui.files import NO_ROOM, publish
-from imagebart.ui.mishaps import answering
-from imagebart.ui.sketchpad import shelf
+from imagebart.ui.sketchpad import stored_images as shelf
 
 
 @pytest.fixture(scope="module")

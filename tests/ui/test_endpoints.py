@@ -18,10 +18,8 @@ from PIL import Image
 
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
-from imagebart.sampling.chain import ChainEvent
-from imagebart.sampling.sampler import Start
-from imagebart.ui.launch import launch_page
-from imagebart.ui.page import build_page
+from imagebart.sampling.sampler import ChainEvent, Start
+from imagebart.ui.app import build_page, launch_page
 
 ROOT = Path(__file__).parents[2]
 

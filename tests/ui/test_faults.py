@@ -19,8 +19,8 @@ from gradio_client.utils import QueueError
 from PIL import Image
 from serving import Server, serving
 
-from imagebart.ui.page import QUEUE
-from imagebart.ui.temporary import AGES, tidy
+from imagebart.ui.app import QUEUE
+from imagebart.ui.files import AGES, tidy
 
 API = "gradio_api"
 PATIENCE = 60.0

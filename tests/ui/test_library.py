@@ -12,7 +12,7 @@ import pytest
 
 from imagebart import InputError, Pipeline
 from imagebart.testing import tiny_model
-from imagebart.ui.library import Models
+from imagebart.ui.model_list import Models
 from imagebart.weights import WeightsError
 
 CLASS_MODEL = Path(__file__).parents[1] / "fixtures" / "tiny" / "class_cond_custom"

@@ -12,10 +12,10 @@ from hatted import hatted_model
 from torch import Tensor
 
 from imagebart.pipeline import Pipeline
-from imagebart.ui.choice import Choice
-from imagebart.ui.looking import ANSWER, Looking
-from imagebart.ui.picture import scale_mask, view_size
-from imagebart.ui.sketchpad.bitmap import unpack
+from imagebart.ui.examples import scale_mask, view_size
+from imagebart.ui.model_list import Choice
+from imagebart.ui.prompt import ANSWER, Looking
+from imagebart.ui.sketchpad.stored_images import unpack
 
 pytestmark = pytest.mark.usefixtures("own_files")
 

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline
-from imagebart.ui import model_panel
-from imagebart.ui.choice import Choice
+from imagebart.ui import model_list as model_panel
 from imagebart.ui.controls import RESET
 from imagebart.ui.examples import find_examples
-from imagebart.ui.library import Models
-from imagebart.ui.model_panel import SWITCHED
+from imagebart.ui.model_list import SWITCHED, Choice, Models
 
 
 @pytest.fixture(scope="module")

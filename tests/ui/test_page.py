@@ -11,11 +11,10 @@ from PIL import Image
 
 from imagebart.imaging.masks import preset
 from imagebart.testing import tiny_model, tiny_pipeline
+from imagebart.ui.app import TURN, build_page, theme
+from imagebart.ui.controls import KNOBS
 from imagebart.ui.examples import find_examples
-from imagebart.ui.knobs import KNOBS
-from imagebart.ui.launch import theme
-from imagebart.ui.library import Models
-from imagebart.ui.page import TURN, build_page
+from imagebart.ui.model_list import Models
 
 
 def parts(page: gr.Blocks) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from imagebart.imaging.masks import preset
-from imagebart.ui.picture import reduced, scale_mask, view_size
+from imagebart.ui.examples import reduced, scale_mask, view_size
 
 SIZES = [(128, 128), (64, 100), (517, 389), (1024, 300), (2600, 1900), (3000, 40), (16, 16)]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.choice import Choice
-from imagebart.ui.reading import LONGEST, read
+from imagebart.ui.model_list import Choice
+from imagebart.ui.prompt import LONGEST, read
 
 CHOICE = Choice(tiny_pipeline())
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from imagebart.imaging.masks import preset
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.record import MOST_PREVIEWS, Recorder
-from imagebart.ui.sketchpad.shelf import compose
+from imagebart.ui.runs import MOST_PREVIEWS, Recorder
+from imagebart.ui.sketchpad.stored_images import compose
 
 pytestmark = pytest.mark.usefixtures("own_files")
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline
-from imagebart.ui import frame, wording
-from imagebart.ui.choice import Choice
-from imagebart.ui.frame import Frame
-from imagebart.ui.running import Running
+from imagebart.ui import messages as wording
+from imagebart.ui import runs as frame
+from imagebart.ui.model_list import Choice
+from imagebart.ui.runs import Frame, Running
 
 pytestmark = pytest.mark.usefixtures("own_files")
 PIPELINE = tiny_pipeline()

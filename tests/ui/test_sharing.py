@@ -8,8 +8,8 @@ import gradio as gr
 import pytest
 
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.choice import Choice
-from imagebart.ui.sharing import RECEIVED, received
+from imagebart.ui.model_list import Choice
+from imagebart.ui.prompt import RECEIVED, received
 
 CHOICE = Choice(tiny_pipeline())
 

@@ -14,7 +14,7 @@ from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import Recipe, write_png
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.choice import Choice
+from imagebart.ui.model_list import Choice
 from imagebart.ui.sketch_actions import RESTORED, grid, restored
 
 pytestmark = pytest.mark.usefixtures("own_files")

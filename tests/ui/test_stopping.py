@@ -12,9 +12,8 @@ from desk import controls, run, sketch, told
 from PIL import Image
 
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.choice import Choice
-from imagebart.ui.running import Running
-from imagebart.ui.stopping import Stopping
+from imagebart.ui.model_list import Choice
+from imagebart.ui.runs import Running, Stopping
 
 pytestmark = pytest.mark.usefixtures("own_files")
 PIPELINE = tiny_pipeline()

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imagebart.ui import temporary
+from imagebart.ui import files as temporary
 from imagebart.ui.examples import find_examples
-from imagebart.ui.files import publish, publish_preview
-from imagebart.ui.sketchpad.shelf import describe_example
-from imagebart.ui.temporary import AGE, AGES, temporary_folder, tidied, tidy
+from imagebart.ui.files import AGE, AGES, publish, publish_preview, temporary_folder, tidied, tidy
+from imagebart.ui.sketchpad.stored_images import describe_example
 
 
 @pytest.fixture

@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.launch import launch_page
-from imagebart.ui.page import build_page
-from imagebart.ui.tools import missing_for_tools
+from imagebart.ui.app import build_page, launch_page, missing_for_tools
 
 
 def test_the_endpoints_are_tools() -> None:

@@ -9,7 +9,7 @@ from html import unescape
 
 import pytest
 
-from imagebart.ui import wording
+from imagebart.ui import messages as wording
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.page import TURN, build_page
+from imagebart.ui.app import TURN, build_page
 from imagebart.ui.zero_gpu import DURATION, find_device, on_gpu
 
 

@@ -20,7 +20,8 @@ from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.reader import load_reader
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model
-from imagebart.weights import WeightsError, bounds, load
+from imagebart.weights import WeightsError, load
+from imagebart.weights import folder as bounds
 
 from .checkpoints import CLASS_MODEL
 

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 from imagebart import ImageBART
 from imagebart.errors import InputError
-from imagebart.weights import WeightsError, convert
-from imagebart.weights.convert import Conversion
-from imagebart.weights.original_config import read_description
-from imagebart.weights.unpickle import read_tensors
+from imagebart.weights import WeightsError
+from imagebart.weights.published import convert
+from imagebart.weights.published.checkpoint import read_tensors
+from imagebart.weights.published.convert import Conversion
+from imagebart.weights.published.registry import read_description
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
 

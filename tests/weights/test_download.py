@@ -20,10 +20,8 @@ from published_files import write_package, write_tiny
 from imagebart import ImageBART
 from imagebart.errors import InputError
 from imagebart.weights import WeightsError, locate
-from imagebart.weights.download import download
-from imagebart.weights.obtain import obtain
-from imagebart.weights.places import cache, converted_folder, nearest, published_folder
-from imagebart.weights.registry import MODELS
+from imagebart.weights.published.download import download, obtain
+from imagebart.weights.published.registry import MODELS, cache, converted_folder, nearest, published_folder
 
 from .test_fetch import Watch
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fickle_server import Answer, Fickle, behave, breaking_off, changing, claiming, refusing, serving_file
 
-from imagebart.weights.fetch import TRIES, Fetch, FetchError
+from imagebart.weights.published.download import TRIES, Fetch, FetchError
 
 SIZE = 300_000
 CONTENT, OTHER = (np.random.default_rng(seed).bytes(SIZE) for seed in (0, 1))

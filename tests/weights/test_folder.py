@@ -11,12 +11,12 @@ from killing import killed_at_every_step
 from safetensors.torch import load_file, save_file
 
 from imagebart import ImageBART, SamplingSettings
+from imagebart.atomic_io import OBSOLETE, SAVED
 from imagebart.conditioning import Kind
 from imagebart.models.imagebart import About
-from imagebart.sampling.kernels import brain, half, multiplies_bfloat16, packed
+from imagebart.sampling.packed_linear import brain, half, multiplies_bfloat16, packed
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, folder, load, save
-from imagebart.writing import OBSOLETE, SAVED
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from imagebart import ImageBART, memory
+from imagebart import ImageBART
+from imagebart import mmap_policy as memory
 from imagebart.models.denoiser import Denoiser
 from imagebart.testing import tiny_model
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imagebart.weights import WeightsError
-from imagebart.weights.original_config import read_description
+from imagebart.weights.published.registry import read_description
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
 

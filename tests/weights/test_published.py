@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imagebart import ImageBART
 from imagebart.weights import WeightsError, load
-from imagebart.weights.unpickle import read_tensors
+from imagebart.weights.published.checkpoint import read_tensors
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from imagebart.conditioning import ClassConditioner
-from imagebart.models.first_stage import FirstStage
-from imagebart.models.published import build_stage
+from imagebart.models.stages import build_stage
+from imagebart.models.vqgan import FirstStage
 from imagebart.weights import MODELS, WeightsError, load
-from imagebart.weights.layout import Layout, stage_layout
-from imagebart.weights.modules import shapes_of
-from imagebart.weights.original_config import read_description
+from imagebart.weights.folder import shapes_of
+from imagebart.weights.published.convert import Layout, stage_layout
+from imagebart.weights.published.registry import read_description
 
 from .checkpoints import FIXTURES
 

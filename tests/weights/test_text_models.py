@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from imagebart import ImageBART, Pipeline
 from imagebart.errors import InputError
 from imagebart.weights import WeightsError
-from imagebart.weights.original_config import read_description
+from imagebart.weights.published.registry import read_description
 
 RECORDED = TINY / "text_cond"
 BETAS = (0.37, 1.0)

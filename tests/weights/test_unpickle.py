@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from imagebart.weights import WeightsError
-from imagebart.weights.unpickle import read_tensors
+from imagebart.weights.published.checkpoint import read_tensors
 
 from .checkpoints import CLASS_MODEL, edit_entry, tensor, with_state_dict, write_pickle, write_zip
 
@@ -91,7 +91,7 @@ class TestTensors:
 
     def test_class_of_a_callback_as_a_key_is_never_imported(self) -> None:
         code = (
-            "import sys; from pathlib import Path; from imagebart.weights.unpickle import read_tensors; "
+            "import sys; from pathlib import Path; from imagebart.weights.published.checkpoint import read_tensors; "
             f"n = len(read_tensors(Path({str(CLASS_MODEL / 'scale1.ckpt')!r}))); "
             "print(n, any('lightning' in name for name in sys.modules))"
         )

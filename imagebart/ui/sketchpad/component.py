@@ -20,10 +20,9 @@ from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.imaging.files import MAX_PIXELS, load_image
-from imagebart.ui import wording
-from imagebart.ui.picture import scale_mask, view_size
-from imagebart.ui.sketchpad.bitmap import unpack
-from imagebart.ui.sketchpad.shelf import find
+from imagebart.ui import messages as wording
+from imagebart.ui.examples import scale_mask, view_size
+from imagebart.ui.sketchpad.stored_images import find, unpack
 
 # In the order in which they need each other; each names what it needs in its first lines.
 SCRIPTS = [

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.imaging.masks import preset
-from imagebart.ui.sketchpad.bitmap import pack, unpack
+from imagebart.ui.sketchpad.stored_images import pack, unpack
 
 
 def test_a_mask_comes_back_as_it_was() -> None:

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from imagebart.imaging import masks
-from imagebart.ui.picture import LARGEST_VIEW, scale_mask, view_size
-from imagebart.ui.sketchpad.bitmap import pack, unpack
+from imagebart.ui.examples import LARGEST_VIEW, scale_mask, view_size
 from imagebart.ui.sketchpad.component import SCRIPTS, scripts
+from imagebart.ui.sketchpad.stored_images import pack, unpack
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[2] / "imagebart" / "ui" / "sketchpad"

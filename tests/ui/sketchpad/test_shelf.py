@@ -10,11 +10,10 @@ from PIL import Image
 
 from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import Recipe, write_png
-from imagebart.ui.examples import find_examples
+from imagebart.ui.examples import find_examples, scale_mask, view_size
 from imagebart.ui.files import publish
-from imagebart.ui.picture import scale_mask, view_size
-from imagebart.ui.sketchpad import shelf
-from imagebart.ui.sketchpad.bitmap import unpack
+from imagebart.ui.sketchpad import stored_images as shelf
+from imagebart.ui.sketchpad.stored_images import unpack
 
 pytestmark = pytest.mark.usefixtures("own_files")
 

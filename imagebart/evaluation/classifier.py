@@ -1,0 +1,238 @@
+"""What captions or classes say of pictures, as labels that a classifier can learn and read off again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from imagebart.atomic_io import write_bytes
+from imagebart.config import from_dict
+from imagebart.training.config import LoopConfig
+from imagebart.training.data import MOST_VIEWS, Store, Views, grid
+from imagebart.training.loop import Batch, Task, train
+from imagebart.training.vqgan import to_float
+
+COLOURS = frozenset(
+    ("red", "orange", "yellow", "green", "blue", "purple", "violet", "pink", "brown", "black", "white", "grey", "gray")
+    + ("golden", "silver", "beige", "dark", "light")
+)
+FILLERS = frozenset(["a", "an", "the", "of", "some", "with", "and", "in", "on"])
+LEAST, SHARE = 4, 0.004  # of pictures that a label needs, whichever is more
+UNSAID = -1
+
+
+def said(text: str) -> dict[str, str]:
+    """Takes a caption apart: its first phrase is a thing, maybe with a colour; the next one is what is around it.
+
+    "red roses, green background": the class is roses, the colour red, and green background is around.
+    """
+    first, *others = [phrase.strip() for phrase in re.split(r"[,;.]", text.lower())] or [""]
+    words = [word for word in first.split() if word not in FILLERS]
+    colours = [word for word in words if word in COLOURS]
+    thing = " ".join(word for word in words if word not in COLOURS)
+    return {"class": thing, "colour": colours[0] if colours else "", "around": others[0] if others else ""}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Groups of labels, of which a picture has at most one each; none at all where nothing is said."""
+
+    groups: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, kind: str, texts: Iterable[str]) -> Labels:
+        """The labels that enough of these pictures have; kind: "text", "class" or "none"."""
+        parts = [_parts(kind, text) for text in texts]
+        least = max(LEAST, SHARE * len(parts))
+        groups = {}
+        for name in ("class", "colour", "around"):
+            counts = Counter(part[name] for part in parts if part.get(name))
+            labels = tuple(sorted(label for label, count in counts.items() if count >= least))
+            if len(labels) > 1:
+                groups[name] = labels
+        return cls(groups)
+
+    def numbers(self, kind: str, text: str) -> list[int]:
+        """The label of each group that a text says; UNSAID where it says none, or one that too few have."""
+        parts = _parts(kind, text)
+        return [
+            labels.index(parts[name]) if parts.get(name) in labels else UNSAID for name, labels in self.groups.items()
+        ]
+
+
+def _parts(kind: str, text: str) -> dict[str, str]:
+    if kind == "class":
+        return {"class": text}
+    return said(text) if kind == "text" else {}
+
+
+# A small classifier of someone's pictures, for its answers and for its features, in which pictures are compared.
+
+
+TURNS = 4  # quarter turns that it tells where nothing is said of pictures (Gidaris et al., 2018)
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """groups: the labels of each group that it tells; none: it tells quarter turns."""
+
+    groups: dict[str, tuple[str, ...]]
+    size: int = 64  # pixels a side that it looks at
+    channels: tuple[int, ...] = (32, 64, 96, 128)
+    features: int = 128
+    drop: float = 0.0  # share of the features that an answer does without, in training
+
+    @property
+    def answers(self) -> list[int]:
+        """Labels of each head."""
+        return [len(labels) for labels in self.groups.values()] or [TURNS]
+
+
+class Classifier(nn.Module):
+    """Pictures float [B, 3, H, W] in [-1, 1], square and of any size -> logits of each group."""
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        layers, width = [], 3 * 4
+        for channels in config.channels:
+            layers += [_block(width, channels, 1), _block(channels, channels, 2)]
+            width = channels
+        self.body = nn.Sequential(*layers)
+        self.last = nn.Linear(width, config.features)
+        self.heads = nn.ModuleList(nn.Linear(config.features, count) for count in config.answers)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pictures -> features [B, F]."""
+        size = self.config.size
+        if images.shape[-1] != size:
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        folded = F.pixel_unshuffle(images, 2).to(memory_format=torch.channels_last)
+        return torch.relu(self.last(self.body(folded).mean((2, 3))))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = F.dropout(self.features(images), self.config.drop, self.training)
+        return [head(features) for head in self.heads]
+
+
+def _block(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.ReLU())
+
+
+def save_classifier(classifier: Classifier, path: Path) -> None:
+    """Writes a classifier as one safetensors file, its configuration in the header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().contiguous().cpu() for k, v in classifier.state_dict().items()}
+    write_bytes(path, save(tensors, {"config": json.dumps(asdict(classifier.config))}))
+
+
+def load_classifier(path: Path) -> Classifier:
+    """A classifier from its file, ready to be asked."""
+    with safe_open(path, "pt") as file:
+        config = from_dict(ClassifierConfig, json.loads(file.metadata()["config"]))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    classifier = Classifier(config)
+    classifier.load_state_dict(tensors)
+    return classifier.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+
+
+# Training the classifier that people's pictures, and what a model makes of them, are measured with.
+
+
+FILE = "classifier.safetensors"
+SMOOTHING = 0.05  # of labels: captions are wrong here and there
+CHANNELS = (64, 128, 192, 256)
+DROP = 0.3  # of features, in training
+TURN, ZOOM, SQUEEZE = 0.35, 0.4, 0.2  # at most: radians; share of the side; logarithm of the width
+CONTRAST, LIGHT = 0.15, 0.1  # at most, too
+
+
+class Labelled(Dataset[dict[str, Any]]):
+    """Some pictures of a store in several views: image, and the label of each group."""
+
+    def __init__(self, store: Store, numbers: Sequence[int], labels: Labels) -> None:
+        self.views = Views(store, numbers, MOST_VIEWS)
+        kind = store.pictures.kind
+        self.answers = [labels.numbers(kind, store.pictures.texts[number]) for number in numbers]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, answers = self.views[index]["image"], self.answers[index % len(self.answers)]
+        if not answers:
+            turn = (index // len(self.answers) + index) % TURNS
+            image, answers = image.rot90(turn, (1, 2)), [turn]
+        return {"image": image, "answers": torch.tensor(answers)}
+
+
+class ClassifierTask(Task):
+    """Say what is said of pictures."""
+
+    def __init__(self, model: Classifier, dataset: Labelled) -> None:
+        self.model: nn.Module = model
+        self.dataset: Dataset[Any] = dataset
+
+    def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        images = to_float(batch["image"])
+        losses, right = [], []
+        for logits, answers in zip(model(varied(images)), batch["answers"].T, strict=True):
+            known = answers != UNSAID
+            if known.any():
+                losses.append(F.cross_entropy(logits[known].float(), answers[known], label_smoothing=SMOOTHING))
+                right.append((logits[known].argmax(1) == answers[known]).float().mean())
+        if not losses:  # a batch of which nothing is said
+            return {"loss": 0.0 * model(images)[0].sum(), "right": torch.tensor(0.0)}
+        return {"loss": torch.stack(losses).sum(), "right": torch.stack(right).mean()}
+
+    def sample(self, model: nn.Module) -> Image.Image:
+        """Pictures that it learns from."""
+        return grid(to_float(torch.stack([self.dataset[i]["image"] for i in range(6)])), columns=6)
+
+
+def varied(images: Tensor) -> Tensor:
+    """Pictures float [B, 3, S, S] in [-1, 1], each as another camera might have taken it: nearer, turned, lighter.
+
+    Few pictures are learnt by heart else. Colours stay what they are called.
+    """
+    count, device = len(images), images.device
+    turn, zoom, squeeze, across, down, contrast, light = 2 * torch.rand(7, count, device=device) - 1
+    angle, size, wide = TURN * turn, 1 - ZOOM * (1 + zoom) / 2, torch.exp(SQUEEZE * squeeze)
+    rows = [
+        [size * wide * angle.cos(), -size * angle.sin(), (1 - size) * across],
+        [size * angle.sin(), size / wide * angle.cos(), (1 - size) * down],
+    ]
+    way = torch.stack([torch.stack(row, 1) for row in rows], 1)
+    grid = F.affine_grid(way, list(images.shape), align_corners=False)
+    seen = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return seen * (1 + CONTRAST * contrast)[:, None, None, None] + (LIGHT * light)[:, None, None, None]
+
+
+def classifier_of(store: Store, folder: Path, steps: int) -> Classifier:
+    """The classifier in a folder; trained there on a store's training part where there is none yet."""
+    if not (folder / FILE).is_file():
+        numbers = store.pictures.numbers(False)
+        labels = Labels.of(store.pictures.kind, [store.pictures.texts[i] for i in numbers])
+        config = ClassifierConfig(labels.groups, min(64, store.pictures.resolution), CHANNELS, drop=DROP)
+        torch.manual_seed(0)
+        model = Classifier(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        loop = LoopConfig(steps=steps, batch_size=32, lr=2e-3, warmup=max(1, steps // 20), ema=0.98, sample_every=steps)
+        trained = train(ClassifierTask(model, Labelled(store, numbers, labels)), loop, folder)
+        assert isinstance(trained, Classifier)
+        save_classifier(trained, folder / FILE)
+    return load_classifier(folder / FILE)

@@ -1,0 +1,229 @@
+"""95 % intervals around what samples say.
+
+Shares: Wilson's score interval. Attributes of one picture are right or wrong together more often than chance would
+have it, so the number of trials is the effective one, n / (design effect), from the variance between pictures (the
+ratio estimator of cluster sampling; Cochran, Sampling Techniques, 1977, section 3.12).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagebart.errors import InputError
+
+Z = 1.959964  # standard deviations that hold 95 % of a normal distribution
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and the 95 % interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(share: float, trials: float) -> Interval:
+    """Wilson's score interval of a share, 0 to 1, of so many independent trials (1 or more)."""
+    if not 0 <= share <= 1 or trials < 1:
+        raise ValueError(f"a share of {share} in {trials} trials; expected 0 to 1 in at least 1")
+    scale = 1 + Z * Z / trials
+    centre = (share + Z * Z / (2 * trials)) / scale
+    half = Z * math.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials)) / scale
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
+
+
+def share_of(right: Sequence[int], asked: Sequence[int] | None = None) -> Interval:
+    """The share of right answers in all, given how many were asked and were right in each picture.
+
+    asked: None for one of each. Pictures of which nothing was asked do not count. Raises ValueError where nothing was
+    asked at all.
+    """
+    pairs = [(r, a) for r, a in zip(right, asked or [1] * len(right), strict=True) if a]
+    if not pairs:
+        raise ValueError("nothing was asked of any picture, expected at least one answer")
+    total = sum(a for _, a in pairs)
+    share = sum(r for r, _ in pairs) / total
+    clusters = len(pairs)
+    spread = sum((r - share * a) ** 2 for r, a in pairs)
+    if clusters < 2 or spread == 0:
+        return wilson(share, clusters)  # all alike: each picture counts once
+    variance = clusters / (clusters - 1) * spread / total**2
+    return wilson(share, min(max(share * (1 - share) / variance, 1.0), total))
+
+
+def mean_of(values: Sequence[float]) -> Interval:
+    """The mean of independent values, at least 1, with the normal interval of its standard error."""
+    if not values:
+        raise ValueError("the mean of no values, expected at least one")
+    numbers = torch.tensor(values, dtype=torch.float64)
+    mean = float(numbers.mean())
+    half = Z * float(numbers.std()) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return Interval(mean, mean - half, mean + half)
+
+
+def median_of(values: Sequence[float]) -> Interval:
+    """The median of independent values, at least 6, between the order statistics that hold it in 95 % of samples.
+
+    Whatever their distribution: the values below the median are as many as heads in so many tosses (Conover, Practical
+    Nonparametric Statistics, 1999, section 3.2). Raises ValueError for fewer values, of which no two do.
+    """
+    ordered, count = sorted(values), len(values)
+    tail, rank = 0.5**count, 0
+    while tail <= 0.025:
+        rank += 1
+        tail += math.comb(count, rank) * 0.5**count
+    if rank == 0:
+        raise ValueError(f"the median of {count} values, expected at least 6")
+    return Interval(statistics.median(ordered), ordered[rank - 1], ordered[count - rank])
+
+
+def replicates(statistic: Callable[[Tensor], float], count: int, groups: int = 10) -> Tensor:
+    """A statistic of all of `count` items, then without each of their groups: float64 [1 + groups].
+
+    statistic: takes the numbers of the items to use, int64 [n].
+    """
+    if not 2 <= groups <= count:
+        raise ValueError(f"{groups} groups of {count} items, expected 2 to {count}")
+    everything = torch.arange(count)
+    without = [statistic(everything[everything % groups != g]) for g in range(groups)]
+    return torch.tensor([statistic(everything), *without], dtype=torch.float64)
+
+
+def jackknife(values: Tensor) -> Interval:
+    """The normal interval of the grouped jackknife around the first of `replicates`.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 11.5. Unlike resampling, it repeats no item,
+    which would shrink a covariance.
+    """
+    value, without = float(values[0]), values[1:]
+    error = math.sqrt((len(without) - 1) * float(without.var(correction=0)))
+    return Interval(value, value - Z * error, value + Z * error)
+
+
+# How far pictures are from one another: as sets (Fréchet) and one by one (PSNR, SSIM).
+
+
+def frechet_distance(x: Tensor, y: Tensor) -> float:
+    """The Fréchet distance between Gaussians fitted to features [n, F] and [m, F] (n, m over 1), 0 or more.
+
+    Heusel et al., GANs trained by a two time-scale update rule (2017), eq. 6:
+    |m - w|^2 + tr(C + D - 2 (C D)^(1/2)). Like any FID it is too large for few samples, so it is compared only with
+    another of as many.
+    """
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or len(x) < 2 or len(y) < 2:
+        raise ValueError(f"features have shapes {list(x.shape)} and {list(y.shape)}, expected [n, F] and [m, F]")
+    x, y = x.double(), y.double()
+    first, second = torch.cov(x.T).reshape(x.shape[1], -1), torch.cov(y.T).reshape(x.shape[1], -1)
+    values, vectors = torch.linalg.eigh(first)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    # C D has the eigenvalues of C^(1/2) D C^(1/2), which is symmetric.
+    eigenvalues = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0)
+    shift = (x.mean(0) - y.mean(0)).square().sum()
+    distance = shift + first.trace() + second.trace() - 2 * eigenvalues.sqrt().sum()
+    return max(float(distance), 0.0)
+
+
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of images [B, C, H, W] in [-1, 1], in dB, [B]; at most 100."""
+    error = (x - y).double().square().flatten(1).mean(1) / 4
+    return -10 * error.clamp_min(1e-10).log10()
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity of images [B, C, H, W] in [-1, 1], at least 11 pixels a side, [B], at most 1.
+
+    Wang et al., Image quality assessment (2004), section III: an 11 x 11 Gaussian window of 1.5 pixels, only where it
+    fits into the picture; the mean over places and channels.
+    """
+    if min(x.shape[-2:]) < 11:
+        raise ValueError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, expected at least 11 x 11")
+    at = torch.arange(11, dtype=torch.float64) - 5
+    line = torch.exp(-at.square() / (2 * 1.5**2))
+    line = line / line.sum()
+    x, y = ((image.double() + 1) / 2 for image in (x, y))
+    channels = x.shape[1]
+
+    def blurred(image: Tensor) -> Tensor:
+        kernel = line.to(image.device).expand(channels, 1, 11)
+        rows = F.conv2d(image, kernel[:, :, None, :], groups=channels)
+        return F.conv2d(rows, kernel[:, :, :, None], groups=channels)
+
+    mean_x, mean_y = blurred(x), blurred(y)
+    variance_x, variance_y = blurred(x * x) - mean_x**2, blurred(y * y) - mean_y**2
+    covariance = blurred(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+# How much of real pictures is drawn, how much of what is drawn is like them, and whether anything is a copy.
+
+
+NEIGHBOURS = 3
+
+
+def inside(points: Tensor, others: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
+    """Which points [n, F] lie in the manifold of others [m, F], m over `neighbours`: bool [n].
+
+    That is, within the distance of one of them to its own so manieth neighbour (Kynkäänniemi et al., Improved Precision
+    and Recall Metric for Assessing Generative Models, 2019, eq. 1). Drawn among real pictures it gives the precision,
+    real among drawn ones the recall.
+    """
+    if len(others) <= neighbours:
+        raise InputError(f"{len(others)} pictures are too few to compare with; there must be over {neighbours}.")
+    own = torch.cdist(others.double(), others.double())
+    radii = own.sort(1).values[:, neighbours]  # the nearest is itself
+    return (torch.cdist(points.double(), others.double()) <= radii).any(1)
+
+
+def nearest(points: Tensor, others: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+    """The `count` of others [m, F] nearest to each point [n, F], or all m: distances and numbers, [n, count]."""
+    distance, index = torch.cdist(points.double(), others.double()).sort(stable=True, dim=1)
+    return distance[:, :count], index[:, :count]
+
+
+# Features in which pictures are compared: of the classifier trained on them, or of a model that is on the machine.
+
+
+Features = Callable[[Tensor], Tensor]  # images float [B, 3, H, W] in [-1, 1] -> [B, F]
+BATCH = 64
+
+
+def local_features(name: str) -> Features:
+    """The features of a model of `transformers`, timm's among them, that is on this machine; nothing is downloaded.
+
+    Raises InputError where there is none of that name, or it gives no vector a picture.
+    """
+    from transformers import AutoImageProcessor, AutoModel
+
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(name, local_files_only=True)
+        model = AutoModel.from_pretrained(name, local_files_only=True).eval()
+    except (OSError, ValueError) as error:
+        raise InputError(f"There is no model {name} on this machine that tells features: {str(error)[:120]}") from error
+
+    def features(images: Tensor) -> Tensor:
+        pixels = ((images + 1) * 127.5).round().byte()
+        output = model(**processor(images=list(pixels), return_tensors="pt"))
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is None:
+            pooled = output.last_hidden_state.mean(1)
+        return pooled.flatten(1)
+
+    return lambda images: in_batches(features, images)
+
+
+@torch.no_grad()
+def in_batches(features: Features, images: Tensor) -> Tensor:
+    """Features of many pictures, some at a time."""
+    return torch.cat([features(part).float().cpu() for part in images.split(BATCH)])

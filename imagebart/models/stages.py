@@ -1,0 +1,139 @@
+"""The published kinds of stage: one transformer for one reverse step, p(x_{t-1} | x_t), in raster order.
+
+ImageBART (Esser et al. 2021), section 3.2: the coarsest stage is decoder-only, for x_T is pure noise; the
+others are an encoder over x_t and an autoregressive decoder over x_{t-1} that attends to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagebart.config import Length, Offset, Share, Steps, Vocabulary
+from imagebart.diffusion import log_likelihood
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
+from imagebart.models.transformer import Context, Encode, Transformer, TransformerConfig, check_cond
+
+Kind = Literal["decoder_only", "encoder_decoder", "residual"]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What a stage predicts and the transformers that do it."""
+
+    kind: Kind
+    t: Steps  # 1 is the finest
+    vocab_size: Vocabulary  # K, image tokens
+    tokens: Length  # N, image tokens a picture
+    beta: Share  # share of tokens redrawn from x_{t-1} to x_t
+    decoder: TransformerConfig
+    encoder: TransformerConfig | None = None
+    cond_length: Length = 0  # conditioning tokens
+    cond_offset: Offset = 0  # added to conditioning tokens: 0 where they share the image tokens' embeddings
+    start_token: Offset = 0  # what precedes the first image token in an encoder-decoder stage's decoder
+    text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
+
+
+class Stage(nn.Module):
+    """The decoder-only stage; the base of the others. x, c: int64 [B, N]; cond: int64 [B, cond_length]."""
+
+    def __init__(self, config: StageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.decoder = Transformer(config.decoder)
+        if config.text is not None:
+            self.text = TextEncoder(config.text)
+            self.text_map = nn.Linear(config.text.transformer.width, config.decoder.width)
+
+    def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
+        """[t, cond...] or [t, slots...], int64 [B, P]; raises ValueError where cond does not fit."""
+        check_cond(cond, batch, self.config.cond_length)
+        device = self.decoder.position_embedding.device
+        t = torch.full((batch, 1), self.config.t, dtype=torch.long, device=device)
+        if self.config.text is not None:
+            cond = torch.arange(self.config.text.slots).expand(batch, -1)
+        return t if cond is None else torch.cat([t, cond.to(device) + self.config.cond_offset], 1)
+
+    def read(self, cond: Tensor | None) -> Tensor | None:
+        """What the text encoder adds to the prefix's embeddings, [B, P, width]; None where there is none."""
+        if self.config.text is None or cond is None:
+            return None
+        slots = self.text(cond.to(self.decoder.position_embedding.device))
+        return F.pad(self.text_map(slots), (0, 0, 1, 0))
+
+    def read_with(self, encoder: TextEncoder) -> None:
+        """Takes another text encoder, which may know other words; raises ValueError where its slots do not fit."""
+        self.text = replacement(self.config.text, encoder)
+        self.config = replace(self.config, text=encoder.config)
+
+    def start(self, c: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> Context:
+        """Everything that is computed once a stage; encode: computes what the stage's own encoder would."""
+        self._check(c)
+        prefix, read = self.prefix(len(c), cond), self.read(cond)
+        return Context(c, prefix, extra=None if read is None else F.pad(read, (0, 0, 0, self.config.tokens - 1)))
+
+    def logits(self, x: Tensor, c: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Teacher-forced logits of p(x_{t-1} = x | x_t = c), float [B, N, K]; raises ValueError for bad shapes."""
+        self._check(x)
+        if len(x) != len(c):
+            raise ValueError(f"{len(x)} rows of x_{{t-1}}, but {len(c)} of x_t")
+        context = self.start(c, cond)
+        tokens = torch.cat([context.prefix, x[:, :-1]], 1)
+        hidden = self.decoder(tokens, context.extra, context.memory)
+        assert self.decoder.head is not None
+        return self.finish(self.decoder.head(hidden[:, context.prefix.shape[1] - 1 :]), c)
+
+    def forward(self, x: Tensor, c: Tensor, cond: Tensor | None = None) -> Tensor:
+        """As `logits`, for training wrappers."""
+        return self.logits(x, c, cond)
+
+    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+        """The decoder's logits [B, S, K] and x_t [B, S] at their positions -> the stage's logits [B, S, K]."""
+        return logits
+
+    def _check(self, tokens: Tensor) -> None:
+        if tokens.ndim != 2 or tokens.shape[1] != self.config.tokens:
+            raise ValueError(f"tokens have shape {list(tokens.shape)}, expected [B, {self.config.tokens}]")
+
+
+class EncoderDecoderStage(Stage):
+    """Encoder over [t, cond..., x_t]; decoder over [start, x_{t-1}...] with cross-attention to it."""
+
+    def __init__(self, config: StageConfig) -> None:
+        super().__init__(config)
+        assert config.encoder is not None, "an encoder-decoder stage needs an encoder"
+        self.encoder = Transformer(config.encoder)
+
+    def start(self, c: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> Context:
+        self._check(c)
+        read = self.read(cond)
+        extra = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens))
+        encoded = (encode or self.encoder)(torch.cat([self.prefix(len(c), cond), c], 1), extra)
+        return Context(c, torch.full_like(c[:, :1], self.config.start_token), self.decoder.memory(encoded))
+
+
+class ResidualStage(EncoderDecoderStage):
+    """Adds what x_t alone says of x_{t-1}: logits exp(s) + log(alpha onehot(x_t) + (1 - alpha) / K)."""
+
+    def __init__(self, config: StageConfig, stages: int) -> None:
+        super().__init__(config)
+        self.log_scalors = nn.Parameter(torch.zeros(stages))  # the published name; entry t - 1 is used
+
+    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+        logits = logits * self.log_scalors[self.config.t - 1].exp()
+        return logits + log_likelihood(c, self.config.beta, self.config.vocab_size)
+
+
+def build_stage(config: StageConfig, stages: int) -> Stage:
+    """The module of a stage's kind; `stages` is T."""
+    if config.kind == "decoder_only":
+        return Stage(config)
+    if config.kind == "encoder_decoder":
+        return EncoderDecoderStage(config)
+    if config.kind == "residual":
+        return ResidualStage(config, stages)
+    raise ValueError(f"stage kind {config.kind!r}, expected decoder_only, encoder_decoder or residual")

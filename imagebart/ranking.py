@@ -1,0 +1,176 @@
+"""Ranking variants by how well they show what was asked for: rejection sampling (ImageBART, section 4.2, Table 2).
+
+Some judges can also say what a picture shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagebart.conditioning import ClassConditioner, ClipTextConditioner
+from imagebart.errors import InputError
+from imagebart.models.imagebart import ImageBART
+
+WEIGHTS = "judge.safetensors"  # in a model's folder
+
+
+class Judge(Protocol):
+    """Finds a prompt in pictures, as a classifier or CLIP can."""
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """How well images, float [B, 3, H, W] in [-1, 1], show what a prompt says: float [B], more is better.
+
+        Equal scores where the prompt says nothing that the judge can see.
+        """
+
+
+@runtime_checkable
+class Describer(Protocol):
+    """Says what a picture shows, in words that its model knows."""
+
+    def describe(self, image: Tensor) -> str | None:
+        """What an image float [1, 3, H, W] in [-1, 1] shows; None where the reader is not sure."""
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
+        """The prompt with all else that the image shows, and what the image shows; None where the reader is not sure.
+
+        The two texts differ in what the prompt would change, and in nothing else.
+        """
+
+
+def best_first(judge: Judge, images: Tensor, prompt: str) -> list[int]:
+    """The numbers of images [B, 3, H, W], best first; those of equal scores in their order."""
+    order: list[int] = judge.score(images, prompt).argsort(descending=True, stable=True).tolist()
+    return order
+
+
+def load_judge(folder: Path, model: ImageBART) -> Judge | None:
+    """The judge that lies in a model's folder; None where there is none. Raises WeightsError naming a damaged file."""
+    if not (folder / WEIGHTS).is_file():
+        return None
+    from imagebart.avatars.judge import AvatarJudge  # the one kind so far
+
+    return AvatarJudge.load(folder / WEIGHTS, model)
+
+
+# Judges from elsewhere: a classifier of pictures ranks what a class model draws, CLIP what a text model draws.
+#
+# ImageBART, section 4.2, Table 2 and Fig. 20, 21: of n pictures the one is kept in which a network of others finds
+# most
+# of what was asked for. Any image classifier that transformers loads will do, timm's too where timm is installed.
+
+
+# Where a model does not say how its pictures are to be: those of ImageNet's classifiers.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIDE = 224
+
+
+@dataclass(frozen=True)
+class View:
+    """How a network wants its pictures: so many pixels a side, with these means and deviations of the colours."""
+
+    side: int = SIDE
+    mean: tuple[float, ...] = MEAN
+    deviation: tuple[float, ...] = DEVIATION
+
+    @classmethod
+    def of(cls, source: str) -> View:
+        """As the network's own preprocessor_config.json says it, where there is one."""
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        try:
+            values, _ = ImageProcessingMixin.get_image_processor_dict(source)
+        except OSError:
+            return cls()
+        size = values.get("crop_size") or values.get("size") or SIDE
+        side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or SIDE
+        return cls(int(side), tuple(values.get("image_mean", MEAN)), tuple(values.get("image_std", DEVIATION)))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Square images [B, 3, H, W] in [-1, 1] as the network sees them."""
+        small = F.interpolate(images.float(), (self.side, self.side), mode="bicubic", antialias=True)
+        mean, deviation = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
+        return ((small.clamp(-1, 1) + 1) / 2 - mean) / deviation
+
+
+@dataclass(frozen=True)
+class ClassifierJudge:
+    """Scores by the log-probability of the class that was asked for."""
+
+    network: Any  # takes pictures, gives .logits [B, classes]
+    view: View
+    conditioner: ClassConditioner
+
+    def label(self, prompt: str) -> int:
+        """The classifier's number of a class: its own where the classes are as many, else that of the same name."""
+        names = self.network.config.id2label
+        number = int(self.conditioner.encode([prompt]).tokens[0, 0]) - self.conditioner.offset
+        if len(names) == len(self.conditioner.names):
+            return number
+        wanted = self.conditioner.names[number].strip().lower()
+        found = [int(i) for i, name in names.items() if wanted in {part.strip().lower() for part in name.split(",")}]
+        if not found:
+            raise InputError(f'The classifier knows no class "{wanted}": its {len(names)} classes are others.')
+        return found[0]
+
+    @torch.no_grad()
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """See `imagebart.ranking.Judge`."""
+        if not prompt:
+            return torch.zeros(len(images))
+        logits: Tensor = self.network(self.view.prepare(images.cpu())).logits
+        return logits.log_softmax(-1)[:, self.label(prompt)]
+
+
+@dataclass(frozen=True)
+class ClipJudge:
+    """Scores by the likeness of picture and words that CLIP sees."""
+
+    network: Any  # a CLIPModel
+    view: View
+
+    @torch.no_grad()
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """See `imagebart.ranking.Judge`."""
+        if not prompt:
+            return torch.zeros(len(images))
+        return self.likeness(images, prompt) * self.network.logit_scale.exp()
+
+    @torch.no_grad()
+    def likeness(self, images: Tensor, prompt: str) -> Tensor:
+        """The cosine of what CLIP makes of images and of a prompt, [B]."""
+        words = ClipTextConditioner().encode([prompt]).tokens
+        seen = self.network(input_ids=words, pixel_values=self.view.prepare(images.cpu()))
+        cosines: Tensor = (seen.image_embeds @ seen.text_embeds.T)[:, 0]
+        return cosines
+
+
+def load_ranker(source: str, model: ImageBART) -> Judge:
+    """The judge of a folder or Hub name for what a model draws.
+
+    Raises InputError where the model takes no prompt, or the network is no judge of its kind, or cannot be had.
+    """
+    from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel
+
+    conditioner = model.conditioner
+    try:
+        if conditioner.kind == "text":
+            if AutoConfig.from_pretrained(source).model_type != "clip":
+                raise InputError(f"{source} is no CLIP model, which prompts in words take.")
+            return ClipJudge(CLIPModel.from_pretrained(source).eval().requires_grad_(False), View.of(source))
+        if isinstance(conditioner, ClassConditioner):
+            network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
+            return ClassifierJudge(network, View.of(source), conditioner)
+    except InputError:
+        raise
+    except (OSError, ImportError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        advice = "" if Path(source).is_dir() else " Download it where there is a network, and give its folder."
+        raise InputError(f"The judge {source} cannot be had: {reason}.{advice}") from error
+    raise InputError("This model takes neither prompt nor class: there is nothing that a judge could look for.")

@@ -1,0 +1,47 @@
+"""Where words belong in a picture: how far they move the denoiser's p(x_0), token by token.
+
+All tokens become noise at one rate, over a few draws; what is left of the picture says where its parts are. The
+denoiser then reads the same noise twice, with the words and with others (those that are true of the picture, or none).
+Where its two predictions lie apart, the words ask for something else. DiffEdit (Couairon et al. 2022) finds masks in
+this way for continuous diffusion.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagebart.models.denoiser import Denoiser
+from imagebart.sampling.sampler import redraw_rows, row_generators
+
+RATE = 0.97  # of noise: with less, what the picture shows hides what is asked for; with more, it has no say
+DRAWS = 2
+LEAST = 0.25  # distance, 0 to 1, from which words are about a token
+AROUND = 0.13  # how much each neighbour's distance counts, over the token's own
+
+
+@torch.no_grad()
+def distances(denoiser: Denoiser, known: Tensor, asked: Tensor, instead: Tensor, seed: int = 0) -> Tensor:
+    """How far apart p(x_0) is under two prompts, by token: float [N], 0 (the same) to 1 (nothing in common).
+
+    known: a picture's tokens int64 [1, N]; asked, instead: conditioning tokens int64 [1, L]. Hellinger's distance, in
+    the mean over the draws, which are always the same for a seed.
+    """
+    noisy = redraw_rows(known.expand(DRAWS, -1), RATE, denoiser.config.vocab_size, row_generators(seed, DRAWS))
+    both, cond = noisy.repeat(2, 1), torch.cat([asked, instead]).repeat_interleave(DRAWS, 0)
+    rates = torch.full(both.shape, RATE, device=both.device)
+    # The decoder is fed the noise, too: nothing is drawn.
+    p, q = denoiser.logits(both, both, rates, rates, cond).float().softmax(-1).sqrt().chunk(2)
+    return (1 - (p * q).sum(-1)).clamp(min=0).sqrt().mean(0)
+
+
+def place(distance: Tensor) -> Tensor:
+    """The tokens that words are about, bool [rows, columns], by distances float [rows, columns] with their neighbours.
+
+    Past the edge there is what is at the edge.
+    """
+    padded = F.pad(distance[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    columns = padded[:, 1:-1] + AROUND * (padded[:, :-2] + padded[:, 2:])
+    rows = columns[1:-1] + AROUND * (columns[:-2] + columns[2:])
+    return rows / (1 + 2 * AROUND) ** 2 > LEAST

@@ -1,0 +1,118 @@
+"""What trainings on the tokens of pictures share: pictures and captions, a frozen first stage, what reads captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from imagebart.avatars.captions import all_words
+from imagebart.avatars.rewordings import rewording
+from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.vqgan import FirstStage
+from imagebart.training.config import StageShape, TokensRun
+from imagebart.training.data import ImageFolder, Views, dataset_for
+from imagebart.training.loop import Task
+from imagebart.training.parts import load_first_stage, read_text_encoder
+from imagebart.training.vqgan import to_float
+
+SHOWN = 12  # pictures in a grid
+
+R = TypeVar("R", bound=TokensRun)
+
+
+class TokensTask(Task, Generic[R]):
+    """A network on the tokens of pictures, and on their captions."""
+
+    def __init__(
+        self, network: nn.Module, conditioner: Conditioner, first_stage: FirstStage, dataset: Dataset[Any], run: R
+    ) -> None:
+        self.model: nn.Module = network
+        self.conditioner, self.first_stage, self.dataset, self.run = conditioner, first_stage, dataset, run
+        self.vocab_size = first_stage.config.vocab_size
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 images -> tokens, by the frozen first stage."""
+        self.first_stage.to(images.device)
+        return self.first_stage.encode(to_float(images).to(memory_format=torch.channels_last))
+
+    def told(self, texts: list[str], device: torch.device) -> Tensor | None:
+        """Conditioning tokens, absent for a share of the captions so that guidance works."""
+        if self.conditioner.length == 0:
+            return None
+        cond, null = self.conditioner.encode(texts).tokens, self.conditioner.null(len(texts))
+        return torch.where(torch.rand(len(texts), 1) < self.run.drop, null, cond).to(device)
+
+    def last(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Tokens and conditioning tokens of the last pictures, to be shown."""
+        length = len(self.dataset)  # type: ignore[arg-type]
+        items = [self.dataset[i] for i in range(max(length - SHOWN, 0), length)]
+        x0 = self.encode(torch.stack([item["image"] for item in items]).to(device))
+        texts = [item["text"] for item in items]
+        return x0, self.conditioner.encode(texts).tokens.to(device) if self.conditioner.length else None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run on tokens begins with."""
+
+    first_stage: FirstStage
+    dataset: Dataset[Any]
+    conditioner: Conditioner
+    reader: TextEncoder | None  # a trained one, which stays as it is
+    text: TextEncoderConfig | None  # what reads captions; None for other conditioning tokens
+
+    @classmethod
+    def of(cls, run: TokensRun) -> Given:
+        """As a run's settings say; seeds the global RNG."""
+        first_stage = load_first_stage(Path(run.first_stage)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        dataset = dataset_for(run.data, first_stage.config.resolution)
+        torch.manual_seed(run.loop.seed)
+        conditioner = conditioner_for(run, dataset)
+        if run.text_from is not None:
+            reader, conditioner = read_text_encoder(Path(run.text_from))
+            return cls(first_stage, dataset, conditioner, reader, reader.config)
+        text = text_config(run.shape, conditioner) if conditioner.kind == "text" else None
+        return cls(first_stage, dataset, conditioner, None, text)
+
+    def take_reader(self, network: Any) -> None:
+        """Gives a network the trained text encoder, if there is one."""
+        if self.reader is not None:
+            network.text.load_state_dict(self.reader.state_dict())
+            network.text.requires_grad_(False)
+
+
+def before_pictures(conditioner: Conditioner, text: TextEncoderConfig | None) -> tuple[int, int]:
+    """How many conditioning tokens, or slots, stand before a picture's tokens, and of how many different ones."""
+    return (conditioner.length, conditioner.vocab_size) if text is None else (text.slots, text.slots)
+
+
+def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
+    """What the captions of a data set need: known words, classes, or nothing."""
+    if run.conditioning == "none":
+        return NoConditioner()
+    if run.data == "avatars":
+        if run.conditioning != "text":
+            raise ValueError(f"conditioning is {run.conditioning!r}; avatars have captions, expected text or none")
+        return avatar_conditioner(run.text_length)
+    assert isinstance(dataset, ImageFolder | Views)
+    if run.conditioning == "class":
+        return ClassConditioner(tuple(sorted(set(dataset.texts))), null_class=True)
+    return TextConditioner.from_captions(dataset.texts, run.text_length)
+
+
+def avatar_conditioner(length: int) -> TextConditioner:
+    """The words of avatars' captions, and what is read in place of what the artwork lacks."""
+    return TextConditioner.from_captions(all_words(), length, rewording())
+
+
+def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:
+    """A text encoder as deep as the encoder of x_t, of the stage's width."""
+    words, length = conditioner.vocab_size + shape.slots, conditioner.length + shape.slots
+    return TextEncoderConfig(shape.encoder(words, length), shape.slots, shape.phrase)

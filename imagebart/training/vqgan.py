@@ -1,0 +1,260 @@
+"""A discriminator in training beside a first stage: what it adds to the loss, and its own steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from imagebart.models.discriminator import Discriminator, adaptive_weight, fooling_loss, matching_loss, telling_loss
+from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
+from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
+from imagebart.training.data import dataset_for, grid, pixel_weight
+from imagebart.training.loop import Batch, Task, train
+from imagebart.training.parts import load_first_stage, save_first_stage
+
+
+class Adversary:
+    """Looks at the same part of pictures and of their reconstructions, from the step `begin` on."""
+
+    def __init__(self, config: AdversarialLoss) -> None:
+        self.config, self.step = config, 0
+        self.model = Discriminator(config.channels)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, betas=(0.5, 0.9))
+        self.seen: tuple[Tensor, Tensor] | None = None
+
+    def loss(self, images: Tensor, output: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
+        """Pictures, their reconstructions [B, 3, H, W] and the loss so far -> scalars, all 0 before the beginning.
+
+        The one named `adversarial` is to be added to the loss.
+        """
+        if self.step < self.config.begin:
+            return dict.fromkeys(("adversarial", "doubt", "matching"), output.new_zeros(()))
+        self._place(output.device)
+        self.model.requires_grad_(False)  # its own steps come after
+        real, fake = self._part(images, output)
+        with torch.no_grad():
+            known = self.model(real)
+        found = self.model(fake)
+        doubt, matching = fooling_loss(found[-1].float()), matching_loss(known, found)
+        weight = self.config.weight * adaptive_weight(reconstruction, doubt, output)
+        self.seen = (real, fake.detach())
+        return {
+            "adversarial": weight * doubt + self.config.matching * matching,
+            "doubt": doubt.detach(),
+            "matching": matching.detach(),
+        }
+
+    def after_step(self, accelerator: Accelerator) -> None:
+        """The discriminator's step on what it was shown."""
+        self.step += 1
+        if self.seen is None:
+            return
+        self.model.requires_grad_(True)
+        with accelerator.autocast():
+            real, fake = (self.model(part)[-1].float() for part in self.seen)
+            loss = telling_loss(real, fake)
+        loss.backward()
+        for parameter in self.model.parameters():
+            parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.seen = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _part(self, images: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The same square of both, `crop` pixels a side, at a place drawn anew in every step."""
+        side = min(self.config.crop, *images.shape[2:])
+        top, left = (int(torch.randint(size - side + 1, ())) for size in images.shape[2:])
+        window = (..., slice(top, top + side), slice(left, left + side))
+        return images[window], output[window]
+
+    def _place(self, device: torch.device) -> None:
+        if next(self.model.parameters()).device != device:
+            self.model.to(device)
+            self.optimizer.load_state_dict(self.optimizer.state_dict())  # moves what it remembers, too
+
+
+# Training a first stage: reconstruct images through a codebook kept by moving averages.
+#
+# The codebook follows van den Oord et al., Neural Discrete Representation Learning (2017), appendix A.1, on the unit
+# sphere where the model says so. The reconstruction loss is pixels plus their differences on three scales, which
+# keeps edges; a discriminator may join in once that has settled.
+
+
+class CodebookAverages(nn.Module):
+    """Moving averages of the latents that each code received; the codes are their means."""
+
+    count: Tensor
+    total: Tensor
+
+    def __init__(self, quantizer: Quantizer, decay: float, dead_after: float) -> None:
+        super().__init__()
+        self.decay, self.dead_after = decay, dead_after
+        # Nothing counted yet: codes that the first batch does not use are taken from it.
+        self.register_buffer("count", torch.zeros(quantizer.embedding.num_embeddings))
+        self.register_buffer("total", torch.zeros_like(quantizer.embedding.weight))
+
+    def begin_from(self, quantizer: Quantizer) -> None:
+        """Counts every code of a trained quantiser once, so that the first batch does not take its place."""
+        self.count.fill_(1.0)
+        self.total.copy_(quantizer.project(quantizer.embedding.weight.detach()))
+
+    @torch.no_grad()
+    def update(self, quantizer: Quantizer, z: Tensor, tokens: Tensor, accelerator: Accelerator) -> None:
+        """Latents [M, d] and their tokens [M] of one step, on every process."""
+        one_hot = F.one_hot(tokens, len(self.count)).to(z.dtype)
+        count = accelerator.reduce(one_hot.sum(0), "sum")
+        total = accelerator.reduce(one_hot.T @ z, "sum")
+        self.count.lerp_(count, 1 - self.decay)
+        self.total.lerp_(total, 1 - self.decay)
+        least = self.dead_after * self.count.mean()
+        dead = self.count < least
+        if dead.any():
+            # Where codes are far from latents, as k-means++ begins: most cells of a flat picture look the same.
+            far = (z - quantizer.lookup(tokens)).square().sum(-1) + 1e-9
+            chosen = z[far.multinomial(int(dead.sum()), replacement=True)]
+            grace = 2 * least  # a code that stays unused is soon replaced again
+            self.total[dead] = grace * broadcast(chosen)  # the first process's, on all
+            self.count[dead] = grace
+        quantizer.embedding.weight.copy_(quantizer.project(self.total / self.count.clamp_min(1e-9)[:, None]))
+
+
+def gradient_loss(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Mean weighted difference of horizontal and vertical differences on three scales. x, y: [B, 3, H, W]."""
+    error, loss = (x - y), x.new_zeros(())
+    for _ in range(3):
+        dx, dy = error.diff(dim=-1).abs(), error.diff(dim=-2).abs()
+        loss = loss + (dx * weight[..., :, 1:]).mean() + (dy * weight[..., 1:, :]).mean()
+        error, weight = F.avg_pool2d(error, 2), F.avg_pool2d(weight, 2)
+    return loss / 3
+
+
+class FirstStageTask(Task):
+    """Reconstruction with L1 + L2 + edges, and a commitment of latents to their codes."""
+
+    def __init__(self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss) -> None:
+        self.model: nn.Module = model
+        self.dataset, self.config = dataset, loss
+        self.weight = weight / weight.mean()  # [H, W], mean 1
+        model.quantize.embedding.weight.requires_grad_(False)  # moved by averages, not by gradients
+        self.averages = CodebookAverages(model.quantize, loss.codebook_decay, loss.dead_after)
+        self.adversary = None if loss.adversarial is None else Adversary(loss.adversarial)
+        self.pending: tuple[Tensor, Tensor] | None = None
+        self.preview = torch.stack([self.dataset[i]["image"] for i in range(min(12, len(dataset)))])  # type: ignore[arg-type]
+
+    def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        images = to_float(batch["image"]).to(memory_format=torch.channels_last)
+        first: FirstStage = accelerator.unwrap_model(model)
+        output, z, tokens = model(images)
+        output = output.float()
+        weight = self.weight.to(images.device)[None, None]
+        error = (output - images) * weight.sqrt()
+        l1, l2 = (error.abs() * weight.sqrt()).mean(), error.square().mean()
+        edges = gradient_loss(output, images, weight)
+        projected = first.quantize.project(z.float())
+        commitment = (projected - first.quantize.lookup(tokens).detach()).square().sum(-1).mean()
+        self.pending = (projected.detach().flatten(0, -2), tokens.flatten())
+        used = tokens.unique().numel() / first.config.vocab_size
+        psnr = -10 * ((output.detach() - images).square().mean() / 4).log10()
+        reconstruction = l1 + l2 + self.config.gradient * edges
+        added = {} if self.adversary is None else self.adversary.loss(images, output, reconstruction)
+        total = reconstruction + self.config.commitment * commitment + added.get("adversarial", 0.0)
+        return {
+            "loss": total,
+            "l1": l1,
+            "edges": edges,
+            "commitment": commitment,
+            "psnr": psnr,
+            "used": torch.tensor(used),
+            **added,
+        }
+
+    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
+        if self.adversary is not None:
+            self.adversary.after_step(accelerator)
+        self.move_codes(model, accelerator)
+
+    def move_codes(self, model: nn.Module, accelerator: Accelerator) -> None:
+        """Codes towards the means of their latents."""
+        if self.pending is not None:
+            self.averages.to(self.pending[0].device)
+            self.averages.update(model.quantize, *self.pending, accelerator)  # type: ignore[arg-type]
+            self.pending = None
+
+    def state(self) -> list[Any]:
+        return [self.averages] if self.adversary is None else [self.averages, self.adversary]
+
+    @torch.no_grad()
+    def sample(self, model: nn.Module) -> Image.Image:
+        """Images above their reconstructions."""
+        images = to_float(self.preview).to(next(model.parameters()).device)
+        return grid(torch.cat([images, model.decode(model.encode(images))]), columns=len(images))  # type: ignore[operator]
+
+
+class DecoderTask(FirstStageTask):
+    """Reconstruction by the decoder alone: pictures become the same tokens as before."""
+
+    def __init__(self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss) -> None:
+        super().__init__(model, dataset, weight, loss)
+        model.encoder.requires_grad_(False)
+        model.quant_conv.requires_grad_(False)
+
+    def move_codes(self, model: nn.Module, accelerator: Accelerator) -> None:
+        """Codes stay."""
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] -> float in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def begin_from(model: FirstStage, other: FirstStage, decoder_only: bool) -> None:
+    """Takes over the weights of another first stage: all, or for a new decoder those that both have.
+
+    Raises ValueError where they have different shapes, but for the decoder's where only that is to be trained.
+    """
+    alike = model.config == other.config
+    if not alike and not (decoder_only and _tokens(model.config) == _tokens(other.config)):
+        raise ValueError(f"the first stage to begin from was made as {other.config}, expected {model.config}")
+    weights, new = other.state_dict(), model.state_dict()
+    fitting = {name: weights[name] for name in new if name in weights and weights[name].shape == new[name].shape}
+    model.load_state_dict(fitting, strict=alike)
+
+
+def _tokens(config: FirstStageConfig) -> tuple[Any, ...]:
+    """What tokens are made with; pictures may be larger where the encoder shrinks them."""
+    cell = config.downsampling // config.shrink
+    encoder = (config.channels, config.multipliers, config.res_blocks, config.attention_resolutions, config.fold)
+    codes = (config.latent_channels, config.code_dim, config.codebook_size, config.used_codes, config.unit_codes)
+    return (config.encoder, cell, *codes, *(encoder if config.encoder == "convolutions" else ()))
+
+
+def train_first_stage(run: FirstStageRun, folder: Path) -> FirstStage:
+    """Trains (or goes on training) a first stage in a run's folder; returns it with averaged weights."""
+    model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if run.begin_from is not None:
+        begin_from(model, load_first_stage(Path(run.begin_from)), run.decoder_only)
+    weight = pixel_weight(run.data, run.model.resolution, run.loss.face)
+    kind = DecoderTask if run.decoder_only else FirstStageTask
+    task = kind(model, dataset_for(run.data, run.model.resolution), weight, run.loss)
+    if run.begin_from is not None:
+        task.averages.begin_from(model.quantize)
+    trained = train(task, run.loop, folder)
+    assert isinstance(trained, FirstStage)
+    save_first_stage(trained, folder)
+    return trained
