@@ -27,16 +27,16 @@ PAINTABLE = """
 const look = () => {
     const pad = document.querySelector(".sp")?.sketchpad;
     if (!pad?.state.mask || !pad.canvas.view) return requestAnimationFrame(look);
-    const { left, top, width, height } = pad.canvas.canvas.getBoundingClientRect();
+    const { left, top, width, height } = pad.canvas.element.getBoundingClientRect();
     const before = pad.state.mask;
     for (const type of ["pointerdown", "pointerup"]) {
         const [clientX, clientY] = [left + width / 2, top + height / 4];
-        pad.canvas.canvas.setPointerCapture = () => {};
-        pad.canvas.canvas.dispatchEvent(new PointerEvent(type, { pointerId: 1, isPrimary: true, clientX, clientY }));
+        pad.canvas.element.setPointerCapture = () => {};
+        pad.canvas.element.dispatchEvent(new PointerEvent(type, { pointerId: 1, isPrimary: true, clientX, clientY }));
     }
     if (pad.state.mask === before) return requestAnimationFrame(look);
     window.paintable = performance.now();
-    pad.act("undo");
+    pad.state.undo();
 };
 look();
 """
@@ -44,9 +44,9 @@ look();
 SETTLED = """name => new Promise((done) => {
     const { canvas, state, props } = document.querySelector(".sp").sketchpad;
     const began = performance.now();
-    [...document.querySelectorAll(".sp-ready button")].find((button) => button.textContent === name).click();
+    [...document.querySelectorAll(".sp-presets button")].find((button) => button.textContent === name).click();
     const look = () => requestAnimationFrame(() => {
-        if (canvas.tinted !== state.mask || props.value.version !== state.version) return look();
+        if (canvas.overlayMask !== state.mask || props.value.version !== state.version) return look();
         setTimeout(() => done(performance.now() - began)); // after the frame
     });
     look();
@@ -89,7 +89,7 @@ def opened(browser: Browser, url: str, rate: float) -> Iterator[Page]:
     page.add_init_script(PAINTABLE)
     page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": rate})
     page.goto(url)
-    expect(page.locator("#grid-line")).to_contain_text("will be redrawn", timeout=PATIENCE)
+    expect(page.locator("#grid-status")).to_contain_text("will be regenerated", timeout=PATIENCE)
     page.wait_for_selector(".sp[data-shown]")
     yield page
     context.close()

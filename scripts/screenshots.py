@@ -68,7 +68,7 @@ def picture(
     page = browser.new_context(**window).new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(url)
-    expect(page.locator("#grid-line")).to_contain_text("will be redrawn", timeout=PATIENCE)
+    expect(page.locator("#grid-status")).to_contain_text("will be regenerated", timeout=PATIENCE)
     page.get_by_label("What should be there?").first.fill(prompt)
     settings = page.locator("#settings button").first
     settings.click()

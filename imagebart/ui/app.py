@@ -32,7 +32,7 @@ from imagebart.ui.model_list import Choice, Models
 from imagebart.ui.prompt import ANSWER, Looking, add_reader
 from imagebart.ui.runs import Running, Stopping
 from imagebart.ui.sketchpad import stored_images as shelf
-from imagebart.ui.sketchpad.component import add_sketchpad, add_wire
+from imagebart.ui.sketchpad.component import add_channel, add_sketchpad
 from imagebart.ui.zero_gpu import on_gpu
 
 NEEDED = "mcp>=1.21,<2"
@@ -74,7 +74,7 @@ def answer_with_pictures(page: gr.Blocks) -> None:
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Larger files are refused while they are still arriving.
 MAX_FILE = "40mb"
-SCRIPTS = ("prompt.js", "live.js")
+SCRIPTS = ("channel.js", "prompt.js", "live.js")
 STYLES = ("page.css", "sketchpad/sketchpad.css")
 
 
@@ -219,9 +219,9 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
                 settings = add_settings(values, model_panel.slider_options(pipeline))
                 shown |= add_foot(parts)
         add_reader(choice)
-        wires: dict[str, Any] = {name: add_wire(name) for name in ("run", "grid", "looked", "examples")}
+        channels: dict[str, Any] = {name: add_channel(name) for name in ("run", "grid", "answer", "examples")}
         controls = {**runner.controls, **settings.controls}
-        page = Page(pad, runner, settings, {**vars(runner), **shown, **runner.parts, **controls, **wires})
+        page = Page(pad, runner, settings, {**vars(runner), **shown, **runner.parts, **controls, **channels})
         _wire_sketchpad(page, choice)
         _wire_looking(page, Looking(choice))
         _wire_runs(page, Running(choice), stopping)

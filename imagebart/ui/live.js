@@ -1,14 +1,14 @@
-// Live regions and labels that Gradio has no option for.
+// Live regions, tooltips and a label that Gradio has no option for.
 (() => {
   const set = (element, name, value) => {
     if (element && element.getAttribute(name) !== value) element.setAttribute(name, value);
   };
 
   const TITLES = {
-    edit: "Draw again what is painted over, as your words say (Enter)",
-    generate: "Draw a whole new picture from your words",
-    vary: "Draw the whole picture again, a little differently; Settings say how much",
-    cancel: "Stop the run (Esc)",
+    edit: "Regenerate what is painted over, as your words say (Enter)",
+    generate: "Generate a new picture from your words",
+    vary: "Regenerate the whole picture, a little differently; Settings say how much",
+    cancel: "Cancel the run (Esc)",
   };
 
   const describe = () => {
@@ -17,11 +17,12 @@
       set(document.getElementById(id), "role", "status");
       set(document.getElementById(id), "aria-live", "polite");
     }
-    // Until the run says what became of it; see sketchpad/asked.js.
-    const said = document.documentElement.dataset.run === "cancelling" ? "Stopping" : "Cancel";
-    const label = [...(document.getElementById("cancel")?.childNodes ?? [])].find((node) => node.nodeType === 3 && node.data.trim());
-    if (label && label.data.trim() !== said) label.data = said;
+    // Until the run reports; see RunState in sketchpad/run.js.
+    const text = document.documentElement.dataset.runState === "cancelling" ? "Stopping" : "Cancel";
+    const nodes = [...(document.getElementById("cancel")?.childNodes ?? [])];
+    const label = nodes.find((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    if (label && label.data.trim() !== text) label.data = text;
   };
 
-  new MutationObserver(describe).observe(document, { childList: true, subtree: true, attributeFilter: ["data-run"] });
+  new MutationObserver(describe).observe(document, { childList: true, subtree: true, attributeFilter: ["data-run-state"] });
 })();

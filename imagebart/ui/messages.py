@@ -24,7 +24,7 @@ CANCELLED = "Cancelled. Your picture, mask and words are as you left them."
 HISTORY = (
     '<section class="sp-history" id="history" aria-label="History" hidden>'
     '<h2 class="ib-label">History: go back to any of them</h2>'
-    '<div class="sp-strip" data-rove role="toolbar" aria-label="Runs"></div></section>'
+    '<div class="sp-strip" data-roving role="toolbar" aria-label="Runs"></div></section>'
 )
 ALL_WORDS = {
     "text": "This model was trained on any words.",

@@ -23,9 +23,9 @@ from imagebart.ui.sketchpad.stored_images import Gone, pack
 
 LONGEST = 2000  # characters that are looked at
 # The script stands in the document's head, where Gradio gives nobody a way to the server.
-LISTEN = """addEventListener("imagebart-typed", async ({ detail }) => {
-  const read = await server.read_prompt(detail).catch(() => null);
-  if (read) dispatchEvent(new CustomEvent("imagebart-read", { detail: { ...detail, ...read } }));
+LISTEN = """imagebart.on("check_prompt", async (question) => {
+  const answer = await server.read_prompt(question).catch(() => null);
+  if (answer) imagebart.send("prompt_check", { ...question, ...answer });
 });"""
 
 
@@ -39,7 +39,7 @@ def add_reader(choice: Choice) -> None:
         html_template="<span></span>",
         js_on_load=LISTEN,
         server_functions=[read_prompt],
-        elem_classes="sp-wire",
+        elem_classes="sp-channel",
         elem_id="reader",
     )
 
@@ -62,7 +62,7 @@ def read(choice: Choice, asked: Mapping[str, Any]) -> dict[str, Any]:
 # Both are answers: they say which picture and mask they are about, and the sketchpad drops those that are late.
 
 
-ANSWER = ("looked", "messages")
+ANSWER = ("answer", "messages")
 """Names of the page's parts that an answer sets."""
 
 
@@ -108,17 +108,17 @@ class Looking:
             return [said, wording.problem_html(str(error))]
 
 
-# Links that hold what is asked for; the browser writes and reads them (sketchpad/sharing.js).
+# Links that hold what is asked for; the browser writes and reads them (sketchpad/images.js).
 
 
 RECEIVED = (*(name for name in ORDER if name not in ("model", "new_seed")), "new_seed", "messages")
 """What a link sets."""
 SEND = f"""(...values) => {{
   const named = Object.fromEntries({json.dumps(ORDER)}.map((name, i) => [name, values[i]]));
-  dispatchEvent(new CustomEvent("imagebart-share", {{ detail: named }}));
+  imagebart.send("share", named);
 }}"""
-LISTEN_SHARED = """addEventListener("imagebart-shared", ({ detail }) => {
-  props.value = detail;
+LISTEN_SHARED = """imagebart.on("open_link", (controls) => {
+  props.value = controls;
   trigger("input");
 });"""
 
@@ -129,7 +129,7 @@ def add_sharing() -> dict[str, gr.components.Component]:
         gr.Button("Copy the words", size="sm", min_width=110, elem_id="copy-words")
         share = gr.Button("Copy a link to this", size="sm", min_width=110, elem_id="share")
     shared = gr.HTML(
-        html_template="<span></span>", js_on_load=LISTEN_SHARED, elem_classes="sp-wire", elem_id="wire-shared"
+        html_template="<span></span>", js_on_load=LISTEN_SHARED, elem_classes="sp-channel", elem_id="channel-open_link"
     )
     return {"share": share, "shared": shared}
 

@@ -74,9 +74,9 @@ def broken(run: str) -> list[Any]:
     return replace(failed(wording.BROKEN, run), running=False).updates()
 
 
-# What asked.js knows of the run that was asked for last: how far it is, and its name.
-OVER = "document.documentElement.dataset.run = ''"
-NAME = "document.documentElement.dataset.name"
+# What RunState (sketchpad/run.js) knows of the last run that was started: its state, and its name.
+OVER = "document.documentElement.dataset.runState = ''"
+NAME = "document.documentElement.dataset.runName"
 NAMED = f"(pad, ...values) => [{{ ...pad, run: {NAME} }}, ...values]"
 """A run's values as they are sent: with its name."""
 BROKEN = f"() => {{ {OVER}; return [{NAME}]; }}"

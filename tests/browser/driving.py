@@ -121,7 +121,7 @@ def slow_down(page: Page, rate: int, latency: int) -> None:
 
 def ready(page: Page) -> None:
     """Wait until there is a picture, painted on, and the server has said what it would redraw."""
-    expect(page.locator("#grid-line")).to_contain_text("will be redrawn")
+    expect(page.locator("#grid-status")).to_contain_text("will be regenerated")
     page.wait_for_selector(".sp[data-shown]")
 
 
@@ -141,9 +141,9 @@ def mask(page: Page) -> np.ndarray:
     text, size, as_sent, as_shown = page.evaluate(
         """() => {
             const { props, state, canvas } = document.querySelector(".sp").sketchpad;
-            canvas.drawNow();
+            canvas.render();
             const { width, height, data } = state.mask;
-            const tint = canvas.tint.getContext("2d").getImageData(0, 0, width, height).data;
+            const overlay = canvas.overlay.getContext("2d").getImageData(0, 0, width, height).data;
             const sent = new Uint8Array(data.length);
             const runs = props.value.mask.split(" ").map(Number);
             for (let i = 0, at = 0; i + 1 < runs.length; at += runs[i + 1], i += 2) {
@@ -152,7 +152,7 @@ def mask(page: Page) -> np.ndarray:
             return [
                 props.value.mask, [width, height],
                 sent.every((value, i) => value === data[i]),
-                data.every((value, i) => value > 0 === tint[4 * i + 3] > 0),
+                data.every((value, i) => value > 0 === overlay[4 * i + 3] > 0),
             ];
         }"""
     )
@@ -194,20 +194,20 @@ def unfold(page: Page, name: str) -> None:
 def pick_second(page: Page) -> None:
     """The second example comes onto the canvas, without a mask."""
     page.get_by_role("button", name="Second").click()
-    expect(page.locator("#facts")).to_contain_text("48 × 40")
+    expect(page.locator("#image-size")).to_contain_text("48 × 40")
     redrawn(page, None)
 
 
 def redrawn(page: Page, count: int | None) -> None:
     """Wait until so many tokens are shown to be redrawn, or none."""
-    said = "Nothing is painted yet" if count is None else f"{count} of {PIPELINE.grid**2} tokens will be redrawn"
-    expect(page.locator("#grid-line")).to_have_text(said)
+    said = "Nothing is painted yet" if count is None else f"{count} of {PIPELINE.grid**2} tokens will be regenerated"
+    expect(page.locator("#grid-status")).to_have_text(said)
 
 
 def cells(page: Page) -> str:
-    """The cells of the grid that is drawn over the picture: 1 where a token will be redrawn."""
+    """The cells of the grid that is drawn over the picture: 1 where a token will be regenerated."""
     page.wait_for_function(
-        "() => { const { told, version } = document.querySelector('.sp').dataset; return told === version; }"
+        "() => { const { dataset } = document.querySelector('.sp'); return dataset.gridVersion === dataset.version; }"
     )
     return page.locator(".sp").get_attribute("data-cells") or ""
 
@@ -277,7 +277,7 @@ def drop(page: Page, path: Path) -> None:
 def upload(page: Page, path: Path, size: tuple[int, int]) -> None:
     """A file becomes the picture."""
     page.get_by_label("Picture to paint on", exact=True).set_input_files(path)
-    expect(page.locator("#facts")).to_have_text(f"{size[0]} × {size[1]} pixels")
+    expect(page.locator("#image-size")).to_have_text(f"{size[0]} × {size[1]} pixels")
 
 
 def wanted(name: str, size: tuple[int, int]) -> np.ndarray:

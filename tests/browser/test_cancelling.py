@@ -44,7 +44,8 @@ ENTER_ESCAPE = """share => new Promise((done) => {
     );
     const look = () => {
         const seen = Number(document.querySelector("#progress [role=progressbar]")?.ariaValueNow ?? 0);
-        if (seen < 100 * share && document.documentElement.dataset.run === "asked") return requestAnimationFrame(look);
+        const goesOn = document.documentElement.dataset.runState === "requested";
+        if (seen < 100 * share && goesOn) return requestAnimationFrame(look);
         press("Escape");
         done();
     };
@@ -252,7 +253,7 @@ def cancel_somewhen(page: Page, chance: random.Random) -> str | None:
     """Edit, and Escape at once, on the way or at the end; the run's name where a result came, as the page must say."""
     before, painted = last_run(page), mask(page)
     page.evaluate(ENTER_ESCAPE, chance.choice([0.0, chance.random(), 1.0]))
-    page.wait_for_function("!document.documentElement.dataset.run")
+    page.wait_for_function("!document.documentElement.dataset.runState")
     ready_again(page)
     came = last_run(page) != before
     said = "Cancelled" in page.locator("#messages").inner_text()

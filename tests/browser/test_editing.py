@@ -164,7 +164,7 @@ def test_generate_then_edit_what_came_out(wide: Page) -> None:
     generated = result(wide)
     assert generated.shape == (32, 32, 3)
     press(wide, "Keep")
-    expect(wide.locator("#facts")).to_contain_text("32 × 32")
+    expect(wide.locator("#image-size")).to_contain_text("32 × 32")
     press(wide, "Lower half")
     redrawn(wide, 32)
     say(wide, "")

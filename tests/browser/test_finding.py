@@ -1,4 +1,4 @@
-"""Find it, Edit without painting, and What is here?, in Chromium."""
+"""Select by prompt, Edit without painting, and Describe image, in Chromium."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def say(page: Page, words: str) -> None:
 def square(page: Page) -> None:
     """The first example, of which nothing is painted."""
     page.get_by_role("button", name="First").click()
-    press(page, "Clear the mask")
+    press(page, "Clear mask")
     redrawn(page, None)
 
 
 def test_find_it_paints_where_the_words_belong_and_can_be_undone(page: Page) -> None:
     square(page)
     say(page, "a hat")
-    press(page, "Find it")
+    press(page, "Select by prompt")
     redrawn(page, COUNT)
     cells = page.locator(".sp").get_attribute("data-cells")
     assert cells == "".join(str(int(cell)) for cell in HAT.flatten())
@@ -89,7 +89,7 @@ def test_words_without_a_place_are_said_and_leave_the_mask_alone(page: Page) -> 
     press(page, "Upper half")
     redrawn(page, 32)
     say(page, "red hair")
-    press(page, "Find it")
+    press(page, "Select by prompt")
     expect(page.locator("#messages")).to_contain_text("finds nothing")
     expect(page.locator(".sp-note")).to_be_empty()
     redrawn(page, 32)
@@ -125,13 +125,13 @@ def test_an_answer_about_another_picture_is_dropped(page: Page) -> None:
     square(page)
     say(page, "a hat")
     asked = page.evaluate(f"{SENT}.version")
-    press(page, "Find it")
+    press(page, "Select by prompt")
     pick_second(page)
     told = page.evaluate(
         """at => new Promise((done) => {
             const pad = document.querySelector('.sp').sketchpad;
             const mask = "255 100 0 1500";
-            dispatchEvent(new CustomEvent("imagebart-looked", { detail: { version: at, task: "find", mask } }));
+            imagebart.send("answer", { version: at, task: "find", mask });
             done(pad.props.value.mask);
         })""",
         asked,
@@ -143,6 +143,6 @@ def test_an_answer_about_another_picture_is_dropped(page: Page) -> None:
 def test_what_is_here_fills_the_prompt(page: Page) -> None:
     square(page)
     say(page, "a hat")
-    press(page, "What is here?")
+    press(page, "Describe image")
     expect(page.get_by_label("What should be there?").first).to_have_value("red hair")
     assert np.asarray(page.evaluate(f"{SENT}.mask")) == ""

@@ -51,7 +51,7 @@ def in_sight(page: Page, part: Locator, screen: dict[str, int]) -> bool:
 def test_the_main_way_needs_no_scrolling(chromium: Browser, shipped_examples: Site, screen: Any) -> None:
     with opened(chromium, shipped_examples.url, viewport=screen) as page:
         prompt = page.get_by_label("What should be there?").first
-        names = ("Upper half", "Clear the mask", "Edit")
+        names = ("Upper half", "Clear mask", "Edit")
         painting = [page.get_by_role("button", name=name, exact=True) for name in names]
         for part in (*painting, page.locator(".sp canvas"), prompt, page.locator(".sp-examples")):
             assert in_sight(page, part, screen), part
@@ -105,7 +105,9 @@ def test_progress_is_one_line_however_much_it_says(chromium: Browser, shipped_ex
 
 def test_a_phone_shows_everything_within_its_width(chromium: Browser, shipped_examples: Site) -> None:
     with opened(chromium, shipped_examples.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
-        above_the_dock(phone, phone.get_by_role("button", name="Find it"), phone.get_by_role("button", name="Grow"))
+        above_the_dock(
+            phone, phone.get_by_role("button", name="Select by prompt"), phone.get_by_role("button", name="Grow")
+        )
         edit(phone)
         above_the_dock(phone, phone.get_by_role("button", name="Keep"), phone.get_by_label("From noise to picture"))
         say(phone, "sunglases")

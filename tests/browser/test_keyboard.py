@@ -68,7 +68,7 @@ def test_arrows_reach_every_tool_and_nothing_else_is_changed_by_them(wide: Page)
         assert len(reached) < 20, reached
         wide.keyboard.press("ArrowRight")
         reached.append(wide.evaluate(FOCUSED))
-    assert {"Eraser", "Lasso", "Brush size", "Closer"} < set(reached) and "Redo" not in reached, "it is disabled"
+    assert {"Eraser", "Lasso", "Brush size", "Zoom in"} < set(reached) and "Redo" not in reached, "it is disabled"
     assert (mask(wide) == before).all() and wide.get_by_label("Brush size").input_value() == "40"
     for key, name in {"ArrowRight": "Brush", "ArrowLeft": "Keys", "Home": "Brush", "End": "Keys"}.items():
         wide.keyboard.press(key)
@@ -89,7 +89,7 @@ def test_arrows_lead_along_masks_and_examples(wide: Page) -> None:
     wide.get_by_role("button", name="First: a hat").focus()
     wide.keyboard.press("ArrowRight")
     wide.keyboard.press("Enter")
-    expect(wide.locator("#facts")).to_contain_text("48 × 40")
+    expect(wide.locator("#image-size")).to_contain_text("48 × 40")
 
 
 def test_variants_are_chosen_by_arrows_and_each_row_stays_one_stop(wide: Page) -> None:

@@ -31,6 +31,6 @@ def test_a_photo_of_twelve_megapixels_is_edited_to_the_pixel(wide: Page, tmp_pat
     expect(wide.locator(".sp")).to_have_attribute("data-shown", sent(wide)["picture"])
     press(wide, "Upper half")
     wide.reload()
-    expect(wide.locator("#facts")).to_have_text("4000 × 3000 pixels")
+    expect(wide.locator("#image-size")).to_have_text("4000 × 3000 pixels")
     assert mask(wide)[:384].all() and not mask(wide)[384:].any()
     assert ((pixels(Path(sent(wide)["picture"])) != photo).any(axis=-1) == changed).all()

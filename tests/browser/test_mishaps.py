@@ -78,7 +78,7 @@ def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(wide: Page
     edit(wide)
     made = result(wide)
     wide.reload()
-    expect(wide.locator("#facts")).to_contain_text("64 × 32")
+    expect(wide.locator("#image-size")).to_contain_text("64 × 32")
     ready(wide)
     expect(wide.get_by_label("What should be there?").first).to_have_value("a hat, sunglasses")
     history = wide.get_by_role("region", name="History").get_by_role("button")
@@ -89,7 +89,7 @@ def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(wide: Page
     assert (result(wide)[:, 34:] == pixels(gradients)[:, 34:]).all()
     tab = wide.context.new_page()
     tab.goto(site.url)
-    expect(tab.locator("#facts")).to_contain_text("40 × 40")
+    expect(tab.locator("#image-size")).to_contain_text("40 × 40")
 
 
 def test_what_was_painted_is_there_after_a_reload_though_nothing_was_run(wide: Page, gradients: Path) -> None:
@@ -98,7 +98,7 @@ def test_what_was_painted_is_there_after_a_reload_though_nothing_was_run(wide: P
     painted = mask(wide)
     assert painted.any() and not painted.all()
     wide.reload()
-    expect(wide.locator("#facts")).to_contain_text("64 × 32")
+    expect(wide.locator("#image-size")).to_contain_text("64 × 32")
     ready(wide)
     assert (mask(wide) == painted).all()
 
@@ -119,7 +119,7 @@ def test_a_picture_that_the_server_forgot_is_sent_again(chromium: Browser, site:
     assert (result(page)[:, 34:] == pixels(gradients)[:, 34:]).all()
     Path(sent(page)["picture"]).unlink()
     page.reload()
-    expect(page.locator("#facts")).to_contain_text("64 × 32")
+    expect(page.locator("#image-size")).to_contain_text("64 × 32")
     ready(page)
     edit(page)
     assert (result(page)[:, 34:] == pixels(gradients)[:, 34:]).all()
@@ -174,7 +174,7 @@ def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_pa
         ready(page)
         press(page, "Edit")
         expect(page.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")
-        press(page, "Find it")  # which waits for the run
+        press(page, "Select by prompt")  # which waits for the run
         expect(page.locator(".sp-note")).to_contain_text("Looking")
     expect(page.locator(".sp-note")).to_contain_text("The server does not answer")
     expect(page.get_by_test_id("toast-body").first).to_contain_text("Connection to the server was lost")

@@ -58,11 +58,11 @@ def test_the_last_words_are_found_though_others_were_asked_for_before(
     chromium: Browser, held_site: Site, held: HeldPipeline
 ) -> None:
     with opened(chromium, held_site.url, viewport=WIDE) as page:
-        press(page, "Clear the mask")
+        press(page, "Clear mask")
         redrawn(page, None)
         for words in ("a hat", "sunglasses", "sunglasses"):
             say(page, words)
-            press(page, "Find it")
+            press(page, "Select by prompt")
             expect(page.locator(".sp-note")).to_contain_text("Looking")
         held.let_go.set()
         redrawn(page, 16)

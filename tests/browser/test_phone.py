@@ -26,7 +26,7 @@ def test_nothing_is_out_of_reach_and_drawing_does_not_scroll(chromium: Browser, 
             assert box is not None and box["height"] >= 40 and box["y"] > PHONE["height"] / 2, f"{name}: out of reach"
             assert box["y"] + box["height"] <= PHONE["height"], name
         unfold(phone, "Settings")
-        names = ("Upload a picture", "Upper half", "Everything", "Invert", "Surprise me", "Brush", "Redo", "Closer")
+        names = ("Upload a picture", "Upper half", "Everything", "Invert", "Surprise me", "Brush", "Redo", "Zoom in")
         for name in (*names, "Keep the last seed"):
             box = phone.get_by_role("button", name=name, exact=True).bounding_box()
             assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], name
@@ -43,11 +43,11 @@ def test_nothing_is_out_of_reach_and_drawing_does_not_scroll(chromium: Browser, 
         canvas(phone).scroll_into_view_if_needed()
         height = phone.evaluate("scrollY")
         swipe(phone, canvas(phone), upwards=60)
-        expect(phone.locator("#grid-line")).to_contain_text("will be redrawn")
+        expect(phone.locator("#grid-status")).to_contain_text("will be regenerated")
         assert phone.evaluate("scrollY") == height
         # The stroke's last change has been told: an answer to an older mask would go to the history alone.
         pad = phone.locator(".sp")
-        expect(pad).to_have_attribute("data-told", pad.get_attribute("data-version") or "")
+        expect(pad).to_have_attribute("data-grid-version", pad.get_attribute("data-version") or "")
         phone.get_by_role("button", name="Edit", exact=True).tap()
         expect(phone.locator(".sp")).to_have_attribute("data-review", "finished")
         finished(phone)

@@ -66,12 +66,12 @@ def test_tools_paint_what_they_are_drawn_over(wide: Page) -> None:
     drag(wide, (0.3, 0.5), (0.45, 0.5))
     erased = mask(wide)
     assert (erased <= painted).all() and not erased[20, 16] and erased[11, 13]
-    press(wide, "Clear the mask")
+    press(wide, "Clear mask")
     press(wide, "Lasso")
     drag(wide, (0.5, 0.1), (0.9, 0.9), (0.1, 0.9))
     triangle = mask(wide)
     assert triangle[30, 24] and not triangle[6, 4] and 0.25 < (triangle > 0).mean() < 0.4
-    press(wide, "Clear the mask")
+    press(wide, "Clear mask")
     wide.keyboard.press("b")
     for _ in range(20):
         wide.keyboard.press("[")
@@ -87,13 +87,13 @@ def test_one_paints_on_a_result_right_beside_the_wipe(wide: Page) -> None:
     assert (painted[:5, :4] == 255).all() and (painted > 0).sum() == 20
     edit(wide)
     before = result(wide)
-    knob = wide.locator(".sp-wipe").bounding_box()
+    knob = wide.locator(".sp-slider").bounding_box()
     assert knob is not None
     wide.mouse.move(knob["x"] + knob["width"] / 2 + 8, knob["y"] + knob["height"] / 2)
     wide.mouse.down()
     wide.mouse.move(knob["x"] + 200, knob["y"] + 20, steps=3)
     wide.mouse.up()
-    assert wide.evaluate("document.querySelector('.sp').sketchpad.review.wipe") > 0.1
+    assert wide.evaluate("document.querySelector('.sp').sketchpad.review.split") > 0.1
     assert (mask(wide) == painted).all() and (result(wide) == before).all()
 
 
@@ -102,7 +102,7 @@ def test_ready_masks_are_there_at_once_and_are_what_is_redrawn(wide: Page) -> No
     for name in masks.PRESETS:
         press(wide, name.capitalize())
         assert (mask(wide) == np.asarray(masks.preset(name, (40, 40)))).all(), name
-    for name, count in {"Centre": 16, "Invert": 48, "Clear the mask": None, "Upper half": 32}.items():
+    for name, count in {"Centre": 16, "Invert": 48, "Clear mask": None, "Upper half": 32}.items():
         press(wide, name)
         redrawn(wide, count)
     press(wide, "Centre")
@@ -110,7 +110,7 @@ def test_ready_masks_are_there_at_once_and_are_what_is_redrawn(wide: Page) -> No
     assert (mask(wide) == np.asarray(masks.grow(masks.preset("centre", (40, 40)), 1))).all()
     press(wide, "Shrink")
     assert (mask(wide) == np.asarray(masks.preset("centre", (40, 40)))).all()
-    press(wide, "Clear the mask")
+    press(wide, "Clear mask")
     say(wide, "")  # words would say where
     press(wide, "Edit")
     expect(wide.locator("#messages")).to_contain_text("press one of the ready masks")
@@ -168,7 +168,7 @@ def test_zoom_and_move_by_wheel_and_keys(wide: Page) -> None:
     canvas(wide).hover()
     wide.mouse.wheel(0, -300)
     wide.wait_for_function(f"whole => {scale} > 1.5 * whole", arg=whole)
-    press(wide, "Clear the mask")
+    press(wide, "Clear mask")
     paint(wide)
     assert mask(wide)[20, 20], "the middle is still under the pointer"
     wide.keyboard.press("0")
@@ -213,7 +213,7 @@ class Fingers:
 
 def test_one_finger_paints_and_two_zoom(chromium: Browser, site: Site) -> None:
     with opened(chromium, site.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
-        press(phone, "Clear the mask")
+        press(phone, "Clear mask")
         phone.evaluate("scrollTo(0, 0)")
         scale = "document.querySelector('.sp').sketchpad.canvas.view.scale"
         whole = phone.evaluate(scale)
@@ -241,7 +241,7 @@ def test_a_mask_is_loaded_and_the_last_one_used_again(wide: Page, tmp_path: Path
     assert mask(wide)[10:20, 10:30].all() and (mask(wide) > 0).sum() == 200
     edit(wide)
     press(wide, "Discard")
-    press(wide, "Clear the mask")
+    press(wide, "Clear mask")
     press(wide, "Last mask")
     assert (mask(wide) > 0).sum() == 200
     Image.new("L", (100, 20), 255).save(path)
@@ -283,7 +283,7 @@ def test_a_link_brings_picture_mask_words_and_settings(chromium: Browser, site: 
     with opened(chromium, site.url, viewport=WIDE) as page:
         page.goto("about:blank")
         page.goto(link)
-        expect(page.locator("#facts")).to_have_text("64 × 32 pixels")
+        expect(page.locator("#image-size")).to_have_text("64 × 32 pixels")
         expect(page.get_by_label("What should be there?").first).to_have_value("red hair")
         expect(page.locator("#messages")).to_contain_text("This link's picture")
         assert (mask(page) == painted).all()
@@ -300,7 +300,7 @@ def test_a_link_brings_picture_mask_words_and_settings(chromium: Browser, site: 
 
 def test_a_stroke_that_still_goes_on_is_edited(wide: Page) -> None:
     asked = len(PIPELINE.edits)
-    press(wide, "Clear the mask")
+    press(wide, "Clear mask")
     box = canvas(wide).bounding_box()
     assert box is not None
     wide.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

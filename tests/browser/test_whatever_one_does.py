@@ -149,7 +149,7 @@ class Person:
         if self.expected.result is None and self.expected.mask.any():
             click(self.page, "Edit")
             self.page.keyboard.press("Escape")
-            self.page.wait_for_function("!document.documentElement.dataset.run")
+            self.page.wait_for_function("!document.documentElement.dataset.runState")
             if "Cancelled" not in self.page.locator("#messages").inner_text():  # it was done before
                 expect(self.page.locator(".sp")).to_have_attribute("data-review", "finished")
                 click(self.page, "Discard")

@@ -1,4 +1,4 @@
-"""Find it, and What is here?: what the sketchpad is told."""
+"""Select by prompt and Describe image: what the sketchpad is answered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LOOKING = Looking(Choice(PIPELINE))
 
 def answer(updates: list[Any]) -> tuple[dict[str, Any], str]:
     changes = told(updates, ANSWER)
-    return changes["looked"], changes["messages"]
+    return changes["answer"], changes["messages"]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (90, 61), (2000, 1500)])

@@ -1,8 +1,8 @@
 """The sketchpad as a part of the page: its markup and scripts, and what it sends with every event.
 
 The browser holds the one mask. Nothing is ever sent back into the sketchpad's value, so that no answer can overwrite
-what was painted; what the server has to say comes through `add_wire`. It is no class of its own: for one derived from
-`gr.HTML`, Gradio writes a file of stubs beside the source.
+what was painted: answers come through `add_channel`. It is no class of its own: for one derived from `gr.HTML`, Gradio
+writes a file of stubs beside the source.
 """
 
 from __future__ import annotations
@@ -24,12 +24,8 @@ from imagebart.ui import messages as wording
 from imagebart.ui.examples import scale_mask, view_size
 from imagebart.ui.sketchpad.stored_images import find, unpack
 
-# In the order in which they need each other; each names what it needs in its first lines.
-SCRIPTS = [
-    *("bitmap", "trail", "view", "gestures", "keys", "loaded", "masks", "store", "state", "pictures", "drawing"),
-    *("review", "history", "opening", "canvas", "around", "acts", "sharing", "looking", "asked", "roving"),
-    *("listening", "furniture", "sketchpad"),
-]
+# In the order of their imports.
+SCRIPTS = ("mask", "state", "gradio", "images", "view", "run", "input", "sketchpad")
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
 LARGEST = 2**53  # whole number that a browser counts to
@@ -98,14 +94,14 @@ def add_sketchpad(examples: Sequence[Mapping[str, Any]], functions: Sequence[Cal
     )
 
 
-def add_wire(name: str) -> gr.HTML:
-    """A part without looks whose value, whatever JSON it is, reaches the sketchpad as the event "imagebart-NAME"."""
-    tell = f"dispatchEvent(new CustomEvent('imagebart-{name}', {{ detail: props.value }}))"
+def add_channel(name: str) -> gr.HTML:
+    """A hidden part whose value, any JSON, is sent to the page's scripts as the message `name`: see channel.js."""
+    send = f"imagebart.send('{name}', props.value)"
     return gr.HTML(
         html_template="<span></span>",
-        js_on_load=f"watch('value', () => props.value && {tell});",
-        elem_classes="sp-wire",
-        elem_id=f"wire-{name}",
+        js_on_load=f"watch('value', () => props.value && {send});",
+        elem_classes="sp-channel",
+        elem_id=f"channel-{name}",
     )
 
 

@@ -1,247 +1,298 @@
-// The sketchpad: puts its parts together. Loaded by Gradio once its markup is there, see sketchpad.py.
-import { ACTS } from "./acts.js";
-import { hush, press, whenFree, whenThere, write } from "./around.js";
-import { Asked } from "./asked.js";
-import { pack, unpack } from "./bitmap.js";
-import { Canvas } from "./canvas.js";
-import { furnish, layExamples } from "./furniture.js";
-import { History } from "./history.js";
-import { listen } from "./listening.js";
-import { Looking } from "./looking.js";
-import { MADE, missing } from "./masks.js";
-import { Opening } from "./opening.js";
-import { addressOf, decode } from "./pictures.js";
-import { Review } from "./review.js";
-import { Sharing } from "./sharing.js";
-import { maskSize, State } from "./state.js";
-import { remember, recall } from "./store.js";
+// The sketchpad: puts its parts together, and says what happens between them. Started by Gradio once its markup is there,
+// see component.py.
+import { click, EVENTS, fileUrl, hideMessages, whenEnabled, whenPresent, writePrompt } from "./gradio.js";
+import { ImageLoader, importMask, loadFromTab, loadImage, saveInTab, Sharing } from "./images.js";
+import { execute, Gestures, HELP, listen } from "./input.js";
+import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
+import { History, ImageQueries, Review, RunState, thumbnail } from "./run.js";
+import { State } from "./state.js";
+import { Canvas } from "./view.js";
 
-const QUIET = 120; // milliseconds without a change before the server is asked for the grid
-const MOST_SENT = 24;
+const GRID_DELAY = 120; // milliseconds without a change before the server is asked for the grid
+const MAX_SENT = 24; // versions of which it is known what was sent
 
 export class Sketchpad {
-  // What Gradio hands over: the element, the values that events send, and ways to tell and ask the server.
+  // What Gradio passes: the element, the value that events send, the ways to send them and to call the server.
   constructor(element, props, trigger, server, upload) {
-    Object.assign(this, { element, props, trigger, sent: new Map(), lastMask: null });
-    this.examples = props.examples; // of the model that is shown
+    Object.assign(this, { element, props, trigger, server, sent: new Map(), lastMask: null });
+    this.examples = props.examples; // of the model that is chosen
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.state = new State(() => this.changed());
-    this.review = new Review(this.parts, (why) => this.reviewed(why));
-    this.canvas = new Canvas(this.parts.canvas, this.parts.frame, this.state, this.review, () => this.settle());
-    this.opening = new Opening({ server, upload, state: this.state, say: (sentence) => this.say(sentence) });
-    this.server = server;
+    this.review = new Review(this.parts, (why) => this.reviewChanged(why));
+    this.canvas = new Canvas({
+      element: this.parts.canvas,
+      frame: this.parts.frame,
+      state: this.state,
+      review: this.review,
+      beforeStroke: () => this.beforePainting(),
+      afterRender: () => this.review.placeSlider(this.canvas),
+    });
+    this.gestures = new Gestures(this.canvas);
+    this.loader = new ImageLoader({ server, upload, state: this.state, say: (sentence) => this.say(sentence) });
     this.sharing = new Sharing(this);
-    this.looking = new Looking(this);
-    this.asked = new Asked(server.stop);
-    this.canvas.drawn = () => this.review.place(this.canvas);
+    this.queries = new ImageQueries(this);
+    this.runState = new RunState(server.stop);
     element.sketchpad = this;
-    furnish(this);
+    this.fillMarkup();
     listen(this);
-    whenThere("history", (place) => (this.history = new History(place, (entry) => this.back(entry))));
+    this.listenToPage();
+    whenPresent("history", (place) => (this.history = new History(place, (entry) => this.openRun(entry))));
     // Gradio takes over values only once the element is wholly there.
     setTimeout(() => this.start());
   }
 
+  // What the template leaves open: the preset masks, the list of keys, the examples.
+  fillMarkup() {
+    const { presets, help } = this.parts;
+    for (const name of PRESETS) {
+      const button = Object.assign(document.createElement("button"), { type: "button", className: "sp-button" });
+      button.textContent = name[0].toUpperCase() + name.slice(1);
+      button.addEventListener("click", () => this.changeMask(({ width, height }) => preset(name, width, height)));
+      presets.append(button);
+    }
+    const rows = HELP.map(([keys, does]) => `<dt>${keys}</dt><dd>${does}</dd>`).join("");
+    help.innerHTML = `<h3>Keys</h3><dl>${rows}</dl>`;
+    this.showExamples();
+    this.changeBrushSize(0);
+  }
+
+  showExamples() {
+    const choose = (example) => {
+      hideMessages();
+      this.openExample(example);
+    };
+    this.element.querySelector(".sp-examples").replaceChildren(
+      ...this.examples.map((example) => thumbnail(example.small, example.caption, () => choose(example))));
+  }
+
+  listenToPage() {
+    imagebart.on("run", (message) => this.runMessage(message));
+    imagebart.on("grid", (grid) => this.showGrid(grid));
+    imagebart.on("examples", (message) => this.switchExamples(message));
+    imagebart.on("answer", (message) => this.queries.answer(message));
+    // Before Gradio gets the click. A click while a run goes on is one of the same hand, and no further run.
+    document.addEventListener("click", (event) => {
+      const pressed = event.target.closest?.("#edit, #vary, #generate, #cancel")?.id;
+      if (pressed === "cancel") this.runState.cancel();
+      else if (pressed && (this.runState.state || !this.canStart(pressed))) event.stopPropagation();
+      else if (pressed) this.runState.start();
+    }, true);
+  }
+
+  // Whether a run starts now. A result that is shown is what is edited; the same task once more starts from the same picture.
+  canStart(task) {
+    this.say("");
+    if (task === "generate") return true;
+    this.gestures.finish();
+    if (this.review.finished && this.review.run.task !== task) {
+      const kept = this.keep();
+      if (this.review.finished) {
+        kept.then(() => this.review.finished || click(task));
+        return false;
+      }
+    }
+    return task !== "edit" || !this.queries.selectBeforeEdit();
+  }
+
   async start() {
-    if (await this.sharing.open()) return;
-    const [refused, words] = [this.parts.note.textContent, recall("words")];
-    if (this.opening.again()) {
-      if (words !== null) whenThere("prompt", () => write(words));
-    } else if (this.examples.length) this.example(this.examples[0]);
+    if (await this.sharing.openLink()) return;
+    const [refused, prompt] = [this.parts.note.textContent, loadFromTab("words")];
+    if (this.loader.restore()) {
+      if (prompt !== null) whenPresent("prompt", () => writePrompt(prompt));
+    } else if (this.examples.length) this.openExample(this.examples[0]);
     else this.changed();
     this.say(refused);
   }
 
-  // Every change of the picture or the mask comes here, at once.
+  // Called at once after every change of the picture or the mask.
   changed() {
-    this.say(""); // what was said was of what was there before
-    const { picture, mask, version } = this.state;
-    const [size, painted] = [[picture?.width ?? 0, picture?.height ?? 0], mask ? pack(mask) : ""];
-    const sent = { picture: picture?.path ?? null, size, mask: painted, of: this.looking.of(picture, painted), version };
-    this.props.value = sent;
-    this.sent.set(version, { picture, mask: sent.mask });
-    this.sent.delete(version - MOST_SENT);
-    remember("now", { ...sent, picture });
+    this.say(""); // what was said was about what was there before
+    const { picture, mask, version, undoStack } = this.state;
+    const [size, packed] = [[picture?.width ?? 0, picture?.height ?? 0], mask ? pack(mask) : ""];
+    const of = this.queries.promptOf(picture, packed);
+    const value = { picture: picture?.path ?? null, size, mask: packed, of, version };
+    this.props.value = value;
+    this.sent.set(version, { picture, mask: packed });
+    this.sent.delete(version - MAX_SENT);
+    saveInTab("now", { ...value, picture });
     if (!this.review.finished || this.review.version !== version) this.review.close();
     this.canvas.grid = null;
     this.element.dataset.version = String(version);
-    clearTimeout(this.quiet);
-    if (sent.mask) this.quiet = setTimeout(() => this.trigger("input"), QUIET);
-    else this.tell("Nothing is painted yet", "");
-    this.see(picture);
-    this.button("undo").disabled = !this.state.trail.back.length;
-    this.button("redo").disabled = !this.state.trail.forward.length;
-    this.canvas.show();
+    clearTimeout(this.gridTimer);
+    if (packed) this.gridTimer = setTimeout(() => this.request("grid"), GRID_DELAY);
+    else this.showGridStatus("Nothing is painted yet", "");
+    this.showPicture(picture);
+    this.button("undo").disabled = !undoStack.past.length;
+    this.button("redo").disabled = !undoStack.future.length;
+    this.canvas.requestRender();
   }
 
-  // The picture's image; whoever paints need not wait for it.
-  async see(picture) {
+  // Loads the picture's image; painting need not wait for it.
+  async showPicture(picture) {
     if (!picture) return;
     const { width, height } = this.state.mask;
-    this.canvas.place({ width, height });
-    if (this.seen === picture) return;
-    this.seen = picture;
-    this.canvas.picture = null;
-    document.getElementById("facts").textContent = `${picture.width} × ${picture.height} pixels`;
-    const image = await this.opening.image(picture).catch(() => null);
-    if (this.seen !== picture) return; // another one came meanwhile
-    this.canvas.picture = image;
-    this.canvas.show();
+    this.canvas.setSize({ width, height });
+    if (this.shownPicture === picture) return;
+    this.shownPicture = picture;
+    this.canvas.image = null;
+    document.getElementById("image-size").textContent = `${picture.width} × ${picture.height} pixels`;
+    const image = await loadImage(fileUrl(picture.view)).catch(() => null);
+    if (this.shownPicture !== picture) return; // another one came meanwhile
+    this.canvas.image = image;
+    this.canvas.requestRender();
     this.element.dataset.shown = picture.path;
-    if (!this.exampleOf(picture)) this.opening.keep(picture);
+    if (!this.exampleOf(picture)) this.loader.store(picture);
   }
 
-  // The server's answer about the grid; one about an older mask is dropped.
-  grid({ version, box, side, cells }) {
+  // The tokens that an edit regenerates: box (left, top, side) in pixels of the picture, and side * side cells, row by row,
+  // 1 or 0. An answer about an older mask is dropped.
+  showGrid(grid) {
+    const { version, box, side, cells } = grid;
     if (version !== this.state.version) return;
     const count = [...cells].filter((cell) => cell === "1").length;
     const scale = this.state.mask.width / this.state.picture.width;
-    const place = { left: box[0] * scale, top: box[1] * scale, side: box[2] * scale };
-    this.canvas.grid = this.parts.showGrid.checked ? { box: place, side, cells } : null;
-    this.answered = { version, box, side, cells };
-    this.tell(`${count} of ${side * side} tokens will be redrawn`, cells);
-    this.canvas.show();
+    const scaled = { left: box[0] * scale, top: box[1] * scale, side: box[2] * scale };
+    this.canvas.grid = this.parts.showGrid.checked ? { box: scaled, side, cells } : null;
+    this.lastGrid = grid;
+    this.showGridStatus(`${count} of ${side * side} tokens will be regenerated`, cells);
+    this.canvas.requestRender();
   }
 
-  tell(line, cells) {
-    const place = document.getElementById("grid-line");
-    if (place.textContent !== line) place.textContent = line;
+  showGridStatus(line, cells) {
+    const element = document.getElementById("grid-status");
+    if (element.textContent !== line) element.textContent = line;
     this.element.dataset.cells = cells;
-    this.element.dataset.told = String(this.state.version);
+    this.element.dataset.gridVersion = String(this.state.version);
   }
 
-  // A message of a run. Its pictures are shown in place only where nothing has changed since it was asked for.
-  run(message) {
-    if (message.over || message.gone || message.results) this.asked.told(message.over ?? message.run);
-    if (message.gone) return void this.again(message);
+  // A message of a run. Its images are shown in place only where nothing has changed since it was started.
+  runMessage(message) {
+    if (message.over || message.gone || message.results) this.runState.report(message.over ?? message.run);
+    if (message.gone) return void this.retry(message);
     if (message.over) return void (this.review.finished || this.review.close());
-    const asked = this.sent.get(message.version);
+    const sent = this.sent.get(message.version);
     if (message.results) {
-      const entry = { ...message, when: Date.now(), before: asked?.picture ?? null, mask: asked?.mask ?? "" };
+      const entry = { ...message, when: Date.now(), before: sent?.picture ?? null, mask: sent?.mask ?? "" };
       this.history?.add(entry);
-      if (message.task === "edit" && asked?.mask) this.lastMask = unpack(asked.mask, ...Object.values(maskSize(asked.picture)));
+      if (message.task === "edit" && sent?.mask) this.lastMask = unpack(sent.mask, ...Object.values(maskSize(sent.picture)));
       if (message.version === this.state.version) this.finish(entry);
-      else this.say("The picture or the mask has changed since this run was begun: its result lies in the history.");
-    } else if (message.version === this.state.version) this.review.watch(message);
+      else this.say("The picture or the mask has changed since this run started: its result is in the history.");
+    } else if (message.version === this.state.version) this.review.preview(message);
   }
 
-  finish(entry, variant = 0) {
+  finish(entry) {
     this.review.version = this.state.version;
-    this.review.finish(entry, variant);
+    this.review.finish(entry);
   }
 
-  // The server has forgotten the picture: it gets it again, and what was asked for begins anew.
-  async again({ task, version }) {
-    if (version !== this.state.version || !(await this.opening.found(this.state.picture))) return;
-    if (["find", "describe"].includes(task)) this.act(task);
-    else whenFree(task, () => version === this.state.version && press(task));
+  // The server has deleted the picture: it gets it again, and then the same request.
+  async retry({ task, version }) {
+    if (version !== this.state.version || !(await this.loader.ensureOnServer(this.state.picture))) return;
+    if (["find", "describe"].includes(task)) execute(this, task);
+    else whenEnabled(task, () => version === this.state.version && click(task));
   }
 
-  reviewed(why) {
+  reviewChanged(why) {
     if (why === "gone") this.say("This picture is no longer kept: pictures are forgotten after an hour.");
-    const before = this.review.run?.before;
-    this.parts.saveBefore.hidden = !before;
-    if (before) Object.assign(this.parts.saveBefore, { href: addressOf(before.path), download: `${this.review.run.name}-before.png` });
-    this.element.dataset.review = this.review.finished ? "finished" : this.review.active ? "running" : "";
-    this.canvas.show();
+    const { run, finished, active } = this.review;
+    const { saveBefore } = this.parts;
+    saveBefore.hidden = !run?.before;
+    if (run?.before) Object.assign(saveBefore, { href: fileUrl(run.before.path), download: `${run.name}-before.png` });
+    this.element.dataset.review = finished ? "finished" : active ? "running" : "";
+    this.canvas.requestRender();
   }
 
-  // What is shown becomes the picture, before anything is painted on it: so what is painted on is what is redrawn.
-  // False where that takes a moment, and painting has to wait.
-  settle() {
-    const { review } = this;
-    const waits = review.finished && !review.last();
-    if (review.finished) this.keep();
-    else review.close();
-    return !waits;
+  // A result that is shown becomes the picture, so that what is painted on is what is regenerated. False where that takes a
+  // moment, and painting has to wait.
+  beforePainting() {
+    if (!this.review.finished) this.review.close();
+    return this.keepAtOnce();
   }
 
-  // What is shown is what is looked at. False where that takes a moment.
-  shown() {
-    return !this.review.finished || this.settle();
+  keepAtOnce() {
+    const atOnce = !this.review.finished || this.review.isLastStep();
+    this.keep();
+    return atOnce;
   }
 
-  // The result becomes the picture. An earlier step of its run has to be put together first.
+  // The result becomes the picture. An earlier step of its run has to be composed first.
   async keep() {
     const { review, state } = this;
     if (!review.finished) return;
     const { run, variant } = review;
     const mask = run.task === "vary" ? state.mask : null;
-    if (review.last()) {
+    if (review.isLastStep()) {
       state.open(run.results[variant], mask);
       return;
     }
-    const { parts } = review.kept()[review.step];
-    const [version, asked] = [state.version, { base: run.before?.path ?? null, box: run.box, part: parts[variant] }];
-    const { picture, error } = await this.server.compose(asked).catch(() => ({ error: "The server did not answer." }));
+    const { parts } = review.steps()[review.step];
+    const { version } = state;
+    const step = { base: run.before?.path ?? null, box: run.box, part: parts[variant] };
+    const { picture, error } = await this.server.compose(step).catch(() => ({ error: "The server did not answer." }));
     if (error) this.say(error);
     else if (version === state.version) state.open(picture, mask);
   }
 
-  discard() {
-    return this.review.close();
-  }
-
-  // A run of the past: its picture, mask and words, and what came of it.
-  back(entry) {
-    write(entry.prompt ?? "");
-    if (entry.before) this.opening.place(entry.before, entry.mask);
+  // A run of the history: its picture, mask and prompt, and its result.
+  openRun(entry) {
+    writePrompt(entry.prompt ?? "");
+    if (entry.before) this.loader.open(entry.before, entry.mask);
     this.finish(entry);
   }
 
-  example(example) {
-    if (example.prompt) whenThere("prompt", () => write(example.prompt));
-    this.opening.place(example.picture, example.mask);
+  openExample(example) {
+    if (example.prompt) whenPresent("prompt", () => writePrompt(example.prompt));
+    this.loader.open(example.picture, example.mask);
   }
 
   exampleOf(picture) {
     return this.examples.find((example) => example.picture.path === picture?.path);
   }
 
-  // Another model's examples. What a person has opened, painted or drawn stays.
-  switched({ examples }) {
+  // Another model's examples. What a person has opened, painted or generated stays.
+  switchExamples({ examples }) {
     const { picture, mask } = this.state;
     const before = this.exampleOf(picture);
     const touched = before && pack(mask) !== pack(unpack(before.mask, mask.width, mask.height));
     this.examples = examples;
-    layExamples(this);
+    this.showExamples();
     if (!examples.length || this.exampleOf(picture) || this.review.active || this.review.finished) return;
-    if (!picture || (before && !touched)) this.example(examples[0]);
+    if (!picture || (before && !touched)) this.openExample(examples[0]);
   }
 
-  async open(file) {
-    const answer = await this.opening.file(file);
-    if (answer) hush();
-    if (answer?.made) this.trigger("upload");
+  async openFile(file) {
+    const answer = await this.loader.openFile(file);
+    if (answer) hideMessages();
+    if (answer?.made) this.request("settings");
   }
 
-  async loadMask(file) {
+  async importMask(file) {
     const { picture, mask } = this.state;
     if (!picture) return;
-    const address = URL.createObjectURL(file);
+    const url = URL.createObjectURL(file);
     try {
-      const loaded = await decode(address, { width: mask.width, height: mask.height });
+      const imported = await importMask(url, { width: mask.width, height: mask.height });
       if (this.state.picture !== picture) return;
-      if (loaded) this.paint(() => loaded);
+      if (imported) this.changeMask(() => imported);
       else this.say("The mask and the picture have different shapes; give both the same shape.");
     } catch {
-      this.say("This file is no picture that the browser can read; choose a PNG, JPEG or WebP file.");
+      this.say("This file is not an image that the browser can read; choose a PNG, JPEG or WebP file.");
     } finally {
-      URL.revokeObjectURL(address);
+      URL.revokeObjectURL(url);
     }
   }
 
-  // make: from the mask to another one.
-  paint(make) {
+  // change: from the mask to another one.
+  changeMask(change) {
     if (!this.state.mask) return this.say("There is no picture yet. Pick an example or upload one.");
-    return this.settle() && this.state.paint(make(this.state.mask));
+    return this.beforePainting() && this.state.paint(change(this.state.mask));
   }
 
-  make(action) {
-    this.paint((mask) => {
-      const lacking = missing(action, mask);
-      this.say(lacking);
-      return lacking ? mask : MADE[action](mask);
+  maskCommand(name) {
+    this.changeMask((mask) => {
+      const nothing = ["grow", "shrink"].includes(name) && !bounds(mask);
+      this.say(nothing ? "Nothing is painted yet." : "");
+      return nothing ? mask : MASK_COMMANDS[name](mask);
     });
   }
 
@@ -252,49 +303,50 @@ export class Sketchpad {
     if (width !== lastMask.width || height !== lastMask.height) {
       return this.say("The last mask belongs to a picture of another size.");
     }
-    return this.paint(() => lastMask);
+    return this.changeMask(() => lastMask);
   }
 
-  async film(suffix) {
+  async saveAnimation(suffix) {
     const { run, variant } = this.review;
-    const shown = this.review.kept().map((step) => step.shown[variant]);
+    const shown = this.review.steps().map((step) => step.shown[variant]);
     const { path, error } = await this.server.film({ shown, name: run.name, suffix });
     if (error) this.say(error);
-    else Object.assign(document.createElement("a"), { href: addressOf(path), download: `${run.name}${suffix}` }).click();
+    else Object.assign(document.createElement("a"), { href: fileUrl(path), download: `${run.name}${suffix}` }).click();
+  }
+
+  // Ask Python, by the name of an event.
+  request(name) {
+    this.trigger(EVENTS[name]);
   }
 
   say(sentence) {
     this.parts.note.textContent = sentence ?? "";
   }
 
-  button(action) {
-    return this.element.querySelector(`[data-do="${action}"]`);
+  button(command) {
+    return this.element.querySelector(`[data-command="${command}"]`);
   }
 
-  tool(name) {
+  selectTool(name) {
     this.canvas.tool = name;
     for (const button of this.element.querySelectorAll("[data-tool]")) {
       button.setAttribute("aria-pressed", String(button.dataset.tool === name));
     }
   }
 
-  size(change) {
-    const { size } = this.parts;
-    size.value = String(Number(size.value) + change);
-    this.canvas.share = Number(size.value) / 100;
+  changeBrushSize(change) {
+    const { brushSize } = this.parts;
+    brushSize.value = String(Number(brushSize.value) + change);
+    this.canvas.brushSize = Number(brushSize.value) / 100;
   }
 
-  help(show = this.parts.help.hidden) {
+  showHelp(show = this.parts.help.hidden) {
     this.parts.help.hidden = !show;
     if (show) this.parts.help.focus();
   }
 
-  act(action) {
-    ACTS[action](this);
-  }
-
-  peek(on) {
-    this.review.peeking = on;
-    this.canvas.show();
+  showBefore(on) {
+    this.review.showsBefore = on;
+    this.canvas.requestRender();
   }
 }

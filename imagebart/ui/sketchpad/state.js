@@ -1,83 +1,93 @@
-// The sketchpad's state: a picture with its mask, and what was there before. The one place where either changes; each
-// change has a version of its own and is told at once, so that nobody can see an older one. Nothing here knows the page.
-import { blank, same } from "./bitmap.js";
-import { Trail } from "./trail.js";
+// The sketchpad's state: a picture with its mask, and what was there before, for undo and redo. The only place where
+// either changes. Each change has a version of its own and is passed on at once, so that nobody sees an outdated one.
+import { blank, equal, maskSize } from "./mask.js";
 
-const LARGEST = 1024; // of the mask's longer side, as LARGEST_VIEW in picture.py
+const MAX_ENTRIES = 200;
+const MAX_BYTES = 64e6; // of all masks
 
-// A mask's size for a picture of { width, height }: the picture's own, or a bounded share of it; as view_size in picture.py.
-export const maskSize = ({ width, height }) => {
-  const scale = Math.min(Math.max(width, height), LARGEST) / Math.max(width, height);
-  return { width: Math.max(1, round(width * scale)), height: Math.max(1, round(height * scale)) };
-};
+// Entries are { picture, mask }. They share what did not change, so that one costs no more than its mask; the oldest ones
+// are dropped first.
+export class UndoStack {
+  constructor(maxBytes = MAX_BYTES) {
+    Object.assign(this, { maxBytes, past: [], future: [] });
+  }
 
-// Python's: halves to the even neighbour.
-const round = (value) => {
-  const below = Math.floor(value);
-  if (value - below !== 0.5) return Math.round(value);
-  return below % 2 ? below + 1 : below;
-};
+  // `current` is replaced by another entry: nothing can be redone any more.
+  push(current) {
+    this.past.push(current);
+    this.future = [];
+    const bytes = () => this.past.reduce((sum, entry) => sum + entry.mask.data.length, 0);
+    while (this.past.length > 1 && (this.past.length > MAX_ENTRIES || bytes() > this.maxBytes)) this.past.shift();
+  }
+
+  // The entry before `current`; null where there is none.
+  undo(current) {
+    return this.step(current, this.past, this.future);
+  }
+
+  redo(current) {
+    return this.step(current, this.future, this.past);
+  }
+
+  step(current, from, to) {
+    if (!from.length) return null;
+    to.push(current);
+    return from.pop();
+  }
+}
 
 export class State {
-  // told: called after every change, with the state.
-  constructor(told, version = 0) {
-    this.told = told;
-    this.version = version;
-    this.trail = new Trail();
-    this.now = null; // { picture, mask }
+  // onChange: called after every change.
+  constructor(onChange) {
+    Object.assign(this, { onChange, version: 0, undoStack: new UndoStack(), current: null });
   }
 
   get mask() {
-    return this.now?.mask ?? null;
+    return this.current?.mask ?? null;
   }
 
   get picture() {
-    return this.now?.picture ?? null;
+    return this.current?.picture ?? null;
   }
 
-  // A picture comes, with a mask or an empty one. Undo leads back to what was there.
+  // Another picture, with a mask or an empty one.
   open(picture, mask = null) {
     const { width, height } = maskSize(picture);
     this.change({ picture, mask: mask ?? blank(width, height) });
   }
 
-  // The mask becomes another one.
+  // Another mask.
   paint(mask) {
-    if (!this.now || same(mask, this.now.mask)) return;
-    this.change({ ...this.now, mask });
+    if (!this.current || equal(mask, this.current.mask)) return;
+    this.change({ ...this.current, mask });
   }
 
-  // The same picture under another name: the server had forgotten it. All stops that show it know it by that name, and
-  // nothing has changed, so that what was asked of it goes on.
-  rename(before, picture) {
-    for (const stop of [this.now, ...this.trail.back, ...this.trail.forward]) {
-      if (stop?.picture.path === before) stop.picture = picture;
+  // The same picture under another path: the server had deleted it. No new version, so that answers about it still count.
+  rename(path, picture) {
+    for (const entry of [this.current, ...this.undoStack.past, ...this.undoStack.future]) {
+      if (entry?.picture.path === path) entry.picture = picture;
     }
-    this.told(this);
+    this.onChange();
   }
 
   undo() {
-    return this.go(this.now && this.trail.undo(this.now));
+    return this.show(this.current && this.undoStack.undo(this.current));
   }
 
   redo() {
-    return this.go(this.now && this.trail.redo(this.now));
+    return this.show(this.current && this.undoStack.redo(this.current));
   }
 
-  change(stop) {
-    if (this.now) this.trail.leave(this.now);
-    this.go(stop);
+  change(entry) {
+    if (this.current) this.undoStack.push(this.current);
+    this.show(entry);
   }
 
-  go(stop) {
-    if (!stop) return false;
-    this.now = stop;
-    this.tell();
-    return true;
-  }
-
-  tell() {
+  show(entry) {
+    if (!entry) return false;
+    this.current = entry;
     this.version += 1;
-    this.told(this);
+    this.onChange();
+    return true;
   }
 }

@@ -1,49 +1,280 @@
-// Where the picture lies on the screen: { scale, x, y }, screen pixels for one of the picture's, and the screen place of
-// its upper left corner. Pure functions.
+// The canvas: where the picture is on the screen, what is drawn there, and the strokes that paint its mask.
+//
+// One plain 2D canvas: a mask of up to a megapixel is composited in a few milliseconds, without a library, and looks the
+// same with and without a graphics card. A view is { scale, x, y }: screen pixels for one of the mask's, and the screen
+// position of its upper left corner.
+import { createCanvas } from "./images.js";
+import { copy, fillCapsule, fillPolygon, fillRect } from "./mask.js";
 
-const CLOSEST = 40; // screen pixels for one of the picture's
+const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the picture
-const KNOB = 20; // half of what a thumb takes hold of, in screen pixels
+const KNOB_RADIUS = 20; // of the before/after slider, in screen pixels
+const PIXELATED = 6; // the scale from which pixels are shown as squares
+const OVERLAY = [255, 61, 113, 153]; // RGBA, as BRUSH_RGB and BRUSH_OPACITY in Python
+const MIN_RADIUS = 0.5; // of the brush, in pixels of the mask
+const MAX_RADIUS = 1 / 4; // of the brush, over the mask's longer side
 
-// The whole picture in the middle of its frame.
-export const fit = (picture, frame) => {
+// The whole picture in the middle of its frame. Sizes are { width, height }; the size of the picture is its mask's.
+export const fit = (size, frame) => {
   const room = (side) => Math.max(1, side - 2 * MARGIN);
-  const scale = Math.min(room(frame.width) / picture.width, room(frame.height) / picture.height);
-  return { scale, x: (frame.width - picture.width * scale) / 2, y: (frame.height - picture.height * scale) / 2 };
+  const scale = Math.min(room(frame.width) / size.width, room(frame.height) / size.height);
+  return { scale, x: (frame.width - size.width * scale) / 2, y: (frame.height - size.height * scale) / 2 };
 };
 
 export const toPicture = (view, point) => ({ x: (point.x - view.x) / view.scale, y: (point.y - view.y) / view.scale });
 
 export const toScreen = (view, point) => ({ x: point.x * view.scale + view.x, y: point.y * view.scale + view.y });
 
-// Closer by `factor`; what lies under the point `at` stays there. Never smaller than the whole picture in its frame.
-export const zoomed = (view, at, factor, picture, frame) => {
-  const least = fit(picture, frame).scale;
-  const scale = Math.min(Math.max(view.scale * factor, least), Math.max(CLOSEST, least));
+// Zoom by `factor` around the screen point `at`; never smaller than the whole picture in its frame.
+export const zoom = (view, at, factor, size, frame) => {
+  const smallest = fit(size, frame).scale;
+  const scale = Math.min(Math.max(view.scale * factor, smallest), Math.max(MAX_SCALE, smallest));
   const ratio = scale / view.scale;
-  return within({ scale, x: at.x - (at.x - view.x) * ratio, y: at.y - (at.y - view.y) * ratio }, picture, frame);
+  return keepInFrame({ scale, x: at.x - (at.x - view.x) * ratio, y: at.y - (at.y - view.y) * ratio }, size, frame);
 };
 
-export const moved = (view, dx, dy, picture, frame) => within({ ...view, x: view.x + dx, y: view.y + dy }, picture, frame);
+export const pan = (view, dx, dy, size, frame) => keepInFrame({ ...view, x: view.x + dx, y: view.y + dy }, size, frame);
 
-// Where before and after meet, at a share of the picture's width: the line over what is seen of the picture, and how far
-// from its middle the knob stands, so that all of it is in the frame.
-export const handle = (view, picture, frame, share) => {
-  const left = view.x + picture.width * view.scale * share;
-  const top = Math.max(0, view.y);
-  const bottom = Math.min(frame.height, view.y + picture.height * view.scale);
-  return { left, top, height: bottom - top, knob: Math.min(Math.max(left, KNOB), frame.width - KNOB) - left };
-};
-
-// The picture never leaves its frame: centred where it is smaller than the frame, else without a gap at the edges.
-const within = (view, picture, frame) => {
+// Centred where the picture is smaller than the frame, else without a gap at the edges.
+const keepInFrame = (view, size, frame) => {
   const place = (start, length, room) => {
     if (length <= room) return (room - length) / 2;
     return Math.min(MARGIN, Math.max(room - length - MARGIN, start));
   };
   return {
     scale: view.scale,
-    x: place(view.x, picture.width * view.scale, frame.width),
-    y: place(view.y, picture.height * view.scale, frame.height),
+    x: place(view.x, size.width * view.scale, frame.width),
+    y: place(view.y, size.height * view.scale, frame.height),
   };
+};
+
+// The before/after slider at a share of the picture's width: a line over the visible part of the picture, and how far the
+// knob is from it, so that the whole knob is in the frame.
+export const sliderPosition = (view, size, frame, share) => {
+  const left = view.x + size.width * view.scale * share;
+  const top = Math.max(0, view.y);
+  const bottom = Math.min(frame.height, view.y + size.height * view.scale);
+  return { left, top, height: bottom - top, knob: Math.min(Math.max(left, KNOB_RADIUS), frame.width - KNOB_RADIUS) - left };
+};
+
+// The mask as a canvas in the colour of the brush.
+const maskOverlay = (mask, canvas = createCanvas(mask.width, mask.height)) => {
+  const pixels = new Uint32Array(mask.data.length);
+  const colour = (OVERLAY[2] << 16) | (OVERLAY[1] << 8) | OVERLAY[0];
+  for (let i = 0; i < pixels.length; i++) {
+    if (mask.data[i]) pixels[i] = ((Math.ceil((mask.data[i] * OVERLAY[3]) / 255) << 24) | colour) >>> 0;
+  }
+  const image = new ImageData(new Uint8ClampedArray(pixels.buffer), mask.width, mask.height);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+};
+
+// scene: { view, size, image (of the picture, or null), overlay, grid, cursor, outline, result, frame, ratio }
+const drawScene = (context, scene) => {
+  const { frame, ratio, view, size } = scene;
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, frame.width, frame.height);
+  if (!size) return drawResult(context, scene);
+  const box = [view.x, view.y, size.width * view.scale, size.height * view.scale];
+  context.imageSmoothingEnabled = view.scale < PIXELATED;
+  context.imageSmoothingQuality = "high";
+  context.fillStyle = "#fff";
+  context.fillRect(...box);
+  if (scene.image) context.drawImage(scene.image, ...box);
+  if (scene.result) return drawResult(context, scene, box);
+  context.imageSmoothingEnabled = false;
+  context.drawImage(scene.overlay, ...box);
+  if (scene.grid) drawGrid(context, scene);
+  if (scene.outline) drawOutline(context, scene.outline.map((point) => toScreen(view, point)));
+  return drawCursor(context, scene);
+};
+
+// The image of a run: over the picture that it changes, right of the slider; or alone in the middle.
+const drawResult = (context, { result, frame }, box) => {
+  if (!result?.image) return;
+  const { image, alone, split } = result;
+  context.save();
+  if (alone || !box) {
+    context.clearRect(0, 0, frame.width, frame.height);
+    const size = { width: image.naturalWidth, height: image.naturalHeight };
+    const view = fit(size, frame);
+    context.drawImage(image, view.x, view.y, size.width * view.scale, size.height * view.scale);
+  } else {
+    const [x, y, width, height] = box;
+    context.beginPath();
+    context.rect(x + width * split, y, width * (1 - split), height);
+    context.clip();
+    context.drawImage(image, x, y, width, height);
+  }
+  context.restore();
+};
+
+// Lines in white on black, to be seen on any picture.
+const outlined = (context, stroke) => {
+  for (const [colour, thickness] of [["rgba(15, 23, 42, 0.75)", 2.5], ["#fff", 1]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = thickness;
+    stroke();
+  }
+};
+
+// The tokens that an edit regenerates: { box in pixels of the mask, side, cells }, see `showGrid` of sketchpad.js.
+const drawGrid = (context, { grid, view }) => {
+  const cell = (grid.box.side / grid.side) * view.scale;
+  const corner = toScreen(view, { x: grid.box.left, y: grid.box.top });
+  outlined(context, () => {
+    [...grid.cells].forEach((value, i) => {
+      if (value !== "1") return;
+      context.strokeRect(corner.x + (i % grid.side) * cell, corner.y + Math.floor(i / grid.side) * cell, cell, cell);
+    });
+  });
+};
+
+const drawOutline = (context, points) => {
+  outlined(context, () => {
+    context.beginPath();
+    points.forEach(({ x, y }) => context.lineTo(x, y));
+    context.closePath();
+    context.stroke();
+  });
+};
+
+const drawCursor = (context, { cursor, view }) => {
+  if (!cursor) return;
+  outlined(context, () => {
+    context.beginPath();
+    context.arc(cursor.x, cursor.y, Math.max(2, cursor.radius * view.scale), 0, 2 * Math.PI);
+    context.stroke();
+  });
+};
+
+export class Canvas {
+  // state: the mask that is painted; review: the result shown over it; beforeStroke: called before anything is painted,
+  // false forbids it; afterRender: called whenever the canvas was drawn.
+  constructor({ element, frame, state, review, beforeStroke, afterRender }) {
+    Object.assign(this, { element, frame, state, review, beforeStroke, afterRender, tool: "brush", brushSize: 0.4 });
+    Object.assign(this, { view: null, size: null, image: null, grid: null, cursor: null, outline: null, stroke: null });
+    this.requested = false; // whether it is drawn in the next frame
+    new ResizeObserver(() => this.fitView()).observe(frame);
+  }
+
+  // Another picture, whose image may still be loading.
+  setSize(size) {
+    const other = !this.size || size.width !== this.size.width || size.height !== this.size.height;
+    this.size = size;
+    if (other) this.fitView();
+  }
+
+  requestRender() {
+    if (this.requested) return;
+    this.requested = true;
+    requestAnimationFrame(() => {
+      this.requested = false;
+      this.render();
+    });
+  }
+
+  render() {
+    const ratio = window.devicePixelRatio || 1;
+    const frame = this.frameSize();
+    const [width, height] = [Math.round(frame.width * ratio), Math.round(frame.height * ratio)];
+    if (this.element.width !== width || this.element.height !== height) Object.assign(this.element, { width, height });
+    const mask = this.stroke ?? this.state.mask;
+    if (mask && this.overlayMask !== mask) {
+      const fits = this.overlay?.width === mask.width && this.overlay?.height === mask.height;
+      this.overlay = maskOverlay(mask, fits ? this.overlay : undefined);
+      this.overlayMask = this.stroke ? null : mask; // a stroke goes on in the same mask
+    }
+    const { view, size, image, overlay, cursor, outline } = this;
+    const [grid, result] = [this.stroke ? null : this.grid, this.review.scene()];
+    const scene = { frame, ratio, view, size, image, overlay, grid, cursor, outline, result };
+    drawScene(this.element.getContext("2d"), scene);
+    this.afterRender();
+  }
+
+  frameSize() {
+    return { width: this.frame.clientWidth, height: this.frame.clientHeight };
+  }
+
+  fitView() {
+    if (this.size) this.view = fit(this.size, this.frameSize());
+    this.requestRender();
+  }
+
+  zoom(factor, at = { x: this.frame.clientWidth / 2, y: this.frame.clientHeight / 2 }) {
+    if (this.view) this.view = zoom(this.view, at, factor, this.size, this.frameSize());
+    this.requestRender();
+  }
+
+  pan(dx, dy) {
+    if (this.view) this.view = pan(this.view, dx, dy, this.size, this.frameSize());
+    this.requestRender();
+  }
+
+  pinch({ dx, dy, factor, at }) {
+    // Zoom first: a picture that is fitted to its frame cannot be moved.
+    if (factor !== 1) this.zoom(factor, at);
+    this.pan(dx, dy);
+  }
+
+  // In pixels of the mask; the slider's steps are finer for small brushes.
+  get brushRadius() {
+    if (!this.size) return 1;
+    const largest = Math.max(this.size.width, this.size.height) * MAX_RADIUS;
+    return MIN_RADIUS + (largest - MIN_RADIUS) * this.brushSize ** 2;
+  }
+
+  isBrush() {
+    return this.tool === "brush" || this.tool === "eraser";
+  }
+
+  // A stroke with the tool; points are in screen pixels.
+  begin(point, how) {
+    if (!this.size || !this.beforeStroke()) return;
+    this.value = this.tool === "eraser" || how === "erase" ? 0 : 255;
+    this.stroke = copy(this.state.mask);
+    this.points = [toPicture(this.view, point)];
+    if (this.isBrush()) fillCapsule(this.stroke, this.points[0], this.points[0], this.brushRadius, this.value);
+    this.hover(point);
+  }
+
+  extend(point) {
+    if (!this.stroke) return;
+    const [last, now] = [this.points[this.points.length - 1], toPicture(this.view, point)];
+    this.points.push(now);
+    if (this.isBrush()) fillCapsule(this.stroke, last, now, this.brushRadius, this.value);
+    else this.outline = this.tool === "lasso" ? this.points : corners(this.points[0], now);
+    this.hover(point);
+  }
+
+  end() {
+    if (!this.stroke) return;
+    const mask = this.stroke;
+    const [first, last] = [this.points[0], this.points[this.points.length - 1]];
+    if (this.tool === "lasso" && this.points.length > 1) fillPolygon(mask, this.points, this.value);
+    if (this.tool === "rectangle") {
+      const [{ x: left, y: top }, , { x: right, y: bottom }] = corners(first, last);
+      fillRect(mask, Math.floor(left), Math.floor(top), Math.ceil(right), Math.ceil(bottom), this.value);
+    }
+    this.abort();
+    this.state.paint(mask);
+  }
+
+  abort() {
+    Object.assign(this, { stroke: null, outline: null, overlayMask: null });
+    this.requestRender();
+  }
+
+  // point: null where the pointer has left.
+  hover(point) {
+    this.cursor = point && this.isBrush() ? { x: point.x, y: point.y, radius: this.brushRadius } : null;
+    this.requestRender();
+  }
+}
+
+// Of the rectangle between two points, clockwise from the upper left.
+const corners = (a, b) => {
+  const [left, right] = [Math.min(a.x, b.x), Math.max(a.x, b.x)];
+  const [top, bottom] = [Math.min(a.y, b.y), Math.max(a.y, b.y)];
+  return [{ x: left, y: top }, { x: right, y: top }, { x: right, y: bottom }, { x: left, y: bottom }];
 };

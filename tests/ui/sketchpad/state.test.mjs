@@ -1,19 +1,18 @@
-// The state: every change has a version of its own and is told at once; undo and redo against a plain list.
+// The state: every change has a version of its own and is passed on at once; undo and redo against a plain list.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { blank, preset, same } from "../../../imagebart/ui/sketchpad/bitmap.js";
-import { maskSize, State } from "../../../imagebart/ui/sketchpad/state.js";
-import { Trail } from "../../../imagebart/ui/sketchpad/trail.js";
+import { blank, equal, maskSize, preset } from "../../../imagebart/ui/sketchpad/mask.js";
+import { State, UndoStack } from "../../../imagebart/ui/sketchpad/state.js";
 
 const picture = (path, width = 12, height = 8) => ({ path, width, height });
 
-test("every change is told at once, with a version of its own", () => {
+test("every change is passed on at once, with a version of its own", () => {
   const seen = [];
-  const state = new State(({ version, mask }) => seen.push([version, mask]));
+  const state = new State(() => seen.push([state.version, state.mask]));
   state.open(picture("a"));
   for (const name of ["upper half", "centre", "border"]) state.paint(preset(name, 12, 8));
   assert.deepEqual(seen.map(([version]) => version), [1, 2, 3, 4]);
-  assert.ok(same(seen[3][1], preset("border", 12, 8)));
+  assert.ok(equal(seen[3][1], preset("border", 12, 8)));
   state.paint(preset("border", 12, 8));
   assert.equal(state.version, 4, "the same mask is no change");
 });
@@ -42,11 +41,11 @@ test("undo and redo walk through pictures and masks as through a list", () => {
     }
     if (list.length > 150) [list, at] = [list.slice(-150), at - (list.length - 150)];
     assert.equal(state.picture.path, list[at][0]);
-    assert.ok(same(state.mask, list[at][1]));
+    assert.ok(equal(state.mask, list[at][1]));
   }
 });
 
-test("nothing is undone where nothing was, and what was undone is forgotten at the next change", () => {
+test("nothing is undone where nothing was, and nothing is redone after another change", () => {
   const state = new State(() => {});
   assert.equal(state.undo(), false);
   state.open(picture("a"));
@@ -57,21 +56,21 @@ test("nothing is undone where nothing was, and what was undone is forgotten at t
   assert.equal(state.redo(), false);
 });
 
-test("the oldest stops are forgotten first, by their bytes", () => {
-  const trail = new Trail(1000);
-  for (let i = 0; i < 50; i++) trail.leave({ i, mask: blank(10, 10) });
-  assert.deepEqual(trail.back.map(({ i }) => i), Array.from({ length: 10 }, (_, i) => 40 + i));
+test("the oldest entries are dropped first, by their bytes", () => {
+  const stack = new UndoStack(1000);
+  for (let i = 0; i < 50; i++) stack.push({ i, mask: blank(10, 10) });
+  assert.deepEqual(stack.past.map(({ i }) => i), Array.from({ length: 10 }, (_, i) => 40 + i));
 });
 
-test("a picture known by another name keeps its mask, in the past too", () => {
+test("a picture under another path keeps its mask, in the past too", () => {
   const state = new State(() => {});
   state.open(picture("a"));
   state.paint(preset("centre", 12, 8));
   const { version } = state;
   state.rename("a", picture("b"));
   assert.equal(state.picture.path, "b");
-  assert.equal(state.version, version, "what was asked of it goes on");
-  assert.ok(same(state.mask, preset("centre", 12, 8)));
+  assert.equal(state.version, version, "answers about it still count");
+  assert.ok(equal(state.mask, preset("centre", 12, 8)));
   state.undo();
   assert.equal(state.picture.path, "b");
 });

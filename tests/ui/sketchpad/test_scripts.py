@@ -64,10 +64,10 @@ def speckled(size: tuple[int, int], share: float = 0.05) -> Image.Image:
 
 @needs_node
 @pytest.mark.parametrize("size", [(40, 31), (7, 90)])
-def test_ready_masks_are_those_of_the_library(size: tuple[int, int]) -> None:
+def test_preset_masks_are_those_of_the_library(size: tuple[int, int]) -> None:
     made = evaluate(
-        "masks.js",
-        "m.READY.map((name) => [name, [...m.ready(name, value).data]])",
+        "mask.js",
+        "m.PRESETS.map((name) => [name, [...m.preset(name, value.width, value.height).data]])",
         {"width": size[0], "height": size[1]},
     )
     assert [name for name, _ in made] == list(masks.PRESETS)
@@ -80,34 +80,34 @@ def test_masks_are_inverted_grown_and_shrunk_as_by_the_library() -> None:
     mask = speckled((90, 61))
     program = (
         "['invert', 'grow', 'shrink'].map((name) =>"
-        " [...m.MADE[name]({ ...value, data: Uint8Array.from(value.data) }).data])"
+        " [...m.MASK_COMMANDS[name]({ ...value, data: Uint8Array.from(value.data) }).data])"
     )
     value = {"width": 90, "height": 61, "data": np.asarray(mask).ravel().tolist()}
     wanted = [masks.invert(mask), masks.grow(mask, 3), masks.shrink(mask, 3)]  # 90 / 32, rounded
-    assert evaluate("masks.js", program, value) == [np.asarray(made).ravel().tolist() for made in wanted]
-    large = evaluate("bitmap.js", "[...m.grow({ ...value, data: Uint8Array.from(value.data) }, 11).data]", value)
+    assert evaluate("mask.js", program, value) == [np.asarray(made).ravel().tolist() for made in wanted]
+    large = evaluate("mask.js", "[...m.grow({ ...value, data: Uint8Array.from(value.data) }, 11).data]", value)
     assert large == np.asarray(masks.grow(mask, 11)).ravel().tolist()
 
 
 @needs_node
 @pytest.mark.parametrize("size", [(40, 30), (1025, 512), (3001, 1999), (30000, 16)])
 def test_both_sides_agree_on_the_size_of_a_mask(size: tuple[int, int]) -> None:
-    found = evaluate("state.js", "m.maskSize(value)", {"width": size[0], "height": size[1]})
+    found = evaluate("mask.js", "m.maskSize(value)", {"width": size[0], "height": size[1]})
     assert (found["width"], found["height"]) == view_size(size)
-    assert str(LARGEST_VIEW) in (SOURCES / "state.js").read_text(encoding="utf-8")
+    assert str(LARGEST_VIEW) in (SOURCES / "mask.js").read_text(encoding="utf-8")
 
 
 @needs_node
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_a_loaded_mask_is_read_as_by_the_library(mode: str) -> None:
+def test_an_imported_mask_is_read_as_by_the_library(mode: str) -> None:
     size, shown = (90, 62), (45, 31)
     image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (62, 90, 4), np.uint8), "RGBA").convert(mode)
     rgba = np.asarray(image.convert("RGBA")).ravel().tolist()
     value = {"rgba": rgba, "size": {"width": shown[0], "height": shown[1]}}
-    found = evaluate("loaded.js", f"[...m.maskOf(value.rgba, {size[0]}, {size[1]}, value.size).data]", value)
+    found = evaluate("mask.js", f"[...m.maskFromPixels(value.rgba, {size[0]}, {size[1]}, value.size).data]", value)
     assert found == np.asarray(scale_mask(masks.load_mask(image, size), shown)).ravel().tolist()
     other = {"rgba": [0] * 16, "size": {"width": 100, "height": 20}}
-    assert evaluate("loaded.js", "m.maskOf(value.rgba, 2, 2, value.size)", other) is None
+    assert evaluate("mask.js", "m.maskFromPixels(value.rgba, 2, 2, value.size)", other) is None
 
 
 @needs_node
@@ -115,5 +115,5 @@ def test_both_sides_pack_a_mask_alike() -> None:
     for share in (0, 0.05, 0.9):
         mask = speckled((33, 20), share)
         value = {"width": 33, "height": 20, "data": np.asarray(mask).ravel().tolist()}
-        assert evaluate("bitmap.js", "m.pack(value)", value) == pack(mask)
+        assert evaluate("mask.js", "m.pack(value)", value) == pack(mask)
         assert unpack(pack(mask), (33, 20)).tobytes() == mask.tobytes()

@@ -1,9 +1,9 @@
 // Masks: against slow, plain ways to do the same.
 import assert from "node:assert/strict";
 import test from "node:test";
-import * as bitmap from "../../../imagebart/ui/sketchpad/bitmap.js";
+import * as masks from "../../../imagebart/ui/sketchpad/mask.js";
 
-const chance = (seed) => () => {
+const randomNumbers = (seed) => () => {
   seed = (seed * 1103515245 + 12345) % 2147483648;
   return seed / 2147483648;
 };
@@ -11,12 +11,12 @@ const chance = (seed) => () => {
 const cells = (mask) => [...mask.data].map((value, i) => [i % mask.width, Math.floor(i / mask.width), value]);
 
 test("a stroke paints all pixels whose centres are near it, and those under its ends", () => {
-  const draw = chance(1);
+  const draw = randomNumbers(1);
   for (let trial = 0; trial < 40; trial++) {
-    const mask = bitmap.blank(23, 17);
+    const mask = masks.blank(23, 17);
     const point = () => ({ x: draw() * 30 - 3, y: draw() * 24 - 3 });
     const [a, b, radius] = [point(), point(), draw() * 5];
-    bitmap.capsule(mask, a, b, radius, 255);
+    masks.fillCapsule(mask, a, b, radius, 255);
     for (const [x, y, value] of cells(mask)) {
       let near = false;
       for (let i = 0; i <= 2000 && !near; i++) {
@@ -34,9 +34,9 @@ test("a stroke paints all pixels whose centres are near it, and those under its 
 });
 
 test("a polygon is filled where its centre lies inside, and concave ones stay hollow", () => {
-  const mask = bitmap.blank(20, 20);
+  const mask = masks.blank(20, 20);
   const u = [[2, 2], [6, 2], [6, 14], [14, 14], [14, 2], [18, 2], [18, 18], [2, 18]].map(([x, y]) => ({ x, y }));
-  bitmap.fillPolygon(mask, u, 255);
+  masks.fillPolygon(mask, u, 255);
   assert.equal(mask.data[10 * 20 + 4], 255);
   assert.equal(mask.data[16 * 20 + 10], 255);
   assert.equal(mask.data[8 * 20 + 10], 0);
@@ -44,10 +44,10 @@ test("a polygon is filled where its centre lies inside, and concave ones stay ho
 });
 
 test("growing takes the largest value within a disc, shrinking the smallest", () => {
-  const draw = chance(7);
-  const mask = bitmap.blank(13, 11);
+  const draw = randomNumbers(7);
+  const mask = masks.blank(13, 11);
   mask.data.forEach((_, i) => (mask.data[i] = draw() < 0.2 ? Math.floor(draw() * 256) : 0));
-  for (const [make, best, outside] of [[bitmap.grow, Math.max, 0], [bitmap.shrink, Math.min, 255]]) {
+  for (const [make, best, outside] of [[masks.grow, Math.max, 0], [masks.shrink, Math.min, 255]]) {
     const made = make(mask, 3);
     for (const [x, y, value] of cells(made)) {
       let wanted = outside;
@@ -58,20 +58,20 @@ test("growing takes the largest value within a disc, shrinking the smallest", ()
 });
 
 test("a mask packed and unpacked is the same, and an empty one is no text", () => {
-  const draw = chance(3);
+  const draw = randomNumbers(3);
   for (const many of [0, 0.1, 0.9, 1]) {
-    const mask = bitmap.blank(9, 7);
+    const mask = masks.blank(9, 7);
     mask.data.forEach((_, i) => (mask.data[i] = draw() < many ? Math.floor(draw() * 256) : 0));
-    assert.ok(bitmap.same(bitmap.unpack(bitmap.pack(mask), 9, 7), mask));
+    assert.ok(masks.equal(masks.unpack(masks.pack(mask), 9, 7), mask));
   }
-  assert.equal(bitmap.pack(bitmap.blank(9, 7)), "");
-  assert.equal(bitmap.pack(bitmap.preset("everything", 9, 7)), "255 63");
+  assert.equal(masks.pack(masks.blank(9, 7)), "");
+  assert.equal(masks.pack(masks.preset("everything", 9, 7)), "255 63");
 });
 
 test("bounds hold all that is painted", () => {
-  const mask = bitmap.blank(9, 7);
-  assert.equal(bitmap.bounds(mask), null);
+  const mask = masks.blank(9, 7);
+  assert.equal(masks.bounds(mask), null);
   mask.data[2 * 9 + 3] = 1;
   mask.data[5 * 9 + 8] = 255;
-  assert.deepEqual(bitmap.bounds(mask), { left: 3, top: 2, right: 9, bottom: 6 });
+  assert.deepEqual(masks.bounds(mask), { left: 3, top: 2, right: 9, bottom: 6 });
 });

@@ -1,0 +1,48 @@
+// The page that Gradio builds around the sketchpad: its prompt, its buttons, and the files on its server.
+
+// The sketchpad's requests, and the events of gr.HTML that carry them to Python with the sketchpad's value.
+export const EVENTS = { grid: "input", settings: "upload", find: "select", describe: "copy" };
+
+export const promptBox = () => document.querySelector("#prompt textarea, #prompt input");
+
+// Set the prompt so that Gradio and prompt.js notice it.
+export const writePrompt = (text) => {
+  const box = promptBox();
+  if (!box) return;
+  Object.getOwnPropertyDescriptor(Object.getPrototypeOf(box), "value").set.call(box, text);
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+};
+
+export const click = (id) => document.getElementById(id)?.click();
+
+// Act once a button can be pressed.
+export const whenEnabled = (id, act) => {
+  if (document.getElementById(id)?.disabled) requestAnimationFrame(() => whenEnabled(id, act));
+  else act();
+};
+
+// Act once an element is there: Gradio may add it later than the sketchpad.
+export const whenPresent = (id, act) => {
+  const element = document.getElementById(id);
+  if (element) act(element);
+  else requestAnimationFrame(() => whenPresent(id, act));
+};
+
+// Hide the page's messages, which are about another picture, until there are new ones.
+export const hideMessages = () => {
+  const messages = document.getElementById("messages");
+  if (!messages) return;
+  messages.dataset.outdated = "";
+  const observer = new MutationObserver(() => {
+    delete messages.dataset.outdated;
+    observer.disconnect();
+  });
+  observer.observe(messages, { childList: true, subtree: true, characterData: true });
+};
+
+// The address of a file on the server.
+export const fileUrl = (path) => {
+  const config = window.gradio_config ?? {};
+  const root = (config.root ?? location.origin).replace(/\/$/, "");
+  return `${root}${config.api_prefix ?? "/gradio_api"}/file=${path.split("/").map(encodeURIComponent).join("/")}`;
+};

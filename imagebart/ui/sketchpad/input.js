@@ -1,0 +1,281 @@
+// What a person does with pointers, keys and files, and the commands that come of it.
+import { click, promptBox, whenPresent } from "./gradio.js";
+import { saveInTab } from "./images.js";
+
+const WHEEL = 0.002; // zoom for each pixel of the wheel: its logarithm
+const ZOOM = 1.25;
+const PAN = 60; // screen pixels for an arrow key
+const BRUSH_STEP = 5; // of the brush's slider
+
+// What buttons (data-command, data-tool) and keys do, by name.
+const COMMANDS = {
+  ...Object.fromEntries(["brush", "eraser", "rectangle", "lasso"].map((name) => [name, (pad) => pad.selectTool(name)])),
+  ...Object.fromEntries(["invert", "grow", "shrink", "clear"].map((name) => [name, (pad) => pad.maskCommand(name)])),
+  smallerBrush: (pad) => pad.changeBrushSize(-BRUSH_STEP),
+  largerBrush: (pad) => pad.changeBrushSize(BRUSH_STEP),
+  zoomIn: ({ canvas }) => canvas.zoom(ZOOM),
+  zoomOut: ({ canvas }) => canvas.zoom(1 / ZOOM),
+  fitView: ({ canvas }) => canvas.fitView(),
+  left: ({ canvas }) => canvas.pan(PAN, 0),
+  right: ({ canvas }) => canvas.pan(-PAN, 0),
+  up: ({ canvas }) => canvas.pan(0, PAN),
+  down: ({ canvas }) => canvas.pan(0, -PAN),
+  undo: (pad) => (pad.review.finished && pad.review.close()) || pad.state.undo(),
+  redo: ({ state }) => state.redo(),
+  find: (pad) => pad.keepAtOnce() && pad.queries.selectByPrompt(),
+  describe: (pad) => pad.keepAtOnce() && pad.queries.describe(),
+  keep: (pad) => pad.keep(),
+  discard: ({ review }) => review.close(),
+  lastMask: (pad) => pad.useLastMask(),
+  compare: (pad) => pad.showBefore(true),
+  upload: ({ parts }) => parts.file.click(),
+  importMask: ({ parts }) => parts.maskFile.click(),
+  help: (pad) => pad.showHelp(),
+  cancel: (pad) => (pad.parts.help.hidden ? pad.runState.cancel() : pad.showHelp(false)),
+};
+
+export const execute = (pad, command) => COMMANDS[command](pad);
+
+const KEYS = new Map(Object.entries({
+  b: "brush", e: "eraser", r: "rectangle", l: "lasso", "[": "smallerBrush", "]": "largerBrush", "+": "zoomIn", "=": "zoomIn",
+  "-": "zoomOut", 0: "fitView", i: "invert", c: "compare", "?": "help", Escape: "cancel",
+  ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down",
+}));
+
+// The list that `?` shows.
+export const HELP = [
+  ["Enter", "in the prompt: edit"],
+  ["Tab, then ← →", "to a row of buttons, along it"],
+  ["B E R L", "brush, eraser, rectangle, lasso"],
+  ["[ ]", "smaller or larger brush"],
+  ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
+  ["+ − 0", "zoom in, zoom out, the whole picture"],
+  ["Arrows", "move the picture when it is enlarged"],
+  ["I", "invert the mask"],
+  ["C (held)", "the picture before"],
+  ["Esc", "cancel the run"],
+  ["?", "this list"],
+];
+
+// The command of a KeyboardEvent, or null; `typing`: whether it goes to a text field.
+export const commandOf = ({ key, ctrlKey, metaKey, altKey, shiftKey }, typing) => {
+  if (ctrlKey || metaKey) {
+    if (typing || altKey) return null;
+    if (key.toLowerCase() === "z") return shiftKey ? "redo" : "undo";
+    return key.toLowerCase() === "y" ? "redo" : null;
+  }
+  if (altKey) return null;
+  if (typing) return key === "Escape" ? "cancel" : null;
+  return KEYS.get(key) ?? KEYS.get(key.toLowerCase()) ?? null;
+};
+
+// Pointers: one paints, two pan and zoom. A pointer is { id, x, y } in screen pixels; `target` has begin, extend, end and
+// abort (of a stroke), hover and pinch.
+export class Gestures {
+  constructor(target) {
+    this.target = target;
+    this.down = new Map();
+    this.painting = null; // the pointer that paints
+    this.pans = false; // two pointers were down; nothing paints until all are up
+  }
+
+  press(pointer, how) {
+    this.down.set(pointer.id, pointer);
+    if (this.down.size > 1) {
+      if (this.painting !== null) this.target.abort();
+      this.painting = null;
+      this.pans = true;
+    } else if (how === "pan") {
+      this.pans = true;
+    } else {
+      this.painting = pointer.id;
+      this.target.begin(pointer, how);
+    }
+  }
+
+  // points: all positions since the last call, the current one last.
+  move(id, points) {
+    const now = { id, ...points[points.length - 1] };
+    if (!this.down.has(id)) return this.target.hover(now);
+    if (id === this.painting) {
+      for (const point of points) this.target.extend(point);
+      this.down.set(id, now);
+      return undefined;
+    }
+    if (!this.pans) return undefined;
+    const before = [...this.down.values()];
+    this.down.set(id, now);
+    return this.target.pinch(pinchOf(before, [...this.down.values()]));
+  }
+
+  // The stroke ends here, though its pointer may still be down.
+  finish() {
+    if (this.painting === null) return;
+    this.painting = null;
+    this.target.end();
+  }
+
+  lift(id, cancelled = false) {
+    if (!this.down.delete(id)) return;
+    if (id === this.painting) {
+      this.painting = null;
+      if (cancelled) this.target.abort();
+      else this.target.end();
+    }
+    if (!this.down.size) this.pans = false;
+  }
+}
+
+// How the middle of the pointers and their distance changed: { dx, dy, factor, at (where their middle was) }.
+const pinchOf = (before, after) => {
+  const middle = (points) => ({
+    x: points.reduce((sum, point) => sum + point.x, 0) / points.length,
+    y: points.reduce((sum, point) => sum + point.y, 0) / points.length,
+  });
+  const spread = (points) => (points.length < 2 ? 1 : Math.hypot(points[0].x - points[1].x, points[0].y - points[1].y) || 1);
+  const [from, to] = [middle(before), middle(after)];
+  return { dx: to.x - from.x, dy: to.y - from.y, factor: spread(after) / spread(before), at: from };
+};
+
+// A toolbar with a roving tabindex, one stop for the Tab key, as in the ARIA Authoring Practices: left and right arrows,
+// Home and End move the focus along it. For a slider, up and down arrows change the value.
+const ITEMS = "button, a[href], input:not([type=file], [data-no-roving])";
+
+const addRoving = (bar) => {
+  const items = () => [...bar.querySelectorAll(ITEMS)];
+  const setStop = (chosen) => items().forEach((item) => (item.tabIndex = item === chosen ? 0 : -1));
+  // Outside, the stop is the first item: the one that was left may be disabled by then.
+  const reset = () => setStop(items().find((item) => !item.disabled));
+
+  bar.addEventListener("keydown", (event) => {
+    const all = items().filter((item) => !item.disabled && item.offsetParent);
+    const at = all.indexOf(event.target);
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: all.length - 1 }[event.key];
+    const ownKey = event.target.type === "range" && ["Home", "End"].includes(event.key); // of a slider
+    if (at < 0 || to === undefined || ownKey) return;
+    event.preventDefault();
+    all[(to + all.length) % all.length].focus();
+  });
+  bar.addEventListener("focusin", ({ target }) => target.matches(ITEMS) && setStop(target));
+  bar.addEventListener("focusout", ({ relatedTarget }) => bar.contains(relatedTarget) || reset());
+  // Examples and variants come and go.
+  new MutationObserver(() => bar.contains(document.activeElement) || reset()).observe(bar, { childList: true, subtree: true });
+  reset();
+};
+
+// Everything that the sketchpad listens to, but for the page's buttons that start and cancel a run.
+export const listen = (pad) => {
+  for (const bar of pad.element.querySelectorAll("[data-roving]")) addRoving(bar);
+  whenPresent("history", (element) => addRoving(element.querySelector("[data-roving]")));
+  listenToPointers(pad);
+  listenToKeys(pad);
+  listenToButtons(pad);
+  listenToFiles(pad);
+  listenToSlider(pad);
+  // Gradio does not tell when the prompt changes.
+  addEventListener("pagehide", () => saveInTab("words", promptBox()?.value ?? null));
+};
+
+const listenToPointers = ({ canvas, gestures }) => {
+  const { element } = canvas;
+  const place = ({ clientX, clientY }) => {
+    const box = element.getBoundingClientRect();
+    return { x: clientX - box.left, y: clientY - box.top };
+  };
+  const on = (name, act) => element.addEventListener(name, act, { passive: false });
+  on("pointerdown", (event) => {
+    if (event.button > 2) return;
+    event.preventDefault();
+    element.focus({ preventScroll: true });
+    element.setPointerCapture(event.pointerId);
+    const how = event.button === 1 || event.altKey ? "pan" : event.button === 2 || event.buttons & 32 ? "erase" : "paint";
+    gestures.press({ id: event.pointerId, ...place(event) }, how);
+  });
+  on("pointermove", (event) => {
+    const all = event.getCoalescedEvents?.() ?? [];
+    gestures.move(event.pointerId, [...all.map(place), place(event)]);
+  });
+  on("pointerup", (event) => gestures.lift(event.pointerId));
+  on("pointercancel", (event) => gestures.lift(event.pointerId, true));
+  on("pointerleave", () => canvas.hover(null));
+  on("contextmenu", (event) => event.preventDefault());
+  on("wheel", (event) => {
+    const factor = Math.exp(-event.deltaY * WHEEL * (event.deltaMode ? 16 : 1));
+    const before = canvas.view?.scale;
+    canvas.zoom(factor, place(event));
+    // At its smallest it lets the page scroll.
+    if (event.ctrlKey || canvas.view?.scale !== before) event.preventDefault();
+  });
+};
+
+const TEXT_FIELDS = "textarea, select, [contenteditable], input:not([type=range], [type=checkbox], [type=radio])";
+
+const listenToKeys = (pad) => {
+  document.addEventListener("keydown", (event) => {
+    const { target } = event;
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && target === promptBox()) {
+      event.preventDefault();
+      click("edit");
+      return;
+    }
+    const command = commandOf(event, target.matches?.(TEXT_FIELDS));
+    // Arrows belong to the control that has the focus.
+    if (!command || (event.key.startsWith("Arrow") && target !== pad.parts.canvas)) return;
+    if (event.key === "Escape" && target.closest?.("[role=listbox], [role=combobox]")) return;
+    event.preventDefault();
+    execute(pad, command);
+  });
+  document.addEventListener("keyup", ({ key }) =>
+    key.toLowerCase() === "c" && pad.review.showsBefore && pad.showBefore(false));
+};
+
+const listenToButtons = (pad) => {
+  const { parts, element } = pad;
+  element.addEventListener("click", ({ target }) => {
+    const button = target.closest("[data-command], [data-tool], [data-animation]");
+    if (!button) return;
+    if (button.dataset.animation) pad.saveAnimation(button.dataset.animation);
+    else execute(pad, button.dataset.command ?? button.dataset.tool);
+  });
+  parts.brushSize.addEventListener("input", () => pad.changeBrushSize(0));
+  parts.showGrid.addEventListener("change", () => {
+    if (pad.lastGrid?.version === pad.state.version) pad.showGrid(pad.lastGrid);
+  });
+};
+
+const listenToFiles = (pad) => {
+  const { parts } = pad;
+  for (const [input, open] of [[parts.file, (file) => pad.openFile(file)], [parts.maskFile, (file) => pad.importMask(file)]]) {
+    input.addEventListener("change", () => {
+      if (input.files[0]) open(input.files[0]);
+      input.value = "";
+    });
+  }
+  document.addEventListener("paste", (event) => {
+    const file = event.clipboardData?.files[0];
+    if (!file) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    pad.openFile(file);
+  }, true);
+  for (const kind of ["dragover", "drop"]) {
+    pad.element.addEventListener(kind, (event) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      if (kind === "drop" && event.dataTransfer.files[0]) pad.openFile(event.dataTransfer.files[0]);
+    });
+  }
+};
+
+const listenToSlider = (pad) => {
+  const { slider, frame } = pad.parts;
+  const move = (event) => {
+    const { view, size } = pad.canvas;
+    pad.review.moveSlider((event.clientX - frame.getBoundingClientRect().left - view.x) / (size.width * view.scale));
+  };
+  slider.addEventListener("pointerdown", (event) => {
+    slider.setPointerCapture(event.pointerId);
+    slider.addEventListener("pointermove", move);
+  });
+  slider.addEventListener("lostpointercapture", () => slider.removeEventListener("pointermove", move));
+};

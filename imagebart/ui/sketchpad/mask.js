@@ -1,0 +1,240 @@
+// Masks: { width, height, data }, a Uint8Array of one value a pixel, 0 (keep) to 255 (regenerate). Drawing, preset masks,
+// growing and shrinking, the form in which the server gets one, and the mask of an image that is imported. Pure functions:
+// all but `fillCapsule`, `fillRect` and `fillPolygon`, which draw on their mask, return a new one.
+
+const MAX_SIDE = 1024; // of the longer side of a mask, as LARGEST_VIEW in Python
+const MAX_DISC = 6; // as in imaging/masks.py: larger discs are built from smaller ones
+const EDGE_STEP = 1 / 32; // by which Grow and Shrink move the edge, over the longer side: half a token of a 16 x 16 grid
+const MIN_BRIGHTNESS = 16; // of an imported mask: JPEG masks are not quite black where they should be
+
+// The size of the mask of an image of { width, height }: the image's own, up to a bound; as view_size in Python.
+export const maskSize = ({ width, height }) => {
+  const scale = Math.min(Math.max(width, height), MAX_SIDE) / Math.max(width, height);
+  return { width: Math.max(1, roundHalfEven(width * scale)), height: Math.max(1, roundHalfEven(height * scale)) };
+};
+
+// As `round` in Python.
+const roundHalfEven = (value) => {
+  const below = Math.floor(value);
+  if (value - below !== 0.5) return Math.round(value);
+  return below % 2 ? below + 1 : below;
+};
+
+export const blank = (width, height) => ({ width, height, data: new Uint8Array(width * height) });
+
+export const copy = (mask) => ({ ...mask, data: mask.data.slice() });
+
+export const equal = (a, b) =>
+  a === b || (a.width === b.width && a.height === b.height && a.data.every((value, i) => value === b.data[i]));
+
+// Run-length encoding: pairs of a value and its count; "" for an empty mask. As `pack` in Python.
+export const pack = ({ data }) => {
+  const runs = [];
+  for (let i = 0, start = 0; i < data.length; start = i) {
+    while (i < data.length && data[i] === data[start]) i++;
+    runs.push(data[start], i - start);
+  }
+  return runs.length > 2 || runs[0] ? runs.join(" ") : "";
+};
+
+export const unpack = (text, width, height) => {
+  const mask = blank(width, height);
+  const runs = text ? text.split(" ").map(Number) : [];
+  for (let i = 0, at = 0; i < runs.length; at += runs[i + 1], i += 2) mask.data.fill(runs[i], at, at + runs[i + 1]);
+  return mask;
+};
+
+// The box around all painted pixels, right and bottom exclusive; null for an empty mask.
+export const bounds = ({ width, height, data }) => {
+  let [left, top, right, bottom] = [width, -1, 0, 0];
+  for (let y = 0; y < height; y++) {
+    for (let x = 0, i = y * width; x < width; x++, i++) {
+      if (!data[i]) continue;
+      if (top < 0) top = y;
+      bottom = y + 1;
+      if (x < left) left = x;
+      if (x >= right) right = x + 1;
+    }
+  }
+  return top < 0 ? null : { left, top, right, bottom };
+};
+
+// Pixels of [left, right) x [top, bottom), clipped to the mask.
+export const fillRect = (mask, left, top, right, bottom, value) => {
+  const [from, to] = [Math.max(0, left), Math.min(mask.width, right)];
+  for (let y = Math.max(0, top); y < Math.min(mask.height, bottom); y++) {
+    if (from < to) mask.data.fill(value, y * mask.width + from, y * mask.width + to);
+  }
+};
+
+// All pixels whose centres are within `radius` of the segment from a to b, and the pixels under its ends, so that the
+// thinnest stroke is not lost. Points are { x, y } in pixels.
+export const fillCapsule = (mask, a, b, radius, value) => {
+  const [dx, dy] = [b.x - a.x, b.y - a.y];
+  const length = dx * dx + dy * dy;
+  const reach = radius + 1;
+  const [left, right] = [Math.floor(Math.min(a.x, b.x) - reach), Math.ceil(Math.max(a.x, b.x) + reach)];
+  const [top, bottom] = [Math.floor(Math.min(a.y, b.y) - reach), Math.ceil(Math.max(a.y, b.y) + reach)];
+  for (let y = Math.max(0, top); y < Math.min(mask.height, bottom); y++) {
+    for (let x = Math.max(0, left); x < Math.min(mask.width, right); x++) {
+      const [px, py] = [x + 0.5 - a.x, y + 0.5 - a.y];
+      const along = length ? Math.min(1, Math.max(0, (px * dx + py * dy) / length)) : 0;
+      const [ox, oy] = [px - along * dx, py - along * dy];
+      if (ox * ox + oy * oy <= radius * radius) mask.data[y * mask.width + x] = value;
+    }
+  }
+  for (const { x, y } of [a, b]) fillRect(mask, Math.floor(x), Math.floor(y), Math.floor(x) + 1, Math.floor(y) + 1, value);
+};
+
+// All pixels whose centres lie in a closed polygon, by the even-odd rule, and those that its outline crosses.
+export const fillPolygon = (mask, points, value) => {
+  for (let y = 0; y < mask.height; y++) {
+    const crossings = [];
+    points.forEach((a, i) => {
+      const b = points[(i + 1) % points.length];
+      if (a.y <= y + 0.5 !== b.y <= y + 0.5) crossings.push(a.x + ((y + 0.5 - a.y) / (b.y - a.y)) * (b.x - a.x));
+    });
+    crossings.sort((p, q) => p - q);
+    for (let i = 0; i + 1 < crossings.length; i += 2) {
+      fillRect(mask, Math.ceil(crossings[i] - 0.5), y, Math.floor(crossings[i + 1] - 0.5) + 1, y + 1, value);
+    }
+  }
+  points.forEach((a, i) => fillCapsule(mask, a, points[(i + 1) % points.length], 0.5, value));
+};
+
+// [left, top, right, bottom] by name, as PRESETS in imaging/masks.py and in their order.
+const presetBoxes = (width, height) => {
+  const [x, y] = [Math.floor(width / 4), Math.floor(height / 4)];
+  const [middleX, middleY] = [Math.floor(width / 2), Math.floor(height / 2)];
+  return {
+    "upper half": [0, 0, width, middleY],
+    "lower half": [0, middleY, width, height],
+    "left half": [0, 0, middleX, height],
+    "right half": [middleX, 0, width, height],
+    centre: [x, y, width - x, height - y],
+    border: [x, y, width - x, height - y], // inverted
+    everything: [0, 0, width, height],
+  };
+};
+
+export const PRESETS = Object.keys(presetBoxes(0, 0));
+
+export const preset = (name, width, height) => {
+  const mask = blank(width, height);
+  fillRect(mask, ...presetBoxes(width, height)[name], 255);
+  return name === "border" ? invert(mask) : mask;
+};
+
+export const invert = (mask) => ({ ...mask, data: mask.data.map((value) => 255 - value) });
+
+// Only the painted part is worked on: large masks are slow.
+export const grow = (mask, pixels) => onPaintedPart(mask, pixels, (part) => dilate(part, pixels));
+
+// The mask's edge stays where it is the image's.
+export const shrink = (mask, pixels) => onPaintedPart(mask, 1, (part) => invert(dilate(invert(part), pixels)));
+
+const edgeStep = ({ width, height }) => Math.max(1, Math.round(Math.max(width, height) * EDGE_STEP));
+
+// From a mask to another one, by the names of the buttons.
+export const MASK_COMMANDS = {
+  invert,
+  grow: (mask) => grow(mask, edgeStep(mask)),
+  shrink: (mask) => shrink(mask, edgeStep(mask)),
+  clear: ({ width, height }) => blank(width, height),
+};
+
+// `change` applied to the painted part with a margin in pixels; the rest of the result is 0.
+const onPaintedPart = (mask, margin, change) => {
+  const box = bounds(mask);
+  const result = blank(mask.width, mask.height);
+  if (!box) return result;
+  const [left, top] = [Math.max(0, box.left - margin), Math.max(0, box.top - margin)];
+  const part = blank(Math.min(mask.width, box.right + margin) - left, Math.min(mask.height, box.bottom + margin) - top);
+  const row = (y) => (top + y) * mask.width + left;
+  for (let y = 0; y < part.height; y++) part.data.set(mask.data.subarray(row(y), row(y) + part.width), y * part.width);
+  const { data } = change(part);
+  for (let y = 0; y < part.height; y++) result.data.set(data.subarray(y * part.width, (y + 1) * part.width), row(y));
+  return result;
+};
+
+const dilate = (mask, pixels) => {
+  let result = mask;
+  for (let done = 0; done < pixels; done += MAX_DISC) result = dilateOnce(result, Math.min(MAX_DISC, pixels - done));
+  return result;
+};
+
+// The largest value in a disc around each pixel, row by row of the disc: the outer ones are the shortest.
+const dilateOnce = ({ width, height, data }, radius) => {
+  const result = new Uint8Array(data.length);
+  let [wide, reach] = [data, 0];
+  for (let up = radius; up >= 0; up--) {
+    for (; reach < Math.floor(Math.sqrt(radius * radius - up * up)); reach++) wide = widen(wide, width);
+    for (const shift of up ? [up, -up] : [0]) {
+      const [from, to] = [Math.max(0, shift), Math.min(height, height + shift)];
+      for (let i = from * width, j = (from - shift) * width; i < to * width; i++, j++) {
+        if (wide[j] > result[i]) result[i] = wide[j];
+      }
+    }
+  }
+  return { width, height, data: result };
+};
+
+// The largest value of each pixel and its neighbours to the left and right.
+const widen = (data, width) => {
+  const result = new Uint8Array(data.length);
+  for (let start = 0; start < data.length; start += width) {
+    for (let i = start, last = start + width - 1; i <= last; i++) {
+      let most = data[i];
+      if (i > start && data[i - 1] > most) most = data[i - 1];
+      if (i < last && data[i + 1] > most) most = data[i + 1];
+      result[i] = most;
+    }
+  }
+  return result;
+};
+
+// The mask of `size` from an image's pixels, rgba [height * width * 4], as load_mask and scale_mask in Python: opacity
+// where any pixel is transparent, else brightness; the largest value of all pixels that a mask's pixel covers, so that no
+// stroke is lost. Null where the shapes differ.
+export const maskFromPixels = (rgba, width, height, size) => {
+  const [scaleX, scaleY] = [size.width / width, size.height / height];
+  // One pixel of tolerance: programs round differently when they scale an image.
+  if (Math.abs(scaleX - scaleY) * Math.min(width, height) > Math.max(1, scaleX)) return null;
+  const values = maskValues(rgba, width * height);
+  const [rows, columns] = [spans(height, size.height), spans(width, size.width)];
+  const data = new Uint8Array(size.width * size.height);
+  const narrow = new Uint8Array(height * size.width);
+  for (let y = 0; y < height; y++) {
+    columns.forEach(([low, high], x) => {
+      narrow[y * size.width + x] = largest(values, y * width + low, y * width + high, 1);
+    });
+  }
+  rows.forEach(([low, high], y) => {
+    for (let x = 0; x < size.width; x++) {
+      data[y * size.width + x] = largest(narrow, low * size.width + x, high * size.width, size.width);
+    }
+  });
+  return { ...size, data };
+};
+
+const largest = (values, from, to, step) => {
+  let result = 0;
+  for (let i = from; i < to; i += step) if (values[i] > result) result = values[i];
+  return result;
+};
+
+const maskValues = (rgba, count) => {
+  let opaque = true;
+  for (let i = 3; i < rgba.length && opaque; i += 4) opaque = rgba[i] === 255;
+  const values = new Uint8Array(count);
+  for (let i = 0, j = 0; i < count; i++, j += 4) {
+    // Pillow's weights.
+    const grey = (rgba[j] * 19595 + rgba[j + 1] * 38470 + rgba[j + 2] * 7471 + 0x8000) >> 16;
+    values[i] = opaque ? (grey < MIN_BRIGHTNESS ? 0 : grey) : rgba[j + 3];
+  }
+  return values;
+};
+
+// The pixels (first, last exclusive) that each of `count` equal parts of a length overlaps.
+const spans = (length, count) =>
+  Array.from({ length: count }, (_, i) => [Math.floor((i * length) / count), Math.ceil(((i + 1) * length) / count)]);
