@@ -143,9 +143,9 @@ def typed(
     from imagebart.avatars.claims import CaptionReader, load_heads
     from imagebart.evaluation.plain import plain_prompts
     from imagebart.evaluation.typed import hear, heard_line, typed_prompts
-    from imagebart.training.parts import read_text_encoder
+    from imagebart.training.parts import load_text_encoder
 
-    encoder, conditioner = read_text_encoder(text)
+    encoder, conditioner = load_text_encoder(text)
     reader = CaptionReader(encoder)
     load_heads(reader, text)
     seen = hear(reader, conditioner, typed_prompts("seen"))

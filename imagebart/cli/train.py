@@ -80,15 +80,12 @@ def assemble(
 ) -> None:
     """Write trained parts as one model folder."""
     from imagebart.training.config import ModelParts, load
-    from imagebart.training.parts import assemble, assemble_stages
+    from imagebart.training.parts import assemble
 
     parts = load(ModelParts, config)
     text = Path(parts.text) if parts.text is not None else None
-    if parts.denoiser is not None:
-        model = assemble(Path(parts.first_stage), Path(parts.denoiser), parts.about, text)
-    else:
-        model = assemble_stages(Path(parts.first_stage), [Path(s) for s in parts.stages], parts.about, text)
-    model.save_pretrained(out, parts.dtype)
+    networks = Path(parts.denoiser) if parts.denoiser is not None else [Path(stage) for stage in parts.stages]
+    assemble(Path(parts.first_stage), networks, parts.about, text).save_pretrained(out, parts.dtype)
     print(out)
 
 
@@ -190,14 +187,14 @@ def folder(
     from imagebart.evaluation.metrics import in_batches, local_features
     from imagebart.evaluation.report import table, write_json
     from imagebart.imaging.files import save_image
-    from imagebart.training.parts import first_stage_of
+    from imagebart.training.parts import load_first_stage
 
     artist = artist_of(model, sampling, batch)
     place = work or model / "evaluation"
     store = _store(model, data, place, artist.size)
     classifier = classifier_of(store, place / "classifier", steps)
     told = local_features(features) if features else partial(in_batches, classifier.features)
-    other = first_stage_of(beside) if beside else None
+    other = load_first_stage(beside) if beside else None
     left = artist_of(baseline, sampling, batch) if baseline else None
     study = FolderStudy(artist, store, classifier, told, samples, seed, other, left, telling)
     measures = []

@@ -32,10 +32,10 @@ from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import Store, Views, grid
 from imagebart.training.loop import Batch, train
 from imagebart.training.masks import Step, painted_regions, unknown_regions
-from imagebart.training.parts import load_denoiser, save_denoiser
 from imagebart.training.token_task import Given, TokensTask, before_pictures, text_config
 from imagebart.training.validation import Figures
 from imagebart.training.vqgan import to_float
+from imagebart.weights.folder import Part, load_part, save_part
 
 LOUD = 2.0  # a colour that a cell shares with others, over the embedding of one that it has for itself
 
@@ -138,7 +138,7 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     config = denoiser_config(run.shape, given.first_stage.config, given.conditioner, given.text)
     denoiser = Denoiser(replace(config, knows_cut_cells=True, glances=run.glances))
     if run.begin_from is not None:
-        begun, _ = load_denoiser(Path(run.begin_from))
+        begun = load_part(Path(run.begin_from), Denoiser).module
         if given.reader is not None:
             begun.read_with(given.reader)  # it may know other words
         begins = run.glances > 0 and not begun.config.glances
@@ -153,7 +153,7 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Denoiser)
     as_table(trained)
-    save_denoiser(trained, given.conditioner, folder)
+    save_part(Part(trained, given.conditioner), folder)
     return trained
 
 

@@ -28,8 +28,8 @@ from imagebart.training.codebook_embedding import as_table, learn_alike, tables_
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.parts import load_stage, save_stage
 from imagebart.training.token_task import Given, TokensTask, before_pictures
+from imagebart.weights.folder import Part, load_part, save_part
 
 Predicts = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x_{t-1}, x_t and conditioning tokens to logits
 
@@ -136,7 +136,7 @@ def stage_tasks(run: StageRun, times: Sequence[int]) -> list[StageTask]:
         config = stage_config(run, t, schedule, given.first_stage.config, given.conditioner, given.text)
         stage = build_stage(config, schedule.stages)
         if run.begin_from is not None:
-            stage.load_state_dict(load_stage(Path(run.begin_from))[0].state_dict())
+            stage.load_state_dict(load_part(Path(run.begin_from), Stage).module.state_dict())
         given.take_reader(stage)
         learn_alike(tables_of(stage), given.first_stage.quantize.codes().detach())
         tasks.append(StageTask(stage, schedule, given.conditioner, given.first_stage, given.dataset, run))
@@ -151,7 +151,7 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Stage)
     as_table(trained)
-    save_stage(trained, task.schedule, task.conditioner, folder)
+    save_part(Part(trained, task.conditioner, task.schedule), folder)
     return trained
 
 
@@ -209,6 +209,6 @@ def train_stages(run: StageRun, folder: Path) -> list[Stage]:
     stages = []
     for task, stage in zip(tasks, trained.stages, strict=True):
         assert isinstance(stage, Stage)
-        save_stage(stage, task.schedule, task.conditioner, folder / f"stage{task.t}")
+        save_part(Part(stage, task.conditioner, task.schedule), folder / f"stage{task.t}")
         stages.append(stage)
     return stages

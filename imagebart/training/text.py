@@ -27,9 +27,10 @@ from imagebart.models.text_encoder import TextEncoder
 from imagebart.training.config import CaptionsRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.parts import read_text_encoder, save_text_encoder, taught_more
+from imagebart.training.parts import load_text_encoder, with_words_of
 from imagebart.training.token_task import avatar_conditioner, text_config
 from imagebart.training.vqgan import to_float
+from imagebart.weights.folder import Part, save_part
 
 SURE = 0.9  # a reading is right where it gives this share or more to what is claimed
 OFTEN = 3  # captions that a usual slot is the mean of, at least
@@ -176,14 +177,14 @@ def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
     if run.begin_from is None:
         reader = CaptionReader(TextEncoder(text_config(run.shape, conditioner)))
     else:
-        before, words_before = read_text_encoder(Path(run.begin_from))
-        reader = CaptionReader(taught_more(before, words_before, conditioner))
+        before, words_before = load_text_encoder(Path(run.begin_from))
+        reader = CaptionReader(with_words_of(before, words_before, conditioner))
         load_heads(reader, Path(run.begin_from))
         reader.heads.requires_grad_(False)  # stages have learnt what these read in a slot
         steady = Steady(deepcopy(reader).requires_grad_(False), lessons(conditioner))
     trained = train(CaptionsTask(reader, conditioner, steady), run.loop, folder)
     assert isinstance(trained, CaptionReader)
-    save_text_encoder(trained.encoder, conditioner, folder)
+    save_part(Part(trained.encoder, conditioner), folder)
     save_heads(trained, folder)
     return trained.encoder
 

@@ -18,8 +18,9 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import ImageFolder, Views, dataset_for
 from imagebart.training.loop import Task
-from imagebart.training.parts import load_first_stage, read_text_encoder
+from imagebart.training.parts import load_text_encoder
 from imagebart.training.vqgan import to_float
+from imagebart.weights.folder import load_part
 
 SHOWN = 12  # pictures in a grid
 
@@ -71,12 +72,13 @@ class Given:
     @classmethod
     def of(cls, run: TokensRun) -> Given:
         """As a run's settings say; seeds the global RNG."""
-        first_stage = load_first_stage(Path(run.first_stage)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        first_stage = load_part(Path(run.first_stage), FirstStage).module
+        first_stage = first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         dataset = dataset_for(run.data, first_stage.config.resolution)
         torch.manual_seed(run.loop.seed)
         conditioner = conditioner_for(run, dataset)
         if run.text_from is not None:
-            reader, conditioner = read_text_encoder(Path(run.text_from))
+            reader, conditioner = load_text_encoder(Path(run.text_from))
             return cls(first_stage, dataset, conditioner, reader, reader.config)
         text = text_config(run.shape, conditioner) if conditioner.kind == "text" else None
         return cls(first_stage, dataset, conditioner, None, text)

@@ -35,14 +35,7 @@ from imagebart.training.config import AdversarialLoss, DenoiserRun, FirstStageLo
 from imagebart.training.data import Store, Views, read, read_index
 from imagebart.training.denoiser import HELD, Tokens, TokenTask, are_encoded, conditioner_of, encode_all, new_denoiser
 from imagebart.training.loop import Task, hours_so_far, train
-from imagebart.training.parts import (
-    first_stage_of,
-    load_denoiser,
-    load_first_stage,
-    save_denoiser,
-    save_first_stage,
-    taught_more,
-)
+from imagebart.training.parts import load_first_stage, with_words_of
 from imagebart.training.plan import (
     LEAST_STEPS,
     Look,
@@ -58,13 +51,14 @@ from imagebart.training.plan import (
 )
 from imagebart.training.validation import Figures, Follow, read_figures
 from imagebart.training.vqgan import DecoderTask, FirstStageTask
+from imagebart.weights.folder import Part, has_part, load_part, save_part
 
 SAID = {"text": "captions", "class": "classes", "none": "neither captions nor classes"}
 
 
 def given_first_stage(run: ModelRun) -> FirstStage | None:
     """The first stage that is taken over, None where one is trained. Raises InputError where there is none."""
-    return None if run.given is None else first_stage_of(Path(run.given))
+    return None if run.given is None else load_first_stage(Path(run.given))
 
 
 def given_shape(run: ModelRun, wanted: Conditioner) -> StageShape | None:
@@ -95,7 +89,7 @@ def given_denoiser(begin_from: str, wanted: Conditioner) -> tuple[Denoiser, Cond
                 "shorten them, or give it as --first-stage, then the denoiser begins anew."
             )
         told = TextConditioner(wanted.tokens, wanted.words, known.length)
-        network.read_with(taught_more(network.text, known, told))
+        network.read_with(with_words_of(network.text, known, told))
         return network.requires_grad_(True), told
     if known.to_config() != wanted.to_config():
         raise InputError(
@@ -274,9 +268,9 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
     first_stage = _decoder(plan, store, first_stage, folder, say)
     _denoiser(plan, store, first_stage, folder, say)
     if processes.is_main_process:
-        network, conditioner = load_denoiser(folder / "denoiser")
-        model = ImageBART(first_stage.cpu(), network, conditioner)
-        model.about = about_model(plan, store, out.resolve().name, conditioner)
+        part = load_part(folder / "denoiser", Denoiser)
+        model = ImageBART(first_stage.cpu(), part.module, part.conditioner)
+        model.about = about_model(plan, store, out.resolve().name, part.conditioner)
         model.save_pretrained(out, "float16")
         write_card(plan, store, model, out, folder)
         write_examples(store, out)
@@ -333,7 +327,7 @@ def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
 
 def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage:
     """Trains the first stage, or takes it over, unless it is there."""
-    if not (folder / "part.json").is_file():
+    if not has_part(folder):
         given = given_first_stage(plan.run)
         if given is None:
             say("part 1 of 3: the first stage, pixels to tokens and back")
@@ -342,8 +336,8 @@ def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage
             task = _on_views(FirstStageTask, model, plan, store, plan.loss)
             begin = plan.loss.adversarial.begin if plan.loss.adversarial else 0
             given = train(task, plan.first_loop(), folder, _follow(folder, store, say, begin))  # type: ignore[assignment]
-        _save_on_main(lambda: save_first_stage(given, folder))  # type: ignore[arg-type]
-    return _placed(load_first_stage(folder))
+        _save_on_main(lambda: save_part(Part(given), folder))
+    return _placed(load_part(folder, FirstStage).module)
 
 
 def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, say: Say) -> FirstStage:
@@ -356,7 +350,7 @@ def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, sa
 
         def task() -> FirstStageTask:
             torch.manual_seed(plan.run.seed)
-            model = _placed(load_first_stage(folder / "first-stage")).requires_grad_(True)
+            model = _placed(load_part(folder / "first-stage", FirstStage).module).requires_grad_(True)
             return _on_views(DecoderTask, model, plan, store, loss)
 
         steps = plan.run.steps.decoder if plan.run.steps else None
@@ -365,8 +359,8 @@ def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, sa
         if not _trained(place, config.steps):
             say(f"the decoder alone, {config.steps:,} steps")
             trained = train(task(), config, place, _follow(place, store, say, 0))
-            _save_part(lambda: save_first_stage(trained, place), place, config.steps)  # type: ignore[arg-type]
-    return _placed(load_first_stage(place)) if (place / "part.json").is_file() else first_stage
+            _save_part(lambda: save_part(Part(trained), place), place, config.steps)
+    return _placed(load_part(place, FirstStage).module) if has_part(place) else first_stage
 
 
 def textured(loss: AdversarialLoss) -> AdversarialLoss:
@@ -438,7 +432,7 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
     work = task(config)
     trained = train(work, config, place, Follow(place, work.figures, say))
     as_table(trained)
-    _save_part(lambda: save_denoiser(trained, work.conditioner, place), place, config.steps)  # type: ignore[arg-type]
+    _save_part(lambda: save_part(Part(trained, work.conditioner), place), place, config.steps)
 
 
 def _begun(plan: Plan, first_stage: FirstStage, wanted: Conditioner) -> tuple[Denoiser, Conditioner]:
@@ -466,7 +460,7 @@ def _loop(plan: Plan, path: Path, hours: float, steps: int | None, task: Callabl
 
 def _trained(place: Path, steps: int) -> bool:
     """Whether a part is there that was trained for so many steps."""
-    return (place / "part.json").is_file() and json.loads((place / STEPS).read_text())["steps"] >= steps
+    return has_part(place) and json.loads((place / STEPS).read_text())["steps"] >= steps
 
 
 def _save_part(save: Callable[[], Any], place: Path, steps: int) -> None:

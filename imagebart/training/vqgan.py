@@ -18,7 +18,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid, pixel_weight
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.parts import load_first_stage, save_first_stage
+from imagebart.weights.folder import Part, load_part, save_part
 
 
 class Adversary:
@@ -248,7 +248,7 @@ def train_first_stage(run: FirstStageRun, folder: Path) -> FirstStage:
     """Trains (or goes on training) a first stage in a run's folder; returns it with averaged weights."""
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.begin_from is not None:
-        begin_from(model, load_first_stage(Path(run.begin_from)), run.decoder_only)
+        begin_from(model, load_part(Path(run.begin_from), FirstStage).module, run.decoder_only)
     weight = pixel_weight(run.data, run.model.resolution, run.loss.face)
     kind = DecoderTask if run.decoder_only else FirstStageTask
     task = kind(model, dataset_for(run.data, run.model.resolution), weight, run.loss)
@@ -256,5 +256,5 @@ def train_first_stage(run: FirstStageRun, folder: Path) -> FirstStage:
         task.averages.begin_from(model.quantize)
     trained = train(task, run.loop, folder)
     assert isinstance(trained, FirstStage)
-    save_first_stage(trained, folder)
+    save_part(Part(trained), folder)
     return trained

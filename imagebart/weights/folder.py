@@ -11,25 +11,26 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from imagebart.atomic_io import replace_files, settle
-from imagebart.conditioning import Conditioner, conditioner_from_config
+from imagebart.conditioning import Conditioner, NoConditioner, conditioner_from_config
 from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
 from imagebart.errors import WeightsError
 from imagebart.mmap_policy import too_large
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.imagebart import About, ImageBART
-from imagebart.models.stages import StageConfig, build_stage
+from imagebart.models.stages import Stage, StageConfig, build_stage
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Linear
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 
@@ -424,3 +425,55 @@ def _readable(value: Any, indent: str = "") -> str:
         inner = indent + "  "
         return "[\n" + ",\n".join(inner + _readable(item, inner) for item in value) + f"\n{indent}]"
     return json.dumps(value, ensure_ascii=False)
+
+
+# A trained part of a model, in the folder of the run that trained it: part.json and part.safetensors.
+
+PART = "part.json"
+PARTS: dict[type[nn.Module], tuple[str, type[Any]]] = {  # the key of its configuration, and what that is read as
+    FirstStage: ("first_stage", FirstStageConfig),
+    Stage: ("stage", StageConfig),
+    Denoiser: ("denoiser", DenoiserConfig),
+    TextEncoder: ("text", TextEncoderConfig),
+}
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Part(Generic[M]):
+    """A first stage, stage, denoiser or text encoder, and the conditioner and schedule that it was trained for."""
+
+    module: M
+    conditioner: Conditioner = field(default_factory=NoConditioner)
+    schedule: Schedule | None = None
+
+
+def has_part(folder: Path) -> bool:
+    """Whether the folder holds a trained part of a model."""
+    return (folder / PART).is_file()
+
+
+def save_part(part: Part[Any], folder: Path) -> None:
+    """Writes a trained part; part.json appears or changes together with its tensors."""
+    key = next(key for kind, (key, _) in PARTS.items() if isinstance(part.module, kind))
+    values: dict[str, Any] = {key: asdict(part.module.config), "conditioner": part.conditioner.to_config()}
+    if part.schedule is not None:
+        values["betas"] = part.schedule.betas
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in part.module.state_dict().items()}
+    replace_files(folder, [("part.safetensors", save(tensors)), (PART, json.dumps(values, indent=1).encode())])
+
+
+def load_part(folder: Path, kind: type[M]) -> Part[M]:
+    """Reads a trained part, frozen. Raises ValueError where the folder holds none of this kind."""
+    settle(folder)
+    if not has_part(folder):
+        raise ValueError(f"{folder} holds no finished part ({PART}); train it first")
+    values = json.loads((folder / PART).read_text())
+    key, config_class = PARTS[kind]
+    config = from_dict(config_class, values.get(key, values))  # older first stages: the file is the configuration
+    conditioner = conditioner_from_config(values.get("conditioner", {"type": "none"}))
+    schedule = Schedule(tuple(values["betas"])) if "betas" in values else None
+    module = build_stage(config, schedule.stages) if schedule is not None else kind(config)
+    module.load_state_dict(load_file(folder / "part.safetensors"))
+    return Part(module.eval().requires_grad_(False), conditioner, schedule)  # type: ignore[arg-type]

@@ -12,8 +12,8 @@ from imagebart.cli import main
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.training.config import StageShape
-from imagebart.training.parts import save_text_encoder
 from imagebart.training.token_task import avatar_conditioner, text_config
+from imagebart.weights.folder import Part, save_part
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_typed_says_what_a_text_encoder_reads(tmp_path: Path, capsys: pytest.Cap
     reader = CaptionReader(TextEncoder(text_config(shape, conditioner)))
     for head in reader.heads:  # says nothing of anything, whatever it reads
         head.bias.data[-1] = 1e6
-    save_text_encoder(reader.encoder, conditioner, tmp_path)
+    save_part(Part(reader.encoder, conditioner), tmp_path)
     save_heads(reader, tmp_path)
     assert main(["evaluate", "typed", "--text", str(tmp_path), "--show"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -12,13 +12,15 @@ from imagebart.avatars.claims import HEADS, CaptionReader, claims_vector, save_h
 from imagebart.avatars.dataset import AvatarDataset, caption
 from imagebart.conditioning import TextConditioner
 from imagebart.models.imagebart import About
+from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import CaptionsRun, LoopConfig, StageRun, StageShape
-from imagebart.training.parts import assemble_stages, load_stage, read_text_encoder, save_first_stage, save_text_encoder
+from imagebart.training.parts import assemble, load_text_encoder
 from imagebart.training.stage import train_stage
 from imagebart.training.text import SILENT, CaptionDataset, train_captions
 from imagebart.training.token_task import avatar_conditioner, text_config
+from imagebart.weights.folder import Part, load_part, save_part
 
 from .test_first_stage import SMALL
 
@@ -52,7 +54,7 @@ def test_a_short_run_learns_to_read(tmp_path: Path) -> None:
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert sum(r["read"] for r in log[-10:]) > 1.6 * sum(r["read"] for r in log[:10])
     assert (tmp_path / "run" / "samples" / "0000200.png").exists()
-    again, conditioner = read_text_encoder(tmp_path / "run")
+    again, conditioner = load_text_encoder(tmp_path / "run")
     assert conditioner == avatar_conditioner(60)
     for name, tensor in trained.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
@@ -75,10 +77,10 @@ def test_a_text_encoder_is_taught_more_without_changing_what_its_slots_say(tmp_p
 
 
 def test_a_text_encoder_that_knew_fewer_words_is_taught_the_others_and_replaces_it_in_a_model(tmp_path: Path) -> None:
-    save_first_stage(FirstStage(SMALL), tmp_path / "first-stage")
+    save_part(Part(FirstStage(SMALL)), tmp_path / "first-stage")
     few = TextConditioner.from_captions(["a man with red hair and glasses", "a blue hat"], 60)
     reader = CaptionReader(TextEncoder(text_config(SHAPE, few)))
-    save_text_encoder(reader.encoder, few, tmp_path / "few")
+    save_part(Part(reader.encoder, few), tmp_path / "few")
     save_heads(reader, tmp_path / "few")
     loop = LoopConfig(steps=1, batch_size=2, lr=0.0, warmup=0, ema=0.0, save_every=1, sample_every=1)
     taught = train_captions(CaptionsRun(loop, SHAPE, 60, str(tmp_path / "few")), tmp_path / "many")
@@ -89,20 +91,20 @@ def test_a_text_encoder_that_knew_fewer_words_is_taught_the_others_and_replaces_
     first, few_words = str(tmp_path / "first-stage"), str(tmp_path / "few")
     stage = StageRun(data="avatars", first_stage=first, betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_from=few_words)
     train_stage(stage, tmp_path / "stage")
-    model = assemble_stages(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "many")
+    model = assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "many")
     assert model.conditioner == many and model.stages[0].config.text == taught.config
-    assert assemble_stages(tmp_path / "first-stage", [tmp_path / "stage"], About()).conditioner == few
-    save_text_encoder(TextEncoder(text_config(replace(SHAPE, slots=15), many)), many, tmp_path / "other")
+    assert assemble(tmp_path / "first-stage", [tmp_path / "stage"], About()).conditioner == few
+    save_part(Part(TextEncoder(text_config(replace(SHAPE, slots=15), many)), many), tmp_path / "other")
     with pytest.raises(ValueError, match="slots=15.*expected the shape of the network's own"):
-        assemble_stages(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "other")
+        assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "other")
 
 
 def test_a_stage_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path) -> None:
     """Whatever it begins from; without `text_from` the text encoder learns with the stage."""
-    save_first_stage(FirstStage(SMALL), tmp_path / "first")
+    save_part(Part(FirstStage(SMALL)), tmp_path / "first")
     loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, save_every=2, sample_every=2)
     train_captions(CaptionsRun(loop, SHAPE, text_length=60), tmp_path / "captions")
-    reads = read_text_encoder(tmp_path / "captions")[0].state_dict()
+    reads = load_text_encoder(tmp_path / "captions")[0].state_dict()
     run = StageRun(
         data="avatars", first_stage=str(tmp_path / "first"), betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_length=60
     )
@@ -110,11 +112,11 @@ def test_a_stage_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path
     train_stage(taking, tmp_path / "clean")
     train_stage(replace(taking, betas=(0.5, 1.0)), tmp_path / "stage1")
     train_stage(replace(run, begin_from=str(tmp_path / "clean")), tmp_path / "freed")
-    stages = {name: load_stage(tmp_path / name)[0] for name in ("clean", "stage1", "freed")}
+    stages = {name: load_part(tmp_path / name, Stage).module for name in ("clean", "stage1", "freed")}
     for name, tensor in reads.items():
         assert torch.equal(tensor, stages["clean"].text.state_dict()[name])
         assert torch.equal(tensor, stages["stage1"].text.state_dict()[name])
-    freed = assemble_stages(tmp_path / "first", [tmp_path / "freed"], About(), tmp_path / "captions")
+    freed = assemble(tmp_path / "first", [tmp_path / "freed"], About(), tmp_path / "captions")
     for name, tensor in reads.items():  # what was taken over last is what reads
         assert torch.equal(tensor, freed.stages[0].text.state_dict()[name])
     weight = "transformer.token_embedding.weight"

@@ -24,16 +24,10 @@ from imagebart.training.config import CaptionsRun, DenoiserRun, LoopConfig, Mode
 from imagebart.training.denoiser import DenoiserTask, begin_to_glance, denoiser_config, train_denoiser
 from imagebart.training.loop import Batch
 from imagebart.training.masks import Step, unknown_regions
-from imagebart.training.parts import (
-    assemble,
-    load_denoiser,
-    load_first_stage,
-    read_text_encoder,
-    save_denoiser,
-    save_first_stage,
-)
+from imagebart.training.parts import assemble, load_text_encoder
 from imagebart.training.text import train_captions
 from imagebart.training.token_task import avatar_conditioner, text_config
+from imagebart.weights.folder import Part, load_part, save_part
 
 from .test_first_stage import SMALL
 
@@ -293,7 +287,7 @@ def two_classes(folder: Path) -> DenoiserRun:
         (folder / "data" / name).mkdir(parents=True)
         for i in range(3):
             Image.new("RGB", (16, 16), (colour + i,) * 3).save(folder / "data" / name / f"{i}.png")
-    save_first_stage(FirstStage(SMALL), folder / "first")
+    save_part(Part(FirstStage(SMALL)), folder / "first")
     loop = LoopConfig(
         steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no", save_every=80, sample_every=80
     )
@@ -352,7 +346,7 @@ def test_a_denoiser_that_knew_whole_cells_alone_goes_on_with_glances(tmp_path: P
     run = replace(run, loop=replace(run.loop, steps=1, lr=0.0))
     with pytest.raises(ValueError, match="glances is 2, but the first stage's encoder is of convolutions"):
         train_denoiser(replace(run, glances=2), tmp_path / "refused")
-    save_first_stage(FirstStage(replace(SMALL, encoder="cells")), tmp_path / "first")
+    save_part(Part(FirstStage(replace(SMALL, encoder="cells"))), tmp_path / "first")
     with pytest.raises(ValueError, match="glances at 3 parts a side of cells of 4 pixels, expected a divisor"):
         train_denoiser(replace(run, glances=3), tmp_path / "refused")
     knew = train_denoiser(run, tmp_path / "knew").state_dict()
@@ -366,9 +360,9 @@ def test_a_denoiser_that_knew_whole_cells_alone_goes_on_with_glances(tmp_path: P
 
 
 def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path) -> None:
-    save_first_stage(FirstStage(SMALL), tmp_path / "first")
+    save_part(Part(FirstStage(SMALL)), tmp_path / "first")
     train_captions(CaptionsRun(LOOP, SHAPE, text_length=60), tmp_path / "captions")
-    reads = read_text_encoder(tmp_path / "captions")[0].state_dict()
+    reads = load_text_encoder(tmp_path / "captions")[0].state_dict()
     run = replace(WHATEVER, first_stage=str(tmp_path / "first"), shape=SHAPE, text_length=60)
     taking = train_denoiser(replace(run, text_from=str(tmp_path / "captions")), tmp_path / "taking")
     for name, tensor in reads.items():
@@ -380,17 +374,6 @@ def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: P
     assert model.text is not None and torch.equal(model.text.state_dict()[weight], reads[weight])
 
 
-def test_a_denoiser_goes_to_a_folder_and_back(tmp_path: Path) -> None:
-    model = tiny_model("text")
-    assert model.denoiser is not None
-    save_denoiser(model.denoiser, model.conditioner, tmp_path)
-    loaded, conditioner = load_denoiser(tmp_path)
-    assert loaded.config == model.denoiser.config and conditioner == model.conditioner
-    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.denoiser.state_dict().items())
-    with pytest.raises(ValueError, match="holds no finished part"):
-        load_denoiser(tmp_path / "nothing")
-
-
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="conditioning is 'words', expected one of text, class, none"):
         from_dict(DenoiserRun, {**asdict(WHATEVER), "conditioning": "words"})
@@ -400,6 +383,6 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="expected one of the two"):
             ModelParts("first", About(), denoiser, stages)
     with pytest.raises(ValueError, match="avatars have captions, expected text or none"):
-        save_first_stage(FirstStage(SMALL), tmp_path)
+        save_part(Part(FirstStage(SMALL)), tmp_path)
         train_denoiser(replace(WHATEVER, first_stage=str(tmp_path), conditioning="class"), tmp_path / "run")
-    assert load_first_stage(tmp_path).config == SMALL
+    assert load_part(tmp_path, FirstStage).module.config == SMALL

@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.nn import functional as F
 
-from imagebart.models.vqgan import FirstStageConfig, Quantizer
+from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
 from imagebart.training.config import FirstStageLoss, FirstStageRun, LoopConfig
-from imagebart.training.parts import load_first_stage
 from imagebart.training.vqgan import CodebookAverages, gradient_loss, train_first_stage
+from imagebart.weights.folder import load_part
 
 SMALL = FirstStageConfig(
     resolution=16,
@@ -81,7 +81,7 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     )
     run = FirstStageRun(str(tmp_path), SMALL, loop, FirstStageLoss())
     trained = train_first_stage(run, tmp_path / "run")
-    loaded = load_first_stage(tmp_path / "run")
+    loaded = load_part(tmp_path / "run", FirstStage).module
     colours = torch.tensor([[40.0 * i, 255 - 40 * i, 30] for i in range(6)]) / 127.5 - 1
     images = colours[:, :, None, None].expand(6, 3, 16, 16).contiguous()
     output = loaded.decode(loaded.encode(images))

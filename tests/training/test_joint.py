@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from imagebart.cli.main import app
 from imagebart.models.imagebart import About
-from imagebart.training.parts import assemble_stages
+from imagebart.training.parts import assemble
 from imagebart.training.stage import JointTask, stage_tasks, train_stage
 
 from .test_stages import two_classes
@@ -38,7 +38,7 @@ def test_joint_stages_draw_the_colour_that_is_asked_for(tmp_path: Path) -> None:
     )
     assert told.exit_code == 0, told.output
     stages = [tmp_path / "joint" / name for name in ("stage1", "stage2")]
-    model = assemble_stages(tmp_path / "first", stages, About("two", "squares"))
+    model = assemble(tmp_path / "first", stages, About("two", "squares"))
     for index, colour in enumerate((20, 235)):
         wanted = model.first_stage.encode(torch.full((1, 3, 16, 16), colour / 127.5 - 1))
         drawn = model.sample(8, cond=torch.full((8, 1), index), seed=1)

@@ -24,15 +24,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from imagebart.cli.main import main
-from imagebart.models.vqgan import FirstStageConfig
+from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_first_stage, tiny_model
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
 from imagebart.training.data import Store
-from imagebart.training.parts import load_first_stage
 from imagebart.training.plan import seconds_a_step
 from imagebart.training.validation import read_figures
 from imagebart.ui.examples import find_examples
+from imagebart.weights.folder import load_part
 
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=3)
 LOSS = FirstStageLoss(adversarial=AdversarialLoss(begin=5, crop=32, channels=8))
@@ -152,7 +152,7 @@ def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys:
     assert steps >= 20 and f"the decoder alone, {steps} steps" in said
     rows = read_figures(run / "decoder")
     assert rows[-1]["step"] == steps and rows[-1]["error"] < read_figures(run / "first-stage")[-1]["error"]
-    before, after = load_first_stage(run / "first-stage"), load_first_stage(run / "decoder")
+    before, after = load_part(run / "first-stage", FirstStage).module, load_part(run / "decoder", FirstStage).module
     store = Store(run / "pictures")
     images = store.images(range(len(store.pictures.names)))
     assert torch.equal(after.encode(images), before.encode(images))

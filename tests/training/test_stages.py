@@ -11,19 +11,13 @@ from PIL import Image
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule, diffuse, posterior, redraw
 from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.training.config import LoopConfig, StageRun, StageShape
-from imagebart.training.parts import (
-    assemble,
-    assemble_stages,
-    load_stage,
-    read_text_encoder,
-    save_first_stage,
-    save_text_encoder,
-    take_apart,
-)
+from imagebart.training.parts import assemble, load_text_encoder, take_apart
 from imagebart.training.stage import scrambled, stage_loss, train_stage
+from imagebart.weights.folder import Part, load_part, save_part
 
 from .test_first_stage import SMALL
 
@@ -67,7 +61,7 @@ def two_classes(folder: Path) -> StageRun:
         (folder / "data" / name).mkdir(parents=True)
         for i in range(3):
             Image.new("RGB", (16, 16), (colour + i,) * 3).save(folder / "data" / name / f"{i}.png")
-    save_first_stage(FirstStage(SMALL), folder / "first")
+    save_part(Part(FirstStage(SMALL)), folder / "first")
     return StageRun(
         data=str(folder / "data"),
         first_stage=str(folder / "first"),
@@ -92,7 +86,7 @@ def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
     train_stage(run, tmp_path / "stage2")
     for kind in kinds:
         train_stage(replace(run, t=1, kind=kind, scramble=0.8), tmp_path / kind)
-        model = assemble_stages(tmp_path / "first", [tmp_path / kind, tmp_path / "stage2"], About("two", "squares"))
+        model = assemble(tmp_path / "first", [tmp_path / kind, tmp_path / "stage2"], About("two", "squares"))
         assert [stage.config.kind for stage in model.stages] == [kind, "decoder_only"]
         assert isinstance(model.conditioner, ClassConditioner)
         assert model.conditioner.names == ("dark", "light")
@@ -103,17 +97,17 @@ def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
             assert (drawn == wanted).float().mean() > 0.8
     first, *stages = take_apart(model, tmp_path / "parts")
     assert [p.name for p in (first, *stages)] == ["first-stage", "stage1", "stage2"]
-    whole = assemble_stages(first, stages, About("two", "squares"))
+    whole = assemble(first, stages, About("two", "squares"))
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="another schedule"):
-        assemble_stages(tmp_path / "first", [tmp_path / kinds[0], _other_schedule(run, tmp_path)], About())
+        assemble(tmp_path / "first", [tmp_path / kinds[0], _other_schedule(run, tmp_path)], About())
 
 
 def test_a_stage_goes_on_from_one_of_its_kind(tmp_path: Path) -> None:
     """A step of rate 0 leaves it as it was."""
     (tmp_path / "data").mkdir()
     Image.new("RGB", (16, 16), (40, 200, 90)).save(tmp_path / "data" / "a.png")
-    save_first_stage(FirstStage(SMALL), tmp_path / "first")
+    save_part(Part(FirstStage(SMALL)), tmp_path / "first")
     loop = LoopConfig(steps=1, batch_size=2, warmup=0, ema=0.0, mixed_precision="no")
     shape = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1)
     run = StageRun(
@@ -140,20 +134,20 @@ def test_a_model_is_taken_apart_and_put_together(tmp_path: Path, make: Any, own:
     assert [folder.name for folder in folders] == ["first-stage", "captions", *own]
     first, captions, *networks = folders
     assert model.text is not None
-    encoder, _ = read_text_encoder(captions)
+    encoder, _ = load_text_encoder(captions)
     read = encoder.state_dict()
     assert all(torch.equal(read[name], tensor) for name, tensor in model.text.state_dict().items())
 
     def put_together(text: Path | None) -> ImageBART:
         if model.denoiser is not None:
             return assemble(first, networks[0], About(), text)
-        return assemble_stages(first, networks, About(), text)
+        return assemble(first, networks, About(), text)
 
     whole = put_together(None).state_dict()
     assert whole.keys() == model.state_dict().keys()
     assert all(torch.equal(whole[name], tensor) for name, tensor in model.state_dict().items())
     torch.nn.init.ones_(encoder.phrase.convolution.weight)
-    save_text_encoder(encoder, model.conditioner, captions)
+    save_part(Part(encoder, model.conditioner), captions)
     changed = put_together(captions)
     for network in (changed.denoiser,) if changed.denoiser is not None else changed.stages:
         assert (network.text.phrase.convolution.weight == 1).all()
@@ -162,5 +156,5 @@ def test_a_model_is_taken_apart_and_put_together(tmp_path: Path, make: Any, own:
 def _other_schedule(run: StageRun, folder: Path) -> Path:
     short = replace(run, betas=(0.25, 1.0), loop=replace(run.loop, steps=1))
     train_stage(short, folder / "other")
-    assert load_stage(folder / "other")[1].betas == (0.25, 1.0)
+    assert load_part(folder / "other", Stage).schedule.betas == (0.25, 1.0)
     return folder / "other"

@@ -13,10 +13,14 @@ from safetensors.torch import load_file, save_file
 from imagebart import ImageBART, SamplingSettings
 from imagebart.atomic_io import OBSOLETE, SAVED
 from imagebart.conditioning import Kind
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
+from imagebart.models.stages import Stage
+from imagebart.models.vqgan import FirstStage
 from imagebart.sampling.packed_linear import brain, half, multiplies_bfloat16, packed
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, folder, load, save
+from imagebart.weights.folder import Part, load_part, save_part
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
 
@@ -397,3 +401,28 @@ def test_int8_is_no_more(tmp_path: Path) -> None:
     save(tiny_model("none"), tmp_path)
     with pytest.raises(ValueError, match="'int8', expected one of float16"):
         load(tmp_path, dtype="int8")
+
+
+def test_a_trained_part_goes_to_a_folder_and_back(tmp_path: Path) -> None:
+    model, staged = tiny_model("text"), tiny_staged_model("text")
+    for part in (
+        Part(model.first_stage),
+        Part(model.denoiser, model.conditioner),
+        Part(model.text, model.conditioner),
+        Part(staged.stages[0], staged.conditioner, staged.schedule),
+    ):
+        save_part(part, tmp_path)
+        kind = Stage if isinstance(part.module, Stage) else type(part.module)
+        loaded = load_part(tmp_path, kind)
+        assert loaded.module.config == part.module.config
+        assert (loaded.conditioner, loaded.schedule) == (part.conditioner, part.schedule)
+        for name, tensor in part.module.state_dict().items():
+            assert torch.equal(tensor, loaded.module.state_dict()[name])
+        with pytest.raises(ValueError, match="unknown setting"):
+            load_part(tmp_path, Denoiser if isinstance(part.module, Stage) else Stage)
+    save_part(Part(model.first_stage), tmp_path)
+    values = json.loads((tmp_path / "part.json").read_text())["first_stage"]
+    (tmp_path / "part.json").write_text(json.dumps(values))  # as earlier runs wrote a first stage
+    assert load_part(tmp_path, FirstStage).module.config == model.first_stage.config
+    with pytest.raises(ValueError, match="holds no finished part"):
+        load_part(tmp_path / "nothing", Denoiser)
