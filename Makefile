@@ -68,7 +68,7 @@ scales: $(VENV)/.everything
 	done
 
 bench: $(VENV)/.everything
-	$(BIN)/python -m imagebart bench
+	$(BIN)/python scripts/bench.py --scales 1 2 4
 
 load: $(VENV)/.everything
 	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \

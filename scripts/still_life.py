@@ -113,7 +113,8 @@ def _read(files: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def make(out: Path, pictures: list[Picture]) -> int:
     """Writes train/ and test/ with their metadata.jsonl; returns how many pictures there are. Duplicates go."""
-    seen, rows = set(), {"test": [], "train": []}
+    seen: set[str] = set()
+    rows: dict[str, list[dict[str, str]]] = {"test": [], "train": []}
     for picture in pictures:
         image = small(picture.content)
         digest = blake2b(image.tobytes()).hexdigest()

@@ -256,7 +256,7 @@ def paper(asked: PaperOptions, sampling: Sampling) -> None:
     from accelerate import PartialState
 
     from imagebart.atomic_io import write_text
-    from imagebart.evaluation.paper import draw, evaluate_paper, neighbours, rows_table
+    from imagebart.evaluation.paper import draw, evaluate_paper, images_per_second, neighbours, rows_table
     from imagebart.imaging.files import save_image
 
     processes = PartialState(timeout=PATIENCE)
@@ -274,17 +274,8 @@ def paper(asked: PaperOptions, sampling: Sampling) -> None:
     write_text(asked.out / "table.md", rows_table(rows) + "\n")
     save_image(neighbours(study), asked.out / "neighbours.png")
     print(rows_table(rows))
-    print(_speed(study))
-
-
-def _speed(study: PaperStudy) -> str:
-    """Images a second, in a line."""
-    from imagebart.bench.measure import images_per_second
-    from imagebart.bench.report import scales
-
-    conditioner = study.artist.model.conditioner
-    cond = conditioner.encode([study.prompt(0)]).tokens if conditioner.length else None
-    return scales(images_per_second(study.artist.model, cond, study.artist.batch))
+    rates = images_per_second(study)
+    print("images a second: " + ", ".join(f"T = {t}: {rate:.2f}" for t, rate in rates.items()))
 
 
 def _paper_study(asked: PaperOptions, sampling: Sampling, device: str) -> PaperStudy:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from enum import Enum
-from pathlib import Path
-from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from imagebart.cli import draw, evaluate, models, train
-from imagebart.cli.options import DEFAULT_MODEL, Model, command
+from imagebart.cli.options import command
 from imagebart.errors import plain
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Masked, prompted edits by ImageBART.")
@@ -38,37 +35,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == STOPPED:
         print("stopped", file=sys.stderr)
     return int(code)
-
-
-class Subject(str, Enum):
-    """What `bench` times."""
-
-    shipped = "shipped"
-    published = "published"
-
-
-@command(app)
-def bench(
-    model: Model = DEFAULT_MODEL,
-    only: Annotated[Subject | None, typer.Option(help="One of the two models alone.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Masks of 100 and 25 %, one variant.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="PNG to write: time against masked tokens.")] = None,
-) -> None:
-    """Time decoding on this machine."""
-    from imagebart.bench.command import run
-
-    run(model, only.value if only else None, quick, plot)
-
-
-@command(app, "bench-published")
-def bench_published(
-    name: Annotated[str, typer.Argument(help="As `list` has it.")],
-    figures: Annotated[Path, typer.Option(help="JSON that the figures are added to.")],
-    stand_in: Annotated[
-        Path | None, typer.Option(help="Folder for random weights of its shapes, made and used where it is not here.")
-    ] = None,
-) -> None:
-    """Time a published model from end to end, and tell its memory."""
-    from imagebart.bench.command import published
-
-    published(name, figures, stand_in)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -112,6 +113,7 @@ PAPER = {
     "bedrooms_3_scales": {1: 5.51},
     "cin_5_scales_custom": {1: 21.19, 20: 7.44},
 }
+SCALES = (1, 2, 3, 4, 8)  # T, where it can be chosen
 FEW = 1000  # pictures, under which an Inception score is not split in ten
 
 
@@ -304,3 +306,22 @@ def rows_table(rows: Sequence[Row]) -> str:
         paper = "–" if row.paper is None else f"{row.paper:.2f}"
         lines.append(f"| {row.name} | {row.value:.4g} | {paper} | {row.pictures:,} |")
     return "\n".join(lines)
+
+
+def images_per_second(study: PaperStudy) -> dict[int, float]:
+    """Images a second, a batch at a time, by T, the number of scales (ImageBART, Fig. 8, right).
+
+    A model of T stages begins at each of them in turn, from noise.
+    """
+    model, batch = study.artist.model, study.artist.batch
+    cond = model.conditioner.encode([study.prompt(0)] * batch).tokens if model.conditioner.length else None
+    start = torch.randint(model.vocab_size, (batch, model.tokens), generator=torch.Generator().manual_seed(0))
+    rates: dict[int, float] = {}
+    for scales in range(1, len(model.stages) + 1) if model.stages else SCALES:
+        own = model.about.sampling
+        settings = replace(own, start=scales) if model.stages else replace(own, scales=scales)
+        began = time.perf_counter()
+        *_, last = model.stream(batch, cond, start, settings=settings, seed=0)
+        model.first_stage.decode(last.tokens)
+        rates[scales] = batch / (time.perf_counter() - began)
+    return rates

@@ -1,0 +1,145 @@
+"""Times a model on this machine, one row of a Markdown table a model and precision.
+
+    python scripts/bench.py                                             the shipped model
+    python scripts/bench.py ffhq_4_scales_geometric --random runs/bench a published model's shapes, random weights
+
+A 25 % mask is the centre of an image, of the model's own size unless `--size` says more. The first preview is the first
+event after the noise. Each time is the shortest of `--repeats` runs. The original's way has no key/value cache: every
+token runs the decoder over all tokens before it, in float32; one token in sixteen is timed. Memory is what the process
+holds of its own (without mapped files), so time one model a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import re
+import time
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from imagebart import Pipeline, PipelineEvent
+from imagebart.diffusion import Schedule
+from imagebart.imaging.masks import preset
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.stages import build_stage
+from imagebart.models.vqgan import FirstStage
+from imagebart.weights.published.registry import MODELS, PublishedModel
+
+EVERY = 16  # one in so many tokens of the original's way is timed
+LOGIT_SCALE = 6.0  # of random heads, so that a token depends on those before it, as a trained model's does
+STATUS = Path("/proc/self/status")
+HEADINGS = (
+    "model", "dtype", "T", "ready", "whole image", "its first preview", "25 % mask", "its first preview", "own memory",
+    "the original's way", "times",
+)  # fmt: skip
+
+
+def random_model(model: PublishedModel) -> ImageBART:
+    """A published model with random weights. Its schedule sets how often x_t stays, as in the trained one."""
+    description = model.description(1)
+    schedule = Schedule.geometric(model.stages)
+    stages = []
+    torch.manual_seed(0)
+    for t in range(1, model.stages + 1):
+        config = model.description(t).stage_config(t, schedule.betas[t - 1], 0)
+        stage = build_stage(config, model.stages).eval().requires_grad_(False)
+        assert stage.decoder.head is not None
+        stage.decoder.head.weight.mul_(LOGIT_SCALE)
+        stages.append(stage)
+    about = About(model.name, model.knows)
+    conditioner = model.named(description.conditioner)
+    return ImageBART(FirstStage(description.first_stage), stages, conditioner, about, schedule)
+
+
+def timed(events: Iterable[PipelineEvent]) -> tuple[float, float, int]:
+    """Seconds until the result, seconds until the first preview, most bytes that the process held of its own."""
+    began, first, memory = time.perf_counter(), 0.0, 0
+    for event in events:
+        first = first or (time.perf_counter() - began if event.kind != "start" else 0.0)
+        found = re.search(r"RssAnon:\s+(\d+)", STATUS.read_text()) if STATUS.is_file() else None
+        memory = max(memory, 1024 * int(found[1]) if found else 0)
+    return time.perf_counter() - began, first, memory
+
+
+@torch.no_grad()
+def original_seconds(model: ImageBART) -> float:
+    """Seconds of one image drawn as in 2021: the encoder once a stage, the decoder over all earlier tokens for each."""
+    networks = [(stage.decoder, getattr(stage, "encoder", None)) for stage in model.stages]
+    if model.denoiser is not None:
+        networks = [(model.denoiser.decoder, model.denoiser.encoder)]
+    total = 0.0
+    for decoder, encoder in networks:
+        decoder = deepcopy(decoder).float()
+        assert decoder.head is not None
+        encoded = None
+        if encoder is not None:
+            encoder, began = deepcopy(encoder).float(), time.perf_counter()
+            encoded = encoder(torch.zeros(1, encoder.config.positions, dtype=torch.long))
+            total += time.perf_counter() - began
+        for position in range(EVERY // 2, model.tokens, EVERY):
+            began = time.perf_counter()
+            memory = None if encoded is None else decoder.memory(encoded)
+            decoder.head(decoder(torch.zeros(1, position, dtype=torch.long), None, memory)[:, -1:])
+            total += EVERY * (time.perf_counter() - began)
+    began = time.perf_counter()
+    model.first_stage.decode(torch.zeros(1, model.tokens, dtype=torch.long))
+    return total + time.perf_counter() - began
+
+
+def row(source: str, dtype: str, scales: int | None, size: list[int] | None, repeats: int) -> list[str]:
+    """The cells of one model, precision and number of scales; size: width and height of the image that is edited."""
+    began = time.perf_counter()
+    pipe = Pipeline.from_pretrained(source, dtype=dtype)
+    ready = time.perf_counter() - began
+    settings = pipe.defaults if scales is None else replace(pipe.defaults, scales=scales)
+    prompt = pipe.classes[0] if pipe.classes else "a woman with long red hair" if pipe.vocabulary else None
+    width, height = size or (pipe.image_size, pipe.image_size)
+    image, mask = Image.new("RGB", (width, height), "grey"), preset("centre", (width, height))
+    whole = [timed(pipe.generate(prompt, seed=0, settings=settings)) for _ in range(repeats)]
+    edits = [timed(pipe.edit(image, mask, prompt, seed=0, settings=settings)) for _ in range(repeats)]
+    memory = max(run[2] for run in whole + edits)
+    original = original_seconds(pipe.model)
+    seconds = [min(run[i] for run in runs) for runs in (whole, edits) for i in (0, 1)]
+    return [
+        pipe.name,
+        dtype,
+        str(scales or pipe.stages),
+        f"{ready:.1f}",
+        *(f"{value:.2f}" for value in seconds),
+        f"{memory / 1e9:.2f} GB" if memory else "",
+        f"{original:.1f}",
+        f"{original / seconds[0]:.0f}",
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="checkpoints/avatars", help="a folder, or a published model's name")
+    parser.add_argument("--random", type=Path, help="folder where random weights of published shapes are kept")
+    parser.add_argument("--scales", type=int, nargs="*", default=[None], help="T, where it can be chosen")
+    parser.add_argument("--dtype", nargs="*", default=["float32", "auto"], help="see ImageBART.from_pretrained")
+    parser.add_argument("--size", type=int, nargs=2, help="width and height of the image that is edited")
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args(arguments)
+    source = given.model
+    if given.random is not None:
+        source = given.random / given.model
+        if not source.is_dir():
+            random_model(MODELS[given.model]).save_pretrained(source, dtype="bfloat16")
+    names = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if STATUS.is_file() else None
+    cpu = names[1] if names else platform.processor() or platform.machine()
+    print(f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
+    print("| " + " | ".join(HEADINGS) + " |\n|---|---|" + "---:|" * (len(HEADINGS) - 2), flush=True)
+    for dtype in given.dtype:
+        for scales in given.scales:
+            print("| " + " | ".join(row(str(source), dtype, scales, given.size, given.repeats)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
