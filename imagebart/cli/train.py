@@ -15,7 +15,7 @@ from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, command
 from imagebart.errors import InputError
 
 if TYPE_CHECKING:
-    from imagebart.training.data import Store
+    from imagebart.training.data import ImageStore
 
 
 app = typer.Typer(help="Train a first stage or a stage, or put a model together.")
@@ -92,9 +92,9 @@ def assemble(
 @command(app)
 def log(run: Annotated[Path, typer.Option(help="Folder of a run.")]) -> None:
     """How a run's losses fell with the hours, as a table."""
-    from imagebart.training.validation import curve
+    from imagebart.training.validation import loss_table
 
-    for line in curve(run):
+    for line in loss_table(run):
         print(line)
 
 
@@ -182,7 +182,7 @@ def folder(
 ) -> None:
     """The table of a model of your own pictures, on those that were held back."""
     from imagebart.atomic_io import write_text
-    from imagebart.evaluation.classifier import classifier_of
+    from imagebart.evaluation.classifier import train_or_load_classifier
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
     from imagebart.evaluation.metrics import in_batches, local_features
     from imagebart.evaluation.report import table, write_json
@@ -192,7 +192,7 @@ def folder(
     artist = artist_of(model, sampling, batch)
     place = work or model / "evaluation"
     store = _store(model, data, place, artist.size)
-    classifier = classifier_of(store, place / "classifier", steps)
+    classifier = train_or_load_classifier(store, place / "classifier", steps)
     told = local_features(features) if features else partial(in_batches, classifier.features)
     other = load_first_stage(beside) if beside else None
     left = artist_of(baseline, sampling, batch) if baseline else None
@@ -213,17 +213,17 @@ def folder(
         print(f"{place / 'pairs.png'}: pairs for a blind test; which is which, {place / 'pairs.json'}", file=sys.stderr)
 
 
-def _store(model: Path, data: str | None, work: Path, resolution: int) -> Store:
+def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageStore:
     """The pictures to measure on: those of the training, or those of a folder, of which the same are held back."""
-    from imagebart.training.data import Store, read, read_index
-    from imagebart.training.plan import look
+    from imagebart.training.data import ImageStore, read, read_index
+    from imagebart.training.plan import inspect_dataset
 
     own = model / "run" / "pictures"
     if data is None:
         if read_index(own) is None:
             raise InputError(f"{model} has no pictures with it (run/pictures); give --data.")
-        return Store(own)
+        return ImageStore(own)
     index = read_index(work / "pictures")
     if index is None or index.resolution != resolution:
-        look(read(data), resolution, work / "pictures")
-    return Store(work / "pictures")
+        inspect_dataset(read(data), resolution, work / "pictures")
+    return ImageStore(work / "pictures")

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from imagebart.atomic_io import write_bytes
 from imagebart.config import from_dict
 from imagebart.training.config import LoopConfig
-from imagebart.training.data import MOST_VIEWS, Store, Views, grid
+from imagebart.training.data import MAX_VIEWS, AugmentedViews, ImageStore, grid
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.vqgan import to_float
 
@@ -32,7 +32,7 @@ COLOURS = frozenset(
 )
 FILLERS = frozenset(["a", "an", "the", "of", "some", "with", "and", "in", "on"])
 LEAST, SHARE = 4, 0.004  # of pictures that a label needs, whichever is more
-UNSAID = -1
+NO_LABEL = -1
 
 
 def said(text: str) -> dict[str, str]:
@@ -67,10 +67,10 @@ class Labels:
         return cls(groups)
 
     def numbers(self, kind: str, text: str) -> list[int]:
-        """The label of each group that a text says; UNSAID where it says none, or one that too few have."""
+        """The label of each group that a text says; NO_LABEL where it says none, or one that too few have."""
         parts = _parts(kind, text)
         return [
-            labels.index(parts[name]) if parts.get(name) in labels else UNSAID for name, labels in self.groups.items()
+            labels.index(parts[name]) if parts.get(name) in labels else NO_LABEL for name, labels in self.groups.items()
         ]
 
 
@@ -162,11 +162,11 @@ TURN, ZOOM, SQUEEZE = 0.35, 0.4, 0.2  # at most: radians; share of the side; log
 CONTRAST, LIGHT = 0.15, 0.1  # at most, too
 
 
-class Labelled(Dataset[dict[str, Any]]):
+class LabelledViews(Dataset[dict[str, Any]]):
     """Some pictures of a store in several views: image, and the label of each group."""
 
-    def __init__(self, store: Store, numbers: Sequence[int], labels: Labels) -> None:
-        self.views = Views(store, numbers, MOST_VIEWS)
+    def __init__(self, store: ImageStore, numbers: Sequence[int], labels: Labels) -> None:
+        self.views = AugmentedViews(store, numbers, MAX_VIEWS)
         kind = store.pictures.kind
         self.answers = [labels.numbers(kind, store.pictures.texts[number]) for number in numbers]
 
@@ -184,15 +184,15 @@ class Labelled(Dataset[dict[str, Any]]):
 class ClassifierTask(Task):
     """Say what is said of pictures."""
 
-    def __init__(self, model: Classifier, dataset: Labelled) -> None:
+    def __init__(self, model: Classifier, dataset: LabelledViews) -> None:
         self.model: nn.Module = model
         self.dataset: Dataset[Any] = dataset
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         images = to_float(batch["image"])
         losses, right = [], []
-        for logits, answers in zip(model(varied(images)), batch["answers"].T, strict=True):
-            known = answers != UNSAID
+        for logits, answers in zip(model(augment(images)), batch["answers"].T, strict=True):
+            known = answers != NO_LABEL
             if known.any():
                 losses.append(F.cross_entropy(logits[known].float(), answers[known], label_smoothing=SMOOTHING))
                 right.append((logits[known].argmax(1) == answers[known]).float().mean())
@@ -205,7 +205,7 @@ class ClassifierTask(Task):
         return grid(to_float(torch.stack([self.dataset[i]["image"] for i in range(6)])), columns=6)
 
 
-def varied(images: Tensor) -> Tensor:
+def augment(images: Tensor) -> Tensor:
     """Pictures float [B, 3, S, S] in [-1, 1], each as another camera might have taken it: nearer, turned, lighter.
 
     Few pictures are learnt by heart else. Colours stay what they are called.
@@ -223,7 +223,7 @@ def varied(images: Tensor) -> Tensor:
     return seen * (1 + CONTRAST * contrast)[:, None, None, None] + (LIGHT * light)[:, None, None, None]
 
 
-def classifier_of(store: Store, folder: Path, steps: int) -> Classifier:
+def train_or_load_classifier(store: ImageStore, folder: Path, steps: int) -> Classifier:
     """The classifier in a folder; trained there on a store's training part where there is none yet."""
     if not (folder / FILE).is_file():
         numbers = store.pictures.numbers(False)
@@ -232,7 +232,7 @@ def classifier_of(store: Store, folder: Path, steps: int) -> Classifier:
         torch.manual_seed(0)
         model = Classifier(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         loop = LoopConfig(steps=steps, batch_size=32, lr=2e-3, warmup=max(1, steps // 20), ema=0.98, sample_every=steps)
-        trained = train(ClassifierTask(model, Labelled(store, numbers, labels)), loop, folder)
+        trained = train(ClassifierTask(model, LabelledViews(store, numbers, labels)), loop, folder)
         assert isinstance(trained, Classifier)
         save_classifier(trained, folder / FILE)
     return load_classifier(folder / FILE)

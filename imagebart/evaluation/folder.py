@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from imagebart.evaluation.baseline import BASELINE, left_to_right, weights_that_draw
-from imagebart.evaluation.classifier import UNSAID, Classifier, ClassifierConfig, Labels
+from imagebart.evaluation.classifier import NO_LABEL, Classifier, ClassifierConfig, Labels
 from imagebart.evaluation.drawing import Artist, through_tokens
 from imagebart.evaluation.metrics import (
     Features,
@@ -40,7 +40,7 @@ from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_images
 from imagebart.imaging.masks import ready
 from imagebart.models.vqgan import FirstStage
-from imagebart.training.data import Store
+from imagebart.training.data import ImageStore
 
 STEPS = 200
 BATCH = 16  # real pictures a step, and as many made ones
@@ -204,7 +204,7 @@ class FolderStudy:
     """A model, the pictures it is measured on, and what measures them."""
 
     artist: Artist
-    store: Store
+    store: ImageStore
     classifier: Classifier
     features: Features
     samples: int  # held-back pictures of each measure, at most
@@ -381,7 +381,7 @@ def _read_right(study: FolderStudy) -> Iterator[Measure]:
         with torch.no_grad():
             logits = [torch.cat(parts) for parts in zip(*map(study.classifier, images.split(64)), strict=True)]
         for i, group in enumerate(labels.groups):
-            asked = answers[:, i] != UNSAID
+            asked = answers[:, i] != NO_LABEL
             right = (logits[i].argmax(1) == answers[:, i])[asked].tolist()
             if right:
                 yield measure(f"{name}: {group} read right", share_of(right), len(right), "%")

@@ -33,7 +33,7 @@ class _FromCodes(nn.Module):
         return table + F.pad(self.codes @ self.map, (0, 0, 0, len(table) - len(self.codes)))
 
 
-def tables_of(network: Denoiser | Stage) -> Iterator[nn.Embedding | nn.Linear]:
+def token_tables(network: Denoiser | Stage) -> Iterator[nn.Embedding | nn.Linear]:
     """All that has a row for each code: what tokens are embedded with, and what logits are read off."""
     for part in (network.decoder, getattr(network, "encoder", None)):
         if part is not None:
@@ -43,14 +43,14 @@ def tables_of(network: Denoiser | Stage) -> Iterator[nn.Embedding | nn.Linear]:
         yield network.draft_head
 
 
-def learn_alike(tables: Iterable[nn.Embedding | nn.Linear], codes: Tensor) -> None:
+def add_codebook_embedding(tables: Iterable[nn.Embedding | nn.Linear], codes: Tensor) -> None:
     """Has embeddings of tokens, or the rows that logits are read off, trained with a map of codes' vectors [K, C]."""
     for table in tables:
         added = _FromCodes(codes, table.weight.shape[1])
         parametrize.register_parametrization(table, "weight", added)
 
 
-def as_table(model: nn.Module) -> None:
+def merge_codebook_embedding(model: nn.Module) -> None:
     """Makes them plain tables again in the whole of a model, with what the maps have learnt."""
     for part in list(model.modules()):
         if parametrize.is_parametrized(part, "weight"):

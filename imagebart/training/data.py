@@ -34,7 +34,7 @@ SPLITS = {"train", "test", "validation"}
 
 
 @dataclass(frozen=True)
-class Row:
+class Example:
     """A picture that nobody has opened yet."""
 
     name: str  # as people find it in their folder
@@ -45,7 +45,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """A data set, before its pictures are opened."""
 
     parts: dict[str, Any]  # data sets of the library, by split
@@ -53,7 +53,7 @@ class Source:
     column: str | None  # the column of captions or classes
     root: Path | None  # where names of files begin
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Example]:
         for split, part in self.parts.items():
             for number, values in enumerate(part):
                 yield self._row(split, number, values)
@@ -67,7 +67,7 @@ class Source:
                 found.append(file.size)
         return found or [(1, 1)]
 
-    def _row(self, split: str, number: int, values: dict[str, Any]) -> Row:
+    def _row(self, split: str, number: int, values: dict[str, Any]) -> Example:
         image = values[_image_column(self.parts[split])]
         path, content = (image or {}).get("path"), (image or {}).get("bytes")
         text = values.get(self.column) if self.column else None
@@ -79,10 +79,10 @@ class Source:
             inside = self.root is not None and Path(path).is_relative_to(self.root)
             name = str(Path(path).relative_to(self.root) if inside and self.root else Path(path).name)
         picture = content if content is not None else Path(path or "")
-        return Row(name, picture, str(text or "").strip(), split == "test", credit)
+        return Example(name, picture, str(text or "").strip(), split == "test", credit)
 
 
-def read(data: str) -> Source:
+def read(data: str) -> ImageSource:
     """Opens a folder, or streams a data set of the Hub by its name.
 
     Raises InputError, in a sentence, for no pictures, captions that are no JSON, or a name that leads nowhere.
@@ -103,7 +103,7 @@ def read(data: str) -> Source:
     if without:
         raise InputError(f"{data} has no pictures in its part {without[0]!r}; expected a column of them, called image.")
     kind, column = _said(parts)
-    return Source(parts, kind, column, root)
+    return ImageSource(parts, kind, column, root)
 
 
 def _opened(data: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -150,12 +150,12 @@ def _said(parts: dict[str, Any]) -> tuple[str, str | None]:
 
 
 PIXELS, INDEX = "pixels.bin", "pictures.json"
-MOST_VIEWS = 8  # of each picture
+MAX_VIEWS = 8  # of each picture
 MARGIN = 9 / 8  # side of what is kept over that of what is trained on: room for crops
 
 
 @dataclass(frozen=True)
-class Pictures:
+class StoreIndex:
     """What is known of the pictures of a store, in their order."""
 
     resolution: int  # pixels a side that are trained on
@@ -168,29 +168,29 @@ class Pictures:
     @property
     def side(self) -> int:
         """Pixels a side that are kept."""
-        return kept_side(self.resolution)
+        return stored_side(self.resolution)
 
     def numbers(self, held: bool) -> list[int]:
         """The pictures that are held back, or the others."""
         return [i for i, one in enumerate(self.held) if one == held]
 
 
-def kept_side(resolution: int) -> int:
+def stored_side(resolution: int) -> int:
     return int(resolution * MARGIN)
 
 
-def write_index(folder: Path, pictures: Pictures) -> None:
+def write_index(folder: Path, pictures: StoreIndex) -> None:
     """Written last: a folder with an index is a whole store."""
     write_text(folder / INDEX, json.dumps(asdict(pictures)))
 
 
-def read_index(folder: Path) -> Pictures | None:
+def read_index(folder: Path) -> StoreIndex | None:
     """What is known of a store's pictures; None where it is not finished."""
     path = folder / INDEX
-    return from_dict(Pictures, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    return from_dict(StoreIndex, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-class Store:
+class ImageStore:
     """The pictures of a folder that `look` has written."""
 
     def __init__(self, folder: Path) -> None:
@@ -220,10 +220,10 @@ class Store:
         return torch.stack([self.view(number, 0) for number in numbers]).float() / 127.5 - 1
 
 
-class Views(Dataset[dict[str, Any]]):
+class AugmentedViews(Dataset[dict[str, Any]]):
     """Some pictures of a store, in so many views each: image, uint8 [3, resolution, resolution], and text."""
 
-    def __init__(self, store: Store, numbers: Sequence[int], views: int) -> None:
+    def __init__(self, store: ImageStore, numbers: Sequence[int], views: int) -> None:
         self.store, self.numbers, self.views = store, list(numbers), views
 
     @property
@@ -303,7 +303,7 @@ def dataset_for(data: str, size: int) -> Dataset[dict[str, Any]]:
         return ImageFolder(Path(data), size)
     if pictures.resolution != size:
         raise ValueError(f"{data} holds pictures of {pictures.resolution} pixels a side, expected {size}")
-    return Views(Store(Path(data)), pictures.numbers(False), MOST_VIEWS)
+    return AugmentedViews(ImageStore(Path(data)), pictures.numbers(False), MAX_VIEWS)
 
 
 def pixel_weight(data: str, size: int, face: float) -> Tensor:

@@ -27,13 +27,13 @@ from imagebart.models.imagebart import ImageBART
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
-from imagebart.training.codebook_embedding import as_table, learn_alike
+from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding
 from imagebart.training.config import DenoiserRun, StageShape
-from imagebart.training.data import Store, Views, grid
+from imagebart.training.data import AugmentedViews, ImageStore, grid
 from imagebart.training.loop import Batch, train
-from imagebart.training.masks import Step, painted_regions, unknown_regions
-from imagebart.training.token_task import Given, TokensTask, before_pictures, text_config
-from imagebart.training.validation import Figures
+from imagebart.training.masks import Step, painted_masks, random_masks
+from imagebart.training.token_task import TokensTask, TokenTaskInputs, before_pictures, text_config
+from imagebart.training.validation import Metrics
 from imagebart.training.vqgan import to_float
 from imagebart.weights.folder import Part, load_part, save_part
 
@@ -79,7 +79,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         """
         images, tokens = batch["image"], x0.shape[1]
         pixels = to_float(images)
-        painted = painted_regions(pixels.cpu(), math.isqrt(tokens))
+        painted = painted_masks(pixels.cpu(), math.isqrt(tokens))
         enlarged = F.interpolate(painted[:, None].float(), images.shape[2:])[:, 0].bool()
         doubt = painted_share(painted, tokens).to(x0.device)
         left = self.encode(extended(images.cpu(), enlarged).to(images.device))
@@ -133,7 +133,7 @@ def begin_to_glance(denoiser: Denoiser) -> None:
 
 def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     """Trains (or goes on training) a denoiser in a run's folder and writes it there."""
-    given = Given.of(run)
+    given = TokenTaskInputs.of(run)
     check_glances(run.glances, given.first_stage.config)
     config = denoiser_config(run.shape, given.first_stage.config, given.conditioner, given.text)
     denoiser = Denoiser(replace(config, knows_cut_cells=True, glances=run.glances))
@@ -148,11 +148,11 @@ def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
             begin_to_glance(denoiser)
     given.take_reader(denoiser)
     embeddings = (denoiser.encoder.token_embedding, denoiser.decoder.token_embedding)
-    learn_alike(embeddings, given.first_stage.quantize.codes().detach())
+    add_codebook_embedding(embeddings, given.first_stage.quantize.codes().detach())
     task = DenoiserTask(denoiser, given.conditioner, given.first_stage, given.dataset, run)
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Denoiser)
-    as_table(trained)
+    merge_codebook_embedding(trained)
     save_part(Part(trained, given.conditioner), folder)
     return trained
 
@@ -166,7 +166,9 @@ BATCH = 32
 
 
 @torch.no_grad()
-def encode_all(store: Store, first_stage: FirstStage, views: int, folder: Path, done: Callable[[int], object]) -> None:
+def encode_store(
+    store: ImageStore, first_stage: FirstStage, views: int, folder: Path, done: Callable[[int], object]
+) -> None:
     """Writes the tokens of each picture in so many views, whole files that a killed run need not make again.
 
     done: told how many pictures are encoded.
@@ -178,7 +180,7 @@ def encode_all(store: Store, first_stage: FirstStage, views: int, folder: Path, 
         if not path.is_file():
             parts = []
             for view in range(views):
-                rows = Views(store, numbers, views)
+                rows = AugmentedViews(store, numbers, views)
                 items = range(view * len(numbers), (view + 1) * len(numbers))
                 for at in range(0, len(numbers), BATCH):
                     images = torch.stack([rows[i]["image"] for i in items[at : at + BATCH]]).to(device)
@@ -194,16 +196,16 @@ def _shard(start: int) -> str:
     return f"tokens-{start // SHARD:05d}.safetensors"
 
 
-def are_encoded(folder: Path) -> bool:
+def has_tokens(folder: Path) -> bool:
     """Whether all tokens are there."""
     return (folder / INDEX).is_file()
 
 
-class Tokens(Views):
+class TokenDataset(AugmentedViews):
     """Some pictures of a store, in all their views, with their tokens, int64 [N], beside image and text."""
 
-    def __init__(self, folder: Path, store: Store, numbers: Sequence[int]) -> None:
-        if not are_encoded(folder):
+    def __init__(self, folder: Path, store: ImageStore, numbers: Sequence[int]) -> None:
+        if not has_tokens(folder):
             raise ValueError(f"{folder} holds no tokens that are ready to train on ({INDEX} is missing)")
         shards = sorted(folder.glob("tokens-*.safetensors"))
         self.all = torch.cat([load_file(shard)["tokens"] for shard in shards])  # [pictures, views, N]
@@ -244,7 +246,7 @@ def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Condit
     return Denoiser(replace(config, knows_cut_cells=first_stage.config.encoder == "cells"))
 
 
-class TokenTask(DenoiserTask):
+class TokenDatasetTask(DenoiserTask):
     """The denoiser on tokens that were made before; only what masks leave of cells that they cut is encoded anew."""
 
     def __init__(
@@ -252,8 +254,8 @@ class TokenTask(DenoiserTask):
         denoiser: Denoiser,
         conditioner: Conditioner,
         first_stage: FirstStage,
-        dataset: Tokens,
-        held: Tokens,
+        dataset: TokenDataset,
+        held: TokenDataset,
         run: DenoiserRun,
     ) -> None:
         super().__init__(denoiser, conditioner, first_stage, dataset, run)
@@ -265,7 +267,7 @@ class TokenTask(DenoiserTask):
     def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         if self.first_stage.config.encoder == "cells":
             return super().masked(batch, x0)
-        return unknown_regions(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
+        return random_masks(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
@@ -286,7 +288,7 @@ class TokenTask(DenoiserTask):
         return grid(pixels.float(), columns=len(x0))
 
     @torch.no_grad()
-    def figures(self, model: nn.Module) -> Figures:
+    def figures(self, model: nn.Module) -> Metrics:
         """Mean negative log-likelihood a token of held-back pictures, in nats: with half of them known, and with none.
 
         The noise is the same each time.

@@ -8,46 +8,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FINE = 4  # strokes and boxes end on every fourth part of a cell
-ALIGNED = 0.4  # share of regions that paint all of the cells that they touch
-GLIMPSES = 0.3  # share of pictures of which all of a colour is painted but for a small place
+PARTS_PER_PATCH = 4  # strokes and boxes end on every fourth part of a cell
+P_ALIGNED = 0.4  # share of regions that paint all of the cells that they touch
+P_KEEP_COLOR_PATCHES = 0.3  # share of pictures of which all of a colour is painted but for a small place
 NEAR = 0.15  # how far two pixels of one colour may be apart in a channel of [-1, 1]
 EDGES, LARGER = 20, 1 / 4  # how many times likelier that place is where the colour meets another; its longest side
-SHARED = 0.8  # share of these places that hold cells of that colour and another only
+P_MIXED_PATCHES = 0.8  # share of these places that hold cells of that colour and another only
 MARGIN = 3  # most parts of cells that are painted around the colour
-WHOLE = 0.3  # share of pictures of which nothing is known
-PEEPHOLES, SMALL = 0.25, 1 / 6  # share of pictures of which only small boxes are known; their longest side
-INVERTED = 0.5  # share of the other regions that are all but what was drawn up
+P_EVERYTHING = 0.3  # share of pictures of which nothing is known
+P_KEEP_BOXES, SMALL = 0.25, 1 / 6  # share of pictures of which only small boxes are known; their longest side
+P_INVERTED = 0.5  # share of the other regions that are all but what was drawn up
 MOST_BOXES = 3
 SHORTER = 1.5  # power of a uniform draw that says how long a box is: above 1, more of them are short
-BLIND, LEAST = 0.5, 0.1  # share of steps from pure noise; the least rate of the others
-FINAL = 0.65  # share of steps that end at x_0
+P_FULL_NOISE, LEAST = 0.5, 0.1  # share of steps from pure noise; the least rate of the others
+P_TO_X0 = 0.65  # share of steps that end at x_0
 
 
-def unknown_regions(batch: int, side: int) -> Tensor:
+def random_masks(batch: int, side: int) -> Tensor:
     """Regions to draw, bool [B, side^2]: everything, half planes, strokes, one to three boxes, or all but those."""
     regions = torch.stack([_region(side) for _ in range(batch)])
-    inverted = torch.rand(batch, 1, 1) < INVERTED
+    inverted = torch.rand(batch, 1, 1) < P_INVERTED
     regions = torch.where(inverted, ~regions, regions)
     peepholes = torch.stack([~_boxes(side, max(1, round(SMALL * side))) for _ in range(batch)])
-    regions = torch.where(torch.rand(batch, 1, 1) < PEEPHOLES, peepholes, regions)
-    whole = (torch.rand(batch) < WHOLE) | ~regions.flatten(1).any(1)
+    regions = torch.where(torch.rand(batch, 1, 1) < P_KEEP_BOXES, peepholes, regions)
+    whole = (torch.rand(batch) < P_EVERYTHING) | ~regions.flatten(1).any(1)
     return (regions | whole[:, None, None]).flatten(1)
 
 
-def painted_regions(images: Tensor, grid: int) -> Tensor:
-    """Masks as people paint them, for pictures of grid x grid cells: bool [B, FINE grid, FINE grid].
+def painted_masks(images: Tensor, grid: int) -> Tensor:
+    """Masks as people paint them, for grid x grid cells: bool [B, S, S], S = PARTS_PER_PATCH grid.
 
     images: float [B, 3, S, S] in [-1, 1].
     """
-    batch, side = len(images), FINE * grid
-    painted = unknown_regions(batch, side).view(batch, 1, side, side)
-    touched = F.interpolate(F.max_pool2d(painted.float(), FINE), scale_factor=FINE).bool()
-    painted = torch.where(torch.rand(batch, 1, 1, 1) < ALIGNED, touched, painted)[:, 0]
-    return torch.where(torch.rand(batch, 1, 1) < GLIMPSES, glimpses(images, side), painted)
+    batch, side = len(images), PARTS_PER_PATCH * grid
+    painted = random_masks(batch, side).view(batch, 1, side, side)
+    touched = F.interpolate(F.max_pool2d(painted.float(), PARTS_PER_PATCH), scale_factor=PARTS_PER_PATCH).bool()
+    painted = torch.where(torch.rand(batch, 1, 1, 1) < P_ALIGNED, touched, painted)[:, 0]
+    return torch.where(torch.rand(batch, 1, 1) < P_KEEP_COLOR_PATCHES, keep_color_patches(images, side), painted)
 
 
-def glimpses(images: Tensor, side: int) -> Tensor:
+def keep_color_patches(images: Tensor, side: int) -> Tensor:
     """All of one colour of each picture, with some of what is around it, but for a small place: bool [B, side, side].
 
     What is drawn can be told from that place only. Cells that show nothing else are painted there, too, in most
@@ -63,8 +63,8 @@ def glimpses(images: Tensor, side: int) -> Tensor:
     painted = F.max_pool2d(alike, 2 * margin + 1, 1, margin)[:, 0] > 0
     more = torch.stack([_region(side) for _ in images]) & (torch.rand(len(images), 1, 1) < 0.5)
     kept = torch.stack([_box_around(*divmod(int(place), side), side) for place in places])
-    pure = F.interpolate(-F.max_pool2d(-alike, FINE), scale_factor=FINE)[:, 0] == 1
-    shared = torch.rand(len(images), 1, 1) < SHARED
+    pure = F.interpolate(-F.max_pool2d(-alike, PARTS_PER_PATCH), scale_factor=PARTS_PER_PATCH)[:, 0] == 1
+    shared = torch.rand(len(images), 1, 1) < P_MIXED_PATCHES
     painted = ((painted | more) & ~kept) | (pure & shared)
     return painted | ~painted.flatten(1).any(1)[:, None, None]
 
@@ -135,8 +135,8 @@ class Step:
 
     @classmethod
     def random(cls, batch: int) -> Step:
-        rate = torch.where(torch.rand(batch, 1) < BLIND, 1.0, LEAST + (1 - LEAST) * torch.rand(batch, 1))
-        return cls(rate, torch.where(torch.rand(batch, 1) < FINAL, 0.0, rate * torch.rand(batch, 1)))
+        rate = torch.where(torch.rand(batch, 1) < P_FULL_NOISE, 1.0, LEAST + (1 - LEAST) * torch.rand(batch, 1))
+        return cls(rate, torch.where(torch.rand(batch, 1) < P_TO_X0, 0.0, rate * torch.rand(batch, 1)))
 
     @property
     def beta(self) -> Tensor:

@@ -26,7 +26,7 @@ from imagebart.errors import InputError
 from imagebart.imaging.files import flatten, load_image
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
-from imagebart.training.data import MOST_VIEWS, PIXELS, Pictures, Row, Source, kept_side, write_index
+from imagebart.training.data import MAX_VIEWS, PIXELS, Example, ImageSource, StoreIndex, stored_side, write_index
 from imagebart.training.loop import Batch, Task, optimizers_for, precision
 
 LEAST = 16  # pictures that a model can be trained of at all
@@ -36,7 +36,7 @@ SHARE, LEAST_HELD, MOST = 0.05, 4, 500  # pictures that are held back to measure
 
 
 @dataclass
-class Look:
+class DatasetReport:
     """What was found."""
 
     kind: str  # what is said of pictures: "text", "class" or "none"
@@ -84,19 +84,22 @@ def _counted(found: Counter[str]) -> str:
     return ", ".join(f"{text} ({count:,})" for text, count in found.most_common(SHOWN))
 
 
-def look(
-    source: Source, resolution: int, folder: Path | None = None, opened: Callable[[int], object] = lambda count: None
-) -> Look:
+def inspect_dataset(
+    source: ImageSource,
+    resolution: int,
+    folder: Path | None = None,
+    opened: Callable[[int], object] = lambda count: None,
+) -> DatasetReport:
     """Opens every picture. With a folder it keeps them there, ready to train on (see `store`).
 
     opened: told of each picture. Raises InputError where too few pictures are left, OSError where the disk is full.
     """
-    found = Look(source.kind)
-    kept: list[Row] = []
+    found = DatasetReport(source.kind)
+    kept: list[Example] = []
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     with (folder / PIXELS).open("wb") if folder is not None else nullcontext() as file:
-        for row, square, size in _usable(source, found, kept_side(resolution), opened):
+        for row, square, size in _usable(source, found, stored_side(resolution), opened):
             kept.append(row)
             found.sizes.append(size)
             found.texts[row.text] += 1
@@ -111,16 +114,16 @@ def look(
         for piece in pieces(text):
             found.words[piece.word] += times * bool(piece.word)
     found.words += Counter()  # without the empty word
-    held = held_back(kept)
+    held = split_held_out(kept)
     found.held = sum(held)
     if folder is not None:
         credits = tuple(row.credit for row in kept)
         names, texts = tuple(row.name for row in kept), tuple(row.text for row in kept)
-        write_index(folder, Pictures(resolution, found.kind, names, texts, tuple(held), credits))
+        write_index(folder, StoreIndex(resolution, found.kind, names, texts, tuple(held), credits))
     return found
 
 
-def held_back(rows: list[Row]) -> list[bool]:
+def split_held_out(rows: list[Example]) -> list[bool]:
     """Which pictures are never trained on: those of a part called test, else one in twenty, by their names."""
     if any(row.held for row in rows) and not all(row.held for row in rows):
         return [row.held for row in rows]
@@ -131,8 +134,8 @@ def held_back(rows: list[Row]) -> list[bool]:
 
 
 def _usable(
-    rows: Iterable[Row], found: Look, side: int, opened: Callable[[int], object]
-) -> Iterator[tuple[Row, Image.Image, tuple[int, int]]]:
+    rows: Iterable[Example], found: DatasetReport, side: int, opened: Callable[[int], object]
+) -> Iterator[tuple[Example, Image.Image, tuple[int, int]]]:
     """The pictures that can be used, each once: the square in their middle, and their size."""
     seen: dict[bytes, str] = {}
     for row in rows:
@@ -157,7 +160,7 @@ def _usable(
         yield row, square, image.size
 
 
-def _too_few(found: Look) -> str:
+def _too_few(found: DatasetReport) -> str:
     said = f"There are {found.count} pictures that can be used; at least {LEAST} are needed, better some hundreds."
     if found.left_out:
         name, reason = next(iter(found.left_out.items()))
@@ -292,15 +295,19 @@ def loop(run: ModelRun, steps: int, seconds: float) -> LoopConfig:
     )
 
 
-def planned(
-    run: ModelRun, found: Look, first_stage: FirstStageConfig | None, folder: Path, shape: StageShape | None = None
+def make_plan(
+    run: ModelRun,
+    found: DatasetReport,
+    first_stage: FirstStageConfig | None,
+    folder: Path,
+    shape: StageShape | None = None,
 ) -> Plan:
     """The plan for what was found and what is taken over. Raises InputError where the disk has no room for it."""
     model = first_stage or run.model or first_stage_config(resolution_for(run, found.sizes))
     shape = shape or run.shape or _shape(model)
-    views = max(2, min(MOST_VIEWS, TOKENS // (4 * model.tokens * found.count)))
+    views = max(2, min(MAX_VIEWS, TOKENS // (4 * model.tokens * found.count)))
     weights = 4 * 4 * 2 * (_first_stage_size(model) + 20 * shape.width**2 * (shape.depth + shape.encoder_depth))
-    disk = found.count * (3 * kept_side(model.resolution) ** 2 + 4 * model.tokens * views) + weights
+    disk = found.count * (3 * stored_side(model.resolution) ** 2 + 4 * model.tokens * views) + weights
     _check_room(folder, disk)
     plan = Plan(run, model, run.loss or FirstStageLoss(), shape, views, 0, 0.0, disk)
     if first_stage is not None:
@@ -365,7 +372,7 @@ def _first_stage_seconds(plan: Plan) -> float:
     model = FirstStage(plan.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = FirstStageTask(model, images, torch.ones(size, size), loss)  # type: ignore[arg-type]
     batch = {"image": torch.stack([item["image"] for item in images])}
-    return seconds_a_step(task, batch, loop(plan.run, LEAST_STEPS, 1.0))
+    return seconds_per_step(task, batch, loop(plan.run, LEAST_STEPS, 1.0))
 
 
 class Alone(Accelerator):
@@ -375,7 +382,7 @@ class Alone(Accelerator):
         return tensor
 
 
-def seconds_a_step(task: Task, batch: Batch, config: LoopConfig) -> float:
+def seconds_per_step(task: Task, batch: Batch, config: LoopConfig) -> float:
     """How long a step takes on this machine when it does nothing else.
 
     The task's model is changed by it: give it one to throw away.

@@ -24,11 +24,11 @@ from imagebart.sampling.packed_linear import engine_of
 from imagebart.sampling.sampler import row_generators, run_chain, uniform_tokens
 from imagebart.sampling.steps import Condition, StageStep
 from imagebart.settings import SamplingSettings
-from imagebart.training.codebook_embedding import as_table, learn_alike, tables_of
+from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding, token_tables
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.token_task import Given, TokensTask, before_pictures
+from imagebart.training.token_task import TokensTask, TokenTaskInputs, before_pictures
 from imagebart.weights.folder import Part, load_part, save_part
 
 Predicts = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x_{t-1}, x_t and conditioning tokens to logits
@@ -131,14 +131,14 @@ def stage_config(
 
 def stage_tasks(run: StageRun, times: Sequence[int]) -> list[StageTask]:
     """Fresh stages for these t, each with the data and the frozen first stage that it is to be trained on."""
-    given, schedule, tasks = Given.of(run), Schedule(run.betas), []
+    given, schedule, tasks = TokenTaskInputs.of(run), Schedule(run.betas), []
     for t in times:
         config = stage_config(run, t, schedule, given.first_stage.config, given.conditioner, given.text)
         stage = build_stage(config, schedule.stages)
         if run.begin_from is not None:
             stage.load_state_dict(load_part(Path(run.begin_from), Stage).module.state_dict())
         given.take_reader(stage)
-        learn_alike(tables_of(stage), given.first_stage.quantize.codes().detach())
+        add_codebook_embedding(token_tables(stage), given.first_stage.quantize.codes().detach())
         tasks.append(StageTask(stage, schedule, given.conditioner, given.first_stage, given.dataset, run))
     return tasks
 
@@ -150,7 +150,7 @@ def train_stage(run: StageRun, folder: Path) -> Stage:
     (task,) = stage_tasks(run, [run.t])
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Stage)
-    as_table(trained)
+    merge_codebook_embedding(trained)
     save_part(Part(trained, task.conditioner, task.schedule), folder)
     return trained
 
@@ -205,7 +205,7 @@ def train_stages(run: StageRun, folder: Path) -> list[Stage]:
     tasks = stage_tasks(run, range(1, len(run.betas) + 1))
     trained = train(JointTask(tasks), run.loop, folder)
     assert isinstance(trained, Stages)
-    as_table(trained)
+    merge_codebook_embedding(trained)
     stages = []
     for task, stage in zip(tasks, trained.stages, strict=True):
         assert isinstance(stage, Stage)

@@ -16,7 +16,7 @@ from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner,
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import StageShape, TokensRun
-from imagebart.training.data import ImageFolder, Views, dataset_for
+from imagebart.training.data import AugmentedViews, ImageFolder, dataset_for
 from imagebart.training.loop import Task
 from imagebart.training.parts import load_text_encoder
 from imagebart.training.vqgan import to_float
@@ -60,7 +60,7 @@ class TokensTask(Task, Generic[R]):
 
 
 @dataclass(frozen=True)
-class Given:
+class TokenTaskInputs:
     """What a run on tokens begins with."""
 
     first_stage: FirstStage
@@ -70,7 +70,7 @@ class Given:
     text: TextEncoderConfig | None  # what reads captions; None for other conditioning tokens
 
     @classmethod
-    def of(cls, run: TokensRun) -> Given:
+    def of(cls, run: TokensRun) -> TokenTaskInputs:
         """As a run's settings say; seeds the global RNG."""
         first_stage = load_part(Path(run.first_stage), FirstStage).module
         first_stage = first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,7 +103,7 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
         if run.conditioning != "text":
             raise ValueError(f"conditioning is {run.conditioning!r}; avatars have captions, expected text or none")
         return avatar_conditioner(run.text_length)
-    assert isinstance(dataset, ImageFolder | Views)
+    assert isinstance(dataset, ImageFolder | AugmentedViews)
     if run.conditioning == "class":
         return ClassConditioner(tuple(sorted(set(dataset.texts))), null_class=True)
     return TextConditioner.from_captions(dataset.texts, run.text_length)

@@ -30,26 +30,34 @@ from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.vqgan import FirstStage
 from imagebart.progress import progress
 from imagebart.settings import SamplingSettings
-from imagebart.training.codebook_embedding import as_table, learn_alike, tables_of
+from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding, token_tables
 from imagebart.training.config import AdversarialLoss, DenoiserRun, FirstStageLoss, LoopConfig, StageShape
-from imagebart.training.data import Store, Views, read, read_index
-from imagebart.training.denoiser import HELD, Tokens, TokenTask, are_encoded, conditioner_of, encode_all, new_denoiser
+from imagebart.training.data import AugmentedViews, ImageStore, read, read_index
+from imagebart.training.denoiser import (
+    HELD,
+    TokenDataset,
+    TokenDatasetTask,
+    conditioner_of,
+    encode_store,
+    has_tokens,
+    new_denoiser,
+)
 from imagebart.training.loop import Task, hours_so_far, train
 from imagebart.training.parts import load_first_stage, with_words_of
 from imagebart.training.plan import (
     LEAST_STEPS,
-    Look,
+    DatasetReport,
     ModelRun,
     Plan,
-    look,
+    inspect_dataset,
     loop,
-    planned,
+    make_plan,
     read_plan,
     resolution_for,
-    seconds_a_step,
+    seconds_per_step,
     write_plan,
 )
-from imagebart.training.validation import Figures, Follow, read_figures
+from imagebart.training.validation import Metrics, Validation, read_metrics
 from imagebart.training.vqgan import DecoderTask, FirstStageTask
 from imagebart.weights.folder import Part, has_part, load_part, save_part
 
@@ -120,7 +128,7 @@ CREDITS = "credits.csv"
 COUNT, EXAMPLES = 4, "examples"  # pictures that were held back, each with a mask
 
 
-def about_model(plan: Plan, store: Store, name: str, conditioner: Conditioner) -> About:
+def about_model(plan: Plan, store: ImageStore, name: str, conditioner: Conditioner) -> About:
     """What people are told of the model, and how it is best drawn with."""
     suggestions: dict[str, tuple[str, ...]] = {}
     guided = conditioner.length > 0
@@ -132,7 +140,7 @@ def about_model(plan: Plan, store: Store, name: str, conditioner: Conditioner) -
     return About(name, plan.run.knows or f"pictures like those of {Path(plan.run.data).name}", settings, suggestions)
 
 
-def write_card(plan: Plan, store: Store, model: ImageBART, out: Path, folder: Path) -> None:
+def write_card(plan: Plan, store: ImageStore, model: ImageBART, out: Path, folder: Path) -> None:
     """Writes README.md, and the pictures' authors where the data name them."""
     pictures = store.pictures
     named = zip(pictures.names, pictures.credits, strict=True)
@@ -147,7 +155,7 @@ def write_card(plan: Plan, store: Store, model: ImageBART, out: Path, folder: Pa
     write_text(out / "README.md", "\n".join(_card(plan, store, model, folder, len(rows))) + "\n")
 
 
-def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: int) -> Iterator[str]:
+def _card(plan: Plan, store: ImageStore, model: ImageBART, folder: Path, credited: int) -> Iterator[str]:
     pictures, config = store.pictures, model.first_stage.config
     size, side = config.resolution, config.side
     yield "---\nlicense: other\ntags:\n  - imagebart\n  - inpainting\n---\n"
@@ -167,7 +175,7 @@ def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: in
         yield f"- The authors of {credited:,} pictures are named in [{CREDITS}]({CREDITS})."
     yield "\n## Training\n"
     for name, part in (("first stage", "first-stage"), ("its decoder alone", "decoder"), ("denoiser", "denoiser")):
-        figures = read_figures(folder / part)
+        figures = read_metrics(folder / part)
         if part == "decoder" and not figures:
             continue
         hours = hours_so_far(folder / part)
@@ -189,7 +197,7 @@ def _card(plan: Plan, store: Store, model: ImageBART, folder: Path, credited: in
     yield "- Small pictures: details under some pixels are lost in the tokens."
 
 
-def write_examples(store: Store, folder: Path) -> None:
+def write_examples(store: ImageStore, folder: Path) -> None:
     """Writes NAME.png, NAME.mask.png and, for captions, NAME.txt, whose words are as different as can be."""
     texts = store.pictures.texts
     chosen = _different(store.pictures.numbers(True), texts)
@@ -257,13 +265,13 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
     processes.wait_for_everyone()
     plan = read_plan(folder)
     assert plan is not None
-    store = Store(folder / "pictures")
+    store = ImageStore(folder / "pictures")
     first_stage = _first_stage(plan, store, folder / "first-stage", say)
-    if processes.is_main_process and not are_encoded(folder / "tokens"):
+    if processes.is_main_process and not has_tokens(folder / "tokens"):
         say("part 2 of 3: pictures to tokens")
         with progress("views") as bar:
             counted = bar.add_task("", total=len(store.pictures.names) * plan.views)
-            encode_all(store, first_stage, plan.views, folder / "tokens", lambda n: bar.advance(counted, n))
+            encode_store(store, first_stage, plan.views, folder / "tokens", lambda n: bar.advance(counted, n))
     processes.wait_for_everyone()
     first_stage = _decoder(plan, store, first_stage, folder, say)
     _denoiser(plan, store, first_stage, folder, say)
@@ -295,12 +303,12 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> None:
     write_plan(plan, folder)
 
 
-def _planned(run: ModelRun, found: Look, first_stage: FirstStage | None, folder: Path) -> Plan:
+def _planned(run: ModelRun, found: DatasetReport, first_stage: FirstStage | None, folder: Path) -> Plan:
     shape = given_shape(run, conditioner_of(found.kind, list(found.texts)))
-    return planned(run, found, first_stage.config if first_stage else None, folder, shape)
+    return make_plan(run, found, first_stage.config if first_stage else None, folder, shape)
 
 
-def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) -> Look:
+def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) -> DatasetReport:
     source = read(run.data)
     sizes = [(10_000, 10_000)] if first_stage is None else [(first_stage.config.resolution,) * 2]
     chosen = replace(run, resolution=first_stage.config.resolution) if first_stage is not None else run
@@ -308,7 +316,7 @@ def _look(run: ModelRun, folder: Path | None, first_stage: FirstStage | None) ->
         sizes = source.sizes()
     with progress("pictures") as bar:
         counted = bar.add_task("looking", total=None)
-        return look(source, resolution_for(chosen, sizes), folder, lambda n: bar.advance(counted, n))
+        return inspect_dataset(source, resolution_for(chosen, sizes), folder, lambda n: bar.advance(counted, n))
 
 
 def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
@@ -325,7 +333,7 @@ def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
             )
 
 
-def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage:
+def _first_stage(plan: Plan, store: ImageStore, folder: Path, say: Say) -> FirstStage:
     """Trains the first stage, or takes it over, unless it is there."""
     if not has_part(folder):
         given = given_first_stage(plan.run)
@@ -340,13 +348,13 @@ def _first_stage(plan: Plan, store: Store, folder: Path, say: Say) -> FirstStage
     return _placed(load_part(folder, FirstStage).module)
 
 
-def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, say: Say) -> FirstStage:
+def _decoder(plan: Plan, store: ImageStore, first_stage: FirstStage, folder: Path, say: Say) -> FirstStage:
     """The first stage with its decoder trained on alone, where hours were added; tokens stay what they were."""
     place = folder / "decoder"
     if plan.added:
         loss = plan.loss
         if loss.adversarial is not None:
-            loss = replace(loss, adversarial=textured(loss.adversarial))
+            loss = replace(loss, adversarial=texture_loss(loss.adversarial))
 
         def task() -> FirstStageTask:
             torch.manual_seed(plan.run.seed)
@@ -363,24 +371,24 @@ def _decoder(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, sa
     return _placed(load_part(place, FirstStage).module) if has_part(place) else first_stage
 
 
-def textured(loss: AdversarialLoss) -> AdversarialLoss:
+def texture_loss(loss: AdversarialLoss) -> AdversarialLoss:
     """What a decoder learns by alone: colours and forms are settled, and what is left is how surfaces look."""
     return replace(loss, begin=0, weight=TEXTURE * loss.weight, matching=TEXTURE * loss.matching)
 
 
 def _on_views(
-    kind: type[FirstStageTask], model: FirstStage, plan: Plan, store: Store, loss: FirstStageLoss
+    kind: type[FirstStageTask], model: FirstStage, plan: Plan, store: ImageStore, loss: FirstStageLoss
 ) -> FirstStageTask:
     """A first stage in training on all views of the pictures; what was held back is shown."""
-    views = Views(store, store.pictures.numbers(False), plan.views)
+    views = AugmentedViews(store, store.pictures.numbers(False), plan.views)
     task = kind(model, views, torch.ones(plan.model.resolution, plan.model.resolution), loss)
     task.preview = ((store.images(store.pictures.numbers(True)[:SHOWN]) + 1) * 127.5).round().byte()
     return task
 
 
-def _follow(folder: Path, store: Store, say: Say, begin: int) -> Follow:
+def _follow(folder: Path, store: ImageStore, say: Say, begin: int) -> Validation:
     held = store.images(store.pictures.numbers(True)[:HELD])
-    return Follow(folder, lambda model: reconstruction(model, held), say, begin)
+    return Validation(folder, lambda model: reconstruction(model, held), say, begin)
 
 
 def _placed(first_stage: FirstStage) -> FirstStage:
@@ -388,7 +396,7 @@ def _placed(first_stage: FirstStage) -> FirstStage:
 
 
 @torch.no_grad()
-def reconstruction(model: nn.Module, images: torch.Tensor) -> Figures:
+def reconstruction(model: nn.Module, images: torch.Tensor) -> Metrics:
     """How pictures [B, 3, H, W] come back: the mean error in levels of 255, PSNR in dB, the share of codes in use."""
     assert isinstance(model, FirstStage)
     device, errors, used = next(model.parameters()).device, [], set()
@@ -401,14 +409,14 @@ def reconstruction(model: nn.Module, images: torch.Tensor) -> Figures:
     return {"error": 255 * float(error.mean().sqrt()), "psnr": psnr, "codes": len(used) / model.config.vocab_size}
 
 
-def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, say: Say) -> None:
+def _denoiser(plan: Plan, store: ImageStore, first_stage: FirstStage, folder: Path, say: Say) -> None:
     """Trains the denoiser, unless it is there for as many hours as asked for."""
     place, kind = folder / "denoiser", store.pictures.kind
-    train_part = Tokens(folder / "tokens", store, store.pictures.numbers(False))
-    held = Tokens(folder / "tokens", store, store.pictures.numbers(True))
+    train_part = TokenDataset(folder / "tokens", store, store.pictures.numbers(False))
+    held = TokenDataset(folder / "tokens", store, store.pictures.numbers(True))
     wanted = conditioner_of(kind, [store.pictures.texts[i] for i in train_part.numbers])
 
-    def task(config: LoopConfig) -> TokenTask:
+    def task(config: LoopConfig) -> TokenDatasetTask:
         torch.manual_seed(plan.run.seed)
         network, conditioner = _begun(plan, first_stage, wanted)
         run = DenoiserRun(
@@ -419,8 +427,8 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
             conditioning=conditioner.kind,
             glances=network.config.glances,
         )
-        learn_alike(tables_of(network), first_stage.quantize.codes().detach())
-        return TokenTask(network, conditioner, first_stage, train_part, held, run)
+        add_codebook_embedding(token_tables(network), first_stage.quantize.codes().detach())
+        return TokenDatasetTask(network, conditioner, first_stage, train_part, held, run)
 
     used = hours_so_far(folder / "first-stage") + plan.added
     left = max(plan.run.hours - used, LEAST_SHARE * plan.run.hours)
@@ -430,8 +438,8 @@ def _denoiser(plan: Plan, store: Store, first_stage: FirstStage, folder: Path, s
         return
     say(f"part 3 of 3: the denoiser, {config.steps:,} steps")
     work = task(config)
-    trained = train(work, config, place, Follow(place, work.figures, say))
-    as_table(trained)
+    trained = train(work, config, place, Validation(place, work.figures, say))
+    merge_codebook_embedding(trained)
     _save_part(lambda: save_part(Part(trained, work.conditioner), place), place, config.steps)
 
 
@@ -450,7 +458,7 @@ def _loop(plan: Plan, path: Path, hours: float, steps: int | None, task: Callabl
             return from_dict(LoopConfig, known["loop"])
     timed = task()
     items = [timed.dataset[i % len(timed.dataset)] for i in range(plan.run.batch_size)]  # type: ignore[arg-type]
-    seconds = seconds_a_step(timed, default_collate(items), loop(plan.run, LEAST_STEPS, 1.0))
+    seconds = seconds_per_step(timed, default_collate(items), loop(plan.run, LEAST_STEPS, 1.0))
     config = loop(plan.run, steps or max(LEAST_STEPS, int(3600 * hours / seconds)), seconds)
     if PartialState().is_main_process:
         write_text(path, json.dumps({"hours": plan.run.hours, "loop": asdict(config)}, indent=1))

@@ -21,21 +21,21 @@ PARTS = 6  # rows of a run in the table for a card
 NOT_LOSSES = {"step", "grad", "lr", "images_s", "hours"}
 NO_BETTER = 0.002  # share by which the last third of them has to be better than what was before
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Follow:
+class Validation:
     """Measures a model whenever the loop shows it. The first figure is the one that counts, the smaller the better."""
 
     folder: Path
-    measure: Callable[[nn.Module], Figures]
+    measure: Callable[[nn.Module], Metrics]
     say: Callable[[str], None] = print
     begin: int = 0  # steps before, after which the figure means something else
 
     def __call__(self, model: nn.Module, step: int) -> None:
         figures = {"step": float(step), "hours": round(hours_so_far(self.folder), 4), **self.measure(model)}
-        rows = [row for row in read_figures(self.folder) if row["step"] < step]
+        rows = [row for row in read_metrics(self.folder) if row["step"] < step]
         rows.append(figures)
         lines = [list(figures), *(row.values() for row in rows)]
         write_text(self.folder / TABLE, "".join(",".join(map(str, line)) + "\n" for line in lines))
@@ -43,11 +43,11 @@ class Follow:
         line = [(row["hours"], row[name]) for row in rows]
         save_image(chart({"": line}, "hours", name, bottom=None), self.folder / PICTURE)
         self.say(f"step {step:,}: " + ", ".join(f"{key} {value:.4g}" for key, value in list(figures.items())[2:]))
-        if settled([row[name] for row in rows if row["step"] > self.begin]):
+        if has_plateaued([row[name] for row in rows if row["step"] > self.begin]):
             self.say(f"{name} has not become better for a third of the run: more hours would hardly help.")
 
 
-def settled(values: Sequence[float]) -> bool:
+def has_plateaued(values: Sequence[float]) -> bool:
     """Whether the best of the last third is no better than the best before: smaller is better."""
     last = max(2, len(values) // 3)
     if len(values) < max(ENOUGH, last + 1):
@@ -56,7 +56,7 @@ def settled(values: Sequence[float]) -> bool:
     return after > before - NO_BETTER * abs(before)
 
 
-def read_figures(folder: Path) -> list[Figures]:
+def read_metrics(folder: Path) -> list[Metrics]:
     """The figures of a run so far, a row a time it was measured; [] where there are none yet."""
     path = folder / TABLE
     if not path.is_file():
@@ -65,7 +65,7 @@ def read_figures(folder: Path) -> list[Figures]:
     return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
-def curve(folder: Path) -> Iterator[str]:
+def loss_table(folder: Path) -> Iterator[str]:
     """Lines of a Markdown table: hours, steps, and the mean of each loss over the records of each part of a run.
 
     Raises ValueError for a folder without a log.

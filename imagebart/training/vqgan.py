@@ -21,7 +21,7 @@ from imagebart.training.loop import Batch, Task, train
 from imagebart.weights.folder import Part, load_part, save_part
 
 
-class Adversary:
+class DiscriminatorTrainer:
     """Looks at the same part of pictures and of their reconstructions, from the step `begin` on."""
 
     def __init__(self, config: AdversarialLoss) -> None:
@@ -96,7 +96,7 @@ class Adversary:
 # keeps edges; a discriminator may join in once that has settled.
 
 
-class CodebookAverages(nn.Module):
+class CodebookEMA(nn.Module):
     """Moving averages of the latents that each code received; the codes are their means."""
 
     count: Tensor
@@ -152,8 +152,8 @@ class FirstStageTask(Task):
         self.dataset, self.config = dataset, loss
         self.weight = weight / weight.mean()  # [H, W], mean 1
         model.quantize.embedding.weight.requires_grad_(False)  # moved by averages, not by gradients
-        self.averages = CodebookAverages(model.quantize, loss.codebook_decay, loss.dead_after)
-        self.adversary = None if loss.adversarial is None else Adversary(loss.adversarial)
+        self.averages = CodebookEMA(model.quantize, loss.codebook_decay, loss.dead_after)
+        self.adversary = None if loss.adversarial is None else DiscriminatorTrainer(loss.adversarial)
         self.pending: tuple[Tensor, Tensor] | None = None
         self.preview = torch.stack([self.dataset[i]["image"] for i in range(min(12, len(dataset)))])  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ from imagebart.avatars.artwork import region_mask
 from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
 from imagebart.avatars.dataset import sample
 from imagebart.avatars.reader import load_reader
-from imagebart.evaluation.completions import SHARED
+from imagebart.evaluation.completions import P_MIXED_PATCHES
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.fit import COLOURS, SIDE, fits, read_within, shows
 from imagebart.imaging.masks import ready
@@ -40,16 +40,16 @@ def pasted(upper: list[Attributes], lower: list[Attributes], size: int = 128) ->
     return torch.where(torch.from_numpy(ready("upper half", size)), rendered(upper, size), rendered(lower, size))
 
 
-def judged(images: Tensor, lower: list[Attributes], names: tuple[str, ...] = SHARED) -> list[dict[str, bool]]:
+def judged(images: Tensor, lower: list[Attributes], names: tuple[str, ...] = P_MIXED_PATCHES) -> list[dict[str, bool]]:
     masks = np.stack([ready("upper half", images.shape[-1])] * len(lower))
     return fits(images, masks, lower, load_reader().read(images).attributes, [names] * len(lower))
 
 
-@pytest.mark.parametrize(("size", "names"), [(128, COLOURS), (256, SHARED), (64, SHARED)])
+@pytest.mark.parametrize(("size", "names"), [(128, COLOURS), (256, P_MIXED_PATCHES), (64, P_MIXED_PATCHES)])
 def test_whole_renders_fit_themselves(avatars: list[Attributes], size: int, names: tuple[str, ...]) -> None:
     answers = judged(rendered(avatars, size), avatars, names)
-    assert all(set(SHARED) <= set(found) for found in answers)
-    assert sum("hair_colour" in found for found in answers) > 5 or names == SHARED
+    assert all(set(P_MIXED_PATCHES) <= set(found) for found in answers)
+    assert sum("hair_colour" in found for found in answers) > 5 or names == P_MIXED_PATCHES
     assert all(all(found.values()) for found in answers)
 
 
@@ -59,7 +59,7 @@ def test_another_avatar_of_the_same_colours_fits(avatars: list[Attributes], othe
     assert sum(sum(found.values()) for found in answers) >= 2 * COUNT - 1
 
 
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", P_MIXED_PATCHES)
 @pytest.mark.parametrize("alike", [True, False])
 def test_halves_of_different_colours_do_not_fit(
     name: str, alike: bool, avatars: list[Attributes], others: list[Attributes]
@@ -70,7 +70,7 @@ def test_halves_of_different_colours_do_not_fit(
         for other in [other_value(name, getattr(a, name), i)]
     ]
     answers = judged(pasted(upper, avatars), avatars)
-    (same,) = set(SHARED) - {name}
+    (same,) = set(P_MIXED_PATCHES) - {name}
     assert not any(found[name] for found in answers)
     assert sum(found[same] for found in answers) >= COUNT - 1
 
@@ -78,7 +78,7 @@ def test_halves_of_different_colours_do_not_fit(
 def test_a_band_of_another_skin_over_the_eyes_is_seen() -> None:
     mask = region_mask("eyes", 128)
     band = torch.where(torch.from_numpy(mask), rendered([replace(PLAIN, skin="dark")], 128), rendered([PLAIN], 128))
-    assert fits(band, mask[None], [PLAIN], [PLAIN], [SHARED]) == [{"skin": False, "background": True}]
+    assert fits(band, mask[None], [PLAIN], [PLAIN], [P_MIXED_PATCHES]) == [{"skin": False, "background": True}]
     assert fits(rendered([PLAIN], 128), mask[None], [PLAIN], [PLAIN], [["skin"]]) == [{"skin": True}]
 
 

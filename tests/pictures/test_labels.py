@@ -1,6 +1,6 @@
 """Captions taken apart, and the labels that are made of them."""
 
-from imagebart.evaluation.classifier import UNSAID, Labels, said
+from imagebart.evaluation.classifier import NO_LABEL, Labels, said
 
 
 def test_captions_are_taken_apart() -> None:
@@ -14,7 +14,7 @@ def test_labels_are_what_enough_captions_say() -> None:
     labels = Labels.of("text", captions)
     assert labels.groups == {"class": ("roses", "tulips"), "colour": ("red", "white")}
     assert labels.numbers("text", "white tulips") == [1, 1]
-    assert labels.numbers("text", "a dog") == [UNSAID, UNSAID]
+    assert labels.numbers("text", "a dog") == [NO_LABEL, NO_LABEL]
     assert Labels.of("class", ["cat"] * 4 + ["dog"] * 4).groups == {"class": ("cat", "dog")}
     assert Labels.of("none", [""] * 9).groups == {}
 

@@ -10,12 +10,12 @@ from drawn_folders import draw_folder
 from PIL import Image
 
 from imagebart.errors import InputError
-from imagebart.training.data import Row, Store, read
-from imagebart.training.plan import Look, held_back, look
+from imagebart.training.data import Example, ImageStore, read
+from imagebart.training.plan import DatasetReport, inspect_dataset, split_held_out
 
 
-def found(folder: Path) -> Look:
-    return look(read(str(folder)), 32)
+def found(folder: Path) -> DatasetReport:
+    return inspect_dataset(read(str(folder)), 32)
 
 
 def test_captions_classes_and_bare_pictures(tmp_path: Path) -> None:
@@ -33,8 +33,8 @@ def test_parts_called_train_and_test_are_no_classes(tmp_path: Path) -> None:
     for i, path in enumerate(sorted((tmp_path / "train").iterdir())[:5]):
         (tmp_path / "test").mkdir(exist_ok=True)
         shutil.move(path, tmp_path / "test" / f"other{i}.png")
-    looked = look(read(str(tmp_path)), 32, tmp_path / "store")
-    pictures = Store(tmp_path / "store").pictures
+    looked = inspect_dataset(read(str(tmp_path)), 32, tmp_path / "store")
+    pictures = ImageStore(tmp_path / "store").pictures
     assert looked.kind == "none" and looked.held == 5
     assert {pictures.names[i] for i in pictures.numbers(True)} == {f"test/other{i}.png" for i in range(5)}
 
@@ -49,11 +49,11 @@ def test_what_cannot_be_used_is_named_and_left_out(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "1.png", tmp_path / "again.png")
     Image.new("CMYK", (60, 60), (5, 100, 20, 3)).save(tmp_path / "printed.jpg")
     Image.fromarray(np.arange(3600, dtype=np.uint16).reshape(60, 60) * 18).save(tmp_path / "deep.png")
-    looked = look(read(str(tmp_path)), 32, tmp_path / "store")
+    looked = inspect_dataset(read(str(tmp_path)), 32, tmp_path / "store")
     assert sorted(looked.left_out) == ["broken.png", "empty.png", "long.png", "moving.gif"]
     assert "40,000 × 10" in looked.left_out["long.png"] and "animated" in looked.left_out["moving.gif"]
     assert set(looked.twice.items()) <= {("again.png", "1.png"), ("1.png", "again.png")} and len(looked.twice) == 1
-    names = Store(tmp_path / "store").pictures.names
+    names = ImageStore(tmp_path / "store").pictures.names
     assert {"printed.jpg", "deep.png"} <= set(names) and looked.count == 26
 
 
@@ -80,19 +80,19 @@ def test_what_holds_no_pictures_is_refused_in_a_sentence(tmp_path: Path) -> None
 
 
 def test_one_in_twenty_is_held_back_whatever_the_order() -> None:
-    rows = [Row(f"{i}.png", Path(), "", False, {}) for i in range(200)]
-    held = held_back(rows)
+    rows = [Example(f"{i}.png", Path(), "", False, {}) for i in range(200)]
+    held = split_held_out(rows)
     assert sum(held) == 10
     names = {row.name for row, one in zip(rows, held, strict=True) if one}
-    back = held_back(rows[::-1])
+    back = split_held_out(rows[::-1])
     assert {row.name for row, one in zip(rows[::-1], back, strict=True) if one} == names
 
 
 def test_where_all_pictures_are_called_test_most_are_trained_on() -> None:
-    rows = [Row(f"{i}.png", Path(), "", True, {}) for i in range(200)]
-    assert sum(held_back(rows)) == 10
-    assert held_back([Row("a.png", Path(), "", False, {}), *rows[:3]]) == [False, True, True, True]
+    rows = [Example(f"{i}.png", Path(), "", True, {}) for i in range(200)]
+    assert sum(split_held_out(rows)) == 10
+    assert split_held_out([Example("a.png", Path(), "", False, {}), *rows[:3]]) == [False, True, True, True]
 
 
 def test_no_more_are_held_back_than_are_needed() -> None:
-    assert sum(held_back([Row(f"{i}.png", Path(), "", False, {}) for i in range(12_000)])) == 500
+    assert sum(split_held_out([Example(f"{i}.png", Path(), "", False, {}) for i in range(12_000)])) == 500

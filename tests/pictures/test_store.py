@@ -7,17 +7,17 @@ import torch
 from drawn_folders import draw_folder
 from PIL import Image
 
-from imagebart.training.data import Store, Views, read
-from imagebart.training.plan import look
+from imagebart.training.data import AugmentedViews, ImageStore, read
+from imagebart.training.plan import inspect_dataset
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    look(read(str(draw_folder(tmp_path / "data", "text"))), 32, tmp_path / "store")
-    return Store(tmp_path / "store")
+def store(tmp_path: Path) -> ImageStore:
+    inspect_dataset(read(str(draw_folder(tmp_path / "data", "text"))), 32, tmp_path / "store")
+    return ImageStore(tmp_path / "store")
 
 
-def test_the_middle_is_what_is_in_the_file(store: Store, tmp_path: Path) -> None:
+def test_the_middle_is_what_is_in_the_file(store: ImageStore, tmp_path: Path) -> None:
     number = store.pictures.names.index("0.png")
     with Image.open(tmp_path / "data" / "0.png") as image:
         expected = image.convert("RGB").resize((36, 36), Image.Resampling.LANCZOS).crop((2, 2, 34, 34))
@@ -28,8 +28,8 @@ def test_the_middle_is_what_is_in_the_file(store: Store, tmp_path: Path) -> None
     assert store.pictures.credits[number] == {"author": "painter 0"}
 
 
-def test_views_are_the_same_whenever_asked_for_and_differ(store: Store) -> None:
-    views = Views(store, store.pictures.numbers(False), 6)
+def test_views_are_the_same_whenever_asked_for_and_differ(store: ImageStore) -> None:
+    views = AugmentedViews(store, store.pictures.numbers(False), 6)
     assert len(views) == 20 * 6
     assert torch.equal(views[70]["image"], views[70]["image"])
     first = [views[20 * view]["image"] for view in range(6)]
@@ -40,10 +40,10 @@ def test_views_are_the_same_whenever_asked_for_and_differ(store: Store) -> None:
 
 def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no pictures that are ready"):
-        Store(tmp_path)
+        ImageStore(tmp_path)
 
 
-def test_crops_reach_from_one_edge_to_the_other(store: Store) -> None:
+def test_crops_reach_from_one_edge_to_the_other(store: ImageStore) -> None:
     """Where the left and upper edges of 100 crops of a picture whose pixels are all different lie."""
     pixels = torch.arange(36 * 36 * 3, dtype=torch.int64).view(36, 36, 3)
     numbered = (pixels % 251).to(torch.uint8).numpy()

@@ -14,7 +14,7 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig
 from imagebart.training.data import ImageFolder
 from imagebart.training.loop import read_log, train
-from imagebart.training.vqgan import Adversary, FirstStageTask
+from imagebart.training.vqgan import DiscriminatorTrainer, FirstStageTask
 from tests.training.test_first_stage import SMALL
 
 CONFIG = AdversarialLoss(begin=4, crop=32, channels=8)
@@ -72,7 +72,7 @@ def test_the_discriminator_learns_to_tell_and_fooling_it_is_a_way_to_the_origina
     real = torch.zeros(4, 3, 64, 64)
     real[..., ::4] = 1.0  # stripes
     fake = torch.full_like(real, 0.25).requires_grad_(True)
-    adversary = Adversary(AdversarialLoss(begin=0, crop=48, channels=8, lr=2e-3, matching=0.0, weight=0.5))
+    adversary = DiscriminatorTrainer(AdversarialLoss(begin=0, crop=48, channels=8, lr=2e-3, matching=0.0, weight=0.5))
     for _ in range(40):
         adversary.loss(real, fake, (fake - real).abs().mean())
         adversary.after_step(accelerator)

@@ -6,7 +6,7 @@ import torch
 
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.training.codebook_embedding import as_table, learn_alike, tables_of
+from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding, token_tables
 
 CODES = 12
 
@@ -25,13 +25,13 @@ def test_what_was_learnt_alike_is_a_table_again() -> None:
     torch.manual_seed(0)
     denoiser, x = small(), torch.randint(CODES, (2, 4))
     names, before = set(denoiser.state_dict()), logits(denoiser, x)
-    learn_alike(tables_of(denoiser), torch.randn(CODES, 3))
+    add_codebook_embedding(token_tables(denoiser), torch.randn(CODES, 3))
     assert torch.equal(logits(denoiser, x), before), "the map begins at nothing"
     optimizer = torch.optim.SGD(denoiser.parameters(), 0.5)
     logits(denoiser, x).square().sum().backward()
     optimizer.step()
     trained = logits(denoiser, x)
-    as_table(denoiser)
+    merge_codebook_embedding(denoiser)
     assert set(denoiser.state_dict()) == names and not torch.allclose(trained, before)
     torch.testing.assert_close(logits(denoiser, x), trained)
 
@@ -42,11 +42,11 @@ def test_a_code_that_was_never_seen_learns_from_those_like_it() -> None:
     codes = torch.zeros(CODES, 2)
     codes[:2, 0], codes[2, 0] = 1.0, -1.0
     table = denoiser.encoder.token_embedding.weight.detach().clone()
-    learn_alike(tables_of(denoiser), codes)
+    add_codebook_embedding(token_tables(denoiser), codes)
     embedded = denoiser.encoder.token_embedding(torch.zeros(1, dtype=torch.long))
     embedded.sum().backward()
     torch.optim.SGD(denoiser.parameters(), 0.1).step()
-    as_table(denoiser)
+    merge_codebook_embedding(denoiser)
     moved = denoiser.encoder.token_embedding.weight - table
     assert (moved[0] < moved[1]).all() and (moved[1] < -0.01).all()
     torch.testing.assert_close(moved[2], -moved[1], atol=0.02, rtol=0.2)
@@ -61,10 +61,10 @@ def test_a_code_like_the_right_one_becomes_likelier() -> None:
     state = torch.randn(1, 8)
     assert denoiser.decoder.head is not None
     before = denoiser.decoder.head(state).detach()
-    learn_alike(tables_of(denoiser), codes)
+    add_codebook_embedding(token_tables(denoiser), codes)
     assert torch.equal(denoiser.decoder.head(state), before), "the map begins at nothing"
     (-denoiser.decoder.head(state).log_softmax(-1)[0, 0]).backward()
     torch.optim.SGD(denoiser.parameters(), 0.1).step()
-    as_table(denoiser)
+    merge_codebook_embedding(denoiser)
     moved = denoiser.decoder.head(state)[0] - before[0]
     assert moved[0] > moved[1] > moved[3:].max() > moved[2]

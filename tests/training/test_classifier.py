@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from imagebart.evaluation.classifier import FILE, Labels, classifier_of, varied
-from imagebart.training.data import Store, read
-from imagebart.training.plan import look
+from imagebart.evaluation.classifier import FILE, Labels, augment, train_or_load_classifier
+from imagebart.training.data import ImageStore, read
+from imagebart.training.plan import inspect_dataset
 from tests.drawn_folders import draw_folder
 
 
 def test_it_reads_what_it_learnt_in_pictures_that_were_held_back(tmp_path: Path) -> None:
-    look(read(str(draw_folder(tmp_path / "data", "class", count=180))), 32, tmp_path / "pictures")
-    store = Store(tmp_path / "pictures")
-    classifier = classifier_of(store, tmp_path / "classifier", 120)
+    inspect_dataset(read(str(draw_folder(tmp_path / "data", "class", count=180))), 32, tmp_path / "pictures")
+    store = ImageStore(tmp_path / "pictures")
+    classifier = train_or_load_classifier(store, tmp_path / "classifier", 120)
     held = store.pictures.numbers(True)
     labels = Labels(classifier.config.groups)
     with torch.no_grad():
@@ -24,17 +24,17 @@ def test_it_reads_what_it_learnt_in_pictures_that_were_held_back(tmp_path: Path)
     assert len(held) >= 9
     assert (logits.argmax(1) == answers[:, 0]).float().mean() >= 0.9
     before = (tmp_path / "classifier" / FILE).read_bytes()
-    classifier_of(store, tmp_path / "classifier", 1)  # it is there: nothing is learnt anew
+    train_or_load_classifier(store, tmp_path / "classifier", 1)  # it is there: nothing is learnt anew
     assert (tmp_path / "classifier" / FILE).read_bytes() == before
 
 
 def test_a_picture_is_never_seen_twice_alike_and_keeps_its_colours() -> None:
     torch.manual_seed(0)
     flat = torch.tensor([0.8, -0.5, 0.1])[None, :, None, None].expand(64, 3, 16, 16)
-    seen = varied(flat).mean((2, 3))
+    seen = augment(flat).mean((2, 3))
     assert (seen.argmax(1) == 0).all() and (seen.argmin(1) == 1).all()
     striped = torch.linspace(-1, 1, 16).expand(8, 3, 16, 16)
-    different = varied(striped)
+    different = augment(striped)
     assert different.shape == striped.shape
     assert torch.pdist(different.flatten(1)).min() > 0.5
-    assert (varied(striped) != different).any()
+    assert (augment(striped) != different).any()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imagebart.training.data import MOST_VIEWS, PIXELS, ImageFolder, Pictures, dataset_for, grid, write_index
+from imagebart.training.data import MAX_VIEWS, PIXELS, ImageFolder, StoreIndex, dataset_for, grid, write_index
 
 
 def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> None:
@@ -63,13 +63,13 @@ def test_grid_places_pictures_in_rows() -> None:
 
 
 def test_a_store_gives_what_is_not_held_back_in_all_its_views(tmp_path: Path) -> None:
-    pictures = Pictures(32, "text", ("a", "b"), ("grass", "sky"), (False, True), ({}, {}))
+    pictures = StoreIndex(32, "text", ("a", "b"), ("grass", "sky"), (False, True), ({}, {}))
     pixels = np.random.default_rng(0).integers(0, 256, (2, pictures.side, pictures.side, 3), np.uint8)
     (tmp_path / PIXELS).write_bytes(pixels.tobytes())
     write_index(tmp_path, pictures)
     items = dataset_for(str(tmp_path), 32)
-    assert len(items) == MOST_VIEWS  # type: ignore[arg-type]
-    assert [items[i]["text"] for i in range(MOST_VIEWS)] == ["grass"] * MOST_VIEWS
+    assert len(items) == MAX_VIEWS  # type: ignore[arg-type]
+    assert [items[i]["text"] for i in range(MAX_VIEWS)] == ["grass"] * MAX_VIEWS
     assert (items[0]["image"].permute(1, 2, 0).numpy() == pixels[0, 2:34, 2:34]).all()
     with pytest.raises(ValueError, match="pictures of 32 pixels a side, expected 64"):
         dataset_for(str(tmp_path), 64)

@@ -23,7 +23,7 @@ from imagebart.testing import tiny_first_stage, tiny_model
 from imagebart.training.config import CaptionsRun, DenoiserRun, LoopConfig, ModelParts, StageShape
 from imagebart.training.denoiser import DenoiserTask, begin_to_glance, denoiser_config, train_denoiser
 from imagebart.training.loop import Batch
-from imagebart.training.masks import Step, unknown_regions
+from imagebart.training.masks import Step, random_masks
 from imagebart.training.parts import assemble, load_text_encoder
 from imagebart.training.text import train_captions
 from imagebart.training.token_task import avatar_conditioner, text_config
@@ -60,7 +60,7 @@ class Known(DenoiserTask):
         return images
 
     def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        return unknown_regions(len(x0), 8).float(), x0, None
+        return random_masks(len(x0), 8).float(), x0, None
 
 
 class Cut(Known):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
 from imagebart.training.config import FirstStageLoss, FirstStageRun, LoopConfig
-from imagebart.training.vqgan import CodebookAverages, gradient_loss, train_first_stage
+from imagebart.training.vqgan import CodebookEMA, gradient_loss, train_first_stage
 from imagebart.weights.folder import load_part
 
 SMALL = FirstStageConfig(
@@ -43,7 +43,7 @@ def test_gradient_loss_sees_edges_and_not_brightness() -> None:
 def test_codes_move_to_the_means_of_their_latents() -> None:
     torch.manual_seed(0)
     quantizer = Quantizer(SMALL)
-    averages = CodebookAverages(quantizer, decay=0.5, dead_after=0.1)
+    averages = CodebookEMA(quantizer, decay=0.5, dead_after=0.1)
     centres = torch.cat([torch.eye(4), -torch.eye(4)])
     for _ in range(40):
         z = F.normalize(centres[torch.randint(8, (256,))] + 0.01 * torch.randn(256, 4), dim=-1)
@@ -54,7 +54,7 @@ def test_codes_move_to_the_means_of_their_latents() -> None:
 
 def test_dead_codes_are_replaced_from_the_batch() -> None:
     quantizer = Quantizer(SMALL)
-    averages = CodebookAverages(quantizer, decay=0.0, dead_after=0.5)
+    averages = CodebookEMA(quantizer, decay=0.0, dead_after=0.5)
     z = F.normalize(torch.ones(16, 4), dim=-1)
     averages.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
     assert torch.allclose(quantizer.codes(), z[:8], atol=1e-5)
@@ -65,7 +65,7 @@ def test_trained_codes_stay_where_they_are_not_used() -> None:
     quantizer = Quantizer(SMALL)
     torch.nn.init.normal_(quantizer.embedding.weight)
     before = quantizer.codes().detach().clone()
-    averages = CodebookAverages(quantizer, decay=0.99, dead_after=0.01)
+    averages = CodebookEMA(quantizer, decay=0.99, dead_after=0.01)
     averages.begin_from(quantizer)
     z = F.normalize(torch.ones(16, 4), dim=-1)
     averages.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())

@@ -8,16 +8,16 @@ from PIL import Image, ImageColor
 from torch import nn
 
 from imagebart.imaging.figures import COLOURS, MARGIN, SIZE
-from imagebart.training.validation import Follow, curve, read_figures, settled
+from imagebart.training.validation import Validation, has_plateaued, loss_table, read_metrics
 
 
 def test_figures_are_kept_and_drawn(tmp_path: Path) -> None:
     said: list[str] = []
     values = iter([3.0, 2.0, 1.5])
-    follow = Follow(tmp_path, lambda model: {"loss": next(values)}, said.append)
+    follow = Validation(tmp_path, lambda model: {"loss": next(values)}, said.append)
     for step in (10, 20, 20):
         follow(nn.Identity(), step)
-    assert [(row["step"], row["loss"]) for row in read_figures(tmp_path)] == [(10, 3.0), (20, 1.5)]
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [(10, 3.0), (20, 1.5)]
     with Image.open(tmp_path / "figures.png") as picture:
         assert picture.size == SIZE
         least = (MARGIN, SIZE[1] - MARGIN)
@@ -26,15 +26,15 @@ def test_figures_are_kept_and_drawn(tmp_path: Path) -> None:
 
 
 def test_a_run_that_stands_still_is_said() -> None:
-    assert not settled([5, 4, 3])
-    assert not settled([5, 4, 3, 2.5, 2.2, 2.0])
-    assert settled([5, 4, 3, 3.01, 3.0, 3.02])
-    assert settled([5, 4, 3, 2.5, 2.4, 2.6, 2.7, 2.8, 2.9])
+    assert not has_plateaued([5, 4, 3])
+    assert not has_plateaued([5, 4, 3, 2.5, 2.2, 2.0])
+    assert has_plateaued([5, 4, 3, 3.01, 3.0, 3.02])
+    assert has_plateaued([5, 4, 3, 2.5, 2.4, 2.6, 2.7, 2.8, 2.9])
 
 
 def test_what_came_before_the_beginning_does_not_count(tmp_path: Path) -> None:
     said: list[str] = []
-    follow = Follow(tmp_path, lambda model: {"error": 1.0}, said.append, begin=70)
+    follow = Validation(tmp_path, lambda model: {"error": 1.0}, said.append, begin=70)
     for step in range(10, 110, 10):
         follow(nn.Identity(), step)
     assert not any("more hours" in line for line in said)
@@ -43,7 +43,7 @@ def test_what_came_before_the_beginning_does_not_count(tmp_path: Path) -> None:
 def test_rows_are_means_over_parts_of_the_run(tmp_path: Path) -> None:
     records = [{"step": 10 * i, "loss": float(i), "read": 0.5, "grad": 9.0, "hours": i / 10} for i in range(1, 13)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    heading, _, *rows = curve(tmp_path)
+    heading, _, *rows = loss_table(tmp_path)
     assert heading == "| hours | steps | loss | read |"
     assert len(rows) == 6
     assert rows[0] == "| 0.20 | 20 | 1.5 | 0.5 |"
@@ -52,6 +52,6 @@ def test_rows_are_means_over_parts_of_the_run(tmp_path: Path) -> None:
 
 def test_a_short_log_has_a_row_for_each_record(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 5, "loss": 2.0, "hours": 0.25}\n')
-    assert list(curve(tmp_path))[2:] == ["| 0.25 | 5 | 2 |"]
+    assert list(loss_table(tmp_path))[2:] == ["| 0.25 | 5 | 2 |"]
     with pytest.raises(ValueError, match="expected the folder of a run"):
-        list(curve(tmp_path / "nothing"))
+        list(loss_table(tmp_path / "nothing"))

@@ -15,28 +15,30 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.vqgan import FirstStage
 from imagebart.testing import tiny_first_stage
 from imagebart.training.config import DenoiserRun, LoopConfig, StageShape
-from imagebart.training.data import PIXELS, Pictures, Store, write_index
-from imagebart.training.denoiser import Tokens, TokenTask, conditioner_of, encode_all, new_denoiser
+from imagebart.training.data import PIXELS, ImageStore, StoreIndex, write_index
+from imagebart.training.denoiser import TokenDataset, TokenDatasetTask, conditioner_of, encode_store, new_denoiser
 
 COUNT, VIEWS = 8, 2
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=3)
 
 
-def task(folder: Path, encoder: Literal["convolutions", "cells"]) -> TokenTask:
+def task(folder: Path, encoder: Literal["convolutions", "cells"]) -> TokenDatasetTask:
     torch.manual_seed(0)
     first_stage = FirstStage(replace(tiny_first_stage(), encoder=encoder)).eval()
     nothing = ("",) * COUNT
     names = tuple(map(str, range(COUNT)))
-    pictures = Pictures(32, "none", names, nothing, (False,) * COUNT, ({},) * COUNT)
+    pictures = StoreIndex(32, "none", names, nothing, (False,) * COUNT, ({},) * COUNT)
     pixels = np.random.default_rng(0).integers(0, 256, (COUNT, pictures.side, pictures.side, 3), np.uint8)
     (folder / PIXELS).write_bytes(pixels.tobytes())
     write_index(folder, pictures)
-    store = Store(folder)
-    encode_all(store, first_stage, VIEWS, folder, lambda _: None)
-    tokens = Tokens(folder, store, range(COUNT))
+    store = ImageStore(folder)
+    encode_store(store, first_stage, VIEWS, folder, lambda _: None)
+    tokens = TokenDataset(folder, store, range(COUNT))
     conditioner = conditioner_of("none", [])
     run = DenoiserRun(data="", first_stage="", loop=LoopConfig(steps=1), conditioning="none")
-    return TokenTask(new_denoiser(first_stage, SHAPE, conditioner), conditioner, first_stage, tokens, tokens, run)
+    return TokenDatasetTask(
+        new_denoiser(first_stage, SHAPE, conditioner), conditioner, first_stage, tokens, tokens, run
+    )
 
 
 @pytest.mark.parametrize("encoder", ["convolutions", "cells"])

@@ -28,9 +28,9 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_first_stage, tiny_model
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
-from imagebart.training.data import Store
-from imagebart.training.plan import seconds_a_step
-from imagebart.training.validation import read_figures
+from imagebart.training.data import ImageStore
+from imagebart.training.plan import seconds_per_step
+from imagebart.training.validation import read_metrics
 from imagebart.ui.examples import find_examples
 from imagebart.weights.folder import load_part
 
@@ -70,7 +70,7 @@ def test_from_a_folder_to_pictures(
         *_, edited = pipe.edit(picture, mask, prompt, seed=0)
         assert edited.image.crop((0, 0, 40, 20)).tobytes() == picture.crop((0, 0, 40, 20)).tobytes()
     for part, figure in (("first-stage", "error"), ("denoiser", "loss")):
-        rows = read_figures(tmp_path / "model" / "run" / part)
+        rows = read_metrics(tmp_path / "model" / "run" / part)
         assert rows[-1][figure] < rows[0][figure] and rows[-1]["step"] == 20
         assert (tmp_path / "model" / "run" / part / "samples" / "0000020.png").is_file()
     assert (tmp_path / "model" / "credits.csv").is_file() == (kind == "text")
@@ -131,7 +131,7 @@ def test_more_hours_lengthen_a_finished_run(tmp_path: Path) -> None:
     assert road(tmp_path, data, *given) == 0 and steps() == 20
     before = load_file(tmp_path / "model" / "denoiser.safetensors")
     assert road(tmp_path, data, *given, "--hours", "0.0006") == 0 and steps() > 20
-    shown = [row["step"] for row in read_figures(place)]
+    shown = [row["step"] for row in read_metrics(place)]
     assert shown == sorted(set(shown)) and 20 in shown and shown[-1] == steps(), "it went on, and did not begin anew"
     after = load_file(tmp_path / "model" / "denoiser.safetensors")
     assert any((before[key] != after[key]).any() for key in before)
@@ -150,10 +150,10 @@ def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys:
     steps = json.loads((run / "decoder" / "steps.json").read_text())["steps"]
     said = capsys.readouterr().out
     assert steps >= 20 and f"the decoder alone, {steps} steps" in said
-    rows = read_figures(run / "decoder")
-    assert rows[-1]["step"] == steps and rows[-1]["error"] < read_figures(run / "first-stage")[-1]["error"]
+    rows = read_metrics(run / "decoder")
+    assert rows[-1]["step"] == steps and rows[-1]["error"] < read_metrics(run / "first-stage")[-1]["error"]
     before, after = load_part(run / "first-stage", FirstStage).module, load_part(run / "decoder", FirstStage).module
-    store = Store(run / "pictures")
+    store = ImageStore(run / "pictures")
     images = store.images(range(len(store.pictures.names)))
     assert torch.equal(after.encode(images), before.encode(images))
     assert torch.equal(after.encode(images), tokens[:, 0].long())
@@ -169,11 +169,11 @@ def test_steps_are_the_same_on_every_machine(tmp_path: Path, capsys: pytest.Capt
     data, run = draw_folder(tmp_path / "data", "none"), tmp_path / "model" / "run"
     steps = {"first_stage": 7, "decoder": 3, "denoiser": 5}
     assert road(tmp_path, data, steps=steps) == 0
-    taken = {part: read_figures(run / part)[-1]["step"] for part in ("first-stage", "decoder", "denoiser")}
+    taken = {part: read_metrics(run / part)[-1]["step"] for part in ("first-stage", "decoder", "denoiser")}
     assert taken == {"first-stage": 7, "decoder": 3, "denoiser": 5}
     assert "5 steps" in capsys.readouterr().out
     assert road(tmp_path, data, steps={**steps, "denoiser": 6}) == 0
-    assert read_figures(run / "denoiser")[-1]["step"] == 6 and read_figures(run / "decoder")[-1]["step"] == 3
+    assert read_metrics(run / "denoiser")[-1]["step"] == 6 and read_metrics(run / "decoder")[-1]["step"] == 3
     assert road(tmp_path, data, steps={**steps, "first_stage": 8}) == 2
     assert "begun with first-stage steps 7, not 8" in capsys.readouterr().err
 
@@ -185,7 +185,7 @@ def test_a_model_is_gone_on_from_with_other_pictures(tmp_path: Path, capsys: pyt
         (tmp_path / name).mkdir()
     assert road(tmp_path / "first", draw_folder(tmp_path / "data", "text")) == 0
     begun, on = tmp_path / "first" / "model", tmp_path / "second"
-    learnt = read_figures(begun / "run" / "denoiser")[-1]["loss"]
+    learnt = read_metrics(begun / "run" / "denoiser")[-1]["loss"]
     (begun / "run").rename(tmp_path / "lost")
     more = draw_folder(tmp_path / "more", "text", count=30)
     given = ["--data", str(more), "--begin-from", str(begun), "--hours", "0.0001", "--out", str(on / "model")]
@@ -198,7 +198,7 @@ def test_a_model_is_gone_on_from_with_other_pictures(tmp_path: Path, capsys: pyt
     assert "was trained with captions, the pictures have neither captions nor classes" in capsys.readouterr().err
     AcceleratorState._reset_state(reset_partial_state=True)
     assert main(["train", "model", *given]) == 0
-    rows = read_figures(on / "model" / "run" / "denoiser")
+    rows = read_metrics(on / "model" / "run" / "denoiser")
     assert rows[0]["loss"] < learnt and rows[-1]["step"] == 20
     card = Pipeline.from_pretrained(on / "model").card
     assert "- first stage: taken over from model." in card and "20 steps more, from model;" in card
@@ -237,10 +237,10 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
 
     config = LoopConfig(steps=1, batch_size=1, mixed_precision="no")
     task: Any = Interrupted()
-    assert seconds_a_step(task, {"x": torch.zeros(1, 1)}, config) < 0.2
+    assert seconds_per_step(task, {"x": torch.zeros(1, 1)}, config) < 0.2
     assert set(threads) == {1} and torch.get_num_threads() == before
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert seconds_a_step(task, {"x": torch.zeros(1, 1)}, config) >= 0.2
+    assert seconds_per_step(task, {"x": torch.zeros(1, 1)}, config) >= 0.2
 
 
 @pytest.mark.parametrize(

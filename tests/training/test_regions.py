@@ -7,32 +7,32 @@ import torch.nn.functional as F
 from oracles import binomial_z
 
 from imagebart.training.masks import (
-    BLIND,
-    FINAL,
-    FINE,
     LEAST,
-    SHARED,
-    WHOLE,
+    P_EVERYTHING,
+    P_FULL_NOISE,
+    P_MIXED_PATCHES,
+    P_TO_X0,
+    PARTS_PER_PATCH,
     Step,
     _stroke,
-    glimpses,
-    painted_regions,
-    unknown_regions,
+    keep_color_patches,
+    painted_masks,
+    random_masks,
 )
 
 
 def test_regions_are_of_the_batch_and_never_empty() -> None:
     for batch, side in ((1, 2), (3, 16), (500, 4)):
-        regions = unknown_regions(batch, side)
+        regions = random_masks(batch, side)
         assert regions.shape == (batch, side * side) and regions.dtype == torch.bool
         assert regions.any(1).all()
 
 
 def test_a_share_of_regions_is_the_whole_picture() -> None:
     """Half planes, strokes and boxes never cover it all, but boxes together may, and what is all but nothing does."""
-    whole = int(unknown_regions(2000, 16).all(1).sum())
-    assert binomial_z(whole, 2000, WHOLE) > -4
-    assert binomial_z(whole, 2000, WHOLE + 0.03) < 4
+    whole = int(random_masks(2000, 16).all(1).sum())
+    assert binomial_z(whole, 2000, P_EVERYTHING) > -4
+    assert binomial_z(whole, 2000, P_EVERYTHING + 0.03) < 4
 
 
 def test_regions_are_inside_and_outside_alike() -> None:
@@ -40,7 +40,7 @@ def test_regions_are_inside_and_outside_alike() -> None:
 
     Of four regions three are as often inverted as not, and one leaves next to nothing: 5 in 8 are unknown.
     """
-    regions = unknown_regions(4000, 16)
+    regions = random_masks(4000, 16)
     parts = regions[~regions.all(1)].float().view(-1, 16, 16)
     assert 0.1 < parts.mean((1, 2)).quantile(0.2) < 0.5 < parts.mean((1, 2)).quantile(0.6) < 0.95
     shares = parts.mean(0)
@@ -49,7 +49,7 @@ def test_regions_are_inside_and_outside_alike() -> None:
 
 def test_regions_have_straight_edges_in_one_piece_or_a_few() -> None:
     """Rows differ from the row before in at most two places a box, so that masks are such as people paint."""
-    regions = unknown_regions(200, 16).view(-1, 16, 16)
+    regions = random_masks(200, 16).view(-1, 16, 16)
     changes = (regions[:, :, 1:] != regions[:, :, :-1]).sum(2)
     assert changes.max() <= 6
     straight = (changes == 0).all(1) | (regions[:, 1:] == regions[:, :-1]).flatten(1).all(1)
@@ -58,7 +58,7 @@ def test_regions_have_straight_edges_in_one_piece_or_a_few() -> None:
 
 def test_what_is_kept_may_be_a_strip_or_a_peephole() -> None:
     """Masks of people leave a few tokens beside a neck, from which the background has to be told."""
-    kept = (~unknown_regions(4000, 16)).sum(1)
+    kept = (~random_masks(4000, 16)).sum(1)
     assert ((kept > 0) & (kept <= 16)).float().mean() > 0.15
     assert ((kept > 0) & (kept <= 4)).float().mean() > 0.05
 
@@ -67,7 +67,7 @@ def test_a_glimpse_is_all_that_is_kept_of_a_colour() -> None:
     """Of a red and of a blue half, one is painted but for a small box, mostly in the cells that both share."""
     halves = torch.full((400, 3, 64, 64), -1.0)
     halves[:, 0, :, :30], halves[:, 2, :, 30:] = 1.0, 1.0
-    masks = glimpses(halves, 32)
+    masks = keep_color_patches(halves, 32)
     colours = torch.stack([masks[:, :, :15].float().mean((1, 2)), masks[:, :, 15:].float().mean((1, 2))], 1)
     kept = 1 - colours.amax(1)
     assert kept.max() <= 8 * 8 / (32 * 15) and 0.5 < (kept > 0).float().mean() < 0.9
@@ -78,14 +78,14 @@ def test_a_glimpse_is_all_that_is_kept_of_a_colour() -> None:
 
 
 def test_a_picture_of_one_colour_is_painted_but_for_a_place_at_times() -> None:
-    kept = (~glimpses(torch.zeros(200, 3, 32, 32), 32)).flatten(1).sum(1)
-    assert kept.max() <= 64 and abs(binomial_z(int((kept == 0).sum()), 200, SHARED)) < 4
+    kept = (~keep_color_patches(torch.zeros(200, 3, 32, 32), 32)).flatten(1).sum(1)
+    assert kept.max() <= 64 and abs(binomial_z(int((kept == 0).sum()), 200, P_MIXED_PATCHES)) < 4
 
 
 def test_painted_regions_cut_cells() -> None:
-    regions = painted_regions(torch.rand(100, 3, 64, 64) * 2 - 1, 16)
-    assert regions.shape == (100, 16 * FINE, 16 * FINE) and regions.flatten(1).any(1).all()
-    shares = F.avg_pool2d(regions[:, None].float(), FINE)
+    regions = painted_masks(torch.rand(100, 3, 64, 64) * 2 - 1, 16)
+    assert regions.shape == (100, 16 * PARTS_PER_PATCH, 16 * PARTS_PER_PATCH) and regions.flatten(1).any(1).all()
+    shares = F.avg_pool2d(regions[:, None].float(), PARTS_PER_PATCH)
     assert ((shares > 0) & (shares < 1)).flatten(1).any(1).float().mean() > 0.3
 
 
@@ -113,10 +113,10 @@ def test_rates_fall_and_have_their_shares() -> None:
     rate, after = step.rate, step.next_rate
     assert rate.shape == after.shape == (4000, 1)
     assert (after >= 0).all() and (after < rate).all() and (rate <= 1).all() and (rate >= LEAST).all()
-    assert abs(binomial_z(int((rate == 1).sum()), 4000, BLIND)) < 4
-    assert abs(binomial_z(int((after == 0).sum()), 4000, FINAL)) < 4
+    assert abs(binomial_z(int((rate == 1).sum()), 4000, P_FULL_NOISE)) < 4
+    assert abs(binomial_z(int((after == 0).sum()), 4000, P_TO_X0)) < 4
     both = int(((rate == 1) & (after == 0)).sum())
-    assert abs(binomial_z(both, 4000, BLIND * FINAL)) < 4
+    assert abs(binomial_z(both, 4000, P_FULL_NOISE * P_TO_X0)) < 4
     others = rate[rate < 1]
     assert abs(others.mean() - (1 + LEAST) / 2) < 4 * (1 - LEAST) / 12**0.5 / len(others) ** 0.5
     shares = (after / rate)[after > 0]
