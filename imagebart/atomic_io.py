@@ -46,7 +46,7 @@ def write_bytes(path: Path, content: Content) -> None:
             part.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise not_written(error, path, len(content)) from error
+        raise write_error(error, path, len(content)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,10 +58,11 @@ def replace_files(folder: Path, contents: Iterable[tuple[str, Content]], owned: 
     """Writes files of a folder that belong together; all of them change at once. The last is moved last.
 
     owned: names of files that go if there is no new one of that name. All are safe on the disk before the first is
-    moved. Where a program is killed while they are moved, `settle` finishes it. Raises OSError as `write_bytes` does.
+    moved. Where a program is killed while they are moved, `recover_files` finishes the moves. Raises OSError as
+    `write_bytes` does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settle(folder)
+    recover_files(folder)
     place = folder / SAVING
     remove(place)
     names: list[str] = []
@@ -71,18 +72,18 @@ def replace_files(folder: Path, contents: Iterable[tuple[str, Content]], owned: 
             try:
                 (place / name).write_bytes(content)
             except OSError as error:
-                raise not_written(error, folder / name, len(content)) from error
+                raise write_error(error, folder / name, len(content)) from error
             names.append(name)
         (place / OBSOLETE).write_text("\n".join([*names, "", *sorted(set(owned) - set(names))]), encoding="utf-8")
-        synchronise(place)
+        fsync_tree(place)
     except BaseException:
         remove(place)
         raise
     place.rename(folder / SAVED)
-    settle(folder)
+    recover_files(folder)
 
 
-def settle(folder: Path) -> None:
+def recover_files(folder: Path) -> None:
     """Finishes a `replace_files` that was cut off while it moved files; call it before reading them."""
     saved = folder / SAVED
     if not (saved / OBSOLETE).is_file():
@@ -107,12 +108,12 @@ def replace_folder(new: Path, folder: Path, old: Path) -> None:
 
     new is complete; at any moment `folder` or `old` holds all of what was there or of what is new.
     """
-    synchronise(new)
+    fsync_tree(new)
     if folder.exists():
         remove(old)  # half of it, from a program that was killed here
         folder.rename(old)
     new.rename(folder)
-    _synchronise(folder.parent)
+    _fsync(folder.parent)
     remove(old)
 
 
@@ -122,15 +123,15 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def synchronise(folder: Path) -> None:
+def fsync_tree(folder: Path) -> None:
     """Returns when all files of a folder, and of those in it, are safe from a loss of power."""
     for path in folder.rglob("*"):
         if path.is_file() or path.is_dir():
-            _synchronise(path)
-    _synchronise(folder)
+            _fsync(path)
+    _fsync(folder)
 
 
-def not_written(error: Exception, path: Path, size: int) -> OSError:
+def write_error(error: Exception, path: Path, size: int) -> OSError:
     """What went wrong with a file or folder of `size` bytes, as one sentence for the person at the machine."""
     number = error.errno if isinstance(error, OSError) else None
     reason = os.strerror(number) if number is not None else str(error).partition("\n")[0]
@@ -138,13 +139,13 @@ def not_written(error: Exception, path: Path, size: int) -> OSError:
     if number is None or number in NO_ROOM:
         with suppress(OSError):
             free = shutil.disk_usage(path.parent).free
-            sentence += f": it takes {readable(size)}, and {readable(free)} are free there"
+            sentence += f": it takes {format_bytes(size)}, and {format_bytes(free)} are free there"
     failure = OSError(sentence + ".")
     failure.errno = number
     return failure
 
 
-def readable(size: int) -> str:
+def format_bytes(size: int) -> str:
     """A number of bytes as people read it: 1.2 MB."""
     value, units = float(size), iter(("bytes", "kB", "MB", "GB", "TB"))
     unit = next(units)
@@ -161,7 +162,7 @@ def _sweep(folder: Path) -> None:
                 path.unlink()
 
 
-def _synchronise(path: Path) -> None:
+def _fsync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():  # Windows opens no folders
         return
     handle = os.open(path, os.O_RDONLY)

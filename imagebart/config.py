@@ -31,6 +31,8 @@ Index = Annotated[int, Field(ge=0, le=2**40)]
 Rate = Annotated[float, Field(ge=0, le=1e6)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 
+RENAMED_KEYS = {"passes": "resamples"}  # old -> new: of model folders, training runs and recipes made before
+
 LONGEST_VALUE = 60  # characters of a value in a sentence
 EXPECTED = {  # by pydantic's names of errors
     "int_type": "a whole number",
@@ -54,11 +56,18 @@ def from_dict(cls: type[C], values: Any, where: str = "") -> C:
     where: what stands before the keys' names in a sentence, as "rewording.".
     """
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(values), strict=True, extra="forbid")
+        return TypeAdapter(cls).validate_json(json.dumps(_renamed(values)), strict=True, extra="forbid")
     except ValidationError as error:
         raise ValueError(_sentence(cls, error.errors(include_url=False), where)) from None
     except RecursionError:
         raise ValueError(f"{where or cls.__name__} is nested too deeply") from None
+
+
+def _renamed(values: Any) -> Any:
+    """JSON values with today's keys in place of old ones."""
+    if isinstance(values, dict):
+        return {RENAMED_KEYS.get(key, key): _renamed(value) for key, value in values.items()}
+    return [_renamed(value) for value in values] if isinstance(values, list) else values
 
 
 def _sentence(cls: type[Any], errors: Sequence[Any], where: str) -> str:

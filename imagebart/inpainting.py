@@ -25,7 +25,7 @@ PLAIN = 0.08  # how far apart the pixels of one colour may be in a channel of [-
 AT_ONCE = 256  # colours
 
 
-def painted_share(painted: Tensor, tokens: int) -> Tensor:
+def mask_coverage(painted: Tensor, tokens: int) -> Tensor:
     """How much of each of N tokens' cells is painted: masks bool [B, S, S] -> float [B, N] in [0, 1]."""
     return F.avg_pool2d(painted[:, None].float(), painted.shape[1] // math.isqrt(tokens)).flatten(1)
 
@@ -61,15 +61,15 @@ def _tokens_of_colours(first_stage: FirstStage, colours: Tensor) -> Tensor:
     return torch.cat(found)[place]
 
 
-def extended(pixels: Tensor, painted: Tensor) -> Tensor:
+def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
     """Pictures [B, C, S, S] in which each painted pixel, bool [B, S, S], has the colour of the nearest that is not.
 
     A picture of which all is painted is as it was.
     """
-    return torch.stack([_extended(*each) for each in zip(pixels, painted, strict=True)])
+    return torch.stack([_fill_nearest(*each) for each in zip(pixels, painted, strict=True)])
 
 
-def _extended(pixels: Tensor, painted: Tensor) -> Tensor:
+def _fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
     if painted.all() or not painted.any():
         return pixels
     _, labels = cv2.distanceTransformWithLabels(
@@ -82,7 +82,7 @@ def _extended(pixels: Tensor, painted: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Known:
+class MaskedTokens:
     """What is known of pictures that masks are on."""
 
     tokens: Tensor  # int64 [B, N]
@@ -91,20 +91,20 @@ class Known:
 
 
 @torch.no_grad()
-def known(model: ImageBART, pixels: Tensor, painted: Tensor) -> Known:
+def encode_masked(model: ImageBART, pixels: Tensor, painted: Tensor) -> MaskedTokens:
     """What a model can be told of pictures, on its device.
 
     pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU. Of cut cells, a model that does not know
     them is told nothing: their doubt is 1.
     """
-    tokens, doubt = model.first_stage.encode(pixels.to(model.device)), painted_share(painted, model.tokens)
+    tokens, doubt = model.first_stage.encode(pixels.to(model.device)), mask_coverage(painted, model.tokens)
     if model.denoiser is None or not model.denoiser.config.knows_cut_cells:
-        return Known(tokens, (doubt > 0).float().to(model.device), None)
+        return MaskedTokens(tokens, (doubt > 0).float().to(model.device), None)
     doubt = doubt.to(model.device)
     cut = (doubt > 0) & (doubt < 1)
     if cut.any():
-        tokens = torch.where(cut, model.first_stage.encode(extended(pixels, painted).to(model.device)), tokens)
+        tokens = torch.where(cut, model.first_stage.encode(fill_nearest(pixels, painted).to(model.device)), tokens)
     if not model.glances:
-        return Known(tokens, doubt, None)
+        return MaskedTokens(tokens, doubt, None)
     seen = glance(model.first_stage, pixels.to(model.device), painted.to(model.device), model.glances)
-    return Known(tokens, doubt, seen)
+    return MaskedTokens(tokens, doubt, seen)

@@ -21,10 +21,10 @@ LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.
 def too_large(modules: Iterable[nn.Module], dtype: torch.dtype) -> bool:
     """Whether copies of these modules' weights, as numbers of a type, would take too much memory."""
     numbers = sum(p.numel() for module in modules for p in module.parameters())
-    return numbers * dtype.itemsize > SHARE * memory()
+    return numbers * dtype.itemsize > SHARE * available_memory()
 
 
-def memory() -> int:
+def available_memory() -> int:
     """Bytes that this process can have: the machine's, or its container's where that is less."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [8 << 30]
     for path in LIMITS:

@@ -20,15 +20,15 @@ from imagebart.conditioning.tokenizer import whole_characters
 from imagebart.errors import InputError
 from imagebart.imaging import crop, masks
 from imagebart.imaging import files as images
-from imagebart.imaging.blending import joined
+from imagebart.imaging.blending import blend
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
-from imagebart.inpainting import known
+from imagebart.inpainting import encode_masked
 from imagebart.models.imagebart import ImageBART
-from imagebart.ranking import Describer, Judge, best_first, load_judge
+from imagebart.ranking import Describer, Scorer, best_first, bundled_scorer
 from imagebart.sampling.mask_suggestion import distances, place
 from imagebart.sampling.sampler import ChainEvent
-from imagebart.settings import SamplingSettings, shown
+from imagebart.settings import SamplingSettings, format_value
 from imagebart.weights import locate
 from imagebart.weights.folder import config_of
 from imagebart.weights.published.registry import default_card, read_card, without_head
@@ -60,8 +60,8 @@ class PipelineEvent:
     pictures: Pictures  # of `images`
     stage: int  # t, from T down to 1
     stages: int  # T
-    pass_index: int  # from 0
-    passes: int
+    resample_index: int  # from 0
+    resamples: int
     position: int  # tokens drawn in this pass
     total: int  # tokens to draw in a pass
     fraction: float  # of the whole run, 0 to 1
@@ -95,11 +95,11 @@ class PipelineEvent:
 class Clock:
     """Time since the start, progress, and when the next preview may cost something."""
 
-    def __init__(self, passes: int, first: int) -> None:
-        """passes: of each stage; first: the stage that the run starts with, counted down to 1."""
+    def __init__(self, resamples: int, first: int) -> None:
+        """resamples: of each stage; first: the stage that the run starts with, counted down to 1."""
         self._began = time.perf_counter()
         self._first = first
-        self._passes = passes * first  # in the whole run
+        self._resamples = resamples * first  # in the whole run
         self._cost = 0.0  # of the last look, seconds
         self._spent = 0.0  # on previews
 
@@ -109,8 +109,8 @@ class Clock:
 
     def fraction(self, event: ChainEvent) -> float:
         """How much of the run is done, 0 to 1."""
-        done = (self._first - event.stage) * event.passes + event.pass_index
-        return min((done + event.position / max(event.total, 1)) / self._passes, 1.0)
+        done = (self._first - event.stage) * event.resamples + event.resample_index
+        return min((done + event.position / max(event.total, 1)) / self._resamples, 1.0)
 
     def preview_due(self) -> bool:
         """Whether one more preview, as dear as the last look, keeps all of them within PREVIEW_SHARE of the time."""
@@ -118,11 +118,11 @@ class Clock:
         return self._spent + self._cost <= share * self.elapsed()
 
     def looked(self, kind: EventKind, seconds: float) -> None:
-        """A look took so long. The start, the ends of passes and the result are shown whatever they cost."""
+        """A look took so long. The start, the ends of resamples and the result are shown whatever they cost."""
         self._cost = 0.0
-        self.looked_on(kind, seconds)
+        self.add_preview_cost(kind, seconds)
 
-    def looked_on(self, kind: EventKind, seconds: float) -> None:
+    def add_preview_cost(self, kind: EventKind, seconds: float) -> None:
         """The last look took so much longer."""
         self._cost += seconds
         if kind == "preview":
@@ -132,11 +132,11 @@ class Clock:
 # A run: from tokens, a prompt and settings to events that show pictures where they belong.
 
 
-FAMILIAR_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
+IN_DOMAIN_PSNR = 17.0  # dB of encode and decode, under which a picture is unlike those of the training
 
 
 @dataclass(frozen=True)
-class Canvas:
+class PasteTarget:
     """Where results go: a region of an upload; or a picture of their own (all None)."""
 
     upload: Image.Image | None = None
@@ -148,16 +148,16 @@ class Canvas:
         if self.upload is None or self.region is None:
             return square
         if self.before is not None:
-            square = joined(square, self.before, self.region.unknown(self.upload.size))
+            square = blend(square, self.before, self.region.unknown(self.upload.size))
         return self.region.paste(self.upload, square)
 
 
 @dataclass(frozen=True)
-class Job:
+class EditRequest:
     """A run, ready to start: B variants of N tokens."""
 
     recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
-    canvas: Canvas
+    target: PasteTarget
     settings: SamplingSettings  # the recipes', as this run needs them
     known: Tensor | None = None  # int64 [B, N]
     keep: Tensor | None = None  # bool [N]
@@ -167,7 +167,7 @@ class Job:
     strength: float = 1.0  # share of noise to start from
     cond: Tensor | None = None  # int64 [B, L]
     notes: tuple[str, ...] = ()  # sentences for the user
-    judge: Judge | None = None  # puts the result's pictures in order, best first; all have one prompt then
+    scorer: Scorer | None = None  # puts the result's pictures in order, best first; all have one prompt then
 
     @property
     def variants(self) -> int:
@@ -180,58 +180,58 @@ class Job:
         return self.recipes[0].seed
 
 
-def stream(model: ImageBART, job: Job) -> Iterator[PipelineEvent]:
+def stream(model: ImageBART, request: EditRequest) -> Iterator[PipelineEvent]:
     """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
     begun = model.sampler.start(
-        job.variants,
-        job.settings,
-        known=job.known,
-        keep=job.keep,
-        strength=job.strength,
-        seed=job.seed,
-        doubt=job.doubt,
-        seen=job.seen,
+        request.variants,
+        request.settings,
+        known=request.known,
+        keep=request.keep,
+        strength=request.strength,
+        seed=request.seed,
+        doubt=request.doubt,
+        seen=request.seen,
     )
     first, scales = len(begun.steps), begun.scales
-    clock = Clock(job.settings.passes, first)
-    chain = model.sampler.stream(begun, job.cond, job.settings)
-    last = ChainEvent(first, scales, 0, job.settings.passes, 0, begun.total, begun.x, False)
-    yield _event(model, "start", last, job, clock)
+    clock = Clock(request.settings.resamples, first)
+    chain = model.sampler.stream(begun, request.cond, request.settings)
+    last = ChainEvent(first, scales, 0, request.settings.resamples, 0, begun.total, begun.x, False)
+    yield _event(model, "start", last, request, clock)
     try:
         for last in chain:
-            if last.done and not (last.stage == 1 and last.pass_index == last.passes - 1):
-                yield _event(model, "stage", last, job, clock)
+            if last.done and not (last.stage == 1 and last.resample_index == last.resamples - 1):
+                yield _event(model, "stage", last, request, clock)
             elif not last.done and clock.preview_due():
-                yield _event(model, "preview", last, job, clock)
+                yield _event(model, "preview", last, request, clock)
     finally:
         close = getattr(chain, "close", None)
         if close is not None:
             close()
-    result = _event(model, "result", last, job, clock)
-    del job  # the upload goes as soon as the result is put together
+    result = _event(model, "result", last, request, clock)
+    del request  # the upload goes as soon as the result is put together
     yield result
 
 
 @torch.no_grad()
-def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock: Clock) -> PipelineEvent:
+def _event(model: ImageBART, kind: EventKind, event: ChainEvent, request: EditRequest, clock: Clock) -> PipelineEvent:
     """Decodes the tokens of this moment, to be put where they belong by whoever looks."""
     began = time.perf_counter()
     fraction = 1.0 if kind == "result" else clock.fraction(event)
     shown = event.tokens[:1] if kind == "preview" else event.tokens
     squares = model.first_stage.decode(shown)
     order = list(range(len(squares)))
-    if kind == "result" and job.judge is not None:
-        order = best_first(job.judge, squares.clamp(-1, 1), job.recipes[0].prompt or "")
-    notes = job.notes
-    if kind == "result" and job.keep is not None and job.pixels is not None and bool(job.keep.any()):
-        notes = (*unfamiliar(model, job.pixels, squares[:1], job.keep), *notes)
-    canvas, drawn = job.canvas, images.to_images(squares[order])
+    if kind == "result" and request.scorer is not None:
+        order = best_first(request.scorer, squares.clamp(-1, 1), request.recipes[0].prompt or "")
+    notes = request.notes
+    if kind == "result" and request.keep is not None and request.pixels is not None and bool(request.keep.any()):
+        notes = (*out_of_domain(model, request.pixels, squares[:1], request.keep), *notes)
+    target, drawn = request.target, images.to_images(squares[order])
     clock.looked(kind, time.perf_counter() - began)
 
     def place() -> list[Image.Image]:
         began = time.perf_counter()
-        placed = [canvas.place(square) for square in drawn]
-        clock.looked_on(kind, time.perf_counter() - began)
+        placed = [target.place(square) for square in drawn]
+        clock.add_preview_cost(kind, time.perf_counter() - began)
         return placed
 
     elapsed = clock.elapsed()
@@ -240,20 +240,20 @@ def _event(model: ImageBART, kind: EventKind, event: ChainEvent, job: Job, clock
         pictures=Pictures(place),
         stage=event.stage,
         stages=event.stages,
-        pass_index=event.pass_index,
-        passes=event.passes,
+        resample_index=event.resample_index,
+        resamples=event.resamples,
         position=event.position,
         total=event.total,
         fraction=fraction,
         elapsed=elapsed,
         remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
-        seed=job.seed,
+        seed=request.seed,
         notes=list(notes),
-        recipes=tuple(job.recipes[number] for number in order),
+        recipes=tuple(request.recipes[number] for number in order),
     )
 
 
-def unfamiliar(model: ImageBART, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:
+def out_of_domain(model: ImageBART, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:
     """What to say of a picture that the model does not know: one that its tokens do not bring back where they are kept.
 
     before, after: float [1, 3, size, size] in [-1, 1]; keep: bool [N].
@@ -261,7 +261,7 @@ def unfamiliar(model: ImageBART, before: Tensor, after: Tensor, keep: Tensor) ->
     side = model.first_stage.config.downsampling
     kept = keep.view(before.shape[2] // side, -1).repeat_interleave(side, 0).repeat_interleave(side, 1)
     error = (after.clamp(-1, 1) - before)[..., kept].square().mean().item() / 4
-    if not model.about.knows or -10 * math.log10(max(error, 1e-10)) >= FAMILIAR_PSNR:
+    if not model.about.knows or -10 * math.log10(max(error, 1e-10)) >= IN_DOMAIN_PSNR:
         return ()
     return (f"This model knows {model.about.knows} only; in another kind of picture, expect odd results.",)
 
@@ -273,11 +273,11 @@ PAINT = "paint over what should change"
 SAID = 1.0  # guidance at most by a prompt that says all; with 2.5, smears were seen
 
 
-def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str | None) -> Tensor:
+def suggest_mask(model: ImageBART, scorer: Scorer | None, pixels: Tensor, prompt: str | None) -> Tensor:
     """The tokens of a square that a prompt is about: bool [rows, columns].
 
     pixels: float [1, 3, size, size] in [-1, 1]. What the prompt asks for is set against what the picture shows, where
-    the judge can say it, else against no words. Raises InputError where no place can be found.
+    the scorer can say it, else against no words. Raises InputError where no place can be found.
     """
     conditioner = model.conditioner
     if model.denoiser is None or conditioner.kind != "text":
@@ -289,7 +289,7 @@ def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str 
     instead = conditioner.null(1)
     if torch.equal(asked, instead):
         raise InputError(f'The model knows no word of "{prompt:.60}", so that it finds no place for it; {PAINT}.')
-    texts = _contrast(judge, pixels, prompt)
+    texts = _contrast(scorer, pixels, prompt)
     if texts is not None:
         asked, instead = conditioner.encode(texts).tokens.split(1)
     with torch.no_grad():
@@ -301,32 +301,32 @@ def place_of(model: ImageBART, judge: Judge | None, pixels: Tensor, prompt: str 
     return found
 
 
-def with_the_rest(judge: Judge | None, pixels: Tensor, prompt: str) -> str:
-    """A prompt with all else that a picture shows and that is to stay; the prompt alone where the judge cannot say it.
+def complete_prompt(scorer: Scorer | None, pixels: Tensor, prompt: str) -> str:
+    """A prompt with all else that a picture shows and that is to stay; the prompt alone where the scorer cannot say it.
 
     pixels: float [1, 3, size, size] in [-1, 1].
     """
-    texts = _contrast(judge, pixels, prompt)
+    texts = _contrast(scorer, pixels, prompt)
     return prompt if texts is None else texts[0]
 
 
-def with_all_said(settings: SamplingSettings) -> SamplingSettings:
+def cap_guidance(settings: SamplingSettings) -> SamplingSettings:
     """Settings for a prompt with the rest: where it says all, guidance only smears."""
     return replace(settings, guidance=min(settings.guidance, SAID))
 
 
-def _contrast(judge: Judge | None, pixels: Tensor, prompt: str) -> tuple[str, str] | None:
-    return judge.contrast(pixels, prompt) if isinstance(judge, Describer) else None
+def _contrast(scorer: Scorer | None, pixels: Tensor, prompt: str) -> tuple[str, str] | None:
+    return scorer.contrast(pixels, prompt) if isinstance(scorer, Describer) else None
 
 
-def words_for(model: ImageBART, judge: Judge | None, pixels: Tensor) -> str:
+def caption(model: ImageBART, scorer: Scorer | None, pixels: Tensor) -> str:
     """What a picture shows, in words that the model knows. Raises InputError where that cannot be said.
 
     pixels: float [1, 3, size, size] in [-1, 1].
     """
-    if not isinstance(judge, Describer):
+    if not isinstance(scorer, Describer):
         raise InputError("This model cannot say what a picture shows; describe it in your own words.")
-    words = judge.describe(pixels)
+    words = scorer.describe(pixels)
     if words is None:
         known = f"knows {model.about.knows} only and" if model.about.knows else ""
         raise InputError(f"This model {known} cannot say for sure what this picture shows.".replace("  ", " "))
@@ -342,23 +342,23 @@ MAX_VARIANTS = 8
 class Pipeline:
     """A model with everything around it: uploads, prompts, masks, crops, previews and pasting back."""
 
-    def __init__(self, model: ImageBART, card: str = "", judge: Judge | None = None) -> None:
+    def __init__(self, model: ImageBART, card: str = "", scorer: Scorer | None = None) -> None:
         # Faster on a CPU, with the same results: its convolutions need not rearrange their inputs.
         model.first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model
         self.card = card
-        self.judge = judge
+        self.scorer = scorer
 
     @classmethod
     def from_pretrained(
         cls, source: str | PathLike[str], device: str = "cpu", dtype: str = "float32", revision: str | None = None
     ) -> Pipeline:
-        """Loads a model (see `ImageBART.from_pretrained`), its card, the folder's README.md, and its judge, if any."""
+        """Loads a model (see `ImageBART.from_pretrained`), its card, the folder's README.md, and its scorer, if any."""
         folder = locate(source, revision=revision)
         model = ImageBART.from_pretrained(folder, device, dtype)
         model.sampler.prepare()
         card = read_card(folder) or default_card(config_of(model))
-        return cls(model, without_head(card), load_judge(folder, model))
+        return cls(model, without_head(card), bundled_scorer(folder, model))
 
     @property
     def name(self) -> str:
@@ -428,14 +428,14 @@ class Pipeline:
         return self.model.denoiser is not None
 
     @property
-    def can_judge(self) -> bool:
+    def can_rank(self) -> bool:
         """Whether variants can be put in order, best first."""
-        return self.judge is not None
+        return self.scorer is not None
 
     @property
     def can_describe(self) -> bool:
         """Whether the model can say what a picture shows."""
-        return isinstance(self.judge, Describer)
+        return isinstance(self.scorer, Describer)
 
     def suggest_mask(self, image: images.Source, prompt: str | None) -> Image.Image:
         """Where the words of a prompt belong in a picture: a mask, "L", of the picture's size.
@@ -444,7 +444,7 @@ class Pipeline:
         """
         upload = images.load_image(image)
         box, pixels = self._whole(upload)
-        mask = crop.paint_cells(place_of(self.model, self.judge, pixels, prompt).numpy(), box, upload.size)
+        mask = crop.paint_cells(suggest_mask(self.model, self.scorer, pixels, prompt).numpy(), box, upload.size)
         if mask.getbbox() is None:  # cells of a long, narrow picture's square may hold no pixel of it
             words = whole_characters(prompt or "")
             raise InputError(f'What "{words:.60}" would change lies outside of this picture; {PAINT}.')
@@ -456,9 +456,9 @@ class Pipeline:
         Raises InputError for a picture that cannot be used or is not of what the model knows, and where the model
         cannot describe.
         """
-        return words_for(self.model, self.judge, self._whole(images.load_image(image))[1])
+        return caption(self.model, self.scorer, self._whole(images.load_image(image))[1])
 
-    def with_the_rest(
+    def complete_prompt(
         self, image: images.Source, prompt: str | None, settings: SamplingSettings | None = None
     ) -> tuple[str, SamplingSettings]:
         """A prompt with all else that a picture shows, for what `suggest_mask` found: it covers more than what changes.
@@ -467,9 +467,9 @@ class Pipeline:
         describe the picture. Raises InputError for a picture that cannot be used.
         """
         asked, settings = whole_characters(prompt or ""), settings or self.defaults
-        told = with_the_rest(self.judge, self._whole(images.load_image(image))[1], asked)
+        told = complete_prompt(self.scorer, self._whole(images.load_image(image))[1], asked)
         less = told != asked and settings.guidance == self.defaults.guidance
-        return told, with_all_said(settings) if less else settings
+        return told, cap_guidance(settings) if less else settings
 
     def region(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0) -> Region:
         """What an edit of a picture of `size` (width, height) with this mask, context and feather redraws.
@@ -489,11 +489,11 @@ class Pipeline:
     ) -> Iterator[PipelineEvent]:
         """Pictures from a prompt (or class) alone, or from each of a list. Raises InputError before the first event.
 
-        best_first: the result's pictures are in the order in which the model's judge finds the prompt in them.
+        best_first: the result's pictures are in the order in which the model's scorer finds the prompt in them.
         """
         prompts = one_each(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("generate", prompts, seed, settings)
-        return self._run(prompts, Job(recipes, Canvas(), recipes[0].settings), best_first)
+        return self._run(prompts, EditRequest(recipes, PasteTarget(), recipes[0].settings), best_first)
 
     def edit(
         self,
@@ -522,10 +522,11 @@ class Pipeline:
         region = self.region(upload.size, mask, context, feather)
         square = crop.extract(upload, region.box, self.image_size)
         pixels = images.to_tensor(square).to(self.model.device)
-        left = known(self.model, pixels, torch.from_numpy(region.painted)[None])
-        tokens, canvas = left.tokens.expand(len(prompts), -1), Canvas(upload, region, square)
-        job = Job(recipes, canvas, recipes[0].settings, tokens, region.keep, left.doubt[0], left.seen, pixels)
-        return self._run(prompts, job, best_first)
+        left = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None])
+        tokens, target = left.tokens.expand(len(prompts), -1), PasteTarget(upload, region, square)
+        settings = recipes[0].settings
+        request = EditRequest(recipes, target, settings, tokens, region.keep, left.doubt[0], left.seen, pixels)
+        return self._run(prompts, request, best_first)
 
     def vary(
         self,
@@ -549,17 +550,17 @@ class Pipeline:
         pixels = self._pixels(upload, region.box)
         with torch.no_grad():
             known = self.model.first_stage.encode(pixels)
-            notes = unfamiliar(self.model, pixels, self.model.first_stage.decode(known), ~region.keep)
-        known, canvas = known.expand(len(prompts), -1), Canvas(upload, region)
-        job = Job(recipes, canvas, recipes[0].settings, known, strength=strength, notes=notes)
-        return self._run(prompts, job, best_first)
+            notes = out_of_domain(self.model, pixels, self.model.first_stage.decode(known), ~region.keep)
+        known, target = known.expand(len(prompts), -1), PasteTarget(upload, region)
+        request = EditRequest(recipes, target, recipes[0].settings, known, strength=strength, notes=notes)
+        return self._run(prompts, request, best_first)
 
     def _recipes(
         self, task: Task, prompts: list[Prompt], seed: int | None, settings: SamplingSettings | None, **more: Any
     ) -> tuple[Recipe, ...]:
         """What makes each picture, with a new seed where none is given. Raises InputError for bad values."""
         if settings is not None and not isinstance(settings, SamplingSettings):
-            raise InputError(f"The settings are {shown(settings)}; they must be SamplingSettings.")
+            raise InputError(f"The settings are {format_value(settings)}; they must be SamplingSettings.")
         if task == "vary" and more["strength"] is None:
             raise InputError("The strength is None; it must be a number over 0 and at most 1.")
         settings = self.defaults if settings is None else settings
@@ -584,18 +585,18 @@ class Pipeline:
         square = crop.extract(upload, box, self.image_size)
         return images.to_tensor(square).to(self.model.device)
 
-    def _run(self, prompts: list[Prompt], job: Job, best_first: bool) -> Iterator[PipelineEvent]:
+    def _run(self, prompts: list[Prompt], request: EditRequest, best_first: bool) -> Iterator[PipelineEvent]:
         """Checks the prompts at once, so that bad input raises before the first event; then streams."""
-        if best_first and self.judge is None:
-            raise InputError("This model has no judge that could put variants in order; ask for them as they come.")
+        if best_first and self.scorer is None:
+            raise InputError("This model has no scorer that could put variants in order; ask for them as they come.")
         if best_first and any(prompt != prompts[0] for prompt in prompts):
             raise InputError("Pictures of several prompts have no best; ask for one prompt, or for them as they come.")
         conditioner = self.model.conditioner
         read = conditioner.encode(prompts)
-        settings = job.settings
+        settings = request.settings
         guided = conditioner.length > 0 and settings.guidance != 1
-        if guided and torch.equal(read.tokens, conditioner.null(job.variants)):
+        if guided and torch.equal(read.tokens, conditioner.null(request.variants)):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
         cond = read.tokens if conditioner.length else None
-        job = replace(job, cond=cond, settings=settings, notes=(*job.notes, *read.notes))
-        return stream(self.model, replace(job, judge=self.judge) if best_first else job)
+        request = replace(request, cond=cond, settings=settings, notes=(*request.notes, *read.notes))
+        return stream(self.model, replace(request, scorer=self.scorer) if best_first else request)

@@ -1,6 +1,6 @@
 """Ranking variants by how well they show what was asked for: rejection sampling (ImageBART, section 4.2, Table 2).
 
-Some judges can also say what a picture shows.
+Some scorers can also say what a picture shows.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from imagebart.models.imagebart import ImageBART
 WEIGHTS = "judge.safetensors"  # in a model's folder
 
 
-class Judge(Protocol):
+class Scorer(Protocol):
     """Finds a prompt in pictures, as a classifier or CLIP can."""
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """How well images, float [B, 3, H, W] in [-1, 1], show what a prompt says: float [B], more is better.
 
-        Equal scores where the prompt says nothing that the judge can see.
+        Equal scores where the prompt says nothing that the scorer can see.
         """
 
 
@@ -44,19 +44,19 @@ class Describer(Protocol):
         """
 
 
-def best_first(judge: Judge, images: Tensor, prompt: str) -> list[int]:
+def best_first(scorer: Scorer, images: Tensor, prompt: str) -> list[int]:
     """The numbers of images [B, 3, H, W], best first; those of equal scores in their order."""
-    order: list[int] = judge.score(images, prompt).argsort(descending=True, stable=True).tolist()
+    order: list[int] = scorer.score(images, prompt).argsort(descending=True, stable=True).tolist()
     return order
 
 
-def load_judge(folder: Path, model: ImageBART) -> Judge | None:
-    """The judge that lies in a model's folder; None where there is none. Raises WeightsError naming a damaged file."""
+def bundled_scorer(folder: Path, model: ImageBART) -> Scorer | None:
+    """The scorer that lies in a model's folder; None where there is none. Raises WeightsError naming a damaged file."""
     if not (folder / WEIGHTS).is_file():
         return None
-    from imagebart.avatars.judge import AvatarJudge  # the one kind so far
+    from imagebart.avatars.judge import AvatarScorer  # the one kind so far
 
-    return AvatarJudge.load(folder / WEIGHTS, model)
+    return AvatarScorer.load(folder / WEIGHTS, model)
 
 
 # Judges from elsewhere: a classifier of pictures ranks what a class model draws, CLIP what a text model draws.
@@ -100,7 +100,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class ClassifierJudge:
+class ClassifierScorer:
     """Scores by the log-probability of the class that was asked for."""
 
     network: Any  # takes pictures, gives .logits [B, classes]
@@ -121,7 +121,7 @@ class ClassifierJudge:
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `imagebart.ranking.Judge`."""
+        """See `imagebart.ranking.Scorer`."""
         if not prompt:
             return torch.zeros(len(images))
         logits: Tensor = self.network(self.view.prepare(images.cpu())).logits
@@ -129,7 +129,7 @@ class ClassifierJudge:
 
 
 @dataclass(frozen=True)
-class ClipJudge:
+class ClipScorer:
     """Scores by the likeness of picture and words that CLIP sees."""
 
     network: Any  # a CLIPModel
@@ -137,7 +137,7 @@ class ClipJudge:
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `imagebart.ranking.Judge`."""
+        """See `imagebart.ranking.Scorer`."""
         if not prompt:
             return torch.zeros(len(images))
         return self.likeness(images, prompt) * self.network.logit_scale.exp()
@@ -151,10 +151,10 @@ class ClipJudge:
         return cosines
 
 
-def load_ranker(source: str, model: ImageBART) -> Judge:
-    """The judge of a folder or Hub name for what a model draws.
+def load_scorer(source: str, model: ImageBART) -> Scorer:
+    """The scorer of a folder or Hub name for what a model draws.
 
-    Raises InputError where the model takes no prompt, or the network is no judge of its kind, or cannot be had.
+    Raises InputError where the model takes no prompt, or the network cannot score its images, or cannot be had.
     """
     from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel
 
@@ -163,14 +163,14 @@ def load_ranker(source: str, model: ImageBART) -> Judge:
         if conditioner.kind == "text":
             if AutoConfig.from_pretrained(source).model_type != "clip":
                 raise InputError(f"{source} is no CLIP model, which prompts in words take.")
-            return ClipJudge(CLIPModel.from_pretrained(source).eval().requires_grad_(False), View.of(source))
+            return ClipScorer(CLIPModel.from_pretrained(source).eval().requires_grad_(False), View.of(source))
         if isinstance(conditioner, ClassConditioner):
             network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
-            return ClassifierJudge(network, View.of(source), conditioner)
+            return ClassifierScorer(network, View.of(source), conditioner)
     except InputError:
         raise
     except (OSError, ImportError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         advice = "" if Path(source).is_dir() else " Download it where there is a network, and give its folder."
-        raise InputError(f"The judge {source} cannot be had: {reason}.{advice}") from error
-    raise InputError("This model takes neither prompt nor class: there is nothing that a judge could look for.")
+        raise InputError(f"The scorer {source} cannot be had: {reason}.{advice}") from error
+    raise InputError("This model takes neither prompt nor class: there is nothing that a scorer could look for.")

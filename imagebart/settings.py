@@ -47,7 +47,7 @@ def refusing(cls: type[C]) -> type[C]:
 
 
 @plain_dataclass(frozen=True)
-class Usual:
+class SliderRange:
     """The part of a range that a slider has, and its step."""
 
     least: float
@@ -61,29 +61,36 @@ class SamplingSettings:
     """Settings of one run of the chain. Raises InputError naming a value of another type, or out of range."""
 
     temperature: Annotated[
-        float, Usual(0.1, 2, 0.05), Field(ge=0.01, le=100, description="Lower is plainer, higher more surprising.")
+        float,
+        SliderRange(0.1, 2, 0.05),
+        Field(ge=0.01, le=100, description="Lower is plainer, higher more surprising."),
     ] = 1.0
     top_k: Annotated[
         int | None,
-        Usual(0, 512, 1),
+        SliderRange(0, 512, 1),
         Field(ge=1, le=2**31, title="top-k", description="Choose among this many likeliest tokens."),
     ] = None
     top_p: Annotated[
         float | None,
-        Usual(0.05, 1, 0.01),
+        SliderRange(0.05, 1, 0.01),
         Field(gt=0, le=1, title="top-p", description="Leave out the unlikeliest tokens; 1 means none."),
     ] = None
     guidance: Annotated[
-        float, Usual(1, 8, 0.25), Field(ge=0, le=100, description="Higher follows your words more strictly.")
+        float, SliderRange(1, 8, 0.25), Field(ge=0, le=100, description="Higher follows your words more strictly.")
     ] = 1.0
-    passes: Annotated[
+    resamples: Annotated[
         int,
-        Usual(1, 4, 1),
-        Field(ge=1, le=100, title="number of passes a stage", description="More passes tidy up, and take longer."),
+        SliderRange(1, 4, 1),
+        Field(
+            ge=1,
+            le=100,
+            title="number of resamples",
+            description="How often each step is run, with noise in between; more are tidier, and take longer.",
+        ),
     ] = 1
     start: Annotated[
         int | None,
-        Usual(1, MOST_SCALES, 1),
+        SliderRange(1, MOST_SCALES, 1),
         Field(
             ge=1,
             le=2**31,
@@ -93,7 +100,7 @@ class SamplingSettings:
     ] = None
     scales: Annotated[
         int | None,
-        Usual(1, MOST_SCALES, 1),
+        SliderRange(1, MOST_SCALES, 1),
         Field(
             ge=1,
             le=MOST_SCALES,
@@ -130,29 +137,29 @@ class SamplingSettings:
                 raise InputError(f"There are {len(values)} {name}; there must be one for each of {scales} scales.")
 
 
-def described(name: str) -> str:
+def help_text(name: str) -> str:
     """A sampling setting's line of help."""
     return str(_field(SamplingSettings, name).description)
 
 
-def usual(name: str) -> Usual:
+def slider_range(name: str) -> SliderRange:
     """What a slider of a sampling setting offers."""
-    return next(part for part in _field(SamplingSettings, name).metadata if isinstance(part, Usual))
+    return next(part for part in _field(SamplingSettings, name).metadata if isinstance(part, SliderRange))
 
 
-def kind(name: str) -> Any:
+def value_type(name: str) -> Any:
     """The type of a sampling setting's value, where it has one: int or float."""
     annotation = _field(SamplingSettings, name).annotation
     return next((one for one in get_args(annotation) if one is not type(None)), annotation)
 
 
-def ranged(cls: type[Any], name: str) -> str:
+def allowed_values(cls: type[Any], name: str) -> str:
     """What a field takes, in words: "a number over 0 and at most 1"."""
     field = _field(cls, name)
     return _expected(str(field.annotation), _bounds(field.metadata))
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as it is said in a sentence: numbers plainly, everything else as in Python, shortened."""
     try:
         text = f"{value:g}" if isinstance(value, float) else repr(value)
@@ -167,15 +174,16 @@ def _sentence(cls: type[Any], place: tuple[int | str, ...], value: object, messa
     if isinstance(name, int) and name < len(names):  # given by its place
         name = names[name]
     if not isinstance(name, str) or name not in names:  # an argument too many, or an unknown one
-        return f"{cls.__name__} cannot be made with {shown(place[-1] if place else value)}: {message[:100]}."
+        return f"{cls.__name__} cannot be made with {format_value(place[-1] if place else value)}: {message[:100]}."
     field = _field(cls, name)
     title = field.title or name.replace("_", " ")
     bounds = _bounds(field.metadata)
     if "max_length" in bounds and isinstance(value, str):
         if len(value) <= bounds["max_length"]:
-            return f"The {title} is {shown(value)}, which holds half a character (a lone surrogate); leave that out."
+            shown = format_value(value)
+            return f"The {title} is {shown}, which holds half a character (a lone surrogate); leave that out."
         return f"The {title} has {len(value):,} characters; it may have {bounds['max_length']:,}."
-    return f"The {title} is {shown(value)}; it must be {ranged(cls, name)}."
+    return f"The {title} is {format_value(value)}; it must be {allowed_values(cls, name)}."
 
 
 def _expected(annotation: str, bounds: dict[str, Any]) -> str:

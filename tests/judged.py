@@ -1,4 +1,4 @@
-"""A tiny random model with a judge beside it: heads that say anything, and the reader of avatars."""
+"""A tiny random model with a scorer beside it: heads that say anything, and the reader of avatars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagebart.testing import tiny_model
 
 
 def save_judged_model(folder: Path) -> ImageBART:
-    """Writes the model, its heads and its judge to a folder."""
+    """Writes the model, its heads and its scorer to a folder."""
     model = tiny_model(slots=len(VALUES))
     assert model.text is not None
     model.save_pretrained(folder)

@@ -17,7 +17,7 @@ SETTINGS_MADE = st.builds(
     top_k=st.none() | st.integers(1, 2**31),
     top_p=st.none() | st.floats(0, 1, exclude_min=True),
     guidance=st.floats(0, 100),
-    passes=st.integers(1, 100),
+    resamples=st.integers(1, 100),
     start=st.none() | st.integers(1, 2**31),
 )
 TEXT = st.text(max_size=60)
@@ -38,7 +38,7 @@ ANYTHING = st.one_of(
     *(st.integers(0, 5).map(np.int64), st.floats(0, 5).map(np.float64), st.just(10**400), st.just(np.ones(2))),
 )
 RECIPE_NAMES = ["model", "task", "prompt", "seed", "feather", "context", "strength", "variant"]
-SETTING_NAMES = ["temperature", "top_k", "top_p", "guidance", "passes", "start", "scales"]
+SETTING_NAMES = ["temperature", "top_k", "top_p", "guidance", "resamples", "start", "scales"]
 RECIPE_VALUES = st.dictionaries(st.sampled_from(RECIPE_NAMES), ANYTHING, max_size=3)
 SETTING_VALUES = st.dictionaries(st.sampled_from(SETTING_NAMES), ANYTHING)
 

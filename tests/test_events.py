@@ -34,7 +34,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 def test_previews_take_their_share_and_no_more(time: Time, token: float, look: float) -> None:
     """A run of two stages of 400 tokens. At every moment the share holds; where a look is cheap, it is used up."""
     began, shown = time.now, []
-    clock = Clock(passes=1, first=2)
+    clock = Clock(resamples=1, first=2)
     time.now += look
     clock.looked("start", look)
     for number in range(800):
@@ -57,7 +57,7 @@ def test_previews_take_their_share_and_no_more(time: Time, token: float, look: f
 
 
 def test_a_look_that_became_dear_delays_the_next(time: Time) -> None:
-    clock = Clock(passes=1, first=2)
+    clock = Clock(resamples=1, first=2)
     clock.looked("start", 0.01)
     time.now += 0.5
     assert clock.preview_due()
@@ -69,15 +69,15 @@ def test_a_look_that_became_dear_delays_the_next(time: Time) -> None:
 
 
 def test_what_a_late_look_costs_counts_too(time: Time) -> None:
-    clock = Clock(passes=1, first=2)
+    clock = Clock(resamples=1, first=2)
     clock.looked("start", 0.01)
-    clock.looked_on("start", 0.19)
+    clock.add_preview_cost("start", 0.19)
     time.now += 0.3
     assert not clock.preview_due()
     time.now += 0.2
     assert clock.preview_due()
     clock.looked("preview", 0.01)
-    clock.looked_on("preview", 0.19)
+    clock.add_preview_cost("preview", 0.19)
     time.now += 3.4
     assert not clock.preview_due()
     time.now += 0.2

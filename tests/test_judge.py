@@ -1,4 +1,4 @@
-"""Variants in order: what a judge prefers comes first, and says which variant it is."""
+"""Variants in order: what a scorer prefers comes first, and says which variant it is."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -34,7 +34,7 @@ def brightness(image: Image.Image) -> float:
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return Pipeline(tiny_model(), judge=Brightest())
+    return Pipeline(tiny_model(), scorer=Brightest())
 
 
 def test_pictures_of_several_prompts_have_no_best(pipe: Pipeline) -> None:
@@ -83,8 +83,8 @@ def test_edits_and_variations_are_ordered_and_keep_what_they_should(pipe: Pipeli
 
 def test_without_a_judge_there_is_no_order() -> None:
     pipe = tiny_pipeline()
-    assert not pipe.can_judge
-    with pytest.raises(InputError, match="no judge"):
+    assert not pipe.can_rank
+    with pytest.raises(InputError, match="no scorer"):
         pipe.generate("a hat", best_first=True)
 
 
@@ -95,11 +95,11 @@ def test_a_judge_is_loaded_from_the_model_s_folder_and_used_by_the_command_line(
     save_judged_model(folder)
     tiny_model().save_pretrained(plain)
     pipe = Pipeline.from_pretrained(folder)
-    assert pipe.can_judge and pipe.judge is not None
-    assert not Pipeline.from_pretrained(plain).can_judge
+    assert pipe.can_rank and pipe.scorer is not None
+    assert not Pipeline.from_pretrained(plain).can_rank
     command = ["generate", "--prompt", "red hair", "--seed", "3", "--variants", "4", "--best-first"]
     assert main([*command, "--model", str(plain), "--out", str(tmp_path / "no.png")]) == 2
-    assert "no judge" in capsys.readouterr().err
+    assert "no scorer" in capsys.readouterr().err
     assert main([*command, "--model", str(folder), "--out", str(tmp_path / "o.png")]) == 0
     last = list(pipe.generate("red hair", seed=3, variants=4, best_first=True))[-1]
     for number, variant in enumerate(last.variants):

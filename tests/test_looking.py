@@ -34,7 +34,7 @@ LIGHT, DARK = Image.new("RGB", (32, 32), "white"), Image.new("RGB", (32, 32))
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return Pipeline(hatted_model(), judge=Teller())
+    return Pipeline(hatted_model(), scorer=Teller())
 
 
 @pytest.mark.parametrize("size", [(32, 32), (128, 128), (45, 61), (300, 100), (1000, 1003)])
@@ -80,18 +80,18 @@ class Thorough(Teller):
 
 
 def test_the_rest_is_told_where_the_judge_is_sure_of_it() -> None:
-    pipe = Pipeline(hatted_model(), judge=Thorough())
+    pipe = Pipeline(hatted_model(), scorer=Thorough())
     best = replace(pipe.defaults, guidance=3.0)
     pipe.model.about = replace(pipe.model.about, sampling=best)
-    assert pipe.with_the_rest(LIGHT, "a hat") == ("a hat, red hair", replace(best, guidance=SAID))
-    for others in (pipe.with_the_rest(DARK, "a hat"), tiny_pipeline().with_the_rest(LIGHT, "a hat", best)):
+    assert pipe.complete_prompt(LIGHT, "a hat") == ("a hat, red hair", replace(best, guidance=SAID))
+    for others in (pipe.complete_prompt(DARK, "a hat"), tiny_pipeline().complete_prompt(LIGHT, "a hat", best)):
         assert others == ("a hat", best)
-    assert pipe.with_the_rest(LIGHT, None)[0] == ", red hair"
+    assert pipe.complete_prompt(LIGHT, None)[0] == ", red hair"
     for guidance in (1.0, 2.0, 5.0):  # somebody wants it so
         wanted = replace(best, guidance=guidance)
-        assert pipe.with_the_rest(LIGHT, "a hat", wanted)[1] == wanted
+        assert pipe.complete_prompt(LIGHT, "a hat", wanted)[1] == wanted
     with pytest.raises(InputError):
-        pipe.with_the_rest(b"no picture", "a hat")
+        pipe.complete_prompt(b"no picture", "a hat")
 
 
 def test_models_that_cannot_find_or_describe_say_so() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.evaluation.drawing import Artist
-from imagebart.inpainting import extended, glance, known, painted_share
+from imagebart.inpainting import encode_masked, fill_nearest, glance, mask_coverage
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
@@ -32,7 +32,7 @@ def test_painted_pixels_take_the_colour_of_a_nearest_kept_one() -> None:
     """By brute force over all kept pixels; the transform's distances are within a twentieth, so one as near will do."""
     for seed in range(6):
         pixels, painted = torch.rand(1, 3, 16, 16), random_masks(1, 16, seed)
-        result = extended(pixels, painted)[0]
+        result = fill_nearest(pixels, painted)[0]
         kept = (~painted[0]).nonzero()
         for y, x in painted[0].nonzero().tolist():
             distance = (kept - torch.tensor([y, x])).float().norm(dim=1)
@@ -44,14 +44,14 @@ def test_painted_pixels_take_the_colour_of_a_nearest_kept_one() -> None:
 @pytest.mark.parametrize("painted", [False, True])
 def test_pictures_of_which_all_or_nothing_is_painted_stay(painted: bool) -> None:
     pixels = torch.rand(2, 3, 8, 8)
-    assert torch.equal(extended(pixels, torch.full((2, 8, 8), painted)), pixels)
+    assert torch.equal(fill_nearest(pixels, torch.full((2, 8, 8), painted)), pixels)
 
 
 def test_share_of_each_cell() -> None:
     painted = torch.zeros(1, 8, 8, dtype=torch.bool)
     painted[0, :4, :3] = True
-    assert painted_share(painted, 4).tolist() == [[0.75, 0, 0, 0]]
-    assert painted_share(painted, 16).tolist() == [[1, 0.5, 0, 0] * 2 + [0] * 8]
+    assert mask_coverage(painted, 4).tolist() == [[0.75, 0, 0, 0]]
+    assert mask_coverage(painted, 16).tolist() == [[1, 0.5, 0, 0] * 2 + [0] * 8]
 
 
 def flats(count: int, seed: int) -> Tensor:
@@ -103,10 +103,10 @@ def _learn(model: ImageBART) -> None:
 @pytest.mark.parametrize("model", [tiny_model("text"), tiny_staged_model()])
 def test_models_that_do_not_know_cut_cells_keep_a_token_or_know_nothing_of_it(model: ImageBART) -> None:
     pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_masks(3, 32, seed=2)
-    found = known(model, pixels, painted)
+    found = encode_masked(model, pixels, painted)
     with torch.no_grad():
         assert torch.equal(found.tokens, model.first_stage.encode(pixels))
-    assert torch.equal(found.doubt, (painted_share(painted, model.tokens) > 0).float()) and found.seen is None
+    assert torch.equal(found.doubt, (mask_coverage(painted, model.tokens) > 0).float()) and found.seen is None
 
 
 def test_tokens_of_cut_cells_do_not_tell_what_was_painted_over() -> None:
@@ -116,12 +116,12 @@ def test_tokens_of_cut_cells_do_not_tell_what_was_painted_over() -> None:
     first_stage = model.first_stage
     pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_masks(3, 32, seed=2)
     other = torch.where(painted[:, None], torch.rand(3, 3, 32, 32) * 2 - 1, pixels)
-    found, again = known(model, pixels, painted), known(model, other, painted)
+    found, again = encode_masked(model, pixels, painted), encode_masked(model, other, painted)
     tokens, doubt = found.tokens, found.doubt
     with torch.no_grad():
-        own, filled = first_stage.encode(pixels), first_stage.encode(extended(pixels, painted))
+        own, filled = first_stage.encode(pixels), first_stage.encode(fill_nearest(pixels, painted))
     cut = (doubt > 0) & (doubt < 1)
-    assert cut.any() and torch.equal(doubt, painted_share(painted, tokens.shape[1]))
+    assert cut.any() and torch.equal(doubt, mask_coverage(painted, tokens.shape[1]))
     assert torch.equal(tokens, torch.where(cut, filled, own))
     assert torch.equal(tokens[cut], again.tokens[cut]) and found.seen is None
 
@@ -151,7 +151,7 @@ def test_an_edit_is_drawn_by_the_colours_that_are_seen() -> None:
     result = list(pipeline.edit(Image.fromarray(upload), Image.fromarray(painted[0]), "red hair", seed=3))[-1]
     evaluated = Artist(pipeline.model, pipeline.defaults).edit(pixels, painted, ["red hair"], 3)
     assert np.array_equal(np.asarray(result.image), (evaluated[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte())
-    left = known(pipeline.model, pixels, torch.from_numpy(painted))
+    left = encode_masked(pipeline.model, pixels, torch.from_numpy(painted))
     expected = glance(pipeline.model.first_stage, pixels, torch.from_numpy(painted), 2)
     assert left.seen is not None and torch.equal(left.seen, expected)
     cond = pipeline.model.conditioner.encode(["red hair"] * 16).tokens

@@ -16,7 +16,7 @@ from PIL import Image
 from imagebart import InputError, SamplingSettings
 from imagebart.imaging import crop, masks
 from imagebart.imaging.metadata import read_recipe, write_png
-from imagebart.pipeline import Pipeline, unfamiliar
+from imagebart.pipeline import Pipeline, out_of_domain
 from imagebart.sampling.sampler import ChainEvent
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
@@ -204,7 +204,7 @@ def test_lists_that_cannot_be_are_refused(prompts: list[str], more: dict[str, in
 def test_the_recipe_of_a_picture_makes_it_again(pipe: Pipeline, tmp_path: Path) -> None:
     """Each task, from the file alone: the recipe written into a PNG and read back."""
     upload, mask = noise_picture("RGB", (50, 36)), masks.preset("centre", (50, 36))
-    settings = SamplingSettings(temperature=0.7, top_k=9, guidance=2.0, passes=2)
+    settings = SamplingSettings(temperature=0.7, top_k=9, guidance=2.0, resamples=2)
     runs = {
         "edit": pipe.edit(upload, mask, "red hair", settings=settings, feather=3, context=0.5),
         "generate": pipe.generate("a hat", settings=settings),
@@ -229,14 +229,14 @@ def test_the_recipe_of_a_picture_makes_it_again(pipe: Pipeline, tmp_path: Path) 
 
 
 def test_progress_rises_to_one_and_names_stages(pipe: Pipeline) -> None:
-    settings = SamplingSettings(passes=2)
+    settings = SamplingSettings(resamples=2)
     events = list(pipe.generate("a hat", seed=0, settings=settings))
     assert events[0].remaining is None
     for a, b in pairwise(events):
         assert a.fraction <= b.fraction
         assert a.elapsed <= b.elapsed
     assert events[-1].fraction == 1.0
-    done = [(e.stage, e.pass_index) for e in events if e.kind in ("stage", "result")]
+    done = [(e.stage, e.resample_index) for e in events if e.kind in ("stage", "result")]
     assert done == [(2, 0), (2, 1), (1, 0), (1, 1)]
 
 
@@ -300,7 +300,7 @@ def test_scales_are_the_persons_choice_where_the_model_has_it(pipe: Pipeline) ->
         ({"variants": 0}, "0 variants"),
         ({"variants": 2.0}, "2 variants"),
         ({"variants": "two"}, "'two' variants"),
-        ({"settings": {"passes": 2}}, "they must be SamplingSettings"),
+        ({"settings": {"resamples": 2}}, "they must be SamplingSettings"),
         ({"settings": SamplingSettings(start=3)}, "first stage is 3; there are 2"),
         ({"settings": SamplingSettings(scales=1, start=2)}, "first stage is 2; there are 1"),
         ({"prompt": "a" * 20_001}, "20,001 characters"),
@@ -354,8 +354,8 @@ def test_a_picture_is_unfamiliar_where_what_is_kept_does_not_come_back(pipe: Pip
     drawn_anew[:, :, cell:] = 1
     for levels, odd in ((35, False), (37, True)):
         kept_otherwise[:, :, :cell] = levels / 127.5
-        assert bool(unfamiliar(model, torch.zeros(1, 3, 32, 32), kept_otherwise, keep)) == odd
-    assert not unfamiliar(model, torch.zeros(1, 3, 32, 32), drawn_anew, keep)
+        assert bool(out_of_domain(model, torch.zeros(1, 3, 32, 32), kept_otherwise, keep)) == odd
+    assert not out_of_domain(model, torch.zeros(1, 3, 32, 32), drawn_anew, keep)
     event = list(pipe.edit(noise_picture("RGB", (32, 32)), masks.preset("everything", (32, 32)), seed=0))[-1]
     assert not event.notes, "nothing of it is left"
 

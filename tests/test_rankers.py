@@ -15,7 +15,7 @@ from imagebart.cli import main
 from imagebart.conditioning import ClipTextConditioner
 from imagebart.errors import InputError
 from imagebart.imaging.files import to_tensor
-from imagebart.ranking import ClassifierJudge, ClipJudge, load_ranker
+from imagebart.ranking import ClassifierScorer, ClipScorer, load_scorer
 from imagebart.testing import tiny_model
 
 
@@ -40,61 +40,61 @@ def clip(folder: Path) -> Path:
 
 def test_a_classifier_scores_by_the_class_asked_for(tmp_path: Path) -> None:
     model = tiny_model("class")
-    judge = load_ranker(str(classifier(tmp_path, ["cat", "dog", "bird"])), model)
-    assert isinstance(judge, ClassifierJudge)
+    scorer = load_scorer(str(classifier(tmp_path, ["cat", "dog", "bird"])), model)
+    assert isinstance(scorer, ClassifierScorer)
     images = torch.rand(4, 3, 16, 16) * 2 - 1
     normal = (((images + 1) / 2).permute(0, 2, 3, 1) - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 0.4, 0.3])
     network = ResNetForImageClassification.from_pretrained(tmp_path).eval()
     expected = network(normal.permute(0, 3, 1, 2)).logits.softmax(-1).log()
     for number, name in enumerate(("cat", "dog", "bird")):
-        assert torch.allclose(judge.score(images, name), expected[:, number], atol=1e-5)
-    assert judge.score(images, "").tolist() == [0] * 4
+        assert torch.allclose(scorer.score(images, name), expected[:, number], atol=1e-5)
+    assert scorer.score(images, "").tolist() == [0] * 4
 
 
 def test_other_classes_are_found_by_name(tmp_path: Path) -> None:
     model = tiny_model("class")
-    judge = load_ranker(str(classifier(tmp_path / "a", ["x", "tabby, Bird", "dog", "y"])), model)
-    assert isinstance(judge, ClassifierJudge)
-    assert (judge.label("bird"), judge.label("1")) == (1, 2)
+    scorer = load_scorer(str(classifier(tmp_path / "a", ["x", "tabby, Bird", "dog", "y"])), model)
+    assert isinstance(scorer, ClassifierScorer)
+    assert (scorer.label("bird"), scorer.label("1")) == (1, 2)
     with pytest.raises(InputError, match='no class "cat": its 4 classes are others'):
-        judge.label("cat")
+        scorer.label("cat")
 
 
 def test_clip_scores_by_likeness(tmp_path: Path) -> None:
-    judge = load_ranker(str(clip(tmp_path)), tiny_model("text"))
-    assert isinstance(judge, ClipJudge)
+    scorer = load_scorer(str(clip(tmp_path)), tiny_model("text"))
+    assert isinstance(scorer, ClipScorer)
     images = torch.rand(3, 3, 32, 32) * 2 - 1
     network = CLIPModel.from_pretrained(tmp_path).eval()
     words = ClipTextConditioner().encode(["red hair"]).tokens
-    seen = judge.view.prepare(images)
+    seen = scorer.view.prepare(images)
     text = network.get_text_features(words[:, : words[0].tolist().index(49407) + 1])
     image = network.get_image_features(seen)
     text, image = (getattr(x, "pooler_output", x) for x in (text, image))
     cosine = torch.nn.functional.cosine_similarity(image, text)
-    scores = judge.score(images, "red hair")
+    scores = scorer.score(images, "red hair")
     assert torch.allclose(scores, cosine * network.logit_scale.exp(), atol=1e-4)
-    assert not torch.allclose(scores, judge.score(images, "round glasses"))
+    assert not torch.allclose(scores, scorer.score(images, "round glasses"))
 
 
 def test_what_is_no_judge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="nothing that a judge could look for"):
-        load_ranker(str(tmp_path), tiny_model("none"))
+    with pytest.raises(InputError, match="nothing that a scorer could look for"):
+        load_scorer(str(tmp_path), tiny_model("none"))
     with pytest.raises(InputError, match="is no CLIP model"):
-        load_ranker(str(classifier(tmp_path / "a", ["cat"])), tiny_model("text"))
+        load_scorer(str(classifier(tmp_path / "a", ["cat"])), tiny_model("text"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="The judge .*empty cannot be had"):
-        load_ranker(str(tmp_path / "empty"), tiny_model("class"))
+    with pytest.raises(InputError, match="The scorer .*empty cannot be had"):
+        load_scorer(str(tmp_path / "empty"), tiny_model("class"))
 
 
 def test_the_best_of_several_is_written(tmp_path: Path) -> None:
     tiny_model("class").save_pretrained(tmp_path / "model")
-    judge = str(classifier(tmp_path / "judge", ["cat", "dog", "bird"]))
+    scorer = str(classifier(tmp_path / "judge", ["cat", "dog", "bird"]))
     common = ["generate", "--model", str(tmp_path / "model"), "--prompt", "dog", "--seed", "4"]
     assert main([*common, "--variants", "5", "--out", str(tmp_path / "all.png")]) == 0
-    assert main([*common, "--best-of", "5", "--judge", judge, "--out", str(tmp_path / "best.png")]) == 0
+    assert main([*common, "--best-of", "5", "--scorer", scorer, "--out", str(tmp_path / "best.png")]) == 0
     assert len(list(tmp_path.glob("best*.png"))) == 1
     drawn = [Image.open(tmp_path / name) for name in ("all.png", *(f"all-{i}.png" for i in range(2, 6)))]
     pipe = Pipeline.from_pretrained(tmp_path / "model")
-    scores = load_ranker(judge, pipe.model).score(torch.cat([to_tensor(one) for one in drawn]), "dog")
+    scores = load_scorer(scorer, pipe.model).score(torch.cat([to_tensor(one) for one in drawn]), "dog")
     best = drawn[int(scores.argmax())]
     assert Image.open(tmp_path / "best.png").tobytes() == best.tobytes()

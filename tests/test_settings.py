@@ -19,8 +19,8 @@ GOOD: list[dict[str, Any]] = [
     {"top_p": 1},
     {"guidance": 0},
     {"guidance": 100},
-    {"passes": 1},
-    {"passes": 100},
+    {"resamples": 1},
+    {"resamples": 100},
     {"start": 1},
     {"scales": 1},
     {"scales": 8},
@@ -52,9 +52,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"guidance": 101}, r"The guidance is 101; "),
     ({"guidance": NAN}, r"The guidance is nan; "),
     ({"guidance": [1] * 1000}, r"The guidance is \[1, 1.*…; "),
-    ({"passes": 0}, r"^The number of passes a stage is 0; it must be a whole number from 1 to 100\.$"),
-    ({"passes": 101}, r"The number of passes a stage is 101; "),
-    ({"passes": True}, r"The number of passes a stage is True; "),
+    ({"resamples": 0}, r"^The number of resamples is 0; it must be a whole number from 1 to 100\.$"),
+    ({"resamples": 101}, r"The number of resamples is 101; "),
+    ({"resamples": True}, r"The number of resamples is True; "),
     ({"start": 0}, r"^The first stage is 0; it must be a whole number, 1 or more\.$"),
     ({"speed": 3}, r"^SamplingSettings cannot be made with 'speed': "),
     ({"scales": 0}, r"^The number of scales is 0; it must be a whole number from 1 to 8\.$"),
@@ -82,14 +82,14 @@ def test_values_out_of_range_are_named_in_one_sentence(values: dict[str, Any], s
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        SamplingSettings().passes = 3  # type: ignore[misc]
+        SamplingSettings().resamples = 3  # type: ignore[misc]
     with pytest.raises(InputError):
-        dataclasses.replace(SamplingSettings(), passes=0)
+        dataclasses.replace(SamplingSettings(), resamples=0)
 
 
 def test_scales_may_have_settings_of_their_own() -> None:
-    settings = SamplingSettings(temperature=0.5, top_k=9, temperatures=(0.8, 1.0), passes=2)
-    assert settings.at(1) == SamplingSettings(temperature=0.8, top_k=9, passes=2)
+    settings = SamplingSettings(temperature=0.5, top_k=9, temperatures=(0.8, 1.0), resamples=2)
+    assert settings.at(1) == SamplingSettings(temperature=0.8, top_k=9, resamples=2)
     assert settings.at(2).temperature == 1.0
     assert dataclasses.replace(settings, top_ks=(3, 4)).at(2).top_k == 4
     settings.check_scales(2)

@@ -15,7 +15,7 @@ from imagebart import Pipeline
 from imagebart.avatars.artwork import region_mask
 from imagebart.avatars.attributes import PLAIN
 from imagebart.avatars.dataset import AvatarDataset
-from imagebart.avatars.judge import AvatarJudge
+from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
 from imagebart.diffusion import redraw
 from imagebart.evaluation.completions import SHARED, complete
@@ -102,16 +102,16 @@ def test_upper_halves_go_on_in_the_colours_of_the_lower(pipe: Pipeline) -> None:
 
 
 def test_the_judge_reads_prompts_and_puts_what_they_ask_for_first(pipe: Pipeline) -> None:
-    judge = pipe.judge
-    assert isinstance(judge, AvatarJudge)
-    claims = judge.claims("Red hair, sunglasses and a hoodie")
+    scorer = pipe.scorer
+    assert isinstance(scorer, AvatarScorer)
+    claims = scorer.claims("Red hair, sunglasses and a hoodie")
     assert (claims["hair_colour"], claims["clothing"]) == ({"red"}, {"hoodie"})
     assert "sunglasses" in claims["accessory"] and "none" not in claims["accessory"]
-    assert judge.claims("") == {}
+    assert scorer.claims("") == {}
     looks = ("none", "glasses", "sunglasses", "eyepatch")
     images = rendered([replace(PLAIN, accessory=look) for look in looks], pipe.image_size)
-    assert best_first(judge, images, "an eyepatch")[0] == looks.index("eyepatch")
-    assert best_first(judge, images, "no glasses")[0] in (0, 3)
+    assert best_first(scorer, images, "an eyepatch")[0] == looks.index("eyepatch")
+    assert best_first(scorer, images, "no glasses")[0] in (0, 3)
 
 
 LARGE = """

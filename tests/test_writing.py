@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_the_old_picture_and_says_what_it_takes(tmp_path: Pat
     for room in (0, 1, size // 2, size - 1):
         said = without_room(write, room)
         assert f"{name} cannot be written to {tmp_path} (" in said
-        assert f"it takes {files.readable(size)}, and" in said and "free there" in said
+        assert f"it takes {files.format_bytes(size)}, and" in said and "free there" in said
         assert path.read_bytes() == b"old" and not hidden(tmp_path)
     assert without_room(write, size) == ""
     assert path.stat().st_size == size
@@ -137,13 +137,13 @@ def test_files_that_belong_together_change_at_once(tmp_path: Path) -> None:
     seen = set()
     for texts, before in ((old, {}), (new, old)):
         for _ in killed_at_every_step(lambda texts=texts: write(texts)):
-            files.settle(tmp_path)
+            files.recover_files(tmp_path)
             now = content(tmp_path)
             assert now.pop("README.md") == "a card"
             assert now in (before, texts)
             seen.add(now == texts)
             write(before) if before else [(tmp_path / name).unlink() for name in now]
-        files.settle(tmp_path)
+        files.recover_files(tmp_path)
         assert content(tmp_path) == {**texts, "README.md": "a card"} and not hidden(tmp_path)
     assert seen == {True, False}
 
@@ -174,7 +174,7 @@ def test_a_folder_of_someone_else_s_touches_nothing_outside(tmp_path: Path) -> N
         (saved.parent / "moved").write_text("theirs")
         listed = "\n".join([*names, "../moved", *kept, "", *names, "old"])
         (saved / files.OBSOLETE).write_bytes(listed.encode("utf-8", "surrogateescape"))
-        files.settle(folder)
+        files.recover_files(folder)
         assert outside.read_text() == "mine" and not (folder / "old").exists() and not saved.exists()
         assert sorted(tmp_path.iterdir()) == [folder, outside]
         saved.mkdir()
@@ -226,4 +226,4 @@ def test_models_and_states_are_safe_on_the_disk_before_they_are_moved(
 
 def test_sizes_are_said_as_people_read_them() -> None:
     sizes = [0, 999, 1000, 2_345_678, 40_000_000_000]
-    assert [files.readable(size) for size in sizes] == ["0 bytes", "999 bytes", "1.0 kB", "2.3 MB", "40.0 GB"]
+    assert [files.format_bytes(size) for size in sizes] == ["0 bytes", "999 bytes", "1.0 kB", "2.3 MB", "40.0 GB"]

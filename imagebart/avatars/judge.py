@@ -55,14 +55,14 @@ def _least(name: str, value: str) -> list[str]:
     return [p.text for p in COLOUR_ALONE[name] if value in p.values and p.kind == "noun"][:1]
 
 
-# The judge of avatars: a reader of attributes looks in a picture for what the text encoder reads in the prompt.
+# The scorer of avatars: a reader of attributes looks in a picture for what the text encoder reads in the prompt.
 
 
 SURE = 0.92  # the mean probability of what is read off a picture, from which it is of an avatar: others reach 0.91
 
 
 @dataclass(frozen=True)
-class AvatarJudge:
+class AvatarScorer:
     """Scores pictures by the log-probability that the reader gives to what the prompt claims, and to its showing."""
 
     reader: Reader
@@ -70,7 +70,7 @@ class AvatarJudge:
     conditioner: Conditioner
 
     @classmethod
-    def load(cls, path: Path, model: ImageBART) -> AvatarJudge:
+    def load(cls, path: Path, model: ImageBART) -> AvatarScorer:
         """The reader in a file, and a model's text encoder with the heads beside the file.
 
         Raises WeightsError naming what is damaged, or missing.
@@ -82,7 +82,7 @@ class AvatarJudge:
             load_heads(captions, path.parent)
             reader = load_reader(path)
         except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise WeightsError(f"{path} cannot be used as a judge: {error}") from error
+            raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
         captions.heads.to(model.device, next(model.text.parameters()).dtype)
         return cls(reader, captions.eval().requires_grad_(False), model.conditioner)
 
@@ -94,7 +94,7 @@ class AvatarJudge:
         return read_claims(readings[0].cpu())
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `imagebart.ranking.Judge`. 0 at best, and for prompts that claim nothing."""
+        """See `imagebart.ranking.Scorer`. 0 at best, and for prompts that claim nothing."""
         with torch.no_grad():
             answers = self.reader(images.float().cpu())
         return log_likelihood(answers, self.claims(prompt))

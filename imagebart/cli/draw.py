@@ -48,7 +48,7 @@ class Drawing:
         bool, typer.Option("--best-first", help="Variants in order, best first, as the model judges.")
     ] = False
     best_of: Annotated[int | None, typer.Option(help="Draw so many and write the best alone.")] = None
-    judge: Annotated[
+    scorer: Annotated[
         str | None,
         typer.Option(help="What ranks: a classifier or CLIP, by folder or Hub name, in place of the model's own."),
     ] = None
@@ -97,7 +97,7 @@ def edit(
         if isinstance(asked, list):
             raise InputError(f"--mask {AUTO} looks for the place of one prompt; {len(asked)} were given.")
         painted = pipe.suggest_mask(picture, asked)
-        asked, common["settings"] = pipe.with_the_rest(picture, asked, common["settings"])
+        asked, common["settings"] = pipe.complete_prompt(picture, asked, common["settings"])
     run = pipe.edit(picture, painted, asked, feather=seam, context=around, **common)
     _follow(run, draw)
 
@@ -163,10 +163,10 @@ def _pipeline(draw: Drawing, like: Recipe | None) -> Pipeline:
     from imagebart.pipeline import Pipeline
 
     pipe = Pipeline.from_pretrained(draw.model)
-    if draw.judge is not None:
-        from imagebart.ranking import load_ranker
+    if draw.scorer is not None:
+        from imagebart.ranking import load_scorer
 
-        pipe.judge = load_ranker(draw.judge, pipe.model)
+        pipe.scorer = load_scorer(draw.scorer, pipe.model)
     if draw.like is not None and like is not None and like.model != pipe.name:
         said = f"{draw.like.name} was made by the model {like.model}; this one is {pipe.name}."
         print(plain(said), file=sys.stderr)
@@ -206,7 +206,7 @@ def _follow(run: Iterable[PipelineEvent], draw: Drawing) -> None:
             noted.update(event.notes)
             if draw.steps_out is not None:
                 film.add(event)
-            said = f"stage {event.stage} of {event.stages}, pass {event.pass_index + 1} of {event.passes}"
+            said = f"stage {event.stage} of {event.stages}, pass {event.resample_index + 1} of {event.resamples}"
             bar.update(task, description=said, completed=event.position, total=event.total)
     assert event is not None
     print(f"seed {event.seed}, {event.elapsed:.1f} s", file=sys.stderr)

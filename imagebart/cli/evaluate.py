@@ -16,7 +16,7 @@ from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, ScaledSampling
 from imagebart.progress import progress
 
 if TYPE_CHECKING:
-    from imagebart.avatars.judge import AvatarJudge
+    from imagebart.avatars.judge import AvatarScorer
     from imagebart.evaluation.drawing import Artist
     from imagebart.evaluation.report import Measure
     from imagebart.evaluation.study import Study
@@ -57,7 +57,7 @@ def best_of(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> N
     from imagebart.evaluation.best_of import best_of, pictures
 
     study = _study(model, asked, sampling)
-    _measure(partial(best_of, judge=_judge(model, study)), study, pictures(study), model, asked)
+    _measure(partial(best_of, scorer=_scorer(model, study)), study, pictures(study), model, asked)
 
 
 @command(app)
@@ -66,7 +66,7 @@ def where(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> Non
     from imagebart.evaluation.where import where
 
     study = _study(model, asked, sampling)
-    _measure(partial(where, judge=_judge(model, study)), study, study.samples, model, asked)
+    _measure(partial(where, scorer=_scorer(model, study)), study, study.samples, model, asked)
 
 
 @command(app)
@@ -168,15 +168,15 @@ def artist_of(model: str | Path, sampling: Sampling, batch: int) -> Artist:
     return Artist(loaded, sampling.over(loaded.about.sampling), batch)
 
 
-def _judge(model: str, study: Study) -> AvatarJudge:
-    """The judge in a model's folder."""
-    from imagebart.avatars.judge import AvatarJudge
-    from imagebart.ranking import load_judge
+def _scorer(model: str, study: Study) -> AvatarScorer:
+    """The scorer in a model's folder."""
+    from imagebart.avatars.judge import AvatarScorer
+    from imagebart.ranking import bundled_scorer
 
-    judge = load_judge(Path(model), study.artist.model)
-    if not isinstance(judge, AvatarJudge):
-        raise ValueError(f"{model} has no judge of avatars (judge.safetensors)")
-    return judge
+    scorer = bundled_scorer(Path(model), study.artist.model)
+    if not isinstance(scorer, AvatarScorer):
+        raise ValueError(f"{model} has no scorer of avatars (judge.safetensors)")
+    return scorer
 
 
 def _study(model: str, asked: Asked, sampling: Sampling) -> Study:
@@ -242,7 +242,7 @@ class PaperOptions:
     pictures: Annotated[int, typer.Option(help="Real ones, at most.", min=1)] = 1000
     prompts: Annotated[Path | None, typer.Option(help="File with a prompt or class a line; else all classes.")] = None
     best_of: Annotated[int, typer.Option(help="Keep the best of so many.", min=1)] = 1
-    judge: Annotated[str | None, typer.Option(help="What ranks, or scores a text model: a folder or Hub name.")] = None
+    scorer: Annotated[str | None, typer.Option(help="What ranks, or scores a text model: a folder or Hub name.")] = None
     seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0
     batch: Annotated[int, typer.Option(help="Pictures drawn at once.", min=1)] = 8
 
@@ -282,10 +282,10 @@ def _paper_study(asked: PaperOptions, sampling: Sampling, device: str) -> PaperS
     from imagebart.evaluation.drawing import Artist
     from imagebart.evaluation.paper import PaperStudy, asked_for, load_look, pictures_in
     from imagebart.models.imagebart import ImageBART
-    from imagebart.ranking import load_ranker
+    from imagebart.ranking import load_scorer
 
-    if asked.best_of > 1 and asked.judge is None:
-        raise ValueError(f"the best of {asked.best_of} takes a --judge to rank them")
+    if asked.best_of > 1 and asked.scorer is None:
+        raise ValueError(f"the best of {asked.best_of} takes a --scorer to rank them")
     data, look = pictures_in(asked.data, asked.pictures), load_look(asked.features)
     model = ImageBART.from_pretrained(asked.model, device)
     return PaperStudy(
@@ -296,6 +296,6 @@ def _paper_study(asked: PaperOptions, sampling: Sampling, device: str) -> PaperS
         asked.samples,
         asked_for(asked.prompts, model),
         asked.best_of,
-        load_ranker(asked.judge, model) if asked.judge else None,
+        load_scorer(asked.scorer, model) if asked.scorer else None,
         asked.seed,
     )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
 import typer
 
 from imagebart.errors import InputError
-from imagebart.settings import SamplingSettings, described, kind, ranged
+from imagebart.settings import SamplingSettings, allowed_values, help_text, value_type
 
 DEFAULT_MODEL = "checkpoints/avatars"
 Model = Annotated[str, typer.Option(help="Folder of the model, a published model's name, or owner/name on the Hub.")]
@@ -42,7 +42,7 @@ class Sampling(dict[str, Any]):
     @classmethod
     def options(cls) -> list[inspect.Parameter]:
         names = [field.name for field in fields(SamplingSettings) if field.name not in cls.LEFT_OUT]
-        kinds = {name: str if name in LISTS else kind(name) for name in names}
+        kinds = {name: str if name in LISTS else value_type(name) for name in names}
         return [_option(name, Annotated[kinds[name] | None, _setting(name)], None) for name in names]
 
     def over(self, defaults: SamplingSettings) -> SamplingSettings:
@@ -110,10 +110,10 @@ def _numbers(name: str, text: str) -> tuple[Any, ...]:
 
 def _setting(name: str) -> Any:
     if name in LISTS:
-        return typer.Option(help=described(name))
+        return typer.Option(help=help_text(name))
     own = "; the model's own if not given" if name in OF_THE_MODEL else ""
     names = [OPTION_NAMES[name]] if name in OPTION_NAMES else []
-    return typer.Option(*names, help=f"{described(name)} ({ranged(SamplingSettings, name)}{own})")
+    return typer.Option(*names, help=f"{help_text(name)} ({allowed_values(SamplingSettings, name)}{own})")
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -16,7 +16,7 @@ from rapidfuzz.distance import OSA, Indel
 
 from imagebart.conditioning import tokenizer as clip
 from imagebart.errors import InputError
-from imagebart.settings import shown
+from imagebart.settings import format_value
 
 SHORTEST, LONGEST = 4, 30  # letters of a word that is looked at
 LONG = 6  # letters of a word that may have two edits
@@ -293,7 +293,7 @@ def one_each(asked: Asked, variants: int, most: int) -> list[Prompt]:
     listed = list(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
     for count in (variants, len(listed)):
         if type(count) is not int or not 1 <= count <= most:
-            raise InputError(f"{shown(count)} variants were asked for; there can be 1 to {most}.")
+            raise InputError(f"{format_value(count)} variants were asked for; there can be 1 to {most}.")
     if len(listed) == 1:
         return listed * variants
     if variants not in (1, len(listed)):

@@ -1,8 +1,8 @@
-"""What ranking variants by a judge is worth: how often the best of 1, 2, 4 and 8 is as asked.
+"""What ranking variants by a scorer is worth: how often the best of 1, 2, 4 and 8 is as asked.
 
-ImageBART, section 4.2 and Table 2, where a classifier or CLIP ranks. The judge must not be the network that measures:
+ImageBART, section 4.2 and Table 2, where a classifier or CLIP ranks. The scorer must not be the network that measures:
 ranked by its own errors, a picture that only it takes for right would count as right. Both are readers of one kind and
-learnt from the same sort of drawings, so that they may still err alike. Two more rankings stand beside the judge's:
+learnt from the same sort of drawings, so that they may still err alike. Two more rankings stand beside the scorer's:
 one by the reader that measures, which flatters itself, and one that is never wrong, which nothing can exceed.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebart.avatars.judge import AvatarJudge
+from imagebart.avatars.judge import AvatarScorer
 from imagebart.evaluation.cases import EditCase, PromptCase, edit_case, found, held_out_prompt
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.metrics import share_of
@@ -38,15 +38,15 @@ class Trial:
     measured: list[float]  # by the reader that says what is right
 
 
-def best_of(study: Study, judge: AvatarJudge) -> Iterator[Measure]:
+def best_of(study: Study, scorer: AvatarScorer) -> Iterator[Measure]:
     """The best of n, for prompts of held-out pairs and for edits: the share of cases in which all that is asked shows.
 
     Of `MOST` variants of a case, each n that follow each other are a choice of their own.
     """
     prompts = [held_out_prompt(i, study.series) for i in range(study.samples)]
     asked = [edit_case(i, study.series, study.artist.size) for i in range(study.samples)]
-    yield from _measures("held-out pairs", _trials(study, judge, prompts, _drawn(study, prompts)))
-    yield from _measures("edits", _trials(study, judge, [case.prompt for case in asked], _edited(study, asked)))
+    yield from _measures("held-out pairs", _trials(study, scorer, prompts, _drawn(study, prompts)))
+    yield from _measures("edits", _trials(study, scorer, [case.prompt for case in asked], _edited(study, asked)))
 
 
 def pictures(study: Study) -> int:
@@ -74,8 +74,8 @@ def _edited(study: Study, cases: Sequence[EditCase]) -> Draw:
     return draw
 
 
-def _trials(study: Study, judge: AvatarJudge, cases: Sequence[PromptCase], draw: Draw) -> list[Trial]:
-    own = replace(judge, reader=study.reader)
+def _trials(study: Study, scorer: AvatarScorer, cases: Sequence[PromptCase], draw: Draw) -> list[Trial]:
+    own = replace(scorer, reader=study.reader)
     trials = []
     for start in range(0, len(cases), CHUNK):
         rows = [i for i in range(start, min(start + CHUNK, len(cases))) for _ in range(MOST)]
@@ -83,7 +83,7 @@ def _trials(study: Study, judge: AvatarJudge, cases: Sequence[PromptCase], draw:
         for i, variants in zip(range(start, len(cases)), images.split(MOST), strict=False):
             read = study.reader.read(variants).attributes
             right = [all(found(attributes, cases[i].claims).values()) for attributes in read]
-            scores = [j.score(variants, cases[i].text).tolist() for j in (judge, own)]
+            scores = [j.score(variants, cases[i].text).tolist() for j in (scorer, own)]
             trials.append(Trial(right, *scores))
     return trials
 

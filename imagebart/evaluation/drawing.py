@@ -12,9 +12,9 @@ from torch import Tensor
 
 from imagebart.avatars.artwork import render
 from imagebart.avatars.attributes import Attributes
-from imagebart.imaging.blending import joined
+from imagebart.imaging.blending import blend
 from imagebart.imaging.files import to_images, to_tensor
-from imagebart.inpainting import Known, known
+from imagebart.inpainting import MaskedTokens, encode_masked
 from imagebart.models.imagebart import ImageBART
 from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
@@ -47,7 +47,7 @@ class Artist:
 
         def work(rows: range) -> Tensor:
             part = slice(rows.start, rows.stop)
-            left = known(self.model, images[part], painted[part])
+            left = encode_masked(self.model, images[part], painted[part])
             drawn = self._draw([prompts[i] for i in rows], seed + rows.start, left)
             return _joined(drawn, images[part], masks[part])
 
@@ -67,7 +67,7 @@ class Artist:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def _draw(self, prompts: list[str | None], seed: int, left: Known | None = None) -> Tensor:
+    def _draw(self, prompts: list[str | None], seed: int, left: MaskedTokens | None = None) -> Tensor:
         conditioner = self.model.conditioner
         cond = conditioner.encode(prompts).tokens if conditioner.length else None
         settings = self.settings
@@ -83,7 +83,7 @@ class Artist:
 def _joined(drawn: Tensor, before: Tensor, masks: np.ndarray) -> Tensor:
     """What is drawn where masks paint, joined to what was there before elsewhere."""
     squares = zip(to_images(drawn), to_images(before), masks, strict=True)
-    whole = torch.cat([to_tensor(joined(*square)) for square in squares])
+    whole = torch.cat([to_tensor(blend(*square)) for square in squares])
     return torch.where(torch.from_numpy(masks)[:, None], whole, before)
 
 

@@ -19,7 +19,7 @@ from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.metrics import frechet_distance, inside, nearest
 from imagebart.imaging import files as images
 from imagebart.models.imagebart import ImageBART
-from imagebart.ranking import ClipJudge, Judge, View, best_first
+from imagebart.ranking import ClipScorer, Scorer, View, best_first
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
@@ -131,7 +131,7 @@ class Row:
 class PaperStudy:
     """A model, real pictures, what looks at them, and where to keep what is drawn.
 
-    prompts: what to draw, in turn; () for models that take none. judge, best_of: of so many drawn, the best is kept.
+    prompts: what to draw, in turn; () for models that take none. scorer, best_of: of so many drawn, the best is kept.
     """
 
     artist: Artist
@@ -141,7 +141,7 @@ class PaperStudy:
     samples: int
     prompts: tuple[str, ...] = ()
     best_of: int = 1
-    judge: Judge | None = None
+    scorer: Scorer | None = None
     seed: int = 0
     process: int = 0  # this one, of so many that draw
     processes: int = 1
@@ -185,8 +185,8 @@ def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
     known = PAPER.get(study.artist.model.about.name, {}).get(study.best_of)
     yield Row("acceptance rate", 1 / study.best_of, study.samples)
     yield from _likeness(study.real, drawn, "", known)
-    if isinstance(study.judge, ClipJudge):
-        yield Row("CLIP score", clip_score(study, study.judge, study.samples_drawn), study.samples)
+    if isinstance(study.scorer, ClipScorer):
+        yield Row("CLIP score", clip_score(study, study.scorer, study.samples_drawn), study.samples)
     yield from _likeness(study.real, study.seen(study.completed), "upper half completed: ")
 
 
@@ -210,11 +210,11 @@ def coverage(real: Tensor, drawn: Tensor) -> tuple[float, float]:
     return inside(drawn, real).double().mean().item(), inside(real, drawn).double().mean().item()
 
 
-def clip_score(study: PaperStudy, judge: ClipJudge, samples: Sequence[Path]) -> float:
+def clip_score(study: PaperStudy, scorer: ClipScorer, samples: Sequence[Path]) -> float:
     """100 times the mean likeness, at least 0, of drawn pictures to their prompts (Hessel et al. 2021)."""
     size, scores = study.artist.size, []
     for i, path in enumerate(samples):
-        scores.append(judge.likeness(read_square(path, size), study.prompt(i) or ""))
+        scores.append(scorer.likeness(read_square(path, size), study.prompt(i) or ""))
     return 100 * float(torch.cat(scores).clamp_min(0).mean())
 
 
@@ -244,10 +244,10 @@ def _missing(study: PaperStudy, paths: Sequence[Path], step: int) -> Iterator[ra
 
 def _best(study: PaperStudy, i: int) -> Tensor:
     """Sample i: the best of several."""
-    assert study.judge is not None, "the best of several needs a judge"
+    assert study.scorer is not None, "the best of several needs a scorer"
     prompt = study.prompt(i)
     drawn = study.artist.generate([prompt] * study.best_of, study.seed + i * study.best_of)
-    best = best_first(study.judge, drawn, prompt or "")[0]
+    best = best_first(study.scorer, drawn, prompt or "")[0]
     return drawn[best : best + 1]
 
 

@@ -13,14 +13,14 @@ import numpy as np
 from torch import Tensor
 
 from imagebart.avatars.artwork import render
-from imagebart.avatars.judge import AvatarJudge, tell
+from imagebart.avatars.judge import AvatarScorer, tell
 from imagebart.errors import InputError
 from imagebart.evaluation.cases import EDITED, Change, changes, found
 from imagebart.evaluation.drawing import rendered
 from imagebart.evaluation.metrics import mean_of, median_of, share_of
 from imagebart.evaluation.report import Measure, by_attribute, in_all, measure, plainly
 from imagebart.evaluation.study import SHOWN, Study
-from imagebart.pipeline import place_of, with_all_said, with_the_rest
+from imagebart.pipeline import cap_guidance, complete_prompt, suggest_mask
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ def where_case(number: int, series: int) -> WhereCase:
     return WhereCase(**vars(next(shown)))
 
 
-def where(study: Study, judge: AvatarJudge) -> Iterator[Measure]:
-    """All measures of a model and its judge, each as soon as it is known."""
+def where(study: Study, scorer: AvatarScorer) -> Iterator[Measure]:
+    """All measures of a model and its scorer, each as soon as it is known."""
     cases = [where_case(i, study.series) for i in range(study.samples)]
     images = rendered([case.before for case in cases], study.artist.size)
-    masks = np.stack([find(study, judge, images[i : i + 1], case) for i, case in enumerate(cases)])
+    masks = np.stack([find(study, scorer, images[i : i + 1], case) for i, case in enumerate(cases)])
     yield from overlaps(cases, masks, study.artist.size)
-    yield from edited(study, judge, cases, images, masks)
-    yield described(study, judge)
+    yield from edited(study, scorer, cases, images, masks)
+    yield described(study, scorer)
 
 
-def find(study: Study, judge: AvatarJudge, image: Tensor, case: WhereCase) -> np.ndarray:
+def find(study: Study, scorer: AvatarScorer, image: Tensor, case: WhereCase) -> np.ndarray:
     """The tokens that the model finds, bool [grid, grid]; none where it says that there are none."""
     try:
-        return place_of(study.artist.model, judge, image, case.prompt.text).numpy()
+        return suggest_mask(study.artist.model, scorer, image, case.prompt.text).numpy()
     except InputError:
         side = study.artist.model.first_stage.config.side
         return np.zeros((side, side), bool)
@@ -78,7 +78,7 @@ def overlaps(cases: Sequence[WhereCase], masks: np.ndarray, size: int) -> Iterat
 
 
 def edited(
-    study: Study, judge: AvatarJudge, cases: Sequence[WhereCase], images: Tensor, masks: np.ndarray
+    study: Study, scorer: AvatarScorer, cases: Sequence[WhereCase], images: Tensor, masks: np.ndarray
 ) -> Iterator[Measure]:
     """Edits of what was found, as the page does them: what was asked for has to be there, and all else has to stay."""
     cell = study.artist.size // masks.shape[1]
@@ -86,8 +86,8 @@ def edited(
     rows = np.flatnonzero(masks.any((1, 2)))  # where nothing was found, nothing changes
     after = images.clone()
     if len(rows):
-        prompts = [with_the_rest(judge, images[row : row + 1], cases[row].prompt.text) for row in rows.tolist()]
-        artist = replace(study.artist, settings=with_all_said(study.artist.settings))
+        prompts = [complete_prompt(scorer, images[row : row + 1], cases[row].prompt.text) for row in rows.tolist()]
+        artist = replace(study.artist, settings=cap_guidance(study.artist.settings))
         after[rows] = artist.edit(images[rows], painted[rows], prompts, study.seed)
     read = study.reader.read(after).attributes
     pairs = list(zip(read, cases, strict=True))
@@ -97,12 +97,12 @@ def edited(
     yield from by_attribute(asked, "edits without painting, by attribute", EDITED)
 
 
-def described(study: Study, judge: AvatarJudge) -> Measure:
+def described(study: Study, scorer: AvatarScorer) -> Measure:
     """Of the phrases that describe fresh renders, the share that is true; none is where none is told."""
     right, told = [], []
     for avatar in study.avatars(SHOWN):
         true = tell(avatar).split(", ")
-        words = (judge.describe(rendered([avatar], study.artist.size)) or "").split(", ")
+        words = (scorer.describe(rendered([avatar], study.artist.size)) or "").split(", ")
         right.append(sum(word in true for word in words))
         told.append(len(words))
     return measure("what is here: words right", share_of(right, told), len(told), "%", "≥ 99 %")

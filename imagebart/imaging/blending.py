@@ -23,17 +23,17 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 
-def joined(drawn: Image.Image, before: Image.Image, painted: Bools) -> Image.Image:
+def blend(drawn: Image.Image, before: Image.Image, painted: Bools) -> Image.Image:
     """A drawn "RGB" square that meets the square as it was where that is kept.
 
     painted: bool [size, size], True where nothing is known of it. All else comes out as it was before.
     """
     missed = np.asarray(before, np.float32) - np.asarray(drawn, np.float32)
-    whole = np.asarray(drawn, np.float32) + carried(missed, painted)
+    whole = np.asarray(drawn, np.float32) + membrane(missed, painted)
     return Image.fromarray(whole.round().clip(0, 255).astype(np.uint8))
 
 
-def carried(missed: Floats, painted: Bools, reach: float = REACH) -> Floats:
+def membrane(missed: Floats, painted: Bools, reach: float = REACH) -> Floats:
     """Values [S, S, C] that are known where nothing is painted, bool [S, S], carried on over the painted part.
 
     There they solve (Laplacian - 1 / reach²) v = 0; at the square's edge nothing flows.
@@ -55,7 +55,7 @@ def _around(painted: Bools) -> slice:
 
 
 def _membrane(missed: Floats, painted: Bools, reach: float) -> Floats:
-    """`carried` of a part of the square, with all that is painted and its neighbours."""
+    """`membrane` of a part of the square, with all that is painted and its neighbours."""
     # What makes exp(-1 / reach) of a value a pixel further from a straight edge.
     share = 2 / (1 + math.cosh(1 / reach))
     inside = painted[..., None].astype(np.float32)

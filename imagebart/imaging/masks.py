@@ -16,7 +16,7 @@ from PIL import Image, ImageChops
 
 from imagebart.errors import InputError
 from imagebart.imaging.files import Source, load_image
-from imagebart.settings import shown
+from imagebart.settings import format_value
 
 PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")
 
@@ -96,7 +96,7 @@ def preset(name: str, size: Size) -> Image.Image:
         "everything": (0, 0, width, height),
     }
     if not isinstance(name, str) or name not in boxes:
-        raise InputError(f"There is no ready mask {shown(name)}; choose one of {', '.join(PRESETS)}.")
+        raise InputError(f"There is no ready mask {format_value(name)}; choose one of {', '.join(PRESETS)}.")
     mask = Image.new("L", size)
     mask.paste(255, boxes[name])
     return invert(mask) if name == "border" else mask

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.files import Source, save_image
-from imagebart.settings import STRICT, SamplingSettings, refusing, shown
+from imagebart.settings import STRICT, SamplingSettings, format_value, refusing
 
 KEY = "imagebart"  # of the PNG's text chunk
 LONGEST = 300_000  # characters of the chunk's text: a prompt's take up to twelve each
@@ -47,7 +47,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if (self.strength is not None) != (self.task == "vary"):
-            given = shown(self.strength)
+            given = format_value(self.strength)
             raise InputError(f"The strength is {given} in a recipe to {self.task}; only variations have one.")
 
     @property

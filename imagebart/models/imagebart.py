@@ -111,7 +111,7 @@ class ImageBART(nn.Module):
     def push_to_hub(self, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False) -> str:
         """Writes the model to the Hub as owner/name, on a branch if wanted, with a card; returns the commit's address.
 
-        A folder that has a card, examples and a judge is sent whole by `imagebart push`.
+        A folder that has a card, examples and a scorer is sent whole by `imagebart push`.
         """
         from imagebart.weights import push
 

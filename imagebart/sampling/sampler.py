@@ -25,8 +25,8 @@ class ChainEvent:
 
     stage: int  # t, from T down to 1
     stages: int  # T
-    pass_index: int  # from 0
-    passes: int
+    resample_index: int  # from 0
+    resamples: int
     position: int  # tokens drawn in this pass
     total: int  # tokens to draw in this pass
     tokens: Tensor  # int64 [B, N]
@@ -69,15 +69,15 @@ def run_chain(
     known, x = start, start
     for t in range(len(steps), 0, -1):
         step, own = steps[t - 1], settings.at(t)
-        for repeat in range(settings.passes):
+        for repeat in range(settings.resamples):
             if repeat:
-                x = redraw_rows(x, (1 - repeat / settings.passes) * step.beta, step.vocab_size, generators)
+                x = redraw_rows(x, (1 - repeat / settings.resamples) * step.beta, step.vocab_size, generators)
             c = torch.where(step.sees(doubt), known, x)
             noise = gumbel_noise((start.shape[1], step.vocab_size), generators).to(start.device)
             for drawn in draw_step(step, engine(step), c, None, doubt, condition, own, noise):
                 x, done = drawn.tokens, drawn.position == drawn.total
                 yield ChainEvent(
-                    t, len(steps), repeat, settings.passes, drawn.position, drawn.total, x, done, drawn.forwards
+                    t, len(steps), repeat, settings.resamples, drawn.position, drawn.total, x, done, drawn.forwards
                 )
 
 

@@ -21,7 +21,7 @@ from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner,
 from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.diffusion import redraw
 from imagebart.imaging.masks import ready
-from imagebart.inpainting import extended, glance, painted_share
+from imagebart.inpainting import fill_nearest, glance, mask_coverage
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, check_glances
 from imagebart.models.imagebart import ImageBART
 from imagebart.models.text_encoder import TextEncoderConfig
@@ -81,8 +81,8 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         pixels = to_float(images)
         painted = painted_masks(pixels.cpu(), math.isqrt(tokens))
         enlarged = F.interpolate(painted[:, None].float(), images.shape[2:])[:, 0].bool()
-        doubt = painted_share(painted, tokens).to(x0.device)
-        left = self.encode(extended(images.cpu(), enlarged).to(images.device))
+        doubt = mask_coverage(painted, tokens).to(x0.device)
+        left = self.encode(fill_nearest(images.cpu(), enlarged).to(images.device))
         seen = None
         if self.run.glances:
             seen = glance(self.first_stage, pixels, enlarged.to(images.device), self.run.glances)

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 
-from imagebart.atomic_io import not_written, remove, replace_folder
+from imagebart.atomic_io import remove, replace_folder, write_error
 from imagebart.imaging.files import save_image
 from imagebart.progress import tracked
 from imagebart.sampling.packed_linear import multiplies_bfloat16
@@ -246,7 +246,7 @@ def write_record(folder: Path, record: dict[str, float]) -> None:
             half = log.read(1) not in (b"", b"\n")
             log.write(("\n" * half + line).encode())
     except OSError as error:
-        raise not_written(error, path, len(line)) from error
+        raise write_error(error, path, len(line)) from error
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
@@ -299,7 +299,7 @@ def _save(accelerator: Accelerator, folder: Path, step: int) -> None:
     except (OSError, RuntimeError) as error:  # PyTorch's own where a disk is full
         size = _size_of_state(accelerator)
         remove(fresh)
-        raise not_written(error, folder / "state", size) from error
+        raise write_error(error, folder / "state", size) from error
     accelerator.wait_for_everyone()
 
 

@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image, ImageOps
 
-from imagebart.atomic_io import not_written, readable, write_text
+from imagebart.atomic_io import format_bytes, write_error, write_text
 from imagebart.conditioning.tokenizer import pieces
 from imagebart.config import Count, Index, from_dict
 from imagebart.errors import InputError
@@ -107,7 +107,7 @@ def inspect_dataset(
                 try:
                     file.write(square.tobytes())
                 except OSError as error:
-                    raise not_written(error, folder / PIXELS, len(square.tobytes()) * (len(kept) + 1)) from error
+                    raise write_error(error, folder / PIXELS, len(square.tobytes()) * (len(kept) + 1)) from error
     if found.count < LEAST:
         raise InputError(_too_few(found))
     for text, times in found.texts.items() if found.kind == "text" else ():
@@ -271,7 +271,7 @@ class Plan:
         layers = f"{self.shape.depth} + {self.shape.encoder_depth} layers of {self.shape.width}"
         length = f"{self.run.steps.denoiser:,} steps" if self.run.steps else _hours(left)
         yield f"denoiser: {layers}, {length}" + (" more" if self.run.begin_from else "")
-        yield f"disk: {readable(self.disk)}"
+        yield f"disk: {format_bytes(self.disk)}"
         if load := load_of_others():
             cores = os.cpu_count()
             yield f"this machine is busy (load {load:.1f} on {cores} cores): hours are meant without what else it does"
@@ -431,7 +431,8 @@ def _check_room(folder: Path, disk: int) -> None:
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
     if disk > free:
-        raise InputError(f"The training takes {readable(disk)} in {folder}, and {readable(free)} are free there.")
+        needed, available = format_bytes(disk), format_bytes(free)
+        raise InputError(f"The training takes {needed} in {folder}, and {available} are free there.")
 
 
 def write_plan(plan: Plan, folder: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
-from imagebart.settings import MOST_SCALES, SamplingSettings, described, refusing, usual
+from imagebart.settings import MOST_SCALES, SamplingSettings, help_text, refusing, slider_range
 
 MOST_PICTURES = 4  # at once
 # The right end of the context's slider means all of the picture.
@@ -36,8 +36,8 @@ class Knob:
 
 def _of_sampling(name: str, label: str, more: str = "") -> Knob:
     """The slider of a sampling setting; more: what its ends mean here."""
-    slider = usual(name)
-    return Knob(name, label, f"{described(name)}{more}", slider.least, slider.most, slider.step)
+    slider = slider_range(name)
+    return Knob(name, label, f"{help_text(name)}{more}", slider.least, slider.most, slider.step)
 
 
 KNOBS = (
@@ -45,7 +45,7 @@ KNOBS = (
     Knob("strength", "Strength of Vary", "Small keeps the picture's layout, 1 starts from pure noise.", 0.05, 1, 0.05),
     _of_sampling("temperature", "Temperature"),
     _of_sampling("scales", "Coarse-to-fine steps"),
-    _of_sampling("passes", "Passes per step"),
+    _of_sampling("resamples", "Passes per step"),
     _of_sampling("top_k", "Top-k", " 0 means all."),
     _of_sampling("top_p", "Top-p"),
     _of_sampling("start", "Start step"),
@@ -84,7 +84,7 @@ PLAIN = {
     "strength": "How much Vary changes",
     "temperature": "How daring",
     "scales": "Steps from coarse to fine",
-    "passes": "Times each step is gone over",
+    "resamples": "Times each step is gone over",
     "top_k": "Choices for each spot",
     "top_p": "Leave out what is unlikely",
     "start": "How much an edit forgets",
@@ -166,7 +166,7 @@ class Controls:
     top_k: float
     top_p: float
     scales: float
-    passes: float
+    resamples: float
     start: float
     feather: float
     context: float
@@ -189,7 +189,7 @@ class Controls:
             top_k=int(self.top_k) or None,
             top_p=self.top_p if self.top_p < 1 else None,
             guidance=self.guidance,
-            passes=int(self.passes),
+            resamples=int(self.resamples),
             start=int(self.start) if self.start < scales else None,
             scales=scales if pipeline.any_scales else None,
         )
@@ -198,7 +198,7 @@ class Controls:
         """How many pictures at once, and whether they come best first, as a pipeline takes them."""
         if self._several(pipeline):
             return {}
-        return {"variants": int(self.variants), "best_first": self.best_first and pipeline.can_judge}
+        return {"variants": int(self.variants), "best_first": self.best_first and pipeline.can_rank}
 
     def _several(self, pipeline: Pipeline) -> bool:
         """Whether several classes are asked for, a picture of each."""
@@ -229,7 +229,7 @@ def starting_values(pipeline: Pipeline) -> dict[str, Any]:
         "temperature": best.temperature,
         "top_k": best.top_k or 0,
         "top_p": best.top_p or 1,
-        "passes": best.passes,
+        "resamples": best.resamples,
         "scales": pipeline.stages,
         "start": best.start or MOST_START,
         "feather": 4,
@@ -250,7 +250,7 @@ def restored_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
         "temperature": settings.temperature,
         "top_k": settings.top_k or 0,
         "top_p": settings.top_p or 1,
-        "passes": settings.passes,
+        "resamples": settings.resamples,
         "scales": settings.scales or pipeline.stages,
         "start": settings.start or MOST_START,
         "feather": recipe.feather,

@@ -17,7 +17,7 @@ from imagebart.imaging.files import FORMAT_NAMES, load_image
 from imagebart.imaging.masks import PRESETS, load_mask, preset
 from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.settings import SamplingSettings, shown
+from imagebart.settings import SamplingSettings, format_value
 from imagebart.ui import messages as wording
 from imagebart.ui.files import publish, publish_preview, written
 from imagebart.ui.zero_gpu import on_gpu
@@ -218,7 +218,7 @@ def _file(given: Upload, name: str) -> str:
 
 def _words(prompt: Any) -> str | None:
     if prompt is not None and not isinstance(prompt, str):
-        raise InputError(f"The prompt is {shown(prompt)}; it must be a text.")
+        raise InputError(f"The prompt is {format_value(prompt)}; it must be a text.")
     return prompt or None
 
 

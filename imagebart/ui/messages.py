@@ -53,9 +53,9 @@ class Moment(Protocol):
     @property
     def stages(self) -> int: ...
     @property
-    def pass_index(self) -> int: ...
+    def resample_index(self) -> int: ...
     @property
-    def passes(self) -> int: ...
+    def resamples(self) -> int: ...
     @property
     def position(self) -> int: ...
     @property
@@ -106,7 +106,7 @@ def stage_caption(event: Event) -> str | None:
     if event.kind == "start":
         return "noise" if event.stage == event.stages else "start"
     name = stage_name(event.stage, event.stages)
-    return name if event.passes == 1 else f"{name}, pass {event.pass_index + 1}"
+    return name if event.resamples == 1 else f"{name}, pass {event.resample_index + 1}"
 
 
 def step_caption(event: Event) -> str:
@@ -118,7 +118,7 @@ def step_caption(event: Event) -> str:
         return "The result"
     if name is not None:
         return f"{name[0].upper()}{name[1:]} done"
-    return f"{stage_line(event)}, pass {event.pass_index + 1}: {event.position} of {event.total} tokens"
+    return f"{stage_line(event)}, pass {event.resample_index + 1}: {event.position} of {event.total} tokens"
 
 
 def time_line(event: Moment) -> str:
@@ -130,8 +130,8 @@ def time_line(event: Moment) -> str:
 def place_line(event: Moment) -> str:
     """How far a run is: tokens, and stage and pass where there are several."""
     said = [f"{event.position} of {event.total} tokens"]
-    if event.passes > 1:
-        said.insert(0, f"pass {event.pass_index + 1} of {event.passes}")
+    if event.resamples > 1:
+        said.insert(0, f"pass {event.resample_index + 1} of {event.resamples}")
     if event.stages > 1:
         said.insert(0, stage_line(event))
     return " · ".join(said)

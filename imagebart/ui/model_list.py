@@ -122,7 +122,6 @@ class Choice:
 # What the page shows of a model: the same for the one that it opens with and for one that is switched to.
 
 
-
 PARTS = (
     "model_line",
     "lexicon",
@@ -148,7 +147,7 @@ def parts(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, An
         "lexicon": {"value": wording.lexicon_html(vocabulary)},
         "suggestions": {"value": wording.suggestions_html(pipeline.suggestions), "visible": bool(pipeline.suggestions)},
         "surprise": {"visible": kind != "none"},
-        "best_first": {"visible": pipeline.can_judge},
+        "best_first": {"visible": pipeline.can_rank},
         "words_list": {"value": wording.words_html(vocabulary) if vocabulary else wording.ALL_WORDS[kind]},
         "about": {"value": wording.opening(pipeline.card)},
         "card": {"value": pipeline.card or "This model has no card."},

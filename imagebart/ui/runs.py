@@ -331,7 +331,7 @@ def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
     notes: tuple[str, ...] = ()
     if isinstance(prompt, str) and prompt == sketch.of:  # nobody painted: all stays that the words do not change
         words = prompt
-        prompt, settings = pipeline.with_the_rest(file, words, settings)
+        prompt, settings = pipeline.complete_prompt(file, words, settings)
         notes = () if prompt == words else (wording.told_to_stay(prompt),)
     events = pipeline.edit(
         file,

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imagebart.atomic_io import replace_files, settle
+from imagebart.atomic_io import recover_files, replace_files
 from imagebart.conditioning import Conditioner, NoConditioner, conditioner_from_config
 from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
@@ -231,7 +231,7 @@ def config_of(model: ImageBART) -> ModelConfig:
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> ImageBART:
     """Reads a model; raises WeightsError naming the file and what is wrong."""
     try:
-        settle(folder)
+        recover_files(folder)
     except OSError as error:
         raise WeightsError(f"{folder} was half replaced and cannot be put right: {error.strerror}") from error
     config = read_config(folder / CONFIG)
@@ -466,7 +466,7 @@ def save_part(part: Part[Any], folder: Path) -> None:
 
 def load_part(folder: Path, kind: type[M]) -> Part[M]:
     """Reads a trained part, frozen. Raises ValueError where the folder holds none of this kind."""
-    settle(folder)
+    recover_files(folder)
     if not has_part(folder):
         raise ValueError(f"{folder} holds no finished part ({PART}); train it first")
     values = json.loads((folder / PART).read_text())

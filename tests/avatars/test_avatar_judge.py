@@ -1,4 +1,4 @@
-"""The judge of avatars: renders of which a claim is true come first."""
+"""The scorer of avatars: renders of which a claim is true come first."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +11,12 @@ from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
 from imagebart.avatars.captions import Claims
 from imagebart.avatars.claims import HEADS
 from imagebart.avatars.dataset import caption, sample
-from imagebart.avatars.judge import AvatarJudge, log_likelihood, tell
+from imagebart.avatars.judge import AvatarScorer, log_likelihood, tell
 from imagebart.avatars.reader import load_reader
 from imagebart.errors import WeightsError
 from imagebart.evaluation.cases import found
 from imagebart.evaluation.drawing import rendered
-from imagebart.ranking import WEIGHTS, load_judge
+from imagebart.ranking import WEIGHTS, bundled_scorer
 from imagebart.testing import tiny_model
 
 
@@ -43,7 +43,7 @@ def test_pictures_that_show_what_is_claimed_come_first() -> None:
             assert scores[right].min() > scores[~right].max()
 
 
-class Literal(AvatarJudge):
+class Literal(AvatarScorer):
     """Told what prompts claim, in place of a trained text encoder."""
 
     def claims(self, prompt: str) -> Claims:
@@ -51,7 +51,7 @@ class Literal(AvatarJudge):
 
 
 @dataclass(frozen=True)
-class Told(AvatarJudge):
+class Told(AvatarScorer):
     """Told what every prompt claims."""
 
     said: dict[str, set[str]]
@@ -61,24 +61,24 @@ class Told(AvatarJudge):
 
 
 def test_pictures_of_any_size_are_judged_and_blank_prompts_leave_them_equal(tmp_path: Path) -> None:
-    judge = load_judge(tmp_path, save_judged_model(tmp_path))
-    assert isinstance(judge, AvatarJudge)
+    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(scorer, AvatarScorer)
     images = rendered([replace(PLAIN, accessory=value) for value in ("none", "sunglasses", "eyepatch")], 64)
-    told = Literal(judge.reader, judge.captions, judge.conditioner)
+    told = Literal(scorer.reader, scorer.captions, scorer.conditioner)
     assert told.score(images, "sunglasses").argmax() == 1
     assert told.score(images, "eyepatch").argmax() == 2
-    heads = judge.captions.heads
+    heads = scorer.captions.heads
     for head in heads:
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
         head.bias[-1] = 9  # nothing is said
-    assert judge.score(images, "").tolist() == [0, 0, 0]
+    assert scorer.score(images, "").tolist() == [0, 0, 0]
 
 
 def test_the_prompt_is_set_against_what_shows_and_all_else_stays(tmp_path: Path) -> None:
-    judge = load_judge(tmp_path, save_judged_model(tmp_path))
-    assert isinstance(judge, AvatarJudge)
-    told = Literal(judge.reader, judge.captions, judge.conditioner)
+    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(scorer, AvatarScorer)
+    told = Literal(scorer.reader, scorer.captions, scorer.conditioner)
     dark = replace(PLAIN, accessory="sunglasses", clothing="graphic")
     plain, other = rendered([PLAIN, dark], 256).split(1)
     assert told.describe(plain) == tell(PLAIN) and told.describe(other) == tell(dark)
@@ -123,9 +123,9 @@ ASKED: dict[str, tuple[Attributes, dict[str, set[str]], set[str], set[str]]] = {
 def test_a_claim_changes_what_it_has_to_and_no_more(
     tmp_path: Path, avatar: Attributes, said: dict[str, set[str]], gone: set[str], new: set[str]
 ) -> None:
-    judge = load_judge(tmp_path, save_judged_model(tmp_path))
-    assert isinstance(judge, AvatarJudge)
-    texts = Told(judge.reader, judge.captions, judge.conditioner, said).contrast(rendered([avatar], 256), "x")
+    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(scorer, AvatarScorer)
+    texts = Told(scorer.reader, scorer.captions, scorer.conditioner, said).contrast(rendered([avatar], 256), "x")
     assert texts is not None and texts[1] == tell(avatar)
     before, (first, *asked) = set(tell(avatar).split(", ")), texts[0].split(", ")
     assert first == "x" and gone <= before and set(asked) == before - gone | new
@@ -133,34 +133,34 @@ def test_a_claim_changes_what_it_has_to_and_no_more(
 
 def test_where_all_is_said_nothing_is_added(tmp_path: Path) -> None:
     """So that the recipe of an edit without painting draws it again, its place found again."""
-    judge = load_judge(tmp_path, save_judged_model(tmp_path))
-    assert isinstance(judge, AvatarJudge)
+    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(scorer, AvatarScorer)
     for avatar in (PLAIN, SHIRT, sample(5, 6)):
         said = {name: {avatar.as_dict()[name]} for name in avatar.visible()}
-        told = Told(judge.reader, judge.captions, judge.conditioner, said)
+        told = Told(scorer.reader, scorer.captions, scorer.conditioner, said)
         assert told.contrast(rendered([avatar], 256), "x") == ("x", tell(avatar))
 
 
 def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:
-    judge = load_judge(tmp_path, save_judged_model(tmp_path))
-    assert isinstance(judge, AvatarJudge)
+    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    assert isinstance(scorer, AvatarScorer)
     line = torch.linspace(-1, 1, 256)
     slope = torch.stack([line.expand(256, 256), line[:, None].expand(256, 256), -line.expand(256, 256)])
     shifted, noise = rendered([PLAIN], 256)[0].roll(60, 2), torch.rand(3, 256, 256) * 2 - 1
     for image in (torch.zeros(3, 256, 256), slope, shifted, noise):
-        assert judge.describe(image[None]) is None and judge.contrast(image[None], "sunglasses") is None
+        assert scorer.describe(image[None]) is None and scorer.contrast(image[None], "sunglasses") is None
 
 
 def test_files_that_make_no_judge_are_named(tmp_path: Path) -> None:
     model = save_judged_model(tmp_path)
-    assert load_judge(tmp_path / "elsewhere", model) is None
+    assert bundled_scorer(tmp_path / "elsewhere", model) is None
     with pytest.raises(WeightsError, match=f"{WEIGHTS} judges by prompts"):
-        load_judge(tmp_path, tiny_model("class"))
+        bundled_scorer(tmp_path, tiny_model("class"))
     with pytest.raises(WeightsError, match="slots is 3, expected 14"):
-        load_judge(tmp_path, tiny_model("text"))
+        bundled_scorer(tmp_path, tiny_model("text"))
     (tmp_path / HEADS).write_bytes(b"no tensors")
     with pytest.raises(WeightsError, match=f"{WEIGHTS} cannot be used"):
-        load_judge(tmp_path, model)
+        bundled_scorer(tmp_path, model)
     (tmp_path / HEADS).unlink()
     with pytest.raises(WeightsError, match=f"has no {HEADS}"):
-        load_judge(tmp_path, model)
+        bundled_scorer(tmp_path, model)

@@ -36,7 +36,7 @@ SENT = "document.querySelector('.sp').sketchpad.props.value"
 
 
 class Lightest:
-    """A judge that prefers light pictures."""
+    """A scorer that prefers light pictures."""
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         return images.mean((1, 2, 3))
@@ -46,7 +46,7 @@ class Watched(Pipeline):
     """A pipeline that notes what it was asked to redraw."""
 
     def __init__(self, model: ImageBART) -> None:
-        super().__init__(model, judge=Lightest())
+        super().__init__(model, scorer=Lightest())
         self.edits: list[tuple[Image.Image, Image.Image]] = []
 
     def edit(self, image: Any, mask: Image.Image, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:

@@ -44,7 +44,7 @@ class Breakable(Pipeline):
 @pytest.fixture(scope="module")
 def page(chromium: Browser, examples: Path) -> Iterator[Page]:
     with (
-        served(Breakable(hatted_model(STAGES), judge=Teller()), examples) as site,
+        served(Breakable(hatted_model(STAGES), scorer=Teller()), examples) as site,
         opened(chromium, site.url, viewport=WIDE) as page,
     ):
         yield page

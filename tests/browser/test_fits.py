@@ -90,7 +90,7 @@ def above_the_dock(phone: Page, *parts: Locator) -> None:
 
 
 def test_progress_is_one_line_however_much_it_says(chromium: Browser, shipped_examples: Site) -> None:
-    run = {"stage": 3, "stages": 8, "pass_index": 1, "passes": 4, "position": 137, "total": 256}
+    run = {"stage": 3, "stages": 8, "resample_index": 1, "resamples": 4, "position": 137, "total": 256}
     clocks = {"fraction": 0.5, "elapsed": 128.4, "remaining": 130.2}
     longest = wording.progress_html(SimpleNamespace(**run, **clocks))
     with opened(chromium, shipped_examples.url, viewport=PHONE) as phone:

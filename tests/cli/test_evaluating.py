@@ -58,7 +58,7 @@ def test_scales_puts_numbers_of_scales_side_by_side(
 
 def test_best_of_needs_a_judge(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "best-of", "--model", str(model), "--samples", "20"]) == 2
-    assert "has no judge" in capsys.readouterr().err
+    assert "has no scorer" in capsys.readouterr().err
 
 
 def test_pictures_draws_the_grids(model: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from imagebart.cli import main
 from imagebart.cli.draw import Film
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 from imagebart.pipeline import Pipeline
-from imagebart.settings import SamplingSettings, described, ranged
+from imagebart.settings import SamplingSettings, allowed_values, help_text
 from imagebart.testing import tiny_model
 
 
@@ -63,7 +63,7 @@ def test_a_mask_is_found_by_the_words_and_a_picture_described(
         def describe(self, image: object) -> str:
             return "a hat and a beard"
 
-    pipe = Pipeline(hatted_model(), judge=Seen())  # type: ignore[arg-type]
+    pipe = Pipeline(hatted_model(), scorer=Seen())  # type: ignore[arg-type]
     monkeypatch.setattr(Pipeline, "from_pretrained", lambda model: pipe)
     out = tmp_path / "o.png"
     command = ["edit", "--image", str(upload), "--mask", "auto", "--seed", "7", "--out", str(out)]
@@ -90,7 +90,7 @@ def test_the_best_is_found_by_a_judge_only(
 ) -> None:
     common = ["generate", "--model", str(model), "--prompt", "hair", "--out", str(tmp_path / "out.png")]
     assert main([*common, *options]) == 2
-    assert "judge" in capsys.readouterr().err
+    assert "scorer" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -228,8 +228,8 @@ def test_help_gives_the_settings_ranges(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["edit", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for field in fields(SamplingSettings):
-        assert described(field.name).split(";")[0] in said
-        assert ranged(SamplingSettings, field.name) in said
+        assert help_text(field.name).split(";")[0] in said
+        assert allowed_values(SamplingSettings, field.name) in said
     assert "--start-stage" in said and "--top-k" in said
     main(["generate", "--help"])
     assert "--start-stage" not in capsys.readouterr().out

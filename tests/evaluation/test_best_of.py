@@ -1,4 +1,4 @@
-"""The best of n: by brute force, by judges that are known, and on a tiny model."""
+"""The best of n: by brute force, by scorers that are known, and on a tiny model."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from judged import save_judged_model
 
-from imagebart.avatars.judge import AvatarJudge
+from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.best_of import COUNTS, MOST, Trial, _measures, best_of, chosen, pictures
 from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.study import Study
-from imagebart.ranking import load_judge
+from imagebart.ranking import bundled_scorer
 from imagebart.settings import SamplingSettings
 
 
@@ -42,11 +42,11 @@ def test_a_perfect_judge_gains_what_independent_tries_give_and_a_blind_one_nothi
 
 def test_every_case_is_drawn_and_ranked(tmp_path: Path) -> None:
     model = save_judged_model(tmp_path)
-    judge = load_judge(tmp_path, model)
-    assert isinstance(judge, AvatarJudge)
+    scorer = bundled_scorer(tmp_path, model)
+    assert isinstance(scorer, AvatarScorer)
     drawn: list[int] = []
     study = Study(Artist(model, SamplingSettings(), 64, drawn.append), load_reader(), 20)
-    measures = list(best_of(study, judge))
+    measures = list(best_of(study, scorer))
     assert sum(drawn) == pictures(study) == 20 * 2 * MOST
     assert [m.name for m in measures if not m.group] == [
         f"{kind}: as asked, best of {n}" for kind in ("held-out pairs", "edits") for n in COUNTS

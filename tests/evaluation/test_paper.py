@@ -122,7 +122,7 @@ def test_of_several_the_judge_keeps_the_best(data: Path, classifier: Path, tmp_p
     prompts.write_text("dog\n")
     command += ["--features", str(classifier), "--samples", "5", "--prompts", str(prompts), "--pictures", "5"]
     assert main([*command, "--out", str(tmp_path / "one")]) == 0
-    assert main([*command, "--out", str(tmp_path / "best"), "--best-of", "4", "--judge", str(classifier)]) == 0
+    assert main([*command, "--out", str(tmp_path / "best"), "--best-of", "4", "--scorer", str(classifier)]) == 0
     network = ResNetForImageClassification.from_pretrained(classifier).eval()
     look = load_look(str(classifier))
     scores = []

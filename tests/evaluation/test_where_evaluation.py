@@ -12,14 +12,14 @@ from artists import oracle
 from judged import save_judged_model
 
 from imagebart.avatars.dataset import held_out
-from imagebart.avatars.judge import AvatarJudge
+from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.cases import EDITED, EditCase, PromptCase, found
 from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.study import Study
 from imagebart.evaluation.where import WhereCase, described, edited, overlaps, where, where_case
-from imagebart.pipeline import with_the_rest
-from imagebart.ranking import load_judge
+from imagebart.pipeline import complete_prompt
+from imagebart.ranking import bundled_scorer
 from imagebart.settings import SamplingSettings
 
 SIZE, GRID = 128, 16
@@ -28,10 +28,10 @@ TRUE = np.stack([case.differing(GRID, SIZE) for case in CASES])
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> AvatarJudge:
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> AvatarScorer:
     folder = tmp_path_factory.mktemp("judged")
-    loaded = load_judge(folder, save_judged_model(folder))
-    assert isinstance(loaded, AvatarJudge)
+    loaded = bundled_scorer(folder, save_judged_model(folder))
+    assert isinstance(loaded, AvatarScorer)
     return loaded
 
 
@@ -69,37 +69,37 @@ def test_overlap_is_all_for_what_differs_half_for_half_of_it_and_none_for_the_re
     assert 0.4 < median.low <= median.value <= median.high <= 0.5
 
 
-def asked(case: WhereCase, mask: np.ndarray, judge: AvatarJudge) -> EditCase:
-    """What the artist is to be asked: with all else that the judge sees."""
-    told = with_the_rest(judge, rendered([case.before], SIZE), case.prompt.text)
+def asked(case: WhereCase, mask: np.ndarray, scorer: AvatarScorer) -> EditCase:
+    """What the artist is to be asked: with all else that the scorer sees."""
+    told = complete_prompt(scorer, rendered([case.before], SIZE), case.prompt.text)
     prompt = PromptCase(told, case.prompt.claims)
     return EditCase(case.before, case.attribute, prompt, mask, frozenset(case.others))
 
 
 @pytest.mark.parametrize("painted", [True, False])
-def test_a_perfect_artist_changes_what_is_asked_where_it_is_painted(judge: AvatarJudge, painted: bool) -> None:
+def test_a_perfect_artist_changes_what_is_asked_where_it_is_painted(scorer: AvatarScorer, painted: bool) -> None:
     cases = [case for case in CASES if all(len(values) == 1 for values in case.prompt.claims.values())]
     masks = np.full((len(cases), GRID, GRID), painted)
     pixels = masks.repeat(SIZE // GRID, 1).repeat(SIZE // GRID, 2)
-    artist = oracle(edits=[asked(case, mask, judge) for case, mask in zip(cases, pixels, strict=True)])
+    artist = oracle(edits=[asked(case, mask, scorer) for case, mask in zip(cases, pixels, strict=True)])
     images = rendered([case.before for case in cases], SIZE)
-    changed, stayed, *_ = edited(Study(artist, load_reader(), 20), judge, cases, images, masks)
+    changed, stayed, *_ = edited(Study(artist, load_reader(), 20), scorer, cases, images, masks)
     assert (changed.value, stayed.value) == (1.0 if painted else 0.0, 1.0)
     assert changed.pictures == len(cases) >= 5
 
 
 def test_the_judge_s_words_are_right_and_a_doubtful_one_tells_nothing(
-    judge: AvatarJudge, monkeypatch: pytest.MonkeyPatch
+    scorer: AvatarScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = Study(oracle(), judge.reader, 20)
-    assert described(study, judge).value > 0.98
+    study = Study(oracle(), scorer.reader, 20)
+    assert described(study, scorer).value > 0.98
     monkeypatch.setattr("imagebart.avatars.judge.SURE", 1.1)
-    assert described(study, judge).value == 0
+    assert described(study, scorer).value == 0
 
 
-def test_the_whole_runs_on_a_tiny_model(judge: AvatarJudge, tmp_path: Path) -> None:
+def test_the_whole_runs_on_a_tiny_model(scorer: AvatarScorer, tmp_path: Path) -> None:
     artist = Artist(save_judged_model(tmp_path), SamplingSettings(), 64)
-    measures = list(where(Study(artist, load_reader(), 20), judge))
+    measures = list(where(Study(artist, load_reader(), 20), scorer))
     assert [m.name for m in measures if not m.group] == [
         "found by words: IoU, median",
         "found by words: IoU, mean",

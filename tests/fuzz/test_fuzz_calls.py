@@ -68,7 +68,7 @@ VALUES = [
     *("\ud800", "/", "."),
 ]
 OPTIONS = [
-    *("--seed", "--variants", "--temperature", "--top-k", "--top-p", "--guidance", "--passes", "--scales"),
+    *("--seed", "--variants", "--temperature", "--top-k", "--top-p", "--guidance", "--resamples", "--scales"),
     *("--prompt", "--model", "--out", "--like", "--steps-out", "--nothing"),
 ]
 

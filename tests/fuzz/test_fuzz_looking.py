@@ -36,7 +36,7 @@ class Unsure:
         return (f"{prompt}, a hat", "a hat") if image.mean() > 0.5 else None
 
 
-PIPELINE = Pipeline(hatted_model(), judge=Unsure())
+PIPELINE = Pipeline(hatted_model(), scorer=Unsure())
 MODES = ("L", "1", "P", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F")
 SIZES = [(16, 16), (32, 32), (37, 50), (16, 90), (900, 17), (64, 64)]
 

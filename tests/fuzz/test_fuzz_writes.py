@@ -15,7 +15,7 @@ from effort import Effort
 from killing import apart, without_room
 from PIL import Image
 
-from imagebart.atomic_io import replace_files, settle
+from imagebart.atomic_io import recover_files, replace_files
 from imagebart.imaging.files import save_animation, save_image
 from imagebart.imaging.metadata import Recipe, write_png
 
@@ -31,7 +31,7 @@ WRITERS: dict[str, Callable[[Path, int], Any]] = {
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    settle(folder)
+    recover_files(folder)
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 

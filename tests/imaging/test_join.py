@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagebart.imaging.blending import carried, joined
+from imagebart.imaging.blending import blend, membrane
 
 SIDE = 48
 
@@ -48,14 +48,14 @@ def solved(missed: np.ndarray, painted: np.ndarray, reach: float) -> np.ndarray:
 @pytest.mark.parametrize("reach", [4.0, 8.0, 32.0])
 def test_carries_on_as_the_equations_say(mask: str, reach: float) -> None:
     missed = np.random.default_rng(0).normal(0, 20, (SIDE, SIDE, 3)).astype(np.float32)
-    got, exact = carried(missed, MASKS[mask], reach), solved(missed, MASKS[mask], reach)
+    got, exact = membrane(missed, MASKS[mask], reach), solved(missed, MASKS[mask], reach)
     assert np.abs(got - exact).max() < 0.1  # levels: they are rounded to whole ones
     assert np.array_equal(got[~MASKS[mask]], missed[~MASKS[mask]])
 
 
 def test_e_times_less_is_left_after_the_reach() -> None:
     missed = np.full((SIDE, SIDE, 1), 100, np.float32)
-    got = carried(missed, MASKS["half"], 6.0)[24:, 20, 0]
+    got = membrane(missed, MASKS["half"], 6.0)[24:, 20, 0]
     assert got[10] / got[4] == pytest.approx(math.exp(-1), rel=0.02)
 
 
@@ -63,8 +63,8 @@ def test_a_painted_square_is_left_alone_and_a_kept_one_is_as_it_was() -> None:
     rng = np.random.default_rng(1)
     drawn, before = (Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)) for _ in range(2))
     everything = np.ones((SIDE, SIDE), bool)
-    assert np.array_equal(np.asarray(joined(drawn, before, everything)), np.asarray(drawn))
-    assert np.array_equal(np.asarray(joined(drawn, before, ~everything)), np.asarray(before))
+    assert np.array_equal(np.asarray(blend(drawn, before, everything)), np.asarray(drawn))
+    assert np.array_equal(np.asarray(blend(drawn, before, ~everything)), np.asarray(before))
 
 
 def test_what_is_painted_over_is_never_looked_at() -> None:
@@ -73,13 +73,13 @@ def test_what_is_painted_over_is_never_looked_at() -> None:
     before = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     other = before.copy()
     other[MASKS["centre"]] = 255 - other[MASKS["centre"]]
-    one, two = (np.asarray(joined(drawn, Image.fromarray(each), MASKS["centre"])) for each in (before, other))
+    one, two = (np.asarray(blend(drawn, Image.fromarray(each), MASKS["centre"])) for each in (before, other))
     assert np.array_equal(one, two)
 
 
 def test_a_difference_in_colour_fades_without_a_step() -> None:
     """Kept grey of 100, drawn as 80 all over: no two neighbours are more than a few levels apart."""
     before, drawn = (Image.new("RGB", (SIDE, SIDE), (level,) * 3) for level in (100, 80))
-    whole = np.asarray(joined(drawn, before, MASKS["centre"])).astype(int)
+    whole = np.asarray(blend(drawn, before, MASKS["centre"])).astype(int)
     assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) <= 4
     assert whole[24, 24, 0] < 95

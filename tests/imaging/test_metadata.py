@@ -42,6 +42,11 @@ def test_a_recipe_comes_back_and_no_pixel_changes(tmp_path: Path, recipe: Recipe
         assert opened.mode == mode and (np.asarray(opened) == np.asarray(image)).all()
 
 
+def test_recipes_written_before_a_setting_was_renamed_are_read(tmp_path: Path) -> None:
+    old = EDIT.to_json().replace('"resamples"', '"passes"')
+    assert old != EDIT.to_json() and Recipe.from_json(old) == EDIT
+
+
 def test_the_chunk_is_plain_json_that_other_programs_can_read(tmp_path: Path) -> None:
     """Found by walking the file's chunks (PNG specification, section 5), not by the library that wrote it."""
     path = tmp_path / "out.png"

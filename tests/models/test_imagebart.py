@@ -150,9 +150,9 @@ def test_sample_is_the_last_event_of_the_stream(conditioning: Any, make: Any) ->
     prompts: dict[str, list[str | int | None]] = {"text": ["red hair", None], "class": ["cat", 2], "none": [None, None]}
     cond = model.conditioner.encode(prompts[conditioning]).tokens
     known, keep = tokens_of(model, 2), all_but(model, 5)
-    settings = SamplingSettings(temperature=0.9, top_k=12, top_p=0.95, passes=2)
+    settings = SamplingSettings(temperature=0.9, top_k=12, top_p=0.95, resamples=2)
     events = list(model.stream(2, cond, None, known, keep, settings, seed=4))
-    found = model.sample(2, cond, None, known, keep, top_k=12, top_p=0.95, temperature=0.9, passes=2, seed=4)
+    found = model.sample(2, cond, None, known, keep, top_k=12, top_p=0.95, temperature=0.9, resamples=2, seed=4)
     assert torch.equal(found, events[-1].tokens)
     assert isinstance(events[0], ChainEvent) and sum(event.done for event in events) == 2 * 2
     assert found.shape == (2, 64) and found.dtype == torch.long
@@ -208,7 +208,7 @@ def test_nothing_masked_returns_what_is_known(plain: ImageBART) -> None:
     known = tokens_of(plain, 2)
     keep = torch.ones(2, 64, dtype=torch.bool)
     assert list(plain.stream(2, known=known, keep=keep, seed=0)) == []
-    assert torch.equal(plain.sample(2, known=known, keep=keep, passes=2, seed=0), known)
+    assert torch.equal(plain.sample(2, known=known, keep=keep, resamples=2, seed=0), known)
 
 
 def test_one_mask_for_all_rows_and_one_for_each(plain: ImageBART) -> None:

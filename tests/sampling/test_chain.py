@@ -102,16 +102,16 @@ def count_forwards(steps: Sequence[StageStep]) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("resamples", [1, 3])
 @pytest.mark.parametrize("first", [3, 2, 1])
 @every_chain
-def test_events_come_in_order(chain: str, first: int, passes: int) -> None:
+def test_events_come_in_order(chain: str, first: int, resamples: int) -> None:
     keep = torch.tensor([[True, False, False, True, False, True], [True, True, False, True, False, True]])
     start = torch.randint(K, (2, 6))
-    events = run(CHAINS[chain]()[:first], start, keep, SamplingSettings(passes=passes))
-    passes_of = itertools.groupby(events, key=lambda e: (e.stage, e.pass_index))
+    events = run(CHAINS[chain]()[:first], start, keep, SamplingSettings(resamples=resamples))
+    resamples_of = itertools.groupby(events, key=lambda e: (e.stage, e.resample_index))
     found = []
-    for (stage, repeat), group in passes_of:
+    for (stage, repeat), group in resamples_of:
         found.append((stage, repeat))
         *before, end = group
         if chain == "denoiser":  # its own drafts come first
@@ -121,8 +121,8 @@ def test_events_come_in_order(chain: str, first: int, passes: int) -> None:
         positions = [0] + [e.position for e in before] + [end.position]
         assert all(a < b for a, b in zip(positions, positions[1:], strict=False))
         assert end.position == end.total and end.done and not any(e.done for e in before)
-        assert {(e.stages, e.passes, e.total) for e in (*before, end)} == {(first, passes, 3)}
-    assert found == [(t, r) for t in range(first, 0, -1) for r in range(passes)]
+        assert {(e.stages, e.resamples, e.total) for e in (*before, end)} == {(first, resamples, 3)}
+    assert found == [(t, r) for t in range(first, 0, -1) for r in range(resamples)]
 
 
 def test_an_event_for_every_forward() -> None:
@@ -130,7 +130,7 @@ def test_an_event_for_every_forward() -> None:
     engines = Engines(steps)
     seen = count_forwards(steps)
     keep, start = torch.tensor([[True, True, False, False, True, True]]), torch.randint(K, (1, 6))
-    settings = SamplingSettings(passes=2)
+    settings = SamplingSettings(resamples=2)
     events = list(run_chain(steps, engines, start, doubted(keep), NO_CONDITION, settings, row_generators(0, 1)))
     assert seen == [event.stage for event in events]
     assert all(1 <= event.forwards <= event.position <= 2 for event in events)
@@ -162,12 +162,12 @@ def test_the_denoisers_drafts_are_shown_before_it_has_drawn_anything() -> None:
     assert torch.equal(first.tokens, (step.reverse(logits, start, doubt) + noise).argmax(-1))
 
 
-@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("resamples", [1, 3])
 @every_chain
-def test_kept_tokens_are_kept_in_every_event(chain: str, passes: int) -> None:
+def test_kept_tokens_are_kept_in_every_event(chain: str, resamples: int) -> None:
     torch.manual_seed(3)
     start, keep = torch.randint(K, (4, 6)), torch.rand(4, 6) < 0.5
-    events = run(CHAINS[chain](), start, keep, SamplingSettings(passes=passes, temperature=5.0))
+    events = run(CHAINS[chain](), start, keep, SamplingSettings(resamples=resamples, temperature=5.0))
     assert events
     for event in events:
         assert torch.equal(event.tokens[keep], start[keep])
@@ -179,7 +179,7 @@ def test_nothing_to_draw_gives_no_events() -> None:
     steps = published()
     engines = Engines(steps)
     seen, start = count_forwards(steps), torch.randint(K, (2, 6))
-    arguments = (torch.zeros(2, 6), NO_CONDITION, SamplingSettings(passes=2), row_generators(0, 2))
+    arguments = (torch.zeros(2, 6), NO_CONDITION, SamplingSettings(resamples=2), row_generators(0, 2))
     assert list(run_chain(steps, engines, start, *arguments)) == []
     assert seen == []
 
@@ -234,11 +234,11 @@ def test_no_gradients_are_kept_and_the_callers_mode_is_left_alone(chain: str) ->
     assert hidden and not any(hidden)
 
 
-@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("resamples", [1, 2])
 @every_chain
-def test_same_seed_same_result(chain: str, passes: int) -> None:
+def test_same_seed_same_result(chain: str, resamples: int) -> None:
     start, steps = torch.randint(K, (2, 6)), CHAINS[chain]()
-    settings = SamplingSettings(passes=passes)
+    settings = SamplingSettings(resamples=resamples)
     results = [run(steps, start, None, settings, seed)[-1].tokens for seed in (5, 5, 6)]
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
 
@@ -248,7 +248,7 @@ def test_rows_are_runs_of_their_own(chain: str) -> None:
     """Row b with seed s is the run with seed s + b, event by event where it draws, whatever the other rows keep."""
     torch.manual_seed(2)
     start, keep, steps = torch.randint(K, (3, 6)), torch.rand(3, 6) < 0.4, CHAINS[chain]()
-    settings = SamplingSettings(passes=2, top_k=4)
+    settings = SamplingSettings(resamples=2, top_k=4)
     together = run(steps, start, keep, settings, seed=10)
     for b in range(3):
         alone = run(steps, start[b : b + 1], keep[b : b + 1], settings, seed=10 + b)
@@ -293,9 +293,9 @@ def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
         assert torch.equal(torch.stack([e.tokens for e in events if e.done]), torch.stack(expected))
 
 
-@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("resamples", [1, 3])
 @pytest.mark.parametrize("scales", [1, 2, 8])
-def test_doubted_tokens_wait_for_the_step_that_is_less_noisy(scales: int, passes: int) -> None:
+def test_doubted_tokens_wait_for_the_step_that_is_less_noisy(scales: int, resamples: int) -> None:
     """Each is seen at its own rate from the start, and drawn from the first step on that ends below it.
 
     The naive chain: x_t where r_t is less than the doubt, else the token of the start; drawn where r_s is less.
@@ -303,11 +303,11 @@ def test_doubted_tokens_wait_for_the_step_that_is_less_noisy(scales: int, passes
     torch.manual_seed(scales)
     steps = denoising_steps(random_denoiser(cond_length=0), scales)
     start, doubt = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
-    settings, generators, expected, x = SamplingSettings(passes=passes), row_generators(4, 2), [], start
+    settings, generators, expected, x = SamplingSettings(resamples=resamples), row_generators(4, 2), [], start
     for step in reversed(steps):
-        for repeat in range(passes):
+        for repeat in range(resamples):
             if repeat:
-                x = redraw_rows(x, (1 - repeat / passes) * step.beta, K, generators)
+                x = redraw_rows(x, (1 - repeat / resamples) * step.beta, K, generators)
             c = torch.where((doubt <= step.rate) & (doubt < 1), start, x)
             x = plain_draw(step, c, c, doubt, None, None, settings, gumbel_noise((6, K), generators))
             expected.append(x)
@@ -354,20 +354,20 @@ class Recorded(StageStep):
 
 def test_repeats_redraw_a_falling_share() -> None:
     """Repeat r of n redraws (1 - r/n) beta_t of the last pass's tokens, kept ones never; within four deviations."""
-    tokens, batch, passes, vocab_size = 40, 60, 4, 5
+    tokens, batch, resamples, vocab_size = 40, 60, 4, 5
     taken: list[Tensor] = []
     steps = [Recorded(step, taken) for step in published(tokens, vocab_size, count=2)]
     keep = torch.zeros(batch, tokens, dtype=torch.bool)
     keep[:, 1::4] = True
     start = torch.randint(vocab_size, (batch, tokens))
-    results = [event for event in run(steps, start, keep, SamplingSettings(passes=passes)) if event.done]
+    results = [event for event in run(steps, start, keep, SamplingSettings(resamples=resamples)) if event.done]
     before = start
-    assert len(taken) == len(results) == 2 * passes
+    assert len(taken) == len(results) == 2 * resamples
     for c, event in zip(taken, results, strict=True):
         changed = int((c != before)[~keep].sum())
         assert torch.equal(c[keep], start[keep])
-        if event.pass_index:
-            share = (1 - event.pass_index / passes) / (3 - event.stage)  # beta_t is 1/2 and 1
+        if event.resample_index:
+            share = (1 - event.resample_index / resamples) / (3 - event.stage)  # beta_t is 1/2 and 1
             expected = share * (1 - 1 / vocab_size)  # a redrawn token may come out the same
             assert abs(binomial_z(changed, int((~keep).sum()), expected)) < 4, event
         else:

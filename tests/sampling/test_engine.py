@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_transformer import SMALL, small
 
-from imagebart import mmap_policy as memory
+from imagebart import mmap_policy
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.packed_linear import (
     Engines,
@@ -91,7 +91,7 @@ def test_engines_that_have_no_room_go_before_another_is_made(monkeypatch: pytest
     """Two of four fit. What is dropped is freed, and comes again as it was."""
     decoders, engines = [small() for _ in range(4)], Engines()
     size = 4 * sum(p.numel() for p in decoders[0].parameters())
-    monkeypatch.setattr(memory, "memory", lambda: int(2.5 * size / memory.SHARE))
+    monkeypatch.setattr(mmap_policy, "available_memory", lambda: int(2.5 * size / mmap_policy.SHARE))
     first = weakref.ref(engines.get("exact", decoders[0]))
     assert engines.has_room("exact", decoders[1])
     engines.get("exact", decoders[1])

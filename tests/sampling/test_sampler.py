@@ -12,7 +12,7 @@ import torch
 from oracles import binomial_z, doubted
 from torch import Tensor
 
-from imagebart import mmap_policy as memory
+from imagebart import mmap_policy
 from imagebart.diffusion import Schedule
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.sampler import row_generators, uniform_tokens
@@ -216,7 +216,7 @@ def test_a_model_too_large_for_its_machine_draws_the_same_a_stage_at_a_time(monk
     plenty, scarce = (tiny_staged_model("none", stages=3) for _ in range(2))
     plenty.sampler.prepare()
     expected = plenty.sample(1, seed=0)
-    monkeypatch.setattr(memory, "memory", lambda: 0)
+    monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
     scarce.sampler.prepare()
     assert len(plenty.sampler.engines.made) == 3 and scarce.sampler.engines.made == {}
     assert torch.equal(scarce.sample(1, seed=0), expected) and len(scarce.sampler.engines.made) == 1

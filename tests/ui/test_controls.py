@@ -17,7 +17,7 @@ PIPELINE = tiny_pipeline(scales=3)
 def test_the_sliders_ends_mean_off() -> None:
     plain = Controls(*controls(PIPELINE))
     assert plain.sampling(PIPELINE) == SamplingSettings(scales=3) and plain.around() == math.inf
-    chosen = Controls(*controls(PIPELINE, temperature=0.8, top_k=40, top_p=0.9, guidance=2, passes=2, start=2))
+    chosen = Controls(*controls(PIPELINE, temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2, start=2))
     assert chosen.sampling(PIPELINE) == SamplingSettings(0.8, 40, 0.9, 2, 2, 2, 3)
     assert Controls(*controls(PIPELINE, context=0.5)).around() == 0.5
 

@@ -33,7 +33,7 @@ class Teller:
         return None
 
 
-PIPELINE = Pipeline(hatted_model(), judge=Teller())
+PIPELINE = Pipeline(hatted_model(), scorer=Teller())
 LOOKING = Looking(Choice(PIPELINE))
 
 

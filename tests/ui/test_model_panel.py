@@ -81,7 +81,7 @@ def test_only_a_model_with_a_judge_can_put_the_best_first(choice: Choice) -> Non
         def score(self, images: Tensor, prompt: str) -> Tensor:
             return images.mean((1, 2, 3)) * 0
 
-    judged = Pipeline(tiny_model(), judge=Indifferent())
+    judged = Pipeline(tiny_model(), scorer=Indifferent())
     assert model_panel.parts(judged)["best_first"]["visible"]
 
 

@@ -83,7 +83,7 @@ class Darkest:
 
 
 def test_the_best_come_first_each_with_its_own_steps_and_recipe() -> None:
-    judged = Pipeline(tiny_model(), judge=Darkest())
+    judged = Pipeline(tiny_model(), scorer=Darkest())
 
     def drawn(**values: Any) -> dict[str, Any]:
         values = {"seed": 5, "variants": 4, **values}
@@ -138,7 +138,7 @@ class Thorough(Darkest):
 
 @pytest.mark.parametrize(("of", "told"), [("hat", "hat, scarf"), ("a hat", "hat"), (None, "hat")])
 def test_where_words_said_the_place_the_rest_is_asked_to_stay(image: Image.Image, of: str | None, told: str) -> None:
-    pipeline = Pipeline(tiny_model(), judge=Thorough())
+    pipeline = Pipeline(tiny_model(), scorer=Thorough())
     pad = {**sketch(image), "of": of}
     last = run(Running(Choice(pipeline)).edit(pad, *controls(pipeline)))[-1]
     made = last["run"]

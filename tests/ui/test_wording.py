@@ -17,8 +17,8 @@ class Told:
     kind: str = "preview"
     stage: int = 1
     stages: int = 2
-    pass_index: int = 0
-    passes: int = 1
+    resample_index: int = 0
+    resamples: int = 1
     position: int = 37
     total: int = 64
     fraction: float = 0.789
@@ -30,7 +30,7 @@ class Told:
 def test_the_progress_line_says_stage_pass_tokens_and_time() -> None:
     time = "0.8 s, about 1.2 s left"
     expected = f"Stage 2 of 2 (fine) · pass 1 of 3 · 37 of 64 tokens · {time}"
-    assert wording.progress_line(Told(passes=3)) == expected
+    assert wording.progress_line(Told(resamples=3)) == expected
     assert wording.progress_line(Told(stages=1)) == f"37 of 64 tokens · {time}"
 
 
@@ -60,7 +60,7 @@ def test_stages_have_plain_names(stage: int, stages: int, name: str) -> None:
 
 
 def test_steps_of_repeated_passes_are_told_apart() -> None:
-    told = [Told(kind="stage", stage=stage, pass_index=p, passes=3) for stage in (1, 2) for p in range(3)]
+    told = [Told(kind="stage", stage=stage, resample_index=p, resamples=3) for stage in (1, 2) for p in range(3)]
     steps = {wording.stage_caption(event) for event in told}
     assert len(steps) == 6
 

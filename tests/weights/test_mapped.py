@@ -12,8 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from imagebart import ImageBART
-from imagebart import mmap_policy as memory
+from imagebart import ImageBART, mmap_policy
 from imagebart.models.denoiser import Denoiser
 from imagebart.testing import tiny_model
 
@@ -26,7 +25,7 @@ def test_mapped_models_are_the_same(tmp_path: Path, source: Path, monkeypatch: p
     copied = ImageBART.from_pretrained(source)
     copied.save_pretrained(tmp_path / "ours")
     shutil.copytree(source, tmp_path / source.name)
-    monkeypatch.setattr(memory, "memory", lambda: 0)
+    monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
     for folder in (tmp_path / "ours", tmp_path / source.name):
         before = {path: path.read_bytes() for path in folder.iterdir()}
         mapped = ImageBART.from_pretrained(folder)
@@ -44,7 +43,7 @@ def test_short_weights_stay_as_short_and_draw_the_same(
 ) -> None:
     ImageBART.from_pretrained(source).save_pretrained(tmp_path, dtype="bfloat16")
     copied = ImageBART.from_pretrained(tmp_path)
-    monkeypatch.setattr(memory, "memory", lambda: 0)
+    monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
     mapped = ImageBART.from_pretrained(tmp_path)
     cond = load_file(source / "expected.safetensors").get("cond")
     cond = None if cond is None else cond[:1]
@@ -67,9 +66,9 @@ def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path, available: i
     ImageBART(model.first_stage, denoiser, model.conditioner, model.about).save_pretrained(tmp_path)
     program = f"""
 import re, pathlib
-from imagebart import ImageBART, memory
+from imagebart import ImageBART, mmap_policy
 ImageBART.from_pretrained({str(CLASS_MODEL)!r})  # what is loaded of PyTorch at first
-memory.memory = lambda: {available}
+mmap_policy.available_memory = lambda: {available}
 def own(): return int(re.search(r"RssAnon:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
 before = own()
 model = ImageBART.from_pretrained({str(tmp_path)!r})

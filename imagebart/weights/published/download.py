@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from huggingface_hub import constants
 from rich.progress import DownloadColumn, TaskID, TransferSpeedColumn
 
-from imagebart.atomic_io import NO_ROOM, not_written, readable, remove, replace_folder, write_text
+from imagebart.atomic_io import NO_ROOM, format_bytes, remove, replace_folder, write_error, write_text
 from imagebart.errors import InputError, WeightsError
 from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
@@ -129,8 +129,8 @@ def overview() -> Iterator[Row]:
             model.name,
             model.knows,
             model.stages,
-            f"about {readable(size.download)}",
-            readable(4 * size.numbers),
+            f"about {format_bytes(size.download)}",
+            format_bytes(4 * size.numbers),
             f"at most {_duration(size.read / speed)}",
             here,
         )
@@ -294,10 +294,10 @@ class Fetch:
                 file.truncate()
                 self._copy(answer, file)
         except OSError as error:
-            raise not_written(error, self.path, version.length or size) from error
+            raise write_error(error, self.path, version.length or size) from error
         done = self._size()
         if version.length is not None and done < version.length:
-            raise _TryAgain(f"the connection ended {readable(version.length - done)} before the file does")
+            raise _TryAgain(f"the connection ended {format_bytes(version.length - done)} before the file does")
         if version.length is not None and done > version.length:
             self._forget()
             raise _TryAgain(f"{done:,} bytes came of a file of {version.length:,}")
@@ -434,7 +434,7 @@ def _turn(folder: Path, bar: Bar) -> Iterator[None]:
             bar.say(f"Another process is downloading {folder.name}: waiting for it.")
             lock.acquire()
     except OSError as error:
-        raise not_written(error, folder, 0) from error
+        raise write_error(error, folder, 0) from error
     try:
         yield
     finally:
@@ -590,7 +590,7 @@ def _copy(opened: Callable[[], IO[bytes]], path: Path, bar: Bar) -> None:
             try:
                 target.write(piece)
             except OSError as error:
-                raise not_written(error, path, len(piece)) from error
+                raise write_error(error, path, len(piece)) from error
             bar.advance(len(piece))
 
 
@@ -598,7 +598,8 @@ def _check_room(name: str, folder: Path, size: int) -> None:
     """Raises OSError where so many bytes do not fit into a folder."""
     free = shutil.disk_usage(folder).free
     if size > free:
-        sentence = f"There is no room for {name}: it takes {readable(size)}, and {readable(free)} are free at {folder}."
+        needed, available = format_bytes(size), format_bytes(free)
+        sentence = f"There is no room for {name}: it takes {needed}, and {available} are free at {folder}."
         failure = OSError(sentence)
         failure.errno = errno.ENOSPC
         raise failure
@@ -620,7 +621,7 @@ def obtain(name: str, dtype: str = "float32", bar: Bar | None = None) -> Path:
         with ProgressBar() as bar:
             return obtain(name, dtype, bar)
     size = sizes(model)
-    fetched, kept = readable(size.download), readable(size.numbers * 4)
+    fetched, kept = format_bytes(size.download), format_bytes(size.numbers * 4)
     bar.say(f"{name} is not here: about {fetched} to download, {kept} in the end.")
     folder = download(name, (), bar)
     out = converted_folder(name)
