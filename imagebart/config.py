@@ -23,7 +23,7 @@ Vocabulary = Annotated[int, Field(ge=1, le=2**20)]
 Length = Annotated[int, Field(ge=0, le=2**16)]  # of a sequence
 Offset = Annotated[int, Field(ge=0, le=2**20)]  # in a vocabulary
 Factor = Annotated[int, Field(ge=1, le=64)]
-Glances = Annotated[int, Field(ge=0, le=16)]  # parts a side of a cell
+HintGrid = Annotated[int, Field(ge=0, le=16)]  # parts along a side of a patch
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
@@ -31,7 +31,23 @@ Index = Annotated[int, Field(ge=0, le=2**40)]
 Rate = Annotated[float, Field(ge=0, le=1e6)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 
-RENAMED_KEYS = {"passes": "resamples"}  # old -> new: of model folders, training runs and recipes made before
+# Keys of files written by earlier versions, by the name of the dataclass that they are for: old key -> new key.
+RENAMED_KEYS: dict[str, dict[str, str]] = {
+    "FirstStageConfig": {"fold": "pixel_unshuffle", "shrink": "downscale"},
+    "SamplingSettings": {"passes": "resamples"},
+    "DenoiserConfig": {"knows_cut_cells": "partial_patches", "glances": "color_hint_grid"},
+    "TextEncoderConfig": {"slots": "query_tokens", "phrase": "conv_width"},
+    "StageShape": {"slots": "query_tokens", "phrase": "conv_width"},
+    "DenoiserRun": {
+        "glances": "color_hint_grid",
+        "drop_glances": "color_hint_dropout",
+        "drop_slots": "query_token_dropout",
+    },
+}
+# Their values: by dataclass and new key, old value -> new value.
+RENAMED_VALUES: dict[str, dict[str, dict[str, str]]] = {
+    "FirstStageConfig": {"encoder": {"cells": "patch"}, "decoder": {"patterns": "layered"}},
+}
 
 LONGEST_VALUE = 60  # characters of a value in a sentence
 EXPECTED = {  # by pydantic's names of errors
@@ -53,21 +69,37 @@ EXPECTED = {  # by pydantic's names of errors
 def from_dict(cls: type[C], values: Any, where: str = "") -> C:
     """Builds a (nested) dataclass; raises ValueError naming a key that is unknown, missing, of a wrong kind or range.
 
-    where: what stands before the keys' names in a sentence, as "rewording.".
+    Keys and values of earlier versions are read as what they are called now. where: what stands before the keys' names
+    in a sentence, as "rewording.".
     """
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(_renamed(values)), strict=True, extra="forbid")
+        current = with_current_names(cls, values)
+        return TypeAdapter(cls).validate_json(json.dumps(current), strict=True, extra="forbid")
     except ValidationError as error:
         raise ValueError(_sentence(cls, error.errors(include_url=False), where)) from None
     except RecursionError:
         raise ValueError(f"{where or cls.__name__} is nested too deeply") from None
 
 
-def _renamed(values: Any) -> Any:
-    """JSON values with today's keys in place of old ones."""
-    if isinstance(values, dict):
-        return {RENAMED_KEYS.get(key, key): _renamed(value) for key, value in values.items()}
-    return [_renamed(value) for value in values] if isinstance(values, list) else values
+def with_current_names(hint: Any, value: Any) -> Any:
+    """JSON for a type, with the keys and values in it that had other names before (RENAMED_KEYS, RENAMED_VALUES)."""
+    if isinstance(value, list):
+        return [with_current_names(hint, item) for item in value]
+    cls = next(_dataclasses(hint), None)
+    if not isinstance(value, dict) or cls is None:
+        return value
+    keys, values = RENAMED_KEYS.get(cls.__name__, {}), RENAMED_VALUES.get(cls.__name__, {})
+    hints: dict[str, Any] = get_type_hints(cls)
+    current: dict[str, Any] = {}
+    key: str
+    for key, item in value.items():
+        name = keys.get(key, key)
+        if name != key and name in value:
+            name = key  # old and new at once: refused as unknown
+        renamed = values.get(name, {})
+        item = renamed.get(item, item) if isinstance(item, str) else item
+        current[name] = with_current_names(hints.get(name), item)
+    return current
 
 
 def _sentence(cls: type[Any], errors: Sequence[Any], where: str) -> str:

@@ -47,10 +47,12 @@ class Schedule:
 # or is drawn anew from all K. x_0 is the image's tokens, x_T uniform noise.
 
 
-def redraw(x: Tensor, probability: float | Tensor, vocab_size: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draws each token anew, uniformly from all K, with a probability, which may be of x's shape or broadcast to it.
+def add_uniform_noise(
+    x: Tensor, probability: float | Tensor, vocab_size: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Replaces each token, with a probability, by a uniform draw from all K: int64, any shape.
 
-    Tokens int64, any shape.
+    The probability may be of x's shape or broadcast to it.
     """
     noise = torch.randint(vocab_size, x.shape, generator=generator, device=x.device)
     again = torch.rand(x.shape, generator=generator, device=x.device) < probability
@@ -58,26 +60,26 @@ def redraw(x: Tensor, probability: float | Tensor, vocab_size: int, generator: t
 
 
 def diffuse(
-    x0: Tensor, t: int, schedule: Schedule, vocab_size: int, generator: torch.Generator | None = None
+    x_0: Tensor, t: int, schedule: Schedule, vocab_size: int, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draws x_t from q(x_t | x_0) in one jump."""
-    return redraw(x0, 1 - schedule.alphacum(t), vocab_size, generator)
+    return add_uniform_noise(x_0, 1 - schedule.alphacum(t), vocab_size, generator)
 
 
-def log_likelihood(c: Tensor, rates: Tensor | float, vocab_size: int) -> Tensor:
-    """log q(c | x = k) for every k, where noise stands in x's place with a rate: tokens [...] -> float [..., K].
+def log_likelihood(x_t: Tensor, noise_t: Tensor | float, vocab_size: int) -> Tensor:
+    """log q(x_t | x = k) for every k, where x became noise with probability noise_t: tokens [...] -> float [..., K].
 
-    Section 3.1, eq. 3. rates: over 0, of c's shape or one for all.
+    Section 3.1, eq. 3. noise_t: over 0, of x_t's shape or one for all.
     """
-    rates = torch.as_tensor(rates, dtype=torch.float32, device=c.device).expand(c.shape)[..., None]
-    off = (rates / vocab_size).log()
-    return off.expand(*c.shape, vocab_size).scatter(-1, c[..., None], (1 - rates + rates / vocab_size).log())
+    noise_t = torch.as_tensor(noise_t, dtype=torch.float32, device=x_t.device).expand(x_t.shape)[..., None]
+    off = (noise_t / vocab_size).log()
+    return off.expand(*x_t.shape, vocab_size).scatter(-1, x_t[..., None], (1 - noise_t + noise_t / vocab_size).log())
 
 
 # Steps back: where x_{t-1} lies, given x_t and x_0, or what is believed of x_0 (ImageBART, section 3.1, eq. 4).
 
 
-def posterior(xt: Tensor, x0: Tensor, t: int, schedule: Schedule, vocab_size: int) -> Tensor:
+def posterior(x_t: Tensor, x_0: Tensor, t: int, schedule: Schedule, vocab_size: int) -> Tensor:
     """q(x_{t-1} | x_t, x_0), float [..., K]: proportional to q(x_t | x_{t-1}) q(x_{t-1} | x_0).
 
     Section 3.1, eq. 4. Raises ValueError unless 1 <= t <= T.
@@ -85,28 +87,29 @@ def posterior(xt: Tensor, x0: Tensor, t: int, schedule: Schedule, vocab_size: in
     if not 1 <= t <= schedule.stages:
         raise ValueError(f"t is {t}, expected 1 to {schedule.stages}")
     beta, survive = schedule.betas[t - 1], schedule.alphacum(t - 1)
-    likelihood = (1 - beta) * F.one_hot(xt, vocab_size) + beta / vocab_size
-    prior = survive * F.one_hot(x0, vocab_size) + (1 - survive) / vocab_size
+    likelihood = (1 - beta) * F.one_hot(x_t, vocab_size) + beta / vocab_size
+    prior = survive * F.one_hot(x_0, vocab_size) + (1 - survive) / vocab_size
     product = likelihood * prior
     return product / product.sum(-1, keepdim=True)
 
 
-def reverse_step(p0: Tensor, c: Tensor, rate: float | Tensor, next_rate: float) -> Tensor:
-    """p(x_s = k | x_t = c) for every k, from p(x_0 | x_t = c): float [..., K], tokens [...] -> float [..., K].
+def reverse_step(p_x0: Tensor, x_t: Tensor, noise_t: float | Tensor, noise_s: float) -> Tensor:
+    """p(x_s = k | x_t) for every k, from p(x_0 | x_t): float [..., K], tokens [...] -> float [..., K].
 
-    rate, next_rate: r_t and r_s, the chances that noise stands in the place of x_0; r_t may be each token's own, [...].
-    Each x_0 = j leads to x_s by the posterior q(x_s | x_t = c, x_0 = j) (section 3.1, eq. 4); the sum over j takes K
-    steps and not K^2, since q is the same for all k that are neither j nor c. Raises ValueError unless
-    0 <= r_s < r_t <= 1.
+    noise_t, noise_s: noise levels, 1 - alphacum: the probabilities that a token of x_t, x_s is noise; noise_t may be
+    each token's own, [...].
+    Each x_0 = j leads to x_s by the posterior q(x_s | x_t, x_0 = j) (section 3.1, eq. 4); the sum over j takes K
+    steps and not K^2, since q is the same for all k that are neither j nor x_t. Raises ValueError unless
+    0 <= noise_s < noise_t <= 1.
     """
-    rate = torch.as_tensor(rate, dtype=p0.dtype, device=p0.device)[..., None]
-    if not 0 <= next_rate < rate.min() or rate.max() > 1:
-        raise ValueError(f"a step from rate {rate.min():g} to {next_rate:g}, expected 0 <= next rate < rate <= 1")
-    size = p0.shape[-1]
-    stay = 1 - next_rate  # a
-    beta = 1 - (1 - rate) / stay
-    same = F.one_hot(c, size).to(p0.dtype)
-    likelihood = (1 - beta) * same + beta / size  # L_k = q(c | x_s = k)
-    evidence = (1 - beta) * (stay * same + next_rate / size) + beta / size  # Z_j = q(c | x_0 = j)
-    share = p0 / evidence
-    return likelihood * (stay * share + next_rate / size * share.sum(-1, keepdim=True))
+    noise_t = torch.as_tensor(noise_t, dtype=p_x0.dtype, device=p_x0.device)[..., None]
+    if not 0 <= noise_s < noise_t.min() or noise_t.max() > 1:
+        raise ValueError(f"a step from noise {noise_t.min():g} to {noise_s:g}, expected 0 <= noise_s < noise_t <= 1")
+    size = p_x0.shape[-1]
+    stay = 1 - noise_s  # a
+    beta = 1 - (1 - noise_t) / stay
+    same = F.one_hot(x_t, size).to(p_x0.dtype)
+    likelihood = (1 - beta) * same + beta / size  # L_k = q(x_t | x_s = k)
+    evidence = (1 - beta) * (stay * same + noise_s / size) + beta / size  # Z_j = q(x_t | x_0 = j)
+    share = p_x0 / evidence
+    return likelihood * (stay * share + noise_s / size * share.sum(-1, keepdim=True))

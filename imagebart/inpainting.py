@@ -31,7 +31,7 @@ def mask_coverage(painted: Tensor, tokens: int) -> Tensor:
 
 
 @torch.no_grad()
-def glance(first_stage: FirstStage, pixels: Tensor, painted: Tensor, parts: int) -> Tensor:
+def encode_color_hints(first_stage: FirstStage, pixels: Tensor, painted: Tensor, parts: int) -> Tensor:
     """What is kept of cells that show several colours, as the tokens of these, bool [B, N, K].
 
     pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. A cell has P x P parts. Each that is kept as a whole
@@ -86,8 +86,8 @@ class MaskedTokens:
     """What is known of pictures that masks are on."""
 
     tokens: Tensor  # int64 [B, N]
-    doubt: Tensor  # of each the chance that it is wrong, float [B, N]: 0 where it is kept
-    seen: Tensor | None  # a glance at what is kept of its cell, bool [B, N, K]; None where the model takes none
+    noise_level: Tensor  # of each the chance that it is wrong, float [B, N]: 0 where it is kept
+    color_hints: Tensor | None  # a glance at what is kept of its cell, bool [B, N, K]; None where the model takes none
 
 
 @torch.no_grad()
@@ -95,16 +95,17 @@ def encode_masked(model: ImageBART, pixels: Tensor, painted: Tensor) -> MaskedTo
     """What a model can be told of pictures, on its device.
 
     pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU. Of cut cells, a model that does not know
-    them is told nothing: their doubt is 1.
+    them is told nothing: their noise_level is 1.
     """
-    tokens, doubt = model.first_stage.encode(pixels.to(model.device)), mask_coverage(painted, model.tokens)
-    if model.denoiser is None or not model.denoiser.config.knows_cut_cells:
-        return MaskedTokens(tokens, (doubt > 0).float().to(model.device), None)
-    doubt = doubt.to(model.device)
-    cut = (doubt > 0) & (doubt < 1)
+    tokens, noise_level = model.first_stage.encode(pixels.to(model.device)), mask_coverage(painted, model.tokens)
+    if model.denoiser is None or not model.denoiser.config.partial_patches:
+        return MaskedTokens(tokens, (noise_level > 0).float().to(model.device), None)
+    noise_level = noise_level.to(model.device)
+    cut = (noise_level > 0) & (noise_level < 1)
     if cut.any():
         tokens = torch.where(cut, model.first_stage.encode(fill_nearest(pixels, painted).to(model.device)), tokens)
-    if not model.glances:
-        return MaskedTokens(tokens, doubt, None)
-    seen = glance(model.first_stage, pixels.to(model.device), painted.to(model.device), model.glances)
-    return MaskedTokens(tokens, doubt, seen)
+    if not model.color_hint_grid:
+        return MaskedTokens(tokens, noise_level, None)
+    on_device = pixels.to(model.device), painted.to(model.device)
+    color_hints = encode_color_hints(model.first_stage, *on_device, model.color_hint_grid)
+    return MaskedTokens(tokens, noise_level, color_hints)

@@ -161,8 +161,8 @@ class EditRequest:
     settings: SamplingSettings  # the recipes', as this run needs them
     known: Tensor | None = None  # int64 [B, N]
     keep: Tensor | None = None  # bool [N]
-    doubt: Tensor | None = None  # float [N], of known tokens that are not kept: see `imagebart.inpainting`
-    seen: Tensor | None = None  # bool [1, N, K], the colours of what is kept: see `imagebart.inpainting`
+    noise_level: Tensor | None = None  # float [N], of known tokens that are not kept: see `imagebart.inpainting`
+    color_hints: Tensor | None = None  # bool [1, N, K], the colours of what is kept: see `imagebart.inpainting`
     pixels: Tensor | None = None  # the square as it was, float [1, 3, size, size] in [-1, 1], where `keep` keeps of it
     strength: float = 1.0  # share of noise to start from
     cond: Tensor | None = None  # int64 [B, L]
@@ -189,8 +189,8 @@ def stream(model: ImageBART, request: EditRequest) -> Iterator[PipelineEvent]:
         keep=request.keep,
         strength=request.strength,
         seed=request.seed,
-        doubt=request.doubt,
-        seen=request.seen,
+        noise_level=request.noise_level,
+        color_hints=request.color_hints,
     )
     first, scales = len(begun.steps), begun.scales
     clock = Clock(request.settings.resamples, first)
@@ -286,7 +286,7 @@ def suggest_mask(model: ImageBART, scorer: Scorer | None, pixels: Tensor, prompt
     if not prompt.strip():
         raise InputError(f"Without words there is no place to find; say what should be there, or {PAINT}.")
     asked = conditioner.encode([prompt]).tokens
-    instead = conditioner.null(1)
+    instead = conditioner.unconditional(1)
     if torch.equal(asked, instead):
         raise InputError(f'The model knows no word of "{prompt:.60}", so that it finds no place for it; {PAINT}.')
     texts = _contrast(scorer, pixels, prompt)
@@ -525,7 +525,9 @@ class Pipeline:
         left = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None])
         tokens, target = left.tokens.expand(len(prompts), -1), PasteTarget(upload, region, square)
         settings = recipes[0].settings
-        request = EditRequest(recipes, target, settings, tokens, region.keep, left.doubt[0], left.seen, pixels)
+        request = EditRequest(
+            recipes, target, settings, tokens, region.keep, left.noise_level[0], left.color_hints, pixels
+        )
         return self._run(prompts, request, best_first)
 
     def vary(
@@ -595,7 +597,7 @@ class Pipeline:
         read = conditioner.encode(prompts)
         settings = request.settings
         guided = conditioner.length > 0 and settings.guidance != 1
-        if guided and torch.equal(read.tokens, conditioner.null(request.variants)):
+        if guided and torch.equal(read.tokens, conditioner.unconditional(request.variants)):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
         cond = read.tokens if conditioner.length else None
         request = replace(request, cond=cond, settings=settings, notes=(*request.notes, *read.notes))

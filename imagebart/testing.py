@@ -21,7 +21,7 @@ from imagebart.settings import SamplingSettings
 
 SUGGESTIONS = {"hair": ("red hair",), "glasses": ("round glasses", "sunglasses"), "clothes": ("a blue hoodie",)}
 TOKENS = 64  # of a picture
-SLOTS = 3  # vectors that stand for a prompt
+QUERY_TOKENS = 3  # vectors that stand for a prompt
 CAPTIONS = ("a man with round glasses, sunglasses and red hair", "a woman with a hat and a blue hoodie")
 
 
@@ -45,30 +45,34 @@ def tiny_first_stage() -> FirstStageConfig:
         latent_channels=32,
         code_dim=8,
         codebook_size=24,
-        fold=2,
+        pixel_unshuffle=2,
         unit_codes=True,
     )
 
 
 def tiny_model(
-    conditioning: Kind = "text", scales: int = 2, seed: int = 0, slots: int = SLOTS, glances: int = 0
+    conditioning: Kind = "text",
+    scales: int = 2,
+    seed: int = 0,
+    query_tokens: int = QUERY_TOKENS,
+    color_hint_grid: int = 0,
 ) -> ImageBART:
     """A random model with a denoiser, best drawn with so many scales. The global RNG is left alone.
 
-    glances: parts a side of cells whose colours it is told, and of cut cells what is left; 0: neither.
+    color_hint_grid: parts a side of cells whose colours it is told, and of cut cells what is left; 0: neither.
     """
     first, conditioner = tiny_first_stage(), tiny_conditioner(conditioning)
-    if glances:
-        first = replace(first, encoder="cells")
-    text = tiny_text(conditioner, slots)
-    prefix = others = slots if text is not None else conditioner.length
+    if color_hint_grid:
+        first = replace(first, encoder="patch")
+    text = tiny_text(conditioner, query_tokens)
+    prefix = others = query_tokens if text is not None else conditioner.length
     if text is None:
         others = conditioner.vocab_size
     shape = (32, 1, 2, first.vocab_size + others + 1, 1 + prefix + TOKENS, 16)
     encoder = TransformerConfig(*shape, causal=False)
     decoder = TransformerConfig(*shape, vocab_out=first.vocab_size, cross=True)
     shapes = (first.vocab_size, TOKENS, decoder, encoder, conditioner.length, text)
-    config = DenoiserConfig(*shapes, knows_cut_cells=glances > 0, glances=glances)
+    config = DenoiserConfig(*shapes, partial_patches=color_hint_grid > 0, color_hint_grid=color_hint_grid)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         denoiser = Denoiser(config)
@@ -98,19 +102,21 @@ def randomise(network: nn.Module) -> None:
         nn.init.normal_(parameter, std=1.0 if name.startswith("text") else 0.3)
 
 
-def tiny_text(conditioner: Conditioner, slots: int = SLOTS) -> TextEncoderConfig | None:
+def tiny_text(conditioner: Conditioner, query_tokens: int = QUERY_TOKENS) -> TextEncoderConfig | None:
     """What reads a tiny model's prompts; None for other conditioning tokens."""
     if conditioner.kind != "text":
         return None
-    words = TransformerConfig(24, 1, 2, conditioner.vocab_size + slots, conditioner.length + slots, 12, causal=False)
-    return TextEncoderConfig(words, slots, phrase=3)
+    words = TransformerConfig(
+        24, 1, 2, conditioner.vocab_size + query_tokens, conditioner.length + query_tokens, 12, causal=False
+    )
+    return TextEncoderConfig(words, query_tokens, conv_width=3)
 
 
 def tiny_stage_config(t: int, schedule: Schedule, vocab_size: int, conditioner: Conditioner) -> StageConfig:
     """Stage t of a tiny model."""
     text, coarsest = tiny_text(conditioner), t == schedule.stages
-    prefix = conditioner.length if text is None else SLOTS
-    vocab = vocab_size + (conditioner.vocab_size if text is None else SLOTS)
+    prefix = conditioner.length if text is None else QUERY_TOKENS
+    vocab = vocab_size + (conditioner.vocab_size if text is None else QUERY_TOKENS)
     positions = 1 + prefix + TOKENS
     decoder = TransformerConfig(32, 1, 2, vocab, positions, 16, vocab_out=vocab_size, cross=not coarsest)
     encoder = TransformerConfig(32, 1, 2, vocab, positions, 16, causal=False)

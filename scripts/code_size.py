@@ -1,6 +1,6 @@
 """Prints how large the code is: lines, modules, what the page and one edit import, and imports between packages.
 
-    python scripts/code_size.py
+python scripts/code_size.py
 """
 
 from __future__ import annotations

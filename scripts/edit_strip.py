@@ -1,6 +1,6 @@
 """Draws assets/edit-strip.png, the README's first image: a real edit with T = 4, state by state.
 
-    python scripts/edit_strip.py
+python scripts/edit_strip.py
 """
 
 from __future__ import annotations

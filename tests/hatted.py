@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from imagebart.models.denoiser import DenoiserInput
 from imagebart.models.imagebart import ImageBART
 from imagebart.testing import tiny_model
 
@@ -19,11 +20,11 @@ def hatted_model(scales: int = 2) -> ImageBART:
     assert denoiser is not None
     random = denoiser.logits
 
-    def logits(x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor | None = None) -> Tensor:
-        assert cond is not None
-        there = (cond == hat).any(1)[:, None, None] & HAT.flatten()[:, None]
+    def logits(x_s: Tensor, given: DenoiserInput) -> Tensor:
+        assert given.cond is not None
+        there = (given.cond == hat).any(1)[:, None, None] & HAT.flatten()[:, None]
         code = torch.arange(model.vocab_size) == 5
-        return random(x, c, rates, fed_rates, cond) + 50.0 * (there & code)
+        return random(x_s, given) + 50.0 * (there & code)
 
     denoiser.logits = logits  # type: ignore[method-assign]
     return model

@@ -17,7 +17,7 @@ from imagebart.testing import tiny_model
 
 def save_judged_model(folder: Path) -> ImageBART:
     """Writes the model, its heads and its scorer to a folder."""
-    model = tiny_model(slots=len(VALUES))
+    model = tiny_model(query_tokens=len(VALUES))
     assert model.text is not None
     model.save_pretrained(folder)
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from imagebart.models.denoiser import Denoiser
+from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.sampling.steps import DenoisingStep, StageStep, Step
@@ -124,34 +124,34 @@ def part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 def plain_slots(weights: Mapping[str, Tensor], config: TextEncoderConfig, cond: list[int]) -> Tensor:
     """What a network's text encoder reads in one row of words, mapped to the width of its decoder: [slots, width]."""
     inner = part(weights, "text.transformer")
-    words = config.transformer.vocab_in - config.slots
-    extra = torch.zeros(len(cond) + config.slots, config.transformer.width, dtype=torch.float64)
+    words = config.transformer.vocab_in - config.query_tokens
+    extra = torch.zeros(len(cond) + config.query_tokens, config.transformer.width, dtype=torch.float64)
     for i in range(len(cond)):
         extra[i] += weights["text.phrase.convolution.bias"]
-        for back in range(min(config.phrase, i + 1)):
-            kernel = weights["text.phrase.convolution.weight"][:, :, config.phrase - 1 - back]
+        for back in range(min(config.conv_width, i + 1)):
+            kernel = weights["text.phrase.convolution.weight"][:, :, config.conv_width - 1 - back]
             extra[i] += kernel @ inner["token_embedding.weight"][cond[i - back]]
-    fed = torch.tensor(cond + [words + i for i in range(config.slots)])
+    fed = torch.tensor(cond + [words + i for i in range(config.query_tokens)])
     slots = plain_transformer(inner, config.transformer, fed, extra=extra)[len(cond) :]
     return slots @ weights["text_map.weight"].T + weights["text_map.bias"]
 
 
-def transition(rate: float, vocab_size: int) -> Tensor:
-    """Entry [i, j] is the chance that token i becomes j where noise takes its place with a rate: float64 [K, K]."""
-    rows = [[(1 - rate) * (i == j) + rate / vocab_size for j in range(vocab_size)] for i in range(vocab_size)]
+def transition(noise: float, vocab_size: int) -> Tensor:
+    """Entry [i, j] is the probability that token i becomes j at a noise level: float64 [K, K]."""
+    rows = [[(1 - noise) * (i == j) + noise / vocab_size for j in range(vocab_size)] for i in range(vocab_size)]
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def log_q(k: int, c: int, rate: float, vocab_size: int) -> float:
+def log_q(k: int, c: int, noise_t: float, vocab_size: int) -> float:
     """log q(x_t = c | x = k)"""
-    return math.log((1 - rate) * (k == c) + rate / vocab_size)
+    return math.log((1 - noise_t) * (k == c) + noise_t / vocab_size)
 
 
-def plain_reverse(p0: list[float], c: int, rate: float, next_rate: float) -> list[float]:
+def plain_reverse(p0: list[float], c: int, noise_t: float, noise_s: float) -> list[float]:
     """p(x_s = k | x_t = c) of K tokens: the sum over x_0 of p0(x_0) q(x_s = k | x_t = c, x_0), Bayes written out."""
     size = len(p0)
-    before = transition(next_rate, size).tolist()  # x_0 to x_s
-    step = transition(1 - (1 - rate) / (1 - next_rate), size).tolist()  # x_s to x_t
+    before = transition(noise_s, size).tolist()  # x_0 to x_s
+    step = transition(1 - (1 - noise_t) / (1 - noise_s), size).tolist()  # x_s to x_t
     result = [0.0] * size
     for x0 in range(size):
         joint = [before[x0][k] * step[k][c] for k in range(size)]
@@ -164,17 +164,17 @@ def plain_denoiser(
     denoiser: Denoiser,
     x: list[int],
     c: list[int],
-    rates: list[float],
-    fed_rates: list[float],
+    noise_t: list[float],
+    noise_s: list[float],
     cond: list[int],
-    seen: list[list[bool]] | None = None,
+    color_hints: list[list[bool]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits of p(x_0) of one row, the decoder's and the encoder's own, position by position: float64 [N, K] each."""
     config, weights = denoiser.config, denoiser.state_dict()
     tokens, size = len(c), config.vocab_size
 
-    def told(name: str, rate: float) -> Tensor:
-        angles = [math.pi * 2**i * rate for i in range(6)]
+    def embed(name: str, level: float) -> Tensor:
+        angles = [math.pi * 2**i * level for i in range(6)]
         features = [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
         return weights[f"{name}.map.weight"] @ torch.tensor(features).double() + weights[f"{name}.map.bias"]
 
@@ -188,19 +188,19 @@ def plain_denoiser(
         to_encoder[1 + i] += slots[i]  # type: ignore[index]
         to_decoder[1 + i] += slots[i]  # type: ignore[index]
     for n in range(tokens):
-        to_encoder[first + n] += told("encoder_rates", rates[n])
-        if seen is not None:
+        to_encoder[first + n] += embed("encoder_rates", noise_t[n])
+        if color_hints is not None:
             for token in range(size):
-                if seen[n][token]:
+                if color_hints[n][token]:
                     to_encoder[first + n] += weights["glance.weight"][:, token]
     encoded = plain_transformer(part(weights, "encoder"), config.encoder, torch.tensor(prefix + c), extra=to_encoder)
     for n in range(tokens):  # the decoder's step `first - 1 + n` predicts x_0 at n
         to_decoder[first - 1 + n] += weights["align.weight"] @ encoded[first + n] + weights["align.bias"]
         if n:
-            to_decoder[first - 1 + n] += told("decoder_rates", fed_rates[n - 1])
+            to_decoder[first - 1 + n] += embed("decoder_rates", noise_s[n - 1])
     fed = torch.tensor(prefix + x[:-1])
     hidden = plain_transformer(part(weights, "decoder"), config.decoder, fed, encoded, to_decoder)[first - 1 :]
-    said = [[log_q(k, c[n], max(rates[n], 0.002), size) for k in range(size)] for n in range(tokens)]
+    said = [[log_q(k, c[n], max(noise_t[n], 0.002), size) for k in range(size)] for n in range(tokens)]
     likelihood = weights["likelihood"] * torch.tensor(said, dtype=torch.float64)
     logits = hidden @ weights["decoder.head.weight"].T + weights["decoder.head.bias"]
     drafts = encoded[first:] @ weights["draft_head.weight"].T + weights["draft_head.bias"]
@@ -208,22 +208,22 @@ def plain_denoiser(
 
 
 def doubted(keep: Tensor) -> Tensor:
-    """The doubt of tokens that are kept, or of which nothing is known."""
+    """The noise level of tokens that are kept, or of which nothing is known."""
     return torch.where(keep, 0.0, 1.0)
 
 
 def teacher_forced(
-    step: Step, x: Tensor, c: Tensor, doubt: Tensor, cond: Tensor | None, seen: Tensor | None = None
+    step: Step, x: Tensor, c: Tensor, noise_level: Tensor, cond: Tensor | None, color_hints: Tensor | None = None
 ) -> Tensor:
     """Logits [B, N, K] that temperature and filters act on, all positions at once; kept ones are of no use."""
     if isinstance(step, StageStep):
         return step.stage.logits(x, c, cond)
     assert isinstance(step, DenoisingStep)
-    rates, next_rates = (
-        torch.tensor([[min(value, rate) for value in row] for row in doubt.tolist()])
-        for rate in (step.rate, step.next_rate)
+    noise_t, noise_s = (
+        torch.tensor([[min(value, level) for value in row] for row in noise_level.tolist()])
+        for level in (step.noise_t, step.noise_s)
     )
-    return step.denoiser.logits(x, c, rates, next_rates, cond, seen)
+    return step.denoiser.logits(x, DenoiserInput(c, noise_t, noise_s, cond, color_hints))
 
 
 # Drawing
@@ -249,40 +249,40 @@ def plain_filter(logits: list[float], settings: SamplingSettings) -> list[float]
 
 
 def plain_weights(
-    step: Step, logits: list[float], c: int, settings: SamplingSettings, doubt: float = 1.0
+    step: Step, logits: list[float], c: int, settings: SamplingSettings, noise_level: float = 1.0
 ) -> list[float]:
     """p(x_s = k | x_t = c) of K tokens from logits, filtered."""
     filtered = plain_filter(logits, settings)
     weights = [math.exp(value - max(filtered)) for value in filtered]
     p0 = [weight / sum(weights) for weight in weights]
-    return plain_reverse(p0, c, min(step.rate, doubt), step.next_rate) if isinstance(step, DenoisingStep) else p0
+    return plain_reverse(p0, c, min(step.noise_t, noise_level), step.noise_s) if isinstance(step, DenoisingStep) else p0
 
 
 def plain_draw(
     step: Step,
     c: Tensor,
     x: Tensor,
-    doubt: Tensor,
+    noise_level: Tensor,
     cond: Tensor | None,
-    null: Tensor | None,
+    unconditional: Tensor | None,
     settings: SamplingSettings,
     noise: Tensor,
-    seen: Tensor | None = None,
+    color_hints: Tensor | None = None,
 ) -> Tensor:
     """One row after the other, one token after the other, the whole step computed anew for each."""
     rows = []
     for b in range(len(x)):
         row, one = x[b : b + 1].clone(), slice(b, b + 1)
         for i in range(x.shape[1]):
-            if doubt[b, i] <= (step.next_rate if isinstance(step, DenoisingStep) else 0):
+            if noise_level[b, i] <= (step.noise_s if isinstance(step, DenoisingStep) else 0):
                 continue
-            glance = None if seen is None else seen[one]
+            glance = None if color_hints is None else color_hints[one]
             told = None if cond is None else cond[one]
-            logits = teacher_forced(step, row, c[one], doubt[one], told, glance)[0, i]
-            if settings.guidance != 1 and null is not None:
-                without = teacher_forced(step, row, c[one], doubt[one], null[one], glance)[0, i]
+            logits = teacher_forced(step, row, c[one], noise_level[one], told, glance)[0, i]
+            if settings.guidance != 1 and unconditional is not None:
+                without = teacher_forced(step, row, c[one], noise_level[one], unconditional[one], glance)[0, i]
                 logits = without + settings.guidance * (logits - without)
-            weights = plain_weights(step, logits.tolist(), int(c[b, i]), settings, float(doubt[b, i]))
+            weights = plain_weights(step, logits.tolist(), int(c[b, i]), settings, float(noise_level[b, i]))
             scores = [
                 (math.log(w) if w > 0 else -math.inf) + float(g) for w, g in zip(weights, noise[b, i], strict=True)
             ]

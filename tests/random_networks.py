@@ -12,7 +12,7 @@ from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.sampling.packed_linear import Engine, engine_of
+from imagebart.sampling.packed_linear import PackedModel, pack
 from imagebart.sampling.steps import DenoisingStep, StageStep, Step
 
 KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")
@@ -29,11 +29,11 @@ def with_random_weights(network: nn.Module, seed: int) -> None:
     network.double().eval().requires_grad_(False)
 
 
-def _text(cond_length: int, slots: int) -> TextEncoderConfig | None:
-    if not slots:
+def _text(cond_length: int, query_tokens: int) -> TextEncoderConfig | None:
+    if not query_tokens:
         return None
-    words = TransformerConfig(6, 2, 2, CONDITIONS + slots, cond_length + slots, 3, causal=False)
-    return TextEncoderConfig(words, slots, phrase=3)
+    words = TransformerConfig(6, 2, 2, CONDITIONS + query_tokens, cond_length + query_tokens, 3, causal=False)
+    return TextEncoderConfig(words, query_tokens, conv_width=3)
 
 
 def random_stage(
@@ -43,12 +43,12 @@ def random_stage(
     cond_length: int = 2,
     beta: float = 0.4,
     seed: int = 0,
-    slots: int = 0,
+    query_tokens: int = 0,
 ) -> Stage:
-    """A stage of T = 3; slots: those of its text encoder, 0: it has none, and reads the conditioning tokens."""
+    """A stage of T = 3; query_tokens: those of its text encoder, 0: it has none, and reads the conditioning tokens."""
     decoder_only = kind == "decoder_only"
-    prefix = slots or cond_length
-    vocab = max(vocab_size + (slots or (CONDITIONS if cond_length else 0)), 4)
+    prefix = query_tokens or cond_length
+    vocab = max(vocab_size + (query_tokens or (CONDITIONS if cond_length else 0)), 4)
     positions = 1 + prefix + tokens
     decoder = TransformerConfig(
         width=8,
@@ -74,7 +74,7 @@ def random_stage(
         cond_length=cond_length,
         cond_offset=vocab_size if cond_length else 0,
         start_token=0 if decoder_only else 1,
-        text=_text(cond_length, slots),
+        text=_text(cond_length, query_tokens),
     )
     stage = build_stage(config, 3)
     with_random_weights(stage, seed)
@@ -82,32 +82,37 @@ def random_stage(
 
 
 def random_denoiser(
-    tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, slots: int = 0, glances: int = 0
+    tokens: int = 6,
+    vocab_size: int = 7,
+    cond_length: int = 2,
+    seed: int = 0,
+    query_tokens: int = 0,
+    color_hint_grid: int = 0,
 ) -> Denoiser:
-    """A denoiser; slots: as for `random_stage`."""
-    prefix = slots or cond_length
-    vocab = vocab_size + (slots or (CONDITIONS if cond_length else 0)) + 1
+    """A denoiser; query_tokens: as for `random_stage`."""
+    prefix = query_tokens or cond_length
+    vocab = vocab_size + (query_tokens or (CONDITIONS if cond_length else 0)) + 1
     encoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, causal=False)
     decoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, vocab_out=vocab_size, cross=True)
-    config = DenoiserConfig(vocab_size, tokens, decoder, encoder, cond_length, _text(cond_length, slots))
-    denoiser = Denoiser(replace(config, glances=glances))
+    config = DenoiserConfig(vocab_size, tokens, decoder, encoder, cond_length, _text(cond_length, query_tokens))
+    denoiser = Denoiser(replace(config, color_hint_grid=color_hint_grid))
     with_random_weights(denoiser, seed)
     return denoiser
 
 
 def random_step(
-    kind: StepKind, tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, slots: int = 0
+    kind: StepKind, tokens: int = 6, vocab_size: int = 7, cond_length: int = 2, seed: int = 0, query_tokens: int = 0
 ) -> Step:
     """A step by a published stage of a kind, or by the denoiser from a rate of 0.7 to 0.3 or to 0."""
     if kind in ("denoiser", "denoiser to x_0"):
-        denoiser = random_denoiser(tokens, vocab_size, cond_length, seed, slots)
+        denoiser = random_denoiser(tokens, vocab_size, cond_length, seed, query_tokens)
         return DenoisingStep(denoiser, 0.7, 0.3 if kind == "denoiser" else 0.0)
-    return StageStep(random_stage(kind, tokens, vocab_size, cond_length, seed=seed, slots=slots))
+    return StageStep(random_stage(kind, tokens, vocab_size, cond_length, seed=seed, query_tokens=query_tokens))
 
 
-def engine_for(step: Step) -> Engine:
+def engine_for(step: Step) -> PackedModel:
     """What draws a step exactly."""
-    return engine_of("exact", *step.networks)
+    return pack("exact", *step.networks)
 
 
 def random_cond(batch: int, length: int = 2) -> Tensor | None:

@@ -7,6 +7,12 @@ from typing import Any, Literal
 import pytest
 
 from imagebart.config import from_dict
+from imagebart.models.denoiser import DenoiserConfig
+from imagebart.models.text_encoder import TextEncoderConfig
+from imagebart.models.transformer import TransformerConfig
+from imagebart.models.vqgan import FirstStageConfig
+from imagebart.training.config import DenoiserRun
+from imagebart.weights.folder import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -79,3 +85,31 @@ def test_missing_settings_are_named() -> None:
         from_dict(Outer, {})
     with pytest.raises(ValueError, match="Outer is None, expected an object"):
         from_dict(Outer, None)
+
+
+def test_keys_of_earlier_versions_are_read_as_what_they_are_called_now() -> None:
+    """Of model folders and run configurations; in places of a list; not in free dictionaries."""
+    stage = {"resolution": 32, "fold": 4, "multipliers": [1], "encoder": "cells", "shrink": 2, "decoder": "patterns"}
+    expected = FirstStageConfig(
+        32, pixel_unshuffle=4, multipliers=(1,), encoder="patch", downscale=2, decoder="layered"
+    )
+    assert from_dict(FirstStageConfig, stage) == expected
+    assert from_dict(FirstStageConfig, asdict(expected)) == expected
+    text = {"transformer": asdict(TransformerConfig(8, 1, 1, 9, 9)), "slots": 3, "phrase": 2}
+    shapes = dict.fromkeys(("decoder", "encoder"), text["transformer"])
+    denoiser = {"vocab_size": 4, "tokens": 9, **shapes, "text": text, "knows_cut_cells": True, "glances": 2}
+    read = from_dict(DenoiserConfig, denoiser)
+    assert read.text == TextEncoderConfig(TransformerConfig(8, 1, 1, 9, 9), query_tokens=3, conv_width=2)
+    assert read.partial_patches and read.color_hint_grid == 2
+    stages = [{"kind": "decoder_only", "t": 1, "vocab_size": 4, "tokens": 9, "beta": 1.0, "decoder": shapes["decoder"]}]
+    config = {"format": "imagebart", "version": 1, "first_stage": stage, "betas": [1.0], "conditioner": {"slots": 1}}
+    about = {"suggestions": {"fold": ["cells"]}}
+    model = from_dict(ModelConfig, {**config, "about": about, "stages": [stages[0] | {"text": text}]})
+    assert model.first_stage == expected and model.stages[0].text == read.text
+    assert model.conditioner == {"slots": 1} and model.about.suggestions == {"fold": ("cells",)}
+    run = {"data": "avatars", "first_stage": "runs/x", "loop": {"steps": 1}, "shape": {"slots": 5, "phrase": 6}}
+    trained = from_dict(DenoiserRun, run | {"glances": 2, "drop_glances": 0.5, "drop_slots": 0.75})
+    assert (trained.color_hint_grid, trained.color_hint_dropout, trained.query_token_dropout) == (2, 0.5, 0.75)
+    assert (trained.shape.query_tokens, trained.shape.conv_width) == (5, 6)
+    with pytest.raises(ValueError, match="unknown setting 'fold'"):
+        from_dict(FirstStageConfig, stage | {"pixel_unshuffle": 4})

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.evaluation.drawing import Artist
-from imagebart.inpainting import encode_masked, fill_nearest, glance, mask_coverage
+from imagebart.inpainting import encode_color_hints, encode_masked, fill_nearest, mask_coverage
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
@@ -65,10 +65,10 @@ def flats(count: int, seed: int) -> Tensor:
 
 def test_a_glance_is_the_tokens_of_plain_parts_where_these_differ() -> None:
     """Cell by cell, by hand: a picture all of one colour has its token everywhere."""
-    model = tiny_model("none", glances=2)
+    model = tiny_model("none", color_hint_grid=2)
     pixels, painted = flats(3, seed=1), random_masks(3, 32, seed=5)
     pixels[:, :, 8, 8] = 1  # a spot makes its part no colour's
-    seen = glance(model.first_stage, pixels, painted, 2)
+    color_hints = encode_color_hints(model.first_stage, pixels, painted, 2)
     several = 0
     for b in range(3):
         for cell in range(64):
@@ -81,23 +81,23 @@ def test_a_glance_is_the_tokens_of_plain_parts_where_these_differ() -> None:
                 whole = ((part[:, :1, :1] * 127.5).round() / 127.5).expand(-1, 32, 32)[None]
                 tokens |= set(model.first_stage.encode(whole).flatten().tolist())
             several += len(tokens) > 1
-            assert set(seen[b, cell].nonzero().flatten().tolist()) == (tokens if len(tokens) > 1 else set())
-    assert several > 20 and seen.dtype == torch.bool
+            assert set(color_hints[b, cell].nonzero().flatten().tolist()) == (tokens if len(tokens) > 1 else set())
+    assert several > 20 and color_hints.dtype == torch.bool
 
 
 def test_a_glance_tells_nothing_of_what_is_painted() -> None:
-    model = tiny_model("none", glances=2)
+    model = tiny_model("none", color_hint_grid=2)
     pixels, painted = flats(3, seed=1), random_masks(3, 32, seed=5)
     other = torch.where(painted[:, None], flats(3, seed=2), pixels)
-    seen = glance(model.first_stage, pixels, painted, 2)
-    assert seen.any() and torch.equal(glance(model.first_stage, other, painted, 2), seen)
-    assert not glance(model.first_stage, pixels, torch.ones_like(painted), 2).any()
+    color_hints = encode_color_hints(model.first_stage, pixels, painted, 2)
+    assert color_hints.any() and torch.equal(encode_color_hints(model.first_stage, other, painted, 2), color_hints)
+    assert not encode_color_hints(model.first_stage, pixels, torch.ones_like(painted), 2).any()
 
 
 def _learn(model: ImageBART) -> None:
     """Says that it was trained with cut cells."""
     assert model.denoiser is not None
-    model.denoiser.config = replace(model.denoiser.config, knows_cut_cells=True)
+    model.denoiser.config = replace(model.denoiser.config, partial_patches=True)
 
 
 @pytest.mark.parametrize("model", [tiny_model("text"), tiny_staged_model()])
@@ -106,7 +106,9 @@ def test_models_that_do_not_know_cut_cells_keep_a_token_or_know_nothing_of_it(mo
     found = encode_masked(model, pixels, painted)
     with torch.no_grad():
         assert torch.equal(found.tokens, model.first_stage.encode(pixels))
-    assert torch.equal(found.doubt, (mask_coverage(painted, model.tokens) > 0).float()) and found.seen is None
+    assert (
+        torch.equal(found.noise_level, (mask_coverage(painted, model.tokens) > 0).float()) and found.color_hints is None
+    )
 
 
 def test_tokens_of_cut_cells_do_not_tell_what_was_painted_over() -> None:
@@ -117,17 +119,17 @@ def test_tokens_of_cut_cells_do_not_tell_what_was_painted_over() -> None:
     pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_masks(3, 32, seed=2)
     other = torch.where(painted[:, None], torch.rand(3, 3, 32, 32) * 2 - 1, pixels)
     found, again = encode_masked(model, pixels, painted), encode_masked(model, other, painted)
-    tokens, doubt = found.tokens, found.doubt
+    tokens, noise_level = found.tokens, found.noise_level
     with torch.no_grad():
         own, filled = first_stage.encode(pixels), first_stage.encode(fill_nearest(pixels, painted))
-    cut = (doubt > 0) & (doubt < 1)
-    assert cut.any() and torch.equal(doubt, mask_coverage(painted, tokens.shape[1]))
+    cut = (noise_level > 0) & (noise_level < 1)
+    assert cut.any() and torch.equal(noise_level, mask_coverage(painted, tokens.shape[1]))
     assert torch.equal(tokens, torch.where(cut, filled, own))
-    assert torch.equal(tokens[cut], again.tokens[cut]) and found.seen is None
+    assert torch.equal(tokens[cut], again.tokens[cut]) and found.color_hints is None
 
 
 def test_edits_tell_a_model_that_knows_cut_cells_what_is_left_of_them() -> None:
-    """A mask along cells leaves no doubt, so that both models draw the same; one across them is another matter."""
+    """A mask along cells leaves no noise, so that both models draw the same; one across them is another matter."""
     upload = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     knowing, other = tiny_pipeline("text"), tiny_pipeline("text")
     _learn(knowing.model)
@@ -145,19 +147,23 @@ def test_an_edit_is_drawn_by_the_colours_that_are_seen() -> None:
     upload = (pixels[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte().numpy()
     painted = np.zeros((1, 32, 32), bool)
     painted[:, 10:26, 6:18] = True
-    pipeline = Pipeline(tiny_model("text", glances=2))
+    pipeline = Pipeline(tiny_model("text", color_hint_grid=2))
     for loud in (pipeline.model.denoiser.glance, pipeline.model.denoiser.align):  # type: ignore[union-attr]
         loud.weight *= 50
     result = list(pipeline.edit(Image.fromarray(upload), Image.fromarray(painted[0]), "red hair", seed=3))[-1]
     evaluated = Artist(pipeline.model, pipeline.defaults).edit(pixels, painted, ["red hair"], 3)
     assert np.array_equal(np.asarray(result.image), (evaluated[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte())
     left = encode_masked(pipeline.model, pixels, torch.from_numpy(painted))
-    expected = glance(pipeline.model.first_stage, pixels, torch.from_numpy(painted), 2)
-    assert left.seen is not None and torch.equal(left.seen, expected)
+    expected = encode_color_hints(pipeline.model.first_stage, pixels, torch.from_numpy(painted), 2)
+    assert left.color_hints is not None and torch.equal(left.color_hints, expected)
     cond = pipeline.model.conditioner.encode(["red hair"] * 16).tokens
-    known_16, doubt = left.tokens.expand(16, -1), left.doubt.expand(16, -1)
+    known_16, noise_level = left.tokens.expand(16, -1), left.noise_level.expand(16, -1)
     with_it, without = (
-        [*pipeline.model.stream(16, cond, None, known_16, doubt == 0, seed=3, doubt=doubt, seen=seen)][-1].tokens
-        for seen in (left.seen, None)
+        [
+            *pipeline.model.stream(
+                16, cond, None, known_16, noise_level == 0, seed=3, noise_level=noise_level, color_hints=color_hints
+            )
+        ][-1].tokens
+        for color_hints in (left.color_hints, None)
     )
     assert not torch.equal(with_it, without)

@@ -23,6 +23,7 @@ from imagebart.evaluation.drawing import Artist, rendered
 from imagebart.evaluation.fit import fits
 from imagebart.evaluation.study import COMPLETED, Study
 from imagebart.imaging import masks
+from imagebart.models.denoiser import DenoiserInput
 from imagebart.ranking import best_first
 
 HERE = Path(__file__).parent.parent
@@ -52,7 +53,7 @@ def test_right_captions_make_pictures_likelier_than_wrong_ones(pipe: Pipeline) -
     losses = []
     for captions in (texts, texts[1:] + texts[:1]):
         cond = model.conditioner.encode(captions).tokens
-        logits = denoiser.logits(x0, xt, rates, torch.zeros_like(rates), cond)
+        logits = denoiser.logits(x0, DenoiserInput(xt, rates, torch.zeros_like(rates), cond))
         losses.append(F.cross_entropy(logits.transpose(1, 2), x0, reduction="none").mean(1))
     gain = losses[1] - losses[0]
     assert gain.mean() > 3 * gain.std() / len(gain) ** 0.5

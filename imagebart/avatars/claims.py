@@ -77,8 +77,10 @@ class CaptionReader(nn.Module):
 
     def __init__(self, encoder: TextEncoder, groups: tuple[int, ...] = GROUPS) -> None:
         super().__init__()
-        if encoder.config.slots < len(groups):
-            raise ValueError(f"slots is {encoder.config.slots}, expected {len(groups)}, one an attribute, or more")
+        if encoder.config.query_tokens < len(groups):
+            raise ValueError(
+                f"query_tokens is {encoder.config.query_tokens}, expected {len(groups)}, one an attribute, or more"
+            )
         self.encoder = encoder
         self.heads = nn.ModuleList(nn.Linear(encoder.config.transformer.width, count) for count in groups)
 

@@ -55,7 +55,7 @@ class Conditioner(Protocol):
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """Tokens [B, length] of B prompts; raises InputError for a prompt that the model cannot take."""
 
-    def null(self, batch: int) -> Tensor:
+    def unconditional(self, batch: int) -> Tensor:
         """Tokens [batch, length] of an absent prompt; raises InputError where the model knows none."""
 
     def to_config(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class TextConditioner:
         notes += [*corrected_note(corrections), *unknown_note(unknown)]
         return Conditioning(_rows(rows, self.length), _unique(notes))
 
-    def null(self, batch: int) -> Tensor:
+    def unconditional(self, batch: int) -> Tensor:
         return torch.zeros(batch, self.length, dtype=torch.long)
 
     def to_config(self) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class ClipTextConditioner:
             rows.append(row + [0] * (self.length - len(row)))
         return Conditioning(_rows(rows, self.length), _unique(notes))
 
-    def null(self, batch: int) -> Tensor:
+    def unconditional(self, batch: int) -> Tensor:
         return self.encode([None] * batch).tokens
 
     def to_config(self) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class ClassConditioner:
         rows = [[self._null_id() if _absent(prompt) else self._id(prompt)] for prompt in prompts]
         return Conditioning(_rows(rows, self.length), [])
 
-    def null(self, batch: int) -> Tensor:
+    def unconditional(self, batch: int) -> Tensor:
         return torch.full((batch, 1), self._null_id(), dtype=torch.long)
 
     def to_config(self) -> dict[str, Any]:
@@ -259,9 +259,9 @@ class NoConditioner:
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         ignored = any(not _absent(prompt) for prompt in prompts)
         notes = ["This model takes no prompt: what you wrote was ignored."] if ignored else []
-        return Conditioning(self.null(len(prompts)), notes)
+        return Conditioning(self.unconditional(len(prompts)), notes)
 
-    def null(self, batch: int) -> Tensor:
+    def unconditional(self, batch: int) -> Tensor:
         return torch.zeros(batch, 0, dtype=torch.long)
 
     def to_config(self) -> dict[str, Any]:

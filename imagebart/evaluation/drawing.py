@@ -71,11 +71,16 @@ class Artist:
         conditioner = self.model.conditioner
         cond = conditioner.encode(prompts).tokens if conditioner.length else None
         settings = self.settings
-        if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.null(len(prompts))):
+        if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.unconditional(len(prompts))):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
         around: dict[str, Any] = {}
         if left is not None:
-            around = {"known": left.tokens, "keep": left.doubt == 0, "doubt": left.doubt, "seen": left.seen}
+            around = {
+                "known": left.tokens,
+                "keep": left.noise_level == 0,
+                "noise_level": left.noise_level,
+                "color_hints": left.color_hints,
+            }
         *_, last = self.model.stream(len(prompts), cond, settings=settings, seed=seed, **around)
         return decoded(self.model.first_stage, last.tokens)
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.avatars.dataset import AvatarDataset
-from imagebart.diffusion import diffuse, redraw
-from imagebart.models.denoiser import Denoiser
+from imagebart.diffusion import add_uniform_noise, diffuse
+from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import ImageBART
 from imagebart.models.stages import Stage
 
@@ -47,7 +47,7 @@ def word_gaps(model: ImageBART, count: int = 64, seed: int = 900_000, batch: int
     data = AvatarDataset(first_stage.config.resolution, length=count, seed=seed)
     items = [data[i] for i in range(count)]
     cond = conditioner.encode([item["text"] for item in items]).tokens
-    choices = {"right": cond, "without": conditioner.null(count), "shuffled": cond.roll(1, 0)}
+    choices = {"right": cond, "without": conditioner.unconditional(count), "shuffled": cond.roll(1, 0)}
     for name, loss in _losses(model).items():
         generator = torch.Generator().manual_seed(seed)
         totals = dict.fromkeys(choices, 0.0)
@@ -67,18 +67,18 @@ def _losses(model: ImageBART) -> dict[str, Loss]:
     """What is measured of a model, by name."""
     if model.denoiser is None:
         return {f"stage {t}": partial(_stage_loss, model, stage) for t, stage in enumerate(model.stages, 1)}
-    rates = {"from nothing": 1.0, "from half of the tokens": 0.5}
-    return {name: partial(_denoiser_loss, model.denoiser, rate) for name, rate in rates.items()}
+    levels = {"from nothing": 1.0, "from half of the tokens": 0.5}
+    return {name: partial(_denoiser_loss, model.denoiser, level) for name, level in levels.items()}
 
 
 def _stage_loss(model: ImageBART, stage: Stage, x0: Tensor, cond: Tensor, generator: torch.Generator) -> float:
     t = stage.config.t
     x = diffuse(x0, t - 1, model.schedule, model.vocab_size, generator)
-    c = redraw(x, stage.config.beta, model.vocab_size, generator)
+    c = add_uniform_noise(x, stage.config.beta, model.vocab_size, generator)
     return float(F.cross_entropy(stage.logits(x, c, cond).float().flatten(0, 1), x.flatten()))
 
 
-def _denoiser_loss(denoiser: Denoiser, rate: float, x0: Tensor, cond: Tensor, generator: torch.Generator) -> float:
-    c, rates = redraw(x0, rate, denoiser.config.vocab_size, generator), torch.full(x0.shape, rate)
-    logits = denoiser.logits(x0, c, rates, torch.zeros_like(rates), cond).float()
+def _denoiser_loss(denoiser: Denoiser, level: float, x0: Tensor, cond: Tensor, generator: torch.Generator) -> float:
+    x_t, noise_t = add_uniform_noise(x0, level, denoiser.config.vocab_size, generator), torch.full(x0.shape, level)
+    logits = denoiser.logits(x0, DenoiserInput(x_t, noise_t, torch.zeros_like(noise_t), cond)).float()
     return float(F.cross_entropy(logits.flatten(0, 1), x0.flatten()))

@@ -1,60 +1,79 @@
-"""One network for every noise rate: p(x_0 | x_t), told of each token how noisy it is.
+"""The shipped kind of network: one encoder-decoder for every noise level, which predicts x_0.
 
-ImageBART (Esser et al. 2021) trains a transformer for each step of the diffusion (section 3.2). Here one
-encoder-decoder serves them all. Its encoder sees all tokens, each with its own noise rate, the chance that a uniform
-draw stands in its place: 0 where a mask keeps it. So it knows what is kept on every side from the first step on, and
-any rates can be stepped through, in any number of steps. It predicts x_0; the step to x_s then follows from the
-diffusion (`imagebart.diffusion.reverse_step`).
+What is the paper's and what is ours. ImageBART (Esser et al. 2021, section 3.2) trains T stages, one transformer
+p(x_{t-1} | x_t) for each step of a fixed schedule: `imagebart.models.stages`. Here one network serves all steps. It
+predicts p(x_0 | x_t), as in D3PM (Austin et al. 2021), and x_s then follows from the diffusion
+(`imagebart.diffusion.reverse_step`), so that any number of steps will do. And each token has a noise level of its own,
+as in diffusion forcing (Chen et al. 2024): the probability that it was replaced by a uniform draw, 0 where a mask
+keeps it. The encoder sees all tokens with their levels, so that what is kept on every side counts from the first step.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.config import Glances, Length, Vocabulary
+from imagebart.config import HintGrid, Length, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
-from imagebart.models.transformer import Context, CrossAttention, Encode, Transformer, TransformerConfig, check_cond
+from imagebart.models.transformer import (
+    CrossAttention,
+    DecoderInput,
+    Encode,
+    Transformer,
+    TransformerConfig,
+    check_cond,
+)
 from imagebart.models.vqgan import FirstStageConfig
 
-LEAST_RATE = 0.002  # of a token that is drawn: log q(c | x_0) has to stay finite
+MIN_NOISE = 0.002  # of a token that is sampled: log q(x_t | x_0) has to stay finite
 OCTAVES = 6
 
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """Shapes. The transformers' vocabulary is image tokens, conditioning tokens (or slots), and a start token."""
+    """Shapes. The transformers' vocabulary: image tokens, then conditioning or query tokens, then a start token."""
 
     vocab_size: Vocabulary  # K, image tokens
     tokens: Length  # N, image tokens a picture
     decoder: TransformerConfig
     encoder: TransformerConfig
     cond_length: Length = 0  # conditioning tokens
-    text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
-    knows_cut_cells: bool = False  # it was trained with what masks leave of cells (see `imagebart.inpainting`)
-    glances: Glances = 0  # P, parts a side of cells, whose colours are told as tokens, too (see `masked.glance`); 0: no
+    text: TextEncoderConfig | None = None  # encodes the conditioning tokens; None: they precede the image tokens
+    partial_patches: bool = False  # trained on patches that masks cover in part (see `imagebart.inpainting`)
+    color_hint_grid: HintGrid = 0  # P: the encoder sees the colors of P x P parts of a patch; 0: it sees tokens alone
 
 
-def check_glances(parts: int, first_stage: FirstStageConfig) -> None:
-    """Raises ValueError where cells of a first stage do not fall into P x P parts, or are not seen one by one."""
+def check_color_hint_grid(parts: int, first_stage: FirstStageConfig) -> None:
+    """Raises ValueError unless a first stage's patches have P x P parts and are encoded one by one."""
     side, kind = first_stage.downsampling, first_stage.encoder
-    if parts and kind != "cells":
+    if parts and kind != "patch":
         raise ValueError(
-            f"glances is {parts}, but the first stage's encoder is of {kind}; for the colours of cells to be told, "
-            "the first stage's encoder has to see each alone"
+            f"color_hint_grid is {parts}, but the first stage's encoder is of kind {kind!r}; color hints need 'patch', "
+            "which encodes each patch alone"
         )
     if parts and side % parts:
-        raise ValueError(f"the denoiser glances at {parts} parts a side of cells of {side} pixels, expected a divisor")
+        raise ValueError(f"color_hint_grid is {parts}, expected a divisor of {side}, the pixels along a patch")
 
 
-class RateEmbedding(nn.Module):
-    """Noise rates [...] in [0, 1] -> [..., width]: Fourier features through a linear map that begins at zero."""
+@dataclass(frozen=True)
+class DenoiserInput:
+    """What the denoiser is given besides x_s: x_t with its noise levels, and the condition."""
+
+    x_t: Tensor  # int64 [B, N]
+    noise_t: Tensor  # noise level of each token of x_t, float [B, N] in [0, 1]
+    noise_s: Tensor  # noise level of each token of x_s, float [B, N] in [0, 1]
+    cond: Tensor | None = None  # conditioning tokens, int64 [B, cond_length]
+    color_hints: Tensor | None = None  # tokens of the colors in kept parts of each patch, bool [B, N, K]
+    prompt_embeds: Tensor | None = None  # of cond, [B, query_tokens, width]; None: they are computed
+
+
+class NoiseEmbedding(nn.Module):
+    """Noise levels [...] in [0, 1] -> [..., width]: Fourier features through a linear map that begins at zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -62,36 +81,25 @@ class RateEmbedding(nn.Module):
         nn.init.zeros_(self.map.weight)
         nn.init.zeros_(self.map.bias)
 
-    def forward(self, rates: Tensor) -> Tensor:
-        angles = rates[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=rates.device))
+    def forward(self, noise: Tensor) -> Tensor:
+        angles = noise[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=noise.device))
         return self.map(torch.cat([angles.sin(), angles.cos()], -1).to(self.map.weight.dtype))
 
 
-class Denoising(NamedTuple):
-    """What is computed once a step."""
-
-    context: Context
-    encoded: Tensor  # the encoder's output at the image tokens, [B, N, width]
-
-
 class Denoiser(nn.Module):
-    """p(x_0 | x_t = c, rates), position by position, given x_s before it.
-
-    c: x_t, int64 [B, N], and its noise rates [B, N]; x: x_s, int64 [B, N], whose tokens before a position the decoder
-    is fed, with their noise rates [B, N]. cond: int64 [B, cond_length].
-    """
+    """p(x_0 | x_t), position by position; the decoder sees x_s before each position."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Transformer(config.encoder), Transformer(config.decoder)
-        self.encoder_rates = RateEmbedding(config.encoder.width)
-        self.decoder_rates = RateEmbedding(config.decoder.width)
-        if config.glances:
-            self.glance = nn.Linear(config.vocab_size, config.encoder.width, bias=False)
+        self.encoder_rates = NoiseEmbedding(config.encoder.width)
+        self.decoder_rates = NoiseEmbedding(config.decoder.width)
+        if config.color_hint_grid:
+            self.glance = nn.Linear(config.vocab_size, config.encoder.width, bias=False)  # embeds color hints
             nn.init.zeros_(self.glance.weight)
         self.align = nn.Linear(config.encoder.width, config.decoder.width)  # the encoder at the position predicted
-        self.likelihood = nn.Parameter(torch.zeros(()))  # w, the weight of log q(c | x_0)
+        self.likelihood = nn.Parameter(torch.zeros(()))  # w, the evidence scale: weight of log q(x_t | x_0)
         self.draft_head = nn.Linear(config.encoder.width, config.vocab_size)  # x_0 at every position at once
         if config.text is not None:
             self.text = TextEncoder(config.text)
@@ -104,119 +112,83 @@ class Denoiser(nn.Module):
     def device(self) -> torch.device:
         return self.decoder.position_embedding.device
 
-    def read(self, cond: Tensor | None) -> Tensor | None:
-        """What the text encoder reads in conditioning tokens, slots [B, slots, width]; None where there is none."""
+    def encode_prompt(self, cond: Tensor | None) -> Tensor | None:
+        """Conditioning tokens [B, L] -> prompt embeddings [B, query_tokens, width]; None without a text encoder."""
         return None if self.config.text is None or cond is None else self.text(cond.to(self.device))
 
-    def read_with(self, encoder: TextEncoder) -> None:
-        """Takes another text encoder, which may know other words; raises ValueError where its slots do not fit."""
+    def set_text_encoder(self, encoder: TextEncoder) -> None:
+        """Replaces the text encoder by one that may know other words; raises ValueError for another shape."""
         self.text = replacement(self.config.text, encoder)
         self.config = replace(self.config, text=encoder.config)
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
-        """[start, cond...] or [start, slots...], int64 [B, P]; raises ValueError where cond does not fit."""
+        """[start, cond...] or [start, query tokens...], int64 [B, P]; raises ValueError where cond does not fit."""
         check_cond(cond, batch, self.config.cond_length)
         start = torch.full((batch, 1), self.config.decoder.vocab_in - 1, device=self.device)
         if self.config.text is not None:
-            cond = torch.arange(self.config.text.slots, device=self.device).expand(batch, -1)
+            cond = torch.arange(self.config.text.query_tokens, device=self.device).expand(batch, -1)
         return start if cond is None else torch.cat([start, cond.to(self.device) + self.config.vocab_size], 1)
 
-    def start(
-        self,
-        c: Tensor,
-        rates: Tensor,
-        fed_rates: Tensor,
-        cond: Tensor | None = None,
-        slots: Tensor | None = None,
-        encode: Encode | None = None,
-        seen: Tensor | None = None,
-    ) -> Denoising:
-        """Everything that is computed once a step.
+    def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> tuple[DecoderInput, Tensor]:
+        """All that is computed once a step: the decoder's input, and the encoder's output at the tokens, [B, N, width].
 
-        slots: what was read in cond; encode: computes what the encoder would; seen: the tokens of colours that kept
-        cells show, bool [B, N, K] (see `masked.glance`), None for nothing. The decoder's step P - 1 + n is fed token
-        n - 1 of x_s, is told its rate, and predicts position n, of which it is given the encoder's output.
+        encode: computes what the encoder would. The decoder's position P - 1 + n gets token n - 1 of x_s with its noise
+        level, and the encoder's output at position n, which it predicts.
         """
-        prefix, tokens = self.prefix(len(c), cond), c.shape[1]
+        x_t, prefix, tokens = given.x_t, self.prefix(len(given.x_t), given.cond), given.x_t.shape[1]
         length = prefix.shape[1]
-        told = F.pad(self.encoder_rates(rates) + self._glanced(c, seen), (0, 0, length, 0))
-        fed = F.pad(self.decoder_rates(fed_rates[:, :-1]), (0, 0, length, 0))
-        if slots is not None:
-            described = F.pad(self.text_map(slots), (0, 0, 1, 0))  # [B, P, width]
-            told = told + F.pad(described, (0, 0, 0, tokens))
-            fed = fed + F.pad(described, (0, 0, 0, tokens - 1))
-        encoded = (encode or self.encoder)(torch.cat([prefix, c], 1), told)
-        extra = fed + F.pad(self.align(encoded[:, length:]), (0, 0, length - 1, 0))
-        return Denoising(Context(c, prefix, self.decoder.memory(encoded), extra), encoded[:, length:])
+        encoder_bias = F.pad(self.encoder_rates(given.noise_t) + self._embed_color_hints(given), (0, 0, length, 0))
+        decoder_bias = F.pad(self.decoder_rates(given.noise_s[:, :-1]), (0, 0, length, 0))
+        embeds = self.encode_prompt(given.cond) if given.prompt_embeds is None else given.prompt_embeds
+        if embeds is not None:
+            mapped = F.pad(self.text_map(embeds), (0, 0, 1, 0))  # [B, P, width]
+            encoder_bias = encoder_bias + F.pad(mapped, (0, 0, 0, tokens))
+            decoder_bias = decoder_bias + F.pad(mapped, (0, 0, 0, tokens - 1))
+        encoded = (encode or self.encoder)(torch.cat([prefix, x_t], 1), encoder_bias)
+        added_embeds = decoder_bias + F.pad(self.align(encoded[:, length:]), (0, 0, length - 1, 0))
+        return DecoderInput(x_t, prefix, self.decoder.cross_kv(encoded), added_embeds), encoded[:, length:]
 
-    def _glanced(self, c: Tensor, seen: Tensor | None) -> Tensor | float:
-        """What the encoder is told of colours, [B, N, width]; raises ValueError where they do not fit."""
-        if seen is None or not self.config.glances:
+    def _embed_color_hints(self, given: DenoiserInput) -> Tensor | float:
+        """What color hints add to the encoder's embeddings, [B, N, width]; raises ValueError for another shape."""
+        hints, shape = given.color_hints, (*given.x_t.shape, self.config.vocab_size)
+        if hints is None or not self.config.color_hint_grid:
             return 0.0
-        shape = (*c.shape, self.config.vocab_size)
-        if tuple(seen.shape) != shape:
-            raise ValueError(f"seen has shape {list(seen.shape)}, expected {list(shape)}")
-        return self.glance(seen.to(self.glance.weight.dtype))
+        if tuple(hints.shape) != shape:
+            raise ValueError(f"color_hints has shape {list(hints.shape)}, expected {list(shape)}")
+        return self.glance(hints.to(self.glance.weight.dtype))
 
-    def hidden(
-        self,
-        x: Tensor,
-        c: Tensor,
-        rates: Tensor,
-        fed_rates: Tensor,
-        cond: Tensor | None,
-        slots: Tensor | None,
-        seen: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """What p(x_0) is read off, [B, N, width]: the decoder's states, and the encoder's."""
-        begun = self.start(c, rates, fed_rates, cond, slots, seen=seen)
-        context, encoded = begun.context, begun.encoded
-        hidden = self.decoder(torch.cat([context.prefix, x[:, :-1]], 1), context.extra, context.memory)
-        return hidden[:, context.prefix.shape[1] - 1 :], encoded
+    def _hidden(self, x_s: Tensor, given: DenoiserInput) -> tuple[Tensor, Tensor]:
+        """What p(x_0) is computed from, [B, N, width]: the decoder's states, and the encoder's."""
+        decoder_input, encoded = self.prepare(given)
+        prefix = decoder_input.prefix
+        tokens = torch.cat([prefix, x_s[:, :-1]], 1)
+        hidden = self.decoder(tokens, decoder_input.added_embeds, decoder_input.cross_kv)
+        return hidden[:, prefix.shape[1] - 1 :], encoded
 
-    def finish(self, logits: Tensor, c: Tensor, rates: Tensor | float) -> Tensor:
-        """Logits [..., K] with what x_t [...], at its rates, says of x_0: + w log q(c | x_0)."""
-        rates = torch.as_tensor(rates, device=c.device).clamp(min=LEAST_RATE)
-        return logits + self.likelihood * log_likelihood(c, rates, self.config.vocab_size)
+    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_t: Tensor | float) -> Tensor:
+        """Logits [..., K] + w log q(x_t | x_0), of tokens [...] and their noise levels."""
+        noise_t = torch.as_tensor(noise_t, device=x_t.device).clamp(min=MIN_NOISE)
+        return logits + self.likelihood * log_likelihood(x_t, noise_t, self.config.vocab_size)
 
-    def logits(
-        self,
-        x: Tensor,
-        c: Tensor,
-        rates: Tensor,
-        fed_rates: Tensor,
-        cond: Tensor | None = None,
-        seen: Tensor | None = None,
-    ) -> Tensor:
-        """Teacher-forced logits of p(x_0), float [B, N, K]; raises ValueError for bad shapes and rates."""
-        shape = (len(c), self.config.tokens)
-        for name, given in (("x", x), ("c", c), ("rates", rates), ("fed_rates", fed_rates)):
-            if tuple(given.shape) != shape:
-                raise ValueError(f"{name} has shape {list(given.shape)}, expected {list(shape)}")
-        for name, given in (("rates", rates), ("fed_rates", fed_rates)):
-            if not (given.min() >= 0 and given.max() <= 1):
-                raise ValueError(f"{name} are from {given.min():g} to {given.max():g}, expected 0 to 1")
-        hidden, _ = self.hidden(x, c, rates, fed_rates, cond, self.read(cond), seen)
+    def logits(self, x_s: Tensor, given: DenoiserInput) -> Tensor:
+        """Teacher-forced logits of p(x_0), float [B, N, K]; raises ValueError for bad shapes and noise levels."""
+        shape = (len(given.x_t), self.config.tokens)
+        levels = {"noise_t": given.noise_t, "noise_s": given.noise_s}
+        for name, tensor in {"x_s": x_s, "x_t": given.x_t, **levels}.items():
+            if tuple(tensor.shape) != shape:
+                raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
+        for name, level in levels.items():
+            if not (level.min() >= 0 and level.max() <= 1):
+                raise ValueError(f"{name} is from {level.min():g} to {level.max():g}, expected 0 to 1")
+        hidden, _ = self._hidden(x_s, given)
         assert self.decoder.head is not None
-        return self.finish(self.decoder.head(hidden), c, rates)
+        return self.add_x_t_evidence(self.decoder.head(hidden), given.x_t, given.noise_t)
 
-    def forward(
-        self,
-        x: Tensor,
-        c: Tensor,
-        rates: Tensor,
-        fed_rates: Tensor,
-        cond: Tensor | None,
-        slots: Tensor | None,
-        seen: Tensor | None,
-        wanted: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """For training: logits at the wanted positions, bool [B, N] -> [W, K], the decoder's and the encoder's own.
-
-        slots, seen: as for `start`.
-        """
-        hidden, encoded = self.hidden(x, c, rates, fed_rates, cond, slots, seen)
+    def forward(self, x_s: Tensor, given: DenoiserInput, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """For training: logits at the wanted positions, bool [B, N] -> [W, K], the decoder's and the encoder's own."""
+        hidden, encoded = self._hidden(x_s, given)
         assert self.decoder.head is not None
         parts = self.decoder.head(hidden[wanted]), self.draft_head(encoded[wanted])
-        own, drafts = (self.finish(part, c[wanted], rates[wanted]) for part in parts)
-        return own, drafts
+        x_t, noise_t = given.x_t[wanted], given.noise_t[wanted]
+        logits, drafts = (self.add_x_t_evidence(part, x_t, noise_t) for part in parts)
+        return logits, drafts

@@ -41,17 +41,17 @@ class Discriminator(nn.Module):
         return features[1:]
 
 
-def telling_loss(real: Tensor, fake: Tensor) -> Tensor:
+def d_hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     """The discriminator's hinge loss on its logits."""
     return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
 
 
-def fooling_loss(fake: Tensor) -> Tensor:
+def generator_loss(fake: Tensor) -> Tensor:
     """What the first stage minimises: the discriminator's doubt in its pictures."""
     return -fake.mean()
 
 
-def matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+def feature_matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Mean difference of the discriminator's features before its logits, a layer as much as another.
 
     Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs (2018), eq. 4.

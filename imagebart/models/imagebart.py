@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import Schedule
-from imagebart.models.denoiser import Denoiser, check_glances
+from imagebart.models.denoiser import Denoiser, check_color_hint_grid
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
@@ -70,7 +70,7 @@ class ImageBART(nn.Module):
         if self.denoiser is not None:
             if self.denoiser.config.vocab_size != codes:
                 raise ValueError(f"the denoiser was made for {self.denoiser.config.vocab_size} codes, expected {codes}")
-            check_glances(self.glances, self.first_stage.config)
+            check_color_hint_grid(self.color_hint_grid, self.first_stage.config)
             return
         if len(self.stages) != self.schedule.stages:
             raise ValueError(f"{len(self.stages)} stages, but the schedule has {self.schedule.stages} betas")
@@ -142,9 +142,9 @@ class ImageBART(nn.Module):
         return (self.denoiser or self.stages[0]).config.cond_length
 
     @property
-    def glances(self) -> int:
-        """P, parts a side of cells whose colours are told, too (see `masked.glance`); 0: cells' own tokens."""
-        return 0 if self.denoiser is None else self.denoiser.config.glances
+    def color_hint_grid(self) -> int:
+        """P: color hints of P x P parts of a patch (see `imagebart.inpainting`); 0: none."""
+        return 0 if self.denoiser is None else self.denoiser.config.color_hint_grid
 
     @property
     def text(self) -> TextEncoder | None:
@@ -199,18 +199,18 @@ class ImageBART(nn.Module):
         settings: SamplingSettings | None = None,
         seed: int | None = None,
         strength: float = 1.0,
-        doubt: Tensor | None = None,
-        seen: Tensor | None = None,
+        noise_level: Tensor | None = None,
+        color_hints: Tensor | None = None,
     ) -> Iterator[ChainEvent]:
         """Runs the chain, an event a pass of the decoder; the iterator can be closed at any moment.
 
         cond: conditioning tokens int64 [B, L]. start: x at the first step to run, int64 [B, N]; drawn where None: noise
         or, if that step expects less, `known` with as many tokens redrawn. known, keep: tokens int64 [B, N] and bool
         [B, N] or [N], True = keep the known token. strength: the share of noise to start from, over 0, at most 1.
-        doubt: the chance, float [B, N] or [N], that a known token that is not kept is wrong; 1 where None. Stages see
-        kept tokens only. seen: the colours of what is kept, for a model that is shown them (see `masked.glance`).
+        noise_level: of known tokens that are not kept, float [B, N] or [N]; 1 where None. Stages use kept tokens only.
+        color_hints: colors of kept parts, bool [B, N, K], for a model that takes them (see `imagebart.inpainting`).
         seed: row b draws from seed + b. Raises ValueError, before the first event, for what does not fit.
         """
         settings = settings or SamplingSettings()
-        begun = self.sampler.start(batch_size, settings, start, known, keep, strength, seed, doubt, seen)
+        begun = self.sampler.start(batch_size, settings, start, known, keep, strength, seed, noise_level, color_hints)
         return self.sampler.stream(begun, cond, settings)

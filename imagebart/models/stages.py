@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from imagebart.config import Length, Offset, Share, Steps, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
-from imagebart.models.transformer import Context, Encode, Transformer, TransformerConfig, check_cond
+from imagebart.models.transformer import DecoderInput, Encode, Transformer, TransformerConfig, check_cond
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]
 
@@ -39,7 +39,7 @@ class StageConfig:
 
 
 class Stage(nn.Module):
-    """The decoder-only stage; the base of the others. x, c: int64 [B, N]; cond: int64 [B, cond_length]."""
+    """The decoder-only stage; the base of the others. x_s, x_t: int64 [B, N]; cond: int64 [B, cond_length]."""
 
     def __init__(self, config: StageConfig) -> None:
         super().__init__()
@@ -50,48 +50,49 @@ class Stage(nn.Module):
             self.text_map = nn.Linear(config.text.transformer.width, config.decoder.width)
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
-        """[t, cond...] or [t, slots...], int64 [B, P]; raises ValueError where cond does not fit."""
+        """[t, cond...] or [t, query tokens...], int64 [B, P]; raises ValueError where cond does not fit."""
         check_cond(cond, batch, self.config.cond_length)
         device = self.decoder.position_embedding.device
         t = torch.full((batch, 1), self.config.t, dtype=torch.long, device=device)
         if self.config.text is not None:
-            cond = torch.arange(self.config.text.slots).expand(batch, -1)
+            cond = torch.arange(self.config.text.query_tokens).expand(batch, -1)
         return t if cond is None else torch.cat([t, cond.to(device) + self.config.cond_offset], 1)
 
-    def read(self, cond: Tensor | None) -> Tensor | None:
-        """What the text encoder adds to the prefix's embeddings, [B, P, width]; None where there is none."""
+    def encode_prompt(self, cond: Tensor | None) -> Tensor | None:
+        """What the text encoder adds to the embeddings of the prefix, [B, P, width]; None where there is none."""
         if self.config.text is None or cond is None:
             return None
-        slots = self.text(cond.to(self.decoder.position_embedding.device))
-        return F.pad(self.text_map(slots), (0, 0, 1, 0))
+        prompt_embeds = self.text(cond.to(self.decoder.position_embedding.device))
+        return F.pad(self.text_map(prompt_embeds), (0, 0, 1, 0))
 
-    def read_with(self, encoder: TextEncoder) -> None:
-        """Takes another text encoder, which may know other words; raises ValueError where its slots do not fit."""
+    def set_text_encoder(self, encoder: TextEncoder) -> None:
+        """Replaces the text encoder by one that may know other words; raises ValueError for another shape."""
         self.text = replacement(self.config.text, encoder)
         self.config = replace(self.config, text=encoder.config)
 
-    def start(self, c: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> Context:
+    def prepare(self, x_t: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> DecoderInput:
         """Everything that is computed once a stage; encode: computes what the stage's own encoder would."""
-        self._check(c)
-        prefix, read = self.prefix(len(c), cond), self.read(cond)
-        return Context(c, prefix, extra=None if read is None else F.pad(read, (0, 0, 0, self.config.tokens - 1)))
+        self._check(x_t)
+        prefix, read = self.prefix(len(x_t), cond), self.encode_prompt(cond)
+        added_embeds = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens - 1))
+        return DecoderInput(x_t, prefix, added_embeds=added_embeds)
 
-    def logits(self, x: Tensor, c: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Teacher-forced logits of p(x_{t-1} = x | x_t = c), float [B, N, K]; raises ValueError for bad shapes."""
-        self._check(x)
-        if len(x) != len(c):
-            raise ValueError(f"{len(x)} rows of x_{{t-1}}, but {len(c)} of x_t")
-        context = self.start(c, cond)
-        tokens = torch.cat([context.prefix, x[:, :-1]], 1)
-        hidden = self.decoder(tokens, context.extra, context.memory)
+    def logits(self, x_s: Tensor, x_t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Teacher-forced logits of p(x_{t-1} = x_s | x_t), float [B, N, K]; raises ValueError for bad shapes."""
+        self._check(x_s)
+        if len(x_s) != len(x_t):
+            raise ValueError(f"{len(x_s)} rows of x_{{t-1}}, but {len(x_t)} of x_t")
+        context = self.prepare(x_t, cond)
+        tokens = torch.cat([context.prefix, x_s[:, :-1]], 1)
+        hidden = self.decoder(tokens, context.added_embeds, context.cross_kv)
         assert self.decoder.head is not None
-        return self.finish(self.decoder.head(hidden[:, context.prefix.shape[1] - 1 :]), c)
+        return self.add_x_t_evidence(self.decoder.head(hidden[:, context.prefix.shape[1] - 1 :]), x_t)
 
-    def forward(self, x: Tensor, c: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x_s: Tensor, x_t: Tensor, cond: Tensor | None = None) -> Tensor:
         """As `logits`, for training wrappers."""
-        return self.logits(x, c, cond)
+        return self.logits(x_s, x_t, cond)
 
-    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor) -> Tensor:
         """The decoder's logits [B, S, K] and x_t [B, S] at their positions -> the stage's logits [B, S, K]."""
         return logits
 
@@ -108,12 +109,12 @@ class EncoderDecoderStage(Stage):
         assert config.encoder is not None, "an encoder-decoder stage needs an encoder"
         self.encoder = Transformer(config.encoder)
 
-    def start(self, c: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> Context:
-        self._check(c)
-        read = self.read(cond)
-        extra = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens))
-        encoded = (encode or self.encoder)(torch.cat([self.prefix(len(c), cond), c], 1), extra)
-        return Context(c, torch.full_like(c[:, :1], self.config.start_token), self.decoder.memory(encoded))
+    def prepare(self, x_t: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> DecoderInput:
+        self._check(x_t)
+        read = self.encode_prompt(cond)
+        added_embeds = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens))
+        encoded = (encode or self.encoder)(torch.cat([self.prefix(len(x_t), cond), x_t], 1), added_embeds)
+        return DecoderInput(x_t, torch.full_like(x_t[:, :1], self.config.start_token), self.decoder.cross_kv(encoded))
 
 
 class ResidualStage(EncoderDecoderStage):
@@ -123,9 +124,9 @@ class ResidualStage(EncoderDecoderStage):
         super().__init__(config)
         self.log_scalors = nn.Parameter(torch.zeros(stages))  # the published name; entry t - 1 is used
 
-    def finish(self, logits: Tensor, c: Tensor) -> Tensor:
+    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor) -> Tensor:
         logits = logits * self.log_scalors[self.config.t - 1].exp()
-        return logits + log_likelihood(c, self.config.beta, self.config.vocab_size)
+        return logits + log_likelihood(x_t, self.config.beta, self.config.vocab_size)
 
 
 def build_stage(config: StageConfig, stages: int) -> Stage:

@@ -24,11 +24,11 @@ class TextEncoderConfig:
     """Shape of a text encoder."""
 
     transformer: TransformerConfig  # bidirectional, over [words..., slots...]; its vocabulary is words and slots
-    slots: Length  # vectors that it gives
-    phrase: Length  # words that are read together before attention sees them
+    query_tokens: Length  # vectors that it gives
+    conv_width: Length  # words that are read together before attention sees them
 
 
-class Phrase(nn.Module):
+class CausalConv(nn.Module):
     """Each word with those before it: embeddings [B, P, width] -> [B, P, width]; nothing at first.
 
     A causal convolution, as attention is slow to learn which colour stands before which noun ("a red hat and a blue
@@ -53,14 +53,14 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.transformer = Transformer(config.transformer)
-        self.phrase = Phrase(config.transformer.width, config.phrase)
+        self.phrase = CausalConv(config.transformer.width, config.conv_width)
 
     def forward(self, words: Tensor) -> Tensor:
-        slots, vocabulary = self.config.slots, self.config.transformer.vocab_in
+        slots, vocabulary = self.config.query_tokens, self.config.transformer.vocab_in
         queries = torch.arange(vocabulary - slots, vocabulary, device=words.device).expand(len(words), -1)
         phrases = self.phrase(self.transformer.token_embedding(words))
         tokens = torch.cat([words, queries], 1)
-        return self.transformer(tokens, extra=F.pad(phrases, (0, 0, 0, slots)))[:, -slots:]
+        return self.transformer(tokens, added_embeds=F.pad(phrases, (0, 0, 0, slots)))[:, -slots:]
 
 
 def replacement(own: TextEncoderConfig | None, encoder: TextEncoder) -> TextEncoder:
@@ -75,14 +75,14 @@ def replacement(own: TextEncoderConfig | None, encoder: TextEncoder) -> TextEnco
 
 
 @torch.no_grad()
-def with_words(encoder: TextEncoder, before: Sequence[int], after: Sequence[int]) -> TextEncoder:
+def with_vocabulary(encoder: TextEncoder, before: Sequence[int], after: Sequence[int]) -> TextEncoder:
     """A copy that reads the CLIP tokens `after` in place of `before`: what it knew of those in both, it still knows.
 
     The i-th of them is its word i + 1, as in `TextConditioner`; word 0 is the absence of one.
     """
     config = encoder.config
     words = len(after) + 1
-    grown = TextEncoder(replace(config, transformer=replace(config.transformer, vocab_in=words + config.slots)))
+    grown = TextEncoder(replace(config, transformer=replace(config.transformer, vocab_in=words + config.query_tokens)))
     old, new = encoder.transformer.token_embedding.weight, grown.transformer.token_embedding.weight
     places = {token: index for index, token in enumerate(before, 1)}
     known = [(index, places[token]) for index, token in enumerate(after, 1) if token in places]

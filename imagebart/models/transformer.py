@@ -29,7 +29,7 @@ class TransformerConfig:
     vocab_out: Vocabulary | None = None  # logits; None: the normalised hidden states are the output
     causal: bool = True
     unmasked: Length = 0  # leading positions of a causal transformer that see each other in both directions
-    cross: bool = False  # cross-attention to a memory of the same width
+    cross: bool = False  # cross-attention to an encoder's output of the same width
     attention_bias: bool = False  # biases of q, k, v
     head_bias: bool = True  # bias of the logits
 
@@ -98,16 +98,16 @@ class CrossAttention(nn.Module):
         self.kv = Linear(config.width, 2 * inner, bias=config.attention_bias)
         self.out = Linear(inner, config.width)
 
-    def memory(self, context: Tensor) -> KeyValue:
+    def cross_kv(self, context: Tensor) -> KeyValue:
         """Encoder output [B, M, width] -> keys and values, computed once a stage."""
         batch, length, _ = context.shape
         k, v = self.kv(context).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         return k, v
 
-    def forward(self, x: Tensor, memory: KeyValue) -> Tensor:
+    def forward(self, x: Tensor, cross_kv: KeyValue) -> Tensor:
         batch, length, _ = x.shape
         q = self.q(self.norm(x)).view(batch, length, self.heads, -1).transpose(1, 2)
-        out = attention(q, *memory)
+        out = attention(q, *cross_kv)
         return self.out(out.transpose(1, 2).flatten(2))
 
 
@@ -129,12 +129,12 @@ class Block(nn.Module):
         self.cross = CrossAttention(config) if config.cross else None
         self.feed_forward = FeedForward(config.width)
 
-    def forward(self, x: Tensor, mask: Tensor | None, causal: bool, memory: KeyValue | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, causal: bool, cross_kv: KeyValue | None) -> Tensor:
         q, k, v = self.attention.project(x)
         x = x + self.attention.attend(q, k, v, mask, causal)
         if self.cross is not None:
-            assert memory is not None, "a cross-attending transformer needs its memory"
-            x = x + self.cross(x, memory)
+            assert cross_kv is not None, "a cross-attending transformer needs cross_kv"
+            x = x + self.cross(x, cross_kv)
         return x + self.feed_forward(x)
 
 
@@ -175,25 +175,27 @@ class Transformer(nn.Module):
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def memory(self, context: Tensor) -> list[KeyValue]:
+    def cross_kv(self, context: Tensor) -> list[KeyValue]:
         """Cross-attention keys and values of every block for an encoder output [B, M, width]."""
         layers = [block.cross for block in self.blocks if isinstance(block, Block)]
-        return [cross.memory(context) for cross in layers if cross is not None]
+        return [cross.cross_kv(context) for cross in layers if cross is not None]
 
-    def forward(self, tokens: Tensor, extra: Tensor | None = None, memory: list[KeyValue] | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, added_embeds: Tensor | None = None, cross_kv: list[KeyValue] | None = None
+    ) -> Tensor:
         """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
 
-        `extra` [B, S, width] is added to the embeddings. Raises ValueError where the sequence is too long.
+        `added_embeds` [B, S, width] is added to the embeddings. Raises ValueError where the sequence is too long.
         """
         length = tokens.shape[1]
         if length > self.config.positions:
             raise ValueError(f"sequence of {length} tokens, expected at most {self.config.positions}")
         x = self.token_embedding(tokens) + self.position_embedding[:length]
-        if extra is not None:
-            x = x + extra
+        if added_embeds is not None:
+            x = x + added_embeds
         mask, causal = self._mask(length, x.device)
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, causal, memory[layer] if memory is not None else None)
+            x = block(x, mask, causal, cross_kv[layer] if cross_kv is not None else None)
         return self.norm(x)
 
     def _mask(self, length: int, device: torch.device) -> tuple[Tensor | None, bool]:
@@ -223,24 +225,23 @@ def check_cond(cond: Tensor | None, batch: int, length: int) -> None:
 
 
 @dataclass
-class Context:
+class DecoderInput:
     """What the decoder needs besides the tokens that it is fed."""
 
-    noisy: Tensor  # x_t, int64 [B, N]
+    x_t: Tensor  # int64 [B, N]
     prefix: Tensor  # decoder tokens before the first image token, int64 [B, P]
-    memory: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
-    extra: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
+    cross_kv: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
+    added_embeds: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
     drafts: Tensor | None = None  # logits of every token at once, [B, N, K]; None: x_t is the best first draft
 
     def select(self, rows: Tensor) -> None:
         """Goes on with some of the rows, int64 [B']."""
-        self.noisy, self.prefix = self.noisy[rows], self.prefix[rows]
-        self.memory = self.memory and [(k[rows], v[rows]) for k, v in self.memory]
-        self.extra = None if self.extra is None else self.extra[rows]
+        self.x_t, self.prefix = self.x_t[rows], self.prefix[rows]
+        self.cross_kv = self.cross_kv and [(k[rows], v[rows]) for k, v in self.cross_kv]
+        self.added_embeds = None if self.added_embeds is None else self.added_embeds[rows]
 
-    def of_types(self, kept: torch.dtype, given: torch.dtype) -> Context:
-        """The same with memory of a type, each part in one piece, and what is added to embeddings of another."""
-        memory = self.memory and [(k.to(kept).contiguous(), v.to(kept).contiguous()) for k, v in self.memory]
-        return Context(
-            self.noisy, self.prefix, memory, None if self.extra is None else self.extra.to(given), self.drafts
-        )
+    def of_types(self, kept: torch.dtype, given: torch.dtype) -> DecoderInput:
+        """The same with cross_kv of a type, each part in one piece, and what is added to embeddings of another."""
+        cross_kv = self.cross_kv and [(k.to(kept).contiguous(), v.to(kept).contiguous()) for k, v in self.cross_kv]
+        added_embeds = None if self.added_embeds is None else self.added_embeds.to(given)
+        return DecoderInput(self.x_t, self.prefix, cross_kv, added_embeds, self.drafts)

@@ -36,25 +36,25 @@ class FirstStageConfig:
     code_dim: Width = 256
     codebook_size: Vocabulary = 1024  # entries stored
     used_codes: Vocabulary | None = None  # entries in use, where only some are: tokens count these
-    fold: Factor = 1  # squares of fold x fold pixels become channels before the first convolution
+    pixel_unshuffle: Factor = 1  # squares of so many pixels a side become channels before the first convolution
     unit_codes: bool = False  # latents and codes lie on the unit sphere
-    encoder: Literal["convolutions", "cells"] = "convolutions"  # what a token sees: all around it, or its cell alone
-    shrink: Factor = 1  # the encoder of cells sees the means of squares of shrink x shrink pixels
-    decoder: Literal["convolutions", "patterns"] = "convolutions"  # patterns: see `PatternDecoder`, which has
+    encoder: Literal["convolutions", "patch"] = "convolutions"  # what a token sees: all around it, or its patch alone
+    downscale: Factor = 1  # "patch" sees the means of squares of downscale x downscale pixels
+    decoder: Literal["convolutions", "layered"] = "convolutions"  # layered: see `LayeredDecoder`, which has
     layers: Layers = 8  # that a pixel is mixed of: a picture, and plain colours
     patterns: Width = 16  # that a cell has of its own
 
     def __post_init__(self) -> None:
-        if self.shrink > 1 and (self.encoder, self.decoder) != ("cells", "patterns"):
+        if self.downscale > 1 and (self.encoder, self.decoder) != ("patch", "layered"):
             raise ValueError(
-                f"shrink is {self.shrink} with an encoder of {self.encoder} and a decoder of {self.decoder}; "
-                "only cells and patterns can do with more than 1"
+                f"downscale is {self.downscale} with encoder {self.encoder!r} and decoder {self.decoder!r}; "
+                "more than 1 needs 'patch' and 'layered'"
             )
 
     @property
     def downsampling(self) -> int:
         """f: pixels along one side of a token's cell."""
-        return self.shrink * self.fold * 2 ** (len(self.multipliers) - 1)
+        return self.downscale * self.pixel_unshuffle * 2 ** (len(self.multipliers) - 1)
 
     @property
     def side(self) -> int:
@@ -159,7 +159,7 @@ class Middle(nn.Module):
 
 def _level_widths(config: FirstStageConfig) -> list[tuple[int, bool]]:
     """Channels of each level, finest first, and whether it has attention."""
-    finest = config.resolution // config.fold
+    finest = config.resolution // config.pixel_unshuffle
     return [
         (config.channels * m, finest // 2**i in config.attention_resolutions) for i, m in enumerate(config.multipliers)
     ]
@@ -170,8 +170,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__()
-        self.fold = nn.PixelUnshuffle(config.fold)
-        self.conv_in = nn.Conv2d(3 * config.fold**2, config.channels, 3, padding=1)
+        self.pixel_unshuffle = nn.PixelUnshuffle(config.pixel_unshuffle)
+        self.conv_in = nn.Conv2d(3 * config.pixel_unshuffle**2, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         width = config.channels
         levels = _level_widths(config)
@@ -186,7 +186,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(width, config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(self.fold(x))
+        x = self.conv_in(self.pixel_unshuffle(x))
         for level in self.down:
             x = level(x)
             resample = getattr(level, "downsample", None)
@@ -194,10 +194,10 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
-class CellEncoder(nn.Module):
+class PatchEncoder(nn.Module):
     """Pixels [B, 3, H, W] to latents [B, latent_channels, H/f, W/f], each from the f x f pixels of its own cell.
 
-    With `shrink` over 1, from the means of squares of so many pixels: as from the picture made that much smaller.
+    With `downscale` over 1, from the means of squares of so many pixels: as from the picture made that much smaller.
 
     So a token says nothing of other cells: those that a mask keeps cannot betray what was painted over, and they
     are a simple function of the picture, which stages learn sooner.
@@ -206,9 +206,9 @@ class CellEncoder(nn.Module):
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__()
         width = 2 * config.latent_channels
-        side = config.downsampling // config.shrink
-        self.shrink = config.shrink
-        self.fold = nn.PixelUnshuffle(side)
+        side = config.downsampling // config.downscale
+        self.downscale = config.downscale
+        self.pixel_unshuffle = nn.PixelUnshuffle(side)
         self.layers = nn.Sequential(
             nn.Linear(3 * side**2, width),
             nn.LayerNorm(width),
@@ -220,9 +220,9 @@ class CellEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.shrink > 1:
-            x = F.avg_pool2d(x, self.shrink)
-        cells = rearrange(self.fold(x), "b c h w -> b h w c")
+        if self.downscale > 1:
+            x = F.avg_pool2d(x, self.downscale)
+        cells = rearrange(self.pixel_unshuffle(x), "b c h w -> b h w c")
         return rearrange(self.layers(cells), "b h w c -> b c h w")
 
 
@@ -244,8 +244,8 @@ class Decoder(nn.Module):
             width = channels
         self.up = nn.ModuleList(ups)  # finest first, as in the encoder; run from the coarsest
         self.norm_out = group_norm(width)
-        self.conv_out = nn.Conv2d(width, 3 * config.fold**2, 3, padding=1)
-        self.unfold = nn.PixelShuffle(config.fold)
+        self.conv_out = nn.Conv2d(width, 3 * config.pixel_unshuffle**2, 3, padding=1)
+        self.unfold = nn.PixelShuffle(config.pixel_unshuffle)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.fine(self.coarse(z))
@@ -283,16 +283,16 @@ GAIN = 8.0  # patterns are stored this much smaller, which suits the steps of an
 BEGIN = 2.0  # the lowest layer's logit everywhere, to begin with
 
 
-class PatternDecoder(Decoder):
+class LayeredDecoder(Decoder):
     """Latents [B, latent_channels, h, w] to pixels [B, 3, h f, w f].
 
-    Has the weights of a `Decoder` of pictures `shrink` times smaller; what that draws is enlarged for the lowest layer.
+    Has the weights of a `Decoder` of images `downscale` times smaller, whose output, enlarged, is the lowest layer.
     """
 
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__(config)
         width, side = config.channels * config.multipliers[-1], config.side
-        self.cell, self.layers, self.shrink = config.downsampling, config.layers, config.shrink
+        self.cell, self.layers, self.downscale = config.downsampling, config.layers, config.downscale
         self.position = nn.Parameter(torch.zeros(width, side, side))
         self.norm = group_norm(width)
         self.colour = nn.Conv2d(width, 3 * (config.layers - 1), 3, padding=1)
@@ -310,8 +310,8 @@ class PatternDecoder(Decoder):
         masks = self._masks(features).softmax(2)
         colours = rearrange(self.colour(features).float(), "b (c m) h w -> (h w) b c m", c=3)
         drawn = self.fine(coarse).float()
-        if self.shrink > 1:
-            drawn = F.interpolate(drawn, scale_factor=float(self.shrink), mode="bilinear", align_corners=False)
+        if self.downscale > 1:
+            drawn = F.interpolate(drawn, scale_factor=float(self.downscale), mode="bilinear", align_corners=False)
         return self._image(colours @ masks[:, :, 1:], z.shape[3]) + self._image(masks[:, :, :1], z.shape[3]) * drawn
 
     def enter(self, z: Tensor) -> Tensor:
@@ -403,8 +403,8 @@ class FirstStage(nn.Module):
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config) if config.encoder == "convolutions" else CellEncoder(config)
-        self.decoder = Decoder(config) if config.decoder == "convolutions" else PatternDecoder(config)
+        self.encoder = Encoder(config) if config.encoder == "convolutions" else PatchEncoder(config)
+        self.decoder = Decoder(config) if config.decoder == "convolutions" else LayeredDecoder(config)
         self.quantize = Quantizer(config)
         self.quant_conv = nn.Conv2d(config.latent_channels, config.code_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_channels, 1)

@@ -29,6 +29,6 @@ def filter_logits(logits: Tensor, settings: SamplingSettings) -> Tensor:
 
 
 def guided(logits: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance, null + guidance (cond - null): logits [2 B, S, K], cond's first -> [B, S, K]."""
+    """Classifier-free guidance: logits [2 B, S, K], with cond first -> uncond + guidance (cond - uncond), [B, S, K]."""
     with_cond, without = logits.float().chunk(2)
     return without + guidance * (with_cond - without)

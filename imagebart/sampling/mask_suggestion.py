@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.models.denoiser import Denoiser
-from imagebart.sampling.sampler import redraw_rows, row_generators
+from imagebart.models.denoiser import Denoiser, DenoiserInput
+from imagebart.sampling.sampler import add_noise_rows, row_generators
 
 RATE = 0.97  # of noise: with less, what the picture shows hides what is asked for; with more, it has no say
 DRAWS = 2
@@ -28,11 +28,11 @@ def distances(denoiser: Denoiser, known: Tensor, asked: Tensor, instead: Tensor,
     known: a picture's tokens int64 [1, N]; asked, instead: conditioning tokens int64 [1, L]. Hellinger's distance, in
     the mean over the draws, which are always the same for a seed.
     """
-    noisy = redraw_rows(known.expand(DRAWS, -1), RATE, denoiser.config.vocab_size, row_generators(seed, DRAWS))
+    noisy = add_noise_rows(known.expand(DRAWS, -1), RATE, denoiser.config.vocab_size, row_generators(seed, DRAWS))
     both, cond = noisy.repeat(2, 1), torch.cat([asked, instead]).repeat_interleave(DRAWS, 0)
-    rates = torch.full(both.shape, RATE, device=both.device)
+    noise_t = torch.full(both.shape, RATE, device=both.device)
     # The decoder is fed the noise, too: nothing is drawn.
-    p, q = denoiser.logits(both, both, rates, rates, cond).float().softmax(-1).sqrt().chunk(2)
+    p, q = denoiser.logits(both, DenoiserInput(both, noise_t, noise_t, cond)).float().softmax(-1).sqrt().chunk(2)
     return (1 - (p * q).sum(-1)).clamp(min=0).sqrt().mean(0)
 
 

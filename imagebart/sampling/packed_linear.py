@@ -32,19 +32,19 @@ HALF_ROWS = 6  # that FBGEMM's kernel for float16 takes at once
 TILE_ROWS = 32  # up to which tiles (AMX) add in one order, and take little longer than for one
 
 
-def plain(linear: nn.Linear) -> Matrix:
+def native(linear: nn.Linear) -> Matrix:
     """PyTorch's own, for every device and type."""
     return linear.forward
 
 
-def packed(linear: nn.Linear) -> Matrix:
+def fp32(linear: nn.Linear) -> Matrix:
     """oneDNN, float32 on a CPU. A row's result does not depend on how many rows there are."""
     weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().float(), ROWS)
     bias, multiply = linear.bias, torch.ops.mkldnn._linear_pointwise
     return lambda x: multiply(x, weight, bias, "none", [], "")
 
 
-def half(linear: nn.Linear) -> Matrix:
+def fp16(linear: nn.Linear) -> Matrix:
     """FBGEMM, weights rounded to float16, everything else float32 on a CPU."""
     weight = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach().float(), linear.bias)
     multiply = torch.ops.quantized.linear_dynamic_fp16
@@ -59,7 +59,7 @@ def half(linear: nn.Linear) -> Matrix:
     return apply
 
 
-def brain(linear: nn.Linear, rows: int = TILE_ROWS) -> Matrix:
+def bf16(linear: nn.Linear, rows: int = TILE_ROWS) -> Matrix:
     """oneDNN, weights, inputs and outputs rounded to bfloat16, sums float32; gives bfloat16.
 
     rows: of more than TILE_ROWS, that are multiplied at once where tiles are.
@@ -95,20 +95,20 @@ def kernels(linears: list[nn.Linear], precision: Precision, dtype: torch.dtype =
     """Those that can be used for these maps, the fastest last.
 
     dtype: of what they multiply; their weights may be kept shorter. precision: "exact" allows what changes no weight,
-    `half` where all are float16 numbers; "rounded" allows `half` and `brain`.
+    `fp16` where all are float16 numbers; "rounded" allows `fp16` and `bf16`.
     """
     weights = [linear.weight for linear in linears]
     if dtype != torch.float32 or any(weight.device.type != "cpu" for weight in weights):
-        return [plain]
-    choices: list[Kernel] = [plain]
+        return [native]
+    choices: list[Kernel] = [native]
     mkldnn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     fbgemm = "fbgemm" in torch.backends.quantized.supported_engines
     if mkldnn:
-        choices.append(packed)
+        choices.append(fp32)
     if fbgemm and (precision != "exact" or all(torch.equal(w.float(), w.half().float()) for w in weights)):
-        choices.append(half)
+        choices.append(fp16)
     if mkldnn and precision != "exact" and multiplies_bfloat16():
-        choices.append(brain)
+        choices.append(bf16)
     return choices
 
 
@@ -181,14 +181,14 @@ class Network:
         tokens: Tensor,
         begins: list[int],
         cache: Cache,
-        memory: list[KeyValue] | None = None,
-        extra: Tensor | None = None,
+        cross_kv: list[KeyValue] | None = None,
+        added_embeds: Tensor | None = None,
     ) -> Tensor:
         """Tokens int64 [B, S], row b's from position begins[b] on -> hidden states [B, S, width] after the final norm.
 
         What stands before a row's tokens must have been in earlier calls, the `unmasked` ones all in the first; a
-        network that sees in both directions is given all at once. `extra` [B, S, width] is added to the embeddings;
-        `memory` has the type of `kept`. Raises ValueError where the sequence gets too long.
+        network that sees in both directions is given all at once. `added_embeds` [B, S, width] is added to the
+        embeddings; `cross_kv` has the type of `kept`. Raises ValueError where the sequence gets too long.
         """
         batch, length = tokens.shape
         last = max(begins) + length
@@ -197,8 +197,8 @@ class Network:
         end = _whole_steps(last, self.config)
         positions = torch.tensor(begins, device=tokens.device)[:, None] + torch.arange(length, device=tokens.device)
         x = self.transformer.token_embedding(tokens) + self.transformer.position_embedding[positions]
-        if extra is not None:
-            x = x + extra
+        if added_embeds is not None:
+            x = x + added_embeds
         x = x.flatten(0, 1)
         mask = self._mask(positions, end) if self.config.causal else None
         where = begins[0] if len(set(begins)) == 1 else positions
@@ -207,9 +207,9 @@ class Network:
             qkv = layer.qkv(layer.norms[0](x)).view(heads).permute(2, 0, 3, 1, 4)
             x = x + layer.out(_joined(attend(qkv[0], *cache.put(index, qkv[1:], where, end), mask)))
             if layer.cross_q is not None and layer.cross_out is not None:
-                assert memory is not None, "a cross-attending transformer needs its memory"
+                assert cross_kv is not None, "a cross-attending transformer needs cross_kv"
                 q = layer.cross_q(layer.norms[1](x)).view(batch, length, self.config.heads, -1).transpose(1, 2)
-                x = x + layer.cross_out(_joined(attend(q, *memory[index])))
+                x = x + layer.cross_out(_joined(attend(q, *cross_kv[index])))
             x = x + layer.down(F.gelu(layer.up(layer.norms[-1](x))))
         return self.transformer.norm(x).view(batch, length, -1)
 
@@ -320,9 +320,9 @@ def trial(network: Network, tokens: int) -> Callable[[], Tensor]:
     assert head is not None, "a transformer without logits cannot draw"
     tokens = min(tokens, config.positions)
     some = network.kept.new_zeros(1, config.heads, config.positions, config.head_size)
-    memory = [(some, some)] * config.depth if config.cross else None
+    cross_kv = [(some, some)] * config.depth if config.cross else None
     fed = torch.zeros(1, tokens, dtype=torch.long, device=some.device)
-    return lambda: head(network.forward(fed, [config.positions - tokens], cache, memory).flatten(0, 1))
+    return lambda: head(network.forward(fed, [config.positions - tokens], cache, cross_kv).flatten(0, 1))
 
 
 # What draws a step: its networks with their weights in the order that suits the machine, and what a pass costs.
@@ -332,7 +332,7 @@ WORTH = 0.9  # more threads have to take less than this share of one's time: the
 
 
 @dataclass(frozen=True)
-class Engine:
+class PackedModel:
     """A step's networks, and what a pass of the decoder costs here, by the number of threads."""
 
     decoder: Network
@@ -358,10 +358,10 @@ class Engine:
 
 def rounds(kernel: Kernel) -> bool:
     """Whether weights in this order allow the rest to be rounded to bfloat16, where that is fast."""
-    return kernel is brain and multiplies_bfloat16()
+    return kernel is bf16 and multiplies_bfloat16()
 
 
-class Engines:
+class PackedModels:
     """The engines of a model's networks, made when they are first needed and again when the weights have changed.
 
     They are never copied or saved with the model. Where there is no room for another, all others go: a stage's weights
@@ -369,23 +369,23 @@ class Engines:
     """
 
     def __init__(self) -> None:
-        self.made: dict[Transformer, tuple[object, Engine]] = {}
+        self.made: dict[Transformer, tuple[object, PackedModel]] = {}
 
-    def __deepcopy__(self, memo: object) -> Engines:
-        return Engines()
+    def __deepcopy__(self, memo: object) -> PackedModels:
+        return PackedModels()
 
-    def __reduce__(self) -> tuple[type[Engines], tuple[()]]:
-        return Engines, ()
+    def __reduce__(self) -> tuple[type[PackedModels], tuple[()]]:
+        return PackedModels, ()
 
-    def get(self, precision: Precision, decoder: Transformer, encoder: Transformer | None = None) -> Engine:
-        """As `engine_of`."""
+    def get(self, precision: Precision, decoder: Transformer, encoder: Transformer | None = None) -> PackedModel:
+        """As `pack`."""
         parts = [decoder] if encoder is None else [decoder, encoder]
         state = precision, *((p.data_ptr(), p._version) for part in parts for p in part.parameters())
         if self.made.get(decoder, (None,))[0] != state:
             self.made.pop(decoder, None)  # the old order's memory goes before the new one's comes
             if not self.has_room(precision, decoder, encoder):
                 self.made.clear()
-            self.made[decoder] = state, engine_of(precision, decoder, encoder)
+            self.made[decoder] = state, pack(precision, decoder, encoder)
         return self.made[decoder][1]
 
     def has_room(self, precision: Precision, decoder: Transformer, encoder: Transformer | None = None) -> bool:
@@ -393,14 +393,14 @@ class Engines:
         if decoder.position_embedding.device.type != "cpu":
             return True  # they stay as they are
         rounded = precision == "rounded"
-        there = [engine for _, engine in self.made.values()]
+        there = [packed_model for _, packed_model in self.made.values()]
         networks = [network.transformer for e in there for network in (e.decoder, e.encoder) if network is not None]
         networks += [decoder] if encoder is None or not rounded else [decoder, encoder]
         return not too_large(networks, torch.bfloat16 if rounded else torch.float32)
 
 
 @torch.no_grad()
-def engine_of(precision: Precision, decoder: Transformer, encoder: Transformer | None = None) -> Engine:
+def pack(precision: Precision, decoder: Transformer, encoder: Transformer | None = None) -> PackedModel:
     """Orders the weights, and times passes of the decoder on one thread and on all.
 
     The order decides how sums are rounded, so that it is never chosen by time: the same seed has to draw the same
@@ -412,8 +412,8 @@ def engine_of(precision: Precision, decoder: Transformer, encoder: Transformer |
     maps = [m for m in decoder.modules() if isinstance(m, nn.Linear)]
     *_, kernel = kernels(maps, precision, decoder.position_embedding.dtype)
     network = Network(decoder, kernel)
-    costs = calibrate(network, HALF_ROWS if kernel is half else 1)
+    costs = calibrate(network, HALF_ROWS if kernel is fp16 else 1)
     rounded = None
     if encoder is not None and rounds(kernel):
-        rounded = Network(encoder, partial(brain, rows=encoder.config.positions))  # a picture at once
-    return Engine(network, costs, kernel, rounded)
+        rounded = Network(encoder, partial(bf16, rows=encoder.config.positions))  # a picture at once
+    return PackedModel(network, costs, kernel, rounded)

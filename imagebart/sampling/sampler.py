@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from imagebart.diffusion import redraw
+from imagebart.diffusion import add_uniform_noise
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.logits import gumbel_noise
-from imagebart.sampling.packed_linear import Engine, Engines
+from imagebart.sampling.packed_linear import PackedModel, PackedModels
 from imagebart.sampling.speculative import draw_step
 from imagebart.sampling.steps import Condition, Step, denoising_steps, stage_steps
 from imagebart.settings import SamplingSettings
@@ -31,7 +31,7 @@ class ChainEvent:
     total: int  # tokens to draw in this pass
     tokens: Tensor  # int64 [B, N]
     done: bool  # the pass is finished
-    forwards: int = 0  # of the decoder in this pass, so far
+    nfe: int = 0  # of the decoder in this pass, so far
 
 
 def row_generators(seed: int, batch: int) -> list[torch.Generator]:
@@ -44,44 +44,44 @@ def uniform_tokens(tokens: int, vocab_size: int, generators: list[torch.Generato
     return torch.stack([torch.randint(vocab_size, (tokens,), generator=g) for g in generators])
 
 
-def redraw_rows(x: Tensor, probability: float, vocab_size: int, generators: list[torch.Generator]) -> Tensor:
+def add_noise_rows(x: Tensor, probability: float, vocab_size: int, generators: list[torch.Generator]) -> Tensor:
     """Draws each token anew with a probability, row b with generator b."""
-    rows = [redraw(row.cpu(), probability, vocab_size, g) for row, g in zip(x, generators, strict=True)]
+    rows = [add_uniform_noise(row.cpu(), probability, vocab_size, g) for row, g in zip(x, generators, strict=True)]
     return torch.stack(rows).to(x.device)
 
 
 @torch.no_grad()
 def run_chain(
     steps: Sequence[Step],
-    engine: Callable[[Step], Engine],
+    packed_model: Callable[[Step], PackedModel],
     start: Tensor,
-    doubt: Tensor,
+    noise_level: Tensor,
     condition: Condition,
     settings: SamplingSettings,
     generators: list[torch.Generator],
 ) -> Iterator[ChainEvent]:
     """From x_T down to x_0; an event after every pass of a network, the last holds x_0.
 
-    steps: t = 1 first; engine: what draws one. start int64 [B, N] is x at the last of them, with the known tokens where
-    doubt, float [B, N] (see `Step.keeps`), is below 1. Repeat r of n first takes its own result back: each token is
-    redrawn with probability (1 - r/n) beta_t. The iterator can be closed at any moment.
+    steps: t = 1 first; packed_model: of a step. start int64 [B, N] is x at the last of them, with the known tokens
+    where noise_level, float [B, N] (see `Step.keeps`), is below 1. Repeat r of n first adds noise to
+    its result, with probability (1 - r/n) beta_t. The iterator can be closed at any moment.
     """
     known, x = start, start
     for t in range(len(steps), 0, -1):
         step, own = steps[t - 1], settings.at(t)
         for repeat in range(settings.resamples):
             if repeat:
-                x = redraw_rows(x, (1 - repeat / settings.resamples) * step.beta, step.vocab_size, generators)
-            c = torch.where(step.sees(doubt), known, x)
+                x = add_noise_rows(x, (1 - repeat / settings.resamples) * step.beta, step.vocab_size, generators)
+            x_t = torch.where(step.sees(noise_level), known, x)
             noise = gumbel_noise((start.shape[1], step.vocab_size), generators).to(start.device)
-            for drawn in draw_step(step, engine(step), c, None, doubt, condition, own, noise):
+            for drawn in draw_step(step, packed_model(step), x_t, None, noise_level, condition, own, noise):
                 x, done = drawn.tokens, drawn.position == drawn.total
                 yield ChainEvent(
-                    t, len(steps), repeat, settings.resamples, drawn.position, drawn.total, x, done, drawn.forwards
+                    t, len(steps), repeat, settings.resamples, drawn.position, drawn.total, x, done, drawn.nfe
                 )
 
 
-# Drawing from a whole model: where the chain starts, which steps it takes, and the engines that draw them.
+# Drawing from a whole model: where the chain starts, which steps it takes, and the packed_models that draw them.
 
 
 APART = 0x9E3779B9  # added to a seed: what starts a variation must not be the chain's own draws
@@ -94,32 +94,32 @@ class Start:
     steps: Sequence[Step]  # to run, t = 1 first
     scales: int  # T, of which these are the last
     x: Tensor  # x at the last of them, with the known tokens where they are kept, int64 [B, N]
-    doubt: Tensor  # of each token of x, float [B, N]: 0 where it is kept, 1 where nothing is known
+    noise_level: Tensor  # of each token of x, float [B, N]: 0 where it is kept, 1 where nothing is known
     generators: list[torch.Generator]  # of the rows, which drew x
-    seen: Tensor | None = None  # the colours of what is kept, bool [B, N, K]: see `masked.glance`
+    color_hints: Tensor | None = None  # the colours of what is kept, bool [B, N, K]: see `imagebart.inpainting`
 
     @property
     def total(self) -> int:
         """Tokens to draw in a pass."""
-        return int((~self.steps[-1].keeps(self.doubt)).any(0).sum())
+        return int((~self.steps[-1].keeps(self.noise_level)).any(0).sum())
 
 
 class Sampler:
     """Draws from a model."""
 
     def __init__(self, model: ImageBART) -> None:
-        self.model, self.engines = model, Engines()
+        self.model, self.packed_models = model, PackedModels()
 
     def prepare(self) -> None:
         """Readies the networks to draw, so that the first run need not: those that it needs first, if not all fit."""
         for step in reversed(self.steps(SamplingSettings())):
-            if not self.engines.has_room(self.model.precision, *step.networks):
+            if not self.packed_models.has_room(self.model.precision, *step.networks):
                 return
-            self.engine(step)
+            self.packed_model(step)
 
-    def engine(self, step: Step) -> Engine:
+    def packed_model(self, step: Step) -> PackedModel:
         """What draws a step."""
-        return self.engines.get(self.model.precision, *step.networks)
+        return self.packed_models.get(self.model.precision, *step.networks)
 
     def steps(self, settings: SamplingSettings, strength: float = 1.0) -> Sequence[Step]:
         """The chain's steps, t = 1 first, from a share `strength` of noise; raises ValueError for those it has not.
@@ -148,8 +148,8 @@ class Sampler:
         keep: Tensor | None = None,
         strength: float = 1.0,
         seed: int | None = None,
-        doubt: Tensor | None = None,
-        seen: Tensor | None = None,
+        noise_level: Tensor | None = None,
+        color_hints: Tensor | None = None,
     ) -> Start:
         """Where the chain starts; with a seed, always the same. Arguments as for `ImageBART.stream`."""
         model, shape = self.model, (batch, self.model.tokens)
@@ -165,24 +165,24 @@ class Sampler:
             _check_keep(keep, shape)
             if known is None:
                 raise ValueError("keep was given without known, the tokens to keep")
-        if doubt is not None:
-            _check_doubt(doubt, shape, keep)
-        if seen is not None:
-            _check_seen(seen, (*shape, model.vocab_size), model.glances > 0)
-            seen = seen.to(model.device).expand(batch, -1, -1)
+        if noise_level is not None:
+            _check_noise_level(noise_level, shape, keep)
+        if color_hints is not None:
+            _check_color_hints(color_hints, (*shape, model.vocab_size), model.color_hint_grid > 0)
+            color_hints = color_hints.to(model.device).expand(batch, -1, -1)
         noise = min(strength, 1 - math.prod(1 - step.beta for step in steps))
         if x is None and noise < 1:
             if known is None:
                 raise ValueError("starting from less than pure noise needs start or known tokens")
-            x = redraw_rows(known, noise, model.vocab_size, row_generators(seed + APART, batch))
+            x = add_noise_rows(known, noise, model.vocab_size, row_generators(seed + APART, batch))
         x = uniform_tokens(model.tokens, model.vocab_size, generators) if x is None else x
         x = x.to(model.device)
         if keep is None or known is None:
-            return Start(steps, scales, x, torch.ones(shape, device=model.device), generators, seen)
-        drawn = (~keep).float() if doubt is None else doubt.where(~keep, 0.0)
+            return Start(steps, scales, x, torch.ones(shape, device=model.device), generators, color_hints)
+        drawn = (~keep).float() if noise_level is None else noise_level.where(~keep, 0.0)
         drawn = drawn.to(model.device).expand(shape)
         x = torch.where(steps[-1].sees(drawn), known.to(model.device), x)
-        return Start(steps, scales, x, drawn, generators, seen)
+        return Start(steps, scales, x, drawn, generators, color_hints)
 
     def stream(self, start: Start, cond: Tensor | None, settings: SamplingSettings) -> Iterator[ChainEvent]:
         """Runs the chain from a start; cond: conditioning tokens int64 [B, L]. Raises ValueError where they misfit."""
@@ -190,11 +190,13 @@ class Sampler:
         if cond is not None or model.cond_length:
             given = torch.zeros(len(start.x), 0, dtype=torch.long) if cond is None else cond
             check_tokens("cond", given, (len(start.x), model.cond_length), model.conditioner.vocab_size)
-        null = None
+        unconditional = None
         if cond is not None and settings.guidance != 1:
-            null = model.conditioner.null(len(start.x)).to(model.device)
-        condition = Condition(None if cond is None else cond.to(model.device), null, start.seen)
-        chain = run_chain(start.steps, self.engine, start.x, start.doubt, condition, settings, start.generators)
+            unconditional = model.conditioner.unconditional(len(start.x)).to(model.device)
+        condition = Condition(None if cond is None else cond.to(model.device), unconditional, start.color_hints)
+        chain = run_chain(
+            start.steps, self.packed_model, start.x, start.noise_level, condition, settings, start.generators
+        )
         return (replace(event, stages=start.scales) for event in chain)
 
 
@@ -218,19 +220,19 @@ def _check_keep(keep: Tensor, shape: tuple[int, int]) -> None:
         raise ValueError(f"keep is of type {keep.dtype}, expected torch.bool")
 
 
-def _check_doubt(doubt: Tensor, shape: tuple[int, int], keep: Tensor | None) -> None:
+def _check_noise_level(noise_level: Tensor, shape: tuple[int, int], keep: Tensor | None) -> None:
     """Raises ValueError unless these are chances, float [B, N] or [N], of tokens of which some may be kept."""
     if keep is None:
-        raise ValueError("doubt was given without keep: it is of tokens that are known and not kept")
-    if tuple(doubt.shape) not in (shape, shape[1:]):
-        raise ValueError(f"doubt has shape {list(doubt.shape)}, expected {list(shape)} or [{shape[1]}]")
-    if not (doubt.min() >= 0 and doubt.max() <= 1):
-        raise ValueError(f"doubt is from {doubt.min():g} to {doubt.max():g}, expected 0 to 1")
+        raise ValueError("noise_level was given without keep: it is of tokens that are known and not kept")
+    if tuple(noise_level.shape) not in (shape, shape[1:]):
+        raise ValueError(f"noise_level has shape {list(noise_level.shape)}, expected {list(shape)} or [{shape[1]}]")
+    if not (noise_level.min() >= 0 and noise_level.max() <= 1):
+        raise ValueError(f"noise_level is from {noise_level.min():g} to {noise_level.max():g}, expected 0 to 1")
 
 
-def _check_seen(seen: Tensor, expected: tuple[int, int, int], takes: bool) -> None:
+def _check_color_hints(color_hints: Tensor, expected: tuple[int, int, int], takes: bool) -> None:
     """Raises ValueError unless these are the tokens of colours, [B, N, K] or [1, N, K], and the model takes such."""
     if not takes:
-        raise ValueError("seen was given, but this model is shown tokens of whole cells alone")
-    if tuple(seen.shape) not in (expected, (1, *expected[1:])):
-        raise ValueError(f"seen has shape {list(seen.shape)}, expected {list(expected)}")
+        raise ValueError("color_hints was given, but this model takes none")
+    if tuple(color_hints.shape) not in (expected, (1, *expected[1:])):
+        raise ValueError(f"color_hints has shape {list(color_hints.shape)}, expected {list(expected)}")

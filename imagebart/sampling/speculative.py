@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imagebart.sampling.logits import filter_logits
-from imagebart.sampling.packed_linear import Engine
+from imagebart.sampling.packed_linear import PackedModel
 from imagebart.sampling.steps import Condition, GuidedRun, Step
 from imagebart.settings import SamplingSettings
 
@@ -113,7 +113,7 @@ class StepEvent:
     tokens: Tensor  # int64 [B, N]; what is not drawn yet holds its draft
     position: int  # tokens drawn, of every row
     total: int
-    forwards: int  # passes of the decoder so far
+    nfe: int  # passes of the decoder so far
 
 
 class _Row:
@@ -158,70 +158,73 @@ class _Row:
 @torch.no_grad()
 def draw_step(
     step: Step,
-    engine: Engine,
-    c: Tensor,
-    x: Tensor | None,
-    doubt: Tensor,
+    packed_model: PackedModel,
+    x_t: Tensor,
+    x_s: Tensor | None,
+    noise_level: Tensor,
     condition: Condition,
     settings: SamplingSettings,
     noise: Tensor,
-    ahead: DraftLength | None = None,
+    draft_length: DraftLength | None = None,
 ) -> Iterator[StepEvent]:
-    """Draws x_s given x_t = c; yields the step's own drafts, if it makes any, and after every pass.
+    """Draws x_s given x_t; yields the step's own drafts, if it makes any, and after every pass.
 
-    c int64 [B, N] holds the known tokens where doubt, float [B, N] (see `Step.keeps`), is below 1. x: drafts and the
-    known tokens, int64 [B, N]; None: such drafts as the step makes itself. noise: Gumbel [B, N, K]. Rows advance on
-    their own; one that is done leaves the batch. ahead: how many to verify at once; None: as many as are worth it here.
+    x_t int64 [B, N] holds the known tokens where noise_level, float [B, N] (see `Step.keeps`), is below 1. x_s:
+    drafts and the known tokens, int64 [B, N]; None: such drafts as the step makes itself. noise: Gumbel [B, N, K].
+    Rows advance on their own; one that is done leaves the batch. draft_length: how many to verify at once; None: as
+    many as are worth it.
     The outcome is that of any other, but for rounding where two tokens are all but equal.
     """
-    shown, keep = c.clone() if x is None else x.clone(), step.keeps(doubt)
+    shown, keep = x_t.clone() if x_s is None else x_s.clone(), step.keeps(noise_level)
     rows = [_Row(b, *row) for b, row in enumerate(zip(shown.tolist(), keep.tolist(), strict=True))]
     wanted = (~keep).any(0).tolist()
-    total, forwards = sum(wanted), 0
+    total, nfe = sum(wanted), 0
     active = [row for row in rows if not row.done]
     if not active:
         return
-    batch = torch.tensor([row.index for row in active], device=c.device)
-    run = GuidedRun(step, engine, c[batch], doubt[batch], condition.select(batch), settings.guidance)
-    guesses = run.drafts if x is None else None
+    batch = torch.tensor([row.index for row in active], device=x_t.device)
+    run = GuidedRun(step, packed_model, x_t[batch], noise_level[batch], condition.select(batch), settings.guidance)
+    guesses = run.drafts if x_s is None else None
     if guesses is not None:
-        guessed = (step.reverse(filter_logits(guesses, settings), c[batch], doubt[batch]) + noise[batch]).argmax(-1)
+        guessed = (
+            step.reverse(filter_logits(guesses, settings), x_t[batch], noise_level[batch]) + noise[batch]
+        ).argmax(-1)
         for row, draft in zip(active, guessed.tolist(), strict=True):
             row.drafts = [old if kept else new for old, new, kept in zip(row.drafts, draft, row.keep, strict=True)]
             shown[row.index] = torch.tensor(row.drafts)
         yield StepEvent(shown.clone(), 0, total, 0)
-    if ahead is None:
-        ahead = Adaptive(engine.seconds, run.rows)
+    if draft_length is None:
+        draft_length = Adaptive(packed_model.seconds, run.rows)
     first = run.first
     while active:
-        begins, length, skip = _span(active, ahead, first)
-        drafts = torch.tensor([row.drafts for row in active], device=c.device)
+        begins, length, skip = _span(active, draft_length, first)
+        drafts = torch.tensor([row.drafts for row in active], device=x_t.device)
         logits = filter_logits(run.logits(drafts, begins, length, skip), settings)
         places = [begin + skip - first for begin in begins]
         likelihood = step.reverse(logits, *run.known([begin + skip for begin in begins], length - skip))
         tokens = (likelihood + _noise_at(noise, active, places, length - skip)).argmax(-1).tolist()
-        forwards += 1
+        nfe += 1
         drawn = 0
         for row, predictions, place in zip(active, tokens, places, strict=True):
             drawn += row.accept(predictions, place, first)
             shown[row.index] = torch.tensor(row.drafts)
-        ahead.learn(drawn / len(active))
+        draft_length.learn(drawn / len(active))
         position = sum(wanted[: min(row.settled if not row.done else len(wanted) for row in rows)])
-        yield StepEvent(shown.clone(), position, total, forwards)
+        yield StepEvent(shown.clone(), position, total, nfe)
         going = [i for i, row in enumerate(active) if not row.done]
         if len(going) < len(active) and going:
-            run.select(torch.tensor(going, device=c.device), len(active))
+            run.select(torch.tensor(going, device=x_t.device), len(active))
         active = [active[i] for i in going]
 
 
-def _span(active: list[_Row], ahead: DraftLength, first: int) -> tuple[list[int], int, int]:
+def _span(active: list[_Row], draft_length: DraftLength, first: int) -> tuple[list[int], int, int]:
     """What the next pass feeds: from which of the decoder's positions on, row by row; how many; how many for their
     keys and values only."""
     last = max(row.end for row in active)
     slowest = min(active, key=lambda row: row.settled)
     needed = max(first + row.settled + 1 - row.steps for row in active)
     unknown = (not kept for kept in slowest.keep[slowest.settled : slowest.end])
-    length = min(ahead.steps(needed, unknown), first + last)
+    length = min(draft_length.steps(needed, unknown), first + last)
     begins = [min(row.steps, first + last - length) for row in active]
     return begins, length, min(first + row.settled - begin for row, begin in zip(active, begins, strict=True))
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from imagebart.conditioning import Kind
-from imagebart.config import Count, Depth, Glances, Heads, Index, Length, Positive, Rate, Share, Width, from_dict
+from imagebart.config import Count, Depth, Heads, HintGrid, Index, Length, Positive, Rate, Share, Width, from_dict
 from imagebart.errors import InputError
 from imagebart.models.imagebart import About
 from imagebart.models.transformer import TransformerConfig
@@ -90,8 +90,8 @@ class StageShape:
     heads: Heads = 4
     head_size: Width = 64
     encoder_depth: Depth = 3
-    slots: Length = 16  # vectors that stand for a caption
-    phrase: Length = 4  # words of a caption that are read together
+    query_tokens: Length = 16  # vectors that stand for a caption
+    conv_width: Length = 4  # words of a caption that are read together
 
     def encoder(self, vocab_in: int, positions: int) -> TransformerConfig:
         """The transformer that sees in both directions."""
@@ -156,11 +156,11 @@ class DenoiserRun(TokensRun):
     """`python -m imagebart train denoiser --config FILE`."""
 
     drop: Share = 0.15
-    drop_slots: Share = 0.25  # share of pictures whose caption loses some of its slots, any part of them
+    query_token_dropout: Share = 0.25  # share of pictures whose caption loses some of its slots, any part of them
     scramble: Share = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
     drafts: Rate = 0.2  # weight of the encoder's own prediction
-    glances: Glances = 0  # parts a side of each cell, whose colours the encoder is told, too; 0: tokens alone
-    drop_glances: Share = 0.1  # share of pictures that it is not shown
+    color_hint_grid: HintGrid = 0  # parts a side of each cell, whose colours the encoder is told, too; 0: tokens alone
+    color_hint_dropout: Share = 0.1  # share of pictures that it is not shown
 
 
 @dataclass(frozen=True)

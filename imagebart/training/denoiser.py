@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from imagebart.atomic_io import write_bytes, write_text
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
-from imagebart.diffusion import redraw
+from imagebart.diffusion import add_uniform_noise
 from imagebart.imaging.masks import ready
-from imagebart.inpainting import fill_nearest, glance, mask_coverage
-from imagebart.models.denoiser import Denoiser, DenoiserConfig, check_glances
+from imagebart.inpainting import encode_color_hints, fill_nearest, mask_coverage
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput, check_color_hint_grid
 from imagebart.models.imagebart import ImageBART
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
@@ -45,16 +45,17 @@ class DenoiserTask(TokensTask[DenoiserRun]):
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         x0 = self.tokens(batch)
-        doubt, left, seen = self.masked(batch, x0)
+        noise_level, left, color_hints = self.masked(batch, x0)
         step = Step.random(len(x0)).to(x0.device)
-        rates, next_rates = torch.minimum(doubt, step.rate), torch.minimum(doubt, step.next_rate)
-        unknown = doubt > step.next_rate
-        observed = (doubt <= step.rate) & (doubt < 1)
-        x = torch.where(unknown, redraw(x0, step.next_rate * unknown, self.vocab_size), left)
-        c = torch.where(observed, left, redraw(x, step.beta * unknown, self.vocab_size))
-        cond, slots = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
-        fed = redraw(x, self.scrambled(step) * unknown, self.vocab_size)
-        logits, drafts = model(fed, c, rates, next_rates, cond, slots, seen, unknown)
+        noise_t, noise_s = torch.minimum(noise_level, step.noise_t), torch.minimum(noise_level, step.noise_s)
+        unknown = noise_level > step.noise_s
+        observed = (noise_level <= step.noise_t) & (noise_level < 1)
+        x_s = torch.where(unknown, add_uniform_noise(x0, step.noise_s * unknown, self.vocab_size), left)
+        x_t = torch.where(observed, left, add_uniform_noise(x_s, step.beta * unknown, self.vocab_size))
+        cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
+        fed = add_uniform_noise(x_s, self.scrambled(step) * unknown, self.vocab_size)
+        given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, prompt_embeds)
+        logits, drafts = model(fed, given, unknown)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
         right = (logits.argmax(-1) == target).float().mean()
@@ -66,8 +67,8 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         Once a mouth has begun, the rest of it follows from its first token: a caption's word for it is needed once in
         256 tokens. Where the tokens before cannot be trusted, it is needed at each.
         """
-        some = (torch.rand_like(step.rate) < self.run.scramble) & (step.next_rate == 0)
-        return torch.rand_like(step.rate) * some
+        some = (torch.rand_like(step.noise_t) < self.run.scramble) & (step.noise_s == 0)
+        return torch.rand_like(step.noise_t) * some
 
     def tokens(self, batch: Batch) -> Tensor:
         """The tokens of a batch, int64 [B, N]."""
@@ -81,13 +82,15 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         pixels = to_float(images)
         painted = painted_masks(pixels.cpu(), math.isqrt(tokens))
         enlarged = F.interpolate(painted[:, None].float(), images.shape[2:])[:, 0].bool()
-        doubt = mask_coverage(painted, tokens).to(x0.device)
+        noise_level = mask_coverage(painted, tokens).to(x0.device)
         left = self.encode(fill_nearest(images.cpu(), enlarged).to(images.device))
-        seen = None
-        if self.run.glances:
-            seen = glance(self.first_stage, pixels, enlarged.to(images.device), self.run.glances)
-            seen = seen & (torch.rand(len(seen), 1, 1, device=seen.device) >= self.run.drop_glances)
-        return doubt, torch.where(doubt > 0, left, x0), seen
+        color_hints = None
+        if self.run.color_hint_grid:
+            painted = enlarged.to(images.device)
+            color_hints = encode_color_hints(self.first_stage, pixels, painted, self.run.color_hint_grid)
+            shown = torch.rand(len(color_hints), 1, 1, device=color_hints.device) >= self.run.color_hint_dropout
+            color_hints = color_hints & shown
+        return noise_level, torch.where(noise_level > 0, left, x0), color_hints
 
     def condition(self, model: Any, texts: list[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Conditioning tokens and what is read in them; whole captions and single slots are left out for a share.
@@ -97,20 +100,21 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         cond = self.told(texts, device)
         if cond is None or model.config.text is None:
             return cond, None
-        slots, nothing = model.read(cond), model.read(self.conditioner.null(1).to(device))
-        share = torch.rand(len(texts), 1) * (torch.rand(len(texts), 1) < self.run.drop_slots)
-        dropped = (torch.rand(slots.shape[:2]) < share).to(device)
-        return cond, torch.where(dropped[..., None], nothing, slots)
+        prompt_embeds = model.encode_prompt(cond)
+        nothing = model.encode_prompt(self.conditioner.unconditional(1).to(device))
+        share = torch.rand(len(texts), 1) * (torch.rand(len(texts), 1) < self.run.query_token_dropout)
+        dropped = (torch.rand(prompt_embeds.shape[:2]) < share).to(device)
+        return cond, torch.where(dropped[..., None], nothing, prompt_embeds)
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
         """Pictures, what is left of them at a rate of a half, and each token's likeliest value given those before."""
         assert isinstance(model, Denoiser)
         x0, cond = self.last(model.device)
-        rates = torch.full(x0.shape, 0.5, device=x0.device)
-        c = redraw(x0, rates, self.vocab_size, torch.Generator(x0.device).manual_seed(0))
-        guess = model.logits(x0, c, rates, torch.zeros_like(rates), cond).argmax(-1)
-        return grid(self.first_stage.decode(torch.cat([x0, c, guess])), columns=len(x0))
+        noise_t = torch.full(x0.shape, 0.5, device=x0.device)
+        x_t = add_uniform_noise(x0, noise_t, self.vocab_size, torch.Generator(x0.device).manual_seed(0))
+        guess = model.logits(x0, DenoiserInput(x_t, noise_t, torch.zeros_like(noise_t), cond)).argmax(-1)
+        return grid(self.first_stage.decode(torch.cat([x0, x_t, guess])), columns=len(x0))
 
 
 def denoiser_config(
@@ -134,14 +138,14 @@ def begin_to_glance(denoiser: Denoiser) -> None:
 def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
     """Trains (or goes on training) a denoiser in a run's folder and writes it there."""
     given = TokenTaskInputs.of(run)
-    check_glances(run.glances, given.first_stage.config)
+    check_color_hint_grid(run.color_hint_grid, given.first_stage.config)
     config = denoiser_config(run.shape, given.first_stage.config, given.conditioner, given.text)
-    denoiser = Denoiser(replace(config, knows_cut_cells=True, glances=run.glances))
+    denoiser = Denoiser(replace(config, partial_patches=True, color_hint_grid=run.color_hint_grid))
     if run.begin_from is not None:
         begun = load_part(Path(run.begin_from), Denoiser).module
         if given.reader is not None:
-            begun.read_with(given.reader)  # it may know other words
-        begins = run.glances > 0 and not begun.config.glances
+            begun.set_text_encoder(given.reader)  # it may know other words
+        begins = run.color_hint_grid > 0 and not begun.config.color_hint_grid
         new = {"glance.weight": denoiser.glance.weight} if begins else {}
         denoiser.load_state_dict({**begun.state_dict(), **new})
         if begins:
@@ -243,7 +247,7 @@ def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Condit
     """A denoiser of this shape for the tokens of a first stage; where that sees cells one by one, for cut ones, too."""
     text = text_config(shape, conditioner) if conditioner.kind == "text" else None
     config = denoiser_config(shape, first_stage.config, conditioner, text)
-    return Denoiser(replace(config, knows_cut_cells=first_stage.config.encoder == "cells"))
+    return Denoiser(replace(config, partial_patches=first_stage.config.encoder == "patch"))
 
 
 class TokenDatasetTask(DenoiserTask):
@@ -265,7 +269,7 @@ class TokenDatasetTask(DenoiserTask):
         return batch["tokens"]
 
     def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        if self.first_stage.config.encoder == "cells":
+        if self.first_stage.config.encoder == "patch":
             return super().masked(batch, x0)
         return random_masks(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
 
@@ -301,10 +305,10 @@ class TokenDatasetTask(DenoiserTask):
             part = x0[at : at + 16].to(model.device)
             told = None if cond is None else cond[at : at + 16].to(model.device)
             for name, area in (("half", "lower half"), ("whole", "everything")):
-                rates = torch.from_numpy(ready(area, side)).flatten().float().expand(len(part), -1).to(model.device)
-                c = redraw(part, rates, self.vocab_size, torch.Generator(part.device).manual_seed(at))
-                logits = model.logits(part, c, rates, torch.zeros_like(rates), told)
-                found[name].append(F.cross_entropy(logits[rates > 0].float(), part[rates > 0], reduction="none"))
+                noise_t = torch.from_numpy(ready(area, side)).flatten().float().expand(len(part), -1).to(model.device)
+                x_t = add_uniform_noise(part, noise_t, self.vocab_size, torch.Generator(part.device).manual_seed(at))
+                logits = model.logits(part, DenoiserInput(x_t, noise_t, torch.zeros_like(noise_t), told))
+                found[name].append(F.cross_entropy(logits[noise_t > 0].float(), part[noise_t > 0], reduction="none"))
         values = {name: float(torch.cat(parts).mean()) for name, parts in found.items() if parts}
         return {"loss": (values["half"] + values["whole"]) / 2, **values}
 

@@ -128,20 +128,20 @@ def _length(longest: int) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """Noise rates of a step of each row, [B, 1]: r_t before it and r_s after it, 0 <= r_s < r_t <= 1."""
+    """Noise levels of a step of each row, [B, 1]: before it and after it, 0 <= noise_s < noise_t <= 1."""
 
-    rate: Tensor
-    next_rate: Tensor
+    noise_t: Tensor
+    noise_s: Tensor
 
     @classmethod
     def random(cls, batch: int) -> Step:
-        rate = torch.where(torch.rand(batch, 1) < P_FULL_NOISE, 1.0, LEAST + (1 - LEAST) * torch.rand(batch, 1))
-        return cls(rate, torch.where(torch.rand(batch, 1) < P_TO_X0, 0.0, rate * torch.rand(batch, 1)))
+        noise_t = torch.where(torch.rand(batch, 1) < P_FULL_NOISE, 1.0, LEAST + (1 - LEAST) * torch.rand(batch, 1))
+        return cls(noise_t, torch.where(torch.rand(batch, 1) < P_TO_X0, 0.0, noise_t * torch.rand(batch, 1)))
 
     @property
     def beta(self) -> Tensor:
         """The share of tokens that is redrawn from x_s to x_t."""
-        return 1 - (1 - self.rate) / (1 - self.next_rate)
+        return 1 - (1 - self.noise_t) / (1 - self.noise_s)
 
     def to(self, device: torch.device) -> Step:
-        return Step(self.rate.to(device), self.next_rate.to(device))
+        return Step(self.noise_t.to(device), self.noise_s.to(device))

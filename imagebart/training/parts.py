@@ -10,7 +10,7 @@ from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.stages import Stage
-from imagebart.models.text_encoder import TextEncoder, with_words
+from imagebart.models.text_encoder import TextEncoder, with_vocabulary
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights.folder import Part, has_part, load_part, save_part
 
@@ -41,7 +41,7 @@ def with_words_of(encoder: TextEncoder, before: TextConditioner, after: TextCond
     """
     if before.length != after.length:
         raise ValueError(f"the text encoder reads {before.length} tokens a prompt, expected {after.length}")
-    return with_words(encoder, before.tokens, after.tokens)
+    return with_vocabulary(encoder, before.tokens, after.tokens)
 
 
 def assemble(first_stage: Path, networks: Path | Sequence[Path], about: About, text: Path | None = None) -> ImageBART:
@@ -62,7 +62,7 @@ def assemble(first_stage: Path, networks: Path | Sequence[Path], about: About, t
     if text is not None:
         encoder, conditioner = load_text_encoder(text)
         for module in modules:
-            module.read_with(encoder)
+            module.set_text_encoder(encoder)
     network = modules[0] if isinstance(networks, Path) else modules
     return ImageBART(load_part(first_stage, FirstStage).module, network, conditioner, about, parts[0].schedule)
 

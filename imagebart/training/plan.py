@@ -345,15 +345,15 @@ def first_stage_config(resolution: int) -> FirstStageConfig:
         latent_channels=192 if resolution >= 128 else 64,
         code_dim=16,
         codebook_size=1024 if resolution >= 128 else 256,
-        fold=fold,
+        pixel_unshuffle=fold,
         unit_codes=True,
-        encoder="cells",
+        encoder="patch",
     )
 
 
 def _shape(model: FirstStageConfig) -> StageShape:
     if model.resolution < 128:
-        return StageShape(width=128, depth=3, heads=2, encoder_depth=2, slots=8)
+        return StageShape(width=128, depth=3, heads=2, encoder_depth=2, query_tokens=8)
     return StageShape(width=512, depth=8, heads=8) if torch.cuda.is_available() else StageShape()
 
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.conditioning import Conditioner
-from imagebart.diffusion import Schedule, diffuse, posterior, redraw
+from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
-from imagebart.sampling.packed_linear import engine_of
+from imagebart.sampling.packed_linear import pack
 from imagebart.sampling.sampler import row_generators, run_chain, uniform_tokens
 from imagebart.sampling.steps import Condition, StageStep
 from imagebart.settings import SamplingSettings
@@ -53,7 +53,7 @@ def scrambled(x: Tensor, share: float, vocab_size: int) -> Tensor:
     tokens. Where the tokens before cannot be trusted, it is needed at each.
     """
     rates = torch.rand(len(x), 1, device=x.device) * (torch.rand(len(x), 1, device=x.device) < share)
-    return redraw(x, rates, vocab_size)
+    return add_uniform_noise(x, rates, vocab_size)
 
 
 class StageTask(TokensTask[StageRun]):
@@ -77,7 +77,7 @@ class StageTask(TokensTask[StageRun]):
     def loss_of(self, model: Predicts, x0: Tensor, texts: list[str]) -> dict[str, Tensor]:
         """The same of pictures' tokens, int64 [B, N], and their captions."""
         x = diffuse(x0, self.t - 1, self.schedule, self.vocab_size)
-        c = redraw(x, self.schedule.betas[self.t - 1], self.vocab_size)
+        c = add_uniform_noise(x, self.schedule.betas[self.t - 1], self.vocab_size)
         seen = scrambled(x, self.run.scramble, self.vocab_size)
         logits = model(seen, c, self.told(texts, x0.device)).float()
         loss = stage_loss(logits, x0, x, c, self.t, self.schedule, self.run.soft)
@@ -93,12 +93,14 @@ class StageTask(TokensTask[StageRun]):
         stay = torch.rand(x0.shape, generator=generators[0]).to(device) < self.schedule.alphacum(self.t)
         start = torch.where(stay, x0, noise)
         last = start
-        doubt = torch.ones(start.shape, device=device)
+        noise_level = torch.ones(start.shape, device=device)
         assert isinstance(model, Stage)
         step = StageStep(model)  # a chain of its own
-        engine = engine_of("exact", *step.networks)
+        packed_model = pack("exact", *step.networks)
         settings = SamplingSettings()
-        for event in run_chain([step], lambda _: engine, start, doubt, Condition(cond, None), settings, generators):
+        for event in run_chain(
+            [step], lambda _: packed_model, start, noise_level, Condition(cond, None), settings, generators
+        ):
             last = event.tokens
         return grid(self.first_stage.decode(torch.cat([x0, start, last])), columns=len(x0))
 
@@ -146,7 +148,7 @@ def stage_tasks(run: StageRun, times: Sequence[int]) -> list[StageTask]:
 def train_stage(run: StageRun, folder: Path) -> Stage:
     """Trains (or goes on training) the stage `run.t` in a run's folder and writes it there."""
     if run.t is None:
-        raise ValueError("t is null, which trains all stages jointly; expected the number of one")
+        raise ValueError("t is unconditional, which trains all stages jointly; expected the number of one")
     (task,) = stage_tasks(run, [run.t])
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Stage)

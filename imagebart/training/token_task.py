@@ -47,7 +47,7 @@ class TokensTask(Task, Generic[R]):
         """Conditioning tokens, absent for a share of the captions so that guidance works."""
         if self.conditioner.length == 0:
             return None
-        cond, null = self.conditioner.encode(texts).tokens, self.conditioner.null(len(texts))
+        cond, null = self.conditioner.encode(texts).tokens, self.conditioner.unconditional(len(texts))
         return torch.where(torch.rand(len(texts), 1) < self.run.drop, null, cond).to(device)
 
     def last(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -92,7 +92,7 @@ class TokenTaskInputs:
 
 def before_pictures(conditioner: Conditioner, text: TextEncoderConfig | None) -> tuple[int, int]:
     """How many conditioning tokens, or slots, stand before a picture's tokens, and of how many different ones."""
-    return (conditioner.length, conditioner.vocab_size) if text is None else (text.slots, text.slots)
+    return (conditioner.length, conditioner.vocab_size) if text is None else (text.query_tokens, text.query_tokens)
 
 
 def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
@@ -116,5 +116,5 @@ def avatar_conditioner(length: int) -> TextConditioner:
 
 def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:
     """A text encoder as deep as the encoder of x_t, of the stage's width."""
-    words, length = conditioner.vocab_size + shape.slots, conditioner.length + shape.slots
-    return TextEncoderConfig(shape.encoder(words, length), shape.slots, shape.phrase)
+    words, length = conditioner.vocab_size + shape.query_tokens, conditioner.length + shape.query_tokens
+    return TextEncoderConfig(shape.encoder(words, length), shape.query_tokens, shape.conv_width)

@@ -75,7 +75,9 @@ def given_shape(run: ModelRun, wanted: Conditioner) -> StageShape | None:
         return None
     network = given_denoiser(run.begin_from, wanted)[0].config
     decoder, text = network.decoder, network.text
-    slots = (text.slots, text.phrase) if text is not None else (StageShape.slots, StageShape.phrase)
+    slots = (
+        (text.query_tokens, text.conv_width) if text is not None else (StageShape.query_tokens, StageShape.conv_width)
+    )
     return StageShape(decoder.width, decoder.depth, decoder.heads, decoder.head_size, network.encoder.depth, *slots)
 
 
@@ -97,7 +99,7 @@ def given_denoiser(begin_from: str, wanted: Conditioner) -> tuple[Denoiser, Cond
                 "shorten them, or give it as --first-stage, then the denoiser begins anew."
             )
         told = TextConditioner(wanted.tokens, wanted.words, known.length)
-        network.read_with(with_words_of(network.text, known, told))
+        network.set_text_encoder(with_words_of(network.text, known, told))
         return network.requires_grad_(True), told
     if known.to_config() != wanted.to_config():
         raise InputError(
@@ -425,7 +427,7 @@ def _denoiser(plan: Plan, store: ImageStore, first_stage: FirstStage, folder: Pa
             loop=config,
             shape=plan.shape,
             conditioning=conditioner.kind,
-            glances=network.config.glances,
+            color_hint_grid=network.config.color_hint_grid,
         )
         add_codebook_embedding(token_tables(network), first_stage.quantize.codes().detach())
         return TokenDatasetTask(network, conditioner, first_stage, train_part, held, run)

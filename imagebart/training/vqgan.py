@@ -13,7 +13,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.models.discriminator import Discriminator, adaptive_weight, fooling_loss, matching_loss, telling_loss
+from imagebart.models.discriminator import (
+    Discriminator,
+    adaptive_weight,
+    d_hinge_loss,
+    feature_matching_loss,
+    generator_loss,
+)
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid, pixel_weight
@@ -43,7 +49,7 @@ class DiscriminatorTrainer:
         with torch.no_grad():
             known = self.model(real)
         found = self.model(fake)
-        doubt, matching = fooling_loss(found[-1].float()), matching_loss(known, found)
+        doubt, matching = generator_loss(found[-1].float()), feature_matching_loss(known, found)
         weight = self.config.weight * adaptive_weight(reconstruction, doubt, output)
         self.seen = (real, fake.detach())
         return {
@@ -60,7 +66,7 @@ class DiscriminatorTrainer:
         self.model.requires_grad_(True)
         with accelerator.autocast():
             real, fake = (self.model(part)[-1].float() for part in self.seen)
-            loss = telling_loss(real, fake)
+            loss = d_hinge_loss(real, fake)
         loss.backward()
         for parameter in self.model.parameters():
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
@@ -238,8 +244,14 @@ def begin_from(model: FirstStage, other: FirstStage, decoder_only: bool) -> None
 
 def _tokens(config: FirstStageConfig) -> tuple[Any, ...]:
     """What tokens are made with; pictures may be larger where the encoder shrinks them."""
-    cell = config.downsampling // config.shrink
-    encoder = (config.channels, config.multipliers, config.res_blocks, config.attention_resolutions, config.fold)
+    cell = config.downsampling // config.downscale
+    encoder = (
+        config.channels,
+        config.multipliers,
+        config.res_blocks,
+        config.attention_resolutions,
+        config.pixel_unshuffle,
+    )
     codes = (config.latent_channels, config.code_dim, config.codebook_size, config.used_codes, config.unit_codes)
     return (config.encoder, cell, *codes, *(encoder if config.encoder == "convolutions" else ()))
 

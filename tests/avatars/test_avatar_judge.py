@@ -156,7 +156,7 @@ def test_files_that_make_no_judge_are_named(tmp_path: Path) -> None:
     assert bundled_scorer(tmp_path / "elsewhere", model) is None
     with pytest.raises(WeightsError, match=f"{WEIGHTS} judges by prompts"):
         bundled_scorer(tmp_path, tiny_model("class"))
-    with pytest.raises(WeightsError, match="slots is 3, expected 14"):
+    with pytest.raises(WeightsError, match="query_tokens is 3, expected 14"):
         bundled_scorer(tmp_path, tiny_model("text"))
     (tmp_path / HEADS).write_bytes(b"no tensors")
     with pytest.raises(WeightsError, match=f"{WEIGHTS} cannot be used"):

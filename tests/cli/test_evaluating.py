@@ -82,7 +82,7 @@ def test_words_says_how_much_captions_help(model: Path, capsys: pytest.CaptureFi
 
 
 def test_typed_says_what_a_text_encoder_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shape = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, slots=14)
+    shape = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, query_tokens=14)
     conditioner = avatar_conditioner(77)
     reader = CaptionReader(TextEncoder(text_config(shape, conditioner)))
     for head in reader.heads:  # says nothing of anything, whatever it reads

@@ -42,14 +42,14 @@ def every_conditioner() -> list[Conditioner]:
 class TestEveryConditioner:
     def test_tokens_have_the_promised_shape_and_range(self, conditioner: Conditioner) -> None:
         prompts: list[str | int | None] = ["hen", "", None, "   "]
-        for tokens in (conditioner.encode(prompts).tokens, conditioner.null(4), conditioner.null(0)):
+        for tokens in (conditioner.encode(prompts).tokens, conditioner.unconditional(4), conditioner.unconditional(0)):
             assert tokens.dtype == torch.int64
             assert tokens.shape[1:] == (conditioner.length,)
             assert ((tokens >= 0) & (tokens < conditioner.vocab_size)).all()
         assert conditioner.encode(prompts).tokens.shape[0] == 4
 
     def test_absent_prompts_equal_null(self, conditioner: Conditioner) -> None:
-        assert torch.equal(conditioner.encode([None, "", " \t\n\u3000"]).tokens, conditioner.null(3))
+        assert torch.equal(conditioner.encode([None, "", " \t\n\u3000"]).tokens, conditioner.unconditional(3))
 
     def test_config_brings_it_back(self, conditioner: Conditioner) -> None:
         config = json.loads(json.dumps(conditioner.to_config()))
@@ -230,11 +230,11 @@ class TestClasses:
         with pytest.raises(InputError, match="guidance"):
             self.classes.encode([prompt])
         with pytest.raises(InputError, match="guidance"):
-            self.classes.null(2)
+            self.classes.unconditional(2)
 
     def test_null_class_follows_the_last(self) -> None:
         classes = ClassConditioner(("cat", "hen"), offset=5, null_class=True)
-        assert classes.null(2).tolist() == [[7], [7]] and classes.vocab_size == 8
+        assert classes.unconditional(2).tolist() == [[7], [7]] and classes.vocab_size == 8
 
 
 def test_prompt_for_an_unconditional_model_is_ignored_and_said() -> None:

@@ -5,7 +5,7 @@ import torch
 from oracles import chi_squared_p, log_q
 from torch import Tensor
 
-from imagebart.diffusion import Schedule, diffuse, log_likelihood, posterior, redraw
+from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, log_likelihood, posterior
 
 K = 5
 SCHEDULES = {
@@ -97,13 +97,13 @@ def test_steps_drawn_one_by_one_have_the_jumps_probabilities() -> None:
     generator = torch.Generator().manual_seed(7)
     x = torch.full((20_000,), 2)
     for t in (1, 2):
-        x = redraw(x, schedule.betas[t - 1], K, generator)
+        x = add_uniform_noise(x, schedule.betas[t - 1], K, generator)
         assert chi_squared_p(x.bincount(minlength=K), jump_matrix(schedule, t)[2]) > 1e-4
 
 
 def test_redraw_takes_tokens_independently() -> None:
     """Whether a token is redrawn says nothing of its neighbour."""
-    drawn = redraw(torch.zeros(20_000, 2, dtype=torch.long), 0.5, 2, torch.Generator().manual_seed(0))
+    drawn = add_uniform_noise(torch.zeros(20_000, 2, dtype=torch.long), 0.5, 2, torch.Generator().manual_seed(0))
     pairs = (drawn[:, 0] * 2 + drawn[:, 1]).bincount(minlength=4)
     one = torch.tensor([0.75, 0.25])
     assert chi_squared_p(pairs, one.outer(one).flatten()) > 1e-4
@@ -111,14 +111,14 @@ def test_redraw_takes_tokens_independently() -> None:
 
 def test_redraw_with_probability_zero_and_one() -> None:
     x = torch.randint(1000, (50,))
-    assert torch.equal(redraw(x, 0.0, 1000), x)
-    assert (redraw(x, 1.0, 1000) == x).sum() < 5
-    assert redraw(x.reshape(5, 10), 1.0, 3).shape == (5, 10)
+    assert torch.equal(add_uniform_noise(x, 0.0, 1000), x)
+    assert (add_uniform_noise(x, 1.0, 1000) == x).sum() < 5
+    assert add_uniform_noise(x.reshape(5, 10), 1.0, 3).shape == (5, 10)
 
 
 def test_generators_fix_the_draws() -> None:
     x = torch.randint(K, (100,))
-    first, again, other = (redraw(x, 0.7, K, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, again, other = (add_uniform_noise(x, 0.7, K, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 

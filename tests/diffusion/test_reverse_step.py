@@ -11,19 +11,19 @@ from oracles import plain_reverse, transition
 from imagebart.diffusion import Schedule, posterior, reverse_step
 
 RATES = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)
-PAIRS = [(rate, next_rate) for next_rate, rate in itertools.combinations(RATES, 2)]
+PAIRS = [(noise_t, noise_s) for noise_s, noise_t in itertools.combinations(RATES, 2)]
 
 
-@pytest.mark.parametrize(("rate", "next_rate"), PAIRS)
-def test_reverse_step_sums_over_x_0(rate: float, next_rate: float) -> None:
+@pytest.mark.parametrize(("noise_t", "noise_s"), PAIRS)
+def test_reverse_step_sums_over_x_0(noise_t: float, noise_s: float) -> None:
     for size in range(2, 8):
         p0 = torch.rand(size, size, dtype=torch.float64)
         p0[0, 1:] = 0  # x_0 is sure to be 0
         p0 /= p0.sum(-1, keepdim=True)
-        found = reverse_step(p0, torch.arange(size), rate, next_rate)
+        found = reverse_step(p0, torch.arange(size), noise_t, noise_s)
         assert found.dtype == torch.float64
         for c in range(size):
-            expected = torch.tensor(plain_reverse(p0[c].tolist(), c, rate, next_rate), dtype=torch.float64)
+            expected = torch.tensor(plain_reverse(p0[c].tolist(), c, noise_t, noise_s), dtype=torch.float64)
             torch.testing.assert_close(found[c], expected, rtol=1e-12, atol=1e-14)
 
 
@@ -50,28 +50,28 @@ def test_a_chain_of_true_posteriors_gives_the_data_back(steps: int) -> None:
     """x_t is distributed as diffusion says at every step, and x_0 as the data are: exactly, by products of matrices."""
     size = 5
     data = torch.tensor([0.5, 0.3, 0.15, 0.05, 0.0], dtype=torch.float64)
-    rates = [t / steps for t in range(steps + 1)]
+    noise_t = [t / steps for t in range(steps + 1)]
     marginal = torch.full((size,), 1 / size, dtype=torch.float64)
     for t in range(steps, 0, -1):
-        joint = data[:, None] * transition(rates[t], size)  # [x_0, x_t]
+        joint = data[:, None] * transition(noise_t[t], size)  # [x_0, x_t]
         p0 = (joint / joint.sum(0)).T  # of x_0, for every x_t
-        marginal = marginal @ reverse_step(p0, torch.arange(size), rates[t], rates[t - 1])
-        torch.testing.assert_close(marginal, data @ transition(rates[t - 1], size), rtol=1e-12, atol=1e-15)
+        marginal = marginal @ reverse_step(p0, torch.arange(size), noise_t[t], noise_t[t - 1])
+        torch.testing.assert_close(marginal, data @ transition(noise_t[t - 1], size), rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(marginal, data, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(
-    ("rate", "next_rate", "said"),
+    ("noise_t", "noise_s", "said"),
     [
-        (0.5, 0.5, "from rate 0.5 to 0.5"),
-        (0.25, 0.75, "from rate 0.25 to 0.75"),
-        (1.25, 0.5, "from rate 1.25 to 0.5"),
-        (0.5, -0.1, "from rate 0.5 to -0.1"),
-        (0.0, 0.0, "from rate 0 to 0"),
-        (float("nan"), 0.0, "from rate nan to 0"),
-        (0.5, float("nan"), "from rate 0.5 to nan"),
+        (0.5, 0.5, "from noise 0.5 to 0.5"),
+        (0.25, 0.75, "from noise 0.25 to 0.75"),
+        (1.25, 0.5, "from noise 1.25 to 0.5"),
+        (0.5, -0.1, "from noise 0.5 to -0.1"),
+        (0.0, 0.0, "from noise 0 to 0"),
+        (float("nan"), 0.0, "from noise nan to 0"),
+        (0.5, float("nan"), "from noise 0.5 to nan"),
     ],
 )
-def test_bad_rates(rate: float, next_rate: float, said: str) -> None:
-    with pytest.raises(ValueError, match=f"a step {said}, expected 0 <= next rate < rate <= 1"):
-        reverse_step(torch.ones(4) / 4, torch.tensor(0), rate, next_rate)
+def test_bad_rates(noise_t: float, noise_s: float, said: str) -> None:
+    with pytest.raises(ValueError, match=f"a step {said}, expected 0 <= noise_s < noise_t <= 1"):
+        reverse_step(torch.ones(4) / 4, torch.tensor(0), noise_t, noise_s)

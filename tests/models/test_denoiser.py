@@ -12,54 +12,64 @@ from random_networks import random_cond, random_denoiser
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebart.models.denoiser import LEAST_RATE, Denoiser, RateEmbedding
+from imagebart.models.denoiser import MIN_NOISE, Denoiser, DenoiserInput, NoiseEmbedding
 
-# Conditioning tokens and slots: none, a class, words that stand before the picture, words that are read.
+# Conditioning and query tokens: none, a class, words that stand before the picture, words that are read.
 CONDITIONS = [(0, 0), (1, 0), (4, 0), (5, 3)]
-GLANCES = pytest.mark.parametrize("glances", [0, 2])
-every_condition = pytest.mark.parametrize(("cond_length", "slots"), CONDITIONS, ids=["none", "class", "words", "text"])
+HINT_GRIDS = pytest.mark.parametrize("color_hint_grid", [0, 2])
+every_condition = pytest.mark.parametrize(
+    ("cond_length", "query_tokens"), CONDITIONS, ids=["none", "class", "words", "text"]
+)
 
 
 def inputs(denoiser: Denoiser, batch: int = 2) -> dict[str, Any]:
-    """x, c, rates and fed_rates; some tokens are known, at rate 0."""
+    """x_s, x_t, noise_t and noise_s; some tokens are known, at noise level 0."""
     shape, size = (batch, denoiser.config.tokens), denoiser.config.vocab_size
-    rates = torch.rand(shape, dtype=torch.float64)
-    rates[:, 1], rates[:, 4] = 0, 1
+    noise_t = torch.rand(shape, dtype=torch.float64)
+    noise_t[:, 1], noise_t[:, 4] = 0, 1
     x, c = torch.randint(size, shape), torch.randint(size, shape)
     cond = random_cond(batch, denoiser.config.cond_length)
-    fed, parts = rates * torch.rand(shape, dtype=torch.float64), denoiser.config.glances
-    seen = torch.rand(*shape, size) < 0.3 if parts else None
-    return {"x": x, "c": c, "rates": rates, "fed_rates": fed, "cond": cond, "seen": seen}
+    fed, parts = noise_t * torch.rand(shape, dtype=torch.float64), denoiser.config.color_hint_grid
+    color_hints = torch.rand(*shape, size) < 0.3 if parts else None
+    return {"x_s": x, "x_t": c, "noise_t": noise_t, "noise_s": fed, "cond": cond, "color_hints": color_hints}
+
+
+def input_of(given: dict[str, Any], **more: Any) -> DenoiserInput:
+    return DenoiserInput(**{name: value for name, value in given.items() if name != "x_s"}, **more)
+
+
+def logits(denoiser: Denoiser, given: dict[str, Any]) -> Tensor:
+    return denoiser.logits(given["x_s"], input_of(given))
 
 
 def both(denoiser: Denoiser, given: dict[str, Any], read: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Logits of the decoder and of the encoder itself, as they are trained; read: a caption to read slots in."""
-    values = [given[name] for name in ("x", "c", "rates", "fed_rates", "cond")]
-    wanted = torch.ones_like(given["x"], dtype=torch.bool)
-    own, drafts = denoiser(*values, denoiser.read(given["cond"] if read is None else read), given["seen"], wanted)
+    """Logits of the decoder and of the encoder itself, as trained; read: conditioning tokens to encode instead."""
+    wanted = torch.ones_like(given["x_s"], dtype=torch.bool)
+    embeds = denoiser.encode_prompt(given["cond"] if read is None else read)
+    own, drafts = denoiser(given["x_s"], input_of(given, prompt_embeds=embeds), wanted)
     return own.view(*wanted.shape, -1), drafts.view(*wanted.shape, -1)
 
 
 def apart(denoiser: Denoiser, one: dict[str, Any], other: dict[str, Any]) -> list[bool]:
     """Whether logits differ, position by position of the first row."""
-    return ((denoiser.logits(**one) - denoiser.logits(**other)).abs().amax(-1)[0] > 1e-9).tolist()
+    return ((logits(denoiser, one) - logits(denoiser, other)).abs().amax(-1)[0] > 1e-9).tolist()
 
 
-@GLANCES
+@HINT_GRIDS
 @every_condition
-def test_logits_equal_a_plain_implementation(cond_length: int, slots: int, glances: int) -> None:
-    """The decoder's and the encoder's own, at rates of their own for every token."""
-    denoiser = random_denoiser(cond_length=cond_length, slots=slots, glances=glances)
+def test_logits_equal_a_plain_implementation(cond_length: int, query_tokens: int, color_hint_grid: int) -> None:
+    """The decoder's and the encoder's own, every token at a noise level of its own."""
+    denoiser = random_denoiser(cond_length=cond_length, query_tokens=query_tokens, color_hint_grid=color_hint_grid)
     given = inputs(denoiser)
-    found = denoiser.logits(**given)
+    found = logits(denoiser, given)
     cond = given["cond"]
     predicted = both(denoiser, given)
     assert found.shape == (2, 6, 7)
     torch.testing.assert_close(predicted[0], found, rtol=0, atol=1e-12)
     for b in range(2):
-        rows = [given[name][b].tolist() for name in ("x", "c", "rates", "fed_rates")]
-        seen = given["seen"][b].tolist() if glances else None
-        expected = plain_denoiser(denoiser, *rows, [] if cond is None else cond[b].tolist(), seen)
+        rows = [given[name][b].tolist() for name in ("x_s", "x_t", "noise_t", "noise_s")]
+        color_hints = given["color_hints"][b].tolist() if color_hint_grid else None
+        expected = plain_denoiser(denoiser, *rows, [] if cond is None else cond[b].tolist(), color_hints)
         for ours, plain in zip(predicted, expected, strict=True):
             # The likelihood is float32 in the package.
             torch.testing.assert_close(ours[b], plain, rtol=1e-5, atol=1e-5)
@@ -67,16 +77,16 @@ def test_logits_equal_a_plain_implementation(cond_length: int, slots: int, glanc
 
 def test_rates_are_told_in_octaves() -> None:
     """Sines and cosines of six octaves by hand; a fresh embedding adds nothing."""
-    embedding = RateEmbedding(3)
-    rates = torch.tensor([[0.0, 0.3], [0.75, 1.0]])
-    assert (embedding(rates) == 0).all()
+    embedding = NoiseEmbedding(3)
+    noise_t = torch.tensor([[0.0, 0.3], [0.75, 1.0]])
+    assert (embedding(noise_t) == 0).all()
     torch.nn.init.normal_(embedding.map.weight)
     torch.nn.init.normal_(embedding.map.bias)
-    found = embedding(rates)
+    found = embedding(noise_t)
     assert found.shape == (2, 2, 3)
     for b in range(2):
         for n in range(2):
-            angles = [math.pi * 2**octave * float(rates[b, n]) for octave in range(6)]
+            angles = [math.pi * 2**octave * float(noise_t[b, n]) for octave in range(6)]
             features = torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles])
             expected = embedding.map.weight @ features + embedding.map.bias
             torch.testing.assert_close(found[b, n], expected, rtol=1e-4, atol=1e-4)
@@ -87,55 +97,55 @@ def test_what_reaches_which_position() -> None:
     denoiser = random_denoiser()
     given = inputs(denoiser, 1)
     for i in range(6):
-        x = given["x"].clone()
+        x = given["x_s"].clone()
         x[0, i] = (x[0, i] + 1) % 7
-        assert apart(denoiser, given, given | {"x": x}) == [n > i for n in range(6)]
-        fed = given["fed_rates"].clone()
+        assert apart(denoiser, given, given | {"x_s": x}) == [n > i for n in range(6)]
+        fed = given["noise_s"].clone()
         fed[0, i] = 0.93
-        assert apart(denoiser, given, given | {"fed_rates": fed}) == [n > i for n in range(6)]
-        c, rates = given["c"].clone(), given["rates"].clone()
-        c[0, i], rates[0, i] = (c[0, i] + 1) % 7, 0.41
-        assert all(apart(denoiser, given, given | {"c": c}))
-        assert all(apart(denoiser, given, given | {"rates": rates}))
+        assert apart(denoiser, given, given | {"noise_s": fed}) == [n > i for n in range(6)]
+        c, noise_t = given["x_t"].clone(), given["noise_t"].clone()
+        c[0, i], noise_t[0, i] = (c[0, i] + 1) % 7, 0.41
+        assert all(apart(denoiser, given, given | {"x_t": c}))
+        assert all(apart(denoiser, given, given | {"noise_t": noise_t}))
     assert all(apart(denoiser, given, given | {"cond": (given["cond"] + 1) % 5}))
 
 
 def test_rows_are_independent() -> None:
-    denoiser = random_denoiser(cond_length=5, slots=3, glances=1)
+    denoiser = random_denoiser(cond_length=5, query_tokens=3, color_hint_grid=1)
     given = inputs(denoiser, 3)
-    rows = [denoiser.logits(**{name: value[b : b + 1] for name, value in given.items()}) for b in range(3)]
-    torch.testing.assert_close(denoiser.logits(**given), torch.cat(rows), rtol=0, atol=1e-12)
+    rows = [logits(denoiser, {name: value[b : b + 1] for name, value in given.items()}) for b in range(3)]
+    torch.testing.assert_close(logits(denoiser, given), torch.cat(rows), rtol=0, atol=1e-12)
 
 
 def test_what_noise_says_of_x_0_has_a_weight_of_its_own() -> None:
     """w log q(c | x_0), whatever else is said; of tokens that are drawn the rate is never under the least."""
     denoiser = random_denoiser()
     given = inputs(denoiser, 1)
-    without = denoiser.logits(**given)
+    without = logits(denoiser, given)
     denoiser.likelihood += 2
-    seen = zip(given["c"][0].tolist(), given["rates"][0].tolist(), strict=True)
-    said = [[log_q(k, c, max(rate, LEAST_RATE), 7) for k in range(7)] for c, rate in seen]
+    tokens = zip(given["x_t"][0].tolist(), given["noise_t"][0].tolist(), strict=True)
+    said = [[log_q(k, c, max(rate, MIN_NOISE), 7) for k in range(7)] for c, rate in tokens]
     expected = without + 2 * torch.tensor(said, dtype=torch.float64)
-    torch.testing.assert_close(denoiser.logits(**given), expected, rtol=1e-5, atol=1e-5)
-    assert denoiser.logits(**given | {"rates": torch.zeros(1, 6)}).isfinite().all()
+    torch.testing.assert_close(logits(denoiser, given), expected, rtol=1e-5, atol=1e-5)
+    assert logits(denoiser, given | {"noise_t": torch.zeros(1, 6)}).isfinite().all()
 
 
 def test_slots_left_out_are_those_that_were_read_in_nothing() -> None:
     """Slots come from outside: all of another caption's are that caption."""
-    denoiser = random_denoiser(cond_length=5, slots=3)
+    denoiser = random_denoiser(cond_length=5, query_tokens=3)
     given = inputs(denoiser, 1)
     other = (given["cond"] + 1) % 5
-    expected = denoiser.logits(**given | {"cond": other})
+    expected = logits(denoiser, given | {"cond": other})
     torch.testing.assert_close(both(denoiser, given, other)[0], expected, rtol=0, atol=1e-12)
 
 
 def test_a_fresh_denoiser_can_learn_everything() -> None:
     """Maps that begin at zero get gradients: none of them is behind another zero."""
-    config = random_denoiser(cond_length=5, slots=3, glances=2).config
+    config = random_denoiser(cond_length=5, query_tokens=3, color_hint_grid=2).config
     denoiser = Denoiser(config)
     given = inputs(denoiser)
-    logits, drafts = both(denoiser, given)
-    (F.cross_entropy(logits.mT, given["x"]) + F.cross_entropy(drafts.mT, given["x"])).backward()
+    predicted, drafts = both(denoiser, given)
+    (F.cross_entropy(predicted.mT, given["x_s"]) + F.cross_entropy(drafts.mT, given["x_s"])).backward()
     begun = {"encoder_rates": denoiser.encoder_rates.map.weight, "decoder_rates": denoiser.decoder_rates.map.weight}
     begun["glance"] = denoiser.glance.weight
     begun |= {"align": denoiser.align.weight, "likelihood": denoiser.likelihood}
@@ -144,22 +154,23 @@ def test_a_fresh_denoiser_can_learn_everything() -> None:
         assert (parameter == 0).all() and parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-@GLANCES
+@HINT_GRIDS
 @every_condition
-def test_every_parameter_is_used(cond_length: int, slots: int, glances: int) -> None:
+def test_every_parameter_is_used(cond_length: int, query_tokens: int, color_hint_grid: int) -> None:
     """Distributed training fails on parameters without gradients."""
-    denoiser = random_denoiser(cond_length=cond_length, slots=slots, glances=glances).requires_grad_(True)
+    denoiser = random_denoiser(cond_length=cond_length, query_tokens=query_tokens, color_hint_grid=color_hint_grid)
+    denoiser.requires_grad_(True)
     given = inputs(denoiser)
     sum(part.square().sum() for part in both(denoiser, given)).backward()  # type: ignore[union-attr]
     assert [name for name, p in denoiser.named_parameters() if p.grad is None] == []
 
 
 SHAPES: list[tuple[str, Tensor, str]] = [
-    ("x", torch.zeros(2, 5, dtype=torch.long), r"x has shape \[2, 5\], expected \[2, 6\]"),
-    ("x", torch.zeros(1, 6, dtype=torch.long), r"x has shape \[1, 6\], expected \[2, 6\]"),
-    ("c", torch.zeros(2, 7, dtype=torch.long), r"c has shape \[2, 7\], expected \[2, 6\]"),
-    ("rates", torch.zeros(2, 1), r"rates has shape \[2, 1\], expected \[2, 6\]"),
-    ("fed_rates", torch.zeros(6), r"fed_rates has shape \[6\], expected \[2, 6\]"),
+    ("x_s", torch.zeros(2, 5, dtype=torch.long), r"x_s has shape \[2, 5\], expected \[2, 6\]"),
+    ("x_s", torch.zeros(1, 6, dtype=torch.long), r"x_s has shape \[1, 6\], expected \[2, 6\]"),
+    ("x_t", torch.zeros(2, 7, dtype=torch.long), r"x_t has shape \[2, 7\], expected \[2, 6\]"),
+    ("noise_t", torch.zeros(2, 1), r"noise_t has shape \[2, 1\], expected \[2, 6\]"),
+    ("noise_s", torch.zeros(6), r"noise_s has shape \[6\], expected \[2, 6\]"),
     ("cond", torch.zeros(2, 3, dtype=torch.long), r"cond has shape \[2, 3\], expected \[2, 2\]"),
     ("cond", torch.zeros(1, 2, dtype=torch.long), r"cond has shape \[1, 2\], expected \[2, 2\]"),
 ]
@@ -169,27 +180,27 @@ SHAPES: list[tuple[str, Tensor, str]] = [
 def test_bad_shapes(name: str, value: Tensor, said: str) -> None:
     denoiser = random_denoiser()
     with pytest.raises(ValueError, match=said):
-        denoiser.logits(**inputs(denoiser) | {name: value})
+        logits(denoiser, inputs(denoiser) | {name: value})
 
 
 def test_a_condition_has_to_be_given_where_one_is_taken_and_only_there() -> None:
     denoiser, bare = random_denoiser(), random_denoiser(cond_length=0)
     with pytest.raises(ValueError, match=r"cond has shape \[2, 0\], expected \[2, 2\]"):
-        denoiser.logits(**inputs(denoiser) | {"cond": None})
+        logits(denoiser, inputs(denoiser) | {"cond": None})
     with pytest.raises(ValueError, match=r"cond has shape \[2, 2\], expected \[2, 0\]"):
-        bare.logits(**inputs(bare) | {"cond": torch.zeros(2, 2, dtype=torch.long)})
+        logits(bare, inputs(bare) | {"cond": torch.zeros(2, 2, dtype=torch.long)})
     given = inputs(bare)
-    assert torch.equal(bare.logits(**given), bare.logits(**given | {"cond": torch.zeros(2, 0, dtype=torch.long)}))
+    assert torch.equal(logits(bare, given), logits(bare, given | {"cond": torch.zeros(2, 0, dtype=torch.long)}))
 
 
-@pytest.mark.parametrize("name", ["rates", "fed_rates"])
+@pytest.mark.parametrize("name", ["noise_t", "noise_s"])
 @pytest.mark.parametrize(("value", "said"), [(-0.25, "from -0.25 to"), (1.5, "to 1.5"), (float("nan"), "nan")])
 def test_bad_rates(name: str, value: float, said: str) -> None:
     denoiser = random_denoiser()
     given = inputs(denoiser)
     given[name][1, 3] = value
-    with pytest.raises(ValueError, match=f"^{name} are .*{said}.*expected 0 to 1"):
-        denoiser.logits(**given)
+    with pytest.raises(ValueError, match=f"^{name} is .*{said}.*expected 0 to 1"):
+        logits(denoiser, given)
 
 
 def test_only_wanted_positions_are_predicted_in_training() -> None:
@@ -197,26 +208,27 @@ def test_only_wanted_positions_are_predicted_in_training() -> None:
     denoiser = random_denoiser()
     given = inputs(denoiser)
     wanted = torch.tensor([[True, False, False, True, True, False], [False, True, False, False, False, True]])
-    values = [given[name] for name in ("x", "c", "rates", "fed_rates", "cond")]
-    found = denoiser(*values, denoiser.read(given["cond"]), None, wanted)
+    found = denoiser(given["x_s"], input_of(given), wanted)
     for some, every in zip(found, both(denoiser, given), strict=True):
         torch.testing.assert_close(some, every[wanted], rtol=0, atol=1e-12)
 
 
 def test_colours_of_every_cell_are_seen_from_everywhere() -> None:
     """Where none are told, that is as good as nothing said of them."""
-    denoiser = random_denoiser(glances=2)
+    denoiser = random_denoiser(color_hint_grid=2)
     given = inputs(denoiser)
-    nothing = torch.zeros_like(given["seen"])
-    assert torch.equal(denoiser.logits(**given | {"seen": None}), denoiser.logits(**given | {"seen": nothing}))
-    other = given["seen"].clone()
+    nothing = torch.zeros_like(given["color_hints"])
+    assert torch.equal(
+        logits(denoiser, given | {"color_hints": None}), logits(denoiser, given | {"color_hints": nothing})
+    )
+    other = given["color_hints"].clone()
     other[0, 5, 2] = ~other[0, 5, 2]
-    assert all(apart(denoiser, given, given | {"seen": other}))
+    assert all(apart(denoiser, given, given | {"color_hints": other}))
 
 
 def test_a_glance_is_of_every_cell_and_token() -> None:
-    denoiser = random_denoiser(glances=2)
+    denoiser = random_denoiser(color_hint_grid=2)
     given = inputs(denoiser)
-    for bad in (given["seen"][..., :4], given["seen"][:1], given["seen"][:, :5]):
-        with pytest.raises(ValueError, match=r"seen has shape \[.*\], expected \[2, 6, 7\]"):
-            denoiser.logits(**given | {"seen": bad})
+    for bad in (given["color_hints"][..., :4], given["color_hints"][:1], given["color_hints"][:, :5]):
+        with pytest.raises(ValueError, match=r"color_hints has shape \[.*\], expected \[2, 6, 7\]"):
+            logits(denoiser, given | {"color_hints": bad})

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from imagebart.models.discriminator import Discriminator, adaptive_weight, fooling_loss, matching_loss, telling_loss
+from imagebart.models.discriminator import (
+    Discriminator,
+    adaptive_weight,
+    d_hinge_loss,
+    feature_matching_loss,
+    generator_loss,
+)
 
 
 def test_a_logit_sees_seventy_pixels() -> None:
@@ -26,14 +32,14 @@ def test_a_logit_sees_seventy_pixels() -> None:
 
 def test_hinge_losses() -> None:
     real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 1.0])
-    assert telling_loss(real, fake).item() == pytest.approx(((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3) / 2)
-    assert fooling_loss(fake).item() == pytest.approx(2 / 3)
+    assert d_hinge_loss(real, fake).item() == pytest.approx(((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3) / 2)
+    assert generator_loss(fake).item() == pytest.approx(2 / 3)
 
 
 def test_matching_takes_layers_alike_and_leaves_logits_out() -> None:
     real = [torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 2, 2), torch.zeros(1)]
     fake = [torch.full((1, 2, 4, 4), 0.5), torch.full((1, 4, 2, 2), -1.5), torch.full((1,), 9.0)]
-    assert matching_loss(real, fake).item() == pytest.approx(1.0)
+    assert feature_matching_loss(real, fake).item() == pytest.approx(1.0)
 
 
 def test_the_adaptive_weight_makes_both_gradients_as_large() -> None:

@@ -21,12 +21,12 @@ BASE = FirstStageConfig(
 )
 CONFIGS = {
     "plain": BASE,
-    "folded": dataclasses.replace(BASE, multipliers=(1, 1), fold=2),
-    "folded by 4": dataclasses.replace(BASE, multipliers=(1,), fold=4, attention_resolutions=()),
+    "folded": dataclasses.replace(BASE, multipliers=(1, 1), pixel_unshuffle=2),
+    "folded by 4": dataclasses.replace(BASE, multipliers=(1,), pixel_unshuffle=4, attention_resolutions=()),
     "unit codes": dataclasses.replace(BASE, unit_codes=True),
     "some codes used": dataclasses.replace(BASE, used_codes=9),
-    "used unit codes": dataclasses.replace(BASE, used_codes=9, unit_codes=True, fold=2),
-    "cells": dataclasses.replace(BASE, encoder="cells"),
+    "used unit codes": dataclasses.replace(BASE, used_codes=9, unit_codes=True, pixel_unshuffle=2),
+    "patch": dataclasses.replace(BASE, encoder="patch"),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 quantizers = ("plain", "unit codes", "some codes used", "used unit codes")
@@ -129,7 +129,7 @@ def test_tokens_do_not_depend_on_autocast() -> None:
 def test_any_multiple_of_f(config: FirstStageConfig) -> None:
     model = build(config)
     f = config.downsampling
-    assert f == config.fold * 2 ** (len(config.multipliers) - 1)
+    assert f == config.pixel_unshuffle * 2 ** (len(config.multipliers) - 1)
     for rows, columns in ((1, 1), (4, 4), (2, 5), (3, 1)):
         images = torch.rand(2, 3, rows * f, columns * f) * 2 - 1
         tokens = model.encode(images)
@@ -170,7 +170,7 @@ def test_tokens_are_in_raster_order() -> None:
 def test_folding_is_by_neighbouring_pixels() -> None:
     """Encoder and decoder of a folded model keep cells in place: pixel (y, x) belongs to square (y // 2, x // 2)."""
     model = build(CONFIGS["folded"])
-    squares = model.encoder.fold(torch.arange(16.0).reshape(1, 1, 4, 4))
+    squares = model.encoder.pixel_unshuffle(torch.arange(16.0).reshape(1, 1, 4, 4))
     assert squares[0, :, 0, 1].tolist() == [2, 3, 6, 7]
     assert torch.equal(model.decoder.unfold(squares), torch.arange(16.0).reshape(1, 1, 4, 4))
 
@@ -211,7 +211,7 @@ def test_tokens_out_of_the_codebook_in_use(token: int) -> None:
 
 def test_a_cell_encoder_sees_its_cell_alone() -> None:
     """Other pixels change no other token, and a cell's token does not depend on where it lies."""
-    model = build(CONFIGS["cells"])
+    model = build(CONFIGS["patch"])
     f = model.config.downsampling
     image = torch.rand(1, 3, 4 * f, 4 * f) * 2 - 1
     tokens = model.encode(image).view(4, 4)

@@ -67,10 +67,10 @@ def test_networks_must_speak_the_first_stages_codes(staged: ImageBART, plain: Im
     assert plain.denoiser is not None
     with pytest.raises(ValueError, match="the denoiser was made for 24 codes, expected 30"):
         ImageBART(first_stage, plain.denoiser, plain.conditioner)
-    with pytest.raises(ValueError, match="glances at 3 parts a side of cells of 4 pixels, expected a divisor"):
-        tiny_model("none", glances=3)
-    with pytest.raises(ValueError, match="the first stage's encoder has to see each alone"):
-        ImageBART(plain.first_stage, tiny_model("none", glances=2).denoiser, plain.conditioner)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="color_hint_grid is 3, expected a divisor of 4, the pixels along a patch"):
+        tiny_model("none", color_hint_grid=3)
+    with pytest.raises(ValueError, match="color hints need 'patch', which encodes each patch alone"):
+        ImageBART(plain.first_stage, tiny_model("none", color_hint_grid=2).denoiser, plain.conditioner)  # type: ignore[arg-type]
 
 
 def test_a_model_is_for_use_not_training(plain: ImageBART, staged: ImageBART) -> None:
@@ -168,7 +168,7 @@ def test_the_prompt_and_guidance_change_the_result(text: ImageBART) -> None:
     guided = text.sample(1, hair, guidance=100.0, **arguments)  # to a random model words mean little
     assert not torch.equal(plain, guided)
     assert not torch.equal(guided, text.sample(1, hat, guidance=100.0, **arguments))
-    without = text.sample(1, text.conditioner.null(1), **arguments)
+    without = text.sample(1, text.conditioner.unconditional(1), **arguments)
     assert torch.equal(without, text.sample(1, hair, guidance=0.0, **arguments))
 
 
@@ -256,7 +256,7 @@ def test_bad_arguments_raise_before_the_first_event(plain: ImageBART, arguments:
 
 def test_bad_conditions_raise_before_the_first_event(text: ImageBART) -> None:
     length, size = text.conditioner.length, text.conditioner.vocab_size
-    cond = text.conditioner.null(2)
+    cond = text.conditioner.unconditional(2)
     bad: list[tuple[Tensor | None, str]] = [
         (None, rf"cond has shape \[2, 0\], expected \[2, {length}\]"),
         (cond[:1], rf"cond has shape \[1, {length}\], expected \[2, {length}\]"),

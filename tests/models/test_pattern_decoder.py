@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.config import from_dict
-from imagebart.models.vqgan import GAIN, SHARED, FirstStage, FirstStageConfig, PatternDecoder
+from imagebart.models.vqgan import GAIN, SHARED, FirstStage, FirstStageConfig, LayeredDecoder
 
 CONFIG = FirstStageConfig(
     resolution=64,
@@ -19,11 +19,11 @@ CONFIG = FirstStageConfig(
     latent_channels=32,
     code_dim=8,
     codebook_size=16,
-    fold=8,
+    pixel_unshuffle=8,
     unit_codes=True,
-    encoder="cells",
-    shrink=2,
-    decoder="patterns",
+    encoder="patch",
+    downscale=2,
+    decoder="layered",
     layers=3,
     patterns=4,
 )
@@ -33,10 +33,10 @@ CONFIG = FirstStageConfig(
 def small() -> FirstStage:
     """A first stage for pictures half as large."""
     torch.manual_seed(1)
-    return FirstStage(replace(CONFIG, resolution=32, shrink=1, decoder="convolutions")).eval()
+    return FirstStage(replace(CONFIG, resolution=32, downscale=1, decoder="convolutions")).eval()
 
 
-def one_by_one(decoder: PatternDecoder, coarse: Tensor) -> Tensor:
+def one_by_one(decoder: LayeredDecoder, coarse: Tensor) -> Tensor:
     """Pixels of the trunk's features [1, C, h, w], each by itself."""
     features = F.silu(decoder.norm(coarse))
     mix, colours = decoder.mix(features)[0], decoder.colour(features)[0]
@@ -56,7 +56,7 @@ def one_by_one(decoder: PatternDecoder, coarse: Tensor) -> Tensor:
 
 def test_pixels_are_layers_weighted_by_masks_of_patterns() -> None:
     torch.manual_seed(0)
-    decoder = PatternDecoder(replace(CONFIG, resolution=32)).eval()
+    decoder = LayeredDecoder(replace(CONFIG, resolution=32)).eval()
     latents = torch.randn(1, 32, 2, 2)
     with torch.no_grad():
         decoder.mix.weight.mul_(5)
@@ -66,7 +66,7 @@ def test_pixels_are_layers_weighted_by_masks_of_patterns() -> None:
 
 def test_a_mask_far_above_the_others_gives_one_plain_colour() -> None:
     torch.manual_seed(0)
-    decoder = PatternDecoder(CONFIG).eval()
+    decoder = LayeredDecoder(CONFIG).eval()
     with torch.no_grad():
         decoder.mix.weight.zero_()
         decoder.mix.bias.zero_()
@@ -79,7 +79,7 @@ def test_a_mask_far_above_the_others_gives_one_plain_colour() -> None:
 
 def test_the_lowest_layer_is_the_smaller_pictures_decoder(small: FirstStage) -> None:
     torch.manual_seed(0)
-    decoder = PatternDecoder(CONFIG).eval()
+    decoder = LayeredDecoder(CONFIG).eval()
     decoder.load_state_dict(small.decoder.state_dict(), strict=False)
     latents = torch.randn(2, 32, 4, 4)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_a_position_changes_the_picture_of_the_same_code() -> None:
 
 def test_several_levels_draw_the_lowest_layer() -> None:
     torch.manual_seed(0)
-    model = FirstStage(replace(CONFIG, multipliers=(1, 2), channels=32, fold=4)).eval()
+    model = FirstStage(replace(CONFIG, multipliers=(1, 2), channels=32, pixel_unshuffle=4)).eval()
     assert model.config.downsampling == 16
     with torch.no_grad():
         assert model.decode(torch.randint(16, (1, 16))).shape == (1, 3, 64, 64)
@@ -113,7 +113,7 @@ def test_grids_of_other_sizes_have_their_patterns_enlarged() -> None:
         wide = model.decode(torch.randint(16, (2, 15)), rows=3)
         assert wide.shape == (2, 3, 48, 80) and wide.isfinite().all()
         decoder = model.decoder
-        assert isinstance(decoder, PatternDecoder)
+        assert isinstance(decoder, LayeredDecoder)
         decoder.own.copy_(torch.randn(4).view(1, 1, 4, 1).expand_as(decoder.own))  # enlarged, these stay what they are
         torch.testing.assert_close(decoder._patterns(3, 5), decoder.own[0, 0].expand(15, 4, 256))
 
@@ -131,10 +131,10 @@ def test_tokens_are_those_of_the_picture_made_smaller(small: FirstStage) -> None
 
 
 def test_what_does_not_go_together_is_refused() -> None:
-    with pytest.raises(ValueError, match="shrink is 2 with an encoder of convolutions"):
+    with pytest.raises(ValueError, match="downscale is 2 with encoder 'convolutions'"):
         replace(CONFIG, encoder="convolutions")
-    with pytest.raises(ValueError, match="shrink is 2 .* a decoder of convolutions"):
+    with pytest.raises(ValueError, match="downscale is 2 .* decoder 'convolutions'"):
         replace(CONFIG, decoder="convolutions")
-    for name, value in (("shrink", 0), ("decoder", "paint"), ("layers", 1), ("patterns", 0)):
+    for name, value in (("downscale", 0), ("decoder", "paint"), ("layers", 1), ("patterns", 0)):
         with pytest.raises(ValueError, match=f"{name} is {value!r}, expected"):
             from_dict(FirstStageConfig, {**asdict(CONFIG), name: value})

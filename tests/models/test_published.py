@@ -12,7 +12,7 @@ from imagebart.diffusion import log_likelihood
 from imagebart.models.stages import Kind, ResidualStage, Stage, build_stage
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
-with_and_without_cond = pytest.mark.parametrize(("cond_length", "slots"), [(0, 0), (2, 0), (5, 3)])
+with_and_without_cond = pytest.mark.parametrize(("cond_length", "query_tokens"), [(0, 0), (2, 0), (5, 3)])
 
 
 def tokens_of(stage: Stage, batch: int) -> Tensor:
@@ -26,9 +26,9 @@ def plain_logits(stage: Stage, x: list[int], c: list[int], cond: list[int]) -> T
     decoder, encoder = part(weights, "decoder"), part(weights, "encoder")
     read = None
     if config.text is not None:
-        slots = plain_slots(weights, config.text, cond)
-        read = torch.cat([torch.zeros(1, slots.shape[1]), slots])  # nothing is added to t
-    ids = list(range(config.text.slots)) if config.text is not None else cond
+        query_tokens = plain_slots(weights, config.text, cond)
+        read = torch.cat([torch.zeros(1, query_tokens.shape[1]), query_tokens])  # nothing is added to t
+    ids = list(range(config.text.query_tokens)) if config.text is not None else cond
     prefix = [config.t] + [token + config.cond_offset for token in ids]
     context = extra = None
     if config.encoder is not None:
@@ -50,8 +50,8 @@ def plain_logits(stage: Stage, x: list[int], c: list[int], cond: list[int]) -> T
 
 @with_and_without_cond
 @every_kind
-def test_logits_equal_a_plain_implementation(kind: Kind, cond_length: int, slots: int) -> None:
-    stage = random_stage(kind, cond_length=cond_length, slots=slots)
+def test_logits_equal_a_plain_implementation(kind: Kind, cond_length: int, query_tokens: int) -> None:
+    stage = random_stage(kind, cond_length=cond_length, query_tokens=query_tokens)
     x, c, cond = tokens_of(stage, 2), tokens_of(stage, 2), random_cond(2, cond_length)
     found = stage.logits(x, c, cond)
     assert found.shape == (2, 6, 7)
@@ -93,7 +93,7 @@ def test_what_x_t_and_the_condition_change(kind: Kind) -> None:
 
 @every_kind
 def test_a_text_encoder_tells_the_words_and_their_order(kind: Kind) -> None:
-    stage = random_stage(kind, cond_length=3, slots=2)
+    stage = random_stage(kind, cond_length=3, query_tokens=2)
     x, c = tokens_of(stage, 1), tokens_of(stage, 1)
     before = stage.logits(x, c, torch.tensor([[1, 2, 3]]))
     for other in ([2, 1, 3], [1, 2, 4]):
@@ -138,9 +138,9 @@ def test_bad_conditions(kind: Kind) -> None:
     with pytest.raises(ValueError, match=r"cond has shape \[2, 0\], expected \[2, 2\]"):
         stage.logits(x, x)
     with pytest.raises(ValueError, match=r"cond has shape \[2, 3\], expected \[2, 2\]"):
-        stage.start(x, torch.zeros(2, 3, dtype=torch.long))
+        stage.prepare(x, torch.zeros(2, 3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"cond has shape \[1, 2\], expected \[2, 2\]"):
-        stage.start(x, torch.zeros(1, 2, dtype=torch.long))
+        stage.prepare(x, torch.zeros(1, 2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"cond has shape \[2, 2\], expected \[2, 0\]"):
         bare.logits(x, x, torch.zeros(2, 2, dtype=torch.long))
     torch.testing.assert_close(bare.logits(x, x), bare.logits(x, x, torch.zeros(2, 0, dtype=torch.long)))
@@ -154,7 +154,7 @@ def test_bad_tokens(kind: Kind) -> None:
         with pytest.raises(ValueError, match=r"tokens have shape .* expected \[B, 6\]"):
             stage.logits(bad, x)
         with pytest.raises(ValueError, match=r"tokens have shape .* expected \[B, 6\]"):
-            stage.start(bad)
+            stage.prepare(bad)
     with pytest.raises(ValueError, match="2 rows of x_{t-1}, but 1 of x_t"):
         stage.logits(x, x[:1])
 

@@ -16,10 +16,10 @@ def test_equals_a_plain_implementation(config: TransformerConfig) -> None:
     for length in (1, 4, config.positions):
         tokens = torch.randint(config.vocab_in, (2, length))
         context = context_of(config, 2)
-        extra = torch.randn(2, length, config.width, dtype=torch.float64)
-        memory = None if context is None else transformer.memory(context)
-        for added in (None, extra):
-            found = transformer(tokens, added, memory)
+        added_embeds = torch.randn(2, length, config.width, dtype=torch.float64)
+        cross_kv = None if context is None else transformer.cross_kv(context)
+        for added in (None, added_embeds):
+            found = transformer(tokens, added, cross_kv)
             assert found.shape == (2, length, config.width)
             for b in range(2):
                 expected = plain_transformer(
@@ -37,12 +37,12 @@ def test_later_tokens_change_nothing_earlier(config: TransformerConfig) -> None:
     transformer = build(config)
     tokens = torch.randint(config.vocab_in, (1, config.positions))
     context = context_of(config, 1)
-    memory = None if context is None else transformer.memory(context)
-    before = transformer(tokens, memory=memory)
+    cross_kv = None if context is None else transformer.cross_kv(context)
+    before = transformer(tokens, cross_kv=cross_kv)
     for i in range(config.unmasked, config.positions):
         changed = tokens.clone()
         changed[0, i] = (changed[0, i] + 1) % config.vocab_in
-        difference = (transformer(changed, memory=memory) - before).abs().amax(-1)[0]
+        difference = (transformer(changed, cross_kv=cross_kv) - before).abs().amax(-1)[0]
         assert (difference[:i] == 0).all()
         assert (difference[i:] > 0).all()
 
@@ -122,7 +122,7 @@ def test_positions_begin_alike_at_equal_distances() -> None:
 
 @pytest.mark.parametrize("kind", ["all", "causal", "masked"])
 def test_attention_in_training_equals_that_in_use(kind: str) -> None:
-    """In bf16 under autocast, as it is trained on a CPU, forwards and back, beside float64 written out."""
+    """In bf16 under autocast, as it is trained on a CPU, nfe and back, beside float64 written out."""
     torch.manual_seed(0)
     given = [torch.randn(2, 3, n, 8, dtype=torch.bfloat16) for n in (7, 7 if kind == "causal" else 11, 0)]
     given[2] = torch.randn_like(given[1])

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from imagebart.diffusion import Schedule
 from imagebart.models.stages import build_stage
-from imagebart.models.transformer import Context, Encode
+from imagebart.models.transformer import DecoderInput, Encode
 from imagebart.sampling import speculative
 from imagebart.sampling.logits import gumbel_noise
-from imagebart.sampling.packed_linear import Cache, Engine, Network
-from imagebart.sampling.sampler import ChainEvent, redraw_rows, row_generators, run_chain, uniform_tokens
+from imagebart.sampling.packed_linear import Cache, Network, PackedModel
+from imagebart.sampling.sampler import ChainEvent, add_noise_rows, row_generators, run_chain, uniform_tokens
 from imagebart.sampling.speculative import DraftLength, OneByOne
 from imagebart.sampling.steps import Condition, DenoisingStep, StageStep, Step, denoising_steps
 from imagebart.settings import SamplingSettings
@@ -60,14 +60,14 @@ CHAINS = {"stages": published, "denoiser": denoised}
 every_chain = pytest.mark.parametrize("chain", CHAINS)
 
 
-class Engines:
+class PackedModels:
     """What draws each step, made once."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.made = [(step, engine_for(step)) for step in steps]
 
-    def __call__(self, step: Step) -> Engine:
-        return next(engine for other, engine in self.made if other is step)
+    def __call__(self, step: Step) -> PackedModel:
+        return next(packed_model for other, packed_model in self.made if other is step)
 
 
 def run(
@@ -77,24 +77,26 @@ def run(
     settings: SamplingSettings | None = None,
     seed: int = 0,
     condition: Condition = NO_CONDITION,
-    doubt: Tensor | None = None,
+    noise_level: Tensor | None = None,
 ) -> list[ChainEvent]:
     keep = torch.zeros_like(start, dtype=torch.bool) if keep is None else keep
-    doubt = doubted(keep) if doubt is None else doubt
+    noise_level = doubted(keep) if noise_level is None else noise_level
     generators = row_generators(seed, len(start))
     settings = settings or SamplingSettings()
-    return list(run_chain(steps, Engines(steps), start, doubt, condition, settings, generators))
+    return list(run_chain(steps, PackedModels(steps), start, noise_level, condition, settings, generators))
 
 
 def begun(steps: Sequence[Step], keep: Tensor | None = None) -> Iterator[ChainEvent]:
     """A chain of one row that has not been asked for anything."""
     start = torch.randint(K, (1, 6))
-    doubt = torch.ones(1, 6) if keep is None else doubted(keep)
-    return run_chain(steps, Engines(steps), start, doubt, NO_CONDITION, SamplingSettings(), row_generators(0, 1))
+    noise_level = torch.ones(1, 6) if keep is None else doubted(keep)
+    return run_chain(
+        steps, PackedModels(steps), start, noise_level, NO_CONDITION, SamplingSettings(), row_generators(0, 1)
+    )
 
 
 def count_forwards(steps: Sequence[StageStep]) -> list[int]:
-    """The t of each decoder forward from the first event on; what engines time of their own comes before."""
+    """The t of each decoder forward from the first event on; what packed_models time of their own comes before."""
     seen: list[int] = []
     for step in steps:
         config = step.stage.config
@@ -115,9 +117,9 @@ def test_events_come_in_order(chain: str, first: int, resamples: int) -> None:
         found.append((stage, repeat))
         *before, end = group
         if chain == "denoiser":  # its own drafts come first
-            assert (before[0].forwards, before[0].position) == (0, 0)
+            assert (before[0].nfe, before[0].position) == (0, 0)
             before = before[1:]
-        assert [e.forwards for e in before] == list(range(1, len(before) + 1)) and end.forwards == len(before) + 1
+        assert [e.nfe for e in before] == list(range(1, len(before) + 1)) and end.nfe == len(before) + 1
         positions = [0] + [e.position for e in before] + [end.position]
         assert all(a < b for a, b in zip(positions, positions[1:], strict=False))
         assert end.position == end.total and end.done and not any(e.done for e in before)
@@ -127,13 +129,13 @@ def test_events_come_in_order(chain: str, first: int, resamples: int) -> None:
 
 def test_an_event_for_every_forward() -> None:
     steps = published()
-    engines = Engines(steps)
+    packed_models = PackedModels(steps)
     seen = count_forwards(steps)
     keep, start = torch.tensor([[True, True, False, False, True, True]]), torch.randint(K, (1, 6))
     settings = SamplingSettings(resamples=2)
-    events = list(run_chain(steps, engines, start, doubted(keep), NO_CONDITION, settings, row_generators(0, 1)))
+    events = list(run_chain(steps, packed_models, start, doubted(keep), NO_CONDITION, settings, row_generators(0, 1)))
     assert seen == [event.stage for event in events]
-    assert all(1 <= event.forwards <= event.position <= 2 for event in events)
+    assert all(1 <= event.nfe <= event.position <= 2 for event in events)
 
 
 @every_chain
@@ -154,12 +156,12 @@ def test_the_denoisers_drafts_are_shown_before_it_has_drawn_anything() -> None:
     """They are what its encoder alone would draw with the noise of the step."""
     step = CHAINS["denoiser"]()[-1]
     assert isinstance(step, DenoisingStep)
-    start, doubt = torch.randint(K, (3, 6)), torch.ones(3, 6)
+    start, noise_level = torch.randint(K, (3, 6)), torch.ones(3, 6)
     first = run([step], start)[0]
-    logits = step.start(start, doubt, None, None).drafts
+    logits = step.prepare(start, noise_level, None, None).drafts
     assert logits is not None
     noise = gumbel_noise((6, K), row_generators(0, 3))
-    assert torch.equal(first.tokens, (step.reverse(logits, start, doubt) + noise).argmax(-1))
+    assert torch.equal(first.tokens, (step.reverse(logits, start, noise_level) + noise).argmax(-1))
 
 
 @pytest.mark.parametrize("resamples", [1, 3])
@@ -177,10 +179,10 @@ def test_kept_tokens_are_kept_in_every_event(chain: str, resamples: int) -> None
 
 def test_nothing_to_draw_gives_no_events() -> None:
     steps = published()
-    engines = Engines(steps)
+    packed_models = PackedModels(steps)
     seen, start = count_forwards(steps), torch.randint(K, (2, 6))
     arguments = (torch.zeros(2, 6), NO_CONDITION, SamplingSettings(resamples=2), row_generators(0, 2))
-    assert list(run_chain(steps, engines, start, *arguments)) == []
+    assert list(run_chain(steps, packed_models, start, *arguments)) == []
     assert seen == []
 
 
@@ -277,19 +279,21 @@ def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
 ) -> None:
     """Token by token, in as many steps as wanted, whatever is verified at once; rows keep what they keep."""
     torch.manual_seed(scales)
-    steps = denoising_steps(random_denoiser(glances=2), scales)
+    steps = denoising_steps(random_denoiser(color_hint_grid=2), scales)
     start, keep, cond = torch.randint(K, (2, 6)), torch.rand(2, 6) < 0.3, random_cond(2)
-    seen = torch.rand(2, 6, K) < 0.3
-    null, settings = torch.zeros(2, 2, dtype=torch.long), SamplingSettings(guidance=guidance)
+    color_hints = torch.rand(2, 6, K) < 0.3
+    unconditional, settings = torch.zeros(2, 2, dtype=torch.long), SamplingSettings(guidance=guidance)
     generators, expected, x = row_generators(4, 2), [], start
     for step in reversed(steps):
-        x = plain_draw(step, x, x, doubted(keep), cond, null, settings, gumbel_noise((6, K), generators), seen)
+        x = plain_draw(
+            step, x, x, doubted(keep), cond, unconditional, settings, gumbel_noise((6, K), generators), color_hints
+        )
         expected.append(x)
     lengths: list[DraftLength | None] = [None, OneByOne(), Fixed(1), Fixed(3), Fixed(100)]
-    for ahead in lengths:
-        if ahead is not None:
-            monkeypatch.setattr(speculative, "Adaptive", lambda *_, ahead=ahead: ahead)
-        events = run(steps, start, keep, settings, 4, Condition(cond, null, seen))
+    for draft_length in lengths:
+        if draft_length is not None:
+            monkeypatch.setattr(speculative, "Adaptive", lambda *_, draft_length=draft_length: draft_length)
+        events = run(steps, start, keep, settings, 4, Condition(cond, unconditional, color_hints))
         assert torch.equal(torch.stack([e.tokens for e in events if e.done]), torch.stack(expected))
 
 
@@ -298,23 +302,26 @@ def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
 def test_doubted_tokens_wait_for_the_step_that_is_less_noisy(scales: int, resamples: int) -> None:
     """Each is seen at its own rate from the start, and drawn from the first step on that ends below it.
 
-    The naive chain: x_t where r_t is less than the doubt, else the token of the start; drawn where r_s is less.
+    The naive chain: x_t where r_t is less than the noise_level, else the token of the start; drawn where r_s is less.
     """
     torch.manual_seed(scales)
     steps = denoising_steps(random_denoiser(cond_length=0), scales)
-    start, doubt = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
+    start, noise_level = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
     settings, generators, expected, x = SamplingSettings(resamples=resamples), row_generators(4, 2), [], start
     for step in reversed(steps):
         for repeat in range(resamples):
             if repeat:
-                x = redraw_rows(x, (1 - repeat / resamples) * step.beta, K, generators)
-            c = torch.where((doubt <= step.rate) & (doubt < 1), start, x)
-            x = plain_draw(step, c, c, doubt, None, None, settings, gumbel_noise((6, K), generators))
+                x = add_noise_rows(x, (1 - repeat / resamples) * step.beta, K, generators)
+            c = torch.where((noise_level <= step.noise_t) & (noise_level < 1), start, x)
+            x = plain_draw(step, c, c, noise_level, None, None, settings, gumbel_noise((6, K), generators))
             expected.append(x)
-    events = run(steps, start, None, settings, 4, doubt=doubt)
+    events = run(steps, start, None, settings, 4, noise_level=noise_level)
     assert torch.equal(torch.stack([e.tokens for e in events if e.done]), torch.stack(expected))
-    waiting = doubt <= steps[-1].next_rate
-    assert torch.equal(expected[0][waiting], start[waiting]) and (expected[-1][doubt > 0] != start[doubt > 0]).any()
+    waiting = noise_level <= steps[-1].noise_s
+    assert (
+        torch.equal(expected[0][waiting], start[waiting])
+        and (expected[-1][noise_level > 0] != start[noise_level > 0]).any()
+    )
 
 
 def test_row_generators_take_any_seed() -> None:
@@ -333,9 +340,9 @@ def test_x_T_is_uniform() -> None:
 
 def test_redrawn_rows_follow_their_generators() -> None:
     x = torch.randint(K, (3, 40))
-    together = redraw_rows(x, 0.5, K, row_generators(4, 3))
+    together = add_noise_rows(x, 0.5, K, row_generators(4, 3))
     for b in range(3):
-        assert torch.equal(together[b], redraw_rows(x[b : b + 1], 0.5, K, row_generators(4 + b, 1))[0])
+        assert torch.equal(together[b], add_noise_rows(x[b : b + 1], 0.5, K, row_generators(4 + b, 1))[0])
 
 
 class Recorded(StageStep):
@@ -345,11 +352,16 @@ class Recorded(StageStep):
         super().__init__(step.stage)
         self.taken = taken
 
-    def start(
-        self, c: Tensor, doubt: Tensor, cond: Tensor | None, encode: Encode | None, seen: Tensor | None = None
-    ) -> Context:
+    def prepare(
+        self,
+        c: Tensor,
+        noise_level: Tensor,
+        cond: Tensor | None,
+        encode: Encode | None,
+        color_hints: Tensor | None = None,
+    ) -> DecoderInput:
         self.taken.append(c)
-        return super().start(c, doubt, cond, encode, seen)
+        return super().prepare(c, noise_level, cond, encode, color_hints)
 
 
 def test_repeats_redraw_a_falling_share() -> None:
@@ -380,10 +392,10 @@ def joint_of(step: Step, outcomes: Tensor, c: Tensor) -> Tensor:
     size, (_, n) = len(outcomes), c.shape
     x, noisy = outcomes.repeat(len(c), 1), c.repeat_interleave(size, 0)
     p = teacher_forced(step, x, noisy, torch.ones(x.shape), None).softmax(-1)
-    if isinstance(step, DenoisingStep) and step.next_rate > 0:
+    if isinstance(step, DenoisingStep) and step.noise_s > 0:
         k = p.shape[-1]
         back = [
-            [plain_reverse([float(j == x0) for j in range(k)], seen, step.rate, step.next_rate) for x0 in range(k)]
+            [plain_reverse([float(j == x0) for j in range(k)], seen, step.noise_t, step.noise_s) for x0 in range(k)]
             for seen in range(k)
         ]
         p = torch.einsum("rnj,rnjk->rnk", p, torch.tensor(back, dtype=torch.float64)[noisy])
@@ -413,7 +425,7 @@ def test_what_is_kept_conditions_what_is_drawn() -> None:
     for step in steps:
         p0 = teacher_forced(step, x, c, doubted(keep).expand(81, n), None).softmax(-1).tolist()
         chance = [math.prod(
-            plain_reverse(p0[row][i], int(c[row, i]), step.rate, step.next_rate)[x[row, i]] for i in (0, 2)
+            plain_reverse(p0[row][i], int(c[row, i]), step.noise_t, step.noise_s)[x[row, i]] for i in (0, 2)
         ) for row in range(81)]  # fmt: skip
         chances.append(torch.tensor(chance, dtype=torch.float64).reshape(9, 9))
     expected = chances[1].mean(0) @ chances[0]

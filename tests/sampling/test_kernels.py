@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from imagebart.sampling.packed_linear import Precision, brain, half, kernels, multiplies_bfloat16, packed, plain
+from imagebart.sampling.packed_linear import Precision, bf16, fp16, fp32, kernels, multiplies_bfloat16, native
 
 # What is lost of a number of about 1: float16 keeps 11 bits of a weight, bfloat16 8 of all.
-TOLERANCE = {plain: 1e-5, packed: 1e-5, half: 2e-3, brain: 2e-2}
+TOLERANCE = {native: 1e-5, fp32: 1e-5, fp16: 2e-3, bf16: 2e-2}
 ALL: Precision = "rounded"
 
 
@@ -36,7 +36,7 @@ def test_a_row_does_not_depend_on_those_beside_it() -> None:
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="this processor does not multiply bfloat16")
 def test_a_picture_does_not_depend_on_those_beside_it() -> None:
     for rows in (40, 257, 271):
-        multiply = brain(nn.Linear(256, 1024).requires_grad_(False), rows)
+        multiply = bf16(nn.Linear(256, 1024).requires_grad_(False), rows)
         x = torch.randn(3 * rows, 256)
         whole = multiply(x)
         for one, part in zip(x.split(rows), whole.split(rows), strict=True):
@@ -46,17 +46,17 @@ def test_a_picture_does_not_depend_on_those_beside_it() -> None:
 def test_weights_are_rounded_only_if_it_is_allowed_or_changes_nothing() -> None:
     linear = nn.Linear(24, 40).requires_grad_(False)
     exact, some = (kernels([linear], precision) for precision in ("exact", "rounded"))
-    assert not {half, brain} & set(exact)
-    assert half in some and some[: len(exact)] == exact
-    assert (brain in some) == multiplies_bfloat16()
+    assert not {fp16, bf16} & set(exact)
+    assert fp16 in some and some[: len(exact)] == exact
+    assert (bf16 in some) == multiplies_bfloat16()
     rounded = nn.Linear(24, 40).requires_grad_(False)
     rounded.weight.copy_(linear.weight.half())
-    assert kernels([rounded], "exact") == [*exact, half]
-    assert half not in kernels([rounded, linear], "exact")
-    assert kernels([linear.double()], ALL, torch.float64) == [plain]
-    assert kernels([rounded.bfloat16()], ALL, torch.bfloat16) == [plain]
+    assert kernels([rounded], "exact") == [*exact, fp16]
+    assert fp16 not in kernels([rounded, linear], "exact")
+    assert kernels([linear.double()], ALL, torch.float64) == [native]
+    assert kernels([rounded.bfloat16()], ALL, torch.bfloat16) == [native]
 
 
 def test_packed_is_there() -> None:
     """The two-core demo depends on it: fails where a PyTorch without oneDNN or its operator is installed."""
-    assert packed in kernels([nn.Linear(2, 2)], "exact")
+    assert fp32 in kernels([nn.Linear(2, 2)], "exact")

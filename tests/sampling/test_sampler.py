@@ -44,32 +44,34 @@ def half_kept() -> Tensor:
 
 
 @pytest.mark.parametrize("scales", range(1, 9))
-@pytest.mark.parametrize("rate", [1.0, 0.3])
-def test_steps_lose_the_same_share_each(plain: ImageBART, scales: int, rate: float) -> None:
+@pytest.mark.parametrize("noise_t", [1.0, 0.3])
+def test_steps_lose_the_same_share_each(plain: ImageBART, scales: int, noise_t: float) -> None:
     """Rates fall from the first to 0, in equal parts: geometric betas, where that is noise alone."""
     assert plain.denoiser is not None
-    steps = denoising_steps(plain.denoiser, scales, rate)
-    assert [s.rate for s in steps] == pytest.approx([rate * t / scales for t in range(1, scales + 1)])
-    assert [s.next_rate for s in steps] == [0, *(s.rate for s in steps[:-1])]
-    if rate == 1:
+    steps = denoising_steps(plain.denoiser, scales, noise_t)
+    assert [s.noise_t for s in steps] == pytest.approx([noise_t * t / scales for t in range(1, scales + 1)])
+    assert [s.noise_s for s in steps] == [0, *(s.noise_t for s in steps[:-1])]
+    if noise_t == 1:
         assert [s.beta for s in steps] == pytest.approx(Schedule.geometric(scales).betas)
     stay = 1.0
     for step in steps:
         stay *= 1 - step.beta
-    assert stay == pytest.approx(1 - rate)
+    assert stay == pytest.approx(1 - noise_t)
 
 
-@pytest.mark.parametrize(("rate", "next_rate"), [(0.5, 0.5), (0.2, 0.4), (1.1, 0.5), (0.5, -0.1)])
-def test_bad_rates_of_a_step_are_named(plain: ImageBART, rate: float, next_rate: float) -> None:
+@pytest.mark.parametrize(("noise_t", "noise_s"), [(0.5, 0.5), (0.2, 0.4), (1.1, 0.5), (0.5, -0.1)])
+def test_bad_rates_of_a_step_are_named(plain: ImageBART, noise_t: float, noise_s: float) -> None:
     assert plain.denoiser is not None
-    with pytest.raises(ValueError, match=f"a step from rate {rate:g} to {next_rate:g}, expected 0 <= next rate < rate"):
-        DenoisingStep(plain.denoiser, rate, next_rate)
+    with pytest.raises(
+        ValueError, match=f"a step from noise {noise_t:g} to {noise_s:g}, expected 0 <= noise_s < noise_t"
+    ):
+        DenoisingStep(plain.denoiser, noise_t, noise_s)
 
 
 def test_steps_are_those_asked_for(plain: ImageBART, staged: ImageBART) -> None:
     assert len(plain.sampler.steps(DEFAULTS)) == 3
     five = plain.sampler.steps(SamplingSettings(scales=5, start=2), 0.5)
-    assert [s.rate for s in five if isinstance(s, DenoisingStep)] == pytest.approx([0.1, 0.2])
+    assert [s.noise_t for s in five if isinstance(s, DenoisingStep)] == pytest.approx([0.1, 0.2])
     for first in (1, 2, 3):
         steps = staged.sampler.steps(SamplingSettings(start=first))
         assert [s.stage for s in steps if isinstance(s, StageStep)] == list(staged.stages)[:first]
@@ -82,7 +84,7 @@ def test_stages_begin_with_the_finest_that_expects_as_much_noise(
     """Stages 1, 2, 3 expect a third, two thirds, all of the tokens redrawn; a denoiser's steps are scaled to it."""
     assert len(staged.sampler.steps(DEFAULTS, strength)) == stage
     assert len(staged.sampler.steps(SamplingSettings(start=1), strength)) == 1
-    assert plain.sampler.steps(DEFAULTS, strength)[-1].rate == pytest.approx(strength)  # type: ignore[attr-defined]
+    assert plain.sampler.steps(DEFAULTS, strength)[-1].noise_t == pytest.approx(strength)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("strength", [0.0, -0.5, 1.01, float("nan")])
@@ -99,10 +101,10 @@ def test_starts_from_noise_with_kept_tokens_put_in(plain: ImageBART, staged: Ima
     known, keep = torch.zeros(40, N, dtype=torch.long), half_kept()
     for model in (plain, staged):
         begun = model.sampler.start(40, DEFAULTS, known=known, keep=keep, seed=0)
-        assert (begun.x[:, keep] == 0).all() and torch.equal(begun.doubt, doubted(keep).expand(40, -1))
+        assert (begun.x[:, keep] == 0).all() and torch.equal(begun.noise_level, doubted(keep).expand(40, -1))
         assert len(begun.generators) == 40 and len(begun.steps) == 3 and begun.total == 32
         assert abs(binomial_z(int((begun.x[:, ~keep] == 0).sum()), 40 * 32, 1 / K)) < 4
-    assert (model.sampler.start(2, DEFAULTS, seed=0).doubt == 1).all()
+    assert (model.sampler.start(2, DEFAULTS, seed=0).noise_level == 1).all()
 
 
 def test_tokens_to_draw_are_those_that_some_row_does_not_keep(plain: ImageBART) -> None:
@@ -178,17 +180,21 @@ def test_without_a_seed_starts_differ(plain: ImageBART) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_colours_that_are_seen_are_taken_row_by_row_or_for_all(rows: int) -> None:
-    model, seen = tiny_model("none", glances=2), torch.rand(rows, N, K) < 0.3
-    begun = model.sampler.start(2, DEFAULTS, known=torch.zeros(2, N, dtype=torch.long), keep=half_kept(), seen=seen)
-    assert begun.seen is not None and torch.equal(begun.seen, seen.expand(2, -1, -1))
+    model, color_hints = tiny_model("none", color_hint_grid=2), torch.rand(rows, N, K) < 0.3
+    begun = model.sampler.start(
+        2, DEFAULTS, known=torch.zeros(2, N, dtype=torch.long), keep=half_kept(), color_hints=color_hints
+    )
+    assert begun.color_hints is not None and torch.equal(begun.color_hints, color_hints.expand(2, -1, -1))
 
 
 def test_colours_that_are_seen_have_to_fit(plain: ImageBART, staged: ImageBART) -> None:
     for model in (plain, staged):
-        with pytest.raises(ValueError, match="seen was given, but this model is shown tokens of whole cells alone"):
-            model.sampler.start(1, DEFAULTS, seen=torch.zeros(1, N, K, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"seen has shape \[1, 64, 4\], expected \[2, 64, 24\]"):
-        tiny_model("none", glances=2).sampler.start(2, DEFAULTS, seen=torch.zeros(1, N, 4, dtype=torch.bool))
+        with pytest.raises(ValueError, match="color_hints was given, but this model takes none"):
+            model.sampler.start(1, DEFAULTS, color_hints=torch.zeros(1, N, K, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"color_hints has shape \[1, 64, 4\], expected \[2, 64, 24\]"):
+        tiny_model("none", color_hint_grid=2).sampler.start(
+            2, DEFAULTS, color_hints=torch.zeros(1, N, 4, dtype=torch.bool)
+        )
 
 
 # Drawing
@@ -206,9 +212,12 @@ def test_all_steps_of_a_denoiser_share_an_engine_and_stages_have_their_own() -> 
     model, other = tiny_model("none"), tiny_staged_model("none")
     model.sampler.prepare()
     other.sampler.prepare()
-    engines = [model.sampler.engine(step) for step in model.sampler.steps(SamplingSettings(scales=8))]
-    assert all(engine is engines[0] for engine in engines) and len(model.sampler.engines.made) == 1
-    assert len(other.sampler.engines.made) == 2
+    packed_models = [model.sampler.packed_model(step) for step in model.sampler.steps(SamplingSettings(scales=8))]
+    assert (
+        all(packed_model is packed_models[0] for packed_model in packed_models)
+        and len(model.sampler.packed_models.made) == 1
+    )
+    assert len(other.sampler.packed_models.made) == 2
     assert model.sampler is model.sampler
 
 
@@ -218,8 +227,8 @@ def test_a_model_too_large_for_its_machine_draws_the_same_a_stage_at_a_time(monk
     expected = plenty.sample(1, seed=0)
     monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
     scarce.sampler.prepare()
-    assert len(plenty.sampler.engines.made) == 3 and scarce.sampler.engines.made == {}
-    assert torch.equal(scarce.sample(1, seed=0), expected) and len(scarce.sampler.engines.made) == 1
+    assert len(plenty.sampler.packed_models.made) == 3 and scarce.sampler.packed_models.made == {}
+    assert torch.equal(scarce.sample(1, seed=0), expected) and len(scarce.sampler.packed_models.made) == 1
 
 
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])

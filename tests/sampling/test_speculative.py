@@ -13,7 +13,7 @@ from random_networks import STEPS, StepKind, engine_for, random_cond, random_ste
 from torch import Tensor
 
 from imagebart.sampling.logits import gumbel_noise
-from imagebart.sampling.packed_linear import Engine
+from imagebart.sampling.packed_linear import PackedModel
 from imagebart.sampling.sampler import row_generators
 from imagebart.sampling.speculative import OneByOne, StepEvent, draw_step
 from imagebart.sampling.steps import Condition, Step
@@ -83,18 +83,18 @@ class Varying(Fixed):
 
 
 class Forwards:
-    """Counts a decoder's forwards and the tokens fed to it."""
+    """Counts a decoder's nfe and the tokens fed to it."""
 
-    def __init__(self, step: Step, engine: Engine) -> None:
+    def __init__(self, step: Step, packed_model: PackedModel) -> None:
         self.fed: list[tuple[int, int]] = []
         self.encoded = 0
-        forward = engine.decoder.forward
+        forward = packed_model.decoder.forward
 
         def counted(tokens: Tensor, *rest: Any) -> Tensor:
             self.fed.append((tokens.shape[0], tokens.shape[1]))
             return forward(tokens, *rest)
 
-        engine.decoder.forward = counted  # type: ignore[method-assign]
+        packed_model.decoder.forward = counted  # type: ignore[method-assign]
         encoder = step.networks[1]
         if encoder is not None:
             encoder.register_forward_pre_hook(self._encoder)
@@ -112,15 +112,25 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
     """In float64 under the same noise: token for token what one by one gives, computed naively, for every length,
     option and mask, rows with different masks included, and whatever the drafts are."""
     step, batch = random_step(kind), 3
-    engine = engine_for(step)
-    cond, null = random_cond(batch), torch.zeros(batch, 2, dtype=torch.long)
+    packed_model = engine_for(step)
+    cond, unconditional = random_cond(batch), torch.zeros(batch, 2, dtype=torch.long)
     for keep in random_masks(batch, N):
         c, x = (torch.randint(K, (batch, N)) for _ in range(2))
         noise = noise_for(batch, seed=int(keep.sum()))
-        expected = plain_draw(step, c, x, doubted(keep), cond, null, settings, noise)
-        for ahead in (OneByOne(), Fixed(1), Varying(int(keep.sum())), Varying(int(keep.sum()) + 1), None):
+        expected = plain_draw(step, c, x, doubted(keep), cond, unconditional, settings, noise)
+        for draft_length in (OneByOne(), Fixed(1), Varying(int(keep.sum())), Varying(int(keep.sum()) + 1), None):
             draft = torch.where(keep, x, torch.randint(K, (batch, N)))
-            drawing = draw_step(step, engine, c, draft, doubted(keep), Condition(cond, null), settings, noise, ahead)
+            drawing = draw_step(
+                step,
+                packed_model,
+                c,
+                draft,
+                doubted(keep),
+                Condition(cond, unconditional),
+                settings,
+                noise,
+                draft_length,
+            )
             found = last(drawing, draft)
             assert torch.equal(found, expected)
             assert torch.equal(found[keep], x[keep])
@@ -130,31 +140,31 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
 def test_drafts_save_passes(kind: StepKind) -> None:
     """Right drafts: one pass. Wrong ones everywhere: no more passes than tokens, and each draws the next token."""
     step = random_step(kind, cond_length=0)
-    engine = engine_for(step)
+    packed_model = engine_for(step)
     c, keep = torch.randint(K, (1, N)), torch.zeros(1, N, dtype=torch.bool)
     arguments = (doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(1))
-    result = last(draw_step(step, engine, c, c, *arguments, OneByOne()), c)
-    assert [event.position for event in draw_step(step, engine, c, result, *arguments, Fixed(100))] == [N]
-    events = list(draw_step(step, engine, c, (result + 1) % K, *arguments, Fixed(100)))
+    result = last(draw_step(step, packed_model, c, c, *arguments, OneByOne()), c)
+    assert [event.position for event in draw_step(step, packed_model, c, result, *arguments, Fixed(100))] == [N]
+    events = list(draw_step(step, packed_model, c, (result + 1) % K, *arguments, Fixed(100)))
     assert len(events) <= N and events[0].position == 1
     # One wrong token: its pass is right up to it and its own; after that, the last pass's predictions are drafts.
     draft = result.clone()
     draft[0, 2] = (draft[0, 2] + 1) % K
-    assert next(draw_step(step, engine, c, draft, *arguments, Fixed(100))).position == 3
+    assert next(draw_step(step, packed_model, c, draft, *arguments, Fixed(100))).position == 3
 
 
 def test_rows_advance_on_their_own_and_leave() -> None:
     """A row whose drafts are right is done in a pass; the batch then holds the other alone."""
     step, batch = random_step("denoiser", cond_length=0), 2
-    engine = engine_for(step)
+    packed_model = engine_for(step)
     c, keep = torch.randint(K, (batch, N)), torch.zeros(batch, N, dtype=torch.bool)
     arguments = (doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(batch))
-    result = last(draw_step(step, engine, c, c, *arguments, OneByOne()), c)
+    result = last(draw_step(step, packed_model, c, c, *arguments, OneByOne()), c)
     drafts = torch.stack([(result[0] + 1) % K, result[1]])
-    forwards = Forwards(step, engine)
-    events = list(draw_step(step, engine, c, drafts, *arguments, Fixed(100)))
+    nfe = Forwards(step, packed_model)
+    events = list(draw_step(step, packed_model, c, drafts, *arguments, Fixed(100)))
     assert torch.equal(events[-1].tokens, result)
-    assert [rows for rows, _ in forwards.fed] == [2] + [1] * (len(events) - 1) and len(events) > 1
+    assert [rows for rows, _ in nfe.fed] == [2] + [1] * (len(events) - 1) and len(events) > 1
     assert torch.equal(events[0].tokens[1], result[1]) and events[0].position == 1
 
 
@@ -163,25 +173,25 @@ def test_as_many_forwards_as_tokens_to_draw(kind: StepKind) -> None:
     """One by one: one for each; none after the last; the encoder once."""
     for guidance in (1.0, 2.0):
         step, batch = random_step(kind), 2
-        engine, cond = engine_for(step), random_cond(2)
+        packed_model, cond = engine_for(step), random_cond(2)
         prefix = 1 if kind in ("encoder_decoder", "residual") else 1 + 2
         c = torch.randint(K, (batch, N))
-        forwards, settings = Forwards(step, engine), SamplingSettings(guidance=guidance)
+        nfe, settings = Forwards(step, packed_model), SamplingSettings(guidance=guidance)
         for mask in random_masks(batch, N):
             keep = mask[:1].expand(batch, N)
             unknown = [i for i in range(N) if not keep[:, i].all()]
-            forwards.fed.clear()
-            forwards.encoded = 0
+            nfe.fed.clear()
+            nfe.encoded = 0
             arguments = (doubted(keep), Condition(cond, cond), settings, noise_for(batch), OneByOne())
-            drawn = list(draw_step(step, engine, c, c, *arguments))
-            assert [event.forwards for event in drawn] == list(range(1, len(drawn) + 1))
+            drawn = list(draw_step(step, packed_model, c, c, *arguments))
+            assert [event.nfe for event in drawn] == list(range(1, len(drawn) + 1))
             assert [event.total for event in drawn] == [len(unknown)] * len(drawn)
             assert [event.position for event in drawn] == list(range(1, len(drawn) + 1))
-            assert len(drawn) == len(forwards.fed) == len(unknown)
-            assert all(rows == (batch if guidance == 1 else 2 * batch) for rows, _ in forwards.fed)
+            assert len(drawn) == len(nfe.fed) == len(unknown)
+            assert all(rows == (batch if guidance == 1 else 2 * batch) for rows, _ in nfe.fed)
             # Every position before the last unknown one is fed once, none after it.
-            assert sum(length for _, length in forwards.fed) == (prefix + unknown[-1] if unknown else 0)
-            assert forwards.encoded == (1 if unknown and step.networks[1] is not None else 0)
+            assert sum(length for _, length in nfe.fed) == (prefix + unknown[-1] if unknown else 0)
+            assert nfe.encoded == (1 if unknown and step.networks[1] is not None else 0)
 
 
 def test_tokens_appear_in_raster_order() -> None:
@@ -220,25 +230,29 @@ def test_yielded_tokens_are_the_callers() -> None:
 @every_step
 def test_nothing_to_draw_takes_no_forward(kind: StepKind) -> None:
     step = random_step(kind, cond_length=0)
-    engine = engine_for(step)
-    forwards = Forwards(step, engine)
+    packed_model = engine_for(step)
+    nfe = Forwards(step, packed_model)
     c, keep = torch.randint(K, (2, N)), torch.ones(2, N, dtype=torch.bool)
-    assert list(draw_step(step, engine, c, c, doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(2))) == []
-    assert forwards.fed == [] and forwards.encoded == 0
+    assert (
+        list(draw_step(step, packed_model, c, c, doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(2))) == []
+    )
+    assert nfe.fed == [] and nfe.encoded == 0
 
 
 @every_step
 def test_rows_draw_as_they_would_alone(kind: StepKind) -> None:
     step, batch = random_step(kind), 3
-    engine, cond = engine_for(step), random_cond(3)
+    packed_model, cond = engine_for(step), random_cond(3)
     assert cond is not None
     c, keep = torch.randint(K, (batch, N)), torch.rand(batch, N) < 0.5
     noise, settings = noise_for(batch), SamplingSettings(guidance=2.0)
-    together = last(draw_step(step, engine, c, c, doubted(keep), Condition(cond, cond.flip(0)), settings, noise), c)
+    together = last(
+        draw_step(step, packed_model, c, c, doubted(keep), Condition(cond, cond.flip(0)), settings, noise), c
+    )
     for b in range(batch):
         row = slice(b, b + 1)
         given = (doubted(keep[row]), Condition(cond[row], cond.flip(0)[row]), settings, noise[row])
-        alone = last(draw_step(step, engine, c[row], c[row], *given), c[row])
+        alone = last(draw_step(step, packed_model, c[row], c[row], *given), c[row])
         assert torch.equal(alone, together[row])
 
 
@@ -251,14 +265,14 @@ def test_joint_of_a_step_by_enumeration(kind: StepKind, settings: SamplingSettin
     """Frequencies of all 81 outcomes, with drafts; chi-squared, a right sampler fails once in 10,000 seeds (fixed)."""
     k, n, draws = 3, 4, 3000
     step = random_step(kind, n, k, cond_length=0)
-    engine, outcomes = engine_for(step), all_sequences(n, k)
+    packed_model, outcomes = engine_for(step), all_sequences(n, k)
     c, x = torch.tensor([[0, 2, 1, 1]]), torch.tensor([[0, 1, 0, 0]])
     for keep in (torch.zeros(1, n, dtype=torch.bool), torch.tensor([[False, True, False, False]])):
         probabilities = exact_joint(step, c, x, keep, outcomes, settings)
         assert float(probabilities.sum()) == pytest.approx(1)
         noise = gumbel_noise((draws, n, k), row_generators(3, 1))[0]
         rows = (c.expand(draws, n), x.expand(draws, n), doubted(keep).expand(draws, n))
-        drawn = last(draw_step(step, engine, *rows, NO_CONDITION, settings, noise, Fixed(2)), x)
+        drawn = last(draw_step(step, packed_model, *rows, NO_CONDITION, settings, noise, Fixed(2)), x)
         counts = joint_index(drawn, k).bincount(minlength=k**n)
         assert chi_squared_p(counts, probabilities) > 1e-4
 

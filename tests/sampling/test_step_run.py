@@ -21,13 +21,13 @@ def tokens(batch: int) -> Tensor:
     return torch.randint(7, (batch, 6))
 
 
-@pytest.mark.parametrize(("cond_length", "slots"), [(0, 0), (2, 0), (5, 3)])
+@pytest.mark.parametrize(("cond_length", "query_tokens"), [(0, 0), (2, 0), (5, 3)])
 @every_step
-def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, slots: int) -> None:
+def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, query_tokens: int) -> None:
     """Rows at different steps, drafts that overlap what was seen, whatever stands after them."""
     rng, n, k, compared = random.Random(0), 6, 7, 0
     for trial in range(6):
-        step = random_step(kind, cond_length=cond_length, seed=trial, slots=slots)
+        step = random_step(kind, cond_length=cond_length, seed=trial, query_tokens=query_tokens)
         x, c, cond = tokens(3), tokens(3), random_cond(3, cond_length)
         keep = torch.rand(3, n) < 0.3
         expected = teacher_forced(step, x, c, doubted(keep), cond)
@@ -94,10 +94,10 @@ def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
     """The double batch gives what two runs give, at every position and after rows have left."""
     step = random_step(kind)
     c, x, keep = tokens(3), tokens(3), torch.zeros(3, 6, dtype=torch.bool)
-    cond, null = random_cond(3), torch.zeros(3, 2, dtype=torch.long)
-    with_cond, without = (teacher_forced(step, x, c, doubted(keep), told) for told in (cond, null))
+    cond, unconditional = random_cond(3), torch.zeros(3, 2, dtype=torch.long)
+    with_cond, without = (teacher_forced(step, x, c, doubted(keep), told) for told in (cond, unconditional))
     for guidance in (0.0, 0.5, 3.0):
-        run = GuidedRun(step, engine_for(step), c, doubted(keep), Condition(cond, null), guidance)
+        run = GuidedRun(step, engine_for(step), c, doubted(keep), Condition(cond, unconditional), guidance)
         assert run.guided and run.rows == 6
         expected = without + guidance * (with_cond - without)
         found = run.logits(x, [0, 0, 0], run.first + 3, run.first)
@@ -127,9 +127,9 @@ def test_guidance_without_a_condition_costs_nothing() -> None:
 
 
 def test_conditions_are_those_of_the_rows() -> None:
-    cond, null = torch.randint(CONDITIONS, (3, 2)), torch.zeros(3, 2, dtype=torch.long)
+    cond, unconditional = torch.randint(CONDITIONS, (3, 2)), torch.zeros(3, 2, dtype=torch.long)
     found = Condition(cond, None).select(torch.tensor([2, 0]))
-    assert torch.equal(found.cond, cond[[2, 0]]) and found.null is None  # type: ignore[arg-type]
-    assert Condition(cond, null).select(torch.tensor([1])).null.shape == (1, 2)  # type: ignore[union-attr]
-    seen = torch.rand(3, 6, 7) < 0.3
-    assert torch.equal(Condition(None, None, seen).select(torch.tensor([2, 0])).seen, seen[[2, 0]])  # type: ignore[arg-type]
+    assert torch.equal(found.cond, cond[[2, 0]]) and found.unconditional is None  # type: ignore[arg-type]
+    assert Condition(cond, unconditional).select(torch.tensor([1])).unconditional.shape == (1, 2)  # type: ignore[union-attr]
+    hints = torch.rand(3, 6, 7) < 0.3
+    assert torch.equal(Condition(None, None, hints).select(torch.tensor([2, 0])).color_hints, hints[[2, 0]])  # type: ignore[arg-type]

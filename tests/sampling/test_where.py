@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from imagebart.models.denoiser import DenoiserInput
 from imagebart.sampling.mask_suggestion import AROUND, LEAST, distances, place
 from imagebart.testing import TOKENS, tiny_model
 
@@ -41,10 +42,10 @@ def test_words_that_move_one_code_s_logit_move_distances_by_so_much() -> None:
     class Known(torch.nn.Module):
         config = MODEL.denoiser.config  # type: ignore[union-attr]
 
-        def logits(self, x: Tensor, c: Tensor, rates: Tensor, fed_rates: Tensor, cond: Tensor) -> Tensor:
-            assert (rates > 0).all() and torch.equal(x, c)
+        def logits(self, x_s: Tensor, given: DenoiserInput) -> Tensor:
+            assert (given.noise_t > 0).all() and torch.equal(x_s, given.x_t) and given.cond is not None
             half = torch.where(torch.arange(24) < 12, 0.0, -1e9)
-            return torch.where(cond[:, :1, None] > 0, half, 0.0).expand(len(x), TOKENS, 24)
+            return torch.where(given.cond[:, :1, None] > 0, half, 0.0).expand(len(x_s), TOKENS, 24)
 
     found = distances(Known(), KNOWN, torch.ones(1, 2).long(), torch.zeros(1, 2).long())  # type: ignore[arg-type]
     assert found.tolist() == pytest.approx([(1 - 0.5**0.5) ** 0.5] * TOKENS, abs=1e-4)

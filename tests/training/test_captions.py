@@ -24,7 +24,7 @@ from imagebart.weights.folder import Part, load_part, save_part
 
 from .test_first_stage import SMALL
 
-SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=14)
+SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=14)
 
 
 def test_captions_are_those_of_the_avatars() -> None:
@@ -94,8 +94,8 @@ def test_a_text_encoder_that_knew_fewer_words_is_taught_the_others_and_replaces_
     model = assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "many")
     assert model.conditioner == many and model.stages[0].config.text == taught.config
     assert assemble(tmp_path / "first-stage", [tmp_path / "stage"], About()).conditioner == few
-    save_part(Part(TextEncoder(text_config(replace(SHAPE, slots=15), many)), many), tmp_path / "other")
-    with pytest.raises(ValueError, match="slots=15.*expected the shape of the network's own"):
+    save_part(Part(TextEncoder(text_config(replace(SHAPE, query_tokens=15), many)), many), tmp_path / "other")
+    with pytest.raises(ValueError, match="query_tokens=15.*expected the shape of the network's own"):
         assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "other")
 
 

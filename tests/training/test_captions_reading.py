@@ -15,7 +15,7 @@ from imagebart.training.text import reading_accuracy, reading_loss
 from imagebart.training.token_task import text_config
 
 SMALL = (4, 3)  # two attributes of three and of two values
-SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, slots=3)
+SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
 
 
 def test_loss_asks_for_what_is_claimed_in_equal_parts() -> None:
@@ -62,5 +62,5 @@ def test_a_text_encoder_learns_to_read() -> None:
 
 def test_too_few_slots_are_refused() -> None:
     encoder = TextEncoder(text_config(SHAPE, tiny_conditioner("text")))
-    with pytest.raises(ValueError, match="slots is 3, expected 4, one an attribute"):
+    with pytest.raises(ValueError, match="query_tokens is 3, expected 4, one an attribute"):
         CaptionReader(encoder, (2, 2, 2, 2))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.config import from_dict
-from imagebart.inpainting import glance
+from imagebart.inpainting import encode_color_hints
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
@@ -31,7 +31,7 @@ from imagebart.weights.folder import Part, load_part, save_part
 
 from .test_first_stage import SMALL
 
-SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=14)
+SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=14)
 LOOP = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, mixed_precision="no")
 WHATEVER = DenoiserRun(data="avatars", first_stage="nowhere", loop=LOOP)
 
@@ -42,7 +42,7 @@ class Watched(nn.Module):
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.config, self.read = denoiser.config, denoiser.read
+        self.config, self.encode_prompt = denoiser.config, denoiser.encode_prompt
         self.given: list[tuple[Any, ...]] = []
         self.said: list[Tensor] = []
 
@@ -67,8 +67,8 @@ class Cut(Known):
     """Of each picture, some cells are kept, some are painted whole, and some cut: what is left of these is another."""
 
     def masked(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        doubt = torch.tensor([0, 0.25, 0.75, 1])[torch.randint(4, x0.shape)]
-        return doubt, torch.where(doubt > 0, (x0 + 1) % 24, x0), None
+        noise_level = torch.tensor([0, 0.25, 0.75, 1])[torch.randint(4, x0.shape)]
+        return noise_level, torch.where(noise_level > 0, (x0 + 1) % 24, x0), None
 
 
 def task_of(**changes: Any) -> tuple[Known, Watched]:
@@ -78,49 +78,48 @@ def task_of(**changes: Any) -> tuple[Known, Watched]:
     return Known(model.denoiser, model.conditioner, model.first_stage, [], run), Watched(model.denoiser)  # type: ignore[arg-type]
 
 
-def seen(batch: int, seed: int = 0, **changes: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], Watched]:
+def trained_on(batch: int, seed: int = 0, **changes: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], Watched]:
     """x_0, and what a denoiser is given of it; the losses; the denoiser."""
     task, watched = task_of(**changes)
     torch.manual_seed(seed)
     x0 = torch.randint(24, (batch, 64))
     losses = task.loss(watched, {"image": x0, "text": ["red hair"] * batch}, Accelerator(cpu=True))
-    x, c, rates, fed_rates, cond, slots, _, _ = watched.given[0]
-    given = {"x0": x0, "x": x, "c": c, "rates": rates, "fed_rates": fed_rates, "cond": cond, "slots": slots}
-    return given, losses, watched
+    x_s, given, _ = watched.given[0]
+    return {"x0": x0, "x_s": x_s, **vars(given)}, losses, watched
 
 
 def test_what_is_kept_is_shown_as_it_is_at_rate_0() -> None:
-    given, _, _ = seen(200)
-    kept = given["rates"] == 0
+    given, _, _ = trained_on(200)
+    kept = given["noise_t"] == 0
     assert 0.1 < kept.float().mean() < 0.6
-    for name in ("x", "c"):
+    for name in ("x_s", "x_t"):
         assert torch.equal(given[name][kept], given["x0"][kept])
-    assert (given["fed_rates"][kept] == 0).all()
-    for row, unknown in zip(given["rates"], ~kept, strict=True):
+    assert (given["noise_s"][kept] == 0).all()
+    for row, unknown in zip(given["noise_t"], ~kept, strict=True):
         assert len(row[unknown].unique()) == 1, "one rate a picture"
 
 
 def test_noise_is_that_of_its_rate() -> None:
     """Of tokens to draw, x_t differs from x_0 by r_t, x_s by r_s, x_t from x_s by beta: within four deviations."""
-    given, _, _ = seen(400, scramble=0.0)
-    rates, fed = given["rates"].double(), given["fed_rates"].double()
-    unknown = rates > 0
-    pairs = {"c": (given["c"] != given["x0"], rates), "x": (given["x"] != given["x0"], fed)}
-    pairs["step"] = (given["c"] != given["x"], 1 - (1 - rates) / (1 - fed))
+    given, _, _ = trained_on(400, scramble=0.0)
+    noise_t, fed = given["noise_t"].double(), given["noise_s"].double()
+    unknown = noise_t > 0
+    pairs = {"c": (given["x_t"] != given["x0"], noise_t), "x": (given["x_s"] != given["x0"], fed)}
+    pairs["step"] = (given["x_t"] != given["x_s"], 1 - (1 - noise_t) / (1 - fed))
     for name, (changed, rate) in pairs.items():
         expected = rate[unknown] * 23 / 24
         deviation = (expected * (1 - expected)).sum().sqrt()
         assert abs(changed[unknown].sum() - expected.sum()) < 4 * deviation, name
     final = (fed == 0) & unknown
-    assert torch.equal(given["x"][final], given["x0"][final]), "x_s is x_0 where its rate is 0"
+    assert torch.equal(given["x_s"][final], given["x0"][final]), "x_s is x_0 where its rate is 0"
 
 
 def test_scrambling_is_of_tokens_to_draw_in_final_steps_only() -> None:
     """In a share of them, and by parts from none to all."""
-    given, _, _ = seen(600, scramble=0.4)
-    kept = given["rates"] == 0
-    final = (given["fed_rates"] == 0).all(1)
-    changed = given["x"] != given["x0"]
+    given, _, _ = trained_on(600, scramble=0.4)
+    kept = given["noise_t"] == 0
+    final = (given["noise_s"] == 0).all(1)
+    changed = given["x_s"] != given["x0"]
     assert not changed[kept].any()
     some = (changed & ~kept)[final].any(1)
     count = int(some.sum())  # a small part may come out as nothing
@@ -128,8 +127,8 @@ def test_scrambling_is_of_tokens_to_draw_in_final_steps_only() -> None:
     parts = (changed.sum(1) / (~kept).sum(1))[final][some]
     assert parts.min() < 0.2 and parts.max() > 0.8
     # Of other steps it is x_s, whose noise is that of its rate.
-    rates = given["fed_rates"].double()[~final]
-    expected = rates * 23 / 24
+    noise_t = given["noise_s"].double()[~final]
+    expected = noise_t * 23 / 24
     assert abs(changed[~final].sum() - expected.sum()) < 4 * (expected * (1 - expected)).sum().sqrt()
 
 
@@ -140,20 +139,20 @@ def test_cut_cells_are_seen_at_the_share_that_is_painted_until_the_step_ends_bel
     torch.manual_seed(1)
     watched, x0 = Watched(model.denoiser), torch.randint(24, (300, 64))
     task.loss(watched, {"image": x0, "text": [""] * 300}, Accelerator(cpu=True))  # type: ignore[dict-item]
-    x, c, rates, fed_rates, _, _, _, wanted = watched.given[0]
+    x, c, noise_t, noise_s, _, _, _, wanted = watched.given[0]
     left = (x0 + 1) % 24
     for row in range(300):
-        rate, next_rate = rates[row].max(), fed_rates[row].max()
+        rate, noise_s = noise_t[row].max(), noise_s[row].max()
         for cell in range(64):
-            doubt = rates[row, cell] if rates[row, cell] < rate else None
-            if doubt is not None and doubt > 0:
-                assert doubt in (0.25, 0.75) and c[row, cell] == left[row, cell]
-                assert wanted[row, cell] == (doubt > next_rate) and fed_rates[row, cell] == min(doubt, next_rate)
+            noise_level = noise_t[row, cell] if noise_t[row, cell] < rate else None
+            if noise_level is not None and noise_level > 0:
+                assert noise_level in (0.25, 0.75) and c[row, cell] == left[row, cell]
+                assert wanted[row, cell] == (noise_level > noise_s) and noise_s[row, cell] == min(noise_level, noise_s)
                 if not wanted[row, cell]:
                     assert x[row, cell] == left[row, cell]
-                elif next_rate == 0:
+                elif noise_s == 0:
                     assert x[row, cell] == x0[row, cell]
-    assert torch.equal(wanted, rates > fed_rates)
+    assert torch.equal(wanted, noise_t > noise_s)
 
 
 def test_masks_of_pictures_leave_what_is_beside_the_paint() -> None:
@@ -163,43 +162,44 @@ def test_masks_of_pictures_leave_what_is_beside_the_paint() -> None:
     task = DenoiserTask(model.denoiser, model.conditioner, model.first_stage, [], WHATEVER)  # type: ignore[arg-type]
     images = torch.randint(256, (60, 3, 32, 32), dtype=torch.uint8)
     x0 = task.encode(images)
-    doubt, left, seen = task.masked({"image": images}, x0)
-    assert seen is None
-    kept, cut = doubt == 0, (doubt > 0) & (doubt < 1)
-    assert kept.float().mean() > 0.1 and cut.float().mean() > 0.02 and (doubt == 1).float().mean() > 0.3
+    noise_level, left, color_hints = task.masked({"image": images}, x0)
+    assert color_hints is None
+    kept, cut = noise_level == 0, (noise_level > 0) & (noise_level < 1)
+    assert kept.float().mean() > 0.1 and cut.float().mean() > 0.02 and (noise_level == 1).float().mean() > 0.3
     assert torch.equal(left[kept], x0[kept]) and (left[cut] != x0[cut]).any()
-    assert torch.equal((doubt * 16).round(), doubt * 16), "strokes end on quarters of a cell"
+    assert torch.equal((noise_level * 16).round(), noise_level * 16), "strokes end on quarters of a cell"
 
 
 def test_the_denoiser_is_told_of_kept_colours_but_of_a_share_of_pictures_none() -> None:
-    model = tiny_model("none", glances=2)
+    model = tiny_model("none", color_hint_grid=2)
     assert model.denoiser is not None
-    run = replace(WHATEVER, glances=2, drop_glances=0.3)
+    run = replace(WHATEVER, color_hint_grid=2, color_hint_dropout=0.3)
     task = DenoiserTask(model.denoiser, model.conditioner, model.first_stage, [], run)  # type: ignore[arg-type]
     quarters = torch.randint(256, (300, 3, 16, 16), dtype=torch.uint8)
     images = quarters.repeat_interleave(2, 2).repeat_interleave(2, 3)
     x0 = task.encode(images)
-    doubt, _, seen = task.masked({"image": images}, x0)
-    assert seen is not None and not seen[doubt == 1].any()
-    whole = glance(model.first_stage, images.float() / 127.5 - 1, torch.zeros(300, 32, 32, dtype=torch.bool), 2)
-    shown = seen.flatten(1).any(1)
-    keeps = ((doubt == 0)[..., None] & whole).flatten(1).any(1)
-    assert not shown[(doubt == 1).all(1)].any()
+    noise_level, _, color_hints = task.masked({"image": images}, x0)
+    assert color_hints is not None and not color_hints[noise_level == 1].any()
+    unpainted = torch.zeros(300, 32, 32, dtype=torch.bool)
+    whole = encode_color_hints(model.first_stage, images.float() / 127.5 - 1, unpainted, 2)
+    shown = color_hints.flatten(1).any(1)
+    keeps = ((noise_level == 0)[..., None] & whole).flatten(1).any(1)
+    assert not shown[(noise_level == 1).all(1)].any()
     assert abs(binomial_z(int(shown[keeps].sum()), int(keeps.sum()), 0.7)) < 4
-    kept = (doubt == 0) & shown[:, None]
-    assert torch.equal(seen[kept], whole[kept])
+    kept = (noise_level == 0) & shown[:, None]
+    assert torch.equal(color_hints[kept], whole[kept])
     watched = Watched(model.denoiser)
     task.loss(watched, {"image": images[:20], "text": [""] * 20}, Accelerator(cpu=True))  # type: ignore[dict-item]
     assert watched.given[0][-2].shape == (20, 64, 24)
 
 
 def test_a_colour_begins_as_a_louder_cell_that_is_all_of_it() -> None:
-    denoiser = tiny_model("none", glances=2).denoiser
+    denoiser = tiny_model("none", color_hint_grid=2).denoiser
     assert denoiser is not None
     begin_to_glance(denoiser)
-    seen = torch.zeros(1, 64, 24, dtype=torch.bool)
-    seen[0, 3, [5, 7]] = True
-    told = denoiser.glance(seen.float())[0]
+    color_hints = torch.zeros(1, 64, 24, dtype=torch.bool)
+    color_hints[0, 3, [5, 7]] = True
+    told = denoiser.glance(color_hints.float())[0]
     table = denoiser.encoder.token_embedding.weight
     torch.testing.assert_close(told[3], 2 * (table[5] + table[7]))
     assert not told[:3].any() and not told[4:].any()
@@ -217,8 +217,8 @@ def test_the_share_that_is_scrambled() -> None:
 
 def test_loss_is_that_of_tokens_to_draw_and_of_no_others() -> None:
     """By hand, position by position; drafts count for their weight."""
-    given, losses, watched = seen(20, drafts=0.3)
-    unknown, x0 = given["rates"] > 0, given["x0"]
+    given, losses, watched = trained_on(20, drafts=0.3)
+    unknown, x0 = given["noise_t"] > 0, given["x0"]
     parts = []
     for logits in watched.said:
         places = unknown.nonzero().tolist()
@@ -231,20 +231,23 @@ def test_loss_is_that_of_tokens_to_draw_and_of_no_others() -> None:
 
 
 def test_captions_are_left_out_for_a_share() -> None:
-    given, _, watched = seen(2000, drop=0.3, drop_slots=0.0)
+    given, _, watched = trained_on(2000, drop=0.3, query_token_dropout=0.0)
     nothing = (given["cond"] == 0).all(1)
     assert abs(binomial_z(int(nothing.sum()), 2000, 0.3)) < 4
-    expected = watched.read(given["cond"])
-    torch.testing.assert_close(given["slots"], expected)
+    expected = watched.encode_prompt(given["cond"])
+    torch.testing.assert_close(given["prompt_embeds"], expected)
 
 
 def test_slots_are_left_out_for_a_share_of_captions() -> None:
     """Any part of them; what stands in their place is what is read in nothing."""
-    given, _, watched = seen(2000, drop=0.0, drop_slots=0.5)
+    given, _, watched = trained_on(2000, drop=0.0, query_token_dropout=0.5)
     assert (given["cond"] != 0).any(1).all()
-    told, silent = watched.read(given["cond"][:1])[0], watched.read(torch.zeros_like(given["cond"][:1]))[0]
-    is_told = torch.isclose(given["slots"], told, atol=1e-4).all(-1)
-    is_silent = torch.isclose(given["slots"], silent, atol=1e-4).all(-1)
+    told, silent = (
+        watched.encode_prompt(given["cond"][:1])[0],
+        watched.encode_prompt(torch.zeros_like(given["cond"][:1]))[0],
+    )
+    is_told = torch.isclose(given["prompt_embeds"], told, atol=1e-4).all(-1)
+    is_silent = torch.isclose(given["prompt_embeds"], silent, atol=1e-4).all(-1)
     assert (is_told ^ is_silent).all()
     # Half of the captions, and of their slots a part between none and all: a quarter of all slots.
     assert abs(is_silent.float().mean() - 0.25) < 4 * 0.25 / 2000**0.5 * 1.5
@@ -262,8 +265,8 @@ def test_a_task_without_captions() -> None:
     conditioner = ClassConditioner(("cat", "dog", "bird"), null_class=True)
     assert classes.denoiser is not None
     task = DenoiserTask(classes.denoiser, conditioner, classes.first_stage, [], replace(WHATEVER, drop=1.0))  # type: ignore[arg-type]
-    cond, slots = task.condition(classes.denoiser, ["cat", "dog"], torch.device("cpu"))
-    assert cond is not None and cond.tolist() == [[3], [3]] and slots is None
+    cond, prompt_embeds = task.condition(classes.denoiser, ["cat", "dog"], torch.device("cpu"))
+    assert cond is not None and cond.tolist() == [[3], [3]] and prompt_embeds is None
 
 
 def test_shapes_are_those_of_the_tiny_model() -> None:
@@ -292,7 +295,7 @@ def two_classes(folder: Path) -> DenoiserRun:
         steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no", save_every=80, sample_every=80
     )
     places = {"data": str(folder / "data"), "first_stage": str(folder / "first")}
-    return DenoiserRun(**places, loop=loop, shape=replace(SHAPE, slots=3), conditioning="class")
+    return DenoiserRun(**places, loop=loop, shape=replace(SHAPE, query_tokens=3), conditioning="class")
 
 
 def test_a_denoiser_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
@@ -344,19 +347,21 @@ def test_a_denoiser_that_knew_whole_cells_alone_goes_on_with_glances(tmp_path: P
     """It has what it knew, and is told of colours as of cells; one that sees beyond a cell cannot tell of any."""
     run = two_classes(tmp_path)
     run = replace(run, loop=replace(run.loop, steps=1, lr=0.0))
-    with pytest.raises(ValueError, match="glances is 2, but the first stage's encoder is of convolutions"):
-        train_denoiser(replace(run, glances=2), tmp_path / "refused")
-    save_part(Part(FirstStage(replace(SMALL, encoder="cells"))), tmp_path / "first")
-    with pytest.raises(ValueError, match="glances at 3 parts a side of cells of 4 pixels, expected a divisor"):
-        train_denoiser(replace(run, glances=3), tmp_path / "refused")
+    with pytest.raises(
+        ValueError, match="color_hint_grid is 2, but the first stage's encoder is of kind 'convolutions'"
+    ):
+        train_denoiser(replace(run, color_hint_grid=2), tmp_path / "refused")
+    save_part(Part(FirstStage(replace(SMALL, encoder="patch"))), tmp_path / "first")
+    with pytest.raises(ValueError, match="color_hint_grid is 3, expected a divisor of 4"):
+        train_denoiser(replace(run, color_hint_grid=3), tmp_path / "refused")
     knew = train_denoiser(run, tmp_path / "knew").state_dict()
-    goes_on = replace(run, glances=2, begin_from=str(tmp_path / "knew"))
+    goes_on = replace(run, color_hint_grid=2, begin_from=str(tmp_path / "knew"))
     seeing = train_denoiser(goes_on, tmp_path / "seeing")
     assert all(torch.equal(seeing.state_dict()[name], tensor) for name, tensor in knew.items())
     with pytest.raises(RuntimeError, match="Missing key"):  # of another depth
         train_denoiser(replace(goes_on, shape=replace(run.shape, depth=2)), tmp_path / "deeper")
     codes = seeing.encoder.token_embedding.weight[: seeing.config.vocab_size]
-    assert seeing.config.glances == 2 and torch.equal(seeing.glance.weight, 2 * codes.T)
+    assert seeing.config.color_hint_grid == 2 and torch.equal(seeing.glance.weight, 2 * codes.T)
 
 
 def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ SMALL = FirstStageConfig(
     latent_channels=32,
     code_dim=4,
     codebook_size=8,
-    fold=2,
+    pixel_unshuffle=2,
     unit_codes=True,
 )
 
@@ -106,10 +106,10 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
 def test_a_new_decoder_begins_from_what_it_has_in_common_and_keeps_the_tokens(tmp_path: Path) -> None:
     for i in range(4):
         Image.new("RGB", (32, 32), (60 * i, 255 - 60 * i, 30)).save(tmp_path / f"{i}.png")
-    cells = replace(SMALL, channels=64, multipliers=(1,), fold=4, encoder="cells")
+    cells = replace(SMALL, channels=64, multipliers=(1,), pixel_unshuffle=4, encoder="patch")
     loop = LoopConfig(steps=2, batch_size=4, warmup=1, mixed_precision="no", save_every=2, sample_every=2)
     small = train_first_stage(FirstStageRun(str(tmp_path), cells, loop), tmp_path / "small")
-    shape = replace(cells, resolution=32, shrink=2, decoder="patterns")
+    shape = replace(cells, resolution=32, downscale=2, decoder="layered")
     run = FirstStageRun(
         str(tmp_path), shape, replace(loop, lr=0.0), begin_from=str(tmp_path / "small"), decoder_only=True
     )

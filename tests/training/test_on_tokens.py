@@ -19,10 +19,10 @@ from imagebart.training.data import PIXELS, ImageStore, StoreIndex, write_index
 from imagebart.training.denoiser import TokenDataset, TokenDatasetTask, conditioner_of, encode_store, new_denoiser
 
 COUNT, VIEWS = 8, 2
-SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=3)
+SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
 
 
-def task(folder: Path, encoder: Literal["convolutions", "cells"]) -> TokenDatasetTask:
+def task(folder: Path, encoder: Literal["convolutions", "patch"]) -> TokenDatasetTask:
     torch.manual_seed(0)
     first_stage = FirstStage(replace(tiny_first_stage(), encoder=encoder)).eval()
     nothing = ("",) * COUNT
@@ -41,19 +41,19 @@ def task(folder: Path, encoder: Literal["convolutions", "cells"]) -> TokenDatase
     )
 
 
-@pytest.mark.parametrize("encoder", ["convolutions", "cells"])
+@pytest.mark.parametrize("encoder", ["convolutions", "patch"])
 def test_cut_cells_are_known_where_each_cell_is_seen_alone(
-    tmp_path: Path, encoder: Literal["convolutions", "cells"]
+    tmp_path: Path, encoder: Literal["convolutions", "patch"]
 ) -> None:
     """Elsewhere their tokens would betray what was painted over."""
     work = task(tmp_path, encoder)
     batch = default_collate([work.dataset[i] for i in range(COUNT * VIEWS)])
     x0 = work.tokens(batch)
     assert torch.equal(work.encode(batch["image"]), x0), "tokens and pictures are of the same view"
-    doubt, left, seen = work.masked(batch, x0)
-    cut = (doubt > 0) & (doubt < 1)
-    assert seen is None and torch.equal(left[doubt == 0], x0[doubt == 0])
+    noise_level, left, color_hints = work.masked(batch, x0)
+    cut = (noise_level > 0) & (noise_level < 1)
+    assert color_hints is None and torch.equal(left[noise_level == 0], x0[noise_level == 0])
     assert isinstance(work.model, Denoiser)
-    assert bool(cut.any()) == (encoder == "cells") == work.model.config.knows_cut_cells
-    if encoder == "cells":
+    assert bool(cut.any()) == (encoder == "patch") == work.model.config.partial_patches
+    if encoder == "patch":
         assert 0 < float((left != x0)[cut].float().mean()) < 1, "some of what is left looks like what was there"

@@ -34,7 +34,7 @@ from imagebart.training.validation import read_metrics
 from imagebart.ui.examples import find_examples
 from imagebart.weights.folder import load_part
 
-SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, slots=3)
+SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
 LOSS = FirstStageLoss(adversarial=AdversarialLoss(begin=5, crop=32, channels=8))
 
 

@@ -110,7 +110,7 @@ def test_rates_fall_and_have_their_shares() -> None:
     """Half of the steps begin at pure noise, two thirds end at x_0; within four deviations."""
     torch.manual_seed(3)
     step = Step.random(4000)
-    rate, after = step.rate, step.next_rate
+    rate, after = step.noise_t, step.noise_s
     assert rate.shape == after.shape == (4000, 1)
     assert (after >= 0).all() and (after < rate).all() and (rate <= 1).all() and (rate >= LEAST).all()
     assert abs(binomial_z(int((rate == 1).sum()), 4000, P_FULL_NOISE)) < 4
@@ -126,7 +126,7 @@ def test_rates_fall_and_have_their_shares() -> None:
 def test_beta_leads_from_one_rate_to_the_other() -> None:
     """What stays to x_s and then to x_t stays to x_t."""
     step = Step.random(100)
-    torch.testing.assert_close((1 - step.next_rate) * (1 - step.beta), 1 - step.rate, rtol=0, atol=1e-6)
+    torch.testing.assert_close((1 - step.noise_s) * (1 - step.beta), 1 - step.noise_t, rtol=0, atol=1e-6)
     assert (step.beta > 0).all() and (step.beta <= 1).all()
     moved = step.to(torch.device("cpu"))
-    assert torch.equal(moved.rate, step.rate) and torch.equal(moved.next_rate, step.next_rate)
+    assert torch.equal(moved.noise_t, step.noise_t) and torch.equal(moved.noise_s, step.noise_s)

@@ -10,9 +10,9 @@ from imagebart.training.config import DenoiserRun, StageRun, StageShape, load, l
 
 def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    path.write_text('{"data": "avatars", "first_stage": "first", "loop": {"steps": 3}, "drop_slots": 0.5}')
+    path.write_text('{"data": "avatars", "first_stage": "first", "loop": {"steps": 3}, "query_token_dropout": 0.5}')
     run = load(DenoiserRun, path)
-    assert (run.loop.steps, run.drop_slots, run.drop, run.conditioning) == (3, 0.5, 0.15, "text")
+    assert (run.loop.steps, run.query_token_dropout, run.drop, run.conditioning) == (3, 0.5, 0.15, "text")
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{broken", "7", None])

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from imagebart.conditioning import ClassConditioner
-from imagebart.diffusion import Schedule, diffuse, posterior, redraw
+from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
@@ -28,7 +28,7 @@ def test_soft_loss_is_the_mean_of_hard_losses() -> None:
     schedule, vocab, t = Schedule((0.4, 0.5, 1.0)), 5, 2
     x0 = torch.randint(vocab, (1, 6))
     x = diffuse(x0, t - 1, schedule, vocab)
-    c = redraw(x, schedule.betas[t - 1], vocab)
+    c = add_uniform_noise(x, schedule.betas[t - 1], vocab)
     logits = torch.randn(1, 6, vocab)
     soft = stage_loss(logits, x0, x, c, t, schedule, soft=True)
     draws = torch.distributions.Categorical(posterior(c, x0, t, schedule, vocab)).sample((20_000,))[:, 0]
@@ -50,7 +50,7 @@ def test_scrambling_redraws_any_part_of_some_rows() -> None:
 def test_at_t_1_both_losses_are_the_same() -> None:
     x0 = torch.randint(5, (2, 6))
     logits, schedule = torch.randn(2, 6, 5), Schedule((0.5, 1.0))
-    c = redraw(x0, 0.5, 5)
+    c = add_uniform_noise(x0, 0.5, 5)
     soft, hard = (stage_loss(logits, x0, x0, c, 1, schedule, soft=s) for s in (True, False))
     assert torch.equal(soft, hard)
 

@@ -14,7 +14,7 @@ from imagebart.training.text import OFTEN, Steady
 from imagebart.training.token_task import text_config
 
 GROUPS = (4, 3)  # two attributes of three and of two values
-SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, slots=3)
+SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
 CLAIMS = torch.tensor([[True, False, False, False, False, True, False]])  # the first value, and the second
 
 

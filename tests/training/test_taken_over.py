@@ -9,6 +9,7 @@ import torch
 
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.errors import InputError
+from imagebart.models.denoiser import DenoiserInput
 from imagebart.testing import CAPTIONS, tiny_model, tiny_staged_model
 from imagebart.training.config import StageShape
 from imagebart.training.plan import ModelRun
@@ -32,10 +33,10 @@ def test_a_model_gone_on_from_says_the_same_of_the_words_it_knew(tmp_path: Path)
     after = told.encode([CAPTIONS[0]]).tokens
     assert not torch.equal(before, after), "the words have other numbers now"
     assert model.denoiser is not None
-    expected = model.denoiser.logits(x, x, rates, none, before)
-    assert torch.equal(network.eval().logits(x, x, rates, none, after), expected)
+    expected = model.denoiser.logits(x, DenoiserInput(x, rates, none, before))
+    assert torch.equal(network.eval().logits(x, DenoiserInput(x, rates, none, after)), expected)
     other = told.encode(["an aardvark"]).tokens
-    assert not torch.equal(network.logits(x, x, rates, none, other), expected), "what is said is heard"
+    assert not torch.equal(network.logits(x, DenoiserInput(x, rates, none, other)), expected), "what is said is heard"
 
 
 def test_its_first_stage_and_its_sizes_are_taken_over(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from imagebart import ImageBART, SamplingSettings
 from imagebart.atomic_io import OBSOLETE, SAVED
 from imagebart.conditioning import Kind
-from imagebart.models.denoiser import Denoiser
+from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
-from imagebart.sampling.packed_linear import brain, half, multiplies_bfloat16, packed
+from imagebart.sampling.packed_linear import bf16, fp16, fp32, multiplies_bfloat16
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, folder, load, save
 from imagebart.weights.folder import Part, load_part, save_part
@@ -385,13 +385,15 @@ def test_auto_keeps_the_weights_and_lets_drawing_round_them(tmp_path: Path, make
     for (name, ours), theirs in zip(fast.state_dict().items(), exact.state_dict().values(), strict=True):
         assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), name
     assert (exact.precision, fast.precision) == ("exact", "rounded")
-    kernels = [m.sampler.engine(m.sampler.steps(SamplingSettings())[0]).kernel for m in (exact, fast)]
-    assert kernels[0] is packed and kernels[1] is (brain if multiplies_bfloat16() else half)
+    kernels = [m.sampler.packed_model(m.sampler.steps(SamplingSettings())[0]).kernel for m in (exact, fast)]
+    assert kernels[0] is fp32 and kernels[1] is (bf16 if multiplies_bfloat16() else fp16)
     fast.sampler.prepare()
     given = torch.zeros(1, 64).long()
     rates = torch.full((1, 64), 0.5)
     logits = [
-        m.stages[0].logits(given, given) if m.denoiser is None else m.denoiser.logits(given, given, rates, rates)
+        m.stages[0].logits(given, given)
+        if m.denoiser is None
+        else m.denoiser.logits(given, DenoiserInput(given, rates, rates))
         for m in (exact, fast)
     ]
     assert torch.equal(*logits)  # teacher-forced, nothing is rounded
