@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +9,7 @@ from typing import Annotated
 import typer
 
 from imagebart.errors import plain
-from imagebart.ui.files import temporary_folder
-from imagebart.ui.zero_gpu import find_device
+from imagebart.ui.environment import find_device, set_environment
 
 HERE = Path(__file__).resolve().parent
 AVATARS = HERE / "checkpoints" / "avatars"
@@ -28,25 +26,21 @@ def main(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; GRADIO_SERVER_PORT, else a free one from 7860.")
     ] = None,
-    mcp: Annotated[bool, typer.Option("--mcp", help="Offer the endpoints as tools for MCP clients too.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Offer the endpoints as tools for MCP clients, too.")] = False,
 ) -> None:
-    """Paint over a picture and say what should be there: serves the page until it is stopped."""
-    # Nothing is reported to anyone; Gradio and the Hub's library read this when they are imported.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # It would go over its notes on the last 10 000 runs after each run.
-    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
-    os.environ["GRADIO_TEMP_DIR"] = temporary_folder()
-    # Being told to stop, as by a container, ends the server in order, as Ctrl-C does.
+    """Paint over an image and say what should be there: serves the page until it is stopped."""
+    set_environment()
+    # SIGTERM, as from a container, ends the server in order, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = find_device()  # before torch is imported
     from imagebart.pipeline import Pipeline
-    from imagebart.ui.app import build_page, launch_page, missing_for_tools
+    from imagebart.ui.app import build_page, launch_page
+    from imagebart.ui.endpoints import mcp_problem
     from imagebart.ui.examples import EXAMPLES, find_examples
     from imagebart.ui.model_list import Models
     from imagebart.weights import is_hub_name, locate
 
-    library = Models(models, most=1) if models else None
+    library = Models(models, max_loaded=1) if models else None
     source: str | Path = model or AVATARS
     if models and library is not None and not model:
         if not library.names():
@@ -59,11 +53,11 @@ def main(
         raise SystemExit(plain(str(error))) from error
     if library is None and not is_hub_name(source):  # beside a download of the Hub lie its other revisions
         library = Models.beside(folder)
-    own = find_examples(folder / EXAMPLES)
-    page = build_page(pipeline, own or find_examples(HERE / "assets" / "examples"), library)
-    missing = missing_for_tools(page) if mcp else None
-    if missing:
-        raise SystemExit(missing)
+    examples = find_examples(folder / EXAMPLES) or find_examples(HERE / "assets" / "examples")
+    page = build_page(pipeline, examples, library)
+    problem = mcp_problem(page) if mcp else None
+    if problem:
+        raise SystemExit(problem)
     launch_page(page, server_name=host, server_port=port, mcp_server=mcp)
 
 

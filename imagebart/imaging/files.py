@@ -119,9 +119,7 @@ def _open(file: Path | BytesIO, name: str, empty: bool) -> Image.Image:
         known = (Image.MAX_IMAGE_PIXELS or MAX_PIXELS) // 1_000_000
         raise InputError(_too_large(name, f"has more than {known} megapixels")) from error
     except UnidentifiedImageError as error:
-        raise InputError(
-            f"The {name} file is no picture that can be read, or has no pixels; choose a {FORMAT_NAMES} file."
-        ) from error
+        raise InputError(f"The {name} file is not an image we can read; choose a {FORMAT_NAMES} file.") from error
     except Exception as error:  # hostile bytes make decoders raise nearly anything
         raise InputError(_damaged(name)) from error
 

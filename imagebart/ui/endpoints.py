@@ -1,6 +1,6 @@
-"""The page's public endpoints, for other programs: plain values in, a growing picture out.
+"""The page's public endpoints, for other programs and MCP clients: plain values in, previews and the result out.
 
-Their docstrings are what other programs are told, MCP clients too; Gradio reads one line for each argument.
+Their docstrings are what other programs are told; Gradio reads one line for each argument.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from anyio.to_thread import run_sync
 
 from imagebart.errors import InputError
 from imagebart.imaging.files import FORMAT_NAMES, load_image
@@ -18,13 +19,15 @@ from imagebart.imaging.masks import PRESETS, load_mask, preset
 from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.settings import SamplingSettings, format_value
-from imagebart.ui import messages as wording
-from imagebart.ui.files import publish, publish_preview, written
-from imagebart.ui.zero_gpu import on_gpu
+from imagebart.ui import messages
+from imagebart.ui.environment import on_gpu
+from imagebart.ui.files import publish, publish_file, publish_preview
+
+MCP_PACKAGE = "mcp>=1.21,<2"
+DEFAULT_STRENGTH = 0.3  # of /vary
 
 Answers = Iterator[tuple[str, str, int]]
 Upload = Mapping[str, Any] | None  # a file in the page's folder, as Gradio describes it
-STRENGTH = 0.3
 
 
 class Endpoints:
@@ -44,25 +47,25 @@ class Endpoints:
         scales: float | None = None,
     ) -> Answers:
         """
-        Redraw a part of a picture, from noise to coarse to fine. Every pixel outside the mask stays as it is.
+        Regenerate a part of an image, from noise to coarse to fine. Every pixel outside the mask stays as it is.
 
         Args:
-            image: the picture: a PNG, JPEG, WebP, GIF, BMP or TIFF file
-            mask: a picture of the same shape, white (or opaque) where the first one should be redrawn; may be left out
-            area: where to redraw if there is no mask: upper, lower, left or right half, centre, border or everything
+            image: the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file
+            mask: an image of the same shape, white (or opaque) where the first one should be regenerated; optional
+            area: what to regenerate if there is no mask: upper, lower, left or right half, centre, border or everything
             prompt: what should be there, in a few words (or the class of a class model); may be empty
-            seed: a whole number from 0 that makes the result repeatable; left out, a new one is drawn
-            guidance: how strictly to follow the prompt, from 1 to about 8; left out, what suits the model
-            scales: how many steps from coarse to fine, from 1 to 8; left out, what suits the model
+            seed: a whole number from 0 that makes the result repeatable; by default a new one
+            guidance: how strictly to follow the prompt, from 1 to about 8; by default the model's own
+            scales: the number of coarse-to-fine steps, from 1 to 8; by default the model's own
 
         Returns:
-            the picture so far (the last one is the result), how far it is ("done" at the end), and the seed
+            the image so far (the last one is the result), the progress ("done" at the end), and the seed
         """
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
-            picture = load_image(_file(image, "image"))
-            painted = load_mask(_file(mask, "mask"), picture.size) if mask else preset(area, picture.size)
-            return self._pipeline.edit(picture, painted, _words(prompt), seed=_whole(seed), settings=settings)
+            upload = load_image(_file(image, "image"))
+            painted = load_mask(_file(mask, "mask"), upload.size) if mask else preset(area, upload.size)
+            return self._pipeline.edit(upload, painted, _words(prompt), seed=_whole(seed), settings=settings)
 
         yield from self._answer(start, guidance, scales)
 
@@ -74,16 +77,16 @@ class Endpoints:
         scales: float | None = None,
     ) -> Answers:
         """
-        Draw a new picture from a prompt, from noise to coarse to fine.
+        Generate an image from a prompt, from noise to coarse to fine.
 
         Args:
-            prompt: what to draw, in a few words (or the class of a class model); may be empty
-            seed: a whole number from 0 that makes the result repeatable; left out, a new one is drawn
-            guidance: how strictly to follow the prompt, from 1 to about 8; left out, what suits the model
-            scales: how many steps from coarse to fine, from 1 to 8; left out, what suits the model
+            prompt: what to generate, in a few words (or the class of a class model); may be empty
+            seed: a whole number from 0 that makes the result repeatable; by default a new one
+            guidance: how strictly to follow the prompt, from 1 to about 8; by default the model's own
+            scales: the number of coarse-to-fine steps, from 1 to 8; by default the model's own
 
         Returns:
-            the picture so far (the last one is the result), how far it is ("done" at the end), and the seed
+            the image so far (the last one is the result), the progress ("done" at the end), and the seed
         """
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
@@ -94,43 +97,43 @@ class Endpoints:
     def vary(
         self,
         image: Upload,
-        strength: float = STRENGTH,
+        strength: float = DEFAULT_STRENGTH,
         prompt: str = "",
         seed: float | None = None,
         guidance: float | None = None,
         scales: float | None = None,
     ) -> Answers:
         """
-        Draw a picture like another one: a share of it becomes noise and is drawn anew.
+        Vary an image: a share of it becomes noise and is regenerated.
 
         Args:
-            image: the picture: a PNG, JPEG, WebP, GIF, BMP or TIFF file
-            strength: the share that is drawn anew, over 0 (nearly the same) to 1 (another picture)
+            image: the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file
+            strength: the share that is regenerated, over 0 (nearly the same) to 1 (another image)
             prompt: what it should show, in a few words (or the class of a class model); may be empty
-            seed: a whole number from 0 that makes the result repeatable; left out, a new one is drawn
-            guidance: how strictly to follow the prompt, from 1 to about 8; left out, what suits the model
-            scales: how many steps from coarse to fine, from 1 to 8; left out, what suits the model
+            seed: a whole number from 0 that makes the result repeatable; by default a new one
+            guidance: how strictly to follow the prompt, from 1 to about 8; by default the model's own
+            scales: the number of coarse-to-fine steps, from 1 to 8; by default the model's own
 
         Returns:
-            the picture so far (the last one is the result), how far it is ("done" at the end), and the seed
+            the image so far (the last one is the result), the progress ("done" at the end), and the seed
         """
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
-            picture = load_image(_file(image, "image"))
-            return self._pipeline.vary(picture, strength, _words(prompt), seed=_whole(seed), settings=settings)
+            upload = load_image(_file(image, "image"))
+            return self._pipeline.vary(upload, strength, _words(prompt), seed=_whole(seed), settings=settings)
 
         yield from self._answer(start, guidance, scales)
 
     def suggest_mask(self, image: Upload, prompt: str) -> str:
         """
-        Find where the words of a prompt belong in a picture: a mask for /edit, which then redraws that part.
+        Select the part of an image that a prompt is about: a mask for /edit, which then regenerates that part.
 
         Args:
-            image: the picture: a PNG, JPEG, WebP, GIF, BMP or TIFF file
+            image: the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file
             prompt: what should be there, in a few words
 
         Returns:
-            the mask, a picture of the same size: white where the words belong, black elsewhere
+            the mask, an image of the same size: white where the prompt belongs, black elsewhere
         """
         try:
             return publish(self._pipeline.suggest_mask(_file(image, "image"), _words(prompt)))
@@ -139,10 +142,10 @@ class Endpoints:
 
     def describe(self, image: Upload) -> str:
         """
-        Say what a picture shows, in words that the model knows; changed in a word, they are a prompt for /edit.
+        Describe an image in words that the model knows; with a word changed, they are a prompt for /edit.
 
         Args:
-            image: the picture: a PNG, JPEG, WebP, GIF, BMP or TIFF file
+            image: the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file
 
         Returns:
             what it shows: "short brown hair, round glasses, a blue hoodie", and so on
@@ -177,18 +180,18 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
     with gr.Row(visible=False):
         image, mask = gr.File(label="image", type="filepath"), gr.File(label="mask", type="filepath")
         area = gr.Dropdown(list(PRESETS), value="everything", label="area")
-        strength = gr.Number(label="strength", value=STRENGTH)
+        strength = gr.Number(label="strength", value=DEFAULT_STRENGTH)
         prompt, seed = gr.Textbox(label="prompt", value=""), gr.Number(label="seed", value=None, precision=0)
         guidance, scales = gr.Number(label="guidance", value=None), gr.Number(label="scales", value=None)
         answer = [
-            gr.Image(label="picture", format="png"),
+            gr.Image(label="image", format="png"),
             gr.Textbox(label="progress"),
             gr.Number(label="seed used", precision=0),
         ]
         edit, generate, vary = gr.Button("edit"), gr.Button("generate"), gr.Button("vary")
         find, describe = gr.Button("suggest a mask"), gr.Button("describe")
         found, words = gr.Image(label="mask", format="png"), gr.Textbox(label="words")
-    # Values come as they were sent, and are judged here: Gradio would leave an empty file behind for each upload, and
+    # Values come as they were sent, and are checked here: Gradio would leave an empty file behind for each upload, and
     # complain in sentences of its own.
     turn: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": 1, "preprocess": False}
     said = [prompt, seed, guidance, scales]
@@ -200,14 +203,14 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
 
 
 def _published(event: PipelineEvent) -> str:
-    """The file of the picture so far; the result's says how it was made."""
+    """The file of the image so far; the result's says how it was made."""
     if event.kind != "result":
         return publish_preview(event.image)
-    return written("picture.png", lambda path: write_png(event.image, path, event.recipe))
+    return publish_file("picture.png", lambda path: write_png(event.image, path, event.recipe))
 
 
 def _progress(event: PipelineEvent) -> str:
-    return "done" if event.kind == "result" else wording.progress_line(event)
+    return "done" if event.kind == "result" else messages.progress_line(event)
 
 
 def _file(given: Upload, name: str) -> str:
@@ -225,3 +228,33 @@ def _words(prompt: Any) -> str | None:
 def _whole(seed: Any) -> Any:
     """A whole number as JSON brings it: 7.0 is 7; all else is for the pipeline to judge."""
     return int(seed) if isinstance(seed, float) and seed.is_integer() else seed
+
+
+def mcp_problem(page: gr.Blocks) -> str | None:
+    """One sentence if the endpoints cannot be MCP tools, because the package is missing or does not fit; else None.
+
+    Gradio itself only prints a line in that case, and serves the page without tools.
+    """
+    from gradio.mcp import GradioMCPServer
+
+    try:
+        GradioMCPServer(page)
+    except Exception as error:  # a package of another version lacks nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"Tools for MCP clients need another package: pip install '{MCP_PACKAGE}' (Gradio says: {reason})"
+    return None
+
+
+def answer_mcp_with_images(page: gr.Blocks) -> None:
+    """Makes the MCP tools of a launched page answer with the image itself, and each other value as a text.
+
+    Gradio makes one text of several values, in which the image is a path of the server.
+    """
+    server: Any = page.mcp_server_obj
+    if server is None:
+        return
+
+    async def values(job: Any) -> list[Any]:
+        return list(await run_sync(job.result))
+
+    server._execute_tool_without_progress = values

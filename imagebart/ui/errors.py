@@ -1,10 +1,11 @@
-"""What goes wrong outside our own sentences: a bad request is refused in one, what nobody expected gets a number.
+"""Errors outside our own sentences: a bad request is refused in one, and what nobody expected gets a number.
 
-The number stands in the server's log, too, beside the traceback. Of the server itself nothing is told: no path.
+The number stands in the server's log, too, beside the traceback. Nothing is told of the server itself: no path.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 import shutil
@@ -13,6 +14,7 @@ from functools import wraps
 from typing import Any
 
 import gradio as gr
+from fastapi import Request, Response
 from gradio.exceptions import InvalidPathError
 from gradio.route_utils import MultiPartException
 from gradio.utils import get_upload_folder
@@ -21,50 +23,50 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagebart.errors import InputError
-from imagebart.ui import messages as wording
-from imagebart.ui.files import NO_ROOM
+from imagebart.ui import messages
 
 log = logging.getLogger(__name__)
 
-ABROAD = "/proxy="  # Gradio's way to other servers, which a page that loads nothing from them does not need
-MOST_ASKED = 8_000_000  # bytes of a request; the largest mask, of noise, takes six million letters
-MOST_UPLOADED = 64_000_000  # of one with files, each of which Gradio bounds
-RESERVE = 500_000_000  # bytes of the disk that uploads leave to results
+PROXY_ROUTE = "/proxy="  # Gradio's route to other servers, which a page that loads nothing from them does not need
+MAX_REQUEST = 8_000_000  # bytes; the largest mask, of noise, takes six million characters
+MAX_UPLOAD = 64_000_000  # bytes of a request with files, each of which Gradio limits
+RESERVED_DISK = 500_000_000  # bytes that uploads leave to results
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # What Gradio's own reading of a request raises where it is not of the kind that the page sends.
-MISREAD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError)
+INVALID_REQUEST_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError)
 
 
-def noted(what: str) -> str:
+def log_unexpected(what: str) -> str:
     """Logs the exception at hand under a new number; the sentence for the person, with that number."""
     number = f"{secrets.randbelow(10**8):08}"
     log.exception("%s: error %s", what, number)
-    return wording.sorry(number)
+    return messages.unexpected_error(number)
 
 
 def answering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that the browser may call by name; what nobody expected is an {"error": a sentence}, too."""
+    """A function that the browser may call by name: an unexpected error is answered with {"error": a sentence}."""
 
     @wraps(function)
     def answer(*values: Any) -> Any:
         try:
             return function(*values)
         except Exception:
-            return {"error": noted(function.__name__)}
+            return {"error": log_unexpected(function.__name__)}
 
     return answer
 
 
-class Guarded(gr.Blocks):
+class GuardedBlocks(gr.Blocks):
     """Blocks whose calls end with values, or with one sentence."""
 
     async def preprocess_data(self, *values: Any, **named: Any) -> list[Any]:
-        """Gradio's reading of what was sent: too few values, of another kind, or files that nobody uploaded."""
+        """Gradio's reading of a request: too few values, of another kind, or files that nobody uploaded."""
         try:
             return await super().preprocess_data(*values, **named)
         except InvalidPathError as error:
-            raise gr.Error(wording.FOREIGN_FILE, print_exception=False) from error
+            raise gr.Error(messages.NOT_UPLOADED, print_exception=False) from error
         except Exception as error:
-            raise gr.Error(wording.MISREAD, print_exception=False) from error
+            raise gr.Error(messages.INVALID_REQUEST, print_exception=False) from error
 
     async def process_api(self, *values: Any, **named: Any) -> dict[str, Any]:
         """Gradio's whole answer to a call."""
@@ -75,11 +77,11 @@ class Guarded(gr.Blocks):
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
         except Exception as error:
-            raise gr.Error(noted("a call failed"), print_exception=False) from error
+            raise gr.Error(log_unexpected("a call failed"), print_exception=False) from error
 
 
-class Gate:
-    """Around the server's routes: no way to other servers, nothing without end, and no answer without a sentence."""
+class RequestGuard:
+    """ASGI middleware: no route to other servers, nothing of endless length, and no answer without a sentence."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -88,58 +90,65 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if ABROAD in scope["path"]:
-            await _say(404, wording.NOTHING_ABROAD)(scope, receive, send)
+        if PROXY_ROUTE in scope["path"]:
+            await _answer(404, messages.NO_PROXY)(scope, receive, send)
             return
         upload = scope["path"].endswith("/upload")
-        if upload and _nearly_full():
-            await _say(507, NO_ROOM)(scope, receive, send)
+        if upload and _disk_nearly_full():
+            await _answer(507, messages.DISK_FULL)(scope, receive, send)
             return
-        begun, refused, arrived = False, False, 0
+        answering, refused, received = False, False, 0
 
-        async def counted() -> Message:
-            nonlocal arrived, refused
+        async def receive_limited() -> Message:
+            nonlocal received, refused
             message = await receive()
-            arrived += len(message.get("body", b""))
-            if arrived > (MOST_UPLOADED if upload else MOST_ASKED):
+            received += len(message.get("body", b""))
+            if received > (MAX_UPLOAD if upload else MAX_REQUEST):
                 refused = upload
                 # On an exception of this kind only, Gradio deletes what it has written of an upload by then.
-                raise MultiPartException(wording.TOO_MUCH) if upload else HTTPException(413, wording.TOO_MUCH)
+                raise MultiPartException(messages.TOO_LARGE) if upload else HTTPException(413, messages.TOO_LARGE)
             return message
 
-        async def noticed(message: Message) -> None:
-            nonlocal begun
+        async def send_unless_refused(message: Message) -> None:
+            nonlocal answering
             if refused:  # Gradio's answer has another status, and is no JSON
                 return
-            begun = True
+            answering = True
             await send(message)
 
         try:
-            await self._app(scope, counted, noticed)
+            await self._app(scope, receive_limited, send_unless_refused)
             if refused:
-                await _say(413, wording.TOO_MUCH)(scope, receive, send)
+                await _answer(413, messages.TOO_LARGE)(scope, receive, send)
         except Exception as error:
-            if begun and isinstance(error.__cause__, HTTPException):  # a session that is not there: Gradio has said so
+            if answering and isinstance(error.__cause__, HTTPException):  # an unknown session: Gradio has said so
                 log.warning("a stream of %s ended: %s", scope["path"][:80], error.__cause__)
                 await send({"type": "http.response.body"})
                 return
-            if begun:
+            if answering:
                 raise
-            if isinstance(error, MISREAD):
+            if isinstance(error, INVALID_REQUEST_ERRORS):
                 log.warning("a request to %s was refused: %s", scope["path"][:80], type(error).__name__)
-                answer = _say(400, wording.MISREAD)
+                answer = _answer(400, messages.INVALID_REQUEST)
             else:
-                answer = _say(500, noted("a request failed"))
+                answer = _answer(500, log_unexpected("a request failed"))
             await answer(scope, receive, send)
 
 
-def _nearly_full() -> bool:
-    """Whether uploads would take the room that results need."""
+def upload_not_written(_request: Request, error: Exception) -> Response:
+    """The answer to an upload that cannot be written, for the server's `exception_handlers`."""
+    if not (isinstance(error, OSError) and error.errno in DISK_FULL_ERRORS):
+        raise error
+    return Response(messages.DISK_FULL, status_code=507, media_type="text/plain")
+
+
+def _disk_nearly_full() -> bool:
+    """Whether uploads would take the space that results need."""
     try:
-        return shutil.disk_usage(get_upload_folder()).free < RESERVE
+        return shutil.disk_usage(get_upload_folder()).free < RESERVED_DISK
     except OSError:  # the folder is made for the first upload
         return False
 
 
-def _say(status: int, sentence: str) -> JSONResponse:
+def _answer(status: int, sentence: str) -> JSONResponse:
     return JSONResponse({"detail": sentence}, status)

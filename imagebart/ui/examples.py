@@ -1,82 +1,37 @@
-"""Sizes of pictures on their way to the browser, and masks on their way back.
+"""Examples: images to start from, each with a mask over what to change and a prompt for what should be there.
 
-The browser paints on a copy of bounded size, pixel for pixel where the picture is no larger, so that no button moves
-megabytes; the mask is scaled back.
+A folder holds `NAME.png`, and beside it, where there are any, `NAME.mask.png` (white: regenerate) and `NAME.txt` (the
+prompt).
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from imagebart.imaging.files import BAND, flatten, load_image
-from imagebart.imaging.masks import cover, load_mask, spans
+from imagebart.imaging.files import flatten, load_image
+from imagebart.imaging.masks import load_mask
 from imagebart.imaging.metadata import LONGEST_PROMPT
-
-# Longest side of what is painted on; the same in sketchpad/state.js.
-LARGEST_VIEW = 1024
-# Longest side of a preview: each is compressed and sent while the model waits.
-LARGEST_PREVIEW = 512
-
-# Masks are shown in this colour, this opaque: the picture stays visible below. The same in sketchpad/drawing.js.
-BRUSH_RGB = (255, 61, 113)
-BRUSH_OPACITY = 0.6
-
-
-def view_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Size of what is painted on, for a picture of `size` (width, height): its own, or a bounded share of it."""
-    scale = min(max(size), LARGEST_VIEW) / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def reduced(image: Image.Image, longest: int = LARGEST_VIEW) -> Image.Image:
-    """The image itself, or a copy whose longest side is `longest` where it is larger."""
-    scale = longest / max(image.size)
-    if scale >= 1:
-        return image
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    factor = int(1 / (2 * scale)) or 1
-    # Some rows at a time: Pillow would make a copy of all that is transparent first.
-    small = Image.new(image.mode, (-(-image.width // factor), -(-image.height // factor)))
-    for top in range(0, small.height, BAND):
-        rows = (0, top * factor, image.width, min((top + BAND) * factor, image.height))
-        small.paste(image.crop(rows).reduce(factor), (0, top))
-    return small.resize(size, Image.Resampling.BILINEAR, box=(0, 0, image.width / factor, image.height / factor))
-
-
-def tinted(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """A picture with its mask ("L", of its size) laid over it as on the sketchpad; RGB."""
-    colour = Image.new("RGB", picture.size, BRUSH_RGB)
-    return Image.composite(colour, flatten(picture), mask.point([round(v * BRUSH_OPACITY) for v in range(256)]))
-
-
-def scale_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Scale a mask to `size` (width, height) without losing the thinnest stroke."""
-    if mask.size == size:
-        return mask
-    if size[0] > mask.width or size[1] > mask.height:
-        return mask.resize(size, Image.Resampling.NEAREST)
-    rows, columns = spans(0, mask.height, size[1]), spans(0, mask.width, size[0])
-    return Image.fromarray(cover(np.asarray(mask), rows, columns))
-
-
-# Examples: pictures to start from, each with a mask over what to change and words for what should be there.
-#
-# A folder holds `NAME.png`, and beside it, where there are any, `NAME.mask.png` (white: redraw) and `NAME.txt` (the
-# prompt).
-
+from imagebart.ui.files import publish_permanently
+from imagebart.ui.sketchpad.component import pack_mask, scale_mask
+from imagebart.ui.sketchpad.stored_images import describe, downscaled, view_size
 
 EXAMPLES = "examples"  # the folder of them, in a model's
-MASK = ".mask.png"
+MASK_SUFFIX = ".mask.png"
+THUMBNAIL_SIDE = 128  # pixels
+# Masks are shown in this color, this opaque: the image stays visible below. The same in view.js.
+MASK_COLOR = (255, 61, 113)
+MASK_OPACITY = 0.6
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to start from. The caption is read out by screen readers."""
+    """An image to start from. The caption is read out by screen readers."""
 
     path: Path
     caption: str
@@ -84,31 +39,48 @@ class Example:
     prompt: str = ""
 
     def open(self) -> Image.Image:
-        """The picture, RGB."""
+        """The image, RGB."""
         return flatten(load_image(self.path, "example"))
 
     def mask(self) -> Image.Image | None:
-        """What to redraw, "L" of the picture's size."""
+        """What to regenerate, "L" of the image's size."""
         return None if self.mask_path is None else load_mask(self.mask_path, self.open().size)
 
     def thumbnail(self) -> Image.Image:
-        """The picture with its mask laid over it, RGB."""
-        mask = self.mask()
-        return self.open() if mask is None else tinted(self.open(), mask)
+        """The image with its mask laid over it as on the sketchpad, RGB."""
+        image, mask = self.open(), self.mask()
+        if mask is None:
+            return image
+        opacity = mask.point([round(value * MASK_OPACITY) for value in range(256)])
+        return Image.composite(Image.new("RGB", image.size, MASK_COLOR), image, opacity)
+
+    def publish(self) -> dict[str, Any]:
+        """The example as the sketchpad takes it. Its files have the same names each time.
+
+        Raises InputError for files that cannot be read.
+        """
+        name = f"{self.path.stem}-{hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]}.png"
+        image, mask = self.open(), self.mask()
+        path = publish_permanently(name, image)
+        view = publish_permanently(f"view-{name}", downscaled(image))
+        return {
+            "picture": describe(path, image, view),
+            "caption": self.caption,
+            "prompt": self.prompt,
+            "mask": "" if mask is None else pack_mask(scale_mask(mask, view_size(mask.size))),
+            "small": publish_permanently(f"small-{name}", downscaled(self.thumbnail(), THUMBNAIL_SIDE)),
+        }
 
 
 def find_examples(folder: Path) -> list[Example]:
     """All examples of `folder` by name, none if it does not exist. `01-red-curls.png` is captioned "Red curls"."""
-    return [_example(path) for path in sorted(folder.glob("*.png")) if not path.name.endswith(MASK)]
-
-
-def _example(path: Path) -> Example:
-    mask, words = path.with_name(path.stem + MASK), path.with_suffix(".txt")
-    prompt = words.read_bytes()[:LONGEST_PROMPT].decode("utf-8", "replace").strip() if words.is_file() else ""
-    caption = _caption(path.stem) + (f": {prompt}" if prompt else "")
-    return Example(path, caption, mask if mask.is_file() else None, prompt)
-
-
-def _caption(stem: str) -> str:
-    words = re.sub(r"^\d+\W*", "", stem.replace("-", " ").replace("_", " ")).strip()
-    return (words or stem).capitalize()
+    examples = []
+    for path in sorted(folder.glob("*.png")):
+        if path.name.endswith(MASK_SUFFIX):
+            continue
+        mask, text = path.with_name(path.stem + MASK_SUFFIX), path.with_suffix(".txt")
+        prompt = text.read_bytes()[:LONGEST_PROMPT].decode("utf-8", "replace").strip() if text.is_file() else ""
+        words = re.sub(r"^\d+\W*", "", path.stem.replace("-", " ").replace("_", " ")).strip()
+        caption = (words or path.stem).capitalize() + (f": {prompt}" if prompt else "")
+        examples.append(Example(path, caption, mask if mask.is_file() else None, prompt))
+    return examples

@@ -6,8 +6,8 @@
 
   const TITLES = {
     edit: "Regenerate what is painted over, as your words say (Enter)",
-    generate: "Generate a new picture from your words",
-    vary: "Regenerate the whole picture, a little differently; Settings say how much",
+    generate: "Generate a new image from your words",
+    vary: "Regenerate the whole image, a little differently; Settings say how much",
     cancel: "Cancel the run (Esc)",
   };
 

@@ -1,174 +1,145 @@
-"""What the page says while it works: pure functions from events to text and HTML."""
+"""What the page says: sentences, and pure functions from events to text and HTML."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-LONGEST_OPENING = 900  # characters
+if TYPE_CHECKING:
+    from imagebart.pipeline import PipelineEvent
+
+# Requests that are refused.
+INVALID_REQUEST = "Invalid request: a value is missing, or is not of the expected kind."
+TOO_LARGE = "Invalid request: it is larger than anything that this page accepts."
+NOT_UPLOADED = "Invalid request: a file in it was not uploaded to this page; upload it first."
+NO_PROXY = "This page fetches nothing from other servers."
+SKETCH_UNREADABLE = "The server cannot read what the sketchpad sent; reload the page."
+MASK_UNREADABLE = "The mask cannot be read, or belongs to another image; reload the page."
+STEP_UNREADABLE = "The server cannot read what the page sent; reload the page."
+
+# What is missing for a run, and what ended one.
 NO_MASK = (
-    "Nothing is painted yet. Paint over the part that should change, or press one of the ready masks below the picture."
+    "Nothing is painted yet. Paint over the part that should change, or press one of the ready masks below the image."
 )
-NO_PICTURE = "There is no picture on the canvas yet. Pick an example or upload one."
-MISREAD = "What was sent cannot be used: its values are too few, or not of the kinds that are asked for."
-TOO_MUCH = "What was sent is larger than anything that this page takes."
-FOREIGN_FILE = "A file that was named is none that was uploaded to this page; upload it first."
-NOTHING_ABROAD = "This page fetches nothing from other servers."
-BROKEN = (
-    "The server could not take this, or too many people are waiting. Your picture, mask and words are still here: "
+NO_IMAGE = "There is no image on the canvas yet. Choose an example or upload one."
+IMAGE_DELETED = (
+    "This image is no longer on the server: images are deleted after an hour. You can save those on the page."
+)
+CANCELLED = "Cancelled. Your image, mask and prompt have not changed."
+SERVER_BUSY = (
+    "The server could not run this, or too many people are waiting. Your image, mask and prompt are still here: "
     "please try again in a moment."
 )
-CANCELLED = "Cancelled. Your picture, mask and words are as you left them."
-HISTORY = (
-    '<section class="sp-history" id="history" aria-label="History" hidden>'
-    '<h2 class="ib-label">History: go back to any of them</h2>'
-    '<div class="sp-strip" data-roving role="toolbar" aria-label="Runs"></div></section>'
-)
-ALL_WORDS = {
-    "text": "This model was trained on any words.",
-    "class": "This model takes a class in place of words.",
-    "none": "This model takes no words.",
-}
-UNKNOWN_LINE = (
-    '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
-    '<p class="ib-chips" id="meant" role="status" hidden></p>'
+DISK_FULL = (
+    "The server's disk is full at the moment. Your image, mask and prompt are still here: "
+    "please try again in a few minutes."
 )
 
 
-def sorry(number: str) -> str:
-    """What nobody expected; the number stands in the server's log, too."""
+def unexpected_error(number: str) -> str:
+    """An error that nobody expected; the number stands in the server's log, too."""
     return (
-        f"Something went wrong on our side: error {number}. Your picture, mask and words are still here: please try "
-        "again, and tell whoever runs this page the number if it comes again."
+        f"Something went wrong on the server: error {number}. Your image, mask and prompt are still here: please try "
+        "again. If the error comes back, tell the number to whoever runs this page."
     )
 
 
-class Moment(Protocol):
-    """The part of a pipeline event that the progress line tells."""
-
-    @property
-    def stage(self) -> int: ...
-    @property
-    def stages(self) -> int: ...
-    @property
-    def resample_index(self) -> int: ...
-    @property
-    def resamples(self) -> int: ...
-    @property
-    def position(self) -> int: ...
-    @property
-    def total(self) -> int: ...
-    @property
-    def fraction(self) -> float: ...
-    @property
-    def elapsed(self) -> float: ...
-    @property
-    def remaining(self) -> float | None: ...
+def also_added(prompt: str) -> str:
+    """The whole prompt where the mask was found by the prompt: the person's words, and all that is to stay."""
+    return f'Also added to the prompt, so that the rest stays: "{prompt}".'
 
 
-class Event(Moment, Protocol):
-    """The part of a pipeline event that names it among the others."""
+def link_opened(other_model: str | None) -> str:
+    """What was read from a link."""
+    text = "This link's image, prompt, seed and settings are set. Press Edit to generate its result again."
+    return text if other_model is None else f"{text} It was made with another model: {other_model}."
 
-    @property
-    def kind(self) -> str: ...
+
+def settings_restored(other_model: str | None) -> str:
+    """What was read from an image that this page made."""
+    text = "This image was made here: its prompt, seed and settings are set again."
+    return text if other_model is None else f"{text} It was made with another model: {other_model}."
 
 
-class Finished(Protocol):
-    """The part of the last event that is told."""
-
-    @property
-    def elapsed(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
+# The progress of a run.
 
 
 def stage_name(stage: int, stages: int) -> str:
     """Plain name of a stage; `stage` counts down from `stages` (coarsest) to 1 (finest)."""
     if stages == 1:
-        return "picture"
+        return "image"
     if stage == stages:
         return "coarse"
     return "fine" if stage == 1 else f"finer {stages - stage}"
 
 
-def stage_line(event: Moment) -> str:
-    """Which stage is running, as a person counts: the coarsest is the first."""
+def stage_line(event: PipelineEvent) -> str:
+    """The stage that is running, counted from the coarsest, which is the first."""
     number = event.stages - event.stage + 1
     return f"Stage {number} of {event.stages} ({stage_name(event.stage, event.stages)})"
 
 
-def stage_caption(event: Event) -> str | None:
-    """Name of what ends at this event, for the strip of stages; None on the way."""
-    if event.kind == "preview":
-        return None
-    if event.kind == "start":
-        return "noise" if event.stage == event.stages else "start"
-    name = stage_name(event.stage, event.stages)
-    return name if event.resamples == 1 else f"{name}, pass {event.resample_index + 1}"
-
-
-def step_caption(event: Event) -> str:
-    """A step of a run in words, for the one who looks at it again."""
-    name = stage_caption(event)
+def step_caption(event: PipelineEvent) -> str:
+    """A step of a run in words, for looking at it afterwards."""
     if event.kind == "start":
         return "Before the first token"
     if event.kind == "result":
         return "The result"
-    if name is not None:
-        return f"{name[0].upper()}{name[1:]} done"
+    if event.kind == "stage":
+        name = stage_name(event.stage, event.stages)
+        which = "" if event.resamples == 1 else f", pass {event.resample_index + 1}"
+        return f"{name[0].upper()}{name[1:]}{which} done"
     return f"{stage_line(event)}, pass {event.resample_index + 1}: {event.position} of {event.total} tokens"
 
 
-def time_line(event: Moment) -> str:
-    """Time gone, and time left where that is known."""
+def position_line(event: PipelineEvent) -> str:
+    """How far a run is: tokens, and stage and pass where there are several."""
+    parts = [f"{event.position} of {event.total} tokens"]
+    if event.resamples > 1:
+        parts.insert(0, f"pass {event.resample_index + 1} of {event.resamples}")
+    if event.stages > 1:
+        parts.insert(0, stage_line(event))
+    return " · ".join(parts)
+
+
+def time_line(event: PipelineEvent) -> str:
+    """Elapsed time, and remaining time where it is known."""
     time = f"{event.elapsed:.1f} s"
     return time if event.remaining is None else f"{time}, about {event.remaining:.1f} s left"
 
 
-def place_line(event: Moment) -> str:
-    """How far a run is: tokens, and stage and pass where there are several."""
-    said = [f"{event.position} of {event.total} tokens"]
-    if event.resamples > 1:
-        said.insert(0, f"pass {event.resample_index + 1} of {event.resamples}")
-    if event.stages > 1:
-        said.insert(0, stage_line(event))
-    return " · ".join(said)
+def progress_line(event: PipelineEvent) -> str:
+    """One line: position, elapsed and remaining time."""
+    return f"{position_line(event)} · {time_line(event)}"
 
 
-def progress_line(event: Moment) -> str:
-    """One line: how far, time gone and time left."""
-    return f"{place_line(event)} · {time_line(event)}"
-
-
-def progress_html(event: Moment) -> str:
-    """The progress line above a bar that screen readers know as one."""
+def progress_html(event: PipelineEvent) -> str:
+    """The progress line above a progress bar."""
     percent = round(100 * min(1.0, max(0.0, event.fraction)))
     line = escape(progress_line(event))
     return (
         f'<div class="ib-progress" role="progressbar" aria-label="Progress" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{percent}" aria-valuetext="{line}">'
-        f'<span class="ib-line"><span>{escape(place_line(event))}</span><span>{escape(time_line(event))}</span></span>'
-        f'<span class="ib-track"><span class="ib-fill" style="width:{percent}%"></span></span></div>'
+        f'<span class="ib-line"><span>{escape(position_line(event))}</span><span>{escape(time_line(event))}</span>'
+        f"</span>{_track(percent)}</div>"
     )
 
 
 def waiting_html() -> str:
-    """Before the first event: the bar is there, so that the page does not jump."""
-    return (
-        '<div class="ib-progress"><span class="ib-line">Waiting for the model …</span>'
-        '<span class="ib-track"><span class="ib-fill" style="width:0%"></span></span></div>'
-    )
+    """Before the first event: the bar is there already, so that the page does not jump."""
+    return f'<div class="ib-progress"><span class="ib-line">Waiting for the model …</span>{_track(0)}</div>'
 
 
-def done_html(event: Finished) -> str:
+def done_html(event: PipelineEvent) -> str:
     """After the last event."""
     line = f"Done in {event.elapsed:.1f} s · seed {event.seed}"
-    return (
-        f'<div class="ib-progress"><span class="ib-line">{escape(line)}</span>'
-        '<span class="ib-track"><span class="ib-fill" style="width:100%"></span></span></div>'
-    )
+    return f'<div class="ib-progress"><span class="ib-line">{line}</span>{_track(100)}</div>'
+
+
+def _track(percent: int) -> str:
+    return f'<span class="ib-track"><span class="ib-fill" style="width:{percent}%"></span></span>'
 
 
 def problem_html(sentence: str) -> str:
@@ -181,42 +152,40 @@ def notes_html(notes: Sequence[str]) -> str:
     return "".join(f'<p class="ib-message ib-note">{escape(note)}</p>' for note in notes)
 
 
-def told_to_stay(told: str) -> str:
-    """What the model is told where nobody painted: the words, and all that is to stay."""
-    return f'What is to stay was told as well: "{told}".'
-
-
-def said_html(sentence: str) -> str:
+def announcement_html(sentence: str) -> str:
     """A sentence for screen readers only."""
     return f"<span>{escape(sentence)}</span>"
 
 
-def words_html(words: Sequence[str]) -> str:
-    """A model's vocabulary as a cloud of words."""
-    return '<p class="ib-words">' + " ".join(f"<span>{escape(word)}</span>" for word in words) + "</p>"
-
-
-def model_summary(knows: str, side: int, grid: int, stages: int) -> str:
-    """One line on a model: what it knows, and its sizes."""
-    sizes = f"{side} × {side} pixels · {grid} × {grid} tokens · {stages} stage{'' if stages == 1 else 's'}"
-    return f"knows {knows} only · {sizes}" if knows else sizes
+# The page around it, and what it shows of a model.
 
 
 HEADING = (
     '<header class="ib-heading"><h1>ImageBART in the browser</h1>'
-    "<p>Paint over a part of a picture, say what should be there, and watch it appear.</p></header>"
+    "<p>Paint over a part of an image, say what should be there, and watch it appear.</p></header>"
 )
+HISTORY = (
+    '<section class="sp-history" id="history" aria-label="History" hidden>'
+    '<h2 class="ib-label">History: go back to any of them</h2>'
+    '<div class="sp-strip" data-roving role="toolbar" aria-label="Runs"></div></section>'
+)
+# Filled by prompt.js.
+PROMPT_CHECK = (
+    '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
+    '<p class="ib-chips" id="meant" role="status" hidden></p>'
+)
+NO_VOCABULARY = {
+    "text": "This model was trained on any words.",
+    "class": "This model takes a class instead of words.",
+    "none": "This model takes no words.",
+}
+MAX_SUMMARY = 900  # characters of a card
 
 
-def opening(card: str) -> str:
-    """The first words of a model's card, in Markdown: its title and what follows, up to the next heading or table."""
-    kept: list[str] = []
-    for block in card.split("\n\n"):
-        title = block.startswith("#")
-        if kept and (title or block.startswith("|")) or sum(map(len, kept)) + len(block) > LONGEST_OPENING:
-            break
-        kept.append(block)
-    return "\n\n".join(kept)
+def model_summary(knows: str, side: int, grid: int, stages: int) -> str:
+    """One line about a model: what it knows, and its sizes."""
+    sizes = f"{side} × {side} pixels · {grid} × {grid} tokens · {stages} stage{'' if stages == 1 else 's'}"
+    return f"knows {knows} only · {sizes}" if knows else sizes
 
 
 def model_html(name: str, summary: str) -> str:
@@ -224,13 +193,29 @@ def model_html(name: str, summary: str) -> str:
     return f'<p class="ib-model">Model <b>{escape(name)}</b> · {escape(summary)}</p>'
 
 
+def card_summary(card: str) -> str:
+    """The beginning of a model's card, in Markdown: its title and what follows, up to the next heading or table."""
+    kept: list[str] = []
+    for block in card.split("\n\n"):
+        title = block.startswith("#")
+        if kept and (title or block.startswith("|")) or sum(map(len, kept)) + len(block) > MAX_SUMMARY:
+            break
+        kept.append(block)
+    return "\n\n".join(kept)
+
+
+def vocabulary_html(words: Sequence[str]) -> str:
+    """A model's vocabulary as a cloud of words."""
+    return '<p class="ib-words">' + " ".join(f"<span>{escape(word)}</span>" for word in words) + "</p>"
+
+
 def lexicon_html(words: Sequence[str]) -> str:
-    """The words that a model knows, for the script that marks the others; nothing to see."""
+    """The vocabulary for prompt.js, which marks other words; invisible."""
     return f'<span hidden data-words="{escape(json.dumps(list(words)))}"></span>'
 
 
 def suggestions_html(suggestions: Mapping[str, Sequence[str]]) -> str:
-    """Words to add to the prompt, a fold for each attribute; the page's script opens folds and adds words."""
+    """Words to add to the prompt, a fold for each attribute; prompt.js opens folds and adds words."""
     if not suggestions:
         return ""
     tabs, groups = [], []
@@ -248,15 +233,3 @@ def suggestions_html(suggestions: Mapping[str, Sequence[str]]) -> str:
         groups.append(f'<div class="ib-chips" id="suggest-{number}" {label} hidden>{chips}</div>')
     head = f'<div class="ib-chips" role="group" aria-label="Suggestions by what they describe">{"".join(tabs)}</div>'
     return head + "".join(groups)
-
-
-def shared(other_model: str | None) -> str:
-    """What was read from a link."""
-    text = "This link's picture, words, seed and settings are set. Press Edit to draw what it was made of."
-    return text if other_model is None else f"{text} It was made with another model: {other_model}."
-
-
-def restored(other_model: str | None) -> str:
-    """What was read from a picture that this page made."""
-    text = "This picture was made here: its prompt, seed and settings are set again."
-    return text if other_model is None else f"{text} It was made with another model: {other_model}."

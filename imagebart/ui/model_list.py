@@ -1,4 +1,4 @@
-"""The models in a folder, loaded when they are first asked for."""
+"""The models that can be chosen, and what the page shows of the one that is."""
 
 from __future__ import annotations
 
@@ -15,49 +15,50 @@ import gradio as gr
 
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
-from imagebart.ui import messages as wording
+from imagebart.ui import messages
 from imagebart.ui.controls import RESET, starting_values
 from imagebart.ui.examples import EXAMPLES, Example, find_examples
-from imagebart.ui.sketchpad.stored_images import describe_example
 from imagebart.weights.folder import CONFIG
 from imagebart.weights.published.registry import find
 
 PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a folder, or the files themselves
 
+log = logging.getLogger(__name__)
+
 
 class Models:
-    """The models of a folder by the names of their own folders. Threads may share it.
+    """The models of a folder by the names of their own folders, loaded when they are first used. Threads may share it.
 
-    most: how many are kept in memory; the one unused for longest goes first (a run that still uses it ends in
-    peace). load: makes a pipeline of a model's folder.
+    max_loaded: how many are kept in memory; the one unused for longest goes first (a run that still uses it goes on).
+    load: makes a pipeline of a model's folder.
     """
 
     def __init__(
         self,
         folder: str | PathLike[str],
-        most: int = 2,
+        max_loaded: int = 2,
         load: Callable[[Path], Pipeline] = Pipeline.from_pretrained,
     ) -> None:
-        if most < 1:
-            raise ValueError(f"{most} models are to be kept, expected 1 or more")
+        if max_loaded < 1:
+            raise ValueError(f"max_loaded is {max_loaded}, expected 1 or more")
         self._folder = Path(folder)
-        self._most = most
+        self._max_loaded = max_loaded
         self._load = load
         self._loaded: OrderedDict[str, Pipeline] = OrderedDict()
-        self._turn = Lock()
+        self._lock = Lock()
 
     @classmethod
-    def beside(cls, source: str | PathLike[str], most: int = 1) -> Models:
+    def beside(cls, source: str | PathLike[str], max_loaded: int = 1) -> Models:
         """The models in the folder that holds a model: `source` is its own folder, or a published model's name."""
         folder = Path(source)
-        return cls((folder if folder.is_dir() else find(str(source))).resolve().parent, most)
+        return cls((folder if folder.is_dir() else find(str(source))).resolve().parent, max_loaded)
 
     def names(self) -> list[str]:
-        """The models that are there now, sorted. Folders without a model's files are none."""
+        """The models that are there now, sorted, without folders that lack a model's files."""
         return sorted(path.name for path in self._folder.iterdir() if _is_model(path)) if self._folder.is_dir() else []
 
     def examples(self, name: str) -> list[Example]:
-        """The pictures that a model brings to start from; none for a name that is not among `names`."""
+        """The examples in a model's folder; none for a name that is not among `names`."""
         return find_examples(self._folder / name / EXAMPLES) if name in self.names() else []
 
     def get(self, name: str) -> Pipeline:
@@ -65,12 +66,12 @@ class Models:
 
         Raises InputError for a name that is not among `names`, WeightsError for files that cannot be used.
         """
-        with self._turn:
+        with self._lock:
             if name not in self._loaded:
                 if name not in self.names():
                     there = f"choose one of {', '.join(self.names())}" if self.names() else "the folder holds none"
                     raise InputError(f"There is no model {name[:80]!r} in {self._folder.name}; {there}.")
-                while len(self._loaded) >= self._most:  # before loading: both would have to fit otherwise
+                while len(self._loaded) >= self._max_loaded:  # before loading: both would have to fit otherwise
                     self._loaded.popitem(last=False)
                 self._loaded[name] = self._load(self._folder / name)
             self._loaded.move_to_end(name)
@@ -81,13 +82,7 @@ def _is_model(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or any(next(folder.glob(pattern), None) for pattern in PUBLISHED)
 
 
-# The models that a person can choose among.
-
-
-log = logging.getLogger(__name__)
-
-
-class Choice:
+class ModelChoice:
     """The model that the page opens with, its examples, and the other models of a folder."""
 
     def __init__(self, first: Pipeline, others: Models | None = None, examples: Sequence[Example] = ()) -> None:
@@ -99,12 +94,6 @@ class Choice:
         """The first model's name, then those of the others."""
         others = self._others.names() if self._others else []
         return [self.first.name, *(name for name in others if name != self.first.name)]
-
-    def examples(self, name: str | None) -> Sequence[Example]:
-        """The examples of a model; those of the first where it has none of its own."""
-        if name is None or name == self.first.name or self._others is None:
-            return self._examples
-        return self._others.examples(name) or self._examples
 
     def get(self, name: str | None) -> Pipeline:
         """The model of a name; None is the first. Raises InputError for one that cannot be used."""
@@ -118,80 +107,45 @@ class Choice:
             log.warning("the model %s cannot be loaded: %s", name, error)  # it names folders of the server
             raise InputError(f"The model {name} cannot be loaded; the server's log says why.") from error
 
+    def examples(self, name: str | None = None) -> list[dict[str, Any]]:
+        """A model's examples as the sketchpad takes them; those of the first model where it has none of its own.
 
-# What the page shows of a model: the same for the one that it opens with and for one that is switched to.
-
-
-PARTS = (
-    "model_line",
-    "lexicon",
-    "suggestions",
-    "surprise",
-    "words_list",
-    "about",
-    "card",
-    "words",
-    "choice",
-    "best_first",
-)
-SWITCHED = ("model", "examples", *PARTS, *RESET)
-"""Names of the page's parts that depend on the model, in the order of `switched`."""
+        Examples that cannot be opened are left out, and named in the log.
+        """
+        examples = self._examples
+        if name is not None and name != self.first.name and self._others is not None:
+            examples = self._others.examples(name) or examples
+        published = []
+        for example in examples:
+            try:
+                published.append(example.publish())
+            except InputError as error:
+                log.warning("%s is left out: %s", example.path, error)
+        return published
 
 
-def parts(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:
-    """Properties of the parts that show a model; `name` is what it was chosen by, else its own name is shown."""
+def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:
+    """Properties of the components that show a model; `name` is what it was chosen by, else its own name is shown."""
     kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
-    summary = wording.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, pipeline.stages)
+    summary = messages.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, pipeline.stages)
     return {
-        "model_line": {"value": wording.model_html(name or pipeline.name, summary)},
-        "lexicon": {"value": wording.lexicon_html(vocabulary)},
-        "suggestions": {"value": wording.suggestions_html(pipeline.suggestions), "visible": bool(pipeline.suggestions)},
+        "model_line": {"value": messages.model_html(name or pipeline.name, summary)},
+        "lexicon": {"value": messages.lexicon_html(vocabulary)},
+        "suggestions": {
+            "value": messages.suggestions_html(pipeline.suggestions),
+            "visible": bool(pipeline.suggestions),
+        },
         "surprise": {"visible": kind != "none"},
         "best_first": {"visible": pipeline.can_rank},
-        "words_list": {"value": wording.words_html(vocabulary) if vocabulary else wording.ALL_WORDS[kind]},
-        "about": {"value": wording.opening(pipeline.card)},
+        "vocabulary": {"value": messages.vocabulary_html(vocabulary) if vocabulary else messages.NO_VOCABULARY[kind]},
+        "about": {"value": messages.card_summary(pipeline.card)},
         "card": {"value": pipeline.card or "This model has no card."},
         "words": {"visible": kind == "text"},
-        "choice": {
-            "choices": pipeline.classes,
-            "value": pipeline.classes[:1],
-            "visible": kind == "class",
-        },
+        "choice": {"choices": pipeline.classes, "value": pipeline.classes[:1], "visible": kind == "class"},
     }
 
 
-def switched(choice: Choice, name: str) -> list[Any]:
-    """The page with another model, at its best settings, in the order of `SWITCHED`."""
-    try:
-        pipeline = choice.get(name)
-    except InputError as error:
-        gr.Warning(str(error))
-        name, pipeline = choice.first.name, choice.first
-    panel = parts(pipeline, name)
-    shown = [gr.update(**panel[part]) for part in PARTS]
-    return [name, {"model": name, "examples": examples(choice, name)}, *shown, *reset(choice, name)]
-
-
-def examples(choice: Choice, name: str | None) -> list[dict[str, Any]]:
-    """A model's examples as the sketchpad takes them, less those that cannot be opened: the log names them."""
-    described = []
-    for example in choice.examples(name):
-        try:
-            described.append(describe_example(example))
-        except InputError as error:
-            log.warning("%s is left out: %s", example.path, error)
-    return described
-
-
-def reset(choice: Choice, name: str | None) -> list[Any]:
-    """A model's best settings, in the order of `RESET`."""
-    pipeline = choice.get(name)
-    values = starting_values(pipeline)
-    options = slider_options(pipeline)
-    return [gr.update(value=values[name], **options.get(name, {})) for name in RESET]
-
-
-def slider_options(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+def slider_properties(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
     """Properties of the sliders that are not the same for all models."""
     return {
         "guidance": {"visible": pipeline.conditioning != "none"},
@@ -201,14 +155,33 @@ def slider_options(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
     }
 
 
-def surprise(choice: Choice, name: str | None) -> tuple[Any, Any]:
-    """A prompt of two to four suggestions, or a class, drawn at random."""
-    pipeline = choice.get(name)
+def switch_model(choice: ModelChoice, model: str) -> dict[str, Any]:
+    """The page's changes when another model is chosen, with its own settings; the first where it cannot be loaded."""
+    try:
+        pipeline = choice.get(model)
+    except InputError as error:
+        gr.Warning(str(error))
+        model, pipeline = choice.first.name, choice.first
+    shown = {name: gr.update(**properties) for name, properties in model_properties(pipeline, model).items()}
+    examples = {"model": model, "examples": choice.examples(model)}
+    return {"model": model, "examples": examples, **shown, **reset_settings(choice, model)}
+
+
+def reset_settings(choice: ModelChoice, model: str | None) -> dict[str, Any]:
+    """A model's own settings."""
+    pipeline = choice.get(model)
+    values, properties = starting_values(pipeline), slider_properties(pipeline)
+    return {name: gr.update(value=values[name], **properties.get(name, {})) for name in RESET}
+
+
+def surprise(choice: ModelChoice, model: str | None) -> dict[str, Any]:
+    """A random prompt of two to four suggestions, or a random class."""
+    pipeline = choice.get(model)
     if pipeline.conditioning == "class":
-        return gr.skip(), [random.choice(pipeline.classes)]
+        return {"choice": [random.choice(pipeline.classes)]}
     suggestions = pipeline.suggestions
     if suggestions:
         chosen = random.sample(list(suggestions), min(len(suggestions), random.randint(2, 4)))
-        return ", ".join(random.choice(suggestions[attribute]) for attribute in chosen), gr.skip()
+        return {"words": ", ".join(random.choice(suggestions[attribute]) for attribute in chosen)}
     words = pipeline.vocabulary
-    return (" ".join(random.sample(words, min(len(words), 2))), gr.skip()) if words else (gr.skip(), gr.skip())
+    return {"words": " ".join(random.sample(words, min(len(words), 2)))} if words else {}

@@ -1,117 +1,76 @@
-"""What one moment changes on the page."""
+"""Edit, Generate and Vary: from the page's values to what each event of a run changes on the page; and Cancel.
+
+An update is a dictionary of new values by the names of components; what is missing stays as it is.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.server_messages import ProcessCompletedMessage
-from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.ui import messages as wording
-from imagebart.ui.controls import Controls
-from imagebart.ui.errors import noted
-from imagebart.ui.examples import LARGEST_PREVIEW, reduced
-from imagebart.ui.files import as_preview, publish, publish_preview, written
-from imagebart.ui.model_list import Choice
-from imagebart.ui.sketchpad.component import LONGEST_NAME, Sketch, run_name
-from imagebart.ui.sketchpad.stored_images import Gone, describe_own
+from imagebart.ui import messages
+from imagebart.ui.controls import Controls, context_size
+from imagebart.ui.errors import log_unexpected
+from imagebart.ui.files import publish, publish_copy_as_preview, publish_file, publish_preview
+from imagebart.ui.model_list import ModelChoice
+from imagebart.ui.sketchpad.component import MAX_RUN_NAME, Sketch, run_name
+from imagebart.ui.sketchpad.stored_images import MAX_PREVIEW_SIDE, ImageDeleted, describe_png, downscaled
 
-# Buttons that start a run.
-STARTERS = ("edit", "generate", "vary")
+START_BUTTONS = ("edit", "generate", "vary")
+BUTTONS = (*START_BUTTONS, "cancel")
+UPDATED = ("run", "progress", "announcement", "messages", "seed", *BUTTONS)
+"""The components that a run changes; "run" is a message to the sketchpad."""
 
+MAX_PREVIEWS = 32  # kept of a run: beyond these every second one is dropped, as often as needed
+# Pixels of what a run changes up to which previews are kept: writing larger ones would hold up the model.
+MAX_KEPT_PIXELS = 1_000_000
+MAX_CANCELLED = 10_000  # names of cancelled runs that are remembered
 
-@dataclass(frozen=True)
-class Frame:
-    """New values of what shows a run; None leaves a thing as it is."""
-
-    run: Any = None  # what the sketchpad is told
-    progress: Any = None
-    announcement: Any = None
-    messages: Any = None
-    seed: Any = None
-    running: bool | None = None
-
-    def updates(self) -> list[Any]:
-        """Values in the order of `SHOWN`."""
-        values = [getattr(self, name) for name in VALUES]
-        start: Any = gr.skip() if self.running is None else gr.update(interactive=not self.running)
-        stop: Any = gr.skip() if self.running is None else gr.update(interactive=self.running)
-        return [gr.skip() if value is None else value for value in values] + [start] * len(STARTERS) + [stop]
-
-
-VALUES = tuple(field.name for field in fields(Frame) if field.name != "running")
-BUTTONS = (*STARTERS, "cancel")
-SHOWN = (*VALUES, *BUTTONS)
-"""Names of the page's parts that a frame sets, in the order of `Frame.updates`."""
-
-WAITING = Frame(progress=wording.waiting_html(), messages="", announcement="", running=True)
-IDLE = Frame(progress="", announcement="")
-
-
-def failed(sentence: str, run: str) -> Frame:
-    """The page when the run of a name cannot be done: the sentence, and everything else as it was."""
-    return replace(IDLE, messages=wording.problem_html(sentence), run={"over": run})
-
-
-def cancelled(run: str) -> Frame:
-    """The page when the run of a name was cancelled, and will give no result."""
-    return replace(IDLE, messages=wording.notes_html([wording.CANCELLED]), run={"over": run})
-
-
-def broken(run: str) -> list[Any]:
-    """The page when the run of a name did not come about: too many wait, or what the browser sent cannot be read."""
-    return replace(failed(wording.BROKEN, run), running=False).updates()
-
-
-# What RunState (sketchpad/run.js) knows of the last run that was started: its state, and its name.
-OVER = "document.documentElement.dataset.runState = ''"
-NAME = "document.documentElement.dataset.runName"
-NAMED = f"(pad, ...values) => [{{ ...pad, run: {NAME} }}, ...values]"
-"""A run's values as they are sent: with its name."""
-BROKEN = f"() => {{ {OVER}; return [{NAME}]; }}"
-"""What `broken` takes."""
-
-
-def waiting_script() -> str:
-    """The page from the click until it is this page's turn, set by the browser alone."""
-    return f"() => ({json.dumps(WAITING.updates())})"
-
-
-def ended_script() -> str:
-    """The buttons once a run is over. Not with its last frame: until Gradio has heard of the end, it drops a click."""
-    return f"() => {{ {OVER}; return {json.dumps(Frame(running=False).updates()[-len(BUTTONS) :])}; }}"
-
-
-# What is kept of a run: every stage and some of the previews, so that they can be looked at and edited again.
-#
-# Pictures lie in files, of large ones only the part that the run redraws; the browser holds their names.
-
-
-# Previews kept of a run: beyond these every second one is dropped, as often as needed.
-MOST_PREVIEWS = 32
-# Pixels of a picture or part up to which previews are kept: writing larger ones would hold up the model.
-LARGEST_KEPT = 1_000_000
-
+Update = dict[str, Any]
 Box = tuple[int, int, int, int]
+SketchValue = Mapping[str, Any] | None
+
+
+def buttons(running: bool) -> Update:
+    """Which buttons can be pressed."""
+    starts = {name: gr.update(interactive=not running) for name in START_BUTTONS}
+    return {**starts, "cancel": gr.update(interactive=running)}
+
+
+def waiting() -> Update:
+    """The page before the first event."""
+    return {"progress": messages.waiting_html(), "announcement": "", "messages": "", **buttons(running=True)}
+
+
+def failed(sentence: str, run: str) -> Update:
+    """The page when the run of a name cannot be done: the sentence, and everything else as it was."""
+    problem = messages.problem_html(sentence)
+    return {"run": {"over": run}, "progress": "", "announcement": "", "messages": problem}
+
+
+def cancelled(run: str) -> Update:
+    """The page when the run of a name was cancelled, and will give no result."""
+    note = messages.notes_html([messages.CANCELLED])
+    return {"run": {"over": run}, "progress": "", "announcement": "", "messages": note}
 
 
 @dataclass(frozen=True)
 class Step:
-    """A moment of a run, of one or more variants: a small picture to look at, and the part that the run redraws."""
+    """An event of a run with one or more variants: small images to look at, and the parts that the run changes."""
 
     caption: str
-    stage: str | None  # the name of the stage that ends here; None on the way
+    preview: bool
     variants: tuple[int, ...]  # whose files these are, by their numbers in the run
     shown: tuple[str, ...]
     parts: tuple[str, ...]
@@ -127,212 +86,124 @@ class Step:
         }
 
 
-class Recorder:
-    """Records a run while it goes on."""
+class RunHistory:
+    """The steps of a run: every stage and some of the previews, so that they can be looked at and edited again.
 
-    def __init__(self, edits: bool, box: Box | None, words: str | None = None) -> None:
-        """edits: whether there is a picture that the run changes; box: its part that the run may change.
+    Images lie in files, of large ones only the part that the run changes; the browser holds their names.
+    """
 
-        words: a person's own; None: all that the recipes say.
+    def __init__(self, edits: bool = False, box: Box | None = None, words: str | None = None) -> None:
+        """edits: whether the run changes an image; box: the part of it that may change.
+
+        words: the person's own; None: the prompts in the recipes.
         """
         self._edits, self._box, self._words = edits, box, words
         self._steps: list[Step] = []
 
     def add(self, event: PipelineEvent) -> str:
-        """Record an event. Returns a small picture of the first variant, for the page."""
-        small = [reduced(image, LARGEST_PREVIEW) for image in event.images]
-        if event.kind == "preview" and self._area(event.images[0]) > LARGEST_KEPT:
+        """Adds an event; a small image of the first variant, for the page."""
+        preview = event.kind == "preview"
+        small = [downscaled(image, MAX_PREVIEW_SIDE) for image in event.images]
+        left, top, right, bottom = box = self._box or (0, 0, *event.images[0].size)
+        if preview and (right - left) * (bottom - top) > MAX_KEPT_PIXELS:
             return publish_preview(small[0])
-        step = self._step(event, small)
+        shown = parts = tuple(publish(image) for image in small)
+        if self._edits or max(event.images[0].size) > MAX_PREVIEW_SIDE:
+            parts = tuple(publish(image if box == (0, 0, *image.size) else image.crop(box)) for image in event.images)
         # A slow browser asks for a preview long after it was made, when its step may have been dropped.
-        shown = as_preview(step.shown[0])
-        self._steps.append(step)
-        self._thin()
-        return shown
+        sent = publish_copy_as_preview(shown[0])
+        self._steps.append(Step(messages.step_caption(event), preview, event.variants, shown, parts))
+        self._drop_previews()
+        return sent
 
     def finish(self, event: PipelineEvent) -> dict[str, Any]:
-        """Record the last event and write the results, each with its recipe; the run as the browser keeps it."""
+        """Adds the last event and writes the results, each with its recipe; the run as the browser keeps it."""
         self.add(event)
-        recipe, asked = event.recipe, dict.fromkeys(one.prompt for one in event.recipes if one.prompt)
+        recipe, prompts = event.recipe, dict.fromkeys(one.prompt for one in event.recipes if one.prompt)
         results = []
         for own, image, small in zip(event.recipes, event.images, self._steps[-1].shown, strict=True):
-            path = written(f"{own.task}-{own.seed}-{own.variant + 1}.png", partial(write_png, image, recipe=own))
-            results.append(describe_own(path, image) | {"small": small, "number": own.variant + 1})
+            name = f"{own.task}-{own.seed}-{own.variant + 1}.png"
+            path = publish_file(name, partial(write_png, image, recipe=own))
+            results.append(describe_png(path, image) | {"small": small, "number": own.variant + 1})
         return {
             "task": recipe.task,
-            "prompt": self._words or ", ".join(asked) or None,
+            "prompt": self._words or ", ".join(prompts) or None,
             "name": f"{recipe.task}-{recipe.seed}",
             "box": self._box,
             "results": results,
             "steps": [step.ordered(event.variants) for step in self._steps],
         }
 
-    def _step(self, event: PipelineEvent, small: list[Image.Image]) -> Step:
-        shown = [publish(image) for image in small]
-        parts = shown
-        if max(event.images[0].size) > LARGEST_PREVIEW or self._edits:
-            parts = [publish(self._part(image)) for image in event.images]
-        captions = wording.step_caption(event), wording.stage_caption(event)
-        return Step(*captions, event.variants, tuple(shown), tuple(parts))
-
-    def _part(self, image: Image.Image) -> Image.Image:
-        box = self._box or (0, 0, *image.size)
-        return image if box == (0, 0, *image.size) else image.crop(box)
-
-    def _area(self, image: Image.Image) -> int:
-        left, top, right, bottom = self._box or (0, 0, *image.size)
-        return (right - left) * (bottom - top)
-
-    def _thin(self) -> None:
-        previews = [step for step in self._steps if step.stage is None]
-        if len(previews) > MOST_PREVIEWS:
+    def _drop_previews(self) -> None:
+        previews = [step for step in self._steps if step.preview]
+        if len(previews) > MAX_PREVIEWS:
             dropped = previews[::2]
             self._steps = [step for step in self._steps if step not in dropped]
             for path in {path for step in dropped for path in (*step.shown, *step.parts)}:
                 Path(path).unlink(missing_ok=True)
 
 
-# Cancel: the browser gives each run a name, and Cancel names it, so that no other run can be meant.
-#
-# Names are remembered: the run stops whether Cancel comes before it, while it waits for its turn or while it draws.
-# What
-# became of it only the run says, as its last moment: a result, or that it was cancelled. Both never come.
-
-
-# Names kept at a time. The page says its name again as long as the run goes on, should others have driven it out.
-MOST = 10_000
-
-Run = Callable[..., Iterator[list[Any]]]
-
-
-class Stopping:
-    """The runs that are to stop, by name. Names cannot be guessed, so nobody stops what is not theirs."""
-
-    def __init__(self, page: gr.Blocks, most: int = MOST) -> None:
-        self._page, self._most = page, most
-        self._names: OrderedDict[str, None] = OrderedDict()
-
-    def heeded(self, run: Run) -> Run:
-        """A run of the page (pad, *controls) that stops at the next moment after its name is told to `stop`.
-
-        It is around what a GPU may be lent to: such work is done in a process of its own, which hears of no names.
-        """
-
-        @wraps(run)
-        def heeding(pad: Any, *values: Any) -> Iterator[list[Any]]:
-            name = run_name(pad)
-            with closing(run(pad, *values)) as moments:  # type: ignore[type-var]
-                for moment in moments:
-                    if name in self._names:
-                        break
-                    yield moment
-                else:
-                    return
-            yield cancelled(name).updates()
-
-        return heeding
-
-    def stop(self, name: str) -> None:
-        """Stop the run of a name, also one that is not here yet; one that waits for its turn leaves the queue.
-
-        To be called where Gradio's queue runs, so that nothing of it changes meanwhile.
-        """
-        self._names[name] = None
-        self._names.move_to_end(name)
-        while len(self._names) > self._most:
-            self._names.popitem(last=False)
-        queue = self._page._queue
-        for turn in queue.event_queue_per_concurrency_id.values():
-            for event in [event for event in turn.queue if _is(event, name)]:
-                turn.queue.remove(event)
-                queue.event_ids_to_events.pop(event._id, None)
-                last = {"data": cancelled(name).updates()}
-                queue.send_message(event, ProcessCompletedMessage(output=last, success=True))
-
-    def answer(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
-        """`stop` for the browser to call: where the queue runs, and without a thread, of which none may be free."""
-
-        async def stop(name: Any) -> None:
-            if isinstance(name, str) and len(name) <= LONGEST_NAME:
-                self.stop(name)
-
-        return stop
-
-
-def _is(event: Any, name: str) -> bool:
-    """Whether an event of Gradio's queue is the run of a name."""
-    sent = event.data.data if event.data else []
-    return bool(sent) and isinstance(sent[0], dict) and sent[0].get("run") == name
-
-
-# Edit, Generate and Vary: from the page's values to the frames of a run.
-
-
-Updates = Iterator[list[Any]]
-Value = Mapping[str, Any] | None
-
-
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """A run that is about to start."""
 
     events: Iterator[PipelineEvent]
-    edits: bool = False  # whether there is a picture that it changes
-    box: Box | None = None  # the part of it that it may change
-    words: str | None = None  # the person's, where the model is told more
+    history: RunHistory
     notes: tuple[str, ...] = ()  # sentences for the person, before the model's own
 
 
-Start = Callable[[Pipeline, Controls, Sketch], _Run]
+class Runs:
+    """The page's runs: each takes the sketchpad's value and the controls' values by name."""
 
-
-class Running:
-    """The page's runs. All that they need comes in with each call."""
-
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, choice: ModelChoice) -> None:
         self._choice = choice
 
-    def edit(self, pad: Value, *values: Any) -> Updates:
-        """Redraw what is painted on the sketchpad."""
-        yield from self._show("edit", _edit, pad, values)
+    def edit(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
+        """Regenerates what is painted on the sketchpad."""
+        yield from self._updates("edit", _edit, sketchpad, controls)
 
-    def generate(self, pad: Value, *values: Any) -> Updates:
-        """Draw a whole new picture."""
-        yield from self._show("generate", _generate, pad, values)
+    def generate(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
+        """Generates a new image."""
+        yield from self._updates("generate", _generate, sketchpad, controls)
 
-    def vary(self, pad: Value, *values: Any) -> Updates:
-        """Draw the whole picture on the sketchpad again, as differently as the strength says."""
-        yield from self._show("vary", _vary, pad, values)
+    def vary(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
+        """Regenerates the whole image on the sketchpad, as differently as the strength says."""
+        yield from self._updates("vary", _vary, sketchpad, controls)
 
-    def _show(self, task: str, start: Start, pad: Value, values: tuple[Any, ...]) -> Updates:
-        """Show the events of a run until it ends, fails or is closed; closing it stops the model too."""
-        yield WAITING.updates()
-        said: dict[str, Any] = {"run": run_name(pad), "task": task, "version": 0}
+    def _updates(
+        self,
+        task: str,
+        start: Callable[[Pipeline, Controls, Sketch], Run],
+        sketchpad: SketchValue,
+        values: Mapping[str, Any],
+    ) -> Iterator[Update]:
+        """The updates of a run until it ends, fails or is closed; closing it stops the model too."""
+        yield waiting()
+        message: dict[str, Any] = {"run": run_name(sketchpad), "task": task, "version": 0}
         try:
-            controls, sketch = Controls(*values), Sketch.read(pad)
-            said["version"] = sketch.version
+            controls, sketch = Controls(**values), Sketch.read(sketchpad)
+            message["version"] = sketch.version
             run = start(self._choice.get(controls.model), controls, sketch)
-            recorder = Recorder(run.edits, run.box, run.words)
             with closing(run.events):  # type: ignore[type-var]
                 for event in run.events:
-                    show = _finished if event.kind == "result" else _frame
-                    yield show(event, recorder, said, run.notes).updates()
-        except Gone as error:
-            yield replace(failed(str(error), said["run"]), run={**said, "gone": True}).updates()
+                    yield _update(event, run, message)
+        except ImageDeleted as error:
+            yield {**failed(str(error), message["run"]), "run": {**message, "gone": True}}
         except InputError as error:
-            yield failed(str(error), said["run"]).updates()
+            yield failed(str(error), message["run"])
         except Exception:
-            yield failed(noted("a run failed"), said["run"]).updates()
+            yield failed(log_unexpected("a run failed"), message["run"])
 
 
-def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
-    file, mask = sketch.file(), sketch.mask()  # the pipeline opens it: a large one takes memory once
+def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
+    file, mask = sketch.file(), sketch.mask()  # the pipeline opens the file: a large one takes memory once
     prompt, settings, words = controls.prompt(pipeline), controls.sampling(pipeline), None
     notes: tuple[str, ...] = ()
-    if isinstance(prompt, str) and prompt == sketch.of:  # nobody painted: all stays that the words do not change
+    # A mask that was selected by this very prompt covers more than what changes: the rest is asked for as well.
+    if isinstance(prompt, str) and prompt == sketch.selected_by:
         words = prompt
         prompt, settings = pipeline.complete_prompt(file, words, settings)
-        notes = () if prompt == words else (wording.told_to_stay(prompt),)
+        notes = () if prompt == words else (messages.also_added(prompt),)
     events = pipeline.edit(
         file,
         mask,
@@ -340,53 +211,124 @@ def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
         seed=controls.fixed_seed(),
         settings=settings,
         feather=int(controls.feather),
-        context=controls.around(),
-        **controls.variety(pipeline),
+        context=context_size(controls.context),
+        **controls.batch(pipeline),
     )
-    return _Run(events, True, mask.getbbox(), words, notes)
+    return Run(events, RunHistory(True, mask.getbbox(), words), notes)
 
 
-def _generate(pipeline: Pipeline, controls: Controls, _: Sketch) -> _Run:
+def _generate(pipeline: Pipeline, controls: Controls, _: Sketch) -> Run:
     events = pipeline.generate(
         controls.prompt(pipeline),
         seed=controls.fixed_seed(),
         settings=replace(controls.sampling(pipeline), start=None),
-        **controls.variety(pipeline),
+        **controls.batch(pipeline),
     )
-    return _Run(events)
+    return Run(events, RunHistory())
 
 
-def _vary(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> _Run:
+def _vary(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
     events = pipeline.vary(
         sketch.file(),
         controls.strength,
         controls.prompt(pipeline),
         seed=controls.fixed_seed(),
         settings=replace(controls.sampling(pipeline), start=None),
-        **controls.variety(pipeline),
+        **controls.batch(pipeline),
     )
-    return _Run(events, True, (0, 0, *sketch.size))
+    return Run(events, RunHistory(True, (0, 0, *sketch.size)))
 
 
-def _frame(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any], notes: tuple[str, ...]) -> Frame:
-    line = None if event.kind == "preview" else wording.stage_line(event)
-    if event.kind == "stage":
-        line = f"{line} done"
-    return Frame(
-        run={**said, "images": [recorder.add(event)]},
-        progress=wording.progress_html(event),
-        announcement=None if line is None else wording.said_html(line),
-        messages=wording.notes_html([*notes, *event.notes]),
-        seed=event.seed if event.kind == "start" else None,
-    )
+def _update(event: PipelineEvent, run: Run, message: Mapping[str, Any]) -> Update:
+    """What an event changes on the page."""
+    notes = messages.notes_html([*run.notes, *event.notes])
+    if event.kind == "result":
+        return {
+            # In the order of the updates before: in another one, Gradio takes it for a new value, and sends it twice.
+            "run": {**message, **run.history.finish(event)},
+            "progress": messages.done_html(event),
+            "announcement": messages.announcement_html("The image is ready."),
+            "messages": notes,
+            "seed": event.seed,
+        }
+    update: Update = {
+        "run": {**message, "images": [run.history.add(event)]},
+        "progress": messages.progress_html(event),
+        "messages": notes,
+    }
+    if event.kind == "start":
+        update["seed"] = event.seed
+    if event.kind != "preview":
+        line = messages.stage_line(event) + (" done" if event.kind == "stage" else "")
+        update["announcement"] = messages.announcement_html(line)
+    return update
 
 
-def _finished(event: PipelineEvent, recorder: Recorder, said: Mapping[str, Any], notes: tuple[str, ...]) -> Frame:
-    return Frame(
-        # In the order of the frames before: in another one, Gradio takes it for a new value, and hands it over twice.
-        run={**said, **recorder.finish(event)},
-        progress=wording.done_html(event),
-        announcement=wording.said_html("The picture is ready."),
-        messages=wording.notes_html([*notes, *event.notes]),
-        seed=event.seed,
-    )
+class Cancellation:
+    """The runs that are cancelled, by name: the browser gives each run a name that nobody can guess.
+
+    Names are remembered: a run stops whether Cancel comes before it, while it waits for its turn or while it goes on.
+    Only the run itself says what became of it, as its last update: a result, or that it was cancelled, never both.
+    """
+
+    def __init__(self, page: gr.Blocks, max_names: int = MAX_CANCELLED) -> None:
+        """max_names: kept at a time. The page repeats the name as long as the run goes on, should it be forgotten."""
+        self._page, self._max_names = page, max_names
+        self._names: OrderedDict[str, None] = OrderedDict()
+
+    def applied_to(self, run: Callable[..., Iterator[Update]]) -> Callable[..., Iterator[Update]]:
+        """A run that ends at the next update after its name was given to `cancel`.
+
+        It is around what a GPU may be lent to: such work is done in a process of its own, which learns of no names.
+        """
+
+        @wraps(run)
+        def cancellable(sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
+            name = run_name(sketchpad)
+            with closing(run(sketchpad=sketchpad, **controls)) as updates:  # type: ignore[type-var]
+                for update in updates:
+                    if name in self._names:
+                        break
+                    yield update
+                else:
+                    return
+            yield cancelled(name)
+
+        return cancellable
+
+    def cancel(self, name: str) -> None:
+        """Cancels the run of a name, also one that is not here yet; one that waits for its turn leaves the queue.
+
+        To be called in the event loop of Gradio's queue, so that nothing of it changes meanwhile.
+        """
+        self._names[name] = None
+        self._names.move_to_end(name)
+        while len(self._names) > self._max_names:
+            self._names.popitem(last=False)
+        queue = self._page._queue
+        for waiting in queue.event_queue_per_concurrency_id.values():
+            for event in [event for event in waiting.queue if _is_run(event, name)]:
+                waiting.queue.remove(event)
+                queue.event_ids_to_events.pop(event._id, None)
+                last = {"data": in_order(cancelled(name), UPDATED)}
+                queue.send_message(event, ProcessCompletedMessage(output=last, success=True))
+
+    def endpoint(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
+        """`cancel` for the browser: in the queue's event loop, and without a thread, of which none may be free."""
+
+        async def stop(name: Any) -> None:
+            if isinstance(name, str) and len(name) <= MAX_RUN_NAME:
+                self.cancel(name)
+
+        return stop
+
+
+def _is_run(event: Any, name: str) -> bool:
+    """Whether an event of Gradio's queue is the run of a name."""
+    sent = event.data.data if event.data else []
+    return bool(sent) and isinstance(sent[0], dict) and sent[0].get("run") == name
+
+
+def in_order(update: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:
+    """An update as Gradio's front end takes it: a value for each of the components of these names."""
+    return [update.get(name, gr.skip()) for name in names]

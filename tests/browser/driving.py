@@ -22,7 +22,7 @@ from imagebart.imaging.masks import preset
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.testing import tiny_model
-from imagebart.ui.sketchpad.stored_images import unpack
+from imagebart.ui.sketchpad.component import unpack_mask
 
 # Few stages for what is waited for; enough for a run that is still going when it is cancelled.
 STAGES, MANY_STAGES = 5, 12
@@ -158,7 +158,7 @@ def mask(page: Page) -> np.ndarray:
     )
     assert as_sent, "what is sent is not what is painted"
     assert as_shown, "what is shown is not what is painted"
-    return np.asarray(unpack(text, tuple(size)))
+    return np.asarray(unpack_mask(text, tuple(size)))
 
 
 def say(page: Page, words: str) -> None:
@@ -276,7 +276,7 @@ def drop(page: Page, path: Path) -> None:
 
 def upload(page: Page, path: Path, size: tuple[int, int]) -> None:
     """A file becomes the picture."""
-    page.get_by_label("Picture to paint on", exact=True).set_input_files(path)
+    page.get_by_label("Image to paint on", exact=True).set_input_files(path)
     expect(page.locator("#image-size")).to_have_text(f"{size[0]} × {size[1]} pixels")
 
 

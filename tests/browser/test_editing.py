@@ -45,7 +45,7 @@ def working() -> int:
 
 def look(page: Page, step: int) -> None:
     """Move the slider of steps."""
-    steps = page.get_by_role("slider", name="From noise to picture")
+    steps = page.get_by_role("slider", name="From noise to image")
     steps.fill(str(step))
 
 

@@ -12,7 +12,7 @@ from conftest import served
 from driving import PHONE, PIPELINE, Site, edit, opened, say
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from imagebart.ui import messages as wording
+from imagebart.ui import messages
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,11 +92,11 @@ def above_the_dock(phone: Page, *parts: Locator) -> None:
 def test_progress_is_one_line_however_much_it_says(chromium: Browser, shipped_examples: Site) -> None:
     run = {"stage": 3, "stages": 8, "resample_index": 1, "resamples": 4, "position": 137, "total": 256}
     clocks = {"fraction": 0.5, "elapsed": 128.4, "remaining": 130.2}
-    longest = wording.progress_html(SimpleNamespace(**run, **clocks))
+    longest = messages.progress_html(SimpleNamespace(**run, **clocks))
     with opened(chromium, shipped_examples.url, viewport=PHONE) as phone:
         progress = phone.locator("#progress")
         heights = []
-        for said in (wording.waiting_html(), longest):
+        for said in (messages.waiting_html(), longest):
             progress.evaluate("(part, said) => (part.innerHTML = said)", said)
             heights.append(box_of(progress.locator(".ib-line"))["height"])
         assert heights[0] == heights[1]
@@ -109,7 +109,7 @@ def test_a_phone_shows_everything_within_its_width(chromium: Browser, shipped_ex
             phone, phone.get_by_role("button", name="Select by prompt"), phone.get_by_role("button", name="Grow")
         )
         edit(phone)
-        above_the_dock(phone, phone.get_by_role("button", name="Keep"), phone.get_by_label("From noise to picture"))
+        above_the_dock(phone, phone.get_by_role("button", name="Keep"), phone.get_by_label("From noise to image"))
         say(phone, "sunglases")
         expect(phone.locator("#meant")).to_be_visible()
         before = box_of(phone.locator("#edit"))

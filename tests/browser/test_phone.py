@@ -26,7 +26,7 @@ def test_nothing_is_out_of_reach_and_drawing_does_not_scroll(chromium: Browser, 
             assert box is not None and box["height"] >= 40 and box["y"] > PHONE["height"] / 2, f"{name}: out of reach"
             assert box["y"] + box["height"] <= PHONE["height"], name
         unfold(phone, "Settings")
-        names = ("Upload a picture", "Upper half", "Everything", "Invert", "Surprise me", "Brush", "Redo", "Zoom in")
+        names = ("Upload an image", "Upper half", "Everything", "Invert", "Surprise me", "Brush", "Redo", "Zoom in")
         for name in (*names, "Keep the last seed"):
             box = phone.get_by_role("button", name=name, exact=True).bounding_box()
             assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], name

@@ -33,7 +33,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from imagebart.imaging import masks
-from imagebart.ui.sketchpad.stored_images import unpack
+from imagebart.ui.sketchpad.component import unpack_mask
 
 pytestmark = pytest.mark.browser
 COPIES = ["clipboard-read", "clipboard-write"]
@@ -236,7 +236,7 @@ def test_a_mask_is_loaded_and_the_last_one_used_again(wide: Page, tmp_path: Path
     painted = Image.new("L", (80, 80))
     painted.paste(255, (20, 20, 60, 40))
     painted.save(path)
-    wide.get_by_label("Mask picture", exact=True).set_input_files(path)
+    wide.get_by_label("Mask image", exact=True).set_input_files(path)
     redrawn(wide, 8)
     assert mask(wide)[10:20, 10:30].all() and (mask(wide) > 0).sum() == 200
     edit(wide)
@@ -245,7 +245,7 @@ def test_a_mask_is_loaded_and_the_last_one_used_again(wide: Page, tmp_path: Path
     press(wide, "Last mask")
     assert (mask(wide) > 0).sum() == 200
     Image.new("L", (100, 20), 255).save(path)
-    wide.get_by_label("Mask picture", exact=True).set_input_files(path)
+    wide.get_by_label("Mask image", exact=True).set_input_files(path)
     expect(wide.locator(".sp-note")).to_contain_text("same shape")
     press(wide, "Upper half")
     expect(wide.locator(".sp-note")).to_be_empty()
@@ -258,12 +258,12 @@ def test_a_bad_upload_is_said_and_a_good_one_is_kept_to_the_pixel(wide: Page, tm
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side; to be shown turned by 90 degrees
     upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
-    wide.get_by_label("Picture to paint on", exact=True).set_input_files(words)
-    expect(wide.locator(".sp-note")).to_contain_text("can be read")
+    wide.get_by_label("Image to paint on", exact=True).set_input_files(words)
+    expect(wide.locator(".sp-note")).to_contain_text("we can read")
     ready(wide)
     upload(wide, turned, (90, 61))
     press(wide, "Centre")
-    painted = np.asarray(unpack(sent(wide)["mask"], (90, 61))) > 0
+    painted = np.asarray(unpack_mask(sent(wide)["mask"], (90, 61))) > 0
     edit(wide)
     after, before = result(wide), np.asarray(upright)
     changed = (after != before).any(axis=-1)
@@ -285,7 +285,7 @@ def test_a_link_brings_picture_mask_words_and_settings(chromium: Browser, site: 
         page.goto(link)
         expect(page.locator("#image-size")).to_have_text("64 × 32 pixels")
         expect(page.get_by_label("What should be there?").first).to_have_value("red hair")
-        expect(page.locator("#messages")).to_contain_text("This link's picture")
+        expect(page.locator("#messages")).to_contain_text("This link's image")
         assert (mask(page) == painted).all()
         assert (pixels(Path(sent(page)["picture"])) == pixels(gradients)).all()
         unfold(page, "Settings")

@@ -1,4 +1,4 @@
-"""Find it, and What is here?: any picture, words and sketchpad are answered with a place or a sentence."""
+"""Select by prompt, and Describe image: any picture, words and sketchpad are answered with a place or a sentence."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
-from imagebart.ui.examples import view_size
 from imagebart.ui.files import publish
-from imagebart.ui.model_list import Choice
-from imagebart.ui.prompt import Looking
-from imagebart.ui.sketchpad.stored_images import unpack
+from imagebart.ui.model_list import ModelChoice
+from imagebart.ui.queries import Queries
+from imagebart.ui.sketchpad.component import unpack_mask
+from imagebart.ui.sketchpad.stored_images import view_size
 
 
 class Unsure:
@@ -85,7 +85,7 @@ ANYTHING: list[Any] = [
 
 
 def test_the_sketchpad_is_answered_with_a_place_or_a_sentence(effort: Effort) -> None:
-    looking, places = Looking(Choice(PIPELINE)), (str(Path.cwd()), os.environ["GRADIO_TEMP_DIR"], "Traceback")
+    queries, places = Queries(ModelChoice(PIPELINE)), (str(Path.cwd()), os.environ["GRADIO_TEMP_DIR"], "Traceback")
     for case, chance in effort.cases(30, 1000):
         image = picture(chance).convert("RGB")
         size = list(image.size)
@@ -95,13 +95,15 @@ def test_the_sketchpad_is_answered_with_a_place_or_a_sentence(effort: Effort) ->
         given = chance.choice([pad] * 9 + [None])
         model = chance.choice([None, "x", PIPELINE.name])
         find = chance.random() < 0.7
-        looked, messages = looking.find(given, model, words(chance)) if find else looking.describe(given, model)
-        told = orjson.dumps([looked, messages]).decode()  # as Gradio sends it
+        said = words(chance)
+        update = queries.select_by_prompt(given, model, said) if find else queries.describe_image(given, model)
+        answer, messages = update["answer"], update["messages"]
+        told = orjson.dumps(update).decode()  # as Gradio sends it
         assert not any(place in told for place in places), (case, told)
-        assert looked["task"] == ("find" if find else "describe"), case
+        assert answer["task"] == ("find" if find else "describe"), case
         if messages:
-            assert not looked.keys() & {"mask", "words"}, case
+            assert not answer.keys() & {"mask", "words"}, case
         elif find:
-            assert unpack(looked["mask"], view_size((size[0], size[1]))).getbbox() is not None, case
+            assert unpack_mask(answer["mask"], view_size((size[0], size[1]))).getbbox() is not None, case
         else:
-            assert looked["words"] == "a hat", case
+            assert answer["words"] == "a hat", case

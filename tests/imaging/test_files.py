@@ -195,7 +195,7 @@ def test_a_grey_pictures_profile_is_dropped_as_its_pixels_become_colours() -> No
 
 @pytest.mark.parametrize("kind", ["EPS", "PPM", "ICO", "TGA", "PCX"])
 def test_other_formats_are_not_even_tried(kind: str) -> None:
-    refused(encoded(Image.new("RGB", (32, 32)), kind), "no picture that can be read", "PNG, JPEG")
+    refused(encoded(Image.new("RGB", (32, 32)), kind), "not an image we can read", "PNG, JPEG")
 
 
 def test_metadata_is_dropped_except_the_colour_profile() -> None:

@@ -15,7 +15,7 @@ import pytest
 from harness import Report, load
 from serving import serving
 
-from imagebart.ui.files import AGE, AGES, EVERY
+from imagebart.ui.files import MAX_AGE, MAX_AGES, TIDY_INTERVAL
 
 SESSIONS = 16
 # MB a minute: what a server may gain once it is warm.
@@ -52,8 +52,8 @@ def overdue(folder: Path) -> list[str]:
     """Files that are older than what is stated of their kind."""
     late = []
     for path in folder.rglob("*"):
-        stated = next((age for start, age in AGES.items() if path.name.startswith(start)), AGE)
-        if path.is_file() and time.time() - path.stat().st_ctime > stated + 2 * EVERY:
+        stated = next((age for start, age in MAX_AGES.items() if path.name.startswith(start)), MAX_AGE)
+        if path.is_file() and time.time() - path.stat().st_ctime > stated + 2 * TIDY_INTERVAL:
             late.append(path.name)
     return late
 

@@ -1,51 +1,123 @@
-"""The controls' values, on their way to the model and back."""
+"""The controls' values, on their way to the model and back, and from links."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from desk import controls
+import pytest
+from page_values import control_values
 
 from imagebart.imaging.metadata import Recipe
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.controls import ORDER, Controls, restored_values, starting_values
+from imagebart.ui.controls import NAMES, Controls, context_size, recipe_values, starting_values
+from imagebart.ui.model_list import ModelChoice
+from imagebart.ui.queries import Queries
 
 PIPELINE = tiny_pipeline(scales=3)
 
 
 def test_the_sliders_ends_mean_off() -> None:
-    plain = Controls(*controls(PIPELINE))
-    assert plain.sampling(PIPELINE) == SamplingSettings(scales=3) and plain.around() == math.inf
-    chosen = Controls(*controls(PIPELINE, temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2, start=2))
+    plain = Controls(**control_values(PIPELINE))
+    assert plain.sampling(PIPELINE) == SamplingSettings(scales=3) and context_size(plain.context) == math.inf
+    chosen = Controls(
+        **control_values(PIPELINE, temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2, start=2)
+    )
     assert chosen.sampling(PIPELINE) == SamplingSettings(0.8, 40, 0.9, 2, 2, 2, 3)
-    assert Controls(*controls(PIPELINE, context=0.5)).around() == 0.5
+    assert context_size(Controls(**control_values(PIPELINE, context=0.5)).context) == 0.5
 
 
 def test_a_new_seed_is_none() -> None:
-    assert Controls(*controls(PIPELINE, seed=5, new_seed=True)).fixed_seed() is None
-    assert Controls(*controls(PIPELINE, seed=5.0)).fixed_seed() == 5
+    assert Controls(**control_values(PIPELINE, seed=5, new_seed=True)).fixed_seed() is None
+    assert Controls(**control_values(PIPELINE, seed=5.0)).fixed_seed() == 5
 
 
 def test_each_kind_of_model_is_asked_in_its_way() -> None:
-    asked = Controls(*controls(PIPELINE, words="hat", choice=["cat"]))
+    asked = Controls(**control_values(PIPELINE, words="hat", choice=["cat"]))
     assert [asked.prompt(tiny_pipeline(kind)) for kind in ("text", "class", "none")] == ["hat", "cat", None]
-    assert Controls(*controls(PIPELINE, choice=[])).prompt(tiny_pipeline("class")) is None
+    assert Controls(**control_values(PIPELINE, choice=[])).prompt(tiny_pipeline("class")) is None
 
 
 def test_of_several_classes_there_is_a_picture_each() -> None:
-    asked = Controls(*controls(PIPELINE, choice=["cat", "dog"], variants=3, best_first=True))
+    asked = Controls(**control_values(PIPELINE, choice=["cat", "dog"], variants=3, best_first=True))
     animals = tiny_pipeline("class")
-    last = list(animals.generate(asked.prompt(animals), **asked.variety(animals)))[-1]
+    last = list(animals.generate(asked.prompt(animals), **asked.batch(animals)))[-1]
     assert [recipe.prompt for recipe in last.recipes] == ["cat", "dog"]
-    assert asked.variety(PIPELINE)["variants"] == 3  # of a text model
+    assert asked.batch(PIPELINE)["variants"] == 3  # of a text model
 
 
 def test_a_recipe_restores_the_controls_that_made_it() -> None:
     settings = SamplingSettings(0.8, 40, 0.9, 2.5, 2, 2, 5)
     recipe = Recipe("tiny", "edit", "a hat", 3, settings, feather=7, context=0.75)
-    values = starting_values(PIPELINE) | restored_values(recipe, PIPELINE)
+    values = starting_values(PIPELINE) | recipe_values(recipe, PIPELINE)
     asked = Controls(**{"model": "tiny", "choice": None, **values})
     assert asked.sampling(PIPELINE) == settings and (asked.words, asked.fixed_seed()) == ("a hat", 3)
-    assert (asked.feather, asked.around()) == (7, 0.75)
-    assert set(values) | {"model", "choice"} == set(ORDER)
+    assert (asked.feather, context_size(asked.context)) == (7, 0.75)
+    assert set(values) | {"model", "choice"} == set(NAMES)
+
+
+QUERIES = Queries(ModelChoice(tiny_pipeline()))
+
+
+def values(given: Any) -> dict[str, Any]:
+    return QUERIES.open_link(given, "tiny")
+
+
+def test_a_link_sets_words_seed_and_settings_and_keeps_the_seed() -> None:
+    given = {"model": "tiny", "words": "a hat", "seed": 7, "new_seed": True, "guidance": 3, "top_p": 0.8, "variants": 2}
+    found = values(given)
+    assert "other" not in found.pop("messages")
+    del given["model"]
+    assert found == given | {"new_seed": False}
+
+
+def test_a_link_with_a_former_name_is_read() -> None:
+    assert values({"passes": 3})["resamples"] == 3
+
+
+def test_another_model_is_named() -> None:
+    assert "another model: &lt;faces&gt;" in values({"model": "<faces>"})["messages"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(None, 3, "x", [], {}),
+        {"guidance": "3"},
+        {"seed": True},
+        {"seed": float("nan")},
+        {"new_seed": 1},
+        {"words": 5},
+        {"choice": "bird"},
+        {"choice": ["bird"]},  # of another model
+        {"variants": 9},
+        {"variants": 1.5},
+        {"unheard": 1},
+    ],
+)
+def test_what_no_page_writes_is_left_out(given: Any) -> None:
+    found = values(given)
+    assert set(found) == {"new_seed", "messages"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "taken"),
+    [(["bird"], True), (["cat", "dog"], True), (["cow"], False), (["cat"] * 5, False), ("cat", False), ([[]], False)],
+)
+def test_a_link_chooses_classes_that_there_are(chosen: Any, taken: bool) -> None:
+    found = Queries(ModelChoice(tiny_pipeline("class"))).open_link({"choice": chosen}, None)
+    assert ("choice" in found) == taken and found.get("choice", chosen) == chosen
+
+
+def test_only_numbers_of_pictures_that_can_be_drawn_are_taken() -> None:
+    assert [values({"variants": count}).get("variants") for count in (0, 1, 4, 5)] == [None, 1, 4, None]
+
+
+def test_sliders_stay_in_their_ranges() -> None:
+    assert values({"guidance": 1000, "top_p": -1}) | {"messages": ""} == {
+        "guidance": 8,
+        "top_p": 0.05,
+        "new_seed": False,
+        "messages": "",
+    }

@@ -1,8 +1,11 @@
-"""The public endpoints, called over HTTP as other programs do."""
+"""The public endpoints, called over HTTP as other programs do, and as MCP tools."""
 
 from __future__ import annotations
 
+import base64
+import io
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +22,9 @@ from PIL import Image
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.sampler import ChainEvent, Start
+from imagebart.testing import tiny_pipeline
 from imagebart.ui.app import build_page, launch_page
+from imagebart.ui.endpoints import mcp_problem
 
 ROOT = Path(__file__).parents[2]
 
@@ -193,7 +198,7 @@ def test_the_readmes_client_runs_as_written(
 def test_bad_input_is_one_sentence(client: Client, picture: Path, tmp_path: Path) -> None:
     path = tmp_path / "words.png"
     path.write_text("not a picture")
-    with pytest.raises(AppError, match="can be read"):
+    with pytest.raises(AppError, match="we can read"):
         client.predict(image=handle_file(str(path)), area="centre", api_name="/edit")
     with pytest.raises(AppError, match="strength is 2"):
         client.predict(image=handle_file(str(picture)), strength=2, api_name="/vary")
@@ -201,3 +206,44 @@ def test_bad_input_is_one_sentence(client: Client, picture: Path, tmp_path: Path
         client.predict(guidance=-1, api_name="/generate")
     with pytest.raises(AppError, match="scales is 1.5"):
         client.predict(scales=1.5, api_name="/generate")
+
+
+def test_the_endpoints_are_tools() -> None:
+    anyio = pytest.importorskip("anyio")
+    mcp = pytest.importorskip("mcp")
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def ask(url: str) -> tuple[dict[str, object], list[Any]]:
+        async with streamablehttp_client(url) as (read, write, _), mcp.ClientSession(read, write) as session:
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            answer = await session.call_tool("generate", {"prompt": "a hat", "seed": 1})
+            return tools, answer.content
+
+    pipeline = tiny_pipeline()
+    page = build_page(pipeline)
+    assert mcp_problem(page) is None
+    _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True, mcp_server=True)
+    try:
+        tools, said = anyio.run(ask, f"{url}gradio_api/mcp/")
+    finally:
+        page.close(verbose=False)
+    assert set(tools) == {"describe", "edit", "generate", "suggest_mask", "vary"}, "and nothing of the page itself"
+    edit = tools["edit"]
+    assert edit.description.startswith("Regenerate a part of an image")  # type: ignore[attr-defined]
+    properties = edit.inputSchema["properties"]  # type: ignore[attr-defined]
+    assert edit.inputSchema["required"] == ["image"]  # type: ignore[attr-defined]
+    assert all(about.get("description") for about in properties.values())
+    assert "border" in properties["area"]["enum"]
+    picture, address, *values = said
+    with Image.open(io.BytesIO(base64.b64decode(picture.data))) as image:
+        *_, result = pipeline.generate("a hat", seed=1)
+        assert picture.mimeType == "image/png" and (np.asarray(image) == np.asarray(result.image)).all()
+    assert address.text.startswith(f"Image URL: {url}") and [value.text for value in values] == ["done", "1"]
+
+
+def test_without_the_package_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)  # as if it were not there
+    missing = mcp_problem(build_page(tiny_pipeline()))
+    assert missing is not None
+    assert "pip install 'mcp>=1.21,<2'" in missing and "\n" not in missing

@@ -1,4 +1,4 @@
-"""The sketchpad as a part of the page: its markup and scripts, and what it sends with every event.
+"""The sketchpad as a part of the page: its markup and scripts, what it sends with every event, and masks as text.
 
 The browser holds the one mask. Nothing is ever sent back into the sketchpad's value, so that no answer can overwrite
 what was painted: answers come through `add_channel`. It is no class of its own: for one derived from `gr.HTML`, Gradio
@@ -16,72 +16,110 @@ from typing import Any
 from uuid import uuid4
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 
 from imagebart.errors import InputError
-from imagebart.imaging.files import MAX_PIXELS, load_image
-from imagebart.ui import messages as wording
-from imagebart.ui.examples import scale_mask, view_size
-from imagebart.ui.sketchpad.stored_images import find, unpack
+from imagebart.imaging.files import MAX_PIXELS
+from imagebart.imaging.masks import cover, spans
+from imagebart.ui import messages
+from imagebart.ui.sketchpad.stored_images import find, view_size
 
 # In the order of their imports.
 SCRIPTS = ("mask", "state", "gradio", "images", "view", "run", "input", "sketchpad")
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
-LARGEST = 2**53  # whole number that a browser counts to
-LONGEST_NAME = 64  # letters of a run's name; the browser gives half as many
+MAX_VERSION = 2**53  # whole number that a browser counts to
+MAX_RUN_NAME = 64  # characters; the browser gives half as many
+LONGEST_PIXEL = len("255 1 ")  # of a packed mask: longer runs take fewer characters a pixel
 EMPTY: dict[str, Any] = {"version": 0, "picture": None, "size": [0, 0], "mask": ""}
+
+
+def pack_mask(mask: Image.Image) -> str:
+    """An "L" mask as the sketchpad sends and takes it: values and how often each follows itself, by rows from the top.
+
+    "0 300 255 12 …"; "" where nothing is painted. Both sides read it at once: an image the browser would decode later,
+    when something else may have been painted.
+    """
+    pixels = np.asarray(mask).ravel()
+    if not pixels.any():
+        return ""
+    starts = np.flatnonzero(np.diff(pixels, prepend=int(pixels[0]) ^ 1))
+    lengths = np.diff(starts, append=pixels.size)
+    return " ".join(map(str, np.column_stack([pixels[starts], lengths]).ravel().tolist()))
+
+
+def unpack_mask(text: str, size: tuple[int, int]) -> Image.Image:
+    """The "L" mask of `size` (width, height) that was packed. Raises InputError for anything else."""
+    count = size[0] * size[1]
+    try:
+        if len(text) > LONGEST_PIXEL * count:
+            raise ValueError(f"longer than any mask of {size[0]} x {size[1]} pixels")
+        values, lengths = np.array(text.split() if text else [0, count], np.int64).reshape(-1, 2).T
+        if values.min() < 0 or values.max() > 255 or lengths.min() < 1 or lengths.max() > count:
+            raise ValueError("a value that no mask has, or a run longer than the mask")
+        if lengths.sum() != count:
+            raise ValueError(f"not a mask of {size[0]} x {size[1]} pixels")
+    except (ValueError, OverflowError) as error:
+        raise InputError(messages.MASK_UNREADABLE) from error
+    return Image.fromarray(np.repeat(values.astype(np.uint8), lengths).reshape(size[1], size[0]))
+
+
+def scale_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A mask scaled to `size` (width, height) without losing the thinnest stroke."""
+    if mask.size == size:
+        return mask
+    if size[0] > mask.width or size[1] > mask.height:
+        return mask.resize(size, Image.Resampling.NEAREST)
+    rows, columns = spans(0, mask.height, size[1]), spans(0, mask.width, size[0])
+    return Image.fromarray(cover(np.asarray(mask), rows, columns))
 
 
 @dataclass(frozen=True)
 class Sketch:
     """What is on the sketchpad when a button is pressed."""
 
-    version: int  # of the picture and mask; what answers it says it again
-    path: str | None  # the picture's file; None: there is no picture
-    size: tuple[int, int]  # the picture's width and height
-    painted: str  # the mask, packed, in the sketchpad's pixels; "": nothing is painted
-    of: str | None = None  # the words whose place the mask is; None: somebody painted it
+    version: int  # of the image and mask; answers repeat it
+    path: str | None  # the image's file; None: there is no image
+    size: tuple[int, int]  # the image's width and height
+    packed_mask: str  # in the sketchpad's pixels; "": nothing is painted
+    selected_by: str | None = None  # the prompt that the mask was selected by; None: somebody painted it
 
     @classmethod
     def read(cls, value: Mapping[str, Any] | None) -> Sketch:
         """What the browser sent. Raises InputError for what no sketchpad sends."""
         try:
             value = value or EMPTY
-            version, path, painted = int(value["version"]), value["picture"], str(value["mask"])
-            of = None if value.get("of") is None else str(value["of"])
+            version, path, packed = int(value["version"]), value["picture"], str(value["mask"])
+            selected_by = None if value.get("of") is None else str(value["of"])
             width, height = (int(side) for side in value["size"])
-            if abs(version) > LARGEST or min(width, height) < 0 or width * height > MAX_PIXELS:
-                raise ValueError("a version that no browser counts to, or a size that no picture has")
+            if abs(version) > MAX_VERSION or min(width, height) < 0 or width * height > MAX_PIXELS:
+                raise ValueError("a version that no browser counts to, or a size that no image has")
         except (TypeError, KeyError, ValueError, OverflowError) as error:
-            raise InputError("What the sketchpad sent cannot be read; load the page again.") from error
-        return cls(version, None if path is None else str(path), (width, height), painted, of)
+            raise InputError(messages.SKETCH_UNREADABLE) from error
+        return cls(version, None if path is None else str(path), (width, height), packed, selected_by)
 
     def file(self) -> Path:
-        """The picture's file. Raises InputError if there is no picture, or `shelf.Gone` if it is no longer kept."""
+        """The image's file. Raises InputError if there is no image, and ImageDeleted if it is no longer there."""
         if self.path is None:
-            raise InputError(wording.NO_PICTURE)
+            raise InputError(messages.NO_IMAGE)
         return find(self.path)
 
-    def picture(self) -> Image.Image:
-        """The picture. Raises InputError as `file` does, and where it cannot be opened."""
-        return load_image(self.file())
-
     def mask(self) -> Image.Image:
-        """The mask, of the picture's size. Raises InputError if nothing is painted."""
-        if not self.painted or 0 in self.size:
-            raise InputError(wording.NO_MASK)
-        return scale_mask(unpack(self.painted, view_size(self.size)), self.size)
+        """The mask, of the image's size. Raises InputError if nothing is painted."""
+        if not self.packed_mask or 0 in self.size:
+            raise InputError(messages.NO_MASK)
+        return scale_mask(unpack_mask(self.packed_mask, view_size(self.size)), self.size)
 
 
 def run_name(value: Any) -> str:
     """The name that the browser gave to a run, sent with the sketchpad's value; a new one where it gave none."""
     name = value.get("run") if isinstance(value, Mapping) else None
-    return name if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME else uuid4().hex
+    return name if isinstance(name, str) and 0 < len(name) <= MAX_RUN_NAME else uuid4().hex
 
 
 def add_sketchpad(examples: Sequence[Mapping[str, Any]], functions: Sequence[Callable[..., Any]]) -> gr.HTML:
-    """Add the sketchpad to the page being built. `functions` are those of the server that it may call by name."""
+    """Adds the sketchpad to the page being built. `functions` are those of the server that it may call by name."""
     start = "new sketchpad.Sketchpad(element.firstElementChild, props, trigger, server, upload);"
     return gr.HTML(
         EMPTY,
@@ -95,13 +133,21 @@ def add_sketchpad(examples: Sequence[Mapping[str, Any]], functions: Sequence[Cal
 
 
 def add_channel(name: str) -> gr.HTML:
-    """A hidden part whose value, any JSON, is sent to the page's scripts as the message `name`: see channel.js."""
-    send = f"imagebart.send('{name}', props.value)"
+    """A hidden part whose value, any JSON, is sent to the page's scripts as the message `name`: see channel.js.
+
+    Each message has a part of its own: a part holds its last value only, and two messages may come at the same moment.
+    """
+    return _add_hidden(name, f"watch('value', () => props.value && imagebart.send('{name}', props.value));")
+
+
+def add_receiver(name: str) -> gr.HTML:
+    """A hidden part whose value is what the page's scripts last sent as the message `name`; its event is `input`."""
+    return _add_hidden(name, f"imagebart.on('{name}', (value) => {{ props.value = value; trigger('input'); }});")
+
+
+def _add_hidden(name: str, script: str) -> gr.HTML:
     return gr.HTML(
-        html_template="<span></span>",
-        js_on_load=f"watch('value', () => props.value && {send});",
-        elem_classes="sp-channel",
-        elem_id=f"channel-{name}",
+        html_template="<span></span>", js_on_load=script, elem_classes="sp-channel", elem_id=f"channel-{name}"
     )
 
 

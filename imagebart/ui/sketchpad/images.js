@@ -8,7 +8,7 @@ const SESSION = "imagebart-sketchpad";
 const [DATABASE, FILES] = ["imagebart", "files"];
 const MAX_AGE = 24 * 3600e3; // milliseconds that a file is kept in the browser
 const HASH = "#share=";
-const COPIED = "The link is copied: it holds picture, mask, words, seed and settings. Your own picture is kept for an hour.";
+const COPIED = "The link is copied: it holds image, mask, prompt, seed and settings. Your own image is kept for an hour.";
 const NO_ANSWER = { error: "The server did not answer." };
 
 export const loadImage = async (url) => {
@@ -107,7 +107,7 @@ export class ImageLoader {
   async openFile(file) {
     const request = ++this.request;
     if (file.size > MAX_FILE_BYTES) return this.refuse("This file is larger than 40 MB; make it smaller.");
-    this.say("Opening the picture …");
+    this.say("Opening the image …");
     const answer = await this.send(file);
     if (request !== this.request) return null;
     if (answer.error) return this.refuse(answer.error);
@@ -123,7 +123,7 @@ export class ImageLoader {
       const { path } = await this.upload(file);
       return await this.server.take(path);
     } catch {
-      return { error: "The server could not take this picture. Please try again in a moment." };
+      return { error: "The server could not take this image. Please try again in a moment." };
     }
   }
 
@@ -139,7 +139,7 @@ export class ImageLoader {
     this.state.version = before.version;
     this.open(before.picture, before.mask);
     this.ensureOnServer(before.picture).then((found) =>
-      found || this.say("The server no longer has this picture; upload it again."));
+      found || this.say("The server no longer has this image; upload it again."));
     return true;
   }
 

@@ -49,10 +49,10 @@ export const HELP = [
   ["B E R L", "brush, eraser, rectangle, lasso"],
   ["[ ]", "smaller or larger brush"],
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
-  ["+ − 0", "zoom in, zoom out, the whole picture"],
-  ["Arrows", "move the picture when it is enlarged"],
+  ["+ − 0", "zoom in, zoom out, the whole image"],
+  ["Arrows", "move the image when it is enlarged"],
   ["I", "invert the mask"],
-  ["C (held)", "the picture before"],
+  ["C (held)", "the image before"],
   ["Esc", "cancel the run"],
   ["?", "this list"],
 ];

@@ -7,9 +7,9 @@ import { sliderPosition } from "./view.js";
 
 const RESEND = 1000; // milliseconds until Cancel is sent again
 const MAX_HISTORY = 12;
-const TASKS = { edit: "Edit", generate: "New picture", vary: "Variation" };
+const TASKS = { edit: "Edit", generate: "New image", vary: "Variation" };
 const PROBE = 2000; // milliseconds between two checks whether the server is there
-const ASKING = "Looking at the picture …";
+const ASKING = "Looking at the image …";
 const SELECTED = "Found by your words. Correct it, or press Edit.";
 const SELECTED_AND_EDITED = "Nothing was painted: your words said where.";
 const SERVER_GONE = "The server does not answer. This page goes on by itself when it does.";

@@ -70,6 +70,11 @@ export class Sketchpad {
     imagebart.on("grid", (grid) => this.showGrid(grid));
     imagebart.on("examples", (message) => this.switchExamples(message));
     imagebart.on("answer", (message) => this.queries.answer(message));
+    // For prompt.js, which Gradio gives no way to the server.
+    imagebart.on("check_prompt", async (question) => {
+      const answer = await this.server.check_prompt(question).catch(() => null);
+      if (answer) imagebart.send("prompt_check", { ...question, ...answer });
+    });
     // Before Gradio gets the click. A click while a run goes on is one of the same hand, and no further run.
     document.addEventListener("click", (event) => {
       const pressed = event.target.closest?.("#edit, #vary, #generate, #cancel")?.id;
@@ -176,7 +181,7 @@ export class Sketchpad {
       this.history?.add(entry);
       if (message.task === "edit" && sent?.mask) this.lastMask = unpack(sent.mask, ...Object.values(maskSize(sent.picture)));
       if (message.version === this.state.version) this.finish(entry);
-      else this.say("The picture or the mask has changed since this run started: its result is in the history.");
+      else this.say("The image or the mask has changed since this run started: its result is in the history.");
     } else if (message.version === this.state.version) this.review.preview(message);
   }
 
@@ -193,7 +198,7 @@ export class Sketchpad {
   }
 
   reviewChanged(why) {
-    if (why === "gone") this.say("This picture is no longer kept: pictures are forgotten after an hour.");
+    if (why === "gone") this.say("This image is no longer on the server: images are deleted after an hour.");
     const { run, finished, active } = this.review;
     const { saveBefore } = this.parts;
     saveBefore.hidden = !run?.before;
@@ -274,7 +279,7 @@ export class Sketchpad {
       const imported = await importMask(url, { width: mask.width, height: mask.height });
       if (this.state.picture !== picture) return;
       if (imported) this.changeMask(() => imported);
-      else this.say("The mask and the picture have different shapes; give both the same shape.");
+      else this.say("The mask and the image have different shapes; give both the same shape.");
     } catch {
       this.say("This file is not an image that the browser can read; choose a PNG, JPEG or WebP file.");
     } finally {
@@ -284,7 +289,7 @@ export class Sketchpad {
 
   // change: from the mask to another one.
   changeMask(change) {
-    if (!this.state.mask) return this.say("There is no picture yet. Pick an example or upload one.");
+    if (!this.state.mask) return this.say("There is no image yet. Choose an example or upload one.");
     return this.beforePainting() && this.state.paint(change(this.state.mask));
   }
 
@@ -301,7 +306,7 @@ export class Sketchpad {
     if (!lastMask || !state.mask) return this.say("There is no last mask yet: it is the one of the last edit.");
     const { width, height } = state.mask;
     if (width !== lastMask.width || height !== lastMask.height) {
-      return this.say("The last mask belongs to a picture of another size.");
+      return this.say("The last mask belongs to an image of another size.");
     }
     return this.changeMask(() => lastMask);
   }

@@ -10,7 +10,7 @@ const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the picture
 const KNOB_RADIUS = 20; // of the before/after slider, in screen pixels
 const PIXELATED = 6; // the scale from which pixels are shown as squares
-const OVERLAY = [255, 61, 113, 153]; // RGBA, as BRUSH_RGB and BRUSH_OPACITY in Python
+const OVERLAY = [255, 61, 113, 153]; // RGBA, as MASK_COLOR and MASK_OPACITY in examples.py
 const MIN_RADIUS = 0.5; // of the brush, in pixels of the mask
 const MAX_RADIUS = 1 / 4; // of the brush, over the mask's longer side
 

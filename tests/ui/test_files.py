@@ -1,9 +1,10 @@
-"""Temporary files: tidied by age, kept where the page shows them, and nothing left where the disk is full."""
+"""Temporary files: tidied by age, kept where the page shows them, nothing left where the disk is full; memory."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -12,10 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imagebart.ui import files as temporary
+from imagebart.ui import files
+from imagebart.ui.environment import temporary_folder
 from imagebart.ui.examples import find_examples
-from imagebart.ui.files import AGE, AGES, publish, publish_preview, temporary_folder, tidied, tidy
-from imagebart.ui.sketchpad.stored_images import describe_example
+from imagebart.ui.files import MAX_AGE, MAX_AGES, publish, publish_preview, tidy, tidying
 
 
 @pytest.fixture
@@ -42,11 +43,11 @@ def test_each_kind_of_file_has_its_age(folder: Path) -> None:
     upload.write_bytes(b"an upload")
     now = time.time()
     assert tidy(folder, now) == 0
-    assert tidy(folder, now + AGES["preview-"] + 5) == 1 and not Path(preview).exists()
-    assert tidy(folder, now + AGES["tmp"] + 5) == 1 and "tmpabc" not in left(folder)
+    assert tidy(folder, now + MAX_AGES["preview-"] + 5) == 1 and not Path(preview).exists()
+    assert tidy(folder, now + MAX_AGES["tmp"] + 5) == 1 and "tmpabc" not in left(folder)
     assert upload.exists() and Path(result).exists()
-    assert tidy(folder, now + AGE + 5) == 2
-    assert tidy(folder, now + 2 * AGE) == 0 and left(folder) == set()
+    assert tidy(folder, now + MAX_AGE + 5) == 2
+    assert tidy(folder, now + 2 * MAX_AGE) == 0 and left(folder) == set()
 
 
 def test_a_copy_of_an_old_file_is_new(folder: Path) -> None:
@@ -60,16 +61,16 @@ def test_the_server_tidies_but_keeps_its_examples(folder: Path, monkeypatch: pyt
     (folder / "there").mkdir()
     Image.new("RGB", (40, 40), "red").save(folder / "there" / "01-red.png")
     (example,) = find_examples(folder / "there")
-    shown = describe_example(example)
+    shown = example.publish()
     paths = [Path(path) for path in (shown["picture"]["path"], shown["picture"]["view"], shown["small"])]
     uploaded = folder / "0123" / paths[0].name
     uploaded.parent.mkdir()
     uploaded.write_bytes(b"an upload of that name")
-    monkeypatch.setattr(temporary, "AGE", 0.5)  # all is older
+    monkeypatch.setattr(files, "MAX_AGE", 0.5)  # all is older
     time.sleep(0.6)
 
     async def live() -> None:
-        async with tidied(folder, every=0.05)(None):
+        async with tidying(None, interval=0.05):
             while uploaded.exists():
                 await asyncio.sleep(0.05)
 
@@ -77,21 +78,21 @@ def test_the_server_tidies_but_keeps_its_examples(folder: Path, monkeypatch: pyt
     assert len(set(paths)) == 3 and all(path.exists() for path in paths)
 
 
-FULL = """
+FULL_DISK = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 from PIL import Image
-from imagebart.ui.files import NoRoom, publish
+from imagebart.ui.files import DiskFull, publish
 try:
     publish(Image.effect_noise((64, 64), 50))
-except NoRoom as error:
+except DiskFull as error:
     print(error)
 """
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_picture(folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, check=True)
-    assert "no room for pictures" in done.stdout
+    done = subprocess.run([sys.executable, "-c", FULL_DISK], capture_output=True, text=True, check=True)
+    assert "disk is full" in done.stdout
     assert left(folder) == set()
 
 
@@ -101,3 +102,21 @@ def test_folders_within_folders_go_with_their_last_file(tmp_path: Path) -> None:
     (inner / "picture.png").write_bytes(b"x")
     assert tidy(tmp_path, time.time() + 7200) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+RELEASED = """
+import re, pathlib
+from imagebart.ui.files import release_memory
+def resident(): return int(re.search(r"VmRSS:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1000
+kept = [bytes(1000) for _ in range(100_000)]  # larger than what Python keeps itself
+del kept[:-1]  # the last one holds the heap's end where it is
+before = resident()
+release_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's account of memory")
+def test_freed_memory_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", RELEASED], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 50

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gradio as gr
+import pytest
 from PIL import Image
 
 from imagebart.imaging.masks import preset
 from imagebart.testing import tiny_model, tiny_pipeline
-from imagebart.ui.app import TURN, build_page, theme
-from imagebart.ui.controls import KNOBS
+from imagebart.ui.app import MODEL_QUEUE, build_page
+from imagebart.ui.controls import SLIDERS
+from imagebart.ui.environment import GPU_SECONDS, find_device, on_gpu
 from imagebart.ui.examples import find_examples
+from imagebart.ui.layout import theme
 from imagebart.ui.model_list import Models
 
 
@@ -64,7 +71,7 @@ def test_the_server_never_writes_into_the_sketchpad() -> None:
 
 def test_every_setting_has_a_line_of_help() -> None:
     found = parts(build_page(tiny_pipeline()))
-    settings = ("seed", "new-seed", *(knob.name.replace("_", "-") for knob in KNOBS))
+    settings = ("seed", "new-seed", *(slider.name.replace("_", "-") for slider in SLIDERS))
     assert all(len(found[name]["info"]) > 10 for name in settings)
 
 
@@ -78,7 +85,7 @@ def test_the_other_models_of_a_folder_can_be_chosen(tmp_path: Path) -> None:
 def test_all_that_use_the_model_take_turns() -> None:
     page = build_page(tiny_pipeline())
     assert page._queue.max_size is not None
-    runs = [fn for fn in page.fns.values() if fn.concurrency_id == TURN]
+    runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
     assert len(runs) == 10 and all(fn.concurrency_limit == 1 for fn in runs)
 
 
@@ -92,3 +99,44 @@ def test_the_theme_fetches_nothing_from_elsewhere() -> None:
     assert look._stylesheets == []
     addresses = re.findall(r"url\(\s*['\"]?([^'\")]*)", look._get_theme_css())
     assert [address for address in addresses if not address.startswith(("data:", "static/"))] == []
+
+
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """The package, as far as it is used; the names of what it decorated, and for how many seconds."""
+    decorated: list[tuple[str, float]] = []
+
+    def gpu(duration: float) -> Callable[..., Any]:
+        def decorate(run: Callable[..., Any]) -> Callable[..., Any]:
+            decorated.append((run.__name__, duration))
+            return wraps(run)(lambda *args, **kwargs: run(*args, **kwargs))
+
+        return decorate
+
+    spaces = ModuleType("spaces")
+    spaces.GPU = gpu  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "spaces", spaces)
+    return decorated
+
+
+def test_without_the_package_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setitem(sys.modules, "spaces", None)  # as if it were not there
+    assert find_device() == "cpu" and on_gpu(print) is print
+
+
+@pytest.mark.parametrize(("said", "device"), [("true", "cuda"), ("1", "cuda"), ("false", "cpu"), (None, "cpu")])
+def test_the_model_goes_to_the_gpu_only_where_one_is_lent(
+    lent: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch, said: str | None, device: str
+) -> None:
+    if said is None:
+        monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
+    else:
+        monkeypatch.setenv("SPACES_ZERO_GPU", said)
+    assert find_device() == device
+
+
+def test_all_that_use_the_model_ask_for_the_gpu(lent: list[tuple[str, float]]) -> None:
+    page = build_page(tiny_pipeline())
+    runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
+    assert sorted(lent) == sorted((fn.fn.__name__, GPU_SECONDS) for fn in runs) and len(lent) == 10

@@ -1,4 +1,4 @@
-"""The sketchpad's scripts: their own tests in node, and masks that are the same as those made in Python."""
+"""The sketchpad's masks as text, and its scripts: their own tests in node, and the same masks as in Python."""
 
 from __future__ import annotations
 
@@ -6,16 +6,62 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from imagebart.errors import InputError
 from imagebart.imaging import masks
-from imagebart.ui.examples import LARGEST_VIEW, scale_mask, view_size
-from imagebart.ui.sketchpad.component import SCRIPTS, scripts
-from imagebart.ui.sketchpad.stored_images import pack, unpack
+from imagebart.imaging.masks import preset
+from imagebart.ui.sketchpad.component import SCRIPTS, pack_mask, scale_mask, scripts, unpack_mask
+from imagebart.ui.sketchpad.stored_images import MAX_VIEW_SIDE, view_size
+
+
+def test_a_mask_comes_back_as_it_was() -> None:
+    soft = Image.fromarray(np.random.default_rng(0).integers(0, 256, (13, 29), np.uint8))
+    for mask in (soft, preset("border", (29, 13)), preset("everything", (29, 13)), Image.new("L", (29, 13))):
+        assert unpack_mask(pack_mask(mask), (29, 13)).tobytes() == mask.tobytes()
+
+
+def test_an_empty_mask_is_no_text_and_a_full_one_is_short() -> None:
+    assert pack_mask(Image.new("L", (1024, 1024))) == ""
+    assert pack_mask(Image.new("L", (1024, 1024), 255)) == f"255 {1024 * 1024}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "255",
+        "255 11",
+        "256 12",
+        "-1 12",
+        "a b",
+        "1.5 12",
+        "0 0 0 12",
+        f"0 {2**62} 0 {2**62} 0 {2**62} 0 {2**62 + 12}",
+        "9" * 40,
+    ],
+)
+def test_what_is_no_mask_of_this_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="reload the page"):
+        unpack_mask(text, (4, 3))
+
+
+def test_a_text_longer_than_any_mask_is_refused_unread() -> None:
+    noise = Image.fromarray(np.tile(np.array([[255, 254]], np.uint8), (64, 32)))
+    assert unpack_mask(pack_mask(noise), noise.size).tobytes() == noise.tobytes()  # the longest of this size
+    tracemalloc.start()
+    text = "255 1 " * 1_000_000
+    before = tracemalloc.get_traced_memory()[0]
+    with pytest.raises(InputError, match="another image"):
+        unpack_mask(text, (64, 64))
+    taken = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert taken < 1_000_000
+
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[2] / "imagebart" / "ui" / "sketchpad"
@@ -94,7 +140,7 @@ def test_masks_are_inverted_grown_and_shrunk_as_by_the_library() -> None:
 def test_both_sides_agree_on_the_size_of_a_mask(size: tuple[int, int]) -> None:
     found = evaluate("mask.js", "m.maskSize(value)", {"width": size[0], "height": size[1]})
     assert (found["width"], found["height"]) == view_size(size)
-    assert str(LARGEST_VIEW) in (SOURCES / "mask.js").read_text(encoding="utf-8")
+    assert str(MAX_VIEW_SIDE) in (SOURCES / "mask.js").read_text(encoding="utf-8")
 
 
 @needs_node
@@ -115,5 +161,5 @@ def test_both_sides_pack_a_mask_alike() -> None:
     for share in (0, 0.05, 0.9):
         mask = speckled((33, 20), share)
         value = {"width": 33, "height": 20, "data": np.asarray(mask).ravel().tolist()}
-        assert evaluate("mask.js", "m.pack(value)", value) == pack(mask)
-        assert unpack(pack(mask), (33, 20)).tobytes() == mask.tobytes()
+        assert evaluate("mask.js", "m.pack(value)", value) == pack_mask(mask)
+        assert unpack_mask(pack_mask(mask), (33, 20)).tobytes() == mask.tobytes()

@@ -1,0 +1,118 @@
+"""What the page asks without a run: about the image on the sketchpad, the prompt that is typed, and a link.
+
+Each takes the values of components by name, and returns the page's changes by name. Answers to the sketchpad say which
+version of image and mask they are about: it drops those that are late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import uuid4
+
+from PIL import Image
+
+from imagebart.conditioning.tokenizer import whole_characters
+from imagebart.errors import InputError
+from imagebart.imaging.files import load_image
+from imagebart.imaging.metadata import read_recipe
+from imagebart.pipeline import Pipeline
+from imagebart.ui import messages
+from imagebart.ui.controls import RESET, context_size, link_values, recipe_values
+from imagebart.ui.model_list import ModelChoice
+from imagebart.ui.sketchpad.component import Sketch, pack_mask, scale_mask
+from imagebart.ui.sketchpad.stored_images import IMAGE_LIMIT, ImageDeleted, find, limited, view_size
+
+MAX_CHECKED = 2000  # characters of a prompt, or of a model's name
+RESTORED = ("words", "choice", *RESET)
+"""The controls that an image which was made here sets."""
+
+SketchValue = Mapping[str, Any] | None
+
+
+class Queries:
+    """The page's queries, on the model that is chosen. All else comes in with each call."""
+
+    def __init__(self, choice: ModelChoice) -> None:
+        self._choice = choice
+
+    @limited(IMAGE_LIMIT)
+    def grid(self, sketchpad: SketchValue, model: str | None, context: float) -> dict[str, Any]:
+        """Which tokens an edit would regenerate: the square in the image's pixels, and its cells as 1 and 0 by rows."""
+        try:
+            sketch = Sketch.read(sketchpad)
+            region = self._choice.get(model).region(sketch.size, sketch.mask(), context_size(context))
+        except InputError:  # reported when Edit is pressed
+            return {}
+        box = [region.box.left, region.box.top, region.box.side]
+        cells = "".join("1" if redrawn else "0" for redrawn in region.redrawn.flatten())
+        return {"grid": {"version": sketch.version, "box": box, "side": region.grid, "cells": cells}}
+
+    def select_by_prompt(self, sketchpad: SketchValue, model: str | None, words: str | None) -> dict[str, Any]:
+        """The mask of what the prompt is about, packed as the sketchpad sends one, with the prompt."""
+
+        def select(pipeline: Pipeline, image: Image.Image) -> dict[str, str]:
+            mask = pipeline.suggest_mask(image, words)
+            return {"mask": pack_mask(scale_mask(mask, view_size(image.size))), "of": whole_characters(words or "")}
+
+        return self._answer("find", sketchpad, model, select)
+
+    def describe_image(self, sketchpad: SketchValue, model: str | None) -> dict[str, Any]:
+        """What the image shows, in words that the model knows."""
+        return self._answer("describe", sketchpad, model, lambda pipeline, image: {"words": pipeline.describe(image)})
+
+    def _answer(
+        self,
+        task: str,
+        sketchpad: SketchValue,
+        model: str | None,
+        ask: Callable[[Pipeline, Image.Image], dict[str, str]],
+    ) -> dict[str, Any]:
+        # With an id, since the page passes on only what changes, and the same may be asked twice.
+        answer: dict[str, Any] = {"id": uuid4().hex, "task": task, "version": 0}
+        try:
+            sketch = Sketch.read(sketchpad)
+            answer["version"] = sketch.version
+            return {"answer": {**answer, **ask(self._choice.get(model), load_image(sketch.file()))}, "messages": ""}
+        except ImageDeleted as error:
+            return {"answer": {**answer, "gone": True}, "messages": messages.problem_html(str(error))}
+        except InputError as error:
+            return {"answer": answer, "messages": messages.problem_html(str(error))}
+
+    def no_answer(self) -> dict[str, Any]:
+        """The page where no answer comes: too many people wait, or something unexpected happened."""
+        answer = {"id": uuid4().hex, "task": "", "version": 0}
+        return {"answer": answer, "messages": messages.problem_html(messages.SERVER_BUSY)}
+
+    def restore_settings(self, sketchpad: SketchValue, model: str | None) -> dict[str, Any]:
+        """The prompt, seed and settings of the image on the sketchpad, if this page made it."""
+        try:
+            path = Sketch.read(sketchpad).path
+            recipe = None if path is None else read_recipe(find(path))
+        except InputError as error:
+            return {"messages": messages.problem_html(str(error))}
+        if recipe is None:
+            return {}
+        pipeline = self._choice.get(model)
+        note = messages.settings_restored(recipe.model if recipe.model != pipeline.name else None)
+        values = recipe_values(recipe, pipeline)
+        return {name: values[name] for name in RESTORED if name in values} | {"messages": messages.notes_html([note])}
+
+    def open_link(self, link: Any, model: str | None) -> dict[str, Any]:
+        """The controls' values that a link holds; the browser writes and reads links (sketchpad/images.js)."""
+        pipeline = self._choice.get(model)
+        other = link.get("model") if isinstance(link, Mapping) else None
+        note = messages.link_opened(None if other in (None, pipeline.name, model) else str(other)[:MAX_CHECKED])
+        return {**link_values(link, pipeline), "messages": messages.notes_html([note])}
+
+    def check_prompt(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """{"words": a prompt, "model": a model's name} to {"unknown": …, "meant": …}, for prompt.js while one types.
+
+        unknown: words that this model neither knows nor corrects; meant: those that it corrects, and to what.
+        """
+        try:
+            pipeline = self._choice.get(str(question["model"]))
+            words = str(question["words"])[:MAX_CHECKED]
+            return {"unknown": pipeline.unknown_words(words), "meant": pipeline.corrections(words)}
+        except (InputError, KeyError, TypeError):
+            return {"unknown": [], "meant": {}}

@@ -1,0 +1,179 @@
+"""What the page asks without a run: the grid, masks and words from the image, settings, links, the prompt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hatted import hatted_model
+from page_values import noise_image, sketch_value
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from imagebart.imaging.masks import preset
+from imagebart.imaging.metadata import Recipe, write_png
+from imagebart.pipeline import Pipeline
+from imagebart.settings import SamplingSettings
+from imagebart.testing import tiny_pipeline
+from imagebart.ui.model_list import ModelChoice
+from imagebart.ui.queries import MAX_CHECKED, Queries
+from imagebart.ui.sketchpad.component import scale_mask, unpack_mask
+from imagebart.ui.sketchpad.stored_images import view_size
+
+pytestmark = pytest.mark.usefixtures("own_files")
+PIPELINE = tiny_pipeline()
+QUERIES = Queries(ModelChoice(PIPELINE))
+
+
+@pytest.mark.parametrize(("size", "area"), [((90, 61), "centre"), ((700, 1300), "upper half"), ((2000, 90), "border")])
+def test_the_grid_is_that_of_the_library(size: tuple[int, int], area: str) -> None:
+    answer = QUERIES.grid(sketch_value(Image.new("RGB", size), area, version=9), "tiny", 3.0)["grid"]
+    cells = PIPELINE.region(size, preset(area, size))
+    assert answer["version"] == 9 and answer["side"] == cells.grid
+    assert answer["box"] == [cells.box.left, cells.box.top, cells.box.side]
+    found = np.array([cell == "1" for cell in answer["cells"]]).reshape(cells.redrawn.shape)
+    # A reduced mask may touch a token more at its edge.
+    assert not (cells.redrawn & ~found).any() and (found != cells.redrawn).mean() < 0.13
+    if max(size) <= 1024:
+        assert (found == cells.redrawn).all()
+
+
+def test_the_grid_follows_the_context() -> None:
+    corner = Image.new("L", (512, 512))
+    corner.paste(255, (0, 0, 100, 100))
+    pad = sketch_value(Image.new("RGB", (512, 512)), corner)
+    assert QUERIES.grid(pad, None, 0.25)["grid"]["box"][2] < QUERIES.grid(pad, None, 3.0)["grid"]["box"][2] == 512
+
+
+def test_nothing_is_answered_where_nothing_is_painted() -> None:
+    for pad in (None, sketch_value(noise_image((40, 40)), None), {"version": "x"}):
+        assert QUERIES.grid(pad, None, 3.0) == {}
+
+
+@pytest.mark.parametrize("size", [[-40, -40], [0, 40], [40, 15], [8000, 5001], [10**30, 10**30]])
+def test_a_size_that_no_picture_has_is_not_answered(size: list[int]) -> None:
+    painted = sketch_value(noise_image((40, 40)), "centre")
+    assert QUERIES.grid({**painted, "size": size, "mask": "255 1"}, None, 3.0) == {}
+
+
+def made(path: str, recipe: Recipe) -> None:
+    write_png(noise_image((32, 32)), path, recipe)
+
+
+def test_a_picture_made_here_brings_back_its_prompt_seed_and_settings() -> None:
+    pad = sketch_value(noise_image((32, 32)), None)
+    settings = SamplingSettings(temperature=0.7, top_k=20, top_p=None, guidance=3.0, resamples=2, start=1)
+    recipe = Recipe("tiny", "edit", "a red hat", 11, settings, feather=3, context=0.5, variant=2)
+    made(pad["picture"], recipe)
+    changes = QUERIES.restore_settings(pad, "tiny")
+    names = ("words", "seed", "new_seed", "temperature", "top_k", "top_p", "guidance", "resamples", "start", "feather")
+    values = ("a red hat", 13, False, 0.7, 20, 1, 3.0, 2, 1, 3)
+    assert tuple(changes[name] for name in names) == values and changes["context"] == 0.5
+    assert "made here" in changes["messages"] and "another model" not in changes["messages"]
+    made(pad["picture"], replace(recipe, model="elsewhere", settings=SamplingSettings(guidance=99)))
+    changes = QUERIES.restore_settings(pad, "tiny")
+    assert "elsewhere" in changes["messages"] and changes["guidance"] == 8  # what the slider can hold
+
+
+def test_a_class_is_chosen_again() -> None:
+    animals = Queries(ModelChoice(tiny_pipeline("class")))
+    pad = sketch_value(noise_image((32, 32)), None)
+    write_png(noise_image((32, 32)), pad["picture"], Recipe("tiny", "generate", "dog", 3))
+    assert animals.restore_settings(pad, None)["choice"] == ["dog"]
+    write_png(noise_image((32, 32)), pad["picture"], Recipe("tiny", "generate", "cow", 3))
+    assert animals.restore_settings(pad, None)["choice"] == ["cat"]
+
+
+def test_another_picture_changes_nothing_and_a_damaged_recipe_is_said() -> None:
+    pad = sketch_value(noise_image((32, 32)), None)
+    assert QUERIES.restore_settings(pad, None) == {}
+    text = PngImagePlugin.PngInfo()
+    text.add_text("imagebart", '{"seed": "many"}')
+    noise_image((32, 32)).save(pad["picture"], pnginfo=text)
+    assert "recipe" in QUERIES.restore_settings(pad, None)["messages"]
+    Path(pad["picture"]).unlink()
+    assert set(QUERIES.restore_settings(pad, None)) == {"messages"}
+
+
+pytestmark = pytest.mark.usefixtures("own_files")
+
+
+class Teller:
+    """Sees a hat in everything, and cannot say what else there is."""
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        return images.mean((1, 2, 3))
+
+    def describe(self, image: Tensor) -> str:
+        return "a hat"
+
+    def contrast(self, image: Tensor, prompt: str) -> None:
+        return None
+
+
+HAT_PIPELINE = Pipeline(hatted_model(), scorer=Teller())
+HAT_QUERIES = Queries(ModelChoice(HAT_PIPELINE))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (90, 61), (2000, 1500)])
+def test_what_is_found_is_the_library_s_mask_in_the_sketchpad_s_pixels(size: tuple[int, int]) -> None:
+    image = noise_image(size)
+    answer, messages = HAT_QUERIES.select_by_prompt(sketch_value(image, None, version=9), None, "a hat").values()
+    assert (answer["version"], answer["task"], answer["of"], messages) == (9, "find", "a hat", "")
+    expected = scale_mask(HAT_PIPELINE.suggest_mask(image, "a hat"), view_size(size))
+    assert (np.asarray(unpack_mask(answer["mask"], view_size(size))) == np.asarray(expected)).all()
+
+
+def test_what_is_painted_does_not_change_what_is_found_and_no_two_answers_are_alike() -> None:
+    image = noise_image((64, 64))
+    (first, _), (second, _) = (
+        HAT_QUERIES.select_by_prompt(sketch_value(image, area), None, "a hat").values() for area in (None, "centre")
+    )
+    assert first["mask"] == second["mask"] and first["id"] != second["id"]
+
+
+def test_what_is_here_is_told_in_words() -> None:
+    answer, messages = HAT_QUERIES.describe_image(sketch_value(noise_image((40, 40)), None, version=4), None).values()
+    assert (answer["words"], answer["version"], messages) == ("a hat", 4, "")
+
+
+def test_what_cannot_be_done_is_a_sentence_and_no_mask() -> None:
+    pad = sketch_value(noise_image((40, 40)), None)
+    for words, said in (("", "Without words"), ("zzqx", "no word of"), ("red hair", "nothing that")):
+        answer, messages = HAT_QUERIES.select_by_prompt(pad, None, words).values()
+        assert said in messages and answer["version"] == 3 and not answer.keys() & {"mask", "words", "gone"}
+    assert "no image" in HAT_QUERIES.select_by_prompt(None, None, "a hat")["messages"]
+    assert "cannot read" in HAT_QUERIES.describe_image({"version": "x"}, None)["messages"]
+
+
+def test_a_picture_that_is_no_longer_kept_is_asked_for_again() -> None:
+    pad = sketch_value(noise_image((40, 40)), None)
+    Path(pad["picture"]).unlink()
+    answer, messages = HAT_QUERIES.select_by_prompt(pad, None, "a hat").values()
+    assert answer["gone"] and answer["task"] == "find" and "no longer on the server" in messages
+
+
+def unknown(words: str) -> list[str]:
+    return QUERIES.check_prompt({"words": words, "model": "tiny"})["unknown"]
+
+
+def test_only_words_that_are_taken_for_no_other_are_unknown() -> None:
+    assert unknown("Sunglases, zebra and red hiar") == ["zebra"]
+    assert unknown("a hat") == []
+
+
+def test_a_word_that_is_taken_for_another_is_said() -> None:
+    meant = QUERIES.check_prompt({"words": "Sunglases, zebra and red hiar", "model": "tiny"})["meant"]
+    assert meant == {"Sunglases": "sunglasses", "hiar": "hair"}
+
+
+def test_a_very_long_prompt_is_answer_at_in_part() -> None:
+    assert unknown("hat " * (MAX_CHECKED // 4) + "zebra") == []
+
+
+@pytest.mark.parametrize("asked", [{}, {"words": "zebra"}, None, 3])
+def test_what_no_page_sends_is_no_fault(asked: Any) -> None:
+    assert QUERIES.check_prompt(asked) == {"unknown": [], "meant": {}}

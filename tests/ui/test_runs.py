@@ -1,0 +1,392 @@
+"""The page's runs on a tiny random model, without a browser: their updates, what is kept of them, and Cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import GeneratorType
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from page_values import control_values, noise_image, open_image, sketch_value
+from PIL import Image
+from torch import Tensor
+
+from imagebart.imaging.masks import preset
+from imagebart.imaging.metadata import read_recipe
+from imagebart.pipeline import Pipeline
+from imagebart.testing import tiny_model, tiny_pipeline
+from imagebart.ui import messages, runs
+from imagebart.ui.model_list import ModelChoice
+from imagebart.ui.runs import BUTTONS, MAX_PREVIEWS, START_BUTTONS, Cancellation, RunHistory, Runs, Update
+from imagebart.ui.sketchpad.stored_images import compose
+
+pytestmark = pytest.mark.usefixtures("own_files")
+PIPELINE = tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def running() -> Runs:
+    return Runs(ModelChoice(PIPELINE))
+
+
+def asked(**values: Any) -> dict[str, Any]:
+    return control_values(PIPELINE, **values)
+
+
+def edited(image: Image.Image, **values: Any) -> Update:
+    """The last update of an edit."""
+    return list(Runs(ModelChoice(PIPELINE)).edit(sketch_value(image), **asked(**values)))[-1]
+
+
+def result(moment: dict[str, Any], variant: int = 0) -> Image.Image:
+    return open_image(moment["run"]["results"][variant]["path"])
+
+
+def test_an_edit_ends_with_a_result_whose_unpainted_pixels_are_the_upload_s(image: Image.Image) -> None:
+    last = edited(image)
+    before, after = np.asarray(image), np.asarray(result(last))
+    assert after.shape == before.shape
+    assert (after[27:] == before[27:]).all() and (after[:23] != before[:23]).any()
+    assert last["run"]["version"] == 3 and last["seed"] == 7 and last["run"]["box"] == (0, 0, 37, 25)
+
+
+def test_an_edit_shows_noise_then_each_stage_and_ends_at_the_result(running: Runs, image: Image.Image) -> None:
+    moments = list(running.edit(sketch_value(image), **asked()))
+    assert all(open_image(path).size == image.size for moment in moments[1:-1] for path in moment["run"]["images"])
+    assert {moment["run"]["version"] for moment in moments[1:]} == {3}
+    steps = moments[-1]["run"]["steps"]
+    captions = [step["caption"] for step in steps]
+    assert captions[0] == "Before the first token" and captions[-1] == "The result" and "Coarse done" in captions
+    assert open_image(steps[-1]["shown"][0]).tobytes() == result(moments[-1]).tobytes()
+    assert "Done" in moments[-1]["progress"] and "ready" in moments[-1]["announcement"]
+
+
+@pytest.mark.parametrize("area", ["upper half", None])
+def test_buttons_are_held_from_the_first_moment_and_not_freed_by_the_last(
+    running: Runs, image: Image.Image, area: str | None
+) -> None:
+    first, *others = list(running.edit(sketch_value(image, area), **asked()))
+    assert all(not first[name]["interactive"] for name in START_BUTTONS) and first["cancel"]["interactive"]
+    assert others and not any(set(moment) & set(BUTTONS) for moment in others)
+
+
+def test_variants_come_from_one_run_and_differ(image: Image.Image) -> None:
+    last = edited(image, variants=3)
+    assert len({result(last, variant).tobytes() for variant in range(3)}) == 3
+    recipes = [read_recipe(described["path"]) for described in last["run"]["results"]]
+    assert [recipe.variant for recipe in recipes if recipe] == [0, 1, 2]
+
+
+class Darkest:
+    """Prefers dark pictures."""
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        return -images.mean((1, 2, 3))
+
+
+def test_the_best_come_first_each_with_its_own_steps_and_recipe() -> None:
+    judged = Pipeline(tiny_model(), scorer=Darkest())
+
+    def drawn(**values: Any) -> dict[str, Any]:
+        values = {"seed": 5, "variants": 4, **values}
+        updates = Runs(ModelChoice(judged)).generate(None, **control_values(judged, **values))
+        return list(updates)[-1]["run"]
+
+    as_drawn, ordered = drawn(), drawn(best_first=True)
+    light = [np.asarray(open_image(made["path"])).mean() for made in ordered["results"]]
+    numbers = [made["number"] for made in ordered["results"]]
+    assert light == sorted(light) and sorted(numbers) == [1, 2, 3, 4] and numbers != [1, 2, 3, 4]
+    for place, (number, made) in enumerate(zip(numbers, ordered["results"], strict=True)):
+        recipe = read_recipe(made["path"])
+        assert recipe is not None and recipe.variant == number - 1 and f"-5-{number}" in made["path"]
+        assert np.array_equal(open_image(made["path"]), open_image(as_drawn["results"][number - 1]["path"]))
+        for moment in (0, -1):  # both show all variants
+            steps = ordered["steps"][moment]["shown"][place], as_drawn["steps"][moment]["shown"][number - 1]
+            assert np.array_equal(*map(open_image, steps))
+        previews = [
+            step["shown"][place : place + 1] for step in ordered["steps"] if step["caption"].startswith("Stage")
+        ]
+        assert number == 1 or not any(path for shown in previews for path in shown), "previews show the first alone"
+
+
+def test_a_model_without_a_judge_takes_them_as_they_come(image: Image.Image) -> None:
+    assert [made["number"] for made in edited(image, variants=2, best_first=True)["run"]["results"]] == [1, 2]
+
+
+def test_a_kept_seed_repeats_and_a_new_one_does_not(image: Image.Image) -> None:
+    def drawn(**seed: Any) -> tuple[int, bytes]:
+        last = edited(image, **seed)
+        return last["seed"], result(last).tobytes()
+
+    fresh = drawn(new_seed=True)
+    assert drawn(seed=float(fresh[0])) == fresh
+    assert drawn(new_seed=True)[0] != fresh[0]
+
+
+def test_a_result_says_how_it_was_made(image: Image.Image) -> None:
+    recipe = read_recipe(edited(image, feather=2)["run"]["results"][0]["path"])
+    assert recipe is not None and recipe.prompt == "hat" and recipe.seed == 7 and recipe.feather == 2
+
+
+class Thorough(Darkest):
+    """Sees a scarf in everything."""
+
+    def describe(self, image: Tensor) -> str:
+        return "a scarf"
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str]:
+        return f"{prompt}, scarf", "a scarf"
+
+
+@pytest.mark.parametrize(("of", "told"), [("hat", "hat, scarf"), ("a hat", "hat"), (None, "hat")])
+def test_where_words_said_the_place_the_rest_is_asked_to_stay(image: Image.Image, of: str | None, told: str) -> None:
+    pipeline = Pipeline(tiny_model(), scorer=Thorough())
+    pad = {**sketch_value(image), "of": of}
+    last = list(Runs(ModelChoice(pipeline)).edit(pad, **control_values(pipeline)))[-1]
+    made = last["run"]
+    recipe = read_recipe(made["results"][0]["path"])
+    assert recipe is not None and recipe.prompt == told and made["prompt"] == "hat"
+    assert ("Also added to the prompt" in last["messages"]) == (told != "hat")
+
+
+def test_unknown_words_are_told(image: Image.Image) -> None:
+    assert "zebra" in edited(image, words="zebra hat")["messages"]
+
+
+def test_no_mask_is_said_and_offers_the_ready_masks(running: Runs, image: Image.Image) -> None:
+    last = list(running.edit(sketch_value(image, None), **asked()))[-1]
+    assert "ready masks" in last["messages"] and set(last["run"]) == {"over"}
+
+
+def test_no_picture_is_said(running: Runs) -> None:
+    for updates in (running.edit(None, **asked()), running.vary(None, **asked())):
+        assert list(updates)[-1]["messages"] == messages.problem_html(messages.NO_IMAGE)
+
+
+def test_a_picture_that_was_deleted_is_asked_for_again(running: Runs, image: Image.Image) -> None:
+    asked_for = sketch_value(image)
+    Path(asked_for["picture"]).unlink()
+    last = list(running.edit(asked_for, **asked()))[-1]
+    assert last["run"]["gone"] and last["run"]["task"] == "edit" and last["run"]["version"] == 3
+    assert "no longer on the server" in last["messages"]
+
+
+@pytest.mark.parametrize("value", [{}, {"version": "x"}, {"version": 1, "picture": None, "size": 3, "mask": ""}])
+def test_what_no_sketchpad_sends_is_refused(running: Runs, value: dict[str, Any]) -> None:
+    assert "reload the page" in list(running.edit(value or {"a": 1}, **asked()))[-1]["messages"]
+
+
+@pytest.mark.parametrize("size", [[-37, -50], [40_001, 1000], [37, 51], [74, 100]])
+def test_a_size_that_the_picture_has_not_is_refused(running: Runs, size: list[int], image: Image.Image) -> None:
+    for sent in (sketch_value(image), {**sketch_value(image), "mask": "255 1"}):
+        assert "reload the page" in list(running.edit({**sent, "size": size}, **asked()))[-1]["messages"]
+
+
+def test_a_mask_is_not_stretched_over_a_larger_picture(running: Runs) -> None:
+    """Both are painted on in the same size."""
+    sent = sketch_value(noise_image((1500, 1200))) | {"size": [3000, 2400]}
+    said = list(running.edit(sent, **asked()))[-1]["messages"]
+    assert "3,000 × 2,400" in said and "1,500 × 1,200" in said
+
+
+def test_nothing_is_painted_on_a_picture_of_no_size(running: Runs, image: Image.Image) -> None:
+    assert "ready masks" in list(running.edit({**sketch_value(image), "size": [0, 0]}, **asked()))[-1]["messages"]
+
+
+def test_a_mask_of_another_picture_is_refused(running: Runs, image: Image.Image) -> None:
+    other = sketch_value(image) | {"mask": sketch_value(noise_image((40, 40)))["mask"]}
+    assert "another image" in list(running.edit(other, **asked()))[-1]["messages"]
+
+
+def test_a_seed_out_of_range_is_said_and_the_page_is_ready_again(running: Runs) -> None:
+    moments = list(running.generate(None, **asked(seed=-1)))
+    assert "seed is -1" in moments[-1]["messages"] and moments[-1]["run"].keys() == {"over"}
+
+
+def test_controls_of_other_kinds_are_named_in_a_sentence(running: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    wrong = {"variants": "x", "guidance": None, "seed": math.inf, "temperature": math.nan, "words": 3, "context": "a"}
+    for name, value in wrong.items():
+        messages = list(running.generate(None, **asked(**{name: value})))[-1]["messages"]
+        assert f"The {name} is " in messages and "it must be" in messages
+    assert caplog.records == []
+
+
+def test_an_unexpected_error_gives_a_number_that_the_log_has_and_keeps_all(
+    running: Runs, image: Image.Image, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault in /some/place")
+
+    monkeypatch.setattr(PIPELINE.model.sampler, "start", broken)
+    last = list(running.edit(sketch_value(image), **asked()))[-1]
+    number = re.search(r"error (\d{8})\.", last["messages"])
+    assert number is not None and number.group(1) in caplog.text and "RuntimeError" in caplog.text
+    assert "some" not in last["messages"]
+    # Only what shows a run changes: not the words, and of the sketchpad not the picture nor the mask.
+    assert last.keys() == {"run", "progress", "announcement", "messages"}
+    assert set(last["run"]) == {"over"}
+
+
+def test_a_model_that_is_not_there_is_said(running: Runs) -> None:
+    # With no folder of models there is only the first, whatever a stale page asks for.
+    moments = list(running.generate(None, **asked(model="gone")))
+    assert "results" in moments[-1]["run"]
+
+
+def test_generate_and_vary_give_results(running: Runs, image: Image.Image) -> None:
+    generated = list(running.generate(None, **asked()))[-1]
+    assert result(generated).size == (32, 32) and generated["run"]["box"] is None
+    varied = list(running.vary(sketch_value(image, None), **asked(strength=0.4)))[-1]
+    assert result(varied).size == image.size
+    recipe = read_recipe(varied["run"]["results"][0]["path"])
+    assert recipe is not None and recipe.strength == 0.4
+
+
+def test_a_later_start_runs_fewer_stages(running: Runs, image: Image.Image) -> None:
+    last = list(running.edit(sketch_value(image), **asked(start=1)))[-1]
+    assert not any("Coarse" in step["caption"] for step in last["run"]["steps"])
+
+
+def test_the_context_reaches_the_model(running: Runs) -> None:
+    # A large picture painted in one corner: with little context the model sees the corner alone.
+    corner = Image.new("L", (512, 512))
+    corner.paste(255, (0, 0, 100, 100))
+    wide = sketch_value(noise_image((512, 512)), corner)
+    totals = []
+    for context in (0.25, 3.0):
+        moments = list(running.edit(wide, **asked(context=context)))
+        told = re.search(r'aria-valuetext="[^"]* of (\d+) tokens', moments[1]["progress"])
+        assert told is not None
+        totals.append(int(told[1]))
+    assert totals[0] > totals[1]
+
+
+def test_closing_a_run_ends_the_model_s_work(running: Runs, image: Image.Image) -> None:
+    updates = running.edit(sketch_value(image), **asked())
+    for _ in range(3):
+        next(updates)
+    assert working()
+    updates.close()  # type: ignore[attr-defined]
+    assert not working()
+
+
+def working() -> int:
+    """How many of the model's chains are alive."""
+    return sum(
+        type(found) is GeneratorType and found.gi_code.co_name == "stream" and found.gi_frame is not None
+        for found in gc.get_objects()
+    )
+
+
+def test_a_waiting_page_can_only_be_cancelled() -> None:
+    waiting = runs.waiting()
+    assert waiting["cancel"]["interactive"] and not waiting["edit"]["interactive"]
+    assert "Waiting" in waiting["progress"]
+
+
+def test_a_run_that_failed_is_a_sentence_and_keeps_the_seed() -> None:
+    failed = runs.failed(messages.SERVER_BUSY, "a-run")
+    assert "try again" in failed["messages"] and failed["run"] == {"over": "a-run"} and "seed" not in failed
+    assert runs.buttons(running=False)["edit"]["interactive"]
+
+
+def events(size: tuple[int, int], area: str, stages: int = 2) -> tuple[Image.Image, Image.Image, list[Any]]:
+    image, mask = noise_image(size), preset(area, size)
+    return image, mask, list(tiny_pipeline(scales=stages).edit(image, mask, "hat", seed=1))
+
+
+def test_a_step_of_a_large_picture_is_whole_again(tmp_path: Path) -> None:
+    image, mask, run = events((700, 600), "centre")
+    history = RunHistory(True, mask.getbbox())
+    for moment in run[:-1]:
+        history.add(moment)
+    kept = history.finish(run[-1])
+    assert len(kept["steps"]) == len(run)
+    base = Path(kept["results"][0]["path"]).with_name("base.png")
+    image.save(base)
+    for step, moment in zip(kept["steps"], run, strict=True):
+        part = {"base": str(base), "box": kept["box"], "part": step["parts"][0]}
+        assert open_image(compose(part)["picture"]["path"]).tobytes() == moment.image.tobytes()
+        assert max(open_image(step["shown"][0]).size) == 512
+
+
+def test_long_runs_keep_a_bounded_number_of_steps() -> None:
+    _, _, run = events((32, 32), "centre")
+    preview = replace(run[0], kind="preview", stage=1)
+    history = RunHistory(False, None)
+    sent = [history.add(moment) for moment in [run[0], *[preview] * 150]]
+    kept = history.finish(run[-1])
+    assert all(Path(path).is_file() for path in sent), "a slow browser may still ask for them"
+    assert MAX_PREVIEWS / 2 <= len(kept["steps"]) - 2 <= MAX_PREVIEWS
+    written = {Path(path).name for step in kept["steps"] for path in (*step["shown"], *step["parts"])}
+    result = Path(kept["results"][0]["path"])
+    assert {path.name for path in result.parent.glob("imagebart-*")} == written | {result.name}
+
+
+pytestmark = pytest.mark.usefixtures("own_files")
+PIPELINE = tiny_pipeline()
+
+
+@pytest.fixture
+def cancellation() -> Cancellation:
+    with gr.Blocks() as page:
+        return Cancellation(page)
+
+
+def edit(cancellation: Cancellation, image: Image.Image, name: object) -> Iterator[Update]:
+    cancellable = cancellation.applied_to(Runs(ModelChoice(PIPELINE)).edit)
+    return cancellable({**sketch_value(image), "run": name}, **control_values(PIPELINE))
+
+
+def test_a_run_that_nobody_stops_has_its_result_under_its_name(cancellation: Cancellation, image: Image.Image) -> None:
+    cancellation.cancel("another")
+    last = list(edit(cancellation, image, "this"))[-1]
+    assert "results" in last["run"] and last["run"]["run"] == "this" and "Cancelled" not in last["messages"]
+
+
+def test_a_run_that_was_stopped_before_it_came_says_only_that(cancellation: Cancellation, image: Image.Image) -> None:
+    cancellation.cancel("this")
+    (only,) = list(edit(cancellation, image, "this"))
+    assert only["run"] == {"over": "this"} and "Cancelled" in only["messages"]
+
+
+def test_a_run_that_is_stopped_on_its_way_draws_no_more(cancellation: Cancellation, image: Image.Image) -> None:
+    moments = edit(cancellation, image, "this")
+    shown = [next(moments) for _ in range(3)]
+    cancellation.cancel("this")
+    (last,) = list(moments)
+    assert shown[-1]["run"]["images"] and last["run"] == {"over": "this"} and "Cancelled" in last["messages"]
+
+
+def test_a_result_that_was_shown_is_not_taken_back(cancellation: Cancellation, image: Image.Image) -> None:
+    moments = edit(cancellation, image, "this")
+    while "results" not in (next(moments).get("run") or {}):
+        pass
+    cancellation.cancel("this")
+    assert list(moments) == []
+
+
+def test_of_many_names_the_last_ones_are_known(image: Image.Image) -> None:
+    with gr.Blocks() as page:
+        cancellation = Cancellation(page, max_names=2)
+    for name in ("first", "second", "third"):
+        cancellation.cancel(name)
+    assert ["over" in list(edit(cancellation, image, name))[-1]["run"] for name in ("first", "second", "third")] == [
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "x" * 5000, [], {}])
+def test_names_that_no_page_gives_stop_nothing(cancellation: Cancellation, image: Image.Image, name: object) -> None:
+    asyncio.run(cancellation.endpoint()(name))
+    assert "results" in list(edit(cancellation, image, name))[-1]["run"]
