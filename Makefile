@@ -35,35 +35,37 @@ train: $(VENV)/.everything
 	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 captions:captions \
 	    captions:words captions:words-on reader:judge; do \
 	    part=$${job#*:}; \
-	    $(BIN)/python -m imagebart train $${job%:*} --config configs/avatars-$$part.json --run runs/avatars/$$part; \
+	    $(BIN)/python -m recipes.avatars train $${job%:*} --config recipes/avatars/configs/$$part.json --run runs/avatars/$$part; \
 	done
-	$(BIN)/python -m imagebart train denoiser --config configs/avatars-denoiser-anew.json --run runs/avatars/denoiser-glances
-	$(BIN)/python -m imagebart train assemble --config configs/avatars.json --out checkpoints/avatars
+	$(BIN)/python -m recipes.avatars train denoiser --config recipes/avatars/configs/denoiser-anew.json --run runs/avatars/denoiser-glances
+	$(BIN)/python -m imagebart train assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
 	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
 	cp runs/avatars/judge/reader.safetensors checkpoints/avatars/judge.safetensors
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
-	$(BIN)/python scripts/still_life.py runs/still-life/pictures
+	$(BIN)/python -m recipes.still_life.pictures runs/still-life/pictures
 
+PHOTOS := recipes/still_life/configs
 photos: runs/still-life/pictures/train/metadata.jsonl
-	$(BIN)/python -m imagebart train model --config configs/still-life.json --out runs/still-life/begun
-	$(BIN)/python -m imagebart train model --config configs/still-life-on.json --out runs/still-life/model
-	$(BIN)/python -m imagebart train first-stage --config configs/still-life-plain.json --run runs/still-life/plain
-	$(BIN)/python -m imagebart train stage --config configs/still-life-left-to-right.json --run runs/still-life/left-to-right
-	$(BIN)/python -m imagebart train assemble --config configs/still-life-left-to-right-model.json --out runs/still-life/baseline
+	$(BIN)/python -m imagebart train model --config $(PHOTOS)/begun.json --out runs/still-life/begun
+	$(BIN)/python -m imagebart train model --config $(PHOTOS)/on.json --out runs/still-life/model
+	$(BIN)/python -m imagebart train first-stage --config $(PHOTOS)/plain.json --run runs/still-life/plain
+	$(BIN)/python -m imagebart train stage --config $(PHOTOS)/left-to-right.json --run runs/still-life/left-to-right
+	$(BIN)/python -m imagebart train assemble --config $(PHOTOS)/left-to-right-model.json --out runs/still-life/baseline
 	$(BIN)/python -m imagebart evaluate folder --model runs/still-life/model --work runs/still-life/evaluation --steps 5000 \
 	    --beside runs/still-life/plain --baseline runs/still-life/baseline --seed 733331 --out runs/still-life/figures.json \
 	    --picture runs/still-life/sheet.png
 
+SCALES := recipes/avatars/configs/scales
 scales: $(VENV)/.everything
-	$(BIN)/python -m imagebart train stage --config configs/scales/left-to-right.json --run runs/scales/left-to-right
-	$(BIN)/python -m imagebart train assemble --config configs/scales/left-to-right-model.json --out runs/scales/baseline
-	$(BIN)/python -m imagebart evaluate scales --baseline runs/scales/baseline --picture assets/scales.png \
+	$(BIN)/python -m recipes.avatars train stage --config $(SCALES)/left-to-right.json --run runs/scales/left-to-right
+	$(BIN)/python -m imagebart train assemble --config $(SCALES)/left-to-right-model.json --out runs/scales/baseline
+	$(BIN)/python -m recipes.avatars evaluate scales --baseline runs/scales/baseline --picture assets/scales.png \
 	    --out runs/scales/figures.json
 	set -e; for depths in encoder1-decoder8 encoder5-decoder5 encoder9-decoder2; do \
-	    $(BIN)/python -m imagebart train denoiser --config configs/scales/$$depths.json --run runs/scales/$$depths; \
-	    $(BIN)/python -m imagebart train assemble --config configs/scales/$$depths-model.json --out runs/scales/$$depths-model; \
-	    $(BIN)/python -m imagebart evaluate scales --model runs/scales/$$depths-model --scales 2 \
+	    $(BIN)/python -m recipes.avatars train denoiser --config $(SCALES)/$$depths.json --run runs/scales/$$depths; \
+	    $(BIN)/python -m imagebart train assemble --config $(SCALES)/$$depths-model.json --out runs/scales/$$depths-model; \
+	    $(BIN)/python -m recipes.avatars evaluate scales --model runs/scales/$$depths-model --scales 2 \
 	        --out runs/scales/$$depths.json; \
 	done
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from imagebart.atomic_io import write_text
-from imagebart.avatars.artwork import region_mask, render
 from imagebart.avatars.attributes import PLAIN
 from imagebart.imaging.files import save_image
+from recipes.avatars.artwork import region_mask, render
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
 SIZE = 256  # twice what the shipped model works on, so that what the mask leaves alone stays crisp

@@ -7,12 +7,12 @@ from shutil import copy
 
 import torch
 
-from imagebart.avatars import reader
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.claims import CaptionReader, save_heads
 from imagebart.models.imagebart import ImageBART
 from imagebart.ranking import WEIGHTS
 from imagebart.testing import tiny_model
+from recipes.avatars import READER
 
 
 def save_judged_model(folder: Path) -> ImageBART:
@@ -22,5 +22,5 @@ def save_judged_model(folder: Path) -> ImageBART:
     model.save_pretrained(folder)
     torch.manual_seed(0)
     save_heads(CaptionReader(model.text), folder)
-    copy(reader.WEIGHTS, folder / WEIGHTS)
+    copy(READER, folder / WEIGHTS)
     return model

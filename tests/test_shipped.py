@@ -12,19 +12,19 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagebart import Pipeline
-from imagebart.avatars.artwork import region_mask
 from imagebart.avatars.attributes import PLAIN
-from imagebart.avatars.dataset import AvatarDataset
 from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
 from imagebart.diffusion import redraw
-from imagebart.evaluation.completions import SHARED, complete
-from imagebart.evaluation.drawing import Artist, rendered
-from imagebart.evaluation.fit import fits
-from imagebart.evaluation.study import COMPLETED, Study
+from imagebart.evaluation.drawing import Artist
 from imagebart.imaging import masks
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.ranking import best_first
+from recipes.avatars import READER
+from recipes.avatars.artwork import region_mask, rendered
+from recipes.avatars.boundary_consistency import fits
+from recipes.avatars.dataset import AvatarDataset
+from recipes.avatars.evaluation import COMPLETED, SHARED, Study, complete
 
 HERE = Path(__file__).parent.parent
 pytestmark = pytest.mark.shipped
@@ -94,7 +94,7 @@ def test_avatars_are_familiar_and_noise_is_not(pipe: Pipeline) -> None:
 
 def test_upper_halves_go_on_in_the_colours_of_the_lower(pipe: Pipeline) -> None:
     """Skin and background, by the measure of `evaluate avatars`; chance gives one in forty."""
-    study = Study(Artist(pipe.model, pipe.defaults), load_reader(), 20, seed=3)
+    study = Study(Artist(pipe.model, pipe.defaults), load_reader(READER), 20, seed=3)
     avatars = study.avatars(COMPLETED)
     images = complete(study, avatars)
     halves = np.stack([masks.ready("upper half", study.artist.size)] * len(avatars))

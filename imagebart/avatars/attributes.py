@@ -9,12 +9,11 @@ two (happy and closed, disbelief and sad), printed words, and whatever `python_a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from configparser import ConfigParser, ExtendedInterpolation
 from dataclasses import dataclass
 from importlib.resources import files
-
-import numpy as np
 
 HAIR_TOPS = (
     "bald", "buzz", "short", "quiff", "spiky", "curly", "afro", "bun", "bob", "straight", "wavy",
@@ -42,15 +41,18 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 """Every attribute with its values."""
 
-# Faces without facial hair or glasses are the common ones; printed shirts carry a further attribute to learn.
-WEIGHTS: dict[tuple[str, str], float] = {
-    ("facial_hair", "none"): 10 / 3,
-    ("accessory", "none"): 10 / 3,
-    ("clothing", "graphic"): 2.0,
-    ("eyes", "open"): 2.0,
-    ("eyebrows", "normal"): 2.0,
+COLOUR_OF = {
+    "top": ("hair_colour", "hat_colour"),
+    "facial_hair": ("facial_hair_colour",),
+    "clothing": ("clothing_colour",),
 }
-"""How much likelier than its attribute's other values a value is; 1 where absent."""
+"""The attributes that say which colour an attribute's value has."""
+
+SUBJECTS = ("top", "facial_hair", "clothing", "accessory", "eyes", "eyebrows", "mouth", "skin", "background")
+"""The attributes that are spoken of, in an order; the others are said with them."""
+
+Claims = dict[str, frozenset[str]]
+"""Of each attribute that something is said of, the values of which that would be true."""
 
 
 @dataclass(frozen=True)
@@ -114,23 +116,6 @@ class Attributes:
         return {name: frozenset({getattr(self, name)}) for name in names}
 
 
-def generator(index: int, seed: int, purpose: int) -> np.random.Generator:
-    """Return one item's random numbers: the same for the same index, seed and purpose, on every machine."""
-    if index < 0:
-        raise ValueError(f"The index of an avatar is 0 or more, not {index}.")
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, purpose))))
-
-
-def draw(random: np.random.Generator) -> Attributes:
-    """Draw every attribute by itself, by `WEIGHTS`."""
-    chosen = {}
-    for name, values in VALUES.items():
-        weights = np.array([WEIGHTS.get((name, value), 1.0) for value in values])
-        position = np.searchsorted(np.cumsum(weights), random.random() * weights.sum(), side="right")
-        chosen[name] = values[min(int(position), len(values) - 1)]
-    return Attributes(**chosen)
-
-
 # An avatar to begin from, and what must be so for each attribute to show.
 
 
@@ -184,6 +169,11 @@ COLOUR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
 """Colour words where they are not simply the colour's name."""
 
 
+def articled(text: str) -> str:
+    """Write "an" before vowels."""
+    return re.sub(r"\ba (?=[aeio])", "an ", text)
+
+
 def colour_words(attribute: str, value: str) -> tuple[str, ...]:
     """Return the words for a colour of hair or of fabric, the plainest first."""
     kind = "hair" if attribute in ("hair_colour", "facial_hair_colour") else "fabric"
@@ -214,7 +204,7 @@ class Phrase:
 Tables = dict[str, list[Phrase]]
 
 
-def _tables(kind: str) -> Tables:
+def phrases(kind: str) -> Tables:
     """The phrases of each attribute in the file's sections of a kind."""
     file = ConfigParser(delimiters=(":",), interpolation=ExtendedInterpolation())
     file.optionxform = str  # type: ignore[assignment, method-assign]
@@ -249,9 +239,7 @@ def _split(wordings: str) -> list[str]:
 
 HAIR = frozenset(HAIR_TOPS) - {"bald"}
 """The tops whose hair shows its colour."""
-WORDINGS = _tables("wordings")
+WORDINGS = phrases("wordings")
 """How to name a value: the phrases of each attribute."""
-COLOUR_ALONE = _tables("colours")
+COLOUR_ALONE = phrases("colours")
 """How to name a colour with as little as possible of what has it."""
-NEGATIONS = _tables("negations")
-"""What can be said of an attribute by what it is not."""

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from imagebart.atomic_io import write_bytes
-from imagebart.avatars.attributes import PLAIN, SHOWING, VALUES
-from imagebart.avatars.captions import Claims
+from imagebart.avatars.attributes import PLAIN, SHOWING, VALUES, Claims
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.weights.folder import checked_header
 

@@ -10,8 +10,17 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from imagebart.avatars.attributes import COLOUR_ALONE, VALUES, WORDINGS, Attributes, colour_words
-from imagebart.avatars.captions import COLOUR_OF, SUBJECTS, Claims, articled
+from imagebart.avatars.attributes import (
+    COLOUR_ALONE,
+    COLOUR_OF,
+    SUBJECTS,
+    VALUES,
+    WORDINGS,
+    Attributes,
+    Claims,
+    articled,
+    colour_words,
+)
 from imagebart.avatars.claims import CaptionReader, load_heads, read_claims, with_showing
 from imagebart.avatars.reader import Reader, load_reader
 from imagebart.conditioning import Conditioner

@@ -23,7 +23,6 @@ from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.config import from_dict
 from imagebart.weights.folder import checked_header
 
-WEIGHTS = Path(__file__).parent / "reader.safetensors"
 SIZE = 128  # pixels a side that the reader looks at
 Size = Annotated[int, Field(ge=1, le=512)]  # of a layer: larger ones than here, of no more than some megabytes
 
@@ -119,10 +118,10 @@ def save_reader(reader: Reader, path: Path) -> None:
     write_bytes(path, save({k: v.contiguous().cpu() for k, v in tensors.items()}, about))
 
 
-def load_reader(path: Path = WEIGHTS) -> Reader:
+def load_reader(path: Path) -> Reader:
     """The reader in a file, ready to read. Raises ValueError where it was trained for other attributes."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing; `python -m imagebart train reader` makes it")
+        raise ValueError(f"{path} is missing; `python -m recipes.avatars train reader` makes it")
     with safe_open(checked_header(path), "pt") as file:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if json.loads(about["values"]) != {name: list(values) for name, values in VALUES.items()}:

@@ -1,160 +1,100 @@
-"""`imagebart evaluate ...`: tables, pictures and files of what a model of avatars can do."""
+"""`imagebart evaluate ...`: how good a model is, on pictures that were held back and by the paper's measures."""
 
 from __future__ import annotations
 
+import json
 import sys
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, ScaledSampling, command
-from imagebart.progress import progress
+from imagebart.cli.options import Data, Sampling, command
+from imagebart.errors import InputError
 
 if TYPE_CHECKING:
-    from imagebart.avatars.judge import AvatarScorer
     from imagebart.evaluation.drawing import Artist
-    from imagebart.evaluation.report import Measure
-    from imagebart.evaluation.study import Study
-from datetime import timedelta
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
     from imagebart.evaluation.paper import PaperStudy
+    from imagebart.training.data import ImageStore
 
 
-app = typer.Typer(help="Measure models of avatars.")
+
+app = typer.Typer(help="Measure a model.")
 
 Batch = Annotated[int, typer.Option(help="Pictures drawn at once.")]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """How much is measured, and where to."""
-
-    samples: Annotated[int, typer.Option(help="Pictures for each measure.")] = 200
-    seed: Annotated[int, typer.Option(help="Another seed asks other questions.")] = 0
-    out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None
-    batch: Batch = 32
+LEAST = 4  # pictures that anything is measured on
 
 
 @command(app)
-def avatars(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
-    """The table of a model: prompts, edits, distance and so on."""
-    from imagebart.evaluation.avatars import evaluate
-
-    study = _study(model, asked, sampling)
-    _measure(evaluate, study, study.pictures, model, asked)
-
-
-@command(app)
-def best_of(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
-    """How often the best of 1, 2, 4 and 8 variants is as asked."""
-    from imagebart.evaluation.best_of import best_of, pictures
-
-    study = _study(model, asked, sampling)
-    _measure(partial(best_of, scorer=_scorer(model, study)), study, pictures(study), model, asked)
-
-
-@command(app)
-def where(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
-    """Masks found by words, edits by them, and descriptions."""
-    from imagebart.evaluation.where import where
-
-    study = _study(model, asked, sampling)
-    _measure(partial(where, scorer=_scorer(model, study)), study, study.samples, model, asked)
-
-
-@command(app)
-def scales(
-    asked: Asked,
-    sampling: ScaledSampling,
-    model: Model = DEFAULT_MODEL,
-    more: Annotated[list[int] | None, typer.Argument(hidden=True)] = None,
-    counts: Annotated[
-        list[int] | None, typer.Option("--scales", help="T, as many as wanted; 1 2 3 4 8 if not given.")
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Folder of a model that draws left to right, to stand beside.")
-    ] = None,
-    picture: Annotated[Path | None, typer.Option(help="Where to write samples side by side.")] = None,
-) -> None:
-    """One model with several numbers of scales, at drawing, completing, editing."""
-    from imagebart.evaluation.avatars import Renders
-    from imagebart.evaluation.grids import PROMPTS
-    from imagebart.evaluation.report import side_by_side, write_json
-    from imagebart.evaluation.scales import SCALES, compare, pictures, sheet, studies
-    from imagebart.imaging.files import save_image
-
-    study = _study(model, asked, sampling)
-    chosen = [*(counts or ()), *(more or ())]  # `--scales 1 2` is an option and what follows it
-    beside = _study(baseline, asked, sampling) if baseline else None
-    found = studies(study, chosen or SCALES, beside)
-    began = time.perf_counter()
-    work = partial(compare, renders=Renders.of(study))
-    columns = {name: _followed(work, each, pictures(each), name) for name, each in found.items()}
-    print(side_by_side(columns))
-    if picture:
-        save_image(sheet(found, PROMPTS), picture, optimize=True)
-    if asked.out:
-        content = {name: [asdict(m) for m in measures] for name, measures in columns.items()}
-        write_json(asked.out, {"models": content, **_about(study, began)}, [])
-
-
-@command(app)
-def pictures(
-    out: Annotated[Path, typer.Option(help="Folder for the three grids.")],
+def folder(
+    model: Annotated[Path, typer.Option(help="The model's folder.")],
     sampling: Sampling,
-    model: Model = DEFAULT_MODEL,
-    batch: Batch = 32,
+    data: Data = None,
+    work: Annotated[Path | None, typer.Option(help="Folder for the classifier; else the model's evaluation/.")] = None,
+    samples: Annotated[int, typer.Option(min=LEAST, help="Held-back pictures of each measure.")] = 200,
+    beside: Annotated[
+        Path | None, typer.Option(help="Folder of another first stage, or of a model: pairs for a blind test.")
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Folder of a model that draws left to right.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 3000,
+    telling: Annotated[int, typer.Option(min=1, help="Steps that what tells real from made is trained.")] = 200,
+    features: Annotated[str | None, typer.Option(help="A transformers or timm model that is on this machine.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Where to write a sheet of pictures.")] = None,
 ) -> None:
-    """Grids of 48 prompts, 24 edits and 24 completions, to look at."""
-    from imagebart.evaluation.grids import completion_sheet, edit_sheet, prompt_sheet
+    """The table of a model of your own pictures, on those that were held back."""
+    from imagebart.atomic_io import write_text
+    from imagebart.evaluation.classifier import train_or_load_classifier
+    from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
+    from imagebart.evaluation.metrics import in_batches, local_features, table, write_json
     from imagebart.imaging.files import save_image
+    from imagebart.training.parts import load_first_stage
 
     artist = artist_of(model, sampling, batch)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, draw in (("prompts", prompt_sheet), ("edits", edit_sheet), ("completions", completion_sheet)):
-        path = out / f"{name}.png"
-        save_image(draw(artist), path, optimize=True)
-        print(path)
+    place = work or model / "evaluation"
+    store = _store(model, data, place, artist.size)
+    classifier = train_or_load_classifier(store, place / "classifier", steps)
+    told = local_features(features) if features else partial(in_batches, classifier.features)
+    other = load_first_stage(beside) if beside else None
+    left = artist_of(baseline, sampling, batch) if baseline else None
+    study = FolderStudy(artist, store, classifier, told, samples, seed, other, left, telling)
+    measures = []
+    for one in evaluate_folder(study):
+        measures.append(one)
+        print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr)
+    print(table(measures))
+    if out:
+        about = {"model": str(model), "samples": len(study.held), "seed": seed, "features": features or "classifier"}
+        write_json(out, about, measures)
+    if picture:
+        save_image(folder_sheet(study), picture, optimize=True)
+    if study.pairs is not None:
+        save_image(study.pairs.sheet(), place / "pairs.png", optimize=True)
+        write_text(place / "pairs.json", json.dumps({"the model's own": study.pairs.key()}, indent=1))
+        print(f"{place / 'pairs.png'}: pairs for a blind test; which is which, {place / 'pairs.json'}", file=sys.stderr)
 
 
-@command(app)
-def words(model: Model = DEFAULT_MODEL, samples: Annotated[int, typer.Option(help="How many avatars.")] = 64) -> None:
-    """Whether a model uses captions: likelihood with, without, shuffled."""
-    from imagebart.evaluation.likelihood import word_gaps
-    from imagebart.models.imagebart import ImageBART
+def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageStore:
+    """The pictures to measure on: those of the training, or those of a folder, of which the same are held back."""
+    from imagebart.training.data import ImageStore, read, read_index
+    from imagebart.training.plan import inspect_dataset
 
-    for gap in word_gaps(ImageBART.from_pretrained(model), samples):
-        print(gap)
-
-
-@command(app)
-def typed(
-    text: Annotated[Path, typer.Option(help="Run folder of a text encoder and its heads.")],
-    show: Annotated[bool, typer.Option("--show", help="Name the seen prompts that are read wrongly.")] = False,
-) -> None:
-    """What a text encoder reads in prompts as people type them."""
-    from imagebart.avatars.claims import CaptionReader, load_heads
-    from imagebart.evaluation.plain import plain_prompts
-    from imagebart.evaluation.typed import hear, heard_line, typed_prompts
-    from imagebart.training.parts import load_text_encoder
-
-    encoder, conditioner = load_text_encoder(text)
-    reader = CaptionReader(encoder)
-    load_heads(reader, text)
-    seen = hear(reader, conditioner, typed_prompts("seen"))
-    print(heard_line("plain", hear(reader, conditioner, plain_prompts())))
-    print(heard_line("seen", seen))
-    print(heard_line("held", hear(reader, conditioner, typed_prompts("held"))))
-    for one in seen if show else []:
-        if one.right < len(one.case.claims) or one.unasked:
-            print(f"{one.case.text}: {one.values}")
+    own = model / "run" / "pictures"
+    if data is None:
+        if read_index(own) is None:
+            raise InputError(f"{model} has no pictures with it (run/pictures); give --data.")
+        return ImageStore(own)
+    index = read_index(work / "pictures")
+    if index is None or index.resolution != resolution:
+        inspect_dataset(read(data), resolution, work / "pictures")
+    return ImageStore(work / "pictures")
 
 
 def artist_of(model: str | Path, sampling: Sampling, batch: int) -> Artist:
@@ -166,62 +106,6 @@ def artist_of(model: str | Path, sampling: Sampling, batch: int) -> Artist:
         raise ValueError(f"a batch of {batch}, expected 1 or more")
     loaded = ImageBART.from_pretrained(model)
     return Artist(loaded, sampling.over(loaded.about.sampling), batch)
-
-
-def _scorer(model: str, study: Study) -> AvatarScorer:
-    """The scorer in a model's folder."""
-    from imagebart.avatars.judge import AvatarScorer
-    from imagebart.ranking import bundled_scorer
-
-    scorer = bundled_scorer(Path(model), study.artist.model)
-    if not isinstance(scorer, AvatarScorer):
-        raise ValueError(f"{model} has no scorer of avatars (judge.safetensors)")
-    return scorer
-
-
-def _study(model: str, asked: Asked, sampling: Sampling) -> Study:
-    from imagebart.avatars.reader import load_reader
-    from imagebart.evaluation.study import Study
-
-    return Study(artist_of(model, sampling, asked.batch), load_reader(), asked.samples, asked.seed)
-
-
-def _measure(work: Callable[[Study], Iterable[Measure]], study: Study, pictures: int, model: str, asked: Asked) -> None:
-    """Prints the table of a study, and writes its numbers where that is wanted."""
-    from imagebart.evaluation.report import table, write_json
-
-    began = time.perf_counter()
-    measures = _followed(work, study, pictures, "pictures")
-    print(table(measures))
-    if asked.out:
-        write_json(asked.out, {"model": model, **_about(study, began)}, measures)
-        print(asked.out, file=sys.stderr)
-
-
-def _followed(work: Callable[[Study], Iterable[Measure]], study: Study, pictures: int, name: str) -> list[Measure]:
-    """Runs a study with a bar of the pictures drawn; says each sum as soon as it is known."""
-    measures = []
-    with progress("pictures") as bar:
-        task = bar.add_task(name, total=pictures)
-        watched = replace(study, artist=replace(study.artist, drawn=partial(bar.advance, task)))
-        for step in work(watched):
-            measures.append(step)
-            if not step.group:
-                said = f"{step.name}: {step.value:.4g} ({step.low:.4g} to {step.high:.4g})"
-                bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
-    return measures
-
-
-def _about(study: Study, began: float) -> dict[str, Any]:
-    """How the numbers were made."""
-    return {
-        "samples": study.samples,
-        "seed": study.seed,
-        "sampling": asdict(study.artist.settings),
-        "scales": study.artist.model.scales_of(study.artist.settings.scales),
-        "seconds": round(time.perf_counter() - began, 1),
-        "intervals": "95 %; shares: Wilson with the effective number of trials; means: normal; distances: jackknife",
-    }
 
 
 # `imagebart evaluate paper`: the paper's measures of one of its models, with its figures beside ours.

@@ -9,11 +9,9 @@ import typer
 from typer.exceptions import TyperException
 
 from imagebart.cli import draw, evaluate, models, train
-from imagebart.cli.options import command
 from imagebart.errors import plain
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Masked, prompted edits by ImageBART.")
-command(evaluate.app)(train.folder)
 app.add_typer(draw.app)
 app.add_typer(models.app)
 app.add_typer(evaluate.app, name="evaluate")
@@ -24,13 +22,18 @@ BAD_INPUT, STOPPED = 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 2 with one sentence on standard error for bad input."""
+    return run(app, "imagebart", arguments)
+
+
+def run(commands: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
+    """The same for any commands; name: of the program, as its sentences begin."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(given, prog_name="imagebart", standalone_mode=False) or 0
+        code = commands(given, prog_name=name, standalone_mode=False) or 0
     except (TyperException, ValueError, OSError) as error:
         said = error.format_message() if isinstance(error, TyperException) else str(error)
-        name = next((f" {word}" for word in given if word and not word.startswith("-")), "")
-        print(plain(f"imagebart{name}: {' '.join(said.split())}"), file=sys.stderr)
+        job = next((f" {word}" for word in given if word and not word.startswith("-")), "")
+        print(plain(f"{name}{job}: {' '.join(said.split())}"), file=sys.stderr)
         return BAD_INPUT
     if code == STOPPED:
         print("stopped", file=sys.stderr)

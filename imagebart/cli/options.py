@@ -17,6 +17,9 @@ from imagebart.settings import SamplingSettings, allowed_values, help_text, valu
 
 DEFAULT_MODEL = "checkpoints/avatars"
 Model = Annotated[str, typer.Option(help="Folder of the model, a published model's name, or owner/name on the Hub.")]
+Data = Annotated[
+    str | None, typer.Option(help="Folder of pictures (metadata.jsonl: captions; folders: classes), or a Hub name.")
+]
 # Those whose default is what a model is best used with, not the settings' own.
 OF_THE_MODEL = ("temperature", "guidance", "scales")
 OPTION_NAMES = {"start": "--start-stage"}

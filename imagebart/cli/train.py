@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from imagebart.cli.evaluate import artist_of
-from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, command
+from imagebart.cli.options import DEFAULT_MODEL, Data, Model, command
 from imagebart.errors import InputError
-
-if TYPE_CHECKING:
-    from imagebart.training.data import ImageStore
-
 
 app = typer.Typer(help="Train a first stage or a stage, or put a model together.")
 
-Config = Annotated[Path, typer.Option(help="JSON file of settings, see configs/.")]
+Config = Annotated[Path, typer.Option(help="JSON file of settings, see recipes/.")]
 Run = Annotated[Path, typer.Option(help="Folder for log, samples and checkpoints; resumes.")]
 
 
@@ -31,15 +23,6 @@ def first_stage(config: Config, run: Run) -> None:
     from imagebart.training.vqgan import train_first_stage
 
     train_first_stage(load(FirstStageRun, config), run)
-
-
-@command(app)
-def captions(config: Config, run: Run) -> None:
-    """The text encoder: what avatars' captions claim."""
-    from imagebart.training.config import CaptionsRun, load
-    from imagebart.training.text import train_captions
-
-    train_captions(load(CaptionsRun, config), run)
 
 
 @command(app)
@@ -62,15 +45,6 @@ def denoiser(config: Config, run: Run) -> None:
     from imagebart.training.denoiser import train_denoiser
 
     train_denoiser(load(DenoiserRun, config), run)
-
-
-@command(app)
-def reader(config: Config, run: Run) -> None:
-    """The network that reads attributes off avatars, for evaluate."""
-    from imagebart.training.config import load
-    from imagebart.training.reader import ReaderRun, train_reader
-
-    train_reader(load(ReaderRun, config), run)
 
 
 @command(app)
@@ -111,21 +85,12 @@ def take_apart(
         print(folder)
 
 
-# `imagebart train model` and `evaluate folder`: from a folder of pictures to a model of them, and how good it is.
-
-
-Data = Annotated[
-    str | None, typer.Option(help="Folder of pictures (metadata.jsonl: captions; folders: classes), or a Hub name.")
-]
-LEAST = 4  # pictures that anything is measured on
-
-
 @command(app)
 def model(
     out: Annotated[Path, typer.Option(help="The model's folder; a run that was stopped goes on there.")],
     data: Data = None,
     hours: Annotated[float | None, typer.Option(help="How long to train, such as 8 for a night.")] = None,
-    config: Annotated[Path | None, typer.Option(help="JSON file of these and more settings, see configs/.")] = None,
+    config: Annotated[Path | None, typer.Option(help="JSON file of these and more settings, see recipes/.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Pixels a side: 32, 64, 128 or 256; else planned.")] = None,
     first_stage: Annotated[str | None, typer.Option(help="Folder of a trained first stage, or of a model.")] = None,
     begin_from: Annotated[str | None, typer.Option(help="Folder of a model to go on from, with all it knows.")] = None,
@@ -160,70 +125,3 @@ def model(
             f"The memory is full ({str(error)[:80]}); what was trained is kept. Begin anew with a smaller --batch-size "
             f"than {run.batch_size} or a smaller --resolution, in another --out."
         ) from error
-
-
-def folder(
-    model: Annotated[Path, typer.Option(help="The model's folder.")],
-    sampling: Sampling,
-    data: Data = None,
-    work: Annotated[Path | None, typer.Option(help="Folder for the classifier; else the model's evaluation/.")] = None,
-    samples: Annotated[int, typer.Option(min=LEAST, help="Held-back pictures of each measure.")] = 200,
-    beside: Annotated[
-        Path | None, typer.Option(help="Folder of another first stage, or of a model: pairs for a blind test.")
-    ] = None,
-    baseline: Annotated[Path | None, typer.Option(help="Folder of a model that draws left to right.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 3000,
-    telling: Annotated[int, typer.Option(min=1, help="Steps that what tells real from made is trained.")] = 200,
-    features: Annotated[str | None, typer.Option(help="A transformers or timm model that is on this machine.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
-    out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Where to write a sheet of pictures.")] = None,
-) -> None:
-    """The table of a model of your own pictures, on those that were held back."""
-    from imagebart.atomic_io import write_text
-    from imagebart.evaluation.classifier import train_or_load_classifier
-    from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
-    from imagebart.evaluation.metrics import in_batches, local_features
-    from imagebart.evaluation.report import table, write_json
-    from imagebart.imaging.files import save_image
-    from imagebart.training.parts import load_first_stage
-
-    artist = artist_of(model, sampling, batch)
-    place = work or model / "evaluation"
-    store = _store(model, data, place, artist.size)
-    classifier = train_or_load_classifier(store, place / "classifier", steps)
-    told = local_features(features) if features else partial(in_batches, classifier.features)
-    other = load_first_stage(beside) if beside else None
-    left = artist_of(baseline, sampling, batch) if baseline else None
-    study = FolderStudy(artist, store, classifier, told, samples, seed, other, left, telling)
-    measures = []
-    for one in evaluate_folder(study):
-        measures.append(one)
-        print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr)
-    print(table(measures))
-    if out:
-        about = {"model": str(model), "samples": len(study.held), "seed": seed, "features": features or "classifier"}
-        write_json(out, about, measures)
-    if picture:
-        save_image(folder_sheet(study), picture, optimize=True)
-    if study.pairs is not None:
-        save_image(study.pairs.sheet(), place / "pairs.png", optimize=True)
-        write_text(place / "pairs.json", json.dumps({"the model's own": study.pairs.key()}, indent=1))
-        print(f"{place / 'pairs.png'}: pairs for a blind test; which is which, {place / 'pairs.json'}", file=sys.stderr)
-
-
-def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageStore:
-    """The pictures to measure on: those of the training, or those of a folder, of which the same are held back."""
-    from imagebart.training.data import ImageStore, read, read_index
-    from imagebart.training.plan import inspect_dataset
-
-    own = model / "run" / "pictures"
-    if data is None:
-        if read_index(own) is None:
-            raise InputError(f"{model} has no pictures with it (run/pictures); give --data.")
-        return ImageStore(own)
-    index = read_index(work / "pictures")
-    if index is None or index.resolution != resolution:
-        inspect_dataset(read(data), resolution, work / "pictures")
-    return ImageStore(work / "pictures")

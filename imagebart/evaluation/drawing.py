@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebart.avatars.artwork import render
-from imagebart.avatars.attributes import Attributes
+from imagebart.evaluation.metrics import Measure
 from imagebart.imaging.blending import blend
 from imagebart.imaging.files import to_images, to_tensor
 from imagebart.inpainting import MaskedTokens, encode_masked
@@ -110,7 +109,23 @@ def decoded(first_stage: FirstStage, tokens: Tensor) -> Tensor:
     return ((pixels + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
 
 
-def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
-    """Avatars as images float [B, 3, size, size] in [-1, 1]."""
-    pictures = np.stack([render(avatar, size) for avatar in avatars])
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+# The model that others stand beside: one that draws from left to right, as VQGAN's transformer does.
+
+
+BASELINE = "left to right"
+
+
+def left_to_right(artist: Artist) -> Artist:
+    """The baseline. Raises ValueError for a model that sees what follows."""
+    kinds = [stage.config.kind for stage in artist.model.stages]
+    if kinds != ["decoder_only"]:
+        raise ValueError(f"the baseline has stages of kind {kinds}, expected one decoder_only")
+    return artist
+
+
+def weights_that_draw(artist: Artist) -> Measure:
+    """How large a model is; what encodes, decodes and reads prompts is the same for all, and draws nothing."""
+    named = artist.model.named_parameters()
+    counted = [w.numel() for name, w in named if not name.startswith("first_stage.") and ".text." not in name]
+    millions = sum(counted) / 1e6
+    return Measure("weights that draw, millions", millions, millions, millions, 0)

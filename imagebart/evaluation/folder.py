@@ -19,23 +19,23 @@ from PIL import Image
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from imagebart.evaluation.baseline import BASELINE, left_to_right, weights_that_draw
 from imagebart.evaluation.classifier import NO_LABEL, Classifier, ClassifierConfig, Labels
-from imagebart.evaluation.drawing import Artist, through_tokens
+from imagebart.evaluation.drawing import BASELINE, Artist, left_to_right, through_tokens, weights_that_draw
 from imagebart.evaluation.metrics import (
     Features,
     Interval,
+    Measure,
     frechet_distance,
     inside,
     jackknife,
     mean_of,
+    measure,
     nearest,
     psnr,
     replicates,
     share_of,
     wilson,
 )
-from imagebart.evaluation.report import Measure, measure
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_images
 from imagebart.imaging.masks import ready

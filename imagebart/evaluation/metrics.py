@@ -7,16 +7,19 @@ ratio estimator of cluster sampling; Cochran, Sampling Techniques, 1977, section
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagebart.atomic_io import write_text
 from imagebart.errors import InputError
 
 Z = 1.959964  # standard deviations that hold 95 % of a normal distribution
@@ -227,3 +230,73 @@ def local_features(name: str) -> Features:
 def in_batches(features: Features, images: Tensor) -> Tensor:
     """Features of many pictures, some at a time."""
     return torch.cat([features(part).float().cpu() for part in images.split(BATCH)])
+
+
+# Measured numbers, and the tables and files made of them.
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number with its 95 % interval; shares are 0 to 1. `group` is "" for what sums up, else what it is a part of."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    pictures: int
+    unit: str = ""  # "%" for shares
+    goal: str = ""
+    group: str = ""
+
+
+def measure(name: str, interval: Interval, pictures: int, unit: str = "", goal: str = "", group: str = "") -> Measure:
+    """A measure of an interval."""
+    return Measure(name, interval.value, interval.low, interval.high, pictures, unit, goal, group)
+
+
+def table(measures: Sequence[Measure]) -> str:
+    """Measures as Markdown tables, the sums first, then group by group."""
+    groups = dict.fromkeys(m.group for m in measures)
+    blocks = []
+    for group in groups:
+        head = f"| {group or 'measure'} | value | 95 % interval | pictures | goal |\n|---|---:|---:|---:|---|"
+        rows = [
+            f"| {m.name} | {_number(m.value, m.unit)} | {_number(m.low, m.unit)} to {_number(m.high, m.unit)} "
+            f"| {m.pictures} | {m.goal} |"
+            for m in measures
+            if m.group == group
+        ]
+        blocks.append("\n".join([head, *rows]))
+    return "\n\n".join(blocks)
+
+
+def side_by_side(columns: Mapping[str, Sequence[Measure]]) -> str:
+    """The sums of several models, a column a model; value ± half the 95 % interval."""
+    names = dict.fromkeys(m.name for measures in columns.values() for m in measures if not m.group)
+    head = "| measure | " + " | ".join(columns) + " |\n|---|" + "---:|" * len(columns)
+    rows = []
+    for name in names:
+        cells = []
+        for measures in columns.values():
+            found = [m for m in measures if m.name == name]
+            cells.append(f"{_number(found[0].value, found[0].unit)} ± {_half(found[0])}" if found else "")
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([head, *rows])
+
+
+def write_json(path: Path, about: dict[str, Any], measures: Sequence[Measure]) -> None:
+    """Writes what was measured, of what and how, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {**about, "measures": [asdict(m) for m in measures]}
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{100 * value:.1f} %"
+    return f"{value:.3g}" + (f" {unit}" if unit else "")
+
+
+def _half(m: Measure) -> str:
+    half = (m.high - m.low) / 2
+    return f"{100 * half:.1f}" if m.unit == "%" else f"{half:.2g}"

@@ -59,7 +59,7 @@ class FirstStageLoss:
 
     gradient: float = 0.5  # edges, on three scales
     commitment: float = 0.25  # latents towards their codes
-    face: float = 2.5  # weight of the face region in avatars; 1 elsewhere
+    face: float = 2.5  # weight of the region that a recipe marks, the face of avatars; 1 elsewhere
     codebook_decay: float = 0.99  # of the moving averages that are the codes
     dead_after: float = 0.1  # a code used less often than this share of the mean is replaced
     adversarial: AdversarialLoss | None = None
@@ -69,7 +69,7 @@ class FirstStageLoss:
 class FirstStageRun:
     """`python -m imagebart train first-stage --config FILE`."""
 
-    data: str  # "avatars", or a folder in imagefolder layout
+    data: str  # a folder in imagefolder layout, or what a recipe calls its own
     model: FirstStageConfig
     loop: LoopConfig
     loss: FirstStageLoss = field(default_factory=FirstStageLoss)
@@ -104,21 +104,11 @@ class StageShape:
         return TransformerConfig(*sizes, cross=cross)
 
 
-@dataclass(frozen=True)
-class CaptionsRun:
-    """`python -m imagebart train captions --config FILE`: those of avatars, which say what they claim."""
-
-    loop: LoopConfig
-    shape: StageShape = field(default_factory=StageShape)  # of the stages that will take it over
-    text_length: Length = 77  # conditioning tokens a caption
-    begin_from: str | None = None  # run folder of a text encoder to teach more; what its slots say stays the same
-
-
 @dataclass(frozen=True, kw_only=True)
 class TokensRun:
     """What the trainings on the tokens of pictures have in common."""
 
-    data: str  # "avatars", or a folder in imagefolder layout
+    data: str  # a folder in imagefolder layout, or what a recipe calls its own
     first_stage: str  # run folder of the trained first stage
     loop: LoopConfig
     shape: StageShape = field(default_factory=StageShape)

@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from imagebart.atomic_io import write_text
-from imagebart.avatars.dataset import AvatarDataset, face_weight
 from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.figures import sheet
@@ -257,7 +256,7 @@ class ImageFolder(Dataset[dict[str, Any]]):
     def __init__(self, folder: Path, size: int) -> None:
         self.size = size
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; expected a folder of images, or 'avatars'")
+            raise ValueError(f"{folder} is no folder; expected a folder of images")
         self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not self.paths:
             raise ValueError(f"{folder} holds no images; known kinds are {', '.join(sorted(SUFFIXES))}")
@@ -292,23 +291,16 @@ def _captions(folder: Path) -> dict[Path, str]:
 
 
 def dataset_for(data: str, size: int) -> Dataset[dict[str, Any]]:
-    """The data set that a configuration names: "avatars", or the path of a folder of images, or of a store of them.
+    """The data set that a configuration names: the path of a folder of images, or of a store of them.
 
     Raises ValueError for a store of pictures of another size.
     """
-    if data == "avatars":
-        return AvatarDataset(size=size)
     pictures = read_index(Path(data))
     if pictures is None:
         return ImageFolder(Path(data), size)
     if pictures.resolution != size:
         raise ValueError(f"{data} holds pictures of {pictures.resolution} pixels a side, expected {size}")
     return AugmentedViews(ImageStore(Path(data)), pictures.numbers(False), MAX_VIEWS)
-
-
-def pixel_weight(data: str, size: int, face: float) -> Tensor:
-    """Weight of each pixel's error, [size, size]: `face` in an avatar's face, 1 elsewhere."""
-    return 1 + (face - 1) * face_weight(size) if data == "avatars" else torch.ones(size, size)
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:

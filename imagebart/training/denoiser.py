@@ -32,7 +32,7 @@ from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import AugmentedViews, ImageStore, grid
 from imagebart.training.loop import Batch, train
 from imagebart.training.masks import Step, painted_masks, random_masks
-from imagebart.training.token_task import TokensTask, TokenTaskInputs, before_pictures, text_config
+from imagebart.training.token_task import FOLDERS, DataSource, TokensTask, TokenTaskInputs, before_pictures, text_config
 from imagebart.training.validation import Metrics
 from imagebart.training.vqgan import to_float
 from imagebart.weights.folder import Part, load_part, save_part
@@ -135,9 +135,9 @@ def begin_to_glance(denoiser: Denoiser) -> None:
     denoiser.glance.weight.copy_(LOUD * table.T)
 
 
-def train_denoiser(run: DenoiserRun, folder: Path) -> Denoiser:
+def train_denoiser(run: DenoiserRun, folder: Path, source: DataSource = FOLDERS) -> Denoiser:
     """Trains (or goes on training) a denoiser in a run's folder and writes it there."""
-    given = TokenTaskInputs.of(run)
+    given = TokenTaskInputs.of(run, source)
     check_color_hint_grid(run.color_hint_grid, given.first_stage.config)
     config = denoiser_config(run.shape, given.first_stage.config, given.conditioner, given.text)
     denoiser = Denoiser(replace(config, partial_patches=True, color_hint_grid=run.color_hint_grid))

@@ -28,7 +28,7 @@ from imagebart.training.codebook_embedding import add_codebook_embedding, merge_
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.token_task import TokensTask, TokenTaskInputs, before_pictures
+from imagebart.training.token_task import FOLDERS, DataSource, TokensTask, TokenTaskInputs, before_pictures
 from imagebart.weights.folder import Part, load_part, save_part
 
 Predicts = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x_{t-1}, x_t and conditioning tokens to logits
@@ -131,9 +131,9 @@ def stage_config(
     )
 
 
-def stage_tasks(run: StageRun, times: Sequence[int]) -> list[StageTask]:
+def stage_tasks(run: StageRun, times: Sequence[int], source: DataSource = FOLDERS) -> list[StageTask]:
     """Fresh stages for these t, each with the data and the frozen first stage that it is to be trained on."""
-    given, schedule, tasks = TokenTaskInputs.of(run), Schedule(run.betas), []
+    given, schedule, tasks = TokenTaskInputs.of(run, source), Schedule(run.betas), []
     for t in times:
         config = stage_config(run, t, schedule, given.first_stage.config, given.conditioner, given.text)
         stage = build_stage(config, schedule.stages)
@@ -145,11 +145,11 @@ def stage_tasks(run: StageRun, times: Sequence[int]) -> list[StageTask]:
     return tasks
 
 
-def train_stage(run: StageRun, folder: Path) -> Stage:
+def train_stage(run: StageRun, folder: Path, source: DataSource = FOLDERS) -> Stage:
     """Trains (or goes on training) the stage `run.t` in a run's folder and writes it there."""
     if run.t is None:
         raise ValueError("t is unconditional, which trains all stages jointly; expected the number of one")
-    (task,) = stage_tasks(run, [run.t])
+    (task,) = stage_tasks(run, [run.t], source)
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Stage)
     merge_codebook_embedding(trained)
@@ -202,9 +202,9 @@ class JointTask(Task):
         return Image.fromarray(np.vstack([np.asarray(part) for part in grids]))
 
 
-def train_stages(run: StageRun, folder: Path) -> list[Stage]:
+def train_stages(run: StageRun, folder: Path, source: DataSource = FOLDERS) -> list[Stage]:
     """Trains (or goes on training) all stages in a run's folder, and writes them to its folders stage1, stage2, ..."""
-    tasks = stage_tasks(run, range(1, len(run.betas) + 1))
+    tasks = stage_tasks(run, range(1, len(run.betas) + 1), source)
     trained = train(JointTask(tasks), run.loop, folder)
     assert isinstance(trained, Stages)
     merge_codebook_embedding(trained)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -10,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.avatars.captions import all_words
-from imagebart.avatars.rewordings import rewording
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
@@ -59,6 +58,27 @@ class TokensTask(Task, Generic[R]):
         return x0, self.conditioner.encode(texts).tokens.to(device) if self.conditioner.length else None
 
 
+def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
+    """What the captions of a data set need: known words, classes, or nothing."""
+    if run.conditioning == "none":
+        return NoConditioner()
+    assert isinstance(dataset, ImageFolder | AugmentedViews)
+    if run.conditioning == "class":
+        return ClassConditioner(tuple(sorted(set(dataset.texts))), null_class=True)
+    return TextConditioner.from_captions(dataset.texts, run.text_length)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where a run's pictures come from, and what reads their captions; a recipe brings its own."""
+
+    dataset_for: Callable[[str, int], Dataset[Any]] = dataset_for  # of a run's `data`, so many pixels a side
+    conditioner_for: Callable[[TokensRun, Dataset[Any]], Conditioner] = conditioner_for
+
+
+FOLDERS = DataSource()
+
+
 @dataclass(frozen=True)
 class TokenTaskInputs:
     """What a run on tokens begins with."""
@@ -70,13 +90,13 @@ class TokenTaskInputs:
     text: TextEncoderConfig | None  # what reads captions; None for other conditioning tokens
 
     @classmethod
-    def of(cls, run: TokensRun) -> TokenTaskInputs:
+    def of(cls, run: TokensRun, source: DataSource) -> TokenTaskInputs:
         """As a run's settings say; seeds the global RNG."""
         first_stage = load_part(Path(run.first_stage), FirstStage).module
         first_stage = first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dataset = dataset_for(run.data, first_stage.config.resolution)
+        dataset = source.dataset_for(run.data, first_stage.config.resolution)
         torch.manual_seed(run.loop.seed)
-        conditioner = conditioner_for(run, dataset)
+        conditioner = source.conditioner_for(run, dataset)
         if run.text_from is not None:
             reader, conditioner = load_text_encoder(Path(run.text_from))
             return cls(first_stage, dataset, conditioner, reader, reader.config)
@@ -93,25 +113,6 @@ class TokenTaskInputs:
 def before_pictures(conditioner: Conditioner, text: TextEncoderConfig | None) -> tuple[int, int]:
     """How many conditioning tokens, or slots, stand before a picture's tokens, and of how many different ones."""
     return (conditioner.length, conditioner.vocab_size) if text is None else (text.query_tokens, text.query_tokens)
-
-
-def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
-    """What the captions of a data set need: known words, classes, or nothing."""
-    if run.conditioning == "none":
-        return NoConditioner()
-    if run.data == "avatars":
-        if run.conditioning != "text":
-            raise ValueError(f"conditioning is {run.conditioning!r}; avatars have captions, expected text or none")
-        return avatar_conditioner(run.text_length)
-    assert isinstance(dataset, ImageFolder | AugmentedViews)
-    if run.conditioning == "class":
-        return ClassConditioner(tuple(sorted(set(dataset.texts))), null_class=True)
-    return TextConditioner.from_captions(dataset.texts, run.text_length)
-
-
-def avatar_conditioner(length: int) -> TextConditioner:
-    """The words of avatars' captions, and what is read in place of what the artwork lacks."""
-    return TextConditioner.from_captions(all_words(), length, rewording())
 
 
 def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:

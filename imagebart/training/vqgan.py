@@ -22,7 +22,7 @@ from imagebart.models.discriminator import (
 )
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
-from imagebart.training.data import dataset_for, grid, pixel_weight
+from imagebart.training.data import dataset_for, grid
 from imagebart.training.loop import Batch, Task, train
 from imagebart.weights.folder import Part, load_part, save_part
 
@@ -256,14 +256,20 @@ def _tokens(config: FirstStageConfig) -> tuple[Any, ...]:
     return (config.encoder, cell, *codes, *(encoder if config.encoder == "convolutions" else ()))
 
 
-def train_first_stage(run: FirstStageRun, folder: Path) -> FirstStage:
-    """Trains (or goes on training) a first stage in a run's folder; returns it with averaged weights."""
+def train_first_stage(
+    run: FirstStageRun, folder: Path, dataset: Dataset[Any] | None = None, face: Tensor | None = None
+) -> FirstStage:
+    """Trains (or goes on training) a first stage in a run's folder; returns it with averaged weights.
+
+    dataset: in place of the folder that the run names; face: where errors weigh `run.loss.face`, 0 to 1, [H, W].
+    """
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.begin_from is not None:
         begin_from(model, load_part(Path(run.begin_from), FirstStage).module, run.decoder_only)
-    weight = pixel_weight(run.data, run.model.resolution, run.loss.face)
+    size = run.model.resolution
+    weight = torch.ones(size, size) if face is None else 1 + (run.loss.face - 1) * face
     kind = DecoderTask if run.decoder_only else FirstStageTask
-    task = kind(model, dataset_for(run.data, run.model.resolution), weight, run.loss)
+    task = kind(model, dataset_for(run.data, size) if dataset is None else dataset, weight, run.loss)
     if run.begin_from is not None:
         task.averages.begin_from(model.quantize)
     trained = train(task, run.loop, folder)

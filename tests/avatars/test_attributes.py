@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.avatars.dataset import HELD_OUT_PAIRS, held_out, sample
+from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out, sample
 
 COUNT = 5000
 
@@ -63,7 +63,7 @@ def test_held_out_pairs_name_known_values_of_two_attributes() -> None:
 
 
 def test_an_index_means_the_same_in_another_process() -> None:
-    code = "from imagebart.avatars.dataset import sample; print([sample(i, seed=3) for i in (0, 7, 10**8)])"
+    code = "from recipes.avatars.dataset import sample; print([sample(i, seed=3) for i in (0, 7, 10**8)])"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other == str([sample(i, seed=3) for i in (0, 7, 10**8)])
     assert sample(7, seed=3) != sample(7, seed=4)

@@ -7,17 +7,17 @@ import pytest
 import torch
 from judged import save_judged_model
 
-from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
-from imagebart.avatars.captions import Claims
+from imagebart.avatars.attributes import PLAIN, VALUES, Attributes, Claims
 from imagebart.avatars.claims import HEADS
-from imagebart.avatars.dataset import caption, sample
 from imagebart.avatars.judge import AvatarScorer, log_likelihood, tell
 from imagebart.avatars.reader import load_reader
 from imagebart.errors import WeightsError
-from imagebart.evaluation.cases import found
-from imagebart.evaluation.drawing import rendered
 from imagebart.ranking import WEIGHTS, bundled_scorer
 from imagebart.testing import tiny_model
+from recipes.avatars import READER
+from recipes.avatars.artwork import rendered
+from recipes.avatars.cases import found
+from recipes.avatars.dataset import caption, sample
 
 
 def test_the_score_is_the_chance_of_all_claims_by_the_reader_s_word() -> None:
@@ -32,7 +32,7 @@ def test_the_score_is_the_chance_of_all_claims_by_the_reader_s_word() -> None:
 
 
 def test_pictures_that_show_what_is_claimed_come_first() -> None:
-    reader = load_reader()
+    reader = load_reader(READER)
     avatars = [sample(i, 8, "all") for i in range(64)]
     answers = reader(rendered(avatars, 128))
     for number in range(12):

@@ -7,8 +7,8 @@ import torch
 
 from imagebart.avatars.attributes import PLAIN, VALUES
 from imagebart.avatars.claims import claims_vector, read_claims, with_showing
-from imagebart.avatars.dataset import caption, sample
-from imagebart.evaluation.cases import found
+from recipes.avatars.cases import found
+from recipes.avatars.dataset import caption, sample
 
 
 @pytest.mark.parametrize("certainty", [0.8, 0.99])

@@ -8,20 +8,21 @@ import torch
 from safetensors.torch import load_file
 
 from imagebart.avatars.attributes import PLAIN, VALUES
-from imagebart.avatars.dataset import sample
-from imagebart.avatars.reader import WEIGHTS, Reader, ReaderConfig, load_reader, save_reader
-from imagebart.evaluation.drawing import rendered
+from imagebart.avatars.reader import Reader, ReaderConfig, load_reader, save_reader
 from imagebart.training.config import LoopConfig, load
-from imagebart.training.reader import HIDDEN, LabelledAvatars, ReaderRun, Wear, labels, train_reader, worn
+from recipes.avatars import READER
+from recipes.avatars.artwork import rendered
+from recipes.avatars.dataset import sample
+from recipes.avatars.training import HIDDEN, LabelledAvatars, ReaderRun, Wear, labels, train_reader, worn
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = READER.parent / "configs"
 AVATARS = [sample(i, 424_242, "all") for i in range(400)]
 
 
 @pytest.mark.parametrize(("size", "bound"), [(128, 0.99), (256, 0.98)])
 def test_fresh_renders_are_read_right(size: int, bound: float) -> None:
     avatars = AVATARS if size == 128 else AVATARS[:100]
-    read = load_reader().read(rendered(avatars, size)).attributes
+    read = load_reader(READER).read(rendered(avatars, size)).attributes
     right, asked = Counter[str](), Counter[str]()
     for truth, reading in zip(avatars, read, strict=True):
         asked.update(truth.visible())
@@ -33,7 +34,7 @@ def test_fresh_renders_are_read_right(size: int, bound: float) -> None:
 def test_worn_renders_are_read_right() -> None:
     torch.manual_seed(0)
     images = worn(rendered(AVATARS[:100], 128), Wear())
-    read = load_reader().read(images).attributes
+    read = load_reader(READER).read(images).attributes
     answers = [
         getattr(a, name) == getattr(b, name) for a, b in zip(AVATARS[:100], read, strict=True) for name in a.visible()
     ]
@@ -41,7 +42,7 @@ def test_worn_renders_are_read_right() -> None:
 
 
 def test_features_do_not_depend_on_the_batch() -> None:
-    reader = load_reader()
+    reader = load_reader(READER)
     images = rendered(AVATARS[:5], 128)
     reading = reader.read(images, batch=2)
     assert reading.features.shape == (5, reader.config.features)
@@ -51,8 +52,8 @@ def test_features_do_not_depend_on_the_batch() -> None:
 
 
 def test_the_weights_are_small() -> None:
-    assert WEIGHTS.stat().st_size < 5_000_000
-    assert sum(t.numel() for t in load_file(WEIGHTS).values()) < 1_000_000
+    assert READER.stat().st_size < 5_000_000
+    assert sum(t.numel() for t in load_file(READER).values()) < 1_000_000
 
 
 def test_hidden_attributes_have_no_label() -> None:
@@ -98,4 +99,4 @@ def test_training_lowers_the_loss_and_writes_a_reader(tmp_path: Path) -> None:
 
 
 def test_the_configuration_that_made_it_loads() -> None:
-    assert load(ReaderRun, CONFIGS / "avatars-reader.json").model == load_reader().config
+    assert load(ReaderRun, CONFIGS / "reader.json").model == load_reader(READER).config

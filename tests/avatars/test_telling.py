@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from imagebart.avatars.attributes import PLAIN, SHOWING, VALUES
-from imagebart.avatars.captions import all_words
-from imagebart.avatars.dataset import sample
 from imagebart.avatars.judge import tell
+from recipes.avatars.captions import all_words
+from recipes.avatars.dataset import sample
 
 TOLD = (
     "short brown hair, no beard, a blue t-shirt, no glasses, open eyes, normal eyebrows, a big smile, fair skin, "

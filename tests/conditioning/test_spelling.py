@@ -7,9 +7,9 @@ from functools import cache
 
 import pytest
 
-from imagebart.avatars.captions import all_words
 from imagebart.conditioning.prompts import LONG, Correction, Speller
 from imagebart.conditioning.tokenizer import pieces
+from recipes.avatars.captions import all_words
 
 WORDS = ["sunglasses", "glasses", "blonde", "hair", "beard", "bearded", "black", "back", "white", "wide", "with", "hat"]
 WORDS += ["skull", "spiky", "straight", "goatee", "red", "man", "bun", "eyebrow", "brow", "dreadlocks"]

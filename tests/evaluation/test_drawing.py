@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from imagebart.avatars.artwork import region_mask
 from imagebart.evaluation.drawing import Artist
 from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model
+from recipes.avatars.artwork import region_mask
 
 SETTINGS = SamplingSettings(guidance=2.0, top_k=5)
 PROMPTS = ["a hat", "red hair", "round glasses"]

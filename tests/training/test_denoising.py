@@ -20,14 +20,15 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
 from imagebart.testing import tiny_first_stage, tiny_model
-from imagebart.training.config import CaptionsRun, DenoiserRun, LoopConfig, ModelParts, StageShape
+from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts, StageShape
 from imagebart.training.denoiser import DenoiserTask, begin_to_glance, denoiser_config, train_denoiser
 from imagebart.training.loop import Batch
 from imagebart.training.masks import Step, random_masks
 from imagebart.training.parts import assemble, load_text_encoder
-from imagebart.training.text import train_captions
-from imagebart.training.token_task import avatar_conditioner, text_config
+from imagebart.training.token_task import text_config
 from imagebart.weights.folder import Part, load_part, save_part
+from recipes.avatars.conditioner import avatar_conditioner
+from recipes.avatars.training import AVATARS, CaptionsRun, train_captions
 
 from .test_first_stage import SMALL
 
@@ -369,10 +370,10 @@ def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: P
     train_captions(CaptionsRun(LOOP, SHAPE, text_length=60), tmp_path / "captions")
     reads = load_text_encoder(tmp_path / "captions")[0].state_dict()
     run = replace(WHATEVER, first_stage=str(tmp_path / "first"), shape=SHAPE, text_length=60)
-    taking = train_denoiser(replace(run, text_from=str(tmp_path / "captions")), tmp_path / "taking")
+    taking = train_denoiser(replace(run, text_from=str(tmp_path / "captions")), tmp_path / "taking", AVATARS)
     for name, tensor in reads.items():
         assert torch.equal(tensor, taking.text.state_dict()[name])
-    free = train_denoiser(replace(run, begin_from=str(tmp_path / "taking")), tmp_path / "free")
+    free = train_denoiser(replace(run, begin_from=str(tmp_path / "taking")), tmp_path / "free", AVATARS)
     weight = "transformer.token_embedding.weight"
     assert not torch.equal(reads[weight], free.text.state_dict()[weight])
     model = assemble(tmp_path / "first", tmp_path / "free", About(), tmp_path / "captions")
@@ -389,5 +390,5 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
             ModelParts("first", About(), denoiser, stages)
     with pytest.raises(ValueError, match="avatars have captions, expected text or none"):
         save_part(Part(FirstStage(SMALL)), tmp_path)
-        train_denoiser(replace(WHATEVER, first_stage=str(tmp_path), conditioning="class"), tmp_path / "run")
+        train_denoiser(replace(WHATEVER, first_stage=str(tmp_path), conditioning="class"), tmp_path / "run", AVATARS)
     assert load_part(tmp_path, FirstStage).module.config == SMALL

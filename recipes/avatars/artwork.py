@@ -1,0 +1,300 @@
+"""Drawing avatars: one rasterised layer a part, stacked.
+
+The parts are those of the Avataaars set by Pablo Stanley ("free for personal and commercial use"), as carried
+by the package `python_avatars`. Avataaars stacks its parts in a fixed order at fixed places, so each part is
+rasterised once for each colour and size, kept, and an avatar is a few array operations: several times faster
+than rasterising the whole drawing, and equal to it but for rounding.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
+
+# The square of the drawing's 264 x 280 units that is shown: left, top, side.
+FRAME = (-2.0, 4.0, 268.0)
+
+# Where each kind of part sits in the drawing and the paint that it inherits, as in the set's own composition.
+PLACES = {
+    "body": "",
+    "clothes": 'transform="translate(0 170)"',
+    "clothes/graphic": 'transform="translate(77 228)" fill="#FFFFFF"',
+    "mouth": 'transform="translate(78 134)" fill="#000000"',
+    "nose": 'transform="translate(104 122)" fill="#000000" fill-opacity="0.16"',
+    "eyes": 'transform="translate(76 90)" fill="#000000"',
+    "eyebrows": 'transform="translate(76 82)" fill="#000000" fill-opacity="0.6"',
+    "top/hair": "",
+    "top/hat": "",
+    "facial_hair": 'transform="translate(49 72)"',
+    "accessories": 'transform="translate(62 85)"',
+}
+COLOURED = re.compile(r'(<g id="(?:Hair|Facial-Hair|Fabric|Skin)-Color"[^>]*?)\s*fill="[^"]*"([^>]*>)')
+
+# The set's file for each value.
+TOPS = {
+    "bald": "no_hair", "buzz": "caesar", "short": "short_flat", "quiff": "short_waved",
+    "spiky": "short_dreads_2", "wavy": "big_hair",
+    "curly": "curly", "afro": "fro", "bun": "bun", "bob": "bob", "straight": "straight_1",
+    "dreadlocks": "dreads", "flowers": "frida",
+    "hat": "hat", "beanie": "winter_hat_3", "earflaps": "winter_hat_1", "turban": "turban", "hijab": "hijab",
+}  # fmt: skip
+FACIAL_HAIR = {
+    "goatee": "beard_light", "beard": "beard_medium", "long beard": "beard_magestic",
+    "moustache": "moustache_magnum", "curled moustache": "moustache_fancy",
+}  # fmt: skip
+ACCESSORIES = {
+    "glasses": "prescription_02", "round glasses": "round", "sunglasses": "sunglasses",
+    "white sunglasses": "kurt", "eyepatch": "eyepatch",
+}  # fmt: skip
+EYES = {
+    "open": "default", "closed": "closed", "wink": "wink", "hearts": "heart", "wide": "surprised",
+    "rolling": "eye_roll", "dizzy": "x_dizzy", "crying": "cry",
+}  # fmt: skip
+EYEBROWS = {
+    "normal": "default_natural", "angry": "angry_natural", "sad": "sad_concerned_natural",
+    "raised": "raised_excited_natural", "one raised": "up_down_natural", "unibrow": "unibrow_natural",
+}  # fmt: skip
+MOUTHS = {
+    "smile": "smile", "slight smile": "twinkle", "serious": "serious", "sad": "sad", "tongue": "tongue",
+    "grimace": "grimace", "scream": "scream_open", "vomit": "vomit",
+}  # fmt: skip
+CLOTHING = {
+    "hoodie": "hoodie", "t-shirt": "shirt_crew_neck", "v-neck": "shirt_v_neck", "graphic": "graphic_shirt",
+    "sweater": "collar_sweater", "blazer": "blazer_shirt", "overalls": "overall",
+}  # fmt: skip
+
+# Colours of our own choosing: each far from its neighbours, and hair from every skin.
+HAIR_COLOURS = {
+    "black": "#1B1412", "brown": "#5A3318", "blonde": "#F2D27C", "red": "#D2451E", "grey": "#A3A3AB",
+    "pink": "#F26FA6", "blue": "#3F74D8",
+}  # fmt: skip
+FABRIC_COLOURS = {
+    "black": "#262E33", "white": "#ECECEC", "grey": "#8A8D91", "blue": "#3B82E0", "green": "#3FA35B",
+    "red": "#D7302F", "yellow": "#F7CF3D", "pink": "#FF6FB0",
+}  # fmt: skip
+SKINS = {"fair": "#FFDDBB", "tan": "#E0A46E", "brown": "#B37545", "dark": "#7A5240", "yellow": "#FFDD33"}
+BACKGROUNDS = {
+    "white": "#FFFFFF", "blue": "#8CCBF7", "green": "#9AD8A5", "yellow": "#FBE892", "orange": "#F9AE68",
+    "red": "#E8665C", "pink": "#FBC0D5", "purple": "#B79CED",
+}  # fmt: skip
+INK = {"white": "#262E33", "yellow": "#262E33"}
+"""The colour of a print on shirts on which the set's white would not show."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A rasterised part: `pixels` uint8 [h, w, 4], colours times opacity; its top left corner."""
+
+    top: int
+    left: int
+    pixels: np.ndarray
+
+
+def _package(name: str) -> Any:
+    """A package that only drawing avatars needs."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(f"Drawing avatars needs the package {name}: pip install 'imagebart[train]'.") from error
+
+
+def rasterise(svg: str) -> np.ndarray:
+    """Return an SVG document's picture at its own size: uint8 [H, W, 4], red, green, blue and opacity."""
+    resvg = _package("resvg")
+    tree = resvg.usvg.Tree.from_str(svg, resvg.usvg.Options.default())
+    png = resvg.render(tree, (1, 0, 0, 0, 1, 0))  # the two rows of the affine matrix
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+@cache
+def _source(kind: str, name: str) -> str:
+    """Return the inside of a part's SVG file."""
+    folder = Path(_package("python_avatars").__file__).parent / "avatar_parts"
+    text = (folder / kind / f"{name}.svg").read_text(encoding="utf-8")
+    return text[text.index("<svg") :].split(">", 1)[1].rsplit("</svg>", 1)[0]
+
+
+@cache
+def _body() -> str:
+    """Return the definitions and the body of the set's base drawing, without the places of other parts."""
+    text = _source("styles", "transparent")
+    definitions = text[text.index("<defs>") : text.index("</defs>") + len("</defs>")]
+    body = text[text.index('<g id="Body"') : text.index('<g id="Clothing"')]
+    return f'{definitions}<g fill="none" fill-rule="evenodd">{body}</g>'
+
+
+def part_svg(kind: str, name: str, colour: str | None, size: int) -> str:
+    """Return one part as an SVG document of `size` x `size` pixels, at its place in the avatar.
+
+    kind: a folder of the set (a key of `PLACES`); name: a file in it; colour: `#RRGGBB` to paint its coloured
+    area with, or None to leave it as it is.
+    """
+    content = _body() if kind == "body" else _source(kind, name)
+    if colour is not None:
+        content = COLOURED.sub(rf'\1 fill="{colour}"\2', content)
+    left, top, side = FRAME
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{size}" height="{size}" viewBox="{left} {top} {side} {side}">'
+        f"<g {PLACES[kind]}>{content}</g></svg>"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _layer(kind: str, name: str, colour: str | None, size: int) -> Layer:
+    picture = rasterise(part_svg(kind, name, colour, size))
+    opacity = picture[..., 3:].astype(np.uint16)
+    rows = np.flatnonzero(opacity.any(axis=(1, 2)))
+    columns = np.flatnonzero(opacity.any(axis=(0, 2)))
+    if not rows.size:
+        return Layer(0, 0, np.zeros((0, 0, 4), np.uint8))
+    colours = picture[..., :3].astype(np.uint16)
+    if kind == "clothes/graphic" and colour is not None:
+        colours[:] = _rgb(colour)
+    colours = (colours * opacity + 127) // 255
+    pixels = np.concatenate([colours, opacity], axis=2).astype(np.uint8)
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return Layer(int(rows[0]), int(columns[0]), np.ascontiguousarray(pixels[box]))
+
+
+def parts(attributes: Attributes) -> list[tuple[str, str, str | None]]:
+    """Return the parts of an avatar from back to front: kind, name and colour of each."""
+    fabric = FABRIC_COLOURS[attributes.clothing_colour]
+    stack: list[tuple[str, str, str | None]] = [
+        ("body", "", SKINS[attributes.skin]),
+        ("clothes", CLOTHING[attributes.clothing], fabric),
+    ]
+    if attributes.clothing == "graphic":
+        stack.append(("clothes/graphic", attributes.graphic, INK.get(attributes.clothing_colour)))
+    stack += [
+        ("mouth", MOUTHS[attributes.mouth], None),
+        ("nose", "default", None),
+        ("eyes", EYES[attributes.eyes], None),
+        ("eyebrows", EYEBROWS[attributes.eyebrows], None),
+    ]
+    if attributes.top in HAT_TOPS:
+        stack.append(("top/hat", TOPS[attributes.top], FABRIC_COLOURS[attributes.hat_colour]))
+    else:
+        stack.append(("top/hair", TOPS[attributes.top], HAIR_COLOURS[attributes.hair_colour]))
+    if attributes.facial_hair != "none":
+        colour = HAIR_COLOURS[attributes.facial_hair_colour]
+        stack.append(("facial_hair", FACIAL_HAIR[attributes.facial_hair], colour))
+    if attributes.accessory != "none":
+        stack.append(("accessories", ACCESSORIES[attributes.accessory], None))
+    return stack
+
+
+def render(attributes: Attributes, size: int = 128) -> np.ndarray:
+    """Draw an avatar: uint8 [size, size, 3], red, green and blue, on its background's colour."""
+    if size < 1:
+        raise ValueError(f"The size of a picture is at least 1 pixel, not {size}.")
+    canvas = np.empty((size, size, 3), np.uint16)
+    canvas[:] = _rgb(BACKGROUNDS[attributes.background])
+    for kind, name, colour in parts(attributes):
+        layer = _layer(kind, name, colour, size)
+        height, width = layer.pixels.shape[:2]
+        under = canvas[layer.top : layer.top + height, layer.left : layer.left + width]
+        # x / 255 rounded, in whole numbers of 16 bits.
+        shaded = under * (255 - layer.pixels[..., 3:].astype(np.uint16)) + 128
+        under[:] = ((shaded + (shaded >> 8)) >> 8) + layer.pixels[..., :3]
+    return np.minimum(canvas, 255).astype(np.uint8)
+
+
+def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
+    """Avatars as images float [B, 3, size, size] in [-1, 1]."""
+    pictures = np.stack([render(avatar, size) for avatar in avatars])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+# Where things are in an avatar: every avatar has its face at the same place.
+
+
+# Boxes in units of the drawing: left, top, right, bottom. Made by hand from the artwork: each holds its
+# attributes' parts as far as it can without holding much of others.
+FACE = (62.0, 76.0, 204.0, 188.0)
+PRINT = (90.0, 226.0, 176.0, 272.0)
+BOXES = {
+    "eyes": (58.0, 78.0, 206.0, 142.0),
+    "mouth": (92.0, 140.0, 174.0, 188.0),
+    "chin": (68.0, 116.0, 198.0, 226.0),
+    "clothes": (16.0, 186.0, 248.0, 272.0),
+}
+HEAD = (132.0, 121.0, 56.0, 85.0)
+"""The ellipse of the bare head: centre x, centre y, half width, half height."""
+
+REGIONS = ("hair", *BOXES, "background")
+
+
+def face_weight(size: int) -> Tensor:
+    """Return where an error of the picture counts more: float [size, size], 0 to 1.
+
+    1 on eyes, eyebrows, glasses, beard and mouth, 0.5 on a shirt's print, 0 elsewhere, with soft edges.
+    """
+    x, y = _units(size)
+    weight = np.maximum(_soft_box(FACE, x, y), 0.5 * _soft_box(PRINT, x, y))
+    return torch.from_numpy(weight.astype(np.float32))
+
+
+def region_mask(name: str, size: int) -> np.ndarray:
+    """Return the area to paint over to change something of any avatar: bool [size, size], True inside.
+
+    name: one of `REGIONS`. "hair" is all around the face, for hair and hats; "eyes" holds glasses and
+    eyebrows; "chin" holds beards and the mouth among them; "background" is what no head and shoulders ever
+    cover, but long hair may: `background_mask` is exact for one avatar.
+    """
+    x, y = _units(size)
+    if name in BOXES:
+        left, top, right, bottom = BOXES[name]
+        return (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    centre_x, centre_y, half_width, half_height = HEAD
+    if name == "hair":
+        aside = np.abs(x - centre_x)
+        face = (aside < 48) & (y > 84) & (y < 160)
+        chin_and_neck = (aside < 30) & (y >= 160) & (y < 206)
+        chest = (aside < 58) & (y >= 206)
+        return ~(face | chin_and_neck | chest)
+    if name == "background":
+        head = ((x - centre_x) / (half_width + 14)) ** 2 + ((y - centre_y) / (half_height + 6)) ** 2 < 1
+        shoulders = ((x - centre_x) / 104) ** 2 + ((y - 280) / 86) ** 2 < 1
+        return ~(head | shoulders)
+    raise ValueError(f"{name!r} is not a region of an avatar; the regions are {', '.join(REGIONS)}.")
+
+
+def background_mask(attributes: Attributes, size: int) -> np.ndarray:
+    """Return where an avatar's picture shows its background, wholly or at an edge: bool [size, size]."""
+    values = attributes.as_dict()
+    first, second = (
+        render(Attributes(**{**values, "background": value}), size).astype(int) for value in VALUES["background"][:2]
+    )
+    return np.abs(first - second).max(axis=2) > 0
+
+
+def _units(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the drawing's x and y at the centre of each pixel."""
+    left, top, side = FRAME
+    centres = (np.arange(size) + 0.5) / size * side
+    return np.broadcast_to(left + centres, (size, size)), np.broadcast_to((top + centres)[:, None], (size, size))
+
+
+def _soft_box(box: tuple[float, float, float, float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return 1 within a box, falling to 0 over 10 units outside it."""
+    left, top, right, bottom = box
+    outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
+    return np.clip(1 - outside / 10, 0, 1)

@@ -1,0 +1,339 @@
+"""Shapes that words take in captions: enumerations, articles, plurals, an adjective put last, capitals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from imagebart.avatars.attributes import (
+    COLOUR_ALONE,
+    COLOUR_OF,
+    HAIR,
+    HAT_TOPS,
+    SUBJECTS,
+    VALUES,
+    WORDINGS,
+    Attributes,
+    Claims,
+    Phrase,
+    Tables,
+    articled,
+    colour_words,
+    phrases,
+)
+
+NEGATIONS = phrases("negations")
+"""What can be said of an attribute by what it is not."""
+
+ADJECTIVES = {
+    *("long", "short", "big", "huge", "small", "thin", "thick", "full", "bushy", "medium", "trimmed"),
+    *("round", "square", "curly", "curled", "wavy", "straight", "spiky", "messy", "wild", "plain"),
+    *("wide", "closed", "open", "angry", "sad", "raised"),
+    *("black", "brown", "blonde", "blond", "red", "ginger", "orange", "grey", "gray", "silver"),
+    *("pink", "blue", "green", "yellow", "white", "purple", "golden", "auburn", "copper", "navy"),
+    *("frizzy", "kinky", "flowing", "shaggy", "slight", "happy", "friendly", "arched", "knitted"),
+}
+"""What can stand after its noun: "hair, long and black"."""
+
+
+def joined(texts: Sequence[str], random: np.random.Generator) -> str:
+    """Write an enumeration: "a, b and c", "a, b, c" or "a and b and c"."""
+    style = random.random()
+    if len(texts) == 1 or style < 0.2:
+        return ", ".join(texts)
+    if style < 0.35:
+        return " and ".join(texts)
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def bare(text: str) -> str:
+    """Drop a leading article."""
+    return re.sub(r"^(?:an?|the) ", "", text)
+
+
+def plural(text: str) -> str:
+    """Write "beards" for "a beard"; leave what is no single thing as it is."""
+    if not re.match(r"an? [^ ]+( [^ ]+)?$", text):
+        return text
+    noun = bare(text)
+    return noun + ("es" if re.search(r"(s|x|ch|sh)$", noun) else "s")
+
+
+def dressed(text: str, random: np.random.Generator) -> str:
+    """Give a text a capital, capitals only, or a full stop now and then."""
+    style = random.random()
+    if style < 0.15:
+        text = text[0].upper() + text[1:]
+    elif style < 0.18:
+        text = text.upper()
+    return text + "." if random.random() < 0.1 else text
+
+
+def turned(text: str, random: np.random.Generator, comma: bool) -> str:
+    """Write "hair long and black" for "long black hair"; comma: at times "glasses, round". Other texts as they are."""
+    words = bare(text).split()
+    count = next((i for i, word in enumerate(words) if word not in ADJECTIVES), len(words))
+    before, noun = words[:count], " ".join(words[count:])
+    if not before or not noun:
+        return text
+    between = ", " if comma and random.random() < 0.5 else " "
+    return f"{noun}{between}{(' and ', ' ')[random.integers(2)].join(before)}"
+
+
+# Captions: true sentences about an avatar, each naming a random few of its attributes in random words.
+#
+# A caption is the lesson that its words teach, so it says nothing of the attributes it leaves out, with one
+# exception: "woman", "girl" and "lady" also mean no beard unless the caption names one. "Man" means nothing.
+
+
+FEMALE = (*["woman"] * 4, "girl", "girl", "lady", "female", "gal", "mum")
+MALE = (*["man"] * 7, "guy", "guy", "boy", "dude", "bloke", "lad", "gentleman", "male", "dad")
+PEOPLE = FEMALE + MALE + ("person", "person", "someone", "character", "avatar", "face", "human", "kid")
+PLURALS = {
+    **{"man": "men", "woman": "women", "guy": "guys", "girl": "girls", "boy": "boys", "person": "people"},
+    **{"lady": "ladies", "dude": "dudes", "kid": "kids"},
+}
+KINDS_OF_PICTURE = (
+    *("a picture of", "a portrait of", "a drawing of", "an avatar of", "a photo of", "a cartoon of", "an image of"),
+    *("an illustration of", "draw", "make", "create", "show me", "i want", "please draw"),
+)
+ORDERS = (
+    *("add", "add", "give him", "give her", "give them", "with", "with", "change to", "i want", "please add"),
+    *("make it", "give the man", "can you add", "now with"),
+)
+WEARING_ORDERS = ("put on", "wearing")
+JOINTS = ("a an the and in has is wears have are wear he she they this",)
+TURNED = 0.16  # of the things in a list have their adjectives after them, where they can
+APART = 0.25  # of the times that hair and its colour are named, each is named by itself: "a ginger woman with a bob"
+BUDGET = 34
+"""Words and signs after which a caption names nothing more, to stay within 50 CLIP tokens."""
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and what it says: for each attribute it speaks of, the values of which it would be true."""
+
+    text: str
+    claims: Claims = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A piece of a caption: its words, how they join a sentence (see `phrases`), and what they say."""
+
+    attribute: str
+    kind: str
+    text: str
+    claims: Claims = field(hash=False)
+
+
+def describe(attributes: Attributes, random: np.random.Generator, count: int | None = None) -> Caption:
+    """Say something true about an avatar.
+
+    count: how many of its visible attributes to name (fewer if that takes too many words); None draws it:
+    1 to 6, or, a little oftener, all. What the words say in passing is among the claims too.
+    """
+    visible = sorted(attributes.visible())
+    if count is None:
+        # Full captions teach words several times faster than short ones, which people type.
+        count = int(random.integers(1, 7)) if random.random() < 0.4 else len(visible)
+    if count < 1:
+        raise ValueError(f"A caption names at least 1 attribute, not {count}.")
+    named = {visible[i] for i in random.permutation(len(visible))[:count]}
+    style = random.random()
+    fragments = _fragments(attributes, named, random, before_person=style >= 0.5)
+    fragments += _negations(attributes, {fragment.attribute for fragment in fragments}, random)
+    fragments = _within_budget([fragments[i] for i in random.permutation(len(fragments))])
+    claims: Claims = {}
+    for fragment in fragments:
+        for attribute, values in fragment.claims.items():
+            claims[attribute] = claims.get(attribute, values) & values
+    if style < 0.4:
+        text = _as_list(fragments, random)
+    else:
+        person = PEOPLE[random.integers(len(PEOPLE))]
+        while person in FEMALE and attributes.facial_hair != "none" and "facial_hair" not in claims:
+            person = PEOPLE[random.integers(len(PEOPLE))]
+        if person in FEMALE:
+            claims.setdefault("facial_hair", frozenset({"none"}))
+        text = _as_sentence(fragments, person, random) if style < 0.5 else _as_person(fragments, person, random)
+    return Caption(dressed(text, random), claims)
+
+
+def vocabulary() -> dict[str, list[str]]:
+    """Return the words and phrases by attribute, colours by the attribute that has them, each once."""
+    words: dict[str, list[str]] = {}
+    for attribute in VALUES:
+        found = [p.text for table in (WORDINGS, NEGATIONS) for p in table.get(attribute, [])]
+        words[attribute] = list(dict.fromkeys(_coloured(text, None) for text in found))
+        if attribute.endswith("_colour"):
+            said = (word for value in VALUES[attribute] for word in colour_words(attribute, value))
+            words[attribute] = list(dict.fromkeys(said))
+    return words
+
+
+def all_words() -> list[str]:
+    """Return every word that a caption can contain, sorted, in lower case."""
+    said = [p.text for table in (WORDINGS, COLOUR_ALONE, NEGATIONS) for row in table.values() for p in row]
+    said = [_coloured(text, None) for text in said]
+    colours = [word for name in VALUES if name.endswith("_colour") for word in vocabulary()[name]]
+    frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, *JOINTS]
+    texts = [*said, *map(plural, said), *colours, *frames]
+    return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
+
+
+def _fragments(
+    attributes: Attributes, named: set[str], random: np.random.Generator, before_person: bool
+) -> list[Fragment]:
+    """Put the named attributes into words, a value and its colour into one fragment or into two."""
+    values = attributes.as_dict()
+    fragments = []
+    for attribute in SUBJECTS:
+        colour = next((name for name in COLOUR_OF.get(attribute, ()) if name in named), None)
+        subject = "graphic" if attribute == "clothing" and "graphic" in named else attribute
+        said = [(subject if subject in named else None, colour)]
+        if said == [("top", "hair_colour")] and random.random() < APART:
+            said = [("top", None), (None, "hair_colour")]
+        for thing, coloured in said:
+            choices = _choices(subject, thing, coloured, values, before_person)
+            if choices:
+                phrase = choices[random.integers(len(choices))]
+                fragments.append(_fragment(attribute, phrase, coloured, values, random))
+    return fragments
+
+
+def _choices(
+    subject: str, thing: str | None, colour: str | None, values: dict[str, str], before_person: bool
+) -> list[Phrase]:
+    """The phrases that name a thing, with its colour if that is named; for no thing, those that name the colour."""
+    if thing is not None:
+        choices = _true(WORDINGS, thing, values, colour is not None)
+    elif colour is not None:
+        choices = _true(COLOUR_ALONE, colour, values, False) + _true(COLOUR_ALONE, subject, values, True)
+        choices = choices or _true(WORDINGS, subject, values, True)
+    else:
+        return []
+    return [phrase for phrase in choices if before_person or phrase.kind != "epithet"]
+
+
+def _fragment(
+    attribute: str, phrase: Phrase, colour: str | None, values: dict[str, str], random: np.random.Generator
+) -> Fragment:
+    """A phrase with its colour in place, and all that it says."""
+    claims = {phrase.attribute: phrase.values}
+    if phrase.attribute == "graphic":
+        claims["clothing"] = frozenset({"graphic"})
+    if phrase.attribute == "hair_colour":
+        claims["top"] = HAIR  # "redhead"
+    word = None
+    if colour is not None and phrase.coloured:
+        options = colour_words(colour, values[colour])
+        word = options[random.integers(len(options))]
+        claims[colour] = frozenset({values[colour]})
+    return Fragment(attribute, phrase.kind, _coloured(phrase.text, word), claims)
+
+
+def _negations(attributes: Attributes, spoken: set[str], random: np.random.Generator) -> list[Fragment]:
+    """Say now and then what an attribute is not, of those not spoken of."""
+    fragments = []
+    for attribute in NEGATIONS:
+        if attribute in spoken or random.random() > 0.06:
+            continue
+        choices = _true(NEGATIONS, attribute, attributes.as_dict(), False)
+        if choices:
+            phrase = choices[random.integers(len(choices))]
+            fragments.append(Fragment(attribute, phrase.kind, phrase.text, {attribute: phrase.values}))
+    return fragments
+
+
+def _true(table: Tables, attribute: str, values: dict[str, str], coloured: bool) -> list[Phrase]:
+    """Return an attribute's true phrases; if `coloured`, those with a place for a colour, if any."""
+    true = [phrase for phrase in table.get(attribute, []) if values[attribute] in phrase.values]
+    return [phrase for phrase in true if phrase.coloured] or true if coloured else true
+
+
+def _within_budget(fragments: list[Fragment]) -> list[Fragment]:
+    """Return the first fragments that fit `BUDGET`, at least one."""
+    kept: list[Fragment] = []
+    cost = 0
+    for fragment in fragments:
+        cost += len(re.findall(r"\w+|[^\w\s]", fragment.text)) + 1
+        if kept and cost > BUDGET:
+            break
+        kept.append(fragment)
+    return kept
+
+
+def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
+    """Write the fragments in a row: "sunglasses, red hair"; at times as an order: "add a beard"."""
+    texts = [fragment.text for fragment in fragments]
+    if random.random() < 0.6:
+        texts = [bare(text) for text in texts]
+    separator = (", ", ", ", " and ", " ")[random.integers(4)]
+    if separator == " " and any(fragment.kind != "noun" for fragment in fragments):
+        separator = ", "  # "on blue" and "hoodie" would run together
+    if separator == ", " or len(texts) == 1:
+        texts = [turned(text, random, separator == ", ") if random.random() < TURNED else text for text in texts]
+    text = separator.join(texts)
+    if random.random() < 0.3 and fragments[0].kind == "noun":
+        orders = ORDERS + WEARING_ORDERS if _wearable(fragments[0]) else ORDERS
+        text = f"{orders[random.integers(len(orders))]} {text}"
+    return text
+
+
+def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
+    """Write a person with the fragments around it: "a bald man with a beard, on a blue background"."""
+    before = sorted((f for f in fragments if f.kind in ("adjective", "epithet")), key=lambda f: f.kind)
+    before = [*before[:1], *before[-1:]] if len(before) > 1 else before  # an epithet is the last, and is kept
+    after = [fragment for fragment in fragments if fragment.kind != "noun" and fragment not in before]
+    nouns = [fragment for fragment in fragments if fragment.kind == "noun"]
+    worn = [fragment for fragment in nouns if _wearable(fragment) and random.random() < 0.7]
+    several = person in PLURALS and random.random() < 0.12
+    with_texts = [fragment.text for fragment in nouns if fragment not in worn]
+    worn_texts = [fragment.text for fragment in worn]
+    if several:
+        with_texts, worn_texts = ([plural(text) for text in with_texts], [plural(text) for text in worn_texts])
+    wears = "in" if [fragment.attribute for fragment in worn] == ["clothing"] else "wearing"
+    parts = [f"with {joined(with_texts, random)}"] if with_texts else []
+    parts += [f"{wears} {joined(worn_texts, random)}"] if worn_texts else []
+    parts = [parts[i] for i in random.permutation(len(parts))]
+    words = [fragment.text for fragment in before] + [PLURALS[person] if several else person]
+    head = " ".join(words)
+    if not several and person != "someone":
+        head = articled(("a ", "a ", "a ", "the ", "")[random.integers(5)] + head)
+    if random.random() < 0.15 and head != " ".join(words):
+        head = f"{KINDS_OF_PICTURE[random.integers(len(KINDS_OF_PICTURE))]} {head}"
+    text = " ".join([head, *parts])
+    separator = " " if len(after) == 1 and after[0].kind == "loose" and random.random() < 0.7 else ", "
+    return separator.join([text, *(fragment.text for fragment in after)])
+
+
+def _as_sentence(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
+    """Write a sentence: "she has red hair and wears a hat, winking"."""
+    subject = "she" if person in FEMALE else ("he", "they", "this person", "the avatar")[random.integers(4)]
+    has, wears, be = ("have", "wear", "are") if subject == "they" else ("has", "wears", "is")
+    clauses, loose = [], []
+    for fragment in fragments:
+        if fragment.kind == "loose":
+            loose.append(fragment.text)
+        elif fragment.kind == "adjective":
+            clauses.append(f"{be} {fragment.text}")
+        elif _wearable(fragment) and not fragment.text.startswith("no "):
+            clauses.append(f"{wears} {fragment.text}")
+        else:
+            clauses.append(f"{has} {fragment.text}")
+    return ", ".join([f"{subject} {joined(clauses, random)}" if clauses else subject, *loose])
+
+
+def _wearable(fragment: Fragment) -> bool:
+    """Whether "wearing" can stand before a noun."""
+    hat = fragment.attribute == "top" and fragment.claims.get("top", frozenset()) <= frozenset(HAT_TOPS)
+    return fragment.attribute in ("clothing", "accessory") or hat
+
+
+def _coloured(text: str, word: str | None) -> str:
+    """Put a colour's word in its place, or take the place away."""
+    filled = text.replace("{c}", word) if word else text.replace("{c} ", "").replace("{c}-", "")
+    return articled(filled)

@@ -1,0 +1,278 @@
+"""What a model is asked to do: prompts with what they claim, and edits of rendered avatars.
+
+Everything is a function of a number and the seed of a series of avatars, so that two models answer the same questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from imagebart.avatars.attributes import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
+from imagebart.avatars.claims import GROUPS, CaptionReader
+from imagebart.conditioning import Conditioner
+from recipes.avatars.artwork import background_mask, region_mask, render
+from recipes.avatars.captions import describe
+from recipes.avatars.dataset import HELD_OUT_PAIRS, generator, held_out, sample
+
+MOST_NAMED = 6
+SMALL = 64  # pixels a side of the renders that tell where an attribute shows
+MOSTLY = 0.8  # the share of an edit that its mask has to hold: a hijab reaches far out of the mask for hair
+
+EDITED = {
+    "top": "hair",
+    "hair_colour": "hair",
+    "hat_colour": "hair",
+    "facial_hair": "chin",
+    "facial_hair_colour": "chin",
+    "accessory": "eyes",
+    "eyes": "eyes",
+    "eyebrows": "eyes",
+    "mouth": "mouth",
+    "clothing": "clothes",
+    "clothing_colour": "clothes",
+    "graphic": "clothes",
+    "background": "background",
+}
+"""The region to paint over to change an attribute. Skin shows everywhere, so no mask changes it alone."""
+
+
+@dataclass(frozen=True)
+class PromptCase:
+    """A prompt and what a picture of it must show: for each attribute it speaks of, the values that will do."""
+
+    text: str
+    claims: Claims
+
+
+@dataclass(frozen=True)
+class EditCase:
+    """An avatar, the attribute to change, the prompt that asks for it, and what the mask leaves to be seen."""
+
+    before: Attributes
+    attribute: str
+    prompt: PromptCase
+    mask: np.ndarray  # bool [size, size], True where the model may redraw
+    outside: frozenset[str]  # the other attributes, of which most lies outside the mask
+
+
+def found(reading: Attributes, claims: Claims) -> dict[str, bool]:
+    """Whether what is claimed of each attribute can be read off a picture.
+
+    A value counts only where it shows: the colour of hair does not, in a picture of a hat.
+    """
+    shown, values = reading.visible(), reading.as_dict()
+    return {name: name in shown and values[name] in allowed for name, allowed in claims.items()}
+
+
+def seen_prompt(number: int, series: int) -> PromptCase:
+    """A caption of an avatar as in training, though of no avatar that was: one to six attributes named, in turn."""
+    attributes = sample(number, series, "train")
+    said = describe(attributes, generator(number, series, 1), 1 + number % MOST_NAMED)
+    return PromptCase(said.text, said.claims)
+
+
+def held_out_prompt(number: int, series: int) -> PromptCase:
+    """A caption that names a pair of values that no training picture shows together, the pairs in turn."""
+    pair = dict(HELD_OUT_PAIRS[number % len(HELD_OUT_PAIRS)])
+    count = 2 + number % (MOST_NAMED - 1)
+    for attempt in range(10_000):
+        random = generator(number * 10_000 + attempt, series, 2)
+        attributes = replace(sample(number * 10_000 + attempt, series, "all"), **pair)
+        if not pair.keys() <= attributes.visible():
+            continue
+        said = describe(attributes, random, count)
+        if all(said.claims.get(name) == {value} for name, value in pair.items()):
+            return PromptCase(said.text, said.claims)
+    raise ValueError(f"no caption of {count} attributes names {pair}; the grammar or the pair has to change")
+
+
+@dataclass(frozen=True)
+class Change:
+    """An avatar, the same with one attribute changed, and a prompt that asks for it."""
+
+    before: Attributes
+    after: Attributes
+    attribute: str
+    prompt: PromptCase
+
+
+def changes(number: int, series: int, stream: int) -> Iterator[Change]:
+    """Avatars with one attribute to change, that of `EDITED` whose turn it is, from a stream of random numbers.
+
+    The prompt is true of the avatar with another value, not of the avatar as it is, and speaks of that attribute's
+    region only; the new value shows. Neither avatar has a held-out pair.
+    """
+    attribute = tuple(EDITED)[number % len(EDITED)]
+    nearby = {name for name, region in EDITED.items() if region == EDITED[attribute]}
+    for attempt in range(10_000):
+        index = number * 10_000 + attempt
+        random = generator(index, series, stream)
+        before = sample(index, series, "train")
+        value = VALUES[attribute][random.integers(len(VALUES[attribute]))]
+        after = replace(before, **{attribute: value})
+        if attribute not in after.visible() or held_out(after):
+            continue
+        said = describe(after, random, 1)
+        asked = attribute in said.claims and before.as_dict()[attribute] not in said.claims[attribute]
+        if asked and said.claims.keys() <= nearby:
+            yield Change(before, after, attribute, PromptCase(said.text, said.claims))
+    raise ValueError(f"no caption asks for another {attribute}; the grammar has to name its values")
+
+
+def edit_case(number: int, series: int, size: int) -> EditCase:
+    """An avatar with one attribute to change, the attributes of `EDITED` in turn; its mask is `size` pixels a side.
+
+    The prompt is true of the avatar with another value, not of the avatar as it is, and speaks of what lies in the
+    mask only. Neither avatar has a held-out pair.
+    """
+    change = next(one for one in changes(number, series, 3) if _held_by_its_mask(one))
+    before, attribute = change.before, change.attribute
+    kept = ~edit_mask(before, attribute, SMALL)
+    stays = before.visible() & change.after.visible() - {attribute}
+    outside = frozenset(name for name in stays if share_within(before, name, kept)[0] >= 0.5)
+    return EditCase(before, attribute, change.prompt, edit_mask(before, attribute, size), outside)
+
+
+def _held_by_its_mask(change: Change) -> bool:
+    inside = edit_mask(change.before, change.attribute, SMALL)
+    return _change(change.before, change.after, inside) >= MOSTLY
+
+
+def edit_mask(attributes: Attributes, attribute: str, size: int) -> np.ndarray:
+    """Where to paint to change an attribute of an avatar: bool [size, size]."""
+    region = EDITED[attribute]
+    return background_mask(attributes, size) if region == "background" else region_mask(region, size)
+
+
+def share_within(attributes: Attributes, name: str, area: np.ndarray) -> tuple[float, float]:
+    """How much of an attribute lies within an area, bool [size, size]: from and to, 0 to 1.
+
+    Of the pixels that another value would change, the share within the area: the least and the largest of all other
+    values. An attribute that does not show lies nowhere: (0, 0).
+    """
+    picture = render(attributes, len(area))
+    shares = []
+    for value in VALUES[name]:
+        changed = (render(replace(attributes, **{name: value}), len(area)) != picture).any(2)
+        if changed.any():
+            shares.append(float(changed[area].sum() / changed.sum()))
+    return min(shares, default=0.0), max(shares, default=0.0)
+
+
+def _change(before: Attributes, after: Attributes, area: np.ndarray) -> float:
+    """The share of the difference between two avatars that lies within an area, 0 to 1."""
+    size = len(area)
+    difference = np.abs(render(before, size).astype(int) - render(after, size)).sum(2)
+    return float(difference[area].sum() / max(difference.sum(), 1))
+
+
+# Sixty prompts as people type them, and what a picture must show to have understood them.
+
+
+_WORDS = {
+    "shades": "sunglasses|white sunglasses",
+    "specs": "glasses|round glasses",
+    "bare eyes": "none|eyepatch",
+    "beard": "beard|long beard",
+    "moustache": "moustache|curled moustache",
+    "smile": "smile|slight smile",
+    "long": "straight|wavy",
+    "hat": "hat|beanie|earflaps",
+    "hair": "|".join(HAIR_TOPS),
+    "haired": "|".join(sorted(HAIR)),
+}
+"""What common words stand for; other values stand for themselves."""
+
+
+def plain_prompts() -> list[PromptCase]:
+    """The sixty prompts, in a fixed order."""
+    return read_prompts(prompts_file("plain"))
+
+
+def prompts_file(name: str) -> str:
+    """Prompts that ship with the package, one a line."""
+    return (Path(__file__).parent / "data" / f"prompts_{name}.txt").read_text(encoding="utf-8")
+
+
+def read_prompts(lines: str) -> list[PromptCase]:
+    """Prompts with their claims, one a line: `a red hat: top=hat, hat_colour=red`; a word of `_WORDS` may be a value.
+
+    A prompt may claim nothing.
+    """
+    return [_read(line) for line in lines.strip().splitlines()]
+
+
+def _read(line: str) -> PromptCase:
+    text, claimed = line.split(":")
+    claims = {}
+    for claim in filter(None, claimed.strip().split(", ")):
+        name, value = claim.split("=")
+        # "hat" and "moustache" are words and values: as a word, any of its kind will do.
+        claims[name] = frozenset(_WORDS.get(value, value).split("|"))
+        if not claims[name] <= set(VALUES[name]):
+            raise ValueError(f"{sorted(claims[name])} in the prompt {text!r} are not all values of {name!r}")
+    return PromptCase(text, claims)
+
+
+# Prompts as people type them who have not read what the model knows, and what each claims.
+#
+# Written down before the words in them were taught. The first half may be looked at when words are added, the second
+# is for reporting.
+
+
+Half = Literal["seen", "held"]
+
+
+def typed_prompts(half: Half) -> list[PromptCase]:
+    """The prompts of a half, in a fixed order.
+
+    A colour that the artwork lacks claims the nearest that it has; without claims, nothing said can be drawn.
+    """
+    return read_prompts(prompts_file(f"typed_{half}"))
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a text encoder reads in one prompt: the likeliest value of each attribute that it takes to be spoken of."""
+
+    case: PromptCase
+    values: dict[str, str]
+
+    @property
+    def right(self) -> int:
+        """Claims that are read as they are meant."""
+        return sum(self.values.get(name) in allowed for name, allowed in self.case.claims.items())
+
+    @property
+    def unasked(self) -> int:
+        """Attributes that are read though the prompt claims nothing of them."""
+        return len(self.values.keys() - self.case.claims.keys())
+
+
+@torch.no_grad()
+def hear(reader: CaptionReader, conditioner: Conditioner, cases: Sequence[PromptCase]) -> list[Heard]:
+    """Reads prompts by the slots of a text encoder, without drawing: a second for hundreds."""
+    readings, _ = reader.eval()(conditioner.encode([case.text for case in cases]).tokens)
+    heard = []
+    for case, row in zip(cases, readings, strict=True):
+        likeliest = [int(part.argmax()) for part in row.split(GROUPS)]
+        spoken = zip(VALUES.items(), likeliest, strict=True)
+        heard.append(Heard(case, {name: values[i] for (name, values), i in spoken if i < len(values)}))
+    return heard
+
+
+def heard_line(name: str, heard: Sequence[Heard]) -> str:
+    """Sums, for people."""
+    claims, right = sum(len(one.case.claims) for one in heard), sum(one.right for one in heard)
+    whole = sum(one.right == len(one.case.claims) for one in heard)
+    unasked = sum(one.unasked for one in heard)
+    return (
+        f"{name}: {right} of {claims} claims read rightly, {whole} of {len(heard)} prompts wholly, "
+        f"{unasked} attributes read unasked"
+    )

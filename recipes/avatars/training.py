@@ -1,0 +1,375 @@
+"""Training the reader on fresh renders, blurred and shifted as a first stage may leave a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.avatars.claims import GROUPS, CaptionReader, claims_vector, load_heads, save_heads
+from imagebart.avatars.reader import SIZE, Reader, ReaderConfig, save_reader
+from imagebart.conditioning import Conditioner, NoConditioner
+from imagebart.config import Length
+from imagebart.models.text_encoder import TextEncoder
+from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
+from imagebart.training.data import grid
+from imagebart.training.denoiser import train_denoiser
+from imagebart.training.loop import Batch, Task, train
+from imagebart.training.parts import load_text_encoder, with_words_of
+from imagebart.training.stage import train_stage, train_stages
+from imagebart.training.token_task import DataSource, text_config
+from imagebart.training.vqgan import to_float, train_first_stage
+from imagebart.weights.folder import Part, save_part
+from recipes.avatars.artwork import render
+from recipes.avatars.conditioner import avatar_conditioner
+from recipes.avatars.dataset import AvatarDataset, caption, face_weight, sample
+
+HIDDEN = -100  # the label of an attribute that a picture does not show: no loss
+
+
+@dataclass(frozen=True)
+class Wear:
+    """How pictures are worn before the reader sees them; each kind on half of the pictures."""
+
+    blur: float = 1.5  # largest standard deviation of the Gaussian, in pixels
+    noise: float = 0.06  # largest standard deviation, of the range -1 to 1
+    colour: float = 0.06  # largest shift and stretch of a channel
+    blocks: float = 0.5  # coarsest step to which 8 x 8 cosine coefficients are rounded, as JPEG does
+
+
+@dataclass(frozen=True)
+class ReaderRun:
+    """`python -m recipes.avatars train reader --config FILE`."""
+
+    loop: LoopConfig
+    model: ReaderConfig = field(default_factory=ReaderConfig)
+    wear: Wear = field(default_factory=Wear)
+    seed: int = 7001  # of the series of avatars; no other part of the project draws from it
+
+
+@dataclass(frozen=True)
+class LabelledAvatars(Dataset[dict[str, Tensor]]):
+    """Avatars of all combinations. Items: image uint8 [3, SIZE, SIZE]; labels int64 [14], `HIDDEN` where unseen."""
+
+    seed: int
+    length: int = 10**9
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        attributes = sample(index, self.seed, "all")
+        image = torch.from_numpy(render(attributes, SIZE)).permute(2, 0, 1).contiguous()
+        return {"image": image, "labels": labels(attributes)}
+
+
+def labels(attributes: Attributes) -> Tensor:
+    """The number of each attribute's value, int64 [14] in the order of `VALUES`; `HIDDEN` where it does not show."""
+    shown = attributes.visible()
+    values = attributes.as_dict()
+    numbers = [VALUES[name].index(values[name]) if name in shown else HIDDEN for name in VALUES]
+    return torch.tensor(numbers)
+
+
+def worn(images: Tensor, wear: Wear) -> Tensor:
+    """Images [B, 3, H, W] in [-1, 1] with blur, block artefacts, colour shifts and noise, each on half of them."""
+    batch = len(images)
+
+    def strength(largest: float) -> Tensor:
+        return torch.rand(batch, 1, 1, 1) * largest * (torch.rand(batch, 1, 1, 1) < 0.5)
+
+    images = _blurred(images, strength(wear.blur))
+    images = _rounded_in_blocks(images, strength(wear.blocks))
+    stretch = 1 + (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(wear.colour)
+    shift = (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(wear.colour)
+    return images * stretch + shift + torch.randn_like(images) * strength(wear.noise)
+
+
+def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur, a standard deviation [B, 1, 1, 1] an image."""
+    radius = 4
+    x = torch.arange(-radius, radius + 1.0)
+    kernel = torch.exp(-0.5 * (x / sigma.clamp_min(1e-3).flatten()[:, None]) ** 2)  # [B, 9]
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
+    padded = F.pad(images, (radius,) * 4, mode="replicate").flatten(0, 1)[None]
+    rows = F.conv2d(padded, kernel[:, None, None, :], groups=len(kernel))
+    return F.conv2d(rows, kernel[:, None, :, None], groups=len(kernel)).reshape(images.shape)
+
+
+def _rounded_in_blocks(images: Tensor, step: Tensor) -> Tensor:
+    """Cosine coefficients of 8 x 8 blocks rounded to multiples of a step [B, 1, 1, 1]; 0 leaves an image alone."""
+    n = np.arange(8)
+    cosine = np.cos(math.pi * (2 * n[None] + 1) * n[:, None] / 16) * np.where(n[:, None] == 0, 1, math.sqrt(2)) / 8**0.5
+    matrix = torch.from_numpy(cosine.astype(np.float32))
+    batch, channels, height, width = images.shape
+    blocks = images.reshape(batch, channels, height // 8, 8, width // 8, 8).transpose(3, 4)  # [B, 3, H/8, W/8, 8, 8]
+    coefficients = matrix @ blocks @ matrix.T
+    size = step[..., None, None].clamp_min(1e-6)
+    blocks = matrix.T @ ((coefficients / size).round() * size) @ matrix
+    return torch.where(step > 0, blocks.transpose(3, 4).reshape(images.shape), images)
+
+
+class ReaderTask(Task):
+    """Cross-entropy of every attribute that shows."""
+
+    def __init__(self, model: Reader, dataset: LabelledAvatars, wear: Wear) -> None:
+        self.model: nn.Module = model
+        self.dataset: Dataset[Any] = dataset
+        self.wear = wear
+
+    def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        truth = batch["labels"]
+        answers = model(worn(to_float(batch["image"]), self.wear))
+        losses = [
+            F.cross_entropy(logits, truth[:, i], ignore_index=HIDDEN, reduction="sum")
+            for i, logits in enumerate(answers.values())
+        ]
+        shown = truth != HIDDEN
+        right = torch.stack([logits.argmax(1) for logits in answers.values()], 1) == truth
+        return {"loss": torch.stack(losses).sum() / shown.sum(), "accuracy": right[shown].float().mean()}
+
+    def sample(self, model: nn.Module) -> Image.Image:
+        """Pictures above what wear makes of them."""
+        images = to_float(torch.stack([self.dataset[i]["image"] for i in range(8)]))
+        return grid(torch.cat([images, worn(images, self.wear)]), columns=8)
+
+
+def train_reader(run: ReaderRun, folder: Path) -> Reader:
+    """Trains (or goes on training) a reader in a run's folder and writes it there as `reader.safetensors`."""
+    torch.manual_seed(run.loop.seed)
+    model = Reader(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = train(ReaderTask(model, LabelledAvatars(run.seed), run.wear), run.loop, folder)
+    assert isinstance(trained, Reader)
+    save_reader(trained, folder / "reader.safetensors")
+    return trained
+
+
+# What a text encoder's slots should stay like while it learns more words: stages have learnt to read them.
+#
+# Where the reader before read a caption rightly, its very slot. Where it did not, since words were new to it, the slot
+# that it usually gives for what the caption claims: an old word for the same thing.
+
+
+SURE = 0.9  # a reading is right where it gives this share or more to what is claimed
+OFTEN = 3  # captions that a usual slot is the mean of, at least
+
+
+class Steady:
+    """A reader before, and what its slots usually are."""
+
+    def __init__(
+        self, before: CaptionReader, lessons: Iterable[tuple[Tensor, Tensor]], groups: tuple[int, ...] = GROUPS
+    ) -> None:
+        """lessons: batches of words int64 [B, length] and what they claim, bool [B, sum(groups)]."""
+        self.before, self.groups = before, groups
+        found: list[dict[tuple[bool, ...], list[Tensor]]] = [{} for _ in groups]
+        for words, claims in lessons:
+            slots, sure = self._read(words, claims)
+            for row, column in sure.nonzero().tolist():
+                key = tuple(claims[row].split(groups)[column].tolist())
+                found[column].setdefault(key, []).append(slots[row, column])
+        self.claims: list[Tensor] = []  # for each attribute, bool [P, its count]
+        self.usual: list[Tensor] = []  # and the mean slots, [P, width]
+        for count, means in zip(groups, found, strict=True):
+            often = {key: torch.stack(rows).mean(0) for key, rows in means.items() if len(rows) >= OFTEN}
+            self.claims.append(torch.tensor(list(often), dtype=torch.bool).reshape(len(often), count))
+            width = before.encoder.config.transformer.width
+            self.usual.append(torch.stack(list(often.values())) if often else torch.zeros(0, width))
+
+    def targets(self, words: Tensor, claims: Tensor) -> tuple[Tensor, Tensor]:
+        """Slots [B, len(groups), width] to stay like, and where there are such: bool [B, len(groups)]."""
+        slots, known = self._read(words, claims)
+        for column, part in enumerate(claims.split(self.groups, 1)):
+            same = (part[:, None] == self.claims[column].to(part.device)).all(2) & ~known[:, column, None]
+            row, place = same.nonzero(as_tuple=True)
+            slots[row, column] = self.usual[column].to(slots)[place]
+            known[row, column] = True
+        return slots, known
+
+    def moved(self, slots: Tensor, words: Tensor, claims: Tensor) -> Tensor:
+        """Mean square by which slots [B, len(groups), width] differ from those they should stay like."""
+        targets, known = self.targets(words, claims)
+        return ((slots.float() - targets.float()).square() * known[..., None]).mean()
+
+    @torch.no_grad()
+    def _read(self, words: Tensor, claims: Tensor) -> tuple[Tensor, Tensor]:
+        """The reader's slots, and where it reads them rightly."""
+        readings, slots = self.before.to(words.device)(words)
+        parts = zip(readings.float().split(self.groups, 1), claims.split(self.groups, 1), strict=True)
+        shares = [(logits.softmax(1) * claimed).sum(1) for logits, claimed in parts]
+        return slots.float(), torch.stack(shares, 1) >= SURE
+
+
+# Training a text encoder to read what captions of avatars claim, before any picture is seen.
+#
+# A caption alone costs a tenth of what it costs beside a picture. A stage that takes the text encoder over, frozen,
+# is told from its first step on what to draw. The picture's tokens teach words slowly: a colour named once moves a few
+# of
+# 256 tokens. What a caption claims is known: each slot says of one attribute which values the caption would be true
+# of,
+# or that it says nothing (`imagebart.avatars.claims`).
+
+
+@dataclass(frozen=True)
+class CaptionsRun:
+    """`python -m recipes.avatars train captions --config FILE`."""
+
+    loop: LoopConfig
+    shape: StageShape = field(default_factory=StageShape)  # of the stages that will take it over
+    text_length: Length = 77  # conditioning tokens a caption
+    begin_from: str | None = None  # run folder of a text encoder to teach more; what its slots say stays the same
+
+
+SHOWN = 12  # captions that are shown as what was read from them
+STEADY = 10.0  # weight of keeping slots as they were
+SILENT = 20  # one caption in so many is left out, as guidance does
+
+
+class CaptionDataset(Dataset[dict[str, Tensor | str]]):
+    """Captions of avatars by number, and what they claim: text, claims (see `claims_vector`)."""
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        if index % SILENT == 0:
+            return {"text": "", "claims": claims_vector({})}
+        said = caption(index)
+        return {"text": said.text, "claims": claims_vector(said.claims)}
+
+
+class CaptionsTask(Task):
+    """Read what captions claim; with slots like those of a reader before, if there was one."""
+
+    def __init__(self, reader: CaptionReader, conditioner: Conditioner, steady: Steady | None = None) -> None:
+        self.model: nn.Module = reader
+        self.steady = steady
+        self.dataset: Dataset[Any] = CaptionDataset()
+        self.conditioner = conditioner
+
+    def loss(self, model: nn.Module, batch: Batch, accelerator: Any) -> dict[str, Tensor]:
+        claims = batch["claims"]
+        words = self.conditioner.encode(batch["text"]).tokens.to(claims.device)
+        readings, slots = model(words)
+        loss, read = reading_loss(readings, claims), reading_accuracy(readings, claims)
+        if self.steady is None:
+            return {"loss": loss, "read": read}
+        moved = self.steady.moved(slots, words, claims)
+        return {"loss": loss + STEADY * moved, "read": read, "moved": moved}
+
+    @torch.no_grad()
+    def sample(self, model: nn.Module) -> Image.Image:
+        """Avatars above what is read from captions of them."""
+        numbers = range(len(self.dataset) - SHOWN, len(self.dataset))  # type: ignore[arg-type]
+        texts = [caption(number).text for number in numbers]
+        device = next(model.parameters()).device
+        readings = model(self.conditioner.encode(texts).tokens.to(device))[0].cpu()
+        read = [_likeliest(row) for row in readings]
+        pictures = [render(a, SIZE) for a in (*(sample(number) for number in numbers), *read)]
+        return grid(to_float(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)), columns=SHOWN)
+
+
+def _likeliest(readings: Tensor) -> Attributes:
+    """The avatar whose every value is the likeliest: logits [sum(GROUPS)]."""
+    parts = readings.split(GROUPS)
+    chosen = {name: values[int(part[:-1].argmax())] for (name, values), part in zip(VALUES.items(), parts, strict=True)}
+    return Attributes(**chosen)
+
+
+def reading_loss(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
+    """Mean cross-entropy of an attribute, each claimed value as likely: logits and bool [B, sum(groups)]."""
+    losses = [
+        F.cross_entropy(logits, claimed / claimed.sum(1, keepdim=True))
+        for logits, claimed in zip(readings.float().split(groups, 1), claims.float().split(groups, 1), strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def _right(readings: Tensor, claims: Tensor, groups: tuple[int, ...]) -> Tensor:
+    """Whether what is likeliest of each attribute is claimed, or nothing is said as read: bool [B, len(groups)]."""
+    parts = zip(readings.split(groups, 1), claims.split(groups, 1), strict=True)
+    return torch.cat([claimed.gather(1, logits.argmax(1, keepdim=True)) for logits, claimed in parts], 1)
+
+
+def reading_accuracy(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
+    """Share of the attributes spoken of whose likeliest value is claimed: shapes as in `reading_loss`."""
+    said = torch.stack([~claimed[:, -1] for claimed in claims.split(groups, 1)], 1)
+    return (_right(readings, claims, groups) & said).sum() / said.sum().clamp(min=1)
+
+
+def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
+    """Trains (or goes on training) a text encoder in a run's folder and writes it there."""
+    conditioner = avatar_conditioner(run.text_length)
+    torch.manual_seed(run.loop.seed)
+    steady = None
+    if run.begin_from is None:
+        reader = CaptionReader(TextEncoder(text_config(run.shape, conditioner)))
+    else:
+        before, words_before = load_text_encoder(Path(run.begin_from))
+        reader = CaptionReader(with_words_of(before, words_before, conditioner))
+        load_heads(reader, Path(run.begin_from))
+        reader.heads.requires_grad_(False)  # stages have learnt what these read in a slot
+        steady = Steady(deepcopy(reader).requires_grad_(False), lessons(conditioner))
+    trained = train(CaptionsTask(reader, conditioner, steady), run.loop, folder)
+    assert isinstance(trained, CaptionReader)
+    save_part(Part(trained.encoder, conditioner), folder)
+    save_heads(trained, folder)
+    return trained.encoder
+
+
+def lessons(conditioner: Conditioner, count: int = 1024, batch: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+    """Captions that are not trained on, in batches: their words, and what they claim."""
+    captions = CaptionDataset()
+    for start in range(len(captions) - count, len(captions), batch):
+        said = [caption(number) for number in range(start, start + batch)]
+        words = conditioner.encode([one.text for one in said]).tokens
+        yield words, torch.stack([claims_vector(one.claims) for one in said])
+
+
+# The parts that are trained as for any other pictures, on avatars.
+
+DATA = "avatars"  # what a configuration calls them
+
+
+def avatars(data: str, size: int) -> Dataset[dict[str, Any]]:
+    """Avatars of so many pixels a side. Raises ValueError where a configuration names other data."""
+    if data != DATA:
+        raise ValueError(f"data is {data!r}, expected {DATA!r}; `python -m imagebart train` takes folders")
+    return AvatarDataset(size)
+
+
+def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
+    """What reads the captions of avatars."""
+    if run.conditioning == "none":
+        return NoConditioner()
+    if run.conditioning != "text":
+        raise ValueError(f"conditioning is {run.conditioning!r}; avatars have captions, expected text or none")
+    return avatar_conditioner(run.text_length)
+
+
+AVATARS = DataSource(avatars, conditioner_for)
+
+
+def train_part(run: FirstStageRun | DenoiserRun | StageRun, folder: Path) -> None:
+    """Trains (or goes on training) a first stage, a denoiser or stages on avatars, in a run's folder."""
+    if isinstance(run, FirstStageRun):
+        size = run.model.resolution
+        train_first_stage(run, folder, avatars(run.data, size), face_weight(size))
+    elif isinstance(run, DenoiserRun):
+        train_denoiser(run, folder, AVATARS)
+    elif run.t is None:
+        train_stages(run, folder, AVATARS)
+    else:
+        train_stage(run, folder, AVATARS)

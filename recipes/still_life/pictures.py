@@ -1,0 +1,178 @@
+"""Gets photographs of flowers, fruit and vegetables from their public sources and makes a folder to train on.
+
+    python -m recipes.still_life.pictures still-life
+
+The sources: TensorFlow's flower_photos (CC BY 2.0, photographs on Flickr, credits in its LICENSE.txt) and the Grocery
+Store Dataset of Klasson, Zhang and Kjellström (MIT, Copyright (c) 2019 Marcus Klasson). Archives that were downloaded
+before can be given instead: `--flowers flower_photos.tgz --groceries GroceryStoreDataset.zip`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import tarfile
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image, ImageOps
+
+FLOWERS = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
+GROCERIES = "https://codeload.github.com/marcusklasson/GroceryStoreDataset/zip/refs/heads/master"
+SHORT, WIDEST = 160, 4 / 3  # pixels of the short side; the long side over it
+TESTED = 20  # one picture in so many is held back
+HUES = {"red": 0.04, "orange": 0.11, "yellow": 0.19, "green": 0.45, "blue": 0.7, "purple": 0.82, "pink": 0.95}
+NAMES = {  # of folders, as captions have them
+    "roses": "rose", "sunflowers": "sunflower", "tulips": "tulip", "Carrots": "carrot", "Satsumas": "mandarin",
+    "Brown-Cap-Mushroom": "mushroom", "Red-Beet": "beetroot", "Red-Grapefruit": "grapefruit", "Zucchini": "courgette",
+}  # fmt: skip
+PLURALS = {"mango": "mangoes", "tomato": "tomatoes", "potato": "potatoes"}
+UNCOUNTED = {"garlic", "ginger", "asparagus"}
+MANY_COLOURS = {"apple", "melon", "pear", "pepper", "plum", "mango", "cabbage", "daisy", "rose", "tulip"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photograph, what it shows, and who is to be credited."""
+
+    name: str
+    content: bytes
+    thing: str  # in the singular
+    credit: dict[str, str]
+
+
+def main(
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    flowers: Annotated[Path | None, typer.Option(help="flower_photos.tgz, where it is here already.")] = None,
+    groceries: Annotated[Path | None, typer.Option(help="The groceries' ZIP, where it is here already.")] = None,
+) -> None:
+    """Gets photographs of flowers, fruit and vegetables and makes a folder to train on."""
+    with tempfile.TemporaryDirectory() as place:
+        roses = flowers or download(FLOWERS, Path(place) / "flowers.tgz")
+        carrots = groceries or download(GROCERIES, Path(place) / "groceries.zip")
+        count = make(out, [*flower_photos(roses), *grocery_photos(carrots)])
+    print(f"{count:,} photographs in {out}")
+
+
+def download(address: str, path: Path) -> Path:
+    """Fetches a file; its address is all that can be wrong with it."""
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer, path.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+    except OSError as error:
+        raise SystemExit(f"{address} cannot be fetched ({error}); get it by hand, give it as an option.") from error
+    return path
+
+
+def flower_photos(archive: Path) -> Iterator[Picture]:
+    """Flowers with their photographers, as LICENSE.txt names them."""
+    with tarfile.open(archive) as files:
+        members = sorted((m for m in files.getmembers() if m.isfile()), key=lambda m: m.name)
+        contents = {m.name: m for m in members if m.name.endswith((".jpg", "LICENSE.txt"))}
+        licence = next(name for name in contents if name.endswith("LICENSE.txt"))
+        credits = authors(_read(files, contents.pop(licence)).decode("utf-8", "replace"))
+        for name, member in contents.items():
+            folder, file = name.split("/")[-2:]
+            credit = credits.get(f"{folder}/{file}", {})
+            yield Picture(f"flower-{file}", _read(files, member), NAMES.get(folder, folder), credit)
+
+
+def authors(licence: str) -> dict[str, dict[str, str]]:
+    """Authors and pages by file, from lines such as "daisy/1.jpg CC-BY by mario - https://www.flickr.com/…"."""
+    lines = re.findall(r"^(\S+\.jpg) CC-BY by (.*) - (https?://\S+)\s*$", licence, re.MULTILINE)
+    return {file: {"author": author.strip(), "source": source} for file, author, source in lines}
+
+
+def grocery_photos(archive: Path) -> Iterator[Picture]:
+    """Fruit and vegetables; packages and the shop's own pictures of its goods are left out."""
+    with zipfile.ZipFile(archive) as files:
+        for name in sorted(files.namelist()):
+            parts = name.split("/")
+            kind = next((kind for kind in ("Fruit", "Vegetables") if kind in parts), None)
+            if kind and name.endswith(".jpg") and not any(part.startswith("iconic") for part in parts):
+                folder = parts[parts.index(kind) + 1]
+                thing = "watermelon" if "Watermelon" in parts else NAMES.get(folder, folder.replace("-", " ").lower())
+                yield Picture(f"produce-{parts[-1]}", files.read(name), thing, {})
+
+
+def _read(files: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = files.extractfile(member)
+    assert file is not None  # plain files only
+    return file.read()
+
+
+def make(out: Path, pictures: list[Picture]) -> int:
+    """Writes train/ and test/ with their metadata.jsonl; returns how many pictures there are. Duplicates go."""
+    seen: set[str] = set()
+    rows: dict[str, list[dict[str, str]]] = {"test": [], "train": []}
+    for picture in pictures:
+        image = small(picture.content)
+        digest = blake2b(image.tobytes()).hexdigest()
+        if digest in seen:
+            continue
+        seen.add(digest)
+        part = "test" if int(digest[:8], 16) % TESTED == 0 else "train"
+        (out / part).mkdir(parents=True, exist_ok=True)
+        name = Path(picture.name).with_suffix(".webp").name
+        image.save(out / part / name, quality=85)
+        rows[part].append({"file_name": name, "text": caption(picture.thing, image), **picture.credit})
+    for part, records in rows.items():
+        if not records:
+            continue
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        (out / part / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    return len(seen)
+
+
+def small(content: bytes) -> Image.Image:
+    """A photograph upright, at most 4:3, its short side of SHORT pixels."""
+    with Image.open(io.BytesIO(content)) as file:
+        image = ImageOps.exif_transpose(file).convert("RGB")
+    width, height = image.size
+    wide = min(width / height, WIDEST) if width >= height else 1 / min(height / width, WIDEST)
+    size = (round(SHORT * max(wide, 1)), round(SHORT / min(wide, 1)))
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def caption(thing: str, image: Image.Image) -> str:
+    """Such as "red roses, green background": colours are those of the middle, where kinds differ in it, and the rim."""
+    pixels = np.asarray(image.convert("HSV"), np.float32) / 255
+    height, width = pixels.shape[:2]
+    middle = pixels[height // 3 : -height // 3, width // 3 : -width // 3].reshape(-1, 3)
+    rim = np.concatenate([pixels[: height // 8].reshape(-1, 3), pixels[-height // 8 :].reshape(-1, 3)])
+    colour = f"{colour_of(middle)} " if thing in MANY_COLOURS and colour_of(middle) else ""
+    around = colour_of(rim)
+    background = f", {around} background" if around in ("green", "dark", "white", "blue") else ""
+    return f"{colour}{plural(thing)}{background}"
+
+
+def colour_of(pixels: np.ndarray) -> str:
+    """The colour that most of HSV pixels [n, 3], 0 to 1, have; "" where there is none."""
+    hue, saturation, value = pixels.T
+    names = np.select([value < 0.2, (saturation < 0.2) & (value > 0.7), saturation < 0.2], ["dark", "white", ""], "hue")
+    hues = np.array([*HUES, "red"])[np.searchsorted(list(HUES.values()), hue)]
+    found, counts = np.unique(np.where(names == "hue", hues, names), return_counts=True)
+    return str(found[counts.argmax()]) if counts.max() > 0.5 * len(pixels) else ""
+
+
+def plural(thing: str) -> str:
+    """A noun in the plural."""
+    *before, noun = thing.split()
+    if noun in UNCOUNTED:
+        return thing
+    ending = noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith(("s", "ch", "sh")) else "s")
+    return " ".join([*before, PLURALS.get(noun, ending)])
+
+
+if __name__ == "__main__":
+    typer.run(main)

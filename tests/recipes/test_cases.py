@@ -1,0 +1,80 @@
+"""What models are asked: true, in the mask, and the same every time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from imagebart.avatars.attributes import PLAIN, VALUES
+from imagebart.conditioning import TextConditioner
+from recipes.avatars.captions import all_words
+from recipes.avatars.cases import EDITED, edit_case, found, held_out_prompt, plain_prompts, seen_prompt, share_within
+from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out
+
+
+def test_prompts_repeat_and_name_one_to_six_attributes() -> None:
+    cases = [seen_prompt(i, 900_000) for i in range(60)]
+    assert cases == [seen_prompt(i, 900_000) for i in range(60)]
+    assert cases != [seen_prompt(i, 900_001) for i in range(60)]
+    assert len({case.text for case in cases}) > 55
+    assert all(case.claims for case in cases)
+
+
+def test_every_held_out_pair_is_asked_for() -> None:
+    for number, pair in enumerate(HELD_OUT_PAIRS):
+        claims = held_out_prompt(number, 900_000).claims
+        assert all(claims[name] == {value} for name, value in pair)
+
+
+def test_edits_ask_for_something_new_within_their_mask() -> None:
+    cases = [edit_case(i, 900_000, 64) for i in range(len(EDITED))]
+    assert [case.attribute for case in cases] == list(EDITED)
+    for case in cases:
+        assert not all(found(case.before, case.prompt.claims).values())
+        assert not held_out(case.before)
+        assert case.attribute not in case.outside
+        assert {EDITED[name] for name in case.prompt.claims} == {EDITED[case.attribute]}
+        assert case.mask.shape == (64, 64)
+        assert 0 < case.mask.mean() < 0.9
+    eyes = next(case for case in cases if case.attribute == "eyebrows")
+    assert {"background", "mouth", "clothing", "top"} & eyes.outside
+
+
+def test_what_a_mask_holds_of_an_attribute() -> None:
+    top = np.arange(64)[:, None].repeat(64, 1) < 32
+    assert share_within(PLAIN, "clothing_colour", ~top) == (1, 1)
+    assert share_within(PLAIN, "eyebrows", top) == (1, 1)
+    least, most = share_within(PLAIN, "skin", top)
+    assert 0.2 < least <= most < 0.8
+    assert share_within(PLAIN, "skin", ~top) == pytest.approx((1 - most, 1 - least))
+    assert share_within(PLAIN, "hat_colour", top) == (0, 0), "no hat, no pixels"
+
+
+def test_only_what_shows_is_found() -> None:
+    bald = replace(PLAIN, top="bald", hair_colour="red")
+    assert found(bald, {"hair_colour": frozenset({"red"}), "top": frozenset({"bald", "buzz"})}) == {
+        "hair_colour": False,
+        "top": True,
+    }
+    assert not found(PLAIN, {"mouth": frozenset({"sad"})})["mouth"]
+
+
+def test_sixty_plain_prompts_in_words_that_captions_use() -> None:
+    cases = plain_prompts()
+    assert len({case.text for case in cases}) == len(cases) == 60
+    conditioner = TextConditioner.from_captions(all_words())
+    assert conditioner.encode([case.text for case in cases]).notes == []
+    assert {name for case in cases for name in case.claims} >= set(VALUES) - {"facial_hair_colour", "eyebrows"}
+
+
+@pytest.mark.parametrize("text", ["no glasses", "bald man with a beard", "ginger"])
+def test_plain_prompts_claim_what_they_say(text: str) -> None:
+    claims = next(case for case in plain_prompts() if case.text == text).claims
+    shown = {
+        "no glasses": PLAIN,
+        "bald man with a beard": replace(PLAIN, top="bald", facial_hair="beard"),
+        "ginger": replace(PLAIN, hair_colour="red"),
+    }
+    assert all(found(shown.pop(text), claims).values())
+    other = replace(PLAIN, top="hat", accessory="glasses")
+    assert not all(found(other, claims).values())

@@ -1,0 +1,103 @@
+"""Colours read inside masks: as drawn where renders are whole, another where two renders are put together."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
+from imagebart.avatars.reader import load_reader
+from imagebart.imaging.masks import ready
+from recipes.avatars import READER
+from recipes.avatars.artwork import region_mask, rendered
+from recipes.avatars.boundary_consistency import COLOURS, SIDE, fits, read_within, shows
+from recipes.avatars.dataset import sample
+from recipes.avatars.evaluation import SHARED
+
+COUNT = 24
+EVERYWHERE = np.ones((SIDE, SIDE), bool)
+
+
+@pytest.fixture(scope="module")
+def avatars() -> list[Attributes]:
+    return [sample(i, 777, "all") for i in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def others() -> list[Attributes]:
+    return [sample(10**6 + i, 777, "all") for i in range(COUNT)]
+
+
+def other_value(name: str, value: str, step: int) -> str:
+    values = VALUES[name]
+    return values[(values.index(value) + 1 + step % (len(values) - 1)) % len(values)]
+
+
+def pasted(upper: list[Attributes], lower: list[Attributes], size: int = 128) -> Tensor:
+    """The upper half of some avatars over the lower half of others."""
+    return torch.where(torch.from_numpy(ready("upper half", size)), rendered(upper, size), rendered(lower, size))
+
+
+def judged(images: Tensor, lower: list[Attributes], names: tuple[str, ...] = SHARED) -> list[dict[str, bool]]:
+    masks = np.stack([ready("upper half", images.shape[-1])] * len(lower))
+    return fits(images, masks, lower, load_reader(READER).read(images).attributes, [names] * len(lower))
+
+
+@pytest.mark.parametrize(("size", "names"), [(128, COLOURS), (256, SHARED), (64, SHARED)])
+def test_whole_renders_fit_themselves(avatars: list[Attributes], size: int, names: tuple[str, ...]) -> None:
+    answers = judged(rendered(avatars, size), avatars, names)
+    assert all(set(SHARED) <= set(found) for found in answers)
+    assert sum("hair_colour" in found for found in answers) > 5 or names == SHARED
+    assert all(all(found.values()) for found in answers)
+
+
+def test_another_avatar_of_the_same_colours_fits(avatars: list[Attributes], others: list[Attributes]) -> None:
+    upper = [replace(o, skin=a.skin, background=a.background) for a, o in zip(avatars, others, strict=True)]
+    answers = judged(pasted(upper, avatars), avatars)
+    assert sum(sum(found.values()) for found in answers) >= 2 * COUNT - 1
+
+
+@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("alike", [True, False])
+def test_halves_of_different_colours_do_not_fit(
+    name: str, alike: bool, avatars: list[Attributes], others: list[Attributes]
+) -> None:
+    upper = [
+        replace(a if alike else replace(o, skin=a.skin, background=a.background), **{name: other})
+        for i, (a, o) in enumerate(zip(avatars, others, strict=True))
+        for other in [other_value(name, getattr(a, name), i)]
+    ]
+    answers = judged(pasted(upper, avatars), avatars)
+    (same,) = set(SHARED) - {name}
+    assert not any(found[name] for found in answers)
+    assert sum(found[same] for found in answers) >= COUNT - 1
+
+
+def test_a_band_of_another_skin_over_the_eyes_is_seen() -> None:
+    mask = region_mask("eyes", 128)
+    band = torch.where(torch.from_numpy(mask), rendered([replace(PLAIN, skin="dark")], 128), rendered([PLAIN], 128))
+    assert fits(band, mask[None], [PLAIN], [PLAIN], [SHARED]) == [{"skin": False, "background": True}]
+    assert fits(rendered([PLAIN], 128), mask[None], [PLAIN], [PLAIN], [["skin"]]) == [{"skin": True}]
+
+
+def test_what_shows_on_one_side_only_is_not_asked() -> None:
+    images = rendered([replace(PLAIN, top="wavy", hair_colour="red")], 128)
+    upper = ready("upper half", 128)[None]
+    wavy, short = replace(PLAIN, top="wavy", hair_colour="black"), replace(PLAIN, hair_colour="black")
+    assert fits(images, upper, [wavy], [wavy], [["hair_colour"]]) == [{"hair_colour": False}]
+    assert fits(images, upper, [short], [wavy], [["hair_colour"]]) == [{}], "no hair was given"
+    hat = replace(wavy, top="hat")
+    assert fits(images, upper, [wavy], [hat], [["hair_colour"]]) == [{}], "a hat was drawn"
+    assert not shows(PLAIN, "clothing_colour", upper[0])
+
+
+def test_the_reading_s_own_colour_does_not_matter() -> None:
+    picture = ((rendered([PLAIN], SIDE)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    for name in ("skin", "background", "hair_colour", "clothing_colour"):
+        for value in VALUES[name]:
+            reading = replace(PLAIN, **{name: value})
+            assert read_within(picture, EVERYWHERE, reading, name) == getattr(PLAIN, name)
+    assert read_within(picture, ~EVERYWHERE, PLAIN, "skin") is None
+    assert read_within(picture, EVERYWHERE, PLAIN, "hat_colour") is None

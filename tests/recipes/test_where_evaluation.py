@@ -1,0 +1,111 @@
+"""Masks found by words: the cases, what is measured of them, and the whole on a tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from artists import oracle
+from judged import save_judged_model
+
+from imagebart.avatars.judge import AvatarScorer
+from imagebart.avatars.reader import load_reader
+from imagebart.evaluation.drawing import Artist
+from imagebart.pipeline import complete_prompt
+from imagebart.ranking import bundled_scorer
+from imagebart.settings import SamplingSettings
+from recipes.avatars import READER
+from recipes.avatars.artwork import rendered
+from recipes.avatars.cases import EDITED, EditCase, PromptCase, found
+from recipes.avatars.dataset import held_out
+from recipes.avatars.evaluation import Study
+from recipes.avatars.judge_evaluation import WhereCase, described, edited, overlaps, where, where_case
+
+SIZE, GRID = 128, 16
+CASES = [where_case(i, 77) for i in range(26)]
+TRUE = np.stack([case.differing(GRID, SIZE) for case in CASES])
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> AvatarScorer:
+    folder = tmp_path_factory.mktemp("judged")
+    loaded = bundled_scorer(folder, save_judged_model(folder))
+    assert isinstance(loaded, AvatarScorer)
+    return loaded
+
+
+def test_a_case_asks_for_one_change_that_both_avatars_show() -> None:
+    assert [case.attribute for case in CASES] == [*EDITED, *EDITED]
+    for case in CASES:
+        values = case.before.as_dict()
+        assert replace(case.before, **{case.attribute: getattr(case.after, case.attribute)}) == case.after
+        assert not held_out(case.before) and not held_out(case.after)
+        assert all(found(case.after, case.prompt.claims).values())
+        assert values[case.attribute] not in case.prompt.claims[case.attribute]
+        assert case.attribute not in case.others and all(found(case.before, case.others).values())
+    assert CASES[:3] == [where_case(i, 77) for i in range(3)] != [where_case(i, 78) for i in range(3)]
+
+
+def test_tokens_differ_where_pixels_do() -> None:
+    for case, tokens in list(zip(CASES, TRUE, strict=True))[::5]:
+        before, after = rendered([case.before, case.after], SIZE)
+        for row in range(GRID):
+            for column in range(GRID):
+                cell = np.s_[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+                assert tokens[row, column] == (not torch.equal(before[cell], after[cell]))
+
+
+def test_overlap_is_all_for_what_differs_half_for_half_of_it_and_none_for_the_rest() -> None:
+    for masks, value in ((TRUE, 1.0), (~TRUE, 0.0)):
+        median, mean, *others = overlaps(CASES, masks, SIZE)
+        assert median.value == median.low == median.high == mean.value == value
+        assert len(others) == len(EDITED) and {m.value for m in others} == {value}
+    half = TRUE.copy()
+    for tokens in half:
+        rows, columns = np.nonzero(tokens)
+        tokens[rows[::2], columns[::2]] = False
+    median = next(overlaps(CASES, half, SIZE))
+    assert 0.4 < median.low <= median.value <= median.high <= 0.5
+
+
+def asked(case: WhereCase, mask: np.ndarray, scorer: AvatarScorer) -> EditCase:
+    """What the artist is to be asked: with all else that the scorer sees."""
+    told = complete_prompt(scorer, rendered([case.before], SIZE), case.prompt.text)
+    prompt = PromptCase(told, case.prompt.claims)
+    return EditCase(case.before, case.attribute, prompt, mask, frozenset(case.others))
+
+
+@pytest.mark.parametrize("painted", [True, False])
+def test_a_perfect_artist_changes_what_is_asked_where_it_is_painted(scorer: AvatarScorer, painted: bool) -> None:
+    cases = [case for case in CASES if all(len(values) == 1 for values in case.prompt.claims.values())]
+    masks = np.full((len(cases), GRID, GRID), painted)
+    pixels = masks.repeat(SIZE // GRID, 1).repeat(SIZE // GRID, 2)
+    artist = oracle(edits=[asked(case, mask, scorer) for case, mask in zip(cases, pixels, strict=True)])
+    images = rendered([case.before for case in cases], SIZE)
+    changed, stayed, *_ = edited(Study(artist, load_reader(READER), 20), scorer, cases, images, masks)
+    assert (changed.value, stayed.value) == (1.0 if painted else 0.0, 1.0)
+    assert changed.pictures == len(cases) >= 5
+
+
+def test_the_judge_s_words_are_right_and_a_doubtful_one_tells_nothing(
+    scorer: AvatarScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(oracle(), scorer.reader, 20)
+    assert described(study, scorer).value > 0.98
+    monkeypatch.setattr("imagebart.avatars.judge.SURE", 1.1)
+    assert described(study, scorer).value == 0
+
+
+def test_the_whole_runs_on_a_tiny_model(scorer: AvatarScorer, tmp_path: Path) -> None:
+    artist = Artist(save_judged_model(tmp_path), SamplingSettings(), 64)
+    measures = list(where(Study(artist, load_reader(READER), 20), scorer))
+    assert [m.name for m in measures if not m.group] == [
+        "found by words: IoU, median",
+        "found by words: IoU, mean",
+        "edits without painting: as asked",
+        "edits without painting: others stayed",
+        "what is here: words right",
+    ]
