@@ -55,7 +55,7 @@ def folder(
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
     from imagebart.evaluation.metrics import in_batches, local_features, table, write_json
     from imagebart.imaging.files import save_image
-    from imagebart.training.parts import load_first_stage
+    from imagebart.training.vqgan import load_first_stage
 
     artist = artist_of(model, sampling, batch)
     place = work or model / "evaluation"
@@ -83,8 +83,7 @@ def folder(
 
 def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageStore:
     """The pictures to measure on: those of the training, or those of a folder, of which the same are held back."""
-    from imagebart.training.data import ImageStore, read, read_index
-    from imagebart.training.plan import inspect_dataset
+    from imagebart.training.data import ImageStore, inspect_dataset, open_dataset, read_index
 
     own = model / "run" / "pictures"
     if data is None:
@@ -93,7 +92,7 @@ def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageS
         return ImageStore(own)
     index = read_index(work / "pictures")
     if index is None or index.resolution != resolution:
-        inspect_dataset(read(data), resolution, work / "pictures")
+        inspect_dataset(open_dataset(data), resolution, work / "pictures")
     return ImageStore(work / "pictures")
 
 

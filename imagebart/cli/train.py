@@ -93,7 +93,7 @@ def model(
     config: Annotated[Path | None, typer.Option(help="JSON file of these and more settings, see recipes/.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Pixels a side: 32, 64, 128 or 256; else planned.")] = None,
     first_stage: Annotated[str | None, typer.Option(help="Folder of a trained first stage, or of a model.")] = None,
-    begin_from: Annotated[str | None, typer.Option(help="Folder of a model to go on from, with all it knows.")] = None,
+    init_from: Annotated[str | None, typer.Option(help="Folder of a model to go on from, with all it knows.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a step; else 16.")] = None,
     knows: Annotated[str | None, typer.Option(help="What the pictures show, in plain words.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the pictures, for the model's card.")] = None,
@@ -101,12 +101,11 @@ def model(
 ) -> None:
     """A model of your own pictures: from a folder to the page."""
     from imagebart.config import from_dict
-    from imagebart.training.config import load_values
-    from imagebart.training.plan import ModelRun
+    from imagebart.training.config import ModelRun, load_values
     from imagebart.training.train_model import dry_run, train_model
 
     asked = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
-    asked |= {"begin_from": begin_from, "batch_size": batch_size, "knows": knows, "licence": licence}
+    asked |= {"init_from": init_from, "batch_size": batch_size, "knows": knows, "licence": licence}
     values = {} if config is None else load_values(config)
     values |= {name: value for name, value in asked.items() if value is not None}
     for name in ("data", "hours"):

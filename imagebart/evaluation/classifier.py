@@ -22,9 +22,8 @@ from torch.utils.data import Dataset
 from imagebart.atomic_io import write_bytes
 from imagebart.config import from_dict
 from imagebart.training.config import LoopConfig
-from imagebart.training.data import MAX_VIEWS, AugmentedViews, ImageStore, grid
+from imagebart.training.data import MAX_VIEWS, AugmentedViews, ImageStore, grid, to_float
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.vqgan import to_float
 
 COLOURS = frozenset(
     ("red", "orange", "yellow", "green", "blue", "purple", "violet", "pink", "brown", "black", "white", "grey", "gray")
@@ -167,8 +166,8 @@ class LabelledViews(Dataset[dict[str, Any]]):
 
     def __init__(self, store: ImageStore, numbers: Sequence[int], labels: Labels) -> None:
         self.views = AugmentedViews(store, numbers, MAX_VIEWS)
-        kind = store.pictures.kind
-        self.answers = [labels.numbers(kind, store.pictures.texts[number]) for number in numbers]
+        kind = store.index.kind
+        self.answers = [labels.numbers(kind, store.index.texts[number]) for number in numbers]
 
     def __len__(self) -> int:
         return len(self.views)
@@ -226,9 +225,9 @@ def augment(images: Tensor) -> Tensor:
 def train_or_load_classifier(store: ImageStore, folder: Path, steps: int) -> Classifier:
     """The classifier in a folder; trained there on a store's training part where there is none yet."""
     if not (folder / FILE).is_file():
-        numbers = store.pictures.numbers(False)
-        labels = Labels.of(store.pictures.kind, [store.pictures.texts[i] for i in numbers])
-        config = ClassifierConfig(labels.groups, min(64, store.pictures.resolution), CHANNELS, drop=DROP)
+        numbers = store.index.numbers(False)
+        labels = Labels.of(store.index.kind, [store.index.texts[i] for i in numbers])
+        config = ClassifierConfig(labels.groups, min(64, store.index.resolution), CHANNELS, drop=DROP)
         torch.manual_seed(0)
         model = Classifier(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         loop = LoopConfig(steps=steps, batch_size=32, lr=2e-3, warmup=max(1, steps // 20), ema=0.98, sample_every=steps)

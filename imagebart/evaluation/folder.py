@@ -227,7 +227,7 @@ class FolderStudy:
     @cached_property
     def held(self) -> list[int]:
         """The held-back pictures that are measured on: evenly spread, for a folder's order is seldom chance."""
-        return spread(self.store.pictures.numbers(True), self.samples)
+        return spread(self.store.index.numbers(True), self.samples)
 
     @cached_property
     def images(self) -> Tensor:
@@ -236,12 +236,12 @@ class FolderStudy:
 
     @property
     def texts(self) -> list[str]:
-        return [self.store.pictures.texts[i] for i in self.held]
+        return [self.store.index.texts[i] for i in self.held]
 
     @cached_property
     def trained_on(self) -> list[int]:
         """Training pictures that distances are to: evenly spread."""
-        return spread(self.store.pictures.numbers(False), REFERENCE)
+        return spread(self.store.index.numbers(False), REFERENCE)
 
     @cached_property
     def reference(self) -> Tensor:
@@ -374,7 +374,7 @@ def _coverage(study: FolderStudy, features: Tensor) -> Iterator[Measure]:
 def _read_right(study: FolderStudy) -> Iterator[Measure]:
     """Of what prompts say, what the classifier reads in the pictures; and in the real pictures of the same captions."""
     labels = Labels(study.classifier.config.groups)
-    answers = torch.tensor([labels.numbers(study.store.pictures.kind, text) for text in study.texts])
+    answers = torch.tensor([labels.numbers(study.store.index.kind, text) for text in study.texts])
     if not labels.groups:
         return
     for name, images in (("prompts", study.drawn), ("real pictures", study.images)):

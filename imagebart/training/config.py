@@ -1,4 +1,4 @@
-"""Settings of a training run, read from one JSON file."""
+"""Settings of training runs, a dataclass for each kind of run, read from one JSON file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from pydantic import Field
 from imagebart.conditioning import Kind
 from imagebart.config import Count, Depth, Heads, HintGrid, Index, Length, Positive, Rate, Share, Width, from_dict
 from imagebart.errors import InputError
+from imagebart.models.denoiser import DenoiserConfig
 from imagebart.models.imagebart import About
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
+
+RESOLUTIONS = (32, 64, 128, 256)  # that a model of someone's own images may have
+MAX_HOURS = 10_000.0
 
 C = TypeVar("C")
 
@@ -61,7 +65,7 @@ class FirstStageLoss:
     commitment: float = 0.25  # latents towards their codes
     face: float = 2.5  # weight of the region that a recipe marks, the face of avatars; 1 elsewhere
     codebook_decay: float = 0.99  # of the moving averages that are the codes
-    dead_after: float = 0.1  # a code used less often than this share of the mean is replaced
+    dead_code_threshold: float = 0.1  # a code used less often than this share of the mean is replaced
     adversarial: AdversarialLoss | None = None
 
 
@@ -73,12 +77,12 @@ class FirstStageRun:
     model: FirstStageConfig
     loop: LoopConfig
     loss: FirstStageLoss = field(default_factory=FirstStageLoss)
-    begin_from: str | None = None  # run folder of a trained first stage to start from
+    init_from: str | None = None  # run folder of a trained first stage to start from
     decoder_only: bool = False  # tokens, and with them the stages trained on them, stay as they were
 
     def __post_init__(self) -> None:
-        if self.decoder_only and self.begin_from is None:
-            raise ValueError("decoder_only trains the decoder of a trained first stage; begin_from has to name one")
+        if self.decoder_only and self.init_from is None:
+            raise ValueError("decoder_only trains the decoder of a trained first stage; init_from has to name one")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,13 @@ class StageShape:
     encoder_depth: Depth = 3
     query_tokens: Length = 16  # vectors that stand for a caption
     conv_width: Length = 4  # words of a caption that are read together
+
+    @classmethod
+    def of(cls, denoiser: DenoiserConfig) -> StageShape:
+        """The shape of a denoiser."""
+        decoder, text = denoiser.decoder, denoiser.text
+        text_shape = (text.query_tokens, text.conv_width) if text is not None else (cls.query_tokens, cls.conv_width)
+        return cls(decoder.width, decoder.depth, decoder.heads, decoder.head_size, denoiser.encoder.depth, *text_shape)
 
     def encoder(self, vocab_in: int, positions: int) -> TransformerConfig:
         """The transformer that sees in both directions."""
@@ -116,7 +127,7 @@ class TokensRun:
     text_length: Length = 77  # conditioning tokens a caption
     drop: Share = 0.1  # share of captions left out
     text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
-    begin_from: str | None = None  # run folder of a trained network of the same kind and shape to start from
+    init_from: str | None = None  # run folder of a trained network of the same kind and shape to start from
 
     def __post_init__(self) -> None:
         if self.text_from is not None and self.conditioning != "text":
@@ -130,15 +141,15 @@ class StageRun(TokensRun):
     betas: tuple[Share, ...]  # of all stages, t = 1 first
     t: int | None  # the stage to train; None: all of them, jointly
     kind: Literal["encoder_decoder", "residual"] = "encoder_decoder"  # of stages before the coarsest
-    scramble: Share = 0.0  # share of pictures in which some of the tokens before each one are noise, see `scrambled`
+    decoder_corruption: Share = 0.0  # share of images of which some of the decoder's input tokens are noise
     soft: bool = True  # loss towards the posterior; False: towards draws from it
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.t is not None and not 1 <= self.t <= len(self.betas):
             raise ValueError(f"t is {self.t}, expected 1 to {len(self.betas)}, the number of betas, or null for all")
-        if self.t is None and self.begin_from is not None:
-            raise ValueError(f"begin_from is {self.begin_from!r}, one stage; t is null, which trains all of them")
+        if self.t is None and self.init_from is not None:
+            raise ValueError(f"init_from is {self.init_from!r}, one stage; t is null, which trains all of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +157,60 @@ class DenoiserRun(TokensRun):
     """`python -m imagebart train denoiser --config FILE`."""
 
     drop: Share = 0.15
-    query_token_dropout: Share = 0.25  # share of pictures whose caption loses some of its slots, any part of them
-    scramble: Share = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
+    query_token_dropout: Share = 0.25  # share of images whose caption loses some of its query tokens, any part of them
+    decoder_corruption: Share = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
     drafts: Rate = 0.2  # weight of the encoder's own prediction
-    color_hint_grid: HintGrid = 0  # parts a side of each cell, whose colours the encoder is told, too; 0: tokens alone
-    color_hint_dropout: Share = 0.1  # share of pictures that it is not shown
+    color_hint_grid: HintGrid = 0  # parts along a side of a patch, of which the encoder is given color hints; 0: none
+    color_hint_dropout: Share = 0.1  # share of images without them
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """Steps of each part: the same on every machine."""
+
+    denoiser: Count
+    first_stage: Index = 0  # 0: as many as its share of the hours allows
+    decoder: Index = 0  # of the first stage, alone
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """`python -m imagebart train model`: what is asked for. What is None is planned."""
+
+    data: str  # a folder of images, or the name of a data set on the Hub
+    hours: float
+    resolution: int | None = None  # pixels a side
+    first_stage: str | None = None  # folder of a trained first stage, or of a model, whose first stage is used
+    init_from: str | None = None  # folder of a model whose first stage is used and whose denoiser is trained further
+    knows: str = ""  # what the images show, in plain words
+    licence: str = ""  # of the images
+    credit: str = ""  # Markdown for the card: who made the images
+    batch_size: int = 16
+    share: float = 0.4  # of the hours, for the first stage
+    steps: StepCounts | None = None  # None: as many as the hours allow
+    model: FirstStageConfig | None = None
+    loss: FirstStageLoss | None = None
+    shape: StageShape | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hours <= MAX_HOURS:
+            raise InputError(f"The hours are {self.hours:g}; they must be over 0, such as 8 for a night.")
+        if self.resolution is not None and self.resolution not in RESOLUTIONS:
+            known = ", ".join(map(str, RESOLUTIONS))
+            raise InputError(f"The resolution is {self.resolution}; it must be one of {known}.")
+        if not 1 <= self.batch_size <= 4096:
+            raise InputError(f"The batch size is {self.batch_size}; it must be from 1 to 4096.")
+        if not 0 < self.share < 1:
+            raise InputError(f"The first stage's share is {self.share:g}; it must be over 0 and under 1.")
+        if self.init_from is not None and (self.first_stage is not None or self.shape is not None):
+            other = "shape" if self.first_stage is None else "first stage"
+            raise InputError(f"{self.init_from} has its own {other}; leave out one of the two.")
+
+    @property
+    def trained_first_stage(self) -> str | None:
+        """The folder whose first stage is used; None where one is trained."""
+        return self.first_stage or self.init_from
 
 
 @dataclass(frozen=True)

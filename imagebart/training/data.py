@@ -1,16 +1,20 @@
-"""Pictures and what is said of them, one by one, from a folder in imagefolder layout, Parquet files or the Hub.
+"""Images to train on, and what is said of them: data sets of any size, opened, inspected and stored as squares.
 
-The `datasets` library reads them all. What it gives is checked by nobody: whether a picture is there and can be read
-is found out when it is opened (see `imagebart.training.plan`).
+`open_dataset` reads folders in imagefolder layout, Parquet files and the Hub by the `datasets` library, which decodes
+no image. `inspect_dataset` decodes each once, names those that cannot be used, and writes the others to an
+`ImageStore`, all of one size in one file. A model is trained on `AugmentedViews`: crops, half of them mirrored.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -22,100 +26,99 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from imagebart.atomic_io import write_text
+from imagebart.atomic_io import write_error, write_text
+from imagebart.conditioning.tokenizer import pieces
 from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.figures import sheet
-from imagebart.imaging.files import to_images
+from imagebart.imaging.files import flatten, load_image, to_images
 
-CAPTIONS = ("text", "caption", "prompt")  # columns that may hold captions, the first that is there
+CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there
 SPLITS = {"train", "test", "validation"}
+MIN_IMAGES = 16  # that a model can be trained on at all
+HELD_OUT_SHARE, MIN_HELD_OUT, MAX_HELD_OUT = 0.05, 4, 500  # images that are held back to measure with
+MAX_NAMED, MAX_COUNTED = 5, 12  # in a report: images that cannot be used, and words or classes
+PIXELS, INDEX = "pixels.bin", "pictures.json"
+MAX_VIEWS = 8  # of each image
+STORED_SCALE = 9 / 8  # side of a stored image over that of one that is trained on: room for crops
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture that nobody has opened yet."""
+    """An image that is not decoded yet."""
 
     name: str  # as people find it in their folder
     source: Path | bytes
     text: str  # its caption, or its class; "" for neither
-    held: bool  # from a part of the data set that is called test
-    credit: dict[str, str]  # author, source, licence, where they are said
+    is_test: bool  # from a split of the data set that is called test
+    credit: dict[str, str]  # author, source, licence, where they are given
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A data set, before its pictures are opened."""
+    """A data set of images that are not decoded yet."""
 
-    parts: dict[str, Any]  # data sets of the library, by split
+    splits: dict[str, Any]  # data sets of the library, by name
     kind: str  # "text", "class" or "none"
-    column: str | None  # the column of captions or classes
+    column: str | None  # of captions or classes
     root: Path | None  # where names of files begin
 
     def __iter__(self) -> Iterator[Example]:
-        for split, part in self.parts.items():
+        for split, part in self.splits.items():
             for number, values in enumerate(part):
-                yield self._row(split, number, values)
+                yield self._example(split, number, values)
 
-    def sizes(self, most: int = 200) -> list[tuple[int, int]]:
-        """Width and height of the first pictures whose headers can be read."""
-        found = []
-        for row in islice(self, most):
-            source = BytesIO(row.source) if isinstance(row.source, bytes) else row.source
+    def sizes(self, count: int = 200) -> list[tuple[int, int]]:
+        """Width and height of the first images whose headers can be read."""
+        sizes = []
+        for example in islice(self, count):
+            source = BytesIO(example.source) if isinstance(example.source, bytes) else example.source
             with suppress(Exception), Image.open(source) as file:
-                found.append(file.size)
-        return found or [(1, 1)]
+                sizes.append(file.size)
+        return sizes or [(1, 1)]
 
-    def _row(self, split: str, number: int, values: dict[str, Any]) -> Example:
-        image = values[_image_column(self.parts[split])]
+    def _example(self, split: str, number: int, values: dict[str, Any]) -> Example:
+        image = values[_image_column(self.splits[split])]
         path, content = (image or {}).get("path"), (image or {}).get("bytes")
         text = values.get(self.column) if self.column else None
         if self.kind == "class" and isinstance(text, int):
-            text = self.parts[split].features[self.column].int2str(text)
+            text = self.splits[split].features[self.column].int2str(text)
         credit = {key: str(values[key]) for key in ("author", "source", "licence", "license") if values.get(key)}
         name = f"{split} {number}"
         if path:
             inside = self.root is not None and Path(path).is_relative_to(self.root)
             name = str(Path(path).relative_to(self.root) if inside and self.root else Path(path).name)
-        picture = content if content is not None else Path(path or "")
-        return Example(name, picture, str(text or "").strip(), split == "test", credit)
+        source = content if content is not None else Path(path or "")
+        return Example(name, source, str(text or "").strip(), split == "test", credit)
 
 
-def read(data: str) -> ImageSource:
+def open_dataset(data: str) -> ImageSource:
     """Opens a folder, or streams a data set of the Hub by its name.
 
-    Raises InputError, in a sentence, for no pictures, captions that are no JSON, or a name that leads nowhere.
+    Raises InputError, in a sentence, for no images, captions that are no JSON, or a name that leads nowhere.
     """
-    folder = Path(data)
+    import datasets  # takes seconds, and nothing but this needs it
+
+    folder, root, local = Path(data), None, True
+    options: dict[str, Any]
     if folder.is_dir():
         root = folder.resolve()
         if any(root.rglob("*.parquet")):
-            options: dict[str, Any] = {"path": "parquet", "data_dir": str(root), "streaming": True}
+            options = {"path": "parquet", "data_dir": str(root), "streaming": True}
         else:
             options = {"path": "imagefolder", "data_dir": str(root), "keep_in_memory": True}
     elif folder.exists() or data.startswith((".", "/", "~")) or data.count("/") > 1:
         raise InputError(f"{data} is no folder; give one with pictures in it, or the name of a data set on the Hub.")
     else:
-        root, options = None, {"path": data, "streaming": True}
-    parts = _opened(data, options)
-    without = [split for split, part in parts.items() if not _image_column(part)]
-    if without:
-        raise InputError(f"{data} has no pictures in its part {without[0]!r}; expected a column of them, called image.")
-    kind, column = _said(parts)
-    return ImageSource(parts, kind, column, root)
-
-
-def _opened(data: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The splits of a data set, with pictures as files or bytes that nobody has decoded."""
-    import datasets  # takes seconds, and nothing but this needs it
-
+        options, local = {"path": data, "streaming": True}, False
     datasets.disable_progress_bars()
-    local = options["path"] != data
     try:
         with tempfile.TemporaryDirectory() as cache:
-            parts = datasets.load_dataset(**options, **({"cache_dir": cache} if local else {}))
-            named = [(split, part, _image_column(part)) for split, part in parts.items()]
-            return {s: part.cast_column(n, datasets.Image(decode=False)) if n else part for s, part, n in named}
+            splits = datasets.load_dataset(**options, **({"cache_dir": cache} if local else {}))
+            columns = {split: _image_column(part) for split, part in splits.items()}
+            encoded = datasets.Image(decode=False)
+            splits = {s: part.cast_column(columns[s], encoded) if columns[s] else part for s, part in splits.items()}
     except FileNotFoundError as error:  # EmptyDatasetError, too
         wrong = "holds no pictures" if local else "is neither a folder here nor a data set on the Hub"
         raise InputError(f"{data} {wrong}; give a folder with PNG, JPEG or WebP files.") from error
@@ -125,18 +128,22 @@ def _opened(data: str, options: dict[str, Any]) -> dict[str, Any]:
             f"What {data} says of its pictures cannot be read ({reason}); in metadata.jsonl each line is an object "
             'such as {"file_name": "a.png", "text": "a red rose"}.'
         ) from error
+    without = [split for split, column in columns.items() if not column]
+    if without:
+        raise InputError(f"{data} has no pictures in its part {without[0]!r}; expected a column of them, called image.")
+    kind, text_column = _text_column(next(iter(splits.values())).features or {})
+    return ImageSource(splits, kind, text_column, root)
 
 
 def _image_column(part: Any) -> str:
-    """The name of the first column of pictures; "" where there is none."""
+    """The name of the first column of images; "" where there is none."""
     features = part.features or {}
     return next((name for name, feature in features.items() if type(feature).__name__ == "Image"), "")
 
 
-def _said(parts: dict[str, Any]) -> tuple[str, str | None]:
-    """Whether pictures have captions, classes or neither, and the column that says so."""
-    features = next(iter(parts.values())).features or {}
-    for column in CAPTIONS:
+def _text_column(features: dict[str, Any]) -> tuple[str, str | None]:
+    """Whether images have captions, classes or neither, and the column that holds them."""
+    for column in CAPTION_COLUMNS:
         if column in features:
             return "text", column
     for column, feature in features.items():
@@ -145,67 +152,190 @@ def _said(parts: dict[str, Any]) -> tuple[str, str | None]:
     return "none", None
 
 
-# Pictures of a data set as they are trained on: decoded once, squares of one size in one file, with what is said.
+@dataclass
+class DatasetReport:
+    """What `inspect_dataset` found."""
+
+    kind: str  # "text", "class" or "none"
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # width and height of the images that are used
+    unusable: dict[str, str] = field(default_factory=dict)  # names, and why
+    duplicates: dict[str, str] = field(default_factory=dict)  # names, and what they are the same as
+    words: Counter[str] = field(default_factory=Counter)
+    texts: Counter[str] = field(default_factory=Counter)
+    held_out: int = 0
+
+    @property
+    def count(self) -> int:
+        return len(self.sizes)
+
+    def lines(self) -> Iterator[str]:
+        """The report in words."""
+        short = sorted(min(size) for size in self.sizes)
+        held = f", {self.held_out} of them held back to measure with" if self.held_out else ""
+        yield f"{self.count:,} pictures{held}"
+        if short:
+            middle = statistics.median(short)
+            yield f"short sides of {short[0]:,} to {short[-1]:,} pixels, {middle:,.0f} in the middle"
+        yield from _named("left out", self.unusable, " ")
+        yield from _named("there twice, used once", self.duplicates, ": the same as ")
+        if self.kind == "text":
+            silent = self.texts.get("", 0)
+            without = f"; {silent:,} pictures without a caption" if silent else ""
+            yield f"captions of {len(self.words):,} different words{without}"
+            yield "most frequent: " + _most_common(self.words)
+        elif self.kind == "class":
+            yield f"{len(self.texts):,} classes: " + _most_common(self.texts)
+        else:
+            yield "neither captions nor classes: pictures are completed and regenerated without words"
 
 
-PIXELS, INDEX = "pixels.bin", "pictures.json"
-MAX_VIEWS = 8  # of each picture
-MARGIN = 9 / 8  # side of what is kept over that of what is trained on: room for crops
+def _named(what: str, found: dict[str, str], joint: str) -> Iterator[str]:
+    if found:
+        yield f"{len(found):,} {what}:"
+        for name, reason in islice(found.items(), MAX_NAMED):
+            yield f"  {name}{joint}{reason}"
+        if len(found) > MAX_NAMED:
+            yield f"  and {len(found) - MAX_NAMED:,} more"
+
+
+def _most_common(found: Counter[str]) -> str:
+    return ", ".join(f"{text} ({count:,})" for text, count in found.most_common(MAX_COUNTED))
+
+
+def inspect_dataset(
+    source: ImageSource,
+    resolution: int,
+    folder: Path | None = None,
+    progress: Callable[[int], object] = lambda count: None,
+) -> DatasetReport:
+    """Decodes every image. With a folder, writes them there as an `ImageStore`.
+
+    progress: called with 1 for each image. Raises InputError where too few images can be used, OSError where the disk
+    is full.
+    """
+    report = DatasetReport(source.kind)
+    used: list[Example] = []
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with (folder / PIXELS).open("wb") if folder is not None else nullcontext() as file:
+        for example, square, size in _usable(source, report, stored_side(resolution), progress):
+            used.append(example)
+            report.sizes.append(size)
+            report.texts[example.text] += 1
+            if file is not None and folder is not None:
+                try:
+                    file.write(square.tobytes())
+                except OSError as error:
+                    raise write_error(error, folder / PIXELS, len(square.tobytes()) * (len(used) + 1)) from error
+    if report.count < MIN_IMAGES:
+        message = f"There are {report.count} pictures that can be used; at least {MIN_IMAGES} are needed, "
+        message += "better some hundreds."
+        if report.unusable:
+            name, reason = next(iter(report.unusable.items()))
+            message += f" {len(report.unusable)} were left out, such as {name}: {reason}"
+        raise InputError(message)
+    if report.kind == "text":
+        for text, times in report.texts.items():
+            for piece in pieces(text):
+                report.words[piece.word] += times * bool(piece.word)
+        report.words += Counter()  # without the empty word
+    held_out = split_held_out(used)
+    report.held_out = sum(held_out)
+    if folder is not None:
+        names, texts = tuple(example.name for example in used), tuple(example.text for example in used)
+        credits = tuple(example.credit for example in used)
+        write_index(folder, StoreIndex(resolution, report.kind, names, texts, tuple(held_out), credits))
+    return report
+
+
+def _usable(
+    source: Iterable[Example], report: DatasetReport, side: int, progress: Callable[[int], object]
+) -> Iterator[tuple[Example, Image.Image, tuple[int, int]]]:
+    """The images that can be used, each once: the square in their middle, and their size."""
+    seen: dict[bytes, str] = {}
+    for example in source:
+        progress(1)
+        if isinstance(example.source, Path) and not example.source.exists():
+            report.unusable[example.name] = "is named by the captions, but there is no such file."
+            continue
+        try:
+            image = flatten(load_image(example.source, "picture"))
+        except InputError as error:
+            report.unusable[example.name] = str(error)
+            continue
+        except OSError as error:
+            report.unusable[example.name] = f"cannot be opened ({error.strerror})"
+            continue
+        square = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+        digest = blake2b(square.tobytes(), digest_size=16).digest()
+        if digest in seen:
+            report.duplicates[example.name] = seen[digest]
+            continue
+        seen[digest] = example.name
+        yield example, square, image.size
+
+
+def split_held_out(examples: Sequence[Example]) -> list[bool]:
+    """Which images are never trained on: those of a split called test, else one in twenty, by their names."""
+    tests = [example.is_test for example in examples]
+    if any(tests) and not all(tests):
+        return tests
+    count = min(max(MIN_HELD_OUT, round(HELD_OUT_SHARE * len(examples))), MAX_HELD_OUT)
+    order = sorted(range(len(examples)), key=lambda i: blake2b(examples[i].name.encode()).digest())
+    chosen = set(order[:count])
+    return [i in chosen for i in range(len(examples))]
+
+
+def stored_side(resolution: int) -> int:
+    """Pixels a side of a stored image, for models of a resolution."""
+    return int(resolution * STORED_SCALE)
 
 
 @dataclass(frozen=True)
 class StoreIndex:
-    """What is known of the pictures of a store, in their order."""
+    """What is known of the images of a store, in their order."""
 
     resolution: int  # pixels a side that are trained on
-    kind: str  # of what is said: "text", "class" or "none"
+    kind: str  # of their texts: "text", "class" or "none"
     names: tuple[str, ...]
     texts: tuple[str, ...]
     held: tuple[bool, ...]  # held back: never trained on
     credits: tuple[dict[str, str], ...]
 
-    @property
-    def side(self) -> int:
-        """Pixels a side that are kept."""
-        return stored_side(self.resolution)
-
     def numbers(self, held: bool) -> list[int]:
-        """The pictures that are held back, or the others."""
+        """The images that are held back, or the others."""
         return [i for i, one in enumerate(self.held) if one == held]
 
 
-def stored_side(resolution: int) -> int:
-    return int(resolution * MARGIN)
-
-
-def write_index(folder: Path, pictures: StoreIndex) -> None:
+def write_index(folder: Path, index: StoreIndex) -> None:
     """Written last: a folder with an index is a whole store."""
-    write_text(folder / INDEX, json.dumps(asdict(pictures)))
+    write_text(folder / INDEX, json.dumps(asdict(index)))
 
 
 def read_index(folder: Path) -> StoreIndex | None:
-    """What is known of a store's pictures; None where it is not finished."""
+    """What is known of a store's images; None where it is not finished."""
     path = folder / INDEX
     return from_dict(StoreIndex, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 class ImageStore:
-    """The pictures of a folder that `look` has written."""
+    """The images of a folder that `inspect_dataset` has written."""
 
     def __init__(self, folder: Path) -> None:
-        pictures = read_index(folder)
-        if pictures is None:
+        index = read_index(folder)
+        if index is None:
             raise ValueError(f"{folder} holds no pictures that are ready to train on ({INDEX} is missing)")
-        self.pictures = pictures
-        side, count = pictures.side, len(pictures.names)
+        self.index = index
+        side, count = stored_side(index.resolution), len(index.names)
         self.pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(count, side, side, 3))
 
     def view(self, number: int, view: int) -> Tensor:
-        """A picture's crop, uint8 [3, resolution, resolution]: view 0 is the middle, 1 that mirrored, then others.
+        """A crop, uint8 [3, resolution, resolution]: view 0 is the middle, 1 that mirrored, then others.
 
-        Every second view is mirrored; crops are the same whenever they are asked for.
+        Every second view is mirrored. A view is the same whenever it is asked for.
         """
-        size, room = self.pictures.resolution, self.pictures.side - self.pictures.resolution
+        size = self.index.resolution
+        room = self.pixels.shape[1] - size
         top = left = room // 2
         if view > 1:
             top, left = np.random.default_rng((number, view)).integers(0, room + 1, 2)
@@ -215,20 +345,20 @@ class ImageStore:
         return torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)
 
     def images(self, numbers: Sequence[int]) -> Tensor:
-        """The middles of pictures, float [B, 3, resolution, resolution] in [-1, 1]."""
-        return torch.stack([self.view(number, 0) for number in numbers]).float() / 127.5 - 1
+        """The middles of images, float [B, 3, resolution, resolution] in [-1, 1]."""
+        return to_float(torch.stack([self.view(number, 0) for number in numbers]))
 
 
 class AugmentedViews(Dataset[dict[str, Any]]):
-    """Some pictures of a store, in so many views each: image, uint8 [3, resolution, resolution], and text."""
+    """Some images of a store, in so many views each: image, uint8 [3, resolution, resolution], and text."""
 
     def __init__(self, store: ImageStore, numbers: Sequence[int], views: int) -> None:
         self.store, self.numbers, self.views = store, list(numbers), views
 
     @property
     def texts(self) -> list[str]:
-        """What is said of the pictures."""
-        return [self.store.pictures.texts[number] for number in self.numbers]
+        """The captions or classes of the images."""
+        return [self.store.index.texts[number] for number in self.numbers]
 
     def __len__(self) -> int:
         return len(self.numbers) * self.views
@@ -236,17 +366,11 @@ class AugmentedViews(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         view, place = divmod(index, len(self.numbers))
         number = self.numbers[place]
-        return {"image": self.store.view(number, view), "text": self.store.pictures.texts[number]}
-
-
-# Data sets to train on: avatars drawn without end, or a folder of images.
-
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+        return {"image": self.store.view(number, view), "text": self.store.index.texts[number]}
 
 
 class ImageFolder(Dataset[dict[str, Any]]):
-    """Images of a folder in Hugging Face's imagefolder layout.
+    """Images of a folder in Hugging Face's imagefolder layout, decoded at each access.
 
     `metadata.jsonl` beside the images may give a `text` for each `file_name`; without it, images in named
     subfolders have the folder's name as `text` (a class). Items: `image`, uint8 [3, size, size] (the centre
@@ -260,7 +384,18 @@ class ImageFolder(Dataset[dict[str, Any]]):
         self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not self.paths:
             raise ValueError(f"{folder} holds no images; known kinds are {', '.join(sorted(SUFFIXES))}")
-        captions = _captions(folder)
+        captions = {}
+        for file in folder.rglob("metadata.jsonl"):
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                    captions[file.parent / record["file_name"]] = str(record.get("text", ""))
+                except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+                    raise ValueError(
+                        f"{file}, line {number}: {line[:60]!r} is not an object with `file_name` and `text`"
+                    ) from error
         self.texts = [captions.get(p, "" if p.parent == folder else p.parent.name) for p in self.paths]
 
     def __len__(self) -> int:
@@ -274,37 +409,26 @@ class ImageFolder(Dataset[dict[str, Any]]):
         return {"image": pixels, "text": self.texts[index]}
 
 
-def _captions(folder: Path) -> dict[Path, str]:
-    captions = {}
-    for file in folder.rglob("metadata.jsonl"):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                captions[file.parent / record["file_name"]] = str(record.get("text", ""))
-            except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(
-                    f"{file}, line {number}: {line[:60]!r} is not an object with `file_name` and `text`"
-                ) from error
-    return captions
-
-
 def dataset_for(data: str, size: int) -> Dataset[dict[str, Any]]:
     """The data set that a configuration names: the path of a folder of images, or of a store of them.
 
-    Raises ValueError for a store of pictures of another size.
+    Raises ValueError for a store of images of another size.
     """
-    pictures = read_index(Path(data))
-    if pictures is None:
+    index = read_index(Path(data))
+    if index is None:
         return ImageFolder(Path(data), size)
-    if pictures.resolution != size:
-        raise ValueError(f"{data} holds pictures of {pictures.resolution} pixels a side, expected {size}")
-    return AugmentedViews(ImageStore(Path(data)), pictures.numbers(False), MAX_VIEWS)
+    if index.resolution != size:
+        raise ValueError(f"{data} holds pictures of {index.resolution} pixels a side, expected {size}")
+    return AugmentedViews(ImageStore(Path(data)), index.numbers(False), MAX_VIEWS)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] -> float in [-1, 1]."""
+    return images.float() / 127.5 - 1
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """Images [B, 3, H, W] in [-1, 1], row by row in one picture with a white line between."""
+    """Images [B, 3, H, W] in [-1, 1], row by row with a white line between."""
     pictures = to_images(images)
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     page = sheet(rows, pictures[0].width, margin=1)

@@ -29,12 +29,11 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
 from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding
 from imagebart.training.config import DenoiserRun, StageShape
-from imagebart.training.data import AugmentedViews, ImageStore, grid
+from imagebart.training.data import AugmentedViews, ImageStore, grid, to_float
 from imagebart.training.loop import Batch, train
 from imagebart.training.masks import Step, painted_masks, random_masks
 from imagebart.training.token_task import FOLDERS, DataSource, TokensTask, TokenTaskInputs, before_pictures, text_config
 from imagebart.training.validation import Metrics
-from imagebart.training.vqgan import to_float
 from imagebart.weights.folder import Part, load_part, save_part
 
 LOUD = 2.0  # a colour that a cell shares with others, over the embedding of one that it has for itself
@@ -67,7 +66,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         Once a mouth has begun, the rest of it follows from its first token: a caption's word for it is needed once in
         256 tokens. Where the tokens before cannot be trusted, it is needed at each.
         """
-        some = (torch.rand_like(step.noise_t) < self.run.scramble) & (step.noise_s == 0)
+        some = (torch.rand_like(step.noise_t) < self.run.decoder_corruption) & (step.noise_s == 0)
         return torch.rand_like(step.noise_t) * some
 
     def tokens(self, batch: Batch) -> Tensor:
@@ -141,8 +140,8 @@ def train_denoiser(run: DenoiserRun, folder: Path, source: DataSource = FOLDERS)
     check_color_hint_grid(run.color_hint_grid, given.first_stage.config)
     config = denoiser_config(run.shape, given.first_stage.config, given.conditioner, given.text)
     denoiser = Denoiser(replace(config, partial_patches=True, color_hint_grid=run.color_hint_grid))
-    if run.begin_from is not None:
-        begun = load_part(Path(run.begin_from), Denoiser).module
+    if run.init_from is not None:
+        begun = load_part(Path(run.init_from), Denoiser).module
         if given.reader is not None:
             begun.set_text_encoder(given.reader)  # it may know other words
         begins = run.color_hint_grid > 0 and not begun.config.color_hint_grid
@@ -177,7 +176,7 @@ def encode_store(
 
     done: told how many pictures are encoded.
     """
-    count = len(store.pictures.names)
+    count = len(store.index.names)
     device = next(first_stage.parameters()).device
     for start in range(0, count, SHARD):
         path, numbers = folder / _shard(start), range(start, min(start + SHARD, count))
@@ -188,7 +187,7 @@ def encode_store(
                 items = range(view * len(numbers), (view + 1) * len(numbers))
                 for at in range(0, len(numbers), BATCH):
                     images = torch.stack([rows[i]["image"] for i in items[at : at + BATCH]]).to(device)
-                    parts.append(first_stage.encode(images.float() / 127.5 - 1).cpu().to(torch.int32))
+                    parts.append(first_stage.encode(to_float(images)).cpu().to(torch.int32))
                     done(len(images))
             tokens = torch.cat(parts).unflatten(0, (views, len(numbers))).transpose(0, 1).contiguous()
             folder.mkdir(parents=True, exist_ok=True)

@@ -6,23 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagebart.conditioning import TextConditioner
-from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder, with_vocabulary
 from imagebart.models.vqgan import FirstStage
-from imagebart.weights.folder import Part, has_part, load_part, save_part
-
-
-def load_first_stage(folder: Path) -> FirstStage:
-    """The first stage of a run's folder, or of a model's. Raises InputError where there is none."""
-    try:
-        if has_part(folder):
-            return load_part(folder, FirstStage).module
-        return ImageBART.from_pretrained(folder).first_stage
-    except ValueError as error:
-        raise InputError(f"No first stage can be taken over from {folder}: {error}") from error
+from imagebart.weights.folder import Part, load_part, save_part
 
 
 def load_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:

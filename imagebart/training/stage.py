@@ -78,7 +78,7 @@ class StageTask(TokensTask[StageRun]):
         """The same of pictures' tokens, int64 [B, N], and their captions."""
         x = diffuse(x0, self.t - 1, self.schedule, self.vocab_size)
         c = add_uniform_noise(x, self.schedule.betas[self.t - 1], self.vocab_size)
-        seen = scrambled(x, self.run.scramble, self.vocab_size)
+        seen = scrambled(x, self.run.decoder_corruption, self.vocab_size)
         logits = model(seen, c, self.told(texts, x0.device)).float()
         loss = stage_loss(logits, x0, x, c, self.t, self.schedule, self.run.soft)
         return {"loss": loss, "accuracy": (logits.argmax(-1) == x0).float().mean()}
@@ -137,8 +137,8 @@ def stage_tasks(run: StageRun, times: Sequence[int], source: DataSource = FOLDER
     for t in times:
         config = stage_config(run, t, schedule, given.first_stage.config, given.conditioner, given.text)
         stage = build_stage(config, schedule.stages)
-        if run.begin_from is not None:
-            stage.load_state_dict(load_part(Path(run.begin_from), Stage).module.state_dict())
+        if run.init_from is not None:
+            stage.load_state_dict(load_part(Path(run.init_from), Stage).module.state_dict())
         given.take_reader(stage)
         add_codebook_embedding(token_tables(stage), given.first_stage.quantize.codes().detach())
         tasks.append(StageTask(stage, schedule, given.conditioner, given.first_stage, given.dataset, run))

@@ -15,10 +15,9 @@ from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner,
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import StageShape, TokensRun
-from imagebart.training.data import AugmentedViews, ImageFolder, dataset_for
+from imagebart.training.data import AugmentedViews, ImageFolder, dataset_for, to_float
 from imagebart.training.loop import Task
 from imagebart.training.parts import load_text_encoder
-from imagebart.training.vqgan import to_float
 from imagebart.weights.folder import load_part
 
 SHOWN = 12  # pictures in a grid

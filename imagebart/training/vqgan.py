@@ -1,4 +1,9 @@
-"""A discriminator in training beside a first stage: what it adds to the loss, and its own steps."""
+"""Training a first stage: reconstruct images through a codebook that is kept by moving averages.
+
+The codebook follows van den Oord et al., Neural Discrete Representation Learning (2017), appendix A.1, on the unit
+sphere where the model says so. The reconstruction loss is pixels plus their differences on three scales, which keeps
+edges; a discriminator joins in once that has settled (Esser et al., Taming Transformers, 2021).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from imagebart.errors import InputError
 from imagebart.models.discriminator import (
     Discriminator,
     adaptive_weight,
@@ -20,147 +26,26 @@ from imagebart.models.discriminator import (
     feature_matching_loss,
     generator_loss,
 )
+from imagebart.models.imagebart import ImageBART
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
-from imagebart.training.data import dataset_for, grid
+from imagebart.training.data import dataset_for, grid, to_float
 from imagebart.training.loop import Batch, Task, train
-from imagebart.weights.folder import Part, load_part, save_part
-
-
-class DiscriminatorTrainer:
-    """Looks at the same part of pictures and of their reconstructions, from the step `begin` on."""
-
-    def __init__(self, config: AdversarialLoss) -> None:
-        self.config, self.step = config, 0
-        self.model = Discriminator(config.channels)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, betas=(0.5, 0.9))
-        self.seen: tuple[Tensor, Tensor] | None = None
-
-    def loss(self, images: Tensor, output: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
-        """Pictures, their reconstructions [B, 3, H, W] and the loss so far -> scalars, all 0 before the beginning.
-
-        The one named `adversarial` is to be added to the loss.
-        """
-        if self.step < self.config.begin:
-            return dict.fromkeys(("adversarial", "doubt", "matching"), output.new_zeros(()))
-        self._place(output.device)
-        self.model.requires_grad_(False)  # its own steps come after
-        real, fake = self._part(images, output)
-        with torch.no_grad():
-            known = self.model(real)
-        found = self.model(fake)
-        doubt, matching = generator_loss(found[-1].float()), feature_matching_loss(known, found)
-        weight = self.config.weight * adaptive_weight(reconstruction, doubt, output)
-        self.seen = (real, fake.detach())
-        return {
-            "adversarial": weight * doubt + self.config.matching * matching,
-            "doubt": doubt.detach(),
-            "matching": matching.detach(),
-        }
-
-    def after_step(self, accelerator: Accelerator) -> None:
-        """The discriminator's step on what it was shown."""
-        self.step += 1
-        if self.seen is None:
-            return
-        self.model.requires_grad_(True)
-        with accelerator.autocast():
-            real, fake = (self.model(part)[-1].float() for part in self.seen)
-            loss = d_hinge_loss(real, fake)
-        loss.backward()
-        for parameter in self.model.parameters():
-            parameter.grad = accelerator.reduce(parameter.grad, "mean")
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.seen = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-    def _part(self, images: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """The same square of both, `crop` pixels a side, at a place drawn anew in every step."""
-        side = min(self.config.crop, *images.shape[2:])
-        top, left = (int(torch.randint(size - side + 1, ())) for size in images.shape[2:])
-        window = (..., slice(top, top + side), slice(left, left + side))
-        return images[window], output[window]
-
-    def _place(self, device: torch.device) -> None:
-        if next(self.model.parameters()).device != device:
-            self.model.to(device)
-            self.optimizer.load_state_dict(self.optimizer.state_dict())  # moves what it remembers, too
-
-
-# Training a first stage: reconstruct images through a codebook kept by moving averages.
-#
-# The codebook follows van den Oord et al., Neural Discrete Representation Learning (2017), appendix A.1, on the unit
-# sphere where the model says so. The reconstruction loss is pixels plus their differences on three scales, which
-# keeps edges; a discriminator may join in once that has settled.
-
-
-class CodebookEMA(nn.Module):
-    """Moving averages of the latents that each code received; the codes are their means."""
-
-    count: Tensor
-    total: Tensor
-
-    def __init__(self, quantizer: Quantizer, decay: float, dead_after: float) -> None:
-        super().__init__()
-        self.decay, self.dead_after = decay, dead_after
-        # Nothing counted yet: codes that the first batch does not use are taken from it.
-        self.register_buffer("count", torch.zeros(quantizer.embedding.num_embeddings))
-        self.register_buffer("total", torch.zeros_like(quantizer.embedding.weight))
-
-    def begin_from(self, quantizer: Quantizer) -> None:
-        """Counts every code of a trained quantiser once, so that the first batch does not take its place."""
-        self.count.fill_(1.0)
-        self.total.copy_(quantizer.project(quantizer.embedding.weight.detach()))
-
-    @torch.no_grad()
-    def update(self, quantizer: Quantizer, z: Tensor, tokens: Tensor, accelerator: Accelerator) -> None:
-        """Latents [M, d] and their tokens [M] of one step, on every process."""
-        one_hot = F.one_hot(tokens, len(self.count)).to(z.dtype)
-        count = accelerator.reduce(one_hot.sum(0), "sum")
-        total = accelerator.reduce(one_hot.T @ z, "sum")
-        self.count.lerp_(count, 1 - self.decay)
-        self.total.lerp_(total, 1 - self.decay)
-        least = self.dead_after * self.count.mean()
-        dead = self.count < least
-        if dead.any():
-            # Where codes are far from latents, as k-means++ begins: most cells of a flat picture look the same.
-            far = (z - quantizer.lookup(tokens)).square().sum(-1) + 1e-9
-            chosen = z[far.multinomial(int(dead.sum()), replacement=True)]
-            grace = 2 * least  # a code that stays unused is soon replaced again
-            self.total[dead] = grace * broadcast(chosen)  # the first process's, on all
-            self.count[dead] = grace
-        quantizer.embedding.weight.copy_(quantizer.project(self.total / self.count.clamp_min(1e-9)[:, None]))
-
-
-def gradient_loss(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Mean weighted difference of horizontal and vertical differences on three scales. x, y: [B, 3, H, W]."""
-    error, loss = (x - y), x.new_zeros(())
-    for _ in range(3):
-        dx, dy = error.diff(dim=-1).abs(), error.diff(dim=-2).abs()
-        loss = loss + (dx * weight[..., :, 1:]).mean() + (dy * weight[..., 1:, :]).mean()
-        error, weight = F.avg_pool2d(error, 2), F.avg_pool2d(weight, 2)
-    return loss / 3
+from imagebart.weights.folder import Part, has_part, load_part, save_part
 
 
 class FirstStageTask(Task):
-    """Reconstruction with L1 + L2 + edges, and a commitment of latents to their codes."""
+    """Reconstruction with L1 + L2 + edges, a commitment of latents to their codes, and maybe a discriminator."""
 
     def __init__(self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss) -> None:
+        """weight: of each pixel's error, [H, W]."""
         self.model: nn.Module = model
         self.dataset, self.config = dataset, loss
-        self.weight = weight / weight.mean()  # [H, W], mean 1
+        self.weight = weight / weight.mean()
         model.quantize.embedding.weight.requires_grad_(False)  # moved by averages, not by gradients
-        self.averages = CodebookEMA(model.quantize, loss.codebook_decay, loss.dead_after)
-        self.adversary = None if loss.adversarial is None else DiscriminatorTrainer(loss.adversarial)
-        self.pending: tuple[Tensor, Tensor] | None = None
+        self.codebook_ema = CodebookEMA(model.quantize, loss.codebook_decay, loss.dead_code_threshold)
+        self.discriminator = None if loss.adversarial is None else DiscriminatorTrainer(loss.adversarial)
+        self.pending: tuple[Tensor, Tensor] | None = None  # latents and tokens of the step
         self.preview = torch.stack([self.dataset[i]["image"] for i in range(min(12, len(dataset)))])  # type: ignore[arg-type]
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -178,32 +63,25 @@ class FirstStageTask(Task):
         used = tokens.unique().numel() / first.config.vocab_size
         psnr = -10 * ((output.detach() - images).square().mean() / 4).log10()
         reconstruction = l1 + l2 + self.config.gradient * edges
-        added = {} if self.adversary is None else self.adversary.loss(images, output, reconstruction)
+        added = {} if self.discriminator is None else self.discriminator.loss(images, output, reconstruction)
         total = reconstruction + self.config.commitment * commitment + added.get("adversarial", 0.0)
-        return {
-            "loss": total,
-            "l1": l1,
-            "edges": edges,
-            "commitment": commitment,
-            "psnr": psnr,
-            "used": torch.tensor(used),
-            **added,
-        }
+        scalars = {"loss": total, "l1": l1, "edges": edges, "commitment": commitment, "psnr": psnr}
+        return {**scalars, "used": torch.tensor(used), **added}
 
     def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
-        if self.adversary is not None:
-            self.adversary.after_step(accelerator)
-        self.move_codes(model, accelerator)
+        if self.discriminator is not None:
+            self.discriminator.step(accelerator)
+        self.update_codebook(model, accelerator)
 
-    def move_codes(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Codes towards the means of their latents."""
+    def update_codebook(self, model: nn.Module, accelerator: Accelerator) -> None:
+        """Moves codes towards the means of their latents."""
         if self.pending is not None:
-            self.averages.to(self.pending[0].device)
-            self.averages.update(model.quantize, *self.pending, accelerator)  # type: ignore[arg-type]
+            self.codebook_ema.to(self.pending[0].device)
+            self.codebook_ema.update(model.quantize, *self.pending, accelerator)  # type: ignore[arg-type]
             self.pending = None
 
     def state(self) -> list[Any]:
-        return [self.averages] if self.adversary is None else [self.averages, self.adversary]
+        return [self.codebook_ema] if self.discriminator is None else [self.codebook_ema, self.discriminator]
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
@@ -213,66 +91,176 @@ class FirstStageTask(Task):
 
 
 class DecoderTask(FirstStageTask):
-    """Reconstruction by the decoder alone: pictures become the same tokens as before."""
+    """Reconstruction by the decoder alone: images become the same tokens as before."""
 
     def __init__(self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss) -> None:
         super().__init__(model, dataset, weight, loss)
         model.encoder.requires_grad_(False)
         model.quant_conv.requires_grad_(False)
 
-    def move_codes(self, model: nn.Module, accelerator: Accelerator) -> None:
+    def update_codebook(self, model: nn.Module, accelerator: Accelerator) -> None:
         """Codes stay."""
 
 
-def to_float(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] -> float in [-1, 1]."""
-    return images.float() / 127.5 - 1
+def gradient_loss(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Mean weighted difference of horizontal and vertical differences on three scales. x, y: [B, 3, H, W]."""
+    error, loss = (x - y), x.new_zeros(())
+    for _ in range(3):
+        dx, dy = error.diff(dim=-1).abs(), error.diff(dim=-2).abs()
+        loss = loss + (dx * weight[..., :, 1:]).mean() + (dy * weight[..., 1:, :]).mean()
+        error, weight = F.avg_pool2d(error, 2), F.avg_pool2d(weight, 2)
+    return loss / 3
 
 
-def begin_from(model: FirstStage, other: FirstStage, decoder_only: bool) -> None:
-    """Takes over the weights of another first stage: all, or for a new decoder those that both have.
+class CodebookEMA(nn.Module):
+    """Moving averages of the latents that each code received; the codes are their means."""
 
-    Raises ValueError where they have different shapes, but for the decoder's where only that is to be trained.
-    """
-    alike = model.config == other.config
-    if not alike and not (decoder_only and _tokens(model.config) == _tokens(other.config)):
-        raise ValueError(f"the first stage to begin from was made as {other.config}, expected {model.config}")
-    weights, new = other.state_dict(), model.state_dict()
-    fitting = {name: weights[name] for name in new if name in weights and weights[name].shape == new[name].shape}
-    model.load_state_dict(fitting, strict=alike)
+    count: Tensor
+    total: Tensor
+
+    def __init__(self, quantizer: Quantizer, decay: float, dead_code_threshold: float) -> None:
+        super().__init__()
+        self.decay, self.dead_code_threshold = decay, dead_code_threshold
+        # Nothing counted yet: codes that the first batch does not use are taken from it.
+        self.register_buffer("count", torch.zeros(quantizer.embedding.num_embeddings))
+        self.register_buffer("total", torch.zeros_like(quantizer.embedding.weight))
+
+    def init_from(self, quantizer: Quantizer) -> None:
+        """Counts every code of a trained quantiser once, so that the first batch does not replace it."""
+        self.count.fill_(1.0)
+        self.total.copy_(quantizer.project(quantizer.embedding.weight.detach()))
+
+    @torch.no_grad()
+    def update(self, quantizer: Quantizer, z: Tensor, tokens: Tensor, accelerator: Accelerator) -> None:
+        """Latents [M, d] and their tokens [M] of one step, on every process."""
+        one_hot = F.one_hot(tokens, len(self.count)).to(z.dtype)
+        count = accelerator.reduce(one_hot.sum(0), "sum")
+        total = accelerator.reduce(one_hot.T @ z, "sum")
+        self.count.lerp_(count, 1 - self.decay)
+        self.total.lerp_(total, 1 - self.decay)
+        least = self.dead_code_threshold * self.count.mean()
+        dead = self.count < least
+        if dead.any():
+            # Where codes are far from latents, as in k-means++: most patches of a flat image look the same.
+            distance = (z - quantizer.lookup(tokens)).square().sum(-1) + 1e-9
+            chosen = z[distance.multinomial(int(dead.sum()), replacement=True)]
+            grace = 2 * least  # a code that stays unused is soon replaced again
+            self.total[dead] = grace * broadcast(chosen)  # the first process's, on all
+            self.count[dead] = grace
+        quantizer.embedding.weight.copy_(quantizer.project(self.total / self.count.clamp_min(1e-9)[:, None]))
 
 
-def _tokens(config: FirstStageConfig) -> tuple[Any, ...]:
-    """What tokens are made with; pictures may be larger where the encoder shrinks them."""
-    cell = config.downsampling // config.downscale
-    encoder = (
-        config.channels,
-        config.multipliers,
-        config.res_blocks,
-        config.attention_resolutions,
-        config.pixel_unshuffle,
-    )
-    codes = (config.latent_channels, config.code_dim, config.codebook_size, config.used_codes, config.unit_codes)
-    return (config.encoder, cell, *codes, *(encoder if config.encoder == "convolutions" else ()))
+class DiscriminatorTrainer:
+    """A discriminator of the same part of images and of their reconstructions, from the step `begin` on."""
+
+    def __init__(self, config: AdversarialLoss) -> None:
+        self.config, self.steps = config, 0
+        self.model = Discriminator(config.channels)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, betas=(0.5, 0.9))
+        self.pending: tuple[Tensor, Tensor] | None = None  # real and fake part of the step
+
+    def loss(self, images: Tensor, output: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
+        """Images, their reconstructions [B, 3, H, W] and the loss so far -> scalars, all 0 before `begin`.
+
+        The one named `adversarial` is to be added to the loss.
+        """
+        if self.steps < self.config.begin:
+            return dict.fromkeys(("adversarial", "generator_loss", "feature_matching"), output.new_zeros(()))
+        if next(self.model.parameters()).device != output.device:
+            self.model.to(output.device)
+            self.optimizer.load_state_dict(self.optimizer.state_dict())  # moves its state, too
+        self.model.requires_grad_(False)  # its own step comes after
+        side = min(self.config.crop, *images.shape[2:])
+        top, left = (int(torch.randint(size - side + 1, ())) for size in images.shape[2:])
+        window = (..., slice(top, top + side), slice(left, left + side))
+        real, fake = images[window], output[window]
+        with torch.no_grad():
+            real_features = self.model(real)
+        fake_features = self.model(fake)
+        generator, matching = (
+            generator_loss(fake_features[-1].float()),
+            feature_matching_loss(real_features, fake_features),
+        )
+        weight = self.config.weight * adaptive_weight(reconstruction, generator, output)
+        self.pending = (real, fake.detach())
+        added = weight * generator + self.config.matching * matching
+        return {"adversarial": added, "generator_loss": generator.detach(), "feature_matching": matching.detach()}
+
+    def step(self, accelerator: Accelerator) -> None:
+        """The discriminator's own step, on what the last loss was of."""
+        self.steps += 1
+        if self.pending is None:
+            return
+        self.model.requires_grad_(True)
+        with accelerator.autocast():
+            real, fake = (self.model(part)[-1].float() for part in self.pending)
+            loss = d_hinge_loss(real, fake)
+        loss.backward()
+        for parameter in self.model.parameters():
+            parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.pending = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.steps, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def train_first_stage(
     run: FirstStageRun, folder: Path, dataset: Dataset[Any] | None = None, face: Tensor | None = None
 ) -> FirstStage:
-    """Trains (or goes on training) a first stage in a run's folder; returns it with averaged weights.
+    """Trains (or resumes) a first stage in a run's folder; returns it with averaged weights.
 
     dataset: in place of the folder that the run names; face: where errors weigh `run.loss.face`, 0 to 1, [H, W].
     """
+    torch.manual_seed(run.loop.seed)
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if run.begin_from is not None:
-        begin_from(model, load_part(Path(run.begin_from), FirstStage).module, run.decoder_only)
+    if run.init_from is not None:
+        init_from(model, load_part(Path(run.init_from), FirstStage).module, run.decoder_only)
     size = run.model.resolution
     weight = torch.ones(size, size) if face is None else 1 + (run.loss.face - 1) * face
     kind = DecoderTask if run.decoder_only else FirstStageTask
     task = kind(model, dataset_for(run.data, size) if dataset is None else dataset, weight, run.loss)
-    if run.begin_from is not None:
-        task.averages.begin_from(model.quantize)
+    if run.init_from is not None:
+        task.codebook_ema.init_from(model.quantize)
     trained = train(task, run.loop, folder)
     assert isinstance(trained, FirstStage)
     save_part(Part(trained), folder)
     return trained
+
+
+def init_from(model: FirstStage, other: FirstStage, decoder_only: bool) -> None:
+    """Copies the weights of another first stage: all, or for a new decoder those that both have.
+
+    Raises ValueError where they have different shapes, but for the decoder's where only that is to be trained.
+    """
+    same = model.config == other.config
+    if not same and not (decoder_only and _encoder_shape(model.config) == _encoder_shape(other.config)):
+        raise ValueError(f"the first stage to begin from was made as {other.config}, expected {model.config}")
+    weights, new = other.state_dict(), model.state_dict()
+    fitting = {name: weights[name] for name in new if name in weights and weights[name].shape == new[name].shape}
+    model.load_state_dict(fitting, strict=same)
+
+
+def _encoder_shape(config: FirstStageConfig) -> tuple[Any, ...]:
+    """What tokens are made with; images may be larger where the encoder shrinks them."""
+    patch = config.downsampling // config.downscale
+    convolutions = (config.channels, config.multipliers, config.res_blocks, config.attention_resolutions)
+    encoder = (*convolutions, config.pixel_unshuffle)
+    codes = (config.latent_channels, config.code_dim, config.codebook_size, config.used_codes, config.unit_codes)
+    return (config.encoder, patch, *codes, *(encoder if config.encoder == "convolutions" else ()))
+
+
+def load_first_stage(folder: Path) -> FirstStage:
+    """The first stage of a run's folder, or of a model's. Raises InputError where there is none."""
+    try:
+        if has_part(folder):
+            return load_part(folder, FirstStage).module
+        return ImageBART.from_pretrained(folder).first_stage
+    except ValueError as error:
+        raise InputError(f"No first stage can be taken over from {folder}: {error}") from error

@@ -24,13 +24,13 @@ from imagebart.conditioning import Conditioner, NoConditioner
 from imagebart.config import Length
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
-from imagebart.training.data import grid
+from imagebart.training.data import grid, to_float
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import load_text_encoder, with_words_of
 from imagebart.training.stage import train_stage, train_stages
 from imagebart.training.token_task import DataSource, text_config
-from imagebart.training.vqgan import to_float, train_first_stage
+from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
 from recipes.avatars.artwork import render
 from recipes.avatars.conditioner import avatar_conditioner
@@ -229,7 +229,7 @@ class CaptionsRun:
     loop: LoopConfig
     shape: StageShape = field(default_factory=StageShape)  # of the stages that will take it over
     text_length: Length = 77  # conditioning tokens a caption
-    begin_from: str | None = None  # run folder of a text encoder to teach more; what its slots say stays the same
+    init_from: str | None = None  # run folder of a text encoder to teach more; what its slots say stays the same
 
 
 SHOWN = 12  # captions that are shown as what was read from them
@@ -314,12 +314,12 @@ def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
     conditioner = avatar_conditioner(run.text_length)
     torch.manual_seed(run.loop.seed)
     steady = None
-    if run.begin_from is None:
+    if run.init_from is None:
         reader = CaptionReader(TextEncoder(text_config(run.shape, conditioner)))
     else:
-        before, words_before = load_text_encoder(Path(run.begin_from))
+        before, words_before = load_text_encoder(Path(run.init_from))
         reader = CaptionReader(with_words_of(before, words_before, conditioner))
-        load_heads(reader, Path(run.begin_from))
+        load_heads(reader, Path(run.init_from))
         reader.heads.requires_grad_(False)  # stages have learnt what these read in a slot
         steady = Steady(deepcopy(reader).requires_grad_(False), lessons(conditioner))
     trained = train(CaptionsTask(reader, conditioner, steady), run.loop, folder)

@@ -10,12 +10,11 @@ from drawn_folders import draw_folder
 from PIL import Image
 
 from imagebart.errors import InputError
-from imagebart.training.data import Example, ImageStore, read
-from imagebart.training.plan import DatasetReport, inspect_dataset, split_held_out
+from imagebart.training.data import DatasetReport, Example, ImageStore, inspect_dataset, open_dataset, split_held_out
 
 
 def found(folder: Path) -> DatasetReport:
-    return inspect_dataset(read(str(folder)), 32)
+    return inspect_dataset(open_dataset(str(folder)), 32)
 
 
 def test_captions_classes_and_bare_pictures(tmp_path: Path) -> None:
@@ -33,9 +32,9 @@ def test_parts_called_train_and_test_are_no_classes(tmp_path: Path) -> None:
     for i, path in enumerate(sorted((tmp_path / "train").iterdir())[:5]):
         (tmp_path / "test").mkdir(exist_ok=True)
         shutil.move(path, tmp_path / "test" / f"other{i}.png")
-    looked = inspect_dataset(read(str(tmp_path)), 32, tmp_path / "store")
-    pictures = ImageStore(tmp_path / "store").pictures
-    assert looked.kind == "none" and looked.held == 5
+    looked = inspect_dataset(open_dataset(str(tmp_path)), 32, tmp_path / "store")
+    pictures = ImageStore(tmp_path / "store").index
+    assert looked.kind == "none" and looked.held_out == 5
     assert {pictures.names[i] for i in pictures.numbers(True)} == {f"test/other{i}.png" for i in range(5)}
 
 
@@ -49,11 +48,12 @@ def test_what_cannot_be_used_is_named_and_left_out(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "1.png", tmp_path / "again.png")
     Image.new("CMYK", (60, 60), (5, 100, 20, 3)).save(tmp_path / "printed.jpg")
     Image.fromarray(np.arange(3600, dtype=np.uint16).reshape(60, 60) * 18).save(tmp_path / "deep.png")
-    looked = inspect_dataset(read(str(tmp_path)), 32, tmp_path / "store")
-    assert sorted(looked.left_out) == ["broken.png", "empty.png", "long.png", "moving.gif"]
-    assert "40,000 × 10" in looked.left_out["long.png"] and "animated" in looked.left_out["moving.gif"]
-    assert set(looked.twice.items()) <= {("again.png", "1.png"), ("1.png", "again.png")} and len(looked.twice) == 1
-    names = ImageStore(tmp_path / "store").pictures.names
+    looked = inspect_dataset(open_dataset(str(tmp_path)), 32, tmp_path / "store")
+    assert sorted(looked.unusable) == ["broken.png", "empty.png", "long.png", "moving.gif"]
+    assert "40,000 × 10" in looked.unusable["long.png"] and "animated" in looked.unusable["moving.gif"]
+    ((first, second),) = looked.duplicates.items()
+    assert {first, second} == {"1.png", "again.png"}
+    names = ImageStore(tmp_path / "store").index.names
     assert {"printed.jpg", "deep.png"} <= set(names) and looked.count == 26
 
 
@@ -62,21 +62,21 @@ def test_captions_of_missing_pictures_are_named(tmp_path: Path) -> None:
     with (tmp_path / "metadata.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"file_name": "nowhere.png", "text": "a ghost", "author": "nobody"}))
     looked = found(tmp_path)
-    assert looked.left_out == {"nowhere.png": "is named by the captions, but there is no such file."}
+    assert looked.unusable == {"nowhere.png": "is named by the captions, but there is no such file."}
     assert "ghost" not in looked.words
 
 
 def test_what_holds_no_pictures_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
-        read(str(tmp_path / "nowhere"))
+        open_dataset(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="holds no pictures"):
-        read(str(tmp_path))
+        open_dataset(str(tmp_path))
     with pytest.raises(InputError, match="3 pictures .* at least 16"):
         found(draw_folder(tmp_path / "three", "none", 3))
     draw_folder(tmp_path / "text", "text")
     (tmp_path / "text" / "metadata.jsonl").write_text("{broken")
     with pytest.raises(InputError, match="metadata.jsonl each line"):
-        read(str(tmp_path / "text"))
+        open_dataset(str(tmp_path / "text"))
 
 
 def test_one_in_twenty_is_held_back_whatever_the_order() -> None:

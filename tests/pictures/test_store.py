@@ -7,35 +7,34 @@ import torch
 from drawn_folders import draw_folder
 from PIL import Image
 
-from imagebart.training.data import AugmentedViews, ImageStore, read
-from imagebart.training.plan import inspect_dataset
+from imagebart.training.data import AugmentedViews, ImageStore, inspect_dataset, open_dataset
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ImageStore:
-    inspect_dataset(read(str(draw_folder(tmp_path / "data", "text"))), 32, tmp_path / "store")
+    inspect_dataset(open_dataset(str(draw_folder(tmp_path / "data", "text"))), 32, tmp_path / "store")
     return ImageStore(tmp_path / "store")
 
 
 def test_the_middle_is_what_is_in_the_file(store: ImageStore, tmp_path: Path) -> None:
-    number = store.pictures.names.index("0.png")
+    number = store.index.names.index("0.png")
     with Image.open(tmp_path / "data" / "0.png") as image:
         expected = image.convert("RGB").resize((36, 36), Image.Resampling.LANCZOS).crop((2, 2, 34, 34))
     view = store.view(number, 0)
     assert Image.fromarray(view.permute(1, 2, 0).numpy()).tobytes() == expected.tobytes()
     assert torch.equal(store.view(number, 1), view.flip(2))
-    assert store.pictures.texts[number] == "a red circle"
-    assert store.pictures.credits[number] == {"author": "painter 0"}
+    assert store.index.texts[number] == "a red circle"
+    assert store.index.credits[number] == {"author": "painter 0"}
 
 
 def test_views_are_the_same_whenever_asked_for_and_differ(store: ImageStore) -> None:
-    views = AugmentedViews(store, store.pictures.numbers(False), 6)
+    views = AugmentedViews(store, store.index.numbers(False), 6)
     assert len(views) == 20 * 6
     assert torch.equal(views[70]["image"], views[70]["image"])
     first = [views[20 * view]["image"] for view in range(6)]
     assert len({tuple(image.flatten().tolist()) for image in first}) >= 4
     assert {views[20 * view]["text"] for view in range(6)} == {views[0]["text"]}
-    assert not set(store.pictures.numbers(True)) & set(views.numbers)
+    assert not set(store.index.numbers(True)) & set(views.numbers)
 
 
 def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:

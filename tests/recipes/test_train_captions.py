@@ -65,14 +65,14 @@ def test_a_text_encoder_is_taught_more_without_changing_what_its_slots_say(tmp_p
     loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, save_every=2, sample_every=2)
     run = CaptionsRun(loop, SHAPE, text_length=60)
     first = train_captions(run, tmp_path / "first")
-    more = train_captions(replace(run, begin_from=str(tmp_path / "first")), tmp_path / "more")
+    more = train_captions(replace(run, init_from=str(tmp_path / "first")), tmp_path / "more")
     heads = [load_file(tmp_path / name / HEADS) for name in ("first", "more")]
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
     weights = [encoder.transformer.token_embedding.weight for encoder in (first, more)]
     assert not torch.equal(*weights) and torch.allclose(*weights, atol=0.05)
     (tmp_path / "first" / HEADS).unlink()
     with pytest.raises(ValueError, match=r"has no heads\.safetensors"):
-        train_captions(replace(run, begin_from=str(tmp_path / "first")), tmp_path / "other")
+        train_captions(replace(run, init_from=str(tmp_path / "first")), tmp_path / "other")
 
 
 def test_a_text_encoder_that_knew_fewer_words_is_taught_the_others_and_replaces_it_in_a_model(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_stage_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path
     taking = replace(run, text_from=str(tmp_path / "captions"))
     train_part(taking, tmp_path / "clean")
     train_part(replace(taking, betas=(0.5, 1.0)), tmp_path / "stage1")
-    train_part(replace(run, begin_from=str(tmp_path / "clean")), tmp_path / "freed")
+    train_part(replace(run, init_from=str(tmp_path / "clean")), tmp_path / "freed")
     stages = {name: load_part(tmp_path / name, Stage).module for name in ("clean", "stage1", "freed")}
     for name, tensor in reads.items():
         assert torch.equal(tensor, stages["clean"].text.state_dict()[name])

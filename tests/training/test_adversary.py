@@ -47,7 +47,7 @@ def test_a_resumed_run_has_the_discriminator_that_it_left(tmp_path: Path, pictur
     class Stopped(FirstStageTask):
         def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
             super().after_step(model, accelerator)
-            if self.adversary is not None and self.adversary.step == 8:
+            if self.discriminator is not None and self.discriminator.steps == 8:
                 raise KeyboardInterrupt
 
     stopped = task(pictures)
@@ -58,9 +58,9 @@ def test_a_resumed_run_has_the_discriminator_that_it_left(tmp_path: Path, pictur
     resumed = train(going_on, LOOP, tmp_path / "broken")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert unbroken.adversary is not None and going_on.adversary is not None
-    kept = going_on.adversary.model.state_dict()
-    for name, tensor in unbroken.adversary.model.state_dict().items():
+    assert unbroken.discriminator is not None and going_on.discriminator is not None
+    kept = going_on.discriminator.model.state_dict()
+    for name, tensor in unbroken.discriminator.model.state_dict().items():
         assert torch.equal(tensor, kept[name])
     heard = [record["adversarial"] != 0 for record in read_log(tmp_path / "whole")]
     assert heard == [False] * 4 + [True] * 8
@@ -75,7 +75,7 @@ def test_the_discriminator_learns_to_tell_and_fooling_it_is_a_way_to_the_origina
     adversary = DiscriminatorTrainer(AdversarialLoss(begin=0, crop=48, channels=8, lr=2e-3, matching=0.0, weight=0.5))
     for _ in range(40):
         adversary.loss(real, fake, (fake - real).abs().mean())
-        adversary.after_step(accelerator)
+        adversary.step(accelerator)
     assert adversary.model(real)[-1].mean() > adversary.model(fake)[-1].mean() + 0.5
     reconstruction = (fake - real).abs().mean()
     added = adversary.loss(real, fake, reconstruction)

@@ -7,20 +7,19 @@ from pathlib import Path
 import torch
 
 from imagebart.evaluation.classifier import FILE, Labels, augment, train_or_load_classifier
-from imagebart.training.data import ImageStore, read
-from imagebart.training.plan import inspect_dataset
+from imagebart.training.data import ImageStore, inspect_dataset, open_dataset
 from tests.drawn_folders import draw_folder
 
 
 def test_it_reads_what_it_learnt_in_pictures_that_were_held_back(tmp_path: Path) -> None:
-    inspect_dataset(read(str(draw_folder(tmp_path / "data", "class", count=180))), 32, tmp_path / "pictures")
+    inspect_dataset(open_dataset(str(draw_folder(tmp_path / "data", "class", count=180))), 32, tmp_path / "pictures")
     store = ImageStore(tmp_path / "pictures")
     classifier = train_or_load_classifier(store, tmp_path / "classifier", 120)
-    held = store.pictures.numbers(True)
+    held = store.index.numbers(True)
     labels = Labels(classifier.config.groups)
     with torch.no_grad():
         (logits,) = classifier(store.images(held))
-    answers = torch.tensor([labels.numbers("class", store.pictures.texts[i]) for i in held])
+    answers = torch.tensor([labels.numbers("class", store.index.texts[i]) for i in held])
     assert len(held) >= 9
     assert (logits.argmax(1) == answers[:, 0]).float().mean() >= 0.9
     before = (tmp_path / "classifier" / FILE).read_bytes()

@@ -8,7 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from imagebart.training.data import MAX_VIEWS, PIXELS, ImageFolder, StoreIndex, dataset_for, grid, write_index
+from imagebart.training.data import (
+    MAX_VIEWS,
+    PIXELS,
+    ImageFolder,
+    StoreIndex,
+    dataset_for,
+    grid,
+    stored_side,
+    write_index,
+)
 
 
 def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> None:
@@ -64,7 +73,7 @@ def test_grid_places_pictures_in_rows() -> None:
 
 def test_a_store_gives_what_is_not_held_back_in_all_its_views(tmp_path: Path) -> None:
     pictures = StoreIndex(32, "text", ("a", "b"), ("grass", "sky"), (False, True), ({}, {}))
-    pixels = np.random.default_rng(0).integers(0, 256, (2, pictures.side, pictures.side, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, stored_side(32), stored_side(32), 3), np.uint8)
     (tmp_path / PIXELS).write_bytes(pixels.tobytes())
     write_index(tmp_path, pictures)
     items = dataset_for(str(tmp_path), 32)

@@ -102,7 +102,7 @@ def test_what_is_kept_is_shown_as_it_is_at_rate_0() -> None:
 
 def test_noise_is_that_of_its_rate() -> None:
     """Of tokens to draw, x_t differs from x_0 by r_t, x_s by r_s, x_t from x_s by beta: within four deviations."""
-    given, _, _ = trained_on(400, scramble=0.0)
+    given, _, _ = trained_on(400, decoder_corruption=0.0)
     noise_t, fed = given["noise_t"].double(), given["noise_s"].double()
     unknown = noise_t > 0
     pairs = {"c": (given["x_t"] != given["x0"], noise_t), "x": (given["x_s"] != given["x0"], fed)}
@@ -117,7 +117,7 @@ def test_noise_is_that_of_its_rate() -> None:
 
 def test_scrambling_is_of_tokens_to_draw_in_final_steps_only() -> None:
     """In a share of them, and by parts from none to all."""
-    given, _, _ = trained_on(600, scramble=0.4)
+    given, _, _ = trained_on(600, decoder_corruption=0.4)
     kept = given["noise_t"] == 0
     final = (given["noise_s"] == 0).all(1)
     changed = given["x_s"] != given["x0"]
@@ -136,7 +136,7 @@ def test_scrambling_is_of_tokens_to_draw_in_final_steps_only() -> None:
 def test_cut_cells_are_seen_at_the_share_that_is_painted_until_the_step_ends_below_it() -> None:
     model = tiny_model("none")
     assert model.denoiser is not None
-    task = Cut(model.denoiser, model.conditioner, model.first_stage, [], replace(WHATEVER, scramble=0.0))  # type: ignore[arg-type]
+    task = Cut(model.denoiser, model.conditioner, model.first_stage, [], replace(WHATEVER, decoder_corruption=0.0))  # type: ignore[arg-type]
     torch.manual_seed(1)
     watched, x0 = Watched(model.denoiser), torch.randint(24, (300, 64))
     task.loss(watched, {"image": x0, "text": [""] * 300}, Accelerator(cpu=True))  # type: ignore[dict-item]
@@ -207,7 +207,7 @@ def test_a_colour_begins_as_a_louder_cell_that_is_all_of_it() -> None:
 
 
 def test_the_share_that_is_scrambled() -> None:
-    task, _ = task_of(scramble=0.3)
+    task, _ = task_of(decoder_corruption=0.3)
     step = Step(torch.ones(4000, 1), torch.where(torch.arange(4000)[:, None] < 2000, 0.0, 0.5))
     share = task.scrambled(step)
     assert share.shape == (4000, 1) and (share[2000:] == 0).all()
@@ -339,7 +339,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatc
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(resumed[name], tensor), name
-    standing = replace(run, begin_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0))
+    standing = replace(run, init_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0))
     begun = train_denoiser(standing, tmp_path / "on")
     assert all(torch.equal(tensor, whole[name]) for name, tensor in begun.state_dict().items())
 
@@ -356,7 +356,7 @@ def test_a_denoiser_that_knew_whole_cells_alone_goes_on_with_glances(tmp_path: P
     with pytest.raises(ValueError, match="color_hint_grid is 3, expected a divisor of 4"):
         train_denoiser(replace(run, color_hint_grid=3), tmp_path / "refused")
     knew = train_denoiser(run, tmp_path / "knew").state_dict()
-    goes_on = replace(run, color_hint_grid=2, begin_from=str(tmp_path / "knew"))
+    goes_on = replace(run, color_hint_grid=2, init_from=str(tmp_path / "knew"))
     seeing = train_denoiser(goes_on, tmp_path / "seeing")
     assert all(torch.equal(seeing.state_dict()[name], tensor) for name, tensor in knew.items())
     with pytest.raises(RuntimeError, match="Missing key"):  # of another depth
@@ -373,7 +373,7 @@ def test_a_denoiser_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: P
     taking = train_denoiser(replace(run, text_from=str(tmp_path / "captions")), tmp_path / "taking", AVATARS)
     for name, tensor in reads.items():
         assert torch.equal(tensor, taking.text.state_dict()[name])
-    free = train_denoiser(replace(run, begin_from=str(tmp_path / "taking")), tmp_path / "free", AVATARS)
+    free = train_denoiser(replace(run, init_from=str(tmp_path / "taking")), tmp_path / "free", AVATARS)
     weight = "transformer.token_embedding.weight"
     assert not torch.equal(reads[weight], free.text.state_dict()[weight])
     model = assemble(tmp_path / "first", tmp_path / "free", About(), tmp_path / "captions")

@@ -43,7 +43,7 @@ def test_gradient_loss_sees_edges_and_not_brightness() -> None:
 def test_codes_move_to_the_means_of_their_latents() -> None:
     torch.manual_seed(0)
     quantizer = Quantizer(SMALL)
-    averages = CodebookEMA(quantizer, decay=0.5, dead_after=0.1)
+    averages = CodebookEMA(quantizer, decay=0.5, dead_code_threshold=0.1)
     centres = torch.cat([torch.eye(4), -torch.eye(4)])
     for _ in range(40):
         z = F.normalize(centres[torch.randint(8, (256,))] + 0.01 * torch.randn(256, 4), dim=-1)
@@ -54,7 +54,7 @@ def test_codes_move_to_the_means_of_their_latents() -> None:
 
 def test_dead_codes_are_replaced_from_the_batch() -> None:
     quantizer = Quantizer(SMALL)
-    averages = CodebookEMA(quantizer, decay=0.0, dead_after=0.5)
+    averages = CodebookEMA(quantizer, decay=0.0, dead_code_threshold=0.5)
     z = F.normalize(torch.ones(16, 4), dim=-1)
     averages.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
     assert torch.allclose(quantizer.codes(), z[:8], atol=1e-5)
@@ -65,8 +65,8 @@ def test_trained_codes_stay_where_they_are_not_used() -> None:
     quantizer = Quantizer(SMALL)
     torch.nn.init.normal_(quantizer.embedding.weight)
     before = quantizer.codes().detach().clone()
-    averages = CodebookEMA(quantizer, decay=0.99, dead_after=0.01)
-    averages.begin_from(quantizer)
+    averages = CodebookEMA(quantizer, decay=0.99, dead_code_threshold=0.01)
+    averages.init_from(quantizer)
     z = F.normalize(torch.ones(16, 4), dim=-1)
     averages.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
     assert torch.allclose(quantizer.codes()[1:], before[1:], atol=1e-6)
@@ -88,16 +88,16 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     assert torch.equal(output, trained.decode(trained.encode(images)))
     assert (output - images).abs().mean() < 0.25
 
-    standing = replace(run, begin_from=str(tmp_path / "run"), loop=replace(loop, steps=1, lr=0.0, warmup=0))
+    standing = replace(run, init_from=str(tmp_path / "run"), loop=replace(loop, steps=1, lr=0.0, warmup=0))
     again = train_first_stage(standing, tmp_path / "again")
     assert torch.allclose(again.encoder.state_dict()["conv_in.weight"], trained.encoder.state_dict()["conv_in.weight"])
-    tuned = train_first_stage(replace(run, begin_from=str(tmp_path / "run"), decoder_only=True), tmp_path / "tuned")
+    tuned = train_first_stage(replace(run, init_from=str(tmp_path / "run"), decoder_only=True), tmp_path / "tuned")
     noise = torch.rand(4, 3, 16, 16) * 2 - 1
     assert torch.equal(tuned.latents(noise), trained.latents(noise))
     assert torch.equal(tuned.quantize.codes(), trained.quantize.codes())
     better = (tuned.decode(tuned.encode(images)) - images).abs().mean()
     assert better < 0.9 * (output - images).abs().mean()
-    with pytest.raises(ValueError, match="begin_from has to name one"):
+    with pytest.raises(ValueError, match="init_from has to name one"):
         replace(run, decoder_only=True)
     with pytest.raises(ValueError, match="was made as"):
         train_first_stage(replace(standing, model=replace(SMALL, codebook_size=12)), tmp_path / "other")
@@ -111,7 +111,7 @@ def test_a_new_decoder_begins_from_what_it_has_in_common_and_keeps_the_tokens(tm
     small = train_first_stage(FirstStageRun(str(tmp_path), cells, loop), tmp_path / "small")
     shape = replace(cells, resolution=32, downscale=2, decoder="layered")
     run = FirstStageRun(
-        str(tmp_path), shape, replace(loop, lr=0.0), begin_from=str(tmp_path / "small"), decoder_only=True
+        str(tmp_path), shape, replace(loop, lr=0.0), init_from=str(tmp_path / "small"), decoder_only=True
     )
     large = train_first_stage(run, tmp_path / "large")
     images = torch.rand(2, 3, 32, 32) * 2 - 1

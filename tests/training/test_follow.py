@@ -34,7 +34,7 @@ def test_a_run_that_stands_still_is_said() -> None:
 
 def test_what_came_before_the_beginning_does_not_count(tmp_path: Path) -> None:
     said: list[str] = []
-    follow = Validation(tmp_path, lambda model: {"error": 1.0}, said.append, begin=70)
+    follow = Validation(tmp_path, lambda model: {"error": 1.0}, said.append, settled_after=70)
     for step in range(10, 110, 10):
         follow(nn.Identity(), step)
     assert not any("more hours" in line for line in said)

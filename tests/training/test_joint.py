@@ -28,7 +28,7 @@ def test_joint_stages_draw_the_colour_that_is_asked_for(tmp_path: Path) -> None:
         "betas": run.betas,
         "t": None,
         "conditioning": "class",
-        "scramble": 0.8,
+        "decoder_corruption": 0.8,
         "shape": vars(run.shape),
         "loop": {**vars(run.loop), "steps": 80},
     }
@@ -60,7 +60,7 @@ def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own(tmp_path: 
 
 def test_what_makes_no_sense_for_all_stages_is_refused(tmp_path: Path) -> None:
     run = replace(two_classes(tmp_path), t=None)
-    with pytest.raises(ValueError, match="begin_from is 'stage1', one stage; t is null"):
-        replace(run, begin_from="stage1")
+    with pytest.raises(ValueError, match="init_from is 'stage1', one stage; t is null"):
+        replace(run, init_from="stage1")
     with pytest.raises(ValueError, match="t is null"):
         train_stage(run, tmp_path / "one")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.training.config import LoopConfig
-from imagebart.training.loop import StepBatches, hours_so_far, learning_rate, read_log, train
+from imagebart.training.loop import StepBatchSampler, hours_so_far, learning_rate, read_log, train
 
 
 class Numbers(Dataset[dict[str, Any]]):
@@ -72,26 +72,26 @@ def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
 
 
 def test_batches_from_the_middle_are_those_of_a_whole_run() -> None:
-    whole = list(StepBatches(10, 4, 0, 12, seed=5))
-    assert list(StepBatches(10, 4, 7, 12, seed=5)) == whole[7:]
+    whole = list(StepBatchSampler(10, 4, 0, 12, seed=5))
+    assert list(StepBatchSampler(10, 4, 7, 12, seed=5)) == whole[7:]
     first_epochs = [n for batch in whole[:5] for n in batch]
     assert sorted(first_epochs[:10]) == sorted(first_epochs[10:20]) == list(range(10))
     assert first_epochs[:10] != first_epochs[10:20]
 
 
 def test_endless_data_are_read_in_order() -> None:
-    assert list(StepBatches(10**9, 3, 2, 4, seed=0)) == [[6, 7, 8], [9, 10, 11]]
+    assert list(StepBatchSampler(10**9, 3, 2, 4, seed=0)) == [[6, 7, 8], [9, 10, 11]]
 
 
 def test_another_seed_sees_other_endless_data() -> None:
     """A run that begins from another's weights, with a seed of its own, is shown nothing that that one was."""
-    first, second = (set(sum(StepBatches(10**9, 3, 0, 50, seed), [])) for seed in (3, 4))
+    first, second = (set(sum(StepBatchSampler(10**9, 3, 0, 50, seed), [])) for seed in (3, 4))
     assert len(first) == len(second) == 150 and not first & second
 
 
 def test_an_empty_set_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
-        StepBatches(0, 3, 0, 4, seed=0)
+        StepBatchSampler(0, 3, 0, 4, seed=0)
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.vqgan import FirstStage
 from imagebart.testing import tiny_first_stage
 from imagebart.training.config import DenoiserRun, LoopConfig, StageShape
-from imagebart.training.data import PIXELS, ImageStore, StoreIndex, write_index
+from imagebart.training.data import PIXELS, ImageStore, StoreIndex, stored_side, write_index
 from imagebart.training.denoiser import TokenDataset, TokenDatasetTask, conditioner_of, encode_store, new_denoiser
 
 COUNT, VIEWS = 8, 2
@@ -28,7 +28,7 @@ def task(folder: Path, encoder: Literal["convolutions", "patch"]) -> TokenDatase
     nothing = ("",) * COUNT
     names = tuple(map(str, range(COUNT)))
     pictures = StoreIndex(32, "none", names, nothing, (False,) * COUNT, ({},) * COUNT)
-    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, pictures.side, pictures.side, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, stored_side(32), stored_side(32), 3), np.uint8)
     (folder / PIXELS).write_bytes(pixels.tobytes())
     write_index(folder, pictures)
     store = ImageStore(folder)

@@ -154,7 +154,7 @@ def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys:
     assert rows[-1]["step"] == steps and rows[-1]["error"] < read_metrics(run / "first-stage")[-1]["error"]
     before, after = load_part(run / "first-stage", FirstStage).module, load_part(run / "decoder", FirstStage).module
     store = ImageStore(run / "pictures")
-    images = store.images(range(len(store.pictures.names)))
+    images = store.images(range(len(store.index.names)))
     assert torch.equal(after.encode(images), before.encode(images))
     assert torch.equal(after.encode(images), tokens[:, 0].long())
     assert not torch.equal(after.decode(tokens[:, 0].long()), before.decode(tokens[:, 0].long()))
@@ -188,7 +188,7 @@ def test_a_model_is_gone_on_from_with_other_pictures(tmp_path: Path, capsys: pyt
     learnt = read_metrics(begun / "run" / "denoiser")[-1]["loss"]
     (begun / "run").rename(tmp_path / "lost")
     more = draw_folder(tmp_path / "more", "text", count=30)
-    given = ["--data", str(more), "--begin-from", str(begun), "--hours", "0.0001", "--out", str(on / "model")]
+    given = ["--data", str(more), "--init-from", str(begun), "--hours", "0.0001", "--out", str(on / "model")]
     capsys.readouterr()
     assert main(["train", "model", *given, "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -228,6 +228,8 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
     class Interrupted:
         model = nn.Linear(1, 1)
 
+        dataset = [{"x": torch.zeros(1)}]
+
         def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Any) -> dict[str, Any]:
             time.sleep(0.2)  # as when others have the cores
             threads.append(torch.get_num_threads())
@@ -237,10 +239,10 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
 
     config = LoopConfig(steps=1, batch_size=1, mixed_precision="no")
     task: Any = Interrupted()
-    assert seconds_per_step(task, {"x": torch.zeros(1, 1)}, config) < 0.2
+    assert seconds_per_step(task, config) < 0.2
     assert set(threads) == {1} and torch.get_num_threads() == before
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert seconds_per_step(task, {"x": torch.zeros(1, 1)}, config) >= 0.2
+    assert seconds_per_step(task, config) >= 0.2
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
         ("--resolution", "100", "resolution is 100; it must be one of 32, 64"),
         ("--batch-size", "0", "batch size is 0"),
         ("--first-stage", "nowhere", "No first stage can be taken over from nowhere"),
-        ("--begin-from", "nowhere", "nowhere is begun from, with its own shape"),
+        ("--init-from", "nowhere", "nowhere has its own shape"),
         ("--data", "./nowhere", "./nowhere is no folder"),
     ],
 )

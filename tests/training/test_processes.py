@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from imagebart.models.vqgan import FirstStage
 from imagebart.testing import tiny_first_stage
 from imagebart.training.config import FirstStageLoss, LoopConfig
-from imagebart.training.loop import StepBatches, read_log, train
+from imagebart.training.loop import StepBatchSampler, read_log, train
 from imagebart.training.vqgan import FirstStageTask
 
 
@@ -31,7 +31,8 @@ class Noise(Dataset[dict[str, Any]]):
 def learn(folder: Path, batch_size: int, steps: int) -> None:
     """A first stage whose training draws nothing at random."""
     torch.manual_seed(0)
-    task = FirstStageTask(FirstStage(tiny_first_stage()), Noise(), torch.ones(32, 32), FirstStageLoss(dead_after=0.0))
+    loss = FirstStageLoss(dead_code_threshold=0.0)
+    task = FirstStageTask(FirstStage(tiny_first_stage()), Noise(), torch.ones(32, 32), loss)
     loop = LoopConfig(
         steps=steps, batch_size=batch_size, lr=1e-3, mixed_precision="no", log_every=1, save_every=2, sample_every=100
     )
@@ -59,8 +60,8 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> 
 
 
 def test_processes_share_each_step_out_among_them() -> None:
-    whole = list(StepBatches(13, 6, 2, 9, seed=4))
-    parts = [list(StepBatches(13, 2, 2, 9, seed=4, place=place, processes=3)) for place in range(3)]
+    whole = list(StepBatchSampler(13, 6, 2, 9, seed=4))
+    parts = [list(StepBatchSampler(13, 2, 2, 9, seed=4, rank=place, world_size=3)) for place in range(3)]
     assert [sum(step, []) for step in zip(*parts, strict=True)] == whole
 
 

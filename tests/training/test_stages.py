@@ -85,7 +85,7 @@ def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
     run, kinds = two_classes(tmp_path), ("encoder_decoder", "residual")
     train_stage(run, tmp_path / "stage2")
     for kind in kinds:
-        train_stage(replace(run, t=1, kind=kind, scramble=0.8), tmp_path / kind)
+        train_stage(replace(run, t=1, kind=kind, decoder_corruption=0.8), tmp_path / kind)
         model = assemble(tmp_path / "first", [tmp_path / kind, tmp_path / "stage2"], About("two", "squares"))
         assert [stage.config.kind for stage in model.stages] == [kind, "decoder_only"]
         assert isinstance(model.conditioner, ClassConditioner)
@@ -121,7 +121,7 @@ def test_a_stage_goes_on_from_one_of_its_kind(tmp_path: Path) -> None:
         conditioning="none",
     )
     trained = train_stage(run, tmp_path / "stage1").state_dict()
-    standing = replace(run, begin_from=str(tmp_path / "stage1"), loop=replace(loop, lr=0.0))
+    standing = replace(run, init_from=str(tmp_path / "stage1"), loop=replace(loop, lr=0.0))
     again = train_stage(standing, tmp_path / "again").state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in trained.items())
 

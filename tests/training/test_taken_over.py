@@ -11,20 +11,16 @@ from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner,
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.testing import CAPTIONS, tiny_model, tiny_staged_model
-from imagebart.training.config import StageShape
-from imagebart.training.plan import ModelRun
-from imagebart.training.train_model import given_denoiser, given_first_stage, given_shape
-
-
-def begun_from(folder: Path) -> ModelRun:
-    return ModelRun(data="", hours=1.0, begin_from=str(folder))
+from imagebart.training.config import ModelRun, StageShape
+from imagebart.training.train_model import load_denoiser_to_finetune
+from imagebart.training.vqgan import load_first_stage
 
 
 def test_a_model_gone_on_from_says_the_same_of_the_words_it_knew(tmp_path: Path) -> None:
     model = tiny_model("text")
     model.save_pretrained(tmp_path, "float32")
     more = TextConditioner.from_captions([CAPTIONS[0], "an aardvark"], length=3)
-    network, told = given_denoiser(str(tmp_path), more)
+    network, told = load_denoiser_to_finetune(str(tmp_path), more)
     assert told.length == model.conditioner.length and isinstance(told, TextConditioner)
     assert told.known_words() == more.known_words() and all(p.requires_grad for p in network.parameters())
     x = torch.arange(64)[None] % 24
@@ -42,13 +38,10 @@ def test_a_model_gone_on_from_says_the_same_of_the_words_it_knew(tmp_path: Path)
 def test_its_first_stage_and_its_sizes_are_taken_over(tmp_path: Path) -> None:
     model = tiny_model("none")
     model.save_pretrained(tmp_path, "float32")
-    first_stage = given_first_stage(begun_from(tmp_path))
-    assert first_stage is not None
-    ours, theirs = first_stage.state_dict(), model.first_stage.state_dict()
+    ours, theirs = load_first_stage(tmp_path).state_dict(), model.first_stage.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-    sizes = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1)
-    assert given_shape(begun_from(tmp_path), NoConditioner()) == sizes
-    assert given_shape(ModelRun(data="", hours=1.0, first_stage=str(tmp_path)), NoConditioner()) is None
+    network, _ = load_denoiser_to_finetune(str(tmp_path), NoConditioner())
+    assert StageShape.of(network.config) == StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1)
 
 
 @pytest.mark.parametrize(
@@ -61,21 +54,21 @@ def test_its_first_stage_and_its_sizes_are_taken_over(tmp_path: Path) -> None:
 def test_other_conditioning_is_said(tmp_path: Path, wanted: Conditioner, said: str) -> None:
     tiny_model("text").save_pretrained(tmp_path)
     with pytest.raises(InputError, match=f"{said}; .*--first-stage"):
-        given_denoiser(str(tmp_path), wanted)
+        load_denoiser_to_finetune(str(tmp_path), wanted)
 
 
 def test_other_classes_and_models_without_a_denoiser_are_said(tmp_path: Path) -> None:
     tiny_model("class").save_pretrained(tmp_path / "classes")
     with pytest.raises(InputError, match="told of other classes than the pictures have"):
-        given_denoiser(str(tmp_path / "classes"), ClassConditioner(("cat", "cow")))
+        load_denoiser_to_finetune(str(tmp_path / "classes"), ClassConditioner(("cat", "cow")))
     tiny_staged_model().save_pretrained(tmp_path / "stages")
     with pytest.raises(InputError, match="has stages, and one with a denoiser is expected"):
-        given_denoiser(str(tmp_path / "stages"), NoConditioner())
+        load_denoiser_to_finetune(str(tmp_path / "stages"), NoConditioner())
     with pytest.raises(InputError, match="No model can be gone on from in .*nowhere"):
-        given_denoiser(str(tmp_path / "nowhere"), NoConditioner())
+        load_denoiser_to_finetune(str(tmp_path / "nowhere"), NoConditioner())
 
 
 @pytest.mark.parametrize("other", [{"first_stage": "a model"}, {"shape": StageShape()}])
 def test_what_it_has_of_its_own_cannot_be_given(other: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="with its own (first stage|shape); leave out the one or the other"):
-        ModelRun(data="", hours=1.0, begin_from="another", **other)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="has its own (first stage|shape); leave out one of the two"):
+        ModelRun(data="", hours=1.0, init_from="another", **other)  # type: ignore[arg-type]
