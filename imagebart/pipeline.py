@@ -30,8 +30,8 @@ from imagebart.sampling.mask_suggestion import distances, place
 from imagebart.sampling.sampler import ChainEvent
 from imagebart.settings import SamplingSettings, format_value
 from imagebart.weights import locate
-from imagebart.weights.folder import config_of
-from imagebart.weights.published.registry import default_card, read_card, without_head
+from imagebart.weights.folder import config_of, read_card, without_header
+from imagebart.weights.published.registry import default_card
 
 EventKind = Literal["start", "preview", "stage", "result"]
 PREVIEW_SHARE = 0.1  # of the time may go into previews
@@ -358,7 +358,7 @@ class Pipeline:
         model = ImageBART.from_pretrained(folder, device, dtype)
         model.sampler.prepare()
         card = read_card(folder) or default_card(config_of(model))
-        return cls(model, without_head(card), bundled_scorer(folder, model))
+        return cls(model, without_header(card), bundled_scorer(folder, model))
 
     @property
     def name(self) -> str:

@@ -42,19 +42,19 @@ HEADINGS = (
 
 def random_model(model: PublishedModel) -> ImageBART:
     """A published model with random weights. Its schedule sets how often x_t stays, as in the trained one."""
-    description = model.description(1)
+    published = model.stage(1)
     schedule = Schedule.geometric(model.stages)
     stages = []
     torch.manual_seed(0)
     for t in range(1, model.stages + 1):
-        config = model.description(t).stage_config(t, schedule.betas[t - 1], 0)
+        config = model.stage(t).stage_config(t, schedule.betas[t - 1], 0)
         stage = build_stage(config, model.stages).eval().requires_grad_(False)
         assert stage.decoder.head is not None
         stage.decoder.head.weight.mul_(LOGIT_SCALE)
         stages.append(stage)
-    about = About(model.name, model.knows)
-    conditioner = model.named(description.conditioner)
-    return ImageBART(FirstStage(description.first_stage), stages, conditioner, about, schedule)
+    about = About(model.name, model.domain)
+    conditioner = model.with_class_names(published.conditioner)
+    return ImageBART(FirstStage(published.first_stage), stages, conditioner, about, schedule)
 
 
 def timed(events: Iterable[PipelineEvent]) -> tuple[float, float, int]:

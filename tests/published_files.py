@@ -28,8 +28,8 @@ from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights import MODELS
 from imagebart.weights.folder import shapes_of
-from imagebart.weights.published.convert import stage_layout
-from imagebart.weights.published.registry import Description, read_description
+from imagebart.weights.published.convert import key_mapping
+from imagebart.weights.published.registry import PublishedStage, read_stage_yaml
 
 TINY = Path(__file__).parent / "fixtures" / "tiny"
 ALIGNMENT = 64  # of tensors in a file of PyTorch's
@@ -128,13 +128,13 @@ def write_checkpoint(
 
 
 def scale_tensors(
-    description: Description, t: int, betas: tuple[float, ...], scale: float = TINY_SCALE
+    description: PublishedStage, t: int, betas: tuple[float, ...], scale: float = TINY_SCALE
 ) -> dict[str, Planned]:
     """The state_dict of stage t; scale: the deviation of its weights."""
     config = description.stage_config(t, betas[t - 1], 0)
     with torch.device("meta"):
         stage, first_stage = build_stage(config, len(betas)), FirstStage(description.first_stage)
-    layout = stage_layout(config)
+    layout = key_mapping(config)
     begins = iter(np.random.default_rng(t).permutation(len(POOL)).tolist())
 
     def planned(name: str, shape: tuple[int, ...]) -> Planned:
@@ -168,7 +168,7 @@ def full_tensors(name: str) -> Iterator[tuple[str, dict[str, Planned]]]:
     model = MODELS[name]
     betas = tuple(1 / (model.stages + 1 - t) for t in range(1, model.stages + 1))
     for t in range(1, model.stages + 1):
-        yield f"scale{t}", scale_tensors(model.description(t), t, betas, FULL_SCALE)
+        yield f"scale{t}", scale_tensors(model.stage(t), t, betas, FULL_SCALE)
 
 
 def write_full(name: str, folder: Path) -> None:
@@ -195,7 +195,7 @@ def write_tiny(folder: Path, source: str = "uncond_residual_geometric", stages: 
         described = coarsest if t == stages else TINY / source / "scale1.yaml"
         settings = yaml.safe_load(described.read_text(encoding="utf-8"))
         (folder / f"scale{t}.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        write_checkpoint(folder / f"scale{t}.ckpt", scale_tensors(read_description(described), t, betas))
+        write_checkpoint(folder / f"scale{t}.ckpt", scale_tensors(read_stage_yaml(described), t, betas))
 
 
 def write_package(path: Path, folder: Path, inside: str = "") -> None:

@@ -18,7 +18,7 @@ from published_files import TINY, scale_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imagebart.weights.published.registry import read_description
+from imagebart.weights.published.registry import read_stage_yaml
 
 FOLDER = TINY / "text_cond"
 BETAS = (0.37, 1.0)
@@ -44,7 +44,7 @@ def original_modules(checkout: Path) -> tuple[Any, Any]:
 
 def averaged(t: int, names: list[str]) -> dict[str, Tensor]:
     """The averaged weights of stage t, and the raw file's constants, by the names of the original's module."""
-    planned = scale_tensors(read_description(FOLDER / f"scale{t}.yaml"), t, BETAS)
+    planned = scale_tensors(read_stage_yaml(FOLDER / f"scale{t}.yaml"), t, BETAS)
     state = {}
     for name in names:
         short = f"transformer_ema.{name.replace('.', '')}"
@@ -71,7 +71,7 @@ def main(checkout: Path) -> None:
     recorded = {"cond": cond}
     settings = {t: yaml.safe_load((FOLDER / f"scale{t}.yaml").read_text(encoding="utf-8")) for t in (1, 2)}
     for t in (1, 2):
-        planned = scale_tensors(read_description(FOLDER / f"scale{t}.yaml"), t, BETAS)
+        planned = scale_tensors(read_stage_yaml(FOLDER / f"scale{t}.yaml"), t, BETAS)
         names = [name.removeprefix("transformer.") for name in planned if name.startswith("transformer.")]
         states[t] = averaged(t, names)
     modules = original_modules(checkout)

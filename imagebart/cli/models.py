@@ -18,11 +18,11 @@ SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 @command(app, "list")
 def list_models() -> None:
     """The published models, their sizes, which are here."""
-    from imagebart.weights.published.download import overview
+    from imagebart.weights.published.registry import model_rows
 
     rows = [("name", "draws", "stages", "download", "drawing", "a picture here", "")]
-    for row in overview():
-        rows.append((row.name, row.draws, str(row.stages), row.download, row.memory, row.picture, row.where))
+    for row in model_rows():
+        rows.append((row.name, row.domain, str(row.stages), row.download, row.memory, row.image_time, row.folder))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for cells in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
@@ -40,9 +40,8 @@ def download(
     from imagebart.weights.published.download import ProgressBar
     from imagebart.weights.published.download import download as fetch_model
 
-    with ProgressBar() as bar:
-        folder = fetch_model(name, sources or (), bar)
-    print(folder)
+    with ProgressBar() as progress:
+        print(fetch_model(name, sources or (), progress))
 
 
 @command(app)
@@ -59,11 +58,11 @@ def convert(
     """Make safetensors of a published model's files."""
     from imagebart.weights.published.convert import Conversion
     from imagebart.weights.published.convert import convert as convert_files
-    from imagebart.weights.published.registry import converted_folder, find, model_of
+    from imagebart.weights.published.registry import converted_folder, get_model, model_folder
 
     if out is None and Path(source).is_dir():
         raise ValueError(f"{source} is a folder: say with --out where the new one is to be")
-    folder = Path(source) if Path(source).is_dir() else find(model_of(source).name)
+    folder = Path(source) if Path(source).is_dir() else model_folder(get_model(source).name)
     out = out or converted_folder(source)
     job = Conversion(folder, out, SHORT.get(dtype, dtype), replace)
     convert_files(job, lambda sentence: print(sentence, file=sys.stderr))

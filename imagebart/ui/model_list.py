@@ -19,7 +19,7 @@ from imagebart.ui import messages
 from imagebart.ui.controls import RESET, starting_values
 from imagebart.ui.examples import EXAMPLES, Example, find_examples
 from imagebart.weights.folder import CONFIG
-from imagebart.weights.published.registry import find
+from imagebart.weights.published.registry import model_folder
 
 PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a folder, or the files themselves
 
@@ -51,7 +51,7 @@ class Models:
     def beside(cls, source: str | PathLike[str], max_loaded: int = 1) -> Models:
         """The models in the folder that holds a model: `source` is its own folder, or a published model's name."""
         folder = Path(source)
-        return cls((folder if folder.is_dir() else find(str(source))).resolve().parent, max_loaded)
+        return cls((folder if folder.is_dir() else model_folder(str(source))).resolve().parent, max_loaded)
 
     def names(self) -> list[str]:
         """The models that are there now, sorted, without folders that lack a model's files."""

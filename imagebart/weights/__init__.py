@@ -13,7 +13,7 @@ from imagebart.errors import WeightsError
 from imagebart.sampling.packed_linear import Precision
 from imagebart.weights.folder import CONFIG, load_folder, parse_dtype, save_folder
 from imagebart.weights.published.convert import load_published
-from imagebart.weights.published.registry import MODELS, find, is_hub_name, nearest
+from imagebart.weights.published.registry import MODELS, did_you_mean, is_hub_name, model_folder
 
 if TYPE_CHECKING:
     from imagebart.models.imagebart import ImageBART
@@ -25,8 +25,8 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
     """The folder of a model: the folder itself, that of a published model by name, or of owner/name on the Hub.
 
     download: a published model that is not here is fetched and converted first, which takes gigabytes and says how
-    many. revision: of a model on the Hub. Raises WeightsError for what is none of these, and as `obtain` and
-    `fetch_folder` do.
+    many. revision: of a model on the Hub. Raises WeightsError for what is none of these, and as
+    `ensure_model` and `fetch_folder` do.
     """
     # What talks to other machines takes a quarter of a second to import: only where it is needed.
     if is_hub_name(source) and not Path(source).is_dir():
@@ -39,16 +39,16 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
         return Path(source)
     if str(source) in MODELS:
         if download:
-            from imagebart.weights.published.download import obtain
+            from imagebart.weights.published.download import ensure_model
 
-            return obtain(str(source))
-        folder = find(str(source))
+            return ensure_model(str(source))
+        folder = model_folder(str(source))
         if not folder.is_dir():
             raise WeightsError(f"{source} is not on this machine: {MODELS[str(source)].how_to_install}")
         return folder
     raise WeightsError(
         f"{source} is no folder, expected one with a model, a published model's name, or owner/name on the Hub. "
-        f"{nearest(str(source))}"
+        f"{did_you_mean(str(source))}"
     )
 
 

@@ -1,14 +1,17 @@
-"""Files of weights within bounds: how much of them is read before it is known what they are.
+"""A model's folder: config.json, first_stage.safetensors, and denoiser.safetensors or stage1 to stageT.safetensors.
 
-A file may hold anything. Lists of what is in it are short in real ones; long ones take minutes and gigabytes to read.
+A text encoder that all networks share is stored once, in text_encoder.safetensors. A file that would be larger than
+Spaces take is split: stage1-1-of-2.safetensors and so on. Beside them may lie README.md, the model card. Training keeps
+parts of a model in folders of their own (`save_part`, `load_part`).
+
+A file may hold anything, so what is read of it before it is known what it is has a limit: long lists of tensors take
+minutes and gigabytes to read.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,50 +37,17 @@ from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Linear
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 
-LARGEST_TEXT = 2_000_000  # bytes of a configuration; those of published models have some 30 thousand
-LARGEST_LIST = 2 * 2**20  # bytes that name a file's tensors or entries; published ones have some hundred thousand
-
-
-def read_text(path: Path) -> str:
-    """A text in UTF-8. Raises WeightsError where it is none, cannot be read, or has over LARGEST_TEXT bytes."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_TEXT + 1)
-        if len(content) > LARGEST_TEXT:
-            raise WeightsError(f"{path} has {path.stat().st_size:,} bytes, expected at most {LARGEST_TEXT:,}")
-        return content.decode("utf-8")
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise WeightsError(f"{path} is no text in UTF-8: {error}") from error
-
-
-def checked_header(path: Path) -> Path:
-    """The path of a file of safetensors, if its header may be read. Raises WeightsError where it is too long."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
-    if length > LARGEST_LIST:
-        raise WeightsError(f"{path} is damaged or no safetensors: its header has {length:,} bytes, expected fewer")
-    return path
-
-
-class ShortReads(io.FileIO):
-    """A file for `zipfile`, which reads the list of all entries at once: refused where it is too long."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > LARGEST_LIST:
-            raise zipfile.BadZipFile(f"its list of entries has {size:,} bytes, expected at most {LARGEST_LIST:,}")
-        return super().read(size)
-
-
-# Filling modules that were made without memory (on the meta device), one tensor at a time.
-
+CONFIG = "config.json"
+VERSION = 1
+CARD = "README.md"
+TEXT_ENCODER = "text_encoder"
+WEIGHTS = re.compile(r"(first_stage|text_encoder|denoiser|stage\d+)(-\d+-of-\d+)?\.safetensors")
+MAX_FILE_BYTES = 9_500_000  # of tensors; a Space refuses files over 10 MB
+MAX_CONFIG_BYTES = 2_000_000  # published models' configurations have some 30 thousand
+MAX_CARD_BYTES = 200_000
+MAX_INDEX_BYTES = 2 * 2**20  # names of a file's tensors or entries; published ones have some hundred thousand
 
 Shapes = Mapping[str, tuple[int, ...]]
-
 DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -93,8 +63,275 @@ def parse_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-class _Blank(TorchFunctionMode):
-    """Leaves out first values, which a module without memory cannot have: PyTorch would import its compiler for them.
+# Whole models.
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """config.json."""
+
+    format: Literal["imagebart"]
+    version: int
+    about: About
+    first_stage: FirstStageConfig
+    conditioner: dict[str, Any]
+    denoiser: DenoiserConfig | None = None  # either this
+    betas: tuple[Share, ...] = ()  # or these
+    stages: tuple[StageConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.denoiser is None) != bool(self.stages) or len(self.betas) != len(self.stages):
+            raise ValueError(
+                f"{len(self.stages)} stages, {len(self.betas)} betas and {'no' if self.denoiser is None else 'a'} "
+                "denoiser, expected stages with as many betas, or a denoiser alone"
+            )
+
+
+def config_of(model: ImageBART) -> ModelConfig:
+    """What config.json says of a model."""
+    return ModelConfig(
+        "imagebart",
+        VERSION,
+        model.about,
+        model.first_stage.config,
+        model.conditioner.to_config(),
+        model.denoiser.config if model.denoiser is not None else None,
+        model.schedule.betas if model.stages else (),
+        tuple(stage.config for stage in model.stages),
+    )
+
+
+def networks(model: ImageBART) -> dict[str, nn.Module]:
+    """The denoiser or the stages of a model, by the names of their files."""
+    if model.denoiser is not None:
+        return {"denoiser": model.denoiser}
+    return {f"stage{stage.config.t}": stage for stage in model.stages}
+
+
+def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
+    """Writes a model, replacing one that was there; other files, such as README.md, are left alone."""
+    owned = [old.name for old in folder.glob("*.safetensors") if WEIGHTS.fullmatch(old.name)]
+    replace_files(folder, _files_of(model, dtype), owned)
+
+
+def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> ImageBART:
+    """Reads a model; raises WeightsError naming the file and what is wrong."""
+    try:
+        recover_files(folder)
+    except OSError as error:
+        raise WeightsError(f"{folder} was half replaced and cannot be put right: {error.strerror}") from error
+    config = read_config(folder / CONFIG)
+    with on_meta_device(folder / CONFIG):
+        conditioner = conditioner_from_config(config.conditioner)
+        first_stage = FirstStage(config.first_stage)
+        stages = [build_stage(stage, len(config.betas)) for stage in config.stages]
+        network = stages if config.denoiser is None else Denoiser(config.denoiser)
+        schedule = Schedule(config.betas) if config.stages else None
+        model = ImageBART(first_stage, network, conditioner, config.about, schedule)
+    _check_networks(config, conditioner, folder / CONFIG)
+    _load_module(first_stage, folder, "first_stage", device, dtype, mapped=False)
+    check_used_codes(first_stage, folder / "first_stage.safetensors")
+    mapped = too_large([model], dtype)
+    shared: dict[str, Tensor] = {}
+    if model.text is not None and any(WEIGHTS.fullmatch(path.name) for path in folder.glob(f"{TEXT_ENCODER}*")):
+        _load_module(model.text, folder, TEXT_ENCODER, device, dtype, mapped)
+        shared = {f"text.{name}": tensor for name, tensor in model.text.state_dict().items()}
+    for stem, module in networks(model).items():
+        _load_module(module, folder, stem, device, dtype, mapped, shared)
+    return model.requires_grad_(False)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """config.json; raises WeightsError naming what is wrong in it."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise WeightsError(f"{path} has {path.stat().st_size:,} bytes, expected at most {MAX_CONFIG_BYTES:,}")
+        values = json.loads(content.decode("utf-8"))
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"{path} is no text in UTF-8: {error}") from error
+    except WeightsError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from error
+    version = values.get("version") if isinstance(values, dict) else None
+    if version != VERSION:
+        raise WeightsError(f"{path} has format version {version!r}, expected {VERSION}: a model saved by this program")
+    try:
+        return from_dict(ModelConfig, values)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def config_bytes(config: ModelConfig) -> bytes:
+    """The text of config.json."""
+    return (_to_json(asdict(config)) + "\n").encode("utf-8")
+
+
+def _to_json(value: Any, indent: str = "") -> str:
+    """JSON with an indented line for each setting, and lists of plain values on one."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        lines = [f"{inner}{json.dumps(key)}: {_to_json(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        return "[\n" + ",\n".join(inner + _to_json(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _check_networks(config: ModelConfig, conditioner: Conditioner, path: Path) -> None:
+    """Raises WeightsError where networks were made for another conditioner or schedule."""
+    for stage, beta in zip(config.stages, config.betas, strict=True):
+        if (stage.cond_length, stage.beta) != (conditioner.length, beta):
+            raise WeightsError(
+                f"{path}: stage {stage.t} has cond_length {stage.cond_length} and beta {stage.beta}, "
+                f"expected the conditioner's {conditioner.length} and the schedule's {beta}"
+            )
+        if stage.start_token >= stage.decoder.vocab_in:
+            raise WeightsError(
+                f"{path}: stage {stage.t} has the start_token {stage.start_token}, "
+                f"expected one of {stage.decoder.vocab_in}"
+            )
+    if config.denoiser is not None and config.denoiser.cond_length != conditioner.length:
+        raise WeightsError(
+            f"{path}: the denoiser has cond_length {config.denoiser.cond_length}, "
+            f"expected the conditioner's {conditioner.length}"
+        )
+
+
+def _files_of(model: ImageBART, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
+    """The files of a model, one after the other, its configuration last."""
+    yield from tensor_files(model.first_stage.state_dict(), "first_stage", dtype, MAX_FILE_BYTES)
+    shared = _shared_text_encoder(model)
+    if shared:
+        yield from tensor_files(shared, TEXT_ENCODER, dtype, MAX_FILE_BYTES)
+    for stem, network in networks(model).items():
+        state = network.state_dict()
+        own = {name: state[name] for name in state if not (shared and name.startswith("text."))}
+        yield from tensor_files(own, stem, dtype, MAX_FILE_BYTES)
+    yield CONFIG, config_bytes(config_of(model))
+
+
+def _shared_text_encoder(model: ImageBART) -> dict[str, Tensor]:
+    """The tensors of the text encoder that all networks have; {} where there is none, or theirs differ."""
+    encoders = [getattr(network, "text", None) for network in networks(model).values()]
+    if any(encoder is None for encoder in encoders):
+        return {}
+    first, *others = (dict(encoder.state_dict()) for encoder in encoders if encoder is not None)
+    same = all(o.keys() == first.keys() and all(torch.equal(o[k], first[k]) for k in first) for o in others)
+    return first if same else {}
+
+
+def tensor_files(
+    state: Mapping[str, Tensor], stem: str, dtype: torch.dtype, max_bytes: int
+) -> Iterator[tuple[str, bytes]]:
+    """Tensors as a file, or as several with at most `max_bytes` each, one after the other.
+
+    Floats are stored as dtype. A tensor that is larger has a file of its own.
+    """
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name, tensor in state.items():
+        bytes_needed = tensor.numel() * (dtype.itemsize if tensor.is_floating_point() else tensor.itemsize)
+        if groups[-1] and size + bytes_needed > max_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += bytes_needed
+    for i, names in enumerate(groups, 1):
+        suffix = f"-{i}-of-{len(groups)}" if len(groups) > 1 else ""
+        yield f"{stem}{suffix}.safetensors", save({n: _stored(state[n], dtype) for n in names}, {"format": "pt"})
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+
+
+def _load_module(
+    module: nn.Module,
+    folder: Path,
+    stem: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    mapped: bool,
+    shared: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Fills a module from its file or files. mapped: tensors stay there. shared: tensors that were read before."""
+    shared = shared or {}
+    where = folder / f"{stem}.safetensors"
+    try:
+        with ExitStack() as stack:
+            files: dict[str, Any] = {}  # tensor name -> the open file that has it
+            for path in _paths_of(folder, stem):
+                where = path
+                file = stack.enter_context(safe_open(checked_header(path), framework="pt"))
+                twice = sorted(files.keys() & set(file.keys()))
+                if twice:
+                    raise WeightsError(f"{path} has the tensor {twice[0]}, which is in another part of {stem} too")
+                files |= dict.fromkeys(file.keys(), file)
+            where = folder / f"{stem}.safetensors"
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in files.items()}
+            shapes |= {name: tuple(tensor.shape) for name, tensor in shared.items()}
+            check_shapes(where, shapes, shapes_of(module))
+
+            def read(name: str) -> Tensor:
+                if name in shared:
+                    return shared[name]
+                tensor: Tensor = files[name].get_tensor(name)
+                return tensor if mapped else tensor.clone()  # out of the file, which may change later
+
+            load_tensors(module, read, where, device, dtype, mapped)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{where} is damaged or cannot be read: {error}") from error
+
+
+def checked_header(path: Path) -> Path:
+    """The path of a safetensors file, if its header may be read. Raises WeightsError where it is too long."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    if length > MAX_INDEX_BYTES:
+        raise WeightsError(f"{path} is damaged or no safetensors: its header has {length:,} bytes, expected fewer")
+    return path
+
+
+def _paths_of(folder: Path, stem: str) -> list[Path]:
+    """The file, or the files 1-of-n to n-of-n, that hold a module."""
+    whole = folder / f"{stem}.safetensors"
+    counts = {
+        int(path.stem.rpartition("-")[2])
+        for path in folder.glob(f"{stem}-*-of-*.safetensors")
+        if WEIGHTS.fullmatch(path.name)
+    }
+    if len(counts) + whole.is_file() > 1:
+        raise WeightsError(f"{folder} holds {stem} in more than one way, expected {whole.name} or its parts")
+    paths = [folder / f"{stem}-{i}-of-{n}.safetensors" for n in counts for i in range(1, n + 1)] or [whole]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise WeightsError(f"{missing[0]} is missing, expected it beside {CONFIG}")
+    return paths
+
+
+# Modules are made on the meta device, where they have shapes only, and then take tensors one at a time.
+
+
+@contextmanager
+def on_meta_device(where: object) -> Iterator[None]:
+    """Modules made here have shapes and no memory; raises WeightsError, naming `where`, if they cannot be made."""
+    try:
+        with torch.device("meta"), _WithoutInit():
+            yield
+    except (ValueError, TypeError, LookupError, AssertionError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(f"{where} describes what cannot be built: {error}") from error
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Skips the initial values of weights: on the meta device PyTorch would import its compiler for them.
 
     That is 80 MB, and a second.
     """
@@ -105,16 +342,6 @@ class _Blank(TorchFunctionMode):
         if func is torch.arange:
             return torch.empty(*args, dtype=torch.long)
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def without_memory(where: object) -> Iterator[None]:
-    """Modules made here have shapes only; raises WeightsError where they cannot be made."""
-    try:
-        with torch.device("meta"), _Blank():
-            yield
-    except (ValueError, TypeError, LookupError, AssertionError, ArithmeticError, RuntimeError) as error:
-        raise WeightsError(f"{where} describes what cannot be built: {error}") from error
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -139,7 +366,7 @@ def check_shapes(where: object, given: Shapes, expected: Shapes, prefix: str = "
         )
 
 
-def fill(
+def load_tensors(
     module: nn.Module,
     read: Callable[[str], Tensor],
     where: object,
@@ -150,9 +377,9 @@ def fill(
     """Gives a module its tensors, each read by name and moved to the device; floats become dtype.
 
     What is read may become the module's: it must be memory of its own, or mapped from a file for that purpose. Mapped
-    weights of linear maps that are shorter than dtype stay so, for longer ones would be copies.
+    weights of linear layers that are stored in a shorter type than dtype keep it, for longer ones would be copies.
     """
-    maps = {f"{name}.weight" for name, part in module.named_modules() if mapped and isinstance(part, Linear)}
+    linear = {f"{name}.weight" for name, part in module.named_modules() if mapped and isinstance(part, Linear)}
     tensors = {}
     for name, wanted in module.state_dict().items():
         tensor = read(name)
@@ -160,274 +387,40 @@ def fill(
             expected = "floating point" if wanted.is_floating_point() else "whole"
             raise WeightsError(f"{where} has {name} of type {tensor.dtype}, expected {expected} numbers")
         kind = dtype if wanted.is_floating_point() else wanted.dtype
-        if name in maps and tensor.dtype.itemsize < dtype.itemsize:
+        if name in linear and tensor.dtype.itemsize < dtype.itemsize:
             kind = tensor.dtype
         tensors[name] = tensor.reshape(wanted.shape).to(device, kind).contiguous()
     module.load_state_dict(tensors, assign=True)
 
 
-def check_codes(first_stage: FirstStage, where: object) -> None:
+def check_used_codes(first_stage: FirstStage, where: object) -> None:
     """Raises WeightsError where the list of used codes points outside the codebook or is not ascending."""
     used, size = first_stage.quantize.used, first_stage.config.codebook_size
     if used[0] < 0 or used[-1] >= size or bool((used[1:] <= used[:-1]).any()):
         raise WeightsError(f"{where} has used codes that are not ascending numbers from 0 to {size - 1}")
 
 
-# Our own layout of a model: config.json, first_stage.safetensors, and denoiser.safetensors or stage1 to stageT.
-#
-# A text encoder that all networks have in common is stored once, in text_encoder.safetensors. A file that would be
-# larger
-# than Spaces take is split: stage1-1-of-2.safetensors and so on.
+# Model cards: README.md, as somebody wrote it.
 
 
-CONFIG = "config.json"
-VERSION = 1
-LARGEST_FILE = 9_500_000  # bytes of tensors; a Space refuses files over 10 MB
-TEXT = "text_encoder"
-WEIGHTS = re.compile(r"(first_stage|text_encoder|denoiser|stage\d+)(-\d+-of-\d+)?\.safetensors")
+def read_card(folder: Path) -> str:
+    """The first MAX_CARD_BYTES of a folder's README.md, whatever they are; "" where there is none."""
+    path = folder / CARD
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return file.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """config.json."""
-
-    format: Literal["imagebart"]
-    version: int
-    about: About
-    first_stage: FirstStageConfig
-    conditioner: dict[str, Any]
-    denoiser: DenoiserConfig | None = None  # either this
-    betas: tuple[Share, ...] = ()  # or these
-    stages: tuple[StageConfig, ...] = ()
-
-    def __post_init__(self) -> None:
-        if (self.denoiser is None) != bool(self.stages) or len(self.betas) != len(self.stages):
-            raise ValueError(
-                f"{len(self.stages)} stages, {len(self.betas)} betas and {'no' if self.denoiser is None else 'a'} "
-                "denoiser, expected stages with as many betas, or a denoiser alone"
-            )
+def without_header(card: str) -> str:
+    """A card's text after its YAML header."""
+    if card.startswith("---\n") and "\n---\n" in card[4:]:
+        return card[4:].split("\n---\n", 1)[1].lstrip()
+    return card
 
 
-def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
-    """Writes a model, replacing one that was there; other files, such as README.md, are left alone."""
-    owned = [old.name for old in folder.glob("*.safetensors") if WEIGHTS.fullmatch(old.name)]
-    replace_files(folder, _contents(model, config_of(model), dtype), owned)
+# Trained parts of a model, each in the folder of the run that trained it: part.json and part.safetensors.
 
-
-def config_of(model: ImageBART) -> ModelConfig:
-    """What config.json says of a model."""
-    return ModelConfig(
-        "imagebart",
-        VERSION,
-        model.about,
-        model.first_stage.config,
-        model.conditioner.to_config(),
-        model.denoiser.config if model.denoiser is not None else None,
-        model.schedule.betas if model.stages else (),
-        tuple(stage.config for stage in model.stages),
-    )
-
-
-def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> ImageBART:
-    """Reads a model; raises WeightsError naming the file and what is wrong."""
-    try:
-        recover_files(folder)
-    except OSError as error:
-        raise WeightsError(f"{folder} was half replaced and cannot be put right: {error.strerror}") from error
-    config = read_config(folder / CONFIG)
-    with without_memory(folder / CONFIG):
-        conditioner = conditioner_from_config(config.conditioner)
-        first_stage = FirstStage(config.first_stage)
-        built = [build_stage(stage, len(config.betas)) for stage in config.stages]
-        network = built if config.denoiser is None else Denoiser(config.denoiser)
-        schedule = Schedule(config.betas) if config.stages else None
-        model = ImageBART(first_stage, network, conditioner, config.about, schedule)
-    _check_networks(config, conditioner, folder)
-    _read_tensors(first_stage, folder, "first_stage", device, dtype, mapped=False)
-    check_codes(first_stage, folder / "first_stage.safetensors")
-    mapped = too_large([model], dtype)
-    text: dict[str, Tensor] = {}
-    if _files(folder, TEXT) and model.text is not None:
-        _read_tensors(model.text, folder, TEXT, device, dtype, mapped)
-        text = {f"text.{name}": tensor for name, tensor in model.text.state_dict().items()}
-    for stem, module in networks(model).items():
-        _read_tensors(module, folder, stem, device, dtype, mapped, text)
-    return model.requires_grad_(False)
-
-
-def networks(model: ImageBART) -> dict[str, nn.Module]:
-    """What undoes noise in a model, by the names of its files."""
-    if model.denoiser is not None:
-        return {"denoiser": model.denoiser}
-    return {f"stage{stage.config.t}": stage for stage in model.stages}
-
-
-def _check_networks(config: ModelConfig, conditioner: Conditioner, folder: Path) -> None:
-    """Raises WeightsError where networks were made for another conditioner or schedule."""
-    for stage, beta in zip(config.stages, config.betas, strict=True):
-        if (stage.cond_length, stage.beta) != (conditioner.length, beta):
-            raise WeightsError(
-                f"{folder / CONFIG}: stage {stage.t} has cond_length {stage.cond_length} and beta {stage.beta}, "
-                f"expected the conditioner's {conditioner.length} and the schedule's {beta}"
-            )
-        if stage.start_token >= stage.decoder.vocab_in:
-            raise WeightsError(
-                f"{folder / CONFIG}: stage {stage.t} has the start_token {stage.start_token}, "
-                f"expected one of {stage.decoder.vocab_in}"
-            )
-    if config.denoiser is not None and config.denoiser.cond_length != conditioner.length:
-        raise WeightsError(
-            f"{folder / CONFIG}: the denoiser has cond_length {config.denoiser.cond_length}, "
-            f"expected the conditioner's {conditioner.length}"
-        )
-
-
-def _contents(model: ImageBART, config: ModelConfig, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
-    """The files of a model, one after the other, its configuration last."""
-    yield from tensor_files(model.first_stage.state_dict(), "first_stage", dtype, LARGEST_FILE)
-    text = _common_text(model)
-    if text:
-        yield from tensor_files(text, TEXT, dtype, LARGEST_FILE)
-    for stem, network in networks(model).items():
-        state = network.state_dict()
-        own = {name: state[name] for name in state if not (text and name.startswith("text."))}
-        yield from tensor_files(own, stem, dtype, LARGEST_FILE)
-    yield CONFIG, config_bytes(config)
-
-
-def _common_text(model: ImageBART) -> dict[str, Tensor]:
-    """The tensors of the text encoder that all networks have; {} where there is none, or theirs differ."""
-    encoders = [getattr(network, "text", None) for network in networks(model).values()]
-    if any(encoder is None for encoder in encoders):
-        return {}
-    first, *others = (dict(encoder.state_dict()) for encoder in encoders if encoder is not None)
-    same = all(o.keys() == first.keys() and all(torch.equal(o[k], first[k]) for k in first) for o in others)
-    return first if same else {}
-
-
-def read_config(path: Path) -> ModelConfig:
-    """config.json; raises WeightsError naming what is wrong in it."""
-    text = read_text(path)
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from error
-    version = values.get("version") if isinstance(values, dict) else None
-    if version != VERSION:
-        raise WeightsError(f"{path} has format version {version!r}, expected {VERSION}: a model saved by this program")
-    try:
-        return from_dict(ModelConfig, values)
-    except ValueError as error:
-        raise WeightsError(f"{path}: {error}") from error
-
-
-def config_bytes(config: ModelConfig) -> bytes:
-    """The text of config.json."""
-    return (_readable(asdict(config)) + "\n").encode("utf-8")
-
-
-def tensor_files(
-    state: Mapping[str, Tensor], stem: str, dtype: torch.dtype, largest: int
-) -> Iterator[tuple[str, bytes]]:
-    """Tensors as a file, or as many as it takes with at most so many bytes each, one after the other."""
-    parts = list(_split(state, dtype.itemsize, largest))
-    for i, names in enumerate(parts, 1):
-        suffix = f"-{i}-of-{len(parts)}" if len(parts) > 1 else ""
-        tensors = {name: _stored(state[name], dtype) for name in names}
-        yield f"{stem}{suffix}.safetensors", save(tensors, metadata={"format": "pt"})
-
-
-def _split(tensors: Mapping[str, Tensor], itemsize: int, largest: int) -> Iterator[list[str]]:
-    """Names in order, in groups that fit into a file; a tensor that fits into none has one of its own."""
-    names: list[str] = []
-    size = 0
-    for name, tensor in tensors.items():
-        bytes_needed = tensor.numel() * (itemsize if tensor.is_floating_point() else tensor.itemsize)
-        if names and size + bytes_needed > largest:
-            yield names
-            names, size = [], 0
-        names.append(name)
-        size += bytes_needed
-    yield names
-
-
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-
-
-def _read_tensors(
-    module: nn.Module,
-    folder: Path,
-    stem: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    mapped: bool,
-    given: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Fills a module from its file or files; mapped: tensors stay there. given: what was read before."""
-    known = given or {}
-    where = folder / f"{stem}.safetensors"
-    try:
-        with ExitStack() as stack:
-            homes: dict[str, Any] = {}
-            for path in _parts(folder, stem):
-                where = path
-                file = stack.enter_context(safe_open(checked_header(path), framework="pt"))
-                twice = sorted(homes.keys() & set(file.keys()))
-                if twice:
-                    raise WeightsError(f"{path} has the tensor {twice[0]}, which is in another part of {stem} too")
-                homes |= dict.fromkeys(file.keys(), file)
-            where = folder / f"{stem}.safetensors"
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in homes.items()}
-            shapes |= {name: tuple(tensor.shape) for name, tensor in known.items()}
-            check_shapes(where, shapes, shapes_of(module))
-
-            def read(name: str) -> Tensor:
-                if name in known:
-                    return known[name]
-                tensor: Tensor = homes[name].get_tensor(name)
-                return tensor if mapped else tensor.clone()  # out of the file, which may change later
-
-            fill(module, read, where, device, dtype, mapped)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{where} is damaged or cannot be read: {error}") from error
-
-
-def _files(folder: Path, stem: str) -> bool:
-    """Whether there is a file of this name, or a part of one."""
-    return any(WEIGHTS.fullmatch(path.name) for path in folder.glob(f"{stem}*"))
-
-
-def _parts(folder: Path, stem: str) -> list[Path]:
-    """The file, or the files 1-of-n to n-of-n, that hold a module."""
-    whole = folder / f"{stem}.safetensors"
-    counts = {
-        int(path.stem.rpartition("-")[2])
-        for path in folder.glob(f"{stem}-*-of-*.safetensors")
-        if WEIGHTS.fullmatch(path.name)
-    }
-    if len(counts) + whole.is_file() > 1:
-        raise WeightsError(f"{folder} holds {stem} in more than one way, expected {whole.name} or its parts")
-    parts = [folder / f"{stem}-{i}-of-{n}.safetensors" for n in counts for i in range(1, n + 1)] or [whole]
-    missing = [path for path in parts if not path.is_file()]
-    if missing:
-        raise WeightsError(f"{missing[0]} is missing, expected it beside {CONFIG}")
-    return parts
-
-
-def _readable(value: Any, indent: str = "") -> str:
-    """JSON with an indented line for each setting, and lists of plain values on one."""
-    if isinstance(value, dict) and value:
-        inner = indent + "  "
-        lines = [f"{inner}{json.dumps(key)}: {_readable(item, inner)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
-        inner = indent + "  "
-        return "[\n" + ",\n".join(inner + _readable(item, inner) for item in value) + f"\n{indent}]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-# A trained part of a model, in the folder of the run that trained it: part.json and part.safetensors.
 
 PART = "part.json"
 PARTS: dict[type[nn.Module], tuple[str, type[Any]]] = {  # the key of its configuration, and what that is read as

@@ -11,10 +11,10 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from imagebart.errors import WeightsError
-from imagebart.weights.folder import CONFIG, read_config
+from imagebart.weights.folder import CARD, CONFIG, read_config
 from imagebart.weights.published.registry import HUB_NAME, default_card
 
-FILES = [CONFIG, "*.safetensors", "README.md", "credits.csv", "LICENSE*", "examples/*"]  # of a model's folder
+FILES = [CONFIG, "*.safetensors", CARD, "credits.csv", "LICENSE*", "examples/*"]  # of a model's folder
 
 
 def fetch_folder(name: str, revision: str | None = None) -> Path:
@@ -55,9 +55,9 @@ def push_folder(folder: Path, name: str, revision: str | None = None, private: b
         api.create_repo(name, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(name, branch=revision, exist_ok=True)
-        if not (folder / "README.md").is_file() and not api.file_exists(name, "README.md", revision=revision):
+        if not (folder / CARD).is_file() and not api.file_exists(name, CARD, revision=revision):
             card = default_card(config).encode()
-            api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=name, revision=revision)
+            api.upload_file(path_or_fileobj=card, path_in_repo=CARD, repo_id=name, revision=revision)
         sent = api.upload_folder(
             repo_id=name,
             folder_path=folder,

@@ -101,9 +101,9 @@ def test_a_judge_of_gigabytes_is_refused_by_its_description(tmp_path: Path, size
 
 def test_the_shipped_files_are_far_from_the_bounds() -> None:
     shipped = Path(__file__).parents[2] / "checkpoints" / "avatars"
-    assert (shipped / "config.json").stat().st_size < bounds.LARGEST_TEXT / 10
+    assert (shipped / "config.json").stat().st_size < bounds.MAX_CONFIG_BYTES / 10
     for path in shipped.glob("*.safetensors"):
-        assert int.from_bytes(path.read_bytes()[:8], "little") < bounds.LARGEST_LIST / 10
+        assert int.from_bytes(path.read_bytes()[:8], "little") < bounds.MAX_INDEX_BYTES / 10
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe caf\xe9", "a café".encode(), b""])

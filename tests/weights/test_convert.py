@@ -20,7 +20,7 @@ from imagebart.weights import WeightsError
 from imagebart.weights.published import convert
 from imagebart.weights.published.checkpoint import read_tensors
 from imagebart.weights.published.convert import Conversion
-from imagebart.weights.published.registry import read_description
+from imagebart.weights.published.registry import read_stage_yaml
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
 
@@ -43,7 +43,7 @@ def test_our_files_have_the_names_and_shapes_of_the_recorded_ones(folder: Path) 
     for t in range(1, len(list(folder.glob("*.ckpt"))) + 1):
         recorded = read_tensors(folder / f"scale{t}.ckpt")
         betas = tuple(1 - recorded["alphats"].read().double()[1:])
-        planned = scale_tensors(read_description(folder / f"scale{t}.yaml"), t, betas)
+        planned = scale_tensors(read_stage_yaml(folder / f"scale{t}.yaml"), t, betas)
         ours = {name: (p.shape, str(p.dtype)) for name, p in planned.items()}
         assert ours == {name: (t.shape, str(t.storage.dtype).removeprefix("torch.")) for name, t in recorded.items()}
 
@@ -52,12 +52,12 @@ def test_pytorch_reads_the_random_checkpoints_as_we_do(tiny: Path) -> None:
     with pytest.raises(Exception, match="pytorch_lightning"):
         torch.load(tiny / "scale1.ckpt", weights_only=True)  # callbacks under their class, as published
     stored = read_tensors(tiny / "scale1.ckpt")
-    planned = scale_tensors(read_description(tiny / "scale1.yaml"), 1, (1 / 4, 1 / 3, 1 / 2, 1.0))
+    planned = scale_tensors(read_stage_yaml(tiny / "scale1.yaml"), 1, (1 / 4, 1 / 3, 1 / 2, 1.0))
     assert all(torch.equal(stored[n].read(), torch.from_numpy(p.array()).reshape(p.shape)) for n, p in planned.items())
 
 
 def test_a_conversion_is_the_same_model(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "SHARD", 30_000)
+    monkeypatch.setattr(convert, "SHARD_BYTES", 30_000)
     said: list[str] = []
     convert.convert(Conversion(tiny, tmp_path / "out"), said.append)
     assert same(tmp_path / "out", tiny)
@@ -76,7 +76,7 @@ def test_a_published_class_model_knows_its_classes_by_name(tmp_path: Path) -> No
         described = source / f"scale{t}.yaml"
         text = (CLASS_MODEL / described.name).read_text(encoding="utf-8")
         described.write_text(re.sub(r"(enc_num_tokens|input_vocab_size): 100\b", r"\1: 1000", text), encoding="utf-8")
-        tensors = scale_tensors(read_description(described), t, (1 / 2, 1.0))
+        tensors = scale_tensors(read_stage_yaml(described), t, (1 / 2, 1.0))
         write_checkpoint(described.with_suffix(".ckpt"), tensors)
     convert.convert(Conversion(source, tmp_path / "out"), print)
     for folder in (source, tmp_path / "out"):
@@ -102,7 +102,7 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
     while apart(partial(dying, lambda: convert.convert(work, print), step)) != 0:
         step += 4
         left = [t for t in (1, 2) if (source / f"scale{t}.ckpt").is_file()]
-        done = [t for t in (1, 2) for place in (out, work.place) if (place / f"stage{t}.done").is_file()]
+        done = [t for t in (1, 2) for place in (out, work.work_folder) if (place / f"stage{t}.done").is_file()]
         assert {*left, *done} == {1, 2} or same(out, CLASS_MODEL)
     assert step > 10
     assert same(out, CLASS_MODEL)
@@ -117,7 +117,7 @@ def test_published_files_stay_unless_told(tmp_path: Path) -> None:
 
 def test_what_was_begun_otherwise_begins_anew(tiny: Path, tmp_path: Path) -> None:
     job = Conversion(tiny, tmp_path / "out", "float16")
-    place = job.place
+    place = job.work_folder
     place.mkdir()
     (place / "conversion.json").write_text(json.dumps({"source": str(tiny), "dtype": "float32", "files": "x"}))
     (place / "stage1.done").touch()

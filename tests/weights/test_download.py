@@ -20,8 +20,8 @@ from published_files import write_package, write_tiny
 from imagebart import ImageBART
 from imagebart.errors import InputError
 from imagebart.weights import WeightsError, locate
-from imagebart.weights.published.download import download, obtain
-from imagebart.weights.published.registry import MODELS, cache, converted_folder, nearest, published_folder
+from imagebart.weights.published.download import download, ensure_model
+from imagebart.weights.published.registry import MODELS, cache_dir, converted_folder, did_you_mean, published_folder
 
 from .test_fetch import Watch
 
@@ -83,14 +83,14 @@ def test_from_pretrained_fetches_and_converts_when_asked(
     assert locate(NAME) == converted_folder(NAME)
     assert "photographs of faces" in (converted_folder(NAME) / "README.md").read_text()
     assert not list(published_folder(NAME).glob("*.ckpt"))
-    obtain(NAME, bar=Watch())
+    ensure_model(NAME, progress=Watch())
     assert len(server.asked) == 1
 
 
 def test_the_first_checksum_is_recorded_and_said_and_the_next_compared(server: Fickle, package: bytes) -> None:
     digest, watch = hashlib.sha256(package).hexdigest(), Watch()
     folder = download(NAME, [server.address], watch)
-    assert json.loads((cache() / "recorded.json").read_text()) == {NAME: digest}
+    assert json.loads((cache_dir() / "recorded.json").read_text()) == {NAME: digest}
     assert any("No checksum" in said and digest in said for said in watch.said)
     shutil.rmtree(folder)
     server.content = package[:-1] + b"\1"
@@ -133,7 +133,7 @@ def test_wrong_names_and_addresses_are_named() -> None:
         download("fhq_4_scales", [], Watch())
     with pytest.raises(InputError, match="ftp://example.org is no address to download from"):
         download(NAME, ["ftp://example.org"], Watch())
-    assert nearest("zzz") == f"There are {', '.join(MODELS)}."
+    assert did_you_mean("zzz") == f"There are {', '.join(MODELS)}."
 
 
 def test_a_disk_without_room_is_said_before_anything_comes(server: Fickle, monkeypatch: pytest.MonkeyPatch) -> None:

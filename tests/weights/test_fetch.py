@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fickle_server import Answer, Fickle, behave, breaking_off, changing, claiming, refusing, serving_file
 
-from imagebart.weights.published.download import TRIES, Fetch, FetchError
+from imagebart.weights.published.download import MAX_TRIES, Fetch, FetchError
 
 SIZE = 300_000
 CONTENT, OTHER = (np.random.default_rng(seed).bytes(SIZE) for seed in (0, 1))
@@ -79,7 +79,7 @@ def test_another_process_goes_on_too(server: Fickle, fetch: Fetch, tmp_path: Pat
     with pytest.raises(FetchError, match="404"):
         fetch.run()
     assert not fetch.path.exists()
-    Fetch(fetch.address, fetch.path, Watch()).run()
+    Fetch(fetch.url, fetch.path, Watch()).run()
     assert fetch.path.read_bytes() == CONTENT
     assert "range" in server.asked[-1]
 
@@ -161,9 +161,9 @@ def test_a_server_that_wants_a_day_is_given_up(server: Fickle, fetch: Fetch, wat
 
 def test_waiting_has_an_end(server: Fickle, fetch: Fetch, watch: Watch) -> None:
     server.moods += [refusing(503)] * 20
-    with pytest.raises(FetchError, match=f"tried {TRIES} times: the server says 503"):
+    with pytest.raises(FetchError, match=f"tried {MAX_TRIES} times: the server says 503"):
         fetch.run()
-    assert len(server.asked) == TRIES
+    assert len(server.asked) == MAX_TRIES
     assert watch.waited == sorted(watch.waited)  # longer each time
 
 
@@ -209,7 +209,7 @@ def test_a_file_without_room_is_refused_before_a_byte_comes(server: Fickle, fetc
         asked.append((length, here))
         raise OSError("full")
 
-    fetch.room = room
+    fetch.check_space = room
     with pytest.raises(OSError, match="full"):
         fetch.run()
     assert asked == [(SIZE, 0)] and files(tmp_path) == []
@@ -219,7 +219,7 @@ def test_the_proxy_of_the_environment_is_asked(server: Fickle, fetch: Fetch, mon
     monkeypatch.setenv("http_proxy", server.address)
     monkeypatch.delenv("no_proxy", raising=False)
     server.moods += [behave]
-    fetch.address = "http://models.invalid/model.zip"
+    fetch.url = "http://models.invalid/model.zip"
     fetch.run()
     assert fetch.path.read_bytes() == CONTENT
     assert server.asked[0]["path"] == "http://models.invalid/model.zip"

@@ -142,7 +142,7 @@ def test_configuration_is_readable(tmp_path: Path, make: Any) -> None:
 
 def test_large_files_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    monkeypatch.setattr(folder, "LARGEST_FILE", 20_000)
+    monkeypatch.setattr(folder, "MAX_FILE_BYTES", 20_000)
     save(model, tmp_path)
     parts = sorted(path.name for path in tmp_path.glob("denoiser-*"))
     assert len(parts) > 2
@@ -157,7 +157,7 @@ def test_large_files_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_default_split_keeps_files_under_ten_megabytes() -> None:
-    assert folder.LARGEST_FILE + 100_000 < 10_000_000
+    assert folder.MAX_FILE_BYTES + 100_000 < 10_000_000
 
 
 def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path, monkey
     (tmp_path / "stage1-notes.txt").write_text("of the author")
     others = {"README.md", "stage1-notes.txt", "config.json", "first_stage.safetensors"}
     with monkeypatch.context() as small:
-        small.setattr(folder, "LARGEST_FILE", 20_000)
+        small.setattr(folder, "MAX_FILE_BYTES", 20_000)
         save(tiny_staged_model(stages=3), tmp_path)
     stages = {"stage1.safetensors", "stage2.safetensors"}
     for model, own in (
@@ -199,7 +199,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
     def full_disk(*arguments: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(folder, "_readable", full_disk)
+    monkeypatch.setattr(folder, "config_bytes", full_disk)
     with pytest.raises(OSError, match="no space"):
         save(tiny_model(seed=1), tmp_path)
     assert_same(load(tmp_path), model)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imagebart.weights import WeightsError
-from imagebart.weights.published.registry import read_description
+from imagebart.weights.published.registry import read_stage_yaml
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
 
@@ -13,14 +13,14 @@ ENCODER_DECODER = (CLASS_MODEL / "scale1.yaml").read_text()
 
 
 def test_reads_what_is_written() -> None:
-    read = read_description(CLASS_MODEL / "scale2.yaml")
+    read = read_stage_yaml(CLASS_MODEL / "scale2.yaml")
     assert (read.kind, read.encoder, read.conditioning) == ("decoder_only", None, "class")
     assert (read.decoder.width, read.decoder.depth, read.decoder.heads, read.decoder.head_size) == (32, 2, 2, 16)
     assert (read.decoder.vocab_in, read.decoder.vocab_out, read.decoder.positions) == (100, 48, 18)
     assert (read.decoder.unmasked, read.decoder.attention_bias, read.decoder.head_bias) == (2, True, False)
     assert (read.first_stage.downsampling, read.first_stage.codebook_size, read.first_stage.used_codes) == (4, 64, 48)
-    assert read_description(RESIDUAL_MODEL / "scale1.yaml").kind == "residual"
-    assert read_description(CLASS_MODEL / "scale1.yaml").kind == "encoder_decoder"
+    assert read_stage_yaml(RESIDUAL_MODEL / "scale1.yaml").kind == "residual"
+    assert read_stage_yaml(CLASS_MODEL / "scale1.yaml").kind == "encoder_decoder"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_odd_configurations_are_named_and_nothing_runs(
     assert old in ENCODER_DECODER
     path.write_text(ENCODER_DECODER.replace(old, new, 1))
     with pytest.raises(WeightsError) as caught:
-        read_description(path)
+        read_stage_yaml(path)
     assert str(path) in str(caught.value)
     assert reason in str(caught.value)
     assert not (tmp_path / "executed").exists()
@@ -73,4 +73,4 @@ def test_what_is_no_configuration_is_named(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "scale1.yaml"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="scale1.yaml"):
-        read_description(path)
+        read_stage_yaml(path)

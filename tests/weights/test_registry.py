@@ -16,8 +16,8 @@ from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights import MODELS, WeightsError, load
 from imagebart.weights.folder import shapes_of
-from imagebart.weights.published.convert import Layout, stage_layout
-from imagebart.weights.published.registry import read_description
+from imagebart.weights.published.convert import KeyMapping, key_mapping
+from imagebart.weights.published.registry import read_stage_yaml
 
 from .checkpoints import FIXTURES
 
@@ -43,7 +43,7 @@ def recorded(shapes: dict[str, list[int]], prefix: str = "") -> dict[str, tuple[
     return {name.removeprefix(prefix): tuple(shape) for name, shape in shapes.items()}
 
 
-def published_twice(layout: Layout) -> list[str]:
+def published_twice(layout: KeyMapping) -> list[str]:
     names = [name for parts in layout.sources.values() for name in parts] + [*layout.unused, *layout.buffers]
     return sorted(name for name in set(names) if names.count(name) > 1)
 
@@ -53,13 +53,13 @@ def test_all_seven_are_known() -> None:
     assert len(MODELS) == 7
     for name, model in MODELS.items():
         assert model.stages == len(MANIFESTS[name]["stages"])
-        assert model.address == f"https://ommer-lab.com/files/{name}.zip"
+        assert model.url == f"https://ommer-lab.com/files/{name}.zip"
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_first_stages_match_tensor_by_tensor(name: str) -> None:
     with torch.device("meta"):
-        first_stage = FirstStage(MODELS[name].description(1).first_stage)
+        first_stage = FirstStage(MODELS[name].stage(1).first_stage)
     assert shapes_of(first_stage) == recorded(MANIFESTS[name]["first_stage"]["state"], "first_stage_model.")
     assert first_stage.config.downsampling == 16
     assert first_stage.config.vocab_size == MANIFESTS[name]["first_stage"]["used_codes"]
@@ -68,10 +68,10 @@ def test_first_stages_match_tensor_by_tensor(name: str) -> None:
 @pytest.mark.parametrize(("name", "manifest"), EVERY_STAGE)
 def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any]) -> None:
     t, stages = manifest["stage"], MODELS[name].stages
-    config = MODELS[name].description(t).stage_config(t, manifest["betas"][t], 0)
+    config = MODELS[name].stage(t).stage_config(t, manifest["betas"][t], 0)
     with torch.device("meta"):
         stage = build_stage(config, stages)
-    layout, ours = stage_layout(config), shapes_of(stage)
+    layout, ours = key_mapping(config), shapes_of(stage)
 
     assert config.kind == KINDS[manifest["kind"], manifest["transformer"]]
     assert (config.tokens, config.vocab_size) == (256, MANIFESTS[name]["first_stage"]["used_codes"])
@@ -96,19 +96,19 @@ def test_configurations_say_the_same_as_the_registry(name: str, manifest: dict[s
     model = {"target": f"imagebart.models.diffusion.{manifest['kind']}", "params": params}
     path = tmp_path / "scale.yaml"
     path.write_text(json.dumps({"model": model}))  # JSON is YAML
-    assert read_description(path) == MODELS[name].description(manifest["stage"])
+    assert read_stage_yaml(path) == MODELS[name].stage(manifest["stage"])
 
 
 def test_classes_of_imagenet_have_names() -> None:
     model = MODELS["cin_5_scales_custom"]
-    named = model.named(model.description(1).conditioner)
+    named = model.with_class_names(model.stage(1).conditioner)
     known = {"tench": 0, "golden retriever": 207, "crane (bird)": 134, "toilet paper": 999}
     assert named.encode(list(known)).tokens.flatten().tolist() == list(known.values())
     assert named.encode([207, "207"]).tokens.flatten().tolist() == [207, 207]
     with pytest.raises(ValueError, match='Did you mean "golden retriever"'):
         named.encode(["golden retreiver"])
     few = ClassConditioner(("0", "1"))  # of a folder that has the name, but other classes
-    assert model.named(few) == few
+    assert model.with_class_names(few) == few
 
 
 def test_a_model_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from imagebart import ImageBART, Pipeline
 from imagebart.errors import InputError
 from imagebart.weights import WeightsError
-from imagebart.weights.published.registry import read_description
+from imagebart.weights.published.registry import read_stage_yaml
 
 RECORDED = TINY / "text_cond"
 BETAS = (0.37, 1.0)
@@ -23,7 +23,7 @@ def written(folder: Path) -> Path:
     """The checkpoints of the recorded model."""
     shutil.copytree(RECORDED, folder, dirs_exist_ok=True)
     for t in (1, 2):
-        description = read_description(folder / f"scale{t}.yaml")
+        description = read_stage_yaml(folder / f"scale{t}.yaml")
         write_checkpoint(folder / f"scale{t}.ckpt", scale_tensors(description, t, BETAS))
     return folder
 
@@ -61,7 +61,7 @@ def test_a_prompt_is_read_where_all_of_clips_tokens_are_known(folder: Path, tmp_
         text = path.read_text().replace("enc_num_tokens: 100", "enc_num_tokens: 49408")
         (tmp_path / path.name).write_text(text.replace("input_vocab_size: 100", "input_vocab_size: 49408"))
     for t in (1, 2):
-        described = read_description(tmp_path / f"scale{t}.yaml")
+        described = read_stage_yaml(tmp_path / f"scale{t}.yaml")
         write_checkpoint(tmp_path / f"scale{t}.ckpt", scale_tensors(described, t, BETAS))
     pipe = Pipeline(ImageBART.from_pretrained(tmp_path))
     *_, last = pipe.generate("a red house", seed=0)

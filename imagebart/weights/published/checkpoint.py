@@ -1,7 +1,19 @@
-"""The container of a PyTorch checkpoint: a zip whose entries are stored as they are, read piece by piece."""
+"""Reads the tensors of a published PyTorch checkpoint without importing or running anything that the file names.
+
+A checkpoint is a zip with uncompressed entries: data.pkl, a pickle that says which tensor lies where, and data/KEY,
+the numbers of one tensor storage. A pickle is a program for a stack machine. The machine here has only the
+instructions that build plain values and tensors: names of classes and functions stay names, the few calls that tensors
+need are done by our own code, and any other call or object ends the reading.
+
+Why not `torch.load(weights_only=True, mmap=True)`? It runs no code either, but it refuses the published files, which
+have classes of PyTorch Lightning as keys, and with PyTorch 2.13 sixty bytes of pickle make it take more than 8 GB (a
+nested list is written out in an error), and a storage that is damaged, or shorter than the pickle says, becomes
+weights without an error. A check beforehand would have to know what is on the stack at each call, as this machine does.
+"""
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
 import sys
@@ -17,101 +29,13 @@ import torch
 from torch import Tensor
 
 from imagebart.errors import WeightsError, shown
-from imagebart.weights.folder import ShortReads
+from imagebart.weights.folder import MAX_INDEX_BYTES
 
-Bytes = bytearray | memoryview
-PROGRAM = "data.pkl"  # the pickle; tensors are the entries data/0, data/1, ...
-LARGEST_PROGRAM = 2 * 2**20  # bytes, seconds of reading; the published ones have less than one MiB
-
-
-class Archive:
-    """Where the entries of a checkpoint lie. Bytes are read only when asked for; nothing is decompressed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._entries = _list_entries(path)
-        programs = [name for name in self._entries if name.split("/", 1)[-1] == PROGRAM]
-        if len(programs) != 1:
-            raise self.error(f"holds {len(programs)} entries {PROGRAM}, expected one as in a PyTorch checkpoint")
-        self._root = programs[0].removesuffix(PROGRAM)
-        order = self._root + "byteorder"
-        if order in self._entries and self._read(order) != sys.byteorder.encode():
-            raise self.error(f"was written with another byte order than this machine's, {sys.byteorder}")
-
-    def program(self) -> bytes:
-        """The pickle that says what is where."""
-        size = self._entries[self._root + PROGRAM].file_size
-        if size > LARGEST_PROGRAM:
-            raise self.error(f"has a pickle of {size} bytes, expected at most {LARGEST_PROGRAM}")
-        return bytes(self._read(self._root + PROGRAM))
-
-    def storage(self, key: str, begin: int, end: int, needed: int, mapped: bool) -> Bytes:
-        """Bytes begin to end of a tensor storage that has `needed` bytes in all; mapped: they stay in the file."""
-        name = f"{self._root}data/{key}"
-        if name not in self._entries:
-            raise self.error(f"lacks the tensor storage {name}")
-        if self._entries[name].file_size < needed:
-            raise self.error(f"has {self._entries[name].file_size} bytes in {name}, expected {needed}")
-        return self._read(name, begin, end, mapped)
-
-    def error(self, reason: str) -> WeightsError:
-        return WeightsError(f"{self.path} {reason}")
-
-    def _read(self, name: str, begin: int = 0, end: int | None = None, mapped: bool = False) -> Bytes:
-        entry = self._entries[name]
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            raise self.error(f"has a compressed or encrypted entry {name}, expected it as PyTorch stores it")
-        end = entry.file_size if end is None else end
-        total = self.path.stat().st_size
-        with self.path.open("rb") as file:
-            file.seek(entry.header_offset)
-            header = file.read(30)
-            if len(header) < 30 or header[:4] != b"PK\3\4":
-                raise self.error(f"is damaged at the entry {name}")
-            start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
-            # Before memory is taken: a few bytes of zip can claim any size.
-            if entry.compress_size != entry.file_size or start + entry.file_size > total:
-                raise self.error(f"is too short for its entry {name} of {entry.file_size} bytes")
-            data: Bytes
-            if mapped:
-                # "c": what is written to it, if anything, goes to memory and never to the file.
-                data = np.memmap(self.path, np.uint8, "c", offset=start + begin, shape=(end - begin,)).data
-            else:
-                data = bytearray(end - begin)
-                file.seek(start + begin)
-                file.readinto(data)
-        if len(data) == entry.file_size and zlib.crc32(data) != entry.CRC:
-            raise self.error(f"is damaged: the checksum of {name} is wrong; download it again")
-        return data
-
-
-def _list_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
-    try:
-        with path.open("rb") as begun:
-            start = begun.read(4)
-        with ShortReads(path) as file, zipfile.ZipFile(file) as archive:
-            return {entry.filename: entry for entry in archive.infolist()}
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-        if start[:1] == b"\x80":
-            raise WeightsError(
-                f"{path} is a bare pickle, the format before PyTorch 1.6, expected its zip format: "
-                "load it with PyTorch and save it again"
-            ) from error
-        raise WeightsError(f"{path} is no PyTorch checkpoint, or only the beginning of one: {error}") from error
-
-
-# Reads the tensors of a PyTorch checkpoint without importing or running anything that it names.
-#
-# A pickle is a program for a small stack machine. This machine has only the instructions that build plain values and
-# tensors: names of classes and functions stay names, the few calls that tensors need are done by our own code, and any
-# other call or object ends the reading. Nothing in the file can reach Python's own unpickler.
-#
-# Why not torch.load(weights_only=True, mmap=True)? It runs nothing either, but (2.13) 60 bytes of pickle make it take
-# 3 GB or repeat 10^9 words in an error, and sizes that lie, compressed or damaged entries become weights without a
-# word.
-
+MAX_PICKLE_BYTES = 2 * 2**20  # takes seconds to read; the published ones have less than one MiB
+MAX_COUNT = 2**63  # of a size, offset or stride
+MAX_KEY = 2**60  # whole numbers in dictionaries; a file could choose larger ones with equal hashes
+MAX_NAME = 200  # characters
+CALLBACKS = "pytorch_lightning.callbacks."  # PyTorch Lightning 1.4 has the classes of callbacks as keys
 
 DTYPES = {
     "torch.DoubleStorage": torch.float64,
@@ -126,13 +50,6 @@ DTYPES = {
     "torch.BoolStorage": torch.bool,
 }
 
-LARGEST = 2**63  # of whole numbers; no tensor is larger
-LARGEST_KEY = 2**60  # Python finds larger ones in dictionaries as slowly as a file wishes
-LONGEST_NAME = 200  # characters
-
-# PyTorch Lightning 1.4 uses the classes of its callbacks as keys.
-NAMES_ONLY = "pytorch_lightning.callbacks."
-
 # Instructions whose argument is the value that they put on the stack.
 LITERALS = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -141,24 +58,115 @@ LITERALS = (
 )
 
 
-@dataclass(frozen=True)
-class Name:
-    """A class or function that the file names."""
+def read_tensors(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a checkpoint's `state_dict` (or of a file that is one), by name; their data is not read yet.
 
-    dotted: str
+    Raises WeightsError where the file is damaged, or its pickle holds anything but plain values and tensors.
+    """
+    archive = Archive(path)
+    content = _Unpickler(archive).run(archive.pickle())
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise archive.error("holds no state_dict, expected a checkpoint's named tensors")
+    for name, value in state.items():
+        valid_name = isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable()
+        if not valid_name or not isinstance(value, StoredTensor):
+            raise archive.error(f"has {shown(name)} in its state_dict, expected tensors only")
+    return state
+
+
+class Archive:
+    """The zip. Bytes are read only when asked for; nothing is decompressed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries = _zip_entries(path)
+        pickles = [name for name in self._entries if name.split("/", 1)[-1] == "data.pkl"]
+        if len(pickles) != 1:
+            raise self.error(f"holds {len(pickles)} entries data.pkl, expected one as in a PyTorch checkpoint")
+        self._root = pickles[0].removesuffix("data.pkl")
+        byte_order = self._root + "byteorder"
+        if byte_order in self._entries and self._read(byte_order) != sys.byteorder.encode():
+            raise self.error(f"was written with another byte order than this machine's, {sys.byteorder}")
+
+    def pickle(self) -> bytes:
+        size = self._entries[self._root + "data.pkl"].file_size
+        if size > MAX_PICKLE_BYTES:
+            raise self.error(f"has a pickle of {size} bytes, expected at most {MAX_PICKLE_BYTES}")
+        return bytes(self._read(self._root + "data.pkl"))
+
+    def storage(self, key: str, begin: int, end: int, size: int, mapped: bool) -> bytearray | memoryview:
+        """Bytes begin to end of a tensor storage that has `size` bytes in all; mapped: they stay in the file."""
+        name = f"{self._root}data/{key}"
+        if name not in self._entries:
+            raise self.error(f"lacks the tensor storage {name}")
+        if self._entries[name].file_size < size:
+            raise self.error(f"has {self._entries[name].file_size} bytes in {name}, expected {size}")
+        return self._read(name, begin, end, mapped)
+
+    def error(self, reason: str) -> WeightsError:
+        return WeightsError(f"{self.path} {reason}")
+
+    def _read(self, name: str, begin: int = 0, end: int | None = None, mapped: bool = False) -> bytearray | memoryview:
+        entry = self._entries[name]
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise self.error(f"has a compressed or encrypted entry {name}, expected it as PyTorch stores it")
+        end = entry.file_size if end is None else end
+        with self.path.open("rb") as file:
+            file.seek(entry.header_offset)
+            header = file.read(30)
+            if len(header) < 30 or header[:4] != b"PK\3\4":
+                raise self.error(f"is damaged at the entry {name}")
+            start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
+            # Checked before memory is allocated: a few bytes of zip can claim any size.
+            if entry.compress_size != entry.file_size or start + entry.file_size > self.path.stat().st_size:
+                raise self.error(f"is too short for its entry {name} of {entry.file_size} bytes")
+            data: bytearray | memoryview
+            if mapped:
+                # "c", copy on write: the file never changes.
+                data = np.memmap(self.path, np.uint8, "c", offset=start + begin, shape=(end - begin,)).data
+            else:
+                data = bytearray(end - begin)
+                file.seek(start + begin)
+                file.readinto(data)
+        if len(data) == entry.file_size and zlib.crc32(data) != entry.CRC:
+            raise self.error(f"is damaged: the checksum of {name} is wrong; download it again")
+        return data
+
+
+class _BoundedFile(io.FileIO):
+    """A file for `zipfile`, which reads the list of all entries at once: refused where that is too long."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_INDEX_BYTES:
+            raise zipfile.BadZipFile(f"its list of entries has {size:,} bytes, expected at most {MAX_INDEX_BYTES:,}")
+        return super().read(size)
+
+
+def _zip_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
+    try:
+        with path.open("rb") as file:
+            first = file.read(1)
+        with _BoundedFile(path) as bounded, zipfile.ZipFile(bounded) as archive:
+            return {entry.filename: entry for entry in archive.infolist()}
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        if first == b"\x80":
+            raise WeightsError(
+                f"{path} is a bare pickle, the format before PyTorch 1.6, expected its zip format: "
+                "load it with PyTorch and save it again"
+            ) from error
+        raise WeightsError(f"{path} is no PyTorch checkpoint, or only the beginning of one: {error}") from error
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in a row, somewhere in the file."""
+    """Numbers in a row: the entry data/KEY."""
 
     dtype: torch.dtype
     key: str
     length: int
-
-
-class Opaque:
-    """A value that was not needed, so not made."""
 
 
 @dataclass(frozen=True)
@@ -172,39 +180,32 @@ class StoredTensor:
     stride: tuple[int, ...]
 
     def read(self, mapped: bool = False) -> Tensor:
-        """Reads it into memory of its own; mapped: leaves it in the file. Raises WeightsError where that lacks it."""
-        size = self.storage.dtype.itemsize
-        needed = self.storage.length * size
+        """Reads it into memory of its own; mapped: leaves it in the file. Raises WeightsError where it is damaged."""
+        dtype, size = self.storage.dtype, self.storage.dtype.itemsize
         if 0 in self.shape:
-            return torch.empty(self.shape, dtype=self.storage.dtype)
-        last = sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-        if self.offset + last >= self.storage.length:
+            return torch.empty(self.shape, dtype=dtype)
+        end = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)) + 1
+        if end > self.storage.length:
             raise self.archive.error(
                 f"has a tensor of shape {list(self.shape)} that ends after its storage of {self.storage.length} numbers"
             )
-        begin, end = self.offset * size, (self.offset + last + 1) * size
-        data = self.archive.storage(self.storage.key, begin, end, needed, mapped)
-        return torch.frombuffer(data, dtype=self.storage.dtype).as_strided(self.shape, self.stride)
+        total = self.storage.length * size
+        data = self.archive.storage(self.storage.key, self.offset * size, end * size, total, mapped)
+        return torch.frombuffer(data, dtype=dtype).as_strided(self.shape, self.stride)
 
 
-def read_tensors(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a checkpoint's `state_dict` (or of a file that is one), by name; their data is not read yet.
+@dataclass(frozen=True)
+class GlobalName:
+    """A class or function that the file names; it is never looked up."""
 
-    Raises WeightsError where the file is damaged, or its pickle holds anything but plain values and tensors.
-    """
-    archive = Archive(path)
-    content = _Machine(archive).run(archive.program())
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state:
-        raise archive.error("holds no state_dict, expected a checkpoint's named tensors")
-    for name, value in state.items():
-        named = isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable()
-        if not named or not isinstance(value, StoredTensor):
-            raise archive.error(f"has {shown(name)} in its state_dict, expected tensors only")
-    return state
+    dotted: str
 
 
-class _Machine:
+class Opaque:
+    """An object that is not needed, so not made."""
+
+
+class _Unpickler:
     """The stack machine of pickles, without the instructions that could run something."""
 
     def __init__(self, archive: Archive) -> None:
@@ -229,6 +230,18 @@ class _Machine:
         match instruction:
             case "PROTO" | "FRAME" | "STOP":
                 pass
+            case _ if instruction in LITERALS:
+                stack.append(argument)
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(instruction == "NEWTRUE")
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
             case "MARK":
                 self.marks.append(len(stack))
             case "POP" if self.marks and self.marks[-1] == len(stack):
@@ -236,39 +249,25 @@ class _Machine:
             case "POP":
                 stack.pop()
             case "POP_MARK":
-                self.since_mark()
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(instruction == "NEWTRUE")
-            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
-                stack.append({"DICT": {}, "LIST": [], "TUPLE": ()}[instruction[6:]])
+                self.pop_to_mark()
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(self.take(int(instruction[-1])))
-            case "TUPLE" | "LIST":
-                values = self.since_mark()
-                stack.append(tuple(values) if instruction == "TUPLE" else values)
+                stack.append(self.pop(int(instruction[-1])))
+            case "TUPLE":
+                stack.append(tuple(self.pop_to_mark()))
+            case "LIST":
+                stack.append(self.pop_to_mark())
             case "DICT":
-                stack.append(self.put_items({}, self.since_mark()))
+                items = self.pop_to_mark()
+                stack.append({})
+                self.set_items(items)
             case "APPEND":
-                self.extend(self.take(1))
+                self.extend(self.pop(1))
             case "APPENDS":
-                self.extend(self.since_mark())
+                self.extend(self.pop_to_mark())
             case "SETITEM":
-                key, value = self.take(2)
-                self.put_items(stack[-1], [key, value])
+                self.set_items(self.pop(2))
             case "SETITEMS":
-                items = self.since_mark()
-                self.put_items(stack[-1], items)
-            case _ if instruction in LITERALS:
-                stack.append(argument)
-            case _:
-                self.refer(instruction, argument)
-
-    def refer(self, instruction: str, argument: Any) -> None:
-        """Instructions that go beyond plain values: back to earlier ones, to names, to storages, to calls."""
-        stack = self.stack
-        match instruction:
+                self.set_items(self.pop_to_mark())
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 self.memo[argument] = stack[-1]
             case "MEMOIZE":
@@ -276,68 +275,61 @@ class _Machine:
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(self.memo[argument])
             case "GLOBAL":
-                stack.append(self.name(argument.replace(" ", ".", 1)))
+                stack.append(self.global_name(argument.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
-                stack.append(self.name(".".join(self.take(2))))
+                stack.append(self.global_name(".".join(self.pop(2))))
             case "BINPERSID":
                 stack.append(_storage(*stack.pop()))
             case "REDUCE":
-                function, arguments = self.take(2)
-                stack.append(self.call(function, arguments))
-            case "BUILD":
-                self.build(*self.take(2))
+                stack.append(self.call(*self.pop(2)))
+            case "BUILD":  # attributes of a state_dict (its version numbers) or of an opaque object: not needed
+                target, _ = self.pop(2)
+                if not isinstance(target, dict | Opaque):
+                    raise self.refuse(f"sets attributes of {_name_of(target)}")
+                stack.append(target)
             case "INST":
                 raise self.refuse(f"makes an object of {argument.replace(' ', '.', 1):.200}")
             case _:
-                names = [value.dotted for value in stack if isinstance(value, Name)]
+                names = [value.dotted for value in stack if isinstance(value, GlobalName)]
                 raise self.refuse(f"uses {instruction}" + (f" with {names[-1]}" if names else ""))
 
-    def name(self, dotted: str) -> Name:
-        """A name that may be in the file; it is never looked up."""
-        known = dotted in CALLS or dotted in DTYPES or dotted.startswith(NAMES_ONLY)
-        if not known or len(dotted) > LONGEST_NAME:
+    def global_name(self, dotted: str) -> GlobalName:
+        known = dotted in CALLS or dotted in DTYPES or dotted.startswith(CALLBACKS)
+        if not known or len(dotted) > MAX_NAME:
             raise self.refuse(f"names {dotted:.200}")
-        return Name(dotted)
+        return GlobalName(dotted)
 
     def call(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(function, Name) or function.dotted not in CALLS:
-            raise self.refuse(f"calls {function.dotted if isinstance(function, Name) else 'a value'}")
+        if not isinstance(function, GlobalName) or function.dotted not in CALLS:
+            raise self.refuse(f"calls {_name_of(function)}")
         return CALLS[function.dotted](self.archive, *arguments)
 
-    def build(self, target: Any, state: Any) -> None:
-        """Attributes of a state_dict (its version numbers) or of something opaque: not needed."""
-        if not isinstance(target, dict | Opaque):
-            raise self.refuse(f"sets attributes of {target.dotted if isinstance(target, Name) else 'a value'}")
-        self.stack.append(target)
+    def pop(self, count: int) -> list[Any] | tuple[Any, ...]:
+        if len(self.stack) < count:
+            raise ValueError("its stack runs empty")
+        return tuple(self.stack.pop() for _ in range(count))[::-1]
 
-    def since_mark(self) -> list[Any]:
+    def pop_to_mark(self) -> list[Any]:
         begin = self.marks.pop()
         values = self.stack[begin:]
         del self.stack[begin:]
         return values
 
-    def take(self, count: int) -> tuple[Any, ...]:
-        if len(self.stack) < count:
-            raise ValueError("its stack runs empty")
-        values = tuple(self.stack[-count:])
-        del self.stack[-count:]
-        return values
-
-    def extend(self, values: tuple[Any, ...] | list[Any]) -> None:
+    def extend(self, values: list[Any] | tuple[Any, ...]) -> None:
         if not isinstance(self.stack[-1], list):
             raise self.refuse("appends to what is no list")
         self.stack[-1].extend(values)
 
-    def put_items(self, target: Any, items: list[Any]) -> Any:
+    def set_items(self, items: list[Any] | tuple[Any, ...]) -> None:
+        target = self.stack[-1]
         if not isinstance(target, dict):
             raise self.refuse("sets items of what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str | bytes | int | float | Name | None):
+            if not isinstance(key, str | bytes | int | float | GlobalName | None):
                 raise self.refuse(f"has a {type(key).__name__} as a key")
-            if isinstance(key, int) and abs(key) >= LARGEST_KEY:
+            if isinstance(key, int) and abs(key) >= MAX_KEY:
                 raise self.refuse(f"has a number of {key.bit_length()} bits as a key")
             target[key] = value
-        return target
 
     def refuse(self, what: str) -> WeightsError:
         return self.archive.error(
@@ -345,11 +337,15 @@ class _Machine:
         )
 
 
+def _name_of(value: object) -> str:
+    return value.dotted if isinstance(value, GlobalName) else "a value"
+
+
 def _is_count(number: object) -> bool:
-    return isinstance(number, int) and 0 <= number < LARGEST
+    return isinstance(number, int) and 0 <= number < MAX_COUNT
 
 
-def _storage(kind: Any, dtype: Name, key: str, location: Any, length: int) -> Storage:
+def _storage(kind: Any, dtype: GlobalName, key: str, location: Any, length: int) -> Storage:
     if kind != "storage" or not isinstance(key, str) or not _is_count(length):
         raise ValueError(f"a storage is described as {shown(kind)}, {shown(key)}, {shown(length)}")
     return Storage(DTYPES[dtype.dotted], key, length)
@@ -358,20 +354,11 @@ def _storage(kind: Any, dtype: Name, key: str, location: Any, length: int) -> St
 def _tensor(
     archive: Archive, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *rest: Any
 ) -> StoredTensor:
-    numbers = (offset, *shape, *stride)
-    if not isinstance(storage, Storage) or not all(map(_is_count, numbers)):
+    if not isinstance(storage, Storage) or not all(map(_is_count, (offset, *shape, *stride))):
         raise ValueError(f"a tensor has offset {shown(offset)}, shape {shown(shape)} and stride {shown(stride)}")
     if len(shape) != len(stride) or len(shape) > 64:
         raise ValueError(f"a tensor has shape {shown(shape)} and stride {shown(stride)}")
     return StoredTensor(archive, storage, offset, tuple(shape), tuple(stride))
-
-
-def _parameter(archive: Archive, tensor: StoredTensor, *rest: Any) -> StoredTensor:
-    return tensor
-
-
-def _dictionary(archive: Archive) -> dict[Any, Any]:
-    return {}
 
 
 def _opaque(archive: Archive, *arguments: Any) -> Opaque:
@@ -380,10 +367,10 @@ def _opaque(archive: Archive, *arguments: Any) -> Opaque:
 
 # The calls that a checkpoint may ask for, and what is done instead.
 CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _dictionary,
+    "collections.OrderedDict": lambda archive: {},
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    # Numbers of NumPy, as learning-rate schedulers leave them.
+    "torch._utils._rebuild_parameter": lambda archive, tensor, *rest: tensor,
+    # Numbers of NumPy, which learning-rate schedulers keep.
     "numpy.core.multiarray.scalar": _opaque,
     "numpy._core.multiarray.scalar": _opaque,
     "numpy.dtype": _opaque,

@@ -1,44 +1,52 @@
-"""What is known of a published stage before its checkpoint is read, in the published models' own terms."""
+"""The published models (CompVis, 2021): their names, addresses and networks, and where they are on this machine.
+
+How a stage is built stands here for each published model, and otherwise in scaleN.yaml, the original's configuration,
+beside its checkpoint. That file is read as data: the classes that it names are only compared.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
+import torch.nn.functional as F
 import yaml
 from huggingface_hub import constants
 from rapidfuzz import fuzz, process
+from torch import nn
 
+from imagebart.atomic_io import format_bytes
 from imagebart.conditioning import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.config import from_dict
 from imagebart.errors import InputError, WeightsError, shown
 from imagebart.models.stages import Kind as StageKind
-from imagebart.models.stages import StageConfig
+from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.transformer import TransformerConfig
-from imagebart.models.vqgan import FirstStageConfig
+from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.weights.folder import ModelConfig
+
+CHECKPOINTS = Path("checkpoints")  # where models are installed by hand
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+MIN_SIMILARITY = 60.0  # of 100, from which on another name is offered for a wrong one
 
 
 @dataclass(frozen=True)
-class Description:
-    """A first stage and one stage on it."""
+class PublishedStage:
+    """A published stage and the first stage it is for, as far as they are known without the checkpoint."""
 
     first_stage: FirstStageConfig
     kind: StageKind
     decoder: TransformerConfig
     encoder: TransformerConfig | None
     conditioning: Kind  # its tokens share the image tokens' embeddings
-
-    @property
-    def tokens(self) -> int:
-        """N, image tokens a picture."""
-        return self.first_stage.tokens
 
     @property
     def conditioner(self) -> Conditioner:
@@ -52,11 +60,11 @@ class Description:
         reader = self.encoder or self.decoder
         if self.conditioning == "class":
             return ClassConditioner(tuple(str(i) for i in range(reader.vocab_in)))
-        length = reader.positions - 1 - self.tokens
+        length = reader.positions - 1 - self.first_stage.tokens
         if length < 1:
             raise ValueError(
-                f"a longest sequence of {reader.positions}, expected more than t and the {self.tokens} image tokens of "
-                "a model with a text"
+                f"a longest sequence of {reader.positions}, expected more than t and the {self.first_stage.tokens} "
+                "image tokens of a model with a text"
             )
         return ClipTextConditioner(length, min(reader.vocab_in, ClipTextConditioner.vocab_size))
 
@@ -67,13 +75,16 @@ class Description:
             kind=self.kind,
             t=t,
             vocab_size=self.decoder.vocab_out,
-            tokens=self.tokens,
+            tokens=self.first_stage.tokens,
             beta=beta,
             decoder=self.decoder,
             encoder=self.encoder,
             cond_length=self.conditioner.length,
             start_token=start_token,
         )
+
+
+# The original's networks. The parameters have the names of its settings.
 
 
 def vqgan(
@@ -145,10 +156,10 @@ def gpt(
 # Reads scaleN.yaml, the original's configuration of a stage, as data: the classes it names are only compared.
 
 
-R = TypeVar("R")
+# scaleN.yaml.
 
-LARGEST = 100_000  # bytes; the published ones have a few thousand
 
+MAX_YAML_BYTES = 100_000  # the published ones have a few thousand
 ENCODER_DECODER = "imagebart.models.diffusion.DenoisingXTransformer"
 DECODER_ONLY = "imagebart.models.diffusion.DecoderOnlyDenoiser"
 PLAIN = "imagebart.modules.xtransformers.x_transformer.XTransformer"
@@ -159,7 +170,6 @@ CONDITIONERS: dict[str, Kind] = {  # by what makes their tokens
     "imagebart.util.ClassProvider": "class",
     "imagebart.util.BasicTokenizer": "text",
 }
-
 # Settings with the only value that the published models have, so that our modules compute the same.
 FIXED = {
     "wrap_decoder": False,
@@ -173,13 +183,19 @@ FIXED = {
 # VQGAN accepts and ignores.
 WITHOUT_EFFECT = {"n_scales", "xt_start", "xt_size", "embd_pdrop", "resid_pdrop", "attn_pdrop", "dropout", "tanh_out"}
 
+R = TypeVar("R")
 
-def read_description(path: Path) -> Description:
+
+def read_stage_yaml(path: Path) -> PublishedStage:
     """The stage that a scaleN.yaml describes; raises WeightsError naming the file and what is wrong in it."""
     try:
-        content = _plain_yaml(path)
-        found = _description(_get(content, "model", "params"), _get(content, "model", "target"))
-        return from_dict(Description, asdict(found))  # which knows what range each number has
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes, expected at most {MAX_YAML_BYTES:,}")
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("it repeats parts of itself (*), which no published one does")  # and may grow without end
+        stage = _parse_stage(yaml.safe_load(text))
+        return from_dict(PublishedStage, asdict(stage))  # checks the range of each number
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -189,48 +205,35 @@ def read_description(path: Path) -> Description:
         raise WeightsError(f"{path} cannot be used: {reason}") from error
 
 
-def _plain_yaml(path: Path) -> Any:
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it has {path.stat().st_size:,} bytes, expected at most {LARGEST:,}")
-    text = path.read_text(encoding="utf-8")
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-        raise ValueError("it repeats parts of itself (*), which no published one does")  # and which grow without end
-    return yaml.safe_load(text)
-
-
-def _description(params: Any, target: Any) -> Description:
-    network, kind = _get(params, "transformer_config", "params"), _get(params, "transformer_config", "target")
-    conditioning = _conditioning(params.get("conditioner_config"))
-    if (target, kind) == (DECODER_ONLY, GPT):
-        decoder = _call(gpt, network)
-        first = _first_stage(params, decoder.vocab_out)
-        return Description(first, "decoder_only", decoder, None, conditioning)
-    if target == ENCODER_DECODER and kind in (PLAIN, RESIDUAL):
-        encoder, decoder = _call(encoder_decoder, network)
-        first = _first_stage(params, decoder.vocab_out)
-        return Description(first, "residual" if kind == RESIDUAL else "encoder_decoder", decoder, encoder, conditioning)
-    raise ValueError(
-        f"the model is {shown(target)} with {shown(kind)}, expected {ENCODER_DECODER} with {PLAIN} or {RESIDUAL}, "
-        f"or {DECODER_ONLY} with {GPT}"
-    )
-
-
-def _conditioning(conditioner: Any) -> Kind:
-    if conditioner is None:
-        return "none"
-    target = _get(conditioner, "target")
-    if target not in CONDITIONERS:
-        raise ValueError(f"the conditioner is {shown(target)}, expected none, {' or '.join(CONDITIONERS)}")
-    return CONDITIONERS[target]
-
-
-def _first_stage(params: Any, vocab_size: int | None) -> FirstStageConfig:
-    if _get(params, "first_stage_config", "target") != VQGAN:
-        raise ValueError(f"the first stage is {shown(params['first_stage_config']['target'])}, expected {VQGAN}")
-    values = _get(params, "first_stage_config", "params")
-    settings = {**_get(values, "ddconfig"), "embed_dim": _get(values, "embed_dim"), "n_embed": _get(values, "n_embed")}
-    # Which codes are used is in the checkpoint; how many, in the size of the transformer's vocabulary.
-    return replace(_call(vqgan, settings), used_codes=vocab_size if values.get("remap") else None)
+def _parse_stage(content: Any) -> PublishedStage:
+    target, params = _get(content, "model", "target"), _get(content, "model", "params")
+    network, settings = _get(params, "transformer_config", "target"), _get(params, "transformer_config", "params")
+    conditioning: Kind = "none"
+    if params.get("conditioner_config") is not None:
+        conditioner = _get(params["conditioner_config"], "target")
+        if conditioner not in CONDITIONERS:
+            raise ValueError(f"the conditioner is {shown(conditioner)}, expected none, {' or '.join(CONDITIONERS)}")
+        conditioning = CONDITIONERS[conditioner]
+    kind: StageKind
+    encoder: TransformerConfig | None
+    if (target, network) == (DECODER_ONLY, GPT):
+        kind, encoder, decoder = "decoder_only", None, _call(gpt, settings)
+    elif target == ENCODER_DECODER and network in (PLAIN, RESIDUAL):
+        kind = "residual" if network == RESIDUAL else "encoder_decoder"
+        encoder, decoder = _call(encoder_decoder, settings)
+    else:
+        raise ValueError(
+            f"the model is {shown(target)} with {shown(network)}, expected {ENCODER_DECODER} with {PLAIN} or "
+            f"{RESIDUAL}, or {DECODER_ONLY} with {GPT}"
+        )
+    wrapper, settings = _get(params, "first_stage_config", "target"), _get(params, "first_stage_config", "params")
+    if wrapper != VQGAN:
+        raise ValueError(f"the first stage is {shown(wrapper)}, expected {VQGAN}")
+    sizes = {"embed_dim": _get(settings, "embed_dim"), "n_embed": _get(settings, "n_embed")}
+    first_stage = _call(vqgan, {**_get(settings, "ddconfig"), **sizes})
+    if settings.get("remap"):  # which codes are used is in the checkpoint; how many, in the transformer's vocabulary
+        first_stage = replace(first_stage, used_codes=decoder.vocab_out)
+    return PublishedStage(first_stage, kind, decoder, encoder, conditioning)
 
 
 def _get(values: Any, *keys: str) -> Any:
@@ -246,30 +249,28 @@ def _call(function: Callable[..., R], settings: Any) -> R:
     """Calls one of our functions with the settings it knows; raises ValueError for missing, odd or unknown ones."""
     if not isinstance(settings, Mapping):
         raise ValueError(f"{shown(settings)} stands for settings, expected names with values")
-    known = inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters
     arguments = {}
     for name, value in settings.items():
         if name in FIXED:
             if value != FIXED[name]:
                 raise ValueError(f"{name} is {shown(value)}, expected {FIXED[name]!r}")
-        elif name in known:
+        elif name in parameters:
             numbers = value if isinstance(value, list) else [value]
-            lists = "list" in str(known[name].annotation)
-            if lists != isinstance(value, list) or not all(type(n) is int and n >= 0 for n in numbers):
-                raise ValueError(f"{name} is {shown(value)}, expected {'whole numbers' if lists else 'a whole number'}")
+            takes_list = "list" in str(parameters[name].annotation)
+            if takes_list != isinstance(value, list) or not all(type(n) is int and n >= 0 for n in numbers):
+                expected = "whole numbers" if takes_list else "a whole number"
+                raise ValueError(f"{name} is {shown(value)}, expected {expected}")
             arguments[name] = value
         elif name not in WITHOUT_EFFECT:
             raise ValueError(f"it has the unknown setting {shown(name)}")
-    missing = [n for n, p in known.items() if p.default is inspect.Parameter.empty and n not in arguments]
+    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in arguments]
     if missing:
         raise ValueError(f"it lacks the setting {missing[0]}")
     return function(**arguments)
 
 
-# The published models (CompVis, 2021): what they are called, where they are, and how they are built.
-
-
-FOLDER = Path("checkpoints")  # where models are installed
+# The seven models.
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,7 @@ class PublishedModel:
     """A published model. The defaults are what most of them share; all are for 256 x 256 pixels."""
 
     name: str
-    knows: str  # what its training pictures show
+    domain: str  # what its training images show
     stages: int
     used_codes: int  # K
     codebook_size: int = 16384
@@ -291,7 +292,7 @@ class PublishedModel:
     sha256: str | None = None  # of its zip; None: none was published
 
     @property
-    def address(self) -> str:
+    def url(self) -> str:
         """Where its files are."""
         return f"https://ommer-lab.com/files/{self.name}.zip"
 
@@ -299,21 +300,20 @@ class PublishedModel:
     def how_to_install(self) -> str:
         """The end of a sentence that says that it is missing."""
         return (
-            f"run `python -m imagebart download {self.name}`, or download {self.address} and unpack it into "
-            f"{FOLDER / self.name}"
+            f"run `python -m imagebart download {self.name}`, or download {self.url} and unpack it into "
+            f"{CHECKPOINTS / self.name}"
         )
 
-    def named(self, conditioner: Conditioner) -> Conditioner:
+    def with_class_names(self, conditioner: Conditioner) -> Conditioner:
         """A conditioner whose classes, if they are ImageNet's thousand, have their names in place of numbers."""
         if not isinstance(conditioner, ClassConditioner) or len(conditioner.names) != self.classes:
             return conditioner
         text = resources.files("imagebart").joinpath("data", "imagenet_classes.txt").read_text(encoding="utf-8")
         return replace(conditioner, names=tuple(text.splitlines()))
 
-    def description(self, t: int) -> Description:
+    def stage(self, t: int) -> PublishedStage:
         """How stage t is built."""
         first_stage = FirstStageConfig(codebook_size=self.codebook_size, used_codes=self.used_codes)
-        vocabulary = self.classes or self.used_codes
         conditional = self.classes is not None
         conditioning: Literal["class", "none"] = "class" if conditional else "none"
         if t == self.stages:
@@ -323,13 +323,13 @@ class PublishedModel:
                 n_layer=self.coarsest_depth,
                 n_head=16,
                 n_embd=self.coarsest_width,
-                input_vocab_size=vocabulary,
+                input_vocab_size=self.classes or self.used_codes,
                 n_unmasked=2 if conditional else 0,
             )
-            return Description(first_stage, "decoder_only", decoder, None, conditioning)
+            return PublishedStage(first_stage, "decoder_only", decoder, None, conditioning)
         encoder, decoder = encoder_decoder(
             dim=self.width,
-            enc_num_tokens=vocabulary,
+            enc_num_tokens=self.classes or self.used_codes,
             enc_depth=self.encoder_depth,
             enc_heads=16,
             enc_max_seq_len=self.encoder_positions,
@@ -339,13 +339,14 @@ class PublishedModel:
             dec_max_seq_len=256,
         )
         kind: StageKind = "residual" if self.residual else "encoder_decoder"
-        return Description(first_stage, kind, decoder, encoder, conditioning)
+        return PublishedStage(first_stage, kind, decoder, encoder, conditioning)
 
 
+_FACES, _IMAGENET = "photographs of faces", "photographs of 1000 kinds of things (ImageNet)"
 _ALL = (
     PublishedModel(
         "ffhq_4_scales_geometric",
-        "photographs of faces",
+        _FACES,
         stages=4,
         used_codes=548,
         codebook_size=1024,
@@ -355,42 +356,38 @@ _ALL = (
         coarsest_width=800,
         coarsest_depth=26,
     ),
-    PublishedModel("ffhq_2_scales_custom", "photographs of faces", 2, 548, codebook_size=1024),
+    PublishedModel("ffhq_2_scales_custom", _FACES, 2, 548, codebook_size=1024),
     PublishedModel("churches_3_scales", "photographs of churches", 3, 1022, encoder_positions=258),
     PublishedModel("bedrooms_3_scales", "photographs of bedrooms", 3, 1017),
     PublishedModel("cats_3_scales", "photographs of cats", 3, 1014),
-    PublishedModel(
-        "cin_4_scales_geometric",
-        "photographs of 1000 kinds of things (ImageNet)",
-        stages=4,
-        used_codes=973,
-        residual=True,
-        classes=1000,
-        encoder_positions=258,
-    ),
-    PublishedModel(
-        "cin_5_scales_custom",
-        "photographs of 1000 kinds of things (ImageNet)",
-        stages=5,
-        used_codes=973,
-        classes=1000,
-        encoder_positions=258,
-    ),
+    PublishedModel("cin_4_scales_geometric", _IMAGENET, 4, 973, residual=True, classes=1000, encoder_positions=258),
+    PublishedModel("cin_5_scales_custom", _IMAGENET, 5, 973, classes=1000, encoder_positions=258),
 )
-
 MODELS = {model.name: model for model in _ALL}
 
 
-# Where models lie on this machine: installed by hand, made of published files, or downloaded.
-#
-# Downloads and what is made of them stand in Hugging Face's own folder for such things (`HF_HOME`, by default
-# ~/.cache/huggingface), in a part of it that is ours: published/NAME holds files as they were published,
-# converted/NAME
-# what `convert` made of them, and recorded.json the checksums of first downloads.
+def get_model(name: str) -> PublishedModel:
+    """A published model by its name; raises InputError that offers the nearest name."""
+    if name in MODELS:
+        return MODELS[name]
+    raise InputError(f"There is no published model {name[:60]!r}. {did_you_mean(name)}")
 
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-SIMILAR = 60.0  # of 100, from which on another name is offered for a wrong one
+def did_you_mean(name: str) -> str:
+    """The published models, in a sentence, after those of a domain ("faces") or the one with the most similar name."""
+    there = f"There are {', '.join(MODELS)}."
+    words = {model.name: re.findall("[a-z]+", model.domain.lower()) for model in MODELS.values()}
+    of_domain = [
+        one for one, known in words.items() if len(name) > 2 and any(w.startswith(name.lower()) for w in known)
+    ]
+    similar = process.extractOne(name[:100].lower(), MODELS.keys(), scorer=fuzz.WRatio, score_cutoff=MIN_SIMILARITY)
+    meant = " or ".join(of_domain) if of_domain else similar and similar[0]
+    return f"Did you mean {meant}? {there}" if meant else there
+
+
+# Where models are stored: installed by hand in checkpoints/NAME, or in our part of Hugging Face's cache (`HF_HOME`, by
+# default ~/.cache/huggingface): published/NAME as downloaded, converted/NAME what `convert` made of it, and
+# recorded.json the checksums of first downloads.
 
 
 def is_hub_name(source: str | PathLike[str]) -> bool:
@@ -398,80 +395,122 @@ def is_hub_name(source: str | PathLike[str]) -> bool:
     return bool(HUB_NAME.fullmatch(str(source))) and not Path(source).parent.is_dir()
 
 
-def cache() -> Path:
-    """Our part of Hugging Face's folder."""
+def cache_dir() -> Path:
+    """Our part of Hugging Face's cache."""
     return Path(constants.HF_HOME) / "imagebart"
 
 
 def published_folder(name: str) -> Path:
     """Where a published model's own files are downloaded to."""
-    return cache() / "published" / name
+    return cache_dir() / "published" / name
 
 
 def converted_folder(name: str) -> Path:
-    """Where a published model is converted to, unless told otherwise."""
-    return cache() / "converted" / name
+    """Where a published model is converted to by default."""
+    return cache_dir() / "converted" / name
 
 
-def places(name: str) -> tuple[Path, ...]:
-    """Where a published model may be, the best first."""
-    return FOLDER / name, converted_folder(name), published_folder(name)
+def model_folder(name: str) -> Path:
+    """The folder of a published model, best first; where it would be installed by hand if there is none."""
+    folders = [CHECKPOINTS / name, converted_folder(name), published_folder(name)]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
-def find(name: str) -> Path:
-    """The folder of a published model; the first place where it would be looked for, if there is none."""
-    return next((place for place in places(name) if place.is_dir()), places(name)[0])
+# What `imagebart list` says of the published models.
 
 
-def model_of(name: str) -> PublishedModel:
-    """A published model by its name; raises InputError that offers the nearest name."""
-    if name in MODELS:
-        return MODELS[name]
-    raise InputError(f"There is no published model {name[:60]!r}. {nearest(name)}")
+TOKENS = 256  # of an image of theirs
+COPIES = 2  # of each parameter of a stage in its checkpoint: as trained, and averaged
 
 
-def nearest(name: str) -> str:
-    """The published models, in a sentence, after those of what is named ("faces") or the one most similarly called."""
-    there = f"There are {', '.join(MODELS)}."
-    shown = {model.name: re.findall("[a-z]+", model.knows.lower()) for model in MODELS.values()}
-    found = [one for one, words in shown.items() if len(name) > 2 and any(w.startswith(name.lower()) for w in words)]
-    similar = process.extractOne(name[:100].lower(), MODELS.keys(), scorer=fuzz.WRatio, score_cutoff=SIMILAR)
-    meant = " or ".join(found) if found else similar and similar[0]
-    return f"Did you mean {meant}? {there}" if meant else there
+@dataclass(frozen=True)
+class ModelRow:
+    """A model. Sizes and times are about right: they follow from its shapes."""
+
+    name: str
+    domain: str
+    stages: int
+    download: str
+    memory: str  # while sampling
+    image_time: str  # for a whole image on this machine
+    folder: str  # if it is here
 
 
-# A model's card: what somebody wrote, or what it says where nobody did.
+@dataclass(frozen=True)
+class Sizes:
+    """Of a model: its stages' parameters, about how many bytes its checkpoints have, and what an image reads."""
+
+    parameters: int
+    download: int
+    read: int  # parameters, each as often as it is read for an image
 
 
-HEAD = "---\nlibrary_name: imagebart\ntags:\n  - imagebart\n  - inpainting\n---\n"  # what the Hub reads
-LONGEST = 200_000  # bytes of a card
+def model_rows() -> Iterator[ModelRow]:
+    """All published models, in the registry's order."""
+    speed = _parameters_per_second()
+    for model in MODELS.values():
+        sizes, folder = estimate_sizes(model), model_folder(model.name)
+        yield ModelRow(
+            model.name,
+            model.domain,
+            model.stages,
+            f"about {format_bytes(sizes.download)}",
+            format_bytes(4 * sizes.parameters),
+            f"at most {_format_seconds(sizes.read / speed)}",
+            str(folder) if folder.is_dir() else "not here",
+        )
 
 
-def read_card(folder: Path) -> str:
-    """What somebody wrote of a model in its folder, in README.md: its first LONGEST bytes, whatever they are."""
-    path = folder / "README.md"
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return file.read(LONGEST).decode("utf-8", errors="replace")
+def estimate_sizes(model: PublishedModel) -> Sizes:
+    """Computed from the shapes of a model's tensors."""
+
+    def count(module: nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters())
+
+    with torch.device("meta"):
+        configs = [model.stage(t).stage_config(t, 0.5, 0) for t in range(1, model.stages + 1)]
+        stages = [build_stage(config, model.stages) for config in configs]
+        first_stage = count(FirstStage(model.stage(1).first_stage))  # which each checkpoint has
+    parameters = sum(count(stage) for stage in stages)
+    # Each pass reads all of a decoder and gives a token; speculative decoding needs fewer passes.
+    read = sum(TOKENS * count(stage.decoder) + count(stage) for stage in stages)
+    return Sizes(parameters, 4 * (COPIES * parameters + model.stages * first_stage), read)
 
 
-def without_head(text: str) -> str:
-    """A card's text after its YAML header."""
-    if text.startswith("---\n") and "\n---\n" in text[4:]:
-        return text[4:].split("\n---\n", 1)[1].lstrip()
-    return text
+def _parameters_per_second() -> float:
+    """How many weights this machine multiplies with one vector in a second, in layers of about their size."""
+    weights = [torch.rand(4608, 1152) for _ in range(12)]  # more than a cache holds
+    x = torch.rand(1, 1152)
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        for weight in weights:
+            F.linear(x, weight)
+        seconds.append(time.perf_counter() - began)
+    return sum(weight.numel() for weight in weights) / min(seconds)
+
+
+def _format_seconds(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# The card of a model for which nobody wrote one.
+
+
+CARD_HEADER = "---\nlibrary_name: imagebart\ntags:\n  - imagebart\n  - inpainting\n---\n"  # what the Hub reads
 
 
 def default_card(config: ModelConfig) -> str:
-    """README.md of a model: where it is from, what it draws and how large; in its own words, as far as known."""
+    """README.md of a model without one: where it is from, what it draws and at which size."""
     about, side = config.about, config.first_stage.resolution
     made = "as CompVis published them in 2021, as safetensors" if about.name in MODELS else "of its own"
-    ways = f"{len(config.stages)} scales" if config.stages else "one denoiser for every noise rate"
-    lines = [f"{HEAD}\n# {about.name}\n", f"Weights of ImageBART {made}: {ways}, {side} × {side} pixels.\n"]
+    ways = f"{len(config.stages)} scales" if config.stages else "one denoiser for every noise level"
+    lines = [f"{CARD_HEADER}\n# {about.name}\n", f"Weights of ImageBART {made}: {ways}, {side} × {side} pixels.\n"]
     if about.knows:
         lines.append(
             f"It draws {about.knows} at {side} × {side} pixels and nothing else: other pictures can be edited, but "
-            f"only into these, and what is redrawn of a larger one has no more than {side} pixels a side of detail.\n"
+            f"only into these, and regenerated parts of a larger one have no more detail than {side} pixels a side.\n"
         )
     return "\n".join(lines)
