@@ -37,7 +37,7 @@ train: $(VENV)/.everything
 	    part=$${job#*:}; \
 	    $(BIN)/python -m recipes.avatars train $${job%:*} --config recipes/avatars/configs/$$part.json --run runs/avatars/$$part; \
 	done
-	$(BIN)/python -m recipes.avatars train denoiser --config recipes/avatars/configs/denoiser-anew.json --run runs/avatars/denoiser-glances
+	$(BIN)/python -m recipes.avatars train denoiser --config recipes/avatars/configs/denoiser.json --run runs/avatars/denoiser
 	$(BIN)/python -m imagebart train assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
 	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
 	cp runs/avatars/judge/reader.safetensors checkpoints/avatars/judge.safetensors

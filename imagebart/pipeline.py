@@ -25,6 +25,7 @@ from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.inpainting import encode_masked
 from imagebart.models.imagebart import ImageBART
+from imagebart.models.vqgan import psnr
 from imagebart.ranking import Describer, Scorer, best_first, bundled_scorer
 from imagebart.sampling.mask_suggestion import distances, place
 from imagebart.sampling.sampler import ChainEvent
@@ -260,8 +261,7 @@ def out_of_domain(model: ImageBART, before: Tensor, after: Tensor, keep: Tensor)
     """
     side = model.first_stage.config.downsampling
     kept = keep.view(before.shape[2] // side, -1).repeat_interleave(side, 0).repeat_interleave(side, 1)
-    error = (after.clamp(-1, 1) - before)[..., kept].square().mean().item() / 4
-    if not model.about.knows or -10 * math.log10(max(error, 1e-10)) >= IN_DOMAIN_PSNR:
+    if not model.about.knows or psnr(after.clamp(-1, 1)[..., kept], before[..., kept]).item() >= IN_DOMAIN_PSNR:
         return ()
     return (f"This model knows {model.about.knows} only; in another kind of picture, expect odd results.",)
 

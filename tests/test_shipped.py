@@ -15,7 +15,7 @@ from imagebart import Pipeline
 from imagebart.avatars.attributes import PLAIN
 from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
-from imagebart.diffusion import redraw
+from imagebart.diffusion import add_uniform_noise
 from imagebart.evaluation.drawing import Artist
 from imagebart.imaging import masks
 from imagebart.models.denoiser import DenoiserInput
@@ -48,7 +48,7 @@ def test_right_captions_make_pictures_likelier_than_wrong_ones(pipe: Pipeline) -
     items = [AvatarDataset(model.first_stage.config.resolution, start=5 * 10**8, split="all")[i] for i in range(24)]
     x0 = model.first_stage.encode(torch.stack([item["image"] for item in items]) / 127.5 - 1)
     rates = torch.full(x0.shape, 0.5)
-    xt = redraw(x0, rates, model.vocab_size, torch.Generator().manual_seed(0))
+    xt = add_uniform_noise(x0, rates, model.vocab_size, torch.Generator().manual_seed(0))
     texts = [item["text"] for item in items]
     losses = []
     for captions in (texts, texts[1:] + texts[:1]):

@@ -31,7 +31,6 @@ from imagebart.evaluation.metrics import (
     mean_of,
     measure,
     nearest,
-    psnr,
     replicates,
     share_of,
     wilson,
@@ -39,7 +38,7 @@ from imagebart.evaluation.metrics import (
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_images
 from imagebart.imaging.masks import ready
-from imagebart.models.vqgan import FirstStage
+from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.training.data import ImageStore
 
 STEPS = 200

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.atomic_io import write_text
@@ -135,38 +134,18 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return max(float(distance), 0.0)
 
 
-def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of images [B, C, H, W] in [-1, 1], in dB, [B]; at most 100."""
-    error = (x - y).double().square().flatten(1).mean(1) / 4
-    return -10 * error.clamp_min(1e-10).log10()
-
-
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of images [B, C, H, W] in [-1, 1], at least 11 pixels a side, [B], at most 1.
 
-    Wang et al., Image quality assessment (2004), section III: an 11 x 11 Gaussian window of 1.5 pixels, only where it
-    fits into the picture; the mean over places and channels.
+    Wang et al., Image quality assessment (2004), section III: where the Gaussian window fits into the image.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     if min(x.shape[-2:]) < 11:
         raise ValueError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, expected at least 11 x 11")
-    at = torch.arange(11, dtype=torch.float64) - 5
-    line = torch.exp(-at.square() / (2 * 1.5**2))
-    line = line / line.sum()
     x, y = ((image.double() + 1) / 2 for image in (x, y))
-    channels = x.shape[1]
-
-    def blurred(image: Tensor) -> Tensor:
-        kernel = line.to(image.device).expand(channels, 1, 11)
-        rows = F.conv2d(image, kernel[:, :, None, :], groups=channels)
-        return F.conv2d(rows, kernel[:, :, :, None], groups=channels)
-
-    mean_x, mean_y = blurred(x), blurred(y)
-    variance_x, variance_y = blurred(x * x) - mean_x**2, blurred(y * y) - mean_y**2
-    covariance = blurred(x * y) - mean_x * mean_y
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return (luminance * structure).flatten(1).mean(1)
+    _, map_ = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none", return_full_image=True)
+    return map_[..., 5:-5, 5:-5].flatten(1).mean(1)
 
 
 # How much of real pictures is drawn, how much of what is drawn is like them, and whether anything is a copy.

@@ -72,6 +72,11 @@ class FirstStageConfig:
         return self.codebook_size if self.used_codes is None else self.used_codes
 
 
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, [B], of images or parts of them [B, ...] in [-1, 1]; at most 100."""
+    return -10 * ((x - y).square().flatten(1).mean(1) / 4).clamp_min(1e-10).log10()
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, channels, eps=1e-6)
 

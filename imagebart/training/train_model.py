@@ -29,7 +29,7 @@ from imagebart.imaging.files import save_image, to_images
 from imagebart.imaging.masks import preset
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About, ImageBART
-from imagebart.models.vqgan import FirstStage
+from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.progress import progress
 from imagebart.settings import SamplingSettings
 from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding, token_tables
@@ -301,14 +301,14 @@ def _reconstruction_validation(folder: Path, store: ImageStore, say: Say, settle
 def measure_reconstruction(model: nn.Module, images: torch.Tensor) -> Metrics:
     """Of images [B, 3, H, W]: the mean error in levels of 255, PSNR in dB, the share of codes in use."""
     assert isinstance(model, FirstStage)
-    device, errors, used = next(model.parameters()).device, [], set()
+    device, decoded, used = next(model.parameters()).device, [], set()
     for part in images.split(16):
         tokens = model.encode(part.to(device))
-        errors.append((model.decode(tokens).clamp(-1, 1).float().cpu() - part).square().flatten(1).mean(1) / 4)
+        decoded.append(model.decode(tokens).clamp(-1, 1).float().cpu())
         used |= set(tokens.unique().tolist())
-    error = torch.cat(errors)
-    psnr = float((-10 * error.clamp_min(1e-10).log10()).mean())
-    return {"error": 255 * float(error.mean().sqrt()), "psnr": psnr, "codes": len(used) / model.config.vocab_size}
+    again = torch.cat(decoded)
+    error, codes = 127.5 * float((again - images).square().mean().sqrt()), len(used) / model.config.vocab_size
+    return {"error": error, "psnr": float(psnr(again, images).mean()), "codes": codes}
 
 
 def _load_first_stage_part(folder: Path) -> FirstStage:

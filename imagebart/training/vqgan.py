@@ -27,7 +27,7 @@ from imagebart.models.discriminator import (
     generator_loss,
 )
 from imagebart.models.imagebart import ImageBART
-from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
+from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid, to_float
 from imagebart.training.loop import Batch, Task, train
@@ -61,7 +61,6 @@ class FirstStageTask(Task):
         commitment = (projected - first.quantize.lookup(tokens).detach()).square().sum(-1).mean()
         self.pending = (projected.detach().flatten(0, -2), tokens.flatten())
         used = tokens.unique().numel() / first.config.vocab_size
-        psnr = -10 * ((output.detach() - images).square().mean() / 4).log10()
         reconstruction = l1 + l2 + self.config.gradient * edges
         added = {} if self.discriminator is None else self.discriminator.loss(images, output, reconstruction)
         total = reconstruction + self.config.commitment * commitment + added.get("adversarial", 0.0)

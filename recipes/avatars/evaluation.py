@@ -21,12 +21,13 @@ from imagebart.evaluation.metrics import (
     jackknife,
     mean_of,
     measure,
-    psnr,
     replicates,
     share_of,
     ssim,
+    wilson,
 )
 from imagebart.imaging.masks import ready
+from imagebart.models.vqgan import psnr
 from recipes.avatars.artwork import rendered
 from recipes.avatars.boundary_consistency import COLOURS, fits
 from recipes.avatars.cases import (
@@ -327,7 +328,7 @@ def plain_words(study: Study) -> Iterator[Measure]:
     share = share_of(right, [repeats] * len(cases))
     yield measure("plain prompts understood", share, len(understood), "%", "≥ 97 %")
     for case, count in zip(cases, right, strict=True):
-        yield measure(case.text, share_of([count], [repeats]), repeats, "%", group="plain prompts")
+        yield measure(case.text, wilson(count / repeats, repeats), repeats, "%", group="plain prompts")
 
 
 @dataclass(frozen=True)

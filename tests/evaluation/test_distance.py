@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from imagebart.evaluation.metrics import frechet_distance, psnr, ssim
+from imagebart.evaluation.metrics import frechet_distance, ssim
+from imagebart.models.vqgan import psnr
 
 
 def gaussian(n: int, mean: torch.Tensor, root: torch.Tensor, seed: int) -> torch.Tensor:

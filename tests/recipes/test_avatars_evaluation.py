@@ -7,6 +7,7 @@ from artists import oracle
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.metrics import wilson
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model
 from recipes.avatars import READER
@@ -107,3 +108,11 @@ def test_a_study_needs_samples_and_a_model_that_reads() -> None:
         Study(oracle(), load_reader(READER), 19)
     with pytest.raises(ValueError, match="'class'"):
         Study(Artist(tiny_model("class"), SamplingSettings()), load_reader(READER))
+
+
+def test_drawings_of_one_prompt_are_independent_trials() -> None:
+    """Two of two right are two trials, not one: Wilson's interval reaches down to 34 %, not to 21 %."""
+    study = Study(oracle(plain_prompts()), load_reader(READER), 120)
+    of_prompts = [m for m in plain_words(study) if m.group and m.value == 1]
+    assert len(of_prompts) > 50
+    assert {(m.low, m.high, m.pictures) for m in of_prompts} == {(wilson(1, 2).low, 1.0, 2)}
