@@ -1,52 +1,41 @@
-"""How tokens are drawn: the settings that a person can turn. Their ranges and words stand here once.
+"""The sampling settings that a person can choose, with their ranges and help; and how such dataclasses are checked.
 
-The command line, recipes and endpoints all make these, so that a wrong type, a range overstepped, NaN and overflow are
-the same sentence everywhere.
+The command line, recipes and endpoints all make `SamplingSettings`: a wrong type, a value out of range, NaN and
+overflow are the same sentence everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import replace
-from functools import wraps
-from typing import Annotated, Any, TypeVar, get_args
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Annotated, Any, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from imagebart.errors import InputError
 
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=True)  # infinity is for ranges to judge; NaN is in none
 LONGEST_VALUE = 40  # characters of a value in a sentence
 MOST_SCALES = 8
 
-C = TypeVar("C")
 
+def check_fields(instance: Any) -> None:
+    """Checks a dataclass's values by their annotations, strictly; to be called in `__post_init__`.
 
-def refusing(cls: type[C]) -> type[C]:
-    """For a pydantic dataclass: what it refuses is an InputError that names the field, the value and the range.
-
-    Fields are called by their titles; those that have none by their names.
+    A whole number becomes a float where one is wanted. Raises InputError naming the first value that does not fit, by
+    its field's title or else its name, and what would be right.
     """
-    make: Callable[..., None] = cls.__init__
-
-    @wraps(make)
-    def __init__(self: C, *values: Any, **named: Any) -> None:
+    cls: Any = type(instance)
+    for field in fields(cls):
+        value = getattr(instance, field.name)
         try:
-            make(self, *values, **named)
+            object.__setattr__(instance, field.name, _adapter(cls, field.name).validate_python(value, strict=True))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            cause = first.get("ctx", {}).get("error")
-            if isinstance(cause, InputError):  # of a __post_init__
-                raise cause from None
-            raise InputError(_sentence(cls, first["loc"], first["input"], first["msg"])) from None
-
-    cls.__init__ = __init__  # type: ignore[method-assign, assignment]
-    return cls
+            part = error.errors(include_url=False)[0]["input"]  # of a list, the element
+            raise InputError(_sentence(cls, field.name, part)) from None
 
 
-@plain_dataclass(frozen=True)
+@dataclass(frozen=True)
 class SliderRange:
     """The part of a range that a slider has, and its step."""
 
@@ -55,8 +44,7 @@ class SliderRange:
     step: float
 
 
-@refusing
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class SamplingSettings:
     """Settings of one run of the chain. Raises InputError naming a value of another type, or out of range."""
 
@@ -116,6 +104,7 @@ class SamplingSettings:
     ] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for temperature in self.temperatures:
             SamplingSettings(temperature=temperature)
         for top_k in self.top_ks:
@@ -153,14 +142,29 @@ def value_type(name: str) -> Any:
     return next((one for one in get_args(annotation) if one is not type(None)), annotation)
 
 
-def allowed_values(cls: type[Any], name: str) -> str:
+def allowed_values(cls: Any, name: str) -> str:
     """What a field takes, in words: "a number over 0 and at most 1"."""
-    field = _field(cls, name)
-    return _expected(str(field.annotation), _bounds(field.metadata))
+    annotation, bounds = str(_field(cls, name).annotation), _bounds(cls, name)
+    if "Literal" in annotation:
+        kind = "one of " + annotation.partition("[")[2].rstrip("]")
+    elif "str" in annotation:
+        kind = "a text"
+    elif "int" in annotation:
+        kind = "a whole number"
+    else:
+        kind = "a number" if "float" in annotation else annotation.rpartition(".")[2].rstrip("'>")
+    most = bounds.get("le")
+    if "gt" in bounds:
+        return f"{kind} over {bounds['gt']} and at most {most}"
+    if "ge" not in bounds:
+        return kind
+    if most is None or most == 2**31:
+        return f"{kind}, {bounds['ge']} or more"
+    return f"{kind} from {bounds['ge']} to {most}"
 
 
 def format_value(value: object) -> str:
-    """A value as it is said in a sentence: numbers plainly, everything else as in Python, shortened."""
+    """A value as it is written in a sentence: numbers plainly, everything else as in Python, shortened."""
     try:
         text = f"{value:g}" if isinstance(value, float) else repr(value)
     except Exception:  # a number of more digits than Python writes, a broken __repr__
@@ -168,42 +172,26 @@ def format_value(value: object) -> str:
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 
-def _sentence(cls: type[Any], place: tuple[int | str, ...], value: object, message: str) -> str:
-    name = place[0] if place else ""
-    names = list(cls.__pydantic_fields__)
-    if isinstance(name, int) and name < len(names):  # given by its place
-        name = names[name]
-    if not isinstance(name, str) or name not in names:  # an argument too many, or an unknown one
-        return f"{cls.__name__} cannot be made with {format_value(place[-1] if place else value)}: {message[:100]}."
-    field = _field(cls, name)
-    title = field.title or name.replace("_", " ")
-    bounds = _bounds(field.metadata)
-    if "max_length" in bounds and isinstance(value, str):
-        if len(value) <= bounds["max_length"]:
-            shown = format_value(value)
-            return f"The {title} is {shown}, which holds half a character (a lone surrogate); leave that out."
-        return f"The {title} has {len(value):,} characters; it may have {bounds['max_length']:,}."
-    return f"The {title} is {format_value(value)}; it must be {allowed_values(cls, name)}."
+def _sentence(cls: Any, name: str, value: object) -> str:
+    title = _field(cls, name).title or name.replace("_", " ")
+    longest = _bounds(cls, name).get("max_length")
+    if longest is None or not isinstance(value, str):
+        return f"The {title} is {format_value(value)}; it must be {allowed_values(cls, name)}."
+    if len(value) > longest:
+        return f"The {title} has {len(value):,} characters; it may have {longest:,}."
+    return f"The {title} is {format_value(value)}, which holds half a character (a lone surrogate); leave that out."
 
 
-def _expected(annotation: str, bounds: dict[str, Any]) -> str:
-    kind = "a whole number" if "int" in annotation else "a number" if "float" in annotation else annotation
-    kind = "a text" if "str" in annotation else kind
-    kind = ("one of " + annotation.partition("[")[2].rstrip("]")) if "Literal" in annotation else kind
-    most = bounds.get("le")
-    if "gt" in bounds:
-        return f"{kind} over {bounds['gt']} and at most {most}"
-    if "ge" not in bounds:
-        return kind.rpartition(".")[2].rstrip("'>")
-    if most is None or most == 2**31:
-        return f"{kind}, {bounds['ge']} or more"
-    return f"{kind} from {bounds['ge']} to {most}"
+@lru_cache
+def _adapter(cls: Any, name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(get_type_hints(cls, include_extras=True)[name])
 
 
-def _bounds(metadata: list[Any]) -> dict[str, Any]:
-    names = ("ge", "gt", "le", "max_length")
+@lru_cache
+def _field(cls: Any, name: str) -> FieldInfo:
+    return FieldInfo.from_annotation(get_type_hints(cls, include_extras=True)[name])
+
+
+def _bounds(cls: Any, name: str) -> dict[str, Any]:
+    names, metadata = ("ge", "gt", "le", "max_length"), _field(cls, name).metadata
     return {name: getattr(part, name) for part in metadata for name in names if getattr(part, name, None) is not None}
-
-
-def _field(cls: type[Any], name: str) -> Any:
-    return cls.__pydantic_fields__[name]

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from imagebart.training.data import ImageStore
 
 
-
 app = typer.Typer(help="Measure a model.")
 
 Batch = Annotated[int, typer.Option(help="Pictures drawn at once.")]

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from PIL import Image, PngImagePlugin
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.files import Source, save_image
-from imagebart.settings import STRICT, SamplingSettings, format_value, refusing
+from imagebart.settings import SamplingSettings, check_fields, format_value
 
 KEY = "imagebart"  # of the PNG's text chunk
 LONGEST = 300_000  # characters of the chunk's text: a prompt's take up to twelve each
@@ -30,8 +29,7 @@ LONGEST_PROMPT = 20_000
 Task = Literal["edit", "generate", "vary"]
 
 
-@refusing
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Recipe:
     """What made a picture, less the upload and the mask. Raises InputError naming a value that cannot be."""
 
@@ -46,6 +44,7 @@ class Recipe:
     variant: Annotated[int, Field(ge=0, le=99)] = 0  # which of the run's variants this is, from 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (self.strength is not None) != (self.task == "vary"):
             given = format_value(self.strength)
             raise InputError(f"The strength is {given} in a recipe to {self.task}; only variations have one.")

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
+from pydantic import FiniteFloat
 
 from imagebart.config import RENAMED_KEYS
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
-from imagebart.settings import MOST_SCALES, SamplingSettings, help_text, refusing, slider_range
+from imagebart.settings import MOST_SCALES, SamplingSettings, check_fields, help_text, slider_range
 
 MAX_IMAGES = 4  # at once
 MAX_CONTEXT = 3.0  # the right end of the context's slider, which means all of the image
@@ -65,28 +64,30 @@ SLIDERS = (
 )
 
 
-@refusing
-@dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))
+@dataclass(frozen=True)
 class Controls:
     """The controls' values when a button is pressed. Raises InputError for values of other kinds."""
 
     model: str | None
     words: str | None
     choice: list[str] | None  # of a class model: of several classes there is an image each
-    variants: float
+    variants: FiniteFloat
     best_first: bool
-    guidance: float
-    strength: float
-    seed: float | None
+    guidance: FiniteFloat
+    strength: FiniteFloat
+    seed: FiniteFloat | None
     new_seed: bool
-    temperature: float
-    top_k: float
-    top_p: float
-    scales: float
-    resamples: float
-    start: float
-    feather: float
-    context: float
+    temperature: FiniteFloat
+    top_k: FiniteFloat
+    top_p: FiniteFloat
+    scales: FiniteFloat
+    resamples: FiniteFloat
+    start: FiniteFloat
+    feather: FiniteFloat
+    context: FiniteFloat
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def prompt(self, pipeline: Pipeline) -> str | list[str] | None:
         """What this kind of model takes: words, a class or several, or nothing."""
@@ -149,7 +150,8 @@ def recipe_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
 
 def link_values(sent: Any, pipeline: Pipeline) -> dict[str, Any]:
     """The controls' values in a link, without those that no page would write. Its seed is kept."""
-    sent = {RENAMED_KEYS.get(name, name): value for name, value in sent.items()} if isinstance(sent, Mapping) else {}
+    renamed = RENAMED_KEYS["SamplingSettings"]
+    sent = {renamed.get(name, name): value for name, value in sent.items()} if isinstance(sent, Mapping) else {}
     usual_values = {**starting_values(pipeline), "words": "", "choice": []}
     values = {
         name: sent[name] for name, value in usual_values.items() if name in sent and _same_kind(sent[name], value)

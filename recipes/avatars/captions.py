@@ -111,6 +111,7 @@ APART = 0.25  # of the times that hair and its colour are named, each is named b
 BUDGET = 34
 """Words and signs after which a caption names nothing more, to stay within 50 CLIP tokens."""
 
+
 @dataclass(frozen=True)
 class Caption:
     """A caption and what it says: for each attribute it speaks of, the values of which it would be true."""

@@ -414,5 +414,3 @@ def fit_measures(name: str, fit: Sequence[Mapping[str, bool]], group: str) -> It
 def plainly(attribute: str) -> str:
     """An attribute's name in words."""
     return attribute.replace("_", " ")
-
-
