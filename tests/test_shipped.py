@@ -97,7 +97,7 @@ def test_upper_halves_go_on_in_the_colours_of_the_lower(pipe: Pipeline) -> None:
     study = Study(Artist(pipe.model, pipe.defaults), load_reader(READER), 20, seed=3)
     avatars = study.avatars(COMPLETED)
     images = complete(study, avatars)
-    halves = np.stack([masks.ready("upper half", study.artist.size)] * len(avatars))
+    halves = np.stack([masks.preset_array("upper half", study.artist.size)] * len(avatars))
     answers = fits(images, halves, avatars, study.reader.read(images).attributes, [SHARED] * len(avatars))
     assert sum(set(found) == set(SHARED) and all(found.values()) for found in answers) >= 18
 

@@ -21,8 +21,9 @@ from torch.utils.data import Dataset
 
 from imagebart.atomic_io import write_bytes
 from imagebart.config import from_dict
+from imagebart.imaging.files import normalize
 from imagebart.training.config import LoopConfig
-from imagebart.training.data import MAX_VIEWS, AugmentedViews, ImageStore, grid, to_float
+from imagebart.training.data import MAX_VIEWS, AugmentedViews, ImageStore, grid
 from imagebart.training.loop import Batch, Task, train
 
 COLOURS = frozenset(
@@ -188,7 +189,7 @@ class ClassifierTask(Task):
         self.dataset: Dataset[Any] = dataset
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        images = to_float(batch["image"])
+        images = normalize(batch["image"])
         losses, right = [], []
         for logits, answers in zip(model(augment(images)), batch["answers"].T, strict=True):
             known = answers != NO_LABEL
@@ -201,7 +202,7 @@ class ClassifierTask(Task):
 
     def sample(self, model: nn.Module) -> Image.Image:
         """Pictures that it learns from."""
-        return grid(to_float(torch.stack([self.dataset[i]["image"] for i in range(6)])), columns=6)
+        return grid(normalize(torch.stack([self.dataset[i]["image"] for i in range(6)])), columns=6)
 
 
 def augment(images: Tensor) -> Tensor:

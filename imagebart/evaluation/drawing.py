@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imagebart.evaluation.metrics import Measure
 from imagebart.imaging.blending import blend
-from imagebart.imaging.files import to_images, to_tensor
+from imagebart.imaging.files import denormalize, normalize, to_images, to_tensor
 from imagebart.inpainting import MaskedTokens, encode_masked
 from imagebart.models.imagebart import ImageBART
 from imagebart.models.vqgan import FirstStage
@@ -106,7 +106,7 @@ def encoded(first_stage: FirstStage, images: Tensor) -> Tensor:
 def decoded(first_stage: FirstStage, tokens: Tensor) -> Tensor:
     """Tokens as images of whole pixel values."""
     pixels = first_stage.decode(tokens).float().cpu()
-    return ((pixels + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+    return normalize(denormalize(pixels))
 
 
 # The model that others stand beside: one that draws from left to right, as VQGAN's transformer does.

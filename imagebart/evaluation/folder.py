@@ -36,8 +36,8 @@ from imagebart.evaluation.metrics import (
     wilson,
 )
 from imagebart.imaging.figures import sheet
-from imagebart.imaging.files import to_images
-from imagebart.imaging.masks import ready
+from imagebart.imaging.files import denormalize, normalize, to_images
+from imagebart.imaging.masks import preset_array
 from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.training.data import ImageStore
 
@@ -163,15 +163,15 @@ RADIUS = 3  # pixels around that OpenCV's ways look at
 CLASSICAL = {"Telea": cv2.INPAINT_TELEA, "Navier-Stokes": cv2.INPAINT_NS}
 
 
-HOLES = {"centre box": partial(ready, "centre"), "lower half": partial(ready, "lower half")}
+HOLES = {"centre box": partial(preset_array, "centre"), "lower half": partial(preset_array, "lower half")}
 
 
 def inpainted(images: Tensor, hole: np.ndarray, way: int) -> Tensor:
     """Images float [B, 3, H, W] in [-1, 1] with the hole, bool [H, W], filled by OpenCV."""
-    pixels = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = denormalize(images).permute(0, 2, 3, 1).numpy()
     mask = hole.astype(np.uint8)
     filled = np.stack([cv2.inpaint(np.ascontiguousarray(one), mask, RADIUS, way) for one in pixels])
-    return torch.from_numpy(filled).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return normalize(torch.from_numpy(filled).permute(0, 3, 1, 2))
 
 
 def edge_distance(images: Tensor, hole: np.ndarray) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from imagebart.atomic_io import write_text
 from imagebart.errors import InputError
+from imagebart.imaging.files import denormalize
 
 Z = 1.959964  # standard deviations that hold 95 % of a normal distribution
 
@@ -195,7 +196,7 @@ def local_features(name: str) -> Features:
         raise InputError(f"There is no model {name} on this machine that tells features: {str(error)[:120]}") from error
 
     def features(images: Tensor) -> Tensor:
-        pixels = ((images + 1) * 127.5).round().byte()
+        pixels = denormalize(images)
         output = model(**processor(images=list(pixels), return_tensors="pt"))
         pooled = getattr(output, "pooler_output", None)
         if pooled is None:

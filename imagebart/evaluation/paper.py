@@ -18,6 +18,7 @@ from imagebart.errors import InputError
 from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.metrics import frechet_distance, inside, nearest
 from imagebart.imaging import files as images
+from imagebart.imaging.files import denormalize
 from imagebart.models.imagebart import ImageBART
 from imagebart.ranking import ClipScorer, Scorer, View, best_first
 
@@ -70,7 +71,7 @@ def _inception(path: Path) -> Look:
         raise InputError(f"{path} cannot be used: {reason} (it takes `pip install torch-fidelity`).") from error
 
     def see(images: Tensor) -> Seen:
-        features, logits = network._torch_fidelity_forward(((images.clamp(-1, 1) + 1) * 127.5).round().byte())
+        features, logits = network._torch_fidelity_forward(denormalize(images))
         return Seen(features, logits)
 
     return Look(see)

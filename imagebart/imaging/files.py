@@ -1,4 +1,4 @@
-"""Pictures from anywhere, opened safely, and their way into and out of tensors."""
+"""Image files: opened safely, whatever they hold; written whole; and converted to tensors and back."""
 
 from __future__ import annotations
 
@@ -90,20 +90,28 @@ def flatten(image: Image.Image, background: tuple[int, int, int] = (255, 255, 25
     return result
 
 
+def normalize(levels: torch.Tensor) -> torch.Tensor:
+    """Pixels of 0 to 255 as the model takes them: float32 in [-1, 1], of the same shape."""
+    return levels.float() / 127.5 - 1
+
+
+def denormalize(images: torch.Tensor) -> torch.Tensor:
+    """The inverse of `normalize`: uint8 of the same shape; values are rounded, those outside [-1, 1] clipped."""
+    return ((images.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """An "RGB" picture of W x H as float32 [1, 3, H, W] in [-1, 1]."""
+    """An "RGB" image of W x H as float32 [1, 3, H, W] in [-1, 1]."""
     if image.mode != "RGB":
         raise ValueError(f"image has mode {image.mode!r}; RGB is needed (flatten makes one)")
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.permute(2, 0, 1).unsqueeze(0).contiguous().float() / 127.5 - 1
+    return normalize(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous())
 
 
 def to_images(tensor: torch.Tensor) -> list[Image.Image]:
-    """Float [B, 3, H, W] as B "RGB" pictures; values are rounded, those outside [-1, 1] clipped."""
+    """Float [B, 3, H, W] in [-1, 1] as B "RGB" images; see `denormalize`."""
     if tensor.ndim != 4 or tensor.shape[1] != 3:
         raise ValueError(f"tensor has shape {tuple(tensor.shape)}; [B, 3, H, W] is needed")
-    pixels = ((tensor.detach().float() + 1) * 127.5).round().clamp(0, 255)
-    return [Image.fromarray(p) for p in pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy()]
+    return [Image.fromarray(p) for p in denormalize(tensor).permute(0, 2, 3, 1).cpu().contiguous().numpy()]
 
 
 def _open(file: Path | BytesIO, name: str, empty: bool) -> Image.Image:
@@ -236,7 +244,7 @@ def _bands(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + BAND, image.height)))
 
 
-# A run as a moving picture.
+# Animations of a run.
 
 
 ANIMATION_FORMATS = {".webp": "WEBP", ".gif": "GIF"}

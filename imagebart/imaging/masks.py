@@ -1,4 +1,4 @@
-"""Masks: what is painted will be redrawn.
+"""Masks: what is painted is regenerated.
 
 A mask is an "L" picture of the upload's own size: 0 is untouched, 255 fully painted, anything between is a
 soft edge. It stays at the upload's resolution until the very last step, so thin strokes are never lost.
@@ -22,8 +22,6 @@ PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "bor
 
 # JPEG masks are not quite black where they should be; a difference that nobody sees must not redraw anything.
 DARKEST_PAINT = 16
-# Discs larger than this are built from smaller ones: nearly as round, and many times faster.
-MAX_DISC = 6
 STRIPE = 256  # rows at a time, which bounds memory
 STRIP = 32  # rows or columns at a time, which the processor's cache holds
 
@@ -36,7 +34,7 @@ def load_mask(source: Source, size: Size) -> Image.Image:
     """A mask from an uploaded picture, for a picture of `size` (width, height).
 
     Where the upload has any transparency, its opacity is the paint; otherwise its brightness is (white =
-    redraw; under DARKEST_PAINT counts as black). A mask of the same shape but another size is scaled so that
+    regenerate; under DARKEST_PAINT counts as black). A mask of the same shape but another size is scaled so that
     no stroke is lost. Raises InputError if it cannot be opened (see load_image) or has another shape.
     """
     upload = load_image(source, "mask")
@@ -102,24 +100,14 @@ def preset(name: str, size: Size) -> Image.Image:
     return invert(mask) if name == "border" else mask
 
 
-def ready(name: str, side: int) -> npt.NDArray[np.bool_]:
-    """A ready mask for a square picture: bool [side, side], True where it is painted."""
+def preset_array(name: str, side: int) -> npt.NDArray[np.bool_]:
+    """A preset for a square picture: bool [side, side], True where it is painted."""
     return np.asarray(preset(name, (side, side))) > 0
 
 
 def invert(mask: Image.Image) -> Image.Image:
     """Painted where `mask` is not; soft edges stay soft."""
     return ImageChops.invert(mask)
-
-
-def grow(mask: Image.Image, pixels: int) -> Image.Image:
-    """The mask widened by `pixels` (0 or more) in every direction; soft edges stay soft."""
-    return _morph(mask, pixels, cv2.MORPH_DILATE)
-
-
-def shrink(mask: Image.Image, pixels: int) -> Image.Image:
-    """The mask narrowed by `pixels` (0 or more) on all sides, but not where it meets the picture's edge."""
-    return _morph(mask, pixels, cv2.MORPH_ERODE)
 
 
 def alpha(mask: Image.Image, feather: int) -> Image.Image:
@@ -130,7 +118,8 @@ def alpha(mask: Image.Image, feather: int) -> Image.Image:
     area's edge to the mask's own value. In strokes too thin for that it climbs to the middle of the stroke,
     so that they stay visible. The picture's own edge is no edge of the mask.
     """
-    _check_pixels(feather)
+    if feather < 0:
+        raise ValueError(f"{feather} pixels of feather; 0 or more are needed")
     box = mask.getbbox()
     if box is None or feather == 0:
         return mask.copy()
@@ -140,23 +129,16 @@ def alpha(mask: Image.Image, feather: int) -> Image.Image:
     paint = np.array(mask.crop(window))
     if paint.all():
         return mask.copy()
-    _fade(paint, feather)
-    result = Image.new("L", mask.size)
-    result.paste(Image.fromarray(paint), window[:2])
-    return result
-
-
-def _fade(paint: Bytes, feather: int) -> None:
-    """Lets paint, uint8 [H, W] with a border of 0, climb to what it is over `feather` pixels or what strokes allow.
-
-    In place, and by stripes: large uploads would take gigabytes otherwise.
-    """
+    # In place, and by stripes: large uploads would take gigabytes otherwise.
     depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32, copy=False)
     np.minimum(depth, feather + 1, out=depth)
-    for top, ridge in _highest_around(depth, min(feather, max(depth.shape))):
+    for top, ridge in _window_max(depth, min(feather, max(depth.shape))):
         stripe = slice(top, top + len(ridge))
         weight = np.divide(depth[stripe], np.maximum(ridge, 1, out=ridge), out=ridge)
         np.rint(np.multiply(weight, paint[stripe], out=weight), out=paint[stripe], casting="unsafe")
+    result = Image.new("L", mask.size)
+    result.paste(Image.fromarray(paint), window[:2])
+    return result
 
 
 def spans(start: int, length: int, cells: int) -> list[tuple[int, int]]:
@@ -186,47 +168,47 @@ def _cover_rows(pixels: Bytes, rows: list[tuple[int, int]]) -> Bytes:
     return result
 
 
-def _highest_around(values: Floats, reach: int) -> Iterator[tuple[int, Floats]]:
-    """The largest value up to `reach` rows and columns away, in a time that `reach` hardly changes.
+def _window_max(values: Floats, reach: int) -> Iterator[tuple[int, Floats]]:
+    """The largest value in the square of 2 `reach` + 1 pixels around each, in a time that `reach` hardly changes.
 
     values: float32 [H, W], 0 or more. Yields stripes of it, each in the same memory, with the number of its first row.
     """
     length, width = values.shape
     rows = min(max(STRIPE, reach), length)
-    memory = np.empty((rows, width), np.float32)
+    result = np.empty((rows, width), np.float32)
     # Few columns or rows at a time, that the processor's cache holds.
-    columns = np.empty((2, rows + 2 * reach, STRIP), np.float32)
+    upright = np.empty((2, rows + 2 * reach, STRIP), np.float32)
     lying = np.empty((2, STRIP, width + 2 * reach), np.float32)
     for top in range(0, length, rows):
         above = min(top, reach)
-        near, stripe = values[top - above : top + rows + reach], memory[: length - top]
+        near, stripe = values[top - above : top + rows + reach], result[: length - top]
         for left in range(0, width, STRIP):
             part = near[:, left : left + STRIP]
-            room = columns[:, : len(stripe) + 2 * reach, : part.shape[1]]
-            stripe[:, left : left + STRIP] = _highest_in_runs(part, reach - above, room, 2 * reach + 1)
+            work = upright[:, : len(stripe) + 2 * reach, : part.shape[1]]
+            stripe[:, left : left + STRIP] = _running_max(part, reach - above, work, 2 * reach + 1)
         for first in range(0, len(stripe), STRIP):
             part = stripe[first : first + STRIP]
-            room = lying[:, : len(part)].transpose(0, 2, 1)
-            part[:] = _highest_in_runs(part.T, reach, room, 2 * reach + 1).T
+            work = lying[:, : len(part)].transpose(0, 2, 1)
+            part[:] = _running_max(part.T, reach, work, 2 * reach + 1).T
         yield top, stripe
 
 
-def _highest_in_runs(values: Floats, before: int, room: Floats, run: int) -> Floats:
+def _running_max(values: Floats, before: int, work: Floats, run: int) -> Floats:
     """The largest of `run` values along axis 0, from each place on: by runs of 1, 2, 4, ... values.
 
-    room: float32 [2, n, W], to work in; `values` stand in it from place `before` on, and 0 elsewhere.
+    work: float32 [2, n, W], overwritten; `values` stand in it from place `before` on, and 0 elsewhere.
     Returns [n - run + 1, W], a part of it.
     """
-    highest, other = room
-    highest[:before] = highest[before + len(values) :] = 0
-    highest[before : before + len(values)] = values
+    largest, other = work
+    largest[:before] = largest[before + len(values) :] = 0
+    largest[before : before + len(values)] = values
     length = 1
     while length < run:
         step = min(length, run - length)
-        count = len(highest) - length - step + 1
-        np.maximum(highest[:count], highest[step : step + count], out=other[:count])
-        highest, other, length = other, highest, length + step
-    return highest[: len(highest) - run + 1]
+        count = len(largest) - length - step + 1
+        np.maximum(largest[:count], largest[step : step + count], out=other[:count])
+        largest, other, length = other, largest, length + step
+    return largest[: len(largest) - run + 1]
 
 
 def _opacity(image: Image.Image) -> Image.Image | None:
@@ -236,26 +218,6 @@ def _opacity(image: Image.Image) -> Image.Image | None:
 def _brightness(image: Image.Image) -> Image.Image:
     grey = image.convert("RGB").convert("L")
     return grey.point([0 if value < DARKEST_PAINT else value for value in range(256)])
-
-
-def _morph(mask: Image.Image, pixels: int, operation: int) -> Image.Image:
-    _check_pixels(pixels)
-    values: Bytes = np.array(mask)
-    for done in range(0, pixels, MAX_DISC):
-        disc = _disc(min(MAX_DISC, pixels - done))
-        values = cv2.morphologyEx(values, operation, disc).astype(np.uint8, copy=False)
-    return Image.fromarray(values)
-
-
-def _disc(radius: int) -> Bytes:
-    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    disc: Bytes = (x * x + y * y <= radius * radius).astype(np.uint8)
-    return disc
-
-
-def _check_pixels(pixels: int) -> None:
-    if pixels < 0:
-        raise ValueError(f"{pixels} pixels; 0 or more are needed")
 
 
 def _mismatch(mask: Size, picture: Size, quality: str) -> str:

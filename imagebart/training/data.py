@@ -31,7 +31,7 @@ from imagebart.conditioning.tokenizer import pieces
 from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.figures import sheet
-from imagebart.imaging.files import flatten, load_image, to_images
+from imagebart.imaging.files import flatten, load_image, normalize, to_images
 
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there
 SPLITS = {"train", "test", "validation"}
@@ -346,7 +346,7 @@ class ImageStore:
 
     def images(self, numbers: Sequence[int]) -> Tensor:
         """The middles of images, float [B, 3, resolution, resolution] in [-1, 1]."""
-        return to_float(torch.stack([self.view(number, 0) for number in numbers]))
+        return normalize(torch.stack([self.view(number, 0) for number in numbers]))
 
 
 class AugmentedViews(Dataset[dict[str, Any]]):
@@ -420,11 +420,6 @@ def dataset_for(data: str, size: int) -> Dataset[dict[str, Any]]:
     if index.resolution != size:
         raise ValueError(f"{data} holds pictures of {index.resolution} pixels a side, expected {size}")
     return AugmentedViews(ImageStore(Path(data)), index.numbers(False), MAX_VIEWS)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] -> float in [-1, 1]."""
-    return images.float() / 127.5 - 1
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:

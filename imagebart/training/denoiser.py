@@ -20,7 +20,8 @@ from imagebart.atomic_io import write_bytes, write_text
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.diffusion import add_uniform_noise
-from imagebart.imaging.masks import ready
+from imagebart.imaging.files import normalize
+from imagebart.imaging.masks import preset_array
 from imagebart.inpainting import encode_color_hints, fill_nearest, mask_coverage
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput, check_color_hint_grid
 from imagebart.models.imagebart import ImageBART
@@ -29,7 +30,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
 from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding
 from imagebart.training.config import DenoiserRun, StageShape
-from imagebart.training.data import AugmentedViews, ImageStore, grid, to_float
+from imagebart.training.data import AugmentedViews, ImageStore, grid
 from imagebart.training.loop import Batch, train
 from imagebart.training.masks import Step, painted_masks, random_masks
 from imagebart.training.token_task import FOLDERS, DataSource, TokensTask, TokenTaskInputs, before_pictures, text_config
@@ -78,7 +79,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         a glance at that, bool [B, N, K], if the denoiser takes one. Some pictures are not looked at.
         """
         images, tokens = batch["image"], x0.shape[1]
-        pixels = to_float(images)
+        pixels = normalize(images)
         painted = painted_masks(pixels.cpu(), math.isqrt(tokens))
         enlarged = F.interpolate(painted[:, None].float(), images.shape[2:])[:, 0].bool()
         noise_level = mask_coverage(painted, tokens).to(x0.device)
@@ -187,7 +188,7 @@ def encode_store(
                 items = range(view * len(numbers), (view + 1) * len(numbers))
                 for at in range(0, len(numbers), BATCH):
                     images = torch.stack([rows[i]["image"] for i in items[at : at + BATCH]]).to(device)
-                    parts.append(first_stage.encode(to_float(images)).cpu().to(torch.int32))
+                    parts.append(first_stage.encode(normalize(images)).cpu().to(torch.int32))
                     done(len(images))
             tokens = torch.cat(parts).unflatten(0, (views, len(numbers))).transpose(0, 1).contiguous()
             folder.mkdir(parents=True, exist_ok=True)
@@ -281,7 +282,7 @@ class TokenDatasetTask(DenoiserTask):
         cond = self._cond(texts)
         side = math.isqrt(x0.shape[1])
         rows = [x0]
-        for unknown in (ready(name, side) for name in ("lower half", "centre", "everything")):
+        for unknown in (preset_array(name, side) for name in ("lower half", "centre", "everything")):
             keep = ~torch.from_numpy(unknown).flatten()
             settings = DRAWN if cond is not None and unknown.all() else SamplingSettings(top_p=0.95, scales=2)
             given = cond if unknown.all() else self._cond([""] * len(texts))
@@ -304,7 +305,9 @@ class TokenDatasetTask(DenoiserTask):
             part = x0[at : at + 16].to(model.device)
             told = None if cond is None else cond[at : at + 16].to(model.device)
             for name, area in (("half", "lower half"), ("whole", "everything")):
-                noise_t = torch.from_numpy(ready(area, side)).flatten().float().expand(len(part), -1).to(model.device)
+                noise_t = (
+                    torch.from_numpy(preset_array(area, side)).flatten().float().expand(len(part), -1).to(model.device)
+                )
                 x_t = add_uniform_noise(part, noise_t, self.vocab_size, torch.Generator(part.device).manual_seed(at))
                 logits = model.logits(part, DenoiserInput(x_t, noise_t, torch.zeros_like(noise_t), told))
                 found[name].append(F.cross_entropy(logits[noise_t > 0].float(), part[noise_t > 0], reduction="none"))

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
+from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import StageShape, TokensRun
-from imagebart.training.data import AugmentedViews, ImageFolder, dataset_for, to_float
+from imagebart.training.data import AugmentedViews, ImageFolder, dataset_for
 from imagebart.training.loop import Task
 from imagebart.training.parts import load_text_encoder
 from imagebart.weights.folder import load_part
@@ -39,7 +40,7 @@ class TokensTask(Task, Generic[R]):
     def encode(self, images: Tensor) -> Tensor:
         """uint8 images -> tokens, by the frozen first stage."""
         self.first_stage.to(images.device)
-        return self.first_stage.encode(to_float(images).to(memory_format=torch.channels_last))
+        return self.first_stage.encode(normalize(images).to(memory_format=torch.channels_last))
 
     def told(self, texts: list[str], device: torch.device) -> Tensor | None:
         """Conditioning tokens, absent for a share of the captions so that guidance works."""

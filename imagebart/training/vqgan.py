@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.errors import InputError
+from imagebart.imaging.files import normalize
 from imagebart.models.discriminator import (
     Discriminator,
     adaptive_weight,
@@ -29,7 +30,7 @@ from imagebart.models.discriminator import (
 from imagebart.models.imagebart import ImageBART
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
-from imagebart.training.data import dataset_for, grid, to_float
+from imagebart.training.data import dataset_for, grid
 from imagebart.training.loop import Batch, Task, train
 from imagebart.weights.folder import Part, has_part, load_part, save_part
 
@@ -49,7 +50,7 @@ class FirstStageTask(Task):
         self.preview = torch.stack([self.dataset[i]["image"] for i in range(min(12, len(dataset)))])  # type: ignore[arg-type]
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        images = to_float(batch["image"]).to(memory_format=torch.channels_last)
+        images = normalize(batch["image"]).to(memory_format=torch.channels_last)
         first: FirstStage = accelerator.unwrap_model(model)
         output, z, tokens = model(images)
         output = output.float()
@@ -85,7 +86,7 @@ class FirstStageTask(Task):
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
         """Images above their reconstructions."""
-        images = to_float(self.preview).to(next(model.parameters()).device)
+        images = normalize(self.preview).to(next(model.parameters()).device)
         return grid(torch.cat([images, model.decode(model.encode(images))]), columns=len(images))  # type: ignore[operator]
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
+from imagebart.imaging.files import normalize
 
 # The square of the drawing's 264 x 280 units that is shown: left, top, side.
 FRAME = (-2.0, 4.0, 268.0)
@@ -216,7 +217,7 @@ def render(attributes: Attributes, size: int = 128) -> np.ndarray:
 def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
     """Avatars as images float [B, 3, size, size] in [-1, 1]."""
     pictures = np.stack([render(avatar, size) for avatar in avatars])
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return normalize(torch.from_numpy(pictures).permute(0, 3, 1, 2))
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

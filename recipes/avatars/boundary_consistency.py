@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.imaging.files import denormalize
 from recipes.avatars.artwork import render
 
 SIDE = 128  # pixels a side of the pictures that are compared
@@ -96,6 +97,6 @@ def _at_side(images: Tensor, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     if images.shape[-1] != SIDE:
         images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
         painted = F.interpolate(painted, (SIDE, SIDE), mode="area")
-    pictures = ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    pictures = denormalize(images).permute(0, 2, 3, 1).numpy()
     inside, outside = (painted == 1)[:, 0].numpy(), (painted == 0)[:, 0].numpy()
     return pictures, inside, outside

@@ -26,7 +26,7 @@ from imagebart.evaluation.metrics import (
     ssim,
     wilson,
 )
-from imagebart.imaging.masks import ready
+from imagebart.imaging.masks import preset_array
 from imagebart.models.vqgan import psnr
 from recipes.avatars.artwork import rendered
 from recipes.avatars.boundary_consistency import COLOURS, fits
@@ -206,7 +206,7 @@ def completions(study: Study) -> Iterator[Measure]:
     """Of upper halves drawn anew: whether their colours are the lower half's, and what the reader says of the whole."""
     avatars = study.avatars(COMPLETED)
     images = complete(study, avatars)
-    masks = np.stack([ready(UPPER, study.artist.size)] * len(avatars))
+    masks = np.stack([preset_array(UPPER, study.artist.size)] * len(avatars))
     readings = study.reader.read(images).attributes
     fit = fits(images, masks, avatars, readings, [SHARED] * len(avatars))
     yield from fit_measures("completions: inside = outside", fit, "completions, inside = outside")
@@ -222,13 +222,13 @@ def agreement(avatars: Sequence[Attributes], readings: Sequence[Attributes]) -> 
 
 def complete(study: Study, avatars: Sequence[Attributes]) -> Tensor:
     """Renders with their upper half drawn anew: [B, 3, size, size]."""
-    masks = np.stack([ready(UPPER, study.artist.size)] * len(avatars))
+    masks = np.stack([preset_array(UPPER, study.artist.size)] * len(avatars))
     return study.artist.edit(rendered(avatars, study.artist.size), masks, [None] * len(avatars), study.seed)
 
 
 def must_agree(avatar: Attributes) -> list[str]:
     """The attributes of which both halves of the picture show a good part, so that the lower one tells the upper."""
-    upper = ready(UPPER, SMALL)
+    upper = preset_array(UPPER, SMALL)
     shares = {name: share_within(avatar, name, upper) for name in VALUES if name in avatar.visible()}
     return [name for name, (least, most) in shares.items() if least >= LEAST and most <= 1 - LEAST]
 

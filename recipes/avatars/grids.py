@@ -13,7 +13,7 @@ from imagebart.avatars.attributes import PLAIN, Attributes
 from imagebart.evaluation.drawing import Artist
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_images
-from imagebart.imaging.masks import ready
+from imagebart.imaging.masks import preset_array
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.cases import prompts_file
 from recipes.avatars.dataset import sample
@@ -85,7 +85,7 @@ def edit_sheet(artist: Artist, edits: Sequence[Edit] = EDITS) -> Image.Image:
 def completion_sheet(artist: Artist, count: int = 24) -> Image.Image:
     """Upper halves drawn anew without a prompt, as `edit_sheet` shows edits."""
     before = rendered([sample(COMPLETED + i, SERIES, "train") for i in range(count)], artist.size)
-    masks = np.stack([ready(UPPER, artist.size)] * count)
+    masks = np.stack([preset_array(UPPER, artist.size)] * count)
     after = artist.edit(before, masks, [None] * count, seed=0)
     return _sheet([(pictures, "") for pictures in _steps(before, masks, after)], columns=3)
 

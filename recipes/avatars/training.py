@@ -22,9 +22,10 @@ from imagebart.avatars.claims import GROUPS, CaptionReader, claims_vector, load_
 from imagebart.avatars.reader import SIZE, Reader, ReaderConfig, save_reader
 from imagebart.conditioning import Conditioner, NoConditioner
 from imagebart.config import Length
+from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
-from imagebart.training.data import grid, to_float
+from imagebart.training.data import grid
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import load_text_encoder, with_words_of
@@ -131,7 +132,7 @@ class ReaderTask(Task):
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         truth = batch["labels"]
-        answers = model(worn(to_float(batch["image"]), self.wear))
+        answers = model(worn(normalize(batch["image"]), self.wear))
         losses = [
             F.cross_entropy(logits, truth[:, i], ignore_index=HIDDEN, reduction="sum")
             for i, logits in enumerate(answers.values())
@@ -142,7 +143,7 @@ class ReaderTask(Task):
 
     def sample(self, model: nn.Module) -> Image.Image:
         """Pictures above what wear makes of them."""
-        images = to_float(torch.stack([self.dataset[i]["image"] for i in range(8)]))
+        images = normalize(torch.stack([self.dataset[i]["image"] for i in range(8)]))
         return grid(torch.cat([images, worn(images, self.wear)]), columns=8)
 
 
@@ -278,7 +279,7 @@ class CaptionsTask(Task):
         readings = model(self.conditioner.encode(texts).tokens.to(device))[0].cpu()
         read = [_likeliest(row) for row in readings]
         pictures = [render(a, SIZE) for a in (*(sample(number) for number in numbers), *read)]
-        return grid(to_float(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)), columns=SHOWN)
+        return grid(normalize(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)), columns=SHOWN)
 
 
 def _likeliest(readings: Tensor) -> Attributes:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.diffusion import add_uniform_noise, diffuse
+from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import ImageBART
 from imagebart.models.stages import Stage
@@ -52,7 +53,7 @@ def word_gaps(model: ImageBART, count: int = 64, seed: int = 900_000, batch: int
         generator = torch.Generator().manual_seed(seed)
         totals = dict.fromkeys(choices, 0.0)
         for rows in torch.arange(count).split(batch):
-            x0 = first_stage.encode(torch.stack([items[i]["image"] for i in rows.tolist()]).float() / 127.5 - 1)
+            x0 = first_stage.encode(normalize(torch.stack([items[i]["image"] for i in rows.tolist()])))
             state = generator.get_state()
             for choice, tokens in choices.items():
                 generator.set_state(state)

@@ -29,6 +29,7 @@ from driving import (
     unfold,
     upload,
 )
+from morphology import grow
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -107,7 +108,7 @@ def test_ready_masks_are_there_at_once_and_are_what_is_redrawn(wide: Page) -> No
         redrawn(wide, count)
     press(wide, "Centre")
     press(wide, "Grow")
-    assert (mask(wide) == np.asarray(masks.grow(masks.preset("centre", (40, 40)), 1))).all()
+    assert (mask(wide) == np.asarray(grow(masks.preset("centre", (40, 40)), 1))).all()
     press(wide, "Shrink")
     assert (mask(wide) == np.asarray(masks.preset("centre", (40, 40)))).all()
     press(wide, "Clear mask")

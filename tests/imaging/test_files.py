@@ -251,11 +251,11 @@ def test_damaged_bytes_never_escape_as_another_error() -> None:
 
 def test_not_a_picture(tmp_path: Path) -> None:
     for data in (b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n"):
-        refused(data, "no picture", "PNG, JPEG")
+        refused(data, "not an image", "PNG, JPEG")
     refused(b"", "empty")
     refused(tmp_path / "absent.png", "absent.png")
     refused(tmp_path, "existing")
-    refused(encoded(Image.fromarray(colours()), "PPM"), "no picture")
+    refused(encoded(Image.fromarray(colours()), "PPM"), "not an image")
 
 
 def test_no_pixels_or_too_few() -> None:

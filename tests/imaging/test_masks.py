@@ -1,4 +1,4 @@
-"""Masks: uploads, editor layers, presets, growing, and blending weights, each against plain loops."""
+"""Masks: uploads, editor layers, presets, and blending weights, each against plain loops."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_jpeg_noise_in_black_paints_nothing() -> None:
     shape[20:40, 20:40] = 255
     file = BytesIO()
     Image.fromarray(shape).save(file, "JPEG", quality=90)
-    outside = np.asarray(masks.grow(Image.fromarray(shape), 1)) == 0
+    outside = cv2.dilate(shape, np.ones((3, 3), np.uint8)) == 0
     assert np.asarray(Image.open(file))[outside].any()  # there is noise in the file
     mask = np.asarray(masks.load_mask(file.getvalue(), (64, 64)))
     assert not mask[outside].any()
@@ -144,34 +144,6 @@ def test_invert_keeps_soft_edges() -> None:
     assert np.array_equal(array(masks.invert(Image.fromarray(soft))), 255 - soft.astype(int))
 
 
-@pytest.mark.parametrize("pixels", [0, 1, 4, 6])
-def test_grow_and_shrink_are_the_extremes_within_a_disc(pixels: int) -> None:
-    mask = blobs(23, 29, seed=pixels)
-    grown, shrunk = masks.grow(Image.fromarray(mask), pixels), masks.shrink(Image.fromarray(mask), pixels)
-    for y in range(23):
-        for x in range(29):
-            near = [
-                int(mask[b, a])
-                for b in range(max(0, y - pixels), min(23, y + pixels + 1))
-                for a in range(max(0, x - pixels), min(29, x + pixels + 1))
-                if (a - x) ** 2 + (b - y) ** 2 <= pixels**2
-            ]
-            assert grown.getpixel((x, y)) == max(near)
-            assert shrunk.getpixel((x, y)) == min(near)
-
-
-def test_large_growth_is_nearly_a_disc_and_never_more() -> None:
-    dot = np.zeros((121, 121), np.uint8)
-    dot[60, 60] = 255
-    grown = np.asarray(masks.grow(Image.fromarray(dot), 50)) > 0
-    y, x = np.mgrid[-60:61, -60:61]
-    distance = np.hypot(x, y)
-    assert not grown[distance > 50].any()
-    assert grown[distance <= 45].all() and grown[60, 10] and grown[10, 60]
-    back = masks.shrink(Image.fromarray(grown.astype(np.uint8) * 255), 50)
-    assert np.array_equal(np.asarray(back), dot)
-
-
 @pytest.mark.parametrize(("height", "fits"), [(800, True), (807, True), (793, True), (830, False), (770, False)])
 def test_a_small_mask_may_be_off_by_one_of_its_own_pixels(height: int, fits: bool) -> None:
     small = Image.new("L", (100, 100), 255)
@@ -182,10 +154,9 @@ def test_a_small_mask_may_be_off_by_one_of_its_own_pixels(height: int, fits: boo
             masks.load_mask(small, (800, height))
 
 
-def test_negative_pixels_are_an_error() -> None:
-    for function in (masks.grow, masks.shrink, masks.alpha):
-        with pytest.raises(ValueError, match="-1"):
-            function(Image.new("L", (20, 20), 255), -1)
+def test_a_negative_feather_is_an_error() -> None:
+    with pytest.raises(ValueError, match="-1"):
+        masks.alpha(Image.new("L", (20, 20), 255), -1)
 
 
 def slow_alpha(mask: np.ndarray, feather: int) -> np.ndarray:
@@ -240,14 +211,15 @@ def test_thin_strokes_keep_their_strength() -> None:
     assert (alpha[30, 8:57] == 100).all()
 
 
-@pytest.mark.parametrize("reach", [1, 7, 40, 129, 300])
-def test_the_highest_around_is_found_in_any_reach(reach: int) -> None:
-    values = np.random.default_rng(reach).random((620, 300), np.float32)
-    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    found = np.zeros_like(values)
-    for top, stripe in masks._highest_around(values, reach):
-        found[top : top + len(stripe)] = stripe
-    assert np.array_equal(found, cv2.dilate(values, square))
+@pytest.mark.parametrize("feather", [1, 7, 40, 129, 300])
+def test_alpha_follows_the_rule_in_large_masks_with_any_feather(feather: int) -> None:
+    """By OpenCV's own maximum over a square."""
+    mask = np.kron(np.random.default_rng(feather).integers(0, 2, (31, 15)), np.ones((20, 20))).astype(np.uint8) * 200
+    depth = np.minimum(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), feather + 1)
+    around = cv2.dilate(depth, np.ones((2 * feather + 1, 2 * feather + 1), np.uint8))
+    assert np.array_equal(
+        array(masks.alpha(Image.fromarray(mask), feather)), np.rint(depth / np.maximum(around, 1) * mask)
+    )
 
 
 def test_any_feather_can_be_asked_for() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from imagebart.avatars.attributes import PLAIN
 from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.drawing import Artist
-from imagebart.imaging.masks import ready
+from imagebart.imaging.masks import preset_array
 from imagebart.settings import SamplingSettings
 from imagebart.testing import tiny_model
 from recipes.avatars import READER
@@ -66,6 +66,6 @@ def test_completions_keep_the_lower_half() -> None:
     avatars = [PLAIN, replace(PLAIN, skin="dark")]
     done = complete(Study(Artist(tiny_model(), SamplingSettings()), load_reader(READER), 20), avatars)
     given = rendered(avatars, 32)
-    lower = torch.from_numpy(~ready("upper half", 32))
+    lower = torch.from_numpy(~preset_array("upper half", 32))
     assert torch.equal(done[..., lower], given[..., lower])
     assert not torch.equal(done[..., ~lower], given[..., ~lower])

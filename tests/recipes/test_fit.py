@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
 from imagebart.avatars.reader import load_reader
-from imagebart.imaging.masks import ready
+from imagebart.imaging.masks import preset_array
 from recipes.avatars import READER
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.boundary_consistency import COLOURS, SIDE, fits, read_within, shows
@@ -37,11 +37,11 @@ def other_value(name: str, value: str, step: int) -> str:
 
 def pasted(upper: list[Attributes], lower: list[Attributes], size: int = 128) -> Tensor:
     """The upper half of some avatars over the lower half of others."""
-    return torch.where(torch.from_numpy(ready("upper half", size)), rendered(upper, size), rendered(lower, size))
+    return torch.where(torch.from_numpy(preset_array("upper half", size)), rendered(upper, size), rendered(lower, size))
 
 
 def judged(images: Tensor, lower: list[Attributes], names: tuple[str, ...] = SHARED) -> list[dict[str, bool]]:
-    masks = np.stack([ready("upper half", images.shape[-1])] * len(lower))
+    masks = np.stack([preset_array("upper half", images.shape[-1])] * len(lower))
     return fits(images, masks, lower, load_reader(READER).read(images).attributes, [names] * len(lower))
 
 
@@ -84,7 +84,7 @@ def test_a_band_of_another_skin_over_the_eyes_is_seen() -> None:
 
 def test_what_shows_on_one_side_only_is_not_asked() -> None:
     images = rendered([replace(PLAIN, top="wavy", hair_colour="red")], 128)
-    upper = ready("upper half", 128)[None]
+    upper = preset_array("upper half", 128)[None]
     wavy, short = replace(PLAIN, top="wavy", hair_colour="black"), replace(PLAIN, hair_colour="black")
     assert fits(images, upper, [wavy], [wavy], [["hair_colour"]]) == [{"hair_colour": False}]
     assert fits(images, upper, [short], [wavy], [["hair_colour"]]) == [{}], "no hair was given"
