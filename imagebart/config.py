@@ -37,6 +37,15 @@ RENAMED_KEYS: dict[str, dict[str, str]] = {
     "SamplingSettings": {"passes": "resamples"},
     "DenoiserConfig": {"knows_cut_cells": "partial_patches", "glances": "color_hint_grid"},
     "TextEncoderConfig": {"slots": "query_tokens", "phrase": "conv_width"},
+    "TextConditioner": {"rewording": "prompt_rules"},
+    "PromptRules": {
+        "instead": "substitutions",
+        "subjects": "things",
+        "stops": "stop_words",
+        "links": "link_words",
+    },
+    "Substitution": {"by": "replacement", "coloured": "unless_coloured"},
+    "ColouredThing": {"leads": "lead_words"},
     "StageShape": {"slots": "query_tokens", "phrase": "conv_width"},
     "FirstStageLoss": {"dead_after": "dead_code_threshold"},
     "FirstStageRun": {"begin_from": "init_from"},
@@ -77,7 +86,7 @@ def from_dict(cls: type[C], values: Any, where: str = "") -> C:
     """Builds a (nested) dataclass; raises ValueError naming a key that is unknown, missing, of a wrong kind or range.
 
     Keys and values of earlier versions are read as what they are called now. where: what stands before the keys' names
-    in a sentence, as "rewording.".
+    in a sentence, as "prompt_rules.".
     """
     try:
         current = with_current_names(cls, values)

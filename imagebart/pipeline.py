@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner, Prompt, TextConditioner
-from imagebart.conditioning.prompts import Asked, one_each
+from imagebart.conditioning.prompts import Prompts, prompt_per_variant
 from imagebart.conditioning.tokenizer import whole_characters
 from imagebart.errors import InputError
 from imagebart.imaging import crop, masks
@@ -480,7 +480,7 @@ class Pipeline:
 
     def generate(
         self,
-        prompt: Asked,
+        prompt: Prompts,
         *,
         seed: int | None = None,
         settings: SamplingSettings | None = None,
@@ -491,7 +491,7 @@ class Pipeline:
 
         best_first: the result's pictures are in the order in which the model's scorer finds the prompt in them.
         """
-        prompts = one_each(prompt, variants, MAX_VARIANTS)
+        prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("generate", prompts, seed, settings)
         return self._run(prompts, EditRequest(recipes, PasteTarget(), recipes[0].settings), best_first)
 
@@ -499,7 +499,7 @@ class Pipeline:
         self,
         image: images.Source,
         mask: Image.Image,
-        prompt: Asked = None,
+        prompt: Prompts = None,
         *,
         seed: int | None = None,
         settings: SamplingSettings | None = None,
@@ -516,7 +516,7 @@ class Pipeline:
         mask the model sees, over the mask's longer side (inf: all it can). best_first: as for `generate`. Raises
         InputError before the first event for a picture, mask, prompt or setting that cannot be used.
         """
-        prompts = one_each(prompt, variants, MAX_VARIANTS)
+        prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("edit", prompts, seed, settings, feather=feather, context=context)
         upload = images.load_image(image)
         region = self.region(upload.size, mask, context, feather)
@@ -534,7 +534,7 @@ class Pipeline:
         self,
         image: images.Source,
         strength: float,
-        prompt: Asked = None,
+        prompt: Prompts = None,
         *,
         seed: int | None = None,
         settings: SamplingSettings | None = None,
@@ -545,7 +545,7 @@ class Pipeline:
 
         best_first: as for `generate`. Raises InputError before the first event.
         """
-        prompts = one_each(prompt, variants, MAX_VARIANTS)
+        prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("vary", prompts, seed, settings, strength=strength)
         upload = images.load_image(image)
         region = self.region(upload.size, masks.preset("everything", upload.size))

@@ -15,16 +15,16 @@ from imagebart.conditioning import tokenizer as clip
 from imagebart.conditioning.prompts import (
     Correction,
     Prompt,
-    Reworded,
-    Rewording,
-    Speller,
+    PromptRules,
+    RewrittenPrompt,
+    SpellChecker,
     corrected_note,
     cut_note,
     short,
     unknown_note,
     within_context,
 )
-from imagebart.config import from_dict
+from imagebart.config import from_dict, with_current_names
 from imagebart.errors import InputError
 
 Kind = Literal["text", "class", "none"]
@@ -67,26 +67,26 @@ class TextConditioner:
     """Prompts for a model that knows only the words of its training captions.
 
     tokens: the CLIP ids known; the i-th is id i + 1 here, and 0 stands for padding and for no prompt.
-    words: the words known, in lower case. length: tokens per prompt. rewording: what prompts are changed to, after
-    misspelt words, before they are read.
+    words: the words known, in lower case. length: tokens per prompt. rules: what is replaced in
+    prompts, after misspelt words.
     """
 
     tokens: tuple[int, ...]
     words: tuple[str, ...]
     length: int = clip.CONTEXT_LENGTH
-    rewording: Rewording = Rewording()
+    rules: PromptRules = PromptRules()
     kind: ClassVar[Kind] = "text"
 
     @classmethod
     def from_captions(
-        cls, captions: Iterable[str], length: int = clip.CONTEXT_LENGTH, rewording: Rewording | None = None
+        cls, captions: Iterable[str], length: int = clip.CONTEXT_LENGTH, rules: PromptRules | None = None
     ) -> TextConditioner:
         """Knows exactly the words and punctuation of the captions."""
         chunks = sorted({chunk for caption in captions for chunk in caption.split()})
         found = [piece for chunk in chunks for piece in clip.pieces(chunk)]
         tokens = sorted({token for piece in found for token in piece.ids})
         words = sorted({piece.word for piece in found if piece.word})
-        return cls(tuple(tokens), tuple(words), length, rewording or Rewording())
+        return cls(tuple(tokens), tuple(words), length, rules or PromptRules())
 
     @property
     def vocab_size(self) -> int:
@@ -134,17 +134,17 @@ class TextConditioner:
     def to_config(self) -> dict[str, Any]:
         tokens, words = list(self.tokens), list(self.words)
         config = {"type": "words", "tokens": tokens, "words": words, "length": self.length}
-        return config if self.rewording == Rewording() else {**config, "rewording": asdict(self.rewording)}
+        return config if self.rules == PromptRules() else {**config, "prompt_rules": asdict(self.rules)}
 
-    def _read(self, pieces: Iterable[clip.Piece]) -> Reworded:
+    def _read(self, pieces: Iterable[clip.Piece]) -> RewrittenPrompt:
         """What is read of a prompt in place of what was written."""
-        found = list(self._speller.corrected(list(pieces)))
-        reworded = self.rewording.reworded([piece for piece, _ in found], self._words)
-        return replace(reworded, corrections=[*(one for _, one in found if one), *reworded.corrections])
+        found = list(self._speller.correct(list(pieces)))
+        rewritten = self.rules.apply([piece for piece, _ in found], self._words)
+        return replace(rewritten, corrections=[*(one for _, one in found if one), *rewritten.corrections])
 
     @cached_property
-    def _speller(self) -> Speller:
-        return Speller(self._words)
+    def _speller(self) -> SpellChecker:
+        return SpellChecker(self._words)
 
     @cached_property
     def _ids(self) -> dict[int, int]:
@@ -270,13 +270,14 @@ class NoConditioner:
 
 def conditioner_from_config(config: Mapping[str, Any]) -> Conditioner:
     """The conditioner whose `to_config` gave this; raises ValueError that names what is wrong."""
+    config = with_current_names(TextConditioner, config)
     kind = config.get("type")
     try:
         if kind == "words":
             tokens = tuple(int(token) for token in config["tokens"])
             words = tuple(str(word) for word in config["words"])
-            rewording = from_dict(Rewording, config.get("rewording", {}), "rewording.")
-            return TextConditioner(tokens, words, int(config["length"]), rewording)
+            rules = from_dict(PromptRules, config.get("prompt_rules", {}), "prompt_rules.")
+            return TextConditioner(tokens, words, int(config["length"]), rules)
         if kind == "clip":
             return ClipTextConditioner(int(config["length"]), int(config.get("vocab_size", clip.VOCAB_SIZE)))
         if kind == "class":

@@ -1,9 +1,7 @@
-"""Misspelt words: a word within one or two edits of one that a model knows is taken for it.
+"""Prompts for models of a small vocabulary: spelling corrections, substitutions, and notes to their writer.
 
-Words of up to five letters may have one edit, longer ones two: a letter left out, put in, changed, or two letters that
-changed places (optimal string alignment). A word that CLIP has as one token is a word of its own ("witch" is not
-"with"), unless only a final s sets it apart. Of three letters almost anything is a word, or near many: only what is
-listed is taken for others.
+First misspelt words are corrected (`SpellChecker`), then words and colours that the model cannot draw are replaced by
+the nearest that it can (`PromptRules`). Both are said in a note; captions of the training are not changed.
 """
 
 from __future__ import annotations
@@ -18,7 +16,29 @@ from imagebart.conditioning import tokenizer as clip
 from imagebart.errors import InputError
 from imagebart.settings import format_value
 
-SHORTEST, LONGEST = 4, 30  # letters of a word that is looked at
+Prompt = str | int | None  # words, a class's name or number; None: without
+Prompts = Prompt | Sequence[Prompt]  # one for all variants, or one for each
+
+
+def prompt_per_variant(prompts: Prompts, variants: int, most: int) -> list[Prompt]:
+    """The prompt of each variant: one for all, or a list with one for each, whose length `variants` need not repeat.
+
+    Raises InputError for over `most`, for none, and for a list of another length.
+    """
+    listed = list(prompts) if isinstance(prompts, Sequence) and not isinstance(prompts, str) else [prompts]
+    for count in (variants, len(listed)):
+        if type(count) is not int or not 1 <= count <= most:
+            raise InputError(f"{format_value(count)} variants were asked for; there can be 1 to {most}.")
+    if len(listed) == 1:
+        return listed * variants
+    if variants not in (1, len(listed)):
+        raise InputError(f"There are {len(listed)} prompts for {variants} variants; there must be one for each.")
+    return listed
+
+
+# Spelling.
+
+SHORTEST, LONGEST = 4, 30  # letters of a word that is checked
 LONG = 6  # letters of a word that may have two edits
 # What people write for a word that is short, or in short; among these are tokens of CLIP that are no words.
 SHORT = {
@@ -43,25 +63,31 @@ class Correction:
 
 
 @dataclass(frozen=True)
-class Speller:
-    """Knows some words, in lower case."""
+class SpellChecker:
+    """Takes a word within one or two edits of a known one for that.
 
-    words: frozenset[str]
+    Words of up to five letters may have one edit, longer ones two: a letter left out, put in, changed, or two letters
+    that changed places (optimal string alignment). A word that CLIP has as one token is a word of its own ("witch" is
+    not "with"), unless only a final s sets it apart. Of three letters almost anything is a word, or near many: only
+    those of SHORT are corrected.
+    """
 
-    def corrected(self, pieces: Sequence[clip.Piece]) -> Iterator[tuple[clip.Piece, Correction | None]]:
-        """The pieces of a text, with what misspelt words were meant to be; the first of such pieces has its correction.
+    words: frozenset[str]  # in lower case
+
+    def correct(self, pieces: Sequence[clip.Piece]) -> Iterator[tuple[clip.Piece, Correction | None]]:
+        """The pieces of a text, misspelt words corrected; the first piece of such a word comes with its correction.
 
         Known words, words that are like none that is known, and punctuation are as they were.
         """
         index = 0
         while index < len(pieces):
-            joined = self._joined(pieces, index)
+            compound = self._compound(pieces, index)
             piece, taken = pieces[index], 1
             meant: str | None = None
-            if joined is not None:
-                meant, taken = joined
+            if compound is not None:
+                meant, taken = compound
             elif piece.word and piece.word not in self.words:
-                meant = self.meant(piece.word)
+                meant = self.correction(piece.word)
             if meant is None:
                 yield piece, None
             else:
@@ -71,8 +97,8 @@ class Speller:
                     correction = None
             index += taken
 
-    def meant(self, word: str) -> str | None:
-        """The known word that an unknown one, in lower case, was meant to be; two, where they were written as one."""
+    def correction(self, word: str) -> str | None:
+        """The known word for an unknown one, in lower case; two, where they were written as one; None without one."""
         if SHORT.get(word) in self.words:
             return SHORT[word]
         if not SHORTEST <= len(word) <= LONGEST or not word.isalpha():
@@ -84,7 +110,7 @@ class Speller:
     def _near(self, word: str, edits: int) -> str | None:
         """The likeliest of the known words within so many edits."""
         near = (other for other in self._sorted if OSA.distance(word, other, score_cutoff=edits) <= edits)
-        return min(near, key=lambda other: _unlikely(word, other), default=None)
+        return min(near, key=lambda other: _edit_cost(word, other), default=None)
 
     def _split(self, word: str) -> str | None:
         """Two known words that were written as one, the first as long as can be."""
@@ -93,16 +119,16 @@ class Speller:
                 return f"{word[:end]} {word[end:]}"
         return None
 
-    def _joined(self, pieces: Sequence[clip.Piece], index: int) -> tuple[str, int] | None:
+    def _compound(self, pieces: Sequence[clip.Piece], index: int) -> tuple[str, int] | None:
         """A known word written as two, one of them unknown, and how many pieces it takes: "dread locks", "eye-brow"."""
         hyphen = index + 2 < len(pieces) and pieces[index + 1].text == "-"
         first, last = index, index + (2 if hyphen else 1)
         if last >= len(pieces):
             return None
         words = (pieces[first].word, pieces[last].word)
-        joined = "".join(words)
-        if all(words) and joined in self.words and not self.words.issuperset(words):
-            return joined, last - first + 1
+        compound = "".join(words)
+        if all(words) and compound in self.words and not self.words.issuperset(words):
+            return compound, last - first + 1
         return None
 
     @cached_property
@@ -110,8 +136,8 @@ class Speller:
         return sorted(self.words)
 
 
-def _unlikely(typed: str, meant: str) -> tuple[int, bool, int, bool, int, int, str]:
-    """How unlikely it is that a word was meant: more edits, other letters, letters changed, another first letter, rare.
+def _edit_cost(typed: str, meant: str) -> tuple[int, bool, int, bool, int, int, str]:
+    """What to order candidates by: edits, other letters, letters changed, another first letter, how rare the word is.
 
     The vocabulary of CLIP begins with what is commonest.
     """
@@ -130,38 +156,35 @@ def _typed(pieces: Sequence[clip.Piece]) -> str:
     return "".join(texts) if "-" in texts else " ".join(texts)
 
 
-# What a model cannot draw, and the nearest that it can: "purple hair" becomes "pink hair", and is said to.
-#
-# General: which words, which colours and what has them is data of a model.
-
+# Substitutions.
 
 FURTHEST = 6  # pieces from a colour to what has it
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Something that has a colour."""
+class ColouredThing:
+    """Something that a model draws in some colours: hair, clothes."""
 
     name: str  # in notes: "hair"
     words: tuple[str, ...]  # that name it, in lower case
     colours: tuple[str, ...] = ()  # words of those that it has
     nearest: dict[str, str] = field(default_factory=dict)  # a colour that it lacks: the nearest; "": none is near
-    leads: tuple[str, ...] = ()  # a colour after one of these words is its own: "in purple" for clothes
+    lead_words: tuple[str, ...] = ()  # a colour after one of these is this thing's: "in purple" for clothes
 
 
 @dataclass(frozen=True)
-class Instead:
+class Substitution:
     """Words for what cannot be drawn, and words for the nearest that can."""
 
     words: str
-    by: str
-    unless: tuple[str, ...] = ()  # words that say otherwise
-    coloured: str | None = None  # name of a subject whose colour says otherwise
+    replacement: str
+    unless: tuple[str, ...] = ()  # not in a prompt with one of these words
+    unless_coloured: str | None = None  # nor in one that gives the thing of this name a colour
 
 
 @dataclass(frozen=True)
-class Reworded:
-    """Pieces of a text after rewording, the words that were replaced, and what to say of colours."""
+class RewrittenPrompt:
+    """Pieces of a prompt after its rules, the words that were replaced, and notes on colours."""
 
     pieces: list[clip.Piece]
     corrections: list[Correction]
@@ -169,24 +192,28 @@ class Reworded:
 
 
 @dataclass(frozen=True)
-class Rewording:
-    """What a model's prompts are changed to before they are read."""
+class PromptRules:
+    """What is replaced in a model's prompts before they are read: "purple hair" by "pink hair".
 
-    instead: tuple[Instead, ...] = ()
-    subjects: tuple[Subject, ...] = ()
-    stops: tuple[str, ...] = ()  # words that part a colour from what comes after: "purple, with a hat"
-    links: tuple[str, ...] = ()  # words between something and its colour: "hair is purple"
+    General: which words, which colours and what has them is data of a model.
+    """
 
-    def reworded(self, pieces: Sequence[clip.Piece], known: frozenset[str]) -> Reworded:
-        """Pieces of a text with known words for what is not, where there are such."""
+    substitutions: tuple[Substitution, ...] = ()
+    things: tuple[ColouredThing, ...] = ()
+    stop_words: tuple[str, ...] = ()  # between a colour and something else: "purple, with a hat"
+    link_words: tuple[str, ...] = ()  # between a thing and its colour: "hair is purple"
+
+    def apply(self, pieces: Sequence[clip.Piece], known: frozenset[str]) -> RewrittenPrompt:
+        """The pieces of a prompt after the substitutions, then with the nearest colours; known: the model's words."""
         corrections, changed = [], list(pieces)
-        for entry in self.instead:
-            changed, typed = self._replaced(changed, entry)
-            corrections += [Correction(text, entry.by) for text in typed]
+        for entry in self.substitutions:
+            changed, typed = self._substituted(changed, entry)
+            corrections += [Correction(text, entry.replacement) for text in typed]
         notes: list[str] = []
-        return Reworded(list(self._recoloured(changed, known, notes)), corrections, list(dict.fromkeys(notes)))
+        changed = list(self._with_nearest_colours(changed, known, notes))
+        return RewrittenPrompt(changed, corrections, list(dict.fromkeys(notes)))
 
-    def _replaced(self, pieces: list[clip.Piece], entry: Instead) -> tuple[list[clip.Piece], list[str]]:
+    def _substituted(self, pieces: list[clip.Piece], entry: Substitution) -> tuple[list[clip.Piece], list[str]]:
         """The pieces with an entry's words replaced, and those words as typed."""
         wanted = entry.words.split()
         words = [piece.word for piece in pieces]
@@ -195,16 +222,18 @@ class Rewording:
             return pieces, []
         typed = [" ".join(piece.text for piece in pieces[i : i + len(wanted)]) for i in starts]
         for i in reversed(starts):
-            pieces = [*pieces[:i], *clip.pieces(entry.by), *pieces[i + len(wanted) :]]
+            pieces = [*pieces[:i], *clip.pieces(entry.replacement), *pieces[i + len(wanted) :]]
         return pieces, typed
 
-    def _applies(self, entry: Instead, pieces: list[clip.Piece]) -> bool:
+    def _applies(self, entry: Substitution, pieces: list[clip.Piece]) -> bool:
         if not {piece.word for piece in pieces}.isdisjoint(entry.unless):
             return False
         owners = (self._owner(pieces, i) for i in range(len(pieces)))
-        return all(owner is None or owner.name != entry.coloured for owner in owners)
+        return all(owner is None or owner.name != entry.unless_coloured for owner in owners)
 
-    def _recoloured(self, pieces: list[clip.Piece], known: frozenset[str], notes: list[str]) -> Iterator[clip.Piece]:
+    def _with_nearest_colours(
+        self, pieces: list[clip.Piece], known: frozenset[str], notes: list[str]
+    ) -> Iterator[clip.Piece]:
         """The pieces with the nearest colours in place of those that are lacking; adds a note for each."""
         skip = False
         for i, piece in enumerate(pieces):
@@ -217,88 +246,64 @@ class Rewording:
                 what = f"{nearest} is the nearest" if nearest else "the colour was left out"
                 notes.append(f"There is no {piece.word} {owner.name} here; {what}.")
                 yield from clip.pieces(nearest)
-            elif owner is None and self._colourings(piece) > 1 and following and _unknown(following, known):
+            elif (
+                owner is None
+                and self._coloured_things(piece) > 1
+                and following
+                and following.word
+                and following.word not in known
+            ):
                 # One unknown word: the colour without its thing would colour something else ("blonde" would not).
-                yield _as_one(piece, following)
+                text = f"{piece.text} {following.text}"
+                yield clip.Piece(text, text.lower(), piece.ids + following.ids)
                 skip = True
             else:
                 yield piece
 
-    def _owner(self, pieces: list[clip.Piece], index: int) -> Subject | None:
+    def _owner(self, pieces: list[clip.Piece], index: int) -> ColouredThing | None:
         """What the colour at a place belongs to; None where it is no colour, or nothing's."""
-        if not self._is_colour(pieces[index]):
+        if not self._coloured_things(pieces[index]):
             return None
         ahead = self._ahead(pieces, index + 1) or self._behind(pieces, index)
-        if ahead is None and index + 2 < len(pieces) and pieces[index + 1].word in self.links:
+        if ahead is None and index + 2 < len(pieces) and pieces[index + 1].word in self.link_words:
             ahead = self._owner(pieces, index + 2)  # "purple and black hair"
         return ahead
 
-    def _ahead(self, pieces: list[clip.Piece], start: int) -> Subject | None:
-        """The nearest subject from a place on: "purple curly hair"."""
+    def _ahead(self, pieces: list[clip.Piece], start: int) -> ColouredThing | None:
+        """The nearest thing from a place on: "purple curly hair"."""
         for piece in pieces[start : start + FURTHEST]:
-            if piece.text != "-" and (not piece.word or piece.word in self.stops):
+            if piece.text != "-" and (not piece.word or piece.word in self.stop_words):
                 return None
-            if subject := self._named(piece):
-                return subject
+            if thing := self._named(piece):
+                return thing
         return None
 
-    def _behind(self, pieces: list[clip.Piece], index: int) -> Subject | None:
-        """The subject before a colour that nothing follows: "hoodie in purple", "v neck, orange"."""
-        if index + 1 < len(pieces) and pieces[index + 1].word and pieces[index + 1].word not in self.stops:
+    def _behind(self, pieces: list[clip.Piece], index: int) -> ColouredThing | None:
+        """The thing before a colour that nothing follows: "hoodie in purple", "v neck, orange"."""
+        if index + 1 < len(pieces) and pieces[index + 1].word and pieces[index + 1].word not in self.stop_words:
             return None
         before = pieces[index - 1].word if index else ""
-        led = next((subject for subject in self.subjects if before in subject.leads), None)
-        if led is not None and (index < 2 or before not in self.links or not self._named(pieces[index - 2])):
+        led = next((thing for thing in self.things if before in thing.lead_words), None)
+        if led is not None and (index < 2 or before not in self.link_words or not self._named(pieces[index - 2])):
             return led
         place = index - 1
-        while place >= 0 and (pieces[place].text == "," or pieces[place].word in self.links):
+        while place >= 0 and (pieces[place].text == "," or pieces[place].word in self.link_words):
             place -= 1
-        subject = self._named(pieces[place]) if place >= 0 else None
-        coloured = place > 0 and self._is_colour(pieces[place - 1])
-        return led if coloured or subject is None else subject
+        thing = self._named(pieces[place]) if place >= 0 else None
+        coloured = place > 0 and self._coloured_things(pieces[place - 1]) > 0
+        return led if coloured or thing is None else thing
 
-    def _named(self, piece: clip.Piece) -> Subject | None:
-        return next((subject for subject in self.subjects if piece.word in subject.words), None)
+    def _named(self, piece: clip.Piece) -> ColouredThing | None:
+        return next((thing for thing in self.things if piece.word in thing.words), None)
 
-    def _is_colour(self, piece: clip.Piece) -> bool:
-        return self._colourings(piece) > 0
-
-    def _colourings(self, piece: clip.Piece) -> int:
-        """How many subjects a word is a colour of."""
-        return sum(piece.word in subject.colours or piece.word in subject.nearest for subject in self.subjects)
+    def _coloured_things(self, piece: clip.Piece) -> int:
+        """How many things a word is a colour of."""
+        return sum(piece.word in thing.colours or piece.word in thing.nearest for thing in self.things)
 
 
-def _unknown(piece: clip.Piece, known: frozenset[str]) -> bool:
-    return bool(piece.word) and piece.word not in known
+# Length, and the notes.
 
-
-def _as_one(first: clip.Piece, second: clip.Piece) -> clip.Piece:
-    text = f"{first.text} {second.text}"
-    return clip.Piece(text, text.lower(), first.ids + second.ids)
-
-
-# As much of a prompt as CLIP reads, and sentences for the person who wrote it.
-
-
-Prompt = str | int | None  # words, a class's name or number; None: without
-Asked = Prompt | Sequence[Prompt]  # the same of all variants, or one each
-MOST = 10  # words that a sentence names
-
-
-def one_each(asked: Asked, variants: int, most: int) -> list[Prompt]:
-    """The prompt of each variant: one for all, or a list with one for each, whose length `variants` need not repeat.
-
-    Raises InputError for over `most`, for none, and for a list of another length.
-    """
-    listed = list(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
-    for count in (variants, len(listed)):
-        if type(count) is not int or not 1 <= count <= most:
-            raise InputError(f"{format_value(count)} variants were asked for; there can be 1 to {most}.")
-    if len(listed) == 1:
-        return listed * variants
-    if variants not in (1, len(listed)):
-        raise InputError(f"There are {len(listed)} prompts for {variants} variants; there must be one for each.")
-    return listed
+MOST = 10  # words that a note names
 
 
 def within_context(text: str, notes: list[str]) -> Iterator[clip.Piece]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imagebart.avatars.attributes import COLOUR_WORDS, VALUES
 from imagebart.conditioning import TextConditioner
-from imagebart.conditioning.prompts import Instead, Rewording, Subject
+from imagebart.conditioning.prompts import ColouredThing, PromptRules, Substitution
 from recipes.avatars.captions import ADJECTIVES, all_words
 
 
@@ -37,7 +37,7 @@ _LIKE_FABRIC = _near(
     blue="turquoise teal cyan aqua indigo",
     green="lime olive mint",
 )
-_HAIR = Subject(
+_HAIR = ColouredThing(
     "hair",
     _words(
         "hair hairs haired haircut hairstyle afro fro bob bun topknot knot quiff curls ringlets perm spikes dreadlocks "
@@ -54,7 +54,7 @@ _HAIR = Subject(
     ),
 )
 _FABRIC = _words("black white grey gray blue navy green red yellow pink")
-_CLOTHING = Subject(
+_CLOTHING = ColouredThing(
     "clothing",
     _words(
         "hoodie hoodies hoody sweatshirt shirt shirts tee tshirt neck vneck top tops sweater sweaters jumper pullover "
@@ -64,7 +64,7 @@ _CLOTHING = Subject(
     _LIKE_FABRIC,
     ("in", "wearing"),
 )
-_HAT = Subject(
+_HAT = ColouredThing(
     "hat",
     _words(
         "hat hats cap caps beanie beanies turban turbans hijab headscarf scarf veil fedora ushanka sunhat headwear "
@@ -73,7 +73,7 @@ _HAT = Subject(
     _FABRIC,
     _LIKE_FABRIC,
 )
-_BACKGROUND = Subject(
+_BACKGROUND = ColouredThing(
     "background",
     _words("background backgrounds backdrop bg wall wallpaper behind"),
     VALUES["background"],
@@ -87,21 +87,21 @@ _BACKGROUND = Subject(
     ),
     ("on",),
 )
-_SKIN = Subject(
+_SKIN = ColouredThing(
     "skin",
     _words("skin skinned face faces complexion"),
     _words("white black brown yellow olive golden"),
     _near(yellow="green gold lime khaki", tan="orange", fair="pink cream beige")
     | _none_near("blue purple red grey gray silver violet turquoise teal"),
 )
-_GLASSES = Subject(
+_GLASSES = ColouredThing(
     "pair of glasses",
     _words("glasses specs spectacles eyeglasses sunglasses shades eyepatch patch aviators"),
     _words("black white"),
     _none_near(*(colour for colour in _COLOURS if colour not in ("black", "white"))),
 )
-_EYES = Subject("eye colour", _words("eye eyes eyed"), (), _none_near(*_COLOURS))
-_EYEBROWS = Subject("pair of eyebrows", _words("eyebrow eyebrows brows"), (), _none_near(*_COLOURS))
+_EYES = ColouredThing("eye colour", _words("eye eyes eyed"), (), _none_near(*_COLOURS))
+_EYEBROWS = ColouredThing("pair of eyebrows", _words("eyebrow eyebrows brows"), (), _none_near(*_COLOURS))
 
 _OTHERWISE = _words("bald balding hairless blonde blond ginger redhead brunette hat beanie cap turban hijab headscarf")
 """What is said of the head where age does not make its hair grey."""
@@ -125,17 +125,17 @@ _NEAREST = {
 
 def avatar_conditioner(length: int) -> TextConditioner:
     """The words of avatars' captions, and what is read in place of what the artwork lacks; length: tokens a prompt."""
-    return TextConditioner.from_captions(all_words(), length, rewording())
+    return TextConditioner.from_captions(all_words(), length, prompt_rules())
 
 
-def rewording() -> Rewording:
+def prompt_rules() -> PromptRules:
     """What prompts for avatars are changed to before they are read; captions stay as they are."""
-    age = [Instead(words, by, _OTHERWISE, _HAIR.name) for words, by in _INSTEAD.items()]
-    nearest = [Instead(words, by) for words, by in _NEAREST.items()]
+    age = [Substitution(words, by, _OTHERWISE, _HAIR.name) for words, by in _INSTEAD.items()]
+    nearest = [Substitution(words, by) for words, by in _NEAREST.items()]
     subjects = (_HAIR, _CLOTHING, _HAT, _BACKGROUND, _SKIN, _GLASSES, _EYES, _EYEBROWS)
     words = {word for table in COLOUR_WORDS.values() for words in table.values() for word in words}
     adjectives = sorted(ADJECTIVES - words - set(_COLOURS))
-    return Rewording(
+    return PromptRules(
         (*age, *nearest),
         subjects,
         ("with", "without", "and", "in", "on", "wearing", "wears", "has", "is", "a", "an", "the", "for", "to"),

@@ -13,7 +13,7 @@ from imagebart.conditioning import (
     TextConditioner,
     conditioner_from_config,
 )
-from imagebart.conditioning.prompts import Instead, Rewording, Subject
+from imagebart.conditioning.prompts import ColouredThing, PromptRules, Substitution
 from imagebart.conditioning.tokenizer import VOCAB_SIZE, pieces
 from imagebart.errors import InputError
 
@@ -107,9 +107,9 @@ def test_many_misspelt_words_make_a_short_note(text: TextConditioner) -> None:
 
 
 def test_a_rewording_is_applied_and_kept(text: TextConditioner) -> None:
-    hair = Subject("hair", ("hair",), ("red",), {"purple": "red"})
-    rewording = Rewording((Instead("old", "long"),), (hair,))
-    other = TextConditioner.from_captions(CAPTIONS, rewording=rewording)
+    hair = ColouredThing("hair", ("hair",), ("red",), {"purple": "red"})
+    rules = PromptRules((Substitution("old", "long"),), (hair,))
+    other = TextConditioner.from_captions(CAPTIONS, rules=rules)
     encoded = other.encode(["Old purple hiar"])
     assert back_to_clip(other, encoded.tokens[0]) == clip_ids("long red hair")
     assert encoded.notes == [
@@ -119,9 +119,9 @@ def test_a_rewording_is_applied_and_kept(text: TextConditioner) -> None:
     assert other.unknown_words("old purple hair") == []
     config = json.loads(json.dumps(other.to_config()))
     assert conditioner_from_config(config) == other != text
-    assert "rewording" not in text.to_config()
-    config["rewording"]["subjects"][0]["nearest"] = "red"
-    with pytest.raises(ValueError, match=r"rewording\.subjects\[0\]\.nearest"):
+    assert "prompt_rules" not in text.to_config()
+    config["prompt_rules"]["things"][0]["nearest"] = "red"
+    with pytest.raises(ValueError, match=r"prompt_rules\.things\[0\]\.nearest"):
         conditioner_from_config(config)
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from imagebart.conditioning.prompts import Correction, Instead, Rewording, Subject
+from imagebart.conditioning.prompts import ColouredThing, Correction, PromptRules, Substitution
 from imagebart.conditioning.tokenizer import pieces
 
 LACKING = {"purple": "pink", "mauve": "pink", "neon": ""}
-HAIR = Subject("hair", ("hair", "afro"), ("red", "pink", "black"), LACKING)
-CLOTHES = Subject("clothing", ("shirt", "hoodie"), ("red", "pink", "purple"), {"mauve": "purple"}, ("in", "wearing"))
-WALL = Subject("wall", ("wall",), ("purple",), {"red": "purple"}, ("on",))
-TIMID = Instead("very old", "grey", unless=("bald",), coloured="hair")
-REWORDING = Rewording(
-    (TIMID, Instead("bowler", "hat")),
+HAIR = ColouredThing("hair", ("hair", "afro"), ("red", "pink", "black"), LACKING)
+CLOTHES = ColouredThing(
+    "clothing", ("shirt", "hoodie"), ("red", "pink", "purple"), {"mauve": "purple"}, ("in", "wearing")
+)
+WALL = ColouredThing("wall", ("wall",), ("purple",), {"red": "purple"}, ("on",))
+TIMID = Substitution("very old", "grey", unless=("bald",), unless_coloured="hair")
+REWORDING = PromptRules(
+    (TIMID, Substitution("bowler", "hat")),
     (HAIR, CLOTHES, WALL),
-    stops=("with", "and", "in", "on", "a"),
-    links=("in", "is", "and", "long"),
+    stop_words=("with", "and", "in", "on", "a"),
+    link_words=("in", "is", "and", "long"),
 )
 KNOWN = frozenset(
     {"grey", "hat", "bald", "hair", "afro", "shirt", "hoodie", "wall", "red", "pink", "black", "purple"}
@@ -25,7 +27,7 @@ KNOWN = frozenset(
 
 
 def read(text: str) -> tuple[str, list[str]]:
-    reworded = REWORDING.reworded(list(pieces(text)), KNOWN)
+    reworded = REWORDING.apply(list(pieces(text)), KNOWN)
     return " ".join(piece.text for piece in reworded.pieces), reworded.notes
 
 
@@ -64,15 +66,17 @@ def test_notes_say_what_is_lacking_once() -> None:
 
 
 def test_the_colour_of_an_unknown_thing_goes_with_it() -> None:
-    reworded = REWORDING.reworded(list(pieces("red Lips, red hair")), KNOWN)
+    reworded = REWORDING.apply(list(pieces("red Lips, red hair")), KNOWN)
     assert [piece.word for piece in reworded.pieces] == ["red lips", "", "red", "hair"]
     assert read("purple wizard shirt")[0] == "purple wizard shirt"
-    blonde = Rewording(subjects=(Subject("hair", ("hair",), ("blonde",)),)).reworded(list(pieces("blonde lady")), KNOWN)
+    blonde = PromptRules(things=(ColouredThing("hair", ("hair",), ("blonde",)),)).apply(
+        list(pieces("blonde lady")), KNOWN
+    )
     assert [piece.word for piece in blonde.pieces] == ["blonde", "lady"]
 
 
 def test_words_for_what_cannot_be_drawn_are_replaced() -> None:
-    reworded = REWORDING.reworded(list(pieces("Very old bowler, very old")), KNOWN)
+    reworded = REWORDING.apply(list(pieces("Very old bowler, very old")), KNOWN)
     assert " ".join(piece.text for piece in reworded.pieces) == "grey hat , grey"
     assert reworded.corrections == [
         Correction("Very old", "grey"), Correction("very old", "grey"), Correction("bowler", "hat")
@@ -88,4 +92,4 @@ def test_unless_something_says_otherwise(otherwise: str) -> None:
 
 def test_nothing_is_changed_where_there_is_nothing_to_change() -> None:
     words = list(pieces("purple hair with a red bowler"))
-    assert Rewording().reworded(words, KNOWN).pieces == words
+    assert PromptRules().apply(words, KNOWN).pieces == words

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from imagebart.conditioning.prompts import LONG, Correction, Speller
+from imagebart.conditioning.prompts import LONG, Correction, SpellChecker
 from imagebart.conditioning.tokenizer import pieces
 from recipes.avatars.captions import all_words
 
@@ -18,12 +18,12 @@ OTHERS = "re bu q haz bed rod rad led bar pal hug sit cot tie pin ten bum had ha
 
 
 @pytest.fixture(scope="module")
-def speller() -> Speller:
-    return Speller(frozenset(WORDS))
+def speller() -> SpellChecker:
+    return SpellChecker(frozenset(WORDS))
 
 
-def read(speller: Speller, text: str) -> tuple[str, list[Correction]]:
-    found = list(speller.corrected(list(pieces(text))))
+def read(speller: SpellChecker, text: str) -> tuple[str, list[Correction]]:
+    found = list(speller.correct(list(pieces(text))))
     return " ".join(piece.text for piece, _ in found), [one for _, one in found if one]
 
 
@@ -41,7 +41,7 @@ def distance(a: str, b: str) -> int:
 def test_a_word_is_taken_for_a_nearest_one_within_its_edits() -> None:
     chance = random.Random(0)
     vocabulary = ["".join(chance.choices("qxzj", k=chance.randint(5, 8))) for _ in range(30)]
-    speller = Speller(frozenset(vocabulary))
+    speller = SpellChecker(frozenset(vocabulary))
     outcomes = set()
     for _ in range(400):
         typed = "".join(chance.choices("qxzj", k=chance.randint(4, 9)))
@@ -49,7 +49,7 @@ def test_a_word_is_taken_for_a_nearest_one_within_its_edits() -> None:
             continue
         distances = {word: distance(typed, word) for word in vocabulary}
         nearest = min(distances.values())
-        meant = speller.meant(typed)
+        meant = speller.correction(typed)
         if nearest <= (1 if len(typed) < LONG else 2):
             assert meant is not None and distances[meant] == nearest, typed
         else:
@@ -67,14 +67,14 @@ def test_a_word_is_taken_for_a_nearest_one_within_its_edits() -> None:
         *[("manbun", "man bun"), ("skulls", "skull"), ("beards", "beard")],
     ],
 )
-def test_what_was_meant(speller: Speller, typed: str, meant: str) -> None:
-    assert speller.meant(typed) == meant
+def test_what_was_meant(speller: SpellChecker, typed: str, meant: str) -> None:
+    assert speller.correction(typed) == meant
     assert read(speller, typed.upper()) == (meant, [Correction(typed.upper(), meant)])
 
 
 @pytest.mark.parametrize("word", ["witch", "beer", "whit", "boat", "zebra", "strait", "qwertyuiop", "hatter", "b3ard"])
-def test_words_of_their_own_and_words_like_none_stay(speller: Speller, word: str) -> None:
-    assert speller.meant(word) is None
+def test_words_of_their_own_and_words_like_none_stay(speller: SpellChecker, word: str) -> None:
+    assert speller.correction(word) is None
     assert read(speller, word)[1] == []
 
 
@@ -86,24 +86,24 @@ def test_words_of_their_own_and_words_like_none_stay(speller: Speller, word: str
     ],
 )
 def test_short_words_are_read_as_what_people_mean_by_them(typed: str, meant: str) -> None:
-    found, corrections = read(Speller(frozenset(all_words())), typed)
+    found, corrections = read(SpellChecker(frozenset(all_words())), typed)
     assert found == meant
     assert [(one.typed, one.meant) for one in corrections] == [
         pair for pair in zip(typed.split(), meant.split(), strict=True) if pair[0] != pair[1]
     ]
 
 
-def test_short_words_are_read_as_no_word_that_the_model_does_not_know(speller: Speller) -> None:
-    assert "blue" not in WORDS and speller.meant("blu") is None
+def test_short_words_are_read_as_no_word_that_the_model_does_not_know(speller: SpellChecker) -> None:
+    assert "blue" not in WORDS and speller.correction("blu") is None
 
 
 def test_other_short_words_stay() -> None:
-    speller = Speller(frozenset(all_words()))
+    speller = SpellChecker(frozenset(all_words()))
     for word in OTHERS.split():
-        assert word in speller.words or speller.meant(word) is None
+        assert word in speller.words or speller.correction(word) is None
 
 
-def test_words_written_as_two_are_joined_where_one_is_unknown(speller: Speller) -> None:
+def test_words_written_as_two_are_joined_where_one_is_unknown(speller: SpellChecker) -> None:
     assert read(speller, "dread locks and hair") == ("dreadlocks and hair", [Correction("dread locks", "dreadlocks")])
     assert read(speller, "eye-brow")[1] == [Correction("eye-brow", "eyebrow")]
     assert read(speller, "dread, locks")[1] == []
@@ -112,24 +112,24 @@ def test_words_written_as_two_are_joined_where_one_is_unknown(speller: Speller) 
 
 
 def test_words_that_are_known_are_not_joined_though_the_joined_one_is_known() -> None:
-    speller = Speller(frozenset(["zig", "zop", "zigzop"]))
+    speller = SpellChecker(frozenset(["zig", "zop", "zigzop"]))
     assert read(speller, "zig zop") == ("zig zop", [])
     assert read(speller, "zi gzop")[1] == [Correction("zi gzop", "zigzop")]
 
 
 def test_of_two_words_written_as_one_the_first_is_as_long_as_can_be() -> None:
-    speller = Speller(frozenset(["zig", "zozop", "zigzo", "zop"]))
-    assert speller.meant("zigzozop") == "zigzo zop"
+    speller = SpellChecker(frozenset(["zig", "zozop", "zigzo", "zop"]))
+    assert speller.correction("zigzozop") == "zigzo zop"
 
 
 def test_the_first_letter_says_more_than_how_common_a_word_is() -> None:
     assert max(next(pieces("back")).ids) < max(next(pieces("dark")).ids), "back is the commoner word"
-    assert Speller(frozenset(["dark", "back"])).meant("dack") == "dark"
+    assert SpellChecker(frozenset(["dark", "back"])).correction("dack") == "dark"
 
 
 def test_every_known_word_stays() -> None:
     words = all_words()
-    speller = Speller(frozenset(words))
+    speller = SpellChecker(frozenset(words))
     for word in words:
         for typed in (word, word.upper(), word.capitalize()):
             assert read(speller, typed) == (typed, [])
@@ -138,6 +138,6 @@ def test_every_known_word_stays() -> None:
 
 
 def test_no_order_of_words_changes_what_was_meant() -> None:
-    backwards = Speller(frozenset(reversed(WORDS)))
+    backwards = SpellChecker(frozenset(reversed(WORDS)))
     for typed in ("blak", "wite", "beared", "sunglasess"):
-        assert backwards.meant(typed) == Speller(frozenset(WORDS)).meant(typed)
+        assert backwards.correction(typed) == SpellChecker(frozenset(WORDS)).correction(typed)

@@ -259,7 +259,7 @@ def test_not_a_picture(tmp_path: Path) -> None:
 
 
 def test_no_pixels_or_too_few() -> None:
-    refused(png_header(0, 0), "no pixels")
+    refused(png_header(0, 0), "not an image")
     refused(Image.new("RGB", (0, 0)), "0 × 0", "16 × 16")
     refused(encoded(Image.new("RGB", (MIN_SIDE - 1, 400))), "15 × 400", "16 × 16")
     assert load_image(encoded(Image.new("RGB", (MIN_SIDE, MIN_SIDE)))).size == (MIN_SIDE, MIN_SIDE)

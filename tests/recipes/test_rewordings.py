@@ -7,7 +7,7 @@ import pytest
 from imagebart.conditioning import TextConditioner
 from imagebart.conditioning.tokenizer import pieces
 from recipes.avatars.captions import all_words
-from recipes.avatars.conditioner import avatar_conditioner, rewording
+from recipes.avatars.conditioner import avatar_conditioner, prompt_rules
 from recipes.avatars.dataset import caption
 
 
@@ -27,16 +27,16 @@ def test_captions_are_read_as_they_are(conditioner: TextConditioner) -> None:
 
 def test_every_replacement_is_of_known_words() -> None:
     words = set(all_words())
-    for entry in rewording().instead:
-        assert {piece.word for piece in pieces(entry.by)} - {""} <= words, entry
-    for subject in rewording().subjects:
+    for entry in prompt_rules().substitutions:
+        assert {piece.word for piece in pieces(entry.replacement)} - {""} <= words, entry
+    for subject in prompt_rules().things:
         assert {"tan", "fair", *subject.colours} >= set(subject.nearest.values()) - {""}, subject.name
         assert not set(subject.colours) & set(subject.nearest)
         assert words >= set(subject.colours) | set(subject.nearest.values()) - {""}
 
 
 def test_each_subject_has_its_own_words() -> None:
-    named = [word for subject in rewording().subjects for word in subject.words]
+    named = [word for subject in prompt_rules().things for word in subject.words]
     assert len(named) == len(set(named))
 
 
