@@ -1,7 +1,7 @@
-"""Serves the page on a tiny random model and says what the model does: `serve_page.py FILES STAGES PACE [PORT]`.
+"""Serves the page on a tiny random model and says what the model does: `serve_page.py FILES STAGES PAUSE [PORT]`.
 
 Prints the page's address, keeps temporary files in the folder FILES, shows the examples of the folder "examples"
-beside it, pauses for PACE seconds after each event, and stops when its input closes. Each further line is a JSON
+beside it, pauses for PAUSE seconds after each event, and stops when its input closes. Each further line is a JSON
 object: what happened ("begun", "event", "ended"), in the run with which seed, and when on the machine's monotonic
 clock, which all processes share.
 """
@@ -12,59 +12,34 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"  # as in app.py
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"  # as in environment.py
 os.environ["GRADIO_TEMP_DIR"] = sys.argv[1]
 
 import torch
-from pacing import paced
+from fake_models import WatchedPipeline
 
-from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.testing import tiny_staged_model
 from imagebart.ui.app import build_page, launch_page
 from imagebart.ui.examples import find_examples
 
 
-class Watched(Pipeline):
-    """A pipeline that says what it does, after a pause."""
+class ReportingPipeline(WatchedPipeline):
+    """A pipeline that prints what happens in its runs."""
 
-    pace = float(sys.argv[3])
-
-    def edit(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
-        return _watch(paced(super().edit(*args, **kwargs), self.pace), kwargs["seed"])
-
-    def generate(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
-        return _watch(paced(super().generate(*args, **kwargs), self.pace), kwargs["seed"])
-
-    def vary(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
-        return _watch(paced(super().vary(*args, **kwargs), self.pace), kwargs["seed"])
-
-
-def _watch(events: Iterator[PipelineEvent], seed: int | None) -> Iterator[PipelineEvent]:
-    _say("begun", seed)
-    try:
-        for event in events:
-            _say("event", seed)
-            yield event
-    finally:
-        events.close()  # type: ignore[attr-defined]
-        _say("ended", seed)
-
-
-def _say(what: str, seed: int | None) -> None:
-    # One short write a line: the threads of two runs do not mix them up.
-    sys.stdout.write(json.dumps({"what": what, "seed": seed, "at": time.monotonic()}) + "\n")
-    sys.stdout.flush()
+    def note(self, what: str, seed: int | None) -> None:
+        # One short write a line: the threads of two runs do not mix them up.
+        sys.stdout.write(json.dumps({"what": what, "seed": seed, "at": time.monotonic()}) + "\n")
+        sys.stdout.flush()
 
 
 def main() -> None:
     torch.set_num_threads(1)
     examples = find_examples(Path(sys.argv[1]).with_name("examples"))
-    page = build_page(Watched(tiny_staged_model("text", int(sys.argv[2]))), examples)
+    model = tiny_staged_model("text", int(sys.argv[2]))
+    page = build_page(ReportingPipeline(model, pause=float(sys.argv[3])), examples)
     port = int(sys.argv[4]) if len(sys.argv) > 4 else None
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", server_port=port, quiet=True)
     print(url, flush=True)

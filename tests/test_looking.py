@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hatted import HAT, hatted_model
+from fake_models import HAT_TOKENS, hat_model
 from PIL import Image
 from torch import Tensor
 
@@ -34,12 +34,12 @@ LIGHT, DARK = Image.new("RGB", (32, 32), "white"), Image.new("RGB", (32, 32))
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return Pipeline(hatted_model(), scorer=Teller())
+    return Pipeline(hat_model(), scorer=Teller())
 
 
 @pytest.mark.parametrize("size", [(32, 32), (128, 128), (45, 61), (300, 100), (1000, 1003)])
 def test_the_mask_redraws_the_tokens_found_and_no_others(size: tuple[int, int]) -> None:
-    pipe = Pipeline(hatted_model())
+    pipe = Pipeline(hat_model())
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
     mask = pipe.suggest_mask(image, "a hat")
     assert mask.mode == "L" and mask.size == size and set(np.unique(np.asarray(mask))) == {0, 255}
@@ -47,7 +47,8 @@ def test_the_mask_redraws_the_tokens_found_and_no_others(size: tuple[int, int]) 
     # The square around the whole picture: a pixel is painted where all that it touches is.
     edges = torch.arange(side + 1) * 8 / side
     first, last = edges[:-1].floor().long(), edges[1:].ceil().long() - 1
-    wide = HAT[first][:, first] & HAT[first][:, last] & HAT[last][:, first] & HAT[last][:, last]
+    hat = HAT_TOKENS
+    wide = hat[first][:, first] & hat[first][:, last] & hat[last][:, first] & hat[last][:, last]
     left, top = ((side - length) // 2 for length in size)
     assert (np.asarray(mask) > 0).tolist() == wide[top : top + size[1], left : left + size[0]].tolist()
 
@@ -80,7 +81,7 @@ class Thorough(Teller):
 
 
 def test_the_rest_is_told_where_the_judge_is_sure_of_it() -> None:
-    pipe = Pipeline(hatted_model(), scorer=Thorough())
+    pipe = Pipeline(hat_model(), scorer=Thorough())
     best = replace(pipe.defaults, guidance=3.0)
     pipe.model.about = replace(pipe.model.about, sampling=best)
     assert pipe.complete_prompt(LIGHT, "a hat") == ("a hat, red hair", replace(best, guidance=SAID))

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from driving import MANY_STAGES, PIPELINE, WIDE, Site, gradient, opened
-from pacing import HeldPipeline, PacedPipeline
+from driving import MANY_STAGES, PIPELINE, WIDE, Site, gradient_image, open_page, served_with_examples
+from fake_models import HeldPipeline, WatchedPipeline
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from imagebart.imaging.masks import preset
-from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_model, tiny_staged_model
-from imagebart.ui.app import build_page, launch_page
-from imagebart.ui.examples import find_examples
 from imagebart.ui.model_list import Models
 
 
@@ -25,19 +21,11 @@ from imagebart.ui.model_list import Models
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two examples, the first with a mask and a prompt."""
     examples = tmp_path_factory.mktemp("examples")
-    gradient((40, 40), 0).save(examples / "01-first.png")
+    gradient_image((40, 40), 0).save(examples / "01-first.png")
     preset("centre", (40, 40)).save(examples / "01-first.mask.png")
     (examples / "01-first.txt").write_text("a hat", encoding="utf-8")
-    gradient((48, 40), 200).save(examples / "02-second.png")
+    gradient_image((48, 40), 200).save(examples / "02-second.png")
     return examples
-
-
-@contextmanager
-def served(pipeline: Pipeline, examples: Path, models: Models | None = None) -> Iterator[Site]:
-    page = build_page(pipeline, find_examples(examples), models)
-    _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
-    yield Site(url, examples)
-    page.close(verbose=False)
 
 
 @pytest.fixture(scope="session")
@@ -49,16 +37,17 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     for name, number in (("animals", 1), ("plain", 2)):
         (models / name / "examples").mkdir()
         example = models / name / "examples" / f"{name}-{number}.png"
-        gradient((32, 32), 60 * number).save(example)
+        gradient_image((32, 32), 60 * number).save(example)
         preset("centre", (32, 32)).save(example.with_suffix(".mask.png"))
-    with served(PIPELINE, examples, Models(models)) as site:
+    with served_with_examples(PIPELINE, examples, Models(models)) as site:
         yield site
 
 
 @pytest.fixture(scope="session")
 def slow_site(examples: Path) -> Iterator[Site]:
     """The page with a model whose runs take a while."""
-    with served(PacedPipeline(tiny_staged_model("text", MANY_STAGES)), examples) as site:
+    pipeline = WatchedPipeline(tiny_staged_model("text", MANY_STAGES), pause=0.1)
+    with served_with_examples(pipeline, examples) as site:
         yield site
 
 
@@ -73,7 +62,7 @@ def held() -> Iterator[HeldPipeline]:
 @pytest.fixture
 def held_site(held: HeldPipeline, examples: Path) -> Iterator[Site]:
     """The page with a model that the test lets go."""
-    with served(held, examples) as site:
+    with served_with_examples(held, examples) as site:
         yield site
 
 
@@ -91,13 +80,13 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def wide(chromium: Browser, site: Site) -> Iterator[Page]:
-    with opened(chromium, site.url, viewport=WIDE) as page:
+    with open_page(chromium, site.url, viewport=WIDE) as page:
         yield page
 
 
 @pytest.fixture
 def slow(chromium: Browser, slow_site: Site) -> Iterator[Page]:
-    with opened(chromium, slow_site.url, viewport=WIDE) as page:
+    with open_page(chromium, slow_site.url, viewport=WIDE) as page:
         yield page
 
 
@@ -105,5 +94,5 @@ def slow(chromium: Browser, slow_site: Site) -> Iterator[Page]:
 def gradients(tmp_path: Path) -> Path:
     """An upload that is no square."""
     path = tmp_path / "upload.png"
-    gradient((64, 32), 33).save(path)
+    gradient_image((64, 32), 33).save(path)
     return path

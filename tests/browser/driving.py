@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fake_models import LightnessScorer, WatchedPipeline
+from page_server import served
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
-from torch import Tensor
 
-from imagebart.imaging.files import load_image
 from imagebart.imaging.masks import preset
-from imagebart.models.imagebart import ImageBART
-from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.testing import tiny_model
+from imagebart.ui.examples import find_examples
+from imagebart.ui.model_list import Models
 from imagebart.ui.sketchpad.component import unpack_mask
 
 # Few stages for what is waited for; enough for a run that is still going when it is cancelled.
@@ -35,37 +35,26 @@ expect.set_options(timeout=PATIENCE)
 SENT = "document.querySelector('.sp').sketchpad.props.value"
 
 
-class Lightest:
-    """A scorer that prefers light pictures."""
-
-    def score(self, images: Tensor, prompt: str) -> Tensor:
-        return images.mean((1, 2, 3))
-
-
-class Watched(Pipeline):
-    """A pipeline that notes what it was asked to redraw."""
-
-    def __init__(self, model: ImageBART) -> None:
-        super().__init__(model, scorer=Lightest())
-        self.edits: list[tuple[Image.Image, Image.Image]] = []
-
-    def edit(self, image: Any, mask: Image.Image, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
-        self.edits.append((load_image(image), mask))
-        return super().edit(image, mask, *args, **kwargs)
-
-
-PIPELINE = Watched(tiny_model(scales=STAGES))
+PIPELINE = WatchedPipeline(tiny_model(scales=STAGES), LightnessScorer())
 
 
 @dataclass(frozen=True)
 class Site:
-    """A running page, and the folder of its examples."""
+    """A running page, its pipeline, and the folder of its examples."""
 
     url: str
+    pipeline: WatchedPipeline
     examples: Path
 
 
-def gradient(size: tuple[int, int], blue: int) -> Image.Image:
+@contextmanager
+def served_with_examples(pipeline: WatchedPipeline, folder: Path, models: Models | None = None) -> Iterator[Site]:
+    """The page with the examples of a folder."""
+    with served(pipeline, find_examples(folder), models) as url:
+        yield Site(url, pipeline, folder)
+
+
+def gradient_image(size: tuple[int, int], blue: int) -> Image.Image:
     """A picture in which no two neighbouring pixels are alike."""
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     pixels = np.stack([x * 5 % 256, y * 5 % 256, np.full_like(x, blue)], axis=-1)
@@ -80,7 +69,7 @@ def new_context(chromium: Browser, **options: Any) -> BrowserContext:
 
 
 @contextmanager
-def opened(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
+def open_page(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
     """The page in a window of its own. It must log no error and ask no other host for anything."""
     complaints: list[str] = []
 
@@ -98,15 +87,15 @@ def opened(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", asked)
         page.goto(url)
-        ready(page)
+        wait_until_ready(page)
         yield page
     assert not complaints, "\n".join(complaints)
 
 
 @contextmanager
-def slowed(chromium: Browser, url: str, rate: int, latency: int) -> Iterator[Page]:
+def open_slow_page(chromium: Browser, url: str, rate: int, latency: int) -> Iterator[Page]:
     """The page on a machine that is so many times slower, at the end of a line of `latency` milliseconds."""
-    with opened(chromium, url, viewport=WIDE) as page:
+    with open_page(chromium, url, viewport=WIDE) as page:
         slow_down(page, rate, latency)
         yield page
 
@@ -119,7 +108,7 @@ def slow_down(page: Page, rate: int, latency: int) -> None:
     machine.send("Network.emulateNetworkConditions", line)
 
 
-def ready(page: Page) -> None:
+def wait_until_ready(page: Page) -> None:
     """Wait until there is a picture, painted on, and the server has said what it would redraw."""
     expect(page.locator("#grid-status")).to_contain_text("will be regenerated")
     page.wait_for_selector(".sp[data-shown]")
@@ -130,7 +119,7 @@ def canvas(page: Page) -> Locator:
     return page.locator(".sp canvas")
 
 
-def sent(page: Page) -> dict[str, Any]:
+def sent_value(page: Page) -> dict[str, Any]:
     """What the sketchpad would send now."""
     found: dict[str, Any] = page.evaluate(SENT)
     return found
@@ -161,7 +150,7 @@ def mask(page: Page) -> np.ndarray:
     return np.asarray(unpack_mask(text, tuple(size)))
 
 
-def say(page: Page, words: str) -> None:
+def type_prompt(page: Page, words: str) -> None:
     """Write the prompt."""
     page.get_by_label("What should be there?").first.fill(words)
 
@@ -191,20 +180,20 @@ def unfold(page: Page, name: str) -> None:
     page.get_by_role("button", name=name).click()
 
 
-def pick_second(page: Page) -> None:
+def choose_second_example(page: Page) -> None:
     """The second example comes onto the canvas, without a mask."""
     page.get_by_role("button", name="Second").click()
     expect(page.locator("#image-size")).to_contain_text("48 × 40")
-    redrawn(page, None)
+    expect_regenerated(page, None)
 
 
-def redrawn(page: Page, count: int | None) -> None:
+def expect_regenerated(page: Page, count: int | None) -> None:
     """Wait until so many tokens are shown to be redrawn, or none."""
     said = "Nothing is painted yet" if count is None else f"{count} of {PIPELINE.grid**2} tokens will be regenerated"
     expect(page.locator("#grid-status")).to_have_text(said)
 
 
-def cells(page: Page) -> str:
+def grid_cells(page: Page) -> str:
     """The cells of the grid that is drawn over the picture: 1 where a token will be regenerated."""
     page.wait_for_function(
         "() => { const { dataset } = document.querySelector('.sp'); return dataset.gridVersion === dataset.version; }"
@@ -225,34 +214,36 @@ def paint(page: Page, down: int = 6) -> None:
 
 def edit(page: Page, button: str = "Edit") -> None:
     """Press a button that starts a run, and wait until its result is shown."""
-    before = last_run(page)
+    before = history(page)
     press(page, button)
-    page.wait_for_function(f"before => {LAST_RUN} !== before", arg=before)
-    finished(page)
+    wait_until(page, lambda: history(page) != before)
+    expect_finished(page)
     expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
 
 
-LAST_RUN = "(document.querySelector('.sp').sketchpad.history.entries.at(-1)?.run ?? '')"
+def history(page: Page) -> list[str]:
+    """The runs that came to their end, the last one first, by the addresses of their thumbnails."""
+    addresses: list[str] = page.locator("#history img").evaluate_all("images => images.map(({ src }) => src)")
+    return addresses
 
 
-def last_run(page: Page) -> str:
-    """The name of the last run that came to its end."""
-    found: str = page.evaluate(LAST_RUN)
-    return found
-
-
-def finished(page: Page) -> None:
+def expect_finished(page: Page) -> None:
     """Wait for the end of a run."""
     expect(page.locator("#progress")).to_contain_text("Done in")
     expect(page.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
 
 
-def result(page: Page) -> np.ndarray:
+def result_pixels(page: Page) -> np.ndarray:
     """Pixels of the result as it would be downloaded, uint8 [H, W, 3]."""
+    return pixels(page.request.get(result_address(page)).body())
+
+
+def result_address(page: Page) -> str:
+    """Where the result can be downloaded."""
     expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
     address = page.get_by_role("link", name="Download", exact=True).get_attribute("href")
     assert address is not None
-    return pixels(page.request.get(address).body())
+    return address
 
 
 def pixels(file: bytes | Path) -> np.ndarray:
@@ -280,19 +271,19 @@ def upload(page: Page, path: Path, size: tuple[int, int]) -> None:
     expect(page.locator("#image-size")).to_have_text(f"{size[0]} × {size[1]} pixels")
 
 
-def wanted(name: str, size: tuple[int, int]) -> np.ndarray:
+def preset_mask(name: str, size: tuple[int, int]) -> np.ndarray:
     """The ready mask of a name for a picture of `size` (width, height), uint8 [H, W]."""
     return np.asarray(preset(name.lower(), size))
 
 
-def seed() -> int:
+def random_seed() -> int:
     """For what is done at random: another one each time, printed; that of SEED does the same again."""
     found = int(os.environ.get("SEED", random.randrange(10**6)))
     print(f"SEED={found}")
     return found
 
 
-def until(page: Page, true: Callable[[], bool]) -> None:
+def wait_until(page: Page, true: Callable[[], bool]) -> None:
     """Look again and again until something is true."""
     deadline = time.monotonic() + PATIENCE / 1000
     while not true():

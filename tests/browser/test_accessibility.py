@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from driving import PHONE, WIDE, Site, edit, opened
+from driving import PHONE, WIDE, Site, edit, open_page
 from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
@@ -44,7 +44,7 @@ def unfold_all(page: Page) -> None:
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_nothing_serious_stands_in_anyones_way(chromium: Browser, site: Site, look: str) -> None:
-    with opened(chromium, site.url, **LOOKS[look]) as page:
+    with open_page(chromium, site.url, **LOOKS[look]) as page:
         unfold_all(page)
         assert "\n".join(findings(page)) == ""
         edit(page)
@@ -67,7 +67,7 @@ SEEN = """async (disabled) => {
 
 @pytest.mark.parametrize("look", ["wide, light", "wide, dark"])
 def test_a_button_is_readable_in_every_state_and_never_between_two(chromium: Browser, site: Site, look: str) -> None:
-    with opened(chromium, site.url, **LOOKS[look]) as page:
+    with open_page(chromium, site.url, **LOOKS[look]) as page:
         for disabled in (True, False):
             at_once, at_last = page.evaluate(SEEN, disabled)
             assert at_once == at_last, "it fades: half way its label is pale"

@@ -1,4 +1,4 @@
-"""The page in Chromium: Cancel at any moment, on slow machines and lines. What the page says of a run is so.
+"""The page in Chromium: Cancel at any moment, on slow machines and lines; and runs asked for while another goes on.
 
 A short form is part of every test run; `make load` does each thing thirty times, and SEED=N the same ones again.
 """
@@ -6,6 +6,7 @@ A short form is part of every test run; `make load` does each thing thirty times
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,22 +14,21 @@ from driving import (
     WIDE,
     Site,
     edit,
-    finished,
-    last_run,
+    expect_finished,
+    expect_regenerated,
+    history,
     mask,
     new_context,
-    opened,
+    open_page,
     press,
-    ready,
-    redrawn,
-    say,
-    seed,
+    random_seed,
     slow_down,
-    until,
+    type_prompt,
+    wait_until,
+    wait_until_ready,
 )
-from pacing import HeldPipeline
+from fake_models import HeldPipeline
 from playwright.sync_api import Browser, Page, Response, Route, expect
-from test_editing import working
 
 pytestmark = pytest.mark.browser
 
@@ -71,7 +71,7 @@ class Gate:
             self.waiting.append(route)
 
     def reached(self) -> None:
-        until(self._page, lambda: bool(self.waiting))
+        wait_until(self._page, lambda: bool(self.waiting))
 
     def open(self) -> None:
         self._open = True
@@ -86,8 +86,8 @@ def named(value: object) -> str:
 
 @pytest.fixture(params=SLOW, ids=named)
 def page(chromium: Browser, held_site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
-    with opened(chromium, held_site.url, viewport=WIDE) as page:
-        say(page, WORDS)
+    with open_page(chromium, held_site.url, viewport=WIDE) as page:
+        type_prompt(page, WORDS)
         slow_down(page, *request.param)
         yield page
 
@@ -102,12 +102,6 @@ def twice(page: Page) -> None:
 
 def key(page: Page) -> None:
     page.keyboard.press("Escape")
-
-
-def runs(page: Page) -> int:
-    """How many runs the history holds."""
-    found: int = page.evaluate("document.querySelector('.sp').sketchpad.history.entries.length")
-    return found
 
 
 def begun(page: Page) -> None:
@@ -133,8 +127,8 @@ def as_it_was(page: Page) -> None:
     ready_again(page)
     expect(page.locator(".sp")).to_have_attribute("data-review", "")
     expect(page.get_by_label("What should be there?").first).to_have_value(WORDS)
-    redrawn(page, 16)
-    assert mask(page).any() and runs(page) == 0
+    expect_regenerated(page, 16)
+    assert mask(page).any() and history(page) == []
 
 
 def goes_on(page: Page, held: HeldPipeline) -> None:
@@ -142,7 +136,7 @@ def goes_on(page: Page, held: HeldPipeline) -> None:
     held.let_go.set()
     edit(page)
     expect(page.locator("#messages")).not_to_contain_text("Cancelled")
-    assert runs(page) == 1
+    assert len(history(page)) == 1
 
 
 BEFORE = [((8, 150), button), ((4, 150), twice), ((8, 150), key)]
@@ -157,19 +151,20 @@ def test_a_run_is_cancelled_before_the_server_has_heard_of_it(
     start.reached()
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_enabled()
     places = page.evaluate(PLACES)
-    cancel(page)
+    with page.expect_response(lambda response: STOP in (response.request.post_data or "")):
+        cancel(page)
     cancelling(page)
     assert page.evaluate(PLACES) == places, "the buttons have moved"
     start.open()
     as_it_was(page)
-    assert held.runs == 0, "it was drawn"
+    assert held.edits == [], "it was drawn"
     goes_on(page, held)
 
 
 def test_escape_right_after_enter_cancels(page: Page, held: HeldPipeline) -> None:
     page.evaluate(ENTER_ESCAPE, 0)
     as_it_was(page)
-    until(page, lambda: working() == 0)  # whichever of the two requests the server read first, it draws no more
+    wait_until(page, lambda: held.running == 0)  # whichever of the two requests the server read first, it draws no more
     goes_on(page, held)
 
 
@@ -198,8 +193,8 @@ def test_a_cancel_that_is_lost_on_its_way_is_sent_again(chromium: Browser, held_
     context = new_context(chromium, viewport=WIDE)  # which may log what is lost
     page = context.new_page()
     page.goto(held_site.url)
-    ready(page)
-    say(page, WORDS)
+    wait_until_ready(page)
+    type_prompt(page, WORDS)
     stop = cancel_late(page, held)
     stop.waiting.pop().abort()
     with page.expect_response(stop.holds):
@@ -218,23 +213,23 @@ def test_a_result_on_its_way_is_shown_and_nothing_says_cancelled(page: Page, hel
     page.keyboard.press("Escape")
     stop.open()
     held.let_go.set()
-    finished(page)
+    expect_finished(page)
     ready_again(page)
     expect(page.locator("#messages")).not_to_contain_text("Cancelled")
-    assert runs(page) == 1 and mask(page).any()
+    assert len(history(page)) == 1 and mask(page).any()
     edit(page)
     expect(page.locator("#messages")).not_to_contain_text("Cancelled")
-    assert runs(page) == 2
+    assert len(history(page)) == 2
 
 
 def test_who_cancels_before_their_place_in_the_queue_is_known_leaves_it(
     chromium: Browser, held_site: Site, held: HeldPipeline
 ) -> None:
     with (
-        opened(chromium, held_site.url, viewport=WIDE) as other,
-        opened(chromium, held_site.url, viewport=WIDE) as page,
+        open_page(chromium, held_site.url, viewport=WIDE) as other,
+        open_page(chromium, held_site.url, viewport=WIDE) as page,
     ):
-        say(page, WORDS)
+        type_prompt(page, WORDS)
         press(other, "Edit")
         expect(other.locator(".sp")).to_have_attribute("data-review", "finished")
         start = Gate(page, JOIN, RUN)
@@ -245,17 +240,17 @@ def test_who_cancels_before_their_place_in_the_queue_is_known_leaves_it(
         start.open()
         as_it_was(page)  # though the other's run still goes on
         held.let_go.set()
-        finished(other)
-        assert held.runs == 1
+        expect_finished(other)
+        assert len(held.edits) == 1
 
 
-def cancel_somewhen(page: Page, chance: random.Random) -> str | None:
-    """Edit, and Escape at once, on the way or at the end; the run's name where a result came, as the page must say."""
-    before, painted = last_run(page), mask(page)
+def cancel_sometime(page: Page, chance: random.Random) -> str | None:
+    """Edit, and Escape at once, on the way or at the end; the run in the history if there was a result."""
+    before, painted = history(page), mask(page)
     page.evaluate(ENTER_ESCAPE, chance.choice([0.0, chance.random(), 1.0]))
     page.wait_for_function("!document.documentElement.dataset.runState")
     ready_again(page)
-    came = last_run(page) != before
+    came = history(page) != before
     said = "Cancelled" in page.locator("#messages").inner_text()
     assert came != said, f"a result came: {came}; the page says cancelled: {said}"
     expect(page.locator(".sp")).to_have_attribute("data-review", "finished" if came else "")
@@ -263,34 +258,91 @@ def cancel_somewhen(page: Page, chance: random.Random) -> str | None:
     expect(page.get_by_label("What should be there?").first).to_have_value(WORDS)
     if came:
         press(page, "Discard")
-    return last_run(page) if came else None
+    return history(page)[0] if came else None
 
 
-def cancel_often(page: Page, times: int) -> None:
-    chance = random.Random(seed())
-    came = [name for name in (cancel_somewhen(page, chance) for _ in range(times)) if name]
+def cancel_often(page: Page, site: Site, times: int) -> None:
+    chance = random.Random(random_seed())
+    came = [run for run in (cancel_sometime(page, chance) for _ in range(times)) if run]
     print(f"{times} times: {len(came)} results, {times - len(came)} cancelled")
     edit(page)
-    *before, _ = page.evaluate("document.querySelector('.sp').sketchpad.history.entries.map(({ run }) => run)")
     # The history holds a dozen.
-    assert before == came[-11:], "a result came though the page had said that it was cancelled"
-    until(page, lambda: working() == 0)
+    assert history(page)[:0:-1] == came[-11:], "a result came though the page had said that it was cancelled"
+    wait_until(page, lambda: site.pipeline.running == 0)
 
 
 @pytest.fixture
 def paced(chromium: Browser, slow_site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
-    with opened(chromium, slow_site.url, viewport=WIDE) as page:
-        say(page, WORDS)
+    with open_page(chromium, slow_site.url, viewport=WIDE) as page:
+        type_prompt(page, WORDS)
         slow_down(page, *request.param)
         yield page
 
 
 @pytest.mark.parametrize("paced", SLOW, indirect=True, ids=named)
-def test_whenever_one_cancels_what_the_page_says_is_so(paced: Page) -> None:
-    cancel_often(paced, 4)
+def test_whenever_one_cancels_what_the_page_says_is_so(paced: Page, slow_site: Site) -> None:
+    cancel_often(paced, slow_site, 4)
 
 
 @pytest.mark.load
 @pytest.mark.parametrize("paced", [(1, 0), *SLOW], indirect=True, ids=named)
-def test_whenever_one_cancels_thirty_times(paced: Page) -> None:
-    cancel_often(paced, 30)
+def test_whenever_one_cancels_thirty_times(paced: Page, slow_site: Site) -> None:
+    cancel_often(paced, slow_site, 30)
+
+
+# Presses Edit in the first moment in which it can be pressed again.
+EAGER = """() => {
+    const button = document.getElementById("edit");
+    new MutationObserver((_, observer) => {
+        if (button.disabled) return;
+        observer.disconnect();
+        button.click();
+    }).observe(button, { attributeFilter: ["disabled"] });
+}"""
+
+
+def test_an_edit_is_drawn_that_was_asked_for_as_soon_as_could_be(
+    chromium: Browser, held_site: Site, held: HeldPipeline
+) -> None:
+    with open_page(chromium, held_site.url, viewport=WIDE) as page:
+        press(page, "Edit")
+        expect(page.get_by_role("button", name="Edit", exact=True)).to_be_disabled()
+        page.evaluate(EAGER)
+        expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
+        held.let_go.set()
+        wait_until(page, lambda: len(held.edits) == 2)
+        expect_finished(page)
+
+
+def test_a_second_person_sees_their_place_and_can_leave_the_queue(
+    chromium: Browser, held_site: Site, held: HeldPipeline
+) -> None:
+    with (
+        open_page(chromium, held_site.url, viewport=WIDE) as page,
+        open_page(chromium, held_site.url, viewport=WIDE) as other,
+    ):
+        press(page, "Edit")
+        expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
+        press(other, "Edit")
+        expect(other.locator("#progress")).to_contain_text(re.compile(r"queue: 1/1"))
+        expect(other.locator("#progress")).to_contain_text("Waiting for the model")
+        press(other, "Cancel")
+        expect(other.locator("#messages")).to_contain_text("Cancelled")
+        held.let_go.set()
+        expect_finished(page)
+        edit(other)
+
+
+def test_the_last_words_are_found_though_others_were_asked_for_before(
+    chromium: Browser, held_site: Site, held: HeldPipeline
+) -> None:
+    with open_page(chromium, held_site.url, viewport=WIDE) as page:
+        press(page, "Clear mask")
+        expect_regenerated(page, None)
+        for words in ("a hat", "sunglasses", "sunglasses"):
+            type_prompt(page, words)
+            press(page, "Select by prompt")
+            expect(page.locator(".sp-note")).to_contain_text("Looking")
+        held.let_go.set()
+        expect_regenerated(page, 16)
+        expect(page.locator(".sp-note")).to_contain_text("Found by your words")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from driving import edit, mask, press, redrawn, result, unfold
+from driving import edit, expect_regenerated, mask, press, result_pixels, unfold
 from playwright.sync_api import Page, expect
 
 from imagebart.imaging.masks import preset
@@ -40,7 +40,7 @@ def test_who_passes_the_list_of_models_loses_no_settings(wide: Page) -> None:
     wide.keyboard.press("Tab")
     expect(wide.get_by_role("button", name="First: a hat")).to_be_focused()
     press(wide, "Upper half")
-    redrawn(wide, 32)
+    expect_regenerated(wide, 32)
     assert len(asked) == 1, "more was asked for than the grid"
     expect(wide.locator("#seed input")).to_have_value("77")
 
@@ -55,7 +55,7 @@ def test_what_is_written_into_the_settings_as_they_open_stays(wide: Page) -> Non
         }"""
     )
     press(wide, "Upper half")
-    redrawn(wide, 32)
+    expect_regenerated(wide, 32)
     expect(wide.locator("#seed input")).to_be_visible()
     expect(wide.locator("#seed input")).to_have_value("77")
 
@@ -95,14 +95,14 @@ def test_arrows_lead_along_masks_and_examples(wide: Page) -> None:
 def test_variants_are_chosen_by_arrows_and_each_row_stays_one_stop(wide: Page) -> None:
     wide.get_by_role("radio", name="3").check()
     edit(wide)
-    first = result(wide)
+    first = result_pixels(wide)
     chosen = wide.get_by_role("button", name="Variant 2")
     wide.get_by_role("button", name="Variant 1").focus()
     wide.keyboard.press("ArrowRight")
     expect(chosen).to_be_focused()
     wide.keyboard.press("Enter")
     expect(chosen).to_have_attribute("aria-pressed", "true")
-    assert (result(wide) != first).any()
+    assert (result_pixels(wide) != first).any()
     press(wide, "Keep")
     edit(wide, "Vary")
     for name in ("Examples", "Variants", "Runs"):

@@ -18,14 +18,14 @@ from driving import (
     Site,
     canvas,
     click,
-    finished,
+    expect_finished,
     mask,
+    open_slow_page,
     pixels,
-    seed,
-    sent,
-    slowed,
-    until,
-    wanted,
+    preset_mask,
+    random_seed,
+    sent_value,
+    wait_until,
 )
 from playwright.sync_api import Browser, Page, expect
 
@@ -50,7 +50,7 @@ def rest(chance: random.Random) -> float:
 
 
 def exactly(name: str, size: tuple[int, int]) -> Callable[[np.ndarray], bool]:
-    return lambda got: np.array_equal(got, wanted(name, size))
+    return lambda got: np.array_equal(got, preset_mask(name, size))
 
 
 def ready_mask(page: Page, chance: random.Random) -> Asked:
@@ -93,11 +93,11 @@ def attempt(page: Page, site: Site, row: Row, chance: random.Random) -> None:
     before = len(PIPELINE.edits)
     asked = row(page, chance)
     click(page, "Edit")
-    until(page, lambda: len(PIPELINE.edits) > before)
+    wait_until(page, lambda: len(PIPELINE.edits) > before)
     image, painted = (np.asarray(value) for value in PIPELINE.edits[-1])
     expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
-    finished(page)
-    expect(page.locator(".sp")).to_have_attribute("data-shown", sent(page)["picture"])
+    expect_finished(page)
+    expect(page.locator(".sp")).to_have_attribute("data-shown", sent_value(page)["picture"])
     assert len(PIPELINE.edits) == before + 1, "it was drawn more than once"
     assert np.array_equal(painted, mask(page)), "what was redrawn is not what is shown"
     assert asked.right(painted), "what is shown is not the mask that was asked for"
@@ -106,11 +106,11 @@ def attempt(page: Page, site: Site, row: Row, chance: random.Random) -> None:
 
 def table(chromium: Browser, site: Site, rate: int, latency: int, times: int) -> None:
     """Each row so many times, in random order; prints how many went wrong."""
-    chance = random.Random(seed())
+    chance = random.Random(random_seed())
     rows = [row for row in ROWS for _ in range(times)]
     chance.shuffle(rows)
     wrong: Counter[str] = Counter()
-    with slowed(chromium, site.url, rate, latency) as page:
+    with open_slow_page(chromium, site.url, rate, latency) as page:
         for row in rows:
             try:
                 attempt(page, site, row, chance)

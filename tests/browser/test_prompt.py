@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from driving import PIPELINE, edit, mask, paint, pick_second, press, redrawn, say
+from driving import PIPELINE, choose_second_example, edit, expect_regenerated, mask, paint, press, type_prompt
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
@@ -26,27 +26,27 @@ def test_words_that_the_model_does_not_know_are_named_as_they_are_typed(wide: Pa
     line = wide.locator("#unknown")
     expect(line).to_be_hidden()
     for prompt in PROMPTS:
-        say(wide, prompt)
+        type_prompt(wide, prompt)
         assert named(wide) == PIPELINE.unknown_words(prompt), prompt
-    say(wide, "zebra")
+    type_prompt(wide, "zebra")
     expect(line).to_have_text("Not known to this model, will be ignored: zebra")
-    say(wide, "")
+    type_prompt(wide, "")
     expect(line).to_be_hidden()
 
 
 def test_words_that_the_model_takes_for_others_are_not_named(wide: Page) -> None:
     line = wide.locator("#unknown")
-    say(wide, "sunglases, zebra and red hiar")
+    type_prompt(wide, "sunglases, zebra and red hiar")
     expect(line).to_have_text("Not known to this model, will be ignored: zebra")
-    say(wide, "sunglases and red hiar with a hat")
+    type_prompt(wide, "sunglases and red hiar with a hat")
     assert named(wide) == [], "what the server has said of a word is known"
-    say(wide, "roudn glasses")
+    type_prompt(wide, "roudn glasses")
     expect(line).to_be_hidden()
 
 
 def test_a_misspelt_word_is_put_right_by_a_click(wide: Page) -> None:
     offers = wide.locator("#meant")
-    say(wide, "Sunglases, zebra, a hat")
+    type_prompt(wide, "Sunglases, zebra, a hat")
     offers.get_by_role("button", name="Sunglases → sunglasses").click()
     expect(wide.get_by_label("What should be there?").first).to_have_value("sunglasses, zebra, a hat")
     expect(offers).to_be_hidden()
@@ -55,7 +55,7 @@ def test_a_misspelt_word_is_put_right_by_a_click(wide: Page) -> None:
 def test_suggestions_are_added_and_taken_away_by_a_click_or_a_key(wide: Page) -> None:
     prompt = wide.get_by_label("What should be there?").first
     attribute, words = next(iter(PIPELINE.suggestions.items()))
-    say(wide, "blue")
+    type_prompt(wide, "blue")
     fold = wide.locator("#suggestions [aria-controls]").first
     expect(fold).to_contain_text(attribute)
     fold.focus()
@@ -75,7 +75,7 @@ def test_suggestions_are_added_and_taken_away_by_a_click_or_a_key(wide: Page) ->
 
 
 def test_a_surprise_is_a_prompt_of_known_words(wide: Page) -> None:
-    say(wide, "zebra")
+    type_prompt(wide, "zebra")
     press(wide, "Surprise me")
     prompt = wide.get_by_label("What should be there?").first
     expect(prompt).not_to_have_value("zebra")
@@ -103,11 +103,11 @@ def test_each_model_brings_its_examples_and_what_was_painted_stays(wide: Page) -
     choose(wide, "animals")
     examples_are(wide, "Animals 1")
     expect(wide.locator("#image-size")).to_have_text("32 × 32 pixels")
-    redrawn(wide, 16)
+    expect_regenerated(wide, 16)
     choose(wide, "tiny")
     examples_are(wide, *first)
     expect(wide.locator("#image-size")).to_have_text("40 × 40 pixels")
-    pick_second(wide)
+    choose_second_example(wide)
     paint(wide)
     painted = mask(wide)
     choose(wide, "plain")
@@ -127,7 +127,7 @@ def test_another_model_can_be_chosen(wide: Page) -> None:
     choose(wide, "plain")
     expect(wide.locator("#choice")).to_be_hidden()
     expect(wide.locator("#surprise")).to_be_hidden()
-    redrawn(wide, 16)
+    expect_regenerated(wide, 16)
     edit(wide)
     choose(wide, "tiny")
     expect(wide.locator("#prompt")).to_be_visible()

@@ -12,22 +12,23 @@ from driving import (
     WIDE,
     Site,
     canvas,
-    cells,
+    choose_second_example,
     edit,
-    gradient,
+    expect_regenerated,
+    gradient_image,
+    grid_cells,
     mask,
-    opened,
+    open_page,
     paint,
-    pick_second,
     pixels,
     press,
-    ready,
-    redrawn,
-    result,
-    say,
-    sent,
+    result_pixels,
+    sent_value,
+    type_prompt,
     unfold,
     upload,
+    wait_until,
+    wait_until_ready,
 )
 from morphology import grow
 from PIL import Image
@@ -58,7 +59,7 @@ def drag(page: Page, start: tuple[float, float], *points: tuple[float, float]) -
 
 
 def test_tools_paint_what_they_are_drawn_over(wide: Page) -> None:
-    pick_second(wide)
+    choose_second_example(wide)
     wide.keyboard.press("r")
     drag(wide, (12.5 / 48, 10.5 / 40), (23.5 / 48, 29.5 / 40))
     painted = mask(wide)
@@ -87,32 +88,33 @@ def test_one_paints_on_a_result_right_beside_the_wipe(wide: Page) -> None:
     painted = mask(wide)
     assert (painted[:5, :4] == 255).all() and (painted > 0).sum() == 20
     edit(wide)
-    before = result(wide)
+    before = result_pixels(wide)
     knob = wide.locator(".sp-slider").bounding_box()
     assert knob is not None
     wide.mouse.move(knob["x"] + knob["width"] / 2 + 8, knob["y"] + knob["height"] / 2)
     wide.mouse.down()
     wide.mouse.move(knob["x"] + 200, knob["y"] + 20, steps=3)
     wide.mouse.up()
-    assert wide.evaluate("document.querySelector('.sp').sketchpad.review.split") > 0.1
-    assert (mask(wide) == painted).all() and (result(wide) == before).all()
+    split = wide.get_by_role("slider", name="Before and after").get_attribute("aria-valuenow")
+    assert int(split or 0) > 10
+    assert (mask(wide) == painted).all() and (result_pixels(wide) == before).all()
 
 
 def test_ready_masks_are_there_at_once_and_are_what_is_redrawn(wide: Page) -> None:
-    redrawn(wide, 16)
+    expect_regenerated(wide, 16)
     for name in masks.PRESETS:
         press(wide, name.capitalize())
         assert (mask(wide) == np.asarray(masks.preset(name, (40, 40)))).all(), name
     for name, count in {"Centre": 16, "Invert": 48, "Clear mask": None, "Upper half": 32}.items():
         press(wide, name)
-        redrawn(wide, count)
+        expect_regenerated(wide, count)
     press(wide, "Centre")
     press(wide, "Grow")
     assert (mask(wide) == np.asarray(grow(masks.preset("centre", (40, 40)), 1))).all()
     press(wide, "Shrink")
     assert (mask(wide) == np.asarray(masks.preset("centre", (40, 40)))).all()
     press(wide, "Clear mask")
-    say(wide, "")  # words would say where
+    type_prompt(wide, "")  # words would say where
     press(wide, "Edit")
     expect(wide.locator("#messages")).to_contain_text("press one of the ready masks")
 
@@ -122,7 +124,7 @@ def test_undo_and_redo_walk_through_all_changes_and_pictures(wide: Page) -> None
     for act in (lambda: press(wide, "Left half"), lambda: paint(wide, 20), lambda: press(wide, "Invert")):
         act()
         seen.append(mask(wide))
-    pick_second(wide)
+    choose_second_example(wide)
     for before in reversed(seen):
         wide.keyboard.press("Control+z")
         assert (mask(wide) == before).all()
@@ -149,14 +151,14 @@ def test_what_is_seen_is_what_is_painted(wide: Page) -> None:
 
 def test_the_grid_shows_what_the_model_will_redraw(wide: Page, tmp_path: Path) -> None:
     for size in ((48, 40), (90, 61), (700, 1300)):
-        image = gradient(size, 100)
+        image = gradient_image(size, 100)
         path = tmp_path / f"{size[0]}.png"
         image.save(path)
         upload(wide, path, size)
-        redrawn(wide, None)
+        expect_regenerated(wide, None)
         paint(wide, down=40)
-        found = cells(wide)
-        value = sent(wide)
+        found = grid_cells(wide)
+        value = sent_value(wide)
         shape = masks.load_mask(Image.fromarray(mask(wide)), size)
         assert tuple(value["size"]) == size
         wanted = PIPELINE.region(size, shape).redrawn
@@ -213,7 +215,7 @@ class Fingers:
 
 
 def test_one_finger_paints_and_two_zoom(chromium: Browser, site: Site) -> None:
-    with opened(chromium, site.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
+    with open_page(chromium, site.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
         press(phone, "Clear mask")
         phone.evaluate("scrollTo(0, 0)")
         scale = "document.querySelector('.sp').sketchpad.canvas.view.scale"
@@ -228,7 +230,7 @@ def test_one_finger_paints_and_two_zoom(chromium: Browser, site: Site) -> None:
         fingers.touch("touchStart", (0.4, 0.5))
         fingers.touch("touchMove", (0.6, 0.55))
         fingers.touch("touchEnd")
-        phone.wait_for_function("document.querySelector('.sp').sketchpad.props.value.mask !== ''")
+        wait_until(phone, lambda: sent_value(phone)["mask"] != "")
         assert mask(phone)[20, 20]
 
 
@@ -238,7 +240,7 @@ def test_a_mask_is_loaded_and_the_last_one_used_again(wide: Page, tmp_path: Path
     painted.paste(255, (20, 20, 60, 40))
     painted.save(path)
     wide.get_by_label("Mask image", exact=True).set_input_files(path)
-    redrawn(wide, 8)
+    expect_regenerated(wide, 8)
     assert mask(wide)[10:20, 10:30].all() and (mask(wide) > 0).sum() == 200
     edit(wide)
     press(wide, "Discard")
@@ -255,47 +257,47 @@ def test_a_mask_is_loaded_and_the_last_one_used_again(wide: Page, tmp_path: Path
 def test_a_bad_upload_is_said_and_a_good_one_is_kept_to_the_pixel(wide: Page, tmp_path: Path) -> None:
     words, turned = tmp_path / "words.png", tmp_path / "turned.png"
     words.write_text("not a picture")
-    upright = gradient((90, 61), 120)
+    upright = gradient_image((90, 61), 120)
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side; to be shown turned by 90 degrees
     upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
     wide.get_by_label("Image to paint on", exact=True).set_input_files(words)
     expect(wide.locator(".sp-note")).to_contain_text("we can read")
-    ready(wide)
+    wait_until_ready(wide)
     upload(wide, turned, (90, 61))
     press(wide, "Centre")
-    painted = np.asarray(unpack_mask(sent(wide)["mask"], (90, 61))) > 0
+    painted = np.asarray(unpack_mask(sent_value(wide)["mask"], (90, 61))) > 0
     edit(wide)
-    after, before = result(wide), np.asarray(upright)
+    after, before = result_pixels(wide), np.asarray(upright)
     changed = (after != before).any(axis=-1)
     assert changed[painted].mean() > 0.5 and not changed[~painted].any()
 
 
 def test_a_link_brings_picture_mask_words_and_settings(chromium: Browser, site: Site, gradients: Path) -> None:
-    with opened(chromium, site.url, viewport=WIDE, permissions=COPIES) as page:
+    with open_page(chromium, site.url, viewport=WIDE, permissions=COPIES) as page:
         upload(page, gradients, (64, 32))
         press(page, "Left half")
-        say(page, "red hair")
+        type_prompt(page, "red hair")
         unfold(page, "Settings")
         page.locator("#seed input").fill("77")
         press(page, "Copy a link to this")
         expect(page.locator(".sp-note")).to_contain_text("The link is copied")
         link, painted = page.evaluate("navigator.clipboard.readText()"), mask(page)
-    with opened(chromium, site.url, viewport=WIDE) as page:
+    with open_page(chromium, site.url, viewport=WIDE) as page:
         page.goto("about:blank")
         page.goto(link)
         expect(page.locator("#image-size")).to_have_text("64 × 32 pixels")
         expect(page.get_by_label("What should be there?").first).to_have_value("red hair")
         expect(page.locator("#messages")).to_contain_text("This link's image")
         assert (mask(page) == painted).all()
-        assert (pixels(Path(sent(page)["picture"])) == pixels(gradients)).all()
+        assert (pixels(Path(sent_value(page)["picture"])) == pixels(gradients)).all()
         unfold(page, "Settings")
         expect(page.locator("#seed input")).to_have_value("77")
         expect(page.get_by_label("New seed each time")).not_to_be_checked()
         assert "share" not in page.url
         page.goto("about:blank")
         page.goto(link[:-20])
-        ready(page)
+        wait_until_ready(page)
         expect(page.locator(".sp-note")).to_contain_text("This link cannot be read")
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hatted import hatted_model
+from fake_models import hat_model
 from PIL import Image, ImageSequence
 
 from imagebart.cli import main
@@ -63,7 +63,7 @@ def test_a_mask_is_found_by_the_words_and_a_picture_described(
         def describe(self, image: object) -> str:
             return "a hat and a beard"
 
-    pipe = Pipeline(hatted_model(), scorer=Seen())  # type: ignore[arg-type]
+    pipe = Pipeline(hat_model(), scorer=Seen())  # type: ignore[arg-type]
     monkeypatch.setattr(Pipeline, "from_pretrained", lambda model: pipe)
     out = tmp_path / "o.png"
     command = ["edit", "--image", str(upload), "--mask", "auto", "--seed", "7", "--out", str(out)]

@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from asking import FILE, UPLOADED, Page, asking
 from effort import Effort
+from page_server import FILE, UPLOADED, PageClient, served_to_client
 
 from imagebart.cli import main
 from imagebart.testing import tiny_model, tiny_pipeline
@@ -33,8 +33,8 @@ SENTENCE = re.compile(r'"error": "[A-Z](?:[^"\\]|\\.)*\."|"detail"')
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    with asking(tiny_pipeline()) as page:
+def page() -> Iterator[PageClient]:
+    with served_to_client(tiny_pipeline()) as page:
         yield page
 
 
@@ -48,7 +48,7 @@ def call(chance: Random) -> tuple[str, list[Any]]:
 
 
 def test_a_call_ends_with_a_picture_or_a_sentence(
-    effort: Effort, page: Page, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    effort: Effort, page: PageClient, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     for case, chance in effort.cases(15, 1000):
         name, values = call(chance)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 from effort import Effort, any_text
-from hatted import hatted_model
+from fake_models import hat_model
 from PIL import Image
 from torch import Tensor
 
@@ -36,7 +36,7 @@ class Unsure:
         return (f"{prompt}, a hat", "a hat") if image.mean() > 0.5 else None
 
 
-PIPELINE = Pipeline(hatted_model(), scorer=Unsure())
+PIPELINE = Pipeline(hat_model(), scorer=Unsure())
 MODES = ("L", "1", "P", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F")
 SIZES = [(16, 16), (32, 32), (37, 50), (16, 90), (900, 17), (64, 64)]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import made
 import pytest
+import strategies
 from hypothesis import given, settings
 
 from imagebart.imaging.metadata import Recipe
@@ -15,18 +15,18 @@ MANY = settings(max_examples=10_000, deadline=None)
 
 
 @MANY
-@given(made.MADE)
+@given(strategies.RECIPES)
 def test_recipes_that_were_made_can_be_read_back(recipe: Recipe) -> None:
-    made.check_read_back(recipe)
+    strategies.check_read_back(recipe)
 
 
 @MANY
-@given(made.RECIPE_VALUES)
+@given(strategies.RECIPE_VALUES)
 def test_recipes_of_any_values(values: dict[str, Any]) -> None:
-    made.check_recipe(values)
+    strategies.check_recipe(values)
 
 
 @MANY
-@given(made.SETTING_VALUES)
+@given(strategies.SETTING_VALUES)
 def test_settings_of_any_values(values: dict[str, Any]) -> None:
-    made.check_settings(values)
+    strategies.check_settings(values)

@@ -9,9 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import made
 import numpy as np
 import pytest
+import strategies
 from hypothesis import given, settings
 from PIL import Image, PngImagePlugin
 
@@ -154,21 +154,21 @@ FEW_HUNDRED = settings(max_examples=300)
 
 
 @FEW_HUNDRED
-@given(made.MADE)
+@given(strategies.RECIPES)
 def test_a_recipe_that_was_made_can_be_read_back(recipe: Recipe) -> None:
-    made.check_read_back(recipe)
+    strategies.check_read_back(recipe)
 
 
 @FEW_HUNDRED
-@given(made.RECIPE_VALUES)
+@given(strategies.RECIPE_VALUES)
 def test_any_values_make_a_recipe_that_can_be_read_back_or_one_sentence(values: dict[str, Any]) -> None:
-    made.check_recipe(values)
+    strategies.check_recipe(values)
 
 
 @FEW_HUNDRED
-@given(made.SETTING_VALUES)
+@given(strategies.SETTING_VALUES)
 def test_any_values_make_settings_that_can_be_read_back_or_one_sentence(values: dict[str, Any]) -> None:
-    made.check_settings(values)
+    strategies.check_settings(values)
 
 
 def test_a_large_picture_is_packed_quickly_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

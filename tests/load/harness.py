@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 from gradio_client import Client, handle_file
 from gradio_client.client import Job
+from page_process import Server
 from PIL import Image
-from serving import Server
 
 CANCELLED_SHARE = 0.25
 PATIENCE = 120.0  # seconds after which an unanswered request counts as lost

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness import Report, load
-from serving import serving
+from page_process import page_process
 
 from imagebart.ui.files import MAX_AGE, MAX_AGES, TIDY_INTERVAL
 
@@ -33,7 +33,7 @@ def check(report: Report) -> None:
 
 @pytest.mark.slow
 def test_sixteen_at_once_for_a_moment(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with page_process(tmp_path) as server:
         report = load(server, 8, SESSIONS, tmp_path)
     print(report.text(warm_up=4))
     check(report)
@@ -41,7 +41,7 @@ def test_sixteen_at_once_for_a_moment(tmp_path: Path) -> None:
 
 @pytest.mark.load
 def test_sixteen_at_once_for_three_minutes(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with page_process(tmp_path) as server:
         report = load(server, 180, SESSIONS, tmp_path)
     print(report.text(warm_up=60))
     check(report)
@@ -63,7 +63,7 @@ def test_a_soak_of_sixteen_at_once(tmp_path: Path) -> None:
     """SOAK: its length in seconds; one of less than four minutes says nothing of memory."""
     seconds = float(os.environ.get("SOAK", "600"))
     warm_up = 120.0 if seconds >= 240 else seconds / 3
-    with serving(tmp_path) as server:
+    with page_process(tmp_path) as server:
         report = load(server, seconds, SESSIONS, tmp_path)
         late = overdue(server.files)
         empty = [path.name for path in server.files.rglob("*") if path.is_file() and path.stat().st_size == 0]

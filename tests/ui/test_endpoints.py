@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_models import hat_model
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from hatted import hatted_model
+from page_server import served
 from PIL import Image
 
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.sampler import ChainEvent, Start
 from imagebart.testing import tiny_pipeline
-from imagebart.ui.app import build_page, launch_page
+from imagebart.ui.app import build_page
 from imagebart.ui.endpoints import mcp_problem
 
 ROOT = Path(__file__).parents[2]
@@ -31,15 +32,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return Pipeline(hatted_model())
+    return Pipeline(hat_model())
 
 
 @pytest.fixture(scope="module")
 def client(pipe: Pipeline) -> Iterator[Client]:
-    page = build_page(pipe)
-    _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
-    yield Client(url, verbose=False)
-    page.close(verbose=False)
+    with served(pipe) as url:
+        yield Client(url, verbose=False)
 
 
 @pytest.fixture
@@ -221,13 +220,9 @@ def test_the_endpoints_are_tools() -> None:
             return tools, answer.content
 
     pipeline = tiny_pipeline()
-    page = build_page(pipeline)
-    assert mcp_problem(page) is None
-    _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True, mcp_server=True)
-    try:
+    assert mcp_problem(build_page(pipeline)) is None
+    with served(pipeline, mcp_server=True) as url:
         tools, said = anyio.run(ask, f"{url}gradio_api/mcp/")
-    finally:
-        page.close(verbose=False)
     assert set(tools) == {"describe", "edit", "generate", "suggest_mask", "vary"}, "and nothing of the page itself"
     edit = tools["edit"]
     assert edit.description.startswith("Regenerate a part of an image")  # type: ignore[attr-defined]

@@ -22,12 +22,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from asking import FILE, UPLOADED, Page, asking
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
+from page_process import Server, page_process
+from page_server import FILE, UPLOADED, PageClient, served_to_client
 from PIL import Image
-from serving import Server, serving
 
 from imagebart.pipeline import Pipeline
 from imagebart.testing import tiny_pipeline
@@ -44,12 +44,12 @@ def pipe() -> Pipeline:
 
 
 @pytest.fixture(scope="module")
-def page(pipe: Pipeline) -> Iterator[Page]:
-    with asking(pipe) as page:
+def page(pipe: Pipeline) -> Iterator[PageClient]:
+    with served_to_client(pipe) as page:
         yield page
 
 
-def test_what_is_wrong_is_named(page: Page) -> None:
+def test_what_is_wrong_is_named(page: PageClient) -> None:
     assert "must be a number over 0 and at most 1" in page.call("vary", [UPLOADED, None, "", 1, None, 1])
     assert "There is no image; give a PNG" in page.call("edit", [None, None, "centre", "", 1, None, 1])
     assert "The prompt is 3; it must be a text" in page.call("generate", [3, 1, None, 1])
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_named(page: Page) -> None:
 @pytest.mark.parametrize(
     "address", ["", "x", "http://a b/", "http://[::1/", "https://\u00ad.hf.space", "http://%00/", "http://a:b/"]
 )
-def test_the_way_to_other_servers_is_closed(page: Page, address: str) -> None:
+def test_the_way_to_other_servers_is_closed(page: PageClient, address: str) -> None:
     for method in ("GET", "HEAD"):
         reply = httpx.request(method, f"{page.url}gradio_api/proxy={address}")
         assert reply.status_code == 404
@@ -74,7 +74,7 @@ STRANGE = [None, 3, "a\0b", "x" * 5000, [], {}, {"part": 1}, {"shown": [1], "suf
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("body", BODIES)
-def test_bodies_that_no_page_sends_are_no_fault_of_the_server(page: Page, route: str, body: Any) -> None:
+def test_bodies_that_no_page_sends_are_no_fault_of_the_server(page: PageClient, route: str, body: Any) -> None:
     reply = page.post(route, body)
     assert 400 <= reply.status_code < 500, reply.text
     assert os.getcwd() not in reply.text
@@ -94,7 +94,7 @@ def test_a_picture_that_would_unpack_to_too_much_is_no_frame(own_files: None) ->
 
 
 def test_a_session_that_is_not_there_is_said_and_no_connection_is_cut(
-    page: Page, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    page: PageClient, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     for route in ("call/generate/nothing", "queue/data?session_hash=nothing"):
         reply = httpx.get(f"{page.url}gradio_api/{route}", timeout=60)
@@ -103,14 +103,14 @@ def test_a_session_that_is_not_there_is_said_and_no_connection_is_cut(
     assert "Traceback" not in out + err + caplog.text
 
 
-def test_no_browser_runs_what_was_uploaded(page: Page) -> None:
+def test_no_browser_runs_what_was_uploaded(page: PageClient) -> None:
     for name in ("x.html", "x.svg", "x"):
         path = httpx.post(f"{page.url}gradio_api/upload", files={"files": (name, b"<script>")}).json()[0]
         reply = httpx.get(f"{page.url}gradio_api/file={path}")
         assert reply.headers["content-disposition"].startswith("attachment")
 
 
-def test_what_has_no_end_is_refused_while_it_arrives(page: Page) -> None:
+def test_what_has_no_end_is_refused_while_it_arrives(page: PageClient) -> None:
     for most, route, files in ((errors.MAX_REQUEST, "call/generate", 0), (errors.MAX_UPLOAD, "upload", 2)):
         body: dict[str, Any] = {"content": (b"x" * 2**20 for _ in range(most // 2**20 + 1))}
         if files:
@@ -121,7 +121,7 @@ def test_what_has_no_end_is_refused_while_it_arrives(page: Page) -> None:
     assert "event: complete" in page.call("generate", ["a hat", 1, None, 1])
 
 
-def test_uploads_leave_room_for_results(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_leave_room_for_results(page: PageClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def upload() -> httpx.Response:
         return httpx.post(f"{page.url}gradio_api/upload", files={"files": ("picture.png", b"x")})
 
@@ -162,7 +162,7 @@ def number_in(said: str) -> str:
 
 
 def test_an_unexpected_error_gives_a_number_that_stands_in_the_log(
-    page: Page, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    page: PageClient, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("/secret/place is broken")
@@ -178,7 +178,7 @@ def test_an_unexpected_error_gives_a_number_that_stands_in_the_log(
     assert set(answer) == {"error"} and number_in(answer["error"]) in caplog.text and "secret" not in answer["error"]
 
 
-def test_uploads_and_edits_leave_no_empty_files(page: Page) -> None:
+def test_uploads_and_edits_leave_no_empty_files(page: PageClient) -> None:
     for mask in (None, UPLOADED):
         assert "event: complete" in page.call("edit", [UPLOADED, mask, "centre", "", 1, None, 1])
     assert [path.name for path in page.folder.rglob("*") if path.is_file() and path.stat().st_size == 0] == []
@@ -206,17 +206,17 @@ def at_home(host: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def watched_page() -> Iterator[Page]:
+def watched_page() -> Iterator[PageClient]:
     """A page whose process is watched from its start to its end."""
     global WATCHED
     sys.addaudithook(watch)
     WATCHED = True
-    with asking(tiny_pipeline()) as page:
+    with served_to_client(tiny_pipeline()) as page:
         yield page
     WATCHED = False
 
 
-def test_nothing_leaves_the_machine(watched_page: Page) -> None:
+def test_nothing_leaves_the_machine(watched_page: PageClient) -> None:
     watch("socket.getaddrinfo", ("example.org", 443))
     watch("socket.connect", (None, ("192.0.2.1", 80)))
     assert [host for _, host in ABROAD] == ["example.org", "192.0.2.1"], "the watch sees nothing"
@@ -226,7 +226,7 @@ def test_nothing_leaves_the_machine(watched_page: Page) -> None:
     assert ABROAD == []
 
 
-def test_no_address_of_this_machine_is_asked_for_a_picture(page: Page) -> None:
+def test_no_address_of_this_machine_is_asked_for_a_picture(page: PageClient) -> None:
     asked: list[str] = []
 
     class Noting(BaseHTTPRequestHandler):
@@ -250,7 +250,7 @@ def test_no_address_of_this_machine_is_asked_for_a_picture(page: Page) -> None:
         server.shutdown()
 
 
-def test_files_have_names_that_nobody_guesses_and_no_list_names_them(page: Page) -> None:
+def test_files_have_names_that_nobody_guesses_and_no_list_names_them(page: PageClient) -> None:
     image = Image.new("RGB", (16, 16), "red")
     names = {Path(write(image)).name for write in (publish, publish, publish_preview, publish_preview)}
     assert len(names) == 4 and all(len(name.split("-")[1]) >= 12 for name in names)
@@ -270,7 +270,7 @@ LONG = "a woman with a hat"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server"), STAGES) as running:
+    with page_process(tmp_path_factory.mktemp("server"), STAGES) as running:
         yield running
 
 

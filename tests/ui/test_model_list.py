@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fake_models import LightnessScorer
 from PIL import Image
-from torch import Tensor
 
 from imagebart import InputError
 from imagebart.pipeline import Pipeline
@@ -161,11 +161,7 @@ def test_a_model_that_cannot_be_loaded_is_said_and_the_first_is_shown(choice: Mo
 def test_only_a_model_with_a_judge_can_put_the_best_first(choice: ModelChoice) -> None:
     assert not switch_model(choice, "tiny")["best_first"]["visible"]
 
-    class Indifferent:
-        def score(self, images: Tensor, prompt: str) -> Tensor:
-            return images.mean((1, 2, 3)) * 0
-
-    judged = Pipeline(tiny_model(), scorer=Indifferent())
+    judged = Pipeline(tiny_model(), scorer=LightnessScorer())
     assert model_properties(judged)["best_first"]["visible"]
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hatted import hatted_model
+from fake_models import FixedDescriber, hat_model
 from page_values import noise_image, sketch_value
 from PIL import Image, PngImagePlugin
-from torch import Tensor
 
 from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import Recipe, write_png
@@ -26,6 +25,8 @@ from imagebart.ui.sketchpad.stored_images import view_size
 pytestmark = pytest.mark.usefixtures("own_files")
 PIPELINE = tiny_pipeline()
 QUERIES = Queries(ModelChoice(PIPELINE))
+HAT_PIPELINE = Pipeline(hat_model(), scorer=FixedDescriber("a hat"))
+HAT_QUERIES = Queries(ModelChoice(HAT_PIPELINE))
 
 
 @pytest.mark.parametrize(("size", "area"), [((90, 61), "centre"), ((700, 1300), "upper half"), ((2000, 90), "border")])
@@ -99,23 +100,6 @@ def test_another_picture_changes_nothing_and_a_damaged_recipe_is_said() -> None:
 
 
 pytestmark = pytest.mark.usefixtures("own_files")
-
-
-class Teller:
-    """Sees a hat in everything, and cannot say what else there is."""
-
-    def score(self, images: Tensor, prompt: str) -> Tensor:
-        return images.mean((1, 2, 3))
-
-    def describe(self, image: Tensor) -> str:
-        return "a hat"
-
-    def contrast(self, image: Tensor, prompt: str) -> None:
-        return None
-
-
-HAT_PIPELINE = Pipeline(hatted_model(), scorer=Teller())
-HAT_QUERIES = Queries(ModelChoice(HAT_PIPELINE))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (90, 61), (2000, 1500)])

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import GeneratorType
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import pytest
+from fake_models import FixedDescriber, LightnessScorer, WatchedPipeline
 from page_values import control_values, noise_image, open_image, sketch_value
 from PIL import Image
-from torch import Tensor
 
 from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import read_recipe
@@ -85,15 +83,8 @@ def test_variants_come_from_one_run_and_differ(image: Image.Image) -> None:
     assert [recipe.variant for recipe in recipes if recipe] == [0, 1, 2]
 
 
-class Darkest:
-    """Prefers dark pictures."""
-
-    def score(self, images: Tensor, prompt: str) -> Tensor:
-        return -images.mean((1, 2, 3))
-
-
 def test_the_best_come_first_each_with_its_own_steps_and_recipe() -> None:
-    judged = Pipeline(tiny_model(), scorer=Darkest())
+    judged = Pipeline(tiny_model(), scorer=LightnessScorer(-1))
 
     def drawn(**values: Any) -> dict[str, Any]:
         values = {"seed": 5, "variants": 4, **values}
@@ -136,19 +127,9 @@ def test_a_result_says_how_it_was_made(image: Image.Image) -> None:
     assert recipe is not None and recipe.prompt == "hat" and recipe.seed == 7 and recipe.feather == 2
 
 
-class Thorough(Darkest):
-    """Sees a scarf in everything."""
-
-    def describe(self, image: Tensor) -> str:
-        return "a scarf"
-
-    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str]:
-        return f"{prompt}, scarf", "a scarf"
-
-
 @pytest.mark.parametrize(("of", "told"), [("hat", "hat, scarf"), ("a hat", "hat"), (None, "hat")])
 def test_where_words_said_the_place_the_rest_is_asked_to_stay(image: Image.Image, of: str | None, told: str) -> None:
-    pipeline = Pipeline(tiny_model(), scorer=Thorough())
+    pipeline = Pipeline(tiny_model(), scorer=FixedDescriber("a scarf", "scarf"))
     pad = {**sketch_value(image), "of": of}
     last = list(Runs(ModelChoice(pipeline)).edit(pad, **control_values(pipeline)))[-1]
     made = last["run"]
@@ -269,21 +250,14 @@ def test_the_context_reaches_the_model(running: Runs) -> None:
     assert totals[0] > totals[1]
 
 
-def test_closing_a_run_ends_the_model_s_work(running: Runs, image: Image.Image) -> None:
-    updates = running.edit(sketch_value(image), **asked())
+def test_closing_a_run_ends_the_model_s_work(image: Image.Image) -> None:
+    pipeline = WatchedPipeline(tiny_model())
+    updates = Runs(ModelChoice(pipeline)).edit(sketch_value(image), **control_values(pipeline))
     for _ in range(3):
         next(updates)
-    assert working()
+    assert pipeline.running == 1
     updates.close()  # type: ignore[attr-defined]
-    assert not working()
-
-
-def working() -> int:
-    """How many of the model's chains are alive."""
-    return sum(
-        type(found) is GeneratorType and found.gi_code.co_name == "stream" and found.gi_frame is not None
-        for found in gc.get_objects()
-    )
+    assert pipeline.running == 0
 
 
 def test_a_waiting_page_can_only_be_cancelled() -> None:

@@ -9,6 +9,7 @@ import itertools
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ from driving import (
     click,
     edit,
     mask,
-    opened,
+    open_page,
     pixels,
+    preset_mask,
     press,
-    ready,
-    seed,
-    sent,
-    wanted,
+    random_seed,
+    result_address,
+    sent_value,
+    wait_until_ready,
 )
 from playwright.sync_api import Browser, Page, expect
 
@@ -66,7 +68,7 @@ class Person:
 
     def __init__(self, page: Page, site: Site, chance: random.Random) -> None:
         self.page, self.site, self.chance = page, site, chance
-        self.expected = Expected(sent(page)["picture"], mask(page))
+        self.expected = Expected(sent_value(page)["picture"], mask(page))
 
     def size(self) -> tuple[int, int]:
         return self.expected.mask.shape[1], self.expected.mask.shape[0]
@@ -74,7 +76,7 @@ class Person:
     def ready_mask(self) -> None:
         name = self.chance.choice(PRESETS)
         self.expected.keep(self.size())
-        self.expected.become(self.expected.path, wanted(name, self.size()))
+        self.expected.become(self.expected.path, preset_mask(name, self.size()))
         click(self.page, name.capitalize())
 
     def paint(self) -> None:
@@ -106,12 +108,12 @@ class Person:
         first = self.chance.random() < 0.5
         size = (40, 40) if first else (48, 40)
         click(self.page, "First: a hat" if first else "Second")
-        painted = wanted("centre", size) if first else np.zeros(size[::-1], np.uint8)
+        painted = preset_mask("centre", size) if first else np.zeros(size[::-1], np.uint8)
         self.expected.result = None
         # A picture always comes as a change, also the one that is there.
         self.expected.back.append((self.expected.path, self.expected.mask))
         self.expected.forward = []
-        self.expected.path, self.expected.mask = sent(self.page)["picture"], painted
+        self.expected.path, self.expected.mask = sent_value(self.page)["picture"], painted
         name = "01-first.png" if first else "02-second.png"
         assert (pixels(Path(self.expected.path)) == pixels(self.site.examples / name)).all()
 
@@ -143,7 +145,7 @@ class Person:
         image, painted = PIPELINE.edits[-1]
         assert (np.asarray(image) == pixels(Path(self.expected.path))).all()
         assert (np.asarray(painted) == self.expected.mask).all()
-        self.expected.result = self.page.evaluate("document.querySelector('.sp').sketchpad.review.run.results[0].path")
+        self.expected.result = unquote(result_address(self.page).partition("/file=")[2])
 
     def cancel(self) -> None:
         if self.expected.result is None and self.expected.mask.any():
@@ -160,13 +162,13 @@ class Person:
         act = self.chance.choices(acts, [5, 5, 3, 4, 3, 2, 1, 1])[0]
         act()
         assert (mask(self.page) == self.expected.mask).all(), act.__name__
-        assert sent(self.page)["picture"] == self.expected.path, act.__name__
+        assert sent_value(self.page)["picture"] == self.expected.path, act.__name__
 
 
 def wander(chromium: Browser, site: Site, steps: int) -> None:
-    chance = random.Random(seed())
-    with opened(chromium, site.url, viewport=WIDE) as page:
-        ready(page)
+    chance = random.Random(random_seed())
+    with open_page(chromium, site.url, viewport=WIDE) as page:
+        wait_until_ready(page)
         person = Person(page, site, chance)
         for _ in range(steps):
             person.act()

@@ -50,13 +50,13 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, stages: int = 6, pace: float = 0.0, port: int | None = None) -> Iterator[Server]:
+def page_process(folder: Path, stages: int = 6, pause: float = 0.0, port: int | None = None) -> Iterator[Server]:
     """A server that keeps its temporary files in `folder`, stopped at the end by closing its input.
 
-    pace: seconds that its model pauses after each event.
+    pause: seconds that its model pauses after each event.
     """
     files = folder / "imagebart-files"
-    command = [sys.executable, str(Path(__file__).with_name("serve_page.py")), str(files), str(stages), str(pace)]
+    command = [sys.executable, str(Path(__file__).with_name("serve_page.py")), str(files), str(stages), str(pause)]
     # The child finds the very package that is tested here, also where another checkout is installed.
     path = os.pathsep.join(filter(None, [str(Path(imagebart.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     # Pipes only: a test that lets the disk run full must still hear what the server says.

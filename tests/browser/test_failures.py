@@ -10,39 +10,38 @@ import pytest
 from driving import (
     WIDE,
     Site,
+    choose_second_example,
     edit,
-    finished,
-    gradient,
+    expect_finished,
+    expect_regenerated,
+    gradient_image,
     mask,
     new_context,
     paint,
-    pick_second,
     pixels,
     press,
-    ready,
-    redrawn,
-    result,
-    say,
-    sent,
-    until,
+    result_pixels,
+    sent_value,
+    type_prompt,
     upload,
+    wait_until,
+    wait_until_ready,
 )
+from page_process import page_process
 from playwright.sync_api import Browser, Page, expect
-from serving import serving
-from test_editing import working
 
 from imagebart.imaging.masks import preset
 
 pytestmark = pytest.mark.browser
 
 
-def start(page: Page) -> None:
+def start(page: Page, site: Site) -> None:
     """Begin a run that takes a while."""
     press(page, "Everything")
-    redrawn(page, 64)
+    expect_regenerated(page, 64)
     press(page, "Edit")
     expect(page.get_by_role("progressbar", name="Progress")).to_contain_text("of 64 tokens")
-    assert working() > 0
+    assert site.pipeline.running == 1
 
 
 @pytest.fixture
@@ -51,42 +50,42 @@ def window(chromium: Browser, slow_site: Site) -> Iterator[Page]:
     context = new_context(chromium, viewport=WIDE)
     page = context.new_page()
     page.goto(slow_site.url)
-    ready(page)
+    wait_until_ready(page)
     yield page
     context.close()
 
 
 def test_a_page_that_is_reloaded_or_closed_frees_the_model(window: Page, slow_site: Site) -> None:
-    start(window)
+    start(window, slow_site)
     window.reload()
-    until(window, lambda: working() == 0)
-    ready(window)
+    wait_until(window, lambda: slow_site.pipeline.running == 0)
+    wait_until_ready(window)
     other = window.context.new_page()
     other.goto(slow_site.url)
-    ready(other)
-    start(other)
+    wait_until_ready(other)
+    start(other, slow_site)
     other.close()
-    until(window, lambda: working() == 0)
+    wait_until(window, lambda: slow_site.pipeline.running == 0)
     edit(window)
 
 
 def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(wide: Page, gradients: Path, site: Site) -> None:
     upload(wide, gradients, (64, 32))
     press(wide, "Left half")
-    ready(wide)
-    say(wide, "a hat, sunglasses")
+    wait_until_ready(wide)
+    type_prompt(wide, "a hat, sunglasses")
     edit(wide)
-    made = result(wide)
+    made = result_pixels(wide)
     wide.reload()
     expect(wide.locator("#image-size")).to_contain_text("64 × 32")
-    ready(wide)
+    wait_until_ready(wide)
     expect(wide.get_by_label("What should be there?").first).to_have_value("a hat, sunglasses")
     history = wide.get_by_role("region", name="History").get_by_role("button")
     expect(history).to_have_count(1)
     history.click()
-    assert (result(wide) == made).all()
+    assert (result_pixels(wide) == made).all()
     edit(wide)
-    assert (result(wide)[:, 34:] == pixels(gradients)[:, 34:]).all()
+    assert (result_pixels(wide)[:, 34:] == pixels(gradients)[:, 34:]).all()
     tab = wide.context.new_page()
     tab.goto(site.url)
     expect(tab.locator("#image-size")).to_contain_text("40 × 40")
@@ -99,7 +98,7 @@ def test_what_was_painted_is_there_after_a_reload_though_nothing_was_run(wide: P
     assert painted.any() and not painted.all()
     wide.reload()
     expect(wide.locator("#image-size")).to_contain_text("64 × 32")
-    ready(wide)
+    wait_until_ready(wide)
     assert (mask(wide) == painted).all()
 
 
@@ -107,22 +106,22 @@ def test_a_picture_that_the_server_forgot_is_sent_again(chromium: Browser, site:
     context = new_context(chromium, viewport=WIDE)
     page = context.new_page()
     page.goto(site.url)
-    ready(page)
+    wait_until_ready(page)
     upload(page, gradients, (64, 32))
     press(page, "Left half")
-    ready(page)
-    until(page, lambda: page.evaluate(KEPT, sent(page)["picture"]))
-    forgotten = Path(sent(page)["picture"])
+    wait_until_ready(page)
+    wait_until(page, lambda: page.evaluate(KEPT, sent_value(page)["picture"]))
+    forgotten = Path(sent_value(page)["picture"])
     forgotten.unlink()
     edit(page)
-    assert sent(page)["picture"] != str(forgotten)
-    assert (result(page)[:, 34:] == pixels(gradients)[:, 34:]).all()
-    Path(sent(page)["picture"]).unlink()
+    assert sent_value(page)["picture"] != str(forgotten)
+    assert (result_pixels(page)[:, 34:] == pixels(gradients)[:, 34:]).all()
+    Path(sent_value(page)["picture"]).unlink()
     page.reload()
     expect(page.locator("#image-size")).to_contain_text("64 × 32")
-    ready(page)
+    wait_until_ready(page)
     edit(page)
-    assert (result(page)[:, 34:] == pixels(gradients)[:, 34:]).all()
+    assert (result_pixels(page)[:, 34:] == pixels(gradients)[:, 34:]).all()
     context.close()
 
 
@@ -139,17 +138,17 @@ KEPT = """path => new Promise((done) => {
 def test_two_tabs_of_one_browser_do_not_mix(window: Page, slow_site: Site) -> None:
     tab = window.context.new_page()
     tab.goto(slow_site.url)
-    ready(tab)
-    pick_second(tab)
+    wait_until_ready(tab)
+    choose_second_example(tab)
     press(tab, "Lower half")
-    ready(tab)
+    wait_until_ready(tab)
     press(window, "Edit")
     press(tab, "Edit")
-    finished(window)
-    finished(tab)
+    expect_finished(window)
+    expect_finished(tab)
     first, second = pixels(slow_site.examples / "01-first.png"), pixels(slow_site.examples / "02-second.png")
-    assert (result(window)[:10] == first[:10]).all()
-    assert (result(tab)[:20] == second[:20]).all()
+    assert (result_pixels(window)[:10] == first[:10]).all()
+    assert (result_pixels(tab)[:20] == second[:20]).all()
 
 
 def free_port() -> int:
@@ -163,32 +162,32 @@ def free_port() -> int:
 def test_a_server_that_stops_is_missed_and_found_again(chromium: Browser, tmp_path: Path) -> None:
     examples = tmp_path / "examples"
     examples.mkdir()
-    gradient((40, 40), 0).save(examples / "01-first.png")
+    gradient_image((40, 40), 0).save(examples / "01-first.png")
     preset("centre", (40, 40)).save(examples / "01-first.mask.png")
     (examples / "01-first.txt").write_text("a hat", encoding="utf-8")
     context = new_context(chromium, viewport=WIDE)
     page = context.new_page()
     port = free_port()
-    with serving(tmp_path, stages=16, pace=3600, port=port) as server:  # its run is not over before it is
+    with page_process(tmp_path, stages=16, pause=3600, port=port) as server:  # its run is not over before it is
         page.goto(server.url)
-        ready(page)
+        wait_until_ready(page)
         press(page, "Edit")
         expect(page.get_by_role("progressbar", name="Progress")).to_contain_text("tokens")
         press(page, "Select by prompt")  # which waits for the run
         expect(page.locator(".sp-note")).to_contain_text("Looking")
     expect(page.locator(".sp-note")).to_contain_text("The server does not answer")
     expect(page.get_by_test_id("toast-body").first).to_contain_text("Connection to the server was lost")
-    with serving(tmp_path, stages=4, port=port):
+    with page_process(tmp_path, stages=4, port=port):
         # The page reloads itself.
         expect(page.get_by_test_id("toast-body")).to_have_count(0)
-        ready(page)
+        wait_until_ready(page)
         edit(page)
         press(page, "Discard")
         press(page, "Upper half")
-        redrawn(page, 32)  # else the page asks a server that is gone, and reloads itself
+        expect_regenerated(page, 32)  # else the page asks a server that is gone, and reloads itself
         painted = mask(page)
     # Nothing ran meanwhile: the page still has the picture and its mask, and a new server takes them from there.
-    with serving(tmp_path, stages=4, port=port):
+    with page_process(tmp_path, stages=4, port=port):
         edit(page)
-        assert result(page).shape == (40, 40, 3) and (mask(page) == painted).all()
+        assert result_pixels(page).shape == (40, 40, 3) and (mask(page) == painted).all()
     context.close()

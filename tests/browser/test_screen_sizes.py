@@ -1,4 +1,4 @@
-"""What fits on the screen, with all the shipped examples: the main way without scrolling, and a phone's width."""
+"""The page in Chromium on wide screens and a phone: what fits and can be reached; and once with the shipped model."""
 
 from __future__ import annotations
 
@@ -7,12 +7,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import served
-from driving import PHONE, PIPELINE, Site, edit, opened, say
+from driving import (
+    PATIENCE,
+    PHONE,
+    PIPELINE,
+    WIDE,
+    Site,
+    canvas,
+    choose_second_example,
+    edit,
+    expect_finished,
+    open_page,
+    pixels,
+    result_pixels,
+    served_with_examples,
+    type_prompt,
+    unfold,
+)
+from page_server import served
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from imagebart.pipeline import Pipeline
 from imagebart.ui import messages
+from imagebart.ui.examples import Example, find_examples
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +50,7 @@ OVERFLOWING = """[
 
 @pytest.fixture(scope="module")
 def shipped_examples() -> Iterator[Site]:
-    with served(PIPELINE, ROOT / "assets" / "examples") as site:
+    with served_with_examples(PIPELINE, ROOT / "assets" / "examples") as site:
         yield site
 
 
@@ -49,7 +68,7 @@ def in_sight(page: Page, part: Locator, screen: dict[str, int]) -> bool:
 
 @pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: f"{screen['width']} x {screen['height']}")
 def test_the_main_way_needs_no_scrolling(chromium: Browser, shipped_examples: Site, screen: Any) -> None:
-    with opened(chromium, shipped_examples.url, viewport=screen) as page:
+    with open_page(chromium, shipped_examples.url, viewport=screen) as page:
         prompt = page.get_by_label("What should be there?").first
         names = ("Upper half", "Clear mask", "Edit")
         painting = [page.get_by_role("button", name=name, exact=True) for name in names]
@@ -72,7 +91,7 @@ def test_the_main_way_needs_no_scrolling(chromium: Browser, shipped_examples: Si
 def test_settings_open_beside_the_picture_and_what_is_asked_for(
     chromium: Browser, shipped_examples: Site, screen: Any
 ) -> None:
-    with opened(chromium, shipped_examples.url, viewport=screen) as page:
+    with open_page(chromium, shipped_examples.url, viewport=screen) as page:
         page.locator("#settings > button").click()
         page.locator("#reset").scroll_into_view_if_needed()
         assert page.evaluate("scrollY") > 0
@@ -93,7 +112,7 @@ def test_progress_is_one_line_however_much_it_says(chromium: Browser, shipped_ex
     run = {"stage": 3, "stages": 8, "resample_index": 1, "resamples": 4, "position": 137, "total": 256}
     clocks = {"fraction": 0.5, "elapsed": 128.4, "remaining": 130.2}
     longest = messages.progress_html(SimpleNamespace(**run, **clocks))
-    with opened(chromium, shipped_examples.url, viewport=PHONE) as phone:
+    with open_page(chromium, shipped_examples.url, viewport=PHONE) as phone:
         progress = phone.locator("#progress")
         heights = []
         for said in (messages.waiting_html(), longest):
@@ -104,13 +123,13 @@ def test_progress_is_one_line_however_much_it_says(chromium: Browser, shipped_ex
 
 
 def test_a_phone_shows_everything_within_its_width(chromium: Browser, shipped_examples: Site) -> None:
-    with opened(chromium, shipped_examples.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
+    with open_page(chromium, shipped_examples.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
         above_the_dock(
             phone, phone.get_by_role("button", name="Select by prompt"), phone.get_by_role("button", name="Grow")
         )
         edit(phone)
         above_the_dock(phone, phone.get_by_role("button", name="Keep"), phone.get_by_label("From noise to image"))
-        say(phone, "sunglases")
+        type_prompt(phone, "sunglases")
         expect(phone.locator("#meant")).to_be_visible()
         before = box_of(phone.locator("#edit"))
         edit(phone)
@@ -119,3 +138,76 @@ def test_a_phone_shows_everything_within_its_width(chromium: Browser, shipped_ex
         assert phone.evaluate(OVERFLOWING) == []
         for button in (*phone.locator(".sp-tools button").all(), *phone.locator("#actions button").all()):
             assert min(box_of(button)["width"], box_of(button)["height"]) >= 40
+
+
+def test_nothing_is_out_of_reach_and_drawing_does_not_scroll(chromium: Browser, site: Site) -> None:
+    with open_page(chromium, site.url, viewport=PHONE, has_touch=True, is_mobile=True) as phone:
+        assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        for name in ("Edit", "Generate", "Vary", "Cancel"):
+            box = phone.get_by_role("button", name=name, exact=True).bounding_box()
+            assert box is not None and box["height"] >= 40 and box["y"] > PHONE["height"] / 2, f"{name}: out of reach"
+            assert box["y"] + box["height"] <= PHONE["height"], name
+        unfold(phone, "Settings")
+        names = ("Upload an image", "Upper half", "Everything", "Invert", "Surprise me", "Brush", "Redo", "Zoom in")
+        for name in (*names, "Keep the last seed"):
+            box = phone.get_by_role("button", name=name, exact=True).bounding_box()
+            assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], name
+            assert name == "Keep the last seed" or box["height"] >= 36, name
+        for button in phone.locator(".sp-tools button").all():
+            box = button.bounding_box()
+            assert box is not None and min(box["width"], box["height"]) >= 40
+
+        phone.locator("#settings > button").click()  # and fold again
+        choose_second_example(phone)
+        phone.evaluate("scrollTo(0, 0)")
+        swipe(phone, phone.locator("#heading"), upwards=200)
+        phone.wait_for_function("scrollY > 50")
+        canvas(phone).scroll_into_view_if_needed()
+        height = phone.evaluate("scrollY")
+        swipe(phone, canvas(phone), upwards=60)
+        expect(phone.locator("#grid-status")).to_contain_text("will be regenerated")
+        assert phone.evaluate("scrollY") == height
+        # The stroke's last change has been told: an answer to an older mask would go to the history alone.
+        pad = phone.locator(".sp")
+        expect(pad).to_have_attribute("data-grid-version", pad.get_attribute("data-version") or "")
+        phone.get_by_role("button", name="Edit", exact=True).tap()
+        expect(phone.locator(".sp")).to_have_attribute("data-review", "finished")
+        expect_finished(phone)
+        expect(canvas(phone)).to_be_in_viewport()
+        assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def swipe(page: Page, over: Locator, upwards: int) -> None:
+    """A finger moving up from the middle of something."""
+    box = over.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = page.context.new_cdp_session(page)
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    for step in range(1, 11):
+        point = {"x": x, "y": y - upwards * step / 10}
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[tuple[str, Example]]:
+    """The page as people get it, and its first example."""
+    examples = find_examples(ROOT / "assets" / "examples")
+    with served(Pipeline.from_pretrained(ROOT / "checkpoints" / "avatars"), examples) as url:
+        yield url, examples[0]
+
+
+@pytest.mark.shipped
+def test_the_first_click_edits_an_avatar(chromium: Browser, shipped: tuple[str, Example]) -> None:
+    url, example = shipped
+    with open_page(chromium, url, viewport=WIDE) as page:
+        expect(page.get_by_label("What should be there?").first).to_have_value(example.prompt, timeout=PATIENCE)
+        expect(page.locator("#unknown")).to_be_hidden()
+        edit(page)
+        mask = example.mask()
+        assert mask is not None
+        painted = np.asarray(mask) > 0
+        changed = (result_pixels(page) != pixels(example.path)).any(axis=-1)
+        assert changed[painted].mean() > 0.2 and not changed[~painted].any()
+        expect(page.locator("#messages")).to_have_text("")

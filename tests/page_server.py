@@ -1,9 +1,9 @@
-"""A page on a tiny model, asked by plain HTTP: what other programs could send, with nothing on the way that refuses."""
+"""The page on a pipeline, served by this process; and a client that sends what other programs could, over HTTP."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -14,13 +14,28 @@ from PIL import Image
 
 from imagebart.pipeline import Pipeline
 from imagebart.ui.app import build_page, launch_page
+from imagebart.ui.examples import Example
+from imagebart.ui.model_list import Models
 
 FILE = {"meta": {"_type": "gradio.FileData"}, "orig_name": "picture.png"}
-UPLOADED = "uploaded"  # stands for a picture that was uploaded
+UPLOADED = "uploaded"  # stands for an image that was uploaded
 
 
-class Page:
-    """A running page, and a picture that was uploaded to it."""
+@contextmanager
+def served(
+    pipeline: Pipeline, examples: Sequence[Example] = (), models: Models | None = None, **options: Any
+) -> Iterator[str]:
+    """The address of the page of a pipeline, closed at the end."""
+    page = build_page(pipeline, examples, models)
+    _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True, **options)
+    try:
+        yield url
+    finally:
+        page.close(verbose=False)
+
+
+class PageClient:
+    """Requests to a running page, and an image that was uploaded to it."""
 
     def __init__(self, url: str, http: httpx.Client) -> None:
         self.url = url
@@ -41,7 +56,7 @@ class Page:
         return self._http.post(f"{self.url}gradio_api/{route}", content=text, headers=headers)
 
     def call(self, name: str, data: list[Any]) -> str:
-        """What a call is answered in the end."""
+        """The answer to a call of an endpoint."""
         joined = self.post(f"call/{name}", {"data": data})
         if joined.status_code != 200:
             return joined.text
@@ -49,10 +64,7 @@ class Page:
 
 
 @contextmanager
-def asking(pipeline: Pipeline) -> Iterator[Page]:
-    """The page of a pipeline, closed at the end."""
-    blocks = build_page(pipeline)
-    _, url, _ = launch_page(blocks, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
-    with httpx.Client(timeout=60) as http:
-        yield Page(url, http)
-    blocks.close(verbose=False)
+def served_to_client(pipeline: Pipeline) -> Iterator[PageClient]:
+    """A client of the page of a pipeline, closed at the end."""
+    with served(pipeline) as url, httpx.Client(timeout=60) as http:
+        yield PageClient(url, http)

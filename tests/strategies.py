@@ -1,4 +1,4 @@
-"""Settings and recipes of any values, for Hypothesis; what must hold of them."""
+"""Hypothesis strategies for settings and recipes of any values, and what must hold of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imagebart import InputError, SamplingSettings
 from imagebart.imaging.metadata import Recipe
 
-SETTINGS_MADE = st.builds(
+SAMPLING_SETTINGS = st.builds(
     SamplingSettings,
     temperature=st.floats(0.01, 100) | st.integers(1, 100),
     top_k=st.none() | st.integers(1, 2**31),
@@ -22,13 +22,13 @@ SETTINGS_MADE = st.builds(
 )
 TEXT = st.text(max_size=60)
 ANY_TEXT = st.text(st.characters(), max_size=60)  # lone surrogates, too, which no recipe takes
-MADE = st.builds(
+RECIPES = st.builds(
     Recipe,
     model=TEXT,
     task=st.sampled_from(["edit", "generate"]),
     prompt=st.none() | TEXT,
     seed=st.integers(0, 2**32 - 1),
-    settings=SETTINGS_MADE,
+    settings=SAMPLING_SETTINGS,
     feather=st.integers(0, 1000),
     context=st.floats(0, math.inf),
     variant=st.integers(0, 99),

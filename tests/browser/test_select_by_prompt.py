@@ -7,32 +7,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import served
-from driving import LAST_RUN, SENT, STAGES, WIDE, finished, opened, pick_second, pixels, press, ready, redrawn, result
-from hatted import HAT, hatted_model
+from driving import (
+    SENT,
+    STAGES,
+    WIDE,
+    choose_second_example,
+    expect_finished,
+    expect_regenerated,
+    history,
+    open_page,
+    pixels,
+    press,
+    result_pixels,
+    served_with_examples,
+    type_prompt,
+    wait_until,
+    wait_until_ready,
+)
+from fake_models import HAT_TOKENS, FixedDescriber, WatchedPipeline, hat_model
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from torch import Tensor
 
-from imagebart.pipeline import Pipeline
-
-COUNT = int(HAT.sum())
+COUNT = int(HAT_TOKENS.sum())
 
 
-class Teller:
-    """Sees red hair in everything, and cannot say what else there is."""
-
-    def score(self, images: Tensor, prompt: str) -> Tensor:
-        return images.mean((1, 2, 3))
-
-    def describe(self, image: Tensor) -> str:
-        return "red hair"
-
-    def contrast(self, image: Tensor, prompt: str) -> None:
-        return None
-
-
-class Breakable(Pipeline):
+class Breakable(WatchedPipeline):
     """A pipeline that breaks over one word."""
 
     def suggest_mask(self, image: Image.Image, prompt: str | None) -> Image.Image:
@@ -44,76 +43,72 @@ class Breakable(Pipeline):
 @pytest.fixture(scope="module")
 def page(chromium: Browser, examples: Path) -> Iterator[Page]:
     with (
-        served(Breakable(hatted_model(STAGES), scorer=Teller()), examples) as site,
-        opened(chromium, site.url, viewport=WIDE) as page,
+        served_with_examples(Breakable(hat_model(STAGES), FixedDescriber("red hair")), examples) as site,
+        open_page(chromium, site.url, viewport=WIDE) as page,
     ):
         yield page
-
-
-def say(page: Page, words: str) -> None:
-    page.get_by_label("What should be there?").first.fill(words)
 
 
 def square(page: Page) -> None:
     """The first example, of which nothing is painted."""
     page.get_by_role("button", name="First").click()
     press(page, "Clear mask")
-    redrawn(page, None)
+    expect_regenerated(page, None)
 
 
-def test_find_it_paints_where_the_words_belong_and_can_be_undone(page: Page) -> None:
+def test_select_by_prompt_paints_where_the_words_belong_and_can_be_undone(page: Page) -> None:
     square(page)
-    say(page, "a hat")
+    type_prompt(page, "a hat")
     press(page, "Select by prompt")
-    redrawn(page, COUNT)
+    expect_regenerated(page, COUNT)
     cells = page.locator(".sp").get_attribute("data-cells")
-    assert cells == "".join(str(int(cell)) for cell in HAT.flatten())
+    assert cells == "".join(str(int(cell)) for cell in HAT_TOKENS.flatten())
     assert page.evaluate(f"{SENT}.of") == "a hat"
     press(page, "Undo")
     assert page.evaluate(f"{SENT}.of") is None
-    redrawn(page, None)
+    expect_regenerated(page, None)
     press(page, "Redo")
-    redrawn(page, COUNT)
+    expect_regenerated(page, COUNT)
     assert page.evaluate(f"{SENT}.of") == "a hat"
     page.reload()
-    ready(page)
-    redrawn(page, COUNT)
+    wait_until_ready(page)
+    expect_regenerated(page, COUNT)
     assert page.evaluate(f"{SENT}.of") == "a hat", "the same seed would draw another picture"
     press(page, "Invert")
-    redrawn(page, 64 - COUNT)
+    expect_regenerated(page, 64 - COUNT)
     assert page.evaluate(f"{SENT}.of") is None
 
 
 def test_words_without_a_place_are_said_and_leave_the_mask_alone(page: Page) -> None:
     square(page)
     press(page, "Upper half")
-    redrawn(page, 32)
-    say(page, "red hair")
+    expect_regenerated(page, 32)
+    type_prompt(page, "red hair")
     press(page, "Select by prompt")
     expect(page.locator("#messages")).to_contain_text("finds nothing")
     expect(page.locator(".sp-note")).to_be_empty()
-    redrawn(page, 32)
+    expect_regenerated(page, 32)
 
 
 def test_where_nothing_can_be_found_nobody_is_left_waiting(page: Page) -> None:
     square(page)
-    say(page, "breakage")
+    type_prompt(page, "breakage")
     press(page, "Edit")
     expect(page.locator("#messages")).to_contain_text("please try again")
     expect(page.locator(".sp-note")).to_be_empty()
-    redrawn(page, None)
+    expect_regenerated(page, None)
 
 
 def test_edit_without_painting_finds_the_place_and_says_so(page: Page, examples: Path) -> None:
     square(page)
-    before = page.evaluate(LAST_RUN)
-    say(page, "a hat")
+    before = history(page)
+    type_prompt(page, "a hat")
     press(page, "Edit")
-    page.wait_for_function(f"before => {LAST_RUN} !== before", arg=before)
-    finished(page)
-    redrawn(page, COUNT)
+    wait_until(page, lambda: history(page) != before)
+    expect_finished(page)
+    expect_regenerated(page, COUNT)
     expect(page.locator(".sp-note")).to_contain_text("Nothing was painted")
-    changed = (result(page) != pixels(examples / "01-first.png")).any(axis=-1)
+    changed = (result_pixels(page) != pixels(examples / "01-first.png")).any(axis=-1)
     assert changed[:15, 10:30].any()
     changed[:15, 10:30] = False
     assert not changed.any()
@@ -123,10 +118,10 @@ def test_edit_without_painting_finds_the_place_and_says_so(page: Page, examples:
 def test_an_answer_about_another_picture_is_dropped(page: Page) -> None:
     """The picture changes in the moment in which the place is asked for."""
     square(page)
-    say(page, "a hat")
+    type_prompt(page, "a hat")
     asked = page.evaluate(f"{SENT}.version")
     press(page, "Select by prompt")
-    pick_second(page)
+    choose_second_example(page)
     told = page.evaluate(
         """at => new Promise((done) => {
             const pad = document.querySelector('.sp').sketchpad;
@@ -137,12 +132,12 @@ def test_an_answer_about_another_picture_is_dropped(page: Page) -> None:
         asked,
     )
     assert told == ""
-    redrawn(page, None)
+    expect_regenerated(page, None)
 
 
-def test_what_is_here_fills_the_prompt(page: Page) -> None:
+def test_describe_image_fills_the_prompt(page: Page) -> None:
     square(page)
-    say(page, "a hat")
+    type_prompt(page, "a hat")
     press(page, "Describe image")
     expect(page.get_by_label("What should be there?").first).to_have_value("red hair")
     assert np.asarray(page.evaluate(f"{SENT}.mask")) == ""

@@ -1,0 +1,131 @@
+"""Models and pipelines with known behaviour: one that knows where hats go, scorers, pipelines that take their time.
+
+A tiny model alone is done before a browser on a busy machine shows that a run began; these pipelines leave the
+processor to the browser meanwhile, as a large model does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from threading import Event
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imagebart.imaging.files import load_image
+from imagebart.imaging.masks import preset
+from imagebart.models.denoiser import DenoiserInput
+from imagebart.models.imagebart import ImageBART
+from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.testing import tiny_model
+
+HAT_TOKENS = torch.zeros(8, 8, dtype=torch.bool)
+HAT_TOKENS[:3, 2:6] = True
+
+
+def hat_model(scales: int = 2) -> ImageBART:
+    """A tiny random model that, with "hat" in the prompt, draws another token at HAT_TOKENS."""
+    model = tiny_model(scales=scales)
+    denoiser, hat = model.denoiser, int(model.conditioner.encode(["hat"]).tokens[0, 0])
+    assert denoiser is not None
+    random = denoiser.logits
+
+    def logits(x_s: Tensor, given: DenoiserInput) -> Tensor:
+        assert given.cond is not None
+        there = (given.cond == hat).any(1)[:, None, None] & HAT_TOKENS.flatten()[:, None]
+        code = torch.arange(model.vocab_size) == 5
+        return random(x_s, given) + 50.0 * (there & code)
+
+    denoiser.logits = logits  # type: ignore[method-assign]
+    return model
+
+
+class LightnessScorer:
+    """Prefers light images, or dark ones where the sign is -1."""
+
+    def __init__(self, sign: float = 1.0) -> None:
+        self.sign = sign
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        return self.sign * images.mean((1, 2, 3))
+
+
+class FixedDescriber(LightnessScorer):
+    """Describes every image alike, and adds the same words to every prompt (None: cannot say what else there is)."""
+
+    def __init__(self, description: str, rest: str | None = None) -> None:
+        super().__init__()
+        self.description, self.rest = description, rest
+
+    def describe(self, image: Tensor) -> str:
+        return self.description
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
+        return None if self.rest is None else (f"{prompt}, {self.rest}", self.description)
+
+
+class WatchedPipeline(Pipeline):
+    """A pipeline that notes its edits and how many runs go on, and pauses so many seconds after each event."""
+
+    def __init__(self, model: ImageBART, scorer: LightnessScorer | None = None, pause: float = 0.0) -> None:
+        super().__init__(model, scorer=scorer)
+        self.pause = pause
+        self.running = 0
+        self.edits: list[tuple[Image.Image, Image.Image]] = []  # images and masks
+
+    def edit(self, image: Any, mask: Image.Image, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        self.edits.append((load_image(image), mask))
+        return self._watched(super().edit(image, mask, *args, **kwargs), kwargs.get("seed"))
+
+    def generate(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        return self._watched(super().generate(*args, **kwargs), kwargs.get("seed"))
+
+    def vary(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        return self._watched(super().vary(*args, **kwargs), kwargs.get("seed"))
+
+    def note(self, what: str, seed: int | None) -> None:
+        """What happens in the run with a seed: "begun", "event", "ended"."""
+        self.running += {"begun": 1, "event": 0, "ended": -1}[what]
+
+    def _watched(self, events: Iterator[PipelineEvent], seed: int | None) -> Iterator[PipelineEvent]:
+        self.note("begun", seed)
+        try:
+            for event in events:
+                self.note("event", seed)
+                yield event
+                time.sleep(self.pause)
+        finally:
+            events.close()  # type: ignore[attr-defined]
+            self.note("ended", seed)
+
+
+class HeldPipeline(WatchedPipeline):
+    """A pipeline whose edits end, after their result, only when the test lets them; so do its answers to queries.
+
+    Results come at once; `results.clear()` holds them back until `results.set()`.
+    """
+
+    def __init__(self, model: ImageBART) -> None:
+        super().__init__(model)
+        self.let_go, self.results = Event(), Event()
+        self.results.set()
+
+    def edit(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
+        return self._held(super().edit(*args, **kwargs))
+
+    def _held(self, events: Iterator[PipelineEvent]) -> Iterator[PipelineEvent]:
+        with closing(events):  # type: ignore[type-var]
+            for event in events:
+                if event.kind == "result":
+                    self.results.wait()
+                yield event
+            self.let_go.wait()
+
+    def suggest_mask(self, image: Image.Image, prompt: str | None) -> Image.Image:
+        """A hat is in the upper half, everything else in the middle."""
+        self.let_go.wait()
+        return preset("upper half" if prompt == "a hat" else "centre", image.size)
