@@ -1,34 +1,31 @@
-"""Models as files: folders of safetensors, and the checkpoints as they were published in 2021."""
+"""Models as files: loaded and saved; in folders of safetensors, on the Hub, or as published in 2021."""
 
 from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import torch
 
 from imagebart.errors import WeightsError
+from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.packed_linear import Precision
 from imagebart.weights.folder import CONFIG, load_folder, parse_dtype, save_folder
 from imagebart.weights.published.convert import load_published
 from imagebart.weights.published.registry import MODELS, did_you_mean, is_hub_name, model_folder
 
-if TYPE_CHECKING:
-    from imagebart.models.imagebart import ImageBART
-
 __all__ = ["MODELS", "WeightsError", "is_hub_name", "load", "locate", "push", "save"]
 
 
 def locate(source: str | PathLike[str], download: bool = False, revision: str | None = None) -> Path:
-    """The folder of a model: the folder itself, that of a published model by name, or of owner/name on the Hub.
+    """The folder of a model. source: a folder, a published model's name, or owner/name on the Hub.
 
-    download: a published model that is not here is fetched and converted first, which takes gigabytes and says how
-    many. revision: of a model on the Hub. Raises WeightsError for what is none of these, and as
-    `ensure_model` and `fetch_folder` do.
+    download: a published model that is not here is downloaded and converted first, which takes gigabytes and says how
+    many. revision: of a model on the Hub. Raises WeightsError for any other source, and as `ensure_model` and
+    `fetch_folder` do.
     """
-    # What talks to other machines takes a quarter of a second to import: only where it is needed.
+    # Late imports: those that use the network take a quarter of a second.
     if is_hub_name(source) and not Path(source).is_dir():
         from imagebart.weights.hub import fetch_folder
 
@@ -61,19 +58,22 @@ def load(
 ) -> ImageBART:
     """Loads a model written by `save`, a folder of published files, or a model by name (see `locate`).
 
-    dtype: of the weights; "auto": whatever is fastest without visible loss, bfloat16 on a GPU, on a CPU float32 whose
-    networks may draw with weights rounded to bfloat16 or float16. Nothing that the files name is imported or run.
+    dtype: of the weights; "auto": the fastest without visible loss, bfloat16 on a GPU, on a CPU float32 with sampling
+    from weights rounded to bfloat16 or float16. Nothing that the files name is imported or run.
     Raises WeightsError naming the file and what is wrong, and ValueError for an unknown device or dtype.
     """
-    place = _parse_device(device)
+    try:
+        target = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        raise ValueError(f"device is {device!r}, expected one that this machine has, such as cpu") from error
     precision: Precision = "exact"
-    if place.type == "cpu" and dtype == "auto":
+    if target.type == "cpu" and dtype == "auto":
         precision, dtype = "rounded", "float32"
-    kind = parse_dtype("bfloat16" if dtype == "auto" else dtype)
+    weights_dtype = parse_dtype("bfloat16" if dtype == "auto" else dtype)
     folder = locate(source, download, revision)
     read = load_folder if (folder / CONFIG).is_file() else load_published
     try:
-        model = read(folder, place, kind)
+        model = read(folder, target, weights_dtype)
     except WeightsError:
         raise
     except Exception as error:  # whatever the files hold
@@ -97,10 +97,3 @@ def push(
     with TemporaryDirectory() as folder:
         save(model, folder, dtype)
         return push_folder(Path(folder), name, revision, private)
-
-
-def _parse_device(name: str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
-        raise ValueError(f"device is {name!r}, expected one that this machine has, such as cpu") from error

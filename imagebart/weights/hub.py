@@ -1,6 +1,6 @@
-"""Models on the Hugging Face Hub: folders in our own layout, pushed with a card and fetched by "owner/name".
+"""Models on the Hugging Face Hub: model folders, pushed with a card and downloaded by "owner/name".
 
-What is fetched lies in huggingface_hub's own cache; HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and its log-in count.
+Downloads are in huggingface_hub's own cache; HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and its login apply.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ FILES = [CONFIG, "*.safetensors", CARD, "credits.csv", "LICENSE*", "examples/*"]
 
 
 def fetch_folder(name: str, revision: str | None = None) -> Path:
-    """The folder of a model on the Hub, fetched as far as it is not here.
+    """The folder of a model on the Hub; files that are not in the cache are downloaded.
 
-    revision: a branch, tag or commit; None: the newest, or what is here where the Hub cannot be asked. Raises
-    WeightsError, one sentence, where it cannot be had.
+    revision: a branch, tag or commit; None: the newest, or the cached one where the Hub cannot be reached. Raises
+    WeightsError, one sentence, if there is none.
     """
     at = f" at {revision}" if revision else ""
     try:
@@ -34,22 +34,22 @@ def fetch_folder(name: str, revision: str | None = None) -> Path:
     except RevisionNotFoundError as error:
         raise WeightsError(f"{name} has no revision {revision}, expected a branch, tag or commit") from error
     except LocalEntryNotFoundError as error:
-        raise WeightsError(f"{name}{at} is not on this machine, and {_why_not_asked()}") from error
-    except Exception as error:  # of whichever HTTP library the Hub's client stands on
-        raise WeightsError(f"{name}{at} cannot be fetched from {constants.ENDPOINT}: {_short(error)}") from error
+        raise WeightsError(f"{name}{at} is not on this machine, and {_why_offline()}") from error
+    except Exception as error:  # of the HTTP library that huggingface_hub uses
+        raise WeightsError(f"{name}{at} cannot be fetched from {constants.ENDPOINT}: {_shortened(error)}") from error
 
 
 def push_folder(folder: Path, name: str, revision: str | None = None, private: bool = False) -> str:
     """Sends a model's folder to the Hub, where it replaces what is there; returns the address of the commit.
 
     Where neither folder nor Hub has a README.md, a card is made. revision: the branch; None: main. Raises WeightsError
-    for a folder that holds no model of ours, and where it cannot be sent.
+    for a folder without config.json, and if it cannot be sent.
     """
     if not HUB_NAME.fullmatch(name):
         raise WeightsError(f"the name is {name[:100]!r}, expected owner/name")
     config = read_config(folder / CONFIG)
     if constants.HF_HUB_OFFLINE:
-        raise WeightsError(f"{name} cannot be sent: {_why_not_asked()}")
+        raise WeightsError(f"{name} cannot be sent: {_why_offline()}")
     api = HfApi()
     try:
         api.create_repo(name, private=private, exist_ok=True)
@@ -66,16 +66,16 @@ def push_folder(folder: Path, name: str, revision: str | None = None, private: b
             delete_patterns="*.safetensors",  # of a model that was there, in other parts
             commit_message=f"{config.about.name or 'A model'} of ImageBART",
         )
-    except Exception as error:  # of whichever HTTP library the Hub's client stands on
-        raise WeightsError(f"{folder} cannot be sent to {name} on {constants.ENDPOINT}: {_short(error)}") from error
+    except Exception as error:  # of the HTTP library that huggingface_hub uses
+        raise WeightsError(f"{folder} cannot be sent to {name} on {constants.ENDPOINT}: {_shortened(error)}") from error
     return str(sent.commit_url)
 
 
-def _why_not_asked() -> str:
+def _why_offline() -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE says that nothing may be asked of the network"
     return f"{constants.ENDPOINT} cannot be reached"
 
 
-def _short(error: Exception) -> str:
+def _shortened(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

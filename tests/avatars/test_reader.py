@@ -1,11 +1,12 @@
 """The shipped reader is right on fresh avatars, also worn ones; training it works and resumes as a run does."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from imagebart.avatars.attributes import PLAIN, VALUES
 from imagebart.avatars.reader import Reader, ReaderConfig, load_reader, save_reader
@@ -100,3 +101,11 @@ def test_training_lowers_the_loss_and_writes_a_reader(tmp_path: Path) -> None:
 
 def test_the_configuration_that_made_it_loads() -> None:
     assert load(ReaderRun, CONFIGS / "reader.json").model == load_reader(READER).config
+
+
+@pytest.mark.parametrize("size", [{"channels": [20_000] * 3}, {"squeeze": 20_000, "features": 1000}])
+def test_a_judge_of_gigabytes_is_refused_by_its_description(tmp_path: Path, size: dict[str, object]) -> None:
+    path = tmp_path / "judge.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"values": json.dumps(VALUES), "config": json.dumps(size)})
+    with pytest.raises(ValueError, match="expected at most 512"):
+        load_reader(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fickle_server import apart_from_the_net, breaking_off, refusing, serving_file
+from faulty_server import apart_from_the_net, breaking_off, refusing, serving_file
 from PIL import Image
 from published_files import write_package, write_tiny
 
@@ -25,7 +25,7 @@ def test_from_nothing_to_an_edit(tmp_path: Path, home: Path, capsys: pytest.Capt
     write_tiny(tmp_path / "files")
     write_package(tmp_path / "package.zip", tmp_path / "files", f"{NAME}/")
     with serving_file((tmp_path / "package.zip").read_bytes()) as server:
-        server.moods += [refusing(503, Retry_After=0), breaking_off(100_000), refusing(302, Location="/b.zip")]
+        server.faults += [refusing(503, Retry_After=0), breaking_off(100_000), refusing(302, Location="/b.zip")]
         assert main(["download", NAME, "--from", server.address]) == 0
     said = capsys.readouterr()
     assert said.out == f"{home / 'imagebart' / 'published' / NAME}\n"

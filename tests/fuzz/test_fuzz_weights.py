@@ -20,7 +20,7 @@ from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, load
 
 CANARY = "canary"
-# Programs that would make the canary, were they run; `test_unpickle.py` shows that PyTorch's own reader runs such.
+# Programs that would make the canary, were they run; `test_checkpoint.py` shows that PyTorch's own reader runs such.
 PROGRAMS = [
     f"cos\nmkdir\n(X{struct.pack('<I', len(CANARY)).decode()}{CANARY}tR".encode(),
     f"(S'mkdir {CANARY}'\nios\nsystem\n".encode(),

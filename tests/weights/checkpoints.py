@@ -1,4 +1,4 @@
-"""Making checkpoint files by hand, entry by entry and instruction by instruction."""
+"""Checkpoint files made by hand, entry by entry and instruction by instruction; and what is expected of models."""
 
 from __future__ import annotations
 
@@ -7,10 +7,30 @@ import struct
 import zipfile
 from pathlib import Path
 
+import pytest
+import torch
+
+from imagebart import ImageBART
+from imagebart.weights import WeightsError, load
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = FIXTURES / "tiny"
 CLASS_MODEL = TINY / "class_cond_custom"
 RESIDUAL_MODEL = TINY / "uncond_residual_geometric"
+
+
+def same_weights(one: ImageBART, other: ImageBART) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def assert_refused(folder: Path, *reasons: str) -> None:
+    """A model cannot be loaded from there: one sentence, with all these reasons in it."""
+    with pytest.raises(WeightsError) as caught:
+        load(folder)
+    for reason in reasons:
+        assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def write_zip(path: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:

@@ -1,28 +1,39 @@
+"""Model folders: saved, loaded, replaced; and what is wrong in one, however large, named within bounds."""
+
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from killing import killed_at_every_step
+from killing import apart, killed_at_every_step
 from safetensors.torch import load_file, save_file
 
-from imagebart import ImageBART, SamplingSettings
+from imagebart import ImageBART, SamplingSettings, mmap_policy
 from imagebart.atomic_io import OBSOLETE, SAVED
 from imagebart.conditioning import Kind
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
+from imagebart.pipeline import Pipeline
 from imagebart.sampling.packed_linear import bf16, fp16, fp32, multiplies_bfloat16
 from imagebart.testing import tiny_model, tiny_staged_model
-from imagebart.weights import WeightsError, folder, load, save
+from imagebart.weights import WeightsError, load, save
+from imagebart.weights import folder as folder_module
 from imagebart.weights.folder import Part, load_part, save_part
 
-from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
+from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, assert_refused
 
 
 def assert_same(one: ImageBART, other: ImageBART) -> None:
@@ -142,7 +153,7 @@ def test_configuration_is_readable(tmp_path: Path, make: Any) -> None:
 
 def test_large_files_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    monkeypatch.setattr(folder, "MAX_FILE_BYTES", 20_000)
+    monkeypatch.setattr(folder_module, "MAX_FILE_BYTES", 20_000)
     save(model, tmp_path)
     parts = sorted(path.name for path in tmp_path.glob("denoiser-*"))
     assert len(parts) > 2
@@ -157,7 +168,7 @@ def test_large_files_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_default_split_keeps_files_under_ten_megabytes() -> None:
-    assert folder.MAX_FILE_BYTES + 100_000 < 10_000_000
+    assert folder_module.MAX_FILE_BYTES + 100_000 < 10_000_000
 
 
 def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +177,7 @@ def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path, monkey
     (tmp_path / "stage1-notes.txt").write_text("of the author")
     others = {"README.md", "stage1-notes.txt", "config.json", "first_stage.safetensors"}
     with monkeypatch.context() as small:
-        small.setattr(folder, "MAX_FILE_BYTES", 20_000)
+        small.setattr(folder_module, "MAX_FILE_BYTES", 20_000)
         save(tiny_staged_model(stages=3), tmp_path)
     stages = {"stage1.safetensors", "stage2.safetensors"}
     for model, own in (
@@ -199,7 +210,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
     def full_disk(*arguments: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(folder, "config_bytes", full_disk)
+    monkeypatch.setattr(folder_module, "config_bytes", full_disk)
     with pytest.raises(OSError, match="no space"):
         save(tiny_model(seed=1), tmp_path)
     assert_same(load(tmp_path), model)
@@ -250,14 +261,6 @@ def denoising(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved / "denoiser", tmp_path / "denoising"))
 
 
-def assert_refused(path: Path, *reasons: str) -> None:
-    with pytest.raises(WeightsError) as caught:
-        load(path)
-    for reason in reasons:
-        assert reason in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 def change_config(path: Path, *keys: str | int, value: Any) -> None:
     values = json.loads((path / "config.json").read_text())
     inner = values
@@ -265,6 +268,50 @@ def change_config(path: Path, *keys: str | int, value: Any) -> None:
         inner = inner[key]
     inner[keys[-1]] = value
     (path / "config.json").write_text(json.dumps(values))
+
+
+# Keys of config.json, another value, and what is said of it.
+ODD_STAGES: list[Any] = [
+    (("version",), 2, "format version 2, expected 1"),
+    (("format",), "other", "format is 'other', expected one of imagebart"),
+    (("extra",), 1, "unknown setting 'extra'"),
+    (("first_stage", "channels"), "wide", "first_stage.channels is 'wide', expected a whole number"),
+    (("first_stage", "channels"), 33, "cannot be built"),
+    (("first_stage", "multipliers"), [], "cannot be built"),
+    (("stages",), [], "0 stages"),
+    (("stages", 0, "kind"), "aligned", "stages[0].kind is 'aligned', expected one of decoder_only"),
+    (("stages", 0, "kind"), "odd", "stages[0].kind is 'odd', expected one of decoder_only"),
+    (("stages", 0, "encoder"), None, "cannot be built"),
+    (("stages", 0, "decoder", "heads"), 2.5, "stages[0].decoder.heads is 2.5"),
+    (("stages", 0, "decoder", "width"), 64, "shape"),
+    (("stages", 0, "vocab_size"), 25, "25"),
+    (("stages", 0, "beta"), 0.25, "beta 0.25"),
+    (("stages", 0, "cond_length"), 3, "cond_length 3"),
+    (("betas",), [0.5, 0.5], "betas"),
+    (("betas",), [1.0], "2 stages, 1 betas and no denoiser, expected stages with as many betas, or a denoiser"),
+    (("betas",), 1, "betas is 1, expected a list"),
+    (("conditioner",), {"type": "none"}, "cond_length 1"),
+    (("conditioner",), {"type": "mind"}, "'mind'"),
+    (("conditioner",), [], "conditioner is []"),
+    (("about", "sampling", "temperature"), 0, "temperature is 0"),
+    (("stages", 0, "decoder", "depth"), 10**9, "stages[0].decoder.depth is 1000000000, expected at most 256"),
+    (("stages", 0, "decoder", "width"), 10**30, "stages[0].decoder.width is 1" + "0" * 30),
+    (("stages", 0, "start_token"), 2**62, "stages[0].start_token is 4611686018427387904, expected at most"),
+    (("stages", 0, "start_token"), 5000, "stage 1 has the start_token 5000, expected one of"),
+    (("first_stage", "multipliers"), [1] * 9, "first_stage.multipliers"),
+    (("first_stage", "res_blocks"), 10**8, "first_stage.res_blocks is 100000000, expected at most 64"),
+]
+ODD_DENOISER: list[Any] = [
+    (("denoiser",), None, "0 stages, 0 betas and no denoiser, expected stages with as many betas"),
+    (("betas",), [1.0], "0 stages, 1 betas and a denoiser, expected stages with as many betas, or a denoiser"),
+    (("denoiser", "extra"), 1, "unknown setting 'denoiser.extra'"),
+    (("denoiser", "tokens"), "many", "denoiser.tokens is 'many', expected a whole number"),
+    (("denoiser", "decoder", "width"), 33, "denoiser.safetensors"),
+    (("denoiser", "vocab_size"), 25, "the denoiser was made for 25 codes, expected 24"),
+    (("denoiser", "cond_length"), 3, "the denoiser has cond_length 3, expected the conditioner's 1"),
+    (("conditioner",), {"type": "none"}, "the denoiser has cond_length 1, expected the conditioner's 0"),
+    (("about", "sampling", "scales"), 9, "scales is 9"),
+]
 
 
 class TestBadFolders:
@@ -279,61 +326,15 @@ class TestBadFolders:
         assert_refused(copy, str(copy / "config.json"))
 
     @pytest.mark.parametrize(
-        ("keys", "value", "reason"),
-        [
-            (("version",), 2, "format version 2, expected 1"),
-            (("format",), "other", "format is 'other', expected one of imagebart"),
-            (("extra",), 1, "unknown setting 'extra'"),
-            (("first_stage", "channels"), "wide", "first_stage.channels is 'wide', expected a whole number"),
-            (("first_stage", "channels"), 33, "cannot be built"),
-            (("first_stage", "multipliers"), [], "cannot be built"),
-            (("stages",), [], "0 stages"),
-            (("stages", 0, "kind"), "aligned", "stages[0].kind is 'aligned', expected one of decoder_only"),
-            (("stages", 0, "kind"), "odd", "stages[0].kind is 'odd', expected one of decoder_only"),
-            (("stages", 0, "encoder"), None, "cannot be built"),
-            (("stages", 0, "decoder", "heads"), 2.5, "stages[0].decoder.heads is 2.5"),
-            (("stages", 0, "decoder", "width"), 64, "shape"),
-            (("stages", 0, "vocab_size"), 25, "25"),
-            (("stages", 0, "beta"), 0.25, "beta 0.25"),
-            (("stages", 0, "cond_length"), 3, "cond_length 3"),
-            (("betas",), [0.5, 0.5], "betas"),
-            (("betas",), [1.0], "2 stages, 1 betas and no denoiser, expected stages with as many betas, or a denoiser"),
-            (("betas",), 1, "betas is 1, expected a list"),
-            (("conditioner",), {"type": "none"}, "cond_length 1"),
-            (("conditioner",), {"type": "mind"}, "'mind'"),
-            (("conditioner",), [], "conditioner is []"),
-            (("about", "sampling", "temperature"), 0, "temperature is 0"),
-            (("stages", 0, "decoder", "depth"), 10**9, "stages[0].decoder.depth is 1000000000, expected at most 256"),
-            (("stages", 0, "decoder", "width"), 10**30, "stages[0].decoder.width is 1" + "0" * 30),
-            (("stages", 0, "start_token"), 2**62, "stages[0].start_token is 4611686018427387904, expected at most"),
-            (("stages", 0, "start_token"), 5000, "stage 1 has the start_token 5000, expected one of"),
-            (("first_stage", "multipliers"), [1] * 9, "first_stage.multipliers"),
-            (("first_stage", "res_blocks"), 10**8, "first_stage.res_blocks is 100000000, expected at most 64"),
-        ],
+        ("name", "keys", "value", "reason"),
+        [("stages", *odd) for odd in ODD_STAGES] + [("denoiser", *odd) for odd in ODD_DENOISER],
     )
-    def test_odd_settings_are_named(self, copy: Path, keys: tuple[str | int, ...], value: Any, reason: str) -> None:
-        change_config(copy, *keys, value=value)
-        assert_refused(copy, str(copy), reason)
-
-    @pytest.mark.parametrize(
-        ("keys", "value", "reason"),
-        [
-            (("denoiser",), None, "0 stages, 0 betas and no denoiser, expected stages with as many betas"),
-            (("betas",), [1.0], "0 stages, 1 betas and a denoiser, expected stages with as many betas, or a denoiser"),
-            (("denoiser", "extra"), 1, "unknown setting 'denoiser.extra'"),
-            (("denoiser", "tokens"), "many", "denoiser.tokens is 'many', expected a whole number"),
-            (("denoiser", "decoder", "width"), 33, "denoiser.safetensors"),
-            (("denoiser", "vocab_size"), 25, "the denoiser was made for 25 codes, expected 24"),
-            (("denoiser", "cond_length"), 3, "the denoiser has cond_length 3, expected the conditioner's 1"),
-            (("conditioner",), {"type": "none"}, "the denoiser has cond_length 1, expected the conditioner's 0"),
-            (("about", "sampling", "scales"), 9, "scales is 9"),
-        ],
-    )
-    def test_odd_settings_of_a_denoiser_are_named(
-        self, denoising: Path, keys: tuple[str, ...], value: Any, reason: str
+    def test_odd_settings_are_named(
+        self, saved: Path, tmp_path: Path, name: str, keys: Any, value: Any, reason: str
     ) -> None:
-        change_config(denoising, *keys, value=value)
-        assert_refused(denoising, str(denoising), reason)
+        folder = Path(shutil.copytree(saved / name, tmp_path / name))
+        change_config(folder, *keys, value=value)
+        assert_refused(folder, str(folder), reason)
 
     def test_stages_and_a_denoiser_are_too_much(self, copy: Path, denoising: Path) -> None:
         both = json.loads((denoising / "config.json").read_text())["denoiser"]
@@ -345,27 +346,25 @@ class TestBadFolders:
         assert_refused(denoising, str(denoising / "denoiser.safetensors"), "is missing")
 
     @pytest.mark.parametrize(
-        ("change", "reason"),
+        ("stem", "change", "reason"),
         [
-            (lambda t: t.pop("decoder.norm.bias"), "lacks the tensor decoder.norm.bias, expected it with shape [32]"),
-            (lambda t: t.update(extra=torch.zeros(1)), "has the tensor extra"),
-            (lambda t: t.update({"decoder.norm.bias": torch.zeros(31)}), "of shape [31], expected [32]"),
-            (lambda t: t.update({"decoder.norm.bias": torch.zeros(32).long()}), "expected floating point"),
+            (
+                "stage1",
+                lambda t: t.pop("decoder.norm.bias"),
+                "lacks the tensor decoder.norm.bias, expected it with shape [32]",
+            ),
+            ("stage1", lambda t: t.update(extra=torch.zeros(1)), "has the tensor extra"),
+            ("stage1", lambda t: t.update({"decoder.norm.bias": torch.zeros(31)}), "of shape [31], expected [32]"),
+            ("stage1", lambda t: t.update({"decoder.norm.bias": torch.zeros(32).long()}), "expected floating point"),
+            ("first_stage", lambda t: t["quantize.used"][-1].fill_(24), "from 0 to 23"),
         ],
     )
-    def test_tensors_that_do_not_fit_are_named(self, copy: Path, change: Any, reason: str) -> None:
-        path = copy / "stage1.safetensors"
+    def test_tensors_that_do_not_fit_are_named(self, copy: Path, stem: str, change: Any, reason: str) -> None:
+        path = copy / f"{stem}.safetensors"
         tensors = load_file(path)
         change(tensors)
         save_file(tensors, path)
         assert_refused(copy, str(path), reason)
-
-    def test_codes_outside_the_codebook_are_named(self, copy: Path) -> None:
-        path = copy / "first_stage.safetensors"
-        tensors = load_file(path)
-        tensors["quantize.used"][-1] = 24
-        save_file(tensors, path)
-        assert_refused(copy, str(path), "from 0 to 23")
 
     @pytest.mark.parametrize("size", [0, 7, 100, -8])
     def test_truncated_files_are_named(self, copy: Path, size: int) -> None:
@@ -428,3 +427,147 @@ def test_a_trained_part_goes_to_a_folder_and_back(tmp_path: Path) -> None:
     assert load_part(tmp_path, FirstStage).module.config == model.first_stage.config
     with pytest.raises(ValueError, match="holds no finished part"):
         load_part(tmp_path / "nothing", Denoiser)
+
+
+@pytest.mark.parametrize("source", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda path: path.name)
+def test_mapped_models_are_the_same(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the published layout and of our own; drawing leaves their files as they were."""
+    copied = ImageBART.from_pretrained(source)
+    copied.save_pretrained(tmp_path / "ours")
+    shutil.copytree(source, tmp_path / source.name)
+    monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
+    for folder in (tmp_path / "ours", tmp_path / source.name):
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        mapped = ImageBART.from_pretrained(folder)
+        state = mapped.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in copied.state_dict().items())
+        cond = load_file(source / "expected.safetensors").get("cond")
+        cond = None if cond is None else cond[:1]
+        assert torch.equal(mapped.sample(1, cond, seed=1), copied.sample(1, cond, seed=1))
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("source", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda path: path.name)
+def test_short_weights_stay_as_short_and_draw_the_same(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ImageBART.from_pretrained(source).save_pretrained(tmp_path, dtype="bfloat16")
+    copied = ImageBART.from_pretrained(tmp_path)
+    monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
+    mapped = ImageBART.from_pretrained(tmp_path)
+    cond = load_file(source / "expected.safetensors").get("cond")
+    cond = None if cond is None else cond[:1]
+    x, c = (copied.sample(1, cond, seed=seed) for seed in (1, 2))
+    for one, other in zip(copied.stages, mapped.stages, strict=True):
+        kinds = {name: p.dtype for name, p in other.named_parameters() if p.dtype != torch.float32}
+        assert kinds and all(name.endswith(".weight") for name in kinds) and set(kinds.values()) == {torch.bfloat16}
+        assert torch.equal(one.logits(x, c, cond), other.logits(x, c, cond))
+    assert torch.equal(mapped.sample(1, cond, seed=1), x)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory")
+@pytest.mark.parametrize(("available", "expected"), [(1 << 20, (0, 30)), (1 << 40, (60, 120))])
+def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path, available: int, expected: tuple[int, int]) -> None:
+    model = tiny_model("none")
+    assert model.denoiser is not None
+    config = model.denoiser.config
+    big = (replace(part, width=512, depth=depth) for part, depth in ((config.decoder, 6), (config.encoder, 3)))
+    denoiser = Denoiser(replace(config, **dict(zip(("decoder", "encoder"), big, strict=True))))  # 19 million numbers
+    ImageBART(model.first_stage, denoiser, model.conditioner, model.about).save_pretrained(tmp_path)
+    program = f"""
+import re, pathlib
+from imagebart import ImageBART, mmap_policy
+ImageBART.from_pretrained({str(CLASS_MODEL)!r})  # what is loaded of PyTorch at first
+mmap_policy.available_memory = lambda: {available}
+def own(): return int(re.search(r"RssAnon:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
+before = own()
+model = ImageBART.from_pretrained({str(tmp_path)!r})
+print(own() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert expected[0] <= float(done.stdout) <= expected[1]
+
+
+SECONDS = 10  # of the processor
+MEMORY = 10**9  # bytes, beside what is there
+
+
+def within_bounds(work: Callable[[], object], said: str) -> None:
+    """Does the work in a process with so much time and memory, in which it has to be refused with these words."""
+
+    def limited() -> None:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+        with pytest.raises(WeightsError, match=said):
+            work()
+
+    assert apart(limited) == 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_model("text", scales=1).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def sparse(path: Path) -> None:
+    """Three gigabytes that take no room on the disk."""
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+
+
+def long_header(path: Path, tensors: int) -> None:
+    """A file of safetensors with so many tensors of no numbers."""
+    listed = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(tensors)}
+    text = json.dumps(listed).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+
+
+def many_entries(path: Path, count: int) -> None:
+    """A zip whose list names so many entries."""
+    one = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, *[0] * 7, 1, *[0] * 6) + b"a"
+    listed = one * count
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(listed), 0)
+    end64 += struct.pack("<4sLQL", b"PK\6\7", 0, len(listed), 1)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path.write_bytes(listed + end64 + end)
+
+
+def test_a_huge_configuration_is_refused_unread(folder: Path) -> None:
+    sparse(folder / "config.json")
+    within_bounds(lambda: load(folder), r"config.json has 3,221,225,472 bytes, expected at most 2,000,000")
+
+
+def test_a_file_with_a_million_tensors_is_refused_by_its_header(folder: Path) -> None:
+    long_header(folder / "first_stage.safetensors", 1_000_000)
+    within_bounds(lambda: load(folder), r"first_stage.safetensors is damaged .* its header has [\d,]+ bytes")
+
+
+def test_a_checkpoint_with_a_million_entries_is_refused_by_its_list(tmp_path: Path) -> None:
+    folder = tmp_path / "published"
+    shutil.copytree(CLASS_MODEL, folder)
+    many_entries(folder / "scale1.ckpt", 1_000_000)
+    within_bounds(
+        lambda: load(folder), r"scale1.ckpt is no PyTorch checkpoint.*its list of entries has 47,000,000 bytes"
+    )
+
+
+def test_the_shipped_files_are_far_from_the_bounds() -> None:
+    shipped = Path(__file__).parents[2] / "checkpoints" / "avatars"
+    assert (shipped / "config.json").stat().st_size < folder_module.MAX_CONFIG_BYTES / 10
+    for path in shipped.glob("*.safetensors"):
+        assert int.from_bytes(path.read_bytes()[:8], "little") < folder_module.MAX_INDEX_BYTES / 10
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe caf\xe9", "a café".encode(), b""])
+def test_any_card_is_shown(folder: Path, content: bytes) -> None:
+    (folder / "README.md").write_bytes(content)
+    card = Pipeline.from_pretrained(folder).card
+    assert ("caf" in card) if content else "denoiser" in card
+
+
+def test_of_a_huge_card_the_beginning_is_shown(folder: Path) -> None:
+    sparse(folder / "README.md")
+    assert len(Pipeline.from_pretrained(folder).card) == 200_000

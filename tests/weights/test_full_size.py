@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
-from fickle_server import Fickle, breaking_off, refusing, serving
+from faulty_server import FaultyServer, breaking_off, refusing, serving
 from PIL import Image
 from published_files import Planned, write_full, write_full_package
 
@@ -57,7 +57,7 @@ def _blank(planned: Planned) -> np.ndarray:
     return np.zeros(planned.shape, planned.dtype)
 
 
-class MadeOnTheWay(Fickle):
+class MadeOnTheWay(FaultyServer):
     """A server of a published model's zip."""
 
     def __init__(self, name: str) -> None:
@@ -126,9 +126,9 @@ pytestmark = [
 def test_a_download(tmp_path: Path, name: str, stage: float) -> None:
     work = Measured(tmp_path / "home")
     with serving(MadeOnTheWay(name)) as server:
-        server.moods += [refusing(503, Retry_After=0), breaking_off(server.length // 50)]
+        server.faults += [refusing(503, Retry_After=0), breaking_off(server.length // 50)]
         work.run("download", name, "--from", server.address)
-    assert len(server.asked) == 3 and server.asked[2]["range"].startswith("bytes=")
+    assert len(server.requests) == 3 and server.requests[2]["range"].startswith("bytes=")
     assert work.own["download"] < GB
     files = tmp_path / "home" / "imagebart" / "published" / name
     assert min(path.stat().st_size for path in files.glob("*.ckpt")) > 8 * 0.95 * stage

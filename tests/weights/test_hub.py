@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from huggingface_hub import constants
 from loopback_hub import Hub, serving_hub
 
@@ -16,6 +15,8 @@ from imagebart.cli import main
 from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, locate
 from imagebart.weights.hub import push_folder
+
+from .checkpoints import same_weights
 
 NAME = "someone/faces"
 
@@ -26,18 +27,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-def same(one: ImageBART, other: ImageBART) -> bool:
-    ours, theirs = one.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
 def test_what_is_pushed_is_what_is_loaded(hub: Hub) -> None:
     first, second = tiny_model(seed=1), tiny_model(seed=2)
     address = first.push_to_hub(NAME)
     assert address.startswith(f"{hub.address}/{NAME}/commit/")
     second.push_to_hub(NAME)
-    assert same(ImageBART.from_pretrained(NAME), second)
-    assert same(ImageBART.from_pretrained(NAME, revision=address.rpartition("/")[2]), first)
+    assert same_weights(ImageBART.from_pretrained(NAME), second)
+    assert same_weights(ImageBART.from_pretrained(NAME, revision=address.rpartition("/")[2]), first)
     card = (hub.files(NAME, "main") or {})["README.md"].decode()
     assert card.startswith("---\n") and "It draws nothing at 32 × 32 pixels" in card
     assert Pipeline.from_pretrained(NAME).card.startswith("# tiny\n")
@@ -47,8 +43,8 @@ def test_a_branch_beside_main(hub: Hub) -> None:
     main_one, tried = tiny_model(seed=1), tiny_model(seed=2)
     main_one.push_to_hub(NAME)
     tried.push_to_hub(NAME, revision="tried")
-    assert same(ImageBART.from_pretrained(NAME, revision="tried"), tried)
-    assert same(ImageBART.from_pretrained(NAME), main_one)
+    assert same_weights(ImageBART.from_pretrained(NAME, revision="tried"), tried)
+    assert same_weights(ImageBART.from_pretrained(NAME), main_one)
 
 
 def test_a_folder_is_sent_with_what_belongs_to_it(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +81,7 @@ def test_what_was_fetched_is_there_offline(hub: Hub, monkeypatch: pytest.MonkeyP
     locate(NAME)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(hub.asked)
-    assert same(ImageBART.from_pretrained(NAME), model)
+    assert same_weights(ImageBART.from_pretrained(NAME), model)
     with pytest.raises(WeightsError, match="someone/else is not on this machine, and HF_HUB_OFFLINE says"):
         locate("someone/else")
     with pytest.raises(WeightsError, match="cannot be sent: HF_HUB_OFFLINE says"):

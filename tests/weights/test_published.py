@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from published_files import TINY, scale_tensors, write_checkpoint
 from safetensors.torch import load_file
 from torch import Tensor
 
-from imagebart import ImageBART
+from imagebart import ImageBART, Pipeline
+from imagebart.errors import InputError
 from imagebart.weights import WeightsError, load
 from imagebart.weights.published.checkpoint import read_tensors
+from imagebart.weights.published.registry import read_stage_yaml
 
-from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL
+from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, assert_refused, same_weights
 
 TOLERANCE = 1e-4
 
@@ -146,14 +149,6 @@ def resave(path: Path, change: Callable[[dict[str, Any]], None], key: str = "sta
     torch.save({key: state} if key else state, path)
 
 
-def assert_refused(folder: Path, *reasons: str) -> None:
-    with pytest.raises(WeightsError) as caught:
-        load(folder)
-    for reason in reasons:
-        assert reason in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 class TestFolders:
     def test_files_may_lie_in_a_folder_inside(self, copy: Path, tmp_path: Path) -> None:
         outer = tmp_path / "outer"
@@ -163,8 +158,7 @@ class TestFolders:
 
     def test_a_bare_state_dict_will_do(self, copy: Path) -> None:
         resave(copy / "scale1.ckpt", lambda state: None, key="")
-        ours, theirs = load(copy).state_dict(), load(CLASS_MODEL).state_dict()
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        assert same_weights(load(copy), load(CLASS_MODEL))
 
     def test_raw_weights_serve_where_nothing_was_averaged(self, copy: Path) -> None:
         def raw_only(state: dict[str, Any]) -> None:
@@ -250,3 +244,66 @@ class TestTensors:
     def test_code_in_a_later_file_is_refused(self, copy: Path) -> None:
         torch.save({"state_dict": {"w": torch.device("cpu")}}, copy / "scale2.ckpt")
         assert_refused(copy, str(copy / "scale2.ckpt"), "names torch.device")
+
+
+RECORDED = TINY / "text_cond"
+BETAS = (0.37, 1.0)
+
+
+def written(folder: Path) -> Path:
+    """The checkpoints of the recorded model."""
+    shutil.copytree(RECORDED, folder, dirs_exist_ok=True)
+    for t in (1, 2):
+        description = read_stage_yaml(folder / f"scale{t}.yaml")
+        write_checkpoint(folder / f"scale{t}.ckpt", scale_tensors(description, t, BETAS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("text"))
+
+
+def test_logits_are_the_originals(folder: Path, tmp_path: Path) -> None:
+    expected = load_file(RECORDED / "expected.safetensors")
+    published = ImageBART.from_pretrained(folder)
+    published.save_pretrained(tmp_path)
+    for model in (published, ImageBART.from_pretrained(tmp_path)):
+        assert model.cond_length == expected["cond"].shape[1] == 7
+        for t, stage in enumerate(model.stages, 1):
+            logits = stage.logits(expected[f"stage{t}.x"], expected[f"stage{t}.c"], expected["cond"])
+            assert (logits - expected[f"stage{t}.logits"]).abs().max() < 1e-4
+            other = stage.logits(expected[f"stage{t}.x"], expected[f"stage{t}.c"], expected["cond"].flip(1))
+            assert (logits - other).abs().max() > 1e-2  # the text is read
+
+
+def test_it_draws(folder: Path) -> None:
+    model = ImageBART.from_pretrained(folder)
+    cond = torch.randint(100, (2, 7))
+    assert model.sample(2, cond=cond, seed=0).shape == (2, 16)
+    with pytest.raises(ValueError, match=r"cond has shape \[2, 6\], expected \[2, 7\]"):
+        model.sample(2, cond=cond[:, 1:])
+    with pytest.raises(InputError, match="knows 100 tokens; prompts take all 49408"):
+        Pipeline(model).generate("a red house")
+
+
+def test_a_prompt_is_read_where_all_of_clips_tokens_are_known(folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("*.yaml"):
+        text = path.read_text().replace("enc_num_tokens: 100", "enc_num_tokens: 49408")
+        (tmp_path / path.name).write_text(text.replace("input_vocab_size: 100", "input_vocab_size: 49408"))
+    for t in (1, 2):
+        described = read_stage_yaml(tmp_path / f"scale{t}.yaml")
+        write_checkpoint(tmp_path / f"scale{t}.ckpt", scale_tensors(described, t, BETAS))
+    pipe = Pipeline(ImageBART.from_pretrained(tmp_path))
+    *_, last = pipe.generate("a red house", seed=0)
+    assert last.kind == "result" and last.notes == []
+    *_, last = pipe.generate("a red house by the sea", seed=0)
+    assert len(last.notes) == 1  # 7 tokens are 5 words with a beginning and an end
+
+
+def test_a_text_without_room_is_refused(folder: Path, tmp_path: Path) -> None:
+    model = written(tmp_path / "model")
+    path = model / "scale1.yaml"
+    path.write_text(path.read_text().replace("enc_max_seq_len: 24", "enc_max_seq_len: 17"))
+    with pytest.raises(WeightsError, match="a longest sequence of 17, expected more than t and the 16 image tokens"):
+        ImageBART.from_pretrained(model)

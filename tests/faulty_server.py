@@ -1,6 +1,6 @@
-"""A server of one file on the loopback that misbehaves as it is told: an answer of its list each time it is asked.
+"""A server of one file on the loopback with a list of faults, one for each request; after them it behaves.
 
-After the list it behaves: ranges, If-Range, ETag.
+Then it knows ranges, If-Range and ETag.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from huggingface_hub import constants
 
 
 @dataclass
-class Fickle:
-    """What it serves, what it does next, and what it was asked."""
+class FaultyServer:
+    """What it serves, how it answers the next requests, and the requests that it had, as headers and path."""
 
     content: bytes
     address: str = ""
-    moods: list[Callable[[Answer], None]] = field(default_factory=list)
-    asked: list[dict[str, str]] = field(default_factory=list)
+    faults: list[Callable[[Answer], None]] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def etag(self) -> str:
@@ -45,12 +45,12 @@ class Answer(BaseHTTPRequestHandler):
     """One answer."""
 
     protocol_version = "HTTP/1.1"
-    fickle: Fickle
+    state: FaultyServer
 
     def do_GET(self) -> None:
-        self.fickle.asked.append({name.lower(): value for name, value in self.headers.items()} | {"path": self.path})
-        mood = self.fickle.moods.pop(0) if self.fickle.moods else behave
-        mood(self)
+        self.state.requests.append({name.lower(): value for name, value in self.headers.items()} | {"path": self.path})
+        answer = self.state.faults.pop(0) if self.state.faults else behave
+        answer(self)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -66,24 +66,24 @@ class Answer(BaseHTTPRequestHandler):
     def range(self) -> int:
         """Where the range begins that is asked for, of the version there is; 0 for all of the file."""
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range", ""))
-        return int(found[1]) if found and self.headers.get("if-range") == self.fickle.etag else 0
+        return int(found[1]) if found and self.headers.get("if-range") == self.state.etag else 0
 
 
 def behave(answer: Answer) -> None:
     """As a server should."""
-    send(answer, answer.fickle.length)
+    send(answer, answer.state.length)
 
 
 def send(answer: Answer, end: int) -> None:
     """What is asked for, announced whole, but nothing from byte `end` on."""
-    fickle, begin = answer.fickle, answer.range()
-    total = fickle.length
+    state, begin = answer.state, answer.range()
+    total = state.length
     if begin >= total:
         answer.begin(416, Content_Range=f"bytes */{total}", Content_Length=0)
         return
     more = {"Content_Range": f"bytes {begin}-{total - 1}/{total}"} if begin else {}
-    answer.begin(206 if begin else 200, ETag=fickle.etag, Content_Length=total - begin, **more)
-    fickle.copy(answer.wfile, begin, end)
+    answer.begin(206 if begin else 200, ETag=state.etag, Content_Length=total - begin, **more)
+    state.copy(answer.wfile, begin, end)
 
 
 def breaking_off(end: int) -> Callable[[Answer], None]:
@@ -100,7 +100,7 @@ def changing(content: bytes) -> Callable[[Answer], None]:
     """Another file lies there from now on."""
 
     def change(answer: Answer) -> None:
-        answer.fickle.content = content
+        answer.state.content = content
         behave(answer)
 
     return change
@@ -110,28 +110,28 @@ def claiming(length: int) -> Callable[[Answer], None]:
     """All of the file, of a length that it has not."""
 
     def claim(answer: Answer) -> None:
-        answer.begin(200, ETag=answer.fickle.etag, Content_Length=length)
-        answer.wfile.write(answer.fickle.content)
+        answer.begin(200, ETag=answer.state.etag, Content_Length=length)
+        answer.wfile.write(answer.state.content)
 
     return claim
 
 
-def serving_file(content: bytes) -> AbstractContextManager[Fickle]:
+def serving_file(content: bytes) -> AbstractContextManager[FaultyServer]:
     """A server of this file, whatever its path."""
-    return serving(Fickle(content))
+    return serving(FaultyServer(content))
 
 
 @contextmanager
-def serving(fickle: Fickle) -> Iterator[Fickle]:
+def serving(state: FaultyServer) -> Iterator[FaultyServer]:
     """A server of its file, whatever its path."""
-    handler = type("Handler", (Answer,), {"fickle": fickle})
+    handler = type("Handler", (Answer,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    fickle.address = f"http://127.0.0.1:{server.server_port}"
+    state.address = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield fickle
+        yield state
     finally:
         server.shutdown()
         server.server_close()

@@ -1,3 +1,5 @@
+"""PyTorch checkpoints: tensors are read as PyTorch saved them, and nothing that a file names is run."""
+
 from __future__ import annotations
 
 import os
