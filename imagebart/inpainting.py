@@ -1,57 +1,97 @@
-"""What a mask leaves of a picture, as tokens.
+"""Inpainting: from an image and a mask to tokens with noise levels, and back into the image without a seam.
 
-A cell that a mask cuts is drawn anew as a whole. Its own token would betray what was painted over, and noise would say
-nothing of its other part; so its token is that of the cell with the painted pixels in the colours beside them. That is
-likely to be the wrong one by the share that is painted: a noise rate of its own. Of a kept cell that several colours
-share, their tokens tell more than its own, which is rare.
+A patch that a mask cuts is regenerated as a whole. Its own token would reveal what was painted over, and noise would
+say nothing of its other part; so its token is that of the patch with the painted pixels filled by the colours beside
+them. That token is likely to be wrong by the share that is painted: a noise level of its own. For a kept patch with
+several colours, which is a rare token, the tokens of these colours tell the model more: its color hints.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
+from imagebart.imaging.blending import blend
+from imagebart.imaging.crop import Region
 from imagebart.models.imagebart import ImageBART
-from imagebart.models.vqgan import FirstStage
+from imagebart.models.vqgan import FirstStage, psnr
 
-PLAIN = 0.08  # how far apart the pixels of one colour may be in a channel of [-1, 1]
-AT_ONCE = 256  # colours
+FLAT = 0.08  # how far apart the pixels of one colour may be in a channel of [-1, 1]
+AT_ONCE = 256  # colours that are encoded at a time
+IN_DOMAIN_PSNR = 17.0  # dB of encode and decode, under which an image is unlike those of the training
+
+
+@dataclass(frozen=True)
+class MaskedTokens:
+    """What is known of B masked images: N tokens of K each."""
+
+    tokens: Tensor  # int64 [B, N]
+    noise_level: Tensor  # the chance of each to be wrong, float [B, N]: 0 where it is kept
+    color_hints: Tensor | None  # tokens of the colours in a kept patch, bool [B, N, K]; None where the model takes none
+
+    def known(self, batch: int) -> dict[str, Any]:
+        """The arguments of `ImageBART.stream` for these images, or for `batch` variants of one."""
+        tokens, noise_level = self.tokens.expand(batch, -1), self.noise_level.expand(batch, -1)
+        known = {"known": tokens, "keep": noise_level == 0, "noise_level": noise_level}
+        return {**known, "color_hints": self.color_hints}
+
+
+@torch.no_grad()
+def encode_masked(model: ImageBART, pixels: Tensor, painted: Tensor) -> MaskedTokens:
+    """Masked images as tokens with noise levels, on the model's device.
+
+    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU. For a model that was not trained with
+    partial patches, the noise level of these is 1.
+    """
+    first_stage, device = model.first_stage, model.device
+    tokens, noise_level = first_stage.encode(pixels.to(device)), mask_coverage(painted, model.tokens).to(device)
+    if model.denoiser is None or not model.denoiser.config.partial_patches:
+        return MaskedTokens(tokens, (noise_level > 0).float(), None)
+    cut = (noise_level > 0) & (noise_level < 1)
+    if cut.any():
+        tokens = torch.where(cut, first_stage.encode(fill_nearest(pixels, painted).to(device)), tokens)
+    if not model.color_hint_grid:
+        return MaskedTokens(tokens, noise_level, None)
+    color_hints = encode_color_hints(first_stage, pixels.to(device), painted.to(device), model.color_hint_grid)
+    return MaskedTokens(tokens, noise_level, color_hints)
 
 
 def mask_coverage(painted: Tensor, tokens: int) -> Tensor:
-    """How much of each of N tokens' cells is painted: masks bool [B, S, S] -> float [B, N] in [0, 1]."""
+    """How much of each of N tokens' patches is painted: masks bool [B, S, S] -> float [B, N] in [0, 1]."""
     return F.avg_pool2d(painted[:, None].float(), painted.shape[1] // math.isqrt(tokens)).flatten(1)
 
 
 @torch.no_grad()
 def encode_color_hints(first_stage: FirstStage, pixels: Tensor, painted: Tensor, parts: int) -> Tensor:
-    """What is kept of cells that show several colours, as the tokens of these, bool [B, N, K].
+    """The colours of kept patches that show several, as the tokens of these, bool [B, N, K].
 
-    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. A cell has P x P parts. Each that is kept as a whole
-    and of one colour counts as the token that a cell all of that colour has. Where these are one and the same, the
-    cell's own token says as much, and nothing is added.
+    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. A patch has P x P parts. Each that is kept as a
+    whole and of one colour adds the token of a patch all of that colour. Where these are one and the same, the patch's
+    own token says as much, and there are no hints.
     """
     size = first_stage.config.downsampling // parts
     apart = F.max_pool2d(pixels, size) + F.max_pool2d(-pixels, size)
-    plain = (apart <= PLAIN).all(1) & (F.max_pool2d(painted.float(), size) == 0)
-    plain = rearrange(plain, "b (h p) (w q) -> b (h w) (p q)", p=parts, q=parts)
+    flat = (apart <= FLAT).all(1) & (F.max_pool2d(painted.float(), size) == 0)
+    flat = rearrange(flat, "b (h p) (w q) -> b (h w) (p q)", p=parts, q=parts)
     colours = rearrange(F.avg_pool2d(pixels, size), "b c (h p) (w q) -> b (h w) (p q) c", p=parts, q=parts)
-    tokens = _tokens_of_colours(first_stage, colours[plain])
-    found = torch.zeros(*plain.shape[:2], first_stage.config.vocab_size, dtype=torch.bool, device=pixels.device)
-    rows, cells, _ = plain.nonzero(as_tuple=True)
-    found[rows, cells, tokens] = True
+    tokens = _tokens_of_colours(first_stage, colours[flat])
+    found = torch.zeros(*flat.shape[:2], first_stage.config.vocab_size, dtype=torch.bool, device=pixels.device)
+    rows, patches, _ = flat.nonzero(as_tuple=True)
+    found[rows, patches, tokens] = True
     return found & (found.sum(-1, keepdim=True) > 1)
 
 
 def _tokens_of_colours(first_stage: FirstStage, colours: Tensor) -> Tensor:
-    """Tokens of cells that are all of one colour, [M, 3] in [-1, 1] -> int64 [M]; they are seen one by one."""
+    """The tokens of patches all of one colour, [M, 3] in [-1, 1] -> int64 [M]; each patch is encoded by itself."""
     side = first_stage.config.downsampling
     different, place = torch.unique((colours * 127.5).round() / 127.5, dim=0, return_inverse=True)
     found = [colours.new_zeros(0, dtype=torch.long)]
@@ -62,9 +102,9 @@ def _tokens_of_colours(first_stage: FirstStage, colours: Tensor) -> Tensor:
 
 
 def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
-    """Pictures [B, C, S, S] in which each painted pixel, bool [B, S, S], has the colour of the nearest that is not.
+    """Images [B, C, S, S] in which each painted pixel, bool [B, S, S], has the colour of the nearest that is not.
 
-    A picture of which all is painted is as it was.
+    An image of which all is painted is as it was.
     """
     return torch.stack([_fill_nearest(*each) for each in zip(pixels, painted, strict=True)])
 
@@ -82,30 +122,33 @@ def _fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class MaskedTokens:
-    """What is known of pictures that masks are on."""
+class PasteTarget:
+    """Where a result goes: into a region of an upload; or nowhere, an image of its own (all None)."""
 
-    tokens: Tensor  # int64 [B, N]
-    noise_level: Tensor  # of each the chance that it is wrong, float [B, N]: 0 where it is kept
-    color_hints: Tensor | None  # a glance at what is kept of its cell, bool [B, N, K]; None where the model takes none
+    upload: Image.Image | None = None
+    region: Region | None = None
+    before: Image.Image | None = None  # the region's square as it was, where the result is to blend with what is kept
+
+    def paste(self, square: Image.Image) -> Image.Image:
+        """The whole image with this square in it."""
+        if self.upload is None or self.region is None:
+            return square
+        if self.before is not None:
+            square = blend(square, self.before, self.region.unknown(self.upload.size))
+        return self.region.paste(self.upload, square)
 
 
-@torch.no_grad()
-def encode_masked(model: ImageBART, pixels: Tensor, painted: Tensor) -> MaskedTokens:
-    """What a model can be told of pictures, on its device.
+def out_of_domain(model: ImageBART, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:
+    """A note where the model does not know such images: its tokens do not bring back what is kept.
 
-    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU. Of cut cells, a model that does not know
-    them is told nothing: their noise_level is 1.
+    before, after: float [1, 3, size, size] in [-1, 1]; keep: bool [N].
     """
-    tokens, noise_level = model.first_stage.encode(pixels.to(model.device)), mask_coverage(painted, model.tokens)
-    if model.denoiser is None or not model.denoiser.config.partial_patches:
-        return MaskedTokens(tokens, (noise_level > 0).float().to(model.device), None)
-    noise_level = noise_level.to(model.device)
-    cut = (noise_level > 0) & (noise_level < 1)
-    if cut.any():
-        tokens = torch.where(cut, model.first_stage.encode(fill_nearest(pixels, painted).to(model.device)), tokens)
-    if not model.color_hint_grid:
-        return MaskedTokens(tokens, noise_level, None)
-    on_device = pixels.to(model.device), painted.to(model.device)
-    color_hints = encode_color_hints(model.first_stage, *on_device, model.color_hint_grid)
-    return MaskedTokens(tokens, noise_level, color_hints)
+    side = model.first_stage.config.downsampling
+    kept = keep.view(before.shape[2] // side, -1).repeat_interleave(side, 0).repeat_interleave(side, 1)
+    if (
+        not model.about.knows
+        or not kept.any()
+        or psnr(after.clamp(-1, 1)[..., kept], before[..., kept]) >= IN_DOMAIN_PSNR
+    ):
+        return ()
+    return (f"This model knows {model.about.knows} only; in another kind of picture, expect odd results.",)

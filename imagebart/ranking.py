@@ -32,7 +32,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Describer(Protocol):
-    """Says what a picture shows, in words that its model knows."""
+    """A scorer that can also say what an image shows, in words that its model knows."""
 
     def describe(self, image: Tensor) -> str | None:
         """What an image float [1, 3, H, W] in [-1, 1] shows; None where the reader is not sure."""
@@ -44,10 +44,32 @@ class Describer(Protocol):
         """
 
 
-def best_first(scorer: Scorer, images: Tensor, prompt: str) -> list[int]:
+def rank(scorer: Scorer, images: Tensor, prompt: str) -> list[int]:
     """The numbers of images [B, 3, H, W], best first; those of equal scores in their order."""
     order: list[int] = scorer.score(images, prompt).argsort(descending=True, stable=True).tolist()
     return order
+
+
+def contrast(scorer: Scorer | None, image: Tensor, prompt: str) -> tuple[str, str] | None:
+    """`Describer.contrast`; None for a scorer that cannot describe."""
+    return scorer.contrast(image, prompt) if isinstance(scorer, Describer) else None
+
+
+def complete_prompt(scorer: Scorer | None, image: Tensor, prompt: str) -> str:
+    """A prompt with all else that an image [1, 3, H, W] shows; the prompt alone where the scorer cannot say it."""
+    texts = contrast(scorer, image, prompt)
+    return prompt if texts is None else texts[0]
+
+
+def caption(model: ImageBART, scorer: Scorer | None, image: Tensor) -> str:
+    """What an image [1, 3, H, W] shows, in words that the model knows. Raises InputError where that cannot be said."""
+    if not isinstance(scorer, Describer):
+        raise InputError("This model cannot say what a picture shows; describe it in your own words.")
+    words = scorer.describe(image)
+    if words is None:
+        known = f" knows {model.about.knows} only and" if model.about.knows else ""
+        raise InputError(f"This model{known} cannot say for sure what this picture shows.")
+    return words
 
 
 def bundled_scorer(folder: Path, model: ImageBART) -> Scorer | None:
@@ -57,13 +79,6 @@ def bundled_scorer(folder: Path, model: ImageBART) -> Scorer | None:
     from imagebart.avatars.judge import AvatarScorer  # the one kind so far
 
     return AvatarScorer.load(folder / WEIGHTS, model)
-
-
-# Judges from elsewhere: a classifier of pictures ranks what a class model draws, CLIP what a text model draws.
-#
-# ImageBART, section 4.2, Table 2 and Fig. 20, 21: of n pictures the one is kept in which a network of others finds
-# most
-# of what was asked for. Any image classifier that transformers loads will do, timm's too where timm is installed.
 
 
 # Where a model does not say how its pictures are to be: those of ImageNet's classifiers.

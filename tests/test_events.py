@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imagebart import pipeline as events
-from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, Pictures
+from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, LazyImages
 
 
 class Time:
@@ -36,15 +36,15 @@ def test_previews_take_their_share_and_no_more(time: Time, token: float, look: f
     began, shown = time.now, []
     clock = Clock(resamples=1, first=2)
     time.now += look
-    clock.looked("start", look)
+    clock.record("start", look)
     for number in range(800):
         time.now += token
         if number == 400:
             time.now += look
-            clock.looked("stage", look)
+            clock.record("stage", look)
         elif clock.preview_due():
             time.now += look
-            clock.looked("preview", look)
+            clock.record("preview", look)
             shown.append(time.now)
         assert look * len(shown) <= (PREVIEW_SHARE if len(shown) > 1 else FIRST_SHARE) * clock.elapsed() + 1e-9
     total = time.now - began
@@ -58,10 +58,10 @@ def test_previews_take_their_share_and_no_more(time: Time, token: float, look: f
 
 def test_a_look_that_became_dear_delays_the_next(time: Time) -> None:
     clock = Clock(resamples=1, first=2)
-    clock.looked("start", 0.01)
+    clock.record("start", 0.01)
     time.now += 0.5
     assert clock.preview_due()
-    clock.looked("preview", 0.2)
+    clock.record("preview", 0.2)
     time.now += 3.0
     assert not clock.preview_due()
     time.now += 0.6
@@ -70,13 +70,13 @@ def test_a_look_that_became_dear_delays_the_next(time: Time) -> None:
 
 def test_what_a_late_look_costs_counts_too(time: Time) -> None:
     clock = Clock(resamples=1, first=2)
-    clock.looked("start", 0.01)
+    clock.record("start", 0.01)
     clock.add_preview_cost("start", 0.19)
     time.now += 0.3
     assert not clock.preview_due()
     time.now += 0.2
     assert clock.preview_due()
-    clock.looked("preview", 0.01)
+    clock.record("preview", 0.01)
     clock.add_preview_cost("preview", 0.19)
     time.now += 3.4
     assert not clock.preview_due()
@@ -92,7 +92,7 @@ def test_pictures_are_made_once_and_what_they_are_made_of_is_let_go() -> None:
         calls.append(upload.size)
         return [upload.copy()]
 
-    pictures = Pictures(make)
+    pictures = LazyImages(make)
     assert calls == []
     del upload, make
     (first,), (second,) = pictures(), pictures()

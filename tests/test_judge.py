@@ -16,7 +16,7 @@ from imagebart.cli import main
 from imagebart.imaging import masks
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
-from imagebart.ranking import best_first
+from imagebart.ranking import rank
 from imagebart.testing import tiny_model, tiny_pipeline
 
 
@@ -44,8 +44,8 @@ def test_pictures_of_several_prompts_have_no_best(pipe: Pipeline) -> None:
 
 def test_equal_scores_keep_their_order() -> None:
     images = torch.tensor([0.1, 0.3, 0.3, 0.2]).reshape(4, 1, 1, 1).expand(4, 3, 2, 2)
-    assert best_first(Brightest(), images, "a hat") == [1, 2, 3, 0]
-    assert best_first(Brightest(), images, "") == [0, 1, 2, 3]
+    assert rank(Brightest(), images, "a hat") == [1, 2, 3, 0]
+    assert rank(Brightest(), images, "") == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("prompt", "falling"), [("a hat", True), ("a blue hat", False)])

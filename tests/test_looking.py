@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart import InputError
-from imagebart.pipeline import SAID, Pipeline
+from imagebart.pipeline import COMPLETE_PROMPT_GUIDANCE, Pipeline
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
 
@@ -84,7 +84,7 @@ def test_the_rest_is_told_where_the_judge_is_sure_of_it() -> None:
     pipe = Pipeline(hat_model(), scorer=Thorough())
     best = replace(pipe.defaults, guidance=3.0)
     pipe.model.about = replace(pipe.model.about, sampling=best)
-    assert pipe.complete_prompt(LIGHT, "a hat") == ("a hat, red hair", replace(best, guidance=SAID))
+    assert pipe.complete_prompt(LIGHT, "a hat") == ("a hat, red hair", replace(best, guidance=COMPLETE_PROMPT_GUIDANCE))
     for others in (pipe.complete_prompt(DARK, "a hat"), tiny_pipeline().complete_prompt(LIGHT, "a hat", best)):
         assert others == ("a hat", best)
     assert pipe.complete_prompt(LIGHT, None)[0] == ", red hair"

@@ -15,8 +15,10 @@ from PIL import Image
 
 from imagebart import InputError, SamplingSettings
 from imagebart.imaging import crop, masks
+from imagebart.imaging.files import to_tensor
 from imagebart.imaging.metadata import read_recipe, write_png
-from imagebart.pipeline import Pipeline, out_of_domain
+from imagebart.inpainting import out_of_domain
+from imagebart.pipeline import Pipeline
 from imagebart.sampling.sampler import ChainEvent
 from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
@@ -110,7 +112,7 @@ def test_what_is_drawn_meets_what_is_kept(size: tuple[int, int]) -> None:
 
 def test_known_tokens_reach_the_chain_and_masked_ones_change(pipe: Pipeline) -> None:
     upload = noise_picture("RGB", (32, 32))
-    known = pipe.model.first_stage.encode(torch.from_numpy(np.array(upload)).permute(2, 0, 1)[None] / 127.5 - 1)
+    known = pipe.model.first_stage.encode(to_tensor(upload))
     mask = Image.new("L", (32, 32))
     mask.putpixel((9, 17), 1)  # one faint pixel: token row 4, column 2
     seen = list(pipe.model.stream(1, _cond(pipe), None, known, _keep(pipe, mask), seed=0))
@@ -136,7 +138,7 @@ def test_the_cells_shown_are_the_cells_redrawn(pipe: Pipeline, context: float) -
                 left, top = box.left + column * width, box.top + row * width
                 expected[row, column] |= bool(left - 1 < x < left + width and top - 1 < y < top + width)
     assert cells.grid == 8
-    assert (cells.redrawn == expected).all()
+    assert (cells.regenerated == expected).all()
     first = next(pipe.edit(upload, mask, None, seed=0, context=context))
     assert first.total == expected.sum()
 
@@ -267,7 +269,7 @@ def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
     upload = noise_picture("RGB", (32, 32))
     with torch.no_grad():
-        known = pipe.model.first_stage.encode(pipe._pixels(upload, crop.Box(0, 0, 32))).expand(400, -1)
+        known = pipe.model.first_stage.encode(to_tensor(upload)).expand(400, -1)
     begun = pipe.model.sampler.start(400, pipe.defaults, known=known, strength=0.25, seed=3)
     share = (begun.x != known).float().mean().item()
     expected = 0.25 * (1 - 1 / pipe.model.vocab_size)

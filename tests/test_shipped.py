@@ -19,7 +19,7 @@ from imagebart.diffusion import add_uniform_noise
 from imagebart.evaluation.drawing import Artist
 from imagebart.imaging import masks
 from imagebart.models.denoiser import DenoiserInput
-from imagebart.ranking import best_first
+from imagebart.ranking import rank
 from recipes.avatars import READER
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.boundary_consistency import fits
@@ -111,8 +111,8 @@ def test_the_judge_reads_prompts_and_puts_what_they_ask_for_first(pipe: Pipeline
     assert scorer.claims("") == {}
     looks = ("none", "glasses", "sunglasses", "eyepatch")
     images = rendered([replace(PLAIN, accessory=look) for look in looks], pipe.image_size)
-    assert best_first(scorer, images, "an eyepatch")[0] == looks.index("eyepatch")
-    assert best_first(scorer, images, "no glasses")[0] in (0, 3)
+    assert rank(scorer, images, "an eyepatch")[0] == looks.index("eyepatch")
+    assert rank(scorer, images, "no glasses")[0] in (0, 3)
 
 
 LARGE = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,14 +71,7 @@ class Artist:
         settings = self.settings
         if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.unconditional(len(prompts))):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
-        around: dict[str, Any] = {}
-        if left is not None:
-            around = {
-                "known": left.tokens,
-                "keep": left.noise_level == 0,
-                "noise_level": left.noise_level,
-                "color_hints": left.color_hints,
-            }
+        around = {} if left is None else left.known(len(prompts))
         *_, last = self.model.stream(len(prompts), cond, settings=settings, seed=seed, **around)
         return decoded(self.model.first_stage, last.tokens)
 

@@ -20,7 +20,7 @@ from imagebart.evaluation.metrics import frechet_distance, inside, nearest
 from imagebart.imaging import files as images
 from imagebart.imaging.files import denormalize
 from imagebart.models.imagebart import ImageBART
-from imagebart.ranking import ClipScorer, Scorer, View, best_first
+from imagebart.ranking import ClipScorer, Scorer, View, rank
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
@@ -248,7 +248,7 @@ def _best(study: PaperStudy, i: int) -> Tensor:
     assert study.scorer is not None, "the best of several needs a scorer"
     prompt = study.prompt(i)
     drawn = study.artist.generate([prompt] * study.best_of, study.seed + i * study.best_of)
-    best = best_first(study.scorer, drawn, prompt or "")[0]
+    best = rank(study.scorer, drawn, prompt or "")[0]
     return drawn[best : best + 1]
 
 

@@ -55,10 +55,10 @@ class Region:
     @property
     def keep(self) -> torch.Tensor:
         """Tokens that stay, bool [grid * grid] in raster order: those whose cells no paint touches."""
-        return torch.from_numpy(~self.redrawn).flatten()
+        return torch.from_numpy(~self.regenerated).flatten()
 
     @property
-    def redrawn(self) -> npt.NDArray[np.bool_]:
+    def regenerated(self) -> npt.NDArray[np.bool_]:
         """The cells that are drawn anew, [grid, grid], rows from the top."""
         side = len(self.painted) // self.grid
         return np.logical_or.reduce(self.painted.reshape(self.grid, side, self.grid, side), (1, 3))

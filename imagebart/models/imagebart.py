@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import Schedule
+from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser, check_color_hint_grid
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
@@ -158,12 +159,12 @@ class ImageBART(nn.Module):
     def scales_of(self, scales: int | None) -> int:
         """T, steps from noise to the picture: as asked for, where the model can; else its own.
 
-        A model of stages has as many as it was trained for; raises ValueError for others.
+        A model of stages has as many as it was trained for; raises InputError for others.
         """
         if self.denoiser is not None:
             return scales or self.about.sampling.scales or SCALES
         if scales not in (None, len(self.stages)):
-            raise ValueError(f"{scales} scales, but this model was trained for {len(self.stages)}")
+            raise InputError(f"The number of scales is {scales}; this model was trained for {len(self.stages)}.")
         return len(self.stages)
 
     def sample(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imagebart.diffusion import add_uniform_noise
+from imagebart.errors import InputError
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.logits import gumbel_noise
 from imagebart.sampling.packed_linear import PackedModel, PackedModels
@@ -132,7 +133,7 @@ class Sampler:
         scales = self.model.scales_of(settings.scales)
         settings.check_scales(scales)
         if settings.start is not None and settings.start > scales:
-            raise ValueError(f"start stage {settings.start}, expected 1 to {scales}")
+            raise InputError(f"The first stage is {settings.start}; there are {scales}.")
         if self.model.denoiser is not None:
             return denoising_steps(self.model.denoiser, scales, strength)[: settings.start]
         noisy = [t for t in range(1, scales) if 1 - self.model.schedule.alphacum(t) >= strength]

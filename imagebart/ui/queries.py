@@ -45,7 +45,7 @@ class Queries:
         except InputError:  # reported when Edit is pressed
             return {}
         box = [region.box.left, region.box.top, region.box.side]
-        cells = "".join("1" if redrawn else "0" for redrawn in region.redrawn.flatten())
+        cells = "".join("1" if redrawn else "0" for redrawn in region.regenerated.flatten())
         return {"grid": {"version": sketch.version, "box": box, "side": region.grid, "cells": cells}}
 
     def select_by_prompt(self, sketchpad: SketchValue, model: str | None, words: str | None) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from torch import Tensor
 from imagebart.avatars.judge import AvatarScorer, tell
 from imagebart.errors import InputError
 from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of
-from imagebart.pipeline import cap_guidance, complete_prompt, suggest_mask
+from imagebart.pipeline import COMPLETE_PROMPT_GUIDANCE
+from imagebart.ranking import complete_prompt, contrast
+from imagebart.sampling.mask_suggestion import suggest_mask
 from recipes.avatars.artwork import render, rendered
 from recipes.avatars.cases import EDITED, Change, EditCase, PromptCase, changes, edit_case, found, held_out_prompt
 from recipes.avatars.evaluation import SHOWN, Study, by_attribute, in_all, plainly
@@ -144,7 +146,8 @@ def where(study: Study, scorer: AvatarScorer) -> Iterator[Measure]:
 def find(study: Study, scorer: AvatarScorer, image: Tensor, case: WhereCase) -> np.ndarray:
     """The tokens that the model finds, bool [grid, grid]; none where it says that there are none."""
     try:
-        return suggest_mask(study.artist.model, scorer, image, case.prompt.text).numpy()
+        text = case.prompt.text
+        return suggest_mask(study.artist.model, image, text, contrast(scorer, image, text)).numpy()
     except InputError:
         side = study.artist.model.first_stage.config.side
         return np.zeros((side, side), bool)
@@ -172,7 +175,9 @@ def edited(
     after = images.clone()
     if len(rows):
         prompts = [complete_prompt(scorer, images[row : row + 1], cases[row].prompt.text) for row in rows.tolist()]
-        artist = replace(study.artist, settings=cap_guidance(study.artist.settings))
+        settings = study.artist.settings
+        settings = replace(settings, guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
+        artist = replace(study.artist, settings=settings)
         after[rows] = artist.edit(images[rows], painted[rows], prompts, study.seed)
     read = study.reader.read(after).attributes
     pairs = list(zip(read, cases, strict=True))

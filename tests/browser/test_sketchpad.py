@@ -161,7 +161,7 @@ def test_the_grid_shows_what_the_model_will_redraw(wide: Page, tmp_path: Path) -
         value = sent_value(wide)
         shape = masks.load_mask(Image.fromarray(mask(wide)), size)
         assert tuple(value["size"]) == size
-        wanted = PIPELINE.region(size, shape).redrawn
+        wanted = PIPELINE.region(size, shape).regenerated
         assert found == "".join(str(int(value)) for value in wanted.flatten())
 
 

@@ -124,9 +124,9 @@ def test_scales_are_chosen_or_the_models_own(plain: ImageBART) -> None:
 def test_stages_have_as_many_scales_as_there_are(staged: ImageBART) -> None:
     assert staged.scales_of(None) == staged.scales_of(3) == 3
     for scales in (1, 2, 4):
-        with pytest.raises(ValueError, match=f"{scales} scales, but this model was trained for 3"):
+        with pytest.raises(ValueError, match=f"scales is {scales}; this model was trained for 3"):
             staged.scales_of(scales)
-        with pytest.raises(ValueError, match=f"{scales} scales, but this model was trained for 3"):
+        with pytest.raises(ValueError, match=f"scales is {scales}; this model was trained for 3"):
             staged.sample(1, scales=scales)
 
 
@@ -240,8 +240,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"keep": KEEP}, "keep was given without known"),
     ({"settings": SamplingSettings(start=1)}, "starting from less than pure noise needs start or known tokens"),
     ({"strength": 0.5}, "starting from less than pure noise needs start or known tokens"),
-    ({"settings": SamplingSettings(start=4), "known": ZEROS}, "start stage 4, expected 1 to 3"),
-    ({"settings": SamplingSettings(start=3, scales=2), "known": ZEROS}, "start stage 3, expected 1 to 2"),
+    ({"settings": SamplingSettings(start=4), "known": ZEROS}, "first stage is 4; there are 3"),
+    ({"settings": SamplingSettings(start=3, scales=2), "known": ZEROS}, "first stage is 3; there are 2"),
     ({"strength": 0.0, "known": ZEROS}, "strength is 0.0, expected over 0 and at most 1"),
     ({"batch_size": 0}, "batch of 0, expected 1 or more"),
     ({"cond": ZEROS[:, :1]}, r"cond has shape \[2, 1\], expected \[2, 0\]"),

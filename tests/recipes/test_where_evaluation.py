@@ -14,8 +14,7 @@ from judged import save_judged_model
 from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.drawing import Artist
-from imagebart.pipeline import complete_prompt
-from imagebart.ranking import bundled_scorer
+from imagebart.ranking import bundled_scorer, complete_prompt
 from imagebart.settings import SamplingSettings
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered

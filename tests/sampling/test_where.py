@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imagebart.models.denoiser import DenoiserInput
-from imagebart.sampling.mask_suggestion import AROUND, LEAST, distances, place
+from imagebart.sampling.mask_suggestion import AROUND, LEAST, distances, threshold
 from imagebart.testing import TOKENS, tiny_model
 
 MODEL = tiny_model()
@@ -57,10 +57,10 @@ def test_a_place_is_where_distances_and_those_beside_them_are_large() -> None:
     weights = np.outer(around, around) / around.sum() ** 2
     padded = np.pad(distance.numpy(), 1, mode="edge")
     wanted = [[(padded[y : y + 3, x : x + 3] * weights).sum() > LEAST for x in range(7)] for y in range(9)]
-    assert place(distance).tolist() == wanted
+    assert threshold(distance).tolist() == wanted
     assert 0 < np.mean(wanted) < 1
 
 
 def test_everything_or_nothing_can_stand_out() -> None:
-    assert place(torch.full((4, 4), LEAST + 0.01)).all()
-    assert not place(torch.full((4, 4), LEAST - 0.01)).any()
+    assert threshold(torch.full((4, 4), LEAST + 0.01)).all()
+    assert not threshold(torch.full((4, 4), LEAST - 0.01)).any()

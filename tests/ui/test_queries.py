@@ -35,11 +35,11 @@ def test_the_grid_is_that_of_the_library(size: tuple[int, int], area: str) -> No
     cells = PIPELINE.region(size, preset(area, size))
     assert answer["version"] == 9 and answer["side"] == cells.grid
     assert answer["box"] == [cells.box.left, cells.box.top, cells.box.side]
-    found = np.array([cell == "1" for cell in answer["cells"]]).reshape(cells.redrawn.shape)
+    found = np.array([cell == "1" for cell in answer["cells"]]).reshape(cells.regenerated.shape)
     # A reduced mask may touch a token more at its edge.
-    assert not (cells.redrawn & ~found).any() and (found != cells.redrawn).mean() < 0.13
+    assert not (cells.regenerated & ~found).any() and (found != cells.regenerated).mean() < 0.13
     if max(size) <= 1024:
-        assert (found == cells.redrawn).all()
+        assert (found == cells.regenerated).all()
 
 
 def test_the_grid_follows_the_context() -> None:
