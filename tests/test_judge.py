@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from judged import save_judged_model
+from model_with_scorer import save_model_with_scorer
 from PIL import Image
+from tiny_models import tiny_model, tiny_pipeline
 from torch import Tensor
 
 from imagebart import InputError
@@ -17,7 +18,6 @@ from imagebart.imaging import masks
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.ranking import rank
-from imagebart.testing import tiny_model, tiny_pipeline
 
 
 class Brightest:
@@ -92,7 +92,7 @@ def test_a_judge_is_loaded_from_the_model_s_folder_and_used_by_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, plain = tmp_path / "judged", tmp_path / "plain"
-    save_judged_model(folder)
+    save_model_with_scorer(folder)
     tiny_model().save_pretrained(plain)
     pipe = Pipeline.from_pretrained(folder)
     assert pipe.can_rank and pipe.scorer is not None

@@ -9,11 +9,11 @@ import pytest
 import torch
 from fake_models import HAT_TOKENS, hat_model
 from PIL import Image
+from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 from torch import Tensor
 
 from imagebart import InputError
 from imagebart.pipeline import COMPLETE_PROMPT_GUIDANCE, Pipeline
-from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
 
 class Teller:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 from torch import Tensor
 
 from imagebart.evaluation.drawing import Artist
 from imagebart.inpainting import encode_color_hints, encode_masked, fill_nearest, mask_coverage
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline
-from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
 
 def random_masks(batch: int, side: int, seed: int) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 
 from imagebart import InputError, SamplingSettings
 from imagebart.imaging import crop, masks
@@ -20,7 +21,6 @@ from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.inpainting import out_of_domain
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.sampler import ChainEvent
-from imagebart.testing import tiny_model, tiny_pipeline, tiny_staged_model
 
 
 @pytest.fixture(scope="module")

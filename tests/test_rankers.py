@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny_models import tiny_model
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
 from imagebart import Pipeline
@@ -16,7 +17,6 @@ from imagebart.conditioning import ClipTextConditioner
 from imagebart.errors import InputError
 from imagebart.imaging.files import to_tensor
 from imagebart.ranking import ClassifierScorer, ClipScorer, load_scorer
-from imagebart.testing import tiny_model
 
 
 def classifier(folder: Path, names: list[str]) -> Path:

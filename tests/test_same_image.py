@@ -5,8 +5,8 @@ differ, decoding or pasting has changed; where tokens differ, encoding, conditio
 processor, or with another torch, sums are rounded differently: there, most thumbnails (`same_image.png`, of what the
 mask covers) must be nearly the same, since now and then another token is chosen.
 
-The JSON file has a case a line: its call, by the arguments of `draw`, and what it drew. `python -m
-tests.test_same_image` draws all of them and records it, for new cases and for images that are meant to change.
+The JSON file has a case a line: its call, by the arguments of `draw`, and what it drew. `PYTHONPATH=tests/helpers
+python -m tests.test_same_image` draws all of them and records it, for new cases and for images that should change.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import PIL
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from tiny_models import tiny_staged_model
 
 from imagebart import Pipeline
 from imagebart.imaging import masks
-from imagebart.testing import tiny_staged_model
 
 HERE = Path(__file__).parent
 RECORD, THUMBNAILS = HERE / "fixtures" / "same_image.json", HERE / "fixtures" / "same_image.png"

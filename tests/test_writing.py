@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import apart, killed_at_every_step, without_room
+from fault_injection import apart, killed_at_every_step, without_room
 from PIL import Image
 
 from imagebart import atomic_io as files

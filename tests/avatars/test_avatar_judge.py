@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from judged import save_judged_model
+from model_with_scorer import save_model_with_scorer
+from tiny_models import tiny_model
 
 from imagebart.avatars.attributes import PLAIN, VALUES, Attributes, Claims
 from imagebart.avatars.claims import HEADS
@@ -13,7 +14,6 @@ from imagebart.avatars.judge import AvatarScorer, log_likelihood, tell
 from imagebart.avatars.reader import load_reader
 from imagebart.errors import WeightsError
 from imagebart.ranking import WEIGHTS, bundled_scorer
-from imagebart.testing import tiny_model
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import found
@@ -61,7 +61,7 @@ class Told(AvatarScorer):
 
 
 def test_pictures_of_any_size_are_judged_and_blank_prompts_leave_them_equal(tmp_path: Path) -> None:
-    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
     assert isinstance(scorer, AvatarScorer)
     images = rendered([replace(PLAIN, accessory=value) for value in ("none", "sunglasses", "eyepatch")], 64)
     told = Literal(scorer.reader, scorer.captions, scorer.conditioner)
@@ -76,7 +76,7 @@ def test_pictures_of_any_size_are_judged_and_blank_prompts_leave_them_equal(tmp_
 
 
 def test_the_prompt_is_set_against_what_shows_and_all_else_stays(tmp_path: Path) -> None:
-    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
     assert isinstance(scorer, AvatarScorer)
     told = Literal(scorer.reader, scorer.captions, scorer.conditioner)
     dark = replace(PLAIN, accessory="sunglasses", clothing="graphic")
@@ -123,7 +123,7 @@ ASKED: dict[str, tuple[Attributes, dict[str, set[str]], set[str], set[str]]] = {
 def test_a_claim_changes_what_it_has_to_and_no_more(
     tmp_path: Path, avatar: Attributes, said: dict[str, set[str]], gone: set[str], new: set[str]
 ) -> None:
-    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
     assert isinstance(scorer, AvatarScorer)
     texts = Told(scorer.reader, scorer.captions, scorer.conditioner, said).contrast(rendered([avatar], 256), "x")
     assert texts is not None and texts[1] == tell(avatar)
@@ -133,7 +133,7 @@ def test_a_claim_changes_what_it_has_to_and_no_more(
 
 def test_where_all_is_said_nothing_is_added(tmp_path: Path) -> None:
     """So that the recipe of an edit without painting draws it again, its place found again."""
-    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
     assert isinstance(scorer, AvatarScorer)
     for avatar in (PLAIN, SHIRT, sample(5, 6)):
         said = {name: {avatar.as_dict()[name]} for name in avatar.visible()}
@@ -142,7 +142,7 @@ def test_where_all_is_said_nothing_is_added(tmp_path: Path) -> None:
 
 
 def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:
-    scorer = bundled_scorer(tmp_path, save_judged_model(tmp_path))
+    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
     assert isinstance(scorer, AvatarScorer)
     line = torch.linspace(-1, 1, 256)
     slope = torch.stack([line.expand(256, 256), line[:, None].expand(256, 256), -line.expand(256, 256)])
@@ -152,7 +152,7 @@ def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:
 
 
 def test_files_that_make_no_judge_are_named(tmp_path: Path) -> None:
-    model = save_judged_model(tmp_path)
+    model = save_model_with_scorer(tmp_path)
     assert bundled_scorer(tmp_path / "elsewhere", model) is None
     with pytest.raises(WeightsError, match=f"{WEIGHTS} judges by prompts"):
         bundled_scorer(tmp_path, tiny_model("class"))

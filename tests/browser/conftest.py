@@ -11,9 +11,9 @@ import pytest
 from driving import MANY_STAGES, PIPELINE, WIDE, Site, gradient_image, open_page, served_with_examples
 from fake_models import HeldPipeline, WatchedPipeline
 from playwright.sync_api import Browser, Page, sync_playwright
+from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.imaging.masks import preset
-from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.ui.model_list import Models
 
 

@@ -17,9 +17,9 @@ from fake_models import LightnessScorer, WatchedPipeline
 from page_server import served
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from tiny_models import tiny_model
 
 from imagebart.imaging.masks import preset
-from imagebart.testing import tiny_model
 from imagebart.ui.examples import find_examples
 from imagebart.ui.model_list import Models
 from imagebart.ui.sketchpad.component import unpack_mask

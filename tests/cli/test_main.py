@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from fake_models import hat_model
 from PIL import Image, ImageSequence
+from tiny_models import tiny_model
 
 from imagebart.cli import main
 from imagebart.cli.draw import Film
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings, allowed_values, help_text
-from imagebart.testing import tiny_model
 
 
 @pytest.fixture(scope="module")

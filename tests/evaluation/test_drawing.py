@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import tiny_model
 
 from imagebart.evaluation.drawing import Artist
 from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_model
 from recipes.avatars.artwork import region_mask
 
 SETTINGS = SamplingSettings(guidance=2.0, top_k=5)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
-from drawn_folders import draw_folder
+from image_folders import draw_folder
 from PIL import Image
+from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.cli.main import main
-from imagebart.testing import tiny_model, tiny_staged_model
 
 
 def evaluate(model: Path, *more: str) -> int:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from processes import in_processes
+from tiny_models import tiny_staged_model
 from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import ResNetConfig, ResNetForImageClassification
 
@@ -16,7 +17,6 @@ from imagebart.cli import main
 from imagebart.errors import InputError
 from imagebart.evaluation.metrics import frechet_distance
 from imagebart.evaluation.paper import INCEPTION, coverage, load_look, pictures_in, read_square
-from imagebart.testing import tiny_staged_model
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from effort import Effort
 from page_server import FILE, UPLOADED, PageClient, served_to_client
+from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart.cli import main
-from imagebart.testing import tiny_model, tiny_pipeline
 
 ANYTHING: list[Any] = [
     *(None, True, -1, 0, 1.5, 10**400, float("nan"), float("inf"), "", "x", "\ud800", "a\0b", [], [1], {}, {"a": 1}),

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pytest
 from effort import Effort, any_text
 from PIL import Image
+from tiny_models import tiny_pipeline
 
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_pipeline
 
 QUICK = SamplingSettings(scales=1)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from effort import Effort, bounded, mutated
+from tiny_models import tiny_model, tiny_staged_model
 from weights.checkpoints import CLASS_MODEL, RESIDUAL_MODEL, edit_entry
 
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline
-from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, load
 
 CANARY = "canary"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from effort import Effort
-from killing import apart, without_room
+from fault_injection import apart, without_room
 from PIL import Image
 
 from imagebart.atomic_io import recover_files, replace_files

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import tiny_model, tiny_stage_config, tiny_staged_model
 from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner
@@ -14,7 +15,6 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.sampling.sampler import ChainEvent
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_model, tiny_stage_config, tiny_staged_model
 
 CONDITIONINGS = ("text", "class", "none")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_folders import draw_folder
+from image_folders import draw_folder
 from PIL import Image
 
 from imagebart.errors import InputError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from drawn_folders import draw_folder
+from image_folders import draw_folder
 from PIL import Image
 
 from imagebart.training.data import AugmentedViews, ImageStore, inspect_dataset, open_dataset

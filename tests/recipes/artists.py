@@ -6,12 +6,12 @@ from itertools import product
 
 import numpy as np
 import torch
+from tiny_models import tiny_model
 from torch import Tensor
 
 from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.evaluation.drawing import Artist
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_model
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import EditCase, PromptCase, found
 from recipes.avatars.evaluation import draw_claimed

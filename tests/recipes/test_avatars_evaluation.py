@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from artists import oracle
+from tiny_models import tiny_model
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.metrics import wilson
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_model
 from recipes.avatars import READER
 from recipes.avatars.cases import edit_case, found, plain_prompts, seen_prompt
 from recipes.avatars.evaluation import (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from judged import save_judged_model
+from model_with_scorer import save_model_with_scorer
 
 from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
@@ -42,7 +42,7 @@ def test_a_perfect_judge_gains_what_independent_tries_give_and_a_blind_one_nothi
 
 
 def test_every_case_is_drawn_and_ranked(tmp_path: Path) -> None:
-    model = save_judged_model(tmp_path)
+    model = save_model_with_scorer(tmp_path)
     scorer = bundled_scorer(tmp_path, model)
     assert isinstance(scorer, AvatarScorer)
     drawn: list[int] = []

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from tiny_models import tiny_conditioner
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.claims import GROUPS, CaptionReader, claims_vector
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.testing import tiny_conditioner
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config
 from recipes.avatars.dataset import caption

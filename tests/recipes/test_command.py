@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.avatars.claims import CaptionReader, save_heads
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config
 from imagebart.weights.folder import Part, save_part

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_model
 from torch import Tensor
 
 from imagebart.avatars.attributes import PLAIN
@@ -13,7 +14,6 @@ from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.drawing import Artist
 from imagebart.imaging.masks import preset_array
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_model
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.evaluation import COMPLETED, Study, complete, completions, must_agree

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_models import tiny_model, tiny_staged_model
 
-from imagebart.testing import tiny_model, tiny_staged_model
 from recipes.avatars.dataset import AvatarDataset
 from recipes.avatars.word_gaps import word_gaps
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.drawing import Artist
 from imagebart.evaluation.metrics import Measure, side_by_side
 from imagebart.models.imagebart import ImageBART
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_model, tiny_staged_model
 from recipes.avatars import READER
 from recipes.avatars.evaluation import Renders, Study
 from recipes.avatars.grids import PROMPTS

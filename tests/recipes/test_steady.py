@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import tiny_conditioner
 from torch import Tensor
 
 from imagebart.avatars.claims import CaptionReader
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.testing import tiny_conditioner
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config
 from recipes.avatars.training import OFTEN, Steady

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import tiny_first_stage
 
 from imagebart.avatars.claims import HEADS, CaptionReader, claims_vector, save_heads
 from imagebart.conditioning import TextConditioner
@@ -14,7 +15,6 @@ from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
-from imagebart.testing import tiny_first_stage
 from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.parts import assemble, load_text_encoder
 from imagebart.training.token_task import text_config

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
+from tiny_models import tiny_conditioner
 from torch import Tensor, nn
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.claims import GROUPS, CaptionReader
-from imagebart.testing import tiny_conditioner
 from recipes.avatars.cases import PromptCase, hear, heard_line, plain_prompts, read_prompts, typed_prompts
 
 

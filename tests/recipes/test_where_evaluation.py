@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from artists import oracle
-from judged import save_judged_model
+from model_with_scorer import save_model_with_scorer
 
 from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
@@ -31,7 +31,7 @@ TRUE = np.stack([case.differing(GRID, SIZE) for case in CASES])
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> AvatarScorer:
     folder = tmp_path_factory.mktemp("judged")
-    loaded = bundled_scorer(folder, save_judged_model(folder))
+    loaded = bundled_scorer(folder, save_model_with_scorer(folder))
     assert isinstance(loaded, AvatarScorer)
     return loaded
 
@@ -99,7 +99,7 @@ def test_the_judge_s_words_are_right_and_a_doubtful_one_tells_nothing(
 
 
 def test_the_whole_runs_on_a_tiny_model(scorer: AvatarScorer, tmp_path: Path) -> None:
-    artist = Artist(save_judged_model(tmp_path), SamplingSettings(), 64)
+    artist = Artist(save_model_with_scorer(tmp_path), SamplingSettings(), 64)
     measures = list(where(Study(artist, load_reader(READER), 20), scorer))
     assert [m.name for m in measures if not m.group] == [
         "found by words: IoU, median",

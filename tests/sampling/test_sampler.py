@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from oracles import binomial_z, doubted
+from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
 from imagebart import mmap_policy
@@ -18,7 +19,6 @@ from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.sampler import row_generators, uniform_tokens
 from imagebart.sampling.steps import DenoisingStep, StageStep, denoising_steps
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_model, tiny_staged_model
 
 K, N = 24, 64
 DEFAULTS = SamplingSettings()

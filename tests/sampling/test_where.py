@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tiny_models import TOKENS, tiny_model
 from torch import Tensor
 
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.sampling.mask_suggestion import AROUND, LEAST, distances, threshold
-from imagebart.testing import TOKENS, tiny_model
 
 MODEL = tiny_model()
 KNOWN = torch.randint(24, (1, TOKENS), generator=torch.Generator().manual_seed(1))

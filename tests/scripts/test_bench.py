@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import tiny_model, tiny_staged_model
 
-from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import MODELS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from image_folders import draw_folder
 
 from imagebart.evaluation.classifier import FILE, Labels, augment, train_or_load_classifier
 from imagebart.training.data import ImageStore, inspect_dataset, open_dataset
-from tests.drawn_folders import draw_folder
 
 
 def test_it_reads_what_it_learnt_in_pictures_that_were_held_back(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from oracles import binomial_z
 from PIL import Image
+from tiny_models import tiny_first_stage, tiny_model
 from torch import Tensor, nn
 
 from imagebart.conditioning import ClassConditioner
@@ -19,7 +20,6 @@ from imagebart.inpainting import encode_color_hints
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
-from imagebart.testing import tiny_first_stage, tiny_model
 from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts, StageShape
 from imagebart.training.denoiser import DenoiserTask, begin_to_glance, denoiser_config, train_denoiser
 from imagebart.training.loop import Batch

@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from killing import apart, killed_at_every_step, without_room
+from fault_injection import apart, killed_at_every_step, without_room
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset

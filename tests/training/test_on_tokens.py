@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_first_stage
 from torch.utils.data import default_collate
 
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.vqgan import FirstStage
-from imagebart.testing import tiny_first_stage
 from imagebart.training.config import DenoiserRun, LoopConfig, StageShape
 from imagebart.training.data import PIXELS, ImageStore, StoreIndex, stored_side, write_index
 from imagebart.training.denoiser import TokenDataset, TokenDatasetTask, conditioner_of, encode_store, new_denoiser

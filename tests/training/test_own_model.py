@@ -17,16 +17,16 @@ from typing import Any, Literal
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from drawn_folders import draw_folder
-from killing import apart
+from fault_injection import apart
+from image_folders import draw_folder
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_models import tiny_first_stage, tiny_model
 from torch import nn
 
 from imagebart.cli.main import main
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
-from imagebart.testing import tiny_first_stage, tiny_model
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
 from imagebart.training.data import ImageStore
 from imagebart.training.plan import seconds_per_step

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from processes import in_processes
+from tiny_models import tiny_first_stage
 from torch.utils.data import Dataset
 
 from imagebart.models.vqgan import FirstStage
-from imagebart.testing import tiny_first_stage
 from imagebart.training.config import FirstStageLoss, LoopConfig
 from imagebart.training.loop import StepBatchSampler, read_log, train
 from imagebart.training.vqgan import FirstStageTask

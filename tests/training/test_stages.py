@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
-from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.parts import assemble, load_text_encoder, take_apart
 from imagebart.training.stage import scrambled, stage_loss, train_stage

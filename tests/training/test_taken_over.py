@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import CAPTIONS, tiny_model, tiny_staged_model
 
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserInput
-from imagebart.testing import CAPTIONS, tiny_model, tiny_staged_model
 from imagebart.training.config import ModelRun, StageShape
 from imagebart.training.train_model import load_denoiser_to_finetune
 from imagebart.training.vqgan import load_first_stage

@@ -13,9 +13,9 @@ from typing import Any
 import gradio as gr
 import pytest
 from PIL import Image
+from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart.imaging.masks import preset
-from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui.app import MODEL_QUEUE, build_page
 from imagebart.ui.controls import SLIDERS
 from imagebart.ui.environment import GPU_SECONDS, find_device, on_gpu

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from page_values import control_values
+from tiny_models import tiny_pipeline
 
 from imagebart.imaging.metadata import Recipe
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_pipeline
 from imagebart.ui.controls import NAMES, Controls, context_size, recipe_values, starting_values
 from imagebart.ui.model_list import ModelChoice
 from imagebart.ui.queries import Queries

@@ -19,11 +19,11 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from page_server import served
 from PIL import Image
+from tiny_models import tiny_pipeline
 
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.sampler import ChainEvent, Start
-from imagebart.testing import tiny_pipeline
 from imagebart.ui.app import build_page
 from imagebart.ui.endpoints import mcp_problem
 

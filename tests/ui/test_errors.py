@@ -28,9 +28,9 @@ from gradio_client.utils import QueueError
 from page_process import Server, page_process
 from page_server import FILE, UPLOADED, PageClient, served_to_client
 from PIL import Image
+from tiny_models import tiny_pipeline
 
 from imagebart.pipeline import Pipeline
-from imagebart.testing import tiny_pipeline
 from imagebart.ui import errors, messages
 from imagebart.ui.app import MAX_QUEUE
 from imagebart.ui.errors import answering

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from fake_models import LightnessScorer
 from PIL import Image
+from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart import InputError
 from imagebart.pipeline import Pipeline
-from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui.examples import find_examples
 from imagebart.ui.model_list import (
     ModelChoice,

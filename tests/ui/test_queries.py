@@ -11,12 +11,12 @@ import pytest
 from fake_models import FixedDescriber, hat_model
 from page_values import noise_image, sketch_value
 from PIL import Image, PngImagePlugin
+from tiny_models import tiny_pipeline
 
 from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import Recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
-from imagebart.testing import tiny_pipeline
 from imagebart.ui.model_list import ModelChoice
 from imagebart.ui.queries import MAX_CHECKED, Queries
 from imagebart.ui.sketchpad.component import scale_mask, unpack_mask

@@ -16,11 +16,11 @@ import pytest
 from fake_models import FixedDescriber, LightnessScorer, WatchedPipeline
 from page_values import control_values, noise_image, open_image, sketch_value
 from PIL import Image
+from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
-from imagebart.testing import tiny_model, tiny_pipeline
 from imagebart.ui import messages, runs
 from imagebart.ui.model_list import ModelChoice
 from imagebart.ui.runs import BUTTONS, MAX_PREVIEWS, START_BUTTONS, Cancellation, RunHistory, Runs, Update

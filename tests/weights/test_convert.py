@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from killing import apart, dying
+from fault_injection import apart, dying
 from published_files import scale_tensors, write_checkpoint, write_tiny
 from safetensors.torch import load_file
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_injection import killed_at_every_step
 from faulty_server import (
     Answer,
     FaultyServer,
@@ -26,7 +27,6 @@ from faulty_server import (
     serving_file,
 )
 from huggingface_hub import constants
-from killing import killed_at_every_step
 from published_files import write_package, write_tiny
 
 from imagebart import ImageBART

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-from killing import apart, killed_at_every_step
+from fault_injection import apart, killed_at_every_step
 from safetensors.torch import load_file, save_file
+from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart import ImageBART, SamplingSettings, mmap_policy
 from imagebart.atomic_io import OBSOLETE, SAVED
@@ -28,7 +29,6 @@ from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.packed_linear import bf16, fp16, fp32, multiplies_bfloat16
-from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, load, save
 from imagebart.weights import folder as folder_module
 from imagebart.weights.folder import Part, load_part, save_part

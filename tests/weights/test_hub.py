@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from loopback_hub import Hub, serving_hub
+from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart import ImageBART, Pipeline
 from imagebart.cli import main
-from imagebart.testing import tiny_model, tiny_staged_model
 from imagebart.weights import WeightsError, locate
 from imagebart.weights.hub import push_folder
 

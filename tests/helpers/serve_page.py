@@ -20,8 +20,8 @@ os.environ["GRADIO_TEMP_DIR"] = sys.argv[1]
 
 import torch
 from fake_models import WatchedPipeline
+from tiny_models import tiny_staged_model
 
-from imagebart.testing import tiny_staged_model
 from imagebart.ui.app import build_page, launch_page
 from imagebart.ui.examples import find_examples
 

@@ -6,16 +6,16 @@ from pathlib import Path
 from shutil import copy
 
 import torch
+from tiny_models import tiny_model
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.claims import CaptionReader, save_heads
 from imagebart.models.imagebart import ImageBART
 from imagebart.ranking import WEIGHTS
-from imagebart.testing import tiny_model
 from recipes.avatars import READER
 
 
-def save_judged_model(folder: Path) -> ImageBART:
+def save_model_with_scorer(folder: Path) -> ImageBART:
     """Writes the model, its heads and its scorer to a folder."""
     model = tiny_model(query_tokens=len(VALUES))
     assert model.text is not None

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from tiny_models import tiny_model
 from torch import Tensor
 
 from imagebart.imaging.files import load_image
@@ -21,7 +22,6 @@ from imagebart.imaging.masks import preset
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.testing import tiny_model
 
 HAT_TOKENS = torch.zeros(8, 8, dtype=torch.bool)
 HAT_TOKENS[:3, 2:6] = True

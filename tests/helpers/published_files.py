@@ -1,8 +1,8 @@
 """Checkpoints of random numbers in the very layout of 2021, written tensor by tensor, so that full size fits anywhere.
 
-`python tests/published_files.py NAME FOLDER` writes a published model in full size. What a file holds besides tensors
-is what PyTorch Lightning 1.4 put there: callbacks under their class, optimizer states, averaged weights under names
-that lost their dots. `torch.save` could not write more than memory holds; so pickle and zip are made here.
+`python tests/helpers/published_files.py NAME FOLDER` writes a published model in full size. What a file holds besides
+tensors is what PyTorch Lightning 1.4 put there: callbacks under their class, optimizer states, averaged weights under
+names that lost their dots. `torch.save` could not write more than memory holds; so pickle and zip are made here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from imagebart.weights.folder import shapes_of
 from imagebart.weights.published.convert import key_mapping
 from imagebart.weights.published.registry import PublishedStage, read_stage_yaml
 
-TINY = Path(__file__).parent / "fixtures" / "tiny"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
 ALIGNMENT = 64  # of tensors in a file of PyTorch's
 POOL = np.random.default_rng(0).standard_normal(1_000_003, np.float32)  # what weights are taken from
 TINY_SCALE, FULL_SCALE = 0.3, 0.05  # of weights, so that logits differ clearly

@@ -1,6 +1,6 @@
 """Records what the original's own networks compute for a text model: no weights of one were published.
 
-`python tests/record_original.py CHECKOUT`, a checkout of github.com/CompVis/imagebart, writes
+`python tests/helpers/record_original.py CHECKOUT`, a checkout of github.com/CompVis/imagebart, writes
 tests/fixtures/tiny/text_cond/expected.safetensors. The weights are those that `published_files` makes, under their
 published names, which the original's modules have to take without exception.
 """

@@ -1,4 +1,4 @@
-"""A tiny random model, so that tests and the page's development take seconds: 32 x 32 pixels, 8 x 8 tokens."""
+"""Tiny random models, with which tests take seconds: 32 x 32 pixels, 8 x 8 tokens."""
 
 from __future__ import annotations
 
