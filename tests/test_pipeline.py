@@ -397,7 +397,7 @@ def test_a_saved_model_brings_its_card_and_settings(tmp_path: Path) -> None:
     loaded = Pipeline.from_pretrained(tmp_path)
     assert loaded.card == "# Tiny\n"
     (tmp_path / "README.md").unlink()
-    assert "It draws nothing at 32 × 32 pixels and nothing else" in Pipeline.from_pretrained(tmp_path).card
+    assert "It generates nothing at 32 × 32 pixels and nothing else" in Pipeline.from_pretrained(tmp_path).card
     assert (loaded.name, loaded.knows, loaded.defaults) == ("tiny", "nothing", SamplingSettings(scales=2))
     assert loaded.suggestions == Pipeline(model).suggestions
     a, b = (list(p.generate("a hat", seed=4))[-1].image.tobytes() for p in (Pipeline(model), loaded))

@@ -20,7 +20,7 @@ def list_models() -> None:
     """The published models, their sizes, which are here."""
     from imagebart.weights.published.registry import model_rows
 
-    rows = [("name", "draws", "stages", "download", "drawing", "a picture here", "")]
+    rows = [("name", "domain", "stages", "download", "memory", "time for an image here", "folder")]
     for row in model_rows():
         rows.append((row.name, row.domain, str(row.stages), row.download, row.memory, row.image_time, row.folder))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -44,7 +44,7 @@ STORAGES = {
 
 @dataclass(frozen=True)
 class Planned:
-    """A tensor to be written: its numbers, or their shape and where in the pool they begin."""
+    """A tensor to be written: its numbers, or their shape and where they begin in the pool of random numbers."""
 
     shape: tuple[int, ...]
     begin: int = 0
@@ -63,12 +63,12 @@ class Planned:
     def array(self) -> np.ndarray:
         if self.numbers is not None:
             return self.numbers
-        return _round_and_round(self.scale, self.mean)[self.begin : self.begin + self.size].reshape(self.shape)
+        return _repeated_pool(self.scale, self.mean)[self.begin : self.begin + self.size].reshape(self.shape)
 
 
 @cache
-def _round_and_round(scale: float, mean: float) -> np.ndarray:
-    """The pool, scaled and moved, over and over: no tensor that is published ends after it."""
+def _repeated_pool(scale: float, mean: float) -> np.ndarray:
+    """The pool, scaled, moved and repeated, so that it is longer than any published tensor."""
     return np.resize(POOL, 8_000_000) * np.float32(scale) + np.float32(mean)
 
 
@@ -105,7 +105,7 @@ def write_checkpoint(
     root: str = "archive",
     numbers: Callable[[Planned], np.ndarray] = Planned.array,
 ) -> None:
-    """A checkpoint of PyTorch Lightning 1.4 with these tensors, whose numbers may be others."""
+    """A checkpoint of PyTorch Lightning 1.4 with these tensors. numbers: gives the values of each."""
     buffer = io.BytesIO()
     pickler = _Pickler(buffer)
     with _lightning() as callback:
@@ -179,7 +179,7 @@ def write_full(name: str, folder: Path) -> None:
 
 
 def write_full_package(target: BinaryIO, name: str, numbers: Callable[[Planned], np.ndarray] = Planned.array) -> None:
-    """The zip of a published model in full size, always the same bytes, to what need not be a file."""
+    """The zip of a published model in full size, always the same bytes; the target only needs `write`."""
     with zipfile.ZipFile(target, "w") as archive:
         for stem, tensors in full_tensors(name):
             with archive.open(zipfile.ZipInfo(f"{name}/{stem}.ckpt"), "w", force_zip64=True) as file:

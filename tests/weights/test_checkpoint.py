@@ -151,7 +151,7 @@ class TestCode:
         assert_refused(write_pickle(folder / "x.ckpt", program), "Stateful")
         assert not (folder / MARKER).exists()
 
-    def test_names_are_told(self, folder: Path) -> None:
+    def test_the_message_has_the_name(self, folder: Path) -> None:
         assert_refused(write_pickle(folder / "x.ckpt", self.PROGRAMS["shell"]), "names os.system", "nothing")
 
     @pytest.mark.parametrize(

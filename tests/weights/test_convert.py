@@ -104,13 +104,13 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
     assert not list(source.glob("*.ckpt"))
 
 
-def test_published_files_stay_unless_told(tmp_path: Path) -> None:
+def test_published_files_stay_by_default(tmp_path: Path) -> None:
     source = Path(shutil.copytree(CLASS_MODEL, tmp_path / "source"))
     convert.convert(Conversion(source, tmp_path / "out"), print)
     assert len(list(source.glob("*.ckpt"))) == 2
 
 
-def test_what_was_begun_otherwise_begins_anew(tiny: Path, tmp_path: Path) -> None:
+def test_a_conversion_with_other_settings_restarts(tiny: Path, tmp_path: Path) -> None:
     job = Conversion(tiny, tmp_path / "out", "float16")
     place = job.work_folder
     place.mkdir()
@@ -120,7 +120,7 @@ def test_what_was_begun_otherwise_begins_anew(tiny: Path, tmp_path: Path) -> Non
     assert (job.out / "stage1.safetensors").is_file() and not place.exists()
 
 
-def test_other_peoples_folders_stay(tiny: Path, tmp_path: Path) -> None:
+def test_other_folders_are_never_overwritten(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds thesis.txt; choose a new or empty folder"):
         convert.convert(Conversion(tiny, tmp_path), print)

@@ -109,7 +109,7 @@ def test_another_process_goes_on_too(server: FaultyServer, fetch: Fetch, tmp_pat
 
 
 @pytest.mark.parametrize("honest", [True, False])
-def test_a_file_that_changes_between_two_ranges_begins_anew(
+def test_a_file_that_changes_between_two_ranges_is_downloaded_again(
     server: FaultyServer, fetch: Fetch, progress: Recorder, honest: bool
 ) -> None:
     """Whether the server minds If-Range or not."""
@@ -124,10 +124,10 @@ def test_a_file_that_changes_between_two_ranges_begins_anew(
     server.faults += [breaking_off(100_000), changing(OTHER) if honest else ignoring]
     fetch.run()
     assert fetch.path.read_bytes() == OTHER
-    assert any("begins anew" in sentence for sentence in progress.messages)
+    assert any("restarts" in sentence for sentence in progress.messages)
 
 
-def test_a_file_that_got_shorter_begins_anew(server: FaultyServer, fetch: Fetch) -> None:
+def test_a_file_that_got_shorter_is_downloaded_again(server: FaultyServer, fetch: Fetch) -> None:
     def shorten(answer: Answer) -> None:
         answer.state.content = OTHER[:50_000]
         answer.begin(416, Content_Range="bytes */50000", Content_Length=0)

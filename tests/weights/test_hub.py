@@ -35,7 +35,7 @@ def test_what_is_pushed_is_what_is_loaded(hub: Hub) -> None:
     assert same_weights(ImageBART.from_pretrained(NAME), second)
     assert same_weights(ImageBART.from_pretrained(NAME, revision=address.rpartition("/")[2]), first)
     card = (hub.files(NAME, "main") or {})["README.md"].decode()
-    assert card.startswith("---\n") and "It draws nothing at 32 × 32 pixels" in card
+    assert card.startswith("---\n") and "It generates nothing at 32 × 32 pixels" in card
     assert Pipeline.from_pretrained(NAME).card.startswith("# tiny\n")
 
 
@@ -121,7 +121,7 @@ def test_only_models_are_sent(tmp_path: Path) -> None:
         push_folder(tmp_path, "faces")
 
 
-def test_nothing_that_a_stranger_s_repository_names_is_run(hub: Hub) -> None:
+def test_code_in_a_repository_is_never_run(hub: Hub) -> None:
     hub.branches[NAME] = {}
     config = {"format": "imagebart", "version": 1, "auto_map": {"AutoModel": "evil.Model"}}
     hub.commit(NAME, "main", {"config.json": json.dumps(config).encode(), "evil.py": b"1/0", "model.bin": b"\x80"})

@@ -220,7 +220,7 @@ class Fetch:
                 version = FileVersion(validator, int(length) if length.isdecimal() else None)
                 if size:
                     self.progress.say(
-                        f"{self.path.name} has changed at its address, or cannot be resumed: it begins anew."
+                        f"{self.path.name} has changed at its address, or cannot be resumed: the download restarts."
                     )
                     self._delete_part()
                     size = 0
@@ -266,7 +266,7 @@ class Fetch:
 
     def _restart(self, reason: str) -> _Retry:
         self._delete_part()
-        return _Retry(f"{self.path.name} {reason}: it begins anew", 0)
+        return _Retry(f"{self.path.name} {reason}: the download restarts", 0)
 
     def _error(self, how: str, reason: object) -> FetchError:
         return FetchError(f"{self.url} cannot be downloaded{how}: {reason}.")

@@ -503,14 +503,14 @@ CARD_HEADER = "---\nlibrary_name: imagebart\ntags:\n  - imagebart\n  - inpaintin
 
 
 def default_card(config: ModelConfig) -> str:
-    """README.md of a model without one: where it is from, what it draws and at which size."""
+    """README.md of a model without one: where it is from, what it generates and at which size."""
     about, side = config.about, config.first_stage.resolution
     made = "as CompVis published them in 2021, as safetensors" if about.name in MODELS else "of its own"
     ways = f"{len(config.stages)} scales" if config.stages else "one denoiser for every noise level"
     lines = [f"{CARD_HEADER}\n# {about.name}\n", f"Weights of ImageBART {made}: {ways}, {side} × {side} pixels.\n"]
     if about.knows:
         lines.append(
-            f"It draws {about.knows} at {side} × {side} pixels and nothing else: other pictures can be edited, but "
+            f"It generates {about.knows} at {side} × {side} pixels and nothing else: other images can be edited, but "
             f"only into these, and regenerated parts of a larger one have no more detail than {side} pixels a side.\n"
         )
     return "\n".join(lines)
