@@ -50,6 +50,7 @@ RENAMED_KEYS: dict[str, dict[str, str]] = {
     "FirstStageLoss": {"dead_after": "dead_code_threshold"},
     "FirstStageRun": {"begin_from": "init_from"},
     "CaptionsRun": {"begin_from": "init_from"},
+    "ReaderRun": {"wear": "augment"},
     "ModelRun": {"begin_from": "init_from"},
     "StageRun": {"begin_from": "init_from", "scramble": "decoder_corruption"},
     "DenoiserRun": {

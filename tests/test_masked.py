@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 from torch import Tensor
 
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.inpainting import encode_color_hints, encode_masked, fill_nearest, mask_coverage
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline
@@ -151,7 +151,7 @@ def test_an_edit_is_drawn_by_the_colours_that_are_seen() -> None:
     for loud in (pipeline.model.denoiser.glance, pipeline.model.denoiser.align):  # type: ignore[union-attr]
         loud.weight *= 50
     result = list(pipeline.edit(Image.fromarray(upload), Image.fromarray(painted[0]), "red hair", seed=3))[-1]
-    evaluated = Artist(pipeline.model, pipeline.defaults).edit(pixels, painted, ["red hair"], 3)
+    evaluated = ImageSampler(pipeline.model, pipeline.defaults).edit(pixels, painted, ["red hair"], 3)
     assert np.array_equal(np.asarray(result.image), (evaluated[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte())
     left = encode_masked(pipeline.model, pixels, torch.from_numpy(painted))
     expected = encode_color_hints(pipeline.model.first_stage, pixels, torch.from_numpy(painted), 2)

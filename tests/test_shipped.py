@@ -16,13 +16,13 @@ from imagebart.avatars.attributes import PLAIN
 from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
 from imagebart.diffusion import add_uniform_noise
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import masks
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.ranking import rank
 from recipes.avatars import READER
 from recipes.avatars.artwork import region_mask, rendered
-from recipes.avatars.boundary_consistency import fits
+from recipes.avatars.boundary_consistency import boundary_consistency
 from recipes.avatars.dataset import AvatarDataset
 from recipes.avatars.evaluation import COMPLETED, SHARED, Study, complete
 
@@ -94,11 +94,12 @@ def test_avatars_are_familiar_and_noise_is_not(pipe: Pipeline) -> None:
 
 def test_upper_halves_go_on_in_the_colours_of_the_lower(pipe: Pipeline) -> None:
     """Skin and background, by the measure of `evaluate avatars`; chance gives one in forty."""
-    study = Study(Artist(pipe.model, pipe.defaults), load_reader(READER), 20, seed=3)
+    study = Study(ImageSampler(pipe.model, pipe.defaults), load_reader(READER), 20, seed=3)
     avatars = study.avatars(COMPLETED)
     images = complete(study, avatars)
-    halves = np.stack([masks.preset_array("upper half", study.artist.size)] * len(avatars))
-    answers = fits(images, halves, avatars, study.reader.read(images).attributes, [SHARED] * len(avatars))
+    halves = np.stack([masks.preset_array("upper half", study.sampler.size)] * len(avatars))
+    read = study.reader.read(images).attributes
+    answers = boundary_consistency(images, halves, avatars, read, [SHARED] * len(avatars))
     assert sum(set(found) == set(SHARED) and all(found.values()) for found in answers) >= 18
 
 

@@ -34,7 +34,7 @@ TOGETHER = tuple(
 """The attributes that one phrase tells of."""
 
 
-def tell(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
+def verbalize(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
     """ "short brown hair, no beard, a blue hoodie, …": those of the named attributes of an avatar that show.
 
     A colour is told with what has it, or, where that is not told, of as little as can have it: "blue clothes". ""
@@ -111,15 +111,15 @@ class AvatarScorer:
     def describe(self, image: Tensor) -> str | None:
         """See `imagebart.ranking.Describer`."""
         attributes = self._read(image)
-        return None if attributes is None else tell(attributes)
+        return None if attributes is None else verbalize(attributes)
 
     def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
         """See `imagebart.ranking.Describer`."""
         attributes = self._read(image)
         if attributes is None:
             return None
-        asked = tell(*_changed(attributes, self.claims(prompt)))
-        return ", ".join(text for text in (prompt, asked) if text), tell(attributes)
+        asked = verbalize(*_changed(attributes, self.claims(prompt)))
+        return ", ".join(text for text in (prompt, asked) if text), verbalize(attributes)
 
     @torch.no_grad()
     def _read(self, image: Tensor) -> Attributes | None:

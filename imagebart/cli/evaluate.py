@@ -16,7 +16,7 @@ from imagebart.cli.options import Data, Sampling, command
 from imagebart.errors import InputError
 
 if TYPE_CHECKING:
-    from imagebart.evaluation.drawing import Artist
+    from imagebart.evaluation.image_sampler import ImageSampler
     from imagebart.evaluation.paper import PaperStudy
     from imagebart.training.data import ImageStore
 
@@ -56,14 +56,14 @@ def folder(
     from imagebart.imaging.files import save_image
     from imagebart.training.vqgan import load_first_stage
 
-    artist = artist_of(model, sampling, batch)
+    sampler = load_image_sampler(model, sampling, batch)
     place = work or model / "evaluation"
-    store = _store(model, data, place, artist.size)
+    store = _store(model, data, place, sampler.size)
     classifier = train_or_load_classifier(store, place / "classifier", steps)
     told = local_features(features) if features else partial(in_batches, classifier.features)
     other = load_first_stage(beside) if beside else None
-    left = artist_of(baseline, sampling, batch) if baseline else None
-    study = FolderStudy(artist, store, classifier, told, samples, seed, other, left, telling)
+    left = load_image_sampler(baseline, sampling, batch) if baseline else None
+    study = FolderStudy(sampler, store, classifier, told, samples, seed, other, left, telling)
     measures = []
     for one in evaluate_folder(study):
         measures.append(one)
@@ -95,15 +95,15 @@ def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageS
     return ImageStore(work / "pictures")
 
 
-def artist_of(model: str | Path, sampling: Sampling, batch: int) -> Artist:
+def load_image_sampler(model: str | Path, sampling: Sampling, batch: int) -> ImageSampler:
     """A model at its best settings, or at those asked for."""
-    from imagebart.evaluation.drawing import Artist
+    from imagebart.evaluation.image_sampler import ImageSampler
     from imagebart.models.imagebart import ImageBART
 
     if batch < 1:
         raise ValueError(f"a batch of {batch}, expected 1 or more")
     loaded = ImageBART.from_pretrained(model)
-    return Artist(loaded, sampling.over(loaded.about.sampling), batch)
+    return ImageSampler(loaded, sampling.over(loaded.about.sampling), batch)
 
 
 # `imagebart evaluate paper`: the paper's measures of one of its models, with its figures beside ours.
@@ -161,7 +161,7 @@ def paper(asked: PaperOptions, sampling: Sampling) -> None:
 
 
 def _paper_study(asked: PaperOptions, sampling: Sampling, device: str) -> PaperStudy:
-    from imagebart.evaluation.drawing import Artist
+    from imagebart.evaluation.image_sampler import ImageSampler
     from imagebart.evaluation.paper import PaperStudy, asked_for, load_look, pictures_in
     from imagebart.models.imagebart import ImageBART
     from imagebart.ranking import load_scorer
@@ -171,7 +171,7 @@ def _paper_study(asked: PaperOptions, sampling: Sampling, device: str) -> PaperS
     data, look = pictures_in(asked.data, asked.pictures), load_look(asked.features)
     model = ImageBART.from_pretrained(asked.model, device)
     return PaperStudy(
-        Artist(model, sampling.over(model.about.sampling), asked.batch),
+        ImageSampler(model, sampling.over(model.about.sampling), asked.batch),
         data,
         look,
         asked.out,

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from imagebart.evaluation.classifier import NO_LABEL, Classifier, ClassifierConfig, Labels
-from imagebart.evaluation.drawing import BASELINE, Artist, left_to_right, through_tokens, weights_that_draw
+from imagebart.evaluation.image_sampler import BASELINE, ImageSampler, left_to_right, reconstruct, sampling_parameters
 from imagebart.evaluation.metrics import (
     Features,
     Interval,
@@ -47,17 +47,17 @@ LEAST = 4  # pictures: two a half
 CHANNELS = (32, 48, 64, 96)
 
 
-def told_apart(real: Tensor, made: Tensor, steps: int = STEPS, seed: int = 0) -> Interval:
+def two_sample_test(real: Tensor, made: Tensor, steps: int = STEPS, seed: int = 0) -> Interval:
     """The share of pictures, real and made, that are told rightly: 0.5 where they cannot be told apart.
 
     real, made: float [B, 3, H, W] in [-1, 1], row i of the one made of row i of the other.
     """
-    of_real, of_made = (doubt[0] for doubt in doubts(real, [made], steps, seed))
+    of_real, of_made = (doubt[0] for doubt in fake_logits(real, [made], steps, seed))
     right = (of_real < 0).int() + (of_made >= 0).int()
     return share_of(right.tolist(), [2] * len(real))
 
 
-def doubts(real: Tensor, made: Sequence[Tensor], steps: int = STEPS, seed: int = 0) -> tuple[Tensor, Tensor]:
+def fake_logits(real: Tensor, made: Sequence[Tensor], steps: int = STEPS, seed: int = 0) -> tuple[Tensor, Tensor]:
     """How made pictures look, in logits, over 0 for made: the real ones, [1, B], and those of each kind, [M, B].
 
     The network learns to tell real pictures from all kinds of made ones alike. Raises ValueError for under 4 pictures.
@@ -149,7 +149,7 @@ def judged(pairs: Pairs, steps: int = STEPS) -> tuple[Interval, Interval, Interv
     The share of the pairs in which ours looks more real, and the shares of all pictures of which ours, and of which
     theirs, is taken for real.
     """
-    _, (ours, theirs) = doubts(pairs.real, [pairs.ours, pairs.theirs], steps, pairs.seed)
+    _, (ours, theirs) = fake_logits(pairs.real, [pairs.ours, pairs.theirs], steps, pairs.seed)
     count = len(pairs.first)
     better = (ours[:count] < theirs[:count]).float().mean()
     fooled = [share_of((kind < 0).int().tolist()) for kind in (ours, theirs)]
@@ -202,14 +202,14 @@ COLUMNS = 12  # of the sheet
 class FolderStudy:
     """A model, the pictures it is measured on, and what measures them."""
 
-    artist: Artist
+    sampler: ImageSampler
     store: ImageStore
     classifier: Classifier
     features: Features
     samples: int  # held-back pictures of each measure, at most
     seed: int = 0
     beside: FirstStage | None = None  # another, whose reconstructions are compared with the model's
-    baseline: Artist | None = None  # draws from left to right; fills the same holes
+    baseline: ImageSampler | None = None  # draws from left to right; fills the same holes
     telling: int = STEPS  # steps that each network learns that tells real pictures from made ones
 
     def __post_init__(self) -> None:
@@ -220,8 +220,8 @@ class FolderStudy:
             self._check_size("other first stage", self.beside.config.resolution)
 
     def _check_size(self, name: str, size: int) -> None:
-        if size != self.artist.size:
-            raise ValueError(f"the {name} is of {size} pixels a side, expected the model's {self.artist.size}")
+        if size != self.sampler.size:
+            raise ValueError(f"the {name} is of {size} pixels a side, expected the model's {self.sampler.size}")
 
     @cached_property
     def held(self) -> list[int]:
@@ -256,38 +256,38 @@ class FolderStudy:
     @cached_property
     def prompts(self) -> list[str | None]:
         """What the held-back pictures say, as far as the model takes it."""
-        takes = self.artist.model.conditioner.kind != "none"
+        takes = self.sampler.model.conditioner.kind != "none"
         return [text if takes and text else None for text in self.texts]
 
     @cached_property
     def drawn(self) -> Tensor:
         """A picture of what each of them says."""
-        return self.artist.generate(self.prompts, self.seed)
+        return self.sampler.generate(self.prompts, self.seed)
 
     @cached_property
     def decoded(self) -> Tensor:
         """How the pictures come back from the model's tokens."""
-        return self.artist.reconstruct(self.images)
+        return self.sampler.reconstruct(self.images)
 
     @cached_property
     def pairs(self) -> Pairs | None:
         """They beside how they come back from the other first stage's; None where there is none."""
         if self.beside is None:
             return None
-        theirs = [through_tokens(self.beside, part) for part in self.images.split(self.artist.batch)]
+        theirs = [reconstruct(self.beside, part) for part in self.images.split(self.sampler.batch)]
         return Pairs(self.images, self.decoded, torch.cat(theirs), self.seed)
 
     @cached_property
     def fills(self) -> dict[str, dict[str, Tensor]]:
         """The pictures with each hole filled in each way, without a prompt."""
-        return {name: self._filled(hole(self.artist.size)) for name, hole in HOLES.items()}
+        return {name: self._filled(hole(self.sampler.size)) for name, hole in HOLES.items()}
 
     def _filled(self, hole: np.ndarray) -> dict[str, Tensor]:
         count = len(self.images)
-        artists = {"model": self.artist} | ({} if self.baseline is None else {BASELINE: self.baseline})
+        samplers = {"model": self.sampler} | ({} if self.baseline is None else {BASELINE: self.baseline})
         drawn = {
-            name: artist.edit(self.images, np.stack([hole] * count), [None] * count, self.seed)
-            for name, artist in artists.items()
+            name: sampler.edit(self.images, np.stack([hole] * count), [None] * count, self.seed)
+            for name, sampler in samplers.items()
         }
         return drawn | {way: inpainted(self.images, hole, flag) for way, flag in CLASSICAL.items()}
 
@@ -306,8 +306,8 @@ def evaluate_folder(study: FolderStudy) -> Iterator[Measure]:
     for name, ways in study.fills.items():
         yield from _filled(study, name, ways)
     if study.baseline is not None:
-        for name, artist in (("model", study.artist), (BASELINE, study.baseline)):
-            size = weights_that_draw(artist)
+        for name, sampler in (("model", study.sampler), (BASELINE, study.baseline)):
+            size = sampling_parameters(sampler)
             yield replace(size, name=f"{name}: {size.name}")
     features = study.features(study.drawn)
     yield measure("drawn pictures: distance to training pictures", _distance(study, features), len(features))
@@ -343,12 +343,12 @@ def _compared(study: FolderStudy, pairs: Pairs) -> Iterator[Measure]:
 
 def _told(study: FolderStudy, name: str, made: Tensor) -> Measure:
     """How well a network trained for it tells made pictures from the held-back ones: 50 % is best."""
-    return measure(name, told_apart(study.images, made, study.telling, study.seed), len(made), "%")
+    return measure(name, two_sample_test(study.images, made, study.telling, study.seed), len(made), "%")
 
 
 def _filled(study: FolderStudy, name: str, ways: dict[str, Tensor]) -> Iterator[Measure]:
     """A hole filled by the model, beside other ways and the pictures as they were."""
-    hole = HOLES[name](study.artist.size)
+    hole = HOLES[name](study.sampler.size)
     for way, filled in ways.items():
         value = _distance(study, study.features(filled))
         yield measure(f"{name}, {way}: distance to training pictures", value, len(filled))
@@ -398,4 +398,4 @@ def folder_sheet(study: FolderStudy) -> Image.Image:
     }
     pictures = [to_images(row[shown]) for row in rows.values()]
     pictures.append(to_images(study.store.images([study.trained_on[i] for i in index[:, 0].tolist()])))
-    return sheet(pictures, study.artist.size, names=[*rows, "nearest in training"])
+    return sheet(pictures, study.sampler.size, names=[*rows, "nearest in training"])

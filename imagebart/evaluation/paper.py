@@ -15,7 +15,7 @@ from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.errors import InputError
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import frechet_distance, inside, nearest
 from imagebart.imaging import files as images
 from imagebart.imaging.files import denormalize
@@ -135,7 +135,7 @@ class PaperStudy:
     prompts: what to draw, in turn; () for models that take none. scorer, best_of: of so many drawn, the best is kept.
     """
 
-    artist: Artist
+    sampler: ImageSampler
     data: tuple[Path, ...]
     look: Look
     out: Path
@@ -171,7 +171,7 @@ class PaperStudy:
         return self.look.many(self._read(paths[i : i + BATCH]) for i in range(0, len(paths), BATCH))
 
     def _read(self, paths: Sequence[Path]) -> Tensor:
-        return torch.cat([read_square(path, self.artist.size) for path in paths])
+        return torch.cat([read_square(path, self.sampler.size) for path in paths])
 
 
 def draw(study: PaperStudy) -> None:
@@ -183,7 +183,7 @@ def draw(study: PaperStudy) -> None:
 def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
     """All measures of what has been drawn, each as soon as it is known."""
     drawn = study.seen(study.samples_drawn)
-    known = PAPER.get(study.artist.model.about.name, {}).get(study.best_of)
+    known = PAPER.get(study.sampler.model.about.name, {}).get(study.best_of)
     yield Row("acceptance rate", 1 / study.best_of, study.samples)
     yield from _likeness(study.real, drawn, "", known)
     if isinstance(study.scorer, ClipScorer):
@@ -213,7 +213,7 @@ def coverage(real: Tensor, drawn: Tensor) -> tuple[float, float]:
 
 def clip_score(study: PaperStudy, scorer: ClipScorer, samples: Sequence[Path]) -> float:
     """100 times the mean likeness, at least 0, of drawn pictures to their prompts (Hessel et al. 2021)."""
-    size, scores = study.artist.size, []
+    size, scores = study.sampler.size, []
     for i, path in enumerate(samples):
         scores.append(scorer.likeness(read_square(path, size), study.prompt(i) or ""))
     return 100 * float(torch.cat(scores).clamp_min(0).mean())
@@ -221,9 +221,9 @@ def clip_score(study: PaperStudy, scorer: ClipScorer, samples: Sequence[Path]) -
 
 def draw_samples(study: PaperStudy) -> None:
     """Draws those of this process's samples that are not there."""
-    for group in _missing(study, study.samples_drawn, study.artist.batch if study.best_of == 1 else 1):
+    for group in _missing(study, study.samples_drawn, study.sampler.batch if study.best_of == 1 else 1):
         if study.best_of == 1:
-            drawn = study.artist.generate([study.prompt(i) for i in group], study.seed + group[0])
+            drawn = study.sampler.generate([study.prompt(i) for i in group], study.seed + group[0])
         else:
             drawn = _best(study, group[0])
         for i, image in zip(group, images.to_images(drawn), strict=True):
@@ -247,17 +247,17 @@ def _best(study: PaperStudy, i: int) -> Tensor:
     """Sample i: the best of several."""
     assert study.scorer is not None, "the best of several needs a scorer"
     prompt = study.prompt(i)
-    drawn = study.artist.generate([prompt] * study.best_of, study.seed + i * study.best_of)
+    drawn = study.sampler.generate([prompt] * study.best_of, study.seed + i * study.best_of)
     best = rank(study.scorer, drawn, prompt or "")[0]
     return drawn[best : best + 1]
 
 
 def complete_upper_halves(study: PaperStudy) -> None:
     """Draws the upper halves of real pictures anew (Fig. 14, Table 3), those of this process that are not there."""
-    size = study.artist.size
+    size = study.sampler.size
     mask = np.arange(size)[:, None].repeat(size, 1) < size // 2
     for (i,) in _missing(study, study.completed, 1):
-        after = study.artist.edit(read_square(study.data[i], size), mask[None], [study.prompt(i)], study.seed + i)
+        after = study.sampler.edit(read_square(study.data[i], size), mask[None], [study.prompt(i)], study.seed + i)
         images.save_image(images.to_images(after)[0], study.completed[i])
 
 
@@ -265,7 +265,7 @@ def neighbours(study: PaperStudy) -> Image.Image:
     """Drawn pictures, and beside each the real ones nearest to it (Fig. 26, 27)."""
     samples = study.samples_drawn[:MOST_NEIGHBOURS]
     _, near = nearest(study.seen(samples).features, study.real.features, NEAREST)
-    size = study.artist.size
+    size = study.sampler.size
     sheet = Image.new("RGB", (size * (1 + NEAREST), size * len(samples)))
     for row, (path, found) in enumerate(zip(samples, near, strict=True)):
         for column, one in enumerate([path, *(study.data[i] for i in found.tolist())]):
@@ -314,7 +314,7 @@ def images_per_second(study: PaperStudy) -> dict[int, float]:
 
     A model of T stages begins at each of them in turn, from noise.
     """
-    model, batch = study.artist.model, study.artist.batch
+    model, batch = study.sampler.model, study.sampler.batch
     cond = model.conditioner.encode([study.prompt(0)] * batch).tokens if model.conditioner.length else None
     start = torch.randint(model.vocab_size, (batch, model.tokens), generator=torch.Generator().manual_seed(0))
     rates: dict[int, float] = {}

@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebart.cli.evaluate import Batch, artist_of
+from imagebart.cli.evaluate import Batch, load_image_sampler
 from imagebart.cli.main import run as run_commands
 from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, ScaledSampling, command
 from imagebart.cli.train import Config, Run
@@ -25,55 +26,27 @@ if TYPE_CHECKING:
     from recipes.avatars.evaluation import Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="The recipe of the model of avatars.")
-train = typer.Typer(help="Train a part of the model; `python -m imagebart train assemble` puts them together.")
 evaluate = typer.Typer(help="Measure the model.")
-app.add_typer(train, name="train")
 app.add_typer(evaluate, name="evaluate")
 
 
-@command(train)
-def first_stage(config: Config, run: Run) -> None:
-    """The VQGAN: pixels to tokens and back."""
-    from imagebart.training.config import FirstStageRun, load
-    from recipes.avatars.training import train_part
+class PartName(str, Enum):
+    """What can be trained; `python -m imagebart train assemble` puts the parts together."""
 
-    train_part(load(FirstStageRun, config), run)
+    first_stage = "first-stage"  # the VQGAN: pixels to tokens and back
+    captions = "captions"  # the text encoder: what captions claim
+    denoiser = "denoiser"  # one network for every noise level, on a trained first stage
+    stage = "stage"  # one reverse step, or all of them jointly, where `t` is null
+    reader = "reader"  # reads attributes off images: one measures, another ranks variants
 
 
-@command(train)
-def captions(config: Config, run: Run) -> None:
-    """The text encoder: what captions claim."""
+@command(app)
+def train(part: Annotated[PartName, typer.Argument(help="What to train.")], config: Config, run: Run) -> None:
+    """Train a part of the model."""
     from imagebart.training.config import load
-    from recipes.avatars.training import CaptionsRun, train_captions
+    from recipes.avatars.training import RUNS, train_part
 
-    train_captions(load(CaptionsRun, config), run)
-
-
-@command(train)
-def denoiser(config: Config, run: Run) -> None:
-    """One network for every noise rate, on a trained first stage."""
-    from imagebart.training.config import DenoiserRun, load
-    from recipes.avatars.training import train_part
-
-    train_part(load(DenoiserRun, config), run)
-
-
-@command(train)
-def stage(config: Config, run: Run) -> None:
-    """One reverse step; or all of them jointly, where `t` is null."""
-    from imagebart.training.config import StageRun, load
-    from recipes.avatars.training import train_part
-
-    train_part(load(StageRun, config), run)
-
-
-@command(train)
-def reader(config: Config, run: Run) -> None:
-    """A network that reads attributes off pictures: one measures, another ranks variants."""
-    from imagebart.training.config import load
-    from recipes.avatars.training import ReaderRun, train_reader
-
-    train_reader(load(ReaderRun, config), run)
+    train_part(load(RUNS[part.value], config), run)
 
 
 @dataclass(frozen=True)
@@ -98,19 +71,19 @@ def table(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> Non
 @command(evaluate)
 def best_of(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
     """How often the best of 1, 2, 4 and 8 variants is as asked."""
-    from recipes.avatars.judge_evaluation import best_of, pictures
+    from recipes.avatars.scorer_evaluation import best_of, images_drawn
 
     study = _study(model, asked, sampling)
-    _measure(partial(best_of, scorer=_scorer(model, study)), study, pictures(study), model, asked)
+    _measure(partial(best_of, scorer=_scorer(model, study)), study, images_drawn(study), model, asked)
 
 
 @command(evaluate)
-def where(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
+def masks(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
     """Masks found by words, edits by them, and descriptions."""
-    from recipes.avatars.judge_evaluation import where
+    from recipes.avatars.scorer_evaluation import evaluate_masks
 
     study = _study(model, asked, sampling)
-    _measure(partial(where, scorer=_scorer(model, study)), study, study.samples, model, asked)
+    _measure(partial(evaluate_masks, scorer=_scorer(model, study)), study, study.samples, model, asked)
 
 
 @command(evaluate)
@@ -132,7 +105,7 @@ def scales(
     from imagebart.imaging.files import save_image
     from recipes.avatars.evaluation import Renders
     from recipes.avatars.grids import PROMPTS
-    from recipes.avatars.scales import SCALES, compare, pictures, sheet, studies
+    from recipes.avatars.scales import IMAGES_EACH, SCALES, compare, sheet, studies
 
     study = _study(model, asked, sampling)
     chosen = [*(counts or ()), *(more or ())]  # `--scales 1 2` is an option and what follows it
@@ -140,7 +113,7 @@ def scales(
     found = studies(study, chosen or SCALES, beside)
     began = time.perf_counter()
     work = partial(compare, renders=Renders.of(study))
-    columns = {name: _followed(work, each, pictures(each), name) for name, each in found.items()}
+    columns = {name: _followed(work, each, IMAGES_EACH * each.samples, name) for name, each in found.items()}
     print(side_by_side(columns))
     if picture:
         save_image(sheet(found, PROMPTS), picture, optimize=True)
@@ -160,11 +133,11 @@ def pictures(
     from imagebart.imaging.files import save_image
     from recipes.avatars.grids import completion_sheet, edit_sheet, prompt_sheet
 
-    artist = artist_of(model, sampling, batch)
+    sampler = load_image_sampler(model, sampling, batch)
     out.mkdir(parents=True, exist_ok=True)
     for name, draw in (("prompts", prompt_sheet), ("edits", edit_sheet), ("completions", completion_sheet)):
         path = out / f"{name}.png"
-        save_image(draw(artist), path, optimize=True)
+        save_image(draw(sampler), path, optimize=True)
         print(path)
 
 
@@ -172,9 +145,9 @@ def pictures(
 def words(model: Model = DEFAULT_MODEL, samples: Annotated[int, typer.Option(help="How many avatars.")] = 64) -> None:
     """Whether a model uses captions: likelihood with, without, shuffled."""
     from imagebart.models.imagebart import ImageBART
-    from recipes.avatars.word_gaps import word_gaps
+    from recipes.avatars.caption_likelihood import caption_likelihood
 
-    for gap in word_gaps(ImageBART.from_pretrained(model), samples):
+    for gap in caption_likelihood(ImageBART.from_pretrained(model), samples):
         print(gap)
 
 
@@ -186,16 +159,16 @@ def typed(
     """What a text encoder reads in prompts as people type them."""
     from imagebart.avatars.claims import CaptionReader, load_heads
     from imagebart.training.parts import load_text_encoder
-    from recipes.avatars.cases import hear, heard_line, plain_prompts, typed_prompts
+    from recipes.avatars.cases import plain_prompts, read_with, summary, typed_prompts
 
     encoder, conditioner = load_text_encoder(text)
     reader = CaptionReader(encoder)
     load_heads(reader, text)
-    seen = hear(reader, conditioner, typed_prompts("seen"))
-    print(heard_line("plain", hear(reader, conditioner, plain_prompts())))
-    print(heard_line("seen", seen))
-    print(heard_line("held", hear(reader, conditioner, typed_prompts("held"))))
-    for one in seen if show else []:
+    prompts = {"plain": plain_prompts(), "seen": typed_prompts("seen"), "held": typed_prompts("held")}
+    readings = {name: read_with(reader, conditioner, cases) for name, cases in prompts.items()}
+    for name, found in readings.items():
+        print(summary(name, found))
+    for one in readings["seen"] if show else []:
         if one.right < len(one.case.claims) or one.unasked:
             print(f"{one.case.text}: {one.values}")
 
@@ -205,7 +178,7 @@ def _scorer(model: str, study: Study) -> AvatarScorer:
     from imagebart.avatars.judge import AvatarScorer
     from imagebart.ranking import bundled_scorer
 
-    scorer = bundled_scorer(Path(model), study.artist.model)
+    scorer = bundled_scorer(Path(model), study.sampler.model)
     if not isinstance(scorer, AvatarScorer):
         raise ValueError(f"{model} has no scorer of avatars (judge.safetensors)")
     return scorer
@@ -215,7 +188,7 @@ def _study(model: str, asked: Asked, sampling: Sampling) -> Study:
     from imagebart.avatars.reader import load_reader
     from recipes.avatars.evaluation import Study
 
-    return Study(artist_of(model, sampling, asked.batch), load_reader(READER), asked.samples, asked.seed)
+    return Study(load_image_sampler(model, sampling, asked.batch), load_reader(READER), asked.samples, asked.seed)
 
 
 def _measure(work: Callable[[Study], Iterable[Measure]], study: Study, pictures: int, model: str, asked: Asked) -> None:
@@ -235,7 +208,7 @@ def _followed(work: Callable[[Study], Iterable[Measure]], study: Study, pictures
     measures = []
     with progress("pictures") as bar:
         task = bar.add_task(name, total=pictures)
-        watched = replace(study, artist=replace(study.artist, drawn=partial(bar.advance, task)))
+        watched = replace(study, sampler=replace(study.sampler, progress=partial(bar.advance, task)))
         for step in work(watched):
             measures.append(step)
             if not step.group:
@@ -249,8 +222,8 @@ def _about(study: Study, began: float) -> dict[str, Any]:
     return {
         "samples": study.samples,
         "seed": study.seed,
-        "sampling": asdict(study.artist.settings),
-        "scales": study.artist.model.scales_of(study.artist.settings.scales),
+        "sampling": asdict(study.sampler.settings),
+        "scales": study.sampler.model.scales_of(study.sampler.settings.scales),
         "seconds": round(time.perf_counter() - began, 1),
         "intervals": "95 %; shares: Wilson with the effective number of trials; means: normal; distances: jackknife",
     }

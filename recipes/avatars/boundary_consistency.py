@@ -57,7 +57,7 @@ def read_within(picture: np.ndarray, area: np.ndarray, reading: Attributes, name
     return VALUES[name][int(votes.argmax())]
 
 
-def fits(
+def boundary_consistency(
     images: Tensor,
     masks: np.ndarray,
     before: Sequence[Attributes],

@@ -131,17 +131,16 @@ def edit_case(number: int, series: int, size: int) -> EditCase:
     The prompt is true of the avatar with another value, not of the avatar as it is, and speaks of what lies in the
     mask only. Neither avatar has a held-out pair.
     """
-    change = next(one for one in changes(number, series, 3) if _held_by_its_mask(one))
-    before, attribute = change.before, change.attribute
+    for change in changes(number, series, 3):
+        before, attribute = change.before, change.attribute
+        difference = np.abs(render(before, SMALL).astype(int) - render(change.after, SMALL)).sum(2)
+        inside = difference[edit_mask(before, attribute, SMALL)].sum() / max(difference.sum(), 1)
+        if inside >= MOSTLY:
+            break
     kept = ~edit_mask(before, attribute, SMALL)
     stays = before.visible() & change.after.visible() - {attribute}
     outside = frozenset(name for name in stays if share_within(before, name, kept)[0] >= 0.5)
     return EditCase(before, attribute, change.prompt, edit_mask(before, attribute, size), outside)
-
-
-def _held_by_its_mask(change: Change) -> bool:
-    inside = edit_mask(change.before, change.attribute, SMALL)
-    return _change(change.before, change.after, inside) >= MOSTLY
 
 
 def edit_mask(attributes: Attributes, attribute: str, size: int) -> np.ndarray:
@@ -165,17 +164,10 @@ def share_within(attributes: Attributes, name: str, area: np.ndarray) -> tuple[f
     return min(shares, default=0.0), max(shares, default=0.0)
 
 
-def _change(before: Attributes, after: Attributes, area: np.ndarray) -> float:
-    """The share of the difference between two avatars that lies within an area, 0 to 1."""
-    size = len(area)
-    difference = np.abs(render(before, size).astype(int) - render(after, size)).sum(2)
-    return float(difference[area].sum() / max(difference.sum(), 1))
+# Prompts as people type them, what each claims, and what a text encoder reads in them.
 
 
-# Sixty prompts as people type them, and what a picture must show to have understood them.
-
-
-_WORDS = {
+WORDS = {
     "shades": "sunglasses|white sunglasses",
     "specs": "glasses|round glasses",
     "bare eyes": "none|eyepatch",
@@ -191,54 +183,46 @@ _WORDS = {
 
 
 def plain_prompts() -> list[PromptCase]:
-    """The sixty prompts, in a fixed order."""
+    """Sixty prompts as people type them, in a fixed order."""
     return read_prompts(prompts_file("plain"))
 
 
-def prompts_file(name: str) -> str:
-    """Prompts that ship with the package, one a line."""
-    return (Path(__file__).parent / "data" / f"prompts_{name}.txt").read_text(encoding="utf-8")
+def typed_prompts(half: Literal["seen", "held"]) -> list[PromptCase]:
+    """Prompts as people type them who have not read what the model knows, in a fixed order.
 
-
-def read_prompts(lines: str) -> list[PromptCase]:
-    """Prompts with their claims, one a line: `a red hat: top=hat, hat_colour=red`; a word of `_WORDS` may be a value.
-
-    A prompt may claim nothing.
-    """
-    return [_read(line) for line in lines.strip().splitlines()]
-
-
-def _read(line: str) -> PromptCase:
-    text, claimed = line.split(":")
-    claims = {}
-    for claim in filter(None, claimed.strip().split(", ")):
-        name, value = claim.split("=")
-        # "hat" and "moustache" are words and values: as a word, any of its kind will do.
-        claims[name] = frozenset(_WORDS.get(value, value).split("|"))
-        if not claims[name] <= set(VALUES[name]):
-            raise ValueError(f"{sorted(claims[name])} in the prompt {text!r} are not all values of {name!r}")
-    return PromptCase(text, claims)
-
-
-# Prompts as people type them who have not read what the model knows, and what each claims.
-#
-# Written down before the words in them were taught. The first half may be looked at when words are added, the second
-# is for reporting.
-
-
-Half = Literal["seen", "held"]
-
-
-def typed_prompts(half: Half) -> list[PromptCase]:
-    """The prompts of a half, in a fixed order.
-
-    A colour that the artwork lacks claims the nearest that it has; without claims, nothing said can be drawn.
+    Written down before the words in them were taught. The first half may be looked at when words are added, the second
+    is for reporting. A colour that the artwork lacks claims the nearest that it has; a prompt without claims says
+    nothing that can be drawn.
     """
     return read_prompts(prompts_file(f"typed_{half}"))
 
 
+def prompts_file(name: str) -> str:
+    """Prompts of the recipe's data, one a line."""
+    return (Path(__file__).parent / "data" / f"prompts_{name}.txt").read_text(encoding="utf-8")
+
+
+def read_prompts(lines: str) -> list[PromptCase]:
+    """Prompts with their claims, one a line: `a red hat: top=hat, hat_colour=red`; a key of `WORDS` may be a value.
+
+    A prompt may claim nothing.
+    """
+    cases = []
+    for line in lines.strip().splitlines():
+        text, claimed = line.split(":")
+        claims = {}
+        for claim in filter(None, claimed.strip().split(", ")):
+            name, value = claim.split("=")
+            # "hat" and "moustache" are words and values: as a word, any of its kind will do.
+            claims[name] = frozenset(WORDS.get(value, value).split("|"))
+            if not claims[name] <= set(VALUES[name]):
+                raise ValueError(f"{sorted(claims[name])} in the prompt {text!r} are not all values of {name!r}")
+        cases.append(PromptCase(text, claims))
+    return cases
+
+
 @dataclass(frozen=True)
-class Heard:
+class PromptReading:
     """What a text encoder reads in one prompt: the likeliest value of each attribute that it takes to be spoken of."""
 
     case: PromptCase
@@ -256,23 +240,23 @@ class Heard:
 
 
 @torch.no_grad()
-def hear(reader: CaptionReader, conditioner: Conditioner, cases: Sequence[PromptCase]) -> list[Heard]:
-    """Reads prompts by the slots of a text encoder, without drawing: a second for hundreds."""
-    readings, _ = reader.eval()(conditioner.encode([case.text for case in cases]).tokens)
-    heard = []
-    for case, row in zip(cases, readings, strict=True):
+def read_with(reader: CaptionReader, conditioner: Conditioner, cases: Sequence[PromptCase]) -> list[PromptReading]:
+    """Reads prompts by the query tokens of a text encoder, without drawing: a second for hundreds."""
+    logits, _ = reader.eval()(conditioner.encode([case.text for case in cases]).tokens)
+    readings = []
+    for case, row in zip(cases, logits, strict=True):
         likeliest = [int(part.argmax()) for part in row.split(GROUPS)]
         spoken = zip(VALUES.items(), likeliest, strict=True)
-        heard.append(Heard(case, {name: values[i] for (name, values), i in spoken if i < len(values)}))
-    return heard
+        readings.append(PromptReading(case, {name: values[i] for (name, values), i in spoken if i < len(values)}))
+    return readings
 
 
-def heard_line(name: str, heard: Sequence[Heard]) -> str:
-    """Sums, for people."""
-    claims, right = sum(len(one.case.claims) for one in heard), sum(one.right for one in heard)
-    whole = sum(one.right == len(one.case.claims) for one in heard)
-    unasked = sum(one.unasked for one in heard)
+def summary(name: str, readings: Sequence[PromptReading]) -> str:
+    """How much of prompts is read rightly, in a line."""
+    claims, right = sum(len(one.case.claims) for one in readings), sum(one.right for one in readings)
+    whole = sum(one.right == len(one.case.claims) for one in readings)
+    unasked = sum(one.unasked for one in readings)
     return (
-        f"{name}: {right} of {claims} claims read rightly, {whole} of {len(heard)} prompts wholly, "
+        f"{name}: {right} of {claims} claims read rightly, {whole} of {len(readings)} prompts wholly, "
         f"{unasked} attributes read unasked"
     )

@@ -1,4 +1,8 @@
-"""How crisp the edges of reconstructions are, and how clean what is flat in the originals."""
+"""How good the model of avatars is: prompts, edits, completions, reconstruction, distance and diversity.
+
+A small network, the reader, reads the attributes off what the model draws; `Study` says of which model and how many
+images each measure is.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from torch import Tensor
 
 from imagebart.avatars.attributes import HAIR_TOPS, VALUES, Attributes, Claims
 from imagebart.avatars.reader import Reader, Reading
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import (
     Measure,
     frechet_distance,
@@ -29,7 +33,7 @@ from imagebart.evaluation.metrics import (
 from imagebart.imaging.masks import preset_array
 from imagebart.models.vqgan import psnr
 from recipes.avatars.artwork import rendered
-from recipes.avatars.boundary_consistency import COLOURS, fits
+from recipes.avatars.boundary_consistency import COLOURS, boundary_consistency
 from recipes.avatars.cases import (
     EDITED,
     SMALL,
@@ -42,6 +46,261 @@ from recipes.avatars.cases import (
     share_within,
 )
 from recipes.avatars.dataset import WEIGHTS, sample
+
+SERIES = 900_000  # of avatars, plus the seed; training draws from other series
+REFERENCE, FLOOR, SHOWN, COMPLETED = 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8  # where sets of renders begin
+
+OPEN = (
+    PromptCase("a man", {}),
+    PromptCase("a woman", {"facial_hair": frozenset({"none"})}),
+    PromptCase("sunglasses", {"accessory": frozenset({"sunglasses", "white sunglasses"})}),
+    PromptCase("red hair", {"hair_colour": frozenset({"red"}), "top": frozenset(HAIR_TOPS) - {"bald"}}),
+    PromptCase("a hoodie", {"clothing": frozenset({"hoodie"})}),
+    PromptCase("a beard", {"facial_hair": frozenset({"beard", "long beard"})}),
+    PromptCase("a hat", {"top": frozenset({"hat", "beanie", "earflaps"})}),
+    PromptCase("a blue background", {"background": frozenset({"blue"})}),
+)
+"""Prompts that leave most open, for the diversity."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A model under study. Every measure takes about `samples` images (at least 20)."""
+
+    sampler: ImageSampler
+    reader: Reader
+    samples: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 20:
+            raise ValueError(f"{self.samples} samples, expected 20 or more: intervals of fewer say nothing")
+        kind = self.sampler.model.conditioner.kind
+        if kind != "text":
+            raise ValueError(f"the model's conditioning is {kind!r}; avatars are asked for by text")
+
+    @property
+    def series(self) -> int:
+        return SERIES + self.seed
+
+    @property
+    def repeats(self) -> int:
+        """Images of each plain prompt."""
+        return max(1, self.samples // len(plain_prompts()))
+
+    @property
+    def variants(self) -> int:
+        """Images of each open prompt."""
+        return max(2, self.samples // len(OPEN))
+
+    @property
+    def pictures(self) -> int:
+        """How many images `evaluate` has the model draw, for a progress bar."""
+        return 5 * self.samples + len(plain_prompts()) * self.repeats + len(OPEN) * self.variants
+
+    def avatars(self, start: int, count: int | None = None) -> list[Attributes]:
+        """Fresh avatars without held-out pairs, as many as there are samples."""
+        return [sample(start + i, self.series, "train") for i in range(count or self.samples)]
+
+    def read_renders(self, avatars: Sequence[Attributes]) -> Reading:
+        """What the reader finds in renders of avatars."""
+        parts = [avatars[i : i + 64] for i in range(0, len(avatars), 64)]
+        readings = [self.reader.read(rendered(part, self.sampler.size)) for part in parts]
+        attributes = [one for reading in readings for one in reading.attributes]
+        return Reading(attributes, torch.cat([reading.features for reading in readings]))
+
+    def answer(self, cases: Sequence[PromptCase]) -> tuple[list[dict[str, bool]], Reading]:
+        """An image of each prompt: which of its claims are found, and all that is read."""
+        reading = self.reader.read(self.sampler.generate([case.text for case in cases], self.seed))
+        return [found(a, case.claims) for a, case in zip(reading.attributes, cases, strict=True)], reading
+
+
+def evaluate(study: Study) -> Iterator[Measure]:
+    """All measures of a model, each as soon as it is known."""
+    yield from reader_accuracy(study)
+    yield from reconstruction(study)
+    right, reading = study.answer([seen_prompt(i, study.series) for i in range(study.samples)])
+    yield in_all("prompts: named attributes found", right, "≥ 98 %")
+    held_out, _ = study.answer([held_out_prompt(i, study.series) for i in range(study.samples)])
+    yield in_all("held-out pairs: named attributes found", held_out, "≥ 97 %")
+    yield from plain_prompt_accuracy(study)
+    yield from edits(study)
+    yield from completions(study)
+    renders = Renders.of(study)
+    yield measure("distance of renders to renders, the floor", jackknife(renders.floor), study.samples)
+    yield from distance(renders, reading.features)
+    yield diversity(study)
+    yield from by_attribute(right, "prompts, by attribute")
+
+
+def prompt_accuracy(study: Study) -> tuple[Measure, Reading]:
+    """The share of attributes named in captions of the training's kind that are found, and what was read."""
+    right, reading = study.answer([seen_prompt(i, study.series) for i in range(study.samples)])
+    return in_all("prompts: named attributes found", right, "≥ 98 %"), reading
+
+
+def reader_accuracy(study: Study) -> Iterator[Measure]:
+    """How often the reader is right on fresh renders of all combinations: what limits everything else."""
+    truth = [sample(SHOWN + i, study.series, "all") for i in range(5 * study.samples)]
+    read = study.read_renders(truth).attributes
+    yield from _kept("reader right on renders", "≥ 99 %", truth, read, "reader, by attribute")
+
+
+def reconstruction(study: Study) -> Iterator[Measure]:
+    """Attributes kept through encode and decode, PSNR, SSIM and sharpness."""
+    truth = study.avatars(SHOWN)
+    images = rendered(truth, study.sampler.size)
+    decoded = study.sampler.reconstruct(images)
+    read = study.reader.read(decoded).attributes
+    yield from _kept("reconstruction: attributes kept", "≥ 99.5 %", truth, read, "reconstruction, by attribute")
+    yield measure("reconstruction: PSNR", mean_of(psnr(images, decoded).tolist()), len(truth), "dB")
+    yield measure("reconstruction: SSIM", mean_of(ssim(images, decoded).tolist()), len(truth))
+    sharpness = Sharpness.of(images, decoded)
+    crisp, clean = (jackknife(replicates(f, len(truth))) for f in (sharpness.crispness, sharpness.cleanness))
+    yield measure("reconstruction: crispness", crisp, len(truth), goal="≥ 0.85")
+    yield measure("reconstruction: cleanness", clean, len(truth), "levels", "≤ 1")
+
+
+def plain_prompt_accuracy(study: Study) -> Iterator[Measure]:
+    """Of the sixty plain prompts, the share of images that show all that their prompt says; then of each prompt."""
+    cases, repeats = plain_prompts(), study.repeats
+    answers, _ = study.answer([case for case in cases for _ in range(repeats)])
+    understood = [all(answer.values()) for answer in answers]
+    right = [sum(understood[i * repeats : (i + 1) * repeats]) for i in range(len(cases))]
+    share = share_of(right, [repeats] * len(cases))
+    yield measure("plain prompts understood", share, len(understood), "%", "≥ 97 %")
+    for case, count in zip(cases, right, strict=True):  # drawings of one prompt are independent of each other
+        yield measure(case.text, wilson(count / repeats, repeats), repeats, "%", group="plain prompts")
+
+
+def edits(study: Study) -> Iterator[Measure]:
+    """Whether edits show what was asked for, what lies outside the mask stays, and what is drawn fits what is kept.
+
+    The attributes of `EDITED` in turn.
+    """
+    cases = [edit_case(i, study.series, study.sampler.size) for i in range(study.samples)]
+    cases.sort(key=lambda case: EDITED[case.attribute])  # a batch draws what any of its masks paints
+    avatars, masks = [case.before for case in cases], np.stack([case.mask for case in cases])
+    prompts = [case.prompt.text for case in cases]
+    after = study.sampler.edit(rendered(avatars, study.sampler.size), masks, prompts, study.seed)
+    read = study.reader.read(after).attributes
+    pairs = list(zip(read, cases, strict=True))
+    changed = [{case.attribute: all(found(a, case.prompt.claims).values())} for a, case in pairs]
+    yield in_all("edits: changed as asked", changed, "≥ 97 %")
+    yield in_all("edits: others stayed", [found(a, case.before.values_of(case.outside)) for a, case in pairs], "≥ 99 %")
+    silent = [[name for name in COLOURS if name not in case.prompt.claims] for case in cases]
+    fit = boundary_consistency(after, masks, avatars, read, silent)
+    name = "edits: inside = outside where the prompt is silent"
+    yield from _consistency(name, fit, "edits, inside = outside")
+    yield from by_attribute(changed, "edits, by attribute", EDITED)
+
+
+# Images completed from a half, without a prompt: whether the drawn half fits the given one. ImageBART, Fig. 14: given
+# the lower half of an image, a left-to-right model has to write the upper half without seeing the lower one.
+
+UPPER = "upper half"
+SHARED = ("skin", "background")  # what both halves of every avatar show
+LEAST = 0.1  # the share of an attribute in each half from which the halves have to agree about it
+
+
+def completions(study: Study) -> Iterator[Measure]:
+    """Of completed upper halves: whether their colours are the lower half's, and what the reader says of the whole."""
+    avatars = study.avatars(COMPLETED)
+    images = complete(study, avatars)
+    masks = np.stack([preset_array(UPPER, study.sampler.size)] * len(avatars))
+    readings = study.reader.read(images).attributes
+    fit = boundary_consistency(images, masks, avatars, readings, [SHARED] * len(avatars))
+    yield from _consistency("completions: inside = outside", fit, "completions, inside = outside")
+    pairs = zip(avatars, readings, strict=True)
+    answers = [found(reading, avatar.values_of(must_agree(avatar))) for avatar, reading in pairs]
+    yield in_all("completions: reader agrees with the given half", answers)
+
+
+def complete(study: Study, avatars: Sequence[Attributes]) -> Tensor:
+    """Renders with a new upper half: [B, 3, size, size]."""
+    masks = np.stack([preset_array(UPPER, study.sampler.size)] * len(avatars))
+    return study.sampler.edit(rendered(avatars, study.sampler.size), masks, [None] * len(avatars), study.seed)
+
+
+def must_agree(avatar: Attributes) -> list[str]:
+    """The attributes of which both halves of the image show a good part, so that the lower one determines the upper."""
+    upper = preset_array(UPPER, SMALL)
+    shares = {name: share_within(avatar, name, upper) for name in VALUES if name in avatar.visible()}
+    return [name for name, (least, most) in shares.items() if least >= LEAST and most <= 1 - LEAST]
+
+
+@dataclass(frozen=True)
+class Renders:
+    """Fresh renders to compare with: features [10 * samples, F], and the distance of `samples` others to them."""
+
+    reference: Tensor
+    floor: Tensor  # replicates
+
+    @classmethod
+    def of(cls, study: Study) -> Renders:
+        reference = study.read_renders(study.avatars(REFERENCE, 10 * study.samples)).features
+        return cls(reference, _distances(study.read_renders(study.avatars(FLOOR)).features, reference))
+
+
+def distance(
+    renders: Renders, features: Tensor, name: str = "distance to renders", goal: str = "≤ 3"
+) -> Iterator[Measure]:
+    """The Fréchet distance of images to fresh renders in the reader's features, and how many floors it is.
+
+    The images are as many as those of the floor, so that both distances are equally too large.
+    """
+    own = _distances(features, renders.reference)
+    yield measure(name, jackknife(own), len(features))
+    yield measure(f"{name} over the floor", jackknife(own / renders.floor), len(features), goal=goal)
+
+
+def _distances(features: Tensor, reference: Tensor) -> Tensor:
+    return replicates(lambda rows: frechet_distance(features[rows], reference), len(features))
+
+
+def diversity(study: Study) -> Measure:
+    """The entropy of what prompts leave open, over that of as many renders of which the prompt is true."""
+    _, reading = study.answer([case for case in OPEN for _ in range(study.variants)])
+    ratios = []
+    for i, case in enumerate(OPEN):
+        random = np.random.default_rng((study.series, i))
+        renders = [draw_claimed(case.claims, random) for _ in range(study.variants)]
+        own = free_entropy(reading.attributes[i * study.variants : (i + 1) * study.variants], case.claims)
+        ratios.append(own / free_entropy(renders, case.claims))
+    return measure("diversity: entropy over that of renders", mean_of(ratios), len(reading.attributes), "%")
+
+
+def free_entropy(avatars: Sequence[Attributes], claims: Claims) -> float:
+    """The mean Shannon entropy, in bits, of the attributes that nothing is claimed of; not showing counts as a value.
+
+    Few images give too small an entropy, so that it is compared only with that of as many others.
+    """
+    free = [name for name in VALUES if name not in claims]
+    shown = [avatar.visible() for avatar in avatars]
+    columns = [
+        [getattr(avatar, name) if name in seen else None for avatar, seen in zip(avatars, shown, strict=True)]
+        for name in free
+    ]
+    return sum(map(entropy, columns)) / len(free)
+
+
+def entropy(values: Sequence[str | None]) -> float:
+    """Shannon entropy in bits of the values' frequencies."""
+    count = len(values)
+    return -sum(n / count * math.log2(n / count) for n in Counter(values).values())
+
+
+def draw_claimed(claims: Claims, random: np.random.Generator) -> Attributes:
+    """Draws an avatar of which claims are true, its values as frequent among the allowed as among all avatars."""
+    chosen = {}
+    for name, values in VALUES.items():
+        allowed = [value for value in values if value in claims.get(name, values)]
+        weights = np.array([WEIGHTS.get((name, value), 1.0) for value in allowed])
+        chosen[name] = allowed[random.choice(len(allowed), p=weights / weights.sum())]
+    return Attributes(**chosen)
+
+
+# How crisp the edges of reconstructions are, and how clean what is flat in the originals.
 
 EDGE = 40.0  # grey levels a pixel over which an original has an edge
 FLAT = 7  # a square of so many pixels a side without any gradient is flat in its middle
@@ -92,300 +351,7 @@ class Sharpness:
         return float(self.flats[rows].sum() / self.flat_pixels[rows].sum())
 
 
-# How much pictures of one prompt differ in what it leaves open.
-
-
-OPEN = (
-    PromptCase("a man", {}),
-    PromptCase("a woman", {"facial_hair": frozenset({"none"})}),
-    PromptCase("sunglasses", {"accessory": frozenset({"sunglasses", "white sunglasses"})}),
-    PromptCase("red hair", {"hair_colour": frozenset({"red"}), "top": frozenset(HAIR_TOPS) - {"bald"}}),
-    PromptCase("a hoodie", {"clothing": frozenset({"hoodie"})}),
-    PromptCase("a beard", {"facial_hair": frozenset({"beard", "long beard"})}),
-    PromptCase("a hat", {"top": frozenset({"hat", "beanie", "earflaps"})}),
-    PromptCase("a blue background", {"background": frozenset({"blue"})}),
-)
-"""Prompts that leave most open."""
-
-
-def entropy(values: Sequence[str | None]) -> float:
-    """Shannon entropy in bits of the values' frequencies."""
-    count = len(values)
-    return -sum(n / count * math.log2(n / count) for n in Counter(values).values())
-
-
-def free_entropy(avatars: Sequence[Attributes], claims: Claims) -> float:
-    """The mean entropy, in bits, of the attributes that nothing is claimed of; not showing counts as a value.
-
-    Few pictures give too small an entropy, so that it is compared only with that of as many others.
-    """
-    free = [name for name in VALUES if name not in claims]
-    shown = [avatar.visible() for avatar in avatars]
-    columns = [
-        [avatar.as_dict()[name] if name in seen else None for avatar, seen in zip(avatars, shown, strict=True)]
-        for name in free
-    ]
-    return sum(map(entropy, columns)) / len(free)
-
-
-def draw_claimed(claims: Claims, random: np.random.Generator) -> Attributes:
-    """Draws an avatar of which claims are true, its values as frequent among the allowed as among all avatars."""
-    chosen = {}
-    for name, values in VALUES.items():
-        allowed = [value for value in values if value in claims.get(name, values)]
-        weights = np.array([WEIGHTS.get((name, value), 1.0) for value in allowed])
-        chosen[name] = allowed[random.choice(len(allowed), p=weights / weights.sum())]
-    return Attributes(**chosen)
-
-
-# A model under study: who draws, who reads, how many pictures, and which avatars are asked for.
-
-
-SERIES = 900_000  # of avatars, plus the seed; training draws from other series
-REFERENCE, FLOOR, SHOWN, COMPLETED = 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8  # where sets of renders begin
-
-
-@dataclass(frozen=True)
-class Study:
-    """A model under study. Every measure takes about `samples` pictures (at least 20)."""
-
-    artist: Artist
-    reader: Reader
-    samples: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.samples < 20:
-            raise ValueError(f"{self.samples} samples, expected 20 or more: intervals of fewer say nothing")
-        if self.artist.model.conditioner.kind != "text":
-            kind = self.artist.model.conditioner.kind
-            raise ValueError(f"the model's conditioning is {kind!r}; avatars are asked for by text")
-
-    @property
-    def series(self) -> int:
-        return SERIES + self.seed
-
-    @property
-    def pictures(self) -> int:
-        """How many pictures `evaluate avatars` has the model draw, for a progress bar."""
-        plain, variants = len(plain_prompts()) * self.repeats, len(OPEN) * self.variants
-        return 5 * self.samples + plain + variants
-
-    @property
-    def repeats(self) -> int:
-        """Pictures of each plain prompt."""
-        return max(1, self.samples // len(plain_prompts()))
-
-    @property
-    def variants(self) -> int:
-        """Pictures of each open prompt."""
-        return max(2, self.samples // len(OPEN))
-
-    def avatars(self, start: int, count: int | None = None) -> list[Attributes]:
-        """Fresh avatars without held-out pairs, as many as there are samples."""
-        return [sample(start + i, self.series, "train") for i in range(count or self.samples)]
-
-    def features(self, start: int, count: int) -> Tensor:
-        """The reader's features of fresh renders: [count, F]."""
-        avatars = self.avatars(start, count)
-        parts = [rendered(avatars[i : i + 64], self.artist.size) for i in range(0, count, 64)]
-        return torch.cat([self.reader.read(part).features for part in parts])
-
-
-# Pictures completed from a half, without a prompt: whether the drawn half fits the given one.
-#
-# ImageBART, Fig. 14: given the lower half of a picture, a left-to-right model has to write the upper half blindly.
-
-
-UPPER = "upper half"
-SHARED = ("skin", "background")  # what both halves of every avatar show
-LEAST = 0.1  # the share of an attribute in each half from which the halves have to agree about it
-
-
-def completions(study: Study) -> Iterator[Measure]:
-    """Of upper halves drawn anew: whether their colours are the lower half's, and what the reader says of the whole."""
-    avatars = study.avatars(COMPLETED)
-    images = complete(study, avatars)
-    masks = np.stack([preset_array(UPPER, study.artist.size)] * len(avatars))
-    readings = study.reader.read(images).attributes
-    fit = fits(images, masks, avatars, readings, [SHARED] * len(avatars))
-    yield from fit_measures("completions: inside = outside", fit, "completions, inside = outside")
-    yield agreement(avatars, readings)
-
-
-def agreement(avatars: Sequence[Attributes], readings: Sequence[Attributes]) -> Measure:
-    """Of what both halves show a good part, the share that the reader finds in completed pictures of these avatars."""
-    pairs = zip(avatars, readings, strict=True)
-    answers = [found(reading, avatar.values_of(must_agree(avatar))) for avatar, reading in pairs]
-    return in_all("completions: reader agrees with the given half", answers)
-
-
-def complete(study: Study, avatars: Sequence[Attributes]) -> Tensor:
-    """Renders with their upper half drawn anew: [B, 3, size, size]."""
-    masks = np.stack([preset_array(UPPER, study.artist.size)] * len(avatars))
-    return study.artist.edit(rendered(avatars, study.artist.size), masks, [None] * len(avatars), study.seed)
-
-
-def must_agree(avatar: Attributes) -> list[str]:
-    """The attributes of which both halves of the picture show a good part, so that the lower one tells the upper."""
-    upper = preset_array(UPPER, SMALL)
-    shares = {name: share_within(avatar, name, upper) for name in VALUES if name in avatar.visible()}
-    return [name for name, (least, most) in shares.items() if least >= LEAST and most <= 1 - LEAST]
-
-
-# Masked edits: whether what was asked for appears, what lies outside stays, and what is drawn fits what is kept.
-
-
-def edits(study: Study) -> Iterator[Measure]:
-    """Edits of the attributes of `EDITED` in turn."""
-    cases = [edit_case(i, study.series, study.artist.size) for i in range(study.samples)]
-    cases.sort(key=lambda case: EDITED[case.attribute])  # a batch draws what any of its masks paints
-    avatars, masks = [case.before for case in cases], np.stack([case.mask for case in cases])
-    prompts = [case.prompt.text for case in cases]
-    after = study.artist.edit(rendered(avatars, study.artist.size), masks, prompts, study.seed)
-    read = study.reader.read(after).attributes
-    pairs = list(zip(read, cases, strict=True))
-    changed = [{case.attribute: all(found(a, case.prompt.claims).values())} for a, case in pairs]
-    yield in_all("edits: changed as asked", changed, "≥ 97 %")
-    yield in_all("edits: others stayed", [found(a, case.before.values_of(case.outside)) for a, case in pairs], "≥ 99 %")
-    silent = [[name for name in COLOURS if name not in case.prompt.claims] for case in cases]
-    fit = fits(after, masks, avatars, read, silent)
-    yield from fit_measures("edits: inside = outside where the prompt is silent", fit, "edits, inside = outside")
-    yield from by_attribute(changed, "edits, by attribute", EDITED)
-
-
-# How good a model of avatars is: prompts, edits, completions, reconstruction, distance and diversity.
-
-
-def evaluate(study: Study) -> Iterator[Measure]:
-    """All measures of a model, each as soon as it is known."""
-    yield from reader_accuracy(study)
-    yield from reconstruction(study)
-    seen = _Answers(study, [seen_prompt(i, study.series) for i in range(study.samples)])
-    yield seen.accuracy("prompts: named attributes found", "≥ 98 %")
-    held_out = _Answers(study, [held_out_prompt(i, study.series) for i in range(study.samples)])
-    yield held_out.accuracy("held-out pairs: named attributes found", "≥ 97 %")
-    yield from plain_words(study)
-    yield from edits(study)
-    yield from completions(study)
-    renders = Renders.of(study)
-    yield renders.floor_measure(study)
-    yield from distance(renders, seen.reading.features)
-    yield diversity(study)
-    yield from by_attribute(seen.found, "prompts, by attribute")
-
-
-class _Answers:
-    """Prompts, a picture of each, and what the reader finds in it."""
-
-    def __init__(self, study: Study, cases: Sequence[PromptCase]) -> None:
-        pictures = study.artist.generate([case.text for case in cases], study.seed)
-        self.reading = study.reader.read(pictures)
-        self.found = [found(a, case.claims) for a, case in zip(self.reading.attributes, cases, strict=True)]
-
-    def accuracy(self, name: str, goal: str) -> Measure:
-        return in_all(name, self.found, goal)
-
-
-def prompt_accuracy(study: Study) -> tuple[Measure, Reading]:
-    """The share of attributes named in captions of the training's kind that are found, and what was read."""
-    answers = _Answers(study, [seen_prompt(i, study.series) for i in range(study.samples)])
-    return answers.accuracy("prompts: named attributes found", "≥ 98 %"), answers.reading
-
-
-def reader_accuracy(study: Study) -> Iterator[Measure]:
-    """How often the reader is right on fresh renders of all combinations: what limits everything else."""
-    count = 5 * study.samples
-    truth = [sample(SHOWN + i, study.series, "all") for i in range(count)]
-    read: list[Attributes] = []
-    for start in range(0, count, 64):
-        read += study.reader.read(rendered(truth[start : start + 64], study.artist.size)).attributes
-    yield from _kept("reader right on renders", "≥ 99 %", truth, read, "reader, by attribute")
-
-
-def reconstruction(study: Study) -> Iterator[Measure]:
-    """Attributes kept through encode and decode, PSNR, SSIM and sharpness."""
-    truth = study.avatars(SHOWN)
-    images = rendered(truth, study.artist.size)
-    decoded = study.artist.reconstruct(images)
-    read = study.reader.read(decoded).attributes
-    yield from _kept("reconstruction: attributes kept", "≥ 99.5 %", truth, read, "reconstruction, by attribute")
-    yield measure("reconstruction: PSNR", mean_of(psnr(images, decoded).tolist()), len(truth), "dB")
-    yield measure("reconstruction: SSIM", mean_of(ssim(images, decoded).tolist()), len(truth))
-    sharpness = Sharpness.of(images, decoded)
-    crisp, clean = (jackknife(replicates(f, len(truth))) for f in (sharpness.crispness, sharpness.cleanness))
-    yield measure("reconstruction: crispness", crisp, len(truth), goal="≥ 0.85")
-    yield measure("reconstruction: cleanness", clean, len(truth), "levels", "≤ 1")
-
-
-def plain_words(study: Study) -> Iterator[Measure]:
-    """Of the sixty plain prompts, the share of pictures that show all that their prompt says."""
-    cases = plain_prompts()
-    repeats = study.repeats
-    answers = _Answers(study, [case for case in cases for _ in range(repeats)])
-    understood = [all(f.values()) for f in answers.found]
-    right = [sum(understood[i * repeats : (i + 1) * repeats]) for i in range(len(cases))]
-    share = share_of(right, [repeats] * len(cases))
-    yield measure("plain prompts understood", share, len(understood), "%", "≥ 97 %")
-    for case, count in zip(cases, right, strict=True):
-        yield measure(case.text, wilson(count / repeats, repeats), repeats, "%", group="plain prompts")
-
-
-@dataclass(frozen=True)
-class Renders:
-    """Fresh renders to compare with: features [10 * samples, F], and the distance of `samples` others to them."""
-
-    reference: Tensor
-    floor: Tensor  # replicates
-
-    @classmethod
-    def of(cls, study: Study) -> Renders:
-        reference = study.features(REFERENCE, 10 * study.samples)
-        return cls(reference, _distances(study.features(FLOOR, study.samples), reference))
-
-    def floor_measure(self, study: Study) -> Measure:
-        return measure("distance of renders to renders, the floor", jackknife(self.floor), study.samples)
-
-
-def distance(
-    renders: Renders, features: Tensor, name: str = "distance to renders", goal: str = "≤ 3"
-) -> Iterator[Measure]:
-    """The Fréchet distance of pictures to fresh renders in the reader's features, and how many floors it is.
-
-    The pictures are as many as those of the floor, so that both distances are equally too large.
-    """
-    own = _distances(features, renders.reference)
-    yield measure(name, jackknife(own), len(features))
-    yield measure(f"{name} over the floor", jackknife(own / renders.floor), len(features), goal=goal)
-
-
-def _distances(features: Tensor, reference: Tensor) -> Tensor:
-    return replicates(lambda rows: frechet_distance(features[rows], reference), len(features))
-
-
-def diversity(study: Study) -> Measure:
-    """The entropy of what prompts leave open, over that of as many renders of which the prompt is true."""
-    cases = [case for case in OPEN for _ in range(study.variants)]
-    read = study.reader.read(study.artist.generate([case.text for case in cases], study.seed)).attributes
-    ratios = []
-    for i, case in enumerate(OPEN):
-        random = np.random.default_rng((study.series, i))
-        renders = [draw_claimed(case.claims, random) for _ in range(study.variants)]
-        own = free_entropy(read[i * study.variants : (i + 1) * study.variants], case.claims)
-        ratios.append(own / free_entropy(renders, case.claims))
-    return measure("diversity: entropy over that of renders", mean_of(ratios), len(cases), "%")
-
-
-def _kept(
-    name: str, goal: str, truth: Sequence[Attributes], read: Sequence[Attributes], group: str
-) -> Iterator[Measure]:
-    """The share of shown attributes that are read as they are, in all and by attribute."""
-    right = []
-    for avatar, reading in zip(truth, read, strict=True):
-        values, seen = avatar.as_dict(), reading.as_dict()
-        right.append({n: values[n] == seen[n] for n in avatar.visible()})
-    yield in_all(name, right, goal)
-    yield from by_attribute(right, group)
+# Answers of yes and no by attribute, as measures.
 
 
 def in_all(name: str, pictures: Sequence[Mapping[str, bool]], goal: str = "") -> Measure:
@@ -401,16 +367,28 @@ def by_attribute(
     for name in names:
         answers = [row[name] for row in pictures if name in row]
         if answers:
-            yield measure(plainly(name), share_of(answers), len(answers), "%", group=group)
+            yield measure(in_words(name), share_of(answers), len(answers), "%", group=group)
 
 
-def fit_measures(name: str, fit: Sequence[Mapping[str, bool]], group: str) -> Iterator[Measure]:
-    """Both of how what is drawn fits what is kept. Nothing where no picture has an answer."""
+def _consistency(name: str, fit: Sequence[Mapping[str, bool]], group: str) -> Iterator[Measure]:
+    """How well what is drawn fits what is kept, in all and by attribute; nothing where no image has an answer."""
     if any(fit):
         yield in_all(name, fit, "≥ 97 %")
     yield from by_attribute(fit, group)
 
 
-def plainly(attribute: str) -> str:
+def in_words(attribute: str) -> str:
     """An attribute's name in words."""
     return attribute.replace("_", " ")
+
+
+def _kept(
+    name: str, goal: str, truth: Sequence[Attributes], read: Sequence[Attributes], group: str
+) -> Iterator[Measure]:
+    """The share of shown attributes that are read as they are, in all and by attribute."""
+    right = []
+    for avatar, reading in zip(truth, read, strict=True):
+        values, seen = avatar.as_dict(), reading.as_dict()
+        right.append({n: values[n] == seen[n] for n in avatar.visible()})
+    yield in_all(name, right, goal)
+    yield from by_attribute(right, group)

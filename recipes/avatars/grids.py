@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.avatars.attributes import PLAIN, Attributes
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_images
 from imagebart.imaging.masks import preset_array
@@ -67,26 +67,26 @@ EDITS = (
 )
 
 
-def prompt_sheet(artist: Artist, prompts: Sequence[str] = PROMPTS) -> Image.Image:
+def prompt_sheet(sampler: ImageSampler, prompts: Sequence[str] = PROMPTS) -> Image.Image:
     """A picture of each prompt over its words, eight a row."""
-    pictures = to_images(artist.generate(prompts, seed=0))
+    pictures = to_images(sampler.generate(prompts, seed=0))
     return _sheet([([picture], prompt) for picture, prompt in zip(pictures, prompts, strict=True)], columns=8)
 
 
-def edit_sheet(artist: Artist, edits: Sequence[Edit] = EDITS) -> Image.Image:
+def edit_sheet(sampler: ImageSampler, edits: Sequence[Edit] = EDITS) -> Image.Image:
     """Edits, each as the avatar, the avatar with its mask in magenta, and the result, over the prompt; three a row."""
-    before = rendered([edit.before for edit in edits], artist.size)
-    masks = np.stack([np.any([region_mask(r, artist.size) for r in edit.regions], axis=0) for edit in edits])
-    after = artist.edit(before, masks, [edit.prompt for edit in edits], seed=0)
+    before = rendered([edit.before for edit in edits], sampler.size)
+    masks = np.stack([np.any([region_mask(r, sampler.size) for r in edit.regions], axis=0) for edit in edits])
+    after = sampler.edit(before, masks, [edit.prompt for edit in edits], seed=0)
     shown = zip(_steps(before, masks, after), edits, strict=True)
     return _sheet([(pictures, edit.prompt) for pictures, edit in shown], columns=3)
 
 
-def completion_sheet(artist: Artist, count: int = 24) -> Image.Image:
+def completion_sheet(sampler: ImageSampler, count: int = 24) -> Image.Image:
     """Upper halves drawn anew without a prompt, as `edit_sheet` shows edits."""
-    before = rendered([sample(COMPLETED + i, SERIES, "train") for i in range(count)], artist.size)
-    masks = np.stack([preset_array(UPPER, artist.size)] * count)
-    after = artist.edit(before, masks, [None] * count, seed=0)
+    before = rendered([sample(COMPLETED + i, SERIES, "train") for i in range(count)], sampler.size)
+    masks = np.stack([preset_array(UPPER, sampler.size)] * count)
+    after = sampler.edit(before, masks, [None] * count, seed=0)
     return _sheet([(pictures, "") for pictures in _steps(before, masks, after)], columns=3)
 
 

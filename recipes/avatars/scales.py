@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from PIL import Image
 
-from imagebart.evaluation.drawing import BASELINE, left_to_right, weights_that_draw
+from imagebart.evaluation.image_sampler import BASELINE, left_to_right, sampling_parameters
 from imagebart.evaluation.metrics import Measure
 from imagebart.imaging.figures import sheet as drawn_sheet
 from imagebart.imaging.files import to_images
@@ -19,6 +19,7 @@ from recipes.avatars.artwork import rendered
 from recipes.avatars.evaluation import SHOWN, Renders, Study, complete, completions, distance, edits, prompt_accuracy
 
 SCALES = (1, 2, 3, 4, 8)
+IMAGES_EACH = 3  # images that `compare` has a model draw, over the samples of its study
 COLUMNS = 8  # pictures a row of the sheet
 
 
@@ -27,31 +28,26 @@ def studies(study: Study, scales: Sequence[int] = SCALES, baseline: Study | None
 
     Raises ValueError for a model that was trained for one number of scales, and for a baseline that sees what follows.
     """
-    if study.artist.model.denoiser is None:
-        stages = len(study.artist.model.stages)
+    if study.sampler.model.denoiser is None:
+        stages = len(study.sampler.model.stages)
         raise ValueError(f"the model was trained for {stages} scales, expected one that any number can be chosen for")
     found: dict[str, Study] = {}
     if baseline is not None:
-        found[BASELINE] = replace(baseline, artist=left_to_right(baseline.artist))
+        found[BASELINE] = replace(baseline, sampler=left_to_right(baseline.sampler))
     for count in scales:
-        settings = replace(study.artist.settings, scales=count)
-        found[f"T = {count}"] = replace(study, artist=replace(study.artist, settings=settings))
+        settings = replace(study.sampler.settings, scales=count)
+        found[f"T = {count}"] = replace(study, sampler=replace(study.sampler, settings=settings))
     return found
 
 
 def compare(study: Study, renders: Renders) -> Iterator[Measure]:
     """Prompts, distance, completions of the upper half and edits of one model."""
-    yield weights_that_draw(study.artist)
+    yield sampling_parameters(study.sampler)
     accuracy, reading = prompt_accuracy(study)
     yield accuracy
     yield from distance(renders, reading.features)
     yield from completions(study)
     yield from edits(study)
-
-
-def pictures(study: Study) -> int:
-    """How many pictures `compare` has a model draw."""
-    return 3 * study.samples
 
 
 def sheet(columns: Mapping[str, Study], prompts: Sequence[str]) -> Image.Image:
@@ -61,6 +57,6 @@ def sheet(columns: Mapping[str, Study], prompts: Sequence[str]) -> Image.Image:
     given[..., :64, :] = 0
     rows = [("lower half given", given)]
     for name, study in columns.items():
-        rows.append((f"{name}: prompts", study.artist.generate(list(prompts[:COLUMNS]), study.seed)))
+        rows.append((f"{name}: prompts", study.sampler.generate(list(prompts[:COLUMNS]), study.seed)))
         rows.append((f"{name}: completions", complete(study, avatars)))
     return drawn_sheet([to_images(images) for _, images in rows], 128, names=[name for name, _ in rows])

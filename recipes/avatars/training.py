@@ -1,4 +1,11 @@
-"""Training the reader on fresh renders, blurred and shifted as a first stage may leave a picture."""
+"""Training on avatars: the network that reads attributes off images, the text encoder, and the parts of the model.
+
+The reader learns from fresh renders, blurred and shifted as a first stage may leave an image. The text encoder learns
+from captions alone, before any image is seen: a caption alone costs a tenth of what it costs beside an image, whose
+tokens teach words slowly, since a colour named once moves a few of 256. What a caption claims is known: each query
+token says of one attribute which values the caption would be true of, or that it says nothing
+(`imagebart.avatars.claims`). First stage and denoiser are trained as on any other images.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +40,7 @@ from imagebart.training.stage import train_stage, train_stages
 from imagebart.training.token_task import DataSource, text_config
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
-from recipes.avatars.artwork import render
+from recipes.avatars.artwork import render, rendered
 from recipes.avatars.conditioner import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, caption, face_weight, sample
 
@@ -41,8 +48,8 @@ HIDDEN = -100  # the label of an attribute that a picture does not show: no loss
 
 
 @dataclass(frozen=True)
-class Wear:
-    """How pictures are worn before the reader sees them; each kind on half of the pictures."""
+class Augment:
+    """How images are augmented before the reader sees them; each kind on half of them."""
 
     blur: float = 1.5  # largest standard deviation of the Gaussian, in pixels
     noise: float = 0.06  # largest standard deviation, of the range -1 to 1
@@ -56,7 +63,7 @@ class ReaderRun:
 
     loop: LoopConfig
     model: ReaderConfig = field(default_factory=ReaderConfig)
-    wear: Wear = field(default_factory=Wear)
+    augment: Augment = field(default_factory=Augment)
     seed: int = 7001  # of the series of avatars; no other part of the project draws from it
 
 
@@ -84,18 +91,18 @@ def labels(attributes: Attributes) -> Tensor:
     return torch.tensor(numbers)
 
 
-def worn(images: Tensor, wear: Wear) -> Tensor:
+def augmented(images: Tensor, augment: Augment) -> Tensor:
     """Images [B, 3, H, W] in [-1, 1] with blur, block artefacts, colour shifts and noise, each on half of them."""
     batch = len(images)
 
     def strength(largest: float) -> Tensor:
         return torch.rand(batch, 1, 1, 1) * largest * (torch.rand(batch, 1, 1, 1) < 0.5)
 
-    images = _blurred(images, strength(wear.blur))
-    images = _rounded_in_blocks(images, strength(wear.blocks))
-    stretch = 1 + (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(wear.colour)
-    shift = (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(wear.colour)
-    return images * stretch + shift + torch.randn_like(images) * strength(wear.noise)
+    images = _blurred(images, strength(augment.blur))
+    images = _rounded_in_blocks(images, strength(augment.blocks))
+    stretch = 1 + (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(augment.colour)
+    shift = (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(augment.colour)
+    return images * stretch + shift + torch.randn_like(images) * strength(augment.noise)
 
 
 def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
@@ -125,14 +132,14 @@ def _rounded_in_blocks(images: Tensor, step: Tensor) -> Tensor:
 class ReaderTask(Task):
     """Cross-entropy of every attribute that shows."""
 
-    def __init__(self, model: Reader, dataset: LabelledAvatars, wear: Wear) -> None:
+    def __init__(self, model: Reader, dataset: LabelledAvatars, augment: Augment) -> None:
         self.model: nn.Module = model
         self.dataset: Dataset[Any] = dataset
-        self.wear = wear
+        self.augment = augment
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         truth = batch["labels"]
-        answers = model(worn(normalize(batch["image"]), self.wear))
+        answers = model(augmented(normalize(batch["image"]), self.augment))
         losses = [
             F.cross_entropy(logits, truth[:, i], ignore_index=HIDDEN, reduction="sum")
             for i, logits in enumerate(answers.values())
@@ -142,47 +149,45 @@ class ReaderTask(Task):
         return {"loss": torch.stack(losses).sum() / shown.sum(), "accuracy": right[shown].float().mean()}
 
     def sample(self, model: nn.Module) -> Image.Image:
-        """Pictures above what wear makes of them."""
+        """Images above their augmented versions."""
         images = normalize(torch.stack([self.dataset[i]["image"] for i in range(8)]))
-        return grid(torch.cat([images, worn(images, self.wear)]), columns=8)
+        return grid(torch.cat([images, augmented(images, self.augment)]), columns=8)
 
 
 def train_reader(run: ReaderRun, folder: Path) -> Reader:
     """Trains (or goes on training) a reader in a run's folder and writes it there as `reader.safetensors`."""
     torch.manual_seed(run.loop.seed)
     model = Reader(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = train(ReaderTask(model, LabelledAvatars(run.seed), run.wear), run.loop, folder)
+    trained = train(ReaderTask(model, LabelledAvatars(run.seed), run.augment), run.loop, folder)
     assert isinstance(trained, Reader)
     save_reader(trained, folder / "reader.safetensors")
     return trained
 
 
-# What a text encoder's slots should stay like while it learns more words: stages have learnt to read them.
-#
-# Where the reader before read a caption rightly, its very slot. Where it did not, since words were new to it, the slot
-# that it usually gives for what the caption claims: an old word for the same thing.
-
-
 SURE = 0.9  # a reading is right where it gives this share or more to what is claimed
-OFTEN = 3  # captions that a usual slot is the mean of, at least
+OFTEN = 3  # captions that the mean of a query token is taken over, at least
 
 
-class Steady:
-    """A reader before, and what its slots usually are."""
+class QueryTokenDistillation:
+    """What a text encoder's query tokens should stay like while it learns more words, since networks read them.
+
+    Where the reader before read a caption rightly, its very query token. Where it did not, since words were new to it,
+    the mean of those that it gives for what the caption claims: an old word for the same thing.
+    """
 
     def __init__(
-        self, before: CaptionReader, lessons: Iterable[tuple[Tensor, Tensor]], groups: tuple[int, ...] = GROUPS
+        self, before: CaptionReader, caption_batches: Iterable[tuple[Tensor, Tensor]], groups: tuple[int, ...] = GROUPS
     ) -> None:
-        """lessons: batches of words int64 [B, length] and what they claim, bool [B, sum(groups)]."""
+        """caption_batches: batches of words int64 [B, length] and what they claim, bool [B, sum(groups)]."""
         self.before, self.groups = before, groups
         found: list[dict[tuple[bool, ...], list[Tensor]]] = [{} for _ in groups]
-        for words, claims in lessons:
-            slots, sure = self._read(words, claims)
+        for words, claims in caption_batches:
+            query_tokens, sure = self._read(words, claims)
             for row, column in sure.nonzero().tolist():
                 key = tuple(claims[row].split(groups)[column].tolist())
-                found[column].setdefault(key, []).append(slots[row, column])
+                found[column].setdefault(key, []).append(query_tokens[row, column])
         self.claims: list[Tensor] = []  # for each attribute, bool [P, its count]
-        self.usual: list[Tensor] = []  # and the mean slots, [P, width]
+        self.usual: list[Tensor] = []  # and the mean query tokens, [P, width]
         for count, means in zip(groups, found, strict=True):
             often = {key: torch.stack(rows).mean(0) for key, rows in means.items() if len(rows) >= OFTEN}
             self.claims.append(torch.tensor(list(often), dtype=torch.bool).reshape(len(often), count))
@@ -190,37 +195,27 @@ class Steady:
             self.usual.append(torch.stack(list(often.values())) if often else torch.zeros(0, width))
 
     def targets(self, words: Tensor, claims: Tensor) -> tuple[Tensor, Tensor]:
-        """Slots [B, len(groups), width] to stay like, and where there are such: bool [B, len(groups)]."""
-        slots, known = self._read(words, claims)
+        """Query tokens [B, len(groups), width] to stay like, and where there are such: bool [B, len(groups)]."""
+        query_tokens, known = self._read(words, claims)
         for column, part in enumerate(claims.split(self.groups, 1)):
             same = (part[:, None] == self.claims[column].to(part.device)).all(2) & ~known[:, column, None]
             row, place = same.nonzero(as_tuple=True)
-            slots[row, column] = self.usual[column].to(slots)[place]
+            query_tokens[row, column] = self.usual[column].to(query_tokens)[place]
             known[row, column] = True
-        return slots, known
+        return query_tokens, known
 
-    def moved(self, slots: Tensor, words: Tensor, claims: Tensor) -> Tensor:
-        """Mean square by which slots [B, len(groups), width] differ from those they should stay like."""
+    def loss(self, query_tokens: Tensor, words: Tensor, claims: Tensor) -> Tensor:
+        """Mean squared error of query tokens [B, len(groups), width] towards those they should stay like."""
         targets, known = self.targets(words, claims)
-        return ((slots.float() - targets.float()).square() * known[..., None]).mean()
+        return ((query_tokens.float() - targets.float()).square() * known[..., None]).mean()
 
     @torch.no_grad()
     def _read(self, words: Tensor, claims: Tensor) -> tuple[Tensor, Tensor]:
-        """The reader's slots, and where it reads them rightly."""
-        readings, slots = self.before.to(words.device)(words)
+        """The reader's query tokens, and where they are read rightly."""
+        readings, query_tokens = self.before.to(words.device)(words)
         parts = zip(readings.float().split(self.groups, 1), claims.split(self.groups, 1), strict=True)
         shares = [(logits.softmax(1) * claimed).sum(1) for logits, claimed in parts]
-        return slots.float(), torch.stack(shares, 1) >= SURE
-
-
-# Training a text encoder to read what captions of avatars claim, before any picture is seen.
-#
-# A caption alone costs a tenth of what it costs beside a picture. A stage that takes the text encoder over, frozen,
-# is told from its first step on what to draw. The picture's tokens teach words slowly: a colour named once moves a few
-# of
-# 256 tokens. What a caption claims is known: each slot says of one attribute which values the caption would be true
-# of,
-# or that it says nothing (`imagebart.avatars.claims`).
+        return query_tokens.float(), torch.stack(shares, 1) >= SURE
 
 
 @dataclass(frozen=True)
@@ -230,11 +225,11 @@ class CaptionsRun:
     loop: LoopConfig
     shape: StageShape = field(default_factory=StageShape)  # of the stages that will take it over
     text_length: Length = 77  # conditioning tokens a caption
-    init_from: str | None = None  # run folder of a text encoder to teach more; what its slots say stays the same
+    init_from: str | None = None  # run folder of a text encoder to teach more; its query tokens stay as they are
 
 
 SHOWN = 12  # captions that are shown as what was read from them
-STEADY = 10.0  # weight of keeping slots as they were
+DISTILLATION_WEIGHT = 10.0  # of keeping query tokens as they were
 SILENT = 20  # one caption in so many is left out, as guidance does
 
 
@@ -252,23 +247,25 @@ class CaptionDataset(Dataset[dict[str, Tensor | str]]):
 
 
 class CaptionsTask(Task):
-    """Read what captions claim; with slots like those of a reader before, if there was one."""
+    """Read what captions claim; with query tokens like those of a reader before, if there was one."""
 
-    def __init__(self, reader: CaptionReader, conditioner: Conditioner, steady: Steady | None = None) -> None:
+    def __init__(
+        self, reader: CaptionReader, conditioner: Conditioner, distillation: QueryTokenDistillation | None = None
+    ) -> None:
         self.model: nn.Module = reader
-        self.steady = steady
+        self.distillation = distillation
         self.dataset: Dataset[Any] = CaptionDataset()
         self.conditioner = conditioner
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Any) -> dict[str, Tensor]:
         claims = batch["claims"]
         words = self.conditioner.encode(batch["text"]).tokens.to(claims.device)
-        readings, slots = model(words)
+        readings, query_tokens = model(words)
         loss, read = reading_loss(readings, claims), reading_accuracy(readings, claims)
-        if self.steady is None:
+        if self.distillation is None:
             return {"loss": loss, "read": read}
-        moved = self.steady.moved(slots, words, claims)
-        return {"loss": loss + STEADY * moved, "read": read, "moved": moved}
+        moved = self.distillation.loss(query_tokens, words, claims)
+        return {"loss": loss + DISTILLATION_WEIGHT * moved, "read": read, "moved": moved}
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
@@ -277,16 +274,11 @@ class CaptionsTask(Task):
         texts = [caption(number).text for number in numbers]
         device = next(model.parameters()).device
         readings = model(self.conditioner.encode(texts).tokens.to(device))[0].cpu()
-        read = [_likeliest(row) for row in readings]
-        pictures = [render(a, SIZE) for a in (*(sample(number) for number in numbers), *read)]
-        return grid(normalize(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)), columns=SHOWN)
-
-
-def _likeliest(readings: Tensor) -> Attributes:
-    """The avatar whose every value is the likeliest: logits [sum(GROUPS)]."""
-    parts = readings.split(GROUPS)
-    chosen = {name: values[int(part[:-1].argmax())] for (name, values), part in zip(VALUES.items(), parts, strict=True)}
-    return Attributes(**chosen)
+        avatars = [sample(number) for number in numbers]
+        for row in readings:
+            named = zip(VALUES.items(), row.split(GROUPS), strict=True)
+            avatars.append(Attributes(**{name: values[int(part[:-1].argmax())] for (name, values), part in named}))
+        return grid(rendered(avatars, SIZE), columns=SHOWN)
 
 
 def reading_loss(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
@@ -298,39 +290,37 @@ def reading_loss(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GRO
     return torch.stack(losses).mean()
 
 
-def _right(readings: Tensor, claims: Tensor, groups: tuple[int, ...]) -> Tensor:
-    """Whether what is likeliest of each attribute is claimed, or nothing is said as read: bool [B, len(groups)]."""
-    parts = zip(readings.split(groups, 1), claims.split(groups, 1), strict=True)
-    return torch.cat([claimed.gather(1, logits.argmax(1, keepdim=True)) for logits, claimed in parts], 1)
-
-
 def reading_accuracy(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
     """Share of the attributes spoken of whose likeliest value is claimed: shapes as in `reading_loss`."""
-    said = torch.stack([~claimed[:, -1] for claimed in claims.split(groups, 1)], 1)
-    return (_right(readings, claims, groups) & said).sum() / said.sum().clamp(min=1)
+    right, spoken = [], []
+    for logits, claimed in zip(readings.split(groups, 1), claims.split(groups, 1), strict=True):
+        right.append(claimed.gather(1, logits.argmax(1, keepdim=True))[:, 0])
+        spoken.append(~claimed[:, -1])
+    said = torch.stack(spoken, 1)
+    return (torch.stack(right, 1) & said).sum() / said.sum().clamp(min=1)
 
 
 def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
     """Trains (or goes on training) a text encoder in a run's folder and writes it there."""
     conditioner = avatar_conditioner(run.text_length)
     torch.manual_seed(run.loop.seed)
-    steady = None
+    distillation = None
     if run.init_from is None:
         reader = CaptionReader(TextEncoder(text_config(run.shape, conditioner)))
     else:
         before, words_before = load_text_encoder(Path(run.init_from))
         reader = CaptionReader(with_words_of(before, words_before, conditioner))
         load_heads(reader, Path(run.init_from))
-        reader.heads.requires_grad_(False)  # stages have learnt what these read in a slot
-        steady = Steady(deepcopy(reader).requires_grad_(False), lessons(conditioner))
-    trained = train(CaptionsTask(reader, conditioner, steady), run.loop, folder)
+        reader.heads.requires_grad_(False)  # networks have learnt what these read
+        distillation = QueryTokenDistillation(deepcopy(reader).requires_grad_(False), caption_batches(conditioner))
+    trained = train(CaptionsTask(reader, conditioner, distillation), run.loop, folder)
     assert isinstance(trained, CaptionReader)
     save_part(Part(trained.encoder, conditioner), folder)
     save_heads(trained, folder)
     return trained.encoder
 
 
-def lessons(conditioner: Conditioner, count: int = 1024, batch: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+def caption_batches(conditioner: Conditioner, count: int = 1024, batch: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
     """Captions that are not trained on, in batches: their words, and what they claim."""
     captions = CaptionDataset()
     for start in range(len(captions) - count, len(captions), batch):
@@ -338,8 +328,6 @@ def lessons(conditioner: Conditioner, count: int = 1024, batch: int = 64) -> Ite
         words = conditioner.encode([one.text for one in said]).tokens
         yield words, torch.stack([claims_vector(one.claims) for one in said])
 
-
-# The parts that are trained as for any other pictures, on avatars.
 
 DATA = "avatars"  # what a configuration calls them
 
@@ -363,11 +351,25 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
 AVATARS = DataSource(avatars, conditioner_for)
 
 
-def train_part(run: FirstStageRun | DenoiserRun | StageRun, folder: Path) -> None:
-    """Trains (or goes on training) a first stage, a denoiser or stages on avatars, in a run's folder."""
+RUNS: dict[str, type[Any]] = {
+    "first-stage": FirstStageRun,
+    "captions": CaptionsRun,
+    "denoiser": DenoiserRun,
+    "stage": StageRun,
+    "reader": ReaderRun,
+}
+"""The settings of each part's training."""
+
+
+def train_part(run: FirstStageRun | CaptionsRun | DenoiserRun | StageRun | ReaderRun, folder: Path) -> None:
+    """Trains (or goes on training) a part of the model in a run's folder."""
     if isinstance(run, FirstStageRun):
         size = run.model.resolution
         train_first_stage(run, folder, avatars(run.data, size), face_weight(size))
+    elif isinstance(run, CaptionsRun):
+        train_captions(run, folder)
+    elif isinstance(run, ReaderRun):
+        train_reader(run, folder)
     elif isinstance(run, DenoiserRun):
         train_denoiser(run, folder, AVATARS)
     elif run.t is None:

@@ -10,7 +10,7 @@ from tiny_models import tiny_model
 
 from imagebart.avatars.attributes import PLAIN, VALUES, Attributes, Claims
 from imagebart.avatars.claims import HEADS
-from imagebart.avatars.judge import AvatarScorer, log_likelihood, tell
+from imagebart.avatars.judge import AvatarScorer, log_likelihood, verbalize
 from imagebart.avatars.reader import load_reader
 from imagebart.errors import WeightsError
 from imagebart.ranking import WEIGHTS, bundled_scorer
@@ -81,10 +81,10 @@ def test_the_prompt_is_set_against_what_shows_and_all_else_stays(tmp_path: Path)
     told = Literal(scorer.reader, scorer.captions, scorer.conditioner)
     dark = replace(PLAIN, accessory="sunglasses", clothing="graphic")
     plain, other = rendered([PLAIN, dark], 256).split(1)
-    assert told.describe(plain) == tell(PLAIN) and told.describe(other) == tell(dark)
+    assert told.describe(plain) == verbalize(PLAIN) and told.describe(other) == verbalize(dark)
     patched = replace(PLAIN, accessory="eyepatch")
-    rest = tell(patched, patched.visible() - {"accessory"})
-    assert told.contrast(plain, "eyepatch") == (f"eyepatch, {rest}", tell(PLAIN))
+    rest = verbalize(patched, patched.visible() - {"accessory"})
+    assert told.contrast(plain, "eyepatch") == (f"eyepatch, {rest}", verbalize(PLAIN))
 
 
 SHIRT = replace(PLAIN, clothing="graphic", graphic="bat", accessory="sunglasses", eyes="hearts", eyebrows="sad")
@@ -126,8 +126,8 @@ def test_a_claim_changes_what_it_has_to_and_no_more(
     scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
     assert isinstance(scorer, AvatarScorer)
     texts = Told(scorer.reader, scorer.captions, scorer.conditioner, said).contrast(rendered([avatar], 256), "x")
-    assert texts is not None and texts[1] == tell(avatar)
-    before, (first, *asked) = set(tell(avatar).split(", ")), texts[0].split(", ")
+    assert texts is not None and texts[1] == verbalize(avatar)
+    before, (first, *asked) = set(verbalize(avatar).split(", ")), texts[0].split(", ")
     assert first == "x" and gone <= before and set(asked) == before - gone | new
 
 
@@ -138,7 +138,7 @@ def test_where_all_is_said_nothing_is_added(tmp_path: Path) -> None:
     for avatar in (PLAIN, SHIRT, sample(5, 6)):
         said = {name: {avatar.as_dict()[name]} for name in avatar.visible()}
         told = Told(scorer.reader, scorer.captions, scorer.conditioner, said)
-        assert told.contrast(rendered([avatar], 256), "x") == ("x", tell(avatar))
+        assert told.contrast(rendered([avatar], 256), "x") == ("x", verbalize(avatar))
 
 
 def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:

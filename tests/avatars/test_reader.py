@@ -1,4 +1,4 @@
-"""The shipped reader is right on fresh avatars, also worn ones; training it works and resumes as a run does."""
+"""The shipped reader is right on fresh avatars, also augmented ones; training it works and resumes as a run does."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ from imagebart.training.config import LoopConfig, load
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.dataset import sample
-from recipes.avatars.training import HIDDEN, LabelledAvatars, ReaderRun, Wear, labels, train_reader, worn
+from recipes.avatars.training import HIDDEN, Augment, LabelledAvatars, ReaderRun, augmented, labels, train_reader
 
 CONFIGS = READER.parent / "configs"
 AVATARS = [sample(i, 424_242, "all") for i in range(400)]
@@ -34,7 +34,7 @@ def test_fresh_renders_are_read_right(size: int, bound: float) -> None:
 
 def test_worn_renders_are_read_right() -> None:
     torch.manual_seed(0)
-    images = worn(rendered(AVATARS[:100], 128), Wear())
+    images = augmented(rendered(AVATARS[:100], 128), Augment())
     read = load_reader(READER).read(images).attributes
     answers = [
         getattr(a, name) == getattr(b, name) for a, b in zip(AVATARS[:100], read, strict=True) for name in a.visible()
@@ -68,9 +68,9 @@ def test_hidden_attributes_have_no_label() -> None:
 def test_wear_leaves_half_of_each_kind_alone_and_harms_little() -> None:
     torch.manual_seed(1)
     images = rendered(AVATARS[:64], 128)
-    assert torch.equal(worn(images, Wear(0, 0, 0, 0)), images)
-    for wear in (Wear(1.5, 0, 0, 0), Wear(0, 0.06, 0, 0), Wear(0, 0, 0.06, 0), Wear(0, 0, 0, 0.5)):
-        changed = (worn(images, wear) - images).abs().flatten(1).mean(1)
+    assert torch.equal(augmented(images, Augment(0, 0, 0, 0)), images)
+    for augment in (Augment(1.5, 0, 0, 0), Augment(0, 0.06, 0, 0), Augment(0, 0, 0.06, 0), Augment(0, 0, 0, 0.5)):
+        changed = (augmented(images, augment) - images).abs().flatten(1).mean(1)
         untouched = int((changed < 1e-6).sum())
         assert 15 <= untouched <= 49
         assert 1e-4 < float(changed.max()) < 0.15

@@ -8,12 +8,12 @@ from model_with_scorer import save_model_with_scorer
 
 from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.ranking import bundled_scorer
 from imagebart.settings import SamplingSettings
 from recipes.avatars import READER
 from recipes.avatars.evaluation import Study
-from recipes.avatars.judge_evaluation import COUNTS, MOST, Trial, _measures, best_of, chosen, pictures
+from recipes.avatars.scorer_evaluation import COUNTS, MOST, Trial, best_of, chosen, images_drawn, ranked_shares
 
 
 def test_the_chosen_are_the_best_of_each_group() -> None:
@@ -29,7 +29,7 @@ def test_a_perfect_judge_gains_what_independent_tries_give_and_a_blind_one_nothi
     random = np.random.default_rng(0)
     right = random.random((400, MOST)) < 0.6
     trials = [Trial(list(map(bool, row)), random.random(MOST).tolist(), [0.0] * MOST) for row in right]
-    measures = list(_measures("x", trials))
+    measures = list(ranked_shares("x", trials))
     found = {(m.group, m.name): m for m in measures}
     assert len(found) == 3 * len(COUNTS)
     for count in COUNTS:
@@ -46,9 +46,9 @@ def test_every_case_is_drawn_and_ranked(tmp_path: Path) -> None:
     scorer = bundled_scorer(tmp_path, model)
     assert isinstance(scorer, AvatarScorer)
     drawn: list[int] = []
-    study = Study(Artist(model, SamplingSettings(), 64, drawn.append), load_reader(READER), 20)
+    study = Study(ImageSampler(model, SamplingSettings(), 64, drawn.append), load_reader(READER), 20)
     measures = list(best_of(study, scorer))
-    assert sum(drawn) == pictures(study) == 20 * 2 * MOST
+    assert sum(drawn) == images_drawn(study) == 20 * 2 * MOST
     assert [m.name for m in measures if not m.group] == [
         f"{kind}: as asked, best of {n}" for kind in ("held-out pairs", "edits") for n in COUNTS
     ]

@@ -1,4 +1,4 @@
-"""Completions of upper halves: what known artists score, and what both halves show."""
+"""Completions of upper halves: what known samplers score, and what both halves show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imagebart.avatars.attributes import PLAIN
 from imagebart.avatars.reader import load_reader
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging.masks import preset_array
 from imagebart.settings import SamplingSettings
 from recipes.avatars import READER
@@ -22,7 +22,7 @@ SAMPLES = 20
 
 
 @dataclass(frozen=True)
-class Completer(Artist):
+class Completer(ImageSampler):
     """Draws the upper half of the avatar that was there; the first `wrong` of them with another background."""
 
     wrong: int = 0
@@ -64,7 +64,7 @@ def test_what_both_halves_show_has_to_agree() -> None:
 
 def test_completions_keep_the_lower_half() -> None:
     avatars = [PLAIN, replace(PLAIN, skin="dark")]
-    done = complete(Study(Artist(tiny_model(), SamplingSettings()), load_reader(READER), 20), avatars)
+    done = complete(Study(ImageSampler(tiny_model(), SamplingSettings()), load_reader(READER), 20), avatars)
     given = rendered(avatars, 32)
     lower = torch.from_numpy(~preset_array("upper half", 32))
     assert torch.equal(done[..., lower], given[..., lower])

@@ -5,7 +5,7 @@ import pytest
 from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.avatars.reader import load_reader
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import Measure, side_by_side
 from imagebart.models.imagebart import ImageBART
 from imagebart.settings import SamplingSettings
@@ -16,14 +16,14 @@ from recipes.avatars.scales import compare, sheet, studies
 
 
 def study(model: ImageBART | None = None) -> Study:
-    return Study(Artist(model or tiny_model(), SamplingSettings(guidance=2.0)), load_reader(READER), 20)
+    return Study(ImageSampler(model or tiny_model(), SamplingSettings(guidance=2.0)), load_reader(READER), 20)
 
 
 def test_each_number_of_scales_is_a_study_and_the_baseline_stands_first() -> None:
     columns = studies(study(), (1, 3), study(tiny_staged_model("text", 1)))
     assert list(columns) == ["left to right", "T = 1", "T = 3"]
-    assert [c.artist.settings.scales for c in columns.values()] == [None, 1, 3]
-    assert {c.artist.settings.guidance for c in columns.values()} == {2.0}
+    assert [c.sampler.settings.scales for c in columns.values()] == [None, 1, 3]
+    assert {c.sampler.settings.guidance for c in columns.values()} == {2.0}
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -38,7 +38,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_a_comparison_measures_prompts_completions_and_edits() -> None:
     drawn: list[int] = []
     model = tiny_model()
-    watched = Study(Artist(model, SamplingSettings(), drawn=drawn.append), load_reader(READER), 20)
+    watched = Study(ImageSampler(model, SamplingSettings(), progress=drawn.append), load_reader(READER), 20)
     measures = list(compare(watched, Renders.of(watched)))
     assert sum(drawn) == 3 * 20
     names = [m.name for m in measures]

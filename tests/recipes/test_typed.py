@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.claims import GROUPS, CaptionReader
-from recipes.avatars.cases import PromptCase, hear, heard_line, plain_prompts, read_prompts, typed_prompts
+from recipes.avatars.cases import PromptCase, plain_prompts, read_prompts, read_with, summary, typed_prompts
 
 
 class Oracle(nn.Module):
@@ -40,8 +40,8 @@ def test_what_is_read_is_compared_with_what_is_claimed() -> None:
     wrong = PromptCase("a hat", {top: frozenset(tops[2:]), colour: frozenset(colours[:1])})
     silent = PromptCase("", {})
     oracle: CaptionReader = Oracle()  # type: ignore[assignment]
-    heard = hear(oracle, tiny_conditioner("text"), [right, wrong, silent])
-    assert heard[0].values == {top: tops[1], colour: colours[0]}
-    assert [(one.right, one.unasked) for one in heard] == [(1, 1), (1, 0), (0, 2)]
+    readings = read_with(oracle, tiny_conditioner("text"), [right, wrong, silent])
+    assert readings[0].values == {top: tops[1], colour: colours[0]}
+    assert [(one.right, one.unasked) for one in readings] == [(1, 1), (1, 0), (0, 2)]
     line = "x: 2 of 3 claims read rightly, 2 of 3 prompts wholly, 3 attributes read unasked"
-    assert heard_line("x", heard) == line
+    assert summary("x", readings) == line

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from tiny_models import tiny_model
 
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
@@ -27,8 +27,8 @@ def difference(a: Image.Image, b: Image.Image) -> int:
 
 def test_generated_pictures_are_the_pipelines(pipe: Pipeline) -> None:
     counts: list[int] = []
-    artist = Artist(pipe.model, SETTINGS, batch=2, drawn=counts.append)
-    pictures = to_images(artist.generate(PROMPTS, seed=5))
+    sampler = ImageSampler(pipe.model, SETTINGS, batch=2, progress=counts.append)
+    pictures = to_images(sampler.generate(PROMPTS, seed=5))
     assert counts == [2, 1]
     for i, (prompt, picture) in enumerate(zip(PROMPTS, pictures, strict=True)):
         *_, last = pipe.generate(prompt, seed=5 + i, settings=SETTINGS)
@@ -39,7 +39,7 @@ def test_edited_pictures_are_the_pipelines(pipe: Pipeline) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     masks = np.stack([region_mask(name, 32) for name in ("eyes", "eyes", "clothes")])
-    edited = to_images(Artist(pipe.model, SETTINGS, batch=2).edit(images, masks, PROMPTS, seed=9))
+    edited = to_images(ImageSampler(pipe.model, SETTINGS, batch=2).edit(images, masks, PROMPTS, seed=9))
     for i, prompt in enumerate(PROMPTS):
         mask = Image.fromarray((masks[i] * 255).astype(np.uint8))
         *_, last = pipe.edit(Image.fromarray(pixels[i]), mask, prompt, seed=9 + i, settings=SETTINGS)
@@ -49,12 +49,12 @@ def test_edited_pictures_are_the_pipelines(pipe: Pipeline) -> None:
 
 
 def test_without_a_prompt_there_is_nothing_to_guide_towards(pipe: Pipeline) -> None:
-    unguided = Artist(pipe.model, SamplingSettings(top_k=5)).generate([None, None], seed=3)
-    assert torch.equal(Artist(pipe.model, SETTINGS).generate([None, None], seed=3), unguided)
+    unguided = ImageSampler(pipe.model, SamplingSettings(top_k=5)).generate([None, None], seed=3)
+    assert torch.equal(ImageSampler(pipe.model, SETTINGS).generate([None, None], seed=3), unguided)
 
 
 def test_reconstructions_are_the_first_stages(pipe: Pipeline) -> None:
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     first = pipe.model.first_stage
     expected = first.decode(first.encode(images)).clamp(-1, 1)
-    assert torch.allclose(Artist(pipe.model, SETTINGS, batch=2).reconstruct(images), expected, atol=1 / 127)
+    assert torch.allclose(ImageSampler(pipe.model, SETTINGS, batch=2).reconstruct(images), expected, atol=1 / 127)

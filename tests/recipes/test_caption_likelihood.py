@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 from tiny_models import tiny_model, tiny_staged_model
 
+from recipes.avatars.caption_likelihood import caption_likelihood
 from recipes.avatars.dataset import AvatarDataset
-from recipes.avatars.word_gaps import word_gaps
 
 
 def test_the_likelihood_is_that_of_the_stage_alone() -> None:
     model = tiny_staged_model("text")
     stage = model.stages[1]  # t = T: x_1 from pure noise
-    _, gap = word_gaps(model, count=6, seed=77, batch=4)
+    _, gap = caption_likelihood(model, count=6, seed=77, batch=4)
     data = AvatarDataset(32, length=6, seed=77)
     x0 = model.first_stage.encode(torch.stack([data[i]["image"] for i in range(6)]) / 127.5 - 1)
     cond = model.conditioner.encode([data[i]["text"] for i in range(6)]).tokens
@@ -29,16 +29,16 @@ def test_the_likelihood_is_that_of_the_stage_alone() -> None:
 
 def test_a_denoiser_that_does_not_look_at_words_has_no_gap() -> None:
     model = tiny_model()
-    blind, _ = word_gaps(model, count=4)
+    blind, _ = caption_likelihood(model, count=4)
     assert blind.right != pytest.approx(blind.without, abs=1e-4), "a denoiser that reads differs"
     assert "from nothing:" in str(blind)
     with torch.no_grad():
         model.denoiser.text_map.weight.zero_()  # whatever is read, the decoder is told the same
-    for gap in word_gaps(model, count=4):
+    for gap in caption_likelihood(model, count=4):
         assert gap.right == pytest.approx(gap.without, abs=1e-5)
         assert gap.right == pytest.approx(gap.shuffled, abs=1e-5)
 
 
 def test_models_without_words_are_refused() -> None:
     with pytest.raises(ValueError, match="'none'"):
-        list(word_gaps(tiny_model("none")))
+        list(caption_likelihood(tiny_model("none")))

@@ -19,7 +19,7 @@ from recipes.avatars.dataset import AvatarDataset
 
 
 @dataclass(frozen=True)
-class WordGap:
+class CaptionLikelihood:
     """Mean negative log-likelihood, nats a token, by what caption was given."""
 
     name: str
@@ -34,7 +34,9 @@ class WordGap:
 
 
 @torch.no_grad()
-def word_gaps(model: ImageBART, count: int = 64, seed: int = 900_000, batch: int = 16) -> Iterator[WordGap]:
+def caption_likelihood(
+    model: ImageBART, count: int = 64, seed: int = 900_000, batch: int = 16
+) -> Iterator[CaptionLikelihood]:
     """Measures a model on `count` avatars (2 or more) of the series `seed`, the same noise for each caption.
 
     Of stages, x_{t-1} given x_t; of a denoiser, x_0 from nothing, and from x_t of which half is noise. A network that
@@ -58,7 +60,7 @@ def word_gaps(model: ImageBART, count: int = 64, seed: int = 900_000, batch: int
             for choice, tokens in choices.items():
                 generator.set_state(state)
                 totals[choice] += loss(x0, tokens[rows], generator) * len(rows) / count
-        yield WordGap(name, **totals)
+        yield CaptionLikelihood(name, **totals)
 
 
 Loss = Callable[[Tensor, Tensor, torch.Generator], float]  # of x_0 and conditioning tokens, with noise from a generator

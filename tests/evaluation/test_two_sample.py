@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imagebart.evaluation.folder import Pairs, judged, told_apart
+from imagebart.evaluation.folder import Pairs, judged, two_sample_test
 
 
 def noise(count: int, seed: int) -> Tensor:
@@ -18,13 +18,13 @@ def blurred(images: Tensor) -> Tensor:
 def test_blurred_pictures_are_told_and_others_of_the_same_kind_are_not() -> None:
     """Pictures are judged by a network that has not seen them: knowing them by heart is of no use."""
     real, state = noise(60, 0), torch.get_rng_state()
-    told = told_apart(real, blurred(real), steps=30)
+    told = two_sample_test(real, blurred(real), steps=30)
     assert told.value > 0.95 and told.low > 0.8
-    alike = told_apart(noise(60, 3), noise(60, 103), steps=15)
+    alike = two_sample_test(noise(60, 3), noise(60, 103), steps=15)
     assert alike.low < 0.5 < alike.high
     assert torch.equal(torch.get_rng_state(), state)
     with pytest.raises(ValueError, match="3 pictures"):
-        told_apart(real[:3], real[:3])
+        two_sample_test(real[:3], real[:3])
 
 
 def test_pairs_are_judged_whichever_stands_first_and_the_key_says_which() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from artists import oracle
 from model_with_scorer import save_model_with_scorer
+from oracle_sampler import oracle
 
 from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.ranking import bundled_scorer, complete_prompt
 from imagebart.settings import SamplingSettings
 from recipes.avatars import READER
@@ -21,10 +21,10 @@ from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import EDITED, EditCase, PromptCase, found
 from recipes.avatars.dataset import held_out
 from recipes.avatars.evaluation import Study
-from recipes.avatars.judge_evaluation import WhereCase, described, edited, overlaps, where, where_case
+from recipes.avatars.scorer_evaluation import MaskCase, described, edited, evaluate_masks, mask_case, mask_iou
 
 SIZE, GRID = 128, 16
-CASES = [where_case(i, 77) for i in range(26)]
+CASES = [mask_case(i, 77) for i in range(26)]
 TRUE = np.stack([case.differing(GRID, SIZE) for case in CASES])
 
 
@@ -45,7 +45,7 @@ def test_a_case_asks_for_one_change_that_both_avatars_show() -> None:
         assert all(found(case.after, case.prompt.claims).values())
         assert values[case.attribute] not in case.prompt.claims[case.attribute]
         assert case.attribute not in case.others and all(found(case.before, case.others).values())
-    assert CASES[:3] == [where_case(i, 77) for i in range(3)] != [where_case(i, 78) for i in range(3)]
+    assert CASES[:3] == [mask_case(i, 77) for i in range(3)] != [mask_case(i, 78) for i in range(3)]
 
 
 def test_tokens_differ_where_pixels_do() -> None:
@@ -59,19 +59,19 @@ def test_tokens_differ_where_pixels_do() -> None:
 
 def test_overlap_is_all_for_what_differs_half_for_half_of_it_and_none_for_the_rest() -> None:
     for masks, value in ((TRUE, 1.0), (~TRUE, 0.0)):
-        median, mean, *others = overlaps(CASES, masks, SIZE)
+        median, mean, *others = mask_iou(CASES, masks, SIZE)
         assert median.value == median.low == median.high == mean.value == value
         assert len(others) == len(EDITED) and {m.value for m in others} == {value}
     half = TRUE.copy()
     for tokens in half:
         rows, columns = np.nonzero(tokens)
         tokens[rows[::2], columns[::2]] = False
-    median = next(overlaps(CASES, half, SIZE))
+    median = next(mask_iou(CASES, half, SIZE))
     assert 0.4 < median.low <= median.value <= median.high <= 0.5
 
 
-def asked(case: WhereCase, mask: np.ndarray, scorer: AvatarScorer) -> EditCase:
-    """What the artist is to be asked: with all else that the scorer sees."""
+def asked(case: MaskCase, mask: np.ndarray, scorer: AvatarScorer) -> EditCase:
+    """What the sampler is to be asked: with all else that the scorer sees."""
     told = complete_prompt(scorer, rendered([case.before], SIZE), case.prompt.text)
     prompt = PromptCase(told, case.prompt.claims)
     return EditCase(case.before, case.attribute, prompt, mask, frozenset(case.others))
@@ -82,9 +82,9 @@ def test_a_perfect_artist_changes_what_is_asked_where_it_is_painted(scorer: Avat
     cases = [case for case in CASES if all(len(values) == 1 for values in case.prompt.claims.values())]
     masks = np.full((len(cases), GRID, GRID), painted)
     pixels = masks.repeat(SIZE // GRID, 1).repeat(SIZE // GRID, 2)
-    artist = oracle(edits=[asked(case, mask, scorer) for case, mask in zip(cases, pixels, strict=True)])
+    sampler = oracle(edits=[asked(case, mask, scorer) for case, mask in zip(cases, pixels, strict=True)])
     images = rendered([case.before for case in cases], SIZE)
-    changed, stayed, *_ = edited(Study(artist, load_reader(READER), 20), scorer, cases, images, masks)
+    changed, stayed, *_ = edited(Study(sampler, load_reader(READER), 20), scorer, cases, images, masks)
     assert (changed.value, stayed.value) == (1.0 if painted else 0.0, 1.0)
     assert changed.pictures == len(cases) >= 5
 
@@ -99,8 +99,8 @@ def test_the_judge_s_words_are_right_and_a_doubtful_one_tells_nothing(
 
 
 def test_the_whole_runs_on_a_tiny_model(scorer: AvatarScorer, tmp_path: Path) -> None:
-    artist = Artist(save_model_with_scorer(tmp_path), SamplingSettings(), 64)
-    measures = list(where(Study(artist, load_reader(READER), 20), scorer))
+    sampler = ImageSampler(save_model_with_scorer(tmp_path), SamplingSettings(), 64)
+    measures = list(evaluate_masks(Study(sampler, load_reader(READER), 20), scorer))
     assert [m.name for m in measures if not m.group] == [
         "found by words: IoU, median",
         "found by words: IoU, mean",

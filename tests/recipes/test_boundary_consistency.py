@@ -12,7 +12,7 @@ from imagebart.avatars.reader import load_reader
 from imagebart.imaging.masks import preset_array
 from recipes.avatars import READER
 from recipes.avatars.artwork import region_mask, rendered
-from recipes.avatars.boundary_consistency import COLOURS, SIDE, fits, read_within, shows
+from recipes.avatars.boundary_consistency import COLOURS, SIDE, boundary_consistency, read_within, shows
 from recipes.avatars.dataset import sample
 from recipes.avatars.evaluation import SHARED
 
@@ -42,7 +42,7 @@ def pasted(upper: list[Attributes], lower: list[Attributes], size: int = 128) ->
 
 def judged(images: Tensor, lower: list[Attributes], names: tuple[str, ...] = SHARED) -> list[dict[str, bool]]:
     masks = np.stack([preset_array("upper half", images.shape[-1])] * len(lower))
-    return fits(images, masks, lower, load_reader(READER).read(images).attributes, [names] * len(lower))
+    return boundary_consistency(images, masks, lower, load_reader(READER).read(images).attributes, [names] * len(lower))
 
 
 @pytest.mark.parametrize(("size", "names"), [(128, COLOURS), (256, SHARED), (64, SHARED)])
@@ -78,18 +78,18 @@ def test_halves_of_different_colours_do_not_fit(
 def test_a_band_of_another_skin_over_the_eyes_is_seen() -> None:
     mask = region_mask("eyes", 128)
     band = torch.where(torch.from_numpy(mask), rendered([replace(PLAIN, skin="dark")], 128), rendered([PLAIN], 128))
-    assert fits(band, mask[None], [PLAIN], [PLAIN], [SHARED]) == [{"skin": False, "background": True}]
-    assert fits(rendered([PLAIN], 128), mask[None], [PLAIN], [PLAIN], [["skin"]]) == [{"skin": True}]
+    assert boundary_consistency(band, mask[None], [PLAIN], [PLAIN], [SHARED]) == [{"skin": False, "background": True}]
+    assert boundary_consistency(rendered([PLAIN], 128), mask[None], [PLAIN], [PLAIN], [["skin"]]) == [{"skin": True}]
 
 
 def test_what_shows_on_one_side_only_is_not_asked() -> None:
     images = rendered([replace(PLAIN, top="wavy", hair_colour="red")], 128)
     upper = preset_array("upper half", 128)[None]
     wavy, short = replace(PLAIN, top="wavy", hair_colour="black"), replace(PLAIN, hair_colour="black")
-    assert fits(images, upper, [wavy], [wavy], [["hair_colour"]]) == [{"hair_colour": False}]
-    assert fits(images, upper, [short], [wavy], [["hair_colour"]]) == [{}], "no hair was given"
+    assert boundary_consistency(images, upper, [wavy], [wavy], [["hair_colour"]]) == [{"hair_colour": False}]
+    assert boundary_consistency(images, upper, [short], [wavy], [["hair_colour"]]) == [{}], "no hair was given"
     hat = replace(wavy, top="hat")
-    assert fits(images, upper, [wavy], [hat], [["hair_colour"]]) == [{}], "a hat was drawn"
+    assert boundary_consistency(images, upper, [wavy], [hat], [["hair_colour"]]) == [{}], "a hat was drawn"
     assert not shows(PLAIN, "clothing_colour", upper[0])
 
 

@@ -1,9 +1,10 @@
-"""What ranking variants by a scorer is worth: how often the best of 1, 2, 4 and 8 is as asked.
+"""What a model's scorer is worth: for ranking variants, for finding masks by words, and for descriptions.
 
-ImageBART, section 4.2 and Table 2, where a classifier or CLIP ranks. The scorer must not be the network that measures:
-ranked by its own errors, a picture that only it takes for right would count as right. Both are readers of one kind and
-learnt from the same sort of drawings, so that they may still err alike. Two more rankings stand beside the scorer's:
-one by the reader that measures, which flatters itself, and one that is never wrong, which nothing can exceed.
+Ranking: how often the best of 1, 2, 4 and 8 is as asked (ImageBART, section 4.2 and Table 2, where a classifier or CLIP
+ranks). The scorer must not be the network that measures: ranked by its own errors, an image that only it takes for
+right would count as right. Both are readers of one kind and learnt from the same sort of drawings, so that they may
+still err alike. Two more rankings stand beside the scorer's: one by the reader that measures, which is circular, and
+one without errors, which nothing can exceed.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebart.avatars.judge import AvatarScorer, tell
+from imagebart.avatars.judge import AvatarScorer, verbalize
 from imagebart.errors import InputError
 from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of
 from imagebart.pipeline import COMPLETE_PROMPT_GUIDANCE
 from imagebart.ranking import complete_prompt, contrast
 from imagebart.sampling.mask_suggestion import suggest_mask
 from recipes.avatars.artwork import render, rendered
-from recipes.avatars.cases import EDITED, Change, EditCase, PromptCase, changes, edit_case, found, held_out_prompt
-from recipes.avatars.evaluation import SHOWN, Study, by_attribute, in_all, plainly
+from recipes.avatars.cases import EDITED, Change, PromptCase, changes, edit_case, found, held_out_prompt
+from recipes.avatars.evaluation import SHOWN, Study, by_attribute, in_all, in_words
 
 COUNTS = (1, 2, 4, 8)
 MOST = max(COUNTS)  # variants of each case
 CHUNK = 8  # cases that are drawn and judged at once
 
-Draw = Callable[[Sequence[int], int], Tensor]  # variants of cases by number, from a seed on
+Draw = Callable[[list[int], int], Tensor]  # variants of cases by number, from a seed on
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,23 @@ def best_of(study: Study, scorer: AvatarScorer) -> Iterator[Measure]:
 
     Of `MOST` variants of a case, each n that follow each other are a choice of their own.
     """
-    prompts = [held_out_prompt(i, study.series) for i in range(study.samples)]
-    asked = [edit_case(i, study.series, study.artist.size) for i in range(study.samples)]
-    yield from _measures("held-out pairs", _trials(study, scorer, prompts, _drawn(study, prompts)))
-    yield from _measures("edits", _trials(study, scorer, [case.prompt for case in asked], _edited(study, asked)))
+    size, prompts = study.sampler.size, [held_out_prompt(i, study.series) for i in range(study.samples)]
+    asked = [edit_case(i, study.series, size) for i in range(study.samples)]
+    before = rendered([case.before for case in asked], size)
+    masks, texts = np.stack([case.mask for case in asked]), [case.prompt.text for case in asked]
+
+    def generate(rows: list[int], seed: int) -> Tensor:
+        return study.sampler.generate([prompts[i].text for i in rows], seed)
+
+    def edit(rows: list[int], seed: int) -> Tensor:
+        return study.sampler.edit(before[rows], masks[rows], [texts[i] for i in rows], seed)
+
+    yield from ranked_shares("held-out pairs", _trials(study, scorer, prompts, generate))
+    yield from ranked_shares("edits", _trials(study, scorer, [case.prompt for case in asked], edit))
 
 
-def pictures(study: Study) -> int:
-    """How many pictures `best_of` has the model draw."""
+def images_drawn(study: Study) -> int:
+    """How many images `best_of` has the model draw."""
     return 2 * MOST * study.samples
 
 
@@ -61,20 +71,6 @@ def chosen(right: Sequence[bool], scores: Sequence[float], count: int) -> list[b
     """Of variants in groups of `count`, whether the one of the highest score is right; of equal scores, the first."""
     groups = [range(start, start + count) for start in range(0, len(right) - count + 1, count)]
     return [right[max(group, key=lambda i: scores[i])] for group in groups]
-
-
-def _drawn(study: Study, cases: Sequence[PromptCase]) -> Draw:
-    return lambda rows, seed: study.artist.generate([cases[i].text for i in rows], seed)
-
-
-def _edited(study: Study, cases: Sequence[EditCase]) -> Draw:
-    def draw(rows: Sequence[int], seed: int) -> Tensor:
-        chunk = [cases[i] for i in rows]
-        before = rendered([case.before for case in chunk], study.artist.size)
-        masks = np.stack([case.mask for case in chunk])
-        return study.artist.edit(before, masks, [case.prompt.text for case in chunk], seed)
-
-    return draw
 
 
 def _trials(study: Study, scorer: AvatarScorer, cases: Sequence[PromptCase], draw: Draw) -> list[Trial]:
@@ -86,12 +82,13 @@ def _trials(study: Study, scorer: AvatarScorer, cases: Sequence[PromptCase], dra
         for i, variants in zip(range(start, len(cases)), images.split(MOST), strict=False):
             read = study.reader.read(variants).attributes
             right = [all(found(attributes, cases[i].claims).values()) for attributes in read]
-            scores = [j.score(variants, cases[i].text).tolist() for j in (scorer, own)]
+            scores = [judge.score(variants, cases[i].text).tolist() for judge in (scorer, own)]
             trials.append(Trial(right, *scores))
     return trials
 
 
-def _measures(name: str, trials: Sequence[Trial]) -> Iterator[Measure]:
+def ranked_shares(name: str, trials: Sequence[Trial]) -> Iterator[Measure]:
+    """The shares of best ones that are as asked, as the scorer ranks them, and as the other two rankings do."""
     rankings: dict[str, Callable[[Trial], Sequence[float]]] = {
         "": lambda trial: trial.judged,
         "ranked by the reader that measures (circular)": lambda trial: trial.measured,
@@ -111,7 +108,7 @@ def _measures(name: str, trials: Sequence[Trial]) -> Iterator[Measure]:
 
 
 @dataclass(frozen=True)
-class WhereCase(Change):
+class MaskCase(Change):
     """A change whose place is to be found by its words alone."""
 
     def differing(self, grid: int, size: int) -> np.ndarray:
@@ -127,33 +124,33 @@ class WhereCase(Change):
         return self.before.values_of(self.before.visible() & self.after.visible() - {self.attribute})
 
 
-def where_case(number: int, series: int) -> WhereCase:
+def mask_case(number: int, series: int) -> MaskCase:
     """One of the changes whose attribute shows before and after."""
     shown = (change for change in changes(number, series, 4) if change.attribute in change.before.visible())
-    return WhereCase(**vars(next(shown)))
+    return MaskCase(**vars(next(shown)))
 
 
-def where(study: Study, scorer: AvatarScorer) -> Iterator[Measure]:
+def evaluate_masks(study: Study, scorer: AvatarScorer) -> Iterator[Measure]:
     """All measures of a model and its scorer, each as soon as it is known."""
-    cases = [where_case(i, study.series) for i in range(study.samples)]
-    images = rendered([case.before for case in cases], study.artist.size)
+    cases = [mask_case(i, study.series) for i in range(study.samples)]
+    images = rendered([case.before for case in cases], study.sampler.size)
     masks = np.stack([find(study, scorer, images[i : i + 1], case) for i, case in enumerate(cases)])
-    yield from overlaps(cases, masks, study.artist.size)
+    yield from mask_iou(cases, masks, study.sampler.size)
     yield from edited(study, scorer, cases, images, masks)
     yield described(study, scorer)
 
 
-def find(study: Study, scorer: AvatarScorer, image: Tensor, case: WhereCase) -> np.ndarray:
+def find(study: Study, scorer: AvatarScorer, image: Tensor, case: MaskCase) -> np.ndarray:
     """The tokens that the model finds, bool [grid, grid]; none where it says that there are none."""
     try:
         text = case.prompt.text
-        return suggest_mask(study.artist.model, image, text, contrast(scorer, image, text)).numpy()
+        return suggest_mask(study.sampler.model, image, text, contrast(scorer, image, text)).numpy()
     except InputError:
-        side = study.artist.model.first_stage.config.side
+        side = study.sampler.model.first_stage.config.side
         return np.zeros((side, side), bool)
 
 
-def overlaps(cases: Sequence[WhereCase], masks: np.ndarray, size: int) -> Iterator[Measure]:
+def mask_iou(cases: Sequence[MaskCase], masks: np.ndarray, size: int) -> Iterator[Measure]:
     """How far what was found, bool [B, grid, grid], is what differs: intersection over union."""
     true = np.stack([case.differing(masks.shape[1], size) for case in cases])
     shares = ((masks & true).sum((1, 2)) / (masks | true).sum((1, 2))).tolist()
@@ -162,23 +159,23 @@ def overlaps(cases: Sequence[WhereCase], masks: np.ndarray, size: int) -> Iterat
     for name in EDITED:
         own = [share for share, case in zip(shares, cases, strict=True) if case.attribute == name]
         if own:
-            yield measure(plainly(name), mean_of(own), len(own), group="IoU, mean by attribute")
+            yield measure(in_words(name), mean_of(own), len(own), group="IoU, mean by attribute")
 
 
 def edited(
-    study: Study, scorer: AvatarScorer, cases: Sequence[WhereCase], images: Tensor, masks: np.ndarray
+    study: Study, scorer: AvatarScorer, cases: Sequence[MaskCase], images: Tensor, masks: np.ndarray
 ) -> Iterator[Measure]:
     """Edits of what was found, as the page does them: what was asked for has to be there, and all else has to stay."""
-    cell = study.artist.size // masks.shape[1]
+    cell = study.sampler.size // masks.shape[1]
     painted = masks.repeat(cell, 1).repeat(cell, 2)
     rows = np.flatnonzero(masks.any((1, 2)))  # where nothing was found, nothing changes
     after = images.clone()
     if len(rows):
         prompts = [complete_prompt(scorer, images[row : row + 1], cases[row].prompt.text) for row in rows.tolist()]
-        settings = study.artist.settings
+        settings = study.sampler.settings
         settings = replace(settings, guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
-        artist = replace(study.artist, settings=settings)
-        after[rows] = artist.edit(images[rows], painted[rows], prompts, study.seed)
+        sampler = replace(study.sampler, settings=settings)
+        after[rows] = sampler.edit(images[rows], painted[rows], prompts, study.seed)
     read = study.reader.read(after).attributes
     pairs = list(zip(read, cases, strict=True))
     asked = [{case.attribute: all(found(a, case.prompt.claims).values())} for a, case in pairs]
@@ -191,8 +188,8 @@ def described(study: Study, scorer: AvatarScorer) -> Measure:
     """Of the phrases that describe fresh renders, the share that is true; none is where none is told."""
     right, told = [], []
     for avatar in study.avatars(SHOWN):
-        true = tell(avatar).split(", ")
-        words = (scorer.describe(rendered([avatar], study.artist.size)) or "").split(", ")
+        true = verbalize(avatar).split(", ")
+        words = (scorer.describe(rendered([avatar], study.sampler.size)) or "").split(", ")
         right.append(sum(word in true for word in words))
         told.append(len(words))
     return measure("what is here: words right", share_of(right, told), len(told), "%", "≥ 99 %")

@@ -1,4 +1,4 @@
-"""An artist who knows what every prompt claims, and draws it: what a perfect model would score."""
+"""An sampler who knows what every prompt claims, and draws it: what a perfect model would score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from tiny_models import tiny_model
 from torch import Tensor
 
 from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.settings import SamplingSettings
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import EditCase, PromptCase, found
@@ -18,7 +18,7 @@ from recipes.avatars.evaluation import draw_claimed
 
 
 @dataclass(frozen=True)
-class Oracle(Artist):
+class Oracle(ImageSampler):
     """Draws an avatar of which a prompt's claims are true; `late`: of the prompt so many places before."""
 
     cases: tuple[PromptCase, ...] = ()

@@ -1,13 +1,13 @@
-"""What known artists score: one who draws what is asked, one who mixes prompts up, and a random model."""
+"""What known samplers score: one who draws what is asked, one who mixes prompts up, and a random model."""
 
 import numpy as np
 import pytest
-from artists import oracle
+from oracle_sampler import oracle
 from tiny_models import tiny_model
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.reader import load_reader
-from imagebart.evaluation.drawing import Artist
+from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import wilson
 from imagebart.settings import SamplingSettings
 from recipes.avatars import READER
@@ -20,7 +20,7 @@ from recipes.avatars.evaluation import (
     diversity,
     edits,
     evaluate,
-    plain_words,
+    plain_prompt_accuracy,
     prompt_accuracy,
     reader_accuracy,
     reconstruction,
@@ -38,7 +38,7 @@ def test_an_artist_who_draws_what_is_asked_scores_full_marks(asked: list) -> Non
     study = Study(oracle([*asked, *plain_prompts(), *OPEN]), load_reader(READER), SAMPLES)
     accuracy, reading = prompt_accuracy(study)
     assert accuracy.value > 0.99
-    understood = next(plain_words(study))
+    understood = next(plain_prompt_accuracy(study))
     assert understood.value > 0.98
     assert understood.pictures == 60
     assert 0.9 < diversity(study).value < 1.1
@@ -53,9 +53,9 @@ def test_an_artist_who_draws_what_is_asked_scores_full_marks(asked: list) -> Non
 
 
 def test_one_who_mixes_prompts_up_scores_what_chance_gives(asked: list) -> None:
-    artist = oracle(asked, late=1)
-    accuracy, _ = prompt_accuracy(Study(artist, load_reader(READER), SAMPLES))
-    avatars = artist.avatars([case.text for case in asked], 0)
+    sampler = oracle(asked, late=1)
+    accuracy, _ = prompt_accuracy(Study(sampler, load_reader(READER), SAMPLES))
+    avatars = sampler.avatars([case.text for case in asked], 0)
     answers = [list(found(a, case.claims).values()) for a, case in zip(avatars, asked, strict=True)]
     chance = sum(map(sum, answers)) / sum(map(len, answers))
     assert accuracy.value == pytest.approx(chance, abs=0.02)
@@ -74,7 +74,7 @@ def test_edits_that_change_what_is_asked_and_nothing_else_score_full_marks() -> 
 
 
 def test_edits_that_change_nothing_are_not_taken_for_changes() -> None:
-    class Idle(Artist):
+    class Idle(ImageSampler):
         def edit(self, images: object, masks: object, prompts: object, seed: int) -> object:  # type: ignore[override]
             return images
 
@@ -88,7 +88,7 @@ def test_edits_that_change_nothing_are_not_taken_for_changes() -> None:
 
 def test_everything_is_measured_of_any_model_and_the_pictures_are_counted() -> None:
     drawn: list[int] = []
-    study = Study(Artist(tiny_model(), SamplingSettings(), drawn=drawn.append), load_reader(READER), 20)
+    study = Study(ImageSampler(tiny_model(), SamplingSettings(), progress=drawn.append), load_reader(READER), 20)
     measures = list(evaluate(study))
     assert sum(drawn) == study.pictures
     assert all(np.isfinite([m.value, m.low, m.high]).all() and m.low <= m.value <= m.high for m in measures)
@@ -107,12 +107,12 @@ def test_a_study_needs_samples_and_a_model_that_reads() -> None:
     with pytest.raises(ValueError, match="20 or more"):
         Study(oracle(), load_reader(READER), 19)
     with pytest.raises(ValueError, match="'class'"):
-        Study(Artist(tiny_model("class"), SamplingSettings()), load_reader(READER))
+        Study(ImageSampler(tiny_model("class"), SamplingSettings()), load_reader(READER))
 
 
 def test_drawings_of_one_prompt_are_independent_trials() -> None:
     """Two of two right are two trials, not one: Wilson's interval reaches down to 34 %, not to 21 %."""
     study = Study(oracle(plain_prompts()), load_reader(READER), 120)
-    of_prompts = [m for m in plain_words(study) if m.group and m.value == 1]
+    of_prompts = [m for m in plain_prompt_accuracy(study) if m.group and m.value == 1]
     assert len(of_prompts) > 50
     assert {(m.low, m.high, m.pictures) for m in of_prompts} == {(wilson(1, 2).low, 1.0, 2)}

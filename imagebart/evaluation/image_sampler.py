@@ -1,0 +1,105 @@
+"""Many images from one model: float [B, 3, H, W] in [-1, 1], rounded to whole pixel values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagebart.evaluation.metrics import Measure
+from imagebart.imaging.blending import blend
+from imagebart.imaging.files import denormalize, normalize, to_images, to_tensor
+from imagebart.inpainting import MaskedTokens, encode_masked
+from imagebart.models.imagebart import ImageBART
+from imagebart.models.vqgan import FirstStage
+from imagebart.settings import SamplingSettings
+
+BASELINE = "left to right"
+
+
+@dataclass(frozen=True)
+class ImageSampler:
+    """A model with its sampling settings. Row i of a call is sampled as a run of its own with seed + i would be."""
+
+    model: ImageBART
+    settings: SamplingSettings
+    batch: int = 32
+    progress: Callable[[int], object] = lambda count: None  # called after each batch with its number of images
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+        return self.model.first_stage.config.resolution
+
+    def generate(self, prompts: Sequence[str | None], seed: int) -> Tensor:
+        """An image for each prompt; None for a model that takes none, or for no condition."""
+        return self._batches(len(prompts), lambda rows: self._sample(prompts[rows], seed + rows.start))
+
+    def edit(self, images: Tensor, masks: np.ndarray, prompts: Sequence[str | None], seed: int) -> Tensor:
+        """Images with what masks, bool [B, H, W], paint regenerated, as `Pipeline.edit` without a feather does it.
+
+        Patches that are painted anywhere are regenerated; of them, painted pixels alone are used.
+        """
+
+        def work(rows: slice) -> Tensor:
+            before, painted = images[rows], torch.from_numpy(masks[rows])
+            sampled = self._sample(prompts[rows], seed + rows.start, encode_masked(self.model, before, painted))
+            squares = zip(to_images(sampled), to_images(before), masks[rows], strict=True)
+            blended = torch.cat([to_tensor(blend(*square)) for square in squares])
+            return torch.where(painted[:, None], blended, before)
+
+        return self._batches(len(images), work)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images through the first stage: encoded and decoded."""
+        return self._batches(len(images), lambda rows: reconstruct(self.model.first_stage, images[rows]))
+
+    def _batches(self, count: int, work: Callable[[slice], Tensor]) -> Tensor:
+        parts = []
+        for start in range(0, count, self.batch):
+            parts.append(work(slice(start, min(start + self.batch, count))))
+            self.progress(len(parts[-1]))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _sample(self, prompts: Sequence[str | None], seed: int, left: MaskedTokens | None = None) -> Tensor:
+        conditioner, settings = self.model.conditioner, self.settings
+        cond = conditioner.encode(list(prompts)).tokens if conditioner.length else None
+        if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.unconditional(len(prompts))):
+            settings = replace(settings, guidance=1.0)  # nothing to guide towards
+        known = {} if left is None else left.known(len(prompts))
+        *_, last = self.model.stream(len(prompts), cond, settings=settings, seed=seed, **known)
+        return _decode(self.model.first_stage, last.tokens)
+
+
+@torch.no_grad()
+def reconstruct(first_stage: FirstStage, images: Tensor) -> Tensor:
+    """Images encoded and decoded."""
+    return _decode(first_stage, first_stage.encode(images.to(next(first_stage.parameters()).device)))
+
+
+def _decode(first_stage: FirstStage, tokens: Tensor) -> Tensor:
+    pixels = first_stage.decode(tokens).float().cpu()
+    return normalize(denormalize(pixels))
+
+
+def left_to_right(sampler: ImageSampler) -> ImageSampler:
+    """The baseline, which draws from left to right as VQGAN's transformer does.
+
+    Raises ValueError for a model that sees what follows.
+    """
+    kinds = [stage.config.kind for stage in sampler.model.stages]
+    if kinds != ["decoder_only"]:
+        raise ValueError(f"the baseline has stages of kind {kinds}, expected one decoder_only")
+    return sampler
+
+
+def sampling_parameters(sampler: ImageSampler) -> Measure:
+    """The size of the networks that are sampled from; first stage and text encoder are the same for all models."""
+    named = sampler.model.named_parameters()
+    counted = [w.numel() for name, w in named if not name.startswith("first_stage.") and ".text." not in name]
+    millions = sum(counted) / 1e6
+    return Measure("weights that draw, millions", millions, millions, millions, 0)
