@@ -41,7 +41,7 @@ def folder(
     ] = None,
     baseline: Annotated[Path | None, typer.Option(help="Folder of a model that draws left to right.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 3000,
-    telling: Annotated[int, typer.Option(min=1, help="Steps that what tells real from made is trained.")] = 200,
+    test_steps: Annotated[int, typer.Option(min=1, help="Steps of the two-sample test.")] = 200,
     features: Annotated[str | None, typer.Option(help="A transformers or timm model that is on this machine.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
@@ -63,7 +63,7 @@ def folder(
     told = local_features(features) if features else partial(in_batches, classifier.features)
     other = load_first_stage(beside) if beside else None
     left = load_image_sampler(baseline, sampling, batch) if baseline else None
-    study = FolderStudy(sampler, store, classifier, told, samples, seed, other, left, telling)
+    study = FolderStudy(sampler, store, classifier, told, samples, seed, other, left, test_steps)
     measures = []
     for one in evaluate_folder(study):
         measures.append(one)

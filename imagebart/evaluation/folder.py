@@ -1,8 +1,9 @@
-"""Whether real pictures can be told from made ones, by a small network trained for it: at chance where they cannot.
+"""How good a model of a folder of images is, on those that were held back.
 
-Pictures are halved at random; a network learns from one half and is asked about the other, and the other way round, so
-that each picture is judged once, by a network that has seen neither it nor what was made of it (two-fold
-cross-validation; as classifier two-sample tests do, Lopez-Paz and Oquab, 2017).
+The two-sample test (Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, 2017) asks whether a small network
+trained for it can tell real images from generated ones: at chance where it cannot. Images are halved at random; a
+network learns from one half and is asked about the other, and the other way round, so that each image is judged once,
+by a network that has seen neither it nor what was made of it (two-fold cross-validation).
 """
 
 from __future__ import annotations
@@ -48,17 +49,17 @@ CHANNELS = (32, 48, 64, 96)
 
 
 def two_sample_test(real: Tensor, made: Tensor, steps: int = STEPS, seed: int = 0) -> Interval:
-    """The share of pictures, real and made, that are told rightly: 0.5 where they cannot be told apart.
+    """The share of images, real and made, that are classified rightly: 0.5 where they cannot be told apart.
 
     real, made: float [B, 3, H, W] in [-1, 1], row i of the one made of row i of the other.
     """
-    of_real, of_made = (doubt[0] for doubt in fake_logits(real, [made], steps, seed))
+    of_real, of_made = (logits[0] for logits in fake_logits(real, [made], steps, seed))
     right = (of_real < 0).int() + (of_made >= 0).int()
     return share_of(right.tolist(), [2] * len(real))
 
 
 def fake_logits(real: Tensor, made: Sequence[Tensor], steps: int = STEPS, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """How made pictures look, in logits, over 0 for made: the real ones, [1, B], and those of each kind, [M, B].
+    """Logits of being made, of the real images, [1, B], and of those of each kind of made ones, [M, B].
 
     The network learns to tell real pictures from all kinds of made ones alike. Raises ValueError for under 4 pictures.
     """
@@ -69,7 +70,7 @@ def fake_logits(real: Tensor, made: Sequence[Tensor], steps: int = STEPS, seed: 
     halves = (order[: count // 2], order[count // 2 :])
     found = torch.zeros(1 + len(made), count)
     for learnt, asked in (halves, halves[::-1]):
-        network = _taught(real[learnt], [kind[learnt] for kind in made], steps, seed)
+        network = _train_classifier(real[learnt], [kind[learnt] for kind in made], steps, seed)
         for row, images in zip(found, (real, *made), strict=True):
             with torch.no_grad():
                 logits = torch.cat([network(part)[0] for part in images[asked].split(64)])
@@ -77,7 +78,7 @@ def fake_logits(real: Tensor, made: Sequence[Tensor], steps: int = STEPS, seed: 
     return found[:1], found[1:]
 
 
-def _taught(real: Tensor, made: Sequence[Tensor], steps: int, seed: int) -> Classifier:
+def _train_classifier(real: Tensor, made: Sequence[Tensor], steps: int, seed: int) -> Classifier:
     """A network that has learnt to tell real pictures from made ones. The global RNG is left alone."""
     side = real.shape[-1]
     with torch.random.fork_rng(devices=[]):
@@ -143,7 +144,7 @@ class Pairs:
         return sheet(rows, self.real.shape[-1], captions=named)
 
 
-def judged(pairs: Pairs, steps: int = STEPS) -> tuple[Interval, Interval, Interval]:
+def preference_test(pairs: Pairs, steps: int = STEPS) -> tuple[Interval, Interval, Interval]:
     """What a network says that was trained to tell real pictures from both kinds of reconstructions.
 
     The share of the pairs in which ours looks more real, and the shares of all pictures of which ours, and of which
@@ -160,13 +161,13 @@ def judged(pairs: Pairs, steps: int = STEPS) -> tuple[Interval, Interval, Interv
 
 
 RADIUS = 3  # pixels around that OpenCV's ways look at
-CLASSICAL = {"Telea": cv2.INPAINT_TELEA, "Navier-Stokes": cv2.INPAINT_NS}
+OPENCV = {"Telea": cv2.INPAINT_TELEA, "Navier-Stokes": cv2.INPAINT_NS}
 
 
-HOLES = {"centre box": partial(preset_array, "centre"), "lower half": partial(preset_array, "lower half")}
+HOLE_MASKS = {"centre box": partial(preset_array, "centre"), "lower half": partial(preset_array, "lower half")}
 
 
-def inpainted(images: Tensor, hole: np.ndarray, way: int) -> Tensor:
+def opencv_inpaint(images: Tensor, hole: np.ndarray, way: int) -> Tensor:
     """Images float [B, 3, H, W] in [-1, 1] with the hole, bool [H, W], filled by OpenCV."""
     pixels = denormalize(images).permute(0, 2, 3, 1).numpy()
     mask = hole.astype(np.uint8)
@@ -209,8 +210,8 @@ class FolderStudy:
     samples: int  # held-back pictures of each measure, at most
     seed: int = 0
     beside: FirstStage | None = None  # another, whose reconstructions are compared with the model's
-    baseline: ImageSampler | None = None  # draws from left to right; fills the same holes
-    telling: int = STEPS  # steps that each network learns that tells real pictures from made ones
+    baseline: ImageSampler | None = None  # samples from left to right; fills the same holes
+    test_steps: int = STEPS  # of each network of the two-sample test
 
     def __post_init__(self) -> None:
         if self.baseline is not None:
@@ -278,9 +279,9 @@ class FolderStudy:
         return Pairs(self.images, self.decoded, torch.cat(theirs), self.seed)
 
     @cached_property
-    def fills(self) -> dict[str, dict[str, Tensor]]:
+    def inpaint_baselines(self) -> dict[str, dict[str, Tensor]]:
         """The pictures with each hole filled in each way, without a prompt."""
-        return {name: self._filled(hole(self.sampler.size)) for name, hole in HOLES.items()}
+        return {name: self._filled(hole(self.sampler.size)) for name, hole in HOLE_MASKS.items()}
 
     def _filled(self, hole: np.ndarray) -> dict[str, Tensor]:
         count = len(self.images)
@@ -289,7 +290,7 @@ class FolderStudy:
             name: sampler.edit(self.images, np.stack([hole] * count), [None] * count, self.seed)
             for name, sampler in samplers.items()
         }
-        return drawn | {way: inpainted(self.images, hole, flag) for way, flag in CLASSICAL.items()}
+        return drawn | {way: opencv_inpaint(self.images, hole, flag) for way, flag in OPENCV.items()}
 
 
 def spread(numbers: list[int], most: int) -> list[int]:
@@ -303,7 +304,7 @@ def evaluate_folder(study: FolderStudy) -> Iterator[Measure]:
     floor = _distance(study, study.real)
     yield measure("held-back pictures: distance to training pictures, the floor", floor, len(study.real))
     yield from _reconstruction(study)
-    for name, ways in study.fills.items():
+    for name, ways in study.inpaint_baselines.items():
         yield from _filled(study, name, ways)
     if study.baseline is not None:
         for name, sampler in (("model", study.sampler), (BASELINE, study.baseline)):
@@ -325,7 +326,7 @@ def _reconstruction(study: FolderStudy) -> Iterator[Measure]:
     yield measure("reconstruction: PSNR", mean_of(psnr(study.images, decoded).tolist()), count, "dB")
     away = (study.features(decoded) - study.real).norm(dim=1) / study.real.norm(dim=1).clamp_min(1e-6)
     yield measure("reconstruction: feature distance, share of the features", mean_of(away.tolist()), count)
-    yield _told(study, "reconstruction: told from the picture", decoded)
+    yield _two_sample(study, "reconstruction: told from the picture", decoded)
     if study.pairs is not None:
         yield from _compared(study, study.pairs)
 
@@ -334,21 +335,21 @@ def _compared(study: FolderStudy, pairs: Pairs) -> Iterator[Measure]:
     """The other first stage, and both in the eyes of a network."""
     count = len(pairs.real)
     yield measure("reconstruction, the other: PSNR", mean_of(psnr(pairs.real, pairs.theirs).tolist()), count, "dB")
-    yield _told(study, "reconstruction, the other: told from the picture", pairs.theirs)
-    better, ours, theirs = judged(pairs, study.telling)
+    yield _two_sample(study, "reconstruction, the other: told from the picture", pairs.theirs)
+    better, ours, theirs = preference_test(pairs, study.test_steps)
     yield measure("pairs: looks more real than the other", better, min(PAIRS, count), "%")
     yield measure("pairs: taken for real", ours, count, "%")
     yield measure("pairs: the other taken for real", theirs, count, "%")
 
 
-def _told(study: FolderStudy, name: str, made: Tensor) -> Measure:
+def _two_sample(study: FolderStudy, name: str, made: Tensor) -> Measure:
     """How well a network trained for it tells made pictures from the held-back ones: 50 % is best."""
-    return measure(name, two_sample_test(study.images, made, study.telling, study.seed), len(made), "%")
+    return measure(name, two_sample_test(study.images, made, study.test_steps, study.seed), len(made), "%")
 
 
 def _filled(study: FolderStudy, name: str, ways: dict[str, Tensor]) -> Iterator[Measure]:
     """A hole filled by the model, beside other ways and the pictures as they were."""
-    hole = HOLES[name](study.sampler.size)
+    hole = HOLE_MASKS[name](study.sampler.size)
     for way, filled in ways.items():
         value = _distance(study, study.features(filled))
         yield measure(f"{name}, {way}: distance to training pictures", value, len(filled))
@@ -356,7 +357,7 @@ def _filled(study: FolderStudy, name: str, ways: dict[str, Tensor]) -> Iterator[
         jumps = mean_of(edge_distance(filled, hole).tolist())
         yield measure(f"{name}, {way}: colour over the edge", jumps, len(filled), "levels")
     for way, filled in ways.items():
-        yield _told(study, f"{name}, {way}: told from real", filled)
+        yield _two_sample(study, f"{name}, {way}: told from real", filled)
 
 
 def _coverage(study: FolderStudy, features: Tensor) -> Iterator[Measure]:
@@ -393,7 +394,7 @@ def folder_sheet(study: FolderStudy) -> Image.Image:
     rows = {
         "held back": study.images,
         "through tokens": study.decoded,
-        **{f"{hole}, {way}": images for hole, ways in study.fills.items() for way, images in ways.items()},
+        **{f"{hole}, {way}": images for hole, ways in study.inpaint_baselines.items() for way, images in ways.items()},
         "drawn": study.drawn,
     }
     pictures = [to_images(row[shown]) for row in rows.values()]

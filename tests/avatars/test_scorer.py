@@ -1,4 +1,6 @@
-"""The scorer of avatars: renders of which a claim is true come first."""
+"""The scorer of avatars: what captions claim, what renders show, and how that is put into words."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,14 +10,15 @@ import torch
 from model_with_scorer import save_model_with_scorer
 from tiny_models import tiny_model
 
-from imagebart.avatars.attributes import PLAIN, VALUES, Attributes, Claims
-from imagebart.avatars.claims import HEADS
+from imagebart.avatars.attributes import PLAIN, SHOWING, VALUES, Attributes, Claims
+from imagebart.avatars.claims import HEADS, claims_vector, read_claims, with_showing
 from imagebart.avatars.judge import AvatarScorer, log_likelihood, verbalize
 from imagebart.avatars.reader import load_reader
 from imagebart.errors import WeightsError
 from imagebart.ranking import WEIGHTS, bundled_scorer
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
+from recipes.avatars.captions import all_words
 from recipes.avatars.cases import found
 from recipes.avatars.dataset import caption, sample
 
@@ -164,3 +167,86 @@ def test_files_that_make_no_judge_are_named(tmp_path: Path) -> None:
     (tmp_path / HEADS).unlink()
     with pytest.raises(WeightsError, match=f"has no {HEADS}"):
         bundled_scorer(tmp_path, model)
+
+
+@pytest.mark.parametrize("certainty", [0.8, 0.99])
+def test_claims_are_read_off_heads_that_learnt_them(certainty: float) -> None:
+    """A head shares its probability among what is claimed, and gives the rest to anything else."""
+    for number in range(60):
+        claims = caption(number, seed=5).claims
+        vector = claims_vector(claims).float()
+        groups = vector.split([len(values) + 1 for values in VALUES.values()])
+        shares = [certainty * g / g.sum() + (1 - certainty) / len(g) for g in groups]
+        assert read_claims(torch.cat(shares).log()) == claims
+
+
+def test_nothing_is_read_where_nothing_is_said() -> None:
+    assert read_claims(claims_vector({}).float() * 20) == {}
+
+
+def test_what_is_claimed_shows_just_where_everything_wider_is_so() -> None:
+    """Against `found`, which looks at what a whole avatar shows, over pairs of captions and avatars."""
+    true = 0
+    for number in range(100):
+        claims = caption(number, seed=6, count=1 + number % 3).claims
+        wider = with_showing(claims)
+        for avatar in [sample(number, 6), *(sample(10**6 + 10 * number + i, 6, "all") for i in range(10))]:
+            values = avatar.as_dict()
+            shows = all(found(avatar, claims).values())
+            assert all(values[name] in allowed for name, allowed in wider.items()) == shows
+            true += shows
+    assert 100 <= true < 100 * 10
+
+
+def test_what_a_prompt_says_itself_comes_first() -> None:
+    assert with_showing({"hair_colour": frozenset({"red"})})["top"] == frozenset(VALUES["top"][1:13])
+    both = {"hair_colour": frozenset({"red"}), "hat_colour": frozenset({"blue"}), "top": frozenset({"beanie"})}
+    assert with_showing(both)["top"] == {"beanie"}
+    assert with_showing({}) == {}
+    assert replace(PLAIN, top="bald").visible().isdisjoint({"hair_colour"})
+
+
+TOLD = (
+    "short brown hair, no beard, a blue t-shirt, no glasses, open eyes, normal eyebrows, a big smile, fair skin, "
+    "a green background"
+)
+
+
+def test_all_that_shows_is_told_in_plain_words() -> None:
+    assert verbalize(PLAIN) == TOLD
+    assert verbalize(replace(PLAIN, clothing="graphic", graphic="bat")) == TOLD.replace("t-shirt", "shirt with a bat")
+    hidden = verbalize(replace(PLAIN, top="hijab", accessory="sunglasses"))
+    assert hidden == "a blue hijab, no beard, black sunglasses, a big smile, fair skin, a green background"
+
+
+def test_only_what_is_named_is_told_and_colours_with_what_has_them() -> None:
+    assert verbalize(PLAIN, ["mouth", "skin"]) == "a big smile, fair skin"
+    assert verbalize(PLAIN, ["top"]) == "short hair"
+    assert verbalize(PLAIN, ["top", "hair_colour"]) == "short brown hair"
+    assert verbalize(PLAIN, ["graphic", "hat_colour"]) == verbalize(PLAIN, []) == ""
+    assert verbalize(replace(PLAIN, background="orange"), ["background"]) == "an orange background"
+
+
+def test_a_colour_alone_is_told_of_as_little_as_has_it() -> None:
+    assert verbalize(PLAIN, ["hair_colour", "clothing_colour"]) == "brown hair, blue clothes"
+    assert verbalize(replace(PLAIN, top="beanie"), ["hat_colour"]) == "a blue hat"
+    goatee = replace(PLAIN, facial_hair="goatee")
+    assert verbalize(goatee, ["facial_hair_colour", "skin"]) == "brown facial hair, fair skin"
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_value_is_told_differently_and_in_words_of_captions(name: str) -> None:
+    avatars = [replace(PLAIN, **{**SHOWING.get(name, {}), name: value}) for value in VALUES[name]]
+    texts = [verbalize(avatar) for avatar in avatars]
+    assert len(set(texts)) == len(VALUES[name])
+    known = set(all_words())
+    assert not [word for text in texts for word in text.replace(",", "").replace("-", " ").split() if word not in known]
+
+
+def test_the_words_of_two_avatars_differ_as_the_avatars_do() -> None:
+    for number in range(0, 60, 2):
+        one, other = sample(number, 4), sample(number + 1, 4)
+        same = one.visible() == other.visible() and all(
+            one.as_dict()[name] == other.as_dict()[name] for name in one.visible()
+        )
+        assert (verbalize(one) == verbalize(other)) is same

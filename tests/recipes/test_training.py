@@ -1,15 +1,20 @@
-"""Learning to read captions before any picture."""
+"""Training on avatars: the text encoder learns to read captions, and more of them later."""
+
+from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import tiny_first_stage
+from tiny_models import tiny_conditioner, tiny_first_stage
+from torch import Tensor
 
-from imagebart.avatars.claims import HEADS, CaptionReader, claims_vector, save_heads
+from imagebart.avatars.attributes import VALUES
+from imagebart.avatars.claims import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
 from imagebart.conditioning import TextConditioner
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
@@ -21,7 +26,17 @@ from imagebart.training.token_task import text_config
 from imagebart.weights.folder import Part, load_part, save_part
 from recipes.avatars.conditioner import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, caption
-from recipes.avatars.training import SILENT, CaptionDataset, CaptionsRun, train_captions, train_part
+from recipes.avatars.training import (
+    OFTEN,
+    SILENT,
+    CaptionDataset,
+    CaptionsRun,
+    QueryTokenDistillation,
+    reading_accuracy,
+    reading_loss,
+    train_captions,
+    train_part,
+)
 
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=14)
 
@@ -121,3 +136,128 @@ def test_a_stage_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path
     weight = "transformer.token_embedding.weight"
     assert not torch.equal(reads[weight], stages["freed"].text.state_dict()[weight])
     assert not torch.equal(stages["clean"].text_map.weight, stages["stage1"].text_map.weight)
+
+
+SMALL = (4, 3)  # two attributes of three and of two values
+SMALL_SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
+
+
+def test_loss_asks_for_what_is_claimed_in_equal_parts() -> None:
+    """By hand: two of three values are claimed of the first attribute, nothing is said of the second."""
+    readings = torch.tensor([[1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0]])
+    claims = torch.tensor([[True, True, False, False, False, False, True]])
+    first = math.log(1 + math.e + math.exp(2) + math.exp(3)) - 0.5 * (1 + 2)
+    second = math.log(math.exp(1) + math.exp(2) + math.exp(3)) - 3
+    assert reading_loss(readings, claims, SMALL).item() == pytest.approx((first + second) / 2, abs=1e-6)
+
+
+def test_accuracy_counts_what_is_spoken_of_only() -> None:
+    readings = torch.tensor([[1.0, 3.0, 2.0, 0.0, 1.0, 2.0, 3.0]])
+    assert reading_accuracy(readings, torch.tensor([[False, True, True, False, False, False, True]]), SMALL) == 1
+    assert reading_accuracy(readings, torch.tensor([[True, False, True, False, False, False, True]]), SMALL) == 0
+    assert reading_accuracy(readings, torch.tensor([[True, True, False, False, True, False, False]]), SMALL) == 0.5
+    assert reading_accuracy(readings, torch.tensor([[False, False, False, True, False, False, True]]), SMALL) == 0
+
+
+def test_claims_are_those_of_the_caption() -> None:
+    claims = caption(7).claims
+    flags = dict(zip(VALUES, claims_vector(claims).split(GROUPS), strict=True))
+    for name, values in VALUES.items():
+        *allowed, silent = flags[name].tolist()
+        assert {value for value, flag in zip(values, allowed, strict=True) if flag} == claims.get(name, frozenset())
+        assert silent == (name not in claims)
+
+
+def test_a_text_encoder_learns_to_read() -> None:
+    torch.manual_seed(0)
+    conditioner = tiny_conditioner("text")
+    model = CaptionReader(TextEncoder(text_config(SMALL_SHAPE, conditioner)), SMALL)
+    words = conditioner.encode(["round glasses", "red hair"]).tokens
+    claims = torch.tensor([[True, False, False, False, False, False, True], [0, 0, 1, 0, 0, 1, 0]]).bool()
+    assert reading_loss(model(words)[0], claims, SMALL) > 0.5
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        reading_loss(model(words)[0], claims, SMALL).backward()
+        optimizer.step()
+    assert reading_loss(model(words)[0], claims, SMALL) < 0.1
+    assert reading_accuracy(model(words)[0], claims, SMALL) == 1.0
+
+
+def test_too_few_slots_are_refused() -> None:
+    encoder = TextEncoder(text_config(SMALL_SHAPE, tiny_conditioner("text")))
+    with pytest.raises(ValueError, match="query_tokens is 3, expected 4, one an attribute"):
+        CaptionReader(encoder, (2, 2, 2, 2))
+
+
+CLAIMS = torch.tensor([[True, False, False, False, False, True, False]])  # the first value, and the second
+
+
+@pytest.fixture
+def before() -> CaptionReader:
+    """A reader that is sure of the first value of the first attribute, whatever it reads, and of nothing else."""
+    torch.manual_seed(0)
+    reader = CaptionReader(TextEncoder(text_config(SMALL_SHAPE, tiny_conditioner("text"))), SMALL)
+    with torch.no_grad():
+        for head in reader.heads:
+            head.weight.zero_()  # type: ignore[operator]
+            head.bias.zero_()  # type: ignore[operator]
+        reader.heads[0].bias[0] = 9  # type: ignore[index]
+    return reader
+
+
+def words(*texts: str) -> Tensor:
+    return tiny_conditioner("text").encode(texts).tokens
+
+
+def test_slots_that_were_read_rightly_stay(before: CaptionReader) -> None:
+    distillation = QueryTokenDistillation(before, [], SMALL)
+    read = words("round glasses")
+    slots = before(read)[1]
+    assert distillation.loss(slots, read, CLAIMS) == 0
+    wrong, right = slots.clone(), slots.clone()
+    wrong[:, 1] += 1
+    right[:, 0] += 1
+    assert distillation.loss(wrong, read, CLAIMS) == 0  # of this attribute there is nothing to stay like
+    assert distillation.loss(right, read, CLAIMS).item() == pytest.approx(0.5)
+
+
+def test_other_slots_become_what_is_usual_for_their_claims(before: CaptionReader) -> None:
+    """The reader is sure of the first value, and wrong: where the third is claimed, only what was usual helps."""
+    captions = words("round glasses", "red hair", "red glasses", "hair")
+    claims = CLAIMS.repeat(len(captions), 1)
+    assert len(captions) >= OFTEN
+    batches = [(captions[:2], claims[:2]), (captions[2:], claims[2:])]
+    distillation = QueryTokenDistillation(before, batches, SMALL)
+    usual = before(captions)[1][:, 0].mean(0)
+    with torch.no_grad():
+        before.heads[0].bias[0] = 0  # type: ignore[index] # no longer sure
+    targets, known = distillation.targets(words("red", "round"), torch.cat([CLAIMS, ~CLAIMS]))
+    assert known.tolist() == [[True, False], [False, False]]
+    assert torch.allclose(targets[0, 0], usual, atol=1e-6)
+
+
+def test_a_slot_that_was_read_rightly_stays_though_another_is_usual(before: CaptionReader) -> None:
+    captions = words("round glasses", "red hair", "red glasses", "hair")
+    distillation = QueryTokenDistillation(before, [(captions, CLAIMS.repeat(4, 1))], SMALL)
+    read = words("red")
+    targets, known = distillation.targets(read, CLAIMS)
+    assert known.tolist() == [[True, False]]
+    assert torch.equal(targets[0, 0], before(read)[1][0, 0].float())
+    assert not torch.allclose(targets[0, 0], distillation.usual[0][0], atol=1e-4)
+
+
+def test_what_is_seldom_claimed_has_nothing_usual(before: CaptionReader) -> None:
+    captions = words("round glasses", "red hair")
+    assert len(captions) < OFTEN
+    distillation = QueryTokenDistillation(before, [(captions, CLAIMS.repeat(2, 1))], SMALL)
+    with torch.no_grad():
+        before.heads[0].bias[0] = 0  # type: ignore[index]
+    assert not distillation.targets(words("red"), CLAIMS)[1].any()
+
+
+def test_what_is_claimed_just_often_enough_has_something_usual(before: CaptionReader) -> None:
+    captions = words("round glasses", "red hair", "hair")
+    assert len(captions) == OFTEN
+    distillation = QueryTokenDistillation(before, [(captions, CLAIMS.repeat(OFTEN, 1))], SMALL)
+    assert [len(part) for part in distillation.usual] == [1, 0]
