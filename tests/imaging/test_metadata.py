@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import strategies
-from hypothesis import given, settings
 from PIL import Image, PngImagePlugin
 
 from imagebart import InputError, SamplingSettings
@@ -148,27 +146,6 @@ def test_the_longest_prompt_of_any_characters_comes_back(tmp_path: Path) -> None
 def test_a_variant_has_a_seed_of_its_own() -> None:
     assert EDIT.own_seed == 9
     assert RECIPES[2].own_seed == 2
-
-
-FEW_HUNDRED = settings(max_examples=300)
-
-
-@FEW_HUNDRED
-@given(strategies.RECIPES)
-def test_a_recipe_that_was_made_can_be_read_back(recipe: Recipe) -> None:
-    strategies.check_read_back(recipe)
-
-
-@FEW_HUNDRED
-@given(strategies.RECIPE_VALUES)
-def test_any_values_make_a_recipe_that_can_be_read_back_or_one_sentence(values: dict[str, Any]) -> None:
-    strategies.check_recipe(values)
-
-
-@FEW_HUNDRED
-@given(strategies.SETTING_VALUES)
-def test_any_values_make_settings_that_can_be_read_back_or_one_sentence(values: dict[str, Any]) -> None:
-    strategies.check_settings(values)
 
 
 def test_a_large_picture_is_packed_quickly_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
