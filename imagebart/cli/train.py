@@ -29,18 +29,14 @@ def first_stage(config: Config, run: Run) -> None:
 def stage(config: Config, run: Run) -> None:
     """One reverse step, on a trained first stage; or all of them jointly, where `t` is null."""
     from imagebart.training.config import StageRun, load
-    from imagebart.training.stage import train_stage, train_stages
+    from imagebart.training.stage import train_stages
 
-    settings = load(StageRun, config)
-    if settings.t is None:
-        train_stages(settings, run)
-    else:
-        train_stage(settings, run)
+    train_stages(load(StageRun, config), run)
 
 
 @command(app)
 def denoiser(config: Config, run: Run) -> None:
-    """One network for every noise rate, on a trained first stage."""
+    """One network for every noise level, on a trained first stage."""
     from imagebart.training.config import DenoiserRun, load
     from imagebart.training.denoiser import train_denoiser
 

@@ -1,33 +1,41 @@
-"""What trainings on the tokens of pictures share: pictures and captions, a frozen first stage, what reads captions."""
+"""What trainings on the tokens of images share: a frozen first stage, captions and what reads them, cached tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from imagebart.atomic_io import write_bytes, write_text
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
+from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import StageShape, TokensRun
-from imagebart.training.data import AugmentedViews, ImageFolder, dataset_for
-from imagebart.training.loop import Task
+from imagebart.training.data import AugmentedViews, ImageFolder, ImageStore, dataset_for
+from imagebart.training.loop import Batch, Task
 from imagebart.training.parts import load_text_encoder
 from imagebart.weights.folder import load_part
 
-SHOWN = 12  # pictures in a grid
+PREVIEW_IMAGES = 12  # in a grid
+MIN_LENGTH = 16  # conditioning tokens a caption
+TOKEN_INDEX = "tokens.json"
+SHARD_IMAGES = 4096  # in a file; views of one image lie in one file
+ENCODED_AT_ONCE = 32
 
 R = TypeVar("R", bound=TokensRun)
 
 
 class TokensTask(Task, Generic[R]):
-    """A network on the tokens of pictures, and on their captions."""
+    """A network on the tokens of images and on their captions."""
 
     def __init__(
         self, network: nn.Module, conditioner: Conditioner, first_stage: FirstStage, dataset: Dataset[Any], run: R
@@ -36,30 +44,34 @@ class TokensTask(Task, Generic[R]):
         self.conditioner, self.first_stage, self.dataset, self.run = conditioner, first_stage, dataset, run
         self.vocab_size = first_stage.config.vocab_size
 
+    def tokens(self, batch: Batch) -> Tensor:
+        """The tokens of a batch, int64 [B, N]: cached ones, or those of its images."""
+        return batch["tokens"] if "tokens" in batch else self.encode(batch["image"])
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """uint8 images -> tokens, by the frozen first stage."""
         self.first_stage.to(images.device)
         return self.first_stage.encode(normalize(images).to(memory_format=torch.channels_last))
 
-    def told(self, texts: list[str], device: torch.device) -> Tensor | None:
-        """Conditioning tokens, absent for a share of the captions so that guidance works."""
+    def cond_tokens(self, texts: list[str], device: torch.device) -> Tensor | None:
+        """Conditioning tokens, dropped for a share of the captions so that guidance works."""
         if self.conditioner.length == 0:
             return None
-        cond, null = self.conditioner.encode(texts).tokens, self.conditioner.unconditional(len(texts))
-        return torch.where(torch.rand(len(texts), 1) < self.run.drop, null, cond).to(device)
+        cond, dropped = self.conditioner.encode(texts).tokens, self.conditioner.unconditional(len(texts))
+        return torch.where(torch.rand(len(texts), 1) < self.run.drop, dropped, cond).to(device)
 
-    def last(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """Tokens and conditioning tokens of the last pictures, to be shown."""
+    def preview(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Tokens and conditioning tokens of the last images of the data set, for grids."""
         length = len(self.dataset)  # type: ignore[arg-type]
-        items = [self.dataset[i] for i in range(max(length - SHOWN, 0), length)]
+        items = [self.dataset[i] for i in range(max(length - PREVIEW_IMAGES, 0), length)]
         x0 = self.encode(torch.stack([item["image"] for item in items]).to(device))
         texts = [item["text"] for item in items]
         return x0, self.conditioner.encode(texts).tokens.to(device) if self.conditioner.length else None
 
 
 def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
-    """What the captions of a data set need: known words, classes, or nothing."""
+    """What a run's captions need: their words, or classes, or nothing."""
     if run.conditioning == "none":
         return NoConditioner()
     assert isinstance(dataset, ImageFolder | AugmentedViews)
@@ -68,9 +80,31 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
     return TextConditioner.from_captions(dataset.texts, run.text_length)
 
 
+def conditioner_of(kind: str, texts: Sequence[str]) -> Conditioner:
+    """What captions ("text") or classes ("class") need, as long as the longest; nothing where there are none."""
+    known = sorted({text for text in texts if text})
+    if kind == "class" and known:
+        return ClassConditioner(tuple(known), null_class=True)
+    if kind == "text" and known:
+        longest = max(sum(len(piece.ids) for piece in pieces(text)) for text in known)
+        return TextConditioner.from_captions(known, min(max(longest, MIN_LENGTH), CONTEXT_LENGTH))
+    return NoConditioner()
+
+
+def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:
+    """A text encoder as deep as the encoder of x_t, of the stage's width."""
+    words, length = conditioner.vocab_size + shape.query_tokens, conditioner.length + shape.query_tokens
+    return TextEncoderConfig(shape.encoder(words, length), shape.query_tokens, shape.conv_width)
+
+
+def prefix_size(conditioner: Conditioner, text: TextEncoderConfig | None) -> tuple[int, int]:
+    """How many conditioning or query tokens stand before an image's tokens, and of how many different ones."""
+    return (conditioner.length, conditioner.vocab_size) if text is None else (text.query_tokens, text.query_tokens)
+
+
 @dataclass(frozen=True)
 class DataSource:
-    """Where a run's pictures come from, and what reads their captions; a recipe brings its own."""
+    """Where a run's images come from, and what reads their captions; a recipe brings its own."""
 
     dataset_for: Callable[[str, int], Dataset[Any]] = dataset_for  # of a run's `data`, so many pixels a side
     conditioner_for: Callable[[TokensRun, Dataset[Any]], Conditioner] = conditioner_for
@@ -86,8 +120,8 @@ class TokenTaskInputs:
     first_stage: FirstStage
     dataset: Dataset[Any]
     conditioner: Conditioner
-    reader: TextEncoder | None  # a trained one, which stays as it is
-    text: TextEncoderConfig | None  # what reads captions; None for other conditioning tokens
+    text: TextEncoderConfig | None  # of what reads captions; None for other conditioning tokens
+    text_encoder: TextEncoder | None  # a trained one, which stays as it is
 
     @classmethod
     def of(cls, run: TokensRun, source: DataSource) -> TokenTaskInputs:
@@ -98,24 +132,65 @@ class TokenTaskInputs:
         torch.manual_seed(run.loop.seed)
         conditioner = source.conditioner_for(run, dataset)
         if run.text_from is not None:
-            reader, conditioner = load_text_encoder(Path(run.text_from))
-            return cls(first_stage, dataset, conditioner, reader, reader.config)
+            encoder, conditioner = load_text_encoder(Path(run.text_from))
+            return cls(first_stage, dataset, conditioner, encoder.config, encoder)
         text = text_config(run.shape, conditioner) if conditioner.kind == "text" else None
-        return cls(first_stage, dataset, conditioner, None, text)
+        return cls(first_stage, dataset, conditioner, text, None)
 
-    def take_reader(self, network: Any) -> None:
+    def freeze_text_encoder(self, network: Any) -> None:
         """Gives a network the trained text encoder, if there is one."""
-        if self.reader is not None:
-            network.text.load_state_dict(self.reader.state_dict())
+        if self.text_encoder is not None:
+            network.text.load_state_dict(self.text_encoder.state_dict())
             network.text.requires_grad_(False)
 
 
-def before_pictures(conditioner: Conditioner, text: TextEncoderConfig | None) -> tuple[int, int]:
-    """How many conditioning tokens, or slots, stand before a picture's tokens, and of how many different ones."""
-    return (conditioner.length, conditioner.vocab_size) if text is None else (text.query_tokens, text.query_tokens)
+@torch.no_grad()
+def encode_store(
+    store: ImageStore, first_stage: FirstStage, views: int, folder: Path, progress: Callable[[int], object]
+) -> None:
+    """Writes the tokens of each image in so many views, to shards that a killed run need not make again.
+
+    progress: called with the number of images that were encoded.
+    """
+    count = len(store.index.names)
+    device = next(first_stage.parameters()).device
+    for start in range(0, count, SHARD_IMAGES):
+        numbers = range(start, min(start + SHARD_IMAGES, count))
+        path = folder / f"tokens-{start // SHARD_IMAGES:05d}.safetensors"
+        if path.is_file():
+            continue
+        parts = []
+        for view in range(views):
+            for at in range(0, len(numbers), ENCODED_AT_ONCE):
+                images = [store.view(number, view) for number in numbers[at : at + ENCODED_AT_ONCE]]
+                tokens = first_stage.encode(normalize(torch.stack(images).to(device)))
+                parts.append(tokens.cpu().to(torch.int32))
+                progress(len(images))
+        stored = torch.cat(parts).unflatten(0, (views, len(numbers))).transpose(0, 1).contiguous()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, save({"tokens": stored}))
+    write_text(folder / TOKEN_INDEX, json.dumps({"pictures": count, "views": views}))
 
 
-def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:
-    """A text encoder as deep as the encoder of x_t, of the stage's width."""
-    words, length = conditioner.vocab_size + shape.query_tokens, conditioner.length + shape.query_tokens
-    return TextEncoderConfig(shape.encoder(words, length), shape.query_tokens, shape.conv_width)
+def has_tokens(folder: Path) -> bool:
+    """Whether all tokens are there."""
+    return (folder / TOKEN_INDEX).is_file()
+
+
+class TokenDataset(AugmentedViews):
+    """Some images of a store, in all their views, with their tokens, int64 [N], beside image and text."""
+
+    def __init__(self, folder: Path, store: ImageStore, numbers: Sequence[int]) -> None:
+        if not has_tokens(folder):
+            raise ValueError(f"{folder} holds no tokens that are ready to train on ({TOKEN_INDEX} is missing)")
+        shards = sorted(folder.glob("tokens-*.safetensors"))
+        self.all = torch.cat([load_file(shard)["tokens"] for shard in shards])  # [images, views, N]
+        super().__init__(store, numbers, self.all.shape[1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        view, place = divmod(index, len(self.numbers))
+        return {**super().__getitem__(index), "tokens": self.all[self.numbers[place], view].long()}
+
+    def middles(self, count: int) -> tuple[Tensor, list[str]]:
+        """The first images as they are, neither moved nor mirrored: tokens [B, N] and their texts."""
+        return self.all[self.numbers[:count], 0].long(), self.texts[:count]

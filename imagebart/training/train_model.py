@@ -42,15 +42,7 @@ from imagebart.training.data import (
     open_dataset,
     read_index,
 )
-from imagebart.training.denoiser import (
-    HELD,
-    TokenDataset,
-    TokenDatasetTask,
-    conditioner_of,
-    encode_store,
-    has_tokens,
-    new_denoiser,
-)
+from imagebart.training.denoiser import HELD_OUT_MEASURED, TokenDatasetTask, new_denoiser
 from imagebart.training.loop import Task, hours_so_far, train
 from imagebart.training.parts import with_words_of
 from imagebart.training.plan import (
@@ -63,6 +55,7 @@ from imagebart.training.plan import (
     seconds_per_step,
     write_plan,
 )
+from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, has_tokens
 from imagebart.training.validation import Metrics, Validation, read_metrics
 from imagebart.training.vqgan import DecoderTask, FirstStageTask, load_first_stage
 from imagebart.weights.folder import Part, has_part, load_part, save_part
@@ -231,7 +224,7 @@ def _train_denoiser(plan: Plan, store: ImageStore, first_stage: FirstStage, fold
     """Trains the denoiser, unless it is there for as many hours as asked for."""
     place = folder / "denoiser"
     train_set = TokenDataset(folder / "tokens", store, store.index.numbers(False))
-    held = TokenDataset(folder / "tokens", store, store.index.numbers(True))
+    held_out = TokenDataset(folder / "tokens", store, store.index.numbers(True))
     conditioner = conditioner_of(store.index.kind, train_set.texts)
 
     def new_task(config: LoopConfig) -> TokenDatasetTask:
@@ -249,7 +242,7 @@ def _train_denoiser(plan: Plan, store: ImageStore, first_stage: FirstStage, fold
             color_hint_grid=network.config.color_hint_grid,
         )
         add_codebook_embedding(token_tables(network), first_stage.quantize.codes().detach())
-        return TokenDatasetTask(network, cond, first_stage, train_set, held, run)
+        return TokenDatasetTask(network, cond, first_stage, train_set, held_out, run)
 
     used = hours_so_far(folder / "first-stage") + plan.decoder_hours
     hours = max(plan.run.hours - used, MIN_SHARE * plan.run.hours)
@@ -259,7 +252,7 @@ def _train_denoiser(plan: Plan, store: ImageStore, first_stage: FirstStage, fold
         return
     say(f"part 3 of 3: the denoiser, {config.steps:,} steps")
     task = new_task(config)
-    trained = train(task, config, place, Validation(place, task.figures, say))
+    trained = train(task, config, place, Validation(place, task.validate, say))
     merge_codebook_embedding(trained)
     _save_on_main(Part(trained, task.conditioner), place, config.steps)
 
@@ -293,7 +286,7 @@ def _first_stage_task(
 
 
 def _reconstruction_validation(folder: Path, store: ImageStore, say: Say, settled_after: int = 0) -> Validation:
-    images = store.images(store.index.numbers(True)[:HELD])
+    images = store.images(store.index.numbers(True)[:HELD_OUT_MEASURED])
     return Validation(folder, lambda model: measure_reconstruction(model, images), say, settled_after)
 
 

@@ -36,7 +36,7 @@ from imagebart.training.data import grid
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.parts import load_text_encoder, with_words_of
-from imagebart.training.stage import train_stage, train_stages
+from imagebart.training.stage import train_stages
 from imagebart.training.token_task import DataSource, text_config
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
@@ -372,7 +372,5 @@ def train_part(run: FirstStageRun | CaptionsRun | DenoiserRun | StageRun | Reade
         train_reader(run, folder)
     elif isinstance(run, DenoiserRun):
         train_denoiser(run, folder, AVATARS)
-    elif run.t is None:
-        train_stages(run, folder, AVATARS)
     else:
-        train_stage(run, folder, AVATARS)
+        train_stages(run, folder, AVATARS)
