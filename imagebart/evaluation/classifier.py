@@ -1,4 +1,7 @@
-"""What captions or classes say of pictures, as labels that a classifier can learn and read off again."""
+"""A small classifier of someone's images, for its answers and for its features, in which images are compared.
+
+It learns the labels that captions or classes give, or, where there are none, quarter turns (Gidaris et al., 2018).
+"""
 
 from __future__ import annotations
 
@@ -30,18 +33,25 @@ COLOURS = frozenset(
     ("red", "orange", "yellow", "green", "blue", "purple", "violet", "pink", "brown", "black", "white", "grey", "gray")
     + ("golden", "silver", "beige", "dark", "light")
 )
-FILLERS = frozenset(["a", "an", "the", "of", "some", "with", "and", "in", "on"])
-LEAST, SHARE = 4, 0.004  # of pictures that a label needs, whichever is more
+STOP_WORDS = frozenset(["a", "an", "the", "of", "some", "with", "and", "in", "on"])
+MIN_COUNT, MIN_SHARE = 4, 0.004  # of images that a label needs, whichever is more
 NO_LABEL = -1
+ROTATIONS = 4  # quarter turns
+FILE = "classifier.safetensors"
+SMOOTHING = 0.05  # of labels: captions are wrong here and there
+CHANNELS = (64, 128, 192, 256)
+DROPOUT = 0.3  # of features
+MAX_TURN, MAX_ZOOM, MAX_SQUEEZE = 0.35, 0.4, 0.2  # radians; share of the side; logarithm of the width
+MAX_CONTRAST, MAX_LIGHT = 0.15, 0.1
 
 
-def said(text: str) -> dict[str, str]:
-    """Takes a caption apart: its first phrase is a thing, maybe with a colour; the next one is what is around it.
+def parse_caption(text: str) -> dict[str, str]:
+    """The class, colour and surroundings in a caption: its first phrase is a thing; the next one is what is around it.
 
     "red roses, green background": the class is roses, the colour red, and green background is around.
     """
     first, *others = [phrase.strip() for phrase in re.split(r"[,;.]", text.lower())] or [""]
-    words = [word for word in first.split() if word not in FILLERS]
+    words = [word for word in first.split() if word not in STOP_WORDS]
     colours = [word for word in words if word in COLOURS]
     thing = " ".join(word for word in words if word not in COLOURS)
     return {"class": thing, "colour": colours[0] if colours else "", "around": others[0] if others else ""}
@@ -49,15 +59,15 @@ def said(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Labels:
-    """Groups of labels, of which a picture has at most one each; none at all where nothing is said."""
+    """Groups of labels, of which an image has at most one each; none at all where there are no texts."""
 
     groups: dict[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, kind: str, texts: Iterable[str]) -> Labels:
-        """The labels that enough of these pictures have; kind: "text", "class" or "none"."""
+        """The labels that enough of these images have; kind: "text", "class" or "none"."""
         parts = [_parts(kind, text) for text in texts]
-        least = max(LEAST, SHARE * len(parts))
+        least = max(MIN_COUNT, MIN_SHARE * len(parts))
         groups = {}
         for name in ("class", "colour", "around"):
             counts = Counter(part[name] for part in parts if part.get(name))
@@ -67,7 +77,7 @@ class Labels:
         return cls(groups)
 
     def numbers(self, kind: str, text: str) -> list[int]:
-        """The label of each group that a text says; NO_LABEL where it says none, or one that too few have."""
+        """The label of each group in a text; NO_LABEL where it has none, or one that too few have."""
         parts = _parts(kind, text)
         return [
             labels.index(parts[name]) if parts.get(name) in labels else NO_LABEL for name, labels in self.groups.items()
@@ -77,33 +87,27 @@ class Labels:
 def _parts(kind: str, text: str) -> dict[str, str]:
     if kind == "class":
         return {"class": text}
-    return said(text) if kind == "text" else {}
-
-
-# A small classifier of someone's pictures, for its answers and for its features, in which pictures are compared.
-
-
-TURNS = 4  # quarter turns that it tells where nothing is said of pictures (Gidaris et al., 2018)
+    return parse_caption(text) if kind == "text" else {}
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """groups: the labels of each group that it tells; none: it tells quarter turns."""
+    """groups: the labels of each group that it predicts; none: it predicts quarter turns."""
 
     groups: dict[str, tuple[str, ...]]
-    size: int = 64  # pixels a side that it looks at
+    size: int = 64  # pixels a side of its input
     channels: tuple[int, ...] = (32, 64, 96, 128)
     features: int = 128
-    drop: float = 0.0  # share of the features that an answer does without, in training
+    drop: float = 0.0  # dropout of the features
 
     @property
     def answers(self) -> list[int]:
         """Labels of each head."""
-        return [len(labels) for labels in self.groups.values()] or [TURNS]
+        return [len(labels) for labels in self.groups.values()] or [ROTATIONS]
 
 
 class Classifier(nn.Module):
-    """Pictures float [B, 3, H, W] in [-1, 1], square and of any size -> logits of each group."""
+    """Images float [B, 3, H, W] in [-1, 1], square and of any size -> logits of each group."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -117,7 +121,7 @@ class Classifier(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(config.features, count) for count in config.answers)
 
     def features(self, images: Tensor) -> Tensor:
-        """Pictures -> features [B, F]."""
+        """Images -> features [B, F]."""
         size = self.config.size
         if images.shape[-1] != size:
             images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -142,7 +146,7 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """A classifier from its file, ready to be asked."""
+    """A classifier from its file, for evaluation."""
     with safe_open(path, "pt") as file:
         config = from_dict(ClassifierConfig, json.loads(file.metadata()["config"]))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -151,19 +155,8 @@ def load_classifier(path: Path) -> Classifier:
     return classifier.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
-# Training the classifier that people's pictures, and what a model makes of them, are measured with.
-
-
-FILE = "classifier.safetensors"
-SMOOTHING = 0.05  # of labels: captions are wrong here and there
-CHANNELS = (64, 128, 192, 256)
-DROP = 0.3  # of features, in training
-TURN, ZOOM, SQUEEZE = 0.35, 0.4, 0.2  # at most: radians; share of the side; logarithm of the width
-CONTRAST, LIGHT = 0.15, 0.1  # at most, too
-
-
 class LabelledViews(Dataset[dict[str, Any]]):
-    """Some pictures of a store in several views: image, and the label of each group."""
+    """Some images of a store in several views: image, and the label of each group."""
 
     def __init__(self, store: ImageStore, numbers: Sequence[int], labels: Labels) -> None:
         self.views = AugmentedViews(store, numbers, MAX_VIEWS)
@@ -176,13 +169,13 @@ class LabelledViews(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, answers = self.views[index]["image"], self.answers[index % len(self.answers)]
         if not answers:
-            turn = (index // len(self.answers) + index) % TURNS
+            turn = (index // len(self.answers) + index) % ROTATIONS
             image, answers = image.rot90(turn, (1, 2)), [turn]
         return {"image": image, "answers": torch.tensor(answers)}
 
 
 class ClassifierTask(Task):
-    """Say what is said of pictures."""
+    """Cross-entropy of the labels that images have."""
 
     def __init__(self, model: Classifier, dataset: LabelledViews) -> None:
         self.model: nn.Module = model
@@ -196,23 +189,23 @@ class ClassifierTask(Task):
             if known.any():
                 losses.append(F.cross_entropy(logits[known].float(), answers[known], label_smoothing=SMOOTHING))
                 right.append((logits[known].argmax(1) == answers[known]).float().mean())
-        if not losses:  # a batch of which nothing is said
+        if not losses:  # a batch without labels
             return {"loss": 0.0 * model(images)[0].sum(), "right": torch.tensor(0.0)}
         return {"loss": torch.stack(losses).sum(), "right": torch.stack(right).mean()}
 
     def sample(self, model: nn.Module) -> Image.Image:
-        """Pictures that it learns from."""
+        """Images that it learns from."""
         return grid(normalize(torch.stack([self.dataset[i]["image"] for i in range(6)])), columns=6)
 
 
 def augment(images: Tensor) -> Tensor:
-    """Pictures float [B, 3, S, S] in [-1, 1], each as another camera might have taken it: nearer, turned, lighter.
+    """Images float [B, 3, S, S] in [-1, 1], each as another camera might have taken it: nearer, turned, lighter.
 
-    Few pictures are learnt by heart else. Colours stay what they are called.
+    Else a few images are memorised. Colours stay what they are called.
     """
     count, device = len(images), images.device
     turn, zoom, squeeze, across, down, contrast, light = 2 * torch.rand(7, count, device=device) - 1
-    angle, size, wide = TURN * turn, 1 - ZOOM * (1 + zoom) / 2, torch.exp(SQUEEZE * squeeze)
+    angle, size, wide = MAX_TURN * turn, 1 - MAX_ZOOM * (1 + zoom) / 2, torch.exp(MAX_SQUEEZE * squeeze)
     rows = [
         [size * wide * angle.cos(), -size * angle.sin(), (1 - size) * across],
         [size * angle.sin(), size / wide * angle.cos(), (1 - size) * down],
@@ -220,7 +213,7 @@ def augment(images: Tensor) -> Tensor:
     way = torch.stack([torch.stack(row, 1) for row in rows], 1)
     grid = F.affine_grid(way, list(images.shape), align_corners=False)
     seen = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return seen * (1 + CONTRAST * contrast)[:, None, None, None] + (LIGHT * light)[:, None, None, None]
+    return seen * (1 + MAX_CONTRAST * contrast)[:, None, None, None] + (MAX_LIGHT * light)[:, None, None, None]
 
 
 def train_or_load_classifier(store: ImageStore, folder: Path, steps: int) -> Classifier:
@@ -228,7 +221,7 @@ def train_or_load_classifier(store: ImageStore, folder: Path, steps: int) -> Cla
     if not (folder / FILE).is_file():
         numbers = store.index.numbers(False)
         labels = Labels.of(store.index.kind, [store.index.texts[i] for i in numbers])
-        config = ClassifierConfig(labels.groups, min(64, store.index.resolution), CHANNELS, drop=DROP)
+        config = ClassifierConfig(labels.groups, min(64, store.index.resolution), CHANNELS, drop=DROPOUT)
         torch.manual_seed(0)
         model = Classifier(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         loop = LoopConfig(steps=steps, batch_size=32, lr=2e-3, warmup=max(1, steps // 20), ema=0.98, sample_every=steps)

@@ -1,9 +1,9 @@
-"""Codes that look alike are learnt alike.
+"""Embeddings of tokens that are trained together with a map of the codebook's vectors.
 
-A cell that two things share has one of hundreds of codes, each of them rare. A table of embeddings learns what each
+A patch that two things share has one of hundreds of codes, each of them rare. A table of embeddings learns what each
 shows on its own, and slowly; the codebook's vectors know it already. So embeddings are trained as a table plus a linear
-map of these vectors, and are a table again once they are trained. So is what logits are read off: codes that look like
-the right one become likelier, too.
+map of these vectors, and are merged into a table once they are trained. So are the rows that give logits: codes with a
+vector like the right one's become likelier, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Stage
 
 
-class _FromCodes(nn.Module):
+class _CodebookMap(nn.Module):
     """Adds to rows [V, D] of K codes, and of V - K others, a linear map of the codes' vectors [K, C]."""
 
     codes: Tensor
@@ -34,7 +34,7 @@ class _FromCodes(nn.Module):
 
 
 def token_tables(network: Denoiser | Stage) -> Iterator[nn.Embedding | nn.Linear]:
-    """All that has a row for each code: what tokens are embedded with, and what logits are read off."""
+    """All that has a row for each code: embeddings of tokens, and what gives their logits."""
     for part in (network.decoder, getattr(network, "encoder", None)):
         if part is not None:
             yield part.token_embedding
@@ -44,14 +44,14 @@ def token_tables(network: Denoiser | Stage) -> Iterator[nn.Embedding | nn.Linear
 
 
 def add_codebook_embedding(tables: Iterable[nn.Embedding | nn.Linear], codes: Tensor) -> None:
-    """Has embeddings of tokens, or the rows that logits are read off, trained with a map of codes' vectors [K, C]."""
+    """Has tables trained as their own rows plus a linear map of codes' vectors [K, C], which begins at zero."""
     for table in tables:
-        added = _FromCodes(codes, table.weight.shape[1])
+        added = _CodebookMap(codes, table.weight.shape[1])
         parametrize.register_parametrization(table, "weight", added)
 
 
 def merge_codebook_embedding(model: nn.Module) -> None:
-    """Makes them plain tables again in the whole of a model, with what the maps have learnt."""
+    """Merges the maps into the tables, in the whole of a model."""
     for part in list(model.modules()):
         if parametrize.is_parametrized(part, "weight"):
             parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)

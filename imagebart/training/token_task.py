@@ -17,12 +17,11 @@ from imagebart.atomic_io import write_bytes, write_text
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.imaging.files import normalize
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_vocabulary
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, ImageFolder, ImageStore, dataset_for
 from imagebart.training.loop import Batch, Task
-from imagebart.training.parts import load_text_encoder
 from imagebart.weights.folder import load_part
 
 PREVIEW_IMAGES = 12  # in a grid
@@ -142,6 +141,25 @@ class TokenTaskInputs:
         if self.text_encoder is not None:
             network.text.load_state_dict(self.text_encoder.state_dict())
             network.text.requires_grad_(False)
+
+
+def load_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:
+    """The text encoder of a run's folder, and the conditioner whose words it reads."""
+    part = load_part(folder, TextEncoder)
+    if not isinstance(part.conditioner, TextConditioner):
+        kind = part.conditioner.to_config()["type"]
+        raise ValueError(f"the conditioning in {folder} is of type {kind!r}, expected words")
+    return part.module, part.conditioner
+
+
+def with_words_of(encoder: TextEncoder, before: TextConditioner, after: TextConditioner) -> TextEncoder:
+    """A copy of a conditioner's text encoder that reads the words of another; it keeps what it learned of common ones.
+
+    Raises ValueError where the two have different lengths.
+    """
+    if before.length != after.length:
+        raise ValueError(f"the text encoder reads {before.length} tokens a prompt, expected {after.length}")
+    return with_vocabulary(encoder, before.tokens, after.tokens)
 
 
 @torch.no_grad()

@@ -44,7 +44,6 @@ from imagebart.training.data import (
 )
 from imagebart.training.denoiser import HELD_OUT_MEASURED, TokenDatasetTask, new_denoiser
 from imagebart.training.loop import Task, hours_so_far, train
-from imagebart.training.parts import with_words_of
 from imagebart.training.plan import (
     MIN_STEPS,
     Plan,
@@ -55,7 +54,7 @@ from imagebart.training.plan import (
     seconds_per_step,
     write_plan,
 )
-from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, has_tokens
+from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, has_tokens, with_words_of
 from imagebart.training.validation import Metrics, Validation, read_metrics
 from imagebart.training.vqgan import DecoderTask, FirstStageTask, load_first_stage
 from imagebart.weights.folder import Part, has_part, load_part, save_part

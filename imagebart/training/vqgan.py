@@ -65,7 +65,8 @@ class FirstStageTask(Task):
         reconstruction = l1 + l2 + self.config.gradient * edges
         added = {} if self.discriminator is None else self.discriminator.loss(images, output, reconstruction)
         total = reconstruction + self.config.commitment * commitment + added.get("adversarial", 0.0)
-        scalars = {"loss": total, "l1": l1, "edges": edges, "commitment": commitment, "psnr": psnr}
+        scalars = {"loss": total, "l1": l1, "edges": edges, "commitment": commitment}
+        scalars["psnr"] = psnr(output.detach()[None], images[None])[0]  # of the whole batch
         return {**scalars, "used": torch.tensor(used), **added}
 
     def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:

@@ -158,7 +158,7 @@ def typed(
 ) -> None:
     """What a text encoder reads in prompts as people type them."""
     from imagebart.avatars.claims import CaptionReader, load_heads
-    from imagebart.training.parts import load_text_encoder
+    from imagebart.training.token_task import load_text_encoder
     from recipes.avatars.cases import plain_prompts, read_with, summary, typed_prompts
 
     encoder, conditioner = load_text_encoder(text)

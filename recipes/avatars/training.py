@@ -35,9 +35,8 @@ from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, St
 from imagebart.training.data import grid
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.parts import load_text_encoder, with_words_of
 from imagebart.training.stage import train_stages
-from imagebart.training.token_task import DataSource, text_config
+from imagebart.training.token_task import DataSource, load_text_encoder, text_config, with_words_of
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
 from recipes.avatars.artwork import render, rendered

@@ -1,8 +1,15 @@
-"""Steps, learning rate, and resuming to the step."""
+"""The training loop: steps, learning rate, resuming to the step, several processes, and Muon.
+
+Run as a program, this file trains in one of several processes.
+"""
+
+from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +20,27 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from fault_injection import apart, killed_at_every_step, without_room
 from PIL import Image
+from processes import in_processes
+from tiny_models import tiny_first_stage
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.training.config import LoopConfig
-from imagebart.training.loop import StepBatchSampler, hours_so_far, learning_rate, read_log, train
+from imagebart.config import from_dict
+from imagebart.models.transformer import Transformer, TransformerConfig
+from imagebart.models.vqgan import FirstStage
+from imagebart.training.config import FirstStageLoss, LoopConfig
+from imagebart.training.loop import (
+    Muon,
+    StepBatchSampler,
+    Task,
+    hours_so_far,
+    learning_rate,
+    optimizers_for,
+    orthogonal,
+    read_log,
+    train,
+)
+from imagebart.training.vqgan import FirstStageTask
 
 
 class Numbers(Dataset[dict[str, Any]]):
@@ -30,7 +53,7 @@ class Numbers(Dataset[dict[str, Any]]):
         return {"x": torch.tensor([index / 50.0])}
 
 
-class Line:
+class Line(Task):
     """Fits a line; the smallest thing that the loop can train."""
 
     def __init__(self) -> None:
@@ -41,11 +64,6 @@ class Line:
     def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Tensor]:
         noise = 0.01 * torch.randn_like(batch["x"])
         return {"loss": (model(batch["x"]) - (3 * batch["x"] - 1) + noise).square().mean()}
-
-    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None: ...
-
-    def state(self) -> list[Any]:
-        return []
 
     def sample(self, model: nn.Module) -> Image.Image:
         return Image.new("RGB", (2, 2))
@@ -155,3 +173,119 @@ def test_half_a_line_in_the_log_ends_no_run(tmp_path: Path, half: str) -> None:
     trained(tmp_path, 3)
     assert [record["step"] for record in read_log(tmp_path) if "loss" in record] == [1, 2, 3]
     assert hours_so_far(tmp_path) == read_log(tmp_path)[-1]["hours"]
+
+
+class Noise(Dataset[dict[str, Any]]):
+    def __len__(self) -> int:
+        return 13
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(index)
+        return {"image": torch.randint(256, (3, 32, 32), generator=generator, dtype=torch.uint8)}
+
+
+def learn(folder: Path, batch_size: int, steps: int) -> None:
+    """A first stage whose training draws nothing at random."""
+    torch.manual_seed(0)
+    loss = FirstStageLoss(dead_code_threshold=0.0)
+    task = FirstStageTask(FirstStage(tiny_first_stage()), Noise(), torch.ones(32, 32), loss)
+    loop = LoopConfig(
+        steps=steps, batch_size=batch_size, lr=1e-3, mixed_precision="no", log_every=1, save_every=2, sample_every=100
+    )
+    model = train(task, loop, folder)
+    if os.environ.get("RANK", "0") == "0":
+        torch.save(model.state_dict(), folder / "trained.pt")
+
+
+def command(folder: Path, batch_size: int, steps: int) -> list[str]:
+    """This file as a program."""
+    return [__file__, str(folder), str(batch_size), str(steps)]
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> None:
+    """Stopped on the way and gone on with, too."""
+    assert in_processes(1, *command(tmp_path / "one", 4, 4)) == [0]
+    assert in_processes(2, *command(tmp_path / "two", 2, 2)) == [0, 0]
+    assert in_processes(2, *command(tmp_path / "two", 2, 4)) == [0, 0]
+    one, two = (torch.load(tmp_path / name / "trained.pt") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
+    assert [record["step"] for record in read_log(tmp_path / "two")] == [1, 2, 3, 4]
+
+
+def test_processes_share_each_step_out_among_them() -> None:
+    whole = list(StepBatchSampler(13, 6, 2, 9, seed=4))
+    parts = [list(StepBatchSampler(13, 2, 2, 9, seed=4, rank=place, world_size=3)) for place in range(3)]
+    assert [sum(step, []) for step in zip(*parts, strict=True)] == whole
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (12, 12)])
+def test_orthogonal_keeps_directions_and_evens_out_singular_values(shape: tuple[int, int]) -> None:
+    u, _, vh = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    values = torch.logspace(0, -1.3, u.shape[1], dtype=torch.float64)
+    found = orthogonal(u @ values.diag() @ vh)
+    inner = u.T @ found @ vh.T
+    assert ((inner.diag() > 0.6) & (inner.diag() < 1.25)).all()
+    assert (inner - inner.diag().diag()).abs().max() < 1e-9
+
+
+def test_a_step_has_the_size_of_an_adamw_step() -> None:
+    """Root mean square of 0.2 times the rate, against the gradient; decay on top."""
+    p = nn.Parameter(torch.randn(32, 128))
+    before, gradient = p.detach().clone(), torch.randn(32, 128)
+    p.grad = gradient
+    Muon([p], lr=0.01).step()
+    moved = p.detach() - before
+    assert moved.square().mean().sqrt().item() == pytest.approx(0.002, rel=0.2)
+    assert (moved * gradient).sum() < 0
+    p.grad = torch.zeros_like(p)
+    now = p.detach().clone()
+    Muon([p], lr=0.01, weight_decay=0.5).step()
+    assert torch.allclose(p.detach(), now * (1 - 0.005))
+
+
+def test_a_convolution_is_a_matrix_with_a_row_for_each_output_channel() -> None:
+    kernel, matrix = nn.Parameter(torch.randn(6, 4, 3, 3)), nn.Parameter(torch.empty(6, 36))
+    matrix.data = kernel.detach().flatten(1).clone()
+    kernel.grad = torch.randn(6, 4, 3, 3).to(memory_format=torch.channels_last)
+    matrix.grad = kernel.grad.flatten(1)
+    Muon([kernel, matrix], lr=0.1, weight_decay=0.1).step()
+    assert torch.allclose(kernel.flatten(1), matrix)
+
+
+def test_muon_takes_matrices_only() -> None:
+    with pytest.raises(ValueError, match=r"not a parameter of shape \[3\]"):
+        Muon([nn.Parameter(torch.zeros(3))], lr=0.1)
+
+
+def test_each_parameter_has_one_optimizer() -> None:
+    model = Transformer(TransformerConfig(16, 2, 2, vocab_in=5, positions=4, head_size=8, vocab_out=5))
+    wrapped = nn.ModuleDict({"decoder": model})
+    adamw, muon = optimizers_for(wrapped, LoopConfig(steps=1, optimizer="muon"))
+    inside = {id(p) for group in muon.param_groups for p in group["params"]}
+    outside = {id(p) for group in adamw.param_groups for p in group["params"]}
+    matrices = {id(p) for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
+    assert inside == matrices
+    assert outside == {id(p) for p in model.parameters()} - matrices
+    with pytest.raises(ValueError, match="'sgd'"):
+        from_dict(LoopConfig, {"steps": 1, "optimizer": "sgd"})
+
+
+def test_the_second_step_looks_ahead_along_the_momentum() -> None:
+    first, second = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    p = nn.Parameter(torch.zeros(6, 4))
+    muon = Muon([p], lr=0.1, momentum=0.5)
+    before = p.detach().clone()
+    for gradient in (first, second):
+        before.copy_(p.detach())
+        p.grad = gradient.clone()
+        muon.step()
+    ahead = second + 0.5 * (0.5 * first + second)  # Nesterov's
+    step = -0.2 * 6**0.5 * 0.1 * orthogonal(ahead)
+    assert torch.allclose(p.detach() - before, step, atol=1e-6)
+
+
+if __name__ == "__main__":
+    learn(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

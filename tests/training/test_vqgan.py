@@ -1,4 +1,6 @@
-"""Losses and codebook of first-stage training."""
+"""Training of a first stage: its losses, its codebook, its discriminator, and whole runs."""
+
+from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,24 +9,28 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
-from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer
-from imagebart.training.config import FirstStageLoss, FirstStageRun, LoopConfig
-from imagebart.training.vqgan import CodebookEMA, gradient_loss, train_first_stage
-from imagebart.weights.folder import load_part
+from imagebart.config import from_dict
+from imagebart.models.vqgan import FirstStage, Quantizer
+from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun, LoopConfig
+from imagebart.training.data import ImageFolder
+from imagebart.training.loop import read_log, train
+from imagebart.training.vqgan import (
+    CodebookEMA,
+    DiscriminatorTrainer,
+    FirstStageTask,
+    gradient_loss,
+    load_first_stage,
+    train_first_stage,
+)
 
-SMALL = FirstStageConfig(
-    resolution=16,
-    channels=32,
-    multipliers=(1, 1),
-    res_blocks=1,
-    attention_resolutions=(),
-    latent_channels=32,
-    code_dim=4,
-    codebook_size=8,
-    pixel_unshuffle=2,
-    unit_codes=True,
+from .tiny_runs import SMALL
+
+ADVERSARIAL = AdversarialLoss(begin=4, crop=32, channels=8)
+ADVERSARIAL_LOOP = LoopConfig(
+    steps=12, batch_size=4, lr=3e-3, warmup=2, ema=0.5, mixed_precision="no", log_every=1, save_every=5, sample_every=12
 )
 
 
@@ -41,34 +47,32 @@ def test_gradient_loss_sees_edges_and_not_brightness() -> None:
 
 
 def test_codes_move_to_the_means_of_their_latents() -> None:
-    torch.manual_seed(0)
     quantizer = Quantizer(SMALL)
-    averages = CodebookEMA(quantizer, decay=0.5, dead_code_threshold=0.1)
+    codes = CodebookEMA(quantizer, decay=0.5, dead_code_threshold=0.1)
     centres = torch.cat([torch.eye(4), -torch.eye(4)])
     for _ in range(40):
         z = F.normalize(centres[torch.randint(8, (256,))] + 0.01 * torch.randn(256, 4), dim=-1)
-        averages.update(quantizer, z, quantizer.tokens(z), Accelerator())
+        codes.update(quantizer, z, quantizer.tokens(z), Accelerator())
     nearest = (quantizer.codes() @ centres.T).max(0).values
     assert (nearest > 0.99).sum() >= 6  # dead codes were put to use; a centre may hold two, two share one
 
 
 def test_dead_codes_are_replaced_from_the_batch() -> None:
     quantizer = Quantizer(SMALL)
-    averages = CodebookEMA(quantizer, decay=0.0, dead_code_threshold=0.5)
+    codes = CodebookEMA(quantizer, decay=0.0, dead_code_threshold=0.5)
     z = F.normalize(torch.ones(16, 4), dim=-1)
-    averages.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
+    codes.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
     assert torch.allclose(quantizer.codes(), z[:8], atol=1e-5)
 
 
 def test_trained_codes_stay_where_they_are_not_used() -> None:
-    torch.manual_seed(0)
     quantizer = Quantizer(SMALL)
     torch.nn.init.normal_(quantizer.embedding.weight)
     before = quantizer.codes().detach().clone()
-    averages = CodebookEMA(quantizer, decay=0.99, dead_code_threshold=0.01)
-    averages.init_from(quantizer)
+    codes = CodebookEMA(quantizer, decay=0.99, dead_code_threshold=0.01)
+    codes.init_from(quantizer)
     z = F.normalize(torch.ones(16, 4), dim=-1)
-    averages.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
+    codes.update(quantizer, z, torch.zeros(16, dtype=torch.long), Accelerator())
     assert torch.allclose(quantizer.codes()[1:], before[1:], atol=1e-6)
     assert (quantizer.codes()[0] @ z[0]) > (before[0] @ z[0])
 
@@ -81,9 +85,9 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     )
     run = FirstStageRun(str(tmp_path), SMALL, loop, FirstStageLoss())
     trained = train_first_stage(run, tmp_path / "run")
-    loaded = load_part(tmp_path / "run", FirstStage).module
-    colours = torch.tensor([[40.0 * i, 255 - 40 * i, 30] for i in range(6)]) / 127.5 - 1
-    images = colours[:, :, None, None].expand(6, 3, 16, 16).contiguous()
+    loaded = load_first_stage(tmp_path / "run")
+    colors = torch.tensor([[40.0 * i, 255 - 40 * i, 30] for i in range(6)]) / 127.5 - 1
+    images = colors[:, :, None, None].expand(6, 3, 16, 16).contiguous()
     output = loaded.decode(loaded.encode(images))
     assert torch.equal(output, trained.decode(trained.encode(images)))
     assert (output - images).abs().mean() < 0.25
@@ -123,3 +127,71 @@ def test_a_new_decoder_begins_from_what_it_has_in_common_and_keeps_the_tokens(tm
         train_first_stage(replace(run, model=replace(shape, code_dim=8)), tmp_path / "other")
     with pytest.raises(ValueError, match="was made as"):
         train_first_stage(replace(run, decoder_only=False), tmp_path / "all")
+
+
+def task(folder: Path) -> FirstStageTask:
+    torch.manual_seed(0)
+    model = FirstStage(replace(SMALL, resolution=32))
+    return FirstStageTask(model, ImageFolder(folder, 32), torch.ones(32, 32), FirstStageLoss(adversarial=ADVERSARIAL))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(6):
+        picture = Image.new("RGB", (32, 32), (40 * i, 255 - 40 * i, 30))
+        picture.paste((255, 255, 255), (4 + i, 8, 20 + i, 24))
+        picture.save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_resumed_run_has_the_discriminator_that_it_left(tmp_path: Path, pictures: Path) -> None:
+    unbroken = task(pictures)
+    whole = train(unbroken, ADVERSARIAL_LOOP, tmp_path / "whole")
+
+    class Stopped(FirstStageTask):
+        def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
+            super().after_step(model, accelerator)
+            if self.discriminator is not None and self.discriminator.steps == 8:
+                raise KeyboardInterrupt
+
+    stopped = task(pictures)
+    stopped.__class__ = Stopped
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, ADVERSARIAL_LOOP, tmp_path / "broken")
+    going_on = task(pictures)
+    resumed = train(going_on, ADVERSARIAL_LOOP, tmp_path / "broken")
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert unbroken.discriminator is not None and going_on.discriminator is not None
+    kept = going_on.discriminator.model.state_dict()
+    for name, tensor in unbroken.discriminator.model.state_dict().items():
+        assert torch.equal(tensor, kept[name])
+    heard = [record["adversarial"] != 0 for record in read_log(tmp_path / "whole")]
+    assert heard == [False] * 4 + [True] * 8
+
+
+def test_the_discriminator_learns_to_tell_and_fooling_it_is_a_way_to_the_originals() -> None:
+    accelerator = Accelerator(mixed_precision="no")
+    real = torch.zeros(4, 3, 64, 64)
+    real[..., ::4] = 1.0  # stripes
+    fake = torch.full_like(real, 0.25).requires_grad_(True)
+    adversary = DiscriminatorTrainer(AdversarialLoss(begin=0, crop=48, channels=8, lr=2e-3, matching=0.0, weight=0.5))
+    for _ in range(40):
+        adversary.loss(real, fake, (fake - real).abs().mean())
+        adversary.step(accelerator)
+    assert adversary.model(real)[-1].mean() > adversary.model(fake)[-1].mean() + 0.5
+    reconstruction = (fake - real).abs().mean()
+    added = adversary.loss(real, fake, reconstruction)
+    (ours,) = torch.autograd.grad(reconstruction, fake, retain_graph=True)
+    (theirs,) = torch.autograd.grad(added["adversarial"], fake)
+    assert theirs.norm() == pytest.approx(0.5 * ours.norm().item(), rel=1e-3)
+    assert adversary.model(fake - 0.5 * theirs / theirs.abs().max())[-1].mean() > adversary.model(fake)[-1].mean()
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="begin is -1, expected 0 or more"):
+        from_dict(AdversarialLoss, {"begin": -1})
+    with pytest.raises(ValueError, match="crop is 16, expected 32 or more"):
+        from_dict(AdversarialLoss, {"begin": 0, "crop": 16})

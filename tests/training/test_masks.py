@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from oracles import binomial_z
 
 from imagebart.training.masks import (
-    LEAST,
+    MIN_NOISE,
     P_EVERYTHING,
     P_FULL_NOISE,
-    P_MIXED_PATCHES,
+    P_MIXED_COLORS,
     P_TO_X0,
     PARTS_PER_PATCH,
-    Step,
-    _stroke,
+    NoiseStep,
+    brush_stroke,
     keep_color_patches,
     painted_masks,
     random_masks,
@@ -79,7 +79,7 @@ def test_a_glimpse_is_all_that_is_kept_of_a_colour() -> None:
 
 def test_a_picture_of_one_colour_is_painted_but_for_a_place_at_times() -> None:
     kept = (~keep_color_patches(torch.zeros(200, 3, 32, 32), 32)).flatten(1).sum(1)
-    assert kept.max() <= 64 and abs(binomial_z(int((kept == 0).sum()), 200, P_MIXED_PATCHES)) < 4
+    assert kept.max() <= 64 and abs(binomial_z(int((kept == 0).sum()), 200, P_MIXED_COLORS)) < 4
 
 
 def test_painted_regions_cut_cells() -> None:
@@ -91,10 +91,9 @@ def test_painted_regions_cut_cells() -> None:
 
 def test_brush_strokes_are_one_piece_wherever_they_are_drawn() -> None:
     """Grown from one of its tokens within itself, a stroke is reached whole; strokes bend, so that few are boxes."""
-    torch.manual_seed(5)
     boxes = 0
     for _ in range(200):
-        stroke = _stroke(16)
+        stroke = brush_stroke(16)
         reached = torch.zeros_like(stroke).view(-1).scatter(0, stroke.flatten().int().argmax()[None], True).view(16, 16)
         for _ in range(256):
             near = F.max_pool2d(reached[None, None].float(), 3, 1, 1)[0, 0] > 0
@@ -108,24 +107,23 @@ def test_brush_strokes_are_one_piece_wherever_they_are_drawn() -> None:
 
 def test_rates_fall_and_have_their_shares() -> None:
     """Half of the steps begin at pure noise, two thirds end at x_0; within four deviations."""
-    torch.manual_seed(3)
-    step = Step.random(4000)
+    step = NoiseStep.random(4000)
     rate, after = step.noise_t, step.noise_s
     assert rate.shape == after.shape == (4000, 1)
-    assert (after >= 0).all() and (after < rate).all() and (rate <= 1).all() and (rate >= LEAST).all()
+    assert (after >= 0).all() and (after < rate).all() and (rate <= 1).all() and (rate >= MIN_NOISE).all()
     assert abs(binomial_z(int((rate == 1).sum()), 4000, P_FULL_NOISE)) < 4
     assert abs(binomial_z(int((after == 0).sum()), 4000, P_TO_X0)) < 4
     both = int(((rate == 1) & (after == 0)).sum())
     assert abs(binomial_z(both, 4000, P_FULL_NOISE * P_TO_X0)) < 4
     others = rate[rate < 1]
-    assert abs(others.mean() - (1 + LEAST) / 2) < 4 * (1 - LEAST) / 12**0.5 / len(others) ** 0.5
+    assert abs(others.mean() - (1 + MIN_NOISE) / 2) < 4 * (1 - MIN_NOISE) / 12**0.5 / len(others) ** 0.5
     shares = (after / rate)[after > 0]
     assert abs(shares.mean() - 0.5) < 4 / 12**0.5 / len(shares) ** 0.5
 
 
 def test_beta_leads_from_one_rate_to_the_other() -> None:
     """What stays to x_s and then to x_t stays to x_t."""
-    step = Step.random(100)
+    step = NoiseStep.random(100)
     torch.testing.assert_close((1 - step.noise_s) * (1 - step.beta), 1 - step.noise_t, rtol=0, atol=1e-6)
     assert (step.beta > 0).all() and (step.beta <= 1).all()
     moved = step.to(torch.device("cpu"))

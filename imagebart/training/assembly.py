@@ -5,32 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from imagebart.conditioning import TextConditioner
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About, ImageBART
 from imagebart.models.stages import Stage
-from imagebart.models.text_encoder import TextEncoder, with_vocabulary
 from imagebart.models.vqgan import FirstStage
+from imagebart.training.token_task import load_text_encoder
 from imagebart.weights.folder import Part, load_part, save_part
-
-
-def load_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:
-    """The text encoder of a run's folder, and the conditioner whose words it reads."""
-    part = load_part(folder, TextEncoder)
-    if not isinstance(part.conditioner, TextConditioner):
-        kind = part.conditioner.to_config()["type"]
-        raise ValueError(f"the conditioning in {folder} is of type {kind!r}, expected words")
-    return part.module, part.conditioner
-
-
-def with_words_of(encoder: TextEncoder, before: TextConditioner, after: TextConditioner) -> TextEncoder:
-    """A copy of a conditioner's text encoder that reads the words of another; it keeps what it learned of common ones.
-
-    Raises ValueError where the two have different lengths.
-    """
-    if before.length != after.length:
-        raise ValueError(f"the text encoder reads {before.length} tokens a prompt, expected {after.length}")
-    return with_vocabulary(encoder, before.tokens, after.tokens)
 
 
 def assemble(first_stage: Path, networks: Path | Sequence[Path], about: About, text: Path | None = None) -> ImageBART:

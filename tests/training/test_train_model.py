@@ -1,4 +1,4 @@
-"""The whole road as its user goes it: a folder of pictures, one command, a model; killed, and gone on with."""
+"""The whole way from a folder of images to a model, as its user takes it; killed, resumed, made longer."""
 
 from __future__ import annotations
 
@@ -21,36 +21,35 @@ from fault_injection import apart
 from image_folders import draw_folder
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_models import tiny_first_stage, tiny_model
+from tiny_models import CAPTIONS, tiny_first_stage, tiny_model, tiny_staged_model
 from torch import nn
 
 from imagebart.cli.main import main
-from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
+from imagebart.errors import InputError
+from imagebart.models.denoiser import DenoiserInput
 from imagebart.pipeline import Pipeline
-from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, StageShape
+from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, ModelRun, StageShape
 from imagebart.training.data import ImageStore
+from imagebart.training.loop import Task
 from imagebart.training.plan import seconds_per_step
+from imagebart.training.train_model import EXAMPLES, load_denoiser_to_finetune, write_examples
 from imagebart.training.validation import read_metrics
+from imagebart.training.vqgan import load_first_stage
 from imagebart.ui.examples import find_examples
-from imagebart.weights.folder import load_part
 
-SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
+from .tiny_runs import SHAPE, write_store
+
 LOSS = FirstStageLoss(adversarial=AdversarialLoss(begin=5, crop=32, channels=8))
 
 
-def settings(folder: Path, more: dict[str, Any]) -> Path:
-    """Networks so small that the road takes seconds."""
-    path = folder / "tiny.json"
-    model: FirstStageConfig = tiny_first_stage()
-    tiny = {"model": asdict(model), "loss": asdict(LOSS), "shape": asdict(SHAPE), "batch_size": 4}
-    path.write_text(json.dumps({**tiny, **more}))
-    return path
-
-
-def road(folder: Path, data: Path, *more: str, **settled: Any) -> int:
+def train_model(folder: Path, data: Path, *options: str, **settings: Any) -> int:
+    """With networks so small that it takes seconds."""
     AcceleratorState._reset_state(reset_partial_state=True)
+    tiny = {"model": asdict(tiny_first_stage()), "loss": asdict(LOSS), "shape": asdict(SHAPE), "batch_size": 4}
+    (folder / "tiny.json").write_text(json.dumps({**tiny, **settings}))
     given = ["--data", str(data), "--out", str(folder / "model"), "--hours", "0.0001"]
-    return main(["train", "model", *given, "--config", str(settings(folder, settled)), *more])
+    return main(["train", "model", *given, "--config", str(folder / "tiny.json"), *options])
 
 
 @pytest.mark.slow
@@ -58,7 +57,7 @@ def road(folder: Path, data: Path, *more: str, **settled: Any) -> int:
 def test_from_a_folder_to_pictures(
     tmp_path: Path, kind: Literal["text", "class", "none"], prompt: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert road(tmp_path, draw_folder(tmp_path / "data", kind), "--licence", "CC0") == 0
+    assert train_model(tmp_path, draw_folder(tmp_path / "data", kind), "--licence", "CC0") == 0
     pipe = Pipeline.from_pretrained(tmp_path / "model")
     assert pipe.conditioning == kind and "Licence of the pictures: CC0." in pipe.card
     assert "20 pictures" in pipe.card and "4 held back" in pipe.card
@@ -75,12 +74,12 @@ def test_from_a_folder_to_pictures(
         assert (tmp_path / "model" / "run" / part / "samples" / "0000020.png").is_file()
     assert (tmp_path / "model" / "credits.csv").is_file() == (kind == "text")
     assert len(find_examples(tmp_path / "model" / "examples")) == 4
-    assert road(tmp_path, tmp_path / "data", "--batch-size", "8") == 2
+    assert train_model(tmp_path, tmp_path / "data", "--batch-size", "8") == 2
     assert "begun with batch size 4, not 8" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert road(tmp_path, draw_folder(tmp_path / "data", "text"), "--dry-run") == 0
+    assert train_model(tmp_path, draw_folder(tmp_path / "data", "text"), "--dry-run") == 0
     said = capsys.readouterr().out
     assert "24 pictures" in said and "32 × 32 pixels, 8 × 8 tokens of 24 codes" in said and "disk: " in said
     assert not (tmp_path / "model").exists()
@@ -108,9 +107,9 @@ def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_path: 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    assert apart(lambda: sys.exit(road(whole, data))) == 1  # sys.exit raises in the child
+    assert apart(lambda: sys.exit(train_model(whole, data))) == 1  # sys.exit raises in the child
     deaths = 0
-    while apart(lambda deaths=deaths: dying_at_move(lambda: road(broken, data), 6 + deaths)) == -signal.SIGKILL:
+    while apart(lambda deaths=deaths: dying_at_move(lambda: train_model(broken, data), 6 + deaths)) == -signal.SIGKILL:
         deaths += 1
         assert deaths < 30
     assert deaths >= 5
@@ -128,9 +127,9 @@ def test_more_hours_lengthen_a_finished_run(tmp_path: Path) -> None:
     def steps() -> int:
         return int(json.loads((place / "steps.json").read_text())["steps"])
 
-    assert road(tmp_path, data, *given) == 0 and steps() == 20
+    assert train_model(tmp_path, data, *given) == 0 and steps() == 20
     before = load_file(tmp_path / "model" / "denoiser.safetensors")
-    assert road(tmp_path, data, *given, "--hours", "0.0006") == 0 and steps() > 20
+    assert train_model(tmp_path, data, *given, "--hours", "0.0006") == 0 and steps() > 20
     shown = [row["step"] for row in read_metrics(place)]
     assert shown == sorted(set(shown)) and 20 in shown and shown[-1] == steps(), "it went on, and did not begin anew"
     after = load_file(tmp_path / "model" / "denoiser.safetensors")
@@ -141,18 +140,18 @@ def test_more_hours_lengthen_a_finished_run(tmp_path: Path) -> None:
 def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The denoiser learns on tokens that were made before, so pictures have to become the same ones."""
     data, run = draw_folder(tmp_path / "data", "text"), tmp_path / "model" / "run"
-    assert road(tmp_path, data) == 0
+    assert train_model(tmp_path, data) == 0
     tokens = load_file(run / "tokens" / "tokens-00000.safetensors")["tokens"]
     plan = json.loads((run / "plan.json").read_text())
     hours = str(2.5 * plan["steps"] * plan["seconds"] / 3600 / plan["run"]["share"])
     capsys.readouterr()
-    assert road(tmp_path, data, "--hours", hours) == 0
+    assert train_model(tmp_path, data, "--hours", hours) == 0
     steps = json.loads((run / "decoder" / "steps.json").read_text())["steps"]
     said = capsys.readouterr().out
     assert steps >= 20 and f"the decoder alone, {steps} steps" in said
     rows = read_metrics(run / "decoder")
     assert rows[-1]["step"] == steps and rows[-1]["error"] < read_metrics(run / "first-stage")[-1]["error"]
-    before, after = load_part(run / "first-stage", FirstStage).module, load_part(run / "decoder", FirstStage).module
+    before, after = load_first_stage(run / "first-stage"), load_first_stage(run / "decoder")
     store = ImageStore(run / "pictures")
     images = store.images(range(len(store.index.names)))
     assert torch.equal(after.encode(images), before.encode(images))
@@ -160,7 +159,7 @@ def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys:
     assert not torch.equal(after.decode(tokens[:, 0].long()), before.decode(tokens[:, 0].long()))
     shipped = Pipeline.from_pretrained(tmp_path / "model")
     assert "- its decoder alone: " in shipped.card and f"{steps} steps" in shipped.card
-    assert road(tmp_path, data, "--hours", hours) == 0
+    assert train_model(tmp_path, data, "--hours", hours) == 0
     assert "the decoder alone" not in capsys.readouterr().out, "nothing is left to do"
 
 
@@ -168,13 +167,13 @@ def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys:
 def test_steps_are_the_same_on_every_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = draw_folder(tmp_path / "data", "none"), tmp_path / "model" / "run"
     steps = {"first_stage": 7, "decoder": 3, "denoiser": 5}
-    assert road(tmp_path, data, steps=steps) == 0
+    assert train_model(tmp_path, data, steps=steps) == 0
     taken = {part: read_metrics(run / part)[-1]["step"] for part in ("first-stage", "decoder", "denoiser")}
     assert taken == {"first-stage": 7, "decoder": 3, "denoiser": 5}
     assert "5 steps" in capsys.readouterr().out
-    assert road(tmp_path, data, steps={**steps, "denoiser": 6}) == 0
+    assert train_model(tmp_path, data, steps={**steps, "denoiser": 6}) == 0
     assert read_metrics(run / "denoiser")[-1]["step"] == 6 and read_metrics(run / "decoder")[-1]["step"] == 3
-    assert road(tmp_path, data, steps={**steps, "first_stage": 8}) == 2
+    assert train_model(tmp_path, data, steps={**steps, "first_stage": 8}) == 2
     assert "begun with first-stage steps 7, not 8" in capsys.readouterr().err
 
 
@@ -183,7 +182,7 @@ def test_a_model_is_gone_on_from_with_other_pictures(tmp_path: Path, capsys: pyt
     """As on another machine, where nothing but the finished model is."""
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-    assert road(tmp_path / "first", draw_folder(tmp_path / "data", "text")) == 0
+    assert train_model(tmp_path / "first", draw_folder(tmp_path / "data", "text")) == 0
     begun, on = tmp_path / "first" / "model", tmp_path / "second"
     learnt = read_metrics(begun / "run" / "denoiser")[-1]["loss"]
     (begun / "run").rename(tmp_path / "lost")
@@ -213,7 +212,7 @@ def test_full_memory_is_said(tmp_path: Path) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.RLIM_INFINITY))
         with said.open("w") as file, redirect_stderr(file):
-            sys.exit(road(tmp_path, data, "--batch-size", "4096"))
+            sys.exit(train_model(tmp_path, data, "--batch-size", "4096"))
 
     assert apart(work) == 1  # sys.exit raises in the child
     (line,) = [line for line in said.read_text().splitlines() if "The memory is full" in line]
@@ -225,24 +224,19 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "getloadavg", lambda: (50.0, 0.0, 0.0))
     before, threads = torch.get_num_threads(), []
 
-    class Interrupted:
-        model = nn.Linear(1, 1)
-
-        dataset = [{"x": torch.zeros(1)}]
+    class Interrupted(Task):
+        model, dataset = nn.Linear(1, 1), [{"x": torch.zeros(1)}]  # type: ignore[assignment]
 
         def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Any) -> dict[str, Any]:
             time.sleep(0.2)  # as when others have the cores
             threads.append(torch.get_num_threads())
             return {"loss": model(batch["x"]).sum()}
 
-        def after_step(self, model: nn.Module, accelerator: Any) -> None: ...
-
     config = LoopConfig(steps=1, batch_size=1, mixed_precision="no")
-    task: Any = Interrupted()
-    assert seconds_per_step(task, config) < 0.2
+    assert seconds_per_step(Interrupted(), config) < 0.2
     assert set(threads) == {1} and torch.get_num_threads() == before
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert seconds_per_step(task, config) >= 0.2
+    assert seconds_per_step(Interrupted(), config) >= 0.2
 
 
 @pytest.mark.parametrize(
@@ -260,7 +254,73 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
 def test_bad_settings_are_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
 ) -> None:
-    assert road(tmp_path, tmp_path, option, value) == 2
+    assert train_model(tmp_path, tmp_path, option, value) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_gone_on_from_says_the_same_of_the_words_it_knew(tmp_path: Path) -> None:
+    model = tiny_model("text")
+    model.save_pretrained(tmp_path, "float32")
+    more = TextConditioner.from_captions([CAPTIONS[0], "an aardvark"], length=3)
+    network, told = load_denoiser_to_finetune(str(tmp_path), more)
+    assert told.length == model.conditioner.length and isinstance(told, TextConditioner)
+    assert told.known_words() == more.known_words() and all(p.requires_grad for p in network.parameters())
+    x = torch.arange(64)[None] % 24
+    rates, none = torch.ones(1, 64), torch.zeros(1, 64)
+    before = model.conditioner.encode([CAPTIONS[0]]).tokens
+    after = told.encode([CAPTIONS[0]]).tokens
+    assert not torch.equal(before, after), "the words have other numbers now"
+    assert model.denoiser is not None
+    expected = model.denoiser.logits(x, DenoiserInput(x, rates, none, before))
+    assert torch.equal(network.eval().logits(x, DenoiserInput(x, rates, none, after)), expected)
+    other = told.encode(["an aardvark"]).tokens
+    assert not torch.equal(network.logits(x, DenoiserInput(x, rates, none, other)), expected), "what is said is heard"
+
+
+def test_its_first_stage_and_its_sizes_are_taken_over(tmp_path: Path) -> None:
+    model = tiny_model("none")
+    model.save_pretrained(tmp_path, "float32")
+    ours, theirs = load_first_stage(tmp_path).state_dict(), model.first_stage.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    network, _ = load_denoiser_to_finetune(str(tmp_path), NoConditioner())
+    assert StageShape.of(network.config) == StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (NoConditioner(), "trained with captions, the pictures have neither captions nor classes"),
+        (TextConditioner.from_captions(CAPTIONS, length=17), "up to 17 tokens, and the model in .* reads 16"),
+    ],
+)
+def test_other_conditioning_is_said(tmp_path: Path, wanted: Conditioner, said: str) -> None:
+    tiny_model("text").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"{said}; .*--first-stage"):
+        load_denoiser_to_finetune(str(tmp_path), wanted)
+
+
+def test_other_classes_and_models_without_a_denoiser_are_said(tmp_path: Path) -> None:
+    tiny_model("class").save_pretrained(tmp_path / "classes")
+    with pytest.raises(InputError, match="told of other classes than the pictures have"):
+        load_denoiser_to_finetune(str(tmp_path / "classes"), ClassConditioner(("cat", "cow")))
+    tiny_staged_model().save_pretrained(tmp_path / "stages")
+    with pytest.raises(InputError, match="has stages, and one with a denoiser is expected"):
+        load_denoiser_to_finetune(str(tmp_path / "stages"), NoConditioner())
+    with pytest.raises(InputError, match="No model can be gone on from in .*nowhere"):
+        load_denoiser_to_finetune(str(tmp_path / "nowhere"), NoConditioner())
+
+
+@pytest.mark.parametrize("other", [{"first_stage": "a model"}, {"shape": StageShape()}])
+def test_what_it_has_of_its_own_cannot_be_given(other: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="has its own (first stage|shape); leave out one of the two"):
+        ModelRun(data="", hours=1.0, init_from="another", **other)  # type: ignore[arg-type]
+
+
+def test_examples_are_as_different_as_can_be(tmp_path: Path) -> None:
+    """The last one was trained on, and is none of them."""
+    texts = ("red roses", "red roses", "dark roses", "green apples, dark background", "red apples", "green lime")
+    write_examples(write_store(tmp_path, texts, "text", held_out=5), tmp_path)
+    prompts = [example.prompt for example in find_examples(tmp_path / EXAMPLES)]
+    assert prompts == ["green apples, dark background", "red roses", "red roses", "dark roses"]

@@ -1,0 +1,376 @@
+"""Training the denoiser: its inputs, its targets, and runs that end where they should."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from accelerate import Accelerator
+from oracles import binomial_z
+from tiny_models import tiny_first_stage, tiny_model
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from imagebart.conditioning import ClassConditioner
+from imagebart.config import from_dict
+from imagebart.inpainting import encode_color_hints
+from imagebart.models.denoiser import Denoiser
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.vqgan import FirstStage
+from imagebart.training.assembly import assemble
+from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts
+from imagebart.training.denoiser import (
+    DenoiserTask,
+    TokenDatasetTask,
+    denoiser_config,
+    init_color_hints,
+    new_denoiser,
+    train_denoiser,
+)
+from imagebart.training.loop import Batch
+from imagebart.training.masks import NoiseStep, random_masks
+from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, load_text_encoder, text_config
+from imagebart.weights.folder import Part, load_part, save_part
+from recipes.avatars.conditioner import avatar_conditioner
+from recipes.avatars.training import AVATARS, CaptionsRun, train_captions
+
+from .tiny_runs import COLORS, SHAPE, SMALL, two_classes, write_store
+
+AVATAR_SHAPE = replace(SHAPE, query_tokens=14)
+LOOP = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, mixed_precision="no")
+ANY_RUN = DenoiserRun(data="avatars", first_stage="nowhere", loop=LOOP)
+
+
+class Recorder(nn.Module):
+    """A denoiser that records its inputs and returns random logits."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.config, self.encode_prompt = denoiser.config, denoiser.encode_prompt
+        self.inputs: dict[str, Any] = {}
+        self.outputs: list[Tensor] = []
+
+    def forward(self, x_s: Tensor, given: Any, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        self.inputs = {"x_s": x_s, **vars(given), "wanted": wanted}
+        self.outputs = [torch.randn(*x_s.shape, self.config.vocab_size) for _ in range(2)]
+        return self.outputs[0][wanted], self.outputs[1][wanted]
+
+
+class OnTokens(DenoiserTask):
+    """Takes tokens for images, so that x_0 is known to the test; masks cover whole patches."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def mask(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        return random_masks(len(x0), 8).float(), x0, None
+
+
+class OnPartialPatches(OnTokens):
+    """Some patches are kept, some masked whole, and of some a part is: their tokens become the next ones."""
+
+    def mask(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        noise_level = torch.tensor([0, 0.25, 0.75, 1])[torch.randint(4, x0.shape)]
+        return noise_level, torch.where(noise_level > 0, (x0 + 1) % 24, x0), None
+
+
+def task_of(model: ImageBART, kind: type[DenoiserTask] = DenoiserTask, **settings: Any) -> DenoiserTask:
+    return kind(model.denoiser, model.conditioner, model.first_stage, [], replace(ANY_RUN, **settings))  # type: ignore[arg-type]
+
+
+def inputs_of(
+    batch: int, kind: type[DenoiserTask] = OnTokens, **settings: Any
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorder]:
+    """x_0 and the inputs of a denoiser in a step; the losses; the denoiser."""
+    model = tiny_model("text")
+    assert model.denoiser is not None
+    recorder, x0 = Recorder(model.denoiser), torch.randint(24, (batch, 64))
+    task = task_of(model, kind, **settings)
+    losses = task.loss(recorder, {"image": x0, "text": ["red hair"] * batch}, Accelerator(cpu=True))
+    return {"x0": x0, **recorder.inputs}, losses, recorder
+
+
+def test_kept_tokens_are_given_unchanged_at_noise_level_0() -> None:
+    given, _, _ = inputs_of(200)
+    kept = given["noise_t"] == 0
+    assert 0.1 < kept.float().mean() < 0.6
+    for name in ("x_s", "x_t"):
+        assert torch.equal(given[name][kept], given["x0"][kept])
+    assert (given["noise_s"][kept] == 0).all()
+    for row, unknown in zip(given["noise_t"], ~kept, strict=True):
+        assert len(row[unknown].unique()) == 1, "one noise level an image"
+
+
+def test_tokens_differ_by_their_noise_levels() -> None:
+    """Of masked tokens: x_t from x_0 by noise_t, x_s by noise_s, x_t from x_s by beta, within four deviations."""
+    given, _, _ = inputs_of(400, decoder_corruption=0.0)
+    noise_t, noise_s = given["noise_t"].double(), given["noise_s"].double()
+    unknown = noise_t > 0
+    pairs = {"x_t": (given["x_t"] != given["x0"], noise_t), "x_s": (given["x_s"] != given["x0"], noise_s)}
+    pairs["step"] = (given["x_t"] != given["x_s"], 1 - (1 - noise_t) / (1 - noise_s))
+    for name, (changed, noise) in pairs.items():
+        expected = noise[unknown] * 23 / 24
+        deviation = (expected * (1 - expected)).sum().sqrt()
+        assert abs(changed[unknown].sum() - expected.sum()) < 4 * deviation, name
+    final = (noise_s == 0) & unknown
+    assert torch.equal(given["x_s"][final], given["x0"][final]), "x_s is x_0 where its noise level is 0"
+
+
+def test_decoder_input_is_corrupted_at_masked_tokens_of_steps_to_x0_only() -> None:
+    """In a share of them, and by parts from none to all."""
+    given, _, _ = inputs_of(600, decoder_corruption=0.4)
+    kept, final = given["noise_t"] == 0, (given["noise_s"] == 0).all(1)
+    changed = given["x_s"] != given["x0"]
+    assert not changed[kept].any()
+    some = (changed & ~kept)[final].any(1)
+    count = int(some.sum())  # a small part may come out as nothing
+    assert binomial_z(count, len(some), 0.4 * 0.97) > -4 and binomial_z(count, len(some), 0.4) < 4
+    parts = (changed.sum(1) / (~kept).sum(1))[final][some]
+    assert parts.min() < 0.2 and parts.max() > 0.8
+    # Of other steps it is x_s at its noise level.
+    expected = given["noise_s"].double()[~final] * 23 / 24
+    assert abs(changed[~final].sum() - expected.sum()) < 4 * (expected * (1 - expected)).sum().sqrt()
+
+
+def test_the_share_that_is_corrupted() -> None:
+    task = task_of(tiny_model("none"), decoder_corruption=0.3)
+    step = NoiseStep(torch.ones(4000, 1), torch.where(torch.arange(4000)[:, None] < 2000, 0.0, 0.5))
+    share = task.corrupted_share(step)
+    assert share.shape == (4000, 1) and (share[2000:] == 0).all()
+    some = share[:2000][share[:2000] > 0]
+    assert abs(binomial_z(len(some), 2000, 0.3)) < 4
+    assert abs(some.mean() - 0.5) < 4 / 12**0.5 / len(some) ** 0.5
+
+
+def test_partial_patches_are_given_at_their_coverage_until_a_step_ends_below_it() -> None:
+    given, _, _ = inputs_of(300, OnPartialPatches, decoder_corruption=0.0)
+    x0, x_s, x_t, noise_t, noise_s, wanted = (given[k] for k in ("x0", "x_s", "x_t", "noise_t", "noise_s", "wanted"))
+    left, start, end = (x0 + 1) % 24, noise_t.amax(1, keepdim=True), noise_s.amax(1, keepdim=True)
+    partial = (noise_t > 0) & (noise_t < start)
+    assert partial.any() and set(noise_t[partial].tolist()) == {0.25, 0.75}
+    assert torch.equal(x_t[partial], left[partial])
+    assert torch.equal(wanted[partial], (noise_t > end)[partial])
+    assert torch.equal(noise_s[partial], noise_t.minimum(end)[partial])
+    assert torch.equal(x_s[partial & ~wanted], left[partial & ~wanted])
+    to_x0 = partial & wanted & (end == 0)
+    assert to_x0.any() and torch.equal(x_s[to_x0], x0[to_x0])
+    assert torch.equal(wanted, noise_t > noise_s)
+
+
+def test_masks_leave_tokens_of_what_is_beside_the_paint() -> None:
+    """Whole patches are kept or not, and the token of a partial one does not depend on what is masked."""
+    task = task_of(tiny_model("none"))
+    images = torch.randint(256, (60, 3, 32, 32), dtype=torch.uint8)
+    x0 = task.encode(images)
+    noise_level, left, color_hints = task.mask({"image": images}, x0)
+    assert color_hints is None
+    kept, partial = noise_level == 0, (noise_level > 0) & (noise_level < 1)
+    assert kept.float().mean() > 0.1 and partial.float().mean() > 0.02 and (noise_level == 1).float().mean() > 0.3
+    assert torch.equal(left[kept], x0[kept]) and (left[partial] != x0[partial]).any()
+    assert torch.equal((noise_level * 16).round(), noise_level * 16), "masks end on quarters of a patch"
+
+
+def test_color_hints_are_given_of_kept_parts_and_dropped_for_a_share_of_images() -> None:
+    model = tiny_model("none", color_hint_grid=2)
+    assert model.denoiser is not None
+    task = task_of(model, color_hint_grid=2, color_hint_dropout=0.3)
+    quarters = torch.randint(256, (300, 3, 16, 16), dtype=torch.uint8)
+    images = quarters.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    noise_level, _, color_hints = task.mask({"image": images}, task.encode(images))
+    assert color_hints is not None and not color_hints[noise_level == 1].any()
+    whole = encode_color_hints(model.first_stage(images), torch.zeros(300, 32, 32, dtype=torch.bool), 2)
+    shown = color_hints.flatten(1).any(1)
+    keeps = ((noise_level == 0)[..., None] & whole).flatten(1).any(1)
+    assert not shown[(noise_level == 1).all(1)].any()
+    assert abs(binomial_z(int(shown[keeps].sum()), int(keeps.sum()), 0.7)) < 4
+    kept = (noise_level == 0) & shown[:, None]
+    assert torch.equal(color_hints[kept], whole[kept])
+    recorder = Recorder(model.denoiser)
+    task.loss(recorder, {"image": images[:20], "text": [""] * 20}, Accelerator(cpu=True))  # type: ignore[dict-item]
+    assert recorder.inputs["color_hints"].shape == (20, 64, 24)
+
+
+def test_a_color_hint_begins_as_a_louder_patch_of_that_color() -> None:
+    denoiser = tiny_model("none", color_hint_grid=2).denoiser
+    assert denoiser is not None
+    init_color_hints(denoiser)
+    color_hints = torch.zeros(1, 64, 24)
+    color_hints[0, 3, [5, 7]] = 1.0
+    embeds, table = denoiser.glance(color_hints)[0], denoiser.encoder.token_embedding.weight
+    torch.testing.assert_close(embeds[3], 2 * (table[5] + table[7]))
+    assert not embeds[:3].any() and not embeds[4:].any()
+
+
+def test_the_loss_is_that_of_masked_tokens_and_of_no_others() -> None:
+    """By hand, position by position; drafts count for their weight."""
+    given, losses, recorder = inputs_of(20, drafts=0.3)
+    places, x0 = (given["noise_t"] > 0).nonzero().tolist(), given["x0"]
+    parts = [
+        torch.stack([-logits[b, n].log_softmax(-1)[x0[b, n]] for b, n in places]).mean() for logits in recorder.outputs
+    ]
+    torch.testing.assert_close(losses["tokens"], parts[0])
+    torch.testing.assert_close(losses["drafts"], parts[1])
+    torch.testing.assert_close(losses["loss"], parts[0] + 0.3 * parts[1])
+    right = [int(recorder.outputs[0][b, n].argmax()) == int(x0[b, n]) for b, n in places]
+    assert losses["accuracy"].item() == pytest.approx(sum(right) / len(right))
+
+
+def test_captions_are_dropped_for_a_share() -> None:
+    given, _, recorder = inputs_of(2000, drop=0.3, query_token_dropout=0.0)
+    dropped = (given["cond"] == 0).all(1)
+    assert abs(binomial_z(int(dropped.sum()), 2000, 0.3)) < 4
+    torch.testing.assert_close(given["prompt_embeds"], recorder.encode_prompt(given["cond"]))
+
+
+def test_query_tokens_are_dropped_for_a_share_of_captions() -> None:
+    """Any part of them; those of no caption stand in their place."""
+    given, _, recorder = inputs_of(2000, drop=0.0, query_token_dropout=0.5)
+    cond = given["cond"][:1]
+    assert (given["cond"] != 0).any(1).all()
+    read, unconditional = (recorder.encode_prompt(one)[0] for one in (cond, torch.zeros_like(cond)))
+    is_read = torch.isclose(given["prompt_embeds"], read, atol=1e-4).all(-1)
+    is_dropped = torch.isclose(given["prompt_embeds"], unconditional, atol=1e-4).all(-1)
+    assert (is_read ^ is_dropped).all()
+    # Half of the captions, and of their query tokens a part between none and all: a quarter of all.
+    assert abs(is_dropped.float().mean() - 0.25) < 4 * 0.25 / 2000**0.5 * 1.5
+    counts = is_dropped.sum(1).bincount(minlength=4) / 2000
+    for missing, share in enumerate((0.5 + 0.125, 0.125, 0.125, 0.125)):  # uniform: a part of 3 query tokens
+        assert abs(counts[missing] - share) < 4 * (share * (1 - share) / 2000) ** 0.5
+
+
+def test_a_task_without_captions() -> None:
+    bare, classes, cpu = tiny_model("none"), tiny_model("class"), torch.device("cpu")
+    assert task_of(bare).condition(bare.denoiser, ["", ""], cpu) == (None, None)
+    classes.conditioner = ClassConditioner(("cat", "dog", "bird"), null_class=True)
+    cond, prompt_embeds = task_of(classes, drop=1.0).condition(classes.denoiser, ["cat", "dog"], cpu)
+    assert cond is not None and cond.tolist() == [[3], [3]] and prompt_embeds is None
+
+
+def test_shapes_are_those_of_the_tiny_model() -> None:
+    """A vocabulary of codes, then query or conditioning tokens, then the start."""
+    conditioner = avatar_conditioner(60)
+    bare = denoiser_config(SHAPE, tiny_first_stage(), ClassConditioner(("a", "b"), null_class=True), None)
+    assert (bare.encoder.vocab_in, bare.encoder.positions, bare.cond_length) == (24 + 3 + 1, 1 + 1 + 64, 1)
+    text = text_config(AVATAR_SHAPE, conditioner)
+    config = denoiser_config(AVATAR_SHAPE, tiny_first_stage(), conditioner, text)
+    assert (config.encoder.vocab_in, config.encoder.positions, config.cond_length) == (24 + 14 + 1, 1 + 14 + 64, 60)
+    assert config.decoder.cross and config.decoder.causal and config.decoder.vocab_out == 24
+    assert not config.encoder.causal and config.encoder.vocab_out is None
+
+
+@pytest.mark.parametrize("encoder", ["convolutions", "patch"])
+def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
+    tmp_path: Path, encoder: Literal["convolutions", "patch"]
+) -> None:
+    """On cached tokens. Elsewhere the tokens beside a mask would betray what was masked."""
+    first_stage = FirstStage(replace(tiny_first_stage(), encoder=encoder)).eval()
+    store = write_store(tmp_path, ("",) * 8)
+    encode_store(store, first_stage, 2, tmp_path, lambda _: None)
+    tokens, conditioner = TokenDataset(tmp_path, store, range(8)), conditioner_of("none", [])
+    denoiser, run = new_denoiser(first_stage, SHAPE, conditioner), replace(ANY_RUN, conditioning="none")
+    task = TokenDatasetTask(denoiser, conditioner, first_stage, tokens, tokens, run)
+    batch = default_collate([tokens[i] for i in range(len(tokens))])
+    x0 = task.tokens(batch)
+    assert torch.equal(task.encode(batch["image"]), x0), "tokens and images are of the same view"
+    noise_level, left, color_hints = task.mask(batch, x0)
+    partial = (noise_level > 0) & (noise_level < 1)
+    assert color_hints is None and torch.equal(left[noise_level == 0], x0[noise_level == 0])
+    assert bool(partial.any()) == (encoder == "patch") == denoiser.config.partial_patches
+    if encoder == "patch":
+        assert 0 < float((left != x0)[partial].float().mean()) < 1, "some of what is left looks like what was there"
+
+
+def test_a_denoiser_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
+    """It draws the color of the class that is asked for, in one step and in four."""
+    trained = train_denoiser(two_classes(DenoiserRun, tmp_path), tmp_path / "denoiser")
+    assert (tmp_path / "denoiser" / "samples" / "0000080.png").is_file()
+    model = assemble(tmp_path / "first", tmp_path / "denoiser", About("two", "squares"))
+    assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
+    assert model.denoiser is not None
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(model.denoiser.state_dict()[name], tensor)
+    for index, color in enumerate(COLORS.values()):
+        wanted = model.first_stage.encode(torch.full((1, 3, 16, 16), color / 127.5 - 1))
+        for scales in (1, 4):
+            drawn = model.sample(8, cond=torch.full((8, 1), index), scales=scales, seed=1)
+            assert (drawn == wanted).float().mean() > 0.8, (index, scales)
+
+
+def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameter by parameter; another is initialised from it."""
+    run = two_classes(DenoiserRun, tmp_path)
+    run = replace(run, loop=replace(run.loop, steps=6, save_every=2, sample_every=6))
+    whole = train_denoiser(run, tmp_path / "whole").state_dict()
+    steps: list[int] = []
+
+    def killed(task: DenoiserTask, model: nn.Module, accelerator: Accelerator) -> None:
+        steps.append(len(steps) + 1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DenoiserTask, "after_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_denoiser(run, tmp_path / "broken")
+    assert not (tmp_path / "broken" / "part.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(DenoiserTask, "after_step", lambda *_: steps.append(0))
+        resumed = train_denoiser(run, tmp_path / "broken").state_dict()
+    assert steps == [1, 2, 3, 4, 5, 0, 0]  # two were saved twice
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+    standing = replace(run, init_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0))
+    on = train_denoiser(standing, tmp_path / "on")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in on.state_dict().items())
+
+
+def test_a_denoiser_without_color_hints_is_trained_further_with_them(tmp_path: Path) -> None:
+    """It keeps what it learned. A first stage that sees beyond a patch has no color hints."""
+    run = two_classes(DenoiserRun, tmp_path)
+    run = replace(run, loop=replace(run.loop, steps=1, lr=0.0))
+    with pytest.raises(ValueError, match="color_hint_grid is 2, but the first stage's encoder is of kind 'convolu"):
+        train_denoiser(replace(run, color_hint_grid=2), tmp_path / "refused")
+    save_part(Part(FirstStage(replace(SMALL, encoder="patch"))), tmp_path / "first")
+    with pytest.raises(ValueError, match="color_hint_grid is 3, expected a divisor of 4"):
+        train_denoiser(replace(run, color_hint_grid=3), tmp_path / "refused")
+    before = train_denoiser(run, tmp_path / "before").state_dict()
+    further = replace(run, color_hint_grid=2, init_from=str(tmp_path / "before"))
+    after = train_denoiser(further, tmp_path / "after")
+    assert all(torch.equal(after.state_dict()[name], tensor) for name, tensor in before.items())
+    with pytest.raises(RuntimeError, match="Missing key"):  # of another depth
+        train_denoiser(replace(further, shape=replace(run.shape, depth=2)), tmp_path / "deeper")
+    codes = after.encoder.token_embedding.weight[: after.config.vocab_size]
+    assert after.config.color_hint_grid == 2 and torch.equal(after.glance.weight, 2 * codes.T)
+
+
+def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> None:
+    save_part(Part(FirstStage(SMALL)), tmp_path / "first")
+    train_captions(CaptionsRun(LOOP, AVATAR_SHAPE, text_length=60), tmp_path / "captions")
+    encoder = load_text_encoder(tmp_path / "captions")[0].state_dict()
+    run = replace(ANY_RUN, first_stage=str(tmp_path / "first"), shape=AVATAR_SHAPE, text_length=60)
+    frozen = train_denoiser(replace(run, text_from=str(tmp_path / "captions")), tmp_path / "frozen", AVATARS)
+    for name, tensor in encoder.items():
+        assert torch.equal(tensor, frozen.text.state_dict()[name])
+    free = train_denoiser(replace(run, init_from=str(tmp_path / "frozen")), tmp_path / "free", AVATARS)
+    weight = "transformer.token_embedding.weight"
+    assert not torch.equal(encoder[weight], free.text.state_dict()[weight])
+    model = assemble(tmp_path / "first", tmp_path / "free", About(), tmp_path / "captions")
+    assert model.text is not None and torch.equal(model.text.state_dict()[weight], encoder[weight])
+
+
+def test_settings_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="conditioning is 'words', expected one of text, class, none"):
+        from_dict(DenoiserRun, {**asdict(ANY_RUN), "conditioning": "words"})
+    with pytest.raises(ValueError, match="text_from names a text encoder; conditioning is 'none', expected text"):
+        replace(ANY_RUN, conditioning="none", text_from="captions")
+    for denoiser, stages in ((None, ()), ("denoiser", ("stage1",))):
+        with pytest.raises(ValueError, match="expected one of the two"):
+            ModelParts("first", About(), denoiser, stages)
+    with pytest.raises(ValueError, match="avatars have captions, expected text or none"):
+        save_part(Part(FirstStage(SMALL)), tmp_path)
+        train_denoiser(replace(ANY_RUN, first_stage=str(tmp_path), conditioning="class"), tmp_path / "run", AVATARS)
+    assert load_part(tmp_path, FirstStage).module.config == SMALL

@@ -1,0 +1,54 @@
+"""The same seed gives the same steps as when these losses were recorded, up to how a machine rounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from image_folders import draw_folder
+from tiny_models import tiny_first_stage
+
+from imagebart.models.vqgan import FirstStage
+from imagebart.training.config import (
+    AdversarialLoss,
+    DenoiserRun,
+    FirstStageLoss,
+    FirstStageRun,
+    LoopConfig,
+    StageRun,
+)
+from imagebart.training.denoiser import train_denoiser
+from imagebart.training.loop import read_log
+from imagebart.training.stage import train_stages
+from imagebart.training.vqgan import train_first_stage
+from imagebart.weights.folder import Part, save_part
+
+from .tiny_runs import SHAPE
+
+LOOP = LoopConfig(
+    steps=4, batch_size=4, lr=3e-3, optimizer="muon", warmup=2, ema=0.5, mixed_precision="no", log_every=1
+)
+MODEL = replace(tiny_first_stage(), encoder="patch")
+LOSSES = {
+    "first stage": [0.0],
+    "stages": [0.0],
+    "denoiser": [0.0],
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses_of_the_first_steps(tmp_path: Path, kind: str) -> None:
+    data, run = str(draw_folder(tmp_path / "data", "text")), tmp_path / "run"
+    torch.manual_seed(0)
+    save_part(Part(FirstStage(MODEL)), tmp_path / "first")
+    places = {"data": data, "first_stage": str(tmp_path / "first"), "loop": LOOP, "shape": SHAPE, "text_length": 16}
+    if kind == "first stage":
+        loss = FirstStageLoss(adversarial=AdversarialLoss(begin=2, crop=32, channels=8))
+        train_first_stage(FirstStageRun(data, MODEL, LOOP, loss), run)
+    elif kind == "stages":
+        train_stages(StageRun(**places, betas=(0.5, 1.0), t=None, decoder_corruption=0.5), run)
+    else:
+        train_denoiser(DenoiserRun(**places, color_hint_grid=2), run)
+    assert [record["loss"] for record in read_log(run)] == pytest.approx(LOSSES[kind], rel=2e-3)

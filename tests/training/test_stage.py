@@ -1,0 +1,144 @@
+"""Training of stages: losses, initialisation, whole runs of one stage and of all of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from tiny_models import tiny_model, tiny_staged_model
+
+from imagebart.cli.main import main
+from imagebart.conditioning import ClassConditioner
+from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
+from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.stages import Stage
+from imagebart.training.assembly import assemble, take_apart
+from imagebart.training.config import StageRun
+from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, stages_task, train_stages
+from imagebart.training.token_task import load_text_encoder
+from imagebart.weights.folder import Part, load_part, save_part
+
+from .tiny_runs import COLORS, two_classes
+
+
+def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:
+    """Over many draws of x_{t-1} from the posterior, hard losses average to the soft one."""
+    schedule, vocab, t = Schedule((0.4, 0.5, 1.0)), 5, 2
+    x0 = torch.randint(vocab, (1, 6))
+    x_s = diffuse(x0, t - 1, schedule, vocab)
+    x_t = add_uniform_noise(x_s, schedule.betas[t - 1], vocab)
+    logits = torch.randn(1, 6, vocab)
+    soft = stage_loss(logits, x0, x_s, x_t, t, schedule, soft=True)
+    draws = torch.distributions.Categorical(posterior(x_t, x0, t, schedule, vocab)).sample((20_000,))[:, 0]
+    hard = stage_loss(logits.expand(len(draws), -1, -1), x0, draws, x_t, t, schedule, soft=False)
+    assert abs(soft - hard) < 0.02  # four standard errors
+
+
+def test_at_t_1_both_losses_are_the_same() -> None:
+    x0, logits, schedule = torch.randint(5, (2, 6)), torch.randn(2, 6, 5), Schedule((0.5, 1.0))
+    x_t = add_uniform_noise(x0, 0.5, 5)
+    soft, hard = (stage_loss(logits, x0, x0, x_t, 1, schedule, soft=s) for s in (True, False))
+    assert torch.equal(soft, hard)
+
+
+def test_any_part_of_the_decoder_input_is_corrupted_in_some_rows() -> None:
+    """Half of the rows, by parts from none to all, the mean a half: within four standard errors."""
+    x = torch.full((4000, 50), 7)
+    changed = (corrupt_decoder_input(x, 0.5, 1000) != x).float().mean(1)
+    assert abs((changed == 0).float().mean() - 0.5 - 0.5 / 51) < 0.032
+    assert abs(changed[changed > 0].mean() - 0.51) < 0.03 and changed.max() > 0.95
+    assert torch.equal(corrupt_decoder_input(x, 0.0, 1000), x)
+
+
+def run_on_classes(folder: Path, **settings: Any) -> StageRun:
+    return two_classes(StageRun, folder, betas=(0.5, 1.0), **settings)
+
+
+def check_colors(model: ImageBART) -> None:
+    """The chain draws the color of the class that is asked for."""
+    for index, color in enumerate(COLORS.values()):
+        wanted = model.first_stage.encode(torch.full((1, 3, 16, 16), color / 127.5 - 1))
+        drawn = model.sample(8, cond=torch.full((8, 1), index), seed=1)
+        assert (drawn == wanted).float().mean() > 0.8
+
+
+def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
+    """Of both published kinds.
+
+    With corrupted decoder input, for else the finest stage copies its own first token, and looks at x_1 for that one
+    alone: too little to learn from in so few steps.
+    """
+    run, kinds = run_on_classes(tmp_path, t=2), ("encoder_decoder", "residual")
+    train_stages(run, tmp_path / "stage2")
+    for kind in kinds:
+        train_stages(replace(run, t=1, kind=kind, decoder_corruption=0.8), tmp_path / kind)
+        model = assemble(tmp_path / "first", [tmp_path / kind, tmp_path / "stage2"], About("two", "squares"))
+        assert [stage.config.kind for stage in model.stages] == [kind, "decoder_only"]
+        assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
+        check_colors(model)
+    first, *stages = take_apart(model, tmp_path / "parts")
+    assert [p.name for p in (first, *stages)] == ["first-stage", "stage1", "stage2"]
+    whole = assemble(first, stages, About("two", "squares"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True))
+    train_stages(replace(run, betas=(0.25, 1.0), loop=replace(run.loop, steps=1)), tmp_path / "other")
+    assert load_part(tmp_path / "other", Stage).schedule == Schedule((0.25, 1.0))
+    with pytest.raises(ValueError, match="another schedule"):
+        assemble(tmp_path / "first", [tmp_path / kinds[0], tmp_path / "other"], About())
+
+
+def test_all_stages_are_trained_at_once(tmp_path: Path) -> None:
+    """From a configuration with `t` null, as a user runs it; the folders are put together as those of single runs."""
+    values = asdict(run_on_classes(tmp_path, t=None, decoder_corruption=0.8))
+    (tmp_path / "joint.json").write_text(json.dumps(values))
+    assert main(["train", "stage", "--config", str(tmp_path / "joint.json"), "--run", str(tmp_path / "joint")]) == 0
+    check_colors(assemble(tmp_path / "first", [tmp_path / "joint" / f"stage{t}" for t in (1, 2)], About()))
+    assert (tmp_path / "joint" / "samples").is_dir()
+
+
+def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own(tmp_path: Path) -> None:
+    task = stages_task(run_on_classes(tmp_path, t=None, drop=0.0))
+    batch = {"image": torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8), "text": ["dark"] * 4}
+    losses = task.loss(task.model, batch, Accelerator(cpu=True))
+    torch.testing.assert_close(losses["loss"], (losses["stage1"] + losses["stage2"]) / 2)
+    losses["stage2"].backward(retain_graph=True)
+    assert isinstance(task.model, Stages)
+    fine, coarse = ([p.grad for p in stage.parameters()] for stage in task.model.stages)
+    assert all(grad is None for grad in fine)
+    assert any(grad is not None and grad.abs().sum() > 0 for grad in coarse)
+
+
+def test_one_stage_alone_initialises_another(tmp_path: Path) -> None:
+    """A step at a learning rate of 0 leaves it as it was."""
+    run = run_on_classes(tmp_path, t=1, kind="residual")
+    run = replace(run, conditioning="none", loop=replace(run.loop, steps=1, warmup=0, ema=0.0))
+    (trained,) = train_stages(run, tmp_path / "stage1")
+    standing = replace(run, init_from=str(tmp_path / "stage1"), loop=replace(run.loop, lr=0.0))
+    (again,) = train_stages(standing, tmp_path / "again")
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+    with pytest.raises(ValueError, match="init_from is 'stage1', one stage; t is null"):
+        replace(run, t=None, init_from="stage1")
+
+
+@pytest.mark.parametrize(("make", "own"), [(tiny_model, ["denoiser"]), (tiny_staged_model, ["stage1", "stage2"])])
+def test_a_model_is_taken_apart_and_put_together(tmp_path: Path, make: Any, own: list[str]) -> None:
+    """The text encoder is a part of its own, which networks can be given."""
+    model = make("text")
+    folders = take_apart(model, tmp_path)
+    assert [folder.name for folder in folders] == ["first-stage", "captions", *own]
+    first, captions, *networks = folders
+    encoder, _ = load_text_encoder(captions)
+    assert all(torch.equal(encoder.state_dict()[name], tensor) for name, tensor in model.text.state_dict().items())
+    parts = networks[0] if own == ["denoiser"] else networks
+    whole = assemble(first, parts, About()).state_dict()
+    assert whole.keys() == model.state_dict().keys()
+    assert all(torch.equal(whole[name], tensor) for name, tensor in model.state_dict().items())
+    torch.nn.init.ones_(encoder.phrase.convolution.weight)
+    save_part(Part(encoder, model.conditioner), captions)
+    changed = assemble(first, parts, About(), captions)
+    for network in [changed.denoiser] if changed.denoiser is not None else changed.stages:
+        assert network.text is not None and (network.text.phrase.convolution.weight == 1).all()
