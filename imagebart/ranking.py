@@ -76,7 +76,7 @@ def bundled_scorer(folder: Path, model: ImageBART) -> Scorer | None:
     """The scorer that lies in a model's folder; None where there is none. Raises WeightsError naming a damaged file."""
     if not (folder / WEIGHTS).is_file():
         return None
-    from imagebart.avatars.judge import AvatarScorer  # the one kind so far
+    from imagebart.avatars.scorer import AvatarScorer
 
     return AvatarScorer.load(folder / WEIGHTS, model)
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from imagebart import Pipeline
 from imagebart.avatars.attributes import PLAIN
-from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
+from imagebart.avatars.scorer import AvatarScorer
 from imagebart.diffusion import add_uniform_noise
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import masks

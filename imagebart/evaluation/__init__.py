@@ -1,1 +1,1 @@
-"""How good a model of avatars is, read off its pictures: the reader, the metrics, the tables."""
+"""How good a model is: metrics with intervals, a model of a folder of images, the measures of the paper."""

@@ -21,7 +21,7 @@ from imagebart.progress import progress
 from recipes.avatars import READER
 
 if TYPE_CHECKING:
-    from imagebart.avatars.judge import AvatarScorer
+    from imagebart.avatars.scorer import AvatarScorer
     from imagebart.evaluation.metrics import Measure
     from recipes.avatars.evaluation import Study
 
@@ -157,7 +157,7 @@ def typed(
     show: Annotated[bool, typer.Option("--show", help="Name the seen prompts that are read wrongly.")] = False,
 ) -> None:
     """What a text encoder reads in prompts as people type them."""
-    from imagebart.avatars.claims import CaptionReader, load_heads
+    from imagebart.avatars.scorer import CaptionReader, load_heads
     from imagebart.training.token_task import load_text_encoder
     from recipes.avatars.cases import plain_prompts, read_with, summary, typed_prompts
 
@@ -175,7 +175,7 @@ def typed(
 
 def _scorer(model: str, study: Study) -> AvatarScorer:
     """The scorer in a model's folder."""
-    from imagebart.avatars.judge import AvatarScorer
+    from imagebart.avatars.scorer import AvatarScorer
     from imagebart.ranking import bundled_scorer
 
     scorer = bundled_scorer(Path(model), study.sampler.model)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from imagebart.avatars.attributes import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
-from imagebart.avatars.claims import GROUPS, CaptionReader
+from imagebart.avatars.scorer import GROUPS, CaptionReader
 from imagebart.conditioning import Conditioner
 from recipes.avatars.artwork import background_mask, region_mask, render
 from recipes.avatars.captions import describe

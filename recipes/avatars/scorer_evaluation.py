@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebart.avatars.judge import AvatarScorer, verbalize
+from imagebart.avatars.scorer import AvatarScorer, verbalize
 from imagebart.errors import InputError
 from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of
 from imagebart.pipeline import COMPLETE_PROMPT_GUIDANCE

@@ -4,7 +4,7 @@ The reader learns from fresh renders, blurred and shifted as a first stage may l
 from captions alone, before any image is seen: a caption alone costs a tenth of what it costs beside an image, whose
 tokens teach words slowly, since a colour named once moves a few of 256. What a caption claims is known: each query
 token says of one attribute which values the caption would be true of, or that it says nothing
-(`imagebart.avatars.claims`). First stage and denoiser are trained as on any other images.
+(`imagebart.avatars.scorer`). First stage and denoiser are trained as on any other images.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.avatars.claims import GROUPS, CaptionReader, claims_vector, load_heads, save_heads
 from imagebart.avatars.reader import SIZE, Reader, ReaderConfig, save_reader
+from imagebart.avatars.scorer import GROUPS, CaptionReader, claims_vector, load_heads, save_heads
 from imagebart.conditioning import Conditioner, NoConditioner
 from imagebart.config import Length
 from imagebart.imaging.files import normalize

@@ -11,9 +11,16 @@ from model_with_scorer import save_model_with_scorer
 from tiny_models import tiny_model
 
 from imagebart.avatars.attributes import PLAIN, SHOWING, VALUES, Attributes, Claims
-from imagebart.avatars.claims import HEADS, claims_vector, read_claims, with_showing
-from imagebart.avatars.judge import AvatarScorer, log_likelihood, verbalize
 from imagebart.avatars.reader import load_reader
+from imagebart.avatars.scorer import (
+    HEADS,
+    AvatarScorer,
+    claims_vector,
+    log_likelihood,
+    read_claims,
+    verbalize,
+    with_showing,
+)
 from imagebart.errors import WeightsError
 from imagebart.ranking import WEIGHTS, bundled_scorer
 from recipes.avatars import READER

@@ -9,7 +9,7 @@ import torch
 from tiny_models import tiny_model
 
 from imagebart.avatars.attributes import VALUES
-from imagebart.avatars.claims import CaptionReader, save_heads
+from imagebart.avatars.scorer import CaptionReader, save_heads
 from imagebart.models.imagebart import ImageBART
 from imagebart.ranking import WEIGHTS
 from recipes.avatars import READER

@@ -11,7 +11,7 @@ from tiny_models import tiny_conditioner
 from torch import Tensor, nn
 
 from imagebart.avatars.attributes import PLAIN, VALUES
-from imagebart.avatars.claims import GROUPS, CaptionReader
+from imagebart.avatars.scorer import GROUPS, CaptionReader
 from imagebart.conditioning import TextConditioner
 from recipes.avatars.captions import all_words
 from recipes.avatars.cases import (

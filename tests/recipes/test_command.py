@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny_models import tiny_model, tiny_staged_model
 
-from imagebart.avatars.claims import CaptionReader, save_heads
+from imagebart.avatars.scorer import CaptionReader, save_heads
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config

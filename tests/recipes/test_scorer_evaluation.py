@@ -11,8 +11,8 @@ import torch
 from model_with_scorer import save_model_with_scorer
 from oracle_sampler import oracle
 
-from imagebart.avatars.judge import AvatarScorer
 from imagebart.avatars.reader import load_reader
+from imagebart.avatars.scorer import AvatarScorer
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.ranking import bundled_scorer, complete_prompt
 from imagebart.settings import SamplingSettings
@@ -149,7 +149,7 @@ def test_the_judge_s_words_are_right_and_a_doubtful_one_tells_nothing(
 ) -> None:
     study = Study(oracle(), scorer.reader, 20)
     assert described(study, scorer).value > 0.98
-    monkeypatch.setattr("imagebart.avatars.judge.SURE", 1.1)
+    monkeypatch.setattr("imagebart.avatars.scorer.SURE", 1.1)
     assert described(study, scorer).value == 0
 
 

@@ -14,7 +14,7 @@ from tiny_models import tiny_conditioner, tiny_first_stage
 from torch import Tensor
 
 from imagebart.avatars.attributes import VALUES
-from imagebart.avatars.claims import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
+from imagebart.avatars.scorer import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
 from imagebart.conditioning import TextConditioner
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
