@@ -1,1 +1,1 @@
-"""The page: layout, event handlers, examples. Knows pictures and events, but no tensors."""
+"""The page: its layout, its actions and its server. It knows images and events of a pipeline, but no tensors."""

@@ -85,12 +85,6 @@ def wide(chromium: Browser, site: Site) -> Iterator[Page]:
 
 
 @pytest.fixture
-def slow(chromium: Browser, slow_site: Site) -> Iterator[Page]:
-    with open_page(chromium, slow_site.url, viewport=WIDE) as page:
-        yield page
-
-
-@pytest.fixture
 def gradients(tmp_path: Path) -> Path:
     """An upload that is no square."""
     path = tmp_path / "upload.png"

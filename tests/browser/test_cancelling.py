@@ -125,6 +125,7 @@ def as_it_was(page: Page) -> None:
     """The run was cancelled: the page says so, and has picture, mask and words, and no result."""
     expect(page.locator("#messages")).to_contain_text("Cancelled")
     ready_again(page)
+    expect(page.locator("#progress")).not_to_contain_text("Stage")
     expect(page.locator(".sp")).to_have_attribute("data-review", "")
     expect(page.get_by_label("What should be there?").first).to_have_value(WORDS)
     expect_regenerated(page, 16)
@@ -180,12 +181,14 @@ def cancel_late(page: Page, held: HeldPipeline) -> Gate:
 
 def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: Page, held: HeldPipeline) -> None:
     stop = cancel_late(page, held)
+    assert held.running == 1
     cancelling(page)
     with page.expect_response(stop.holds):
         stop.open()
     cancelling(page)
     held.results.set()
     as_it_was(page)
+    assert held.running == 0, "the model is still held"
     goes_on(page, held)
 
 

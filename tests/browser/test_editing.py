@@ -232,23 +232,6 @@ def test_the_best_of_several_comes_first_each_with_its_own_steps(wide: Page) -> 
     assert names == [f"generate-7-{number + 1}.png" for number in order]
 
 
-def test_cancel_stops_the_model_and_loses_nothing(slow: Page, slow_site: Site) -> None:
-    press(slow, "Everything")
-    expect_regenerated(slow, 64)
-    type_prompt(slow, "a hat")
-    press(slow, "Edit")
-    expect(slow.get_by_role("progressbar", name="Progress")).to_contain_text("of 64 tokens")
-    assert slow_site.pipeline.running == 1
-    press(slow, "Cancel")
-    expect(slow.locator("#messages")).to_contain_text("Cancelled")
-    expect(slow.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
-    slow.wait_for_function("() => !document.querySelector('#progress').innerText.includes('Stage')")
-    expect(slow.get_by_label("What should be there?").first).to_have_value("a hat")
-    assert slow_site.pipeline.running == 0, "the model is still held"
-    expect(slow.locator(".sp")).to_have_attribute("data-review", "")
-    expect_regenerated(slow, 64)
-
-
 def test_a_kept_seed_gives_the_same_picture(wide: Page) -> None:
     edit(wide)
     first = result_pixels(wide)

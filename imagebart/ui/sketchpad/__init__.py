@@ -1,1 +1,1 @@
-"""The sketchpad: where a picture is painted on, and where a run shows its pictures. See `sketchpad.py`."""
+"""The sketchpad: where an image is painted on, and where a run shows its images. See `component.py`."""
