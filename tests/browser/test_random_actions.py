@@ -1,6 +1,6 @@
-"""Whatever one does: random things done on the page, each followed by a look whether what should be there is there.
+"""Random actions on the page; after each, the image and the mask are compared with what they should be.
 
-A short form is part of every test run; `make load` does two hundred things, and SEED=N the same ones again.
+A short form is part of every test run; `make load` does two hundred actions, and SEED=N the same ones again.
 """
 
 from __future__ import annotations

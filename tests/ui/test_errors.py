@@ -37,6 +37,26 @@ from imagebart.ui.errors import answering
 from imagebart.ui.files import MAX_AGES, publish, publish_preview, tidy
 from imagebart.ui.sketchpad import stored_images
 
+ABROAD: list[Any] = []  # what this process asked of other machines
+WATCHED = False
+
+
+def watch(event: str, values: tuple[Any, ...]) -> None:
+    """Notes names that are looked up and addresses that are connected to, but for those of this machine."""
+    if WATCHED and event in ("socket.getaddrinfo", "socket.connect", "socket.sendto", "socket.gethostbyname"):
+        host = values[1][0] if event in ("socket.connect", "socket.sendto") else values[0]
+        if not at_home(host):
+            ABROAD.append((event, host))
+
+
+def at_home(host: Any) -> bool:
+    if not host or host in ("localhost", b"localhost", "0.0.0.0", "::"):
+        return True
+    try:
+        return ipaddress.ip_address(host if isinstance(host, str) else host.decode()).is_loopback
+    except ValueError:
+        return False
+
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
@@ -45,8 +65,13 @@ def pipe() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def page(pipe: Pipeline) -> Iterator[PageClient]:
+    """A page whose process is watched from its start to its end."""
+    global WATCHED
+    sys.addaudithook(watch)
+    WATCHED = True
     with served_to_client(pipe) as page:
         yield page
+    WATCHED = False
 
 
 def test_what_is_wrong_is_named(page: PageClient) -> None:
@@ -184,45 +209,14 @@ def test_uploads_and_edits_leave_no_empty_files(page: PageClient) -> None:
     assert [path.name for path in page.folder.rglob("*") if path.is_file() and path.stat().st_size == 0] == []
 
 
-ABROAD: list[Any] = []  # what this process asked of other machines
-WATCHED = False
-
-
-def watch(event: str, values: tuple[Any, ...]) -> None:
-    """Notes names that are looked up and addresses that are connected to, but for those of this machine."""
-    if WATCHED and event in ("socket.getaddrinfo", "socket.connect", "socket.sendto", "socket.gethostbyname"):
-        host = values[1][0] if event in ("socket.connect", "socket.sendto") else values[0]
-        if not at_home(host):
-            ABROAD.append((event, host))
-
-
-def at_home(host: Any) -> bool:
-    if not host or host in ("localhost", b"localhost", "0.0.0.0", "::"):
-        return True
-    try:
-        return ipaddress.ip_address(host if isinstance(host, str) else host.decode()).is_loopback
-    except ValueError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def watched_page() -> Iterator[PageClient]:
-    """A page whose process is watched from its start to its end."""
-    global WATCHED
-    sys.addaudithook(watch)
-    WATCHED = True
-    with served_to_client(tiny_pipeline()) as page:
-        yield page
-    WATCHED = False
-
-
-def test_nothing_leaves_the_machine(watched_page: PageClient) -> None:
+def test_nothing_leaves_the_machine(page: PageClient) -> None:
+    assert ABROAD == [], "since the page began"
     watch("socket.getaddrinfo", ("example.org", 443))
     watch("socket.connect", (None, ("192.0.2.1", 80)))
     assert [host for _, host in ABROAD] == ["example.org", "192.0.2.1"], "the watch sees nothing"
     ABROAD.clear()
-    assert httpx.get(watched_page.url).status_code == 200
-    assert "event: complete" in watched_page.call("edit", [UPLOADED, None, "centre", "a hat", 1, None, 1])
+    assert httpx.get(page.url).status_code == 200
+    assert "event: complete" in page.call("edit", [UPLOADED, None, "centre", "a hat", 1, None, 1])
     assert ABROAD == []
 
 
