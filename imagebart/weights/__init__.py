@@ -12,7 +12,6 @@ from imagebart.errors import WeightsError
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.packed_linear import Precision
 from imagebart.weights.folder import CONFIG, load_folder, parse_dtype, save_folder
-from imagebart.weights.published.convert import load_published
 from imagebart.weights.published.registry import MODELS, did_you_mean, is_hub_name, model_folder
 
 __all__ = ["MODELS", "WeightsError", "is_hub_name", "load", "locate", "push", "save"]
@@ -71,9 +70,13 @@ def load(
         precision, dtype = "rounded", "float32"
     weights_dtype = parse_dtype("bfloat16" if dtype == "auto" else dtype)
     folder = locate(source, download, revision)
-    read = load_folder if (folder / CONFIG).is_file() else load_published
     try:
-        model = read(folder, target, weights_dtype)
+        if (folder / CONFIG).is_file():
+            model = load_folder(folder, target, weights_dtype)
+        else:
+            from imagebart.weights.published.convert import load_published  # only for those who have such files
+
+            model = load_published(folder, target, weights_dtype)
     except WeightsError:
         raise
     except Exception as error:  # whatever the files hold
