@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: Content) -> None:
             path.write_bytes(content)
             return
         place = path.resolve()
-        _sweep(place.parent)
+        _remove_stale(place.parent)
         part = place.with_name(f"{PART}{uuid4().hex[:12]}")
         try:
             part.write_bytes(content)
@@ -90,15 +90,15 @@ def recover_files(folder: Path) -> None:
         remove(saved)
         return
     names, _, old = (saved / OBSOLETE).read_text(encoding="utf-8", errors="replace").partition("\n\n")
-    for name in _own(old):
+    for name in _file_names(old):
         (folder / name).unlink(missing_ok=True)
-    for name in _own(names):
+    for name in _file_names(names):
         with suppress(FileNotFoundError):  # moved before, or by another program at this moment
             (saved / name).replace(folder / name)
     remove(saved)
 
 
-def _own(names: str) -> list[str]:
+def _file_names(names: str) -> list[str]:
     """Those that name a file of the folder itself: it may be anybody's, and lead anywhere."""
     return [name for name in names.splitlines() if OWN_NAME.fullmatch(name)]
 
@@ -154,7 +154,7 @@ def format_bytes(size: int) -> str:
     return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
 
 
-def _sweep(folder: Path) -> None:
+def _remove_stale(folder: Path) -> None:
     """Removes what programs that were killed left while they wrote."""
     for path in folder.glob(PART + "[0-9a-f]" * 12):
         with suppress(OSError):  # another program was faster

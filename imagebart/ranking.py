@@ -1,6 +1,7 @@
-"""Ranking variants by how well they show what was asked for: rejection sampling (ImageBART, section 4.2, Table 2).
+"""Ranking variants by how well they show the prompt: rejection sampling (ImageBART, section 4.2, Table 2, Fig. 20, 21).
 
-Some scorers can also say what a picture shows.
+The scorer of an avatar model lies in its folder. Any image classifier that transformers loads ranks what a class model
+makes (timm's too where timm is installed), CLIP what a text model makes. Some scorers can also say what an image shows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ WEIGHTS = "judge.safetensors"  # in a model's folder
 
 
 class Scorer(Protocol):
-    """Finds a prompt in pictures, as a classifier or CLIP can."""
+    """Scores images by a prompt, as a classifier or CLIP can."""
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """How well images, float [B, 3, H, W] in [-1, 1], show what a prompt says: float [B], more is better.
@@ -81,21 +82,21 @@ def bundled_scorer(folder: Path, model: ImageBART) -> Scorer | None:
     return AvatarScorer.load(folder / WEIGHTS, model)
 
 
-# Where a model does not say how its pictures are to be: those of ImageNet's classifiers.
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Where a model does not say how it takes images: as the classifiers of ImageNet.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDE = 224
 
 
 @dataclass(frozen=True)
-class View:
-    """How a network wants its pictures: so many pixels a side, with these means and deviations of the colours."""
+class Preprocessor:
+    """How a network takes its images: so many pixels a side, with these means and deviations of the colours."""
 
     side: int = SIDE
     mean: tuple[float, ...] = MEAN
-    deviation: tuple[float, ...] = DEVIATION
+    deviation: tuple[float, ...] = STD
 
     @classmethod
-    def of(cls, source: str) -> View:
+    def from_pretrained(cls, source: str) -> Preprocessor:
         """As the network's own preprocessor_config.json says it, where there is one."""
         from transformers.image_processing_base import ImageProcessingMixin
 
@@ -105,10 +106,10 @@ class View:
             return cls()
         size = values.get("crop_size") or values.get("size") or SIDE
         side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or SIDE
-        return cls(int(side), tuple(values.get("image_mean", MEAN)), tuple(values.get("image_std", DEVIATION)))
+        return cls(int(side), tuple(values.get("image_mean", MEAN)), tuple(values.get("image_std", STD)))
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Square images [B, 3, H, W] in [-1, 1] as the network sees them."""
+        """Square images [B, 3, H, W] in [-1, 1] as the network takes them."""
         small = F.interpolate(images.float(), (self.side, self.side), mode="bicubic", antialias=True)
         mean, deviation = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
         return ((small.clamp(-1, 1) + 1) / 2 - mean) / deviation
@@ -119,7 +120,7 @@ class ClassifierScorer:
     """Scores by the log-probability of the class that was asked for."""
 
     network: Any  # takes pictures, gives .logits [B, classes]
-    view: View
+    preprocessor: Preprocessor
     conditioner: ClassConditioner
 
     def label(self, prompt: str) -> int:
@@ -139,29 +140,29 @@ class ClassifierScorer:
         """See `imagebart.ranking.Scorer`."""
         if not prompt:
             return torch.zeros(len(images))
-        logits: Tensor = self.network(self.view.prepare(images.cpu())).logits
+        logits: Tensor = self.network(self.preprocessor.prepare(images.cpu())).logits
         return logits.log_softmax(-1)[:, self.label(prompt)]
 
 
 @dataclass(frozen=True)
 class ClipScorer:
-    """Scores by the likeness of picture and words that CLIP sees."""
+    """Scores by the similarity of image and prompt in CLIP."""
 
     network: Any  # a CLIPModel
-    view: View
+    preprocessor: Preprocessor
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """See `imagebart.ranking.Scorer`."""
         if not prompt:
             return torch.zeros(len(images))
-        return self.likeness(images, prompt) * self.network.logit_scale.exp()
+        return self.similarity(images, prompt) * self.network.logit_scale.exp()
 
     @torch.no_grad()
-    def likeness(self, images: Tensor, prompt: str) -> Tensor:
-        """The cosine of what CLIP makes of images and of a prompt, [B]."""
+    def similarity(self, images: Tensor, prompt: str) -> Tensor:
+        """The cosine of the embeddings of images and of a prompt, [B]."""
         words = ClipTextConditioner().encode([prompt]).tokens
-        seen = self.network(input_ids=words, pixel_values=self.view.prepare(images.cpu()))
+        seen = self.network(input_ids=words, pixel_values=self.preprocessor.prepare(images.cpu()))
         cosines: Tensor = (seen.image_embeds @ seen.text_embeds.T)[:, 0]
         return cosines
 
@@ -169,7 +170,7 @@ class ClipScorer:
 def load_scorer(source: str, model: ImageBART) -> Scorer:
     """The scorer of a folder or Hub name for what a model draws.
 
-    Raises InputError where the model takes no prompt, or the network cannot score its images, or cannot be had.
+    Raises InputError where the model takes no prompt, or the network cannot score its images, or cannot be loaded.
     """
     from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel
 
@@ -178,14 +179,16 @@ def load_scorer(source: str, model: ImageBART) -> Scorer:
         if conditioner.kind == "text":
             if AutoConfig.from_pretrained(source).model_type != "clip":
                 raise InputError(f"{source} is no CLIP model, which prompts in words take.")
-            return ClipScorer(CLIPModel.from_pretrained(source).eval().requires_grad_(False), View.of(source))
+            return ClipScorer(
+                CLIPModel.from_pretrained(source).eval().requires_grad_(False), Preprocessor.from_pretrained(source)
+            )
         if isinstance(conditioner, ClassConditioner):
             network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
-            return ClassifierScorer(network, View.of(source), conditioner)
+            return ClassifierScorer(network, Preprocessor.from_pretrained(source), conditioner)
     except InputError:
         raise
     except (OSError, ImportError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         advice = "" if Path(source).is_dir() else " Download it where there is a network, and give its folder."
-        raise InputError(f"The scorer {source} cannot be had: {reason}.{advice}") from error
+        raise InputError(f"The scorer {source} cannot be loaded: {reason}.{advice}") from error
     raise InputError("This model takes neither prompt nor class: there is nothing that a scorer could look for.")

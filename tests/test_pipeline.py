@@ -1,7 +1,10 @@
-"""Edits, pictures from prompts and variations, on a tiny random model."""
+"""Edits, images from prompts and variations, on a tiny random model; and the clock of a run."""
+
+from __future__ import annotations
 
 import gc
 import math
+import weakref
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import pairwise
@@ -15,11 +18,12 @@ from PIL import Image
 from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 
 from imagebart import InputError, SamplingSettings
+from imagebart import pipeline as events
 from imagebart.imaging import crop, masks
 from imagebart.imaging.files import to_tensor
 from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.inpainting import out_of_domain
-from imagebart.pipeline import Pipeline
+from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, LazyImages, Pipeline
 from imagebart.sampling.sampler import ChainEvent
 
 
@@ -419,3 +423,93 @@ def test_a_context_beyond_all_numbers_is_the_whole_picture(pipe: Pipeline) -> No
 
 def test_halves_of_characters_in_a_prompt_are_no_error(pipe: Pipeline) -> None:
     assert list(pipe.generate("a red \ud83d hat", seed=0))[-1].recipe.prompt == "a red � hat"
+
+
+# The clock of a run: previews stay within their share of the time, and come at a steady rate.
+
+
+class Time:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    told = Time()
+    monkeypatch.setattr(events, "time", told)
+    return told
+
+
+@pytest.mark.parametrize("token", [0.001, 0.02, 0.3])
+@pytest.mark.parametrize("look", [0.002, 0.04, 0.5])
+def test_previews_take_their_share_and_no_more(time: Time, token: float, look: float) -> None:
+    """A run of two stages of 400 tokens. At every moment the share holds; where a look is cheap, it is used up."""
+    began, shown = time.now, []
+    clock = Clock(resamples=1, first=2)
+    time.now += look
+    clock.record("start", look)
+    for number in range(800):
+        time.now += token
+        if number == 400:
+            time.now += look
+            clock.record("stage", look)
+        elif clock.preview_due():
+            time.now += look
+            clock.record("preview", look)
+            shown.append(time.now)
+        assert look * len(shown) <= (PREVIEW_SHARE if len(shown) > 1 else FIRST_SHARE) * clock.elapsed() + 1e-9
+    total = time.now - began
+    assert clock.elapsed() == pytest.approx(total)
+    expected = min(PREVIEW_SHARE * total / look, 799)
+    assert 0.6 * expected - 1 <= len(shown) <= max(expected, 1), "the first comes sooner than its share"
+    gaps = [b - a for a, b in pairwise(shown)]
+    if len(gaps) > 3:
+        assert max(gaps) <= 2 * min(gaps) + 2 * look + token
+
+
+def test_a_look_that_became_dear_delays_the_next(time: Time) -> None:
+    clock = Clock(resamples=1, first=2)
+    clock.record("start", 0.01)
+    time.now += 0.5
+    assert clock.preview_due()
+    clock.record("preview", 0.2)
+    time.now += 3.0
+    assert not clock.preview_due()
+    time.now += 0.6
+    assert clock.preview_due()
+
+
+def test_what_a_late_look_costs_counts_too(time: Time) -> None:
+    clock = Clock(resamples=1, first=2)
+    clock.record("start", 0.01)
+    clock.add_preview_cost("start", 0.19)
+    time.now += 0.3
+    assert not clock.preview_due()
+    time.now += 0.2
+    assert clock.preview_due()
+    clock.record("preview", 0.01)
+    clock.add_preview_cost("preview", 0.19)
+    time.now += 3.4
+    assert not clock.preview_due()
+    time.now += 0.2
+    assert clock.preview_due()
+
+
+def test_pictures_are_made_once_and_what_they_are_made_of_is_let_go() -> None:
+    upload, calls = Image.new("RGB", (16, 16)), []
+    gone = weakref.ref(upload)
+
+    def make(upload: Image.Image = upload) -> list[Image.Image]:
+        calls.append(upload.size)
+        return [upload.copy()]
+
+    pictures = LazyImages(make)
+    assert calls == []
+    del upload, make
+    (first,), (second,) = pictures(), pictures()
+    assert first is second and calls == [(16, 16)] and gone() is None

@@ -20,7 +20,7 @@ from imagebart.evaluation.metrics import frechet_distance, inside, nearest
 from imagebart.imaging import files as images
 from imagebart.imaging.files import denormalize
 from imagebart.models.imagebart import ImageBART
-from imagebart.ranking import ClipScorer, Scorer, View, rank
+from imagebart.ranking import ClipScorer, Preprocessor, Scorer, rank
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
@@ -51,7 +51,7 @@ class Look:
 def load_look(source: str) -> Look:
     """The network of a path: the file of Inception's weights, or a classifier's folder or Hub name.
 
-    Raises InputError where it cannot be had.
+    Raises InputError where it cannot be loaded.
     """
     return _inception(Path(source)) if source.endswith(".pth") else _classifier(source)
 
@@ -84,8 +84,8 @@ def _classifier(source: str) -> Look:
         network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"The network {source} cannot be had: {reason}.") from error
-    view = View.of(source)
+        raise InputError(f"The network {source} cannot be loaded: {reason}.") from error
+    view = Preprocessor.from_pretrained(source)
 
     def see(images: Tensor) -> Seen:
         said = network(view.prepare(images), output_hidden_states=True)
@@ -215,7 +215,7 @@ def clip_score(study: PaperStudy, scorer: ClipScorer, samples: Sequence[Path]) -
     """100 times the mean likeness, at least 0, of drawn pictures to their prompts (Hessel et al. 2021)."""
     size, scores = study.sampler.size, []
     for i, path in enumerate(samples):
-        scores.append(scorer.likeness(read_square(path, size), study.prompt(i) or ""))
+        scores.append(scorer.similarity(read_square(path, size), study.prompt(i) or ""))
     return 100 * float(torch.cat(scores).clamp_min(0).mean())
 
 

@@ -59,7 +59,7 @@ class Region:
 
     @property
     def regenerated(self) -> npt.NDArray[np.bool_]:
-        """The cells that are drawn anew, [grid, grid], rows from the top."""
+        """The cells that are regenerated, [grid, grid], rows from the top."""
         side = len(self.painted) // self.grid
         return np.logical_or.reduce(self.painted.reshape(self.grid, side, self.grid, side), (1, 3))
 
@@ -102,7 +102,7 @@ def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:
     room = min(mask.size) if least <= min(mask.size) else max(mask.size)
     wanted = math.ceil(min(longest * (1 + 2 * context), room))  # the context may be endless, or beyond all numbers
     side = min(max(wanted, model_size, least), room)
-    return Box(_start(left + right, side, width), _start(top + bottom, side, height), side)
+    return Box(_centred(left + right, side, width), _centred(top + bottom, side, height), side)
 
 
 def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
@@ -122,15 +122,15 @@ def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
     strip = Image.new("RGB", (size, bottom - top))
     for start in range(top, bottom, BAND):
         band = flatten(image.crop((left, start, right, min(start + BAND, bottom))))
-        strip.paste(_across(band, box.left - left, box.side, size), (0, start - top))
+        strip.paste(_resize_columns(band, box.left - left, box.side, size), (0, start - top))
     upright = strip.transpose(Image.Transpose.TRANSPOSE)
-    return _across(upright, box.top - top, box.side, size).transpose(Image.Transpose.TRANSPOSE)
+    return _resize_columns(upright, box.top - top, box.side, size).transpose(Image.Transpose.TRANSPOSE)
 
 
 def keep_tokens(mask: Image.Image, box: Box, grid: tuple[int, int]) -> torch.Tensor:
     """Which tokens of the square stay: bool [rows * columns], raster order, for a `grid` of (rows, columns).
 
-    A token is redrawn (False) if any painted pixel of the full-resolution mask overlaps its cell, however
+    A token is regenerated (False) if any painted pixel of the full-resolution mask overlaps its cell, however
     little and however faintly. Cells past the picture's edge stay.
     """
     rows, columns = grid
@@ -141,7 +141,7 @@ def keep_tokens(mask: Image.Image, box: Box, grid: tuple[int, int]) -> torch.Ten
 
 
 def paint_cells(cells: npt.NDArray[np.bool_], box: Box, size: Size) -> Image.Image:
-    """The mask, for a picture of `size` (width, height), that redraws these cells of the square and no others.
+    """The mask, for a picture of `size` (width, height), that regenerates these cells of the square and no others.
 
     cells: bool [grid, grid]. Where cells end within a pixel, it is painted only if all that it touches is.
     """
@@ -178,11 +178,11 @@ def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, 
         new, weight = _resample(generated, box, band), alpha.crop(band)
         result.paste(new, band[:2], weight)  # rounds to the nearest: exact but on transparent ground
         if upload.mode == "RGBA":
-            _mend(result, upload.crop(band), new.convert("RGBA"), np.asarray(weight), band[:2])
+            _blend_translucent(result, upload.crop(band), new.convert("RGBA"), np.asarray(weight), band[:2])
     return result
 
 
-def _start(twice_centre: int, side: int, length: int) -> int:
+def _centred(twice_centre: int, side: int, length: int) -> int:
     if side > length:
         return -((side - length) // 2)
     return min(max((twice_centre - side) // 2, 0), length - side)
@@ -193,7 +193,7 @@ def _filter(before: int, after: int) -> Image.Resampling:
     return Image.Resampling.HAMMING if after < before else Image.Resampling.BICUBIC
 
 
-def _across(image: Image.Image, start: int, side: int, size: int) -> Image.Image:
+def _resize_columns(image: Image.Image, start: int, side: int, size: int) -> Image.Image:
     """Columns [start, start + side) of an "RGB" picture, those past its edges repeating them, as `size` columns."""
     if start < 0 or start + side > image.width:
         columns = np.clip(np.arange(start, start + side), 0, image.width - 1)
@@ -226,27 +226,27 @@ def _resample(generated: Image.Image, box: Box, window: tuple[int, int, int, int
     return generated.resize(size, _filter(generated.width, box.side), box=source)
 
 
-def _mend(result: Image.Image, old: Image.Image, new: Image.Image, weight: Bytes, place: Size) -> None:
-    """Blends "RGBA" bands anew where the ground is not opaque, nor the weight all or nothing."""
+def _blend_translucent(result: Image.Image, old: Image.Image, new: Image.Image, weight: Bytes, place: Size) -> None:
+    """Blends "RGBA" bands exactly where the ground is not opaque, nor the weight all or nothing."""
     ground = np.asarray(old)
     mixed = (ground[..., 3] < 255) & (weight - np.uint8(1) < 254)  # 0 - 1 is 255
     if mixed.any():
         pixels = np.array(result.crop((*place, place[0] + old.width, place[1] + old.height)))
-        under, over = (_whole(part)[mixed].view(np.uint8).reshape(-1, 4) for part in (ground, np.asarray(new)))
+        under, over = (_as_integers(part)[mixed].view(np.uint8).reshape(-1, 4) for part in (ground, np.asarray(new)))
         share = weight[mixed]
         for start in range(0, len(share), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            under[part] = _blend(under[part], over[part], share[part])
-        _whole(pixels)[mixed] = _whole(under)
+            under[part] = _over(under[part], over[part], share[part])
+        _as_integers(pixels)[mixed] = _as_integers(under)
         result.paste(Image.fromarray(pixels), place)
 
 
-def _whole(pixels: Bytes) -> npt.NDArray[np.uint32]:
-    """Pixels [..., 4] as one number each, which is quicker to pick and to put."""
+def _as_integers(pixels: Bytes) -> npt.NDArray[np.uint32]:
+    """Pixels [..., 4] as one integer each, which is quicker to index."""
     return pixels.view(np.uint32)[..., 0]
 
 
-def _blend(old: Bytes, new: Bytes, weight: Bytes) -> Bytes:
+def _over(old: Bytes, new: Bytes, weight: Bytes) -> Bytes:
     """Old "RGBA" pixels [M, 4] with new opaque ones over them, as visible as weight [M] (1 to 254) says.
 
     In float32, which holds all these whole numbers, and whose quotients never reach the next whole number.

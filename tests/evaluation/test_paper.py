@@ -137,5 +137,5 @@ def test_of_several_the_judge_keeps_the_best(data: Path, classifier: Path, tmp_p
 def test_weights_that_cannot_be_had_are_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing: the weights of the FID of papers. Fetch https://github.com"):
         load_look(str(tmp_path / INCEPTION))
-    with pytest.raises(InputError, match="The network .*nothing cannot be had"):
+    with pytest.raises(InputError, match="The network .*nothing cannot be loaded"):
         load_look(str(tmp_path / "nothing"))

@@ -1,4 +1,4 @@
-"""What a mask leaves of a picture, as tokens."""
+"""From a masked image to tokens, noise levels and color hints."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 from torch import Tensor
 
 from imagebart.evaluation.image_sampler import ImageSampler
+from imagebart.imaging.files import denormalize, normalize, to_images
 from imagebart.inpainting import encode_color_hints, encode_masked, fill_nearest, mask_coverage
 from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline
@@ -63,7 +64,7 @@ def flats(count: int, seed: int) -> Tensor:
     return torch.where(either, coarse, fine).repeat_interleave(2, 2).repeat_interleave(2, 3) * 2 - 1
 
 
-def test_a_glance_is_the_tokens_of_plain_parts_where_these_differ() -> None:
+def test_color_hints_are_the_tokens_of_flat_parts_where_these_differ() -> None:
     """Cell by cell, by hand: a picture all of one colour has its token everywhere."""
     model = tiny_model("none", color_hint_grid=2)
     pixels, painted = flats(3, seed=1), random_masks(3, 32, seed=5)
@@ -85,7 +86,7 @@ def test_a_glance_is_the_tokens_of_plain_parts_where_these_differ() -> None:
     assert several > 20 and color_hints.dtype == torch.bool
 
 
-def test_a_glance_tells_nothing_of_what_is_painted() -> None:
+def test_color_hints_tell_nothing_of_what_is_painted() -> None:
     model = tiny_model("none", color_hint_grid=2)
     pixels, painted = flats(3, seed=1), random_masks(3, 32, seed=5)
     other = torch.where(painted[:, None], flats(3, seed=2), pixels)
@@ -94,14 +95,14 @@ def test_a_glance_tells_nothing_of_what_is_painted() -> None:
     assert not encode_color_hints(model.first_stage, pixels, torch.ones_like(painted), 2).any()
 
 
-def _learn(model: ImageBART) -> None:
-    """Says that it was trained with cut cells."""
+def _with_partial_patches(model: ImageBART) -> None:
+    """Says that it was trained with partial patches."""
     assert model.denoiser is not None
     model.denoiser.config = replace(model.denoiser.config, partial_patches=True)
 
 
 @pytest.mark.parametrize("model", [tiny_model("text"), tiny_staged_model()])
-def test_models_that_do_not_know_cut_cells_keep_a_token_or_know_nothing_of_it(model: ImageBART) -> None:
+def test_models_without_partial_patches_keep_a_token_or_know_nothing_of_it(model: ImageBART) -> None:
     pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_masks(3, 32, seed=2)
     found = encode_masked(model, pixels, painted)
     with torch.no_grad():
@@ -111,10 +112,10 @@ def test_models_that_do_not_know_cut_cells_keep_a_token_or_know_nothing_of_it(mo
     )
 
 
-def test_tokens_of_cut_cells_do_not_tell_what_was_painted_over() -> None:
+def test_tokens_of_partial_patches_do_not_tell_what_was_painted_over() -> None:
     """Kept cells and those painted whole have the picture's own tokens; the others' depend on what is kept alone."""
     model = tiny_model("text")
-    _learn(model)
+    _with_partial_patches(model)
     first_stage = model.first_stage
     pixels, painted = torch.rand(3, 3, 32, 32) * 2 - 1, random_masks(3, 32, seed=2)
     other = torch.where(painted[:, None], torch.rand(3, 3, 32, 32) * 2 - 1, pixels)
@@ -128,11 +129,11 @@ def test_tokens_of_cut_cells_do_not_tell_what_was_painted_over() -> None:
     assert torch.equal(tokens[cut], again.tokens[cut]) and found.color_hints is None
 
 
-def test_edits_tell_a_model_that_knows_cut_cells_what_is_left_of_them() -> None:
+def test_edits_tell_a_model_with_partial_patches_what_is_left_of_them() -> None:
     """A mask along cells leaves no noise, so that both models draw the same; one across them is another matter."""
     upload = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     knowing, other = tiny_pipeline("text"), tiny_pipeline("text")
-    _learn(knowing.model)
+    _with_partial_patches(knowing.model)
     for height in (16, 18):
         mask = Image.new("L", (32, 32))
         mask.paste(255, (0, 0, 32, height))
@@ -141,29 +142,25 @@ def test_edits_tell_a_model_that_knows_cut_cells_what_is_left_of_them() -> None:
         assert np.array_equal(ends[0][height:], np.asarray(upload)[height:])
 
 
-def test_an_edit_is_drawn_by_the_colours_that_are_seen() -> None:
+def test_an_edit_is_drawn_by_its_color_hints() -> None:
     """Page and evaluation show the same; a model that is told of no colours draws another picture."""
-    pixels = ((flats(1, seed=3) + 1) * 127.5).round() / 127.5 - 1
-    upload = (pixels[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte().numpy()
+    pixels = normalize(denormalize(flats(1, seed=3)))
+    (upload,) = to_images(pixels)
     painted = np.zeros((1, 32, 32), bool)
     painted[:, 10:26, 6:18] = True
     pipeline = Pipeline(tiny_model("text", color_hint_grid=2))
     for loud in (pipeline.model.denoiser.glance, pipeline.model.denoiser.align):  # type: ignore[union-attr]
         loud.weight *= 50
-    result = list(pipeline.edit(Image.fromarray(upload), Image.fromarray(painted[0]), "red hair", seed=3))[-1]
+    result = list(pipeline.edit(upload, Image.fromarray(painted[0]), "red hair", seed=3))[-1]
     evaluated = ImageSampler(pipeline.model, pipeline.defaults).edit(pixels, painted, ["red hair"], 3)
-    assert np.array_equal(np.asarray(result.image), (evaluated[0].permute(1, 2, 0) * 127.5 + 127.5).round().byte())
+    assert np.array_equal(result.image, to_images(evaluated)[0])
     left = encode_masked(pipeline.model, pixels, torch.from_numpy(painted))
     expected = encode_color_hints(pipeline.model.first_stage, pixels, torch.from_numpy(painted), 2)
     assert left.color_hints is not None and torch.equal(left.color_hints, expected)
     cond = pipeline.model.conditioner.encode(["red hair"] * 16).tokens
-    known_16, noise_level = left.tokens.expand(16, -1), left.noise_level.expand(16, -1)
+    known = left.known(16)
     with_it, without = (
-        [
-            *pipeline.model.stream(
-                16, cond, None, known_16, noise_level == 0, seed=3, noise_level=noise_level, color_hints=color_hints
-            )
-        ][-1].tokens
-        for color_hints in (left.color_hints, None)
+        [*pipeline.model.stream(16, cond, seed=3, **{**known, "color_hints": hints})][-1].tokens
+        for hints in (left.color_hints, None)
     )
     assert not torch.equal(with_it, without)

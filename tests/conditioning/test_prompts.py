@@ -1,4 +1,4 @@
-"""Misspelt words, against a brute-force edit distance."""
+"""Spelling corrections, against a brute-force edit distance; and substitutions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from imagebart.conditioning.prompts import LONG, Correction, SpellChecker
+from imagebart.conditioning.prompts import LONG, ColouredThing, Correction, PromptRules, SpellChecker, Substitution
 from imagebart.conditioning.tokenizer import pieces
 from recipes.avatars.captions import all_words
 
@@ -22,7 +22,7 @@ def speller() -> SpellChecker:
     return SpellChecker(frozenset(WORDS))
 
 
-def read(speller: SpellChecker, text: str) -> tuple[str, list[Correction]]:
+def corrected(speller: SpellChecker, text: str) -> tuple[str, list[Correction]]:
     found = list(speller.correct(list(pieces(text))))
     return " ".join(piece.text for piece, _ in found), [one for _, one in found if one]
 
@@ -69,13 +69,13 @@ def test_a_word_is_taken_for_a_nearest_one_within_its_edits() -> None:
 )
 def test_what_was_meant(speller: SpellChecker, typed: str, meant: str) -> None:
     assert speller.correction(typed) == meant
-    assert read(speller, typed.upper()) == (meant, [Correction(typed.upper(), meant)])
+    assert corrected(speller, typed.upper()) == (meant, [Correction(typed.upper(), meant)])
 
 
 @pytest.mark.parametrize("word", ["witch", "beer", "whit", "boat", "zebra", "strait", "qwertyuiop", "hatter", "b3ard"])
 def test_words_of_their_own_and_words_like_none_stay(speller: SpellChecker, word: str) -> None:
     assert speller.correction(word) is None
-    assert read(speller, word)[1] == []
+    assert corrected(speller, word)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_words_of_their_own_and_words_like_none_stay(speller: SpellChecker, word
     ],
 )
 def test_short_words_are_read_as_what_people_mean_by_them(typed: str, meant: str) -> None:
-    found, corrections = read(SpellChecker(frozenset(all_words())), typed)
+    found, corrections = corrected(SpellChecker(frozenset(all_words())), typed)
     assert found == meant
     assert [(one.typed, one.meant) for one in corrections] == [
         pair for pair in zip(typed.split(), meant.split(), strict=True) if pair[0] != pair[1]
@@ -104,17 +104,20 @@ def test_other_short_words_stay() -> None:
 
 
 def test_words_written_as_two_are_joined_where_one_is_unknown(speller: SpellChecker) -> None:
-    assert read(speller, "dread locks and hair") == ("dreadlocks and hair", [Correction("dread locks", "dreadlocks")])
-    assert read(speller, "eye-brow")[1] == [Correction("eye-brow", "eyebrow")]
-    assert read(speller, "dread, locks")[1] == []
-    assert read(speller, "man bun") == ("man bun", [])
-    assert read(speller, "t-shirt, dread") == ("t - shirt , dread", [])
+    assert corrected(speller, "dread locks and hair") == (
+        "dreadlocks and hair",
+        [Correction("dread locks", "dreadlocks")],
+    )
+    assert corrected(speller, "eye-brow")[1] == [Correction("eye-brow", "eyebrow")]
+    assert corrected(speller, "dread, locks")[1] == []
+    assert corrected(speller, "man bun") == ("man bun", [])
+    assert corrected(speller, "t-shirt, dread") == ("t - shirt , dread", [])
 
 
 def test_words_that_are_known_are_not_joined_though_the_joined_one_is_known() -> None:
     speller = SpellChecker(frozenset(["zig", "zop", "zigzop"]))
-    assert read(speller, "zig zop") == ("zig zop", [])
-    assert read(speller, "zi gzop")[1] == [Correction("zi gzop", "zigzop")]
+    assert corrected(speller, "zig zop") == ("zig zop", [])
+    assert corrected(speller, "zi gzop")[1] == [Correction("zi gzop", "zigzop")]
 
 
 def test_of_two_words_written_as_one_the_first_is_as_long_as_can_be() -> None:
@@ -132,12 +135,103 @@ def test_every_known_word_stays() -> None:
     speller = SpellChecker(frozenset(words))
     for word in words:
         for typed in (word, word.upper(), word.capitalize()):
-            assert read(speller, typed) == (typed, [])
+            assert corrected(speller, typed) == (typed, [])
     text = " ".join(words)
-    assert read(speller, text) == (text, [])
+    assert corrected(speller, text) == (text, [])
 
 
 def test_no_order_of_words_changes_what_was_meant() -> None:
     backwards = SpellChecker(frozenset(reversed(WORDS)))
     for typed in ("blak", "wite", "beared", "sunglasess"):
         assert backwards.correction(typed) == SpellChecker(frozenset(WORDS)).correction(typed)
+
+
+# What a model cannot draw, and what is rewritten in its place.
+
+
+LACKING = {"purple": "pink", "mauve": "pink", "neon": ""}
+HAIR = ColouredThing("hair", ("hair", "afro"), ("red", "pink", "black"), LACKING)
+CLOTHES = ColouredThing(
+    "clothing", ("shirt", "hoodie"), ("red", "pink", "purple"), {"mauve": "purple"}, ("in", "wearing")
+)
+WALL = ColouredThing("wall", ("wall",), ("purple",), {"red": "purple"}, ("on",))
+TIMID = Substitution("very old", "grey", unless=("bald",), unless_coloured="hair")
+REWORDING = PromptRules(
+    (TIMID, Substitution("bowler", "hat")),
+    (HAIR, CLOTHES, WALL),
+    stop_words=("with", "and", "in", "on", "a"),
+    link_words=("in", "is", "and", "long"),
+)
+KNOWN = frozenset(
+    {"grey", "hat", "bald", "hair", "afro", "shirt", "hoodie", "wall", "red", "pink", "black", "purple"}
+    | {"with", "and", "in", "on", "a", "is", "long", "curly"}
+)
+
+
+def rewritten(text: str) -> tuple[str, list[str]]:
+    reworded = REWORDING.apply(list(pieces(text)), KNOWN)
+    return " ".join(piece.text for piece in reworded.pieces), reworded.notes
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("purple afro", "pink afro"),
+        ("a Purple long curly hair", "a pink long curly hair"),
+        ("purple" + " curly" * 5 + " hair", "pink" + " curly" * 5 + " hair"),
+        ("purple" + " curly" * 6 + " hair", "purple" + " curly" * 6 + " hair"),
+        ("purple shirt", "purple shirt"),
+        ("purple hair and mauve shirt", "pink hair and purple shirt"),
+        ("purple and black hair", "pink and black hair"),
+        ("hair in purple", "hair in pink"),
+        ("hair is purple", "hair is pink"),
+        ("hair , purple", "hair , pink"),
+        ("hair , long and purple", "hair , long and pink"),
+        ("red hair in mauve", "red hair in purple"),
+        ("red hair , purple", "red hair , purple"),
+        ("hair wearing mauve", "hair wearing purple"),
+        ("hair on red", "hair on purple"),
+        ("shirt , purple , red hair", "shirt , purple , red hair"),
+        ("purple", "purple"),
+        ("purple , hair", "purple , hair"),
+        ("", ""),
+    ],
+)
+def test_a_colour_belongs_to_what_stands_by_it(typed: str, meant: str) -> None:
+    assert rewritten(typed)[0] == meant
+
+
+def test_notes_say_what_is_lacking_once() -> None:
+    assert rewritten("Mauve hair, mauve hair")[1] == ["There is no mauve hair here; pink is the nearest."]
+    assert rewritten("neon hair") == ("hair", ["There is no neon hair here; the colour was left out."])
+    assert rewritten("red hair, purple shirt")[1] == []
+
+
+def test_the_colour_of_an_unknown_thing_goes_with_it() -> None:
+    reworded = REWORDING.apply(list(pieces("red Lips, red hair")), KNOWN)
+    assert [piece.word for piece in reworded.pieces] == ["red lips", "", "red", "hair"]
+    assert rewritten("purple wizard shirt")[0] == "purple wizard shirt"
+    blonde = PromptRules(things=(ColouredThing("hair", ("hair",), ("blonde",)),)).apply(
+        list(pieces("blonde lady")), KNOWN
+    )
+    assert [piece.word for piece in blonde.pieces] == ["blonde", "lady"]
+
+
+def test_words_for_what_cannot_be_drawn_are_replaced() -> None:
+    reworded = REWORDING.apply(list(pieces("Very old bowler, very old")), KNOWN)
+    assert " ".join(piece.text for piece in reworded.pieces) == "grey hat , grey"
+    assert reworded.corrections == [
+        Correction("Very old", "grey"), Correction("very old", "grey"), Correction("bowler", "hat")
+    ]  # fmt: skip
+    assert rewritten("old")[0] == "old"
+
+
+@pytest.mark.parametrize("otherwise", ["bald", "red hair", "hair in purple"])
+def test_unless_something_says_otherwise(otherwise: str) -> None:
+    assert rewritten(f"very old, {otherwise}")[0].startswith("very old")
+    assert rewritten("very old, hair, red shirt")[0].startswith("grey")
+
+
+def test_nothing_is_changed_where_there_is_nothing_to_change() -> None:
+    words = list(pieces("purple hair with a red bowler"))
+    assert PromptRules().apply(words, KNOWN).pieces == words
