@@ -1,5 +1,5 @@
-// What the model is asked for: runs, from their start or Cancel to the result that is looked at and the history; and, without
-// a run, the mask that belongs to a prompt and the description of a picture.
+// Runs: the state of the last one, its previews and results over the picture, the history; and what is asked of the model
+// without a run: "Select by prompt" and "Describe image".
 import { click, fileUrl, promptBox, writePrompt } from "./gradio.js";
 import { loadFromTab, loadImage, saveInTab } from "./images.js";
 import { bounds, pack, unpack } from "./mask.js";
