@@ -58,7 +58,7 @@ PREVIEWS = """() => new Promise((done) => {
     const times = [];
     const update = review.update;
     review.update = function () {
-        if (this.image) times.push((performance.now() - began) / 1000);
+        if (this.bitmap) times.push((performance.now() - began) / 1000);
         update.call(this);
         if (!this.finished && times.length < 2) return;
         delete review.update;

@@ -64,7 +64,7 @@ class Example:
         path = publish_permanently(name, image)
         view = publish_permanently(f"view-{name}", downscaled(image))
         return {
-            "picture": describe(path, image, view),
+            "image": describe(path, image, view),
             "caption": self.caption,
             "prompt": self.prompt,
             "mask": "" if mask is None else pack_mask(scale_mask(mask, view_size(mask.size))),

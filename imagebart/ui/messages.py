@@ -172,7 +172,7 @@ HISTORY = (
 # Filled by prompt.js.
 PROMPT_CHECK = (
     '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
-    '<p class="ib-chips" id="meant" role="status" hidden></p>'
+    '<p class="ib-chips" id="corrections" role="status" hidden></p>'
 )
 NO_VOCABULARY = {
     "text": "This model was trained on any words.",

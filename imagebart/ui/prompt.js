@@ -31,16 +31,16 @@
     return [...found.values()];
   };
 
-  // The server's last answer: { words (the prompt), model, unknown, meant (its corrections) }.
-  let answer = { meant: {} };
+  // The server's last answer: { prompt, model, unknown, corrections }.
+  let answer = { corrections: {} };
   let timer = 0;
   const unknownWords = (text) => {
     readLexicon();
     if (!vocabulary.size) return [];
-    if (answer.words === text && answer.model === model()) return answer.unknown;
+    if (answer.prompt === text && answer.model === model()) return answer.unknown;
     const found = outOfVocabulary(text);
     clearTimeout(timer);
-    const question = { words: text, model: model() };
+    const question = { prompt: text, model: model() };
     if (found.length) timer = setTimeout(() => imagebart.send("check_prompt", question), DELAY);
     return found.filter((word) => !corrected.has(word.toLowerCase()));
   };
@@ -50,9 +50,9 @@
 
   // The corrections, each to be put into the prompt by a click.
   const showCorrections = (text) => {
-    const element = document.getElementById("meant");
+    const element = document.getElementById("corrections");
     if (!element) return;
-    const corrections = answer.model === model() ? answer.meant : {};
+    const corrections = answer.model === model() ? answer.corrections : {};
     const found = Object.entries(corrections).filter(([word]) => asTyped(word).test(text));
     element.hidden = !found.length;
     const shown = JSON.stringify(found);
@@ -127,7 +127,7 @@
     if (message.model !== model()) return;
     answer = message;
     const unknown = new Set(message.unknown.map((word) => word.toLowerCase()));
-    for (const word of outOfVocabulary(message.words).map((word) => word.toLowerCase())) {
+    for (const word of outOfVocabulary(message.prompt).map((word) => word.toLowerCase())) {
       if (!unknown.has(word)) corrected.add(word);
     }
     refresh();
@@ -135,7 +135,7 @@
   document.addEventListener("input", (event) => {
     if (event.target === promptBox()) refresh();
   });
-  // Gradio changes the prompt, too (an example, a restored picture), which fires no event.
+  // Gradio changes the prompt, too (an example, a restored image), which fires no event.
   let seen = null;
   setInterval(() => {
     const words = document.querySelector("#lexicon [data-words]")?.dataset.words.length;

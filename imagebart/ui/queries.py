@@ -52,14 +52,14 @@ class Queries:
         """The mask of what the prompt is about, packed as the sketchpad sends one, with the prompt."""
 
         def select(pipeline: Pipeline, image: Image.Image) -> dict[str, str]:
-            mask = pipeline.suggest_mask(image, words)
-            return {"mask": pack_mask(scale_mask(mask, view_size(image.size))), "of": whole_characters(words or "")}
+            mask = scale_mask(pipeline.suggest_mask(image, words), view_size(image.size))
+            return {"mask": pack_mask(mask), "selected_by": whole_characters(words or "")}
 
-        return self._answer("find", sketchpad, model, select)
+        return self._answer("select", sketchpad, model, select)
 
     def describe_image(self, sketchpad: SketchValue, model: str | None) -> dict[str, Any]:
         """What the image shows, in words that the model knows."""
-        return self._answer("describe", sketchpad, model, lambda pipeline, image: {"words": pipeline.describe(image)})
+        return self._answer("describe", sketchpad, model, lambda pipeline, image: {"caption": pipeline.describe(image)})
 
     def _answer(
         self,
@@ -75,7 +75,7 @@ class Queries:
             answer["version"] = sketch.version
             return {"answer": {**answer, **ask(self._choice.get(model), load_image(sketch.file()))}, "messages": ""}
         except ImageDeleted as error:
-            return {"answer": {**answer, "gone": True}, "messages": messages.problem_html(str(error))}
+            return {"answer": {**answer, "deleted": True}, "messages": messages.problem_html(str(error))}
         except InputError as error:
             return {"answer": answer, "messages": messages.problem_html(str(error))}
 
@@ -106,13 +106,13 @@ class Queries:
         return {**link_values(link, pipeline), "messages": messages.notes_html([note])}
 
     def check_prompt(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """{"words": a prompt, "model": a model's name} to {"unknown": …, "meant": …}, for prompt.js while one types.
+        """{"prompt": …, "model": a model's name} to {"unknown": …, "corrections": …}, for prompt.js while one types.
 
-        unknown: words that this model neither knows nor corrects; meant: those that it corrects, and to what.
+        unknown: words that this model neither knows nor corrects; corrections: those that it corrects, and to what.
         """
         try:
             pipeline = self._choice.get(str(question["model"]))
-            words = str(question["words"])[:MAX_CHECKED]
-            return {"unknown": pipeline.unknown_words(words), "meant": pipeline.corrections(words)}
+            words = str(question["prompt"])[:MAX_CHECKED]
+            return {"unknown": pipeline.unknown_words(words), "corrections": pipeline.corrections(words)}
         except (InputError, KeyError, TypeError):
-            return {"unknown": [], "meant": {}}
+            return {"unknown": [], "corrections": {}}

@@ -56,13 +56,13 @@ def waiting() -> Update:
 def failed(sentence: str, run: str) -> Update:
     """The page when the run of a name cannot be done: the sentence, and everything else as it was."""
     problem = messages.problem_html(sentence)
-    return {"run": {"over": run}, "progress": "", "announcement": "", "messages": problem}
+    return {"run": {"ended": run}, "progress": "", "announcement": "", "messages": problem}
 
 
 def cancelled(run: str) -> Update:
     """The page when the run of a name was cancelled, and will give no result."""
     note = messages.notes_html([messages.CANCELLED])
-    return {"run": {"over": run}, "progress": "", "announcement": "", "messages": note}
+    return {"run": {"ended": run}, "progress": "", "announcement": "", "messages": note}
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Runs:
                 for event in run.events:
                     yield _update(event, run, message)
         except ImageDeleted as error:
-            yield {**failed(str(error), message["run"]), "run": {**message, "gone": True}}
+            yield {**failed(str(error), message["run"]), "run": {**message, "deleted": True}}
         except InputError as error:
             yield failed(str(error), message["run"])
         except Exception:

@@ -97,7 +97,7 @@ def attempt(page: Page, site: Site, row: Row, chance: random.Random) -> None:
     image, painted = (np.asarray(value) for value in PIPELINE.edits[-1])
     expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
     expect_finished(page)
-    expect(page.locator(".sp")).to_have_attribute("data-shown", sent_value(page)["picture"])
+    expect(page.locator(".sp")).to_have_attribute("data-shown", sent_value(page)["image"])
     assert len(PIPELINE.edits) == before + 1, "it was drawn more than once"
     assert np.array_equal(painted, mask(page)), "what was redrawn is not what is shown"
     assert asked.right(painted), "what is shown is not the mask that was asked for"

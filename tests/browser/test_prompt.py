@@ -45,7 +45,7 @@ def test_words_that_the_model_takes_for_others_are_not_named(wide: Page) -> None
 
 
 def test_a_misspelt_word_is_put_right_by_a_click(wide: Page) -> None:
-    offers = wide.locator("#meant")
+    offers = wide.locator("#corrections")
     type_prompt(wide, "Sunglases, zebra, a hat")
     offers.get_by_role("button", name="Sunglases → sunglasses").click()
     expect(wide.get_by_label("What should be there?").first).to_have_value("sunglasses, zebra, a hat")

@@ -68,7 +68,7 @@ class Person:
 
     def __init__(self, page: Page, site: Site, chance: random.Random) -> None:
         self.page, self.site, self.chance = page, site, chance
-        self.expected = Expected(sent_value(page)["picture"], mask(page))
+        self.expected = Expected(sent_value(page)["image"], mask(page))
 
     def size(self) -> tuple[int, int]:
         return self.expected.mask.shape[1], self.expected.mask.shape[0]
@@ -113,7 +113,7 @@ class Person:
         # A picture always comes as a change, also the one that is there.
         self.expected.back.append((self.expected.path, self.expected.mask))
         self.expected.forward = []
-        self.expected.path, self.expected.mask = sent_value(self.page)["picture"], painted
+        self.expected.path, self.expected.mask = sent_value(self.page)["image"], painted
         name = "01-first.png" if first else "02-second.png"
         assert (pixels(Path(self.expected.path)) == pixels(self.site.examples / name)).all()
 
@@ -162,7 +162,7 @@ class Person:
         act = self.chance.choices(acts, [5, 5, 3, 4, 3, 2, 1, 1])[0]
         act()
         assert (mask(self.page) == self.expected.mask).all(), act.__name__
-        assert sent_value(self.page)["picture"] == self.expected.path, act.__name__
+        assert sent_value(self.page)["image"] == self.expected.path, act.__name__
 
 
 def wander(chromium: Browser, site: Site, steps: int) -> None:

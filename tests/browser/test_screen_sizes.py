@@ -130,7 +130,7 @@ def test_a_phone_shows_everything_within_its_width(chromium: Browser, shipped_ex
         edit(phone)
         above_the_dock(phone, phone.get_by_role("button", name="Keep"), phone.get_by_label("From noise to image"))
         type_prompt(phone, "sunglases")
-        expect(phone.locator("#meant")).to_be_visible()
+        expect(phone.locator("#corrections")).to_be_visible()
         before = box_of(phone.locator("#edit"))
         edit(phone)
         assert box_of(phone.locator("#edit")) == before, "a button moved from under the finger"

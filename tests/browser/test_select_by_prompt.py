@@ -63,20 +63,20 @@ def test_select_by_prompt_paints_where_the_words_belong_and_can_be_undone(page: 
     expect_regenerated(page, COUNT)
     cells = page.locator(".sp").get_attribute("data-cells")
     assert cells == "".join(str(int(cell)) for cell in HAT_TOKENS.flatten())
-    assert page.evaluate(f"{SENT}.of") == "a hat"
+    assert page.evaluate(f"{SENT}.selected_by") == "a hat"
     press(page, "Undo")
-    assert page.evaluate(f"{SENT}.of") is None
+    assert page.evaluate(f"{SENT}.selected_by") is None
     expect_regenerated(page, None)
     press(page, "Redo")
     expect_regenerated(page, COUNT)
-    assert page.evaluate(f"{SENT}.of") == "a hat"
+    assert page.evaluate(f"{SENT}.selected_by") == "a hat"
     page.reload()
     wait_until_ready(page)
     expect_regenerated(page, COUNT)
-    assert page.evaluate(f"{SENT}.of") == "a hat", "the same seed would draw another picture"
+    assert page.evaluate(f"{SENT}.selected_by") == "a hat", "the same seed would draw another picture"
     press(page, "Invert")
     expect_regenerated(page, 64 - COUNT)
-    assert page.evaluate(f"{SENT}.of") is None
+    assert page.evaluate(f"{SENT}.selected_by") is None
 
 
 def test_words_without_a_place_are_said_and_leave_the_mask_alone(page: Page) -> None:
@@ -126,7 +126,7 @@ def test_an_answer_about_another_picture_is_dropped(page: Page) -> None:
         """at => new Promise((done) => {
             const pad = document.querySelector('.sp').sketchpad;
             const mask = "255 100 0 1500";
-            imagebart.send("answer", { version: at, task: "find", mask });
+            imagebart.send("answer", { version: at, task: "select", mask });
             done(pad.props.value.mask);
         })""",
         asked,

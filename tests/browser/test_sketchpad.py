@@ -290,7 +290,7 @@ def test_a_link_brings_picture_mask_words_and_settings(chromium: Browser, site: 
         expect(page.get_by_label("What should be there?").first).to_have_value("red hair")
         expect(page.locator("#messages")).to_contain_text("This link's image")
         assert (mask(page) == painted).all()
-        assert (pixels(Path(sent_value(page)["picture"])) == pixels(gradients)).all()
+        assert (pixels(Path(sent_value(page)["image"])) == pixels(gradients)).all()
         unfold(page, "Settings")
         expect(page.locator("#seed input")).to_have_value("77")
         expect(page.get_by_label("New seed each time")).not_to_be_checked()

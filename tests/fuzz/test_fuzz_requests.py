@@ -146,7 +146,7 @@ def test_the_sketchpad_is_answered_with_a_mask_or_a_sentence(fuzz_run: FuzzRun, 
     paths_and_masks = ["/etc/passwd", "../app.py", [16, 16], [10**30, 1], "255 10", "-1 5 " * 9]
     for case, random in fuzz_run.cases(30, 1000):
         image = random_image(random).convert("RGB")
-        pad = {"version": 3, "picture": publish(image), "size": list(image.size), "mask": ""}
+        pad = {"version": 3, "image": publish(image), "size": list(image.size), "mask": ""}
         for _ in range(random.choice([0, 0, 1, 2])):
             pad[random.choice(list(pad))] = random.choice(ANYTHING + paths_and_masks)
         value = random.choice([pad] * 9 + [None])
@@ -157,13 +157,13 @@ def test_the_sketchpad_is_answered_with_a_mask_or_a_sentence(fuzz_run: FuzzRun, 
         answer, messages = update["answer"], update["messages"]
         sent = orjson.dumps(update).decode()  # as Gradio sends it
         assert not any(text in sent for text in private), (case, sent)
-        assert answer["task"] == ("find" if select else "describe"), case
+        assert answer["task"] == ("select" if select else "describe"), case
         if messages:
-            assert not answer.keys() & {"mask", "words"}, case
+            assert not answer.keys() & {"mask", "caption"}, case
         elif select:
             assert unpack_mask(answer["mask"], view_size(image.size)).getbbox() is not None, case
         else:
-            assert answer["words"] == "a hat", case
+            assert answer["caption"] == "a hat", case
 
 
 @pytest.fixture(scope="module")

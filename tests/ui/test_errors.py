@@ -94,7 +94,7 @@ def test_the_way_to_other_servers_is_closed(page: PageClient, address: str) -> N
 
 
 ROUTES = ["component_server", "queue/join", "call/generate", "call/v2/nothing", "run/nothing", "cancel"]
-BODIES = [{}, [], {"data": 3}, {"component_id": 10**9, "fn_name": "take", "session_hash": "a"}, "x"]
+BODIES = [{}, [], {"data": 3}, {"component_id": 10**9, "fn_name": "open_image", "session_hash": "a"}, "x"]
 STRANGE = [None, 3, "a\0b", "x" * 5000, [], {}, {"part": 1}, {"shown": [1], "suffix": 1, "name": 1}]
 
 
@@ -108,15 +108,15 @@ def test_bodies_that_no_page_sends_are_no_fault_of_the_server(page: PageClient, 
 
 @pytest.mark.parametrize("asked", STRANGE)
 def test_the_sketchpad_s_questions_are_answered_whatever_they_are(asked: Any) -> None:
-    for function in (stored_images.take, stored_images.lend, stored_images.compose, stored_images.film):
+    for function in (stored_images.open_image, stored_images.link_token, stored_images.compose, stored_images.animate):
         assert set(function(asked)) == {"error"}
 
 
 def test_a_picture_that_would_unpack_to_too_much_is_no_frame(own_files: None) -> None:
     large, small = publish(Image.new("RGB", (1100, 1100))), publish(Image.new("RGB", (64, 64)))
     run = {"suffix": ".webp", "name": "film"}
-    assert "error" in stored_images.film({**run, "shown": [large] * 200})
-    assert "path" in stored_images.film({**run, "shown": [small] * 2})
+    assert "error" in stored_images.animate({**run, "shown": [large] * 200})
+    assert "path" in stored_images.animate({**run, "shown": [small] * 2})
 
 
 def test_a_session_that_is_not_there_is_said_and_no_connection_is_cut(
@@ -164,9 +164,9 @@ from imagebart.ui.files import publish
 from imagebart.ui.sketchpad import stored_images
 def highest(): return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1000
 path = publish(Image.new("L", (6000, 4000)))
-stored_images.take(path)
+stored_images.open_image(path)
 before = highest()
-people = [threading.Thread(target=stored_images.take, args=[path]) for _ in range(10)]
+people = [threading.Thread(target=stored_images.open_image, args=[path]) for _ in range(10)]
 for person in people: person.start()
 for person in people: person.join()
 print(highest() - before)

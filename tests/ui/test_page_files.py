@@ -62,7 +62,7 @@ def test_the_server_tidies_but_keeps_its_examples(folder: Path, monkeypatch: pyt
     Image.new("RGB", (40, 40), "red").save(folder / "there" / "01-red.png")
     (example,) = find_examples(folder / "there")
     shown = example.publish()
-    paths = [Path(path) for path in (shown["picture"]["path"], shown["picture"]["view"], shown["small"])]
+    paths = [Path(path) for path in (shown["image"]["path"], shown["image"]["view"], shown["small"])]
     uploaded = folder / "0123" / paths[0].name
     uploaded.parent.mkdir()
     uploaded.write_bytes(b"an upload of that name")

@@ -68,13 +68,13 @@ def test_a_picture_made_here_brings_back_its_prompt_seed_and_settings() -> None:
     pad = sketch_value(noise_image((32, 32)), None)
     settings = SamplingSettings(temperature=0.7, top_k=20, top_p=None, guidance=3.0, resamples=2, start=1)
     recipe = Recipe("tiny", "edit", "a red hat", 11, settings, feather=3, context=0.5, variant=2)
-    made(pad["picture"], recipe)
+    made(pad["image"], recipe)
     changes = QUERIES.restore_settings(pad, "tiny")
     names = ("words", "seed", "new_seed", "temperature", "top_k", "top_p", "guidance", "resamples", "start", "feather")
     values = ("a red hat", 13, False, 0.7, 20, 1, 3.0, 2, 1, 3)
     assert tuple(changes[name] for name in names) == values and changes["context"] == 0.5
     assert "made here" in changes["messages"] and "another model" not in changes["messages"]
-    made(pad["picture"], replace(recipe, model="elsewhere", settings=SamplingSettings(guidance=99)))
+    made(pad["image"], replace(recipe, model="elsewhere", settings=SamplingSettings(guidance=99)))
     changes = QUERIES.restore_settings(pad, "tiny")
     assert "elsewhere" in changes["messages"] and changes["guidance"] == 8  # what the slider can hold
 
@@ -82,9 +82,9 @@ def test_a_picture_made_here_brings_back_its_prompt_seed_and_settings() -> None:
 def test_a_class_is_chosen_again() -> None:
     animals = Queries(ModelChoice(tiny_pipeline("class")))
     pad = sketch_value(noise_image((32, 32)), None)
-    write_png(noise_image((32, 32)), pad["picture"], Recipe("tiny", "generate", "dog", 3))
+    write_png(noise_image((32, 32)), pad["image"], Recipe("tiny", "generate", "dog", 3))
     assert animals.restore_settings(pad, None)["choice"] == ["dog"]
-    write_png(noise_image((32, 32)), pad["picture"], Recipe("tiny", "generate", "cow", 3))
+    write_png(noise_image((32, 32)), pad["image"], Recipe("tiny", "generate", "cow", 3))
     assert animals.restore_settings(pad, None)["choice"] == ["cat"]
 
 
@@ -93,9 +93,9 @@ def test_another_picture_changes_nothing_and_a_damaged_recipe_is_said() -> None:
     assert QUERIES.restore_settings(pad, None) == {}
     text = PngImagePlugin.PngInfo()
     text.add_text("imagebart", '{"seed": "many"}')
-    noise_image((32, 32)).save(pad["picture"], pnginfo=text)
+    noise_image((32, 32)).save(pad["image"], pnginfo=text)
     assert "recipe" in QUERIES.restore_settings(pad, None)["messages"]
-    Path(pad["picture"]).unlink()
+    Path(pad["image"]).unlink()
     assert set(QUERIES.restore_settings(pad, None)) == {"messages"}
 
 
@@ -106,7 +106,7 @@ pytestmark = pytest.mark.usefixtures("own_files")
 def test_what_is_found_is_the_library_s_mask_in_the_sketchpad_s_pixels(size: tuple[int, int]) -> None:
     image = noise_image(size)
     answer, messages = HAT_QUERIES.select_by_prompt(sketch_value(image, None, version=9), None, "a hat").values()
-    assert (answer["version"], answer["task"], answer["of"], messages) == (9, "find", "a hat", "")
+    assert (answer["version"], answer["task"], answer["selected_by"], messages) == (9, "select", "a hat", "")
     expected = scale_mask(HAT_PIPELINE.suggest_mask(image, "a hat"), view_size(size))
     assert (np.asarray(unpack_mask(answer["mask"], view_size(size))) == np.asarray(expected)).all()
 
@@ -121,27 +121,27 @@ def test_what_is_painted_does_not_change_what_is_found_and_no_two_answers_are_al
 
 def test_what_is_here_is_told_in_words() -> None:
     answer, messages = HAT_QUERIES.describe_image(sketch_value(noise_image((40, 40)), None, version=4), None).values()
-    assert (answer["words"], answer["version"], messages) == ("a hat", 4, "")
+    assert (answer["caption"], answer["version"], messages) == ("a hat", 4, "")
 
 
 def test_what_cannot_be_done_is_a_sentence_and_no_mask() -> None:
     pad = sketch_value(noise_image((40, 40)), None)
     for words, said in (("", "Without words"), ("zzqx", "no word of"), ("red hair", "nothing that")):
         answer, messages = HAT_QUERIES.select_by_prompt(pad, None, words).values()
-        assert said in messages and answer["version"] == 3 and not answer.keys() & {"mask", "words", "gone"}
+        assert said in messages and answer["version"] == 3 and not answer.keys() & {"mask", "caption", "deleted"}
     assert "no image" in HAT_QUERIES.select_by_prompt(None, None, "a hat")["messages"]
     assert "cannot read" in HAT_QUERIES.describe_image({"version": "x"}, None)["messages"]
 
 
 def test_a_picture_that_is_no_longer_kept_is_asked_for_again() -> None:
     pad = sketch_value(noise_image((40, 40)), None)
-    Path(pad["picture"]).unlink()
+    Path(pad["image"]).unlink()
     answer, messages = HAT_QUERIES.select_by_prompt(pad, None, "a hat").values()
-    assert answer["gone"] and answer["task"] == "find" and "no longer on the server" in messages
+    assert answer["deleted"] and answer["task"] == "select" and "no longer on the server" in messages
 
 
 def unknown(words: str) -> list[str]:
-    return QUERIES.check_prompt({"words": words, "model": "tiny"})["unknown"]
+    return QUERIES.check_prompt({"prompt": words, "model": "tiny"})["unknown"]
 
 
 def test_only_words_that_are_taken_for_no_other_are_unknown() -> None:
@@ -150,7 +150,7 @@ def test_only_words_that_are_taken_for_no_other_are_unknown() -> None:
 
 
 def test_a_word_that_is_taken_for_another_is_said() -> None:
-    meant = QUERIES.check_prompt({"words": "Sunglases, zebra and red hiar", "model": "tiny"})["meant"]
+    meant = QUERIES.check_prompt({"prompt": "Sunglases, zebra and red hiar", "model": "tiny"})["corrections"]
     assert meant == {"Sunglases": "sunglasses", "hiar": "hair"}
 
 
@@ -158,6 +158,6 @@ def test_a_very_long_prompt_is_answer_at_in_part() -> None:
     assert unknown("hat " * (MAX_CHECKED // 4) + "zebra") == []
 
 
-@pytest.mark.parametrize("asked", [{}, {"words": "zebra"}, None, 3])
+@pytest.mark.parametrize("asked", [{}, {"prompt": "zebra"}, None, 3])
 def test_what_no_page_sends_is_no_fault(asked: Any) -> None:
-    assert QUERIES.check_prompt(asked) == {"unknown": [], "meant": {}}
+    assert QUERIES.check_prompt(asked) == {"unknown": [], "corrections": {}}

@@ -130,7 +130,7 @@ def test_a_result_says_how_it_was_made(image: Image.Image) -> None:
 @pytest.mark.parametrize(("of", "told"), [("hat", "hat, scarf"), ("a hat", "hat"), (None, "hat")])
 def test_where_words_said_the_place_the_rest_is_asked_to_stay(image: Image.Image, of: str | None, told: str) -> None:
     pipeline = Pipeline(tiny_model(), scorer=FixedDescriber("a scarf", "scarf"))
-    pad = {**sketch_value(image), "of": of}
+    pad = {**sketch_value(image), "selected_by": of}
     last = list(Runs(ModelChoice(pipeline)).edit(pad, **control_values(pipeline)))[-1]
     made = last["run"]
     recipe = read_recipe(made["results"][0]["path"])
@@ -144,7 +144,7 @@ def test_unknown_words_are_told(image: Image.Image) -> None:
 
 def test_no_mask_is_said_and_offers_the_ready_masks(running: Runs, image: Image.Image) -> None:
     last = list(running.edit(sketch_value(image, None), **asked()))[-1]
-    assert "ready masks" in last["messages"] and set(last["run"]) == {"over"}
+    assert "ready masks" in last["messages"] and set(last["run"]) == {"ended"}
 
 
 def test_no_picture_is_said(running: Runs) -> None:
@@ -154,13 +154,13 @@ def test_no_picture_is_said(running: Runs) -> None:
 
 def test_a_picture_that_was_deleted_is_asked_for_again(running: Runs, image: Image.Image) -> None:
     asked_for = sketch_value(image)
-    Path(asked_for["picture"]).unlink()
+    Path(asked_for["image"]).unlink()
     last = list(running.edit(asked_for, **asked()))[-1]
-    assert last["run"]["gone"] and last["run"]["task"] == "edit" and last["run"]["version"] == 3
+    assert last["run"]["deleted"] and last["run"]["task"] == "edit" and last["run"]["version"] == 3
     assert "no longer on the server" in last["messages"]
 
 
-@pytest.mark.parametrize("value", [{}, {"version": "x"}, {"version": 1, "picture": None, "size": 3, "mask": ""}])
+@pytest.mark.parametrize("value", [{}, {"version": "x"}, {"version": 1, "image": None, "size": 3, "mask": ""}])
 def test_what_no_sketchpad_sends_is_refused(running: Runs, value: dict[str, Any]) -> None:
     assert "reload the page" in list(running.edit(value or {"a": 1}, **asked()))[-1]["messages"]
 
@@ -189,7 +189,7 @@ def test_a_mask_of_another_picture_is_refused(running: Runs, image: Image.Image)
 
 def test_a_seed_out_of_range_is_said_and_the_page_is_ready_again(running: Runs) -> None:
     moments = list(running.generate(None, **asked(seed=-1)))
-    assert "seed is -1" in moments[-1]["messages"] and moments[-1]["run"].keys() == {"over"}
+    assert "seed is -1" in moments[-1]["messages"] and moments[-1]["run"].keys() == {"ended"}
 
 
 def test_controls_of_other_kinds_are_named_in_a_sentence(running: Runs, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,7 +213,7 @@ def test_an_unexpected_error_gives_a_number_that_the_log_has_and_keeps_all(
     assert "some" not in last["messages"]
     # Only what shows a run changes: not the words, and of the sketchpad not the picture nor the mask.
     assert last.keys() == {"run", "progress", "announcement", "messages"}
-    assert set(last["run"]) == {"over"}
+    assert set(last["run"]) == {"ended"}
 
 
 def test_a_model_that_is_not_there_is_said(running: Runs) -> None:
@@ -268,7 +268,7 @@ def test_a_waiting_page_can_only_be_cancelled() -> None:
 
 def test_a_run_that_failed_is_a_sentence_and_keeps_the_seed() -> None:
     failed = runs.failed(messages.SERVER_BUSY, "a-run")
-    assert "try again" in failed["messages"] and failed["run"] == {"over": "a-run"} and "seed" not in failed
+    assert "try again" in failed["messages"] and failed["run"] == {"ended": "a-run"} and "seed" not in failed
     assert runs.buttons(running=False)["edit"]["interactive"]
 
 
@@ -288,7 +288,7 @@ def test_a_step_of_a_large_picture_is_whole_again(tmp_path: Path) -> None:
     image.save(base)
     for step, moment in zip(kept["steps"], run, strict=True):
         part = {"base": str(base), "box": kept["box"], "part": step["parts"][0]}
-        assert open_image(compose(part)["picture"]["path"]).tobytes() == moment.image.tobytes()
+        assert open_image(compose(part)["image"]["path"]).tobytes() == moment.image.tobytes()
         assert max(open_image(step["shown"][0]).size) == 512
 
 
@@ -329,7 +329,7 @@ def test_a_run_that_nobody_stops_has_its_result_under_its_name(cancellation: Can
 def test_a_run_that_was_stopped_before_it_came_says_only_that(cancellation: Cancellation, image: Image.Image) -> None:
     cancellation.cancel("this")
     (only,) = list(edit(cancellation, image, "this"))
-    assert only["run"] == {"over": "this"} and "Cancelled" in only["messages"]
+    assert only["run"] == {"ended": "this"} and "Cancelled" in only["messages"]
 
 
 def test_a_run_that_is_stopped_on_its_way_draws_no_more(cancellation: Cancellation, image: Image.Image) -> None:
@@ -337,7 +337,7 @@ def test_a_run_that_is_stopped_on_its_way_draws_no_more(cancellation: Cancellati
     shown = [next(moments) for _ in range(3)]
     cancellation.cancel("this")
     (last,) = list(moments)
-    assert shown[-1]["run"]["images"] and last["run"] == {"over": "this"} and "Cancelled" in last["messages"]
+    assert shown[-1]["run"]["images"] and last["run"] == {"ended": "this"} and "Cancelled" in last["messages"]
 
 
 def test_a_result_that_was_shown_is_not_taken_back(cancellation: Cancellation, image: Image.Image) -> None:
@@ -353,7 +353,7 @@ def test_of_many_names_the_last_ones_are_known(image: Image.Image) -> None:
         cancellation = Cancellation(page, max_names=2)
     for name in ("first", "second", "third"):
         cancellation.cancel(name)
-    assert ["over" in list(edit(cancellation, image, name))[-1]["run"] for name in ("first", "second", "third")] == [
+    assert ["ended" in list(edit(cancellation, image, name))[-1]["run"] for name in ("first", "second", "third")] == [
         False,
         True,
         True,

@@ -32,7 +32,7 @@ EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
 MAX_VERSION = 2**53  # whole number that a browser counts to
 MAX_RUN_NAME = 64  # characters; the browser gives half as many
 LONGEST_PIXEL = len("255 1 ")  # of a packed mask: longer runs take fewer characters a pixel
-EMPTY: dict[str, Any] = {"version": 0, "picture": None, "size": [0, 0], "mask": ""}
+EMPTY: dict[str, Any] = {"version": 0, "image": None, "size": [0, 0], "mask": ""}
 
 
 def pack_mask(mask: Image.Image) -> str:
@@ -90,8 +90,8 @@ class Sketch:
         """What the browser sent. Raises InputError for what no sketchpad sends."""
         try:
             value = value or EMPTY
-            version, path, packed = int(value["version"]), value["picture"], str(value["mask"])
-            selected_by = None if value.get("of") is None else str(value["of"])
+            version, path, packed = int(value["version"]), value["image"], str(value["mask"])
+            selected_by = None if value.get("selected_by") is None else str(value["selected_by"])
             width, height = (int(side) for side in value["size"])
             if abs(version) > MAX_VERSION or min(width, height) < 0 or width * height > MAX_PIXELS:
                 raise ValueError("a version that no browser counts to, or a size that no image has")

@@ -1,7 +1,7 @@
 // The page that Gradio builds around the sketchpad: its prompt, its buttons, and the files on its server.
 
 // The sketchpad's requests, and the events of gr.HTML that carry them to Python with the sketchpad's value.
-export const EVENTS = { grid: "input", settings: "upload", find: "select", describe: "copy" };
+export const EVENTS = { grid: "input", settings: "upload", select: "select", describe: "copy" };
 
 export const promptBox = () => document.querySelector("#prompt textarea, #prompt input");
 
@@ -28,7 +28,7 @@ export const whenPresent = (id, act) => {
   else requestAnimationFrame(() => whenPresent(id, act));
 };
 
-// Hide the page's messages, which are about another picture, until there are new ones.
+// Hide the page's messages, which are about another image, until there are new ones.
 export const hideMessages = () => {
   const messages = document.getElementById("messages");
   if (!messages) return;

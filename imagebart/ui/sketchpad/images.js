@@ -1,5 +1,5 @@
-// Pictures on their way to the sketchpad: from files, from the server, from before a reload, from a link.
-// A picture is { path (on the server), width, height, view (the path of a copy that any browser can show) }.
+// Images on their way to the sketchpad: from files, from the server, from before a reload, from a link.
+// An image is { path (on the server), width, height, view (the path of a copy that any browser can show) }.
 import { fileUrl, promptBox, whenPresent } from "./gradio.js";
 import { maskFromPixels, maskSize, pack, unpack } from "./mask.js";
 
@@ -11,25 +11,25 @@ const HASH = "#share=";
 const COPIED = "The link is copied: it holds image, mask, prompt, seed and settings. Your own image is kept for an hour.";
 const NO_ANSWER = { error: "The server did not answer." };
 
-export const loadImage = async (url) => {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  return image;
+export const loadBitmap = async (url) => {
+  const bitmap = new Image();
+  bitmap.src = url;
+  await bitmap.decode();
+  return bitmap;
 };
 
 export const createCanvas = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
 
 // A mask of `size` from an image's address; null where it has another shape. Rejects where there is no image.
 export const importMask = async (url, size) => {
-  const image = await loadImage(url);
-  const [width, height] = [image.naturalWidth, image.naturalHeight];
+  const bitmap = await loadBitmap(url);
+  const [width, height] = [bitmap.naturalWidth, bitmap.naturalHeight];
   const context = createCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  context.drawImage(image, 0, 0);
+  context.drawImage(bitmap, 0, 0);
   return maskFromPixels(context.getImageData(0, 0, width, height).data, width, height, size);
 };
 
-// What survives a reload. The tab's own storage: the picture's record, the mask, the prompt, the history.
+// What survives a reload. The tab's own storage: the image's record, the mask, the prompt, the history.
 
 export const saveInTab = (name, value) => {
   try {
@@ -47,7 +47,7 @@ export const loadFromTab = (name) => {
   }
 };
 
-// The browser's database: the pictures' files, for a server that has deleted them.
+// The browser's database: the images' files, for a server that has deleted them.
 
 const openDatabase = () =>
   new Promise((resolve, reject) => {
@@ -91,19 +91,19 @@ const storedFile = async (path) => {
 };
 
 export class ImageLoader {
-  // server: { take }; upload: sends a file to it; state: where pictures go; say: shows a sentence.
+  // server: { open_image }; upload: sends a file to it; state: where images go; say: shows a sentence.
   constructor({ server, upload, state, say }) {
     Object.assign(this, { server, upload, state, say, request: 0 });
   }
 
-  // A picture that the server has, with a packed mask. A file that is still on its way is dropped.
-  open(picture, mask = "") {
+  // An image that the server has, with a packed mask. A file that is still on its way is dropped.
+  open(image, mask = "") {
     this.request += 1;
-    const { width, height } = maskSize(picture);
-    this.state.open(picture, unpack(mask, width, height));
+    const { width, height } = maskSize(image);
+    this.state.open(image, unpack(mask, width, height));
   }
 
-  // A file becomes the picture: { picture, made (whether this page made it) }; null where it did not.
+  // A file becomes the image: { image, made (whether this page made it) }; null where it did not.
   async openFile(file) {
     const request = ++this.request;
     if (file.size > MAX_FILE_BYTES) return this.refuse("This file is larger than 40 MB; make it smaller.");
@@ -112,16 +112,16 @@ export class ImageLoader {
     if (request !== this.request) return null;
     if (answer.error) return this.refuse(answer.error);
     this.say("");
-    this.state.open(answer.picture);
-    storeFile(answer.picture.path, file);
+    this.state.open(answer.image);
+    storeFile(answer.image.path, file);
     return answer;
   }
 
-  // { picture, made } or { error }
+  // { image, made } or { error }
   async send(file) {
     try {
       const { path } = await this.upload(file);
-      return await this.server.take(path);
+      return await this.server.open_image(path);
     } catch {
       return { error: "The server could not take this image. Please try again in a moment." };
     }
@@ -135,30 +135,30 @@ export class ImageLoader {
   // What was there before a reload; false where nothing was.
   restore() {
     const before = loadFromTab("now");
-    if (!before?.picture) return false;
+    if (!before?.image) return false;
     this.state.version = before.version;
-    this.open(before.picture, before.mask);
-    this.ensureOnServer(before.picture).then((found) =>
+    this.open(before.image, before.mask);
+    this.ensureOnServer(before.image).then((found) =>
       found || this.say("The server no longer has this image; upload it again."));
     return true;
   }
 
-  // The server may have deleted the picture: then it gets the file again. False where nobody has it any more.
-  async ensureOnServer(picture) {
-    const answer = await this.server.take(picture.path).catch(() => null);
-    if (answer?.picture) return true;
-    const blob = answer && (await storedFile(picture.path));
-    const sent = blob && (await this.send(new File([blob], "picture.png", { type: blob.type })));
-    if (!sent?.picture) return false;
-    this.state.rename(picture.path, sent.picture);
-    storeFile(sent.picture.path, blob);
+  // The server may have deleted the image: then it gets the file again. False where nobody has it any more.
+  async ensureOnServer(image) {
+    const answer = await this.server.open_image(image.path).catch(() => null);
+    if (answer?.image) return true;
+    const blob = answer && (await storedFile(image.path));
+    const sent = blob && (await this.send(new File([blob], "image.png", { type: blob.type })));
+    if (!sent?.image) return false;
+    this.state.rename(image.path, sent.image);
+    storeFile(sent.image.path, blob);
     return true;
   }
 
-  // A copy of the picture's file into the browser's database.
-  async store(picture) {
-    const reply = await fetch(fileUrl(picture.path)).catch(() => null);
-    if (reply?.ok) await storeFile(picture.path, await reply.blob());
+  // A copy of the image's file into the browser's database.
+  async store(image) {
+    const reply = await fetch(fileUrl(image.path)).catch(() => null);
+    if (reply?.ok) await storeFile(image.path, await reply.blob());
   }
 }
 
@@ -194,7 +194,7 @@ const copyText = async (text) => {
   }
 };
 
-// Links to what is on the page: picture, mask, prompt, seed and settings are in the address, behind the "#".
+// Links to what is on the page: image, mask, prompt, seed and settings are in the address, behind the "#".
 export class Sharing {
   constructor(pad) {
     this.pad = pad;
@@ -207,14 +207,14 @@ export class Sharing {
   // controls: the values of the page's controls, by name.
   async copyLink(controls) {
     const { server, state } = this.pad;
-    const { token, error } = state.picture ? await server.lend(state.picture.path).catch(() => NO_ANSWER) : {};
+    const { token, error } = state.image ? await server.link_token(state.image.path).catch(() => NO_ANSWER) : {};
     if (error) return this.pad.say(error);
     const link = new URL(location.href);
     link.hash = HASH + (await encodeLink({ controls, token, mask: state.mask ? pack(state.mask) : "" }));
     return this.pad.say((await copyText(link.href)) ? COPIED : "");
   }
 
-  // Open what the page's address holds. False where it holds no picture.
+  // Open what the page's address holds. False where it holds no image.
   async openLink() {
     if (!location.hash.startsWith(HASH)) return false;
     const shared = await decodeLink(location.hash.slice(HASH.length));
@@ -223,9 +223,9 @@ export class Sharing {
     if (!shared) return this.refuse("This link cannot be read: it may have been cut. Ask for it again.");
     whenPresent("channel-open_link", () => imagebart.send("open_link", shared.controls));
     if (!shared.token) return false;
-    const { picture, error } = await this.pad.server.take(shared.token).catch(() => NO_ANSWER);
+    const { image, error } = await this.pad.server.open_image(shared.token).catch(() => NO_ANSWER);
     if (error) return this.refuse(error);
-    this.pad.loader.open(picture, shared.mask);
+    this.pad.loader.open(image, shared.mask);
     return true;
   }
 

@@ -1,7 +1,7 @@
-// Runs: the state of the last one, its previews and results over the picture, the history; and what is asked of the model
+// Runs: the state of the last one, its previews and results over the image, the history; and what is asked of the model
 // without a run: "Select by prompt" and "Describe image".
 import { click, fileUrl, promptBox, writePrompt } from "./gradio.js";
-import { loadFromTab, loadImage, saveInTab } from "./images.js";
+import { loadBitmap, loadFromTab, saveInTab } from "./images.js";
 import { bounds, pack, unpack } from "./mask.js";
 import { sliderPosition } from "./view.js";
 
@@ -51,12 +51,12 @@ export class RunState {
   }
 }
 
-// A run shown over the picture: its previews while it goes on; then before and after, its steps, its variants.
+// A run shown over the image: its previews while it goes on; then before and after, its steps, its variants.
 export class Review {
   // parts: the elements, by name; onChange: called when something else is to be shown.
   constructor(parts, onChange) {
-    Object.assign(this, { parts, onChange, request: 0, image: null, run: null, variant: 0, step: 0 });
-    // split: where before and after meet, a share of the picture's width; showsBefore: while a key is held
+    Object.assign(this, { parts, onChange, request: 0, bitmap: null, run: null, variant: 0, step: 0 });
+    // split: where before and after meet, a share of the image's width; showsBefore: while a key is held
     Object.assign(this, { split: 0, showsBefore: false });
     for (const link of [parts.save, parts.saveBefore]) makeDraggable(link);
     parts.steps.addEventListener("input", () => this.showStep(Number(parts.steps.value)));
@@ -64,7 +64,7 @@ export class Review {
   }
 
   get active() {
-    return this.image !== null;
+    return this.bitmap !== null;
   }
 
   get finished() {
@@ -107,27 +107,27 @@ export class Review {
   async show(path) {
     const request = ++this.request;
     try {
-      const image = await loadImage(fileUrl(path));
+      const bitmap = await loadBitmap(fileUrl(path));
       if (request !== this.request) return; // another one was asked for meanwhile
-      this.image = image;
+      this.bitmap = bitmap;
       this.update();
     } catch { // a preview that was deleted before a slow browser asked for it: the next one comes
-      if (request === this.request && this.run?.results) this.onChange("gone");
+      if (request === this.request && this.run?.results) this.onChange("deleted");
     }
   }
 
   close() {
     this.request += 1;
     const { active } = this;
-    Object.assign(this, { image: null, run: null });
+    Object.assign(this, { bitmap: null, run: null });
     if (active) this.update();
     return active;
   }
 
-  // What the canvas draws; null for the picture itself.
+  // What the canvas draws; null for the image itself.
   scene() {
     if (!this.active || this.showsBefore) return null;
-    return { image: this.image, alone: this.run.task === "generate", split: this.finished ? this.split : 0 };
+    return { bitmap: this.bitmap, alone: this.run.task === "generate", split: this.finished ? this.split : 0 };
   }
 
   moveSlider(share) {
@@ -200,7 +200,7 @@ export const thumbnail = (path, label, onClick) => {
   return button;
 };
 
-// Finished runs as thumbnails; each can be opened again, with its picture, mask and prompt.
+// Finished runs as thumbnails; each can be opened again, with its image, mask and prompt.
 export class History {
   // element: where they are shown; open: called with the chosen entry.
   constructor(element, open) {
@@ -237,13 +237,13 @@ export class ImageQueries {
     this.editVersion = null; // the version on which Edit waits for a mask
     this.requests = 0;
     this.pending = {}; // by task: what was asked, and is not yet answered
-    const { picture, mask, of } = loadFromTab("now") ?? {};
-    this.selected = of ? { of, picture: picture.path, mask } : null;
+    const { image, mask, selected_by: prompt } = loadFromTab("now") ?? {};
+    this.selected = prompt ? { prompt, image: image.path, mask } : null;
   }
 
   selectByPrompt(editVersion = null) {
     this.editVersion = editVersion;
-    this.ask("find", promptBox()?.value);
+    this.ask("select", promptBox()?.value);
   }
 
   // The answer becomes the prompt.
@@ -287,28 +287,28 @@ export class ImageQueries {
   }
 
   // An answer; without a task where none will come.
-  answer({ version, task, mask, of, words, gone }) {
+  answer({ version, task, mask, selected_by: prompt, caption, deleted }) {
     const { state, sent } = this.pad;
     // Answers come in the order of the questions, and only the one to the last question counts.
     if (this.pending[task]?.length > 1) return void this.pending[task].shift();
     this.stopWaiting("");
-    const edits = task === "find" && this.editVersion === version;
+    const edits = task === "select" && this.editVersion === version;
     if (edits || !task) this.editVersion = null;
-    if (gone) return void this.pad.retry({ version, task: edits ? "edit" : task });
-    if (words && sent.get(version)?.picture === state.picture) writePrompt(words);
+    if (deleted) return void this.pad.retry({ version, task: edits ? "edit" : task });
+    if (caption && sent.get(version)?.image === state.image) writePrompt(caption);
     if (!mask || version !== state.version) return;
     const { width, height } = state.mask;
     this.pad.changeMask(() => {
       const selected = unpack(mask, width, height);
-      this.selected = { of, picture: state.picture.path, mask: pack(selected) };
+      this.selected = { prompt, image: state.image.path, mask: pack(selected) };
       return selected;
     });
     if (edits) click("edit");
     this.pad.say(edits ? SELECTED_AND_EDITED : SELECTED);
   }
 
-  // The prompt that selected a packed mask; null where somebody has painted it, or on another picture.
-  promptOf(picture, mask) {
-    return this.selected?.mask === mask && this.selected.picture === picture?.path ? this.selected.of : null;
+  // The prompt that selected a packed mask; null where somebody has painted it, or on another image.
+  promptOf(image, mask) {
+    return this.selected?.mask === mask && this.selected.image === image?.path ? this.selected.prompt : null;
   }
 }

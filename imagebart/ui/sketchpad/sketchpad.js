@@ -1,7 +1,7 @@
 // The sketchpad: puts its parts together, and says what happens between them. Started by Gradio once its markup is there,
 // see component.py.
 import { click, EVENTS, fileUrl, hideMessages, whenEnabled, whenPresent, writePrompt } from "./gradio.js";
-import { ImageLoader, importMask, loadFromTab, loadImage, saveInTab, Sharing } from "./images.js";
+import { ImageLoader, importMask, loadBitmap, loadFromTab, saveInTab, Sharing } from "./images.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
 import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
 import { History, ImageQueries, Review, RunState, thumbnail } from "./run.js";
@@ -84,7 +84,7 @@ export class Sketchpad {
     }, true);
   }
 
-  // Whether a run starts now. A result that is shown is what is edited; the same task once more starts from the same picture.
+  // Whether a run starts now. A result that is shown is what is edited; the same task once more starts from the same image.
   canStart(task) {
     this.say("");
     if (task === "generate") return true;
@@ -109,53 +109,53 @@ export class Sketchpad {
     this.say(refused);
   }
 
-  // Called at once after every change of the picture or the mask.
+  // Called at once after every change of the image or the mask.
   changed() {
     this.say(""); // what was said was about what was there before
-    const { picture, mask, version, undoStack } = this.state;
-    const [size, packed] = [[picture?.width ?? 0, picture?.height ?? 0], mask ? pack(mask) : ""];
-    const of = this.queries.promptOf(picture, packed);
-    const value = { picture: picture?.path ?? null, size, mask: packed, of, version };
+    const { image, mask, version, undoStack } = this.state;
+    const [size, packed] = [[image?.width ?? 0, image?.height ?? 0], mask ? pack(mask) : ""];
+    const selection = this.queries.promptOf(image, packed);
+    const value = { image: image?.path ?? null, size, mask: packed, selected_by: selection, version };
     this.props.value = value;
-    this.sent.set(version, { picture, mask: packed });
+    this.sent.set(version, { image, mask: packed });
     this.sent.delete(version - MAX_SENT);
-    saveInTab("now", { ...value, picture });
+    saveInTab("now", { ...value, image });
     if (!this.review.finished || this.review.version !== version) this.review.close();
     this.canvas.grid = null;
     this.element.dataset.version = String(version);
     clearTimeout(this.gridTimer);
     if (packed) this.gridTimer = setTimeout(() => this.request("grid"), GRID_DELAY);
     else this.showGridStatus("Nothing is painted yet", "");
-    this.showPicture(picture);
+    this.showImage(image);
     this.button("undo").disabled = !undoStack.past.length;
     this.button("redo").disabled = !undoStack.future.length;
     this.canvas.requestRender();
   }
 
-  // Loads the picture's image; painting need not wait for it.
-  async showPicture(picture) {
-    if (!picture) return;
+  // Loads the image's bitmap; painting need not wait for it.
+  async showImage(image) {
+    if (!image) return;
     const { width, height } = this.state.mask;
     this.canvas.setSize({ width, height });
-    if (this.shownPicture === picture) return;
-    this.shownPicture = picture;
-    this.canvas.image = null;
-    document.getElementById("image-size").textContent = `${picture.width} × ${picture.height} pixels`;
-    const image = await loadImage(fileUrl(picture.view)).catch(() => null);
-    if (this.shownPicture !== picture) return; // another one came meanwhile
-    this.canvas.image = image;
+    if (this.shownImage === image) return;
+    this.shownImage = image;
+    this.canvas.bitmap = null;
+    document.getElementById("image-size").textContent = `${image.width} × ${image.height} pixels`;
+    const bitmap = await loadBitmap(fileUrl(image.view)).catch(() => null);
+    if (this.shownImage !== image) return; // another one came meanwhile
+    this.canvas.bitmap = bitmap;
     this.canvas.requestRender();
-    this.element.dataset.shown = picture.path;
-    if (!this.exampleOf(picture)) this.loader.store(picture);
+    this.element.dataset.shown = image.path;
+    if (!this.exampleOf(image)) this.loader.store(image);
   }
 
-  // The tokens that an edit regenerates: box (left, top, side) in pixels of the picture, and side * side cells, row by row,
+  // The tokens that an edit regenerates: box (left, top, side) in pixels of the image, and side * side cells, row by row,
   // 1 or 0. An answer about an older mask is dropped.
   showGrid(grid) {
     const { version, box, side, cells } = grid;
     if (version !== this.state.version) return;
     const count = [...cells].filter((cell) => cell === "1").length;
-    const scale = this.state.mask.width / this.state.picture.width;
+    const scale = this.state.mask.width / this.state.image.width;
     const scaled = { left: box[0] * scale, top: box[1] * scale, side: box[2] * scale };
     this.canvas.grid = this.parts.showGrid.checked ? { box: scaled, side, cells } : null;
     this.lastGrid = grid;
@@ -172,14 +172,14 @@ export class Sketchpad {
 
   // A message of a run. Its images are shown in place only where nothing has changed since it was started.
   runMessage(message) {
-    if (message.over || message.gone || message.results) this.runState.report(message.over ?? message.run);
-    if (message.gone) return void this.retry(message);
-    if (message.over) return void (this.review.finished || this.review.close());
+    if (message.ended || message.deleted || message.results) this.runState.report(message.ended ?? message.run);
+    if (message.deleted) return void this.retry(message);
+    if (message.ended) return void (this.review.finished || this.review.close());
     const sent = this.sent.get(message.version);
     if (message.results) {
-      const entry = { ...message, when: Date.now(), before: sent?.picture ?? null, mask: sent?.mask ?? "" };
+      const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask: sent?.mask ?? "" };
       this.history?.add(entry);
-      if (message.task === "edit" && sent?.mask) this.lastMask = unpack(sent.mask, ...Object.values(maskSize(sent.picture)));
+      if (message.task === "edit" && sent?.mask) this.lastMask = unpack(sent.mask, ...Object.values(maskSize(sent.image)));
       if (message.version === this.state.version) this.finish(entry);
       else this.say("The image or the mask has changed since this run started: its result is in the history.");
     } else if (message.version === this.state.version) this.review.preview(message);
@@ -190,15 +190,15 @@ export class Sketchpad {
     this.review.finish(entry);
   }
 
-  // The server has deleted the picture: it gets it again, and then the same request.
+  // The server has deleted the image: it gets it again, and then the same request.
   async retry({ task, version }) {
-    if (version !== this.state.version || !(await this.loader.ensureOnServer(this.state.picture))) return;
-    if (["find", "describe"].includes(task)) execute(this, task);
+    if (version !== this.state.version || !(await this.loader.ensureOnServer(this.state.image))) return;
+    if (["select", "describe"].includes(task)) execute(this, task);
     else whenEnabled(task, () => version === this.state.version && click(task));
   }
 
   reviewChanged(why) {
-    if (why === "gone") this.say("This image is no longer on the server: images are deleted after an hour.");
+    if (why === "deleted") this.say("This image is no longer on the server: images are deleted after an hour.");
     const { run, finished, active } = this.review;
     const { saveBefore } = this.parts;
     saveBefore.hidden = !run?.before;
@@ -207,7 +207,7 @@ export class Sketchpad {
     this.canvas.requestRender();
   }
 
-  // A result that is shown becomes the picture, so that what is painted on is what is regenerated. False where that takes a
+  // A result that is shown becomes the image, so that what is painted on is what is regenerated. False where that takes a
   // moment, and painting has to wait.
   beforePainting() {
     if (!this.review.finished) this.review.close();
@@ -220,7 +220,7 @@ export class Sketchpad {
     return atOnce;
   }
 
-  // The result becomes the picture. An earlier step of its run has to be composed first.
+  // The result becomes the image. An earlier step of its run has to be composed first.
   async keep() {
     const { review, state } = this;
     if (!review.finished) return;
@@ -233,12 +233,12 @@ export class Sketchpad {
     const { parts } = review.steps()[review.step];
     const { version } = state;
     const step = { base: run.before?.path ?? null, box: run.box, part: parts[variant] };
-    const { picture, error } = await this.server.compose(step).catch(() => ({ error: "The server did not answer." }));
+    const { image, error } = await this.server.compose(step).catch(() => ({ error: "The server did not answer." }));
     if (error) this.say(error);
-    else if (version === state.version) state.open(picture, mask);
+    else if (version === state.version) state.open(image, mask);
   }
 
-  // A run of the history: its picture, mask and prompt, and its result.
+  // A run of the history: its image, mask and prompt, and its result.
   openRun(entry) {
     writePrompt(entry.prompt ?? "");
     if (entry.before) this.loader.open(entry.before, entry.mask);
@@ -247,22 +247,22 @@ export class Sketchpad {
 
   openExample(example) {
     if (example.prompt) whenPresent("prompt", () => writePrompt(example.prompt));
-    this.loader.open(example.picture, example.mask);
+    this.loader.open(example.image, example.mask);
   }
 
-  exampleOf(picture) {
-    return this.examples.find((example) => example.picture.path === picture?.path);
+  exampleOf(image) {
+    return this.examples.find((example) => example.image.path === image?.path);
   }
 
   // Another model's examples. What a person has opened, painted or generated stays.
   switchExamples({ examples }) {
-    const { picture, mask } = this.state;
-    const before = this.exampleOf(picture);
+    const { image, mask } = this.state;
+    const before = this.exampleOf(image);
     const touched = before && pack(mask) !== pack(unpack(before.mask, mask.width, mask.height));
     this.examples = examples;
     this.showExamples();
-    if (!examples.length || this.exampleOf(picture) || this.review.active || this.review.finished) return;
-    if (!picture || (before && !touched)) this.openExample(examples[0]);
+    if (!examples.length || this.exampleOf(image) || this.review.active || this.review.finished) return;
+    if (!image || (before && !touched)) this.openExample(examples[0]);
   }
 
   async openFile(file) {
@@ -272,12 +272,12 @@ export class Sketchpad {
   }
 
   async importMask(file) {
-    const { picture, mask } = this.state;
-    if (!picture) return;
+    const { image, mask } = this.state;
+    if (!image) return;
     const url = URL.createObjectURL(file);
     try {
       const imported = await importMask(url, { width: mask.width, height: mask.height });
-      if (this.state.picture !== picture) return;
+      if (this.state.image !== image) return;
       if (imported) this.changeMask(() => imported);
       else this.say("The mask and the image have different shapes; give both the same shape.");
     } catch {
@@ -314,7 +314,7 @@ export class Sketchpad {
   async saveAnimation(suffix) {
     const { run, variant } = this.review;
     const shown = this.review.steps().map((step) => step.shown[variant]);
-    const { path, error } = await this.server.film({ shown, name: run.name, suffix });
+    const { path, error } = await this.server.animate({ shown, name: run.name, suffix });
     if (error) this.say(error);
     else Object.assign(document.createElement("a"), { href: fileUrl(path), download: `${run.name}${suffix}` }).click();
   }

@@ -1,11 +1,11 @@
-// The sketchpad's state: a picture with its mask, and what was there before, for undo and redo. The only place where
+// The sketchpad's state: an image with its mask, and what was there before, for undo and redo. The only place where
 // either changes. Each change has a version of its own and is passed on at once, so that nobody sees an outdated one.
 import { blank, equal, maskSize } from "./mask.js";
 
 const MAX_ENTRIES = 200;
 const MAX_BYTES = 64e6; // of all masks
 
-// Entries are { picture, mask }. They share what did not change, so that one costs no more than its mask; the oldest ones
+// Entries are { image, mask }. They share what did not change, so that one costs no more than its mask; the oldest ones
 // are dropped first.
 export class UndoStack {
   constructor(maxBytes = MAX_BYTES) {
@@ -46,14 +46,14 @@ export class State {
     return this.current?.mask ?? null;
   }
 
-  get picture() {
-    return this.current?.picture ?? null;
+  get image() {
+    return this.current?.image ?? null;
   }
 
-  // Another picture, with a mask or an empty one.
-  open(picture, mask = null) {
-    const { width, height } = maskSize(picture);
-    this.change({ picture, mask: mask ?? blank(width, height) });
+  // Another image, with a mask or an empty one.
+  open(image, mask = null) {
+    const { width, height } = maskSize(image);
+    this.change({ image, mask: mask ?? blank(width, height) });
   }
 
   // Another mask.
@@ -62,10 +62,10 @@ export class State {
     this.change({ ...this.current, mask });
   }
 
-  // The same picture under another path: the server had deleted it. No new version, so that answers about it still count.
-  rename(path, picture) {
+  // The same image under another path: the server had deleted it. No new version, so that answers about it still count.
+  rename(path, image) {
     for (const entry of [this.current, ...this.undoStack.past, ...this.undoStack.future]) {
-      if (entry?.picture.path === path) entry.picture = picture;
+      if (entry?.image.path === path) entry.image = image;
     }
     this.onChange();
   }

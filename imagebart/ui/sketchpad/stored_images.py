@@ -102,22 +102,22 @@ def describe_png(path: str, image: Image.Image) -> dict[str, Any]:
 
 
 @limited(IMAGE_LIMIT)
-def take(path: str) -> dict[str, Any]:
-    """An upload, or an image from before: {"picture": …, "made": whether this page made it}."""
+def open_image(path: str) -> dict[str, Any]:
+    """An upload, or an image from before: {"image": …, "made": whether this page made it}."""
     try:
         found = find(str(path))
-        picture = describe(str(found), load_image(found))
+        described = describe(str(found), load_image(found))
     except InputError as error:
         return {"error": str(error)}
     try:
         made = read_recipe(found) is not None
     except InputError:  # reported when its settings are asked for
         made = True
-    return {"picture": picture, "made": made}
+    return {"image": described, "made": made}
 
 
-def lend(path: str) -> dict[str, Any]:
-    """An image's name in a link, with which it can be taken as long as it is there: {"token": …}."""
+def link_token(path: str) -> dict[str, Any]:
+    """An image's name in a link, with which it can be opened as long as it is there: {"token": …}."""
     try:
         return {"token": find(str(path)).relative_to(Path(get_upload_folder()).resolve()).as_posix()}
     except InputError as error:
@@ -133,7 +133,7 @@ def compose(step: Mapping[str, Any]) -> dict[str, Any]:
             part, whole = whole, load_image(find(str(step["base"])))
             left, top = (int(value) for value in step["box"][:2])
             whole.paste(part, (left, top))
-        return {"picture": describe_png(publish(whole), whole)}
+        return {"image": describe_png(publish(whole), whole)}
     except InputError as error:
         return {"error": str(error)}
     except UNREADABLE_ERRORS:
@@ -141,7 +141,7 @@ def compose(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @limited(ANIMATION_LIMIT)
-def film(run: Mapping[str, Any]) -> dict[str, Any]:
+def animate(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as an animation: {"shown": its steps' files, "suffix": ".webp" or ".gif", "name": …} to {"path": …}."""
     try:
         shown: Sequence[str] = run["shown"][:MAX_FRAMES]

@@ -1,4 +1,4 @@
-// The canvas: where the picture is on the screen, what is drawn there, and the strokes that paint its mask.
+// The canvas: where the image is on the screen, what is drawn there, and the strokes that paint its mask.
 //
 // One plain 2D canvas: a mask of up to a megapixel is composited in a few milliseconds, without a library, and looks the
 // same with and without a graphics card. A view is { scale, x, y }: screen pixels for one of the mask's, and the screen
@@ -7,25 +7,25 @@ import { createCanvas } from "./images.js";
 import { copy, fillCapsule, fillPolygon, fillRect } from "./mask.js";
 
 const MAX_SCALE = 40; // screen pixels for one of the mask's
-const MARGIN = 8; // screen pixels around the picture
+const MARGIN = 8; // screen pixels around the image
 const KNOB_RADIUS = 20; // of the before/after slider, in screen pixels
 const PIXELATED = 6; // the scale from which pixels are shown as squares
 const OVERLAY = [255, 61, 113, 153]; // RGBA, as MASK_COLOR and MASK_OPACITY in examples.py
 const MIN_RADIUS = 0.5; // of the brush, in pixels of the mask
 const MAX_RADIUS = 1 / 4; // of the brush, over the mask's longer side
 
-// The whole picture in the middle of its frame. Sizes are { width, height }; the size of the picture is its mask's.
+// The whole image in the middle of its frame. Sizes are { width, height }; the size of the image is its mask's.
 export const fit = (size, frame) => {
   const room = (side) => Math.max(1, side - 2 * MARGIN);
   const scale = Math.min(room(frame.width) / size.width, room(frame.height) / size.height);
   return { scale, x: (frame.width - size.width * scale) / 2, y: (frame.height - size.height * scale) / 2 };
 };
 
-export const toPicture = (view, point) => ({ x: (point.x - view.x) / view.scale, y: (point.y - view.y) / view.scale });
+export const toImage = (view, point) => ({ x: (point.x - view.x) / view.scale, y: (point.y - view.y) / view.scale });
 
 export const toScreen = (view, point) => ({ x: point.x * view.scale + view.x, y: point.y * view.scale + view.y });
 
-// Zoom by `factor` around the screen point `at`; never smaller than the whole picture in its frame.
+// Zoom by `factor` around the screen point `at`; never smaller than the whole image in its frame.
 export const zoom = (view, at, factor, size, frame) => {
   const smallest = fit(size, frame).scale;
   const scale = Math.min(Math.max(view.scale * factor, smallest), Math.max(MAX_SCALE, smallest));
@@ -35,7 +35,7 @@ export const zoom = (view, at, factor, size, frame) => {
 
 export const pan = (view, dx, dy, size, frame) => keepInFrame({ ...view, x: view.x + dx, y: view.y + dy }, size, frame);
 
-// Centred where the picture is smaller than the frame, else without a gap at the edges.
+// Centred where the image is smaller than the frame, else without a gap at the edges.
 const keepInFrame = (view, size, frame) => {
   const place = (start, length, room) => {
     if (length <= room) return (room - length) / 2;
@@ -48,7 +48,7 @@ const keepInFrame = (view, size, frame) => {
   };
 };
 
-// The before/after slider at a share of the picture's width: a line over the visible part of the picture, and how far the
+// The before/after slider at a share of the image's width: a line over the visible part of the image, and how far the
 // knob is from it, so that the whole knob is in the frame.
 export const sliderPosition = (view, size, frame, share) => {
   const left = view.x + size.width * view.scale * share;
@@ -69,7 +69,7 @@ const maskOverlay = (mask, canvas = createCanvas(mask.width, mask.height)) => {
   return canvas;
 };
 
-// scene: { view, size, image (of the picture, or null), overlay, grid, cursor, outline, result, frame, ratio }
+// scene: { view, size, bitmap (of the image, or null), overlay, grid, cursor, outline, result, frame, ratio }
 const drawScene = (context, scene) => {
   const { frame, ratio, view, size } = scene;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -80,7 +80,7 @@ const drawScene = (context, scene) => {
   context.imageSmoothingQuality = "high";
   context.fillStyle = "#fff";
   context.fillRect(...box);
-  if (scene.image) context.drawImage(scene.image, ...box);
+  if (scene.bitmap) context.drawImage(scene.bitmap, ...box);
   if (scene.result) return drawResult(context, scene, box);
   context.imageSmoothingEnabled = false;
   context.drawImage(scene.overlay, ...box);
@@ -89,27 +89,27 @@ const drawScene = (context, scene) => {
   return drawCursor(context, scene);
 };
 
-// The image of a run: over the picture that it changes, right of the slider; or alone in the middle.
+// The bitmap of a run: over the image that it changes, right of the slider; or alone in the middle.
 const drawResult = (context, { result, frame }, box) => {
-  if (!result?.image) return;
-  const { image, alone, split } = result;
+  if (!result?.bitmap) return;
+  const { bitmap, alone, split } = result;
   context.save();
   if (alone || !box) {
     context.clearRect(0, 0, frame.width, frame.height);
-    const size = { width: image.naturalWidth, height: image.naturalHeight };
+    const size = { width: bitmap.naturalWidth, height: bitmap.naturalHeight };
     const view = fit(size, frame);
-    context.drawImage(image, view.x, view.y, size.width * view.scale, size.height * view.scale);
+    context.drawImage(bitmap, view.x, view.y, size.width * view.scale, size.height * view.scale);
   } else {
     const [x, y, width, height] = box;
     context.beginPath();
     context.rect(x + width * split, y, width * (1 - split), height);
     context.clip();
-    context.drawImage(image, x, y, width, height);
+    context.drawImage(bitmap, x, y, width, height);
   }
   context.restore();
 };
 
-// Lines in white on black, to be seen on any picture.
+// Lines in white on black, to be seen on any image.
 const outlined = (context, stroke) => {
   for (const [colour, thickness] of [["rgba(15, 23, 42, 0.75)", 2.5], ["#fff", 1]]) {
     context.strokeStyle = colour;
@@ -153,12 +153,12 @@ export class Canvas {
   // false forbids it; afterRender: called whenever the canvas was drawn.
   constructor({ element, frame, state, review, beforeStroke, afterRender }) {
     Object.assign(this, { element, frame, state, review, beforeStroke, afterRender, tool: "brush", brushSize: 0.4 });
-    Object.assign(this, { view: null, size: null, image: null, grid: null, cursor: null, outline: null, stroke: null });
+    Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null, stroke: null });
     this.requested = false; // whether it is drawn in the next frame
     new ResizeObserver(() => this.fitView()).observe(frame);
   }
 
-  // Another picture, whose image may still be loading.
+  // Another image, whose bitmap may still be loading.
   setSize(size) {
     const other = !this.size || size.width !== this.size.width || size.height !== this.size.height;
     this.size = size;
@@ -185,9 +185,9 @@ export class Canvas {
       this.overlay = maskOverlay(mask, fits ? this.overlay : undefined);
       this.overlayMask = this.stroke ? null : mask; // a stroke goes on in the same mask
     }
-    const { view, size, image, overlay, cursor, outline } = this;
+    const { view, size, bitmap, overlay, cursor, outline } = this;
     const [grid, result] = [this.stroke ? null : this.grid, this.review.scene()];
-    const scene = { frame, ratio, view, size, image, overlay, grid, cursor, outline, result };
+    const scene = { frame, ratio, view, size, bitmap, overlay, grid, cursor, outline, result };
     drawScene(this.element.getContext("2d"), scene);
     this.afterRender();
   }
@@ -212,7 +212,7 @@ export class Canvas {
   }
 
   pinch({ dx, dy, factor, at }) {
-    // Zoom first: a picture that is fitted to its frame cannot be moved.
+    // Zoom first: an image that is fitted to its frame cannot be moved.
     if (factor !== 1) this.zoom(factor, at);
     this.pan(dx, dy);
   }
@@ -233,14 +233,14 @@ export class Canvas {
     if (!this.size || !this.beforeStroke()) return;
     this.value = this.tool === "eraser" || how === "erase" ? 0 : 255;
     this.stroke = copy(this.state.mask);
-    this.points = [toPicture(this.view, point)];
+    this.points = [toImage(this.view, point)];
     if (this.isBrush()) fillCapsule(this.stroke, this.points[0], this.points[0], this.brushRadius, this.value);
     this.hover(point);
   }
 
   extend(point) {
     if (!this.stroke) return;
-    const [last, now] = [this.points[this.points.length - 1], toPicture(this.view, point)];
+    const [last, now] = [this.points[this.points.length - 1], toImage(this.view, point)];
     this.points.push(now);
     if (this.isBrush()) fillCapsule(this.stroke, last, now, this.brushRadius, this.value);
     else this.outline = this.tool === "lasso" ? this.points : corners(this.points[0], now);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { commandOf, Gestures, HELP } from "../../../imagebart/ui/sketchpad/input.js";
-import { fit, pan, sliderPosition, toPicture, toScreen, zoom } from "../../../imagebart/ui/sketchpad/view.js";
+import { fit, pan, sliderPosition, toImage, toScreen, zoom } from "../../../imagebart/ui/sketchpad/view.js";
 
 const listener = () => {
   const calls = [];
@@ -77,19 +77,19 @@ test("keys do what the list says, but not while somebody types", () => {
 const size = { width: 40, height: 30 };
 const frame = { width: 416, height: 616 };
 
-test("the whole picture lies in the middle of its frame", () => {
+test("the whole image lies in the middle of its frame", () => {
   const view = fit(size, frame);
   assert.deepEqual(view, { scale: 10, x: 8, y: 158 });
-  assert.deepEqual(toPicture(view, toScreen(view, { x: 3, y: 4 })), { x: 3, y: 4 });
+  assert.deepEqual(toImage(view, toScreen(view, { x: 3, y: 4 })), { x: 3, y: 4 });
 });
 
 test("zooming leaves what lies under the pointer where it is, and never leaves the frame", () => {
   const at = { x: 200, y: 300 };
   let view = fit(size, frame);
-  const under = toPicture(view, at);
+  const under = toImage(view, at);
   view = zoom(view, at, 2, size, frame);
   assert.equal(view.scale, 20);
-  assert.ok(Math.abs(toPicture(view, at).x - under.x) < 1e-9);
+  assert.ok(Math.abs(toImage(view, at).x - under.x) < 1e-9);
   view = pan(view, 1e6, -1e6, size, frame);
   assert.equal(view.x, 8);
   assert.deepEqual(zoom(view, at, 1e-6, size, frame), fit(size, frame));
@@ -101,7 +101,7 @@ test("the slider's knob is all in the frame, and its line where before and after
   for (const view of [fit(size, frame), zoom(fit(size, frame), { x: 300, y: 200 }, 3, size, frame)]) {
     for (const share of [0, 0.01, 0.5, 1]) {
       const { left, top, height, knob } = sliderPosition(view, size, frame, share);
-      assert.ok(Math.abs(toPicture(view, { x: left, y: 0 }).x - 40 * share) < 1e-9);
+      assert.ok(Math.abs(toImage(view, { x: left, y: 0 }).x - 40 * share) < 1e-9);
       assert.ok(left + knob - 18 >= 0 && left + knob + 18 <= frame.width);
       assert.ok(top >= 0 && top + height <= frame.height);
     }

@@ -4,12 +4,12 @@ import test from "node:test";
 import { blank, equal, maskSize, preset } from "../../../imagebart/ui/sketchpad/mask.js";
 import { State, UndoStack } from "../../../imagebart/ui/sketchpad/state.js";
 
-const picture = (path, width = 12, height = 8) => ({ path, width, height });
+const image = (path, width = 12, height = 8) => ({ path, width, height });
 
 test("every change is passed on at once, with a version of its own", () => {
   const seen = [];
   const state = new State(() => seen.push([state.version, state.mask]));
-  state.open(picture("a"));
+  state.open(image("a"));
   for (const name of ["upper half", "centre", "border"]) state.paint(preset(name, 12, 8));
   assert.deepEqual(seen.map(([version]) => version), [1, 2, 3, 4]);
   assert.ok(equal(seen[3][1], preset("border", 12, 8)));
@@ -17,7 +17,7 @@ test("every change is passed on at once, with a version of its own", () => {
   assert.equal(state.version, 4, "the same mask is no change");
 });
 
-test("undo and redo walk through pictures and masks as through a list", () => {
+test("undo and redo walk through images and masks as through a list", () => {
   const state = new State(() => {});
   let seed = 5;
   const chance = (n) => (seed = (seed * 16807) % 2147483647) % n;
@@ -27,7 +27,7 @@ test("undo and redo walk through pictures and masks as through a list", () => {
     if (what === 0 && at > 0) [state.undo(), at--];
     else if (what === 1 && at < list.length - 1) [state.redo(), at++];
     else if (what === 2 || at < 0) {
-      state.open(picture(`p${step}`));
+      state.open(image(`p${step}`));
       list = [...list.slice(0, at + 1), [`p${step}`, blank(12, 8)]];
       at = list.length - 1;
     } else {
@@ -40,7 +40,7 @@ test("undo and redo walk through pictures and masks as through a list", () => {
       at = list.length - 1;
     }
     if (list.length > 150) [list, at] = [list.slice(-150), at - (list.length - 150)];
-    assert.equal(state.picture.path, list[at][0]);
+    assert.equal(state.image.path, list[at][0]);
     assert.ok(equal(state.mask, list[at][1]));
   }
 });
@@ -48,7 +48,7 @@ test("undo and redo walk through pictures and masks as through a list", () => {
 test("nothing is undone where nothing was, and nothing is redone after another change", () => {
   const state = new State(() => {});
   assert.equal(state.undo(), false);
-  state.open(picture("a"));
+  state.open(image("a"));
   assert.equal(state.undo(), false);
   state.paint(preset("centre", 12, 8));
   state.undo();
@@ -62,21 +62,21 @@ test("the oldest entries are dropped first, by their bytes", () => {
   assert.deepEqual(stack.past.map(({ i }) => i), Array.from({ length: 10 }, (_, i) => 40 + i));
 });
 
-test("a picture under another path keeps its mask, in the past too", () => {
+test("an image under another path keeps its mask, in the past too", () => {
   const state = new State(() => {});
-  state.open(picture("a"));
+  state.open(image("a"));
   state.paint(preset("centre", 12, 8));
   const { version } = state;
-  state.rename("a", picture("b"));
-  assert.equal(state.picture.path, "b");
+  state.rename("a", image("b"));
+  assert.equal(state.image.path, "b");
   assert.equal(state.version, version, "answers about it still count");
   assert.ok(equal(state.mask, preset("centre", 12, 8)));
   state.undo();
-  assert.equal(state.picture.path, "b");
+  assert.equal(state.image.path, "b");
 });
 
-test("a mask is as large as its picture, up to a bound", () => {
-  assert.deepEqual(maskSize(picture("a", 40, 30)), { width: 40, height: 30 });
-  assert.deepEqual(maskSize(picture("a", 4000, 3000)), { width: 1024, height: 768 });
-  assert.deepEqual(maskSize(picture("a", 30000, 16)), { width: 1024, height: 1 });
+test("a mask is as large as its image, up to a bound", () => {
+  assert.deepEqual(maskSize(image("a", 40, 30)), { width: 40, height: 30 });
+  assert.deepEqual(maskSize(image("a", 4000, 3000)), { width: 1024, height: 768 });
+  assert.deepEqual(maskSize(image("a", 30000, 16)), { width: 1024, height: 1 });
 });

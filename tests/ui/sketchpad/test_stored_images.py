@@ -23,28 +23,28 @@ pytestmark = pytest.mark.usefixtures("own_files")
 
 def test_an_upload_is_described_with_a_copy_that_any_browser_shows(tmp_path: Path) -> None:
     path = publish(noise_image((1500, 40)))
-    picture = stored_images.take(path)["picture"]
+    picture = stored_images.open_image(path)["image"]
     assert picture["path"] == path and (picture["width"], picture["height"]) == (1500, 40)
     assert open_image(picture["view"]).size == view_size((1500, 40))
 
 
 def test_a_transparent_upload_is_shown_on_white() -> None:
-    picture = stored_images.take(publish(Image.new("RGBA", (60, 60), (10, 20, 30, 0))))["picture"]
+    picture = stored_images.open_image(publish(Image.new("RGBA", (60, 60), (10, 20, 30, 0))))["image"]
     assert open_image(picture["view"]).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_picture_made_here_is_known_as_such() -> None:
     path = Path(publish(noise_image((32, 32))))
-    assert not stored_images.take(str(path))["made"]
+    assert not stored_images.open_image(str(path))["made"]
     write_png(noise_image((32, 32)), path, Recipe("tiny", "generate", "a hat", 3))
-    assert stored_images.take(str(path))["made"]
+    assert stored_images.open_image(str(path))["made"]
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"not a picture", "we can read"), (b"", "empty"), (None, "damaged")])
 def test_a_bad_upload_is_said(content: bytes | None, said: str) -> None:
     path = Path(publish(noise_image((64, 64))))
     path.write_bytes(path.read_bytes()[:2000] if content is None else content)
-    assert said in stored_images.take(str(path))["error"]
+    assert said in stored_images.open_image(str(path))["error"]
 
 
 def test_nothing_outside_the_pages_folder_is_shown(tmp_path: Path) -> None:
@@ -58,9 +58,9 @@ def test_nothing_outside_the_pages_folder_is_shown(tmp_path: Path) -> None:
         inside,
         inside / "gone.png",
     ):
-        assert stored_images.take(str(path)) == {"error": messages.IMAGE_DELETED}
+        assert stored_images.open_image(str(path)) == {"error": messages.IMAGE_DELETED}
         assert stored_images.compose({"part": str(path)}) == {"error": messages.IMAGE_DELETED}
-        assert stored_images.film({"shown": [str(path)], "name": "x", "suffix": ".gif"}) == {
+        assert stored_images.animate({"shown": [str(path)], "name": "x", "suffix": ".gif"}) == {
             "error": messages.IMAGE_DELETED
         }
 
@@ -68,7 +68,7 @@ def test_nothing_outside_the_pages_folder_is_shown(tmp_path: Path) -> None:
 def test_a_step_is_put_into_its_picture() -> None:
     base, part = noise_image((40, 30)), noise_image((10, 8), 1)
     step = {"base": publish(base), "box": [5, 6, 15, 14], "part": publish(part)}
-    whole = open_image(stored_images.compose(step)["picture"]["path"])
+    whole = open_image(stored_images.compose(step)["image"]["path"])
     assert whole.crop((5, 6, 15, 14)).tobytes() == part.tobytes()
     base.paste(part, (5, 6))
     assert whole.convert("RGB").tobytes() == base.tobytes()
@@ -77,14 +77,15 @@ def test_a_step_is_put_into_its_picture() -> None:
 @pytest.mark.parametrize("suffix", [".webp", ".gif"])
 def test_a_run_becomes_a_moving_picture(suffix: str) -> None:
     frames = [noise_image((32, 24), seed) for seed in range(5)]
-    path = stored_images.film({"shown": [publish(f) for f in frames], "name": "edit-7/../x", "suffix": suffix})["path"]
+    run = {"shown": [publish(frame) for frame in frames], "name": "edit-7/../x", "suffix": suffix}
+    path = stored_images.animate(run)["path"]
     with Image.open(path) as film:
         assert path.endswith(f"edit-7x{suffix}") and film.n_frames == 5 and film.size == (32, 24)
 
 
 @pytest.mark.parametrize("asked", [{}, {"shown": [], "name": "a", "suffix": ".gif"}, {"shown": 3}])
 def test_what_no_page_asks_for_is_refused(asked: dict) -> None:
-    assert stored_images.film(asked) == {"error": messages.STEP_UNREADABLE}
+    assert stored_images.animate(asked) == {"error": messages.STEP_UNREADABLE}
     assert stored_images.compose(asked) == {"error": messages.STEP_UNREADABLE}
 
 
@@ -97,7 +98,7 @@ def test_an_example_keeps_its_names_and_its_mask(tmp_path: Path) -> None:
     assert first == again and first["prompt"] == "a hat" and first["caption"] == "Blue hat: a hat"
     mask = scale_mask(preset("left half", (48, 40)), view_size((48, 40)))
     assert unpack_mask(first["mask"], (48, 40)).tobytes() == mask.tobytes()
-    assert open_image(first["picture"]["path"]).tobytes() == noise_image((48, 40)).tobytes()
+    assert open_image(first["image"]["path"]).tobytes() == noise_image((48, 40)).tobytes()
 
 
 SIZES = [(128, 128), (64, 100), (517, 389), (1024, 300), (2600, 1900), (3000, 40), (16, 16)]
