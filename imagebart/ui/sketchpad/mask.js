@@ -3,7 +3,7 @@
 // all but `fillCapsule`, `fillRect` and `fillPolygon`, which draw on their mask, return a new one.
 
 const MAX_SIDE = 1024; // of the longer side of a mask, as MAX_VIEW_SIDE in stored_images.py
-const MAX_DISC = 6; // as in imaging/masks.py: larger discs are built from smaller ones
+const MAX_DISC = 6; // radius in pixels: a larger disc is several smaller ones, one after the other
 const EDGE_STEP = 1 / 32; // by which Grow and Shrink move the edge, over the longer side: half a token of a 16 x 16 grid
 const MIN_BRIGHTNESS = 16; // of an imported mask: JPEG masks are not quite black where they should be
 
