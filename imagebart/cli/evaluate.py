@@ -162,18 +162,18 @@ def paper(asked: PaperOptions, sampling: Sampling) -> None:
 
 def _paper_study(asked: PaperOptions, sampling: Sampling, device: str) -> PaperStudy:
     from imagebart.evaluation.image_sampler import ImageSampler
-    from imagebart.evaluation.paper import PaperStudy, asked_for, load_look, pictures_in
+    from imagebart.evaluation.paper import PaperStudy, asked_for, load_feature_network, pictures_in
     from imagebart.models.imagebart import ImageBART
     from imagebart.ranking import load_scorer
 
     if asked.best_of > 1 and asked.scorer is None:
         raise ValueError(f"the best of {asked.best_of} takes a --scorer to rank them")
-    data, look = pictures_in(asked.data, asked.pictures), load_look(asked.features)
+    data, network = pictures_in(asked.data, asked.pictures), load_feature_network(asked.features)
     model = ImageBART.from_pretrained(asked.model, device)
     return PaperStudy(
         ImageSampler(model, sampling.over(model.about.sampling), asked.batch),
         data,
-        look,
+        network,
         asked.out,
         asked.samples,
         asked_for(asked.prompts, model),

@@ -27,7 +27,7 @@ ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{I
 
 
 @dataclass(frozen=True)
-class Seen:
+class NetworkOutput:
     """What a network says of pictures: features [B, F]; logits [B, classes], where it is a classifier."""
 
     features: Tensor
@@ -35,20 +35,20 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Look:
+class FeatureNetwork:
     """A network: images float [B, 3, H, W] in [-1, 1] -> features and logits."""
 
-    see: Callable[[Tensor], Seen]
+    see: Callable[[Tensor], NetworkOutput]
 
     @torch.no_grad()
-    def many(self, batches: Iterable[Tensor]) -> Seen:
+    def many(self, batches: Iterable[Tensor]) -> NetworkOutput:
         """What it says of pictures that come in batches."""
         seen = [self.see(batch) for batch in batches]
         logits = [one.logits for one in seen if one.logits is not None]
-        return Seen(torch.cat([one.features for one in seen]), torch.cat(logits) if logits else None)
+        return NetworkOutput(torch.cat([one.features for one in seen]), torch.cat(logits) if logits else None)
 
 
-def load_look(source: str) -> Look:
+def load_feature_network(source: str) -> FeatureNetwork:
     """The network of a path: the file of Inception's weights, or a classifier's folder or Hub name.
 
     Raises InputError where it cannot be loaded.
@@ -56,7 +56,7 @@ def load_look(source: str) -> Look:
     return _inception(Path(source)) if source.endswith(".pth") else _classifier(source)
 
 
-def _inception(path: Path) -> Look:
+def _inception(path: Path) -> FeatureNetwork:
     if not path.is_file():
         raise InputError(
             f"{path} is missing: the weights of the FID of papers. Fetch {ADDRESS}, or choose a classifier's folder, "
@@ -70,14 +70,14 @@ def _inception(path: Path) -> Look:
         reason = str(error).partition("\n")[0][:200]
         raise InputError(f"{path} cannot be used: {reason} (it takes `pip install torch-fidelity`).") from error
 
-    def see(images: Tensor) -> Seen:
+    def see(images: Tensor) -> NetworkOutput:
         features, logits = network._torch_fidelity_forward(denormalize(images))
-        return Seen(features, logits)
+        return NetworkOutput(features, logits)
 
-    return Look(see)
+    return FeatureNetwork(see)
 
 
-def _classifier(source: str) -> Look:
+def _classifier(source: str) -> FeatureNetwork:
     from transformers import AutoModelForImageClassification
 
     try:
@@ -87,12 +87,12 @@ def _classifier(source: str) -> Look:
         raise InputError(f"The network {source} cannot be loaded: {reason}.") from error
     view = Preprocessor.from_pretrained(source)
 
-    def see(images: Tensor) -> Seen:
+    def see(images: Tensor) -> NetworkOutput:
         said = network(view.prepare(images), output_hidden_states=True)
         last = said.hidden_states[-1]
-        return Seen(last.mean((2, 3)) if last.ndim == 4 else last.mean(1), said.logits)
+        return NetworkOutput(last.mean((2, 3)) if last.ndim == 4 else last.mean(1), said.logits)
 
-    return Look(see)
+    return FeatureNetwork(see)
 
 
 # The measures of the paper for one of its models, beside the paper's own figures (ImageBART, section 4).
@@ -137,7 +137,7 @@ class PaperStudy:
 
     sampler: ImageSampler
     data: tuple[Path, ...]
-    look: Look
+    network: FeatureNetwork
     out: Path
     samples: int
     prompts: tuple[str, ...] = ()
@@ -162,13 +162,13 @@ class PaperStudy:
         return self.prompts[i % len(self.prompts)] if self.prompts else None
 
     @cached_property
-    def real(self) -> Seen:
+    def real(self) -> NetworkOutput:
         """The real pictures, looked at."""
-        return self.look.many(self._read(self.data[i : i + BATCH]) for i in range(0, len(self.data), BATCH))
+        return self.network.many(self._read(self.data[i : i + BATCH]) for i in range(0, len(self.data), BATCH))
 
-    def seen(self, paths: Sequence[Path]) -> Seen:
+    def seen(self, paths: Sequence[Path]) -> NetworkOutput:
         """Drawn pictures, looked at."""
-        return self.look.many(self._read(paths[i : i + BATCH]) for i in range(0, len(paths), BATCH))
+        return self.network.many(self._read(paths[i : i + BATCH]) for i in range(0, len(paths), BATCH))
 
     def _read(self, paths: Sequence[Path]) -> Tensor:
         return torch.cat([read_square(path, self.sampler.size) for path in paths])
@@ -191,7 +191,7 @@ def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
     yield from _likeness(study.real, study.seen(study.completed), "upper half completed: ")
 
 
-def _likeness(real: Seen, drawn: Seen, prefix: str, known: float | None = None) -> Iterator[Row]:
+def _likeness(real: NetworkOutput, drawn: NetworkOutput, prefix: str, known: float | None = None) -> Iterator[Row]:
     """FID, Inception score, precision and recall of drawn pictures; known: the paper's FID."""
     from torchmetrics.image.inception import InceptionScore
 

@@ -1,4 +1,10 @@
-"""Shapes that words take in captions: enumerations, articles, plurals, an adjective put last, capitals."""
+"""Captions: true sentences about an avatar, each naming a random few of its attributes in random words.
+
+A caption is the lesson that its words teach, so it says nothing of the attributes it leaves out, with one exception:
+"woman", "girl" and "lady" also mean no beard unless the caption names one. "Man" means nothing. The words for values
+are those of `imagebart.avatars.attributes`; here are the forms that they take: enumerations, plurals, an adjective put
+last, capitals.
+"""
 
 from __future__ import annotations
 
@@ -81,12 +87,6 @@ def turned(text: str, random: np.random.Generator, comma: bool) -> str:
         return text
     between = ", " if comma and random.random() < 0.5 else " "
     return f"{noun}{between}{(' and ', ' ')[random.integers(2)].join(before)}"
-
-
-# Captions: true sentences about an avatar, each naming a random few of its attributes in random words.
-#
-# A caption is the lesson that its words teach, so it says nothing of the attributes it leaves out, with one
-# exception: "woman", "girl" and "lady" also mean no beard unless the caption names one. "Man" means nothing.
 
 
 FEMALE = (*["woman"] * 4, "girl", "girl", "lady", "female", "gal", "mum")

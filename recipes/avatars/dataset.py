@@ -1,4 +1,7 @@
-"""Which avatars the model may learn from: index to attributes, with some pairs of values kept for judging."""
+"""Avatars by number: index to attributes, image and caption. Nothing is stored; an index is always the same avatar.
+
+Some pairs of values are kept for the evaluation: no training image shows them together.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from imagebart.avatars.attributes import VALUES, Attributes
-from recipes.avatars.artwork import face_weight, region_mask, render
+from recipes.avatars.artwork import render
 from recipes.avatars.captions import Caption, describe
 
 Pair = tuple[tuple[str, str], tuple[str, str]]
@@ -75,12 +78,6 @@ def sample(index: int, seed: int = 0, split: str = "train") -> Attributes:
     while split == "train" and held_out(attributes):
         attributes = draw(random)
     return attributes
-
-
-# Avatars by number: index to picture and caption. Nothing is stored; an index is always the same avatar.
-
-
-__all__ = ["AvatarDataset", "caption", "face_weight", "region_mask", "sample"]
 
 
 def caption(index: int, seed: int = 0, split: str = "train", count: int | None = None) -> Caption:

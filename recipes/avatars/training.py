@@ -39,9 +39,9 @@ from imagebart.training.stage import train_stages
 from imagebart.training.token_task import DataSource, load_text_encoder, text_config, with_words_of
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
-from recipes.avatars.artwork import render, rendered
+from recipes.avatars.artwork import face_weight, render, rendered
 from recipes.avatars.conditioner import avatar_conditioner
-from recipes.avatars.dataset import AvatarDataset, caption, face_weight, sample
+from recipes.avatars.dataset import AvatarDataset, caption, sample
 
 HIDDEN = -100  # the label of an attribute that a picture does not show: no loss
 

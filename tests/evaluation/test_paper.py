@@ -16,7 +16,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from imagebart.cli import main
 from imagebart.errors import InputError
 from imagebart.evaluation.metrics import frechet_distance
-from imagebart.evaluation.paper import INCEPTION, coverage, load_look, pictures_in, read_square
+from imagebart.evaluation.paper import INCEPTION, coverage, load_feature_network, pictures_in, read_square
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +124,11 @@ def test_of_several_the_judge_keeps_the_best(data: Path, classifier: Path, tmp_p
     assert main([*command, "--out", str(tmp_path / "one")]) == 0
     assert main([*command, "--out", str(tmp_path / "best"), "--best-of", "4", "--scorer", str(classifier)]) == 0
     network = ResNetForImageClassification.from_pretrained(classifier).eval()
-    look = load_look(str(classifier))
+    network = load_feature_network(str(classifier))
     scores = []
     for run in ("one", "best"):
         images = torch.cat([read_square(path, 32) for path in sorted((tmp_path / run / "samples").iterdir())])
-        scores.append(look.many([images]).logits.log_softmax(-1)[:, 1].mean())
+        scores.append(network.many([images]).logits.log_softmax(-1)[:, 1].mean())
     assert network.config.num_labels == 3
     assert scores[1] > scores[0]
     assert "| acceptance rate | 0.25 |" in (tmp_path / "best" / "table.md").read_text()
@@ -136,6 +136,6 @@ def test_of_several_the_judge_keeps_the_best(data: Path, classifier: Path, tmp_p
 
 def test_weights_that_cannot_be_had_are_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing: the weights of the FID of papers. Fetch https://github.com"):
-        load_look(str(tmp_path / INCEPTION))
+        load_feature_network(str(tmp_path / INCEPTION))
     with pytest.raises(InputError, match="The network .*nothing cannot be loaded"):
-        load_look(str(tmp_path / "nothing"))
+        load_feature_network(str(tmp_path / "nothing"))

@@ -11,8 +11,17 @@ import torch
 
 from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, PLAIN, SHOWING, VALUES, Attributes
 from recipes.avatars import artwork
-from recipes.avatars.artwork import REGIONS, background_mask, part_svg, parts, rasterise, region_mask, render
-from recipes.avatars.dataset import AvatarDataset, face_weight, sample
+from recipes.avatars.artwork import (
+    REGIONS,
+    background_mask,
+    face_weight,
+    part_svg,
+    parts,
+    rasterise,
+    region_mask,
+    render,
+)
+from recipes.avatars.dataset import AvatarDataset, sample
 
 
 def test_items_are_reproducible_and_start_shifts_them() -> None:
