@@ -1,4 +1,4 @@
-"""ImageBART in the browser: mask, prompt, and watch the picture come into being, coarse to fine."""
+"""ImageBART in the browser: mask, prompt, and watch the image emerge, coarse to fine."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A copy is safe from whatever happens to its file. Where copies would take a good part of all memory, as of the largest
 published model, 12 GB, on a machine of 16, weights are mapped instead: memory that another program needs is given up
-at once, and read again later. What drawing orders anew is copied, of as many stages as fit into the same share.
+at once, and read again later. Packed weights are copies, of as many stages as fit into the same share.
 """
 
 from __future__ import annotations

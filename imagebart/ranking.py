@@ -117,7 +117,7 @@ class Preprocessor:
 
 @dataclass(frozen=True)
 class ClassifierScorer:
-    """Scores by the log-probability of the class that was asked for."""
+    """Scores by the log-probability of the class that the prompt names."""
 
     network: Any  # takes pictures, gives .logits [B, classes]
     preprocessor: Preprocessor

@@ -39,7 +39,7 @@ class Region:
 
     box: Box  # what the model sees
     painted: npt.NDArray[np.bool_]  # pixels as the model sees them that paint touches, bool [size, size]
-    grid: int  # cells a side
+    grid: int  # patches, and so tokens, a side
     alpha: Image.Image  # how much of the new picture shows, "L" of the upload's size
 
     @classmethod
@@ -53,13 +53,8 @@ class Region:
         return cls(box, ~kept.numpy(), grid, masks.alpha(mask, feather))
 
     @property
-    def keep(self) -> torch.Tensor:
-        """Tokens that stay, bool [grid * grid] in raster order: those whose cells no paint touches."""
-        return torch.from_numpy(~self.regenerated).flatten()
-
-    @property
     def regenerated(self) -> npt.NDArray[np.bool_]:
-        """The cells that are regenerated, [grid, grid], rows from the top."""
+        """The patches that paint touches, [grid, grid], rows from the top: their tokens are regenerated."""
         side = len(self.painted) // self.grid
         return np.logical_or.reduce(self.painted.reshape(self.grid, side, self.grid, side), (1, 3))
 

@@ -1,4 +1,4 @@
-"""One picture of many, in rows, to look at."""
+"""Figures for training and evaluation: contact sheets of many images, and charts of lines, drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -46,9 +46,6 @@ def _font_size(pen: ImageDraw.ImageDraw, text: str, width: int) -> float:
     while size > 5 and pen.textlength(text, font_size=size) > width:
         size -= 0.5
     return size
-
-
-# Lines over an axis, drawn with Pillow.
 
 
 COLOURS = ("#6d28d9", "#0f766e", "#b45309", "#be123c")

@@ -20,7 +20,7 @@ from imagebart.settings import format_value
 
 PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")
 
-# JPEG masks are not quite black where they should be; a difference that nobody sees must not redraw anything.
+# JPEG masks are not quite black where they should be; a difference that nobody sees must not change anything.
 DARKEST_PAINT = 16
 STRIPE = 256  # rows at a time, which bounds memory
 STRIP = 32  # rows or columns at a time, which the processor's cache holds

@@ -51,7 +51,7 @@ class Recipe:
 
     @property
     def own_seed(self) -> int:
-        """The seed with which this variant is drawn alone, as the first of its run."""
+        """The seed that makes this variant alone, as the first of its run."""
         return (self.seed + self.variant) % 2**32
 
     def to_json(self) -> str:

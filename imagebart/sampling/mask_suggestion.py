@@ -17,7 +17,7 @@ from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import ImageBART
 from imagebart.sampling.sampler import add_noise_rows, row_generators
 
-RATE = 0.97  # of noise: with less, what the picture shows hides what is asked for; with more, it has no say
+RATE = 0.97  # of noise: with less, the image outweighs the prompt; with more, it has no influence
 DRAWS = 2
 LEAST = 0.25  # distance, 0 to 1, from which words are about a token
 AROUND = 0.13  # how much each neighbour's distance counts, over the token's own
@@ -59,7 +59,7 @@ def distances(denoiser: Denoiser, known: Tensor, cond: Tensor, other: Tensor, se
     noisy = add_noise_rows(known.expand(DRAWS, -1), RATE, denoiser.config.vocab_size, row_generators(seed, DRAWS))
     both, conds = noisy.repeat(2, 1), torch.cat([cond, other]).repeat_interleave(DRAWS, 0)
     noise_t = torch.full(both.shape, RATE, device=both.device)
-    # The decoder is fed the noise, too: nothing is drawn.
+    # The decoder's input is the noise, too: nothing is sampled.
     p, q = denoiser.logits(both, DenoiserInput(both, noise_t, noise_t, conds)).float().softmax(-1).sqrt().chunk(2)
     return (1 - (p * q).sum(-1)).clamp(min=0).sqrt().mean(0)
 
