@@ -18,7 +18,7 @@ from recipes.avatars.artwork import region_mask, render
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
 SIZE = 256  # twice what the shipped model works on, so that what the mask leaves alone stays crisp
 
-# A name, what differs from PLAIN, what to redraw (a region of imagebart/avatars/regions.py), what should be there.
+# A name, what differs from PLAIN, what to redraw (`REGIONS` in recipes/avatars/artwork.py), what should be there.
 EXAMPLES: tuple[tuple[str, dict[str, str], str, str], ...] = (
     (
         "1-brown-bob-and-a-hoodie",

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from imagebart.avatars.attributes import PLAIN, VALUES
 from imagebart.avatars.reader import Reader, ReaderConfig, load_reader, save_reader
+from imagebart.config import from_dict
 from imagebart.training.config import LoopConfig, load
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
@@ -109,3 +110,8 @@ def test_a_judge_of_gigabytes_is_refused_by_its_description(tmp_path: Path, size
     save_file({"a": torch.zeros(1)}, path, {"values": json.dumps(VALUES), "config": json.dumps(size)})
     with pytest.raises(ValueError, match="expected at most 512"):
         load_reader(path)
+
+
+def test_configurations_written_before_are_read() -> None:
+    run = from_dict(ReaderRun, {"loop": {"steps": 1}, "wear": {"blur": 1.0}})
+    assert run.augment == Augment(blur=1.0)
