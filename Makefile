@@ -21,7 +21,7 @@ demo: $(VENV)/.runtime
 
 test: lint
 	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \
-	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -n 2 --dist loadfile
+	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.everything
 	$(BIN)/python -m ruff check .

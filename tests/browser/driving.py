@@ -70,7 +70,14 @@ def new_context(chromium: Browser, **options: Any) -> BrowserContext:
 
 @contextmanager
 def open_page(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """The page in a window of its own. It must log no error and ask no other host for anything."""
+    """The page in a window of its own; checked as by `open_window`."""
+    with new_context(chromium, **options) as context, open_window(context, url) as page:
+        yield page
+
+
+@contextmanager
+def open_window(context: BrowserContext, url: str) -> Iterator[Page]:
+    """The page in a new window, with nothing stored. It must log no error and ask no other host for anything."""
     complaints: list[str] = []
 
     def heard(message: ConsoleMessage) -> None:
@@ -81,8 +88,9 @@ def open_page(chromium: Browser, url: str, **options: Any) -> Iterator[Page]:
         if not request.url.startswith((url, "data:", "blob:")):
             complaints.append(f"asked {request.url}")
 
-    with new_context(chromium, **options) as context:
-        page = context.new_page()
+    with context.new_page() as page:
+        stored = {"origin": url.rstrip("/"), "storageTypes": "cookies,indexeddb,local_storage"}
+        context.new_cdp_session(page).send("Storage.clearDataForOrigin", stored)
         page.on("console", heard)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", asked)
