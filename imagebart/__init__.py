@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagebart.errors import InputError
-    from imagebart.models.imagebart import ImageBART
+    from imagebart.model import ImageBART
     from imagebart.pipeline import Pipeline, PipelineEvent
     from imagebart.settings import SamplingSettings
 
@@ -14,7 +14,7 @@ __all__ = ["ImageBART", "InputError", "Pipeline", "PipelineEvent", "SamplingSett
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ImageBART": "imagebart.models.imagebart",
+    "ImageBART": "imagebart.model",
     "InputError": "imagebart.errors",
     "Pipeline": "imagebart.pipeline",
     "PipelineEvent": "imagebart.pipeline",

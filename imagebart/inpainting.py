@@ -22,7 +22,7 @@ from torch import Tensor
 
 from imagebart.imaging.blending import blend
 from imagebart.imaging.crop import Region
-from imagebart.models.imagebart import ImageBART
+from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.vqgan import FirstStage, psnr
 
 FLAT = 0.08  # how far apart the pixels of one colour may be in a channel of [-1, 1]
@@ -46,7 +46,7 @@ class MaskedTokens:
 
 
 @torch.no_grad()
-def encode_masked(model: ImageBART, pixels: Tensor, painted: Tensor) -> MaskedTokens:
+def encode_masked(model: ImageBARTModel, pixels: Tensor, painted: Tensor) -> MaskedTokens:
     """Masked images as tokens with noise levels, on the model's device.
 
     pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU. For a model that was not trained with
@@ -138,7 +138,7 @@ class PasteTarget:
         return self.region.paste(self.upload, square)
 
 
-def out_of_domain(model: ImageBART, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:
+def out_of_domain(model: ImageBARTModel, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:
     """A note where the model does not know such images: its tokens do not bring back what is kept.
 
     before, after: float [1, 3, size, size] in [-1, 1]; keep: bool [N].

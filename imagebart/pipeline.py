@@ -27,7 +27,7 @@ from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.inpainting import PasteTarget, encode_masked, out_of_domain
-from imagebart.models.imagebart import ImageBART
+from imagebart.model import ImageBART
 from imagebart.ranking import Describer, Scorer, bundled_scorer, caption, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
 from imagebart.sampling.sampler import ChainEvent
@@ -140,7 +140,9 @@ class EditRequest:
 
     recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
     target: PasteTarget = PasteTarget()
-    known: Mapping[str, Any] = field(default_factory=dict)  # what is known of the tokens: arguments of `Sampler.start`
+    known: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what is known of the tokens: arguments of `Sampler.prepare`
     pixels: Tensor | None = None  # of an edit's region as it was, float [1, 3, size, size] in [-1, 1]
     notes: tuple[str, ...] = ()  # sentences for the user
     best_first: bool = False
@@ -163,7 +165,7 @@ class Pipeline:
         """Loads a model (see `ImageBART.from_pretrained`), its card, the folder's README.md, and its scorer, if any."""
         folder = locate(source, revision=revision)
         model = ImageBART.from_pretrained(folder, device, dtype)
-        model.sampler.prepare()
+        model.sampler.warm_up()
         card = read_card(folder) or default_card(config_of(model))
         return cls(model, without_header(card), bundled_scorer(folder, model))
 
@@ -399,10 +401,10 @@ class Pipeline:
     def _stream(self, request: EditRequest, settings: SamplingSettings, cond: Tensor | None) -> Iterator[PipelineEvent]:
         """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
         sampler = self.model.sampler
-        state = sampler.start(len(request.recipes), settings, seed=request.recipes[0].seed, **request.known)
+        state = sampler.prepare(len(request.recipes), settings, cond, seed=request.recipes[0].seed, **request.known)
         first = len(state.steps)
         clock = Clock(settings.resamples, first)
-        chain = sampler.stream(state, cond, settings)
+        chain = sampler.stream(state, settings)
         last = ChainEvent(first, state.scales, 0, settings.resamples, 0, state.total, state.x, False)
         yield self._event("start", last, request, clock)
         try:

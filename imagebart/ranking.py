@@ -16,7 +16,7 @@ from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner, ClipTextConditioner
 from imagebart.errors import InputError
-from imagebart.models.imagebart import ImageBART
+from imagebart.models.imagebart import ImageBARTModel
 
 WEIGHTS = "judge.safetensors"  # in a model's folder
 
@@ -62,7 +62,7 @@ def complete_prompt(scorer: Scorer | None, image: Tensor, prompt: str) -> str:
     return prompt if texts is None else texts[0]
 
 
-def caption(model: ImageBART, scorer: Scorer | None, image: Tensor) -> str:
+def caption(model: ImageBARTModel, scorer: Scorer | None, image: Tensor) -> str:
     """What an image [1, 3, H, W] shows, in words that the model knows. Raises InputError where that cannot be said."""
     if not isinstance(scorer, Describer):
         raise InputError("This model cannot say what a picture shows; describe it in your own words.")
@@ -73,7 +73,7 @@ def caption(model: ImageBART, scorer: Scorer | None, image: Tensor) -> str:
     return words
 
 
-def bundled_scorer(folder: Path, model: ImageBART) -> Scorer | None:
+def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     """The scorer that lies in a model's folder; None where there is none. Raises WeightsError naming a damaged file."""
     if not (folder / WEIGHTS).is_file():
         return None
@@ -167,7 +167,7 @@ class ClipScorer:
         return cosines
 
 
-def load_scorer(source: str, model: ImageBART) -> Scorer:
+def load_scorer(source: str, model: ImageBARTModel) -> Scorer:
     """The scorer of a folder or Hub name for what a model draws.
 
     Raises InputError where the model takes no prompt, or the network cannot score its images, or cannot be loaded.

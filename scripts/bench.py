@@ -26,7 +26,8 @@ from PIL import Image
 from imagebart import Pipeline, PipelineEvent
 from imagebart.diffusion import Schedule
 from imagebart.imaging.masks import preset
-from imagebart.models.imagebart import About, ImageBART
+from imagebart.model import ImageBART
+from imagebart.models.imagebart import About
 from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights.published.registry import MODELS, PublishedModel

@@ -14,7 +14,7 @@ from torch import Tensor
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging.files import denormalize, normalize, to_images
 from imagebart.inpainting import encode_color_hints, encode_masked, fill_nearest, mask_coverage
-from imagebart.models.imagebart import ImageBART
+from imagebart.model import ImageBART
 from imagebart.pipeline import Pipeline
 
 

@@ -274,7 +274,9 @@ def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
     upload = noise_picture("RGB", (32, 32))
     with torch.no_grad():
         known = pipe.model.first_stage.encode(to_tensor(upload)).expand(400, -1)
-    begun = pipe.model.sampler.start(400, pipe.defaults, known=known, strength=0.25, seed=3)
+    begun = pipe.model.sampler.prepare(
+        400, pipe.defaults, pipe.model.conditioner.unconditional(400), known=known, strength=0.25, seed=3
+    )
     share = (begun.x != known).float().mean().item()
     expected = 0.25 * (1 - 1 / pipe.model.vocab_size)
     assert abs(share - expected) < 4 * (expected * (1 - expected) / known.numel()) ** 0.5
@@ -371,7 +373,7 @@ def test_without_words_guidance_costs_nothing(pipe: Pipeline, monkeypatch: pytes
     stream = pipe.model.sampler.stream
 
     def noted(*arguments: Any) -> Iterator[ChainEvent]:
-        asked.append(arguments[2].guidance)
+        asked.append(arguments[1].guidance)
         return stream(*arguments)
 
     monkeypatch.setattr(pipe.model.sampler, "stream", noted)

@@ -34,7 +34,7 @@ from imagebart.avatars.attributes import (
 from imagebart.avatars.reader import Reader, load_reader
 from imagebart.conditioning import Conditioner
 from imagebart.errors import WeightsError
-from imagebart.models.imagebart import ImageBART
+from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.weights.folder import checked_header
 
@@ -172,7 +172,7 @@ class AvatarScorer:
     conditioner: Conditioner
 
     @classmethod
-    def load(cls, path: Path, model: ImageBART) -> AvatarScorer:
+    def load(cls, path: Path, model: ImageBARTModel) -> AvatarScorer:
         """The reader in a file, and a model's text encoder with the heads beside the file.
 
         Raises WeightsError naming what is damaged, or missing.

@@ -98,7 +98,7 @@ def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageS
 def load_image_sampler(model: str | Path, sampling: Sampling, batch: int) -> ImageSampler:
     """A model at its best settings, or at those asked for."""
     from imagebart.evaluation.image_sampler import ImageSampler
-    from imagebart.models.imagebart import ImageBART
+    from imagebart.model import ImageBART
 
     if batch < 1:
         raise ValueError(f"a batch of {batch}, expected 1 or more")
@@ -163,7 +163,7 @@ def paper(asked: PaperOptions, sampling: Sampling) -> None:
 def _paper_study(asked: PaperOptions, sampling: Sampling, device: str) -> PaperStudy:
     from imagebart.evaluation.image_sampler import ImageSampler
     from imagebart.evaluation.paper import PaperStudy, asked_for, load_feature_network, pictures_in
-    from imagebart.models.imagebart import ImageBART
+    from imagebart.model import ImageBART
     from imagebart.ranking import load_scorer
 
     if asked.best_of > 1 and asked.scorer is None:

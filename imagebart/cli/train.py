@@ -74,7 +74,7 @@ def take_apart(
     model: Model = DEFAULT_MODEL,
 ) -> None:
     """Split a model folder into parts, to train on from them."""
-    from imagebart.models.imagebart import ImageBART
+    from imagebart.model import ImageBART
     from imagebart.training.assembly import take_apart
 
     for folder in take_apart(ImageBART.from_pretrained(model), out):

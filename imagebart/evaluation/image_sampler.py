@@ -13,7 +13,7 @@ from imagebart.evaluation.metrics import Measure
 from imagebart.imaging.blending import blend
 from imagebart.imaging.files import denormalize, normalize, to_images, to_tensor
 from imagebart.inpainting import MaskedTokens, encode_masked
-from imagebart.models.imagebart import ImageBART
+from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
 

@@ -19,7 +19,7 @@ from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import frechet_distance, inside, nearest
 from imagebart.imaging import files as images
 from imagebart.imaging.files import denormalize
-from imagebart.models.imagebart import ImageBART
+from imagebart.model import ImageBART
 from imagebart.ranking import ClipScorer, Preprocessor, Scorer, rank
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"

@@ -21,7 +21,7 @@ from imagebart.config import HintGrid, Length, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import (
-    CrossAttention,
+    Block,
     DecoderInput,
     Encode,
     Transformer,
@@ -104,7 +104,8 @@ class Denoiser(nn.Module):
         if config.text is not None:
             self.text = TextEncoder(config.text)
             self.text_map = nn.Linear(config.text.transformer.width, config.decoder.width)
-        for module in (self.align, *(m.out for m in self.decoder.modules() if isinstance(m, CrossAttention))):
+        blocks = [block for block in self.decoder.blocks if isinstance(block, Block)]
+        for module in (self.align, *(block.cross.out for block in blocks if block.cross is not None)):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
 
@@ -146,7 +147,7 @@ class Denoiser(nn.Module):
             decoder_bias = decoder_bias + F.pad(mapped, (0, 0, 0, tokens - 1))
         encoded = (encode or self.encoder)(torch.cat([prefix, x_t], 1), encoder_bias)
         added_embeds = decoder_bias + F.pad(self.align(encoded[:, length:]), (0, 0, length - 1, 0))
-        return DecoderInput(x_t, prefix, self.decoder.cross_kv(encoded), added_embeds), encoded[:, length:]
+        return DecoderInput(prefix, self.decoder.cross_kv(encoded), added_embeds), encoded[:, length:]
 
     def _embed_color_hints(self, given: DenoiserInput) -> Tensor | float:
         """What color hints add to the encoder's embeddings, [B, N, width]; raises ValueError for another shape."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from imagebart.conditioning import Conditioner
 from imagebart.diffusion import Schedule
@@ -19,9 +18,7 @@ from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
 
-if TYPE_CHECKING:
-    from imagebart.sampling.sampler import ChainEvent, Sampler
-
+Model = TypeVar("Model", bound="ImageBARTModel")
 SCALES = 2  # of a denoiser, where nothing else is said
 
 
@@ -36,11 +33,11 @@ class About:
     suggestions: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class ImageBART(nn.Module):
-    """The whole model: N tokens a picture, K different ones.
+class ImageBARTModel(nn.Module):
+    """The networks of a model: N tokens an image, K different ones. See `imagebart.model.ImageBART`.
 
     Either it has stages, one for each step, `stages[t - 1]` being p(x_{t-1} | x_t) of its schedule, as the published
-    models have; or one denoiser for all noise rates, with no schedule of its own.
+    models have; or one denoiser for all noise levels, which any number of steps can be sampled with.
     """
 
     def __init__(
@@ -61,7 +58,6 @@ class ImageBART(nn.Module):
         self.about = about or About()
         self.schedule = schedule or Schedule.geometric(len(self.stages) or self.about.sampling.scales or SCALES)
         self.precision: Literal["exact", "rounded"] = "exact"  # what may be done to weights while drawing
-        self._sampler: Sampler | None = None
         self._check()
         self.eval().requires_grad_(False)
 
@@ -81,51 +77,6 @@ class ImageBART(nn.Module):
                     f"stage {t} was made for t = {stage.config.t} and {stage.config.vocab_size} codes, "
                     f"expected t = {t} and the first stage's {codes}"
                 )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | PathLike[str],
-        device: str = "cpu",
-        dtype: str = "float32",
-        download: bool = False,
-        revision: str | None = None,
-    ) -> ImageBART:
-        """Loads a folder written by `save_pretrained` or one of published files, a published model, or owner/name.
-
-        The last is a model on the Hub, and revision its branch, tag or commit. download: a published model that is not
-        here is fetched and converted, after saying how large it is.
-
-        dtype: float16, bfloat16, float32, float64; or auto, the fastest without visible loss: see `weights.load`.
-        Nothing that the files name is imported or run. Raises WeightsError naming the file and what is wrong.
-        """
-        from imagebart.weights import load
-
-        return load(source, device, dtype, download, revision)
-
-    def save_pretrained(self, folder: str | PathLike[str], dtype: str = "float32") -> None:
-        """Writes config.json and safetensors to a folder; `dtype` is what is stored."""
-        from imagebart.weights import save
-
-        save(self, folder, dtype)
-
-    def push_to_hub(self, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False) -> str:
-        """Writes the model to the Hub as owner/name, on a branch if wanted, with a card; returns the commit's address.
-
-        A folder that has a card, examples and a scorer is sent whole by `imagebart push`.
-        """
-        from imagebart.weights import push
-
-        return push(self, name, dtype, revision, private)
-
-    @property
-    def sampler(self) -> Sampler:
-        """What draws from this model."""
-        from imagebart.sampling.sampler import Sampler
-
-        if self._sampler is None:
-            self._sampler = Sampler(self)
-        return self._sampler
 
     @property
     def tokens(self) -> int:
@@ -166,52 +117,3 @@ class ImageBART(nn.Module):
         if scales not in (None, len(self.stages)):
             raise InputError(f"The number of scales is {scales}; this model was trained for {len(self.stages)}.")
         return len(self.stages)
-
-    def sample(
-        self,
-        batch_size: int = 1,
-        cond: Tensor | None = None,
-        start: Tensor | None = None,
-        known: Tensor | None = None,
-        keep: Tensor | None = None,
-        *,
-        seed: int | None = None,
-        start_stage: int | None = None,
-        **settings: Any,
-    ) -> Tensor:
-        """Runs the chain; returns x_0, int64 [B, N]. Arguments as for `stream`.
-
-        settings: as `SamplingSettings` has them, temperature=0.9, top_k=100; its `start` is start_stage here.
-        """
-        chosen = SamplingSettings(start=start_stage, **settings)
-        begun = self.sampler.start(batch_size, chosen, start, known, keep, seed=seed)
-        x = begun.x
-        for event in self.sampler.stream(begun, cond, chosen):
-            x = event.tokens
-        return x
-
-    def stream(
-        self,
-        batch_size: int = 1,
-        cond: Tensor | None = None,
-        start: Tensor | None = None,
-        known: Tensor | None = None,
-        keep: Tensor | None = None,
-        settings: SamplingSettings | None = None,
-        seed: int | None = None,
-        strength: float = 1.0,
-        noise_level: Tensor | None = None,
-        color_hints: Tensor | None = None,
-    ) -> Iterator[ChainEvent]:
-        """Runs the chain, an event a pass of the decoder; the iterator can be closed at any moment.
-
-        cond: conditioning tokens int64 [B, L]. start: x at the first step to run, int64 [B, N]; drawn where None: noise
-        or, if that step expects less, `known` with as many tokens redrawn. known, keep: tokens int64 [B, N] and bool
-        [B, N] or [N], True = keep the known token. strength: the share of noise to start from, over 0, at most 1.
-        noise_level: of known tokens that are not kept, float [B, N] or [N]; 1 where None. Stages use kept tokens only.
-        color_hints: colors of kept parts, bool [B, N, K], for a model that takes them (see `imagebart.inpainting`).
-        seed: row b draws from seed + b. Raises ValueError, before the first event, for what does not fit.
-        """
-        settings = settings or SamplingSettings()
-        begun = self.sampler.start(batch_size, settings, start, known, keep, strength, seed, noise_level, color_hints)
-        return self.sampler.stream(begun, cond, settings)

@@ -75,7 +75,7 @@ class Stage(nn.Module):
         self._check(x_t)
         prefix, read = self.prefix(len(x_t), cond), self.encode_prompt(cond)
         added_embeds = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens - 1))
-        return DecoderInput(x_t, prefix, added_embeds=added_embeds)
+        return DecoderInput(prefix, added_embeds=added_embeds)
 
     def logits(self, x_s: Tensor, x_t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Teacher-forced logits of p(x_{t-1} = x_s | x_t), float [B, N, K]; raises ValueError for bad shapes."""
@@ -114,7 +114,7 @@ class EncoderDecoderStage(Stage):
         read = self.encode_prompt(cond)
         added_embeds = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens))
         encoded = (encode or self.encoder)(torch.cat([self.prefix(len(x_t), cond), x_t], 1), added_embeds)
-        return DecoderInput(x_t, torch.full_like(x_t[:, :1], self.config.start_token), self.decoder.cross_kv(encoded))
+        return DecoderInput(torch.full_like(x_t[:, :1], self.config.start_token), self.decoder.cross_kv(encoded))
 
 
 class ResidualStage(EncoderDecoderStage):

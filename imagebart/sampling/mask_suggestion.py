@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser, DenoiserInput
-from imagebart.models.imagebart import ImageBART
+from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.sampler import add_noise_rows, row_generators
 
 RATE = 0.97  # of noise: with less, the image outweighs the prompt; with more, it has no influence
@@ -25,7 +25,7 @@ ADVICE = "paint over what should change"
 
 
 @torch.no_grad()
-def suggest_mask(model: ImageBART, pixels: Tensor, prompt: str, texts: tuple[str, str] | None = None) -> Tensor:
+def suggest_mask(model: ImageBARTModel, pixels: Tensor, prompt: str, texts: tuple[str, str] | None = None) -> Tensor:
     """The tokens of an image that a prompt is about: bool [rows, columns].
 
     pixels: float [1, 3, size, size] in [-1, 1]; texts: the prompt with all else that the image shows, and what the

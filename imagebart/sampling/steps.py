@@ -1,9 +1,9 @@
-"""What one pass of the chain draws: x_s from x_t, by a published stage or by the denoiser at a pair of noise rates."""
+"""One step of the chain, x_t to x_s: by a published stage, or by the denoiser between two noise levels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -14,7 +14,7 @@ from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.stages import EncoderDecoderStage, Stage
 from imagebart.models.transformer import DecoderInput, Encode, Transformer
 from imagebart.sampling.logits import guided
-from imagebart.sampling.packed_linear import Network, PackedModel, threads
+from imagebart.sampling.packed_linear import PackedModel, use_threads
 
 
 class Step(Protocol):
@@ -151,138 +151,101 @@ def stage_steps(stages: Sequence[Stage]) -> list[StageStep]:
     return [StageStep(stage) for stage in stages]
 
 
-# A step being drawn: its networks, what they have kept, and guidance.
-
-
 @dataclass(frozen=True)
-class Condition:
-    """What a run is told besides its tokens; None where a model is told nothing."""
+class ChainState:
+    """Where a chain starts: B images of N tokens, and what they are conditioned on."""
 
-    cond: Tensor | None  # conditioning tokens, int64 [B, L]
-    unconditional: Tensor | None  # those of an absent condition, for guidance
-    color_hints: Tensor | None = None  # the colours of what is kept, bool [B, N, K]: see `imagebart.inpainting`
+    steps: Sequence[Step]  # to run, t = 1 first
+    scales: int  # T, of which these are the last
+    x: Tensor  # x at the last of them, with the known tokens where they are visible, int64 [B, N]
+    noise_level: Tensor  # of each token of x, float [B, N]: 0 where it is kept, 1 where nothing is known
+    generators: list[torch.Generator]  # of the rows
+    cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
+    unconditional: Tensor | None = None  # those of an absent condition, int64 [B, L], for guidance
+    color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
 
-    def select(self, rows: Tensor) -> Condition:
-        """Of some rows, int64 [B']."""
-        return Condition(
-            *(part if part is None else part[rows] for part in (self.cond, self.unconditional, self.color_hints))
-        )
+    @property
+    def total(self) -> int:
+        """Tokens to sample in a pass of the coarsest step."""
+        return int((~self.steps[-1].keeps(self.noise_level)).any(0).sum())
 
-
-def _encode(network: Network, tokens: Tensor, added_embeds: Tensor | None) -> Tensor:
-    """An encoder's output for tokens [B, S]."""
-    return network.forward(tokens, [0] * len(tokens), network.new_cache(len(tokens)), added_embeds=added_embeds)
+    def select(self, rows: Tensor) -> ChainState:
+        """The conditions, x and noise levels of some rows, int64 [B']."""
+        parts = {name: getattr(self, name) for name in ("x", "noise_level", "cond", "unconditional", "color_hints")}
+        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
 
 
 class StepRun:
-    """A step being drawn, some positions at a time.
+    """A step while its tokens are sampled, some positions at a time; under guidance in a batch of twice the size.
 
-    The decoder takes positions of its own: it is fed token i of [prefix, x_s] at its position i, and predicts position
-    n of x_s at its position `first` + n.
+    The decoder has positions of its own: it gets token i of [prefix, x_s] at its position i, and predicts position n of
+    x_s at its position `first` + n.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        packed_model: PackedModel,
-        x_t: Tensor,
-        noise_level: Tensor,
-        cond: Tensor | None,
-        color_hints: Tensor | None = None,
-    ) -> None:
-        self.step, self.packed_model, self.decoder = step, packed_model, packed_model.decoder
-        encoder = packed_model.encoder
-        encode = None if encoder is None else lambda tokens, added_embeds: _encode(encoder, tokens, added_embeds)
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=packed_model.rounds):
-            context = step.prepare(x_t, noise_level, cond, encode, color_hints)
-        given = self.decoder.transformer.position_embedding.dtype
-        self.context = context.of_types(self.decoder.kept.dtype, given)
-        self.cache = self.decoder.new_cache(len(x_t))
-        self.first = self.context.prefix.shape[1] - 1
-        self.noise_level = noise_level
-
-    def known(self, begins: list[int], length: int) -> tuple[Tensor, Tensor]:
-        """x_t at the positions that these of the decoder predict, int64 [B, length], and its noise_level."""
-        device = self.noise_level.device
-        steps = torch.tensor(begins, device=device)[:, None] + torch.arange(length, device=device)
-        places = (steps - self.first).clamp(min=0)
-        return self.context.x_t.gather(1, places), self.noise_level.gather(1, places)
-
-    def logits(self, x_s: Tensor, begins: list[int], length: int, skip: int = 0) -> Tensor:
-        """Feeds `length` tokens, row b's from the decoder's position begins[b] on; x_s int64 [B, N] holds them.
-
-        Returns what all but the first `skip` predict, logits [B, length - skip, K]. Tokens before a row's first must
-        have been fed as x_s has them now; one can be fed again, and then counts anew.
-        """
-        context, device = self.context, x_s.device
-        positions = torch.tensor(begins, device=device)[:, None] + torch.arange(length, device=device)
-        fed = torch.cat([context.prefix, x_s[:, :-1]], 1).gather(1, positions)
-        rows = torch.arange(len(x_s), device=device)[:, None]
-        added_embeds = None if context.added_embeds is None else context.added_embeds[rows, positions]
-        assert self.decoder.head is not None
-        with threads(self.packed_model.threads(positions.numel())):
-            hidden = self.decoder.forward(fed, begins, self.cache, context.cross_kv, added_embeds)[:, skip:]
-            logits = self.decoder.head(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
-        known = self.known([begin + skip for begin in begins], length - skip)
-        return self.step.add_x_t_evidence(logits.to(hidden.dtype), *known)
-
-    def select(self, rows: Tensor) -> None:
-        """Goes on with some of the rows, int64 [B']."""
-        self.context.select(rows)
-        self.noise_level = self.noise_level[rows]
-        self.cache.select(rows)
-
-
-class GuidedRun:
-    """A step being drawn under classifier-free guidance, in a batch of twice the size.
-
-    With guidance 1, or without a condition, the step itself.
-    """
-
-    def __init__(
-        self,
-        step: Step,
-        packed_model: PackedModel,
-        x_t: Tensor,
-        noise_level: Tensor,
-        condition: Condition,
-        guidance: float,
-    ) -> None:
-        self.guidance = guidance
-        cond, color_hints = condition.cond, condition.color_hints
+    def __init__(self, step: Step, packed: PackedModel, state: ChainState, guidance: float = 1.0) -> None:
+        """state: its x is x_t."""
+        self.step, self.packed, self.guidance = step, packed, guidance
+        self.x_t, self.noise_level, cond = state.x, state.noise_level, state.cond
         self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
         if self.guided:
-            if condition.unconditional is None:
+            if state.unconditional is None:
                 raise ValueError("guidance needs a model that was trained with its condition dropped at random")
             assert cond is not None
-            x_t, noise_level = torch.cat([x_t, x_t]), torch.cat([noise_level, noise_level])
-            cond = torch.cat([cond, condition.unconditional])
-            color_hints = None if color_hints is None else torch.cat([color_hints, color_hints])
-        self.run = StepRun(step, packed_model, x_t, noise_level, cond, color_hints)
-        self.first = self.run.first
+            cond = torch.cat([cond, state.unconditional])
+        hints = None if state.color_hints is None else self._both(state.color_hints)
+        with torch.autocast(self.x_t.device.type, torch.bfloat16, enabled=packed.rounds):
+            given = step.prepare(self._both(self.x_t), self._both(self.noise_level), cond, packed.encoder, hints)
+        self.given = given.to(packed.kv_like.dtype, packed.decoder.position_embedding.dtype)
+        self.cache = packed.new_cache(len(given.prefix))
+        self.first = given.prefix.shape[1] - 1
 
     @property
     def rows(self) -> int:
-        """Of the batch that the decoder is fed."""
-        return len(self.run.context.x_t)
-
-    def known(self, begins: list[int], length: int) -> tuple[Tensor, Tensor]:
-        """As `StepRun.known`."""
-        x_t, noise_level = self.run.known(begins + begins if self.guided else begins, length)
-        return x_t[: len(begins)], noise_level[: len(begins)]
+        """Of the decoder's batch."""
+        return len(self.given.prefix)
 
     @property
     def drafts(self) -> Tensor | None:
         """Logits of every token at once, [B, N, K], if the step has any."""
-        drafts = self.run.context.drafts
-        return drafts if drafts is None or not self.guided else guided(drafts, self.guidance)
+        drafts = self.given.drafts
+        return guided(drafts, self.guidance) if self.guided and drafts is not None else drafts
 
-    def logits(self, x_s: Tensor, begins: list[int], length: int, skip: int) -> Tensor:
-        """As `StepRun.logits`."""
-        if not self.guided:
-            return self.run.logits(x_s, begins, length, skip)
-        return guided(self.run.logits(torch.cat([x_s, x_s]), begins + begins, length, skip), self.guidance)
+    def known(self, begins: list[int], length: int) -> tuple[Tensor, Tensor]:
+        """x_t at the positions that these of the decoder predict, int64 [B, length], and its noise levels."""
+        device = self.x_t.device
+        positions = torch.tensor(begins, device=device)[:, None] + torch.arange(length, device=device)
+        places = (positions - self.first).clamp(min=0)
+        return self.x_t.gather(1, places), self.noise_level.gather(1, places)
 
-    def select(self, rows: Tensor, batch: int) -> None:
-        """Goes on with some rows of a batch."""
-        self.run.select(torch.cat([rows, rows + batch]) if self.guided else rows)
+    def logits(self, x_s: Tensor, begins: list[int], length: int, skip: int = 0) -> Tensor:
+        """Runs the decoder over `length` tokens, row b's from its position begins[b] on; x_s int64 [B, N] holds them.
+
+        Returns what all but the first `skip` predict, logits [B, length - skip, K]. Tokens before a row's first must
+        have been run as x_s has them now; one can be run again, and then replaces what it was.
+        """
+        x_t, noise_level = self.known([begin + skip for begin in begins], length - skip)
+        if self.guided:
+            begins = begins + begins
+        given, device = self.given, x_s.device
+        positions = torch.tensor(begins, device=device)[:, None] + torch.arange(length, device=device)
+        tokens = torch.cat([given.prefix, self._both(x_s)[:, :-1]], 1).gather(1, positions)
+        rows = torch.arange(len(tokens), device=device)[:, None]
+        added_embeds = None if given.added_embeds is None else given.added_embeds[rows, positions]
+        decoder = self.packed.decoder
+        assert decoder.head is not None
+        with use_threads(self.packed.threads):
+            hidden = decoder(tokens, added_embeds, given.cross_kv, self.cache, begins)[:, skip:]
+            logits = decoder.head(hidden).to(hidden.dtype)
+        logits = self.step.add_x_t_evidence(logits, self._both(x_t), self._both(noise_level))
+        return guided(logits, self.guidance) if self.guided else logits
+
+    def select(self, rows: Tensor) -> None:
+        """Goes on with some of the rows, int64 [B']."""
+        both = torch.cat([rows, rows + len(self.x_t)]) if self.guided else rows
+        self.given.select(both)
+        self.cache.select(both)
+        self.x_t, self.noise_level = self.x_t[rows], self.noise_level[rows]
+
+    def _both(self, rows: Tensor) -> Tensor:
+        """Rows with the condition, and again for those without it."""
+        return torch.cat([rows, rows]) if self.guided else rows

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
-from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.token_task import load_text_encoder

@@ -18,8 +18,8 @@ from imagebart.diffusion import add_uniform_noise
 from imagebart.imaging.files import normalize
 from imagebart.imaging.masks import preset_array
 from imagebart.inpainting import encode_color_hints, fill_nearest, mask_coverage
+from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput, check_color_hint_grid
-from imagebart.models.imagebart import ImageBART
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings

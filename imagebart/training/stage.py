@@ -25,8 +25,8 @@ from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.sampling.packed_linear import pack
-from imagebart.sampling.sampler import row_generators, run_chain, uniform_tokens
-from imagebart.sampling.steps import Condition, StageStep
+from imagebart.sampling.sampler import row_generators, sample_chain, uniform_tokens
+from imagebart.sampling.steps import ChainState, StageStep
 from imagebart.settings import SamplingSettings
 from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding, token_tables
 from imagebart.training.config import StageRun
@@ -92,8 +92,8 @@ class StagesTask(TokensTask[StageRun]):
         x_t = torch.where(stay, x0, noise)
         step = StageStep(stage)  # a chain of its own
         packed, last = pack("exact", *step.networks), x_t
-        noise_level, condition = torch.ones(x_t.shape, device=x0.device), Condition(cond, None)
-        for event in run_chain([step], lambda _: packed, x_t, noise_level, condition, SamplingSettings(), generators):
+        state = ChainState([step], 1, x_t, torch.ones(x_t.shape, device=x0.device), generators, cond)
+        for event in sample_chain(state, lambda _: packed, SamplingSettings()):
             last = event.tokens
         return grid(self.first_stage.decode(torch.cat([x0, x_t, last])), columns=len(x0))
 

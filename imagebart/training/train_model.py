@@ -27,8 +27,9 @@ from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.files import save_image, to_images
 from imagebart.imaging.masks import preset
+from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
-from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.progress import progress
 from imagebart.settings import SamplingSettings

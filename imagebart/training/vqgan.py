@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from imagebart.errors import InputError
 from imagebart.imaging.files import normalize
+from imagebart.model import ImageBART
 from imagebart.models.discriminator import (
     Discriminator,
     adaptive_weight,
@@ -27,7 +28,6 @@ from imagebart.models.discriminator import (
     feature_matching_loss,
     generator_loss,
 )
-from imagebart.models.imagebart import ImageBART
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from imagebart.errors import WeightsError
-from imagebart.models.imagebart import ImageBART
+from imagebart.models.imagebart import ImageBARTModel, Model
 from imagebart.sampling.packed_linear import Precision
 from imagebart.weights.folder import CONFIG, load_folder, parse_dtype, save_folder
 from imagebart.weights.published.registry import MODELS, did_you_mean, is_hub_name, model_folder
@@ -54,12 +54,13 @@ def load(
     dtype: str = "float32",
     download: bool = False,
     revision: str | None = None,
-) -> ImageBART:
+    cls: type[Model] = ImageBARTModel,  # type: ignore[assignment]
+) -> Model:
     """Loads a model written by `save`, a folder of published files, or a model by name (see `locate`).
 
     dtype: of the weights; "auto": the fastest without visible loss, bfloat16 on a GPU, on a CPU float32 with sampling
-    from weights rounded to bfloat16 or float16. Nothing that the files name is imported or run.
-    Raises WeightsError naming the file and what is wrong, and ValueError for an unknown device or dtype.
+    from weights rounded to bfloat16 or float16. cls: the class to build. Nothing that the files name is imported or
+    run. Raises WeightsError naming the file and what is wrong, and ValueError for an unknown device or dtype.
     """
     try:
         target = torch.empty(0, device=device).device
@@ -72,11 +73,11 @@ def load(
     folder = locate(source, download, revision)
     try:
         if (folder / CONFIG).is_file():
-            model = load_folder(folder, target, weights_dtype)
+            model = load_folder(folder, target, weights_dtype, cls)
         else:
             from imagebart.weights.published.convert import load_published  # only for those who have such files
 
-            model = load_published(folder, target, weights_dtype)
+            model = load_published(folder, target, weights_dtype, cls)
     except WeightsError:
         raise
     except Exception as error:  # whatever the files hold
@@ -86,13 +87,13 @@ def load(
     return model
 
 
-def save(model: ImageBART, folder: str | PathLike[str], dtype: str = "float32") -> None:
+def save(model: ImageBARTModel, folder: str | PathLike[str], dtype: str = "float32") -> None:
     """Writes config.json and safetensors to a folder, in place of a model there; a README.md is left alone."""
     save_folder(model, Path(folder), parse_dtype(dtype))
 
 
 def push(
-    model: ImageBART, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False
+    model: ImageBARTModel, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False
 ) -> str:
     """Writes a model to the Hub as owner/name, with a card; returns the commit's address. Raises WeightsError."""
     from imagebart.weights.hub import push_folder

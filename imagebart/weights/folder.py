@@ -31,7 +31,7 @@ from imagebart.diffusion import Schedule
 from imagebart.errors import WeightsError
 from imagebart.mmap_policy import too_large
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
-from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.imagebart import About, ImageBARTModel, Model
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Linear
@@ -87,7 +87,7 @@ class ModelConfig:
             )
 
 
-def config_of(model: ImageBART) -> ModelConfig:
+def config_of(model: ImageBARTModel) -> ModelConfig:
     """What config.json says of a model."""
     return ModelConfig(
         "imagebart",
@@ -101,20 +101,20 @@ def config_of(model: ImageBART) -> ModelConfig:
     )
 
 
-def networks(model: ImageBART) -> dict[str, nn.Module]:
+def networks(model: ImageBARTModel) -> dict[str, nn.Module]:
     """The denoiser or the stages of a model, by the names of their files."""
     if model.denoiser is not None:
         return {"denoiser": model.denoiser}
     return {f"stage{stage.config.t}": stage for stage in model.stages}
 
 
-def save_folder(model: ImageBART, folder: Path, dtype: torch.dtype) -> None:
+def save_folder(model: ImageBARTModel, folder: Path, dtype: torch.dtype) -> None:
     """Writes a model, replacing one that was there; other files, such as README.md, are left alone."""
     owned = [old.name for old in folder.glob("*.safetensors") if WEIGHTS.fullmatch(old.name)]
     replace_files(folder, _files_of(model, dtype), owned)
 
 
-def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> ImageBART:
+def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, cls: type[Model]) -> Model:
     """Reads a model; raises WeightsError naming the file and what is wrong."""
     try:
         recover_files(folder)
@@ -127,7 +127,7 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Image
         stages = [build_stage(stage, len(config.betas)) for stage in config.stages]
         network = stages if config.denoiser is None else Denoiser(config.denoiser)
         schedule = Schedule(config.betas) if config.stages else None
-        model = ImageBART(first_stage, network, conditioner, config.about, schedule)
+        model = cls(first_stage, network, conditioner, config.about, schedule)
     _check_networks(config, conditioner, folder / CONFIG)
     _load_module(first_stage, folder, "first_stage", device, dtype, mapped=False)
     check_used_codes(first_stage, folder / "first_stage.safetensors")
@@ -202,7 +202,7 @@ def _check_networks(config: ModelConfig, conditioner: Conditioner, path: Path) -
         )
 
 
-def _files_of(model: ImageBART, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
+def _files_of(model: ImageBARTModel, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
     """The files of a model, one after the other, its configuration last."""
     yield from tensor_files(model.first_stage.state_dict(), "first_stage", dtype, MAX_FILE_BYTES)
     shared = _shared_text_encoder(model)
@@ -215,7 +215,7 @@ def _files_of(model: ImageBART, dtype: torch.dtype) -> Iterator[tuple[str, bytes
     yield CONFIG, config_bytes(config_of(model))
 
 
-def _shared_text_encoder(model: ImageBART) -> dict[str, Tensor]:
+def _shared_text_encoder(model: ImageBARTModel) -> dict[str, Tensor]:
     """The tensors of the text encoder that all networks have; {} where there is none, or theirs differ."""
     encoders = [getattr(network, "text", None) for network in networks(model).values()]
     if any(encoder is None for encoder in encoders):

@@ -144,7 +144,7 @@ def pictures(
 @command(evaluate)
 def words(model: Model = DEFAULT_MODEL, samples: Annotated[int, typer.Option(help="How many avatars.")] = 64) -> None:
     """Whether a model uses captions: likelihood with, without, shuffled."""
-    from imagebart.models.imagebart import ImageBART
+    from imagebart.model import ImageBART
     from recipes.avatars.caption_likelihood import caption_likelihood
 
     for gap in caption_likelihood(ImageBART.from_pretrained(model), samples):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from imagebart.diffusion import add_uniform_noise, diffuse
 from imagebart.imaging.files import normalize
+from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserInput
-from imagebart.models.imagebart import ImageBART
 from imagebart.models.stages import Stage
 from recipes.avatars.dataset import AvatarDataset
 

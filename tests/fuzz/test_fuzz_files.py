@@ -26,7 +26,7 @@ from imagebart.atomic_io import recover_files, replace_files
 from imagebart.errors import InputError
 from imagebart.imaging.files import FORMATS, MAX_PIXELS, MIN_SIDE, load_image, save_animation, save_image
 from imagebart.imaging.metadata import Recipe, write_png
-from imagebart.models.imagebart import ImageBART
+from imagebart.model import ImageBART
 from imagebart.pipeline import Pipeline
 from imagebart.weights import WeightsError, load
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from imagebart.imaging.files import load_image
 from imagebart.imaging.masks import preset
+from imagebart.model import ImageBART
 from imagebart.models.denoiser import DenoiserInput
-from imagebart.models.imagebart import ImageBART
 from imagebart.pipeline import Pipeline, PipelineEvent
 
 HAT_TOKENS = torch.zeros(8, 8, dtype=torch.bool)

@@ -10,7 +10,7 @@ from tiny_models import tiny_model
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.scorer import CaptionReader, save_heads
-from imagebart.models.imagebart import ImageBART
+from imagebart.model import ImageBART
 from imagebart.ranking import WEIGHTS
 from recipes.avatars import READER
 

@@ -207,7 +207,7 @@ def plain_denoiser(
     return logits + likelihood, drafts + likelihood
 
 
-def doubted(keep: Tensor) -> Tensor:
+def noise_levels(keep: Tensor) -> Tensor:
     """The noise level of tokens that are kept, or of which nothing is known."""
     return torch.where(keep, 0.0, 1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,7 +14,8 @@ from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.sampling.packed_linear import PackedModel, pack
-from imagebart.sampling.steps import DenoisingStep, StageStep, Step
+from imagebart.sampling.sampler import row_generators
+from imagebart.sampling.steps import ChainState, DenoisingStep, StageStep, Step
 
 KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")
 CONDITIONS = 5  # different conditioning tokens
@@ -110,9 +112,23 @@ def random_step(
     return StageStep(random_stage(kind, tokens, vocab_size, cond_length, seed=seed, query_tokens=query_tokens))
 
 
-def engine_for(step: Step) -> PackedModel:
-    """What draws a step exactly."""
+def packed_for(step: Step) -> PackedModel:
+    """What samples a step exactly."""
     return pack("exact", *step.networks)
+
+
+def chain_state(
+    steps: Sequence[Step],
+    x: Tensor,
+    noise_level: Tensor | None = None,
+    cond: Tensor | None = None,
+    unconditional: Tensor | None = None,
+    color_hints: Tensor | None = None,
+    seed: int = 0,
+) -> ChainState:
+    """Where a chain of these steps starts; noise_level: of each token, None: nothing is known of any."""
+    level, generators = torch.ones(x.shape) if noise_level is None else noise_level, row_generators(seed, len(x))
+    return ChainState(steps, len(steps), x, level, generators, cond, unconditional, color_hints)
 
 
 def random_cond(batch: int, length: int = 2) -> Tensor | None:

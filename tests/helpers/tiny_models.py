@@ -10,8 +10,9 @@ from torch import nn
 
 from imagebart.conditioning import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
 from imagebart.diffusion import Schedule
+from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
-from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.imagebart import About
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig

@@ -11,8 +11,9 @@ from torch import Tensor
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
+from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
-from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.imagebart import About
 from imagebart.sampling.sampler import ChainEvent
 from imagebart.settings import SamplingSettings
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import pytest
 import torch
 from oracles import plain_transformer
-from small_transformer import BASE, CONFIGS, build, context_of, every_causal_config, every_config
+from small_transformer import BASE, CAUSAL, CONFIGS, build, context_of, every_causal_config, every_config
 
-from imagebart.models.transformer import Transformer, TransformerConfig, attention, waves
+from imagebart.models.transformer import KVCache, Transformer, TransformerConfig, attention, waves
 
 
 @every_config
@@ -122,7 +123,7 @@ def test_positions_begin_alike_at_equal_distances() -> None:
 
 @pytest.mark.parametrize("kind", ["all", "causal", "masked"])
 def test_attention_in_training_equals_that_in_use(kind: str) -> None:
-    """In bf16 under autocast, as it is trained on a CPU, nfe and back, beside float64 written out."""
+    """In bf16 under autocast, as it is trained on a CPU, forwards and back, beside float64 written out."""
     torch.manual_seed(0)
     given = [torch.randn(2, 3, n, 8, dtype=torch.bfloat16) for n in (7, 7 if kind == "causal" else 11, 0)]
     given[2] = torch.randn_like(given[1])
@@ -132,7 +133,8 @@ def test_attention_in_training_equals_that_in_use(kind: str) -> None:
     kinds = (torch.bfloat16, torch.float64)
     ours, exact = ([t.detach().to(dtype, copy=True).requires_grad_() for t in given] for dtype in kinds)
     with torch.autocast("cpu", torch.bfloat16):
-        found = attention(ours[0], ours[1], ours[2], mask, kind == "causal")
+        added = None if mask is None else torch.zeros(7, 11).masked_fill(~mask, -torch.inf)
+        found = attention(ours[0], ours[1], ours[2], added, kind == "causal")
     scores = exact[0] @ exact[1].transpose(-1, -2) / 8**0.5
     seen = torch.ones(scores.shape[-2:], dtype=torch.bool) if mask is None else mask
     seen = seen.tril() if kind == "causal" else seen
@@ -144,3 +146,77 @@ def test_attention_in_training_equals_that_in_use(kind: str) -> None:
     for mine, right in zip(ours, exact, strict=True):
         assert mine.grad is not None and right.grad is not None
         torch.testing.assert_close(mine.grad.double(), right.grad, rtol=0.05, atol=0.1)
+
+
+# Keys and values that are kept
+
+
+@every_causal_config
+def test_any_chunks_equal_the_whole(config: TransformerConfig) -> None:
+    """Rows at positions of their own; chunks may begin before the end of the last."""
+    transformer = build(config)
+    rng = random.Random(0)
+    for _ in range(8):
+        tokens = torch.randint(config.vocab_in, (3, config.positions))
+        added_embeds = torch.randn(3, config.positions, config.width, dtype=torch.float64)
+        context = context_of(config, 3)
+        cross_kv = None if context is None else transformer.cross_kv(context)
+        expected = transformer(tokens, added_embeds, cross_kv)
+        cache = KVCache(config, 3, added_embeds)
+        seen = [0, 0, 0]
+        while min(seen) < config.positions:
+            # The first chunk holds the whole unmasked prefix.
+            length = rng.randint(1 if max(seen) else max(config.unmasked, 1), config.positions)
+            begins = [min(rng.randint(max(0, s - 2), s), config.positions - length) for s in seen]
+            columns = torch.tensor(begins)[:, None] + torch.arange(length)
+            rows = torch.arange(3)[:, None]
+            found = transformer(tokens[rows, columns], added_embeds[rows, columns], cross_kv, cache, begins)
+            torch.testing.assert_close(found, expected[rows, columns], rtol=0, atol=1e-12)
+            seen = [max(s, b + length) for s, b in zip(seen, begins, strict=True)]
+
+
+def test_cache_takes_memory_once_and_hands_on_rows() -> None:
+    transformer = build(CAUSAL["causal"])
+    tokens = torch.randint(11, (3, 9))
+    cache = KVCache(transformer.config, 3, transformer.position_embedding)
+    kept = cache.kept
+    assert kept.shape == (2, 2, 3, 2, 16, 4)
+    transformer(tokens[:, :5], cache=cache, begins=[0, 0, 0])
+    assert cache.kept is kept
+    cache.select(torch.tensor([2, 0]))
+    found = transformer(tokens[[2, 0], 5:], cache=cache, begins=[5, 5])
+    torch.testing.assert_close(found, transformer(tokens)[[2, 0], 5:])
+
+
+def test_too_long_with_a_cache() -> None:
+    transformer = build(CAUSAL["causal"])
+    cache = KVCache(transformer.config, 2, transformer.position_embedding)
+    with pytest.raises(ValueError, match="sequence of 10 tokens, expected at most 9"):
+        transformer(torch.zeros(2, 3, dtype=torch.long), cache=cache, begins=[2, 7])
+
+
+# Attention
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention(dtype: torch.dtype) -> None:
+    q, k, v = (torch.randn(2, 3, length, 8).to(dtype) for length in (5, 7, 7))
+    mask = torch.zeros(2, 1, 5, 7, dtype=dtype).masked_fill_(torch.rand(2, 1, 5, 7) < 0.4, -torch.inf)
+    mask[..., 0] = 0
+    tolerance = 1e-6 if dtype == torch.float32 else 3e-2
+    for given in (None, mask):
+        scores = q.double() @ k.double().transpose(2, 3) / 8**0.5
+        weights = (scores if given is None else scores + given.double()).softmax(-1)
+        found = attention(q, k, v, given)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), weights @ v.double(), rtol=0, atol=tolerance)
+
+
+def test_a_query_in_bfloat16_does_not_depend_on_those_beside_it() -> None:
+    for heads, size in ((4, 64), (16, 50)):
+        q, k, v = (torch.randn(2, heads, length, size).bfloat16() for length in (64, 272, 272))
+        mask = torch.zeros(2, 1, 64, 272).masked_fill_(torch.rand(2, 1, 64, 272) < 0.4, -torch.inf).bfloat16()
+        whole, masked = attention(q, k, v), attention(q, k, v, mask)
+        for rows in (4, 6, 8, 24):
+            assert torch.equal(attention(q[:, :, :rows], k, v), whole[:, :, :rows]), (heads, rows)
+            assert torch.equal(attention(q[:, :, :rows], k, v, mask[:, :, :rows]), masked[:, :, :rows]), (heads, rows)

@@ -9,7 +9,7 @@ from tiny_models import tiny_model, tiny_staged_model
 from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import Measure, side_by_side
-from imagebart.models.imagebart import ImageBART
+from imagebart.model import ImageBART
 from imagebart.settings import SamplingSettings
 from recipes.avatars import READER
 from recipes.avatars.caption_likelihood import caption_likelihood

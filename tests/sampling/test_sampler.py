@@ -1,26 +1,49 @@
-"""Where a chain starts, which steps it takes, and what is kept for the next one."""
+"""The chain: its steps, where it starts, and from there to x_0, of published stages and of the denoiser."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import gc
 import io
+import itertools
+import math
 import pickle
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from oracles import binomial_z, doubted
+from oracles import (
+    all_sequences,
+    binomial_z,
+    chi_squared_p,
+    joint_index,
+    noise_levels,
+    plain_draw,
+    plain_reverse,
+    teacher_forced,
+)
+from random_networks import chain_state, packed_for, random_cond, random_denoiser, random_stage
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
 from imagebart import mmap_policy
 from imagebart.diffusion import Schedule
-from imagebart.models.imagebart import ImageBART
-from imagebart.sampling.sampler import row_generators, uniform_tokens
-from imagebart.sampling.steps import DenoisingStep, StageStep, denoising_steps
+from imagebart.model import ImageBART
+from imagebart.models.stages import build_stage
+from imagebart.models.transformer import DecoderInput, Encode, KVCache
+from imagebart.sampling import sampler
+from imagebart.sampling.logits import gumbel_noise
+from imagebart.sampling.packed_linear import PackedModel
+from imagebart.sampling.sampler import ChainEvent, add_noise_rows, row_generators, sample_chain, uniform_tokens
+from imagebart.sampling.speculative import sample_step
+from imagebart.sampling.steps import DenoisingStep, StageStep, Step, denoising_steps
 from imagebart.settings import SamplingSettings
 
-K, N = 24, 64
+CODES, TOKENS = 24, 64  # of tiny models
 DEFAULTS = SamplingSettings()
 
 
@@ -35,8 +58,8 @@ def staged() -> ImageBART:
 
 
 def half_kept() -> Tensor:
-    keep = torch.ones(N, dtype=torch.bool)
-    keep[torch.randperm(N)[: N // 2]] = False
+    keep = torch.ones(TOKENS, dtype=torch.bool)
+    keep[torch.randperm(TOKENS)[: TOKENS // 2]] = False
     return keep
 
 
@@ -89,50 +112,50 @@ def test_stages_begin_with_the_finest_that_expects_as_much_noise(
 
 @pytest.mark.parametrize("strength", [0.0, -0.5, 1.01, float("nan")])
 def test_bad_strength(plain: ImageBART, strength: float) -> None:
-    known = torch.zeros(1, N, dtype=torch.long)
+    known = torch.zeros(1, TOKENS, dtype=torch.long)
     with pytest.raises(ValueError, match="strength is .* expected over 0 and at most 1"):
-        plain.sampler.start(1, DEFAULTS, known=known, strength=strength)
+        plain.sampler.prepare(1, DEFAULTS, known=known, strength=strength)
 
 
 # Where the chain starts
 
 
 def test_starts_from_noise_with_kept_tokens_put_in(plain: ImageBART, staged: ImageBART) -> None:
-    known, keep = torch.zeros(40, N, dtype=torch.long), half_kept()
+    known, keep = torch.zeros(40, TOKENS, dtype=torch.long), half_kept()
     for model in (plain, staged):
-        begun = model.sampler.start(40, DEFAULTS, known=known, keep=keep, seed=0)
-        assert (begun.x[:, keep] == 0).all() and torch.equal(begun.noise_level, doubted(keep).expand(40, -1))
+        begun = model.sampler.prepare(40, DEFAULTS, known=known, keep=keep, seed=0)
+        assert (begun.x[:, keep] == 0).all() and torch.equal(begun.noise_level, noise_levels(keep).expand(40, -1))
         assert len(begun.generators) == 40 and len(begun.steps) == 3 and begun.total == 32
-        assert abs(binomial_z(int((begun.x[:, ~keep] == 0).sum()), 40 * 32, 1 / K)) < 4
-    assert (model.sampler.start(2, DEFAULTS, seed=0).noise_level == 1).all()
+        assert abs(binomial_z(int((begun.x[:, ~keep] == 0).sum()), 40 * 32, 1 / CODES)) < 4
+    assert (model.sampler.prepare(2, DEFAULTS, seed=0).noise_level == 1).all()
 
 
 def test_tokens_to_draw_are_those_that_some_row_does_not_keep(plain: ImageBART) -> None:
-    keep = torch.ones(2, N, dtype=torch.bool)
+    keep = torch.ones(2, TOKENS, dtype=torch.bool)
     keep[0, 3] = keep[1, 3] = keep[1, 7] = False
-    begun = plain.sampler.start(2, DEFAULTS, known=torch.zeros(2, N, dtype=torch.long), keep=keep, seed=0)
+    begun = plain.sampler.prepare(2, DEFAULTS, known=torch.zeros(2, TOKENS, dtype=torch.long), keep=keep, seed=0)
     assert begun.total == 2
 
 
 def test_given_start_is_taken(plain: ImageBART) -> None:
-    x, known = torch.randint(K, (2, 1, N))
+    x, known = torch.randint(CODES, (2, 1, TOKENS))
     keep = half_kept()
-    assert torch.equal(plain.sampler.start(1, DEFAULTS, x).x, x)
-    begun = plain.sampler.start(1, SamplingSettings(start=1), x, known, keep)
+    assert torch.equal(plain.sampler.prepare(1, DEFAULTS, start=x).x, x)
+    begun = plain.sampler.prepare(1, SamplingSettings(start=1), start=x, known=known, keep=keep)
     assert torch.equal(begun.x, torch.where(keep, known, x))
 
 
 @pytest.mark.parametrize("first", [1, 2])
 @pytest.mark.parametrize("which", ["plain", "staged"])
 def test_later_start_diffuses_what_is_known(which: str, first: int, request: pytest.FixtureRequest) -> None:
-    """x_t holds the known token with probability alphacum + (1 - alphacum) / K: within four deviations."""
+    """x_t holds the known token with probability alphacum + (1 - alphacum) / CODES: within four deviations."""
     model = request.getfixturevalue(which)
-    known = torch.randint(K, (40, N))
-    begun = model.sampler.start(40, SamplingSettings(start=first), known=known, seed=0)
+    known = torch.randint(CODES, (40, TOKENS))
+    begun = model.sampler.prepare(40, SamplingSettings(start=first), known=known, seed=0)
     assert len(begun.steps) == first
     alphacum = 1 - first / 3
     same = int((begun.x == known).sum())
-    assert abs(binomial_z(same, 40 * N, alphacum + (1 - alphacum) / K)) < 4
+    assert abs(binomial_z(same, 40 * TOKENS, alphacum + (1 - alphacum) / CODES)) < 4
 
 
 @pytest.mark.parametrize("strength", [0.01, 0.3, 0.6, 0.9])
@@ -142,31 +165,31 @@ def test_a_variation_starts_from_its_share_of_noise(
 ) -> None:
     """As much is redrawn as was asked for, row by row as alone; all of it at 1, where nothing need be known."""
     model = request.getfixturevalue(which)
-    known = torch.randint(K, (40, N))
+    known = torch.randint(CODES, (40, TOKENS))
     arguments: dict[str, Any] = {"known": known, "strength": strength}
-    x = model.sampler.start(40, DEFAULTS, seed=0, **arguments).x
+    x = model.sampler.prepare(40, DEFAULTS, seed=0, **arguments).x
     changed = int((x != known).sum())
-    assert abs(binomial_z(changed, 40 * N, strength * (K - 1) / K)) < 4
-    assert torch.equal(model.sampler.start(40, DEFAULTS, seed=0, **arguments).x, x)
-    alone = model.sampler.start(1, DEFAULTS, known=known[1:2], strength=strength, seed=1).x
+    assert abs(binomial_z(changed, 40 * TOKENS, strength * (CODES - 1) / CODES)) < 4
+    assert torch.equal(model.sampler.prepare(40, DEFAULTS, seed=0, **arguments).x, x)
+    alone = model.sampler.prepare(1, DEFAULTS, known=known[1:2], strength=strength, seed=1).x
     assert torch.equal(alone, x[1:2])
 
 
 def test_a_variation_can_keep_tokens_and_begin_later(plain: ImageBART) -> None:
     """At stage 1 of 3 from 0.9, a third of 0.9 is noise."""
-    known, keep = torch.randint(K, (40, N)), half_kept()
-    begun = plain.sampler.start(40, SamplingSettings(start=1), known=known, keep=keep, strength=0.9, seed=0)
+    known, keep = torch.randint(CODES, (40, TOKENS)), half_kept()
+    begun = plain.sampler.prepare(40, SamplingSettings(start=1), known=known, keep=keep, strength=0.9, seed=0)
     assert torch.equal(begun.x[:, keep], known[:, keep])
     changed = int((begun.x != known).sum())
-    assert abs(binomial_z(changed, 40 * 32, 0.3 * (K - 1) / K)) < 4
+    assert abs(binomial_z(changed, 40 * 32, 0.3 * (CODES - 1) / CODES)) < 4
 
 
 def test_noise_of_a_variation_is_not_that_of_its_chain(plain: ImageBART) -> None:
     """Else the chain would draw tokens that depend on the noise it is given."""
-    known = torch.zeros(2, N, dtype=torch.long)
+    known = torch.zeros(2, TOKENS, dtype=torch.long)
     for seed in (0, 1, 2**32 - 1):
-        begun = plain.sampler.start(2, DEFAULTS, known=known, strength=0.999999, seed=seed)
-        chain = uniform_tokens(N, K, row_generators(seed, 2))
+        begun = plain.sampler.prepare(2, DEFAULTS, known=known, strength=0.999999, seed=seed)
+        chain = uniform_tokens(TOKENS, CODES, row_generators(seed, 2))
         assert int((begun.x == chain).sum()) < 20  # 5 of 128 by chance
         # What starts it has taken nothing from what draws it.
         fresh = [torch.rand(5, generator=g) for g in row_generators(seed, 2)]
@@ -174,15 +197,15 @@ def test_noise_of_a_variation_is_not_that_of_its_chain(plain: ImageBART) -> None
 
 
 def test_without_a_seed_starts_differ(plain: ImageBART) -> None:
-    first, second = (plain.sampler.start(1, DEFAULTS).x for _ in range(2))
+    first, second = (plain.sampler.prepare(1, DEFAULTS).x for _ in range(2))
     assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_colours_that_are_seen_are_taken_row_by_row_or_for_all(rows: int) -> None:
-    model, color_hints = tiny_model("none", color_hint_grid=2), torch.rand(rows, N, K) < 0.3
-    begun = model.sampler.start(
-        2, DEFAULTS, known=torch.zeros(2, N, dtype=torch.long), keep=half_kept(), color_hints=color_hints
+    model, color_hints = tiny_model("none", color_hint_grid=2), torch.rand(rows, TOKENS, CODES) < 0.3
+    begun = model.sampler.prepare(
+        2, DEFAULTS, known=torch.zeros(2, TOKENS, dtype=torch.long), keep=half_kept(), color_hints=color_hints
     )
     assert begun.color_hints is not None and torch.equal(begun.color_hints, color_hints.expand(2, -1, -1))
 
@@ -190,10 +213,10 @@ def test_colours_that_are_seen_are_taken_row_by_row_or_for_all(rows: int) -> Non
 def test_colours_that_are_seen_have_to_fit(plain: ImageBART, staged: ImageBART) -> None:
     for model in (plain, staged):
         with pytest.raises(ValueError, match="color_hints was given, but this model takes none"):
-            model.sampler.start(1, DEFAULTS, color_hints=torch.zeros(1, N, K, dtype=torch.bool))
+            model.sampler.prepare(1, DEFAULTS, color_hints=torch.zeros(1, TOKENS, CODES, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"color_hints has shape \[1, 64, 4\], expected \[2, 64, 24\]"):
-        tiny_model("none", color_hint_grid=2).sampler.start(
-            2, DEFAULTS, color_hints=torch.zeros(1, N, 4, dtype=torch.bool)
+        tiny_model("none", color_hint_grid=2).sampler.prepare(
+            2, DEFAULTS, color_hints=torch.zeros(1, TOKENS, 4, dtype=torch.bool)
         )
 
 
@@ -201,7 +224,7 @@ def test_colours_that_are_seen_have_to_fit(plain: ImageBART, staged: ImageBART) 
 
 
 def test_steps_before_a_later_start_do_not_run(plain: ImageBART, staged: ImageBART) -> None:
-    known = torch.randint(K, (1, N))
+    known = torch.randint(CODES, (1, TOKENS))
     for model in (plain, staged):
         events = model.stream(1, known=known, settings=SamplingSettings(start=2), seed=0)
         stages = [event.stage for event in events]
@@ -210,23 +233,20 @@ def test_steps_before_a_later_start_do_not_run(plain: ImageBART, staged: ImageBA
 
 def test_all_steps_of_a_denoiser_share_an_engine_and_stages_have_their_own() -> None:
     model, other = tiny_model("none"), tiny_staged_model("none")
-    model.sampler.prepare()
-    other.sampler.prepare()
-    packed_models = [model.sampler.packed_model(step) for step in model.sampler.steps(SamplingSettings(scales=8))]
-    assert (
-        all(packed_model is packed_models[0] for packed_model in packed_models)
-        and len(model.sampler.packed_models.made) == 1
-    )
+    model.sampler.warm_up()
+    other.sampler.warm_up()
+    packed = [model.sampler.packed(step) for step in model.sampler.steps(SamplingSettings(scales=8))]
+    assert all(one is packed[0] for one in packed) and len(model.sampler.packed_models.made) == 1
     assert len(other.sampler.packed_models.made) == 2
     assert model.sampler is model.sampler
 
 
 def test_a_model_too_large_for_its_machine_draws_the_same_a_stage_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     plenty, scarce = (tiny_staged_model("none", stages=3) for _ in range(2))
-    plenty.sampler.prepare()
+    plenty.sampler.warm_up()
     expected = plenty.sample(1, seed=0)
     monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
-    scarce.sampler.prepare()
+    scarce.sampler.warm_up()
     assert len(plenty.sampler.packed_models.made) == 3 and scarce.sampler.packed_models.made == {}
     assert torch.equal(scarce.sample(1, seed=0), expected) and len(scarce.sampler.packed_models.made) == 1
 
@@ -235,7 +255,7 @@ def test_a_model_too_large_for_its_machine_draws_the_same_a_stage_at_a_time(monk
 def test_a_model_that_has_drawn_can_be_copied_and_pickled(make: Any) -> None:
     """The copy draws the same from weights of its own."""
     model = make("none")
-    known, keep = torch.randint(K, (1, N)), torch.ones(N, dtype=torch.bool)
+    known, keep = torch.randint(CODES, (1, TOKENS)), torch.ones(TOKENS, dtype=torch.bool)
     keep[5:9] = False
     expected = model.sample(1, known=known, keep=keep, seed=0)
     saved = io.BytesIO()
@@ -272,3 +292,382 @@ def test_each_scale_is_drawn_with_its_own_temperature_and_top_k() -> None:
     assert torch.equal(cold, drawn(SamplingSettings(temperature=0.01), start))
     with pytest.raises(ValueError, match="There are 3 top-ks; there must be one for each of 2 scales"):
         drawn(SamplingSettings(top_ks=(1, 1, 1)), start)
+
+
+# The chain itself, of small random networks
+
+K = 7
+
+
+def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[StageStep]:
+    """Residual and encoder-decoder stages above a decoder-only one."""
+    schedule, steps = Schedule.geometric(count), []
+    for t in range(1, count + 1):
+        kind = "decoder_only" if t == count else ("residual", "encoder_decoder")[t % 2]
+        template = random_stage(kind, tokens, vocab_size, cond_length=0, seed=t)  # type: ignore[arg-type]
+        config = dataclasses.replace(template.config, t=t, beta=schedule.betas[t - 1])
+        stage = build_stage(config, 3).double()
+        stage.load_state_dict(template.state_dict())
+        steps.append(StageStep(stage.eval().requires_grad_(False)))
+    return steps
+
+
+def denoised(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[DenoisingStep]:
+    return denoising_steps(random_denoiser(tokens, vocab_size, cond_length=0), count)
+
+
+CHAINS = {"stages": published, "denoiser": denoised}
+every_chain = pytest.mark.parametrize("chain", CHAINS)
+
+
+def packed_of(steps: Sequence[Step]) -> Callable[[Step], PackedModel]:
+    """The packed model of each step, made once."""
+    made = [(step, packed_for(step)) for step in steps]
+    return lambda step: next(packed for other, packed in made if other is step)
+
+
+def run(
+    steps: Sequence[Step],
+    start: Tensor,
+    keep: Tensor | None = None,
+    settings: SamplingSettings | None = None,
+    seed: int = 0,
+    **more: Any,
+) -> list[ChainEvent]:
+    """The events of a chain; more: as for `chain_state`."""
+    level = more.pop("noise_level", None if keep is None else noise_levels(keep))
+    state = chain_state(steps, start, level, seed=seed, **more)
+    return list(sample_chain(state, packed_of(steps), settings or SamplingSettings()))
+
+
+def begun(steps: Sequence[Step]) -> Iterator[ChainEvent]:
+    """A chain of one row that has not been asked for anything."""
+    return sample_chain(chain_state(steps, torch.randint(K, (1, 6))), packed_of(steps), SamplingSettings())
+
+
+def count_forwards(steps: Sequence[StageStep]) -> list[int]:
+    """The t of each decoder forward from the first event on; what packed time of their own comes before."""
+    seen: list[int] = []
+    for step in steps:
+        config = step.stage.config
+        step.stage.decoder.token_embedding.register_forward_pre_hook(lambda *_, t=config.t: seen.append(t))
+    return seen
+
+
+@pytest.mark.parametrize("resamples", [1, 3])
+@pytest.mark.parametrize("first", [3, 2, 1])
+@every_chain
+def test_events_come_in_order(chain: str, first: int, resamples: int) -> None:
+    keep = torch.tensor([[True, False, False, True, False, True], [True, True, False, True, False, True]])
+    start = torch.randint(K, (2, 6))
+    events = run(CHAINS[chain]()[:first], start, keep, SamplingSettings(resamples=resamples))
+    resamples_of = itertools.groupby(events, key=lambda e: (e.stage, e.resample_index))
+    found = []
+    for (stage, repeat), group in resamples_of:
+        found.append((stage, repeat))
+        *before, end = group
+        if chain == "denoiser":  # its own drafts come first
+            assert (before[0].nfe, before[0].position) == (0, 0)
+            before = before[1:]
+        assert [e.nfe for e in before] == list(range(1, len(before) + 1)) and end.nfe == len(before) + 1
+        positions = [0] + [e.position for e in before] + [end.position]
+        assert all(a < b for a, b in zip(positions, positions[1:], strict=False))
+        assert end.position == end.total and end.done and not any(e.done for e in before)
+        assert {(e.stages, e.resamples, e.total) for e in (*before, end)} == {(first, resamples, 3)}
+    assert found == [(t, r) for t in range(first, 0, -1) for r in range(resamples)]
+
+
+def test_an_event_for_every_forward() -> None:
+    steps = published()
+    packed = packed_of(steps)
+    seen = count_forwards(steps)
+    keep, start = torch.tensor([[True, True, False, False, True, True]]), torch.randint(K, (1, 6))
+    state = chain_state(steps, start, noise_levels(keep))
+    events = list(sample_chain(state, packed, SamplingSettings(resamples=2)))
+    assert seen == [event.stage for event in events]
+    assert all(1 <= event.nfe <= event.position <= 2 for event in events)
+
+
+@every_chain
+def test_what_is_drawn_stays_and_what_is_kept_never_changes(chain: str) -> None:
+    """Of every event of a pass, the tokens up to its position are those that the pass ends with."""
+    keep, start = torch.tensor([[False, True, False, False, False, True]]), torch.randint(K, (1, 6))
+    drawn = [0, 2, 3, 4]
+    for _, group in itertools.groupby(run(CHAINS[chain](), start, keep), key=lambda e: e.stage):
+        *before, end = group
+        for event in before:
+            assert torch.equal(event.tokens[keep], start[keep])
+            settled = drawn[: event.position]
+            assert torch.equal(event.tokens[:, settled], end.tokens[:, settled])
+    assert end.stage == 1 and end.done
+
+
+def test_the_denoisers_drafts_are_shown_before_it_has_drawn_anything() -> None:
+    """They are what its encoder alone would draw with the noise of the step."""
+    step = CHAINS["denoiser"]()[-1]
+    assert isinstance(step, DenoisingStep)
+    start, noise_level = torch.randint(K, (3, 6)), torch.ones(3, 6)
+    first = run([step], start)[0]
+    logits = step.prepare(start, noise_level, None, None).drafts
+    assert logits is not None
+    noise = gumbel_noise((6, K), row_generators(0, 3))
+    assert torch.equal(first.tokens, (step.reverse(logits, start, noise_level) + noise).argmax(-1))
+
+
+@pytest.mark.parametrize("resamples", [1, 3])
+@every_chain
+def test_kept_tokens_are_kept_in_every_event(chain: str, resamples: int) -> None:
+    torch.manual_seed(3)
+    start, keep = torch.randint(K, (4, 6)), torch.rand(4, 6) < 0.5
+    events = run(CHAINS[chain](), start, keep, SamplingSettings(resamples=resamples, temperature=5.0))
+    assert events
+    for event in events:
+        assert torch.equal(event.tokens[keep], start[keep])
+    # The others were drawn in earnest.
+    assert not torch.equal(events[-1].tokens[~keep], start[~keep])
+
+
+def test_nothing_to_draw_gives_no_events() -> None:
+    steps = published()
+    packed = packed_of(steps)
+    seen, state = count_forwards(steps), chain_state(steps, torch.randint(K, (2, 6)), torch.zeros(2, 6))
+    assert list(sample_chain(state, packed, SamplingSettings(resamples=2))) == []
+    assert seen == []
+
+
+def test_closing_stops_and_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = published()
+    chain = begun(steps)
+    seen = count_forwards(steps)
+    caches: list[weakref.ref] = []
+    new_cache = PackedModel.new_cache
+
+    def recorded(packed: PackedModel, batch: int) -> KVCache:
+        cache = new_cache(packed, batch)
+        caches.append(weakref.ref(cache))
+        return cache
+
+    monkeypatch.setattr(PackedModel, "new_cache", recorded)
+    while next(chain).stage == 3:
+        pass
+    assert seen[-2:] == [3, 2] and len(caches) == 2
+    gc.disable()  # freed at once, not when the collector comes by
+    try:
+        assert caches[0]() is None, "the finished stage's cache is held"
+        assert caches[-1]() is not None
+        chain.close()  # type: ignore[attr-defined]
+        assert caches[-1]() is None
+    finally:
+        gc.enable()
+    assert list(chain) == [] and seen.count(2) == 1
+
+
+def test_nothing_runs_before_it_is_asked_for() -> None:
+    steps = published()
+    chain = begun(steps)
+    seen = count_forwards(steps)
+    assert seen == []
+    next(chain)
+    assert seen == [3]
+
+
+@every_chain
+def test_no_gradients_are_kept_and_the_callers_mode_is_left_alone(chain: str) -> None:
+    hidden: list[bool] = []
+    steps = CHAINS[chain]()
+    drawing = begun(steps)
+    for step in steps:
+        for network in (n for n in step.networks if n is not None):
+            network.requires_grad_(True)
+            network.norm.register_forward_hook(lambda _, args, out: hidden.append(out.requires_grad))
+    for event in drawing:
+        assert torch.is_grad_enabled() and not event.tokens.requires_grad
+    assert hidden and not any(hidden)
+
+
+@pytest.mark.parametrize("resamples", [1, 2])
+@every_chain
+def test_same_seed_same_result(chain: str, resamples: int) -> None:
+    start, steps = torch.randint(K, (2, 6)), CHAINS[chain]()
+    settings = SamplingSettings(resamples=resamples)
+    results = [run(steps, start, None, settings, seed)[-1].tokens for seed in (5, 5, 6)]
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+@every_chain
+def test_rows_are_runs_of_their_own(chain: str) -> None:
+    """Row b with seed s is the run with seed s + b, event by event where it draws, whatever the other rows keep."""
+    torch.manual_seed(2)
+    start, keep, steps = torch.randint(K, (3, 6)), torch.rand(3, 6) < 0.4, CHAINS[chain]()
+    settings = SamplingSettings(resamples=2, top_k=4)
+    together = run(steps, start, keep, settings, seed=10)
+    for b in range(3):
+        alone = run(steps, start[b : b + 1], keep[b : b + 1], settings, seed=10 + b)
+        assert torch.equal(alone[-1].tokens[0], together[-1].tokens[b])
+        ends = [e.tokens[b] for e in together if e.done]
+        assert torch.equal(torch.stack(ends), torch.stack([e.tokens[0] for e in alone if e.done]))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("scales", [1, 2, 8])
+def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
+    scales: int, guidance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token by token, in as many steps as wanted, whatever is verified at once; rows keep what they keep."""
+    torch.manual_seed(scales)
+    steps = denoising_steps(random_denoiser(color_hint_grid=2), scales)
+    start, keep, cond = torch.randint(K, (2, 6)), torch.rand(2, 6) < 0.3, random_cond(2)
+    color_hints = torch.rand(2, 6, K) < 0.3
+    unconditional, settings = torch.zeros(2, 2, dtype=torch.long), SamplingSettings(guidance=guidance)
+    generators, expected, x = row_generators(4, 2), [], start
+    for step in reversed(steps):
+        x = plain_draw(
+            step, x, x, noise_levels(keep), cond, unconditional, settings, gumbel_noise((6, K), generators), color_hints
+        )
+        expected.append(x)
+    for more in (None, 0, 1, 3, 100):  # drafts that a pass verifies
+        if more is not None:
+            length = lambda needed, unknown, rows, more=more: needed + more  # noqa: E731
+            monkeypatch.setattr(sampler, "sample_step", partial(sample_step, length_of=length))
+        events = run(steps, start, keep, settings, 4, cond=cond, unconditional=unconditional, color_hints=color_hints)
+        assert torch.equal(torch.stack([e.tokens for e in events if e.done]), torch.stack(expected))
+
+
+@pytest.mark.parametrize("resamples", [1, 3])
+@pytest.mark.parametrize("scales", [1, 2, 8])
+def test_doubted_tokens_wait_for_the_step_that_is_less_noisy(scales: int, resamples: int) -> None:
+    """Each is seen at its own rate from the start, and drawn from the first step on that ends below it.
+
+    The naive chain: x_t where r_t is less than the noise_level, else the token of the start; drawn where r_s is less.
+    """
+    torch.manual_seed(scales)
+    steps = denoising_steps(random_denoiser(cond_length=0), scales)
+    start, noise_level = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
+    settings, generators, expected, x = SamplingSettings(resamples=resamples), row_generators(4, 2), [], start
+    for step in reversed(steps):
+        for repeat in range(resamples):
+            if repeat:
+                x = add_noise_rows(x, (1 - repeat / resamples) * step.beta, K, generators)
+            c = torch.where((noise_level <= step.noise_t) & (noise_level < 1), start, x)
+            x = plain_draw(step, c, c, noise_level, None, None, settings, gumbel_noise((6, K), generators))
+            expected.append(x)
+    events = run(steps, start, None, settings, 4, noise_level=noise_level)
+    assert torch.equal(torch.stack([e.tokens for e in events if e.done]), torch.stack(expected))
+    waiting = noise_level <= steps[-1].noise_s
+    assert (
+        torch.equal(expected[0][waiting], start[waiting])
+        and (expected[-1][noise_level > 0] != start[noise_level > 0]).any()
+    )
+
+
+def test_row_generators_take_any_seed() -> None:
+    draws = [torch.rand(1, generator=g).item() for g in row_generators(2**63 - 1, 2) + row_generators(-1, 2)]
+    zero = torch.rand(1, generator=torch.Generator().manual_seed(0)).item()
+    assert draws[1] == draws[3] == zero  # they wrap around
+
+
+def test_x_T_is_uniform() -> None:
+    """Chi-squared; a right sampler fails once in 10,000 seeds, and the seed is fixed."""
+    x = uniform_tokens(2000, 5, row_generators(0, 10))
+    assert x.shape == (10, 2000) and x.dtype == torch.long
+    assert chi_squared_p(x.flatten().bincount(minlength=5), torch.full((5,), 0.2)) > 1e-4
+    assert torch.equal(x[3], uniform_tokens(2000, 5, row_generators(3, 1))[0])
+
+
+def test_redrawn_rows_follow_their_generators() -> None:
+    x = torch.randint(K, (3, 40))
+    together = add_noise_rows(x, 0.5, K, row_generators(4, 3))
+    for b in range(3):
+        assert torch.equal(together[b], add_noise_rows(x[b : b + 1], 0.5, K, row_generators(4 + b, 1))[0])
+
+
+class Recorded(StageStep):
+    """Takes note of x_t of every pass."""
+
+    def __init__(self, step: StageStep, taken: list[Tensor]) -> None:
+        super().__init__(step.stage)
+        self.taken = taken
+
+    def prepare(
+        self,
+        c: Tensor,
+        noise_level: Tensor,
+        cond: Tensor | None,
+        encode: Encode | None,
+        color_hints: Tensor | None = None,
+    ) -> DecoderInput:
+        self.taken.append(c)
+        return super().prepare(c, noise_level, cond, encode, color_hints)
+
+
+def test_repeats_redraw_a_falling_share() -> None:
+    """Repeat r of n redraws (1 - r/n) beta_t of the last pass's tokens, kept ones never; within four deviations."""
+    tokens, batch, resamples, vocab_size = 40, 60, 4, 5
+    taken: list[Tensor] = []
+    steps = [Recorded(step, taken) for step in published(tokens, vocab_size, count=2)]
+    keep = torch.zeros(batch, tokens, dtype=torch.bool)
+    keep[:, 1::4] = True
+    start = torch.randint(vocab_size, (batch, tokens))
+    results = [event for event in run(steps, start, keep, SamplingSettings(resamples=resamples)) if event.done]
+    before = start
+    assert len(taken) == len(results) == 2 * resamples
+    for c, event in zip(taken, results, strict=True):
+        changed = int((c != before)[~keep].sum())
+        assert torch.equal(c[keep], start[keep])
+        if event.resample_index:
+            share = (1 - event.resample_index / resamples) / (3 - event.stage)  # beta_t is 1/2 and 1
+            expected = share * (1 - 1 / vocab_size)  # a redrawn token may come out the same
+            assert abs(binomial_z(changed, int((~keep).sum()), expected)) < 4, event
+        else:
+            assert changed == 0  # a step takes x_t as it is
+        before = event.tokens
+
+
+def joint_of(step: Step, outcomes: Tensor, c: Tensor) -> Tensor:
+    """p(x_s = outcome | x_t = c) for every outcome [M, N] and every c [C, N]: [C, M]."""
+    size, (_, n) = len(outcomes), c.shape
+    x, noisy = outcomes.repeat(len(c), 1), c.repeat_interleave(size, 0)
+    p = teacher_forced(step, x, noisy, torch.ones(x.shape), None).softmax(-1)
+    if isinstance(step, DenoisingStep) and step.noise_s > 0:
+        k = p.shape[-1]
+        back = [
+            [plain_reverse([float(j == x0) for j in range(k)], seen, step.noise_t, step.noise_s) for x0 in range(k)]
+            for seen in range(k)
+        ]
+        p = torch.einsum("rnj,rnjk->rnk", p, torch.tensor(back, dtype=torch.float64)[noisy])
+    return p.gather(-1, x[..., None]).reshape(len(c), size, n).prod(-1)
+
+
+@every_chain
+def test_x_0_of_two_steps_by_enumeration(chain: str) -> None:
+    """p(x_0), summed over every x_1 and x_2; chi-squared, a right sampler fails once in 10,000 seeds (fixed)."""
+    k, n, draws = 3, 3, 3000
+    steps, outcomes = CHAINS[chain](n, k, count=2), all_sequences(n, k)
+    expected = joint_of(steps[1], outcomes, outcomes).mean(0) @ joint_of(steps[0], outcomes, outcomes)
+    assert float(expected.sum()) == pytest.approx(1)
+    start = uniform_tokens(n, k, row_generators(0, draws))
+    drawn = run(steps, start, seed=draws)[-1].tokens
+    assert chi_squared_p(joint_index(drawn, k).bincount(minlength=len(outcomes)), expected) > 1e-4
+
+
+def test_what_is_kept_conditions_what_is_drawn() -> None:
+    """p(x_0 | kept) of the denoiser's two steps, told which token is kept: by enumeration, as above."""
+    k, n, draws = 3, 3, 3000
+    steps, outcomes = denoised(n, k, count=2), all_sequences(n, k)
+    keep = torch.tensor([False, True, False])
+    outcomes = outcomes[outcomes[:, 1] == 2]
+    c, x = outcomes.repeat_interleave(9, 0), outcomes.repeat(9, 1)
+    chances = []
+    for step in steps:
+        p0 = teacher_forced(step, x, c, noise_levels(keep).expand(81, n), None).softmax(-1).tolist()
+        chance = [math.prod(
+            plain_reverse(p0[row][i], int(c[row, i]), step.noise_t, step.noise_s)[x[row, i]] for i in (0, 2)
+        ) for row in range(81)]  # fmt: skip
+        chances.append(torch.tensor(chance, dtype=torch.float64).reshape(9, 9))
+    expected = chances[1].mean(0) @ chances[0]
+    start = uniform_tokens(n, k, row_generators(0, draws))
+    start[:, 1] = 2
+    drawn = run(steps, start, keep.expand(draws, n), seed=draws)[-1].tokens
+    assert (drawn[:, 1] == 2).all()
+    counts = (drawn[:, 0] * k + drawn[:, 2]).bincount(minlength=9)
+    assert chi_squared_p(counts, expected) > 1e-4

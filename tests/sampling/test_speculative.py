@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from oracles import all_sequences, chi_squared_p, doubted, joint_index, plain_draw, plain_weights, teacher_forced
-from random_networks import STEPS, StepKind, engine_for, random_cond, random_step
+from oracles import all_sequences, chi_squared_p, joint_index, noise_levels, plain_draw, plain_weights, teacher_forced
+from random_networks import STEPS, StepKind, chain_state, packed_for, random_cond, random_step
 from torch import Tensor
 
 from imagebart.sampling.logits import gumbel_noise
 from imagebart.sampling.packed_linear import PackedModel
 from imagebart.sampling.sampler import row_generators
-from imagebart.sampling.speculative import OneByOne, StepEvent, draw_step
-from imagebart.sampling.steps import Condition, Step
+from imagebart.sampling.speculative import PASS_ROWS, ChainEvent, DraftLength, draft_length, sample_step
+from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
 
 N, K = 6, 7
@@ -33,7 +33,6 @@ OPTIONS = {
 }
 every_option = pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS.keys())
 every_step = pytest.mark.parametrize("kind", STEPS)
-NO_CONDITION = Condition(None, None)
 
 
 def noise_for(batch: int, seed: int = 0) -> Tensor:
@@ -55,46 +54,57 @@ def random_masks(batch: int, tokens: int) -> Iterator[Tensor]:
         yield torch.rand(batch, tokens) < share
 
 
-def last(events: Iterator[StepEvent], otherwise: Tensor) -> Tensor:
+def sampled(
+    step: Step,
+    packed: PackedModel,
+    c: Tensor,
+    drafts: Tensor,
+    level: Tensor,
+    noise: Tensor,
+    settings: SamplingSettings | None = None,
+    cond: Tensor | None = None,
+    unconditional: Tensor | None = None,
+    length: DraftLength = draft_length,
+) -> Iterator[ChainEvent]:
+    """The events of a step from x_t = c, with drafts of x_s."""
+    state = chain_state([step], c, level, cond, unconditional)
+    event = ChainEvent(1, 1, 0, 1, 0, 0, c, False)
+    return sample_step(step, packed, state, settings or SamplingSettings(), noise, event, drafts, length)
+
+
+def last(events: Iterator[ChainEvent], otherwise: Tensor) -> Tensor:
     return ([otherwise] + [event.tokens for event in events])[-1]
 
 
-class Fixed:
-    """Always a number of steps more than needed."""
-
-    def __init__(self, more: int) -> None:
-        self.more = more
-
-    def steps(self, needed: int, drafts: Iterable[bool]) -> int:
-        return needed + self.more
-
-    def learn(self, drawn: float) -> None:
-        assert drawn >= 0
+def one_by_one(needed: int, unknown: list[bool], rows: int) -> int:
+    """No drafts: a pass for every token sampled."""
+    return needed
 
 
-class Varying(Fixed):
+def fixed(more: int) -> DraftLength:
+    """Always a number of positions more than needed."""
+    return lambda needed, unknown, rows: needed + more
+
+
+def varying(seed: int) -> DraftLength:
     """Drafts of any length, one after the other."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-
-    def steps(self, needed: int, drafts: Iterable[bool]) -> int:
-        return needed + self.random.randint(0, 6)
+    lengths = random.Random(seed)
+    return lambda needed, unknown, rows: needed + lengths.randint(0, 6)
 
 
 class Forwards:
     """Counts a decoder's nfe and the tokens fed to it."""
 
-    def __init__(self, step: Step, packed_model: PackedModel) -> None:
+    def __init__(self, step: Step, packed: PackedModel) -> None:
         self.fed: list[tuple[int, int]] = []
         self.encoded = 0
-        forward = packed_model.decoder.forward
+        forward = packed.decoder.forward
 
         def counted(tokens: Tensor, *rest: Any) -> Tensor:
             self.fed.append((tokens.shape[0], tokens.shape[1]))
             return forward(tokens, *rest)
 
-        packed_model.decoder.forward = counted  # type: ignore[method-assign]
+        packed.decoder.forward = counted  # type: ignore[method-assign]
         encoder = step.networks[1]
         if encoder is not None:
             encoder.register_forward_pre_hook(self._encoder)
@@ -112,25 +122,15 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
     """In float64 under the same noise: token for token what one by one gives, computed naively, for every length,
     option and mask, rows with different masks included, and whatever the drafts are."""
     step, batch = random_step(kind), 3
-    packed_model = engine_for(step)
+    packed = packed_for(step)
     cond, unconditional = random_cond(batch), torch.zeros(batch, 2, dtype=torch.long)
     for keep in random_masks(batch, N):
         c, x = (torch.randint(K, (batch, N)) for _ in range(2))
         noise = noise_for(batch, seed=int(keep.sum()))
-        expected = plain_draw(step, c, x, doubted(keep), cond, unconditional, settings, noise)
-        for draft_length in (OneByOne(), Fixed(1), Varying(int(keep.sum())), Varying(int(keep.sum()) + 1), None):
+        expected = plain_draw(step, c, x, noise_levels(keep), cond, unconditional, settings, noise)
+        for length in (one_by_one, fixed(1), varying(int(keep.sum())), varying(int(keep.sum()) + 1), draft_length):
             draft = torch.where(keep, x, torch.randint(K, (batch, N)))
-            drawing = draw_step(
-                step,
-                packed_model,
-                c,
-                draft,
-                doubted(keep),
-                Condition(cond, unconditional),
-                settings,
-                noise,
-                draft_length,
-            )
+            drawing = sampled(step, packed, c, draft, noise_levels(keep), noise, settings, cond, unconditional, length)
             found = last(drawing, draft)
             assert torch.equal(found, expected)
             assert torch.equal(found[keep], x[keep])
@@ -140,29 +140,29 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
 def test_drafts_save_passes(kind: StepKind) -> None:
     """Right drafts: one pass. Wrong ones everywhere: no more passes than tokens, and each draws the next token."""
     step = random_step(kind, cond_length=0)
-    packed_model = engine_for(step)
+    packed = packed_for(step)
     c, keep = torch.randint(K, (1, N)), torch.zeros(1, N, dtype=torch.bool)
-    arguments = (doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(1))
-    result = last(draw_step(step, packed_model, c, c, *arguments, OneByOne()), c)
-    assert [event.position for event in draw_step(step, packed_model, c, result, *arguments, Fixed(100))] == [N]
-    events = list(draw_step(step, packed_model, c, (result + 1) % K, *arguments, Fixed(100)))
+    given = (noise_levels(keep), noise_for(1))
+    result = last(sampled(step, packed, c, c, *given, length=one_by_one), c)
+    assert [event.position for event in sampled(step, packed, c, result, *given, length=fixed(100))] == [N]
+    events = list(sampled(step, packed, c, (result + 1) % K, *given, length=fixed(100)))
     assert len(events) <= N and events[0].position == 1
     # One wrong token: its pass is right up to it and its own; after that, the last pass's predictions are drafts.
     draft = result.clone()
     draft[0, 2] = (draft[0, 2] + 1) % K
-    assert next(draw_step(step, packed_model, c, draft, *arguments, Fixed(100))).position == 3
+    assert next(sampled(step, packed, c, draft, *given, length=fixed(100))).position == 3
 
 
 def test_rows_advance_on_their_own_and_leave() -> None:
     """A row whose drafts are right is done in a pass; the batch then holds the other alone."""
     step, batch = random_step("denoiser", cond_length=0), 2
-    packed_model = engine_for(step)
+    packed = packed_for(step)
     c, keep = torch.randint(K, (batch, N)), torch.zeros(batch, N, dtype=torch.bool)
-    arguments = (doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(batch))
-    result = last(draw_step(step, packed_model, c, c, *arguments, OneByOne()), c)
+    given = (noise_levels(keep), noise_for(batch))
+    result = last(sampled(step, packed, c, c, *given, length=one_by_one), c)
     drafts = torch.stack([(result[0] + 1) % K, result[1]])
-    nfe = Forwards(step, packed_model)
-    events = list(draw_step(step, packed_model, c, drafts, *arguments, Fixed(100)))
+    nfe = Forwards(step, packed)
+    events = list(sampled(step, packed, c, drafts, *given, length=fixed(100)))
     assert torch.equal(events[-1].tokens, result)
     assert [rows for rows, _ in nfe.fed] == [2] + [1] * (len(events) - 1) and len(events) > 1
     assert torch.equal(events[0].tokens[1], result[1]) and events[0].position == 1
@@ -173,17 +173,17 @@ def test_as_many_forwards_as_tokens_to_draw(kind: StepKind) -> None:
     """One by one: one for each; none after the last; the encoder once."""
     for guidance in (1.0, 2.0):
         step, batch = random_step(kind), 2
-        packed_model, cond = engine_for(step), random_cond(2)
+        packed, cond = packed_for(step), random_cond(2)
         prefix = 1 if kind in ("encoder_decoder", "residual") else 1 + 2
         c = torch.randint(K, (batch, N))
-        nfe, settings = Forwards(step, packed_model), SamplingSettings(guidance=guidance)
+        nfe, settings = Forwards(step, packed), SamplingSettings(guidance=guidance)
         for mask in random_masks(batch, N):
             keep = mask[:1].expand(batch, N)
             unknown = [i for i in range(N) if not keep[:, i].all()]
             nfe.fed.clear()
             nfe.encoded = 0
-            arguments = (doubted(keep), Condition(cond, cond), settings, noise_for(batch), OneByOne())
-            drawn = list(draw_step(step, packed_model, c, c, *arguments))
+            given = (noise_levels(keep), noise_for(batch), settings, cond, cond, one_by_one)
+            drawn = list(sampled(step, packed, c, c, *given))
             assert [event.nfe for event in drawn] == list(range(1, len(drawn) + 1))
             assert [event.total for event in drawn] == [len(unknown)] * len(drawn)
             assert [event.position for event in drawn] == list(range(1, len(drawn) + 1))
@@ -200,8 +200,8 @@ def test_tokens_appear_in_raster_order() -> None:
     x = torch.full((1, N), -1)  # no token: must never be fed
     x[keep] = 3
     c = torch.randint(K, (1, N))
-    arguments = (doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(1), OneByOne())
-    snapshots = [event.tokens for event in draw_step(step, engine_for(step), c, x, *arguments)]
+    events = sampled(step, packed_for(step), c, x, noise_levels(keep), noise_for(1), length=one_by_one)
+    snapshots = [event.tokens for event in events]
     known = [(snapshot[0] >= 0).tolist() for snapshot in snapshots]
     assert known == [
         [True, True, False, True, False, True],
@@ -218,10 +218,10 @@ def test_yielded_tokens_are_the_callers() -> None:
     """Scribbling over them changes nothing."""
     step = random_step("residual", cond_length=0)
     c, keep = torch.randint(K, (2, N)), torch.zeros(2, N, dtype=torch.bool)
-    arguments = (step, engine_for(step), c, c, doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(2))
-    untouched = [event.tokens for event in draw_step(*arguments, OneByOne())]
+    given = (step, packed_for(step), c, c, noise_levels(keep), noise_for(2))
+    untouched = [event.tokens for event in sampled(*given, length=one_by_one)]
     scribbled = []
-    for event in draw_step(*arguments, OneByOne()):
+    for event in sampled(*given, length=one_by_one):
         scribbled.append(event.tokens.clone())
         event.tokens.zero_()
     assert all(torch.equal(a, b) for a, b in zip(untouched, scribbled, strict=True))
@@ -230,29 +230,25 @@ def test_yielded_tokens_are_the_callers() -> None:
 @every_step
 def test_nothing_to_draw_takes_no_forward(kind: StepKind) -> None:
     step = random_step(kind, cond_length=0)
-    packed_model = engine_for(step)
-    nfe = Forwards(step, packed_model)
+    packed = packed_for(step)
+    nfe = Forwards(step, packed)
     c, keep = torch.randint(K, (2, N)), torch.ones(2, N, dtype=torch.bool)
-    assert (
-        list(draw_step(step, packed_model, c, c, doubted(keep), NO_CONDITION, SamplingSettings(), noise_for(2))) == []
-    )
+    assert list(sampled(step, packed, c, c, noise_levels(keep), noise_for(2))) == []
     assert nfe.fed == [] and nfe.encoded == 0
 
 
 @every_step
 def test_rows_draw_as_they_would_alone(kind: StepKind) -> None:
     step, batch = random_step(kind), 3
-    packed_model, cond = engine_for(step), random_cond(3)
+    packed, cond = packed_for(step), random_cond(3)
     assert cond is not None
     c, keep = torch.randint(K, (batch, N)), torch.rand(batch, N) < 0.5
     noise, settings = noise_for(batch), SamplingSettings(guidance=2.0)
-    together = last(
-        draw_step(step, packed_model, c, c, doubted(keep), Condition(cond, cond.flip(0)), settings, noise), c
-    )
+    together = last(sampled(step, packed, c, c, noise_levels(keep), noise, settings, cond, cond.flip(0)), c)
     for b in range(batch):
         row = slice(b, b + 1)
-        given = (doubted(keep[row]), Condition(cond[row], cond.flip(0)[row]), settings, noise[row])
-        alone = last(draw_step(step, packed_model, c[row], c[row], *given), c[row])
+        given = (noise_levels(keep[row]), noise[row], settings, cond[row], cond.flip(0)[row])
+        alone = last(sampled(step, packed, c[row], c[row], *given), c[row])
         assert torch.equal(alone, together[row])
 
 
@@ -265,14 +261,14 @@ def test_joint_of_a_step_by_enumeration(kind: StepKind, settings: SamplingSettin
     """Frequencies of all 81 outcomes, with drafts; chi-squared, a right sampler fails once in 10,000 seeds (fixed)."""
     k, n, draws = 3, 4, 3000
     step = random_step(kind, n, k, cond_length=0)
-    packed_model, outcomes = engine_for(step), all_sequences(n, k)
+    packed, outcomes = packed_for(step), all_sequences(n, k)
     c, x = torch.tensor([[0, 2, 1, 1]]), torch.tensor([[0, 1, 0, 0]])
     for keep in (torch.zeros(1, n, dtype=torch.bool), torch.tensor([[False, True, False, False]])):
         probabilities = exact_joint(step, c, x, keep, outcomes, settings)
         assert float(probabilities.sum()) == pytest.approx(1)
         noise = gumbel_noise((draws, n, k), row_generators(3, 1))[0]
-        rows = (c.expand(draws, n), x.expand(draws, n), doubted(keep).expand(draws, n))
-        drawn = last(draw_step(step, packed_model, *rows, NO_CONDITION, settings, noise, Fixed(2)), x)
+        rows = (c.expand(draws, n), x.expand(draws, n), noise_levels(keep).expand(draws, n))
+        drawn = last(sampled(step, packed, *rows, noise, settings, length=fixed(2)), x)
         counts = joint_index(drawn, k).bincount(minlength=k**n)
         assert chi_squared_p(counts, probabilities) > 1e-4
 
@@ -280,7 +276,7 @@ def test_joint_of_a_step_by_enumeration(kind: StepKind, settings: SamplingSettin
 def exact_joint(step: Step, c: Tensor, x: Tensor, keep: Tensor, outcomes: Tensor, settings: SamplingSettings) -> Tensor:
     """Probability of each outcome: the product over drawn positions, 0 where a kept token differs."""
     size = len(outcomes)
-    logits = teacher_forced(step, outcomes, c.expand(size, -1), doubted(keep).expand(size, -1), None)
+    logits = teacher_forced(step, outcomes, c.expand(size, -1), noise_levels(keep).expand(size, -1), None)
     result = torch.ones(size, dtype=torch.float64)
     for index, outcome in enumerate(outcomes.tolist()):
         for i, token in enumerate(outcome):
@@ -289,3 +285,22 @@ def exact_joint(step: Step, c: Tensor, x: Tensor, keep: Tensor, outcomes: Tensor
             else:
                 result[index] *= plain_weights(step, logits[index, i].tolist(), int(c[0, i]), settings)[token]
     return result
+
+
+# How many drafts a pass verifies
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 100])
+@pytest.mark.parametrize("known", [0, 1, 3])
+def test_a_pass_has_as_many_drafts_as_make_a_number_of_rows(rows: int, known: int) -> None:
+    """Known tokens after each unknown one take positions, but are not counted; four drafts at least."""
+    drafts = max(PASS_ROWS // rows, 4)
+    positions = (known + 1) * (drafts - 1) + 1
+    assert draft_length(1, ([True] + [False] * known) * 256, rows) == positions + positions % 2
+
+
+@pytest.mark.parametrize(("left", "needed"), [(1, 1), (3, 1), (5, 20), (7, 101)])
+def test_ends_with_the_tokens_in_even_lengths_of_four_and_more(left: int, needed: int) -> None:
+    length = draft_length(needed, [True] * left, 1)
+    assert length % 2 == 0 and length >= 4
+    assert needed - 1 + left <= length <= max(needed + left, 4)

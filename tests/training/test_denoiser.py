@@ -17,8 +17,9 @@ from torch.utils.data import default_collate
 from imagebart.conditioning import ClassConditioner
 from imagebart.config import from_dict
 from imagebart.inpainting import encode_color_hints
+from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
-from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.assembly import assemble
 from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts

@@ -15,7 +15,8 @@ from tiny_models import tiny_model, tiny_staged_model
 from imagebart.cli.main import main
 from imagebart.conditioning import ClassConditioner
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
-from imagebart.models.imagebart import About, ImageBART
+from imagebart.model import ImageBART
+from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.training.assembly import assemble, take_apart
 from imagebart.training.config import StageRun

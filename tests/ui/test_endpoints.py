@@ -23,7 +23,7 @@ from tiny_models import tiny_pipeline
 
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
-from imagebart.sampling.sampler import ChainEvent, Start
+from imagebart.sampling.sampler import ChainEvent, ChainState
 from imagebart.ui.app import build_page
 from imagebart.ui.endpoints import mcp_problem
 
@@ -153,7 +153,7 @@ def test_cancel_stops_the_model_and_frees_it(client: Client, pipe: Pipeline, mon
     drawn: dict[int, int] = {}
     stream = pipe.model.sampler.stream
 
-    def counted(start: Start, *rest: Any) -> Iterator[ChainEvent]:
+    def counted(start: ChainState, *rest: Any) -> Iterator[ChainEvent]:
         seed = start.generators[0].initial_seed()
         for event in stream(start, *rest):
             drawn[seed] = drawn.get(seed, 0) + 1

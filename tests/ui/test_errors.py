@@ -193,7 +193,7 @@ def test_an_unexpected_error_gives_a_number_that_stands_in_the_log(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("/secret/place is broken")
 
-    monkeypatch.setattr(pipe.model.sampler, "start", broken)
+    monkeypatch.setattr(pipe.model.sampler, "prepare", broken)
     with closing(Client(page.url, verbose=False)) as client, pytest.raises(AppError) as caught:
         client.predict(image=handle_file(page.picture), area="centre", api_name="/edit")
     number = number_in(str(caught.value))

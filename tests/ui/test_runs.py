@@ -206,7 +206,7 @@ def test_an_unexpected_error_gives_a_number_that_the_log_has_and_keeps_all(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a fault in /some/place")
 
-    monkeypatch.setattr(PIPELINE.model.sampler, "start", broken)
+    monkeypatch.setattr(PIPELINE.model.sampler, "prepare", broken)
     last = list(running.edit(sketch_value(image), **asked()))[-1]
     number = re.search(r"error (\d{8})\.", last["messages"])
     assert number is not None and number.group(1) in caplog.text and "RuntimeError" in caplog.text

@@ -384,9 +384,9 @@ def test_auto_keeps_the_weights_and_lets_drawing_round_them(tmp_path: Path, make
     for (name, ours), theirs in zip(fast.state_dict().items(), exact.state_dict().values(), strict=True):
         assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), name
     assert (exact.precision, fast.precision) == ("exact", "rounded")
-    kernels = [m.sampler.packed_model(m.sampler.steps(SamplingSettings())[0]).kernel for m in (exact, fast)]
+    kernels = [m.sampler.packed(m.sampler.steps(SamplingSettings())[0]).kernel for m in (exact, fast)]
     assert kernels[0] is fp32 and kernels[1] is (bf16 if multiplies_bfloat16() else fp16)
-    fast.sampler.prepare()
+    fast.sampler.warm_up()
     given = torch.zeros(1, 64).long()
     rates = torch.full((1, 64), 0.5)
     logits = [

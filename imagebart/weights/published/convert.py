@@ -21,7 +21,7 @@ from imagebart.conditioning import conditioner_from_config
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError, WeightsError
 from imagebart.mmap_policy import too_large
-from imagebart.models.imagebart import About, ImageBART
+from imagebart.models.imagebart import About, Model
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.weights.folder import (
@@ -218,7 +218,7 @@ def _shapes(tensors: StoredTensors) -> dict[str, tuple[int, ...]]:
 # A folder of checkpoint files.
 
 
-def load_published(folder: Path, device: torch.device, dtype: torch.dtype) -> ImageBART:
+def load_published(folder: Path, device: torch.device, dtype: torch.dtype, cls: type[Model]) -> Model:
     """The model of a folder with published files, described by scaleN.yaml beside them or by the registry.
 
     Raises WeightsError naming the file and what is wrong.
@@ -234,7 +234,7 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype) -> Im
     ]
     try:
         conditioner = conditioner_from_config(config.conditioner)
-        return ImageBART(first_stage, stages, conditioner, config.about, Schedule(config.betas))
+        return cls(first_stage, stages, conditioner, config.about, Schedule(config.betas))
     except ValueError as error:
         raise WeightsError(f"{files}: {error}") from error
 

@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import doubted, teacher_forced
-from random_networks import CONDITIONS, STEPS, StepKind, engine_for, random_cond, random_step
+from oracles import noise_levels, teacher_forced
+from random_networks import CONDITIONS, STEPS, StepKind, chain_state, packed_for, random_cond, random_step
 from torch import Tensor
 
-from imagebart.sampling.steps import Condition, GuidedRun, StepRun
+from imagebart.sampling.steps import Step, StepRun
 
 every_step = pytest.mark.parametrize("kind", STEPS)
-NO_CONDITION = Condition(None, None)
+
+
+def run_of(step: Step, c: Tensor, level: Tensor, cond: Tensor | None, guidance: float = 1.0, **more: Any) -> StepRun:
+    """A step from x_t = c."""
+    return StepRun(step, packed_for(step), chain_state([step], c, level, cond, **more), guidance)
 
 
 def tokens(batch: int) -> Tensor:
@@ -30,8 +34,8 @@ def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, que
         step = random_step(kind, cond_length=cond_length, seed=trial, query_tokens=query_tokens)
         x, c, cond = tokens(3), tokens(3), random_cond(3, cond_length)
         keep = torch.rand(3, n) < 0.3
-        expected = teacher_forced(step, x, c, doubted(keep), cond)
-        run = StepRun(step, engine_for(step), c, doubted(keep), cond)
+        expected = teacher_forced(step, x, c, noise_levels(keep), cond)
+        run = run_of(step, c, noise_levels(keep), cond)
         last = run.first + n
         taken = [0, 0, 0]
         rows = [0, 1, 2]
@@ -65,10 +69,10 @@ def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, que
 def test_steps_may_be_taken_again_with_other_tokens(kind: StepKind) -> None:
     step = random_step(kind)
     x, c, cond, keep = tokens(2), tokens(2), random_cond(2), torch.zeros(2, 6, dtype=torch.bool)
-    run = StepRun(step, engine_for(step), c, doubted(keep), cond)
+    run = run_of(step, c, noise_levels(keep), cond)
     run.logits(tokens(2), [0, 0], run.first + 6)  # drafts
     right = run.logits(x, [run.first, run.first], 6)
-    torch.testing.assert_close(right, teacher_forced(step, x, c, doubted(keep), cond))
+    torch.testing.assert_close(right, teacher_forced(step, x, c, noise_levels(keep), cond))
 
 
 def test_the_denoiser_is_told_what_is_kept() -> None:
@@ -80,7 +84,7 @@ def test_the_denoiser_is_told_what_is_kept() -> None:
         for kept in (False, True):
             keep = torch.zeros(1, 6, dtype=torch.bool)
             keep[0, 5] = kept
-            run = StepRun(step, engine_for(step), c, doubted(keep), cond)
+            run = run_of(step, c, noise_levels(keep), cond)
             found.append(run.logits(x, [0], run.first + 6, run.first)[0, :5])
         differ = (found[0] - found[1]).abs().amax(-1) > 1e-9
         assert differ.all() if kind.startswith("denoiser") else not differ.any()
@@ -95,15 +99,15 @@ def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
     step = random_step(kind)
     c, x, keep = tokens(3), tokens(3), torch.zeros(3, 6, dtype=torch.bool)
     cond, unconditional = random_cond(3), torch.zeros(3, 2, dtype=torch.long)
-    with_cond, without = (teacher_forced(step, x, c, doubted(keep), told) for told in (cond, unconditional))
+    with_cond, without = (teacher_forced(step, x, c, noise_levels(keep), told) for told in (cond, unconditional))
     for guidance in (0.0, 0.5, 3.0):
-        run = GuidedRun(step, engine_for(step), c, doubted(keep), Condition(cond, unconditional), guidance)
+        run = run_of(step, c, noise_levels(keep), cond, guidance, unconditional=unconditional)
         assert run.guided and run.rows == 6
         expected = without + guidance * (with_cond - without)
         found = run.logits(x, [0, 0, 0], run.first + 3, run.first)
         torch.testing.assert_close(found.double(), expected[:, :3], rtol=1e-4, atol=1e-4)
         rest = torch.tensor([2, 0])
-        run.select(rest, 3)
+        run.select(rest)
         found = run.logits(x[rest], [run.first + 3] * 2, 3, 0)
         torch.testing.assert_close(found.double(), expected[rest, 3:], rtol=1e-4, atol=1e-4)
         assert torch.equal(run.known([run.first + 3, run.first + 4], 2)[0], torch.stack([c[2, 3:5], c[0, 4:6]]))
@@ -112,24 +116,24 @@ def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
 def test_guidance_needs_an_absent_condition() -> None:
     step, c = random_step("denoiser"), tokens(1)
     with pytest.raises(ValueError, match="guidance needs a model that was trained with its condition dropped"):
-        GuidedRun(step, engine_for(step), c, torch.ones(c.shape), Condition(random_cond(1), None), 2.0)
+        run_of(step, c, torch.ones(c.shape), random_cond(1), 2.0)
 
 
 def test_guidance_without_a_condition_costs_nothing() -> None:
     """A model that takes no condition is not run twice, nor one with guidance 1."""
     nothing, c = torch.zeros(1, 0, dtype=torch.long), tokens(1)
     bare, step = random_step("denoiser", cond_length=0), random_step("denoiser")
-    cases: list[tuple[Any, Condition, float]] = [(bare, NO_CONDITION, 2.0), (bare, Condition(nothing, nothing), 2.0)]
-    cases.append((step, Condition(random_cond(1), None), 1.0))
-    for given, condition, guidance in cases:
-        run = GuidedRun(given, engine_for(given), c, torch.ones(c.shape), condition, guidance)
+    for given, cond, guidance in ((bare, None, 2.0), (bare, nothing, 2.0), (step, random_cond(1), 1.0)):
+        run = run_of(given, c, torch.ones(c.shape), cond, guidance, unconditional=cond if cond is nothing else None)
         assert not run.guided and run.rows == 1
 
 
 def test_conditions_are_those_of_the_rows() -> None:
+    x, level = tokens(3), torch.rand(3, 6)
     cond, unconditional = torch.randint(CONDITIONS, (3, 2)), torch.zeros(3, 2, dtype=torch.long)
-    found = Condition(cond, None).select(torch.tensor([2, 0]))
-    assert torch.equal(found.cond, cond[[2, 0]]) and found.unconditional is None  # type: ignore[arg-type]
-    assert Condition(cond, unconditional).select(torch.tensor([1])).unconditional.shape == (1, 2)  # type: ignore[union-attr]
-    hints = torch.rand(3, 6, 7) < 0.3
-    assert torch.equal(Condition(None, None, hints).select(torch.tensor([2, 0])).color_hints, hints[[2, 0]])  # type: ignore[arg-type]
+    found = chain_state([], x, level, cond, color_hints=torch.rand(3, 6, 7) < 0.3)
+    chosen = found.select(torch.tensor([2, 0]))
+    for name in ("x", "noise_level", "cond", "color_hints"):
+        assert torch.equal(getattr(chosen, name), getattr(found, name)[[2, 0]]), name
+    assert chosen.unconditional is None
+    assert chain_state([], x, level, cond, unconditional).select(torch.tensor([1])).unconditional.shape == (1, 2)  # type: ignore[union-attr]

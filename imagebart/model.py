@@ -1,0 +1,117 @@
+"""ImageBART as people call it: load, sample, save. It stands above the networks, the sampling and the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
+
+from torch import Tensor
+
+from imagebart import weights
+from imagebart.models.imagebart import ImageBARTModel
+from imagebart.sampling.sampler import ChainEvent, Sampler
+from imagebart.settings import SamplingSettings
+
+
+class ImageBART(ImageBARTModel):
+    """A model with what loads it, samples from it and saves it."""
+
+    _sampler: Sampler | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | PathLike[str],
+        device: str = "cpu",
+        dtype: str = "float32",
+        download: bool = False,
+        revision: str | None = None,
+    ) -> ImageBART:
+        """Loads a folder written by `save_pretrained` or one of published files, a published model, or owner/name.
+
+        The last is a model on the Hub, and revision its branch, tag or commit. download: a published model that is not
+        here is fetched and converted, after saying how large it is.
+
+        dtype: float16, bfloat16, float32, float64; or auto, the fastest without visible loss: see `weights.load`.
+        Nothing that the files name is imported or run. Raises WeightsError naming the file and what is wrong.
+        """
+        return weights.load(source, device, dtype, download, revision, cls)
+
+    def save_pretrained(self, folder: str | PathLike[str], dtype: str = "float32") -> None:
+        """Writes config.json and safetensors to a folder; `dtype` is what is stored."""
+        weights.save(self, folder, dtype)
+
+    def push_to_hub(self, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False) -> str:
+        """Writes the model to the Hub as owner/name, on a branch if wanted, with a card; returns the commit's address.
+
+        A folder that has a card, examples and a scorer is sent whole by `imagebart push`.
+        """
+        return weights.push(self, name, dtype, revision, private)
+
+    @property
+    def sampler(self) -> Sampler:
+        """What samples from this model."""
+        if self._sampler is None:
+            self._sampler = Sampler(self)
+        return self._sampler
+
+    def sample(
+        self,
+        batch_size: int = 1,
+        cond: Tensor | None = None,
+        start: Tensor | None = None,
+        known: Tensor | None = None,
+        keep: Tensor | None = None,
+        *,
+        seed: int | None = None,
+        start_stage: int | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Runs the chain; returns x_0, int64 [B, N]. Arguments as for `stream`.
+
+        settings: as `SamplingSettings` has them, temperature=0.9, top_k=100; its `start` is start_stage here.
+        """
+        chosen = SamplingSettings(start=start_stage, **settings)
+        state = self.sampler.prepare(batch_size, chosen, cond, start=start, known=known, keep=keep, seed=seed)
+        x = state.x
+        for event in self.sampler.stream(state, chosen):
+            x = event.tokens
+        return x
+
+    def stream(
+        self,
+        batch_size: int = 1,
+        cond: Tensor | None = None,
+        start: Tensor | None = None,
+        known: Tensor | None = None,
+        keep: Tensor | None = None,
+        settings: SamplingSettings | None = None,
+        seed: int | None = None,
+        strength: float = 1.0,
+        noise_level: Tensor | None = None,
+        color_hints: Tensor | None = None,
+    ) -> Iterator[ChainEvent]:
+        """Runs the chain, an event a pass of the decoder; the iterator can be closed at any moment.
+
+        cond: conditioning tokens int64 [B, L]. start: x at the first step to run, int64 [B, N]; None: noise or, if that
+        step expects less, `known` with as much noise. known, keep: tokens int64 [B, N] and bool [B, N] or [N], True =
+        keep the known token. strength: the noise level to start from, over 0, at most 1. noise_level: of known tokens
+        that are not kept, float [B, N] or [N]; 1 where None; stages use kept tokens only.
+        color_hints: colors of kept parts, bool [B, N, K], for a model that takes them (see `imagebart.inpainting`).
+        seed: row b samples from seed + b. Raises ValueError, before the first event, for what does not fit.
+        """
+        settings = settings or SamplingSettings()
+        state = self.sampler.prepare(
+            batch_size,
+            settings,
+            cond,
+            start=start,
+            known=known,
+            keep=keep,
+            noise_level=noise_level,
+            color_hints=color_hints,
+            strength=strength,
+            seed=seed,
+        )
+        return self.sampler.stream(state, settings)
