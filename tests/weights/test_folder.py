@@ -380,7 +380,7 @@ class TestBadFolders:
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
 def test_auto_keeps_the_weights_and_lets_drawing_round_them(tmp_path: Path, make: Any) -> None:
     save(make("none"), tmp_path)
-    exact, fast = load(tmp_path), load(tmp_path, dtype="auto")
+    exact, fast = ImageBART.from_pretrained(tmp_path), ImageBART.from_pretrained(tmp_path, dtype="auto")
     for (name, ours), theirs in zip(fast.state_dict().items(), exact.state_dict().values(), strict=True):
         assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), name
     assert (exact.precision, fast.precision) == ("exact", "rounded")
