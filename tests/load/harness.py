@@ -162,8 +162,8 @@ class Report:
 
     def text(self, warm_up: float) -> str:
         done = [request for request in self.requests if request.done]
-        waits = [request.first - request.asked for request in done if request.first is not None]
-        whole = [request.ended - request.asked for request in done]
+        waits = [request.first - request.asked for request in done if request.first is not None] or [np.nan]
+        whole = [request.ended - request.asked for request in done] or [np.nan]
         cancels = [request.seed for request in self.requests if request.cancelled is not None]
         warm = [size for moment, size in self.memory if moment >= warm_up]
         return (
