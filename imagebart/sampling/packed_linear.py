@@ -129,15 +129,17 @@ class PackedLinear(nn.Module):
 
 
 def swap_linear(module: M, kernel: Kernel) -> M:
-    """A copy of a module that computes with a kernel and shares all other parameters.
+    """A copy of a module that computes with a kernel and shares all other parts.
 
     The maps to cross-attention's keys and values, computed once a step, stay as they are.
     """
+    if kernel is native or not any(isinstance(part, nn.Linear) for part in module.modules()):
+        return module  # also parametrized embeddings, in training, which cannot be copied
     copied = copy(module)
     copied._modules = {}
     for name, child in module._modules.items():
-        if isinstance(child, nn.Linear) and name != "kv" and kernel is not native:
-            copied._modules[name] = PackedLinear(child, kernel)
+        if isinstance(child, nn.Linear):
+            copied._modules[name] = child if name == "kv" else PackedLinear(child, kernel)
         else:
             copied._modules[name] = None if child is None else swap_linear(child, kernel)
     return copied
