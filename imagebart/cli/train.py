@@ -45,7 +45,7 @@ def denoiser(config: Config, run: Run) -> None:
 
 @command(app)
 def assemble(
-    config: Annotated[Path, typer.Option(help="JSON file: parts and what people are told.")],
+    config: Annotated[Path, typer.Option(help="JSON file: parts, name and settings of the model.")],
     out: Annotated[Path, typer.Option(help="The model's folder.")],
 ) -> None:
     """Write trained parts as one model folder."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from PIL import Image, ImageDraw
 from torch import nn
 
@@ -88,7 +89,10 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
 
     Raises InputError, in a sentence, for what cannot be used; OSError where the disk is full. Nothing trained is lost.
     """
-    folder, processes = out / RUN, PartialState(timeout=PATIENCE)
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # PartialState does not look there by itself
+    folder, processes = out / RUN, PartialState(cpu=on_cpu, timeout=PATIENCE)
+    if not processes.is_main_process:
+        say = _say_nothing
     plan, store = _prepare(run, folder, say)
     first_stage = _train_first_stage(plan, store, folder / "first-stage", say)
     if processes.is_main_process and not has_tokens(folder / "tokens"):
@@ -108,6 +112,9 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> Path:
         write_examples(store, out)
         say(f"{out} is ready: python app.py --model {out}")
     return out
+
+
+def _say_nothing(line: str) -> None: ...
 
 
 def _prepare(run: ModelRun, folder: Path, say: Say) -> tuple[Plan, ImageStore]:
@@ -133,9 +140,9 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> tuple[Plan, ImageStore]:
         plan = _plan(run, index.resolution, index.kind, list(index.texts), folder, first_stage)
         lines += plan.lines()
     processes.wait_for_everyone()
+    for line in lines:
+        say(line)
     if processes.is_main_process:
-        for line in lines:
-            say(line)
         write_plan(plan, folder)
     processes.wait_for_everyone()
     written = read_plan(folder)  # by the first process, whose clock decides
@@ -362,7 +369,8 @@ def load_denoiser_to_finetune(folder: str, wanted: Conditioner) -> tuple[Denoise
         network.set_text_encoder(with_words_of(network.text, known, conditioner))
         return network.requires_grad_(True), conditioner
     if known.to_config() != wanted.to_config():
-        raise InputError(f"The model in {folder} was told of other {KINDS[known.kind]} than the pictures have; {anew}")
+        kind = KINDS[known.kind]
+        raise InputError(f"The model in {folder} was trained with other {kind} than the pictures have; {anew}")
     return network.requires_grad_(True), known
 
 

@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from fault_injection import apart
 from image_folders import draw_folder
 from PIL import Image
+from processes import in_processes
 from safetensors.torch import load_file
 from tiny_models import CAPTIONS, tiny_first_stage, tiny_model, tiny_staged_model
 from torch import nn
@@ -43,13 +44,18 @@ from .tiny_runs import SHAPE, write_store
 LOSS = FirstStageLoss(adversarial=AdversarialLoss(begin=5, crop=32, channels=8))
 
 
-def train_model(folder: Path, data: Path, *options: str, **settings: Any) -> int:
-    """With networks so small that it takes seconds."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+def tiny_settings(folder: Path, **settings: Any) -> Path:
+    """A file of settings, with networks so small that training takes seconds."""
+    path = folder / "tiny.json"
     tiny = {"model": asdict(tiny_first_stage()), "loss": asdict(LOSS), "shape": asdict(SHAPE), "batch_size": 4}
-    (folder / "tiny.json").write_text(json.dumps({**tiny, **settings}))
+    path.write_text(json.dumps({**tiny, **settings}))
+    return path
+
+
+def train_model(folder: Path, data: Path, *options: str, **settings: Any) -> int:
+    AcceleratorState._reset_state(reset_partial_state=True)
     given = ["--data", str(data), "--out", str(folder / "model"), "--hours", "0.0001"]
-    return main(["train", "model", *given, "--config", str(folder / "tiny.json"), *options])
+    return main(["train", "model", *given, "--config", str(tiny_settings(folder, **settings)), *options])
 
 
 @pytest.mark.slow
@@ -116,6 +122,18 @@ def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_path: 
     for name in ("first_stage", "denoiser", "text_encoder"):
         ours, theirs = (load_file(folder / "model" / f"{name}.safetensors") for folder in (broken, whole))
         assert ours.keys() == theirs.keys() and all((ours[key] == theirs[key]).all() for key in ours), name
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_model_together(tmp_path: Path) -> None:
+    """They plan, train and wait for each other; only the first one writes. Resumed for more steps, too."""
+    data, place = draw_folder(tmp_path / "data", "text"), tmp_path / "model" / "run" / "denoiser"
+    for steps in (2, 3):
+        settings = tiny_settings(tmp_path, steps={"first_stage": 2, "decoder": 1, "denoiser": steps})
+        given = ["--data", str(data), "--out", str(tmp_path / "model"), "--hours", "0.001", "--config", str(settings)]
+        assert in_processes(2, "-m", "imagebart", "train", "model", *given) == [0, 0]
+        assert [row["step"] for row in read_metrics(place)][-1] == steps
+    Pipeline.from_pretrained(tmp_path / "model")
 
 
 @pytest.mark.slow
@@ -303,7 +321,7 @@ def test_other_conditioning_is_said(tmp_path: Path, wanted: Conditioner, said: s
 
 def test_other_classes_and_models_without_a_denoiser_are_said(tmp_path: Path) -> None:
     tiny_model("class").save_pretrained(tmp_path / "classes")
-    with pytest.raises(InputError, match="told of other classes than the pictures have"):
+    with pytest.raises(InputError, match="trained with other classes than the pictures have"):
         load_denoiser_to_finetune(str(tmp_path / "classes"), ClassConditioner(("cat", "cow")))
     tiny_staged_model().save_pretrained(tmp_path / "stages")
     with pytest.raises(InputError, match="has stages, and one with a denoiser is expected"):
