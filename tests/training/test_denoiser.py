@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.config import from_dict
+from imagebart.imaging.files import normalize
 from imagebart.inpainting import encode_color_hints
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
@@ -182,7 +183,7 @@ def test_color_hints_are_given_of_kept_parts_and_dropped_for_a_share_of_images()
     images = quarters.repeat_interleave(2, 2).repeat_interleave(2, 3)
     noise_level, _, color_hints = task.mask({"image": images}, task.encode(images))
     assert color_hints is not None and not color_hints[noise_level == 1].any()
-    whole = encode_color_hints(model.first_stage(images), torch.zeros(300, 32, 32, dtype=torch.bool), 2)
+    whole = encode_color_hints(model.first_stage, normalize(images), torch.zeros(300, 32, 32, dtype=torch.bool), 2)
     shown = color_hints.flatten(1).any(1)
     keeps = ((noise_level == 0)[..., None] & whole).flatten(1).any(1)
     assert not shown[(noise_level == 1).all(1)].any()
