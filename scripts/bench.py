@@ -69,8 +69,11 @@ def timed(events: Iterable[PipelineEvent]) -> tuple[float, float, int]:
 
 
 @torch.no_grad()
-def original_seconds(model: ImageBART) -> float:
-    """Seconds of one image drawn as in 2021: the encoder once a stage, the decoder over all earlier tokens for each."""
+def original_seconds(model: ImageBART, scales: int) -> float:
+    """Seconds of one image sampled as in 2021: the encoder once a stage, the decoder over all earlier tokens for each.
+
+    A denoiser is timed for one scale, which counts for all.
+    """
     networks = [(stage.decoder, getattr(stage, "encoder", None)) for stage in model.stages]
     if model.denoiser is not None:
         networks = [(model.denoiser.decoder, model.denoiser.encoder)]
@@ -88,6 +91,7 @@ def original_seconds(model: ImageBART) -> float:
             cross_kv = None if encoded is None else decoder.cross_kv(encoded)
             decoder.head(decoder(torch.zeros(1, position, dtype=torch.long), None, cross_kv)[:, -1:])
             total += EVERY * (time.perf_counter() - began)
+    total *= 1 if model.stages else scales
     began = time.perf_counter()
     model.first_stage.decode(torch.zeros(1, model.tokens, dtype=torch.long))
     return total + time.perf_counter() - began
@@ -105,7 +109,7 @@ def row(source: str, dtype: str, scales: int | None, size: list[int] | None, rep
     whole = [timed(pipe.generate(prompt, seed=0, settings=settings)) for _ in range(repeats)]
     edits = [timed(pipe.edit(image, mask, prompt, seed=0, settings=settings)) for _ in range(repeats)]
     memory = max(run[2] for run in whole + edits)
-    original = original_seconds(pipe.model)
+    original = original_seconds(pipe.model, scales or pipe.stages)
     seconds = [min(run[i] for run in runs) for runs in (whole, edits) for i in (0, 1)]
     return [
         pipe.name,
