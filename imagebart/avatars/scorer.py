@@ -133,8 +133,8 @@ TOGETHER = tuple(
 def verbalize(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
     """ "short brown hair, no beard, a blue hoodie, …": those of the named attributes of an avatar that show.
 
-    A colour is told with what has it, or, where that is not told, of as little as can have it: "blue clothes". ""
-    where nothing is told.
+    A colour is named with what has it, or, where that is not named, with as little as can have it: "blue clothes". ""
+    where nothing is named.
     """
     shown, values = attributes.visible() & set(names), attributes.as_dict()
     told = []

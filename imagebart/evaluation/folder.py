@@ -61,7 +61,7 @@ def two_sample_test(real: Tensor, made: Tensor, steps: int = STEPS, seed: int = 
 def fake_logits(real: Tensor, made: Sequence[Tensor], steps: int = STEPS, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Logits of being made, of the real images, [1, B], and of those of each kind of made ones, [M, B].
 
-    The network learns to tell real pictures from all kinds of made ones alike. Raises ValueError for under 4 pictures.
+    The network learns to tell real images from generated ones of every kind. Raises ValueError for under 4 pictures.
     """
     count = len(real)
     if count < LEAST:

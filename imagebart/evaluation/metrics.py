@@ -58,7 +58,7 @@ def share_of(right: Sequence[int], asked: Sequence[int] | None = None) -> Interv
     clusters = len(pairs)
     spread = sum((r - share * a) ** 2 for r, a in pairs)
     if clusters < 2 or spread == 0:
-        return wilson(share, clusters)  # all alike: each picture counts once
+        return wilson(share, clusters)  # no difference between clusters: each image counts once
     variance = clusters / (clusters - 1) * spread / total**2
     return wilson(share, min(max(share * (1 - share) / variance, 1.0), total))
 

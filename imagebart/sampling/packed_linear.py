@@ -225,8 +225,8 @@ def pack(precision: Precision, decoder: Transformer, encoder: Transformer | None
 class PackedModels:
     """The packed models of a model's steps, made when they are first needed and again when the weights have changed.
 
-    They are never copied or saved with the model. Where there is no room for another, all others go: a stage's weights
-    are packed again in less time than it takes to draw.
+    They are never copied or saved with the model. Where memory is short, all others are dropped: a stage's weights
+    are packed again in less time than it takes to sample.
     """
 
     def __init__(self) -> None:

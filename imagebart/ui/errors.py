@@ -1,6 +1,6 @@
 """Errors outside our own sentences: a bad request is refused in one, and what nobody expected gets a number.
 
-The number stands in the server's log, too, beside the traceback. Nothing is told of the server itself: no path.
+The number stands in the server's log, too, beside the traceback. It reveals nothing of the server, no path.
 """
 
 from __future__ import annotations
