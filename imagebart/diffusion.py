@@ -1,4 +1,4 @@
-"""How noise grows: the share of tokens redrawn at each step (ImageBART, section 3.1)."""
+"""Multinomial diffusion of tokens: schedule, forward process, posterior, reverse step (ImageBART, section 3.1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Schedule:
-    """betas[t - 1] is beta_t, the share of tokens redrawn at step t = 1 .. T; the last is 1."""
+    """betas[t - 1] is beta_t, the probability that step t = 1 ... T replaces a token by noise; the last is 1."""
 
     betas: tuple[float, ...]
 
@@ -41,10 +41,10 @@ class Schedule:
         return survive
 
 
-# The forward process: tokens become noise (ImageBART, section 3.1; Hoogeboom et al. 2021).
+# The forward process (ImageBART, section 3.1; Hoogeboom et al. 2021).
 #
 # q(x_t | x_{t-1}) = Cat((1 - beta_t) onehot(x_{t-1}) + beta_t / K): each token stays with probability 1 - beta_t,
-# or is drawn anew from all K. x_0 is the image's tokens, x_T uniform noise.
+# or is replaced by a uniform draw from all K. x_0 is the image's tokens, x_T uniform noise.
 
 
 def add_uniform_noise(
@@ -67,16 +67,16 @@ def diffuse(
 
 
 def log_likelihood(x_t: Tensor, noise_t: Tensor | float, vocab_size: int) -> Tensor:
-    """log q(x_t | x = k) for every k, where x became noise with probability noise_t: tokens [...] -> float [..., K].
+    """log q(x_t | x_0 = k) for every k: tokens [...] -> float [..., K] (section 3.1, eq. 3).
 
-    Section 3.1, eq. 3. noise_t: over 0, of x_t's shape or one for all.
+    noise_t: the probability that x_t is noise, over 0, of x_t's shape or one for all.
     """
     noise_t = torch.as_tensor(noise_t, dtype=torch.float32, device=x_t.device).expand(x_t.shape)[..., None]
     off = (noise_t / vocab_size).log()
     return off.expand(*x_t.shape, vocab_size).scatter(-1, x_t[..., None], (1 - noise_t + noise_t / vocab_size).log())
 
 
-# Steps back: where x_{t-1} lies, given x_t and x_0, or what is believed of x_0 (ImageBART, section 3.1, eq. 4).
+# The reverse process: x_{t-1} given x_t and x_0, or a prediction of x_0 (ImageBART, section 3.1, eq. 4).
 
 
 def posterior(x_t: Tensor, x_0: Tensor, t: int, schedule: Schedule, vocab_size: int) -> Tensor:

@@ -1,9 +1,7 @@
-"""Where words belong in a picture: how far they move the denoiser's p(x_0), token by token.
+"""Mask suggestion: the tokens of an image that a prompt would change, as DiffEdit finds them (Couairon et al. 2022).
 
-All tokens become noise at one rate, over a few draws; what is left of the picture says where its parts are. The
-denoiser then reads the same noise twice, with the words and with others (those that are true of the picture, or none).
-Where its two predictions lie apart, the words ask for something else. DiffEdit (Couairon et al. 2022) finds masks in
-this way for continuous diffusion.
+Noise is added to the image's tokens, a few times. For each x_t the denoiser predicts p(x_0) with the prompt, and with
+another text (what the image shows, or none). The mask is where the two predictions differ.
 """
 
 from __future__ import annotations
@@ -17,19 +15,19 @@ from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.sampler import add_noise_rows, row_generators
 
-RATE = 0.97  # of noise: with less, the image outweighs the prompt; with more, it has no influence
-DRAWS = 2
-LEAST = 0.25  # distance, 0 to 1, from which words are about a token
-AROUND = 0.13  # how much each neighbour's distance counts, over the token's own
+NOISE_LEVEL = 0.97  # with less noise, the image outweighs the prompt; with more, it has no influence
+DRAWS = 2  # noisy versions of the image
+THRESHOLD = 0.25  # distance, 0 to 1, from which a token belongs to the mask
+NEIGHBOR_WEIGHT = 0.13  # of each neighbor's distance, beside 1 for the token's own
 ADVICE = "paint over what should change"
 
 
 @torch.no_grad()
 def suggest_mask(model: ImageBARTModel, pixels: Tensor, prompt: str, texts: tuple[str, str] | None = None) -> Tensor:
-    """The tokens of an image that a prompt is about: bool [rows, columns].
+    """The tokens of an image that a prompt would change: bool [rows, columns].
 
-    pixels: float [1, 3, size, size] in [-1, 1]; texts: the prompt with all else that the image shows, and what the
-    image shows; the prompt is compared with no words where None. Raises InputError where nothing is found.
+    pixels: float [1, 3, size, size] in [-1, 1]. texts: the prompt completed by what else the image shows, and a
+    caption of the image; None: the prompt alone, and no words. Raises InputError where nothing is found.
     """
     conditioner = model.conditioner
     if model.denoiser is None or conditioner.kind != "text":
@@ -51,25 +49,23 @@ def suggest_mask(model: ImageBARTModel, pixels: Tensor, prompt: str, texts: tupl
 
 @torch.no_grad()
 def distances(denoiser: Denoiser, known: Tensor, cond: Tensor, other: Tensor, seed: int = 0) -> Tensor:
-    """How far apart p(x_0) is under two prompts, by token: float [N], 0 (the same) to 1 (nothing in common).
+    """The Hellinger distance of p(x_0) under two prompts, for each token: float [N], 0 (the same) to 1.
 
-    known: a picture's tokens int64 [1, N]; cond, other: conditioning tokens int64 [1, L]. Hellinger's distance, in
-    the mean over the draws, which are always the same for a seed.
+    known: an image's tokens int64 [1, N]; cond, other: conditioning tokens int64 [1, L]. The mean over a few noisy
+    versions of the image, which the seed decides.
     """
-    noisy = add_noise_rows(known.expand(DRAWS, -1), RATE, denoiser.config.vocab_size, row_generators(seed, DRAWS))
+    vocab_size, generators = denoiser.config.vocab_size, row_generators(seed, DRAWS)
+    noisy = add_noise_rows(known.expand(DRAWS, -1), NOISE_LEVEL, vocab_size, generators)
     both, conds = noisy.repeat(2, 1), torch.cat([cond, other]).repeat_interleave(DRAWS, 0)
-    noise_t = torch.full(both.shape, RATE, device=both.device)
-    # The decoder's input is the noise, too: nothing is sampled.
+    noise_t = torch.full(both.shape, NOISE_LEVEL, device=both.device)
+    # The decoder gets x_t as well, so that nothing has to be sampled.
     p, q = denoiser.logits(both, DenoiserInput(both, noise_t, noise_t, conds)).float().softmax(-1).sqrt().chunk(2)
     return (1 - (p * q).sum(-1)).clamp(min=0).sqrt().mean(0)
 
 
 def threshold(distance: Tensor) -> Tensor:
-    """The tokens that words are about, bool [rows, columns], by distances float [rows, columns] with their neighbours.
-
-    Past the edge there is what is at the edge.
-    """
+    """The mask of distances: float [rows, columns] -> bool [rows, columns], after averaging with the neighbors."""
     padded = F.pad(distance[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
-    columns = padded[:, 1:-1] + AROUND * (padded[:, :-2] + padded[:, 2:])
-    rows = columns[1:-1] + AROUND * (columns[:-2] + columns[2:])
-    return rows / (1 + 2 * AROUND) ** 2 > LEAST
+    columns = padded[:, 1:-1] + NEIGHBOR_WEIGHT * (padded[:, :-2] + padded[:, 2:])
+    rows = columns[1:-1] + NEIGHBOR_WEIGHT * (columns[:-2] + columns[2:])
+    return rows / (1 + 2 * NEIGHBOR_WEIGHT) ** 2 > THRESHOLD

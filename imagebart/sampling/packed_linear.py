@@ -1,11 +1,11 @@
-"""Linear maps for a few rows at a time, where reading the weights is what takes the time.
+"""Linear layers with packed weights, for a few rows at a time, where reading the weights takes the time.
 
-PyTorch's own kernel for 2 to 16 rows takes two to four times as long as for one, for it reorders the weights in
-every call. Others have them in their own order once: oneDNN in float32; FBGEMM in float16 with float32 inputs and sums,
-half the bytes; oneDNN in bfloat16, where the processor multiplies that, half the bytes and half the time for many rows.
-All come with PyTorch's CPU builds; where one is missing, it is not a choice.
+PyTorch's own kernel takes two to four times as long for 2 to 16 rows as for one, because it reorders the weights in
+every call. Other kernels reorder them once: oneDNN in float32; FBGEMM with float16 weights and float32 inputs and sums
+(half the bytes); oneDNN in bfloat16 where the processor has instructions for it (half the bytes, and half the time for
+many rows). All come with PyTorch's CPU builds; one that is missing is not used.
 
-A row's result never depends on the rows beside it: the drafts among them must not matter.
+A row's result never depends on the rows beside it, since some of them are drafts.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from imagebart.models.transformer import KVCache, Transformer
 M = TypeVar("M", bound=nn.Module)
 Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out], of the type of the weights or the input
 Kernel = Callable[[nn.Linear], Matrix]
-Precision = Literal["exact", "rounded"]  # what drawing may do to weights
-ROWS = 8  # that oneDNN orders the weights for
-HALF_ROWS = 6  # that FBGEMM's kernel for float16 takes at once
-TILE_ROWS = 32  # up to which tiles (AMX) add in one order, and take little longer than for one
+Precision = Literal["exact", "rounded"]  # whether sampling may round weights
+ROWS = 8  # for which oneDNN orders the weights
+HALF_ROWS = 6  # of a block of FBGEMM's kernel for float16
+TILE_ROWS = 32  # up to which AMX tiles add in one order, and take little longer than for one row
 
 
 def native(linear: nn.Linear) -> Matrix:
@@ -77,7 +77,7 @@ def bf16(linear: nn.Linear, rows: int = TILE_ROWS) -> Matrix:
 
 
 def in_blocks(multiply: Matrix, size: int) -> Matrix:
-    """The same, of few rows or always of so many: by their number, oneDNN chooses for tiles in which order it adds."""
+    """The same in blocks of equal size, because with tiles oneDNN adds in an order that depends on the rows."""
 
     def apply(x: Tensor) -> Tensor:
         if len(x) <= TILE_ROWS:
@@ -94,7 +94,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def kernels(linears: list[nn.Linear], precision: Precision, dtype: torch.dtype = torch.float32) -> list[Kernel]:
-    """Those that can be used for these maps, the fastest last.
+    """The kernels that can be used for these layers, the fastest last.
 
     dtype: of what they multiply; their weights may be kept shorter. precision: "exact" allows what changes no weight,
     `fp16` where all are float16 numbers; "rounded" allows `fp16` and `bf16`.

@@ -35,7 +35,7 @@ def uniform_tokens(tokens: int, vocab_size: int, generators: list[torch.Generato
 
 
 def add_noise_rows(x: Tensor, probability: float, vocab_size: int, generators: list[torch.Generator]) -> Tensor:
-    """`add_uniform_noise`, row b with generator b."""
+    """`add_uniform_noise`, row b from generator b."""
     rows = [add_uniform_noise(row.cpu(), probability, vocab_size, g) for row, g in zip(x, generators, strict=True)]
     return torch.stack(rows).to(x.device)
 
@@ -46,8 +46,8 @@ def sample_chain(
 ) -> Iterator[ChainEvent]:
     """From x_T down to x_0; an event after every pass of a network, the last holds x_0.
 
-    packed: the packed model of a step. Repeat r of n first adds noise to its own result, with probability
-    (1 - r/n) beta_t. The iterator can be closed at any moment.
+    packed: gives a step's packed model. Resample r of n first adds noise to the last result, with probability
+    (1 - r/n) beta_t (section 3.4). The iterator can be closed at any moment.
     """
     x, resamples = state.x, settings.resamples
     for t in range(len(state.steps), 0, -1):
@@ -70,7 +70,7 @@ class Sampler:
         self.model, self.packed_models = model, PackedModels()
 
     def warm_up(self) -> None:
-        """Packs the networks, so that the first run need not: those that it needs first, if not all fit."""
+        """Packs the networks before the first run: if not all fit into memory, those that it needs first."""
         for step in reversed(self.steps(SamplingSettings())):
             if not self.packed_models.has_room(self.model.precision, *step.networks):
                 return
@@ -81,10 +81,10 @@ class Sampler:
         return self.packed_models.get(self.model.precision, *step.networks)
 
     def steps(self, settings: SamplingSettings, strength: float = 1.0) -> Sequence[Step]:
-        """The chain's steps, t = 1 first, from noise level `strength`; raises ValueError for those it has not.
+        """The chain's steps, t = 1 first, from noise level `strength` on, or from `settings.start`.
 
-        A model of stages begins with the finest that expects at least as much noise. `settings.start` leaves out those
-        before it.
+        A model of stages starts with the finest that expects at least as much noise. Raises ValueError for steps that
+        the model does not have.
         """
         if not 0 < strength <= 1:
             raise ValueError(f"strength is {strength}, expected over 0 and at most 1")

@@ -1,11 +1,11 @@
-"""Sampling the tokens of one step in raster order, many at once, with the outcome of one by one.
+"""Speculative sampling of one step: many tokens a pass of the decoder, and the result of sampling one by one.
 
-A token is argmax(filtered logits + noise), and the noise of every position is fixed before the first is sampled. So
-sampling one by one has a single outcome, and whatever finds it is exact (predictive sampling, Wiggers and Hoogeboom,
-ICML 2020). Each pass of the decoder gets a row of drafts: first those that the step's encoder made of all positions at
-once, if it makes any, else x_t, whose tokens mostly stay; then what the last pass predicted. Its predictions are right
-up to and including the first that differs from its draft. Tokens that the mask keeps are drafts that are always right;
-after the last unknown token nothing is computed.
+A token is argmax(filtered logits + Gumbel noise), and the noise of every position is fixed before the first is sampled.
+So sampling one by one has a single result, and whatever finds it is exact (predictive sampling, Wiggers and Hoogeboom,
+ICML 2020). Each pass of the decoder gets draft tokens: at first those that the step's encoder predicts for all
+positions at once, or x_t where it predicts none; later the predictions of the last pass. The predictions are right up
+to and including the first that differs from its draft. Tokens that the mask keeps are drafts that are always right;
+nothing is computed after the last unknown token.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from imagebart.sampling.packed_linear import PASS_ROWS, PackedModel
 from imagebart.sampling.steps import ChainState, Step, StepRun
 from imagebart.settings import SamplingSettings
 
-MIN_LENGTH = 4  # positions of a pass: for fewer, kernels add in another order
+MIN_LENGTH = 4  # positions of a pass: with fewer, kernels add in another order
 MULTIPLE = 2  # lengths are multiples of this
 
-# How many positions of the decoder a pass computes, by: those up to the first prediction that counts; from that one on,
-# True for each token to sample and False for known ones between them; and the rows of the decoder's batch.
+# How many positions of the decoder a pass computes, given: the positions up to the first unknown token; from that token
+# on, True for each token to sample and False for each known one; and the rows of the decoder's batch.
 DraftLength = Callable[[int, list[bool], int], int]
 
 
 @dataclass(frozen=True)
 class ChainEvent:
-    """Where the chain is. Positions not yet sampled in this pass hold drafts: x_t, and then what is guessed of x_s."""
+    """The state of the chain after a pass of the decoder. Positions that are not sampled yet hold drafts of x_s."""
 
     stage: int  # t, from T down to 1
     stages: int  # T
     resample_index: int  # from 0
     resamples: int
-    position: int  # tokens sampled in this pass, of every row
-    total: int  # tokens to sample in this pass
+    position: int  # tokens sampled in this resample, in every row
+    total: int  # tokens to sample in this resample
     tokens: Tensor  # int64 [B, N], the receiver's to keep
-    done: bool  # the pass is finished
-    nfe: int = 0  # passes of the decoder so far
+    done: bool  # all are sampled
+    nfe: int = 0  # passes of the decoder in this resample
 
 
 def draft_length(needed: int, unknown: list[bool], rows: int) -> int:
-    """As many drafts as make PASS_ROWS rows in all; see `DraftLength`. It never changes what is sampled."""
+    """As many drafts as make PASS_ROWS rows in all; see `DraftLength`. The result does not depend on it."""
     places = [place for place, wanted in enumerate(unknown, 1) if wanted]
     drafts = min(max(MIN_LENGTH, PASS_ROWS // rows), len(places))
     return max(-(-(needed - 1 + places[drafts - 1]) // MULTIPLE) * MULTIPLE, MIN_LENGTH)
 
 
 class _Row:
-    """Where a row stands. Tokens before `settled` are final, and the one at it is unknown unless all are."""
+    """One row's drafts. Tokens before `settled` are final; the one at it is unknown, unless all are final."""
 
     def __init__(self, index: int, drafts: list[int], keep: list[bool]) -> None:
         self.index, self.drafts, self.keep = index, drafts, keep
@@ -66,18 +66,15 @@ class _Row:
         return self.settled >= self.end
 
     def accept(self, predictions: list[int], position: int, first: int) -> None:
-        """Takes what a pass predicts from a position on.
-
-        All tokens before self.settled were fed as they are; predictions before that are of no use.
-        """
-        right = True  # what was fed so far
+        """Takes a pass's predictions from a position on; those before self.settled are not used."""
+        right = True  # the drafts that the pass got so far
         for place in range(self.settled, min(position + len(predictions), self.end)):
             if right:
                 self.settled = place + 1
             if not self.keep[place]:
                 token = predictions[place - position]
                 right = right and self.drafts[place] == token
-                self.drafts[place] = token  # after a wrong one, a better guess than the last, no more
+                self.drafts[place] = token  # after a wrong draft, only a better draft
         self.taken = first + self.settled
         self._skip_known()
 
@@ -97,12 +94,12 @@ def sample_step(
     drafts: Tensor | None = None,
     length_of: DraftLength = draft_length,
 ) -> Iterator[ChainEvent]:
-    """Samples x_s given x_t; yields the step's own drafts, if it makes any, and after every pass.
+    """Samples x_s given x_t; yields the step's own drafts, if it makes any, and an event after every pass.
 
-    state: its x is x_t, with the known tokens where they are kept. noise: Gumbel [B, N, K]. event: the stage and repeat
-    that events are of. drafts: of x_s, with the known tokens, int64 [B, N]; None: the step's own. length_of: how many
-    drafts a pass verifies; the outcome is that of any other, but for rounding where two tokens are all but equal. Rows
-    advance on their own; one that is done leaves the batch.
+    state: its x is x_t, with the known tokens where they are kept. noise: Gumbel [B, N, K]. event: holds the stage and
+    resample of the events. drafts: of x_s, with the known tokens, int64 [B, N]; None: the step's own. length_of: how
+    many drafts a pass verifies; it changes the result only by rounding, where two tokens are almost equally likely.
+    Rows advance on their own; one that is done leaves the batch.
     """
     x_t, keep = state.x, step.keeps(state.noise_level)
     x_s = x_t.clone() if drafts is None else drafts.clone()
@@ -142,8 +139,7 @@ def sample_step(
 
 
 def _span(active: list[_Row], run: StepRun, length_of: DraftLength) -> tuple[list[int], int, int]:
-    """What the next pass computes: from which of the decoder's positions on, row by row; how many; and how many of them
-    only for their keys and values."""
+    """What the next pass computes: each row's first position of the decoder; how many; how many only for the cache."""
     first, last = run.first, max(row.end for row in active)
     slowest = min(active, key=lambda row: row.settled)
     needed = max(first + row.settled + 1 - row.taken for row in active)
@@ -154,7 +150,7 @@ def _span(active: list[_Row], run: StepRun, length_of: DraftLength) -> tuple[lis
 
 
 def _noise_at(noise: Tensor, rows: list[_Row], places: list[int], length: int) -> Tensor:
-    """Each row's noise from its place on, [B', length, K]; places before the first or after the last count as these."""
+    """Each row's noise from its place on, [B', length, K]; places outside are clamped."""
     positions = torch.tensor(places, device=noise.device)[:, None] + torch.arange(length, device=noise.device)
     index = torch.tensor([row.index for row in rows], device=noise.device)
     return noise[index[:, None], positions.clamp(0, noise.shape[1] - 1)]

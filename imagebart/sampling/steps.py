@@ -17,38 +17,34 @@ from imagebart.sampling.logits import guided
 from imagebart.sampling.packed_linear import PackedModel, use_threads
 
 
+@dataclass(frozen=True)
+class StepInput:
+    """What one step is computed from, B images of N tokens."""
+
+    x_t: Tensor  # int64 [B, N]
+    noise_level: Tensor  # chance of a known token to be wrong, float [B, N]: 0 where it is kept, 1 where it is unknown
+    cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
+    color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
+
+
 class Step(Protocol):
     """A reverse step, x_t to x_s."""
 
     vocab_size: int  # K
-    beta: float  # share of tokens that is redrawn from x_s to x_t
+    beta: float  # probability of a token of x_s to be replaced by noise in x_t
 
     @property
     def networks(self) -> tuple[Transformer, Transformer | None]:
         """Its decoder, and its encoder if any."""
 
     def keeps(self, noise_level: Tensor) -> Tensor:
-        """Which tokens it leaves as they are, bool [B, N].
-
-        noise_level: the probability that a known token is not the image's, float [B, N]; 0 where a mask keeps it, 1
-        where nothing is known of it.
-        """
+        """Which tokens it does not sample, bool [B, N], by their noise levels."""
 
     def sees(self, noise_level: Tensor) -> Tensor:
-        """Which tokens of the start are x_t as far as it is concerned, bool [B, N]."""
+        """Which tokens of the chain's start it takes as x_t, bool [B, N], by their noise levels."""
 
-    def prepare(
-        self,
-        x_t: Tensor,
-        noise_level: Tensor,
-        cond: Tensor | None,
-        encode: Encode | None,
-        color_hints: Tensor | None = None,
-    ) -> DecoderInput:
-        """Everything that is computed once: x_t int64 [B, N], noise_level [B, N], cond int64 [B, L] or None.
-
-        encode: computes what its encoder would. color_hints: the colours of what is kept, bool [B, N, K].
-        """
+    def prepare(self, given: StepInput, encode: Encode | None = None) -> DecoderInput:
+        """Everything that is computed once. encode: computes what its encoder would."""
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
         """The decoder's logits [B, S, K], x_t and its noise_level -> logits that temperature and filters act on."""
@@ -74,15 +70,8 @@ class StageStep:
 
     sees = keeps
 
-    def prepare(
-        self,
-        x_t: Tensor,
-        noise_level: Tensor,
-        cond: Tensor | None,
-        encode: Encode | None,
-        color_hints: Tensor | None = None,
-    ) -> DecoderInput:
-        return self.stage.prepare(x_t, cond, encode)
+    def prepare(self, given: StepInput, encode: Encode | None = None) -> DecoderInput:
+        return self.stage.prepare(given.x_t, given.cond, encode)
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
         return self.stage.add_x_t_evidence(logits, x_t)
@@ -94,7 +83,7 @@ class StageStep:
 class DenoisingStep:
     """The denoiser from noise level noise_t to noise_s: it predicts x_0, from which x_s follows.
 
-    A token whose own level is below noise_t keeps it, and waits for the step whose noise_s is lower still.
+    A token whose own level is below noise_t keeps that level; the first step whose noise_s is lower samples it.
     """
 
     def __init__(self, denoiser: Denoiser, noise_t: float, noise_s: float) -> None:
@@ -114,18 +103,13 @@ class DenoisingStep:
     def sees(self, noise_level: Tensor) -> Tensor:
         return (noise_level <= self.noise_t) & (noise_level < 1)
 
-    def prepare(
-        self,
-        x_t: Tensor,
-        noise_level: Tensor,
-        cond: Tensor | None,
-        encode: Encode | None,
-        color_hints: Tensor | None = None,
-    ) -> DecoderInput:
+    def prepare(self, given: StepInput, encode: Encode | None = None) -> DecoderInput:
+        x_t, noise_level = given.x_t, given.noise_level
         noise_t, noise_s = noise_level.clamp(max=self.noise_t), noise_level.clamp(max=self.noise_s)
-        context, encoded = self.denoiser.prepare(DenoiserInput(x_t, noise_t, noise_s, cond, color_hints), encode)
-        context.drafts = self.add_x_t_evidence(self.denoiser.draft_head(encoded), x_t, noise_level)
-        return context
+        inputs = DenoiserInput(x_t, noise_t, noise_s, given.cond, given.color_hints)
+        decoder_input, encoded = self.denoiser.prepare(inputs, encode)
+        decoder_input.drafts = self.add_x_t_evidence(self.denoiser.draft_head(encoded), x_t, noise_level)
+        return decoder_input
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
         return self.denoiser.add_x_t_evidence(logits, x_t, self._noise_t(noise_level))
@@ -136,12 +120,12 @@ class DenoisingStep:
         return reverse_step(logits.softmax(-1), x_t, self._noise_t(noise_level), self.noise_s).log()
 
     def _noise_t(self, noise_level: Tensor) -> Tensor:
-        """Of the tokens that are drawn; r_t for the others, of which nothing is asked."""
+        """Noise levels of the tokens that are sampled; noise_t for the others, whose predictions are not used."""
         return torch.where(self.keeps(noise_level), self.noise_t, noise_level.clamp(max=self.noise_t))
 
 
 def denoising_steps(denoiser: Denoiser, scales: int, noise_t: float = 1.0) -> list[DenoisingStep]:
-    """Steps of the denoiser from a noise rate down to 0, finest first, each losing as many tokens (geometric betas)."""
+    """Steps of the denoiser from a noise level down to 0, t = 1 first; each removes as much noise (geometric betas)."""
     levels = [noise_t * t / scales for t in range(scales + 1)]
     return [DenoisingStep(denoiser, levels[t], levels[t - 1]) for t in range(1, scales + 1)]
 
@@ -153,16 +137,16 @@ def stage_steps(stages: Sequence[Stage]) -> list[StageStep]:
 
 @dataclass(frozen=True)
 class ChainState:
-    """Where a chain starts: B images of N tokens, and what they are conditioned on."""
+    """The start of a chain: B images of N tokens, and what they are conditioned on."""
 
     steps: Sequence[Step]  # to run, t = 1 first
     scales: int  # T, of which these are the last
-    x: Tensor  # x at the last of them, with the known tokens where they are visible, int64 [B, N]
-    noise_level: Tensor  # of each token of x, float [B, N]: 0 where it is kept, 1 where nothing is known
+    x: Tensor  # x_t of the last of them, with the known tokens that it sees, int64 [B, N]
+    noise_level: Tensor  # of each token of x, float [B, N]: see `StepInput`
     generators: list[torch.Generator]  # of the rows
     cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
     unconditional: Tensor | None = None  # those of an absent condition, int64 [B, L], for guidance
-    color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
+    color_hints: Tensor | None = None  # bool [B, N, K]: see `StepInput`
 
     @property
     def total(self) -> int:
@@ -170,16 +154,15 @@ class ChainState:
         return int((~self.steps[-1].keeps(self.noise_level)).any(0).sum())
 
     def select(self, rows: Tensor) -> ChainState:
-        """The conditions, x and noise levels of some rows, int64 [B']."""
+        """The same with some of the rows only, int64 [B']; the generators stay those of all rows."""
         parts = {name: getattr(self, name) for name in ("x", "noise_level", "cond", "unconditional", "color_hints")}
         return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
 
 
 class StepRun:
-    """A step while its tokens are sampled, some positions at a time; under guidance in a batch of twice the size.
+    """A step while its tokens are sampled, some positions at a time; with guidance in a batch of twice the size.
 
-    The decoder has positions of its own: it gets token i of [prefix, x_s] at its position i, and predicts position n of
-    x_s at its position `first` + n.
+    The decoder gets token i of [prefix, x_s] at its position i; at its position `first` + n it predicts token n of x_s.
     """
 
     def __init__(self, step: Step, packed: PackedModel, state: ChainState, guidance: float = 1.0) -> None:
@@ -194,7 +177,8 @@ class StepRun:
             cond = torch.cat([cond, state.unconditional])
         hints = None if state.color_hints is None else self._both(state.color_hints)
         with torch.autocast(self.x_t.device.type, torch.bfloat16, enabled=packed.rounds):
-            given = step.prepare(self._both(self.x_t), self._both(self.noise_level), cond, packed.encoder, hints)
+            both = StepInput(self._both(self.x_t), self._both(self.noise_level), cond, hints)
+            given = step.prepare(both, packed.encoder)
         self.given = given.to(packed.kv_like.dtype, packed.decoder.position_embedding.dtype)
         self.cache = packed.new_cache(len(given.prefix))
         self.first = given.prefix.shape[1] - 1
@@ -218,10 +202,10 @@ class StepRun:
         return self.x_t.gather(1, places), self.noise_level.gather(1, places)
 
     def logits(self, x_s: Tensor, begins: list[int], length: int, skip: int = 0) -> Tensor:
-        """Runs the decoder over `length` tokens, row b's from its position begins[b] on; x_s int64 [B, N] holds them.
+        """Runs the decoder over `length` tokens of x_s, int64 [B, N], row b's from its position begins[b] on.
 
-        Returns what all but the first `skip` predict, logits [B, length - skip, K]. Tokens before a row's first must
-        have been run as x_s has them now; one can be run again, and then replaces what it was.
+        Returns the logits at all but the first `skip` of them, [B, length - skip, K]. The decoder must have run on all
+        tokens before a row's first, as they are now; where it runs on a position again, the cache is overwritten.
         """
         x_t, noise_level = self.known([begin + skip for begin in begins], length - skip)
         if self.guided:
@@ -240,12 +224,12 @@ class StepRun:
         return guided(logits, self.guidance) if self.guided else logits
 
     def select(self, rows: Tensor) -> None:
-        """Goes on with some of the rows, int64 [B']."""
+        """Continues with some of the rows, int64 [B']."""
         both = torch.cat([rows, rows + len(self.x_t)]) if self.guided else rows
         self.given.select(both)
         self.cache.select(both)
         self.x_t, self.noise_level = self.x_t[rows], self.noise_level[rows]
 
     def _both(self, rows: Tensor) -> Tensor:
-        """Rows with the condition, and again for those without it."""
+        """With guidance, the rows twice: with the condition, and without."""
         return torch.cat([rows, rows]) if self.guided else rows

@@ -15,7 +15,7 @@ from torch import Tensor
 from imagebart import InputError
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.pipeline import COMPLETE_PROMPT_GUIDANCE, Pipeline
-from imagebart.sampling.mask_suggestion import AROUND, LEAST, distances, threshold
+from imagebart.sampling.mask_suggestion import NEIGHBOR_WEIGHT, THRESHOLD, distances, threshold
 
 MODEL = tiny_model()
 KNOWN = torch.randint(24, (1, TOKENS), generator=torch.Generator().manual_seed(1))
@@ -58,18 +58,18 @@ def test_words_that_move_one_code_s_logit_move_distances_by_so_much() -> None:
 
 
 def test_a_place_is_where_distances_and_those_beside_them_are_large() -> None:
-    distance = torch.rand(9, 7, generator=torch.Generator().manual_seed(0)) * 2 * LEAST
-    around = np.array([AROUND, 1, AROUND])
+    distance = torch.rand(9, 7, generator=torch.Generator().manual_seed(0)) * 2 * THRESHOLD
+    around = np.array([NEIGHBOR_WEIGHT, 1, NEIGHBOR_WEIGHT])
     weights = np.outer(around, around) / around.sum() ** 2
     padded = np.pad(distance.numpy(), 1, mode="edge")
-    wanted = [[(padded[y : y + 3, x : x + 3] * weights).sum() > LEAST for x in range(7)] for y in range(9)]
+    wanted = [[(padded[y : y + 3, x : x + 3] * weights).sum() > THRESHOLD for x in range(7)] for y in range(9)]
     assert threshold(distance).tolist() == wanted
     assert 0 < np.mean(wanted) < 1
 
 
 def test_everything_or_nothing_can_stand_out() -> None:
-    assert threshold(torch.full((4, 4), LEAST + 0.01)).all()
-    assert not threshold(torch.full((4, 4), LEAST - 0.01)).any()
+    assert threshold(torch.full((4, 4), THRESHOLD + 0.01)).all()
+    assert not threshold(torch.full((4, 4), THRESHOLD - 0.01)).any()
 
 
 # Where words belong in a picture, and what it shows: on a tiny model that knows where hats go.

@@ -40,7 +40,7 @@ from imagebart.sampling.logits import gumbel_noise
 from imagebart.sampling.packed_linear import PackedModel
 from imagebart.sampling.sampler import ChainEvent, add_noise_rows, row_generators, sample_chain, uniform_tokens
 from imagebart.sampling.speculative import sample_step
-from imagebart.sampling.steps import DenoisingStep, StageStep, Step, denoising_steps
+from imagebart.sampling.steps import DenoisingStep, StageStep, Step, StepInput, denoising_steps
 from imagebart.settings import SamplingSettings
 
 CODES, TOKENS = 24, 64  # of tiny models
@@ -408,7 +408,7 @@ def test_the_denoisers_drafts_are_shown_before_it_has_drawn_anything() -> None:
     assert isinstance(step, DenoisingStep)
     start, noise_level = torch.randint(K, (3, 6)), torch.ones(3, 6)
     first = run([step], start)[0]
-    logits = step.prepare(start, noise_level, None, None).drafts
+    logits = step.prepare(StepInput(start, noise_level)).drafts
     assert logits is not None
     noise = gumbel_noise((6, K), row_generators(0, 3))
     assert torch.equal(first.tokens, (step.reverse(logits, start, noise_level) + noise).argmax(-1))
@@ -588,16 +588,9 @@ class Recorded(StageStep):
         super().__init__(step.stage)
         self.taken = taken
 
-    def prepare(
-        self,
-        c: Tensor,
-        noise_level: Tensor,
-        cond: Tensor | None,
-        encode: Encode | None,
-        color_hints: Tensor | None = None,
-    ) -> DecoderInput:
-        self.taken.append(c)
-        return super().prepare(c, noise_level, cond, encode, color_hints)
+    def prepare(self, given: StepInput, encode: Encode | None = None) -> DecoderInput:
+        self.taken.append(given.x_t)
+        return super().prepare(given, encode)
 
 
 def test_repeats_redraw_a_falling_share() -> None:
