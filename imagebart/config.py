@@ -12,6 +12,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from imagebart.errors import format_value
+
 C = TypeVar("C")
 Place = tuple[int | str, ...]
 
@@ -66,7 +68,6 @@ RENAMED_VALUES: dict[str, dict[str, dict[str, str]]] = {
     "FirstStageConfig": {"encoder": {"cells": "patch"}, "decoder": {"patterns": "layered"}},
 }
 
-LONGEST_VALUE = 60  # characters of a value in a sentence
 EXPECTED = {  # by pydantic's names of errors
     "int_type": "a whole number",
     "float_type": "a number",
@@ -164,5 +165,4 @@ def _dataclasses(hint: Any) -> Iterator[type[Any]]:
 
 
 def _wrong(name: str, value: Any, expected: str) -> str:
-    shown = repr(value)
-    return f"{name} is {shown if len(shown) <= LONGEST_VALUE else shown[:57] + '...'}, expected {expected}"
+    return f"{name} is {format_value(value)}, expected {expected}"

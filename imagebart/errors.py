@@ -1,8 +1,10 @@
-"""The one error that is shown to people as it is, and how texts of others come to a terminal."""
+"""The errors that are shown to people as they are, and how values and texts of others come into a sentence."""
 
 from __future__ import annotations
 
 from reprlib import Repr
+
+LONGEST_VALUE = 80  # characters of a value in a sentence
 
 
 class InputError(ValueError):
@@ -12,23 +14,25 @@ class InputError(ValueError):
     """
 
 
-def plain(text: str) -> str:
-    """A text as a terminal can take it, whoever wrote it: what is no letter or sign is escaped, as in Python.
-
-    A picture's or model's own words could move the cursor, or rename the window, otherwise.
-    """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
-
-
-# What is wrong with files of weights.
-
-
 class WeightsError(ValueError):
     """A model's files cannot be used. One sentence that names the file, the reason and what would be right."""
 
 
-def shown(value: object) -> str:
-    """A value of a file as a sentence can hold it: shortened, however it is nested."""
+def plain(text: str) -> str:
+    """A text as a terminal can take it, whoever wrote it: what is no letter or sign is escaped, as in Python.
+
+    An image's or model's own words could move the cursor, or rename the window, otherwise.
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def format_value(value: object) -> str:
+    """A value as it is written in a sentence: numbers plainly, everything else as in Python; shortened."""
     short = Repr()
-    short.maxstring = short.maxother = 100
-    return short.repr(value)
+    short.maxlevel, short.maxlist, short.maxtuple = 2, LONGEST_VALUE, LONGEST_VALUE
+    short.maxstring = short.maxother = short.maxlong = 3 * LONGEST_VALUE  # what is over LONGEST_VALUE is cut below
+    try:
+        text = f"{value:g}" if isinstance(value, float) else short.repr(value)
+    except Exception:  # a number of more digits than Python writes, a broken __repr__
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"

@@ -21,7 +21,7 @@ from torch import Tensor
 from imagebart.conditioning import ClassConditioner, Prompt, TextConditioner
 from imagebart.conditioning.prompts import Prompts, prompt_per_variant
 from imagebart.conditioning.tokenizer import whole_characters
-from imagebart.errors import InputError
+from imagebart.errors import InputError, format_value
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import Source, load_image, to_images, to_tensor
@@ -31,7 +31,7 @@ from imagebart.model import ImageBART
 from imagebart.ranking import Describer, Scorer, bundled_scorer, caption, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
 from imagebart.sampling.sampler import ChainEvent
-from imagebart.settings import SamplingSettings, format_value
+from imagebart.settings import SamplingSettings
 from imagebart.weights import locate
 from imagebart.weights.folder import config_of, read_card, without_header
 from imagebart.weights.published.registry import default_card

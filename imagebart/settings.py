@@ -13,9 +13,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from imagebart.errors import InputError
+from imagebart.errors import InputError, format_value
 
-LONGEST_VALUE = 40  # characters of a value in a sentence
 MOST_SCALES = 8
 
 
@@ -161,15 +160,6 @@ def allowed_values(cls: Any, name: str) -> str:
     if most is None or most == 2**31:
         return f"{kind}, {bounds['ge']} or more"
     return f"{kind} from {bounds['ge']} to {most}"
-
-
-def format_value(value: object) -> str:
-    """A value as it is written in a sentence: numbers plainly, everything else as in Python, shortened."""
-    try:
-        text = f"{value:g}" if isinstance(value, float) else repr(value)
-    except Exception:  # a number of more digits than Python writes, a broken __repr__
-        text = f"a {type(value).__name__} that cannot be shown"
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 
 def _sentence(cls: Any, name: str, value: object) -> str:

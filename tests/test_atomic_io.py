@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_injection import apart, killed_at_every_step, without_room
+from fault_injection import killed_at_every_step, run_in_fork, with_full_disk
 from PIL import Image
 
 from imagebart import atomic_io as files
@@ -58,15 +58,15 @@ def test_a_full_disk_leaves_the_old_picture_and_says_what_it_takes(tmp_path: Pat
         else:
             save_image(new, path)
 
-    apart(write)
+    run_in_fork(write)
     size = path.stat().st_size
     path.write_bytes(b"old")
     for room in (0, 1, size // 2, size - 1):
-        said = without_room(write, room)
+        said = with_full_disk(write, room)
         assert f"{name} cannot be written to {tmp_path} (" in said
         assert f"it takes {files.format_bytes(size)}, and" in said and "free there" in said
         assert path.read_bytes() == b"old" and not hidden(tmp_path)
-    assert without_room(write, size) == ""
+    assert with_full_disk(write, size) == ""
     assert path.stat().st_size == size
 
 
@@ -80,7 +80,7 @@ def test_a_picture_survives_kills_at_random_moments(tmp_path: Path) -> None:
             save_image(picture, path)
 
     for kind in [signal.SIGKILL] * 60 + [signal.SIGTERM] * 20 + [signal.SIGINT] * 20:
-        assert apart(forever, (kind, moments.uniform(0, 0.02))) != 0
+        assert run_in_fork(forever, (kind, moments.uniform(0, 0.02))) != 0
         assert any(same(path, picture) for picture in pictures)
 
 

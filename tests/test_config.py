@@ -70,7 +70,7 @@ def test_what_was_written_as_json_comes_back() -> None:
         ({"words": {"hair": "bald"}}, "words.hair is 'bald', expected a list"),
         ({"words": {"hair": ["bald", 3]}}, "words.hair[1] is 3, expected a text"),
         ({"name": "forbidden"}, "expected another"),
-        ({"sizes": "x" * 10**6}, "..., expected a list"),
+        ({"sizes": "x" * 10**6}, "…, expected a list"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, Any], reason: str) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, EditSampling, Model, Sampling, command
 from imagebart.errors import InputError, plain
-from imagebart.progress import progress
+from imagebart.training.progress import progress
 
 if TYPE_CHECKING:  # --help needs neither torch nor pictures
     from PIL import Image

@@ -13,8 +13,7 @@ from functools import cached_property
 from rapidfuzz.distance import OSA, Indel
 
 from imagebart.conditioning import tokenizer as clip
-from imagebart.errors import InputError
-from imagebart.settings import format_value
+from imagebart.errors import InputError, format_value
 
 Prompt = str | int | None  # words, a class's name or number; None: without
 Prompts = Prompt | Sequence[Prompt]  # one for all variants, or one for each

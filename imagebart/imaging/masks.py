@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
-from imagebart.errors import InputError
+from imagebart.errors import InputError, format_value
 from imagebart.imaging.files import Source, load_image
-from imagebart.settings import format_value
 
 PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")
 

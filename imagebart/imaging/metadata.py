@@ -14,9 +14,9 @@ from PIL import Image, PngImagePlugin
 from pydantic import Field
 
 from imagebart.config import from_dict
-from imagebart.errors import InputError
+from imagebart.errors import InputError, format_value
 from imagebart.imaging.files import Source, save_image
-from imagebart.settings import SamplingSettings, check_fields, format_value
+from imagebart.settings import SamplingSettings, check_fields
 
 KEY = "imagebart"  # of the PNG's text chunk
 LONGEST = 300_000  # characters of the chunk's text: a prompt's take up to twelve each

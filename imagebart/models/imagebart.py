@@ -18,6 +18,7 @@ from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
 
+Precision = Literal["exact", "rounded"]  # what sampling may do to weights
 Model = TypeVar("Model", bound="ImageBARTModel")
 SCALES = 2  # of a denoiser, where nothing else is said
 
@@ -57,7 +58,7 @@ class ImageBARTModel(nn.Module):
         self.conditioner = conditioner
         self.about = about or About()
         self.schedule = schedule or Schedule.geometric(len(self.stages) or self.about.sampling.scales or SCALES)
-        self.precision: Literal["exact", "rounded"] = "exact"  # what may be done to weights while drawing
+        self.precision: Precision = "exact"
         self._check()
         self.eval().requires_grad_(False)
 

@@ -16,19 +16,19 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.mmap_policy import too_large
+from imagebart.models.imagebart import Precision
+from imagebart.models.mmap_policy import too_large
 from imagebart.models.transformer import KVCache, Transformer
 
 M = TypeVar("M", bound=nn.Module)
 Matrix = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out], of the type of the weights or the input
 Kernel = Callable[[nn.Linear], Matrix]
-Precision = Literal["exact", "rounded"]  # whether sampling may round weights
 ROWS = 8  # for which oneDNN orders the weights
 HALF_ROWS = 6  # of a block of FBGEMM's kernel for float16
 TILE_ROWS = 32  # up to which AMX tiles add in one order, and take little longer than for one row

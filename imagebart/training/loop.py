@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from imagebart.atomic_io import remove, replace_folder, write_error
 from imagebart.imaging.files import save_image
-from imagebart.progress import tracked
 from imagebart.sampling.packed_linear import multiplies_bfloat16
 from imagebart.training.config import LoopConfig
+from imagebart.training.progress import tracked
 
 LOG = "log.jsonl"
 SEED_STRIDE = 10_000_000  # items of endless data between the places where two seeds begin

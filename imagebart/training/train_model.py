@@ -32,7 +32,6 @@ from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage, psnr
-from imagebart.progress import progress
 from imagebart.settings import SamplingSettings
 from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding, token_tables
 from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig, ModelRun, StageShape
@@ -56,6 +55,7 @@ from imagebart.training.plan import (
     seconds_per_step,
     write_plan,
 )
+from imagebart.training.progress import progress
 from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, has_tokens, with_words_of
 from imagebart.training.validation import Metrics, Validation, read_metrics
 from imagebart.training.vqgan import DecoderTask, FirstStageTask, load_first_stage

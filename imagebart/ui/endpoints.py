@@ -13,12 +13,12 @@ from typing import Any
 import gradio as gr
 from anyio.to_thread import run_sync
 
-from imagebart.errors import InputError
+from imagebart.errors import InputError, format_value
 from imagebart.imaging.files import FORMAT_NAMES, load_image
 from imagebart.imaging.masks import PRESETS, load_mask, preset
 from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.settings import SamplingSettings, format_value
+from imagebart.settings import SamplingSettings
 from imagebart.ui import messages
 from imagebart.ui.environment import on_gpu
 from imagebart.ui.files import publish, publish_file, publish_preview

@@ -29,9 +29,9 @@ from imagebart.conditioning import Conditioner, NoConditioner, conditioner_from_
 from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
 from imagebart.errors import WeightsError
-from imagebart.mmap_policy import too_large
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.imagebart import About, ImageBARTModel, Model
+from imagebart.models.mmap_policy import too_large
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Linear

@@ -17,7 +17,7 @@ from imagebart.cli.evaluate import Batch, load_image_sampler
 from imagebart.cli.main import run as run_commands
 from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, ScaledSampling, command
 from imagebart.cli.train import Config, Run
-from imagebart.progress import progress
+from imagebart.training.progress import progress
 from recipes.avatars import READER
 
 if TYPE_CHECKING:

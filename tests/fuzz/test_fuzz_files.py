@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fault_injection import apart, without_room
+from fault_injection import run_in_fork, with_full_disk
 from fuzzing import ANYTHING, FuzzRun, limited, mutated
 from PIL import Image
 from tiny_models import tiny_model, tiny_staged_model
@@ -228,10 +228,10 @@ def test_files_are_whole_whatever_ends_their_writer(fuzz_run: FuzzRun, tmp_path:
     size = max(len(file) for file in whole[0].values())
     for case, random in fuzz_run.cases(4, 100):
         if random.random() < 0.3:
-            error = without_room(lambda: write(tmp_path, 1), random.randrange(size))
+            error = with_full_disk(lambda: write(tmp_path, 1), random.randrange(size))
             assert "cannot be written to" in error and "free there" in error, case
         else:
             kind = random.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-            assert apart(write_forever, (kind, random.uniform(0, 0.05))) != 0, case
+            assert run_in_fork(write_forever, (kind, random.uniform(0, 0.05))) != 0, case
         assert content(tmp_path) in whole, case
     shutil.rmtree(tmp_path)

@@ -17,7 +17,7 @@ ON_FILES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.trunca
 PATIENCE = 0.05  # seconds; an interrupt that comes while an object is thrown away is lost, and sent again
 
 
-def apart(work: Callable[[], Any], kill: tuple[int, float] | None = None) -> int:
+def run_in_fork(work: Callable[[], Any], kill: tuple[int, float] | None = None) -> int:
     """Does the work in a forked process; returns its exit code: 0, 1 where it raised, -9 where it was killed.
 
     kill: a signal to send it, and after how many seconds.
@@ -49,7 +49,7 @@ def killed_at_every_step(work: Callable[[], Any]) -> Iterator[int]:
     Before a file is opened, moved, removed and so on.
     """
     for step in range(10_000):
-        code = apart(lambda step=step: dying(work, step))
+        code = run_in_fork(lambda step=step: killed_at_step(work, step))
         if code == 0:
             return
         assert code == -signal.SIGKILL, code
@@ -57,7 +57,7 @@ def killed_at_every_step(work: Callable[[], Any]) -> Iterator[int]:
     raise AssertionError("it never ends")
 
 
-def dying(work: Callable[[], Any], step: int) -> None:
+def killed_at_step(work: Callable[[], Any], step: int) -> None:
     """Does the work until its doing with files number `step` (from 0), where the process kills itself."""
     done = 0
 
@@ -72,7 +72,7 @@ def dying(work: Callable[[], Any], step: int) -> None:
     work()
 
 
-def without_room(work: Callable[[], Any], size: int) -> str:
+def with_full_disk(work: Callable[[], Any], size: int) -> str:
     """Does the work where no file can grow over `size` bytes, as on a disk that is full by then.
 
     Returns what the work raised, as a text; "" where it found the room.
@@ -87,7 +87,7 @@ def without_room(work: Callable[[], Any], size: int) -> str:
         except Exception as error:
             os.write(there, str(error).encode())
 
-    apart(limited)
+    run_in_fork(limited)
     os.close(there)
     with open(here, encoding="utf-8") as said:
         return said.read()

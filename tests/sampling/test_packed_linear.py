@@ -13,13 +13,13 @@ import torch
 from small_transformer import SMALL, small
 from torch import nn
 
-from imagebart import mmap_policy
+from imagebart.models import mmap_policy
+from imagebart.models.imagebart import Precision
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.packed_linear import (
     Kernel,
     PackedModel,
     PackedModels,
-    Precision,
     bf16,
     fp16,
     fp32,

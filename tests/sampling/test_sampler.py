@@ -30,9 +30,9 @@ from random_networks import chain_state, packed_for, random_cond, random_denoise
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
-from imagebart import mmap_policy
 from imagebart.diffusion import Schedule
 from imagebart.model import ImageBART
+from imagebart.models import mmap_policy
 from imagebart.models.stages import build_stage
 from imagebart.models.transformer import DecoderInput, Encode, KVCache
 from imagebart.sampling import sampler

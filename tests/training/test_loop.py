@@ -18,7 +18,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from fault_injection import apart, killed_at_every_step, without_room
+from fault_injection import killed_at_every_step, run_in_fork, with_full_disk
 from PIL import Image
 from processes import in_processes
 from tiny_models import tiny_first_stage
@@ -147,7 +147,7 @@ def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
     expected = torch.load(tmp_path / "whole" / "state" / "pytorch_model.bin")
     trained(tmp_path / "begun", 2)
     for step in killed_at_every_step(lambda: trained(tmp_path / "broken", 3)):
-        assert apart(lambda: trained(tmp_path / "broken", 4)) == 0, step
+        assert run_in_fork(lambda: trained(tmp_path / "broken", 4)) == 0, step
         state = torch.load(tmp_path / "broken" / "state" / "pytorch_model.bin")
         assert state.keys() == expected.keys() and all(torch.equal(state[k], expected[k]) for k in state), step
         assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["log.jsonl", "samples", "state"]
@@ -157,7 +157,7 @@ def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
 
 def test_a_full_disk_costs_no_state_and_is_said(tmp_path: Path) -> None:
     trained(tmp_path, 2)
-    said = without_room(lambda: trained(tmp_path, 3), 600)  # enough for the log
+    said = with_full_disk(lambda: trained(tmp_path, 3), 600)  # enough for the log
     assert f"state cannot be written to {tmp_path} (" in said and "it takes" in said and "free there" in said
     assert json.loads((tmp_path / "state" / "step.json").read_text()) == {"step": 2}
     assert not (tmp_path / "state.new").exists()

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from fault_injection import apart
+from fault_injection import run_in_fork
 from image_folders import draw_folder
 from PIL import Image
 from processes import in_processes
@@ -113,9 +113,13 @@ def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_path: 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    assert apart(lambda: sys.exit(train_model(whole, data))) == 1  # sys.exit raises in the child
+    assert run_in_fork(lambda: sys.exit(train_model(whole, data))) == 1  # sys.exit raises in the child
     deaths = 0
-    while apart(lambda deaths=deaths: dying_at_move(lambda: train_model(broken, data), 6 + deaths)) == -signal.SIGKILL:
+
+    def killed(deaths: int) -> int:
+        return run_in_fork(lambda: dying_at_move(lambda: train_model(broken, data), 6 + deaths))
+
+    while killed(deaths) == -signal.SIGKILL:
         deaths += 1
         assert deaths < 30
     assert deaths >= 5
@@ -232,7 +236,7 @@ def test_full_memory_is_said(tmp_path: Path) -> None:
         with said.open("w") as file, redirect_stderr(file):
             sys.exit(train_model(tmp_path, data, "--batch-size", "4096"))
 
-    assert apart(work) == 1  # sys.exit raises in the child
+    assert run_in_fork(work) == 1  # sys.exit raises in the child
     (line,) = [line for line in said.read_text().splitlines() if "The memory is full" in line]
     assert "what was trained is kept" in line and "a smaller --batch-size than 4096" in line
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fault_injection import apart, dying
+from fault_injection import killed_at_step, run_in_fork
 from published_files import scale_tensors, write_checkpoint, write_tiny
 from safetensors.torch import load_file
 
@@ -94,7 +94,7 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
     source, out = tmp_path / CLASS_MODEL.name, tmp_path / "out"
     shutil.copytree(CLASS_MODEL, source)
     work, step = Conversion(source, out, replace=True), 0
-    while apart(partial(dying, lambda: convert.convert(work, print), step)) != 0:
+    while run_in_fork(partial(killed_at_step, lambda: convert.convert(work, print), step)) != 0:
         step += 4
         left = [t for t in (1, 2) if (source / f"scale{t}.ckpt").is_file()]
         done = [t for t in (1, 2) for place in (out, work.work_folder) if (place / f"stage{t}.done").is_file()]

@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 import torch
-from fault_injection import apart, killed_at_every_step
+from fault_injection import killed_at_every_step, run_in_fork
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model, tiny_staged_model
 
-from imagebart import ImageBART, SamplingSettings, mmap_policy
+from imagebart import ImageBART, SamplingSettings
 from imagebart.atomic_io import OBSOLETE, SAVED
 from imagebart.conditioning import Kind
+from imagebart.models import mmap_policy
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
@@ -476,7 +477,8 @@ def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path, available: i
     ImageBART(model.first_stage, denoiser, model.conditioner, model.about).save_pretrained(tmp_path)
     program = f"""
 import re, pathlib
-from imagebart import ImageBART, mmap_policy
+from imagebart import ImageBART
+from imagebart.models import mmap_policy
 ImageBART.from_pretrained({str(CLASS_MODEL)!r})  # what is loaded of PyTorch at first
 mmap_policy.available_memory = lambda: {available}
 def own(): return int(re.search(r"RssAnon:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
@@ -503,7 +505,7 @@ def within_bounds(work: Callable[[], object], said: str) -> None:
         with pytest.raises(WeightsError, match=said):
             work()
 
-    assert apart(limited) == 0
+    assert run_in_fork(limited) == 0
 
 
 @pytest.fixture

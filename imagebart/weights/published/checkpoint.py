@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebart.errors import WeightsError, shown
+from imagebart.errors import WeightsError, format_value
 from imagebart.weights.folder import MAX_INDEX_BYTES
 
 MAX_PICKLE_BYTES = 2 * 2**20  # takes seconds to read; the published ones have less than one MiB
@@ -71,7 +71,7 @@ def read_tensors(path: Path) -> dict[str, StoredTensor]:
     for name, value in state.items():
         valid_name = isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable()
         if not valid_name or not isinstance(value, StoredTensor):
-            raise archive.error(f"has {shown(name)} in its state_dict, expected tensors only")
+            raise archive.error(f"has {format_value(name)} in its state_dict, expected tensors only")
     return state
 
 
@@ -347,17 +347,17 @@ def _is_count(number: object) -> bool:
 
 def _storage(kind: Any, dtype: GlobalName, key: str, location: Any, length: int) -> Storage:
     if kind != "storage" or not isinstance(key, str) or not _is_count(length):
-        raise ValueError(f"a storage is described as {shown(kind)}, {shown(key)}, {shown(length)}")
+        raise ValueError(f"a storage is described as {format_value(kind)}, {format_value(key)}, {format_value(length)}")
     return Storage(DTYPES[dtype.dotted], key, length)
 
 
 def _tensor(
     archive: Archive, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *rest: Any
 ) -> StoredTensor:
-    if not isinstance(storage, Storage) or not all(map(_is_count, (offset, *shape, *stride))):
-        raise ValueError(f"a tensor has offset {shown(offset)}, shape {shown(shape)} and stride {shown(stride)}")
-    if len(shape) != len(stride) or len(shape) > 64:
-        raise ValueError(f"a tensor has shape {shown(shape)} and stride {shown(stride)}")
+    counts = isinstance(storage, Storage) and all(map(_is_count, (offset, *shape, *stride)))
+    if not counts or len(shape) != len(stride) or len(shape) > 64:
+        layout = ", ".join(map(format_value, (offset, shape, stride)))
+        raise ValueError(f"a tensor has the offset, shape and stride {layout}")
     return StoredTensor(archive, storage, offset, tuple(shape), tuple(stride))
 
 

@@ -33,11 +33,12 @@ from typing import Any, Protocol
 import httpx
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
-from rich.progress import DownloadColumn, TaskID, TransferSpeedColumn
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
 
 from imagebart.atomic_io import NO_ROOM, format_bytes, remove, replace_folder, write_error, write_text
 from imagebart.errors import InputError, WeightsError
-from imagebart.progress import bars
 from imagebart.weights.published.convert import Conversion, convert
 from imagebart.weights.published.registry import (
     PublishedModel,
@@ -78,7 +79,8 @@ class ProgressBar:
     """A bar for each file, on standard error: what came, how fast, and how long the rest will take."""
 
     def __init__(self) -> None:
-        self._progress = bars(DownloadColumn(), TransferSpeedColumn())
+        columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        self._progress = Bars(*columns, console=Console(stderr=True, soft_wrap=True), refresh_per_second=4)
         self._task: TaskID | None = None
 
     def start(self, what: str, total: int | None, done: int) -> None:

@@ -26,7 +26,7 @@ from torch import nn
 from imagebart.atomic_io import format_bytes
 from imagebart.conditioning import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.config import from_dict
-from imagebart.errors import InputError, WeightsError, shown
+from imagebart.errors import InputError, WeightsError, format_value
 from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.transformer import TransformerConfig
@@ -212,7 +212,8 @@ def _parse_stage(content: Any) -> PublishedStage:
     if params.get("conditioner_config") is not None:
         conditioner = _get(params["conditioner_config"], "target")
         if conditioner not in CONDITIONERS:
-            raise ValueError(f"the conditioner is {shown(conditioner)}, expected none, {' or '.join(CONDITIONERS)}")
+            known = " or ".join(CONDITIONERS)
+            raise ValueError(f"the conditioner is {format_value(conditioner)}, expected none, {known}")
         conditioning = CONDITIONERS[conditioner]
     kind: StageKind
     encoder: TransformerConfig | None
@@ -223,12 +224,12 @@ def _parse_stage(content: Any) -> PublishedStage:
         encoder, decoder = _call(encoder_decoder, settings)
     else:
         raise ValueError(
-            f"the model is {shown(target)} with {shown(network)}, expected {ENCODER_DECODER} with {PLAIN} or "
-            f"{RESIDUAL}, or {DECODER_ONLY} with {GPT}"
+            f"the model is {format_value(target)} with {format_value(network)}, expected {ENCODER_DECODER} with "
+            f"{PLAIN} or {RESIDUAL}, or {DECODER_ONLY} with {GPT}"
         )
     wrapper, settings = _get(params, "first_stage_config", "target"), _get(params, "first_stage_config", "params")
     if wrapper != VQGAN:
-        raise ValueError(f"the first stage is {shown(wrapper)}, expected {VQGAN}")
+        raise ValueError(f"the first stage is {format_value(wrapper)}, expected {VQGAN}")
     sizes = {"embed_dim": _get(settings, "embed_dim"), "n_embed": _get(settings, "n_embed")}
     first_stage = _call(vqgan, {**_get(settings, "ddconfig"), **sizes})
     if settings.get("remap"):  # which codes are used is in the checkpoint; how many, in the transformer's vocabulary
@@ -248,22 +249,22 @@ def _get(values: Any, *keys: str) -> Any:
 def _call(function: Callable[..., R], settings: Any) -> R:
     """Calls one of our functions with the settings it knows; raises ValueError for missing, odd or unknown ones."""
     if not isinstance(settings, Mapping):
-        raise ValueError(f"{shown(settings)} stands for settings, expected names with values")
+        raise ValueError(f"{format_value(settings)} stands for settings, expected names with values")
     parameters = inspect.signature(function).parameters
     arguments = {}
     for name, value in settings.items():
         if name in FIXED:
             if value != FIXED[name]:
-                raise ValueError(f"{name} is {shown(value)}, expected {FIXED[name]!r}")
+                raise ValueError(f"{name} is {format_value(value)}, expected {FIXED[name]!r}")
         elif name in parameters:
             numbers = value if isinstance(value, list) else [value]
             takes_list = "list" in str(parameters[name].annotation)
             if takes_list != isinstance(value, list) or not all(type(n) is int and n >= 0 for n in numbers):
                 expected = "whole numbers" if takes_list else "a whole number"
-                raise ValueError(f"{name} is {shown(value)}, expected {expected}")
+                raise ValueError(f"{name} is {format_value(value)}, expected {expected}")
             arguments[name] = value
         elif name not in WITHOUT_EFFECT:
-            raise ValueError(f"it has the unknown setting {shown(name)}")
+            raise ValueError(f"it has the unknown setting {format_value(name)}")
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in arguments]
     if missing:
         raise ValueError(f"it lacks the setting {missing[0]}")

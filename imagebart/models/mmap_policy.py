@@ -1,8 +1,8 @@
 """Whether weights are copied into memory, or stay in their files, from which the system reads them as they are needed.
 
-A copy is safe from whatever happens to its file. Where copies would take a good part of all memory, as of the largest
-published model, 12 GB, on a machine of 16, weights are mapped instead: memory that another program needs is given up
-at once, and read again later. Packed weights are copies, of as many stages as fit into the same share.
+A copy is safe from whatever happens to its file. Copies that would take more than a quarter of memory, as of the
+largest published model, 12 GB, on a machine of 16, are not made: the weights are mapped, and the system may drop them
+and read them again. Packed weights are copies, of as many stages as fit into the same share.
 """
 
 from __future__ import annotations

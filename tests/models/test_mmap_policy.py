@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from imagebart import mmap_policy
+from imagebart.models import mmap_policy
 
 
 def test_too_large_is_a_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
