@@ -1,4 +1,4 @@
-"""The errors that are shown to people as they are, and how values and texts of others come into a sentence."""
+"""Errors whose message is shown as it is, and how values and other texts are shown."""
 
 from __future__ import annotations
 
@@ -8,26 +8,20 @@ LONGEST_VALUE = 80  # characters of a value in a sentence
 
 
 class InputError(ValueError):
-    """Something given by the person using the program cannot be used.
-
-    The message is one sentence for that person: it names what is wrong and what would be right.
-    """
+    """Bad input. The message is one sentence for a person: what is wrong and what would be right."""
 
 
 class WeightsError(ValueError):
-    """A model's files cannot be used. One sentence that names the file, the reason and what would be right."""
+    """A model's files cannot be used. One sentence names the file, the reason and what would be right."""
 
 
 def plain(text: str) -> str:
-    """A text as a terminal can take it, whoever wrote it: what is no letter or sign is escaped, as in Python.
-
-    An image's or model's own words could move the cursor, or rename the window, otherwise.
-    """
+    """A text for a terminal: control characters, which could move its cursor, are escaped."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def format_value(value: object) -> str:
-    """A value as it is written in a sentence: numbers plainly, everything else as in Python; shortened."""
+    """A value for a sentence: numbers plainly, everything else as in Python; shortened."""
     short = Repr()
     short.maxlevel, short.maxlist, short.maxtuple = 2, LONGEST_VALUE, LONGEST_VALUE
     short.maxstring = short.maxother = short.maxlong = 3 * LONGEST_VALUE  # what is over LONGEST_VALUE is cut below

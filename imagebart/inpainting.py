@@ -1,9 +1,9 @@
 """Inpainting: from an image and a mask to tokens with noise levels, and back into the image without a seam.
 
-A patch that a mask cuts is regenerated as a whole. Its own token would reveal what was painted over, and noise would
-say nothing of its other part; so its token is that of the patch with the painted pixels filled by the colours beside
-them. That token is likely to be wrong by the share that is painted: a noise level of its own. For a kept patch with
-several colours, which is a rare token, the tokens of these colours tell the model more: its color hints.
+A patch that a mask covers in part is regenerated as a whole. Its own token would reveal what was painted over, and
+noise would say nothing of its other part; so its token is that of the patch with the painted pixels filled with the
+nearest colours, and its noise level the share that is painted. A kept patch with several colours has a rare token,
+which says little to the model: the tokens of these colours, its color hints, say more.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from imagebart.imaging.crop import Region
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.vqgan import FirstStage, psnr
 
-FLAT = 0.08  # how far apart the pixels of one colour may be in a channel of [-1, 1]
+FLAT = 0.08  # difference of pixels of one colour in a channel of [-1, 1], at most
 AT_ONCE = 256  # colours that are encoded at a time
-IN_DOMAIN_PSNR = 17.0  # dB of encode and decode, under which an image is unlike those of the training
+IN_DOMAIN_PSNR = 17.0  # dB of encode and decode, under which an image is unlike the training images
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class MaskedTokens:
     """What is known of B masked images: N tokens of K each."""
 
     tokens: Tensor  # int64 [B, N]
-    noise_level: Tensor  # the chance of each to be wrong, float [B, N]: 0 where it is kept
-    color_hints: Tensor | None  # tokens of the colours in a kept patch, bool [B, N, K]; None where the model takes none
+    noise_level: Tensor  # float [B, N] in [0, 1]: 0 where a token is kept
+    color_hints: Tensor | None  # tokens of the colours in a kept patch, bool [B, N, K]; None where the model has none
 
     def known(self, batch: int) -> dict[str, Any]:
         """The arguments of `ImageBART.stream` for these images, or for `batch` variants of one."""
@@ -50,7 +50,7 @@ def encode_masked(model: ImageBARTModel, pixels: Tensor, painted: Tensor) -> Mas
     """Masked images as tokens with noise levels, on the model's device.
 
     pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU. For a model that was not trained with
-    partial patches, the noise level of these is 1.
+    partial patches, their noise level is 1.
     """
     first_stage, device = model.first_stage, model.device
     tokens, noise_level = first_stage.encode(pixels.to(device)), mask_coverage(painted, model.tokens).to(device)
@@ -66,17 +66,16 @@ def encode_masked(model: ImageBARTModel, pixels: Tensor, painted: Tensor) -> Mas
 
 
 def mask_coverage(painted: Tensor, tokens: int) -> Tensor:
-    """How much of each of N tokens' patches is painted: masks bool [B, S, S] -> float [B, N] in [0, 1]."""
+    """The share of each of N tokens' patches that is painted: masks bool [B, S, S] -> float [B, N] in [0, 1]."""
     return F.avg_pool2d(painted[:, None].float(), painted.shape[1] // math.isqrt(tokens)).flatten(1)
 
 
 @torch.no_grad()
 def encode_color_hints(first_stage: FirstStage, pixels: Tensor, painted: Tensor, parts: int) -> Tensor:
-    """The colours of kept patches that show several, as the tokens of these, bool [B, N, K].
+    """The colours of patches, as tokens of these colours, bool [B, N, K].
 
-    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. A patch has P x P parts. Each that is kept as a
-    whole and of one colour adds the token of a patch all of that colour. Where these are one and the same, the patch's
-    own token says as much, and there are no hints.
+    pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. A patch has P x P parts. Each that is kept and of
+    one colour adds the token of a patch all of that colour. Where there is only one such token, there are no hints.
     """
     size = first_stage.config.downsampling // parts
     apart = F.max_pool2d(pixels, size) + F.max_pool2d(-pixels, size)
@@ -91,7 +90,7 @@ def encode_color_hints(first_stage: FirstStage, pixels: Tensor, painted: Tensor,
 
 
 def _tokens_of_colours(first_stage: FirstStage, colours: Tensor) -> Tensor:
-    """The tokens of patches all of one colour, [M, 3] in [-1, 1] -> int64 [M]; each patch is encoded by itself."""
+    """The tokens of patches all of one colour, [M, 3] in [-1, 1] -> int64 [M]."""
     side = first_stage.config.downsampling
     different, place = torch.unique((colours * 127.5).round() / 127.5, dim=0, return_inverse=True)
     found = [colours.new_zeros(0, dtype=torch.long)]
@@ -102,32 +101,27 @@ def _tokens_of_colours(first_stage: FirstStage, colours: Tensor) -> Tensor:
 
 
 def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
-    """Images [B, C, S, S] in which each painted pixel, bool [B, S, S], has the colour of the nearest that is not.
-
-    An image of which all is painted is as it was.
-    """
-    return torch.stack([_fill_nearest(*each) for each in zip(pixels, painted, strict=True)])
-
-
-def _fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
-    if painted.all() or not painted.any():
-        return pixels
-    _, labels = cv2.distanceTransformWithLabels(
-        painted.numpy().astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    nearest = torch.zeros(len(pixels), int(labels.max()) + 1, dtype=pixels.dtype)
-    places, kept = torch.from_numpy(labels).long(), ~painted
-    nearest[:, places[kept]] = pixels[:, kept]
-    return nearest[:, places]
+    """Images [B, C, S, S] with the nearest unpainted pixel's colour at each painted one, bool [B, S, S], if any."""
+    result = pixels.clone()
+    for image, mask in zip(result, painted, strict=True):
+        if mask.any() and not mask.all():
+            _, labels = cv2.distanceTransformWithLabels(
+                mask.numpy().astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL
+            )
+            places = torch.from_numpy(labels).long()
+            colours = torch.zeros(len(image), int(labels.max()) + 1, dtype=image.dtype)
+            colours[:, places[~mask]] = image[:, ~mask]
+            image[:] = colours[:, places]
+    return result
 
 
 @dataclass(frozen=True)
 class PasteTarget:
-    """Where a result goes: into a region of an upload; or nowhere, an image of its own (all None)."""
+    """Where a result is pasted: into a region of an upload; or nowhere (all None)."""
 
     upload: Image.Image | None = None
     region: Region | None = None
-    before: Image.Image | None = None  # the region's square as it was, where the result is to blend with what is kept
+    before: Image.Image | None = None  # the region's square before, where the result is blended with it
 
     def paste(self, square: Image.Image) -> Image.Image:
         """The whole image with this square in it."""
@@ -139,16 +133,14 @@ class PasteTarget:
 
 
 def out_of_domain(model: ImageBARTModel, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:
-    """A note where the model does not know such images: its tokens do not bring back what is kept.
+    """A note where the model does not know such images: its first stage does not reconstruct what is kept.
 
     before, after: float [1, 3, size, size] in [-1, 1]; keep: bool [N].
     """
     side = model.first_stage.config.downsampling
     kept = keep.view(before.shape[2] // side, -1).repeat_interleave(side, 0).repeat_interleave(side, 1)
-    if (
-        not model.about.knows
-        or not kept.any()
-        or psnr(after.clamp(-1, 1)[..., kept], before[..., kept]) >= IN_DOMAIN_PSNR
-    ):
+    if not model.about.knows or not kept.any():
         return ()
-    return (f"This model knows {model.about.knows} only; in another kind of picture, expect odd results.",)
+    if psnr(after.clamp(-1, 1)[..., kept], before[..., kept]) >= IN_DOMAIN_PSNR:
+        return ()
+    return (f"This model knows {model.about.knows} only; in another kind of image, expect odd results.",)

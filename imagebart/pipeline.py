@@ -1,7 +1,7 @@
 """The pipeline: images, masks and prompts in, a stream of events with images out.
 
-`Pipeline.generate`, `edit` and `vary` each make one `EditRequest`: what is known of the tokens, and where the result
-goes. The prompts are checked, the chain is sampled, and its moments are decoded into `PipelineEvent`s.
+`Pipeline.generate`, `edit` and `vary` each check everything and make one `EditRequest`: what is known of the tokens,
+and where the result is pasted. Then the chain is sampled, and its states are decoded into `PipelineEvent`s.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.inpainting import PasteTarget, encode_masked, out_of_domain
 from imagebart.model import ImageBART
-from imagebart.ranking import Describer, Scorer, bundled_scorer, caption, complete_prompt, contrast, rank
+from imagebart.ranking import Scorer, bundled_scorer, caption, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
 from imagebart.sampling.sampler import ChainEvent
 from imagebart.settings import SamplingSettings
@@ -37,14 +37,14 @@ from imagebart.weights.folder import config_of, read_card, without_header
 from imagebart.weights.published.registry import default_card
 
 EventKind = Literal["start", "preview", "stage", "result"]
-PREVIEW_SHARE = 0.1  # of the time may go into previews
-FIRST_SHARE = 0.5  # of the time until then may go into the first: the sooner something is seen to happen, the better
+PREVIEW_SHARE = 0.1  # of the time, for previews
+FIRST_SHARE = 0.5  # of the time until then, for the first preview
 MAX_VARIANTS = 8
-COMPLETE_PROMPT_GUIDANCE = 1.0  # at most, by a prompt that describes all of an image; with 2.5, smears were seen
+COMPLETE_PROMPT_GUIDANCE = 1.0  # at most, with a prompt that describes all of an image; 2.5 gave smears
 
 
 class LazyImages:
-    """Images that are made when they are first asked for: those of a large upload cost time and memory."""
+    """Images that are made on the first call, as those of a large upload cost time and memory."""
 
     def __init__(self, make: Callable[[], list[Image.Image]]) -> None:
         self._make: Callable[[], list[Image.Image]] | None = make
@@ -53,15 +53,15 @@ class LazyImages:
     def __call__(self) -> list[Image.Image]:
         if self._make is not None:
             self._made = self._make()
-            self._make = None  # frees what it was made of, the upload among it
+            self._make = None  # frees the upload
         return self._made
 
 
 @dataclass(frozen=True)
 class PipelineEvent:
-    """A moment of a run. `image` has the upload's size and, outside the mask, its very pixels."""
+    """A state of a run. `image` has the upload's size and, outside of the mask, its exact pixels."""
 
-    kind: EventKind  # x_T; on the way; a step is finished; the last event
+    kind: EventKind  # x_T; within a step; the end of a step; the last event
     lazy_images: LazyImages
     stage: int  # t, from T down to 1
     stages: int  # T
@@ -71,7 +71,7 @@ class PipelineEvent:
     total: int  # tokens to sample in each
     fraction: float  # of the whole run, 0 to 1
     elapsed: float  # seconds
-    remaining: float | None  # seconds, None before anything is known
+    remaining: float | None  # seconds; None at the start
     seed: int
     notes: list[str]  # sentences for the user
     recipes: tuple[Recipe, ...]  # what makes each of `images`
@@ -83,7 +83,7 @@ class PipelineEvent:
 
     @property
     def images(self) -> list[Image.Image]:
-        """Of all variants; in a preview, of the first alone. They are pasted when they are first asked for."""
+        """Of all variants; in a preview, of the first alone. They are pasted on the first use."""
         return self.lazy_images()
 
     @property
@@ -93,12 +93,12 @@ class PipelineEvent:
 
     @property
     def variants(self) -> tuple[int, ...]:
-        """The number of each of `images` in the run: 0, 1, … unless they are ranked, best first."""
+        """The index of each of `images` in the run: 0, 1, … unless they are ranked, best first."""
         return tuple(recipe.variant for recipe in self.recipes)
 
 
 class Clock:
-    """The time since the start, the progress, and when the next preview may cost something."""
+    """The time since the start, the progress, and when the next preview is due."""
 
     def __init__(self, resamples: int, first: int) -> None:
         """resamples: of each step; first: the step that the run starts with, counted down to 1."""
@@ -118,17 +118,17 @@ class Clock:
         return min((done + event.position / max(event.total, 1)) / self._resamples, 1.0)
 
     def preview_due(self) -> bool:
-        """Whether one more preview, as dear as the last event, keeps all of them within PREVIEW_SHARE of the time."""
+        """Whether one more preview, as long as the last event, keeps all of them within PREVIEW_SHARE of the time."""
         share = PREVIEW_SHARE if self._spent else FIRST_SHARE
         return self._spent + self._cost <= share * self.elapsed()
 
     def record(self, kind: EventKind, seconds: float) -> None:
-        """An event was made in so long. The start, the ends of steps and the result come whatever they cost."""
+        """Notes how long an event took."""
         self._cost = 0.0
         self.add_preview_cost(kind, seconds)
 
     def add_preview_cost(self, kind: EventKind, seconds: float) -> None:
-        """The last event took so much longer."""
+        """Adds to the time of the last event."""
         self._cost += seconds
         if kind == "preview":
             self._spent += seconds
@@ -140,19 +140,17 @@ class EditRequest:
 
     recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
     target: PasteTarget = PasteTarget()
-    known: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what is known of the tokens: arguments of `Sampler.prepare`
-    pixels: Tensor | None = None  # of an edit's region as it was, float [1, 3, size, size] in [-1, 1]
+    known: Mapping[str, Any] = field(default_factory=dict)  # of the tokens: arguments of `Sampler.prepare`
+    pixels: Tensor | None = None  # of an edit's region before, float [1, 3, size, size] in [-1, 1]
     notes: tuple[str, ...] = ()  # sentences for the user
     best_first: bool = False
 
 
 class Pipeline:
-    """A model with everything around it: uploads, prompts, masks, crops, previews and pasting back."""
+    """A model with uploads, prompts, masks, crops, previews and pasting."""
 
     def __init__(self, model: ImageBART, card: str = "", scorer: Scorer | None = None) -> None:
-        # Faster on a CPU, with the same results: its convolutions need not rearrange their inputs.
+        # Faster on a CPU, with the same results.
         model.first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model
         self.card = card
@@ -175,7 +173,7 @@ class Pipeline:
 
     @property
     def knows(self) -> str:
-        """What the training images show, in plain words; "" where unsaid."""
+        """What the training images show; "" where unknown."""
         return self.model.about.knows
 
     @property
@@ -189,35 +187,35 @@ class Pipeline:
 
     @property
     def classes(self) -> list[str]:
-        """Names of a class model's classes."""
+        """Names of a class model's classes; [] for others."""
         conditioner = self.model.conditioner
         return list(conditioner.names) if isinstance(conditioner, ClassConditioner) else []
 
     @property
     def vocabulary(self) -> list[str]:
-        """Words that a text model knows."""
+        """Words that a text model knows; [] for others."""
         conditioner = self.model.conditioner
-        return conditioner.known_words() if isinstance(conditioner, TextConditioner) else []
+        return sorted(conditioner.words) if isinstance(conditioner, TextConditioner) else []
 
     @property
     def suggestions(self) -> dict[str, tuple[str, ...]]:
-        """Words to add to a prompt, by what they describe in plain words ("hair"); {} where the model has none."""
+        """Words to add to a prompt, by what they describe ("hair")."""
         return dict(self.model.about.suggestions)
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The prompt's words that the model does not know and will leave out, as written, each once."""
+        """The prompt's words that the model will leave out, as written, each once."""
         conditioner = self.model.conditioner
         return conditioner.unknown_words(prompt) if isinstance(conditioner, TextConditioner) else []
 
     def corrections(self, prompt: str) -> dict[str, str]:
-        """The prompt's words that will be read as others, as written, and as what: {"sunglases": "sunglasses"}."""
+        """The prompt's words that will be read as others: {"sunglases": "sunglasses"}."""
         conditioner = self.model.conditioner
         found = conditioner.corrections(prompt) if isinstance(conditioner, TextConditioner) else []
         return {one.typed: one.meant for one in found}
 
     @property
     def image_size(self) -> int:
-        """Pixels a side that the model works on."""
+        """Pixels a side of the model's images."""
         return self.model.first_stage.config.resolution
 
     @property
@@ -240,13 +238,8 @@ class Pipeline:
         """Whether variants can be ranked, best first."""
         return self.scorer is not None
 
-    @property
-    def can_describe(self) -> bool:
-        """Whether the model can say what an image shows."""
-        return isinstance(self.scorer, Describer)
-
     def suggest_mask(self, image: Source, prompt: str | None) -> Image.Image:
-        """The part of an image that a prompt is about: a mask, "L", of the image's size.
+        """The part of an image that a prompt would change: a mask, "L", of the image's size.
 
         Raises InputError for an image or prompt that cannot be used, and where nothing is found.
         """
@@ -254,15 +247,14 @@ class Pipeline:
         box, pixels = self._whole(upload)
         tokens = suggest_mask(self.model, pixels, words, contrast(self.scorer, pixels, words))
         mask = crop.paint_cells(tokens.numpy(), box, upload.size)
-        if mask.getbbox() is None:  # cells of a long, narrow image's square may hold no pixel of it
-            raise InputError(f'What "{words:.60}" would change lies outside of this picture; {ADVICE}.')
+        if mask.getbbox() is None:  # only patches past a long, narrow image's edge
+            raise InputError(f'What "{words:.60}" would change lies outside of this image; {ADVICE}.')
         return mask
 
     def describe(self, image: Source) -> str:
         """What an image shows, in words that the model knows.
 
-        Raises InputError for an image that cannot be used or is not of what the model knows, and where the model
-        cannot describe.
+        Raises InputError for an image that cannot be used or described, and where the model has no describing scorer.
         """
         return caption(self.model, self.scorer, self._whole(load_image(image))[1])
 
@@ -271,8 +263,8 @@ class Pipeline:
     ) -> tuple[str, SamplingSettings]:
         """A prompt with all else that an image shows, for masks of `suggest_mask`, which cover more than what changes.
 
-        The model's default guidance is lowered with it. Both stay as they are where the model cannot describe the
-        image. Raises InputError for an image that cannot be used.
+        Also settings with less guidance, if it is the model's default. Both are as given where the model cannot
+        describe the image. Raises InputError for an image that cannot be used.
         """
         words, settings = whole_characters(prompt or ""), settings or self.defaults
         completed = complete_prompt(self.scorer, self._whole(load_image(image))[1], words)
@@ -281,10 +273,7 @@ class Pipeline:
         return completed, settings
 
     def region(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0) -> Region:
-        """What an edit of an image of `size` (width, height) with this mask, context and feather regenerates.
-
-        Raises InputError where `edit` would: nothing painted, or a mask of another size.
-        """
+        """The region of an edit of an image of `size` (width, height): see `edit`, also for its errors."""
         return Region.of(masks.as_mask(mask, size), self.image_size, self.grid, context, feather)
 
     def generate(
@@ -298,7 +287,7 @@ class Pipeline:
     ) -> Iterator[PipelineEvent]:
         """Images from a prompt (or class) alone, or from each of a list. Raises InputError before the first event.
 
-        best_first: the result's images are ranked by how well the model's scorer finds the prompt in them.
+        best_first: the result's images are ranked by the model's scorer.
         """
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("generate", prompts, seed, settings)
@@ -317,12 +306,11 @@ class Pipeline:
         variants: int = 1,
         best_first: bool = False,
     ) -> Iterator[PipelineEvent]:
-        """Regenerates what a mask of the image's size paints, as a prompt says or each of a list; all else is kept.
+        """Regenerates what a mask of the image's size paints, by a prompt or each of a list; all else is kept.
 
-        mask: white, or where the image has transparency all that is opaque, is painted (see `masks.as_mask`).
-        feather: pixels over which the change fades in at the mask's edge, inwards. context: how much around the
-        mask the model sees, over the mask's longer side (inf: all it can). best_first: as for `generate`. Raises
-        InputError before the first event for an image, mask, prompt or setting that cannot be used.
+        mask: see `masks.as_mask`. feather: pixels over which the change fades in at the mask's edge, inwards. context:
+        how much around the mask the model sees, over the mask's longer side (inf: all it can). best_first: as for
+        `generate`. Raises InputError before the first event for bad input.
         """
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("edit", prompts, seed, settings, feather=feather, context=context)
@@ -346,7 +334,7 @@ class Pipeline:
         variants: int = 1,
         best_first: bool = False,
     ) -> Iterator[PipelineEvent]:
-        """Images like an image: a share `strength` (over 0, at most 1) of its tokens becomes noise, and is regenerated.
+        """Variations of an image: a share `strength` (over 0, at most 1) of its tokens is regenerated.
 
         best_first: as for `generate`. Raises InputError before the first event.
         """
@@ -360,14 +348,13 @@ class Pipeline:
             decoded = self.model.first_stage.decode(tokens)
         notes = out_of_domain(self.model, pixels, decoded, torch.from_numpy(region.regenerated).flatten())
         known = {"known": tokens.expand(len(prompts), -1), "strength": strength}
-        return self._run(
-            prompts, EditRequest(recipes, PasteTarget(upload, region), known, notes=notes, best_first=best_first)
-        )
+        request = EditRequest(recipes, PasteTarget(upload, region), known, notes=notes, best_first=best_first)
+        return self._run(prompts, request)
 
     def _recipes(
         self, task: Task, prompts: list[Prompt], seed: int | None, settings: SamplingSettings | None, **more: Any
     ) -> tuple[Recipe, ...]:
-        """What makes each image, with a new seed where none is given. Raises InputError for bad values."""
+        """The recipe of each image, with a new seed where none is given. Raises InputError for bad values."""
         if settings is not None and not isinstance(settings, SamplingSettings):
             raise InputError(f"The settings are {format_value(settings)}; they must be SamplingSettings.")
         if task == "vary" and more["strength"] is None:
@@ -385,11 +372,11 @@ class Pipeline:
         return box, to_tensor(crop.extract(upload, box, self.image_size)).to(self.model.device)
 
     def _run(self, prompts: list[Prompt], request: EditRequest) -> Iterator[PipelineEvent]:
-        """Checks the prompts at once, so that bad input raises before the first event; then streams."""
+        """Encodes the prompts, which raises InputError for bad ones, and returns the stream of events."""
         if request.best_first and self.scorer is None:
             raise InputError("This model has no scorer that could rank variants; ask for them as they come.")
         if request.best_first and any(prompt != prompts[0] for prompt in prompts):
-            raise InputError("Pictures of several prompts have no best; ask for one prompt, or for them as they come.")
+            raise InputError("Images of several prompts have no best; ask for one prompt, or for them as they come.")
         conditioner, settings = self.model.conditioner, request.recipes[0].settings
         conditioning = conditioner.encode(prompts)
         guided = conditioner.length > 0 and settings.guidance != 1
@@ -399,7 +386,7 @@ class Pipeline:
         return self._stream(request, settings, conditioning.tokens if conditioner.length else None)
 
     def _stream(self, request: EditRequest, settings: SamplingSettings, cond: Tensor | None) -> Iterator[PipelineEvent]:
-        """The events of a run, from the noise to the result. Closing it stops the model and frees its caches."""
+        """The events of a run. Closing it stops the model and frees its caches."""
         sampler = self.model.sampler
         state = sampler.prepare(len(request.recipes), settings, cond, seed=request.recipes[0].seed, **request.known)
         first = len(state.steps)
@@ -414,16 +401,14 @@ class Pipeline:
                 elif not last.done and clock.preview_due():
                     yield self._event("preview", last, request, clock)
         finally:
-            close = getattr(chain, "close", None)
-            if close is not None:
-                close()
+            chain.close()  # type: ignore[attr-defined]
         result = self._event("result", last, request, clock)
         del request  # the upload is freed as soon as the result is pasted
         yield result
 
     @torch.no_grad()
     def _event(self, kind: EventKind, event: ChainEvent, request: EditRequest, clock: Clock) -> PipelineEvent:
-        """Decodes the tokens of this moment, to be pasted when somebody looks."""
+        """Decodes an event's tokens, to be pasted on the first use of its images."""
         began = time.perf_counter()
         fraction = 1.0 if kind == "result" else clock.fraction(event)
         squares = self.model.first_stage.decode(event.tokens[:1] if kind == "preview" else event.tokens)
@@ -432,12 +417,12 @@ class Pipeline:
             order = rank(self.scorer, squares.clamp(-1, 1), request.recipes[0].prompt or "")
         if kind == "result" and request.pixels is not None:
             notes = (*out_of_domain(self.model, request.pixels, squares[:1], request.known["keep"][0]), *notes)
-        target, drawn = request.target, to_images(squares[order])
+        target, generated = request.target, to_images(squares[order])
         clock.record(kind, time.perf_counter() - began)
 
         def paste() -> list[Image.Image]:
             began = time.perf_counter()
-            pasted = [target.paste(square) for square in drawn]
+            pasted = [target.paste(square) for square in generated]
             clock.add_preview_cost(kind, time.perf_counter() - began)
             return pasted
 

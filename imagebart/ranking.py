@@ -1,7 +1,7 @@
 """Ranking variants by how well they show the prompt: rejection sampling (ImageBART, section 4.2, Table 2, Fig. 20, 21).
 
-The scorer of an avatar model lies in its folder. Any image classifier that transformers loads ranks what a class model
-makes (timm's too where timm is installed), CLIP what a text model makes. Some scorers can also say what an image shows.
+The scorer of an avatar model is in its folder, and can also describe images. Class models are ranked by any image
+classifier that transformers loads (timm's too where timm is installed), text models by CLIP.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ WEIGHTS = "judge.safetensors"  # in a model's folder
 
 
 class Scorer(Protocol):
-    """Scores images by a prompt, as a classifier or CLIP can."""
+    """Scores images by a prompt."""
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """How well images, float [B, 3, H, W] in [-1, 1], show what a prompt says: float [B], more is better.
 
-        Equal scores where the prompt says nothing that the scorer can see.
+        All are equal where the prompt claims nothing that the scorer knows.
         """
 
 
 @runtime_checkable
 class Describer(Protocol):
-    """A scorer that can also say what an image shows, in words that its model knows."""
+    """A scorer that can also describe an image, float [1, 3, H, W] in [-1, 1], in words that its model knows."""
 
     def describe(self, image: Tensor) -> str | None:
-        """What an image float [1, 3, H, W] in [-1, 1] shows; None where the reader is not sure."""
+        """What an image shows; None where the scorer is not sure."""
 
     def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
-        """The prompt with all else that the image shows, and what the image shows; None where the reader is not sure.
+        """The prompt with all else that the image shows, and what the image shows; None where the scorer is not sure.
 
-        The two texts differ in what the prompt would change, and in nothing else.
+        The two texts differ only in what the prompt would change.
         """
 
 
 def rank(scorer: Scorer, images: Tensor, prompt: str) -> list[int]:
-    """The numbers of images [B, 3, H, W], best first; those of equal scores in their order."""
+    """The indices of images [B, 3, H, W], best first; those of equal scores in their order."""
     order: list[int] = scorer.score(images, prompt).argsort(descending=True, stable=True).tolist()
     return order
 
@@ -57,24 +57,24 @@ def contrast(scorer: Scorer | None, image: Tensor, prompt: str) -> tuple[str, st
 
 
 def complete_prompt(scorer: Scorer | None, image: Tensor, prompt: str) -> str:
-    """A prompt with all else that an image [1, 3, H, W] shows; the prompt alone where the scorer cannot say it."""
+    """A prompt with all else that an image [1, 3, H, W] shows, as far as the scorer can describe it."""
     texts = contrast(scorer, image, prompt)
     return prompt if texts is None else texts[0]
 
 
 def caption(model: ImageBARTModel, scorer: Scorer | None, image: Tensor) -> str:
-    """What an image [1, 3, H, W] shows, in words that the model knows. Raises InputError where that cannot be said."""
+    """What an image [1, 3, H, W] shows. Raises InputError where the scorer cannot describe it."""
     if not isinstance(scorer, Describer):
-        raise InputError("This model cannot say what a picture shows; describe it in your own words.")
+        raise InputError("This model cannot say what an image shows; describe it in your own words.")
     words = scorer.describe(image)
     if words is None:
         known = f" knows {model.about.knows} only and" if model.about.knows else ""
-        raise InputError(f"This model{known} cannot say for sure what this picture shows.")
+        raise InputError(f"This model{known} cannot say for sure what this image shows.")
     return words
 
 
 def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
-    """The scorer that lies in a model's folder; None where there is none. Raises WeightsError naming a damaged file."""
+    """The scorer in a model's folder, if any. Raises WeightsError naming a damaged file."""
     if not (folder / WEIGHTS).is_file():
         return None
     from imagebart.avatars.scorer import AvatarScorer
@@ -82,14 +82,12 @@ def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     return AvatarScorer.load(folder / WEIGHTS, model)
 
 
-# Where a model does not say how it takes images: as the classifiers of ImageNet.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SIDE = 224
+MEAN, STD, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224  # ImageNet's, where a model has no others
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """How a network takes its images: so many pixels a side, with these means and deviations of the colours."""
+    """A network's input: pixels a side, mean and deviation of each colour."""
 
     side: int = SIDE
     mean: tuple[float, ...] = MEAN
@@ -97,7 +95,7 @@ class Preprocessor:
 
     @classmethod
     def from_pretrained(cls, source: str) -> Preprocessor:
-        """As the network's own preprocessor_config.json says it, where there is one."""
+        """From the network's preprocessor_config.json, where there is one."""
         from transformers.image_processing_base import ImageProcessingMixin
 
         try:
@@ -109,7 +107,7 @@ class Preprocessor:
         return cls(int(side), tuple(values.get("image_mean", MEAN)), tuple(values.get("image_std", STD)))
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Square images [B, 3, H, W] in [-1, 1] as the network takes them."""
+        """Square images [B, 3, H, W] in [-1, 1] as the network's input."""
         small = F.interpolate(images.float(), (self.side, self.side), mode="bicubic", antialias=True)
         mean, deviation = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
         return ((small.clamp(-1, 1) + 1) / 2 - mean) / deviation
@@ -119,12 +117,12 @@ class Preprocessor:
 class ClassifierScorer:
     """Scores by the log-probability of the class that the prompt names."""
 
-    network: Any  # takes pictures, gives .logits [B, classes]
+    network: Any  # takes images, gives .logits [B, classes]
     preprocessor: Preprocessor
     conditioner: ClassConditioner
 
     def label(self, prompt: str) -> int:
-        """The classifier's number of a class: its own where the classes are as many, else that of the same name."""
+        """The classifier's index of a class: the model's where they have as many, else that of the same name."""
         names = self.network.config.id2label
         number = int(self.conditioner.encode([prompt]).tokens[0, 0]) - self.conditioner.offset
         if len(names) == len(self.conditioner.names):
@@ -168,7 +166,7 @@ class ClipScorer:
 
 
 def load_scorer(source: str, model: ImageBARTModel) -> Scorer:
-    """The scorer of a folder or Hub name for what a model draws.
+    """The scorer in a folder or of a Hub name for a model's images.
 
     Raises InputError where the model takes no prompt, or the network cannot score its images, or cannot be loaded.
     """
@@ -178,10 +176,9 @@ def load_scorer(source: str, model: ImageBARTModel) -> Scorer:
     try:
         if conditioner.kind == "text":
             if AutoConfig.from_pretrained(source).model_type != "clip":
-                raise InputError(f"{source} is no CLIP model, which prompts in words take.")
-            return ClipScorer(
-                CLIPModel.from_pretrained(source).eval().requires_grad_(False), Preprocessor.from_pretrained(source)
-            )
+                raise InputError(f"{source} is no CLIP model, which prompts in words need.")
+            clip = CLIPModel.from_pretrained(source).eval().requires_grad_(False)
+            return ClipScorer(clip, Preprocessor.from_pretrained(source))
         if isinstance(conditioner, ClassConditioner):
             network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
             return ClassifierScorer(network, Preprocessor.from_pretrained(source), conditioner)

@@ -1,8 +1,4 @@
-"""The sampling settings that a person can choose, with their ranges and help; and how such dataclasses are checked.
-
-The command line, recipes and endpoints all make `SamplingSettings`: a wrong type, a value out of range, NaN and
-overflow are the same sentence everywhere.
-"""
+"""The sampling settings, with ranges and help, for command line, page and recipes; and how they are checked."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ MOST_SCALES = 8
 
 
 def check_fields(instance: Any) -> None:
-    """Checks a dataclass's values by their annotations, strictly; to be called in `__post_init__`.
+    """Checks a dataclass's values by their annotations, strictly; for `__post_init__`.
 
     A whole number becomes a float where one is wanted. Raises InputError naming the first value that does not fit, by
     its field's title or else its name, and what would be right.
@@ -36,7 +32,7 @@ def check_fields(instance: Any) -> None:
 
 @dataclass(frozen=True)
 class SliderRange:
-    """The part of a range that a slider has, and its step."""
+    """The range and step of a setting's slider."""
 
     least: float
     most: float
@@ -110,7 +106,7 @@ class SamplingSettings:
             SamplingSettings(top_k=top_k)
 
     def at(self, t: int) -> SamplingSettings:
-        """The settings with which scale t is drawn, 1 being the finest."""
+        """The settings of scale t; 1 is the finest."""
         own: dict[str, Any] = {"temperatures": (), "top_ks": ()}
         if self.temperatures:
             own["temperature"] = self.temperatures[t - 1]
@@ -131,12 +127,12 @@ def help_text(name: str) -> str:
 
 
 def slider_range(name: str) -> SliderRange:
-    """What a slider of a sampling setting offers."""
+    """The range of a sampling setting's slider."""
     return next(part for part in _field(SamplingSettings, name).metadata if isinstance(part, SliderRange))
 
 
 def value_type(name: str) -> Any:
-    """The type of a sampling setting's value, where it has one: int or float."""
+    """The type of a sampling setting's value: int or float."""
     annotation = _field(SamplingSettings, name).annotation
     return next((one for one in get_args(annotation) if one is not type(None)), annotation)
 

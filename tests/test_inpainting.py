@@ -56,7 +56,7 @@ def test_share_of_each_cell() -> None:
 
 
 def flats(count: int, seed: int) -> Tensor:
-    """Pictures of 8 x 8 cells of 4 px, each in one colour or in four, a quarter each: [count, 3, 32, 32]."""
+    """Images of 8 x 8 cells of 4 px, each in one colour or in four, a quarter each: [count, 3, 32, 32]."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 8, 8, generator=generator).repeat_interleave(2, 2).repeat_interleave(2, 3)
     fine = torch.rand(count, 3, 16, 16, generator=generator)
@@ -65,7 +65,7 @@ def flats(count: int, seed: int) -> Tensor:
 
 
 def test_color_hints_are_the_tokens_of_flat_parts_where_these_differ() -> None:
-    """Cell by cell, by hand: a picture all of one colour has its token everywhere."""
+    """Cell by cell, by hand: an image all of one colour has its token everywhere."""
     model = tiny_model("none", color_hint_grid=2)
     pixels, painted = flats(3, seed=1), random_masks(3, 32, seed=5)
     pixels[:, :, 8, 8] = 1  # a spot makes its part no colour's
@@ -113,7 +113,7 @@ def test_models_without_partial_patches_keep_a_token_or_know_nothing_of_it(model
 
 
 def test_tokens_of_partial_patches_do_not_tell_what_was_painted_over() -> None:
-    """Kept cells and those painted whole have the picture's own tokens; the others' depend on what is kept alone."""
+    """Kept cells and those painted whole have the image's own tokens; the others' depend on what is kept alone."""
     model = tiny_model("text")
     _with_partial_patches(model)
     first_stage = model.first_stage
@@ -143,7 +143,7 @@ def test_edits_tell_a_model_with_partial_patches_what_is_left_of_them() -> None:
 
 
 def test_an_edit_is_drawn_by_its_color_hints() -> None:
-    """Page and evaluation show the same; a model that is told of no colours draws another picture."""
+    """Page and evaluation show the same; a model that is told of no colours draws another image."""
     pixels = normalize(denormalize(flats(1, seed=3)))
     (upload,) = to_images(pixels)
     painted = np.zeros((1, 32, 32), bool)

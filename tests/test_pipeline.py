@@ -59,7 +59,7 @@ def test_pixels_outside_the_mask_never_change(pipe: Pipeline, mode: str, size: t
 
 @pytest.mark.parametrize("task", ["edit", "vary"])
 def test_of_a_run_nothing_large_is_left_but_its_result(pipe: Pipeline, tmp_path: Path, task: str) -> None:
-    size = (93, 71)  # of no other picture here
+    size = (93, 71)  # of no other image here
     noise_picture("RGBA", size).save(tmp_path / "in.png")
     mask = masks.preset("upper half", size)
 
@@ -90,7 +90,7 @@ def test_an_upload_turned_by_exif_is_edited_upright(pipe: Pipeline) -> None:
 
 
 def test_the_square_is_where_the_mask_is(pipe: Pipeline) -> None:
-    """In a wide picture with a mask at its right end, what changes is there and nowhere else."""
+    """In a wide image with a mask at its right end, what changes is there and nowhere else."""
     upload = Image.new("RGB", (300, 60), (10, 20, 30))
     mask = Image.new("L", upload.size)
     mask.paste(255, (280, 20, 295, 40))
@@ -102,7 +102,7 @@ def test_the_square_is_where_the_mask_is(pipe: Pipeline) -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (96, 32), (70, 130)])
 def test_what_is_drawn_meets_what_is_kept(size: tuple[int, int]) -> None:
-    """A model whose pictures are all grey: along the edge of the mask they have the colours of what is kept."""
+    """A model whose images are all grey: along the edge of the mask they have the colours of what is kept."""
     upload, mask = Image.new("RGB", size, (200, 60, 90)), masks.preset("left half", size)
     pipe = tiny_pipeline()
     with torch.no_grad():
@@ -326,7 +326,7 @@ def test_bad_pictures_and_masks_raise_before_the_first_event(pipe: Pipeline) -> 
     with pytest.raises(InputError, match="size"):
         pipe.edit(upload, Image.new("L", (31, 32), 255), "a hat")
     with pytest.raises(InputError):
-        pipe.edit(b"no picture at all", Image.new("L", (31, 32), 255), "a hat")
+        pipe.edit(b"no image at all", Image.new("L", (31, 32), 255), "a hat")
     with pytest.raises(InputError, match="strength is 0"):
         pipe.vary(upload, 0.0)
     for strength in (None, "half", math.nan, 10**400):
@@ -510,8 +510,8 @@ def test_pictures_are_made_once_and_what_they_are_made_of_is_let_go() -> None:
         calls.append(upload.size)
         return [upload.copy()]
 
-    pictures = LazyImages(make)
+    images = LazyImages(make)
     assert calls == []
     del upload, make
-    (first,), (second,) = pictures(), pictures()
+    (first,), (second,) = images(), images()
     assert first is second and calls == [(16, 16)] and gone() is None

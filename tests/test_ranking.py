@@ -27,7 +27,7 @@ from imagebart.ranking import ClassifierScorer, ClipScorer, load_scorer, rank
 
 
 class Brightest:
-    """Prefers bright pictures, or dark ones where asked for; has no opinion on an empty prompt."""
+    """Prefers bright images, or dark ones where asked for; has no opinion on an empty prompt."""
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         assert images.abs().max() <= 1

@@ -1,1 +1,1 @@
-"""Avatars drawn from known attributes: endless, exactly described pictures for the shipped model."""
+"""Avatars drawn from known attributes: endless, exactly described images for the shipped model."""

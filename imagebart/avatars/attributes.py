@@ -1,10 +1,8 @@
-"""What an avatar is made of: fourteen attributes, their values, and how they are drawn at random.
+"""What an avatar is made of: fourteen attributes, their values, and the words for these.
 
-The values are those parts of the Avataaars set that can be told apart at 128 pixels and leave the other
-attributes alone. Left out for that reason: tops that ignore the hair colour (straight 2, shaved sides) or
-nearly repeat another (side part, short round, bob with a fringe), eyes and mouths that differ by a pixel or
-two (happy and closed, disbelief and sad), printed words, and whatever `python_avatars` added to the set
-(mohawk, space suit, chef's hat, ...).
+The values are the parts of the Avataaars set that can be told apart at 128 pixels and leave the other attributes alone.
+Left out are tops that ignore the hair colour or nearly repeat another, eyes and mouths that differ by a pixel or two,
+printed words, and what `python_avatars` added to the set.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ HAT_TOPS = ("hat", "beanie", "earflaps", "turban", "hijab")
 HAIR_COLOURS = ("black", "brown", "blonde", "red", "grey", "pink", "blue")
 FABRIC_COLOURS = ("black", "white", "grey", "blue", "green", "red", "yellow", "pink")
 
+# Every attribute with its values.
 VALUES: dict[str, tuple[str, ...]] = {
     "top": HAIR_TOPS + HAT_TOPS,
     "hair_colour": HAIR_COLOURS,
@@ -39,29 +38,23 @@ VALUES: dict[str, tuple[str, ...]] = {
     "skin": ("fair", "tan", "brown", "dark", "yellow"),
     "background": ("white", "blue", "green", "yellow", "orange", "red", "pink", "purple"),
 }
-"""Every attribute with its values."""
 
+# The attributes with the colour of an attribute's value.
 COLOUR_OF = {
     "top": ("hair_colour", "hat_colour"),
     "facial_hair": ("facial_hair_colour",),
     "clothing": ("clothing_colour",),
 }
-"""The attributes that say which colour an attribute's value has."""
 
+# The attributes that a description names, in its order; it names the others with them.
 SUBJECTS = ("top", "facial_hair", "clothing", "accessory", "eyes", "eyebrows", "mouth", "skin", "background")
-"""The attributes that are spoken of, in an order; the others are said with them."""
 
-Claims = dict[str, frozenset[str]]
-"""Of each attribute that something is said of, the values of which that would be true."""
+Claims = dict[str, frozenset[str]]  # of each attribute that a text mentions, the values that make it true
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """One avatar: a value of `VALUES` for each attribute. An unknown value raises ValueError.
-
-    Every attribute has a value, also where the picture does not show it, such as the hair colour of a bald
-    head; `visible` names those that show.
-    """
+    """One avatar: a value of `VALUES` for each attribute, also those that do not show. Raises ValueError for others."""
 
     top: str
     hair_colour: str
@@ -87,10 +80,9 @@ class Attributes:
                 )
 
     def visible(self) -> frozenset[str]:
-        """Return the names of the attributes that the picture shows.
+        """The names of the attributes that an image of 128 pixels shows.
 
-        Measured at 128 pixels: under a hijab clothes are the same, dark lenses and their frames hide eyes and
-        eyebrows, and a patch hides one eye, so that eyes cannot be told for sure.
+        Under a hijab clothes are the same, dark lenses and their frames hide eyes and eyebrows, and a patch one eye.
         """
         hidden = {"hat_colour"} if self.top not in HAT_TOPS else {"hair_colour"}
         if self.top == "bald":
@@ -108,15 +100,12 @@ class Attributes:
         return frozenset(VALUES) - hidden
 
     def as_dict(self) -> dict[str, str]:
-        """Return the values by attribute name."""
+        """The values by attribute name."""
         return dict(vars(self))
 
     def values_of(self, names: Iterable[str]) -> dict[str, frozenset[str]]:
-        """Return claims that these attributes are as they are."""
+        """Claims that these attributes are as they are."""
         return {name: frozenset({getattr(self, name)}) for name in names}
-
-
-# An avatar to begin from, and what must be so for each attribute to show.
 
 
 PLAIN = Attributes(
@@ -136,7 +125,7 @@ PLAIN = Attributes(
     background="green",
 )
 
-# What must be so for an attribute to show.
+# Values without which an attribute does not show.
 SHOWING = {
     "hat_colour": {"top": HAT_TOPS[0]},
     "facial_hair_colour": {"facial_hair": "beard"},
@@ -144,9 +133,7 @@ SHOWING = {
 }
 
 
-# Words for colours, of hair and of fabric.
-
-
+# Words for the colours of hair and fabric, where they are not simply the colour's name; common ones more than once.
 COLOUR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "hair": {
         "black": ("black", "black", "black", "dark", "jet black"),
@@ -166,21 +153,17 @@ COLOUR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         "pink": ("pink", "pink", "pink", "light pink", "hot pink"),
     },
 }
-"""Colour words where they are not simply the colour's name."""
 
 
 def articled(text: str) -> str:
-    """Write "an" before vowels."""
+    """With "an" before vowels."""
     return re.sub(r"\ba (?=[aeio])", "an ", text)
 
 
 def colour_words(attribute: str, value: str) -> tuple[str, ...]:
-    """Return the words for a colour of hair or of fabric, the plainest first."""
+    """The words for a colour of hair or of fabric, the plainest first."""
     kind = "hair" if attribute in ("hair_colour", "facial_hair_colour") else "fabric"
     return COLOUR_WORDS[kind].get(value, (value,))
-
-
-# The words for every value, from `data/avatar_phrases.ini`: what captions are made of, what the page suggests.
 
 
 KINDS = {"=": "adjective", "+": "epithet", "~": "loose"}  # by a phrase's first sign; else noun
@@ -205,7 +188,7 @@ Tables = dict[str, list[Phrase]]
 
 
 def phrases(kind: str) -> Tables:
-    """The phrases of each attribute in the file's sections of a kind."""
+    """The phrases of each attribute in the sections of a kind of `data/avatar_phrases.ini`."""
     file = ConfigParser(delimiters=(":",), interpolation=ExtendedInterpolation())
     file.optionxform = str  # type: ignore[assignment, method-assign]
     file.read_string(files("imagebart").joinpath("data", "avatar_phrases.ini").read_text(encoding="utf-8"))
@@ -224,7 +207,7 @@ def phrases(kind: str) -> Tables:
 
 
 def _chosen(attribute: str, values: str, line: str) -> Iterator[tuple[frozenset[str], str]]:
-    """The values that a line's phrases are true of, and these phrases."""
+    """The values that a line's phrases are true of, and the phrases."""
     if values == "*":
         for value in VALUES[attribute]:
             yield frozenset({value}), line.replace("{value}", value)
@@ -237,9 +220,6 @@ def _split(wordings: str) -> list[str]:
     return wordings.replace("\n", " ").split("; ")
 
 
-HAIR = frozenset(HAIR_TOPS) - {"bald"}
-"""The tops whose hair shows its colour."""
-WORDINGS = phrases("wordings")
-"""How to name a value: the phrases of each attribute."""
-COLOUR_ALONE = phrases("colours")
-"""How to name a colour with as little as possible of what has it."""
+HAIR = frozenset(HAIR_TOPS) - {"bald"}  # the tops whose hair shows its colour
+WORDINGS = phrases("wordings")  # of values
+COLOUR_ALONE = phrases("colours")  # of colours, saying as little as possible of what has them

@@ -1,7 +1,6 @@
-"""The reader: a small network that reads the attributes off a picture of an avatar.
+"""The reader: a small network that classifies the attributes of an avatar in an image.
 
-It learns from rendered avatars only (`evaluation/reader_training.py`), never from a model's samples, so that what it
-finds in a sample is what it would find in a drawing.
+It is trained on rendered avatars only (`recipes.avatars.training`), never on a model's samples, which it evaluates.
 """
 
 from __future__ import annotations
@@ -23,32 +22,31 @@ from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.config import from_dict
 from imagebart.weights.folder import checked_header
 
-SIZE = 128  # pixels a side that the reader looks at
-Size = Annotated[int, Field(ge=1, le=512)]  # of a layer: larger ones than here, of no more than some megabytes
+SIZE = 128  # pixels a side of the network's input
+Size = Annotated[int, Field(ge=1, le=512)]  # of a layer: larger than here, and a few megabytes at most
 
 
 @dataclass(frozen=True)
 class ReaderConfig:
     """Size of the network."""
 
-    channels: tuple[Size, Size, Size] = (48, 64, 96)  # at 32, 16 and 8 cells a side
-    squeeze: Size = 32  # channels that are laid flat
-    features: Size = 192  # of the layer before the answers, the space of the Fréchet distance
+    channels: tuple[Size, Size, Size] = (48, 64, 96)  # at 32 x 32, 16 x 16 and 8 x 8
+    squeeze: Size = 32  # channels that are flattened
+    features: Size = 192  # of the layer before the logits, the space of the Fréchet distance
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the reader finds in B pictures: the attributes of each, and features float [B, F]."""
+    """The attributes of each of B images, and their features, float [B, F]."""
 
     attributes: list[Attributes]
     features: Tensor
 
 
 class Reader(nn.Module):
-    """Pixels folded 4 x 4 into channels, convolutions at 32, 16 and 8 cells a side, then laid flat.
+    """Pixels in squares of 4 x 4 to channels, convolutions at 32 x 32, 16 x 16 and 8 x 8, flattened.
 
-    An avatar's parts always lie at the same places, so nothing is gained by forgetting where something is: there
-    is no pooling over places, and every cell knows where it is.
+    An avatar's parts are always at the same places: there is no pooling, and each position's coordinates are an input.
     """
 
     where: Tensor
@@ -97,7 +95,7 @@ class Reader(nn.Module):
     def read(self, images: Tensor, batch: int = 64) -> Reading:
         """Reads images float [B, 3, H, W] in [-1, 1], `batch` at a time.
 
-        An attribute that a picture does not show has a value all the same; `Attributes.visible` says which show.
+        An attribute that an image does not show has a value all the same; `Attributes.visible` says which show.
         """
         features = torch.cat([self.features(part.float()) for part in images.split(batch)])
         columns = {name: logits.argmax(1).tolist() for name, logits in self.answers(features).items()}

@@ -1,8 +1,7 @@
-"""The scorer of avatars: what a prompt claims, whether an image shows it, and what an image shows, in words.
+"""The scorer of avatars: what a prompt claims, whether an image shows it, and descriptions of images.
 
-Linear heads on the text encoder's query tokens, one an attribute, read what a prompt claims; the reader says how likely
-an image shows it. What an image shows is said in the model's own words: one plain phrase a thing, in an order that
-never changes.
+Linear heads on the text encoder's query tokens, one an attribute, read what a prompt claims; the reader gives the
+probability that an image shows it. A description has one plain phrase for each thing, in a fixed order.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ from imagebart.models.text_encoder import TextEncoder
 from imagebart.weights.folder import checked_header
 
 HEADS = "heads.safetensors"
-LEAST = 0.25  # of the likeliest value's probability, from which a value is claimed as well
-GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # the values of each attribute, and nothing said
+MIN_SHARE = 0.25  # of the likeliest value's probability, from which another value is claimed too
+GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # of each attribute its values, and "not mentioned"
 
 
 def claims_vector(claims: Claims) -> Tensor:
-    """Of each attribute the values that a caption would be true of, and whether it says nothing: bool [sum(GROUPS)]."""
+    """Of each attribute its values that make a caption true, and whether it is not mentioned: bool [sum(GROUPS)]."""
     flags = []
     for name, values in VALUES.items():
         allowed = claims.get(name, frozenset())
@@ -53,24 +52,24 @@ def claims_vector(claims: Claims) -> Tensor:
 
 
 def read_claims(readings: Tensor) -> Claims:
-    """What a caption claims, by logits [sum(GROUPS)]: nothing of an attribute where that is likeliest, else its values.
+    """What a caption claims, from logits [sum(GROUPS)].
 
-    A head learns to share its probability evenly among the values that a caption would be true of. With this share
-    of the likeliest value's as the least, all was read right of 368 in 400 captions; with a half of it, of 340.
+    A head learns to share its probability evenly among the values that make a caption true. With MIN_SHARE, 368 of 400
+    captions were read wholly right; with twice as much, 340.
     """
     claims: Claims = {}
     for (name, values), logits in zip(VALUES.items(), readings.split(GROUPS), strict=True):
         shares = logits.float().softmax(0)
         if int(shares.argmax()) < len(values):
-            likely = (shares > LEAST * shares.max()).tolist()
+            likely = (shares > MIN_SHARE * shares.max()).tolist()
             claims[name] = frozenset(value for value, said in zip(values, likely, strict=False) if said)
     return claims
 
 
 def with_showing(claims: Claims) -> Claims:
-    """Claims with what has to be so for them to show: of a colour of hair, no hat; of a print, a shirt to print on.
+    """Claims with what is needed for them to show: no hat for a colour of hair, a printed shirt for a print.
 
-    What claims say themselves comes first: a hat and blonde hair stay a hat and blonde hair.
+    The claims themselves come first: a hat and blonde hair stay a hat and blonde hair.
     """
     wider = dict(claims)
     for name in claims:
@@ -112,60 +111,51 @@ class CaptionReader(nn.Module):
 
 
 def save_heads(reader: CaptionReader, folder: Path) -> None:
-    """Writes the heads beside their text encoder, for a run that teaches it more."""
+    """Writes the heads beside their text encoder."""
     write_bytes(folder / HEADS, save(reader.heads.state_dict()))
 
 
 def load_heads(reader: CaptionReader, folder: Path) -> None:
-    """Takes the heads of a folder; raises ValueError where it has none."""
+    """Loads the heads of a folder; raises ValueError where it has none."""
     if not (folder / HEADS).is_file():
         raise ValueError(f"{folder} has no {HEADS}; expected the folder of a captions run or a model")
     reader.heads.load_state_dict(load_file(checked_header(folder / HEADS)))
 
 
-TOGETHER = tuple(
+# The attributes in one phrase of a description.
+PHRASES = tuple(
     frozenset({subject, *COLOUR_OF.get(subject, ())}) | ({"graphic"} if subject == "clothing" else set())
     for subject in SUBJECTS
 )
-"""The attributes that one phrase tells of."""
 
 
 def verbalize(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
-    """ "short brown hair, no beard, a blue hoodie, …": those of the named attributes of an avatar that show.
+    """ "short brown hair, no beard, a blue hoodie, …": those of the named attributes that show; "" for none.
 
-    A colour is named with what has it, or, where that is not named, with as little as can have it: "blue clothes". ""
-    where nothing is named.
+    A colour is named with what has it, or, where that is not named, with as little as can have it: "blue clothes".
     """
     shown, values = attributes.visible() & set(names), attributes.as_dict()
-    told = []
+    parts = []
     for subject in SUBJECTS:
         thing = "graphic" if subject == "clothing" and "graphic" in shown else subject
         colour = next((name for name in COLOUR_OF.get(subject, ()) if name in shown), None)
         word = f"{colour_words(colour, values[colour])[0]} " if colour else ""
         if thing in shown:
-            told.append(articled(_phrase(thing, values[thing]).replace("{c} ", word)))
+            exact = [p.text for p in WORDINGS[thing] if p.values == {values[thing]} and p.kind == "noun"]
+            text = next((text for text in exact if "{c}" in text), exact[0])
+            parts.append(articled(text.replace("{c} ", word)))
         elif word:
-            told += [articled(text.replace("{c} ", word)) for text in _least(subject, values[subject])]
-    return ", ".join(told)
+            nouns = [p.text for p in COLOUR_ALONE[subject] if values[subject] in p.values and p.kind == "noun"]
+            parts += [articled(text.replace("{c} ", word)) for text in nouns[:1]]
+    return ", ".join(parts)
 
 
-def _phrase(name: str, value: str) -> str:
-    """The first noun that says this value and no other, with a place for its colour if there is such a one."""
-    exact = [p.text for p in WORDINGS[name] if p.values == {value} and p.kind == "noun"]
-    return next((text for text in exact if "{c}" in text), exact[0])
-
-
-def _least(name: str, value: str) -> list[str]:
-    """The first noun that says only that there is such a thing, with a place for its colour; [] without one."""
-    return [p.text for p in COLOUR_ALONE[name] if value in p.values and p.kind == "noun"][:1]
-
-
-SURE = 0.92  # the mean probability of what is read off a picture, from which it is of an avatar: others reach 0.91
+MIN_PROBABILITY = 0.92  # mean over an avatar's attributes: other images reach 0.91
 
 
 @dataclass(frozen=True)
 class AvatarScorer:
-    """Scores pictures by the log-probability that the reader gives to what the prompt claims, and to its showing."""
+    """Scores images by the log-probability, by the reader, that they show what the prompt claims."""
 
     reader: Reader
     captions: CaptionReader
@@ -189,7 +179,7 @@ class AvatarScorer:
         return cls(reader, captions.eval().requires_grad_(False), model.conditioner)
 
     def claims(self, prompt: str) -> Claims:
-        """What is read in a prompt; {} where it says nothing of avatars."""
+        """What a prompt claims; {} where it mentions no attribute."""
         words = self.conditioner.encode([prompt]).tokens
         with torch.no_grad():
             readings, _ = self.captions(words.to(next(self.captions.parameters()).device))
@@ -216,19 +206,19 @@ class AvatarScorer:
 
     @torch.no_grad()
     def _read(self, image: Tensor) -> Attributes | None:
-        """The likeliest attributes of one image; None where they are not likely enough for one of an avatar."""
+        """The likeliest attributes of one image; None where it is unlikely to be an avatar."""
         answers = self.reader(image.float().cpu())
         best = {name: logits[0].softmax(0).max(0) for name, logits in answers.items()}
         attributes = Attributes(**{name: VALUES[name][int(found.indices)] for name, found in best.items()})
         shown = [float(best[name].values) for name in attributes.visible()]
-        return attributes if sum(shown) / len(shown) >= SURE else None
+        return attributes if sum(shown) / len(shown) >= MIN_PROBABILITY else None
 
 
 def _changed(before: Attributes, claims: Claims) -> tuple[Attributes, frozenset[str]]:
-    """An avatar as claims would have it, and the names of what can be told of it for sure.
+    """An avatar as claims would have it, and the names of its attributes that are sure and not said by the claims.
 
-    What hides a claim has to go, and what a claim hides is not told. What the claims leave open is not, either, nor a
-    colour that they give it, nor what nobody saw before, nor a thing with its colour that they say already.
+    What hides a claim is removed. Not sure is what a claim hides, what the claims leave open, and what did not show
+    before.
     """
     seen, values = before.visible(), before.as_dict()
     wanted = {
@@ -241,16 +231,13 @@ def _changed(before: Attributes, claims: Claims) -> tuple[Attributes, frozenset[
     shown = frozenset.intersection(after.visible(), *(way.visible() for way in ways))
     sure = {name for name, allowed in wanted.items() if len(allowed) == 1}
     said = {colour for thing in wanted.keys() - sure for colour in COLOUR_OF.get(thing, ()) if colour in claims}
-    told = shown & (sure | seen - wanted.keys()) - said
+    known = shown & (sure | seen - wanted.keys()) - said
     clear = {name for name, allowed in claims.items() if len(allowed) == 1}
-    return after, told.difference(*(phrase for phrase in TOGETHER if phrase & told <= clear))
+    return after, known.difference(*(phrase for phrase in PHRASES if phrase & known <= clear))
 
 
 def log_likelihood(answers: dict[str, Tensor], claims: Claims) -> Tensor:
-    """The log-probability [B] that all that is claimed is so and shows, each attribute by itself.
-
-    answers: logits [B, values] of each attribute.
-    """
+    """The log-probability [B] that all claims are true and show; answers: logits [B, values] of each attribute."""
     total = torch.zeros(len(next(iter(answers.values()))))
     for name, allowed in with_showing(claims).items():
         claimed = torch.tensor([value in allowed for value in VALUES[name]])

@@ -1,4 +1,4 @@
-"""From a prompt or a class to the conditioning tokens that a model sees before its image tokens."""
+"""Conditioners: from a prompt or a class to the conditioning tokens that a model sees before its image tokens."""
 
 from __future__ import annotations
 
@@ -66,9 +66,8 @@ class Conditioner(Protocol):
 class TextConditioner:
     """Prompts for a model that knows only the words of its training captions.
 
-    tokens: the CLIP ids known; the i-th is id i + 1 here, and 0 stands for padding and for no prompt.
-    words: the words known, in lower case. length: tokens per prompt. rules: what is replaced in
-    prompts, after misspelt words.
+    tokens: the CLIP ids known; the i-th is id i + 1 here, and 0 stands for padding and for no prompt. words: the words
+    known, in lower case. length: tokens per prompt. rules: what is replaced in prompts, after misspelt words.
     """
 
     tokens: tuple[int, ...]
@@ -92,20 +91,16 @@ class TextConditioner:
     def vocab_size(self) -> int:
         return 1 + len(self.tokens)
 
-    def known_words(self) -> list[str]:
-        """The words that the model knows, in lower case, sorted."""
-        return sorted(self.words)
-
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words of a prompt that the model does not know and takes for no other, each once."""
+        """The words of a prompt that will be left out, each once."""
         return _unique(p.text for p in self._read(clip.pieces(prompt)).pieces if p.word and p.word not in self._words)
 
     def corrections(self, prompt: str) -> list[Correction]:
-        """The words of a prompt that are taken for others, as written, each once."""
+        """The words of a prompt that will be read as others, each once."""
         return list(dict.fromkeys(self._read(clip.pieces(prompt)).corrections))
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
-        """Compact ids without start and end. Unknown words are left out, and what CLIP would cut is cut."""
+        """Compact ids without start and end. Unknown words are left out, and prompts are cut where CLIP would cut."""
         rows: list[list[int]] = []
         unknown: list[str] = []
         notes: list[str] = []
@@ -137,7 +132,7 @@ class TextConditioner:
         return config if self.rules == PromptRules() else {**config, "prompt_rules": asdict(self.rules)}
 
     def _read(self, pieces: Iterable[clip.Piece]) -> RewrittenPrompt:
-        """What is read of a prompt in place of what was written."""
+        """The pieces of a prompt with spelling corrected and rules applied."""
         found = list(self._speller.correct(list(pieces)))
         rewritten = self.rules.apply([piece for piece, _ in found], self._words)
         return replace(rewritten, corrections=[*(one for _, one in found if one), *rewritten.corrections])
@@ -159,8 +154,8 @@ class TextConditioner:
 class ClipTextConditioner:
     """Prompts for a model that knows CLIP's whole vocabulary: start, tokens, end, zeros, as CLIP has them.
 
-    The paper's text models are of this kind, with 77 tokens. vocab_size: embeddings that the model has; with fewer
-    than CLIP's ids, as a model made for a test has, it takes tokens but no prompts.
+    The paper's text models are of this kind, with 77 tokens. vocab_size: embeddings of the model; with fewer than
+    CLIP's, it takes tokens but no prompts.
     """
 
     length: int = clip.CONTEXT_LENGTH
@@ -193,10 +188,10 @@ class ClipTextConditioner:
 
 @dataclass(frozen=True)
 class ClassConditioner:
-    """One token that says which class an image is of.
+    """One token: the class of an image.
 
-    names: the classes in order. offset: the id of the first. null_class: whether the model was also trained
-    without a class, which is then the id after the last and makes guidance possible.
+    names: the classes in order. offset: the id of the first. null_class: whether the model was also trained without a
+    class, which is then the id after the last and makes guidance possible.
     """
 
     names: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Prompts for models of a small vocabulary: spelling corrections, substitutions, and notes to their writer.
 
-First misspelt words are corrected (`SpellChecker`), then words and colours that the model cannot draw are replaced by
-the nearest that it can (`PromptRules`). Both are said in a note; captions of the training are not changed.
+First misspelt words are corrected (`SpellChecker`), then words and colours that the model does not know are replaced by
+the nearest that it does (`PromptRules`). A note says both. Training captions are not changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Prompts = Prompt | Sequence[Prompt]  # one for all variants, or one for each
 
 
 def prompt_per_variant(prompts: Prompts, variants: int, most: int) -> list[Prompt]:
-    """The prompt of each variant: one for all, or a list with one for each, whose length `variants` need not repeat.
+    """The prompt of each variant: one for all, or a list with one for each; `variants` may then be left at 1.
 
     Raises InputError for over `most`, for none, and for a list of another length.
     """
@@ -39,8 +39,8 @@ def prompt_per_variant(prompts: Prompts, variants: int, most: int) -> list[Promp
 
 SHORTEST, LONGEST = 4, 30  # letters of a word that is checked
 LONG = 6  # letters of a word that may have two edits
-# What people write for a word that is short, or in short; among these are tokens of CLIP that are no words.
-SHORT = {
+# Misspellings and abbreviations of short words; some are single tokens of CLIP.
+SHORT_FORMS = {
     short: meant
     for meant, shorts in {
         **{"red": "rde redd erd", "blue": "blu bue lue bleu", "green": "grn gren reen", "pink": "pnk pik"},
@@ -55,7 +55,7 @@ PART = 2  # letters of each of two words written as one, at least
 
 @dataclass(frozen=True)
 class Correction:
-    """Words as typed, and the known words that they were taken for."""
+    """Words as typed, and the known words that they are read as."""
 
     typed: str
     meant: str
@@ -63,21 +63,17 @@ class Correction:
 
 @dataclass(frozen=True)
 class SpellChecker:
-    """Takes a word within one or two edits of a known one for that.
+    """Reads an unknown word as a known one within one or two edits (optimal string alignment).
 
-    Words of up to five letters may have one edit, longer ones two: a letter left out, put in, changed, or two letters
-    that changed places (optimal string alignment). A word that CLIP has as one token is a word of its own ("witch" is
-    not "with"), unless only a final s sets it apart. Of three letters almost anything is a word, or near many: only
-    those of SHORT are corrected.
+    Words of up to five letters may have one edit, longer ones two. A word that is a single token of CLIP is kept
+    ("witch" is not "with"), unless it only has an s more or less. Of words of up to three letters only those of
+    SHORT_FORMS are corrected, as almost anything is near to many.
     """
 
     words: frozenset[str]  # in lower case
 
     def correct(self, pieces: Sequence[clip.Piece]) -> Iterator[tuple[clip.Piece, Correction | None]]:
-        """The pieces of a text, misspelt words corrected; the first piece of such a word comes with its correction.
-
-        Known words, words that are like none that is known, and punctuation are as they were.
-        """
+        """The pieces of a text with misspelt words corrected; the first piece of such a word has its correction."""
         index = 0
         while index < len(pieces):
             compound = self._compound(pieces, index)
@@ -98,21 +94,21 @@ class SpellChecker:
 
     def correction(self, word: str) -> str | None:
         """The known word for an unknown one, in lower case; two, where they were written as one; None without one."""
-        if SHORT.get(word) in self.words:
-            return SHORT[word]
+        if SHORT_FORMS.get(word) in self.words:
+            return SHORT_FORMS[word]
         if not SHORTEST <= len(word) <= LONGEST or not word.isalpha():
             return None
-        if _is_word(word):
+        if len(next(clip.pieces(word)).ids) == 1:
             return next((other for other in (word.removesuffix("s"), word + "s") if other in self.words), None)
         return self._near(word, 1) or self._split(word) or (self._near(word, 2) if len(word) >= LONG else None)
 
     def _near(self, word: str, edits: int) -> str | None:
-        """The likeliest of the known words within so many edits."""
+        """The likeliest of the known words within this many edits."""
         near = (other for other in self._sorted if OSA.distance(word, other, score_cutoff=edits) <= edits)
         return min(near, key=lambda other: _edit_cost(word, other), default=None)
 
     def _split(self, word: str) -> str | None:
-        """Two known words that were written as one, the first as long as can be."""
+        """Two known words that were written as one, the first as long as possible."""
         for end in range(len(word) - PART, PART - 1, -1):
             if word[:end] in self.words and word[end:] in self.words:
                 return f"{word[:end]} {word[end:]}"
@@ -136,18 +132,10 @@ class SpellChecker:
 
 
 def _edit_cost(typed: str, meant: str) -> tuple[int, bool, int, bool, int, int, str]:
-    """What to order candidates by: edits, other letters, letters changed, another first letter, how rare the word is.
-
-    The vocabulary of CLIP begins with what is commonest.
-    """
+    """The order of candidates: edits, other letters, letters changed, another first letter, rarity (CLIP's ids)."""
     ids = next(clip.pieces(meant)).ids
     edits, changed = OSA.distance(typed, meant), Indel.distance(typed, meant)
     return edits, sorted(typed) != sorted(meant), changed, typed[0] != meant[0], len(ids), max(ids), meant
-
-
-def _is_word(word: str) -> bool:
-    """Whether CLIP has a word as one token."""
-    return len(next(clip.pieces(word)).ids) == 1
 
 
 def _typed(pieces: Sequence[clip.Piece]) -> str:
@@ -162,23 +150,23 @@ FURTHEST = 6  # pieces from a colour to what has it
 
 @dataclass(frozen=True)
 class ColouredThing:
-    """Something that a model draws in some colours: hair, clothes."""
+    """Something that a model knows in some colours: hair, clothes."""
 
     name: str  # in notes: "hair"
     words: tuple[str, ...]  # that name it, in lower case
-    colours: tuple[str, ...] = ()  # words of those that it has
-    nearest: dict[str, str] = field(default_factory=dict)  # a colour that it lacks: the nearest; "": none is near
+    colours: tuple[str, ...] = ()  # words of those that it can have
+    nearest: dict[str, str] = field(default_factory=dict)  # of colours that it cannot have; "": none is near
     lead_words: tuple[str, ...] = ()  # a colour after one of these is this thing's: "in purple" for clothes
 
 
 @dataclass(frozen=True)
 class Substitution:
-    """Words for what cannot be drawn, and words for the nearest that can."""
+    """Words that a model does not know, and the nearest that it does."""
 
     words: str
     replacement: str
-    unless: tuple[str, ...] = ()  # not in a prompt with one of these words
-    unless_coloured: str | None = None  # nor in one that gives the thing of this name a colour
+    unless: tuple[str, ...] = ()  # the prompt has one of these words
+    unless_coloured: str | None = None  # the prompt gives the thing of this name a colour
 
 
 @dataclass(frozen=True)
@@ -192,10 +180,7 @@ class RewrittenPrompt:
 
 @dataclass(frozen=True)
 class PromptRules:
-    """What is replaced in a model's prompts before they are read: "purple hair" by "pink hair".
-
-    General: which words, which colours and what has them is data of a model.
-    """
+    """What is replaced in a model's prompts: "purple hair" by "pink hair". A model's folder holds its rules."""
 
     substitutions: tuple[Substitution, ...] = ()
     things: tuple[ColouredThing, ...] = ()
@@ -203,7 +188,7 @@ class PromptRules:
     link_words: tuple[str, ...] = ()  # between a thing and its colour: "hair is purple"
 
     def apply(self, pieces: Sequence[clip.Piece], known: frozenset[str]) -> RewrittenPrompt:
-        """The pieces of a prompt after the substitutions, then with the nearest colours; known: the model's words."""
+        """The pieces of a prompt after substitutions, with the nearest colours; known: the model's words."""
         corrections, changed = [], list(pieces)
         for entry in self.substitutions:
             changed, typed = self._substituted(changed, entry)
@@ -217,23 +202,18 @@ class PromptRules:
         wanted = entry.words.split()
         words = [piece.word for piece in pieces]
         starts = [i for i in range(len(words) - len(wanted) + 1) if words[i : i + len(wanted)] == wanted]
-        if not starts or not self._applies(entry, pieces):
+        owners = (self._owner(pieces, i) for i in range(len(pieces)) if entry.unless_coloured)
+        if not set(words).isdisjoint(entry.unless) or any(o and o.name == entry.unless_coloured for o in owners):
             return pieces, []
         typed = [" ".join(piece.text for piece in pieces[i : i + len(wanted)]) for i in starts]
         for i in reversed(starts):
             pieces = [*pieces[:i], *clip.pieces(entry.replacement), *pieces[i + len(wanted) :]]
         return pieces, typed
 
-    def _applies(self, entry: Substitution, pieces: list[clip.Piece]) -> bool:
-        if not {piece.word for piece in pieces}.isdisjoint(entry.unless):
-            return False
-        owners = (self._owner(pieces, i) for i in range(len(pieces)))
-        return all(owner is None or owner.name != entry.unless_coloured for owner in owners)
-
     def _with_nearest_colours(
         self, pieces: list[clip.Piece], known: frozenset[str], notes: list[str]
     ) -> Iterator[clip.Piece]:
-        """The pieces with the nearest colours in place of those that are lacking; adds a note for each."""
+        """The pieces with the nearest colours in place of unknown ones; adds a note for each."""
         skip = False
         for i, piece in enumerate(pieces):
             owner = self._owner(pieces, i)
@@ -245,13 +225,7 @@ class PromptRules:
                 what = f"{nearest} is the nearest" if nearest else "the colour was left out"
                 notes.append(f"There is no {piece.word} {owner.name} here; {what}.")
                 yield from clip.pieces(nearest)
-            elif (
-                owner is None
-                and self._coloured_things(piece) > 1
-                and following
-                and following.word
-                and following.word not in known
-            ):
+            elif not owner and self._coloured_things(piece) > 1 and following and following.word not in {"", *known}:
                 # One unknown word: the colour without its thing would colour something else ("blonde" would not).
                 text = f"{piece.text} {following.text}"
                 yield clip.Piece(text, text.lower(), piece.ids + following.ids)
@@ -260,7 +234,7 @@ class PromptRules:
                 yield piece
 
     def _owner(self, pieces: list[clip.Piece], index: int) -> ColouredThing | None:
-        """What the colour at a place belongs to; None where it is no colour, or nothing's."""
+        """The thing that has the colour at a place; None where there is no colour or no thing."""
         if not self._coloured_things(pieces[index]):
             return None
         ahead = self._ahead(pieces, index + 1) or self._behind(pieces, index)

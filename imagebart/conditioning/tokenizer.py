@@ -17,28 +17,23 @@ if TYPE_CHECKING:
 
 START, END = 49406, 49407
 VOCAB_SIZE = 49408
-CONTEXT_LENGTH = 77
-"""Tokens of a text that CLIP reads, start and end included."""
+CONTEXT_LENGTH = 77  # tokens of a text, start and end included
 _ONE_BY_ONE = Lock()
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A word, or what stands between words.
+    """A word, or what stands between words."""
 
-    text: as typed (a word with its 's or 't). word: the spelling in lower case, "" for punctuation and for
-    a 's or 't, which are pieces of their own. ids: CLIP tokens.
-    """
-
-    text: str
-    word: str
-    ids: tuple[int, ...]
+    text: str  # as typed (a word with its 's or 't)
+    word: str  # in lower case; "" for punctuation and for a 's or 't, which are pieces of their own
+    ids: tuple[int, ...]  # CLIP tokens
 
 
 def pieces(text: str) -> Iterator[Piece]:
     """The words, emoji and punctuation of a text, in order. Their ids in a row are the text's CLIP tokens.
 
-    What stands beyond character 10,000 without a space in between is left out: no model reads that far.
+    Of a chunk without spaces, no more than 10,000 characters are read.
     """
     # Composed first, since the tokenizer's offsets lose accents that it has to compose itself.
     for chunk in unicodedata.normalize("NFC", whole_characters(text)).split():
@@ -46,7 +41,7 @@ def pieces(text: str) -> Iterator[Piece]:
 
 
 def whole_characters(text: str) -> str:
-    """The text with � for each half of a character (a lone surrogate), which no file or page can hold."""
+    """The text with � for each lone surrogate, which UTF-8 cannot hold."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -58,14 +53,13 @@ def vocabulary() -> list[str]:
 
 
 def _tokenizer() -> Tokenizer:
-    # While one thread imports `transformers`, which puts another module in its own place, others would get half of it.
-    with _ONE_BY_ONE:
+    with _ONE_BY_ONE:  # while one thread imports `transformers`, others would get half of it
         return _loaded_tokenizer()
 
 
 @lru_cache(maxsize=1)
 def _loaded_tokenizer() -> Tokenizer:
-    # Imported here: it takes most of a second, which the page must not wait for at its start.
+    # Imported here: it takes most of a second.
     from tokenizers.normalizers import Replace, Sequence
     from transformers import CLIPTokenizer
 
@@ -95,8 +89,7 @@ def _merges() -> list[tuple[str, str]]:
     return [(first, second) for first, second in pairs]
 
 
-# Byte pairs never cross whitespace, so the pieces of a chunk do not depend on its neighbours. Only short
-# chunks are remembered, so that what people send cannot fill the memory.
+# Byte pairs never cross whitespace, so chunks can be cached; only short ones are, to bound memory.
 @lru_cache(maxsize=4096)
 def _short_chunk_pieces(chunk: str) -> tuple[Piece, ...]:
     return tuple(_chunk_pieces(chunk))

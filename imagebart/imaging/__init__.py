@@ -1,1 +1,1 @@
-"""Pictures and masks: files of every kind, the square that the model sees, and the way back."""
+"""Images and masks: files of every kind, the square that the model sees, and the way back."""

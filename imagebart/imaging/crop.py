@@ -1,8 +1,4 @@
-"""The square of the upload that the model works on, and the way back into the upload.
-
-One geometry serves all three steps: `extract` cuts the square out for the model, `keep_tokens` says which of
-the square's cells are painted, and `paste_back` puts the model's answer where the square came from.
-"""
+"""The square of the upload that the model works on, which of its tokens are kept, and pasting the result back."""
 
 from __future__ import annotations
 
@@ -18,15 +14,13 @@ from imagebart.imaging import masks
 from imagebart.imaging.files import BAND, flatten
 from imagebart.imaging.masks import Bytes, Size
 
-# Painted areas get at least this part of their length as context on each side, where the picture has it:
-# without neighbours the model cannot join what it draws to what is there.
-LEAST_CONTEXT = 1 / 8
-AT_ONCE = 16_384  # pixels that are blended at a time, which the processor's cache holds
+MIN_CONTEXT = 1 / 8  # of a painted area's length, on each side where the image has it
+AT_ONCE = 16_384  # pixels that are blended at a time, which fit the processor's cache
 
 
 @dataclass(frozen=True)
 class Box:
-    """A square in the upload's pixels. It may reach past the picture; left and top may be negative."""
+    """A square in the upload's pixels. It may extend past the image; left and top may be negative."""
 
     left: int
     top: int
@@ -35,12 +29,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Region:
-    """Where an edit happens: measured once, from the mask, and handed down."""
+    """Where an edit happens, from its mask."""
 
     box: Box  # what the model sees
-    painted: npt.NDArray[np.bool_]  # pixels as the model sees them that paint touches, bool [size, size]
+    painted: npt.NDArray[np.bool_]  # the model's pixels that paint touches, bool [size, size]
     grid: int  # patches, and so tokens, a side
-    alpha: Image.Image  # how much of the new picture shows, "L" of the upload's size
+    alpha: Image.Image  # the new image's weight, "L" of the upload's size
 
     @classmethod
     def of(cls, mask: Image.Image, model_size: int, grid: int, context: float = math.inf, feather: int = 0) -> Region:
@@ -54,15 +48,12 @@ class Region:
 
     @property
     def regenerated(self) -> npt.NDArray[np.bool_]:
-        """The patches that paint touches, [grid, grid], rows from the top: their tokens are regenerated."""
+        """The patches whose tokens are regenerated, as paint touches them: [grid, grid], rows from the top."""
         side = len(self.painted) // self.grid
         return np.logical_or.reduce(self.painted.reshape(self.grid, side, self.grid, side), (1, 3))
 
     def unknown(self, size: Size) -> npt.NDArray[np.bool_]:
-        """Pixels, as the model sees them, that keep nothing of a picture of `size` (width, height), bool [size, size].
-
-        They are painted, or past the picture's edge.
-        """
+        """The model's pixels that are painted or past the edge of an image of `size` (width, height)."""
         count = len(self.painted)
         columns, rows = (
             np.array([low < 0 or high > length for low, high in masks.spans(start, self.box.side, count)])
@@ -71,46 +62,50 @@ class Region:
         return self.painted | rows[:, None] | columns
 
     def paste(self, upload: Image.Image, square: Image.Image) -> Image.Image:
-        """The upload with the model's picture of the square in it: see `paste_back`."""
+        """See `paste_back`."""
         return paste_back(upload, square, self.alpha, self.box)
 
 
 def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:
-    """The square to work on for an "L" mask of the upload's size, on which something is painted.
+    """The square to work on for an "L" mask of the upload's size.
 
-    It holds the painted part with `context` times its longer side on each side, and is at least model_size
-    pixels a side. It stays inside the picture, at most as large as the picture's shorter side, unless the
-    painted part with LEAST_CONTEXT does not fit in that; then it reaches past the picture, equally on both
-    ends. `context=math.inf` takes all it can: right for models of whole scenes or faces, which know no
-    enlarged details. A picture of the model's own size is taken whole.
-    Raises InputError if nothing is painted.
+    It holds the painted part with `context` times its longer side on each side, and is at least model_size pixels a
+    side. It stays inside the image, at most as large as its shorter side, unless the painted part with MIN_CONTEXT does
+    not fit; then it extends past the image, equally at both ends. `math.inf` takes as much as possible, as for models
+    of faces, which know no enlarged details. Raises InputError if nothing is painted.
     """
     if not context >= 0:
-        raise ValueError(f"context is {context}; 0 or more is needed (math.inf for the whole picture)")
+        raise ValueError(f"context is {context}, expected 0 or more (math.inf for the whole image)")
     left, top, right, bottom = masks.bounds(mask)
     width, height = mask.size
     longest = max(right - left, bottom - top)
-    margin = math.ceil(longest * LEAST_CONTEXT)
+    margin = math.ceil(longest * MIN_CONTEXT)
     across = min(width, right + margin) - max(0, left - margin)
     down = min(height, bottom + margin) - max(0, top - margin)
     least = max(across, down)
     room = min(mask.size) if least <= min(mask.size) else max(mask.size)
-    wanted = math.ceil(min(longest * (1 + 2 * context), room))  # the context may be endless, or beyond all numbers
+    wanted = math.ceil(min(longest * (1 + 2 * context), room))  # the context may be infinite
     side = min(max(wanted, model_size, least), room)
-    return Box(_centred(left + right, side, width), _centred(top + bottom, side, height), side)
+
+    def start(twice_centre: int, length: int) -> int:
+        if side > length:
+            return -((side - length) // 2)
+        return min(max((twice_centre - side) // 2, 0), length - side)
+
+    return Box(start(left + right, width), start(top + bottom, height), side)
 
 
 def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
-    """The square of an "RGB" or "RGBA" picture as the model sees it, "RGB" of `size` x `size` pixels, on white.
+    """The square of an "RGB" or "RGBA" image, "RGB" of `size` x `size` pixels, on white.
 
-    Pixels are copied, not resampled, where box.side is size. Past the picture's edge, its edge pixels repeat.
+    Pixels are copied, not resampled, where box.side is size. Past the image's edge, its edge pixels repeat.
     """
     right, bottom = box.left + box.side, box.top + box.side
     inside = min(box.left, box.top) >= 0 and right <= image.width and bottom <= image.height
     if inside and box.side == size:
         return flatten(image.crop((box.left, box.top, right, bottom)))
-    # One axis at a time as Pillow does it, and some rows at a time: a large picture is never held twice, nor is the
-    # padding of a long, narrow one. No more is looked at than the square and what its filter reaches.
+    # One axis at a time, and some rows at a time, so that neither a large image nor its padding is copied; with the
+    # pixels around the square that the filter reads.
     reach = 2 * max(1, math.ceil(box.side / size)) + 1 if inside else 0
     left, top = max(box.left - reach, 0), max(box.top - reach, 0)
     right, bottom = min(right + reach, image.width), min(bottom + reach, image.height)
@@ -123,10 +118,10 @@ def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
 
 
 def keep_tokens(mask: Image.Image, box: Box, grid: tuple[int, int]) -> torch.Tensor:
-    """Which tokens of the square stay: bool [rows * columns], raster order, for a `grid` of (rows, columns).
+    """Which tokens of the square are kept: bool [rows * columns], raster order, for a `grid` of (rows, columns).
 
-    A token is regenerated (False) if any painted pixel of the full-resolution mask overlaps its cell, however
-    little and however faintly. Cells past the picture's edge stay.
+    A token is regenerated (False) if any painted pixel of the mask overlaps its patch, however little and faintly.
+    Patches past the image's edge are kept.
     """
     rows, columns = grid
     paint = masks.cover(
@@ -136,9 +131,9 @@ def keep_tokens(mask: Image.Image, box: Box, grid: tuple[int, int]) -> torch.Ten
 
 
 def paint_cells(cells: npt.NDArray[np.bool_], box: Box, size: Size) -> Image.Image:
-    """The mask, for a picture of `size` (width, height), that regenerates these cells of the square and no others.
+    """The mask of `size` (width, height) that regenerates these patches of the square, bool [grid, grid], alone.
 
-    cells: bool [grid, grid]. Where cells end within a pixel, it is painted only if all that it touches is.
+    A pixel in several patches is painted only if all of them are.
     """
     touched = masks.spans(0, len(cells), box.side)  # by each pixel of the square
     columns, rows = (
@@ -152,22 +147,22 @@ def paint_cells(cells: npt.NDArray[np.bool_], box: Box, size: Size) -> Image.Ima
 
 
 def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, box: Box) -> Image.Image:
-    """The upload with `generated` (an "RGB" square of any size that stands for `box`) blended in by `alpha`.
+    """The upload ("RGB" or "RGBA") with `generated`, an "RGB" square of any size, blended into `box` by `alpha`.
 
-    The result has the upload's size and mode ("RGB" or "RGBA"). Where `alpha` ("L", the upload's size) is 0,
-    pixels are the upload's own, bit for bit, hidden colours of transparent pixels included. Elsewhere the
-    generated picture counts as opaque: what was painted on transparent ground becomes visible, softly at
-    soft edges.
+    Where `alpha` ("L", the upload's size) is 0, pixels are the upload's, bit for bit, hidden colours of transparent
+    ones included. Elsewhere the generated image is opaque: on transparent ground it becomes visible, softly at soft
+    edges.
     """
     if upload.mode not in ("RGB", "RGBA"):
         raise ValueError(f"upload has mode {upload.mode!r}; RGB or RGBA is needed (load_image makes one)")
     if alpha.size != upload.size:
         raise ValueError(f"alpha has size {alpha.size}; the upload's {upload.size} is needed")
     result = upload.copy()
-    window = _overlap(alpha.getbbox(), box)
-    if window is None:
+    left, top, right, bottom = alpha.getbbox() or (0, 0, 0, 0)
+    left, top = max(left, box.left), max(top, box.top)
+    right, bottom = min(right, box.left + box.side), min(bottom, box.top + box.side)
+    if left >= right:
         return result
-    left, top, right, bottom = window
     for start in range(top, bottom, BAND):
         band = (left, start, right, min(bottom, start + BAND))
         new, weight = _resample(generated, box, band), alpha.crop(band)
@@ -177,19 +172,13 @@ def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, 
     return result
 
 
-def _centred(twice_centre: int, side: int, length: int) -> int:
-    if side > length:
-        return -((side - length) // 2)
-    return min(max((twice_centre - side) // 2, 0), length - side)
-
-
 def _filter(before: int, after: int) -> Image.Resampling:
-    # Both widen with the scale when they shrink; Hamming then leaves no halos around flat colours.
+    # Both widen when they shrink an image; Hamming leaves no halos around flat colours.
     return Image.Resampling.HAMMING if after < before else Image.Resampling.BICUBIC
 
 
 def _resize_columns(image: Image.Image, start: int, side: int, size: int) -> Image.Image:
-    """Columns [start, start + side) of an "RGB" picture, those past its edges repeating them, as `size` columns."""
+    """Columns [start, start + side) of an "RGB" image, those past its edges repeating them, as `size` columns."""
     if start < 0 or start + side > image.width:
         columns = np.clip(np.arange(start, start + side), 0, image.width - 1)
         image, start = Image.fromarray(np.take(np.asarray(image), columns, axis=1)), 0
@@ -198,16 +187,8 @@ def _resize_columns(image: Image.Image, start: int, side: int, size: int) -> Ima
     return image.resize((size, image.height), _filter(side, size), box=(start, 0, start + side, image.height))
 
 
-def _overlap(painted: tuple[int, int, int, int] | None, box: Box) -> tuple[int, int, int, int] | None:
-    if painted is None:
-        return None
-    left, top = max(painted[0], box.left), max(painted[1], box.top)
-    right, bottom = min(painted[2], box.left + box.side), min(painted[3], box.top + box.side)
-    return (left, top, right, bottom) if left < right and top < bottom else None
-
-
 def _resample(generated: Image.Image, box: Box, window: tuple[int, int, int, int]) -> Image.Image:
-    """The part of the square that lies under `window` (upload's pixels), at the upload's resolution."""
+    """The part of the square in `window` (upload's pixels), at the upload's resolution."""
     left, top, right, bottom = window
     inside = (left - box.left, top - box.top, right - box.left, bottom - box.top)
     size: Size = (right - left, bottom - top)
@@ -222,7 +203,7 @@ def _resample(generated: Image.Image, box: Box, window: tuple[int, int, int, int
 
 
 def _blend_translucent(result: Image.Image, old: Image.Image, new: Image.Image, weight: Bytes, place: Size) -> None:
-    """Blends "RGBA" bands exactly where the ground is not opaque, nor the weight all or nothing."""
+    """Blends "RGBA" bands exactly where the ground is not opaque and the weight is neither 0 nor 255."""
     ground = np.asarray(old)
     mixed = (ground[..., 3] < 255) & (weight - np.uint8(1) < 254)  # 0 - 1 is 255
     if mixed.any():
@@ -237,14 +218,14 @@ def _blend_translucent(result: Image.Image, old: Image.Image, new: Image.Image, 
 
 
 def _as_integers(pixels: Bytes) -> npt.NDArray[np.uint32]:
-    """Pixels [..., 4] as one integer each, which is quicker to index."""
+    """Pixels [..., 4] as one integer each, which is faster to index."""
     return pixels.view(np.uint32)[..., 0]
 
 
 def _over(old: Bytes, new: Bytes, weight: Bytes) -> Bytes:
-    """Old "RGBA" pixels [M, 4] with new opaque ones over them, as visible as weight [M] (1 to 254) says.
+    """Old "RGBA" pixels [M, 4] with new opaque ones over them by weight [M] (1 to 254).
 
-    In float32, which holds all these whole numbers, and whose quotients never reach the next whole number.
+    float32 holds all these whole numbers, and its quotients never reach the next whole number.
     """
     before, over = (255 - weight).astype(np.float32) * old[:, 3], weight.astype(np.float32) * 255
     opacity = before + over  # 255 times what it is

@@ -17,10 +17,9 @@ def sheet(
     captions: Sequence[Sequence[str]] = (),
     margin: int = 2,
 ) -> Image.Image:
-    """Rows of pictures on white, each `side` pixels a side with a margin all around.
+    """Rows of images on white, each `side` pixels a side with a margin all around.
 
-    names: of the rows, at the left. captions: of each row, below; where a row has fewer than pictures, each stands
-    under as many of them.
+    names: of the rows, at the left. captions: of each row, below; one may be for several images.
     """
     cell, label, line = side + 2 * margin, LABEL if names else 0, CAPTION if captions else 0
     columns = max(len(row) for row in rows)
@@ -28,8 +27,8 @@ def sheet(
     pen = ImageDraw.Draw(page)
     for y, row in enumerate(rows):
         top = y * (cell + line)
-        for x, picture in enumerate(row):
-            shown = picture if picture.width == side else picture.resize((side, side), Image.Resampling.LANCZOS)
+        for x, image in enumerate(row):
+            shown = image if image.width == side else image.resize((side, side), Image.Resampling.LANCZOS)
             page.paste(shown, (label + x * cell + margin, top + margin))
         if names:
             pen.text((4, top + side // 2), names[y], fill="black")
@@ -56,14 +55,14 @@ SIZE, MARGIN, PARTS = (900, 560), 70, 4
 def chart(
     lines: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str, bottom: float | None = 0.0
 ) -> Image.Image:
-    """A line of points (x from 0 on, y) for each name; across, up: what the axes say. bottom: of y; None: the least."""
+    """A line of points (x from 0 on, y) for each name; across, up: the axes' labels; bottom: of y; None: the least."""
     points = [point for line in lines.values() for point in line] or [(1.0, 1.0)]
     low = min(y for _, y in points) if bottom is None else bottom
     most, high = max(x for x, _ in points) or 1.0, max(y for _, y in points)
     span = (high - low) or 1.0
     width, height = SIZE[0] - 2 * MARGIN, SIZE[1] - 2 * MARGIN
-    picture = Image.new("RGB", SIZE, "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", SIZE, "white")
+    draw = ImageDraw.Draw(image)
 
     def place(x: float, y: float) -> tuple[float, float]:
         return MARGIN + width * x / most, MARGIN + height * (1 - (y - low) / span)
@@ -82,4 +81,4 @@ def chart(
         for x, y in places:
             draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
         draw.text((MARGIN + 16, MARGIN + 8 + 22 * index), name, fill=colour, font_size=16)
-    return picture
+    return image

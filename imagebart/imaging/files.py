@@ -1,4 +1,4 @@
-"""Image files: opened safely, whatever they hold; written whole; and converted to tensors and back."""
+"""Image files: opened safely, whatever they hold; written whole; converted to tensors and back; animations."""
 
 from __future__ import annotations
 
@@ -16,42 +16,40 @@ from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, TiffImagePlugin, Uni
 from imagebart.atomic_io import write_bytes
 from imagebart.errors import InputError
 
-# Decoders with a long history of safe use; in particular not EPS, which would start Ghostscript.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # not EPS, which would start Ghostscript
 FORMAT_NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 MIN_SIDE = 16
 MAX_SIDE = 30_000
 MAX_PIXELS = 40_000_000
-MAX_SCANS = 64  # of a JPEG: each goes over the whole picture, and may have been sixty bytes; programs write ten
+MAX_SCANS = 64  # of a JPEG: decoding one passes over the whole image, however short it is; programs write ten
 SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # its header, of 1 to 4 colours
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
 BAND = 64  # rows that are worked on at a time
 
-# The C library keeps blocks of up to 32 MB that were freed; larger ones go back to the system at once.
+# Blocks over 32 MB are given back to the system as soon as they are freed.
 Image.core.set_block_size(64 << 20)
 
 Source = str | Path | bytes | Image.Image
 
 
-def load_image(source: Source, name: str = "picture") -> Image.Image:
-    """Open a picture as people see it: 8 bits a channel, upright, "RGB", or "RGBA" where it has transparency.
+def load_image(source: Source, name: str = "image") -> Image.Image:
+    """An image as people see it: 8 bits a channel, upright, "RGB", or "RGBA" where it has transparency.
 
-    `source` is a file's path, a file's bytes or an opened picture (left as it is). The size is judged from
-    the header, before anything is decoded. Of the metadata only an RGB colour profile is kept, because the
-    pixels are not converted; places, dates and thumbnails are dropped.
+    source: a file's path, a file's bytes or an opened image (left as it is). The size is checked before pixels are
+    decoded. Of the metadata only an RGB colour profile is kept, as the pixels are not converted.
 
-    16-bit grey is scaled by 1/257; "I" is read as 8 bits where no value is over 255, otherwise as 16 bits;
-    "F" as 0..1 or 0..255; values beyond those ranges are stretched between the smallest and the largest.
+    16-bit grey is scaled by 1/257; "I" is read as 8 bits where no value is over 255, otherwise as 16 bits; "F" as 0..1
+    or 0..255; values beyond those ranges are scaled to the range from the smallest to the largest.
 
-    Raises InputError, in which the picture is called `name`, if it is missing, not one of `FORMATS`,
-    damaged, animated, of several pages, under MIN_SIDE or over MAX_SIDE a side, or over MAX_PIXELS.
+    Raises InputError, in which the image is called `name`, if it is missing, not one of `FORMATS`, damaged, animated,
+    of several pages, under MIN_SIDE or over MAX_SIDE a side, or over MAX_PIXELS.
     """
     if isinstance(source, Image.Image):
         return _decode(source, name)
     if isinstance(source, bytes):
         return _open(BytesIO(source), name, empty=not source)
     if not isinstance(source, str | Path):
-        raise InputError(f"The {name} is {source!r:.40}; give a {FORMAT_NAMES} file or an opened picture.")
+        raise InputError(f"The {name} is {source!r:.40}; give a {FORMAT_NAMES} file or an opened image.")
     path = Path(source)
     try:
         empty = path.stat().st_size == 0
@@ -64,21 +62,21 @@ def load_image(source: Source, name: str = "picture") -> Image.Image:
 
 
 def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
-    """Writes a picture, whole or not at all, in the format that the name's ending says, or options["format"].
+    """Writes an image, whole or not at all, in the format of the name's ending, or options["format"].
 
-    options: Pillow's for that format. Raises OSError (see files.write_bytes), InputError for an unknown ending.
+    options: Pillow's. Raises OSError (see `write_bytes`), InputError for an unknown ending.
     """
     place, file = Path(path), BytesIO()
-    by_ending = Image.registered_extensions().get(place.suffix.lower())  # asks for all formats, WebP's too
+    by_ending = Image.registered_extensions().get(place.suffix.lower())  # registers all formats
     kind = options.pop("format", by_ending)
     if kind not in Image.SAVE:
-        raise InputError(f"A picture cannot be written to {place.name!r}; end the name in .png.")
+        raise InputError(f"An image cannot be written to {place.name!r}; end the name in .png.")
     image.save(file, format=kind, **options)
     write_bytes(place, file.getbuffer())
 
 
 def flatten(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
-    """What the model sees of a picture: "RGB", transparent parts on a `background` colour (white)."""
+    """An "RGB" or "RGBA" image as "RGB", on a background colour (white)."""
     if image.mode == "RGB":
         return image
     if image.mode != "RGBA":
@@ -91,12 +89,12 @@ def flatten(image: Image.Image, background: tuple[int, int, int] = (255, 255, 25
 
 
 def normalize(levels: torch.Tensor) -> torch.Tensor:
-    """Pixels of 0 to 255 as the model takes them: float32 in [-1, 1], of the same shape."""
+    """Pixels of 0 to 255 as float32 in [-1, 1]."""
     return levels.float() / 127.5 - 1
 
 
 def denormalize(images: torch.Tensor) -> torch.Tensor:
-    """The inverse of `normalize`: uint8 of the same shape; values are rounded, those outside [-1, 1] clipped."""
+    """The inverse of `normalize`: uint8, rounded, and clipped outside of [-1, 1]."""
     return ((images.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -134,7 +132,7 @@ def _open(file: Path | BytesIO, name: str, empty: bool) -> Image.Image:
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
     _check_size(image.size, name)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a small picture's may be huge tiles
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a small image's may be huge tiles
         width, height = (_whole_number(image.tag_v2.get(tag)) for tag in (TILE_WIDTH, TILE_LENGTH))
         _check_largest((width, height), name, "is stored in tiles of")
     if isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -143,7 +141,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         several = getattr(image, "is_animated", False)
     except Exception as error:
         raise InputError(_damaged(name)) from error
-    # Phones store a JPEG with a preview beside it as "MPO"; its first frame is the picture.
+    # Phones store a JPEG with a preview beside it as "MPO"; its first frame is the image.
     if several and image.format != "MPO":
         kind = "has several pages" if image.format == "TIFF" else "is animated"
         raise InputError(f"The {name} {kind}; save the one you want as a still PNG and use that.")
@@ -195,16 +193,16 @@ def _damaged(name: str) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture as people see it; itself where it need not be turned: copies of large ones take their time."""
+    """The image turned by its EXIF orientation; not copied where there is none."""
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return ImageOps.exif_transpose(image) if turned else image
-    except Exception:  # unreadable metadata beside sound pixels: show the pixels as stored
+    except Exception:  # unreadable metadata: the pixels as stored
         return image
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """A new picture, "RGB" or "RGBA"."""
+    """A new image, "RGB" or "RGBA"."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
         result = _grey_to_8_bit(image)
@@ -239,17 +237,14 @@ def _numbers(image: Image.Image) -> npt.NDArray[np.float32]:
 
 
 def _bands(image: Image.Image) -> Iterator[Image.Image]:
-    """The picture in bands of BAND rows: conversions of a whole large one would take gigabytes."""
+    """The image in bands of BAND rows, as conversions of a large one would take gigabytes."""
     for top in range(0, image.height, BAND):
         yield image.crop((0, top, image.width, min(top + BAND, image.height)))
 
 
-# Animations of a run.
-
-
 ANIMATION_FORMATS = {".webp": "WEBP", ".gif": "GIF"}
-HOLD = 2.0  # seconds that the last frame stays longer
-SHORTEST = 0.02  # seconds a frame; browsers slow down what is shorter
+HOLD = 2.0  # seconds more for the last frame
+SHORTEST = 0.02  # seconds a frame, as browsers slow down shorter ones
 
 
 def animation_format(path: str | Path) -> str:
@@ -261,10 +256,10 @@ def animation_format(path: str | Path) -> str:
 
 
 def save_animation(frames: Sequence[Image.Image], path: str | Path, seconds: float) -> None:
-    """Writes frames ("RGB" or "RGBA", one size) as an endless .webp, lossless, or .gif, in 256 colours a frame.
+    """Writes frames ("RGB" or "RGBA", one size) as an endless .webp, lossless, or .gif, on white in 256 colours.
 
-    seconds: for all frames alike; the last one stays HOLD longer. A frame is shown SHORTEST at least. In a .gif
-    transparent parts are white. Raises InputError for another ending, ValueError for frames that do not fit.
+    seconds: of the animation, and HOLD more for its last frame; at least SHORTEST a frame. Raises InputError for
+    another ending, ValueError for no frames or several sizes.
     """
     kind = animation_format(path)
     if not frames:

@@ -1,4 +1,4 @@
-"""How a picture was made, kept in its PNG file, so that the run can be repeated."""
+"""Recipes: how an image was made, in its PNG file, so that the run can be repeated."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from imagebart.imaging.files import Source, save_image
 from imagebart.settings import SamplingSettings, check_fields
 
 KEY = "imagebart"  # of the PNG's text chunk
-LONGEST = 300_000  # characters of the chunk's text: a prompt's take up to twelve each
+LONGEST = 300_000  # characters of the chunk's text: up to twelve for a prompt's character
 LONGEST_NAME = 200
-# Larger pictures (in pixels) are packed by runs: a fifth of the time; photographs come out somewhat larger.
-LARGE = 4_000_000
-QUICK = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 LONGEST_PROMPT = 20_000
+LARGE = 4_000_000  # pixels, from which an image is compressed in a fifth of the time:
+QUICK = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 
 Task = Literal["edit", "generate", "vary"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What made a picture, less the upload and the mask. Raises InputError naming a value that cannot be."""
+    """What made an image, without the upload and the mask. Raises InputError naming a bad value."""
 
     model: Annotated[str, Field(max_length=LONGEST_NAME, title="model's name")]
     task: Task
@@ -51,11 +50,11 @@ class Recipe:
 
     @property
     def own_seed(self) -> int:
-        """The seed that makes this variant alone, as the first of its run."""
+        """The seed that makes this variant alone."""
         return (self.seed + self.variant) % 2**32
 
     def to_json(self) -> str:
-        """One line of JSON, in ASCII. An endless context is left out: JSON has no number for it."""
+        """One line of JSON, in ASCII. An infinite context is left out, as JSON has no number for it."""
         values = asdict(self)
         if math.isinf(self.context):
             del values["context"]
@@ -65,11 +64,11 @@ class Recipe:
     def from_json(cls, text: str) -> Recipe:
         """The recipe that `to_json` gave; raises InputError for any other text."""
         if len(text) > LONGEST:
-            raise InputError(f"The picture's recipe has {len(text):,} characters; it may have {LONGEST:,}.")
+            raise InputError(f"The image's recipe has {len(text):,} characters; it may have {LONGEST:,}.")
         try:
             return from_dict(cls, json.loads(text, parse_constant=_no_number))
         except (ValueError, ArithmeticError, RecursionError) as error:
-            raise InputError(f"The picture's recipe cannot be used: {str(error)[:200]}") from error
+            raise InputError(f"The image's recipe cannot be used: {str(error)[:200]}") from error
 
 
 def write_png(image: Image.Image, path: str | Path, recipe: Recipe) -> None:
@@ -81,9 +80,9 @@ def write_png(image: Image.Image, path: str | Path, recipe: Recipe) -> None:
 
 
 def read_recipe(source: Source) -> Recipe | None:
-    """How a picture was made; None if it does not say, or is no PNG. No pixel is decoded.
+    """How an image was made; None if it does not say, or is no PNG. No pixel is decoded.
 
-    Raises InputError for a recipe that was damaged, or made up.
+    Raises InputError for a recipe that cannot be used.
     """
     text = source.info.get(KEY) if isinstance(source, Image.Image) else _text(source)
     return Recipe.from_json(text) if isinstance(text, str) else None

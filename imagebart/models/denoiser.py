@@ -1,11 +1,10 @@
 """The shipped kind of network: one encoder-decoder for every noise level, which predicts x_0.
 
-What is the paper's and what is ours. ImageBART (Esser et al. 2021, section 3.2) trains T stages, one transformer
-p(x_{t-1} | x_t) for each step of a fixed schedule: `imagebart.models.stages`. Here one network serves all steps. It
-predicts p(x_0 | x_t), as in D3PM (Austin et al. 2021), and x_s then follows from the diffusion
-(`imagebart.diffusion.reverse_step`), so that any number of steps will do. And each token has a noise level of its own,
-as in diffusion forcing (Chen et al. 2024): the probability that it was replaced by a uniform draw, 0 where a mask
-keeps it. The encoder sees all tokens with their levels, so that what is kept on every side counts from the first step.
+ImageBART (Esser et al. 2021, section 3.2) trains one transformer p(x_{t-1} | x_t) for each step of a fixed schedule:
+`imagebart.models.stages`. Here one network serves all steps. It predicts p(x_0 | x_t), as in D3PM (Austin et al. 2021),
+and x_s follows from the diffusion (`imagebart.diffusion.reverse_step`), so that T can be chosen when sampling. Each
+token has a noise level of its own, as in diffusion forcing (Chen et al. 2024): the probability that it was replaced by
+a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and their levels, kept ones on every side too.
 """
 
 from __future__ import annotations
@@ -20,14 +19,7 @@ from torch import Tensor, nn
 from imagebart.config import HintGrid, Length, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
-from imagebart.models.transformer import (
-    Block,
-    DecoderInput,
-    Encode,
-    Transformer,
-    TransformerConfig,
-    check_cond,
-)
+from imagebart.models.transformer import Block, DecoderInput, Encode, Transformer, TransformerConfig, check_cond
 from imagebart.models.vqgan import FirstStageConfig
 
 MIN_NOISE = 0.002  # of a token that is sampled: log q(x_t | x_0) has to stay finite
@@ -39,7 +31,7 @@ class DenoiserConfig:
     """Shapes. The transformers' vocabulary: image tokens, then conditioning or query tokens, then a start token."""
 
     vocab_size: Vocabulary  # K, image tokens
-    tokens: Length  # N, image tokens a picture
+    tokens: Length  # N, tokens of an image
     decoder: TransformerConfig
     encoder: TransformerConfig
     cond_length: Length = 0  # conditioning tokens
@@ -73,7 +65,7 @@ class DenoiserInput:
 
 
 class NoiseEmbedding(nn.Module):
-    """Noise levels [...] in [0, 1] -> [..., width]: Fourier features through a linear map that begins at zero."""
+    """Noise levels [...] in [0, 1] -> [..., width]: Fourier features through a linear map, zero at first."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -98,9 +90,9 @@ class Denoiser(nn.Module):
         if config.color_hint_grid:
             self.glance = nn.Linear(config.vocab_size, config.encoder.width, bias=False)  # embeds color hints
             nn.init.zeros_(self.glance.weight)
-        self.align = nn.Linear(config.encoder.width, config.decoder.width)  # the encoder at the position predicted
-        self.likelihood = nn.Parameter(torch.zeros(()))  # w, the evidence scale: weight of log q(x_t | x_0)
-        self.draft_head = nn.Linear(config.encoder.width, config.vocab_size)  # x_0 at every position at once
+        self.align = nn.Linear(config.encoder.width, config.decoder.width)  # encoder output at the position predicted
+        self.likelihood = nn.Parameter(torch.zeros(()))  # w, the weight of log q(x_t | x_0)
+        self.draft_head = nn.Linear(config.encoder.width, config.vocab_size)  # x_0 at all positions at once
         if config.text is not None:
             self.text = TextEncoder(config.text)
             self.text_map = nn.Linear(config.text.transformer.width, config.decoder.width)
@@ -131,9 +123,9 @@ class Denoiser(nn.Module):
         return start if cond is None else torch.cat([start, cond.to(self.device) + self.config.vocab_size], 1)
 
     def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> tuple[DecoderInput, Tensor]:
-        """All that is computed once a step: the decoder's input, and the encoder's output at the tokens, [B, N, width].
+        """What is computed once a step: the decoder's input, and the encoder's output at the tokens, [B, N, width].
 
-        encode: computes what the encoder would. The decoder's position P - 1 + n gets token n - 1 of x_s with its noise
+        encode: used in place of the encoder. The decoder's position P - 1 + n gets token n - 1 of x_s with its noise
         level, and the encoder's output at position n, which it predicts.
         """
         x_t, prefix, tokens = given.x_t, self.prefix(len(given.x_t), given.cond), given.x_t.shape[1]
@@ -159,12 +151,9 @@ class Denoiser(nn.Module):
         return self.glance(hints.to(self.glance.weight.dtype))
 
     def _hidden(self, x_s: Tensor, given: DenoiserInput) -> tuple[Tensor, Tensor]:
-        """What p(x_0) is computed from, [B, N, width]: the decoder's states, and the encoder's."""
+        """The hidden states that p(x_0) is computed from, [B, N, width]: the decoder's, and the encoder's."""
         decoder_input, encoded = self.prepare(given)
-        prefix = decoder_input.prefix
-        tokens = torch.cat([prefix, x_s[:, :-1]], 1)
-        hidden = self.decoder(tokens, decoder_input.added_embeds, decoder_input.cross_kv)
-        return hidden[:, prefix.shape[1] - 1 :], encoded
+        return self.decoder.hidden(x_s, decoder_input), encoded
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_t: Tensor | float) -> Tensor:
         """Logits [..., K] + w log q(x_t | x_0), of tokens [...] and their noise levels."""
@@ -186,10 +175,9 @@ class Denoiser(nn.Module):
         return self.add_x_t_evidence(self.decoder.head(hidden), given.x_t, given.noise_t)
 
     def forward(self, x_s: Tensor, given: DenoiserInput, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """For training: logits at the wanted positions, bool [B, N] -> [W, K], the decoder's and the encoder's own."""
+        """For training: logits at the wanted positions, bool [B, N] -> [W, K], of decoder and draft head."""
         hidden, encoded = self._hidden(x_s, given)
         assert self.decoder.head is not None
-        parts = self.decoder.head(hidden[wanted]), self.draft_head(encoded[wanted])
         x_t, noise_t = given.x_t[wanted], given.noise_t[wanted]
-        logits, drafts = (self.add_x_t_evidence(part, x_t, noise_t) for part in parts)
-        return logits, drafts
+        logits, drafts = self.decoder.head(hidden[wanted]), self.draft_head(encoded[wanted])
+        return self.add_x_t_evidence(logits, x_t, noise_t), self.add_x_t_evidence(drafts, x_t, noise_t)

@@ -1,8 +1,7 @@
-"""A discriminator of patches, and what a first stage learns from it.
+"""A PatchGAN discriminator and its losses, for training a first stage.
 
-Isola et al., Image-to-Image Translation with Conditional Adversarial Networks (2017), section 3.2.2; with the hinge
-loss and the adaptive weight of Esser et al., Taming Transformers for High-Resolution Image Synthesis (2021),
-section 3.1.
+Isola et al., Image-to-Image Translation with Conditional Adversarial Networks (2017), section 3.2.2; hinge loss and
+adaptive weight: Esser et al., Taming Transformers for High-Resolution Image Synthesis (2021), section 3.1.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, autograd, nn
 
 GROUPS = 8  # of channels that are normalised together
-LARGEST = 1e4  # adaptive weight
+MAX_WEIGHT = 1e4
 
 
 class Discriminator(nn.Module):
     """Images [B, 3, H, W] -> features of each layer, finest first; the last are logits [B, 1, h, w], over 0 for real.
 
-    A logit sees 70 x 70 pixels. Unlike the original it normalises each picture by itself, so that small batches do.
+    A logit sees 70 x 70 pixels. Group norms, in place of batch norms, allow small batches.
     """
 
     def __init__(self, channels: int = 32) -> None:
@@ -47,12 +46,12 @@ def d_hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """What the first stage minimises: the discriminator's doubt in its pictures."""
+    """The first stage's adversarial loss, from the discriminator's logits of its images."""
     return -fake.mean()
 
 
 def feature_matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Mean difference of the discriminator's features before its logits, a layer as much as another.
+    """Mean absolute difference of the discriminator's features before its logits; all layers count the same.
 
     Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs (2018), eq. 4.
     """
@@ -60,11 +59,11 @@ def feature_matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Ten
     return sum((F.l1_loss(y.float(), x.detach().float()) for x, y in pairs), real[0].new_zeros(())) / len(pairs)
 
 
-def adaptive_weight(reconstruction: Tensor, fooling: Tensor, output: Tensor) -> Tensor:
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, output: Tensor) -> Tensor:
     """The weight that gives both losses gradients of the same size (Taming Transformers, eq. 7).
 
-    The original compares gradients at the weights of the last layer; here it is at the output's pixels, which every
-    decoder has and no pass through one is needed for.
+    The gradients are those of the output's pixels, which every decoder has; the original takes the last layer's
+    weights.
     """
-    ours, theirs = (autograd.grad(loss, output, retain_graph=True)[0].norm() for loss in (reconstruction, fooling))
-    return (ours / (theirs + 1e-6)).clamp(max=LARGEST).detach()
+    ours, theirs = (autograd.grad(loss, output, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial))
+    return (ours / (theirs + 1e-6)).clamp(max=MAX_WEIGHT).detach()

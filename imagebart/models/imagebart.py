@@ -1,4 +1,4 @@
-"""ImageBART: a first stage, what undoes noise step by step, and a conditioner (Esser et al. 2021)."""
+"""The networks of an ImageBART model: a first stage, a denoiser or stages, and a conditioner (Esser et al. 2021)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from imagebart.settings import SamplingSettings
 
 Precision = Literal["exact", "rounded"]  # what sampling may do to weights
 Model = TypeVar("Model", bound="ImageBARTModel")
-SCALES = 2  # of a denoiser, where nothing else is said
+DEFAULT_SCALES = 2  # of a denoiser
 
 
 @dataclass(frozen=True)
 class About:
-    """What people are told of a model, and the settings it is best used with."""
+    """A model's description for people, and the settings that it is best used with."""
 
     name: str = ""
-    knows: str = ""  # what its training pictures show, in plain words: "avatars"
+    knows: str = ""  # what its training images show: "avatars"
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     # Words to add to a prompt, by what they describe: {"glasses": ("sunglasses", "no glasses")}.
     suggestions: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class ImageBARTModel(nn.Module):
     """The networks of a model: N tokens an image, K different ones. See `imagebart.model.ImageBART`.
 
     Either it has stages, one for each step, `stages[t - 1]` being p(x_{t-1} | x_t) of its schedule, as the published
-    models have; or one denoiser for all noise levels, which any number of steps can be sampled with.
+    models have; or one denoiser for all noise levels, with which T can be chosen.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ImageBARTModel(nn.Module):
         )
         self.conditioner = conditioner
         self.about = about or About()
-        self.schedule = schedule or Schedule.geometric(len(self.stages) or self.about.sampling.scales or SCALES)
+        self.schedule = schedule or Schedule.geometric(len(self.stages) or self.about.sampling.scales or DEFAULT_SCALES)
         self.precision: Precision = "exact"
         self._check()
         self.eval().requires_grad_(False)
@@ -81,7 +81,7 @@ class ImageBARTModel(nn.Module):
 
     @property
     def tokens(self) -> int:
-        """N, tokens a picture."""
+        """N, tokens of an image."""
         return (self.denoiser or self.stages[0]).config.tokens
 
     @property
@@ -101,7 +101,7 @@ class ImageBARTModel(nn.Module):
 
     @property
     def text(self) -> TextEncoder | None:
-        """What reads prompts, of the denoiser or the finest stage; None where there is none."""
+        """The text encoder of the denoiser or the finest stage, if any."""
         return getattr(self.denoiser or self.stages[0], "text", None)
 
     @property
@@ -109,12 +109,12 @@ class ImageBARTModel(nn.Module):
         return next(self.parameters()).device
 
     def scales_of(self, scales: int | None) -> int:
-        """T, steps from noise to the picture: as asked for, where the model can; else its own.
+        """T, the steps from noise to the image: as given, else the model's default.
 
-        A model of stages has as many as it was trained for; raises InputError for others.
+        Raises InputError for another number than that of a model's stages.
         """
         if self.denoiser is not None:
-            return scales or self.about.sampling.scales or SCALES
+            return scales or self.about.sampling.scales or DEFAULT_SCALES
         if scales not in (None, len(self.stages)):
             raise InputError(f"The number of scales is {scales}; this model was trained for {len(self.stages)}.")
         return len(self.stages)

@@ -23,19 +23,19 @@ Kind = Literal["decoder_only", "encoder_decoder", "residual"]
 
 @dataclass(frozen=True)
 class StageConfig:
-    """What a stage predicts and the transformers that do it."""
+    """Shapes of a stage."""
 
     kind: Kind
     t: Steps  # 1 is the finest
     vocab_size: Vocabulary  # K, image tokens
-    tokens: Length  # N, image tokens a picture
-    beta: Share  # share of tokens redrawn from x_{t-1} to x_t
+    tokens: Length  # N, tokens of an image
+    beta: Share  # share of tokens that become noise from x_{t-1} to x_t
     decoder: TransformerConfig
     encoder: TransformerConfig | None = None
     cond_length: Length = 0  # conditioning tokens
     cond_offset: Offset = 0  # added to conditioning tokens: 0 where they share the image tokens' embeddings
-    start_token: Offset = 0  # what precedes the first image token in an encoder-decoder stage's decoder
-    text: TextEncoderConfig | None = None  # reads the conditioning tokens; None: they stand before the image tokens
+    start_token: Offset = 0  # before the first image token in an encoder-decoder stage's decoder
+    text: TextEncoderConfig | None = None  # encodes the conditioning tokens; None: they precede the image tokens
 
 
 class Stage(nn.Module):
@@ -59,7 +59,7 @@ class Stage(nn.Module):
         return t if cond is None else torch.cat([t, cond.to(device) + self.config.cond_offset], 1)
 
     def encode_prompt(self, cond: Tensor | None) -> Tensor | None:
-        """What the text encoder adds to the embeddings of the prefix, [B, P, width]; None where there is none."""
+        """What the text encoder adds to the embeddings of the prefix, [B, P, width]; None without one."""
         if self.config.text is None or cond is None:
             return None
         prompt_embeds = self.text(cond.to(self.decoder.position_embedding.device))
@@ -71,26 +71,21 @@ class Stage(nn.Module):
         self.config = replace(self.config, text=encoder.config)
 
     def prepare(self, x_t: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> DecoderInput:
-        """Everything that is computed once a stage; encode: computes what the stage's own encoder would."""
+        """What is computed once a step; encode: used in place of the stage's encoder."""
         self._check(x_t)
-        prefix, read = self.prefix(len(x_t), cond), self.encode_prompt(cond)
-        added_embeds = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens - 1))
-        return DecoderInput(prefix, added_embeds=added_embeds)
+        prompt = self.encode_prompt(cond)
+        added_embeds = None if prompt is None else F.pad(prompt, (0, 0, 0, self.config.tokens - 1))
+        return DecoderInput(self.prefix(len(x_t), cond), added_embeds=added_embeds)
 
     def logits(self, x_s: Tensor, x_t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Teacher-forced logits of p(x_{t-1} = x_s | x_t), float [B, N, K]; raises ValueError for bad shapes."""
         self._check(x_s)
         if len(x_s) != len(x_t):
             raise ValueError(f"{len(x_s)} rows of x_{{t-1}}, but {len(x_t)} of x_t")
-        context = self.prepare(x_t, cond)
-        tokens = torch.cat([context.prefix, x_s[:, :-1]], 1)
-        hidden = self.decoder(tokens, context.added_embeds, context.cross_kv)
         assert self.decoder.head is not None
-        return self.add_x_t_evidence(self.decoder.head(hidden[:, context.prefix.shape[1] - 1 :]), x_t)
+        return self.add_x_t_evidence(self.decoder.head(self.decoder.hidden(x_s, self.prepare(x_t, cond))), x_t)
 
-    def forward(self, x_s: Tensor, x_t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """As `logits`, for training wrappers."""
-        return self.logits(x_s, x_t, cond)
+    forward = logits  # for training wrappers
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor) -> Tensor:
         """The decoder's logits [B, S, K] and x_t [B, S] at their positions -> the stage's logits [B, S, K]."""
@@ -111,14 +106,14 @@ class EncoderDecoderStage(Stage):
 
     def prepare(self, x_t: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> DecoderInput:
         self._check(x_t)
-        read = self.encode_prompt(cond)
-        added_embeds = None if read is None else F.pad(read, (0, 0, 0, self.config.tokens))
+        prompt = self.encode_prompt(cond)
+        added_embeds = None if prompt is None else F.pad(prompt, (0, 0, 0, self.config.tokens))
         encoded = (encode or self.encoder)(torch.cat([self.prefix(len(x_t), cond), x_t], 1), added_embeds)
         return DecoderInput(torch.full_like(x_t[:, :1], self.config.start_token), self.decoder.cross_kv(encoded))
 
 
 class ResidualStage(EncoderDecoderStage):
-    """Adds what x_t alone says of x_{t-1}: logits exp(s) + log(alpha onehot(x_t) + (1 - alpha) / K)."""
+    """Adds log q(x_t | x_{t-1}) to scaled logits: logits exp(s) + log(alpha onehot(x_t) + (1 - alpha) / K)."""
 
     def __init__(self, config: StageConfig, stages: int) -> None:
         super().__init__(config)

@@ -1,8 +1,7 @@
-"""The text encoder of our own stages: what a prompt says, in a few vectors that stand before the picture.
+"""The text encoder of our own models: a prompt as a few query tokens that precede the image tokens.
 
-Picture tokens find in one of a few slots what they would have to look for among 77 words, and the decoder reads 77
-words no more. It can learn to read from captions alone, a hundred times faster than from pictures
-(`imagebart.training.text`).
+So the decoder reads a few vectors in place of 77 words. It can be trained with captions alone, a hundred times faster
+than with images (`recipes.avatars.training`).
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from imagebart.models.transformer import Transformer, TransformerConfig
 class TextEncoderConfig:
     """Shape of a text encoder."""
 
-    transformer: TransformerConfig  # bidirectional, over [words..., slots...]; its vocabulary is words and slots
-    query_tokens: Length  # vectors that it gives
-    conv_width: Length  # words that are read together before attention sees them
+    transformer: TransformerConfig  # bidirectional, over [words..., query tokens...]; its vocabulary is these
+    query_tokens: Length  # vectors of the output
+    conv_width: Length  # words that the convolution sees
 
 
 class CausalConv(nn.Module):
-    """Each word with those before it: embeddings [B, P, width] -> [B, P, width]; nothing at first.
+    """A convolution over each word and those before it: embeddings [B, P, width] -> [B, P, width], zero at first.
 
-    A causal convolution, as attention is slow to learn which colour stands before which noun ("a red hat and a blue
-    beard"): of words in a bag, it learnt to read the colours of two things in three.
+    Attention alone is slow to learn which colour stands before which noun ("a red hat and a blue beard"): it got two
+    colours in three right.
     """
 
     def __init__(self, width: int, length: int) -> None:
@@ -47,7 +46,7 @@ class CausalConv(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Words int64 [B, length] -> slots [B, slots, width]."""
+    """Words int64 [B, length] -> query tokens [B, query_tokens, width]."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
@@ -56,18 +55,15 @@ class TextEncoder(nn.Module):
         self.phrase = CausalConv(config.transformer.width, config.conv_width)
 
     def forward(self, words: Tensor) -> Tensor:
-        slots, vocabulary = self.config.query_tokens, self.config.transformer.vocab_in
-        queries = torch.arange(vocabulary - slots, vocabulary, device=words.device).expand(len(words), -1)
+        count, vocabulary = self.config.query_tokens, self.config.transformer.vocab_in
+        queries = torch.arange(vocabulary - count, vocabulary, device=words.device).expand(len(words), -1)
         phrases = self.phrase(self.transformer.token_embedding(words))
         tokens = torch.cat([words, queries], 1)
-        return self.transformer(tokens, added_embeds=F.pad(phrases, (0, 0, 0, slots)))[:, -slots:]
+        return self.transformer(tokens, added_embeds=F.pad(phrases, (0, 0, 0, count)))[:, -count:]
 
 
 def replacement(own: TextEncoderConfig | None, encoder: TextEncoder) -> TextEncoder:
-    """A copy of a text encoder, to be used in place of another; raises ValueError where its slots do not fit.
-
-    It may know other words.
-    """
+    """A copy of a text encoder, to be used in place of another; only its words may differ, else raises ValueError."""
     other = encoder.config
     if own is None or replace(own, transformer=replace(own.transformer, vocab_in=other.transformer.vocab_in)) != other:
         raise ValueError(f"the text encoder is {other}, expected the shape of the network's own, {own}")
@@ -76,7 +72,7 @@ def replacement(own: TextEncoderConfig | None, encoder: TextEncoder) -> TextEnco
 
 @torch.no_grad()
 def with_vocabulary(encoder: TextEncoder, before: Sequence[int], after: Sequence[int]) -> TextEncoder:
-    """A copy that reads the CLIP tokens `after` in place of `before`: what it knew of those in both, it still knows.
+    """A copy that reads the CLIP tokens `after` in place of `before`, with the embeddings of those in both.
 
     The i-th of them is its word i + 1, as in `TextConditioner`; word 0 is the absence of one.
     """
@@ -87,7 +83,7 @@ def with_vocabulary(encoder: TextEncoder, before: Sequence[int], after: Sequence
     places = {token: index for index, token in enumerate(before, 1)}
     known = [(index, places[token]) for index, token in enumerate(after, 1) if token in places]
     to, source = (torch.tensor(column) for column in zip((0, 0), *known, strict=True))
-    weight = new.clone()  # tokens that it did not know begin as any do
+    weight = new.clone()
     weight[to] = old[source]
     weight[words:] = old[len(before) + 1 :]
     grown.load_state_dict({**encoder.state_dict(), "transformer.token_embedding.weight": weight})

@@ -1,7 +1,6 @@
 """One transformer for every part of ImageBART: causal or bidirectional, with or without cross-attention.
 
-Pre-norm blocks (self-attention, cross-attention where there is a memory, feed-forward), learned absolute
-positions, exact GELU; the encoder, decoder and decoder-only network of the published models all have this form.
+Pre-norm blocks, learned absolute positions, exact GELU: the form of the published models' encoders and decoders.
 """
 
 from __future__ import annotations
@@ -42,9 +41,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causa
     """Scaled dot-product attention: [B, heads, S, head_size], keys and values [B, heads, M, head_size] -> q's shape.
 
     mask: added to the scores, broadcast to [B, heads, S, M]; causal: each query sees the keys up to its own position.
-    In bfloat16 on a CPU it is two multiplications: keys and values in one piece are read in two thirds of the time of
-    PyTorch's own, training takes half the time at a few hundred positions, and sums do not depend on the number of
-    queries on processors with AMX.
+    In bfloat16 on a CPU it is written out: faster than PyTorch's own, in training by half at a few hundred positions,
+    and sums do not depend on the number of queries on processors with AMX.
     """
     if q.dtype != torch.bfloat16 or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
@@ -56,7 +54,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causa
 
 
 class KVCache:
-    """Keys and values of every position, allocated once; what lies after a row's last token is masked."""
+    """Keys and values of every position, allocated once; those after a row's last token are masked."""
 
     def __init__(self, config: TransformerConfig, batch: int, like: Tensor) -> None:
         """like: a tensor of the type and on the device of keys and values."""
@@ -77,7 +75,7 @@ class KVCache:
         return kept[:, :, :, :end]
 
     def select(self, rows: Tensor) -> None:
-        """Goes on with some of the rows, int64 [B']."""
+        """Keeps some of the rows, int64 [B']."""
         self.kept = self.kept[:, :, rows]
 
 
@@ -100,7 +98,7 @@ EVERYTHING = Visibility()
 
 
 class Linear(nn.Linear):
-    """A linear map whose weights may be kept as shorter numbers than those that they multiply."""
+    """A linear map whose weights may be stored in a shorter type than its input's."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(torch.promote_types(self.weight.dtype, x.dtype)), self.bias)
@@ -178,8 +176,8 @@ class Block(nn.Module):
         return x + self.feed_forward(x)
 
 
-def waves(positions: int, width: int) -> Tensor:
-    """Sines and cosines of positions, of wavelengths from 2 pi to 10,000 times that: float [positions, width]."""
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Sinusoidal positions, float [positions, width] (Vaswani et al. 2017, section 3.5)."""
     rates = 10_000.0 ** (-torch.arange(0, width, 2) / width)
     angles = torch.arange(positions)[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], 1)[:, :width]
@@ -199,15 +197,15 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """GPT-2's: normal with deviation 0.02, what goes into the residual stream scaled down.
+        """GPT-2's: normal with deviation 0.02, what is added to the residual stream scaled down.
 
-        Positions begin as waves of the same size (Vaswani et al. 2017, section 3.5): one map then finds the word before
-        or the token above from every position, which has to be learnt for each where positions begin at random.
+        Positions begin as sinusoids of the same size: one map then finds the word before or the token above from every
+        position, which has to be learnt for each where positions begin at random.
         """
         if self.position_embedding.is_meta:
             return  # its weights are about to be read
         with torch.no_grad():
-            self.position_embedding.copy_(waves(*self.position_embedding.shape) * (0.02 * 2**0.5))
+            self.position_embedding.copy_(sinusoids(*self.position_embedding.shape) * (0.02 * 2**0.5))
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 deep = name.endswith((".out", ".down"))
@@ -230,9 +228,9 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
 
-        added_embeds: [B, S, width]. With a cache, row b's tokens stand from position begins[b] on, and what stands
-        before them was in earlier calls, the `unmasked` positions all in the first. Raises ValueError where the
-        sequence is too long.
+        added_embeds: [B, S, width]. With a cache, row b's tokens are at positions from begins[b] on; those before them
+        were in earlier calls, the `unmasked` positions all in the first. Raises ValueError where the sequence is too
+        long.
         """
         length = tokens.shape[1]
         last = length + max(begins or [0])
@@ -250,6 +248,11 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             x = block(x, sees, cross_kv[layer] if cross_kv is not None else None, layer, cache)
         return self.norm(x)
+
+    def hidden(self, x_s: Tensor, given: DecoderInput) -> Tensor:
+        """Hidden states [B, N, width] from which the tokens x_s, int64 [B, N], are predicted: teacher forcing."""
+        tokens = torch.cat([given.prefix, x_s[:, :-1]], 1)
+        return self(tokens, given.added_embeds, given.cross_kv)[:, given.prefix.shape[1] - 1 :]
 
     def _visibility(self, positions: Tensor, begins: list[int] | None, cache: KVCache | None) -> Visibility:
         """What queries at positions [B or 1, S] see."""
@@ -287,15 +290,15 @@ def check_cond(cond: Tensor | None, batch: int, length: int) -> None:
 
 @dataclass
 class DecoderInput:
-    """What a decoder needs besides the tokens of x_s; computed once a step."""
+    """A decoder's input besides the tokens of x_s; computed once a step."""
 
     prefix: Tensor  # decoder tokens before the first image token, int64 [B, P]
     cross_kv: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
     added_embeds: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
-    drafts: Tensor | None = None  # logits of every token at once, [B, N, K]; None: x_t is the best first draft
+    drafts: Tensor | None = None  # logits of all tokens at once, [B, N, K]; None: x_t is the draft
 
     def select(self, rows: Tensor) -> None:
-        """Goes on with some of the rows, int64 [B']."""
+        """Keeps some of the rows, int64 [B']."""
         self.prefix = self.prefix[rows]
         self.cross_kv = self.cross_kv and [(k[rows], v[rows]) for k, v in self.cross_kv]
         self.added_embeds = None if self.added_embeds is None else self.added_embeds[rows]

@@ -1,7 +1,8 @@
-"""The networks of a first stage: pixels to latents, and latents to pixels.
+"""The first stage: a VQGAN that turns pixels into tokens and back.
 
-Esser, Rombach, Ommer: Taming Transformers for High-Resolution Image Synthesis (2021), section 3.1. Parameter names are
-those of the published checkpoints.
+Esser, Rombach, Ommer: Taming Transformers for High-Resolution Image Synthesis (2021), section 3.1; ImageBART, section
+3.1. The convolutional encoder and decoder are those of the published checkpoints, parameter names included. Our own
+models use an encoder that sees one patch at a time (`PatchEncoder`) and a decoder of flat layers (`LayeredDecoder`).
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ Layers = Annotated[int, Field(ge=2, le=64)]
 class FirstStageConfig:
     """Shape of a first stage. The defaults are those of the published FFHQ model (f = 16)."""
 
-    resolution: Width = 256  # nominal width and height in pixels; other multiples of f work too
+    resolution: Width = 256  # width and height in pixels of the training images; other multiples of f work too
     channels: Width = 128  # width of the finest level
     multipliers: Levels = (1, 1, 2, 2, 4)  # width of each level, finest first, over `channels`
     res_blocks: Factor = 2  # residual blocks a level (the decoder has one more)
-    attention_resolutions: tuple[Width, ...] = (16,)  # levels with self-attention, by their nominal width
+    attention_resolutions: tuple[Width, ...] = (16,)  # levels with self-attention, by their width
     latent_channels: Width = 256
     code_dim: Width = 256
     codebook_size: Vocabulary = 1024  # entries stored
     used_codes: Vocabulary | None = None  # entries in use, where only some are: tokens count these
-    pixel_unshuffle: Factor = 1  # squares of so many pixels a side become channels before the first convolution
+    pixel_unshuffle: Factor = 1  # squares of this many pixels a side become channels before the first convolution
     unit_codes: bool = False  # latents and codes lie on the unit sphere
-    encoder: Literal["convolutions", "patch"] = "convolutions"  # what a token sees: all around it, or its patch alone
-    downscale: Factor = 1  # "patch" sees the means of squares of downscale x downscale pixels
-    decoder: Literal["convolutions", "layered"] = "convolutions"  # layered: see `LayeredDecoder`, which has
-    layers: Layers = 8  # that a pixel is mixed of: a picture, and plain colours
-    patterns: Width = 16  # that a cell has of its own
+    encoder: Literal["convolutions", "patch"] = "convolutions"  # patch: `PatchEncoder`
+    downscale: Factor = 1  # of "patch" and "layered": they encode and decode the image this much smaller
+    decoder: Literal["convolutions", "layered"] = "convolutions"  # layered: `LayeredDecoder`, with
+    layers: Layers = 8  # that a pixel is a mixture of: the decoded image and flat colours
+    patterns: Width = 16  # of each patch's own, which masks are made of
 
     def __post_init__(self) -> None:
         if self.downscale > 1 and (self.encoder, self.decoder) != ("patch", "layered"):
@@ -53,23 +54,31 @@ class FirstStageConfig:
 
     @property
     def downsampling(self) -> int:
-        """f: pixels along one side of a token's cell."""
+        """f: pixels along one side of a token's patch."""
         return self.downscale * self.pixel_unshuffle * 2 ** (len(self.multipliers) - 1)
 
     @property
     def side(self) -> int:
-        """Tokens along one side of a picture of the nominal size."""
+        """Tokens along one side of an image."""
         return self.resolution // self.downsampling
 
     @property
     def tokens(self) -> int:
-        """N: tokens of such a picture."""
+        """N: tokens of an image."""
         return self.side**2
 
     @property
     def vocab_size(self) -> int:
         """K: number of different tokens."""
         return self.codebook_size if self.used_codes is None else self.used_codes
+
+    @property
+    def levels(self) -> list[tuple[int, bool]]:
+        """Channels of each level, finest first, and whether it has attention."""
+        finest = self.resolution // self.pixel_unshuffle
+        return [
+            (self.channels * m, finest // 2**i in self.attention_resolutions) for i, m in enumerate(self.multipliers)
+        ]
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
@@ -162,14 +171,6 @@ class Middle(nn.Module):
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
-def _level_widths(config: FirstStageConfig) -> list[tuple[int, bool]]:
-    """Channels of each level, finest first, and whether it has attention."""
-    finest = config.resolution // config.pixel_unshuffle
-    return [
-        (config.channels * m, finest // 2**i in config.attention_resolutions) for i, m in enumerate(config.multipliers)
-    ]
-
-
 class Encoder(nn.Module):
     """Pixels [B, 3, H, W] to latents [B, latent_channels, H/f, W/f]."""
 
@@ -179,10 +180,9 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3 * config.pixel_unshuffle**2, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         width = config.channels
-        levels = _level_widths(config)
-        for i, (channels, attention) in enumerate(levels):
+        for i, (channels, attention) in enumerate(config.levels):
             level = Level(width, channels, config.res_blocks, attention)
-            if i < len(levels) - 1:
+            if i < len(config.levels) - 1:
                 level.downsample = Downsample(channels)
             self.down.append(level)
             width = channels
@@ -194,18 +194,15 @@ class Encoder(nn.Module):
         x = self.conv_in(self.pixel_unshuffle(x))
         for level in self.down:
             x = level(x)
-            resample = getattr(level, "downsample", None)
-            x = x if resample is None else resample(x)
+            x = level.get_submodule("downsample")(x) if hasattr(level, "downsample") else x
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
 class PatchEncoder(nn.Module):
-    """Pixels [B, 3, H, W] to latents [B, latent_channels, H/f, W/f], each from the f x f pixels of its own cell.
+    """Pixels [B, 3, H, W] to latents [B, latent_channels, H/f, W/f], each from the f x f pixels of its own patch.
 
-    With `downscale` over 1, from the means of squares of so many pixels: as from the picture made that much smaller.
-
-    So a token says nothing of other cells: those that a mask keeps cannot betray what was painted over, and they
-    are a simple function of the picture, which stages learn sooner.
+    So a token says nothing of other patches: those that a mask keeps cannot reveal what was painted over. With
+    `downscale` over 1 it encodes the image made that much smaller, by averaging.
     """
 
     def __init__(self, config: FirstStageConfig) -> None:
@@ -225,10 +222,8 @@ class PatchEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.downscale > 1:
-            x = F.avg_pool2d(x, self.downscale)
-        cells = rearrange(self.pixel_unshuffle(x), "b c h w -> b h w c")
-        return rearrange(self.layers(cells), "b h w c -> b c h w")
+        patches = rearrange(self.pixel_unshuffle(F.avg_pool2d(x, self.downscale)), "b c h w -> b h w c")
+        return rearrange(self.layers(patches), "b h w c -> b c h w")
 
 
 class Decoder(nn.Module):
@@ -236,12 +231,11 @@ class Decoder(nn.Module):
 
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__()
-        levels = _level_widths(config)
-        width = levels[-1][0]
+        width = config.levels[-1][0]
         self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
         self.mid = Middle(width)
         ups: list[nn.Module] = []
-        for i, (channels, attention) in reversed(list(enumerate(levels))):
+        for i, (channels, attention) in reversed(list(enumerate(config.levels))):
             level = Level(width, channels, config.res_blocks + 1, attention)
             if i > 0:
                 level.upsample = Upsample(channels)
@@ -250,62 +244,49 @@ class Decoder(nn.Module):
         self.up = nn.ModuleList(ups)  # finest first, as in the encoder; run from the coarsest
         self.norm_out = group_norm(width)
         self.conv_out = nn.Conv2d(width, 3 * config.pixel_unshuffle**2, 3, padding=1)
-        self.unfold = nn.PixelShuffle(config.pixel_unshuffle)
+        self.pixel_shuffle = nn.PixelShuffle(config.pixel_unshuffle)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.fine(self.coarse(z))
 
-    def enter(self, z: Tensor) -> Tensor:
-        """Latents to the trunk's channels, [B, C, h, w]."""
-        return self.conv_in(z)
-
     def coarse(self, z: Tensor) -> Tensor:
-        """Latents to features at their own resolution, [B, C, h, w]."""
-        x: Tensor = self.up[-1](self.mid(self.enter(z)))
-        return x
+        """Latents to features of the same resolution, [B, C, h, w]."""
+        return self.up[-1](self.mid(self.conv_in(z)))
 
     def fine(self, x: Tensor) -> Tensor:
         """Those features to pixels."""
         for level, finer in pairwise(reversed(self.up)):
             x = finer(level.get_submodule("upsample")(x))
-        return self.unfold(self.conv_out(F.silu(self.norm_out(x))))
+        return self.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))))
 
 
-# A decoder whose pictures are sharp and plain where they should be, and that knows what stands where.
-#
-# The convolutions of `Decoder` draw a picture pixel by pixel. Over it every cell lays a few plain colours, through
-# masks
-# that it mixes from patterns: some that all cells have in common, some of its own. A pixel is the mean of all layers,
-# weighted by the softmax over their masks: where one is far above the others the picture is flat, and where two cross,
-# it has an edge as sharp as a pixel.
-#
-# What stands at the same place in every picture, as in portraits that are aligned, so has its outline in the weights;
-# tokens only have to tell which one it is. Nearly all work is done at the resolution of the tokens.
-
-
-SHARED = 32  # patterns that all cells have in common
+SHARED = 32  # patterns that all patches have in common
 GAIN = 8.0  # patterns are stored this much smaller, which suits the steps of an optimiser
-BEGIN = 2.0  # the lowest layer's logit everywhere, to begin with
+INITIAL_LOGIT = 2.0  # of the lowest layer, everywhere
 
 
 class LayeredDecoder(Decoder):
-    """Latents [B, latent_channels, h, w] to pixels [B, 3, h f, w f].
+    """Latents [B, latent_channels, h, w] to pixels [B, 3, h f, w f], each a mixture of layers: for flat artwork.
 
-    Has the weights of a `Decoder` of images `downscale` times smaller, whose output, enlarged, is the lowest layer.
+    The lowest layer is the output of a `Decoder` of images `downscale` times smaller, enlarged. The others are flat
+    colours, one a patch. Their weights are the softmax over masks, which each patch mixes from patterns, some of all
+    patches and some of its own: where one mask is far above the others the image is flat, and where two cross it has an
+    edge as sharp as a pixel. Outlines that are at the same place in all images, as in aligned portraits, are so in the
+    weights. Nearly all work is done at the resolution of the tokens.
     """
 
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__(config)
         width, side = config.channels * config.multipliers[-1], config.side
-        self.cell, self.layers, self.downscale = config.downsampling, config.layers, config.downscale
+        self.patch_size, self.layers, self.downscale = config.downsampling, config.layers, config.downscale
         self.position = nn.Parameter(torch.zeros(width, side, side))
         self.norm = group_norm(width)
         self.colour = nn.Conv2d(width, 3 * (config.layers - 1), 3, padding=1)
         self.mix = nn.Conv2d(width, config.layers * (SHARED + config.patterns), 1)
         nn.init.normal_(self.mix.weight, std=0.5 / math.sqrt(width * (SHARED + config.patterns)))
-        self.plain = nn.Parameter(torch.tensor([BEGIN] + [0.0] * (config.layers - 1)))
-        self.shared = nn.Parameter(torch.empty(SHARED, self.cell**2))
-        self.own = nn.Parameter(torch.empty(side, side, config.patterns, self.cell**2))
+        self.plain = nn.Parameter(torch.tensor([INITIAL_LOGIT] + [0.0] * (config.layers - 1)))
+        self.shared = nn.Parameter(torch.empty(SHARED, self.patch_size**2))
+        self.own = nn.Parameter(torch.empty(side, side, config.patterns, self.patch_size**2))
         for patterns in (self.shared, self.own):
             nn.init.normal_(patterns, std=1 / GAIN)
 
@@ -314,56 +295,46 @@ class LayeredDecoder(Decoder):
         features = F.silu(self.norm(coarse))
         masks = self._masks(features).softmax(2)
         colours = rearrange(self.colour(features).float(), "b (c m) h w -> (h w) b c m", c=3)
-        drawn = self.fine(coarse).float()
+        base = self.fine(coarse).float()
         if self.downscale > 1:
-            drawn = F.interpolate(drawn, scale_factor=float(self.downscale), mode="bilinear", align_corners=False)
-        return self._image(colours @ masks[:, :, 1:], z.shape[3]) + self._image(masks[:, :, :1], z.shape[3]) * drawn
+            base = F.interpolate(base, scale_factor=float(self.downscale), mode="bilinear", align_corners=False)
+        return self._image(colours @ masks[:, :, 1:], z.shape[3]) + self._image(masks[:, :, :1], z.shape[3]) * base
 
-    def enter(self, z: Tensor) -> Tensor:
-        return super().enter(z) + _enlarged(self.position, *z.shape[2:])
+    def coarse(self, z: Tensor) -> Tensor:
+        return self.up[-1](self.mid(self.conv_in(z) + _resized(self.position, *z.shape[2:])))
 
     def _masks(self, features: Tensor) -> Tensor:
         """Features [B, C, h, w] -> logits [h w, B, layers, f f]."""
         mix = rearrange(self.mix(features), "b (m k) h w -> (h w) (b m) k", m=self.layers)
         shared, own = mix.split([SHARED, mix.shape[2] - SHARED], 2)
-        logits = shared @ self.shared + own @ self._patterns(*features.shape[2:])
+        logits = shared @ self.shared + own @ self.own_patterns(*features.shape[2:])
         return rearrange(GAIN * logits.float(), "n (b m) p -> n b m p", m=self.layers) + self.plain[:, None]
 
-    def _patterns(self, height: int, width: int) -> Tensor:
-        """The cells' own patterns, [h w, patterns, f f]; enlarged where the grid is not the one of training."""
+    def own_patterns(self, height: int, width: int) -> Tensor:
+        """The patches' own patterns, [h w, patterns, f f]; resized where the grid is not the one of training."""
         if self.own.shape[:2] == (height, width):
             return self.own.flatten(0, 1)
-        whole = rearrange(self.own, "h w k (y x) -> k (h y) (w x)", y=self.cell)
-        image = _enlarged(whole, height * self.cell, width * self.cell)
-        return rearrange(image, "k (h y) (w x) -> (h w) k (y x)", y=self.cell, x=self.cell)
+        whole = rearrange(self.own, "h w k (y x) -> k (h y) (w x)", y=self.patch_size)
+        image = _resized(whole, height * self.patch_size, width * self.patch_size)
+        return rearrange(image, "k (h y) (w x) -> (h w) k (y x)", y=self.patch_size, x=self.patch_size)
 
-    def _image(self, cells: Tensor, width: int) -> Tensor:
+    def _image(self, patches: Tensor, width: int) -> Tensor:
         """[h w, B, C, f f] -> [B, C, h f, w f]"""
-        return rearrange(cells, "(h w) b c (y x) -> b c (h y) (w x)", w=width, y=self.cell)
+        return rearrange(patches, "(h w) b c (y x) -> b c (h y) (w x)", w=width, y=self.patch_size)
 
 
-def _enlarged(maps: Tensor, height: int, width: int) -> Tensor:
-    """Maps [C, h, w] at another size; themselves where it is their own."""
+def _resized(maps: Tensor, height: int, width: int) -> Tensor:
+    """Maps [C, h, w] at another size; the same where it is theirs."""
     if maps.shape[1:] == (height, width):
         return maps
     return F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0]
 
 
-# The first stage: a VQGAN that turns pixels into tokens and back.
-#
-# Esser, Rombach, Ommer: Taming Transformers for High-Resolution Image Synthesis (2021), section 3.1; it is the
-# first stage of ImageBART (section 3.1 there). Parameter names are those of the published checkpoints.
-
-
-__all__ = ["FirstStage", "FirstStageConfig", "Quantizer"]
-
-
 class Quantizer(nn.Module):
     """The codebook: maps each latent to its nearest entry (Taming Transformers, eq. 2).
 
-    `used` lists the stored entries that are in use, ascending; token i stands for entry used[i]. The original
-    replaces a latent whose nearest entry is not in the list by a random token; here it becomes the nearest
-    entry in use, which is one of the original's possible outcomes and always the same one.
+    `used` lists the stored entries that are in use, ascending; token i stands for entry used[i]. A latent whose nearest
+    entry is not in use becomes the nearest that is; the original takes a random one.
     """
 
     used: Tensor
@@ -376,7 +347,7 @@ class Quantizer(nn.Module):
         self.unit_codes = config.unit_codes
 
     def project(self, z: Tensor) -> Tensor:
-        """Where latents live: the unit sphere, or all of space."""
+        """Latents on the unit sphere, where codes lie there."""
         return F.normalize(z, dim=-1) if self.unit_codes else z
 
     def codes(self) -> Tensor:
@@ -441,9 +412,9 @@ class FirstStage(nn.Module):
         return self.quantize.tokens(self.latents(images)).flatten(1)
 
     def decode(self, tokens: Tensor, rows: int | None = None) -> Tensor:
-        """Tokens int64 [B, N] -> images [B, 3, H, W], about [-1, 1]; `rows` of tokens where not square.
+        """Tokens int64 [B, N] -> images [B, 3, H, W], about [-1, 1]; rows: of tokens, where the image is not square.
 
-        Raises ValueError where there are not that many equal rows, or a token is out of the codebook.
+        Raises ValueError for tokens that make no equal rows, or are out of the codebook.
         """
         count = tokens.shape[1] if tokens.ndim == 2 else 0
         if count == 0:

@@ -73,7 +73,7 @@ def test_an_image_is_read_or_refused(fuzz_run: FuzzRun) -> None:
                 image = load_image(content)
         except InputError as error:
             text = str(error)
-            assert text.startswith("The picture") and text.endswith(".") and len(text) < 300, (case, text)
+            assert text.startswith("The image") and text.endswith(".") and len(text) < 300, (case, text)
         else:
             read += 1
             assert image.mode in ("RGB", "RGBA") and min(image.size) >= MIN_SIDE, case

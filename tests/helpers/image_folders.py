@@ -1,4 +1,4 @@
-"""Small folders of pictures as people have them: shapes in colours, with captions, in classes, or with neither."""
+"""Small folders of images as people have them: shapes in colours, with captions, in classes, or with neither."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOURS, SHAPES = ("red", "green", "blue"), ("circle", "square")
 
 
 def draw_folder(folder: Path, kind: Literal["text", "class", "none"], count: int = 24, size: int = 40) -> Path:
-    """So many pictures, no two of them alike, the first colour and shape as often as the others."""
+    """So many images, no two of them alike, the first colour and shape as often as the others."""
     random, rows = np.random.default_rng(0), []
     for i in range(count):
         colour, shape = COLOURS[i % 3], SHAPES[i // 3 % 2]

@@ -18,5 +18,5 @@ def grow(mask: Image.Image, pixels: int) -> np.ndarray:
 
 
 def shrink(mask: Image.Image, pixels: int) -> np.ndarray:
-    """The mask narrowed on all sides, but not where it meets the picture's edge."""
+    """The mask narrowed on all sides, but not where it meets the image's edge."""
     return 255 - grow(Image.fromarray(255 - np.array(mask)), pixels)

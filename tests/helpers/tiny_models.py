@@ -21,7 +21,7 @@ from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
 
 SUGGESTIONS = {"hair": ("red hair",), "glasses": ("round glasses", "sunglasses"), "clothes": ("a blue hoodie",)}
-TOKENS = 64  # of a picture
+TOKENS = 64  # of an image
 QUERY_TOKENS = 3  # vectors that stand for a prompt
 CAPTIONS = ("a man with round glasses, sunglasses and red hair", "a woman with a hat and a blue hoodie")
 

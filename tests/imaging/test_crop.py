@@ -14,7 +14,7 @@ from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.imaging import masks
-from imagebart.imaging.crop import LEAST_CONTEXT, Box, Region, crop_box, extract, keep_tokens, paint_cells, paste_back
+from imagebart.imaging.crop import MIN_CONTEXT, Box, Region, crop_box, extract, keep_tokens, paint_cells, paste_back
 from imagebart.imaging.files import flatten, load_image
 
 
@@ -63,7 +63,7 @@ def test_tokens_are_exact_for_any_size(seed: int) -> None:
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 90), (300, 211)])
 def test_a_regions_pixels_and_cells_agree_about_paint(size: tuple[int, int]) -> None:
-    """The model's pixels that paint touches, found one by one; a cell is redrawn if any of its pixels is."""
+    """The model's pixels that paint touches, found one by one; a cell is regenerated if any of its pixels is."""
     random = np.random.default_rng(size[0])
     for _ in range(4):
         left, top = random.integers(0, size[0] - 9), random.integers(0, size[1] - 9)
@@ -90,7 +90,7 @@ def test_of_a_square_past_the_picture_no_more_is_kept_than_the_picture_has() -> 
     mask = rectangle((64, 20), (0, 5, 64, 10))
     region = Region.of(mask, 32, 8)
     assert region.box == Box(0, -22, 64)
-    rows = region.unknown(mask.size).all(1)  # row y of the square is rows 2 y - 22 and 2 y - 21 of the picture
+    rows = region.unknown(mask.size).all(1)  # row y of the square is rows 2 y - 22 and 2 y - 21 of the image
     assert [y for y in range(32) if not rows[y]] == [11, 12, 16, 17, 18, 19, 20]
     assert (region.unknown(mask.size) == rows[:, None]).all()
 
@@ -106,7 +106,7 @@ def test_the_square_holds_the_mask_and_its_context(seed: int) -> None:
     longest, short = max(right - left, bottom - top), min(width, height)
 
     def has(margin: int) -> bool:
-        """Whether the square holds the mask with a margin, as far as the picture goes."""
+        """Whether the square holds the mask with a margin, as far as the image goes."""
         return (
             box.left <= max(0, left - margin)
             and box.top <= max(0, top - margin)
@@ -114,12 +114,12 @@ def test_the_square_holds_the_mask_and_its_context(seed: int) -> None:
             and box.top + box.side >= min(height, bottom + margin)
         )
 
-    assert has(math.ceil(longest * LEAST_CONTEXT))
+    assert has(math.ceil(longest * MIN_CONTEXT))
     inside = box.left >= 0 and box.top >= 0 and box.left + box.side <= width and box.top + box.side <= height
     if inside:
         assert box.side <= short
     else:  # only where the mask does not fit otherwise; centred on the shorter axis and not too large
-        assert longest * (1 + 2 * LEAST_CONTEXT) + 2 > short
+        assert longest * (1 + 2 * MIN_CONTEXT) + 2 > short
         assert box.side <= max(width, height)
         start, length = (box.left, width) if width < height else (box.top, height)
         assert abs(start + (start + box.side) - length) <= 1
@@ -192,7 +192,7 @@ def test_padding_and_resampling_equal_padding_the_whole_first(size: tuple[int, i
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (131, 300), (90, 70), (128, 128), (1001, 701)])
 @pytest.mark.parametrize("context", [0.5, math.inf])
 def test_there_and_back_lands_on_the_same_place(size: tuple[int, int], context: float) -> None:
-    """A smooth picture comes back from the model's resolution as it was: nothing shifts or stretches."""
+    """A smooth image comes back from the model's resolution as it was: nothing shifts or stretches."""
     y, x = np.mgrid[: size[1], : size[0]] / max(size)
     image = Image.fromarray(np.rint(np.stack([255 * x, 255 * y, 128 + 60 * (x - y)], -1)).astype(np.uint8))
     for box_painted in ((0, 0, 30, 20), (size[0] - 40, size[1] - 40, *size), (0, size[1] // 3, size[0], size[1] // 2)):
@@ -223,11 +223,11 @@ def test_a_hair_on_a_large_picture_marks_its_token_and_lands_there() -> None:
 
 
 def uploads() -> dict[str, bytes]:
-    """Encoded pictures of odd sizes in every mode that people have."""
+    """Encoded images of odd sizes in every mode that people have."""
     rgb, rgba = noise(131, 77), noise(131, 77, 4, seed=2)
     rgba[10:40, 10:60, 3] = 0
     deep = np.random.default_rng(5).integers(0, 65536, (77, 131), dtype=np.uint16)
-    pictures = {
+    images = {
         "RGB": Image.fromarray(rgb),
         "RGBA": Image.fromarray(rgba),
         "LA": Image.fromarray(rgba[..., 2:].copy(), "LA"),
@@ -238,14 +238,14 @@ def uploads() -> dict[str, bytes]:
         "CMYK": Image.fromarray(rgba, "CMYK"),
     }
     for orientation in range(1, 9):
-        pictures[f"EXIF {orientation}"] = Image.fromarray(rgb)
+        images[f"EXIF {orientation}"] = Image.fromarray(rgb)
     files = {}
-    for name, picture in pictures.items():
+    for name, image in images.items():
         exif = Image.Exif()
         if name.startswith("EXIF"):
             exif[0x0112] = int(name[-1])
         file = BytesIO()
-        picture.save(file, "TIFF" if name == "CMYK" else "PNG", exif=exif)
+        image.save(file, "TIFF" if name == "CMYK" else "PNG", exif=exif)
         files[name] = file.getvalue()
     return files
 
@@ -389,11 +389,11 @@ def test_a_square_of_a_transparent_picture_is_that_of_the_flattened_one(box: Box
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 61), (45, 200), (100, 30), (16, 16)])
 def test_painted_cells_are_the_ones_that_are_redrawn(size: tuple[int, int]) -> None:
-    """Where a square has pixels that lie wholly in each cell; past the edge of a picture there is nothing to paint."""
+    """Where a square has pixels that lie wholly in each cell; past the edge of an image there is nothing to paint."""
     cells = np.random.default_rng(0).random((8, 8)) < 0.5
     box = crop_box(masks.preset("everything", size), 32, math.inf)
     mask = paint_cells(cells, box, size)
-    redrawn = ~keep_tokens(mask, box, (8, 8)).numpy().reshape(8, 8)
-    assert mask.size == size and redrawn.any() and not (redrawn & ~cells).any()
+    regenerated = ~keep_tokens(mask, box, (8, 8)).numpy().reshape(8, 8)
+    assert mask.size == size and regenerated.any() and not (regenerated & ~cells).any()
     if size[0] == size[1]:
-        assert (redrawn == cells).all()
+        assert (regenerated == cells).all()

@@ -20,7 +20,7 @@ def test_pictures_stand_in_rows_with_names_and_captions() -> None:
         assert (page[2:22, left : left + 2] == 255).all()
     second = page[24 + CAPTION :, LABEL:]
     assert (second[2:22, 2:22] == pixels["red"]).all(), "enlarged"
-    assert (second[:24, 24:] == 255).all(), "no more pictures there"
+    assert (second[:24, 24:] == 255).all(), "no more images there"
     assert (page[:24, :LABEL] != 255).any() and (page[23 : 24 + CAPTION - 1, LABEL:] != 255).any()
 
 
@@ -42,23 +42,23 @@ def test_without_words_there_is_no_room_for_them() -> None:
 RIGHT, BOTTOM = SIZE[0] - MARGIN, SIZE[1] - MARGIN
 
 
-def colour_at(picture: Image.Image, x: float, y: float) -> object:
-    return picture.getpixel((round(x), round(y)))
+def colour_at(image: Image.Image, x: float, y: float) -> object:
+    return image.getpixel((round(x), round(y)))
 
 
 def test_points_stand_where_they_should() -> None:
-    picture = chart({"up": [(0.0, 0.0), (10.0, 5.0)], "flat": [(5.0, 1.0)]}, "tokens", "seconds")
-    assert picture.size == SIZE
+    image = chart({"up": [(0.0, 0.0), (10.0, 5.0)], "flat": [(5.0, 1.0)]}, "tokens", "seconds")
+    assert image.size == SIZE
     first, second = map(ImageColor.getrgb, COLOURS[:2])
-    assert [colour_at(picture, *place) for place in ((MARGIN, BOTTOM), (RIGHT, MARGIN))] == [first] * 2
-    assert colour_at(picture, (MARGIN + RIGHT) / 2, BOTTOM - (BOTTOM - MARGIN) / 5) == second
+    assert [colour_at(image, *place) for place in ((MARGIN, BOTTOM), (RIGHT, MARGIN))] == [first] * 2
+    assert colour_at(image, (MARGIN + RIGHT) / 2, BOTTOM - (BOTTOM - MARGIN) / 5) == second
 
 
 def test_a_line_may_begin_at_its_least_value() -> None:
-    picture = chart({"": [(0.0, 3.0), (2.0, 1.0), (4.0, 2.0)]}, "hours", "loss", bottom=None)
+    image = chart({"": [(0.0, 3.0), (2.0, 1.0), (4.0, 2.0)]}, "hours", "loss", bottom=None)
     colour = ImageColor.getrgb(COLOURS[0])
-    assert colour_at(picture, MARGIN, MARGIN) == colour_at(picture, (MARGIN + RIGHT) / 2, BOTTOM) == colour
-    assert colour_at(picture, RIGHT, (MARGIN + BOTTOM) / 2) == colour
+    assert colour_at(image, MARGIN, MARGIN) == colour_at(image, (MARGIN + RIGHT) / 2, BOTTOM) == colour
+    assert colour_at(image, RIGHT, (MARGIN + BOTTOM) / 2) == colour
 
 
 def test_without_points_there_is_an_empty_frame() -> None:

@@ -49,7 +49,7 @@ def test_rgb_is_exact_from_bytes_path_and_picture(kind: str, tmp_path: Path) -> 
     pixels = colours()
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(Image.fromarray(pixels), kind, **options)
-    path = tmp_path / "picture.bin"
+    path = tmp_path / "image.bin"
     path.write_bytes(data)
     for source in (data, path, str(path), Image.fromarray(pixels), Image.open(BytesIO(data))):
         image = load_image(source)
@@ -294,7 +294,7 @@ def test_a_small_picture_in_huge_tiles_is_judged_from_the_header() -> None:
 
 
 def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
-    """Each is a few bytes, and goes over all of the picture: a megabyte would take minutes."""
+    """Each is a few bytes, and goes over all of the image: a megabyte would take minutes."""
     file = BytesIO()
     Image.new("RGB", (64, 64), "red").save(file, "JPEG", progressive=True)
     sound = file.getvalue()
@@ -371,7 +371,7 @@ def test_tensor_values_are_clipped_and_rounded() -> None:
         to_tensor(Image.new("RGBA", (20, 20)))
 
 
-# Moving pictures, read back frame by frame.
+# Moving images, read back frame by frame.
 
 
 def noise(mode: str, count: int) -> list[Image.Image]:

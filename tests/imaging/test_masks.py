@@ -119,7 +119,7 @@ def test_what_is_no_mask_is_said() -> None:
         with pytest.raises(InputError, match=r"20 × 30.*30 × 20"):
             masks.as_mask(Image.new(mode, (20, 30), 1), (30, 20))
     for wrong in (None, "centre", np.ones((20, 30))):
-        with pytest.raises(InputError, match="give an opened picture"):
+        with pytest.raises(InputError, match="give an opened image"):
             masks.as_mask(wrong, (30, 20))  # type: ignore[arg-type]
 
 

@@ -77,7 +77,7 @@ def test_pictures_without_recipes_and_other_files_have_none(tmp_path: Path) -> N
     plain, jpeg = BytesIO(), BytesIO()
     Image.fromarray(PIXELS).save(plain, "PNG")
     Image.fromarray(PIXELS).convert("RGB").save(jpeg, "JPEG", comment=EDIT.to_json())
-    for source in (plain.getvalue(), plain.getvalue()[:40], jpeg.getvalue(), b"", b"no picture"):
+    for source in (plain.getvalue(), plain.getvalue()[:40], jpeg.getvalue(), b"", b"no image"):
         assert read_recipe(source) is None
     assert read_recipe(tmp_path / "missing.png") is None
     assert read_recipe(Image.new("RGB", (20, 20))) is None

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from imagebart.models.denoiser import MIN_NOISE, Denoiser, DenoiserInput, NoiseEmbedding
 
-# Conditioning and query tokens: none, a class, words that stand before the picture, words that are read.
+# Conditioning and query tokens: none, a class, words that stand before the image, words that are read.
 CONDITIONS = [(0, 0), (1, 0), (4, 0), (5, 3)]
 HINT_GRIDS = pytest.mark.parametrize("color_hint_grid", [0, 2])
 every_condition = pytest.mark.parametrize(

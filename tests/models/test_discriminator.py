@@ -19,7 +19,7 @@ def test_a_logit_sees_seventy_pixels() -> None:
     *features, logits = model(images)
     assert [f.shape[1:] for f in features] == [(8, 128, 128), (16, 64, 64), (32, 32, 32), (64, 31, 31)]
     assert logits.shape == (1, 1, 30, 30)
-    for module in model.modules():  # a norm sees the whole picture
+    for module in model.modules():  # a norm sees the whole image
         if isinstance(module, torch.nn.GroupNorm):
             module.forward = lambda x: x  # type: ignore[method-assign]
     model(images)[-1][0, 0, 15, 15].backward()

@@ -8,7 +8,7 @@ import torch
 from oracles import plain_transformer
 from small_transformer import BASE, CAUSAL, CONFIGS, build, context_of, every_causal_config, every_config
 
-from imagebart.models.transformer import KVCache, Transformer, TransformerConfig, attention, waves
+from imagebart.models.transformer import KVCache, Transformer, TransformerConfig, attention, sinusoids
 
 
 @every_config
@@ -111,7 +111,7 @@ def test_initialisation() -> None:
 
 def test_positions_begin_alike_at_equal_distances() -> None:
     """Products of two depend on their distance only, and are largest for a position and itself."""
-    found = waves(40, 16).double()
+    found = sinusoids(40, 16).double()
     products = found @ found.T
     for offset in (0, 1, 7):
         diagonal = products.diagonal(offset)

@@ -149,7 +149,7 @@ def test_the_judge_s_words_are_right_and_a_doubtful_one_tells_nothing(
 ) -> None:
     study = Study(oracle(), scorer.reader, 20)
     assert described(study, scorer).value > 0.98
-    monkeypatch.setattr("imagebart.avatars.scorer.SURE", 1.1)
+    monkeypatch.setattr("imagebart.avatars.scorer.MIN_PROBABILITY", 1.1)
     assert described(study, scorer).value == 0
 
 

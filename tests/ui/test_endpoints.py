@@ -79,7 +79,7 @@ def test_a_mask_is_found_by_words_and_serves_an_edit(client: Client, pipe: Pipel
     assert changed.any() and not changed[pixels(mask)[..., 0] == 0].any()
     with pytest.raises(AppError, match="Without words"):
         client.predict(handle_file(str(picture)), "", api_name="/suggest_mask")
-    with pytest.raises(AppError, match="cannot say what a picture shows"):
+    with pytest.raises(AppError, match="cannot say what an image shows"):
         client.predict(handle_file(str(picture)), api_name="/describe")
 
 

@@ -172,7 +172,7 @@ def test_folding_is_by_neighbouring_pixels() -> None:
     model = build(CONFIGS["folded"])
     squares = model.encoder.pixel_unshuffle(torch.arange(16.0).reshape(1, 1, 4, 4))
     assert squares[0, :, 0, 1].tolist() == [2, 3, 6, 7]
-    assert torch.equal(model.decoder.unfold(squares), torch.arange(16.0).reshape(1, 1, 4, 4))
+    assert torch.equal(model.decoder.pixel_shuffle(squares), torch.arange(16.0).reshape(1, 1, 4, 4))
 
 
 # Gradients and errors

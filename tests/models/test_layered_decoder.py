@@ -31,7 +31,7 @@ CONFIG = FirstStageConfig(
 
 @pytest.fixture
 def small() -> FirstStage:
-    """A first stage for pictures half as large."""
+    """A first stage for images half as large."""
     torch.manual_seed(1)
     return FirstStage(replace(CONFIG, resolution=32, downscale=1, decoder="convolutions")).eval()
 
@@ -41,7 +41,7 @@ def one_by_one(decoder: LayeredDecoder, coarse: Tensor) -> Tensor:
     features = F.silu(decoder.norm(coarse))
     mix, colours = decoder.mix(features)[0], decoder.colour(features)[0]
     drawn = F.interpolate(decoder.fine(coarse), scale_factor=2, mode="bilinear", align_corners=False)[0]
-    cell, (height, width) = decoder.cell, coarse.shape[2:]
+    cell, (height, width) = decoder.patch_size, coarse.shape[2:]
     image = torch.empty(3, height * cell, width * cell)
     for y in range(height * cell):
         for x in range(width * cell):
@@ -115,7 +115,7 @@ def test_grids_of_other_sizes_have_their_patterns_enlarged() -> None:
         decoder = model.decoder
         assert isinstance(decoder, LayeredDecoder)
         decoder.own.copy_(torch.randn(4).view(1, 1, 4, 1).expand_as(decoder.own))  # enlarged, these stay what they are
-        torch.testing.assert_close(decoder._patterns(3, 5), decoder.own[0, 0].expand(15, 4, 256))
+        torch.testing.assert_close(decoder.own_patterns(3, 5), decoder.own[0, 0].expand(15, 4, 256))
 
 
 def test_tokens_are_those_of_the_picture_made_smaller(small: FirstStage) -> None:
