@@ -1,6 +1,6 @@
 # make demo    install what the page needs, start it
 # make test    install everything, lint, run all tests (the browser's included)
-# make lint    ruff, mypy, and which room knows which
+# make lint    ruff, mypy, and which package imports which
 # make train   train the shipped model again (resumes where it stopped)
 # make photos  train a model of photographs of flowers, fruit and vegetables, and what it is compared with (resumes where it stopped)
 # make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
@@ -33,14 +33,14 @@ train photos scales: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.mallo
 
 train: $(VENV)/.everything
 	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 captions:captions \
-	    captions:words captions:words-on reader:judge; do \
+	    captions:words captions:words-on reader:scorer; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m recipes.avatars train $${job%:*} --config recipes/avatars/configs/$$part.json --run runs/avatars/$$part; \
 	done
 	$(BIN)/python -m recipes.avatars train denoiser --config recipes/avatars/configs/denoiser.json --run runs/avatars/denoiser
 	$(BIN)/python -m imagebart train assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
 	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
-	cp runs/avatars/judge/reader.safetensors checkpoints/avatars/judge.safetensors
+	cp runs/avatars/scorer/reader.safetensors checkpoints/avatars/judge.safetensors
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
 	$(BIN)/python -m recipes.still_life.pictures runs/still-life/pictures

@@ -50,17 +50,26 @@ RENAMED_KEYS: dict[str, dict[str, str]] = {
     "ColouredThing": {"leads": "lead_words"},
     "StageShape": {"slots": "query_tokens", "phrase": "conv_width"},
     "FirstStageLoss": {"dead_after": "dead_code_threshold"},
+    "AdversarialLoss": {"begin": "start_step", "matching": "feature_matching_weight"},
     "FirstStageRun": {"begin_from": "init_from"},
     "CaptionsRun": {"begin_from": "init_from"},
     "ReaderRun": {"wear": "augment"},
-    "ModelRun": {"begin_from": "init_from"},
-    "StageRun": {"begin_from": "init_from", "scramble": "decoder_corruption"},
+    "ModelRun": {"begin_from": "init_from", "share": "first_stage_share"},
+    "StageRun": {
+        "begin_from": "init_from",
+        "scramble": "decoder_corruption",
+        "drop": "conditioning_dropout",
+        "soft": "soft_targets",
+    },
+    "StoreIndex": {"held": "held_out"},
     "DenoiserRun": {
         "begin_from": "init_from",
         "scramble": "decoder_corruption",
         "glances": "color_hint_grid",
         "drop_glances": "color_hint_dropout",
         "drop_slots": "query_token_dropout",
+        "drop": "conditioning_dropout",
+        "drafts": "draft_weight",
     },
 }
 # Their values: by dataclass and new key, old value -> new value.

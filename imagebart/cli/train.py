@@ -49,8 +49,8 @@ def assemble(
     out: Annotated[Path, typer.Option(help="The model's folder.")],
 ) -> None:
     """Write trained parts as one model folder."""
-    from imagebart.training.assembly import assemble
     from imagebart.training.config import ModelParts, load
+    from imagebart.training.train_model import assemble
 
     parts = load(ModelParts, config)
     text = Path(parts.text) if parts.text is not None else None
@@ -75,7 +75,7 @@ def take_apart(
 ) -> None:
     """Split a model folder into parts, to train on from them."""
     from imagebart.model import ImageBART
-    from imagebart.training.assembly import take_apart
+    from imagebart.training.train_model import take_apart
 
     for folder in take_apart(ImageBART.from_pretrained(model), out):
         print(folder)

@@ -49,9 +49,9 @@ class LoopConfig:
 class AdversarialLoss:
     """What a discriminator adds to the first stage's loss, and how it is trained itself."""
 
-    begin: Index  # steps before, in which the reconstruction settles
+    start_step: Index  # before it, the reconstruction settles
     weight: float = 0.1  # of its gradient at the pixels, over that of the reconstruction
-    matching: float = 0.5  # difference of its features
+    feature_matching_weight: float = 0.5
     crop: Annotated[Width, Field(ge=32)] = 128  # pixels a side of what it looks at in a step
     channels: int = 32
     lr: Rate = 3e-4
@@ -110,14 +110,14 @@ class StageShape:
         return TransformerConfig(*sizes, causal=False)
 
     def decoder(self, vocab_in: int, positions: int, vocab_out: int, cross: bool) -> TransformerConfig:
-        """The causal one, which draws; cross: it attends to the encoder's output."""
+        """The causal one; cross: it attends to the encoder's output."""
         sizes = (self.width, self.depth, self.heads, vocab_in, positions, self.head_size, vocab_out)
         return TransformerConfig(*sizes, cross=cross)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokensRun:
-    """What the trainings on the tokens of pictures have in common."""
+    """What trainings on the tokens of images have in common."""
 
     data: str  # a folder in imagefolder layout, or what a recipe calls its own
     first_stage: str  # run folder of the trained first stage
@@ -125,7 +125,7 @@ class TokensRun:
     shape: StageShape = field(default_factory=StageShape)
     conditioning: Kind = "text"
     text_length: Length = 77  # conditioning tokens a caption
-    drop: Share = 0.1  # share of captions left out
+    conditioning_dropout: Share = 0.1  # share of captions left out
     text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
     init_from: str | None = None  # run folder of a trained network of the same kind and shape to start from
 
@@ -142,7 +142,7 @@ class StageRun(TokensRun):
     t: int | None  # the stage to train; None: all of them, jointly
     kind: Literal["encoder_decoder", "residual"] = "encoder_decoder"  # of stages before the coarsest
     decoder_corruption: Share = 0.0  # share of images of which some of the decoder's input tokens are noise
-    soft: bool = True  # loss towards the posterior; False: towards draws from it
+    soft_targets: bool = True  # loss towards the posterior; False: towards samples of it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,10 +156,10 @@ class StageRun(TokensRun):
 class DenoiserRun(TokensRun):
     """`python -m imagebart train denoiser --config FILE`."""
 
-    drop: Share = 0.15
+    conditioning_dropout: Share = 0.15
     query_token_dropout: Share = 0.25  # share of images whose caption loses some of its query tokens, any part of them
-    decoder_corruption: Share = 0.4  # of the pictures drawn to their end, those in which tokens before are noise
-    drafts: Rate = 0.2  # weight of the encoder's own prediction
+    decoder_corruption: Share = 0.4  # share of the steps to x_0 in which some of the decoder's input tokens are noise
+    draft_weight: Rate = 0.2  # of the loss of the encoder's own prediction
     color_hint_grid: HintGrid = 0  # parts along a side of a patch, of which the encoder is given color hints; 0: none
     color_hint_dropout: Share = 0.1  # share of images without them
 
@@ -186,7 +186,7 @@ class ModelRun:
     licence: str = ""  # of the images
     credit: str = ""  # Markdown for the card: who made the images
     batch_size: int = 16
-    share: float = 0.4  # of the hours, for the first stage
+    first_stage_share: float = 0.4  # of the hours
     steps: StepCounts | None = None  # None: as many as the hours allow
     model: FirstStageConfig | None = None
     loss: FirstStageLoss | None = None
@@ -201,8 +201,8 @@ class ModelRun:
             raise InputError(f"The resolution is {self.resolution}; it must be one of {known}.")
         if not 1 <= self.batch_size <= 4096:
             raise InputError(f"The batch size is {self.batch_size}; it must be from 1 to 4096.")
-        if not 0 < self.share < 1:
-            raise InputError(f"The first stage's share is {self.share:g}; it must be over 0 and under 1.")
+        if not 0 < self.first_stage_share < 1:
+            raise InputError(f"The first stage's share is {self.first_stage_share:g}; it must be over 0 and under 1.")
         if self.init_from is not None and (self.first_stage is not None or self.shape is not None):
             other = "shape" if self.first_stage is None else "first stage"
             raise InputError(f"{self.init_from} has its own {other}; leave out one of the two.")
@@ -221,7 +221,7 @@ class ModelParts:
     about: About
     denoiser: str | None = None  # either this
     stages: tuple[str, ...] = ()  # or these, t = 1 first
-    text: str | None = None  # run folder of a text encoder that says the same as the networks' own, and knows more
+    text: str | None = None  # run folder of a text encoder that replaces the networks' own: it knows more words
     dtype: str = "float16"  # of the weights as stored
 
     def __post_init__(self) -> None:
@@ -230,12 +230,12 @@ class ModelParts:
 
 
 def load(cls: type[C], path: Path) -> C:
-    """Reads a run's settings from a JSON file."""
+    """A run's settings from a JSON file."""
     return from_dict(cls, load_values(path))
 
 
 def load_values(path: Path) -> dict[str, Any]:
-    """The settings in a JSON file. Raises InputError where it holds none."""
+    """The settings in a JSON file; raises InputError where it holds none."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:

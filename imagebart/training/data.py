@@ -1,4 +1,4 @@
-"""Images to train on, and what is said of them: data sets of any size, opened, inspected and stored as squares.
+"""Images to train on, with captions or classes: data sets are opened, inspected and stored as squares.
 
 `open_dataset` reads folders in imagefolder layout, Parquet files and the Hub by the `datasets` library, which decodes
 no image. `inspect_dataset` decodes each once, names those that cannot be used, and writes the others to an
@@ -36,12 +36,12 @@ from imagebart.imaging.files import flatten, load_image, normalize, to_images
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there
 SPLITS = {"train", "test", "validation"}
 MIN_IMAGES = 16  # that a model can be trained on at all
-HELD_OUT_SHARE, MIN_HELD_OUT, MAX_HELD_OUT = 0.05, 4, 500  # images that are held back to measure with
+HELD_OUT_SHARE, MIN_HELD_OUT, MAX_HELD_OUT = 0.05, 4, 500  # held-out images
 MAX_NAMED, MAX_COUNTED = 5, 12  # in a report: images that cannot be used, and words or classes
 PIXELS, INDEX = "pixels.bin", "pictures.json"
 MAX_VIEWS = 8  # of each image
-STORED_SCALE = 9 / 8  # side of a stored image over that of one that is trained on: room for crops
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+STORED_SCALE = 9 / 8  # side of a stored image over that of one that is trained on: room for crops
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Example:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A data set of images that are not decoded yet."""
+    """A data set as the library opened it."""
 
     splits: dict[str, Any]  # data sets of the library, by name
     kind: str  # "text", "class" or "none"
@@ -66,8 +66,9 @@ class ImageSource:
 
     def __iter__(self) -> Iterator[Example]:
         for split, part in self.splits.items():
+            column = _image_column(part)
             for number, values in enumerate(part):
-                yield self._example(split, number, values)
+                yield self._example(split, number, values, values[column] or {})
 
     def sizes(self, count: int = 200) -> list[tuple[int, int]]:
         """Width and height of the first images whose headers can be read."""
@@ -78,9 +79,8 @@ class ImageSource:
                 sizes.append(file.size)
         return sizes or [(1, 1)]
 
-    def _example(self, split: str, number: int, values: dict[str, Any]) -> Example:
-        image = values[_image_column(self.splits[split])]
-        path, content = (image or {}).get("path"), (image or {}).get("bytes")
+    def _example(self, split: str, number: int, values: dict[str, Any], image: dict[str, Any]) -> Example:
+        path, content = image.get("path"), image.get("bytes")
         text = values.get(self.column) if self.column else None
         if self.kind == "class" and isinstance(text, int):
             text = self.splits[split].features[self.column].int2str(text)
@@ -96,41 +96,37 @@ class ImageSource:
 def open_dataset(data: str) -> ImageSource:
     """Opens a folder, or streams a data set of the Hub by its name.
 
-    Raises InputError, in a sentence, for no images, captions that are no JSON, or a name that leads nowhere.
+    Raises InputError for no images, captions that are no JSON, or a name that leads nowhere.
     """
     import datasets  # takes seconds, and nothing but this needs it
 
-    folder, root, local = Path(data), None, True
-    options: dict[str, Any]
+    folder, root = Path(data), None
+    options: dict[str, Any] = {"path": data, "streaming": True}
     if folder.is_dir():
         root = folder.resolve()
-        if any(root.rglob("*.parquet")):
-            options = {"path": "parquet", "data_dir": str(root), "streaming": True}
-        else:
-            options = {"path": "imagefolder", "data_dir": str(root), "keep_in_memory": True}
+        parquet = any(root.rglob("*.parquet"))
+        more = {"path": "parquet"} if parquet else {"path": "imagefolder", "keep_in_memory": True, "streaming": False}
+        options |= {"data_dir": str(root), **more}
     elif folder.exists() or data.startswith((".", "/", "~")) or data.count("/") > 1:
-        raise InputError(f"{data} is no folder; give one with pictures in it, or the name of a data set on the Hub.")
-    else:
-        options, local = {"path": data, "streaming": True}, False
+        raise InputError(f"{data} is no folder; give one with images in it, or the name of a data set on the Hub.")
     datasets.disable_progress_bars()
     try:
         with tempfile.TemporaryDirectory() as cache:
-            splits = datasets.load_dataset(**options, **({"cache_dir": cache} if local else {}))
+            splits = datasets.load_dataset(**options, **({"cache_dir": cache} if root else {}))
             columns = {split: _image_column(part) for split, part in splits.items()}
             encoded = datasets.Image(decode=False)
             splits = {s: part.cast_column(columns[s], encoded) if columns[s] else part for s, part in splits.items()}
     except FileNotFoundError as error:  # EmptyDatasetError, too
-        wrong = "holds no pictures" if local else "is neither a folder here nor a data set on the Hub"
+        wrong = "holds no images" if root else "is neither a folder here nor a data set on the Hub"
         raise InputError(f"{data} {wrong}; give a folder with PNG, JPEG or WebP files.") from error
     except Exception as error:  # whatever the files hold
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise InputError(
-            f"What {data} says of its pictures cannot be read ({reason}); in metadata.jsonl each line is an object "
+            f"What {data} says of its images cannot be read ({reason}); in metadata.jsonl each line is an object "
             'such as {"file_name": "a.png", "text": "a red rose"}.'
         ) from error
-    without = [split for split, column in columns.items() if not column]
-    if without:
-        raise InputError(f"{data} has no pictures in its part {without[0]!r}; expected a column of them, called image.")
+    for split in (split for split, column in columns.items() if not column):
+        raise InputError(f"{data} has no images in its part {split!r}; expected a column of them, called image.")
     kind, text_column = _text_column(next(iter(splits.values())).features or {})
     return ImageSource(splits, kind, text_column, root)
 
@@ -142,7 +138,7 @@ def _image_column(part: Any) -> str:
 
 
 def _text_column(features: dict[str, Any]) -> tuple[str, str | None]:
-    """Whether images have captions, classes or neither, and the column that holds them."""
+    """The kind, "text", "class" or "none", and the column that holds captions or classes."""
     for column in CAPTION_COLUMNS:
         if column in features:
             return "text", column
@@ -171,8 +167,8 @@ class DatasetReport:
     def lines(self) -> Iterator[str]:
         """The report in words."""
         short = sorted(min(size) for size in self.sizes)
-        held = f", {self.held_out} of them held back to measure with" if self.held_out else ""
-        yield f"{self.count:,} pictures{held}"
+        held = f", {self.held_out} of them held out" if self.held_out else ""
+        yield f"{self.count:,} images{held}"
         if short:
             middle = statistics.median(short)
             yield f"short sides of {short[0]:,} to {short[-1]:,} pixels, {middle:,.0f} in the middle"
@@ -180,13 +176,13 @@ class DatasetReport:
         yield from _named("there twice, used once", self.duplicates, ": the same as ")
         if self.kind == "text":
             silent = self.texts.get("", 0)
-            without = f"; {silent:,} pictures without a caption" if silent else ""
+            without = f"; {silent:,} images without a caption" if silent else ""
             yield f"captions of {len(self.words):,} different words{without}"
             yield "most frequent: " + _most_common(self.words)
         elif self.kind == "class":
             yield f"{len(self.texts):,} classes: " + _most_common(self.texts)
         else:
-            yield "neither captions nor classes: pictures are completed and regenerated without words"
+            yield "neither captions nor classes: images are completed and regenerated without words"
 
 
 def _named(what: str, found: dict[str, str], joint: str) -> Iterator[str]:
@@ -208,10 +204,9 @@ def inspect_dataset(
     folder: Path | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> DatasetReport:
-    """Decodes every image. With a folder, writes them there as an `ImageStore`.
+    """Decodes every image. With a folder, writes them there as an `ImageStore`. progress: called with 1 for each.
 
-    progress: called with 1 for each image. Raises InputError where too few images can be used, OSError where the disk
-    is full.
+    Raises InputError where too few images can be used, OSError where the disk is full.
     """
     report = DatasetReport(source.kind)
     used: list[Example] = []
@@ -228,10 +223,9 @@ def inspect_dataset(
                 except OSError as error:
                     raise write_error(error, folder / PIXELS, len(square.tobytes()) * (len(used) + 1)) from error
     if report.count < MIN_IMAGES:
-        message = f"There are {report.count} pictures that can be used; at least {MIN_IMAGES} are needed, "
+        message = f"There are {report.count} images that can be used; at least {MIN_IMAGES} are needed, "
         message += "better some hundreds."
-        if report.unusable:
-            name, reason = next(iter(report.unusable.items()))
+        for name, reason in islice(report.unusable.items(), 1):
             message += f" {len(report.unusable)} were left out, such as {name}: {reason}"
         raise InputError(message)
     if report.kind == "text":
@@ -259,20 +253,24 @@ def _usable(
             report.unusable[example.name] = "is named by the captions, but there is no such file."
             continue
         try:
-            image = flatten(load_image(example.source, "picture"))
+            image = flatten(load_image(example.source, "image"))
         except InputError as error:
             report.unusable[example.name] = str(error)
             continue
         except OSError as error:
             report.unusable[example.name] = f"cannot be opened ({error.strerror})"
             continue
-        square = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+        square = _centre_square(image, side)
         digest = blake2b(square.tobytes(), digest_size=16).digest()
         if digest in seen:
             report.duplicates[example.name] = seen[digest]
             continue
         seen[digest] = example.name
         yield example, square, image.size
+
+
+def _centre_square(image: Image.Image, side: int) -> Image.Image:
+    return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
 
 
 def split_held_out(examples: Sequence[Example]) -> list[bool]:
@@ -299,12 +297,12 @@ class StoreIndex:
     kind: str  # of their texts: "text", "class" or "none"
     names: tuple[str, ...]
     texts: tuple[str, ...]
-    held: tuple[bool, ...]  # held back: never trained on
+    held_out: tuple[bool, ...]  # never trained on
     credits: tuple[dict[str, str], ...]
 
-    def numbers(self, held: bool) -> list[int]:
-        """The images that are held back, or the others."""
-        return [i for i, one in enumerate(self.held) if one == held]
+    def numbers(self, held_out: bool) -> list[int]:
+        """The images that are held out, or the others."""
+        return [i for i, one in enumerate(self.held_out) if one == held_out]
 
 
 def write_index(folder: Path, index: StoreIndex) -> None:
@@ -324,16 +322,13 @@ class ImageStore:
     def __init__(self, folder: Path) -> None:
         index = read_index(folder)
         if index is None:
-            raise ValueError(f"{folder} holds no pictures that are ready to train on ({INDEX} is missing)")
+            raise ValueError(f"{folder} holds no images that are ready to train on ({INDEX} is missing)")
         self.index = index
         side, count = stored_side(index.resolution), len(index.names)
         self.pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(count, side, side, 3))
 
     def view(self, number: int, view: int) -> Tensor:
-        """A crop, uint8 [3, resolution, resolution]: view 0 is the middle, 1 that mirrored, then others.
-
-        Every second view is mirrored. A view is the same whenever it is asked for.
-        """
+        """A crop, uint8 [3, resolution, resolution], the same each time: view 0 is the middle, 1 that mirrored, ..."""
         size = self.index.resolution
         room = self.pixels.shape[1] - size
         top = left = room // 2
@@ -350,7 +345,7 @@ class ImageStore:
 
 
 class AugmentedViews(Dataset[dict[str, Any]]):
-    """Some images of a store, in so many views each: image, uint8 [3, resolution, resolution], and text."""
+    """Some images of a store, in `views` views each: image, uint8 [3, resolution, resolution], and text."""
 
     def __init__(self, store: ImageStore, numbers: Sequence[int], views: int) -> None:
         self.store, self.numbers, self.views = store, list(numbers), views
@@ -372,9 +367,9 @@ class AugmentedViews(Dataset[dict[str, Any]]):
 class ImageFolder(Dataset[dict[str, Any]]):
     """Images of a folder in Hugging Face's imagefolder layout, decoded at each access.
 
-    `metadata.jsonl` beside the images may give a `text` for each `file_name`; without it, images in named
-    subfolders have the folder's name as `text` (a class). Items: `image`, uint8 [3, size, size] (the centre
-    square), and `text` ("" where there is none).
+    `metadata.jsonl` beside the images may give a `text` for each `file_name`; without it, images in named subfolders
+    have the folder's name as `text` (a class). Items: `image`, uint8 [3, size, size] (the centre square), and `text`
+    ("" where there is none).
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -387,15 +382,12 @@ class ImageFolder(Dataset[dict[str, Any]]):
         captions = {}
         for file in folder.rglob("metadata.jsonl"):
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-                if not line.strip():
-                    continue
                 try:
-                    record = json.loads(line)
+                    record = json.loads(line) if line.strip() else {"file_name": ""}
                     captions[file.parent / record["file_name"]] = str(record.get("text", ""))
-                except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-                    raise ValueError(
-                        f"{file}, line {number}: {line[:60]!r} is not an object with `file_name` and `text`"
-                    ) from error
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    named = f"{file}, line {number}: {line[:60]!r}"
+                    raise ValueError(f"{named} is not an object with `file_name` and `text`") from error
         self.texts = [captions.get(p, "" if p.parent == folder else p.parent.name) for p in self.paths]
 
     def __len__(self) -> int:
@@ -403,28 +395,23 @@ class ImageFolder(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         with Image.open(self.paths[index]) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-        image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        return {"image": pixels, "text": self.texts[index]}
+            square = _centre_square(ImageOps.exif_transpose(file).convert("RGB"), self.size)
+        return {"image": torch.from_numpy(np.array(square)).permute(2, 0, 1), "text": self.texts[index]}
 
 
 def dataset_for(data: str, size: int) -> Dataset[dict[str, Any]]:
-    """The data set that a configuration names: the path of a folder of images, or of a store of them.
-
-    Raises ValueError for a store of images of another size.
-    """
+    """The data set in a folder of images, or in a store of them; raises ValueError for a store of another size."""
     index = read_index(Path(data))
     if index is None:
         return ImageFolder(Path(data), size)
     if index.resolution != size:
-        raise ValueError(f"{data} holds pictures of {index.resolution} pixels a side, expected {size}")
+        raise ValueError(f"{data} holds images of {index.resolution} pixels a side, expected {size}")
     return AugmentedViews(ImageStore(Path(data)), index.numbers(False), MAX_VIEWS)
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
     """Images [B, 3, H, W] in [-1, 1], row by row with a white line between."""
-    pictures = to_images(images)
-    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
-    page = sheet(rows, pictures[0].width, margin=1)
+    cells = to_images(images)
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    page = sheet(rows, cells[0].width, margin=1)
     return page.crop((1, 1, page.width - 1, page.height - 1))

@@ -23,7 +23,6 @@ from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput, c
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
-from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, train
@@ -34,6 +33,8 @@ from imagebart.training.token_task import (
     TokenDataset,
     TokensTask,
     TokenTaskInputs,
+    add_codebook_embedding,
+    merge_codebook_embedding,
     prefix_size,
     text_config,
 )
@@ -58,18 +59,17 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         x_t = torch.where(observed, kept, add_uniform_noise(x_s, step.beta * unknown, self.vocab_size))
         cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
         corrupted = add_uniform_noise(x_s, self.corrupted_share(step) * unknown, self.vocab_size)
-        logits, drafts = model(
-            corrupted, DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, prompt_embeds), unknown
-        )
+        given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, prompt_embeds)
+        logits, drafts = model(corrupted, given, unknown)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
         right = (logits.argmax(-1) == target).float().mean()
-        return {"loss": loss + self.run.drafts * draft_loss, "tokens": loss, "drafts": draft_loss, "accuracy": right}
+        total = loss + self.run.draft_weight * draft_loss
+        return {"loss": total, "tokens": loss, "drafts": draft_loss, "accuracy": right}
 
     def mask(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """A random mask for each image: the share of each patch that it covers, float [B, N]; the tokens of what it
-        leaves of each patch, int64 [B, N]; and color hints of that, bool [B, N, K], for most images, if the denoiser
-        takes any.
+        """Of a random mask for each image: its coverage of each patch, float [B, N]; the tokens of the kept rest of
+        each patch, int64 [B, N]; for most images, color hints of that, bool [B, N, K], if the denoiser takes any.
         """
         images = batch["image"]
         pixels = normalize(images)
@@ -79,9 +79,8 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         kept = self.encode(fill_nearest(images.cpu(), masks).to(images.device))
         color_hints = None
         if self.run.color_hint_grid:
-            color_hints = encode_color_hints(
-                self.first_stage, pixels, masks.to(images.device), self.run.color_hint_grid
-            )
+            parts_per_side = self.run.color_hint_grid
+            color_hints = encode_color_hints(self.first_stage, pixels, masks.to(images.device), parts_per_side)
             shown = torch.rand(len(color_hints), 1, 1, device=color_hints.device) >= self.run.color_hint_dropout
             color_hints = color_hints & shown
         return noise_level, torch.where(noise_level > 0, kept, x0), color_hints
@@ -89,8 +88,8 @@ class DenoiserTask(TokensTask[DenoiserRun]):
     def corrupted_share(self, step: NoiseStep) -> Tensor:
         """The share of the decoder's input tokens that are noise, [B, 1]: in some of the steps to x_0, any share.
 
-        The tokens before one mostly tell what it is, so that a caption's word is needed once in 256 tokens. Where they
-        cannot be trusted, it is needed at each.
+        The tokens before one mostly determine it, so that a caption's word matters once in 256 tokens; where they are
+        corrupted, it matters at each.
         """
         some = (torch.rand_like(step.noise_t) < self.run.decoder_corruption) & (step.noise_s == 0)
         return torch.rand_like(step.noise_t) * some
@@ -98,7 +97,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
     def condition(self, model: Any, texts: list[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Conditioning tokens and their embeddings; whole captions and single query tokens are dropped for a share.
 
-        Guidance compares with no caption; a pair of values that never occurs together is met by each of them alone.
+        The first for guidance; the second because a pair of values that never occurs together is learned one by one.
         """
         cond = self.cond_tokens(texts, device)
         if cond is None or model.config.text is None:
@@ -121,7 +120,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
 
 
 class TokenDatasetTask(DenoiserTask):
-    """The denoiser on cached tokens; only what masks leave of patches that they cut is encoded in a step."""
+    """The denoiser on cached tokens; only images with patches that a mask cuts are encoded in a step."""
 
     def __init__(
         self,
@@ -136,14 +135,14 @@ class TokenDatasetTask(DenoiserTask):
         self.held_out = held_out
 
     def mask(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Masks of whole patches, unless the tokens depend on their own patch alone."""
+        """Masks of whole patches, unless tokens depend on their own patch alone."""
         if self.first_stage.config.encoder == "patch":
             return super().mask(batch, x0)
         return random_masks(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
-        """Held-out images; their lower halves and their middles regenerated; and images for their captions."""
+        """Held-out images; with the lower half and the middle regenerated; images for their captions."""
         assert isinstance(model, Denoiser)
         whole = ImageBART(self.first_stage.to(model.device), model, self.conditioner)
         x0, texts = self.held_out.middles(HELD_OUT_SHOWN)
@@ -160,7 +159,7 @@ class TokenDatasetTask(DenoiserTask):
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> Metrics:
-        """Mean negative log-likelihood a token of held-out images, in nats: with half of them known, and with none.
+        """Mean negative log-likelihood a token of held-out images, in nats, with half known and with nothing known.
 
         The noise is the same each time.
         """
@@ -172,9 +171,8 @@ class TokenDatasetTask(DenoiserTask):
             part = x0[at : at + 16].to(model.device)
             prompts = None if cond is None else cond[at : at + 16].to(model.device)
             for name, area in (("half", "lower half"), ("whole", "everything")):
-                noise_t = (
-                    torch.from_numpy(preset_array(area, side)).flatten().float().expand(len(part), -1).to(model.device)
-                )
+                mask = torch.from_numpy(preset_array(area, side)).flatten()
+                noise_t = mask.float().expand(len(part), -1).to(model.device)
                 x_t = add_uniform_noise(part, noise_t, self.vocab_size, torch.Generator(part.device).manual_seed(at))
                 logits = model.logits(part, DenoiserInput(x_t, noise_t, torch.zeros_like(noise_t), prompts))
                 losses[name].append(F.cross_entropy(logits[noise_t > 0].float(), part[noise_t > 0], reduction="none"))
@@ -197,7 +195,7 @@ def denoiser_config(
 
 
 def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Conditioner) -> Denoiser:
-    """A denoiser for the tokens of a first stage; for partial patches, too, where tokens depend on their own alone."""
+    """A denoiser for a first stage's tokens; for partial patches, too, where tokens depend on their own patch alone."""
     text = text_config(shape, conditioner) if conditioner.kind == "text" else None
     config = denoiser_config(shape, first_stage.config, conditioner, text)
     return Denoiser(replace(config, partial_patches=first_stage.config.encoder == "patch"))
@@ -205,7 +203,7 @@ def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Condit
 
 @torch.no_grad()
 def init_color_hints(denoiser: Denoiser) -> None:
-    """Has a color hint begin as what the encoder knows already: the embedding of a patch of that color, and louder."""
+    """Sets the embedding of a color hint to HINT_GAIN times that of a patch of this color, which the encoder knows."""
     table = denoiser.encoder.token_embedding.weight[: denoiser.config.vocab_size]
     denoiser.glance.weight.copy_(HINT_GAIN * table.T)
 

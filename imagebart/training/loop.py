@@ -1,7 +1,7 @@
 """The training loop that all models share: steps, averaged weights, log, checkpoints, sample grids.
 
-A run is resumed from its folder at the step of its last checkpoint, and ends with the weights of an unbroken one: what
-a step draws at random depends on the seed, the step and the process only.
+A run is resumed from its last checkpoint, and ends with the weights of an uninterrupted one: the random numbers of a
+step depend on the seed, the step and the process only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,21 +59,26 @@ class Task(Protocol):
         """A grid to look at."""
 
 
+@dataclass(frozen=True)
 class StepBatchSampler:
     """The data set's indices of each step from `start` on: a function of the seed and the step only.
 
-    Of several processes, each gets its own part of each step, so that all of them together get what one with so many
-    times the batch would. Endless data are read in order from a place of the seed's own, so that a run that is
-    initialised from another sees what that one has not; a finite set is shuffled in each epoch.
+    Each of several processes gets its part of each step; together they get what one with their whole batch would.
+    Endless data are read in order, from an offset of each seed's own, so that a run that is initialised from another
+    sees other data; a finite set is shuffled in each epoch.
     """
 
-    def __init__(
-        self, length: int, batch_size: int, start: int, steps: int, seed: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        if length < 1:
+    length: int
+    batch_size: int
+    start: int
+    steps: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
             raise ValueError("the dataset is empty, expected at least one image")
-        self.length, self.batch_size, self.start, self.steps, self.seed = length, batch_size, start, steps, seed
-        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return max(self.steps - self.start, 0)
@@ -99,8 +105,8 @@ def train(
 ) -> nn.Module:
     """Trains to `config.steps`, resuming from the checkpoint in `folder` if there is one.
 
-    validate: called with the averaged model and the step whenever a grid is written. Writes `log.jsonl`,
-    `samples/*.png` and `state/` to the folder. Returns the model with averaged weights.
+    Writes `log.jsonl`, `samples/*.png` and `state/` there. validate: called with the averaged model and the step
+    whenever a grid is written. Returns the model with averaged weights.
     """
     accelerator = Accelerator(mixed_precision=precision(config.mixed_precision), step_scheduler_with_optimizer=False)
     set_seed(config.seed)
@@ -200,7 +206,7 @@ def _averaged_model(ema: AveragedModel, model: nn.Module) -> nn.Module:
 
 
 def write_record(folder: Path, record: dict[str, float]) -> None:
-    """Adds a record to a run's log, on a line of its own even where a killed run left half a one."""
+    """Appends a record to a run's log, on its own line even where a killed run left half a line."""
     path, line = folder / LOG, json.dumps(record) + "\n"
     try:
         with path.open("a+b") as log:
@@ -212,10 +218,7 @@ def write_record(folder: Path, record: dict[str, float]) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The records of a run's log, each of a step; [] where there are none yet.
-
-    A line that was cut off, when a run was killed or its disk was full, is no record.
-    """
+    """The records of a run's log, each of a step; lines that were cut off are left out."""
     path, records = folder / LOG, []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         with suppress(ValueError):
@@ -226,7 +229,7 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 def hours_so_far(folder: Path) -> float:
-    """Hours that a run took up to its last record, over all times that it was resumed."""
+    """Hours that a run took up to its last record, over all its resumptions."""
     records = read_log(folder)
     return records[-1]["hours"] if records else 0.0
 
@@ -263,7 +266,7 @@ def _load_state(accelerator: Accelerator, folder: Path) -> int:
 def optimizers_for(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     """AdamW, and with `config.optimizer` "muon" Muon for the matrices and convolutions of blocks.
 
-    AdamW decays matrices only; gains, biases and embeddings of single numbers are left alone.
+    AdamW decays matrices only, no gains and biases.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     inner = [p for name, p in named if config.optimizer == "muon" and ".block" in name and p.ndim >= 2]
@@ -278,11 +281,11 @@ def optimizers_for(model: nn.Module, config: LoopConfig) -> list[torch.optim.Opt
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix is made orthogonal before each step (Jordan et al. 2024).
+    """Momentum whose matrix is made orthogonal before each step (Jordan et al. 2024), as large as AdamW's (Liu et al.
+    2025, eq. 4). A convolution is a matrix with a row for each output channel.
 
-    For matrices, and convolutions as matrices with a row for each output channel. With the same rate and decay its
-    steps are as large as AdamW's (Liu et al. 2025, eq. 4). PyTorch's own multiplies in bf16 only, which a CPU without
-    instructions for it emulates dozens of times slower; this one multiplies as autocast has it.
+    PyTorch's own multiplies in bf16 only, which a CPU without instructions for it emulates dozens of times slower; this
+    one multiplies as autocast has it.
     """
 
     def __init__(
@@ -314,7 +317,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: Tensor) -> Tensor:
     """[m, n] -> about U V^T of its singular value decomposition U S V^T: all singular values between 0.7 and 1.2.
 
-    Five steps of a quintic Newton-Schulz iteration; its coefficients are Jordan's and bring them close to 1 fast.
+    Five steps of a quintic Newton-Schulz iteration, with Jordan's coefficients.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = wide / wide.norm().clamp(min=1e-7)

@@ -13,7 +13,7 @@ P_EVERYTHING = 0.3  # share of images of which nothing is kept
 P_KEEP_BOXES, KEPT_BOX_SIDE = 0.25, 1 / 6  # share of images of which only small boxes are kept; their longest side
 P_INVERTED = 0.5  # share of the other masks that are all but a shape
 MAX_BOXES = 3
-LENGTH_POWER = 1.5  # of a uniform draw that gives a box's length: above 1, short ones are more frequent
+LENGTH_POWER = 1.5  # of a uniform number that gives a box's length: above 1, short ones are more frequent
 P_ALIGNED = 0.4  # share of masks that cover all of the patches that they touch
 P_KEEP_COLOR_PATCH = 0.3  # share of images of which all of a color is masked but for a small patch
 COLOR_TOLERANCE = 0.15  # in each channel of [-1, 1]
@@ -50,9 +50,8 @@ def painted_masks(images: Tensor, grid: int) -> Tensor:
 def keep_color_patches(images: Tensor, side: int) -> Tensor:
     """All of one color of each image, with some of what is around it, but for a small patch: bool [B, side, side].
 
-    The color to generate can be told from that patch only. In most masks, token patches that show nothing else are
-    masked there, too: a network would learn to read colors off these alone, and not off patches with several colors.
-    Half of the masks hold one more shape.
+    Only that patch shows the color to generate. Most masks cover token patches of this color alone: a network
+    would learn to read colors off these, not off patches with several colors. Half of the masks have one more shape.
     """
     pixels = F.interpolate(images, (side, side))
     contrast = F.max_pool2d(pixels, 3, 1, 1) + F.max_pool2d(-pixels, 3, 1, 1)
@@ -71,10 +70,10 @@ def keep_color_patches(images: Tensor, side: int) -> Tensor:
 
 def _box_around(row: int, column: int, side: int) -> Tensor:
     """A small box that holds a place: bool [side, side]."""
-    lengths = [_length(max(1, round(COLOR_PATCH_SIDE * side))) for _ in range(2)]
+    height, width = (_length(max(1, round(COLOR_PATCH_SIDE * side))) for _ in range(2))
     box = torch.zeros(side, side, dtype=torch.bool)
-    top, left = (max(0, at - int(torch.randint(n, ()))) for at, n in zip((row, column), lengths, strict=True))
-    box[top : top + lengths[0], left : left + lengths[1]] = True
+    top, left = (max(0, at - int(torch.randint(n, ()))) for at, n in ((row, height), (column, width)))
+    box[top : top + height, left : left + width] = True
     return box
 
 
@@ -102,20 +101,17 @@ def _boxes(side: int, longest: int) -> Tensor:
     """One to three boxes: bool [side, side]."""
     boxes = torch.zeros(side, side, dtype=torch.bool)
     for _ in range(int(torch.randint(1, MAX_BOXES + 1, ()))):
-        (top, bottom), (left, right) = _span(side, longest), _span(side, longest)
-        boxes[top:bottom, left:right] = True
+        spans = []
+        for _ in range(2):
+            length = _length(longest)
+            start = int(torch.randint(0, side - length + 1, ()))
+            spans.append(slice(start, start + length))
+        boxes[tuple(spans)] = True
     return boxes
 
 
-def _span(side: int, longest: int) -> tuple[int, int]:
-    """From and to along one side."""
-    length = _length(longest)
-    begin = int(torch.randint(0, side - length + 1, ()))
-    return begin, begin + length
-
-
 def _length(longest: int) -> int:
-    """Short ones are more frequent, for what is kept may be a narrow strip."""
+    """A box's side, more often a short one, for what is kept may be a narrow strip."""
     return 1 + int(torch.rand(()) ** LENGTH_POWER * (longest - 1))
 
 

@@ -1,4 +1,4 @@
-"""What `train model` will do: sizes, steps and disk, planned from the images, the hours and this machine."""
+"""The plan of `train model`: sizes, steps and disk, from the images, the hours and this machine's speed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from imagebart.training.loop import Task, optimizers_for, precision, training_st
 from imagebart.training.vqgan import FirstStageTask
 
 PLAN = "plan.json"
-MIN_STEPS = 20  # of each part: with fewer, nothing is learned at all
+MIN_STEPS = 20  # of each part
 TIMED_STEPS = 2
 BUSY_LOAD = 0.75  # of each core
 SECONDS_PER_CHECKPOINT, SECONDS_PER_RECORD, GRIDS = 120.0, 20.0, 12  # grids: in each part
@@ -35,8 +35,6 @@ MAX_TOKEN_BYTES = 64_000_000  # of the token file
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done."""
-
     run: ModelRun
     model: FirstStageConfig
     loss: FirstStageLoss
@@ -51,29 +49,29 @@ class Plan:
         """Hours by which the first stage's share has grown since it was planned; 0 where a trained one is used."""
         if self.run.steps is not None:
             return self.run.steps.decoder * self.seconds / 3600
-        hours = self.run.share * self.run.hours - self.steps * self.seconds / 3600
+        hours = self.run.first_stage_share * self.run.hours - self.steps * self.seconds / 3600
         return hours if self.steps and 3600 * hours >= MIN_STEPS * self.seconds else 0.0
 
     def lines(self) -> Iterator[str]:
-        """The plan in words."""
+        """The plan as text."""
         run, side = self.run, self.model.side
         yield (
             f"{self.model.resolution} × {self.model.resolution} pixels, {side} × {side} tokens of "
-            f"{self.model.vocab_size:,} codes; {self.views} views of each picture"
+            f"{self.model.vocab_size:,} codes; {self.views} views of each image"
         )
         if run.trained_first_stage:
-            yield f"first stage: taken over from {run.trained_first_stage}"
+            yield f"first stage: initialised from {run.trained_first_stage}"
         else:
-            size = f"{_parameters(self.model) / 1e6:.1f} M numbers, {self.steps:,} steps of {run.batch_size}"
+            size = f"{_parameters(self.model) / 1e6:.1f} M parameters, {self.steps:,} steps of {run.batch_size}"
             yield f"first stage: {size}, {_duration(self.steps * self.seconds / 3600)}"
         layers = f"{self.shape.depth} + {self.shape.encoder_depth} layers of {self.shape.width}"
-        hours = run.hours * (1.0 if run.trained_first_stage else 1 - run.share)
+        hours = run.hours * (1.0 if run.trained_first_stage else 1 - run.first_stage_share)
         length = f"{run.steps.denoiser:,} steps" if run.steps else _duration(hours)
         yield f"denoiser: {layers}, {length}" + (" more" if run.init_from else "")
         yield f"disk: {format_bytes(self.disk)}"
         if load := load_of_others():
             cores = os.cpu_count()
-            yield f"this machine is busy (load {load:.1f} on {cores} cores): hours are meant without what else it does"
+            yield f"this machine is busy (load {load:.1f} on {cores} cores): the hours are those of an idle one"
 
 
 def make_plan(
@@ -84,9 +82,9 @@ def make_plan(
     first_stage: FirstStageConfig | None = None,
     shape: StageShape | None = None,
 ) -> Plan:
-    """The plan for so many images of a resolution, and for a trained first stage or a denoiser's shape.
+    """The plan for so many images of a resolution; first_stage, shape: those of trained networks, if there are any.
 
-    Raises InputError where the disk has no room for it. Times steps, on all processes together.
+    Times steps, on all processes together. Raises InputError where the disk has no room for the run.
     """
     model = first_stage or run.model or first_stage_config(resolution)
     shape = shape or run.shape or _denoiser_shape(model)
@@ -102,20 +100,20 @@ def make_plan(
     if first_stage is not None:
         return Plan(run, model, loss, shape, views, 0, 0.0, disk)
     size = model.resolution
-    timed_loss = replace(loss, adversarial=AdversarialLoss(begin=0, crop=max(32, min(128, size))))
+    timed_loss = replace(loss, adversarial=AdversarialLoss(start_step=0, crop=max(32, min(128, size))))
     images = [{"image": torch.randint(256, (3, size, size), dtype=torch.uint8)} for _ in range(run.batch_size)]
     network = FirstStage(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = FirstStageTask(network, images, torch.ones(size, size), timed_loss)  # type: ignore[arg-type]
     seconds = seconds_per_step(task, loop_config(run, MIN_STEPS, 1.0))
     steps = run.steps.first_stage if run.steps else 0
-    steps = steps or max(MIN_STEPS, int(3600 * run.hours * run.share / seconds))
-    adversarial = AdversarialLoss(begin=steps // 3, crop=max(32, min(128, size // 2 * 2)))
+    steps = steps or max(MIN_STEPS, int(3600 * run.hours * run.first_stage_share / seconds))
+    adversarial = AdversarialLoss(start_step=steps // 3, crop=max(32, min(128, size // 2 * 2)))
     loss = run.loss or FirstStageLoss(face=1.0, adversarial=adversarial)
     return Plan(run, model, loss, shape, views, steps, seconds, disk)
 
 
 def resolution_for(run: ModelRun, first_stage: FirstStageConfig | None, source: ImageSource) -> int:
-    """Pixels a side: the first stage's, or as asked for, or what most images have and this machine can train."""
+    """Pixels a side: the first stage's, or as asked for, or the most that half of the images have, up to a limit."""
     model = first_stage or run.model
     if model is not None:
         return model.resolution
@@ -127,7 +125,7 @@ def resolution_for(run: ModelRun, first_stage: FirstStageConfig | None, source: 
 
 
 def first_stage_config(resolution: int) -> FirstStageConfig:
-    """A VQGAN whose tokens depend on their own patch alone: those of what is kept do not depend on the rest."""
+    """A VQGAN whose tokens depend on their own patch alone, so that those outside a mask do not depend on the rest."""
     unshuffle, multipliers = {32: (2, (1, 1)), 64: (4, (1, 1)), 128: (4, (1, 2)), 256: (4, (1, 2, 2))}[resolution]
     small = resolution < 128
     return FirstStageConfig(
@@ -157,7 +155,7 @@ def _parameters(model: FirstStageConfig) -> int:
 
 
 def loop_config(run: ModelRun, steps: int, seconds: float) -> LoopConfig:
-    """How a part is trained in so many steps, of so many seconds each."""
+    """Settings of a part's training, of so many steps that take so many seconds each."""
     every = max(MIN_STEPS // 2, steps // GRIDS)
     return LoopConfig(
         steps=steps,
@@ -175,10 +173,10 @@ def loop_config(run: ModelRun, steps: int, seconds: float) -> LoopConfig:
 
 
 def seconds_per_step(task: Task, config: LoopConfig) -> float:
-    """How long a step takes on this machine when it does nothing else. The task's model is changed by it.
+    """How long a step takes on this machine when it is idle. The task's model is changed.
 
-    On a busy machine the time that this process has worked is counted, as if its threads shared the work; one does it,
-    for threads that wait for each other seem to work all the while.
+    On a busy machine the CPU time of one thread is counted, over the number of threads: with several, those that wait
+    for each other count as busy.
     """
     accelerator = Accelerator(mixed_precision=precision(config.mixed_precision))
     model, optimizers = task.model.to(accelerator.device), optimizers_for(task.model, config)
@@ -201,7 +199,7 @@ def seconds_per_step(task: Task, config: LoopConfig) -> float:
 
 
 def load_of_others() -> float:
-    """The machine's load where that is so high that clocks say little of a step; else 0."""
+    """The machine's load where it is too high to time a step by the clock; else 0."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows has none
     return load if load > BUSY_LOAD * (os.cpu_count() or 1) else 0.0
 

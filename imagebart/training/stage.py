@@ -1,9 +1,8 @@
 """Training the published kinds of stages: p(x_{t-1} | x_t) on the tokens of a frozen first stage (ImageBART, 3.2).
 
-One stage, or all of a schedule at once, as the original's joint configuration for FFHQ does. Each step noises the same
-images for every t; the loss is the mean of the stages' (the bound of ImageBART, eq. 6, has their sum). Stages share no
-weights, so that each learns what it would alone; what is shared is the images' encoding, one learning rate, and one
-checkpoint to resume from.
+One stage, or all of a schedule jointly, as the original's configuration for FFHQ does: the loss is the mean of the
+stages' (the bound of ImageBART, eq. 6, has their sum). They share no weights, so that each learns what it would alone,
+but the images' encoding, the learning rate, and the checkpoint to resume from.
 """
 
 from __future__ import annotations
@@ -28,23 +27,30 @@ from imagebart.sampling.packed_linear import pack
 from imagebart.sampling.sampler import row_generators, sample_chain, uniform_tokens
 from imagebart.sampling.steps import ChainState, StageStep
 from imagebart.settings import SamplingSettings
-from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding, token_tables
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, train
-from imagebart.training.token_task import FOLDERS, DataSource, TokensTask, TokenTaskInputs, prefix_size
+from imagebart.training.token_task import (
+    FOLDERS,
+    DataSource,
+    TokensTask,
+    TokenTaskInputs,
+    add_codebook_embedding,
+    merge_codebook_embedding,
+    prefix_size,
+    token_tables,
+)
 from imagebart.weights.folder import Part, load_part, save_part
 
 
 class Stages(nn.Module):
-    """Some stages as one network."""
+    """Stages as one network."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
 
     def forward(self, index: int, x_s: Tensor, x_t: Tensor, cond: Tensor | None) -> Tensor:
-        """Logits [B, N, K] of the stage at a place."""
         return self.stages[index](x_s, x_t, cond)
 
 
@@ -72,14 +78,14 @@ class StagesTask(TokensTask[StageRun]):
             x_t = add_uniform_noise(x_s, self.schedule.betas[t - 1], self.vocab_size)
             corrupted = corrupt_decoder_input(x_s, self.run.decoder_corruption, self.vocab_size)
             logits = model(index, corrupted, x_t, self.cond_tokens(batch["text"], x0.device)).float()
-            losses[f"stage{t}"] = stage_loss(logits, x0, x_s, x_t, t, self.schedule, self.run.soft)
+            losses[f"stage{t}"] = stage_loss(logits, x0, x_s, x_t, t, self.schedule, self.run.soft_targets)
             accuracies.append((logits.argmax(-1) == x0).float().mean())
         scalars = {"loss": torch.stack(list(losses.values())).mean(), "accuracy": torch.stack(accuracies).mean()}
         return scalars | (losses if len(losses) > 1 else {})
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
-        """Of each stage: images, their x_t, and x_{t-1} drawn from that."""
+        """Of each stage: images, their x_t, and x_{t-1} sampled from that."""
         assert isinstance(model, Stages)
         x0, cond = self.preview(next(model.parameters()).device)
         return Image.fromarray(np.vstack([np.asarray(self._sample_stage(one, x0, cond)) for one in model.stages]))
@@ -101,8 +107,7 @@ class StagesTask(TokensTask[StageRun]):
 def stage_loss(logits: Tensor, x0: Tensor, x_s: Tensor, x_t: Tensor, t: int, schedule: Schedule, soft: bool) -> Tensor:
     """Mean negative log-likelihood a token of x_s = x_{t-1} (ImageBART, eq. 7): logits [B, N, K], tokens [B, N].
 
-    soft: the expectation over the posterior q(x_{t-1} | x_t, x_0) in place of the one x_{t-1} drawn from it, which has
-    the same mean and less noise. At t = 1 the two are the same.
+    soft: the expectation over the posterior q(x_{t-1} | x_t, x_0), which has the same mean and less variance.
     """
     if t == 1 or not soft:
         return F.cross_entropy(logits.flatten(0, 1), x_s.flatten())
@@ -111,11 +116,7 @@ def stage_loss(logits: Tensor, x0: Tensor, x_s: Tensor, x_t: Tensor, t: int, sch
 
 
 def corrupt_decoder_input(x: Tensor, share: float, vocab_size: int) -> Tensor:
-    """Tokens [B, N], in a share of whose rows a random part of the tokens is replaced by noise.
-
-    The tokens before one mostly tell what it is, so that a caption's word is needed once in 256 tokens. Where they
-    cannot be trusted, it is needed at each.
-    """
+    """Tokens [B, N], in a share of whose rows a random part of the tokens is noise (see `DenoiserTask`)."""
     noise = torch.rand(len(x), 1, device=x.device) * (torch.rand(len(x), 1, device=x.device) < share)
     return add_uniform_noise(x, noise, vocab_size)
 
@@ -141,7 +142,7 @@ def stage_config(run: StageRun, t: int, schedule: Schedule, inputs: TokenTaskInp
 
 
 def stages_task(run: StageRun, source: DataSource = FOLDERS) -> StagesTask:
-    """The stage `run.t`, or all of them, initialised, with the data and the frozen first stage to train on."""
+    """The stage `run.t`, or all of them, with the data and the frozen first stage to train on."""
     inputs, schedule, stages = TokenTaskInputs.of(run, source), Schedule(run.betas), []
     for t in range(1, schedule.stages + 1) if run.t is None else [run.t]:
         stage = build_stage(stage_config(run, t, schedule, inputs), schedule.stages)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
 
 from imagebart.atomic_io import write_bytes, write_text
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.imaging.files import normalize
+from imagebart.models.denoiser import Denoiser
+from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_vocabulary
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import StageShape, TokensRun
@@ -58,7 +62,7 @@ class TokensTask(Task, Generic[R]):
         if self.conditioner.length == 0:
             return None
         cond, dropped = self.conditioner.encode(texts).tokens, self.conditioner.unconditional(len(texts))
-        return torch.where(torch.rand(len(texts), 1) < self.run.drop, dropped, cond).to(device)
+        return torch.where(torch.rand(len(texts), 1) < self.run.conditioning_dropout, dropped, cond).to(device)
 
     def preview(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Tokens and conditioning tokens of the last images of the data set, for grids."""
@@ -70,7 +74,7 @@ class TokensTask(Task, Generic[R]):
 
 
 def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
-    """What a run's captions need: their words, or classes, or nothing."""
+    """The conditioner for a run's captions: of their words, of classes, or of neither."""
     if run.conditioning == "none":
         return NoConditioner()
     assert isinstance(dataset, ImageFolder | AugmentedViews)
@@ -80,7 +84,7 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
 
 
 def conditioner_of(kind: str, texts: Sequence[str]) -> Conditioner:
-    """What captions ("text") or classes ("class") need, as long as the longest; nothing where there are none."""
+    """The conditioner for captions ("text"), as long as the longest, or classes ("class"); if any are not empty."""
     known = sorted({text for text in texts if text})
     if kind == "class" and known:
         return ClassConditioner(tuple(known), null_class=True)
@@ -91,13 +95,13 @@ def conditioner_of(kind: str, texts: Sequence[str]) -> Conditioner:
 
 
 def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:
-    """A text encoder as deep as the encoder of x_t, of the stage's width."""
+    """A text encoder of the shape of the encoder of x_t."""
     words, length = conditioner.vocab_size + shape.query_tokens, conditioner.length + shape.query_tokens
     return TextEncoderConfig(shape.encoder(words, length), shape.query_tokens, shape.conv_width)
 
 
 def prefix_size(conditioner: Conditioner, text: TextEncoderConfig | None) -> tuple[int, int]:
-    """How many conditioning or query tokens stand before an image's tokens, and of how many different ones."""
+    """The number of conditioning or query tokens before an image's tokens, and the size of their vocabulary."""
     return (conditioner.length, conditioner.vocab_size) if text is None else (text.query_tokens, text.query_tokens)
 
 
@@ -153,7 +157,7 @@ def load_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:
 
 
 def with_words_of(encoder: TextEncoder, before: TextConditioner, after: TextConditioner) -> TextEncoder:
-    """A copy of a conditioner's text encoder that reads the words of another; it keeps what it learned of common ones.
+    """A conditioner's text encoder for the words of another; those that both know keep their embeddings.
 
     Raises ValueError where the two have different lengths.
     """
@@ -166,7 +170,7 @@ def with_words_of(encoder: TextEncoder, before: TextConditioner, after: TextCond
 def encode_store(
     store: ImageStore, first_stage: FirstStage, views: int, folder: Path, progress: Callable[[int], object]
 ) -> None:
-    """Writes the tokens of each image in so many views, to shards that a killed run need not make again.
+    """Writes the tokens of each image in so many views to shards; those that are there are kept.
 
     progress: called with the number of images that were encoded.
     """
@@ -212,3 +216,46 @@ class TokenDataset(AugmentedViews):
     def middles(self, count: int) -> tuple[Tensor, list[str]]:
         """The first images as they are, neither moved nor mirrored: tokens [B, N] and their texts."""
         return self.all[self.numbers[:count], 0].long(), self.texts[:count]
+
+
+# Embeddings that are trained as a table plus a linear map of the codebook's vectors, and merged into a table at the
+# end. A patch that two objects share has one of hundreds of codes, each of them rare; a table alone learns each on its
+# own, and slowly. With the map, codes with similar vectors are learned together, in heads too.
+
+
+class _CodebookMap(nn.Module):
+    """Adds to rows [V, D] of K codes, and of V - K others, a linear map of the codes' vectors [K, C]."""
+
+    codes: Tensor
+
+    def __init__(self, codes: Tensor, width: int) -> None:
+        super().__init__()
+        self.register_buffer("codes", (codes - codes.mean(0)) / codes.std())
+        self.map = nn.Parameter(torch.zeros(codes.shape[1], width))
+
+    def forward(self, table: Tensor) -> Tensor:
+        return table + F.pad(self.codes @ self.map, (0, 0, 0, len(table) - len(self.codes)))
+
+
+def token_tables(network: Denoiser | Stage) -> Iterator[nn.Embedding | nn.Linear]:
+    """The layers that have a row for each code: embeddings of tokens, and heads."""
+    for part in (network.decoder, getattr(network, "encoder", None)):
+        if part is not None:
+            yield part.token_embedding
+            yield from () if part.head is None else (part.head,)
+    if isinstance(network, Denoiser):
+        yield network.draft_head
+
+
+def add_codebook_embedding(tables: Iterable[nn.Embedding | nn.Linear], codes: Tensor) -> None:
+    """From here on tables are their own rows plus a linear map, at first zero, of codes' vectors [K, C]."""
+    for table in tables:
+        added = _CodebookMap(codes, table.weight.shape[1])
+        parametrize.register_parametrization(table, "weight", added)
+
+
+def merge_codebook_embedding(model: nn.Module) -> None:
+    """Merges the maps into the tables, in the whole of a model."""
+    for part in list(model.modules()):
+        if parametrize.is_parametrized(part, "weight"):
+            parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)

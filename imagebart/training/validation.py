@@ -1,4 +1,4 @@
-"""How a run does: metrics of held-out data, as a table and a chart in its folder; its losses as a table for a card."""
+"""Metrics of held-out data during a run, as a table and a chart in its folder; its losses as a table for a card."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from imagebart.imaging.files import save_image
 from imagebart.training.loop import hours_so_far, read_log
 
 TABLE, CHART = "figures.csv", "figures.png"
-MIN_RECORDS = 5  # before it is said that a run has reached a plateau
+MIN_RECORDS = 5  # before a plateau is reported
 MIN_GAIN = 0.002  # share by which the last third of the records has to be better than those before
-TABLE_ROWS = 6  # of a run in the table for a card
+TABLE_ROWS = 6  # of the losses
 NOT_LOSSES = {"step", "grad", "lr", "images_s", "hours"}
 
 Metrics = dict[str, float]
@@ -31,7 +31,7 @@ class Validation:
     folder: Path
     measure: Callable[[nn.Module], Metrics]
     say: Callable[[str], None] = print
-    settled_after: int = 0  # steps, up to which the metric means something else
+    settled_after: int = 0  # the step from which the metric means the same
 
     def __call__(self, model: nn.Module, step: int) -> None:
         metrics = self.measure(model)
@@ -43,7 +43,7 @@ class Validation:
         save_image(chart({"": [(r["hours"], r[name]) for r in rows]}, "hours", name, bottom=None), self.folder / CHART)
         self.say(f"step {step:,}: " + ", ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
         if has_plateaued([row[name] for row in rows if row["step"] > self.settled_after]):
-            self.say(f"{name} has not become better for a third of the run: more hours would hardly help.")
+            self.say(f"{name} has not improved for a third of the run: more hours would hardly help.")
 
 
 def has_plateaued(values: Sequence[float]) -> bool:
@@ -56,7 +56,7 @@ def has_plateaued(values: Sequence[float]) -> bool:
 
 
 def read_metrics(folder: Path) -> list[Metrics]:
-    """The metrics of a run so far, a row each time it was validated; [] where there are none yet."""
+    """The metrics of a run so far, a row for each validation."""
     path = folder / TABLE
     if not path.is_file():
         return []
@@ -65,10 +65,7 @@ def read_metrics(folder: Path) -> list[Metrics]:
 
 
 def loss_table(folder: Path) -> Iterator[str]:
-    """Lines of a Markdown table: hours, steps, and the mean of each loss over the records of each part of a run.
-
-    Raises ValueError for a folder without a log.
-    """
+    """Lines of a Markdown table: hours, steps, mean losses in each sixth of a run. Raises ValueError without a log."""
     records = read_log(folder)
     if not records:
         raise ValueError(f"{folder} has no log.jsonl with records; expected the folder of a run")

@@ -1,8 +1,8 @@
 """Training a first stage: reconstruct images through a codebook that is kept by moving averages.
 
-The codebook follows van den Oord et al., Neural Discrete Representation Learning (2017), appendix A.1, on the unit
-sphere where the model says so. The reconstruction loss is pixels plus their differences on three scales, which keeps
-edges; a discriminator joins in once that has settled (Esser et al., Taming Transformers, 2021).
+The codebook follows van den Oord et al., Neural Discrete Representation Learning (2017), appendix A.1. The loss is that
+of pixels and of their differences on three scales, which keeps edges; a discriminator (Esser et al., Taming
+Transformers, 2021) joins once that has settled.
 """
 
 from __future__ import annotations
@@ -36,11 +36,24 @@ from imagebart.weights.folder import Part, has_part, load_part, save_part
 
 
 class FirstStageTask(Task):
-    """Reconstruction with L1 + L2 + edges, a commitment of latents to their codes, and maybe a discriminator."""
+    """Reconstruction with L1 + L2 + edges, a commitment of latents to their codes, and maybe a discriminator.
 
-    def __init__(self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss) -> None:
-        """weight: of each pixel's error, [H, W]."""
+    weight: of each pixel's error, [H, W]. decoder_only: encoder and codebook, and so the tokens of images, stay.
+    """
+
+    def __init__(
+        self,
+        model: FirstStage,
+        dataset: Dataset[Any],
+        weight: Tensor,
+        loss: FirstStageLoss,
+        decoder_only: bool = False,
+    ) -> None:
         self.model: nn.Module = model
+        if decoder_only:
+            model.encoder.requires_grad_(False)
+            model.quant_conv.requires_grad_(False)
+        self.decoder_only = decoder_only
         self.dataset, self.config = dataset, loss
         self.weight = weight / weight.mean()
         model.quantize.embedding.weight.requires_grad_(False)  # moved by averages, not by gradients
@@ -72,11 +85,7 @@ class FirstStageTask(Task):
     def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
         if self.discriminator is not None:
             self.discriminator.step(accelerator)
-        self.update_codebook(model, accelerator)
-
-    def update_codebook(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Moves codes towards the means of their latents."""
-        if self.pending is not None:
+        if self.pending is not None and not self.decoder_only:
             self.codebook_ema.to(self.pending[0].device)
             self.codebook_ema.update(model.quantize, *self.pending, accelerator)  # type: ignore[arg-type]
             self.pending = None
@@ -89,18 +98,6 @@ class FirstStageTask(Task):
         """Images above their reconstructions."""
         images = normalize(self.preview).to(next(model.parameters()).device)
         return grid(torch.cat([images, model.decode(model.encode(images))]), columns=len(images))  # type: ignore[operator]
-
-
-class DecoderTask(FirstStageTask):
-    """Reconstruction by the decoder alone: images become the same tokens as before."""
-
-    def __init__(self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss) -> None:
-        super().__init__(model, dataset, weight, loss)
-        model.encoder.requires_grad_(False)
-        model.quant_conv.requires_grad_(False)
-
-    def update_codebook(self, model: nn.Module, accelerator: Accelerator) -> None:
-        """Codes stay."""
 
 
 def gradient_loss(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -122,12 +119,12 @@ class CodebookEMA(nn.Module):
     def __init__(self, quantizer: Quantizer, decay: float, dead_code_threshold: float) -> None:
         super().__init__()
         self.decay, self.dead_code_threshold = decay, dead_code_threshold
-        # Nothing counted yet: codes that the first batch does not use are taken from it.
+        # Nothing is counted yet: codes that the first batch does not use are replaced from it.
         self.register_buffer("count", torch.zeros(quantizer.embedding.num_embeddings))
         self.register_buffer("total", torch.zeros_like(quantizer.embedding.weight))
 
     def init_from(self, quantizer: Quantizer) -> None:
-        """Counts every code of a trained quantiser once, so that the first batch does not replace it."""
+        """Counts every code of a trained quantizer once, so that the first batch does not replace it."""
         self.count.fill_(1.0)
         self.total.copy_(quantizer.project(quantizer.embedding.weight.detach()))
 
@@ -142,7 +139,7 @@ class CodebookEMA(nn.Module):
         least = self.dead_code_threshold * self.count.mean()
         dead = self.count < least
         if dead.any():
-            # Where codes are far from latents, as in k-means++: most patches of a flat image look the same.
+            # Far from their codes, as in k-means++: most patches of a flat image look the same.
             distance = (z - quantizer.lookup(tokens)).square().sum(-1) + 1e-9
             chosen = z[distance.multinomial(int(dead.sum()), replacement=True)]
             grace = 2 * least  # a code that stays unused is soon replaced again
@@ -152,7 +149,7 @@ class CodebookEMA(nn.Module):
 
 
 class DiscriminatorTrainer:
-    """A discriminator of the same part of images and of their reconstructions, from the step `begin` on."""
+    """A discriminator of the same part of images and of their reconstructions, from `start_step` on."""
 
     def __init__(self, config: AdversarialLoss) -> None:
         self.config, self.steps = config, 0
@@ -161,11 +158,11 @@ class DiscriminatorTrainer:
         self.pending: tuple[Tensor, Tensor] | None = None  # real and fake part of the step
 
     def loss(self, images: Tensor, output: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
-        """Images, their reconstructions [B, 3, H, W] and the loss so far -> scalars, all 0 before `begin`.
+        """Images, their reconstructions [B, 3, H, W] and the loss so far -> scalars, all 0 before `start_step`.
 
         The one named `adversarial` is to be added to the loss.
         """
-        if self.steps < self.config.begin:
+        if self.steps < self.config.start_step:
             return dict.fromkeys(("adversarial", "generator_loss", "feature_matching"), output.new_zeros(()))
         if next(self.model.parameters()).device != output.device:
             self.model.to(output.device)
@@ -178,13 +175,11 @@ class DiscriminatorTrainer:
         with torch.no_grad():
             real_features = self.model(real)
         fake_features = self.model(fake)
-        generator, matching = (
-            generator_loss(fake_features[-1].float()),
-            feature_matching_loss(real_features, fake_features),
-        )
+        generator = generator_loss(fake_features[-1].float())
+        matching = feature_matching_loss(real_features, fake_features)
         weight = self.config.weight * adaptive_weight(reconstruction, generator, output)
         self.pending = (real, fake.detach())
-        added = weight * generator + self.config.matching * matching
+        added = weight * generator + self.config.feature_matching_weight * matching
         return {"adversarial": added, "generator_loss": generator.detach(), "feature_matching": matching.detach()}
 
     def step(self, accelerator: Accelerator) -> None:
@@ -217,7 +212,7 @@ def train_first_stage(
 ) -> FirstStage:
     """Trains (or resumes) a first stage in a run's folder; returns it with averaged weights.
 
-    dataset: in place of the folder that the run names; face: where errors weigh `run.loss.face`, 0 to 1, [H, W].
+    dataset: in place of `run.data`. face: where errors weigh `run.loss.face`, 0 to 1, [H, W].
     """
     torch.manual_seed(run.loop.seed)
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -225,8 +220,8 @@ def train_first_stage(
         init_from(model, load_part(Path(run.init_from), FirstStage).module, run.decoder_only)
     size = run.model.resolution
     weight = torch.ones(size, size) if face is None else 1 + (run.loss.face - 1) * face
-    kind = DecoderTask if run.decoder_only else FirstStageTask
-    task = kind(model, dataset_for(run.data, size) if dataset is None else dataset, weight, run.loss)
+    dataset = dataset_for(run.data, size) if dataset is None else dataset
+    task = FirstStageTask(model, dataset, weight, run.loss, run.decoder_only)
     if run.init_from is not None:
         task.codebook_ema.init_from(model.quantize)
     trained = train(task, run.loop, folder)
@@ -236,20 +231,20 @@ def train_first_stage(
 
 
 def init_from(model: FirstStage, other: FirstStage, decoder_only: bool) -> None:
-    """Copies the weights of another first stage: all, or for a new decoder those that both have.
+    """Copies the weights of another first stage; decoder_only: those that both have, of the same shape.
 
-    Raises ValueError where they have different shapes, but for the decoder's where only that is to be trained.
+    Raises ValueError where their configurations differ; decoder_only: in what tokens depend on.
     """
     same = model.config == other.config
     if not same and not (decoder_only and _encoder_shape(model.config) == _encoder_shape(other.config)):
-        raise ValueError(f"the first stage to begin from was made as {other.config}, expected {model.config}")
+        raise ValueError(f"the first stage in init_from was made as {other.config}, expected {model.config}")
     weights, new = other.state_dict(), model.state_dict()
     fitting = {name: weights[name] for name in new if name in weights and weights[name].shape == new[name].shape}
     model.load_state_dict(fitting, strict=same)
 
 
 def _encoder_shape(config: FirstStageConfig) -> tuple[Any, ...]:
-    """What tokens are made with; images may be larger where the encoder shrinks them."""
+    """What tokens depend on; images may be larger where the encoder downscales them."""
     patch = config.downsampling // config.downscale
     convolutions = (config.channels, config.multipliers, config.res_blocks, config.attention_resolutions)
     encoder = (*convolutions, config.pixel_unshuffle)
@@ -264,4 +259,4 @@ def load_first_stage(folder: Path) -> FirstStage:
             return load_part(folder, FirstStage).module
         return ImageBART.from_pretrained(folder).first_stage
     except ValueError as error:
-        raise InputError(f"No first stage can be taken over from {folder}: {error}") from error
+        raise InputError(f"No first stage can be initialised from {folder}: {error}") from error

@@ -149,7 +149,7 @@ def test_a_baseline_that_sees_what_follows_is_refused(tmp_path: Path, capsys: py
     assert evaluate(tmp_path / "model", *given, "--baseline", str(tmp_path / "model")) == 2
     assert "expected one decoder_only" in capsys.readouterr().err
     assert evaluate(tmp_path / "model", *given, "--beside", str(tmp_path / "data")) == 2
-    assert "No first stage can be taken over" in capsys.readouterr().err
+    assert "No first stage can be initialised" in capsys.readouterr().err
 
 
 def test_pictures_that_are_not_there_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

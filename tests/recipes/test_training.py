@@ -20,9 +20,9 @@ from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
-from imagebart.training.assembly import assemble
 from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.token_task import load_text_encoder, text_config
+from imagebart.training.train_model import assemble
 from imagebart.weights.folder import Part, load_part, save_part
 from recipes.avatars.conditioner import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, caption

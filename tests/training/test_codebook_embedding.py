@@ -6,7 +6,7 @@ import torch
 
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput
 from imagebart.models.transformer import TransformerConfig
-from imagebart.training.codebook_embedding import add_codebook_embedding, merge_codebook_embedding, token_tables
+from imagebart.training.token_task import add_codebook_embedding, merge_codebook_embedding, token_tables
 
 CODES = 12
 

@@ -1,18 +1,47 @@
 """Settings of runs from files."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from imagebart.config import from_dict
 from imagebart.errors import InputError
-from imagebart.training.config import DenoiserRun, StageRun, StageShape, load, load_values
+from imagebart.training.config import AdversarialLoss, DenoiserRun, ModelRun, StageRun, StageShape, load, load_values
+from imagebart.training.data import StoreIndex
+
+RUN = {"data": "avatars", "first_stage": "first", "loop": {"steps": 3}}
 
 
 def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    path.write_text('{"data": "avatars", "first_stage": "first", "loop": {"steps": 3}, "query_token_dropout": 0.5}')
-    run = load(DenoiserRun, path)
-    assert (run.loop.steps, run.query_token_dropout, run.drop, run.conditioning) == (3, 0.5, 0.15, "text")
+    (tmp_path / "run.json").write_text(json.dumps({**RUN, "query_token_dropout": 0.5}))
+    run = load(DenoiserRun, tmp_path / "run.json")
+    assert (run.loop.steps, run.query_token_dropout, run.conditioning_dropout) == (3, 0.5, 0.15)
+    assert run.conditioning == "text"
+
+
+@pytest.mark.parametrize(
+    ("cls", "before", "now"),
+    [
+        (AdversarialLoss, {"begin": 3, "matching": 0.25}, {"start_step": 3, "feature_matching_weight": 0.25}),
+        (DenoiserRun, {**RUN, "drop": 0.5, "drafts": 0.3}, {"conditioning_dropout": 0.5, "draft_weight": 0.3}),
+        (
+            StageRun,
+            {**RUN, "betas": [1.0], "t": 1, "drop": 0.5, "soft": False},
+            {"conditioning_dropout": 0.5, "soft_targets": False},
+        ),
+        (ModelRun, {"data": "images", "hours": 1.0, "share": 0.25}, {"first_stage_share": 0.25}),
+        (
+            StoreIndex,
+            {"resolution": 32, "kind": "none", "names": ["a"], "texts": [""], "held": [True], "credits": [{}]},
+            {"held_out": (True,)},
+        ),
+    ],
+)
+def test_settings_of_earlier_versions_are_read(cls: type[Any], before: dict[str, Any], now: dict[str, Any]) -> None:
+    read = from_dict(cls, before)
+    assert {name: getattr(read, name) for name in now} == now
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{broken", "7", None])
@@ -23,13 +52,9 @@ def test_a_file_without_settings_is_named(tmp_path: Path, text: str | None) -> N
         load_values(tmp_path / "run.json")
 
 
-def test_a_text_encoder_is_for_texts(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(
-        '{"data": "avatars", "first_stage": "first", "betas": [1.0], "t": 1, "loop": {"steps": 3}, '
-        '"conditioning": "class", "text_from": "captions"}'
-    )
+def test_a_text_encoder_is_for_texts() -> None:
     with pytest.raises(ValueError, match="text_from names a text encoder; conditioning is 'class', expected text"):
-        load(StageRun, tmp_path / "run.json")
+        from_dict(StageRun, {**RUN, "betas": [1.0], "t": 1, "conditioning": "class", "text_from": "captions"})
 
 
 def test_shapes_of_both_transformers() -> None:

@@ -85,7 +85,7 @@ def test_a_store_gives_what_is_not_held_out_in_all_its_views(tmp_path: Path) -> 
     assert len(items) == MAX_VIEWS  # type: ignore[arg-type]
     assert [items[i]["text"] for i in range(MAX_VIEWS)] == ["grass"] * MAX_VIEWS
     assert (items[0]["image"].permute(1, 2, 0).numpy() == store.pixels[1, 2:34, 2:34]).all()
-    with pytest.raises(ValueError, match="pictures of 32 pixels a side, expected 64"):
+    with pytest.raises(ValueError, match="images of 32 pixels a side, expected 64"):
         dataset_for(str(tmp_path), 64)
 
 
@@ -100,7 +100,7 @@ def test_captions_classes_and_bare_pictures(tmp_path: Path) -> None:
     assert classes.kind == "class" and dict(classes.texts) == {"red": 8, "green": 8, "blue": 8}
     assert inspected(draw_folder(tmp_path / "none", "none")).kind == "none"
     said = "\n".join(captions.lines())
-    assert "24 pictures, 4 of them held back" in said and "captions of 6 different words" in said
+    assert "24 images, 4 of them held out" in said and "captions of 6 different words" in said
 
 
 def test_parts_called_train_and_test_are_no_classes(tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_captions_of_missing_pictures_are_named(tmp_path: Path) -> None:
 def test_what_holds_no_pictures_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
         open_dataset(str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="holds no images"):
         open_dataset(str(tmp_path))
-    with pytest.raises(InputError, match="3 pictures .* at least 16"):
+    with pytest.raises(InputError, match="3 images .* at least 16"):
         inspected(draw_folder(tmp_path / "three", "none", 3))
     draw_folder(tmp_path / "text", "text")
     (tmp_path / "text" / "metadata.jsonl").write_text("{broken")
@@ -202,7 +202,7 @@ def test_views_are_the_same_whenever_asked_for_and_differ(store: ImageStore) -> 
 
 
 def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no pictures that are ready"):
+    with pytest.raises(ValueError, match="no images that are ready"):
         ImageStore(tmp_path)
 
 

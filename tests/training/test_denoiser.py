@@ -22,7 +22,6 @@ from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
-from imagebart.training.assembly import assemble
 from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts
 from imagebart.training.denoiser import (
     DenoiserTask,
@@ -35,6 +34,7 @@ from imagebart.training.denoiser import (
 from imagebart.training.loop import Batch
 from imagebart.training.masks import NoiseStep, random_masks
 from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, load_text_encoder, text_config
+from imagebart.training.train_model import assemble
 from imagebart.weights.folder import Part, load_part, save_part
 from recipes.avatars.conditioner import avatar_conditioner
 from recipes.avatars.training import AVATARS, CaptionsRun, train_captions
@@ -208,7 +208,7 @@ def test_a_color_hint_begins_as_a_louder_patch_of_that_color() -> None:
 
 def test_the_loss_is_that_of_masked_tokens_and_of_no_others() -> None:
     """By hand, position by position; drafts count for their weight."""
-    given, losses, recorder = inputs_of(20, drafts=0.3)
+    given, losses, recorder = inputs_of(20, draft_weight=0.3)
     places, x0 = (given["noise_t"] > 0).nonzero().tolist(), given["x0"]
     parts = [
         torch.stack([-logits[b, n].log_softmax(-1)[x0[b, n]] for b, n in places]).mean() for logits in recorder.outputs
@@ -221,7 +221,7 @@ def test_the_loss_is_that_of_masked_tokens_and_of_no_others() -> None:
 
 
 def test_captions_are_dropped_for_a_share() -> None:
-    given, _, recorder = inputs_of(2000, drop=0.3, query_token_dropout=0.0)
+    given, _, recorder = inputs_of(2000, conditioning_dropout=0.3, query_token_dropout=0.0)
     dropped = (given["cond"] == 0).all(1)
     assert abs(binomial_z(int(dropped.sum()), 2000, 0.3)) < 4
     torch.testing.assert_close(given["prompt_embeds"], recorder.encode_prompt(given["cond"]))
@@ -229,7 +229,7 @@ def test_captions_are_dropped_for_a_share() -> None:
 
 def test_query_tokens_are_dropped_for_a_share_of_captions() -> None:
     """Any part of them; those of no caption stand in their place."""
-    given, _, recorder = inputs_of(2000, drop=0.0, query_token_dropout=0.5)
+    given, _, recorder = inputs_of(2000, conditioning_dropout=0.0, query_token_dropout=0.5)
     cond = given["cond"][:1]
     assert (given["cond"] != 0).any(1).all()
     read, unconditional = (recorder.encode_prompt(one)[0] for one in (cond, torch.zeros_like(cond)))
@@ -247,7 +247,7 @@ def test_a_task_without_captions() -> None:
     bare, classes, cpu = tiny_model("none"), tiny_model("class"), torch.device("cpu")
     assert task_of(bare).condition(bare.denoiser, ["", ""], cpu) == (None, None)
     classes.conditioner = ClassConditioner(("cat", "dog", "bird"), null_class=True)
-    cond, prompt_embeds = task_of(classes, drop=1.0).condition(classes.denoiser, ["cat", "dog"], cpu)
+    cond, prompt_embeds = task_of(classes, conditioning_dropout=1.0).condition(classes.denoiser, ["cat", "dog"], cpu)
     assert cond is not None and cond.tolist() == [[3], [3]] and prompt_embeds is None
 
 

@@ -18,10 +18,10 @@ from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.model import ImageBART
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
-from imagebart.training.assembly import assemble, take_apart
 from imagebart.training.config import StageRun
 from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, stages_task, train_stages
 from imagebart.training.token_task import load_text_encoder
+from imagebart.training.train_model import assemble, take_apart
 from imagebart.weights.folder import Part, load_part, save_part
 
 from .tiny_runs import COLORS, two_classes
@@ -102,7 +102,7 @@ def test_all_stages_are_trained_at_once(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own(tmp_path: Path) -> None:
-    task = stages_task(run_on_classes(tmp_path, t=None, drop=0.0))
+    task = stages_task(run_on_classes(tmp_path, t=None, conditioning_dropout=0.0))
     batch = {"image": torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8), "text": ["dark"] * 4}
     losses = task.loss(task.model, batch, Accelerator(cpu=True))
     torch.testing.assert_close(losses["loss"], (losses["stage1"] + losses["stage2"]) / 2)

@@ -41,7 +41,7 @@ from imagebart.ui.examples import find_examples
 
 from .tiny_runs import SHAPE, write_store
 
-LOSS = FirstStageLoss(adversarial=AdversarialLoss(begin=5, crop=32, channels=8))
+LOSS = FirstStageLoss(adversarial=AdversarialLoss(start_step=5, crop=32, channels=8))
 
 
 def tiny_settings(folder: Path, **settings: Any) -> Path:
@@ -65,8 +65,8 @@ def test_from_a_folder_to_pictures(
 ) -> None:
     assert train_model(tmp_path, draw_folder(tmp_path / "data", kind), "--licence", "CC0") == 0
     pipe = Pipeline.from_pretrained(tmp_path / "model")
-    assert pipe.conditioning == kind and "Licence of the pictures: CC0." in pipe.card
-    assert "20 pictures" in pipe.card and "4 held back" in pipe.card
+    assert pipe.conditioning == kind and "Licence of the images: CC0." in pipe.card
+    assert "20 images" in pipe.card and "4 held out" in pipe.card
     *_, result = pipe.generate(prompt, seed=0)
     assert result.image.size == (32, 32)
     with Image.open(tmp_path / "data" / ("red/0.png" if kind == "class" else "0.png")) as picture:
@@ -81,13 +81,13 @@ def test_from_a_folder_to_pictures(
     assert (tmp_path / "model" / "credits.csv").is_file() == (kind == "text")
     assert len(find_examples(tmp_path / "model" / "examples")) == 4
     assert train_model(tmp_path, tmp_path / "data", "--batch-size", "8") == 2
-    assert "begun with batch size 4, not 8" in capsys.readouterr().err
+    assert "started with batch size 4, not 8" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_model(tmp_path, draw_folder(tmp_path / "data", "text"), "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "24 pictures" in said and "32 × 32 pixels, 8 × 8 tokens of 24 codes" in said and "disk: " in said
+    assert "24 images" in said and "32 × 32 pixels, 8 × 8 tokens of 24 codes" in said and "disk: " in said
     assert not (tmp_path / "model").exists()
 
 
@@ -165,7 +165,7 @@ def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys:
     assert train_model(tmp_path, data) == 0
     tokens = load_file(run / "tokens" / "tokens-00000.safetensors")["tokens"]
     plan = json.loads((run / "plan.json").read_text())
-    hours = str(2.5 * plan["steps"] * plan["seconds"] / 3600 / plan["run"]["share"])
+    hours = str(2.5 * plan["steps"] * plan["seconds"] / 3600 / plan["run"]["first_stage_share"])
     capsys.readouterr()
     assert train_model(tmp_path, data, "--hours", hours) == 0
     steps = json.loads((run / "decoder" / "steps.json").read_text())["steps"]
@@ -196,7 +196,7 @@ def test_steps_are_the_same_on_every_machine(tmp_path: Path, capsys: pytest.Capt
     assert train_model(tmp_path, data, steps={**steps, "denoiser": 6}) == 0
     assert read_metrics(run / "denoiser")[-1]["step"] == 6 and read_metrics(run / "decoder")[-1]["step"] == 3
     assert train_model(tmp_path, data, steps={**steps, "first_stage": 8}) == 2
-    assert "begun with first-stage steps 7, not 8" in capsys.readouterr().err
+    assert "started with first-stage steps 7, not 8" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -213,16 +213,16 @@ def test_a_model_is_gone_on_from_with_other_pictures(tmp_path: Path, capsys: pyt
     capsys.readouterr()
     assert main(["train", "model", *given, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert f"first stage: taken over from {begun}" in said and "denoiser: 1 + 1 layers of 32" in said
+    assert f"first stage: initialised from {begun}" in said and "denoiser: 1 + 1 layers of 32" in said
     bare = ["--data", str(draw_folder(tmp_path / "bare", "none")), *given[2:]]
     assert main(["train", "model", *bare, "--dry-run"]) == 2
-    assert "was trained with captions, the pictures have neither captions nor classes" in capsys.readouterr().err
+    assert "was trained with captions, the images have neither captions nor classes" in capsys.readouterr().err
     AcceleratorState._reset_state(reset_partial_state=True)
     assert main(["train", "model", *given]) == 0
     rows = read_metrics(on / "model" / "run" / "denoiser")
     assert rows[0]["loss"] < learnt and rows[-1]["step"] == 20
     card = Pipeline.from_pretrained(on / "model").card
-    assert "- first stage: taken over from model." in card and "20 steps more, from model;" in card
+    assert "- first stage: initialised from model." in card and "20 steps more, from model;" in card
     ours, theirs = (load_file(folder / "first_stage.safetensors") for folder in (on / "model", begun))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
@@ -268,7 +268,7 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
         ("--hours", "nan", "hours are nan"),
         ("--resolution", "100", "resolution is 100; it must be one of 32, 64"),
         ("--batch-size", "0", "batch size is 0"),
-        ("--first-stage", "nowhere", "No first stage can be taken over from nowhere"),
+        ("--first-stage", "nowhere", "No first stage can be initialised from nowhere"),
         ("--init-from", "nowhere", "nowhere has its own shape"),
         ("--data", "./nowhere", "./nowhere is no folder"),
     ],
@@ -313,7 +313,7 @@ def test_its_first_stage_and_its_sizes_are_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        (NoConditioner(), "trained with captions, the pictures have neither captions nor classes"),
+        (NoConditioner(), "trained with captions, the images have neither captions nor classes"),
         (TextConditioner.from_captions(CAPTIONS, length=17), "up to 17 tokens, and the model in .* reads 16"),
     ],
 )
@@ -325,13 +325,13 @@ def test_other_conditioning_is_said(tmp_path: Path, wanted: Conditioner, said: s
 
 def test_other_classes_and_models_without_a_denoiser_are_said(tmp_path: Path) -> None:
     tiny_model("class").save_pretrained(tmp_path / "classes")
-    with pytest.raises(InputError, match="trained with other classes than the pictures have"):
+    with pytest.raises(InputError, match="trained with other classes than the images have"):
         load_denoiser_to_finetune(str(tmp_path / "classes"), ClassConditioner(("cat", "cow")))
     tiny_staged_model().save_pretrained(tmp_path / "stages")
     with pytest.raises(InputError, match="has stages, and one with a denoiser is expected"):
         load_denoiser_to_finetune(str(tmp_path / "stages"), NoConditioner())
-    with pytest.raises(InputError, match="No model can be gone on from in .*nowhere"):
-        load_denoiser_to_finetune(str(tmp_path / "nowhere"), NoConditioner())
+    with pytest.raises(InputError, match="The model in nowhere cannot be trained further"):
+        load_denoiser_to_finetune("nowhere", NoConditioner())
 
 
 @pytest.mark.parametrize("other", [{"first_stage": "a model"}, {"shape": StageShape()}])

@@ -28,7 +28,7 @@ from imagebart.training.vqgan import (
 
 from .tiny_runs import SMALL
 
-ADVERSARIAL = AdversarialLoss(begin=4, crop=32, channels=8)
+ADVERSARIAL = AdversarialLoss(start_step=4, crop=32, channels=8)
 ADVERSARIAL_LOOP = LoopConfig(
     steps=12, batch_size=4, lr=3e-3, warmup=2, ema=0.5, mixed_precision="no", log_every=1, save_every=5, sample_every=12
 )
@@ -177,7 +177,9 @@ def test_the_discriminator_learns_to_tell_and_fooling_it_is_a_way_to_the_origina
     real = torch.zeros(4, 3, 64, 64)
     real[..., ::4] = 1.0  # stripes
     fake = torch.full_like(real, 0.25).requires_grad_(True)
-    adversary = DiscriminatorTrainer(AdversarialLoss(begin=0, crop=48, channels=8, lr=2e-3, matching=0.0, weight=0.5))
+    adversary = DiscriminatorTrainer(
+        AdversarialLoss(start_step=0, crop=48, channels=8, lr=2e-3, feature_matching_weight=0.0, weight=0.5)
+    )
     for _ in range(40):
         adversary.loss(real, fake, (fake - real).abs().mean())
         adversary.step(accelerator)
@@ -191,7 +193,7 @@ def test_the_discriminator_learns_to_tell_and_fooling_it_is_a_way_to_the_origina
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="begin is -1, expected 0 or more"):
-        from_dict(AdversarialLoss, {"begin": -1})
+    with pytest.raises(ValueError, match="start_step is -1, expected 0 or more"):
+        from_dict(AdversarialLoss, {"start_step": -1})
     with pytest.raises(ValueError, match="crop is 16, expected 32 or more"):
-        from_dict(AdversarialLoss, {"begin": 0, "crop": 16})
+        from_dict(AdversarialLoss, {"start_step": 0, "crop": 16})
