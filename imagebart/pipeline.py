@@ -39,6 +39,7 @@ from imagebart.weights.published.registry import default_card
 EventKind = Literal["start", "preview", "stage", "result"]
 PREVIEW_SHARE = 0.1  # of the time, for previews
 FIRST_SHARE = 0.5  # of the time until then, for the first preview
+CORRECTOR_SHARE = 0.5  # of a stage's time, for a corrector step
 MAX_VARIANTS = 8
 COMPLETE_PROMPT_GUIDANCE = 1.0  # at most, with a prompt that describes all of an image; 2.5 gave smears
 
@@ -69,6 +70,7 @@ class PipelineEvent:
     resamples: int
     position: int  # tokens sampled in this resample
     total: int  # tokens to sample in each
+    corrector_step: int  # from 1, after the last stage; 0 before
     fraction: float  # of the whole run, 0 to 1
     elapsed: float  # seconds
     remaining: float | None  # seconds; None at the start
@@ -100,11 +102,12 @@ class PipelineEvent:
 class Clock:
     """The time since the start, the progress, and when the next preview is due."""
 
-    def __init__(self, resamples: int, first: int) -> None:
-        """resamples: of each step; first: the step that the run starts with, counted down to 1."""
+    def __init__(self, settings: SamplingSettings, first: int) -> None:
+        """first: the step that the run starts with, counted down to 1."""
         self._began = time.perf_counter()
         self._first = first
-        self._resamples = resamples * first  # in the whole run
+        self._resamples = settings.resamples * first  # in the whole run
+        self._total = self._resamples + CORRECTOR_SHARE * settings.corrector_steps
         self._cost = 0.0  # of the last event, seconds
         self._spent = 0.0  # on previews
 
@@ -114,8 +117,12 @@ class Clock:
 
     def fraction(self, event: ChainEvent) -> float:
         """How much of the run is done, 0 to 1."""
-        done = (self._first - event.stage) * event.resamples + event.resample_index
-        return min((done + event.position / max(event.total, 1)) / self._resamples, 1.0)
+        own = event.position / max(event.total, 1)
+        if event.corrector_step:
+            done = self._resamples + CORRECTOR_SHARE * (event.corrector_step - 1 + own)
+        else:
+            done = (self._first - event.stage) * event.resamples + event.resample_index + own
+        return min(done / self._total, 1.0)
 
     def preview_due(self) -> bool:
         """Whether one more preview, as long as the last event, keeps all of them within PREVIEW_SHARE of the time."""
@@ -390,15 +397,16 @@ class Pipeline:
         sampler = self.model.sampler
         state = sampler.prepare(len(request.recipes), settings, cond, seed=request.recipes[0].seed, **request.known)
         first = len(state.steps)
-        clock = Clock(settings.resamples, first)
+        clock = Clock(settings, first)
         chain = sampler.stream(state, settings)
         last = ChainEvent(first, state.scales, 0, settings.resamples, 0, state.total, state.x, False)
         yield self._event("start", last, request, clock)
         try:
             for last in chain:
-                if last.done and not (last.stage == 1 and last.resample_index == last.resamples - 1):
+                final = last.stage == 1 and last.resample_index == last.resamples - 1
+                if last.done and not final:
                     yield self._event("stage", last, request, clock)
-                elif not last.done and clock.preview_due():
+                elif (not last.done or settings.corrector_steps) and clock.preview_due():
                     yield self._event("preview", last, request, clock)
         finally:
             chain.close()  # type: ignore[attr-defined]
@@ -436,6 +444,7 @@ class Pipeline:
             resamples=event.resamples,
             position=event.position,
             total=event.total,
+            corrector_step=event.corrector_step,
             fraction=fraction,
             elapsed=elapsed,
             remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,

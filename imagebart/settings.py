@@ -91,6 +91,16 @@ class SamplingSettings:
             description="One is quickest; more first lay out, then refine.",
         ),
     ] = None
+    corrector_steps: Annotated[
+        int,
+        SliderRange(0, 4, 1),
+        Field(
+            ge=0,
+            le=100,
+            title="number of corrector steps",
+            description="How often tokens that do not fit the others are sampled again at the end; 0 is never.",
+        ),
+    ] = 0
     temperatures: Annotated[
         tuple[float, ...], Field(description="A temperature for each scale, the finest first: 0.9,1,1.")
     ] = ()

@@ -234,8 +234,14 @@ def test_the_recipe_of_a_picture_makes_it_again(pipe: Pipeline, tmp_path: Path) 
     assert next(animals.generate(1)).recipe.prompt == "1"
 
 
-def test_progress_rises_to_one_and_names_stages(pipe: Pipeline) -> None:
-    settings = SamplingSettings(resamples=2)
+@pytest.mark.parametrize("corrector_steps", [0, 3])
+def test_progress_rises_to_one_and_names_stages(pipe: Pipeline, corrector_steps: int) -> None:
+    settings = SamplingSettings(resamples=2, corrector_steps=corrector_steps)
+    if corrector_steps:
+        model = tiny_model("text", scales=2)
+        assert model.denoiser is not None
+        model.denoiser.draft_head.weight.normal_(std=2)  # so that some tokens are unlikely
+        pipe = Pipeline(model)
     events = list(pipe.generate("a hat", seed=0, settings=settings))
     assert events[0].remaining is None
     for a, b in pairwise(events):
@@ -244,6 +250,7 @@ def test_progress_rises_to_one_and_names_stages(pipe: Pipeline) -> None:
     assert events[-1].fraction == 1.0
     done = [(e.stage, e.resample_index) for e in events if e.kind in ("stage", "result")]
     assert done == [(2, 0), (2, 1), (1, 0), (1, 1)]
+    assert events[-1].corrector_step == corrector_steps
 
 
 def test_closing_stops_the_model(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,7 +459,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 def test_previews_take_their_share_and_no_more(time: Time, token: float, look: float) -> None:
     """A run of two stages of 400 tokens. At every moment the share holds; where a look is cheap, it is used up."""
     began, shown = time.now, []
-    clock = Clock(resamples=1, first=2)
+    clock = Clock(SamplingSettings(), first=2)
     time.now += look
     clock.record("start", look)
     for number in range(800):
@@ -475,7 +482,7 @@ def test_previews_take_their_share_and_no_more(time: Time, token: float, look: f
 
 
 def test_a_look_that_became_dear_delays_the_next(time: Time) -> None:
-    clock = Clock(resamples=1, first=2)
+    clock = Clock(SamplingSettings(), first=2)
     clock.record("start", 0.01)
     time.now += 0.5
     assert clock.preview_due()
@@ -487,7 +494,7 @@ def test_a_look_that_became_dear_delays_the_next(time: Time) -> None:
 
 
 def test_what_a_late_look_costs_counts_too(time: Time) -> None:
-    clock = Clock(resamples=1, first=2)
+    clock = Clock(SamplingSettings(), first=2)
     clock.record("start", 0.01)
     clock.add_preview_cost("start", 0.19)
     time.now += 0.3

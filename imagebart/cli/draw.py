@@ -207,6 +207,8 @@ def _follow(run: Iterable[PipelineEvent], draw: Drawing) -> None:
             if draw.steps_out is not None:
                 film.add(event)
             said = f"stage {event.stage} of {event.stages}, pass {event.resample_index + 1} of {event.resamples}"
+            if event.corrector_step:
+                said = f"corrector step {event.corrector_step}"
             bar.update(task, description=said, completed=event.position, total=event.total)
     assert event is not None
     print(f"seed {event.seed}, {event.elapsed:.1f} s", file=sys.stderr)

@@ -128,18 +128,29 @@ class Denoiser(nn.Module):
         encode: used in place of the encoder. The decoder's position P - 1 + n gets token n - 1 of x_s with its noise
         level, and the encoder's output at position n, which it predicts.
         """
-        x_t, prefix, tokens = given.x_t, self.prefix(len(given.x_t), given.cond), given.x_t.shape[1]
-        length = prefix.shape[1]
-        encoder_bias = F.pad(self.encoder_rates(given.noise_t) + self._embed_color_hints(given), (0, 0, length, 0))
+        prefix, prompt, encoded = self._encode(given, encode)
+        length, tokens = prefix.shape[1], given.x_t.shape[1]
         decoder_bias = F.pad(self.decoder_rates(given.noise_s[:, :-1]), (0, 0, length, 0))
-        embeds = self.encode_prompt(given.cond) if given.prompt_embeds is None else given.prompt_embeds
-        if embeds is not None:
-            mapped = F.pad(self.text_map(embeds), (0, 0, 1, 0))  # [B, P, width]
-            encoder_bias = encoder_bias + F.pad(mapped, (0, 0, 0, tokens))
-            decoder_bias = decoder_bias + F.pad(mapped, (0, 0, 0, tokens - 1))
-        encoded = (encode or self.encoder)(torch.cat([prefix, x_t], 1), encoder_bias)
+        if prompt is not None:
+            decoder_bias = decoder_bias + F.pad(prompt, (0, 0, 0, tokens - 1))
         added_embeds = decoder_bias + F.pad(self.align(encoded[:, length:]), (0, 0, length - 1, 0))
         return DecoderInput(prefix, self.decoder.cross_kv(encoded), added_embeds), encoded[:, length:]
+
+    def draft_logits(self, given: DenoiserInput, encode: Encode | None = None) -> Tensor:
+        """Logits of p(x_0) by the encoder alone, of every position at once, float [B, N, K]; noise_s is not used."""
+        prefix, _, encoded = self._encode(given, encode)
+        return self.add_x_t_evidence(self.draft_head(encoded[:, prefix.shape[1] :]), given.x_t, given.noise_t)
+
+    def _encode(self, given: DenoiserInput, encode: Encode | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The prefix [B, P], what the prompt adds to it [B, P, width], and the encoder's output [B, P + N, width]."""
+        x_t, prefix = given.x_t, self.prefix(len(given.x_t), given.cond)
+        encoder_bias = self.encoder_rates(given.noise_t) + self._embed_color_hints(given)
+        encoder_bias = F.pad(encoder_bias, (0, 0, prefix.shape[1], 0))
+        embeds = self.encode_prompt(given.cond) if given.prompt_embeds is None else given.prompt_embeds
+        prompt = None if embeds is None else F.pad(self.text_map(embeds), (0, 0, 1, 0))
+        if prompt is not None:
+            encoder_bias = encoder_bias + F.pad(prompt, (0, 0, 0, x_t.shape[1]))
+        return prefix, prompt, (encode or self.encoder)(torch.cat([prefix, x_t], 1), encoder_bias)
 
     def _embed_color_hints(self, given: DenoiserInput) -> Tensor | float:
         """What color hints add to the encoder's embeddings, [B, N, width]; raises ValueError for another shape."""

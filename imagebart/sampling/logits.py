@@ -1,4 +1,4 @@
-"""From logits to tokens: temperature, top-k, top-p, guidance, and the draw itself."""
+"""What is done to logits before sampling: temperature, top-k, top-p, classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ import torch
 from torch import Tensor
 
 from imagebart.settings import SamplingSettings
-
-
-def gumbel_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
-    """Gumbel noise [B, *shape], row b from generator b: a row's draws do not depend on the rows beside it."""
-    rows = [torch.empty(shape).exponential_(generator=generator) for generator in generators]
-    return -torch.stack(rows).log()
 
 
 def filter_logits(logits: Tensor, settings: SamplingSettings) -> Tensor:

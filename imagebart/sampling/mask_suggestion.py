@@ -13,7 +13,7 @@ from torch import Tensor
 from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.sampling.sampler import add_noise_rows, row_generators
+from imagebart.sampling.noise import add_noise_rows, row_generators
 
 NOISE_LEVEL = 0.97  # with less noise, the image outweighs the prompt; with more, it has no influence
 DRAWS = 2  # noisy versions of the image

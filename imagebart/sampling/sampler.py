@@ -10,41 +10,23 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from imagebart.diffusion import add_uniform_noise
 from imagebart.errors import InputError
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.sampling.logits import gumbel_noise
+from imagebart.sampling.corrector import correct
+from imagebart.sampling.noise import add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.sampling.packed_linear import PackedModel, PackedModels
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, Step, denoising_steps, stage_steps
 from imagebart.settings import SamplingSettings
 
-__all__ = ["ChainEvent", "ChainState", "Sampler", "add_noise_rows", "row_generators", "sample_chain", "uniform_tokens"]
-
 SEED_OFFSET = 0x9E3779B9  # added to a seed for the noise that a variation starts from, which is not the chain's own
-
-
-def row_generators(seed: int, batch: int) -> list[torch.Generator]:
-    """Row b samples as a run of its own with seed + b would."""
-    return [torch.Generator().manual_seed((seed + row) % 2**63) for row in range(batch)]
-
-
-def uniform_tokens(tokens: int, vocab_size: int, generators: list[torch.Generator]) -> Tensor:
-    """x_T: uniform noise, int64 [B, N]."""
-    return torch.stack([torch.randint(vocab_size, (tokens,), generator=g) for g in generators])
-
-
-def add_noise_rows(x: Tensor, probability: float, vocab_size: int, generators: list[torch.Generator]) -> Tensor:
-    """`add_uniform_noise`, row b from generator b."""
-    rows = [add_uniform_noise(row.cpu(), probability, vocab_size, g) for row, g in zip(x, generators, strict=True)]
-    return torch.stack(rows).to(x.device)
 
 
 @torch.no_grad()
 def sample_chain(
     state: ChainState, packed: Callable[[Step], PackedModel], settings: SamplingSettings
 ) -> Iterator[ChainEvent]:
-    """From x_T down to x_0; an event after every pass of a network, the last holds x_0.
+    """From x_T down to x_0, and through the corrector; an event after every pass of a network, the last holds x_0.
 
     packed: gives a step's packed model. Resample r of n first adds noise to the last result, with probability
     (1 - r/n) beta_t (section 3.4). The iterator can be closed at any moment.
@@ -61,6 +43,8 @@ def sample_chain(
             for event in sample_step(step, packed(step), replace(state, x=x_t), own, noise, begun):
                 x = event.tokens
                 yield event
+    if settings.corrector_steps:
+        yield from correct(state, x, packed, settings)
 
 
 class Sampler:
@@ -92,6 +76,8 @@ class Sampler:
         settings.check_scales(scales)
         if settings.start is not None and settings.start > scales:
             raise InputError(f"The first stage is {settings.start}; there are {scales}.")
+        if settings.corrector_steps and self.model.denoiser is None:
+            raise InputError("This model has no corrector: the number of corrector steps must be 0.")
         if self.model.denoiser is not None:
             return denoising_steps(self.model.denoiser, scales, strength)[: settings.start]
         noisy = [t for t in range(1, scales) if 1 - self.model.schedule.alphacum(t) >= strength]

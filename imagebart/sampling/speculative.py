@@ -42,6 +42,7 @@ class ChainEvent:
     tokens: Tensor  # int64 [B, N], the receiver's to keep
     done: bool  # all are sampled
     nfe: int = 0  # passes of the decoder in this resample
+    corrector_step: int = 0  # from 1, once all stages are done
 
 
 def draft_length(needed: int, unknown: list[bool], rows: int) -> int:

@@ -23,8 +23,9 @@ from imagebart.conditioning import Conditioner
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
+from imagebart.sampling.noise import row_generators, uniform_tokens
 from imagebart.sampling.packed_linear import pack
-from imagebart.sampling.sampler import row_generators, sample_chain, uniform_tokens
+from imagebart.sampling.sampler import sample_chain
 from imagebart.sampling.steps import ChainState, StageStep
 from imagebart.settings import SamplingSettings
 from imagebart.training.config import StageRun

@@ -49,6 +49,7 @@ SLIDERS = (
     _setting("temperature", "Creativity (temperature)"),
     _setting("scales", "Coarse-to-fine steps"),
     _setting("resamples", "Passes per step"),
+    _setting("corrector_steps", "Corrector steps"),
     _setting("top_k", "Candidates per token (top-k)", " 0 means all."),
     _setting("top_p", "Likely candidates only (top-p)"),
     _setting("start", "Start step"),
@@ -82,6 +83,7 @@ class Controls:
     top_p: FiniteFloat
     scales: FiniteFloat
     resamples: FiniteFloat
+    corrector_steps: FiniteFloat
     start: FiniteFloat
     feather: FiniteFloat
     context: FiniteFloat
@@ -108,6 +110,7 @@ class Controls:
             top_p=self.top_p if self.top_p < 1 else None,
             guidance=self.guidance,
             resamples=int(self.resamples),
+            corrector_steps=int(self.corrector_steps) if pipeline.any_scales else 0,
             start=int(self.start) if self.start < scales else None,
             scales=scales if pipeline.any_scales else None,
         )
@@ -173,6 +176,7 @@ def _sampling_values(settings: SamplingSettings, pipeline: Pipeline) -> dict[str
         "top_k": settings.top_k or 0,
         "top_p": settings.top_p or 1,
         "resamples": settings.resamples,
+        "corrector_steps": settings.corrector_steps,
         "scales": settings.scales or pipeline.stages,
         "start": settings.start or MAX_START,
     }

@@ -91,11 +91,15 @@ def step_caption(event: PipelineEvent) -> str:
         name = stage_name(event.stage, event.stages)
         which = "" if event.resamples == 1 else f", pass {event.resample_index + 1}"
         return f"{name[0].upper()}{name[1:]}{which} done"
+    if event.corrector_step:
+        return f"Correcting: {event.position} of {event.total} tokens"
     return f"{stage_line(event)}, pass {event.resample_index + 1}: {event.position} of {event.total} tokens"
 
 
 def position_line(event: PipelineEvent) -> str:
     """How far a run is: tokens, and stage and pass where there are several."""
+    if event.corrector_step:
+        return f"Correcting {event.total} tokens"
     parts = [f"{event.position} of {event.total} tokens"]
     if event.resamples > 1:
         parts.insert(0, f"pass {event.resample_index + 1} of {event.resamples}")

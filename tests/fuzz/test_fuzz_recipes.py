@@ -43,7 +43,7 @@ ANY_VALUE = st.one_of(
 )
 RECIPE_NAMES = ["model", "task", "prompt", "seed", "feather", "context", "strength", "variant"]
 RECIPE_VALUES = st.dictionaries(st.sampled_from(RECIPE_NAMES), ANY_VALUE, max_size=3)
-SETTING_NAMES = ["temperature", "top_k", "top_p", "guidance", "resamples", "start", "scales"]
+SETTING_NAMES = ["temperature", "top_k", "top_p", "guidance", "resamples", "start", "scales", "corrector_steps"]
 SETTING_VALUES = st.dictionaries(st.sampled_from(SETTING_NAMES), ANY_VALUE)
 
 

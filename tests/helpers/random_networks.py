@@ -13,8 +13,8 @@ from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
+from imagebart.sampling.noise import row_generators
 from imagebart.sampling.packed_linear import PackedModel, pack
-from imagebart.sampling.sampler import row_generators
 from imagebart.sampling.steps import ChainState, DenoisingStep, StageStep, Step
 
 KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")

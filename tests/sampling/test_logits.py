@@ -9,8 +9,8 @@ import pytest
 import torch
 from oracles import chi_squared_p, plain_filter
 
-from imagebart.sampling.logits import filter_logits, guided, gumbel_noise
-from imagebart.sampling.sampler import row_generators
+from imagebart.sampling.logits import filter_logits, guided
+from imagebart.sampling.noise import gumbel_noise, row_generators
 from imagebart.settings import SamplingSettings
 
 

@@ -36,9 +36,9 @@ from imagebart.models import mmap_policy
 from imagebart.models.stages import build_stage
 from imagebart.models.transformer import DecoderInput, Encode, KVCache
 from imagebart.sampling import sampler
-from imagebart.sampling.logits import gumbel_noise
+from imagebart.sampling.noise import add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.sampling.packed_linear import PackedModel
-from imagebart.sampling.sampler import ChainEvent, add_noise_rows, row_generators, sample_chain, uniform_tokens
+from imagebart.sampling.sampler import ChainEvent, sample_chain
 from imagebart.sampling.speculative import sample_step
 from imagebart.sampling.steps import DenoisingStep, StageStep, Step, StepInput, denoising_steps
 from imagebart.settings import SamplingSettings

@@ -12,9 +12,8 @@ from oracles import all_sequences, chi_squared_p, joint_index, noise_levels, pla
 from random_networks import STEPS, StepKind, chain_state, packed_for, random_cond, random_step
 from torch import Tensor
 
-from imagebart.sampling.logits import gumbel_noise
+from imagebart.sampling.noise import gumbel_noise, row_generators
 from imagebart.sampling.packed_linear import PackedModel
-from imagebart.sampling.sampler import row_generators
 from imagebart.sampling.speculative import PASS_ROWS, ChainEvent, DraftLength, draft_length, sample_step
 from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings

@@ -21,6 +21,7 @@ class Event:
     resamples: int = 1
     position: int = 37
     total: int = 64
+    corrector_step: int = 0
     fraction: float = 0.789
     elapsed: float = 0.84
     remaining: float | None = 1.21
@@ -32,6 +33,7 @@ def test_the_progress_line_says_stage_pass_tokens_and_time() -> None:
     expected = f"Stage 2 of 2 (fine) · pass 1 of 3 · 37 of 64 tokens · {time}"
     assert messages.progress_line(Event(resamples=3)) == expected
     assert messages.progress_line(Event(stages=1)) == f"37 of 64 tokens · {time}"
+    assert messages.progress_line(Event(corrector_step=1, total=4)) == f"Correcting 4 tokens · {time}"
 
 
 def test_the_time_left_is_left_out_while_unknown() -> None:

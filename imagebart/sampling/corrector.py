@@ -1,0 +1,74 @@
+"""The corrector: after the chain, tokens that do not fit the others are sampled again.
+
+A chain never looks back at a token that it has sampled. The corrector asks the denoiser's encoder how likely each
+token is given all others, p(x_0^i | x_0^j, j != i), and samples the unlikely ones again with the decoder, all others
+kept. Sampling a token from its conditional distribution leaves the model's distribution of images unchanged (Gibbs
+sampling; the forward-backward of ImageBART, section 3.4, does it with all tokens). Choosing unlikely tokens, and
+sampling with a lower top-p, moves images towards the modes of that distribution: it is meant to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from imagebart.models.denoiser import Denoiser, DenoiserInput
+from imagebart.models.transformer import Encode
+from imagebart.sampling.noise import gumbel_noise, uniform_tokens
+from imagebart.sampling.packed_linear import PackedModel
+from imagebart.sampling.speculative import ChainEvent, sample_step
+from imagebart.sampling.steps import ChainState, DenoisingStep
+from imagebart.settings import SamplingSettings
+
+UNLIKELY = 0.02  # probability under which a token is sampled again
+TOP_P = 0.5  # at most, for tokens that are sampled again
+INTERLEAVE = 2  # every INTERLEAVE-th token of every INTERLEAVE-th row is looked at together, without its neighbors
+
+
+@torch.no_grad()
+def correct(
+    state: ChainState, x: Tensor, packed: Callable[[DenoisingStep], PackedModel], settings: SamplingSettings
+) -> Iterator[ChainEvent]:
+    """Corrects the x_0 of a chain, int64 [B, N], `settings.corrector_steps` times; an event after every pass.
+
+    state: the chain's start; what it keeps is never changed. packed: gives a step's packed model.
+    """
+    first = state.steps[0]
+    assert isinstance(first, DenoisingStep), "stages predict x_{t-1} and have no corrector"
+    step = DenoisingStep(first.denoiser, 1.0, 0.0)
+    own = replace(settings.at(1), top_p=min(settings.top_p or 1.0, TOP_P))
+    for number in range(1, settings.corrector_steps + 1):
+        noise = gumbel_noise((x.shape[1], step.vocab_size), state.generators).to(x.device)
+        uniform = uniform_tokens(x.shape[1], step.vocab_size, state.generators).to(x.device)
+        noisy = torch.where(state.noise_level < 1, state.x, uniform)
+        again = probabilities(step.denoiser, state, x, noisy, packed(step).encoder) < UNLIKELY
+        begun = ChainEvent(1, state.scales, own.resamples - 1, own.resamples, 0, 0, x, False, corrector_step=number)
+        unknown = replace(state, x=torch.where(again, noisy, x), noise_level=state.noise_level.where(again, 0.0))
+        for event in sample_step(step, packed(step), unknown, own, noise, begun):
+            x = event.tokens
+            yield event
+
+
+def probabilities(
+    denoiser: Denoiser, state: ChainState, x: Tensor, noisy: Tensor, encode: Encode | None = None
+) -> Tensor:
+    """p(x_0^i | other tokens, condition) of every token that the state does not keep, float [B, N]; 1 where it does.
+
+    x: x_0, int64 [B, N]; noisy: x_t at the state's noise levels, int64 [B, N]. In each of four passes, a quarter of the
+    tokens are noisy: no two neighbors, so that each sees all of its own.
+    """
+    side = int(x.shape[1] ** 0.5)
+    place = torch.arange(x.shape[1], device=x.device)
+    group = place // side % INTERLEAVE * INTERLEAVE + place % side % INTERLEAVE
+    found = torch.ones(x.shape, device=x.device)
+    for part in range(INTERLEAVE**2):
+        unknown = (group == part) & (state.noise_level > 0)
+        if unknown.any():
+            noise_t = state.noise_level.where(unknown, 0.0)
+            given = DenoiserInput(torch.where(unknown, noisy, x), noise_t, noise_t, state.cond, state.color_hints)
+            p = denoiser.draft_logits(given, encode).float().softmax(-1).gather(-1, x[..., None])[..., 0]
+            found = torch.where(unknown, p, found)
+    return found

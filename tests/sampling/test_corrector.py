@@ -1,0 +1,109 @@
+"""The corrector: it samples unlikely tokens again, as a plain computation does, and changes nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from oracles import noise_levels, plain_denoiser, plain_draw
+from random_networks import chain_state, packed_for, random_cond, random_denoiser
+from tiny_models import tiny_model, tiny_staged_model
+from torch import Tensor
+
+from imagebart.errors import InputError
+from imagebart.sampling.corrector import TOP_P, UNLIKELY, correct
+from imagebart.sampling.noise import gumbel_noise, row_generators, uniform_tokens
+from imagebart.sampling.steps import ChainState, DenoisingStep
+from imagebart.settings import SamplingSettings
+
+K, SIDE, ROWS, STEPS = 7, 3, 3, 3
+N = SIDE**2
+SETTINGS = SamplingSettings(corrector_steps=STEPS, guidance=1.5, temperature=0.8)
+STEP = DenoisingStep(random_denoiser(N, K, color_hint_grid=2), 1.0, 0.0)
+PACKED = packed_for(STEP)
+
+
+def started(noise_level: Tensor, seed: int = 0) -> ChainState:
+    """A chain of ROWS rows with everything that it can be conditioned on."""
+    torch.manual_seed(1)
+    start, hints = torch.randint(K, (ROWS, N)), torch.rand(ROWS, N, K) < 0.2
+    return chain_state([STEP], start, noise_level, random_cond(ROWS), torch.zeros(ROWS, 2).long(), hints, seed)
+
+
+def corrected(state: ChainState, x: Tensor, settings: SamplingSettings = SETTINGS) -> Tensor:
+    for event in correct(state, x, lambda _: PACKED, settings):
+        assert event.stage == 1 and 1 <= event.corrector_step <= settings.corrector_steps
+        x = event.tokens
+    return x
+
+
+def plainly_corrected(state: ChainState, x: Tensor, seed: int) -> Tensor:
+    """Each probability computed by itself, in float64, and each token sampled by itself."""
+    generators, levels = row_generators(seed, ROWS), state.noise_level
+    for _ in range(STEPS):
+        noise, uniform = gumbel_noise((N, K), generators), uniform_tokens(N, K, generators)
+        noisy = torch.where(levels < 1, state.x, uniform)
+        again = torch.zeros(ROWS, N, dtype=torch.bool)
+        for b, i in [(b, i) for b in range(ROWS) for i in range(N) if levels[b, i] > 0]:
+            # Unknown beside it are the tokens two rows or two columns away.
+            unknown = [(i // SIDE - j // SIDE) % 2 == 0 and (i % SIDE - j % SIDE) % 2 == 0 for j in range(N)]
+            x_t = [int(noisy[b, j] if unknown[j] and levels[b, j] > 0 else x[b, j]) for j in range(N)]
+            noise_t = [float(levels[b, j]) if unknown[j] else 0.0 for j in range(N)]
+            cond, hints = state.cond[b].tolist(), state.color_hints[b].tolist()  # type: ignore[index]
+            drafts = plain_denoiser(STEP.denoiser, x_t, x_t, noise_t, noise_t, cond, hints)[1]
+            again[b, i] = drafts[i].softmax(-1)[x[b, i]] < UNLIKELY
+        x_t, levels_t = torch.where(again, noisy, x), levels.where(again, 0.0)
+        settings = replace(SETTINGS, top_p=TOP_P)
+        x = plain_draw(STEP, x_t, x_t, levels_t, state.cond, state.unconditional, settings, noise, state.color_hints)
+    return x
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_the_plain_computation(seed: int) -> None:
+    """With guidance, rows that keep different tokens, and tokens that a mask covers in part."""
+    torch.manual_seed(seed)
+    levels = torch.rand(ROWS, N).where(torch.rand(ROWS, N) < 0.3, noise_levels(torch.rand(ROWS, N) < 0.3))
+    state, x = started(levels, seed), torch.randint(K, (ROWS, N))
+    x = torch.where(levels > 0, x, state.x)
+    result = corrected(state, x)
+    assert torch.equal(result, plainly_corrected(state, x, seed))
+    assert not torch.equal(result, x)
+
+
+def test_rows_are_runs_of_their_own() -> None:
+    torch.manual_seed(2)
+    state, x = started(torch.ones(ROWS, N)), torch.randint(K, (ROWS, N))
+    together = corrected(started(torch.ones(ROWS, N)), x)
+    for b in range(ROWS):
+        alone = replace(state.select(torch.tensor([b])), generators=row_generators(b, 1))
+        assert torch.equal(corrected(alone, x[b : b + 1]), together[b : b + 1])
+
+
+def test_what_is_kept_stays() -> None:
+    torch.manual_seed(3)
+    keep, x = torch.rand(ROWS, N) < 0.5, torch.randint(K, (ROWS, N))
+    result = corrected(started(noise_levels(keep)), x)
+    assert torch.equal(result[keep], x[keep]) and not torch.equal(result, x)
+    assert torch.equal(corrected(started(torch.zeros(ROWS, N)), x), x)
+
+
+@pytest.mark.parametrize("resamples", [1, 2])
+def test_a_models_chain_goes_on_with_the_corrector(resamples: int) -> None:
+    """The events before are those of the chain alone; the others say which corrector step they belong to."""
+    model = tiny_model("none", scales=2)
+    assert model.denoiser is not None
+    model.denoiser.draft_head.weight.normal_(std=2)  # so that some tokens are unlikely
+    settings = SamplingSettings(resamples=resamples)
+    alone = list(model.stream(2, settings=settings, seed=4))
+    both = list(model.stream(2, settings=replace(settings, corrector_steps=4), seed=4))
+    for one, other in zip(alone, both, strict=False):
+        assert torch.equal(one.tokens, other.tokens) and other.corrector_step == 0
+    after = [event.corrector_step for event in both[len(alone) :]]
+    assert after == sorted(after) and set(after) == set(range(1, 5))
+
+
+def test_stages_have_no_corrector() -> None:
+    model = tiny_staged_model("none", stages=2)
+    with pytest.raises(InputError, match="has no corrector"):
+        model.sample(1, seed=0, corrector_steps=1)
