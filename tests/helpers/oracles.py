@@ -226,7 +226,7 @@ def teacher_forced(
     return step.denoiser.logits(x, DenoiserInput(c, noise_t, noise_s, cond, color_hints))
 
 
-# Drawing
+# Sampling
 
 
 def plain_filter(logits: list[float], settings: SamplingSettings) -> list[float]:
@@ -269,18 +269,18 @@ def plain_draw(
     noise: Tensor,
     color_hints: Tensor | None = None,
 ) -> Tensor:
-    """One row after the other, one token after the other, the whole step computed anew for each."""
+    """One row after the other, one token after the other, the whole step computed again for each."""
     rows = []
     for b in range(len(x)):
         row, one = x[b : b + 1].clone(), slice(b, b + 1)
         for i in range(x.shape[1]):
             if noise_level[b, i] <= (step.noise_s if isinstance(step, DenoisingStep) else 0):
                 continue
-            glance = None if color_hints is None else color_hints[one]
-            told = None if cond is None else cond[one]
-            logits = teacher_forced(step, row, c[one], noise_level[one], told, glance)[0, i]
+            hints = None if color_hints is None else color_hints[one]
+            given = None if cond is None else cond[one]
+            logits = teacher_forced(step, row, c[one], noise_level[one], given, hints)[0, i]
             if settings.guidance != 1 and unconditional is not None:
-                without = teacher_forced(step, row, c[one], noise_level[one], unconditional[one], glance)[0, i]
+                without = teacher_forced(step, row, c[one], noise_level[one], unconditional[one], hints)[0, i]
                 logits = without + settings.guidance * (logits - without)
             weights = plain_weights(step, logits.tolist(), int(c[b, i]), settings, float(noise_level[b, i]))
             scores = [

@@ -130,7 +130,7 @@ def test_starts_from_noise_with_kept_tokens_put_in(plain: ImageBART, staged: Ima
     assert (model.sampler.prepare(2, DEFAULTS, seed=0).noise_level == 1).all()
 
 
-def test_tokens_to_draw_are_those_that_some_row_does_not_keep(plain: ImageBART) -> None:
+def test_total_counts_the_tokens_that_some_row_does_not_keep(plain: ImageBART) -> None:
     keep = torch.ones(2, TOKENS, dtype=torch.bool)
     keep[0, 3] = keep[1, 3] = keep[1, 7] = False
     begun = plain.sampler.prepare(2, DEFAULTS, known=torch.zeros(2, TOKENS, dtype=torch.long), keep=keep, seed=0)
@@ -185,13 +185,13 @@ def test_a_variation_can_keep_tokens_and_begin_later(plain: ImageBART) -> None:
 
 
 def test_noise_of_a_variation_is_not_that_of_its_chain(plain: ImageBART) -> None:
-    """Else the chain would draw tokens that depend on the noise it is given."""
+    """Else the sampled tokens would depend on the noise that the chain starts from."""
     known = torch.zeros(2, TOKENS, dtype=torch.long)
     for seed in (0, 1, 2**32 - 1):
         begun = plain.sampler.prepare(2, DEFAULTS, known=known, strength=0.999999, seed=seed)
         chain = uniform_tokens(TOKENS, CODES, row_generators(seed, 2))
         assert int((begun.x == chain).sum()) < 20  # 5 of 128 by chance
-        # What starts it has taken nothing from what draws it.
+        # The start has taken nothing from the chain's generators.
         fresh = [torch.rand(5, generator=g) for g in row_generators(seed, 2)]
         assert all(torch.equal(torch.rand(5, generator=g), f) for g, f in zip(begun.generators, fresh, strict=True))
 
@@ -202,7 +202,7 @@ def test_without_a_seed_starts_differ(plain: ImageBART) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_colours_that_are_seen_are_taken_row_by_row_or_for_all(rows: int) -> None:
+def test_color_hints_may_be_of_each_row_or_of_all(rows: int) -> None:
     model, color_hints = tiny_model("none", color_hint_grid=2), torch.rand(rows, TOKENS, CODES) < 0.3
     begun = model.sampler.prepare(
         2, DEFAULTS, known=torch.zeros(2, TOKENS, dtype=torch.long), keep=half_kept(), color_hints=color_hints
@@ -210,7 +210,7 @@ def test_colours_that_are_seen_are_taken_row_by_row_or_for_all(rows: int) -> Non
     assert begun.color_hints is not None and torch.equal(begun.color_hints, color_hints.expand(2, -1, -1))
 
 
-def test_colours_that_are_seen_have_to_fit(plain: ImageBART, staged: ImageBART) -> None:
+def test_color_hints_have_to_fit(plain: ImageBART, staged: ImageBART) -> None:
     for model in (plain, staged):
         with pytest.raises(ValueError, match="color_hints was given, but this model takes none"):
             model.sampler.prepare(1, DEFAULTS, color_hints=torch.zeros(1, TOKENS, CODES, dtype=torch.bool))
@@ -220,7 +220,7 @@ def test_colours_that_are_seen_have_to_fit(plain: ImageBART, staged: ImageBART) 
         )
 
 
-# Drawing
+# Sampling
 
 
 def test_steps_before_a_later_start_do_not_run(plain: ImageBART, staged: ImageBART) -> None:
@@ -231,7 +231,7 @@ def test_steps_before_a_later_start_do_not_run(plain: ImageBART, staged: ImageBA
         assert stages == sorted(stages, reverse=True) and set(stages) == {2, 1}
 
 
-def test_all_steps_of_a_denoiser_share_an_engine_and_stages_have_their_own() -> None:
+def test_all_steps_of_a_denoiser_share_a_packed_model_and_stages_have_their_own() -> None:
     model, other = tiny_model("none"), tiny_staged_model("none")
     model.sampler.warm_up()
     other.sampler.warm_up()
@@ -241,7 +241,9 @@ def test_all_steps_of_a_denoiser_share_an_engine_and_stages_have_their_own() -> 
     assert model.sampler is model.sampler
 
 
-def test_a_model_too_large_for_its_machine_draws_the_same_a_stage_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_too_large_for_its_machine_samples_the_same_with_one_stage_packed_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plenty, scarce = (tiny_staged_model("none", stages=3) for _ in range(2))
     plenty.sampler.warm_up()
     expected = plenty.sample(1, seed=0)
@@ -252,8 +254,8 @@ def test_a_model_too_large_for_its_machine_draws_the_same_a_stage_at_a_time(monk
 
 
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
-def test_a_model_that_has_drawn_can_be_copied_and_pickled(make: Any) -> None:
-    """The copy draws the same from weights of its own."""
+def test_a_model_can_be_copied_and_pickled_after_sampling(make: Any) -> None:
+    """The copy samples the same with weights of its own."""
     model = make("none")
     known, keep = torch.randint(CODES, (1, TOKENS)), torch.ones(TOKENS, dtype=torch.bool)
     keep[5:9] = False
@@ -273,7 +275,7 @@ def test_a_model_that_has_drawn_can_be_copied_and_pickled(make: Any) -> None:
     assert not any(name.startswith("_sampler") for name in model.state_dict())
 
 
-def test_each_scale_is_drawn_with_its_own_temperature_and_top_k() -> None:
+def test_each_scale_has_its_own_temperature_and_top_k() -> None:
     """Greedy at T and free below is what two runs give, one after the other."""
     model = tiny_staged_model("none", stages=2)
     start = torch.randint(model.vocab_size, (2, model.tokens))
@@ -389,7 +391,7 @@ def test_an_event_for_every_forward() -> None:
 
 
 @every_chain
-def test_what_is_drawn_stays_and_what_is_kept_never_changes(chain: str) -> None:
+def test_sampled_tokens_stay_and_kept_tokens_never_change(chain: str) -> None:
     """Of every event of a pass, the tokens up to its position are those that the pass ends with."""
     keep, start = torch.tensor([[False, True, False, False, False, True]]), torch.randint(K, (1, 6))
     drawn = [0, 2, 3, 4]
@@ -402,8 +404,8 @@ def test_what_is_drawn_stays_and_what_is_kept_never_changes(chain: str) -> None:
     assert end.stage == 1 and end.done
 
 
-def test_the_denoisers_drafts_are_shown_before_it_has_drawn_anything() -> None:
-    """They are what its encoder alone would draw with the noise of the step."""
+def test_the_denoisers_drafts_are_the_first_event() -> None:
+    """They are what its encoder alone predicts, with the noise of the step."""
     step = CHAINS["denoiser"]()[-1]
     assert isinstance(step, DenoisingStep)
     start, noise_level = torch.randint(K, (3, 6)), torch.ones(3, 6)
@@ -423,11 +425,11 @@ def test_kept_tokens_are_kept_in_every_event(chain: str, resamples: int) -> None
     assert events
     for event in events:
         assert torch.equal(event.tokens[keep], start[keep])
-    # The others were drawn in earnest.
+    # The others were sampled.
     assert not torch.equal(events[-1].tokens[~keep], start[~keep])
 
 
-def test_nothing_to_draw_gives_no_events() -> None:
+def test_nothing_to_sample_gives_no_events() -> None:
     steps = published()
     packed = packed_of(steps)
     seen, state = count_forwards(steps), chain_state(steps, torch.randint(K, (2, 6)), torch.zeros(2, 6))
@@ -510,7 +512,7 @@ def test_rows_are_runs_of_their_own(chain: str) -> None:
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 @pytest.mark.parametrize("scales", [1, 2, 8])
-def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
+def test_a_chain_of_the_denoiser_equals_the_plain_computation(
     scales: int, guidance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Token by token, in as many steps as wanted, whatever is verified at once; rows keep what they keep."""
@@ -535,11 +537,8 @@ def test_a_chain_of_the_denoiser_is_the_one_drawn_naively(
 
 @pytest.mark.parametrize("resamples", [1, 3])
 @pytest.mark.parametrize("scales", [1, 2, 8])
-def test_doubted_tokens_wait_for_the_step_that_is_less_noisy(scales: int, resamples: int) -> None:
-    """Each is seen at its own rate from the start, and drawn from the first step on that ends below it.
-
-    The naive chain: x_t where r_t is less than the noise_level, else the token of the start; drawn where r_s is less.
-    """
+def test_a_token_with_a_noise_level_is_sampled_by_the_first_step_below_it(scales: int, resamples: int) -> None:
+    """Until then it is the token of the start, at its own level: the plain chain."""
     torch.manual_seed(scales)
     steps = denoising_steps(random_denoiser(cond_length=0), scales)
     start, noise_level = torch.randint(K, (2, 6)), torch.tensor([[0, 0.1, 0.6, 1, 0.3, 1], [1, 0.9, 0.5, 0.25, 0, 0.7]])
@@ -574,7 +573,7 @@ def test_x_T_is_uniform() -> None:
     assert torch.equal(x[3], uniform_tokens(2000, 5, row_generators(3, 1))[0])
 
 
-def test_redrawn_rows_follow_their_generators() -> None:
+def test_rows_get_noise_from_their_own_generators() -> None:
     x = torch.randint(K, (3, 40))
     together = add_noise_rows(x, 0.5, K, row_generators(4, 3))
     for b in range(3):
@@ -593,7 +592,7 @@ class Recorded(StageStep):
         return super().prepare(given, encode)
 
 
-def test_repeats_redraw_a_falling_share() -> None:
+def test_resamples_add_less_and_less_noise() -> None:
     """Repeat r of n redraws (1 - r/n) beta_t of the last pass's tokens, kept ones never; within four deviations."""
     tokens, batch, resamples, vocab_size = 40, 60, 4, 5
     taken: list[Tensor] = []
@@ -643,7 +642,7 @@ def test_x_0_of_two_steps_by_enumeration(chain: str) -> None:
     assert chi_squared_p(joint_index(drawn, k).bincount(minlength=len(outcomes)), expected) > 1e-4
 
 
-def test_what_is_kept_conditions_what_is_drawn() -> None:
+def test_kept_tokens_condition_the_others() -> None:
     """p(x_0 | kept) of the denoiser's two steps, told which token is kept: by enumeration, as above."""
     k, n, draws = 3, 3, 3000
     steps, outcomes = denoised(n, k, count=2), all_sequences(n, k)

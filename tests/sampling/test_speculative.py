@@ -1,4 +1,4 @@
-"""Drafts and their verification: the outcome of drawing one by one, in fewer passes."""
+"""Drafts and their verification: the result of sampling one by one, in fewer passes."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_rows_advance_on_their_own_and_leave() -> None:
 
 
 @every_step
-def test_as_many_forwards_as_tokens_to_draw(kind: StepKind) -> None:
+def test_without_drafts_there_is_a_pass_for_each_token(kind: StepKind) -> None:
     """One by one: one for each; none after the last; the encoder once."""
     for guidance in (1.0, 2.0):
         step, batch = random_step(kind), 2
@@ -214,20 +214,20 @@ def test_tokens_appear_in_raster_order() -> None:
 
 
 def test_yielded_tokens_are_the_callers() -> None:
-    """Scribbling over them changes nothing."""
+    """Overwriting them changes nothing."""
     step = random_step("residual", cond_length=0)
     c, keep = torch.randint(K, (2, N)), torch.zeros(2, N, dtype=torch.bool)
     given = (step, packed_for(step), c, c, noise_levels(keep), noise_for(2))
     untouched = [event.tokens for event in sampled(*given, length=one_by_one)]
-    scribbled = []
+    overwritten = []
     for event in sampled(*given, length=one_by_one):
-        scribbled.append(event.tokens.clone())
+        overwritten.append(event.tokens.clone())
         event.tokens.zero_()
-    assert all(torch.equal(a, b) for a, b in zip(untouched, scribbled, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(untouched, overwritten, strict=True))
 
 
 @every_step
-def test_nothing_to_draw_takes_no_forward(kind: StepKind) -> None:
+def test_nothing_to_sample_takes_no_pass(kind: StepKind) -> None:
     step = random_step(kind, cond_length=0)
     packed = packed_for(step)
     nfe = Forwards(step, packed)
@@ -237,7 +237,7 @@ def test_nothing_to_draw_takes_no_forward(kind: StepKind) -> None:
 
 
 @every_step
-def test_rows_draw_as_they_would_alone(kind: StepKind) -> None:
+def test_rows_are_sampled_as_they_would_be_alone(kind: StepKind) -> None:
     step, batch = random_step(kind), 3
     packed, cond = packed_for(step), random_cond(3)
     assert cond is not None

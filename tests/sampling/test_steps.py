@@ -1,4 +1,4 @@
-"""A step being drawn predicts what the whole network, fed everything at once, predicts."""
+"""A step that is run a few positions at a time predicts what the network predicts for all positions at once."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_drafts_predict_as_teacher_forcing(kind: StepKind, cond_length: int, que
 
 
 @every_step
-def test_steps_may_be_taken_again_with_other_tokens(kind: StepKind) -> None:
+def test_positions_may_be_run_again_with_other_tokens(kind: StepKind) -> None:
     step = random_step(kind)
     x, c, cond, keep = tokens(2), tokens(2), random_cond(2), torch.zeros(2, 6, dtype=torch.bool)
     run = run_of(step, c, noise_levels(keep), cond)
@@ -75,7 +75,7 @@ def test_steps_may_be_taken_again_with_other_tokens(kind: StepKind) -> None:
     torch.testing.assert_close(right, teacher_forced(step, x, c, noise_levels(keep), cond))
 
 
-def test_the_denoiser_is_told_what_is_kept() -> None:
+def test_the_denoiser_sees_noise_levels() -> None:
     """Whether a token is kept changes what is predicted everywhere; stages cannot know."""
     x, c, cond = tokens(1), tokens(1), random_cond(1)
     for kind in STEPS:
@@ -99,7 +99,7 @@ def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
     step = random_step(kind)
     c, x, keep = tokens(3), tokens(3), torch.zeros(3, 6, dtype=torch.bool)
     cond, unconditional = random_cond(3), torch.zeros(3, 2, dtype=torch.long)
-    with_cond, without = (teacher_forced(step, x, c, noise_levels(keep), told) for told in (cond, unconditional))
+    with_cond, without = (teacher_forced(step, x, c, noise_levels(keep), given) for given in (cond, unconditional))
     for guidance in (0.0, 0.5, 3.0):
         run = run_of(step, c, noise_levels(keep), cond, guidance, unconditional=unconditional)
         assert run.guided and run.rows == 6
