@@ -159,7 +159,7 @@ def test_models_that_cannot_find_or_describe_say_so() -> None:
         with pytest.raises(InputError, match="cannot find a place by words"):
             Pipeline(model).suggest_mask(DARK, "a hat")
     plain = tiny_pipeline()
-    with pytest.raises(InputError, match="cannot say what a picture shows"):
+    with pytest.raises(InputError, match="cannot say what an image shows"):
         plain.describe(LIGHT)
 
 
