@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
@@ -33,21 +35,27 @@ class ImageBART(ImageBARTModel):
         The last is a model on the Hub, and revision its branch, tag or commit. download: a published model that is not
         here is fetched and converted, after saying how large it is.
 
-        dtype: float16, bfloat16, float32, float64; or auto, the fastest without visible loss: see `weights.load`.
-        Nothing that the files name is imported or run. Raises WeightsError naming the file and what is wrong.
+        dtype: of the weights: float16, bfloat16, float32, float64; or auto, the fastest without visible loss: bfloat16
+        on a GPU, on a CPU float32 with sampling from weights rounded to bfloat16 or float16. Nothing that the files
+        name is imported or run. Raises WeightsError naming the file and what is wrong, and ValueError for an unknown
+        device or dtype.
         """
         return weights.load(source, device, dtype, download, revision, cls)
 
     def save_pretrained(self, folder: str | PathLike[str], dtype: str = "float32") -> None:
-        """Writes config.json and safetensors to a folder; `dtype` is what is stored."""
-        weights.save(self, folder, dtype)
+        """Writes config.json and safetensors to a folder; `dtype` is what is stored. Other files are left alone."""
+        weights.save_folder(self, folder, dtype)
 
     def push_to_hub(self, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False) -> str:
         """Writes the model to the Hub as owner/name, on a branch if wanted, with a card; returns the commit's address.
 
-        A folder that has a card, examples and a scorer is sent whole by `imagebart push`.
+        A folder that has a card, examples and a scorer is sent whole by `imagebart push`. Raises WeightsError.
         """
-        return weights.push(self, name, dtype, revision, private)
+        from imagebart.weights.hub import push_folder  # late: what uses the network takes a quarter of a second
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, dtype)
+            return push_folder(Path(folder), name, revision, private)
 
     @property
     def sampler(self) -> Sampler:

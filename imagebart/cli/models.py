@@ -18,14 +18,12 @@ SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 @command(app, "list")
 def list_models() -> None:
     """The published models, their sizes, which are here."""
-    from imagebart.weights.published.registry import model_rows
+    from imagebart.weights.published.registry import model_table
 
-    rows = [("name", "domain", "stages", "download", "memory", "time for an image here", "folder")]
-    for row in model_rows():
-        rows.append((row.name, row.domain, str(row.stages), row.download, row.memory, row.image_time, row.folder))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for cells in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    rows = list(model_table())
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @command(app)

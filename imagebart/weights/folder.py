@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -28,7 +29,7 @@ from imagebart.atomic_io import recover_files, replace_files
 from imagebart.conditioning import Conditioner, NoConditioner, conditioner_from_config
 from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
-from imagebart.errors import WeightsError
+from imagebart.errors import WeightsError, format_value
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.imagebart import About, ImageBARTModel, Model
 from imagebart.models.mmap_policy import too_large
@@ -48,22 +49,14 @@ MAX_CARD_BYTES = 200_000
 MAX_INDEX_BYTES = 2 * 2**20  # names of a file's tensors or entries; published ones have some hundred thousand
 
 Shapes = Mapping[str, tuple[int, ...]]
-DTYPES = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
+DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
 
 def parse_dtype(name: str) -> torch.dtype:
     """A floating-point type by its name; raises ValueError for another."""
     if name not in DTYPES:
-        raise ValueError(f"dtype is {name!r}, expected one of {', '.join(DTYPES)}")
+        raise ValueError(f"dtype is {format_value(name)}, expected one of {', '.join(DTYPES)}")
     return DTYPES[name]
-
-
-# Whole models.
 
 
 @dataclass(frozen=True)
@@ -108,10 +101,11 @@ def networks(model: ImageBARTModel) -> dict[str, nn.Module]:
     return {f"stage{stage.config.t}": stage for stage in model.stages}
 
 
-def save_folder(model: ImageBARTModel, folder: Path, dtype: torch.dtype) -> None:
-    """Writes a model, replacing one that was there; other files, such as README.md, are left alone."""
-    owned = [old.name for old in folder.glob("*.safetensors") if WEIGHTS.fullmatch(old.name)]
-    replace_files(folder, _files_of(model, dtype), owned)
+def save_folder(model: ImageBARTModel, folder: str | PathLike[str], dtype: str = "float32") -> None:
+    """Writes config.json and safetensors, in place of a model that was there; a README.md is left alone."""
+    files = _files_of(model, parse_dtype(dtype))
+    owned = [old.name for old in Path(folder).glob("*.safetensors") if WEIGHTS.fullmatch(old.name)]
+    replace_files(Path(folder), files, owned)
 
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, cls: type[Model]) -> Model:
@@ -147,27 +141,23 @@ def read_config(path: Path) -> ModelConfig:
         with path.open("rb") as file:
             content = file.read(MAX_CONFIG_BYTES + 1)
         if len(content) > MAX_CONFIG_BYTES:
-            raise WeightsError(f"{path} has {path.stat().st_size:,} bytes, expected at most {MAX_CONFIG_BYTES:,}")
-        values = json.loads(content.decode("utf-8"))
+            raise ValueError(f"it has {path.stat().st_size:,} bytes, expected at most {MAX_CONFIG_BYTES:,}")
+        values = json.loads(content)
+        version = values.get("version") if isinstance(values, dict) else None
+        if version != VERSION:
+            raise ValueError(
+                f"it has format version {format_value(version)}, expected {VERSION}: a model saved by this program"
+            )
+        return from_dict(ModelConfig, values)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise WeightsError(f"{path} is no text in UTF-8: {error}") from error
-    except WeightsError:
-        raise
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON: {error}") from error
-    version = values.get("version") if isinstance(values, dict) else None
-    if version != VERSION:
-        raise WeightsError(f"{path} has format version {version!r}, expected {VERSION}: a model saved by this program")
-    try:
-        return from_dict(ModelConfig, values)
     except ValueError as error:
-        raise WeightsError(f"{path}: {error}") from error
+        raise WeightsError(f"{path} cannot be used: {error}") from error
 
 
 def config_bytes(config: ModelConfig) -> bytes:
-    """The text of config.json."""
     return (_to_json(asdict(config)) + "\n").encode("utf-8")
 
 
@@ -184,28 +174,28 @@ def _to_json(value: Any, indent: str = "") -> str:
 
 def _check_networks(config: ModelConfig, conditioner: Conditioner, path: Path) -> None:
     """Raises WeightsError where networks were made for another conditioner or schedule."""
+    for name, network in [("the denoiser", config.denoiser), *((f"stage {s.t}", s) for s in config.stages)]:
+        if network is not None and network.cond_length != conditioner.length:
+            length = f"{network.cond_length}, expected the conditioner's {conditioner.length}"
+            raise WeightsError(f"{path}: {name} has cond_length {length}")
     for stage, beta in zip(config.stages, config.betas, strict=True):
-        if (stage.cond_length, stage.beta) != (conditioner.length, beta):
-            raise WeightsError(
-                f"{path}: stage {stage.t} has cond_length {stage.cond_length} and beta {stage.beta}, "
-                f"expected the conditioner's {conditioner.length} and the schedule's {beta}"
-            )
+        if stage.beta != beta:
+            raise WeightsError(f"{path}: stage {stage.t} has beta {stage.beta}, expected the schedule's {beta}")
         if stage.start_token >= stage.decoder.vocab_in:
-            raise WeightsError(
-                f"{path}: stage {stage.t} has the start_token {stage.start_token}, "
-                f"expected one of {stage.decoder.vocab_in}"
-            )
-    if config.denoiser is not None and config.denoiser.cond_length != conditioner.length:
-        raise WeightsError(
-            f"{path}: the denoiser has cond_length {config.denoiser.cond_length}, "
-            f"expected the conditioner's {conditioner.length}"
-        )
+            token = f"{stage.start_token}, expected one of {stage.decoder.vocab_in}"
+            raise WeightsError(f"{path}: stage {stage.t} has the start_token {token}")
 
 
 def _files_of(model: ImageBARTModel, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
     """The files of a model, one after the other, its configuration last."""
     yield from tensor_files(model.first_stage.state_dict(), "first_stage", dtype, MAX_FILE_BYTES)
-    shared = _shared_text_encoder(model)
+    encoders = [getattr(network, "text", None) for network in networks(model).values()]
+    states = [dict(encoder.state_dict()) for encoder in encoders if encoder is not None]
+    same = len(states) == len(encoders) and all(
+        state.keys() == states[0].keys() and all(torch.equal(state[name], states[0][name]) for name in state)
+        for state in states
+    )
+    shared = states[0] if same else {}
     if shared:
         yield from tensor_files(shared, TEXT_ENCODER, dtype, MAX_FILE_BYTES)
     for stem, network in networks(model).items():
@@ -213,16 +203,6 @@ def _files_of(model: ImageBARTModel, dtype: torch.dtype) -> Iterator[tuple[str, 
         own = {name: state[name] for name in state if not (shared and name.startswith("text."))}
         yield from tensor_files(own, stem, dtype, MAX_FILE_BYTES)
     yield CONFIG, config_bytes(config_of(model))
-
-
-def _shared_text_encoder(model: ImageBARTModel) -> dict[str, Tensor]:
-    """The tensors of the text encoder that all networks have; {} where there is none, or theirs differ."""
-    encoders = [getattr(network, "text", None) for network in networks(model).values()]
-    if any(encoder is None for encoder in encoders):
-        return {}
-    first, *others = (dict(encoder.state_dict()) for encoder in encoders if encoder is not None)
-    same = all(o.keys() == first.keys() and all(torch.equal(o[k], first[k]) for k in first) for o in others)
-    return first if same else {}
 
 
 def tensor_files(
@@ -243,11 +223,11 @@ def tensor_files(
         size += bytes_needed
     for i, names in enumerate(groups, 1):
         suffix = f"-{i}-of-{len(groups)}" if len(groups) > 1 else ""
-        yield f"{stem}{suffix}.safetensors", save({n: _stored(state[n], dtype) for n in names}, {"format": "pt"})
-
-
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        tensors = {}
+        for name in names:
+            kind = dtype if state[name].is_floating_point() else state[name].dtype
+            tensors[name] = state[name].detach().to("cpu", kind).contiguous()
+        yield f"{stem}{suffix}.safetensors", save(tensors, {"format": "pt"})
 
 
 def _load_module(

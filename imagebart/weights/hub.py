@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-from imagebart.errors import WeightsError
+from imagebart.errors import WeightsError, format_value
 from imagebart.weights.folder import CARD, CONFIG, read_config
 from imagebart.weights.published.registry import HUB_NAME, default_card
 
@@ -46,7 +46,7 @@ def push_folder(folder: Path, name: str, revision: str | None = None, private: b
     for a folder without config.json, and if it cannot be sent.
     """
     if not HUB_NAME.fullmatch(name):
-        raise WeightsError(f"the name is {name[:100]!r}, expected owner/name")
+        raise WeightsError(f"the name is {format_value(name)}, expected owner/name")
     config = read_config(folder / CONFIG)
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(f"{name} cannot be sent: {_why_offline()}")

@@ -11,17 +11,20 @@ import pytest
 import torch
 
 from imagebart import ImageBART
-from imagebart.weights import WeightsError, load
+from imagebart.weights import WeightsError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = FIXTURES / "tiny"
 CLASS_MODEL = TINY / "class_cond_custom"
 RESIDUAL_MODEL = TINY / "uncond_residual_geometric"
+load = ImageBART.from_pretrained
 
 
 def same_weights(one: ImageBART, other: ImageBART) -> bool:
     ours, theirs = one.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    return ours.keys() == theirs.keys() and all(
+        ours[name].dtype == theirs[name].dtype and torch.equal(ours[name], theirs[name]) for name in theirs
+    )
 
 
 def assert_refused(folder: Path, *reasons: str) -> None:

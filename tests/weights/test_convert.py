@@ -14,15 +14,14 @@ from fault_injection import killed_at_step, run_in_fork
 from published_files import scale_tensors, write_checkpoint, write_tiny
 from safetensors.torch import load_file
 
-from imagebart import ImageBART
 from imagebart.errors import InputError
-from imagebart.weights import WeightsError, load
+from imagebart.weights import WeightsError
 from imagebart.weights.published import convert
 from imagebart.weights.published.checkpoint import read_tensors
 from imagebart.weights.published.convert import Conversion
 from imagebart.weights.published.registry import read_stage_yaml
 
-from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, same_weights
+from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, load, same_weights
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_a_published_class_model_knows_its_classes_by_name(tmp_path: Path) -> No
         write_checkpoint(described.with_suffix(".ckpt"), tensors)
     convert.convert(Conversion(source, tmp_path / "out"), print)
     for folder in (source, tmp_path / "out"):
-        conditioner = ImageBART.from_pretrained(folder).conditioner
+        conditioner = load(folder).conditioner
         assert conditioner.encode(["Golden Retriever", 207]).tokens.tolist() == [[207], [207]]
     assert "1000 kinds of things (ImageNet) at 16 × 16 pixels" in (tmp_path / "out" / "README.md").read_text()
 
@@ -83,19 +82,19 @@ def test_a_published_class_model_knows_its_classes_by_name(tmp_path: Path) -> No
 def test_stored_numbers_can_be_short(tiny: Path, tmp_path: Path) -> None:
     convert.convert(Conversion(tiny, tmp_path / "out", "bfloat16"), print)
     stored = load_file(tmp_path / "out" / "stage4.safetensors")
-    exact = ImageBART.from_pretrained(tiny).stages[3].state_dict()
+    exact = load(tiny).stages[3].state_dict()
     assert all(torch.equal(stored[name], exact[name].bfloat16()) for name in exact)
     with pytest.raises(ValueError, match="'int3', expected one of"):
         convert.convert(Conversion(tiny, tmp_path / "out", "int3"), print)
 
 
 def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
-    """Killed at the first step of the way, at the fifth, the ninth ..., each time going on from what was done."""
+    """Killed at its first operation on a file, its eighth, its fifteenth ..., each time going on from what was done."""
     source, out = tmp_path / CLASS_MODEL.name, tmp_path / "out"
     shutil.copytree(CLASS_MODEL, source)
     work, step = Conversion(source, out, replace=True), 0
     while run_in_fork(partial(killed_at_step, lambda: convert.convert(work, print), step)) != 0:
-        step += 4
+        step += 7
         left = [t for t in (1, 2) if (source / f"scale{t}.ckpt").is_file()]
         done = [t for t in (1, 2) for place in (out, work.work_folder) if (place / f"stage{t}.done").is_file()]
         assert {*left, *done} == {1, 2} or same_weights(load(out), load(CLASS_MODEL))

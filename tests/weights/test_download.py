@@ -7,10 +7,11 @@ import json
 import multiprocessing
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,22 +30,22 @@ from faulty_server import (
 from huggingface_hub import constants
 from published_files import write_package, write_tiny
 
-from imagebart import ImageBART
 from imagebart.errors import InputError
-from imagebart.weights import WeightsError, load, locate
-from imagebart.weights.published.download import MAX_TRIES, Fetch, FetchError, download, ensure_model
+from imagebart.weights import WeightsError, locate
+from imagebart.weights.published.download import MAX_TRIES, Fetch, FetchError, ProgressBar, download, ensure_model
 from imagebart.weights.published.registry import MODELS, cache_dir, converted_folder, did_you_mean, published_folder
 
-from .checkpoints import same_weights
+from .checkpoints import load, same_weights
 
 SIZE = 300_000
 CONTENT, OTHER = (np.random.default_rng(seed).bytes(SIZE) for seed in (0, 1))
 
 
-class Recorder:
+class Recorder(ProgressBar):
     """A progress bar that keeps what it was given; and the seconds that were waited."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.total: int | None = None
         self.done = 0
         self.messages: list[str] = []
@@ -76,15 +77,11 @@ def fetch(server: FaultyServer, progress: Recorder, tmp_path: Path) -> Fetch:
     return Fetch(f"{server.address}/model.zip", tmp_path / "model.zip", progress, wait=progress.waited.append)
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 def test_a_file_comes_whole(fetch: Fetch, progress: Recorder, tmp_path: Path) -> None:
     fetch.run()
     assert fetch.path.read_bytes() == CONTENT
     assert (progress.total, progress.done, progress.messages) == (SIZE, SIZE, [])
-    assert files(tmp_path) == ["model.zip"]
+    assert list(tmp_path.iterdir()) == [fetch.path]
 
 
 def test_what_broke_off_goes_on_where_it_was(server: FaultyServer, fetch: Fetch, progress: Recorder) -> None:
@@ -158,24 +155,17 @@ def test_without_a_way_to_tell_versions_nothing_is_resumed(server: FaultyServer,
     assert "range" not in server.requests[1]
 
 
-def later() -> str:
-    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=90), usegmt=True)
+LATER = format_datetime(datetime.now(timezone.utc) + timedelta(hours=0.1), usegmt=True)
 
 
 @pytest.mark.parametrize(
-    ("status", "after", "low", "high"), [(429, "7", 7, 7), (503, later, 60, 90), (500, "", 0.7, 1.3)]
+    ("status", "headers", "low", "high"),
+    [(429, {"Retry_After": "7"}, 7, 7), (503, {"Retry_After": LATER}, 1, 360), (500, {}, 0.7, 1.3)],
 )
 def test_a_busy_server_is_asked_again_when_it_wants(
-    server: FaultyServer,
-    fetch: Fetch,
-    progress: Recorder,
-    status: int,
-    after: str | Callable[[], str],
-    low: float,
-    high: float,
+    server: FaultyServer, fetch: Fetch, progress: Recorder, status: int, headers: Any, low: float, high: float
 ) -> None:
-    value = after if isinstance(after, str) else after()
-    server.faults += [refusing(status, Retry_After=value) if value else refusing(status)]
+    server.faults += [refusing(status, **headers)]
     fetch.run()
     assert fetch.path.read_bytes() == CONTENT
     assert len(progress.waited) == 1 and low <= progress.waited[0] <= high
@@ -244,7 +234,7 @@ def test_a_file_without_room_is_refused_before_a_byte_comes(server: FaultyServer
     fetch.check_space = room
     with pytest.raises(OSError, match="full"):
         fetch.run()
-    assert asked == [(SIZE, 0)] and files(tmp_path) == []
+    assert asked == [(SIZE, 0)] and list(tmp_path.iterdir()) == []
 
 
 def test_the_proxy_of_the_environment_is_asked(
@@ -306,9 +296,9 @@ def test_from_pretrained_fetches_and_converts_when_asked(
     package_server: FaultyServer, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(WeightsError, match=f"python -m imagebart download {NAME}"):
-        ImageBART.from_pretrained(NAME)
+        load(NAME)
     monkeypatch.setenv("IMAGEBART_MIRRORS", f"{package_server.address}/mirror")
-    ours = ImageBART.from_pretrained(NAME, download=True)
+    ours = load(NAME, download=True)
     said = capsys.readouterr().err
     assert said.index("is not here: about 7.6 GB to download") < said.index("stage 1 of 4 is written")
     assert same_weights(ours, load(model))

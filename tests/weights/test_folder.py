@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from fault_injection import killed_at_every_step, run_in_fork
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model, tiny_staged_model
+from torch import Tensor
 
 from imagebart import ImageBART, SamplingSettings
 from imagebart.atomic_io import OBSOLETE, SAVED
@@ -30,32 +30,24 @@ from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.packed_linear import bf16, fp16, fp32, multiplies_bfloat16
-from imagebart.weights import WeightsError, load, save
+from imagebart.weights import WeightsError
 from imagebart.weights import folder as folder_module
-from imagebart.weights.folder import Part, load_part, save_part
+from imagebart.weights.folder import Part, config_of, load_part, networks, save_part
 
-from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, assert_refused
+from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, assert_refused, load, same_weights
 
 
 def assert_same(one: ImageBART, other: ImageBART) -> None:
     """The same model, tensor by tensor and setting by setting."""
-    ours, theirs = one.state_dict(), other.state_dict()
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert tensor.dtype == theirs[name].dtype
-        assert torch.equal(tensor, theirs[name]), name
-    assert one.first_stage.config == other.first_stage.config
-    assert [stage.config for stage in one.stages] == [stage.config for stage in other.stages]
-    assert [type(stage) for stage in one.stages] == [type(stage) for stage in other.stages]
-    assert (one.denoiser is None) == (other.denoiser is None)
-    if one.denoiser is not None and other.denoiser is not None:
-        assert one.denoiser.config == other.denoiser.config
-    assert one.schedule == other.schedule
-    assert one.about == other.about
-    assert one.conditioner == other.conditioner
+    assert same_weights(one, other)
+    assert config_of(one) == config_of(other)
+    assert [type(network) for network in networks(one).values()] == [type(n) for n in networks(other).values()]
 
 
-@pytest.mark.parametrize("source", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda path: path.name)
+BOTH = pytest.mark.parametrize("source", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda path: path.name)
+
+
+@BOTH
 def test_published_models_come_back_as_they_were(tmp_path: Path, source: Path) -> None:
     published = ImageBART.from_pretrained(source)
     published.save_pretrained(tmp_path)
@@ -72,7 +64,7 @@ def test_published_models_come_back_as_they_were(tmp_path: Path, source: Path) -
 def test_models_of_our_own_come_back_as_they_were(tmp_path: Path, conditioning: Kind, make: Any) -> None:
     model = make(conditioning)
     model.about = About("brüder", "avatars", SamplingSettings(top_k=5, guidance=2.5))
-    save(model, tmp_path / "deep" / "inside")
+    model.save_pretrained(tmp_path / "deep" / "inside")
     loaded = load(tmp_path / "deep" / "inside")
     assert_same(loaded, model)
     assert not loaded.training
@@ -89,7 +81,7 @@ def sharing_a_text_encoder() -> ImageBART:
 
 def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None:
     for model, shared in ((sharing_a_text_encoder(), True), (tiny_staged_model("text"), False)):
-        save(model, tmp_path)
+        model.save_pretrained(tmp_path)
         assert (tmp_path / "text_encoder.safetensors").is_file() == shared
         for t in (1, 2):
             names = load_file(tmp_path / f"stage{t}.safetensors").keys()
@@ -103,7 +95,7 @@ def test_a_text_encoder_that_stages_share_is_stored_once(tmp_path: Path) -> None
 
 def test_the_denoiser_and_its_text_encoder_have_files_of_their_own(tmp_path: Path) -> None:
     model = tiny_model("text")
-    save(model, tmp_path)
+    model.save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
     assert files == {"config.json", "first_stage.safetensors", "text_encoder.safetensors", "denoiser.safetensors"}
     names = load_file(tmp_path / "denoiser.safetensors").keys()
@@ -114,7 +106,7 @@ def test_the_denoiser_and_its_text_encoder_have_files_of_their_own(tmp_path: Pat
 
 @pytest.mark.parametrize(("make", "stem"), [(tiny_model, "denoiser"), (sharing_a_text_encoder, "stage1")])
 def test_a_broken_text_encoder_is_named(tmp_path: Path, make: Any, stem: str) -> None:
-    save(make(), tmp_path)
+    make().save_pretrained(tmp_path)
     path = tmp_path / "text_encoder.safetensors"
     tensors = load_file(path)
     save_file({name: tensor for name, tensor in tensors.items() if name != "phrase.convolution.bias"}, path)
@@ -128,7 +120,7 @@ def test_a_broken_text_encoder_is_named(tmp_path: Path, make: Any, stem: str) ->
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_stored_dtype_and_loaded_dtype(tmp_path: Path, dtype: str) -> None:
     model = tiny_model()
-    save(model, tmp_path, dtype)
+    model.save_pretrained(tmp_path, dtype)
     kind = getattr(torch, dtype)
     stored = load_file(tmp_path / "denoiser.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {kind}
@@ -143,7 +135,7 @@ def test_stored_dtype_and_loaded_dtype(tmp_path: Path, dtype: str) -> None:
 
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
 def test_configuration_is_readable(tmp_path: Path, make: Any) -> None:
-    save(make("text"), tmp_path)
+    make("text").save_pretrained(tmp_path)
     text = (tmp_path / "config.json").read_text()
     own = ["denoiser", "betas", "stages"]
     assert list(json.loads(text)) == ["format", "version", "about", "first_stage", "conditioner", *own]
@@ -153,9 +145,10 @@ def test_configuration_is_readable(tmp_path: Path, make: Any) -> None:
 
 
 def test_large_files_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folder_module.MAX_FILE_BYTES + 100_000 < 10_000_000, "what a Space takes"
     model = tiny_model()
     monkeypatch.setattr(folder_module, "MAX_FILE_BYTES", 20_000)
-    save(model, tmp_path)
+    model.save_pretrained(tmp_path)
     parts = sorted(path.name for path in tmp_path.glob("denoiser-*"))
     assert len(parts) > 2
     assert parts[0] == f"denoiser-1-of-{len(parts)}.safetensors"
@@ -168,10 +161,6 @@ def test_large_files_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert_refused(tmp_path, str(tmp_path / parts[1]), "is missing")
 
 
-def test_default_split_keeps_files_under_ten_megabytes() -> None:
-    assert folder_module.MAX_FILE_BYTES + 100_000 < 10_000_000
-
-
 def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer files, whole ones in place of parts, stages in place of a denoiser and the other way round."""
     (tmp_path / "README.md").write_text("the card")
@@ -179,7 +168,7 @@ def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path, monkey
     others = {"README.md", "stage1-notes.txt", "config.json", "first_stage.safetensors"}
     with monkeypatch.context() as small:
         small.setattr(folder_module, "MAX_FILE_BYTES", 20_000)
-        save(tiny_staged_model(stages=3), tmp_path)
+        tiny_staged_model(stages=3).save_pretrained(tmp_path)
     stages = {"stage1.safetensors", "stage2.safetensors"}
     for model, own in (
         (tiny_staged_model(stages=2, seed=1), stages),
@@ -187,47 +176,43 @@ def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path, monkey
         (tiny_model("none"), {"denoiser.safetensors"}),
         (tiny_staged_model(stages=2), stages),
     ):
-        save(model, tmp_path)
+        model.save_pretrained(tmp_path)
         assert_same(load(tmp_path), model)
         assert {path.name for path in tmp_path.iterdir()} == others | own
     assert (tmp_path / "README.md").read_text() == "the card"
 
 
 def test_a_loaded_model_can_be_saved_over_itself_or_lose_its_files(tmp_path: Path) -> None:
-    save(tiny_model(), tmp_path)
+    tiny_model().save_pretrained(tmp_path)
     model = load(tmp_path)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(bytes(path.stat().st_size))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    save(model, tmp_path)
+    model.save_pretrained(tmp_path)
     assert_same(load(tmp_path), model)
 
 
 def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    save(model, tmp_path)
-
-    def full_disk(*arguments: Any) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(folder_module, "config_bytes", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        save(tiny_model(seed=1), tmp_path)
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr(folder_module, "config_bytes", lambda config: 1 / 0)  # which is called last
+    with pytest.raises(ZeroDivisionError):
+        tiny_model(seed=1).save_pretrained(tmp_path)
     assert_same(load(tmp_path), model)
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_model_is_the_old_one_or_the_new_one_whenever_its_writer_is_killed(tmp_path: Path) -> None:
     old, new = tiny_model(scales=2), tiny_model(scales=1, seed=1)
-    save(old, tmp_path)
+    old.save_pretrained(tmp_path)
     stages = []
-    for step in killed_at_every_step(lambda: save(new, tmp_path)):
+    for step in killed_at_every_step(lambda: new.save_pretrained(tmp_path)):
         found = load(tmp_path)
         assert_same(found, {1: new, 2: old}[found.schedule.stages])
         stages.append(found.schedule.stages)
         if found.schedule.stages == 1:
-            save(old, tmp_path)
+            old.save_pretrained(tmp_path)
         assert len(stages) == step + 1
     assert stages == sorted(stages, reverse=True) and set(stages) == {1, 2}
     assert_same(load(tmp_path), new)
@@ -235,8 +220,8 @@ def test_a_model_is_the_old_one_or_the_new_one_whenever_its_writer_is_killed(tmp
 
 def test_a_replacement_that_was_cut_off_is_finished_before_reading(tmp_path: Path) -> None:
     old, new = tiny_model(), tiny_model(seed=1)
-    save(old, tmp_path)
-    save(new, tmp_path / SAVED)
+    old.save_pretrained(tmp_path)
+    new.save_pretrained(tmp_path / SAVED)
     names = [path.name for path in (tmp_path / SAVED).iterdir()]
     (tmp_path / SAVED / OBSOLETE).write_text("\n".join([*names, "", ""]))
     assert_same(load(tmp_path), new)
@@ -245,8 +230,8 @@ def test_a_replacement_that_was_cut_off_is_finished_before_reading(tmp_path: Pat
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("saved")
-    save(tiny_staged_model("class"), path / "stages")
-    save(tiny_model("class"), path / "denoiser")
+    tiny_staged_model("class").save_pretrained(path / "stages")
+    tiny_model("class").save_pretrained(path / "denoiser")
     return path
 
 
@@ -254,12 +239,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(saved: Path, tmp_path: Path) -> Path:
     """A model of two stages."""
     return Path(shutil.copytree(saved / "stages", tmp_path / "model"))
-
-
-@pytest.fixture
-def denoising(saved: Path, tmp_path: Path) -> Path:
-    """A model with a denoiser."""
-    return Path(shutil.copytree(saved / "denoiser", tmp_path / "denoising"))
 
 
 def change_config(path: Path, *keys: str | int, value: Any) -> None:
@@ -316,10 +295,14 @@ ODD_DENOISER: list[Any] = [
 
 
 class TestBadFolders:
-    @pytest.mark.parametrize("name", ["first_stage", "stage1", "stage2"])
-    def test_missing_files_are_named(self, copy: Path, name: str) -> None:
-        (copy / f"{name}.safetensors").unlink()
-        assert_refused(copy, str(copy / f"{name}.safetensors"), "is missing", "config.json")
+    @pytest.mark.parametrize(
+        ("kind", "name"),
+        [("stages", "first_stage"), ("stages", "stage1"), ("stages", "stage2"), ("denoiser", "denoiser")],
+    )
+    def test_missing_files_are_named(self, saved: Path, tmp_path: Path, kind: str, name: str) -> None:
+        folder = Path(shutil.copytree(saved / kind, tmp_path / kind))
+        (folder / f"{name}.safetensors").unlink()
+        assert_refused(folder, str(folder / f"{name}.safetensors"), "is missing", "config.json")
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[" * 10**5, b"\xff\x00", b"null", b"[1]"])
     def test_broken_configurations_are_named(self, copy: Path, content: bytes) -> None:
@@ -337,14 +320,10 @@ class TestBadFolders:
         change_config(folder, *keys, value=value)
         assert_refused(folder, str(folder), reason)
 
-    def test_stages_and_a_denoiser_are_too_much(self, copy: Path, denoising: Path) -> None:
-        both = json.loads((denoising / "config.json").read_text())["denoiser"]
+    def test_stages_and_a_denoiser_are_too_much(self, copy: Path, saved: Path) -> None:
+        both = json.loads((saved / "denoiser" / "config.json").read_text())["denoiser"]
         change_config(copy, "denoiser", value=both)
         assert_refused(copy, str(copy / "config.json"), "2 stages, 2 betas and a denoiser, expected")
-
-    def test_a_missing_denoiser_is_named(self, denoising: Path) -> None:
-        (denoising / "denoiser.safetensors").unlink()
-        assert_refused(denoising, str(denoising / "denoiser.safetensors"), "is missing")
 
     @pytest.mark.parametrize(
         ("stem", "change", "reason"),
@@ -379,30 +358,20 @@ class TestBadFolders:
 
 
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
-def test_auto_keeps_the_weights_and_lets_drawing_round_them(tmp_path: Path, make: Any) -> None:
-    save(make("none"), tmp_path)
-    exact, fast = ImageBART.from_pretrained(tmp_path), ImageBART.from_pretrained(tmp_path, dtype="auto")
-    for (name, ours), theirs in zip(fast.state_dict().items(), exact.state_dict().values(), strict=True):
-        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), name
+def test_auto_keeps_the_weights_and_lets_sampling_round_them(tmp_path: Path, make: Any) -> None:
+    make("none").save_pretrained(tmp_path)
+    exact, fast = load(tmp_path), load(tmp_path, dtype="auto")
+    assert same_weights(exact, fast)
     assert (exact.precision, fast.precision) == ("exact", "rounded")
     kernels = [m.sampler.packed(m.sampler.steps(SamplingSettings())[0]).kernel for m in (exact, fast)]
     assert kernels[0] is fp32 and kernels[1] is (bf16 if multiplies_bfloat16() else fp16)
     fast.sampler.warm_up()
-    given = torch.zeros(1, 64).long()
-    rates = torch.full((1, 64), 0.5)
+    x_t, noise = torch.zeros(1, 64).long(), torch.full((1, 64), 0.5)
     logits = [
-        m.stages[0].logits(given, given)
-        if m.denoiser is None
-        else m.denoiser.logits(given, DenoiserInput(given, rates, rates))
+        m.denoiser.logits(x_t, DenoiserInput(x_t, noise, noise)) if m.denoiser else m.stages[0].logits(x_t, x_t)
         for m in (exact, fast)
     ]
     assert torch.equal(*logits)  # teacher-forced, nothing is rounded
-
-
-def test_int8_is_no_more(tmp_path: Path) -> None:
-    save(tiny_model("none"), tmp_path)
-    with pytest.raises(ValueError, match="'int8', expected one of float16"):
-        load(tmp_path, dtype="int8")
 
 
 def test_a_trained_part_goes_to_a_folder_and_back(tmp_path: Path) -> None:
@@ -430,34 +399,35 @@ def test_a_trained_part_goes_to_a_folder_and_back(tmp_path: Path) -> None:
         load_part(tmp_path / "nothing", Denoiser)
 
 
-@pytest.mark.parametrize("source", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda path: path.name)
+def one_cond(source: Path) -> Tensor | None:
+    cond = load_file(source / "expected.safetensors").get("cond")
+    return None if cond is None else cond[:1]
+
+
+@BOTH
 def test_mapped_models_are_the_same(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the published layout and of our own; drawing leaves their files as they were."""
-    copied = ImageBART.from_pretrained(source)
+    copied = load(source)
     copied.save_pretrained(tmp_path / "ours")
     shutil.copytree(source, tmp_path / source.name)
     monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
     for folder in (tmp_path / "ours", tmp_path / source.name):
         before = {path: path.read_bytes() for path in folder.iterdir()}
-        mapped = ImageBART.from_pretrained(folder)
-        state = mapped.state_dict()
-        assert all(torch.equal(tensor, state[name]) for name, tensor in copied.state_dict().items())
-        cond = load_file(source / "expected.safetensors").get("cond")
-        cond = None if cond is None else cond[:1]
+        mapped = load(folder)
+        assert same_weights(mapped, copied)
+        cond = one_cond(source)
         assert torch.equal(mapped.sample(1, cond, seed=1), copied.sample(1, cond, seed=1))
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("source", [CLASS_MODEL, RESIDUAL_MODEL], ids=lambda path: path.name)
-def test_short_weights_stay_as_short_and_draw_the_same(
+@BOTH
+def test_short_weights_stay_as_short_and_sample_the_same(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ImageBART.from_pretrained(source).save_pretrained(tmp_path, dtype="bfloat16")
-    copied = ImageBART.from_pretrained(tmp_path)
+    load(source).save_pretrained(tmp_path, dtype="bfloat16")
+    copied = load(tmp_path)
     monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
-    mapped = ImageBART.from_pretrained(tmp_path)
-    cond = load_file(source / "expected.safetensors").get("cond")
-    cond = None if cond is None else cond[:1]
+    mapped, cond = load(tmp_path), one_cond(source)
     x, c = (copied.sample(1, cond, seed=seed) for seed in (1, 2))
     for one, other in zip(copied.stages, mapped.stages, strict=True):
         kinds = {name: p.dtype for name, p in other.named_parameters() if p.dtype != torch.float32}
@@ -467,27 +437,29 @@ def test_short_weights_stay_as_short_and_draw_the_same(
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory")
-@pytest.mark.parametrize(("available", "expected"), [(1 << 20, (0, 30)), (1 << 40, (60, 120))])
-def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path, available: int, expected: tuple[int, int]) -> None:
+def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("none")
     assert model.denoiser is not None
     config = model.denoiser.config
     big = (replace(part, width=512, depth=depth) for part, depth in ((config.decoder, 6), (config.encoder, 3)))
     denoiser = Denoiser(replace(config, **dict(zip(("decoder", "encoder"), big, strict=True))))  # 19 million numbers
     ImageBART(model.first_stage, denoiser, model.conditioner, model.about).save_pretrained(tmp_path)
-    program = f"""
-import re, pathlib
-from imagebart import ImageBART
-from imagebart.models import mmap_policy
-ImageBART.from_pretrained({str(CLASS_MODEL)!r})  # what is loaded of PyTorch at first
-mmap_policy.available_memory = lambda: {available}
-def own(): return int(re.search(r"RssAnon:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
-before = own()
-model = ImageBART.from_pretrained({str(tmp_path)!r})
-print(own() - before)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert expected[0] <= float(done.stdout) <= expected[1]
+    del denoiser
+
+    def own() -> float:
+        """Megabytes that no file could be read for again."""
+        found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+        assert found is not None
+        return int(found[1]) / 1024
+
+    def loading_takes(low: int, high: int) -> None:
+        before = own()
+        model = load(tmp_path)
+        assert low <= own() - before <= high and model is not None
+
+    for available, (low, high) in {1 << 20: (0, 30), 1 << 40: (60, 120)}.items():
+        monkeypatch.setattr(mmap_policy, "available_memory", lambda available=available: available)
+        assert run_in_fork(lambda low=low, high=high: loading_takes(low, high)) == 0
 
 
 SECONDS = 10  # of the processor
@@ -508,12 +480,6 @@ def within_bounds(work: Callable[[], object], said: str) -> None:
     assert run_in_fork(limited) == 0
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    tiny_model("text", scales=1).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
 def sparse(path: Path) -> None:
     """Three gigabytes that take no room on the disk."""
     with path.open("wb") as file:
@@ -522,9 +488,8 @@ def sparse(path: Path) -> None:
 
 def long_header(path: Path, tensors: int) -> None:
     """A file of safetensors with so many tensors of no numbers."""
-    listed = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(tensors)}
-    text = json.dumps(listed).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    listed = ",".join(f'"t{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(tensors))
+    path.write_bytes(struct.pack("<Q", len(listed) + 2) + b"{" + listed.encode() + b"}")
 
 
 def many_entries(path: Path, count: int) -> None:
@@ -537,14 +502,14 @@ def many_entries(path: Path, count: int) -> None:
     path.write_bytes(listed + end64 + end)
 
 
-def test_a_huge_configuration_is_refused_unread(folder: Path) -> None:
-    sparse(folder / "config.json")
-    within_bounds(lambda: load(folder), r"config.json has 3,221,225,472 bytes, expected at most 2,000,000")
+def test_a_huge_configuration_is_refused_unread(copy: Path) -> None:
+    sparse(copy / "config.json")
+    within_bounds(lambda: load(copy), r"config.json cannot be used: it has 3,221,225,472 bytes, expected at most")
 
 
-def test_a_file_with_a_million_tensors_is_refused_by_its_header(folder: Path) -> None:
-    long_header(folder / "first_stage.safetensors", 1_000_000)
-    within_bounds(lambda: load(folder), r"first_stage.safetensors is damaged .* its header has [\d,]+ bytes")
+def test_a_file_with_many_tensors_is_refused_by_its_header(copy: Path) -> None:
+    long_header(copy / "first_stage.safetensors", 50_000)
+    within_bounds(lambda: load(copy), r"first_stage.safetensors is damaged .* its header has [\d,]+ bytes")
 
 
 def test_a_checkpoint_with_a_million_entries_is_refused_by_its_list(tmp_path: Path) -> None:
@@ -564,12 +529,12 @@ def test_the_shipped_files_are_far_from_the_bounds() -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe caf\xe9", "a café".encode(), b""])
-def test_any_card_is_shown(folder: Path, content: bytes) -> None:
-    (folder / "README.md").write_bytes(content)
-    card = Pipeline.from_pretrained(folder).card
-    assert ("caf" in card) if content else "denoiser" in card
+def test_any_card_is_shown(copy: Path, content: bytes) -> None:
+    (copy / "README.md").write_bytes(content)
+    card = Pipeline.from_pretrained(copy).card
+    assert ("caf" in card) if content else "2 scales" in card
 
 
-def test_of_a_huge_card_the_beginning_is_shown(folder: Path) -> None:
-    sparse(folder / "README.md")
-    assert len(Pipeline.from_pretrained(folder).card) == 200_000
+def test_of_a_huge_card_the_beginning_is_shown(copy: Path) -> None:
+    sparse(copy / "README.md")
+    assert len(Pipeline.from_pretrained(copy).card) == 200_000

@@ -11,12 +11,12 @@ from huggingface_hub import constants
 from loopback_hub import Hub, serving_hub
 from tiny_models import tiny_model, tiny_staged_model
 
-from imagebart import ImageBART, Pipeline
+from imagebart import Pipeline
 from imagebart.cli import main
 from imagebart.weights import WeightsError, locate
 from imagebart.weights.hub import push_folder
 
-from .checkpoints import same_weights
+from .checkpoints import load, same_weights
 
 NAME = "someone/faces"
 
@@ -32,8 +32,8 @@ def test_what_is_pushed_is_what_is_loaded(hub: Hub) -> None:
     address = first.push_to_hub(NAME)
     assert address.startswith(f"{hub.address}/{NAME}/commit/")
     second.push_to_hub(NAME)
-    assert same_weights(ImageBART.from_pretrained(NAME), second)
-    assert same_weights(ImageBART.from_pretrained(NAME, revision=address.rpartition("/")[2]), first)
+    assert same_weights(load(NAME), second)
+    assert same_weights(load(NAME, revision=address.rpartition("/")[2]), first)
     card = (hub.files(NAME, "main") or {})["README.md"].decode()
     assert card.startswith("---\n") and "It generates nothing at 32 × 32 pixels" in card
     assert Pipeline.from_pretrained(NAME).card.startswith("# tiny\n")
@@ -43,8 +43,8 @@ def test_a_branch_beside_main(hub: Hub) -> None:
     main_one, tried = tiny_model(seed=1), tiny_model(seed=2)
     main_one.push_to_hub(NAME)
     tried.push_to_hub(NAME, revision="tried")
-    assert same_weights(ImageBART.from_pretrained(NAME, revision="tried"), tried)
-    assert same_weights(ImageBART.from_pretrained(NAME), main_one)
+    assert same_weights(load(NAME, revision="tried"), tried)
+    assert same_weights(load(NAME), main_one)
 
 
 def test_a_folder_is_sent_with_what_belongs_to_it(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +81,7 @@ def test_what_was_fetched_is_there_offline(hub: Hub, monkeypatch: pytest.MonkeyP
     locate(NAME)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(hub.asked)
-    assert same_weights(ImageBART.from_pretrained(NAME), model)
+    assert same_weights(load(NAME), model)
     with pytest.raises(WeightsError, match="someone/else is not on this machine, and HF_HUB_OFFLINE says"):
         locate("someone/else")
     with pytest.raises(WeightsError, match="cannot be sent: HF_HUB_OFFLINE says"):
@@ -126,5 +126,5 @@ def test_code_in_a_repository_is_never_run(hub: Hub) -> None:
     config = {"format": "imagebart", "version": 1, "auto_map": {"AutoModel": "evil.Model"}}
     hub.commit(NAME, "main", {"config.json": json.dumps(config).encode(), "evil.py": b"1/0", "model.bin": b"\x80"})
     with pytest.raises(WeightsError, match="config.json"):
-        ImageBART.from_pretrained(NAME)
+        load(NAME)
     assert not list(Path(constants.HF_HUB_CACHE).rglob("evil.py"))

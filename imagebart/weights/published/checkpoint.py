@@ -51,11 +51,11 @@ DTYPES = {
 }
 
 # Instructions whose argument is the value that they put on the stack.
-LITERALS = (
+LITERALS = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-)
+}
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:
@@ -228,10 +228,14 @@ class _Unpickler:
     def step(self, instruction: str, argument: Any) -> None:
         stack = self.stack
         match instruction:
-            case "PROTO" | "FRAME" | "STOP":
-                pass
             case _ if instruction in LITERALS:
                 stack.append(argument)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[argument])
+            case "PROTO" | "FRAME" | "STOP":
+                pass
             case "NONE":
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
@@ -268,12 +272,8 @@ class _Unpickler:
                 self.set_items(self.pop(2))
             case "SETITEMS":
                 self.set_items(self.pop_to_mark())
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self.memo[argument] = stack[-1]
             case "MEMOIZE":
                 self.memo[len(self.memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(self.memo[argument])
             case "GLOBAL":
                 stack.append(self.global_name(argument.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
@@ -304,10 +304,12 @@ class _Unpickler:
             raise self.refuse(f"calls {_name_of(function)}")
         return CALLS[function.dotted](self.archive, *arguments)
 
-    def pop(self, count: int) -> list[Any] | tuple[Any, ...]:
+    def pop(self, count: int) -> tuple[Any, ...]:
         if len(self.stack) < count:
             raise ValueError("its stack runs empty")
-        return tuple(self.stack.pop() for _ in range(count))[::-1]
+        values = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        return values
 
     def pop_to_mark(self) -> list[Any]:
         begin = self.marks.pop()

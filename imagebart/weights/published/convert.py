@@ -9,7 +9,7 @@ conversion that was stopped goes on where it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,20 +139,18 @@ def _linear(ours: str, theirs: str) -> Sources:
 # One checkpoint file.
 
 
-StoredTensors = dict[str, StoredTensor]
-
-
 class StageCheckpoint:
     """scaleT.ckpt, sorted into its parts. Tensors are read when asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         tensors = read_tensors(path)
-        self.raw = _under(tensors, "transformer.")
-        self.ema = _under(tensors, "transformer_ema.")
-        self.first_stage = _under(tensors, "first_stage_model.")
-        other = set(tensors) - {"alphats", "alphacum", "sos_token"}
-        other = {n for n in other if n.split(".")[0] not in ("transformer", "transformer_ema", "first_stage_model")}
+        self.raw, self.ema, self.first_stage = (
+            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            for prefix in ("transformer.", "transformer_ema.", "first_stage_model.")
+        )
+        known = {"alphats", "alphacum", "sos_token", "transformer", "transformer_ema", "first_stage_model"}
+        other = {name for name in tensors if name.split(".")[0] not in known}
         if other or "alphats" not in tensors:
             raise WeightsError(
                 f"{path} {'has the tensor ' + min(other) if other else 'lacks the tensor alphats'}, expected the "
@@ -207,11 +205,7 @@ class StageCheckpoint:
         return module
 
 
-def _under(tensors: StoredTensors, prefix: str) -> StoredTensors:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _shapes(tensors: StoredTensors) -> dict[str, tuple[int, ...]]:
+def _shapes(tensors: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
@@ -223,60 +217,56 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype, cls: 
 
     Raises WeightsError naming the file and what is wrong.
     """
-    files, config = read_published_config(folder)
-    total = len(config.stages)
-    first_stage = StageCheckpoint(checkpoint_path(files, 1)).load_first_stage(config.first_stage, device, dtype)
+    checkpoints, config = read_published_folder(folder)
+    total = len(checkpoints)
     with on_meta_device(folder):
         mapped = too_large([build_stage(stage, total) for stage in config.stages], dtype)
+    first_stage = checkpoints[0].load_first_stage(config.first_stage, device, dtype)
     stages = [
-        StageCheckpoint(checkpoint_path(files, stage.t)).load_stage(stage, total, device, dtype, mapped)
-        for stage in config.stages
+        checkpoint.load_stage(stage, total, device, dtype, mapped)
+        for checkpoint, stage in zip(checkpoints, config.stages, strict=True)
     ]
-    try:
-        conditioner = conditioner_from_config(config.conditioner)
-        return cls(first_stage, stages, conditioner, config.about, Schedule(config.betas))
-    except ValueError as error:
-        raise WeightsError(f"{files}: {error}") from error
+    conditioner = conditioner_from_config(config.conditioner)
+    return cls(first_stage, stages, conditioner, config.about, Schedule(config.betas))
 
 
-def read_published_config(folder: Path) -> tuple[Path, ModelConfig]:
-    """Where a folder's published files lie, and what they hold; their weights are not read.
+def read_published_folder(folder: Path) -> tuple[list[StageCheckpoint], ModelConfig]:
+    """A folder's published files, and what they hold; their weights are not read.
 
     Raises WeightsError naming the file and what is wrong.
     """
     files, model = _find_checkpoints(folder)
-    betas = StageCheckpoint(checkpoint_path(files, 1)).betas
+    first = StageCheckpoint(checkpoint_path(files, 1))
     try:
-        Schedule(betas)
+        Schedule(first.betas)
     except ValueError as error:
-        raise WeightsError(f"{checkpoint_path(files, 1)}: {error}") from error
-    paths = [checkpoint_path(files, t) for t in range(1, len(betas) + 1)]
+        raise WeightsError(f"{first.path}: {error}") from error
+    paths = [checkpoint_path(files, t) for t in range(1, len(first.betas) + 1)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise WeightsError(f"{missing[0]} is missing, expected scale1.ckpt to {paths[-1].name} beside each other")
+    checkpoints = [first, *map(StageCheckpoint, paths[1:])]
     described = [_published_stage(path, model, t, len(paths)) for t, path in enumerate(paths, 1)]
     first_stage, conditioner = described[0].first_stage, described[0].conditioner
     stages = []
-    for path, other in zip(paths, described, strict=True):
-        if other.first_stage != first_stage or other.conditioner != conditioner:
+    for t, (checkpoint, stage) in enumerate(zip(checkpoints, described, strict=True), 1):
+        path, token, vocab = checkpoint.path, checkpoint.start_token, stage.decoder.vocab_in
+        if stage.first_stage != first_stage or stage.conditioner != conditioner:
             raise WeightsError(f"{path.with_suffix('.yaml')} has another first stage or conditioner than scale1.yaml")
-    for t, (path, stage) in enumerate(zip(paths, described, strict=True), 1):
-        checkpoint = StageCheckpoint(path)
-        if checkpoint.betas != betas:
-            raise WeightsError(f"{path} has the betas {checkpoint.betas}, expected scale1.ckpt's {betas}")
-        config = stage.stage_config(t, betas[t - 1], checkpoint.start_token)
-        if config.start_token >= config.decoder.vocab_in:
-            raise WeightsError(
-                f"{path} has the sos_token {config.start_token}, expected one of {config.decoder.vocab_in}"
-            )
-        stages.append(config)
+        if checkpoint.betas != first.betas:
+            raise WeightsError(f"{path} has the betas {checkpoint.betas}, expected scale1.ckpt's {first.betas}")
+        if token >= vocab:
+            raise WeightsError(f"{path} has the sos_token {token}, expected one of {vocab}")
+        stages.append(stage.stage_config(t, first.betas[t - 1], token))
     about = About(model.name, model.domain) if model else About(folder.resolve().name)
     named = model.with_class_names(conditioner) if model else conditioner
-    return files, ModelConfig("imagebart", VERSION, about, first_stage, named.to_config(), None, betas, tuple(stages))
+    config = ModelConfig(
+        "imagebart", VERSION, about, first_stage, named.to_config(), betas=first.betas, stages=tuple(stages)
+    )
+    return checkpoints, config
 
 
 def checkpoint_path(files: Path, t: int) -> Path:
-    """The checkpoint of stage t."""
     return files / f"scale{t}.ckpt"
 
 
@@ -317,18 +307,17 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Conversion:
-    """What is converted, and where to. replace: published files are deleted as soon as their stage is safe."""
+    """What is converted, and where to."""
 
     source: Path
     out: Path
     dtype: str = "float32"
-    replace: bool = False
+    replace: bool = False  # published files are deleted as soon as their stage is safe
 
     @property
     def work_folder(self) -> Path:
         """Where the new folder is put together."""
-        out = self.out.resolve()
-        return out.with_name(f".{out.name}.converting")
+        return self.out.resolve().with_name(f".{self.out.resolve().name}.converting")
 
 
 def convert(job: Conversion, report: Callable[[str], None]) -> None:
@@ -363,7 +352,8 @@ def _begin_or_resume(job: Conversion) -> tuple[Path, ModelConfig]:
         begun = json.loads(state.read_text(encoding="utf-8"))
         if begun.items() >= asked.items():
             return Path(begun["files"]), read_config(job.work_folder / CONFIG)
-    files, config = read_published_config(job.source)
+    checkpoints, config = read_published_folder(job.source)
+    files = checkpoints[0].path.parent
     remove(job.work_folder)
     job.work_folder.mkdir(parents=True)
     replace_files(job.work_folder, [(CARD, default_card(config).encode()), (CONFIG, config_bytes(config))])

@@ -28,14 +28,13 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as Bars
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TimeRemainingColumn, TransferSpeedColumn
 
 from imagebart.atomic_io import NO_ROOM, format_bytes, remove, replace_folder, write_error, write_text
 from imagebart.errors import InputError, WeightsError
@@ -62,28 +61,16 @@ BUSY = {408, 425, 429, 500, 502, 503, 504}
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
-class Progress(Protocol):
-    """Shows how a download goes."""
-
-    def start(self, what: str, total: int | None, done: int) -> None:
-        """A file begins, with so many bytes in all, of which so many are here."""
-
-    def advance(self, count: int) -> None:
-        """So many more bytes came."""
-
-    def say(self, sentence: str) -> None:
-        """Something that a person should know."""
-
-
 class ProgressBar:
     """A bar for each file, on standard error: what came, how fast, and how long the rest will take."""
 
     def __init__(self) -> None:
         columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        self._progress = Bars(*columns, console=Console(stderr=True, soft_wrap=True), refresh_per_second=4)
+        self._progress = Progress(*columns, console=Console(stderr=True, soft_wrap=True), refresh_per_second=4)
         self._task: TaskID | None = None
 
     def start(self, what: str, total: int | None, done: int) -> None:
+        """A file begins, with so many bytes in all, of which so many are here."""
         if self._task is None:
             self._progress.start()
         else:
@@ -91,10 +78,12 @@ class ProgressBar:
         self._task = self._progress.add_task(what, total=total, completed=done)
 
     def advance(self, count: int) -> None:
+        """So many more bytes came."""
         if self._task is not None:
             self._progress.advance(self._task, count)
 
     def say(self, sentence: str) -> None:
+        """Something that a person should know."""
         self._progress.console.print(sentence, markup=False, highlight=False)
 
     def __enter__(self) -> ProgressBar:
@@ -105,24 +94,21 @@ class ProgressBar:
             self._progress.stop()
 
 
-def ensure_model(name: str, dtype: str = "float32", progress: Progress | None = None) -> Path:
+def ensure_model(name: str, dtype: str = "float32", progress: ProgressBar | None = None) -> Path:
     """The folder of a published model, ready to load; downloads and converts it if it is not here, saying its size.
 
-    dtype: of the stored numbers. progress: by default a bar on standard error. Raises as `download` and `convert` do.
+    dtype: of the stored numbers. Raises as `download` and `convert` do.
     """
     model = get_model(name)
     if model_folder(name).is_dir():
         return model_folder(name)
-    if progress is None:
-        with ProgressBar() as progress:
-            return ensure_model(name, dtype, progress)
-    sizes = estimate_sizes(model)
-    download_size, final_size = format_bytes(sizes.download), format_bytes(sizes.parameters * 4)
-    progress.say(f"{name} is not here: about {download_size} to download, {final_size} in the end.")
-    folder = download(name, (), progress)
-    out = converted_folder(name)
-    convert(Conversion(folder, out, dtype, replace=True), progress.say)
-    return out
+    with progress or ProgressBar() as progress:
+        sizes = estimate_sizes(model)
+        download_size, final_size = format_bytes(sizes.download), format_bytes(sizes.parameters * 4)
+        progress.say(f"{name} is not here: about {download_size} to download, {final_size} in the end.")
+        conversion = Conversion(download(name, (), progress), converted_folder(name), dtype, replace=True)
+        convert(conversion, progress.say)
+    return conversion.out
 
 
 # One file over HTTP.
@@ -159,7 +145,7 @@ class Fetch:
         self,
         url: str,
         path: Path,
-        progress: Progress,
+        progress: ProgressBar,
         check_space: Callable[[int, int], None] = lambda length, here: None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -178,12 +164,12 @@ class Fetch:
                 try:
                     self._fetch_rest(client)
                     break
+                except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:  # of an address that redirects to it
+                    raise self._error("", error) from error
                 except (_Retry, httpx.TransportError) as error:
-                    if isinstance(error, httpx.UnsupportedProtocol):  # of an address that this one redirects to
-                        raise self._error("", error) from error
                     failures = 1 if self._size() > before else failures + 1
                     self._pause(error, failures)
-                except (httpx.HTTPError, httpx.InvalidURL) as error:
+                except httpx.HTTPError as error:
                     raise self._error("", error) from error
         with self.part.open("rb") as file:
             os.fsync(file.fileno())
@@ -221,9 +207,8 @@ class Fetch:
                 length = answer.headers.get("content-length", "")
                 version = FileVersion(validator, int(length) if length.isdecimal() else None)
                 if size:
-                    self.progress.say(
-                        f"{self.path.name} has changed at its address, or cannot be resumed: the download restarts."
-                    )
+                    sentence = f"{self.path.name} has changed at its address, or cannot be resumed"
+                    self.progress.say(f"{sentence}: the download restarts.")
                     self._delete_part()
                     size = 0
             self._write(answer, version, size)
@@ -309,7 +294,9 @@ class Package:
             self.path.unlink(missing_ok=True)
 
 
-def download(name: str, sources: Sequence[str], progress: Progress, wait: Callable[[float], None] = time.sleep) -> Path:
+def download(
+    name: str, sources: Sequence[str], progress: ProgressBar, wait: Callable[[float], None] = time.sleep
+) -> Path:
     """The folder with a published model's files, which are downloaded if they are not there.
 
     sources: addresses of zips, addresses of folders with zips, zips, or folders, tried in order; none: the mirrors of
@@ -317,22 +304,32 @@ def download(name: str, sources: Sequence[str], progress: Progress, wait: Callab
     in one sentence, where the files cannot be had, do not fit on the disk or are not what they should be.
     """
     model, folder = get_model(name), published_folder(name)
+    every = sources or [*os.environ.get(MIRRORS, "").split(), model.url]
     with _locked(folder, progress):
         if folder.is_dir():
             progress.say(f"{name} is in {folder}.")
             return folder
-        package = _first_good_package(model, sources, progress, wait)
+        for number, source in enumerate(every, 1):
+            try:
+                package = _get_package(model, source, progress, wait)
+                if package.path.is_file():
+                    _check_sha256(package, model, progress)
+                break
+            except (OSError, ValueError) as error:
+                if number == len(every) or getattr(error, "errno", None) in NO_ROOM:
+                    raise
+                progress.say(f"{error} Trying {every[number]}.")
         _unpack(package, model, folder, progress)
         package.discard()
     return folder
 
 
 @contextmanager
-def _locked(folder: Path, progress: Progress) -> Iterator[None]:
+def _locked(folder: Path, progress: ProgressBar) -> Iterator[None]:
     """Waits until no other process downloads this model."""
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f"{folder.name}.lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -346,25 +343,7 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _first_good_package(
-    model: PublishedModel, sources: Sequence[str], progress: Progress, wait: Callable[[float], None]
-) -> Package:
-    """The package of the first source that has it, its checksum compared; raises what the last one is refused for."""
-    every = sources or [*os.environ.get(MIRRORS, "").split(), model.url]
-    for number, source in enumerate(every, 1):
-        try:
-            package = _get_package(model, source, progress, wait)
-            if package.path.is_file():
-                _check_sha256(package, model, progress)
-            return package
-        except (OSError, ValueError) as error:
-            if number == len(every) or getattr(error, "errno", None) in NO_ROOM:
-                raise
-            progress.say(f"{error} Trying {every[number]}.")
-    raise AssertionError("a model has an address")
-
-
-def _get_package(model: PublishedModel, source: str, progress: Progress, wait: Callable[[float], None]) -> Package:
+def _get_package(model: PublishedModel, source: str, progress: ProgressBar, wait: Callable[[float], None]) -> Package:
     zip_name = f"{model.name}.zip"
     if "://" not in source:
         place = Path(source)
@@ -388,7 +367,7 @@ def _get_package(model: PublishedModel, source: str, progress: Progress, wait: C
     return Package(path, url, downloaded=True)
 
 
-def _check_sha256(package: Package, model: PublishedModel, progress: Progress) -> None:
+def _check_sha256(package: Package, model: PublishedModel, progress: ProgressBar) -> None:
     """Compares a zip's checksum with the published one, or with that of the first download, or records it as that."""
     record = cache_dir() / "recorded.json"
     recorded: dict[str, str] = {}
@@ -417,7 +396,7 @@ def _check_sha256(package: Package, model: PublishedModel, progress: Progress) -
         raise WeightsError(f"{package.origin} has the SHA-256 {found}, expected the one {which}, {expected}.")
 
 
-def _unpack(package: Package, model: PublishedModel, folder: Path, progress: Progress) -> None:
+def _unpack(package: Package, model: PublishedModel, folder: Path, progress: ProgressBar) -> None:
     """Puts a package's files into a folder, which appears when all are there."""
     work_folder = folder.with_name(f".{folder.name}.unpacking")
     remove(work_folder)
@@ -448,23 +427,20 @@ def _unpack(package: Package, model: PublishedModel, folder: Path, progress: Pro
         remove(work_folder)
 
 
-Members = dict[str, tuple[int, Callable[[], Any]]]  # by name: bytes, and what opens it
-
-
 @contextmanager
-def _members(package: Package) -> Iterator[Members]:
-    """The files of a package that are a model's; others, as a zip may have them, are left alone."""
+def _members(package: Package) -> Iterator[dict[str, tuple[int, Callable[[], Any]]]]:
+    """The files of a package that are a model's, by name: their size, and what opens them. Others are left alone."""
     if package.path.is_dir():
         files = [path for path in sorted(package.path.iterdir()) if MEMBER.fullmatch(path.name)]
         yield {path.name: (path.stat().st_size, partial(path.open, "rb")) for path in files}
         return
     with zipfile.ZipFile(package.path) as archive:
-        found: Members = {}
+        found: dict[str, tuple[int, Callable[[], Any]]] = {}
         for entry in archive.infolist():
             name = entry.filename.rpartition("/")[2]
+            if name in found:
+                raise WeightsError(f"{package.origin} has {name} twice, expected the files of one model.")
             if MEMBER.fullmatch(name):
-                if name in found:
-                    raise WeightsError(f"{package.origin} has {name} twice, expected the files of one model.")
                 found[name] = entry.file_size, partial(archive.open, entry)  # which checks the checksum at the end
         yield found
 

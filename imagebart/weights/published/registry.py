@@ -6,15 +6,14 @@ beside its checkpoint. That file is read as data: the classes that it names are 
 
 from __future__ import annotations
 
-import inspect
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +24,12 @@ from torch import nn
 
 from imagebart.atomic_io import format_bytes
 from imagebart.conditioning import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
-from imagebart.config import from_dict
+from imagebart.config import Depth, Factor, Heads, Length, Vocabulary, Width, from_dict
 from imagebart.errors import InputError, WeightsError, format_value
 from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.transformer import TransformerConfig
-from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.models.vqgan import FirstStage, FirstStageConfig, Levels
 from imagebart.weights.folder import ModelConfig
 
 CHECKPOINTS = Path("checkpoints")  # where models are installed by hand
@@ -84,82 +83,84 @@ class PublishedStage:
         )
 
 
-# The original's networks. The parameters have the names of its settings.
+# The original's networks, by the names of its settings.
 
 
-def vqgan(
-    ch: int,
-    ch_mult: list[int],
-    num_res_blocks: int,
-    attn_resolutions: list[int],
-    resolution: int,
-    z_channels: int,
-    embed_dim: int,
-    n_embed: int,
-) -> FirstStageConfig:
-    """A published first stage, with all its codes in use."""
-    return FirstStageConfig(
-        resolution=resolution,
-        channels=ch,
-        multipliers=tuple(ch_mult),
-        res_blocks=num_res_blocks,
-        attention_resolutions=tuple(attn_resolutions),
-        latent_channels=z_channels,
-        code_dim=embed_dim,
-        codebook_size=n_embed,
-    )
+@dataclass(frozen=True)
+class VQGANSettings:
+    """A published first stage, with all its codes in use: the first fields of FirstStageConfig, in their order."""
+
+    resolution: Width
+    ch: Width
+    ch_mult: Levels
+    num_res_blocks: Factor
+    attn_resolutions: tuple[Width, ...]
+    z_channels: Width
+    embed_dim: Width
+    n_embed: Vocabulary
+
+    def config(self) -> FirstStageConfig:
+        return FirstStageConfig(*astuple(self))
 
 
-def encoder_decoder(
-    dim: int,
-    enc_num_tokens: int,
-    enc_depth: int,
-    enc_heads: int,
-    enc_max_seq_len: int,
-    dec_num_tokens: int,
-    dec_depth: int,
-    dec_heads: int,
-    dec_max_seq_len: int,
-) -> tuple[TransformerConfig, TransformerConfig]:
-    """Encoder and decoder of a published encoder-decoder stage; heads have size 64 whatever the width."""
-    encoder = TransformerConfig(dim, enc_depth, enc_heads, enc_num_tokens, enc_max_seq_len, causal=False)
-    decoder = TransformerConfig(
-        dim, dec_depth, dec_heads, dec_num_tokens, dec_max_seq_len, vocab_out=dec_num_tokens, cross=True
-    )
-    return encoder, decoder
+@dataclass(frozen=True)
+class EncoderDecoderSettings:
+    """A published encoder-decoder stage; heads have size 64 whatever the width."""
+
+    dim: Width
+    enc_num_tokens: Vocabulary
+    enc_depth: Depth
+    enc_heads: Heads
+    enc_max_seq_len: Length
+    dec_num_tokens: Vocabulary
+    dec_depth: Depth
+    dec_heads: Heads
+    dec_max_seq_len: Length
+
+    def encoder(self) -> TransformerConfig:
+        return TransformerConfig(
+            self.dim, self.enc_depth, self.enc_heads, self.enc_num_tokens, self.enc_max_seq_len, causal=False
+        )
+
+    def decoder(self) -> TransformerConfig:
+        vocab, positions = self.dec_num_tokens, self.dec_max_seq_len
+        return TransformerConfig(
+            self.dim, self.dec_depth, self.dec_heads, vocab, positions, vocab_out=vocab, cross=True
+        )
 
 
-def gpt(
-    vocab_size: int,
-    block_size: int,
-    n_layer: int,
-    n_head: int,
-    n_embd: int,
-    input_vocab_size: int | None = None,
-    n_unmasked: int = 0,
-) -> TransformerConfig:
+@dataclass(frozen=True)
+class GPTSettings:
     """The decoder-only transformer of a published coarsest stage."""
-    return TransformerConfig(
-        n_embd,
-        n_layer,
-        n_head,
-        input_vocab_size or vocab_size,
-        block_size,
-        head_size=n_embd // n_head,
-        vocab_out=vocab_size,
-        unmasked=n_unmasked,
-        attention_bias=True,
-        head_bias=False,
-    )
 
+    vocab_size: Vocabulary
+    block_size: Length
+    n_layer: Depth
+    n_head: Heads
+    n_embd: Width
+    input_vocab_size: Vocabulary | None = None
+    n_unmasked: Length = 0
 
-# Reads scaleN.yaml, the original's configuration of a stage, as data: the classes it names are only compared.
+    def decoder(self) -> TransformerConfig:
+        return TransformerConfig(
+            self.n_embd,
+            self.n_layer,
+            self.n_head,
+            self.input_vocab_size or self.vocab_size,
+            self.block_size,
+            head_size=self.n_embd // self.n_head,
+            vocab_out=self.vocab_size,
+            unmasked=self.n_unmasked,
+            attention_bias=True,
+            head_bias=False,
+        )
 
 
 # scaleN.yaml.
 
 
-MAX_YAML_BYTES = 100_000  # the published ones have a few thousand
+MAX_YAML_BYTES = 30_000  # the published ones have a few thousand
+MAX_YAML_DEPTH = 20  # of lists and mappings in each other, which take a parser long; the published ones have 6
 ENCODER_DECODER = "imagebart.models.diffusion.DenoisingXTransformer"
 DECODER_ONLY = "imagebart.models.diffusion.DecoderOnlyDenoiser"
 PLAIN = "imagebart.modules.xtransformers.x_transformer.XTransformer"
@@ -183,8 +184,6 @@ FIXED = {
 # VQGAN accepts and ignores.
 WITHOUT_EFFECT = {"n_scales", "xt_start", "xt_size", "embd_pdrop", "resid_pdrop", "attn_pdrop", "dropout", "tanh_out"}
 
-R = TypeVar("R")
-
 
 def read_stage_yaml(path: Path) -> PublishedStage:
     """The stage that a scaleN.yaml describes; raises WeightsError naming the file and what is wrong in it."""
@@ -192,10 +191,14 @@ def read_stage_yaml(path: Path) -> PublishedStage:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, expected at most {MAX_YAML_BYTES:,}")
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it repeats parts of itself (*), which no published one does")  # and may grow without end
-        stage = _parse_stage(yaml.safe_load(text))
-        return from_dict(PublishedStage, asdict(stage))  # checks the range of each number
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_YAML_DEPTH:
+                raise ValueError(f"it nests more than {MAX_YAML_DEPTH} lists and mappings")
+            if isinstance(event, yaml.AliasEvent):  # which may grow without end
+                raise ValueError("it repeats parts of itself (*), which no published one does")
+        return _parse_stage(yaml.safe_load(text))
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -218,10 +221,12 @@ def _parse_stage(content: Any) -> PublishedStage:
     kind: StageKind
     encoder: TransformerConfig | None
     if (target, network) == (DECODER_ONLY, GPT):
-        kind, encoder, decoder = "decoder_only", None, _call(gpt, settings)
+        kind, encoder = "decoder_only", None
+        decoder = from_dict(GPTSettings, _with_effect(settings)).decoder()
     elif target == ENCODER_DECODER and network in (PLAIN, RESIDUAL):
         kind = "residual" if network == RESIDUAL else "encoder_decoder"
-        encoder, decoder = _call(encoder_decoder, settings)
+        both = from_dict(EncoderDecoderSettings, _with_effect(settings))
+        encoder, decoder = both.encoder(), both.decoder()
     else:
         raise ValueError(
             f"the model is {format_value(target)} with {format_value(network)}, expected {ENCODER_DECODER} with "
@@ -230,8 +235,8 @@ def _parse_stage(content: Any) -> PublishedStage:
     wrapper, settings = _get(params, "first_stage_config", "target"), _get(params, "first_stage_config", "params")
     if wrapper != VQGAN:
         raise ValueError(f"the first stage is {format_value(wrapper)}, expected {VQGAN}")
-    sizes = {"embed_dim": _get(settings, "embed_dim"), "n_embed": _get(settings, "n_embed")}
-    first_stage = _call(vqgan, {**_get(settings, "ddconfig"), **sizes})
+    sizes = {name: _get(settings, name) for name in ("embed_dim", "n_embed")}
+    first_stage = from_dict(VQGANSettings, {**_with_effect(_get(settings, "ddconfig")), **sizes}).config()
     if settings.get("remap"):  # which codes are used is in the checkpoint; how many, in the transformer's vocabulary
         first_stage = replace(first_stage, used_codes=decoder.vocab_out)
     return PublishedStage(first_stage, kind, decoder, encoder, conditioning)
@@ -246,29 +251,14 @@ def _get(values: Any, *keys: str) -> Any:
     return values
 
 
-def _call(function: Callable[..., R], settings: Any) -> R:
-    """Calls one of our functions with the settings it knows; raises ValueError for missing, odd or unknown ones."""
+def _with_effect(settings: Any) -> Any:
+    """The settings that our networks have, too; raises ValueError where another has not its only value."""
     if not isinstance(settings, Mapping):
-        raise ValueError(f"{format_value(settings)} stands for settings, expected names with values")
-    parameters = inspect.signature(function).parameters
-    arguments = {}
-    for name, value in settings.items():
-        if name in FIXED:
-            if value != FIXED[name]:
-                raise ValueError(f"{name} is {format_value(value)}, expected {FIXED[name]!r}")
-        elif name in parameters:
-            numbers = value if isinstance(value, list) else [value]
-            takes_list = "list" in str(parameters[name].annotation)
-            if takes_list != isinstance(value, list) or not all(type(n) is int and n >= 0 for n in numbers):
-                expected = "whole numbers" if takes_list else "a whole number"
-                raise ValueError(f"{name} is {format_value(value)}, expected {expected}")
-            arguments[name] = value
-        elif name not in WITHOUT_EFFECT:
-            raise ValueError(f"it has the unknown setting {format_value(name)}")
-    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in arguments]
-    if missing:
-        raise ValueError(f"it lacks the setting {missing[0]}")
-    return function(**arguments)
+        return settings
+    for name, expected in FIXED.items():
+        if settings.get(name, expected) != expected:
+            raise ValueError(f"{name} is {format_value(settings[name])}, expected {expected!r}")
+    return {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT and name not in FIXED}
 
 
 # The seven models.
@@ -318,7 +308,7 @@ class PublishedModel:
         conditional = self.classes is not None
         conditioning: Literal["class", "none"] = "class" if conditional else "none"
         if t == self.stages:
-            decoder = gpt(
+            decoder = GPTSettings(
                 vocab_size=self.used_codes,
                 block_size=258 if conditional else 256,
                 n_layer=self.coarsest_depth,
@@ -326,9 +316,9 @@ class PublishedModel:
                 n_embd=self.coarsest_width,
                 input_vocab_size=self.classes or self.used_codes,
                 n_unmasked=2 if conditional else 0,
-            )
+            ).decoder()
             return PublishedStage(first_stage, "decoder_only", decoder, None, conditioning)
-        encoder, decoder = encoder_decoder(
+        networks = EncoderDecoderSettings(
             dim=self.width,
             enc_num_tokens=self.classes or self.used_codes,
             enc_depth=self.encoder_depth,
@@ -340,7 +330,7 @@ class PublishedModel:
             dec_max_seq_len=256,
         )
         kind: StageKind = "residual" if self.residual else "encoder_decoder"
-        return PublishedStage(first_stage, kind, decoder, encoder, conditioning)
+        return PublishedStage(first_stage, kind, networks.decoder(), networks.encoder(), conditioning)
 
 
 _FACES, _IMAGENET = "photographs of faces", "photographs of 1000 kinds of things (ImageNet)"
@@ -402,12 +392,10 @@ def cache_dir() -> Path:
 
 
 def published_folder(name: str) -> Path:
-    """Where a published model's own files are downloaded to."""
     return cache_dir() / "published" / name
 
 
 def converted_folder(name: str) -> Path:
-    """Where a published model is converted to by default."""
     return cache_dir() / "converted" / name
 
 
@@ -425,19 +413,6 @@ COPIES = 2  # of each parameter of a stage in its checkpoint: as trained, and av
 
 
 @dataclass(frozen=True)
-class ModelRow:
-    """A model. Sizes and times are about right: they follow from its shapes."""
-
-    name: str
-    domain: str
-    stages: int
-    download: str
-    memory: str  # while sampling
-    image_time: str  # for a whole image on this machine
-    folder: str  # if it is here
-
-
-@dataclass(frozen=True)
 class Sizes:
     """Of a model: its stages' parameters, about how many bytes its checkpoints have, and what an image reads."""
 
@@ -446,15 +421,16 @@ class Sizes:
     read: int  # parameters, each as often as it is read for an image
 
 
-def model_rows() -> Iterator[ModelRow]:
-    """All published models, in the registry's order."""
+def model_table() -> Iterator[tuple[str, ...]]:
+    """A heading and all published models. Sizes and times are about right: they follow from the networks' shapes."""
+    yield "name", "domain", "stages", "download", "memory", "time for an image here", "folder"
     speed = _parameters_per_second()
     for model in MODELS.values():
         sizes, folder = estimate_sizes(model), model_folder(model.name)
-        yield ModelRow(
+        yield (
             model.name,
             model.domain,
-            model.stages,
+            str(model.stages),
             f"about {format_bytes(sizes.download)}",
             format_bytes(4 * sizes.parameters),
             f"at most {_format_seconds(sizes.read / speed)}",
