@@ -92,17 +92,12 @@ def preset(name: str, size: Size) -> Image.Image:
         raise InputError(f"There is no ready mask {format_value(name)}; choose one of {', '.join(PRESETS)}.")
     mask = Image.new("L", size)
     mask.paste(255, boxes[name])
-    return invert(mask) if name == "border" else mask
+    return ImageChops.invert(mask) if name == "border" else mask
 
 
 def preset_array(name: str, side: int) -> npt.NDArray[np.bool_]:
     """A preset as bool [side, side], True where it is painted."""
     return np.asarray(preset(name, (side, side))) > 0
-
-
-def invert(mask: Image.Image) -> Image.Image:
-    """Painted where `mask` is not; soft edges stay soft."""
-    return ImageChops.invert(mask)
 
 
 def alpha(mask: Image.Image, feather: int) -> Image.Image:
