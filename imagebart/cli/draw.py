@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, EditSampling, Model, Sampling, command
-from imagebart.errors import InputError, plain
+from imagebart.errors import InputError, format_value, plain
 from imagebart.training.progress import progress
 
-if TYPE_CHECKING:  # --help needs neither torch nor pictures
+if TYPE_CHECKING:  # --help needs neither torch nor images
     from PIL import Image
 
     from imagebart.imaging.metadata import Recipe
@@ -23,9 +23,9 @@ if TYPE_CHECKING:  # --help needs neither torch nor pictures
 
 
 STRENGTH = 0.3
-SEVERAL = "Given several times: a picture of each."
-AUTO = "auto"  # the mask is where the prompt's words belong
-MASKS = f"A picture, white where to redraw; 'upper half', 'centre', ...; or '{AUTO}': where the prompt's words belong."
+SEVERAL = "Given several times: an image of each."
+AUTO = "auto"  # the mask is suggested for the prompt
+MASKS = f"An image, white where to regenerate; 'upper half', 'centre', ...; or '{AUTO}': suggested for the prompt."
 # The animation of a run: its length in seconds, the longest side and number of its frames.
 SECONDS = 4.0
 LONGEST_FRAME = 1024
@@ -35,19 +35,19 @@ app = typer.Typer()
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """What all commands that draw are told."""
+class Output:
+    """The options of every command that samples images."""
 
-    out: Annotated[Path, typer.Option(help="The picture; further variants get -2, -3, ...")]
+    out: Annotated[Path, typer.Option(help="The image; further variants get -2, -3, ...")]
     model: Model = DEFAULT_MODEL
-    steps_out: Annotated[Path | None, typer.Option(help="The way to it as a moving picture, .webp or .gif.")] = None
-    like: Annotated[Path | None, typer.Option(help="A PNG made before: takes from it what is not given here.")] = None
-    seed: Annotated[int | None, typer.Option(help="The same gives the same picture; a new one if not given.")] = None
-    variants: Annotated[int, typer.Option(help="How many pictures.")] = 1
+    steps_out: Annotated[Path | None, typer.Option(help="The run as an animation, .webp or .gif.")] = None
+    like: Annotated[Path | None, typer.Option(help="A PNG made before: gives what is not given here.")] = None
+    seed: Annotated[int | None, typer.Option(help="The same gives the same image; a new one if not given.")] = None
+    variants: Annotated[int, typer.Option(help="How many images.")] = 1
     best_first: Annotated[
-        bool, typer.Option("--best-first", help="Variants in order, best first, as the model judges.")
+        bool, typer.Option("--best-first", help="Variants in order, best first, by the model's scorer.")
     ] = False
-    best_of: Annotated[int | None, typer.Option(help="Draw so many and write the best alone.")] = None
+    best_of: Annotated[int | None, typer.Option(help="Sample so many and write the best alone.")] = None
     scorer: Annotated[
         str | None,
         typer.Option(help="What ranks: a classifier or CLIP, by folder or Hub name, in place of the model's own."),
@@ -56,25 +56,24 @@ class Drawing:
 
 @command(app)
 def generate(
-    draw: Drawing,
+    output: Output,
     sampling: Sampling,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help=f"What to draw, or the class of a class model; anything if not given. {SEVERAL}"),
+        typer.Option(help=f"What to generate, or the class of a class model; anything if not given. {SEVERAL}"),
     ] = None,
 ) -> None:
-    """A picture from a prompt."""
-    like = _prepare(draw)
-    pipe = _pipeline(draw, like)
-    run = pipe.generate(_asked(prompt, like), **_common(draw, sampling, like, pipe))
-    _follow(run, draw)
+    """An image from a prompt."""
+    like = _prepare(output)
+    pipe = _pipeline(output, like)
+    _follow(pipe.generate(_prompts(prompt, like), **_common(output, sampling, like, pipe)), output)
 
 
 @command(app)
 def edit(
-    image: Annotated[Path, typer.Option(help="The picture to edit.")],
+    image: Annotated[Path, typer.Option(help="The image to edit.")],
     mask: Annotated[str, typer.Option(help=MASKS)],
-    draw: Drawing,
+    output: Output,
     sampling: EditSampling,
     prompt: Annotated[list[str] | None, typer.Option(help=f"What should be there. {SEVERAL}")] = None,
     feather: Annotated[int | None, typer.Option(help="Pixels over which the change fades in; 0 if not given.")] = None,
@@ -83,105 +82,100 @@ def edit(
         typer.Option(help="How much around the mask the model sees, over its longer side; all if not given."),
     ] = None,
 ) -> None:
-    """Redraw what a mask paints."""
+    """Regenerate what a mask marks."""
     from imagebart.imaging import files as images
+    from imagebart.imaging import masks
 
-    like = _prepare(draw)
-    picture = images.load_image(image)
-    painted = None if mask == AUTO else _mask(mask, picture.size)
-    seam = _first(feather, like and like.feather, 0)
-    around = _first(context, like and like.context, math.inf)
-    pipe = _pipeline(draw, like)
-    asked, common = _asked(prompt, like), _common(draw, sampling, like, pipe)
-    if painted is None:
-        if isinstance(asked, list):
-            raise InputError(f"--mask {AUTO} looks for the place of one prompt; {len(asked)} were given.")
-        painted = pipe.suggest_mask(picture, asked)
-        asked, common["settings"] = pipe.complete_prompt(picture, asked, common["settings"])
-    run = pipe.edit(picture, painted, asked, feather=seam, context=around, **common)
-    _follow(run, draw)
+    like = _prepare(output)
+    source = images.load_image(image)
+    given = None
+    if mask != AUTO:
+        given = masks.preset(mask, source.size) if mask in masks.PRESETS else masks.load_mask(Path(mask), source.size)
+    pipe = _pipeline(output, like)
+    prompts, common = _prompts(prompt, like), _common(output, sampling, like, pipe)
+    if given is None:
+        if isinstance(prompts, list):
+            raise InputError(f"--mask {AUTO} looks for the place of one prompt; {len(prompts)} were given.")
+        given = pipe.suggest_mask(source, prompts)
+        prompts, common["settings"] = pipe.complete_prompt(source, prompts, common["settings"])
+    common["feather"] = _first(feather, like and like.feather, 0)
+    common["context"] = _first(context, like and like.context, math.inf)
+    _follow(pipe.edit(source, given, prompts, **common), output)
 
 
 @command(app)
 def vary(
-    image: Annotated[Path, typer.Option(help="The picture to vary.")],
-    draw: Drawing,
+    image: Annotated[Path, typer.Option(help="The image to vary.")],
+    output: Output,
     sampling: Sampling,
     strength: Annotated[
-        float | None, typer.Option(help=f"Share that is redrawn, over 0, at most 1; {STRENGTH} if not given.")
+        float | None, typer.Option(help=f"Share that is regenerated, over 0, at most 1; {STRENGTH} if not given.")
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help=f"What it should show. {SEVERAL}")] = None,
 ) -> None:
-    """Pictures like a picture."""
-    like = _prepare(draw)
+    """Images like an image."""
+    like = _prepare(output)
     share = _first(strength, like and like.strength, STRENGTH)
-    pipe = _pipeline(draw, like)
-    run = pipe.vary(image, share, _asked(prompt, like), **_common(draw, sampling, like, pipe))
-    _follow(run, draw)
+    pipe = _pipeline(output, like)
+    _follow(pipe.vary(image, share, _prompts(prompt, like), **_common(output, sampling, like, pipe)), output)
 
 
 @command(app)
-def describe(image: Annotated[Path, typer.Argument(help="The picture.")], model: Model = DEFAULT_MODEL) -> None:
-    """What a picture shows, in the model's own words."""
+def describe(image: Annotated[Path, typer.Argument(help="The image.")], model: Model = DEFAULT_MODEL) -> None:
+    """What an image shows, in the model's own words."""
     from imagebart.pipeline import Pipeline
 
     print(Pipeline.from_pretrained(model).describe(image))
 
 
-def _mask(name: str, size: tuple[int, int]) -> Image.Image:
-    """A ready mask by its name, or that of a file."""
-    from imagebart.imaging import masks
-
-    return masks.preset(name, size) if name in masks.PRESETS else masks.load_mask(Path(name), size)
-
-
-def _prepare(draw: Drawing) -> Recipe | None:
-    """Refuses what could not be written in the end; reads the picture to be like."""
+def _prepare(output: Output) -> Recipe | None:
+    """Refuses what could not be written in the end; reads the recipe of --like."""
     from PIL import Image
 
     from imagebart.imaging.files import animation_format
     from imagebart.imaging.metadata import read_recipe
 
-    if draw.steps_out is not None:
-        animation_format(draw.steps_out)
-        if draw.steps_out.resolve() == draw.out.resolve():
-            raise InputError(f"--out and --steps-out are both {draw.steps_out.name}; name two files.")
-    if Image.registered_extensions().get(draw.out.suffix.lower()) not in Image.SAVE:
-        raise InputError(f"A picture cannot be written to {draw.out.name!r}; end the name in .png.")
-    for path in (draw.out, draw.steps_out):
+    out, steps_out = output.out, output.steps_out
+    if steps_out is not None:
+        animation_format(steps_out)
+        if steps_out.resolve() == out.resolve():
+            raise InputError(f"--out and --steps-out are both {steps_out.name}; name two files.")
+    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+        raise InputError(f"An image cannot be written to {format_value(out.name)}; end the name in .png.")
+    for path in (out, steps_out):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"There is no folder {path.parent} to write {path.name} to.")
-    if draw.like is None:
+    if output.like is None:
         return None
-    like = read_recipe(draw.like)
+    like = read_recipe(output.like)
     if like is None:
-        raise InputError(f"{draw.like} is no PNG that says how it was made; choose one that this program wrote.")
+        raise InputError(f"{output.like} is no PNG that says how it was made; choose one that this program wrote.")
     return like
 
 
-def _pipeline(draw: Drawing, like: Recipe | None) -> Pipeline:
+def _pipeline(output: Output, like: Recipe | None) -> Pipeline:
     from imagebart.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(draw.model)
-    if draw.scorer is not None:
+    pipe = Pipeline.from_pretrained(output.model)
+    if output.scorer is not None:
         from imagebart.ranking import load_scorer
 
-        pipe.scorer = load_scorer(draw.scorer, pipe.model)
-    if draw.like is not None and like is not None and like.model != pipe.name:
-        said = f"{draw.like.name} was made by the model {like.model}; this one is {pipe.name}."
+        pipe.scorer = load_scorer(output.scorer, pipe.model)
+    if output.like is not None and like is not None and like.model != pipe.name:
+        said = f"{output.like.name} was made by the model {like.model}; this one is {pipe.name}."
         print(plain(said), file=sys.stderr)
     return pipe
 
 
-def _common(draw: Drawing, sampling: Sampling, like: Recipe | None, pipe: Pipeline) -> dict[str, Any]:
+def _common(output: Output, sampling: Sampling, like: Recipe | None, pipe: Pipeline) -> dict[str, Any]:
     settings = sampling.over(pipe.defaults if like is None else like.settings)
-    seed = _first(draw.seed, like and like.own_seed)
-    variants, ranked = _first(draw.best_of, draw.variants), draw.best_first or draw.best_of is not None
+    seed = _first(output.seed, like and like.own_seed)
+    variants, ranked = _first(output.best_of, output.variants), output.best_first or output.best_of is not None
     return {"seed": seed, "settings": settings, "variants": variants, "best_first": ranked}
 
 
-def _asked(given: list[str] | None, like: Recipe | None) -> str | list[str] | None:
-    """The prompt, several, or that of the picture to be like."""
+def _prompts(given: list[str] | None, like: Recipe | None) -> str | list[str] | None:
+    """The prompt, several, or that of the image to be like."""
     return given if given and len(given) > 1 else _first(given[0] if given else None, like and like.prompt)
 
 
@@ -190,13 +184,13 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _follow(run: Iterable[PipelineEvent], draw: Drawing) -> None:
-    """Says what is happening on standard error; writes the pictures, and says where on standard output."""
+def _follow(run: Iterable[PipelineEvent], output: Output) -> None:
+    """Shows the progress on standard error; writes the images, and prints their paths on standard output."""
     from imagebart.imaging.files import save_animation, save_image
     from imagebart.imaging.metadata import write_png
 
     event, noted = None, set[str]()
-    film = Film()
+    animation = Animation()
     with progress("tokens") as bar:
         task = bar.add_task("", total=None)
         for event in run:
@@ -204,27 +198,25 @@ def _follow(run: Iterable[PipelineEvent], draw: Drawing) -> None:
                 if note not in noted:
                     print(plain(note), file=sys.stderr)
             noted.update(event.notes)
-            if draw.steps_out is not None:
-                film.add(event)
+            if output.steps_out is not None:
+                animation.add(event)
             said = f"stage {event.stage} of {event.stages}, pass {event.resample_index + 1} of {event.resamples}"
-            if event.corrector_step:
-                said = f"corrector step {event.corrector_step}"
             bar.update(task, description=said, completed=event.position, total=event.total)
     assert event is not None
     print(f"seed {event.seed}, {event.elapsed:.1f} s", file=sys.stderr)
-    for number, image in enumerate(event.images[: 1 if draw.best_of is not None else None]):
-        path = draw.out if number == 0 else draw.out.with_stem(f"{draw.out.stem}-{number + 1}")
+    for number, image in enumerate(event.images[: 1 if output.best_of is not None else None]):
+        path = output.out if number == 0 else output.out.with_stem(f"{output.out.stem}-{number + 1}")
         if path.suffix.lower() == ".png":
             write_png(image, path, event.recipes[number])
         else:
             save_image(image, path)
         print(path)
-    if draw.steps_out is not None:
-        save_animation(film.frames, draw.steps_out, SECONDS)
-        print(draw.steps_out)
+    if output.steps_out is not None:
+        save_animation(animation.frames, output.steps_out, SECONDS)
+        print(output.steps_out)
 
 
-class Film:
+class Animation:
     """The first variant at all moments of a run; when they get too many, every other preview goes."""
 
     def __init__(self, most: int = MOST_FRAMES) -> None:
@@ -237,7 +229,7 @@ class Film:
         return [image for _, image in self._moments]
 
     def add(self, event: PipelineEvent) -> None:
-        """Takes the event's picture, reduced to LONGEST_FRAME a side."""
+        """Takes the event's image, reduced to LONGEST_FRAME a side."""
         from PIL import ImageOps
 
         image = event.image

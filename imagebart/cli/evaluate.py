@@ -1,4 +1,4 @@
-"""`imagebart evaluate ...`: how good a model is, on pictures that were held back and by the paper's measures."""
+"""`imagebart evaluate ...`: how good a model is, on images that were held back and by the paper's measures."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure a model.")
 
-Batch = Annotated[int, typer.Option(help="Pictures drawn at once.")]
+Batch = Annotated[int, typer.Option(help="Images sampled at once.")]
 
 
-LEAST = 4  # pictures that anything is measured on
+MIN_SAMPLES = 4  # images that anything is measured on
 
 
 @command(app)
@@ -35,20 +35,20 @@ def folder(
     sampling: Sampling,
     data: Data = None,
     work: Annotated[Path | None, typer.Option(help="Folder for the classifier; else the model's evaluation/.")] = None,
-    samples: Annotated[int, typer.Option(min=LEAST, help="Held-back pictures of each measure.")] = 200,
+    samples: Annotated[int, typer.Option(min=MIN_SAMPLES, help="Held-back images of each measure.")] = 200,
     beside: Annotated[
         Path | None, typer.Option(help="Folder of another first stage, or of a model: pairs for a blind test.")
     ] = None,
-    baseline: Annotated[Path | None, typer.Option(help="Folder of a model that draws left to right.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Folder of a model that samples left to right.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 3000,
     test_steps: Annotated[int, typer.Option(min=1, help="Steps of the two-sample test.")] = 200,
     features: Annotated[str | None, typer.Option(help="A transformers or timm model that is on this machine.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
+    seed: Annotated[int, typer.Option(help="Another seed samples other images.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images sampled at once.")] = 32,
     out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Where to write a sheet of pictures.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Where to write a sheet of images.")] = None,
 ) -> None:
-    """The table of a model of your own pictures, on those that were held back."""
+    """The table of a model of your own images, on those that were held back."""
     from imagebart.atomic_io import write_text
     from imagebart.evaluation.classifier import train_or_load_classifier
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
@@ -81,13 +81,13 @@ def folder(
 
 
 def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageStore:
-    """The pictures to measure on: those of the training, or those of a folder, of which the same are held back."""
+    """The images to measure on: those of the training, or those of a folder, of which the same are held back."""
     from imagebart.training.data import ImageStore, inspect_dataset, open_dataset, read_index
 
     own = model / "run" / "pictures"
     if data is None:
         if read_index(own) is None:
-            raise InputError(f"{model} has no pictures with it (run/pictures); give --data.")
+            raise InputError(f"{model} has no images with it (run/pictures); give --data.")
         return ImageStore(own)
     index = read_index(work / "pictures")
     if index is None or index.resolution != resolution:
@@ -109,7 +109,7 @@ def load_image_sampler(model: str | Path, sampling: Sampling, batch: int) -> Ima
 # `imagebart evaluate paper`: the paper's measures of one of its models, with its figures beside ours.
 
 
-PATIENCE = timedelta(days=7)  # of processes that have drawn their share, with those that have not
+PATIENCE = timedelta(days=7)  # of processes that have sampled their share, with those that have not
 
 
 @dataclass(frozen=True)
@@ -117,23 +117,23 @@ class PaperOptions:
     """What is measured, and where to."""
 
     model: Annotated[str, typer.Option(help="A published model's name, or a folder.")]
-    data: Annotated[Path, typer.Option(help="Folder of real pictures.")]
+    data: Annotated[Path, typer.Option(help="Folder of real images.")]
     features: Annotated[str, typer.Option(help="What looks at them: Inception's .pth file, or a classifier's folder.")]
     out: Annotated[Path, typer.Option(help="Folder for samples, which are kept, and the table.")]
-    samples: Annotated[int, typer.Option(help="Pictures to draw; the paper has 50,000.", min=1)] = 1000
+    samples: Annotated[int, typer.Option(help="Images to sample; the paper has 50,000.", min=1)] = 1000
     pictures: Annotated[int, typer.Option(help="Real ones, at most.", min=1)] = 1000
     prompts: Annotated[Path | None, typer.Option(help="File with a prompt or class a line; else all classes.")] = None
     best_of: Annotated[int, typer.Option(help="Keep the best of so many.", min=1)] = 1
     scorer: Annotated[str | None, typer.Option(help="What ranks, or scores a text model: a folder or Hub name.")] = None
     seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0
-    batch: Annotated[int, typer.Option(help="Pictures drawn at once.", min=1)] = 8
+    batch: Annotated[int, typer.Option(help="Images sampled at once.", min=1)] = 8
 
 
 @command(app)
 def paper(asked: PaperOptions, sampling: Sampling) -> None:
     """FID, Inception score, precision, recall, speed and so on, beside the paper's figures.
 
-    Started by `accelerate launch`, several processes share out what is drawn.
+    Started by `accelerate launch`, several processes share out the sampling.
     """
     from accelerate import PartialState
 

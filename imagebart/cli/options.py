@@ -8,17 +8,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass, replace
-from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from imagebart.errors import InputError
+from imagebart.errors import InputError, format_value
 from imagebart.settings import SamplingSettings, allowed_values, help_text, value_type
 
 DEFAULT_MODEL = "checkpoints/avatars"
 Model = Annotated[str, typer.Option(help="Folder of the model, a published model's name, or owner/name on the Hub.")]
 Data = Annotated[
-    str | None, typer.Option(help="Folder of pictures (metadata.jsonl: captions; folders: classes), or a Hub name.")
+    str | None, typer.Option(help="Folder of images (metadata.jsonl: captions; folders: classes), or a Hub name.")
 ]
 # Those whose default is what a model is best used with, not the settings' own.
 OF_THE_MODEL = ("temperature", "guidance", "scales")
@@ -29,16 +29,8 @@ Command = Callable[..., None]
 S = TypeVar("S", bound="Sampling")
 
 
-class Group(Protocol):
-    """A type of argument that stands for several options."""
-
-    @classmethod
-    def options(cls) -> list[inspect.Parameter]:
-        """The options, as a command's own arguments would be written."""
-
-
 class Sampling(dict[str, Any]):
-    """The sampling settings that were given, by name; edits alone can start later."""
+    """The sampling settings that were given, by name; edits alone can start at a later stage."""
 
     LEFT_OUT: tuple[str, ...] = ("start",)
 
@@ -51,12 +43,17 @@ class Sampling(dict[str, Any]):
     def over(self, defaults: SamplingSettings) -> SamplingSettings:
         """The defaults, but for the settings that were given. Raises InputError for a value out of range."""
         given = {name: value for name, value in self.items() if value is not None}
-        given |= {name: _numbers(name, given[name]) for name in LISTS if name in given}
+        for name in LISTS.keys() & given.keys():
+            try:
+                given[name] = tuple(LISTS[name](part) for part in given[name].split(","))
+            except ValueError:
+                option, text = "--" + name.replace("_", "-"), format_value(given[name])
+                raise InputError(f"{option} is {text}; it must be numbers with commas between them.") from None
         return replace(defaults, **given)
 
 
 class EditSampling(Sampling):
-    """For edits, which begin where one likes."""
+    """For edits, which may start at any stage."""
 
     LEFT_OUT = ()
 
@@ -101,14 +98,6 @@ def _options(group: Any) -> list[inspect.Parameter]:
         return [_option(f.name, hints[f.name], empty if f.default is MISSING else f.default) for f in fields(group)]
     options: list[inspect.Parameter] = group.options() if hasattr(group, "options") else []
     return options
-
-
-def _numbers(name: str, text: str) -> tuple[Any, ...]:
-    try:
-        return tuple(LISTS[name](part) for part in text.split(","))
-    except ValueError:
-        option = "--" + name.replace("_", "-")
-        raise InputError(f"{option} is {text[:40]!r}; it must be numbers with commas between them.") from None
 
 
 def _setting(name: str) -> Any:

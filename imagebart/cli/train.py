@@ -90,12 +90,12 @@ def model(
     resolution: Annotated[int | None, typer.Option(help="Pixels a side: 32, 64, 128 or 256; else planned.")] = None,
     first_stage: Annotated[str | None, typer.Option(help="Folder of a trained first stage, or of a model.")] = None,
     init_from: Annotated[str | None, typer.Option(help="Folder of a model to go on from, with all it knows.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures a step; else 16.")] = None,
-    knows: Annotated[str | None, typer.Option(help="What the pictures show, in plain words.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the pictures, for the model's card.")] = None,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Look at the pictures, say the plan, and stop.")] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step; else 16.")] = None,
+    knows: Annotated[str | None, typer.Option(help="What the images show, in plain words.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the images, for the model's card.")] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Look at the images, print the plan, and stop.")] = False,
 ) -> None:
-    """A model of your own pictures: from a folder to the page."""
+    """A model of your own images: from a folder to the page."""
     from imagebart.config import from_dict
     from imagebart.training.config import ModelRun, load_values
     from imagebart.training.train_model import dry_run, train_model
@@ -117,6 +117,6 @@ def model(
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
         raise InputError(
-            f"The memory is full ({str(error)[:80]}); what was trained is kept. Begin anew with a smaller --batch-size "
-            f"than {run.batch_size} or a smaller --resolution, in another --out."
+            f"The memory is full ({str(error)[:80]}); what was trained is kept. Start again with a smaller "
+            f"--batch-size than {run.batch_size} or a smaller --resolution, in another --out."
         ) from error

@@ -27,7 +27,7 @@ import yaml
 from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights import MODELS
-from imagebart.weights.folder import shapes_of
+from imagebart.weights.folder import on_meta_device, shapes_of
 from imagebart.weights.published.convert import key_mapping
 from imagebart.weights.published.registry import PublishedStage, read_stage_yaml
 
@@ -132,7 +132,7 @@ def scale_tensors(
 ) -> dict[str, Planned]:
     """The state_dict of stage t; scale: the deviation of its weights."""
     config = description.stage_config(t, betas[t - 1], 0)
-    with torch.device("meta"):
+    with on_meta_device("a published model"):
         stage, first_stage = build_stage(config, len(betas)), FirstStage(description.first_stage)
     layout = key_mapping(config)
     begins = iter(np.random.default_rng(t).permutation(len(POOL)).tolist())

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from imagebart.conditioning import ClassConditioner
 from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights import MODELS, WeightsError
-from imagebart.weights.folder import shapes_of
+from imagebart.weights.folder import on_meta_device, shapes_of
 from imagebart.weights.published.convert import key_mapping
 from imagebart.weights.published.registry import read_stage_yaml
 
@@ -53,7 +52,7 @@ def test_all_seven_are_known() -> None:
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_first_stages_match_tensor_by_tensor(name: str) -> None:
-    with torch.device("meta"):
+    with on_meta_device(name):
         first_stage = FirstStage(MODELS[name].stage(1).first_stage)
     assert shapes_of(first_stage) == recorded(MANIFESTS[name]["first_stage"]["state"], "first_stage_model.")
     assert first_stage.config.downsampling == 16
@@ -64,7 +63,7 @@ def test_first_stages_match_tensor_by_tensor(name: str) -> None:
 def test_stages_match_tensor_by_tensor(name: str, manifest: dict[str, Any]) -> None:
     t, stages = manifest["stage"], MODELS[name].stages
     config = MODELS[name].stage(t).stage_config(t, manifest["betas"][t], 0)
-    with torch.device("meta"):
+    with on_meta_device(name):
         stage = build_stage(config, stages)
     layout, ours = key_mapping(config), shapes_of(stage)
 

@@ -30,7 +30,7 @@ from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Levels
-from imagebart.weights.folder import ModelConfig
+from imagebart.weights.folder import ModelConfig, on_meta_device
 
 CHECKPOINTS = Path("checkpoints")  # where models are installed by hand
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -444,7 +444,7 @@ def estimate_sizes(model: PublishedModel) -> Sizes:
     def count(module: nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
 
-    with torch.device("meta"):
+    with on_meta_device(model.name):
         configs = [model.stage(t).stage_config(t, 0.5, 0) for t in range(1, model.stages + 1)]
         stages = [build_stage(config, model.stages) for config in configs]
         first_stage = count(FirstStage(model.stage(1).first_stage))  # which each checkpoint has
