@@ -53,52 +53,51 @@ def test_pictures_that_show_what_is_claimed_come_first() -> None:
             assert scores[right].min() > scores[~right].max()
 
 
-class Literal(AvatarScorer):
-    """Told what prompts claim, in place of a trained text encoder."""
-
-    def claims(self, prompt: str) -> Claims:
-        return {"accessory": frozenset({prompt})}
-
-
 @dataclass(frozen=True)
-class Told(AvatarScorer):
-    """Told what every prompt claims."""
+class FixedClaims(AvatarScorer):
+    """Reads the same claims in every prompt."""
 
-    said: dict[str, set[str]]
+    fixed: dict[str, set[str]]
 
     def claims(self, prompt: str) -> Claims:
-        return {name: frozenset(values) for name, values in self.said.items()}
+        return {name: frozenset(values) for name, values in self.fixed.items()}
 
 
-def test_pictures_of_any_size_are_judged_and_blank_prompts_leave_them_equal(tmp_path: Path) -> None:
-    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> AvatarScorer:
+    folder = tmp_path_factory.mktemp("model")
+    scorer = bundled_scorer(folder, save_model_with_scorer(folder))
     assert isinstance(scorer, AvatarScorer)
+    return scorer
+
+
+def claiming(scorer: AvatarScorer, claims: dict[str, set[str]]) -> AvatarScorer:
+    return FixedClaims(scorer.reader, scorer.captions, scorer.conditioner, claims)
+
+
+def test_images_of_any_size_are_judged_and_blank_prompts_leave_them_equal(scorer: AvatarScorer) -> None:
     images = rendered([replace(PLAIN, accessory=value) for value in ("none", "sunglasses", "eyepatch")], 64)
-    told = Literal(scorer.reader, scorer.captions, scorer.conditioner)
-    assert told.score(images, "sunglasses").argmax() == 1
-    assert told.score(images, "eyepatch").argmax() == 2
-    heads = scorer.captions.heads
-    for head in heads:
+    for i, accessory in enumerate(("none", "sunglasses", "eyepatch")):
+        assert claiming(scorer, {"accessory": {accessory}}).score(images, "any").argmax() == i
+    for head in scorer.captions.heads:
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
         head.bias[-1] = 9  # nothing is said
     assert scorer.score(images, "").tolist() == [0, 0, 0]
 
 
-def test_the_prompt_is_set_against_what_shows_and_all_else_stays(tmp_path: Path) -> None:
-    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
-    assert isinstance(scorer, AvatarScorer)
-    told = Literal(scorer.reader, scorer.captions, scorer.conditioner)
+def test_the_prompt_is_set_against_what_shows_and_all_else_stays(scorer: AvatarScorer) -> None:
+    scorer = claiming(scorer, {"accessory": {"eyepatch"}})
     dark = replace(PLAIN, accessory="sunglasses", clothing="graphic")
     plain, other = rendered([PLAIN, dark], 256).split(1)
-    assert told.describe(plain) == verbalize(PLAIN) and told.describe(other) == verbalize(dark)
+    assert scorer.describe(plain) == verbalize(PLAIN) and scorer.describe(other) == verbalize(dark)
     patched = replace(PLAIN, accessory="eyepatch")
     rest = verbalize(patched, patched.visible() - {"accessory"})
-    assert told.contrast(plain, "eyepatch") == (f"eyepatch, {rest}", verbalize(PLAIN))
+    assert scorer.contrast(plain, "eyepatch") == (f"eyepatch, {rest}", verbalize(PLAIN))
 
 
 SHIRT = replace(PLAIN, clothing="graphic", graphic="bat", accessory="sunglasses", eyes="hearts", eyebrows="sad")
-ASKED: dict[str, tuple[Attributes, dict[str, set[str]], set[str], set[str]]] = {
+CONTRASTS: dict[str, tuple[Attributes, dict[str, set[str]], set[str], set[str]]] = {
     "what hides a claim goes": (SHIRT, {"eyes": {"wink"}}, {"black sunglasses"}, set()),
     "what was hidden is not told": (SHIRT, {"accessory": {"none"}}, {"black sunglasses"}, set()),
     "a print goes with its shirt": (SHIRT, {"clothing": {"hoodie"}}, {"a blue shirt with a bat"}, {"a blue hoodie"}),
@@ -129,13 +128,11 @@ ASKED: dict[str, tuple[Attributes, dict[str, set[str]], set[str], set[str]]] = {
 """An avatar, what is claimed, and what is no longer told of it, and newly."""
 
 
-@pytest.mark.parametrize(("avatar", "said", "gone", "new"), ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize(("avatar", "said", "gone", "new"), CONTRASTS.values(), ids=CONTRASTS)
 def test_a_claim_changes_what_it_has_to_and_no_more(
-    tmp_path: Path, avatar: Attributes, said: dict[str, set[str]], gone: set[str], new: set[str]
+    scorer: AvatarScorer, avatar: Attributes, said: dict[str, set[str]], gone: set[str], new: set[str]
 ) -> None:
-    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
-    assert isinstance(scorer, AvatarScorer)
-    texts = Told(scorer.reader, scorer.captions, scorer.conditioner, said).contrast(rendered([avatar], 256), "x")
+    texts = claiming(scorer, said).contrast(rendered([avatar], 256), "x")
     assert texts is not None and texts[1] == verbalize(avatar)
     before, (first, *asked) = set(verbalize(avatar).split(", ")), texts[0].split(", ")
     assert first == "x" and gone <= before and set(asked) == before - gone | new
@@ -147,13 +144,10 @@ def test_where_all_is_said_nothing_is_added(tmp_path: Path) -> None:
     assert isinstance(scorer, AvatarScorer)
     for avatar in (PLAIN, SHIRT, sample(5, 6)):
         said = {name: {avatar.as_dict()[name]} for name in avatar.visible()}
-        told = Told(scorer.reader, scorer.captions, scorer.conditioner, said)
-        assert told.contrast(rendered([avatar], 256), "x") == ("x", verbalize(avatar))
+        assert claiming(scorer, said).contrast(rendered([avatar], 256), "x") == ("x", verbalize(avatar))
 
 
-def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:
-    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
-    assert isinstance(scorer, AvatarScorer)
+def test_what_is_no_avatar_is_not_described(scorer: AvatarScorer) -> None:
     line = torch.linspace(-1, 1, 256)
     slope = torch.stack([line.expand(256, 256), line[:, None].expand(256, 256), -line.expand(256, 256)])
     shifted, noise = rendered([PLAIN], 256)[0].roll(60, 2), torch.rand(3, 256, 256) * 2 - 1
@@ -161,7 +155,7 @@ def test_what_is_no_avatar_is_not_described(tmp_path: Path) -> None:
         assert scorer.describe(image[None]) is None and scorer.contrast(image[None], "sunglasses") is None
 
 
-def test_files_that_make_no_judge_are_named(tmp_path: Path) -> None:
+def test_files_that_are_no_scorer_are_named(tmp_path: Path) -> None:
     model = save_model_with_scorer(tmp_path)
     assert bundled_scorer(tmp_path / "elsewhere", model) is None
     with pytest.raises(WeightsError, match=f"{WEIGHTS} judges by prompts"):
@@ -185,9 +179,6 @@ def test_claims_are_read_off_heads_that_learnt_them(certainty: float) -> None:
         groups = vector.split([len(values) + 1 for values in VALUES.values()])
         shares = [certainty * g / g.sum() + (1 - certainty) / len(g) for g in groups]
         assert read_claims(torch.cat(shares).log()) == claims
-
-
-def test_nothing_is_read_where_nothing_is_said() -> None:
     assert read_claims(claims_vector({}).float() * 20) == {}
 
 
@@ -203,30 +194,27 @@ def test_what_is_claimed_shows_just_where_everything_wider_is_so() -> None:
             assert all(values[name] in allowed for name, allowed in wider.items()) == shows
             true += shows
     assert 100 <= true < 100 * 10
-
-
-def test_what_a_prompt_says_itself_comes_first() -> None:
-    assert with_showing({"hair_colour": frozenset({"red"})})["top"] == frozenset(VALUES["top"][1:13])
-    both = {"hair_colour": frozenset({"red"}), "hat_colour": frozenset({"blue"}), "top": frozenset({"beanie"})}
-    assert with_showing(both)["top"] == {"beanie"}
+    hat = {"hair_colour": frozenset({"red"}), "hat_colour": frozenset({"blue"}), "top": frozenset({"beanie"})}
+    assert with_showing(hat)["top"] == {"beanie"}, "what a prompt says itself comes first"
     assert with_showing({}) == {}
-    assert replace(PLAIN, top="bald").visible().isdisjoint({"hair_colour"})
 
 
-TOLD = (
+DESCRIPTION = (
     "short brown hair, no beard, a blue t-shirt, no glasses, open eyes, normal eyebrows, a big smile, fair skin, "
     "a green background"
 )
 
 
-def test_all_that_shows_is_told_in_plain_words() -> None:
-    assert verbalize(PLAIN) == TOLD
-    assert verbalize(replace(PLAIN, clothing="graphic", graphic="bat")) == TOLD.replace("t-shirt", "shirt with a bat")
+def test_all_that_shows_is_described() -> None:
+    assert verbalize(PLAIN) == DESCRIPTION
+    assert verbalize(replace(PLAIN, clothing="graphic", graphic="bat")) == DESCRIPTION.replace(
+        "t-shirt", "shirt with a bat"
+    )
     hidden = verbalize(replace(PLAIN, top="hijab", accessory="sunglasses"))
     assert hidden == "a blue hijab, no beard, black sunglasses, a big smile, fair skin, a green background"
 
 
-def test_only_what_is_named_is_told_and_colours_with_what_has_them() -> None:
+def test_only_what_is_named_is_described_and_colours_with_what_has_them() -> None:
     assert verbalize(PLAIN, ["mouth", "skin"]) == "a big smile, fair skin"
     assert verbalize(PLAIN, ["top"]) == "short hair"
     assert verbalize(PLAIN, ["top", "hair_colour"]) == "short brown hair"
@@ -234,7 +222,7 @@ def test_only_what_is_named_is_told_and_colours_with_what_has_them() -> None:
     assert verbalize(replace(PLAIN, background="orange"), ["background"]) == "an orange background"
 
 
-def test_a_colour_alone_is_told_of_as_little_as_has_it() -> None:
+def test_a_colour_alone_names_as_little_as_has_it() -> None:
     assert verbalize(PLAIN, ["hair_colour", "clothing_colour"]) == "brown hair, blue clothes"
     assert verbalize(replace(PLAIN, top="beanie"), ["hat_colour"]) == "a blue hat"
     goatee = replace(PLAIN, facial_hair="goatee")
@@ -242,7 +230,7 @@ def test_a_colour_alone_is_told_of_as_little_as_has_it() -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_every_value_is_told_differently_and_in_words_of_captions(name: str) -> None:
+def test_every_value_has_its_own_description_in_words_of_captions(name: str) -> None:
     avatars = [replace(PLAIN, **{**SHOWING.get(name, {}), name: value}) for value in VALUES[name]]
     texts = [verbalize(avatar) for avatar in avatars]
     assert len(set(texts)) == len(VALUES[name])

@@ -70,15 +70,46 @@ def test_vocabulary_is_compact(text: TextConditioner) -> None:
     assert text.words == tuple(words.split())
 
 
-def test_unknown_words_are_left_out_and_named_as_typed(text: TextConditioner) -> None:
-    encoded = text.encode(["a Zebra with red hair, quickly!"])
-    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("a with red hair,")
-    assert encoded.notes == ['This model does not know: "Zebra", "quickly". They were ignored.']
+CUT = 'The prompt was cut at 77 tokens: from "{}" on it was ignored.'
 
 
-def test_unknown_word_is_named_once(text: TextConditioner) -> None:
-    notes = text.encode(["zebra ZEBRA", "zebra"]).notes
-    assert notes == ['This model does not know: "zebra". It was ignored.']
+def unknown(*words: str) -> str:
+    named = ", ".join(f'"{word}"' for word in words)
+    return f"This model does not know: {named}. {'They were' if len(words) > 1 else 'It was'} ignored."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read", "notes"),
+    [
+        ("a Zebra with red hair, quickly!", "a with red hair,", [unknown("Zebra", "quickly")]),
+        ("zebra ZEBRA", "", [unknown("zebra")]),
+        ("red zigs hair", "red hair", [unknown("zigs")]),  # of known and unknown tokens
+        ("red zag", "red", [unknown("zag")]),  # of known tokens, but only ever a part of a word
+        ("red; hair!!! (long) …", "red hair long", []),
+        ("red 😎 hair, очки, हिन्दी", "red hair, ,", [unknown("😎", "очки", "हिन्दी")]),
+        ("red " * 75, "red " * 75, []),
+        ("red " * 75 + "sunglasses hair", "red " * 75, [CUT.format("sunglasses")]),
+        ("zebra " * 75 + "red", "", [CUT.format("red"), unknown("zebra")]),
+    ],
+)
+def test_unknown_words_are_left_out_and_long_prompts_cut(
+    text: TextConditioner, prompt: str, read: str, notes: list[str]
+) -> None:
+    encoded = text.encode([prompt])
+    assert back_to_clip(text, encoded.tokens[0]) == clip_ids(read)
+    assert encoded.notes == notes
+
+
+def test_the_tokens_of_unknown_words_may_be_known(text: TextConditioner) -> None:
+    assert {token in text.tokens for token in clip_ids("zigs")} == {True, False}
+    assert set(clip_ids("zag")) <= set(text.tokens)
+
+
+def test_a_short_model_cuts_at_its_own_length() -> None:
+    short = TextConditioner.from_captions(CAPTIONS, length=3)
+    encoded = short.encode(["a zebra with red sunglasses"])
+    assert back_to_clip(short, encoded.tokens[0]) == clip_ids("a with red")
+    assert encoded.notes[0] == CUT.format("sunglasses").replace("77", "3")
 
 
 def test_unknown_words_are_those_that_encode_names(text: TextConditioner) -> None:
@@ -101,12 +132,7 @@ def test_misspelt_words_are_read_and_named(text: TextConditioner) -> None:
     ]
 
 
-def test_many_misspelt_words_make_a_short_note(text: TextConditioner) -> None:
-    (note,) = text.encode([" ".join(f"hoodi{chr(97 + i)}" for i in range(14))]).notes
-    assert note.endswith('"hoodik" as "hoodie", and 3 more likewise.')
-
-
-def test_a_rewording_is_applied_and_kept(text: TextConditioner) -> None:
+def test_prompt_rules_are_applied_and_saved(text: TextConditioner) -> None:
     hair = ColouredThing("hair", ("hair",), ("red",), {"purple": "red"})
     rules = PromptRules((Substitution("old", "long"),), (hair,))
     other = TextConditioner.from_captions(CAPTIONS, rules=rules)
@@ -125,60 +151,9 @@ def test_a_rewording_is_applied_and_kept(text: TextConditioner) -> None:
         conditioner_from_config(config)
 
 
-def test_word_of_known_and_unknown_tokens_is_unknown(text: TextConditioner) -> None:
-    known = {token in text.tokens for token in clip_ids("zigs")}
-    assert known == {True, False}
-    encoded = text.encode(["red zigs hair"])
-    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("red hair")
-    assert encoded.notes == ['This model does not know: "zigs". It was ignored.']
-
-
-def test_word_that_is_only_a_part_of_known_words_is_unknown(text: TextConditioner) -> None:
-    assert set(clip_ids("zag")) <= set(text.tokens)
-    encoded = text.encode(["red zag"])
-    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("red")
-    assert encoded.notes == ['This model does not know: "zag". It was ignored.']
-
-
-def test_unknown_punctuation_is_left_out_silently(text: TextConditioner) -> None:
-    encoded = text.encode(["red; hair!!! (long) …"])
-    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("red hair long")
-    assert encoded.notes == []
-
-
-def test_emoji_and_other_scripts_are_named(text: TextConditioner) -> None:
-    notes = text.encode(["red 😎 hair, очки, हिन्दी"]).notes
-    assert notes == ['This model does not know: "😎", "очки", "हिन्दी". They were ignored.']
-
-
-def test_longest_prompt_that_fits_is_not_cut(text: TextConditioner) -> None:
-    encoded = text.encode(["red " * 75])
-    assert encoded.notes == [] and int((encoded.tokens != 0).sum()) == 75
-
-
-def test_prompt_is_cut_at_77_tokens_and_says_where(text: TextConditioner) -> None:
-    encoded = text.encode(["red " * 75 + "sunglasses hair"])
-    assert encoded.notes == ['The prompt was cut at 77 tokens: from "sunglasses" on it was ignored.']
-    assert back_to_clip(text, encoded.tokens[0]) == clip_ids("red " * 75)
-
-
-def test_unknown_words_count_for_the_cut(text: TextConditioner) -> None:
-    encoded = text.encode(["zebra " * 75 + "red"])
-    assert not encoded.tokens.any()
-    assert encoded.notes == [
-        'The prompt was cut at 77 tokens: from "red" on it was ignored.',
-        'This model does not know: "zebra". It was ignored.',
-    ]
-
-
-def test_short_model_cuts_at_its_own_length() -> None:
-    short = TextConditioner.from_captions(CAPTIONS, length=3)
-    encoded = short.encode(["a zebra with red sunglasses"])
-    assert back_to_clip(short, encoded.tokens[0]) == clip_ids("a with red")
-    assert encoded.notes[0] == 'The prompt was cut at 3 tokens: from "sunglasses" on it was ignored.'
-
-
-def test_many_unknown_words_make_a_short_note(text: TextConditioner) -> None:
+def test_notes_on_many_words_are_short(text: TextConditioner) -> None:
+    (note,) = text.encode([" ".join(f"hoodi{chr(97 + i)}" for i in range(14))]).notes
+    assert note.endswith('"hoodik" as "hoodie", and 3 more likewise.')
     (note,) = text.encode([" ".join(f"word{chr(97 + i)}" for i in range(14))]).notes
     assert note.endswith('"wordj" and 4 more. They were ignored.')
     (note,) = text.encode(["hair" * 12]).notes

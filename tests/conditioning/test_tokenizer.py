@@ -21,12 +21,6 @@ def test_ids_equal_those_of_clip(row: dict) -> None:
     assert [START, *ids[: CONTEXT_LENGTH - 2], END] == row["ids"]
 
 
-def test_recorded_prompts_reach_every_part() -> None:
-    assert len(RECORDED) >= 40
-    assert any(len(row["ids"]) == CONTEXT_LENGTH for row in RECORDED)
-    assert any(not row["prompt"].isascii() for row in RECORDED)
-
-
 def test_vocabulary_is_that_of_clip() -> None:
     tokens = vocabulary()
     assert len(tokens) == len(set(tokens)) == VOCAB_SIZE
@@ -62,26 +56,19 @@ def test_long_chunks_are_quick(text: str) -> None:
     assert time.perf_counter() - start < 2
 
 
-def test_import_is_light() -> None:
-    code = "import sys, imagebart.conditioning.tokenizer; sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
-
-
-def all_ids(text: str) -> list[int]:
-    return [i for piece in pieces(text) for i in piece.ids]
-
-
-def test_halves_of_characters_are_no_error() -> None:
-    """A lone surrogate, as a page's JSON can hold; two that make a character are that character."""
-    assert all_ids("a \ud83d\ude00 hat") == all_ids("a 😀 hat")
-    assert all_ids("a \ud83d hat \udfff") == all_ids("a � hat �")
+def test_lone_surrogates_are_replaced() -> None:
+    """A page's JSON can hold them; two that make a character are that character."""
+    assert list(pieces("a \ud83d\ude00 hat")) == list(pieces("a 😀 hat"))
+    assert list(pieces("a \ud83d hat \udfff")) == list(pieces("a � hat �"))
 
 
 FIRST_AT_ONCE = """
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from imagebart.conditioning.tokenizer import pieces
 
+assert "transformers" not in sys.modules
 together = Barrier(8)
 
 def read(number):
@@ -93,8 +80,8 @@ with ThreadPoolExecutor(8) as pool:
 """
 
 
-def test_many_can_read_first_at_once() -> None:
-    """As when two people open a page that has just started."""
+def test_many_can_be_the_first_at_once() -> None:
+    """As when two people open a page that has just started. Nothing slow is imported before."""
     done = subprocess.run([sys.executable, "-c", FIRST_AT_ONCE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str([["word", str(number)] for number in range(8)])

@@ -1,4 +1,4 @@
-"""One network for every noise rate, against a plain one."""
+"""One network for every noise level, against a plain implementation."""
 
 from __future__ import annotations
 
@@ -42,12 +42,14 @@ def logits(denoiser: Denoiser, given: dict[str, Any]) -> Tensor:
     return denoiser.logits(given["x_s"], input_of(given))
 
 
-def both(denoiser: Denoiser, given: dict[str, Any], read: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Logits of the decoder and of the encoder itself, as trained; read: conditioning tokens to encode instead."""
-    wanted = torch.ones_like(given["x_s"], dtype=torch.bool)
-    embeds = denoiser.encode_prompt(given["cond"] if read is None else read)
-    own, drafts = denoiser(given["x_s"], input_of(given, prompt_embeds=embeds), wanted)
-    return own.view(*wanted.shape, -1), drafts.view(*wanted.shape, -1)
+def both(denoiser: Denoiser, given: dict[str, Any], encoded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Logits of the decoder and of the draft head in training; encoded: conditioning tokens to encode instead."""
+    embeds = denoiser.encode_prompt(given["cond"] if encoded is None else encoded)
+    given_, wanted = input_of(given, prompt_embeds=embeds), torch.rand(given["x_s"].shape) < 0.5
+    every = denoiser(given["x_s"], given_, torch.ones_like(wanted))
+    for some, all_ in zip(denoiser(given["x_s"], given_, wanted), every, strict=True):
+        torch.testing.assert_close(some, all_.view(*wanted.shape, -1)[wanted], rtol=0, atol=1e-12)
+    return every[0].view(*wanted.shape, -1), every[1].view(*wanted.shape, -1)
 
 
 def apart(denoiser: Denoiser, one: dict[str, Any], other: dict[str, Any]) -> list[bool]:
@@ -75,7 +77,7 @@ def test_logits_equal_a_plain_implementation(cond_length: int, query_tokens: int
             torch.testing.assert_close(ours[b], plain, rtol=1e-5, atol=1e-5)
 
 
-def test_rates_are_told_in_octaves() -> None:
+def test_noise_levels_are_embedded_by_fourier_features() -> None:
     """Sines and cosines of six octaves by hand; a fresh embedding adds nothing."""
     embedding = NoiseEmbedding(3)
     noise_t = torch.tensor([[0.0, 0.3], [0.75, 1.0]])
@@ -117,7 +119,7 @@ def test_rows_are_independent() -> None:
     torch.testing.assert_close(logits(denoiser, given), torch.cat(rows), rtol=0, atol=1e-12)
 
 
-def test_what_noise_says_of_x_0_has_a_weight_of_its_own() -> None:
+def test_the_evidence_of_x_t_has_a_weight() -> None:
     """w log q(c | x_0), whatever else is said; of tokens that are drawn the rate is never under the least."""
     denoiser = random_denoiser()
     given = inputs(denoiser, 1)
@@ -130,7 +132,7 @@ def test_what_noise_says_of_x_0_has_a_weight_of_its_own() -> None:
     assert logits(denoiser, given | {"noise_t": torch.zeros(1, 6)}).isfinite().all()
 
 
-def test_slots_left_out_are_those_that_were_read_in_nothing() -> None:
+def test_prompt_embeddings_may_be_given() -> None:
     """Slots come from outside: all of another caption's are that caption."""
     denoiser = random_denoiser(cond_length=5, query_tokens=3)
     given = inputs(denoiser, 1)
@@ -165,7 +167,7 @@ def test_every_parameter_is_used(cond_length: int, query_tokens: int, color_hint
     assert [name for name, p in denoiser.named_parameters() if p.grad is None] == []
 
 
-SHAPES: list[tuple[str, Tensor, str]] = [
+SHAPES: list[tuple[str, Tensor | None, str]] = [
     ("x_s", torch.zeros(2, 5, dtype=torch.long), r"x_s has shape \[2, 5\], expected \[2, 6\]"),
     ("x_s", torch.zeros(1, 6, dtype=torch.long), r"x_s has shape \[1, 6\], expected \[2, 6\]"),
     ("x_t", torch.zeros(2, 7, dtype=torch.long), r"x_t has shape \[2, 7\], expected \[2, 6\]"),
@@ -173,29 +175,31 @@ SHAPES: list[tuple[str, Tensor, str]] = [
     ("noise_s", torch.zeros(6), r"noise_s has shape \[6\], expected \[2, 6\]"),
     ("cond", torch.zeros(2, 3, dtype=torch.long), r"cond has shape \[2, 3\], expected \[2, 2\]"),
     ("cond", torch.zeros(1, 2, dtype=torch.long), r"cond has shape \[1, 2\], expected \[2, 2\]"),
+    ("cond", None, r"cond has shape \[2, 0\], expected \[2, 2\]"),
+    ("color_hints", torch.zeros(2, 6, 4), r"color_hints has shape \[2, 6, 4\], expected \[2, 6, 7\]"),
+    ("color_hints", torch.zeros(1, 6, 7), r"color_hints has shape \[1, 6, 7\], expected \[2, 6, 7\]"),
+    ("color_hints", torch.zeros(2, 5, 7), r"color_hints has shape \[2, 5, 7\], expected \[2, 6, 7\]"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "said"), SHAPES, ids=[said for *_, said in SHAPES])
-def test_bad_shapes(name: str, value: Tensor, said: str) -> None:
-    denoiser = random_denoiser()
+def test_bad_shapes(name: str, value: Tensor | None, said: str) -> None:
+    denoiser = random_denoiser(color_hint_grid=2)
     with pytest.raises(ValueError, match=said):
         logits(denoiser, inputs(denoiser) | {name: value})
 
 
-def test_a_condition_has_to_be_given_where_one_is_taken_and_only_there() -> None:
-    denoiser, bare = random_denoiser(), random_denoiser(cond_length=0)
-    with pytest.raises(ValueError, match=r"cond has shape \[2, 0\], expected \[2, 2\]"):
-        logits(denoiser, inputs(denoiser) | {"cond": None})
-    with pytest.raises(ValueError, match=r"cond has shape \[2, 2\], expected \[2, 0\]"):
-        logits(bare, inputs(bare) | {"cond": torch.zeros(2, 2, dtype=torch.long)})
+def test_a_denoiser_without_conditioning_takes_none() -> None:
+    bare = random_denoiser(cond_length=0)
     given = inputs(bare)
+    with pytest.raises(ValueError, match=r"cond has shape \[2, 2\], expected \[2, 0\]"):
+        logits(bare, given | {"cond": torch.zeros(2, 2, dtype=torch.long)})
     assert torch.equal(logits(bare, given), logits(bare, given | {"cond": torch.zeros(2, 0, dtype=torch.long)}))
 
 
 @pytest.mark.parametrize("name", ["noise_t", "noise_s"])
 @pytest.mark.parametrize(("value", "said"), [(-0.25, "from -0.25 to"), (1.5, "to 1.5"), (float("nan"), "nan")])
-def test_bad_rates(name: str, value: float, said: str) -> None:
+def test_bad_noise_levels(name: str, value: float, said: str) -> None:
     denoiser = random_denoiser()
     given = inputs(denoiser)
     given[name][1, 3] = value
@@ -203,17 +207,7 @@ def test_bad_rates(name: str, value: float, said: str) -> None:
         logits(denoiser, given)
 
 
-def test_only_wanted_positions_are_predicted_in_training() -> None:
-    """Row by row in reading order, the same logits as where all are wanted."""
-    denoiser = random_denoiser()
-    given = inputs(denoiser)
-    wanted = torch.tensor([[True, False, False, True, True, False], [False, True, False, False, False, True]])
-    found = denoiser(given["x_s"], input_of(given), wanted)
-    for some, every in zip(found, both(denoiser, given), strict=True):
-        torch.testing.assert_close(some, every[wanted], rtol=0, atol=1e-12)
-
-
-def test_colours_of_every_cell_are_seen_from_everywhere() -> None:
+def test_color_hints_reach_every_position() -> None:
     """Where none are told, that is as good as nothing said of them."""
     denoiser = random_denoiser(color_hint_grid=2)
     given = inputs(denoiser)
@@ -224,11 +218,3 @@ def test_colours_of_every_cell_are_seen_from_everywhere() -> None:
     other = given["color_hints"].clone()
     other[0, 5, 2] = ~other[0, 5, 2]
     assert all(apart(denoiser, given, given | {"color_hints": other}))
-
-
-def test_a_glance_is_of_every_cell_and_token() -> None:
-    denoiser = random_denoiser(color_hint_grid=2)
-    given = inputs(denoiser)
-    for bad in (given["color_hints"][..., :4], given["color_hints"][:1], given["color_hints"][:, :5]):
-        with pytest.raises(ValueError, match=r"color_hints has shape \[.*\], expected \[2, 6, 7\]"):
-            logits(denoiser, given | {"color_hints": bad})

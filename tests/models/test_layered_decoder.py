@@ -1,4 +1,4 @@
-"""The decoder of patterns: what it is made of, its place in a first stage, and what it refuses."""
+"""The layered decoder: its pixels, its place in a first stage, and bad configurations."""
 
 from dataclasses import asdict, replace
 
@@ -32,7 +32,6 @@ CONFIG = FirstStageConfig(
 @pytest.fixture
 def small() -> FirstStage:
     """A first stage for images half as large."""
-    torch.manual_seed(1)
     return FirstStage(replace(CONFIG, resolution=32, downscale=1, decoder="convolutions")).eval()
 
 
@@ -40,7 +39,7 @@ def one_by_one(decoder: LayeredDecoder, coarse: Tensor) -> Tensor:
     """Pixels of the trunk's features [1, C, h, w], each by itself."""
     features = F.silu(decoder.norm(coarse))
     mix, colours = decoder.mix(features)[0], decoder.colour(features)[0]
-    drawn = F.interpolate(decoder.fine(coarse), scale_factor=2, mode="bilinear", align_corners=False)[0]
+    base = F.interpolate(decoder.fine(coarse), scale_factor=2, mode="bilinear", align_corners=False)[0]
     cell, (height, width) = decoder.patch_size, coarse.shape[2:]
     image = torch.empty(3, height * cell, width * cell)
     for y in range(height * cell):
@@ -50,12 +49,11 @@ def one_by_one(decoder: LayeredDecoder, coarse: Tensor) -> Tensor:
             weights = mix[:, row, column].view(decoder.layers, SHARED + 4)
             masks = (GAIN * weights @ patterns + decoder.plain).softmax(0)
             plain = colours[:, row, column].view(3, decoder.layers - 1)
-            image[:, y, x] = torch.cat([drawn[:, y, x, None], plain], 1) @ masks
+            image[:, y, x] = torch.cat([base[:, y, x, None], plain], 1) @ masks
     return image
 
 
 def test_pixels_are_layers_weighted_by_masks_of_patterns() -> None:
-    torch.manual_seed(0)
     decoder = LayeredDecoder(replace(CONFIG, resolution=32)).eval()
     latents = torch.randn(1, 32, 2, 2)
     with torch.no_grad():
@@ -65,7 +63,6 @@ def test_pixels_are_layers_weighted_by_masks_of_patterns() -> None:
 
 
 def test_a_mask_far_above_the_others_gives_one_plain_colour() -> None:
-    torch.manual_seed(0)
     decoder = LayeredDecoder(CONFIG).eval()
     with torch.no_grad():
         decoder.mix.weight.zero_()
@@ -77,8 +74,7 @@ def test_a_mask_far_above_the_others_gives_one_plain_colour() -> None:
     torch.testing.assert_close(image[0], expected)
 
 
-def test_the_lowest_layer_is_the_smaller_pictures_decoder(small: FirstStage) -> None:
-    torch.manual_seed(0)
+def test_the_lowest_layer_is_the_decoder_of_a_smaller_image(small: FirstStage) -> None:
     decoder = LayeredDecoder(CONFIG).eval()
     decoder.load_state_dict(small.decoder.state_dict(), strict=False)
     latents = torch.randn(2, 32, 4, 4)
@@ -88,8 +84,7 @@ def test_the_lowest_layer_is_the_smaller_pictures_decoder(small: FirstStage) -> 
         torch.testing.assert_close(decoder(latents), expected)
 
 
-def test_a_position_changes_the_picture_of_the_same_code() -> None:
-    torch.manual_seed(0)
+def test_a_code_has_other_pixels_at_another_position() -> None:
     model = FirstStage(CONFIG).eval()
     with torch.no_grad():
         image = model.decode(torch.zeros(1, 16, dtype=torch.long))
@@ -98,16 +93,14 @@ def test_a_position_changes_the_picture_of_the_same_code() -> None:
     assert not torch.allclose(middle[..., :16, :16], middle[..., 16:, 16:], atol=1e-3)
 
 
-def test_several_levels_draw_the_lowest_layer() -> None:
-    torch.manual_seed(0)
+def test_the_lowest_layer_may_have_several_levels() -> None:
     model = FirstStage(replace(CONFIG, multipliers=(1, 2), channels=32, pixel_unshuffle=4)).eval()
     assert model.config.downsampling == 16
     with torch.no_grad():
         assert model.decode(torch.randint(16, (1, 16))).shape == (1, 3, 64, 64)
 
 
-def test_grids_of_other_sizes_have_their_patterns_enlarged() -> None:
-    torch.manual_seed(0)
+def test_grids_of_other_sizes_have_their_patterns_resized() -> None:
     model = FirstStage(CONFIG).eval()
     with torch.no_grad():
         wide = model.decode(torch.randint(16, (2, 15)), rows=3)
@@ -118,8 +111,7 @@ def test_grids_of_other_sizes_have_their_patterns_enlarged() -> None:
         torch.testing.assert_close(decoder.own_patterns(3, 5), decoder.own[0, 0].expand(15, 4, 256))
 
 
-def test_tokens_are_those_of_the_picture_made_smaller(small: FirstStage) -> None:
-    torch.manual_seed(0)
+def test_tokens_are_those_of_the_downscaled_image(small: FirstStage) -> None:
     large = FirstStage(CONFIG)
     assert (large.config.downsampling, small.config.downsampling) == (16, 8)
     parts = ("encoder", "quant_conv", "quantize")
@@ -135,6 +127,6 @@ def test_what_does_not_go_together_is_refused() -> None:
         replace(CONFIG, encoder="convolutions")
     with pytest.raises(ValueError, match="downscale is 2 .* decoder 'convolutions'"):
         replace(CONFIG, decoder="convolutions")
-    for name, value in (("downscale", 0), ("decoder", "paint"), ("layers", 1), ("patterns", 0)):
+    for name, value in (("downscale", 0), ("encoder", "cell"), ("decoder", "paint"), ("layers", 1), ("patterns", 0)):
         with pytest.raises(ValueError, match=f"{name} is {value!r}, expected"):
             from_dict(FirstStageConfig, {**asdict(CONFIG), name: value})
