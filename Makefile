@@ -54,13 +54,13 @@ photos: runs/still-life/pictures/train/metadata.jsonl
 	$(BIN)/python -m imagebart train assemble --config $(PHOTOS)/left-to-right-model.json --out runs/still-life/baseline
 	$(BIN)/python -m imagebart evaluate folder --model runs/still-life/model --work runs/still-life/evaluation --steps 5000 \
 	    --beside runs/still-life/plain --baseline runs/still-life/baseline --seed 733331 --out runs/still-life/figures.json \
-	    --picture runs/still-life/sheet.png
+	    --sheet runs/still-life/sheet.png
 
 SCALES := recipes/avatars/configs/scales
 scales: $(VENV)/.everything
 	$(BIN)/python -m recipes.avatars train stage --config $(SCALES)/left-to-right.json --run runs/scales/left-to-right
 	$(BIN)/python -m imagebart train assemble --config $(SCALES)/left-to-right-model.json --out runs/scales/baseline
-	$(BIN)/python -m recipes.avatars evaluate scales --baseline runs/scales/baseline --picture assets/scales.png \
+	$(BIN)/python -m recipes.avatars evaluate scales --baseline runs/scales/baseline --sheet assets/scales.png \
 	    --out runs/scales/figures.json
 	set -e; for depths in encoder1-decoder8 encoder5-decoder5 encoder9-decoder2; do \
 	    $(BIN)/python -m recipes.avatars train denoiser --config $(SCALES)/$$depths.json --run runs/scales/$$depths; \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,16 +17,14 @@ from imagebart.errors import InputError
 
 if TYPE_CHECKING:
     from imagebart.evaluation.image_sampler import ImageSampler
-    from imagebart.evaluation.paper import PaperStudy
     from imagebart.training.data import ImageStore
 
 
 app = typer.Typer(help="Measure a model.")
 
 Batch = Annotated[int, typer.Option(help="Images sampled at once.")]
-
-
 MIN_SAMPLES = 4  # images that anything is measured on
+TIMEOUT = timedelta(days=7)  # of processes that have done their share, waiting for the others
 
 
 @command(app)
@@ -39,14 +37,14 @@ def folder(
     beside: Annotated[
         Path | None, typer.Option(help="Folder of another first stage, or of a model: pairs for a blind test.")
     ] = None,
-    baseline: Annotated[Path | None, typer.Option(help="Folder of a model that samples left to right.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Folder of a model that samples from left to right.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 3000,
     test_steps: Annotated[int, typer.Option(min=1, help="Steps of the two-sample test.")] = 200,
     features: Annotated[str | None, typer.Option(help="A transformers or timm model that is on this machine.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed samples other images.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images sampled at once.")] = 32,
     out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Where to write a sheet of images.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Where to write a sheet of images.")] = None,
 ) -> None:
     """The table of a model of your own images, on those that were held back."""
     from imagebart.atomic_io import write_text
@@ -60,10 +58,10 @@ def folder(
     place = work or model / "evaluation"
     store = _store(model, data, place, sampler.size)
     classifier = train_or_load_classifier(store, place / "classifier", steps)
-    told = local_features(features) if features else partial(in_batches, classifier.features)
+    network = local_features(features) if features else partial(in_batches, classifier.features)
     other = load_first_stage(beside) if beside else None
     left = load_image_sampler(baseline, sampling, batch) if baseline else None
-    study = FolderStudy(sampler, store, classifier, told, samples, seed, other, left, test_steps)
+    study = FolderStudy(sampler, store, classifier, network, samples, seed, other, left, test_steps)
     measures = []
     for one in evaluate_folder(study):
         measures.append(one)
@@ -72,12 +70,12 @@ def folder(
     if out:
         about = {"model": str(model), "samples": len(study.held), "seed": seed, "features": features or "classifier"}
         write_json(out, about, measures)
-    if picture:
-        save_image(folder_sheet(study), picture, optimize=True)
+    if sheet:
+        save_image(folder_sheet(study), sheet, optimize=True)
     if study.pairs is not None:
         save_image(study.pairs.sheet(), place / "pairs.png", optimize=True)
         write_text(place / "pairs.json", json.dumps({"the model's own": study.pairs.key()}, indent=1))
-        print(f"{place / 'pairs.png'}: pairs for a blind test; which is which, {place / 'pairs.json'}", file=sys.stderr)
+        print(f"{place / 'pairs.png'}: pairs for a blind test; the key, {place / 'pairs.json'}", file=sys.stderr)
 
 
 def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageStore:
@@ -95,35 +93,29 @@ def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageS
     return ImageStore(work / "pictures")
 
 
-def load_image_sampler(model: str | Path, sampling: Sampling, batch: int) -> ImageSampler:
-    """A model at its best settings, or at those asked for."""
+def load_image_sampler(model: str | Path, sampling: Sampling, batch: int, device: str = "cpu") -> ImageSampler:
+    """A model with its own sampling settings, but for those that were given."""
     from imagebart.evaluation.image_sampler import ImageSampler
     from imagebart.model import ImageBART
 
     if batch < 1:
         raise ValueError(f"a batch of {batch}, expected 1 or more")
-    loaded = ImageBART.from_pretrained(model)
+    loaded = ImageBART.from_pretrained(model, device)
     return ImageSampler(loaded, sampling.over(loaded.about.sampling), batch)
-
-
-# `imagebart evaluate paper`: the paper's measures of one of its models, with its figures beside ours.
-
-
-PATIENCE = timedelta(days=7)  # of processes that have sampled their share, with those that have not
 
 
 @dataclass(frozen=True)
 class PaperOptions:
-    """What is measured, and where to."""
+    """What `evaluate paper` measures, and where it writes."""
 
     model: Annotated[str, typer.Option(help="A published model's name, or a folder.")]
     data: Annotated[Path, typer.Option(help="Folder of real images.")]
-    features: Annotated[str, typer.Option(help="What looks at them: Inception's .pth file, or a classifier's folder.")]
+    features: Annotated[str, typer.Option(help="Their features: Inception's .pth file, or a classifier's folder.")]
     out: Annotated[Path, typer.Option(help="Folder for samples, which are kept, and the table.")]
-    samples: Annotated[int, typer.Option(help="Images to sample; the paper has 50,000.", min=1)] = 1000
-    pictures: Annotated[int, typer.Option(help="Real ones, at most.", min=1)] = 1000
+    samples: Annotated[int, typer.Option(help="How many samples; the paper has 50,000.", min=1)] = 1000
+    images: Annotated[int, typer.Option(help="Real ones, at most.", min=1)] = 1000
     prompts: Annotated[Path | None, typer.Option(help="File with a prompt or class a line; else all classes.")] = None
-    best_of: Annotated[int, typer.Option(help="Keep the best of so many.", min=1)] = 1
+    best_of: Annotated[int, typer.Option(help="Sample so many for each that is kept.", min=1)] = 1
     scorer: Annotated[str | None, typer.Option(help="What ranks, or scores a text model: a folder or Hub name.")] = None
     seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0
     batch: Annotated[int, typer.Option(help="Images sampled at once.", min=1)] = 8
@@ -133,51 +125,44 @@ class PaperOptions:
 def paper(asked: PaperOptions, sampling: Sampling) -> None:
     """FID, Inception score, precision, recall, speed and so on, beside the paper's figures.
 
-    Started by `accelerate launch`, several processes share out the sampling.
+    Started by `accelerate launch`, several processes share the samples.
     """
     from accelerate import PartialState
 
     from imagebart.atomic_io import write_text
-    from imagebart.evaluation.paper import draw, evaluate_paper, images_per_second, neighbours, rows_table
+    from imagebart.evaluation import paper
     from imagebart.imaging.files import save_image
-
-    processes = PartialState(timeout=PATIENCE)
-    device = str(processes.device) if processes.device.type == "cuda" else "cpu"
-    study = _paper_study(asked, sampling, device)
-    study = replace(study, process=processes.process_index, processes=processes.num_processes)
-    draw(study)
-    processes.wait_for_everyone()
-    if not processes.is_main_process:
-        return
-    rows = []
-    for row in evaluate_paper(study):
-        rows.append(row)
-        print(f"{row.name}: {row.value:.4g}", file=sys.stderr)
-    write_text(asked.out / "table.md", rows_table(rows) + "\n")
-    save_image(neighbours(study), asked.out / "neighbours.png")
-    print(rows_table(rows))
-    rates = images_per_second(study)
-    print("images a second: " + ", ".join(f"T = {t}: {rate:.2f}" for t, rate in rates.items()))
-
-
-def _paper_study(asked: PaperOptions, sampling: Sampling, device: str) -> PaperStudy:
-    from imagebart.evaluation.image_sampler import ImageSampler
-    from imagebart.evaluation.paper import PaperStudy, asked_for, load_feature_network, pictures_in
-    from imagebart.model import ImageBART
     from imagebart.ranking import load_scorer
 
+    processes = PartialState(timeout=TIMEOUT)
     if asked.best_of > 1 and asked.scorer is None:
         raise ValueError(f"the best of {asked.best_of} takes a --scorer to rank them")
-    data, network = pictures_in(asked.data, asked.pictures), load_feature_network(asked.features)
-    model = ImageBART.from_pretrained(asked.model, device)
-    return PaperStudy(
-        ImageSampler(model, sampling.over(model.about.sampling), asked.batch),
+    data, network = paper.images_in(asked.data, asked.images), paper.load_network(asked.features)
+    device = str(processes.device) if processes.device.type == "cuda" else "cpu"
+    sampler = load_image_sampler(asked.model, sampling, asked.batch, device)
+    study = paper.PaperStudy(
+        sampler,
         data,
         network,
         asked.out,
         asked.samples,
-        asked_for(asked.prompts, model),
+        paper.load_prompts(asked.prompts, sampler.model),
         asked.best_of,
-        load_scorer(asked.scorer, model) if asked.scorer else None,
+        load_scorer(asked.scorer, sampler.model) if asked.scorer else None,
         asked.seed,
+        processes.process_index,
+        processes.num_processes,
     )
+    paper.generate_all(study)
+    processes.wait_for_everyone()
+    if not processes.is_main_process:
+        return
+    rows = []
+    for row in paper.evaluate_paper(study):
+        rows.append(row)
+        print(f"{row.name}: {row.value:.4g}", file=sys.stderr)
+    write_text(asked.out / "table.md", paper.rows_table(rows) + "\n")
+    save_image(paper.neighbours(study), asked.out / "neighbours.png")
+    print(paper.rows_table(rows))
+    rates = paper.images_per_second(study)
+    print("images a second: " + ", ".join(f"T = {t}: {rate:.2f}" for t, rate in rates.items()))

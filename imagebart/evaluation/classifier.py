@@ -1,6 +1,6 @@
-"""A small classifier of someone's images, for its answers and for its features, in which images are compared.
+"""A small classifier of a folder of images, for its predictions, and for its features, in which images are compared.
 
-It learns the labels that captions or classes give, or, where there are none, quarter turns (Gidaris et al., 2018).
+It learns the labels of captions or classes, or, where there are none, rotations by 90 degrees (Gidaris et al., 2018).
 """
 
 from __future__ import annotations
@@ -34,22 +34,19 @@ COLOURS = frozenset(
     + ("golden", "silver", "beige", "dark", "light")
 )
 STOP_WORDS = frozenset(["a", "an", "the", "of", "some", "with", "and", "in", "on"])
-MIN_COUNT, MIN_SHARE = 4, 0.004  # of images that a label needs, whichever is more
+MIN_COUNT, MIN_SHARE = 4, 0.004  # images that have a label, whichever is more
 NO_LABEL = -1
-ROTATIONS = 4  # quarter turns
+ROTATIONS = 4
 FILE = "classifier.safetensors"
-SMOOTHING = 0.05  # of labels: captions are wrong here and there
+SMOOTHING = 0.05  # of labels: some captions are wrong
 CHANNELS = (64, 128, 192, 256)
 DROPOUT = 0.3  # of features
-MAX_TURN, MAX_ZOOM, MAX_SQUEEZE = 0.35, 0.4, 0.2  # radians; share of the side; logarithm of the width
-MAX_CONTRAST, MAX_LIGHT = 0.15, 0.1
+MAX_ANGLE, MAX_ZOOM, MAX_STRETCH = 0.35, 0.4, 0.2  # radians; share of the side; logarithm of the width
+MAX_CONTRAST, MAX_BRIGHTNESS = 0.15, 0.1
 
 
 def parse_caption(text: str) -> dict[str, str]:
-    """The class, colour and surroundings in a caption: its first phrase is a thing; the next one is what is around it.
-
-    "red roses, green background": the class is roses, the colour red, and green background is around.
-    """
+    """Class, colour and surroundings of a caption: "red roses, green background" has roses, red, green background."""
     first, *others = [phrase.strip() for phrase in re.split(r"[,;.]", text.lower())] or [""]
     words = [word for word in first.split() if word not in STOP_WORDS]
     colours = [word for word in words if word in COLOURS]
@@ -59,25 +56,23 @@ def parse_caption(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Labels:
-    """Groups of labels, of which an image has at most one each; none at all where there are no texts."""
+    """Groups of labels, of which an image has at most one each; no groups where there are no texts."""
 
     groups: dict[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, kind: str, texts: Iterable[str]) -> Labels:
-        """The labels that enough of these images have; kind: "text", "class" or "none"."""
+        """The labels that enough of these texts have; kind: "text", "class" or "none"."""
         parts = [_parts(kind, text) for text in texts]
         least = max(MIN_COUNT, MIN_SHARE * len(parts))
         groups = {}
         for name in ("class", "colour", "around"):
             counts = Counter(part[name] for part in parts if part.get(name))
-            labels = tuple(sorted(label for label, count in counts.items() if count >= least))
-            if len(labels) > 1:
-                groups[name] = labels
-        return cls(groups)
+            groups[name] = tuple(sorted(label for label, count in counts.items() if count >= least))
+        return cls({name: labels for name, labels in groups.items() if len(labels) > 1})
 
     def numbers(self, kind: str, text: str) -> list[int]:
-        """The label of each group in a text; NO_LABEL where it has none, or one that too few have."""
+        """The index of a text's label in each group; NO_LABEL where it has none of them."""
         parts = _parts(kind, text)
         return [
             labels.index(parts[name]) if parts.get(name) in labels else NO_LABEL for name, labels in self.groups.items()
@@ -92,18 +87,13 @@ def _parts(kind: str, text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """groups: the labels of each group that it predicts; none: it predicts quarter turns."""
+    """groups: the labels of each group that it predicts; none: it predicts rotations."""
 
     groups: dict[str, tuple[str, ...]]
     size: int = 64  # pixels a side of its input
     channels: tuple[int, ...] = (32, 64, 96, 128)
     features: int = 128
     drop: float = 0.0  # dropout of the features
-
-    @property
-    def answers(self) -> list[int]:
-        """Labels of each head."""
-        return [len(labels) for labels in self.groups.values()] or [ROTATIONS]
 
 
 class Classifier(nn.Module):
@@ -118,15 +108,16 @@ class Classifier(nn.Module):
             width = channels
         self.body = nn.Sequential(*layers)
         self.last = nn.Linear(width, config.features)
-        self.heads = nn.ModuleList(nn.Linear(config.features, count) for count in config.answers)
+        counts = [len(labels) for labels in config.groups.values()] or [ROTATIONS]
+        self.heads = nn.ModuleList(nn.Linear(config.features, count) for count in counts)
 
     def features(self, images: Tensor) -> Tensor:
         """Images -> features [B, F]."""
         size = self.config.size
         if images.shape[-1] != size:
             images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-        folded = F.pixel_unshuffle(images, 2).to(memory_format=torch.channels_last)
-        return torch.relu(self.last(self.body(folded).mean((2, 3))))
+        pixels = F.pixel_unshuffle(images, 2).to(memory_format=torch.channels_last)
+        return torch.relu(self.last(self.body(pixels).mean((2, 3))))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features = F.dropout(self.features(images), self.config.drop, self.training)
@@ -156,26 +147,26 @@ def load_classifier(path: Path) -> Classifier:
 
 
 class LabelledViews(Dataset[dict[str, Any]]):
-    """Some images of a store in several views: image, and the label of each group."""
+    """Augmented views of some images of a store: image, and the label of each group."""
 
     def __init__(self, store: ImageStore, numbers: Sequence[int], labels: Labels) -> None:
         self.views = AugmentedViews(store, numbers, MAX_VIEWS)
         kind = store.index.kind
-        self.answers = [labels.numbers(kind, store.index.texts[number]) for number in numbers]
+        self.labels = [labels.numbers(kind, store.index.texts[number]) for number in numbers]
 
     def __len__(self) -> int:
         return len(self.views)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, answers = self.views[index]["image"], self.answers[index % len(self.answers)]
-        if not answers:
-            turn = (index // len(self.answers) + index) % ROTATIONS
-            image, answers = image.rot90(turn, (1, 2)), [turn]
-        return {"image": image, "answers": torch.tensor(answers)}
+        image, labels = self.views[index]["image"], self.labels[index % len(self.labels)]
+        if not labels:
+            rotation = (index // len(self.labels) + index) % ROTATIONS
+            image, labels = image.rot90(rotation, (1, 2)), [rotation]
+        return {"image": image, "labels": torch.tensor(labels)}
 
 
 class ClassifierTask(Task):
-    """Cross-entropy of the labels that images have."""
+    """Cross-entropy of the labels of images."""
 
     def __init__(self, model: Classifier, dataset: LabelledViews) -> None:
         self.model: nn.Module = model
@@ -184,11 +175,11 @@ class ClassifierTask(Task):
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         images = normalize(batch["image"])
         losses, right = [], []
-        for logits, answers in zip(model(augment(images)), batch["answers"].T, strict=True):
-            known = answers != NO_LABEL
+        for logits, labels in zip(model(augment(images)), batch["labels"].T, strict=True):
+            known = labels != NO_LABEL
             if known.any():
-                losses.append(F.cross_entropy(logits[known].float(), answers[known], label_smoothing=SMOOTHING))
-                right.append((logits[known].argmax(1) == answers[known]).float().mean())
+                losses.append(F.cross_entropy(logits[known].float(), labels[known], label_smoothing=SMOOTHING))
+                right.append((logits[known].argmax(1) == labels[known]).float().mean())
         if not losses:  # a batch without labels
             return {"loss": 0.0 * model(images)[0].sum(), "right": torch.tensor(0.0)}
         return {"loss": torch.stack(losses).sum(), "right": torch.stack(right).mean()}
@@ -199,25 +190,24 @@ class ClassifierTask(Task):
 
 
 def augment(images: Tensor) -> Tensor:
-    """Images float [B, 3, S, S] in [-1, 1], each as another camera might have taken it: nearer, turned, lighter.
+    """Images float [B, 3, S, S] in [-1, 1] rotated, zoomed, moved and lighter, so that a few are not memorised.
 
-    Else a few images are memorised. Colours stay what they are called.
+    Colours keep their names.
     """
-    count, device = len(images), images.device
-    turn, zoom, squeeze, across, down, contrast, light = 2 * torch.rand(7, count, device=device) - 1
-    angle, size, wide = MAX_TURN * turn, 1 - MAX_ZOOM * (1 + zoom) / 2, torch.exp(MAX_SQUEEZE * squeeze)
+    angle, zoom, stretch, right, down, contrast, light = 2 * torch.rand(7, len(images), device=images.device) - 1
+    angle, size, wide = MAX_ANGLE * angle, 1 - MAX_ZOOM * (1 + zoom) / 2, torch.exp(MAX_STRETCH * stretch)
     rows = [
-        [size * wide * angle.cos(), -size * angle.sin(), (1 - size) * across],
+        [size * wide * angle.cos(), -size * angle.sin(), (1 - size) * right],
         [size * angle.sin(), size / wide * angle.cos(), (1 - size) * down],
     ]
-    way = torch.stack([torch.stack(row, 1) for row in rows], 1)
-    grid = F.affine_grid(way, list(images.shape), align_corners=False)
-    seen = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return seen * (1 + MAX_CONTRAST * contrast)[:, None, None, None] + (MAX_LIGHT * light)[:, None, None, None]
+    affine = torch.stack([torch.stack(row, 1) for row in rows], 1)
+    places = F.affine_grid(affine, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, places, padding_mode="reflection", align_corners=False)
+    return moved * (1 + MAX_CONTRAST * contrast)[:, None, None, None] + (MAX_BRIGHTNESS * light)[:, None, None, None]
 
 
 def train_or_load_classifier(store: ImageStore, folder: Path, steps: int) -> Classifier:
-    """The classifier in a folder; trained there on a store's training part where there is none yet."""
+    """The classifier in a folder, which is trained on a store's training images if it is not there yet."""
     if not (folder / FILE).is_file():
         numbers = store.index.numbers(False)
         labels = Labels.of(store.index.kind, [store.index.texts[i] for i in numbers])

@@ -39,9 +39,9 @@ class ImageSampler:
         return self._batches(len(prompts), lambda rows: self._sample(prompts[rows], seed + rows.start))
 
     def edit(self, images: Tensor, masks: np.ndarray, prompts: Sequence[str | None], seed: int) -> Tensor:
-        """Images with what masks, bool [B, H, W], paint regenerated, as `Pipeline.edit` without a feather does it.
+        """Images with what is True in masks, bool [B, H, W], regenerated, as by `Pipeline.edit` without a feather.
 
-        Patches that are painted anywhere are regenerated; of them, painted pixels alone are used.
+        Patches with any masked pixel are regenerated; of them, masked pixels alone are used.
         """
 
         def work(rows: slice) -> Tensor:
@@ -87,10 +87,7 @@ def _decode(first_stage: FirstStage, tokens: Tensor) -> Tensor:
 
 
 def left_to_right(sampler: ImageSampler) -> ImageSampler:
-    """The baseline, which draws from left to right as VQGAN's transformer does.
-
-    Raises ValueError for a model that sees what follows.
-    """
+    """A baseline that samples from left to right, as VQGAN's transformer does. Raises ValueError for other models."""
     kinds = [stage.config.kind for stage in sampler.model.stages]
     if kinds != ["decoder_only"]:
         raise ValueError(f"the baseline has stages of kind {kinds}, expected one decoder_only")
@@ -102,4 +99,4 @@ def sampling_parameters(sampler: ImageSampler) -> Measure:
     named = sampler.model.named_parameters()
     counted = [w.numel() for name, w in named if not name.startswith("first_stage.") and ".text." not in name]
     millions = sum(counted) / 1e6
-    return Measure("weights that draw, millions", millions, millions, millions, 0)
+    return Measure("sampling parameters, millions", millions, millions, millions, 0)

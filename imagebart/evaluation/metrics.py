@@ -1,8 +1,8 @@
-"""95 % intervals around what samples say.
+"""Metrics of images and of features, 95 % intervals around them, and the tables that they are written to.
 
-Shares: Wilson's score interval. Attributes of one picture are right or wrong together more often than chance would
-have it, so the number of trials is the effective one, n / (design effect), from the variance between pictures (the
-ratio estimator of cluster sampling; Cochran, Sampling Techniques, 1977, section 3.12).
+Shares have Wilson's score interval. The attributes of one image are right or wrong together more often than by chance,
+so the number of trials is the effective one, n / (design effect), from the variance between images (the ratio estimator
+of cluster sampling; Cochran, Sampling Techniques, 1977, section 3.12).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Z = 1.959964  # standard deviations that hold 95 % of a normal distribution
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and the 95 % interval around it."""
+    """A value and the 95 % interval around it."""
 
     value: float
     low: float
@@ -35,7 +35,7 @@ class Interval:
 
 
 def wilson(share: float, trials: float) -> Interval:
-    """Wilson's score interval of a share, 0 to 1, of so many independent trials (1 or more)."""
+    """Wilson's score interval of a share, 0 to 1, of 1 or more independent trials."""
     if not 0 <= share <= 1 or trials < 1:
         raise ValueError(f"a share of {share} in {trials} trials; expected 0 to 1 in at least 1")
     scale = 1 + Z * Z / trials
@@ -45,14 +45,13 @@ def wilson(share: float, trials: float) -> Interval:
 
 
 def share_of(right: Sequence[int], asked: Sequence[int] | None = None) -> Interval:
-    """The share of right answers in all, given how many were asked and were right in each picture.
+    """The share of right answers, from the numbers of right and of all answers of each image (asked; None: one each).
 
-    asked: None for one of each. Pictures of which nothing was asked do not count. Raises ValueError where nothing was
-    asked at all.
+    Images without answers do not count. Raises ValueError where there are no answers at all.
     """
     pairs = [(r, a) for r, a in zip(right, asked or [1] * len(right), strict=True) if a]
     if not pairs:
-        raise ValueError("nothing was asked of any picture, expected at least one answer")
+        raise ValueError("nothing was asked of any image, expected at least one answer")
     total = sum(a for _, a in pairs)
     share = sum(r for r, _ in pairs) / total
     clusters = len(pairs)
@@ -76,8 +75,8 @@ def mean_of(values: Sequence[float]) -> Interval:
 def median_of(values: Sequence[float]) -> Interval:
     """The median of independent values, at least 6, between the order statistics that hold it in 95 % of samples.
 
-    Whatever their distribution: the values below the median are as many as heads in so many tosses (Conover, Practical
-    Nonparametric Statistics, 1999, section 3.2). Raises ValueError for fewer values, of which no two do.
+    Conover, Practical Nonparametric Statistics, 1999, section 3.2: as many values lie below the median as a coin shows
+    heads. Raises ValueError for fewer values.
     """
     ordered, count = sorted(values), len(values)
     tail, rank = 0.5**count, 0
@@ -90,21 +89,21 @@ def median_of(values: Sequence[float]) -> Interval:
 
 
 def replicates(statistic: Callable[[Tensor], float], count: int, groups: int = 10) -> Tensor:
-    """A statistic of all of `count` items, then without each of their groups: float64 [1 + groups].
+    """A statistic of all of `count` items, then without each group of them: float64 [1 + groups].
 
     statistic: takes the numbers of the items to use, int64 [n].
     """
     if not 2 <= groups <= count:
         raise ValueError(f"{groups} groups of {count} items, expected 2 to {count}")
-    everything = torch.arange(count)
-    without = [statistic(everything[everything % groups != g]) for g in range(groups)]
-    return torch.tensor([statistic(everything), *without], dtype=torch.float64)
+    items = torch.arange(count)
+    without = [statistic(items[items % groups != g]) for g in range(groups)]
+    return torch.tensor([statistic(items), *without], dtype=torch.float64)
 
 
 def jackknife(values: Tensor) -> Interval:
     """The normal interval of the grouped jackknife around the first of `replicates`.
 
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 11.5. Unlike resampling, it repeats no item,
+    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 11.5. Unlike resampling it repeats no item,
     which would shrink a covariance.
     """
     value, without = float(values[0]), values[1:]
@@ -112,15 +111,11 @@ def jackknife(values: Tensor) -> Interval:
     return Interval(value, value - Z * error, value + Z * error)
 
 
-# How far pictures are from one another: as sets (Fréchet) and one by one (PSNR, SSIM).
-
-
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """The Fréchet distance between Gaussians fitted to features [n, F] and [m, F] (n, m over 1), 0 or more.
+    """The Fréchet distance of Gaussians fitted to features [n, F] and [m, F] (n, m over 1), 0 or more.
 
-    Heusel et al., GANs trained by a two time-scale update rule (2017), eq. 6:
-    |m - w|^2 + tr(C + D - 2 (C D)^(1/2)). Like any FID it is too large for few samples, so it is compared only with
-    another of as many.
+    Heusel et al., GANs trained by a two time-scale update rule, 2017, eq. 6: |m - w|^2 + tr(C + D - 2 (C D)^(1/2)). Few
+    samples make it too large, so it is compared only with that of as many.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or len(x) < 2 or len(y) < 2:
         raise ValueError(f"features have shapes {list(x.shape)} and {list(y.shape)}, expected [n, F] and [m, F]")
@@ -136,9 +131,9 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity of images [B, C, H, W] in [-1, 1], at least 11 pixels a side, [B], at most 1.
+    """Structural similarity of images [B, C, H, W] in [-1, 1], at least 11 pixels a side: [B], at most 1.
 
-    Wang et al., Image quality assessment (2004), section III: where the Gaussian window fits into the image.
+    Wang et al., Image quality assessment, 2004, section III: where the Gaussian window fits into the image.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -149,21 +144,18 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return map_[..., 5:-5, 5:-5].flatten(1).mean(1)
 
 
-# How much of real pictures is drawn, how much of what is drawn is like them, and whether anything is a copy.
-
-
 NEIGHBOURS = 3
 
 
 def inside(points: Tensor, others: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
     """Which points [n, F] lie in the manifold of others [m, F], m over `neighbours`: bool [n].
 
-    That is, within the distance of one of them to its own so manieth neighbour (Kynkäänniemi et al., Improved Precision
-    and Recall Metric for Assessing Generative Models, 2019, eq. 1). Drawn among real pictures it gives the precision,
-    real among drawn ones the recall.
+    That is, within the distance of any of them to its third neighbour (Kynkäänniemi et al., Improved Precision and
+    Recall Metric for Assessing Generative Models, 2019, eq. 1). Of generated among real images it is the precision, of
+    real among generated ones the recall.
     """
     if len(others) <= neighbours:
-        raise InputError(f"{len(others)} pictures are too few to compare with; there must be over {neighbours}.")
+        raise InputError(f"{len(others)} images are too few to compare with; there must be over {neighbours}.")
     own = torch.cdist(others.double(), others.double())
     radii = own.sort(1).values[:, neighbours]  # the nearest is itself
     return (torch.cdist(points.double(), others.double()) <= radii).any(1)
@@ -175,17 +167,14 @@ def nearest(points: Tensor, others: Tensor, count: int = 1) -> tuple[Tensor, Ten
     return distance[:, :count], index[:, :count]
 
 
-# Features in which pictures are compared: of the classifier trained on them, or of a model that is on the machine.
-
-
 Features = Callable[[Tensor], Tensor]  # images float [B, 3, H, W] in [-1, 1] -> [B, F]
 BATCH = 64
 
 
 def local_features(name: str) -> Features:
-    """The features of a model of `transformers`, timm's among them, that is on this machine; nothing is downloaded.
+    """The features of a transformers or timm model that is on this machine; nothing is downloaded.
 
-    Raises InputError where there is none of that name, or it gives no vector a picture.
+    Raises InputError where there is none of that name.
     """
     from transformers import AutoImageProcessor, AutoModel
 
@@ -196,53 +185,46 @@ def local_features(name: str) -> Features:
         raise InputError(f"There is no model {name} on this machine that tells features: {str(error)[:120]}") from error
 
     def features(images: Tensor) -> Tensor:
-        pixels = denormalize(images)
-        output = model(**processor(images=list(pixels), return_tensors="pt"))
+        output = model(**processor(images=list(denormalize(images)), return_tensors="pt"))
         pooled = getattr(output, "pooler_output", None)
-        if pooled is None:
-            pooled = output.last_hidden_state.mean(1)
-        return pooled.flatten(1)
+        return (output.last_hidden_state.mean(1) if pooled is None else pooled).flatten(1)
 
     return lambda images: in_batches(features, images)
 
 
 @torch.no_grad()
 def in_batches(features: Features, images: Tensor) -> Tensor:
-    """Features of many pictures, some at a time."""
+    """Features of many images, `BATCH` at a time."""
     return torch.cat([features(part).float().cpu() for part in images.split(BATCH)])
-
-
-# Measured numbers, and the tables and files made of them.
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number with its 95 % interval; shares are 0 to 1. `group` is "" for what sums up, else what it is a part of."""
+    """A number with its 95 % interval; shares are 0 to 1. group: "" for totals, else the table that it stands in."""
 
     name: str
     value: float
     low: float
     high: float
-    pictures: int
+    images: int
     unit: str = ""  # "%" for shares
     goal: str = ""
     group: str = ""
 
 
-def measure(name: str, interval: Interval, pictures: int, unit: str = "", goal: str = "", group: str = "") -> Measure:
+def measure(name: str, interval: Interval, images: int, unit: str = "", goal: str = "", group: str = "") -> Measure:
     """A measure of an interval."""
-    return Measure(name, interval.value, interval.low, interval.high, pictures, unit, goal, group)
+    return Measure(name, interval.value, interval.low, interval.high, images, unit, goal, group)
 
 
 def table(measures: Sequence[Measure]) -> str:
-    """Measures as Markdown tables, the sums first, then group by group."""
-    groups = dict.fromkeys(m.group for m in measures)
+    """Measures as Markdown tables, the totals first, then group by group."""
     blocks = []
-    for group in groups:
-        head = f"| {group or 'measure'} | value | 95 % interval | pictures | goal |\n|---|---:|---:|---:|---|"
+    for group in dict.fromkeys(m.group for m in measures):
+        head = f"| {group or 'measure'} | value | 95 % interval | images | goal |\n|---|---:|---:|---:|---|"
         rows = [
             f"| {m.name} | {_number(m.value, m.unit)} | {_number(m.low, m.unit)} to {_number(m.high, m.unit)} "
-            f"| {m.pictures} | {m.goal} |"
+            f"| {m.images} | {m.goal} |"
             for m in measures
             if m.group == group
         ]
@@ -251,21 +233,22 @@ def table(measures: Sequence[Measure]) -> str:
 
 
 def side_by_side(columns: Mapping[str, Sequence[Measure]]) -> str:
-    """The sums of several models, a column a model; value ± half the 95 % interval."""
-    names = dict.fromkeys(m.name for measures in columns.values() for m in measures if not m.group)
-    head = "| measure | " + " | ".join(columns) + " |\n|---|" + "---:|" * len(columns)
-    rows = []
-    for name in names:
-        cells = []
-        for measures in columns.values():
-            found = [m for m in measures if m.name == name]
-            cells.append(f"{_number(found[0].value, found[0].unit)} ± {_half(found[0])}" if found else "")
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join([head, *rows])
+    """The totals of several models, a column each: value ± half of the 95 % interval."""
+    rows: dict[str, dict[str, str]] = {}
+    for column, measures in columns.items():
+        for m in measures:
+            if not m.group:
+                half = (m.high - m.low) / 2
+                error = f"{100 * half:.1f}" if m.unit == "%" else f"{half:.2g}"
+                rows.setdefault(m.name, {})[column] = f"{_number(m.value, m.unit)} ± {error}"
+    lines = ["| measure | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(row.get(column, "") for column in columns) + " |")
+    return "\n".join(lines)
 
 
 def write_json(path: Path, about: dict[str, Any], measures: Sequence[Measure]) -> None:
-    """Writes what was measured, of what and how, to a file."""
+    """Writes measures, and what they are of, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {**about, "measures": [asdict(m) for m in measures]}
     write_text(path, json.dumps(content, indent=1) + "\n")
@@ -275,8 +258,3 @@ def _number(value: float, unit: str) -> str:
     if unit == "%":
         return f"{100 * value:.1f} %"
     return f"{value:.3g}" + (f" {unit}" if unit else "")
-
-
-def _half(m: Measure) -> str:
-    half = (m.high - m.low) / 2
-    return f"{100 * half:.1f}" if m.unit == "%" else f"{half:.2g}"

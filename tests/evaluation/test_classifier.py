@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from image_folders import draw_folder
 
@@ -18,14 +19,17 @@ from imagebart.evaluation.classifier import (
 from imagebart.training.data import ImageStore, inspect_dataset, open_dataset
 
 
-def test_captions_are_taken_apart() -> None:
-    assert parse_caption("Red roses, green background") == {
-        "class": "roses",
-        "colour": "red",
-        "around": "green background",
-    }
-    assert parse_caption("a dandelion clock") == {"class": "dandelion clock", "colour": "", "around": ""}
-    assert set(parse_caption("").values()) == {""}
+@pytest.mark.parametrize(
+    ("text", "thing", "colour", "around"),
+    [
+        ("Red roses, green background", "roses", "red", "green background"),
+        ("a dandelion clock", "dandelion clock", "", ""),
+        ("red and white roses", "roses", "red", ""),
+        ("", "", "", ""),
+    ],
+)
+def test_captions_are_parsed(text: str, thing: str, colour: str, around: str) -> None:
+    assert parse_caption(text) == {"class": thing, "colour": colour, "around": around}
 
 
 def test_labels_are_what_enough_captions_say() -> None:
@@ -36,21 +40,17 @@ def test_labels_are_what_enough_captions_say() -> None:
     assert labels.numbers("text", "a dog") == [NO_LABEL, NO_LABEL]
     assert Labels.of("class", ["cat"] * 4 + ["dog"] * 4).groups == {"class": ("cat", "dog")}
     assert Labels.of("none", [""] * 9).groups == {}
-
-
-def test_of_many_pictures_a_label_needs_its_share() -> None:
     few = [*["rose"] * 30, *["tulip"] * 30, *["daisy"] * 7]
     assert Labels.of("class", few).groups == {"class": ("daisy", "rose", "tulip")}
     many = [*["rose"] * 1500, *["tulip"] * 600, *["daisy"] * 7]  # 7 in 2,107 is under 0.4 %
     assert Labels.of("class", many).groups == {"class": ("rose", "tulip")}
 
 
-def test_of_several_colours_the_first_is_the_thing_s() -> None:
-    assert parse_caption("red and white roses")["colour"] == "red"
-
-
-def test_it_reads_what_it_learnt_in_pictures_that_were_held_back(tmp_path: Path) -> None:
-    inspect_dataset(open_dataset(str(draw_folder(tmp_path / "data", "class", count=180))), 32, tmp_path / "pictures")
+def test_held_back_images_are_classified_right_and_a_trained_one_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagebart.evaluation.classifier.CHANNELS", (32, 48, 64, 64))  # seconds in place of half a minute
+    inspect_dataset(open_dataset(str(draw_folder(tmp_path / "data", "class", count=150))), 32, tmp_path / "pictures")
     store = ImageStore(tmp_path / "pictures")
     classifier = train_or_load_classifier(store, tmp_path / "classifier", 120)
     held = store.index.numbers(True)
@@ -58,20 +58,20 @@ def test_it_reads_what_it_learnt_in_pictures_that_were_held_back(tmp_path: Path)
     with torch.no_grad():
         (logits,) = classifier(store.images(held))
     answers = torch.tensor([labels.numbers("class", store.index.texts[i]) for i in held])
-    assert len(held) >= 9
+    assert len(held) >= 7
     assert (logits.argmax(1) == answers[:, 0]).float().mean() >= 0.9
     before = (tmp_path / "classifier" / FILE).read_bytes()
-    train_or_load_classifier(store, tmp_path / "classifier", 1)  # it is there: nothing is learnt anew
+    train_or_load_classifier(store, tmp_path / "classifier", 1)
     assert (tmp_path / "classifier" / FILE).read_bytes() == before
 
 
-def test_a_picture_is_never_seen_twice_alike_and_keeps_its_colours() -> None:
+def test_augmentation_varies_images_and_keeps_their_colours() -> None:
     torch.manual_seed(0)
     flat = torch.tensor([0.8, -0.5, 0.1])[None, :, None, None].expand(64, 3, 16, 16)
-    seen = augment(flat).mean((2, 3))
-    assert (seen.argmax(1) == 0).all() and (seen.argmin(1) == 1).all()
+    augmented = augment(flat).mean((2, 3))
+    assert (augmented.argmax(1) == 0).all() and (augmented.argmin(1) == 1).all()
     striped = torch.linspace(-1, 1, 16).expand(8, 3, 16, 16)
-    different = augment(striped)
-    assert different.shape == striped.shape
-    assert torch.pdist(different.flatten(1)).min() > 0.5
-    assert (augment(striped) != different).any()
+    views = augment(striped)
+    assert views.shape == striped.shape
+    assert torch.pdist(views.flatten(1)).min() > 0.5
+    assert (augment(striped) != views).any()

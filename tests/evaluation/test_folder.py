@@ -16,7 +16,7 @@ from torch import Tensor
 
 from imagebart.cli.main import main
 from imagebart.evaluation.folder import (
-    HOLE_MASKS,
+    HOLES,
     OPENCV,
     Pairs,
     edge_distance,
@@ -25,6 +25,7 @@ from imagebart.evaluation.folder import (
     spread,
     two_sample_test,
 )
+from imagebart.imaging.masks import preset_array
 
 
 def noise(count: int, seed: int) -> Tensor:
@@ -35,19 +36,19 @@ def blurred(images: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(images, 3, 1, 1)
 
 
-def test_blurred_pictures_are_told_and_others_of_the_same_kind_are_not() -> None:
-    """Images are judged by a network that has not seen them: knowing them by heart is of no use."""
+def test_blurred_images_are_found_and_others_of_the_same_kind_are_not() -> None:
+    """A network is tested on images that it has not seen: memorising them is of no use."""
     real, state = noise(60, 0), torch.get_rng_state()
-    told = two_sample_test(real, blurred(real), steps=30)
-    assert told.value > 0.95 and told.low > 0.8
+    found = two_sample_test(real, blurred(real), steps=30)
+    assert found.value > 0.95 and found.low > 0.8
     alike = two_sample_test(noise(60, 3), noise(60, 103), steps=15)
     assert alike.low < 0.5 < alike.high
     assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(ValueError, match="3 pictures"):
+    with pytest.raises(ValueError, match="3 images"):
         two_sample_test(real[:3], real[:3])
 
 
-def test_pairs_are_judged_whichever_stands_first_and_the_key_says_which() -> None:
+def test_preference_does_not_depend_on_the_order_and_the_key_says_it() -> None:
     real = noise(60, 0)
     pairs = Pairs(real, real + 0.02 * noise(60, 2), blurred(real), seed=3)
     better, ours, theirs = preference_test(pairs, steps=40)
@@ -71,23 +72,20 @@ def test_the_sheet_shows_each_pair_as_the_key_says() -> None:
         assert shown == ([0, 128, 255] if place == "A" else [255, 128, 0])
 
 
-def test_holes_have_their_areas() -> None:
-    assert {name: hole(32).mean() for name, hole in HOLE_MASKS.items()} == {"centre box": 0.25, "lower half": 0.5}
-
-
-@pytest.mark.parametrize("way", OPENCV.values())
-def test_only_the_hole_is_filled_and_plain_colours_go_on(way: int) -> None:
+@pytest.mark.parametrize("method", OPENCV.values())
+@pytest.mark.parametrize(("hole", "share"), [("centre box", 0.25), ("lower half", 0.5)])
+def test_only_the_hole_is_filled_and_one_colour_continues(method: int, hole: str, share: float) -> None:
     images = torch.full((2, 3, 32, 32), 0.6)
-    hole = HOLE_MASKS["centre box"](32)
-    spoilt = torch.where(torch.from_numpy(hole), torch.tensor(-1.0), images)
-    filled = opencv_inpaint(spoilt, hole, way)
-    error = (filled - images).abs()
+    mask = preset_array(HOLES[hole], 32)
+    assert mask.mean() == share
+    damaged = torch.where(torch.from_numpy(mask), torch.tensor(-1.0), images)
+    error = (opencv_inpaint(damaged, mask, method) - images).abs()
     assert error.max() < 0.05  # Telea's is a few levels of 255
-    assert error[..., ~torch.from_numpy(hole)].max() < 1 / 255
+    assert error[..., ~torch.from_numpy(mask)].max() < 1 / 255
 
 
-def test_jumps_are_counted_at_the_edge_alone() -> None:
-    hole = HOLE_MASKS["lower half"](8)
+def test_color_differences_are_those_over_the_edge_alone() -> None:
+    hole = preset_array("lower half", 8)
     images = torch.zeros(1, 3, 8, 8)
     images[..., 4:, :] = 0.4
     images[..., 7, :] = -1  # inside the hole
@@ -97,8 +95,8 @@ def test_jumps_are_counted_at_the_edge_alone() -> None:
 
 
 @pytest.mark.parametrize(("count", "most"), [(362, 100), (362, 200), (6718, 2000), (7, 7), (7, 3), (1, 5), (0, 5)])
-def test_every_part_of_a_folder_is_measured_alike(count: int, most: int) -> None:
-    """Of each run of a tenth of the pictures, in their order, a tenth of those chosen, to one more or less."""
+def test_the_measured_images_are_spread_evenly(count: int, most: int) -> None:
+    """Of each tenth of the images, in their order, a tenth of those chosen, to one more or less."""
     chosen = spread(list(range(count)), most)
     assert len(chosen) == min(most, count) and chosen == sorted(set(chosen))
     for part in range(10):
@@ -112,35 +110,36 @@ def evaluate(model: Path, *more: str) -> int:
 
 
 def test_the_table_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, out, picture = tmp_path / "model", tmp_path / "figures.json", tmp_path / "sheet.png"
+    model, out, sheet = tmp_path / "model", tmp_path / "figures.json", tmp_path / "sheet.png"
     tiny_model("none").save_pretrained(model)
     data = draw_folder(tmp_path / "data", "text")
-    given = ["--data", str(data), "--samples", "4", "--steps", "2", "--out", str(out), "--picture", str(picture)]
+    given = ["--data", str(data), "--samples", "4", "--steps", "2", "--out", str(out), "--sheet", str(sheet)]
     tiny_staged_model("none", 1).save_pretrained(tmp_path / "left")
     tiny_model("none", seed=1).save_pretrained(tmp_path / "other")
     given += ["--test-steps", "2", "--baseline", str(tmp_path / "left"), "--beside", str(tmp_path / "other")]
     assert evaluate(model, *given) == 0
     measures = {m["name"]: m for m in json.loads(out.read_text())["measures"]}
     for hole in ("centre box", "lower half"):
-        own, telea, real = (measures[f"{hole}, {way}: colour over the edge"] for way in ("model", "Telea", "as it was"))
-        assert own["value"] > telea["value"]  # noise does not join, and what is smeared over does
+        name = f"{hole}, {{}}: color difference over the edge"
+        own, telea, real = (measures[name.format(method)] for method in ("model", "Telea", "as it was"))
+        assert own["value"] > telea["value"]  # noise has an edge, and Telea continues colors
         assert real["low"] <= real["value"] <= real["high"]
-    assert 0 <= measures["prompts: class read right"]["value"] <= 1
+    assert 0 <= measures["prompts: class classified right"]["value"] <= 1
     assert measures["reconstruction: PSNR"]["unit"] == "dB"
     for way in ("model", "left to right", "Telea", "Navier-Stokes"):
-        told = measures[f"centre box, {way}: told from real"]
-        assert 0 <= told["low"] <= told["value"] <= told["high"] <= 1 and told["unit"] == "%"
-    assert measures["model: weights that draw, millions"]["value"] > 0
-    assert measures["left to right: weights that draw, millions"]["value"] > 0
+        test = measures[f"centre box, {way}: two-sample test"]
+        assert 0 <= test["low"] <= test["value"] <= test["high"] <= 1 and test["unit"] == "%"
+    assert measures["model: sampling parameters, millions"]["value"] > 0
+    assert measures["left to right: sampling parameters, millions"]["value"] > 0
     own, other = measures["reconstruction: PSNR"], measures["reconstruction, the other: PSNR"]
-    assert own["value"] != other["value"] and measures["pairs: looks more real than the other"]["pictures"] == 4
-    assert "| drawn pictures: precision |" in capsys.readouterr().out
-    with Image.open(picture) as sheet:
-        assert sheet.size == (160 + 4 * 36, 12 * 36)
+    assert own["value"] != other["value"] and measures["pairs: looks more real than the other"]["images"] == 4
+    assert "| generated images: precision |" in capsys.readouterr().out
+    with Image.open(sheet) as page:
+        assert page.size == (160 + 4 * 36, 12 * 36)
     key = json.loads((model / "evaluation" / "pairs.json").read_text())["the model's own"]
     assert set(key) == {"1", "2", "3", "4"} and set(key.values()) <= {"A", "B"}
-    with Image.open(model / "evaluation" / "pairs.png") as sheet:
-        assert sheet.size == (12 * 36, 36 + 14)
+    with Image.open(model / "evaluation" / "pairs.png") as page:
+        assert page.size == (12 * 36, 36 + 14)
 
 
 def test_a_baseline_that_sees_what_follows_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +151,7 @@ def test_a_baseline_that_sees_what_follows_is_refused(tmp_path: Path, capsys: py
     assert "No first stage can be initialised" in capsys.readouterr().err
 
 
-def test_pictures_that_are_not_there_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_images_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_model("none").save_pretrained(tmp_path)
     assert evaluate(tmp_path) == 2
     assert "give --data" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Pictures drawn many at once are those that the pipeline draws one by one."""
+"""Images sampled in batches are those that the pipeline samples one by one."""
 
 import numpy as np
 import pytest
@@ -25,17 +25,17 @@ def difference(a: Image.Image, b: Image.Image) -> int:
     return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
 
 
-def test_generated_pictures_are_the_pipelines(pipe: Pipeline) -> None:
+def test_generated_images_are_the_pipelines(pipe: Pipeline) -> None:
     counts: list[int] = []
     sampler = ImageSampler(pipe.model, SETTINGS, batch=2, progress=counts.append)
-    pictures = to_images(sampler.generate(PROMPTS, seed=5))
+    images = to_images(sampler.generate(PROMPTS, seed=5))
     assert counts == [2, 1]
-    for i, (prompt, picture) in enumerate(zip(PROMPTS, pictures, strict=True)):
+    for i, (prompt, image) in enumerate(zip(PROMPTS, images, strict=True)):
         *_, last = pipe.generate(prompt, seed=5 + i, settings=SETTINGS)
-        assert difference(last.image, picture) <= 1
+        assert difference(last.image, image) <= 1
 
 
-def test_edited_pictures_are_the_pipelines(pipe: Pipeline) -> None:
+def test_edited_images_are_the_pipelines(pipe: Pipeline) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     masks = np.stack([region_mask(name, 32) for name in ("eyes", "eyes", "clothes")])

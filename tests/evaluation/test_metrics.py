@@ -1,11 +1,13 @@
 """Metrics and their intervals against loops, brute force, known distributions and what is known by hand."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
+from imagebart.errors import InputError
 from imagebart.evaluation.metrics import (
     frechet_distance,
     inside,
@@ -45,9 +47,10 @@ def test_shares_hold_the_truth_about_95_times_in_100(correlated: bool) -> None:
     assert 920 <= held <= 985
 
 
-def test_pictures_of_which_nothing_is_asked_do_not_count() -> None:
+def test_images_without_answers_do_not_count() -> None:
     assert share_of([1, 0, 2], [2, 0, 2]) == share_of([1, 2], [2, 2])
     assert share_of([2, 3], [2, 3]) == wilson(1, 2)
+    assert share_of([1, 0, 1, 1]) == share_of([1, 0, 1, 1], [1, 1, 1, 1])
     with pytest.raises(ValueError, match="nothing was asked"):
         share_of([0], [0])
 
@@ -81,11 +84,7 @@ def test_the_median_lies_between_the_order_statistics_of_the_sign_test() -> None
         median_of([1.0] * 5)
 
 
-def test_one_is_asked_of_each_unless_said() -> None:
-    assert share_of([1, 0, 1, 1]) == share_of([1, 0, 1, 1], [1, 1, 1, 1])
-
-
-def test_of_few_pictures_the_spread_is_that_of_a_sample() -> None:
+def test_few_images_have_the_variance_of_a_sample() -> None:
     """By hand: 2, 0 and 1 right of 2 each; spread 2, variance 3 / 2 * 2 / 36, so 3 trials in place of 6."""
     found, by_hand = share_of([2, 0, 1], [2, 2, 2]), wilson(0.5, 3)
     assert (found.low, found.high) == pytest.approx((by_hand.low, by_hand.high))
@@ -132,37 +131,33 @@ def test_ssim_against_a_loop_over_windows() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(1, 2, 13, 12, generator=generator, dtype=torch.float64) * 2 - 1
     y = (x + 0.3 * torch.randn(x.shape, generator=generator, dtype=torch.float64)).clamp(-1, 1)
-    weight = [[math.exp(-((i - 5) ** 2 + (j - 5) ** 2) / 4.5) for j in range(11)] for i in range(11)]
-    window = torch.tensor(weight, dtype=torch.float64)
-    window /= window.sum()
+    line = torch.exp(-(torch.arange(-5.0, 6.0).double() ** 2) / 4.5)
+    window = torch.outer(line, line) / line.sum() ** 2
     values = []
-    for c in range(2):
-        for i in range(3):
-            for j in range(2):
-                a = (x[0, c, i : i + 11, j : j + 11] + 1) / 2
-                b = (y[0, c, i : i + 11, j : j + 11] + 1) / 2
-                ma, mb = (window * a).sum(), (window * b).sum()
-                va, vb = (window * (a - ma) ** 2).sum(), (window * (b - mb) ** 2).sum()
-                vab = (window * (a - ma) * (b - mb)).sum()
-                top = (2 * ma * mb + 0.0001) * (2 * vab + 0.0009)
-                values.append(float(top / ((ma**2 + mb**2 + 0.0001) * (va + vb + 0.0009))))
+    for c, i, j in product(range(2), range(3), range(2)):
+        a, b = ((image[0, c, i : i + 11, j : j + 11] + 1) / 2 for image in (x, y))
+        ma, mb = (window * a).sum(), (window * b).sum()
+        va, vb = (window * (a - ma) ** 2).sum(), (window * (b - mb) ** 2).sum()
+        vab = (window * (a - ma) * (b - mb)).sum()
+        above = (2 * ma * mb + 0.0001) * (2 * vab + 0.0009)
+        values.append(float(above / ((ma**2 + mb**2 + 0.0001) * (va + vb + 0.0009))))
     assert float(ssim(x, y)) == pytest.approx(sum(values) / len(values))
     assert float(ssim(x, x)) == pytest.approx(1)
     with pytest.raises(ValueError, match="11 x 11"):
         ssim(x[..., :10], y[..., :10])
 
 
-def test_points_inside_are_those_within_a_neighbours_reach() -> None:
+def test_points_inside_are_within_a_third_neighbours_distance() -> None:
     others = torch.tensor([[0.0], [1.0], [2.0], [3.0], [100.0]])
     points = torch.tensor([[1.5], [5.9], [6.1], [-3.1], [190.0]])
     # Third neighbours are 3, 2, 2, 3 and 99 away.
     assert inside(points, others).tolist() == [True, True, True, False, True]
     assert inside(torch.tensor([[6.1]]), others[:4]).tolist() == [False]
-
-
-def test_too_few_to_compare_with() -> None:
-    with pytest.raises(ValueError, match="over 3"):
-        inside(torch.zeros(2, 1), torch.zeros(3, 1))
+    line = torch.arange(10.0)[:, None]
+    assert inside(line, line[:5]).tolist() == [True] * 8 + [False] * 2  # from 0 to 4 to the third neighbours': up to 7
+    assert not inside(line, line + 100).any()
+    with pytest.raises(InputError, match="2 images are too few"):
+        inside(line, line[:2])
 
 
 def test_the_nearest() -> None:
