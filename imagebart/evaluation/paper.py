@@ -277,7 +277,8 @@ def images_per_second(study: PaperStudy) -> dict[int, float]:
     start = torch.randint(model.vocab_size, (batch, model.tokens), generator=torch.Generator().manual_seed(0))
     rates: dict[int, float] = {}
     for scales in range(1, len(model.stages) + 1) if model.stages else SCALES:
-        settings = replace(model.about.sampling, **{"start" if model.stages else "scales": scales})
+        own = model.about.sampling
+        settings = replace(own, start=scales) if model.stages else replace(own, scales=scales)
         began = time.perf_counter()
         *_, last = model.stream(batch, cond, start, settings=settings, seed=0)
         model.first_stage.decode(last.tokens)

@@ -1,6 +1,6 @@
-"""The avatars: endless, exactly described pictures, the model trained on them, and how good it is."""
+"""The model of avatars: its data, how it is trained, and how good it is."""
 
 from pathlib import Path
 
 READER = Path(__file__).parent / "reader.safetensors"
-"""The network that reads attributes off pictures for the evaluation."""
+"""The network that reads attributes off images for the evaluation."""

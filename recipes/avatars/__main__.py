@@ -53,8 +53,8 @@ def train(part: Annotated[PartName, typer.Argument(help="What to train.")], conf
 class Asked:
     """How much is measured, and where to."""
 
-    samples: Annotated[int, typer.Option(help="Pictures for each measure.")] = 200
-    seed: Annotated[int, typer.Option(help="Another seed asks other questions.")] = 0
+    samples: Annotated[int, typer.Option(help="Images of each measure.")] = 200
+    seed: Annotated[int, typer.Option(help="Of the cases and the first sample.")] = 0
     out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None
     batch: Batch = 32
 
@@ -65,21 +65,21 @@ def table(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> Non
     from recipes.avatars.evaluation import evaluate as measures
 
     study = _study(model, asked, sampling)
-    _measure(measures, study, study.pictures, model, asked)
+    _measure(measures, study, study.images, model, asked)
 
 
 @command(evaluate)
 def best_of(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
     """How often the best of 1, 2, 4 and 8 variants is as asked."""
-    from recipes.avatars.scorer_evaluation import best_of, images_drawn
+    from recipes.avatars.scorer_evaluation import best_of, images_of_best_of
 
     study = _study(model, asked, sampling)
-    _measure(partial(best_of, scorer=_scorer(model, study)), study, images_drawn(study), model, asked)
+    _measure(partial(best_of, scorer=_scorer(model, study)), study, images_of_best_of(study), model, asked)
 
 
 @command(evaluate)
 def masks(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
-    """Masks found by words, edits by them, and descriptions."""
+    """Masks suggested by prompts, edits of them, and descriptions."""
     from recipes.avatars.scorer_evaluation import evaluate_masks
 
     study = _study(model, asked, sampling)
@@ -96,34 +96,32 @@ def scales(
         list[int] | None, typer.Option("--scales", help="T, as many as wanted; 1 2 3 4 8 if not given.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="Folder of a model that draws left to right, to stand beside.")
+        str | None, typer.Option(help="Folder of a model that samples from left to right, to compare.")
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="Where to write samples side by side.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Where to write samples side by side.")] = None,
 ) -> None:
-    """One model with several numbers of scales, at drawing, completing, editing."""
+    """One model with several numbers of scales: prompts, completions, edits."""
     from imagebart.evaluation.metrics import side_by_side, write_json
     from imagebart.imaging.files import save_image
-    from recipes.avatars.evaluation import Renders
-    from recipes.avatars.grids import PROMPTS
-    from recipes.avatars.scales import IMAGES_EACH, SCALES, compare, sheet, studies
+    from recipes.avatars.evaluation import IMAGES_EACH, SCALES, Renders, compare, comparison
+    from recipes.avatars.grids import comparison_sheet
 
     study = _study(model, asked, sampling)
     chosen = [*(counts or ()), *(more or ())]  # `--scales 1 2` is an option and what follows it
-    beside = _study(baseline, asked, sampling) if baseline else None
-    found = studies(study, chosen or SCALES, beside)
+    studies = comparison(study, chosen or SCALES, _study(baseline, asked, sampling) if baseline else None)
     began = time.perf_counter()
     work = partial(compare, renders=Renders.of(study))
-    columns = {name: _followed(work, each, IMAGES_EACH * each.samples, name) for name, each in found.items()}
+    columns = {name: _run(work, one, IMAGES_EACH * one.samples, name) for name, one in studies.items()}
     print(side_by_side(columns))
-    if picture:
-        save_image(sheet(found, PROMPTS), picture, optimize=True)
+    if sheet:
+        save_image(comparison_sheet(studies), sheet, optimize=True)
     if asked.out:
         content = {name: [asdict(m) for m in measures] for name, measures in columns.items()}
         write_json(asked.out, {"models": content, **_about(study, began)}, [])
 
 
 @command(evaluate)
-def pictures(
+def grids(
     out: Annotated[Path, typer.Option(help="Folder for the three grids.")],
     sampling: Sampling,
     model: Model = DEFAULT_MODEL,
@@ -135,10 +133,9 @@ def pictures(
 
     sampler = load_image_sampler(model, sampling, batch)
     out.mkdir(parents=True, exist_ok=True)
-    for name, draw in (("prompts", prompt_sheet), ("edits", edit_sheet), ("completions", completion_sheet)):
-        path = out / f"{name}.png"
-        save_image(draw(sampler), path, optimize=True)
-        print(path)
+    for name, sheet in (("prompts", prompt_sheet), ("edits", edit_sheet), ("completions", completion_sheet)):
+        save_image(sheet(sampler), out / f"{name}.png", optimize=True)
+        print(out / f"{name}.png")
 
 
 @command(evaluate)
@@ -147,14 +144,14 @@ def words(model: Model = DEFAULT_MODEL, samples: Annotated[int, typer.Option(hel
     from imagebart.model import ImageBART
     from recipes.avatars.caption_likelihood import caption_likelihood
 
-    for gap in caption_likelihood(ImageBART.from_pretrained(model), samples):
-        print(gap)
+    for likelihood in caption_likelihood(ImageBART.from_pretrained(model), samples):
+        print(likelihood)
 
 
 @command(evaluate)
 def typed(
     text: Annotated[Path, typer.Option(help="Run folder of a text encoder and its heads.")],
-    show: Annotated[bool, typer.Option("--show", help="Name the seen prompts that are read wrongly.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the seen prompts that are read wrongly.")] = False,
 ) -> None:
     """What a text encoder reads in prompts as people type them."""
     from imagebart.avatars.scorer import CaptionReader, load_heads
@@ -191,29 +188,29 @@ def _study(model: str, asked: Asked, sampling: Sampling) -> Study:
     return Study(load_image_sampler(model, sampling, asked.batch), load_reader(READER), asked.samples, asked.seed)
 
 
-def _measure(work: Callable[[Study], Iterable[Measure]], study: Study, pictures: int, model: str, asked: Asked) -> None:
+def _measure(work: Callable[[Study], Iterable[Measure]], study: Study, images: int, model: str, asked: Asked) -> None:
     """Prints the table of a study, and writes its numbers where that is wanted."""
     from imagebart.evaluation.metrics import table, write_json
 
     began = time.perf_counter()
-    measures = _followed(work, study, pictures, "pictures")
+    measures = _run(work, study, images, "images")
     print(table(measures))
     if asked.out:
         write_json(asked.out, {"model": model, **_about(study, began)}, measures)
         print(asked.out, file=sys.stderr)
 
 
-def _followed(work: Callable[[Study], Iterable[Measure]], study: Study, pictures: int, name: str) -> list[Measure]:
-    """Runs a study with a bar of the pictures drawn; says each sum as soon as it is known."""
+def _run(work: Callable[[Study], Iterable[Measure]], study: Study, images: int, name: str) -> list[Measure]:
+    """Runs a study with a progress bar of its images; prints each total as soon as it is known."""
     measures = []
-    with progress("pictures") as bar:
-        task = bar.add_task(name, total=pictures)
+    with progress("images") as bar:
+        task = bar.add_task(name, total=images)
         watched = replace(study, sampler=replace(study.sampler, progress=partial(bar.advance, task)))
-        for step in work(watched):
-            measures.append(step)
-            if not step.group:
-                said = f"{step.name}: {step.value:.4g} ({step.low:.4g} to {step.high:.4g})"
-                bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
+        for one in work(watched):
+            measures.append(one)
+            if not one.group:
+                line = f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})"
+                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
     return measures
 
 

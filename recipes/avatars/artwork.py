@@ -1,9 +1,8 @@
-"""Drawing avatars: one rasterised layer a part, stacked.
+"""Renders of avatars: one rasterised layer a part, stacked.
 
-The parts are those of the Avataaars set by Pablo Stanley ("free for personal and commercial use"), as carried
-by the package `python_avatars`. Avataaars stacks its parts in a fixed order at fixed places, so each part is
-rasterised once for each colour and size, kept, and an avatar is a few array operations: several times faster
-than rasterising the whole drawing, and equal to it but for rounding.
+The parts are those of the Avataaars set by Pablo Stanley ("free for personal and commercial use"), as the package
+`python_avatars` has them. They are stacked in a fixed order at fixed places, so each is rasterised once for each color
+and size and kept: several times faster than rasterising whole avatars, with the same pixels up to rounding.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -25,10 +24,9 @@ from torch import Tensor
 from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
 from imagebart.imaging.files import normalize
 
-# The square of the drawing's 264 x 280 units that is shown: left, top, side.
-FRAME = (-2.0, 4.0, 268.0)
+FRAME = (-2.0, 4.0, 268.0)  # the square of the set's 264 x 280 units that is shown: left, top, side
 
-# Where each kind of part sits in the drawing and the paint that it inherits, as in the set's own composition.
+# The place of each kind of part and the paint that it inherits, as in the set's own composition.
 PLACES = {
     "body": "",
     "clothes": 'transform="translate(0 170)"',
@@ -77,7 +75,7 @@ CLOTHING = {
     "sweater": "collar_sweater", "blazer": "blazer_shirt", "overalls": "overall",
 }  # fmt: skip
 
-# Colours of our own choosing: each far from its neighbours, and hair from every skin.
+# Colors chosen to be far from each other, and those of hair from every skin.
 HAIR_COLOURS = {
     "black": "#1B1412", "brown": "#5A3318", "blonde": "#F2D27C", "red": "#D2451E", "grey": "#A3A3AB",
     "pink": "#F26FA6", "blue": "#3F74D8",
@@ -91,8 +89,19 @@ BACKGROUNDS = {
     "white": "#FFFFFF", "blue": "#8CCBF7", "green": "#9AD8A5", "yellow": "#FBE892", "orange": "#F9AE68",
     "red": "#E8665C", "pink": "#FBC0D5", "purple": "#B79CED",
 }  # fmt: skip
-INK = {"white": "#262E33", "yellow": "#262E33"}
-"""The colour of a print on shirts on which the set's white would not show."""
+INK = {"white": "#262E33", "yellow": "#262E33"}  # of prints on shirts on which the set's white would not show
+
+# Boxes of units: left, top, right, bottom. Each holds the parts of its attributes and as little else as it can.
+FACE = (62.0, 76.0, 204.0, 188.0)
+PRINT = (90.0, 226.0, 176.0, 272.0)
+BOXES = {
+    "eyes": (58.0, 78.0, 206.0, 142.0),
+    "mouth": (92.0, 140.0, 174.0, 188.0),
+    "chin": (68.0, 116.0, 198.0, 226.0),
+    "clothes": (16.0, 186.0, 248.0, 272.0),
+}
+HEAD = (132.0, 121.0, 56.0, 85.0)  # the ellipse of the bare head: center x, center y, half width, half height
+REGIONS = ("hair", *BOXES, "background")
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,6 @@ class Layer:
 
 
 def _package(name: str) -> Any:
-    """A package that only drawing avatars needs."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -113,7 +121,7 @@ def _package(name: str) -> Any:
 
 
 def rasterise(svg: str) -> np.ndarray:
-    """Return an SVG document's picture at its own size: uint8 [H, W, 4], red, green, blue and opacity."""
+    """An SVG document as an image of its own size: uint8 [H, W, 4], RGBA."""
     resvg = _package("resvg")
     tree = resvg.usvg.Tree.from_str(svg, resvg.usvg.Options.default())
     png = resvg.render(tree, (1, 0, 0, 0, 1, 0))  # the two rows of the affine matrix
@@ -122,7 +130,7 @@ def rasterise(svg: str) -> np.ndarray:
 
 @cache
 def _source(kind: str, name: str) -> str:
-    """Return the inside of a part's SVG file."""
+    """The elements of a part's SVG file."""
     folder = Path(_package("python_avatars").__file__).parent / "avatar_parts"
     text = (folder / kind / f"{name}.svg").read_text(encoding="utf-8")
     return text[text.index("<svg") :].split(">", 1)[1].rsplit("</svg>", 1)[0]
@@ -130,7 +138,7 @@ def _source(kind: str, name: str) -> str:
 
 @cache
 def _body() -> str:
-    """Return the definitions and the body of the set's base drawing, without the places of other parts."""
+    """The definitions and the body of the set's base avatar, without the places of other parts."""
     text = _source("styles", "transparent")
     definitions = text[text.index("<defs>") : text.index("</defs>") + len("</defs>")]
     body = text[text.index('<g id="Body"') : text.index('<g id="Clothing"')]
@@ -138,10 +146,9 @@ def _body() -> str:
 
 
 def part_svg(kind: str, name: str, colour: str | None, size: int) -> str:
-    """Return one part as an SVG document of `size` x `size` pixels, at its place in the avatar.
+    """A part as an SVG document of `size` x `size` pixels, at its place in the avatar.
 
-    kind: a folder of the set (a key of `PLACES`); name: a file in it; colour: `#RRGGBB` to paint its coloured
-    area with, or None to leave it as it is.
+    kind: a folder of the set (a key of `PLACES`); name: a file in it; colour: `#RRGGBB` of its colored area, or None.
     """
     content = _body() if kind == "body" else _source(kind, name)
     if colour is not None:
@@ -156,13 +163,13 @@ def part_svg(kind: str, name: str, colour: str | None, size: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _layer(kind: str, name: str, colour: str | None, size: int) -> Layer:
-    picture = rasterise(part_svg(kind, name, colour, size))
-    opacity = picture[..., 3:].astype(np.uint16)
+    image = rasterise(part_svg(kind, name, colour, size))
+    opacity = image[..., 3:].astype(np.uint16)
     rows = np.flatnonzero(opacity.any(axis=(1, 2)))
     columns = np.flatnonzero(opacity.any(axis=(0, 2)))
     if not rows.size:
         return Layer(0, 0, np.zeros((0, 0, 4), np.uint8))
-    colours = picture[..., :3].astype(np.uint16)
+    colours = image[..., :3].astype(np.uint16)
     if kind == "clothes/graphic" and colour is not None:
         colours[:] = _rgb(colour)
     colours = (colours * opacity + 127) // 255
@@ -172,7 +179,7 @@ def _layer(kind: str, name: str, colour: str | None, size: int) -> Layer:
 
 
 def parts(attributes: Attributes) -> list[tuple[str, str, str | None]]:
-    """Return the parts of an avatar from back to front: kind, name and colour of each."""
+    """The parts of an avatar from back to front: kind, name and color of each."""
     fabric = FABRIC_COLOURS[attributes.clothing_colour]
     stack: list[tuple[str, str, str | None]] = [
         ("body", "", SKINS[attributes.skin]),
@@ -199,9 +206,9 @@ def parts(attributes: Attributes) -> list[tuple[str, str, str | None]]:
 
 
 def render(attributes: Attributes, size: int = 128) -> np.ndarray:
-    """Draw an avatar: uint8 [size, size, 3], red, green and blue, on its background's colour."""
+    """An avatar as an image: uint8 [size, size, 3], RGB."""
     if size < 1:
-        raise ValueError(f"The size of a picture is at least 1 pixel, not {size}.")
+        raise ValueError(f"The size of an image is at least 1 pixel, not {size}.")
     canvas = np.empty((size, size, 3), np.uint16)
     canvas[:] = _rgb(BACKGROUNDS[attributes.background])
     for kind, name, colour in parts(attributes):
@@ -216,35 +223,16 @@ def render(attributes: Attributes, size: int = 128) -> np.ndarray:
 
 def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
     """Avatars as images float [B, 3, size, size] in [-1, 1]."""
-    pictures = np.stack([render(avatar, size) for avatar in avatars])
-    return normalize(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+    images = np.stack([render(avatar, size) for avatar in avatars])
+    return normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-# Where things are in an avatar: every avatar has its face at the same place.
-
-
-# Boxes in units of the drawing: left, top, right, bottom. Made by hand from the artwork: each holds its
-# attributes' parts as far as it can without holding much of others.
-FACE = (62.0, 76.0, 204.0, 188.0)
-PRINT = (90.0, 226.0, 176.0, 272.0)
-BOXES = {
-    "eyes": (58.0, 78.0, 206.0, 142.0),
-    "mouth": (92.0, 140.0, 174.0, 188.0),
-    "chin": (68.0, 116.0, 198.0, 226.0),
-    "clothes": (16.0, 186.0, 248.0, 272.0),
-}
-HEAD = (132.0, 121.0, 56.0, 85.0)
-"""The ellipse of the bare head: centre x, centre y, half width, half height."""
-
-REGIONS = ("hair", *BOXES, "background")
-
-
 def face_weight(size: int) -> Tensor:
-    """Return where an error of the picture counts more: float [size, size], 0 to 1.
+    """Where an error of the image counts more: float [size, size], 0 to 1.
 
     1 on eyes, eyebrows, glasses, beard and mouth, 0.5 on a shirt's print, 0 elsewhere, with soft edges.
     """
@@ -254,11 +242,11 @@ def face_weight(size: int) -> Tensor:
 
 
 def region_mask(name: str, size: int) -> np.ndarray:
-    """Return the area to paint over to change something of any avatar: bool [size, size], True inside.
+    """The area to mask in order to change a part of any avatar: bool [size, size].
 
-    name: one of `REGIONS`. "hair" is all around the face, for hair and hats; "eyes" holds glasses and
-    eyebrows; "chin" holds beards and the mouth among them; "background" is what no head and shoulders ever
-    cover, but long hair may: `background_mask` is exact for one avatar.
+    name: one of `REGIONS`. "hair" is all around the face, for hair and hats; "eyes" holds glasses and eyebrows; "chin"
+    holds beards and the mouth among them; "background" is what no head and shoulders cover, but long hair may:
+    `background_mask` is exact for one avatar.
     """
     x, y = _units(size)
     if name in BOXES:
@@ -279,23 +267,20 @@ def region_mask(name: str, size: int) -> np.ndarray:
 
 
 def background_mask(attributes: Attributes, size: int) -> np.ndarray:
-    """Return where an avatar's picture shows its background, wholly or at an edge: bool [size, size]."""
-    values = attributes.as_dict()
-    first, second = (
-        render(Attributes(**{**values, "background": value}), size).astype(int) for value in VALUES["background"][:2]
-    )
+    """Where an avatar shows its background, wholly or at an edge: bool [size, size]."""
+    first, second = (render(replace(attributes, background=v), size).astype(int) for v in VALUES["background"][:2])
     return np.abs(first - second).max(axis=2) > 0
 
 
 def _units(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the drawing's x and y at the centre of each pixel."""
+    """Each pixel's center in units: x and y, [size, size]."""
     left, top, side = FRAME
     centres = (np.arange(size) + 0.5) / size * side
     return np.broadcast_to(left + centres, (size, size)), np.broadcast_to((top + centres)[:, None], (size, size))
 
 
 def _soft_box(box: tuple[float, float, float, float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return 1 within a box, falling to 0 over 10 units outside it."""
+    """1 within a box, falling to 0 over 10 units outside it."""
     left, top, right, bottom = box
     outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
     return np.clip(1 - outside / 10, 0, 1)

@@ -1,4 +1,4 @@
-"""Whether a model uses words: how likely pictures are with their own caption, without one, and with another's."""
+"""Whether a model uses captions: how likely images are with their own caption, without one, and with another's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.stages import Stage
 from recipes.avatars.dataset import AvatarDataset
+
+Loss = Callable[[Tensor, Tensor, torch.Generator], float]  # of x_0 and conditioning tokens, with noise from a generator
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class CaptionLikelihood:
 def caption_likelihood(
     model: ImageBART, count: int = 64, seed: int = 900_000, batch: int = 16
 ) -> Iterator[CaptionLikelihood]:
-    """Measures a model on `count` avatars (2 or more) of the series `seed`, the same noise for each caption.
+    """Measures a model on `count` avatars (2 or more) of the series `seed`, with the same noise for each caption.
 
     Of stages, x_{t-1} given x_t; of a denoiser, x_0 from nothing, and from x_t of which half is noise. A network that
     ignores its captions gives three equal numbers. Raises ValueError for a model without captions.
@@ -51,7 +53,13 @@ def caption_likelihood(
     items = [data[i] for i in range(count)]
     cond = conditioner.encode([item["text"] for item in items]).tokens
     choices = {"right": cond, "without": conditioner.unconditional(count), "shuffled": cond.roll(1, 0)}
-    for name, loss in _losses(model).items():
+    losses: dict[str, Loss]
+    if model.denoiser is None:
+        losses = {f"stage {t}": partial(_stage_loss, model, stage) for t, stage in enumerate(model.stages, 1)}
+    else:
+        levels = {"from nothing": 1.0, "from half of the tokens": 0.5}
+        losses = {name: partial(_denoiser_loss, model.denoiser, level) for name, level in levels.items()}
+    for name, loss in losses.items():
         generator = torch.Generator().manual_seed(seed)
         totals = dict.fromkeys(choices, 0.0)
         for rows in torch.arange(count).split(batch):
@@ -63,22 +71,11 @@ def caption_likelihood(
         yield CaptionLikelihood(name, **totals)
 
 
-Loss = Callable[[Tensor, Tensor, torch.Generator], float]  # of x_0 and conditioning tokens, with noise from a generator
-
-
-def _losses(model: ImageBART) -> dict[str, Loss]:
-    """What is measured of a model, by name."""
-    if model.denoiser is None:
-        return {f"stage {t}": partial(_stage_loss, model, stage) for t, stage in enumerate(model.stages, 1)}
-    levels = {"from nothing": 1.0, "from half of the tokens": 0.5}
-    return {name: partial(_denoiser_loss, model.denoiser, level) for name, level in levels.items()}
-
-
 def _stage_loss(model: ImageBART, stage: Stage, x0: Tensor, cond: Tensor, generator: torch.Generator) -> float:
     t = stage.config.t
-    x = diffuse(x0, t - 1, model.schedule, model.vocab_size, generator)
-    c = add_uniform_noise(x, stage.config.beta, model.vocab_size, generator)
-    return float(F.cross_entropy(stage.logits(x, c, cond).float().flatten(0, 1), x.flatten()))
+    x_s = diffuse(x0, t - 1, model.schedule, model.vocab_size, generator)
+    x_t = add_uniform_noise(x_s, stage.config.beta, model.vocab_size, generator)
+    return float(F.cross_entropy(stage.logits(x_s, x_t, cond).float().flatten(0, 1), x_s.flatten()))
 
 
 def _denoiser_loss(denoiser: Denoiser, level: float, x0: Tensor, cond: Tensor, generator: torch.Generator) -> float:

@@ -1,9 +1,8 @@
 """Captions: true sentences about an avatar, each naming a random few of its attributes in random words.
 
-A caption is the lesson that its words teach, so it says nothing of the attributes it leaves out, with one exception:
-"woman", "girl" and "lady" also mean no beard unless the caption names one. "Man" means nothing. The words for values
-are those of `imagebart.avatars.attributes`; here are the forms that they take: enumerations, plurals, an adjective put
-last, capitals.
+A caption says nothing of the attributes that it leaves out, with one exception: "woman", "girl" and "lady" also mean no
+beard unless the caption names one. "Man" means nothing. Words for values are in `imagebart.avatars.attributes`; here
+are their forms: enumerations, plurals, an adjective put last, capitals.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from imagebart.avatars.attributes import (
 )
 
 NEGATIONS = phrases("negations")
-"""What can be said of an attribute by what it is not."""
+"""Phrases that say what an attribute is not."""
 
 ADJECTIVES = {
     *("long", "short", "big", "huge", "small", "thin", "thick", "full", "bushy", "medium", "trimmed"),
@@ -42,11 +41,11 @@ ADJECTIVES = {
     *("pink", "blue", "green", "yellow", "white", "purple", "golden", "auburn", "copper", "navy"),
     *("frizzy", "kinky", "flowing", "shaggy", "slight", "happy", "friendly", "arched", "knitted"),
 }
-"""What can stand after its noun: "hair, long and black"."""
+"""Words that can stand after their noun: "hair, long and black"."""
 
 
 def joined(texts: Sequence[str], random: np.random.Generator) -> str:
-    """Write an enumeration: "a, b and c", "a, b, c" or "a and b and c"."""
+    """ "a, b and c", "a, b, c" or "a and b and c"."""
     style = random.random()
     if len(texts) == 1 or style < 0.2:
         return ", ".join(texts)
@@ -56,12 +55,12 @@ def joined(texts: Sequence[str], random: np.random.Generator) -> str:
 
 
 def bare(text: str) -> str:
-    """Drop a leading article."""
+    """A text without its leading article."""
     return re.sub(r"^(?:an?|the) ", "", text)
 
 
 def plural(text: str) -> str:
-    """Write "beards" for "a beard"; leave what is no single thing as it is."""
+    """ "beards" for "a beard"; other texts as they are."""
     if not re.match(r"an? [^ ]+( [^ ]+)?$", text):
         return text
     noun = bare(text)
@@ -69,7 +68,7 @@ def plural(text: str) -> str:
 
 
 def dressed(text: str, random: np.random.Generator) -> str:
-    """Give a text a capital, capitals only, or a full stop now and then."""
+    """A text, at times with a capital, in capitals, or with a full stop."""
     style = random.random()
     if style < 0.15:
         text = text[0].upper() + text[1:]
@@ -79,7 +78,7 @@ def dressed(text: str, random: np.random.Generator) -> str:
 
 
 def turned(text: str, random: np.random.Generator, comma: bool) -> str:
-    """Write "hair long and black" for "long black hair"; comma: at times "glasses, round". Other texts as they are."""
+    """ "hair long and black" for "long black hair"; comma: at times "glasses, round". Other texts as they are."""
     words = bare(text).split()
     count = next((i for i, word in enumerate(words) if word not in ADJECTIVES), len(words))
     before, noun = words[:count], " ".join(words[count:])
@@ -106,15 +105,14 @@ ORDERS = (
 )
 WEARING_ORDERS = ("put on", "wearing")
 JOINTS = ("a an the and in has is wears have are wear he she they this",)
-TURNED = 0.16  # of the things in a list have their adjectives after them, where they can
-APART = 0.25  # of the times that hair and its colour are named, each is named by itself: "a ginger woman with a bob"
-BUDGET = 34
-"""Words and signs after which a caption names nothing more, to stay within 50 CLIP tokens."""
+TURNED = 0.16  # of the nouns in a list have their adjectives after them, where they can
+APART = 0.25  # of the times that hair and its color are named, each is named by itself: "a ginger woman with a bob"
+BUDGET = 34  # words and signs after which a caption names nothing more, to stay within 50 CLIP tokens
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and what it says: for each attribute it speaks of, the values of which it would be true."""
+    """A caption, and of each attribute that it names the values of which it would be true."""
 
     text: str
     claims: Claims = field(hash=False)
@@ -122,7 +120,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Fragment:
-    """A piece of a caption: its words, how they join a sentence (see `phrases`), and what they say."""
+    """A part of a caption: its words, how they join a sentence (see `phrases`), and what they claim."""
 
     attribute: str
     kind: str
@@ -131,10 +129,10 @@ class Fragment:
 
 
 def describe(attributes: Attributes, random: np.random.Generator, count: int | None = None) -> Caption:
-    """Say something true about an avatar.
+    """Something true about an avatar.
 
-    count: how many of its visible attributes to name (fewer if that takes too many words); None draws it:
-    1 to 6, or, a little oftener, all. What the words say in passing is among the claims too.
+    count: how many of its visible attributes to name (fewer if that takes too many words); None: 1 to 6, or, a little
+    oftener, all. What the words imply is among the claims too.
     """
     visible = sorted(attributes.visible())
     if count is None:
@@ -164,21 +162,20 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
 
 
 def vocabulary() -> dict[str, list[str]]:
-    """Return the words and phrases by attribute, colours by the attribute that has them, each once."""
-    words: dict[str, list[str]] = {}
+    """The words and phrases of each attribute, colors by the attribute that has them, each once."""
+    words = {}
     for attribute in VALUES:
-        found = [p.text for table in (WORDINGS, NEGATIONS) for p in table.get(attribute, [])]
-        words[attribute] = list(dict.fromkeys(_coloured(text, None) for text in found))
+        found = [_coloured(p.text, None) for table in (WORDINGS, NEGATIONS) for p in table.get(attribute, [])]
         if attribute.endswith("_colour"):
-            said = (word for value in VALUES[attribute] for word in colour_words(attribute, value))
-            words[attribute] = list(dict.fromkeys(said))
+            found = [word for value in VALUES[attribute] for word in colour_words(attribute, value)]
+        words[attribute] = list(dict.fromkeys(found))
     return words
 
 
 def all_words() -> list[str]:
-    """Return every word that a caption can contain, sorted, in lower case."""
-    said = [p.text for table in (WORDINGS, COLOUR_ALONE, NEGATIONS) for row in table.values() for p in row]
-    said = [_coloured(text, None) for text in said]
+    """Every word that a caption can contain, sorted, in lower case."""
+    tables = (WORDINGS, COLOUR_ALONE, NEGATIONS)
+    said = [_coloured(p.text, None) for table in tables for row in table.values() for p in row]
     colours = [word for name in VALUES if name.endswith("_colour") for word in vocabulary()[name]]
     frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, *JOINTS]
     texts = [*said, *map(plural, said), *colours, *frames]
@@ -188,7 +185,7 @@ def all_words() -> list[str]:
 def _fragments(
     attributes: Attributes, named: set[str], random: np.random.Generator, before_person: bool
 ) -> list[Fragment]:
-    """Put the named attributes into words, a value and its colour into one fragment or into two."""
+    """The named attributes in words, a value and its color in one fragment or in two."""
     values = attributes.as_dict()
     fragments = []
     for attribute in SUBJECTS:
@@ -222,7 +219,7 @@ def _choices(
 def _fragment(
     attribute: str, phrase: Phrase, colour: str | None, values: dict[str, str], random: np.random.Generator
 ) -> Fragment:
-    """A phrase with its colour in place, and all that it says."""
+    """A phrase with its color in place, and all that it claims."""
     claims = {phrase.attribute: phrase.values}
     if phrase.attribute == "graphic":
         claims["clothing"] = frozenset({"graphic"})
@@ -237,7 +234,7 @@ def _fragment(
 
 
 def _negations(attributes: Attributes, spoken: set[str], random: np.random.Generator) -> list[Fragment]:
-    """Say now and then what an attribute is not, of those not spoken of."""
+    """At times, what an attribute is not, of those not named."""
     fragments = []
     for attribute in NEGATIONS:
         if attribute in spoken or random.random() > 0.06:
@@ -250,13 +247,13 @@ def _negations(attributes: Attributes, spoken: set[str], random: np.random.Gener
 
 
 def _true(table: Tables, attribute: str, values: dict[str, str], coloured: bool) -> list[Phrase]:
-    """Return an attribute's true phrases; if `coloured`, those with a place for a colour, if any."""
+    """An attribute's true phrases; if `coloured`, those with a place for a color, if any."""
     true = [phrase for phrase in table.get(attribute, []) if values[attribute] in phrase.values]
     return [phrase for phrase in true if phrase.coloured] or true if coloured else true
 
 
 def _within_budget(fragments: list[Fragment]) -> list[Fragment]:
-    """Return the first fragments that fit `BUDGET`, at least one."""
+    """The first fragments that fit `BUDGET`, at least one."""
     kept: list[Fragment] = []
     cost = 0
     for fragment in fragments:
@@ -285,7 +282,7 @@ def _as_list(fragments: Sequence[Fragment], random: np.random.Generator) -> str:
 
 
 def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
-    """Write a person with the fragments around it: "a bald man with a beard, on a blue background"."""
+    """A person with the fragments around it: "a bald man with a beard, on a blue background"."""
     before = sorted((f for f in fragments if f.kind in ("adjective", "epithet")), key=lambda f: f.kind)
     before = [*before[:1], *before[-1:]] if len(before) > 1 else before  # an epithet is the last, and is kept
     after = [fragment for fragment in fragments if fragment.kind != "noun" and fragment not in before]
@@ -312,7 +309,7 @@ def _as_person(fragments: Sequence[Fragment], person: str, random: np.random.Gen
 
 
 def _as_sentence(fragments: Sequence[Fragment], person: str, random: np.random.Generator) -> str:
-    """Write a sentence: "she has red hair and wears a hat, winking"."""
+    """ "she has red hair and wears a hat, winking"."""
     subject = "she" if person in FEMALE else ("he", "they", "this person", "the avatar")[random.integers(4)]
     has, wears, be = ("have", "wear", "are") if subject == "they" else ("has", "wears", "is")
     clauses, loose = [], []
@@ -335,6 +332,6 @@ def _wearable(fragment: Fragment) -> bool:
 
 
 def _coloured(text: str, word: str | None) -> str:
-    """Put a colour's word in its place, or take the place away."""
+    """A phrase with a color's word in its place, or without the place."""
     filled = text.replace("{c}", word) if word else text.replace("{c} ", "").replace("{c}-", "")
     return articled(filled)

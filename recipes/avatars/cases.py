@@ -1,6 +1,6 @@
 """What a model is asked to do: prompts with what they claim, and edits of rendered avatars.
 
-Everything is a function of a number and the seed of a series of avatars, so that two models answer the same questions.
+Everything is a function of a number and the seed of a series of avatars, so that two models get the same cases.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from recipes.avatars.captions import describe
 from recipes.avatars.dataset import HELD_OUT_PAIRS, generator, held_out, sample
 
 MOST_NAMED = 6
-SMALL = 64  # pixels a side of the renders that tell where an attribute shows
+SMALL = 64  # pixels a side of the renders by which an attribute's place is found
 MOSTLY = 0.8  # the share of an edit that its mask has to hold: a hijab reaches far out of the mask for hair
 
 EDITED = {
@@ -39,57 +39,15 @@ EDITED = {
     "graphic": "clothes",
     "background": "background",
 }
-"""The region to paint over to change an attribute. Skin shows everywhere, so no mask changes it alone."""
+"""The region to mask to change an attribute. Skin shows everywhere, so no mask changes it alone."""
 
 
 @dataclass(frozen=True)
 class PromptCase:
-    """A prompt and what a picture of it must show: for each attribute it speaks of, the values that will do."""
+    """A prompt, and of each attribute that it names the values that an image may show."""
 
     text: str
     claims: Claims
-
-
-@dataclass(frozen=True)
-class EditCase:
-    """An avatar, the attribute to change, the prompt that asks for it, and what the mask leaves to be seen."""
-
-    before: Attributes
-    attribute: str
-    prompt: PromptCase
-    mask: np.ndarray  # bool [size, size], True where the model may redraw
-    outside: frozenset[str]  # the other attributes, of which most lies outside the mask
-
-
-def found(reading: Attributes, claims: Claims) -> dict[str, bool]:
-    """Whether what is claimed of each attribute can be read off a picture.
-
-    A value counts only where it shows: the colour of hair does not, in a picture of a hat.
-    """
-    shown, values = reading.visible(), reading.as_dict()
-    return {name: name in shown and values[name] in allowed for name, allowed in claims.items()}
-
-
-def seen_prompt(number: int, series: int) -> PromptCase:
-    """A caption of an avatar as in training, though of no avatar that was: one to six attributes named, in turn."""
-    attributes = sample(number, series, "train")
-    said = describe(attributes, generator(number, series, 1), 1 + number % MOST_NAMED)
-    return PromptCase(said.text, said.claims)
-
-
-def held_out_prompt(number: int, series: int) -> PromptCase:
-    """A caption that names a pair of values that no training picture shows together, the pairs in turn."""
-    pair = dict(HELD_OUT_PAIRS[number % len(HELD_OUT_PAIRS)])
-    count = 2 + number % (MOST_NAMED - 1)
-    for attempt in range(10_000):
-        random = generator(number * 10_000 + attempt, series, 2)
-        attributes = replace(sample(number * 10_000 + attempt, series, "all"), **pair)
-        if not pair.keys() <= attributes.visible():
-            continue
-        said = describe(attributes, random, count)
-        if all(said.claims.get(name) == {value} for name, value in pair.items()):
-            return PromptCase(said.text, said.claims)
-    raise ValueError(f"no caption of {count} attributes names {pair}; the grammar or the pair has to change")
 
 
 @dataclass(frozen=True)
@@ -102,11 +60,50 @@ class Change:
     prompt: PromptCase
 
 
-def changes(number: int, series: int, stream: int) -> Iterator[Change]:
-    """Avatars with one attribute to change, that of `EDITED` whose turn it is, from a stream of random numbers.
+@dataclass(frozen=True)
+class EditCase(Change):
+    """A change with its mask, and what lies outside of the mask."""
 
-    The prompt is true of the avatar with another value, not of the avatar as it is, and speaks of that attribute's
-    region only; the new value shows. Neither avatar has a held-out pair.
+    mask: np.ndarray  # bool [size, size], True where the model regenerates
+    outside: frozenset[str]  # the other attributes, of which most lies outside the mask
+
+
+def found(reading: Attributes, claims: Claims) -> dict[str, bool]:
+    """Whether what is claimed of each attribute shows in an image, given what is read in it.
+
+    A hidden value does not count: the color of hair under a hat.
+    """
+    shown, values = reading.visible(), reading.as_dict()
+    return {name: name in shown and values[name] in allowed for name, allowed in claims.items()}
+
+
+def seen_prompt(number: int, series: int) -> PromptCase:
+    """A caption as in training, of another avatar: one to six attributes named, in turn."""
+    attributes = sample(number, series, "train")
+    said = describe(attributes, generator(number, series, 1), 1 + number % MOST_NAMED)
+    return PromptCase(said.text, said.claims)
+
+
+def held_out_prompt(number: int, series: int) -> PromptCase:
+    """A caption that names a pair of values that no training image shows together, the pairs in turn."""
+    pair = HELD_OUT_PAIRS[number % len(HELD_OUT_PAIRS)]
+    count = 2 + number % (MOST_NAMED - 1)
+    for attempt in range(10_000):
+        random = generator(number * 10_000 + attempt, series, 2)
+        attributes = replace(sample(number * 10_000 + attempt, series, "all"), **pair)
+        if not pair.keys() <= attributes.visible():
+            continue
+        said = describe(attributes, random, count)
+        if all(said.claims.get(name) == {value} for name, value in pair.items()):
+            return PromptCase(said.text, said.claims)
+    raise ValueError(f"no caption of {count} attributes names {pair}; the grammar or the pair has to change")
+
+
+def changes(number: int, series: int, stream: int) -> Iterator[Change]:
+    """Changes of the attribute of `EDITED` whose turn it is; stream: of random numbers.
+
+    The prompt is true of the changed avatar and not of the one before, and names nothing outside that attribute's
+    region; the new value shows. Neither avatar has a held-out pair.
     """
     attribute = tuple(EDITED)[number % len(EDITED)]
     nearby = {name for name, region in EDITED.items() if region == EDITED[attribute]}
@@ -126,45 +123,37 @@ def changes(number: int, series: int, stream: int) -> Iterator[Change]:
 
 
 def edit_case(number: int, series: int, size: int) -> EditCase:
-    """An avatar with one attribute to change, the attributes of `EDITED` in turn; its mask is `size` pixels a side.
-
-    The prompt is true of the avatar with another value, not of the avatar as it is, and speaks of what lies in the
-    mask only. Neither avatar has a held-out pair.
-    """
+    """The first of the changes that its mask holds for the most part; its mask is `size` pixels a side."""
     for change in changes(number, series, 3):
         before, attribute = change.before, change.attribute
         difference = np.abs(render(before, SMALL).astype(int) - render(change.after, SMALL)).sum(2)
-        inside = difference[edit_mask(before, attribute, SMALL)].sum() / max(difference.sum(), 1)
-        if inside >= MOSTLY:
+        small = edit_mask(before, attribute, SMALL)
+        if difference[small].sum() / max(difference.sum(), 1) >= MOSTLY:
             break
-    kept = ~edit_mask(before, attribute, SMALL)
     stays = before.visible() & change.after.visible() - {attribute}
-    outside = frozenset(name for name in stays if share_within(before, name, kept)[0] >= 0.5)
-    return EditCase(before, attribute, change.prompt, edit_mask(before, attribute, size), outside)
+    outside = frozenset(name for name in stays if share_within(before, name, ~small)[0] >= 0.5)
+    return EditCase(**vars(change), mask=edit_mask(before, attribute, size), outside=outside)
 
 
 def edit_mask(attributes: Attributes, attribute: str, size: int) -> np.ndarray:
-    """Where to paint to change an attribute of an avatar: bool [size, size]."""
+    """The mask to change an attribute of an avatar: bool [size, size]."""
     region = EDITED[attribute]
     return background_mask(attributes, size) if region == "background" else region_mask(region, size)
 
 
 def share_within(attributes: Attributes, name: str, area: np.ndarray) -> tuple[float, float]:
-    """How much of an attribute lies within an area, bool [size, size]: from and to, 0 to 1.
+    """How much of an attribute lies within an area, bool [size, size]: the least and the largest share, 0 to 1.
 
-    Of the pixels that another value would change, the share within the area: the least and the largest of all other
-    values. An attribute that does not show lies nowhere: (0, 0).
+    Of the pixels that another value would change, the share within the area, over all other values; (0, 0) of an
+    attribute that does not show.
     """
-    picture = render(attributes, len(area))
+    image = render(attributes, len(area))
     shares = []
     for value in VALUES[name]:
-        changed = (render(replace(attributes, **{name: value}), len(area)) != picture).any(2)
+        changed = (render(replace(attributes, **{name: value}), len(area)) != image).any(2)
         if changed.any():
             shares.append(float(changed[area].sum() / changed.sum()))
     return min(shares, default=0.0), max(shares, default=0.0)
-
-
-# Prompts as people type them, what each claims, and what a text encoder reads in them.
 
 
 WORDS = {
@@ -179,7 +168,7 @@ WORDS = {
     "hair": "|".join(HAIR_TOPS),
     "haired": "|".join(sorted(HAIR)),
 }
-"""What common words stand for; other values stand for themselves."""
+"""What common words stand for in the files of prompts; other values stand for themselves."""
 
 
 def plain_prompts() -> list[PromptCase]:
@@ -188,11 +177,10 @@ def plain_prompts() -> list[PromptCase]:
 
 
 def typed_prompts(half: Literal["seen", "held"]) -> list[PromptCase]:
-    """Prompts as people type them who have not read what the model knows, in a fixed order.
+    """Prompts as people type them who do not know what the model knows, in a fixed order.
 
-    Written down before the words in them were taught. The first half may be looked at when words are added, the second
-    is for reporting. A colour that the artwork lacks claims the nearest that it has; a prompt without claims says
-    nothing that can be drawn.
+    Written before the words in them were taught. The first half may be looked at when words are added, the second is
+    for reporting. A color that the artwork lacks claims the nearest that it has; a prompt may claim nothing.
     """
     return read_prompts(prompts_file(f"typed_{half}"))
 
@@ -203,10 +191,7 @@ def prompts_file(name: str) -> str:
 
 
 def read_prompts(lines: str) -> list[PromptCase]:
-    """Prompts with their claims, one a line: `a red hat: top=hat, hat_colour=red`; a key of `WORDS` may be a value.
-
-    A prompt may claim nothing.
-    """
+    """Prompts with their claims, one a line: `a red hat: top=hat, hat_colour=red`; a key of `WORDS` may be a value."""
     cases = []
     for line in lines.strip().splitlines():
         text, claimed = line.split(":")
@@ -223,7 +208,7 @@ def read_prompts(lines: str) -> list[PromptCase]:
 
 @dataclass(frozen=True)
 class PromptReading:
-    """What a text encoder reads in one prompt: the likeliest value of each attribute that it takes to be spoken of."""
+    """What a text encoder reads in a prompt: the likeliest value of each attribute that it takes to be named."""
 
     case: PromptCase
     values: dict[str, str]
@@ -241,13 +226,13 @@ class PromptReading:
 
 @torch.no_grad()
 def read_with(reader: CaptionReader, conditioner: Conditioner, cases: Sequence[PromptCase]) -> list[PromptReading]:
-    """Reads prompts by the query tokens of a text encoder, without drawing: a second for hundreds."""
+    """Reads prompts by the query tokens of a text encoder, without generating: a second for hundreds."""
     logits, _ = reader.eval()(conditioner.encode([case.text for case in cases]).tokens)
     readings = []
     for case, row in zip(cases, logits, strict=True):
-        likeliest = [int(part.argmax()) for part in row.split(GROUPS)]
-        spoken = zip(VALUES.items(), likeliest, strict=True)
-        readings.append(PromptReading(case, {name: values[i] for (name, values), i in spoken if i < len(values)}))
+        best = [int(part.argmax()) for part in row.split(GROUPS)]
+        named = {name: values[i] for i, (name, values) in zip(best, VALUES.items(), strict=True) if i < len(values)}
+        readings.append(PromptReading(case, named))
     return readings
 
 

@@ -1,11 +1,11 @@
 """Avatars by number: index to attributes, image and caption. Nothing is stored; an index is always the same avatar.
 
-Some pairs of values are kept for the evaluation: no training image shows them together.
+Some pairs of values are held out for the evaluation: no training image shows them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,11 @@ from imagebart.avatars.attributes import VALUES, Attributes
 from recipes.avatars.artwork import render
 from recipes.avatars.captions import Caption, describe
 
-Pair = tuple[tuple[str, str], tuple[str, str]]
+_LINES = (Path(__file__).parent / "data" / "held_out_pairs.txt").read_text(encoding="utf-8").splitlines()
+HELD_OUT_PAIRS = tuple(dict(part.split("=") for part in line.split(", ")) for line in _LINES)
+"""Pairs of values, by attribute, that no training image shows together."""
 
-
-def _pairs() -> Iterator[Pair]:
-    text = (Path(__file__).parent / "data" / "held_out_pairs.txt").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        first, second = (part.split("=") for part in line.split(", "))
-        yield (first[0], first[1]), (second[0], second[1])
-
-
-HELD_OUT_PAIRS = tuple(_pairs())
-"""Pairs of (attribute, value) that no training picture shows together."""
-
-
-# Faces without facial hair or glasses are the common ones; printed shirts carry a further attribute to learn.
+# Faces without facial hair or glasses are the common ones; printed shirts have a further attribute to learn.
 WEIGHTS: dict[tuple[str, str], float] = {
     ("facial_hair", "none"): 10 / 3,
     ("accessory", "none"): 10 / 3,
@@ -44,17 +34,22 @@ WEIGHTS: dict[tuple[str, str], float] = {
 
 
 def generator(index: int, seed: int, purpose: int) -> np.random.Generator:
-    """Return one item's random numbers: the same for the same index, seed and purpose, on every machine."""
+    """An item's random numbers: the same for the same index, seed and purpose, on every machine."""
     if index < 0:
         raise ValueError(f"The index of an avatar is 0 or more, not {index}.")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, purpose))))
 
 
-def draw(random: np.random.Generator) -> Attributes:
-    """Draw every attribute by itself, by `WEIGHTS`."""
+def value_weights(name: str, values: Sequence[str]) -> np.ndarray:
+    """How likely values of an attribute are, relative to each other."""
+    return np.array([WEIGHTS.get((name, value), 1.0) for value in values])
+
+
+def _random_avatar(random: np.random.Generator) -> Attributes:
+    """An avatar whose attributes are independent of each other, by `WEIGHTS`."""
     chosen = {}
     for name, values in VALUES.items():
-        weights = np.array([WEIGHTS.get((name, value), 1.0) for value in values])
+        weights = value_weights(name, values)
         position = np.searchsorted(np.cumsum(weights), random.random() * weights.sum(), side="right")
         chosen[name] = values[min(int(position), len(values) - 1)]
     return Attributes(**chosen)
@@ -63,34 +58,33 @@ def draw(random: np.random.Generator) -> Attributes:
 def held_out(attributes: Attributes) -> bool:
     """Whether an avatar has a held-out pair."""
     values = attributes.as_dict()
-    return any(all(values[name] == value for name, value in pair) for pair in HELD_OUT_PAIRS)
+    return any(pair.items() <= values.items() for pair in HELD_OUT_PAIRS)
 
 
 def sample(index: int, seed: int = 0, split: str = "train") -> Attributes:
-    """Return the attributes of the avatar with this number: the same for the same index, seed and split.
+    """The attributes of the avatar of a number: the same for the same index, seed and split.
 
-    split: "train" draws again, for as long as it takes, where a held-out pair turns up; "all" does not.
+    split: "train" leaves out held-out pairs, "all" does not.
     """
     if split not in ("train", "all"):
         raise ValueError(f"The split of avatars is 'train' or 'all', not {split!r}.")
     random = generator(index, seed, 0)
-    attributes = draw(random)
+    attributes = _random_avatar(random)
     while split == "train" and held_out(attributes):
-        attributes = draw(random)
+        attributes = _random_avatar(random)
     return attributes
 
 
-def caption(index: int, seed: int = 0, split: str = "train", count: int | None = None) -> Caption:
-    """Return what is said of the avatar with this number, naming `count` attributes (None: drawn)."""
-    return describe(sample(index, seed, split), generator(index, seed, 1), count)
+def caption(index: int, seed: int = 0) -> Caption:
+    """The caption of the training avatar of a number."""
+    return describe(sample(index, seed), generator(index, seed, 1))
 
 
 @dataclass(frozen=True)
 class AvatarDataset(Dataset[dict[str, Any]]):
-    """`length` avatars from number `start` on.
+    """`length` avatars from number `start` on; another `seed` is another endless series; split: see `sample`.
 
-    An item is a dict: image, uint8 tensor [3, size, size]; text, its caption. Another `seed` is another endless
-    series; split: see `sample`. An index outside 0 … length - 1 raises IndexError.
+    Items: image, uint8 [3, size, size]; text, its caption. An index outside 0 … length - 1 raises IndexError.
     """
 
     size: int = 128

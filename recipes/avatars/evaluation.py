@@ -1,7 +1,8 @@
 """How good the model of avatars is: prompts, edits, completions, reconstruction, distance and diversity.
 
-A small network, the reader, reads the attributes off what the model draws; `Study` says of which model and how many
-images each measure is.
+A small network, the reader, reads the attributes off what the model generates; `Study` holds the model, and how many
+images each measure is of. `compare` measures less, for a table of several models: the paper's claim in small that more
+scales see more of the image than a transformer that samples from left to right (ImageBART, Table 3 and Fig. 14).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from imagebart.avatars.attributes import HAIR_TOPS, VALUES, Attributes, Claims
 from imagebart.avatars.reader import Reader, Reading
-from imagebart.evaluation.image_sampler import ImageSampler
+from imagebart.evaluation.image_sampler import BASELINE, ImageSampler, left_to_right, sampling_parameters
 from imagebart.evaluation.metrics import (
     Measure,
     frechet_distance,
@@ -45,10 +46,17 @@ from recipes.avatars.cases import (
     seen_prompt,
     share_within,
 )
-from recipes.avatars.dataset import WEIGHTS, sample
+from recipes.avatars.dataset import sample, value_weights
 
-SERIES = 900_000  # of avatars, plus the seed; training draws from other series
+SERIES = 900_000  # of avatars, plus the seed; training has other series
 REFERENCE, FLOOR, SHOWN, COMPLETED = 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8  # where sets of renders begin
+UPPER = "upper half"
+SHARED = ("skin", "background")  # what both halves of every avatar show
+LEAST = 0.1  # the share of an attribute in each half from which the halves have to agree about it
+EDGE = 40.0  # levels of 255 a pixel over which a render has an edge
+FLAT = 7  # the middle of a square of this side without any gradient is flat
+SCALES = (1, 2, 3, 4, 8)
+IMAGES_EACH = 3  # images that `compare` takes for each sample
 
 OPEN = (
     PromptCase("a man", {}),
@@ -60,7 +68,9 @@ OPEN = (
     PromptCase("a hat", {"top": frozenset({"hat", "beanie", "earflaps"})}),
     PromptCase("a blue background", {"background": frozenset({"blue"})}),
 )
-"""Prompts that leave most open, for the diversity."""
+"""Prompts that leave most attributes open, for the diversity."""
+
+Answers = list[dict[str, bool]]  # of each image, whether attributes are as they should be
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,8 @@ class Study:
         return max(2, self.samples // len(OPEN))
 
     @property
-    def pictures(self) -> int:
-        """How many images `evaluate` has the model draw, for a progress bar."""
+    def images(self) -> int:
+        """How many images `evaluate` takes, for a progress bar."""
         return 5 * self.samples + len(plain_prompts()) * self.repeats + len(OPEN) * self.variants
 
     def avatars(self, start: int, count: int | None = None) -> list[Attributes]:
@@ -109,8 +119,8 @@ class Study:
         attributes = [one for reading in readings for one in reading.attributes]
         return Reading(attributes, torch.cat([reading.features for reading in readings]))
 
-    def answer(self, cases: Sequence[PromptCase]) -> tuple[list[dict[str, bool]], Reading]:
-        """An image of each prompt: which of its claims are found, and all that is read."""
+    def answer(self, cases: Sequence[PromptCase]) -> tuple[Answers, Reading]:
+        """Of an image of each prompt: which of its claims are found, and all that is read."""
         reading = self.reader.read(self.sampler.generate([case.text for case in cases], self.seed))
         return [found(a, case.claims) for a, case in zip(reading.attributes, cases, strict=True)], reading
 
@@ -119,10 +129,10 @@ def evaluate(study: Study) -> Iterator[Measure]:
     """All measures of a model, each as soon as it is known."""
     yield from reader_accuracy(study)
     yield from reconstruction(study)
-    right, reading = study.answer([seen_prompt(i, study.series) for i in range(study.samples)])
-    yield in_all("prompts: named attributes found", right, "≥ 98 %")
+    right, reading, accuracy = prompt_accuracy(study)
+    yield accuracy
     held_out, _ = study.answer([held_out_prompt(i, study.series) for i in range(study.samples)])
-    yield in_all("held-out pairs: named attributes found", held_out, "≥ 97 %")
+    yield total("held-out pairs: named attributes found", held_out, "≥ 97 %")
     yield from plain_prompt_accuracy(study)
     yield from edits(study)
     yield from completions(study)
@@ -133,14 +143,41 @@ def evaluate(study: Study) -> Iterator[Measure]:
     yield from by_attribute(right, "prompts, by attribute")
 
 
-def prompt_accuracy(study: Study) -> tuple[Measure, Reading]:
-    """The share of attributes named in captions of the training's kind that are found, and what was read."""
+def comparison(study: Study, scales: Sequence[int] = SCALES, baseline: Study | None = None) -> dict[str, Study]:
+    """The baseline, and a model with each number of scales in turn, by name.
+
+    Raises ValueError for a model that was trained for one number of scales, and for a baseline that sees what follows.
+    """
+    if study.sampler.model.denoiser is None:
+        stages = len(study.sampler.model.stages)
+        raise ValueError(f"the model was trained for {stages} scales, expected one that any number can be chosen for")
+    studies: dict[str, Study] = {}
+    if baseline is not None:
+        studies[BASELINE] = replace(baseline, sampler=left_to_right(baseline.sampler))
+    for count in scales:
+        settings = replace(study.sampler.settings, scales=count)
+        studies[f"T = {count}"] = replace(study, sampler=replace(study.sampler, settings=settings))
+    return studies
+
+
+def compare(study: Study, renders: Renders) -> Iterator[Measure]:
+    """Prompts, distance, completions of the upper half and edits of one model."""
+    yield sampling_parameters(study.sampler)
+    _, reading, accuracy = prompt_accuracy(study)
+    yield accuracy
+    yield from distance(renders, reading.features)
+    yield from completions(study)
+    yield from edits(study)
+
+
+def prompt_accuracy(study: Study) -> tuple[Answers, Reading, Measure]:
+    """Which attributes named in captions of the training's kind are found, all that is read, and the share."""
     right, reading = study.answer([seen_prompt(i, study.series) for i in range(study.samples)])
-    return in_all("prompts: named attributes found", right, "≥ 98 %"), reading
+    return right, reading, total("prompts: named attributes found", right, "≥ 98 %")
 
 
 def reader_accuracy(study: Study) -> Iterator[Measure]:
-    """How often the reader is right on fresh renders of all combinations: what limits everything else."""
+    """How often the reader is right on fresh renders of all combinations, which limits everything else."""
     truth = [sample(SHOWN + i, study.series, "all") for i in range(5 * study.samples)]
     read = study.read_renders(truth).attributes
     yield from _kept("reader right on renders", "≥ 99 %", truth, read, "reader, by attribute")
@@ -169,51 +206,46 @@ def plain_prompt_accuracy(study: Study) -> Iterator[Measure]:
     right = [sum(understood[i * repeats : (i + 1) * repeats]) for i in range(len(cases))]
     share = share_of(right, [repeats] * len(cases))
     yield measure("plain prompts understood", share, len(understood), "%", "≥ 97 %")
-    for case, count in zip(cases, right, strict=True):  # drawings of one prompt are independent of each other
+    for case, count in zip(cases, right, strict=True):  # images of one prompt are independent of each other
         yield measure(case.text, wilson(count / repeats, repeats), repeats, "%", group="plain prompts")
 
 
 def edits(study: Study) -> Iterator[Measure]:
-    """Whether edits show what was asked for, what lies outside the mask stays, and what is drawn fits what is kept.
+    """Whether edits show what was asked for, what lies outside the mask stays, and both sides of the mask agree.
 
     The attributes of `EDITED` in turn.
     """
     cases = [edit_case(i, study.series, study.sampler.size) for i in range(study.samples)]
-    cases.sort(key=lambda case: EDITED[case.attribute])  # a batch draws what any of its masks paints
+    cases.sort(key=lambda case: EDITED[case.attribute])  # a batch generates what any of its masks holds
     avatars, masks = [case.before for case in cases], np.stack([case.mask for case in cases])
     prompts = [case.prompt.text for case in cases]
     after = study.sampler.edit(rendered(avatars, study.sampler.size), masks, prompts, study.seed)
     read = study.reader.read(after).attributes
     pairs = list(zip(read, cases, strict=True))
     changed = [{case.attribute: all(found(a, case.prompt.claims).values())} for a, case in pairs]
-    yield in_all("edits: changed as asked", changed, "≥ 97 %")
-    yield in_all("edits: others stayed", [found(a, case.before.values_of(case.outside)) for a, case in pairs], "≥ 99 %")
+    yield total("edits: changed as asked", changed, "≥ 97 %")
+    yield total("edits: others stayed", [found(a, case.before.values_of(case.outside)) for a, case in pairs], "≥ 99 %")
     silent = [[name for name in COLOURS if name not in case.prompt.claims] for case in cases]
-    fit = boundary_consistency(after, masks, avatars, read, silent)
+    consistent = boundary_consistency(after, masks, avatars, read, silent)
     name = "edits: inside = outside where the prompt is silent"
-    yield from _consistency(name, fit, "edits, inside = outside")
+    yield from _consistency(name, consistent, "edits, inside = outside")
     yield from by_attribute(changed, "edits, by attribute", EDITED)
 
 
-# Images completed from a half, without a prompt: whether the drawn half fits the given one. ImageBART, Fig. 14: given
-# the lower half of an image, a left-to-right model has to write the upper half without seeing the lower one.
-
-UPPER = "upper half"
-SHARED = ("skin", "background")  # what both halves of every avatar show
-LEAST = 0.1  # the share of an attribute in each half from which the halves have to agree about it
-
-
 def completions(study: Study) -> Iterator[Measure]:
-    """Of completed upper halves: whether their colours are the lower half's, and what the reader says of the whole."""
+    """Of upper halves generated without a prompt: whether their colors, and the whole as read, fit the lower half.
+
+    ImageBART, Fig. 14: a model that samples from left to right has to generate upper halves without the lower one.
+    """
     avatars = study.avatars(COMPLETED)
     images = complete(study, avatars)
     masks = np.stack([preset_array(UPPER, study.sampler.size)] * len(avatars))
     readings = study.reader.read(images).attributes
-    fit = boundary_consistency(images, masks, avatars, readings, [SHARED] * len(avatars))
-    yield from _consistency("completions: inside = outside", fit, "completions, inside = outside")
+    consistent = boundary_consistency(images, masks, avatars, readings, [SHARED] * len(avatars))
+    yield from _consistency("completions: inside = outside", consistent, "completions, inside = outside")
     pairs = zip(avatars, readings, strict=True)
     answers = [found(reading, avatar.values_of(must_agree(avatar))) for avatar, reading in pairs]
-    yield in_all("completions: reader agrees with the given half", answers)
+    yield total("completions: reader agrees with the given half", answers)
 
 
 def complete(study: Study, avatars: Sequence[Attributes]) -> Tensor:
@@ -242,16 +274,14 @@ class Renders:
         return cls(reference, _distances(study.read_renders(study.avatars(FLOOR)).features, reference))
 
 
-def distance(
-    renders: Renders, features: Tensor, name: str = "distance to renders", goal: str = "≤ 3"
-) -> Iterator[Measure]:
+def distance(renders: Renders, features: Tensor) -> Iterator[Measure]:
     """The Fréchet distance of images to fresh renders in the reader's features, and how many floors it is.
 
     The images are as many as those of the floor, so that both distances are equally too large.
     """
     own = _distances(features, renders.reference)
-    yield measure(name, jackknife(own), len(features))
-    yield measure(f"{name} over the floor", jackknife(own / renders.floor), len(features), goal=goal)
+    yield measure("distance to renders", jackknife(own), len(features))
+    yield measure("distance to renders over the floor", jackknife(own / renders.floor), len(features), goal="≤ 3")
 
 
 def _distances(features: Tensor, reference: Tensor) -> Tensor:
@@ -264,7 +294,7 @@ def diversity(study: Study) -> Measure:
     ratios = []
     for i, case in enumerate(OPEN):
         random = np.random.default_rng((study.series, i))
-        renders = [draw_claimed(case.claims, random) for _ in range(study.variants)]
+        renders = [sample_claimed(case.claims, random) for _ in range(study.variants)]
         own = free_entropy(reading.attributes[i * study.variants : (i + 1) * study.variants], case.claims)
         ratios.append(own / free_entropy(renders, case.claims))
     return measure("diversity: entropy over that of renders", mean_of(ratios), len(reading.attributes), "%")
@@ -275,13 +305,12 @@ def free_entropy(avatars: Sequence[Attributes], claims: Claims) -> float:
 
     Few images give too small an entropy, so that it is compared only with that of as many others.
     """
-    free = [name for name in VALUES if name not in claims]
+    free, total_bits = [name for name in VALUES if name not in claims], 0.0
     shown = [avatar.visible() for avatar in avatars]
-    columns = [
-        [getattr(avatar, name) if name in seen else None for avatar, seen in zip(avatars, shown, strict=True)]
-        for name in free
-    ]
-    return sum(map(entropy, columns)) / len(free)
+    for name in free:
+        values = [getattr(avatar, name) if name in seen else None for avatar, seen in zip(avatars, shown, strict=True)]
+        total_bits += entropy(values)
+    return total_bits / len(free)
 
 
 def entropy(values: Sequence[str | None]) -> float:
@@ -290,24 +319,18 @@ def entropy(values: Sequence[str | None]) -> float:
     return -sum(n / count * math.log2(n / count) for n in Counter(values).values())
 
 
-def draw_claimed(claims: Claims, random: np.random.Generator) -> Attributes:
-    """Draws an avatar of which claims are true, its values as frequent among the allowed as among all avatars."""
+def sample_claimed(claims: Claims, random: np.random.Generator) -> Attributes:
+    """An avatar of which claims are true, its values as frequent among the allowed as among all avatars."""
     chosen = {}
     for name, values in VALUES.items():
         allowed = [value for value in values if value in claims.get(name, values)]
-        weights = np.array([WEIGHTS.get((name, value), 1.0) for value in allowed])
+        weights = value_weights(name, allowed)
         chosen[name] = allowed[random.choice(len(allowed), p=weights / weights.sum())]
     return Attributes(**chosen)
 
 
-# How crisp the edges of reconstructions are, and how clean what is flat in the originals.
-
-EDGE = 40.0  # grey levels a pixel over which an original has an edge
-FLAT = 7  # a square of so many pixels a side without any gradient is flat in its middle
-
-
 def gradient(images: Tensor) -> Tensor:
-    """How much colours change from pixel to pixel, in grey levels: [B, 3, H, W] in [-1, 1] -> [B, H - 1, W - 1].
+    """How much colors change from pixel to pixel, in levels of 255: [B, 3, H, W] in [-1, 1] -> [B, H - 1, W - 1].
 
     The Euclidean norm of six numbers: red, green and blue of the pixel to the right and of the one below, less its own.
     """
@@ -321,7 +344,7 @@ def gradient(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Sharpness:
-    """Of each of B pictures, float64 [B]: gradients summed up over the original's edges and flat places."""
+    """Of each of B images, float64 [B]: gradients summed over the original's edges and flat areas."""
 
     edges: Tensor
     originals: Tensor  # the originals' own at their edges
@@ -329,52 +352,37 @@ class Sharpness:
     flat_pixels: Tensor
 
     @classmethod
-    def of(cls, originals: Tensor, pictures: Tensor) -> Sharpness:
-        """Pictures [B, 3, H, W] beside what they should be, in [-1, 1], in whole grey levels.
-
-        Raises ValueError where shapes differ or a side has less than 2 pixels.
-        """
-        if originals.shape != pictures.shape:
-            raise ValueError(f"pictures have shape {tuple(pictures.shape)}, expected {tuple(originals.shape)}")
-        own, found = gradient(originals).double(), gradient(pictures).double()
+    def of(cls, originals: Tensor, images: Tensor) -> Sharpness:
+        """Images [B, 3, H, W] beside what they should be, in [-1, 1]. Raises ValueError where shapes differ."""
+        if originals.shape != images.shape:
+            raise ValueError(f"images have shape {tuple(images.shape)}, expected {tuple(originals.shape)}")
+        own, given = gradient(originals).double(), gradient(images).double()
         edge = own > EDGE
-        # Half a grey level: what is rounded before is not quite 0 in floating-point numbers.
+        # Half a level: whole levels are not quite equal in floating-point numbers.
         flat = F.max_pool2d(own[:, None], FLAT, 1, FLAT // 2)[:, 0] < 0.5
-        return cls(*(total.flatten(1).sum(1) for total in (found * edge, own * edge, found * flat, flat.double())))
+        return cls(*(values.flatten(1).sum(1) for values in (given * edge, own * edge, given * flat, flat.double())))
 
     def crispness(self, rows: Tensor | slice = slice(None)) -> float:
-        """Mean gradient of these pictures at the originals' edges, over the originals' own there; 1 is as crisp."""
+        """Mean gradient of these images at the originals' edges, over the originals' own there; 1 is as crisp."""
         return float(self.edges[rows].sum() / self.originals[rows].sum())
 
     def cleanness(self, rows: Tensor | slice = slice(None)) -> float:
-        """Mean gradient of these pictures where the originals are flat, in grey levels; 0 is as clean."""
+        """Mean gradient of these images where the originals are flat, in levels of 255; 0 is as clean."""
         return float(self.flats[rows].sum() / self.flat_pixels[rows].sum())
 
 
-# Answers of yes and no by attribute, as measures.
-
-
-def in_all(name: str, pictures: Sequence[Mapping[str, bool]], goal: str = "") -> Measure:
-    """The share of answers that are yes, given the answers by attribute of each picture, of which some has one."""
-    right, asked = [sum(answers.values()) for answers in pictures], [len(answers) for answers in pictures]
+def total(name: str, answers: Sequence[Mapping[str, bool]], goal: str = "") -> Measure:
+    """The share of answers that are yes, given those of each image by attribute; not all images need to have some."""
+    right, asked = [sum(row.values()) for row in answers], [len(row) for row in answers]
     return measure(name, share_of(right, asked), sum(map(bool, asked)), "%", goal)
 
 
-def by_attribute(
-    pictures: Sequence[Mapping[str, bool]], group: str, names: Iterable[str] = VALUES
-) -> Iterator[Measure]:
+def by_attribute(answers: Sequence[Mapping[str, bool]], group: str, names: Iterable[str] = VALUES) -> Iterator[Measure]:
     """The same of each attribute, as far as there are answers."""
     for name in names:
-        answers = [row[name] for row in pictures if name in row]
-        if answers:
-            yield measure(in_words(name), share_of(answers), len(answers), "%", group=group)
-
-
-def _consistency(name: str, fit: Sequence[Mapping[str, bool]], group: str) -> Iterator[Measure]:
-    """How well what is drawn fits what is kept, in all and by attribute; nothing where no image has an answer."""
-    if any(fit):
-        yield in_all(name, fit, "≥ 97 %")
-    yield from by_attribute(fit, group)
+        own = [row[name] for row in answers if name in row]
+        if own:
+            yield measure(in_words(name), share_of(own), len(own), "%", group=group)
 
 
 def in_words(attribute: str) -> str:
@@ -382,13 +390,18 @@ def in_words(attribute: str) -> str:
     return attribute.replace("_", " ")
 
 
+def _consistency(name: str, answers: Sequence[Mapping[str, bool]], group: str) -> Iterator[Measure]:
+    """Boundary consistency in all and by attribute; nothing where no image has an answer."""
+    if any(answers):
+        yield total(name, answers, "≥ 97 %")
+    yield from by_attribute(answers, group)
+
+
 def _kept(
     name: str, goal: str, truth: Sequence[Attributes], read: Sequence[Attributes], group: str
 ) -> Iterator[Measure]:
     """The share of shown attributes that are read as they are, in all and by attribute."""
-    right = []
-    for avatar, reading in zip(truth, read, strict=True):
-        values, seen = avatar.as_dict(), reading.as_dict()
-        right.append({n: values[n] == seen[n] for n in avatar.visible()})
-    yield in_all(name, right, goal)
+    pairs = zip(truth, read, strict=True)
+    right = [{n: getattr(avatar, n) == getattr(seen, n) for n in avatar.visible()} for avatar, seen in pairs]
+    yield total(name, right, goal)
     yield from by_attribute(right, group)

@@ -1,8 +1,8 @@
-"""Grids of a model's pictures to look at: 48 prompts, 24 edits, 24 completions. Seeds are fixed, nothing is chosen."""
+"""Grids of a model's images: 48 prompts, 24 edits, 24 completions, several models side by side. Nothing is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,16 +17,16 @@ from imagebart.imaging.masks import preset_array
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.cases import prompts_file
 from recipes.avatars.dataset import sample
-from recipes.avatars.evaluation import COMPLETED, SERIES, UPPER
+from recipes.avatars.evaluation import COMPLETED, SERIES, SHOWN, UPPER, Study, complete
 
-SHOWN = 128  # pixels a side
+SIDE = 128  # pixels of an image in a grid
 
 PROMPTS = tuple(prompts_file("grid").splitlines())
 
 
 @dataclass(frozen=True)
 class Edit:
-    """An avatar, the regions to paint, the prompt."""
+    """An avatar, the regions of the mask, the prompt."""
 
     before: Attributes
     regions: tuple[str, ...]
@@ -67,39 +67,49 @@ EDITS = (
 )
 
 
-def prompt_sheet(sampler: ImageSampler, prompts: Sequence[str] = PROMPTS) -> Image.Image:
-    """A picture of each prompt over its words, eight a row."""
-    pictures = to_images(sampler.generate(prompts, seed=0))
-    return _sheet([([picture], prompt) for picture, prompt in zip(pictures, prompts, strict=True)], columns=8)
+def prompt_sheet(sampler: ImageSampler) -> Image.Image:
+    """An image of each prompt over its words, eight a row."""
+    images = to_images(sampler.generate(PROMPTS, seed=0))
+    return _captioned([([image], prompt) for image, prompt in zip(images, PROMPTS, strict=True)], columns=8)
 
 
-def edit_sheet(sampler: ImageSampler, edits: Sequence[Edit] = EDITS) -> Image.Image:
+def edit_sheet(sampler: ImageSampler) -> Image.Image:
     """Edits, each as the avatar, the avatar with its mask in magenta, and the result, over the prompt; three a row."""
-    before = rendered([edit.before for edit in edits], sampler.size)
-    masks = np.stack([np.any([region_mask(r, sampler.size) for r in edit.regions], axis=0) for edit in edits])
-    after = sampler.edit(before, masks, [edit.prompt for edit in edits], seed=0)
-    shown = zip(_steps(before, masks, after), edits, strict=True)
-    return _sheet([(pictures, edit.prompt) for pictures, edit in shown], columns=3)
+    before = rendered([edit.before for edit in EDITS], sampler.size)
+    masks = np.stack([np.any([region_mask(r, sampler.size) for r in edit.regions], axis=0) for edit in EDITS])
+    return _edited(sampler, before, masks, [edit.prompt for edit in EDITS])
 
 
 def completion_sheet(sampler: ImageSampler, count: int = 24) -> Image.Image:
-    """Upper halves drawn anew without a prompt, as `edit_sheet` shows edits."""
+    """Upper halves generated without a prompt, as `edit_sheet` shows edits."""
     before = rendered([sample(COMPLETED + i, SERIES, "train") for i in range(count)], sampler.size)
-    masks = np.stack([preset_array(UPPER, sampler.size)] * count)
-    after = sampler.edit(before, masks, [None] * count, seed=0)
-    return _sheet([(pictures, "") for pictures in _steps(before, masks, after)], columns=3)
+    return _edited(sampler, before, np.stack([preset_array(UPPER, sampler.size)] * count), [None] * count)
 
 
-def _steps(before: Tensor, masks: np.ndarray, after: Tensor) -> Iterator[list[Image.Image]]:
-    """Each picture, with its mask in magenta, and its result."""
-    for picture, mask, result in zip(to_images(before), masks, to_images(after), strict=True):
-        paint = Image.fromarray((mask * 255).astype(np.uint8))
-        tinted = Image.blend(picture, Image.new("RGB", picture.size, "magenta"), 0.5)
-        yield [picture, Image.composite(tinted, picture, paint), result]
+def comparison_sheet(studies: Mapping[str, Study], prompts: Sequence[str] = PROMPTS[:8]) -> Image.Image:
+    """For each model, named at the left, a row of prompted images and a row of completions, seed for seed."""
+    avatars = next(iter(studies.values())).avatars(SHOWN, len(prompts))
+    given = rendered(avatars, SIDE)
+    given[..., : SIDE // 2, :] = 0
+    rows = {"lower half given": given}
+    for name, study in studies.items():
+        rows[f"{name}: prompts"] = study.sampler.generate(list(prompts), study.seed)
+        rows[f"{name}: completions"] = complete(study, avatars)
+    return sheet([to_images(images) for images in rows.values()], SIDE, names=list(rows))
 
 
-def _sheet(groups: Sequence[tuple[list[Image.Image], str]], columns: int) -> Image.Image:
-    """Groups of pictures in rows, each group over its caption."""
+def _edited(sampler: ImageSampler, before: Tensor, masks: np.ndarray, prompts: Sequence[str | None]) -> Image.Image:
+    groups = []
+    after = to_images(sampler.edit(before, masks, prompts, seed=0))
+    for image, mask, result, prompt in zip(to_images(before), masks, after, prompts, strict=True):
+        tinted = Image.blend(image, Image.new("RGB", image.size, "magenta"), 0.5)
+        masked = Image.composite(tinted, image, Image.fromarray((mask * 255).astype(np.uint8)))
+        groups.append(([image, masked, result], prompt or ""))
+    return _captioned(groups, columns=3)
+
+
+def _captioned(groups: Sequence[tuple[list[Image.Image], str]], columns: int) -> Image.Image:
+    """Groups of images in rows, each group over its caption."""
     lines = [groups[i : i + columns] for i in range(0, len(groups), columns)]
-    rows = [[picture for pictures, _ in line for picture in pictures] for line in lines]
-    return sheet(rows, SHOWN, captions=[[caption for _, caption in line] for line in lines])
+    rows = [[image for images, _ in line for image in images] for line in lines]
+    return sheet(rows, SIDE, captions=[[caption for _, caption in line] for line in lines])

@@ -49,7 +49,9 @@ def test_labels_are_what_enough_captions_say() -> None:
 def test_held_back_images_are_classified_right_and_a_trained_one_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagebart.evaluation.classifier.CHANNELS", (32, 48, 64, 64))  # seconds in place of half a minute
+    monkeypatch.setattr(
+        "imagebart.evaluation.classifier.CHANNELS", (32, 48, 64, 64)
+    )  # seconds in place of half a minute
     inspect_dataset(open_dataset(str(draw_folder(tmp_path / "data", "class", count=150))), 32, tmp_path / "pictures")
     store = ImageStore(tmp_path / "pictures")
     classifier = train_or_load_classifier(store, tmp_path / "classifier", 120)

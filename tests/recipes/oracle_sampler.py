@@ -1,4 +1,4 @@
-"""An sampler who knows what every prompt claims, and draws it: what a perfect model would score."""
+"""A sampler that knows what every prompt claims, and renders it: what a perfect model would score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.settings import SamplingSettings
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import EditCase, PromptCase, found
-from recipes.avatars.evaluation import draw_claimed
+from recipes.avatars.evaluation import sample_claimed
 
 
 @dataclass(frozen=True)
 class Oracle(ImageSampler):
-    """Draws an avatar of which a prompt's claims are true; `late`: of the prompt so many places before."""
+    """Renders an avatar of which a prompt's claims are true; `late`: of the prompt so many places before."""
 
     cases: tuple[PromptCase, ...] = ()
     edits: tuple[EditCase, ...] = ()
@@ -55,7 +55,7 @@ def same(case: EditCase, image: Tensor) -> bool:
 def true_of(claims: dict[str, frozenset[str]], random: np.random.Generator) -> Attributes:
     """An avatar of which claims are true and show."""
     for _ in range(10_000):
-        avatar = draw_claimed(claims, random)
+        avatar = sample_claimed(claims, random)
         if all(found(avatar, claims).values()):
             return avatar
     raise AssertionError(f"no avatar shows {claims}")

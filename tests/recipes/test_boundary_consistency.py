@@ -1,4 +1,4 @@
-"""Colours read inside masks: as drawn where renders are whole, another where two renders are put together."""
+"""Colors read inside masks: the same where renders are whole, others where two renders are put together."""
 
 from dataclasses import replace
 
@@ -40,28 +40,28 @@ def pasted(upper: list[Attributes], lower: list[Attributes], size: int = 128) ->
     return torch.where(torch.from_numpy(preset_array("upper half", size)), rendered(upper, size), rendered(lower, size))
 
 
-def judged(images: Tensor, lower: list[Attributes], names: tuple[str, ...] = SHARED) -> list[dict[str, bool]]:
+def consistency(images: Tensor, lower: list[Attributes], names: tuple[str, ...] = SHARED) -> list[dict[str, bool]]:
     masks = np.stack([preset_array("upper half", images.shape[-1])] * len(lower))
     return boundary_consistency(images, masks, lower, load_reader(READER).read(images).attributes, [names] * len(lower))
 
 
 @pytest.mark.parametrize(("size", "names"), [(128, COLOURS), (256, SHARED), (64, SHARED)])
-def test_whole_renders_fit_themselves(avatars: list[Attributes], size: int, names: tuple[str, ...]) -> None:
-    answers = judged(rendered(avatars, size), avatars, names)
+def test_whole_renders_are_consistent(avatars: list[Attributes], size: int, names: tuple[str, ...]) -> None:
+    answers = consistency(rendered(avatars, size), avatars, names)
     assert all(set(SHARED) <= set(found) for found in answers)
     assert sum("hair_colour" in found for found in answers) > 5 or names == SHARED
     assert all(all(found.values()) for found in answers)
 
 
-def test_another_avatar_of_the_same_colours_fits(avatars: list[Attributes], others: list[Attributes]) -> None:
+def test_another_avatar_of_the_same_colors_is_consistent(avatars: list[Attributes], others: list[Attributes]) -> None:
     upper = [replace(o, skin=a.skin, background=a.background) for a, o in zip(avatars, others, strict=True)]
-    answers = judged(pasted(upper, avatars), avatars)
+    answers = consistency(pasted(upper, avatars), avatars)
     assert sum(sum(found.values()) for found in answers) >= 2 * COUNT - 1
 
 
 @pytest.mark.parametrize("name", SHARED)
 @pytest.mark.parametrize("alike", [True, False])
-def test_halves_of_different_colours_do_not_fit(
+def test_halves_of_different_colors_are_not_consistent(
     name: str, alike: bool, avatars: list[Attributes], others: list[Attributes]
 ) -> None:
     upper = [
@@ -69,7 +69,7 @@ def test_halves_of_different_colours_do_not_fit(
         for i, (a, o) in enumerate(zip(avatars, others, strict=True))
         for other in [other_value(name, getattr(a, name), i)]
     ]
-    answers = judged(pasted(upper, avatars), avatars)
+    answers = consistency(pasted(upper, avatars), avatars)
     (same,) = set(SHARED) - {name}
     assert not any(found[name] for found in answers)
     assert sum(found[same] for found in answers) >= COUNT - 1
@@ -82,22 +82,22 @@ def test_a_band_of_another_skin_over_the_eyes_is_seen() -> None:
     assert boundary_consistency(rendered([PLAIN], 128), mask[None], [PLAIN], [PLAIN], [["skin"]]) == [{"skin": True}]
 
 
-def test_what_shows_on_one_side_only_is_not_asked() -> None:
+def test_what_shows_on_one_side_only_is_left_out() -> None:
     images = rendered([replace(PLAIN, top="wavy", hair_colour="red")], 128)
     upper = preset_array("upper half", 128)[None]
     wavy, short = replace(PLAIN, top="wavy", hair_colour="black"), replace(PLAIN, hair_colour="black")
     assert boundary_consistency(images, upper, [wavy], [wavy], [["hair_colour"]]) == [{"hair_colour": False}]
-    assert boundary_consistency(images, upper, [short], [wavy], [["hair_colour"]]) == [{}], "no hair was given"
+    assert boundary_consistency(images, upper, [short], [wavy], [["hair_colour"]]) == [{}], "no hair outside"
     hat = replace(wavy, top="hat")
-    assert boundary_consistency(images, upper, [wavy], [hat], [["hair_colour"]]) == [{}], "a hat was drawn"
+    assert boundary_consistency(images, upper, [wavy], [hat], [["hair_colour"]]) == [{}], "a hat inside"
     assert not shows(PLAIN, "clothing_colour", upper[0])
 
 
-def test_the_reading_s_own_colour_does_not_matter() -> None:
-    picture = ((rendered([PLAIN], SIDE)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+def test_the_reading_s_own_color_does_not_matter() -> None:
+    image = ((rendered([PLAIN], SIDE)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     for name in ("skin", "background", "hair_colour", "clothing_colour"):
         for value in VALUES[name]:
             reading = replace(PLAIN, **{name: value})
-            assert read_within(picture, EVERYWHERE, reading, name) == getattr(PLAIN, name)
-    assert read_within(picture, ~EVERYWHERE, PLAIN, "skin") is None
-    assert read_within(picture, EVERYWHERE, PLAIN, "hat_colour") is None
+            assert read_within(image, EVERYWHERE, reading, name) == getattr(PLAIN, name)
+    assert read_within(image, ~EVERYWHERE, PLAIN, "skin") is None
+    assert read_within(image, EVERYWHERE, PLAIN, "hat_colour") is None

@@ -12,7 +12,7 @@ from imagebart.conditioning.tokenizer import pieces
 from recipes.avatars.captions import ADJECTIVES, Caption, all_words, describe, turned, vocabulary
 from recipes.avatars.dataset import caption, generator, sample
 
-COUNT = 4000
+COUNT = 3000
 
 HATS = {"hat", "beanie", "earflaps"}
 BEARDS = {"goatee", "beard", "long beard"}

@@ -48,7 +48,7 @@ def test_scales_puts_numbers_of_scales_side_by_side(
     tiny_staged_model("text", stages=1).save_pretrained(baseline)
     out, picture = tmp_path / "scales.json", tmp_path / "scales.png"
     options = ["--baseline", str(baseline), "--scales", "1", "2", "--samples", "20"]
-    files = ["--out", str(out), "--picture", str(picture)]
+    files = ["--out", str(out), "--sheet", str(picture)]
     assert main(["evaluate", "scales", "--model", str(model), *options, *files]) == 0
     assert "| measure | left to right | T = 1 | T = 2 |" in capsys.readouterr().out
     assert set(json.loads(out.read_text())["models"]) == {"left to right", "T = 1", "T = 2"}
@@ -62,8 +62,8 @@ def test_best_of_needs_a_judge(model: Path, tmp_path: Path, capsys: pytest.Captu
     assert "has no scorer" in capsys.readouterr().err
 
 
-def test_pictures_draws_the_grids(model: Path, tmp_path: Path) -> None:
-    assert main(["evaluate", "pictures", "--model", str(model), "--out", str(tmp_path)]) == 0
+def test_grids_are_written(model: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", "grids", "--model", str(model), "--out", str(tmp_path)]) == 0
     assert Image.open(tmp_path / "prompts.png").size == (8 * 132, 6 * 146)
     assert Image.open(tmp_path / "edits.png").size == (9 * 132, 8 * 146)
     page = np.asarray(Image.open(tmp_path / "completions.png"), int)

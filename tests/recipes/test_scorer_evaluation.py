@@ -1,4 +1,4 @@
-"""What a scorer is worth: the best of n, masks found by words, and descriptions."""
+"""What a scorer is worth: the best of n, suggested masks, and descriptions."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from oracle_sampler import oracle
 from imagebart.avatars.reader import load_reader
 from imagebart.avatars.scorer import AvatarScorer
 from imagebart.evaluation.image_sampler import ImageSampler
+from imagebart.model import ImageBART
 from imagebart.ranking import bundled_scorer, complete_prompt
 from imagebart.settings import SamplingSettings
 from recipes.avatars import READER
@@ -31,11 +32,32 @@ from recipes.avatars.scorer_evaluation import (
     described,
     edited,
     evaluate_masks,
-    images_drawn,
+    images_of_best_of,
     mask_case,
     mask_iou,
     ranked_shares,
 )
+
+SIZE, GRID = 128, 16
+CASES = [mask_case(i, 77) for i in range(26)]
+TRUE = np.stack([case.differing(GRID, SIZE) for case in CASES])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scored")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> ImageBART:
+    return save_model_with_scorer(folder)
+
+
+@pytest.fixture(scope="module")
+def scorer(folder: Path, model: ImageBART) -> AvatarScorer:
+    loaded = bundled_scorer(folder, model)
+    assert isinstance(loaded, AvatarScorer)
+    return loaded
 
 
 def test_the_chosen_are_the_best_of_each_group() -> None:
@@ -47,7 +69,7 @@ def test_the_chosen_are_the_best_of_each_group() -> None:
     assert chosen(right, [-s for s in scores], 2) == [False, True]
 
 
-def test_a_perfect_judge_gains_what_independent_tries_give_and_a_blind_one_nothing() -> None:
+def test_a_perfect_ranking_gains_what_independent_tries_give_and_a_random_one_nothing() -> None:
     random = np.random.default_rng(0)
     right = random.random((400, MOST)) < 0.6
     trials = [Trial(list(map(bool, row)), random.random(MOST).tolist(), [0.0] * MOST) for row in right]
@@ -63,32 +85,16 @@ def test_a_perfect_judge_gains_what_independent_tries_give_and_a_blind_one_nothi
         assert blind.low < 0.6 < blind.high
 
 
-def test_every_case_is_drawn_and_ranked(tmp_path: Path) -> None:
-    model = save_model_with_scorer(tmp_path)
-    scorer = bundled_scorer(tmp_path, model)
-    assert isinstance(scorer, AvatarScorer)
-    drawn: list[int] = []
-    study = Study(ImageSampler(model, SamplingSettings(), 64, drawn.append), load_reader(READER), 20)
+def test_every_case_is_sampled_and_ranked(model: ImageBART, scorer: AvatarScorer) -> None:
+    counts: list[int] = []
+    study = Study(ImageSampler(model, SamplingSettings(), 64, counts.append), load_reader(READER), 20)
     measures = list(best_of(study, scorer))
-    assert sum(drawn) == images_drawn(study) == 20 * 2 * MOST
+    assert sum(counts) == images_of_best_of(study) == 20 * 2 * MOST
     assert [m.name for m in measures if not m.group] == [
         f"{kind}: as asked, best of {n}" for kind in ("held-out pairs", "edits") for n in COUNTS
     ]
     values = {(m.group, m.name): m.value for m in measures}
     assert all(value <= values["ranked without error", name] for (_, name), value in values.items())
-
-
-SIZE, GRID = 128, 16
-CASES = [mask_case(i, 77) for i in range(26)]
-TRUE = np.stack([case.differing(GRID, SIZE) for case in CASES])
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> AvatarScorer:
-    folder = tmp_path_factory.mktemp("judged")
-    loaded = bundled_scorer(folder, save_model_with_scorer(folder))
-    assert isinstance(loaded, AvatarScorer)
-    return loaded
 
 
 def test_a_case_asks_for_one_change_that_both_avatars_show() -> None:
@@ -127,24 +133,23 @@ def test_overlap_is_all_for_what_differs_half_for_half_of_it_and_none_for_the_re
 
 def asked(case: MaskCase, mask: np.ndarray, scorer: AvatarScorer) -> EditCase:
     """What the sampler is to be asked: with all else that the scorer sees."""
-    told = complete_prompt(scorer, rendered([case.before], SIZE), case.prompt.text)
-    prompt = PromptCase(told, case.prompt.claims)
-    return EditCase(case.before, case.attribute, prompt, mask, frozenset(case.others))
+    prompt = PromptCase(complete_prompt(scorer, rendered([case.before], SIZE), case.prompt.text), case.prompt.claims)
+    return EditCase(case.before, case.after, case.attribute, prompt, mask, frozenset(case.others))
 
 
-@pytest.mark.parametrize("painted", [True, False])
-def test_a_perfect_artist_changes_what_is_asked_where_it_is_painted(scorer: AvatarScorer, painted: bool) -> None:
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_perfect_sampler_changes_what_is_asked_where_it_is_masked(scorer: AvatarScorer, masked: bool) -> None:
     cases = [case for case in CASES if all(len(values) == 1 for values in case.prompt.claims.values())]
-    masks = np.full((len(cases), GRID, GRID), painted)
+    masks = np.full((len(cases), GRID, GRID), masked)
     pixels = masks.repeat(SIZE // GRID, 1).repeat(SIZE // GRID, 2)
     sampler = oracle(edits=[asked(case, mask, scorer) for case, mask in zip(cases, pixels, strict=True)])
     images = rendered([case.before for case in cases], SIZE)
     changed, stayed, *_ = edited(Study(sampler, load_reader(READER), 20), scorer, cases, images, masks)
-    assert (changed.value, stayed.value) == (1.0 if painted else 0.0, 1.0)
-    assert changed.pictures == len(cases) >= 5
+    assert (changed.value, stayed.value) == (1.0 if masked else 0.0, 1.0)
+    assert changed.images == len(cases) >= 5
 
 
-def test_the_judge_s_words_are_right_and_a_doubtful_one_tells_nothing(
+def test_descriptions_are_right_and_an_unsure_scorer_gives_none(
     scorer: AvatarScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = Study(oracle(), scorer.reader, 20)
@@ -153,13 +158,12 @@ def test_the_judge_s_words_are_right_and_a_doubtful_one_tells_nothing(
     assert described(study, scorer).value == 0
 
 
-def test_the_whole_runs_on_a_tiny_model(scorer: AvatarScorer, tmp_path: Path) -> None:
-    sampler = ImageSampler(save_model_with_scorer(tmp_path), SamplingSettings(), 64)
-    measures = list(evaluate_masks(Study(sampler, load_reader(READER), 20), scorer))
+def test_the_whole_runs_on_a_tiny_model(model: ImageBART, scorer: AvatarScorer) -> None:
+    measures = list(evaluate_masks(Study(ImageSampler(model, SamplingSettings(), 64), load_reader(READER), 20), scorer))
     assert [m.name for m in measures if not m.group] == [
-        "found by words: IoU, median",
-        "found by words: IoU, mean",
-        "edits without painting: as asked",
-        "edits without painting: others stayed",
-        "what is here: words right",
+        "suggested masks: IoU, median",
+        "suggested masks: IoU, mean",
+        "edits of suggested masks: as asked",
+        "edits of suggested masks: others stayed",
+        "descriptions: phrases right",
     ]
