@@ -139,16 +139,6 @@ def grids(
 
 
 @command(evaluate)
-def words(model: Model = DEFAULT_MODEL, samples: Annotated[int, typer.Option(help="How many avatars.")] = 64) -> None:
-    """Whether a model uses captions: likelihood with, without, shuffled."""
-    from imagebart.model import ImageBART
-    from recipes.avatars.caption_likelihood import caption_likelihood
-
-    for likelihood in caption_likelihood(ImageBART.from_pretrained(model), samples):
-        print(likelihood)
-
-
-@command(evaluate)
 def typed(
     text: Annotated[Path, typer.Option(help="Run folder of a text encoder and its heads.")],
     show: Annotated[bool, typer.Option("--show", help="Print the seen prompts that are read wrongly.")] = False,

@@ -161,24 +161,15 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
     return Caption(dressed(text, random), claims)
 
 
-def vocabulary() -> dict[str, list[str]]:
-    """The words and phrases of each attribute, colors by the attribute that has them, each once."""
-    words = {}
-    for attribute in VALUES:
-        found = [_coloured(p.text, None) for table in (WORDINGS, NEGATIONS) for p in table.get(attribute, [])]
-        if attribute.endswith("_colour"):
-            found = [word for value in VALUES[attribute] for word in colour_words(attribute, value)]
-        words[attribute] = list(dict.fromkeys(found))
-    return words
-
-
 def all_words() -> list[str]:
     """Every word that a caption can contain, sorted, in lower case."""
     tables = (WORDINGS, COLOUR_ALONE, NEGATIONS)
-    said = [_coloured(p.text, None) for table in tables for row in table.values() for p in row]
-    colours = [word for name in VALUES if name.endswith("_colour") for word in vocabulary()[name]]
+    phrased = [_coloured(p.text, None) for table in tables for row in table.values() for p in row]
+    colours = [
+        word for name in VALUES if name.endswith("_colour") for v in VALUES[name] for word in colour_words(name, v)
+    ]
     frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, *JOINTS]
-    texts = [*said, *map(plural, said), *colours, *frames]
+    texts = [*phrased, *map(plural, phrased), *colours, *frames]
     return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
 
 

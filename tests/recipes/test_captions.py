@@ -9,7 +9,7 @@ import pytest
 
 from imagebart.avatars.attributes import HAIR_TOPS, PLAIN, VALUES, Attributes
 from imagebart.conditioning.tokenizer import pieces
-from recipes.avatars.captions import ADJECTIVES, Caption, all_words, describe, turned, vocabulary
+from recipes.avatars.captions import ADJECTIVES, Caption, all_words, describe, turned
 from recipes.avatars.dataset import caption, generator, sample
 
 COUNT = 3000
@@ -192,23 +192,11 @@ def test_a_count_names_as_many() -> None:
         describe(sample(0), np.random.default_rng(0), count=0)
 
 
-def test_captions_are_reproducible() -> None:
-    assert [caption(index).text for index in range(50)] == [caption(index).text for index in range(50)]
-
-
 def test_all_words_are_those_that_captions_use(said: list[tuple[Attributes, Caption]]) -> None:
     used = {word for _, what in said for word in re.findall(r"[a-z]+", what.text.lower())}
-    assert used <= set(all_words())
+    assert used | ADJECTIVES <= set(all_words())
     assert len(all_words()) < 650
     assert len(used) > 0.75 * len(all_words())
-
-
-def test_vocabulary_offers_phrases_for_every_attribute() -> None:
-    words = vocabulary()
-    assert set(words) == set(VALUES)
-    assert {"sunglasses", "shades", "no glasses"} <= set(words["accessory"])
-    assert {"ginger", "blonde"} <= set(words["hair_colour"]) and "a hoodie" in words["clothing"]
-    assert all(phrase and "{" not in phrase for phrases in words.values() for phrase in phrases)
 
 
 def test_adjectives_stand_after_their_noun_now_and_then() -> None:
@@ -222,7 +210,3 @@ def test_adjectives_stand_after_their_noun_now_and_then() -> None:
     assert turns("a big hat", False) == {"hat big"}
     assert turns("an orange v neck", False) == {"v neck orange"}
     assert turns("a buzz cut", True) == {"a buzz cut"} and turns("hair", True) == {"hair"}
-
-
-def test_every_word_that_can_stand_after_its_noun_is_a_word_of_captions() -> None:
-    assert set(all_words()) >= ADJECTIVES

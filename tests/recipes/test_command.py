@@ -77,11 +77,6 @@ def test_grids_are_written(model: Path, tmp_path: Path) -> None:
     assert green == pytest.approx(0.5, abs=0.01), "half of it is magenta, which has no green"
 
 
-def test_words_says_how_much_captions_help(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "words", "--model", str(model), "--samples", "2"]) == 0
-    assert [line[:8] for line in capsys.readouterr().out.splitlines()] == ["from not", "from hal"]
-
-
 def test_typed_says_what_a_text_encoder_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shape = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, query_tokens=14)
     conditioner = avatar_conditioner(77)

@@ -277,11 +277,6 @@ def test_a_gradient_is_that_of_the_slope_in_three_colors() -> None:
     torch.testing.assert_close(gradient(red), expected, rtol=0, atol=1e-3)
 
 
-def test_an_image_is_as_crisp_and_clean_as_itself() -> None:
-    same = Sharpness.of(image(step()), image(step()))
-    assert same.crispness() == 1 and same.cleanness() == 0
-
-
 def test_an_edge_spread_over_four_pixels_has_a_quarter_of_the_gradient() -> None:
     ramp = step()
     ramp[:, 8:] = torch.tensor([50.0, 100, 150, *[200] * 9])
