@@ -86,7 +86,7 @@ def replace_files(folder: Path, contents: Iterable[tuple[str, Content]], owned: 
 def recover_files(folder: Path) -> None:
     """Finishes a `replace_files` that was cut off while it moved files; call it before reading them."""
     saved = folder / SAVED
-    if not (saved / OBSOLETE).is_file():
+    if saved.is_symlink() or not (saved / OBSOLETE).is_file():
         remove(saved)
         return
     names, _, old = (saved / OBSOLETE).read_text(encoding="utf-8", errors="replace").partition("\n\n")
@@ -118,9 +118,12 @@ def replace_folder(new: Path, folder: Path, old: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder and all in it, if it is there."""
+    """Removes a folder and all in it, if it is there; of a link, the link alone."""
     with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
 
 
 def fsync_tree(folder: Path) -> None:

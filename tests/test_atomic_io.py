@@ -181,6 +181,20 @@ def test_a_folder_of_someone_else_s_touches_nothing_outside(tmp_path: Path) -> N
     assert content(folder) == {"b": "new", "moved": "theirs"}
 
 
+@pytest.mark.parametrize("name", [files.SAVED, files.SAVING])
+def test_a_link_in_the_place_of_a_half_done_write_is_removed_and_not_followed(tmp_path: Path, name: str) -> None:
+    folder, outside = tmp_path / "model", tmp_path / "outside"
+    for place in (folder, outside):
+        place.mkdir()
+    (outside / files.OBSOLETE).write_text("a\n\nb")
+    (outside / "a").write_text("theirs")
+    (folder / "b").write_text("mine")
+    (folder / name).symlink_to(outside)
+    files.replace_files(folder, [("c", b"new")])
+    assert content(folder) == {"b": "mine", "c": "new"}
+    assert sorted(path.name for path in outside.iterdir()) == [files.OBSOLETE, "a"]
+
+
 def test_a_folder_is_replaced_by_another_whenever_its_writer_is_killed(tmp_path: Path) -> None:
     new, place, old = (tmp_path / name for name in ("new", "place", "old"))
 

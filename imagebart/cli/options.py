@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -79,7 +80,10 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Co
             for argument, (group, options) in groups.items():
                 if options:
                     values[argument] = group(**{option.name: values.pop(option.name) for option in options})
-            function(**values)
+            try:
+                function(**values)
+            except EOFError as error:  # which click takes for Ctrl-D
+                raise InputError(f"A file ended too early: {error}") from error
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__annotations__ = {option.name: option.annotation for option in flat}
@@ -88,6 +92,17 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Co
         return function
 
     return add
+
+
+def output_folder(text: str) -> Path:
+    """A folder that is there or can be made; raises BadParameter for an empty name, a file, or a folder in a file."""
+    path = Path(text)
+    if not text.strip():
+        raise typer.BadParameter("the name is empty; name a folder.")
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise typer.BadParameter(f"{place} is a file; name a folder.")
+    return path
 
 
 def _options(group: Any) -> list[inspect.Parameter]:

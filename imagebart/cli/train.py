@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from imagebart.cli.options import DEFAULT_MODEL, Data, Model, command
+from imagebart.cli.options import DEFAULT_MODEL, Data, Model, command, output_folder
 from imagebart.errors import InputError
 
 app = typer.Typer(help="Train a first stage or a stage, or put a model together.")
 
 Config = Annotated[Path, typer.Option(help="JSON file of settings, see recipes/.")]
-Run = Annotated[Path, typer.Option(help="Folder for log, samples and checkpoints; resumes.")]
+FOLDER: dict[str, Any] = {"parser": output_folder, "metavar": "DIRECTORY"}
+Run = Annotated[Path, typer.Option(help="Folder for log, samples and checkpoints; resumes.", **FOLDER)]
 
 
 @command(app)
@@ -46,7 +47,7 @@ def denoiser(config: Config, run: Run) -> None:
 @command(app)
 def assemble(
     config: Annotated[Path, typer.Option(help="JSON file: parts, name and settings of the model.")],
-    out: Annotated[Path, typer.Option(help="The model's folder.")],
+    out: Annotated[Path, typer.Option(help="The model's folder.", **FOLDER)],
 ) -> None:
     """Write trained parts as one model folder."""
     from imagebart.training.config import ModelParts, load
@@ -70,7 +71,7 @@ def log(run: Annotated[Path, typer.Option(help="Folder of a run.")]) -> None:
 
 @command(app)
 def take_apart(
-    out: Annotated[Path, typer.Option(help="Gets the folders first-stage, captions, stage1, ...")],
+    out: Annotated[Path, typer.Option(help="Gets the folders first-stage, captions, stage1, ...", **FOLDER)],
     model: Model = DEFAULT_MODEL,
 ) -> None:
     """Split a model folder into parts, to train on from them."""
@@ -83,7 +84,7 @@ def take_apart(
 
 @command(app)
 def model(
-    out: Annotated[Path, typer.Option(help="The model's folder; a run that was stopped goes on there.")],
+    out: Annotated[Path, typer.Option(help="The model's folder; a run that was stopped is resumed there.", **FOLDER)],
     data: Data = None,
     hours: Annotated[float | None, typer.Option(help="How long to train, such as 8 for a night.")] = None,
     config: Annotated[Path | None, typer.Option(help="JSON file of these and more settings, see recipes/.")] = None,

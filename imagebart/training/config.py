@@ -238,5 +238,5 @@ def load_values(path: Path) -> dict[str, Any]:
     """The settings in a JSON file; raises InputError where it holds none."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"cannot read the configuration {path}, expected a JSON object: {error}") from error

@@ -7,7 +7,9 @@ no image. `inspect_dataset` decodes each once, names those that cannot be used, 
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import statistics
 import tempfile
 from collections import Counter
@@ -28,10 +30,10 @@ from torch.utils.data import Dataset
 
 from imagebart.atomic_io import write_error, write_text
 from imagebart.conditioning.tokenizer import pieces
-from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import flatten, load_image, normalize, to_images
+from imagebart.training.state import damaged, read_json
 
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there
 SPLITS = {"train", "test", "validation"}
@@ -63,6 +65,7 @@ class ImageSource:
     kind: str  # "text", "class" or "none"
     column: str | None  # of captions or classes
     root: Path | None  # where names of files begin
+    unusable: dict[str, str] = field(default_factory=dict)  # names of files that were left out, and why
 
     def __iter__(self) -> Iterator[Example]:
         for split, part in self.splits.items():
@@ -101,9 +104,10 @@ def open_dataset(data: str) -> ImageSource:
     import datasets  # takes seconds, and nothing but this needs it
 
     folder, root = Path(data), None
+    unusable: dict[str, str] = {}
     options: dict[str, Any] = {"path": data, "streaming": True}
     if folder.is_dir():
-        root = folder.resolve()
+        root, unusable = _with_utf8_names(folder.resolve())
         parquet = any(root.rglob("*.parquet"))
         more = {"path": "parquet"} if parquet else {"path": "imagefolder", "keep_in_memory": True, "streaming": False}
         options |= {"data_dir": str(root), **more}
@@ -128,7 +132,30 @@ def open_dataset(data: str) -> ImageSource:
     for split in (split for split, column in columns.items() if not column):
         raise InputError(f"{data} has no images in its part {split!r}; expected a column of them, called image.")
     kind, text_column = _text_column(next(iter(splits.values())).features or {})
-    return ImageSource(splits, kind, text_column, root)
+    return ImageSource(splits, kind, text_column, root, unusable)
+
+
+def _with_utf8_names(root: Path) -> tuple[Path, dict[str, str]]:
+    """The folder, or links to those of its files whose names are UTF-8, which the library needs; and the others."""
+    others = {path for path in root.rglob("*") if path.is_file() and not _is_utf8(path.relative_to(root))}
+    if not others and _is_utf8(root):
+        return root, {}
+    links = Path(tempfile.mkdtemp(prefix="imagebart-"))
+    atexit.register(shutil.rmtree, links, ignore_errors=True)
+    for path in root.rglob("*"):
+        link = links / path.relative_to(root)
+        if path.is_file() and path not in others:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    names = (bytes(path.relative_to(root)).decode("utf-8", "backslashreplace") for path in sorted(others))
+    return links, dict.fromkeys(names, "has a name that is not UTF-8.")
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
 
 
 def _image_column(part: Any) -> str:
@@ -208,7 +235,7 @@ def inspect_dataset(
 
     Raises InputError where too few images can be used, OSError where the disk is full.
     """
-    report = DatasetReport(source.kind)
+    report = DatasetReport(source.kind, unusable=dict(source.unusable))
     used: list[Example] = []
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -300,6 +327,10 @@ class StoreIndex:
     held_out: tuple[bool, ...]  # never trained on
     credits: tuple[dict[str, str], ...]
 
+    def __post_init__(self) -> None:
+        if len({len(self.names), len(self.texts), len(self.held_out), len(self.credits)}) != 1:
+            raise ValueError("names, texts, held_out and credits have different lengths")
+
     def numbers(self, held_out: bool) -> list[int]:
         """The images that are held out, or the others."""
         return [i for i, one in enumerate(self.held_out) if one == held_out]
@@ -313,7 +344,7 @@ def write_index(folder: Path, index: StoreIndex) -> None:
 def read_index(folder: Path) -> StoreIndex | None:
     """What is known of a store's images; None where it is not finished."""
     path = folder / INDEX
-    return from_dict(StoreIndex, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    return read_json(StoreIndex, path, "delete it to inspect the images again") if path.exists() else None
 
 
 class ImageStore:
@@ -324,8 +355,13 @@ class ImageStore:
         if index is None:
             raise ValueError(f"{folder} holds no images that are ready to train on ({INDEX} is missing)")
         self.index = index
-        side, count = stored_side(index.resolution), len(index.names)
-        self.pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(count, side, side, 3))
+        side, count, path = stored_side(index.resolution), len(index.names), folder / PIXELS
+        try:
+            if path.stat().st_size != count * side * side * 3:
+                raise ValueError(f"expected {count} images of {side} pixels a side")
+            self.pixels = np.memmap(path, np.uint8, "r", shape=(count, side, side, 3))
+        except (OSError, ValueError) as error:
+            raise damaged(path, error, f"delete {folder / INDEX} to inspect the images again") from error
 
     def view(self, number: int, view: int) -> Tensor:
         """A crop, uint8 [3, resolution, resolution], the same each time: view 0 is the middle, 1 that mirrored, ..."""

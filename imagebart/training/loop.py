@@ -22,14 +22,14 @@ from accelerate.utils import set_seed
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 
-from imagebart.atomic_io import remove, replace_folder, write_error
+from imagebart.atomic_io import write_error
 from imagebart.imaging.files import save_image
 from imagebart.sampling.packed_linear import multiplies_bfloat16
 from imagebart.training.config import LoopConfig
 from imagebart.training.progress import tracked
+from imagebart.training.state import OptimizerState, Stateful, load_state, save_state
 
 LOG = "log.jsonl"
 SEED_STRIDE = 10_000_000  # items of endless data between the places where two seeds begin
@@ -51,8 +51,8 @@ class Task(Protocol):
         """Updates without a gradient, such as a codebook's moving averages. By default none."""
         return
 
-    def state(self) -> list[Any]:
-        """Objects with state_dict and load_state_dict that a checkpoint holds besides the model. By default none."""
+    def state(self) -> list[Stateful]:
+        """What a checkpoint holds besides the model. By default nothing."""
         return []
 
     def sample(self, model: nn.Module) -> Image.Image:
@@ -113,11 +113,12 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)).to(accelerator.device)
     optimizers = optimizers_for(task.model, config)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate(step, config)) for o in optimizers]
-    model, *prepared = accelerator.prepare(task.model, *optimizers, *schedules)
-    optimizers, schedules = prepared[: len(optimizers)], prepared[len(optimizers) :]
-    accelerator.register_for_checkpointing(ema, *task.state())
-    start, rank, world_size = _load_state(accelerator, folder), accelerator.process_index, accelerator.num_processes
+    model, *optimizers = accelerator.prepare(task.model, *optimizers)
+    parts: dict[str, Stateful] = {"model": accelerator.unwrap_model(model), "ema": ema}
+    parts |= {f"optimizer{i}": OptimizerState(optimizer) for i, optimizer in enumerate(optimizers)}
+    parts |= {f"task{i}": part for i, part in enumerate(task.state())}
+    start, rank, world_size = load_state(folder, parts), accelerator.process_index, accelerator.num_processes
+    accelerator.wait_for_everyone()
     length = len(task.dataset)  # type: ignore[arg-type]
     batches = StepBatchSampler(length, config.batch_size, start, config.steps, config.seed, rank, world_size)
     # Not by `accelerator.prepare`, which would share out whole batches, each of them a step, among the processes.
@@ -134,9 +135,10 @@ def train(
         # A resumed run draws the same noise, and each process noise of its own.
         torch.manual_seed((config.seed + rank * SEED_STRIDE) * 1_000_003 + step)
         model.train()
+        lr = config.lr * learning_rate(step - 1, config)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = lr
         scalars, norm = training_step(task, model, batch, optimizers, config.clip, accelerator)
-        for schedule in schedules:
-            schedule.step()
         bare = accelerator.unwrap_model(model)
         ema.update_parameters(bare)
         if step % config.log_every == 0 and accelerator.is_main_process:
@@ -144,10 +146,12 @@ def train(
             rate = config.log_every * config.batch_size * world_size / (now - since)
             hours, since = hours + (now - since) / 3600, now
             record = {"step": step, **{k: round(v.item(), 5) for k, v in scalars.items()}}
-            record |= {"grad": round(float(norm), 4), "lr": schedules[0].get_last_lr()[0], "images_s": round(rate, 2)}
+            record |= {"grad": round(float(norm), 4), "lr": lr, "images_s": round(rate, 2)}
             write_record(folder, record | {"hours": round(hours, 4)})
         if step % config.save_every == 0 or step == config.steps:
-            _save_state(accelerator, folder, step)
+            if accelerator.is_main_process:
+                save_state(folder, step, parts)
+            accelerator.wait_for_everyone()
         if (step % config.sample_every == 0 or step == config.steps) and accelerator.is_main_process:
             averaged = _averaged_model(ema, bare)
             (folder / "samples").mkdir(exist_ok=True)
@@ -202,7 +206,7 @@ def _averaged_model(ema: AveragedModel, model: nn.Module) -> nn.Module:
     return ema.module.eval()
 
 
-# Files of a run: its log and its checkpoint.
+# The log of a run.
 
 
 def write_record(folder: Path, record: dict[str, float]) -> None:
@@ -218,49 +222,24 @@ def write_record(folder: Path, record: dict[str, float]) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The records of a run's log, each of a step; lines that were cut off are left out."""
+    """The records of a run's log, each of a step; lines that are damaged are left out."""
     path, records = folder / LOG, []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             record = json.loads(line)
-            if isinstance(record, dict):
+            if isinstance(record, dict) and {"step", "hours"} <= record.keys() and _are_numbers(record.values()):
                 records.append(record)
     return records
+
+
+def _are_numbers(values: Iterable[object]) -> bool:
+    return all(isinstance(value, int | float) for value in values)
 
 
 def hours_so_far(folder: Path) -> float:
     """Hours that a run took up to its last record, over all its resumptions."""
     records = read_log(folder)
     return records[-1]["hours"] if records else 0.0
-
-
-def _save_state(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Writes beside the last checkpoint, then takes its place, so that a broken write loses nothing."""
-    fresh = folder / "state.new"
-    if accelerator.is_main_process:
-        remove(fresh)  # half of one, where a run was killed
-    accelerator.wait_for_everyone()
-    try:
-        accelerator.save_state(str(fresh), safe_serialization=False)
-        if accelerator.is_main_process:
-            (fresh / "step.json").write_text(json.dumps({"step": step}))
-            replace_folder(fresh, folder / "state", folder / "state.old")
-    except (OSError, RuntimeError) as error:  # PyTorch's own where a disk is full
-        holders = [*accelerator._models, *accelerator._custom_objects, *accelerator._optimizers]
-        tensors = [t for holder in holders for t in tree_leaves(holder.state_dict()) if isinstance(t, Tensor)]
-        remove(fresh)
-        size = sum(t.numel() * t.element_size() for t in tensors)
-        raise write_error(error, folder / "state", size) from error
-    accelerator.wait_for_everyone()
-
-
-def _load_state(accelerator: Accelerator, folder: Path) -> int:
-    """Loads the checkpoint in a folder; returns its step, 0 where there is none."""
-    for state in (folder / "state", folder / "state.old"):
-        if (state / "step.json").exists():
-            accelerator.load_state(str(state))
-            return int(json.loads((state / "step.json").read_text())["step"])
-    return 0
 
 
 def optimizers_for(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:

@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from imagebart.atomic_io import format_bytes, write_text
-from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.training.config import RESOLUTIONS, AdversarialLoss, FirstStageLoss, LoopConfig, ModelRun, StageShape
 from imagebart.training.data import MAX_VIEWS, ImageSource, stored_side
 from imagebart.training.loop import Task, optimizers_for, precision, training_step
+from imagebart.training.state import read_json
 from imagebart.training.vqgan import FirstStageTask
 
 PLAN = "plan.json"
 MIN_STEPS = 20  # of each part
-TIMED_STEPS = 2
+TIMED_STEPS, TIMED_IMAGES = 2, 32  # images of a step, at most: the time of a larger one is in proportion
 BUSY_LOAD = 0.75  # of each core
 SECONDS_PER_CHECKPOINT, SECONDS_PER_RECORD, GRIDS = 120.0, 20.0, 12  # grids: in each part
 MAX_TOKEN_BYTES = 64_000_000  # of the token file
@@ -89,7 +89,7 @@ def make_plan(
     model = first_stage or run.model or first_stage_config(resolution)
     shape = shape or run.shape or _denoiser_shape(model)
     views = max(2, min(MAX_VIEWS, MAX_TOKEN_BYTES // (4 * model.tokens * count)))
-    weights = 4 * 4 * 2 * (_parameters(model) + 20 * shape.width**2 * (shape.depth + shape.encoder_depth))
+    weights = 4 * 4 * 3 * (_parameters(model) + 20 * shape.width**2 * (shape.depth + shape.encoder_depth))
     disk = count * (3 * stored_side(model.resolution) ** 2 + 4 * model.tokens * views) + weights
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
@@ -101,7 +101,10 @@ def make_plan(
         return Plan(run, model, loss, shape, views, 0, 0.0, disk)
     size = model.resolution
     timed_loss = replace(loss, adversarial=AdversarialLoss(start_step=0, crop=max(32, min(128, size))))
-    images = [{"image": torch.randint(256, (3, size, size), dtype=torch.uint8)} for _ in range(run.batch_size)]
+    images = [
+        {"image": torch.randint(256, (3, size, size), dtype=torch.uint8)}
+        for _ in range(min(run.batch_size, TIMED_IMAGES))
+    ]
     network = FirstStage(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = FirstStageTask(network, images, torch.ones(size, size), timed_loss)  # type: ignore[arg-type]
     seconds = seconds_per_step(task, loop_config(run, MIN_STEPS, 1.0))
@@ -181,7 +184,8 @@ def seconds_per_step(task: Task, config: LoopConfig) -> float:
     accelerator = Accelerator(mixed_precision=precision(config.mixed_precision))
     model, optimizers = task.model.to(accelerator.device), optimizers_for(task.model, config)
     length = len(task.dataset)  # type: ignore[arg-type]
-    items = default_collate([task.dataset[i % length] for i in range(config.batch_size)])
+    count = min(config.batch_size, TIMED_IMAGES)
+    items = default_collate([task.dataset[i % length] for i in range(count)])
     batch = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in items.items()}
     busy, threads = load_of_others() > 0 and accelerator.device.type == "cpu", torch.get_num_threads()
     times = []
@@ -195,7 +199,7 @@ def seconds_per_step(task: Task, config: LoopConfig) -> float:
             times.append((time.process_time() / threads if busy else time.perf_counter()) - start)
     finally:
         torch.set_num_threads(threads)
-    return min(times[1:])
+    return min(times[1:]) * config.batch_size / count
 
 
 def load_of_others() -> float:
@@ -211,7 +215,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
 def read_plan(folder: Path) -> Plan | None:
     """The plan of a run; None where there is none yet."""
     path = folder / PLAN
-    return from_dict(Plan, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    return read_json(Plan, path, "delete it to plan again") if path.exists() else None
 
 
 def _duration(hours: float) -> str:

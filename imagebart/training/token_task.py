@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -22,11 +23,12 @@ from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_vocabulary
-from imagebart.models.vqgan import FirstStage
+from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, ImageFolder, ImageStore, dataset_for
 from imagebart.training.loop import Batch, Task
-from imagebart.weights.folder import load_part
+from imagebart.training.state import damaged
+from imagebart.weights.folder import checked_header, load_part
 
 PREVIEW_IMAGES = 12  # in a grid
 MIN_LENGTH = 16  # conditioning tokens a caption
@@ -178,7 +180,7 @@ def encode_store(
     device = next(first_stage.parameters()).device
     for start in range(0, count, SHARD_IMAGES):
         numbers = range(start, min(start + SHARD_IMAGES, count))
-        path = folder / f"tokens-{start // SHARD_IMAGES:05d}.safetensors"
+        path = _shard(folder, start)
         if path.is_file():
             continue
         parts = []
@@ -191,7 +193,25 @@ def encode_store(
         stored = torch.cat(parts).unflatten(0, (views, len(numbers))).transpose(0, 1).contiguous()
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, save({"tokens": stored}))
-    write_text(folder / TOKEN_INDEX, json.dumps({"pictures": count, "views": views}))
+    write_text(folder / TOKEN_INDEX, json.dumps({"images": count, "views": views}))
+
+
+def _shard(folder: Path, start: int) -> Path:
+    """The file of the images from number `start` on."""
+    return folder / f"tokens-{start // SHARD_IMAGES:05d}.safetensors"
+
+
+def _read_shard(path: Path, shape: tuple[int, ...], vocab_size: int) -> Tensor:
+    """Tokens, int32 of a shape; raises InputError where the file is damaged."""
+    try:
+        tokens = load_file(checked_header(path))["tokens"]
+        if tokens.dtype != torch.int32 or tokens.shape != shape:
+            raise ValueError(f"{tokens.dtype} of shape {list(tokens.shape)}, expected int32 of {list(shape)}")
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
+            raise ValueError(f"tokens from {tokens.min()} to {tokens.max()}, expected less than {vocab_size}")
+    except (SafetensorError, OSError, LookupError, ValueError) as error:
+        raise damaged(path, error, f"delete {path.parent} to encode the images again") from error
+    return tokens
 
 
 def has_tokens(folder: Path) -> bool:
@@ -202,12 +222,18 @@ def has_tokens(folder: Path) -> bool:
 class TokenDataset(AugmentedViews):
     """Some images of a store, in all their views, with their tokens, int64 [N], beside image and text."""
 
-    def __init__(self, folder: Path, store: ImageStore, numbers: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, store: ImageStore, numbers: Sequence[int], views: int, first_stage: FirstStageConfig
+    ) -> None:
+        """numbers: of the images; views, first_stage: those that `encode_store` was called with."""
         if not has_tokens(folder):
             raise ValueError(f"{folder} holds no tokens that are ready to train on ({TOKEN_INDEX} is missing)")
-        shards = sorted(folder.glob("tokens-*.safetensors"))
-        self.all = torch.cat([load_file(shard)["tokens"] for shard in shards])  # [images, views, N]
-        super().__init__(store, numbers, self.all.shape[1])
+        count, shards = len(store.index.names), []
+        for start in range(0, count, SHARD_IMAGES):
+            shape = (min(SHARD_IMAGES, count - start), views, first_stage.tokens)
+            shards.append(_read_shard(_shard(folder, start), shape, first_stage.vocab_size))
+        self.all = torch.cat(shards)  # [images, views, N]
+        super().__init__(store, numbers, views)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         view, place = divmod(index, len(self.numbers))

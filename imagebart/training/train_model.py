@@ -24,7 +24,6 @@ from torch import nn
 
 from imagebart.atomic_io import write_text
 from imagebart.conditioning import Conditioner, TextConditioner
-from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.files import save_image, to_images
 from imagebart.imaging.masks import preset
@@ -56,6 +55,7 @@ from imagebart.training.plan import (
     write_plan,
 )
 from imagebart.training.progress import progress
+from imagebart.training.state import read_json
 from imagebart.training.token_task import (
     TokenDataset,
     add_codebook_embedding,
@@ -69,7 +69,7 @@ from imagebart.training.token_task import (
 )
 from imagebart.training.validation import Metrics, Validation, read_metrics
 from imagebart.training.vqgan import FirstStageTask, load_first_stage
-from imagebart.weights.folder import Part, has_part, load_part, save_part
+from imagebart.weights.folder import PART, M, Part, has_part, load_part, save_part
 
 RUN = "run"  # in the model's folder: everything that a resumed run needs
 STEPS = "steps.json"  # that a part was trained for
@@ -187,6 +187,21 @@ def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
+class _PartLength:
+    """How a part is trained where these hours are asked for."""
+
+    hours: float
+    loop: LoopConfig
+
+
+@dataclass(frozen=True)
+class _TrainedSteps:
+    """Written after a part."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
 class _Training:
     """A run: each part is trained, unless it is there for as many hours or steps as asked for."""
 
@@ -251,7 +266,8 @@ class _Training:
     def denoiser(self, first_stage: FirstStage) -> None:
         plan, place, index = self.plan, self.folder / "denoiser", self.store.index
         train_set, held_out = (
-            TokenDataset(self.folder / "tokens", self.store, index.numbers(held)) for held in (False, True)
+            TokenDataset(self.folder / "tokens", self.store, index.numbers(held), plan.views, first_stage.config)
+            for held in (False, True)
         )
         conditioner = conditioner_of(index.kind, train_set.texts)
 
@@ -285,7 +301,7 @@ class _Training:
 
     def write_model(self, first_stage: FirstStage, out: Path) -> None:
         """Assembles the model in its folder, with its card, credits and examples."""
-        part = load_part(self.folder / "denoiser", Denoiser)
+        part = _load_part(self.folder / "denoiser", Denoiser)
         about = about_model(self.plan, self.store, out.resolve().name, part.conditioner)
         model = ImageBART(first_stage.cpu(), part.module, part.conditioner, about)
         model.save_pretrained(out, "float16")
@@ -309,16 +325,17 @@ class _Training:
         self, place: Path, hours: float, steps: int | None, new_task: Callable[[LoopConfig], Task]
     ) -> LoopConfig:
         """How a part is trained in so many hours, or steps: as decided when these were first asked for."""
-        run, path = self.plan.run, place.with_suffix(".json")
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        run, path, again = self.plan.run, place.with_suffix(".json"), "delete it to plan this part again"
+        known = read_json(_PartLength, path, again) if path.exists() else None
         PartialState().wait_for_everyone()
-        if known is None or known["hours"] != run.hours or steps not in (None, known["loop"]["steps"]):
+        if known is None or known.hours != run.hours or steps not in (None, known.loop.steps):
             timed = loop_config(run, MIN_STEPS, 1.0)
             seconds = seconds_per_step(new_task(timed), timed)
             config = loop_config(run, steps or max(MIN_STEPS, int(3600 * hours / seconds)), seconds)
-            _on_main(lambda: write_text(path, json.dumps({"hours": run.hours, "loop": asdict(config)}, indent=1)))
-            known = json.loads(path.read_text(encoding="utf-8"))
-        return from_dict(LoopConfig, known["loop"])
+            length = _PartLength(run.hours, config)
+            _on_main(lambda: write_text(path, json.dumps(asdict(length), indent=1)))
+            known = read_json(_PartLength, path, again)
+        return known.loop
 
 
 @torch.no_grad()
@@ -335,19 +352,29 @@ def measure_reconstruction(model: nn.Module, images: torch.Tensor) -> Metrics:
     return {"error": error, "psnr": float(psnr(again, images).mean()), "codes": codes}
 
 
+def _load_part(place: Path, kind: type[M]) -> Part[M]:
+    try:
+        return load_part(place, kind)
+    except ValueError as error:
+        raise InputError(f"{error}; delete {place / PART} to write it again from the last state.") from error
+
+
 def _load_first_stage_part(folder: Path) -> FirstStage:
-    first_stage = load_part(folder, FirstStage).module
+    first_stage = _load_part(folder, FirstStage).module
     return first_stage.to(PartialState().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _is_trained(place: Path, steps: int) -> bool:
     """Whether a part is there that was trained for at least so many steps."""
-    return has_part(place) and json.loads((place / STEPS).read_text())["steps"] >= steps
+    path = place / STEPS
+    if not (has_part(place) and path.exists()):
+        return False
+    return read_json(_TrainedSteps, path, "delete it to resume from the last state").steps >= steps
 
 
 def _save_trained(part: Part[Any], place: Path, steps: int) -> None:
     save_part(part, place)
-    write_text(place / STEPS, json.dumps({"steps": steps}))
+    write_text(place / STEPS, json.dumps(asdict(_TrainedSteps(steps))))
 
 
 # What a run is initialised from: the first stage of a finished model, or all of it.

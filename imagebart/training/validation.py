@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +58,14 @@ def has_plateaued(values: Sequence[float]) -> bool:
 
 def read_metrics(folder: Path) -> list[Metrics]:
     """The metrics of a run so far, a row for each validation."""
-    path = folder / TABLE
-    if not path.is_file():
-        return []
-    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-    return [{name: float(value) for name, value in row.items()} for row in rows]
+    path, metrics = folder / TABLE, []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for row in csv.DictReader(text.replace("\0", "").splitlines()):
+        with suppress(ValueError, TypeError):  # a line that is damaged
+            numbers = {name: float(value) for name, value in row.items()}
+            if {"step", "hours"} < numbers.keys():
+                metrics.append(numbers)
+    return metrics
 
 
 def loss_table(folder: Path) -> Iterator[str]:

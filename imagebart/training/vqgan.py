@@ -32,6 +32,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid
 from imagebart.training.loop import Batch, Task, train
+from imagebart.training.state import OptimizerState, Stateful
 from imagebart.weights.folder import Part, has_part, load_part, save_part
 
 
@@ -90,7 +91,7 @@ class FirstStageTask(Task):
             self.codebook_ema.update(model.quantize, *self.pending, accelerator)  # type: ignore[arg-type]
             self.pending = None
 
-    def state(self) -> list[Any]:
+    def state(self) -> list[Stateful]:
         return [self.codebook_ema] if self.discriminator is None else [self.codebook_ema, self.discriminator]
 
     @torch.no_grad()
@@ -198,13 +199,16 @@ class DiscriminatorTrainer:
         self.optimizer.zero_grad()
         self.pending = None
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": self.steps, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def state_dict(self) -> dict[str, Tensor]:
+        parts = {"model": self.model.state_dict(), "optimizer": OptimizerState(self.optimizer).state_dict()}
+        tensors = {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
+        return {"steps": torch.tensor(self.steps), **tensors}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = state["step"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.steps = int(state["steps"])
+        for name, part in (("model.", self.model), ("optimizer.", OptimizerState(self.optimizer))):
+            own = {key.removeprefix(name): tensor for key, tensor in state.items() if key.startswith(name)}
+            part.load_state_dict(own)
 
 
 def train_first_stage(

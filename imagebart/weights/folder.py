@@ -442,11 +442,15 @@ def load_part(folder: Path, kind: type[M]) -> Part[M]:
     recover_files(folder)
     if not has_part(folder):
         raise ValueError(f"{folder} holds no finished part ({PART}); train it first")
-    values = json.loads((folder / PART).read_text())
-    key, config_class = PARTS[kind]
-    config = from_dict(config_class, values.get(key, values))  # older first stages: the file is the configuration
-    conditioner = conditioner_from_config(values.get("conditioner", {"type": "none"}))
-    schedule = Schedule(tuple(values["betas"])) if "betas" in values else None
-    module = build_stage(config, schedule.stages) if schedule is not None else kind(config)
-    module.load_state_dict(load_file(folder / "part.safetensors"))
+    path, (key, config_class) = folder / PART, PARTS[kind]
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        config = from_dict(config_class, values.get(key, values))  # older first stages: the file is the configuration
+        conditioner = conditioner_from_config(values.get("conditioner", {"type": "none"}))
+        schedule = Schedule(tuple(values["betas"])) if "betas" in values else None
+        module = build_stage(config, schedule.stages) if schedule is not None else kind(config)
+        path = folder / "part.safetensors"
+        module.load_state_dict(load_file(checked_header(path)))
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise WeightsError(f"{path} is damaged or of another kind: {' '.join(str(error).split()):.200}") from error
     return Part(module.eval().requires_grad_(False), conditioner, schedule)  # type: ignore[arg-type]

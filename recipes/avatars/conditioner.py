@@ -1,4 +1,4 @@
-"""What people ask for that the artwork lacks, and the nearest that it has."""
+"""The conditioner of avatars: the words of their captions, and substitutions for what the artwork lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _words(line: str) -> tuple[str, ...]:
 
 
 def _near(**colours: str) -> dict[str, str]:
-    """Of each colour those that are near to it: {"violet": "pink", ...} from pink="purple violet"."""
+    """The nearest known colour of each: {"violet": "pink", ...} from pink="purple violet"."""
     return {word: colour for colour, words in colours.items() for word in words.split()}
 
 
@@ -21,12 +21,11 @@ def _none_near(*colours: str) -> dict[str, str]:
     return {word: "" for words in colours for word in words.split()}
 
 
+# Each subject says which of these it has, and the nearest of the others.
 _COLOURS = _words(
     "black white grey gray silver brown red orange yellow green blue purple pink violet lilac lavender magenta maroon "
     "burgundy crimson scarlet gold golden beige cream turquoise teal cyan aqua navy indigo lime olive khaki mint"
 )
-"""Colours that people name; every subject says which it has and what is near the others."""
-
 _LIKE_FABRIC = _near(
     white="cream beige",
     grey="silver",
@@ -103,9 +102,8 @@ _GLASSES = ColouredThing(
 _EYES = ColouredThing("eye colour", _words("eye eyes eyed"), (), _none_near(*_COLOURS))
 _EYEBROWS = ColouredThing("pair of eyebrows", _words("eyebrow eyebrows brows"), (), _none_near(*_COLOURS))
 
+# With these words, an old person's hair is not grey.
 _OTHERWISE = _words("bald balding hairless blonde blond ginger redhead brunette hat beanie cap turban hijab headscarf")
-"""What is said of the head where age does not make its hair grey."""
-
 _INSTEAD = {
     **dict.fromkeys(("old", "elderly", "aged", "senior"), "grey-haired"),
     **dict.fromkeys(("granny", "grandma", "grandmother", "nan"), "grey-haired woman"),
@@ -124,12 +122,12 @@ _NEAREST = {
 
 
 def avatar_conditioner(length: int) -> TextConditioner:
-    """The words of avatars' captions, and what is read in place of what the artwork lacks; length: tokens a prompt."""
+    """length: tokens a prompt."""
     return TextConditioner.from_captions(all_words(), length, prompt_rules())
 
 
 def prompt_rules() -> PromptRules:
-    """What prompts for avatars are changed to before they are read; captions stay as they are."""
+    """Substitutions in prompts; captions stay as they are."""
     age = [Substitution(words, by, _OTHERWISE, _HAIR.name) for words, by in _INSTEAD.items()]
     nearest = [Substitution(words, by) for words, by in _NEAREST.items()]
     subjects = (_HAIR, _CLOTHING, _HAT, _BACKGROUND, _SKIN, _GLASSES, _EYES, _EYEBROWS)

@@ -1,10 +1,9 @@
 """Training on avatars: the network that reads attributes off images, the text encoder, and the parts of the model.
 
-The reader learns from fresh renders, blurred and shifted as a first stage may leave an image. The text encoder learns
-from captions alone, before any image is seen: a caption alone costs a tenth of what it costs beside an image, whose
-tokens teach words slowly, since a colour named once moves a few of 256. What a caption claims is known: each query
-token says of one attribute which values the caption would be true of, or that it says nothing
-(`imagebart.avatars.scorer`). First stage and denoiser are trained as on any other images.
+The reader learns from new renders, augmented with what a first stage may do to an image. The text encoder learns from
+captions alone: an image's tokens teach words slowly, since a colour that is named once moves a few of 256. What a
+caption claims is known, so each query token learns to say of one attribute which values make the caption true, or that
+it is not mentioned (`imagebart.avatars.scorer`). First stage and denoiser are trained as on any other images.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from recipes.avatars.artwork import face_weight, render, rendered
 from recipes.avatars.conditioner import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, caption, sample
 
-HIDDEN = -100  # the label of an attribute that a picture does not show: no loss
+HIDDEN = -100  # the label of an attribute that an image does not show: no loss
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class ReaderRun:
 
 @dataclass(frozen=True)
 class LabelledAvatars(Dataset[dict[str, Tensor]]):
-    """Avatars of all combinations. Items: image uint8 [3, SIZE, SIZE]; labels int64 [14], `HIDDEN` where unseen."""
+    """Avatars of all combinations. Items: image uint8 [3, SIZE, SIZE]; labels int64 [14]."""
 
     seed: int
     length: int = 10**9
@@ -83,11 +82,9 @@ class LabelledAvatars(Dataset[dict[str, Tensor]]):
 
 
 def labels(attributes: Attributes) -> Tensor:
-    """The number of each attribute's value, int64 [14] in the order of `VALUES`; `HIDDEN` where it does not show."""
-    shown = attributes.visible()
-    values = attributes.as_dict()
-    numbers = [VALUES[name].index(values[name]) if name in shown else HIDDEN for name in VALUES]
-    return torch.tensor(numbers)
+    """The index of each attribute's value, int64 [14] in the order of `VALUES`; `HIDDEN` where it does not show."""
+    shown, values = attributes.visible(), attributes.as_dict()
+    return torch.tensor([VALUES[name].index(values[name]) if name in shown else HIDDEN for name in VALUES])
 
 
 def augmented(images: Tensor, augment: Augment) -> Tensor:
@@ -139,10 +136,8 @@ class ReaderTask(Task):
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         truth = batch["labels"]
         answers = model(augmented(normalize(batch["image"]), self.augment))
-        losses = [
-            F.cross_entropy(logits, truth[:, i], ignore_index=HIDDEN, reduction="sum")
-            for i, logits in enumerate(answers.values())
-        ]
+        pairs = zip(answers.values(), truth.unbind(1), strict=True)
+        losses = [F.cross_entropy(logits, label, ignore_index=HIDDEN, reduction="sum") for logits, label in pairs]
         shown = truth != HIDDEN
         right = torch.stack([logits.argmax(1) for logits in answers.values()], 1) == truth
         return {"loss": torch.stack(losses).sum() / shown.sum(), "accuracy": right[shown].float().mean()}
@@ -154,7 +149,7 @@ class ReaderTask(Task):
 
 
 def train_reader(run: ReaderRun, folder: Path) -> Reader:
-    """Trains (or goes on training) a reader in a run's folder and writes it there as `reader.safetensors`."""
+    """Trains (or resumes) a reader in a run's folder and writes it there as `reader.safetensors`."""
     torch.manual_seed(run.loop.seed)
     model = Reader(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = train(ReaderTask(model, LabelledAvatars(run.seed), run.augment), run.loop, folder)
@@ -163,21 +158,21 @@ def train_reader(run: ReaderRun, folder: Path) -> Reader:
     return trained
 
 
-SURE = 0.9  # a reading is right where it gives this share or more to what is claimed
-OFTEN = 3  # captions that the mean of a query token is taken over, at least
+SURE = 0.9  # a reading is right where what is claimed has at least this probability
+OFTEN = 3  # captions that a mean query token has to be of, at least
 
 
 class QueryTokenDistillation:
-    """What a text encoder's query tokens should stay like while it learns more words, since networks read them.
+    """Keeps a text encoder's query tokens, which trained networks read, while it learns more words.
 
-    Where the reader before read a caption rightly, its very query token. Where it did not, since words were new to it,
-    the mean of those that it gives for what the caption claims: an old word for the same thing.
+    The target is the query token of the reader before, where that read the caption rightly. Where it did not, for words
+    were new to it, the target is the mean of the query tokens that it gave for the same claims.
     """
 
     def __init__(
         self, before: CaptionReader, caption_batches: Iterable[tuple[Tensor, Tensor]], groups: tuple[int, ...] = GROUPS
     ) -> None:
-        """caption_batches: batches of words int64 [B, length] and what they claim, bool [B, sum(groups)]."""
+        """caption_batches: words, int64 [B, length], and what they claim, bool [B, sum(groups)]."""
         self.before, self.groups = before, groups
         found: list[dict[tuple[bool, ...], list[Tensor]]] = [{} for _ in groups]
         for words, claims in caption_batches:
@@ -194,7 +189,7 @@ class QueryTokenDistillation:
             self.usual.append(torch.stack(list(often.values())) if often else torch.zeros(0, width))
 
     def targets(self, words: Tensor, claims: Tensor) -> tuple[Tensor, Tensor]:
-        """Query tokens [B, len(groups), width] to stay like, and where there are such: bool [B, len(groups)]."""
+        """Target query tokens [B, len(groups), width], and where there are any: bool [B, len(groups)]."""
         query_tokens, known = self._read(words, claims)
         for column, part in enumerate(claims.split(self.groups, 1)):
             same = (part[:, None] == self.claims[column].to(part.device)).all(2) & ~known[:, column, None]
@@ -204,13 +199,13 @@ class QueryTokenDistillation:
         return query_tokens, known
 
     def loss(self, query_tokens: Tensor, words: Tensor, claims: Tensor) -> Tensor:
-        """Mean squared error of query tokens [B, len(groups), width] towards those they should stay like."""
+        """Mean squared error of query tokens [B, len(groups), width] towards their targets."""
         targets, known = self.targets(words, claims)
         return ((query_tokens.float() - targets.float()).square() * known[..., None]).mean()
 
     @torch.no_grad()
     def _read(self, words: Tensor, claims: Tensor) -> tuple[Tensor, Tensor]:
-        """The reader's query tokens, and where they are read rightly."""
+        """The query tokens of the reader before, and where they are read rightly."""
         readings, query_tokens = self.before.to(words.device)(words)
         parts = zip(readings.float().split(self.groups, 1), claims.split(self.groups, 1), strict=True)
         shares = [(logits.softmax(1) * claimed).sum(1) for logits, claimed in parts]
@@ -222,18 +217,18 @@ class CaptionsRun:
     """`python -m recipes.avatars train captions --config FILE`."""
 
     loop: LoopConfig
-    shape: StageShape = field(default_factory=StageShape)  # of the stages that will take it over
+    shape: StageShape = field(default_factory=StageShape)  # of the networks that will use it
     text_length: Length = 77  # conditioning tokens a caption
-    init_from: str | None = None  # run folder of a text encoder to teach more; its query tokens stay as they are
+    init_from: str | None = None  # run folder of a text encoder that is to learn more words; its query tokens stay
 
 
-SHOWN = 12  # captions that are shown as what was read from them
-DISTILLATION_WEIGHT = 10.0  # of keeping query tokens as they were
-SILENT = 20  # one caption in so many is left out, as guidance does
+SHOWN = 12  # captions in a grid
+DISTILLATION_WEIGHT = 10.0
+SILENT = 20  # one caption in so many is empty, for guidance
 
 
 class CaptionDataset(Dataset[dict[str, Tensor | str]]):
-    """Captions of avatars by number, and what they claim: text, claims (see `claims_vector`)."""
+    """Captions of avatars: text, claims (see `claims_vector`)."""
 
     def __len__(self) -> int:
         return 10**9
@@ -246,7 +241,7 @@ class CaptionDataset(Dataset[dict[str, Tensor | str]]):
 
 
 class CaptionsTask(Task):
-    """Read what captions claim; with query tokens like those of a reader before, if there was one."""
+    """Reading what captions claim; with distillation, if the text encoder was trained before."""
 
     def __init__(
         self, reader: CaptionReader, conditioner: Conditioner, distillation: QueryTokenDistillation | None = None
@@ -281,26 +276,21 @@ class CaptionsTask(Task):
 
 
 def reading_loss(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
-    """Mean cross-entropy of an attribute, each claimed value as likely: logits and bool [B, sum(groups)]."""
-    losses = [
-        F.cross_entropy(logits, claimed / claimed.sum(1, keepdim=True))
-        for logits, claimed in zip(readings.float().split(groups, 1), claims.float().split(groups, 1), strict=True)
-    ]
-    return torch.stack(losses).mean()
+    """Mean cross-entropy of an attribute, all claimed values as likely: logits and bool [B, sum(groups)]."""
+    pairs = zip(readings.float().split(groups, 1), claims.float().split(groups, 1), strict=True)
+    return torch.stack([F.cross_entropy(logits, part / part.sum(1, keepdim=True)) for logits, part in pairs]).mean()
 
 
 def reading_accuracy(readings: Tensor, claims: Tensor, groups: tuple[int, ...] = GROUPS) -> Tensor:
-    """Share of the attributes spoken of whose likeliest value is claimed: shapes as in `reading_loss`."""
-    right, spoken = [], []
-    for logits, claimed in zip(readings.split(groups, 1), claims.split(groups, 1), strict=True):
-        right.append(claimed.gather(1, logits.argmax(1, keepdim=True))[:, 0])
-        spoken.append(~claimed[:, -1])
-    said = torch.stack(spoken, 1)
-    return (torch.stack(right, 1) & said).sum() / said.sum().clamp(min=1)
+    """The share of the mentioned attributes whose likeliest value is claimed: shapes as in `reading_loss`."""
+    pairs = list(zip(readings.split(groups, 1), claims.split(groups, 1), strict=True))
+    right = torch.cat([claimed.gather(1, logits.argmax(1, keepdim=True)) for logits, claimed in pairs], 1)
+    mentioned = torch.stack([~claimed[:, -1] for _, claimed in pairs], 1)
+    return (right & mentioned).sum() / mentioned.sum().clamp(min=1)
 
 
 def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
-    """Trains (or goes on training) a text encoder in a run's folder and writes it there."""
+    """Trains (or resumes) a text encoder in a run's folder and writes it there."""
     conditioner = avatar_conditioner(run.text_length)
     torch.manual_seed(run.loop.seed)
     distillation = None
@@ -310,7 +300,7 @@ def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
         before, words_before = load_text_encoder(Path(run.init_from))
         reader = CaptionReader(with_words_of(before, words_before, conditioner))
         load_heads(reader, Path(run.init_from))
-        reader.heads.requires_grad_(False)  # networks have learnt what these read
+        reader.heads.requires_grad_(False)
         distillation = QueryTokenDistillation(deepcopy(reader).requires_grad_(False), caption_batches(conditioner))
     trained = train(CaptionsTask(reader, conditioner, distillation), run.loop, folder)
     assert isinstance(trained, CaptionReader)
@@ -321,8 +311,8 @@ def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
 
 def caption_batches(conditioner: Conditioner, count: int = 1024, batch: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
     """Captions that are not trained on, in batches: their words, and what they claim."""
-    captions = CaptionDataset()
-    for start in range(len(captions) - count, len(captions), batch):
+    end = len(CaptionDataset())
+    for start in range(end - count, end, batch):
         said = [caption(number) for number in range(start, start + batch)]
         words = conditioner.encode([one.text for one in said]).tokens
         yield words, torch.stack([claims_vector(one.claims) for one in said])
@@ -332,14 +322,14 @@ DATA = "avatars"  # what a configuration calls them
 
 
 def avatars(data: str, size: int) -> Dataset[dict[str, Any]]:
-    """Avatars of so many pixels a side. Raises ValueError where a configuration names other data."""
+    """Avatars of `size` pixels a side. Raises ValueError where a configuration names other data."""
     if data != DATA:
         raise ValueError(f"data is {data!r}, expected {DATA!r}; `python -m imagebart train` takes folders")
     return AvatarDataset(size)
 
 
 def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
-    """What reads the captions of avatars."""
+    """The conditioner for avatars' captions."""
     if run.conditioning == "none":
         return NoConditioner()
     if run.conditioning != "text":
@@ -349,7 +339,7 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
 
 AVATARS = DataSource(avatars, conditioner_for)
 
-
+# The settings of each part's training.
 RUNS: dict[str, type[Any]] = {
     "first-stage": FirstStageRun,
     "captions": CaptionsRun,
@@ -357,19 +347,19 @@ RUNS: dict[str, type[Any]] = {
     "stage": StageRun,
     "reader": ReaderRun,
 }
-"""The settings of each part's training."""
 
 
 def train_part(run: FirstStageRun | CaptionsRun | DenoiserRun | StageRun | ReaderRun, folder: Path) -> None:
-    """Trains (or goes on training) a part of the model in a run's folder."""
-    if isinstance(run, FirstStageRun):
-        size = run.model.resolution
-        train_first_stage(run, folder, avatars(run.data, size), face_weight(size))
-    elif isinstance(run, CaptionsRun):
-        train_captions(run, folder)
-    elif isinstance(run, ReaderRun):
-        train_reader(run, folder)
-    elif isinstance(run, DenoiserRun):
-        train_denoiser(run, folder, AVATARS)
-    else:
-        train_stages(run, folder, AVATARS)
+    """Trains (or resumes) a part of the model in a run's folder."""
+    match run:
+        case FirstStageRun():
+            size = run.model.resolution
+            train_first_stage(run, folder, avatars(run.data, size), face_weight(size))
+        case CaptionsRun():
+            train_captions(run, folder)
+        case ReaderRun():
+            train_reader(run, folder)
+        case DenoiserRun():
+            train_denoiser(run, folder, AVATARS)
+        case StageRun():
+            train_stages(run, folder, AVATARS)

@@ -102,7 +102,7 @@ def test_two_processes_complete_what_one_began(
     shutil.copytree(out, tmp_path / "two")
     for name in ("samples/000000", "samples/000003", "samples/000005", "upper-halves/000002", "upper-halves/000003"):
         (tmp_path / "two" / f"{name}.png").unlink()
-    assert in_processes(2, "-m", "imagebart", *command, "--out", str(tmp_path / "two")) == [0, 0]
+    assert in_processes(2, lambda: main([*command, "--out", str(tmp_path / "two")])) == [0, 0]
     assert contents(tmp_path / "two") == contents(out)
     assert (out / "table.md").read_text() + "images a second: T = 1: " in capfd.readouterr().out
 

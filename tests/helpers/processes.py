@@ -1,26 +1,38 @@
-"""Programs in several processes that know of each other, as `accelerate launch --cpu --num_processes 2` starts them."""
+"""Work in several processes that know of each other, as `accelerate launch --cpu --num_processes 2` starts them."""
 
 from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
-from pathlib import Path
+import traceback
+from collections.abc import Callable
 
-import imagebart
+import torch
+from accelerate.state import AcceleratorState
 
 
-def in_processes(count: int, *command: str) -> list[int]:
-    """Runs Python so many times at once, and returns the exit codes. A fork would wait for its parent's threads."""
-    ours = [str(Path(imagebart.__file__).parents[1]), str(Path(__file__).parent)]
-    paths = os.pathsep.join([*ours, os.environ.get("PYTHONPATH", "")])
-    known = {"PYTHONPATH": paths}
-    if count > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-        known |= {"WORLD_SIZE": str(count), "ACCELERATE_USE_CPU": "true"}
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {} for rank in range(count)]
-    started = [subprocess.Popen([sys.executable, *command], env=os.environ | known | rank) for rank in ranks]
-    return [process.wait() for process in started]
+def in_processes(count: int, work: Callable[[], object]) -> list[int]:
+    """Does the work in so many forked processes at once; returns their exit codes: what it returns, 1 if it raises."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    children = []
+    for rank in range(count):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.environ.update(common, RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
+                torch.set_num_threads(1)  # the others stayed with the parent, and would be waited for
+                AcceleratorState._reset_state(reset_partial_state=True)
+                code = int(work() or 0)  # type: ignore[call-overload]
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

@@ -35,20 +35,23 @@ def tiny_conditioner(kind: Kind) -> Conditioner:
     return NoConditioner()
 
 
-def tiny_first_stage() -> FirstStageConfig:
-    """The first stage of tiny models: 64 tokens of 24 codes."""
-    return FirstStageConfig(
-        resolution=32,
-        channels=32,
-        multipliers=(1, 1),
-        res_blocks=1,
-        attention_resolutions=(),
-        latent_channels=32,
-        code_dim=8,
-        codebook_size=24,
-        pixel_unshuffle=2,
-        unit_codes=True,
-    )
+TINY_FIRST_STAGE = FirstStageConfig(
+    resolution=32,
+    channels=32,
+    multipliers=(1, 1),
+    res_blocks=1,
+    attention_resolutions=(),
+    latent_channels=32,
+    code_dim=8,
+    codebook_size=24,
+    pixel_unshuffle=2,
+    unit_codes=True,
+)
+
+
+def tiny_first_stage(**settings: Any) -> FirstStageConfig:
+    """The first stage of tiny models, 64 tokens of 24 codes, with other settings."""
+    return replace(TINY_FIRST_STAGE, **settings)
 
 
 def tiny_model(
@@ -62,9 +65,8 @@ def tiny_model(
 
     color_hint_grid: parts a side of cells whose colours it is told, and of cut cells what is left; 0: neither.
     """
-    first, conditioner = tiny_first_stage(), tiny_conditioner(conditioning)
-    if color_hint_grid:
-        first = replace(first, encoder="patch")
+    encoder = "patch" if color_hint_grid else "convolutions"
+    first, conditioner = tiny_first_stage(encoder=encoder), tiny_conditioner(conditioning)
     text = tiny_text(conditioner, query_tokens)
     prefix = others = query_tokens if text is not None else conditioner.length
     if text is None:

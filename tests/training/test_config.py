@@ -44,7 +44,7 @@ def test_settings_of_earlier_versions_are_read(cls: type[Any], before: dict[str,
     assert {name: getattr(read, name) for name in now} == now
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "{broken", "7", None])
+@pytest.mark.parametrize("text", ["[1, 2]", "{broken", "7", "[" * 100_000, None])
 def test_a_file_without_settings_is_named(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "run.json").write_text(text)

@@ -1,6 +1,7 @@
 """Data sets: folders of images, their inspection, held-out images, stores and views of them."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from image_folders import draw_folder
 from PIL import Image
+from tiny_runs import write_store
 
 from imagebart.errors import InputError
 from imagebart.training.data import (
@@ -24,8 +26,6 @@ from imagebart.training.data import (
     open_dataset,
     split_held_out,
 )
-
-from .tiny_runs import write_store
 
 
 def picture(path: Path, color: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> None:
@@ -131,6 +131,15 @@ def test_what_cannot_be_used_is_named_and_left_out(tmp_path: Path) -> None:
     assert {first, second} == {"1.png", "again.png"}
     names = ImageStore(tmp_path / "store").index.names
     assert {"printed.jpg", "deep.png"} <= set(names) and report.count == 26
+
+
+def test_a_file_whose_name_is_not_utf8_is_left_out(tmp_path: Path) -> None:
+    draw_folder(tmp_path, "text")
+    shutil.copy(tmp_path / "1.png", os.fsdecode(bytes(tmp_path) + b"/caf\xe9.png"))
+    report = inspect_dataset(open_dataset(str(tmp_path)), 32, tmp_path / "store")
+    assert report.unusable == {"caf\\xe9.png": "has a name that is not UTF-8."}
+    assert report.count == 24 and report.words["red"] == 8 and "1 left out:" in list(report.lines())
+    assert "0.png" in ImageStore(tmp_path / "store").index.names
 
 
 def test_captions_of_missing_pictures_are_named(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from oracles import binomial_z
 from tiny_models import tiny_first_stage, tiny_model
+from tiny_runs import COLORS, SHAPE, SMALL, two_classes, write_store
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -38,8 +39,6 @@ from imagebart.training.train_model import assemble
 from imagebart.weights.folder import Part, load_part, save_part
 from recipes.avatars.conditioner import avatar_conditioner
 from recipes.avatars.training import AVATARS, CaptionsRun, train_captions
-
-from .tiny_runs import COLORS, SHAPE, SMALL, two_classes, write_store
 
 AVATAR_SHAPE = replace(SHAPE, query_tokens=14)
 LOOP = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, mixed_precision="no")
@@ -268,10 +267,11 @@ def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
     tmp_path: Path, encoder: Literal["convolutions", "patch"]
 ) -> None:
     """On cached tokens. Elsewhere the tokens beside a mask would betray what was masked."""
-    first_stage = FirstStage(replace(tiny_first_stage(), encoder=encoder)).eval()
+    first_stage = FirstStage(tiny_first_stage(encoder=encoder)).eval()
     store = write_store(tmp_path, ("",) * 8)
     encode_store(store, first_stage, 2, tmp_path, lambda _: None)
-    tokens, conditioner = TokenDataset(tmp_path, store, range(8)), conditioner_of("none", [])
+    tokens = TokenDataset(tmp_path, store, range(8), 2, first_stage.config)
+    conditioner = conditioner_of("none", [])
     denoiser, run = new_denoiser(first_stage, SHAPE, conditioner), replace(ANY_RUN, conditioning="none")
     task = TokenDatasetTask(denoiser, conditioner, first_stage, tokens, tokens, run)
     batch = default_collate([tokens[i] for i in range(len(tokens))])

@@ -1,7 +1,4 @@
-"""The training loop: steps, learning rate, resuming to the step, several processes, and Muon.
-
-Run as a program, this file trains in one of several processes.
-"""
+"""The training loop: steps, learning rate, resuming to the step, several processes, and Muon."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from accelerate.state import AcceleratorState
 from fault_injection import killed_at_every_step, run_in_fork, with_full_disk
 from PIL import Image
 from processes import in_processes
+from safetensors.torch import load_file
 from tiny_models import tiny_first_stage
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -123,7 +120,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train(Stopped(), CONFIG, tmp_path / "broken")
-    assert json.loads((tmp_path / "broken" / "state" / "step.json").read_text()) == {"step": 20}
+    assert states(tmp_path / "broken") == ["step-0000010.safetensors", "step-0000020.safetensors"]
     resumed = train(Line(), CONFIG, tmp_path / "broken")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -136,6 +133,10 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     assert (tmp_path / "whole" / "samples" / "0000040.png").is_file()
 
 
+def states(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "state").iterdir())
+
+
 def trained(folder: Path, steps: int) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     train(Line(), replace(CONFIG, steps=steps, save_every=1, sample_every=1000, log_every=1), folder)
@@ -144,13 +145,15 @@ def trained(folder: Path, steps: int) -> None:
 def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
     """Three steps, the state saved and logged at each; killed, gone on with, and saved again."""
     trained(tmp_path / "whole", 4)
-    expected = torch.load(tmp_path / "whole" / "state" / "pytorch_model.bin")
+    last = Path("state", "step-0000004.safetensors")
+    expected = load_file(tmp_path / "whole" / last)
     trained(tmp_path / "begun", 2)
     for step in killed_at_every_step(lambda: trained(tmp_path / "broken", 3)):
         assert run_in_fork(lambda: trained(tmp_path / "broken", 4)) == 0, step
-        state = torch.load(tmp_path / "broken" / "state" / "pytorch_model.bin")
+        state = load_file(tmp_path / "broken" / last)
         assert state.keys() == expected.keys() and all(torch.equal(state[k], expected[k]) for k in state), step
         assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["log.jsonl", "samples", "state"]
+        assert states(tmp_path / "broken") == ["step-0000003.safetensors", "step-0000004.safetensors"], step
         shutil.rmtree(tmp_path / "broken")
         shutil.copytree(tmp_path / "begun", tmp_path / "broken")
 
@@ -158,11 +161,11 @@ def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
 def test_a_full_disk_costs_no_state_and_is_said(tmp_path: Path) -> None:
     trained(tmp_path, 2)
     said = with_full_disk(lambda: trained(tmp_path, 3), 600)  # enough for the log
-    assert f"state cannot be written to {tmp_path} (" in said and "it takes" in said and "free there" in said
-    assert json.loads((tmp_path / "state" / "step.json").read_text()) == {"step": 2}
-    assert not (tmp_path / "state.new").exists()
+    assert f"step-0000003.safetensors cannot be written to {tmp_path / 'state'} (" in said
+    assert "it takes" in said and "free there" in said
+    assert states(tmp_path) == ["step-0000001.safetensors", "step-0000002.safetensors"]
     trained(tmp_path, 3)
-    assert json.loads((tmp_path / "state" / "step.json").read_text()) == {"step": 3}
+    assert states(tmp_path) == ["step-0000002.safetensors", "step-0000003.safetensors"]
 
 
 @pytest.mark.parametrize("half", ['{"step": 3, "lo', "\x00\x00\x00", "[1]"])
@@ -185,7 +188,7 @@ class Noise(Dataset[dict[str, Any]]):
 
 
 def learn(folder: Path, batch_size: int, steps: int) -> None:
-    """A first stage whose training draws nothing at random."""
+    """Trains a first stage, without random numbers."""
     torch.manual_seed(0)
     loss = FirstStageLoss(dead_code_threshold=0.0)
     task = FirstStageTask(FirstStage(tiny_first_stage()), Noise(), torch.ones(32, 32), loss)
@@ -197,17 +200,12 @@ def learn(folder: Path, batch_size: int, steps: int) -> None:
         torch.save(model.state_dict(), folder / "trained.pt")
 
 
-def command(folder: Path, batch_size: int, steps: int) -> list[str]:
-    """This file as a program."""
-    return [__file__, str(folder), str(batch_size), str(steps)]
-
-
 @pytest.mark.slow
 def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> None:
     """Stopped on the way and gone on with, too."""
-    assert in_processes(1, *command(tmp_path / "one", 4, 4)) == [0]
-    assert in_processes(2, *command(tmp_path / "two", 2, 2)) == [0, 0]
-    assert in_processes(2, *command(tmp_path / "two", 2, 4)) == [0, 0]
+    learn(tmp_path / "one", 4, 4)
+    assert in_processes(2, lambda: learn(tmp_path / "two", 2, 2)) == [0, 0]
+    assert in_processes(2, lambda: learn(tmp_path / "two", 2, 4)) == [0, 0]
     one, two = (torch.load(tmp_path / name / "trained.pt") for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:
@@ -285,7 +283,3 @@ def test_the_second_step_looks_ahead_along_the_momentum() -> None:
     ahead = second + 0.5 * (0.5 * first + second)  # Nesterov's
     step = -0.2 * 6**0.5 * 0.1 * orthogonal(ahead)
     assert torch.allclose(p.detach() - before, step, atol=1e-6)
-
-
-if __name__ == "__main__":
-    learn(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

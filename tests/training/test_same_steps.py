@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from image_folders import draw_folder
 from tiny_models import tiny_first_stage
+from tiny_runs import SHAPE
 
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import (
@@ -25,12 +25,10 @@ from imagebart.training.stage import train_stages
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
 
-from .tiny_runs import SHAPE
-
 LOOP = LoopConfig(
     steps=4, batch_size=4, lr=3e-3, optimizer="muon", warmup=2, ema=0.5, mixed_precision="no", log_every=1
 )
-MODEL = replace(tiny_first_stage(), encoder="patch")
+MODEL = tiny_first_stage(encoder="patch")
 LOSSES = {
     "first stage": [2.09325, 1.86443, 1.58758, 1.27152],
     "stages": [3.14816, 2.97217, 2.71675, 2.15924],

@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from tiny_models import tiny_model, tiny_staged_model
+from tiny_runs import COLORS, two_classes
 
 from imagebart.cli.main import main
 from imagebart.conditioning import ClassConditioner
@@ -23,8 +24,6 @@ from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, 
 from imagebart.training.token_task import load_text_encoder
 from imagebart.training.train_model import assemble, take_apart
 from imagebart.weights.folder import Part, load_part, save_part
-
-from .tiny_runs import COLORS, two_classes
 
 
 def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:

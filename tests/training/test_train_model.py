@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -23,23 +25,25 @@ from PIL import Image
 from processes import in_processes
 from safetensors.torch import load_file
 from tiny_models import CAPTIONS, tiny_first_stage, tiny_model, tiny_staged_model
+from tiny_runs import SHAPE, write_store
 from torch import nn
 
 from imagebart.cli.main import main
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserInput
+from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, ModelRun, StageShape
 from imagebart.training.data import ImageStore
 from imagebart.training.loop import Task
-from imagebart.training.plan import seconds_per_step
+from imagebart.training.plan import read_plan, seconds_per_step
+from imagebart.training.token_task import TokenDataset
 from imagebart.training.train_model import EXAMPLES, load_denoiser_to_finetune, write_examples
 from imagebart.training.validation import read_metrics
 from imagebart.training.vqgan import load_first_stage
 from imagebart.ui.examples import find_examples
-
-from .tiny_runs import SHAPE, write_store
+from imagebart.weights.folder import load_part
 
 LOSS = FirstStageLoss(adversarial=AdversarialLoss(start_step=5, crop=32, channels=8))
 
@@ -53,7 +57,8 @@ def tiny_settings(folder: Path, **settings: Any) -> Path:
 
 
 def train_model(folder: Path, data: Path, *options: str, **settings: Any) -> int:
-    AcceleratorState._reset_state(reset_partial_state=True)
+    if "RANK" not in os.environ:
+        AcceleratorState._reset_state(reset_partial_state=True)
     given = ["--data", str(data), "--out", str(folder / "model"), "--hours", "0.0001"]
     return main(["train", "model", *given, "--config", str(tiny_settings(folder, **settings)), *options])
 
@@ -113,7 +118,7 @@ def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_path: 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    assert run_in_fork(lambda: sys.exit(train_model(whole, data))) == 1  # sys.exit raises in the child
+    assert train_model(whole, data) == 0
     deaths = 0
 
     def killed(deaths: int) -> int:
@@ -132,11 +137,10 @@ def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_path: 
 def test_two_processes_train_a_model_together(tmp_path: Path) -> None:
     """They plan, train and wait for each other; only the first one writes. Resumed for more steps, too."""
     data, place = draw_folder(tmp_path / "data", "text"), tmp_path / "model" / "run" / "denoiser"
-    for steps in (2, 3):
-        settings = tiny_settings(tmp_path, steps={"first_stage": 2, "decoder": 1, "denoiser": steps})
-        given = ["--data", str(data), "--out", str(tmp_path / "model"), "--hours", "0.001", "--config", str(settings)]
-        assert in_processes(2, "-m", "imagebart", "train", "model", *given) == [0, 0]
-        assert [row["step"] for row in read_metrics(place)][-1] == steps
+    for count in (2, 3):
+        steps = {"first_stage": 2, "decoder": 1, "denoiser": count}
+        assert in_processes(2, lambda steps=steps: train_model(tmp_path, data, steps=steps)) == [0, 0]
+        assert [row["step"] for row in read_metrics(place)][-1] == count
     Pipeline.from_pretrained(tmp_path / "model")
 
 
@@ -162,12 +166,13 @@ def test_more_hours_lengthen_a_finished_run(tmp_path: Path) -> None:
 def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The denoiser learns on tokens that were made before, so pictures have to become the same ones."""
     data, run = draw_folder(tmp_path / "data", "text"), tmp_path / "model" / "run"
-    assert train_model(tmp_path, data) == 0
+    share = {"first_stage_share": 0.9}
+    assert train_model(tmp_path, data, **share) == 0
     tokens = load_file(run / "tokens" / "tokens-00000.safetensors")["tokens"]
     plan = json.loads((run / "plan.json").read_text())
-    hours = str(2.5 * plan["steps"] * plan["seconds"] / 3600 / plan["run"]["first_stage_share"])
+    hours = str(2.5 * plan["steps"] * plan["seconds"] / 3600 / 0.9)
     capsys.readouterr()
-    assert train_model(tmp_path, data, "--hours", hours) == 0
+    assert train_model(tmp_path, data, "--hours", hours, **share) == 0
     steps = json.loads((run / "decoder" / "steps.json").read_text())["steps"]
     said = capsys.readouterr().out
     assert steps >= 20 and f"the decoder alone, {steps} steps" in said
@@ -181,7 +186,7 @@ def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys:
     assert not torch.equal(after.decode(tokens[:, 0].long()), before.decode(tokens[:, 0].long()))
     shipped = Pipeline.from_pretrained(tmp_path / "model")
     assert "- its decoder alone: " in shipped.card and f"{steps} steps" in shipped.card
-    assert train_model(tmp_path, data, "--hours", hours) == 0
+    assert train_model(tmp_path, data, "--hours", hours, **share) == 0
     assert "the decoder alone" not in capsys.readouterr().out, "nothing is left to do"
 
 
@@ -227,6 +232,88 @@ def test_a_model_is_gone_on_from_with_other_pictures(tmp_path: Path, capsys: pyt
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+RUN_FILES = (
+    "plan.json",
+    "denoiser.json",
+    "decoder.json",
+    "pictures/pictures.json",
+    "pictures/pixels.bin",
+    "tokens/tokens-00000.safetensors",
+    "first-stage/part.json",
+    "first-stage/part.safetensors",
+    "decoder/steps.json",
+    "denoiser/part.json",
+    "denoiser/part.safetensors",
+    "denoiser/steps.json",
+    "denoiser/state/step-0000002.safetensors",
+    "denoiser/figures.csv",
+    "left-out.json",
+    "tokens/tokens.json",
+)
+STEPS = {"first_stage": 2, "decoder": 1, "denoiser": 2}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, with its images in data/."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert train_model(folder, draw_folder(folder / "data", "text"), steps=STEPS) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN_FILES)
+@pytest.mark.parametrize("content", [b"", b'{"foreign": [1]}'], ids=["empty", "foreign"])
+def test_a_damaged_file_of_a_run_is_named_and_the_run_goes_on_without_it(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    """The sentence says what to delete; with that deleted, the run is finished."""
+    shutil.copytree(finished / "model" / "run", tmp_path / "model" / "run")
+    path = tmp_path / "model" / "run" / name
+    path.write_bytes(content)
+    steps = {**STEPS, "denoiser": 3}
+    code = train_model(tmp_path, finished / "data", steps=steps)
+    error = capsys.readouterr().err
+    if code == 2:
+        (line,) = [line for line in error.splitlines() if line.startswith("imagebart")]
+        assert str(path) in line and "Traceback" not in error
+        found = re.search(r"; delete (\S+) to ", line)
+        assert found is not None, line
+        if content == b"":
+            return  # the same way on for each content
+        deleted = path if found[1] == "it" else Path(found[1])
+        if deleted.is_dir():
+            shutil.rmtree(deleted)
+        else:
+            deleted.unlink()
+        assert train_model(tmp_path, finished / "data", steps=steps) == 0
+    assert read_metrics(tmp_path / "model" / "run" / "denoiser")[-1]["step"] == 3
+    Pipeline.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.slow
+def test_files_of_a_run_are_refused_wherever_they_are_cut(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished / "model" / "run", run)
+    store, config = ImageStore(run / "pictures"), tiny_first_stage()
+    readers: dict[str, Callable[[], object]] = {
+        "plan.json": lambda: read_plan(run),
+        "pictures/pictures.json": lambda: ImageStore(run / "pictures"),
+        "pictures/pixels.bin": lambda: ImageStore(run / "pictures"),
+        "tokens/tokens-00000.safetensors": lambda: TokenDataset(run / "tokens", store, [0], 8, config),
+        "first-stage/part.json": lambda: load_part(run / "first-stage", FirstStage),
+        "first-stage/part.safetensors": lambda: load_part(run / "first-stage", FirstStage),
+    }
+    for name, read in readers.items():
+        read()
+        whole = (run / name).read_bytes()
+        for tenth in range(10):
+            (run / name).write_bytes(whole[: len(whole) * tenth // 10])
+            with pytest.raises(ValueError, match=f"{run / name} is damaged"):
+                read()
+        (run / name).write_bytes(whole)
+
+
 def test_full_memory_is_said(tmp_path: Path) -> None:
     data, said = draw_folder(tmp_path / "data", "none"), tmp_path / "said"
 
@@ -261,6 +348,22 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
     assert seconds_per_step(Interrupted(), config) >= 0.2
 
 
+def test_a_step_of_many_images_is_timed_by_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    sizes = []
+
+    class Counting(Task):
+        model, dataset = nn.Linear(1, 1), [{"x": torch.zeros(1)}]  # type: ignore[assignment]
+
+        def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Any) -> dict[str, Any]:
+            sizes.append(len(batch["x"]))
+            time.sleep(0.01)
+            return {"loss": model(batch["x"]).sum()}
+
+    assert seconds_per_step(Counting(), LoopConfig(steps=1, batch_size=4096, mixed_precision="no")) >= 1.28
+    assert set(sizes) == {32}
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
@@ -271,6 +374,9 @@ def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.Mon
         ("--first-stage", "nowhere", "No first stage can be initialised from nowhere"),
         ("--init-from", "nowhere", "nowhere has its own shape"),
         ("--data", "./nowhere", "./nowhere is no folder"),
+        ("--out", "", "the name is empty"),
+        ("--out", __file__, f"{__file__} is a file"),
+        ("--out", f"{__file__}/model", f"{__file__} is a file"),
     ],
 )
 def test_bad_settings_are_said(
@@ -288,7 +394,7 @@ def test_a_model_gone_on_from_says_the_same_of_the_words_it_knew(tmp_path: Path)
     more = TextConditioner.from_captions([CAPTIONS[0], "an aardvark"], length=3)
     network, told = load_denoiser_to_finetune(str(tmp_path), more)
     assert told.length == model.conditioner.length and isinstance(told, TextConditioner)
-    assert told.words == more.known_words() and all(p.requires_grad for p in network.parameters())
+    assert told.words == more.words and all(p.requires_grad for p in network.parameters())
     x = torch.arange(64)[None] % 24
     rates, none = torch.ones(1, 64), torch.zeros(1, 64)
     before = model.conditioner.encode([CAPTIONS[0]]).tokens

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from tiny_runs import SMALL
 from torch import nn
 from torch.nn import functional as F
 
@@ -25,8 +26,6 @@ from imagebart.training.vqgan import (
     load_first_stage,
     train_first_stage,
 )
-
-from .tiny_runs import SMALL
 
 ADVERSARIAL = AdversarialLoss(start_step=4, crop=32, channels=8)
 ADVERSARIAL_LOOP = LoopConfig(

@@ -7,24 +7,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from tiny_models import tiny_first_stage
 
-from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape
 from imagebart.training.data import PIXELS, ImageStore, StoreIndex, stored_side, write_index
 from imagebart.weights.folder import Part, save_part
 
-SMALL = FirstStageConfig(
-    resolution=16,
-    channels=32,
-    multipliers=(1, 1),
-    res_blocks=1,
-    attention_resolutions=(),
-    latent_channels=32,
-    code_dim=4,
-    codebook_size=8,
-    pixel_unshuffle=2,
-    unit_codes=True,
-)
+SMALL = tiny_first_stage(resolution=16, code_dim=4, codebook_size=8)
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
 COLORS = {"dark": 20, "light": 235}
 

@@ -1,0 +1,156 @@
+"""Resuming from damaged, foreign and hostile files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from imagebart.errors import InputError
+from imagebart.training.config import LoopConfig
+from imagebart.training.loop import Task, hours_so_far, read_log, train
+
+CONFIG = LoopConfig(
+    steps=3,
+    batch_size=2,
+    lr=0.1,
+    final_lr=1.0,
+    warmup=0,
+    mixed_precision="no",
+    log_every=1,
+    save_every=1,
+    sample_every=99,
+)
+FOREIGN = (b"", b"{}", b"\x00" * 999, b"\xff" * 999, save({"other": torch.ones(2)}), b"PK\x03\x04" + b"\x80" * 99)
+
+
+class Halving(Task):
+    """Trains a weight towards 0."""
+
+    def __init__(self, size: int = 3) -> None:
+        torch.manual_seed(0)
+        self.model: nn.Module = nn.Linear(size, 2)
+        self.dataset = [{"x": torch.ones(size)}] * 4  # type: ignore[assignment]
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Tensor]:
+        return {"loss": model(batch["x"]).square().mean()}
+
+    def sample(self, model: nn.Module) -> Image.Image:
+        return Image.new("RGB", (2, 2))
+
+
+def trained(folder: Path, steps: int = 3, task: Task | None = None) -> list[Tensor]:
+    return list(train(task or Halving(), replace(CONFIG, steps=steps), folder).parameters())
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        trained(folder, 4)
+    said = str(caught.value)
+    assert "\n" not in said and len(said) < 600
+    return said
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three steps."""
+    folder = tmp_path_factory.mktemp("run")
+    trained(folder)
+    return folder
+
+
+def test_a_damaged_state_is_named_and_the_one_before_is_resumed_from(run: Path, tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", 4)
+    content = (run / "state" / "step-0000003.safetensors").read_bytes()
+    cuts = [content[: len(content) * part // 10] for part in range(1, 10)]
+    for number, damaged in enumerate([*FOREIGN, *cuts, content[:-1], content + b"\0"]):
+        folder = tmp_path / str(number)
+        shutil.copytree(run, folder)
+        last = folder / "state" / "step-0000003.safetensors"
+        last.write_bytes(damaged)
+        said = refusal(folder)
+        assert said.startswith(f"{last} is damaged") and said.endswith("; delete it to resume from step 2."), damaged
+        last.unlink()
+        assert all(torch.equal(a, b) for a, b in zip(trained(folder, 4), whole, strict=True))
+
+
+def test_without_a_state_before_the_run_starts_again(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "state" / "step-0000002.safetensors").unlink()
+    last = tmp_path / "state" / "step-0000003.safetensors"
+    last.write_bytes(b"")
+    assert refusal(tmp_path).endswith(f"; delete it to start {tmp_path} from step 0.")
+    last.unlink()
+    assert all(torch.equal(a, b) for a, b in zip(trained(tmp_path), trained(tmp_path / "whole"), strict=True))
+
+
+def test_tensors_that_are_not_the_run_s_are_named(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "state" / "step-0000003.safetensors"
+    path.parent.mkdir()
+    tensors = load_file(run / "state" / path.name)
+    weight = tensors["model/weight"]
+    for changed, reason in (
+        ({"model/weight": weight[:1].clone()}, "model/weight of shape [1, 3], expected [2, 3]"),
+        ({"ema/other": weight.clone()}, "ema/other"),
+        ({"optimizer0/0.exp_avg": weight[:1].clone()}, "0.exp_avg has shape [1, 3], expected [2, 3]"),
+        ({"optimizer0/7.exp_avg": weight.clone()}, "list index out of range"),
+        ({"optimizer0/x": weight.clone()}, "'x'"),
+        ({"more": weight.clone()}, "unknown tensor more"),
+    ):
+        path.write_bytes(save({**tensors, **changed}))
+        said = refusal(tmp_path)
+        assert said.startswith(f"{path} is damaged, or of another run") and reason in said
+    path.write_bytes(save({name: tensor for name, tensor in tensors.items() if name != "ema/n_averaged"}))
+    assert "lacks the tensor ema/n_averaged" in refusal(tmp_path)
+
+
+class RunsCode:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_states_of_pickles_are_refused_and_not_run(tmp_path: Path) -> None:
+    place = tmp_path / "run" / "state"
+    place.mkdir(parents=True)
+    (place / "step.json").write_text('{"step": 20}')
+    for name in ("pytorch_model.bin", "optimizer.bin", "custom_checkpoint_0.pkl", "random_states_0.pkl"):
+        (place / name).write_bytes(pickle.dumps(RunsCode(tmp_path / "ran")))
+    assert f"{place} is of an earlier version" in refusal(tmp_path / "run")
+    assert not (tmp_path / "ran").exists()
+    shutil.rmtree(place)
+    trained(tmp_path / "run")
+
+
+def test_states_are_tensors_and_nothing_else(run: Path) -> None:
+    assert sorted(path.name for path in (run / "state").iterdir()) == [
+        "step-0000002.safetensors",
+        "step-0000003.safetensors",
+    ]
+    assert {name.split("/")[0] for name in load_file(run / "state" / "step-0000003.safetensors")} == {
+        "model",
+        "ema",
+        "optimizer0",
+    }
+
+
+@pytest.mark.parametrize("content", [*FOREIGN, b"[" * 100_000, b'{"step": 1}\n', b'{"step": "x", "hours": []}\n'])
+def test_a_damaged_log_ends_no_run(run: Path, tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    whole = (run / "log.jsonl").read_bytes()
+    (tmp_path / "log.jsonl").write_bytes(whole[: len(whole) // 2] + content)
+    trained(tmp_path, 4)
+    records = read_log(tmp_path)
+    assert [record["step"] for record in records] == [1, 4] and hours_so_far(tmp_path) == records[-1]["hours"]
