@@ -9,6 +9,7 @@ sampling with a lower top-p, moves images towards the modes of that distribution
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -25,7 +26,6 @@ from imagebart.settings import SamplingSettings
 
 UNLIKELY = 0.02  # probability under which a token is sampled again
 TOP_P = 0.5  # at most, for tokens that are sampled again
-INTERLEAVE = 2  # every INTERLEAVE-th token of every INTERLEAVE-th row is looked at together, without its neighbors
 
 
 @torch.no_grad()
@@ -40,11 +40,16 @@ def correct(
     assert isinstance(first, DenoisingStep), "stages predict x_{t-1} and have no corrector"
     step = DenoisingStep(first.denoiser, 1.0, 0.0)
     own = replace(settings.at(1), top_p=min(settings.top_p or 1.0, TOP_P))
+    again = torch.ones_like(x, dtype=torch.bool)
     for number in range(1, settings.corrector_steps + 1):
+        (rows,) = again.any(1).nonzero(as_tuple=True)  # an image of which nothing was sampled again is finished
+        if not len(rows):
+            return
         noise = gumbel_noise((x.shape[1], step.vocab_size), state.generators).to(x.device)
         uniform = uniform_tokens(x.shape[1], step.vocab_size, state.generators).to(x.device)
         noisy = torch.where(state.noise_level < 1, state.x, uniform)
-        again = probabilities(step.denoiser, state, x, noisy, packed(step).encoder) < UNLIKELY
+        chances = probabilities(step.denoiser, state.select(rows), x[rows], noisy[rows], packed(step).encoder)
+        again = torch.zeros_like(again).index_copy(0, rows, chances < UNLIKELY)
         begun = ChainEvent(1, state.scales, own.resamples - 1, own.resamples, 0, 0, x, False, corrector_step=number)
         unknown = replace(state, x=torch.where(again, noisy, x), noise_level=state.noise_level.where(again, 0.0))
         for event in sample_step(step, packed(step), unknown, own, noise, begun):
@@ -57,15 +62,15 @@ def probabilities(
 ) -> Tensor:
     """p(x_0^i | other tokens, condition) of every token that the state does not keep, float [B, N]; 1 where it does.
 
-    x: x_0, int64 [B, N]; noisy: x_t at the state's noise levels, int64 [B, N]. In each of four passes, a quarter of the
-    tokens are noisy: no two neighbors, so that each sees all of its own.
+    x: x_0, int64 [B, N]; noisy: x_t at the state's noise levels, int64 [B, N]. Two passes: first the black squares of a
+    chessboard are noisy, then the white ones, so that each token sees those above, below, left and right of it.
     """
-    side = int(x.shape[1] ** 0.5)
+    side = math.isqrt(x.shape[1])
     place = torch.arange(x.shape[1], device=x.device)
-    group = place // side % INTERLEAVE * INTERLEAVE + place % side % INTERLEAVE
+    color = (place // side + place % side) % 2
     found = torch.ones(x.shape, device=x.device)
-    for part in range(INTERLEAVE**2):
-        unknown = (group == part) & (state.noise_level > 0)
+    for part in range(2):
+        unknown = (color == part) & (state.noise_level > 0)
         if unknown.any():
             noise_t = state.noise_level.where(unknown, 0.0)
             given = DenoiserInput(torch.where(unknown, noisy, x), noise_t, noise_t, state.cond, state.color_hints)

@@ -40,19 +40,19 @@ def corrected(state: ChainState, x: Tensor, settings: SamplingSettings = SETTING
 
 def plainly_corrected(state: ChainState, x: Tensor, seed: int) -> Tensor:
     """Each probability computed by itself, in float64, and each token sampled by itself."""
-    generators, levels = row_generators(seed, ROWS), state.noise_level
+    generators, levels, going = row_generators(seed, ROWS), state.noise_level, set(range(ROWS))
     for _ in range(STEPS):
         noise, uniform = gumbel_noise((N, K), generators), uniform_tokens(N, K, generators)
         noisy = torch.where(levels < 1, state.x, uniform)
         again = torch.zeros(ROWS, N, dtype=torch.bool)
-        for b, i in [(b, i) for b in range(ROWS) for i in range(N) if levels[b, i] > 0]:
-            # Unknown beside it are the tokens two rows or two columns away.
-            unknown = [(i // SIDE - j // SIDE) % 2 == 0 and (i % SIDE - j % SIDE) % 2 == 0 for j in range(N)]
+        for b, i in [(b, i) for b in range(ROWS) for i in range(N) if levels[b, i] > 0 and b in going]:
+            unknown = [(i // SIDE - j // SIDE + i % SIDE - j % SIDE) % 2 == 0 for j in range(N)]  # as on a chessboard
             x_t = [int(noisy[b, j] if unknown[j] and levels[b, j] > 0 else x[b, j]) for j in range(N)]
             noise_t = [float(levels[b, j]) if unknown[j] else 0.0 for j in range(N)]
             cond, hints = state.cond[b].tolist(), state.color_hints[b].tolist()  # type: ignore[index]
             drafts = plain_denoiser(STEP.denoiser, x_t, x_t, noise_t, noise_t, cond, hints)[1]
             again[b, i] = drafts[i].softmax(-1)[x[b, i]] < UNLIKELY
+        going = {b for b in going if again[b].any()}
         x_t, levels_t = torch.where(again, noisy, x), levels.where(again, 0.0)
         settings = replace(SETTINGS, top_p=TOP_P)
         x = plain_draw(STEP, x_t, x_t, levels_t, state.cond, state.unconditional, settings, noise, state.color_hints)
