@@ -61,7 +61,10 @@ class DenoiserInput:
     noise_s: Tensor  # noise level of each token of x_s, float [B, N] in [0, 1]
     cond: Tensor | None = None  # conditioning tokens, int64 [B, cond_length]
     color_hints: Tensor | None = None  # tokens of the colors in kept parts of each patch, bool [B, N, K]
-    prompt_embeds: Tensor | None = None  # of cond, [B, query_tokens, width]; None: they are computed
+    # Of cond [B, query_tokens, width] and of color_hints [B, N, width], see `encode_prompt` and `embed_color_hints`;
+    # None: they are computed.
+    prompt_embeds: Tensor | None = None
+    hint_embeds: Tensor | None = None
 
 
 class NoiseEmbedding(nn.Module):
@@ -144,7 +147,12 @@ class Denoiser(nn.Module):
     def _encode(self, given: DenoiserInput, encode: Encode | None) -> tuple[Tensor, Tensor | None, Tensor]:
         """The prefix [B, P], what the prompt adds to it [B, P, width], and the encoder's output [B, P + N, width]."""
         x_t, prefix = given.x_t, self.prefix(len(given.x_t), given.cond)
-        encoder_bias = self.encoder_rates(given.noise_t) + self._embed_color_hints(given)
+        shape = (*x_t.shape, self.config.vocab_size)
+        if given.color_hints is not None and self.config.color_hint_grid and given.color_hints.shape != shape:
+            raise ValueError(f"color_hints has shape {list(given.color_hints.shape)}, expected {list(shape)}")
+        hints = self.embed_color_hints(given.color_hints) if given.hint_embeds is None else given.hint_embeds
+        encoder_bias = self.encoder_rates(given.noise_t)
+        encoder_bias = encoder_bias if hints is None else encoder_bias + hints
         encoder_bias = F.pad(encoder_bias, (0, 0, prefix.shape[1], 0))
         embeds = self.encode_prompt(given.cond) if given.prompt_embeds is None else given.prompt_embeds
         prompt = None if embeds is None else F.pad(self.text_map(embeds), (0, 0, 1, 0))
@@ -152,13 +160,10 @@ class Denoiser(nn.Module):
             encoder_bias = encoder_bias + F.pad(prompt, (0, 0, 0, x_t.shape[1]))
         return prefix, prompt, (encode or self.encoder)(torch.cat([prefix, x_t], 1), encoder_bias)
 
-    def _embed_color_hints(self, given: DenoiserInput) -> Tensor | float:
-        """What color hints add to the encoder's embeddings, [B, N, width]; raises ValueError for another shape."""
-        hints, shape = given.color_hints, (*given.x_t.shape, self.config.vocab_size)
+    def embed_color_hints(self, hints: Tensor | None) -> Tensor | None:
+        """What color hints, bool [B, N, K], add to the encoder's embeddings, [B, N, width]; None for no hints."""
         if hints is None or not self.config.color_hint_grid:
-            return 0.0
-        if tuple(hints.shape) != shape:
-            raise ValueError(f"color_hints has shape {list(hints.shape)}, expected {list(shape)}")
+            return None
         return self.glance(hints.to(self.glance.weight.dtype))
 
     def _hidden(self, x_s: Tensor, given: DenoiserInput) -> tuple[Tensor, Tensor]:

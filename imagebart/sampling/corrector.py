@@ -73,7 +73,8 @@ def probabilities(
         unknown = (color == part) & (state.noise_level > 0)
         if unknown.any():
             noise_t = state.noise_level.where(unknown, 0.0)
-            given = DenoiserInput(torch.where(unknown, noisy, x), noise_t, noise_t, state.cond, state.color_hints)
+            x_t, embeds = torch.where(unknown, noisy, x), (state.prompt_embeds, state.hint_embeds)
+            given = DenoiserInput(x_t, noise_t, noise_t, state.cond, state.color_hints, *embeds)
             p = denoiser.draft_logits(given, encode).float().softmax(-1).gather(-1, x[..., None])[..., 0]
             found = torch.where(unknown, p, found)
     return found

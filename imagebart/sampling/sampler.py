@@ -31,7 +31,7 @@ def sample_chain(
     packed: gives a step's packed model. Resample r of n first adds noise to the last result, with probability
     (1 - r/n) beta_t (section 3.4). The iterator can be closed at any moment.
     """
-    x, resamples = state.x, settings.resamples
+    x, resamples, state = state.x, settings.resamples, state.embed(packed(state.steps[0]))
     for t in range(len(state.steps), 0, -1):
         step, own = state.steps[t - 1], settings.at(t)
         for repeat in range(resamples):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class StepInput:
     noise_level: Tensor  # chance of a known token to be wrong, float [B, N]: 0 where it is kept, 1 where it is unknown
     cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
     color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
+    prompt_embeds: Tensor | None = None  # of cond, for a denoiser: see `DenoiserInput`
+    hint_embeds: Tensor | None = None  # of color_hints, for a denoiser
 
 
 class Step(Protocol):
@@ -106,7 +108,9 @@ class DenoisingStep:
     def prepare(self, given: StepInput, encode: Encode | None = None) -> DecoderInput:
         x_t, noise_level = given.x_t, given.noise_level
         noise_t, noise_s = noise_level.clamp(max=self.noise_t), noise_level.clamp(max=self.noise_s)
-        inputs = DenoiserInput(x_t, noise_t, noise_s, given.cond, given.color_hints)
+        inputs = DenoiserInput(
+            x_t, noise_t, noise_s, given.cond, given.color_hints, given.prompt_embeds, given.hint_embeds
+        )
         decoder_input, encoded = self.denoiser.prepare(inputs, encode)
         decoder_input.drafts = self.add_x_t_evidence(self.denoiser.draft_head(encoded), x_t, noise_level)
         return decoder_input
@@ -147,6 +151,10 @@ class ChainState:
     cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
     unconditional: Tensor | None = None  # those of an absent condition, int64 [B, L], for guidance
     color_hints: Tensor | None = None  # bool [B, N, K]: see `StepInput`
+    # See `embed`; of cond, of unconditional, and of color_hints.
+    prompt_embeds: Tensor | None = None
+    unconditional_embeds: Tensor | None = None
+    hint_embeds: Tensor | None = None
 
     @property
     def total(self) -> int:
@@ -155,8 +163,23 @@ class ChainState:
 
     def select(self, rows: Tensor) -> ChainState:
         """The same with some of the rows only, int64 [B']; the generators stay those of all rows."""
-        parts = {name: getattr(self, name) for name in ("x", "noise_level", "cond", "unconditional", "color_hints")}
-        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {name: part[rows] for name, part in parts.items() if isinstance(part, Tensor)}
+        return replace(self, **chosen)
+
+    def embed(self, packed: PackedModel) -> ChainState:
+        """The same with the conditions' embeddings, which a denoiser's steps have in common."""
+        step = self.steps[0]
+        if not isinstance(step, DenoisingStep):
+            return self
+        conds = [cond for cond in (self.cond, self.unconditional) if cond is not None]
+        with torch.autocast(self.x.device.type, torch.bfloat16, enabled=packed.rounds):
+            embeds = step.denoiser.encode_prompt(torch.cat(conds) if conds else None)
+            hint_embeds = step.denoiser.embed_color_hints(self.color_hints)
+        prompt_embeds, unconditional_embeds = (*([] if embeds is None else embeds.split(len(self.x))), None, None)[:2]
+        return replace(
+            self, prompt_embeds=prompt_embeds, unconditional_embeds=unconditional_embeds, hint_embeds=hint_embeds
+        )
 
 
 class StepRun:
@@ -168,16 +191,21 @@ class StepRun:
     def __init__(self, step: Step, packed: PackedModel, state: ChainState, guidance: float = 1.0) -> None:
         """state: its x is x_t."""
         self.step, self.packed, self.guidance = step, packed, guidance
-        self.x_t, self.noise_level, cond = state.x, state.noise_level, state.cond
+        self.x_t, self.noise_level, cond, prompt_embeds = state.x, state.noise_level, state.cond, state.prompt_embeds
         self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
         if self.guided:
             if state.unconditional is None:
                 raise ValueError("guidance needs a model that was trained with its condition dropped at random")
             assert cond is not None
             cond = torch.cat([cond, state.unconditional])
-        hints = None if state.color_hints is None else self._both(state.color_hints)
+            if prompt_embeds is not None and state.unconditional_embeds is not None:
+                prompt_embeds = torch.cat([prompt_embeds, state.unconditional_embeds])
+        hints, hint_embeds = (
+            None if part is None else self._both(part) for part in (state.color_hints, state.hint_embeds)
+        )
         with torch.autocast(self.x_t.device.type, torch.bfloat16, enabled=packed.rounds):
-            both = StepInput(self._both(self.x_t), self._both(self.noise_level), cond, hints)
+            levels = self._both(self.noise_level)
+            both = StepInput(self._both(self.x_t), levels, cond, hints, prompt_embeds, hint_embeds)
             given = step.prepare(both, packed.encoder)
         self.given = given.to(packed.kv_like.dtype, packed.decoder.position_embedding.dtype)
         self.cache = packed.new_cache(len(given.prefix))
