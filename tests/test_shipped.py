@@ -20,6 +20,7 @@ from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import masks
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.ranking import rank
+from imagebart.sampling.corrector import correct
 from recipes.avatars import READER
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.boundary_consistency import boundary_consistency
@@ -39,6 +40,25 @@ def example(number: int) -> Path:
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
     return Pipeline.from_pretrained(HERE / "checkpoints" / "avatars")
+
+
+def test_the_corrector_finds_wrong_tokens_and_mends_them(pipe: Pipeline) -> None:
+    """Of rendered avatars, five of whose tokens were replaced at random."""
+    model, seed = pipe.model, torch.Generator().manual_seed(0)
+    items = [AvatarDataset(model.first_stage.config.resolution, start=6 * 10**8, split="all")[i] for i in range(8)]
+    x0 = model.first_stage.encode(torch.stack([item["image"] for item in items]) / 127.5 - 1)
+    wrong = torch.zeros(x0.shape, dtype=torch.bool)
+    for row in wrong:
+        row[torch.randperm(x0.shape[1], generator=seed)[:5]] = True
+    damaged = torch.where(wrong, torch.randint(model.vocab_size, x0.shape, generator=seed), x0)
+    settings = replace(pipe.defaults, corrector_steps=2)
+    cond = model.conditioner.encode([item["text"] for item in items]).tokens
+    state = model.sampler.prepare(len(x0), settings, cond, seed=1)
+    *_, last = correct(state, damaged, model.sampler.packed, settings)
+    before, damage, after = (model.first_stage.decode(x) for x in (x0, damaged, last.tokens))
+    assert (last.tokens != damaged)[wrong].float().mean() > 0.9
+    assert (last.tokens != damaged)[~wrong].float().mean() < 0.05
+    assert (after - before).square().mean() < 0.25 * (damage - before).square().mean()
 
 
 def test_right_captions_make_pictures_likelier_than_wrong_ones(pipe: Pipeline) -> None:
