@@ -19,8 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner, Prompt, TextConditioner
-from imagebart.conditioning.prompts import Prompts, prompt_per_variant
-from imagebart.conditioning.tokenizer import whole_characters
+from imagebart.conditioning.prompts import Prompts, check_prompt, prompt_per_variant
 from imagebart.errors import InputError, format_value
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
@@ -250,7 +249,7 @@ class Pipeline:
 
         Raises InputError for an image or prompt that cannot be used, and where nothing is found.
         """
-        upload, words = load_image(image), whole_characters(prompt or "")
+        upload, words = load_image(image), _words(prompt)
         box, pixels = self._whole(upload)
         tokens = suggest_mask(self.model, pixels, words, contrast(self.scorer, pixels, words))
         mask = crop.paint_cells(tokens.numpy(), box, upload.size)
@@ -273,7 +272,7 @@ class Pipeline:
         Also settings with less guidance, if it is the model's default. Both are as given where the model cannot
         describe the image. Raises InputError for an image that cannot be used.
         """
-        words, settings = whole_characters(prompt or ""), settings or self.defaults
+        words, settings = _words(prompt), settings or self.defaults
         completed = complete_prompt(self.scorer, self._whole(load_image(image))[1], words)
         if completed != words and settings.guidance == self.defaults.guidance:
             settings = replace(settings, guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
@@ -322,7 +321,7 @@ class Pipeline:
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("edit", prompts, seed, settings, feather=feather, context=context)
         upload = load_image(image)
-        region = self.region(upload.size, mask, context, feather)
+        region = self.region(upload.size, mask, recipes[0].context, recipes[0].feather)
         square = crop.extract(upload, region.box, self.image_size)
         pixels = to_tensor(square).to(self.model.device)
         masked = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None])
@@ -354,7 +353,7 @@ class Pipeline:
             tokens = self.model.first_stage.encode(pixels)
             decoded = self.model.first_stage.decode(tokens)
         notes = out_of_domain(self.model, pixels, decoded, torch.from_numpy(region.regenerated).flatten())
-        known = {"known": tokens.expand(len(prompts), -1), "strength": strength}
+        known = {"known": tokens.expand(len(prompts), -1), "strength": recipes[0].strength}
         request = EditRequest(recipes, PasteTarget(upload, region), known, notes=notes, best_first=best_first)
         return self._run(prompts, request)
 
@@ -369,7 +368,7 @@ class Pipeline:
         settings = self.defaults if settings is None else settings
         self.model.sampler.steps(settings)  # raises for scales or a start that the model does not have
         seed = secrets.randbelow(2**32) if seed is None else seed
-        texts = [None if prompt is None else whole_characters(str(prompt)) for prompt in prompts]
+        texts = [None if prompt is None else str(prompt) for prompt in prompts]
         name = self.name[:LONGEST_NAME]
         return tuple(Recipe(name, task, text, seed, settings, variant=i, **more) for i, text in enumerate(texts))
 
@@ -380,6 +379,10 @@ class Pipeline:
 
     def _run(self, prompts: list[Prompt], request: EditRequest) -> Iterator[PipelineEvent]:
         """Encodes the prompts, which raises InputError for bad ones, and returns the stream of events."""
+        if not isinstance(request.best_first, bool):
+            raise InputError(
+                f"The value of best_first is {format_value(request.best_first)}; it must be true or false."
+            )
         if request.best_first and self.scorer is None:
             raise InputError("This model has no scorer that could rank variants; ask for them as they come.")
         if request.best_first and any(prompt != prompts[0] for prompt in prompts):
@@ -452,3 +455,11 @@ class Pipeline:
             notes=list(notes),
             recipes=tuple(request.recipes[number] for number in order),
         )
+
+
+def _words(prompt: str | None) -> str:
+    """A prompt in words, "" without one; raises InputError for another type."""
+    words = check_prompt(prompt)
+    if isinstance(words, int):
+        raise InputError(f"The prompt is {words}; it must be a text.")
+    return words or ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from rapidfuzz.distance import OSA, Indel
 
@@ -22,17 +23,27 @@ Prompts = Prompt | Sequence[Prompt]  # one for all variants, or one for each
 def prompt_per_variant(prompts: Prompts, variants: int, most: int) -> list[Prompt]:
     """The prompt of each variant: one for all, or a list with one for each; `variants` may then be left at 1.
 
-    Raises InputError for over `most`, for none, and for a list of another length.
+    Raises InputError for over `most`, for none, for a list of another length, and for what is no prompt.
     """
-    listed = list(prompts) if isinstance(prompts, Sequence) and not isinstance(prompts, str) else [prompts]
-    for count in (variants, len(listed)):
+    several = isinstance(prompts, Sequence) and not isinstance(prompts, str | bytes | bytearray)
+    for count in (variants, len(prompts) if several else 1):
         if type(count) is not int or not 1 <= count <= most:
-            raise InputError(f"{format_value(count)} variants were asked for; there can be 1 to {most}.")
+            raise InputError(f"The number of variants is {format_value(count)}; it must be from 1 to {most}.")
+    listed = [check_prompt(prompt) for prompt in (prompts if several else [prompts])]
     if len(listed) == 1:
         return listed * variants
     if variants not in (1, len(listed)):
         raise InputError(f"There are {len(listed)} prompts for {variants} variants; there must be one for each.")
     return listed
+
+
+def check_prompt(prompt: Any) -> Prompt:
+    """A prompt as it is, or a text without lone surrogates; raises InputError for another type."""
+    if isinstance(prompt, str):
+        return clip.whole_characters(prompt)
+    if prompt is not None and (type(prompt) is not int or abs(prompt) > 2**31):
+        raise InputError(f"The prompt is {format_value(prompt)}; it must be a text, or a class's number.")
+    return prompt
 
 
 # Spelling.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from imagebart.atomic_io import write_bytes
-from imagebart.errors import InputError
+from imagebart.errors import InputError, format_value
+from imagebart.imaging.structure import check_structure
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # not EPS, which would start Ghostscript
 FORMAT_NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
@@ -49,7 +51,7 @@ def load_image(source: Source, name: str = "image") -> Image.Image:
     if isinstance(source, bytes):
         return _open(BytesIO(source), name, empty=not source)
     if not isinstance(source, str | Path):
-        raise InputError(f"The {name} is {source!r:.40}; give a {FORMAT_NAMES} file or an opened image.")
+        raise InputError(f"The {name} is {format_value(source)}; give a {FORMAT_NAMES} file or an opened image.")
     path = Path(source)
     try:
         empty = path.stat().st_size == 0
@@ -116,6 +118,11 @@ def _open(file: Path | BytesIO, name: str, empty: bool) -> Image.Image:
     if empty:
         raise InputError(f"The {name} file is empty (0 bytes); choose a {FORMAT_NAMES} file.")
     try:
+        if isinstance(file, BytesIO):
+            check_structure(file.getvalue(), name)
+        else:
+            with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+                check_structure(content, name)
         with Image.open(file, formats=FORMATS) as image:
             return _decode(image, name)
     except InputError:

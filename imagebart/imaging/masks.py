@@ -54,7 +54,7 @@ def as_mask(mask: Image.Image, size: Size) -> Image.Image:
     Raises InputError where it is no image, has another size, or paints nothing.
     """
     if not isinstance(mask, Image.Image):
-        raise InputError(f"The mask is {mask!r:.40}, a {type(mask).__name__}; give an opened image.")
+        raise InputError(f"The mask is {format_value(mask)}; give an opened image.")
     if mask.mode != "L" and mask.size == size:
         mask = load_mask(mask, size)
     if mask.size != size:

@@ -183,7 +183,7 @@ def test_a_film_keeps_few_frames_the_first_and_the_last(tmp_path: Path) -> None:
         (["--temperature", "0"], "temperature is 0"),
         (["--mask", "nowhere.png"], "nowhere.png"),
         (["--model", "no/such/folder"], "no/such/folder"),
-        (["--variants", "99"], "99 variants"),
+        (["--variants", "99"], "variants is 99"),
         (["--start-stage", "3"], "first stage is 3"),
         (["--context", "-1"], "context is -1"),
         (["--steps-out", "run.mp4"], "'run.mp4'; end the name in .webp or .gif"),

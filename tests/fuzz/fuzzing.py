@@ -47,24 +47,24 @@ class TooSlow(BaseException):
 
 
 @contextmanager
-def limited(case: str) -> Iterator[None]:
-    """Fails where the work takes over SECONDS of the processor, or over MEMORY (on Linux, which reports it)."""
+def limited(case: str, seconds: float = SECONDS, memory: float = MEMORY) -> Iterator[None]:
+    """Fails where the work takes over `seconds` of the processor, or over `memory` (on Linux, which reports it)."""
 
     def stop(*_: object) -> None:
-        raise TooSlow(f"{case} takes more than {SECONDS} s")
+        raise TooSlow(f"{case} takes more than {seconds} s")
 
     before = _memory("VmRSS")
     if REFRESH.exists():
         REFRESH.write_text("5")  # resets the peak to what is used now
     previous = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, previous)
     used = _memory("VmHWM") - before
-    assert used < MEMORY, f"{case} takes {used / 1e6:.0f} MB"
+    assert used < memory, f"{case} takes {used / 1e6:.0f} MB"
 
 
 def _memory(name: str) -> float:

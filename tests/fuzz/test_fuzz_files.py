@@ -9,6 +9,7 @@ import signal
 import struct
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from fault_injection import run_in_fork, with_full_disk
 from fuzzing import ANYTHING, FuzzRun, limited, mutated
+from hostile_images import hostile_images
 from PIL import Image
 from tiny_models import tiny_model, tiny_staged_model
 from weights.checkpoints import CLASS_MODEL, RESIDUAL_MODEL, edit_entry
@@ -79,6 +81,24 @@ def test_an_image_is_read_or_refused(fuzz_run: FuzzRun) -> None:
             assert image.mode in ("RGB", "RGBA") and min(image.size) >= MIN_SIDE, case
             assert image.width * image.height <= MAX_PIXELS, case
     assert read, "every image was refused"
+
+
+def test_an_image_of_very_many_blocks_is_read_or_refused_in_time(fuzz_run: FuzzRun) -> None:
+    """Every container and kind of block; in the long form, files of the largest size that the page takes."""
+    for number, (name, build) in enumerate(hostile_images(39_000_000 if fuzz_run.long else 100_000)):
+        if not fuzz_run.long and number % 40 == 0:
+            name, build = list(hostile_images(4_000_000))[number]
+        content = build()
+        with limited(name, 2, 3e8), suppress(InputError):
+            assert load_image(content).mode in ("RGB", "RGBA"), name
+
+
+def test_a_damaged_image_of_many_blocks_is_read_or_refused_in_time(fuzz_run: FuzzRun) -> None:
+    images = [build for _, build in hostile_images(50_000)]
+    for case, random in fuzz_run.cases(100, 3000):
+        content = mutated(random.choice(images)(), random)
+        with limited(case, 2, 3e8), suppress(InputError):
+            load_image(content)
 
 
 CANARY = "canary"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pytest
-from fake_models import hat_model
+from fake_models import FixedDescriber, hat_model
 from fuzzing import ANYTHING, FuzzRun, any_text, check_sentence, grey_image
 from page_server import FILE, UPLOADED, PageClient, served_to_client
 from PIL import Image
@@ -239,3 +241,73 @@ def test_a_command_ends_with_an_image_or_a_sentence(
         printed = capsys.readouterr().err
         assert code in (0, 2), (case, arguments)
         assert "Traceback" not in printed and (code == 0 or printed.strip()), (case, arguments)
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words for it")
+
+
+ODD: list[Any] = [
+    *ANYTHING,
+    *(
+        1.0,
+        -0.0,
+        10**5000,
+        Decimal("0.5"),
+        Decimal("nan"),
+        Fraction(1, 2),
+        1j,
+        np.float64(0.5),
+        np.int64(2),
+        np.bool_(1),
+    ),
+    *(np.ones(3), np.array("a hat"), np.str_("a hat"), b"a hat", bytearray(b"x"), memoryview(b"x"), Path("a hat")),
+    *(
+        {1, 2},
+        frozenset({"a"}),
+        ["a", ["b"]],
+        [["a hat"]],
+        ["a", 1.5],
+        [None],
+        ("a hat",),
+        range(2),
+        range(10**9),
+        [b"x"],
+    ),
+    *(iter(["a"]), object(), Unshowable(), Image.new("L", (32, 32), 255), Image.new("RGB", (0, 0)), len, int, Ellipsis),
+]
+TASKS = {
+    "edit": ("image", "mask", "prompt", "seed", "settings", "feather", "context", "variants", "best_first"),
+    "generate": ("prompt", "seed", "settings", "variants", "best_first"),
+    "vary": ("image", "strength", "prompt", "seed", "settings", "variants", "best_first"),
+    "suggest_mask": ("image", "prompt"),
+    "describe": ("image",),
+    "complete_prompt": ("image", "prompt"),
+}
+
+
+@pytest.mark.parametrize("kind", ["text", "class", "none"])
+def test_values_of_any_type_are_an_input_error_or_right(fuzz_run: FuzzRun, kind: Any) -> None:
+    pipe = tiny_pipeline(kind)
+    pipe.scorer = FixedDescriber("a hat")
+    image = Image.new("RGB", (32, 32), "red")
+    usual = {"image": image, "mask": Image.new("L", (32, 32), 255), "strength": 0.5, "settings": ONE_SCALE}
+    usual["prompt"] = {"text": "a hat", "class": "cat", "none": None}[kind]
+    refused = 0
+    for case, random in fuzz_run.cases(150, 2000):
+        task, names = random.choice(list(TASKS.items()))
+        odd = {name: random.choice(ODD) for name in random.sample(names, random.choice([1, 1, 1, min(2, len(names))]))}
+        given = {name: value for name, value in usual.items() if name in names} | odd
+        try:
+            found = getattr(pipe, task)(**given)
+            first = next(found) if task in ("edit", "generate", "vary") else None
+        except InputError as error:
+            refused += 1
+            check_sentence(str(error), f"{case}: {task} {list(odd)}")
+        else:
+            assert first is None or first.recipe.task == task, case
+            for name in odd.keys() & {"seed", "strength", "feather", "context"}:
+                assert odd[name] is None or getattr(first.recipe, name) == odd[name], (case, name)
+                assert not isinstance(odd[name], bool | np.bool_), (case, name)
+    assert refused

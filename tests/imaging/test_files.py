@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from contextlib import suppress
 from io import BytesIO
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hostile_images import hostile_images
 from PIL import Image, ImageSequence
 
 from imagebart.errors import InputError
@@ -323,6 +325,34 @@ def test_tensor_values_are_clipped_and_rounded() -> None:
         to_images(torch.zeros(3, 4, 4))
     with pytest.raises(ValueError, match="RGBA"):
         to_tensor(Image.new("RGBA", (20, 20)))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gif comment 15625 of 255 before b','", "too much metadata"),
+        ("gif comment empty", "blocks of data"),
+        ("png prVt empty before IDAT", "blocks of data"),
+        ("jpeg fill before ffc2", "blocks of data"),
+        ("jpeg APP13 of 60000 before ffc2", "too much metadata"),
+        ("tiff many tags of type 1", "too much metadata"),
+        ("bmp runs", "run-length encoded"),
+    ],
+)
+def test_files_whose_metadata_would_take_minutes_are_refused(name: str, said: str) -> None:
+    """Of 4 MB each; tests/fuzz tries every kind of block."""
+    content = dict(hostile_images(4_000_000))[name]()
+    start = time.process_time()
+    refused(content, said)
+    assert time.process_time() - start < 0.5
+
+
+def test_metadata_of_usual_size_is_no_reason_to_refuse() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "x" * 50_000
+    options = {"exif": exif, "icc_profile": bytes(500_000), "quality": 95}
+    image = load_image(encoded(Image.fromarray(colours(200, 300)), "JPEG", comment=b"y" * 60_000, **options))
+    assert image.size == (200, 300) and image.info == {"icc_profile": bytes(500_000)}
 
 
 # Animations, read back frame by frame
