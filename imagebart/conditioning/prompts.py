@@ -25,11 +25,12 @@ def prompt_per_variant(prompts: Prompts, variants: int, most: int) -> list[Promp
 
     Raises InputError for over `most`, for none, for a list of another length, and for what is no prompt.
     """
-    several = isinstance(prompts, Sequence) and not isinstance(prompts, str | bytes | bytearray)
-    for count in (variants, len(prompts) if several else 1):
+    one = isinstance(prompts, str | bytes | bytearray) or not isinstance(prompts, Sequence)
+    given: Sequence[Any] = [prompts] if one else prompts  # type: ignore[assignment]
+    for count in (variants, len(given)):
         if type(count) is not int or not 1 <= count <= most:
             raise InputError(f"The number of variants is {format_value(count)}; it must be from 1 to {most}.")
-    listed = [check_prompt(prompt) for prompt in (prompts if several else [prompts])]
+    listed = [check_prompt(prompt) for prompt in given]
     if len(listed) == 1:
         return listed * variants
     if variants not in (1, len(listed)):
