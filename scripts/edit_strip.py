@@ -14,7 +14,7 @@ from imagebart import Pipeline
 from imagebart.imaging.files import save_image
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE = ROOT / "assets" / "examples" / "2-short-hair-and-a-beard.png"
+EXAMPLE = ROOT / "checkpoints" / "avatars" / "examples" / "2-short-hair-and-a-beard.png"
 PROMPT, SEED, SCALES = "long blonde hair", 3, 4
 SIDE, GAP, CAPTION = 256, 8, 28  # pixels
 

@@ -1,4 +1,4 @@
-"""Renders the page's examples into assets/examples: avatars, a mask for each, and a prompt.
+"""Renders the page's examples into checkpoints/avatars/examples: avatars, a mask for each, and a prompt.
 
 The artwork is by Pablo Stanley, see assets/README.md.
 """
@@ -15,7 +15,7 @@ from imagebart.avatars.attributes import PLAIN
 from imagebart.imaging.files import save_image
 from recipes.avatars.artwork import region_mask, render
 
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "examples"
+FOLDER = Path(__file__).resolve().parent.parent / "checkpoints" / "avatars" / "examples"
 SIZE = 256  # twice what the shipped model works on, so that what the mask leaves alone stays crisp
 
 # A name, what differs from PLAIN, what to redraw (`REGIONS` in recipes/avatars/artwork.py), what should be there.

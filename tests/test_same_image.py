@@ -58,7 +58,7 @@ def pipeline(model: str) -> Pipeline:
 
 def upload_and_mask(number: int, name: str, size: list[int] | None) -> dict[str, Image.Image]:
     """An example by its number, transparent if it is higher than wide; with its "own" mask, a preset or a brush's."""
-    path = next((HERE.parent / "assets" / "examples").glob(f"{number}-*.txt"))
+    path = next((HERE.parent / "checkpoints" / "avatars" / "examples").glob(f"{number}-*.txt"))
     upload, mask = (Image.open(path.with_suffix(suffix)) for suffix in (".png", ".mask.png"))
     upload = upload.resize(size or upload.size, Image.Resampling.BICUBIC)
     if upload.height > upload.width:

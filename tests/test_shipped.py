@@ -33,7 +33,7 @@ pytestmark = pytest.mark.shipped
 
 def example(number: int) -> Path:
     """An example's picture; its mask lies beside it."""
-    found = (HERE / "assets" / "examples").glob(f"{number}-*.png")
+    found = (HERE / "checkpoints" / "avatars" / "examples").glob(f"{number}-*.png")
     return next(path for path in found if not path.stem.endswith(".mask"))
 
 

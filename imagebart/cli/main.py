@@ -8,10 +8,15 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import TyperException
 
-from imagebart.cli import draw, evaluate, models, train
+from imagebart.cli import demo, draw, evaluate, models, train
 from imagebart.errors import plain
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Masked, prompted edits by ImageBART.")
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Images edited and generated from masks and prompts. `imagebart demo` serves the page.",
+)
+app.add_typer(demo.app)
 app.add_typer(draw.app)
 app.add_typer(models.app)
 app.add_typer(evaluate.app, name="evaluate")
@@ -27,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(commands: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
     """The same for any commands; name: of the program, as its sentences begin."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = commands(given, prog_name=name, standalone_mode=False) or 0
     except (TyperException, ValueError, OSError) as error:

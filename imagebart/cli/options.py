@@ -16,8 +16,10 @@ import typer
 from imagebart.errors import InputError, format_value
 from imagebart.settings import SamplingSettings, allowed_values, help_text, value_type
 
-DEFAULT_MODEL = "checkpoints/avatars"
-Model = Annotated[str, typer.Option(help="Folder of the model, a published model's name, or owner/name on the Hub.")]
+DEFAULT_MODEL = "avatars"  # which comes with the package, see `imagebart.weights.locate`
+Model = Annotated[
+    str, typer.Option(help="Folder of a model, avatars, a published model's name, or owner/name on the Hub.")
+]
 Data = Annotated[
     str | None, typer.Option(help="Folder of images (metadata.jsonl: captions; folders: classes), or a Hub name.")
 ]

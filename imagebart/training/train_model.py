@@ -307,7 +307,7 @@ class _Training:
         model.save_pretrained(out, "float16")
         write_card(self.plan, self.store, model, out, self.folder)
         write_examples(self.store, out)
-        self.say(f"{out} is ready: python app.py --model {out}")
+        self.say(f"{out} is ready: imagebart demo --model {out}")
 
     def _first_stage_task(self, model: FirstStage, loss: FirstStageLoss, decoder_only: bool = False) -> FirstStageTask:
         """On all views of the images; its grids show held-out images."""

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imagebart.errors import InputError
+
 FOLDER_NAME = "imagebart"  # how the name of the page's own folder for files begins
 # Seconds for which ZeroGPU is asked: a run of the shipped model takes a few, one of a published model more.
 GPU_SECONDS = 60
@@ -28,10 +30,17 @@ def set_environment() -> None:
 
 
 def temporary_folder() -> str:
-    """A folder that no other program uses and only this user can read: in GRADIO_TEMP_DIR where that is set."""
+    """A folder that no other program uses and only this user can read: in GRADIO_TEMP_DIR where that is set.
+
+    Raises InputError where it cannot be made.
+    """
     user = os.getuid() if hasattr(os, "getuid") else "files"
     folder = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / f"{FOLDER_NAME}-{user}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{error.strerror}; set GRADIO_TEMP_DIR to a folder that can be written to."
+        raise InputError(f"The page's files cannot be kept in {folder}: {reason}") from error
     return str(folder.resolve())
 
 

@@ -50,7 +50,7 @@ OVERFLOWING = """[
 
 @pytest.fixture(scope="module")
 def shipped_examples() -> Iterator[Site]:
-    with served_with_examples(PIPELINE, ROOT / "assets" / "examples") as site:
+    with served_with_examples(PIPELINE, ROOT / "checkpoints" / "avatars" / "examples") as site:
         yield site
 
 
@@ -193,7 +193,7 @@ def swipe(page: Page, over: Locator, upwards: int) -> None:
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[tuple[str, Example]]:
     """The page as people get it, and its first example."""
-    examples = find_examples(ROOT / "assets" / "examples")
+    examples = find_examples(ROOT / "checkpoints" / "avatars" / "examples")
     with served(Pipeline.from_pretrained(ROOT / "checkpoints" / "avatars"), examples) as url:
         yield url, examples[0]
 

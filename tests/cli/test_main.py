@@ -1,5 +1,7 @@
 """The command line, run as a person runs it."""
 
+import signal
+import socket
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,8 @@ from fake_models import hat_model
 from PIL import Image, ImageSequence
 from tiny_models import tiny_model
 
-from imagebart.cli import main
+from imagebart import weights
+from imagebart.cli import demo, main
 from imagebart.cli.draw import Animation
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 from imagebart.pipeline import Pipeline
@@ -231,3 +234,52 @@ def test_help_gives_the_settings_ranges(capsys: pytest.CaptureFixture[str]) -> N
     assert "--start-stage" in said and "--top-k" in said
     main(["generate", "--help"])
     assert "--start-stage" not in capsys.readouterr().out
+
+
+def test_without_a_command_it_says_what_it_can_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f" {name} " in said for name in ("demo", "generate", "edit", "vary", "describe", "train"))
+
+
+def test_a_taken_port_is_named(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "set_environment", lambda: None)
+    handler = signal.getsignal(signal.SIGTERM)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["demo", "--model", str(model), "--port", str(port)]) == 2
+    signal.signal(signal.SIGTERM, handler)
+    said = capsys.readouterr().err
+    assert f"Port {port} is taken" in said and said.count("\n") == 1
+
+
+def test_a_folder_for_files_that_cannot_be_made_is_named(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file"))
+    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "GRADIO_ANALYTICS_MAX_EVENTS"):
+        monkeypatch.setenv(name, "")  # set by the command, and put back after the test
+    assert main(["demo", "--model", str(model)]) == 2
+    assert "set GRADIO_TEMP_DIR to a folder that can be written to" in capsys.readouterr().err
+
+
+def test_without_weights_the_default_model_is_named_as_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "shipped_model", lambda: None)
+    assert main(["generate", "--out", str(tmp_path / "a.png")]) == 2
+    assert "this installation has no weights of avatars" in capsys.readouterr().err
+
+
+def test_the_default_model_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "avatars").mkdir()  # a folder of something else
+    monkeypatch.chdir(tmp_path)
+    shipped = weights.locate("avatars")
+    assert (shipped / "config.json").is_file() and (shipped / "examples").is_dir()
+    tiny_model().save_pretrained(tmp_path / "avatars")
+    assert weights.locate("avatars") == Path("avatars")

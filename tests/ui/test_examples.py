@@ -42,7 +42,7 @@ def test_an_example_without_a_mask_shows_itself(tmp_path: Path) -> None:
 
 
 def test_the_shipped_examples_are_six_to_eight_triples_whose_words_the_model_knows() -> None:
-    examples = find_examples(ROOT / "assets" / "examples")
+    examples = find_examples(ROOT / "checkpoints" / "avatars" / "examples")
     known = json.loads((ROOT / "checkpoints" / "avatars" / "config.json").read_text(encoding="utf-8"))
     words = TextConditioner(
         tuple(known["conditioner"]["tokens"]), tuple(known["conditioner"]["words"]), known["conditioner"]["length"]

@@ -1,0 +1,67 @@
+"""`imagebart demo`: loads a model and serves the page."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imagebart.cli.options import DEFAULT_MODEL, command
+from imagebart.errors import InputError
+from imagebart.ui.environment import find_device, set_environment
+
+app = typer.Typer()
+
+
+@command(app)
+def demo(
+    model: Annotated[
+        str | None, typer.Option(help="Folder of a model, a published model's name, or owner/name; else avatars.")
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Folder of several models; --model, or the first of them, is opened.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; GRADIO_SERVER_NAME, else 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; GRADIO_SERVER_PORT, else a free one from 7860.")
+    ] = None,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Offer the endpoints as tools for MCP clients, too.")] = False,
+) -> None:
+    """Open the page: serves it until it is stopped."""
+    set_environment()
+    # SIGTERM, as from a container, ends the server in order, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    device = find_device()  # before torch is imported
+    from imagebart.pipeline import Pipeline
+    from imagebart.ui.app import build_page, launch_page
+    from imagebart.ui.endpoints import mcp_problem
+    from imagebart.ui.examples import EXAMPLES, find_examples
+    from imagebart.ui.model_list import Models
+    from imagebart.weights import is_hub_name, locate, shipped_model
+
+    library = Models(models, max_loaded=1) if models else None
+    source: str | Path = model or DEFAULT_MODEL
+    if models and library is not None and not model:
+        if not library.names():
+            raise InputError(f"{models} holds no models; give a folder that holds their folders.")
+        source = Path(models) / library.names()[0]
+    folder = locate(source)
+    pipeline = Pipeline.from_pretrained(folder, device)
+    if library is None and not is_hub_name(source):  # beside a download of the Hub lie its other revisions
+        library = Models.beside(folder)
+    shipped = shipped_model()
+    examples = find_examples(folder / EXAMPLES) or (find_examples(shipped / EXAMPLES) if shipped else [])
+    page = build_page(pipeline, examples, library)
+    problem = mcp_problem(page) if mcp else None
+    if problem:
+        raise InputError(problem)
+    try:
+        launch_page(page, server_name=host, server_port=port, mcp_server=mcp)
+    except OSError as error:
+        if "empty port" not in str(error):
+            raise
+        given = "GRADIO_SERVER_PORT, or those from 7860 on, are" if port is None else f"{port} is"
+        sentence = f"Port {given} taken, or {host or 'the host'} is no address of this machine"
+        raise InputError(f"{sentence}; choose another --port or --host.") from error
