@@ -43,7 +43,7 @@ def suggest_mask(model: ImageBARTModel, pixels: Tensor, prompt: str, texts: tupl
     distance = distances(model.denoiser, tokens, cond.to(model.device), other.to(model.device)).cpu()
     found = threshold(distance.view(-1, model.first_stage.config.side))
     if not found.any():
-        raise InputError(f'The model finds nothing that "{prompt:.60}" would change in this picture; {ADVICE}.')
+        raise InputError(f'The model finds nothing that "{prompt:.60}" would change in this image; {ADVICE}.')
     return found
 
 
