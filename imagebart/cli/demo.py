@@ -27,6 +27,9 @@ def demo(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; GRADIO_SERVER_PORT, else a free one from 7860.")
     ] = None,
+    max_run_seconds: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a run is ended, since others wait for it.")
+    ] = 600,
     mcp: Annotated[bool, typer.Option("--mcp", help="Offer the endpoints as tools for MCP clients, too.")] = False,
 ) -> None:
     """Open the page: serves it until it is stopped."""
@@ -53,7 +56,7 @@ def demo(
         library = Models.beside(folder)
     shipped = shipped_model()
     examples = find_examples(folder / EXAMPLES) or (find_examples(shipped / EXAMPLES) if shipped else [])
-    page = build_page(pipeline, examples, library)
+    page = build_page(pipeline, examples, library, max_run_seconds)
     problem = mcp_problem(page) if mcp else None
     if problem:
         raise InputError(problem)

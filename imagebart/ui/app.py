@@ -44,7 +44,7 @@ from imagebart.ui.model_list import (
     switch_model,
 )
 from imagebart.ui.queries import RESTORED, Queries
-from imagebart.ui.runs import BUTTONS, UPDATED, Cancellation, Runs, in_order
+from imagebart.ui.runs import BUTTONS, MAX_RUN_SECONDS, UPDATED, Cancellation, Runs, in_order
 from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad
 from imagebart.ui.sketchpad.stored_images import animate, compose, link_token, open_image
 
@@ -67,8 +67,16 @@ SHARE = f"""(...values) => {{
 }}"""
 
 
-def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Models | None = None) -> gr.Blocks:
-    """The page, opened on a model and the first example; `models` can be switched to. See `launch_page`."""
+def build_page(
+    pipeline: Pipeline,
+    examples: Sequence[Example] = (),
+    models: Models | None = None,
+    max_run_seconds: float = MAX_RUN_SECONDS,
+) -> gr.Blocks:
+    """The page, opened on a model and the first example; `models` can be switched to. See `launch_page`.
+
+    max_run_seconds: after which a run is ended by a sentence, as others wait for the model.
+    """
     choice = ModelChoice(pipeline, models, examples)
     properties = model_properties(pipeline)
     with GuardedBlocks(
@@ -78,7 +86,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         fill_width=False,
     ) as page:
         # First, because later events whose functions have the same names get other names.
-        add_endpoints(pipeline, MODEL_QUEUE)
+        add_endpoints(pipeline, MODEL_QUEUE, max_run_seconds)
         queries, cancellation = Queries(choice), Cancellation(page)
         functions = [answering(call) for call in (open_image, link_token, compose, animate, queries.check_prompt)]
         parts = add_heading(choice.names(), properties)
@@ -92,7 +100,7 @@ def build_page(pipeline: Pipeline, examples: Sequence[Example] = (), models: Mod
         parts |= {name: add_channel(name) for name in ("run", "grid", "answer", "examples")}
         parts["link"] = add_receiver("open_link")
         _connect_queries(parts, queries)
-        _connect_runs(parts, Runs(choice), cancellation)
+        _connect_runs(parts, Runs(choice, max_run_seconds), cancellation)
         _connect_model(parts, choice)
         page.load(None, None, parts["settings"], js=FOLD, **AT_ONCE)
     page.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)

@@ -22,6 +22,7 @@ from imagebart.settings import SamplingSettings
 from imagebart.ui import messages
 from imagebart.ui.environment import on_gpu
 from imagebart.ui.files import publish, publish_file, publish_preview
+from imagebart.ui.runs import MAX_RUN_SECONDS, within_time
 
 MCP_PACKAGE = "mcp>=1.21,<2"
 DEFAULT_STRENGTH = 0.3  # of /vary
@@ -33,8 +34,8 @@ Upload = Mapping[str, Any] | None  # a file in the page's folder, as Gradio desc
 class Endpoints:
     """`/edit`, `/generate`, `/vary`, `/suggest_mask` and `/describe` on one pipeline."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, max_seconds: float = MAX_RUN_SECONDS) -> None:
+        self._pipeline, self._max_seconds = pipeline, max_seconds
 
     def edit(
         self,
@@ -166,17 +167,16 @@ class Endpoints:
             settings = replace(
                 self._pipeline.defaults, **{name: value for name, value in given.items() if value is not None}
             )
-            events = start(settings)
-            with closing(events):  # type: ignore[type-var]
+            with closing(within_time(start(settings), self._max_seconds)) as events:
                 for event in events:
                     yield _published(event), _progress(event), event.seed
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
 
-def add_endpoints(pipeline: Pipeline, concurrency_id: str) -> None:
-    """Add the endpoints to the page being built. Their components are never shown."""
-    endpoints = Endpoints(pipeline)
+def add_endpoints(pipeline: Pipeline, concurrency_id: str, max_seconds: float) -> None:
+    """Add the endpoints to the page being built, with so many seconds for a run. Their components are never shown."""
+    endpoints = Endpoints(pipeline, max_seconds)
     with gr.Row(visible=False):
         image, mask = gr.File(label="image", type="filepath"), gr.File(label="mask", type="filepath")
         area = gr.Dropdown(list(PRESETS), value="everything", label="area")

@@ -19,6 +19,7 @@ from gradio.exceptions import InvalidPathError
 from gradio.route_utils import MultiPartException
 from gradio.utils import get_upload_folder
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -67,6 +68,12 @@ class GuardedBlocks(gr.Blocks):
             raise gr.Error(messages.NOT_UPLOADED, print_exception=False) from error
         except Exception as error:
             raise gr.Error(messages.INVALID_REQUEST, print_exception=False) from error
+
+    async def call_function(self, block_fn: Any, *values: Any, **named: Any) -> dict[str, Any]:
+        """Gradio's call of a function, which may be one of JavaScript alone."""
+        if getattr(block_fn, "fn", self) is None:
+            raise gr.Error(messages.INVALID_REQUEST, print_exception=False)
+        return await super().call_function(block_fn, *values, **named)
 
     async def process_api(self, *values: Any, **named: Any) -> dict[str, Any]:
         """Gradio's whole answer to a call."""
@@ -120,6 +127,8 @@ class RequestGuard:
             await self._app(scope, receive_limited, send_unless_refused)
             if refused:
                 await _answer(413, messages.TOO_LARGE)(scope, receive, send)
+        except ClientDisconnect:
+            log.info("a request to %s broke off", scope["path"][:80])
         except Exception as error:
             if answering and isinstance(error.__cause__, HTTPException):  # an unknown session: Gradio has said so
                 log.warning("a stream of %s ended: %s", scope["path"][:80], error.__cause__)

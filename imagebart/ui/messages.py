@@ -38,6 +38,12 @@ DISK_FULL = (
 )
 
 
+def run_too_long(seconds: float) -> str:
+    """A run that was ended, as others wait."""
+    limit = f"{seconds / 60:g} minutes" if seconds >= 120 else f"{seconds:g} seconds"
+    return f"The run took longer than the {limit} that this page allows; choose fewer images, scales or resamples."
+
+
 def unexpected_error(number: str) -> str:
     """An error that nobody expected; the number stands in the server's log, too."""
     return (

@@ -6,7 +6,7 @@ An update is a dictionary of new values by the names of components; what is miss
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -35,6 +35,7 @@ UPDATED = ("run", "progress", "announcement", "messages", "seed", *BUTTONS)
 MAX_PREVIEWS = 32  # kept of a run: beyond these every second one is dropped, as often as needed
 # Pixels of what a run changes up to which previews are kept: writing larger ones would hold up the model.
 MAX_KEPT_PIXELS = 1_000_000
+MAX_RUN_SECONDS = 600.0  # so that others need not wait for ever
 MAX_CANCELLED = 10_000  # names of cancelled runs that are remembered
 
 Update = dict[str, Any]
@@ -152,11 +153,22 @@ class Run:
     notes: tuple[str, ...] = ()  # sentences for the person, before the model's own
 
 
+def within_time(events: Iterator[PipelineEvent], seconds: float) -> Generator[PipelineEvent, None, None]:
+    """The events of a run, closed at the end; raises InputError where it takes longer than so many seconds."""
+    with closing(events):  # type: ignore[type-var]
+        for event in events:
+            if event.elapsed > seconds and event.kind != "result":
+                raise InputError(messages.run_too_long(seconds))
+            yield event
+
+
 class Runs:
     """The page's runs: each takes the sketchpad's value and the controls' values by name."""
 
-    def __init__(self, choice: ModelChoice) -> None:
+    def __init__(self, choice: ModelChoice, max_seconds: float = MAX_RUN_SECONDS) -> None:
+        """max_seconds: of a run, which is then ended by a sentence."""
         self._choice = choice
+        self._max_seconds = max_seconds
 
     def edit(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
         """Regenerates what is painted on the sketchpad."""
@@ -184,8 +196,8 @@ class Runs:
             controls, sketch = Controls(**values), Sketch.read(sketchpad)
             message["version"] = sketch.version
             run = start(self._choice.get(controls.model), controls, sketch)
-            with closing(run.events):  # type: ignore[type-var]
-                for event in run.events:
+            with closing(within_time(run.events, self._max_seconds)) as events:
+                for event in events:
                     yield _update(event, run, message)
         except ImageDeleted as error:
             yield {**failed(str(error), message["run"]), "run": {**message, "deleted": True}}

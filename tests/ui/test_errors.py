@@ -129,6 +129,28 @@ def test_a_session_that_is_not_there_is_said_and_no_connection_is_cut(
     assert "Traceback" not in out + err + caplog.text
 
 
+def test_requests_that_break_off_and_functions_of_javascript_alone_log_no_traceback(
+    page: PageClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    address = urlsplit(page.url)
+    head = (
+        f"POST /gradio_api/upload HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 1000000\r\n"
+        "Content-Type: multipart/form-data; boundary=edge\r\n\r\n--edge\r\n"
+    )
+    with socket.create_connection((address.hostname, address.port)) as line:
+        line.sendall(head.encode())
+    for _ in range(100):
+        if "broke off" in caplog.text:
+            break
+        time.sleep(0.05)
+    assert "a request to /gradio_api/upload broke off" in caplog.text
+    functions = httpx.get(f"{page.url}config").json()["dependencies"]
+    script = next(one for one in functions if not one["backend_fn"] and not one["inputs"])
+    assert "Invalid request" in page.post("run/predict", {"data": [], "fn_index": script["id"]}).text
+    assert "Traceback" not in caplog.text
+
+
 def test_no_browser_runs_what_was_uploaded(page: PageClient) -> None:
     for name in ("x.html", "x.svg", "x"):
         path = httpx.post(f"{page.url}gradio_api/upload", files={"files": (name, b"<script>")}).json()[0]

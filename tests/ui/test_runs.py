@@ -22,6 +22,7 @@ from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.ui import messages, runs
+from imagebart.ui.endpoints import Endpoints
 from imagebart.ui.model_list import ModelChoice
 from imagebart.ui.runs import BUTTONS, MAX_PREVIEWS, START_BUTTONS, Cancellation, RunHistory, Runs, Update
 from imagebart.ui.sketchpad.stored_images import compose
@@ -364,3 +365,13 @@ def test_of_many_names_the_last_ones_are_known(image: Image.Image) -> None:
 def test_names_that_no_page_gives_stop_nothing(cancellation: Cancellation, image: Image.Image, name: object) -> None:
     asyncio.run(cancellation.endpoint()(name))
     assert "results" in list(edit(cancellation, image, name))[-1]["run"]
+
+
+def test_a_run_over_its_time_is_ended_by_a_sentence(image: Image.Image) -> None:
+    pipe = WatchedPipeline(tiny_model(), pause=0.05)
+    *_, last = Runs(ModelChoice(pipe), 0.1).generate(sketch_value(image), **asked())
+    assert "longer than the 0.1 seconds that this page allows" in last["messages"] and pipe.running == 0
+    with pytest.raises(gr.Error, match="longer than the 0.1 seconds"):
+        list(Endpoints(pipe, 0.1).generate("a hat"))
+    assert pipe.running == 0
+    assert list(Endpoints(pipe, 60).generate("a hat", scales=1))[-1][1] == "done"
