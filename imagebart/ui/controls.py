@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import FiniteFloat
 
+from imagebart.conditioning.tokenizer import whole_characters
 from imagebart.config import RENAMED_KEYS
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
@@ -160,7 +161,7 @@ def link_values(sent: Any, pipeline: Pipeline) -> dict[str, Any]:
         name: sent[name] for name, value in usual_values.items() if name in sent and _same_kind(sent[name], value)
     }
     if "words" in values:
-        values["words"] = values["words"][:MAX_LINK_TEXT]
+        values["words"] = whole_characters(values["words"][:MAX_LINK_TEXT])  # no answer can hold half a character
     chosen = values.get("choice", [])
     if not chosen or len(chosen) > MAX_IMAGES or any(one not in pipeline.classes for one in chosen):
         values.pop("choice", None)

@@ -102,7 +102,9 @@ class Queries:
         """The controls' values that a link holds; the browser writes and reads links (sketchpad/images.js)."""
         pipeline = self._choice.get(model)
         other = link.get("model") if isinstance(link, Mapping) else None
-        note = messages.link_opened(None if other in (None, pipeline.name, model) else str(other)[:MAX_CHECKED])
+        note = messages.link_opened(
+            None if other in (None, pipeline.name, model) else whole_characters(str(other)[:MAX_CHECKED])
+        )
         return {**link_values(link, pipeline), "messages": messages.notes_html([note])}
 
     def check_prompt(self, question: Mapping[str, Any]) -> dict[str, Any]:

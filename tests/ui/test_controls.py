@@ -64,6 +64,13 @@ def values(given: Any) -> dict[str, Any]:
     return QUERIES.open_link(given, "tiny")
 
 
+def test_lone_surrogates_in_a_link_are_replaced() -> None:
+    """No answer of the server can hold them."""
+    found = values({"model": "other \ud800", "words": "a \ud800 hat"})
+    assert found["words"] == "a � hat" and "other �" in found["messages"]
+    str(found).encode()
+
+
 def test_a_link_sets_words_seed_and_settings_and_keeps_the_seed() -> None:
     given = {"model": "tiny", "words": "a hat", "seed": 7, "new_seed": True, "guidance": 3, "top_p": 0.8, "variants": 2}
     found = values(given)

@@ -162,8 +162,22 @@ export class ImageLoader {
   }
 }
 
-const pipe = async (bytes, stream) =>
-  new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+const MAX_UNPACKED = 16e6; // bytes of a link's JSON; the largest mask takes six million
+
+// The bytes after a stream; throws where they are more than MAX_UNPACKED, without reading on.
+const pipe = async (bytes, stream) => {
+  const reader = new Blob([bytes]).stream().pipeThrough(stream).getReader();
+  const chunks = [];
+  for (let size = 0, part = await reader.read(); !part.done; part = await reader.read()) {
+    size += part.value.length;
+    if (size > MAX_UNPACKED) {
+      reader.cancel().catch(() => {});
+      throw new RangeError("too long");
+    }
+    chunks.push(part.value);
+  }
+  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+};
 
 // JSON, compressed, as letters, digits, - and _.
 export const encodeLink = async (value) => {
