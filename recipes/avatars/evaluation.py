@@ -38,6 +38,7 @@ from recipes.avatars.boundary_consistency import COLOURS, boundary_consistency
 from recipes.avatars.cases import (
     EDITED,
     SMALL,
+    EditCase,
     PromptCase,
     edit_case,
     found,
@@ -211,16 +212,9 @@ def plain_prompt_accuracy(study: Study) -> Iterator[Measure]:
 
 
 def edits(study: Study) -> Iterator[Measure]:
-    """Whether edits show what was asked for, what lies outside the mask stays, and both sides of the mask agree.
-
-    The attributes of `EDITED` in turn.
-    """
-    cases = [edit_case(i, study.series, study.sampler.size) for i in range(study.samples)]
-    cases.sort(key=lambda case: EDITED[case.attribute])  # a batch generates what any of its masks holds
-    avatars, masks = [case.before for case in cases], np.stack([case.mask for case in cases])
-    prompts = [case.prompt.text for case in cases]
-    after = study.sampler.edit(rendered(avatars, study.sampler.size), masks, prompts, study.seed)
-    read = study.reader.read(after).attributes
+    """Whether edits show what was asked for, what lies outside the mask stays, and both sides of the mask agree."""
+    cases, masks, after = edited_cases(study)
+    avatars, read = [case.before for case in cases], study.reader.read(after).attributes
     pairs = list(zip(read, cases, strict=True))
     changed = [{case.attribute: all(found(a, case.prompt.claims).values())} for a, case in pairs]
     yield total("edits: changed as asked", changed, "≥ 97 %")
@@ -230,6 +224,14 @@ def edits(study: Study) -> Iterator[Measure]:
     name = "edits: inside = outside where the prompt is silent"
     yield from _consistency(name, consistent, "edits, inside = outside")
     yield from by_attribute(changed, "edits, by attribute", EDITED)
+
+
+def edited_cases(study: Study) -> tuple[list[EditCase], np.ndarray, Tensor]:
+    """Edits of the attributes of `EDITED` in turn: the cases, their masks [B, size, size], the images."""
+    cases = [edit_case(i, study.series, study.sampler.size) for i in range(study.samples)]
+    cases.sort(key=lambda case: EDITED[case.attribute])  # a batch generates what any of its masks holds
+    before, masks = rendered([case.before for case in cases], study.sampler.size), np.stack([c.mask for c in cases])
+    return cases, masks, study.sampler.edit(before, masks, [case.prompt.text for case in cases], study.seed)
 
 
 def completions(study: Study) -> Iterator[Measure]:
