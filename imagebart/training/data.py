@@ -15,7 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from io import BytesIO
 from itertools import islice
@@ -28,12 +28,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from imagebart.atomic_io import write_error, write_text
+from imagebart.atomic_io import write_error
 from imagebart.conditioning.tokenizer import pieces
 from imagebart.errors import InputError
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import flatten, load_image, normalize, to_images
-from imagebart.training.state import damaged, read_json
+from imagebart.training.state import damaged, read_json, write_json
 
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there
 SPLITS = {"train", "test", "validation"}
@@ -265,7 +265,8 @@ def inspect_dataset(
     if folder is not None:
         names, texts = tuple(example.name for example in used), tuple(example.text for example in used)
         credits = tuple(example.credit for example in used)
-        write_index(folder, StoreIndex(resolution, report.kind, names, texts, tuple(held_out), credits))
+        index = StoreIndex(resolution, report.kind, names, texts, tuple(held_out), credits)
+        write_json(folder / INDEX, index)  # last: a folder with an index is a whole store
     return report
 
 
@@ -334,11 +335,6 @@ class StoreIndex:
     def numbers(self, held_out: bool) -> list[int]:
         """The images that are held out, or the others."""
         return [i for i, one in enumerate(self.held_out) if one == held_out]
-
-
-def write_index(folder: Path, index: StoreIndex) -> None:
-    """Written last: a folder with an index is a whole store."""
-    write_text(folder / INDEX, json.dumps(asdict(index)))
 
 
 def read_index(folder: Path) -> StoreIndex | None:

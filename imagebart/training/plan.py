@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from imagebart.atomic_io import format_bytes, write_text
+from imagebart.atomic_io import format_bytes
 from imagebart.errors import InputError
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.training.config import RESOLUTIONS, AdversarialLoss, FirstStageLoss, LoopConfig, ModelRun, StageShape
@@ -206,10 +205,6 @@ def load_of_others() -> float:
     """The machine's load where it is too high to time a step by the clock; else 0."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows has none
     return load if load > BUSY_LOAD * (os.cpu_count() or 1) else 0.0
-
-
-def write_plan(plan: Plan, folder: Path) -> None:
-    write_text(folder / PLAN, json.dumps(asdict(plan), indent=1))
 
 
 def read_plan(folder: Path) -> Plan | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from imagebart.atomic_io import recover_files, replace_files
+from imagebart.atomic_io import recover_files, replace_files, write_text
 from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.weights.folder import check_shapes, checked_header
@@ -113,6 +114,11 @@ def read_json(cls: type[T], path: Path, remedy: str) -> T:
         return from_dict(cls, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error, remedy) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a dataclass, whole or not at all."""
+    write_text(path, json.dumps(asdict(value), indent=1))
 
 
 def damaged(path: Path, error: Exception, remedy: str) -> InputError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
 
-from imagebart.atomic_io import write_bytes, write_text
+from imagebart.atomic_io import write_bytes
 from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.imaging.files import normalize
@@ -32,7 +31,6 @@ from imagebart.weights.folder import checked_header, load_part
 
 PREVIEW_IMAGES = 12  # in a grid
 MIN_LENGTH = 16  # conditioning tokens a caption
-TOKEN_INDEX = "tokens.json"
 SHARD_IMAGES = 4096  # in a file; views of one image lie in one file
 ENCODED_AT_ONCE = 32
 
@@ -77,22 +75,21 @@ class TokensTask(Task, Generic[R]):
 
 def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
     """The conditioner for a run's captions: of their words, of classes, or of neither."""
-    if run.conditioning == "none":
-        return NoConditioner()
     assert isinstance(dataset, ImageFolder | AugmentedViews)
-    if run.conditioning == "class":
-        return ClassConditioner(tuple(sorted(set(dataset.texts))), null_class=True)
-    return TextConditioner.from_captions(dataset.texts, run.text_length)
+    return conditioner_of(run.conditioning, dataset.texts, run.text_length)
 
 
-def conditioner_of(kind: str, texts: Sequence[str]) -> Conditioner:
-    """The conditioner for captions ("text"), as long as the longest, or classes ("class"); if any are not empty."""
+def conditioner_of(kind: str, texts: Sequence[str], length: int | None = None) -> Conditioner:
+    """The conditioner for captions ("text") or classes ("class"), where there are any.
+
+    length: tokens a caption; None: those of the longest.
+    """
     known = sorted({text for text in texts if text})
     if kind == "class" and known:
         return ClassConditioner(tuple(known), null_class=True)
     if kind == "text" and known:
         longest = max(sum(len(piece.ids) for piece in pieces(text)) for text in known)
-        return TextConditioner.from_captions(known, min(max(longest, MIN_LENGTH), CONTEXT_LENGTH))
+        return TextConditioner.from_captions(known, length or min(max(longest, MIN_LENGTH), CONTEXT_LENGTH))
     return NoConditioner()
 
 
@@ -176,11 +173,8 @@ def encode_store(
 
     progress: called with the number of images that were encoded.
     """
-    count = len(store.index.names)
     device = next(first_stage.parameters()).device
-    for start in range(0, count, SHARD_IMAGES):
-        numbers = range(start, min(start + SHARD_IMAGES, count))
-        path = _shard(folder, start)
+    for path, numbers in token_shards(folder, store):
         if path.is_file():
             continue
         parts = []
@@ -193,12 +187,13 @@ def encode_store(
         stored = torch.cat(parts).unflatten(0, (views, len(numbers))).transpose(0, 1).contiguous()
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, save({"tokens": stored}))
-    write_text(folder / TOKEN_INDEX, json.dumps({"images": count, "views": views}))
 
 
-def _shard(folder: Path, start: int) -> Path:
-    """The file of the images from number `start` on."""
-    return folder / f"tokens-{start // SHARD_IMAGES:05d}.safetensors"
+def token_shards(folder: Path, store: ImageStore) -> Iterator[tuple[Path, range]]:
+    """The files of the tokens of a store, each with the numbers of its images."""
+    count = len(store.index.names)
+    for shard, start in enumerate(range(0, count, SHARD_IMAGES)):
+        yield folder / f"tokens-{shard:05d}.safetensors", range(start, min(start + SHARD_IMAGES, count))
 
 
 def _read_shard(path: Path, shape: tuple[int, ...], vocab_size: int) -> Tensor:
@@ -214,11 +209,6 @@ def _read_shard(path: Path, shape: tuple[int, ...], vocab_size: int) -> Tensor:
     return tokens
 
 
-def has_tokens(folder: Path) -> bool:
-    """Whether all tokens are there."""
-    return (folder / TOKEN_INDEX).is_file()
-
-
 class TokenDataset(AugmentedViews):
     """Some images of a store, in all their views, with their tokens, int64 [N], beside image and text."""
 
@@ -226,12 +216,9 @@ class TokenDataset(AugmentedViews):
         self, folder: Path, store: ImageStore, numbers: Sequence[int], views: int, first_stage: FirstStageConfig
     ) -> None:
         """numbers: of the images; views, first_stage: those that `encode_store` was called with."""
-        if not has_tokens(folder):
-            raise ValueError(f"{folder} holds no tokens that are ready to train on ({TOKEN_INDEX} is missing)")
-        count, shards = len(store.index.names), []
-        for start in range(0, count, SHARD_IMAGES):
-            shape = (min(SHARD_IMAGES, count - start), views, first_stage.tokens)
-            shards.append(_read_shard(_shard(folder, start), shape, first_stage.vocab_size))
+        shards = []
+        for path, images in token_shards(folder, store):
+            shards.append(_read_shard(path, (len(images), views, first_stage.tokens), first_stage.vocab_size))
         self.all = torch.cat(shards)  # [images, views, N]
         super().__init__(store, numbers, views)
 

@@ -46,24 +46,24 @@ from imagebart.training.denoiser import HELD_OUT_MEASURED, TokenDatasetTask, new
 from imagebart.training.loop import Task, hours_so_far, train
 from imagebart.training.plan import (
     MIN_STEPS,
+    PLAN,
     Plan,
     loop_config,
     make_plan,
     read_plan,
     resolution_for,
     seconds_per_step,
-    write_plan,
 )
 from imagebart.training.progress import progress
-from imagebart.training.state import read_json
+from imagebart.training.state import read_json, write_json
 from imagebart.training.token_task import (
     TokenDataset,
     add_codebook_embedding,
     conditioner_of,
     encode_store,
-    has_tokens,
     load_text_encoder,
     merge_codebook_embedding,
+    token_shards,
     token_tables,
     with_words_of,
 )
@@ -72,7 +72,6 @@ from imagebart.training.vqgan import FirstStageTask, load_first_stage
 from imagebart.weights.folder import PART, M, Part, has_part, load_part, save_part
 
 RUN = "run"  # in the model's folder: everything that a resumed run needs
-STEPS = "steps.json"  # that a part was trained for
 DECODER_GAN_FACTOR = 3.0  # of the discriminator's weights, where the decoder is trained alone
 MIN_DENOISER_SHARE = 0.1  # of the hours, whatever was used up before
 SHOWN = 12  # reconstructions in a grid
@@ -146,7 +145,7 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> tuple[Plan, ImageStore]:
         lines += plan.lines()
     for line in lines:
         say(line)
-    _on_main(lambda: write_plan(plan, folder))
+    _on_main(lambda: write_json(folder / PLAN, plan))
     written = read_plan(folder)  # by the first process, whose timing counts
     assert written is not None
     return written, ImageStore(images)
@@ -187,18 +186,20 @@ def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _PartLength:
-    """How a part is trained where these hours are asked for."""
+class _PartPlan:
+    """How a part is trained where these hours are asked for, and to which step it was."""
 
     hours: float
     loop: LoopConfig
+    trained: int = 0
 
+    def is_done(self, place: Path) -> bool:
+        return has_part(place) and self.trained >= self.loop.steps
 
-@dataclass(frozen=True)
-class _TrainedSteps:
-    """Written after a part."""
-
-    steps: int
+    def save(self, part: Part[Any], place: Path) -> None:
+        """Writes the trained part, and that it is trained."""
+        save_part(part, place)
+        write_json(place.with_suffix(".json"), replace(self, trained=self.loop.steps))
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ class _Training:
     def tokenize(self, first_stage: FirstStage) -> None:
         """Encodes all views of all images, once."""
         place = self.folder / "tokens"
-        if not has_tokens(place):
+        if not all(path.is_file() for path, _ in token_shards(place, self.store)):
             self.say("part 2 of 3: images to tokens")
             with progress("views") as bar:
                 task = bar.add_task("", total=len(self.store.index.names) * self.plan.views)
@@ -255,12 +256,12 @@ class _Training:
                 return self._first_stage_task(model, loss, decoder_only=True)
 
             steps = plan.run.steps.decoder if plan.run.steps else None
-            config = self._loop_config(place, plan.decoder_hours, steps, new_task)
-            config = replace(config, seed=plan.run.seed + 1)  # other batches than those of the first stage
-            if not _is_trained(place, config.steps):
+            part = self._part_plan(place, plan.decoder_hours, steps, new_task)
+            config = replace(part.loop, seed=plan.run.seed + 1)  # other batches than those of the first stage
+            if not part.is_done(place):
                 self.say(f"the decoder alone, {config.steps:,} steps")
                 trained = train(new_task(config), config, place, self._reconstruction(place))
-                _on_main(lambda: _save_trained(Part(trained), place, config.steps))
+                _on_main(lambda: part.save(Part(trained), place))
         return _load_first_stage_part(place) if has_part(place) else first_stage
 
     def denoiser(self, first_stage: FirstStage) -> None:
@@ -290,14 +291,14 @@ class _Training:
 
         used = hours_so_far(self.folder / "first-stage") + plan.decoder_hours
         hours = max(plan.run.hours - used, MIN_DENOISER_SHARE * plan.run.hours)
-        config = self._loop_config(place, hours, plan.run.steps.denoiser if plan.run.steps else None, new_task)
-        if _is_trained(place, config.steps):
+        part = self._part_plan(place, hours, plan.run.steps.denoiser if plan.run.steps else None, new_task)
+        if part.is_done(place):
             return
-        self.say(f"part 3 of 3: the denoiser, {config.steps:,} steps")
-        task = new_task(config)
-        trained = train(task, config, place, Validation(place, task.validate, self.say))
+        self.say(f"part 3 of 3: the denoiser, {part.loop.steps:,} steps")
+        task = new_task(part.loop)
+        trained = train(task, part.loop, place, Validation(place, task.validate, self.say))
         merge_codebook_embedding(trained)
-        _on_main(lambda: _save_trained(Part(trained, task.conditioner), place, config.steps))
+        _on_main(lambda: part.save(Part(trained, task.conditioner), place))
 
     def write_model(self, first_stage: FirstStage, out: Path) -> None:
         """Assembles the model in its folder, with its card, credits and examples."""
@@ -321,21 +322,25 @@ class _Training:
         images = self.store.images(self.store.index.numbers(True)[:HELD_OUT_MEASURED])
         return Validation(place, lambda model: measure_reconstruction(model, images), self.say, settled_after)
 
-    def _loop_config(
+    def _part_plan(
         self, place: Path, hours: float, steps: int | None, new_task: Callable[[LoopConfig], Task]
-    ) -> LoopConfig:
-        """How a part is trained in so many hours, or steps: as decided when these were first asked for."""
-        run, path, again = self.plan.run, place.with_suffix(".json"), "delete it to plan this part again"
-        known = read_json(_PartLength, path, again) if path.exists() else None
+    ) -> _PartPlan:
+        """The plan for so many hours, or steps, as made when these were first asked for."""
+        run, path = self.plan.run, place.with_suffix(".json")
+
+        def read() -> _PartPlan:
+            return read_json(_PartPlan, path, "delete it to plan this part again")
+
+        known = read() if path.exists() else None
         PartialState().wait_for_everyone()
-        if known is None or known.hours != run.hours or steps not in (None, known.loop.steps):
-            timed = loop_config(run, MIN_STEPS, 1.0)
-            seconds = seconds_per_step(new_task(timed), timed)
-            config = loop_config(run, steps or max(MIN_STEPS, int(3600 * hours / seconds)), seconds)
-            length = _PartLength(run.hours, config)
-            _on_main(lambda: write_text(path, json.dumps(asdict(length), indent=1)))
-            known = read_json(_PartLength, path, again)
-        return known.loop
+        if known is not None and known.hours == run.hours and steps in (None, known.loop.steps):
+            return known
+        timed = loop_config(run, MIN_STEPS, 1.0)
+        seconds = seconds_per_step(new_task(timed), timed)
+        config = loop_config(run, steps or max(MIN_STEPS, int(3600 * hours / seconds)), seconds)
+        planned = _PartPlan(run.hours, config, known.trained if known else 0)
+        _on_main(lambda: write_json(path, planned))
+        return read()  # the first process's, whose timing counts
 
 
 @torch.no_grad()
@@ -362,19 +367,6 @@ def _load_part(place: Path, kind: type[M]) -> Part[M]:
 def _load_first_stage_part(folder: Path) -> FirstStage:
     first_stage = _load_part(folder, FirstStage).module
     return first_stage.to(PartialState().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _is_trained(place: Path, steps: int) -> bool:
-    """Whether a part is there that was trained for at least so many steps."""
-    path = place / STEPS
-    if not (has_part(place) and path.exists()):
-        return False
-    return read_json(_TrainedSteps, path, "delete it to resume from the last state").steps >= steps
-
-
-def _save_trained(part: Part[Any], place: Path, steps: int) -> None:
-    save_part(part, place)
-    write_text(place / STEPS, json.dumps(asdict(_TrainedSteps(steps))))
 
 
 # What a run is initialised from: the first stage of a finished model, or all of it.

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 from tiny_models import tiny_first_stage
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape
-from imagebart.training.data import PIXELS, ImageStore, StoreIndex, stored_side, write_index
+from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex, stored_side
+from imagebart.training.loop import Task, train
+from imagebart.training.state import write_json
 from imagebart.weights.folder import Part, save_part
 
 SMALL = tiny_first_stage(resolution=16, code_dim=4, codebook_size=8)
@@ -41,5 +49,51 @@ def write_store(folder: Path, texts: tuple[str, ...], kind: str = "none", held_o
     pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
     (folder / PIXELS).write_bytes(pixels.tobytes())
     held = tuple(i < held_out for i in range(count))
-    write_index(folder, StoreIndex(32, kind, tuple(map(str, range(count))), texts, held, ({},) * count))
+    write_json(folder / INDEX, StoreIndex(32, kind, tuple(map(str, range(count))), texts, held, ({},) * count))
     return ImageStore(folder)
+
+
+class Numbers(Dataset[dict[str, Any]]):
+    """y = 3 x - 1, with noise that the loop draws."""
+
+    def __len__(self) -> int:
+        return 50
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"x": torch.tensor([index / 50.0])}
+
+
+class Line(Task):
+    """Fits a line: the smallest task."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(3)
+        self.model: nn.Module = nn.Linear(1, 1)
+        self.dataset = Numbers()
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Tensor]:
+        noise = 0.01 * torch.randn_like(batch["x"])
+        return {"loss": (model(batch["x"]) - (3 * batch["x"] - 1) + noise).square().mean()}
+
+    def sample(self, model: nn.Module) -> Image.Image:
+        return Image.new("RGB", (2, 2))
+
+
+LINE_LOOP = LoopConfig(
+    steps=40,
+    batch_size=7,
+    lr=0.1,
+    warmup=5,
+    ema=0.9,
+    mixed_precision="no",
+    log_every=5,
+    save_every=10,
+    sample_every=40,
+)
+
+
+def train_line(folder: Path, steps: int) -> list[Tensor]:
+    """Trains a line, with its state saved at each step; returns the averaged weights."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    config = replace(LINE_LOOP, steps=steps, save_every=1, sample_every=1000, log_every=1)
+    return list(train(Line(), config, folder).parameters())

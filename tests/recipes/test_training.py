@@ -54,20 +54,20 @@ def test_captions_are_those_of_the_avatars() -> None:
 def test_a_short_run_learns_to_read(tmp_path: Path) -> None:
     """Fresh captions at every step, so that the log tells of captions it has not seen."""
     loop = LoopConfig(
-        steps=200,
+        steps=100,
         batch_size=16,
         optimizer="muon",
         lr=0.01,
         warmup=5,
         ema=0.9,
         log_every=1,
-        save_every=200,
-        sample_every=200,
+        save_every=100,
+        sample_every=100,
     )
     trained = train_captions(CaptionsRun(loop=loop, shape=SHAPE, text_length=60), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert sum(r["read"] for r in log[-10:]) > 1.6 * sum(r["read"] for r in log[:10])
-    assert (tmp_path / "run" / "samples" / "0000200.png").exists()
+    assert (tmp_path / "run" / "samples" / "0000100.png").exists()
     again, conditioner = load_text_encoder(tmp_path / "run")
     assert conditioner == avatar_conditioner(60)
     for name, tensor in trained.state_dict().items():

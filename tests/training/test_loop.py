@@ -6,20 +6,18 @@ import json
 import math
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from fault_injection import killed_at_every_step, run_in_fork, with_full_disk
-from PIL import Image
 from processes import in_processes
 from safetensors.torch import load_file
 from tiny_models import tiny_first_stage
-from torch import Tensor, nn
+from tiny_runs import LINE_LOOP, Line, train_line
+from torch import nn
 from torch.utils.data import Dataset
 
 from imagebart.config import from_dict
@@ -29,7 +27,6 @@ from imagebart.training.config import FirstStageLoss, LoopConfig
 from imagebart.training.loop import (
     Muon,
     StepBatchSampler,
-    Task,
     hours_so_far,
     learning_rate,
     optimizers_for,
@@ -38,45 +35,6 @@ from imagebart.training.loop import (
     train,
 )
 from imagebart.training.vqgan import FirstStageTask
-
-
-class Numbers(Dataset[dict[str, Any]]):
-    """y = 3 x - 1, with noise that the loop draws."""
-
-    def __len__(self) -> int:
-        return 50
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"x": torch.tensor([index / 50.0])}
-
-
-class Line(Task):
-    """Fits a line; the smallest thing that the loop can train."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(3)
-        self.model: nn.Module = nn.Linear(1, 1)
-        self.dataset = Numbers()
-
-    def loss(self, model: nn.Module, batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Tensor]:
-        noise = 0.01 * torch.randn_like(batch["x"])
-        return {"loss": (model(batch["x"]) - (3 * batch["x"] - 1) + noise).square().mean()}
-
-    def sample(self, model: nn.Module) -> Image.Image:
-        return Image.new("RGB", (2, 2))
-
-
-CONFIG = LoopConfig(
-    steps=40,
-    batch_size=7,
-    lr=0.1,
-    warmup=5,
-    ema=0.9,
-    mixed_precision="no",
-    log_every=5,
-    save_every=10,
-    sample_every=40,
-)
 
 
 def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
@@ -110,7 +68,7 @@ def test_an_empty_set_is_refused() -> None:
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
-    whole = train(Line(), CONFIG, tmp_path / "whole")
+    whole = train(Line(), LINE_LOOP, tmp_path / "whole")
 
     class Stopped(Line):
         def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
@@ -119,9 +77,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(Stopped(), CONFIG, tmp_path / "broken")
+        train(Stopped(), LINE_LOOP, tmp_path / "broken")
     assert states(tmp_path / "broken") == ["step-0000010.safetensors", "step-0000020.safetensors"]
-    resumed = train(Line(), CONFIG, tmp_path / "broken")
+    resumed = train(Line(), LINE_LOOP, tmp_path / "broken")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
@@ -137,19 +95,14 @@ def states(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "state").iterdir())
 
 
-def trained(folder: Path, steps: int) -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    train(Line(), replace(CONFIG, steps=steps, save_every=1, sample_every=1000, log_every=1), folder)
-
-
 def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
     """Three steps, the state saved and logged at each; killed, gone on with, and saved again."""
-    trained(tmp_path / "whole", 4)
+    train_line(tmp_path / "whole", 4)
     last = Path("state", "step-0000004.safetensors")
     expected = load_file(tmp_path / "whole" / last)
-    trained(tmp_path / "begun", 2)
-    for step in killed_at_every_step(lambda: trained(tmp_path / "broken", 3)):
-        assert run_in_fork(lambda: trained(tmp_path / "broken", 4)) == 0, step
+    train_line(tmp_path / "begun", 2)
+    for step in killed_at_every_step(lambda: train_line(tmp_path / "broken", 3)):
+        assert run_in_fork(lambda: train_line(tmp_path / "broken", 4)) == 0, step
         state = load_file(tmp_path / "broken" / last)
         assert state.keys() == expected.keys() and all(torch.equal(state[k], expected[k]) for k in state), step
         assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["log.jsonl", "samples", "state"]
@@ -159,21 +112,21 @@ def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_costs_no_state_and_is_said(tmp_path: Path) -> None:
-    trained(tmp_path, 2)
-    said = with_full_disk(lambda: trained(tmp_path, 3), 600)  # enough for the log
+    train_line(tmp_path, 2)
+    said = with_full_disk(lambda: train_line(tmp_path, 3), 600)  # enough for the log
     assert f"step-0000003.safetensors cannot be written to {tmp_path / 'state'} (" in said
     assert "it takes" in said and "free there" in said
     assert states(tmp_path) == ["step-0000001.safetensors", "step-0000002.safetensors"]
-    trained(tmp_path, 3)
+    train_line(tmp_path, 3)
     assert states(tmp_path) == ["step-0000002.safetensors", "step-0000003.safetensors"]
 
 
 @pytest.mark.parametrize("half", ['{"step": 3, "lo', "\x00\x00\x00", "[1]"])
 def test_half_a_line_in_the_log_ends_no_run(tmp_path: Path, half: str) -> None:
-    trained(tmp_path, 2)
+    train_line(tmp_path, 2)
     log = tmp_path / "log.jsonl"
     log.write_text(log.read_text() + half)
-    trained(tmp_path, 3)
+    train_line(tmp_path, 3)
     assert [record["step"] for record in read_log(tmp_path) if "loss" in record] == [1, 2, 3]
     assert hours_so_far(tmp_path) == read_log(tmp_path)[-1]["hours"]
 

@@ -45,6 +45,8 @@ from imagebart.training.vqgan import load_first_stage
 from imagebart.ui.examples import find_examples
 from imagebart.weights.folder import load_part
 
+LICENCE, SHARE = ("--licence", "CC0"), {"first_stage_share": 0.9}  # few steps of the denoiser are left
+STEPS = {"first_stage": 2, "decoder": 1, "denoiser": 2}
 LOSS = FirstStageLoss(adversarial=AdversarialLoss(start_step=5, crop=32, channels=8))
 
 
@@ -63,41 +65,49 @@ def train_model(folder: Path, data: Path, *options: str, **settings: Any) -> int
     return main(["train", "model", *given, "--config", str(tiny_settings(folder, **settings)), *options])
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model trained on images with captions, in model/; the images, in data/."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert train_model(folder, draw_folder(folder / "data", "text"), *LICENCE, **SHARE) == 0
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "prompt"), [("text", "a red square"), ("class", "green"), ("none", None)])
-def test_from_a_folder_to_pictures(
-    tmp_path: Path, kind: Literal["text", "class", "none"], prompt: str | None, capsys: pytest.CaptureFixture[str]
+def test_from_a_folder_to_images(
+    trained: Path, tmp_path: Path, kind: Literal["text", "class", "none"], prompt: str | None
 ) -> None:
-    assert train_model(tmp_path, draw_folder(tmp_path / "data", kind), "--licence", "CC0") == 0
-    pipe = Pipeline.from_pretrained(tmp_path / "model")
+    if kind != "text":
+        assert train_model(tmp_path, draw_folder(tmp_path / "data", kind), *LICENCE) == 0
+    folder = trained if kind == "text" else tmp_path
+    pipe = Pipeline.from_pretrained(folder / "model")
     assert pipe.conditioning == kind and "Licence of the images: CC0." in pipe.card
     assert "20 images" in pipe.card and "4 held out" in pipe.card
     *_, result = pipe.generate(prompt, seed=0)
     assert result.image.size == (32, 32)
-    with Image.open(tmp_path / "data" / ("red/0.png" if kind == "class" else "0.png")) as picture:
-        mask = Image.new("L", picture.size)
+    with Image.open(folder / "data" / ("red/0.png" if kind == "class" else "0.png")) as image:
+        mask = Image.new("L", image.size)
         mask.paste(255, (0, 20, 40, 40))
-        *_, edited = pipe.edit(picture, mask, prompt, seed=0)
-        assert edited.image.crop((0, 0, 40, 20)).tobytes() == picture.crop((0, 0, 40, 20)).tobytes()
-    for part, figure in (("first-stage", "error"), ("denoiser", "loss")):
-        rows = read_metrics(tmp_path / "model" / "run" / part)
-        assert rows[-1][figure] < rows[0][figure] and rows[-1]["step"] == 20
-        assert (tmp_path / "model" / "run" / part / "samples" / "0000020.png").is_file()
-    assert (tmp_path / "model" / "credits.csv").is_file() == (kind == "text")
-    assert len(find_examples(tmp_path / "model" / "examples")) == 4
-    assert train_model(tmp_path, tmp_path / "data", "--batch-size", "8") == 2
-    assert "started with batch size 4, not 8" in capsys.readouterr().err
+        *_, edited = pipe.edit(image, mask, prompt, seed=0)
+        assert edited.image.crop((0, 0, 40, 20)).tobytes() == image.crop((0, 0, 40, 20)).tobytes()
+    for part, metric in (("first-stage", "error"), ("denoiser", "loss")):
+        rows = read_metrics(folder / "model" / "run" / part)
+        assert rows[-1][metric] < rows[0][metric] and rows[-1]["step"] == 20
+        assert (folder / "model" / "run" / part / "samples" / "0000020.png").is_file()
+    assert (folder / "model" / "credits.csv").is_file() == (kind == "text")
+    assert len(find_examples(folder / "model" / "examples")) == 4
 
 
-def test_a_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_model(tmp_path, draw_folder(tmp_path / "data", "text"), "--dry-run") == 0
     said = capsys.readouterr().out
     assert "24 images" in said and "32 × 32 pixels, 8 × 8 tokens of 24 codes" in said and "disk: " in said
     assert not (tmp_path / "model").exists()
 
 
-def dying_at_move(work: Callable[[], Any], number: int) -> None:
-    """Does the work until its so manieth file or folder is about to be moved to its place, where it is killed."""
+def killed_at_move(work: Callable[[], Any], number: int) -> None:
+    """Does the work until file or folder number `number` is about to be moved to its place, and is killed there."""
     moves = 0
 
     def count(event: str, _: Any) -> None:
@@ -112,24 +122,22 @@ def dying_at_move(work: Callable[[], Any], number: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
-    """Half-way through checkpoints, figures, tokens and the model's own files."""
-    data = draw_folder(tmp_path / "data", "text")
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    assert train_model(whole, data) == 0
-    deaths = 0
+def test_a_run_killed_again_and_again_ends_where_an_unbroken_one_does(trained: Path, tmp_path: Path) -> None:
+    """Half-way through checkpoints, metrics, tokens and the model's own files."""
+    kills = 0
 
-    def killed(deaths: int) -> int:
-        return run_in_fork(lambda: dying_at_move(lambda: train_model(broken, data), 6 + deaths))
+    def killed(kills: int) -> int:
+        def train() -> int:
+            return train_model(tmp_path, trained / "data", *LICENCE, **SHARE)
 
-    while killed(deaths) == -signal.SIGKILL:
-        deaths += 1
-        assert deaths < 30
-    assert deaths >= 5
+        return run_in_fork(lambda: killed_at_move(train, 6 + kills))
+
+    while killed(kills) == -signal.SIGKILL:
+        kills += 1
+        assert kills < 30
+    assert kills >= 5
     for name in ("first_stage", "denoiser", "text_encoder"):
-        ours, theirs = (load_file(folder / "model" / f"{name}.safetensors") for folder in (broken, whole))
+        ours, theirs = (load_file(folder / "model" / f"{name}.safetensors") for folder in (tmp_path, trained))
         assert ours.keys() == theirs.keys() and all((ours[key] == theirs[key]).all() for key in ours), name
 
 
@@ -138,44 +146,43 @@ def test_two_processes_train_a_model_together(tmp_path: Path) -> None:
     """They plan, train and wait for each other; only the first one writes. Resumed for more steps, too."""
     data, place = draw_folder(tmp_path / "data", "text"), tmp_path / "model" / "run" / "denoiser"
     for count in (2, 3):
-        steps = {"first_stage": 2, "decoder": 1, "denoiser": count}
+        steps = {**STEPS, "denoiser": count}
         assert in_processes(2, lambda steps=steps: train_model(tmp_path, data, steps=steps)) == [0, 0]
         assert [row["step"] for row in read_metrics(place)][-1] == count
     Pipeline.from_pretrained(tmp_path / "model")
 
 
 @pytest.mark.slow
-def test_more_hours_lengthen_a_finished_run(tmp_path: Path) -> None:
+def test_more_hours_lengthen_a_run_with_a_given_first_stage(tmp_path: Path) -> None:
     tiny_model("none").save_pretrained(tmp_path / "given")
     data, place = draw_folder(tmp_path / "data", "text"), tmp_path / "model" / "run" / "denoiser"
     given = ["--first-stage", str(tmp_path / "given")]
 
     def steps() -> int:
-        return int(json.loads((place / "steps.json").read_text())["steps"])
+        return int(json.loads(place.with_suffix(".json").read_text())["trained"])
 
     assert train_model(tmp_path, data, *given) == 0 and steps() == 20
     before = load_file(tmp_path / "model" / "denoiser.safetensors")
     assert train_model(tmp_path, data, *given, "--hours", "0.0006") == 0 and steps() > 20
     shown = [row["step"] for row in read_metrics(place)]
-    assert shown == sorted(set(shown)) and 20 in shown and shown[-1] == steps(), "it went on, and did not begin anew"
+    assert shown == sorted(set(shown)) and 20 in shown and shown[-1] == steps(), "resumed, not started again"
     after = load_file(tmp_path / "model" / "denoiser.safetensors")
     assert any((before[key] != after[key]).any() for key in before)
 
 
 @pytest.mark.slow
-def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The denoiser learns on tokens that were made before, so pictures have to become the same ones."""
-    data, run = draw_folder(tmp_path / "data", "text"), tmp_path / "model" / "run"
-    share = {"first_stage_share": 0.9}
-    assert train_model(tmp_path, data, **share) == 0
+def test_more_hours_train_the_decoder_further_and_tokens_stay(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The denoiser learns from tokens that were encoded before, so images have to become the same ones."""
+    data, run = trained / "data", tmp_path / "model" / "run"
+    shutil.copytree(trained / "model", tmp_path / "model")
     tokens = load_file(run / "tokens" / "tokens-00000.safetensors")["tokens"]
     plan = json.loads((run / "plan.json").read_text())
-    hours = str(2.5 * plan["steps"] * plan["seconds"] / 3600 / 0.9)
-    capsys.readouterr()
-    assert train_model(tmp_path, data, "--hours", hours, **share) == 0
-    steps = json.loads((run / "decoder" / "steps.json").read_text())["steps"]
-    said = capsys.readouterr().out
-    assert steps >= 20 and f"the decoder alone, {steps} steps" in said
+    hours = str(2.5 * plan["steps"] * plan["seconds"] / 3600 / plan["run"]["first_stage_share"])
+    assert train_model(tmp_path, data, "--hours", hours, **SHARE) == 0
+    steps = json.loads((run / "decoder.json").read_text())["trained"]
+    assert steps >= 20 and f"the decoder alone, {steps} steps" in capsys.readouterr().out
     rows = read_metrics(run / "decoder")
     assert rows[-1]["step"] == steps and rows[-1]["error"] < read_metrics(run / "first-stage")[-1]["error"]
     before, after = load_first_stage(run / "first-stage"), load_first_stage(run / "decoder")
@@ -184,51 +191,35 @@ def test_more_hours_train_the_decoder_on_and_tokens_stay(tmp_path: Path, capsys:
     assert torch.equal(after.encode(images), before.encode(images))
     assert torch.equal(after.encode(images), tokens[:, 0].long())
     assert not torch.equal(after.decode(tokens[:, 0].long()), before.decode(tokens[:, 0].long()))
-    shipped = Pipeline.from_pretrained(tmp_path / "model")
-    assert "- its decoder alone: " in shipped.card and f"{steps} steps" in shipped.card
-    assert train_model(tmp_path, data, "--hours", hours, **share) == 0
+    card = Pipeline.from_pretrained(tmp_path / "model").card
+    assert "- its decoder alone: " in card and f"{steps} steps" in card
+    assert train_model(tmp_path, data, "--hours", hours, **SHARE) == 0
     assert "the decoder alone" not in capsys.readouterr().out, "nothing is left to do"
 
 
 @pytest.mark.slow
-def test_steps_are_the_same_on_every_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, run = draw_folder(tmp_path / "data", "none"), tmp_path / "model" / "run"
-    steps = {"first_stage": 7, "decoder": 3, "denoiser": 5}
-    assert train_model(tmp_path, data, steps=steps) == 0
-    taken = {part: read_metrics(run / part)[-1]["step"] for part in ("first-stage", "decoder", "denoiser")}
-    assert taken == {"first-stage": 7, "decoder": 3, "denoiser": 5}
-    assert "5 steps" in capsys.readouterr().out
-    assert train_model(tmp_path, data, steps={**steps, "denoiser": 6}) == 0
-    assert read_metrics(run / "denoiser")[-1]["step"] == 6 and read_metrics(run / "decoder")[-1]["step"] == 3
-    assert train_model(tmp_path, data, steps={**steps, "first_stage": 8}) == 2
-    assert "started with first-stage steps 7, not 8" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_model_is_gone_on_from_with_other_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_is_trained_further_on_other_images(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As on another machine, where nothing but the finished model is."""
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-    assert train_model(tmp_path / "first", draw_folder(tmp_path / "data", "text")) == 0
-    begun, on = tmp_path / "first" / "model", tmp_path / "second"
-    learnt = read_metrics(begun / "run" / "denoiser")[-1]["loss"]
-    (begun / "run").rename(tmp_path / "lost")
+    initial = tmp_path / "model"
+    shutil.copytree(trained / "model", initial, ignore=shutil.ignore_patterns("run"))
     more = draw_folder(tmp_path / "more", "text", count=30)
-    given = ["--data", str(more), "--init-from", str(begun), "--hours", "0.0001", "--out", str(on / "model")]
-    capsys.readouterr()
+    given = ["--data", str(more), "--init-from", str(initial), "--hours", "0.0001", "--out", str(tmp_path / "new")]
     assert main(["train", "model", *given, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert f"first stage: initialised from {begun}" in said and "denoiser: 1 + 1 layers of 32" in said
+    assert f"first stage: initialised from {initial}" in said and "denoiser: 1 + 1 layers of 32" in said
     bare = ["--data", str(draw_folder(tmp_path / "bare", "none")), *given[2:]]
     assert main(["train", "model", *bare, "--dry-run"]) == 2
     assert "was trained with captions, the images have neither captions nor classes" in capsys.readouterr().err
     AcceleratorState._reset_state(reset_partial_state=True)
     assert main(["train", "model", *given]) == 0
-    rows = read_metrics(on / "model" / "run" / "denoiser")
-    assert rows[0]["loss"] < learnt and rows[-1]["step"] == 20
-    card = Pipeline.from_pretrained(on / "model").card
+    rows = read_metrics(tmp_path / "new" / "run" / "denoiser")
+    before = read_metrics(trained / "model" / "run" / "denoiser")[-1]["loss"]
+    assert rows[0]["loss"] < before and rows[-1]["step"] == 20
+    card = Pipeline.from_pretrained(tmp_path / "new").card
     assert "- first stage: initialised from model." in card and "20 steps more, from model;" in card
-    ours, theirs = (load_file(folder / "first_stage.safetensors") for folder in (on / "model", begun))
+    ours, theirs = (load_file(folder / "first_stage.safetensors") for folder in (tmp_path / "new", initial))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
@@ -241,24 +232,40 @@ RUN_FILES = (
     "tokens/tokens-00000.safetensors",
     "first-stage/part.json",
     "first-stage/part.safetensors",
-    "decoder/steps.json",
     "denoiser/part.json",
     "denoiser/part.safetensors",
-    "denoiser/steps.json",
     "denoiser/state/step-0000002.safetensors",
     "denoiser/figures.csv",
     "left-out.json",
-    "tokens/tokens.json",
 )
-STEPS = {"first_stage": 2, "decoder": 1, "denoiser": 2}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, with its images in data/."""
+    """A run of as many steps as asked for, in model/; its images, in data/."""
     folder = tmp_path_factory.mktemp("finished")
     assert train_model(folder, draw_folder(folder / "data", "text"), steps=STEPS) == 0
     return folder
+
+
+@pytest.mark.slow
+def test_steps_are_the_same_on_every_machine(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "model", tmp_path / "model")
+    data, run = finished / "data", tmp_path / "model" / "run"
+
+    def taken() -> dict[str, float]:
+        return {part: read_metrics(run / part)[-1]["step"] for part in ("first-stage", "decoder", "denoiser")}
+
+    assert taken() == {"first-stage": 2, "decoder": 1, "denoiser": 2}
+    assert train_model(tmp_path, data, steps={**STEPS, "denoiser": 3}) == 0
+    assert taken() == {"first-stage": 2, "decoder": 1, "denoiser": 3}
+    assert "3 steps" in capsys.readouterr().out
+    assert train_model(tmp_path, data, steps={**STEPS, "first_stage": 8}) == 2
+    assert "started with first-stage steps 2, not 8" in capsys.readouterr().err
+    assert train_model(tmp_path, data, "--batch-size", "8") == 2
+    assert "started with batch size 4, not 8" in capsys.readouterr().err
 
 
 @pytest.mark.slow
