@@ -34,14 +34,7 @@ from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.settings import SamplingSettings
 from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig, ModelRun, StageShape
-from imagebart.training.data import (
-    AugmentedViews,
-    DatasetReport,
-    ImageStore,
-    inspect_dataset,
-    open_dataset,
-    read_index,
-)
+from imagebart.training.data import AugmentedViews, DatasetReport, ImageStore, inspect_dataset, open_dataset, read_index
 from imagebart.training.denoiser import HELD_OUT_MEASURED, TokenDatasetTask, new_denoiser
 from imagebart.training.loop import Task, hours_so_far, train
 from imagebart.training.plan import (

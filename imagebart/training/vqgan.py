@@ -43,12 +43,7 @@ class FirstStageTask(Task):
     """
 
     def __init__(
-        self,
-        model: FirstStage,
-        dataset: Dataset[Any],
-        weight: Tensor,
-        loss: FirstStageLoss,
-        decoder_only: bool = False,
+        self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss, decoder_only: bool = False
     ) -> None:
         self.model: nn.Module = model
         if decoder_only:

@@ -80,15 +80,7 @@ class Line(Task):
 
 
 LINE_LOOP = LoopConfig(
-    steps=40,
-    batch_size=7,
-    lr=0.1,
-    warmup=5,
-    ema=0.9,
-    mixed_precision="no",
-    log_every=5,
-    save_every=10,
-    sample_every=40,
+    steps=40, batch_size=7, lr=0.1, warmup=5, ema=0.9, mixed_precision="no", log_every=5, save_every=10, sample_every=40
 )
 
 

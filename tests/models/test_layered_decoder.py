@@ -5,22 +5,18 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_models import tiny_first_stage
 from torch import Tensor
 
 from imagebart.config import from_dict
 from imagebart.models.vqgan import GAIN, SHARED, FirstStage, FirstStageConfig, LayeredDecoder
 
-CONFIG = FirstStageConfig(
+CONFIG = tiny_first_stage(
     resolution=64,
     channels=64,
     multipliers=(1,),
-    res_blocks=1,
-    attention_resolutions=(),
-    latent_channels=32,
-    code_dim=8,
     codebook_size=16,
     pixel_unshuffle=8,
-    unit_codes=True,
     encoder="patch",
     downscale=2,
     decoder="layered",

@@ -33,7 +33,7 @@ from imagebart.training.denoiser import (
     train_denoiser,
 )
 from imagebart.training.loop import Batch
-from imagebart.training.masks import NoiseStep, random_masks
+from imagebart.training.masks import random_masks
 from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, load_text_encoder, text_config
 from imagebart.training.train_model import assemble
 from imagebart.weights.folder import Part, load_part, save_part
@@ -130,20 +130,10 @@ def test_decoder_input_is_corrupted_at_masked_tokens_of_steps_to_x0_only() -> No
     count = int(some.sum())  # a small part may come out as nothing
     assert binomial_z(count, len(some), 0.4 * 0.97) > -4 and binomial_z(count, len(some), 0.4) < 4
     parts = (changed.sum(1) / (~kept).sum(1))[final][some]
-    assert parts.min() < 0.2 and parts.max() > 0.8
+    assert parts.min() < 0.2 and parts.max() > 0.8 and abs(parts.mean() - 0.5) < 4 / 12**0.5 / len(parts) ** 0.5 + 0.03
     # Of other steps it is x_s at its noise level.
     expected = given["noise_s"].double()[~final] * 23 / 24
     assert abs(changed[~final].sum() - expected.sum()) < 4 * (expected * (1 - expected)).sum().sqrt()
-
-
-def test_the_share_that_is_corrupted() -> None:
-    task = task_of(tiny_model("none"), decoder_corruption=0.3)
-    step = NoiseStep(torch.ones(4000, 1), torch.where(torch.arange(4000)[:, None] < 2000, 0.0, 0.5))
-    share = task.corrupted_share(step)
-    assert share.shape == (4000, 1) and (share[2000:] == 0).all()
-    some = share[:2000][share[:2000] > 0]
-    assert abs(binomial_z(len(some), 2000, 0.3)) < 4
-    assert abs(some.mean() - 0.5) < 4 / 12**0.5 / len(some) ** 0.5
 
 
 def test_partial_patches_are_given_at_their_coverage_until_a_step_ends_below_it() -> None:
@@ -301,33 +291,14 @@ def test_a_denoiser_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Pa
             assert (drawn == wanted).float().mean() > 0.8, (index, scales)
 
 
-def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parameter by parameter; another is initialised from it."""
+def test_a_denoiser_initialises_another(tmp_path: Path) -> None:
+    """Steps at a learning rate of 0 leave it as it was."""
     run = two_classes(DenoiserRun, tmp_path)
-    run = replace(run, loop=replace(run.loop, steps=6, save_every=2, sample_every=6))
+    run = replace(run, loop=replace(run.loop, steps=2))
     whole = train_denoiser(run, tmp_path / "whole").state_dict()
-    steps: list[int] = []
-
-    def killed(task: DenoiserTask, model: nn.Module, accelerator: Accelerator) -> None:
-        steps.append(len(steps) + 1)
-        if len(steps) == 5:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DenoiserTask, "after_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train_denoiser(run, tmp_path / "broken")
-    assert not (tmp_path / "broken" / "part.json").exists()
-    with monkeypatch.context() as patch:
-        patch.setattr(DenoiserTask, "after_step", lambda *_: steps.append(0))
-        resumed = train_denoiser(run, tmp_path / "broken").state_dict()
-    assert steps == [1, 2, 3, 4, 5, 0, 0]  # two were saved twice
-    assert whole.keys() == resumed.keys()
-    for name, tensor in whole.items():
-        assert torch.equal(resumed[name], tensor), name
     standing = replace(run, init_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0))
-    on = train_denoiser(standing, tmp_path / "on")
-    assert all(torch.equal(tensor, whole[name]) for name, tensor in on.state_dict().items())
+    further = train_denoiser(standing, tmp_path / "further")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in further.state_dict().items())
 
 
 def test_a_denoiser_without_color_hints_is_trained_further_with_them(tmp_path: Path) -> None:

@@ -11,14 +11,7 @@ from tiny_models import tiny_first_stage
 from tiny_runs import SHAPE
 
 from imagebart.models.vqgan import FirstStage
-from imagebart.training.config import (
-    AdversarialLoss,
-    DenoiserRun,
-    FirstStageLoss,
-    FirstStageRun,
-    LoopConfig,
-    StageRun,
-)
+from imagebart.training.config import AdversarialLoss, DenoiserRun, FirstStageLoss, FirstStageRun, LoopConfig, StageRun
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import read_log
 from imagebart.training.stage import train_stages

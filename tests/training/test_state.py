@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 from tiny_runs import train_line
 
+import imagebart
 from imagebart.errors import InputError
 from imagebart.training.loop import hours_so_far, read_log
 
@@ -100,6 +102,14 @@ def test_states_of_pickles_are_refused_and_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
     shutil.rmtree(place)
     train_line(tmp_path / "run", 1)
+
+
+def test_no_module_unpickles() -> None:
+    """Published checkpoints have a reader of their own, in `weights/published/checkpoint.py`."""
+    loaders = re.compile(r"\b(pickle|torch|joblib)\.load|accelerator\.load_state|allow_pickle=True")
+    for path in Path(imagebart.__file__).parent.rglob("*.py"):
+        lines = [line for line in path.read_text().splitlines() if "Why not `torch.load" not in line]
+        assert not loaders.search("\n".join(lines)), path
 
 
 def test_states_are_tensors_and_nothing_else(run: Path) -> None:
