@@ -43,12 +43,12 @@ train: $(VENV)/.everything
 	cp runs/avatars/scorer/reader.safetensors checkpoints/avatars/judge.safetensors
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
-	$(BIN)/python -m recipes.still_life.pictures runs/still-life/pictures
+	$(BIN)/python -m recipes.still_life.photographs runs/still-life/pictures
 
 PHOTOS := recipes/still_life/configs
 photos: runs/still-life/pictures/train/metadata.jsonl
-	$(BIN)/python -m imagebart train model --config $(PHOTOS)/begun.json --out runs/still-life/begun
-	$(BIN)/python -m imagebart train model --config $(PHOTOS)/on.json --out runs/still-life/model
+	$(BIN)/python -m imagebart train model --config $(PHOTOS)/from-scratch.json --out runs/still-life/from-scratch
+	$(BIN)/python -m imagebart train model --config $(PHOTOS)/further.json --out runs/still-life/model
 	$(BIN)/python -m imagebart train first-stage --config $(PHOTOS)/plain.json --run runs/still-life/plain
 	$(BIN)/python -m imagebart train stage --config $(PHOTOS)/left-to-right.json --run runs/still-life/left-to-right
 	$(BIN)/python -m imagebart train assemble --config $(PHOTOS)/left-to-right-model.json --out runs/still-life/baseline

@@ -417,7 +417,7 @@ class ImageFolder(Dataset[dict[str, Any]]):
                 try:
                     record = json.loads(line) if line.strip() else {"file_name": ""}
                     captions[file.parent / record["file_name"]] = str(record.get("text", ""))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                     named = f"{file}, line {number}: {line[:60]!r}"
                     raise ValueError(f"{named} is not an object with `file_name` and `text`") from error
         self.texts = [captions.get(p, "" if p.parent == folder else p.parent.name) for p in self.paths]

@@ -83,6 +83,8 @@ def save_state(folder: Path, step: int, parts: Mapping[str, Stateful]) -> None:
 def load_state(folder: Path, parts: Mapping[str, Stateful]) -> int:
     """Loads the last state of a run; returns its step, 0 where there is none. Raises InputError."""
     place = folder / "state"
+    if place.exists() and not place.is_dir():
+        raise damaged(place, NotADirectoryError("not a folder"), f"delete it to start {folder} from step 0")
     states = _states(place)
     if not states:
         if place.is_dir() and any(path.suffix in PICKLES or path.name == "step.json" for path in place.iterdir()):

@@ -11,7 +11,7 @@ from PIL import Image
 from typer import Typer
 from typer.testing import CliRunner
 
-from recipes.still_life.pictures import main
+from recipes.still_life.photographs import main
 
 
 def photograph(middle: tuple[int, int, int], around: tuple[int, int, int], size: tuple[int, int]) -> bytes:

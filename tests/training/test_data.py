@@ -57,7 +57,10 @@ def test_centre_square_is_taken(tmp_path: Path) -> None:
     assert (ImageFolder(tmp_path, 10)[0]["image"] == 200).all()
 
 
-@pytest.mark.parametrize(("line", "named"), [("{broken", "line 1"), ('{"text": "x"}', "file_name"), ("[1]", "line 1")])
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("{broken", "line 1"), ("[" * 99_999, "line 1"), ('{"text": "x"}', "file_name"), ("[1]", "line 1")],
+)
 def test_bad_metadata_names_the_line(tmp_path: Path, line: str, named: str) -> None:
     picture(tmp_path / "a.png", (0, 0, 0))
     (tmp_path / "metadata.jsonl").write_text(line)

@@ -64,6 +64,11 @@ def test_without_a_state_before_the_run_starts_again(run: Path, tmp_path: Path) 
     )
 
 
+def test_a_file_in_the_place_of_the_states_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'state'} is damaged, or of another run (not a folder); delete it")
+
+
 def test_tensors_that_are_not_the_run_s_are_named(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "state" / "step-0000003.safetensors"
     path.parent.mkdir()

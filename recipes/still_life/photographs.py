@@ -1,6 +1,6 @@
 """Gets photographs of flowers, fruit and vegetables from their public sources and makes a folder to train on.
 
-    python -m recipes.still_life.pictures still-life
+    python -m recipes.still_life.photographs still-life
 
 The sources: TensorFlow's flower_photos (CC BY 2.0, photographs on Flickr, credits in its LICENSE.txt) and the Grocery
 Store Dataset of Klasson, Zhang and Kjellström (MIT, Copyright (c) 2019 Marcus Klasson). Archives that were downloaded
@@ -30,7 +30,7 @@ from PIL import Image, ImageOps
 FLOWERS = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
 GROCERIES = "https://codeload.github.com/marcusklasson/GroceryStoreDataset/zip/refs/heads/master"
 SHORT, WIDEST = 160, 4 / 3  # pixels of the short side; the long side over it
-TESTED = 20  # one picture in so many is held back
+HELD_OUT = 20  # one photograph in so many is held out
 HUES = {"red": 0.04, "orange": 0.11, "yellow": 0.19, "green": 0.45, "blue": 0.7, "purple": 0.82, "pink": 0.95}
 NAMES = {  # of folders, as captions have them
     "roses": "rose", "sunflowers": "sunflower", "tulips": "tulip", "Carrots": "carrot", "Satsumas": "mandarin",
@@ -42,7 +42,7 @@ MANY_COLOURS = {"apple", "melon", "pear", "pepper", "plum", "mango", "cabbage", 
 
 
 @dataclass(frozen=True)
-class Picture:
+class Photograph:
     """A photograph, what it shows, and who is to be credited."""
 
     name: str
@@ -74,7 +74,7 @@ def download(address: str, path: Path) -> Path:
     return path
 
 
-def flower_photos(archive: Path) -> Iterator[Picture]:
+def flower_photos(archive: Path) -> Iterator[Photograph]:
     """Flowers with their photographers, as LICENSE.txt names them."""
     with tarfile.open(archive) as files:
         members = sorted((m for m in files.getmembers() if m.isfile()), key=lambda m: m.name)
@@ -84,7 +84,7 @@ def flower_photos(archive: Path) -> Iterator[Picture]:
         for name, member in contents.items():
             folder, file = name.split("/")[-2:]
             credit = credits.get(f"{folder}/{file}", {})
-            yield Picture(f"flower-{file}", _read(files, member), NAMES.get(folder, folder), credit)
+            yield Photograph(f"flower-{file}", _read(files, member), NAMES.get(folder, folder), credit)
 
 
 def authors(licence: str) -> dict[str, dict[str, str]]:
@@ -93,8 +93,8 @@ def authors(licence: str) -> dict[str, dict[str, str]]:
     return {file: {"author": author.strip(), "source": source} for file, author, source in lines}
 
 
-def grocery_photos(archive: Path) -> Iterator[Picture]:
-    """Fruit and vegetables; packages and the shop's own pictures of its goods are left out."""
+def grocery_photos(archive: Path) -> Iterator[Photograph]:
+    """Fruit and vegetables; packages and the shop's own images of its goods are left out."""
     with zipfile.ZipFile(archive) as files:
         for name in sorted(files.namelist()):
             parts = name.split("/")
@@ -102,7 +102,7 @@ def grocery_photos(archive: Path) -> Iterator[Picture]:
             if kind and name.endswith(".jpg") and not any(part.startswith("iconic") for part in parts):
                 folder = parts[parts.index(kind) + 1]
                 thing = "watermelon" if "Watermelon" in parts else NAMES.get(folder, folder.replace("-", " ").lower())
-                yield Picture(f"produce-{parts[-1]}", files.read(name), thing, {})
+                yield Photograph(f"produce-{parts[-1]}", files.read(name), thing, {})
 
 
 def _read(files: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -111,21 +111,21 @@ def _read(files: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def make(out: Path, pictures: list[Picture]) -> int:
-    """Writes train/ and test/ with their metadata.jsonl; returns how many pictures there are. Duplicates go."""
+def make(out: Path, photographs: list[Photograph]) -> int:
+    """Writes train/ and test/ with their metadata.jsonl; returns how many photographs there are. Duplicates go."""
     seen: set[str] = set()
     rows: dict[str, list[dict[str, str]]] = {"test": [], "train": []}
-    for picture in pictures:
-        image = small(picture.content)
+    for photograph in photographs:
+        image = small(photograph.content)
         digest = blake2b(image.tobytes()).hexdigest()
         if digest in seen:
             continue
         seen.add(digest)
-        part = "test" if int(digest[:8], 16) % TESTED == 0 else "train"
+        part = "test" if int(digest[:8], 16) % HELD_OUT == 0 else "train"
         (out / part).mkdir(parents=True, exist_ok=True)
-        name = Path(picture.name).with_suffix(".webp").name
+        name = Path(photograph.name).with_suffix(".webp").name
         image.save(out / part / name, quality=85)
-        rows[part].append({"file_name": name, "text": caption(picture.thing, image), **picture.credit})
+        rows[part].append({"file_name": name, "text": caption(photograph.thing, image), **photograph.credit})
     for part, records in rows.items():
         if not records:
             continue
