@@ -24,6 +24,7 @@ MIN_SIDE = 16
 MAX_SIDE = 30_000
 MAX_PIXELS = 40_000_000
 MAX_SCANS = 64  # of a JPEG: decoding one passes over the whole image, however short it is; programs write ten
+MAX_SCANNED = 600_000_000  # pixels of all scans
 SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # its header, of 1 to 4 colours
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
 BAND = 64  # rows that are worked on at a time
@@ -124,7 +125,7 @@ def _open(file: Path | BytesIO, name: str, empty: bool) -> Image.Image:
             with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
                 check_structure(content, name)
         with Image.open(file, formats=FORMATS) as image:
-            return _decode(image, name)
+            return _decode(image, name, copied=False)
     except InputError:
         raise
     # Pillow judges the largest headers itself; its warning is an exception under -W error.
@@ -137,7 +138,7 @@ def _open(file: Path | BytesIO, name: str, empty: bool) -> Image.Image:
         raise InputError(_damaged(name)) from error
 
 
-def _decode(image: Image.Image, name: str) -> Image.Image:
+def _decode(image: Image.Image, name: str, copied: bool = True) -> Image.Image:
     _check_size(image.size, name)
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # a small image's may be huge tiles
         width, height = (_whole_number(image.tag_v2.get(tag)) for tag in (TILE_WIDTH, TILE_LENGTH))
@@ -154,7 +155,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise InputError(f"The {name} {kind}; save the one you want as a still PNG and use that.")
     try:
         image.load()
-        return _to_8_bit(_upright(image))
+        return _to_8_bit(_upright(image), copied)
     except Exception as error:
         raise InputError(_damaged(name)) from error
 
@@ -182,8 +183,10 @@ def _check_scans(image: JpegImagePlugin.JpegImageFile, name: str) -> None:
         scans += len(SCAN.findall(end + chunk))
         end = (end + chunk)[-4:]
     file.seek(place)
-    if scans > MAX_SCANS:
-        raise InputError(f"The {name} is a JPEG of {scans:,} scans, over {MAX_SCANS}; save it again as a plain one.")
+    if scans > min(MAX_SCANS, MAX_SCANNED // (image.width * image.height)):
+        raise InputError(
+            f"The {name} is a JPEG of {scans:,} scans, too many for its size; save it again as a plain one."
+        )
 
 
 def _whole_number(value: object) -> int:
@@ -208,11 +211,13 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """A new image, "RGB" or "RGBA"."""
+def _to_8_bit(image: Image.Image, copied: bool) -> Image.Image:
+    """A new image, "RGB" or "RGBA"; copied: its pixels are its own, also where they need not be converted."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
         result = _grey_to_8_bit(image)
+    elif not copied and image.mode == ("RGBA" if image.has_transparency_data else "RGB"):
+        result = image._new(image.im)
     else:
         result = image.convert("RGBA" if image.has_transparency_data else "RGB")
     # A grey or CMYK profile would be wrong for RGB pixels.

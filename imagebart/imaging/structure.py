@@ -16,7 +16,8 @@ from imagebart.errors import InputError
 Content = bytes | mmap.mmap
 Block = tuple[bytes, int, int]  # kind, first byte of its data, length of its data
 
-MAX_BLOCKS = 20_000  # of a file, and a GIF's pixels in blocks of 128 bytes on average; encoders write some thousand
+MAX_BLOCKS = 20_000  # of a file, without a GIF's pixels; encoders write some thousand
+MIN_PIXEL_BLOCK = 128  # bytes of a GIF's blocks of pixels, on average; encoders write 255
 MAX_SLOW_BYTES = 2_000_000  # of blocks that Pillow joins, or takes apart, in Python
 MAX_TAG_VALUES = 500_000
 MAX_RUNS = 2_000_000  # bytes of a run-length encoded BMP, which Pillow decodes in Python
@@ -29,12 +30,13 @@ BYTE_TYPES = (1, 2, 6, 7)
 
 def check_structure(content: Content, name: str) -> None:
     """Raises InputError, in which the image is called `name`, for a file whose metadata would take long to read."""
-    slow = 0
-    for blocks, (kind, start, length) in enumerate(_blocks(content), 1):
+    blocks, pixel_blocks, slow = 0, 0, 0
+    for kind, start, length in _blocks(content):
+        blocks, pixel_blocks = blocks + (kind != b"GIF image"), pixel_blocks + (kind == b"GIF image")
+        if blocks > MAX_BLOCKS or pixel_blocks > MAX_BLOCKS + len(content) // MIN_PIXEL_BLOCK:
+            raise InputError(f"The {name} has over {MAX_BLOCKS:,} blocks of data; save it again as a plain PNG.")
         exif = _exif(content, kind, start, length)
-        slow += length if exif is not None or kind in (b"\xff\xed", b"GIF extension") else 0
-        if blocks > (len(content) // 128 if kind == b"GIF image" else 0) + MAX_BLOCKS:
-            raise InputError(f"The {name} has over {blocks - 1:,} blocks of data; save it again as a plain PNG.")
+        slow += length if kind in (b"\xff\xed", b"GIF extension") or (exif is not None and kind != b"TIFF") else 0
         if slow > SLOW.get(kind, MAX_SLOW_BYTES) or (exif is not None and _too_many_tags(content, *exif)):
             raise InputError(f"The {name} has too much metadata; save it again without.")
         if kind == b"BMP runs" and length > MAX_RUNS:
@@ -100,7 +102,7 @@ def _segments(content: Content) -> Iterator[Block]:
 def _gif_blocks(content: Content) -> Iterator[Block]:
     """The sub-blocks of a GIF up to its second image, and bytes that are in none."""
     place, images = 13 + _palette(content[10]), 0
-    while place < len(content) and images < 2:
+    while place < len(content) and images < 2 and content[place] != ord(";"):
         kind = b""
         if content[place] == ord("!"):
             kind, place = b"GIF extension", place + 2
