@@ -86,7 +86,7 @@ def replace_files(folder: Path, contents: Iterable[tuple[str, Content]], owned: 
 def recover_files(folder: Path) -> None:
     """Finishes a `replace_files` that was cut off while it moved files; call it before reading them."""
     saved = folder / SAVED
-    if saved.is_symlink() or not (saved / OBSOLETE).is_file():
+    if any(path.is_symlink() for path in (saved, saved / OBSOLETE)) or not (saved / OBSOLETE).is_file():
         remove(saved)
         return
     names, _, old = (saved / OBSOLETE).read_text(encoding="utf-8", errors="replace").partition("\n\n")

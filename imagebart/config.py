@@ -135,7 +135,7 @@ def _sentence(cls: type[Any], errors: Sequence[Any], where: str) -> str:
     kind, place, value, context = error["type"], error["loc"], error["input"], error.get("ctx", {})
     name = _path(where, place)
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown setting {name!r}; known ones: {', '.join(sorted(_known(cls, place[:-1])))}"
+        return f"unknown setting {format_value(name)}; known ones: {', '.join(sorted(_known(cls, place[:-1])))}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "missing" and isinstance(place[-1], str):

@@ -5,19 +5,32 @@ from __future__ import annotations
 from reprlib import Repr
 
 LONGEST_VALUE = 80  # characters of a value in a sentence
+LONGEST_SENTENCE = 1000  # characters
 
 
-class InputError(ValueError):
+class _Sentence(ValueError):
+    """A sentence for people: cut where names in it, which may come from a file, are very long."""
+
+    def __str__(self) -> str:
+        return shortened(super().__str__(), LONGEST_SENTENCE)
+
+
+class InputError(_Sentence):
     """Bad input. The message is one sentence for a person: what is wrong and what would be right."""
 
 
-class WeightsError(ValueError):
+class WeightsError(_Sentence):
     """A model's files cannot be used. One sentence names the file, the reason and what would be right."""
 
 
 def plain(text: str) -> str:
     """A text for a terminal: control characters, which could move its cursor, are escaped."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def format_value(value: object) -> str:
@@ -29,4 +42,4 @@ def format_value(value: object) -> str:
         text = f"{value:g}" if isinstance(value, float) else short.repr(value)
     except Exception:  # a number of more digits than Python writes, a broken __repr__
         text = f"a {type(value).__name__} that cannot be shown"
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+    return shortened(text, LONGEST_VALUE)

@@ -37,7 +37,7 @@ def hidden(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_a_picture_is_old_or_new_whenever_its_writer_is_killed(tmp_path: Path) -> None:
+def test_an_image_is_old_or_new_whenever_its_writer_is_killed(tmp_path: Path) -> None:
     path, old, new = tmp_path / "out.png", noise(0), noise(1)
     write_png(old, path, RECIPE)
     steps = list(killed_at_every_step(lambda: write_png(new, path, RECIPE)))
@@ -49,7 +49,7 @@ def test_a_picture_is_old_or_new_whenever_its_writer_is_killed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.webp", "out.gif", "out.jpg"])
-def test_a_full_disk_leaves_the_old_picture_and_says_what_it_takes(tmp_path: Path, name: str) -> None:
+def test_a_full_disk_leaves_the_old_image_and_says_what_it_takes(tmp_path: Path, name: str) -> None:
     path, new = tmp_path / name, noise(1)
 
     def write() -> None:
@@ -70,18 +70,18 @@ def test_a_full_disk_leaves_the_old_picture_and_says_what_it_takes(tmp_path: Pat
     assert path.stat().st_size == size
 
 
-def test_a_picture_survives_kills_at_random_moments(tmp_path: Path) -> None:
-    """A program that writes two pictures in turn, without end, killed as the system and people kill."""
-    pictures, path, moments = [noise(0, 200), noise(1, 200)], tmp_path / "out.png", random.Random(0)
-    save_image(pictures[0], path)
+def test_an_image_survives_kills_at_random_moments(tmp_path: Path) -> None:
+    """A program that writes two images in turn, without end, killed as the system and people kill."""
+    images, path, moments = [noise(0, 200), noise(1, 200)], tmp_path / "out.png", random.Random(0)
+    save_image(images[0], path)
 
     def forever() -> None:
-        for picture in itertools.cycle(pictures):
-            save_image(picture, path)
+        for image in itertools.cycle(images):
+            save_image(image, path)
 
     for kind in [signal.SIGKILL] * 60 + [signal.SIGTERM] * 20 + [signal.SIGINT] * 20:
         assert run_in_fork(forever, (kind, moments.uniform(0, 0.02))) != 0
-        assert any(same(path, picture) for picture in pictures)
+        assert any(same(path, image) for image in images)
 
 
 def test_what_killed_writers_left_is_removed_when_it_is_old(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.shipped
 
 
 def example(number: int) -> Path:
-    """An example's picture; its mask lies beside it."""
+    """An example; its mask lies beside it."""
     found = (HERE / "checkpoints" / "avatars" / "examples").glob(f"{number}-*.png")
     return next(path for path in found if not path.stem.endswith(".mask"))
 
@@ -61,7 +61,7 @@ def test_the_corrector_finds_wrong_tokens_and_mends_them(pipe: Pipeline) -> None
     assert (after - before).square().mean() < 0.25 * (damage - before).square().mean()
 
 
-def test_right_captions_make_pictures_likelier_than_wrong_ones(pipe: Pipeline) -> None:
+def test_right_captions_make_images_likelier_than_wrong_ones(pipe: Pipeline) -> None:
     """Over fresh avatars, paired: a model that ignores its prompt exceeds three standard errors once in 700 runs."""
     model, denoiser = pipe.model, pipe.model.denoiser
     assert denoiser is not None
@@ -113,7 +113,7 @@ def test_avatars_are_familiar_and_noise_is_not(pipe: Pipeline) -> None:
 
 
 def test_upper_halves_go_on_in_the_colours_of_the_lower(pipe: Pipeline) -> None:
-    """Skin and background, by the measure of `evaluate avatars`; chance gives one in forty."""
+    """Skin and background, by the measure of `evaluate avatars`; by chance one in forty."""
     study = Study(ImageSampler(pipe.model, pipe.defaults), load_reader(READER), 20, seed=3)
     avatars = study.avatars(COMPLETED)
     images = complete(study, avatars)
@@ -157,7 +157,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux keeps account of memory there")
 def test_edits_of_forty_megapixels_take_a_gigabyte_with_all_that_is_loaded(tmp_path: Path) -> None:
-    """One after another, of a picture with transparency, with the widest feather, each moment looked at."""
+    """One after another, of an image with transparency, with the widest feather, each moment looked at."""
     Image.new("RGBA", (8000, 5000), (9, 8, 7, 100)).save(tmp_path / "in.png")
     command = [sys.executable, "-c", LARGE, str(HERE / "checkpoints" / "avatars"), str(tmp_path)]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from imagebart.cli import demo, draw, evaluate, models, train
-from imagebart.errors import plain
+from imagebart.errors import LONGEST_SENTENCE, format_value, plain, shortened
 
 app = typer.Typer(
     add_completion=False,
@@ -37,8 +37,11 @@ def run(commands: typer.Typer, name: str, arguments: Sequence[str] | None = None
         code = commands(given, prog_name=name, standalone_mode=False) or 0
     except (TyperException, ValueError, OSError) as error:
         said = error.format_message() if isinstance(error, TyperException) else str(error)
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            said = f"{format_value(str(error.filename))}: {error.strerror}"
         job = next((f" {word}" for word in given if word and not word.startswith("-")), "")
-        print(plain(f"{name}{job}: {' '.join(said.split())}"), file=sys.stderr)
+        said = shortened(" ".join(said.split()), LONGEST_SENTENCE)
+        print(plain(f"{name}{shortened(job, 40)}: {said}"), file=sys.stderr)
         return BAD_INPUT
     if code == STOPPED:
         print("stopped", file=sys.stderr)

@@ -101,10 +101,10 @@ def model(
     from imagebart.training.config import ModelRun, load_values
     from imagebart.training.train_model import dry_run, train_model
 
-    asked = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
-    asked |= {"init_from": init_from, "batch_size": batch_size, "knows": knows, "licence": licence}
+    given = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
+    given |= {"init_from": init_from, "batch_size": batch_size, "knows": knows, "licence": licence}
     values = {} if config is None else load_values(config)
-    values |= {name: value for name, value in asked.items() if value is not None}
+    values |= {name: value for name, value in given.items() if value is not None}
     for name in ("data", "hours"):
         if name not in values:
             raise InputError(f"--{name} is missing; give it, or a --config that has it.")

@@ -7,6 +7,7 @@ prompt).
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,16 @@ from typing import Any
 
 from PIL import Image
 
+from imagebart.errors import WeightsError
 from imagebart.imaging.files import flatten, load_image
 from imagebart.imaging.masks import load_mask
 from imagebart.imaging.metadata import LONGEST_PROMPT
 from imagebart.ui.files import publish_permanently
 from imagebart.ui.sketchpad.component import pack_mask, scale_mask
 from imagebart.ui.sketchpad.stored_images import describe, downscaled, view_size
+from imagebart.weights.folder import open_file
+
+log = logging.getLogger(__name__)
 
 EXAMPLES = "examples"  # the folder of them, in a model's
 MASK_SUFFIX = ".mask.png"
@@ -73,13 +78,23 @@ class Example:
 
 
 def find_examples(folder: Path) -> list[Example]:
-    """All examples of `folder` by name, none if it does not exist. `01-red-curls.png` is captioned "Red curls"."""
+    """All examples of a model's folder of them by name. `01-red-curls.png` is captioned "Red curls".
+
+    Those with links that leave the model's folder are left out, and named in the log.
+    """
     examples = []
     for path in sorted(folder.glob("*.png")):
         if path.name.endswith(MASK_SUFFIX):
             continue
         mask, text = path.with_name(path.stem + MASK_SUFFIX), path.with_suffix(".txt")
-        prompt = text.read_bytes()[:LONGEST_PROMPT].decode("utf-8", "replace").strip() if text.is_file() else ""
+        prompt = ""
+        try:
+            for one in filter(Path.is_file, (path, mask, text)):
+                with open_file(one, folder.parent) as file:
+                    prompt = file.read(LONGEST_PROMPT).decode("utf-8", "replace").strip() if one == text else ""
+        except WeightsError as error:
+            log.warning("an example is left out: %s", error)
+            continue
         words = re.sub(r"^\d+\W*", "", path.stem.replace("-", " ").replace("_", " ")).strip()
         caption = (words or path.stem).capitalize() + (f": {prompt}" if prompt else "")
         examples.append(Example(path, caption, mask if mask.is_file() else None, prompt))

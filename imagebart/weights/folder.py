@@ -11,15 +11,18 @@ minutes and gigabytes to read.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BufferedReader
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -57,6 +60,20 @@ def parse_dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"dtype is {format_value(name)}, expected one of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def open_file(path: Path, folder: Path | None = None) -> BufferedReader:
+    """Opens a file of a model's folder, by default the one that it lies in, for reading. All are opened here.
+
+    Raises WeightsError where it is a link that leaves the folder, for whoever made the folder could have this machine's
+    other files shown; in the Hub's cache, where all files are links, a link that leaves the model's part of the cache.
+    """
+    root = Path(os.path.realpath(folder or path.parent))
+    if root.parent.name == "snapshots" and root.parents[2] == Path(constants.HF_HUB_CACHE).resolve():
+        root = root.parents[1]
+    if not Path(os.path.realpath(path)).is_relative_to(root):
+        raise WeightsError(f"{path} is a link that leaves the model's folder; put the file itself there")
+    return path.open("rb")
 
 
 @dataclass(frozen=True)
@@ -138,7 +155,7 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, cls: typ
 def read_config(path: Path) -> ModelConfig:
     """config.json; raises WeightsError naming what is wrong in it."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(MAX_CONFIG_BYTES + 1)
         if len(content) > MAX_CONFIG_BYTES:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, expected at most {MAX_CONFIG_BYTES:,}")
@@ -151,6 +168,8 @@ def read_config(path: Path) -> ModelConfig:
         return from_dict(ModelConfig, values)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    except WeightsError:
+        raise
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     except ValueError as error:
@@ -269,9 +288,9 @@ def _load_module(
 
 
 def checked_header(path: Path) -> Path:
-    """The path of a safetensors file, if its header may be read. Raises WeightsError where it is too long."""
+    """The path of a safetensors file, if it may be read (see `open_file`). Raises WeightsError for a long header."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             length = int.from_bytes(file.read(8), "little")
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
@@ -388,7 +407,7 @@ def read_card(folder: Path) -> str:
     path = folder / CARD
     if not path.is_file():
         return ""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
 
 

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from imagebart.errors import WeightsError, format_value
-from imagebart.weights.folder import CARD, CONFIG, read_config
+from imagebart.weights.folder import CARD, CONFIG, open_file, read_config
 from imagebart.weights.published.registry import HUB_NAME, default_card
 
 FILES = [CONFIG, "*.safetensors", CARD, "credits.csv", "LICENSE*", "examples/*"]  # of a model's folder
@@ -48,6 +48,9 @@ def push_folder(folder: Path, name: str, revision: str | None = None, private: b
     if not HUB_NAME.fullmatch(name):
         raise WeightsError(f"the name is {format_value(name)}, expected owner/name")
     config = read_config(folder / CONFIG)
+    for pattern in FILES:
+        for path in folder.glob(pattern):
+            open_file(path, folder).close()  # nothing is sent that a link points to elsewhere
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(f"{name} cannot be sent: {_why_offline()}")
     api = HfApi()

@@ -55,7 +55,7 @@ def test_each_note_is_said_once_though_it_comes_with_the_result(
     assert said.count("expect odd results") == 1 and said.count("zebra") == 1
 
 
-def test_a_mask_is_found_by_the_words_and_a_picture_described(
+def test_a_mask_is_found_by_the_words_and_an_image_described(
     upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Seen:
@@ -95,7 +95,7 @@ def test_the_best_is_found_by_a_judge_only(
     assert not list(tmp_path.iterdir())
 
 
-def test_of_several_classes_there_is_a_picture_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_several_classes_there_is_an_image_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_model("class").save_pretrained(tmp_path / "animals")
     out, upload = tmp_path / "new.png", tmp_path / "upload.png"
     common = ["--model", str(tmp_path / "animals"), "--prompt", "dog", "--prompt", "bird", "--out", str(out)]
@@ -115,13 +115,13 @@ def test_vary_keeps_the_size(model: Path, upload: Path, tmp_path: Path) -> None:
     assert Image.open(out).size == (61, 45)
 
 
-def test_steps_are_a_moving_picture_from_noise_to_the_result(model: Path, upload: Path, tmp_path: Path) -> None:
+def test_steps_are_an_animation_from_noise_to_the_result(model: Path, upload: Path, tmp_path: Path) -> None:
     command = ["edit", "--model", str(model), "--image", str(upload), "--mask", "centre", "--seed", "1"]
     out, steps = tmp_path / "o.png", tmp_path / "run.webp"
     assert main([*command, "--out", str(out), "--steps-out", str(steps)]) == 0
-    with Image.open(steps) as film:
-        assert film.n_frames >= 3
-        shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
+    with Image.open(steps) as animation:
+        assert animation.n_frames >= 3
+        shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(animation)]
     before, after = np.asarray(Image.open(upload)), np.asarray(Image.open(out))
     assert (shown[-1] == after).all()
     assert (shown[0] != after).any()
@@ -129,7 +129,7 @@ def test_steps_are_a_moving_picture_from_noise_to_the_result(model: Path, upload
         assert (frame[:11] == before[:11]).all(), "above the mask"
 
 
-def test_a_picture_is_made_again_from_what_it_says(model: Path, upload: Path, tmp_path: Path) -> None:
+def test_an_image_is_made_again_from_what_it_says(model: Path, upload: Path, tmp_path: Path) -> None:
     place = ["--model", str(model), "--image", str(upload), "--mask", "left half"]
     own = ["--prompt", "red hair", "--feather", "2", "--context", "0.5", "--start-stage", "1", "--top-k", "5"]
     one, two, other = (tmp_path / name for name in ("one.png", "two.png", "other.png"))
@@ -146,7 +146,7 @@ def test_a_picture_is_made_again_from_what_it_says(model: Path, upload: Path, tm
     assert read_recipe(other) == replace(recipe, seed=3, variant=0)
 
 
-def test_a_picture_by_another_model_is_pointed_out(
+def test_an_image_by_another_model_is_pointed_out(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_png(Image.new("RGB", (32, 32)), tmp_path / "old.png", Recipe("older", "generate", "a hat", 1))
@@ -169,13 +169,13 @@ def test_what_a_file_says_does_not_steer_the_terminal(
     assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(said)
 
 
-def test_a_film_keeps_few_frames_the_first_and_the_last(tmp_path: Path) -> None:
-    film = Animation(most=10)
+def test_an_animation_keeps_few_frames_the_first_and_the_last(tmp_path: Path) -> None:
+    animation = Animation(most=10)
     for i in range(100):
         kind = "start" if i == 0 else "stage" if i == 50 else "result" if i == 99 else "preview"
-        film.add(SimpleNamespace(kind=kind, image=Image.new("RGB", (2000, 20), (i, 0, 0))))  # type: ignore[arg-type]
-    assert {frame.size for frame in film.frames} == {(1024, 10)}
-    seen = [frame.getpixel((0, 0))[0] for frame in film.frames]
+        animation.add(SimpleNamespace(kind=kind, image=Image.new("RGB", (2000, 20), (i, 0, 0))))  # type: ignore[arg-type]
+    assert {frame.size for frame in animation.frames} == {(1024, 10)}
+    seen = [frame.getpixel((0, 0))[0] for frame in animation.frames]
     assert 5 <= len(seen) <= 10
     assert {0, 50, 99} <= set(seen) and seen == sorted(seen)
 

@@ -65,7 +65,11 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Path, capsys: pytest.Capt
         (["convert", "files", "--out", "."], "choose a new or empty folder"),
         (["convert", "files", "--out", "x", "--dtype", "int3"], "'int3', expected one of"),
         (["generate", "--model", "cat_3_scales", "--out", "a.png"], "Did you mean cats_3_scales?"),
+        (["convert", "x" * 5000], "File name too long"),
+        (["convert", "x/" * 2000 + "y"], "no published model"),
+        (["convert", "files", "--out", "x", "--dtype", "x" * 5000], "expected one of"),
+        (["x" * 5000], "No such command"),
     ):
         assert main(command) == 2
         said = capsys.readouterr().err
-        assert reason in said and said.count("\n") == 1, command
+        assert reason in said and said.count("\n") == 1 and len(said) < 1200, command

@@ -1,4 +1,4 @@
-"""Many people at once: sessions of `gradio_client` that draw, edit and cancel, and what becomes of their requests."""
+"""Many at once: sessions of `gradio_client` that generate, edit and cancel, and what becomes of their requests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Session:
 
     server: Server
     number: int
-    picture: Path
+    upload: Path
     requests: list[Request] = field(default_factory=list)
 
     def run(self, until: float) -> list[Request]:
@@ -68,7 +69,7 @@ class Session:
         cancelled, lost = None, ""
         if give_up:
             if chance.random() < 0.5:
-                watcher.join(PATIENCE)  # until it is being drawn
+                watcher.join(PATIENCE)  # until it runs
                 time.sleep(chance.random() * 0.3)
             else:
                 time.sleep(chance.random() * 5)
@@ -84,26 +85,26 @@ class Session:
 
     def _submit(self, client: Client, seed: int, editing: bool) -> Job:
         if editing:
-            upload = handle_file(str(self.picture))
+            upload = handle_file(str(self.upload))
             return client.submit(
                 image=upload, mask=None, area="upper half", prompt="a hat", seed=seed, api_name="/edit"
             )
         return client.submit(prompt="a woman", seed=seed, api_name="/generate")
 
     def _wrong(self, answer: tuple, seed: int, editing: bool) -> str:
-        """What is wrong with an answer; "" where it is this session's own picture."""
-        picture, progress, used = answer[:3]
+        """What is wrong with an answer; "" where it is this session's own image."""
+        image, progress, used = answer[:3]
         if progress != "done" or used != seed:
             return f"seed {seed}: the answer says {progress!r}, seed {used}"
-        reply = httpx.get(picture["url"], timeout=PATIENCE)
+        reply = httpx.get(image["url"], timeout=PATIENCE)
         if reply.status_code != 200:
-            return f"seed {seed}: the picture is gone ({reply.status_code})"
+            return f"seed {seed}: the image is gone ({reply.status_code})"
         pixels = np.asarray(Image.open(io.BytesIO(reply.content)).convert("RGB"))
         if editing:
-            mine = np.asarray(Image.open(self.picture))
+            mine = np.asarray(Image.open(self.upload))
             lower = slice(SIZE[1] // 2, None)
             if pixels.shape != mine.shape or (pixels[lower] != mine[lower]).any():
-                return f"seed {seed}: the picture is another one's"
+                return f"seed {seed}: the image is another one's"
         return ""
 
 
@@ -116,11 +117,9 @@ def _at_rest(client: Client) -> None:
 
 def _first_answer(job: Job, first: list[float]) -> None:
     """Note when the first answer came."""
-    try:
+    with suppress(Exception):
         next(iter(job))
         first.append(time.monotonic())
-    except (StopIteration, Exception):
-        return
 
 
 def _cancel(job: Job) -> float | None:
@@ -135,8 +134,8 @@ def _cancel(job: Job) -> float | None:
     return time.monotonic()
 
 
-def picture_of(number: int, folder: Path) -> Path:
-    """A picture unlike those of the other sessions."""
+def image_of(number: int, folder: Path) -> Path:
+    """An image unlike those of the other sessions."""
     pixels = np.random.default_rng(number).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
     path = folder / f"{number}.png"
     Image.fromarray(pixels).save(path)
@@ -150,8 +149,8 @@ class Report:
     seconds: float
     requests: list[Request]
     memory: list[tuple[float, float]]  # seconds since the start, MB
-    drawn: set[int]  # seeds of the runs that the model began
-    last: list[int]  # cancelled runs that finished the picture that was being made
+    started: set[int]  # seeds of the runs that the model began
+    last: list[int]  # cancelled runs that finished the image that was being made
     late: list[str]  # cancelled runs that went on after it
     unfinished: list[int]  # runs that never ended
 
@@ -168,10 +167,10 @@ class Report:
         warm = [size for moment, size in self.memory if moment >= warm_up]
         return (
             f"{self.seconds:.0f} s: {len(self.requests)} requests, {len(done)} answered, "
-            f"{len(cancels)} cancelled ({len(self.drawn.intersection(cancels))} of them while they were drawn, "
-            f"{len(self.last)} at the next picture), "
+            f"{len(cancels)} cancelled ({len(self.started.intersection(cancels))} of them while they ran, "
+            f"{len(self.last)} at the next image), "
             f"{sum(bool(request.lost) for request in self.requests)} lost; "
-            f"first picture after {np.percentile(waits, 50):.2f} s (p50), {np.percentile(waits, 95):.2f} s (p95); "
+            f"first image after {np.percentile(waits, 50):.2f} s (p50), {np.percentile(waits, 95):.2f} s (p95); "
             f"result after {np.percentile(whole, 50):.2f} s (p50), {np.percentile(whole, 95):.2f} s (p95); "
             f"memory {warm[0]:.0f} MB after {warm_up:.0f} s, {warm[-1]:.0f} MB at the end, "
             f"slope {self.slope(warm_up):+.2f} MB a minute"
@@ -181,7 +180,7 @@ class Report:
 def load(server: Server, seconds: float, sessions: int, folder: Path) -> Report:
     """Keep `sessions` sessions busy for some seconds, and see to it that each request is answered."""
     began = time.monotonic()
-    people = [Session(server, number, picture_of(number, folder)) for number in range(1, sessions + 1)]
+    people = [Session(server, number, image_of(number, folder)) for number in range(1, sessions + 1)]
     memory = []
     with ThreadPoolExecutor(sessions) as pool:
         futures = [pool.submit(person.run, began + seconds) for person in people]
@@ -195,7 +194,7 @@ def load(server: Server, seconds: float, sessions: int, folder: Path) -> Report:
         for request in requests
         if request.cancelled is not None
     }
-    # A cancel that comes while a picture is being made, or just as the run begins, lets this one picture be made.
+    # A cancel that comes while an image is being made, or just as the run begins, lets this one image be made.
     last = [seed for seed, events in after.items() if events.count("event") == 1]
     late = [f"seed {seed}: {events}" for seed, events in after.items() if events.count("event") > 1]
     unfinished = [seed for seed, events in runs.items() if events[-1][0] != "ended"]

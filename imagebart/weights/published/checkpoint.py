@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from imagebart.errors import WeightsError, format_value
-from imagebart.weights.folder import MAX_INDEX_BYTES
+from imagebart.weights.folder import MAX_INDEX_BYTES, open_file
 
 MAX_PICKLE_BYTES = 2 * 2**20  # takes seconds to read; the published ones have less than one MiB
 MAX_COUNT = 2**63  # of a size, offset or stride
@@ -112,7 +112,7 @@ class Archive:
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             raise self.error(f"has a compressed or encrypted entry {name}, expected it as PyTorch stores it")
         end = entry.file_size if end is None else end
-        with self.path.open("rb") as file:
+        with open_file(self.path) as file:
             file.seek(entry.header_offset)
             header = file.read(30)
             if len(header) < 30 or header[:4] != b"PK\3\4":
@@ -144,11 +144,14 @@ class _BoundedFile(io.FileIO):
 
 
 def _zip_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
+    first = b""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             first = file.read(1)
         with _BoundedFile(path) as bounded, zipfile.ZipFile(bounded) as archive:
             return {entry.filename: entry for entry in archive.infolist()}
+    except WeightsError:
+        raise
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:

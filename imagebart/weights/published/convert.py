@@ -19,7 +19,7 @@ from torch import Tensor
 from imagebart.atomic_io import remove, replace_files, replace_folder, write_text
 from imagebart.conditioning import conditioner_from_config
 from imagebart.diffusion import Schedule
-from imagebart.errors import InputError, WeightsError
+from imagebart.errors import InputError, WeightsError, format_value
 from imagebart.models.imagebart import About, Model
 from imagebart.models.mmap_policy import too_large
 from imagebart.models.stages import Stage, StageConfig, build_stage
@@ -162,7 +162,7 @@ class StageCheckpoint:
         self.betas = tuple(1 - alpha for alpha in alphas.read().double().tolist()[1:])
         start = tensors["sos_token"].read().flatten().tolist() if "sos_token" in tensors else [0]
         if len(start) != 1 or not isinstance(start[0], int) or start[0] < 0:
-            raise WeightsError(f"{path} has the sos_token {start}, expected one token")
+            raise WeightsError(f"{path} has the sos_token {format_value(start)}, expected one token")
         self.start_token: int = start[0]
 
     def load_first_stage(self, config: FirstStageConfig, device: torch.device, dtype: torch.dtype) -> FirstStage:
@@ -254,7 +254,8 @@ def read_published_folder(folder: Path) -> tuple[list[StageCheckpoint], ModelCon
         if stage.first_stage != first_stage or stage.conditioner != conditioner:
             raise WeightsError(f"{path.with_suffix('.yaml')} has another first stage or conditioner than scale1.yaml")
         if checkpoint.betas != first.betas:
-            raise WeightsError(f"{path} has the betas {checkpoint.betas}, expected scale1.ckpt's {first.betas}")
+            betas = format_value(checkpoint.betas)
+            raise WeightsError(f"{path} has the betas {betas}, expected scale1.ckpt's {format_value(first.betas)}")
         if token >= vocab:
             raise WeightsError(f"{path} has the sos_token {token}, expected one of {vocab}")
         stages.append(stage.stage_config(t, first.betas[t - 1], token))
@@ -272,7 +273,8 @@ def checkpoint_path(files: Path, t: int) -> Path:
 
 def _find_checkpoints(folder: Path) -> tuple[Path, PublishedModel | None]:
     """Where the checkpoint files lie, in the folder or in one inside it, and the published model of its name."""
-    inside = sorted(inner for inner in folder.iterdir() if inner.is_dir()) if folder.is_dir() else []
+    inner = sorted(folder.iterdir()) if folder.is_dir() else []
+    inside = [one for one in inner if one.is_dir() and not one.is_symlink()]
     files = next((files for files in [folder, *inside] if checkpoint_path(files, 1).is_file()), None)
     model = MODELS.get(folder.resolve().name) or (MODELS.get(files.name) if files else None)
     if files is not None:

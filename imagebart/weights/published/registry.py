@@ -25,12 +25,12 @@ from torch import nn
 from imagebart.atomic_io import format_bytes
 from imagebart.conditioning import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.config import Depth, Factor, Heads, Length, Vocabulary, Width, from_dict
-from imagebart.errors import InputError, WeightsError, format_value
+from imagebart.errors import InputError, WeightsError, format_value, shortened
 from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Levels
-from imagebart.weights.folder import ModelConfig, on_meta_device
+from imagebart.weights.folder import ModelConfig, on_meta_device, open_file
 
 CHECKPOINTS = Path("checkpoints")  # where models are installed by hand
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -188,9 +188,10 @@ WITHOUT_EFFECT = {"n_scales", "xt_start", "xt_size", "embd_pdrop", "resid_pdrop"
 def read_stage_yaml(path: Path) -> PublishedStage:
     """The stage that a scaleN.yaml describes; raises WeightsError naming the file and what is wrong in it."""
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
+        with open_file(path) as file:
+            text = file.read(MAX_YAML_BYTES + 1).decode()
+        if len(text) > MAX_YAML_BYTES:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, expected at most {MAX_YAML_BYTES:,}")
-        text = path.read_text(encoding="utf-8")
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -199,12 +200,14 @@ def read_stage_yaml(path: Path) -> PublishedStage:
             if isinstance(event, yaml.AliasEvent):  # which may grow without end
                 raise ValueError("it repeats parts of itself (*), which no published one does")
         return _parse_stage(yaml.safe_load(text))
+    except WeightsError:
+        raise
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise WeightsError(f"{path} is no plain YAML: {' '.join(str(error).split())}") from error
+        raise WeightsError(f"{path} is no plain YAML: {shortened(' '.join(str(error).split()), 300)}") from error
     except Exception as error:  # whatever a file holds
-        reason = " ".join(str(error).split())[:600] or type(error).__name__
+        reason = shortened(" ".join(str(error).split()), 600) or type(error).__name__
         raise WeightsError(f"{path} cannot be used: {reason}") from error
 
 
