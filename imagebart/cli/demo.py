@@ -30,7 +30,10 @@ def demo(
     max_run_seconds: Annotated[
         float, typer.Option(min=1, help="Seconds after which a run is ended, since others wait for it.")
     ] = 600,
-    mcp: Annotated[bool, typer.Option("--mcp", help="Offer the endpoints as tools for MCP clients, too.")] = False,
+    mcp: Annotated[
+        bool,
+        typer.Option("--mcp", envvar="GRADIO_MCP_SERVER", help="Offer the endpoints as tools for MCP clients, too."),
+    ] = False,
 ) -> None:
     """Open the page: serves it until it is stopped."""
     set_environment()

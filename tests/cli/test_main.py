@@ -5,6 +5,7 @@ import socket
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -255,6 +256,23 @@ def test_a_taken_port_is_named(
     signal.signal(signal.SIGTERM, handler)
     said = capsys.readouterr().err
     assert f"Port {port} is taken" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_the_demo_opens_the_model_and_offers_tools_where_the_environment_says_so(
+    model: Path, monkeypatch: pytest.MonkeyPatch, offered: bool
+) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr(demo, "set_environment", lambda: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("imagebart.ui.app.build_page", lambda *parts: parts)
+    monkeypatch.setattr("imagebart.ui.app.launch_page", lambda page, **options: opened.append((page, options)))
+    monkeypatch.setattr("imagebart.ui.endpoints.mcp_problem", lambda page: None)
+    monkeypatch.setenv("GRADIO_MCP_SERVER", str(offered))
+    assert main(["demo", "--model", str(model), "--host", "0.0.0.0"]) == 0
+    [((pipeline, examples, models, _), options)] = opened
+    assert pipeline.name == "tiny" and len(examples) >= 6 and model.name in models.names()
+    assert options == {"server_name": "0.0.0.0", "server_port": None, "mcp_server": offered}
 
 
 def test_a_folder_for_files_that_cannot_be_made_is_named(
