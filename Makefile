@@ -75,7 +75,7 @@ bench: $(VENV)/.everything
 load: $(VENV)/.everything
 	chromium=$$(PATH="$(abspath $(BIN)):$$PATH" scripts/chromium.sh) && \
 	    IMAGEBART_CHROMIUM="$$chromium" $(BIN)/python -m pytest -m load -s tests/load -k "not soak" \
-	    tests/browser/test_masks_kept.py tests/browser/test_random_actions.py tests/browser/test_cancelling.py
+	    tests/browser/test_masks_kept.py tests/browser/test_strokes.py tests/browser/test_random_actions.py tests/browser/test_cancelling.py
 
 soak: $(VENV)/.everything
 	SOAK=$(SOAK) $(BIN)/python -m pytest -m load -s tests/load -k soak

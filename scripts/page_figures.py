@@ -2,6 +2,8 @@
 ready mask until it is shown, seconds from Edit to the noise and to the first preview.
 
 Each on this machine and on one whose browser is so many times slower (Chrome's own throttling); medians in a table.
+And how often an upload, or a result, that arrives while the pointer is down goes wrong: an upload gets a mask of its
+own, and a result is in the history while the stroke stays.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, FilePayload, Page, ViewportSize, expect, sync_playwright
 
 HERE = Path(__file__).resolve().parent.parent
 WIDE: ViewportSize = {"width": 1440, "height": 900}
 PATIENCE = 120_000  # milliseconds
+SENT = "document.querySelector('.sp').sketchpad.props.value"  # what the sketchpad sends with every event
 # When a dot could first be painted, in milliseconds since the page was asked for: it is painted, and taken back.
 PAINTABLE = """
 const look = () => {
@@ -51,7 +56,7 @@ SETTLED = """name => new Promise((done) => {
     });
     look();
 })"""
-# Seconds from Edit to the first picture over the sketchpad, and to the first in which tokens are drawn.
+# Seconds from Edit to the first image over the sketchpad, and to the first in which tokens are drawn.
 PREVIEWS = """() => new Promise((done) => {
     const { review } = document.querySelector(".sp").sketchpad;
     const began = performance.now();
@@ -113,11 +118,64 @@ def measure(browser: Browser, url: str, rate: float, times: int) -> str:
     return f"| {rate:g}x | {until} | {shown} | {median(first):.2f} s | {median(drawn):.2f} s |"
 
 
+def begin_stroke(page: Page) -> None:
+    box = page.locator(".sp canvas").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.35, steps=5)
+
+
+def upload_during_stroke(page: Page, uploads: Iterator[bytes]) -> bool:
+    """Whether the upload has come, without what was painted on the image before it."""
+    before = page.evaluate(f"{SENT}.image")
+    begin_stroke(page)
+    with page.expect_response(lambda response: "open_image" in (response.request.post_data or "")):
+        file: FilePayload = {"name": "upload.png", "mimeType": "image/png", "buffer": next(uploads)}
+        page.get_by_label("Image to paint on", exact=True).set_input_files(file)
+    page.mouse.up()
+    page.wait_for_function(f"before => {SENT}.image !== before", arg=before)
+    return bool(page.evaluate(f"{SENT}.mask === ''"))
+
+
+def result_during_stroke(page: Page, uploads: Iterator[bytes]) -> bool:
+    """Whether the result has come to the history, and the stroke is painted on the image that was edited."""
+    page.get_by_role("button", name="Lower half", exact=True).click()
+    before = page.evaluate(f"[{SENT}.image, {SENT}.mask]")
+    last = page.locator("#history img").first.get_attribute("src") if page.locator("#history img").count() else None
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.wait_for_selector(".sp[data-review=running]")
+    begin_stroke(page)
+    page.wait_for_function("last => (document.querySelector('#history img')?.src ?? null) !== last", arg=last)
+    page.mouse.up()
+    page.wait_for_function("!document.documentElement.dataset.runState")
+    image, mask = page.evaluate(f"[{SENT}.image, {SENT}.mask]")
+    return image == before[0] and mask != before[1]
+
+
+def noise_images() -> Iterator[bytes]:
+    """PNG files of the examples' size, no two alike."""
+    while True:
+        file = BytesIO()
+        Image.effect_noise((256, 256), 50).save(file, "PNG")
+        yield file.getvalue()
+
+
+def count_wrong(browser: Browser, url: str, rate: float, times: int) -> str:
+    """A line of the table of strokes."""
+    cells, uploads = [], noise_images()
+    with opened(browser, url, rate) as page:
+        for attempt in (upload_during_stroke, result_during_stroke):
+            cells.append(f"{sum(not attempt(page, uploads) for _ in range(times))} of {times} wrong")
+    return f"| {rate:g}x | {' | '.join(cells)} |"
+
+
 def main() -> None:
-    """Print the table."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=8, help="page loads at each speed (%(default)s)")
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 4], help="how many times slower (%(default)s)")
+    parser.add_argument("--strokes", type=int, default=30, help="strokes of each kind (%(default)s)")
     options = parser.parse_args()
     chromium = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium")
     with served() as url, sync_playwright() as playwright:
@@ -128,6 +186,9 @@ def main() -> None:
         print("|---|---|---|---|---|")
         for rate in options.rates:
             print(measure(browser, url, rate, options.times), flush=True)
+        print("\n| browser | upload during a stroke | result during a stroke |\n|---|---|---|")
+        for rate in options.rates:
+            print(count_wrong(browser, url, rate, options.strokes), flush=True)
         browser.close()
 
 

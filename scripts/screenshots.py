@@ -1,4 +1,4 @@
-"""Pictures of the page for assets/: a real edit made in Chromium with the shipped model, still and moving.
+"""Screenshots of the page for assets/: a real edit made in Chromium with the shipped model, still and moving.
 
 Writes page.png (wide), page-phone.png (a phone, in the dark) and edit.webp (the run of the wide one, as the page saves
 it, with what was painted as its first frame).
@@ -41,7 +41,7 @@ def main(
     prompt: Annotated[str | None, typer.Option(help="What to write; else the first example's prompt.")] = None,
     seed: int = 0,
 ) -> None:
-    """Take pictures of the page for assets/."""
+    """Take screenshots of the page for assets/."""
     examples = find_examples(ASSETS / "examples")
     page = build_page(Pipeline.from_pretrained(model), examples)
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
@@ -49,13 +49,13 @@ def main(
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         words = prompt or examples[0].prompt
-        picture(browser, url, words, seed, WIDE, ASSETS / "page.png", examples[0])
-        picture(browser, url, words, seed, PHONE, ASSETS / "page-phone.png")
+        take_screenshot(browser, url, words, seed, WIDE, ASSETS / "page.png", examples[0])
+        take_screenshot(browser, url, words, seed, PHONE, ASSETS / "page-phone.png")
         browser.close()
     page.close(verbose=False)
 
 
-def picture(
+def take_screenshot(
     browser: Browser,
     url: str,
     prompt: str,
@@ -64,7 +64,7 @@ def picture(
     path: Path,
     example: Example | None = None,
 ) -> None:
-    """Press Edit in a window of its own, and take its picture when the result is there; film it for an example."""
+    """Press Edit in a window of its own, and take a screenshot when the result is there; film it for an example."""
     page = browser.new_context(**window).new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(url)
