@@ -44,12 +44,12 @@ from imagebart.ui.model_list import (
     switch_model,
 )
 from imagebart.ui.queries import RESTORED, Queries
-from imagebart.ui.runs import BUTTONS, MAX_RUN_SECONDS, UPDATED, Cancellation, Runs, in_order
+from imagebart.ui.runs import MAX_RUN_SECONDS, UPDATED, Cancellation, Runs, in_order
 from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad
 from imagebart.ui.sketchpad.stored_images import animate, compose, link_token, open_image
 
 MAX_FILE_SIZE = "40mb"  # larger files are refused while they are still arriving
-MAX_QUEUE = 24  # pages that wait for the model at once; further ones are told that it is busy
+MAX_QUEUE = 24  # pages that wait for the model at once; further ones get the message that it is busy
 # Seconds after which temporary files are forgotten, and between two looks for such files.
 FILE_AGE, FILE_INTERVAL = 3600, 600
 MODEL_QUEUE = "model"  # all that use the model take turns
@@ -58,8 +58,8 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 AT_ONCE: dict[str, Any] = {**PRIVATE, "show_progress": "hidden", "queue": False}
 IN_TURN: dict[str, Any] = {**PRIVATE, "concurrency_id": MODEL_QUEUE, "concurrency_limit": 1}
 
-# What RunState (sketchpad/run.js) knows of the last run that was started: its state, and its name.
-RUN_OVER = "document.documentElement.dataset.runState = '';"
+# For RunState (sketchpad/run.js): that the last run is over. Its name is where RunState has put it.
+RUN_OVER = 'imagebart.send("run_over", true);'
 RUN_NAME = "document.documentElement.dataset.runName"
 WITH_RUN_NAME = f"(sketchpad, ...values) => [{{ ...sketchpad, run: {RUN_NAME} }}, ...values]"
 SHARE = f"""(...values) => {{
@@ -97,7 +97,7 @@ def build_page(
                 parts |= add_prompt_and_buttons(properties)
                 parts |= add_settings(starting_values(pipeline), slider_properties(pipeline))
                 parts |= add_about(properties)
-        parts |= {name: add_channel(name) for name in ("run", "grid", "answer", "examples")}
+        parts |= {name: add_channel(name) for name in ("run", "grid", "answer", "examples", "random_prompt")}
         parts["link"] = add_receiver("open_link")
         _connect_queries(parts, queries)
         _connect_runs(parts, Runs(choice, max_run_seconds), cancellation)
@@ -161,13 +161,12 @@ def _connect_queries(parts: Parts, queries: Queries) -> None:
 
 
 def _connect_runs(parts: Parts, page_runs: Runs, cancellation: Cancellation) -> None:
-    updated, buttons = ([parts[name] for name in names] for names in (UPDATED, BUTTONS))
+    updated = [parts[name] for name in UPDATED]
     # Updates that the browser makes by itself: at the click, though the model may be busy for a while, and at the end.
-    # The buttons are not free with a run's last update: until Gradio has heard of the end, it drops a click.
+    # A run is not over with its last update: until Gradio has heard of the end, it drops a click.
     waiting = f"() => ({json.dumps(in_order(runs.waiting(), UPDATED))})"
-    ended = f"() => {{ {RUN_OVER} return {json.dumps(in_order(runs.buttons(running=False), BUTTONS))}; }}"
-    failure = {**runs.failed(messages.SERVER_BUSY, "RUN_NAME"), **runs.buttons(running=False)}
-    values = json.dumps(in_order(failure, UPDATED)).replace('"RUN_NAME"', RUN_NAME)
+    failure = json.dumps(in_order(runs.failed(messages.SERVER_BUSY, "RUN_NAME"), UPDATED))
+    values = failure.replace('"RUN_NAME"', RUN_NAME)
     failed = f"() => {{ {RUN_OVER} return {values}; }}"
     for name, run in (("edit", page_runs.edit), ("generate", page_runs.generate), ("vary", page_runs.vary)):
         click = parts[name].click
@@ -184,7 +183,7 @@ def _connect_runs(parts: Parts, page_runs: Runs, cancellation: Cancellation) -> 
             show_progress_on=parts["progress"],
             **IN_TURN,
         )
-        going_on.success(None, None, buttons, js=ended, **AT_ONCE)
+        going_on.success(None, None, None, js=f"() => {{ {RUN_OVER} }}", **AT_ONCE)
         going_on.failure(None, None, updated, js=failed, **AT_ONCE)
 
 
@@ -202,7 +201,8 @@ def _connect_model(parts: Parts, choice: ModelChoice) -> None:
         **PRIVATE,
     )
     connect(parts, parts["reset"].click, partial(reset_settings, choice), ("model",), RESET, **AT_ONCE)
-    connect(parts, parts["surprise"].click, partial(surprise, choice), ("model",), ("words", "choice"), **AT_ONCE)
+    random = ("random_prompt", "choice")
+    connect(parts, parts["surprise"].click, partial(surprise, choice), ("model",), random, **AT_ONCE)
     # The seed's field shows what the last run used.
     connect(parts, parts["reuse_seed"].click, lambda: {"new_seed": False}, (), ("new_seed",), **AT_ONCE)
 

@@ -23,6 +23,7 @@ MAX_CONTEXT = 3.0  # the right end of the context's slider, which means all of t
 MAX_START = MOST_SCALES  # the right end of the start's slider, which means the coarsest step, of however many
 MAX_LINK_TEXT = 2000  # characters of a text from a link
 DEFAULT_STRENGTH = 0.5  # of Vary
+DEFAULT_SCALES = 4  # at least, of a model that takes any number: coarse to fine is seen, and still quick
 
 
 class Slider(NamedTuple):
@@ -137,9 +138,12 @@ def context_size(context: float) -> float:
 
 
 def starting_values(pipeline: Pipeline) -> dict[str, Any]:
-    """A model's defaults for all controls but model, prompt and class."""
+    """A model's defaults for all controls but model, prompt and class; DEFAULT_SCALES or more where it can."""
     own = {"variants": 1, "best_first": False, "strength": DEFAULT_STRENGTH, "seed": 0, "new_seed": True}
-    return _clamped({**own, "feather": 4, "context": MAX_CONTEXT, **_sampling_values(pipeline.defaults, pipeline)})
+    values = {**own, "feather": 4, "context": MAX_CONTEXT, **_sampling_values(pipeline.defaults, pipeline)}
+    if pipeline.any_scales:
+        values["scales"] = max(values["scales"], DEFAULT_SCALES)
+    return _clamped(values)
 
 
 def recipe_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:

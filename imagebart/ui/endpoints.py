@@ -1,14 +1,15 @@
 """The page's public endpoints, for other programs and MCP clients: plain values in, previews and the result out.
 
-Their docstrings are what other programs are told; Gradio reads one line for each argument.
+Their docstrings describe them to other programs; Gradio reads one line for each argument.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any
+from inspect import signature
+from typing import Any, TypeVar
 
 import gradio as gr
 from anyio.to_thread import run_sync
@@ -26,9 +27,31 @@ from imagebart.ui.runs import MAX_RUN_SECONDS, within_time
 
 MCP_PACKAGE = "mcp>=1.21,<2"
 DEFAULT_STRENGTH = 0.3  # of /vary
+ARGUMENTS = {
+    "image": "the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file",
+    "mask": "an image of the same shape, white (or opaque) where the first one should be regenerated; optional",
+    "area": "what to regenerate if there is no mask: upper, lower, left or right half, centre, border or everything",
+    "strength": "the share that is regenerated, over 0 (nearly the same) to 1 (another image)",
+    "prompt": "what should be there, in a few words (or the class of a class model)",
+    "seed": "a whole number from 0 that makes the result repeatable; by default a new one",
+    "guidance": "how strictly to follow the prompt, from 1 to about 8; by default the model's own",
+    "scales": "the number of coarse-to-fine steps, from 1 to 8; by default the model's own",
+}
 
 Answers = Iterator[tuple[str, str, int]]
 Upload = Mapping[str, Any] | None  # a file in the page's folder, as Gradio describes it
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def describe_arguments(function: Function) -> Function:
+    """Adds to an endpoint's docstring what its arguments are; a run's answer is described, too."""
+    names = list(signature(function).parameters)[1:]
+    lines = [function.__doc__ or "", "", "Args:", *(f"    {name}: {ARGUMENTS[name]}" for name in names)]
+    if "seed" in names:
+        answer = 'the image so far (the last one is the result), the progress ("done" at the end), and the seed'
+        lines += ["", "Returns:", f"    {answer}"]
+    function.__doc__ = "\n".join(lines)
+    return function
 
 
 class Endpoints:
@@ -37,6 +60,7 @@ class Endpoints:
     def __init__(self, pipeline: Pipeline, max_seconds: float = MAX_RUN_SECONDS) -> None:
         self._pipeline, self._max_seconds = pipeline, max_seconds
 
+    @describe_arguments
     def edit(
         self,
         image: Upload,
@@ -47,21 +71,7 @@ class Endpoints:
         guidance: float | None = None,
         scales: float | None = None,
     ) -> Answers:
-        """
-        Regenerate a part of an image, from noise to coarse to fine. Every pixel outside the mask stays as it is.
-
-        Args:
-            image: the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file
-            mask: an image of the same shape, white (or opaque) where the first one should be regenerated; optional
-            area: what to regenerate if there is no mask: upper, lower, left or right half, centre, border or everything
-            prompt: what should be there, in a few words (or the class of a class model); may be empty
-            seed: a whole number from 0 that makes the result repeatable; by default a new one
-            guidance: how strictly to follow the prompt, from 1 to about 8; by default the model's own
-            scales: the number of coarse-to-fine steps, from 1 to 8; by default the model's own
-
-        Returns:
-            the image so far (the last one is the result), the progress ("done" at the end), and the seed
-        """
+        """Regenerate a part of an image, from noise to coarse to fine. Every pixel outside the mask stays as it is."""
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
             upload = load_image(_file(image, "image"))
@@ -70,31 +80,18 @@ class Endpoints:
 
         yield from self._answer(start, guidance, scales)
 
+    @describe_arguments
     def generate(
-        self,
-        prompt: str = "",
-        seed: float | None = None,
-        guidance: float | None = None,
-        scales: float | None = None,
+        self, prompt: str = "", seed: float | None = None, guidance: float | None = None, scales: float | None = None
     ) -> Answers:
-        """
-        Generate an image from a prompt, from noise to coarse to fine.
-
-        Args:
-            prompt: what to generate, in a few words (or the class of a class model); may be empty
-            seed: a whole number from 0 that makes the result repeatable; by default a new one
-            guidance: how strictly to follow the prompt, from 1 to about 8; by default the model's own
-            scales: the number of coarse-to-fine steps, from 1 to 8; by default the model's own
-
-        Returns:
-            the image so far (the last one is the result), the progress ("done" at the end), and the seed
-        """
+        """Generate an image from a prompt, from noise to coarse to fine."""
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
             return self._pipeline.generate(_words(prompt), seed=_whole(seed), settings=settings)
 
         yield from self._answer(start, guidance, scales)
 
+    @describe_arguments
     def vary(
         self,
         image: Upload,
@@ -104,20 +101,7 @@ class Endpoints:
         guidance: float | None = None,
         scales: float | None = None,
     ) -> Answers:
-        """
-        Vary an image: a share of it becomes noise and is regenerated.
-
-        Args:
-            image: the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file
-            strength: the share that is regenerated, over 0 (nearly the same) to 1 (another image)
-            prompt: what it should show, in a few words (or the class of a class model); may be empty
-            seed: a whole number from 0 that makes the result repeatable; by default a new one
-            guidance: how strictly to follow the prompt, from 1 to about 8; by default the model's own
-            scales: the number of coarse-to-fine steps, from 1 to 8; by default the model's own
-
-        Returns:
-            the image so far (the last one is the result), the progress ("done" at the end), and the seed
-        """
+        """Vary an image: a share of it becomes noise and is regenerated."""
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
             upload = load_image(_file(image, "image"))
@@ -125,36 +109,17 @@ class Endpoints:
 
         yield from self._answer(start, guidance, scales)
 
+    @describe_arguments
     def suggest_mask(self, image: Upload, prompt: str) -> str:
-        """
-        Select the part of an image that a prompt is about: a mask for /edit, which then regenerates that part.
-
-        Args:
-            image: the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file
-            prompt: what should be there, in a few words
-
-        Returns:
-            the mask, an image of the same size: white where the prompt belongs, black elsewhere
-        """
-        try:
+        """Select what a prompt is about in an image: a mask for /edit, white where the prompt belongs."""
+        with _input_errors():
             return publish(self._pipeline.suggest_mask(_file(image, "image"), _words(prompt)))
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
 
+    @describe_arguments
     def describe(self, image: Upload) -> str:
-        """
-        Describe an image in words that the model knows; with a word changed, they are a prompt for /edit.
-
-        Args:
-            image: the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file
-
-        Returns:
-            what it shows: "short brown hair, round glasses, a blue hoodie", and so on
-        """
-        try:
+        """Describe an image in words that the model knows; with a word changed, they are a prompt for /edit."""
+        with _input_errors():
             return self._pipeline.describe(_file(image, "image"))
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
 
     def _answer(
         self,
@@ -162,16 +127,24 @@ class Endpoints:
         guidance: float | None,
         scales: float | None,
     ) -> Answers:
-        try:
+        with _input_errors():
             given = {"guidance": guidance, "scales": _whole(scales)}
             settings = replace(
                 self._pipeline.defaults, **{name: value for name, value in given.items() if value is not None}
             )
             with closing(within_time(start(settings), self._max_seconds)) as events:
                 for event in events:
-                    yield _published(event), _progress(event), event.seed
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+                    progress = "done" if event.kind == "result" else messages.progress_line(event)
+                    yield _published(event), progress, event.seed
+
+
+@contextmanager
+def _input_errors() -> Iterator[None]:
+    """What is wrong with the input becomes Gradio's own error, which it passes on."""
+    try:
+        yield
+    except InputError as error:
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 def add_endpoints(pipeline: Pipeline, concurrency_id: str, max_seconds: float) -> None:
@@ -189,16 +162,16 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str, max_seconds: float) -
             gr.Number(label="seed used", precision=0),
         ]
         edit, generate, vary = gr.Button("edit"), gr.Button("generate"), gr.Button("vary")
-        find, describe = gr.Button("suggest a mask"), gr.Button("describe")
-        found, words = gr.Image(label="mask", format="png"), gr.Textbox(label="words")
+        suggest, describe = gr.Button("suggest a mask"), gr.Button("describe")
+        suggested, words = gr.Image(label="mask", format="png"), gr.Textbox(label="words")
     # Values come as they were sent, and are checked here: Gradio would leave an empty file behind for each upload, and
     # complain in sentences of its own.
     turn: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": 1, "preprocess": False}
-    said = [prompt, seed, guidance, scales]
-    edit.click(on_gpu(endpoints.edit), [image, mask, area, *said], answer, api_name="edit", **turn)
-    generate.click(on_gpu(endpoints.generate), said, answer, api_name="generate", **turn)
-    vary.click(on_gpu(endpoints.vary), [image, strength, *said], answer, api_name="vary", **turn)
-    find.click(on_gpu(endpoints.suggest_mask), [image, prompt], found, api_name="suggest_mask", **turn)
+    sampling = [prompt, seed, guidance, scales]
+    edit.click(on_gpu(endpoints.edit), [image, mask, area, *sampling], answer, api_name="edit", **turn)
+    generate.click(on_gpu(endpoints.generate), sampling, answer, api_name="generate", **turn)
+    vary.click(on_gpu(endpoints.vary), [image, strength, *sampling], answer, api_name="vary", **turn)
+    suggest.click(on_gpu(endpoints.suggest_mask), [image, prompt], suggested, api_name="suggest_mask", **turn)
     describe.click(on_gpu(endpoints.describe), image, words, api_name="describe", **turn)
 
 
@@ -206,11 +179,7 @@ def _published(event: PipelineEvent) -> str:
     """The file of the image so far; the result's says how it was made."""
     if event.kind != "result":
         return publish_preview(event.image)
-    return publish_file("picture.png", lambda path: write_png(event.image, path, event.recipe))
-
-
-def _progress(event: PipelineEvent) -> str:
-    return "done" if event.kind == "result" else messages.progress_line(event)
+    return publish_file("image.png", lambda path: write_png(event.image, path, event.recipe))
 
 
 def _file(given: Upload, name: str) -> str:

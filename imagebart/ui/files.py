@@ -41,14 +41,14 @@ class DiskFull(InputError):
     """The disk for temporary files is full. The message is for the person, like that of any InputError."""
 
 
-def publish(image: Image.Image) -> str:
+def publish(image: Image.Image, prefix: str = "imagebart") -> str:
     """Writes an image, losslessly, where the page may show it: its path. Raises DiskFull as `publish_file` does."""
-    return publish_file("picture.png", lambda path: image.save(path, compress_level=PNG_COMPRESSION))
+    return publish_file("image.png", lambda path: image.save(path, compress_level=PNG_COMPRESSION), prefix)
 
 
 def publish_preview(image: Image.Image) -> str:
     """The same for an image that is shown for a moment only: it is deleted soon."""
-    return publish_file("picture.png", lambda path: image.save(path, compress_level=PNG_COMPRESSION), "preview")
+    return publish(image, "preview")
 
 
 def publish_copy_as_preview(path: str) -> str:
@@ -60,14 +60,14 @@ def publish_copy_as_preview(path: str) -> str:
         except OSError:  # some file systems allow one name for a file
             shutil.copyfile(path, preview)
 
-    return publish_file("picture.png", link, "preview")
+    return publish_file("image.png", link, "preview")
 
 
 def publish_permanently(name: str, image: Image.Image) -> str:
     """An image that every server shows under the same name: written by whoever comes first, and never deleted."""
     path = Path(get_upload_folder()) / f"{PERMANENT}{name}"
     if not path.is_file():
-        whole = publish_file("picture.png", lambda path: image.save(path))
+        whole = publish_file("image.png", image.save)
         os.replace(whole, path)
     return str(path)
 

@@ -57,60 +57,46 @@ def also_added(prompt: str) -> str:
     return f'Also added to the prompt, so that the rest stays: "{prompt}".'
 
 
-def link_opened(other_model: str | None) -> str:
-    """What was read from a link."""
-    text = "This link's image, prompt, seed and settings are set. Press Edit to generate its result again."
-    return text if other_model is None else f"{text} It was made with another model: {other_model}."
+LINK_OPENED = "This link's image, prompt, seed and settings are set. Press Edit to generate its result again."
+SETTINGS_RESTORED = "This image was made here: its prompt, seed and settings are set again."
 
 
-def settings_restored(other_model: str | None) -> str:
-    """What was read from an image that this page made."""
-    text = "This image was made here: its prompt, seed and settings are set again."
-    return text if other_model is None else f"{text} It was made with another model: {other_model}."
+def of_model(sentence: str, model: str | None) -> str:
+    """A sentence about a result, and the model that made it where that is another one."""
+    return sentence if model is None else f"{sentence} It was made with another model: {model}."
 
 
 # The progress of a run.
 
 
-def stage_name(stage: int, stages: int) -> str:
-    """Plain name of a stage; `stage` counts down from `stages` (coarsest) to 1 (finest)."""
-    if stages == 1:
-        return "image"
-    if stage == stages:
-        return "coarse"
-    return "fine" if stage == 1 else f"finer {stages - stage}"
-
-
-def stage_line(event: PipelineEvent) -> str:
-    """The stage that is running, counted from the coarsest, which is the first."""
+def scale_line(event: PipelineEvent) -> str:
+    """The scale that is running, counted from the coarsest, which is the first."""
     number = event.stages - event.stage + 1
-    return f"Stage {number} of {event.stages} ({stage_name(event.stage, event.stages)})"
+    name = " (coarsest)" if number == 1 else " (finest)" if event.stage == 1 else ""
+    return f"Scale {number} of {event.stages}{name if event.stages > 1 else ''}"
 
 
 def step_caption(event: PipelineEvent) -> str:
-    """A step of a run in words, for looking at it afterwards."""
+    """A step of a run in words, for looking at it afterwards: "Scale 2 of 4: 12 of 50 tokens fixed"."""
     if event.kind == "start":
-        return "Before the first token"
+        return "Noise: no token is fixed yet"
     if event.kind == "result":
         return "The result"
-    if event.kind == "stage":
-        name = stage_name(event.stage, event.stages)
-        which = "" if event.resamples == 1 else f", pass {event.resample_index + 1}"
-        return f"{name[0].upper()}{name[1:]}{which} done"
     if event.corrector_step:
         return f"Correcting: {event.position} of {event.total} tokens"
-    return f"{stage_line(event)}, pass {event.resample_index + 1}: {event.position} of {event.total} tokens"
+    which = scale_line(event) if event.resamples == 1 else f"{scale_line(event)}, pass {event.resample_index + 1}"
+    return f"{which} done" if event.kind == "stage" else f"{which}: {event.position} of {event.total} tokens fixed"
 
 
 def position_line(event: PipelineEvent) -> str:
-    """How far a run is: tokens, and stage and pass where there are several."""
+    """How far a run is: tokens, and scale and pass where there are several."""
     if event.corrector_step:
         return f"Correcting {event.total} tokens"
     parts = [f"{event.position} of {event.total} tokens"]
     if event.resamples > 1:
         parts.insert(0, f"pass {event.resample_index + 1} of {event.resamples}")
     if event.stages > 1:
-        parts.insert(0, stage_line(event))
+        parts.insert(0, scale_line(event))
     return " · ".join(parts)
 
 

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 
@@ -182,6 +183,8 @@ def surprise(choice: ModelChoice, model: str | None) -> dict[str, Any]:
     suggestions = pipeline.suggestions
     if suggestions:
         chosen = random.sample(list(suggestions), min(len(suggestions), random.randint(2, 4)))
-        return {"words": ", ".join(random.choice(suggestions[attribute]) for attribute in chosen)}
-    words = pipeline.vocabulary
-    return {"words": " ".join(random.sample(words, min(len(words), 2)))} if words else {}
+        words = ", ".join(random.choice(suggestions[attribute]) for attribute in chosen)
+    else:
+        words = " ".join(random.sample(pipeline.vocabulary, min(len(pipeline.vocabulary), 2)))
+    # With an id, since the page passes on only what changes. The browser sets the prompt, so that it can be undone.
+    return {"random_prompt": {"words": words, "id": uuid4().hex}} if words else {}

@@ -21,7 +21,7 @@ from imagebart.ui import messages
 from imagebart.ui.controls import RESET, context_size, link_values, recipe_values
 from imagebart.ui.model_list import ModelChoice
 from imagebart.ui.sketchpad.component import Sketch, pack_mask, scale_mask
-from imagebart.ui.sketchpad.stored_images import IMAGE_LIMIT, ImageDeleted, find, limited, view_size
+from imagebart.ui.sketchpad.stored_images import IMAGE_LIMIT, ImageDeleted, find, view_size
 
 MAX_CHECKED = 2000  # characters of a prompt, or of a model's name
 RESTORED = ("words", "choice", *RESET)
@@ -36,7 +36,7 @@ class Queries:
     def __init__(self, choice: ModelChoice) -> None:
         self._choice = choice
 
-    @limited(IMAGE_LIMIT)
+    @IMAGE_LIMIT
     def grid(self, sketchpad: SketchValue, model: str | None, context: float) -> dict[str, Any]:
         """Which tokens an edit would regenerate: the square in the image's pixels, and its cells as 1 and 0 by rows."""
         try:
@@ -45,7 +45,7 @@ class Queries:
         except InputError:  # reported when Edit is pressed
             return {}
         box = [region.box.left, region.box.top, region.box.side]
-        cells = "".join("1" if redrawn else "0" for redrawn in region.regenerated.flatten())
+        cells = "".join("1" if cell else "0" for cell in region.regenerated.flatten())
         return {"grid": {"version": sketch.version, "box": box, "side": region.grid, "cells": cells}}
 
     def select_by_prompt(self, sketchpad: SketchValue, model: str | None, words: str | None) -> dict[str, Any]:
@@ -94,7 +94,8 @@ class Queries:
         if recipe is None:
             return {}
         pipeline = self._choice.get(model)
-        note = messages.settings_restored(recipe.model if recipe.model != pipeline.name else None)
+        other = recipe.model if recipe.model != pipeline.name else None
+        note = messages.of_model(messages.SETTINGS_RESTORED, other)
         values = recipe_values(recipe, pipeline)
         return {name: values[name] for name in RESTORED if name in values} | {"messages": messages.notes_html([note])}
 
@@ -102,9 +103,8 @@ class Queries:
         """The controls' values that a link holds; the browser writes and reads links (sketchpad/images.js)."""
         pipeline = self._choice.get(model)
         other = link.get("model") if isinstance(link, Mapping) else None
-        note = messages.link_opened(
-            None if other in (None, pipeline.name, model) else whole_characters(str(other)[:MAX_CHECKED])
-        )
+        other = None if other in (None, pipeline.name, model) else whole_characters(str(other)[:MAX_CHECKED])
+        note = messages.of_model(messages.LINK_OPENED, other)
         return {**link_values(link, pipeline), "messages": messages.notes_html([note])}
 
     def check_prompt(self, question: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,9 +27,7 @@ from imagebart.ui.model_list import ModelChoice
 from imagebart.ui.sketchpad.component import MAX_RUN_NAME, Sketch, run_name
 from imagebart.ui.sketchpad.stored_images import MAX_PREVIEW_SIDE, ImageDeleted, describe_png, downscaled
 
-START_BUTTONS = ("edit", "generate", "vary")
-BUTTONS = (*START_BUTTONS, "cancel")
-UPDATED = ("run", "progress", "announcement", "messages", "seed", *BUTTONS)
+UPDATED = ("run", "progress", "announcement", "messages", "seed")
 """The components that a run changes; "run" is a message to the sketchpad."""
 
 MAX_PREVIEWS = 32  # kept of a run: beyond these every second one is dropped, as often as needed
@@ -43,27 +41,19 @@ Box = tuple[int, int, int, int]
 SketchValue = Mapping[str, Any] | None
 
 
-def buttons(running: bool) -> Update:
-    """Which buttons can be pressed."""
-    starts = {name: gr.update(interactive=not running) for name in START_BUTTONS}
-    return {**starts, "cancel": gr.update(interactive=running)}
-
-
 def waiting() -> Update:
     """The page before the first event."""
-    return {"progress": messages.waiting_html(), "announcement": "", "messages": "", **buttons(running=True)}
+    return {"progress": messages.waiting_html(), "announcement": "", "messages": ""}
 
 
 def failed(sentence: str, run: str) -> Update:
     """The page when the run of a name cannot be done: the sentence, and everything else as it was."""
-    problem = messages.problem_html(sentence)
-    return {"run": {"ended": run}, "progress": "", "announcement": "", "messages": problem}
+    return {"run": {"ended": run}, "progress": "", "announcement": "", "messages": messages.problem_html(sentence)}
 
 
 def cancelled(run: str) -> Update:
     """The page when the run of a name was cancelled, and will give no result."""
-    note = messages.notes_html([messages.CANCELLED])
-    return {"run": {"ended": run}, "progress": "", "announcement": "", "messages": note}
+    return {**failed("", run), "messages": messages.notes_html([messages.CANCELLED])}
 
 
 @dataclass(frozen=True)
@@ -82,6 +72,7 @@ class Step:
         order = variants[: max(variants.index(number) for number in self.variants) + 1]
         return {
             "caption": self.caption,
+            "preview": self.preview,
             "shown": [shown.get(number) for number in order],
             "parts": [parts.get(number) for number in order],
         }
@@ -271,7 +262,7 @@ def _update(event: PipelineEvent, run: Run, message: Mapping[str, Any]) -> Updat
     if event.kind == "start":
         update["seed"] = event.seed
     if event.kind != "preview":
-        line = messages.stage_line(event) + (" done" if event.kind == "stage" else "")
+        line = messages.scale_line(event) + (" done" if event.kind == "stage" else "")
         update["announcement"] = messages.announcement_html(line)
     return update
 

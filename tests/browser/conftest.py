@@ -1,4 +1,4 @@
-"""A running page on a tiny random model, Chromium, and windows of it."""
+"""Running pages on tiny random models, one for each configuration, and a browser with windows of them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driving import (
-    MANY_STAGES,
-    PIPELINE,
-    WIDE,
-    Site,
-    gradient_image,
-    new_context,
-    open_window,
-    served_with_examples,
-)
 from fake_models import HeldPipeline, WatchedPipeline
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from page_object import MANY_STAGES, PIPELINE, PageObject, Site, Windows, gradient_image, served_with_examples
+from playwright.sync_api import sync_playwright
 from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.imaging.masks import preset
@@ -55,48 +46,52 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="session")
 def slow_site(examples: Path) -> Iterator[Site]:
     """The page with a model whose runs take a while."""
-    pipeline = WatchedPipeline(tiny_staged_model("text", MANY_STAGES), pause=0.1)
+    pipeline = WatchedPipeline(tiny_staged_model("text", MANY_STAGES), pause=0.05)
     with served_with_examples(pipeline, examples) as site:
         yield site
 
 
-@pytest.fixture
-def held() -> Iterator[HeldPipeline]:
-    pipeline = HeldPipeline(tiny_model())
-    yield pipeline
-    pipeline.results.set()
-    pipeline.let_go.set()
-
-
-@pytest.fixture
-def held_site(held: HeldPipeline, examples: Path) -> Iterator[Site]:
+@pytest.fixture(scope="session")
+def shared_held_site(examples: Path) -> Iterator[Site]:
     """The page with a model that the test lets go."""
-    with served_with_examples(held, examples) as site:
+    with served_with_examples(HeldPipeline(tiny_model()), examples) as site:
         yield site
 
 
-# Not for the session: Playwright keeps an event loop running in this thread, and other tests run their own.
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+@pytest.fixture
+def held_site(shared_held_site: Site) -> Iterator[Site]:
+    """The same, held, and with nothing noted of other tests."""
+    pipeline = shared_held_site.pipeline
+    assert isinstance(pipeline, HeldPipeline)
+    pipeline.hold()
+    yield shared_held_site
+    pipeline.release()
+
+
+@pytest.fixture
+def held(held_site: Site) -> HeldPipeline:
+    """The model of `held_site`."""
+    assert isinstance(held_site.pipeline, HeldPipeline)
+    return held_site.pipeline
+
+
+# For this package alone: Playwright keeps an event loop running in this thread, and other tests run their own.
+@pytest.fixture(scope="package")
+def windows() -> Iterator[Windows]:
+    """The browser."""
     path = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.fail("There is no Chromium: `make test` installs one, or name it in IMAGEBART_CHROMIUM.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
+        yield Windows(browser)
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def wide_context(chromium: Browser) -> Iterator[BrowserContext]:
-    """For windows that use the page's files again that the first has loaded: each opens in half the time."""
-    with new_context(chromium, viewport=WIDE) as context:
-        yield context
-
-
 @pytest.fixture
-def wide(wide_context: BrowserContext, site: Site) -> Iterator[Page]:
-    with open_window(wide_context, site.url) as page:
+def wide(windows: Windows, site: Site) -> Iterator[PageObject]:
+    """The page in a wide window."""
+    with windows.open(site.url) as page:
         yield page
 
 

@@ -6,8 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from driving import PHONE, WIDE, Site, edit, open_page
-from playwright.sync_api import Browser, Page
+from page_object import PHONE, WIDE, PageObject, Site, Windows
 
 pytestmark = pytest.mark.browser
 
@@ -19,7 +18,7 @@ LOOKS = {
 }
 
 
-def findings(page: Page) -> list[str]:
+def findings(page: PageObject) -> list[str]:
     """What axe-core holds to be serious or critical, one line for each part of the page."""
     page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     violations = page.evaluate("axe.run(document, { resultTypes: ['violations'] }).then(found => found.violations)")
@@ -35,7 +34,7 @@ def _summary(node: dict[str, Any]) -> str:
     return " ".join(node["failureSummary"].split())[:240]
 
 
-def unfold_all(page: Page) -> None:
+def unfold_all(page: PageObject) -> None:
     """Open what is folded, so that nothing is left out."""
     for button in page.locator("button.label-wrap:not(.open)").all():
         if button.is_visible():
@@ -43,11 +42,11 @@ def unfold_all(page: Page) -> None:
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_nothing_serious_stands_in_anyones_way(chromium: Browser, site: Site, look: str) -> None:
-    with open_page(chromium, site.url, **LOOKS[look]) as page:
+def test_nothing_serious_stands_in_anyones_way(windows: Windows, site: Site, look: str) -> None:
+    with windows.open(site.url, **LOOKS[look]) as page:
         unfold_all(page)
         assert "\n".join(findings(page)) == ""
-        edit(page)
+        page.edit()
         assert "\n".join(findings(page)) == ""
 
 
@@ -66,8 +65,8 @@ SEEN = """async (disabled) => {
 
 
 @pytest.mark.parametrize("look", ["wide, light", "wide, dark"])
-def test_a_button_is_readable_in_every_state_and_never_between_two(chromium: Browser, site: Site, look: str) -> None:
-    with open_page(chromium, site.url, **LOOKS[look]) as page:
+def test_a_button_is_readable_in_every_state_and_never_between_two(windows: Windows, site: Site, look: str) -> None:
+    with windows.open(site.url, **LOOKS[look]) as page:
         for disabled in (True, False):
             at_once, at_last = page.evaluate(SEEN, disabled)
             assert at_once == at_last, "it fades: half way its label is pale"
@@ -85,3 +84,22 @@ def _luminance(colour: str) -> float:
     red, green, blue = (int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_in_the_system_s_colours_one_sees_what_is_chosen(windows: Windows, site: Site) -> None:
+    """What is told from something else by its background has another one there, too."""
+    with windows.open(site.url, forced_colors="active") as page:
+        page.edit()
+        background = "part => getComputedStyle(part).backgroundColor"
+        pairs = [
+            (page.button("Brush"), page.button("Eraser")),
+            (page.button("Edit"), page.button("Generate")),
+            (page.button("Keep"), page.button("Discard")),
+            (page.locator("#how-many label.selected"), page.locator("#how-many label:not(.selected)").first),
+            (page.locator(".ib-fill"), page.locator(".ib-track")),
+        ]
+        for chosen, other in pairs:
+            assert chosen.evaluate(background) != other.evaluate(background), chosen
+        assert page.evaluate("getComputedStyle(document.querySelector('.sp-slider'), '::before').backgroundColor") == (
+            page.button("Brush").evaluate(background)
+        )

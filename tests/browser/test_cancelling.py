@@ -9,26 +9,19 @@ import random
 import re
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
-from driving import (
-    WIDE,
-    Site,
-    edit,
-    expect_finished,
-    expect_regenerated,
-    history,
-    mask,
-    new_context,
-    open_page,
-    press,
-    random_seed,
-    slow_down,
-    type_prompt,
-    wait_until,
-    wait_until_ready,
-)
 from fake_models import HeldPipeline
-from playwright.sync_api import Browser, Page, Response, Route, expect
+from page_object import (
+    PageObject,
+    Site,
+    Windows,
+    preset_mask,
+    random_seed,
+)
+from playwright.sync_api import Response, Route, expect
+
+from imagebart.imaging.masks import PRESETS
 
 pytestmark = pytest.mark.browser
 
@@ -57,7 +50,7 @@ ENTER_ESCAPE = """share => new Promise((done) => {
 class Gate:
     """What the page sends to an address waits until the test opens the gate; of it, only what holds these words."""
 
-    def __init__(self, page: Page, address: str, words: str) -> None:
+    def __init__(self, page: PageObject, address: str, words: str) -> None:
         self._page, self._words, self.waiting, self._open = page, words, list[Route](), False
         page.route(address, self._take)
 
@@ -71,7 +64,7 @@ class Gate:
             self.waiting.append(route)
 
     def reached(self) -> None:
-        wait_until(self._page, lambda: bool(self.waiting))
+        self._page.wait_until(lambda: bool(self.waiting))
 
     def open(self) -> None:
         self._open = True
@@ -84,60 +77,66 @@ def named(value: object) -> str:
     return value.__name__ if callable(value) else "{}x-{}ms".format(*value)  # type: ignore[misc]
 
 
-@pytest.fixture(params=SLOW, ids=named)
-def page(chromium: Browser, held_site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
-    with open_page(chromium, held_site.url, viewport=WIDE) as page:
-        type_prompt(page, WORDS)
-        slow_down(page, *request.param)
+@pytest.fixture(params=SLOW[1:], ids=named)
+def page(windows: Windows, held_site: Site, request: pytest.FixtureRequest) -> Iterator[PageObject]:
+    with windows.open(held_site.url) as page:
+        page.type_prompt(WORDS)
+        page.slow_down(*request.param)
         yield page
 
 
-def button(page: Page) -> None:
-    press(page, "Cancel")
+@pytest.fixture
+def held_page(windows: Windows, held_site: Site) -> Iterator[PageObject]:
+    with windows.open(held_site.url) as page:
+        yield page
 
 
-def twice(page: Page) -> None:
-    page.get_by_role("button", name="Cancel", exact=True).dblclick()
+def button(page: PageObject) -> None:
+    page.press("Cancel")
 
 
-def key(page: Page) -> None:
+def twice(page: PageObject) -> None:
+    page.button("Cancel").dblclick()
+
+
+def key(page: PageObject) -> None:
     page.keyboard.press("Escape")
 
 
-def begun(page: Page) -> None:
+def begun(page: PageObject) -> None:
     """A run is drawn, and shown."""
-    press(page, "Edit")
-    expect(page.locator(".sp")).to_have_attribute("data-review", "running")
+    page.press("Edit")
+    page.expect_review("running")
 
 
-def cancelling(page: Page) -> None:
+def cancelling(page: PageObject) -> None:
     """The page says that it is about to cancel, and no more than that."""
     expect(page.get_by_role("button", name="Stopping")).to_be_visible()
     expect(page.locator("#messages")).not_to_contain_text("Cancelled")
 
 
-def ready_again(page: Page) -> None:
-    expect(page.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
-    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_disabled()
+def ready_again(page: PageObject) -> None:
+    expect(page.button("Edit")).to_be_enabled()
+    expect(page.button("Cancel")).to_be_disabled()
 
 
-def as_it_was(page: Page) -> None:
-    """The run was cancelled: the page says so, and has picture, mask and words, and no result."""
+def as_it_was(page: PageObject) -> None:
+    """The run was cancelled: the page says so, and has image, mask and words, and no result."""
     expect(page.locator("#messages")).to_contain_text("Cancelled")
     ready_again(page)
-    expect(page.locator("#progress")).not_to_contain_text("Stage")
-    expect(page.locator(".sp")).to_have_attribute("data-review", "")
-    expect(page.get_by_label("What should be there?").first).to_have_value(WORDS)
-    expect_regenerated(page, 16)
-    assert mask(page).any() and history(page) == []
+    expect(page.locator("#progress")).not_to_contain_text("Scale")
+    page.expect_review("")
+    expect(page.prompt()).to_have_value(WORDS)
+    page.expect_regenerated(16)
+    assert page.mask().any() and page.history() == []
 
 
-def goes_on(page: Page, held: HeldPipeline) -> None:
+def goes_on(page: PageObject, held: HeldPipeline) -> None:
     """The next run is drawn, and is the only one of which there is a result."""
     held.let_go.set()
-    edit(page)
+    page.edit()
     expect(page.locator("#messages")).not_to_contain_text("Cancelled")
-    assert len(history(page)) == 1
+    assert len(page.history()) == 1
 
 
 BEFORE = [((8, 150), button), ((4, 150), twice), ((8, 150), key)]
@@ -145,12 +144,12 @@ BEFORE = [((8, 150), button), ((4, 150), twice), ((8, 150), key)]
 
 @pytest.mark.parametrize(("page", "cancel"), BEFORE, indirect=["page"], ids=named)
 def test_a_run_is_cancelled_before_the_server_has_heard_of_it(
-    page: Page, held: HeldPipeline, cancel: Callable[[Page], None]
+    page: PageObject, held: HeldPipeline, cancel: Callable[[PageObject], None]
 ) -> None:
     start = Gate(page, JOIN, RUN)
-    press(page, "Edit")
+    page.press("Edit")
     start.reached()
-    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_enabled()
+    expect(page.button("Cancel")).to_be_enabled()
     places = page.evaluate(PLACES)
     with page.expect_response(lambda response: STOP in (response.request.post_data or "")):
         cancel(page)
@@ -162,24 +161,24 @@ def test_a_run_is_cancelled_before_the_server_has_heard_of_it(
     goes_on(page, held)
 
 
-def test_escape_right_after_enter_cancels(page: Page, held: HeldPipeline) -> None:
+def test_escape_right_after_enter_cancels(page: PageObject, held: HeldPipeline) -> None:
     page.evaluate(ENTER_ESCAPE, 0)
     as_it_was(page)
-    wait_until(page, lambda: held.running == 0)  # whichever of the two requests the server read first, it draws no more
+    page.wait_until(lambda: held.running == 0)  # whichever of the two requests the server read first, it draws no more
     goes_on(page, held)
 
 
-def cancel_late(page: Page, held: HeldPipeline) -> Gate:
+def cancel_late(page: PageObject, held: HeldPipeline) -> Gate:
     """Presses Cancel in a run that has begun and gives no result yet; the server hears of it when the gate opens."""
     held.results.clear()
     stop = Gate(page, ASKED, STOP)
     begun(page)
-    press(page, "Cancel")
+    page.press("Cancel")
     stop.reached()
     return stop
 
 
-def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: Page, held: HeldPipeline) -> None:
+def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: PageObject, held: HeldPipeline) -> None:
     stop = cancel_late(page, held)
     assert held.running == 1
     cancelling(page)
@@ -192,104 +191,98 @@ def test_a_run_is_cancelled_though_the_server_hears_of_it_late(page: Page, held:
     goes_on(page, held)
 
 
-def test_a_cancel_that_is_lost_on_its_way_is_sent_again(chromium: Browser, held_site: Site, held: HeldPipeline) -> None:
-    context = new_context(chromium, viewport=WIDE)  # which may log what is lost
-    page = context.new_page()
-    page.goto(held_site.url)
-    wait_until_ready(page)
-    type_prompt(page, WORDS)
-    stop = cancel_late(page, held)
-    stop.waiting.pop().abort()
-    with page.expect_response(stop.holds):
-        stop.open()
-    held.results.set()
-    as_it_was(page)
-    context.close()
+def test_a_cancel_that_is_lost_on_its_way_is_sent_again(windows: Windows, held_site: Site, held: HeldPipeline) -> None:
+    with windows.open(held_site.url, may_log_errors=True) as page:
+        page.type_prompt(WORDS)
+        stop = cancel_late(page, held)
+        stop.waiting.pop().abort()
+        with page.expect_response(stop.holds):
+            stop.open()
+        held.results.set()
+        as_it_was(page)
 
 
-def test_a_result_on_its_way_is_shown_and_nothing_says_cancelled(page: Page, held: HeldPipeline) -> None:
+def test_a_result_on_its_way_is_shown_and_nothing_says_cancelled(page: PageObject, held: HeldPipeline) -> None:
     stop = cancel_late(page, held)
     cancelling(page)
     held.results.set()
-    expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
-    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_visible()
+    page.expect_review("finished")
+    expect(page.button("Cancel")).to_be_visible()
     page.keyboard.press("Escape")
     stop.open()
     held.let_go.set()
-    expect_finished(page)
+    page.expect_finished()
     ready_again(page)
     expect(page.locator("#messages")).not_to_contain_text("Cancelled")
-    assert len(history(page)) == 1 and mask(page).any()
-    edit(page)
+    assert len(page.history()) == 1 and page.mask().any()
+    page.edit()
     expect(page.locator("#messages")).not_to_contain_text("Cancelled")
-    assert len(history(page)) == 2
+    assert len(page.history()) == 2
 
 
 def test_who_cancels_before_their_place_in_the_queue_is_known_leaves_it(
-    chromium: Browser, held_site: Site, held: HeldPipeline
+    windows: Windows, held_page: PageObject, held_site: Site, held: HeldPipeline
 ) -> None:
-    with (
-        open_page(chromium, held_site.url, viewport=WIDE) as other,
-        open_page(chromium, held_site.url, viewport=WIDE) as page,
-    ):
-        type_prompt(page, WORDS)
-        press(other, "Edit")
-        expect(other.locator(".sp")).to_have_attribute("data-review", "finished")
+    page = held_page
+    with windows.open(held_site.url) as other:
+        page.type_prompt(WORDS)
+        other.press("Edit")
+        other.expect_review("finished")
         start = Gate(page, JOIN, RUN)
-        press(page, "Edit")
+        page.press("Edit")
         start.reached()
         page.keyboard.press("Escape")
         cancelling(page)
         start.open()
         as_it_was(page)  # though the other's run still goes on
         held.let_go.set()
-        expect_finished(other)
+        other.expect_finished()
         assert len(held.edits) == 1
 
 
-def cancel_sometime(page: Page, chance: random.Random) -> str | None:
+def cancel_sometime(page: PageObject, chance: random.Random) -> str | None:
     """Edit, and Escape at once, on the way or at the end; the run in the history if there was a result."""
-    before, painted = history(page), mask(page)
+    before, painted = page.history(), page.mask()
     page.evaluate(ENTER_ESCAPE, chance.choice([0.0, chance.random(), 1.0]))
     page.wait_for_function("!document.documentElement.dataset.runState")
     ready_again(page)
-    came = history(page) != before
+    came = page.history() != before
     said = "Cancelled" in page.locator("#messages").inner_text()
     assert came != said, f"a result came: {came}; the page says cancelled: {said}"
-    expect(page.locator(".sp")).to_have_attribute("data-review", "finished" if came else "")
-    assert (mask(page) == painted).all()
-    expect(page.get_by_label("What should be there?").first).to_have_value(WORDS)
+    page.expect_review("finished" if came else "")
+    assert (page.mask() == painted).all()
+    expect(page.prompt()).to_have_value(WORDS)
     if came:
-        press(page, "Discard")
-    return history(page)[0] if came else None
+        page.press("Discard")
+    return page.history()[0] if came else None
 
 
-def cancel_often(page: Page, site: Site, times: int) -> None:
+def cancel_often(page: PageObject, site: Site, times: int) -> None:
     chance = random.Random(random_seed())
     came = [run for run in (cancel_sometime(page, chance) for _ in range(times)) if run]
     print(f"{times} times: {len(came)} results, {times - len(came)} cancelled")
-    edit(page)
+    page.edit()
     # The history holds a dozen.
-    assert history(page)[:0:-1] == came[-11:], "a result came though the page had said that it was cancelled"
-    wait_until(page, lambda: site.pipeline.running == 0)
+    assert page.history()[:0:-1] == came[-11:], "a result came though the page had said that it was cancelled"
+    page.wait_until(lambda: site.pipeline.running == 0)
 
 
 @pytest.fixture
-def paced(chromium: Browser, slow_site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
-    with open_page(chromium, slow_site.url, viewport=WIDE) as page:
-        type_prompt(page, WORDS)
-        slow_down(page, *request.param)
+def paced(windows: Windows, slow_site: Site, request: pytest.FixtureRequest) -> Iterator[PageObject]:
+    with windows.open(slow_site.url) as page:
+        page.type_prompt(WORDS)
+        page.slow_down(*request.param)
         yield page
 
 
 @pytest.mark.parametrize("paced", SLOW, indirect=True, ids=named)
-def test_whenever_one_cancels_what_the_page_says_is_so(paced: Page, slow_site: Site) -> None:
-    cancel_often(paced, slow_site, 4)
+def test_whenever_one_cancels_what_the_page_says_is_so(paced: PageObject, slow_site: Site) -> None:
+    cancel_often(paced, slow_site, 3)
 
 
 @pytest.mark.load
 @pytest.mark.parametrize("paced", [(1, 0), *SLOW], indirect=True, ids=named)
-def test_whenever_one_cancels_thirty_times(paced: Page, slow_site: Site) -> None:
+def test_whenever_one_cancels_thirty_times(paced: PageObject, slow_site: Site) -> None:
     cancel_often(paced, slow_site, 30)
 
 
@@ -297,55 +290,64 @@ def test_whenever_one_cancels_thirty_times(paced: Page, slow_site: Site) -> None
 EAGER = """() => {
     const button = document.getElementById("edit");
     new MutationObserver((_, observer) => {
-        if (button.disabled) return;
+        if (button.ariaDisabled === "true") return;
         observer.disconnect();
         button.click();
-    }).observe(button, { attributeFilter: ["disabled"] });
+    }).observe(button, { attributeFilter: ["aria-disabled"] });
 }"""
 
 
-def test_an_edit_is_drawn_that_was_asked_for_as_soon_as_could_be(
-    chromium: Browser, held_site: Site, held: HeldPipeline
-) -> None:
-    with open_page(chromium, held_site.url, viewport=WIDE) as page:
-        press(page, "Edit")
-        expect(page.get_by_role("button", name="Edit", exact=True)).to_be_disabled()
-        page.evaluate(EAGER)
-        expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
-        held.let_go.set()
-        wait_until(page, lambda: len(held.edits) == 2)
-        expect_finished(page)
+def test_an_edit_runs_that_was_requested_as_soon_as_it_could_be(held_page: PageObject, held: HeldPipeline) -> None:
+    held_page.press("Edit")
+    expect(held_page.button("Edit")).to_be_disabled()
+    held_page.evaluate(EAGER)
+    held_page.expect_review("finished")
+    held.let_go.set()
+    held_page.wait_until(lambda: len(held.edits) == 2)
+    held_page.expect_finished()
+
+
+@pytest.mark.parametrize(("rate", "latency"), [(1, 0), (4, 150)])
+def test_edit_right_after_cancel_waits_and_runs(windows: Windows, slow_site: Site, rate: int, latency: int) -> None:
+    names, edits = [*PRESETS] * 2, slow_site.pipeline.edits
+    with windows.open(slow_site.url) as page:
+        page.slow_down(rate, latency)
+        for name in names[:3]:
+            before = len(edits)
+            page.click("Edit")
+            page.wait_until(lambda before=before: len(edits) == before + 1)
+            page.click("Cancel", name.capitalize(), "Edit", rest=150)
+            page.wait_until(lambda before=before: len(edits) == before + 2)
+            assert (np.asarray(edits[-1][1]) == preset_mask(name, (40, 40))).all()
+            page.click("Cancel")
+            page.wait_for("!document.documentElement.dataset.runState")
+            assert len(edits) == before + 2 and page.history() == []
 
 
 def test_a_second_person_sees_their_place_and_can_leave_the_queue(
-    chromium: Browser, held_site: Site, held: HeldPipeline
+    windows: Windows, held_page: PageObject, held_site: Site, held: HeldPipeline
 ) -> None:
-    with (
-        open_page(chromium, held_site.url, viewport=WIDE) as page,
-        open_page(chromium, held_site.url, viewport=WIDE) as other,
-    ):
-        press(page, "Edit")
-        expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
-        press(other, "Edit")
+    page = held_page
+    with windows.open(held_site.url) as other:
+        page.press("Edit")
+        page.expect_review("finished")
+        other.press("Edit")
         expect(other.locator("#progress")).to_contain_text(re.compile(r"queue: 1/1"))
         expect(other.locator("#progress")).to_contain_text("Waiting for the model")
-        press(other, "Cancel")
+        other.press("Cancel")
         expect(other.locator("#messages")).to_contain_text("Cancelled")
         held.let_go.set()
-        expect_finished(page)
-        edit(other)
+        page.expect_finished()
+        other.edit()
 
 
-def test_the_last_words_are_found_though_others_were_asked_for_before(
-    chromium: Browser, held_site: Site, held: HeldPipeline
-) -> None:
-    with open_page(chromium, held_site.url, viewport=WIDE) as page:
-        press(page, "Clear mask")
-        expect_regenerated(page, None)
-        for words in ("a hat", "sunglasses", "sunglasses"):
-            type_prompt(page, words)
-            press(page, "Select by prompt")
-            expect(page.locator(".sp-note")).to_contain_text("Looking")
-        held.let_go.set()
-        expect_regenerated(page, 16)
-        expect(page.locator(".sp-note")).to_contain_text("Found by your words")
+def test_the_last_words_are_found_though_others_were_requested(held_page: PageObject, held: HeldPipeline) -> None:
+    held_page.press("Clear mask")
+    held_page.expect_regenerated(None)
+    for words in ("a hat", "sunglasses", "sunglasses"):
+        held_page.type_prompt(words)
+        held_page.press("Select by prompt")
+        expect(held_page.locator(".sp-note")).to_contain_text("Looking")
+    held.let_go.set()
+    held_page.expect_regenerated(16)
+    expect(held_page.locator(".sp-note")).to_contain_text("Found by your words")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from driving import edit, expect_regenerated, mask, press, result_pixels, unfold
-from playwright.sync_api import Page, expect
+from page_object import PageObject
+from playwright.sync_api import expect
 
 from imagebart.imaging.masks import preset
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 FOCUSED = "document.activeElement.id || document.activeElement.ariaLabel || document.activeElement.textContent.trim()"
 
 
-def stops(page: Page, most: int) -> list[str]:
+def stops(page: PageObject, most: int) -> list[str]:
     """Names of what the Tab key comes to, from the page's first control to Edit; fails beyond so many."""
     page.get_by_label("Model", exact=True).focus()
     found = ["Model"]
@@ -24,28 +24,28 @@ def stops(page: Page, most: int) -> list[str]:
     return found
 
 
-def test_edit_is_among_the_first_ten_stops_before_and_after_a_run(wide: Page) -> None:
+def test_edit_is_among_the_first_ten_stops_before_and_after_a_run(wide: PageObject) -> None:
     found = stops(wide, 10)
     assert [found.count(name) for name in ("First: a hat", "Brush", "Upper half")] == [1, 1, 0], found
-    edit(wide)
+    wide.edit()
     stops(wide, 10)
 
 
-def test_who_passes_the_list_of_models_loses_no_settings(wide: Page) -> None:
-    unfold(wide, "Settings")
+def test_who_passes_the_list_of_models_loses_no_settings(wide: PageObject) -> None:
+    wide.unfold("Settings")
     wide.locator("#seed input").fill("77")
     asked: list[str] = []
     wide.on("request", lambda request: asked.append(request.url))
     wide.get_by_label("Model", exact=True).focus()
     wide.keyboard.press("Tab")
     expect(wide.get_by_role("button", name="First: a hat")).to_be_focused()
-    press(wide, "Upper half")
-    expect_regenerated(wide, 32)
+    wide.press("Upper half")
+    wide.expect_regenerated(32)
     assert len(asked) == 1, "more was asked for than the grid"
     expect(wide.locator("#seed input")).to_have_value("77")
 
 
-def test_what_is_written_into_the_settings_as_they_open_stays(wide: Page) -> None:
+def test_what_is_written_into_the_settings_as_they_open_stays(wide: PageObject) -> None:
     wide.evaluate(
         """() => {
             document.querySelector("#settings > button").click();
@@ -54,58 +54,98 @@ def test_what_is_written_into_the_settings_as_they_open_stays(wide: Page) -> Non
             seed.dispatchEvent(new Event("input", { bubbles: true }));
         }"""
     )
-    press(wide, "Upper half")
-    expect_regenerated(wide, 32)
+    wide.press("Upper half")
+    wide.expect_regenerated(32)
     expect(wide.locator("#seed input")).to_be_visible()
     expect(wide.locator("#seed input")).to_have_value("77")
 
 
-def test_arrows_reach_every_tool_and_nothing_else_is_changed_by_them(wide: Page) -> None:
-    before = mask(wide)
-    wide.get_by_role("button", name="Brush", exact=True).focus()
+def test_arrows_reach_every_tool_and_nothing_else_is_changed_by_them(wide: PageObject) -> None:
+    before = wide.mask()
+    wide.button("Brush").focus()
     reached = []
     while reached[-1:] != ["Keys"]:
         assert len(reached) < 20, reached
         wide.keyboard.press("ArrowRight")
         reached.append(wide.evaluate(FOCUSED))
     assert {"Eraser", "Lasso", "Brush size", "Zoom in"} < set(reached) and "Redo" not in reached, "it is disabled"
-    assert (mask(wide) == before).all() and wide.get_by_label("Brush size").input_value() == "40"
+    assert (wide.mask() == before).all() and wide.get_by_label("Brush size").input_value() == "40"
     for key, name in {"ArrowRight": "Brush", "ArrowLeft": "Keys", "Home": "Brush", "End": "Keys"}.items():
         wide.keyboard.press(key)
-        expect(wide.get_by_role("button", name=name, exact=True)).to_be_focused()
+        expect(wide.button(name)).to_be_focused()
     size = wide.get_by_label("Brush size")
     size.focus()
     wide.keyboard.press("ArrowUp")
     expect(size).to_have_value("41")
 
 
-def test_arrows_lead_along_masks_and_examples(wide: Page) -> None:
+def test_arrows_lead_along_masks_and_examples(wide: PageObject) -> None:
     wide.get_by_role("button", name="Upper half").focus()
     for name in ("Lower half", "Left half"):
         wide.keyboard.press("ArrowRight")
         expect(wide.get_by_role("button", name=name)).to_be_focused()
     wide.keyboard.press("Enter")
-    assert (mask(wide) == np.asarray(preset("left half", (40, 40)))).all()
+    assert (wide.mask() == np.asarray(preset("left half", (40, 40)))).all()
     wide.get_by_role("button", name="First: a hat").focus()
     wide.keyboard.press("ArrowRight")
     wide.keyboard.press("Enter")
     expect(wide.locator("#image-size")).to_contain_text("48 × 40")
 
 
-def test_variants_are_chosen_by_arrows_and_each_row_stays_one_stop(wide: Page) -> None:
+def test_variants_are_chosen_by_arrows_and_each_row_stays_one_stop(wide: PageObject) -> None:
     wide.get_by_role("radio", name="3").check()
-    edit(wide)
-    first = result_pixels(wide)
+    wide.edit()
+    first = wide.result_pixels()
     chosen = wide.get_by_role("button", name="Variant 2")
     wide.get_by_role("button", name="Variant 1").focus()
     wide.keyboard.press("ArrowRight")
     expect(chosen).to_be_focused()
     wide.keyboard.press("Enter")
     expect(chosen).to_have_attribute("aria-pressed", "true")
-    assert (result_pixels(wide) != first).any()
-    press(wide, "Keep")
-    edit(wide, "Vary")
+    assert (wide.result_pixels() != first).any()
+    wide.press("Keep")
+    wide.edit("Vary")
     for name in ("Examples", "Variants", "Runs"):
         buttons = wide.locator(f"[aria-label={name}] button").all()
         assert sum(button.get_attribute("tabindex") == "0" for button in buttons) <= 1, name
         assert all(button.get_attribute("tabindex") in ("0", "-1") for button in buttons), name
+
+
+def test_the_focus_stays_where_enter_was_pressed(wide: PageObject) -> None:
+    for name in ("Edit", "Vary", "Generate"):
+        wide.button(name).focus()
+        wide.keyboard.press("Enter")
+        wide.expect_review("finished")
+        wide.expect_finished()
+        assert wide.evaluate(FOCUSED) == name.lower()
+        # What goes away with the result gives the focus to the canvas.
+        wide.button("Discard" if name == "Generate" else "Keep").focus()
+        wide.keyboard.press("Enter")
+        wide.expect_review("")
+        assert wide.evaluate("document.activeElement.matches('.sp canvas')")
+        wide.press("Upper half")
+    wide.button("Invert").focus()
+    wide.keyboard.press("?")
+    wide.keyboard.press("Escape")
+    assert wide.evaluate(FOCUSED) == "Invert"
+
+
+def test_the_number_of_images_is_one_stop_and_arrows_choose(wide: PageObject) -> None:
+    wide.get_by_role("radio", name="1").focus()
+    wide.keyboard.press("ArrowRight")
+    expect(wide.get_by_role("radio", name="2")).to_be_checked()
+    wide.keyboard.press("Tab")
+    assert not wide.evaluate("document.activeElement.matches('#how-many input')")
+    wide.edit()
+    expect(wide.get_by_role("toolbar", name="Variants").get_by_role("button")).to_have_count(2)
+
+
+def test_who_uses_the_keyboard_sees_where(wide: PageObject) -> None:
+    wide.keyboard.press("Tab")
+    parts = (wide.prompt(), wide.get_by_role("radio", name="1"), wide.button("Edit"), wide.button("Brush"))
+    for part in (*parts, wide.canvas()):
+        part.focus()
+        style, width = part.evaluate(
+            "part => [getComputedStyle(part).outlineStyle, getComputedStyle(part).outlineWidth]"
+        )
+        assert (style, width) == ("solid", "3px"), part

@@ -13,21 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from driving import (
-    PIPELINE,
-    Site,
-    canvas,
-    click,
-    expect_finished,
-    mask,
-    open_slow_page,
-    pixels,
-    preset_mask,
-    random_seed,
-    sent_value,
-    wait_until,
-)
-from playwright.sync_api import Browser, Page, expect
+from page_object import PIPELINE, PageObject, Site, Windows, pixels, preset_mask, random_seed
+from playwright.sync_api import Page, expect
 
 from imagebart.imaging.masks import PRESETS
 
@@ -40,7 +27,7 @@ FIRST, SECOND = "01-first.png", "02-second.png"
 class Asked:
     """What a person has asked for when Edit is pressed."""
 
-    picture: str  # the example's file
+    image: str  # the example's file
     right: Callable[[np.ndarray], bool]  # whether this is its mask
 
 
@@ -53,29 +40,28 @@ def exactly(name: str, size: tuple[int, int]) -> Callable[[np.ndarray], bool]:
     return lambda got: np.array_equal(got, preset_mask(name, size))
 
 
-def ready_mask(page: Page, chance: random.Random) -> Asked:
+def ready_mask(page: PageObject, chance: random.Random) -> Asked:
     name = chance.choice(PRESETS).capitalize()
-    click(page, name, rest=rest(chance))
+    page.click(name, rest=rest(chance))
     return Asked(FIRST, exactly(name, (40, 40)))
 
 
-def example_and_ready_mask(page: Page, chance: random.Random) -> Asked:
+def example_and_ready_mask(page: PageObject, chance: random.Random) -> Asked:
     name = chance.choice(PRESETS).capitalize()
-    click(page, "Second", name, rest=rest(chance))
+    page.click("Second", name, rest=rest(chance))
     return Asked(SECOND, exactly(name, (48, 40)))
 
 
-def two_ready_masks(page: Page, chance: random.Random) -> Asked:
+def two_ready_masks(page: PageObject, chance: random.Random) -> Asked:
     first, second = (name.capitalize() for name in chance.sample(PRESETS, 2))
-    click(page, first, second, rest=rest(chance))
+    page.click(first, second, rest=rest(chance))
     return Asked(FIRST, exactly(second, (40, 40)))
 
 
-def ready_mask_and_stroke(page: Page, chance: random.Random) -> Asked:
-    box = canvas(page).bounding_box()
-    assert box is not None
-    x, y = box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5
-    click(page, "Left half", rest=rest(chance))
+def ready_mask_and_stroke(page: PageObject, chance: random.Random) -> Asked:
+    left, top, width, height = page.canvas_box()
+    x, y = left + width * 0.6, top + height * 0.5
+    page.click("Left half", rest=rest(chance))
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + 40, y)
@@ -87,30 +73,31 @@ Row = Callable[[Page, random.Random], Asked]
 ROWS: tuple[Row, ...] = (ready_mask, example_and_ready_mask, two_ready_masks, ready_mask_and_stroke)
 
 
-def attempt(page: Page, site: Site, row: Row, chance: random.Random) -> None:
+def attempt(page: PageObject, site: Site, row: Row, chance: random.Random) -> None:
     """From the first example, a row's actions and Edit. Raises AssertionError for what was lost."""
-    click(page, "First: a hat")
+    page.click("First: a hat")
     before = len(PIPELINE.edits)
     asked = row(page, chance)
-    click(page, "Edit")
-    wait_until(page, lambda: len(PIPELINE.edits) > before)
+    page.click("Edit")
+    page.wait_until(lambda: len(PIPELINE.edits) > before)
     image, painted = (np.asarray(value) for value in PIPELINE.edits[-1])
-    expect(page.locator(".sp")).to_have_attribute("data-review", "finished")
-    expect_finished(page)
-    expect(page.locator(".sp")).to_have_attribute("data-shown", sent_value(page)["image"])
+    page.expect_review("finished")
+    page.expect_finished()
+    expect(page.locator(".sp")).to_have_attribute("data-shown", page.sent_value()["image"])
     assert len(PIPELINE.edits) == before + 1, "it was drawn more than once"
-    assert np.array_equal(painted, mask(page)), "what was redrawn is not what is shown"
+    assert np.array_equal(painted, page.mask()), "what was redrawn is not what is shown"
     assert asked.right(painted), "what is shown is not the mask that was asked for"
-    assert np.array_equal(image, pixels(site.examples / asked.picture)), "another picture was edited"
+    assert np.array_equal(image, pixels(site.examples / asked.image)), "another image was edited"
 
 
-def table(chromium: Browser, site: Site, rate: int, latency: int, times: int) -> None:
+def table(windows: Windows, site: Site, rate: int, latency: int, times: int) -> None:
     """Each row so many times, in random order; prints how many went wrong."""
     chance = random.Random(random_seed())
     rows = [row for row in ROWS for _ in range(times)]
     chance.shuffle(rows)
     wrong: Counter[str] = Counter()
-    with open_slow_page(chromium, site.url, rate, latency) as page:
+    with windows.open(site.url) as page:
+        page.slow_down(rate, latency)
         for row in rows:
             try:
                 attempt(page, site, row, chance)
@@ -122,12 +109,12 @@ def table(chromium: Browser, site: Site, rate: int, latency: int, times: int) ->
 
 
 @pytest.mark.parametrize(("rate", "latency"), [(1, 0), (8, LATENCY)])
-def test_nothing_is_lost_however_fast_one_is(chromium: Browser, site: Site, rate: int, latency: int) -> None:
-    table(chromium, site, rate, latency, 1)
+def test_nothing_is_lost_however_fast_one_is(windows: Windows, site: Site, rate: int, latency: int) -> None:
+    table(windows, site, rate, latency, 1)
 
 
 @pytest.mark.load
 @pytest.mark.parametrize("latency", [0, LATENCY])
 @pytest.mark.parametrize("rate", [1, 4, 8])
-def test_nothing_is_lost_thirty_times(chromium: Browser, site: Site, rate: int, latency: int) -> None:
-    table(chromium, site, rate, latency, 30)
+def test_nothing_is_lost_thirty_times(windows: Windows, site: Site, rate: int, latency: int) -> None:
+    table(windows, site, rate, latency, 30)

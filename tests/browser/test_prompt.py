@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from driving import PIPELINE, choose_second_example, edit, expect_regenerated, mask, paint, press, type_prompt
-from playwright.sync_api import Page, expect
+from page_object import PIPELINE, PageObject
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
@@ -18,44 +18,44 @@ PROMPTS = (
 )
 
 
-def named(page: Page) -> list[str]:
+def named(page: PageObject) -> list[str]:
     return page.locator("#unknown mark").all_inner_texts()
 
 
-def test_words_that_the_model_does_not_know_are_named_as_they_are_typed(wide: Page) -> None:
+def test_words_that_the_model_does_not_know_are_named_as_they_are_typed(wide: PageObject) -> None:
     line = wide.locator("#unknown")
     expect(line).to_be_hidden()
     for prompt in PROMPTS:
-        type_prompt(wide, prompt)
+        wide.type_prompt(prompt)
         assert named(wide) == PIPELINE.unknown_words(prompt), prompt
-    type_prompt(wide, "zebra")
+    wide.type_prompt("zebra")
     expect(line).to_have_text("Not known to this model, will be ignored: zebra")
-    type_prompt(wide, "")
+    wide.type_prompt("")
     expect(line).to_be_hidden()
 
 
-def test_words_that_the_model_takes_for_others_are_not_named(wide: Page) -> None:
+def test_words_that_the_model_takes_for_others_are_not_named(wide: PageObject) -> None:
     line = wide.locator("#unknown")
-    type_prompt(wide, "sunglases, zebra and red hiar")
+    wide.type_prompt("sunglases, zebra and red hiar")
     expect(line).to_have_text("Not known to this model, will be ignored: zebra")
-    type_prompt(wide, "sunglases and red hiar with a hat")
+    wide.type_prompt("sunglases and red hiar with a hat")
     assert named(wide) == [], "what the server has said of a word is known"
-    type_prompt(wide, "roudn glasses")
+    wide.type_prompt("roudn glasses")
     expect(line).to_be_hidden()
 
 
-def test_a_misspelt_word_is_put_right_by_a_click(wide: Page) -> None:
+def test_a_misspelt_word_is_put_right_by_a_click(wide: PageObject) -> None:
     offers = wide.locator("#corrections")
-    type_prompt(wide, "Sunglases, zebra, a hat")
+    wide.type_prompt("Sunglases, zebra, a hat")
     offers.get_by_role("button", name="Sunglases → sunglasses").click()
-    expect(wide.get_by_label("What should be there?").first).to_have_value("sunglasses, zebra, a hat")
+    expect(wide.prompt()).to_have_value("sunglasses, zebra, a hat")
     expect(offers).to_be_hidden()
 
 
-def test_suggestions_are_added_and_taken_away_by_a_click_or_a_key(wide: Page) -> None:
-    prompt = wide.get_by_label("What should be there?").first
+def test_suggestions_are_added_and_taken_away_by_a_click_or_a_key(wide: PageObject) -> None:
+    prompt = wide.prompt()
     attribute, words = next(iter(PIPELINE.suggestions.items()))
-    type_prompt(wide, "blue")
+    wide.type_prompt("blue")
     fold = wide.locator("#suggestions [aria-controls]").first
     expect(fold).to_contain_text(attribute)
     fold.focus()
@@ -74,60 +74,83 @@ def test_suggestions_are_added_and_taken_away_by_a_click_or_a_key(wide: Page) ->
     expect(chip).to_have_attribute("aria-pressed", "false")
 
 
-def test_a_surprise_is_a_prompt_of_known_words(wide: Page) -> None:
-    type_prompt(wide, "zebra")
-    press(wide, "Surprise me")
-    prompt = wide.get_by_label("What should be there?").first
+def test_a_surprise_is_a_prompt_of_known_words(wide: PageObject) -> None:
+    wide.type_prompt("zebra")
+    wide.press("Surprise me")
+    prompt = wide.prompt()
     expect(prompt).not_to_have_value("zebra")
     expect(wide.locator("#unknown")).to_be_hidden()
     assert prompt.input_value()
 
 
-def choose(page: Page, name: str) -> None:
+def test_words_that_are_replaced_come_back_with_undo(wide: PageObject) -> None:
+    prompt = wide.prompt()
+    wide.type_prompt("my own words")
+    wide.press("Surprise me")
+    expect(prompt).not_to_have_value("my own words")
+    expect(wide.locator(".sp-note")).to_contain_text("Undo brings back your own words")
+    surprise, painted = prompt.input_value(), wide.mask()
+    wide.press("Undo")
+    expect(prompt).to_have_value("my own words")
+    wide.press("Redo")
+    expect(prompt).to_have_value(surprise)
+    wide.press("Left half")
+    wide.press("Undo")
+    expect(prompt).to_have_value(surprise)
+    assert (wide.mask() == painted).all()
+    # In the prompt itself, too, where they are taken back as a whole.
+    wide.press("Surprise me")
+    expect(prompt).not_to_have_value(surprise)
+    prompt.focus()
+    wide.keyboard.press("Control+z")
+    expect(prompt).to_have_value(surprise)
+
+
+def choose(page: PageObject, name: str) -> None:
     page.get_by_label("Model", exact=True).click()
     page.get_by_role("option", name=name).click()
     expect(page.locator("#model")).to_contain_text(name)
 
 
-def examples_are(page: Page, *captions: str) -> None:
+def examples_are(page: PageObject, *captions: str) -> None:
     buttons = page.get_by_role("group", name="Examples").get_by_role("button")
     expect(buttons).to_have_count(len(captions))
     for number, caption in enumerate(captions):
         expect(buttons.nth(number)).to_have_accessible_name(caption)
 
 
-def test_each_model_brings_its_examples_and_what_was_painted_stays(wide: Page) -> None:
+def test_each_model_brings_its_examples_and_what_was_painted_stays(wide: PageObject) -> None:
     first = ("First: a hat", "Second")
     examples_are(wide, *first)
     expect(wide.locator("#image-size")).to_have_text("40 × 40 pixels")
     choose(wide, "animals")
     examples_are(wide, "Animals 1")
     expect(wide.locator("#image-size")).to_have_text("32 × 32 pixels")
-    expect_regenerated(wide, 16)
+    wide.expect_regenerated(16)
     choose(wide, "tiny")
     examples_are(wide, *first)
     expect(wide.locator("#image-size")).to_have_text("40 × 40 pixels")
-    choose_second_example(wide)
-    paint(wide)
-    painted = mask(wide)
+    wide.choose_second_example()
+    wide.paint()
+    painted = wide.mask()
     choose(wide, "plain")
     examples_are(wide, "Plain 2")
     expect(wide.locator("#image-size")).to_have_text("48 × 40 pixels")
-    assert (mask(wide) == painted).all() and painted.any()
+    assert (wide.mask() == painted).all() and painted.any()
 
 
-def test_another_model_can_be_chosen(wide: Page) -> None:
+def test_another_model_can_be_chosen(wide: PageObject) -> None:
     choose(wide, "animals")
     expect(wide.locator("#prompt")).to_be_hidden()
     kind = wide.locator("#choice input")
     kind.click()
     kind.fill("bi")
     wide.get_by_role("option", name="bird").click()
-    edit(wide)
+    wide.edit()
     choose(wide, "plain")
     expect(wide.locator("#choice")).to_be_hidden()
     expect(wide.locator("#surprise")).to_be_hidden()
-    expect_regenerated(wide, 16)
-    edit(wide)
+    wide.expect_regenerated(16)
+    wide.edit()
     choose(wide, "tiny")
     expect(wide.locator("#prompt")).to_be_visible()

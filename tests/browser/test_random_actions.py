@@ -13,24 +13,16 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from driving import (
+from page_object import (
     PIPELINE,
-    WIDE,
+    PageObject,
     Site,
-    canvas,
-    click,
-    edit,
-    mask,
-    open_page,
+    Windows,
     pixels,
     preset_mask,
-    press,
     random_seed,
-    result_address,
-    sent_value,
-    wait_until_ready,
 )
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import expect
 
 from imagebart.imaging.masks import PRESETS
 
@@ -66,9 +58,9 @@ class Expected:
 class Person:
     """Does things at random, and knows what should come of them."""
 
-    def __init__(self, page: Page, site: Site, chance: random.Random) -> None:
+    def __init__(self, page: PageObject, site: Site, chance: random.Random) -> None:
         self.page, self.site, self.chance = page, site, chance
-        self.expected = Expected(sent_value(page)["image"], mask(page))
+        self.expected = Expected(page.sent_value()["image"], page.mask())
 
     def size(self) -> tuple[int, int]:
         return self.expected.mask.shape[1], self.expected.mask.shape[0]
@@ -77,7 +69,7 @@ class Person:
         name = self.chance.choice(PRESETS)
         self.expected.keep(self.size())
         self.expected.become(self.expected.path, preset_mask(name, self.size()))
-        click(self.page, name.capitalize())
+        self.page.click(name.capitalize())
 
     def paint(self) -> None:
         """A rectangle from the middle of a pixel to the middle of another."""
@@ -88,12 +80,10 @@ class Person:
         painted = self.expected.mask.copy()
         painted[ys[0] : ys[1] + 1, xs[0] : xs[1] + 1] = 255
         self.expected.become(self.expected.path, painted)
-        press(self.page, "Rectangle")
-        view = self.page.evaluate("document.querySelector('.sp').sketchpad.canvas.view")
-        box = canvas(self.page).bounding_box()
-        assert box is not None
+        self.page.press("Rectangle")
+        view, (left, top, _, _) = self.page.view(), self.page.canvas_box()
         places = [
-            (box["x"] + view["x"] + (x + 0.5) * view["scale"], box["y"] + view["y"] + (y + 0.5) * view["scale"])
+            (left + view["x"] + (x + 0.5) * view["scale"], top + view["y"] + (y + 0.5) * view["scale"])
             for x, y in zip(xs, ys, strict=True)
         ]
         corners = [*itertools.product(*zip(*places, strict=True))]
@@ -107,13 +97,13 @@ class Person:
     def example(self) -> None:
         first = self.chance.random() < 0.5
         size = (40, 40) if first else (48, 40)
-        click(self.page, "First: a hat" if first else "Second")
+        self.page.click("First: a hat" if first else "Second")
         painted = preset_mask("centre", size) if first else np.zeros(size[::-1], np.uint8)
         self.expected.result = None
-        # A picture always comes as a change, also the one that is there.
+        # An image always comes as a change, also the one that is there.
         self.expected.back.append((self.expected.path, self.expected.mask))
         self.expected.forward = []
-        self.expected.path, self.expected.mask = sent_value(self.page)["image"], painted
+        self.expected.path, self.expected.mask = self.page.sent_value()["image"], painted
         name = "01-first.png" if first else "02-second.png"
         assert (pixels(Path(self.expected.path)) == pixels(self.site.examples / name)).all()
 
@@ -141,43 +131,43 @@ class Person:
     def edit(self) -> None:
         if not self.expected.mask.any():
             return
-        edit(self.page)
+        self.page.edit()
         image, painted = PIPELINE.edits[-1]
         assert (np.asarray(image) == pixels(Path(self.expected.path))).all()
         assert (np.asarray(painted) == self.expected.mask).all()
-        self.expected.result = unquote(result_address(self.page).partition("/file=")[2])
+        self.expected.result = unquote(self.page.result_address().partition("/file=")[2])
 
     def cancel(self) -> None:
         if self.expected.result is None and self.expected.mask.any():
-            click(self.page, "Edit")
+            self.page.click("Edit")
             self.page.keyboard.press("Escape")
             self.page.wait_for_function("!document.documentElement.dataset.runState")
             if "Cancelled" not in self.page.locator("#messages").inner_text():  # it was done before
-                expect(self.page.locator(".sp")).to_have_attribute("data-review", "finished")
-                click(self.page, "Discard")
-            expect(self.page.locator(".sp")).to_have_attribute("data-review", "")
+                self.page.expect_review("finished")
+                self.page.click("Discard")
+            self.page.expect_review("")
 
     def act(self) -> None:
         acts = [self.ready_mask, self.paint, self.example, self.undo, self.redo, self.edit, self.reload, self.cancel]
         act = self.chance.choices(acts, [5, 5, 3, 4, 3, 2, 1, 1])[0]
         act()
-        assert (mask(self.page) == self.expected.mask).all(), act.__name__
-        assert sent_value(self.page)["image"] == self.expected.path, act.__name__
+        assert (self.page.mask() == self.expected.mask).all(), act.__name__
+        assert self.page.sent_value()["image"] == self.expected.path, act.__name__
 
 
-def wander(chromium: Browser, site: Site, steps: int) -> None:
+def wander(windows: Windows, site: Site, steps: int) -> None:
     chance = random.Random(random_seed())
-    with open_page(chromium, site.url, viewport=WIDE) as page:
-        wait_until_ready(page)
+    with windows.open(site.url) as page:
+        page.wait_until_ready()
         person = Person(page, site, chance)
         for _ in range(steps):
             person.act()
 
 
-def test_whatever_one_does_the_right_mask_is_there(chromium: Browser, site: Site) -> None:
-    wander(chromium, site, 40)
+def test_whatever_one_does_the_right_mask_is_there(windows: Windows, site: Site) -> None:
+    wander(windows, site, 40)
 
 
 @pytest.mark.load
-def test_whatever_one_does_two_hundred_times(chromium: Browser, site: Site) -> None:
-    wander(chromium, site, 200)
+def test_whatever_one_does_two_hundred_times(windows: Windows, site: Site) -> None:
+    wander(windows, site, 200)

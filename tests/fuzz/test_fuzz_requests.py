@@ -208,7 +208,7 @@ def test_a_call_ends_with_an_image_or_a_sentence(
             continue
         assert SENTENCE.search(answer), (case, name, values, answer)
         for private in (os.getcwd(), str(page.folder), "Traceback", "error 0", "site-packages"):
-            assert private not in answer.replace(page.picture, ""), (case, name, values, answer)
+            assert private not in answer.replace(page.image, ""), (case, name, values, answer)
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err + caplog.text
     assert [path for path in page.folder.rglob("tmp*") if path.is_file()] == []

@@ -112,7 +112,22 @@ class HeldPipeline(WatchedPipeline):
     def __init__(self, model: ImageBART) -> None:
         super().__init__(model)
         self.let_go, self.results = Event(), Event()
+        self.hold()
+
+    def hold(self) -> None:
+        """Hold the next edits; those before are forgotten."""
+        self.edits.clear()
+        self.let_go.clear()
         self.results.set()
+
+    def release(self) -> None:
+        """Let everything go, and wait until it is gone."""
+        self.results.set()
+        self.let_go.set()
+        deadline = time.monotonic() + 60
+        while self.running:
+            assert time.monotonic() < deadline, "a run goes on"
+            time.sleep(0.02)
 
     def edit(self, *args: Any, **kwargs: Any) -> Iterator[PipelineEvent]:
         return self._held(super().edit(*args, **kwargs))

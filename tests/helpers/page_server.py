@@ -17,7 +17,7 @@ from imagebart.ui.app import build_page, launch_page
 from imagebart.ui.examples import Example
 from imagebart.ui.model_list import Models
 
-FILE = {"meta": {"_type": "gradio.FileData"}, "orig_name": "picture.png"}
+FILE = {"meta": {"_type": "gradio.FileData"}, "orig_name": "image.png"}
 UPLOADED = "uploaded"  # stands for an image that was uploaded
 
 
@@ -42,16 +42,16 @@ class PageClient:
         self._http = http
         file = BytesIO()
         Image.new("RGB", (48, 40), "red").save(file, "PNG")
-        reply = http.post(f"{url}gradio_api/upload", files={"files": ("picture.png", file.getvalue())})
-        self.picture: str = reply.json()[0]
+        reply = http.post(f"{url}gradio_api/upload", files={"files": ("image.png", file.getvalue())})
+        self.image: str = reply.json()[0]
 
     @property
     def folder(self) -> Path:
         """Where the page keeps its files."""
-        return Path(self.picture).parents[1]
+        return Path(self.image).parents[1]
 
     def post(self, route: str, body: Any) -> httpx.Response:
-        text = json.dumps(body).replace(f'"{UPLOADED}"', json.dumps({**FILE, "path": self.picture}))
+        text = json.dumps(body).replace(f'"{UPLOADED}"', json.dumps({**FILE, "path": self.image}))
         headers = {"Content-Type": "application/json"}
         return self._http.post(f"{self.url}gradio_api/{route}", content=text, headers=headers)
 

@@ -30,7 +30,15 @@ def sketch_value(image: Image.Image, area: str | Image.Image | None = "upper hal
 
 def control_values(pipeline: Pipeline, **values: Any) -> dict[str, Any]:
     """The controls' values: a fixed seed, a prompt that the model knows, and what is given."""
-    fixed = {"model": pipeline.name, "words": "hat", "choice": None, "feather": 0, "seed": 7, "new_seed": False}
+    fixed = {
+        "scales": pipeline.stages,
+        "model": pipeline.name,
+        "words": "hat",
+        "choice": None,
+        "feather": 0,
+        "seed": 7,
+        "new_seed": False,
+    }
     return {**starting_values(pipeline), **fixed, **values}
 
 

@@ -12,14 +12,11 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from PIL import Image
 from tiny_models import tiny_model, tiny_pipeline
 
-from imagebart.imaging.masks import preset
 from imagebart.ui.app import MODEL_QUEUE, build_page
 from imagebart.ui.controls import SLIDERS
 from imagebart.ui.environment import GPU_SECONDS, find_device, on_gpu
-from imagebart.ui.examples import find_examples
 from imagebart.ui.layout import theme
 from imagebart.ui.model_list import Models
 
@@ -52,15 +49,6 @@ def test_an_unconditional_model_hides_both() -> None:
     found = parts(build_page(tiny_pipeline("none")))
     hidden = ("prompt", "choice", "surprise", "suggestions", "guidance")
     assert not any(found[part]["visible"] for part in hidden)
-
-
-def test_examples_are_shown_with_their_masks(tmp_path: Path) -> None:
-    Image.new("RGB", (128, 128), "blue").save(tmp_path / "1-blue.png")
-    preset("left half", (128, 128)).save(tmp_path / "1-blue.mask.png")
-    (example,) = parts(build_page(tiny_pipeline(), find_examples(tmp_path)))["sketchpad"]["props"]["examples"]
-    assert example["caption"] == "Blue"
-    with Image.open(example["small"]) as shown:
-        assert shown.convert("RGB").getpixel((100, 64)) == (0, 0, 255) != shown.convert("RGB").getpixel((9, 64))
 
 
 def test_the_server_never_writes_into_the_sketchpad() -> None:

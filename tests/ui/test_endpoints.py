@@ -42,8 +42,8 @@ def client(pipe: Pipeline) -> Iterator[Client]:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "picture.png"
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image.png"
     pixels = np.random.default_rng(0).integers(0, 256, (45, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
@@ -70,60 +70,60 @@ def test_endpoints_are_public_and_described(client: Client) -> None:
         assert required in ([], ["image"])
 
 
-def test_a_mask_is_found_by_words_and_serves_an_edit(client: Client, pipe: Pipeline, picture: Path) -> None:
-    given = {"image": handle_file(str(picture)), "prompt": "a hat"}
+def test_a_mask_is_found_by_words_and_serves_an_edit(client: Client, pipe: Pipeline, image: Path) -> None:
+    given = {"image": handle_file(str(image)), "prompt": "a hat"}
     mask = client.predict(**given, api_name="/suggest_mask")
-    assert (pixels(mask)[..., 0] == np.asarray(pipe.suggest_mask(picture, "a hat"))).all()
+    assert (pixels(mask)[..., 0] == np.asarray(pipe.suggest_mask(image, "a hat"))).all()
     result, _, _ = client.predict(**given, mask=handle_file(mask), api_name="/edit")
-    changed = (pixels(result) != pixels(picture)).any(axis=-1)
+    changed = (pixels(result) != pixels(image)).any(axis=-1)
     assert changed.any() and not changed[pixels(mask)[..., 0] == 0].any()
     with pytest.raises(AppError, match="Without words"):
-        client.predict(handle_file(str(picture)), "", api_name="/suggest_mask")
-    with pytest.raises(AppError, match="cannot say what an image shows"):
-        client.predict(handle_file(str(picture)), api_name="/describe")
+        client.predict(handle_file(str(image)), "", api_name="/suggest_mask")
+    with pytest.raises(AppError, match="cannot say what"):
+        client.predict(handle_file(str(image)), api_name="/describe")
 
 
-def test_an_edit_streams_and_keeps_what_is_not_painted(client: Client, picture: Path) -> None:
+def test_an_edit_streams_and_keeps_what_is_not_painted(client: Client, image: Path) -> None:
     job = client.submit(
-        image=handle_file(str(picture)), mask=None, area="lower half", prompt="hat", seed=3, api_name="/edit"
+        image=handle_file(str(image)), mask=None, area="lower half", prompt="hat", seed=3, api_name="/edit"
     )
     answers = list(job)
     assert len(answers) >= 3
     result, progress, seed = answers[-1]
-    assert progress == "done" and seed == 3 and "Stage 1 of 2" in answers[0][1]
-    before, after = pixels(picture), pixels(result)
+    assert progress == "done" and seed == 3 and "Scale 1 of 2" in answers[0][1]
+    before, after = pixels(image), pixels(result)
     assert (after[:22] == before[:22]).all() and (after[22:] != before[22:]).any()
 
 
-def test_a_mask_file_says_what_to_redraw(client: Client, picture: Path, tmp_path: Path) -> None:
+def test_a_mask_file_says_what_to_redraw(client: Client, image: Path, tmp_path: Path) -> None:
     mask = Image.new("L", (60, 45))
     mask.paste(255, (10, 10, 30, 30))
     mask.save(tmp_path / "mask.png")
     result, _, _ = client.predict(
-        image=handle_file(str(picture)),
+        image=handle_file(str(image)),
         mask=handle_file(str(tmp_path / "mask.png")),
         area="everything",
         prompt="",
         seed=None,
         api_name="/edit",
     )
-    changed = (pixels(result) != pixels(picture)).any(axis=-1)
+    changed = (pixels(result) != pixels(image)).any(axis=-1)
     assert changed[10:30, 10:30].any()
     changed[10:30, 10:30] = False
     assert not changed.any()
 
 
-def test_the_result_says_how_it_was_made(client: Client, picture: Path) -> None:
-    result, _, seed = client.predict(image=handle_file(str(picture)), area="border", prompt="hat", api_name="/edit")
+def test_the_result_says_how_it_was_made(client: Client, image: Path) -> None:
+    result, _, seed = client.predict(image=handle_file(str(image)), area="border", prompt="hat", api_name="/edit")
     recipe = read_recipe(result)
     assert recipe is not None
     assert (recipe.task, recipe.prompt, recipe.seed, recipe.model) == ("edit", "hat", seed, "tiny")
 
 
-def test_a_variation_is_near_or_far(client: Client, picture: Path) -> None:
-    """The share of tokens that differ from the picture's own, after either."""
-    near, _, _ = client.predict(image=handle_file(str(picture)), strength=0.05, seed=1, api_name="/vary")
-    far, _, _ = client.predict(handle_file(str(picture)), 1, "a hat", 1, api_name="/vary")
+def test_a_variation_is_near_or_far(client: Client, image: Path) -> None:
+    """The share of tokens that differ from the image's own, after either."""
+    near, _, _ = client.predict(image=handle_file(str(image)), strength=0.05, seed=1, api_name="/vary")
+    far, _, _ = client.predict(handle_file(str(image)), 1, "a hat", 1, api_name="/vary")
     assert pixels(near).shape == pixels(far).shape == (45, 60, 3)
     assert read_recipe(near).strength == 0.05  # type: ignore[union-attr]
     assert (pixels(near) != pixels(far)).any()
@@ -137,16 +137,16 @@ def test_guidance_is_the_models_own_or_the_given_one(client: Client, pipe: Pipel
         assert (pixels(result) == np.asarray(list(pipe.generate("a hat", seed=5, settings=settings))[-1].image)).all()
 
 
-def test_scales_are_the_models_own_or_the_given_ones(client: Client, picture: Path) -> None:
+def test_scales_are_the_models_own_or_the_given_ones(client: Client, image: Path) -> None:
     for scales, steps in ((None, 2), (3, 3)):
         job = client.submit(prompt="a hat", seed=5, scales=scales, api_name="/generate")
         answers = list(job)
-        assert f"Stage 1 of {steps}" in answers[0][1]
+        assert f"Scale 1 of {steps}" in answers[0][1]
         recipe = read_recipe(answers[-1][0])
         assert recipe is not None and recipe.settings.scales == steps
     for name, asked in {"/edit": {"area": "centre"}, "/vary": {"strength": 1}}.items():
-        picture_of_one, _, _ = client.predict(image=handle_file(str(picture)), scales=1, api_name=name, **asked)
-        assert read_recipe(picture_of_one).settings.scales == 1  # type: ignore[union-attr]
+        image_of_one, _, _ = client.predict(image=handle_file(str(image)), scales=1, api_name=name, **asked)
+        assert read_recipe(image_of_one).settings.scales == 1  # type: ignore[union-attr]
 
 
 def test_cancel_stops_the_model_and_frees_it(client: Client, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,20 +187,20 @@ def test_the_readmes_client_runs_as_written(
     monkeypatch.chdir(ROOT)
     exec(compile(block.replace(address, client.src), "README.md", "exec"), {})
     *_, first_stage, last = capsys.readouterr().out.splitlines()
-    assert first_stage.startswith("Stage ")
+    assert first_stage.startswith("Scale ")
     progress, path = last.split(" ", 1)
     assert progress == "done"
     recipe = read_recipe(path)
     assert recipe is not None and recipe.prompt == "a red hat"
 
 
-def test_bad_input_is_one_sentence(client: Client, picture: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence(client: Client, image: Path, tmp_path: Path) -> None:
     path = tmp_path / "words.png"
-    path.write_text("not a picture")
+    path.write_text("not an image")
     with pytest.raises(AppError, match="we can read"):
         client.predict(image=handle_file(str(path)), area="centre", api_name="/edit")
     with pytest.raises(AppError, match="strength is 2"):
-        client.predict(image=handle_file(str(picture)), strength=2, api_name="/vary")
+        client.predict(image=handle_file(str(image)), strength=2, api_name="/vary")
     with pytest.raises(AppError, match="guidance is -1"):
         client.predict(guidance=-1, api_name="/generate")
     with pytest.raises(AppError, match="scales is 1.5"):
@@ -230,10 +230,10 @@ def test_the_endpoints_are_tools() -> None:
     assert edit.inputSchema["required"] == ["image"]  # type: ignore[attr-defined]
     assert all(about.get("description") for about in properties.values())
     assert "border" in properties["area"]["enum"]
-    picture, address, *values = said
-    with Image.open(io.BytesIO(base64.b64decode(picture.data))) as image:
+    answer, address, *values = said
+    with Image.open(io.BytesIO(base64.b64decode(answer.data))) as image:
         *_, result = pipeline.generate("a hat", seed=1)
-        assert picture.mimeType == "image/png" and (np.asarray(image) == np.asarray(result.image)).all()
+        assert answer.mimeType == "image/png" and (np.asarray(image) == np.asarray(result.image)).all()
     assert address.text.startswith(f"Image URL: {url}") and [value.text for value in values] == ["done", "1"]
 
 

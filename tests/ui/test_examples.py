@@ -1,14 +1,16 @@
-"""Example pictures."""
+"""Example images."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from page_values import open_image
 from PIL import Image
 
 from imagebart.conditioning import TextConditioner
 from imagebart.ui.examples import find_examples
+from imagebart.ui.sketchpad.component import unpack_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,13 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_examples_come_in_order_with_captions(tmp_path: Path) -> None:
     for name in ("02-blue_hat.png", "01-red-curls.png", "7.png"):
         Image.new("RGBA", (16, 16), "red").save(tmp_path / name)
-    (tmp_path / "note.txt").write_text("no picture")
+    (tmp_path / "note.txt").write_text("no image")
     found = find_examples(tmp_path)
     assert [example.caption for example in found] == ["Red curls", "Blue hat", "7"]
     assert found[0].open().mode == "RGB"
 
 
-def test_an_example_brings_a_mask_and_a_prompt(tmp_path: Path) -> None:
+def test_an_example_brings_a_mask_and_a_prompt_and_keeps_its_names(tmp_path: Path, own_files: None) -> None:
     Image.new("RGB", (32, 24), "blue").save(tmp_path / "1-sea.png")
     mask = Image.new("L", (32, 24))
     mask.paste(255, (0, 0, 16, 24))
@@ -33,6 +35,11 @@ def test_an_example_brings_a_mask_and_a_prompt(tmp_path: Path) -> None:
     assert example.mask().tobytes() == mask.tobytes()
     shown = example.thumbnail()
     assert shown.getpixel((24, 12)) == (0, 0, 255) != shown.getpixel((1, 12))
+    published = example.publish()
+    assert published == example.publish() and (published["prompt"], published["caption"]) == ("a boat", "Sea: a boat")
+    assert unpack_mask(published["mask"], (32, 24)).tobytes() == mask.tobytes()
+    assert open_image(published["image"]["path"]).tobytes() == example.open().tobytes()
+    assert open_image(published["small"]).convert("RGB").tobytes() == shown.tobytes()
 
 
 def test_an_example_without_a_mask_shows_itself(tmp_path: Path) -> None:

@@ -30,14 +30,14 @@ class Event:
 
 def test_the_progress_line_says_stage_pass_tokens_and_time() -> None:
     time = "0.8 s, about 1.2 s left"
-    expected = f"Stage 2 of 2 (fine) · pass 1 of 3 · 37 of 64 tokens · {time}"
+    expected = f"Scale 2 of 2 (finest) · pass 1 of 3 · 37 of 64 tokens · {time}"
     assert messages.progress_line(Event(resamples=3)) == expected
     assert messages.progress_line(Event(stages=1)) == f"37 of 64 tokens · {time}"
     assert messages.progress_line(Event(corrector_step=1, total=4)) == f"Correcting 4 tokens · {time}"
 
 
 def test_the_time_left_is_left_out_while_unknown() -> None:
-    assert messages.progress_line(Event(stage=2, remaining=None)).startswith("Stage 1 of 2 (coarse)")
+    assert messages.progress_line(Event(stage=2, remaining=None)).startswith("Scale 1 of 2 (coarsest)")
     assert "left" not in messages.progress_line(Event(remaining=None))
 
 
@@ -47,18 +47,16 @@ def test_the_bar_is_a_progressbar_with_its_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "stages", "name"),
+    ("stage", "stages", "line"),
     [
-        (1, 1, "image"),
-        (2, 2, "coarse"),
-        (1, 2, "fine"),
-        (5, 5, "coarse"),
-        (4, 5, "finer 1"),
-        (1, 5, "fine"),
+        (1, 1, "Scale 1 of 1"),
+        (2, 2, "Scale 1 of 2 (coarsest)"),
+        (1, 2, "Scale 2 of 2 (finest)"),
+        (4, 5, "Scale 2 of 5"),
     ],
 )
-def test_stages_have_plain_names(stage: int, stages: int, name: str) -> None:
-    assert messages.stage_name(stage, stages) == name
+def test_scales_are_counted_from_the_coarsest(stage: int, stages: int, line: str) -> None:
+    assert messages.scale_line(Event(stage=stage, stages=stages)) == line
 
 
 def test_steps_of_repeated_passes_are_told_apart() -> None:
@@ -71,8 +69,8 @@ def test_every_step_of_a_run_has_a_caption_of_its_own() -> None:
     start, coarse, fine = Event("start", 2), Event("stage", 2), Event("result", 1)
     on_the_way = [Event("preview", 2, position=20), Event("preview", 1, position=20), Event("preview", 1, position=40)]
     captions = [messages.step_caption(event) for event in (start, coarse, fine, *on_the_way)]
-    assert len(set(captions)) == 6 and captions[1] == "Coarse done"
-    assert captions[3] == "Stage 1 of 2 (coarse), pass 1: 20 of 64 tokens"
+    assert len(set(captions)) == 6 and captions[1] == "Scale 1 of 2 (coarsest) done"
+    assert captions[3] == "Scale 1 of 2 (coarsest): 20 of 64 tokens fixed"
 
 
 def test_the_lexicon_comes_back_as_it_went() -> None:

@@ -141,7 +141,7 @@ def test_a_class_model_shows_its_classes_its_card_and_its_stages(choice: ModelCh
     assert changes["model"] == "animals" and "animals" not in changes["lexicon"]["value"]
     assert changes["choice"]["choices"] == ["cat", "dog", "bird"] and changes["choice"]["visible"]
     assert not changes["words"]["visible"] and changes["card"]["value"] == "The card of the animals."
-    assert changes["scales"]["visible"] and changes["scales"]["value"] == 3
+    assert changes["scales"]["visible"] and changes["scales"]["value"] == 4
     assert "3 stages" in changes["model_line"]["value"]
 
 
@@ -177,7 +177,7 @@ def test_reset_sets_the_model_s_best(choice: ModelChoice) -> None:
 
 
 def test_surprises_are_words_that_the_model_knows(choice: ModelChoice) -> None:
-    prompts = {surprise(choice, "tiny")["words"] for _ in range(20)}
+    prompts = {surprise(choice, "tiny")["random_prompt"]["words"] for _ in range(20)}
     assert len(prompts) > 3
     for prompt in prompts:
         assert prompt and choice.first.unknown_words(prompt) == []

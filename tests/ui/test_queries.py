@@ -55,7 +55,7 @@ def test_nothing_is_answered_where_nothing_is_painted() -> None:
 
 
 @pytest.mark.parametrize("size", [[-40, -40], [0, 40], [40, 15], [8000, 5001], [10**30, 10**30]])
-def test_a_size_that_no_picture_has_is_not_answered(size: list[int]) -> None:
+def test_a_size_that_no_image_has_is_not_answered(size: list[int]) -> None:
     painted = sketch_value(noise_image((40, 40)), "centre")
     assert QUERIES.grid({**painted, "size": size, "mask": "255 1"}, None, 3.0) == {}
 
@@ -64,7 +64,7 @@ def made(path: str, recipe: Recipe) -> None:
     write_png(noise_image((32, 32)), path, recipe)
 
 
-def test_a_picture_made_here_brings_back_its_prompt_seed_and_settings() -> None:
+def test_an_image_made_here_brings_back_its_prompt_seed_and_settings() -> None:
     pad = sketch_value(noise_image((32, 32)), None)
     settings = SamplingSettings(temperature=0.7, top_k=20, top_p=None, guidance=3.0, resamples=2, start=1)
     recipe = Recipe("tiny", "edit", "a red hat", 11, settings, feather=3, context=0.5, variant=2)
@@ -79,16 +79,15 @@ def test_a_picture_made_here_brings_back_its_prompt_seed_and_settings() -> None:
     assert "elsewhere" in changes["messages"] and changes["guidance"] == 8  # what the slider can hold
 
 
-def test_a_class_is_chosen_again() -> None:
+@pytest.mark.parametrize(("prompt", "chosen"), [("dog", "dog"), ("cow", "cat")])
+def test_a_class_is_chosen_again_or_the_first_one(prompt: str, chosen: str) -> None:
     animals = Queries(ModelChoice(tiny_pipeline("class")))
     pad = sketch_value(noise_image((32, 32)), None)
-    write_png(noise_image((32, 32)), pad["image"], Recipe("tiny", "generate", "dog", 3))
-    assert animals.restore_settings(pad, None)["choice"] == ["dog"]
-    write_png(noise_image((32, 32)), pad["image"], Recipe("tiny", "generate", "cow", 3))
-    assert animals.restore_settings(pad, None)["choice"] == ["cat"]
+    made(pad["image"], Recipe("tiny", "generate", prompt, 3))
+    assert animals.restore_settings(pad, None)["choice"] == [chosen]
 
 
-def test_another_picture_changes_nothing_and_a_damaged_recipe_is_said() -> None:
+def test_another_image_changes_nothing_and_a_damaged_recipe_is_said() -> None:
     pad = sketch_value(noise_image((32, 32)), None)
     assert QUERIES.restore_settings(pad, None) == {}
     text = PngImagePlugin.PngInfo()
@@ -97,9 +96,6 @@ def test_another_picture_changes_nothing_and_a_damaged_recipe_is_said() -> None:
     assert "recipe" in QUERIES.restore_settings(pad, None)["messages"]
     Path(pad["image"]).unlink()
     assert set(QUERIES.restore_settings(pad, None)) == {"messages"}
-
-
-pytestmark = pytest.mark.usefixtures("own_files")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (90, 61), (2000, 1500)])
@@ -133,29 +129,27 @@ def test_what_cannot_be_done_is_a_sentence_and_no_mask() -> None:
     assert "cannot read" in HAT_QUERIES.describe_image({"version": "x"}, None)["messages"]
 
 
-def test_a_picture_that_is_no_longer_kept_is_asked_for_again() -> None:
+def test_an_image_that_is_no_longer_kept_is_asked_for_again() -> None:
     pad = sketch_value(noise_image((40, 40)), None)
     Path(pad["image"]).unlink()
     answer, messages = HAT_QUERIES.select_by_prompt(pad, None, "a hat").values()
     assert answer["deleted"] and answer["task"] == "select" and "no longer on the server" in messages
 
 
-def unknown(words: str) -> list[str]:
-    return QUERIES.check_prompt({"prompt": words, "model": "tiny"})["unknown"]
+CORRECTIONS = {"Sunglases": "sunglasses", "hiar": "hair"}
 
 
-def test_only_words_that_are_taken_for_no_other_are_unknown() -> None:
-    assert unknown("Sunglases, zebra and red hiar") == ["zebra"]
-    assert unknown("a hat") == []
-
-
-def test_a_word_that_is_taken_for_another_is_said() -> None:
-    meant = QUERIES.check_prompt({"prompt": "Sunglases, zebra and red hiar", "model": "tiny"})["corrections"]
-    assert meant == {"Sunglases": "sunglasses", "hiar": "hair"}
-
-
-def test_a_very_long_prompt_is_answer_at_in_part() -> None:
-    assert unknown("hat " * (MAX_CHECKED // 4) + "zebra") == []
+@pytest.mark.parametrize(
+    ("prompt", "unknown", "corrections"),
+    [
+        ("Sunglases, zebra and red hiar", ["zebra"], CORRECTIONS),
+        ("a hat", [], {}),
+        ("hat " * (MAX_CHECKED // 4) + "zebra", [], {}),  # of a very long one, the beginning counts
+    ],
+)
+def test_unknown_and_corrected_words_are_named(prompt: str, unknown: list[str], corrections: dict[str, str]) -> None:
+    answer = QUERIES.check_prompt({"prompt": prompt, "model": "tiny"})
+    assert answer == {"unknown": unknown, "corrections": corrections}
 
 
 @pytest.mark.parametrize("asked", [{}, {"prompt": "zebra"}, None, 3])

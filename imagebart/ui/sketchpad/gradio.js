@@ -5,21 +5,10 @@ export const EVENTS = { grid: "input", settings: "upload", select: "select", des
 
 export const promptBox = () => document.querySelector("#prompt textarea, #prompt input");
 
-// Set the prompt so that Gradio and prompt.js notice it.
-export const writePrompt = (text) => {
-  const box = promptBox();
-  if (!box) return;
-  Object.getOwnPropertyDescriptor(Object.getPrototypeOf(box), "value").set.call(box, text);
-  box.dispatchEvent(new Event("input", { bubbles: true }));
-};
+// Set the prompt, see prompt.js.
+export const writePrompt = (text, undoable = false) => imagebart.send("write_prompt", { text, undoable });
 
 export const click = (id) => document.getElementById(id)?.click();
-
-// Act once a button can be pressed.
-export const whenEnabled = (id, act) => {
-  if (document.getElementById(id)?.disabled) requestAnimationFrame(() => whenEnabled(id, act));
-  else act();
-};
 
 // Act once an element is there: Gradio may add it later than the sketchpad.
 export const whenPresent = (id, act) => {
@@ -28,10 +17,10 @@ export const whenPresent = (id, act) => {
   else requestAnimationFrame(() => whenPresent(id, act));
 };
 
-// Hide the page's messages, which are about another image, until there are new ones.
+// Hide the page's messages, which are about what was there before, until there are new ones.
 export const hideMessages = () => {
   const messages = document.getElementById("messages");
-  if (!messages) return;
+  if (!messages || "outdated" in messages.dataset) return;
   messages.dataset.outdated = "";
   const observer = new MutationObserver(() => {
     delete messages.dataset.outdated;

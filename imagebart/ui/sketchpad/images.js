@@ -111,6 +111,8 @@ export class ImageLoader {
     const answer = await this.send(file);
     if (request !== this.request) return null;
     if (answer.error) return this.refuse(answer.error);
+    await new Promise((act) => this.state.onArrival(act));
+    if (request !== this.request) return null;
     this.say("");
     this.state.open(answer.image);
     storeFile(answer.image.path, file);

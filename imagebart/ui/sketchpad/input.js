@@ -1,5 +1,5 @@
 // What a person does with pointers, keys and files, and the commands that come of it.
-import { click, promptBox, whenPresent } from "./gradio.js";
+import { click, hideMessages, promptBox, whenPresent } from "./gradio.js";
 import { saveInTab } from "./images.js";
 
 const WHEEL = 0.002; // zoom for each pixel of the wheel: its logarithm
@@ -20,12 +20,12 @@ const COMMANDS = {
   right: ({ canvas }) => canvas.pan(-PAN, 0),
   up: ({ canvas }) => canvas.pan(0, PAN),
   down: ({ canvas }) => canvas.pan(0, -PAN),
-  undo: (pad) => (pad.review.finished && pad.review.close()) || pad.state.undo(),
+  undo: (pad) => (pad.review.finished ? COMMANDS.discard(pad) : pad.state.undo()),
   redo: ({ state }) => state.redo(),
   select: (pad) => pad.keepAtOnce() && pad.queries.selectByPrompt(),
   describe: (pad) => pad.keepAtOnce() && pad.queries.describe(),
   keep: (pad) => pad.keep(),
-  discard: ({ review }) => review.close(),
+  discard: ({ review }) => review.close() && hideMessages(),
   lastMask: (pad) => pad.useLastMask(),
   compare: (pad) => pad.showBefore(true),
   upload: ({ parts }) => parts.file.click(),
@@ -88,8 +88,8 @@ export class Gestures {
     } else if (how === "pan") {
       this.pans = true;
     } else {
+      this.target.begin(pointer, how); // which may first change the image, and so end a stroke
       this.painting = pointer.id;
-      this.target.begin(pointer, how);
     }
   }
 
@@ -172,6 +172,7 @@ export const listen = (pad) => {
   listenToButtons(pad);
   listenToFiles(pad);
   listenToSlider(pad);
+  document.addEventListener("input", ({ target }) => target === promptBox() && hideMessages());
   // Gradio does not tell when the prompt changes.
   addEventListener("pagehide", () => saveInTab("words", promptBox()?.value ?? null));
 };

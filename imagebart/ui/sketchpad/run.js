@@ -1,6 +1,6 @@
 // Runs: the state of the last one, its previews and results over the image, the history; and what is asked of the model
 // without a run: "Select by prompt" and "Describe image".
-import { click, fileUrl, promptBox, writePrompt } from "./gradio.js";
+import { click, fileUrl, promptBox } from "./gradio.js";
 import { loadBitmap, loadFromTab, saveInTab } from "./images.js";
 import { bounds, pack, unpack } from "./mask.js";
 import { sliderPosition } from "./view.js";
@@ -19,12 +19,27 @@ const SERVER_GONE = "The server does not answer. This page goes on by itself whe
 export class RunState {
   // stop: asks the server to cancel the run of a name. data: where the page finds the state and the name.
   constructor(stop, data = document.documentElement.dataset) {
-    Object.assign(this, { stop, data });
+    Object.assign(this, { stop, data, next: null });
   }
 
   // "": none; "requested"; "cancelling"; "reported": it has a result or was cancelled, but Gradio does not know yet.
   get state() {
     return this.data.runState ?? "";
+  }
+
+  // Whether a run can start now that was asked for by the button of this name. If not, it starts when the last one is over,
+  // which is soon; but a click on the way to a result is one of the same hand, and no further run.
+  isFree(button) {
+    if (this.state && this.state !== "requested") this.next = button;
+    return !this.state;
+  }
+
+  // Gradio knows that the run is over.
+  end() {
+    this.data.runState = "";
+    const { next } = this;
+    this.next = null;
+    if (next) setTimeout(() => click(next)); // when it has updated the page
   }
 
   // A run starts, with a name that nobody can guess.
@@ -36,6 +51,7 @@ export class RunState {
 
   // Sent until the run reports: a request may be lost, or the run arrive after it.
   async cancel() {
+    this.next = null;
     if (this.state !== "requested") return;
     this.data.runState = "cancelling";
     const { runName } = this.data;
@@ -55,7 +71,7 @@ export class RunState {
 export class Review {
   // parts: the elements, by name; onChange: called when something else is to be shown.
   constructor(parts, onChange) {
-    Object.assign(this, { parts, onChange, request: 0, bitmap: null, run: null, variant: 0, step: 0 });
+    Object.assign(this, { parts, onChange, request: 0, latest: 0, bitmap: null, run: null, variant: 0, step: 0 });
     // split: where before and after meet, a share of the image's width; showsBefore: while a key is held
     Object.assign(this, { split: 0, showsBefore: false });
     for (const link of [parts.save, parts.saveBefore]) makeDraggable(link);
@@ -77,11 +93,13 @@ export class Review {
     if (message.images?.length) this.show(message.images[0]);
   }
 
-  // A finished run: { task, results, steps, … }.
-  finish(run) {
+  // A finished run: { task, results, steps, … }. bitmap: its first result, where that is loaded already.
+  finish(run, bitmap = null) {
     this.run = run;
     this.split = 0;
-    this.showVariant(0);
+    this.latest = ++this.request;
+    if (!bitmap) return this.showVariant(0);
+    return Object.assign(this, { variant: 0, step: this.steps(0).length - 1, bitmap }).update();
   }
 
   showVariant(variant) {
@@ -89,9 +107,9 @@ export class Review {
     this.showStep(this.steps().length - 1);
   }
 
-  // The steps of the chosen variant: previews show only one.
-  steps() {
-    return this.run.steps.filter(({ shown }) => shown[this.variant]);
+  // The steps of a variant, the chosen one by default: previews show only one.
+  steps(variant = this.variant) {
+    return this.run.steps.filter(({ shown }) => shown[variant]);
   }
 
   showStep(step) {
@@ -108,7 +126,9 @@ export class Review {
     const request = ++this.request;
     try {
       const bitmap = await loadBitmap(fileUrl(path));
-      if (request !== this.request) return; // another one was asked for meanwhile
+      // A later one is shown, or none any more. Not the last one alone: on a slow line they come faster than they load.
+      if (request <= this.latest) return;
+      this.latest = request;
       this.bitmap = bitmap;
       this.update();
     } catch { // a preview that was deleted before a slow browser asked for it: the next one comes
@@ -117,7 +137,7 @@ export class Review {
   }
 
   close() {
-    this.request += 1;
+    this.latest = ++this.request;
     const { active } = this;
     Object.assign(this, { bitmap: null, run: null });
     if (active) this.update();
@@ -152,8 +172,12 @@ export class Review {
   }
 
   update() {
-    const { bar, slider, steps, caption, save } = this.parts;
+    const { bar, slider, steps, caption, save, variants, film, canvas } = this.parts;
     const { finished } = this;
+    // What has the focus is about to be hidden.
+    if (!finished && [bar, slider, variants, film].some((part) => part.contains(document.activeElement))) {
+      canvas.focus({ preventScroll: true });
+    }
     bar.hidden = !finished;
     slider.hidden = !finished || this.run.task === "generate";
     slider.setAttribute("aria-valuenow", String(Math.round(100 * this.split)));
@@ -166,20 +190,29 @@ export class Review {
       const result = this.run.results[this.variant];
       Object.assign(save, { href: fileUrl(result.path), download: `${this.run.name}-${result.number}.png` });
     }
-    this.updateVariants(finished ? this.run.results : []);
+    const results = finished ? this.run.results : [];
+    this.fill(variants, results.map(({ small }, i) => ({
+      path: small, label: `Variant ${i + 1}`, show: () => this.showVariant(i), shown: i === this.variant,
+    })));
+    // The noise, what each scale made of it, and the image, which the last scale made.
+    const all = finished ? this.steps() : [];
+    const scales = all.map((step, i) => [step, i]).filter(([{ preview }]) => !preview);
+    this.fill(film, scales.map(([step, i]) => ({
+      path: step.shown[this.variant], label: step.caption, show: () => this.showStep(i), shown: i === this.step,
+    })));
+    for (const button of film.children) button.tabIndex = -1; // for keys there is the slider
     this.onChange();
   }
 
-  updateVariants(results) {
-    const { variants } = this.parts;
-    variants.hidden = results.length < 2;
-    const shown = results.map(({ small }) => small).join();
-    if (variants.dataset.shown !== shown) {
-      variants.dataset.shown = shown;
-      variants.replaceChildren(
-        ...results.map(({ small }, i) => thumbnail(small, `Variant ${i + 1}`, () => this.showVariant(i))));
+  // A strip of thumbnails, hidden if there are less than two.
+  fill(strip, items) {
+    strip.hidden = items.length < 2;
+    const paths = items.map(({ path }) => path).join();
+    if (strip.dataset.paths !== paths) {
+      strip.dataset.paths = paths;
+      strip.replaceChildren(...items.map(({ path, label, show }) => thumbnail(path, label, show)));
     }
-    [...variants.children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === this.variant)));
+    [...strip.children].forEach((button, i) => button.setAttribute("aria-pressed", String(items[i].shown)));
   }
 }
 
@@ -260,6 +293,7 @@ export class ImageQueries {
   }
 
   ask(task, prompt = "") {
+    this.pad.state.finishStroke();
     const question = `${this.pad.state.version} ${prompt}`;
     this.pad.say(ASKING);
     const pending = (this.pending[task] ??= []);
@@ -295,7 +329,7 @@ export class ImageQueries {
     const edits = task === "select" && this.editVersion === version;
     if (edits || !task) this.editVersion = null;
     if (deleted) return void this.pad.retry({ version, task: edits ? "edit" : task });
-    if (caption && sent.get(version)?.image === state.image) writePrompt(caption);
+    if (caption && sent.get(version)?.image === state.image) this.pad.changeWords(caption);
     if (!mask || version !== state.version) return;
     const { width, height } = state.mask;
     this.pad.changeMask(() => {

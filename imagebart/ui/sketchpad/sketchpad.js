@@ -1,6 +1,6 @@
 // The sketchpad: puts its parts together, and says what happens between them. Started by Gradio once its markup is there,
 // see component.py.
-import { click, EVENTS, fileUrl, hideMessages, whenEnabled, whenPresent, writePrompt } from "./gradio.js";
+import { click, EVENTS, fileUrl, hideMessages, promptBox, whenPresent, writePrompt } from "./gradio.js";
 import { ImageLoader, importMask, loadBitmap, loadFromTab, saveInTab, Sharing } from "./images.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
 import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
@@ -9,6 +9,8 @@ import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
 const GRID_DELAY = 120; // milliseconds without a change before the server is asked for the grid
+const NOTHING_PAINTED = "Nothing is painted yet";
+const COUNTING = "Painted; counting the tokens …";
 const MAX_SENT = 24; // versions of which it is known what was sent
 
 export class Sketchpad {
@@ -17,7 +19,8 @@ export class Sketchpad {
     Object.assign(this, { element, props, trigger, server, sent: new Map(), lastMask: null });
     this.examples = props.examples; // of the model that is chosen
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
-    this.state = new State(() => this.changed());
+    this.gridStatus = element.querySelector("#grid-status");
+    this.state = new State(() => this.changed(), () => this.gestures.finish(), (words) => writePrompt(words, true));
     this.review = new Review(this.parts, (why) => this.reviewChanged(why));
     this.canvas = new Canvas({
       element: this.parts.canvas,
@@ -57,31 +60,38 @@ export class Sketchpad {
   }
 
   showExamples() {
-    const choose = (example) => {
-      hideMessages();
-      this.openExample(example);
-    };
     this.element.querySelector(".sp-examples").replaceChildren(
-      ...this.examples.map((example) => thumbnail(example.small, example.caption, () => choose(example))));
+      ...this.examples.map((example) => thumbnail(example.small, example.caption, () => this.openExample(example))));
   }
 
   listenToPage() {
     imagebart.on("run", (message) => this.runMessage(message));
+    imagebart.on("run_over", () => this.runState.end());
+    imagebart.on("random_prompt", ({ words }) => this.changeWords(words));
     imagebart.on("grid", (grid) => this.showGrid(grid));
-    imagebart.on("examples", (message) => this.switchExamples(message));
-    imagebart.on("answer", (message) => this.queries.answer(message));
+    imagebart.on("examples", (message) => this.state.onArrival(() => this.switchExamples(message)));
+    imagebart.on("answer", (message) => this.state.onArrival(() => this.queries.answer(message)));
     // For prompt.js, which Gradio gives no way to the server.
     imagebart.on("check_prompt", async (question) => {
       const answer = await this.server.check_prompt(question).catch(() => null);
       if (answer) imagebart.send("prompt_check", { ...question, ...answer });
     });
-    // Before Gradio gets the click. A click while a run goes on is one of the same hand, and no further run.
+    // Before Gradio gets the click.
     document.addEventListener("click", (event) => {
       const pressed = event.target.closest?.("#edit, #vary, #generate, #cancel")?.id;
       if (pressed === "cancel") this.runState.cancel();
-      else if (pressed && (this.runState.state || !this.canStart(pressed))) event.stopPropagation();
+      else if (pressed && (!this.runState.isFree(pressed) || !this.canStart(pressed))) event.stopPropagation();
       else if (pressed) this.runState.start();
     }, true);
+  }
+
+  // Words that are not the person's own; theirs come back with Undo.
+  changeWords(words) {
+    const before = promptBox()?.value ?? "";
+    if (words === before) return;
+    this.state.changeWords(before, words);
+    writePrompt(words, true);
+    if (before) this.say("Undo brings back your own words.");
   }
 
   // Whether a run starts now. A result that is shown is what is edited; the same task once more starts from the same image.
@@ -100,6 +110,12 @@ export class Sketchpad {
   }
 
   async start() {
+    await this.openFirst();
+    this.started = true;
+  }
+
+  // What the page's address holds, what was there before a reload, or the first example.
+  async openFirst() {
     if (await this.sharing.openLink()) return;
     const [refused, prompt] = [this.parts.note.textContent, loadFromTab("words")];
     if (this.loader.restore()) {
@@ -112,6 +128,7 @@ export class Sketchpad {
   // Called at once after every change of the image or the mask.
   changed() {
     this.say(""); // what was said was about what was there before
+    if (this.started) hideMessages();
     const { image, mask, version, undoStack } = this.state;
     const [size, packed] = [[image?.width ?? 0, image?.height ?? 0], mask ? pack(mask) : ""];
     const selection = this.queries.promptOf(image, packed);
@@ -125,7 +142,9 @@ export class Sketchpad {
     this.element.dataset.version = String(version);
     clearTimeout(this.gridTimer);
     if (packed) this.gridTimer = setTimeout(() => this.request("grid"), GRID_DELAY);
-    else this.showGridStatus("Nothing is painted yet", "");
+    // The number of tokens from before stays until there is the new one.
+    if (!packed) this.showGridStatus(NOTHING_PAINTED, "");
+    else if (this.gridStatus.textContent === NOTHING_PAINTED) this.gridStatus.textContent = COUNTING;
     this.showImage(image);
     this.button("undo").disabled = !undoStack.past.length;
     this.button("redo").disabled = !undoStack.future.length;
@@ -164,37 +183,43 @@ export class Sketchpad {
   }
 
   showGridStatus(line, cells) {
-    const element = document.getElementById("grid-status");
-    if (element.textContent !== line) element.textContent = line;
+    if (this.gridStatus.textContent !== line) this.gridStatus.textContent = line;
     this.element.dataset.cells = cells;
     this.element.dataset.gridVersion = String(this.state.version);
   }
 
   // A message of a run. Its images are shown in place only where nothing has changed since it was started.
-  runMessage(message) {
+  async runMessage(message) {
     if (message.ended || message.deleted || message.results) this.runState.report(message.ended ?? message.run);
     if (message.deleted) return void this.retry(message);
     if (message.ended) return void (this.review.finished || this.review.close());
+    const { state } = this;
+    if (!message.results) {
+      if (message.version === state.version && !state.stroke) this.review.preview(message);
+      return;
+    }
     const sent = this.sent.get(message.version);
-    if (message.results) {
-      const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask: sent?.mask ?? "" };
-      this.history?.add(entry);
-      if (message.task === "edit" && sent?.mask) this.lastMask = unpack(sent.mask, ...Object.values(maskSize(sent.image)));
-      if (message.version === this.state.version) this.finish(entry);
+    const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask: sent?.mask ?? "" };
+    this.history?.add(entry);
+    if (message.task === "edit" && sent?.mask) this.lastMask = unpack(sent.mask, ...Object.values(maskSize(sent.image)));
+    // Loaded before it is shown, so that nothing is begun on the image that it replaces in between.
+    const bitmap = await loadBitmap(fileUrl(entry.results[0].view)).catch(() => null);
+    state.onArrival(() => {
+      if (message.version === state.version) this.finish(entry, bitmap);
       else this.say("The image or the mask has changed since this run started: its result is in the history.");
-    } else if (message.version === this.state.version) this.review.preview(message);
+    });
   }
 
-  finish(entry) {
+  finish(entry, bitmap = null) {
     this.review.version = this.state.version;
-    this.review.finish(entry);
+    this.review.finish(entry, bitmap);
   }
 
   // The server has deleted the image: it gets it again, and then the same request.
   async retry({ task, version }) {
     if (version !== this.state.version || !(await this.loader.ensureOnServer(this.state.image))) return;
     if (["select", "describe"].includes(task)) execute(this, task);
-    else whenEnabled(task, () => version === this.state.version && click(task));
+    else click(task); // once the run that failed is over
   }
 
   reviewChanged(why) {
@@ -235,7 +260,7 @@ export class Sketchpad {
     const step = { base: run.before?.path ?? null, box: run.box, part: parts[variant] };
     const { image, error } = await this.server.compose(step).catch(() => ({ error: "The server did not answer." }));
     if (error) this.say(error);
-    else if (version === state.version) state.open(image, mask);
+    else state.onArrival(() => version === state.version && state.open(image, mask));
   }
 
   // A run of the history: its image, mask and prompt, and its result.
@@ -267,7 +292,6 @@ export class Sketchpad {
 
   async openFile(file) {
     const answer = await this.loader.openFile(file);
-    if (answer) hideMessages();
     if (answer?.made) this.request("settings");
   }
 
@@ -277,6 +301,7 @@ export class Sketchpad {
     const url = URL.createObjectURL(file);
     try {
       const imported = await importMask(url, { width: mask.width, height: mask.height });
+      await new Promise((act) => this.state.onArrival(act));
       if (this.state.image !== image) return;
       if (imported) this.changeMask(() => imported);
       else this.say("The mask and the image have different shapes; give both the same shape.");
@@ -290,6 +315,7 @@ export class Sketchpad {
   // change: from the mask to another one.
   changeMask(change) {
     if (!this.state.mask) return this.say("There is no image yet. Choose an example or upload one.");
+    this.state.finishStroke();
     return this.beforePainting() && this.state.paint(change(this.state.mask));
   }
 
@@ -346,8 +372,11 @@ export class Sketchpad {
   }
 
   showHelp(show = this.parts.help.hidden) {
-    this.parts.help.hidden = !show;
-    if (show) this.parts.help.focus();
+    const { help } = this.parts;
+    if (show) this.helpOpener = document.activeElement;
+    else this.helpOpener?.focus({ preventScroll: true });
+    help.hidden = !show;
+    if (show) help.focus();
   }
 
   showBefore(on) {

@@ -6,11 +6,11 @@ is at the end: JSON in, JSON out, and {"error": a sentence} where something is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
+from contextlib import ContextDecorator
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from gradio.utils import get_upload_folder
 from PIL import Image
@@ -28,26 +28,13 @@ MAX_FRAMES = 200
 NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 UNREADABLE_ERRORS = (TypeError, KeyError, ValueError, OverflowError, OSError, Image.DecompressionBombError)
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-# Limits on what takes much memory and passes through no queue.
-IMAGE_LIMIT = BoundedSemaphore(2)  # images decoded at a time: 0.3 GB each, at most
-ANIMATION_LIMIT = BoundedSemaphore(1)  # 0.6 GB
+class Limit(ContextDecorator, BoundedSemaphore):
+    """How many calls of the functions that it decorates run at a time, of what takes much memory and is not queued."""
 
 
-def limited(limit: BoundedSemaphore) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """For a function that waits until one of the places of `limit` is free."""
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @wraps(function)
-        def waiting(*values: P.args, **named: P.kwargs) -> R:
-            with limit:
-                return function(*values, **named)
-
-        return waiting
-
-    return decorate
+IMAGE_LIMIT = Limit(2)  # images decoded: 0.3 GB each, at most
+ANIMATION_LIMIT = Limit(1)  # 0.6 GB
 
 
 class ImageDeleted(InputError):
@@ -101,7 +88,7 @@ def describe_png(path: str, image: Image.Image) -> dict[str, Any]:
     return describe(path, image, path if max(image.size) <= MAX_VIEW_SIDE else None)
 
 
-@limited(IMAGE_LIMIT)
+@IMAGE_LIMIT
 def open_image(path: str) -> dict[str, Any]:
     """An upload, or an image from before: {"image": …, "made": whether this page made it}."""
     try:
@@ -124,7 +111,7 @@ def link_token(path: str) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-@limited(IMAGE_LIMIT)
+@IMAGE_LIMIT
 def compose(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step of a run as a whole image: {"part": a file, "box": its place or null, "base": the whole or null}."""
     try:
@@ -140,7 +127,7 @@ def compose(step: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": messages.STEP_UNREADABLE}
 
 
-@limited(ANIMATION_LIMIT)
+@ANIMATION_LIMIT
 def animate(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as an animation: {"shown": its steps' files, "suffix": ".webp" or ".gif", "name": …} to {"path": …}."""
     try:

@@ -4,7 +4,7 @@
 // same with and without a graphics card. A view is { scale, x, y }: screen pixels for one of the mask's, and the screen
 // position of its upper left corner.
 import { createCanvas } from "./images.js";
-import { copy, fillCapsule, fillPolygon, fillRect } from "./mask.js";
+import { fillCapsule, fillPolygon, fillRect } from "./mask.js";
 
 const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the image
@@ -153,7 +153,7 @@ export class Canvas {
   // false forbids it; afterRender: called whenever the canvas was drawn.
   constructor({ element, frame, state, review, beforeStroke, afterRender }) {
     Object.assign(this, { element, frame, state, review, beforeStroke, afterRender, tool: "brush", brushSize: 0.4 });
-    Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null, stroke: null });
+    Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null });
     this.requested = false; // whether it is drawn in the next frame
     new ResizeObserver(() => this.fitView()).observe(frame);
   }
@@ -179,14 +179,15 @@ export class Canvas {
     const frame = this.frameSize();
     const [width, height] = [Math.round(frame.width * ratio), Math.round(frame.height * ratio)];
     if (this.element.width !== width || this.element.height !== height) Object.assign(this.element, { width, height });
-    const mask = this.stroke ?? this.state.mask;
+    const { stroke } = this.state;
+    const mask = stroke ?? this.state.mask;
     if (mask && this.overlayMask !== mask) {
       const fits = this.overlay?.width === mask.width && this.overlay?.height === mask.height;
       this.overlay = maskOverlay(mask, fits ? this.overlay : undefined);
-      this.overlayMask = this.stroke ? null : mask; // a stroke goes on in the same mask
+      this.overlayMask = stroke ? null : mask; // a stroke goes on in the same mask
     }
     const { view, size, bitmap, overlay, cursor, outline } = this;
-    const [grid, result] = [this.stroke ? null : this.grid, this.review.scene()];
+    const [grid, result] = [stroke ? null : this.grid, this.review.scene()];
     const scene = { frame, ratio, view, size, bitmap, overlay, grid, cursor, outline, result };
     drawScene(this.element.getContext("2d"), scene);
     this.afterRender();
@@ -232,36 +233,42 @@ export class Canvas {
   begin(point, how) {
     if (!this.size || !this.beforeStroke()) return;
     this.value = this.tool === "eraser" || how === "erase" ? 0 : 255;
-    this.stroke = copy(this.state.mask);
+    const stroke = this.state.beginStroke();
     this.points = [toImage(this.view, point)];
-    if (this.isBrush()) fillCapsule(this.stroke, this.points[0], this.points[0], this.brushRadius, this.value);
+    if (this.isBrush()) fillCapsule(stroke, this.points[0], this.points[0], this.brushRadius, this.value);
     this.hover(point);
   }
 
   extend(point) {
-    if (!this.stroke) return;
+    const { stroke } = this.state;
+    if (!stroke) return;
     const [last, now] = [this.points[this.points.length - 1], toImage(this.view, point)];
     this.points.push(now);
-    if (this.isBrush()) fillCapsule(this.stroke, last, now, this.brushRadius, this.value);
+    if (this.isBrush()) fillCapsule(stroke, last, now, this.brushRadius, this.value);
     else this.outline = this.tool === "lasso" ? this.points : corners(this.points[0], now);
     this.hover(point);
   }
 
   end() {
-    if (!this.stroke) return;
-    const mask = this.stroke;
+    const mask = this.state.stroke;
+    if (!mask) return;
     const [first, last] = [this.points[0], this.points[this.points.length - 1]];
     if (this.tool === "lasso" && this.points.length > 1) fillPolygon(mask, this.points, this.value);
     if (this.tool === "rectangle") {
       const [{ x: left, y: top }, , { x: right, y: bottom }] = corners(first, last);
       fillRect(mask, Math.floor(left), Math.floor(top), Math.ceil(right), Math.ceil(bottom), this.value);
     }
-    this.abort();
-    this.state.paint(mask);
+    this.leave();
+    this.state.endStroke();
   }
 
   abort() {
-    Object.assign(this, { stroke: null, outline: null, overlayMask: null });
+    this.leave();
+    this.state.endStroke(false);
+  }
+
+  leave() {
+    Object.assign(this, { outline: null, overlayMask: null });
     this.requestRender();
   }
 

@@ -57,10 +57,29 @@ test("Cancel after the end does nothing, and a late report changes nothing", () 
   run.report(runName);
   run.cancel();
   assert.deepEqual([run.state, sent], ["reported", []]);
-  run.data.runState = ""; // Gradio knows of the end
+  run.end();
   run.report(runName);
   assert.equal(run.state, "");
   run.start();
   run.report(runName);
   assert.equal(run.state, "requested");
+});
+
+test("who asks for a run while the last one is being cancelled gets it when that is over", (t) => {
+  const pass = clock(t);
+  const pressed = [];
+  globalThis.document = { getElementById: (id) => ({ click: () => pressed.push(id) }) };
+  t.after(() => delete globalThis.document);
+  const [run] = runState();
+  assert.equal(run.isFree("edit"), true);
+  run.start();
+  assert.equal(run.isFree("edit"), false, "a second click of the same hand");
+  run.cancel();
+  assert.equal(run.isFree("vary"), false);
+  run.end();
+  return pass().then(() => {
+    assert.deepEqual([run.state, pressed], ["", ["vary"]]);
+    run.end();
+    return pass();
+  }).then(() => assert.deepEqual(pressed, ["vary"]));
 });

@@ -80,3 +80,52 @@ test("a mask is as large as its image, up to a bound", () => {
   assert.deepEqual(maskSize(image("a", 4000, 3000)), { width: 1024, height: 768 });
   assert.deepEqual(maskSize(image("a", 30000, 16)), { width: 1024, height: 1 });
 });
+
+test("a stroke ends before anything else is done, and belongs to the image on which it began", () => {
+  let finish = () => {};
+  const state = new State(() => {}, () => finish());
+  finish = () => state.stroke && state.endStroke();
+  for (const [act, path] of [[() => state.open(image("b")), "a"], [() => state.undo(), "a"], [() => state.paint(blank(12, 8)), "a"]]) {
+    state.open(image("a"));
+    const { version } = state;
+    state.beginStroke().data[5] = 255;
+    act();
+    assert.equal(state.stroke, null);
+    assert.equal(state.version, version + 2, "the stroke, and what was done");
+    const stroke = act.toString().includes("undo") ? state.undoStack.future.at(-1) : state.undoStack.past.at(-1);
+    assert.deepEqual([stroke.image.path, stroke.mask.data[5]], [path, 255]);
+    assert.equal(state.mask.data[5], 0);
+  }
+});
+
+test("what arrives during a stroke comes at its end, in its order", () => {
+  const state = new State(() => {}, () => {});
+  const seen = [];
+  state.open(image("a"));
+  state.onArrival(() => seen.push("at once"));
+  state.beginStroke().data[3] = 255;
+  state.onArrival(() => seen.push(state.mask.data[3]));
+  state.onArrival(() => seen.push("second"));
+  assert.deepEqual(seen, ["at once"]);
+  state.endStroke();
+  assert.deepEqual(seen, ["at once", 255, "second"]);
+  state.beginStroke().data[4] = 255;
+  state.onArrival(() => seen.push(state.mask.data[4]));
+  state.endStroke(false);
+  assert.deepEqual([state.mask.data[4], seen.at(-1)], [0, 0], "dropped");
+});
+
+test("words that were replaced come back where undo passes the change, and only there", () => {
+  const shown = [];
+  const state = new State(() => {}, () => {}, (words) => shown.push(words));
+  state.open(image("a"));
+  const { version } = state;
+  state.changeWords("mine", "described");
+  assert.equal(state.version, version, "answers about the image still count");
+  state.paint(preset("centre", 12, 8));
+  state.undo();
+  assert.deepEqual(shown, []);
+  state.undo();
+  state.redo();
+  assert.deepEqual(shown, ["mine", "described"]);
+});

@@ -32,19 +32,11 @@ def test_an_empty_mask_is_no_text_and_a_full_one_is_short() -> None:
     assert pack_mask(Image.new("L", (1024, 1024), 255)) == f"255 {1024 * 1024}"
 
 
+OVERFLOWING = f"0 {2**62} 0 {2**62} 0 {2**62} 0 {2**62 + 12}"
+
+
 @pytest.mark.parametrize(
-    "text",
-    [
-        "255",
-        "255 11",
-        "256 12",
-        "-1 12",
-        "a b",
-        "1.5 12",
-        "0 0 0 12",
-        f"0 {2**62} 0 {2**62} 0 {2**62} 0 {2**62 + 12}",
-        "9" * 40,
-    ],
+    "text", ["255", "255 11", "256 12", "-1 12", "a b", "1.5 12", "0 0 0 12", OVERFLOWING, "9" * 40]
 )
 def test_what_is_no_mask_of_this_size_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="reload the page"):

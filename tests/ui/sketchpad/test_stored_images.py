@@ -12,10 +12,9 @@ from PIL import Image
 from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import Recipe, write_png
 from imagebart.ui import messages
-from imagebart.ui.examples import find_examples
 from imagebart.ui.files import publish
 from imagebart.ui.sketchpad import stored_images
-from imagebart.ui.sketchpad.component import scale_mask, unpack_mask
+from imagebart.ui.sketchpad.component import scale_mask
 from imagebart.ui.sketchpad.stored_images import downscaled, view_size
 
 pytestmark = pytest.mark.usefixtures("own_files")
@@ -23,24 +22,24 @@ pytestmark = pytest.mark.usefixtures("own_files")
 
 def test_an_upload_is_described_with_a_copy_that_any_browser_shows(tmp_path: Path) -> None:
     path = publish(noise_image((1500, 40)))
-    picture = stored_images.open_image(path)["image"]
-    assert picture["path"] == path and (picture["width"], picture["height"]) == (1500, 40)
-    assert open_image(picture["view"]).size == view_size((1500, 40))
+    image = stored_images.open_image(path)["image"]
+    assert image["path"] == path and (image["width"], image["height"]) == (1500, 40)
+    assert open_image(image["view"]).size == view_size((1500, 40))
 
 
 def test_a_transparent_upload_is_shown_on_white() -> None:
-    picture = stored_images.open_image(publish(Image.new("RGBA", (60, 60), (10, 20, 30, 0))))["image"]
-    assert open_image(picture["view"]).getpixel((0, 0)) == (255, 255, 255)
+    image = stored_images.open_image(publish(Image.new("RGBA", (60, 60), (10, 20, 30, 0))))["image"]
+    assert open_image(image["view"]).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_a_picture_made_here_is_known_as_such() -> None:
+def test_an_image_made_here_is_known_as_such() -> None:
     path = Path(publish(noise_image((32, 32))))
     assert not stored_images.open_image(str(path))["made"]
     write_png(noise_image((32, 32)), path, Recipe("tiny", "generate", "a hat", 3))
     assert stored_images.open_image(str(path))["made"]
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"not a picture", "we can read"), (b"", "empty"), (None, "damaged")])
+@pytest.mark.parametrize(("content", "said"), [(b"not an image", "we can read"), (b"", "empty"), (None, "damaged")])
 def test_a_bad_upload_is_said(content: bytes | None, said: str) -> None:
     path = Path(publish(noise_image((64, 64))))
     path.write_bytes(path.read_bytes()[:2000] if content is None else content)
@@ -65,7 +64,7 @@ def test_nothing_outside_the_pages_folder_is_shown(tmp_path: Path) -> None:
         }
 
 
-def test_a_step_is_put_into_its_picture() -> None:
+def test_a_step_is_put_into_its_image() -> None:
     base, part = noise_image((40, 30)), noise_image((10, 8), 1)
     step = {"base": publish(base), "box": [5, 6, 15, 14], "part": publish(part)}
     whole = open_image(stored_images.compose(step)["image"]["path"])
@@ -75,7 +74,7 @@ def test_a_step_is_put_into_its_picture() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".gif"])
-def test_a_run_becomes_a_moving_picture(suffix: str) -> None:
+def test_a_run_becomes_a_moving_image(suffix: str) -> None:
     frames = [noise_image((32, 24), seed) for seed in range(5)]
     run = {"shown": [publish(frame) for frame in frames], "name": "edit-7/../x", "suffix": suffix}
     path = stored_images.animate(run)["path"]
@@ -89,23 +88,11 @@ def test_what_no_page_asks_for_is_refused(asked: dict) -> None:
     assert stored_images.compose(asked) == {"error": messages.STEP_UNREADABLE}
 
 
-def test_an_example_keeps_its_names_and_its_mask(tmp_path: Path) -> None:
-    noise_image((48, 40)).save(tmp_path / "1-blue-hat.png")
-    preset("left half", (48, 40)).save(tmp_path / "1-blue-hat.mask.png")
-    (tmp_path / "1-blue-hat.txt").write_text("a hat\n")
-    (example,) = find_examples(tmp_path)
-    first, again = example.publish(), example.publish()
-    assert first == again and first["prompt"] == "a hat" and first["caption"] == "Blue hat: a hat"
-    mask = scale_mask(preset("left half", (48, 40)), view_size((48, 40)))
-    assert unpack_mask(first["mask"], (48, 40)).tobytes() == mask.tobytes()
-    assert open_image(first["image"]["path"]).tobytes() == noise_image((48, 40)).tobytes()
-
-
 SIZES = [(128, 128), (64, 100), (517, 389), (1024, 300), (2600, 1900), (3000, 40), (16, 16)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_is_painted_on_is_the_picture_or_a_bounded_copy_of_its_shape(size: tuple[int, int]) -> None:
+def test_what_is_painted_on_is_the_image_or_a_bounded_copy_of_its_shape(size: tuple[int, int]) -> None:
     width, height = view_size(size)
     assert (width, height) == size if max(size) <= 1024 else max(width, height) == 1024
     assert abs(width / height / (size[0] / size[1]) - 1) <= 0.5 / min(width, height) + 1e-9
@@ -128,14 +115,14 @@ def test_the_thinnest_stroke_is_not_lost(size: tuple[int, int]) -> None:
     assert np.asarray(scale_mask(mask, size))[row : row + 2, column : column + 2].any()
 
 
-def test_reduced_leaves_small_pictures_alone() -> None:
+def test_reduced_leaves_small_images_alone() -> None:
     small, large = Image.new("RGB", (300, 200)), Image.new("RGB", (3000, 1000))
     assert downscaled(small, 512) is small and downscaled(large, 512).size == (512, 171)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 @pytest.mark.parametrize("size", [(700, 130), (331, 1203), (513, 512), (300, 3000)])
-def test_a_reduced_picture_is_what_a_reader_of_all_of_it_sees(mode: str, size: tuple[int, int]) -> None:
+def test_a_reduced_image_is_what_a_reader_of_all_of_it_sees(mode: str, size: tuple[int, int]) -> None:
     values = np.random.default_rng(0).integers(0, 256, (size[1] // 30 + 2, size[0] // 30 + 2, 4), np.uint8)
     image = Image.fromarray(values).resize(size, Image.Resampling.BICUBIC).convert(mode)
     got = np.asarray(downscaled(image, 128), int)

@@ -1,0 +1,360 @@
+"""The page in Chromium as tests see it: windows of it, what a person does there, and what they see."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fake_models import LightnessScorer, WatchedPipeline
+from page_server import served
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from tiny_models import tiny_model
+
+from imagebart.imaging.masks import preset
+from imagebart.ui.examples import find_examples
+from imagebart.ui.model_list import Models
+from imagebart.ui.sketchpad.component import unpack_mask
+
+# Few stages for what is waited for; enough for a run that is still going when it is cancelled.
+STAGES, MANY_STAGES = 5, 8
+WIDE = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+TOUCH: dict[str, Any] = {"viewport": PHONE, "has_touch": True, "is_mobile": True}  # of a window: a phone
+PATIENCE = 120_000  # milliseconds that an assertion is tried again, for a busy machine
+POLLING = 30  # milliseconds between two looks
+
+expect.set_options(timeout=PATIENCE)
+# What the sketchpad sends with every event, and its state.
+SENT = "document.querySelector('.sp').sketchpad.props.value"
+PIPELINE = WatchedPipeline(tiny_model(scales=STAGES), LightnessScorer())
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running page, its pipeline, and the folder of its examples."""
+
+    url: str
+    pipeline: WatchedPipeline
+    examples: Path
+
+
+@contextmanager
+def served_with_examples(pipeline: WatchedPipeline, folder: Path, models: Models | None = None) -> Iterator[Site]:
+    """The page with the examples of a folder."""
+    with served(pipeline, find_examples(folder), models) as url:
+        yield Site(url, pipeline, folder)
+
+
+class Windows:
+    """Windows of one browser. Those with the same options use the files again that the first has loaded."""
+
+    def __init__(self, chromium: Browser) -> None:
+        self._chromium = chromium
+        self._contexts: dict[str, BrowserContext] = {}
+
+    @contextmanager
+    def open(self, url: str, may_log_errors: bool = False, **options: Any) -> Iterator[PageObject]:
+        """The page in a new window with nothing stored, wide unless `options` of `new_context` say otherwise.
+
+        It must ask no other host for anything, and log no error unless it may.
+        """
+        complaints: list[str] = []
+
+        def on_console(message: ConsoleMessage) -> None:
+            if message.type == "error" and not may_log_errors:
+                complaints.append(message.text)
+
+        def on_request(request: Request) -> None:
+            if not request.url.startswith((url, "data:", "blob:")):
+                complaints.append(f"asked {request.url}")
+
+        context = self._context({"viewport": WIDE, **options})
+        with context.new_page() as window:
+            stored = {"origin": url.rstrip("/"), "storageTypes": "cookies,indexeddb,local_storage"}
+            context.new_cdp_session(window).send("Storage.clearDataForOrigin", stored)
+            window.on("console", on_console)
+            window.on("pageerror", lambda error: may_log_errors or complaints.append(str(error)))
+            window.on("request", on_request)
+            window.goto(url)
+            page = PageObject(window)
+            page.wait_until_ready()
+            yield page
+        assert not complaints, "\n".join(complaints)
+
+    def _context(self, options: dict[str, Any]) -> BrowserContext:
+        key = json.dumps(options, sort_keys=True)
+        if key not in self._contexts:
+            self._contexts[key] = self._chromium.new_context(**options)
+            self._contexts[key].set_default_timeout(PATIENCE)
+        return self._contexts[key]
+
+
+class PageObject:
+    """The page in one window. What is not here is Playwright's own (`Page`)."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.page, name)
+
+    @contextmanager
+    def open_tab(self, url: str) -> Iterator[PageObject]:
+        """The page in another tab of the same browser; what is stored stays."""
+        with self.page.context.new_page() as tab:
+            tab.goto(url)
+            other = PageObject(tab)
+            other.wait_until_ready()
+            yield other
+
+    def slow_down(self, rate: int, latency: int) -> None:
+        """A machine that is so many times slower, at the end of a line of `latency` milliseconds."""
+        machine = self.page.context.new_cdp_session(self.page)
+        machine.send("Emulation.setCPUThrottlingRate", {"rate": rate})
+        machine.send("Network.enable")
+        line = {"offline": False, "latency": latency, "downloadThroughput": -1, "uploadThroughput": -1}
+        machine.send("Network.emulateNetworkConditions", line)
+
+    # What is seen.
+
+    def wait_for(self, expression: str, arg: Any = None) -> None:
+        """Wait until a JavaScript expression, or a function of `arg`, is true."""
+        self.page.wait_for_function(expression, arg=arg, polling=POLLING)
+
+    def wait_until(self, true: Callable[[], bool]) -> None:
+        """Wait until something is true."""
+        deadline = time.monotonic() + PATIENCE / 1000
+        while not true():
+            assert time.monotonic() < deadline, "it never came"
+            self.page.wait_for_timeout(POLLING)
+
+    def wait_until_ready(self) -> None:
+        """Wait until there is an image, painted on, and the server has said what it would regenerate."""
+        self.wait_for(
+            """() => document.querySelector(".sp[data-shown]") &&
+                document.getElementById("grid-status").textContent.includes("will be regenerated")"""
+        )
+
+    def canvas(self) -> Locator:
+        """The canvas to paint on."""
+        return self.page.locator(".sp canvas")
+
+    def canvas_box(self) -> tuple[float, float, float, float]:
+        """Where the canvas is: left, top, width, height."""
+        box = self.canvas().bounding_box()
+        assert box is not None
+        return box["x"], box["y"], box["width"], box["height"]
+
+    def middle(self, dx: float = 0, dy: float = 0) -> tuple[float, float]:
+        """A place so far from the middle of the canvas, in pixels of the screen."""
+        left, top, width, height = self.canvas_box()
+        return left + width / 2 + dx, top + height / 2 + dy
+
+    def view(self) -> dict[str, float]:
+        """Where the image is on the canvas: scale, x, y, and its width and height in pixels of the mask."""
+        found: dict[str, float] = self.page.evaluate(
+            "(({ view, size }) => ({ ...view, ...size }))(document.querySelector('.sp').sketchpad.canvas)"
+        )
+        return found
+
+    def sent_value(self) -> dict[str, Any]:
+        """What the sketchpad would send now."""
+        found: dict[str, Any] = self.page.evaluate(SENT)
+        return found
+
+    def mask(self) -> np.ndarray:
+        """What is painted, uint8 [H, W] in the sketchpad's pixels. All three of its places must agree."""
+        text, size, as_sent, as_shown = self.page.evaluate(
+            """() => {
+                const { props, state, canvas } = document.querySelector(".sp").sketchpad;
+                canvas.render();
+                const { width, height, data } = state.mask;
+                const overlay = canvas.overlay.getContext("2d").getImageData(0, 0, width, height).data;
+                const sent = new Uint8Array(data.length);
+                const runs = props.value.mask.split(" ").map(Number);
+                for (let i = 0, at = 0; i + 1 < runs.length; at += runs[i + 1], i += 2) {
+                    sent.fill(runs[i], at, at + runs[i + 1]);
+                }
+                return [
+                    props.value.mask, [width, height],
+                    sent.every((value, i) => value === data[i]),
+                    data.every((value, i) => value > 0 === overlay[4 * i + 3] > 0),
+                ];
+            }"""
+        )
+        assert as_sent, "what is sent is not what is painted"
+        assert as_shown, "what is shown is not what is painted"
+        return np.asarray(unpack_mask(text, tuple(size)))
+
+    def expect_regenerated(self, count: int | None) -> None:
+        """Wait until so many tokens are shown to be regenerated, or none."""
+        line = f"{count} of {PIPELINE.grid**2} tokens will be regenerated" if count else "Nothing is painted yet"
+        self.wait_for("line => document.getElementById('grid-status').textContent === line", line)
+
+    def grid_cells(self) -> str:
+        """The cells of the grid that is shown over the image: 1 where a token will be regenerated."""
+        self.wait_for(
+            "() => (({ gridVersion, version }) => gridVersion === version)(document.querySelector('.sp').dataset)"
+        )
+        return self.page.locator(".sp").get_attribute("data-cells") or ""
+
+    def prompt(self) -> Locator:
+        """The field of the prompt."""
+        return self.page.get_by_label("What should be there?").first
+
+    def button(self, name: str) -> Locator:
+        """A button of exactly this name."""
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def steps_slider(self) -> Locator:
+        """The slider that shows a run's steps."""
+        return self.page.get_by_role("slider", name="From noise to image")
+
+    def history(self) -> list[str]:
+        """The runs that came to their end, the last one first, by the addresses of their thumbnails."""
+        addresses: list[str] = self.page.locator("#history img").evaluate_all("images => images.map(({ src }) => src)")
+        return addresses
+
+    def expect_review(self, state: str) -> None:
+        """Wait until a run is shown: "running", "finished", or "" for none."""
+        self.wait_for("state => document.querySelector('.sp').dataset.review === state", state)
+
+    def expect_finished(self) -> None:
+        """Wait for the end of a run."""
+        self.wait_for(
+            """() => document.getElementById("progress").textContent.includes("Done in") &&
+                !document.documentElement.dataset.runState"""
+        )
+
+    def result_address(self) -> str:
+        """Where the result can be downloaded."""
+        self.expect_review("finished")
+        address = self.page.get_by_role("link", name="Download", exact=True).get_attribute("href")
+        assert address is not None
+        return address
+
+    def result_pixels(self) -> np.ndarray:
+        """Pixels of the result as it would be downloaded, uint8 [H, W, 3]."""
+        return pixels(self.page.request.get(self.result_address()).body())
+
+    # What is done.
+
+    def type_prompt(self, words: str) -> None:
+        """Write the prompt."""
+        self.prompt().fill(words)
+
+    def click(self, *names: str, rest: float = 0) -> None:
+        """Click buttons one after the other, so many milliseconds after each; 0: with no time for anything between."""
+        self.page.evaluate(
+            """async ([names, rest]) => {
+                for (const name of names) {
+                    [...document.querySelectorAll("button")].find(
+                        (button) => (button.getAttribute("aria-label") ?? button.textContent.trim()) === name,
+                    ).click();
+                    if (rest) await new Promise((done) => setTimeout(done, rest));
+                }
+            }""",
+            [list(names), rest],
+        )
+
+    def press(self, name: str) -> None:
+        """Press a button."""
+        self.button(name).click()
+
+    def unfold(self, name: str) -> None:
+        """Open what is folded away."""
+        self.page.get_by_role("button", name=name).click()
+
+    def choose_second_example(self) -> None:
+        """The second example comes onto the canvas, without a mask."""
+        self.page.get_by_role("button", name="Second").click()
+        expect(self.page.locator("#image-size")).to_contain_text("48 × 40")
+        self.expect_regenerated(None)
+
+    def begin_stroke(self, dx: float = 60, dy: float = 6) -> None:
+        """The pointer goes down at (-dx, 0) from the middle of the canvas, to (dx, dy), and stays down."""
+        self.page.mouse.move(*self.middle(-dx, 0))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.middle(dx, dy), steps=12)
+
+    def paint(self, down: int = 6) -> None:
+        """A stroke across the middle of the image."""
+        self.begin_stroke(dy=down)
+        self.page.mouse.up()
+
+    def drag(self, start: tuple[float, float], *points: tuple[float, float]) -> None:
+        """Drag over the image; places are shares of its width and height."""
+        view, (left, top, _, _) = self.view(), self.canvas_box()
+
+        def place(at: tuple[float, float]) -> tuple[float, float]:
+            x, y = at[0] * view["width"] * view["scale"], at[1] * view["height"] * view["scale"]
+            return left + view["x"] + x, top + view["y"] + y
+
+        self.page.mouse.move(*place(start))
+        self.page.mouse.down()
+        for point in points:
+            self.page.mouse.move(*place(point), steps=4)
+        self.page.mouse.up()
+
+    def edit(self, button: str = "Edit") -> None:
+        """Press a button that starts a run, and wait until its result is shown."""
+        before = self.history()
+        self.press(button)
+        self.wait_for(
+            "last => { const shown = document.querySelector('#history img'); return shown && shown.src !== last; }",
+            (before or [""])[0],
+        )
+        self.expect_finished()
+        self.expect_review("finished")
+
+    def drop(self, path: Path) -> None:
+        """Drop a file on the canvas."""
+        data = self.page.evaluate_handle(
+            """bytes => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+                return transfer;
+            }""",
+            list(path.read_bytes()),
+        )
+        self.canvas().dispatch_event("drop", {"dataTransfer": data})
+
+    def upload(self, path: Path, size: tuple[int, int]) -> None:
+        """A file becomes the image."""
+        self.page.get_by_label("Image to paint on", exact=True).set_input_files(path)
+        expect(self.page.locator("#image-size")).to_have_text(f"{size[0]} × {size[1]} pixels")
+
+
+def gradient_image(size: tuple[int, int], blue: int) -> Image.Image:
+    """An image in which no two neighbouring pixels are alike."""
+    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    values = np.stack([x * 5 % 256, y * 5 % 256, np.full_like(x, blue)], axis=-1)
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def pixels(file: bytes | Path) -> np.ndarray:
+    """An image's pixels, uint8 [H, W, 3]."""
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def preset_mask(name: str, size: tuple[int, int]) -> np.ndarray:
+    """The ready mask of a name for an image of `size` (width, height), uint8 [H, W]."""
+    return np.asarray(preset(name.lower(), size))
+
+
+def random_seed() -> int:
+    """For what is done at random: another one each time, printed; that of SEED does the same again."""
+    found = int(os.environ.get("SEED", random.randrange(10**6)))
+    print(f"SEED={found}")
+    return found
