@@ -43,12 +43,12 @@ def test_painted_pixels_take_the_colour_of_a_nearest_kept_one() -> None:
 
 
 @pytest.mark.parametrize("painted", [False, True])
-def test_pictures_of_which_all_or_nothing_is_painted_stay(painted: bool) -> None:
+def test_images_of_which_all_or_nothing_is_painted_stay(painted: bool) -> None:
     pixels = torch.rand(2, 3, 8, 8)
     assert torch.equal(fill_nearest(pixels, torch.full((2, 8, 8), painted)), pixels)
 
 
-def test_share_of_each_cell() -> None:
+def test_mask_coverage_of_each_patch() -> None:
     painted = torch.zeros(1, 8, 8, dtype=torch.bool)
     painted[0, :4, :3] = True
     assert mask_coverage(painted, 4).tolist() == [[0.75, 0, 0, 0]]
@@ -142,7 +142,7 @@ def test_edits_tell_a_model_with_partial_patches_what_is_left_of_them() -> None:
         assert np.array_equal(ends[0][height:], np.asarray(upload)[height:])
 
 
-def test_an_edit_is_drawn_by_its_color_hints() -> None:
+def test_an_edit_uses_its_color_hints() -> None:
     """Page and evaluation show the same; a model that is told of no colours draws another image."""
     pixels = normalize(denormalize(flats(1, seed=3)))
     (upload,) = to_images(pixels)

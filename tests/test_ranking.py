@@ -43,7 +43,7 @@ def pipe() -> Pipeline:
     return Pipeline(tiny_model(), scorer=Brightest())
 
 
-def test_pictures_of_several_prompts_have_no_best(pipe: Pipeline) -> None:
+def test_images_of_several_prompts_have_no_best(pipe: Pipeline) -> None:
     with pytest.raises(InputError, match="several prompts have no best"):
         pipe.generate(["a hat", "a blue hat"], best_first=True)
 
@@ -55,7 +55,7 @@ def test_equal_scores_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "falling"), [("a hat", True), ("a blue hat", False)])
-def test_the_result_is_ordered_and_each_picture_is_the_variant_it_says(
+def test_the_result_is_ordered_and_each_image_is_the_variant_it_says(
     pipe: Pipeline, prompt: str, falling: bool
 ) -> None:
     as_drawn = list(pipe.generate(prompt, seed=5, variants=6))[-1]
@@ -176,7 +176,7 @@ def test_clip_scores_by_likeness(tmp_path: Path) -> None:
     assert not torch.allclose(scores, scorer.score(images, "round glasses"))
 
 
-def test_what_is_no_judge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_scorer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="nothing that a scorer could look for"):
         load_scorer(str(tmp_path), tiny_model("none"))
     with pytest.raises(InputError, match="is no CLIP model"):

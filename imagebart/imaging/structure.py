@@ -20,7 +20,7 @@ MAX_BLOCKS = 20_000  # of a file, without a GIF's pixels; encoders write some th
 MIN_PIXEL_BLOCK = 128  # bytes of a GIF's blocks of pixels, on average; encoders write 255
 MAX_SLOW_BYTES = 2_000_000  # of blocks that Pillow joins, or takes apart, in Python
 MAX_TAG_VALUES = 500_000
-MAX_RUNS = 2_000_000  # bytes of a run-length encoded BMP, which Pillow decodes in Python
+MAX_RUNS = 4_000_000  # pixels, and bytes, of a run-length encoded BMP, which Pillow decodes in Python
 SLOW = {b"GIF extension": 500_000}  # where it is quadratic
 FILL = b"\xff" * 70_000  # between a JPEG's segments, where libjpeg starts again with each part of the file that it gets
 SEGMENTS = {*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE} - {0xC8}  # JPEG's markers that a length follows
@@ -40,7 +40,7 @@ def check_structure(content: Content, name: str) -> None:
         if slow > SLOW.get(kind, MAX_SLOW_BYTES) or (exif is not None and _too_many_tags(content, *exif)):
             raise InputError(f"The {name} has too much metadata; save it again without.")
         if kind == b"BMP runs" and length > MAX_RUNS:
-            raise InputError(f"The {name} is a run-length encoded BMP of over {MAX_RUNS:,} bytes; save it as PNG.")
+            raise InputError(f"The {name} is a run-length encoded BMP of over {MAX_RUNS:,} pixels; save it as PNG.")
 
 
 def _exif(content: Content, kind: bytes, start: int, length: int) -> tuple[int, int] | None:
@@ -67,7 +67,8 @@ def _blocks(content: Content) -> Iterator[Block]:
         elif content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             yield b"TIFF", 0, len(content)
         elif content[:2] == b"BM" and content[14:15] == b"\x28" and content[30:31] in (b"\1", b"\2"):
-            yield b"BMP runs", 0, len(content)
+            width, height = struct.unpack_from("<ii", content, 18)
+            yield b"BMP runs", 0, max(len(content), width * abs(height))
     except (struct.error, IndexError):
         return  # cut short
 

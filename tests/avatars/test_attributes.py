@@ -111,7 +111,7 @@ def test_prints_are_of_all_shirts() -> None:
     assert len(skulls) == 15
 
 
-def test_what_is_not_there_is_said_as_its_value_is() -> None:
+def test_negations_are_the_wordings_of_none() -> None:
     bare = [p for p in phrases("wordings")["facial_hair"] if p.values == {"none"}]
     assert phrases("negations")["facial_hair"] == bare
 

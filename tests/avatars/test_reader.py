@@ -33,7 +33,7 @@ def test_fresh_renders_are_read_right(size: int, bound: float) -> None:
     assert {name: n for name, n in asked.items() if right[name] < bound * n} == {}
 
 
-def test_worn_renders_are_read_right() -> None:
+def test_augmented_renders_are_read_right() -> None:
     torch.manual_seed(0)
     images = augmented(rendered(AVATARS[:100], 128), Augment())
     read = load_reader(READER).read(images).attributes
@@ -66,7 +66,7 @@ def test_hidden_attributes_have_no_label() -> None:
     assert torch.equal(item["labels"], labels(sample(7, 3, "all")))
 
 
-def test_wear_leaves_half_of_each_kind_alone_and_harms_little() -> None:
+def test_augmentation_changes_about_half_of_the_images_and_little() -> None:
     torch.manual_seed(1)
     images = rendered(AVATARS[:64], 128)
     assert torch.equal(augmented(images, Augment(0, 0, 0, 0)), images)
@@ -105,7 +105,7 @@ def test_the_configuration_that_made_it_loads() -> None:
 
 
 @pytest.mark.parametrize("size", [{"channels": [20_000] * 3}, {"squeeze": 20_000, "features": 1000}])
-def test_a_judge_of_gigabytes_is_refused_by_its_description(tmp_path: Path, size: dict[str, object]) -> None:
+def test_a_scorer_of_gigabytes_is_refused_by_its_description(tmp_path: Path, size: dict[str, object]) -> None:
     path = tmp_path / "judge.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"values": json.dumps(VALUES), "config": json.dumps(size)})
     with pytest.raises(ValueError, match="expected at most 512"):

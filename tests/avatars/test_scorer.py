@@ -41,7 +41,7 @@ def test_the_score_is_the_chance_of_all_claims_by_the_reader_s_word() -> None:
     assert log_likelihood(answers, {}).tolist() == [0, 0, 0]
 
 
-def test_pictures_that_show_what_is_claimed_come_first() -> None:
+def test_images_that_show_what_is_claimed_come_first() -> None:
     reader = load_reader(READER)
     avatars = [sample(i, 8, "all") for i in range(64)]
     answers = reader(rendered(avatars, 128))
@@ -75,7 +75,7 @@ def claiming(scorer: AvatarScorer, claims: dict[str, set[str]]) -> AvatarScorer:
     return FixedClaims(scorer.reader, scorer.captions, scorer.conditioner, claims)
 
 
-def test_images_of_any_size_are_judged_and_blank_prompts_leave_them_equal(scorer: AvatarScorer) -> None:
+def test_images_of_any_size_are_scorerd_and_blank_prompts_leave_them_equal(scorer: AvatarScorer) -> None:
     images = rendered([replace(PLAIN, accessory=value) for value in ("none", "sunglasses", "eyepatch")], 64)
     for i, accessory in enumerate(("none", "sunglasses", "eyepatch")):
         assert claiming(scorer, {"accessory": {accessory}}).score(images, "any").argmax() == i
@@ -138,10 +138,8 @@ def test_a_claim_changes_what_it_has_to_and_no_more(
     assert first == "x" and gone <= before and set(asked) == before - gone | new
 
 
-def test_where_all_is_said_nothing_is_added(tmp_path: Path) -> None:
-    """So that the recipe of an edit without painting draws it again, its place found again."""
-    scorer = bundled_scorer(tmp_path, save_model_with_scorer(tmp_path))
-    assert isinstance(scorer, AvatarScorer)
+def test_to_a_complete_prompt_nothing_is_added(scorer: AvatarScorer) -> None:
+    """So that the recipe of an edit with a suggested mask makes the same image again."""
     for avatar in (PLAIN, SHIRT, sample(5, 6)):
         said = {name: {avatar.as_dict()[name]} for name in avatar.visible()}
         assert claiming(scorer, said).contrast(rendered([avatar], 256), "x") == ("x", verbalize(avatar))

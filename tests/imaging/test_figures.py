@@ -8,7 +8,7 @@ from PIL import Image, ImageColor
 from imagebart.imaging.figures import CAPTION, COLOURS, LABEL, MARGIN, SIZE, chart, sheet
 
 
-def test_pictures_stand_in_rows_with_names_and_captions() -> None:
+def test_images_stand_in_rows_with_names_and_captions() -> None:
     colours = ("red", "lime", "blue")
     rows = [[Image.new("RGB", (20, 20), colour) for colour in colours], [Image.new("RGB", (10, 10), "red")]]
     page = np.asarray(sheet(rows, 20, names=("one", "two"), captions=(("over all three",), ("x",))))
@@ -24,7 +24,7 @@ def test_pictures_stand_in_rows_with_names_and_captions() -> None:
     assert (page[:24, :LABEL] != 255).any() and (page[23 : 24 + CAPTION - 1, LABEL:] != 255).any()
 
 
-def test_fewer_captions_than_pictures_stand_under_as_many_each() -> None:
+def test_fewer_captions_than_images_stand_under_as_many_each() -> None:
     row = [Image.new("RGB", (20, 20), "white")] * 4
     page = np.asarray(sheet([row], 20, margin=2, captions=(("l", "l"),)))
     marked = np.flatnonzero((page < 255).any((0, 2)))

@@ -270,7 +270,7 @@ def tiled_tiff(tile: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(fields) + bytes(4) + data
 
 
-def test_a_small_image_in_huge_tiles_is_judged_from_the_header() -> None:
+def test_a_small_image_in_huge_tiles_is_scorerd_from_the_header() -> None:
     assert load_image(tiled_tiff(112)).size == (100, 100)
     refused(tiled_tiff(16_000), "tiles of 16,000 × 16,000", "at most 40")  # 768 MB
 

@@ -36,7 +36,7 @@ def test_hinge_losses() -> None:
     assert generator_loss(fake).item() == pytest.approx(2 / 3)
 
 
-def test_matching_takes_layers_alike_and_leaves_logits_out() -> None:
+def test_feature_matching_weighs_layers_equally_without_logits() -> None:
     real = [torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 2, 2), torch.zeros(1)]
     fake = [torch.full((1, 2, 4, 4), 0.5), torch.full((1, 4, 2, 2), -1.5), torch.full((1,), 9.0)]
     assert feature_matching_loss(real, fake).item() == pytest.approx(1.0)
