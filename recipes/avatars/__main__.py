@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import partial
@@ -141,26 +140,24 @@ def blemishes(
     study = _study(model, asked, sampling)
     studies = {"as given": study} | {text: measures.with_settings(study, text) for text in against or ()}
     began = time.perf_counter()
-    with _progress(study, study.samples, "reconstructions") as watched:
-        floor = dict(measures.reconstruction_faults(watched))
-    found = {}
+    faults: dict[str, dict[str, measures.Faults]] = {name: {} for name in (*studies, "reconstructions")}
+    work = partial(measures.evaluate_faults, kinds=measures.reconstruction_faults, found=faults["reconstructions"])
+    floor = _run(work, study, study.samples, "reconstructions")
+    columns = {}
     for name, one in studies.items():
-        with _progress(one, measures.IMAGES_EACH * one.samples, name) as watched:
-            found[name] = dict(measures.faults_by_kind(watched))
-    base, *_ = found.values()
-    columns = {name: list(measures.fault_measures(faults)) for name, faults in found.items()}
-    for name, column in columns.items() if test_steps else ():
-        column.append(measures.two_sample(studies[name], found[name]["prompts"], test_steps))
-    others = [name for name in found if name != "as given"]
-    differences = [m for name in others for m in measures.fault_differences(found[name], base, f"{name} less as given")]
-    print(table(list(measures.fault_measures(floor))), side_by_side(columns), table(differences), sep="\n\n")
+        work = partial(measures.evaluate_faults, kinds=measures.faults_by_kind, found=faults[name], steps=test_steps)
+        columns[name] = _run(work, one, measures.IMAGES_EACH * one.samples, name)
+    differences = [
+        m for name in against or () for m in measures.fault_differences(faults[name], faults["as given"], name)
+    ]
+    print(table(floor), side_by_side(columns), table(differences), sep="\n\n")
     if sheet:
-        shown = {f"{name}: {kind}": faults for name, kinds in found.items() for kind, faults in kinds.items()}
-        save_image(measures.fault_sheet(floor | shown), sheet, optimize=True)
+        floors = faults.pop("reconstructions")
+        shown = {f"{name}: {kind}": own for name, kinds in faults.items() for kind, own in kinds.items()}
+        save_image(measures.fault_sheet(floors | shown), sheet, optimize=True)
     if asked.out:
         content = {name: [asdict(m) for m in column] for name, column in columns.items()}
-        both = [*measures.fault_measures(floor), *differences]
-        write_json(asked.out, {"model": model, "settings": content, **_about(study, began)}, both)
+        write_json(asked.out, {"model": model, "settings": content, **_about(study, began)}, [*floor, *differences])
 
 
 @command(evaluate)
@@ -236,20 +233,15 @@ def _measure(work: Callable[[Study], Iterable[Measure]], study: Study, images: i
 def _run(work: Callable[[Study], Iterable[Measure]], study: Study, images: int, name: str) -> list[Measure]:
     """Runs a study with a progress bar of its images; prints each total as soon as it is known."""
     measures = []
-    with _progress(study, images, name) as watched:
+    with progress("images") as bar:
+        task = bar.add_task(name, total=images)
+        watched = replace(study, sampler=replace(study.sampler, progress=partial(bar.advance, task)))
         for one in work(watched):
             measures.append(one)
             if not one.group:
-                print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr)
+                line = f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})"
+                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
     return measures
-
-
-@contextmanager
-def _progress(study: Study, images: int, name: str) -> Iterator[Study]:
-    """The study, with a progress bar of its images."""
-    with progress("images") as bar:
-        task = bar.add_task(name, total=images)
-        yield replace(study, sampler=replace(study.sampler, progress=partial(bar.advance, task)))
 
 
 def _about(study: Study, began: float) -> dict[str, Any]:

@@ -43,7 +43,7 @@ DIFFERENCE, OPENING, LEAST = 48, 4, 96  # levels of 255, pixels a side, pixels
 OFF = 4  # levels of 255 that a flat pixel may be off its color
 LIKELY = 0.003  # probability from which a value is tried
 IMAGES_EACH = 3  # images that `faults_by_kind` takes for each sample
-PARTLY_HIDDEN = ("eyes", "eyebrows", "clothing", "clothing_colour", "graphic")
+PARTLY_HIDDEN = ("eyes", "eyebrows", "clothing", "clothing_colour")
 """Attributes that hijabs and accessories hide in part. There, the reader does not know them: all values are tried."""
 
 
@@ -198,33 +198,35 @@ def reconstruction_faults(study: Study) -> Iterator[tuple[str, Faults]]:
     originals = rendered(study.avatars(SHOWN), size)
     decoded = study.sampler.reconstruct(originals)
     everything = np.ones((len(decoded), size, size), bool)
-    yield "reconstructions beside their renders", find_faults(decoded, study.reader, everything, None, originals)
-    yield "reconstructions beside the nearest render, the floor", find_faults(decoded, study.reader, everything)
+    yield "reconstructions", find_faults(decoded, study.reader, everything, None, originals)
+    yield "floor (nearest render)", find_faults(decoded, study.reader, everything)
 
 
-def fault_measures(faults: Mapping[str, Faults]) -> Iterator[Measure]:
-    """The measures of each kind of images."""
-    for kind, found in faults.items():
-        count = len(found.areas)
-        yield measure(f"{kind}: with a blemish", share_of((found.areas > 0).int().tolist()), count, "%")
-        yield measure(f"{kind}: area of blemishes", mean_of(found.areas.tolist()), count, "px")
-        if found.flat.any():
-            share = jackknife(replicates(found.off_color, count, count))
+def evaluate_faults(
+    study: Study, kinds: Callable[[Study], Iterator[tuple[str, Faults]]], found: dict[str, Faults], steps: int = 0
+) -> Iterator[Measure]:
+    """The measures of each kind of images, whose faults are put into `found`.
+
+    steps: of a network that learns to tell images of captions from reconstructions; 0: there is none.
+    """
+    for kind, faults in kinds(study):
+        found[kind] = faults
+        count = len(faults.areas)
+        yield measure(f"{kind}: with a blemish", share_of((faults.areas > 0).int().tolist()), count, "%")
+        yield measure(f"{kind}: area of blemishes", mean_of(faults.areas.tolist()), count, "px")
+        if faults.flat.any():
+            share = jackknife(replicates(faults.off_color, count, count))
             yield measure(f"{kind}: flat pixels off their color", share, count, "%")
-
-
-def two_sample(study: Study, faults: Faults, steps: int) -> Measure:
-    """How often a network trained for it tells images of captions from reconstructions of the captions' avatars."""
-    avatars = [sample(i, study.series) for i in range(study.samples)]
-    real = study.sampler.reconstruct(rendered(avatars, study.sampler.size))
-    made = normalize(torch.from_numpy(faults.images).permute(0, 3, 1, 2))
-    # At half the size, which takes a quarter of the time.
-    real, made = (F.interpolate(x, (SIDE // 2,) * 2, mode="bilinear", antialias=True) for x in (real, made))
-    return measure("prompts: two-sample test", two_sample_test(real, made, steps, study.seed), len(made), "%")
+    if steps:
+        real = study.sampler.reconstruct(rendered([sample(i, study.series) for i in range(count)], study.sampler.size))
+        made = normalize(torch.from_numpy(found["prompts"].images).permute(0, 3, 1, 2))
+        # At half the size, which takes a quarter of the time.
+        real, made = (F.interpolate(x, (SIDE // 2,) * 2, mode="bilinear", antialias=True) for x in (real, made))
+        yield measure("prompts: two-sample test", two_sample_test(real, made, steps, study.seed), count, "%")
 
 
 def fault_differences(faults: Mapping[str, Faults], base: Mapping[str, Faults], name: str) -> Iterator[Measure]:
-    """How much the measures differ from a base of the same cases and seeds; the intervals are of pairs of images."""
+    """How much the measures exceed a base of the same cases and seeds; the intervals are of pairs of images."""
     statistics = {"with a blemish": Faults.blemished, "area of blemishes": Faults.area}
     for kind, own in faults.items():
         other, count = base[kind], len(own.areas)
@@ -232,7 +234,7 @@ def fault_differences(faults: Mapping[str, Faults], base: Mapping[str, Faults], 
         for statistic, of in (statistics | masked).items():
             pairs = replicates(partial(_difference, of, own, other), count, count)
             unit = "px" if of is Faults.area else "%"
-            yield measure(f"{kind}: {statistic}", jackknife(pairs), count, unit, group=name)
+            yield measure(f"{kind}: {statistic}", jackknife(pairs), count, unit, group=f"{name} less as given")
 
 
 def _difference(of: Callable[[Faults, Tensor], float], own: Faults, other: Faults, rows: Tensor) -> float:

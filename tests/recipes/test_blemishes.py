@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from oracle_sampler import oracle
+from PIL import Image
 from tiny_models import tiny_model
 from torch import Tensor
 
@@ -18,21 +21,22 @@ from imagebart.errors import InputError
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.settings import SamplingSettings
 from recipes.avatars import READER
+from recipes.avatars.__main__ import main
 from recipes.avatars.artwork import render, rendered
 from recipes.avatars.blemishes import (
     IMAGES_EACH,
     LEAST,
     SIDE,
+    Faults,
     blemish_mask,
+    evaluate_faults,
     fault_differences,
-    fault_measures,
     fault_sheet,
     faults_by_kind,
     find_faults,
     flats,
     nearest_render,
     reconstruction_faults,
-    two_sample,
     with_settings,
 )
 from recipes.avatars.dataset import sample
@@ -47,6 +51,10 @@ def painted(height: int, width: int, levels: int = 100, place: tuple[int, int] =
     top, left = place
     image[top : top + height, left : left + width, 1] -= levels
     return image
+
+
+def study(sampler: ImageSampler | None = None) -> Study:
+    return Study(sampler or oracle(), load_reader(READER), 20)
 
 
 def certain(avatar: Attributes) -> dict[str, np.ndarray]:
@@ -129,7 +137,7 @@ def test_faults_of_renders_are_none_and_painted_ones_are_found_and_shown() -> No
     found = find_faults(images, reader, masks)
     assert found.areas.tolist() == [0, 120, 0] and found.off[0] == 0 and 0 < found.off[1] <= 120
     assert np.asarray(found.worst(1)[0][2])[10, 10].tolist() == [255, 0, 0]
-    measures = {m.name: m for m in fault_measures({"a": found})}
+    measures = {m.name: m for m in evaluate_faults(study(), lambda _: iter([("a", found)]), {})}
     assert measures["a: with a blemish"].value == pytest.approx(1 / 3)
     assert measures["a: area of blemishes"].value == 40
     assert measures["a: flat pixels off their color"].value == float(found.off.sum() / found.flat.sum())
@@ -141,7 +149,7 @@ def test_faults_of_renders_are_none_and_painted_ones_are_found_and_shown() -> No
 
 
 def test_a_perfect_first_stage_has_no_faults() -> None:
-    for _, faults in reconstruction_faults(Study(oracle(), load_reader(READER), 20)):
+    for _, faults in reconstruction_faults(study(oracle())):
         assert not faults.areas.any() or faults.blemished(torch.arange(20)) <= 0.1
         assert faults.off_color(torch.arange(20)) < 0.01
 
@@ -168,20 +176,39 @@ class Damaged(ImageSampler):
 
 def test_all_kinds_are_measured_and_the_images_are_counted() -> None:
     counts: list[int] = []
-    study = Study(Damaged(tiny_model(), SamplingSettings(), progress=counts.append), load_reader(READER), 20)
-    found = dict(faults_by_kind(study))
+    damaged = study(Damaged(tiny_model(), SamplingSettings(), progress=counts.append))
+    found: dict[str, Faults] = {}
+    measures = list(evaluate_faults(damaged, faults_by_kind, found, steps=2))
     assert list(found) == ["prompts", "completions", "edits"] and sum(counts) == IMAGES_EACH * 20
     assert [faults.flat.any() for faults in found.values()] == [False, True, True]
     assert all(faults.areas.tolist() == [400, *[0] * 19] for faults in found.values())
     assert found["completions"].off.tolist() == [400, *[0] * 19], "the square lies in the upper half"
     assert fault_sheet(found, 2).size == (160 + 6 * 132, 3 * 132)
-    test = two_sample(study, found["prompts"], 2)
-    assert 0 <= test.low <= test.value <= test.high <= 1
+    assert len(measures) == 9 and measures[-1].name == "prompts: two-sample test"
+    assert all(m.low <= m.value <= m.high for m in measures)
 
 
 def test_settings_are_written_as_names_and_values() -> None:
-    study = with_settings(Study(oracle(), load_reader(READER), 20), "scales=4, top_p=0.5")
-    assert (study.sampler.settings.scales, study.sampler.settings.top_p) == (4, 0.5)
+    settings = with_settings(study(), "scales=4, top_p=0.5").sampler.settings
+    assert (settings.scales, settings.top_p) == (4, 0.5)
     for text, message in (("scale=4", "no sampling setting"), ("scales=x", "no sampling"), ("scales=9", "scales is 9")):
         with pytest.raises(InputError, match=message):
-            with_settings(study, text)
+            with_settings(study(), text)
+
+
+def test_the_command_compares_settings_at_equal_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("recipes.avatars.blemishes.LIKELY", 1)  # of noise every reading is likely
+    tiny_model("text").save_pretrained(tmp_path / "model")
+    out, page = tmp_path / "faults.json", tmp_path / "sheet.png"
+    given = ["--model", str(tmp_path / "model"), "--samples", "20", "--scales", "1", "--test-steps", "0"]
+    given += ["--against", "scales=1", "--against", "scales=2", "--out", str(out), "--sheet", str(page)]
+    assert main(["evaluate", "blemishes", *given]) == 0
+    assert "| measure | as given | scales=1 | scales=2 |" in capsys.readouterr().out
+    content = json.loads(out.read_text())
+    assert content["sampling"]["scales"] == 1 and content["settings"]["as given"] == content["settings"]["scales=1"]
+    differences = {group: [m for m in content["measures"] if m["group"].startswith(group)] for group in given}
+    assert {m["value"] for m in differences["scales=1"]} == {0}
+    assert {m["value"] for m in differences["scales=2"]} > {0}
+    assert Image.open(page).size == (160 + 15 * 132, (2 + 3 * 3) * 132)
