@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.token_task import load_text_encoder, text_config
 from imagebart.training.train_model import assemble
 from imagebart.weights.folder import Part, load_part, save_part
+from recipes.avatars import training
 from recipes.avatars.conditioner import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, caption
 from recipes.avatars.training import (
@@ -41,6 +43,12 @@ from recipes.avatars.training import (
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=14)
 
 
+@pytest.fixture(autouse=True)
+def few_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distillation looks at fewer captions than in a real run."""
+    monkeypatch.setattr(training, "caption_batches", partial(training.caption_batches, count=64))
+
+
 def test_captions_are_those_of_the_avatars() -> None:
     captions, avatars = CaptionDataset(), AvatarDataset(size=16)
     for number in (1, 5, 123):
@@ -53,17 +61,8 @@ def test_captions_are_those_of_the_avatars() -> None:
 
 def test_a_short_run_learns_to_read(tmp_path: Path) -> None:
     """Fresh captions at every step, so that the log tells of captions it has not seen."""
-    loop = LoopConfig(
-        steps=100,
-        batch_size=16,
-        optimizer="muon",
-        lr=0.01,
-        warmup=5,
-        ema=0.9,
-        log_every=1,
-        save_every=100,
-        sample_every=100,
-    )
+    settings = {"batch_size": 16, "optimizer": "muon", "lr": 0.01, "warmup": 5, "ema": 0.9, "log_every": 1}
+    loop = LoopConfig(steps=100, save_every=100, sample_every=100, **settings)  # type: ignore[arg-type]
     trained = train_captions(CaptionsRun(loop=loop, shape=SHAPE, text_length=60), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert sum(r["read"] for r in log[-10:]) > 1.6 * sum(r["read"] for r in log[:10])
