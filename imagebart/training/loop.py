@@ -227,13 +227,9 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         with suppress(ValueError, RecursionError):
             record = json.loads(line)
-            if isinstance(record, dict) and {"step", "hours"} <= record.keys() and _are_numbers(record.values()):
-                records.append(record)
+            if isinstance(record, dict) and all(isinstance(value, int | float) for value in record.values()):
+                records += [record] if {"step", "hours"} <= record.keys() else []
     return records
-
-
-def _are_numbers(values: Iterable[object]) -> bool:
-    return all(isinstance(value, int | float) for value in values)
 
 
 def hours_so_far(folder: Path) -> float:

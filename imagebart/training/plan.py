@@ -86,7 +86,7 @@ def make_plan(
     Times steps, on all processes together. Raises InputError where the disk has no room for the run.
     """
     model = first_stage or run.model or first_stage_config(resolution)
-    shape = shape or run.shape or _denoiser_shape(model)
+    shape = shape or run.shape or denoiser_shape(model.resolution)
     views = max(2, min(MAX_VIEWS, MAX_TOKEN_BYTES // (4 * model.tokens * count)))
     weights = 4 * 4 * 3 * (_parameters(model) + 20 * shape.width**2 * (shape.depth + shape.encoder_depth))
     disk = count * (3 * stored_side(model.resolution) ** 2 + 4 * model.tokens * views) + weights
@@ -145,8 +145,9 @@ def first_stage_config(resolution: int) -> FirstStageConfig:
     )
 
 
-def _denoiser_shape(model: FirstStageConfig) -> StageShape:
-    if model.resolution < 128:
+def denoiser_shape(resolution: int) -> StageShape:
+    """The shape of a denoiser that this machine can train in a night or so."""
+    if resolution < 128:
         return StageShape(width=128, depth=3, heads=2, encoder_depth=2, query_tokens=8)
     return StageShape(width=512, depth=8, heads=8) if torch.cuda.is_available() else StageShape()
 

@@ -98,7 +98,8 @@ def load_state(folder: Path, parts: Mapping[str, Stateful]) -> int:
     try:
         tensors = load_file(checked_header(path))
         for name, part in parts.items():
-            state = {key.removeprefix(f"{name}/"): tensors.pop(key) for key in list(tensors) if _is_in(key, name)}
+            own = [key for key in tensors if key.startswith(f"{name}/")]
+            state = {key.removeprefix(f"{name}/"): tensors.pop(key) for key in own}
             if isinstance(part, nn.Module):
                 expected = {key: tuple(tensor.shape) for key, tensor in part.state_dict().items()}
                 check_shapes("it", {key: tuple(tensor.shape) for key, tensor in state.items()}, expected, f"{name}/")
@@ -142,7 +143,3 @@ def _name(step: int) -> str:
 
 def _step(path: Path) -> int:
     return int(path.name[5:-12])
-
-
-def _is_in(key: str, name: str) -> bool:
-    return key.startswith(f"{name}/")

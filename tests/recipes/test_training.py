@@ -1,4 +1,4 @@
-"""Training on avatars: the text encoder learns to read captions, and more of them later."""
+"""Training on avatars: the text encoder learns to read captions, and more words later."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_captions_are_those_of_the_avatars() -> None:
 
 
 def test_a_short_run_learns_to_read(tmp_path: Path) -> None:
-    """Fresh captions at every step, so that the log tells of captions it has not seen."""
+    """New captions at every step, so that the log is of captions not seen before."""
     settings = {"batch_size": 16, "optimizer": "muon", "lr": 0.01, "warmup": 5, "ema": 0.9, "log_every": 1}
     loop = LoopConfig(steps=100, save_every=100, sample_every=100, **settings)  # type: ignore[arg-type]
     trained = train_captions(CaptionsRun(loop=loop, shape=SHAPE, text_length=60), tmp_path / "run")
@@ -75,7 +75,7 @@ def test_a_short_run_learns_to_read(tmp_path: Path) -> None:
         train_captions(CaptionsRun(loop, SHAPE, 61, str(tmp_path / "run")), tmp_path / "longer")
 
 
-def test_a_text_encoder_is_taught_more_without_changing_what_its_slots_say(tmp_path: Path) -> None:
+def test_a_text_encoder_learns_more_words_and_its_query_tokens_stay(tmp_path: Path) -> None:
     loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, save_every=2, sample_every=2)
     run = CaptionsRun(loop, SHAPE, text_length=60)
     first = train_captions(run, tmp_path / "first")
@@ -89,31 +89,31 @@ def test_a_text_encoder_is_taught_more_without_changing_what_its_slots_say(tmp_p
         train_captions(replace(run, init_from=str(tmp_path / "first")), tmp_path / "other")
 
 
-def test_a_text_encoder_that_knew_fewer_words_is_taught_the_others_and_replaces_it_in_a_model(tmp_path: Path) -> None:
+def test_a_text_encoder_of_more_words_replaces_another_in_a_model(tmp_path: Path) -> None:
     save_part(Part(FirstStage(tiny_first_stage())), tmp_path / "first-stage")
     few = TextConditioner.from_captions(["a man with red hair and glasses", "a blue hat"], 60)
     reader = CaptionReader(TextEncoder(text_config(SHAPE, few)))
     save_part(Part(reader.encoder, few), tmp_path / "few")
     save_heads(reader, tmp_path / "few")
     loop = LoopConfig(steps=1, batch_size=2, lr=0.0, warmup=0, ema=0.0, save_every=1, sample_every=1)
-    taught = train_captions(CaptionsRun(loop, SHAPE, 60, str(tmp_path / "few")), tmp_path / "many")
+    trained = train_captions(CaptionsRun(loop, SHAPE, 60, str(tmp_path / "few")), tmp_path / "many")
     many = avatar_conditioner(60)
     prompts = ["red hat", "a man with glasses", ""]
     before = reader.encoder(few.encode(prompts).tokens)
-    assert torch.allclose(taught(many.encode(prompts).tokens), before, atol=1e-5)
+    assert torch.allclose(trained(many.encode(prompts).tokens), before, atol=1e-5)
     first, few_words = str(tmp_path / "first-stage"), str(tmp_path / "few")
     stage = StageRun(data="avatars", first_stage=first, betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_from=few_words)
     train_part(stage, tmp_path / "stage")
     model = assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "many")
-    assert model.conditioner == many and model.stages[0].config.text == taught.config
+    assert model.conditioner == many and model.stages[0].config.text == trained.config
     assert assemble(tmp_path / "first-stage", [tmp_path / "stage"], About()).conditioner == few
     save_part(Part(TextEncoder(text_config(replace(SHAPE, query_tokens=15), many)), many), tmp_path / "other")
     with pytest.raises(ValueError, match="query_tokens=15.*expected the shape of the network's own"):
         assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "other")
 
 
-def test_a_stage_takes_a_text_encoder_over_and_leaves_it_as_it_is(tmp_path: Path) -> None:
-    """Whatever it begins from; without `text_from` the text encoder learns with the stage."""
+def test_a_stage_uses_a_text_encoder_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+    """Whatever it is initialised from; without `text_from` the text encoder learns with the stage."""
     save_part(Part(FirstStage(tiny_first_stage())), tmp_path / "first")
     loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, save_every=2, sample_every=2)
     train_captions(CaptionsRun(loop, SHAPE, text_length=60), tmp_path / "captions")
@@ -141,8 +141,8 @@ SMALL = (4, 3)  # two attributes of three and of two values
 SMALL_SHAPE = StageShape(width=32, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
 
 
-def test_loss_asks_for_what_is_claimed_in_equal_parts() -> None:
-    """By hand: two of three values are claimed of the first attribute, nothing is said of the second."""
+def test_the_loss_has_claimed_values_as_equally_likely_targets() -> None:
+    """By hand: two of three values are claimed of the first attribute, the second is not mentioned."""
     readings = torch.tensor([[1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0]])
     claims = torch.tensor([[True, True, False, False, False, False, True]])
     first = math.log(1 + math.e + math.exp(2) + math.exp(3)) - 0.5 * (1 + 2)
@@ -150,7 +150,7 @@ def test_loss_asks_for_what_is_claimed_in_equal_parts() -> None:
     assert reading_loss(readings, claims, SMALL).item() == pytest.approx((first + second) / 2, abs=1e-6)
 
 
-def test_accuracy_counts_what_is_spoken_of_only() -> None:
+def test_accuracy_counts_mentioned_attributes_only() -> None:
     readings = torch.tensor([[1.0, 3.0, 2.0, 0.0, 1.0, 2.0, 3.0]])
     assert reading_accuracy(readings, torch.tensor([[False, True, True, False, False, False, True]]), SMALL) == 1
     assert reading_accuracy(readings, torch.tensor([[True, False, True, False, False, False, True]]), SMALL) == 0
@@ -183,7 +183,7 @@ def test_a_text_encoder_learns_to_read() -> None:
     assert reading_accuracy(model(words)[0], claims, SMALL) == 1.0
 
 
-def test_too_few_slots_are_refused() -> None:
+def test_too_few_query_tokens_are_refused() -> None:
     encoder = TextEncoder(text_config(SMALL_SHAPE, tiny_conditioner("text")))
     with pytest.raises(ValueError, match="query_tokens is 3, expected 4, one an attribute"):
         CaptionReader(encoder, (2, 2, 2, 2))
@@ -209,20 +209,20 @@ def words(*texts: str) -> Tensor:
     return tiny_conditioner("text").encode(texts).tokens
 
 
-def test_slots_that_were_read_rightly_stay(before: CaptionReader) -> None:
+def test_query_tokens_that_were_read_rightly_stay(before: CaptionReader) -> None:
     distillation = QueryTokenDistillation(before, [], SMALL)
     read = words("round glasses")
-    slots = before(read)[1]
-    assert distillation.loss(slots, read, CLAIMS) == 0
-    wrong, right = slots.clone(), slots.clone()
+    query_tokens = before(read)[1]
+    assert distillation.loss(query_tokens, read, CLAIMS) == 0
+    wrong, right = query_tokens.clone(), query_tokens.clone()
     wrong[:, 1] += 1
     right[:, 0] += 1
     assert distillation.loss(wrong, read, CLAIMS) == 0  # of this attribute there is nothing to stay like
     assert distillation.loss(right, read, CLAIMS).item() == pytest.approx(0.5)
 
 
-def test_other_slots_become_what_is_usual_for_their_claims(before: CaptionReader) -> None:
-    """The reader is sure of the first value, and wrong: where the third is claimed, only what was usual helps."""
+def test_other_query_tokens_become_the_mean_for_their_claims(before: CaptionReader) -> None:
+    """The reader is sure of the first value, and wrong: where the third is claimed, only the mean helps."""
     captions = words("round glasses", "red hair", "red glasses", "hair")
     claims = CLAIMS.repeat(len(captions), 1)
     assert len(captions) >= OFTEN
@@ -236,7 +236,7 @@ def test_other_slots_become_what_is_usual_for_their_claims(before: CaptionReader
     assert torch.allclose(targets[0, 0], usual, atol=1e-6)
 
 
-def test_a_slot_that_was_read_rightly_stays_though_another_is_usual(before: CaptionReader) -> None:
+def test_a_query_token_that_was_read_rightly_stays_though_the_mean_is_another(before: CaptionReader) -> None:
     captions = words("round glasses", "red hair", "red glasses", "hair")
     distillation = QueryTokenDistillation(before, [(captions, CLAIMS.repeat(4, 1))], SMALL)
     read = words("red")
@@ -246,7 +246,7 @@ def test_a_slot_that_was_read_rightly_stays_though_another_is_usual(before: Capt
     assert not torch.allclose(targets[0, 0], distillation.usual[0][0], atol=1e-4)
 
 
-def test_what_is_seldom_claimed_has_nothing_usual(before: CaptionReader) -> None:
+def test_what_is_seldom_claimed_has_no_mean(before: CaptionReader) -> None:
     captions = words("round glasses", "red hair")
     assert len(captions) < OFTEN
     distillation = QueryTokenDistillation(before, [(captions, CLAIMS.repeat(2, 1))], SMALL)
@@ -255,7 +255,7 @@ def test_what_is_seldom_claimed_has_nothing_usual(before: CaptionReader) -> None
     assert not distillation.targets(words("red"), CLAIMS)[1].any()
 
 
-def test_what_is_claimed_just_often_enough_has_something_usual(before: CaptionReader) -> None:
+def test_what_is_claimed_just_often_enough_has_a_mean(before: CaptionReader) -> None:
     captions = words("round glasses", "red hair", "hair")
     assert len(captions) == OFTEN
     distillation = QueryTokenDistillation(before, [(captions, CLAIMS.repeat(OFTEN, 1))], SMALL)

@@ -21,12 +21,12 @@ def logits(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor:
     return denoiser.logits(x, DenoiserInput(x, torch.full(x.shape, 0.5), torch.zeros(x.shape)))
 
 
-def test_what_was_learnt_alike_is_a_table_again() -> None:
+def test_trained_maps_are_merged_into_tables() -> None:
     torch.manual_seed(0)
     denoiser, x = small(), torch.randint(CODES, (2, 4))
     names, before = set(denoiser.state_dict()), logits(denoiser, x)
     add_codebook_embedding(token_tables(denoiser), torch.randn(CODES, 3))
-    assert torch.equal(logits(denoiser, x), before), "the map begins at nothing"
+    assert torch.equal(logits(denoiser, x), before), "the map is zero at first"
     optimizer = torch.optim.SGD(denoiser.parameters(), 0.5)
     logits(denoiser, x).square().sum().backward()
     optimizer.step()
@@ -36,8 +36,8 @@ def test_what_was_learnt_alike_is_a_table_again() -> None:
     torch.testing.assert_close(logits(denoiser, x), trained)
 
 
-def test_a_code_that_was_never_seen_learns_from_those_like_it() -> None:
-    """Codes 0 and 1 have the same vector, 2 the opposite one; only 0 is ever shown. The start token is no code."""
+def test_an_unused_code_learns_from_similar_ones() -> None:
+    """Codes 0 and 1 have the same vector, 2 the opposite one; only 0 is used. The start token is no code."""
     denoiser = small()
     codes = torch.zeros(CODES, 2)
     codes[:2, 0], codes[2, 0] = 1.0, -1.0
@@ -53,7 +53,7 @@ def test_a_code_that_was_never_seen_learns_from_those_like_it() -> None:
     assert torch.equal(moved[CODES], torch.zeros(8))
 
 
-def test_a_code_like_the_right_one_becomes_likelier() -> None:
+def test_a_code_similar_to_the_right_one_becomes_likelier() -> None:
     """Codes 0 and 1 have the same vector, 2 the opposite one; only 0 is ever right."""
     denoiser = small()
     codes = torch.zeros(CODES, 2)
@@ -62,7 +62,7 @@ def test_a_code_like_the_right_one_becomes_likelier() -> None:
     assert denoiser.decoder.head is not None
     before = denoiser.decoder.head(state).detach()
     add_codebook_embedding(token_tables(denoiser), codes)
-    assert torch.equal(denoiser.decoder.head(state), before), "the map begins at nothing"
+    assert torch.equal(denoiser.decoder.head(state), before), "the map is zero at first"
     (-denoiser.decoder.head(state).log_softmax(-1)[0, 0]).backward()
     torch.optim.SGD(denoiser.parameters(), 0.1).step()
     merge_codebook_embedding(denoiser)

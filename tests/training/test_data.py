@@ -28,14 +28,14 @@ from imagebart.training.data import (
 )
 
 
-def picture(path: Path, color: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> None:
+def write_image(path: Path, color: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path)
 
 
 def test_captions_come_from_metadata(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", (255, 0, 0))
-    picture(tmp_path / "b.png", (0, 255, 0))
+    write_image(tmp_path / "a.png", (255, 0, 0))
+    write_image(tmp_path / "b.png", (0, 255, 0))
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "b.png", "text": "grass"}) + "\n\n")
     items = ImageFolder(tmp_path, 16)
     assert [item["text"] for item in (items[0], items[1])] == ["", "grass"]
@@ -45,8 +45,8 @@ def test_captions_come_from_metadata(tmp_path: Path) -> None:
 
 
 def test_subfolders_are_classes(tmp_path: Path) -> None:
-    picture(tmp_path / "cat" / "1.png", (1, 2, 3))
-    picture(tmp_path / "dog" / "1.jpg", (1, 2, 3))
+    write_image(tmp_path / "cat" / "1.png", (1, 2, 3))
+    write_image(tmp_path / "dog" / "1.jpg", (1, 2, 3))
     assert ImageFolder(tmp_path, 16).texts == ["cat", "dog"]
 
 
@@ -62,7 +62,7 @@ def test_centre_square_is_taken(tmp_path: Path) -> None:
     [("{broken", "line 1"), ("[" * 99_999, "line 1"), ('{"text": "x"}', "file_name"), ("[1]", "line 1")],
 )
 def test_bad_metadata_names_the_line(tmp_path: Path, line: str, named: str) -> None:
-    picture(tmp_path / "a.png", (0, 0, 0))
+    write_image(tmp_path / "a.png", (0, 0, 0))
     (tmp_path / "metadata.jsonl").write_text(line)
     with pytest.raises(ValueError, match=named):
         ImageFolder(tmp_path, 16)
@@ -75,7 +75,7 @@ def test_no_folder_and_no_images(tmp_path: Path) -> None:
         dataset_for(str(tmp_path), 16)
 
 
-def test_grid_places_pictures_in_rows() -> None:
+def test_grid_places_images_in_rows() -> None:
     images = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 0.0, 1.0)])
     sheet = np.asarray(grid(images, columns=2))
     assert sheet.shape == (10, 10, 3)
@@ -96,7 +96,7 @@ def inspected(folder: Path) -> DatasetReport:
     return inspect_dataset(open_dataset(str(folder)), 32)
 
 
-def test_captions_classes_and_bare_pictures(tmp_path: Path) -> None:
+def test_captions_classes_and_bare_images(tmp_path: Path) -> None:
     captions = inspected(draw_folder(tmp_path / "text", "text"))
     assert captions.kind == "text" and captions.words["red"] == 8 and captions.words["a"] == 24
     classes = inspected(draw_folder(tmp_path / "class", "class"))
@@ -145,7 +145,7 @@ def test_a_file_whose_name_is_not_utf8_is_left_out(tmp_path: Path) -> None:
     assert "0.png" in ImageStore(tmp_path / "store").index.names
 
 
-def test_captions_of_missing_pictures_are_named(tmp_path: Path) -> None:
+def test_captions_of_missing_images_are_named(tmp_path: Path) -> None:
     draw_folder(tmp_path, "text")
     with (tmp_path / "metadata.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"file_name": "nowhere.png", "text": "a ghost", "author": "nobody"}))
@@ -154,7 +154,7 @@ def test_captions_of_missing_pictures_are_named(tmp_path: Path) -> None:
     assert "ghost" not in report.words
 
 
-def test_what_holds_no_pictures_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_what_holds_no_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
         open_dataset(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="holds no images"):
@@ -219,7 +219,7 @@ def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_crops_reach_from_one_edge_to_the_other(store: ImageStore) -> None:
-    """Where the left and upper edges of 100 crops of a picture whose pixels are all different lie."""
+    """Where the left and upper edges of 100 crops of an image whose pixels are all different lie."""
     pixels = torch.arange(36 * 36 * 3, dtype=torch.int64).view(36, 36, 3)
     numbered = (pixels % 251).to(torch.uint8).numpy()
     store.pixels = numbered[None]  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Training the denoiser: its inputs, its targets, and runs that end where they should."""
+"""Training the denoiser: its inputs, its targets, and whole runs."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_partial_patches_are_given_at_their_coverage_until_a_step_ends_below_it(
     assert torch.equal(wanted, noise_t > noise_s)
 
 
-def test_masks_leave_tokens_of_what_is_beside_the_paint() -> None:
+def test_tokens_of_partial_patches_are_those_of_their_kept_rest() -> None:
     """Whole patches are kept or not, and the token of a partial one does not depend on what is masked."""
     task = task_of(tiny_model("none"))
     images = torch.randint(256, (60, 3, 32, 32), dtype=torch.uint8)
@@ -184,7 +184,7 @@ def test_color_hints_are_given_of_kept_parts_and_dropped_for_a_share_of_images()
     assert recorder.inputs["color_hints"].shape == (20, 64, 24)
 
 
-def test_a_color_hint_begins_as_a_louder_patch_of_that_color() -> None:
+def test_a_color_hint_is_initialised_from_a_patch_of_that_color() -> None:
     denoiser = tiny_model("none", color_hint_grid=2).denoiser
     assert denoiser is not None
     init_color_hints(denoiser)
@@ -256,7 +256,7 @@ def test_shapes_are_those_of_the_tiny_model() -> None:
 def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
     tmp_path: Path, encoder: Literal["convolutions", "patch"]
 ) -> None:
-    """On cached tokens. Elsewhere the tokens beside a mask would betray what was masked."""
+    """On cached tokens. Elsewhere the tokens beside a mask depend on what is masked."""
     first_stage = FirstStage(tiny_first_stage(encoder=encoder)).eval()
     store = write_store(tmp_path, ("",) * 8)
     encode_store(store, first_stage, 2, tmp_path, lambda _: None)
@@ -276,7 +276,7 @@ def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
 
 
 def test_a_denoiser_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
-    """It draws the color of the class that is asked for, in one step and in four."""
+    """It generates the color of the given class, in one step and in four."""
     trained = train_denoiser(two_classes(DenoiserRun, tmp_path), tmp_path / "denoiser")
     assert (tmp_path / "denoiser" / "samples" / "0000080.png").is_file()
     model = assemble(tmp_path / "first", tmp_path / "denoiser", About("two", "squares"))
@@ -335,7 +335,7 @@ def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> No
     assert model.text is not None and torch.equal(model.text.state_dict()[weight], encoder[weight])
 
 
-def test_settings_that_cannot_be(tmp_path: Path) -> None:
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="conditioning is 'words', expected one of text, class, none"):
         from_dict(DenoiserRun, {**asdict(ANY_RUN), "conditioning": "words"})
     with pytest.raises(ValueError, match="text_from names a text encoder; conditioning is 'none', expected text"):

@@ -56,8 +56,8 @@ def test_endless_data_are_read_in_order() -> None:
     assert list(StepBatchSampler(10**9, 3, 2, 4, seed=0)) == [[6, 7, 8], [9, 10, 11]]
 
 
-def test_another_seed_sees_other_endless_data() -> None:
-    """A run that begins from another's weights, with a seed of its own, is shown nothing that that one was."""
+def test_another_seed_has_other_endless_data() -> None:
+    """A run that is initialised from another, with its own seed, sees none of that one's data."""
     first, second = (set(sum(StepBatchSampler(10**9, 3, 0, 50, seed), [])) for seed in (3, 4))
     assert len(first) == len(second) == 150 and not first & second
 
@@ -95,8 +95,8 @@ def states(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "state").iterdir())
 
 
-def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
-    """Three steps, the state saved and logged at each; killed, gone on with, and saved again."""
+def test_a_run_killed_at_any_file_operation_is_resumed(tmp_path: Path) -> None:
+    """Three steps, the state saved and logged at each; killed, resumed, and saved again."""
     train_line(tmp_path / "whole", 4)
     last = Path("state", "step-0000004.safetensors")
     expected = load_file(tmp_path / "whole" / last)
@@ -111,7 +111,7 @@ def test_a_run_killed_at_any_doing_with_files_goes_on(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "begun", tmp_path / "broken")
 
 
-def test_a_full_disk_costs_no_state_and_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_costs_no_state_and_is_named(tmp_path: Path) -> None:
     train_line(tmp_path, 2)
     said = with_full_disk(lambda: train_line(tmp_path, 3), 600)  # enough for the log
     assert f"step-0000003.safetensors cannot be written to {tmp_path / 'state'} (" in said
@@ -155,7 +155,7 @@ def learn(folder: Path, batch_size: int, steps: int) -> None:
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> None:
-    """Stopped on the way and gone on with, too."""
+    """Stopped on the way and resumed, too."""
     learn(tmp_path / "one", 4, 4)
     assert in_processes(2, lambda: learn(tmp_path / "two", 2, 2)) == [0, 0]
     assert in_processes(2, lambda: learn(tmp_path / "two", 2, 4)) == [0, 0]
@@ -166,7 +166,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> 
     assert [record["step"] for record in read_log(tmp_path / "two")] == [1, 2, 3, 4]
 
 
-def test_processes_share_each_step_out_among_them() -> None:
+def test_processes_share_each_step() -> None:
     whole = list(StepBatchSampler(13, 6, 2, 9, seed=4))
     parts = [list(StepBatchSampler(13, 2, 2, 9, seed=4, rank=place, world_size=3)) for place in range(3)]
     assert [sum(step, []) for step in zip(*parts, strict=True)] == whole

@@ -1,4 +1,4 @@
-"""What a denoiser is asked to draw: regions and noise rates."""
+"""Masks and noise levels of the denoiser's training."""
 
 from __future__ import annotations
 
@@ -21,75 +21,75 @@ from imagebart.training.masks import (
 )
 
 
-def test_regions_are_of_the_batch_and_never_empty() -> None:
+def test_masks_are_of_the_batch_and_never_empty() -> None:
     for batch, side in ((1, 2), (3, 16), (500, 4)):
-        regions = random_masks(batch, side)
-        assert regions.shape == (batch, side * side) and regions.dtype == torch.bool
-        assert regions.any(1).all()
+        masks = random_masks(batch, side)
+        assert masks.shape == (batch, side * side) and masks.dtype == torch.bool
+        assert masks.any(1).all()
 
 
-def test_a_share_of_regions_is_the_whole_picture() -> None:
+def test_a_share_of_masks_is_the_whole_image() -> None:
     """Half planes, strokes and boxes never cover it all, but boxes together may, and what is all but nothing does."""
     whole = int(random_masks(2000, 16).all(1).sum())
     assert binomial_z(whole, 2000, P_EVERYTHING) > -4
     assert binomial_z(whole, 2000, P_EVERYTHING + 0.03) < 4
 
 
-def test_regions_are_inside_and_outside_alike() -> None:
-    """The middle of a picture is known as often as its corners are; every token is known and unknown at times.
+def test_masks_are_shapes_and_their_inverses() -> None:
+    """The middle of an image is known as often as its corners are; every token is known and unknown at times.
 
-    Of four regions three are as often inverted as not, and one leaves next to nothing: 5 in 8 are unknown.
+    Of four masks three are as often inverted as not, and one leaves next to nothing: 5 in 8 are unknown.
     """
-    regions = random_masks(4000, 16)
-    parts = regions[~regions.all(1)].float().view(-1, 16, 16)
+    masks = random_masks(4000, 16)
+    parts = masks[~masks.all(1)].float().view(-1, 16, 16)
     assert 0.1 < parts.mean((1, 2)).quantile(0.2) < 0.5 < parts.mean((1, 2)).quantile(0.6) < 0.95
     shares = parts.mean(0)
     assert shares.min() > 0.5 and shares.max() < 0.75
 
 
-def test_regions_have_straight_edges_in_one_piece_or_a_few() -> None:
+def test_masks_have_straight_edges_in_one_piece_or_a_few() -> None:
     """Rows differ from the row before in at most two places a box, so that masks are such as people paint."""
-    regions = random_masks(200, 16).view(-1, 16, 16)
-    changes = (regions[:, :, 1:] != regions[:, :, :-1]).sum(2)
+    masks = random_masks(200, 16).view(-1, 16, 16)
+    changes = (masks[:, :, 1:] != masks[:, :, :-1]).sum(2)
     assert changes.max() <= 6
-    straight = (changes == 0).all(1) | (regions[:, 1:] == regions[:, :-1]).flatten(1).all(1)
-    assert straight[~regions.flatten(1).all(1)].any(), "half planes"
+    straight = (changes == 0).all(1) | (masks[:, 1:] == masks[:, :-1]).flatten(1).all(1)
+    assert straight[~masks.flatten(1).all(1)].any(), "half planes"
 
 
-def test_what_is_kept_may_be_a_strip_or_a_peephole() -> None:
-    """Masks of people leave a few tokens beside a neck, from which the background has to be told."""
+def test_what_is_kept_may_be_a_strip_or_a_small_box() -> None:
+    """Masks of people leave a few tokens beside a neck, which alone show the background."""
     kept = (~random_masks(4000, 16)).sum(1)
     assert ((kept > 0) & (kept <= 16)).float().mean() > 0.15
     assert ((kept > 0) & (kept <= 4)).float().mean() > 0.05
 
 
-def test_a_glimpse_is_all_that_is_kept_of_a_colour() -> None:
-    """Of a red and of a blue half, one is painted but for a small box, mostly in the cells that both share."""
+def test_a_small_patch_is_all_that_is_kept_of_a_color() -> None:
+    """Of a red and of a blue half, one is masked but for a small box, mostly in the patches that both share."""
     halves = torch.full((400, 3, 64, 64), -1.0)
     halves[:, 0, :, :30], halves[:, 2, :, 30:] = 1.0, 1.0
     masks = keep_color_patches(halves, 32)
-    colours = torch.stack([masks[:, :, :15].float().mean((1, 2)), masks[:, :, 15:].float().mean((1, 2))], 1)
-    kept = 1 - colours.amax(1)
+    colors = torch.stack([masks[:, :, :15].float().mean((1, 2)), masks[:, :, 15:].float().mean((1, 2))], 1)
+    kept = 1 - colors.amax(1)
     assert kept.max() <= 8 * 8 / (32 * 15) and 0.5 < (kept > 0).float().mean() < 0.9
-    assert 100 < int((colours[:, 0] > colours[:, 1]).sum()) < 300, "either half"
-    assert 0 < colours.amin(1).quantile(0.5) < 0.25 and colours.amin(1).max() > 0.3, "a margin, or one more region"
-    red = ~masks[(colours[:, 0] > colours[:, 1]) & (colours[:, 0] < 1), :, :15]
-    assert 0 < red[:, :, :12].flatten(1).any(1).float().mean() < 0.3, "cells of one colour are seldom kept"
+    assert 100 < int((colors[:, 0] > colors[:, 1]).sum()) < 300, "either half"
+    assert 0 < colors.amin(1).quantile(0.5) < 0.25 and colors.amin(1).max() > 0.3, "a margin, or one more shape"
+    red = ~masks[(colors[:, 0] > colors[:, 1]) & (colors[:, 0] < 1), :, :15]
+    assert 0 < red[:, :, :12].flatten(1).any(1).float().mean() < 0.3, "patches of one color are seldom kept"
 
 
-def test_a_picture_of_one_colour_is_painted_but_for_a_place_at_times() -> None:
+def test_an_image_of_one_color_is_masked_but_for_a_patch_at_times() -> None:
     kept = (~keep_color_patches(torch.zeros(200, 3, 32, 32), 32)).flatten(1).sum(1)
     assert kept.max() <= 64 and abs(binomial_z(int((kept == 0).sum()), 200, P_MIXED_COLORS)) < 4
 
 
-def test_painted_regions_cut_cells() -> None:
-    regions = painted_masks(torch.rand(100, 3, 64, 64) * 2 - 1, 16)
-    assert regions.shape == (100, 16 * PARTS_PER_PATCH, 16 * PARTS_PER_PATCH) and regions.flatten(1).any(1).all()
-    shares = F.avg_pool2d(regions[:, None].float(), PARTS_PER_PATCH)
+def test_painted_masks_cut_patches() -> None:
+    masks = painted_masks(torch.rand(100, 3, 64, 64) * 2 - 1, 16)
+    assert masks.shape == (100, 16 * PARTS_PER_PATCH, 16 * PARTS_PER_PATCH) and masks.flatten(1).any(1).all()
+    shares = F.avg_pool2d(masks[:, None].float(), PARTS_PER_PATCH)
     assert ((shares > 0) & (shares < 1)).flatten(1).any(1).float().mean() > 0.3
 
 
-def test_brush_strokes_are_one_piece_wherever_they_are_drawn() -> None:
+def test_brush_strokes_are_one_piece_wherever_they_are() -> None:
     """Grown from one of its tokens within itself, a stroke is reached whole; strokes bend, so that few are boxes."""
     boxes = 0
     for _ in range(200):
@@ -105,23 +105,23 @@ def test_brush_strokes_are_one_piece_wherever_they_are_drawn() -> None:
     assert boxes < 40
 
 
-def test_rates_fall_and_have_their_shares() -> None:
+def test_noise_levels_fall_and_have_their_shares() -> None:
     """Half of the steps begin at pure noise, two thirds end at x_0; within four deviations."""
     step = NoiseStep.random(4000)
-    rate, after = step.noise_t, step.noise_s
-    assert rate.shape == after.shape == (4000, 1)
-    assert (after >= 0).all() and (after < rate).all() and (rate <= 1).all() and (rate >= MIN_NOISE).all()
-    assert abs(binomial_z(int((rate == 1).sum()), 4000, P_FULL_NOISE)) < 4
-    assert abs(binomial_z(int((after == 0).sum()), 4000, P_TO_X0)) < 4
-    both = int(((rate == 1) & (after == 0)).sum())
+    noise_t, noise_s = step.noise_t, step.noise_s
+    assert noise_t.shape == noise_s.shape == (4000, 1)
+    assert (noise_s >= 0).all() and (noise_s < noise_t).all() and (noise_t <= 1).all() and (noise_t >= MIN_NOISE).all()
+    assert abs(binomial_z(int((noise_t == 1).sum()), 4000, P_FULL_NOISE)) < 4
+    assert abs(binomial_z(int((noise_s == 0).sum()), 4000, P_TO_X0)) < 4
+    both = int(((noise_t == 1) & (noise_s == 0)).sum())
     assert abs(binomial_z(both, 4000, P_FULL_NOISE * P_TO_X0)) < 4
-    others = rate[rate < 1]
+    others = noise_t[noise_t < 1]
     assert abs(others.mean() - (1 + MIN_NOISE) / 2) < 4 * (1 - MIN_NOISE) / 12**0.5 / len(others) ** 0.5
-    shares = (after / rate)[after > 0]
+    shares = (noise_s / noise_t)[noise_s > 0]
     assert abs(shares.mean() - 0.5) < 4 / 12**0.5 / len(shares) ** 0.5
 
 
-def test_beta_leads_from_one_rate_to_the_other() -> None:
+def test_beta_leads_from_one_noise_level_to_the_other() -> None:
     """What stays to x_s and then to x_t stays to x_t."""
     step = NoiseStep.random(100)
     torch.testing.assert_close((1 - step.noise_s) * (1 - step.beta), 1 - step.noise_t, rtol=0, atol=1e-6)

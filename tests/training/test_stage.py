@@ -27,7 +27,7 @@ from imagebart.weights.folder import Part, load_part, save_part
 
 
 def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:
-    """Over many draws of x_{t-1} from the posterior, hard losses average to the soft one."""
+    """Over many samples of x_{t-1} from the posterior, hard losses average to the soft one."""
     schedule, vocab, t = Schedule((0.4, 0.5, 1.0)), 5, 2
     x0 = torch.randint(vocab, (1, 6))
     x_s = diffuse(x0, t - 1, schedule, vocab)
@@ -60,7 +60,7 @@ def run_on_classes(folder: Path, **settings: Any) -> StageRun:
 
 
 def check_colors(model: ImageBART) -> None:
-    """The chain draws the color of the class that is asked for."""
+    """The chain generates the color of the given class."""
     for index, color in enumerate(COLORS.values()):
         wanted = model.first_stage.encode(torch.full((1, 3, 16, 16), color / 127.5 - 1))
         drawn = model.sample(8, cond=torch.full((8, 1), index), seed=1)
@@ -91,8 +91,8 @@ def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
         assemble(tmp_path / "first", [tmp_path / kinds[0], tmp_path / "other"], About())
 
 
-def test_all_stages_are_trained_at_once(tmp_path: Path) -> None:
-    """From a configuration with `t` null, as a user runs it; the folders are put together as those of single runs."""
+def test_all_stages_are_trained_jointly(tmp_path: Path) -> None:
+    """From a configuration with `t` null, as a user runs it; the folders are assembled as those of single runs."""
     values = asdict(run_on_classes(tmp_path, t=None, decoder_corruption=0.8))
     (tmp_path / "joint.json").write_text(json.dumps(values))
     assert main(["train", "stage", "--config", str(tmp_path / "joint.json"), "--run", str(tmp_path / "joint")]) == 0
@@ -125,7 +125,7 @@ def test_one_stage_alone_initialises_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "own"), [(tiny_model, ["denoiser"]), (tiny_staged_model, ["stage1", "stage2"])])
-def test_a_model_is_taken_apart_and_put_together(tmp_path: Path, make: Any, own: list[str]) -> None:
+def test_a_model_is_taken_apart_and_assembled(tmp_path: Path, make: Any, own: list[str]) -> None:
     """The text encoder is a part of its own, which networks can be given."""
     model = make("text")
     folders = take_apart(model, tmp_path)

@@ -340,7 +340,7 @@ def test_full_memory_is_said(tmp_path: Path) -> None:
     assert "what was trained is kept" in line and "a smaller --batch-size than 4096" in line
 
 
-def test_a_busy_machine_s_plan_says_so_and_is_no_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_timed_by_its_own_computation_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step's own time is counted there, neither that in which others had the cores nor that of threads that wait."""
     monkeypatch.setattr(os, "getloadavg", lambda: (50.0, 0.0, 0.0))
     before, threads = torch.get_num_threads(), []
@@ -400,26 +400,26 @@ def test_bad_settings_are_said(
     assert not (tmp_path / "model").exists()
 
 
-def test_a_model_gone_on_from_says_the_same_of_the_words_it_knew(tmp_path: Path) -> None:
+def test_a_denoiser_to_finetune_computes_the_same_for_the_words_it_knew(tmp_path: Path) -> None:
     model = tiny_model("text")
     model.save_pretrained(tmp_path, "float32")
     more = TextConditioner.from_captions([CAPTIONS[0], "an aardvark"], length=3)
-    network, told = load_denoiser_to_finetune(str(tmp_path), more)
-    assert told.length == model.conditioner.length and isinstance(told, TextConditioner)
-    assert told.words == more.words and all(p.requires_grad for p in network.parameters())
+    network, conditioner = load_denoiser_to_finetune(str(tmp_path), more)
+    assert conditioner.length == model.conditioner.length and isinstance(conditioner, TextConditioner)
+    assert conditioner.words == more.words and all(p.requires_grad for p in network.parameters())
     x = torch.arange(64)[None] % 24
     rates, none = torch.ones(1, 64), torch.zeros(1, 64)
     before = model.conditioner.encode([CAPTIONS[0]]).tokens
-    after = told.encode([CAPTIONS[0]]).tokens
+    after = conditioner.encode([CAPTIONS[0]]).tokens
     assert not torch.equal(before, after), "the words have other numbers now"
     assert model.denoiser is not None
     expected = model.denoiser.logits(x, DenoiserInput(x, rates, none, before))
     assert torch.equal(network.eval().logits(x, DenoiserInput(x, rates, none, after)), expected)
-    other = told.encode(["an aardvark"]).tokens
-    assert not torch.equal(network.logits(x, DenoiserInput(x, rates, none, other)), expected), "what is said is heard"
+    other = conditioner.encode(["an aardvark"]).tokens
+    assert not torch.equal(network.logits(x, DenoiserInput(x, rates, none, other)), expected), "other words matter"
 
 
-def test_its_first_stage_and_its_sizes_are_taken_over(tmp_path: Path) -> None:
+def test_a_model_s_first_stage_and_shape_are_loaded(tmp_path: Path) -> None:
     model = tiny_model("none")
     model.save_pretrained(tmp_path, "float32")
     ours, theirs = load_first_stage(tmp_path).state_dict(), model.first_stage.state_dict()
@@ -453,12 +453,12 @@ def test_other_classes_and_models_without_a_denoiser_are_said(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("other", [{"first_stage": "a model"}, {"shape": StageShape()}])
-def test_what_it_has_of_its_own_cannot_be_given(other: dict[str, object]) -> None:
+def test_what_the_initial_model_has_cannot_be_given(other: dict[str, object]) -> None:
     with pytest.raises(InputError, match="has its own (first stage|shape); leave out one of the two"):
         ModelRun(data="", hours=1.0, init_from="another", **other)  # type: ignore[arg-type]
 
 
-def test_examples_are_as_different_as_can_be(tmp_path: Path) -> None:
+def test_examples_are_as_different_as_possible(tmp_path: Path) -> None:
     """The last one was trained on, and is none of them."""
     texts = ("red roses", "red roses", "dark roses", "green apples, dark background", "red apples", "green lime")
     write_examples(write_store(tmp_path, texts, "text", held_out=5), tmp_path)

@@ -1,4 +1,4 @@
-"""The tables and the picture of a run, and when more hours would not help."""
+"""Metrics of a run as a table and a chart, plateaus, and the table of losses."""
 
 import json
 from pathlib import Path
@@ -11,32 +11,32 @@ from imagebart.imaging.figures import COLOURS, MARGIN, SIZE
 from imagebart.training.validation import Validation, has_plateaued, loss_table, read_metrics
 
 
-def test_figures_are_kept_and_drawn(tmp_path: Path) -> None:
+def test_metrics_are_written_as_a_table_and_a_chart(tmp_path: Path) -> None:
     said: list[str] = []
     values = iter([3.0, 2.0, 1.5])
-    follow = Validation(tmp_path, lambda model: {"loss": next(values)}, said.append)
+    validation = Validation(tmp_path, lambda model: {"loss": next(values)}, said.append)
     for step in (10, 20, 20):
-        follow(nn.Identity(), step)
+        validation(nn.Identity(), step)
     assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [(10, 3.0), (20, 1.5)]
-    with Image.open(tmp_path / "figures.png") as picture:
-        assert picture.size == SIZE
+    with Image.open(tmp_path / "figures.png") as image:
+        assert image.size == SIZE
         least = (MARGIN, SIZE[1] - MARGIN)
-        assert picture.getpixel(least) == ImageColor.getrgb(COLOURS[0]), "the least value is at the bottom"
+        assert image.getpixel(least) == ImageColor.getrgb(COLOURS[0]), "the least value is at the bottom"
     assert said[-1] == "step 20: loss 1.5"
 
 
-def test_a_run_that_stands_still_is_said() -> None:
+def test_a_plateau_is_reported() -> None:
     assert not has_plateaued([5, 4, 3])
     assert not has_plateaued([5, 4, 3, 2.5, 2.2, 2.0])
     assert has_plateaued([5, 4, 3, 3.01, 3.0, 3.02])
     assert has_plateaued([5, 4, 3, 2.5, 2.4, 2.6, 2.7, 2.8, 2.9])
 
 
-def test_what_came_before_the_beginning_does_not_count(tmp_path: Path) -> None:
+def test_metrics_before_the_settled_step_do_not_count(tmp_path: Path) -> None:
     said: list[str] = []
-    follow = Validation(tmp_path, lambda model: {"error": 1.0}, said.append, settled_after=70)
+    validation = Validation(tmp_path, lambda model: {"error": 1.0}, said.append, settled_after=70)
     for step in range(10, 110, 10):
-        follow(nn.Identity(), step)
+        validation(nn.Identity(), step)
     assert not any("more hours" in line for line in said)
 
 

@@ -106,7 +106,7 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
         train_first_stage(replace(standing, model=replace(SMALL, codebook_size=12)), tmp_path / "other")
 
 
-def test_a_new_decoder_begins_from_what_it_has_in_common_and_keeps_the_tokens(tmp_path: Path) -> None:
+def test_a_new_decoder_is_initialised_from_another_and_keeps_the_tokens(tmp_path: Path) -> None:
     for i in range(4):
         Image.new("RGB", (32, 32), (60 * i, 255 - 60 * i, 30)).save(tmp_path / f"{i}.png")
     cells = replace(SMALL, channels=64, multipliers=(1,), pixel_unshuffle=4, encoder="patch")
@@ -135,18 +135,18 @@ def task(folder: Path) -> FirstStageTask:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for i in range(6):
-        picture = Image.new("RGB", (32, 32), (40 * i, 255 - 40 * i, 30))
-        picture.paste((255, 255, 255), (4 + i, 8, 20 + i, 24))
-        picture.save(folder / f"{i}.png")
+        image = Image.new("RGB", (32, 32), (40 * i, 255 - 40 * i, 30))
+        image.paste((255, 255, 255), (4 + i, 8, 20 + i, 24))
+        image.save(folder / f"{i}.png")
     return folder
 
 
-def test_a_resumed_run_has_the_discriminator_that_it_left(tmp_path: Path, pictures: Path) -> None:
-    unbroken = task(pictures)
+def test_a_resumed_run_has_the_discriminator_of_an_unbroken_one(tmp_path: Path, images_folder: Path) -> None:
+    unbroken = task(images_folder)
     whole = train(unbroken, ADVERSARIAL_LOOP, tmp_path / "whole")
 
     class Stopped(FirstStageTask):
@@ -155,23 +155,23 @@ def test_a_resumed_run_has_the_discriminator_that_it_left(tmp_path: Path, pictur
             if self.discriminator is not None and self.discriminator.steps == 8:
                 raise KeyboardInterrupt
 
-    stopped = task(pictures)
+    stopped = task(images_folder)
     stopped.__class__ = Stopped
     with pytest.raises(KeyboardInterrupt):
         train(stopped, ADVERSARIAL_LOOP, tmp_path / "broken")
-    going_on = task(pictures)
-    resumed = train(going_on, ADVERSARIAL_LOOP, tmp_path / "broken")
+    resumed_task = task(images_folder)
+    resumed = train(resumed_task, ADVERSARIAL_LOOP, tmp_path / "broken")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert unbroken.discriminator is not None and going_on.discriminator is not None
-    kept = going_on.discriminator.model.state_dict()
+    assert unbroken.discriminator is not None and resumed_task.discriminator is not None
+    kept = resumed_task.discriminator.model.state_dict()
     for name, tensor in unbroken.discriminator.model.state_dict().items():
         assert torch.equal(tensor, kept[name])
-    heard = [record["adversarial"] != 0 for record in read_log(tmp_path / "whole")]
-    assert heard == [False] * 4 + [True] * 8
+    joined = [record["adversarial"] != 0 for record in read_log(tmp_path / "whole")]
+    assert joined == [False] * 4 + [True] * 8
 
 
-def test_the_discriminator_learns_to_tell_and_fooling_it_is_a_way_to_the_originals() -> None:
+def test_the_discriminator_learns_and_its_gradient_leads_to_the_originals() -> None:
     accelerator = Accelerator(mixed_precision="no")
     real = torch.zeros(4, 3, 64, 64)
     real[..., ::4] = 1.0  # stripes
