@@ -74,6 +74,7 @@ def loss_table(folder: Path) -> Iterator[str]:
     if not records:
         raise ValueError(f"{folder} has no log.jsonl with records; expected the folder of a run")
     names = [name for name in records[0] if name not in NOT_LOSSES]
+    records = [record for record in records if record.keys() >= set(names)]
     rows = [["hours", "steps", *names], ["---:"] * (len(names) + 2)]
     for part in np.array_split(np.array(records, object), min(TABLE_ROWS, len(records))):
         means = [sum(record[name] for record in part) / len(part) for name in names]

@@ -53,5 +53,8 @@ def test_rows_are_means_over_parts_of_the_run(tmp_path: Path) -> None:
 def test_a_short_log_has_a_row_for_each_record(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 5, "loss": 2.0, "hours": 0.25}\n')
     assert list(loss_table(tmp_path))[2:] == ["| 0.25 | 5 | 2 |"]
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 6, "hours": 0.5, "foreign": 1}\n{"step": 7, "ho')
+    assert list(loss_table(tmp_path))[2:] == ["| 0.25 | 5 | 2 |"], "damaged and foreign records are left out"
     with pytest.raises(ValueError, match="expected the folder of a run"):
         list(loss_table(tmp_path / "nothing"))
