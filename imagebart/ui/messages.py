@@ -178,9 +178,10 @@ NO_VOCABULARY = {
 MAX_SUMMARY = 900  # characters of a card
 
 
-def model_summary(knows: str, side: int, grid: int, stages: int) -> str:
-    """One line about a model: what it knows, and its sizes."""
-    sizes = f"{side} × {side} pixels · {grid} × {grid} tokens · {stages} stage{'' if stages == 1 else 's'}"
+def model_summary(knows: str, side: int, grid: int, stages: int | None) -> str:
+    """One line about a model: what it knows, and its sizes. stages: None where it takes any number of scales."""
+    steps = "any number of scales" if stages is None else f"{stages} stage{'' if stages == 1 else 's'}"
+    sizes = f"{side} × {side} pixels · {grid} × {grid} tokens · {steps}"
     return f"knows {knows} only · {sizes}" if knows else sizes
 
 

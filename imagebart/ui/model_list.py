@@ -128,7 +128,8 @@ class ModelChoice:
 def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:
     """Properties of the components that show a model; `name` is what it was chosen by, else its own name is shown."""
     kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
-    summary = messages.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, pipeline.stages)
+    stages = None if pipeline.any_scales else pipeline.stages
+    summary = messages.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, stages)
     return {
         "model_line": {"value": messages.model_html(name or pipeline.name, summary)},
         "lexicon": {"value": messages.lexicon_html(vocabulary)},

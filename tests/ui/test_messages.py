@@ -105,3 +105,4 @@ def test_the_model_line_says_what_the_model_knows() -> None:
     line = messages.model_summary("avatars", 128, 16, 2)
     assert line == "knows avatars only · 128 × 128 pixels · 16 × 16 tokens · 2 stages"
     assert messages.model_summary("", 256, 16, 1).endswith("1 stage")
+    assert messages.model_summary("", 256, 16, None).endswith("any number of scales")
