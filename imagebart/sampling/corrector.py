@@ -34,12 +34,13 @@ def correct(
 ) -> Iterator[ChainEvent]:
     """Corrects the x_0 of a chain, int64 [B, N], `settings.corrector_steps` times; an event after every pass.
 
-    state: the chain's start; what it keeps is never changed. packed: gives a step's packed model.
+    state: the chain's start; what it keeps is never changed. packed: gives a step's packed model. There is no guidance:
+    the few tokens that are sampled follow from the others, and half the passes are saved.
     """
     first = state.steps[0]
     assert isinstance(first, DenoisingStep), "stages predict x_{t-1} and have no corrector"
     step = DenoisingStep(first.denoiser, 1.0, 0.0)
-    own = replace(settings.at(1), top_p=min(settings.top_p or 1.0, TOP_P))
+    own = replace(settings.at(1), guidance=1.0, top_p=min(settings.top_p or 1.0, TOP_P))
     again = torch.ones_like(x, dtype=torch.bool)
     for number in range(1, settings.corrector_steps + 1):
         (rows,) = again.any(1).nonzero(as_tuple=True)  # an image of which nothing was sampled again is finished

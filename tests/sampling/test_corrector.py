@@ -54,14 +54,14 @@ def plainly_corrected(state: ChainState, x: Tensor, seed: int) -> Tensor:
             again[b, i] = drafts[i].softmax(-1)[x[b, i]] < UNLIKELY
         going = {b for b in going if again[b].any()}
         x_t, levels_t = torch.where(again, noisy, x), levels.where(again, 0.0)
-        settings = replace(SETTINGS, top_p=TOP_P)
+        settings = replace(SETTINGS, guidance=1.0, top_p=TOP_P)
         x = plain_draw(STEP, x_t, x_t, levels_t, state.cond, state.unconditional, settings, noise, state.color_hints)
     return x
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_the_plain_computation(seed: int) -> None:
-    """With guidance, rows that keep different tokens, and tokens that a mask covers in part."""
+    """With a condition, rows that keep different tokens, and tokens that a mask covers in part."""
     torch.manual_seed(seed)
     levels = torch.rand(ROWS, N).where(torch.rand(ROWS, N) < 0.3, noise_levels(torch.rand(ROWS, N) < 0.3))
     state, x = started(levels, seed), torch.randint(K, (ROWS, N))
