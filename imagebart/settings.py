@@ -23,6 +23,8 @@ def check_fields(instance: Any) -> None:
     cls: Any = type(instance)
     for field in fields(cls):
         value = getattr(instance, field.name)
+        if str(getattr(value, "dtype", "")) == "bool":  # NumPy's, which pydantic takes for a number
+            raise InputError(_sentence(cls, field.name, value))
         try:
             object.__setattr__(instance, field.name, _adapter(cls, field.name).validate_python(value, strict=True))
         except ValidationError as error:

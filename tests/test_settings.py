@@ -35,6 +35,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"temperature": "hot"}, r"The temperature is 'hot'; it must be a number from 0.01 to 100\."),
     ({"temperature": True}, r"The temperature is True; "),
     ({"temperature": None}, r"The temperature is None; "),
+    ({"temperature": np.bool_(1)}, r"The temperature is np.True_; "),
     ({"temperature": 10**400}, r"The temperature is 1000.*…; "),
     ({"temperature": 10**5000}, r"The temperature is a int that cannot be shown; "),
     ({"temperature": float("inf")}, r"The temperature is inf; "),

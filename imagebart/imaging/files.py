@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, TiffImagePlugin, Uni
 
 from imagebart.atomic_io import write_bytes
 from imagebart.errors import InputError, format_value
-from imagebart.imaging.structure import check_structure
+from imagebart.imaging.structure import open_checked
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # not EPS, which would start Ghostscript
 FORMAT_NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
@@ -50,7 +49,7 @@ def load_image(source: Source, name: str = "image") -> Image.Image:
     if isinstance(source, Image.Image):
         return _decode(source, name)
     if isinstance(source, bytes):
-        return _open(BytesIO(source), name, empty=not source)
+        return _open(source, name, empty=not source)
     if not isinstance(source, str | Path):
         raise InputError(f"The {name} is {format_value(source)}; give a {FORMAT_NAMES} file or an opened image.")
     path = Path(source)
@@ -115,16 +114,11 @@ def to_images(tensor: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(p) for p in denormalize(tensor).permute(0, 2, 3, 1).cpu().contiguous().numpy()]
 
 
-def _open(file: Path | BytesIO, name: str, empty: bool) -> Image.Image:
+def _open(file: Path | bytes, name: str, empty: bool) -> Image.Image:
     if empty:
         raise InputError(f"The {name} file is empty (0 bytes); choose a {FORMAT_NAMES} file.")
     try:
-        if isinstance(file, BytesIO):
-            check_structure(file.getvalue(), name)
-        else:
-            with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
-                check_structure(content, name)
-        with Image.open(file, formats=FORMATS) as image:
+        with open_checked(file, FORMATS, name) as image:
             return _decode(image, name, copied=False)
     except InputError:
         raise

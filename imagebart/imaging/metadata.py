@@ -6,7 +6,6 @@ import json
 import math
 import zlib
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -16,6 +15,7 @@ from pydantic import Field
 from imagebart.config import from_dict
 from imagebart.errors import InputError, format_value
 from imagebart.imaging.files import Source, save_image
+from imagebart.imaging.structure import open_checked
 from imagebart.settings import SamplingSettings, check_fields
 
 KEY = "imagebart"  # of the PNG's text chunk
@@ -90,7 +90,7 @@ def read_recipe(source: Source) -> Recipe | None:
 
 def _text(source: str | Path | bytes) -> Any:
     try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=("PNG",)) as image:
+        with open_checked(source, ("PNG",)) as image:
             return image.info.get(KEY)
     except Exception:  # hostile bytes make decoders raise nearly anything; load_image says what is wrong
         return None

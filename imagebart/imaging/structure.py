@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
 
 from imagebart.errors import InputError
 
@@ -26,6 +30,16 @@ FILL = b"\xff" * 70_000  # between a JPEG's segments, where libjpeg starts again
 SEGMENTS = {*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE} - {0xC8}  # JPEG's markers that a length follows
 TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 BYTE_TYPES = (1, 2, 6, 7)
+
+
+def open_checked(file: str | Path | bytes, formats: Sequence[str], name: str = "image") -> Image.Image:
+    """`Image.open`, after `check_structure`."""
+    if isinstance(file, bytes):
+        check_structure(file, name)
+        return Image.open(BytesIO(file), formats=formats)
+    with Path(file).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        check_structure(content, name)
+    return Image.open(file, formats=formats)
 
 
 def check_structure(content: Content, name: str) -> None:

@@ -27,6 +27,7 @@ from imagebart.imaging.files import (
     to_images,
     to_tensor,
 )
+from imagebart.imaging.metadata import read_recipe
 
 
 def colours(height: int = 24, width: int = 37, channels: int = 3) -> np.ndarray:
@@ -344,6 +345,7 @@ def test_files_whose_metadata_would_take_minutes_are_refused(name: str, said: st
     content = dict(hostile_images(4_000_000))[name]()
     start = time.process_time()
     refused(content, said)
+    assert read_recipe(content) is None
     assert time.process_time() - start < 0.5
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from imagebart.errors import InputError
 from imagebart.imaging.files import BAND, MAX_PIXELS, flatten, load_image, save_animation
 from imagebart.imaging.metadata import read_recipe
+from imagebart.imaging.structure import open_checked
 from imagebart.ui import messages
 from imagebart.ui.files import publish, publish_file
 
@@ -145,7 +146,7 @@ def animate(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open_png(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An image that a run wrote, however small; of at most so many pixels."""
-    with Image.open(find(path), formats=("PNG",)) as image:
+    with open_checked(find(path), ("PNG",)) as image:
         if image.width * image.height > max_pixels:
             raise InputError(messages.STEP_UNREADABLE)
         image.load()
