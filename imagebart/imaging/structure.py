@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -32,7 +32,7 @@ TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4,
 BYTE_TYPES = (1, 2, 6, 7)
 
 
-def open_checked(file: str | Path | bytes, formats: Sequence[str], name: str = "image") -> Image.Image:
+def open_checked(file: str | Path | bytes, formats: tuple[str, ...], name: str = "image") -> Image.Image:
     """`Image.open`, after `check_structure`."""
     if isinstance(file, bytes):
         check_structure(file, name)
