@@ -14,6 +14,18 @@ const SELECTED = "Found by your words. Correct it, or press Edit.";
 const SELECTED_AND_EDITED = "Nothing was painted: your words said where.";
 const SERVER_GONE = "The server does not answer. This page goes on by itself when it does.";
 
+// Looks again and again whether the server is there, as long as somebody waits for it: Gradio does not tell them that it is
+// gone. onGone: called with a sentence.
+export const watchServer = async (waits, onGone) => {
+  for (;;) {
+    await new Promise((done) => setTimeout(done, PROBE));
+    if (!waits()) return;
+    const reply = await fetch(location.pathname, { method: "HEAD", cache: "no-store" }).catch(() => null);
+    if (!waits()) return;
+    if (!reply?.ok) return void onGone(SERVER_GONE);
+  }
+};
+
 // The last run that was started. Its name goes with the request and with Cancel, so that the server cancels exactly this
 // run, whichever of the two arrives first. What became of it only the run itself reports.
 export class RunState {
@@ -300,18 +312,8 @@ export class ImageQueries {
     if (pending.at(-1) === question) return;
     pending.push(question);
     this.pad.request(task);
-    this.watchServer(++this.requests);
-  }
-
-  // Gradio does not tell those who wait that the server is gone.
-  async watchServer(request) {
-    for (;;) {
-      await new Promise((done) => setTimeout(done, PROBE));
-      if (request !== this.requests) return;
-      const reply = await fetch(location.pathname, { method: "HEAD", cache: "no-store" }).catch(() => null);
-      if (request !== this.requests) return;
-      if (!reply?.ok) return void this.stopWaiting(SERVER_GONE);
-    }
+    const request = ++this.requests;
+    watchServer(() => request === this.requests, (sentence) => this.stopWaiting(sentence));
   }
 
   stopWaiting(sentence) {

@@ -4,7 +4,7 @@ import { click, EVENTS, fileUrl, hideMessages, promptBox, whenPresent, writeProm
 import { ImageLoader, importMask, loadBitmap, loadFromTab, saveInTab, Sharing } from "./images.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
 import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
-import { History, ImageQueries, Review, RunState, thumbnail } from "./run.js";
+import { History, ImageQueries, Review, RunState, thumbnail, watchServer } from "./run.js";
 import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
@@ -81,8 +81,15 @@ export class Sketchpad {
       const pressed = event.target.closest?.("#edit, #vary, #generate, #cancel")?.id;
       if (pressed === "cancel") this.runState.cancel();
       else if (pressed && (!this.runState.isFree(pressed) || !this.canStart(pressed))) event.stopPropagation();
-      else if (pressed) this.runState.start();
+      else if (pressed) this.startRun();
     }, true);
+  }
+
+  startRun() {
+    this.runState.start();
+    const { data } = this.runState;
+    const { runName } = data;
+    watchServer(() => data.runState && data.runName === runName, (sentence) => this.say(sentence));
   }
 
   // Words that are not the person's own; theirs come back with Undo.
