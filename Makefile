@@ -3,9 +3,9 @@
 # make lint    ruff, mypy, and which package imports which
 # make train   train the shipped model again (resumes where it stopped)
 # make photos  train a model of photographs of flowers, fruit and vegetables, and what it is compared with (resumes where it stopped)
-# make scales  train a model that draws left to right, after `make train`, and compare; then encoders of other depths
+# make scales  train a model that samples left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
-# make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint and cancel in haste, and at random
+# make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint and cancel quickly, and at random
 # make soak    the same for ten minutes: memory and files do not pile up (SOAK=60 for a minute, files only)
 # make fuzz    random and hostile input for minutes, from a seed that it prints (SEED=7 starts from 7)
 PYTHON ?= python3

@@ -33,6 +33,11 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def reason_of(error: BaseException) -> str:
+    """What another library's error says, on one line, shortened; its type where it says nothing."""
+    return shortened(" ".join(str(error).split()), 600) or type(error).__name__
+
+
 def format_value(value: object) -> str:
     """A value for a sentence: numbers plainly, everything else as in Python; shortened."""
     short = Repr()

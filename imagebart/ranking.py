@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner, ClipTextConditioner
-from imagebart.errors import InputError
+from imagebart.errors import InputError, reason_of
 from imagebart.models.imagebart import ImageBARTModel
 
 WEIGHTS = "judge.safetensors"  # in a model's folder
@@ -185,7 +185,6 @@ def load_scorer(source: str, model: ImageBARTModel) -> Scorer:
     except InputError:
         raise
     except (OSError, ImportError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         advice = "" if Path(source).is_dir() else " Download it where there is a network, and give its folder."
-        raise InputError(f"The scorer {source} cannot be loaded: {reason}.{advice}") from error
+        raise InputError(f"The scorer {source} cannot be loaded: {reason_of(error)}.{advice}") from error
     raise InputError("This model takes neither prompt nor class: there is nothing that a scorer could look for.")

@@ -79,7 +79,7 @@ def test_an_image_survives_kills_at_random_moments(tmp_path: Path) -> None:
         for image in itertools.cycle(images):
             save_image(image, path)
 
-    for kind in [signal.SIGKILL] * 60 + [signal.SIGTERM] * 20 + [signal.SIGINT] * 20:
+    for kind in [signal.SIGKILL] * 30 + [signal.SIGTERM] * 10 + [signal.SIGINT] * 10:
         assert run_in_fork(forever, (kind, moments.uniform(0, 0.02))) != 0
         assert any(same(path, image) for image in images)
 

@@ -168,7 +168,7 @@ class AvatarScorer:
         Raises WeightsError naming what is damaged, or missing.
         """
         if model.text is None:
-            raise WeightsError(f"{path} judges by prompts, but the model beside it has no text encoder to read them")
+            raise WeightsError(f"{path} scores by prompts, but the model beside it has no text encoder to read them")
         try:
             captions = CaptionReader(model.text)
             load_heads(captions, path.parent)

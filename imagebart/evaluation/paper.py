@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.conditioning import ClassConditioner
-from imagebart.errors import InputError
+from imagebart.errors import InputError, reason_of
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import frechet_distance, inside, nearest
 from imagebart.imaging import files
@@ -84,8 +84,7 @@ def _classifier(source: str) -> Network:
     try:
         network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
     except (OSError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"The network {source} cannot be loaded: {reason}.") from error
+        raise InputError(f"The network {source} cannot be loaded: {reason_of(error)}.") from error
     preprocessor = Preprocessor.from_pretrained(source)
 
     def run(images: Tensor) -> NetworkOutput:

@@ -30,7 +30,7 @@ from torch.utils.data import Dataset
 
 from imagebart.atomic_io import write_error
 from imagebart.conditioning.tokenizer import pieces
-from imagebart.errors import InputError
+from imagebart.errors import InputError, reason_of
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import flatten, load_image, normalize, to_images
 from imagebart.training.state import damaged, read_json, write_json
@@ -124,10 +124,9 @@ def open_dataset(data: str) -> ImageSource:
         wrong = "holds no images" if root else "is neither a folder here nor a data set on the Hub"
         raise InputError(f"{data} {wrong}; give a folder with PNG, JPEG or WebP files.") from error
     except Exception as error:  # whatever the files hold
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise InputError(
-            f"What {data} says of its images cannot be read ({reason}); in metadata.jsonl each line is an object "
-            'such as {"file_name": "a.png", "text": "a red rose"}.'
+            f"What {data} says of its images cannot be read ({reason_of(error.__cause__ or error)}); "
+            'in metadata.jsonl each line is an object such as {"file_name": "a.png", "text": "a red rose"}.'
         ) from error
     for split in (split for split, column in columns.items() if not column):
         raise InputError(f"{data} has no images in its part {split!r}; expected a column of them, called image.")

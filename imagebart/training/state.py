@@ -21,13 +21,12 @@ from torch import Tensor, nn
 
 from imagebart.atomic_io import recover_files, replace_files, write_text
 from imagebart.config import from_dict
-from imagebart.errors import InputError
+from imagebart.errors import InputError, reason_of
 from imagebart.weights.folder import check_shapes, checked_header
 
 STATE = re.compile(r"step-(\d{7,12})\.safetensors")
 PICKLES = (".bin", ".pkl", ".pt", ".pth")
 KEPT = 2  # states
-LONGEST_REASON = 200  # characters
 
 T = TypeVar("T")
 
@@ -126,8 +125,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def damaged(path: Path, error: Exception, remedy: str) -> InputError:
     """The sentence for a file of a run that cannot be read. remedy: what to do, as "delete it to ..."."""
-    reason = " ".join((str(error) or type(error).__name__).split())[:LONGEST_REASON]
-    return InputError(f"{path} is damaged, or of another run ({reason}); {remedy}.")
+    return InputError(f"{path} is damaged, or of another run ({reason_of(error)}); {remedy}.")
 
 
 def _states(place: Path) -> list[Path]:

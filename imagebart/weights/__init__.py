@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from imagebart.errors import WeightsError
+from imagebart.errors import WeightsError, reason_of
 from imagebart.models.imagebart import ImageBARTModel, Model
 from imagebart.weights.folder import CONFIG, load_folder, parse_dtype, save_folder
 from imagebart.weights.published.registry import MODELS, did_you_mean, is_hub_name, model_folder
@@ -87,7 +87,6 @@ def load(
     except WeightsError:
         raise
     except Exception as error:  # whatever the files hold
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise WeightsError(f"{folder} holds a model that cannot be used: {reason}") from error
+        raise WeightsError(f"{folder} holds a model that cannot be used: {reason_of(error)}") from error
     model.precision = "rounded" if rounded else "exact"
     return model

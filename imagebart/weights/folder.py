@@ -32,7 +32,7 @@ from imagebart.atomic_io import recover_files, replace_files
 from imagebart.conditioning import Conditioner, NoConditioner, conditioner_from_config
 from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
-from imagebart.errors import WeightsError, format_value
+from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.imagebart import About, ImageBARTModel, Model
 from imagebart.models.mmap_policy import too_large
@@ -471,5 +471,5 @@ def load_part(folder: Path, kind: type[M]) -> Part[M]:
         path = folder / "part.safetensors"
         module.load_state_dict(load_file(checked_header(path)))
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise WeightsError(f"{path} is damaged or of another kind: {' '.join(str(error).split()):.200}") from error
+        raise WeightsError(f"{path} is damaged or of another kind: {reason_of(error)}") from error
     return Part(module.eval().requires_grad_(False), conditioner, schedule)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-from imagebart.errors import WeightsError, format_value
+from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.weights.folder import CARD, CONFIG, open_file, read_config
 from imagebart.weights.published.registry import HUB_NAME, default_card
 
@@ -36,7 +36,7 @@ def fetch_folder(name: str, revision: str | None = None) -> Path:
     except LocalEntryNotFoundError as error:
         raise WeightsError(f"{name}{at} is not on this machine, and {_why_offline()}") from error
     except Exception as error:  # of the HTTP library that huggingface_hub uses
-        raise WeightsError(f"{name}{at} cannot be fetched from {constants.ENDPOINT}: {_shortened(error)}") from error
+        raise WeightsError(f"{name}{at} cannot be fetched from {constants.ENDPOINT}: {reason_of(error)}") from error
 
 
 def push_folder(folder: Path, name: str, revision: str | None = None, private: bool = False) -> str:
@@ -70,7 +70,7 @@ def push_folder(folder: Path, name: str, revision: str | None = None, private: b
             commit_message=f"{config.about.name or 'A model'} of ImageBART",
         )
     except Exception as error:  # of the HTTP library that huggingface_hub uses
-        raise WeightsError(f"{folder} cannot be sent to {name} on {constants.ENDPOINT}: {_shortened(error)}") from error
+        raise WeightsError(f"{folder} cannot be sent to {name} on {constants.ENDPOINT}: {reason_of(error)}") from error
     return str(sent.commit_url)
 
 
@@ -78,7 +78,3 @@ def _why_offline() -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE says that nothing may be asked of the network"
     return f"{constants.ENDPOINT} cannot be reached"
-
-
-def _shortened(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -156,7 +156,7 @@ def test_what_is_no_avatar_is_not_described(scorer: AvatarScorer) -> None:
 def test_files_that_are_no_scorer_are_named(tmp_path: Path) -> None:
     model = save_model_with_scorer(tmp_path)
     assert bundled_scorer(tmp_path / "elsewhere", model) is None
-    with pytest.raises(WeightsError, match=f"{WEIGHTS} judges by prompts"):
+    with pytest.raises(WeightsError, match=f"{WEIGHTS} scores by prompts"):
         bundled_scorer(tmp_path, tiny_model("class"))
     with pytest.raises(WeightsError, match="query_tokens is 3, expected 14"):
         bundled_scorer(tmp_path, tiny_model("text"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from imagebart.weights.hub import push_folder
 from .checkpoints import load, same_weights
 
 NAME = "someone/faces"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with serving_hub(monkeypatch, tmp_path / "cache") as hub:
-        yield hub
 
 
 def test_what_is_pushed_is_what_is_loaded(hub: Hub) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from loopback_hub import Hub, serving_hub
+from loopback_hub import Hub
 from model_with_scorer import save_model_with_scorer
 from PIL import Image
 from tiny_models import tiny_model
@@ -104,12 +103,6 @@ def test_a_link_in_place_of_a_half_done_save_touches_nothing_outside(copy: Path,
     before = load(copy)
     assert same_weights(load(copy), before)
     assert {path.name for path in outside.iterdir()} == {OBSOLETE, "mine"} and not (copy / SAVED).is_symlink()
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with serving_hub(monkeypatch, tmp_path / "cache") as hub:
-        yield hub
 
 
 def test_the_hubs_cache_is_of_links_and_they_may_not_leave_it(hub: Hub, copy: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebart.errors import WeightsError, format_value
+from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.weights.folder import MAX_INDEX_BYTES, open_file
 
 MAX_PICKLE_BYTES = 2 * 2**20  # takes seconds to read; the published ones have less than one MiB
@@ -226,7 +226,7 @@ class _Unpickler:
         except WeightsError:
             raise
         except Exception as error:  # whatever a file holds
-            raise self.archive.error(f"has a damaged pickle: {str(error)[:300] or type(error).__name__}") from error
+            raise self.archive.error(f"has a damaged pickle: {reason_of(error)}") from error
 
     def step(self, instruction: str, argument: Any) -> None:
         stack = self.stack

@@ -25,7 +25,7 @@ from torch import nn
 from imagebart.atomic_io import format_bytes
 from imagebart.conditioning import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.config import Depth, Factor, Heads, Length, Vocabulary, Width, from_dict
-from imagebart.errors import InputError, WeightsError, format_value, shortened
+from imagebart.errors import InputError, WeightsError, format_value, reason_of
 from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.transformer import TransformerConfig
@@ -205,10 +205,9 @@ def read_stage_yaml(path: Path) -> PublishedStage:
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise WeightsError(f"{path} is no plain YAML: {shortened(' '.join(str(error).split()), 300)}") from error
+        raise WeightsError(f"{path} is no plain YAML: {reason_of(error)}") from error
     except Exception as error:  # whatever a file holds
-        reason = shortened(" ".join(str(error).split()), 600) or type(error).__name__
-        raise WeightsError(f"{path} cannot be used: {reason}") from error
+        raise WeightsError(f"{path} cannot be used: {reason_of(error)}") from error
 
 
 def _parse_stage(content: Any) -> PublishedStage:
