@@ -25,9 +25,9 @@ from imagebart.errors import WeightsError
 from imagebart.ranking import WEIGHTS, bundled_scorer
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
-from recipes.avatars.captions import all_words
+from recipes.avatars.captions import all_words, describe
 from recipes.avatars.cases import found
-from recipes.avatars.dataset import caption, sample
+from recipes.avatars.dataset import caption, generator, sample
 
 
 def test_the_score_is_the_chance_of_all_claims_by_the_reader_s_word() -> None:
@@ -46,7 +46,7 @@ def test_images_that_show_what_is_claimed_come_first() -> None:
     avatars = [sample(i, 8, "all") for i in range(64)]
     answers = reader(rendered(avatars, 128))
     for number in range(12):
-        claims = caption(number, seed=8, count=1).claims
+        claims = describe(sample(number, 8), generator(number, 8, 1), count=1).claims
         scores = log_likelihood(answers, claims)
         right = torch.tensor([all(found(avatar, claims).values()) for avatar in avatars])
         if right.any() and not right.all():
@@ -184,7 +184,7 @@ def test_what_is_claimed_shows_just_where_everything_wider_is_so() -> None:
     """Against `found`, which looks at what a whole avatar shows, over pairs of captions and avatars."""
     true = 0
     for number in range(100):
-        claims = caption(number, seed=6, count=1 + number % 3).claims
+        claims = describe(sample(number, 6), generator(number, 6, 1), count=1 + number % 3).claims
         wider = with_showing(claims)
         for avatar in [sample(number, 6), *(sample(10**6 + 10 * number + i, 6, "all") for i in range(10))]:
             values = avatar.as_dict()

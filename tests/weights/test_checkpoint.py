@@ -83,13 +83,6 @@ class TestTensors:
             assert tensors[name].shape == tuple(saved.shape)
             assert torch.equal(read, saved)
 
-    def test_equal_what_pytorch_itself_reads_from_a_module(self, tmp_path: Path) -> None:
-        torch.save(nn.LSTM(3, 4).state_dict(), tmp_path / "x.pt")
-        expected = torch.load(tmp_path / "x.pt", weights_only=True)
-        tensors = read_tensors(tmp_path / "x.pt")
-        assert tensors.keys() == expected.keys()
-        assert all(torch.equal(tensors[name].read(), expected[name]) for name in expected)
-
     def test_class_of_a_callback_as_a_key_is_never_imported(self) -> None:
         assert len(read_tensors(CLASS_MODEL / "scale1.ckpt")) == 301
         assert not any(name.startswith("pytorch_lightning") for name in sys.modules)
