@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from imagebart.imaging.files import save_animation
 from imagebart.pipeline import Pipeline
 from imagebart.ui.app import build_page, launch_page
-from imagebart.ui.examples import Example, find_examples
+from imagebart.ui.examples import EXAMPLES, Example, find_examples
 
 HERE = Path(__file__).resolve().parent.parent
 ASSETS = HERE / "assets"
@@ -42,7 +42,7 @@ def main(
     seed: int = 0,
 ) -> None:
     """Take screenshots of the page for assets/."""
-    examples = find_examples(ASSETS / "examples")
+    examples = find_examples(model / EXAMPLES)
     page = build_page(Pipeline.from_pretrained(model), examples)
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     chromium = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium")
