@@ -20,6 +20,7 @@ PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "bor
 
 DARKEST_PAINT = 16  # JPEG masks are not quite black where they should be
 STRIP = 32  # rows or columns at a time, which fit the processor's cache
+ROWS = 64  # at least, of a mask at a time
 
 Size = tuple[int, int]
 Bytes = npt.NDArray[np.uint8]
@@ -118,15 +119,22 @@ def alpha(mask: Image.Image, feather: int) -> Image.Image:
     paint = np.array(mask.crop(window))
     if paint.all():
         return mask.copy()
-    # In place, as large uploads would take gigabytes otherwise.
+    # Some rows at a time, as large uploads would take gigabytes otherwise.
     depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32, copy=False)
     np.minimum(depth, feather + 1, out=depth)
-    ridge = np.maximum(depth, 1)
-    for values in (ridge, ridge.T):
-        for left in range(0, values.shape[1], STRIP):
-            _running_max(values[:, left : left + STRIP], min(feather, len(values)))
-    np.multiply(np.divide(depth, ridge, out=depth), paint, out=depth)
-    np.rint(depth, out=paint, casting="unsafe")
+    rows = min(max(ROWS, feather), len(depth))
+    ridges = np.empty((rows, depth.shape[1]), np.float32)
+    for top in range(0, len(depth), rows):
+        weight, above = depth[top : top + rows], min(top, feather)
+        ridge = ridges[: len(weight)]
+        for left in range(0, depth.shape[1], STRIP):
+            near = np.maximum(depth[top - above : top + rows + feather, left : left + STRIP], 1)
+            _running_max(near, min(feather, len(near)))
+            ridge[:, left : left + STRIP] = near[above : above + len(ridge)]
+        for first in range(0, len(ridge), STRIP):
+            _running_max(ridge[first : first + STRIP].T, min(feather, ridge.shape[1]))
+        np.multiply(np.divide(weight, ridge, out=ridge), paint[top : top + rows], out=ridge)
+        np.rint(ridge, out=paint[top : top + rows], casting="unsafe")
     result = Image.new("L", mask.size)
     result.paste(Image.fromarray(paint), window[:2])
     return result
