@@ -85,7 +85,7 @@ def draw(
 ) -> tuple[dict[str, str], Image.Image]:
     """Calls a method (task) of `Pipeline`: what is recorded of it, and a thumbnail, which is black for words.
 
-    sampling: what differs from the model's own settings; more: other arguments of the method.
+    sampling: what differs from the model's own settings, one scale and no corrector; more: its other arguments.
     """
     pipe, found = pipeline(model), {}
     given = {} if picture is None else upload_and_mask(picture, mask, size)
@@ -96,7 +96,8 @@ def draw(
         images = [pipe.suggest_mask(given["image"], prompt)]
     else:
         given = {key: given[key] for key in given if key == "image" or task == "edit"}
-        settings = replace(pipe.defaults, **sampling or {})
+        defaults = replace(pipe.defaults, scales=1 if pipe.any_scales else None, corrector_steps=0)
+        settings = replace(defaults, **sampling or {})
         with patch.object(pipe.model.first_stage, "decode", wraps=pipe.model.first_stage.decode) as decode:
             events = getattr(pipe, task)(**given, prompt=prompt, seed=1, settings=settings, **more)
             images = list(events)[-1].images
