@@ -10,7 +10,7 @@ import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, command
 from imagebart.errors import InputError
-from imagebart.ui.environment import find_device, set_environment
+from imagebart.ui.environment import MAX_RUN_SECONDS, find_device, set_environment
 
 app = typer.Typer()
 
@@ -29,7 +29,7 @@ def demo(
     ] = None,
     max_run_seconds: Annotated[
         float, typer.Option(min=1, help="Seconds after which a run is ended, since others wait for it.")
-    ] = 600,
+    ] = MAX_RUN_SECONDS,
     mcp: Annotated[
         bool,
         typer.Option("--mcp", envvar="GRADIO_MCP_SERVER", help="Offer the endpoints as tools for MCP clients, too."),

@@ -149,10 +149,8 @@ def _too_many_tags(content: Content, start: int, end: int) -> bool:
         place += start
         (count,) = struct.unpack_from(order + ("Q" if big else "H"), content, place)
         place += 8 if big else 2
-        total = 0
-        for at in range(
-            place, min(place + count * struct.calcsize(order + entry), end), struct.calcsize(order + entry)
-        ):
+        total, step = 0, struct.calcsize(order + entry)
+        for at in range(place, min(place + count * step, end), step):
             _, kind, values, data = struct.unpack_from(order + entry, content, at)
             size = values * TAG_SIZES.get(kind, 0)
             if size > inline:

@@ -40,6 +40,8 @@ def correct(
     first = state.steps[0]
     assert isinstance(first, DenoisingStep), "stages predict x_{t-1} and have no corrector"
     step = DenoisingStep(first.denoiser, 1.0, 0.0)
+    model = packed(step)
+    state = state.embed(model)
     own = replace(settings.at(1), guidance=1.0, top_p=min(settings.top_p or 1.0, TOP_P))
     again = torch.ones_like(x, dtype=torch.bool)
     for number in range(1, settings.corrector_steps + 1):
@@ -49,11 +51,11 @@ def correct(
         noise = gumbel_noise((x.shape[1], step.vocab_size), state.generators).to(x.device)
         uniform = uniform_tokens(x.shape[1], step.vocab_size, state.generators).to(x.device)
         noisy = torch.where(state.noise_level < 1, state.x, uniform)
-        chances = probabilities(step.denoiser, state.select(rows), x[rows], noisy[rows], packed(step).encoder)
+        chances = probabilities(step.denoiser, state.select(rows), x[rows], noisy[rows], model.encoder)
         again = torch.zeros_like(again).index_copy(0, rows, chances < UNLIKELY)
         begun = ChainEvent(1, state.scales, own.resamples - 1, own.resamples, 0, 0, x, False, corrector_step=number)
         unknown = replace(state, x=torch.where(again, noisy, x), noise_level=state.noise_level.where(again, 0.0))
-        for event in sample_step(step, packed(step), unknown, own, noise, begun):
+        for event in sample_step(step, model, unknown, own, noise, begun):
             x = event.tokens
             yield event
 
@@ -63,8 +65,9 @@ def probabilities(
 ) -> Tensor:
     """p(x_0^i | other tokens, condition) of every token that the state does not keep, float [B, N]; 1 where it does.
 
-    x: x_0, int64 [B, N]; noisy: x_t at the state's noise levels, int64 [B, N]. Two passes: first the black squares of a
-    chessboard are noisy, then the white ones, so that each token sees those above, below, left and right of it.
+    state: with its embeddings. x: x_0, int64 [B, N]; noisy: x_t at the state's noise levels, int64 [B, N]. Two passes:
+    first the black squares of a chessboard are noisy, then the white ones, so that each token sees those above, below,
+    left and right of it.
     """
     side = math.isqrt(x.shape[1])
     place = torch.arange(x.shape[1], device=x.device)
@@ -74,8 +77,8 @@ def probabilities(
         unknown = (color == part) & (state.noise_level > 0)
         if unknown.any():
             noise_t = state.noise_level.where(unknown, 0.0)
-            x_t, embeds = torch.where(unknown, noisy, x), (state.prompt_embeds, state.hint_embeds)
-            given = DenoiserInput(x_t, noise_t, noise_t, state.cond, state.color_hints, *embeds)
+            embeds = {"prompt_embeds": state.prompt_embeds, "hint_embeds": state.hint_embeds}
+            given = DenoiserInput(torch.where(unknown, noisy, x), noise_t, noise_t, state.cond, **embeds)
             p = denoiser.draft_logits(given, encode).float().softmax(-1).gather(-1, x[..., None])[..., 0]
             found = torch.where(unknown, p, found)
     return found

@@ -24,9 +24,8 @@ class StepInput:
     x_t: Tensor  # int64 [B, N]
     noise_level: Tensor  # chance of a known token to be wrong, float [B, N]: 0 where it is kept, 1 where it is unknown
     cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
-    color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
     prompt_embeds: Tensor | None = None  # of cond, for a denoiser: see `DenoiserInput`
-    hint_embeds: Tensor | None = None  # of color_hints, for a denoiser
+    hint_embeds: Tensor | None = None  # of color hints, for a denoiser
 
 
 class Step(Protocol):
@@ -108,9 +107,8 @@ class DenoisingStep:
     def prepare(self, given: StepInput, encode: Encode | None = None) -> DecoderInput:
         x_t, noise_level = given.x_t, given.noise_level
         noise_t, noise_s = noise_level.clamp(max=self.noise_t), noise_level.clamp(max=self.noise_s)
-        inputs = DenoiserInput(
-            x_t, noise_t, noise_s, given.cond, given.color_hints, given.prompt_embeds, given.hint_embeds
-        )
+        embeds = {"prompt_embeds": given.prompt_embeds, "hint_embeds": given.hint_embeds}
+        inputs = DenoiserInput(x_t, noise_t, noise_s, given.cond, **embeds)
         decoder_input, encoded = self.denoiser.prepare(inputs, encode)
         decoder_input.drafts = self.add_x_t_evidence(self.denoiser.draft_head(encoded), x_t, noise_level)
         return decoder_input
@@ -150,7 +148,7 @@ class ChainState:
     generators: list[torch.Generator]  # of the rows
     cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
     unconditional: Tensor | None = None  # those of an absent condition, int64 [B, L], for guidance
-    color_hints: Tensor | None = None  # bool [B, N, K]: see `StepInput`
+    color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
     # See `embed`; of cond, of unconditional, and of color_hints.
     prompt_embeds: Tensor | None = None
     unconditional_embeds: Tensor | None = None
@@ -168,18 +166,18 @@ class ChainState:
         return replace(self, **chosen)
 
     def embed(self, packed: PackedModel) -> ChainState:
-        """The same with the conditions' embeddings, which a denoiser's steps have in common."""
+        """The same with the conditions' embeddings, which a denoiser's steps have in common; itself if it has them."""
         step = self.steps[0]
-        if not isinstance(step, DenoisingStep):
+        if not isinstance(step, DenoisingStep) or self.prompt_embeds is not None or self.hint_embeds is not None:
             return self
         conds = [cond for cond in (self.cond, self.unconditional) if cond is not None]
         with torch.autocast(self.x.device.type, torch.bfloat16, enabled=packed.rounds):
             embeds = step.denoiser.encode_prompt(torch.cat(conds) if conds else None)
-            hint_embeds = step.denoiser.embed_color_hints(self.color_hints)
-        prompt_embeds, unconditional_embeds = (*([] if embeds is None else embeds.split(len(self.x))), None, None)[:2]
-        return replace(
-            self, prompt_embeds=prompt_embeds, unconditional_embeds=unconditional_embeds, hint_embeds=hint_embeds
-        )
+            embedded = replace(self, hint_embeds=step.denoiser.embed_color_hints(self.color_hints))
+        if embeds is None:
+            return embedded
+        prompt_embeds, *rest = embeds.split(len(self.x))
+        return replace(embedded, prompt_embeds=prompt_embeds, unconditional_embeds=rest[0] if rest else None)
 
 
 class StepRun:
@@ -190,6 +188,7 @@ class StepRun:
 
     def __init__(self, step: Step, packed: PackedModel, state: ChainState, guidance: float = 1.0) -> None:
         """state: its x is x_t."""
+        state = state.embed(packed)
         self.step, self.packed, self.guidance = step, packed, guidance
         self.x_t, self.noise_level, cond, prompt_embeds = state.x, state.noise_level, state.cond, state.prompt_embeds
         self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
@@ -200,12 +199,10 @@ class StepRun:
             cond = torch.cat([cond, state.unconditional])
             if prompt_embeds is not None and state.unconditional_embeds is not None:
                 prompt_embeds = torch.cat([prompt_embeds, state.unconditional_embeds])
-        hints, hint_embeds = (
-            None if part is None else self._both(part) for part in (state.color_hints, state.hint_embeds)
-        )
+        hint_embeds = None if state.hint_embeds is None else self._both(state.hint_embeds)
         with torch.autocast(self.x_t.device.type, torch.bfloat16, enabled=packed.rounds):
             levels = self._both(self.noise_level)
-            both = StepInput(self._both(self.x_t), levels, cond, hints, prompt_embeds, hint_embeds)
+            both = StepInput(self._both(self.x_t), levels, cond, prompt_embeds, hint_embeds)
             given = step.prepare(both, packed.encoder)
         self.given = given.to(packed.kv_like.dtype, packed.decoder.position_embedding.dtype)
         self.cache = packed.new_cache(len(given.prefix))

@@ -19,7 +19,7 @@ from imagebart.pipeline import Pipeline
 from imagebart.ui import messages, runs
 from imagebart.ui.controls import NAMES, RESET, starting_values
 from imagebart.ui.endpoints import add_endpoints, answer_mcp_with_images
-from imagebart.ui.environment import on_gpu
+from imagebart.ui.environment import MAX_RUN_SECONDS, on_gpu
 from imagebart.ui.errors import GuardedBlocks, RequestGuard, answering, upload_not_written
 from imagebart.ui.examples import Example
 from imagebart.ui.files import tidying
@@ -44,7 +44,7 @@ from imagebart.ui.model_list import (
     switch_model,
 )
 from imagebart.ui.queries import RESTORED, Queries
-from imagebart.ui.runs import MAX_RUN_SECONDS, UPDATED, Cancellation, Runs, in_order
+from imagebart.ui.runs import UPDATED, Cancellation, Runs, in_order
 from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad
 from imagebart.ui.sketchpad.stored_images import animate, compose, link_token, open_image
 

@@ -21,9 +21,9 @@ from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.settings import SamplingSettings
 from imagebart.ui import messages
-from imagebart.ui.environment import on_gpu
+from imagebart.ui.environment import MAX_RUN_SECONDS, on_gpu
 from imagebart.ui.files import publish, publish_file, publish_preview
-from imagebart.ui.runs import MAX_RUN_SECONDS, within_time
+from imagebart.ui.runs import within_time
 
 MCP_PACKAGE = "mcp>=1.21,<2"
 DEFAULT_STRENGTH = 0.3  # of /vary

@@ -17,6 +17,7 @@ from imagebart.errors import InputError
 FOLDER_NAME = "imagebart"  # how the name of the page's own folder for files begins
 # Seconds for which ZeroGPU is asked: a run of the shipped model takes a few, one of a published model more.
 GPU_SECONDS = 60
+MAX_RUN_SECONDS = 600.0  # of a run, unless another limit is given: others wait for the model
 
 
 def set_environment() -> None:

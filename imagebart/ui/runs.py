@@ -21,6 +21,7 @@ from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.ui import messages
 from imagebart.ui.controls import Controls, context_size
+from imagebart.ui.environment import MAX_RUN_SECONDS
 from imagebart.ui.errors import log_unexpected
 from imagebart.ui.files import publish, publish_copy_as_preview, publish_file, publish_preview
 from imagebart.ui.model_list import ModelChoice
@@ -33,7 +34,6 @@ UPDATED = ("run", "progress", "announcement", "messages", "seed")
 MAX_PREVIEWS = 32  # kept of a run: beyond these every second one is dropped, as often as needed
 # Pixels of what a run changes up to which previews are kept: writing larger ones would hold up the model.
 MAX_KEPT_PIXELS = 1_000_000
-MAX_RUN_SECONDS = 600.0  # so that others need not wait for ever
 MAX_CANCELLED = 10_000  # names of cancelled runs that are remembered
 
 Update = dict[str, Any]

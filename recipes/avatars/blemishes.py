@@ -218,6 +218,7 @@ def evaluate_faults(
             share = jackknife(replicates(faults.off_color, count, count))
             yield measure(f"{kind}: flat pixels off their color", share, count, "%")
     if steps:
+        count = len(found["prompts"].areas)
         real = study.sampler.reconstruct(rendered([sample(i, study.series) for i in range(count)], study.sampler.size))
         made = normalize(torch.from_numpy(found["prompts"].images).permute(0, 3, 1, 2))
         # At half the size, which takes a quarter of the time.

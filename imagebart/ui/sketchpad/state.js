@@ -8,8 +8,8 @@ import { blank, copy, equal, maskSize } from "./mask.js";
 const MAX_ENTRIES = 200;
 const MAX_BYTES = 64e6; // of all masks
 
-// Entries are { image, mask, words (before and after, where those of the prompt changed) }. They share what did not change, so that one costs no more than its mask; the oldest ones
-// are dropped first.
+// Entries are { image, mask, words (before and after, where those of the prompt changed) }. They share what did not
+// change, so that one costs no more than its mask; the oldest ones are dropped first.
 export class UndoStack {
   constructor(maxBytes = MAX_BYTES) {
     Object.assign(this, { maxBytes, past: [], future: [] });
