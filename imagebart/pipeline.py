@@ -406,10 +406,11 @@ class Pipeline:
         yield self._event("start", last, request, clock)
         try:
             for last in chain:
-                final = last.stage == 1 and last.resample_index == last.resamples - 1
-                if last.done and not final:
+                # The end of the last step is the result, unless the corrector follows, whose end is.
+                final = last.stage == 1 and last.resample_index == last.resamples - 1 and not settings.corrector_steps
+                if last.done and not final and not last.corrector_step:
                     yield self._event("stage", last, request, clock)
-                elif (not last.done or settings.corrector_steps) and clock.preview_due():
+                elif (not last.done or last.corrector_step) and clock.preview_due():
                     yield self._event("preview", last, request, clock)
         finally:
             chain.close()  # type: ignore[attr-defined]

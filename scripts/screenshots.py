@@ -88,7 +88,7 @@ def take_screenshot(
 def film(page: Page, example: Example, path: Path) -> None:
     """The run as the page saves it, after what was painted."""
     with page.expect_download(timeout=PATIENCE) as download:
-        page.get_by_role("button", name="Save the run as WebP").click()
+        page.get_by_role("button", name="Save as WebP").click()
     with Image.open(download.value.path()) as saved:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(saved)]
     opening = example.thumbnail().resize(frames[0].size)

@@ -88,6 +88,15 @@ def step_caption(event: PipelineEvent) -> str:
     return f"{which} done" if event.kind == "stage" else f"{which}: {event.position} of {event.total} tokens fixed"
 
 
+def film_labels(first: int, stages: int, corrected: bool) -> list[str]:
+    """Short names of what a run from step `first` (of `stages`, counted down) shows: noise, scales, the image.
+
+    corrected: whether the corrector follows the last scale, whose end is not the image then.
+    """
+    scales = [f"{stages - stage + 1} of {stages}" for stage in range(first, 0 if corrected else 1, -1)]
+    return ["Noise", *scales, "Image"]
+
+
 def position_line(event: PipelineEvent) -> str:
     """How far a run is: tokens, and scale and pass where there are several."""
     if event.corrector_step:

@@ -62,6 +62,7 @@ class Step:
 
     caption: str
     preview: bool
+    slot: int  # which of the run's `film_labels` it belongs to
     variants: tuple[int, ...]  # whose files these are, by their numbers in the run
     shown: tuple[str, ...]
     parts: tuple[str, ...]
@@ -73,6 +74,7 @@ class Step:
         return {
             "caption": self.caption,
             "preview": self.preview,
+            "slot": self.slot,
             "shown": [shown.get(number) for number in order],
             "parts": [parts.get(number) for number in order],
         }
@@ -91,9 +93,29 @@ class RunHistory:
         """
         self._edits, self._box, self._words = edits, box, words
         self._steps: list[Step] = []
+        self._labels: list[str] = []
 
-    def add(self, event: PipelineEvent) -> str:
-        """Adds an event; a small image of the first variant, for the page."""
+    def add(self, event: PipelineEvent) -> dict[str, Any]:
+        """Adds an event. What the page shows of it: a small image of the first variant, and its place in the run."""
+        if not self._labels:
+            corrected = event.recipe.settings.corrector_steps > 0
+            self._first, self._labels = event.stage, messages.film_labels(event.stage, event.stages, corrected)
+        last = len(self._labels) - 1
+        slot = 0 if event.kind == "start" else last
+        if event.kind in ("preview", "stage") and not event.corrector_step:
+            slot = min(self._first - event.stage + 1, last)
+        share = event.position / event.total if event.kind == "preview" and event.total else 1.0
+        caption = messages.step_caption(event)
+        return {
+            "film": self._labels,
+            "images": [self._keep(event, slot, caption)],
+            "slot": slot,
+            "share": share,
+            "caption": caption,
+        }
+
+    def _keep(self, event: PipelineEvent, slot: int, caption: str) -> str:
+        """Adds an event to the steps, where it is not too large; a small image of the first variant."""
         preview = event.kind == "preview"
         small = [downscaled(image, MAX_PREVIEW_SIDE) for image in event.images]
         left, top, right, bottom = box = self._box or (0, 0, *event.images[0].size)
@@ -104,7 +126,7 @@ class RunHistory:
             parts = tuple(publish(image if box == (0, 0, *image.size) else image.crop(box)) for image in event.images)
         # A slow browser asks for a preview long after it was made, when its step may have been dropped.
         sent = publish_copy_as_preview(shown[0])
-        self._steps.append(Step(messages.step_caption(event), preview, event.variants, shown, parts))
+        self._steps.append(Step(caption, preview, slot, event.variants, shown, parts))
         self._drop_previews()
         return sent
 
@@ -119,6 +141,7 @@ class RunHistory:
             results.append(describe_png(path, image) | {"small": small, "number": own.variant + 1})
         return {
             "task": recipe.task,
+            "film": self._labels,
             "prompt": self._words or ", ".join(prompts) or None,
             "name": f"{recipe.task}-{recipe.seed}",
             "box": self._box,
@@ -255,7 +278,7 @@ def _update(event: PipelineEvent, run: Run, message: Mapping[str, Any]) -> Updat
             "seed": event.seed,
         }
     update: Update = {
-        "run": {**message, "images": [run.history.add(event)]},
+        "run": {**message, **run.history.add(event)},
         "progress": messages.progress_html(event),
         "messages": notes,
     }

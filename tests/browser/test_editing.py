@@ -24,12 +24,11 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: PageObje
     changed = (after != before).any(axis=-1)
     assert changed[10:30, 10:30].any() and not changed[:10].any() and not changed[:, 30:].any()
 
-    bar = wide.get_by_role("toolbar", name="The result")
-    expect(bar).to_contain_text("The result")
+    expect(wide.caption()).to_contain_text("The result")
     wide.steps_slider().fill("0")
-    expect(bar).to_contain_text("no token is fixed yet")
+    expect(wide.caption()).to_contain_text("no token is fixed yet")
     with wide.expect_download() as download:
-        wide.press("Save the run as WebP")
+        wide.press("Save as WebP")
     with Image.open(download.value.path()) as film:
         assert film.n_frames > STAGES and download.value.suggested_filename.endswith(".webp")
     with wide.expect_download() as download:
@@ -57,12 +56,12 @@ def test_the_scales_of_a_run_are_shown_in_place_by_a_click(wide: PageObject) -> 
     after = wide.canvas().screenshot()
     film.nth(2).click()
     expect(film.nth(2)).to_have_attribute("aria-pressed", "true")
-    expect(wide.locator(".sp-steps span")).to_contain_text("Scale 2 of 5 done")
+    expect(wide.caption()).to_contain_text("Scale 2 of 5 done")
     assert wide.canvas().screenshot() != after
     film.last.click()
     wide.wait_until(lambda: wide.canvas().screenshot() == after)
     wide.press("Discard")
-    expect(wide.get_by_role("group", name="Scales")).to_be_hidden()
+    expect(film).to_have_count(0)
 
 
 def test_before_and_after_are_compared_by_a_handle_and_a_key(wide: PageObject) -> None:
@@ -217,7 +216,7 @@ def test_the_best_of_several_comes_first_each_with_its_own_steps(wide: PageObjec
         light.append(wide.result_pixels().mean())
         names.append(wide.get_by_role("link", name="Download", exact=True).get_attribute("download"))
         wide.steps_slider().fill("0")
-        expect(wide.get_by_role("toolbar", name="The result")).to_contain_text("no token is fixed yet")
+        expect(wide.caption()).to_contain_text("no token is fixed yet")
     assert light == sorted(light, reverse=True) and len(set(light)) == 4
     as_drawn = list(PIPELINE.generate("a hat", seed=7, variants=4))[-1].images
     order = sorted(range(4), key=lambda number: -np.asarray(as_drawn[number], float).mean())

@@ -64,7 +64,7 @@ class Windows:
 
     @contextmanager
     def open(self, url: str, may_log_errors: bool = False, **options: Any) -> Iterator[PageObject]:
-        """The page in a new window with nothing stored, wide unless `options` of `new_context` say otherwise.
+        """The page in a new window with nothing stored, wide and without motion unless `options` say otherwise.
 
         It must ask no other host for anything, and log no error unless it may.
         """
@@ -78,7 +78,7 @@ class Windows:
             if not request.url.startswith((url, "data:", "blob:")):
                 complaints.append(f"asked {request.url}")
 
-        context = self._context({"viewport": WIDE, **options})
+        context = self._context({"viewport": WIDE, "reduced_motion": "reduce", **options})
         with context.new_page() as window:
             stored = {"origin": url.rstrip("/"), "storageTypes": "cookies,indexeddb,local_storage"}
             context.new_cdp_session(window).send("Storage.clearDataForOrigin", stored)
@@ -219,6 +219,10 @@ class PageObject:
     def steps_slider(self) -> Locator:
         """The slider that shows a run's steps."""
         return self.page.get_by_role("slider", name="From noise to image")
+
+    def caption(self) -> Locator:
+        """What the step that is shown is, in words."""
+        return self.page.locator(".sp-steps span")
 
     def history(self) -> list[str]:
         """The runs that came to their end, the last one first, by the addresses of their thumbnails."""

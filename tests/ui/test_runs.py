@@ -65,6 +65,14 @@ def test_an_edit_shows_noise_then_each_stage_and_ends_at_the_result(running: Run
     captions = [step["caption"] for step in steps]
     assert captions[0].startswith("Noise") and captions[-1] == "The result"
     assert "Scale 1 of 2 (coarsest) done" in captions
+    # Each state has its place in the film, which is known from the start.
+    assert {tuple(moment["run"]["film"]) for moment in moments[1:]} == {("Noise", "1 of 2", "Image")}
+    slots = [step["slot"] for step in steps]
+    assert (
+        slots == sorted(slots)
+        and set(slots) == {0, 1, 2}
+        and slots[captions.index("Scale 1 of 2 (coarsest) done")] == 1
+    )
     assert open_image(steps[-1]["shown"][0]).tobytes() == result(moments[-1]).tobytes()
     assert "Done" in moments[-1]["progress"] and "ready" in moments[-1]["announcement"]
 
@@ -279,7 +287,7 @@ def test_long_runs_keep_a_bounded_number_of_steps() -> None:
     _, _, run = events((32, 32), "centre")
     preview = replace(run[0], kind="preview", stage=1)
     history = RunHistory(False, None)
-    sent = [history.add(moment) for moment in [run[0], *[preview] * 150]]
+    sent = [history.add(moment)["images"][0] for moment in [run[0], *[preview] * 150]]
     kept = history.finish(run[-1])
     assert all(Path(path).is_file() for path in sent), "a slow browser may still ask for them"
     assert MAX_PREVIEWS / 2 <= len(kept["steps"]) - 2 <= MAX_PREVIEWS

@@ -26,6 +26,8 @@ const COMMANDS = {
   describe: (pad) => pad.keepAtOnce() && pad.queries.describe(),
   keep: (pad) => pad.keep(),
   discard: ({ review }) => review.close() && hideMessages(),
+  replay: ({ review }) => review.replay(),
+  replaySlowly: ({ review }) => review.replay(true),
   lastMask: (pad) => pad.useLastMask(),
   compare: (pad) => pad.showBefore(true),
   upload: ({ parts }) => parts.file.click(),
@@ -139,7 +141,7 @@ const pinchOf = (before, after) => {
 
 // A toolbar with a roving tabindex, one stop for the Tab key, as in the ARIA Authoring Practices: left and right arrows,
 // Home and End move the focus along it. For a slider, up and down arrows change the value.
-const ITEMS = "button, a[href], input:not([type=file], [data-no-roving])";
+const ITEMS = "button, a[href], input:not([type=file])";
 
 const addRoving = (bar) => {
   const items = () => [...bar.querySelectorAll(ITEMS)];

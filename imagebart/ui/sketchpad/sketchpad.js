@@ -4,7 +4,8 @@ import { click, EVENTS, fileUrl, hideMessages, promptBox, whenPresent, writeProm
 import { ImageLoader, importMask, loadBitmap, loadFromTab, saveInTab, Sharing } from "./images.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
 import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
-import { History, ImageQueries, Review, RunState, thumbnail, watchServer } from "./run.js";
+import { Review, thumbnail } from "./review.js";
+import { History, ImageQueries, RunState, watchServer } from "./run.js";
 import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
@@ -247,6 +248,7 @@ export class Sketchpad {
   }
 
   keepAtOnce() {
+    this.review.endReplay();
     const atOnce = !this.review.finished || this.review.isLastStep();
     this.keep();
     return atOnce;
@@ -256,6 +258,7 @@ export class Sketchpad {
   async keep() {
     const { review, state } = this;
     if (!review.finished) return;
+    review.endReplay();
     const { run, variant } = review;
     const mask = run.task === "vary" ? state.mask : null;
     if (review.isLastStep()) {

@@ -89,22 +89,25 @@ const drawScene = (context, scene) => {
   return drawCursor(context, scene);
 };
 
-// The bitmap of a run: over the image that it changes, right of the slider; or alone in the middle.
+// The bitmap of a run, and what it dissolves out of: over the image that it changes, right of the slider; or alone in
+// the middle.
 const drawResult = (context, { result, frame }, box) => {
   if (!result?.bitmap) return;
-  const { bitmap, alone, split } = result;
+  const { bitmap, previous, mix, alone, split } = result;
   context.save();
-  if (alone || !box) {
-    context.clearRect(0, 0, frame.width, frame.height);
-    const size = { width: bitmap.naturalWidth, height: bitmap.naturalHeight };
-    const view = fit(size, frame);
-    context.drawImage(bitmap, view.x, view.y, size.width * view.scale, size.height * view.scale);
-  } else {
+  if (alone || !box) context.clearRect(0, 0, frame.width, frame.height);
+  else {
     const [x, y, width, height] = box;
     context.beginPath();
     context.rect(x + width * split, y, width * (1 - split), height);
     context.clip();
-    context.drawImage(bitmap, x, y, width, height);
+  }
+  const dissolving = mix < 1 ? [[previous, 1], [bitmap, mix]] : [[bitmap, 1]];
+  for (const [shown, alpha] of dissolving.filter(([one]) => one)) {
+    const size = { width: shown.naturalWidth, height: shown.naturalHeight };
+    const view = fit(size, frame);
+    context.globalAlpha = alpha;
+    context.drawImage(shown, ...(alone || !box ? [view.x, view.y, size.width * view.scale, size.height * view.scale] : box));
   }
   context.restore();
 };
@@ -190,6 +193,7 @@ export class Canvas {
     const [grid, result] = [stroke ? null : this.grid, this.review.scene()];
     const scene = { frame, ratio, view, size, bitmap, overlay, grid, cursor, outline, result };
     drawScene(this.element.getContext("2d"), scene);
+    if (result?.mix < 1) this.requestRender(); // one state dissolves into another
     this.afterRender();
   }
 

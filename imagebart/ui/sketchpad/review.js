@@ -1,0 +1,294 @@
+// A run shown over the image: its states while it goes on, which dissolve into each other; then before and after, its
+// steps, its variants, and all of it once more as a replay.
+import { fileUrl } from "./gradio.js";
+import { loadBitmap } from "./images.js";
+import { sliderPosition } from "./view.js";
+
+const DISSOLVE = 180; // milliseconds from one state to the next
+const REPLAY = 1600; // milliseconds of a replay
+const SLOWLY = 5; // times longer
+const MIN_PAUSE = 60; // milliseconds that a state of a replay is seen
+const DISSOLVE_SHARE = 0.7; // of that time
+
+const reducedMotion = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)");
+const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
+// The noise, what each scale made of it, and the image, as thumbnails under the canvas. Their room is always there.
+class Film {
+  // element: where they are shown; show: called with the number of the one that is clicked.
+  constructor(element, show) {
+    Object.assign(this, { element, show, buttons: [] });
+  }
+
+  // states: { label, caption, path (null: not there yet), share (of its tokens that are fixed), shown }
+  update(states) {
+    if (this.buttons.length !== states.length) {
+      this.buttons = states.map((_, i) => {
+        const button = thumbnail(null, "", () => this.show(i));
+        button.tabIndex = -1; // for keys there is the slider
+        button.classList.add("sp-state");
+        button.append(document.createElement("span"));
+        return button;
+      });
+      this.element.replaceChildren(...this.buttons);
+    }
+    for (const [i, { label, caption, path, share, shown }] of states.entries()) {
+      const button = this.buttons[i];
+      const [image, text] = button.children;
+      const address = path ? fileUrl(path) : "";
+      if ((image.getAttribute("src") ?? "") !== address) image.src = address;
+      text.textContent = label;
+      button.title = caption;
+      button.setAttribute("aria-label", caption);
+      button.setAttribute("aria-pressed", String(shown));
+      button.disabled = !path;
+      button.dataset.state = !path ? "empty" : share < 1 ? "current" : "done";
+      button.style.setProperty("--rest", `${100 * (1 - share)}%`);
+    }
+  }
+}
+
+export class Review {
+  // parts: the elements, by name; onChange: called when something else is to be shown.
+  constructor(parts, onChange) {
+    Object.assign(this, { parts, onChange, request: 0, latest: 0, bitmap: null, run: null, variant: 0, step: 0 });
+    // split: where before and after meet, a share of the image's width; showsBefore: while a key is held
+    Object.assign(this, { split: 0, showsBefore: false });
+    // previous: what the bitmap dissolves out of, since when, and how long that takes
+    Object.assign(this, { previous: null, since: 0, dissolve: DISSOLVE });
+    // states: of a run that goes on, by their numbers in the film; pinned: the one that was clicked; replaying: a replay
+    Object.assign(this, { states: [], pinned: null, replaying: null });
+    this.film = new Film(parts.film, (number) => this.showState(number));
+    for (const link of [parts.save, parts.saveBefore]) makeDraggable(link);
+    parts.steps.addEventListener("input", () => this.showStep(Number(parts.steps.value)));
+    parts.slider.addEventListener("keydown", (event) => this.moveByKey(event));
+  }
+
+  get active() {
+    return this.bitmap !== null;
+  }
+
+  get finished() {
+    return this.active && this.run.results !== undefined;
+  }
+
+  // A message of a run that goes on.
+  preview(message) {
+    if (this.run?.run !== message.run) Object.assign(this, { states: [], pinned: null });
+    this.run = message;
+    const { images, slot, share, caption } = message;
+    if (!images?.length) return;
+    this.states[slot] = { path: images[0], share, caption };
+    this.updateFilm();
+    if (this.pinned === null) this.show(images[0]);
+  }
+
+  // A finished run: { task, results, steps, … }. bitmap: its first result, where that is loaded already.
+  finish(run, bitmap = null) {
+    Object.assign(this, { run, split: 0, pinned: null, replaying: null });
+    this.latest = ++this.request;
+    if (!bitmap) return this.showVariant(0);
+    Object.assign(this, { variant: 0, step: this.steps(0).length - 1 });
+    return this.setBitmap(bitmap);
+  }
+
+  showVariant(variant) {
+    this.variant = variant;
+    this.showStep(this.steps().length - 1);
+  }
+
+  // The steps of a variant, the chosen one by default: previews show only one.
+  steps(variant = this.variant) {
+    return this.run.steps.filter(({ shown }) => shown[variant]);
+  }
+
+  // Where the file of a step is: the last one is the result, in full size.
+  pathOf(step) {
+    const steps = this.steps();
+    return step >= steps.length - 1 ? this.run.results[this.variant].view : steps[step].shown[this.variant];
+  }
+
+  showStep(step) {
+    this.replaying = null;
+    this.step = Math.min(Math.max(step, 0), this.steps().length - 1);
+    this.show(this.pathOf(this.step));
+  }
+
+  // A state of the film that was clicked.
+  showState(number) {
+    if (this.finished) return this.showStep(this.filmSteps()[number]);
+    this.pinned = number;
+    return this.show(this.states[number].path);
+  }
+
+  isLastStep() {
+    return this.step >= this.steps().length - 1;
+  }
+
+  async show(path) {
+    const request = ++this.request;
+    try {
+      const bitmap = await loadBitmap(fileUrl(path));
+      // A later one is shown, or none any more. Not the last one alone: on a slow line they come faster than they load.
+      if (request <= this.latest) return;
+      this.latest = request;
+      this.setBitmap(bitmap);
+    } catch { // a preview that was deleted before a slow browser asked for it: the next one comes
+      if (request === this.request && this.run?.results) this.onChange("deleted");
+    }
+  }
+
+  setBitmap(bitmap, dissolve = DISSOLVE) {
+    if (bitmap !== this.bitmap) {
+      Object.assign(this, { previous: this.bitmap, since: performance.now(), dissolve });
+    }
+    this.bitmap = bitmap;
+    this.update();
+  }
+
+  // The run once more, from the noise to the image. Whatever else is to be shown meanwhile ends it.
+  async replay(slowly = false) {
+    if (!this.finished) return;
+    const replay = {};
+    this.replaying = replay;
+    this.latest = ++this.request;
+    const paths = this.steps().map((_, step) => this.pathOf(step));
+    const pause = Math.max(MIN_PAUSE, (slowly ? SLOWLY : 1) * (REPLAY / paths.length));
+    const bitmaps = await Promise.all(paths.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
+    for (const [step, bitmap] of bitmaps.entries()) {
+      if (this.replaying !== replay) return;
+      if (!bitmap) continue;
+      this.step = step;
+      this.setBitmap(bitmap, pause * DISSOLVE_SHARE);
+      await wait(pause);
+    }
+    if (this.replaying === replay) this.endReplay();
+  }
+
+  // What is kept or saved is the result, and no state on the way to it.
+  endReplay() {
+    if (this.replaying) this.showStep(this.steps().length - 1);
+  }
+
+  close() {
+    this.latest = ++this.request;
+    const { active, run } = this;
+    Object.assign(this, { bitmap: null, previous: null, run: null, states: [], pinned: null, replaying: null });
+    if (active || run) this.update();
+    return active;
+  }
+
+  // What the canvas draws; null for the image itself. mix: how much of the bitmap is seen over the one before it.
+  scene() {
+    if (!this.active || this.showsBefore) return null;
+    const mix = reducedMotion?.matches ? 1 : Math.min(1, (performance.now() - this.since) / this.dissolve);
+    const { bitmap, previous } = this;
+    return { bitmap, previous, mix, alone: this.run.task === "generate", split: this.finished ? this.split : 0 };
+  }
+
+  moveSlider(share) {
+    this.split = Math.min(1, Math.max(0, share));
+    this.update();
+  }
+
+  placeSlider(canvas) {
+    if (!canvas.view || !canvas.size) return;
+    const { left, top, height, knob } = sliderPosition(canvas.view, canvas.size, canvas.frameSize(), this.split);
+    const { style } = this.parts.slider;
+    Object.assign(style, { left: `${left}px`, top: `${top}px`, height: `${height}px` });
+    style.setProperty("--knob", `${knob}px`);
+  }
+
+  moveByKey(event) {
+    const step = { ArrowLeft: -0.05, ArrowDown: -0.05, ArrowRight: 0.05, ArrowUp: 0.05, Home: -1, End: 1 }[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.moveSlider(this.split + step);
+  }
+
+  update() {
+    const { bar, slider, steps, stepsRow, caption, save, variants, film, canvas } = this.parts;
+    const { finished } = this;
+    // What has the focus is about to be hidden.
+    if (!finished && [bar, slider, stepsRow, film].some((part) => part.contains(document.activeElement))) {
+      canvas.focus({ preventScroll: true });
+    }
+    bar.hidden = !finished;
+    slider.hidden = !finished || this.run.task === "generate";
+    slider.setAttribute("aria-valuenow", String(Math.round(100 * this.split)));
+    steps.hidden = !finished;
+    caption.setAttribute("aria-live", finished && !this.replaying ? "polite" : "off"); // states that pass are not read out
+    if (finished) {
+      const all = this.steps();
+      steps.max = String(all.length - 1);
+      steps.value = String(this.step);
+      caption.textContent = `Step ${this.step + 1} of ${all.length} · ${all[this.step].caption}`;
+      steps.setAttribute("aria-valuetext", caption.textContent);
+      const result = this.run.results[this.variant];
+      Object.assign(save, { href: fileUrl(result.path), download: `${this.run.name}-${result.number}.png` });
+    }
+    const results = finished ? this.run.results : [];
+    fill(variants, results.map(({ small }, i) => ({
+      path: small, label: `Variant ${i + 1}`, show: () => this.showVariant(i), shown: i === this.variant,
+    })));
+    this.updateFilm();
+    this.onChange();
+  }
+
+  // Of a finished run: the step of each state in the film, the last one that belongs to it; undefined where there is none.
+  filmSteps() {
+    const all = this.steps();
+    return (this.run.film ?? []).map((_, number) => {
+      const own = all.map((_step, i) => i).filter((i) => all[i].slot === number);
+      return own.findLast((i) => !all[i].preview) ?? own.at(-1);
+    });
+  }
+
+  updateFilm() {
+    const { run, finished, states, parts } = this;
+    const labels = run?.film ?? [];
+    if (!labels.length) parts.caption.textContent = "";
+    if (finished) {
+      const all = this.steps();
+      this.film.update(this.filmSteps().map((step, i) => ({
+        label: labels[i], caption: all[step]?.caption ?? labels[i], path: all[step]?.shown[this.variant], share: 1, shown: step === this.step,
+      })));
+      return;
+    }
+    const current = states.length - 1;
+    if (current >= 0) parts.caption.textContent = states[this.pinned ?? current].caption;
+    this.film.update(labels.map((label, i) => ({
+      // A scale whose end was not sent is done when a later one has begun.
+      label, caption: label, path: null, ...states[i], share: i < current ? 1 : states[i]?.share ?? 0, shown: i === (this.pinned ?? current),
+    })));
+  }
+}
+
+// A strip of thumbnails, hidden if there are less than two.
+const fill = (strip, items) => {
+  strip.hidden = items.length < 2;
+  const paths = items.map(({ path }) => path).join();
+  if (strip.dataset.paths !== paths) {
+    strip.dataset.paths = paths;
+    strip.replaceChildren(...items.map(({ path, label, show }) => thumbnail(path, label, show)));
+  }
+  [...strip.children].forEach((button, i) => button.setAttribute("aria-pressed", String(items[i].shown)));
+};
+
+// A link to a file that can be dragged out of the window, to a folder as well as to another page.
+const makeDraggable = (link) => {
+  link.addEventListener("dragstart", (event) => {
+    const type = link.download.endsWith(".png") ? "image/png" : "application/octet-stream";
+    event.dataTransfer.setData("DownloadURL", `${type}:${link.download}:${link.href}`);
+  });
+};
+
+// A button with a small image of a file on the server, or of none yet.
+export const thumbnail = (path, label, onClick) => {
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "sp-thumb", title: label });
+  button.setAttribute("aria-label", label);
+  button.append(Object.assign(new Image(), { alt: "", ...(path ? { src: fileUrl(path) } : {}) }));
+  button.addEventListener("click", onClick);
+  return button;
+};
