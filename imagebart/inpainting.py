@@ -4,6 +4,9 @@ A patch that a mask covers in part is regenerated as a whole. Its own token woul
 noise would say nothing of its other part; so its token is that of the patch with the painted pixels filled with the
 nearest colours, and its noise level the share that is painted. A kept patch with several colours has a rare token,
 which says little to the model: the tokens of these colours, its color hints, say more.
+
+Where a mask's strength s is below 1, a patch is masked as above with probability s; else its token is that of the image
+(see `Sampler.prepare`). So its noise level is s times the above.
 """
 
 from __future__ import annotations
@@ -37,32 +40,41 @@ class MaskedTokens:
     tokens: Tensor  # int64 [B, N]
     noise_level: Tensor  # float [B, N] in [0, 1]: 0 where a token is kept
     color_hints: Tensor | None  # tokens of the colours in a kept patch, bool [B, N, K]; None where the model has none
+    strength: Tensor | None = None  # float [B, N]; None: it is 1 wherever a token is not kept
+    original: Tensor | None = None  # tokens of the images before masking, int64 [B, N], if there are strengths
 
     def known(self, batch: int) -> dict[str, Any]:
         """The arguments of `ImageBART.stream` for these images, or for `batch` variants of one."""
         tokens, noise_level = self.tokens.expand(batch, -1), self.noise_level.expand(batch, -1)
-        known = {"known": tokens, "keep": noise_level == 0, "noise_level": noise_level}
-        return {**known, "color_hints": self.color_hints}
+        known = {"known": tokens, "keep": noise_level == 0, "noise_level": noise_level, "color_hints": self.color_hints}
+        if self.strength is None or self.original is None:
+            return known
+        return {**known, "strength": self.strength.expand(batch, -1), "original": self.original.expand(batch, -1)}
 
 
 @torch.no_grad()
-def encode_masked(model: ImageBARTModel, pixels: Tensor, painted: Tensor) -> MaskedTokens:
+def encode_masked(
+    model: ImageBARTModel, pixels: Tensor, painted: Tensor, strength: Tensor | None = None
+) -> MaskedTokens:
     """Masked images as tokens with noise levels, on the model's device.
 
     pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU. For a model that was not trained with
-    partial patches, their noise level is 1.
+    partial patches, their noise level is 1. strength: of each token, float [B, N]; that of kept ones is not used.
     """
     first_stage, device = model.first_stage, model.device
     tokens, noise_level = first_stage.encode(pixels.to(device)), mask_coverage(painted, model.tokens).to(device)
+    soft: dict[str, Tensor] = {}
+    if strength is not None and (strength.to(device) < 1)[noise_level > 0].any():
+        soft = {"strength": strength.to(device), "original": tokens}
     if model.denoiser is None or not model.denoiser.config.partial_patches:
-        return MaskedTokens(tokens, (noise_level > 0).float(), None)
+        return MaskedTokens(tokens, (noise_level > 0).float(), None, **soft)
     cut = (noise_level > 0) & (noise_level < 1)
     if cut.any():
         tokens = torch.where(cut, first_stage.encode(fill_nearest(pixels, painted).to(device)), tokens)
     if not model.color_hint_grid:
-        return MaskedTokens(tokens, noise_level, None)
+        return MaskedTokens(tokens, noise_level, None, **soft)
     color_hints = encode_color_hints(first_stage, pixels.to(device), painted.to(device), model.color_hint_grid)
-    return MaskedTokens(tokens, noise_level, color_hints)
+    return MaskedTokens(tokens, noise_level, color_hints, **soft)
 
 
 def mask_coverage(painted: Tensor, tokens: int) -> Tensor:

@@ -96,16 +96,19 @@ class ImageBART(ImageBARTModel):
         keep: Tensor | None = None,
         settings: SamplingSettings | None = None,
         seed: int | None = None,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
         noise_level: Tensor | None = None,
         color_hints: Tensor | None = None,
+        original: Tensor | None = None,
     ) -> Iterator[ChainEvent]:
         """Runs the chain, an event a pass of the decoder; the iterator can be closed at any moment.
 
         cond: conditioning tokens int64 [B, L]. start: x at the first step to run, int64 [B, N]; None: noise or, if that
         step expects less, `known` with as much noise. known, keep: tokens int64 [B, N] and bool [B, N] or [N], True =
         keep the known token. strength: the noise level to start from, over 0, at most 1. noise_level: of known tokens
-        that are not kept, float [B, N] or [N]; 1 where None; stages use kept tokens only.
+        that are not kept, float [B, N] or [N]; 1 where None; stages use kept tokens only. With keep, strength may be of
+        each token, float [B, N] or [N]: with this probability its start is as above, else its token in `original`,
+        int64 [B, N] (`known` where None), and its noise level is as many times lower; stages use the largest for all.
         color_hints: colors of kept parts, bool [B, N, K], for a model that takes them (see `imagebart.inpainting`).
         seed: row b samples from seed + b. Raises ValueError, before the first event, for what does not fit.
         """
@@ -120,6 +123,7 @@ class ImageBART(ImageBARTModel):
             noise_level=noise_level,
             color_hints=color_hints,
             strength=strength,
+            original=original,
             seed=seed,
         )
         return self.sampler.stream(state, settings)

@@ -314,9 +314,9 @@ class Pipeline:
     ) -> Iterator[PipelineEvent]:
         """Regenerates what a mask of the image's size paints, by a prompt or each of a list; all else is kept.
 
-        mask: see `masks.as_mask`. feather: pixels over which the change fades in at the mask's edge, inwards. context:
-        how much around the mask the model sees, over the mask's longer side (inf: all it can). best_first: as for
-        `generate`. Raises InputError before the first event for bad input.
+        mask: see `masks.as_mask`; a grey value is a strength, see `masks`. feather: pixels over which the change fades
+        in at the mask's edge, inwards. context: how much around the mask the model sees, over the mask's longer side
+        (inf: all it can). best_first: as for `generate`. Raises InputError before the first event for bad input.
         """
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("edit", prompts, seed, settings, feather=feather, context=context)
@@ -324,9 +324,13 @@ class Pipeline:
         region = self.region(upload.size, mask, recipes[0].context, recipes[0].feather)
         square = crop.extract(upload, region.box, self.image_size)
         pixels = to_tensor(square).to(self.model.device)
-        masked = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None])
+        strength = torch.from_numpy(region.token_strength).view(1, -1) / 255
+        masked = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None], strength)
+        notes: tuple[str, ...] = ()
+        if not self.any_scales and len(strength[strength > 0].unique()) > 1:
+            notes = (f"This model knows one strength for all of a mask: it used the largest, {strength.max():.0%}.",)
         target = PasteTarget(upload, region, square)
-        request = EditRequest(recipes, target, masked.known(len(prompts)), pixels, best_first=best_first)
+        request = EditRequest(recipes, target, masked.known(len(prompts)), pixels, notes, best_first)
         return self._run(prompts, request)
 
     def vary(

@@ -23,7 +23,7 @@ from imagebart import pipeline as events
 from imagebart.imaging import crop, masks
 from imagebart.imaging.files import to_tensor
 from imagebart.imaging.metadata import read_recipe, write_png
-from imagebart.inpainting import out_of_domain
+from imagebart.inpainting import encode_masked, out_of_domain
 from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, LazyImages, Pipeline
 from imagebart.sampling.sampler import ChainEvent
 
@@ -120,10 +120,80 @@ def test_known_tokens_reach_the_chain_and_masked_ones_change(pipe: Pipeline) -> 
     known = pipe.model.first_stage.encode(to_tensor(upload))
     mask = Image.new("L", (32, 32))
     mask.putpixel((9, 17), 1)  # one faint pixel: token row 4, column 2
-    cond, keep = pipe.model.conditioner.encode(["red hair"]).tokens, crop.keep_tokens(mask, crop.Box(0, 0, 32), (8, 8))
+    paint = crop.paint_in(np.asarray(mask), crop.Box(0, 0, 32), (8, 8))
+    cond, keep = pipe.model.conditioner.encode(["red hair"]).tokens, torch.from_numpy(paint == 0).flatten()
     for event in pipe.model.stream(1, cond, None, known, keep, seed=0):
         assert event.total == 1
         assert set((event.tokens != known)[0].nonzero().flatten().tolist()) <= {4 * 8 + 2}
+
+
+@pytest.mark.parametrize("strength", [77, 128, 255])
+def test_a_grey_mask_over_everything_is_a_variation(pipe: Pipeline, strength: int) -> None:
+    upload = noise_image("RGB", (32, 32))
+    mask = Image.new("L", upload.size, strength)
+    for settings in (SamplingSettings(scales=3), SamplingSettings(scales=1)):
+        edited = [*pipe.edit(upload, mask, "red hair", seed=2, settings=settings)]
+        varied = [*pipe.vary(upload, float(np.float32(strength / 255)), "red hair", seed=2, settings=settings)]
+        stages = [[event.stage for event in run if event.kind != "preview"] for run in (edited, varied)]
+        assert stages[0] == stages[1]
+        assert np.array_equal(edited[-1].image, varied[-1].image)
+
+
+def test_a_weaker_mask_changes_less() -> None:
+    """Token by token: nearly nothing at strength 1 / 255, and more with more; what is kept stays in any case."""
+    pipe = tiny_pipeline()
+    assert pipe.model.denoiser is not None
+    with torch.no_grad():
+        pipe.model.denoiser.likelihood.fill_(1)  # as a trained one, which believes x_t as far as its noise level says
+    upload = noise_image("RGB", (32, 32))
+    known, changed = pipe.model.first_stage.encode(to_tensor(upload)), []
+    cond = pipe.model.conditioner.encode([None]).tokens
+    for strength in (1, 60, 130, 255):
+        mask = Image.new("L", upload.size)
+        mask.paste(strength, (0, 0, 32, 16))
+        region = pipe.region(upload.size, mask)
+        assert np.array_equal(region.token_strength, np.repeat([strength, 0], 32).reshape(8, 8))
+        settings, count = SamplingSettings(scales=4), 0
+        for seed in range(6):
+            masked = encode_masked(
+                pipe.model,
+                to_tensor(upload),
+                torch.from_numpy(region.painted)[None],
+                torch.from_numpy(region.token_strength).view(1, -1) / 255,
+            )
+            *_, last = pipe.model.stream(1, cond, settings=settings, seed=seed, **masked.known(1))
+            assert torch.equal(last.tokens[:, 32:], known[:, 32:])
+            count += int((last.tokens != known).sum())
+        changed.append(count)
+        after = [*pipe.edit(upload, mask, None, seed=0, settings=settings)][-1].image
+        assert np.array_equal(np.asarray(after)[16:], np.asarray(upload)[16:])
+    assert changed[0] < 10 and changed == sorted(changed) and changed[1] + 20 < changed[2] < changed[3] - 20
+
+
+def test_a_grey_mask_is_pasted_as_fully_as_a_white_one() -> None:
+    """A decoder whose images are all grey: nothing of the image before shows through."""
+    upload, mask = Image.new("RGB", (32, 32), (200, 60, 90)), Image.new("L", (32, 32))
+    mask.paste(90, (0, 0, 32, 32))
+    pipe = tiny_pipeline()
+    with torch.no_grad():
+        for parameter in pipe.model.first_stage.decoder.parameters():
+            parameter.zero_()
+    grey, white = (
+        [*pipe.edit(upload, one, None, seed=0)][-1].image for one in (mask, masks.preset("everything", (32, 32)))
+    )
+    assert np.array_equal(grey, white) and not np.array_equal(grey, upload)
+
+
+def test_a_model_of_stages_says_that_it_knows_one_strength() -> None:
+    pipe, upload = Pipeline(tiny_staged_model("text", stages=3)), noise_image("RGB", (32, 32))
+    mask = Image.new("L", (32, 32))
+    mask.paste(51, (0, 0, 32, 16))
+    one = [*pipe.edit(upload, mask, None, seed=0)]
+    assert one[0].stage < 3 and one[0].notes == []  # of three stages those that 20 % of noise needs
+    mask.paste(128, (0, 0, 8, 8))
+    assert next(pipe.edit(upload, mask, None, seed=0)).notes == [
+        "This model knows one strength for all of a mask: it used the largest, 50%."
+    ]
 
 
 @pytest.mark.parametrize("context", [math.inf, 0.5])
@@ -131,7 +201,7 @@ def test_the_patches_of_a_region_are_those_regenerated(pipe: Pipeline, context: 
     """Brute force over the mask's pixels, and the tokens that a run says it draws."""
     upload = noise_image("RGB", (150, 90))
     mask = Image.new("L", upload.size)
-    mask.paste(1, (100, 20, 121, 33))
+    mask.paste(255, (100, 20, 121, 33))
     mask.putpixel((110, 70), 255)
     cells = pipe.region(upload.size, mask, context)
     box, width = cells.box, cells.box.side / cells.grid

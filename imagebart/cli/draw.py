@@ -25,7 +25,10 @@ if TYPE_CHECKING:  # --help needs neither torch nor images
 STRENGTH = 0.3
 SEVERAL = "Given several times: an image of each."
 AUTO = "auto"  # the mask is suggested for the prompt
-MASKS = f"An image, white where to regenerate; 'upper half', 'centre', ...; or '{AUTO}': suggested for the prompt."
+MASKS = (
+    "An image, white where to regenerate, grey where to forget only a part of what is there; 'upper half', 'centre', "
+    f"...; or '{AUTO}': suggested for the prompt."
+)
 # The animation of a run: its length in seconds, the longest side and number of its frames.
 SECONDS = 4.0
 LONGEST_FRAME = 1024

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from imagebart.imaging import masks
@@ -32,7 +31,7 @@ class Region:
     """Where an edit happens, from its mask."""
 
     box: Box  # what the model sees
-    painted: npt.NDArray[np.bool_]  # the model's pixels that paint touches, bool [size, size]
+    strength: Bytes  # of the paint that touches each of the model's pixels, uint8 [size, size]; 0: none does
     grid: int  # patches, and so tokens, a side
     alpha: Image.Image  # the new image's weight, "L" of the upload's size
 
@@ -43,14 +42,25 @@ class Region:
         context, feather: see `crop_box` and `masks.alpha`. Raises InputError if nothing is painted.
         """
         box = crop_box(mask, model_size, context)
-        kept = keep_tokens(mask, box, (model_size, model_size)).view(model_size, model_size)
-        return cls(box, ~kept.numpy(), grid, masks.alpha(mask, feather))
+        strength = paint_in(masks.strengths(mask), box, (model_size, model_size))
+        return cls(box, strength, grid, masks.alpha(mask, feather))
+
+    @property
+    def painted(self) -> npt.NDArray[np.bool_]:
+        """The model's pixels that paint touches: [size, size]."""
+        return self.strength > 0
+
+    @property
+    def token_strength(self) -> Bytes:
+        """The largest strength in each token's patch: uint8 [grid, grid], rows from the top; 0: it is kept."""
+        side = len(self.strength) // self.grid
+        largest: Bytes = self.strength.reshape(self.grid, side, self.grid, side).max((1, 3))
+        return largest
 
     @property
     def regenerated(self) -> npt.NDArray[np.bool_]:
         """The patches whose tokens are regenerated, as paint touches them: [grid, grid], rows from the top."""
-        side = len(self.painted) // self.grid
-        return np.logical_or.reduce(self.painted.reshape(self.grid, side, self.grid, side), (1, 3))
+        return self.token_strength > 0
 
     def unknown(self, size: Size) -> npt.NDArray[np.bool_]:
         """The model's pixels that are painted or past the edge of an image of `size` (width, height)."""
@@ -117,17 +127,13 @@ def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
     return _resize_columns(upright, box.top - top, box.side, size).transpose(Image.Transpose.TRANSPOSE)
 
 
-def keep_tokens(mask: Image.Image, box: Box, grid: tuple[int, int]) -> torch.Tensor:
-    """Which tokens of the square are kept: bool [rows * columns], raster order, for a `grid` of (rows, columns).
+def paint_in(paint: Bytes, box: Box, grid: tuple[int, int]) -> Bytes:
+    """The largest of the upload's pixels, uint8 [H, W], that overlap each patch of the square: uint8 [rows, columns].
 
-    A token is regenerated (False) if any painted pixel of the mask overlaps its patch, however little and faintly.
-    Patches past the image's edge are kept.
+    grid: (rows, columns). However little of a pixel overlaps, it counts. Past the image's edge there is nothing, 0.
     """
     rows, columns = grid
-    paint = masks.cover(
-        np.asarray(mask), masks.spans(box.top, box.side, rows), masks.spans(box.left, box.side, columns)
-    )
-    return torch.from_numpy(paint == 0).flatten()
+    return masks.cover(paint, masks.spans(box.top, box.side, rows), masks.spans(box.left, box.side, columns))
 
 
 def paint_cells(cells: npt.NDArray[np.bool_], box: Box, size: Size) -> Image.Image:

@@ -1,7 +1,8 @@
 """Masks: "L" images of the upload's size; what is painted is regenerated.
 
-0 is kept, 255 fully painted, anything between a soft edge. Masks keep the upload's resolution, so that thin strokes are
-not lost.
+A value is a strength: how much of what is there is forgotten, as the noise level that its token starts from. 0 is kept,
+255 regenerated from noise, v between starts from noise level v / 255. Masks keep the upload's resolution, so that thin
+strokes are not lost.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from imagebart.imaging.files import Source, load_image
 
 PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")
 
-DARKEST_PAINT = 16  # JPEG masks are not quite black where they should be
+DARKEST_PAINT, LIGHTEST_GREY = 16, 239  # JPEG masks are not quite black and white where they should be
+EDGE = 2  # pixels from 0 to 255, at most, that an antialiased edge takes on each side
 STRIP = 32  # rows or columns at a time, which fit the processor's cache
 ROWS = 64  # at least, of a mask at a time
 
@@ -31,14 +33,16 @@ def load_mask(source: Source, size: Size) -> Image.Image:
     """A mask from an uploaded image, for an image of `size` (width, height).
 
     Where the upload has any transparency, its opacity is the paint; otherwise its brightness is (white = regenerate;
-    under DARKEST_PAINT counts as black). A mask of the same shape but another size is scaled so that no stroke is lost.
+    under DARKEST_PAINT counts as black, over LIGHTEST_GREY as white). A mask of the same shape but another size is
+    scaled so that no stroke is lost.
     Raises InputError if it cannot be opened (see load_image) or has another shape.
     """
     upload = load_image(source, "mask")  # RGB or RGBA
     paint = upload.getchannel("A") if upload.mode == "RGBA" else Image.new("L", upload.size, 255)
     if paint.getextrema() == (255, 255):
         brightness = upload.convert("RGB").convert("L")
-        paint = brightness.point([0 if value < DARKEST_PAINT else value for value in range(256)])
+        values = range(256)
+        paint = brightness.point([0 if v < DARKEST_PAINT else 255 if v > LIGHTEST_GREY else v for v in values])
     if paint.size == size:
         return paint
     scale_x, scale_y = size[0] / paint.width, size[1] / paint.height
@@ -104,21 +108,21 @@ def preset_array(name: str, side: int) -> npt.NDArray[np.bool_]:
 def alpha(mask: Image.Image, feather: int) -> Image.Image:
     """The new image's weight at each pixel, 0..255, as an "L" image of the mask's size.
 
-    It is 0 wherever nothing is painted. Over `feather` pixels (0: none) it rises inwards from the painted area's edge
-    to the mask's value; in strokes that are too thin for that, up to the middle of the stroke. The image's edge is no
-    edge of the mask.
+    It is 0 wherever nothing is painted, and 255 elsewhere, whatever the strength. Over `feather` pixels (0: none) it
+    rises inwards from the painted area's edge; in strokes that are too thin for that, up to the middle of the stroke.
+    The image's edge is no edge of the mask.
     """
     if feather < 0:
         raise ValueError(f"{feather} pixels of feather; 0 or more are needed")
-    box = mask.getbbox()
+    box, full = mask.getbbox(), [0] + [255] * 255
     if box is None or feather == 0:
-        return mask.copy()
+        return mask.point(full)
     # The nearest unpainted pixel is at most one pixel outside of the painted part.
     left, top, right, bottom = box
     window = (max(0, left - 1), max(0, top - 1), min(mask.width, right + 1), min(mask.height, bottom + 1))
-    paint = np.array(mask.crop(window))
+    paint = np.array(mask.crop(window).point(full))
     if paint.all():
-        return mask.copy()
+        return mask.point(full)
     # Some rows at a time, as large uploads would take gigabytes otherwise.
     depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32, copy=False)
     np.minimum(depth, feather + 1, out=depth)
@@ -138,6 +142,19 @@ def alpha(mask: Image.Image, feather: int) -> Image.Image:
     result = Image.new("L", mask.size)
     result.paste(Image.fromarray(paint), window[:2])
     return result
+
+
+def strengths(mask: Image.Image) -> Bytes:
+    """The strength of each pixel of an "L" mask, uint8 [H, W]: its values, but 255 on an antialiased edge of 255.
+
+    An edge is what has both 0 and 255 within EDGE pixels: other programs smooth outlines, and mean no strength by it.
+    """
+    values = np.asarray(mask)
+    if not any(mask.histogram()[1:255]):
+        return values
+    around = np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)
+    edge = (cv2.dilate(values, around) == 255) & (cv2.erode(values, around) == 0) & (values > 0)
+    return np.where(edge, np.uint8(255), values)
 
 
 def spans(start: int, length: int, cells: int) -> list[tuple[int, int]]:

@@ -95,15 +95,21 @@ class Sampler:
         keep: Tensor | None = None,
         noise_level: Tensor | None = None,
         color_hints: Tensor | None = None,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
+        original: Tensor | None = None,
         seed: int | None = None,
     ) -> ChainState:
         """Where the chain starts; with a seed, always the same. Arguments as for `ImageBART.stream`."""
         model, shape, device = self.model, (batch, self.model.tokens), self.model.device
+        strengths = None
+        if isinstance(strength, Tensor):
+            _check_strength(strength, shape, keep)
+            strengths, kept = strength.to(device).expand(shape), keep.to(device)  # type: ignore[union-attr]
+            strength = float(strengths.masked_fill(kept, 0).max()) or 1.0
         steps = self.steps(settings, strength)
         if batch < 1:
             raise ValueError(f"batch of {batch}, expected 1 or more")
-        for name, tokens in (("start", start), ("known", known)):
+        for name, tokens in (("start", start), ("known", known), ("original", original)):
             if tokens is not None:
                 check_tokens(name, tokens, shape, model.vocab_size)
         if keep is not None:
@@ -136,8 +142,15 @@ class Sampler:
         x, levels = x.to(device), torch.ones(shape, device=device)
         if keep is not None and known is not None:
             levels = (~keep).float() if noise_level is None else noise_level.where(~keep, 0.0)
-            levels = levels.to(device).expand(shape)
-            x = torch.where(steps[-1].sees(levels), known.to(device), x)
+            levels, known = levels.to(device).expand(shape), known.to(device)
+            if strengths is not None:  # each token's chance of being masked; else it is that of the image
+                again = row_generators(seed + SEED_OFFSET, batch)
+                uniform = uniform_tokens(model.tokens, model.vocab_size, again).to(device)
+                chances = torch.stack([torch.rand(model.tokens, generator=rows) for rows in again]).to(device)
+                masked = torch.where(levels < 1, known, uniform)
+                own = known if original is None else original.to(device)
+                known, levels = torch.where(chances < strengths, masked, own), levels * strengths
+            x = torch.where(steps[-1].sees(levels), known, x)
         scales = model.scales_of(settings.scales)
         return ChainState(steps, scales, x, levels, generators, cond, unconditional, color_hints)
 
@@ -164,6 +177,17 @@ def _check_keep(keep: Tensor, shape: tuple[int, int]) -> None:
         raise ValueError(f"keep has shape {list(keep.shape)}, expected {list(shape)} or [{shape[1]}]")
     if keep.dtype != torch.bool:
         raise ValueError(f"keep is of type {keep.dtype}, expected torch.bool")
+
+
+def _check_strength(strength: Tensor, shape: tuple[int, int], keep: Tensor | None) -> None:
+    """Raises ValueError unless these are strengths, float [B, N] or [N], of known tokens."""
+    if keep is None:
+        raise ValueError("a strength of each token was given without keep: it is of known tokens that are not kept")
+    if tuple(strength.shape) not in (shape, shape[1:]):
+        raise ValueError(f"strength has shape {list(strength.shape)}, expected {list(shape)} or [{shape[1]}]")
+    own = strength.expand(shape)[~keep.expand(shape)]
+    if own.numel() and not (own.min() > 0 and own.max() <= 1):
+        raise ValueError(f"strength is from {own.min():g} to {own.max():g}, expected over 0 and at most 1")
 
 
 def _check_noise_level(noise_level: Tensor, shape: tuple[int, int], keep: Tensor | None) -> None:

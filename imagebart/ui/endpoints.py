@@ -29,7 +29,8 @@ MCP_PACKAGE = "mcp>=1.21,<2"
 DEFAULT_STRENGTH = 0.3  # of /vary
 ARGUMENTS = {
     "image": "the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file",
-    "mask": "an image of the same shape, white (or opaque) where the first one should be regenerated; optional",
+    "mask": "an image of the same shape, white (or opaque) where to regenerate the first one, grey where to forget "
+    "only a part of what is there; optional",
     "area": "what to regenerate if there is no mask: upper, lower, left or right half, centre, border or everything",
     "strength": "the share that is regenerated, over 0 (nearly the same) to 1 (another image)",
     "prompt": "what should be there, in a few words (or the class of a class model)",

@@ -10,6 +10,7 @@ from morphology import grow
 from page_object import (
     PHONE,
     PIPELINE,
+    Fingers,
     PageObject,
     Site,
     Windows,
@@ -161,20 +162,6 @@ def test_keys_are_listed_and_enter_edits(wide: PageObject) -> None:
     prompt.press("Enter")
     expect(wide.locator("#progress")).to_contain_text("Done in")
     assert (wide.mask() == before).all() and prompt.input_value() == "sunglassesb"
-
-
-class Fingers:
-    """Fingers on the canvas of a page; places are shares of its width and height."""
-
-    def __init__(self, page: PageObject) -> None:
-        self.page = page
-        # One for all: fingers are lifted when their session ends.
-        self.session = page.context.new_cdp_session(page.page)
-
-    def touch(self, kind: str, *points: tuple[float, float]) -> None:
-        left, top, width, height = self.page.canvas_box()
-        places = [{"x": left + x * width, "y": top + y * height, "id": number} for number, (x, y) in enumerate(points)]
-        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
 
 
 def test_one_finger_paints_and_two_zoom(windows: Windows, site: Site) -> None:

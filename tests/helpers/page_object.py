@@ -99,6 +99,21 @@ class Windows:
         return self._contexts[key]
 
 
+class Fingers:
+    """Fingers on the canvas of a page; places are shares of its width and height."""
+
+    def __init__(self, page: PageObject) -> None:
+        self.page = page
+        # One for all: fingers are lifted when their session ends.
+        self.session = page.context.new_cdp_session(page.page)
+
+    def touch(self, kind: str, *points: tuple[float, float]) -> None:
+        """A touch event: touchStart, touchMove, or touchEnd without points."""
+        left, top, width, height = self.page.canvas_box()
+        places = [{"x": left + x * width, "y": top + y * height, "id": number} for number, (x, y) in enumerate(points)]
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
+
 class PageObject:
     """The page in one window. What is not here is Playwright's own (`Page`)."""
 

@@ -184,6 +184,78 @@ def test_a_variation_can_keep_tokens_and_begin_later(plain: ImageBART) -> None:
     assert abs(binomial_z(changed, 40 * 32, 0.3 * (CODES - 1) / CODES)) < 4
 
 
+def test_each_token_starts_from_its_own_strength(plain: ImageBART) -> None:
+    """The share of tokens that becomes noise is each one's strength; of partial patches, the masked token's."""
+    shape, keep = (400, TOKENS), torch.zeros(TOKENS, dtype=torch.bool)
+    original, masked = torch.randint(12, shape), 12 + torch.randint(12, shape)
+    keep[:8] = True
+    strengths, noise_level = torch.zeros(TOKENS), torch.ones(TOKENS)
+    strengths[8:] = torch.tensor([0.01, 0.3, 0.7, 1]).repeat(14)
+    noise_level[36:] = 0.5  # patches of which a mask covers one half
+    known = torch.where(noise_level < 1, masked, original)
+    given: dict[str, Any] = {"known": known, "keep": keep, "noise_level": noise_level, "original": original, "seed": 3}
+    state = plain.sampler.prepare(400, DEFAULTS, strength=strengths, **given)
+    assert torch.equal(state.x[:, keep], known[:, keep])
+    assert torch.equal(state.noise_level, (noise_level * strengths * ~keep).expand(shape))
+    for strength in (0.01, 0.3, 0.7, 1):
+        whole, cut = ((strengths == strength) & (noise_level == level) for level in (1, 0.5))
+        changed = int((state.x != original)[:, whole].sum())
+        assert abs(binomial_z(changed, 400 * int(whole.sum()), strength * (CODES - 1) / CODES)) < 4
+        assert torch.equal(state.x[:, cut] >= 12, state.x[:, cut] == masked[:, cut])
+        share = int((state.x[:, cut] >= 12).sum())
+        assert share == 400 * int(cut.sum()) if strength == 1 else abs(binomial_z(share, 400 * 7, strength)) < 4
+    alone = plain.sampler.prepare(
+        1, DEFAULTS, strength=strengths, **{**given, "known": known[1:2], "seed": 4, "original": original[1:2]}
+    )
+    assert torch.equal(alone.x, state.x[1:2])
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.75, 1.0])
+@pytest.mark.parametrize("which", ["plain", "staged"])
+def test_one_strength_everywhere_is_a_variation(which: str, strength: float, request: pytest.FixtureRequest) -> None:
+    """Bit for bit, with a later start as well; strength 1 of what is not kept is that of no strengths at all."""
+    model = request.getfixturevalue(which)
+    known, nothing = torch.randint(CODES, (3, TOKENS)), torch.zeros(TOKENS, dtype=torch.bool)
+    for start in (None, 1):
+        settings = SamplingSettings(start=start)
+        soft = {"known": known, "keep": nothing, "strength": torch.full((TOKENS,), strength)}
+        runs = [
+            model.stream(3, settings=settings, seed=5, **given)
+            for given in (soft, {"known": known, "strength": float(torch.tensor(strength))})
+        ]
+        one, other = ([*run][-1].tokens for run in runs)
+        assert torch.equal(one, other)
+    keep = half_kept()
+    one, other = (
+        [*model.stream(3, known=known, keep=keep, seed=5, **given)][-1].tokens
+        for given in ({"strength": torch.ones(3, TOKENS)}, {})
+    )
+    assert torch.equal(one, other)
+
+
+def test_stages_take_the_largest_strength_for_all(staged: ImageBART) -> None:
+    known, keep = torch.randint(CODES, (2, TOKENS)), half_kept()
+    strengths = torch.where(keep, 0.9, 0.2)
+    strengths[(~keep).nonzero()[3]] = 0.5
+    one, other = (
+        [*staged.stream(2, known=known, keep=keep, strength=strength, seed=0)] for strength in (strengths, 0.5)
+    )
+    assert [(event.stage, event.tokens.tolist()) for event in one] == [(e.stage, e.tokens.tolist()) for e in other]
+
+
+def test_strengths_of_tokens_have_to_fit(plain: ImageBART) -> None:
+    known, keep = torch.zeros(2, TOKENS, dtype=torch.long), half_kept()
+    with pytest.raises(ValueError, match="without keep"):
+        plain.stream(2, known=known, strength=torch.ones(TOKENS))
+    with pytest.raises(ValueError, match=r"strength has shape \[3\], expected \[2, 64\] or \[64\]"):
+        plain.stream(2, known=known, keep=keep, strength=torch.ones(3))
+    for wrong in (0.0, 1.5):
+        with pytest.raises(ValueError, match="expected over 0 and at most 1"):
+            plain.stream(2, known=known, keep=keep, strength=torch.where(keep, 0.0, wrong))
+    with pytest.raises(ValueError, match="original has shape"):
+        plain.stream(2, known=known, keep=keep, strength=torch.ones(TOKENS), original=known[:1])
+
+
 def test_noise_of_a_variation_is_not_that_of_its_chain(plain: ImageBART) -> None:
     """Else the sampled tokens would depend on the noise that the chain starts from."""
     known = torch.zeros(2, TOKENS, dtype=torch.long)
@@ -652,9 +724,10 @@ def test_kept_tokens_condition_the_others() -> None:
     chances = []
     for step in steps:
         p0 = teacher_forced(step, x, c, noise_levels(keep).expand(81, n), None).softmax(-1).tolist()
-        chance = [math.prod(
-            plain_reverse(p0[row][i], int(c[row, i]), step.noise_t, step.noise_s)[x[row, i]] for i in (0, 2)
-        ) for row in range(81)]  # fmt: skip
+        chance = [
+            math.prod(plain_reverse(p0[row][i], int(c[row, i]), step.noise_t, step.noise_s)[x[row, i]] for i in (0, 2))
+            for row in range(81)
+        ]
         chances.append(torch.tensor(chance, dtype=torch.float64).reshape(9, 9))
     expected = chances[1].mean(0) @ chances[0]
     start = uniform_tokens(n, k, row_generators(0, draws))

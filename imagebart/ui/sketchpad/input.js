@@ -5,14 +5,16 @@ import { saveInTab } from "./images.js";
 const WHEEL = 0.002; // zoom for each pixel of the wheel: its logarithm
 const ZOOM = 1.25;
 const PAN = 60; // screen pixels for an arrow key
-const BRUSH_STEP = 5; // of the brush's slider
+const [SIZE_STEP, STRENGTH_STEP] = [5, 10]; // of the brush's sliders
 
 // What buttons (data-command, data-tool) and keys do, by name.
 const COMMANDS = {
   ...Object.fromEntries(["brush", "eraser", "rectangle", "lasso"].map((name) => [name, (pad) => pad.selectTool(name)])),
   ...Object.fromEntries(["invert", "grow", "shrink", "clear"].map((name) => [name, (pad) => pad.maskCommand(name)])),
-  smallerBrush: (pad) => pad.changeBrushSize(-BRUSH_STEP),
-  largerBrush: (pad) => pad.changeBrushSize(BRUSH_STEP),
+  smallerBrush: (pad) => pad.changeBrush(-SIZE_STEP, 0),
+  largerBrush: (pad) => pad.changeBrush(SIZE_STEP, 0),
+  weakerBrush: (pad) => pad.changeBrush(0, -STRENGTH_STEP),
+  strongerBrush: (pad) => pad.changeBrush(0, STRENGTH_STEP),
   zoomIn: ({ canvas }) => canvas.zoom(ZOOM),
   zoomOut: ({ canvas }) => canvas.zoom(1 / ZOOM),
   fitView: ({ canvas }) => canvas.fitView(),
@@ -39,7 +41,8 @@ const COMMANDS = {
 export const execute = (pad, command) => COMMANDS[command](pad);
 
 const KEYS = new Map(Object.entries({
-  b: "brush", e: "eraser", r: "rectangle", l: "lasso", "[": "smallerBrush", "]": "largerBrush", "+": "zoomIn", "=": "zoomIn",
+  b: "brush", e: "eraser", r: "rectangle", l: "lasso", "[": "smallerBrush", "]": "largerBrush", "{": "weakerBrush",
+  "}": "strongerBrush", "+": "zoomIn", "=": "zoomIn",
   "-": "zoomOut", 0: "fitView", i: "invert", c: "compare", "?": "help", Escape: "cancel",
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down",
 }));
@@ -50,6 +53,7 @@ export const HELP = [
   ["Tab, then ← →", "to a row of buttons, along it"],
   ["B E R L", "brush, eraser, rectangle, lasso"],
   ["[ ]", "smaller or larger brush"],
+  ["{ }", "weaker or stronger: how much of what is there is forgotten"],
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["+ − 0", "zoom in, zoom out, the whole image"],
   ["Arrows", "move the image when it is enlarged"],
@@ -240,7 +244,7 @@ const listenToButtons = (pad) => {
     if (button.dataset.animation) pad.saveAnimation(button.dataset.animation);
     else execute(pad, button.dataset.command ?? button.dataset.tool);
   });
-  parts.brushSize.addEventListener("input", () => pad.changeBrushSize(0));
+  for (const slider of [parts.brushSize, parts.strength]) slider.addEventListener("input", () => pad.changeBrush(0, 0));
   parts.showGrid.addEventListener("change", () => {
     if (pad.lastGrid?.version === pad.state.version) pad.showGrid(pad.lastGrid);
   });

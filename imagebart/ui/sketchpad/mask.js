@@ -1,11 +1,13 @@
-// Masks: { width, height, data }, a Uint8Array of one value a pixel, 0 (keep) to 255 (regenerate). Drawing, preset masks,
+// Masks: { width, height, data }, a Uint8Array of one value a pixel: its strength, how much of what is there is forgotten,
+// from 0 (keep) to 255 (regenerate from noise), as in imaging/masks.py. Drawing, preset masks,
 // growing and shrinking, the form in which the server gets one, and the mask of an image that is imported. Pure functions:
 // all but `fillCapsule`, `fillRect` and `fillPolygon`, which draw on their mask, return a new one.
 
 const MAX_SIDE = 1024; // of the longer side of a mask, as MAX_VIEW_SIDE in stored_images.py
 const MAX_DISC = 6; // radius in pixels: a larger disc is several smaller ones, one after the other
 const EDGE_STEP = 1 / 32; // by which Grow and Shrink move the edge, over the longer side: half a token of a 16 x 16 grid
-const MIN_BRIGHTNESS = 16; // of an imported mask: JPEG masks are not quite black where they should be
+// Of an imported mask's greys, as in imaging/masks.py: JPEG masks are not quite black and white where they should be.
+const [MIN_BRIGHTNESS, MAX_GREY] = [16, 239];
 
 // The size of the mask of an image of { width, height }: the image's own, up to a bound; as view_size in Python.
 export const maskSize = ({ width, height }) => {
@@ -112,17 +114,19 @@ const presetBoxes = (width, height) => {
     "left half": [0, 0, middleX, height],
     "right half": [middleX, 0, width, height],
     centre: [x, y, width - x, height - y],
-    border: [x, y, width - x, height - y], // inverted
+    border: [x, y, width - x, height - y], // what it keeps
     everything: [0, 0, width, height],
   };
 };
 
 export const PRESETS = Object.keys(presetBoxes(0, 0));
 
-export const preset = (name, width, height) => {
+export const preset = (name, width, height, value = 255) => {
   const mask = blank(width, height);
-  fillRect(mask, ...presetBoxes(width, height)[name], 255);
-  return name === "border" ? invert(mask) : mask;
+  const inverted = name === "border";
+  if (inverted) mask.data.fill(value);
+  fillRect(mask, ...presetBoxes(width, height)[name], inverted ? 0 : value);
+  return mask;
 };
 
 export const invert = (mask) => ({ ...mask, data: mask.data.map((value) => 255 - value) });
@@ -230,7 +234,7 @@ const maskValues = (rgba, count) => {
   for (let i = 0, j = 0; i < count; i++, j += 4) {
     // Pillow's weights.
     const grey = (rgba[j] * 19595 + rgba[j + 1] * 38470 + rgba[j + 2] * 7471 + 0x8000) >> 16;
-    values[i] = opaque ? (grey < MIN_BRIGHTNESS ? 0 : grey) : rgba[j + 3];
+    values[i] = opaque ? (grey < MIN_BRIGHTNESS ? 0 : grey > MAX_GREY ? 255 : grey) : rgba[j + 3];
   }
   return values;
 };

@@ -51,13 +51,14 @@ export class Sketchpad {
     for (const name of PRESETS) {
       const button = Object.assign(document.createElement("button"), { type: "button", className: "sp-button" });
       button.textContent = name[0].toUpperCase() + name.slice(1);
-      button.addEventListener("click", () => this.changeMask(({ width, height }) => preset(name, width, height)));
+      const ready = ({ width, height }) => preset(name, width, height, this.canvas.paintValue);
+      button.addEventListener("click", () => this.changeMask(ready));
       presets.append(button);
     }
     const rows = HELP.map(([keys, does]) => `<dt>${keys}</dt><dd>${does}</dd>`).join("");
     help.innerHTML = `<h3>Keys</h3><dl>${rows}</dl>`;
     this.showExamples();
-    this.changeBrushSize(0);
+    this.changeBrush(0, 0);
   }
 
   showExamples() {
@@ -375,10 +376,14 @@ export class Sketchpad {
     }
   }
 
-  changeBrushSize(change) {
-    const { brushSize } = this.parts;
-    brushSize.value = String(Number(brushSize.value) + change);
-    this.canvas.brushSize = Number(brushSize.value) / 100;
+  // By so much of each slider.
+  changeBrush(larger, stronger) {
+    const { brushSize, strength, strengthShown } = this.parts;
+    brushSize.value = String(Number(brushSize.value) + larger);
+    strength.value = String(Number(strength.value) + stronger);
+    strengthShown.textContent = `${strength.value} %`;
+    strength.setAttribute("aria-valuetext", strengthShown.textContent);
+    Object.assign(this.canvas, { brushSize: Number(brushSize.value) / 100, strength: Number(strength.value) / 100 });
   }
 
   showHelp(show = this.parts.help.hidden) {

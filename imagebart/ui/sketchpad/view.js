@@ -144,9 +144,17 @@ const drawOutline = (context, points) => {
 
 const drawCursor = (context, { cursor, view }) => {
   if (!cursor) return;
-  outlined(context, () => {
+  const circle = () => {
     context.beginPath();
     context.arc(cursor.x, cursor.y, Math.max(2, cursor.radius * view.scale), 0, 2 * Math.PI);
+  };
+  if (cursor.strength) {
+    circle();
+    context.fillStyle = `rgb(${OVERLAY.slice(0, 3).join(" ")} / ${(cursor.strength * OVERLAY[3]) / 255})`;
+    context.fill();
+  }
+  outlined(context, () => {
+    circle();
     context.stroke();
   });
 };
@@ -155,7 +163,8 @@ export class Canvas {
   // state: the mask that is painted; review: the result shown over it; beforeStroke: called before anything is painted,
   // false forbids it; afterRender: called whenever the canvas was drawn.
   constructor({ element, frame, state, review, beforeStroke, afterRender }) {
-    Object.assign(this, { element, frame, state, review, beforeStroke, afterRender, tool: "brush", brushSize: 0.4 });
+    Object.assign(this, { element, frame, state, review, beforeStroke, afterRender });
+    Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1 });
     Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null });
     this.requested = false; // whether it is drawn in the next frame
     new ResizeObserver(() => this.fitView()).observe(frame);
@@ -229,6 +238,11 @@ export class Canvas {
     return MIN_RADIUS + (largest - MIN_RADIUS) * this.brushSize ** 2;
   }
 
+  // Of what is painted, in the mask.
+  get paintValue() {
+    return Math.round(255 * this.strength);
+  }
+
   isBrush() {
     return this.tool === "brush" || this.tool === "eraser";
   }
@@ -236,7 +250,7 @@ export class Canvas {
   // A stroke with the tool; points are in screen pixels.
   begin(point, how) {
     if (!this.size || !this.beforeStroke()) return;
-    this.value = this.tool === "eraser" || how === "erase" ? 0 : 255;
+    this.value = this.tool === "eraser" || how === "erase" ? 0 : this.paintValue;
     const stroke = this.state.beginStroke();
     this.points = [toImage(this.view, point)];
     if (this.isBrush()) fillCapsule(stroke, this.points[0], this.points[0], this.brushRadius, this.value);
@@ -278,7 +292,8 @@ export class Canvas {
 
   // point: null where the pointer has left.
   hover(point) {
-    this.cursor = point && this.isBrush() ? { x: point.x, y: point.y, radius: this.brushRadius } : null;
+    const strength = this.tool === "brush" && !this.state.stroke ? this.strength : 0; // shown before a stroke
+    this.cursor = point && this.isBrush() ? { x: point.x, y: point.y, radius: this.brushRadius, strength } : null;
     this.requestRender();
   }
 }
