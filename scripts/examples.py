@@ -8,17 +8,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from imagebart.atomic_io import write_text
-from imagebart.avatars.attributes import PLAIN
+from imagebart.avatars.attributes import PLAIN, Attributes
 from imagebart.imaging.files import save_image
-from recipes.avatars.artwork import region_mask, render
+from recipes.avatars.artwork import background_mask, region_mask, render
 
 FOLDER = Path(__file__).resolve().parent.parent / "checkpoints" / "avatars" / "examples"
-SIZE = 256  # twice what the shipped model works on, so that what the mask leaves alone stays crisp
+SIZE = 256  # as the shipped model's images
 
-# A name, what differs from PLAIN, what to redraw (`REGIONS` in recipes/avatars/artwork.py), what should be there.
+BORDER = 8  # pixels at the left and right that are kept, so that the background keeps its color
+
+# A name, what differs from PLAIN, what to regenerate (`REGIONS` in recipes/avatars/artwork.py), what should be there.
 EXAMPLES: tuple[tuple[str, dict[str, str], str, str], ...] = (
     (
         "1-brown-bob-and-a-hoodie",
@@ -68,13 +71,24 @@ EXAMPLES: tuple[tuple[str, dict[str, str], str, str], ...] = (
 )
 
 
+def mask(avatar: Attributes, region: str) -> np.ndarray:
+    """What to paint in order to change a region of an avatar, bool [SIZE, SIZE]; hair with the background around it."""
+    if region == "background":
+        return background_mask(avatar, SIZE)
+    painted = region_mask(region, SIZE)
+    if region == "hair":
+        painted = painted | background_mask(avatar, SIZE)
+        painted[:, :BORDER] = painted[:, -BORDER:] = False
+    return painted
+
+
 def main() -> None:
     """Write all examples."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, values, region, prompt in EXAMPLES:
-        pixels = render(replace(PLAIN, **values), SIZE)
-        save_image(Image.fromarray(pixels), FOLDER / f"{name}.png", optimize=True)
-        save_image(Image.fromarray(region_mask(region, SIZE)), FOLDER / f"{name}.mask.png", optimize=True)
+        avatar = replace(PLAIN, **values)
+        save_image(Image.fromarray(render(avatar, SIZE)), FOLDER / f"{name}.png", optimize=True)
+        save_image(Image.fromarray(mask(avatar, region)), FOLDER / f"{name}.mask.png", optimize=True)
         write_text(FOLDER / f"{name}.txt", prompt + "\n")
 
 

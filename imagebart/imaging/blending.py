@@ -1,8 +1,12 @@
 """Blending a generated square with what is kept, without a seam.
 
-Decoded tokens differ from the image by a residual, which is known where pixels are kept. Continued from the mask's edge
-into what was generated, it makes both meet there, and fades inwards: the membrane of Pérez et al., Poisson Image
-Editing (2003), section 2, screened (Bhat et al., Fourier Analysis of the 2D Screened Poisson Equation, 2008).
+1. Decoded tokens differ from the image by a residual, which is known where pixels are kept. Continued from the mask's
+   edge into what was generated, it makes both meet there, and fades inwards: the membrane of Pérez et al., Poisson
+   Image Editing (2003), section 2, screened (Bhat et al., Fourier Analysis of the 2D Screened Poisson Equation, 2008).
+   A large residual is other content, such as a hat where there was hair; it ends at the mask's edge, for continued it
+   would be a glow.
+2. Flat colors of what is kept, as drawings have them, go on exactly: where the generated part next to them nearly has
+   their color, it gets that color.
 """
 
 from __future__ import annotations
@@ -17,33 +21,42 @@ from PIL import Image
 
 REACH = 8.0  # pixels over which a residual decays by a factor of e along a straight edge
 STEPS, TOLERANCE = 200, 1e-8  # of conjugate gradients, at most; mean square error, in levels
+OTHER_CONTENT = 24  # levels in a channel over which a residual is not the decoder's error
+FLAT_SIDE, FLAT_LEAST, FLAT_COLORS = 5, 64, 32  # pixels a side and pixels in all of a flat color; colors, at most
+SAME, DIFFERENT = 6, 12  # levels off a flat color up to which a pixel gets it, and from which it stays as it is
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
 
 
 def blend(generated: Image.Image, before: Image.Image, painted: Bools) -> Image.Image:
     """A generated "RGB" square blended with the square before; painted: bool [size, size], False where it is kept."""
-    generated_ = np.asarray(generated, np.float32)
-    whole = generated_ + membrane(np.asarray(before, np.float32) - generated_, painted)
-    return Image.fromarray(whole.round().clip(0, 255).astype(np.uint8))
+    kept_pixels, generated_pixels = np.asarray(before), np.asarray(generated)
+    if painted.all():
+        return generated
+    residual = kept_pixels.astype(np.float32) - generated_pixels
+    unknown = painted | (np.abs(residual).max(2) > OTHER_CONTENT)
+    continued = membrane(np.where(unknown[..., None], np.float32(0), residual), unknown)
+    blended = (generated_pixels + continued).round().clip(0, 255).astype(np.uint8)
+    whole = np.where(painted[..., None], blended, kept_pixels)
+    return Image.fromarray(continue_flat_colors(whole, painted))
 
 
-def membrane(residual: Floats, painted: Bools, reach: float = REACH) -> Floats:
-    """Values [S, S, C], known where `painted`, bool [S, S], is False, continued over the painted part.
+def membrane(residual: Floats, unknown: Bools, reach: float = REACH) -> Floats:
+    """Values [S, S, C], known where `unknown`, bool [S, S], is False, continued over the unknown part.
 
-    There they solve (Laplacian - 1 / reach²) v = 0, with a derivative of 0 at the square's edge. Where all is painted
+    There they solve (Laplacian - 1 / reach²) v = 0, with a derivative of 0 at the square's edge. Where all is unknown
     they are 0.
     """
-    if painted.all():
+    if unknown.all():
         return np.zeros_like(residual)
-    if not painted.any():
+    if not unknown.any():
         return residual
-    places = [np.flatnonzero(painted.any(axis)) for axis in (1, 0)]
-    near = tuple(slice(max(0, int(found[0]) - 1), int(found[-1]) + 2) for found in places)  # with its neighbours
+    near = _around(unknown)
     # The weight with which a value decays to exp(-1 / reach) a pixel further from a straight edge.
     weight = 2 / (1 + math.cosh(1 / reach))
-    inside = painted[near][..., None].astype(np.float32)
+    inside = unknown[near][..., None].astype(np.float32)
     cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) * (weight / 4)
 
     def from_neighbours(values: Floats) -> Floats:
@@ -53,6 +66,12 @@ def membrane(residual: Floats, painted: Bools, reach: float = REACH) -> Floats:
     result, known = residual.copy(), residual[near] * (1 - inside)
     result[near] = known + _conjugate_gradients(lambda values: values - from_neighbours(values), from_neighbours(known))
     return result
+
+
+def _around(places: Bools) -> tuple[slice, ...]:
+    """The smallest rectangle with all of these pixels and their neighbours."""
+    found = [np.flatnonzero(places.any(axis)) for axis in (1, 0)]
+    return tuple(slice(max(0, int(some[0]) - 1), int(some[-1]) + 2) for some in found)
 
 
 def _conjugate_gradients(apply: Callable[[Floats], Floats], right: Floats) -> Floats:
@@ -69,3 +88,39 @@ def _conjugate_gradients(apply: Callable[[Floats], Floats], right: Floats) -> Fl
         before, size = size, float(np.vdot(residual, residual))
         direction = residual + (size / before) * direction
     return solution
+
+
+def continue_flat_colors(image: Bytes, painted: Bools) -> Bytes:
+    """An image [S, S, 3] whose painted part, bool [S, S], has the kept part's flat colors exactly where it nearly has.
+
+    A painted pixel belongs to a flat color where it is connected to kept pixels of it by pixels less than DIFFERENT
+    levels off. Up to SAME levels become 0, and from there on fewer, so that soft shadows get no edge. Photographs have
+    no flat colors, and stay as they are.
+    """
+    if not painted.any():
+        return image
+    near = _around(painted)
+    result, inside, pixels = image.copy(), painted[near], image[near].astype(np.int16)
+    nearest = np.full(inside.shape, DIFFERENT, np.int16)
+    for color in _flat_colors(image, ~painted):
+        off = pixels - color
+        away = np.abs(off).max(2)
+        kept = ~inside & (away == 0)
+        _, parts = cv2.connectedComponents((inside & (away < DIFFERENT) | kept).astype(np.uint8), connectivity=4)
+        connected = np.zeros(parts.max() + 1, np.bool_)
+        connected[parts[kept]] = True
+        own = inside & connected[parts] & (away < nearest)
+        share = np.clip((away[own, None] - SAME) / (DIFFERENT - SAME), 0, 1)
+        result[near][own] = np.rint(color + off[own] * share * share * (3 - 2 * share))
+        nearest[own] = away[own]
+    return result
+
+
+def _flat_colors(image: Bytes, kept: Bools) -> Bytes:
+    """The colors [M, 3] of kept squares that have one color alone, the most frequent first."""
+    square = np.ones((FLAT_SIDE, FLAT_SIDE), np.uint8)
+    one_color = (cv2.dilate(image, square) == cv2.erode(image, square)).all(2)
+    flat = image[one_color & (cv2.erode(kept.astype(np.uint8), square) > 0)]
+    packed, counts = np.unique(flat @ np.array((1 << 16, 1 << 8, 1)), return_counts=True)
+    packed = packed[np.argsort(-counts, kind="stable")][: min(FLAT_COLORS, int((counts >= FLAT_LEAST).sum()))]
+    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], 1).astype(np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagebart.imaging.blending import blend, membrane
+from imagebart.imaging.blending import DIFFERENT, SAME, blend, continue_flat_colors, membrane
 
 SIDE = 48
 
@@ -78,8 +78,58 @@ def test_what_is_painted_over_is_never_looked_at() -> None:
 
 
 def test_a_difference_in_colour_fades_without_a_step() -> None:
-    """Kept grey of 100, drawn as 80 all over: no two neighbours are more than a few levels apart."""
-    before, drawn = (Image.new("RGB", (SIDE, SIDE), (level,) * 3) for level in (100, 80))
-    whole = np.asarray(blend(drawn, before, MASKS["centre"])).astype(int)
+    """Kept grey of about 100, generated as 80 all over: no two neighbours are more than a few levels apart."""
+    grain = np.random.default_rng(5).integers(100, 102, (SIDE, SIDE, 3)).astype(np.uint8)
+    before, generated = Image.fromarray(grain), Image.new("RGB", (SIDE, SIDE), (80,) * 3)
+    whole = np.asarray(blend(generated, before, MASKS["centre"])).astype(int)
     assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) <= 4
     assert whole[24, 24, 0] < 95
+
+
+def test_other_content_ends_at_the_edge_and_a_shift_in_color_does_not() -> None:
+    """Left: a kept white ground becomes blue, which stays as generated. Right: a ground is 12 levels off, and meets."""
+    before, generated = np.full((SIDE, SIDE, 3), 255, np.uint8), np.full((SIDE, SIDE, 3), (60, 90, 200), np.uint8)
+    before[:, 24:], generated[:, 24:] = 100, 88
+    whole = np.asarray(blend(Image.fromarray(generated), Image.fromarray(before), MASKS["centre"])).astype(int)
+    assert (np.abs(whole[12:36, 12:16] - (60, 90, 200)) <= 4).all()
+    assert (np.abs(whole[12:36, 30:36] - 100) <= 4).all()
+    assert np.array_equal(whole[~MASKS["centre"]], before[~MASKS["centre"]])
+
+
+def flood(image: np.ndarray, painted: np.ndarray, color: np.ndarray) -> set[tuple[int, int]]:
+    """Painted pixels that are connected to kept pixels of a color by pixels nearly of it, one by one."""
+    queue = [tuple(place) for place in np.argwhere(~painted & (image == color).all(2))]
+    found = set(queue)
+    while queue:
+        y, x = queue.pop()
+        for place in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+            if place not in found and 0 <= min(place) and max(place) < SIDE and painted[place]:
+                if np.abs(image[place].astype(int) - color).max() < DIFFERENT:
+                    found.add(place)
+                    queue.append(place)
+    return {place for place in found if painted[place]}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_flat_colors_go_on_where_they_are_connected(mask: str) -> None:
+    rng, painted, color = np.random.default_rng(3), MASKS[mask], np.array((200, 120, 40))
+    noise = rng.integers(-20, 21, (SIDE, SIDE, 1)) * (rng.random((SIDE, SIDE, 1)) < 0.7)
+    image = np.where(painted[..., None], color + noise, color).astype(np.uint8)
+    whole, connected = continue_flat_colors(image, painted).astype(int), flood(image, painted, color)
+    before, after = np.abs(image.astype(int) - color).max(2), np.abs(whole - color).max(2)
+    inside = np.zeros_like(painted)
+    inside[tuple(zip(*connected, strict=True))] = True
+    assert inside[painted & (before == 0)].any()
+    assert (after[inside & (before <= SAME)] == 0).all()
+    assert (after <= before).all()
+    assert np.array_equal(whole[~inside], image[~inside])  # what is not connected, other content, what is kept
+    offs = [off for off in range(DIFFERENT) if (inside & (before == off)).any()]
+    left = [after[inside & (before == off)].mean() for off in offs]
+    slopes = np.diff(left) / np.diff(offs)
+    assert (slopes >= 0).all()
+    assert max(slopes) <= 4  # a soft shadow gets no edge
+
+
+def test_a_photograph_has_no_flat_colors() -> None:
+    image = np.random.default_rng(4).integers(100, 103, (SIDE, SIDE, 3)).astype(np.uint8)
+    assert np.array_equal(continue_flat_colors(image, MASKS["centre"]), image)
