@@ -21,7 +21,7 @@ from PIL import Image
 
 REACH = 8.0  # pixels over which a residual decays by a factor of e along a straight edge
 STEPS, TOLERANCE = 200, 1e-8  # of conjugate gradients, at most; mean square error, in levels
-OTHER_CONTENT = 24  # levels in a channel over which a residual is not the decoder's error
+OTHER_CONTENT, OTHER_MEDIANS = 24, 3  # a larger residual, in levels and in medians of all, is not the decoder's error
 FLAT_SIDE, FLAT_LEAST, FLAT_COLORS = 5, 64, 32  # pixels a side and pixels in all of a flat color; colors, at most
 SAME, DIFFERENT = 6, 12  # levels off a flat color up to which a pixel gets it, and from which it stays as it is
 
@@ -36,7 +36,8 @@ def blend(generated: Image.Image, before: Image.Image, painted: Bools) -> Image.
     if painted.all():
         return generated
     residual = kept_pixels.astype(np.float32) - generated_pixels
-    unknown = painted | (np.abs(residual).max(2) > OTHER_CONTENT)
+    error = np.abs(residual).max(2)
+    unknown = painted | (error > max(OTHER_CONTENT, OTHER_MEDIANS * np.median(error[~painted])))
     continued = membrane(np.where(unknown[..., None], np.float32(0), residual), unknown)
     blended = (generated_pixels + continued).round().clip(0, 255).astype(np.uint8)
     whole = np.where(painted[..., None], blended, kept_pixels)

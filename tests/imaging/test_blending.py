@@ -87,8 +87,9 @@ def test_a_difference_in_colour_fades_without_a_step() -> None:
 
 
 def test_other_content_ends_at_the_edge_and_a_shift_in_color_does_not() -> None:
-    """Left: a kept white ground becomes blue, which stays as generated. Right: a ground is 12 levels off, and meets."""
-    before, generated = np.full((SIDE, SIDE, 3), 255, np.uint8), np.full((SIDE, SIDE, 3), (60, 90, 200), np.uint8)
+    """Left: a white ground becomes blue, which stays as generated. Right: a ground is 12 levels off, and meets."""
+    before, generated = np.full((2, SIDE, SIDE, 3), 255, np.uint8)
+    generated[8:40, 8:24] = (60, 90, 200)
     before[:, 24:], generated[:, 24:] = 100, 88
     whole = np.asarray(blend(Image.fromarray(generated), Image.fromarray(before), MASKS["centre"])).astype(int)
     assert (np.abs(whole[12:36, 12:16] - (60, 90, 200)) <= 4).all()
@@ -103,10 +104,10 @@ def flood(image: np.ndarray, painted: np.ndarray, color: np.ndarray) -> set[tupl
     while queue:
         y, x = queue.pop()
         for place in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
-            if place not in found and 0 <= min(place) and max(place) < SIDE and painted[place]:
-                if np.abs(image[place].astype(int) - color).max() < DIFFERENT:
-                    found.add(place)
-                    queue.append(place)
+            inside = place not in found and min(place) >= 0 and max(place) < SIDE and painted[place]
+            if inside and np.abs(image[place].astype(int) - color).max() < DIFFERENT:
+                found.add(place)
+                queue.append(place)
     return {place for place in found if painted[place]}
 
 
