@@ -311,6 +311,13 @@ class PageObject:
         self.begin_stroke(dy=down)
         self.page.mouse.up()
 
+    @contextmanager
+    def keyboard_held(self, key: str) -> Iterator[None]:
+        """A key is down."""
+        self.page.keyboard.down(key)
+        yield
+        self.page.keyboard.up(key)
+
     def drag(self, start: tuple[float, float], *points: tuple[float, float]) -> None:
         """Drag over the image; places are shares of its width and height."""
         view, (left, top, _, _) = self.view(), self.canvas_box()

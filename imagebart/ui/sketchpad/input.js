@@ -9,7 +9,7 @@ const [SIZE_STEP, STRENGTH_STEP] = [5, 10]; // of the brush's sliders
 
 // What buttons (data-command, data-tool) and keys do, by name.
 const COMMANDS = {
-  ...Object.fromEntries(["brush", "eraser", "rectangle", "lasso"].map((name) => [name, (pad) => pad.selectTool(name)])),
+  ...Object.fromEntries(["brush", "eraser", "rectangle", "lasso", "wand"].map((name) => [name, (pad) => pad.selectTool(name)])),
   ...Object.fromEntries(["invert", "grow", "shrink", "clear"].map((name) => [name, (pad) => pad.maskCommand(name)])),
   smallerBrush: (pad) => pad.changeBrush(-SIZE_STEP, 0),
   largerBrush: (pad) => pad.changeBrush(SIZE_STEP, 0),
@@ -41,7 +41,7 @@ const COMMANDS = {
 export const execute = (pad, command) => COMMANDS[command](pad);
 
 const KEYS = new Map(Object.entries({
-  b: "brush", e: "eraser", r: "rectangle", l: "lasso", "[": "smallerBrush", "]": "largerBrush", "{": "weakerBrush",
+  b: "brush", e: "eraser", r: "rectangle", l: "lasso", w: "wand", "[": "smallerBrush", "]": "largerBrush", "{": "weakerBrush",
   "}": "strongerBrush", "+": "zoomIn", "=": "zoomIn",
   "-": "zoomOut", 0: "fitView", i: "invert", c: "compare", "?": "help", Escape: "cancel",
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down",
@@ -51,8 +51,10 @@ const KEYS = new Map(Object.entries({
 export const HELP = [
   ["Enter", "in the prompt: edit"],
   ["Tab, then ← →", "to a row of buttons, along it"],
-  ["B E R L", "brush, eraser, rectangle, lasso"],
-  ["[ ]", "smaller or larger brush"],
+  ["B E R L W", "brush, eraser, rectangle, lasso, magic wand"],
+  ["Shift+click, Alt+click", "with the wand: add to the mask, take from it"],
+  ["Arrows, Enter", "with the wand, on the image: move it, use it"],
+  ["[ ]", "smaller or larger brush; lower or higher tolerance"],
   ["{ }", "weaker or stronger: how much of what is there is forgotten"],
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["+ − 0", "zoom in, zoom out, the whole image"],
@@ -183,6 +185,14 @@ export const listen = (pad) => {
   addEventListener("pagehide", () => saveInTab("words", promptBox()?.value ?? null));
 };
 
+// "pan", "erase" or "paint"; with the wand also "add" to the mask, or "tap" it with a finger.
+const pressKind = ({ button, buttons, altKey, shiftKey, pointerType }, wand) => {
+  if (button === 1 || (altKey && !wand)) return "pan";
+  if (button === 2 || buttons & 32 || altKey) return "erase";
+  if (wand && shiftKey) return "add";
+  return wand && pointerType === "touch" ? "tap" : "paint";
+};
+
 const listenToPointers = ({ canvas, gestures }) => {
   const { element } = canvas;
   const place = ({ clientX, clientY }) => {
@@ -195,7 +205,7 @@ const listenToPointers = ({ canvas, gestures }) => {
     event.preventDefault();
     element.focus({ preventScroll: true });
     element.setPointerCapture(event.pointerId);
-    const how = event.button === 1 || event.altKey ? "pan" : event.button === 2 || event.buttons & 32 ? "erase" : "paint";
+    const how = pressKind(event, canvas.tool === "wand");
     gestures.press({ id: event.pointerId, ...place(event) }, how);
   });
   on("pointermove", (event) => {
@@ -217,12 +227,26 @@ const listenToPointers = ({ canvas, gestures }) => {
 
 const TEXT_FIELDS = "textarea, select, [contenteditable], input:not([type=range], [type=checkbox], [type=radio])";
 
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+// Keys of the wand on the image; whether this is one.
+const wandKey = (canvas, { key, shiftKey, altKey }) => {
+  if (ARROWS[key]) canvas.moveWand(...ARROWS[key], shiftKey);
+  else if (["Enter", " "].includes(key)) canvas.useWand(altKey ? "erase" : shiftKey ? "add" : "paint");
+  else return false;
+  return true;
+};
+
 const listenToKeys = (pad) => {
   document.addEventListener("keydown", (event) => {
     const { target } = event;
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing && target === promptBox()) {
       event.preventDefault();
       click("edit");
+      return;
+    }
+    if (target === pad.parts.canvas && pad.canvas.tool === "wand" && pad.canvas.size && wandKey(pad.canvas, event)) {
+      event.preventDefault();
       return;
     }
     const command = commandOf(event, target.matches?.(TEXT_FIELDS));
@@ -244,7 +268,9 @@ const listenToButtons = (pad) => {
     if (button.dataset.animation) pad.saveAnimation(button.dataset.animation);
     else execute(pad, button.dataset.command ?? button.dataset.tool);
   });
-  for (const slider of [parts.brushSize, parts.strength]) slider.addEventListener("input", () => pad.changeBrush(0, 0));
+  for (const slider of [parts.brushSize, parts.tolerance, parts.strength]) {
+    slider.addEventListener("input", () => pad.changeBrush(0, 0));
+  }
   parts.showGrid.addEventListener("change", () => {
     if (pad.lastGrid?.version === pad.state.version) pad.showGrid(pad.lastGrid);
   });

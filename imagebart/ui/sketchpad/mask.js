@@ -104,6 +104,37 @@ export const fillPolygon = (mask, points, value) => {
   points.forEach((a, i) => fillCapsule(mask, a, points[(i + 1) % points.length], 0.5, value));
 };
 
+// The pixels that are connected to `at` ({ x, y }) and of nearly its color: 255 where no channel differs by more than
+// `tolerance`. pixels: rgba [height * width * 4].
+export const floodFill = (pixels, width, height, at, tolerance) => {
+  const mask = blank(width, height);
+  const start = at.y * width + at.x;
+  const [red, green, blue] = pixels.subarray(4 * start);
+  const near = (value, wanted) => value - wanted <= tolerance && wanted - value <= tolerance;
+  const alike = (i) => near(pixels[4 * i], red) && near(pixels[4 * i + 1], green) && near(pixels[4 * i + 2], blue);
+  const waiting = new Int32Array(width * height);
+  let count = 0;
+  const visit = (i) => {
+    if (mask.data[i] || !alike(i)) return;
+    mask.data[i] = 255;
+    waiting[count++] = i;
+  };
+  visit(start);
+  while (count) {
+    const i = waiting[--count];
+    const x = i % width;
+    if (x > 0) visit(i - 1);
+    if (x < width - 1) visit(i + 1);
+    if (i >= width) visit(i - width);
+    if (i < mask.data.length - width) visit(i + width);
+  }
+  return mask;
+};
+
+// A mask with another value where something is selected.
+export const fillSelection = (mask, selection, value) =>
+  ({ ...mask, data: mask.data.map((before, i) => (selection.data[i] ? value : before)) });
+
 // [left, top, right, bottom] by name, as PRESETS in imaging/masks.py and in their order.
 const presetBoxes = (width, height) => {
   const [x, y] = [Math.floor(width / 4), Math.floor(height / 4)];

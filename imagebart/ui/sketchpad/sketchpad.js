@@ -167,12 +167,11 @@ export class Sketchpad {
     this.canvas.setSize({ width, height });
     if (this.shownImage === image) return;
     this.shownImage = image;
-    this.canvas.bitmap = null;
+    this.canvas.setBitmap(null);
     document.getElementById("image-size").textContent = `${image.width} × ${image.height} pixels`;
     const bitmap = await loadBitmap(fileUrl(image.view)).catch(() => null);
     if (this.shownImage !== image) return; // another one came meanwhile
-    this.canvas.bitmap = bitmap;
-    this.canvas.requestRender();
+    this.canvas.setBitmap(bitmap);
     this.element.dataset.shown = image.path;
     if (!this.exampleOf(image)) this.loader.store(image);
   }
@@ -371,19 +370,23 @@ export class Sketchpad {
 
   selectTool(name) {
     this.canvas.tool = name;
+    this.element.dataset.tool = name;
+    this.canvas.hover(null);
     for (const button of this.element.querySelectorAll("[data-tool]")) {
       button.setAttribute("aria-pressed", String(button.dataset.tool === name));
     }
   }
 
-  // By so much of each slider.
+  // By so much of each slider; with the wand, the first is that of its tolerance.
   changeBrush(larger, stronger) {
-    const { brushSize, strength, strengthShown } = this.parts;
-    brushSize.value = String(Number(brushSize.value) + larger);
+    const { brushSize, tolerance, strength, strengthShown } = this.parts;
+    const first = this.canvas.tool === "wand" ? tolerance : brushSize;
+    first.value = String(Number(first.value) + larger);
     strength.value = String(Number(strength.value) + stronger);
     strengthShown.textContent = `${strength.value} %`;
     strength.setAttribute("aria-valuetext", strengthShown.textContent);
-    Object.assign(this.canvas, { brushSize: Number(brushSize.value) / 100, strength: Number(strength.value) / 100 });
+    const [size, reach, share] = [brushSize, tolerance, strength].map(({ value }) => Number(value) / 100);
+    Object.assign(this.canvas, { brushSize: size, tolerance: reach, strength: share });
   }
 
   showHelp(show = this.parts.help.hidden) {

@@ -4,7 +4,7 @@
 // same with and without a graphics card. A view is { scale, x, y }: screen pixels for one of the mask's, and the screen
 // position of its upper left corner.
 import { createCanvas } from "./images.js";
-import { fillCapsule, fillPolygon, fillRect } from "./mask.js";
+import { blank, fillCapsule, fillPolygon, fillRect, fillSelection, floodFill, grow } from "./mask.js";
 
 const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the image
@@ -13,6 +13,9 @@ const PIXELATED = 6; // the scale from which pixels are shown as squares
 const OVERLAY = [255, 61, 113, 153]; // RGBA, as MASK_COLOR and MASK_OPACITY in examples.py
 const MIN_RADIUS = 0.5; // of the brush, in pixels of the mask
 const MAX_RADIUS = 1 / 4; // of the brush, over the mask's longer side
+const WAND_MARGIN = 1 / 512; // around a selected color, over the longer side, at least a pixel: edges mix two colors
+const WAND_STEP = 1 / 32; // by an arrow key, over the longer side
+const WAND_RADIUS = 7; // of its mark, in screen pixels
 
 // The whole image in the middle of its frame. Sizes are { width, height }; the size of the image is its mask's.
 export const fit = (size, frame) => {
@@ -164,7 +167,7 @@ export class Canvas {
   // false forbids it; afterRender: called whenever the canvas was drawn.
   constructor({ element, frame, state, review, beforeStroke, afterRender }) {
     Object.assign(this, { element, frame, state, review, beforeStroke, afterRender });
-    Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1 });
+    Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1 });
     Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null });
     this.requested = false; // whether it is drawn in the next frame
     new ResizeObserver(() => this.fitView()).observe(frame);
@@ -175,6 +178,14 @@ export class Canvas {
     const other = !this.size || size.width !== this.size.width || size.height !== this.size.height;
     this.size = size;
     if (other) this.fitView();
+  }
+
+  // The image, as it is shown; null while it loads.
+  setBitmap(bitmap) {
+    const { onceShown } = this;
+    Object.assign(this, { bitmap, pixels: null, onceShown: null });
+    if (bitmap) onceShown?.();
+    this.requestRender();
   }
 
   requestRender() {
@@ -251,6 +262,7 @@ export class Canvas {
   begin(point, how) {
     if (!this.size || !this.beforeStroke()) return;
     this.value = this.tool === "eraser" || how === "erase" ? 0 : this.paintValue;
+    this.how = how;
     const stroke = this.state.beginStroke();
     this.points = [toImage(this.view, point)];
     if (this.isBrush()) fillCapsule(stroke, this.points[0], this.points[0], this.brushRadius, this.value);
@@ -262,6 +274,7 @@ export class Canvas {
     if (!stroke) return;
     const [last, now] = [this.points[this.points.length - 1], toImage(this.view, point)];
     this.points.push(now);
+    if (this.tool === "wand") return;
     if (this.isBrush()) fillCapsule(stroke, last, now, this.brushRadius, this.value);
     else this.outline = this.tool === "lasso" ? this.points : corners(this.points[0], now);
     this.hover(point);
@@ -271,6 +284,11 @@ export class Canvas {
     const mask = this.state.stroke;
     if (!mask) return;
     const [first, last] = [this.points[0], this.points[this.points.length - 1]];
+    if (this.tool === "wand") {
+      this.abort();
+      this.selectColor(first, this.how);
+      return;
+    }
     if (this.tool === "lasso" && this.points.length > 1) fillPolygon(mask, this.points, this.value);
     if (this.tool === "rectangle") {
       const [{ x: left, y: top }, , { x: right, y: bottom }] = corners(first, last);
@@ -278,6 +296,56 @@ export class Canvas {
     }
     this.leave();
     this.state.endStroke();
+  }
+
+  // The wand: what is connected to a point, { x, y } in the mask, and of its color. It replaces the mask, is added to it
+  // ("add"), or taken from it ("erase"); a finger ("tap") adds, or takes away what is painted.
+  selectColor(point, how) {
+    const { size } = this;
+    const at = { x: Math.floor(point.x), y: Math.floor(point.y) };
+    if (at.x < 0 || at.y < 0 || at.x >= size.width || at.y >= size.height) return;
+    if (!this.bitmap) { // of a result that was kept by this very click
+      this.onceShown = () => this.selectColor(point, how);
+      return;
+    }
+    const found = floodFill(this.imagePixels(), size.width, size.height, at, Math.round(255 * this.tolerance));
+    const selection = grow(found, Math.max(1, Math.round(Math.max(size.width, size.height) * WAND_MARGIN)));
+    const { mask } = this.state;
+    const painted = mask.data[at.y * size.width + at.x] > 0;
+    const value = how === "erase" || (how === "tap" && painted) ? 0 : this.paintValue;
+    this.state.paint(fillSelection(how === "paint" ? blank(size.width, size.height) : mask, selection, value));
+  }
+
+  // What the canvas shows of the image, rgba in the mask's size.
+  imagePixels() {
+    if (!this.pixels) {
+      const { width, height } = this.size;
+      const context = createCanvas(width, height).getContext("2d", { willReadFrequently: true });
+      context.fillStyle = "#fff";
+      context.fillRect(0, 0, width, height);
+      context.drawImage(this.bitmap, 0, 0, width, height);
+      this.pixels = context.getImageData(0, 0, width, height).data;
+    }
+    return this.pixels;
+  }
+
+  // The wand by keys: its mark moves by so many steps, or by so many pixels.
+  moveWand(dx, dy, inPixels) {
+    const { width, height } = this.size;
+    const length = inPixels ? 1 : Math.max(1, Math.max(width, height) * WAND_STEP);
+    const { x, y } = this.wandPlace ?? { x: width / 2, y: height / 2 };
+    const within = (value, most) => Math.min(Math.max(value, 0.5), most - 0.5);
+    this.wandPlace = { x: within(x + dx * length, width), y: within(y + dy * length, height) };
+    this.cursor = { ...toScreen(this.view, this.wandPlace), radius: WAND_RADIUS / this.view.scale };
+    this.requestRender();
+  }
+
+  // Where its mark is.
+  useWand(how) {
+    if (!this.wandPlace) this.moveWand(0, 0);
+    this.begin(toScreen(this.view, this.wandPlace), how);
+    this.end();
+    this.moveWand(0, 0);
   }
 
   abort() {

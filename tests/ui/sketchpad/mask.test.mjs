@@ -43,6 +43,30 @@ test("a polygon is filled where its centre lies inside, and concave ones stay ho
   assert.equal(mask.data[0], 0);
 });
 
+test("the wand selects what is connected and of one color, as spreading step by step finds it", () => {
+  const draw = randomNumbers(3);
+  for (let trial = 0; trial < 30; trial++) {
+    const [width, height, tolerance] = [11, 9, 10];
+    const pixels = new Uint8ClampedArray(4 * width * height).map(() => 100 + Math.floor(draw() * 2) * 9 + Math.floor(draw() * 1.4) * 9);
+    const at = { x: Math.floor(draw() * width), y: Math.floor(draw() * height) };
+    const alike = (x, y) => [0, 1, 2].every((channel) =>
+      Math.abs(pixels[4 * (y * width + x) + channel] - pixels[4 * (at.y * width + at.x) + channel]) <= tolerance);
+    let found = new Set([`${at.x} ${at.y}`]);
+    for (let before = 0; found.size > before;) {
+      before = found.size;
+      for (const [x, y] of [...found].map((place) => place.split(" ").map(Number))) {
+        for (const [u, v] of [[x - 1, y], [x + 1, y], [x, y - 1], [x, y + 1]]) {
+          if (u >= 0 && v >= 0 && u < width && v < height && alike(u, v)) found.add(`${u} ${v}`);
+        }
+      }
+    }
+    const mask = masks.floodFill(pixels, width, height, at, tolerance);
+    for (const [x, y, value] of cells(mask)) assert.equal(value, found.has(`${x} ${y}`) ? 255 : 0);
+    const half = masks.fillSelection({ ...mask, data: mask.data.map(() => 77) }, mask, 128);
+    for (const [x, y, value] of cells(half)) assert.equal(value, found.has(`${x} ${y}`) ? 128 : 77);
+  }
+});
+
 test("growing takes the largest value within a disc, shrinking the smallest", () => {
   const draw = randomNumbers(7);
   const mask = masks.blank(13, 11);
