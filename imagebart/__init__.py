@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imagebart.errors import InputError
     from imagebart.model import ImageBART
-    from imagebart.pipeline import Pipeline, PipelineEvent
+    from imagebart.pipeline import Edit, Pipeline, PipelineEvent
     from imagebart.settings import SamplingSettings
 
-__all__ = ["ImageBART", "InputError", "Pipeline", "PipelineEvent", "SamplingSettings"]
+__all__ = ["Edit", "ImageBART", "InputError", "Pipeline", "PipelineEvent", "SamplingSettings"]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Edit": "imagebart.pipeline",
     "ImageBART": "imagebart.model",
     "InputError": "imagebart.errors",
     "Pipeline": "imagebart.pipeline",

@@ -2,6 +2,7 @@
 
 `Pipeline.generate`, `edit` and `vary` each check everything and make one `EditRequest`: what is known of the tokens,
 and where the result is pasted. Then the chain is sampled, and its states are decoded into `PipelineEvent`s.
+`Pipeline.edit_batch` samples the requests of several images in one chain.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart.conditioning import ClassConditioner, Prompt, TextConditioner
+from imagebart.conditioning import ClassConditioner, Conditioning, Prompt, TextConditioner
 from imagebart.conditioning.prompts import Prompts, check_prompt, prompt_per_variant
 from imagebart.errors import InputError, format_value
 from imagebart.imaging import crop, masks
@@ -30,6 +31,7 @@ from imagebart.model import ImageBART
 from imagebart.ranking import Scorer, bundled_scorer, caption, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
 from imagebart.sampling.sampler import ChainEvent
+from imagebart.sampling.steps import ChainState
 from imagebart.settings import SamplingSettings
 from imagebart.weights import locate
 from imagebart.weights.folder import config_of, read_card, without_header
@@ -150,6 +152,16 @@ class EditRequest:
     pixels: Tensor | None = None  # of an edit's region before, float [1, 3, size, size] in [-1, 1]
     notes: tuple[str, ...] = ()  # sentences for the user
     best_first: bool = False
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One of the edits of a batch: see `Pipeline.edit`."""
+
+    image: Source
+    mask: Image.Image
+    prompt: Prompt = None
+    seed: int | None = None
 
 
 class Pipeline:
@@ -320,18 +332,54 @@ class Pipeline:
         """
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("edit", prompts, seed, settings, feather=feather, context=context)
-        upload = load_image(image)
-        region = self.region(upload.size, mask, recipes[0].context, recipes[0].feather)
-        square = crop.extract(upload, region.box, self.image_size)
-        pixels = to_tensor(square).to(self.model.device)
-        strength = torch.from_numpy(region.token_strength).view(1, -1) / 255
-        masked = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None], strength)
-        notes: tuple[str, ...] = ()
-        if not self.any_scales and len(strength[strength > 0].unique()) > 1:
-            notes = (f"This model knows one strength for all of a mask: it used the largest, {strength.max():.0%}.",)
-        target = PasteTarget(upload, region, square)
-        request = EditRequest(recipes, target, masked.known(len(prompts)), pixels, notes, best_first)
-        return self._run(prompts, request)
+        return self._run(prompts, replace(self._edit_request(image, mask, recipes), best_first=best_first))
+
+    def edit_batch(
+        self,
+        edits: Sequence[Edit],
+        *,
+        settings: SamplingSettings | None = None,
+        feather: int = 0,
+        context: float = math.inf,
+    ) -> Iterator[PipelineEvent]:
+        """The results of `edit` for several images, in their order, all sampled in one chain.
+
+        Each is what `edit` gives with its mask, prompt and seed; but sums of a batch are rounded differently, so that
+        now and then a token differs where two are almost equally likely. Raises InputError before the first.
+        """
+        requests, conditionings = [], []
+        self._recipes("edit", [None], 0, settings, feather=feather, context=context)  # also without edits
+        for edit in edits:
+            (prompt,) = prompt_per_variant(edit.prompt, 1, 1)
+            recipes = self._recipes("edit", [prompt], edit.seed, settings, feather=feather, context=context)
+            requests.append(self._edit_request(edit.image, edit.mask, recipes))
+            conditionings.append(self.model.conditioner.encode([prompt]))
+        return self._batch(requests, conditionings)
+
+    def _batch(self, requests: list[EditRequest], conditionings: list[Conditioning]) -> Iterator[PipelineEvent]:
+        chains: dict[float | None, list[int]] = {}  # by the noise level that they start from
+        for index, request in enumerate(requests):
+            soft = request.known.get("strength")
+            start = None if soft is None else float(soft.masked_fill(request.known["keep"], 0).max())
+            chains.setdefault(start, []).append(index)
+        sampled: dict[int, tuple[ChainEvent, Clock]] = {}
+        for indices in chains.values():
+            parts = [requests[index].known for index in indices]
+            known: dict[str, Any] = {
+                name: None if first is None else torch.cat([part[name] for part in parts])
+                for name, first in parts[0].items()
+            }
+            cond, settings = self._condition(torch.cat([conditionings[i].tokens for i in indices]), requests[0])
+            seeds = [requests[index].recipes[0].seed for index in indices]
+            state = self.model.sampler.prepare(len(indices), settings, cond, seed=seeds, **known)
+            clock, last = Clock(settings, len(state.steps)), self._first_event(state, settings)
+            for event in self.model.sampler.stream(state, settings):
+                last = event
+            for row, index in enumerate(indices):
+                sampled[index] = replace(last, tokens=last.tokens[row : row + 1]), clock
+        for index, (request, conditioning) in enumerate(zip(requests, conditionings, strict=True)):
+            request = replace(request, notes=(*request.notes, *conditioning.notes))
+            yield self._event("result", sampled[index][0], request, sampled[index][1])
 
     def vary(
         self,
@@ -376,6 +424,18 @@ class Pipeline:
         name = self.name[:LONGEST_NAME]
         return tuple(Recipe(name, task, text, seed, settings, variant=i, **more) for i, text in enumerate(texts))
 
+    def _edit_request(self, image: Source, mask: Image.Image, recipes: tuple[Recipe, ...]) -> EditRequest:
+        upload = load_image(image)
+        region = self.region(upload.size, mask, recipes[0].context, recipes[0].feather)
+        square = crop.extract(upload, region.box, self.image_size)
+        pixels = to_tensor(square).to(self.model.device)
+        strength = torch.from_numpy(region.token_strength).view(1, -1) / 255
+        masked = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None], strength)
+        notes: tuple[str, ...] = ()
+        if not self.any_scales and len(strength[strength > 0].unique()) > 1:
+            notes = (f"This model knows one strength for all of a mask: it used the largest, {strength.max():.0%}.",)
+        return EditRequest(recipes, PasteTarget(upload, region, square), masked.known(len(recipes)), pixels, notes)
+
     def _whole(self, upload: Image.Image) -> tuple[Box, Tensor]:
         """The square that holds all of an image, and its pixels as the model sees them, [1, 3, size, size]."""
         box = crop.crop_box(masks.preset("everything", upload.size), self.image_size, math.inf)
@@ -391,22 +451,26 @@ class Pipeline:
             raise InputError("This model has no scorer that could rank variants; ask for them as they come.")
         if request.best_first and any(prompt != prompts[0] for prompt in prompts):
             raise InputError("Images of several prompts have no best; ask for one prompt, or for them as they come.")
-        conditioner, settings = self.model.conditioner, request.recipes[0].settings
-        conditioning = conditioner.encode(prompts)
-        guided = conditioner.length > 0 and settings.guidance != 1
-        if guided and torch.equal(conditioning.tokens, conditioner.unconditional(len(prompts))):
-            settings = replace(settings, guidance=1.0)  # nothing to guide towards
+        conditioning = self.model.conditioner.encode(prompts)
+        cond, settings = self._condition(conditioning.tokens, request)
         request = replace(request, notes=(*request.notes, *conditioning.notes))
-        return self._stream(request, settings, conditioning.tokens if conditioner.length else None)
+        return self._stream(request, settings, cond)
+
+    def _condition(self, tokens: Tensor, request: EditRequest) -> tuple[Tensor | None, SamplingSettings]:
+        """The conditioning tokens [B, L], if the model has any, and settings without guidance if no prompt is there."""
+        conditioner, settings = self.model.conditioner, request.recipes[0].settings
+        if conditioner.length == 0:
+            return None, settings
+        if settings.guidance != 1 and torch.equal(tokens, conditioner.unconditional(len(tokens))):
+            settings = replace(settings, guidance=1.0)  # nothing to guide towards
+        return tokens, settings
 
     def _stream(self, request: EditRequest, settings: SamplingSettings, cond: Tensor | None) -> Iterator[PipelineEvent]:
         """The events of a run. Closing it stops the model and frees its caches."""
         sampler = self.model.sampler
         state = sampler.prepare(len(request.recipes), settings, cond, seed=request.recipes[0].seed, **request.known)
-        first = len(state.steps)
-        clock = Clock(settings, first)
+        clock, last = Clock(settings, len(state.steps)), self._first_event(state, settings)
         chain = sampler.stream(state, settings)
-        last = ChainEvent(first, state.scales, 0, settings.resamples, 0, state.total, state.x, False)
         yield self._event("start", last, request, clock)
         try:
             for last in chain:
@@ -421,6 +485,10 @@ class Pipeline:
         result = self._event("result", last, request, clock)
         del request  # the upload is freed as soon as the result is pasted
         yield result
+
+    def _first_event(self, state: ChainState, settings: SamplingSettings) -> ChainEvent:
+        """The state before the first pass."""
+        return ChainEvent(len(state.steps), state.scales, 0, settings.resamples, 0, state.total, state.x, False)
 
     @torch.no_grad()
     def _event(self, kind: EventKind, event: ChainEvent, request: EditRequest, clock: Clock) -> PipelineEvent:

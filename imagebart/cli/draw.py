@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebart.cli.options import DEFAULT_MODEL, EditSampling, Model, Sampling, command
+from imagebart.cli.options import DEFAULT_MODEL, EditSampling, Model, Sampling, command, output_folder
 from imagebart.errors import InputError, format_value, plain
 from imagebart.training.progress import progress
 
@@ -41,7 +41,7 @@ app = typer.Typer()
 class Output:
     """The options of every command that samples images."""
 
-    out: Annotated[Path, typer.Option(help="The image; further variants get -2, -3, ...")]
+    out: Annotated[Path, typer.Option(help="The image; further variants get -2, -3, ... Of a folder: a folder.")]
     model: Model = DEFAULT_MODEL
     steps_out: Annotated[Path | None, typer.Option(help="The run as an animation, .webp or .gif.")] = None
     like: Annotated[Path | None, typer.Option(help="A PNG made before: gives what is not given here.")] = None
@@ -74,7 +74,7 @@ def generate(
 
 @command(app)
 def edit(
-    image: Annotated[Path, typer.Option(help="The image to edit.")],
+    image: Annotated[Path, typer.Option(help="The image to edit, or a folder of images.")],
     mask: Annotated[str, typer.Option(help=MASKS)],
     output: Output,
     sampling: EditSampling,
@@ -85,10 +85,18 @@ def edit(
         typer.Option(help="How much around the mask the model sees, over its longer side; all if not given."),
     ] = None,
 ) -> None:
-    """Regenerate what a mask marks."""
+    """Regenerate what a mask marks; of a folder of images, in each, several at a time.
+
+    Of a folder: --out is one, too. --mask may be a folder with NAME.mask.png, or an image of the same name, for each.
+    Without --prompt, each has its own from metadata.jsonl or .csv there (file_name, text), or from NAME.txt beside it.
+    What is done is left alone: a run goes on where another stopped, and several share the work.
+    """
     from imagebart.imaging import files as images
     from imagebart.imaging import masks
 
+    if image.is_dir():
+        _edit_folder(image, mask, output, sampling, prompt, feather, context)
+        return
     like = _prepare(output)
     source = images.load_image(image)
     given = None
@@ -131,12 +139,40 @@ def describe(image: Annotated[Path, typer.Argument(help="The image.")], model: M
     print(Pipeline.from_pretrained(model).describe(image))
 
 
+def _edit_folder(
+    image: Path,
+    mask: str,
+    output: Output,
+    sampling: Sampling,
+    prompt: list[str] | None,
+    feather: int | None,
+    context: float | None,
+) -> None:
+    from imagebart.cli.batch import edit_folder, find_jobs
+
+    if output.out.suffix.lower() in (".png", ".jpg", ".webp") or output.out.is_file():
+        raise InputError(f"--image is a folder, and so --out must be one; {output.out.name} names an image.")
+    alone = {
+        "--steps-out": output.steps_out, "--variants": output.variants != 1, "--best-of": output.best_of,
+        "--best-first": output.best_first, "--scorer": output.scorer, "--mask auto": mask == AUTO,
+        "several --prompt": prompt and len(prompt) > 1,
+    }  # fmt: skip
+    for option in (option for option, value in alone.items() if value):
+        raise InputError(f"{option} is for one image; --image is a folder, of which each image is edited once.")
+    like = _read_like(output)
+    words = _first(prompt[0] if prompt else None, like and like.prompt)
+    jobs = find_jobs(image, output_folder(str(output.out)), mask, words)
+    pipe = _pipeline(output, like)
+    common = _common(output, sampling, like, pipe)
+    fade, around = _first(feather, like and like.feather, 0), _first(context, like and like.context, math.inf)
+    edit_folder(pipe, jobs, common["seed"], settings=common["settings"], feather=fade, context=around)
+
+
 def _prepare(output: Output) -> Recipe | None:
     """Refuses what could not be written in the end; reads the recipe of --like."""
     from PIL import Image
 
     from imagebart.imaging.files import animation_format
-    from imagebart.imaging.metadata import read_recipe
 
     out, steps_out = output.out, output.steps_out
     if steps_out is not None:
@@ -148,6 +184,12 @@ def _prepare(output: Output) -> Recipe | None:
     for path in (out, steps_out):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"There is no folder {path.parent} to write {path.name} to.")
+    return _read_like(output)
+
+
+def _read_like(output: Output) -> Recipe | None:
+    from imagebart.imaging.metadata import read_recipe
+
     if output.like is None:
         return None
     like = read_recipe(output.like)

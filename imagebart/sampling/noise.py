@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from imagebart.diffusion import add_uniform_noise
 
 
-def row_generators(seed: int, batch: int) -> list[torch.Generator]:
-    """Row b samples as a run of its own with seed + b would."""
-    return [torch.Generator().manual_seed((seed + row) % 2**63) for row in range(batch)]
+def row_generators(seed: int | Sequence[int], batch: int) -> list[torch.Generator]:
+    """Row b samples as a run of its own with seed + b would; of several seeds, with the b-th."""
+    seeds = range(seed, seed + batch) if isinstance(seed, int) else seed
+    return [torch.Generator().manual_seed(one % 2**63) for _, one in zip(range(batch), seeds, strict=True)]
 
 
 def uniform_tokens(tokens: int, vocab_size: int, generators: list[torch.Generator]) -> Tensor:

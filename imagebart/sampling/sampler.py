@@ -97,9 +97,12 @@ class Sampler:
         color_hints: Tensor | None = None,
         strength: float | Tensor = 1.0,
         original: Tensor | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> ChainState:
-        """Where the chain starts; with a seed, always the same. Arguments as for `ImageBART.stream`."""
+        """Where the chain starts; with a seed, always the same. Arguments as for `ImageBART.stream`.
+
+        seed: also one for each row, which then samples as a run of its own with that seed would.
+        """
         model, shape, device = self.model, (batch, self.model.tokens), self.model.device
         strengths = None
         if isinstance(strength, Tensor):
@@ -128,15 +131,17 @@ class Sampler:
         if cond is not None:
             cond = cond.to(device)
             unconditional = model.conditioner.unconditional(batch).to(device) if settings.guidance != 1 else None
-        seed = secrets.randbits(32) if seed is None else seed
-        generators = row_generators(seed, batch)
+        first = secrets.randbits(32) if seed is None else seed
+        seeds = range(first, first + batch) if isinstance(first, int) else first
+        generators = row_generators(seeds, batch)
         noise = min(strength, 1 - math.prod(1 - step.beta for step in steps))
         if start is not None:
             x = start
         elif noise == 1:
             x = uniform_tokens(model.tokens, model.vocab_size, generators)
         elif known is not None:
-            x = add_noise_rows(known, noise, model.vocab_size, row_generators(seed + SEED_OFFSET, batch))
+            again = row_generators([seed + SEED_OFFSET for seed in seeds], batch)
+            x = add_noise_rows(known, noise, model.vocab_size, again)
         else:
             raise ValueError("starting from less than pure noise needs start or known tokens")
         x, levels = x.to(device), torch.ones(shape, device=device)
@@ -144,7 +149,7 @@ class Sampler:
             levels = (~keep).float() if noise_level is None else noise_level.where(~keep, 0.0)
             levels, known = levels.to(device).expand(shape), known.to(device)
             if strengths is not None:  # each token's chance of being masked; else it is that of the image
-                again = row_generators(seed + SEED_OFFSET, batch)
+                again = row_generators([seed + SEED_OFFSET for seed in seeds], batch)
                 uniform = uniform_tokens(model.tokens, model.vocab_size, again).to(device)
                 chances = torch.stack([torch.rand(model.tokens, generator=rows) for rows in again]).to(device)
                 masked = torch.where(levels < 1, known, uniform)
