@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from imagebart.imaging.files import save_animation
 from imagebart.pipeline import Pipeline
 from imagebart.ui.app import build_page, launch_page
-from imagebart.ui.examples import EXAMPLES, Example, find_examples
+from imagebart.ui.examples import Example, find_examples
+from imagebart.weights.folder import EXAMPLES
 
 HERE = Path(__file__).resolve().parent.parent
 ASSETS = HERE / "assets"

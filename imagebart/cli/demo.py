@@ -10,7 +10,7 @@ import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, command
 from imagebart.errors import InputError
-from imagebart.ui.environment import MAX_RUN_SECONDS, find_device, set_environment
+from imagebart.ui.environment import MAX_RUN_SECONDS, downloads_allowed, find_device, set_environment
 
 app = typer.Typer()
 
@@ -30,6 +30,12 @@ def demo(
     max_run_seconds: Annotated[
         float, typer.Option(min=1, help="Seconds after which a run is ended, since others wait for it.")
     ] = MAX_RUN_SECONDS,
+    downloads: Annotated[
+        bool | None,
+        typer.Option(
+            envvar="IMAGEBART_DOWNLOADS", help="Whether people on the page may get published models; not on a Space."
+        ),
+    ] = None,
     mcp: Annotated[
         bool,
         typer.Option("--mcp", envvar="GRADIO_MCP_SERVER", help="Offer the endpoints as tools for MCP clients, too."),
@@ -42,27 +48,33 @@ def demo(
     device = find_device()  # before torch is imported
     from imagebart.pipeline import Pipeline
     from imagebart.ui.app import build_page, launch_page
+    from imagebart.ui.downloads import Downloads, EditTimes
     from imagebart.ui.endpoints import mcp_problem
-    from imagebart.ui.examples import EXAMPLES, find_examples
+    from imagebart.ui.examples import find_examples
     from imagebart.ui.model_list import Models
     from imagebart.weights import is_hub_name, locate, shipped_model
+    from imagebart.weights.folder import EXAMPLES
+    from imagebart.weights.published.registry import cache_dir
 
     library = Models(models, max_loaded=1) if models else None
     source: str | Path = model or DEFAULT_MODEL
     if models and library is not None and not model:
-        if not library.names():
+        inside = [path for _, path in sorted(library.folders().items()) if path.parent == Path(models)]
+        if not inside:
             raise InputError(f"{models} holds no models; give a folder that holds their folders.")
-        source = Path(models) / library.names()[0]
+        source = inside[0]
     folder = locate(source)
     pipeline = Pipeline.from_pretrained(folder, device)
-    if library is None and not is_hub_name(source):  # beside a download of the Hub lie its other revisions
-        library = Models.beside(folder)
+    if library is None:  # beside a download of the Hub lie its other revisions
+        library = Models(None, max_loaded=1) if is_hub_name(source) else Models.beside(folder)
     shipped = shipped_model()
     examples = find_examples(folder / EXAMPLES) or (find_examples(shipped / EXAMPLES) if shipped else [])
-    page = build_page(pipeline, examples, library, max_run_seconds)
+    fetching = Downloads(downloads_allowed(downloads), EditTimes(cache_dir() / "edit_seconds.json"))
+    page = build_page(pipeline, examples, library, max_run_seconds, fetching)
     problem = mcp_problem(page) if mcp else None
     if problem:
         raise InputError(problem)
+    fetching.resume()
     try:
         launch_page(page, server_name=host, server_port=port, mcp_server=mcp)
     except OSError as error:

@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 from imagebart.pipeline import Pipeline
 from imagebart.ui import messages, runs
 from imagebart.ui.controls import NAMES, RESET, starting_values
+from imagebart.ui.downloads import Downloads
 from imagebart.ui.endpoints import add_endpoints, answer_mcp_with_images
 from imagebart.ui.environment import MAX_RUN_SECONDS, on_gpu
 from imagebart.ui.errors import GuardedBlocks, RequestGuard, answering, upload_not_written
@@ -37,6 +38,8 @@ from imagebart.ui.layout import (
 from imagebart.ui.model_list import (
     ModelChoice,
     Models,
+    add_model_list,
+    choose_model,
     model_properties,
     reset_settings,
     slider_properties,
@@ -72,12 +75,14 @@ def build_page(
     examples: Sequence[Example] = (),
     models: Models | None = None,
     max_run_seconds: float = MAX_RUN_SECONDS,
+    downloads: Downloads | None = None,
 ) -> gr.Blocks:
     """The page, opened on a model and the first example; `models` can be switched to. See `launch_page`.
 
-    max_run_seconds: after which a run is ended by a sentence, as others wait for the model.
+    max_run_seconds: after which a run is ended by a sentence, as others wait for the model. downloads: of published
+    models; by default nobody may start one.
     """
-    choice = ModelChoice(pipeline, models, examples)
+    choice = ModelChoice(pipeline, models, examples, downloads)
     properties = model_properties(pipeline)
     with GuardedBlocks(
         title="ImageBART in the browser",
@@ -97,11 +102,13 @@ def build_page(
                 parts |= add_prompt_and_buttons(properties)
                 parts |= add_settings(starting_values(pipeline), slider_properties(pipeline))
                 parts |= add_about(properties)
+                add_model_list(choice)
         parts |= {name: add_channel(name) for name in ("run", "grid", "answer", "examples", "random_prompt")}
         parts["link"] = add_receiver("open_link")
+        parts["chosen_model"] = add_receiver("choose_model")
         _connect_queries(parts, queries)
         _connect_runs(parts, Runs(choice, max_run_seconds), cancellation)
-        _connect_model(parts, choice)
+        _connect_model(parts, choice, page)
         page.load(None, None, parts["settings"], js=FOLD, **AT_ONCE)
     page.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
     return page
@@ -187,8 +194,10 @@ def _connect_runs(parts: Parts, page_runs: Runs, cancellation: Cancellation) -> 
         going_on.failure(None, None, updated, js=failed, **AT_ONCE)
 
 
-def _connect_model(parts: Parts, choice: ModelChoice) -> None:
+def _connect_model(parts: Parts, choice: ModelChoice, page: gr.Blocks) -> None:
     model = parts["model"]
+    for event in (page.load, parts["chosen_model"].input):  # models may have come since the server started
+        connect(parts, event, partial(choose_model, choice), ("chosen_model",), ("model",), **AT_ONCE)
     # Not `input`, which comes, too, when the Tab key leaves the list: then all settings would be lost.
     connect(
         parts,

@@ -22,12 +22,10 @@ from imagebart.imaging.metadata import LONGEST_PROMPT
 from imagebart.ui.files import publish_permanently
 from imagebart.ui.sketchpad.component import pack_mask, scale_mask
 from imagebart.ui.sketchpad.stored_images import describe, downscaled, view_size
-from imagebart.weights.folder import open_file
+from imagebart.weights.folder import MASK_SUFFIX, open_file
 
 log = logging.getLogger(__name__)
 
-EXAMPLES = "examples"  # the folder of them, in a model's
-MASK_SUFFIX = ".mask.png"
 THUMBNAIL_SIDE = 128  # pixels
 # Masks are shown in this color, this opaque: the image stays visible below. The same in view.js.
 MASK_COLOR = (255, 61, 113)

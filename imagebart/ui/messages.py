@@ -61,6 +61,26 @@ LINK_OPENED = "This link's image, prompt, seed and settings are set. Press Edit 
 SETTINGS_RESTORED = "This image was made here: its prompt, seed and settings are set again."
 
 
+# Published models that are downloaded for the list of models.
+DOWNLOAD_STARTS = "Starting …"
+DOWNLOAD_CANCELLED = "Cancelled; what has come is kept, and Get goes on from there."
+DOWNLOAD_DONE = "Ready: press Use."
+DOWNLOAD_ENDED = "This ended unexpectedly; the server's log says why. Get goes on from what has come."
+NO_DOWNLOADS = "Models cannot be downloaded here: whoever runs this page has not allowed it."
+
+
+def already_downloading(name: str, other: str) -> str:
+    """Why a download does not begin."""
+    if name == other:
+        return f"{name} is being downloaded already."
+    return f"{other} is being downloaded; get {name} when it is done."
+
+
+def example_line(number: int, total: int, event: PipelineEvent) -> str:
+    """What a new model is tried out with."""
+    return f"Trying it out: example {number} of at most {total}, {progress_line(event)}"
+
+
 def of_model(sentence: str, model: str | None) -> str:
     """A sentence about a result, and the model that made it where that is another one."""
     return sentence if model is None else f"{sentence} It was made with another model: {model}."
@@ -173,6 +193,10 @@ HISTORY = (
     '<section class="sp-history" id="history" aria-label="History" hidden>'
     '<h2 class="ib-label">History: go back to any of them</h2>'
     '<div class="sp-strip" data-roving role="toolbar" aria-label="Runs"></div></section>'
+)
+# Filled by models.js.
+MODEL_LIST = (
+    '<section class="ib-models" aria-label="Models"><ul></ul><p class="ib-models-note" role="status"></p></section>'
 )
 # Filled by prompt.js.
 PROMPT_CHECK = (

@@ -1,4 +1,4 @@
-"""The models that can be chosen, and what the page shows of the one that is."""
+"""The models that can be chosen or downloaded, and what the page shows of the one that is chosen."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from threading import Lock
@@ -14,21 +15,37 @@ from uuid import uuid4
 
 import gradio as gr
 
-from imagebart.errors import InputError
-from imagebart.pipeline import Pipeline
+from imagebart.atomic_io import format_bytes
+from imagebart.errors import InputError, WeightsError
+from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.ui import messages
-from imagebart.ui.controls import RESET, starting_values
-from imagebart.ui.examples import EXAMPLES, Example, find_examples
-from imagebart.weights.folder import CONFIG
-from imagebart.weights.published.registry import model_folder
+from imagebart.ui.controls import DEFAULT_SCALES, RESET, starting_values
+from imagebart.ui.downloads import NO_DOWNLOAD, Downloads
+from imagebart.ui.errors import answering
+from imagebart.ui.examples import Example, find_examples
+from imagebart.weights.folder import CONFIG, EXAMPLES, ModelConfig, card_license, read_card, read_config
+from imagebart.weights.published.registry import (
+    MODELS,
+    PublishedModel,
+    estimate_edit_seconds,
+    estimate_sizes,
+    format_seconds,
+    model_folder,
+)
 
 PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a folder, or the files themselves
+
+# Shares of an image's tokens between which an edit's time says how long one of a quarter takes.
+MIN_MEASURED_SHARE, MAX_MEASURED_SHARE = 0.1, 0.6
+MAX_NAME = 200  # characters of a model's name
 
 log = logging.getLogger(__name__)
 
 
 class Models:
-    """The models of a folder by the names of their own folders, loaded when they are first used. Threads may share it.
+    """The models of a folder, by the names of their own folders, and the published ones that are on this machine.
+
+    They are loaded when they are first used. Threads may share it.
 
     max_loaded: how many are kept in memory; the one unused for longest goes first (a run that still uses it goes on).
     load: makes a pipeline of a model's folder.
@@ -36,13 +53,13 @@ class Models:
 
     def __init__(
         self,
-        folder: str | PathLike[str],
+        folder: str | PathLike[str] | None,
         max_loaded: int = 2,
         load: Callable[[Path], Pipeline] = Pipeline.from_pretrained,
     ) -> None:
         if max_loaded < 1:
             raise ValueError(f"max_loaded is {max_loaded}, expected 1 or more")
-        self._folder = Path(folder)
+        self._folder = None if folder is None else Path(folder)
         self._max_loaded = max_loaded
         self._load = load
         self._loaded: OrderedDict[str, Pipeline] = OrderedDict()
@@ -56,11 +73,18 @@ class Models:
 
     def names(self) -> list[str]:
         """The models that are there now, sorted, without folders that lack a model's files."""
-        return sorted(path.name for path in self._folder.iterdir() if _is_model(path)) if self._folder.is_dir() else []
+        return sorted(self.folders())
+
+    def folders(self) -> dict[str, Path]:
+        """Where they are."""
+        inside = self._folder.iterdir() if self._folder is not None and self._folder.is_dir() else ()
+        places = {name: model_folder(name) for name in MODELS} | {path.name: path for path in inside}
+        return {name: path for name, path in places.items() if _is_model(path)}
 
     def examples(self, name: str) -> list[Example]:
         """The examples in a model's folder; none for a name that is not among `names`."""
-        return find_examples(self._folder / name / EXAMPLES) if name in self.names() else []
+        folder = self.folders().get(name)
+        return find_examples(folder / EXAMPLES) if folder else []
 
     def get(self, name: str) -> Pipeline:
         """The model of this name, from memory or from its folder; one is loaded at a time.
@@ -69,12 +93,13 @@ class Models:
         """
         with self._lock:
             if name not in self._loaded:
-                if name not in self.names():
-                    there = f"choose one of {', '.join(self.names())}" if self.names() else "the folder holds none"
-                    raise InputError(f"There is no model {name[:80]!r} in {self._folder.name}; {there}.")
+                folders = self.folders()
+                if name not in folders:
+                    there = f"choose one of {', '.join(sorted(folders))}" if folders else "the folder holds none"
+                    raise InputError(f"There is no model {name[:80]!r} here; {there}.")
                 while len(self._loaded) >= self._max_loaded:  # before loading: both would have to fit otherwise
                     self._loaded.popitem(last=False)
-                self._loaded[name] = self._load(self._folder / name)
+                self._loaded[name] = self._load(folders[name])
             self._loaded.move_to_end(name)
             return self._loaded[name]
 
@@ -86,15 +111,26 @@ def _is_model(folder: Path) -> bool:
 class ModelChoice:
     """The model that the page opens with, its examples, and the other models of a folder."""
 
-    def __init__(self, first: Pipeline, others: Models | None = None, examples: Sequence[Example] = ()) -> None:
+    def __init__(
+        self,
+        first: Pipeline,
+        others: Models | None = None,
+        examples: Sequence[Example] = (),
+        downloads: Downloads | None = None,
+    ) -> None:
         self.first = first
+        self.downloads = downloads or Downloads()
         self._others = others
         self._examples = examples
+        self._facts: dict[str, dict[str, str]] = {}  # of models that are here, and of those that are not
 
     def names(self) -> list[str]:
         """The first model's name, then those of the others."""
         others = self._others.names() if self._others else []
-        return [self.first.name, *(name for name in others if name != self.first.name)]
+        return [self.first.name, *(name for name in others if name != self.first.name and not self._on_its_way(name))]
+
+    def _on_its_way(self, name: str) -> bool:
+        return self.downloads.all().get(name, NO_DOWNLOAD).running
 
     def get(self, name: str | None) -> Pipeline:
         """The model of a name; None is the first. Raises InputError for one that cannot be used."""
@@ -123,6 +159,100 @@ class ModelChoice:
             except InputError as error:
                 log.warning("%s is left out: %s", example.path, error)
         return published
+
+    def record_edit(self, name: str | None, event: PipelineEvent) -> None:
+        """Keeps how long an edit took, as the list of models shows it, if its settings were the page's own."""
+        pipeline = self.get(name)
+        share = event.total / pipeline.grid**2
+        usual = starting_values(pipeline)["scales"] == event.stages and event.resamples == len(event.images) == 1
+        if usual and MIN_MEASURED_SHARE <= share <= MAX_MEASURED_SHARE:
+            self.downloads.times.record(name or self.first.name, event.elapsed, share)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All models, the published ones last and always in one order, for models.js."""
+        downloads = self.downloads.all()  # before the names: what has ended by now is among them
+        folders = self._others.folders() if self._others else {}
+        here = self.names()
+        missing = {name: model for name, model in MODELS.items() if name not in here}
+        own = [name for name in here if name not in MODELS]
+        published = [name for name in MODELS if name in here or self.downloads.allowed]
+        return [
+            self._row(name, folders.get(name), missing.get(name)) | vars(downloads.get(name, NO_DOWNLOAD))
+            for name in own + published
+        ]
+
+    def _row(self, name: str, folder: Path | None, missing: PublishedModel | None) -> dict[str, Any]:
+        place = str(folder or missing)
+        if name not in self._facts or self._facts[name]["place"] != place:
+            self._facts[name] = {"place": place, **self._describe(name, folder, missing)}
+        facts, measured = self._facts[name], self.downloads.times.get(name)
+        seconds = facts["estimate"] if measured is None else f"25 % edit in {format_seconds(measured)} (measured here)"
+        return {
+            "name": name,
+            "draws": facts["draws"],
+            "facts": " · ".join(filter(None, (facts["size"], seconds))),
+            "license": facts["license"],
+            "here": missing is None,
+        }
+
+    def _describe(self, name: str, folder: Path | None, missing: PublishedModel | None) -> dict[str, str]:
+        """What does not change of a row."""
+        published = missing or MODELS.get(name)
+        config: PublishedModel | ModelConfig | None = published
+        draws, license_ = (published.domain, published.license) if published else ("", "")
+        if name == self.first.name:
+            draws = self.first.knows
+        if folder is not None:
+            try:
+                license_ = card_license(read_card(folder)) or license_
+                if (folder / CONFIG).is_file():
+                    config = read_config(folder / CONFIG)
+                    draws = config.about.knows or draws
+            except (WeightsError, OSError) as error:  # said when it is chosen
+                log.warning("the model %s cannot be described: %s", name, error)
+        size = ""
+        if missing:
+            sizes = estimate_sizes(missing)
+            size = f"about {format_bytes(sizes.download)} to download, {format_bytes(4 * sizes.parameters)} in the end"
+        elif folder is not None:
+            size = format_bytes(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+        estimate = ""
+        if config is not None:
+            seconds = estimate_edit_seconds(config, DEFAULT_SCALES)
+            estimate = f"25 % edit in at most {format_seconds(seconds)} (an estimate)"
+        license_ = license_ or "none stated"
+        return {"draws": draws, "size": size, "license": license_, "estimate": estimate}
+
+
+def add_model_list(choice: ModelChoice) -> None:
+    """Adds the list of models to the page being built: what each draws, Use, Get and Cancel (models.js)."""
+
+    def model_list(request: Any) -> dict[str, Any]:
+        """{"models": rows}, after {"get": a name}, {"cancel": a name} or nothing; {"error": a sentence} beside them."""
+        error = {}
+        try:
+            if isinstance(request, dict) and "get" in request:
+                choice.downloads.start(str(request["get"])[:MAX_NAME])
+            elif isinstance(request, dict) and "cancel" in request:
+                choice.downloads.cancel(str(request["cancel"])[:MAX_NAME])
+        except InputError as refused:
+            error = {"error": str(refused)}
+        return {"models": choice.rows(), **error}
+
+    with gr.Accordion("Models", open=False, elem_id="models"):
+        gr.HTML(
+            html_template=messages.MODEL_LIST,
+            js_on_load=files(__package__).joinpath("models.js").read_text(encoding="utf-8"),
+            apply_default_css=False,
+            server_functions=[answering(model_list)],
+        )
+
+
+def choose_model(choice: ModelChoice, chosen_model: Any) -> dict[str, Any]:
+    """The list that a model is chosen from, as it is now, and the model that was chosen, if there is one."""
+    names = choice.names()
+    value = {"value": chosen_model} if chosen_model in names else {}
+    return {"model": gr.update(choices=names, visible=len(names) > 1, **value)}
 
 
 def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:

@@ -212,6 +212,8 @@ class Runs:
             run = start(self._choice.get(controls.model), controls, sketch)
             with closing(within_time(run.events, self._max_seconds)) as events:
                 for event in events:
+                    if task == "edit" and event.kind == "result":
+                        self._choice.record_edit(controls.model, event)
                     yield _update(event, run, message)
         except ImageDeleted as error:
             yield {**failed(str(error), message["run"]), "run": {**message, "deleted": True}}

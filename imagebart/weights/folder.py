@@ -44,6 +44,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig
 CONFIG = "config.json"
 VERSION = 1
 CARD = "README.md"
+EXAMPLES, MASK_SUFFIX = "examples", ".mask.png"  # a folder of images, and how the names of their masks end
 TEXT_ENCODER = "text_encoder"
 WEIGHTS = re.compile(r"(first_stage|text_encoder|denoiser|stage\d+)(-\d+-of-\d+)?\.safetensors")
 MAX_FILE_BYTES = 9_500_000  # of tensors; a Space refuses files over 10 MB
@@ -416,6 +417,13 @@ def without_header(card: str) -> str:
     if card.startswith("---\n") and "\n---\n" in card[4:]:
         return card[4:].split("\n---\n", 1)[1].lstrip()
     return card
+
+
+def card_license(card: str) -> str:
+    """The license that a card's YAML header names; "" where it names none."""
+    header = card[4:].partition("\n---\n")[0] if card.startswith("---\n") else ""
+    named = dict(line.partition(": ")[::2] for line in header.splitlines() if line.startswith("license"))
+    return named.get("license_name") or named.get("license", "")
 
 
 # Trained parts of a model, each in the folder of the run that trained it: part.json and part.safetensors.

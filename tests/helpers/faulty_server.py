@@ -91,6 +91,17 @@ def breaking_off(end: int) -> Callable[[Answer], None]:
     return lambda answer: send(answer, end)
 
 
+def holding(end: int, let_go: threading.Event) -> Callable[[Answer], None]:
+    """Sends nothing from byte `end` on until it is let go; then the connection ends."""
+
+    def hold(answer: Answer) -> None:
+        send(answer, end)
+        answer.wfile.flush()
+        let_go.wait(60)
+
+    return hold
+
+
 def refusing(status: int, **headers: str | int) -> Callable[[Answer], None]:
     """An error, and no file."""
     return lambda answer: answer.begin(status, Content_Length=0, **headers)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from imagebart.pipeline import Pipeline
 from imagebart.ui.app import build_page, launch_page
+from imagebart.ui.downloads import Downloads
 from imagebart.ui.examples import Example
 from imagebart.ui.model_list import Models
 
@@ -23,10 +24,14 @@ UPLOADED = "uploaded"  # stands for an image that was uploaded
 
 @contextmanager
 def served(
-    pipeline: Pipeline, examples: Sequence[Example] = (), models: Models | None = None, **options: Any
+    pipeline: Pipeline,
+    examples: Sequence[Example] = (),
+    models: Models | None = None,
+    downloads: Downloads | None = None,
+    **options: Any,
 ) -> Iterator[str]:
     """The address of the page of a pipeline, closed at the end."""
-    page = build_page(pipeline, examples, models)
+    page = build_page(pipeline, examples, models, downloads=downloads)
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True, **options)
     try:
         yield url

@@ -313,6 +313,22 @@ def test_from_pretrained_fetches_and_converts_when_asked(
     assert len(package_server.requests) == 1
 
 
+def test_a_conversion_that_was_stopped_goes_on_though_published_files_are_gone(
+    package_server: FaultyServer, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopping(Recorder):
+        def say(self, sentence: str) -> None:
+            if sentence.startswith("stage 2"):
+                raise KeyboardInterrupt
+
+    monkeypatch.setenv("IMAGEBART_MIRRORS", package_server.address)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_model(NAME, progress=Stopping())
+    assert not (published_folder(NAME) / "scale1.ckpt").exists()
+    assert same_weights(load(ensure_model(NAME, progress=Recorder())), load(model))
+    assert len(package_server.requests) == 1
+
+
 def test_the_first_checksum_is_recorded_and_said_and_the_next_compared(
     package_server: FaultyServer, package: bytes
 ) -> None:

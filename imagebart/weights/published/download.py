@@ -99,14 +99,17 @@ def ensure_model(name: str, dtype: str = "float32", progress: ProgressBar | None
 
     dtype: of the stored numbers. Raises as `download` and `convert` do.
     """
-    model = get_model(name)
-    if model_folder(name).is_dir():
-        return model_folder(name)
+    model, folder = get_model(name), model_folder(name)
+    conversion = Conversion(published_folder(name), converted_folder(name), dtype, replace=True)
+    begun = conversion.work_folder.is_dir()  # then some of the published files may be deleted
+    if folder.is_dir() and not (begun and folder == conversion.source):
+        return folder
     with progress or ProgressBar() as progress:
-        sizes = estimate_sizes(model)
-        download_size, final_size = format_bytes(sizes.download), format_bytes(sizes.parameters * 4)
-        progress.say(f"{name} is not here: about {download_size} to download, {final_size} in the end.")
-        conversion = Conversion(download(name, (), progress), converted_folder(name), dtype, replace=True)
+        if not begun:
+            sizes = estimate_sizes(model)
+            download_size, final_size = format_bytes(sizes.download), format_bytes(sizes.parameters * 4)
+            progress.say(f"{name} is not here: about {download_size} to download, {final_size} in the end.")
+        download(name, (), progress)
         convert(conversion, progress.say)
     return conversion.out
 

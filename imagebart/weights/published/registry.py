@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
+from functools import cache
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -26,6 +27,7 @@ from imagebart.atomic_io import format_bytes
 from imagebart.conditioning import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.config import Depth, Factor, Heads, Length, Vocabulary, Width, from_dict
 from imagebart.errors import InputError, WeightsError, format_value, reason_of
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.transformer import TransformerConfig
@@ -272,6 +274,7 @@ class PublishedModel:
 
     name: str
     domain: str  # what its training images show
+    license: str
     stages: int
     used_codes: int  # K
     codebook_size: int = 16384
@@ -335,11 +338,17 @@ class PublishedModel:
         return PublishedStage(first_stage, kind, networks.decoder(), networks.encoder(), conditioning)
 
 
-_FACES, _IMAGENET = "photographs of faces", "photographs of 1000 kinds of things (ImageNet)"
+# The authors state no license of the weights; each with what is known of the training images.
+_FACES = "photographs of faces", "none stated; trained on FFHQ: non-commercial use (CC BY-NC-SA 4.0)"
+_IMAGENET = (
+    "photographs of 1000 kinds of things (ImageNet)",
+    "none stated; trained on ImageNet: non-commercial research",
+)
+_LSUN = "none stated; trained on LSUN"
 _ALL = (
     PublishedModel(
         "ffhq_4_scales_geometric",
-        _FACES,
+        *_FACES,
         stages=4,
         used_codes=548,
         codebook_size=1024,
@@ -349,12 +358,12 @@ _ALL = (
         coarsest_width=800,
         coarsest_depth=26,
     ),
-    PublishedModel("ffhq_2_scales_custom", _FACES, 2, 548, codebook_size=1024),
-    PublishedModel("churches_3_scales", "photographs of churches", 3, 1022, encoder_positions=258),
-    PublishedModel("bedrooms_3_scales", "photographs of bedrooms", 3, 1017),
-    PublishedModel("cats_3_scales", "photographs of cats", 3, 1014),
-    PublishedModel("cin_4_scales_geometric", _IMAGENET, 4, 973, residual=True, classes=1000, encoder_positions=258),
-    PublishedModel("cin_5_scales_custom", _IMAGENET, 5, 973, classes=1000, encoder_positions=258),
+    PublishedModel("ffhq_2_scales_custom", *_FACES, 2, 548, codebook_size=1024),
+    PublishedModel("churches_3_scales", "photographs of churches", _LSUN, 3, 1022, encoder_positions=258),
+    PublishedModel("bedrooms_3_scales", "photographs of bedrooms", _LSUN, 3, 1017),
+    PublishedModel("cats_3_scales", "photographs of cats", _LSUN, 3, 1014),
+    PublishedModel("cin_4_scales_geometric", *_IMAGENET, 4, 973, residual=True, classes=1000, encoder_positions=258),
+    PublishedModel("cin_5_scales_custom", *_IMAGENET, 5, 973, classes=1000, encoder_positions=258),
 )
 MODELS = {model.name: model for model in _ALL}
 
@@ -435,27 +444,51 @@ def model_table() -> Iterator[tuple[str, ...]]:
             str(model.stages),
             f"about {format_bytes(sizes.download)}",
             format_bytes(4 * sizes.parameters),
-            f"at most {_format_seconds(sizes.read / speed)}",
+            f"at most {format_seconds(sizes.read / speed)}",
             str(folder) if folder.is_dir() else "not here",
         )
 
 
 def estimate_sizes(model: PublishedModel) -> Sizes:
     """Computed from the shapes of a model's tensors."""
-
-    def count(module: nn.Module) -> int:
-        return sum(p.numel() for p in module.parameters())
-
     with on_meta_device(model.name):
         configs = [model.stage(t).stage_config(t, 0.5, 0) for t in range(1, model.stages + 1)]
         stages = [build_stage(config, model.stages) for config in configs]
-        first_stage = count(FirstStage(model.stage(1).first_stage))  # which each checkpoint has
-    parameters = sum(count(stage) for stage in stages)
-    # Each pass reads all of a decoder and gives a token; speculative decoding needs fewer passes.
-    read = sum(TOKENS * count(stage.decoder) + count(stage) for stage in stages)
-    return Sizes(parameters, 4 * (COPIES * parameters + model.stages * first_stage), read)
+        first_stage = _count(FirstStage(model.stage(1).first_stage))  # which each checkpoint has
+    parameters = sum(map(_count, stages))
+    return Sizes(parameters, 4 * (COPIES * parameters + model.stages * first_stage), _read(stages, TOKENS))
 
 
+def estimate_edit_seconds(model: PublishedModel | ModelConfig, scales: int) -> float:
+    """Seconds that this machine takes, at most, to regenerate a quarter of an image.
+
+    scales: of a model that takes any number. As in `estimate_sizes`, from the networks' shapes.
+    """
+    if isinstance(model, PublishedModel):
+        read = estimate_sizes(model).read / 4
+    else:
+        with on_meta_device(model.about.name):
+            if model.denoiser is not None:
+                networks: list[Any] = [Denoiser(model.denoiser)] * scales
+            else:
+                networks = [build_stage(config, len(model.stages)) for config in model.stages]
+        read = _read(networks, model.first_stage.tokens // 4)
+    return read / _parameters_per_second()
+
+
+def _read(networks: Iterable[Any], tokens: int) -> int:
+    """Parameters that are read for so many tokens: each pass reads all of a decoder and gives one.
+
+    Speculative decoding needs fewer passes.
+    """
+    return sum(tokens * _count(network.decoder) + _count(network) for network in networks)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@cache
 def _parameters_per_second() -> float:
     """How many weights this machine multiplies with one vector in a second, in layers of about their size."""
     weights = [torch.rand(4608, 1152) for _ in range(12)]  # more than a cache holds
@@ -469,7 +502,10 @@ def _parameters_per_second() -> float:
     return sum(weight.numel() for weight in weights) / min(seconds)
 
 
-def _format_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
+    """Seconds as people read them: 40 s, 12 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
