@@ -2,7 +2,8 @@
 
 Blemishes: an image beside its render, both at 256 pixels. Pixels that differ by more than 48 levels in a channel are
 opened with a square of 4 x 4, so that anti-aliased edges and thin lines do not count. A connected region of 96 pixels
-or more is a blemish; smaller ones are hardly seen.
+or more is a blemish; smaller ones are hardly seen. Of edits and completions, masked pixels alone count: what is kept is
+as it was, and `boundary_consistency` says whether both fit.
 
 Flats: of the masked pixels of an edit whose surroundings have one color in the render, those that are more than 4
 levels off it in a channel.
@@ -47,9 +48,11 @@ PARTLY_HIDDEN = ("eyes", "eyebrows", "clothing", "clothing_colour")
 """Attributes that hijabs and accessories hide in part. There, the reader does not know them: all values are tried."""
 
 
-def blemish_mask(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Where an image has blemishes, bool [H, W]; image, its render: uint8 [H, W, 3]."""
+def blemish_mask(image: np.ndarray, reference: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Where an image has blemishes, bool [H, W]; image, its render: uint8 [H, W, 3]; mask: what counts, bool [H, W]."""
     different = (cv2.absdiff(image, reference).max(2) > DIFFERENCE).astype(np.uint8)
+    if mask is not None:
+        different &= mask
     square = np.ones((OPENING, OPENING), np.uint8)
     # OpenCV's own opening moves the image by a pixel where the square's side is even.
     opened = cv2.dilate(cv2.erode(different, square), square, anchor=(OPENING // 2 - 1,) * 2)
@@ -130,7 +133,7 @@ def find_faults(
     starts: Sequence[Sequence[Attributes]] | None = None,
     references: Tensor | None = None,
 ) -> Faults:
-    """The faults of images [B, 3, size, size] in [-1, 1]; masks: bool [B, size, size], for the flats.
+    """The faults of images [B, 3, size, size] in [-1, 1]; masks: bool [B, size, size], of what counts.
 
     starts: avatars whose renders may be the nearest, of each image; references: the renders themselves, if known.
     """
@@ -142,9 +145,9 @@ def find_faults(
         if not known:
             own = {name: shares[i] for name, shares in probabilities.items()}
             renders[i] = nearest_render(pixels[i], own, starts[i] if starts else ())
-        blemishes[i] = blemish_mask(pixels[i], renders[i])
         mask = np.zeros((1, 1), bool) if masks is None else masks[i]
         mask = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST).astype(bool)
+        blemishes[i] = blemish_mask(pixels[i], renders[i], None if masks is None else mask)
         wrong, all_flat = flats(pixels[i], renders[i], mask)
         off.append(wrong)
         flat.append(all_flat)

@@ -137,6 +137,8 @@ def test_faults_of_renders_are_none_and_painted_ones_are_found_and_shown() -> No
     found = find_faults(images, reader, masks)
     assert found.areas.tolist() == [0, 120, 0] and found.off[0] == 0 and 0 < found.off[1] <= 120
     assert np.asarray(found.worst(1)[0][2])[10, 10].tolist() == [255, 0, 0]
+    masks[1, :, :14] = False
+    assert not find_faults(images, reader, masks).areas.any(), "what is left of it within the mask is too small"
     measures = {m.name: m for m in evaluate_faults(study(), lambda _: iter([("a", found)]), {})}
     assert measures["a: with a blemish"].value == pytest.approx(1 / 3)
     assert measures["a: area of blemishes"].value == 40
