@@ -6,14 +6,21 @@ Actions know components by their names only: they take values by name, and retur
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from importlib.resources import files
 from inspect import isgeneratorfunction
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.routes import templates
+from jinja2 import Environment, FunctionLoader
 from starlette.middleware import Middleware
+from starlette.responses import FileResponse
+from starlette.routing import Route
 
 from imagebart.pipeline import Pipeline
 from imagebart.ui import messages, runs
@@ -57,6 +64,9 @@ MAX_QUEUE = 24  # pages that wait for the model at once; further ones get the me
 FILE_AGE, FILE_INTERVAL = 3600, 600
 MODEL_QUEUE = "model"  # all that use the model take turns
 
+LINK_PREVIEW = "/link-preview.png"
+LINK_TAGS = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>')
+
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 AT_ONCE: dict[str, Any] = {**PRIVATE, "show_progress": "hidden", "queue": False}
 IN_TURN: dict[str, Any] = {**PRIVATE, "concurrency_id": MODEL_QUEUE, "concurrency_limit": 1}
@@ -85,7 +95,7 @@ def build_page(
     choice = ModelChoice(pipeline, models, examples, downloads)
     properties = model_properties(pipeline)
     with GuardedBlocks(
-        title="ImageBART in the browser",
+        title=messages.TITLE,
         analytics_enabled=False,
         delete_cache=(FILE_INTERVAL, FILE_AGE),
         fill_width=False,
@@ -216,8 +226,35 @@ def _connect_model(parts: Parts, choice: ModelChoice, page: gr.Blocks) -> None:
     connect(parts, parts["reuse_seed"].click, lambda: {"new_seed": False}, (), ("new_seed",), **AT_ONCE)
 
 
+def link_preview() -> Path | None:
+    """The image that previews of links to the page show; None where the package is installed without it."""
+    path = Path(str(files("imagebart"))).parent / "assets" / "edit-strip.png"
+    return path if path.is_file() else None
+
+
+def describe_page_to_links(environment: Environment, image: bool) -> None:
+    """Has Gradio's template describe this page to previews of links; it would show Gradio's own title and image."""
+    loader = environment.loader
+
+    def load(name: str) -> tuple[str, str | None, Callable[[], bool] | None]:
+        assert loader is not None
+        source, path, unchanged = loader.get_source(environment, name)
+        tags = {"og:title": messages.TITLE, "og:description": messages.SUMMARY, "og:type": "website"}
+        # Such an address has to be whole. `root` is the page's own, as Gradio finds it for each request.
+        tags |= (
+            {"og:image": "{{ config['root'] }}" + LINK_PREVIEW, "twitter:card": "summary_large_image"} if image else {}
+        )
+        ours = "".join(f'<meta property="{name}" content="{content}">' for name, content in tags.items())
+        return LINK_TAGS.sub("", source).replace("<head>", f"<head>{ours}", 1), path, unchanged
+
+    environment.loader = FunctionLoader(load)
+
+
 def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     """Launches a page made by `build_page`. `options` go to `Blocks.launch` (server_name, server_port, ...)."""
+    preview = link_preview()
+    if not isinstance(templates.env.loader, FunctionLoader):  # another page of this process has done it
+        describe_page_to_links(templates.env, preview is not None)
     launched = page.launch(
         theme=theme(),
         css=styles(),
@@ -232,6 +269,7 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         app_kwargs={
             "exception_handlers": {OSError: upload_not_written},
             "lifespan": tidying,
+            "routes": [Route(LINK_PREVIEW, lambda _: FileResponse(preview))] if preview else [],
             "middleware": [Middleware(RequestGuard)],
         },
         # Gradio asks itself for the page and gives up after 3 s, which a busy machine may take.

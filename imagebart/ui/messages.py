@@ -185,10 +185,9 @@ def announcement_html(sentence: str) -> str:
 # The page around it, and what it shows of a model.
 
 
-HEADING = (
-    '<header class="ib-heading"><h1>ImageBART in the browser</h1>'
-    "<p>Paint over a part of an image, say what should be there, and watch it appear.</p></header>"
-)
+TITLE = "ImageBART in the browser"
+SUMMARY = "Paint over a part of an image, say what should be there, and watch it appear."
+HEADING = f'<header class="ib-heading"><h1>{TITLE}</h1><p>{SUMMARY}</p></header>'
 HISTORY = (
     '<section class="sp-history" id="history" aria-label="History" hidden>'
     '<h2 class="ib-label">History: go back to any of them</h2>'

@@ -11,7 +11,9 @@ from types import ModuleType
 from typing import Any
 
 import gradio as gr
+import httpx
 import pytest
+from page_server import served
 from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart.ui.app import MODEL_QUEUE, build_page
@@ -128,3 +130,15 @@ def test_all_that_use_the_model_ask_for_the_gpu(lent: list[tuple[str, float]]) -
     page = build_page(tiny_pipeline())
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
     assert sorted(lent) == sorted((fn.fn.__name__, GPU_SECONDS) for fn in runs) and len(lent) == 10
+
+
+def test_a_preview_of_a_link_shows_the_page_s_own_title_and_image_and_no_path() -> None:
+    with served(tiny_pipeline()) as url:
+        head = httpx.get(url, headers={"Host": "page.example:80", "X-Forwarded-Proto": "https"}).text.split("<script")[
+            0
+        ]
+        tags = dict(re.findall(r'<meta\s+property="(og:[a-z]+)"\s+content="([^"]*)"', head))
+        assert tags["og:title"] == "ImageBART in the browser" and "watch it appear" in tags["og:description"]
+        assert tags["og:image"] == "https://page.example:80/link-preview.png" and "gradio" not in head.lower()
+        shown = httpx.get(url + "link-preview.png").content
+    assert shown == (Path(__file__).parents[2] / "assets" / "edit-strip.png").read_bytes()
