@@ -31,6 +31,7 @@ const COMMANDS = {
   replay: ({ review }) => review.replay(),
   replaySlowly: ({ review }) => review.replay(true),
   lastMask: (pad) => pad.useLastMask(),
+  maskOpacity: (pad) => pad.say(`The mask is shown with an opacity of ${Math.round(100 * pad.canvas.changeOpacity())} %.`),
   compare: (pad) => pad.showBefore(true),
   upload: ({ parts }) => parts.file.click(),
   importMask: ({ parts }) => parts.maskFile.click(),
@@ -41,7 +42,8 @@ const COMMANDS = {
 export const execute = (pad, command) => COMMANDS[command](pad);
 
 const KEYS = new Map(Object.entries({
-  b: "brush", e: "eraser", r: "rectangle", l: "lasso", w: "wand", "[": "smallerBrush", "]": "largerBrush", "{": "weakerBrush",
+  b: "brush", e: "eraser", r: "rectangle", l: "lasso", w: "wand", m: "lastMask", o: "maskOpacity",
+  "[": "smallerBrush", "]": "largerBrush", "{": "weakerBrush",
   "}": "strongerBrush", "+": "zoomIn", "=": "zoomIn",
   "-": "zoomOut", 0: "fitView", i: "invert", c: "compare", "?": "help", Escape: "cancel",
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down",
@@ -59,7 +61,8 @@ export const HELP = [
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["+ − 0", "zoom in, zoom out, the whole image"],
   ["Arrows", "move the image when it is enlarged"],
-  ["I", "invert the mask"],
+  ["I, M", "invert the mask; the mask of the last edit again"],
+  ["O", "the mask more or less opaque"],
   ["C (held)", "the image before"],
   ["Esc", "cancel the run"],
   ["?", "this list"],

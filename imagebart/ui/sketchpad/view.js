@@ -10,7 +10,8 @@ const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the image
 const KNOB_RADIUS = 20; // of the before/after slider, in screen pixels
 const PIXELATED = 6; // the scale from which pixels are shown as squares
-const OVERLAY = [255, 61, 113, 153]; // RGBA, as MASK_COLOR and MASK_OPACITY in examples.py
+const OVERLAY = [255, 61, 113]; // RGB, as MASK_COLOR in examples.py
+export const OPACITIES = [0.6, 0.3, 0.9]; // of the mask at strength 1; the first as MASK_OPACITY in examples.py
 const MIN_RADIUS = 0.5; // of the brush, in pixels of the mask
 const MAX_RADIUS = 1 / 4; // of the brush, over the mask's longer side
 const WAND_MARGIN = 1 / 512; // around a selected color, over the longer side, at least a pixel: edges mix two colors
@@ -60,12 +61,12 @@ export const sliderPosition = (view, size, frame, share) => {
   return { left, top, height: bottom - top, knob: Math.min(Math.max(left, KNOB_RADIUS), frame.width - KNOB_RADIUS) - left };
 };
 
-// The mask as a canvas in the colour of the brush.
-const maskOverlay = (mask, canvas = createCanvas(mask.width, mask.height)) => {
+// The mask as a canvas in the colour of the brush, so opaque where its strength is 1.
+const maskOverlay = (mask, opacity, canvas = createCanvas(mask.width, mask.height)) => {
   const pixels = new Uint32Array(mask.data.length);
   const colour = (OVERLAY[2] << 16) | (OVERLAY[1] << 8) | OVERLAY[0];
   for (let i = 0; i < pixels.length; i++) {
-    if (mask.data[i]) pixels[i] = ((Math.ceil((mask.data[i] * OVERLAY[3]) / 255) << 24) | colour) >>> 0;
+    if (mask.data[i]) pixels[i] = ((Math.ceil(mask.data[i] * opacity) << 24) | colour) >>> 0;
   }
   const image = new ImageData(new Uint8ClampedArray(pixels.buffer), mask.width, mask.height);
   canvas.getContext("2d").putImageData(image, 0, 0);
@@ -153,7 +154,7 @@ const drawCursor = (context, { cursor, view }) => {
   };
   if (cursor.strength) {
     circle();
-    context.fillStyle = `rgb(${OVERLAY.slice(0, 3).join(" ")} / ${(cursor.strength * OVERLAY[3]) / 255})`;
+    context.fillStyle = `rgb(${OVERLAY.join(" ")} / ${cursor.strength})`;
     context.fill();
   }
   outlined(context, () => {
@@ -167,7 +168,7 @@ export class Canvas {
   // false forbids it; afterRender: called whenever the canvas was drawn.
   constructor({ element, frame, state, review, beforeStroke, afterRender }) {
     Object.assign(this, { element, frame, state, review, beforeStroke, afterRender });
-    Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1 });
+    Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1, opacity: OPACITIES[0] });
     Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null });
     this.requested = false; // whether it is drawn in the next frame
     new ResizeObserver(() => this.fitView()).observe(frame);
@@ -206,7 +207,7 @@ export class Canvas {
     const mask = stroke ?? this.state.mask;
     if (mask && this.overlayMask !== mask) {
       const fits = this.overlay?.width === mask.width && this.overlay?.height === mask.height;
-      this.overlay = maskOverlay(mask, fits ? this.overlay : undefined);
+      this.overlay = maskOverlay(mask, this.opacity, fits ? this.overlay : undefined);
       this.overlayMask = stroke ? null : mask; // a stroke goes on in the same mask
     }
     const { view, size, bitmap, overlay, cursor, outline } = this;
@@ -247,6 +248,14 @@ export class Canvas {
     if (!this.size) return 1;
     const largest = Math.max(this.size.width, this.size.height) * MAX_RADIUS;
     return MIN_RADIUS + (largest - MIN_RADIUS) * this.brushSize ** 2;
+  }
+
+  // The mask is shown less opaque, or more.
+  changeOpacity() {
+    this.opacity = OPACITIES[(OPACITIES.indexOf(this.opacity) + 1) % OPACITIES.length];
+    this.overlayMask = null;
+    this.requestRender();
+    return this.opacity;
   }
 
   // Of what is painted, in the mask.
@@ -360,7 +369,7 @@ export class Canvas {
 
   // point: null where the pointer has left.
   hover(point) {
-    const strength = this.tool === "brush" && !this.state.stroke ? this.strength : 0; // shown before a stroke
+    const strength = this.tool === "brush" && !this.state.stroke ? this.strength * this.opacity : 0; // before a stroke
     this.cursor = point && this.isBrush() ? { x: point.x, y: point.y, radius: this.brushRadius, strength } : null;
     this.requestRender();
   }
