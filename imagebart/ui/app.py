@@ -119,7 +119,7 @@ def build_page(
         _connect_queries(parts, queries)
         _connect_runs(parts, Runs(choice, max_run_seconds), cancellation)
         _connect_model(parts, choice, page)
-        page.load(None, None, parts["settings"], js=FOLD, **AT_ONCE)
+        page.load(None, None, [parts["settings"], parts["advanced"]], js=FOLD, **AT_ONCE)
     page.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
     return page
 

@@ -44,12 +44,12 @@ def _setting(name: str, label: str, ends: str = "") -> Slider:
 
 
 SLIDERS = (
+    _setting("scales", "Coarse-to-fine steps (T)"),
+    _setting("temperature", "Creativity (temperature)"),
     _setting("guidance", "Prompt strength (guidance)"),
     Slider(
         "strength", "Variation strength", "Of Vary: small keeps the layout, 1 starts from pure noise.", 0.05, 1, 0.05
     ),
-    _setting("temperature", "Creativity (temperature)"),
-    _setting("scales", "Coarse-to-fine steps"),
     _setting("resamples", "Passes per step"),
     _setting("corrector_steps", "Corrector steps"),
     _setting("top_k", "Candidates per token (top-k)", " 0 means all."),
@@ -65,6 +65,7 @@ SLIDERS = (
         0.25,
     ),
 )
+BASIC = 3  # of them are what many people set; the others are advanced
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,16 @@ from typing import Any
 import gradio as gr
 
 from imagebart.ui import messages
-from imagebart.ui.controls import MAX_IMAGES, SLIDERS
+from imagebart.ui.controls import BASIC, MAX_IMAGES, SLIDERS, Slider
 
 SCRIPTS = ("channel.js", "prompt.js", "live.js")
 STYLES = ("page.css", "sketchpad/sketchpad.css")
-# Folds the settings once they are there. In a part that begins folded, Gradio gives fields their first values again
-# some frames after they came, and what somebody wrote meanwhile is lost (`render_previously_invisible_children`).
+# Folds both parts of the settings once they are there. In a part that begins folded, Gradio gives fields their first
+# values again some frames after they came, and what somebody wrote meanwhile is lost
+# (`render_previously_invisible_children`).
 FOLD = """() => {
   document.documentElement.dataset.folded = "";
-  return { __type__: "update", open: false };
+  return [{ __type__: "update", open: false }, { __type__: "update", open: false }];
 }"""
 
 Parts = dict[str, Any]  # components by name
@@ -94,9 +95,11 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
 
 
 def add_settings(values: Mapping[str, Any], properties: Properties) -> Parts:
-    """The seed and the sliders, at these values, to be folded by FOLD; each has a line of help."""
+    """The seed and the sliders, at these values, those that few need further in; to be folded by FOLD."""
     parts: Parts = {}
     with gr.Accordion("Settings", elem_id="settings") as parts["settings"]:
+        for slider in SLIDERS[:BASIC]:
+            _add_slider(parts, slider, values, properties)
         with gr.Row():
             parts["seed"] = gr.Number(
                 value=values["seed"],
@@ -110,19 +113,25 @@ def add_settings(values: Mapping[str, Any], properties: Properties) -> Parts:
                     values["new_seed"], label="New seed each time", info="Off: the seed stays.", elem_id="new-seed"
                 )
                 parts["reuse_seed"] = gr.Button("Keep the last seed", size="sm", elem_id="reuse-seed")
-        for slider in SLIDERS:
-            parts[slider.name] = gr.Slider(
-                slider.minimum,
-                slider.maximum,
-                values[slider.name],
-                step=slider.step,
-                label=slider.label,
-                info=slider.info,
-                elem_id=slider.name.replace("_", "-"),
-                **properties.get(slider.name, {}),
-            )
+        with gr.Accordion("Advanced", elem_id="advanced") as parts["advanced"]:
+            for slider in SLIDERS[BASIC:]:
+                _add_slider(parts, slider, values, properties)
         parts["reset"] = gr.Button("Reset the settings", size="sm", elem_id="reset")
     return parts
+
+
+def _add_slider(parts: Parts, slider: Slider, values: Mapping[str, Any], properties: Properties) -> None:
+    """A slider with its line of help."""
+    parts[slider.name] = gr.Slider(
+        slider.minimum,
+        slider.maximum,
+        values[slider.name],
+        step=slider.step,
+        label=slider.label,
+        info=slider.info,
+        elem_id=slider.name.replace("_", "-"),
+        **properties.get(slider.name, {}),
+    )
 
 
 def add_about(properties: Properties) -> Parts:

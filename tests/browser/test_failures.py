@@ -147,6 +147,8 @@ def test_a_server_that_stops_is_missed_and_found_again(
             page.edit()
             assert page.result_pixels().shape == (40, 40, 3) and (page.mask() == painted).all()
             page.press("Discard")
-        page.click("Edit")  # though the server is gone
+        # It is said before anything is asked of it, and again when something is.
+        expect(page.locator(".sp-note")).to_contain_text("The server does not answer")
+        page.click("Edit")
         expect(page.locator(".sp-note")).to_contain_text("The server does not answer")
         assert (page.mask() == painted).all()

@@ -9,20 +9,24 @@ const RESEND = 1000; // milliseconds until Cancel is sent again
 const MAX_HISTORY = 12;
 const TASKS = { edit: "Edit", generate: "New image", vary: "Variation" };
 const PROBE = 2000; // milliseconds between two checks whether the server is there
+const IDLE_PROBES = 3; // times as long where nobody waits for it
 const ASKING = "Looking at the image …";
 const SELECTED = "Found by your words. Correct it, or press Edit.";
 const SELECTED_AND_EDITED = "Nothing was painted: your words said where.";
 const SERVER_GONE = "The server does not answer. This page goes on by itself when it does.";
 
-// Looks again and again whether the server is there, as long as somebody waits for it: Gradio does not tell them that it is
-// gone. onGone: called with a sentence.
-export const watchServer = async (waits, onGone) => {
-  for (;;) {
+// Looks again and again whether the server is there, more often while somebody waits for it: Gradio does not tell that it
+// is gone. waits: whether somebody does; say: called with a sentence when it is gone, and with "" when it is back.
+export const watchServer = async (waits, say) => {
+  let gone = false;
+  for (let idle = 0; ; ) {
     await new Promise((done) => setTimeout(done, PROBE));
-    if (!waits()) return;
+    idle = waits() || gone ? 0 : (idle + 1) % IDLE_PROBES;
+    if (idle || document.hidden) continue;
     const reply = await fetch(location.pathname, { method: "HEAD", cache: "no-store" }).catch(() => null);
-    if (!waits()) return;
-    if (!reply?.ok) return void onGone(SERVER_GONE);
+    if (!reply?.ok) say(SERVER_GONE); // again, as other sentences take its place
+    else if (gone) say("");
+    gone = !reply?.ok;
   }
 };
 
@@ -114,7 +118,6 @@ export class ImageQueries {
   constructor(pad) {
     this.pad = pad;
     this.editVersion = null; // the version on which Edit waits for a mask
-    this.requests = 0;
     this.pending = {}; // by task: what was asked, and is not yet answered
     const { image, mask, selected_by: prompt } = loadFromTab("now") ?? {};
     this.selected = prompt ? { prompt, image: image.path, mask } : null;
@@ -146,12 +149,13 @@ export class ImageQueries {
     if (pending.at(-1) === question) return;
     pending.push(question);
     this.pad.request(task);
-    const request = ++this.requests;
-    watchServer(() => request === this.requests, (sentence) => this.stopWaiting(sentence));
+  }
+
+  get waits() {
+    return Object.keys(this.pending).length > 0;
   }
 
   stopWaiting(sentence) {
-    this.requests += 1;
     this.pending = {};
     this.pad.say(sentence);
   }

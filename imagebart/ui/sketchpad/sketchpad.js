@@ -40,6 +40,7 @@ export class Sketchpad {
     this.fillMarkup();
     listen(this);
     this.listenToPage();
+    watchServer(() => this.runState.state || this.queries.waits, (sentence) => this.queries.stopWaiting(sentence));
     whenPresent("history", (place) => (this.history = new History(place, (entry) => this.openRun(entry))));
     // Gradio takes over values only once the element is wholly there.
     setTimeout(() => this.start());
@@ -83,15 +84,8 @@ export class Sketchpad {
       const pressed = event.target.closest?.("#edit, #vary, #generate, #cancel")?.id;
       if (pressed === "cancel") this.runState.cancel();
       else if (pressed && (!this.runState.isFree(pressed) || !this.canStart(pressed))) event.stopPropagation();
-      else if (pressed) this.startRun();
+      else if (pressed) this.runState.start();
     }, true);
-  }
-
-  startRun() {
-    this.runState.start();
-    const { data } = this.runState;
-    const { runName } = data;
-    watchServer(() => data.runState && data.runName === runName, (sentence) => this.say(sentence));
   }
 
   // Words that are not the person's own; theirs come back with Undo.
@@ -211,7 +205,8 @@ export class Sketchpad {
     this.history?.add(entry);
     if (message.task === "edit" && sent?.mask) this.lastMask = unpack(sent.mask, ...Object.values(maskSize(sent.image)));
     // Loaded before it is shown, so that nothing is begun on the image that it replaces in between.
-    const bitmap = await loadBitmap(fileUrl(entry.results[0].view)).catch(() => null);
+    const files = [entry.results[0].view, ...entry.results.map(({ small }) => small)];
+    const [bitmap] = await Promise.all(files.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
     state.onArrival(() => {
       if (message.version === state.version) this.finish(entry, bitmap);
       else this.say("The image or the mask has changed since this run started: its result is in the history.");
