@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from imagebart.atomic_io import write_bytes
 from imagebart.errors import InputError, format_value
@@ -24,8 +24,23 @@ MAX_SIDE = 30_000
 MAX_PIXELS = 40_000_000
 MAX_SCANS = 64  # of a JPEG: decoding one passes over the whole image, however short it is; programs write ten
 MAX_SCANNED = 600_000_000  # pixels of all scans
-SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # its header, of 1 to 4 colours
-TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
+SCAN = re.compile(rb"\xff\xda\0(\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # its header, of 1 to 4 colors
+MAX_LAB_PIXELS = 10_000_000  # converting them takes a second
+MAX_MEMORY = 300_000_000  # bytes that reading a file takes, the image itself included
+SPARE_MEMORY = 8_000_000  # of them, for all that does not grow with the image
+PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # Pillow's; 4 of all other modes
+TIFF_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946)  # LZMA and others take many seconds
+BITS, COMPRESSION, PHOTOMETRIC, ROWS, SAMPLES, TILE_WIDTH, TILE_LENGTH = 258, 259, 262, 278, 277, 322, 323  # tags
+YCBCR = 6  # of PHOTOMETRIC
+TURNS = {  # what makes an image of each EXIF orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 BAND = 64  # rows that are worked on at a time
 
 # Blocks over 32 MB are given back to the system as soon as they are freed.
@@ -38,13 +53,14 @@ def load_image(source: Source, name: str = "image") -> Image.Image:
     """An image as people see it: 8 bits a channel, upright, "RGB", or "RGBA" where it has transparency.
 
     source: a file's path, a file's bytes or an opened image (left as it is). The size is checked before pixels are
-    decoded. Of the metadata only an RGB colour profile is kept, as the pixels are not converted.
+    decoded; of a file, also the memory that decoding takes. Of the metadata only an RGB colour profile is kept, as the
+    pixels are not converted.
 
     16-bit grey is scaled by 1/257; "I" is read as 8 bits where no value is over 255, otherwise as 16 bits; "F" as 0..1
     or 0..255; values beyond those ranges are scaled to the range from the smallest to the largest.
 
     Raises InputError, in which the image is called `name`, if it is missing, not one of `FORMATS`, damaged, animated,
-    of several pages, under MIN_SIDE or over MAX_SIDE a side, or over MAX_PIXELS.
+    of several pages, under MIN_SIDE or over MAX_SIDE a side, over MAX_PIXELS, or would take over MAX_MEMORY.
     """
     if isinstance(source, Image.Image):
         return _decode(source, name)
@@ -119,7 +135,7 @@ def _open(file: Path | bytes, name: str, empty: bool) -> Image.Image:
         raise InputError(f"The {name} file is empty (0 bytes); choose a {FORMAT_NAMES} file.")
     try:
         with open_checked(file, FORMATS, name) as image:
-            return _decode(image, name, copied=False)
+            return _decode(image, name, size=len(file) if isinstance(file, bytes) else file.stat().st_size)
     except InputError:
         raise
     # Pillow judges the largest headers itself; its warning is an exception under -W error.
@@ -132,13 +148,16 @@ def _open(file: Path | bytes, name: str, empty: bool) -> Image.Image:
         raise InputError(_damaged(name)) from error
 
 
-def _decode(image: Image.Image, name: str, copied: bool = True) -> Image.Image:
+def _decode(image: Image.Image, name: str, size: int | None = None) -> Image.Image:
+    """size: bytes of the file that the image was just opened from; None for an image that somebody else may use."""
     _check_size(image.size, name)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a small image's may be huge tiles
-        width, height = (_whole_number(image.tag_v2.get(tag)) for tag in (TILE_WIDTH, TILE_LENGTH))
-        _check_largest((width, height), name, "is stored in tiles of")
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        _check_scans(image, name)
+    buffered = isinstance(image, JpegImagePlugin.JpegImageFile) and _is_buffered(image, name)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(COMPRESSION, 1) not in TIFF_COMPRESSIONS:
+        raise InputError(f"The {name} is a TIFF of a compression that few programs know; save it again as a PNG.")
+    if image.mode == "LAB" and image.width * image.height > MAX_LAB_PIXELS:
+        raise InputError(f"The {name} is in LAB colors, with too many pixels for them; save it again in RGB.")
+    if size is not None:
+        _check_memory(_decoder_bytes(image, buffered, size), image, name)
     try:
         several = getattr(image, "is_animated", False)
     except Exception as error:
@@ -149,42 +168,74 @@ def _decode(image: Image.Image, name: str, copied: bool = True) -> Image.Image:
         raise InputError(f"The {name} {kind}; save the one you want as a still PNG and use that.")
     try:
         image.load()
-        return _to_8_bit(_upright(image), copied)
+        return _to_8_bit(image, name, owned=size is not None)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(_damaged(name)) from error
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
-    if min(size) < MIN_SIDE:
-        found = f"is {size[0]:,} × {size[1]:,} pixels"
-        raise InputError(f"The {name} {found}; at least {MIN_SIDE} × {MIN_SIDE} are needed.")
-    _check_largest(size, name, "is")
-
-
-def _check_largest(size: tuple[int, int], name: str, what: str) -> None:
     width, height = size
+    found = f"is {width:,} × {height:,} pixels"
+    if min(size) < MIN_SIDE:
+        raise InputError(f"The {name} {found}; at least {MIN_SIDE} × {MIN_SIDE} are needed.")
     if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InputError(_too_large(name, f"{what} {width:,} × {height:,} pixels"))
+        raise InputError(_too_large(name, found))
 
 
-def _check_scans(image: JpegImagePlugin.JpegImageFile, name: str) -> None:
-    file: IO[bytes] | None = image.fp  # none once it was decoded
-    if file is None:
-        return
-    place, scans, end = file.tell(), 0, b""
-    file.seek(0)
-    while chunk := file.read(2**20):
-        scans += len(SCAN.findall(end + chunk))
-        end = (end + chunk)[-4:]
-    file.seek(place)
-    if scans > min(MAX_SCANS, MAX_SCANNED // (image.width * image.height)):
+def _check_memory(needed: float, image: Image.Image, name: str) -> None:
+    if needed > MAX_MEMORY - SPARE_MEMORY:
         raise InputError(
-            f"The {name} is a JPEG of {scans:,} scans, too many for its size; save it again as a plain one."
+            f"The {name}, a {image.format} of {image.width:,} × {image.height:,} pixels, would take "
+            f"{needed / 1e6:,.0f} MB of memory to read; make it smaller, or save it as a plain PNG or JPEG."
         )
 
 
-def _whole_number(value: object) -> int:
-    return value if isinstance(value, int) else 0  # damaged: the decoder says so
+def _decoder_bytes(image: Image.Image, buffered: bool, size: int) -> float:
+    """Memory that Pillow takes to decode a file of `size` bytes, the pixels included; as measured.
+
+    buffered: whether a JPEG is decoded only when all of its scans were read.
+    """
+    pixels = image.width * image.height
+    result = pixels * PIXEL_BYTES.get(image.mode, 4)
+    if image.format == "WEBP":  # two canvases, bytes for Python and the image
+        return 4 * result + size
+    if buffered:  # coefficients of two bytes; a sampling of 2 is 4:2:0
+        return result + pixels * (3 if JpegImagePlugin.get_sampling(image) == 2 else 2 * len(image.getbands()))
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile and image.tile[0].codec_name == "libtiff":
+        tags = image.tag_v2
+        width, height = image.width, min(_largest(tags.get(ROWS), image.height), image.height)
+        if TILE_WIDTH in tags:  # a small image's may be huge
+            width, height = _largest(tags[TILE_WIDTH], 0), _largest(tags.get(TILE_LENGTH), 0)
+        bits = _largest(tags.get(BITS), 1) * _largest(tags.get(SAMPLES), 1)
+        return result + width * height * (4 if tags.get(PHOTOMETRIC) == YCBCR else bits / 8)
+    return result
+
+
+def _is_buffered(image: JpegImagePlugin.JpegImageFile, name: str) -> bool:
+    """Whether a JPEG that is not decoded yet has more than one scan of all colors; raises InputError for too many."""
+    file: IO[bytes] | None = image.fp  # none once it was decoded
+    if file is None:
+        return False
+    place, end = file.tell(), b""
+    scans: list[bytes] = []
+    file.seek(0)
+    while chunk := file.read(2**20):
+        scans += SCAN.findall(end + chunk)
+        end = (end + chunk)[-4:]
+    file.seek(place)
+    if len(scans) > min(MAX_SCANS, MAX_SCANNED // (image.width * image.height)):
+        raise InputError(
+            f"The {name} is a JPEG of {len(scans):,} scans, too many for its size; save it again as a plain one."
+        )
+    return bool(image.info.get("progressive")) or [scan[1] for scan in scans] != [len(image.getbands())]
+
+
+def _largest(value: object, default: int) -> int:
+    """A TIFF tag's largest number. A damaged one is left to the decoder."""
+    numbers = [number for number in (value if isinstance(value, tuple) else (value,)) if isinstance(number, int)]
+    return max(numbers, default=default)
 
 
 def _too_large(name: str, found: str) -> str:
@@ -196,50 +247,77 @@ def _damaged(name: str) -> str:
     return f"The {name} file is damaged or cut short; save or download it again as a {FORMAT_NAMES} file."
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation; not copied where there is none."""
+def _orientation(image: Image.Image) -> int:
+    """Of EXIF: 1 is upright, 2 to 8 are mirrored or turned."""
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if turned else image
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # unreadable metadata: the pixels as stored
-        return image
+        return 1
+    return found if found in TURNS else 1
 
 
-def _to_8_bit(image: Image.Image, copied: bool) -> Image.Image:
-    """A new image, "RGB" or "RGBA"; copied: its pixels are its own, also where they need not be converted."""
+def _to_8_bit(image: Image.Image, name: str, owned: bool) -> Image.Image:
+    """A decoded image as a new one, upright, "RGB" or "RGBA"; an owned one is closed before there are three copies."""
     profile = image.info.get("icc_profile")
-    if image.mode.startswith("I") or image.mode == "F":
-        result = _grey_to_8_bit(image)
-    elif not copied and image.mode == ("RGBA" if image.has_transparency_data else "RGB"):
-        result = image._new(image.im)
-    else:
-        result = image.convert("RGBA" if image.has_transparency_data else "RGB")
     # A grey or CMYK profile would be wrong for RGB pixels.
-    colours = image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
-    result.info = {"icc_profile": profile} if profile and colours else {}
+    colored = image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
+    mode, orientation = "RGBA" if image.has_transparency_data else "RGB", _orientation(image)
+    deep = image.mode.startswith("I") or image.mode == "F"
+    if orientation == 1 and not deep and owned and image.mode == mode:
+        result = image._new(image.im)
+    elif orientation == 1 and not deep and (not owned or image.mode in PIXEL_BYTES):
+        result = image.convert(mode)
+    else:
+        result = _rewrite(image, mode, orientation, deep, name, owned)
+    result.info = {"icc_profile": profile} if profile and colored else {}
     return result
 
 
-def _grey_to_8_bit(image: Image.Image) -> Image.Image:
+def _rewrite(image: Image.Image, mode: str, orientation: int, deep: bool, name: str, owned: bool) -> Image.Image:
+    """An image converted and turned, in bands and by way of an array of as few channels as it has, to save memory."""
+    clear = image.info.get("transparency") if deep else None
+    kept = "LA" if image.mode in ("LA", "La") or isinstance(clear, int) else "L" if deep else mode
+    pixels, channels = image.width * image.height, len(kept)
+    if owned:
+        _check_memory(pixels * max(PIXEL_BYTES.get(image.mode, 4) + channels, channels + 4), image, name)
+    start, factor = _gray_range(image) if deep else (0.0, 1.0)
+    array = np.empty((image.height, image.width, channels), np.uint8)
+    for i, band in enumerate(_bands(image)):
+        rows = array[i * BAND : i * BAND + BAND]
+        if deep:
+            rows[..., 0] = np.rint((_numbers(band) - start) * factor)
+            if isinstance(clear, int):
+                rows[..., 1] = np.where(np.asarray(band) == clear, 0, 255)
+        else:
+            rows[:] = np.asarray(band.convert(kept)).reshape(rows.shape)
+    if owned:
+        image.close()
+    size = (image.height, image.width) if orientation > 4 else image.size
+    result = Image.new(mode, size)
+    for top in range(0, len(array), BAND):
+        rows = array[top : top + BAND]
+        band = Image.fromarray(rows[..., 0] if channels == 1 else rows)
+        band = band if kept == mode else band.convert(mode)
+        place = len(array) - top - len(rows) if orientation in (3, 4, 6, 7) else top
+        turned = band.transpose(TURNS[orientation]) if orientation in TURNS else band
+        result.paste(turned, (place, 0) if orientation > 4 else (0, place))
+    return result
+
+
+def _gray_range(image: Image.Image) -> tuple[float, float]:
+    """What becomes black, and by what the rest is multiplied so that white becomes 255; see `load_image`."""
     extremes = [(float(values.min()), float(values.max())) for values in map(_numbers, _bands(image))]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     ranges = {"F": (1.0, 255.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
     top = next((top for top in ranges if high <= top), None)
-    start = 0.0
     if low < 0 or top is None:
-        start, top = low, (high - low) or 1.0
-    clear = image.info.get("transparency")
-    result = Image.new("RGBA" if isinstance(clear, int) else "RGB", image.size)
-    for i, band in enumerate(_bands(image)):
-        grey = Image.fromarray(np.rint((_numbers(band) - start) * (255.0 / top)).astype(np.uint8)).convert("RGB")
-        if isinstance(clear, int):
-            grey.putalpha(Image.fromarray(np.where(np.asarray(band) == clear, 0, 255).astype(np.uint8)))
-        result.paste(grey, (0, i * BAND))
-    return result
+        return low, 255.0 / ((high - low) or 1.0)
+    return 0.0, 255.0 / top
 
 
 def _numbers(image: Image.Image) -> npt.NDArray[np.float32]:
-    return np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    values = np.asarray(image).astype(np.float32)
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0) if image.mode == "F" else values
 
 
 def _bands(image: Image.Image) -> Iterator[Image.Image]:

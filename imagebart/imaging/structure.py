@@ -27,6 +27,7 @@ MAX_TAG_VALUES = 500_000
 MAX_RUNS = 4_000_000  # pixels, and bytes, of a run-length encoded BMP, which Pillow decodes in Python
 SLOW = {b"GIF extension": 500_000}  # where it is quadratic
 FILL = b"\xff" * 70_000  # between a JPEG's segments, where libjpeg starts again with each part of the file that it gets
+ARITHMETIC = tuple(bytes([0xFF, marker]) for marker in (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))  # decoded slowly
 SEGMENTS = {*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE} - {0xC8}  # JPEG's markers that a length follows
 TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 BYTE_TYPES = (1, 2, 6, 7)
@@ -53,6 +54,8 @@ def check_structure(content: Content, name: str) -> None:
         slow += length if kind in (b"\xff\xed", b"GIF extension") or (exif is not None and kind != b"TIFF") else 0
         if slow > SLOW.get(kind, MAX_SLOW_BYTES) or (exif is not None and _too_many_tags(content, *exif)):
             raise InputError(f"The {name} has too much metadata; save it again without.")
+        if kind in ARITHMETIC:
+            raise InputError(f"The {name} is an arithmetic-coded JPEG, which few programs know; save it plain.")
         if kind == b"BMP runs" and length > MAX_RUNS:
             raise InputError(f"The {name} is a run-length encoded BMP of over {MAX_RUNS:,} pixels; save it as PNG.")
 

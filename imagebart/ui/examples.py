@@ -27,6 +27,7 @@ from imagebart.weights.folder import MASK_SUFFIX, open_file
 log = logging.getLogger(__name__)
 
 THUMBNAIL_SIDE = 128  # pixels
+MAX_FILE_BYTES = 4_000_000  # examples are kept in memory
 # Masks are shown in this color, this opaque: the image stays visible below. The same in view.js.
 MASK_COLOR = (255, 61, 113)
 MASK_OPACITY = 0.6
@@ -34,20 +35,24 @@ MASK_OPACITY = 0.6
 
 @dataclass(frozen=True)
 class Example:
-    """An image to start from. The caption is read out by screen readers."""
+    """An image to start from: its file's name without the ending, and what was in its files when they were checked.
 
-    path: Path
+    The caption is read out by screen readers.
+    """
+
+    name: str
     caption: str
-    mask_path: Path | None = None
+    image_file: bytes
+    mask_file: bytes | None = None
     prompt: str = ""
 
     def open(self) -> Image.Image:
         """The image, RGB."""
-        return flatten(load_image(self.path, "example"))
+        return flatten(load_image(self.image_file, "example"))
 
     def mask(self) -> Image.Image | None:
         """What to regenerate, "L" of the image's size."""
-        return None if self.mask_path is None else load_mask(self.mask_path, self.open().size)
+        return None if self.mask_file is None else load_mask(self.mask_file, self.open().size)
 
     def thumbnail(self) -> Image.Image:
         """The image with its mask laid over it as on the sketchpad, RGB."""
@@ -62,7 +67,7 @@ class Example:
 
         Raises InputError for files that cannot be read.
         """
-        name = f"{self.path.stem}-{hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]}.png"
+        name = f"{self.name}-{hashlib.sha256(self.image_file).hexdigest()[:12]}.png"
         image, mask = self.open(), self.mask()
         path = publish_permanently(name, image)
         view = publish_permanently(f"view-{name}", downscaled(image))
@@ -78,22 +83,30 @@ class Example:
 def find_examples(folder: Path) -> list[Example]:
     """All examples of a model's folder of them by name. `01-red-curls.png` is captioned "Red curls".
 
-    Those with links that leave the model's folder are left out, and named in the log.
+    Those with links that leave the model's folder, and very large files, are left out, and named in the log.
     """
     examples = []
     for path in sorted(folder.glob("*.png")):
         if path.name.endswith(MASK_SUFFIX):
             continue
         mask, text = path.with_name(path.stem + MASK_SUFFIX), path.with_suffix(".txt")
-        prompt = ""
         try:
-            for one in filter(Path.is_file, (path, mask, text)):
-                with open_file(one, folder.parent) as file:
-                    prompt = file.read(LONGEST_PROMPT).decode("utf-8", "replace").strip() if one == text else ""
-        except WeightsError as error:
+            image_file = _read(path, folder.parent)
+            mask_file = _read(mask, folder.parent) if mask.is_file() else None
+            prompt = _read(text, folder.parent)[:LONGEST_PROMPT] if text.is_file() else b""
+        except (OSError, WeightsError) as error:
             log.warning("an example is left out: %s", error)
             continue
+        said = prompt.decode("utf-8", "replace").strip()
         words = re.sub(r"^\d+\W*", "", path.stem.replace("-", " ").replace("_", " ")).strip()
-        caption = (words or path.stem).capitalize() + (f": {prompt}" if prompt else "")
-        examples.append(Example(path, caption, mask if mask.is_file() else None, prompt))
+        caption = (words or path.stem).capitalize() + (f": {said}" if said else "")
+        examples.append(Example(path.stem, caption, image_file, mask_file, said))
     return examples
+
+
+def _read(path: Path, folder: Path) -> bytes:
+    with open_file(path, folder) as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise WeightsError(f"{path} has over {MAX_FILE_BYTES:,} bytes; make it smaller")
+    return content

@@ -157,7 +157,7 @@ class ModelChoice:
             try:
                 published.append(example.publish())
             except InputError as error:
-                log.warning("%s is left out: %s", example.path, error)
+                log.warning("the example %s is left out: %s", example.name, error)
         return published
 
     def record_edit(self, name: str | None, event: PipelineEvent) -> None:

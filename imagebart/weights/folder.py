@@ -72,9 +72,15 @@ def open_file(path: Path, folder: Path | None = None) -> BufferedReader:
     root = Path(os.path.realpath(folder or path.parent))
     if root.parent.name == "snapshots" and root.parents[2] == Path(constants.HF_HUB_CACHE).resolve():
         root = root.parents[1]
-    if not Path(os.path.realpath(path)).is_relative_to(root):
-        raise WeightsError(f"{path} is a link that leaves the model's folder; put the file itself there")
-    return path.open("rb")
+    found = Path(os.path.realpath(path))
+    leaves = WeightsError(f"{path} is a link that leaves the model's folder; put the file itself there")
+    if not found.is_relative_to(root):
+        raise leaves
+    file = path.open("rb")
+    if not os.path.samestat(os.fstat(file.fileno()), found.stat()):  # a link came in its place meanwhile
+        file.close()
+        raise leaves
+    return file
 
 
 @dataclass(frozen=True)

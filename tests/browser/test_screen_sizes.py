@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_object import PHONE, PIPELINE, TOUCH, PageObject, Site, Windows, pixels, served_with_examples
+from page_object import PHONE, PIPELINE, TOUCH, PageObject, Site, Windows, served_with_examples
 from page_server import served
 from playwright.sync_api import Locator, expect
 
@@ -308,6 +308,6 @@ def test_the_first_click_edits_an_avatar(windows: Windows, shipped: tuple[str, E
         mask = example.mask()
         assert mask is not None
         painted = np.asarray(mask) > 0
-        changed = (page.result_pixels() != pixels(example.path)).any(axis=-1)
+        changed = (page.result_pixels() != np.asarray(example.open())).any(axis=-1)
         assert changed[painted].mean() > 0.2 and not changed[~painted].any()
         expect(page.locator("#messages")).to_have_text("")

@@ -83,6 +83,49 @@ def test_an_image_is_read_or_refused(fuzz_run: FuzzRun) -> None:
     assert read, "every image was refused"
 
 
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+ONE_STRIP = {"compression": "tiff_adobe_deflate", "tiffinfo": {278: 5000}}
+# What takes the most memory to decode, to convert or to turn: in 40 megapixels, or in as many as are read of it.
+LARGEST: list[tuple[str, str, int, dict[str, Any]]] = [
+    ("JPEG", "RGB", 8000, {"exif": TURNED}),
+    ("TIFF", "F", 8000, {"compression": "tiff_adobe_deflate"}),
+    ("WEBP", "RGB", 3600, {}),
+    ("JPEG", "RGB", 8000, {"progressive": True, "subsampling": 2}),
+    ("JPEG", "RGB", 5800, {"progressive": True, "subsampling": 0}),
+    ("JPEG", "CMYK", 8000, {}),
+    ("JPEG", "CMYK", 4800, {"progressive": True, "subsampling": 0}),
+    ("PNG", "LA", 8000, {"exif": TURNED}),
+    ("PNG", "RGBA", 7200, {"exif": TURNED}),
+    ("PNG", "RGB", 7200, {"transparency": (1, 2, 3)}),
+    ("PNG", "I;16", 8000, {"transparency": 3, "exif": TURNED}),
+    ("PNG", "P", 8000, {"exif": TURNED}),
+    ("TIFF", "I", 8000, {"compression": "tiff_adobe_deflate"}),
+    ("TIFF", "RGB", 8000, ONE_STRIP),
+    ("TIFF", "CMYK", 7200, ONE_STRIP),
+]
+
+
+def test_the_largest_images_are_read_within_limits_and_larger_ones_refused(fuzz_run: FuzzRun) -> None:
+    for kind, mode, width, options in LARGEST if fuzz_run.long else LARGEST[1:3]:
+        for size in [(width, 5000)] + [(8000, 5000)] * (width < 8000):
+            file, name = BytesIO(), f"{kind}, {mode} of {size}, {options}"
+            Image.new(mode, size).save(file, kind, **options)
+            content = file.getvalue()
+            del file
+            if size[0] > width:
+                with (
+                    limited(name, 2, 2e8),
+                    pytest.raises(InputError, match=r"would take \d+ MB of memory to read|of 18 scans"),
+                ):
+                    load_image(content)
+            else:
+                with limited(name, 2, 3e8):
+                    image = load_image(content)
+                assert image.size == (size[::-1] if "exif" in options else size), name
+                del image
+
+
 def test_an_image_of_very_many_blocks_is_read_or_refused_in_time(fuzz_run: FuzzRun) -> None:
     """Every container and kind of block; in the long form, files of the largest size that the page takes."""
     for number, (name, build) in enumerate(hostile_images(39_000_000 if fuzz_run.long else 100_000)):

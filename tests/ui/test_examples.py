@@ -42,6 +42,20 @@ def test_an_example_brings_a_mask_and_a_prompt_and_keeps_its_names(tmp_path: Pat
     assert open_image(published["small"]).convert("RGB").tobytes() == shown.tobytes()
 
 
+def test_what_is_shown_is_what_was_checked_whatever_lies_there_later(tmp_path: Path, own_files: None) -> None:
+    secret = tmp_path / "of-this-machine"
+    Image.new("RGB", (32, 24), "red").save(secret, "PNG")
+    path = tmp_path / "examples" / "1-sea.png"
+    path.parent.mkdir()
+    Image.new("RGB", (32, 24), "blue").save(path)
+    (example,) = find_examples(path.parent)
+    path.unlink()
+    path.symlink_to(secret)
+    published = example.publish()
+    for shown in (published["image"]["path"], published["image"]["view"], published["small"]):
+        assert open_image(shown).getpixel((0, 0)) == (0, 0, 255)
+
+
 def test_an_example_without_a_mask_shows_itself(tmp_path: Path) -> None:
     Image.new("RGB", (32, 24), "blue").save(tmp_path / "1-sea.png")
     (example,) = find_examples(tmp_path)

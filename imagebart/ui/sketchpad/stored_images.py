@@ -34,7 +34,7 @@ class Limit(ContextDecorator, BoundedSemaphore):
     """How many calls of the functions that it decorates run at a time, of what takes much memory and is not queued."""
 
 
-IMAGE_LIMIT = Limit(2)  # images decoded: 0.3 GB each, at most
+IMAGE_LIMIT = Limit(2)  # images decoded: MAX_MEMORY each, at most
 ANIMATION_LIMIT = Limit(1)  # 0.6 GB
 
 
