@@ -70,7 +70,7 @@ def encode_masked(
         return MaskedTokens(tokens, (noise_level > 0).float(), None, **soft)
     cut = (noise_level > 0) & (noise_level < 1)
     if cut.any():
-        tokens = torch.where(cut, first_stage.encode(fill_nearest(pixels, painted).to(device)), tokens)
+        tokens = torch.where(cut, first_stage.encode(fill_nearest(pixels.cpu(), painted).to(device)), tokens)
     if not model.color_hint_grid:
         return MaskedTokens(tokens, noise_level, None, **soft)
     color_hints = encode_color_hints(first_stage, pixels.to(device), painted.to(device), model.color_hint_grid)
@@ -113,7 +113,10 @@ def _tokens_of_colours(first_stage: FirstStage, colours: Tensor) -> Tensor:
 
 
 def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
-    """Images [B, C, S, S] with the nearest unpainted pixel's colour at each painted one, bool [B, S, S], if any."""
+    """Images [B, C, S, S] with the nearest unpainted pixel's colour at each painted one, bool [B, S, S], if any.
+
+    Both are on the CPU.
+    """
     result = pixels.clone()
     for image, mask in zip(result, painted, strict=True):
         if mask.any() and not mask.all():

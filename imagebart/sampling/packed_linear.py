@@ -215,7 +215,8 @@ def pack(precision: Precision, decoder: Transformer, encoder: Transformer | None
     maps = [m for m in decoder.modules() if isinstance(m, nn.Linear)]
     *_, kernel = kernels(maps, precision, decoder.position_embedding.dtype)
     packed, most = PackedModel(swap_linear(decoder, kernel), kernel), torch.get_num_threads()
-    if most > 1 and packed.seconds(most) < WORTH * packed.seconds(1):
+    on_cpu = packed.kv_like.device.type == "cpu"
+    if on_cpu and most > 1 and packed.seconds(most) < WORTH * packed.seconds(1):
         packed = replace(packed, threads=most)
     if encoder is None or not packed.rounds:
         return packed
