@@ -144,7 +144,7 @@ from imagebart.imaging import masks
 from imagebart.imaging.metadata import write_png
 pipe = Pipeline.from_pretrained(sys.argv[1])
 folder, size = Path(sys.argv[2]), (8000, 5000)
-for area, feather in (("upper half", 0), ("border", 1000), ("border", 1000)):
+for area, feather in (("upper half", 0), ("border", 1000)):
     for event in pipe.edit(folder / "in.png", masks.preset(area, size), "a red hat", seed=0, feather=feather):
         assert event.image.size == size
     write_png(event.image, folder / "out.png", event.recipe)

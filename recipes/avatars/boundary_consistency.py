@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -79,8 +80,9 @@ def boundary_consistency(
     return found
 
 
+@lru_cache(maxsize=64)
 def _renders(attributes: Attributes, name: str) -> np.ndarray:
-    """An avatar with each value of an attribute in turn: int16 [values, SIDE, SIDE, 3]."""
+    """An avatar with each value of an attribute in turn: int16 [values, SIDE, SIDE, 3], not to be written to."""
     return np.stack([render(replace(attributes, **{name: v}), SIDE) for v in VALUES[name]]).astype(np.int16)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -122,6 +123,7 @@ def changes(number: int, series: int, stream: int) -> Iterator[Change]:
     raise ValueError(f"no caption asks for another {attribute}; the grammar has to name its values")
 
 
+@lru_cache(maxsize=512)  # several studies have the same cases
 def edit_case(number: int, series: int, size: int) -> EditCase:
     """The first of the changes that its mask holds for the most part; its mask is `size` pixels a side."""
     for change in changes(number, series, 3):
@@ -132,7 +134,9 @@ def edit_case(number: int, series: int, size: int) -> EditCase:
             break
     stays = before.visible() & change.after.visible() - {attribute}
     outside = frozenset(name for name in stays if share_within(before, name, ~small)[0] >= 0.5)
-    return EditCase(**vars(change), mask=edit_mask(before, attribute, size), outside=outside)
+    mask = edit_mask(before, attribute, size)
+    mask.setflags(write=False)
+    return EditCase(**vars(change), mask=mask, outside=outside)
 
 
 def edit_mask(attributes: Attributes, attribute: str, size: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -256,11 +257,12 @@ def complete(study: Study, avatars: Sequence[Attributes]) -> Tensor:
     return study.sampler.edit(rendered(avatars, study.sampler.size), masks, [None] * len(avatars), study.seed)
 
 
-def must_agree(avatar: Attributes) -> list[str]:
+@lru_cache(maxsize=512)  # several studies have the same avatars
+def must_agree(avatar: Attributes) -> tuple[str, ...]:
     """The attributes of which both halves of the image show a good part, so that the lower one determines the upper."""
     upper = preset_array(UPPER, SMALL)
     shares = {name: share_within(avatar, name, upper) for name in VALUES if name in avatar.visible()}
-    return [name for name, (least, most) in shares.items() if least >= LEAST and most <= 1 - LEAST]
+    return tuple(name for name, (least, most) in shares.items() if least >= LEAST and most <= 1 - LEAST)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from fractions import Fraction
 from io import BytesIO
 
@@ -285,29 +283,6 @@ def test_a_long_narrow_image_takes_little_memory() -> None:
 def test_arguments_that_do_not_fit_are_named(upload: Image.Image, generated: tuple[int, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         paste_back(upload, Image.new("RGB", generated), Image.new("L", (20, 20), 255), Box(0, 0, 20))
-
-
-LARGE = """
-import resource
-from PIL import Image
-from imagebart.imaging import masks
-from imagebart.imaging.crop import Box, paste_back
-from imagebart.imaging.files import flatten, load_image
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
-before = peak()
-upload = load_image(Image.new("RGBA", (8000, 5000), (9, 8, 7, 100)))
-alpha = masks.alpha(masks.preset("border", upload.size), 1000)
-flatten(upload)
-paste_back(upload, Image.new("RGB", (128, 128)), alpha, Box(0, -1500, 8000))
-print(peak() - before)
-"""
-
-
-@pytest.mark.slow
-def test_an_image_of_forty_megapixels_takes_less_than_a_gigabyte() -> None:
-    """With transparency and the widest feather."""
-    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1000
 
 
 @pytest.mark.parametrize("box", [Box(0, 0, 30), Box(5, 7, 16), Box(-9, 0, 60), Box(0, -9, 47), Box(20, 3, 5)])

@@ -34,8 +34,8 @@ def check(report: Report) -> None:
 @pytest.mark.slow
 def test_sixteen_at_once_for_a_moment(tmp_path: Path) -> None:
     with page_process(tmp_path) as server:
-        report = load(server, 8, SESSIONS, tmp_path)
-    print(report.text(warm_up=4))
+        report = load(server, 5, SESSIONS, tmp_path)
+    print(report.text(warm_up=2))
     check(report)
 
 
