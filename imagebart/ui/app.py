@@ -56,7 +56,7 @@ from imagebart.ui.model_list import (
 from imagebart.ui.queries import RESTORED, Queries
 from imagebart.ui.runs import UPDATED, Cancellation, Runs, in_order
 from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad
-from imagebart.ui.sketchpad.stored_images import animate, compose, link_token, open_image
+from imagebart.ui.sketchpad.stored_images import animate, compose, expand, link_token, open_image
 
 MAX_FILE_SIZE = "40mb"  # larger files are refused while they are still arriving
 MAX_QUEUE = 24  # pages that wait for the model at once; further ones get the message that it is busy
@@ -103,7 +103,8 @@ def build_page(
         # First, because later events whose functions have the same names get other names.
         add_endpoints(pipeline, MODEL_QUEUE, max_run_seconds)
         queries, cancellation = Queries(choice), Cancellation(page)
-        functions = [answering(call) for call in (open_image, link_token, compose, animate, queries.check_prompt)]
+        asked = (open_image, link_token, compose, animate, expand, queries.check_prompt)
+        functions = [answering(call) for call in asked]
         parts = add_heading(choice.names(), properties)
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(min_width=300, elem_id="left"):

@@ -70,8 +70,9 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
             parts["surprise"] = gr.Button("Surprise me", elem_id="surprise", **small, **properties["surprise"])
         with gr.Row(elem_id="actions"):
             parts["edit"] = gr.Button("Edit", variant="primary", min_width=90, elem_id="edit")
+            gr.HTML(messages.MODES, elem_id="modes", apply_default_css=False)
             parts["generate"] = gr.Button("Generate", min_width=90, elem_id="generate")
-            parts["vary"] = gr.Button("Vary", min_width=70, elem_id="vary")
+            parts["vary"] = gr.Button("Vary", elem_id="vary")  # pressed by Edit, see modes.js
             parts["cancel"] = gr.Button("Cancel", variant="stop", min_width=90, elem_id="cancel")
         parts |= {name: gr.HTML(elem_id=name) for name in ("progress", "announcement")}
         with gr.Column(elem_id="notes"):

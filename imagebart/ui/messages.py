@@ -44,6 +44,12 @@ def run_too_long(seconds: float) -> str:
     return f"The run took longer than the {limit} that this page allows; choose fewer images, scales or resamples."
 
 
+def expanded_too_far(size: tuple[int, int], shape: int, pixels: int) -> str:
+    """An image that was to grow beyond the limits."""
+    most = f"{pixels // 1_000_000} megapixels, and a longer side of {shape} times the shorter one"
+    return f"The image would have {size[0]:,} × {size[1]:,} pixels; it can grow to at most {most}."
+
+
 def unexpected_error(number: str) -> str:
     """An error that nobody expected; the number stands in the server's log, too."""
     return (
@@ -196,6 +202,13 @@ HISTORY = (
 # Filled by models.js.
 MODEL_LIST = (
     '<section class="ib-models" aria-label="Models"><ul></ul><p class="ib-models-note" role="status"></p></section>'
+)
+# What Edit does: see sketchpad/modes.js.
+MODES = (
+    '<select id="mode" aria-label="What Edit does" title="What Edit does">'
+    '<option value="fill">Fill</option><option value="remove">Remove</option>'
+    '<option value="background">Background</option><option value="expand">Expand</option>'
+    '<option value="vary">Vary</option></select>'
 )
 # Filled by prompt.js.
 PROMPT_CHECK = (

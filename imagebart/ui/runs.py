@@ -227,6 +227,8 @@ def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
     file, mask = sketch.file(), sketch.mask()  # the pipeline opens the file: a large one takes memory once
     prompt, settings, words = controls.prompt(pipeline), controls.sampling(pipeline), None
     notes: tuple[str, ...] = ()
+    if sketch.mode == "remove":
+        prompt, settings = None, replace(settings, guidance=1.0)
     # A mask that was selected by this very prompt covers more than what changes: the rest is asked for as well.
     if isinstance(prompt, str) and prompt == sketch.selected_by:
         words = prompt

@@ -91,7 +91,7 @@ def test_edit_without_painting_finds_the_place_and_says_so(page: PageObject, exa
     page.wait_until(lambda: page.history() != before)
     page.expect_finished()
     page.expect_regenerated(COUNT)
-    expect(page.locator(".sp-note")).to_contain_text("Nothing was painted")
+    expect(page.locator(".sp-note")).to_contain_text("Your words said where")
     changed = (page.result_pixels() != pixels(examples / "01-first.png")).any(axis=-1)
     assert changed[:15, 10:30].any()
     changed[:15, 10:30] = False

@@ -332,8 +332,17 @@ class PageObject:
             self.page.mouse.move(*place(point), steps=4)
         self.page.mouse.up()
 
+    def choose_mode(self, name: str) -> None:
+        """Choose what Edit does."""
+        self.page.get_by_label("What Edit does").select_option(name)
+
     def edit(self, button: str = "Edit") -> None:
-        """Press a button that starts a run, and wait until its result is shown."""
+        """Press a button that starts a run, and wait until its result is shown; "Vary": Edit, in this mode."""
+        if button == "Vary":
+            self.choose_mode("Vary")
+            self.edit()
+            self.choose_mode("Fill")
+            return
         before = self.history()
         self.press(button)
         self.wait_for(

@@ -26,7 +26,7 @@ from imagebart.ui import messages
 from imagebart.ui.sketchpad.stored_images import find, view_size
 
 # In the order of their imports.
-SCRIPTS = ("mask", "state", "gradio", "images", "view", "review", "run", "input", "sketchpad")
+SCRIPTS = ("mask", "state", "gradio", "images", "view", "review", "run", "modes", "input", "sketchpad")
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
 MAX_VERSION = 2**53  # whole number that a browser counts to
@@ -84,6 +84,7 @@ class Sketch:
     size: tuple[int, int]  # the image's width and height
     packed_mask: str  # in the sketchpad's pixels; "": nothing is painted
     selected_by: str | None = None  # the prompt that the mask was selected by; None: somebody painted it
+    mode: str = "fill"  # what Edit does, see modes.js
 
     @classmethod
     def read(cls, value: Mapping[str, Any] | None) -> Sketch:
@@ -92,12 +93,13 @@ class Sketch:
             value = value or EMPTY
             version, path, packed = int(value["version"]), value["image"], str(value["mask"])
             selected_by = None if value.get("selected_by") is None else str(value["selected_by"])
+            mode = str(value.get("mode", cls.mode))
             width, height = (int(side) for side in value["size"])
             if abs(version) > MAX_VERSION or min(width, height) < 0 or width * height > MAX_PIXELS:
                 raise ValueError("a version that no browser counts to, or a size that no image has")
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InputError(messages.SKETCH_UNREADABLE) from error
-        return cls(version, None if path is None else str(path), (width, height), packed, selected_by)
+        return cls(version, None if path is None else str(path), (width, height), packed, selected_by, mode)
 
     def file(self) -> Path:
         """The image's file. Raises InputError if there is no image, and ImageDeleted if it is no longer there."""

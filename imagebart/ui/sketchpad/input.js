@@ -1,6 +1,7 @@
 // What a person does with pointers, keys and files, and the commands that come of it.
 import { click, hideMessages, promptBox, whenPresent } from "./gradio.js";
 import { saveInTab } from "./images.js";
+import { GROWTH } from "./modes.js";
 
 const WHEEL = 0.002; // zoom for each pixel of the wheel: its logarithm
 const ZOOM = 1.25;
@@ -30,6 +31,7 @@ const COMMANDS = {
   discard: ({ review }) => review.close() && hideMessages(),
   replay: ({ review }) => review.replay(),
   replaySlowly: ({ review }) => review.replay(true),
+  ...Object.fromEntries(Object.keys(GROWTH).map((name) => [name, (pad) => pad.keepAtOnce() && pad.modes.expand(name)])),
   lastMask: (pad) => pad.useLastMask(),
   maskOpacity: (pad) => pad.say(`The mask is shown with an opacity of ${Math.round(100 * pad.canvas.changeOpacity())} %.`),
   compare: (pad) => pad.showBefore(true),

@@ -12,7 +12,7 @@ const PROBE = 2000; // milliseconds between two checks whether the server is the
 const IDLE_PROBES = 3; // times as long where nobody waits for it
 const ASKING = "Looking at the image …";
 const SELECTED = "Found by your words. Correct it, or press Edit.";
-const SELECTED_AND_EDITED = "Nothing was painted: your words said where.";
+const SELECTED_AND_EDITED = "Your words said where.";
 const SERVER_GONE = "The server does not answer. This page goes on by itself when it does.";
 
 // Looks again and again whether the server is there, more often while somebody waits for it: Gradio does not tell that it
@@ -123,8 +123,9 @@ export class ImageQueries {
     this.selected = prompt ? { prompt, image: image.path, mask } : null;
   }
 
-  selectByPrompt(editVersion = null) {
-    this.editVersion = editVersion;
+  // refine: from the mask that is found to the one that is painted.
+  selectByPrompt(editVersion = null, refine = (mask) => mask) {
+    Object.assign(this, { editVersion, refine });
     this.ask("select", promptBox()?.value);
   }
 
@@ -173,7 +174,7 @@ export class ImageQueries {
     if (!mask || version !== state.version) return;
     const { width, height } = state.mask;
     this.pad.changeMask(() => {
-      const selected = unpack(mask, width, height);
+      const selected = this.refine(unpack(mask, width, height));
       this.selected = { prompt, image: state.image.path, mask: pack(selected) };
       return selected;
     });

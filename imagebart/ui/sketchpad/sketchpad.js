@@ -4,6 +4,7 @@ import { click, EVENTS, fileUrl, hideMessages, promptBox, whenPresent, writeProm
 import { ImageLoader, importMask, loadBitmap, loadFromTab, saveInTab, Sharing } from "./images.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
 import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
+import { Modes } from "./modes.js";
 import { Review, thumbnail } from "./review.js";
 import { History, ImageQueries, RunState, watchServer } from "./run.js";
 import { State } from "./state.js";
@@ -35,6 +36,7 @@ export class Sketchpad {
     this.loader = new ImageLoader({ server, upload, state: this.state, say: (sentence) => this.say(sentence) });
     this.sharing = new Sharing(this);
     this.queries = new ImageQueries(this);
+    this.modes = new Modes(this);
     this.runState = new RunState(server.stop);
     element.sketchpad = this;
     this.fillMarkup();
@@ -82,7 +84,10 @@ export class Sketchpad {
     // Before Gradio gets the click.
     document.addEventListener("click", (event) => {
       const pressed = event.target.closest?.("#edit, #vary, #generate, #cancel")?.id;
-      if (pressed === "cancel") this.runState.cancel();
+      if (pressed === "edit" && this.modes.chosen === "vary") {
+        event.stopPropagation();
+        click("vary");
+      } else if (pressed === "cancel") this.runState.cancel();
       else if (pressed && (!this.runState.isFree(pressed) || !this.canStart(pressed))) event.stopPropagation();
       else if (pressed) this.runState.start();
     }, true);
@@ -109,7 +114,7 @@ export class Sketchpad {
         return false;
       }
     }
-    return task !== "edit" || !this.queries.selectBeforeEdit();
+    return task !== "edit" || !this.modes.prepareEdit();
   }
 
   async start() {
@@ -135,7 +140,7 @@ export class Sketchpad {
     const { image, mask, version, undoStack } = this.state;
     const [size, packed] = [[image?.width ?? 0, image?.height ?? 0], mask ? pack(mask) : ""];
     const selection = this.queries.promptOf(image, packed);
-    const value = { image: image?.path ?? null, size, mask: packed, selected_by: selection, version };
+    const value = { image: image?.path ?? null, size, mask: packed, selected_by: selection, mode: this.modes.chosen, version };
     this.props.value = value;
     this.sent.set(version, { image, mask: packed });
     this.sent.delete(version - MAX_SENT);

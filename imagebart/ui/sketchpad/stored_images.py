@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 
+import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -26,6 +27,7 @@ MAX_VIEW_SIDE = 1024  # pixels of the longer side of what is painted on; the sam
 MAX_PREVIEW_SIDE = 512  # of a preview, which is compressed and sent while the model waits
 ANIMATION_SECONDS = 4.0
 MAX_FRAMES = 200
+MAX_SHAPE = 3  # the longer side of an expanded image, over the shorter one
 NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 UNREADABLE_ERRORS = (TypeError, KeyError, ValueError, OverflowError, OSError, Image.DecompressionBombError)
 
@@ -122,6 +124,28 @@ def compose(step: Mapping[str, Any]) -> dict[str, Any]:
             left, top = (int(value) for value in step["box"][:2])
             whole.paste(part, (left, top))
         return {"image": describe_png(publish(whole), whole)}
+    except InputError as error:
+        return {"error": str(error)}
+    except UNREADABLE_ERRORS:
+        return {"error": messages.STEP_UNREADABLE}
+
+
+@IMAGE_LIMIT
+def expand(request: Mapping[str, Any]) -> dict[str, Any]:
+    """An image with more around it: {"path": a file, "left", "top", "right", "bottom": pixels} to {"image": …}.
+
+    What is new repeats the image's edge.
+    """
+    try:
+        image = load_image(find(str(request["path"])))
+        left, top, right, bottom = (int(request[side]) for side in ("left", "top", "right", "bottom"))
+        width, height = image.width + left + right, image.height + top + bottom
+        if min(left, top, right, bottom) < 0:
+            raise ValueError("an image does not shrink")
+        if max(width, height) > MAX_SHAPE * min(width, height) or width * height > MAX_PIXELS:
+            return {"error": messages.expanded_too_far((width, height), MAX_SHAPE, MAX_PIXELS)}
+        grown = Image.fromarray(np.pad(np.asarray(image), ((top, bottom), (left, right), (0, 0)), mode="edge"))
+        return {"image": describe_png(publish(grown), grown)}
     except InputError as error:
         return {"error": str(error)}
     except UNREADABLE_ERRORS:

@@ -46,6 +46,24 @@ def test_a_bad_upload_is_said(content: bytes | None, said: str) -> None:
     assert said in stored_images.open_image(str(path))["error"]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_image_grows_by_what_its_edge_repeats_up_to_its_limits(mode: str) -> None:
+    image = noise_image((60, 40)).convert(mode)
+    path = publish(image)
+    asked = {"path": path, "left": 5, "top": 0, "right": 0, "bottom": 7}
+    grown = stored_images.expand(asked)["image"]
+    found = np.asarray(open_image(grown["path"]))
+    assert (grown["width"], grown["height"]) == (65, 47) and found.shape[2] == len(mode)
+    for y in range(47):
+        for x in range(65):
+            assert tuple(found[y, x]) == image.getpixel((max(x - 5, 0), min(y, 39)))
+    assert "can grow to at most" in stored_images.expand({**asked, "left": 90})["error"]
+    assert "can grow to at most" in stored_images.expand({**asked, "left": 10_000, "top": 9_000})["error"]
+    for wrong in ({**asked, "left": -1}, {**asked, "left": "wide"}, {"path": path}, {**asked, "top": 1e400}):
+        assert stored_images.expand(wrong) == {"error": messages.STEP_UNREADABLE}
+    assert stored_images.expand({**asked, "path": "gone.png"}) == {"error": messages.IMAGE_DELETED}
+
+
 def test_nothing_outside_the_pages_folder_is_shown(tmp_path: Path) -> None:
     noise_image((32, 32)).save(tmp_path / "secret.png")
     inside = Path(publish(noise_image((32, 32)))).parent

@@ -1,0 +1,109 @@
+// What Edit does, chosen in the list beside it: fill what is painted by the words, remove it, replace the background, fill
+// what the image grows by, or vary the whole. All but the last come down to a mask and a prompt before the run starts.
+import { click, promptBox, whenPresent } from "./gradio.js";
+import { blank, fillRect, MASK_COMMANDS, maskSize, pack } from "./mask.js";
+
+const LINES = { // what is said when a mode is chosen
+  fill: "Fill: paint over a part, say what should be there, press Edit.",
+  remove: "Remove: paint over what should go, press Edit. It is filled from around, without words.",
+  background: "Background: say how it should be, such as “blue”, press Edit. It is found by itself.",
+  vary: "Vary: press Edit for another image like this one; “Variation strength” in the settings says how like.",
+  expand: "Expand: choose where the image should grow, say what should be there, press Edit.",
+};
+const NO_BACKGROUND = "Say how the background should be, such as “blue”.";
+const SHARE = 1 / 4; // of a side that the image grows by
+const WIDE = 16 / 9;
+
+// By how many pixels an image of { width, height } grows, by the names of the buttons; one that has the shape does not.
+export const GROWTH = {
+  expandSquare: ({ width, height }) => around(Math.max(height - width, 0), Math.max(width - height, 0)),
+  expandWide: ({ width, height }) =>
+    around(Math.max(Math.round(height * WIDE) - width, 0), Math.max(Math.round(width / WIDE) - height, 0)),
+  expandLeft: ({ width }) => ({ ...around(0, 0), left: Math.ceil(width * SHARE) }),
+  expandRight: ({ width }) => ({ ...around(0, 0), right: Math.ceil(width * SHARE) }),
+  expandUp: ({ height }) => ({ ...around(0, 0), top: Math.ceil(height * SHARE) }),
+  expandDown: ({ height }) => ({ ...around(0, 0), bottom: Math.ceil(height * SHARE) }),
+};
+
+const around = (across, down) => {
+  const [left, top] = [Math.floor(across / 2), Math.floor(down / 2)];
+  return { left, top, right: across - left, bottom: down - top };
+};
+
+// The mask of an image that has grown: what is new; and within the image before, what `mask` paints, if there is one.
+export const grownMask = (image, { left, top, right, bottom }, mask = null) => {
+  const { width, height } = maskSize(image);
+  const scale = width / image.width;
+  const grown = blank(width, height);
+  grown.data.fill(255);
+  const inner = { left: Math.ceil(left * scale), top: Math.ceil(top * scale) };
+  const end = { x: Math.floor((image.width - right) * scale), y: Math.floor((image.height - bottom) * scale) };
+  fillRect(grown, inner.left, inner.top, end.x, end.y, 0);
+  for (let y = inner.top; mask && y < end.y; y++) {
+    for (let x = inner.left; x < end.x; x++) {
+      const [u, v] = [(x - inner.left) / (end.x - inner.left), (y - inner.top) / (end.y - inner.top)];
+      const before = mask.data[Math.floor(v * mask.height) * mask.width + Math.floor(u * mask.width)];
+      if (before) grown.data[y * width + x] = before;
+    }
+  }
+  return grown;
+};
+
+export class Modes {
+  constructor(pad) {
+    Object.assign(this, { pad, chosen: "fill", expanded: new Set() }); // expanded: images that have grown, by their paths
+    whenPresent("mode", (list) => list.addEventListener("change", () => this.choose(list.value)));
+  }
+
+  choose(mode) {
+    const { pad } = this;
+    this.chosen = mode;
+    pad.element.dataset.mode = mode;
+    pad.props.value = { ...pad.props.value, mode };
+    pad.say(LINES[mode]);
+  }
+
+  // Whether Edit has to wait for a mask, or for words.
+  prepareEdit() {
+    if (this.chosen === "background") return this.selectBackground();
+    return this.chosen !== "remove" && this.pad.queries.selectBeforeEdit();
+  }
+
+  // The mask of the background is asked for first, by words that name it; the answer presses Edit again. It grows by half
+  // a token: patches at the subject's outline, of which a small part is background, are not found.
+  selectBackground() {
+    const { pad } = this;
+    const { image, mask, version } = pad.state;
+    const words = promptBox()?.value.trim() ?? "";
+    if (!mask) return false; // the run says that there is no image
+    if (!words) pad.say(NO_BACKGROUND);
+    else if (!/\bbackground\b/i.test(words)) {
+      pad.changeWords(`a ${words} background`);
+      setTimeout(() => click("edit")); // when Gradio has got the words
+    } else if (pad.queries.promptOf(image, pack(mask)) !== promptBox().value) pad.queries.selectByPrompt(version, MASK_COMMANDS.grow);
+    else return false;
+    return true;
+  }
+
+  // The image grows, by the name of a button; what is new is the mask.
+  async expand(name) {
+    const { pad } = this;
+    const { image, mask, version } = pad.state;
+    if (!image) return;
+    const growth = GROWTH[name](image);
+    if (!Object.values(growth).some(Boolean)) {
+      pad.say("The image has this shape already.");
+      return;
+    }
+    const answer = await pad.server.expand({ path: image.path, ...growth }).catch(() => ({ error: "The server did not answer." }));
+    if (answer.error) pad.say(answer.error);
+    else {
+      pad.state.onArrival(() => {
+        if (pad.state.version !== version) return;
+        const before = this.expanded.has(image.path) ? mask : null;
+        this.expanded.add(answer.image.path);
+        pad.state.open(answer.image, grownMask(answer.image, growth, before));
+      });
+    }
+  }
+}
