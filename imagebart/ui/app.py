@@ -53,6 +53,7 @@ from imagebart.ui.model_list import (
     surprise,
     switch_model,
 )
+from imagebart.ui.project import save_project
 from imagebart.ui.queries import RESTORED, Queries
 from imagebart.ui.runs import UPDATED, Cancellation, Runs, in_order
 from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad
@@ -75,8 +76,8 @@ IN_TURN: dict[str, Any] = {**PRIVATE, "concurrency_id": MODEL_QUEUE, "concurrenc
 RUN_OVER = 'imagebart.send("run_over", true);'
 RUN_NAME = "document.documentElement.dataset.runName"
 WITH_RUN_NAME = f"(sketchpad, ...values) => [{{ ...sketchpad, run: {RUN_NAME} }}, ...values]"
-SHARE = f"""(...values) => {{
-  imagebart.send("share", Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]])));
+SEND_CONTROLS = f"""(...values) => {{
+  imagebart.send("MESSAGE", Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]])));
 }}"""
 
 
@@ -103,8 +104,8 @@ def build_page(
         # First, because later events whose functions have the same names get other names.
         add_endpoints(pipeline, MODEL_QUEUE, max_run_seconds)
         queries, cancellation = Queries(choice), Cancellation(page)
-        asked = (open_image, link_token, compose, animate, expand, queries.check_prompt)
-        functions = [answering(call) for call in asked]
+        calls = (open_image, link_token, compose, animate, expand, save_project, queries.open_project)
+        functions = [answering(call) for call in (*calls, queries.check_prompt)]
         parts = add_heading(choice.names(), properties)
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(min_width=300, elem_id="left"):
@@ -173,7 +174,9 @@ def _connect_queries(parts: Parts, queries: Queries) -> None:
         connect(parts, sketchpad.copy, on_gpu(queries.describe_image), sketch, answers, **asked),
     ):
         connect(parts, answered.failure, queries.no_answer, (), answers, **AT_ONCE)
-    parts["share"].click(None, [parts[name] for name in NAMES], None, js=SHARE, **AT_ONCE)
+    for name in ("share", "save_project"):
+        js = SEND_CONTROLS.replace("MESSAGE", name)
+        parts[name].click(None, [parts[name] for name in NAMES], None, js=js, **AT_ONCE)
     opened = (*(name for name in NAMES if name != "model"), "messages")
     connect(parts, parts["link"].input, queries.open_link, ("link", "model"), opened, **AT_ONCE)
 

@@ -355,12 +355,12 @@ class PageObject:
     def drop(self, path: Path) -> None:
         """Drop a file on the canvas."""
         data = self.page.evaluate_handle(
-            """bytes => {
+            """([name, bytes]) => {
                 const transfer = new DataTransfer();
-                transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+                transfer.items.add(new File([new Uint8Array(bytes)], name));
                 return transfer;
             }""",
-            list(path.read_bytes()),
+            [path.name, list(path.read_bytes())],
         )
         self.canvas().dispatch_event("drop", {"dataTransfer": data})
 

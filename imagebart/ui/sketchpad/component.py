@@ -26,7 +26,7 @@ from imagebart.ui import messages
 from imagebart.ui.sketchpad.stored_images import find, view_size
 
 # In the order of their imports.
-SCRIPTS = ("mask", "state", "gradio", "images", "view", "review", "run", "modes", "input", "sketchpad")
+SCRIPTS = ("mask", "state", "gradio", "images", "view", "review", "run", "modes", "input", "project", "sketchpad")
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
 MAX_VERSION = 2**53  # whole number that a browser counts to

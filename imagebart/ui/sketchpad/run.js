@@ -93,7 +93,11 @@ export class History {
 
   // entry: { task, prompt, when, before, mask, results, steps, name }
   add(entry) {
-    this.entries = [...this.entries, entry].slice(-MAX_HISTORY);
+    this.replace([...this.entries, entry]);
+  }
+
+  replace(entries) {
+    this.entries = entries.slice(-MAX_HISTORY);
     saveInTab("history", this.entries);
     this.show();
   }

@@ -7,6 +7,7 @@ import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "
 import { Modes } from "./modes.js";
 import { Review, thumbnail } from "./review.js";
 import { History, ImageQueries, RunState, watchServer } from "./run.js";
+import { isProject, Projects } from "./project.js";
 import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
@@ -18,7 +19,7 @@ const MAX_SENT = 24; // versions of which it is known what was sent
 export class Sketchpad {
   // What Gradio passes: the element, the value that events send, the ways to send them and to call the server.
   constructor(element, props, trigger, server, upload) {
-    Object.assign(this, { element, props, trigger, server, sent: new Map(), lastMask: null });
+    Object.assign(this, { element, props, trigger, server, upload, sent: new Map(), lastMask: null });
     this.examples = props.examples; // of the model that is chosen
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.gridStatus = element.querySelector("#grid-status");
@@ -35,6 +36,7 @@ export class Sketchpad {
     this.gestures = new Gestures(this.canvas);
     this.loader = new ImageLoader({ server, upload, state: this.state, say: (sentence) => this.say(sentence) });
     this.sharing = new Sharing(this);
+    this.projects = new Projects(this, this.parts.projectFile);
     this.queries = new ImageQueries(this);
     this.modes = new Modes(this);
     this.runState = new RunState(server.stop);
@@ -301,6 +303,7 @@ export class Sketchpad {
   }
 
   async openFile(file) {
+    if (isProject(file)) return this.projects.open(file);
     const answer = await this.loader.openFile(file);
     if (answer?.made) this.request("settings");
   }
