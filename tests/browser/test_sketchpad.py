@@ -231,6 +231,7 @@ def test_a_link_brings_image_mask_words_and_settings(windows: Windows, site: Sit
         page.type_prompt("red hair")
         page.unfold("Settings")
         page.locator("#seed input").fill("77")
+        page.choose_mode("Remove")
         page.press("Copy a link to this")
         expect(page.locator(".sp-note")).to_contain_text("The link is copied")
         link, painted = page.evaluate("navigator.clipboard.readText()"), page.mask()
@@ -239,6 +240,8 @@ def test_a_link_brings_image_mask_words_and_settings(windows: Windows, site: Sit
         page.goto(link)
         expect(page.locator("#image-size")).to_have_text("64 × 32 pixels")
         expect(page.prompt()).to_have_value("red hair")
+        expect(page.get_by_label("What Edit does")).to_have_value("remove")
+        assert page.sent_value()["mode"] == "remove"
         expect(page.locator("#messages")).to_contain_text("This link's image")
         assert (page.mask() == painted).all()
         assert (pixels(Path(page.sent_value()["image"])) == pixels(gradients)).all()

@@ -226,7 +226,8 @@ export class Sharing {
     const { token, error } = state.image ? await server.link_token(state.image.path).catch(() => NO_ANSWER) : {};
     if (error) return this.pad.say(error);
     const link = new URL(location.href);
-    link.hash = HASH + (await encodeLink({ controls, token, mask: state.mask ? pack(state.mask) : "" }));
+    const { chosen: mode } = this.pad.modes;
+    link.hash = HASH + (await encodeLink({ controls, token, mode, mask: state.mask ? pack(state.mask) : "" }));
     return this.pad.say((await copyText(link.href)) ? COPIED : "");
   }
 
@@ -242,6 +243,7 @@ export class Sharing {
     const { image, error } = await this.pad.server.open_image(shared.token).catch(() => NO_ANSWER);
     if (error) return this.refuse(error);
     this.pad.loader.open(image, shared.mask);
+    this.pad.modes.choose(shared.mode);
     return true;
   }
 

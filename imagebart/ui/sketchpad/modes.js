@@ -55,9 +55,13 @@ export class Modes {
     whenPresent("mode", (list) => list.addEventListener("change", () => this.choose(list.value)));
   }
 
+  // By its name; one that is none changes nothing.
   choose(mode) {
     const { pad } = this;
+    if (!Object.hasOwn(LINES, mode)) return;
     this.chosen = mode;
+    whenPresent("mode", (list) => (list.value = mode));
+    document.documentElement.style.setProperty("--mode-line", JSON.stringify(LINES[mode])); // see page.css
     pad.element.dataset.mode = mode;
     pad.props.value = { ...pad.props.value, mode };
     pad.say(LINES[mode]);
