@@ -11,16 +11,27 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 MEGABYTE = 1_000_000
 IMPORT_NAMES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 FRONT_MATTER = [
     *("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file"),
-    *("license", "pinned", "short_description", "suggested_hardware", "tags"),
+    *("license", "pinned", "fullWidth", "header", "short_description", "suggested_hardware", "tags"),
 ]
-# What else a Space may set (huggingface.co/docs/hub/spaces-config-reference) and this one could come to need.
-MORE_FRONT_MATTER = {"models", "datasets", "preload_from_hub", "startup_duration_timeout", "header", "thumbnail"}
+# What else a Space may set (huggingface.co/docs/hub/spaces-config-reference, August 2026) and this one could come to
+# need; `models`, `datasets` and `thumbnail` name addresses of an owner.
+MORE_FRONT_MATTER = {
+    "models",
+    "datasets",
+    "preload_from_hub",
+    "startup_duration_timeout",
+    "thumbnail",
+    "custom_headers",
+}
+# What ZeroGPU has (huggingface.co/docs/hub/spaces-zerogpu, August 2026); cpu-basic takes any.
+ZERO_GPU = {"python": ("3.10.13", "3.12.12"), "torch": ("2.8.0", "2.9.1", "2.10.0", "2.11.0"), "not torch": "2.12.0"}
 SPACE_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
 
@@ -75,6 +86,7 @@ def test_front_matter_is_a_spaces(front_matter: dict) -> None:
     assert set(FRONT_MATTER) <= front_matter.keys() and front_matter.keys() - set(FRONT_MATTER) <= MORE_FRONT_MATTER
     assert (front_matter["sdk"], front_matter["license"]) == ("gradio", "mit")
     assert (front_matter["suggested_hardware"], front_matter["pinned"]) == ("cpu-basic", False)
+    assert (front_matter["fullWidth"], front_matter["header"]) == (True, "mini")
     assert {front_matter["colorFrom"], front_matter["colorTo"]} <= SPACE_COLORS
     assert (ROOT / front_matter["app_file"]).is_file()
     assert 0 < len(front_matter["short_description"]) <= 60 and 0 < len(front_matter["title"]) <= 60
@@ -92,6 +104,15 @@ def test_a_space_runs_a_python_that_the_package_supports(front_matter: dict) -> 
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lowest = re.search(r'requires-python = ">=3\.(\d+)"', pyproject)
     assert lowest is not None and int(front_matter["python_version"].split(".")[1]) >= int(lowest.group(1))
+
+
+def test_zero_gpu_has_the_python_and_the_torch_that_are_asked_for(front_matter: dict, requirements: list[str]) -> None:
+    (python,) = (one for one in ZERO_GPU["python"] if f"{one}.".startswith(f"{front_matter['python_version']}."))
+    asked = [Requirement(line) for line in requirements if requirement_name(line) == "torch"]
+    environment = {"python_version": python.rpartition(".")[0], "python_full_version": python}
+    there = [one for one in asked if one.marker is None or one.marker.evaluate(environment)]
+    assert all(one.specifier.contains(version) for one in there for version in ZERO_GPU["torch"])
+    assert not all(one.specifier.contains(ZERO_GPU["not torch"]) for one in there)
 
 
 def test_front_matter_names_the_pinned_gradio(front_matter: dict, requirements: list[str]) -> None:

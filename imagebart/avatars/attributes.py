@@ -191,7 +191,7 @@ def phrases(kind: str) -> Tables:
     """The phrases of each attribute in the sections of a kind of `data/avatar_phrases.ini`."""
     file = ConfigParser(delimiters=(":",), interpolation=ExtendedInterpolation())
     file.optionxform = str  # type: ignore[assignment, method-assign]
-    file.read_string(files("imagebart").joinpath("data", "avatar_phrases.ini").read_text(encoding="utf-8"))
+    file.read_string(files("imagebart").joinpath("data/avatar_phrases.ini").read_text(encoding="utf-8"))
     prints = file["prints"]["*"]
     return {
         attribute: [

@@ -82,7 +82,7 @@ def _byte_symbols() -> list[str]:
 
 @lru_cache(maxsize=1)
 def _merges() -> list[tuple[str, str]]:
-    packed = files("imagebart").joinpath("data", "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    packed = files("imagebart").joinpath("data/bpe_simple_vocab_16e6.txt.gz").read_bytes()
     lines = gzip.decompress(packed).decode("utf-8").split("\n")
     # The first line is a heading, and CLIP uses as many merges as its vocabulary has room for.
     pairs = (line.split() for line in lines[1 : 1 + VOCAB_SIZE - 2 * 256 - 2])

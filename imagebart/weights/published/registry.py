@@ -304,7 +304,7 @@ class PublishedModel:
         """A conditioner whose classes, if they are ImageNet's thousand, have their names in place of numbers."""
         if not isinstance(conditioner, ClassConditioner) or len(conditioner.names) != self.classes:
             return conditioner
-        text = resources.files("imagebart").joinpath("data", "imagenet_classes.txt").read_text(encoding="utf-8")
+        text = resources.files("imagebart").joinpath("data/imagenet_classes.txt").read_text(encoding="utf-8")
         return replace(conditioner, names=tuple(text.splitlines()))
 
     def stage(self, t: int) -> PublishedStage:
