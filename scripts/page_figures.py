@@ -2,8 +2,10 @@
 ready mask until it is shown, seconds from Edit to the noise and to the first preview.
 
 Each on this machine and on one whose browser is so many times slower (Chrome's own throttling); medians in a table.
-And how often an upload, or a result, that arrives while the pointer is down goes wrong: an upload gets a mask of its
-own, and a result is in the history while the stroke stays.
+Of the first edit that a visitor makes, with the defaults: how many states are seen, in how many scales, when the first
+one comes that is no noise and when the result, and by how many pixels anything else moves meanwhile. How wide a phone's
+page is after ten runs. And how often an upload, or a result, that arrives while the pointer is down goes wrong: an
+upload gets a mask of its own, and a result is in the history while the stroke stays.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, ViewportSize, expect, sync_playwright
 
 HERE = Path(__file__).resolve().parent.parent
 WIDE: ViewportSize = {"width": 1440, "height": 900}
+PHONES = ((390, 844), (844, 390))
 PATIENCE = 120_000  # milliseconds
 SENT = "document.querySelector('.sp').sketchpad.props.value"  # what the sketchpad sends with every event
 # When a dot could first be painted, in milliseconds since the page was asked for: it is painted, and taken back.
@@ -71,6 +75,42 @@ PREVIEWS = """() => new Promise((done) => {
     };
     document.getElementById("edit").click();
 })"""
+# What is seen of a run, from the click on Edit to its result, and the sum of moves of all else, in pixels.
+FIRST_EDIT = """() => new Promise((done) => {
+    const { review } = document.querySelector(".sp").sketchpad;
+    const changing = "#prompt, #history .sp-strip, .sp-film, .sp-variants, .sp-slider, #messages, #progress";
+    const parts = [...document.querySelectorAll("button, input, textarea, h1, label, #dock, .sp-frame, .sp-masks")]
+        .filter((part) => !part.closest(changing));
+    const places = new Map();
+    let [moved, running] = [0, true];
+    const look = () => {
+        for (const part of parts.filter((part) => part.checkVisibility({ visibilityProperty: true }))) {
+            const { x, y } = part.getBoundingClientRect();
+            const before = places.get(part) ?? { x, y };
+            moved += Math.abs(x - before.x) + Math.abs(y - before.y);
+            places.set(part, { x, y });
+        }
+        if (running) requestAnimationFrame(look);
+    };
+    look();
+    const began = performance.now();
+    const times = new Map(); // by image
+    const setBitmap = review.setBitmap;
+    review.setBitmap = function (bitmap, ...rest) {
+        if (!times.has(bitmap)) times.set(bitmap, (performance.now() - began) / 1000);
+        setBitmap.call(this, bitmap, ...rest);
+        if (!this.finished) return;
+        delete review.setBitmap;
+        const [, first] = times.values();
+        const scales = Math.max(...this.run.film.map((label) => Number(label.split(" of ")[1] ?? 1)));
+        const seconds = times.get(bitmap);
+        setTimeout(() => {
+            running = false;
+            done({ states: times.size, scales, first, seconds, moved: Math.round(moved) });
+        }, 1000);
+    };
+    document.getElementById("edit").click();
+})"""
 
 
 @contextmanager
@@ -86,9 +126,9 @@ def served() -> Iterator[str]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, rate: float) -> Iterator[Page]:
-    """The page in a window that knows nothing of it yet, ready."""
-    context = browser.new_context(viewport=WIDE)
+def opened(browser: Browser, url: str, rate: float, **options: Any) -> Iterator[Page]:
+    """The page, ready, in a window that knows nothing of it yet, wide by default; `options` of `new_context`."""
+    context = browser.new_context(**{"viewport": WIDE, **options})
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.add_init_script(PAINTABLE)
@@ -116,6 +156,34 @@ def measure(browser: Browser, url: str, rate: float, times: int) -> str:
     until = f"{median(paintable):.2f} ({min(paintable):.2f} to {max(paintable):.2f}) s"
     shown = f"{median(settled):.0f} ({min(settled):.0f} to {max(settled):.0f}) ms"
     return f"| {rate:g}x | {until} | {shown} | {median(first):.2f} s | {median(drawn):.2f} s |"
+
+
+def first_edit(browser: Browser, url: str, rate: float, times: int) -> str:
+    """A line of the table of first edits: the default example, its mask, its words, the default settings."""
+    found = []
+    for _ in range(times):
+        with opened(browser, url, rate) as page:
+            page.mouse.move(2, 2)
+            found.append(page.evaluate(FIRST_EDIT))
+    states, first, seconds = (median(one[name] for one in found) for name in ("states", "first", "seconds"))
+    scales, moved = found[0]["scales"], max(one["moved"] for one in found)
+    return f"| {rate:g}x | {states:g} | {scales} | {first:.2f} s | {seconds:.2f} s | {moved} px |"
+
+
+def phone_width(browser: Browser, url: str, width: int, height: int) -> str:
+    """A line of the table of phones: the page's width after ten runs, and where Edit is."""
+    screen: ViewportSize = {"width": width, "height": height}
+    with opened(browser, url, 1, viewport=screen, has_touch=True, is_mobile=True) as page:
+        for done in range(1, 11):
+            page.evaluate("document.getElementById('edit').click()")
+            page.wait_for_function("n => document.querySelectorAll('#history img').length === n", arg=done)
+            page.wait_for_function("!document.documentElement.dataset.runState")
+        box = page.locator("#edit").bounding_box()
+        assert box is not None
+        reach = (
+            "in sight" if box["y"] + box["height"] <= height and box["x"] + box["width"] <= width else "out of sight"
+        )
+        return f"| {width} x {height} | {page.evaluate('document.documentElement.scrollWidth')} px | {reach} |"
 
 
 def begin_stroke(page: Page) -> None:
@@ -171,7 +239,7 @@ def count_wrong(browser: Browser, url: str, rate: float, times: int) -> str:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=8, help="page loads at each speed (%(default)s)")
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 4], help="how many times slower (%(default)s)")
@@ -186,6 +254,14 @@ def main() -> None:
         print("|---|---|---|---|---|")
         for rate in options.rates:
             print(measure(browser, url, rate, options.times), flush=True)
+        print(
+            "\n| browser | states seen | scales | first preview | done | all else moves by |\n|---|---|---|---|---|---|"
+        )
+        for rate in options.rates:
+            print(first_edit(browser, url, rate, options.times), flush=True)
+        print("\n| phone, after ten runs | page's width | Edit |\n|---|---|---|")
+        for size in PHONES:
+            print(phone_width(browser, url, *size), flush=True)
         print("\n| browser | upload during a stroke | result during a stroke |\n|---|---|---|")
         for rate in options.rates:
             print(count_wrong(browser, url, rate, options.strokes), flush=True)
