@@ -74,8 +74,8 @@ IN_TURN: dict[str, Any] = {**PRIVATE, "concurrency_id": MODEL_QUEUE, "concurrenc
 
 # For RunState (sketchpad/run.js): that the last run is over. Its name is where RunState has put it.
 RUN_OVER = 'imagebart.send("run_over", true);'
-RUN_NAME = "document.documentElement.dataset.runName"
-WITH_RUN_NAME = f"(sketchpad, ...values) => [{{ ...sketchpad, run: {RUN_NAME} }}, ...values]"
+RUN_NAME, RUN_LIVE = (f"document.documentElement.dataset.{name}" for name in ("runName", "runLive"))
+WITH_RUN_NAME = f"(sketchpad, ...values) => [{{ ...sketchpad, run: {RUN_NAME}, live: {RUN_LIVE} }}, ...values]"
 SEND_CONTROLS = f"""(...values) => {{
   imagebart.send("MESSAGE", Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]])));
 }}"""

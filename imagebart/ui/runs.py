@@ -51,9 +51,9 @@ def failed(sentence: str, run: str) -> Update:
     return {"run": {"ended": run}, "progress": "", "announcement": "", "messages": messages.problem_html(sentence)}
 
 
-def cancelled(run: str) -> Update:
-    """The page when the run of a name was cancelled, and will give no result."""
-    return {**failed("", run), "messages": messages.notes_html([messages.CANCELLED])}
+def cancelled(run: str, live: bool = False) -> Update:
+    """The page when the run of a name was cancelled, and will give no result. live: by a newer one, no news."""
+    return {**failed("", run), "messages": "" if live else messages.notes_html([messages.CANCELLED])}
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,11 @@ class Runs:
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
     file, mask = sketch.file(), sketch.mask()  # the pipeline opens the file: a large one takes memory once
     prompt, settings, words = controls.prompt(pipeline), controls.sampling(pipeline), None
+    batch = controls.batch(pipeline)
+    if sketch.live == "draft":
+        batch = {}
+        if pipeline.any_scales:
+            settings = replace(settings, scales=1, start=None, resamples=1, corrector_steps=0)
     notes: tuple[str, ...] = ()
     if sketch.mode == "remove":
         prompt, settings = None, replace(settings, guidance=1.0)
@@ -242,7 +247,7 @@ def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
         settings=settings,
         feather=int(controls.feather),
         context=context_size(controls.context),
-        **controls.batch(pipeline),
+        **batch,
     )
     return Run(events, RunHistory(True, mask.getbbox(), words), notes)
 
@@ -322,7 +327,7 @@ class Cancellation:
                     yield update
                 else:
                     return
-            yield cancelled(name)
+            yield cancelled(name, _is_live(sketchpad))
 
         return cancellable
 
@@ -340,7 +345,7 @@ class Cancellation:
             for event in [event for event in waiting.queue if _is_run(event, name)]:
                 waiting.queue.remove(event)
                 queue.event_ids_to_events.pop(event._id, None)
-                last = {"data": in_order(cancelled(name), UPDATED)}
+                last = {"data": in_order(cancelled(name, _is_live(_sent_first(event))), UPDATED)}
                 queue.send_message(event, ProcessCompletedMessage(output=last, success=True))
 
     def endpoint(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
@@ -353,10 +358,20 @@ class Cancellation:
         return stop
 
 
+def _is_live(value: SketchValue) -> bool:
+    return bool(value and value.get("live"))
+
+
 def _is_run(event: Any, name: str) -> bool:
     """Whether an event of Gradio's queue is the run of a name."""
+    sent = _sent_first(event)
+    return sent is not None and sent.get("run") == name
+
+
+def _sent_first(event: Any) -> dict[str, Any] | None:
+    """The sketchpad's value that an event of Gradio's queue sends; None where it sends another one."""
     sent = event.data.data if event.data else []
-    return bool(sent) and isinstance(sent[0], dict) and sent[0].get("run") == name
+    return sent[0] if sent and isinstance(sent[0], dict) else None
 
 
 def in_order(update: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:

@@ -26,7 +26,20 @@ from imagebart.ui import messages
 from imagebart.ui.sketchpad.stored_images import find, view_size
 
 # In the order of their imports.
-SCRIPTS = ("mask", "state", "gradio", "images", "view", "review", "run", "modes", "input", "project", "sketchpad")
+SCRIPTS = (
+    "mask",
+    "state",
+    "gradio",
+    "images",
+    "view",
+    "review",
+    "run",
+    "live_mode",
+    "modes",
+    "input",
+    "project",
+    "sketchpad",
+)
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
 MAX_VERSION = 2**53  # whole number that a browser counts to
@@ -85,6 +98,7 @@ class Sketch:
     packed_mask: str  # in the sketchpad's pixels; "": nothing is painted
     selected_by: str | None = None  # the prompt that the mask was selected by; None: somebody painted it
     mode: str = "fill"  # what Edit does, see modes.js
+    live: str = ""  # "draft" or "refined": a run that nobody pressed a button for, see live_mode.js
 
     @classmethod
     def read(cls, value: Mapping[str, Any] | None) -> Sketch:
@@ -99,7 +113,8 @@ class Sketch:
                 raise ValueError("a version that no browser counts to, or a size that no image has")
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InputError(messages.SKETCH_UNREADABLE) from error
-        return cls(version, None if path is None else str(path), (width, height), packed, selected_by, mode)
+        live = str(value.get("live") or "")
+        return cls(version, None if path is None else str(path), (width, height), packed, selected_by, mode, live)
 
     def file(self) -> Path:
         """The image's file. Raises InputError if there is no image, and ImageDeleted if it is no longer there."""

@@ -28,7 +28,10 @@ const COMMANDS = {
   select: (pad) => pad.keepAtOnce() && pad.queries.selectByPrompt(),
   describe: (pad) => pad.keepAtOnce() && pad.queries.describe(),
   keep: (pad) => pad.keep(),
-  discard: ({ review }) => review.close() && hideMessages(),
+  discard: ({ review, live }) => {
+    live.stop();
+    if (review.close()) hideMessages();
+  },
   replay: ({ review }) => review.replay(),
   replaySlowly: ({ review }) => review.replay(true),
   ...Object.fromEntries(Object.keys(GROWTH).map((name) => [name, (pad) => pad.keepAtOnce() && pad.modes.expand(name)])),
@@ -38,7 +41,11 @@ const COMMANDS = {
   upload: ({ parts }) => parts.file.click(),
   importMask: ({ parts }) => parts.maskFile.click(),
   help: (pad) => pad.showHelp(),
-  cancel: (pad) => (pad.parts.help.hidden ? pad.runState.cancel() : pad.showHelp(false)),
+  cancel: (pad) => {
+    if (!pad.parts.help.hidden) return pad.showHelp(false);
+    pad.live.stop();
+    return pad.runState.cancel();
+  },
 };
 
 export const execute = (pad, command) => COMMANDS[command](pad);

@@ -4,6 +4,7 @@ import { click, EVENTS, fileUrl, hideMessages, promptBox, whenPresent, writeProm
 import { ImageLoader, importMask, loadBitmap, loadFromTab, saveInTab, Sharing } from "./images.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
 import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
+import { LiveMode } from "./live_mode.js";
 import { Modes } from "./modes.js";
 import { Review, thumbnail } from "./review.js";
 import { History, ImageQueries, RunState, watchServer } from "./run.js";
@@ -23,7 +24,7 @@ export class Sketchpad {
     this.examples = props.examples; // of the model that is chosen
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.gridStatus = element.querySelector("#grid-status");
-    this.state = new State(() => this.changed(), () => this.gestures.finish(), (words) => writePrompt(words, true));
+    this.state = new State((why) => (why === "nothing" ? this.live.on && this.live.request() : this.changed(why)), () => this.gestures.finish(), (words) => writePrompt(words, true));
     this.review = new Review(this.parts, (why) => this.reviewChanged(why));
     this.canvas = new Canvas({
       element: this.parts.canvas,
@@ -40,6 +41,7 @@ export class Sketchpad {
     this.queries = new ImageQueries(this);
     this.modes = new Modes(this);
     this.runState = new RunState(server.stop);
+    this.live = new LiveMode(this);
     element.sketchpad = this;
     this.fillMarkup();
     listen(this);
@@ -89,10 +91,16 @@ export class Sketchpad {
       if (pressed === "edit" && this.modes.chosen === "vary") {
         event.stopPropagation();
         click("vary");
-      } else if (pressed === "cancel") this.runState.cancel();
+      } else if (pressed === "cancel") execute(this, "cancel");
       else if (pressed && (!this.runState.isFree(pressed) || !this.canStart(pressed))) event.stopPropagation();
-      else if (pressed) this.runState.start();
+      else if (pressed) this.startRun(event.isTrusted);
     }, true);
+  }
+
+  startRun(byHand) {
+    this.runState.start();
+    const { data } = this.runState;
+    data.runLive = this.live.started(data.runName, byHand);
   }
 
   // Words that are not the person's own; theirs come back with Undo.
@@ -136,7 +144,7 @@ export class Sketchpad {
   }
 
   // Called at once after every change of the image or the mask.
-  changed() {
+  changed(why) {
     this.say(""); // what was said was about what was there before
     if (this.started) hideMessages();
     const { image, mask, version, undoStack } = this.state;
@@ -147,7 +155,8 @@ export class Sketchpad {
     this.sent.set(version, { image, mask: packed });
     this.sent.delete(version - MAX_SENT);
     saveInTab("now", { ...value, image });
-    if (!this.review.finished || this.review.version !== version) this.review.close();
+    const painted = this.live.on && why === "paint";
+    if (!painted && (!this.review.finished || this.review.version !== version)) this.review.close();
     this.canvas.grid = null;
     this.element.dataset.version = String(version);
     clearTimeout(this.gridTimer);
@@ -159,6 +168,8 @@ export class Sketchpad {
     this.button("undo").disabled = !undoStack.past.length;
     this.button("redo").disabled = !undoStack.future.length;
     this.canvas.requestRender();
+    if (painted) this.live.request();
+    else if (why === undefined) this.live.stop();
   }
 
   // Loads the image's bitmap; painting need not wait for it.
@@ -201,22 +212,23 @@ export class Sketchpad {
   async runMessage(message) {
     if (message.ended || message.deleted || message.results) this.runState.report(message.ended ?? message.run);
     if (message.deleted) return void this.retry(message);
-    if (message.ended) return void (this.review.finished || this.review.close());
+    if (message.ended) return void this.review.endPreview();
     const { state } = this;
+    const live = this.live.kindOf(message.run);
     if (!message.results) {
-      if (message.version === state.version && !state.stroke) this.review.preview(message);
+      if (message.version === state.version && !state.stroke) this.review.preview(message, Boolean(live));
       return;
     }
     const sent = this.sent.get(message.version);
     const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask: sent?.mask ?? "" };
-    this.history?.add(entry);
+    if (live !== "draft") this.history?.add(entry);
     if (message.task === "edit" && sent?.mask) this.lastMask = unpack(sent.mask, ...Object.values(maskSize(sent.image)));
     // Loaded before it is shown, so that nothing is begun on the image that it replaces in between.
     const files = [entry.results[0].view, ...entry.results.map(({ small }) => small)];
     const [bitmap] = await Promise.all(files.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
     state.onArrival(() => {
       if (message.version === state.version) this.finish(entry, bitmap);
-      else this.say("The image or the mask has changed since this run started: its result is in the history.");
+      else if (!live) this.say("The image or the mask has changed since this run started: its result is in the history.");
     });
   }
 
@@ -245,6 +257,10 @@ export class Sketchpad {
   // A result that is shown becomes the image, so that what is painted on is what is regenerated. False where that takes a
   // moment, and painting has to wait.
   beforePainting() {
+    if (this.live.staysOn(this.review)) {
+      this.live.stop();
+      return true;
+    }
     if (!this.review.finished) this.review.close();
     return this.keepAtOnce();
   }

@@ -40,7 +40,8 @@ export class UndoStack {
 }
 
 export class State {
-  // onChange: called after every change; finishStroke: ends the stroke that goes on, as if the pointer was lifted;
+  // onChange: called after every change, with "paint" where it is another mask on the same image, and with "nothing" after a
+  // stroke that changed nothing; finishStroke: ends the stroke that goes on, as if the pointer was lifted;
   // showWords: sets the prompt.
   constructor(onChange, finishStroke = () => {}, showWords = () => {}) {
     Object.assign(this, { onChange, finishStroke, showWords, version: 0, undoStack: new UndoStack(), current: null });
@@ -63,9 +64,10 @@ export class State {
 
   // It becomes the mask, or is dropped; then comes what has waited.
   endStroke(keep = true) {
-    const { stroke } = this;
+    const { stroke, version } = this;
     this.stroke = null;
     if (stroke && keep) this.paint(stroke);
+    if (stroke && version === this.version) this.onChange("nothing");
     for (const act of this.waiting.splice(0)) act();
   }
 
@@ -86,7 +88,7 @@ export class State {
   paint(mask) {
     this.finishStroke();
     if (!this.current || equal(mask, this.current.mask)) return;
-    this.change({ image: this.image, mask });
+    this.change({ image: this.image, mask }, "paint");
   }
 
   // Other words in the prompt, which undo takes back like another mask. Image and mask stay, and so does the version.
@@ -121,16 +123,16 @@ export class State {
     return shown;
   }
 
-  change(entry) {
+  change(entry, why) {
     if (this.current) this.undoStack.push(this.current);
-    this.show(entry);
+    this.show(entry, why);
   }
 
-  show(entry) {
+  show(entry, why) {
     if (!entry) return false;
     this.current = entry;
     this.version += 1;
-    this.onChange();
+    this.onChange(why);
     return true;
   }
 }

@@ -85,7 +85,8 @@ const drawScene = (context, scene) => {
   context.fillStyle = "#fff";
   context.fillRect(...box);
   if (scene.bitmap) context.drawImage(scene.bitmap, ...box);
-  if (scene.result) return drawResult(context, scene, box);
+  if (scene.result) drawResult(context, scene, box);
+  if (scene.result && !scene.painted) return undefined;
   context.imageSmoothingEnabled = false;
   context.drawImage(scene.overlay, ...box);
   if (scene.grid) drawGrid(context, scene);
@@ -212,7 +213,9 @@ export class Canvas {
     }
     const { view, size, bitmap, overlay, cursor, outline } = this;
     const [grid, result] = [stroke ? null : this.grid, this.review.scene()];
-    const scene = { frame, ratio, view, size, bitmap, overlay, grid, cursor, outline, result };
+    // In live mode one paints on a result, whose mask grows.
+    const painted = Boolean(stroke) || (this.review.finished && this.review.version !== this.state.version);
+    const scene = { frame, ratio, view, size, bitmap, overlay, grid, cursor, outline, result, painted };
     drawScene(this.element.getContext("2d"), scene);
     if (result?.mix < 1) this.requestRender(); // one state dissolves into another
     this.afterRender();
