@@ -148,7 +148,7 @@ def _sentence(cls: type[Any], errors: Sequence[Any], where: str) -> str:
         return f"{name} has {len(value):,} characters; it may have {context['max_length']:,}"
     if kind == "literal_error":
         return _wrong(name, value, f"one of {context['expected'].replace(' or ', ', ')}".replace("'", ""))
-    expected = EXPECTED.get(kind, error["msg"].removeprefix("Input should be ")).format(**context)
+    expected = EXPECTED[kind].format(**context) if kind in EXPECTED else error["msg"].removeprefix("Input should be ")
     return _wrong(name or cls.__name__, value, expected)
 
 

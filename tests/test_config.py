@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field
 
 from imagebart.config import from_dict
 from imagebart.models.denoiser import DenoiserConfig
@@ -33,6 +34,7 @@ class Outer:
     many: tuple[Inner, ...] = ()
     free: dict[str, Any] = field(default_factory=dict)
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    year: Annotated[str, Field(pattern=r"^\d{4}$")] = "2021"
 
     def __post_init__(self) -> None:
         if self.name == "forbidden":
@@ -55,6 +57,7 @@ def test_what_was_written_as_json_comes_back() -> None:
         ({"inner": {"widht": 1}}, "unknown setting 'inner.widht'"),
         ({"many": [{}, {"rat": 1}]}, "unknown setting 'many[1].rat'"),
         ({"name": 3}, "name is 3, expected a text"),
+        ({"year": "21"}, "year is '21', expected"),
         ({"kind": "odd"}, "kind is 'odd', expected one of soft, hard"),
         ({"kind": ["soft"]}, "kind is ['soft'], expected one of"),
         ({"flag": 1}, "flag is 1, expected true or false"),
