@@ -395,7 +395,7 @@ class FirstStage(nn.Module):
             raise ValueError(
                 f"images have shape {tuple(images.shape)}, expected [B, 3, H, W] with H and W multiples of {f}"
             )
-        images = images.to(self.quant_conv.weight.dtype)
+        images = images.to(self.quantize.embedding.weight.dtype)
         return rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b h w d")
 
     def pixels(self, codes: Tensor) -> Tensor:

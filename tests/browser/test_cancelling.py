@@ -298,9 +298,11 @@ EAGER = """() => {
 
 
 def test_an_edit_runs_that_was_requested_as_soon_as_it_could_be(held_page: PageObject, held: HeldPipeline) -> None:
+    held.results.clear()
     held_page.press("Edit")
     expect(held_page.button("Edit")).to_be_disabled()
     held_page.evaluate(EAGER)
+    held.results.set()
     held_page.expect_review("finished")
     held.let_go.set()
     held_page.wait_until(lambda: len(held.edits) == 2)

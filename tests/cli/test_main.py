@@ -270,7 +270,7 @@ def test_the_demo_opens_the_model_and_offers_tools_where_the_environment_says_so
     monkeypatch.setattr("imagebart.ui.endpoints.mcp_problem", lambda page: None)
     monkeypatch.setenv("GRADIO_MCP_SERVER", str(offered))
     assert main(["demo", "--model", str(model), "--host", "0.0.0.0"]) == 0
-    [((pipeline, examples, models, _), options)] = opened
+    [((pipeline, examples, models, *_), options)] = opened
     assert pipeline.name == "tiny" and len(examples) >= 6 and model.name in models.names()
     assert options == {"server_name": "0.0.0.0", "server_port": None, "mcp_server": offered}
 
