@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # --help needs neither torch nor images
     from imagebart.pipeline import Pipeline, PipelineEvent
 
 IMAGES_AT_ONCE = 8
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-MASK_SUFFIX = ".mask.png"
 METADATA = ("metadata.jsonl", "metadata.csv")
 CLAIMS = ".claims"  # the folder of locks, in that of the results
 
@@ -48,7 +46,8 @@ def find_jobs(images: Path, out: Path, mask: str, prompt: str | None) -> list[Jo
     all; if None, that of metadata.jsonl or metadata.csv (`file_name`, `text`), or else of NAME.txt beside the image.
     Raises InputError for no images, two of one name, a folder that is both, and prompts that cannot be read.
     """
-    from imagebart.imaging.masks import PRESETS
+    from imagebart.imaging.files import SUFFIXES
+    from imagebart.imaging.masks import MASK_SUFFIX, PRESETS
 
     if out.resolve() == images.resolve():
         raise InputError("--image and --out are the same folder; name another one for the results.")

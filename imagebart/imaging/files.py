@@ -19,6 +19,7 @@ from imagebart.imaging.structure import open_checked
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # not EPS, which would start Ghostscript
 FORMAT_NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # of such files, in a folder
 MIN_SIDE = 16
 MAX_SIDE = 30_000
 MAX_PIXELS = 40_000_000

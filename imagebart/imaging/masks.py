@@ -19,6 +19,7 @@ from imagebart.imaging.files import Source, load_image
 
 PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "border", "everything")
 
+MASK_SUFFIX = ".mask.png"  # NAME.mask.png is the mask of NAME.png
 DARKEST_PAINT, LIGHTEST_GREY = 16, 239  # JPEG masks are not quite black and white where they should be
 EDGE = 2  # pixels from 0 to 255, at most, that an antialiased edge takes on each side
 STRIP = 32  # rows or columns at a time, which fit the processor's cache

@@ -32,7 +32,7 @@ from imagebart.atomic_io import write_error
 from imagebart.conditioning.tokenizer import pieces
 from imagebart.errors import InputError, reason_of
 from imagebart.imaging.figures import sheet
-from imagebart.imaging.files import flatten, load_image, normalize, to_images
+from imagebart.imaging.files import SUFFIXES, flatten, load_image, normalize, to_images
 from imagebart.training.state import damaged, read_json, write_json
 
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there
@@ -42,7 +42,6 @@ HELD_OUT_SHARE, MIN_HELD_OUT, MAX_HELD_OUT = 0.05, 4, 500  # held-out images
 MAX_NAMED, MAX_COUNTED = 5, 12  # in a report: images that cannot be used, and words or classes
 PIXELS, INDEX = "pixels.bin", "pictures.json"
 MAX_VIEWS = 8  # of each image
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 STORED_SCALE = 9 / 8  # side of a stored image over that of one that is trained on: room for crops
 
 

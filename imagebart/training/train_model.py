@@ -26,7 +26,7 @@ from imagebart.atomic_io import write_text
 from imagebart.conditioning import Conditioner, TextConditioner
 from imagebart.errors import InputError
 from imagebart.imaging.files import save_image, to_images
-from imagebart.imaging.masks import preset
+from imagebart.imaging.masks import MASK_SUFFIX, preset
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
@@ -62,7 +62,7 @@ from imagebart.training.token_task import (
 )
 from imagebart.training.validation import Metrics, Validation, read_metrics
 from imagebart.training.vqgan import FirstStageTask, load_first_stage
-from imagebart.weights.folder import PART, M, Part, has_part, load_part, save_part
+from imagebart.weights.folder import EXAMPLES, PART, M, Part, has_part, load_part, save_part
 
 RUN = "run"  # in the model's folder: everything that a resumed run needs
 DECODER_GAN_FACTOR = 3.0  # of the discriminator's weights, where the decoder is trained alone
@@ -72,7 +72,7 @@ TIMEOUT = timedelta(days=2)  # of processes that wait while the first one inspec
 KINDS = {"text": "captions", "class": "classes", "none": "neither captions nor classes"}
 SUGGESTED = 12  # phrases of captions that the page offers
 CREDITS = "credits.csv"
-EXAMPLES, EXAMPLE_COUNT = "examples", 4  # held-out images, each with a mask
+EXAMPLE_COUNT = 4  # held-out images, each with a mask
 
 Say = Callable[[str], None]
 
@@ -493,7 +493,7 @@ def write_examples(store: ImageStore, folder: Path) -> None:
         title = re.sub(r"\W+", "-", texts[number].lower())[:40].strip("-") or "image"
         name = folder / EXAMPLES / f"{place}-{title}"
         save_image(image, name.with_suffix(".png"))
-        save_image(mask, name.with_suffix(".mask.png"))
+        save_image(mask, name.with_suffix(MASK_SUFFIX))
         if store.index.kind == "text":
             write_text(name.with_suffix(".txt"), texts[number])
 

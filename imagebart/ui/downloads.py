@@ -25,11 +25,11 @@ from typing import Any
 
 from imagebart.atomic_io import format_bytes, write_text
 from imagebart.errors import InputError
-from imagebart.imaging.masks import preset
+from imagebart.imaging.masks import MASK_SUFFIX, preset
 from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline
 from imagebart.ui import messages
-from imagebart.weights.folder import EXAMPLES, MASK_SUFFIX
+from imagebart.weights.folder import EXAMPLES
 from imagebart.weights.published.download import ProgressBar, ensure_model
 from imagebart.weights.published.registry import MODELS, cache_dir, format_seconds, get_model, published_folder
 
@@ -242,7 +242,7 @@ def add_examples(folder: Path, progress: ProgressBar) -> float | None:
     pipeline, seconds = Pipeline.from_pretrained(folder), []
     classes = pipeline.classes
     for seed in range(MAX_EXAMPLES):
-        # Classes from all over the list: neighbors are alike.
+        # Classes from all over the list: neighbors show similar things.
         prompt = classes[(2 * seed + 1) * len(classes) // (2 * MAX_EXAMPLES)] if classes else None
         for event in pipeline.generate(prompt, seed=seed):
             progress.say(messages.example_line(seed + 1, MAX_EXAMPLES, event))

@@ -17,12 +17,12 @@ from PIL import Image
 
 from imagebart.errors import WeightsError
 from imagebart.imaging.files import flatten, load_image
-from imagebart.imaging.masks import load_mask
+from imagebart.imaging.masks import MASK_SUFFIX, load_mask
 from imagebart.imaging.metadata import LONGEST_PROMPT
 from imagebart.ui.files import publish_permanently
 from imagebart.ui.sketchpad.component import pack_mask, scale_mask
 from imagebart.ui.sketchpad.stored_images import describe, downscaled, view_size
-from imagebart.weights.folder import MASK_SUFFIX, open_file
+from imagebart.weights.folder import open_file
 
 log = logging.getLogger(__name__)
 

@@ -72,7 +72,7 @@ def publish_permanently(name: str, image: Image.Image) -> str:
     return str(path)
 
 
-def publish_file(name: str, write: Callable[[Path], None], prefix: str = "imagebart") -> str:
+def publish_file(name: str, write: Callable[[Path], object], prefix: str = "imagebart") -> str:
     """Has a file written where the page may show it: its path, which begins with `prefix` and ends in `name`.
 
     Raises DiskFull where it cannot be written; nothing is left behind then.

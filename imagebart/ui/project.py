@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -325,12 +324,8 @@ class _Reader:
     def _publish(self, name: str) -> str:
         if name not in self._paths:
             content = self._archive.read(name)
-            self._paths[name] = publish_file(Path(name).name, partial(_write, content))
+            self._paths[name] = publish_file(Path(name).name, lambda path: path.write_bytes(content))
         return self._paths[name]
-
-
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
 
 
 def _publish(project: Project, reader: _Reader) -> dict[str, Any]:

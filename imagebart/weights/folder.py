@@ -44,7 +44,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig
 CONFIG = "config.json"
 VERSION = 1
 CARD = "README.md"
-EXAMPLES, MASK_SUFFIX = "examples", ".mask.png"  # a folder of images, and how the names of their masks end
+EXAMPLES = "examples"  # a folder of images to start from, see ui/examples.py
 TEXT_ENCODER = "text_encoder"
 WEIGHTS = re.compile(r"(first_stage|text_encoder|denoiser|stage\d+)(-\d+-of-\d+)?\.safetensors")
 MAX_FILE_BYTES = 9_500_000  # of tensors; a Space refuses files over 10 MB

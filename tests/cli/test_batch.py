@@ -11,18 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import tiny_model
 
 from imagebart.cli import main
 from imagebart.cli.batch import CLAIMS, IMAGES_AT_ONCE
 from imagebart.imaging.metadata import read_recipe
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model("text").save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -21,13 +21,6 @@ from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings, allowed_values, help_text
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model("text").save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def upload(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (45, 61, 3), np.uint8)

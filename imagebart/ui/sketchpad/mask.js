@@ -111,11 +111,11 @@ export const floodFill = (pixels, width, height, at, tolerance) => {
   const start = at.y * width + at.x;
   const [red, green, blue] = pixels.subarray(4 * start);
   const near = (value, wanted) => value - wanted <= tolerance && wanted - value <= tolerance;
-  const alike = (i) => near(pixels[4 * i], red) && near(pixels[4 * i + 1], green) && near(pixels[4 * i + 2], blue);
+  const sameColor = (i) => near(pixels[4 * i], red) && near(pixels[4 * i + 1], green) && near(pixels[4 * i + 2], blue);
   const waiting = new Int32Array(width * height);
   let count = 0;
   const visit = (i) => {
-    if (mask.data[i] || !alike(i)) return;
+    if (mask.data[i] || !sameColor(i)) return;
     mask.data[i] = 255;
     waiting[count++] = i;
   };

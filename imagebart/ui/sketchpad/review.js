@@ -13,7 +13,7 @@ const DISSOLVE_SHARE = 0.7; // of that time
 const reducedMotion = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)");
 const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-// The noise, what each scale made of it, and the image, as thumbnails under the canvas. Their room is always there.
+// The noise, what each scale made of it, and the image, as thumbnails under the canvas. Their space is always reserved.
 class Film {
   // element: where they are shown; show: called with the number of the one that is clicked.
   constructor(element, show) {
