@@ -63,7 +63,7 @@ def assemble(
 @command(app)
 def log(run: Annotated[Path, typer.Option(help="Folder of a run.")]) -> None:
     """How a run's losses fell with the hours, as a table."""
-    from imagebart.training.validation import loss_table
+    from imagebart.training.loop import loss_table
 
     for line in loss_table(run):
         print(line)

@@ -17,8 +17,7 @@ from imagebart.models.imagebart import About
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 
-RESOLUTIONS = (32, 64, 128, 256)  # that a model of someone's own images may have
-MAX_HOURS = 10_000.0
+Resolution = Literal[32, 64, 128, 256]  # that a model of someone's own images may have
 
 C = TypeVar("C")
 
@@ -178,15 +177,15 @@ class ModelRun:
     """`python -m imagebart train model`: what is asked for. What is None is planned."""
 
     data: str  # a folder of images, or the name of a data set on the Hub
-    hours: float
-    resolution: int | None = None  # pixels a side
+    hours: Annotated[float, Field(gt=0, le=10_000)]
+    resolution: Resolution | None = None  # pixels a side
     first_stage: str | None = None  # folder of a trained first stage, or of a model, whose first stage is used
     init_from: str | None = None  # folder of a model whose first stage is used and whose denoiser is trained further
     knows: str = ""  # what the images show, in plain words
     licence: str = ""  # of the images
     credit: str = ""  # Markdown for the card: who made the images
-    batch_size: int = 16
-    first_stage_share: float = 0.4  # of the hours
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    first_stage_share: Annotated[float, Field(gt=0, lt=1)] = 0.4  # of the hours
     steps: StepCounts | None = None  # None: as many as the hours allow
     model: FirstStageConfig | None = None
     loss: FirstStageLoss | None = None
@@ -194,15 +193,6 @@ class ModelRun:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.hours <= MAX_HOURS:
-            raise InputError(f"The hours are {self.hours:g}; they must be over 0, such as 8 for a night.")
-        if self.resolution is not None and self.resolution not in RESOLUTIONS:
-            known = ", ".join(map(str, RESOLUTIONS))
-            raise InputError(f"The resolution is {self.resolution}; it must be one of {known}.")
-        if not 1 <= self.batch_size <= 4096:
-            raise InputError(f"The batch size is {self.batch_size}; it must be from 1 to 4096.")
-        if not 0 < self.first_stage_share < 1:
-            raise InputError(f"The first stage's share is {self.first_stage_share:g}; it must be over 0 and under 1.")
         if self.init_from is not None and (self.first_stage is not None or self.shape is not None):
             other = "shape" if self.first_stage is None else "first stage"
             raise InputError(f"{self.init_from} has its own {other}; leave out one of the two.")

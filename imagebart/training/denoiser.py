@@ -25,7 +25,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
-from imagebart.training.loop import Batch, train
+from imagebart.training.loop import Batch, Metrics, train
 from imagebart.training.masks import NoiseStep, painted_masks, random_masks
 from imagebart.training.token_task import (
     FOLDERS,
@@ -38,7 +38,6 @@ from imagebart.training.token_task import (
     prefix_size,
     text_config,
 )
-from imagebart.training.validation import Metrics
 from imagebart.weights.folder import Part, load_part, save_part
 
 HINT_GAIN = 2.0  # a color hint, over the embedding of a patch that is all of that color

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +19,7 @@ from torch.utils.data import default_collate
 from imagebart.atomic_io import format_bytes
 from imagebart.errors import InputError
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
-from imagebart.training.config import RESOLUTIONS, AdversarialLoss, FirstStageLoss, LoopConfig, ModelRun, StageShape
+from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, ModelRun, Resolution, StageShape
 from imagebart.training.data import MAX_VIEWS, ImageSource, stored_side
 from imagebart.training.loop import Task, optimizers_for, precision, training_step
 from imagebart.training.state import read_json
@@ -123,7 +124,7 @@ def resolution_for(run: ModelRun, first_stage: FirstStageConfig | None, source: 
         return run.resolution
     short = statistics.median(min(size) for size in source.sizes())
     limit = 256 if torch.cuda.is_available() else 128
-    return max([r for r in RESOLUTIONS if r <= min(short, limit)], default=RESOLUTIONS[0])
+    return max((r for r in get_args(Resolution) if r <= min(short, limit)), default=min(get_args(Resolution)))
 
 
 def first_stage_config(resolution: int) -> FirstStageConfig:

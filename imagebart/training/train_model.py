@@ -36,7 +36,7 @@ from imagebart.settings import SamplingSettings
 from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig, ModelRun, StageShape
 from imagebart.training.data import AugmentedViews, DatasetReport, ImageStore, inspect_dataset, open_dataset, read_index
 from imagebart.training.denoiser import HELD_OUT_MEASURED, TokenDatasetTask, new_denoiser
-from imagebart.training.loop import Task, hours_so_far, train
+from imagebart.training.loop import Metrics, Task, Validation, hours_so_far, read_metrics, train
 from imagebart.training.plan import (
     MIN_STEPS,
     PLAN,
@@ -60,7 +60,6 @@ from imagebart.training.token_task import (
     token_tables,
     with_words_of,
 )
-from imagebart.training.validation import Metrics, Validation, read_metrics
 from imagebart.training.vqgan import FirstStageTask, load_first_stage
 from imagebart.weights.folder import EXAMPLES, PART, M, Part, has_part, load_part, save_part
 

@@ -36,11 +36,10 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, ModelRun, StageShape
 from imagebart.training.data import ImageStore
-from imagebart.training.loop import Task
+from imagebart.training.loop import Task, read_metrics
 from imagebart.training.plan import read_plan, seconds_per_step
 from imagebart.training.token_task import TokenDataset
 from imagebart.training.train_model import load_denoiser_to_finetune, write_examples
-from imagebart.training.validation import read_metrics
 from imagebart.training.vqgan import load_first_stage
 from imagebart.ui.examples import find_examples
 from imagebart.weights.folder import EXAMPLES, load_part
@@ -379,10 +378,10 @@ def test_a_step_of_many_images_is_timed_by_fewer(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--hours", "0", "hours are 0; they must be over 0"),
-        ("--hours", "nan", "hours are nan"),
-        ("--resolution", "100", "resolution is 100; it must be one of 32, 64"),
-        ("--batch-size", "0", "batch size is 0"),
+        ("--hours", "0", "hours is 0, expected over 0"),
+        ("--hours", "nan", "hours is nan"),
+        ("--resolution", "100", "resolution is 100, expected one of 32, 64"),
+        ("--batch-size", "0", "batch_size is 0, expected 1 or more"),
         ("--first-stage", "nowhere", "No first stage can be initialised from nowhere"),
         ("--init-from", "nowhere", "nowhere has its own shape"),
         ("--data", "./nowhere", "./nowhere is no folder"),

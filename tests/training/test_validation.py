@@ -8,7 +8,7 @@ from PIL import Image, ImageColor
 from torch import nn
 
 from imagebart.imaging.figures import COLOURS, MARGIN, SIZE
-from imagebart.training.validation import Validation, has_plateaued, loss_table, read_metrics
+from imagebart.training.loop import Validation, has_plateaued, loss_table, read_metrics
 
 
 def test_metrics_are_written_as_a_table_and_a_chart(tmp_path: Path) -> None:
