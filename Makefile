@@ -3,6 +3,7 @@
 # make lint    ruff, mypy, and which package imports which
 # make train   train the shipped model again (resumes where it stopped)
 # make photos  train a model of photographs of flowers, fruit and vegetables, and what it is compared with (resumes where it stopped)
+# make things  train a model of everyday things (resumes where it stopped; the artwork is fetched with npm)
 # make scales  train a model that samples left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint and cancel quickly, and at random
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
-.PHONY: demo test lint train photos scales bench load soak fuzz clean
+.PHONY: demo test lint train things photos scales bench load soak fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -29,7 +30,7 @@ lint: $(VENV)/.everything
 	$(BIN)/lint-imports
 
 # Large pages of memory, where the C library knows of them (docs/training.md).
-train photos scales: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
+train things photos scales: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
 
 train: $(VENV)/.everything
 	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 captions:captions \
@@ -41,6 +42,14 @@ train: $(VENV)/.everything
 	$(BIN)/python -m imagebart train assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
 	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
 	cp runs/avatars/scorer/reader.safetensors checkpoints/avatars/judge.safetensors
+
+THINGS := recipes/things/configs
+things: $(VENV)/.everything
+	test -f runs/things/tokens/part.json || $(BIN)/python -m recipes.things.tokens runs/things/tokens
+	set -e; for part in captions denoiser decoder; do \
+	    $(BIN)/python -m recipes.things.training $$part --config $(THINGS)/$$part.json --run runs/things/$$part; \
+	done
+	$(BIN)/python -m imagebart train assemble --config $(THINGS)/model.json --out runs/things/model
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
 	$(BIN)/python -m recipes.still_life.photographs runs/still-life/pictures

@@ -61,6 +61,7 @@ class DenoiserInput:
     noise_s: Tensor  # noise level of each token of x_s, float [B, N] in [0, 1]
     cond: Tensor | None = None  # conditioning tokens, int64 [B, cond_length]
     color_hints: Tensor | None = None  # tokens of the colors in kept parts of each patch, bool [B, N, K]
+    places: Tensor | None = None  # in training on a part of an image: which tokens N are, ascending, int64 [B, N]
     # Of cond [B, query_tokens, width] and of color_hints [B, N, width], see `encode_prompt` and `embed_color_hints`;
     # None: they are computed.
     prompt_embeds: Tensor | None = None
@@ -137,7 +138,14 @@ class Denoiser(nn.Module):
         if prompt is not None:
             decoder_bias = decoder_bias + F.pad(prompt, (0, 0, 0, tokens - 1))
         added_embeds = decoder_bias + F.pad(self.align(encoded[:, length:]), (0, 0, length - 1, 0))
-        return DecoderInput(prefix, self.decoder.cross_kv(encoded), added_embeds), encoded[:, length:]
+        places = None
+        if given.places is not None:  # a position is that of the token which it predicts
+            places = torch.cat([self._places(given.places[:, :0], length), given.places[:, 1:] + length - 1], 1)
+        return DecoderInput(prefix, self.decoder.cross_kv(encoded), added_embeds, places=places), encoded[:, length:]
+
+    def _places(self, places: Tensor, length: int) -> Tensor:
+        """Positions of a prefix of some length and of image tokens after it, int64 [B, length + N]."""
+        return torch.cat([torch.arange(length, device=places.device).expand(len(places), -1), places + length], 1)
 
     def draft_logits(self, given: DenoiserInput, encode: Encode | None = None) -> Tensor:
         """Logits of p(x_0) by the encoder alone, of every position at once, float [B, N, K]; noise_s is not used."""
@@ -158,7 +166,11 @@ class Denoiser(nn.Module):
         prompt = None if embeds is None else F.pad(self.text_map(embeds), (0, 0, 1, 0))
         if prompt is not None:
             encoder_bias = encoder_bias + F.pad(prompt, (0, 0, 0, x_t.shape[1]))
-        return prefix, prompt, (encode or self.encoder)(torch.cat([prefix, x_t], 1), encoder_bias)
+        tokens = torch.cat([prefix, x_t], 1)
+        if given.places is not None:
+            places = self._places(given.places, prefix.shape[1])
+            return prefix, prompt, self.encoder(tokens, encoder_bias, places=places)
+        return prefix, prompt, (encode or self.encoder)(tokens, encoder_bias)
 
     def embed_color_hints(self, hints: Tensor | None) -> Tensor | None:
         """What color hints, bool [B, N, K], add to the encoder's embeddings, [B, N, width]; None for no hints."""

@@ -225,19 +225,20 @@ class Transformer(nn.Module):
         cross_kv: list[KeyValue] | None = None,
         cache: KVCache | None = None,
         begins: list[int] | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
 
-        added_embeds: [B, S, width]. With a cache, row b's tokens are at positions from begins[b] on; those before them
-        were in earlier calls, the `unmasked` positions all in the first. Raises ValueError where the sequence is too
-        long.
+        added_embeds: [B, S, width]. places: positions of the tokens where some are left out, int64 [B, S]. With a
+        cache, row b's tokens are at positions from begins[b] on; those before them were in earlier calls, the
+        `unmasked` positions all in the first. Raises ValueError where the sequence is too long.
         """
         length = tokens.shape[1]
         last = length + max(begins or [0])
         if last > self.config.positions:
             raise ValueError(f"sequence of {last} tokens, expected at most {self.config.positions}")
         positions = torch.arange(length, device=tokens.device)[None]
-        embedded = self.position_embedding[:length]
+        embedded = self.position_embedding[:length] if places is None else self.position_embedding[places]
         if begins is not None:
             positions = torch.tensor(begins, device=tokens.device)[:, None] + positions
             embedded = self.position_embedding[positions]
@@ -252,7 +253,8 @@ class Transformer(nn.Module):
     def hidden(self, x_s: Tensor, given: DecoderInput) -> Tensor:
         """Hidden states [B, N, width] from which the tokens x_s, int64 [B, N], are predicted: teacher forcing."""
         tokens = torch.cat([given.prefix, x_s[:, :-1]], 1)
-        return self(tokens, given.added_embeds, given.cross_kv)[:, given.prefix.shape[1] - 1 :]
+        hidden = self(tokens, given.added_embeds, given.cross_kv, places=given.places)
+        return hidden[:, given.prefix.shape[1] - 1 :]
 
     def _visibility(self, positions: Tensor, begins: list[int] | None, cache: KVCache | None) -> Visibility:
         """What queries at positions [B or 1, S] see."""
@@ -296,6 +298,7 @@ class DecoderInput:
     cross_kv: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
     added_embeds: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
     drafts: Tensor | None = None  # logits of all tokens at once, [B, N, K]; None: x_t is the draft
+    places: Tensor | None = None  # positions, where some tokens are left out, int64 [B, P - 1 + N]
 
     def select(self, rows: Tensor) -> None:
         """Keeps some of the rows, int64 [B']."""

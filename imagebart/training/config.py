@@ -62,6 +62,7 @@ class FirstStageLoss:
 
     gradient: float = 0.5  # edges, on three scales
     commitment: float = 0.25  # latents towards their codes
+    perceptual: float = 0.0  # distance by features of a network trained on ImageNet (`PerceptualLoss`)
     face: float = 2.5  # weight of the region that a recipe marks, the face of avatars; 1 elsewhere
     codebook_decay: float = 0.99  # of the moving averages that are the codes
     dead_code_threshold: float = 0.1  # a code used less often than this share of the mean is replaced

@@ -45,11 +45,17 @@ HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric
 
 
 class DenoiserTask(TokensTask[DenoiserRun]):
-    """Images and captions to tokens; a masked part of them to noise; the network predicts what they were."""
+    """Images and captions to tokens; a masked part of them to noise; the network predicts what they were.
+
+    A data set may say what is masked ("mask", see `painted_masks`), and which tokens around it are given ("places").
+    """
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         x0 = self.tokens(batch)
         noise_level, kept, color_hints = self.mask(batch, x0)
+        places = batch.get("places")
+        if places is not None:
+            x0, noise_level, kept = (tokens.gather(1, places) for tokens in (x0, noise_level, kept))
         step = NoiseStep.random(len(x0)).to(x0.device)
         noise_t, noise_s = torch.minimum(noise_level, step.noise_t), torch.minimum(noise_level, step.noise_s)
         unknown = noise_level > step.noise_s
@@ -58,7 +64,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         x_t = torch.where(observed, kept, add_uniform_noise(x_s, step.beta * unknown, self.vocab_size))
         cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
         corrupted = add_uniform_noise(x_s, self.corrupted_share(step) * unknown, self.vocab_size)
-        given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, prompt_embeds)
+        given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, places, prompt_embeds)
         logits, drafts = model(corrupted, given, unknown)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
@@ -67,15 +73,18 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         return {"loss": total, "tokens": loss, "drafts": draft_loss, "accuracy": right}
 
     def mask(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Of a random mask for each image: its coverage of each patch, float [B, N]; the tokens of the kept rest of
-        each patch, int64 [B, N]; for most images, color hints of that, bool [B, N, K], if the denoiser takes any.
+        """Of a mask for each image, the batch's own or a random one: its coverage of each patch, float [B, N]; the
+        tokens of the kept rest of each patch, int64 [B, N]; for most images, color hints of that, bool [B, N, K], if
+        the denoiser takes any.
         """
         images = batch["image"]
         pixels = normalize(images)
-        parts = painted_masks(pixels.cpu(), math.isqrt(x0.shape[1]))
+        parts = batch["mask"].cpu() if "mask" in batch else painted_masks(pixels.cpu(), math.isqrt(x0.shape[1]))
         masks = F.interpolate(parts[:, None].float(), images.shape[2:])[:, 0].bool()
         noise_level = mask_coverage(parts, x0.shape[1]).to(x0.device)
-        kept = self.encode(fill_nearest(images.cpu(), masks).to(images.device))
+        kept, cut = x0.clone(), ((noise_level > 0) & (noise_level < 1)).any(1)
+        if cut.any():
+            kept[cut] = self.encode(fill_nearest(images[cut].cpu(), masks[cut.cpu()]).to(images.device))
         color_hints = None
         if self.run.color_hint_grid:
             parts_per_side = self.run.color_hint_grid

@@ -32,6 +32,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import dataset_for, grid
 from imagebart.training.loop import Batch, Task, train
+from imagebart.training.perceptual import PerceptualLoss
 from imagebart.training.state import OptimizerState, Stateful
 from imagebart.weights.folder import Part, has_part, load_part, save_part
 
@@ -55,6 +56,7 @@ class FirstStageTask(Task):
         model.quantize.embedding.weight.requires_grad_(False)  # moved by averages, not by gradients
         self.codebook_ema = CodebookEMA(model.quantize, loss.codebook_decay, loss.dead_code_threshold)
         self.discriminator = None if loss.adversarial is None else DiscriminatorTrainer(loss.adversarial)
+        self.perceptual = PerceptualLoss() if loss.perceptual else None
         self.pending: tuple[Tensor, Tensor] | None = None  # latents and tokens of the step
         self.preview = torch.stack([self.dataset[i]["image"] for i in range(min(12, len(dataset)))])  # type: ignore[arg-type]
 
@@ -72,9 +74,13 @@ class FirstStageTask(Task):
         self.pending = (projected.detach().flatten(0, -2), tokens.flatten())
         used = tokens.unique().numel() / first.config.vocab_size
         reconstruction = l1 + l2 + self.config.gradient * edges
+        perceptual = output.new_zeros(())
+        if self.perceptual is not None:
+            perceptual = self.perceptual.to(output.device)(output, images)
+            reconstruction = reconstruction + self.config.perceptual * perceptual
         added = {} if self.discriminator is None else self.discriminator.loss(images, output, reconstruction)
         total = reconstruction + self.config.commitment * commitment + added.get("adversarial", 0.0)
-        scalars = {"loss": total, "l1": l1, "edges": edges, "commitment": commitment}
+        scalars = {"loss": total, "l1": l1, "edges": edges, "commitment": commitment, "perceptual": perceptual}
         scalars["psnr"] = psnr(output.detach()[None], images[None])[0]  # of the whole batch
         return {**scalars, "used": torch.tensor(used), **added}
 

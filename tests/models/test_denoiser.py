@@ -218,3 +218,29 @@ def test_color_hints_reach_every_position() -> None:
     other = given["color_hints"].clone()
     other[0, 5, 2] = ~other[0, 5, 2]
     assert all(apart(denoiser, given, given | {"color_hints": other}))
+
+
+def test_a_part_of_the_tokens_keeps_its_positions() -> None:
+    """Without attention a token's logits depend on its position, on x_t there and on the token before it alone."""
+    denoiser = random_denoiser(cond_length=5, query_tokens=3)
+    given, all_places = inputs(denoiser), torch.arange(denoiser.config.tokens).expand(2, -1)
+    prompt = denoiser.encode_prompt(given["cond"])
+
+    def logits_at(places: Tensor) -> Tensor:
+        part = {name: given[name].gather(1, places) for name in ("x_t", "noise_t", "noise_s")}
+        seen = DenoiserInput(**part, cond=given["cond"], places=places, prompt_embeds=prompt)
+        wanted = torch.ones_like(places, dtype=torch.bool)
+        return torch.stack(denoiser(given["x_s"].gather(1, places), seen, wanted)).view(2, *places.shape, -1)
+
+    torch.testing.assert_close(logits_at(all_places), torch.stack(both(denoiser, given)), rtol=0, atol=1e-12)
+    attended = logits_at(all_places)
+    for network in (denoiser.encoder, denoiser.decoder):
+        for block in network.blocks:
+            for layer in filter(None, (block.attention, block.cross)):
+                torch.nn.init.zeros_(layer.out.weight)
+    whole = logits_at(all_places)
+    assert not torch.allclose(whole, attended)
+    places = torch.tensor([[1, 2, 3, 5], [0, 1, 4, 5]])
+    part = logits_at(places)
+    for row, run in enumerate(([1, 2], [1, 3])):  # whose token before them is given, too
+        torch.testing.assert_close(part[:, row, run], whole[:, row, places[row, run]], rtol=0, atol=1e-12)

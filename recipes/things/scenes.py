@@ -1,0 +1,244 @@
+"""Scenes by number, what is said of them, and what is masked. Nothing is stored; a number is always the same scene.
+
+Most edits are one thing: its box is masked, and the prompt names it and nothing else, as people paint and type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from imagebart.training.masks import PARTS_PER_PATCH, random_masks
+from recipes.things.artwork import GRID, GROUNDS, HUES, NOUNS, Ground, Noun, Placed, Scene, render
+
+SIDES = (4, 6, 8, 12)  # of boxes, in tokens
+SIDE_WEIGHTS = {1: (15, 25, 30, 30), 2: (25, 35, 30, 10)}  # by the number of things; of more than two:
+CROWDED = (45, 40, 15, 0)
+COUNTS = (8, 34, 26, 15, 8, 5, 4)  # weights of none to six things
+PLACING_TRIES = 20
+COUNT_WORDS = ("", "a", "two", "three", "four", "five", "six")
+
+
+def generator(index: int, seed: int, purpose: int) -> np.random.Generator:
+    """An item's random numbers: the same for the same index, seed and purpose, on every machine."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, purpose))))
+
+
+def _pick(random: np.random.Generator, weights: Sequence[int]) -> int:
+    return int(random.choice(len(weights), p=np.array(weights) / sum(weights)))
+
+
+def sample(
+    index: int, seed: int = 0, things: int | None = None, sides: Sequence[int] | None = None, first: int | None = None
+) -> Scene:
+    """The scene of a number. things: how many are tried; sides: weights of their boxes' sides; first: one's side."""
+    random = generator(index, seed, 0)
+    wall = floor = str(random.choice(list(GROUNDS)))
+    horizon = GRID
+    if random.random() < 0.3:
+        floor, horizon = str(random.choice([name for name in GROUNDS if name != wall])), int(random.integers(9, 13))
+    shade = int(random.choice([0, 0, 8]))
+    count = _pick(random, COUNTS) if things is None else things
+    count = max(count, 0 if first is None else 1)
+    sides = sides or SIDE_WEIGHTS.get(count, CROWDED)
+    alike = 1 < count <= 6 and random.random() < 0.2  # so that things are counted
+    placed: list[Placed] = []
+    free = np.ones((GRID, GRID), bool)
+    for _ in range(count):
+        if alike and placed:
+            noun, color, side = placed[0].noun, placed[0].color, placed[0].side
+        else:
+            noun, side = int(random.integers(len(NOUNS))), SIDES[_pick(random, sides)]
+            side = side if first is None or placed else first
+            recolored = NOUNS[noun].color and random.random() < 0.7
+            color = str(random.choice([c for c in HUES if c != NOUNS[noun].color])) if recolored else ""
+        for _ in range(PLACING_TRIES):
+            top, left = (int(random.integers(GRID - side + 1)) for _ in range(2))
+            thing = Placed(noun, color, top, left, side)
+            if free[thing.box].all():
+                free[thing.box] = False
+                placed.append(thing)
+                break
+    return Scene(Ground(wall, floor, horizon, shade), tuple(sorted(placed, key=lambda t: (t.left, t.top))))
+
+
+@dataclass(frozen=True)
+class Mention:
+    """Things that a caption names together: so many of a noun, all of a color ("": not said)."""
+
+    noun: int
+    color: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Caption:
+    """text; what it says: of things in its order, of where the first lies beside the second, and of the ground."""
+
+    text: str
+    mentions: tuple[Mention, ...] = ()
+    place: str = ""  # a key of PLACES
+    ground: tuple[str, str] | None = None  # wall and floor
+
+
+PLACES = {"left": ("left of", "to the left of"), "right": ("right of", "to the right of"), "above": ("above", "over"),
+          "below": ("below", "under")}  # fmt: skip
+
+
+def mentions(things: Sequence[Placed]) -> list[Mention]:
+    """Things in their order, equal ones counted together."""
+    counted: dict[tuple[int, str], int] = {}
+    for thing in things:
+        key = (thing.noun, thing.color or NOUNS[thing.noun].color)
+        counted[key] = counted.get(key, 0) + 1
+    return [Mention(noun, color, count) for (noun, color), count in counted.items()]
+
+
+def article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def phrase(mention: Mention, random: np.random.Generator, articles: bool = True) -> tuple[str, Mention]:
+    """ "a red car", "three kittens"; and what of the mention that says."""
+    noun: Noun = NOUNS[mention.noun]
+    color = mention.color if mention.color and (mention.color != noun.color or random.random() < 0.6) else ""
+    if mention.count > 1:
+        words = (COUNT_WORDS[mention.count], color, noun.plural)
+        return " ".join(filter(None, words)), Mention(mention.noun, color, mention.count)
+    name = str(random.choice(noun.synonyms)) if noun.synonyms and random.random() < 0.25 else noun.name
+    named = f"{color} {name}" if color else name
+    start = f"{article(named)} " if articles else ""
+    return start + named, Mention(mention.noun, color, 1)
+
+
+def describe_things(things: Sequence[Placed], random: np.random.Generator) -> Caption:
+    """What a mask holds: "a cat", "cat", "a cat and two apples"; "" for nothing."""
+    said = [phrase(mention, random, articles=random.random() < 0.7) for mention in mentions(things)]
+    texts = [text for text, _ in said]
+    joined = texts[0] if len(texts) == 1 else " and ".join((", ".join(texts[:-1]), texts[-1])) if texts else ""
+    return Caption(joined, tuple(mention for _, mention in said))
+
+
+def describe(scene: Scene, random: np.random.Generator) -> Caption:
+    """A caption of all of a scene: its things from left to right, or two by their places, and mostly its ground."""
+    counted = mentions(scene.things)
+    place = ""
+    if len(scene.things) == len(counted) == 2 and random.random() < 0.5:
+        pair = [scene.things[i] for i in random.permutation(2)]
+        first, second = ((t.top + t.side / 2, t.left + t.side / 2) for t in pair)
+        down, across = first[0] - second[0], first[1] - second[1]
+        if max(abs(down), abs(across)) >= 4:
+            beside, over = "right" if across > 0 else "left", "below" if down > 0 else "above"
+            place = beside if abs(across) >= abs(down) else over
+            counted = mentions(pair)
+    said = [phrase(mention, random) for mention in counted]
+    texts = [text for text, _ in said]
+    if place:
+        text = f"{texts[0]} {random.choice(PLACES[place])} {texts[1]}"
+    elif len(texts) > 1 and random.random() < 0.5:
+        text = " and ".join((", ".join(texts[:-1]), texts[-1]))
+    else:
+        text = ", ".join(texts)
+    ground = None
+    if random.random() < 0.75 or not texts:
+        wall, floor = scene.ground.wall, scene.ground.floor
+        ground = (wall, floor)
+        if wall == floor:
+            word = str(random.choice(["ground", "background"]))
+            text = f"{text}{random.choice([' on', ', on'])} {article(wall)} {wall} {word}" if text else f"{wall} {word}"
+        else:
+            rooms = f"{wall} wall, {floor} floor"
+            text = f"{text}, {rooms}" if text else rooms
+    return Caption(text, tuple(mention for _, mention in said), place, ground)
+
+
+# What is masked, with weights: the box of one thing, any shape, everything.
+TASKS = {"thing": 84, "shape": 8, "everything": 8}
+TASK_SIDES = (25, 35, 30, 10)  # weights of the sides of the one thing's box
+MOSTLY = 0.6  # of a thing's box: a mask that covers as much has to draw the thing
+ALIKE = 16  # tasks in a row of one kind and size, so that a batch of them leaves out the same number of tokens
+MARGIN = 2  # tokens that are given around what is masked
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """What is drawn where: a scene, the prompt, the mask, and the tokens that are given."""
+
+    scene: Scene
+    caption: Caption
+    mask: Tensor  # bool [side, side], PARTS_PER_PATCH parts along each patch
+    places: Tensor  # ascending, int64 [N]
+
+
+def edit_task(index: int, seed: int = 0) -> EditTask:
+    """The task of a number. Where one thing is asked for, only the tokens around its box are given: a third of them."""
+    shared, random = generator(index // ALIKE, seed, 3), generator(index, seed, 1)
+    kind, size = list(TASKS)[_pick(shared, list(TASKS.values()))], SIDES[_pick(shared, TASK_SIDES)]
+    grown = shared.integers(0, 2, 2) * (shared.random() < 0.3)  # rows and columns that the mask has beyond the box
+    side = GRID * PARTS_PER_PATCH
+    everywhere = torch.arange(GRID**2)
+    if kind == "everything":
+        scene = sample(index, seed)
+        return EditTask(scene, describe(scene, random), torch.ones(side, side, dtype=torch.bool), everywhere)
+    if kind == "shape":
+        scene = sample(index, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(random.integers(2**62)))
+            parts = random_masks(1, side).view(side, side)
+        cells = parts.view(GRID, PARTS_PER_PATCH, GRID, PARTS_PER_PATCH).float().mean((1, 3)).numpy()
+        held = [thing for thing in scene.things if cells[thing.box].mean() >= MOSTLY]
+        return EditTask(scene, describe_things(held, random), parts, everywhere)
+    scene = sample(index, seed, first=size)
+    thing = next(thing for thing in scene.things if thing.side == size)
+    masked, window = np.zeros((2, GRID, GRID), bool)
+    spans = []
+    for start, more in ((thing.top, int(grown[0])), (thing.left, int(grown[1]))):
+        length = min(size + more, GRID)
+        spans.append((int(random.integers(max(0, start + size - length), min(start, GRID - length) + 1)), length))
+    (top, height), (left, width) = spans
+    masked[top : top + height, left : left + width] = True
+    height, width = min(height + 2 * MARGIN, GRID), min(width + 2 * MARGIN, GRID)
+    top, left = min(max(top - MARGIN, 0), GRID - height), min(max(left - MARGIN, 0), GRID - width)
+    window[top : top + height, left : left + width] = True
+    held = [other for other in scene.things if masked[other.box].all()]
+    parts = torch.from_numpy(masked.repeat(PARTS_PER_PATCH, 0).repeat(PARTS_PER_PATCH, 1))
+    return EditTask(scene, describe_things(held, random), parts, everywhere[torch.from_numpy(window).flatten()])
+
+
+@dataclass(frozen=True)
+class EditTasks(Dataset[dict[str, Any]]):
+    """Items: image, uint8 [3, SIZE, SIZE]; text, the prompt; mask and places, see `EditTask`."""
+
+    seed: int = 0
+    length: int = 10**9
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        task = edit_task(index, self.seed)
+        return {"image": _image(task.scene), "text": task.caption.text, "mask": task.mask, "places": task.places}
+
+
+@dataclass(frozen=True)
+class CrowdedScenes(Dataset[dict[str, Any]]):
+    """Scenes with as many things as find room, for tokens. Items: image, uint8 [3, SIZE, SIZE]."""
+
+    seed: int = 0
+    length: int = 10**9
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": _image(sample(index, self.seed, 8, (40, 35, 20, 5)))}
+
+
+def _image(scene: Scene) -> Tensor:
+    return torch.from_numpy(render(scene)).permute(2, 0, 1).contiguous()

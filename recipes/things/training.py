@@ -1,0 +1,186 @@
+"""Training the text encoder of things, from captions alone, and the parts that every model has.
+
+    python -m recipes.things.training captions|decoder|denoiser --config FILE --run FOLDER
+
+What a caption says is known: each query token of the text encoder learns to say one mention of it, the next ones where
+two things lie and what the ground is. So the denoiser finds a few vectors that name things, in place of words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+import typer
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from imagebart.conditioning import Conditioner, TextConditioner
+from imagebart.config import Length
+from imagebart.models.text_encoder import TextEncoder
+from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageShape, TokensRun, load
+from imagebart.training.denoiser import train_denoiser
+from imagebart.training.loop import Batch, Task, train
+from imagebart.training.token_task import DataSource, text_config
+from imagebart.training.vqgan import train_first_stage
+from imagebart.weights.folder import Part, save_part
+from recipes.things.artwork import GROUNDS, HUES, NOUNS
+from recipes.things.scenes import (
+    COUNT_WORDS,
+    PLACES,
+    Caption,
+    CrowdedScenes,
+    EditTasks,
+    describe,
+    describe_things,
+    generator,
+    sample,
+)
+
+MENTIONS = 6  # query tokens of things; then one of their places, one of the wall, one of the floor
+QUERY_TOKENS = MENTIONS + 3
+TEXT_LENGTH = 48  # conditioning tokens a prompt
+SILENT = 0.03  # share of empty captions
+
+
+def conditioner(length: int = TEXT_LENGTH) -> TextConditioner:
+    """Knows the words that captions have."""
+    nouns = [name for noun in NOUNS for name in (noun.name, noun.plural, *noun.synonyms)]
+    places = [text for texts in PLACES.values() for text in texts]
+    others = ["a an and on the one ground background wall floor , ."]
+    return TextConditioner.from_captions([*nouns, *places, *HUES, *GROUNDS, *COUNT_WORDS, *others], length)
+
+
+def caption(index: int, seed: int = 0) -> Caption:
+    """What is said of the scene of a number: of one to three things, as edits are asked for, or of all of it."""
+    random = generator(index, seed, 2)
+    scene = sample(index, seed)
+    if random.random() < SILENT:
+        return Caption("")
+    if random.random() < 0.5 and scene.things:
+        return describe_things(scene.things[: int(random.integers(1, 4))], random)
+    return describe(scene, random)
+
+
+COLORS, WALLS = ("", *HUES), ("", *GROUNDS)
+NOUN_COUNT, COLOR_COUNT, MANY = len(NOUNS) + 1, len(COLORS), len(COUNT_WORDS)
+
+
+def labels(said: Caption) -> Tensor:
+    """What a caption says, as indices: int64 [3 * MENTIONS + 3]; the last of nouns, and 0 of the rest, is "none"."""
+    mentions = [(m.noun, COLORS.index(m.color), m.count) for m in said.mentions[:MENTIONS]]
+    mentions += [(len(NOUNS), 0, 0)] * (MENTIONS - len(mentions))
+    place = 1 + list(PLACES).index(said.place) if said.place else 0
+    grounds = [WALLS.index(name) for name in said.ground] if said.ground else [0, 0]
+    return torch.tensor([*(value for mention in mentions for value in mention), place, *grounds])
+
+
+class CaptionReader(nn.Module):
+    """A text encoder with linear heads: words [B, length] -> logits of each of `labels`."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        width = encoder.config.transformer.width
+        self.mention = nn.Linear(width, NOUN_COUNT + COLOR_COUNT + MANY)  # the same for all: a noun has one vector
+        self.place = nn.Linear(width, 1 + len(PLACES))
+        self.wall, self.floor = nn.Linear(width, len(WALLS)), nn.Linear(width, len(WALLS))
+
+    def forward(self, words: Tensor) -> list[Tensor]:
+        queries = self.encoder(words)
+        found: list[Tensor] = []
+        for query in queries[:, :MENTIONS].unbind(1):
+            found += self.mention(query).split([NOUN_COUNT, COLOR_COUNT, MANY], 1)
+        heads = (self.place, self.wall, self.floor)
+        return found + [head(query) for head, query in zip(heads, queries[:, MENTIONS:].unbind(1), strict=True)]
+
+
+@dataclass(frozen=True)
+class CaptionsRun:
+    """`python -m recipes.things.training captions --config FILE`."""
+
+    loop: LoopConfig
+    shape: StageShape = field(default_factory=lambda: StageShape(query_tokens=QUERY_TOKENS))
+    text_length: Length = TEXT_LENGTH
+
+
+@dataclass(frozen=True)
+class Captions(Dataset[dict[str, Any]]):
+    """Items: text; labels, see `labels`."""
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        said = caption(index)
+        return {"text": said.text, "labels": labels(said)}
+
+
+class CaptionsTask(Task):
+    """Cross-entropy of what captions say."""
+
+    def __init__(self, reader: CaptionReader, words: Conditioner) -> None:
+        self.model: nn.Module = reader
+        self.dataset: Dataset[Any] = Captions()
+        self.words = words
+
+    def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        truth = batch["labels"]
+        answers = model(self.words.encode(batch["text"]).tokens.to(truth.device))
+        losses = [F.cross_entropy(logits, label) for logits, label in zip(answers, truth.unbind(1), strict=True)]
+        right = torch.stack([logits.argmax(1) for logits in answers], 1) == truth
+        return {"loss": torch.stack(losses).mean(), "right": right.float().mean(), "whole": right.all(1).float().mean()}
+
+    def sample(self, model: nn.Module) -> Image.Image:
+        return Image.new("RGB", (1, 1))  # nothing to see
+
+
+def train_captions(run: CaptionsRun, folder: Path) -> None:
+    """Trains (or resumes) a text encoder in a run's folder and writes it there."""
+    words = conditioner(run.text_length)
+    torch.manual_seed(run.loop.seed)
+    trained = train(CaptionsTask(CaptionReader(TextEncoder(text_config(run.shape, words))), words), run.loop, folder)
+    assert isinstance(trained, CaptionReader)
+    save_part(Part(trained.encoder, words), folder)
+
+
+def things(data: str, size: int) -> Dataset[dict[str, Any]]:
+    """Tasks on scenes. Raises ValueError where a configuration names other data."""
+    if data != "things":
+        raise ValueError(f"data is {data!r}, expected 'things'; `python -m imagebart train` takes folders")
+    return EditTasks()
+
+
+def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
+    return conditioner(run.text_length)
+
+
+class PartName(str, Enum):
+    captions = "captions"
+    decoder = "decoder"
+    denoiser = "denoiser"
+
+
+def main(
+    part: Annotated[PartName, typer.Argument(help="What to train.")],
+    config: Annotated[Path, typer.Option(help="JSON settings.")],
+    run: Annotated[Path, typer.Option(help="The run's folder.")],
+) -> None:
+    """Trains (or resumes) a part of the model of things."""
+    match part:
+        case PartName.captions:
+            train_captions(load(CaptionsRun, config), run)
+        case PartName.decoder:
+            train_first_stage(load(FirstStageRun, config), run, CrowdedScenes())
+        case PartName.denoiser:
+            train_denoiser(load(DenoiserRun, config), run, DataSource(things, conditioner_for))
+
+
+if __name__ == "__main__":
+    typer.run(main)
