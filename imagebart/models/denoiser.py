@@ -38,6 +38,7 @@ class DenoiserConfig:
     text: TextEncoderConfig | None = None  # encodes the conditioning tokens; None: they precede the image tokens
     partial_patches: bool = False  # trained on patches that masks cover in part (see `imagebart.inpainting`)
     color_hint_grid: HintGrid = 0  # P: the encoder sees the colors of P x P parts of a patch; 0: it sees tokens alone
+    mask_sides: bool = False  # the encoder is told how far masked tokens lie from the sides of their mask
 
 
 def check_color_hint_grid(parts: int, first_stage: FirstStageConfig) -> None:
@@ -62,10 +63,33 @@ class DenoiserInput:
     cond: Tensor | None = None  # conditioning tokens, int64 [B, cond_length]
     color_hints: Tensor | None = None  # tokens of the colors in kept parts of each patch, bool [B, N, K]
     places: Tensor | None = None  # in training on a part of an image: which tokens N are, ascending, int64 [B, N]
-    # Of cond [B, query_tokens, width] and of color_hints [B, N, width], see `encode_prompt` and `embed_color_hints`;
-    # None: they are computed.
+    sides: Tensor | None = None  # see `mask_sides`; None: those of what is noisy in x_t
+    # Of cond [B, query_tokens, width], and of color_hints and sides [B, N, width], see `encode_prompt` and
+    # `embed_hints`; None: they are computed.
     prompt_embeds: Tensor | None = None
     hint_embeds: Tensor | None = None
+
+
+def mask_sides(masked: Tensor) -> Tensor:
+    """How far masked tokens, bool [B, N] of a square grid, lie from the sides of what they are connected to.
+
+    int64 [B, N, 4]: rows to the top and to the bottom, columns to the left and to the right, of the smallest box around
+    a token's connected part of the mask, 1 in the outermost ones; 0 for tokens that are not masked.
+    """
+    side = math.isqrt(masked.shape[1])
+    inside = masked.view(-1, 1, side, side).float()
+    down = torch.arange(1.0, side + 1, device=masked.device)
+    ahead = torch.stack([down[:, None].expand(side, side), down.expand(side, side)])  # rows, columns, from 1 on
+    place = torch.cat([ahead, side + 1 - ahead])  # those, and from the last one on
+    farthest = place * inside
+    while True:  # the largest of each that a connected part has
+        wider = F.max_pool2d(farthest, 3, 1, 1) * inside
+        if torch.equal(wider, farthest):
+            break
+        farthest = wider
+    last, first = farthest[:, :2] - ahead + 1, farthest[:, 2:] - place[2:] + 1
+    found = torch.stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]], 1) * inside
+    return found.flatten(2).transpose(1, 2).long()
 
 
 class NoiseEmbedding(nn.Module):
@@ -94,6 +118,9 @@ class Denoiser(nn.Module):
         if config.color_hint_grid:
             self.glance = nn.Linear(config.vocab_size, config.encoder.width, bias=False)  # embeds color hints
             nn.init.zeros_(self.glance.weight)
+        if config.mask_sides:
+            self.side_embedding = nn.Embedding(4 * (math.isqrt(config.tokens) + 1), config.encoder.width)
+            nn.init.normal_(self.side_embedding.weight, std=0.02)
         self.align = nn.Linear(config.encoder.width, config.decoder.width)  # encoder output at the position predicted
         self.likelihood = nn.Parameter(torch.zeros(()))  # w, the weight of log q(x_t | x_0)
         self.draft_head = nn.Linear(config.encoder.width, config.vocab_size)  # x_0 at all positions at once
@@ -158,7 +185,10 @@ class Denoiser(nn.Module):
         shape = (*x_t.shape, self.config.vocab_size)
         if given.color_hints is not None and self.config.color_hint_grid and given.color_hints.shape != shape:
             raise ValueError(f"color_hints has shape {list(given.color_hints.shape)}, expected {list(shape)}")
-        hints = self.embed_color_hints(given.color_hints) if given.hint_embeds is None else given.hint_embeds
+        hints = given.hint_embeds
+        if hints is None:
+            sides = mask_sides(given.noise_t > 0) if given.sides is None and self.config.mask_sides else given.sides
+            hints = self.embed_hints(given.color_hints, sides)
         encoder_bias = self.encoder_rates(given.noise_t)
         encoder_bias = encoder_bias if hints is None else encoder_bias + hints
         encoder_bias = F.pad(encoder_bias, (0, 0, prefix.shape[1], 0))
@@ -172,11 +202,19 @@ class Denoiser(nn.Module):
             return prefix, prompt, self.encoder(tokens, encoder_bias, places=places)
         return prefix, prompt, (encode or self.encoder)(tokens, encoder_bias)
 
-    def embed_color_hints(self, hints: Tensor | None) -> Tensor | None:
-        """What color hints, bool [B, N, K], add to the encoder's embeddings, [B, N, width]; None for no hints."""
-        if hints is None or not self.config.color_hint_grid:
-            return None
-        return self.glance(hints.to(self.glance.weight.dtype))
+    def embed_hints(self, color_hints: Tensor | None, sides: Tensor | None) -> Tensor | None:
+        """What color hints, bool [B, N, K], and sides, int64 [B, N, 4], add to the encoder's embeddings, [B, N, width].
+
+        None where the network takes neither, or neither is given.
+        """
+        found = None
+        if color_hints is not None and self.config.color_hint_grid:
+            found = self.glance(color_hints.to(self.glance.weight.dtype))
+        if sides is not None and self.config.mask_sides:
+            count = self.side_embedding.num_embeddings // 4
+            embeds = self.side_embedding(sides + count * torch.arange(4, device=sides.device)).sum(2)
+            found = embeds if found is None else found + embeds
+        return found
 
     def _hidden(self, x_s: Tensor, given: DenoiserInput) -> tuple[Tensor, Tensor]:
         """The hidden states that p(x_0) is computed from, [B, N, width]: the decoder's, and the encoder's."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imagebart.diffusion import reverse_step
-from imagebart.models.denoiser import Denoiser, DenoiserInput
+from imagebart.models.denoiser import Denoiser, DenoiserInput, mask_sides
 from imagebart.models.stages import EncoderDecoderStage, Stage
 from imagebart.models.transformer import DecoderInput, Encode, Transformer
 from imagebart.sampling.logits import guided
@@ -25,7 +25,7 @@ class StepInput:
     noise_level: Tensor  # chance of a known token to be wrong, float [B, N]: 0 where it is kept, 1 where it is unknown
     cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
     prompt_embeds: Tensor | None = None  # of cond, for a denoiser: see `DenoiserInput`
-    hint_embeds: Tensor | None = None  # of color hints, for a denoiser
+    hint_embeds: Tensor | None = None  # of color hints and the mask's sides, for a denoiser
 
 
 class Step(Protocol):
@@ -149,7 +149,7 @@ class ChainState:
     cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
     unconditional: Tensor | None = None  # those of an absent condition, int64 [B, L], for guidance
     color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
-    # See `embed`; of cond, of unconditional, and of color_hints.
+    # See `embed`; of cond, of unconditional, and of color_hints and the mask's sides.
     prompt_embeds: Tensor | None = None
     unconditional_embeds: Tensor | None = None
     hint_embeds: Tensor | None = None
@@ -173,7 +173,8 @@ class ChainState:
         conds = [cond for cond in (self.cond, self.unconditional) if cond is not None]
         with torch.autocast(self.x.device.type, torch.bfloat16, enabled=packed.rounds):
             embeds = step.denoiser.encode_prompt(torch.cat(conds) if conds else None)
-            embedded = replace(self, hint_embeds=step.denoiser.embed_color_hints(self.color_hints))
+            sides = mask_sides(self.noise_level > 0) if step.denoiser.config.mask_sides else None
+            embedded = replace(self, hint_embeds=step.denoiser.embed_hints(self.color_hints, sides))
         if embeds is None:
             return embedded
         prompt_embeds, *rest = embeds.split(len(self.x))

@@ -162,6 +162,7 @@ class DenoiserRun(TokensRun):
     draft_weight: Rate = 0.2  # of the loss of the encoder's own prediction
     color_hint_grid: HintGrid = 0  # parts along a side of a patch, of which the encoder is given color hints; 0: none
     color_hint_dropout: Share = 0.1  # share of images without them
+    mask_sides: bool = False  # the encoder is told how far masked tokens lie from the sides of their mask
 
 
 @dataclass(frozen=True)

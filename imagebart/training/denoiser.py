@@ -19,7 +19,7 @@ from imagebart.imaging.files import normalize
 from imagebart.imaging.masks import preset_array
 from imagebart.inpainting import encode_color_hints, fill_nearest, mask_coverage
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput, check_color_hint_grid
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput, check_color_hint_grid, mask_sides
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
@@ -53,9 +53,10 @@ class DenoiserTask(TokensTask[DenoiserRun]):
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         x0 = self.tokens(batch)
         noise_level, kept, color_hints = self.mask(batch, x0)
-        places = batch.get("places")
+        places, sides = batch.get("places"), mask_sides(noise_level > 0) if self.run.mask_sides else None
         if places is not None:
             x0, noise_level, kept = (tokens.gather(1, places) for tokens in (x0, noise_level, kept))
+            sides = None if sides is None else sides.gather(1, places[..., None].expand(-1, -1, 4))
         step = NoiseStep.random(len(x0)).to(x0.device)
         noise_t, noise_s = torch.minimum(noise_level, step.noise_t), torch.minimum(noise_level, step.noise_s)
         unknown = noise_level > step.noise_s
@@ -64,7 +65,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         x_t = torch.where(observed, kept, add_uniform_noise(x_s, step.beta * unknown, self.vocab_size))
         cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
         corrupted = add_uniform_noise(x_s, self.corrupted_share(step) * unknown, self.vocab_size)
-        given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, places, prompt_embeds)
+        given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, places, sides, prompt_embeds)
         logits, drafts = model(corrupted, given, unknown)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
@@ -222,7 +223,8 @@ def train_denoiser(run: DenoiserRun, folder: Path, source: DataSource = FOLDERS)
     first_stage = inputs.first_stage
     check_color_hint_grid(run.color_hint_grid, first_stage.config)
     config = denoiser_config(run.shape, first_stage.config, inputs.conditioner, inputs.text)
-    denoiser = Denoiser(replace(config, partial_patches=True, color_hint_grid=run.color_hint_grid))
+    hints = replace(config, color_hint_grid=run.color_hint_grid, mask_sides=run.mask_sides)
+    denoiser = Denoiser(replace(hints, partial_patches=True))
     if run.init_from is not None:
         initial = load_part(Path(run.init_from), Denoiser).module
         if inputs.text_encoder is not None:

@@ -90,6 +90,7 @@ def random_denoiser(
     seed: int = 0,
     query_tokens: int = 0,
     color_hint_grid: int = 0,
+    mask_sides: bool = False,
 ) -> Denoiser:
     """A denoiser; query_tokens: as for `random_stage`."""
     prefix = query_tokens or cond_length
@@ -97,7 +98,7 @@ def random_denoiser(
     encoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, causal=False)
     decoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, vocab_out=vocab_size, cross=True)
     config = DenoiserConfig(vocab_size, tokens, decoder, encoder, cond_length, _text(cond_length, query_tokens))
-    denoiser = Denoiser(replace(config, color_hint_grid=color_hint_grid))
+    denoiser = Denoiser(replace(config, color_hint_grid=color_hint_grid, mask_sides=mask_sides))
     with_random_weights(denoiser, seed)
     return denoiser
 

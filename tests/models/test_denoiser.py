@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from random_networks import random_cond, random_denoiser
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebart.models.denoiser import MIN_NOISE, Denoiser, DenoiserInput, NoiseEmbedding
+from imagebart.models.denoiser import MIN_NOISE, Denoiser, DenoiserInput, NoiseEmbedding, mask_sides
 
 # Conditioning and query tokens: none, a class, words that stand before the image, words that are read.
 CONDITIONS = [(0, 0), (1, 0), (4, 0), (5, 3)]
@@ -244,3 +245,40 @@ def test_a_part_of_the_tokens_keeps_its_positions() -> None:
     part = logits_at(places)
     for row, run in enumerate(([1, 2], [1, 3])):  # whose token before them is given, too
         torch.testing.assert_close(part[:, row, run], whole[:, row, places[row, run]], rtol=0, atol=1e-12)
+
+
+def plain_sides(mask: list[list[bool]]) -> list[list[int]]:
+    """By a flood fill from each masked token: its distances to the sides of the box around what it reaches."""
+    found = []
+    for row, column in itertools.product(range(len(mask)), repeat=2):
+        reached, ahead = set(), [(row, column)] if mask[row][column] else []
+        while ahead:
+            y, x = ahead.pop()
+            if (y, x) not in reached and 0 <= y < len(mask) and 0 <= x < len(mask) and mask[y][x]:
+                reached.add((y, x))
+                ahead += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        rows, columns = {y for y, _ in reached}, {x for _, x in reached}
+        spans = ((row, rows), (column, columns))
+        found.append([d for at, span in spans for d in (at - min(span, default=0) + 1, max(span, default=0) - at + 1)])
+        found[-1] = found[-1] if reached else [0, 0, 0, 0]
+    return found
+
+
+def test_sides_of_a_mask_are_those_of_its_connected_parts() -> None:
+    torch.manual_seed(3)
+    masks = torch.rand(30, 7, 7) < torch.rand(30, 1, 1)
+    assert mask_sides(masks.flatten(1)).tolist() == [plain_sides(mask.tolist()) for mask in masks]
+
+
+def test_the_encoder_is_told_the_sides_of_the_mask() -> None:
+    """As much as is added to the embedding of its noise level; those of x_t's noise, where no others are given."""
+    denoiser = random_denoiser(tokens=9, mask_sides=True)
+    given = inputs(denoiser)
+    sides = mask_sides(given["noise_t"] > 0)
+    assert torch.equal(logits(denoiser, given), denoiser.logits(given["x_s"], input_of(given, sides=sides)))
+    other = denoiser.logits(given["x_s"], input_of(given, sides=sides.roll(1, 1)))
+    assert not torch.equal(logits(denoiser, given), other)
+    weights = denoiser.side_embedding.weight.detach().unflatten(0, (4, 4))
+    added = torch.stack([sum(weights[k, int(at[k])] for k in range(4)) for at in sides.flatten(0, 1)]).view(2, 9, -1)
+    embedded = denoiser.logits(given["x_s"], input_of(given, hint_embeds=added))
+    torch.testing.assert_close(embedded, logits(denoiser, given), rtol=0, atol=1e-12)

@@ -12,8 +12,10 @@ from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
 from imagebart.errors import InputError
-from imagebart.sampling.corrector import TOP_P, UNLIKELY, correct
+from imagebart.models.denoiser import DenoiserInput, mask_sides
+from imagebart.sampling.corrector import TOP_P, UNLIKELY, correct, probabilities
 from imagebart.sampling.noise import gumbel_noise, row_generators, uniform_tokens
+from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, DenoisingStep
 from imagebart.settings import SamplingSettings
 
@@ -107,3 +109,23 @@ def test_stages_have_no_corrector() -> None:
     model = tiny_staged_model("none", stages=2)
     with pytest.raises(InputError, match="has no corrector"):
         model.sample(1, seed=0, corrector_steps=1)
+
+
+def test_a_denoiser_that_knows_the_mask_s_sides_keeps_them() -> None:
+    """In the chain and in the corrector, whose passes have other unknown tokens than the mask."""
+    denoiser = random_denoiser(N, K, cond_length=0, mask_sides=True)
+    torch.manual_seed(5)
+    step, levels = DenoisingStep(denoiser, 1.0, 0.0), noise_levels(torch.rand(ROWS, N) < 0.4)
+    x = torch.randint(K, (ROWS, N))
+    state = chain_state([step], x, levels)
+    noise = gumbel_noise((N, K), row_generators(7, ROWS))
+    event = ChainEvent(1, 1, 0, 1, 0, 0, x, False)
+    *_, last = sample_step(step, packed_for(step), state, SamplingSettings(), noise, event)
+    assert torch.equal(last.tokens, plain_draw(step, x, x, levels, None, None, SamplingSettings(), noise))
+    chances = probabilities(denoiser, state.embed(packed_for(step)), x, x)
+    place = torch.arange(N)
+    for color in range(2):
+        unknown = ((place // SIDE + place % SIDE) % 2 == color) & (levels > 0)
+        given = DenoiserInput(x, levels.where(unknown, 0.0), levels.where(unknown, 0.0), sides=mask_sides(levels > 0))
+        expected = denoiser.draft_logits(given).softmax(-1).gather(-1, x[..., None])[..., 0]
+        torch.testing.assert_close(chances[unknown].double(), expected[unknown].double(), rtol=0, atol=1e-6)
