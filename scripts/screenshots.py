@@ -1,21 +1,22 @@
-"""Screenshots of the page for assets/: a real edit made in Chromium with the shipped model, still and moving.
+"""Images of the shipped model for assets/: a real edit, state by state, and as the page shows it in Chromium.
 
-Writes page.png (wide), page-phone.png (a phone, in the dark) and edit.webp (the run of the wide one, as the page saves
-it, with what was painted as its first frame).
+Writes edit-strip.png (an edit with T = 4), page.png (wide), page-phone.png (a phone, in the dark) and edit.webp (the
+run of the wide one, as the page saves it, with what was painted as its first frame).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from PIL import Image, ImageSequence
+from PIL import Image, ImageDraw, ImageSequence
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from imagebart.imaging.files import save_animation
+from imagebart.imaging.files import save_animation, save_image
 from imagebart.pipeline import Pipeline
 from imagebart.ui.app import build_page, launch_page
 from imagebart.ui.examples import Example, find_examples
@@ -35,6 +36,8 @@ PHONE = {
 ANIMATION_SECONDS = 5.0
 # The animation opens with what was painted for this many frames.
 OPENING = 6
+STRIP_PROMPT, STRIP_SEED, STRIP_SCALES = "long blonde hair", 3, 4
+SIDE, GAP, CAPTION = 256, 8, 28  # pixels of the strip's images, between them, and below
 
 
 def main(
@@ -42,9 +45,10 @@ def main(
     prompt: Annotated[str | None, typer.Option(help="What to write; else the first example's prompt.")] = None,
     seed: int = 0,
 ) -> None:
-    """Take screenshots of the page for assets/."""
-    examples = find_examples(model / EXAMPLES)
-    page = build_page(Pipeline.from_pretrained(model), examples)
+    """Make the images of assets/."""
+    examples, pipe = find_examples(model / EXAMPLES), Pipeline.from_pretrained(model)
+    draw_edit_strip(pipe, model / EXAMPLES / "2-short-hair-and-a-beard.png", ASSETS / "edit-strip.png")
+    page = build_page(pipe, examples)
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     chromium = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
@@ -54,6 +58,28 @@ def main(
         take_screenshot(browser, url, words, seed, PHONE, ASSETS / "page-phone.png")
         browser.close()
     page.close(verbose=False)
+
+
+def draw_edit_strip(pipe: Pipeline, example: Path, path: Path) -> None:
+    """An example, its mask, the states of a run, and the result, side by side."""
+    image, mask = Image.open(example).convert("RGB"), Image.open(example.with_suffix(".mask.png")).convert("L")
+    painted = Image.composite(Image.blend(image, Image.new("RGB", image.size, "#6d28d9"), 0.6), image, mask)
+    settings = replace(pipe.defaults, scales=STRIP_SCALES)
+    cells = [("image", image), ("mask", painted)]
+    for event in pipe.edit(image, mask, STRIP_PROMPT, seed=STRIP_SEED, settings=settings):
+        if event.kind == "start":
+            cells.append(("noise", event.image))
+        elif event.kind == "stage" and event.stage in (STRIP_SCALES, STRIP_SCALES // 2):
+            cells.append((f"scale {STRIP_SCALES - event.stage + 1} of {STRIP_SCALES}", event.image))
+        elif event.kind == "result":
+            cells.append((f"“{STRIP_PROMPT}”", event.image))
+    strip = Image.new("RGB", (len(cells) * (SIDE + GAP) - GAP, SIDE + CAPTION), "white")
+    pen = ImageDraw.Draw(strip)
+    for i, (caption, cell) in enumerate(cells):
+        left = i * (SIDE + GAP)
+        strip.paste(cell.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, 0))
+        pen.text((left + SIDE // 2, SIDE + CAPTION // 2), caption, fill="#0f172a", anchor="mm", font_size=16)
+    save_image(strip, path, optimize=True)
 
 
 def take_screenshot(

@@ -178,6 +178,17 @@ def grids(
         print(out / f"{name}.png")
 
 
+@command(app)
+def examples(
+    out: Annotated[Path, typer.Option(help="Folder for them.")],
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 256,
+) -> None:
+    """Write the page's examples: avatars, a mask for each, and a prompt."""
+    from recipes.avatars.grids import write_examples
+
+    write_examples(out, size)
+
+
 @command(evaluate)
 def typed(
     text: Annotated[Path, typer.Option(help="Run folder of a text encoder and its heads.")],

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
-from imagebart.imaging.files import normalize
+from imagebart.imaging.files import denormalize, normalize
 
 FRAME = (-2.0, 4.0, 268.0)  # the square of the set's 264 x 280 units that is shown: left, top, side
 
@@ -225,6 +226,13 @@ def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
     """Avatars as images float [B, 3, size, size] in [-1, 1]."""
     images = np.stack([render(avatar, size) for avatar in avatars])
     return normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
+
+
+def pixels_of(images: Tensor, side: int) -> np.ndarray:
+    """Images float [B, 3, H, W] in [-1, 1] at another size, to compare with renders: uint8 [B, side, side, 3]."""
+    if images.shape[-1] != side:
+        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    return np.ascontiguousarray(denormalize(images).permute(0, 2, 3, 1).numpy())
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

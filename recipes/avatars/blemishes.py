@@ -32,12 +32,11 @@ from imagebart.errors import InputError
 from imagebart.evaluation.folder import two_sample_test
 from imagebart.evaluation.metrics import Measure, jackknife, mean_of, measure, replicates, share_of
 from imagebart.imaging.figures import sheet
-from imagebart.imaging.files import denormalize, normalize
-from imagebart.imaging.masks import preset_array
+from imagebart.imaging.files import normalize
 from imagebart.settings import value_type
-from recipes.avatars.artwork import render, rendered
+from recipes.avatars.artwork import pixels_of, render, rendered
 from recipes.avatars.dataset import caption, sample
-from recipes.avatars.evaluation import COMPLETED, FLAT, SHOWN, UPPER, Study, complete, edited_cases
+from recipes.avatars.evaluation import COMPLETED, FLAT, SHOWN, Study, complete, edited_cases
 
 SIDE = 256  # pixels a side of the images that are compared
 DIFFERENCE, OPENING, LEAST = 48, 4, 96  # levels of 255, pixels a side, pixels
@@ -138,8 +137,8 @@ def find_faults(
     starts: avatars whose renders may be the nearest, of each image; references: the renders themselves, if known.
     """
     count, known = len(images), references is not None
-    pixels, probabilities = _at_side(images), _probabilities(images, reader)
-    renders = _at_side(references) if references is not None else np.empty_like(pixels)
+    pixels, probabilities = pixels_of(images, SIDE), _probabilities(images, reader)
+    renders = pixels_of(references, SIDE) if references is not None else np.empty_like(pixels)
     blemishes, off, flat = np.zeros(pixels.shape[:3], bool), [], []
     for i in range(count):
         if not known:
@@ -153,13 +152,6 @@ def find_faults(
         flat.append(all_flat)
     areas = torch.from_numpy(blemishes).sum((1, 2)).double()
     return Faults(areas, torch.tensor(off).double(), torch.tensor(flat).double(), pixels, renders, blemishes)
-
-
-def _at_side(images: Tensor) -> np.ndarray:
-    """Images as uint8 [B, SIDE, SIDE, 3]."""
-    if images.shape[-1] != SIDE:
-        images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
-    return np.ascontiguousarray(denormalize(images).permute(0, 2, 3, 1).numpy())
 
 
 @torch.no_grad()
@@ -189,8 +181,8 @@ def faults_by_kind(study: Study) -> Iterator[tuple[str, Faults]]:
     prompts = [caption(i, study.series).text for i in range(study.samples)]
     yield "prompts", find_faults(study.sampler.generate(prompts, study.seed), study.reader)
     avatars = study.avatars(COMPLETED)
-    masks = np.stack([preset_array(UPPER, study.sampler.size)] * len(avatars))
-    yield "completions", find_faults(complete(study, avatars), study.reader, masks, [[avatar] for avatar in avatars])
+    masks, completed = complete(study, avatars)
+    yield "completions", find_faults(completed, study.reader, masks, [[avatar] for avatar in avatars])
     cases, masks, edited = edited_cases(study)
     yield "edits", find_faults(edited, study.reader, masks, [[case.before, case.after] for case in cases])
 

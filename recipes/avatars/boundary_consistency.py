@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.imaging.files import denormalize
-from recipes.avatars.artwork import render
+from recipes.avatars.artwork import pixels_of, render
 
 SIDE = 128  # pixels a side of the images that are compared
 CONTRAST = 40  # levels of 255 by which an attribute's values differ in a channel, where the attribute shows
@@ -65,11 +64,8 @@ def boundary_consistency(
     were edited; readings: of the edited images; names: of the attributes to compare. Left out are those that the avatar
     does not show outside its mask, or the image not inside.
     """
-    masked = torch.from_numpy(masks)[:, None].float()
-    if images.shape[-1] != SIDE:
-        images = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
-        masked = F.interpolate(masked, (SIDE, SIDE), mode="area")
-    pixels = denormalize(images).permute(0, 2, 3, 1).numpy()
+    masked = F.interpolate(torch.from_numpy(masks)[:, None].float(), (SIDE, SIDE), mode="area")
+    pixels = pixels_of(images, SIDE)
     inside, outside = (masked == 1)[:, 0].numpy(), (masked == 0)[:, 0].numpy()
     found = []
     for image, within, kept, avatar, reading, asked in zip(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from imagebart.avatars.scorer import GROUPS, CaptionReader
 from imagebart.conditioning import Conditioner
 from recipes.avatars.artwork import background_mask, region_mask, render
 from recipes.avatars.captions import describe
-from recipes.avatars.dataset import HELD_OUT_PAIRS, generator, held_out, sample
+from recipes.avatars.dataset import HELD_OUT_PAIRS, data_file, generator, held_out, sample
 
 MOST_NAMED = 6
 SMALL = 64  # pixels a side of the renders by which an attribute's place is found
@@ -177,7 +176,7 @@ WORDS = {
 
 def plain_prompts() -> list[PromptCase]:
     """Sixty prompts as people type them, in a fixed order."""
-    return read_prompts(prompts_file("plain"))
+    return read_prompts(data_file("prompts_plain"))
 
 
 def typed_prompts(half: Literal["seen", "held"]) -> list[PromptCase]:
@@ -186,12 +185,7 @@ def typed_prompts(half: Literal["seen", "held"]) -> list[PromptCase]:
     Written before the words in them were taught. The first half may be looked at when words are added, the second is
     for reporting. A color that the artwork lacks claims the nearest that it has; a prompt may claim nothing.
     """
-    return read_prompts(prompts_file(f"typed_{half}"))
-
-
-def prompts_file(name: str) -> str:
-    """Prompts of the recipe's data, one a line."""
-    return (Path(__file__).parent / "data" / f"prompts_{name}.txt").read_text(encoding="utf-8")
+    return read_prompts(data_file(f"prompts_typed_{half}"))
 
 
 def read_prompts(lines: str) -> list[PromptCase]:

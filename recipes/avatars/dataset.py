@@ -18,8 +18,18 @@ from imagebart.avatars.attributes import VALUES, Attributes
 from recipes.avatars.artwork import render
 from recipes.avatars.captions import Caption, describe
 
-_LINES = (Path(__file__).parent / "data" / "held_out_pairs.txt").read_text(encoding="utf-8").splitlines()
-HELD_OUT_PAIRS = tuple(dict(part.split("=") for part in line.split(", ")) for line in _LINES)
+
+def data_file(name: str) -> str:
+    """A text of the recipe's data, one entry a line."""
+    return (Path(__file__).parent / "data" / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def read_values(text: str) -> dict[str, str]:
+    """Values by attribute, from text such as "hair_colour=blue, top=afro"."""
+    return dict(part.split("=") for part in text.split(", "))
+
+
+HELD_OUT_PAIRS = tuple(map(read_values, data_file("held_out_pairs").splitlines()))
 """Pairs of values, by attribute, that no training image shows together."""
 
 # Faces without facial hair or glasses are the common ones; printed shirts have a further attribute to learn.

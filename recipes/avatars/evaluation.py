@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.avatars.attributes import HAIR_TOPS, VALUES, Attributes, Claims
+from imagebart.avatars.attributes import VALUES, Attributes, Claims
 from imagebart.avatars.reader import Reader, Reading
 from imagebart.evaluation.image_sampler import BASELINE, ImageSampler, left_to_right, sampling_parameters
 from imagebart.evaluation.metrics import (
@@ -45,10 +45,11 @@ from recipes.avatars.cases import (
     found,
     held_out_prompt,
     plain_prompts,
+    read_prompts,
     seen_prompt,
     share_within,
 )
-from recipes.avatars.dataset import sample, value_weights
+from recipes.avatars.dataset import data_file, sample, value_weights
 
 SERIES = 900_000  # of avatars, plus the seed; training has other series
 REFERENCE, FLOOR, SHOWN, COMPLETED = 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8  # where sets of renders begin
@@ -60,16 +61,7 @@ FLAT = 7  # the middle of a square of this side without any gradient is flat
 SCALES = (1, 2, 3, 4, 8)
 IMAGES_EACH = 3  # images that `compare` takes for each sample
 
-OPEN = (
-    PromptCase("a man", {}),
-    PromptCase("a woman", {"facial_hair": frozenset({"none"})}),
-    PromptCase("sunglasses", {"accessory": frozenset({"sunglasses", "white sunglasses"})}),
-    PromptCase("red hair", {"hair_colour": frozenset({"red"}), "top": frozenset(HAIR_TOPS) - {"bald"}}),
-    PromptCase("a hoodie", {"clothing": frozenset({"hoodie"})}),
-    PromptCase("a beard", {"facial_hair": frozenset({"beard", "long beard"})}),
-    PromptCase("a hat", {"top": frozenset({"hat", "beanie", "earflaps"})}),
-    PromptCase("a blue background", {"background": frozenset({"blue"})}),
-)
+OPEN = read_prompts(data_file("prompts_open"))
 """Prompts that leave most attributes open, for the diversity."""
 
 Answers = list[dict[str, bool]]  # of each image, whether attributes are as they should be
@@ -241,8 +233,7 @@ def completions(study: Study) -> Iterator[Measure]:
     ImageBART, Fig. 14: a model that samples from left to right has to generate upper halves without the lower one.
     """
     avatars = study.avatars(COMPLETED)
-    images = complete(study, avatars)
-    masks = np.stack([preset_array(UPPER, study.sampler.size)] * len(avatars))
+    masks, images = complete(study, avatars)
     readings = study.reader.read(images).attributes
     consistent = boundary_consistency(images, masks, avatars, readings, [SHARED] * len(avatars))
     yield from _consistency("completions: inside = outside", consistent, "completions, inside = outside")
@@ -251,10 +242,11 @@ def completions(study: Study) -> Iterator[Measure]:
     yield total("completions: reader agrees with the given half", answers)
 
 
-def complete(study: Study, avatars: Sequence[Attributes]) -> Tensor:
-    """Renders with a new upper half: [B, 3, size, size]."""
+def complete(study: Study, avatars: Sequence[Attributes]) -> tuple[np.ndarray, Tensor]:
+    """Renders with a new upper half: their masks [B, size, size], and the images."""
+    before = rendered(avatars, study.sampler.size)
     masks = np.stack([preset_array(UPPER, study.sampler.size)] * len(avatars))
-    return study.sampler.edit(rendered(avatars, study.sampler.size), masks, [None] * len(avatars), study.seed)
+    return masks, study.sampler.edit(before, masks, [None] * len(avatars), study.seed)
 
 
 @lru_cache(maxsize=512)  # several studies have the same avatars

@@ -1,70 +1,52 @@
-"""Grids of a model's images: 48 prompts, 24 edits, 24 completions, several models side by side. Nothing is chosen."""
+"""Grids of a model's images: 48 prompts, 24 edits, 24 completions, several models side by side. Nothing is chosen.
+
+And the page's examples: avatars, a mask for each, and a prompt.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from imagebart.atomic_io import write_text
 from imagebart.avatars.attributes import PLAIN, Attributes
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging.figures import sheet
-from imagebart.imaging.files import to_images
-from imagebart.imaging.masks import preset_array
-from recipes.avatars.artwork import region_mask, rendered
-from recipes.avatars.cases import prompts_file
-from recipes.avatars.dataset import sample
+from imagebart.imaging.files import save_image, to_images
+from imagebart.imaging.masks import MASK_SUFFIX, preset_array
+from recipes.avatars.artwork import background_mask, region_mask, render, rendered
+from recipes.avatars.dataset import data_file, read_values, sample
 from recipes.avatars.evaluation import COMPLETED, SERIES, SHOWN, UPPER, Study, complete
 
 SIDE = 128  # pixels of an image in a grid
 
-PROMPTS = tuple(prompts_file("grid").splitlines())
+PROMPTS = tuple(data_file("prompts_grid").splitlines())
+BORDER = 8  # pixels at the left and right of the page's examples that are kept, so that the background keeps its color
 
 
 @dataclass(frozen=True)
 class Edit:
-    """An avatar, the regions of the mask, the prompt."""
+    """A named avatar, the regions of the mask, the prompt."""
 
+    name: str
     before: Attributes
     regions: tuple[str, ...]
     prompt: str
 
 
-_MAN = replace(PLAIN, facial_hair="beard", clothing="hoodie", clothing_colour="grey", background="blue")
-_WOMAN = replace(PLAIN, top="wavy", hair_colour="red", skin="brown", clothing="v-neck", background="white")
-_READER = replace(PLAIN, top="bun", hair_colour="grey", accessory="glasses", clothing="blazer", background="purple")
-_BALD = replace(PLAIN, top="bald", facial_hair="moustache", skin="dark", clothing_colour="white", background="orange")
-_HAT = replace(PLAIN, top="beanie", hat_colour="pink", mouth="serious", skin="tan", clothing_colour="black")
-
-EDITS = (
-    Edit(_MAN, ("eyes",), "sunglasses"),
-    Edit(_MAN, ("hair",), "red curly hair"),
-    Edit(_MAN, ("chin",), "no beard"),
-    Edit(_MAN, ("clothes",), "a blazer"),
-    Edit(_MAN, ("background",), "yellow background"),
-    Edit(_WOMAN, ("hair",), "a blue hat"),
-    Edit(_WOMAN, ("hair",), "short black hair"),
-    Edit(_WOMAN, ("eyes",), "round glasses"),
-    Edit(_WOMAN, ("mouth",), "tongue out"),
-    Edit(_WOMAN, ("clothes",), "a green hoodie"),
-    Edit(_READER, ("eyes",), "no glasses"),
-    Edit(_READER, ("hair",), "black afro"),
-    Edit(_READER, ("chin",), "a grey beard"),
-    Edit(_READER, ("clothes",), "a red t-shirt"),
-    Edit(_READER, ("hair", "background"), "long blonde hair, pink background"),
-    Edit(_BALD, ("hair",), "dreadlocks"),
-    Edit(_BALD, ("chin",), "a long blonde beard"),
-    Edit(_BALD, ("eyes",), "an eyepatch"),
-    Edit(_BALD, ("clothes",), "a shirt with a bear"),
-    Edit(_HAT, ("hair",), "a green turban"),
-    Edit(_HAT, ("hair",), "no hat"),
-    Edit(_HAT, ("eyes",), "heart eyes"),
-    Edit(_HAT, ("mouth",), "a big smile"),
-    Edit(_HAT, ("clothes",), "yellow overalls"),
-)
+def read_edits(name: str) -> Iterator[Edit]:
+    """Edits of the recipe's data: an avatar a line, what differs from `PLAIN`, and its edits in lines below."""
+    for line in data_file(name).splitlines():
+        first, rest = line.strip().split(": ")
+        if not line.startswith(" "):
+            title, before = first, replace(PLAIN, **read_values(rest))
+        else:
+            yield Edit(title, before, tuple(first.split(" + ")), rest)
 
 
 def prompt_sheet(sampler: ImageSampler) -> Image.Image:
@@ -75,9 +57,10 @@ def prompt_sheet(sampler: ImageSampler) -> Image.Image:
 
 def edit_sheet(sampler: ImageSampler) -> Image.Image:
     """Edits, each as the avatar, the avatar with its mask in magenta, and the result, over the prompt; three a row."""
-    before = rendered([edit.before for edit in EDITS], sampler.size)
-    masks = np.stack([np.any([region_mask(r, sampler.size) for r in edit.regions], axis=0) for edit in EDITS])
-    return _edited(sampler, before, masks, [edit.prompt for edit in EDITS])
+    edits = list(read_edits("edits_grid"))
+    before = rendered([edit.before for edit in edits], sampler.size)
+    masks = np.stack([np.any([region_mask(r, sampler.size) for r in edit.regions], axis=0) for edit in edits])
+    return _edited(sampler, before, masks, [edit.prompt for edit in edits])
 
 
 def completion_sheet(sampler: ImageSampler, count: int = 24) -> Image.Image:
@@ -94,7 +77,7 @@ def comparison_sheet(studies: Mapping[str, Study], prompts: Sequence[str] = PROM
     rows = {"lower half given": given}
     for name, study in studies.items():
         rows[f"{name}: prompts"] = study.sampler.generate(list(prompts), study.seed)
-        rows[f"{name}: completions"] = complete(study, avatars)
+        rows[f"{name}: completions"] = complete(study, avatars)[1]
     return sheet([to_images(images) for images in rows.values()], SIDE, names=list(rows))
 
 
@@ -113,3 +96,19 @@ def _captioned(groups: Sequence[tuple[list[Image.Image], str]], columns: int) ->
     lines = [groups[i : i + columns] for i in range(0, len(groups), columns)]
     rows = [[image for images, _ in line for image in images] for line in lines]
     return sheet(rows, SIDE, captions=[[caption for _, caption in line] for line in lines])
+
+
+def write_examples(folder: Path, size: int) -> None:
+    """Writes the page's examples: NAME.png, NAME.mask.png and NAME.txt, the prompt, of images of `size` pixels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for edit in read_edits("edits_examples"):
+        (region,) = edit.regions
+        background = background_mask(edit.before, size)
+        mask = background if region == "background" else region_mask(region, size)
+        if region == "hair":  # with the background around it
+            mask = mask | background
+            mask[:, :BORDER] = mask[:, -BORDER:] = False
+        path = folder / edit.name
+        save_image(Image.fromarray(render(edit.before, size)), path.with_suffix(".png"), optimize=True)
+        save_image(Image.fromarray(mask), path.with_suffix(MASK_SUFFIX), optimize=True)
+        write_text(path.with_suffix(".txt"), edit.prompt + "\n")

@@ -62,6 +62,18 @@ def test_best_of_needs_a_judge(model: Path, tmp_path: Path, capsys: pytest.Captu
     assert "has no scorer" in capsys.readouterr().err
 
 
+def test_the_shipped_examples_are_written(tmp_path: Path) -> None:
+    assert main(["examples", "--out", str(tmp_path)]) == 0
+    shipped = sorted(Path("checkpoints/avatars/examples").iterdir())
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [path.name for path in shipped]
+    for path in shipped:
+        made = tmp_path / path.name
+        if path.suffix == ".txt":
+            assert made.read_text() == path.read_text()
+        else:
+            assert (np.asarray(Image.open(made)) == np.asarray(Image.open(path))).all()
+
+
 def test_grids_are_written(model: Path, tmp_path: Path) -> None:
     assert main(["evaluate", "grids", "--model", str(model), "--out", str(tmp_path)]) == 0
     assert Image.open(tmp_path / "prompts.png").size == (8 * 132, 6 * 146)
