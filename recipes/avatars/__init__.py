@@ -4,3 +4,8 @@ from pathlib import Path
 
 READER = Path(__file__).parent / "reader.safetensors"
 """The network that reads attributes off images for the evaluation."""
+
+
+def data_file(name: str) -> str:
+    """A text of the recipe's data."""
+    return (Path(__file__).parent / "data" / name).read_text(encoding="utf-8")

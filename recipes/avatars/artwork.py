@@ -8,6 +8,7 @@ and size and kept: several times faster than rasterising whole avatars, with the
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,73 +25,21 @@ from torch import Tensor
 
 from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
 from imagebart.imaging.files import denormalize, normalize
+from recipes.avatars import data_file
 
 FRAME = (-2.0, 4.0, 268.0)  # the square of the set's 264 x 280 units that is shown: left, top, side
 
+_DATA = json.loads(data_file("artwork.json"))
 # The place of each kind of part and the paint that it inherits, as in the set's own composition.
-PLACES = {
-    "body": "",
-    "clothes": 'transform="translate(0 170)"',
-    "clothes/graphic": 'transform="translate(77 228)" fill="#FFFFFF"',
-    "mouth": 'transform="translate(78 134)" fill="#000000"',
-    "nose": 'transform="translate(104 122)" fill="#000000" fill-opacity="0.16"',
-    "eyes": 'transform="translate(76 90)" fill="#000000"',
-    "eyebrows": 'transform="translate(76 82)" fill="#000000" fill-opacity="0.6"',
-    "top/hair": "",
-    "top/hat": "",
-    "facial_hair": 'transform="translate(49 72)"',
-    "accessories": 'transform="translate(62 85)"',
-}
+PLACES: dict[str, str] = _DATA["places"]
+FILES: dict[str, dict[str, str]] = _DATA["files"]  # the set's file for each value of an attribute
 COLOURED = re.compile(r'(<g id="(?:Hair|Facial-Hair|Fabric|Skin)-Color"[^>]*?)\s*fill="[^"]*"([^>]*>)')
 
-# The set's file for each value.
-TOPS = {
-    "bald": "no_hair", "buzz": "caesar", "short": "short_flat", "quiff": "short_waved",
-    "spiky": "short_dreads_2", "wavy": "big_hair",
-    "curly": "curly", "afro": "fro", "bun": "bun", "bob": "bob", "straight": "straight_1",
-    "dreadlocks": "dreads", "flowers": "frida",
-    "hat": "hat", "beanie": "winter_hat_3", "earflaps": "winter_hat_1", "turban": "turban", "hijab": "hijab",
-}  # fmt: skip
-FACIAL_HAIR = {
-    "goatee": "beard_light", "beard": "beard_medium", "long beard": "beard_magestic",
-    "moustache": "moustache_magnum", "curled moustache": "moustache_fancy",
-}  # fmt: skip
-ACCESSORIES = {
-    "glasses": "prescription_02", "round glasses": "round", "sunglasses": "sunglasses",
-    "white sunglasses": "kurt", "eyepatch": "eyepatch",
-}  # fmt: skip
-EYES = {
-    "open": "default", "closed": "closed", "wink": "wink", "hearts": "heart", "wide": "surprised",
-    "rolling": "eye_roll", "dizzy": "x_dizzy", "crying": "cry",
-}  # fmt: skip
-EYEBROWS = {
-    "normal": "default_natural", "angry": "angry_natural", "sad": "sad_concerned_natural",
-    "raised": "raised_excited_natural", "one raised": "up_down_natural", "unibrow": "unibrow_natural",
-}  # fmt: skip
-MOUTHS = {
-    "smile": "smile", "slight smile": "twinkle", "serious": "serious", "sad": "sad", "tongue": "tongue",
-    "grimace": "grimace", "scream": "scream_open", "vomit": "vomit",
-}  # fmt: skip
-CLOTHING = {
-    "hoodie": "hoodie", "t-shirt": "shirt_crew_neck", "v-neck": "shirt_v_neck", "graphic": "graphic_shirt",
-    "sweater": "collar_sweater", "blazer": "blazer_shirt", "overalls": "overall",
-}  # fmt: skip
-
-# Colors chosen to be far from each other, and those of hair from every skin.
-HAIR_COLOURS = {
-    "black": "#1B1412", "brown": "#5A3318", "blonde": "#F2D27C", "red": "#D2451E", "grey": "#A3A3AB",
-    "pink": "#F26FA6", "blue": "#3F74D8",
-}  # fmt: skip
-FABRIC_COLOURS = {
-    "black": "#262E33", "white": "#ECECEC", "grey": "#8A8D91", "blue": "#3B82E0", "green": "#3FA35B",
-    "red": "#D7302F", "yellow": "#F7CF3D", "pink": "#FF6FB0",
-}  # fmt: skip
-SKINS = {"fair": "#FFDDBB", "tan": "#E0A46E", "brown": "#B37545", "dark": "#7A5240", "yellow": "#FFDD33"}
-BACKGROUNDS = {
-    "white": "#FFFFFF", "blue": "#8CCBF7", "green": "#9AD8A5", "yellow": "#FBE892", "orange": "#F9AE68",
-    "red": "#E8665C", "pink": "#FBC0D5", "purple": "#B79CED",
-}  # fmt: skip
-INK = {"white": "#262E33", "yellow": "#262E33"}  # of prints on shirts on which the set's white would not show
+# Colors chosen to be far from each other, and those of hair from every skin; ink: of prints on shirts on which the
+# set's white would not show.
+HAIR_COLOURS, FABRIC_COLOURS, SKINS, BACKGROUNDS, INK = (
+    _DATA["colours"][name] for name in ("hair", "fabric", "skin", "background", "ink")
+)
 
 # Boxes of units: left, top, right, bottom. Each holds the parts of its attributes and as little else as it can.
 FACE = (62.0, 76.0, 204.0, 188.0)
@@ -184,25 +133,25 @@ def parts(attributes: Attributes) -> list[tuple[str, str, str | None]]:
     fabric = FABRIC_COLOURS[attributes.clothing_colour]
     stack: list[tuple[str, str, str | None]] = [
         ("body", "", SKINS[attributes.skin]),
-        ("clothes", CLOTHING[attributes.clothing], fabric),
+        ("clothes", FILES["clothing"][attributes.clothing], fabric),
     ]
     if attributes.clothing == "graphic":
         stack.append(("clothes/graphic", attributes.graphic, INK.get(attributes.clothing_colour)))
     stack += [
-        ("mouth", MOUTHS[attributes.mouth], None),
+        ("mouth", FILES["mouth"][attributes.mouth], None),
         ("nose", "default", None),
-        ("eyes", EYES[attributes.eyes], None),
-        ("eyebrows", EYEBROWS[attributes.eyebrows], None),
+        ("eyes", FILES["eyes"][attributes.eyes], None),
+        ("eyebrows", FILES["eyebrows"][attributes.eyebrows], None),
     ]
     if attributes.top in HAT_TOPS:
-        stack.append(("top/hat", TOPS[attributes.top], FABRIC_COLOURS[attributes.hat_colour]))
+        stack.append(("top/hat", FILES["top"][attributes.top], FABRIC_COLOURS[attributes.hat_colour]))
     else:
-        stack.append(("top/hair", TOPS[attributes.top], HAIR_COLOURS[attributes.hair_colour]))
+        stack.append(("top/hair", FILES["top"][attributes.top], HAIR_COLOURS[attributes.hair_colour]))
     if attributes.facial_hair != "none":
         colour = HAIR_COLOURS[attributes.facial_hair_colour]
-        stack.append(("facial_hair", FACIAL_HAIR[attributes.facial_hair], colour))
+        stack.append(("facial_hair", FILES["facial_hair"][attributes.facial_hair], colour))
     if attributes.accessory != "none":
-        stack.append(("accessories", ACCESSORIES[attributes.accessory], None))
+        stack.append(("accessories", FILES["accessory"][attributes.accessory], None))
     return stack
 
 

@@ -7,6 +7,7 @@ are their forms: enumerations, plurals, an adjective put last, capitals.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 from imagebart.avatars.attributes import (
     COLOUR_ALONE,
     COLOUR_OF,
+    COLOUR_WORDS,
     HAIR,
     HAT_TOPS,
     SUBJECTS,
@@ -29,6 +31,9 @@ from imagebart.avatars.attributes import (
     colour_words,
     phrases,
 )
+from imagebart.conditioning import TextConditioner
+from imagebart.conditioning.prompts import ColouredThing, PromptRules, Substitution
+from recipes.avatars import data_file
 
 NEGATIONS = phrases("negations")
 """Phrases that say what an attribute is not."""
@@ -171,6 +176,39 @@ def all_words() -> list[str]:
     frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, *JOINTS]
     texts = [*phrased, *map(plural, phrased), *colours, *frames]
     return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
+
+
+def avatar_conditioner(length: int) -> TextConditioner:
+    """The conditioner for captions: their words, and substitutions for what the artwork lacks; length: tokens."""
+    return TextConditioner.from_captions(all_words(), length, prompt_rules())
+
+
+def prompt_rules() -> PromptRules:
+    """What is replaced in prompts, from `prompt_rules.json`; captions stay as they are.
+
+    Each thing there says which colors it has, the nearest of others, and those that nothing is near to.
+    """
+    data = json.loads(data_file("prompt_rules.json"))
+    things = []
+    for entry in data["things"]:
+        colours = entry["has"].split()
+        others = [colour for colour in data["colours"].split() if colour not in colours]
+        none = others if entry.get("none") == "all others" else entry.get("none", "").split()
+        nearest = {word: near for near, words in entry.get("nearest", {}).items() for word in words.split()}
+        lead = tuple(entry.get("lead", "").split())
+        things.append(
+            ColouredThing(
+                entry["name"], tuple(entry["words"].split()), tuple(colours), nearest | dict.fromkeys(none, ""), lead
+            )
+        )
+    unless = tuple(data["unless"].split())  # with these words, an old person's hair is not grey
+    age = [Substitution(word, by, unless, "hair") for by, words in data["age"].items() for word in words.split()]
+    nearest_words = [Substitution(words, by) for words, by in data["instead"].items()]
+    known = {word for table in COLOUR_WORDS.values() for words in table.values() for word in words}
+    adjectives = sorted(ADJECTIVES - known - set(data["colours"].split()))
+    return PromptRules(
+        (*age, *nearest_words), tuple(things), tuple(data["stop"].split()), (*data["link"].split(), *adjectives)
+    )
 
 
 def _fragments(

@@ -16,9 +16,10 @@ import torch
 from imagebart.avatars.attributes import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
 from imagebart.avatars.scorer import GROUPS, CaptionReader
 from imagebart.conditioning import Conditioner
+from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render
 from recipes.avatars.captions import describe
-from recipes.avatars.dataset import HELD_OUT_PAIRS, data_file, generator, held_out, sample
+from recipes.avatars.dataset import HELD_OUT_PAIRS, generator, held_out, sample
 
 MOST_NAMED = 6
 SMALL = 64  # pixels a side of the renders by which an attribute's place is found
@@ -176,7 +177,7 @@ WORDS = {
 
 def plain_prompts() -> list[PromptCase]:
     """Sixty prompts as people type them, in a fixed order."""
-    return read_prompts(data_file("prompts_plain"))
+    return read_prompts(data_file("prompts_plain.txt"))
 
 
 def typed_prompts(half: Literal["seen", "held"]) -> list[PromptCase]:
@@ -185,7 +186,7 @@ def typed_prompts(half: Literal["seen", "held"]) -> list[PromptCase]:
     Written before the words in them were taught. The first half may be looked at when words are added, the second is
     for reporting. A color that the artwork lacks claims the nearest that it has; a prompt may claim nothing.
     """
-    return read_prompts(data_file(f"prompts_typed_{half}"))
+    return read_prompts(data_file(f"prompts_typed_{half}.txt"))
 
 
 def read_prompts(lines: str) -> list[PromptCase]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,9 @@ import torch
 from torch.utils.data import Dataset
 
 from imagebart.avatars.attributes import VALUES, Attributes
+from recipes.avatars import data_file
 from recipes.avatars.artwork import render
 from recipes.avatars.captions import Caption, describe
-
-
-def data_file(name: str) -> str:
-    """A text of the recipe's data, one entry a line."""
-    return (Path(__file__).parent / "data" / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def read_values(text: str) -> dict[str, str]:
@@ -29,7 +24,7 @@ def read_values(text: str) -> dict[str, str]:
     return dict(part.split("=") for part in text.split(", "))
 
 
-HELD_OUT_PAIRS = tuple(map(read_values, data_file("held_out_pairs").splitlines()))
+HELD_OUT_PAIRS = tuple(map(read_values, data_file("held_out_pairs.txt").splitlines()))
 """Pairs of values, by attribute, that no training image shows together."""
 
 # Faces without facial hair or glasses are the common ones; printed shirts have a further attribute to learn.

@@ -34,6 +34,7 @@ from imagebart.evaluation.metrics import (
 )
 from imagebart.imaging.masks import preset_array
 from imagebart.models.vqgan import psnr
+from recipes.avatars import data_file
 from recipes.avatars.artwork import rendered
 from recipes.avatars.boundary_consistency import COLOURS, boundary_consistency
 from recipes.avatars.cases import (
@@ -49,7 +50,7 @@ from recipes.avatars.cases import (
     seen_prompt,
     share_within,
 )
-from recipes.avatars.dataset import data_file, sample, value_weights
+from recipes.avatars.dataset import sample, value_weights
 
 SERIES = 900_000  # of avatars, plus the seed; training has other series
 REFERENCE, FLOOR, SHOWN, COMPLETED = 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8  # where sets of renders begin
@@ -61,7 +62,7 @@ FLAT = 7  # the middle of a square of this side without any gradient is flat
 SCALES = (1, 2, 3, 4, 8)
 IMAGES_EACH = 3  # images that `compare` takes for each sample
 
-OPEN = read_prompts(data_file("prompts_open"))
+OPEN = read_prompts(data_file("prompts_open.txt"))
 """Prompts that leave most attributes open, for the diversity."""
 
 Answers = list[dict[str, bool]]  # of each image, whether attributes are as they should be

@@ -19,13 +19,14 @@ from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import save_image, to_images
 from imagebart.imaging.masks import MASK_SUFFIX, preset_array
+from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render, rendered
-from recipes.avatars.dataset import data_file, read_values, sample
+from recipes.avatars.dataset import read_values, sample
 from recipes.avatars.evaluation import COMPLETED, SERIES, SHOWN, UPPER, Study, complete
 
 SIDE = 128  # pixels of an image in a grid
 
-PROMPTS = tuple(data_file("prompts_grid").splitlines())
+PROMPTS = tuple(data_file("prompts_grid.txt").splitlines())
 BORDER = 8  # pixels at the left and right of the page's examples that are kept, so that the background keeps its color
 
 
@@ -41,7 +42,7 @@ class Edit:
 
 def read_edits(name: str) -> Iterator[Edit]:
     """Edits of the recipe's data: an avatar a line, what differs from `PLAIN`, and its edits in lines below."""
-    for line in data_file(name).splitlines():
+    for line in data_file(f"{name}.txt").splitlines():
         first, rest = line.strip().split(": ")
         if not line.startswith(" "):
             title, before = first, replace(PLAIN, **read_values(rest))

@@ -39,7 +39,7 @@ from imagebart.training.token_task import DataSource, load_text_encoder, text_co
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
 from recipes.avatars.artwork import face_weight, render, rendered
-from recipes.avatars.conditioner import avatar_conditioner
+from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, caption, sample
 
 HIDDEN = -100  # the label of an attribute that an image does not show: no loss

@@ -14,7 +14,7 @@ from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config
 from imagebart.weights.folder import Part, save_part
 from recipes.avatars.__main__ import main
-from recipes.avatars.conditioner import avatar_conditioner
+from recipes.avatars.captions import avatar_conditioner
 
 
 @pytest.fixture(scope="module")

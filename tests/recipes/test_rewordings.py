@@ -6,8 +6,7 @@ import pytest
 
 from imagebart.conditioning import TextConditioner
 from imagebart.conditioning.tokenizer import pieces
-from recipes.avatars.captions import all_words
-from recipes.avatars.conditioner import avatar_conditioner, prompt_rules
+from recipes.avatars.captions import all_words, avatar_conditioner, prompt_rules
 from recipes.avatars.dataset import caption
 
 

@@ -26,7 +26,7 @@ from imagebart.training.token_task import load_text_encoder, text_config
 from imagebart.training.train_model import assemble
 from imagebart.weights.folder import Part, load_part, save_part
 from recipes.avatars import training
-from recipes.avatars.conditioner import avatar_conditioner
+from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, caption
 from recipes.avatars.training import (
     OFTEN,
