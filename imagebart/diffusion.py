@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +75,31 @@ def log_likelihood(x_t: Tensor, noise_t: Tensor | float, vocab_size: int) -> Ten
     noise_t = torch.as_tensor(noise_t, dtype=torch.float32, device=x_t.device).expand(x_t.shape)[..., None]
     off = (noise_t / vocab_size).log()
     return off.expand(*x_t.shape, vocab_size).scatter(-1, x_t[..., None], (1 - noise_t + noise_t / vocab_size).log())
+
+
+# Noise with a random generator for each row, so that a row's result does not depend on the rows beside it.
+
+
+def row_generators(seeds: Iterable[int]) -> list[torch.Generator]:
+    """A generator for each row's seed."""
+    return [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
+
+
+def uniform_tokens(tokens: int, vocab_size: int, generators: list[torch.Generator]) -> Tensor:
+    """x_T: uniform noise, int64 [B, N]."""
+    return torch.stack([torch.randint(vocab_size, (tokens,), generator=g) for g in generators])
+
+
+def add_noise_rows(x: Tensor, probability: float, vocab_size: int, generators: list[torch.Generator]) -> Tensor:
+    """`add_uniform_noise`, row b from generator b."""
+    rows = [add_uniform_noise(row.cpu(), probability, vocab_size, g) for row, g in zip(x, generators, strict=True)]
+    return torch.stack(rows).to(x.device)
+
+
+def gumbel_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
+    """Gumbel noise [B, *shape], row b from generator b."""
+    rows = [torch.empty(shape).exponential_(generator=generator) for generator in generators]
+    return -torch.stack(rows).log()
 
 
 # The reverse process: x_{t-1} given x_t and x_0, or a prediction of x_0 (ImageBART, section 3.1, eq. 4).

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,35 +26,17 @@ from imagebart.imaging.blending import blend
 from imagebart.imaging.crop import Region
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.vqgan import FirstStage, psnr
+from imagebart.sampling.steps import KnownTokens
 
 FLAT = 0.08  # difference of pixels of one colour in a channel of [-1, 1], at most
 AT_ONCE = 256  # colours that are encoded at a time
 IN_DOMAIN_PSNR = 17.0  # dB of encode and decode, under which an image is unlike the training images
 
 
-@dataclass(frozen=True)
-class MaskedTokens:
-    """What is known of B masked images: N tokens of K each."""
-
-    tokens: Tensor  # int64 [B, N]
-    noise_level: Tensor  # float [B, N] in [0, 1]: 0 where a token is kept
-    color_hints: Tensor | None  # tokens of the colours in a kept patch, bool [B, N, K]; None where the model has none
-    strength: Tensor | None = None  # float [B, N]; None: it is 1 wherever a token is not kept
-    original: Tensor | None = None  # tokens of the images before masking, int64 [B, N], if there are strengths
-
-    def known(self, batch: int) -> dict[str, Any]:
-        """The arguments of `ImageBART.stream` for these images, or for `batch` variants of one."""
-        tokens, noise_level = self.tokens.expand(batch, -1), self.noise_level.expand(batch, -1)
-        known = {"known": tokens, "keep": noise_level == 0, "noise_level": noise_level, "color_hints": self.color_hints}
-        if self.strength is None or self.original is None:
-            return known
-        return {**known, "strength": self.strength.expand(batch, -1), "original": self.original.expand(batch, -1)}
-
-
 @torch.no_grad()
 def encode_masked(
     model: ImageBARTModel, pixels: Tensor, painted: Tensor, strength: Tensor | None = None
-) -> MaskedTokens:
+) -> KnownTokens:
     """Masked images as tokens with noise levels, on the model's device.
 
     pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S], on the CPU. For a model that was not trained with
@@ -63,18 +44,18 @@ def encode_masked(
     """
     first_stage, device = model.first_stage, model.device
     tokens, noise_level = first_stage.encode(pixels.to(device)), mask_coverage(painted, model.tokens).to(device)
+    keep, color_hints = noise_level == 0, None
     soft: dict[str, Tensor] = {}
-    if strength is not None and (strength.to(device) < 1)[noise_level > 0].any():
+    if strength is not None and (strength.to(device) < 1)[~keep].any():
         soft = {"strength": strength.to(device), "original": tokens}
     if model.denoiser is None or not model.denoiser.config.partial_patches:
-        return MaskedTokens(tokens, (noise_level > 0).float(), None, **soft)
-    cut = (noise_level > 0) & (noise_level < 1)
+        return KnownTokens(tokens, keep, (~keep).float(), **soft)
+    cut = ~keep & (noise_level < 1)
     if cut.any():
         tokens = torch.where(cut, first_stage.encode(fill_nearest(pixels.cpu(), painted).to(device)), tokens)
-    if not model.color_hint_grid:
-        return MaskedTokens(tokens, noise_level, None, **soft)
-    color_hints = encode_color_hints(first_stage, pixels.to(device), painted.to(device), model.color_hint_grid)
-    return MaskedTokens(tokens, noise_level, color_hints, **soft)
+    if model.color_hint_grid:
+        color_hints = encode_color_hints(first_stage, pixels.to(device), painted.to(device), model.color_hint_grid)
+    return KnownTokens(tokens, keep, noise_level, color_hints=color_hints, **soft)
 
 
 def mask_coverage(painted: Tensor, tokens: int) -> Tensor:

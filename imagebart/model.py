@@ -13,6 +13,7 @@ from torch import Tensor
 from imagebart import weights
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.sampler import ChainEvent, Sampler
+from imagebart.sampling.steps import KnownTokens
 from imagebart.settings import SamplingSettings
 
 
@@ -81,7 +82,7 @@ class ImageBART(ImageBARTModel):
         settings: as `SamplingSettings` has them, temperature=0.9, top_k=100; its `start` is start_stage here.
         """
         chosen = SamplingSettings(start=start_stage, **settings)
-        state = self.sampler.prepare(batch_size, chosen, cond, start=start, known=known, keep=keep, seed=seed)
+        state = self.sampler.prepare(batch_size, chosen, cond, start=start, known=_known(known, keep), seed=seed)
         x = state.x
         for event in self.sampler.stream(state, chosen):
             x = event.tokens
@@ -96,34 +97,24 @@ class ImageBART(ImageBARTModel):
         keep: Tensor | None = None,
         settings: SamplingSettings | None = None,
         seed: int | None = None,
-        strength: float | Tensor = 1.0,
-        noise_level: Tensor | None = None,
-        color_hints: Tensor | None = None,
-        original: Tensor | None = None,
+        strength: float = 1.0,
     ) -> Iterator[ChainEvent]:
         """Runs the chain, an event a pass of the decoder; the iterator can be closed at any moment.
 
         cond: conditioning tokens int64 [B, L]. start: x at the first step to run, int64 [B, N]; None: noise or, if that
         step expects less, `known` with as much noise. known, keep: tokens int64 [B, N] and bool [B, N] or [N], True =
-        keep the known token. strength: the noise level to start from, over 0, at most 1. noise_level: of known tokens
-        that are not kept, float [B, N] or [N]; 1 where None; stages use kept tokens only. With keep, strength may be of
-        each token, float [B, N] or [N]: with this probability its start is as above, else its token in `original`,
-        int64 [B, N] (`known` where None), and its noise level is as many times lower; stages use the largest for all.
-        color_hints: colors of kept parts, bool [B, N, K], for a model that takes them (see `imagebart.inpainting`).
-        seed: row b samples from seed + b. Raises ValueError, before the first event, for what does not fit.
+        keep the known token; `Sampler.prepare` takes more of them (`KnownTokens`). strength: the noise level to start
+        from, over 0, at most 1. seed: row b samples from seed + b. Raises ValueError, before the first event, for what
+        does not fit.
         """
-        settings = settings or SamplingSettings()
-        state = self.sampler.prepare(
-            batch_size,
-            settings,
-            cond,
-            start=start,
-            known=known,
-            keep=keep,
-            noise_level=noise_level,
-            color_hints=color_hints,
-            strength=strength,
-            original=original,
-            seed=seed,
-        )
+        settings, kept = settings or SamplingSettings(), _known(known, keep)
+        state = self.sampler.prepare(batch_size, settings, cond, start=start, known=kept, strength=strength, seed=seed)
         return self.sampler.stream(state, settings)
+
+
+def _known(tokens: Tensor | None, keep: Tensor | None) -> KnownTokens | None:
+    if tokens is not None:
+        return KnownTokens(tokens, keep)
+    if keep is not None:
+        raise ValueError("keep was given without known, the tokens to keep")
+    return None

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from imagebart.model import ImageBART
 from imagebart.ranking import Scorer, bundled_scorer, caption, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
 from imagebart.sampling.sampler import ChainEvent
-from imagebart.sampling.steps import ChainState
+from imagebart.sampling.steps import ChainState, KnownTokens
 from imagebart.settings import SamplingSettings
 from imagebart.weights import locate
 from imagebart.weights.folder import config_of, read_card, without_header
@@ -148,7 +148,7 @@ class EditRequest:
 
     recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
     target: PasteTarget = PasteTarget()
-    known: Mapping[str, Any] = field(default_factory=dict)  # of the tokens: arguments of `Sampler.prepare`
+    known: KnownTokens | None = None
     pixels: Tensor | None = None  # of an edit's region before, float [1, 3, size, size] in [-1, 1]
     notes: tuple[str, ...] = ()  # sentences for the user
     best_first: bool = False
@@ -359,19 +359,13 @@ class Pipeline:
     def _batch(self, requests: list[EditRequest], conditionings: list[Conditioning]) -> Iterator[PipelineEvent]:
         chains: dict[float | None, list[int]] = {}  # by the noise level that they start from
         for index, request in enumerate(requests):
-            soft = request.known.get("strength")
-            start = None if soft is None else float(soft.masked_fill(request.known["keep"], 0).max())
-            chains.setdefault(start, []).append(index)
+            chains.setdefault(request.known.max_strength if request.known else None, []).append(index)
         sampled: dict[int, tuple[ChainEvent, Clock]] = {}
         for indices in chains.values():
-            parts = [requests[index].known for index in indices]
-            known: dict[str, Any] = {
-                name: None if first is None else torch.cat([part[name] for part in parts])
-                for name, first in parts[0].items()
-            }
+            known = KnownTokens.concatenate([one for one in (requests[index].known for index in indices) if one])
             cond, settings = self._condition(torch.cat([conditionings[i].tokens for i in indices]), requests[0])
             seeds = [requests[index].recipes[0].seed for index in indices]
-            state = self.model.sampler.prepare(len(indices), settings, cond, seed=seeds, **known)
+            state = self.model.sampler.prepare(len(indices), settings, cond, known=known, seed=seeds)
             clock, last = Clock(settings, len(state.steps)), self._first_event(state, settings)
             for event in self.model.sampler.stream(state, settings):
                 last = event
@@ -405,7 +399,7 @@ class Pipeline:
             tokens = self.model.first_stage.encode(pixels)
             decoded = self.model.first_stage.decode(tokens)
         notes = out_of_domain(self.model, pixels, decoded, torch.from_numpy(region.regenerated).flatten())
-        known = {"known": tokens.expand(len(prompts), -1), "strength": recipes[0].strength}
+        known = KnownTokens(tokens)
         request = EditRequest(recipes, PasteTarget(upload, region), known, notes=notes, best_first=best_first)
         return self._run(prompts, request)
 
@@ -430,11 +424,11 @@ class Pipeline:
         square = crop.extract(upload, region.box, self.image_size)
         pixels = to_tensor(square).to(self.model.device)
         strength = torch.from_numpy(region.token_strength).view(1, -1) / 255
-        masked = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None], strength)
+        known = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None], strength)
         notes: tuple[str, ...] = ()
         if not self.any_scales and len(strength[strength > 0].unique()) > 1:
             notes = (f"This model knows one strength for all of a mask: it used the largest, {strength.max():.0%}.",)
-        return EditRequest(recipes, PasteTarget(upload, region, square), masked.known(len(recipes)), pixels, notes)
+        return EditRequest(recipes, PasteTarget(upload, region, square), known, pixels, notes)
 
     def _whole(self, upload: Image.Image) -> tuple[Box, Tensor]:
         """The square that holds all of an image, and its pixels as the model sees them, [1, 3, size, size]."""
@@ -468,7 +462,9 @@ class Pipeline:
     def _stream(self, request: EditRequest, settings: SamplingSettings, cond: Tensor | None) -> Iterator[PipelineEvent]:
         """The events of a run. Closing it stops the model and frees its caches."""
         sampler = self.model.sampler
-        state = sampler.prepare(len(request.recipes), settings, cond, seed=request.recipes[0].seed, **request.known)
+        first, count = request.recipes[0], len(request.recipes)
+        strength = first.strength or 1.0  # of a variation
+        state = sampler.prepare(count, settings, cond, known=request.known, strength=strength, seed=first.seed)
         clock, last = Clock(settings, len(state.steps)), self._first_event(state, settings)
         chain = sampler.stream(state, settings)
         yield self._event("start", last, request, clock)
@@ -499,8 +495,9 @@ class Pipeline:
         order, notes = list(range(len(squares))), request.notes
         if kind == "result" and request.best_first and self.scorer is not None:
             order = rank(self.scorer, squares.clamp(-1, 1), request.recipes[0].prompt or "")
-        if kind == "result" and request.pixels is not None:
-            notes = (*out_of_domain(self.model, request.pixels, squares[:1], request.known["keep"][0]), *notes)
+        keep = request.known.keep if request.known else None
+        if kind == "result" and request.pixels is not None and keep is not None:
+            notes = (*out_of_domain(self.model, request.pixels, squares[:1], keep[0]), *notes)
         target, generated = request.target, to_images(squares[order])
         clock.record(kind, time.perf_counter() - began)
 

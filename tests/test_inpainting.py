@@ -158,9 +158,9 @@ def test_an_edit_uses_its_color_hints() -> None:
     expected = encode_color_hints(pipeline.model.first_stage, pixels, torch.from_numpy(painted), 2)
     assert left.color_hints is not None and torch.equal(left.color_hints, expected)
     cond = pipeline.model.conditioner.encode(["red hair"] * 16).tokens
-    known = left.known(16)
-    with_it, without = (
-        [*pipeline.model.stream(16, cond, seed=3, **{**known, "color_hints": hints})][-1].tokens
-        for hints in (left.color_hints, None)
-    )
+    sampler, settings = pipeline.model.sampler, pipeline.defaults
+    states = [
+        sampler.prepare(16, settings, cond, known=known, seed=3) for known in (left, replace(left, color_hints=None))
+    ]
+    with_it, without = ([*sampler.stream(state, settings)][-1].tokens for state in states)
     assert not torch.equal(with_it, without)

@@ -26,6 +26,7 @@ from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.inpainting import encode_masked, out_of_domain
 from imagebart.pipeline import FIRST_SHARE, PREVIEW_SHARE, Clock, LazyImages, Pipeline
 from imagebart.sampling.sampler import ChainEvent
+from imagebart.sampling.steps import KnownTokens
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,8 @@ def test_a_weaker_mask_changes_less() -> None:
                 torch.from_numpy(region.painted)[None],
                 torch.from_numpy(region.token_strength).view(1, -1) / 255,
             )
-            *_, last = pipe.model.stream(1, cond, settings=settings, seed=seed, **masked.known(1))
+            state = pipe.model.sampler.prepare(1, settings, cond, known=masked, seed=seed)
+            *_, last = pipe.model.sampler.stream(state, settings)
             assert torch.equal(last.tokens[:, 32:], known[:, 32:])
             count += int((last.tokens != known).sum())
         changed.append(count)
@@ -331,9 +333,8 @@ def test_variations_keep_what_the_strength_leaves(pipe: Pipeline) -> None:
     upload = noise_image("RGB", (32, 32))
     with torch.no_grad():
         known = pipe.model.first_stage.encode(to_tensor(upload)).expand(400, -1)
-    begun = pipe.model.sampler.prepare(
-        400, pipe.defaults, pipe.model.conditioner.unconditional(400), known=known, strength=0.25, seed=3
-    )
+    cond = pipe.model.conditioner.unconditional(400)
+    begun = pipe.model.sampler.prepare(400, pipe.defaults, cond, known=KnownTokens(known), strength=0.25, seed=3)
     share = (begun.x != known).float().mean().item()
     expected = 0.25 * (1 - 1 / pipe.model.vocab_size)
     assert abs(share - expected) < 4 * (expected * (1 - expected) / known.numel()) ** 0.5

@@ -12,7 +12,7 @@ from torch import Tensor
 from imagebart.evaluation.metrics import Measure
 from imagebart.imaging.blending import blend
 from imagebart.imaging.files import denormalize, normalize, to_images, to_tensor
-from imagebart.inpainting import MaskedTokens, encode_masked
+from imagebart.inpainting import KnownTokens, encode_masked
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
@@ -65,13 +65,13 @@ class ImageSampler:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def _sample(self, prompts: Sequence[str | None], seed: int, left: MaskedTokens | None = None) -> Tensor:
+    def _sample(self, prompts: Sequence[str | None], seed: int, known: KnownTokens | None = None) -> Tensor:
         conditioner, settings = self.model.conditioner, self.settings
         cond = conditioner.encode(list(prompts)).tokens if conditioner.length else None
         if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.unconditional(len(prompts))):
             settings = replace(settings, guidance=1.0)  # nothing to guide towards
-        known = {} if left is None else left.known(len(prompts))
-        *_, last = self.model.stream(len(prompts), cond, settings=settings, seed=seed, **known)
+        state = self.model.sampler.prepare(len(prompts), settings, cond, known=known, seed=seed)
+        *_, last = self.model.sampler.stream(state, settings)
         return _decode(self.model.first_stage, last.tokens)
 
 

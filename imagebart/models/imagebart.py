@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
@@ -118,3 +120,29 @@ class ImageBARTModel(nn.Module):
         if scales not in (None, len(self.stages)):
             raise InputError(f"The number of scales is {scales}; this model was trained for {len(self.stages)}.")
         return len(self.stages)
+
+
+# Copies of weights are safe from whatever happens to their files. Those that would take more than a quarter of memory,
+# as of the largest published model, 12 GB, on a machine of 16, are not made: the weights are mapped, and the system
+# may drop them and read them again. Packed weights are copies, of as many stages as fit into the same share.
+
+MEMORY_SHARE = 0.25  # that copies may take
+MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def too_large(modules: Iterable[nn.Module], dtype: torch.dtype) -> bool:
+    """Whether copies of these modules' weights, as numbers of a type, would take too much memory."""
+    numbers = sum(p.numel() for module in modules for p in module.parameters())
+    return numbers * dtype.itemsize > MEMORY_SHARE * available_memory()
+
+
+def available_memory() -> int:
+    """Bytes that this process can have: the machine's, or its container's where that is less."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [8 << 30]
+    for path in MEMORY_LIMITS:
+        text = path.read_text().strip() if path.is_file() else "max"
+        sizes += [int(text)] if text.isdigit() else []
+    return min(sizes)

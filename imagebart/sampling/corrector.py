@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from imagebart.diffusion import gumbel_noise, uniform_tokens
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.transformer import Encode
-from imagebart.sampling.noise import gumbel_noise, uniform_tokens
 from imagebart.sampling.packed_linear import PackedModel
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, DenoisingStep

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagebart.diffusion import add_noise_rows, row_generators
 from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.sampling.noise import add_noise_rows, row_generators
 
 NOISE_LEVEL = 0.97  # with less noise, the image outweighs the prompt; with more, it has no influence
 DRAWS = 2  # noisy versions of the image
@@ -54,7 +54,7 @@ def distances(denoiser: Denoiser, known: Tensor, cond: Tensor, other: Tensor, se
     known: an image's tokens int64 [1, N]; cond, other: conditioning tokens int64 [1, L]. The mean over a few noisy
     versions of the image, which the seed decides.
     """
-    vocab_size, generators = denoiser.config.vocab_size, row_generators(seed, DRAWS)
+    vocab_size, generators = denoiser.config.vocab_size, row_generators(range(seed, seed + DRAWS))
     noisy = add_noise_rows(known.expand(DRAWS, -1), NOISE_LEVEL, vocab_size, generators)
     both, conds = noisy.repeat(2, 1), torch.cat([cond, other]).repeat_interleave(DRAWS, 0)
     noise_t = torch.full(both.shape, NOISE_LEVEL, device=both.device)

@@ -22,8 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.models.imagebart import Precision
-from imagebart.models.mmap_policy import too_large
+from imagebart.models.imagebart import Precision, too_large
 from imagebart.models.transformer import KVCache, Transformer
 
 M = TypeVar("M", bound=nn.Module)

@@ -10,13 +10,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from imagebart.diffusion import add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.errors import InputError
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.corrector import correct
-from imagebart.sampling.noise import add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.sampling.packed_linear import PackedModel, PackedModels
 from imagebart.sampling.speculative import ChainEvent, sample_step
-from imagebart.sampling.steps import ChainState, Step, denoising_steps, stage_steps
+from imagebart.sampling.steps import ChainState, KnownTokens, Step, check_tokens, denoising_steps, stage_steps
 from imagebart.settings import SamplingSettings
 
 SEED_OFFSET = 0x9E3779B9  # added to a seed for the noise that a variation starts from, which is not the chain's own
@@ -91,39 +91,27 @@ class Sampler:
         cond: Tensor | None = None,
         *,
         start: Tensor | None = None,
-        known: Tensor | None = None,
-        keep: Tensor | None = None,
-        noise_level: Tensor | None = None,
-        color_hints: Tensor | None = None,
-        strength: float | Tensor = 1.0,
-        original: Tensor | None = None,
+        known: KnownTokens | None = None,
+        strength: float = 1.0,
         seed: int | Sequence[int] | None = None,
     ) -> ChainState:
         """Where the chain starts; with a seed, always the same. Arguments as for `ImageBART.stream`.
 
-        seed: also one for each row, which then samples as a run of its own with that seed would.
+        known: its strengths are each token's probability to start as `strength` says, else it is that of the image, and
+        its noise level is as many times lower; stages use the largest strength for all. seed: also one for each row,
+        which then samples as a run of its own with that seed would. Raises ValueError for what does not fit.
         """
         model, shape, device = self.model, (batch, self.model.tokens), self.model.device
-        strengths = None
-        if isinstance(strength, Tensor):
-            _check_strength(strength, shape, keep)
-            strengths, kept = strength.to(device).expand(shape), keep.to(device)  # type: ignore[union-attr]
-            strength = float(strengths.masked_fill(kept, 0).max()) or 1.0
-        steps = self.steps(settings, strength)
         if batch < 1:
             raise ValueError(f"batch of {batch}, expected 1 or more")
-        for name, tokens in (("start", start), ("known", known), ("original", original)):
-            if tokens is not None:
-                check_tokens(name, tokens, shape, model.vocab_size)
-        if keep is not None:
-            _check_keep(keep, shape)
-            if known is None:
-                raise ValueError("keep was given without known, the tokens to keep")
-        if noise_level is not None:
-            _check_noise_level(noise_level, shape, keep)
-        if color_hints is not None:
-            _check_color_hints(color_hints, (*shape, model.vocab_size), model.color_hint_grid > 0)
-            color_hints = color_hints.to(device).expand(batch, -1, -1)
+        if start is not None:
+            check_tokens("start", start, shape, model.vocab_size)
+        if known is not None:
+            known = known.expand(shape, model.vocab_size, device)
+            strength = known.max_strength or strength
+            if known.color_hints is not None and not model.color_hint_grid:
+                raise ValueError("color_hints was given, but this model takes none")
+        steps = self.steps(settings, strength)
         unconditional = None
         if cond is not None or model.cond_length:
             given = torch.zeros(batch, 0, dtype=torch.long) if cond is None else cond
@@ -133,81 +121,32 @@ class Sampler:
             unconditional = model.conditioner.unconditional(batch).to(device) if settings.guidance != 1 else None
         first = secrets.randbits(32) if seed is None else seed
         seeds = range(first, first + batch) if isinstance(first, int) else first
-        generators = row_generators(seeds, batch)
+        generators, start_seeds = row_generators(seeds), [seed + SEED_OFFSET for seed in seeds]
         noise = min(strength, 1 - math.prod(1 - step.beta for step in steps))
         if start is not None:
             x = start
         elif noise == 1:
             x = uniform_tokens(model.tokens, model.vocab_size, generators)
         elif known is not None:
-            again = row_generators([seed + SEED_OFFSET for seed in seeds], batch)
-            x = add_noise_rows(known, noise, model.vocab_size, again)
+            x = add_noise_rows(known.tokens, noise, model.vocab_size, row_generators(start_seeds))
         else:
             raise ValueError("starting from less than pure noise needs start or known tokens")
         x, levels = x.to(device), torch.ones(shape, device=device)
-        if keep is not None and known is not None:
-            levels = (~keep).float() if noise_level is None else noise_level.where(~keep, 0.0)
-            levels, known = levels.to(device).expand(shape), known.to(device)
-            if strengths is not None:  # each token's chance of being masked; else it is that of the image
-                again = row_generators([seed + SEED_OFFSET for seed in seeds], batch)
-                uniform = uniform_tokens(model.tokens, model.vocab_size, again).to(device)
-                chances = torch.stack([torch.rand(model.tokens, generator=rows) for rows in again]).to(device)
-                masked = torch.where(levels < 1, known, uniform)
-                own = known if original is None else original.to(device)
-                known, levels = torch.where(chances < strengths, masked, own), levels * strengths
-            x = torch.where(steps[-1].sees(levels), known, x)
+        if known is not None and known.keep is not None:
+            tokens = known.tokens
+            levels = (~known.keep).float() if known.noise_level is None else known.noise_level.where(~known.keep, 0.0)
+            if known.strength is not None:  # each token's chance of being masked; else it is that of the image
+                rows = row_generators(start_seeds)
+                uniform = uniform_tokens(model.tokens, model.vocab_size, rows).to(device)
+                chances = torch.stack([torch.rand(model.tokens, generator=row) for row in rows]).to(device)
+                masked = torch.where(levels < 1, tokens, uniform)
+                own = tokens if known.original is None else known.original
+                tokens, levels = torch.where(chances < known.strength, masked, own), levels * known.strength
+            x = torch.where(steps[-1].sees(levels), tokens, x)
+        hints = None if known is None else known.color_hints
         scales = model.scales_of(settings.scales)
-        return ChainState(steps, scales, x, levels, generators, cond, unconditional, color_hints)
+        return ChainState(steps, scales, x, levels, generators, cond, unconditional, hints)
 
     def stream(self, state: ChainState, settings: SamplingSettings) -> Iterator[ChainEvent]:
         """Runs the chain, an event a pass of a network."""
         return sample_chain(state, self.packed, settings)
-
-
-def check_tokens(name: str, tokens: Tensor, shape: tuple[int, int], vocab_size: int) -> None:
-    """Raises ValueError unless these are tokens in [0, vocab_size) of a shape."""
-    if tuple(tokens.shape) != shape:
-        raise ValueError(f"{name} has shape {list(tokens.shape)}, expected {list(shape)}")
-    if tokens.dtype != torch.long:
-        raise ValueError(f"{name} is of type {tokens.dtype}, expected torch.int64")
-    if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < vocab_size):
-        raise ValueError(
-            f"{name} has tokens from {int(tokens.min())} to {int(tokens.max())}, expected 0 to {vocab_size - 1}"
-        )
-
-
-def _check_keep(keep: Tensor, shape: tuple[int, int]) -> None:
-    """Raises ValueError unless this is a bool mask [B, N] or [N]."""
-    if tuple(keep.shape) not in (shape, shape[1:]):
-        raise ValueError(f"keep has shape {list(keep.shape)}, expected {list(shape)} or [{shape[1]}]")
-    if keep.dtype != torch.bool:
-        raise ValueError(f"keep is of type {keep.dtype}, expected torch.bool")
-
-
-def _check_strength(strength: Tensor, shape: tuple[int, int], keep: Tensor | None) -> None:
-    """Raises ValueError unless these are strengths, float [B, N] or [N], of known tokens."""
-    if keep is None:
-        raise ValueError("a strength of each token was given without keep: it is of known tokens that are not kept")
-    if tuple(strength.shape) not in (shape, shape[1:]):
-        raise ValueError(f"strength has shape {list(strength.shape)}, expected {list(shape)} or [{shape[1]}]")
-    own = strength.expand(shape)[~keep.expand(shape)]
-    if own.numel() and not (own.min() > 0 and own.max() <= 1):
-        raise ValueError(f"strength is from {own.min():g} to {own.max():g}, expected over 0 and at most 1")
-
-
-def _check_noise_level(noise_level: Tensor, shape: tuple[int, int], keep: Tensor | None) -> None:
-    """Raises ValueError unless these are levels, float [B, N] or [N], of known tokens."""
-    if keep is None:
-        raise ValueError("noise_level was given without keep: it is of tokens that are known and not kept")
-    if tuple(noise_level.shape) not in (shape, shape[1:]):
-        raise ValueError(f"noise_level has shape {list(noise_level.shape)}, expected {list(shape)} or [{shape[1]}]")
-    if not (noise_level.min() >= 0 and noise_level.max() <= 1):
-        raise ValueError(f"noise_level is from {noise_level.min():g} to {noise_level.max():g}, expected 0 to 1")
-
-
-def _check_color_hints(color_hints: Tensor, expected: tuple[int, int, int], takes: bool) -> None:
-    """Raises ValueError unless these are the tokens of colors, [B, N, K] or [1, N, K], and the model takes such."""
-    if not takes:
-        raise ValueError("color_hints was given, but this model takes none")
-    if tuple(color_hints.shape) not in (expected, (1, *expected[1:])):
-        raise ValueError(f"color_hints has shape {list(color_hints.shape)}, expected {list(expected)}")

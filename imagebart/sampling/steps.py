@@ -17,17 +17,6 @@ from imagebart.sampling.logits import guided
 from imagebart.sampling.packed_linear import PackedModel, use_threads
 
 
-@dataclass(frozen=True)
-class StepInput:
-    """What one step is computed from, B images of N tokens."""
-
-    x_t: Tensor  # int64 [B, N]
-    noise_level: Tensor  # chance of a known token to be wrong, float [B, N]: 0 where it is kept, 1 where it is unknown
-    cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
-    prompt_embeds: Tensor | None = None  # of cond, for a denoiser: see `DenoiserInput`
-    hint_embeds: Tensor | None = None  # of color hints and the mask's sides, for a denoiser
-
-
 class Step(Protocol):
     """A reverse step, x_t to x_s."""
 
@@ -44,8 +33,11 @@ class Step(Protocol):
     def sees(self, noise_level: Tensor) -> Tensor:
         """Which tokens of the chain's start it takes as x_t, bool [B, N], by their noise levels."""
 
-    def prepare(self, given: StepInput, encode: Encode | None = None) -> DecoderInput:
-        """Everything that is computed once. encode: computes what its encoder would."""
+    def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> DecoderInput:
+        """Everything that is computed once. given: its noise levels are the tokens' own, which the step may limit.
+
+        encode: computes what its encoder would.
+        """
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
         """The decoder's logits [B, S, K], x_t and its noise_level -> logits that temperature and filters act on."""
@@ -71,7 +63,7 @@ class StageStep:
 
     sees = keeps
 
-    def prepare(self, given: StepInput, encode: Encode | None = None) -> DecoderInput:
+    def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> DecoderInput:
         return self.stage.prepare(given.x_t, given.cond, encode)
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
@@ -104,13 +96,10 @@ class DenoisingStep:
     def sees(self, noise_level: Tensor) -> Tensor:
         return (noise_level <= self.noise_t) & (noise_level < 1)
 
-    def prepare(self, given: StepInput, encode: Encode | None = None) -> DecoderInput:
-        x_t, noise_level = given.x_t, given.noise_level
-        noise_t, noise_s = noise_level.clamp(max=self.noise_t), noise_level.clamp(max=self.noise_s)
-        embeds = {"prompt_embeds": given.prompt_embeds, "hint_embeds": given.hint_embeds}
-        inputs = DenoiserInput(x_t, noise_t, noise_s, given.cond, **embeds)
-        decoder_input, encoded = self.denoiser.prepare(inputs, encode)
-        decoder_input.drafts = self.add_x_t_evidence(self.denoiser.draft_head(encoded), x_t, noise_level)
+    def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> DecoderInput:
+        noise_t, noise_s = given.noise_t.clamp(max=self.noise_t), given.noise_s.clamp(max=self.noise_s)
+        decoder_input, encoded = self.denoiser.prepare(replace(given, noise_t=noise_t, noise_s=noise_s), encode)
+        decoder_input.drafts = self.add_x_t_evidence(self.denoiser.draft_head(encoded), given.x_t, given.noise_t)
         return decoder_input
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
@@ -138,13 +127,74 @@ def stage_steps(stages: Sequence[Stage]) -> list[StageStep]:
 
 
 @dataclass(frozen=True)
+class KnownTokens:
+    """What is known of B images of N tokens before they are sampled. One row may stand for all: [1, N] or [N]."""
+
+    tokens: Tensor  # int64 [B, N]
+    keep: Tensor | None = None  # bool [B, N], True: the token is kept; None: none is
+    noise_level: Tensor | None = None  # of tokens that are not kept, float [B, N] in [0, 1]; None: 1
+    strength: Tensor | None = None  # of tokens that are not kept, float [B, N], over 0, at most 1; None: 1
+    original: Tensor | None = None  # what a token starts from where its strength leaves it, int64 [B, N]; None: tokens
+    color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
+
+    @staticmethod
+    def concatenate(parts: Sequence[KnownTokens]) -> KnownTokens:
+        """Those of several images as one batch; all have the same fields."""
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(KnownTokens)}
+        return KnownTokens(**{name: torch.cat(rows) for name, rows in columns.items() if rows[0] is not None})
+
+    @property
+    def max_strength(self) -> float | None:
+        """The noise level that a chain with a strength for each token starts from."""
+        if self.strength is None or self.keep is None:
+            return None
+        return float(self.strength.masked_fill(self.keep, 0).max()) or 1.0
+
+    def expand(self, shape: tuple[int, int], vocab_size: int, device: torch.device) -> KnownTokens:
+        """The same with each of B rows of N tokens, of K, on a device; raises ValueError naming what does not fit."""
+        parts: dict[str, Tensor] = {}
+        for field in fields(self):
+            name, part = "known" if field.name == "tokens" else field.name, getattr(self, field.name)
+            if part is None:
+                continue
+            whole = (*shape, vocab_size) if name == "color_hints" else shape
+            if tuple(part.shape) not in (whole, (1, *whole[1:]), whole[1:]):
+                raise ValueError(f"{name} has shape {list(part.shape)}, expected {list(whole)} or {list(whole[1:])}")
+            if name in ("known", "original"):
+                check_tokens(name, part, tuple(part.shape), vocab_size)
+            if name in ("keep", "color_hints") and part.dtype != torch.bool:
+                raise ValueError(f"{name} is of type {part.dtype}, expected torch.bool")
+            parts[field.name] = part.to(device).expand(whole)
+        for name in parts.keys() & {"noise_level", "strength"}:
+            if self.keep is None:
+                raise ValueError(f"{name} was given without keep: it is of tokens that are known and not kept")
+            own = parts[name][~parts["keep"]]
+            if not ((own > 0 if name == "strength" else own >= 0) & (own <= 1)).all():
+                expected = "over 0 and at most 1" if name == "strength" else "0 to 1"
+                raise ValueError(f"{name} is from {own.min():g} to {own.max():g}, expected {expected}")
+        return KnownTokens(**parts)
+
+
+def check_tokens(name: str, tokens: Tensor, shape: tuple[int, ...], vocab_size: int) -> None:
+    """Raises ValueError unless these are tokens in [0, vocab_size) of a shape."""
+    if tuple(tokens.shape) != shape:
+        raise ValueError(f"{name} has shape {list(tokens.shape)}, expected {list(shape)}")
+    if tokens.dtype != torch.long:
+        raise ValueError(f"{name} is of type {tokens.dtype}, expected torch.int64")
+    if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < vocab_size):
+        raise ValueError(
+            f"{name} has tokens from {int(tokens.min())} to {int(tokens.max())}, expected 0 to {vocab_size - 1}"
+        )
+
+
+@dataclass(frozen=True)
 class ChainState:
     """The start of a chain: B images of N tokens, and what they are conditioned on."""
 
     steps: Sequence[Step]  # to run, t = 1 first
     scales: int  # T, of which these are the last
     x: Tensor  # x_t of the last of them, with the known tokens that it sees, int64 [B, N]
-    noise_level: Tensor  # of each token of x, float [B, N]: see `StepInput`
+    noise_level: Tensor  # chance of a known token to be wrong, float [B, N]: 0 where it is kept, 1 where it is unknown
     generators: list[torch.Generator]  # of the rows
     cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
     unconditional: Tensor | None = None  # those of an absent condition, int64 [B, L], for guidance
@@ -201,9 +251,9 @@ class StepRun:
             if prompt_embeds is not None and state.unconditional_embeds is not None:
                 prompt_embeds = torch.cat([prompt_embeds, state.unconditional_embeds])
         hint_embeds = None if state.hint_embeds is None else self._both(state.hint_embeds)
+        x_t, levels = self._both(self.x_t), self._both(self.noise_level)
+        both = DenoiserInput(x_t, levels, levels, cond, prompt_embeds=prompt_embeds, hint_embeds=hint_embeds)
         with torch.autocast(self.x_t.device.type, torch.bfloat16, enabled=packed.rounds):
-            levels = self._both(self.noise_level)
-            both = StepInput(self._both(self.x_t), levels, cond, prompt_embeds, hint_embeds)
             given = step.prepare(both, packed.encoder)
         self.given = given.to(packed.kv_like.dtype, packed.decoder.position_embedding.dtype)
         self.cache = packed.new_cache(len(given.prefix))

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.conditioning import Conditioner
-from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
+from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior, row_generators, uniform_tokens
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
-from imagebart.sampling.noise import row_generators, uniform_tokens
 from imagebart.sampling.packed_linear import pack
 from imagebart.sampling.sampler import sample_chain
 from imagebart.sampling.steps import ChainState, StageStep
@@ -93,7 +92,7 @@ class StagesTask(TokensTask[StageRun]):
 
     def _sample_stage(self, stage: nn.Module, x0: Tensor, cond: Tensor | None) -> Image.Image:
         assert isinstance(stage, Stage)
-        generators = row_generators(0, len(x0))
+        generators = row_generators(range(len(x0)))
         noise = uniform_tokens(x0.shape[1], self.vocab_size, generators).to(x0.device)
         stay = torch.rand(x0.shape, generator=generators[0]).to(x0.device) < self.schedule.alphacum(stage.config.t)
         x_t = torch.where(stay, x0, noise)

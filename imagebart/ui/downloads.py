@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagebart.atomic_io import format_bytes, write_text
 from imagebart.errors import InputError
@@ -30,8 +30,10 @@ from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline
 from imagebart.ui import messages
 from imagebart.weights.folder import EXAMPLES
-from imagebart.weights.published.download import ProgressBar, ensure_model
 from imagebart.weights.published.registry import MODELS, cache_dir, format_seconds, get_model, published_folder
+
+if TYPE_CHECKING:  # the server itself downloads and converts nothing
+    from imagebart.weights.published.download import DownloadProgress
 
 UPDATE_INTERVAL = 0.25  # seconds between two updates of a progress line
 NICENESS = 10  # of the process: runs on the page come first
@@ -181,11 +183,10 @@ def _without_folders(sentence: str) -> str:
 # What the process does.
 
 
-class PipeProgress(ProgressBar):
+class PipeProgress:
     """Progress as a line and a fraction, for the server's process."""
 
     def __init__(self, send: Callable[[Any], None]) -> None:
-        super().__init__()
         self._send = send
         self._sent = 0.0
 
@@ -222,8 +223,10 @@ def _get(name: str, sender: Connection) -> None:
     sender.send(fetch(name, PipeProgress(sender.send)))
 
 
-def fetch(name: str, progress: ProgressBar) -> Outcome:
+def fetch(name: str, progress: DownloadProgress) -> Outcome:
     """Has a published model ready to use, with examples."""
+    from imagebart.weights.published.download import ensure_model
+
     try:
         return Outcome(seconds=add_examples(ensure_model(name, progress=progress), progress))
     except (OSError, ValueError) as error:  # each says in a sentence what is wrong
@@ -233,7 +236,7 @@ def fetch(name: str, progress: ProgressBar) -> Outcome:
         return Outcome(messages.DOWNLOAD_ENDED)
 
 
-def add_examples(folder: Path, progress: ProgressBar) -> float | None:
+def add_examples(folder: Path, progress: DownloadProgress) -> float | None:
     """Generates examples for a model that has none; seconds for a quarter of an image, None where it has some."""
     examples = folder / EXAMPLES
     if next(examples.glob("*.png"), None):

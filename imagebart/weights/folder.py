@@ -34,8 +34,7 @@ from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
 from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
-from imagebart.models.imagebart import About, ImageBARTModel, Model
-from imagebart.models.mmap_policy import too_large
+from imagebart.models.imagebart import About, ImageBARTModel, Model, too_large
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Linear

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from imagebart.diffusion import row_generators
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.sampling.noise import row_generators
 from imagebart.sampling.packed_linear import PackedModel, pack
 from imagebart.sampling.steps import ChainState, DenoisingStep, StageStep, Step
 
@@ -128,7 +128,8 @@ def chain_state(
     seed: int = 0,
 ) -> ChainState:
     """Where a chain of these steps starts; noise_level: of each token, None: nothing is known of any."""
-    level, generators = torch.ones(x.shape) if noise_level is None else noise_level, row_generators(seed, len(x))
+    level = torch.ones(x.shape) if noise_level is None else noise_level
+    generators = row_generators(range(seed, seed + len(x)))
     return ChainState(steps, len(steps), x, level, generators, cond, unconditional, color_hints)
 
 

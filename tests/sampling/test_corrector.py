@@ -11,10 +11,10 @@ from random_networks import chain_state, packed_for, random_cond, random_denoise
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
+from imagebart.diffusion import gumbel_noise, row_generators, uniform_tokens
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserInput, mask_sides
 from imagebart.sampling.corrector import TOP_P, UNLIKELY, correct, probabilities
-from imagebart.sampling.noise import gumbel_noise, row_generators, uniform_tokens
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, DenoisingStep
 from imagebart.settings import SamplingSettings
@@ -42,7 +42,7 @@ def corrected(state: ChainState, x: Tensor, settings: SamplingSettings = SETTING
 
 def plainly_corrected(state: ChainState, x: Tensor, seed: int) -> Tensor:
     """Each probability computed by itself, in float64, and each token sampled by itself."""
-    generators, levels, going = row_generators(seed, ROWS), state.noise_level, set(range(ROWS))
+    generators, levels, going = row_generators(range(seed, seed + ROWS)), state.noise_level, set(range(ROWS))
     for _ in range(STEPS):
         noise, uniform = gumbel_noise((N, K), generators), uniform_tokens(N, K, generators)
         noisy = torch.where(levels < 1, state.x, uniform)
@@ -78,7 +78,7 @@ def test_rows_are_runs_of_their_own() -> None:
     state, x = started(torch.ones(ROWS, N)), torch.randint(K, (ROWS, N))
     together = corrected(started(torch.ones(ROWS, N)), x)
     for b in range(ROWS):
-        alone = replace(state.select(torch.tensor([b])), generators=row_generators(b, 1))
+        alone = replace(state.select(torch.tensor([b])), generators=row_generators([b]))
         assert torch.equal(corrected(alone, x[b : b + 1]), together[b : b + 1])
 
 

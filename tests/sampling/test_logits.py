@@ -9,8 +9,8 @@ import pytest
 import torch
 from oracles import chi_squared_p, plain_filter
 
+from imagebart.diffusion import gumbel_noise, row_generators
 from imagebart.sampling.logits import filter_logits, guided
-from imagebart.sampling.noise import gumbel_noise, row_generators
 from imagebart.settings import SamplingSettings
 
 
@@ -46,7 +46,7 @@ def test_coldest_temperature_of_large_logits_stays_a_number() -> None:
 def test_gumbel_max_draws_from_the_softmax(settings: SamplingSettings) -> None:
     """Chi-squared; a right sampler fails once in 10,000 seeds, and the seed is fixed."""
     logits = torch.tensor([2.0, 1.5, 0.3, 0.0, -1.0, -2.5])
-    noise = gumbel_noise((20_000, 6), row_generators(5, 1))[0]
+    noise = gumbel_noise((20_000, 6), row_generators([5]))[0]
     drawn = (filter_logits(logits, settings) + noise).argmax(-1)
     weights = [math.exp(value) for value in plain_filter(logits.tolist(), settings)]
     assert chi_squared_p(drawn.bincount(minlength=6), torch.tensor(weights)) > 1e-4
@@ -54,17 +54,17 @@ def test_gumbel_max_draws_from_the_softmax(settings: SamplingSettings) -> None:
 
 def test_gumbel_noise_is_gumbel() -> None:
     """Counts between deciles of exp(-exp(-x))."""
-    noise = gumbel_noise((50_000,), row_generators(0, 1))[0]
+    noise = gumbel_noise((50_000,), row_generators([0]))[0]
     deciles = torch.tensor([-math.log(-math.log(i / 10)) for i in range(1, 10)])
     counts = torch.bucketize(noise, deciles).bincount(minlength=10)
     assert chi_squared_p(counts, torch.full((10,), 0.1)) > 1e-4
 
 
 def test_noise_of_a_row_is_its_own() -> None:
-    noise = gumbel_noise((4, 5), row_generators(8, 3))
+    noise = gumbel_noise((4, 5), row_generators(range(8, 11)))
     assert noise.shape == (3, 4, 5) and noise.isfinite().all()
     for b in range(3):
-        assert torch.equal(noise[b : b + 1], gumbel_noise((4, 5), row_generators(8 + b, 1)))
+        assert torch.equal(noise[b : b + 1], gumbel_noise((4, 5), row_generators([8 + b])))
     assert not torch.equal(noise[0], noise[1])
 
 

@@ -13,8 +13,7 @@ import torch
 from small_transformer import SMALL, small
 from torch import nn
 
-from imagebart.models import mmap_policy
-from imagebart.models.imagebart import Precision
+from imagebart.models.imagebart import MEMORY_SHARE, Precision
 from imagebart.models.transformer import Transformer
 from imagebart.sampling.packed_linear import (
     Kernel,
@@ -153,7 +152,7 @@ def test_packed_models_that_have_no_room_go_before_another_is_made(monkeypatch: 
     """Two of four fit. What is dropped is freed, and comes again as it was."""
     decoders, packed_models = [small() for _ in range(4)], PackedModels()
     size = 4 * sum(p.numel() for p in decoders[0].parameters())
-    monkeypatch.setattr(mmap_policy, "available_memory", lambda: int(2.5 * size / mmap_policy.SHARE))
+    monkeypatch.setattr("imagebart.models.imagebart.available_memory", lambda: int(2.5 * size / MEMORY_SHARE))
     first = weakref.ref(packed_models.get("exact", decoders[0]))
     assert packed_models.has_room("exact", decoders[1])
     packed_models.get("exact", decoders[1])

@@ -12,7 +12,7 @@ from oracles import all_sequences, chi_squared_p, joint_index, noise_levels, pla
 from random_networks import STEPS, StepKind, chain_state, packed_for, random_cond, random_step
 from torch import Tensor
 
-from imagebart.sampling.noise import gumbel_noise, row_generators
+from imagebart.diffusion import gumbel_noise, row_generators
 from imagebart.sampling.packed_linear import PackedModel
 from imagebart.sampling.speculative import PASS_ROWS, ChainEvent, DraftLength, draft_length, sample_step
 from imagebart.sampling.steps import Step
@@ -35,7 +35,7 @@ every_step = pytest.mark.parametrize("kind", STEPS)
 
 
 def noise_for(batch: int, seed: int = 0) -> Tensor:
-    return gumbel_noise((N, K), row_generators(seed, batch))
+    return gumbel_noise((N, K), row_generators(range(seed, seed + batch)))
 
 
 def random_masks(batch: int, tokens: int) -> Iterator[Tensor]:
@@ -265,7 +265,7 @@ def test_joint_of_a_step_by_enumeration(kind: StepKind, settings: SamplingSettin
     for keep in (torch.zeros(1, n, dtype=torch.bool), torch.tensor([[False, True, False, False]])):
         probabilities = exact_joint(step, c, x, keep, outcomes, settings)
         assert float(probabilities.sum()) == pytest.approx(1)
-        noise = gumbel_noise((draws, n, k), row_generators(3, 1))[0]
+        noise = gumbel_noise((draws, n, k), row_generators([3]))[0]
         rows = (c.expand(draws, n), x.expand(draws, n), noise_levels(keep).expand(draws, n))
         drawn = last(sampled(step, packed, *rows, noise, settings, length=fixed(2)), x)
         counts = joint_index(drawn, k).bincount(minlength=k**n)

@@ -24,7 +24,6 @@ from torch import Tensor
 from imagebart import ImageBART, SamplingSettings
 from imagebart.atomic_io import OBSOLETE, SAVED
 from imagebart.conditioning import Kind
-from imagebart.models import mmap_policy
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
@@ -411,7 +410,7 @@ def test_mapped_models_are_the_same(tmp_path: Path, source: Path, monkeypatch: p
     copied = load(source)
     copied.save_pretrained(tmp_path / "ours")
     shutil.copytree(source, tmp_path / source.name)
-    monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
+    monkeypatch.setattr("imagebart.models.imagebart.available_memory", lambda: 0)
     for folder in (tmp_path / "ours", tmp_path / source.name):
         before = {path: path.read_bytes() for path in folder.iterdir()}
         mapped = load(folder)
@@ -427,7 +426,7 @@ def test_short_weights_stay_as_short_and_sample_the_same(
 ) -> None:
     load(source).save_pretrained(tmp_path, dtype="bfloat16")
     copied = load(tmp_path)
-    monkeypatch.setattr(mmap_policy, "available_memory", lambda: 0)
+    monkeypatch.setattr("imagebart.models.imagebart.available_memory", lambda: 0)
     mapped, cond = load(tmp_path), one_cond(source)
     x, c = (copied.sample(1, cond, seed=seed) for seed in (1, 2))
     for one, other in zip(copied.stages, mapped.stages, strict=True):
@@ -449,11 +448,11 @@ def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path) -> None:
     program = f"""
 import re, pathlib
 from imagebart import ImageBART
-from imagebart.models import mmap_policy
+from imagebart.models import imagebart as module
 ImageBART.from_pretrained({str(CLASS_MODEL)!r})  # what is loaded of PyTorch at first
 def own(): return int(re.search(r"RssAnon:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
 for available in (1 << 20, 1 << 40):
-    mmap_policy.available_memory = lambda: available
+    module.available_memory = lambda: available
     before = own()
     model = ImageBART.from_pretrained({str(tmp_path)!r})
     print(own() - before)

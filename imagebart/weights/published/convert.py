@@ -20,8 +20,7 @@ from imagebart.atomic_io import remove, replace_files, replace_folder, write_tex
 from imagebart.conditioning import conditioner_from_config
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError, WeightsError, format_value
-from imagebart.models.imagebart import About, Model
-from imagebart.models.mmap_policy import too_large
+from imagebart.models.imagebart import About, Model, too_large
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.weights.folder import (

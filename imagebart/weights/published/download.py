@@ -28,7 +28,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 from filelock import FileLock, Timeout
@@ -61,6 +61,19 @@ BUSY = {408, 425, 429, 500, 502, 503, 504}
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
+class DownloadProgress(Protocol):
+    """Is told how far a download is."""
+
+    def start(self, what: str, total: int | None, done: int) -> None:
+        """A file begins, with so many bytes in all, of which so many are here."""
+
+    def advance(self, count: int) -> None:
+        """So many more bytes came."""
+
+    def say(self, sentence: str) -> None:
+        """Something that a person should know."""
+
+
 class ProgressBar:
     """A bar for each file, on standard error: what came, how fast, and how long the rest will take."""
 
@@ -70,7 +83,6 @@ class ProgressBar:
         self._task: TaskID | None = None
 
     def start(self, what: str, total: int | None, done: int) -> None:
-        """A file begins, with so many bytes in all, of which so many are here."""
         if self._task is None:
             self._progress.start()
         else:
@@ -78,12 +90,10 @@ class ProgressBar:
         self._task = self._progress.add_task(what, total=total, completed=done)
 
     def advance(self, count: int) -> None:
-        """So many more bytes came."""
         if self._task is not None:
             self._progress.advance(self._task, count)
 
     def say(self, sentence: str) -> None:
-        """Something that a person should know."""
         self._progress.console.print(sentence, markup=False, highlight=False)
 
     def __enter__(self) -> ProgressBar:
@@ -94,23 +104,25 @@ class ProgressBar:
             self._progress.stop()
 
 
-def ensure_model(name: str, dtype: str = "float32", progress: ProgressBar | None = None) -> Path:
+def ensure_model(name: str, dtype: str = "float32", progress: DownloadProgress | None = None) -> Path:
     """The folder of a published model, ready to load; downloads and converts it if it is not here, saying its size.
 
     dtype: of the stored numbers. Raises as `download` and `convert` do.
     """
+    if progress is None:
+        with ProgressBar() as bar:
+            return ensure_model(name, dtype, bar)
     model, folder = get_model(name), model_folder(name)
     conversion = Conversion(published_folder(name), converted_folder(name), dtype, replace=True)
     begun = conversion.work_folder.is_dir()  # then some of the published files may be deleted
     if folder.is_dir() and not (begun and folder == conversion.source):
         return folder
-    with progress or ProgressBar() as progress:
-        if not begun:
-            sizes = estimate_sizes(model)
-            download_size, final_size = format_bytes(sizes.download), format_bytes(sizes.parameters * 4)
-            progress.say(f"{name} is not here: about {download_size} to download, {final_size} in the end.")
-        download(name, (), progress)
-        convert(conversion, progress.say)
+    if not begun:
+        sizes = estimate_sizes(model)
+        download_size, final_size = format_bytes(sizes.download), format_bytes(sizes.parameters * 4)
+        progress.say(f"{name} is not here: about {download_size} to download, {final_size} in the end.")
+    download(name, (), progress)
+    convert(conversion, progress.say)
     return conversion.out
 
 
@@ -148,7 +160,7 @@ class Fetch:
         self,
         url: str,
         path: Path,
-        progress: ProgressBar,
+        progress: DownloadProgress,
         check_space: Callable[[int, int], None] = lambda length, here: None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -298,7 +310,7 @@ class Package:
 
 
 def download(
-    name: str, sources: Sequence[str], progress: ProgressBar, wait: Callable[[float], None] = time.sleep
+    name: str, sources: Sequence[str], progress: DownloadProgress, wait: Callable[[float], None] = time.sleep
 ) -> Path:
     """The folder with a published model's files, which are downloaded if they are not there.
 
@@ -328,7 +340,7 @@ def download(
 
 
 @contextmanager
-def _locked(folder: Path, progress: ProgressBar) -> Iterator[None]:
+def _locked(folder: Path, progress: DownloadProgress) -> Iterator[None]:
     """Waits until no other process downloads this model."""
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
@@ -346,7 +358,9 @@ def _locked(folder: Path, progress: ProgressBar) -> Iterator[None]:
         lock.release()
 
 
-def _get_package(model: PublishedModel, source: str, progress: ProgressBar, wait: Callable[[float], None]) -> Package:
+def _get_package(
+    model: PublishedModel, source: str, progress: DownloadProgress, wait: Callable[[float], None]
+) -> Package:
     zip_name = f"{model.name}.zip"
     if "://" not in source:
         place = Path(source)
@@ -370,7 +384,7 @@ def _get_package(model: PublishedModel, source: str, progress: ProgressBar, wait
     return Package(path, url, downloaded=True)
 
 
-def _check_sha256(package: Package, model: PublishedModel, progress: ProgressBar) -> None:
+def _check_sha256(package: Package, model: PublishedModel, progress: DownloadProgress) -> None:
     """Compares a zip's checksum with the published one, or with that of the first download, or records it as that."""
     record = cache_dir() / "recorded.json"
     recorded: dict[str, str] = {}
@@ -399,7 +413,7 @@ def _check_sha256(package: Package, model: PublishedModel, progress: ProgressBar
         raise WeightsError(f"{package.origin} has the SHA-256 {found}, expected the one {which}, {expected}.")
 
 
-def _unpack(package: Package, model: PublishedModel, folder: Path, progress: ProgressBar) -> None:
+def _unpack(package: Package, model: PublishedModel, folder: Path, progress: DownloadProgress) -> None:
     """Puts a package's files into a folder, which appears when all are there."""
     work_folder = folder.with_name(f".{folder.name}.unpacking")
     remove(work_folder)
