@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from imagebart.atomic_io import write_bytes
 from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.config import from_dict
+from imagebart.settings import from_dict
 from imagebart.weights.folder import checked_header
 
 SIZE = 128  # pixels a side of the network's input

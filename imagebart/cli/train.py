@@ -97,7 +97,7 @@ def model(
     dry: Annotated[bool, typer.Option("--dry-run", help="Look at the images, print the plan, and stop.")] = False,
 ) -> None:
     """A model of your own images: from a folder to the page."""
-    from imagebart.config import from_dict
+    from imagebart.settings import from_dict
     from imagebart.training.config import ModelRun, load_values
     from imagebart.training.train_model import dry_run, train_model
 

@@ -24,8 +24,8 @@ from imagebart.conditioning.prompts import (
     unknown_note,
     within_context,
 )
-from imagebart.config import from_dict, with_current_names
 from imagebart.errors import InputError
+from imagebart.settings import from_dict, with_current_names
 
 Kind = Literal["text", "class", "none"]
 

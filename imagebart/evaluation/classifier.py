@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.atomic_io import write_bytes
-from imagebart.config import from_dict
 from imagebart.imaging.files import normalize
+from imagebart.settings import from_dict
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import MAX_VIEWS, AugmentedViews, ImageStore, grid
 from imagebart.training.loop import Batch, Task, train

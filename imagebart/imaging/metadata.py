@@ -12,11 +12,10 @@ from typing import Annotated, Any, Literal, NoReturn
 from PIL import Image, PngImagePlugin
 from pydantic import Field
 
-from imagebart.config import from_dict
 from imagebart.errors import InputError, format_value
 from imagebart.imaging.files import Source, save_image
 from imagebart.imaging.structure import open_checked
-from imagebart.settings import SamplingSettings, check_fields
+from imagebart.settings import SamplingSettings, check_fields, from_dict
 
 KEY = "imagebart"  # of the PNG's text chunk
 LONGEST = 300_000  # characters of the chunk's text: up to twelve for a prompt's character

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.config import HintGrid, Length, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import Block, DecoderInput, Encode, Transformer, TransformerConfig, check_cond
 from imagebart.models.vqgan import FirstStageConfig
+from imagebart.settings import HintGrid, Length, Vocabulary
 
 MIN_NOISE = 0.002  # of a token that is sampled: log q(x_t | x_0) has to stay finite
 OCTAVES = 6

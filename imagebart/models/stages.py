@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.config import Length, Offset, Share, Steps, Vocabulary
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import DecoderInput, Encode, Transformer, TransformerConfig, check_cond
+from imagebart.settings import Length, Offset, Share, Steps, Vocabulary
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.config import Length
 from imagebart.models.transformer import Transformer, TransformerConfig
+from imagebart.settings import Length
 
 
 @dataclass(frozen=True)

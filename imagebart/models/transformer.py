@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.config import Depth, Heads, Length, Vocabulary, Width
+from imagebart.settings import Depth, Heads, Length, Vocabulary, Width
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from imagebart.config import Factor, Vocabulary, Width
+from imagebart.settings import Factor, Vocabulary, Width
 
 Levels = Annotated[tuple[Factor, ...], Field(max_length=8)]
 Layers = Annotated[int, Field(ge=2, le=64)]

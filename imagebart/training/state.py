@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from imagebart.atomic_io import recover_files, replace_files, write_text
-from imagebart.config import from_dict
 from imagebart.errors import InputError, reason_of
+from imagebart.settings import from_dict
 from imagebart.weights.folder import check_shapes, checked_header
 
 STATE = re.compile(r"step-(\d{7,12})\.safetensors")

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 from pydantic import FiniteFloat
 
 from imagebart.conditioning.tokenizer import whole_characters
-from imagebart.config import RENAMED_KEYS
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
-from imagebart.settings import MOST_SCALES, SamplingSettings, check_fields, help_text, slider_range
+from imagebart.settings import MOST_SCALES, RENAMED_KEYS, SamplingSettings, check_fields, help_text, slider_range
 
 MAX_IMAGES = 4  # at once
 MAX_CONTEXT = 3.0  # the right end of the context's slider, which means all of the image

@@ -23,10 +23,10 @@ from typing import Annotated, Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from imagebart.config import from_dict
 from imagebart.errors import InputError
 from imagebart.imaging.files import FORMATS, MAX_PIXELS, flatten, load_image
 from imagebart.imaging.structure import open_checked
+from imagebart.settings import from_dict
 from imagebart.ui import messages
 from imagebart.ui.files import publish, publish_file
 from imagebart.ui.sketchpad.component import pack_mask, unpack_mask

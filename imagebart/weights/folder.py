@@ -30,7 +30,6 @@ from torch.overrides import TorchFunctionMode
 
 from imagebart.atomic_io import recover_files, replace_files
 from imagebart.conditioning import Conditioner, NoConditioner, conditioner_from_config
-from imagebart.config import Share, from_dict
 from imagebart.diffusion import Schedule
 from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
@@ -39,6 +38,7 @@ from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Linear
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.settings import Share, from_dict
 
 CONFIG = "config.json"
 VERSION = 1

@@ -27,9 +27,9 @@ from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.avatars.reader import SIZE, Reader, ReaderConfig, save_reader
 from imagebart.avatars.scorer import GROUPS, CaptionReader, claims_vector, load_heads, save_heads
 from imagebart.conditioning import Conditioner, NoConditioner
-from imagebart.config import Length
 from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder
+from imagebart.settings import Length
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
 from imagebart.training.data import grid
 from imagebart.training.denoiser import train_denoiser

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from imagebart.avatars.attributes import PLAIN, VALUES
 from imagebart.avatars.reader import Reader, ReaderConfig, load_reader, save_reader
-from imagebart.config import from_dict
+from imagebart.settings import from_dict
 from imagebart.training.config import LoopConfig, load
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered

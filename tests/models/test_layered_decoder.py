@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from tiny_models import tiny_first_stage
 from torch import Tensor
 
-from imagebart.config import from_dict
 from imagebart.models.vqgan import GAIN, SHARED, FirstStage, FirstStageConfig, LayeredDecoder
+from imagebart.settings import from_dict
 
 CONFIG = tiny_first_stage(
     resolution=64,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from imagebart.config import from_dict
 from imagebart.errors import InputError
+from imagebart.settings import from_dict
 from imagebart.training.config import AdversarialLoss, DenoiserRun, ModelRun, StageRun, StageShape, load, load_values
 from imagebart.training.data import StoreIndex
 

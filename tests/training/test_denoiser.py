@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from imagebart.conditioning import ClassConditioner
-from imagebart.config import from_dict
 from imagebart.imaging.files import normalize
 from imagebart.inpainting import encode_color_hints
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
+from imagebart.settings import from_dict
 from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts
 from imagebart.training.denoiser import (
     DenoiserTask,

@@ -20,9 +20,9 @@ from tiny_runs import LINE_LOOP, Line, train_line
 from torch import nn
 from torch.utils.data import Dataset
 
-from imagebart.config import from_dict
 from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStage
+from imagebart.settings import from_dict
 from imagebart.training.config import FirstStageLoss, LoopConfig
 from imagebart.training.loop import (
     Muon,

@@ -13,8 +13,8 @@ from tiny_runs import SMALL
 from torch import nn
 from torch.nn import functional as F
 
-from imagebart.config import from_dict
 from imagebart.models.vqgan import FirstStage, Quantizer
+from imagebart.settings import from_dict
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun, LoopConfig
 from imagebart.training.data import ImageFolder
 from imagebart.training.loop import read_log, train
