@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart.conditioning import ClassConditioner, Conditioning, Prompt, TextConditioner
+from imagebart.conditioning.conditioners import ClassConditioner, Conditioning, Prompt, TextConditioner
 from imagebart.conditioning.prompts import Prompts, check_prompt, prompt_per_variant
 from imagebart.errors import InputError, format_value
 from imagebart.imaging import crop, masks

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.conditioning import ClassConditioner, ClipTextConditioner
+from imagebart.conditioning.conditioners import ClassConditioner, ClipTextConditioner
 from imagebart.errors import InputError, reason_of
 from imagebart.models.imagebart import ImageBARTModel
 

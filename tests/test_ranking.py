@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
 from imagebart.cli import main
-from imagebart.conditioning import ClipTextConditioner
+from imagebart.conditioning.conditioners import ClipTextConditioner
 from imagebart.errors import InputError
 from imagebart.imaging import masks
 from imagebart.imaging.files import to_tensor

@@ -1,1 +1,1 @@
-"""Avatars drawn from known attributes: endless, exactly described images for the shipped model."""
+"""What the shipped model knows of avatars: their attributes, a network that reads these, a scorer of images."""

@@ -31,7 +31,7 @@ from imagebart.avatars.attributes import (
     colour_words,
 )
 from imagebart.avatars.reader import Reader, load_reader
-from imagebart.conditioning import Conditioner
+from imagebart.conditioning.conditioners import Conditioner
 from imagebart.errors import WeightsError
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.text_encoder import TextEncoder

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart.conditioning import ClassConditioner
+from imagebart.conditioning.conditioners import ClassConditioner
 from imagebart.errors import InputError, reason_of
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import frechet_distance, inside, nearest

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from imagebart.conditioning import Conditioner
+from imagebart.conditioning.conditioners import Conditioner
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser, check_color_hint_grid

@@ -16,7 +16,7 @@ from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.corrector import correct
 from imagebart.sampling.packed_linear import PackedModel, PackedModels
 from imagebart.sampling.speculative import ChainEvent, sample_step
-from imagebart.sampling.steps import ChainState, KnownTokens, Step, check_tokens, denoising_steps, stage_steps
+from imagebart.sampling.steps import ChainState, KnownTokens, StageStep, Step, check_tokens, denoising_steps
 from imagebart.settings import SamplingSettings
 
 SEED_OFFSET = 0x9E3779B9  # added to a seed for the noise that a variation starts from, which is not the chain's own
@@ -82,7 +82,7 @@ class Sampler:
             return denoising_steps(self.model.denoiser, scales, strength)[: settings.start]
         noisy = [t for t in range(1, scales) if 1 - self.model.schedule.alphacum(t) >= strength]
         first = noisy[0] if noisy else scales
-        return stage_steps(self.model.stages[: min(first, settings.start or first)])
+        return [StageStep(stage) for stage in self.model.stages[: min(first, settings.start or first)]]
 
     def prepare(
         self,

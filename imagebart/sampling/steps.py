@@ -121,11 +121,6 @@ def denoising_steps(denoiser: Denoiser, scales: int, noise_t: float = 1.0) -> li
     return [DenoisingStep(denoiser, levels[t], levels[t - 1]) for t in range(1, scales + 1)]
 
 
-def stage_steps(stages: Sequence[Stage]) -> list[StageStep]:
-    """Published stages as steps, t = 1 first."""
-    return [StageStep(stage) for stage in stages]
-
-
 @dataclass(frozen=True)
 class KnownTokens:
     """What is known of B images of N tokens before they are sampled. One row may stand for all: [1, N] or [N]."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from imagebart.conditioning import Kind
+from imagebart.conditioning.conditioners import Kind
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserConfig
 from imagebart.models.imagebart import About

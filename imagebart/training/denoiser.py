@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from imagebart.conditioning import Conditioner
+from imagebart.conditioning.conditioners import Conditioner
 from imagebart.diffusion import add_uniform_noise
 from imagebart.imaging.files import normalize
 from imagebart.imaging.masks import preset_array

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.conditioning import Conditioner
+from imagebart.conditioning.conditioners import Conditioner
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior, row_generators, uniform_tokens
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage

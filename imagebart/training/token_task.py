@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
 
 from imagebart.atomic_io import write_bytes
-from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
+from imagebart.conditioning.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser

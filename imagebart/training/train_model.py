@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from imagebart.atomic_io import write_text
-from imagebart.conditioning import Conditioner, TextConditioner
+from imagebart.conditioning.conditioners import Conditioner, TextConditioner
 from imagebart.errors import InputError
 from imagebart.imaging.files import save_image, to_images
 from imagebart.imaging.masks import MASK_SUFFIX, preset

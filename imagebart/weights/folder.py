@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from imagebart.atomic_io import recover_files, replace_files
-from imagebart.conditioning import Conditioner, NoConditioner, conditioner_from_config
+from imagebart.conditioning.conditioners import Conditioner, NoConditioner, conditioner_from_config
 from imagebart.diffusion import Schedule
 from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.models.denoiser import Denoiser, DenoiserConfig

@@ -15,7 +15,7 @@ import torch
 
 from imagebart.avatars.attributes import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
 from imagebart.avatars.scorer import GROUPS, CaptionReader
-from imagebart.conditioning import Conditioner
+from imagebart.conditioning.conditioners import Conditioner
 from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render
 from recipes.avatars.captions import describe

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.avatars.reader import SIZE, Reader, ReaderConfig, save_reader
 from imagebart.avatars.scorer import GROUPS, CaptionReader, claims_vector, load_heads, save_heads
-from imagebart.conditioning import Conditioner, NoConditioner
+from imagebart.conditioning.conditioners import Conditioner, NoConditioner
 from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Length

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from imagebart.conditioning import (
+from imagebart.conditioning.conditioners import (
     ClassConditioner,
     ClipTextConditioner,
     Conditioner,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from imagebart.conditioning import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
+from imagebart.conditioning.conditioners import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
 from imagebart.diffusion import Schedule
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig

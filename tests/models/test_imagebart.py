@@ -9,7 +9,7 @@ import torch
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor, nn
 
-from imagebart.conditioning import ClassConditioner
+from imagebart.conditioning.conditioners import ClassConditioner
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
 from imagebart.model import ImageBART

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
 from imagebart.avatars.scorer import GROUPS, CaptionReader
-from imagebart.conditioning import TextConditioner
+from imagebart.conditioning.conditioners import TextConditioner
 from recipes.avatars.captions import all_words
 from recipes.avatars.cases import (
     EDITED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagebart.conditioning import TextConditioner
+from imagebart.conditioning.conditioners import TextConditioner
 from imagebart.conditioning.tokenizer import pieces
 from recipes.avatars.captions import all_words, avatar_conditioner, prompt_rules
 from recipes.avatars.dataset import caption

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from imagebart.avatars.attributes import VALUES
 from imagebart.avatars.scorer import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
-from imagebart.conditioning import TextConditioner
+from imagebart.conditioning.conditioners import TextConditioner
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder

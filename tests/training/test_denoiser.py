@@ -15,7 +15,7 @@ from tiny_runs import COLORS, SHAPE, SMALL, two_classes, write_store
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from imagebart.conditioning import ClassConditioner
+from imagebart.conditioning.conditioners import ClassConditioner
 from imagebart.imaging.files import normalize
 from imagebart.inpainting import encode_color_hints
 from imagebart.model import ImageBART

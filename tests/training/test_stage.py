@@ -14,7 +14,7 @@ from tiny_models import tiny_model, tiny_staged_model
 from tiny_runs import COLORS, two_classes
 
 from imagebart.cli.main import main
-from imagebart.conditioning import ClassConditioner
+from imagebart.conditioning.conditioners import ClassConditioner
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.model import ImageBART
 from imagebart.models.imagebart import About

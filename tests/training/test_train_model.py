@@ -29,7 +29,7 @@ from tiny_runs import SHAPE, write_store
 from torch import nn
 
 from imagebart.cli.main import main
-from imagebart.conditioning import ClassConditioner, Conditioner, NoConditioner, TextConditioner
+from imagebart.conditioning.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.models.vqgan import FirstStage

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from imagebart import ImageBART, SamplingSettings
 from imagebart.atomic_io import OBSOLETE, SAVED
-from imagebart.conditioning import Kind
+from imagebart.conditioning.conditioners import Kind
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from imagebart.conditioning import ClassConditioner
+from imagebart.conditioning.conditioners import ClassConditioner
 from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.weights import MODELS, WeightsError

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from imagebart.atomic_io import remove, replace_files, replace_folder, write_text
-from imagebart.conditioning import conditioner_from_config
+from imagebart.conditioning.conditioners import conditioner_from_config
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError, WeightsError, format_value
 from imagebart.models.imagebart import About, Model, too_large

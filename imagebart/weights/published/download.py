@@ -245,11 +245,7 @@ class Fetch:
                     self.progress.advance(len(chunk))
         except OSError as error:
             raise write_error(error, self.path, version.length or size) from error
-        done = self._size()
-        if version.length is not None and done < version.length:
-            raise _Retry(f"the connection ended {format_bytes(version.length - done)} before the file does")
-        if version.length is not None and done > version.length:
-            self._delete_part()
+        if version.length is not None and (done := self._size()) != version.length:
             raise _Retry(f"{done:,} bytes came of a file of {version.length:,}")
 
     def _pause(self, error: Exception, failures: int) -> None:
@@ -385,7 +381,7 @@ def _get_package(
 
 
 def _check_sha256(package: Package, model: PublishedModel, progress: DownloadProgress) -> None:
-    """Compares a zip's checksum with the published one, or with that of the first download, or records it as that."""
+    """Compares a zip's checksum with that of the first download, or records it as that: none was published."""
     record = cache_dir() / "recorded.json"
     recorded: dict[str, str] = {}
     with suppress(OSError, ValueError):
@@ -396,7 +392,7 @@ def _check_sha256(package: Package, model: PublishedModel, progress: DownloadPro
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             progress.advance(len(chunk))
-    found, expected = digest.hexdigest(), model.sha256 or recorded.get(model.name)
+    found, expected = digest.hexdigest(), recorded.get(model.name)
     if expected is None:
         if not zipfile.is_zipfile(package.path):
             size = package.path.stat().st_size
@@ -408,9 +404,10 @@ def _check_sha256(package: Package, model: PublishedModel, progress: DownloadPro
             f"{record}, and later downloads have to have it."
         )
     elif found != expected:
-        which = "published" if model.sha256 else "of the first download"
         package.discard()
-        raise WeightsError(f"{package.origin} has the SHA-256 {found}, expected the one {which}, {expected}.")
+        raise WeightsError(
+            f"{package.origin} has the SHA-256 {found}, expected the one of the first download, {expected}."
+        )
 
 
 def _unpack(package: Package, model: PublishedModel, folder: Path, progress: DownloadProgress) -> None:

@@ -24,7 +24,7 @@ from rapidfuzz import fuzz, process
 from torch import nn
 
 from imagebart.atomic_io import format_bytes
-from imagebart.conditioning import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
+from imagebart.conditioning.conditioners import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.errors import InputError, WeightsError, format_value, reason_of
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Kind as StageKind
@@ -285,7 +285,6 @@ class PublishedModel:
     encoder_positions: int = 257
     coarsest_width: int = 1216
     coarsest_depth: int = 36
-    sha256: str | None = None  # of its zip; None: none was published
 
     @property
     def url(self) -> str:
