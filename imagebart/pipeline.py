@@ -11,7 +11,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from imagebart.inpainting import PasteTarget, encode_masked, out_of_domain
 from imagebart.model import ImageBART
 from imagebart.ranking import Scorer, bundled_scorer, caption, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
-from imagebart.sampling.sampler import ChainEvent
+from imagebart.sampling.speculative import ChainEvent, ChainProgress
 from imagebart.sampling.steps import ChainState, KnownTokens
 from imagebart.settings import SamplingSettings
 from imagebart.weights import locate
@@ -60,18 +60,11 @@ class LazyImages:
 
 
 @dataclass(frozen=True)
-class PipelineEvent:
+class PipelineEvent(ChainProgress):
     """A state of a run. `image` has the upload's size and, outside of the mask, its exact pixels."""
 
     kind: EventKind  # x_T; within a step; the end of a step; the last event
     lazy_images: LazyImages
-    stage: int  # t, from T down to 1
-    stages: int  # T
-    resample_index: int  # from 0
-    resamples: int
-    position: int  # tokens sampled in this resample
-    total: int  # tokens to sample in each
-    corrector_step: int  # from 1, after the last stage; 0 before
     fraction: float  # of the whole run, 0 to 1
     elapsed: float  # seconds
     remaining: float | None  # seconds; None at the start
@@ -484,7 +477,7 @@ class Pipeline:
 
     def _first_event(self, state: ChainState, settings: SamplingSettings) -> ChainEvent:
         """The state before the first pass."""
-        return ChainEvent(len(state.steps), state.scales, 0, settings.resamples, 0, state.total, state.x, False)
+        return ChainEvent(len(state.steps), state.scales, 0, settings.resamples, state.x, total=state.total)
 
     @torch.no_grad()
     def _event(self, kind: EventKind, event: ChainEvent, request: EditRequest, clock: Clock) -> PipelineEvent:
@@ -509,15 +502,9 @@ class Pipeline:
 
         elapsed = clock.elapsed()
         return PipelineEvent(
+            **{one.name: getattr(event, one.name) for one in fields(ChainProgress)},
             kind=kind,
             lazy_images=LazyImages(paste),
-            stage=event.stage,
-            stages=event.stages,
-            resample_index=event.resample_index,
-            resamples=event.resamples,
-            position=event.position,
-            total=event.total,
-            corrector_step=event.corrector_step,
             fraction=fraction,
             elapsed=elapsed,
             remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,

@@ -146,12 +146,12 @@ def paper(asked: PaperOptions, sampling: Sampling) -> None:
         network,
         asked.out,
         asked.samples,
-        paper.load_prompts(asked.prompts, sampler.model),
-        asked.best_of,
-        load_scorer(asked.scorer, sampler.model) if asked.scorer else None,
-        asked.seed,
-        processes.process_index,
-        processes.num_processes,
+        prompts=paper.load_prompts(asked.prompts, sampler.model),
+        best_of=asked.best_of,
+        scorer=load_scorer(asked.scorer, sampler.model) if asked.scorer else None,
+        seed=asked.seed,
+        process=processes.process_index,
+        processes=processes.num_processes,
     )
     paper.generate_all(study)
     processes.wait_for_everyone()

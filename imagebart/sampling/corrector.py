@@ -53,7 +53,7 @@ def correct(
         noisy = torch.where(state.noise_level < 1, state.x, uniform)
         chances = probabilities(step.denoiser, state.select(rows), x[rows], noisy[rows], model.encoder)
         again = torch.zeros_like(again).index_copy(0, rows, chances < UNLIKELY)
-        begun = ChainEvent(1, state.scales, own.resamples - 1, own.resamples, 0, 0, x, False, corrector_step=number)
+        begun = ChainEvent(1, state.scales, own.resamples - 1, own.resamples, x, corrector_step=number)
         unknown = replace(state, x=torch.where(again, noisy, x), noise_level=state.noise_level.where(again, 0.0))
         for event in sample_step(step, model, unknown, own, noise, begun):
             x = event.tokens

@@ -39,7 +39,7 @@ def sample_chain(
                 x = add_noise_rows(x, (1 - repeat / resamples) * step.beta, step.vocab_size, state.generators)
             x_t = torch.where(step.sees(state.noise_level), state.x, x)
             noise = gumbel_noise((x.shape[1], step.vocab_size), state.generators).to(x.device)
-            begun = ChainEvent(t, state.scales, repeat, resamples, 0, 0, x_t, False)
+            begun = ChainEvent(t, state.scales, repeat, resamples, x_t)
             for event in sample_step(step, packed(step), replace(state, x=x_t), own, noise, begun):
                 x = event.tokens
                 yield event

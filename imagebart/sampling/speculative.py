@@ -11,7 +11,7 @@ nothing is computed after the last unknown token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -30,19 +30,25 @@ DraftLength = Callable[[int, list[bool], int], int]
 
 
 @dataclass(frozen=True)
-class ChainEvent:
-    """The state of the chain after a pass of the decoder. Positions that are not sampled yet hold drafts of x_s."""
+class ChainProgress:
+    """Where a chain is."""
 
     stage: int  # t, from T down to 1
     stages: int  # T
     resample_index: int  # from 0
     resamples: int
-    position: int  # tokens sampled in this resample, in every row
-    total: int  # tokens to sample in this resample
+    position: int = field(default=0, kw_only=True)  # tokens sampled in this resample, in every row
+    total: int = field(default=0, kw_only=True)  # tokens to sample in this resample
+    corrector_step: int = field(default=0, kw_only=True)  # from 1, once all stages are done
+
+
+@dataclass(frozen=True)
+class ChainEvent(ChainProgress):
+    """The state of the chain after a pass of the decoder. Positions that are not sampled yet hold drafts of x_s."""
+
     tokens: Tensor  # int64 [B, N], the receiver's to keep
-    done: bool  # all are sampled
+    done: bool = False  # all are sampled
     nfe: int = 0  # passes of the decoder in this resample
-    corrector_step: int = 0  # from 1, once all stages are done
 
 
 def draft_length(needed: int, unknown: list[bool], rows: int) -> int:

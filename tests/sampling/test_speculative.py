@@ -67,7 +67,7 @@ def sampled(
 ) -> Iterator[ChainEvent]:
     """The events of a step from x_t = c, with drafts of x_s."""
     state = chain_state([step], c, level, cond, unconditional)
-    event = ChainEvent(1, 1, 0, 1, 0, 0, c, False)
+    event = ChainEvent(1, 1, 0, 1, c)
     return sample_step(step, packed, state, settings or SamplingSettings(), noise, event, drafts, length)
 
 
