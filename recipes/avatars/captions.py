@@ -31,7 +31,7 @@ from imagebart.avatars.attributes import (
     colour_words,
     phrases,
 )
-from imagebart.conditioning import TextConditioner
+from imagebart.conditioning.conditioners import TextConditioner
 from imagebart.conditioning.prompts import ColouredThing, PromptRules, Substitution
 from recipes.avatars import data_file
 

@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.conditioning import Conditioner, TextConditioner
-from imagebart.config import Length
+from imagebart.conditioning.conditioners import Conditioner, TextConditioner
 from imagebart.models.text_encoder import TextEncoder
+from imagebart.settings import Length
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageShape, TokensRun, load
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
