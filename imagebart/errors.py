@@ -28,6 +28,11 @@ def plain(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
+def whole_characters(text: str) -> str:
+    """The text with � for each lone surrogate, which UTF-8 cannot hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def shortened(text: str, longest: int) -> str:
     """A text of at most so many characters."""
     return text if len(text) <= longest else text[: longest - 1] + "…"

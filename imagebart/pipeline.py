@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart.conditioning.conditioners import ClassConditioner, Conditioning, Prompt, TextConditioner
+from imagebart.conditioning.conditioners import Conditioning, Prompt, TextConditioner
 from imagebart.conditioning.prompts import Prompts, check_prompt, prompt_per_variant
 from imagebart.errors import InputError, format_value
 from imagebart.imaging import crop, masks
@@ -199,8 +199,7 @@ class Pipeline:
     @property
     def classes(self) -> list[str]:
         """Names of a class model's classes; [] for others."""
-        conditioner = self.model.conditioner
-        return list(conditioner.names) if isinstance(conditioner, ClassConditioner) else []
+        return list(self.model.classes)
 
     @property
     def vocabulary(self) -> list[str]:

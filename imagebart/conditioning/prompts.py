@@ -14,7 +14,7 @@ from typing import Any
 from rapidfuzz.distance import OSA, Indel
 
 from imagebart.conditioning import tokenizer as clip
-from imagebart.errors import InputError, format_value
+from imagebart.errors import InputError, format_value, whole_characters
 
 Prompt = str | int | None  # words, a class's name or number; None: without
 Prompts = Prompt | Sequence[Prompt]  # one for all variants, or one for each
@@ -41,7 +41,7 @@ def prompt_per_variant(prompts: Prompts, variants: int, most: int) -> list[Promp
 def check_prompt(prompt: Any) -> Prompt:
     """A prompt as it is, or a text without lone surrogates; raises InputError for another type."""
     if isinstance(prompt, str):
-        return clip.whole_characters(prompt)
+        return whole_characters(prompt)
     if prompt is not None and (type(prompt) is not int or abs(prompt) > 2**31):
         raise InputError(f"The prompt is {format_value(prompt)}; it must be a text, or a class's number.")
     return prompt

@@ -12,6 +12,8 @@ from itertools import groupby
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
+from imagebart.errors import whole_characters
+
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
@@ -38,11 +40,6 @@ def pieces(text: str) -> Iterator[Piece]:
     # Composed first, since the tokenizer's offsets lose accents that it has to compose itself.
     for chunk in unicodedata.normalize("NFC", whole_characters(text)).split():
         yield from _short_chunk_pieces(chunk) if len(chunk) <= 64 else _chunk_pieces(chunk[:10_000])
-
-
-def whole_characters(text: str) -> str:
-    """The text with � for each lone surrogate, which UTF-8 cannot hold."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def vocabulary() -> list[str]:

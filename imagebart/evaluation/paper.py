@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imagebart.conditioning.conditioners import ClassConditioner
 from imagebart.errors import InputError, reason_of
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import frechet_distance, inside, nearest
@@ -254,7 +253,7 @@ def load_prompts(path: Path | None, model: ImageBART) -> tuple[str, ...]:
         return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     if model.conditioner.kind == "text":
         raise InputError("A text model takes prompts: name a file with one a line.")
-    return model.conditioner.names if isinstance(model.conditioner, ClassConditioner) else ()
+    return model.classes
 
 
 def rows_table(rows: Sequence[Row]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 from PIL import Image, PngImagePlugin
 from pydantic import Field
@@ -83,16 +84,12 @@ def read_recipe(source: Source) -> Recipe | None:
 
     Raises InputError for a recipe that cannot be used.
     """
-    text = source.info.get(KEY) if isinstance(source, Image.Image) else _text(source)
-    return Recipe.from_json(text) if isinstance(text, str) else None
-
-
-def _text(source: str | Path | bytes) -> Any:
     try:
-        with open_checked(source, ("PNG",)) as image:
-            return image.info.get(KEY)
+        with nullcontext(source) if isinstance(source, Image.Image) else open_checked(source, ("PNG",)) as image:
+            text = image.info.get(KEY)
     except Exception:  # hostile bytes make decoders raise nearly anything; load_image says what is wrong
         return None
+    return Recipe.from_json(text) if isinstance(text, str) else None
 
 
 def _no_number(name: str) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from imagebart.conditioning.conditioners import Conditioner
+from imagebart.conditioning.conditioners import ClassConditioner, Conditioner
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser, check_color_hint_grid
@@ -100,6 +100,11 @@ class ImageBARTModel(nn.Module):
     def color_hint_grid(self) -> int:
         """P: color hints of P x P parts of a patch (see `imagebart.inpainting`); 0: none."""
         return 0 if self.denoiser is None else self.denoiser.config.color_hint_grid
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of a class model's classes; () for others."""
+        return self.conditioner.names if isinstance(self.conditioner, ClassConditioner) else ()
 
     @property
     def text(self) -> TextEncoder | None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import FiniteFloat
 
-from imagebart.conditioning.tokenizer import whole_characters
+from imagebart.errors import whole_characters
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.settings import MOST_SCALES, RENAMED_KEYS, SamplingSettings, check_fields, help_text, slider_range

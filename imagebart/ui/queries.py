@@ -12,8 +12,7 @@ from uuid import uuid4
 
 from PIL import Image
 
-from imagebart.conditioning.tokenizer import whole_characters
-from imagebart.errors import InputError
+from imagebart.errors import InputError, whole_characters
 from imagebart.imaging.files import load_image
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
