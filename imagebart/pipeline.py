@@ -355,7 +355,8 @@ class Pipeline:
         sampled: dict[int, tuple[ChainEvent, Clock]] = {}
         for indices in chains.values():
             known = KnownTokens.concatenate([one for one in (requests[index].known for index in indices) if one])
-            cond, settings = self._condition(torch.cat([conditionings[i].tokens for i in indices]), requests[0])
+            tokens = torch.cat([conditionings[index].tokens for index in indices])
+            cond, settings = self.model.condition(tokens, requests[0].recipes[0].settings)
             seeds = [requests[index].recipes[0].seed for index in indices]
             state = self.model.sampler.prepare(len(indices), settings, cond, known=known, seed=seeds)
             clock, last = Clock(settings, len(state.steps)), self._first_event(state, settings)
@@ -438,18 +439,9 @@ class Pipeline:
         if request.best_first and any(prompt != prompts[0] for prompt in prompts):
             raise InputError("Images of several prompts have no best; ask for one prompt, or for them as they come.")
         conditioning = self.model.conditioner.encode(prompts)
-        cond, settings = self._condition(conditioning.tokens, request)
+        cond, settings = self.model.condition(conditioning.tokens, request.recipes[0].settings)
         request = replace(request, notes=(*request.notes, *conditioning.notes))
         return self._stream(request, settings, cond)
-
-    def _condition(self, tokens: Tensor, request: EditRequest) -> tuple[Tensor | None, SamplingSettings]:
-        """The conditioning tokens [B, L], if the model has any, and settings without guidance if no prompt is there."""
-        conditioner, settings = self.model.conditioner, request.recipes[0].settings
-        if conditioner.length == 0:
-            return None, settings
-        if settings.guidance != 1 and torch.equal(tokens, conditioner.unconditional(len(tokens))):
-            settings = replace(settings, guidance=1.0)  # nothing to guide towards
-        return tokens, settings
 
     def _stream(self, request: EditRequest, settings: SamplingSettings, cond: Tensor | None) -> Iterator[PipelineEvent]:
         """The events of a run. Closing it stops the model and frees its caches."""

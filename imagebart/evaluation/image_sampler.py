@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -66,10 +66,7 @@ class ImageSampler:
 
     @torch.no_grad()
     def _sample(self, prompts: Sequence[str | None], seed: int, known: KnownTokens | None = None) -> Tensor:
-        conditioner, settings = self.model.conditioner, self.settings
-        cond = conditioner.encode(list(prompts)).tokens if conditioner.length else None
-        if cond is None or settings.guidance == 1 or torch.equal(cond, conditioner.unconditional(len(prompts))):
-            settings = replace(settings, guidance=1.0)  # nothing to guide towards
+        cond, settings = self.model.condition(self.model.conditioner.encode(prompts).tokens, self.settings)
         state = self.model.sampler.prepare(len(prompts), settings, cond, known=known, seed=seed)
         *_, last = self.model.sampler.stream(state, settings)
         return _decode(self.model.first_stage, last.tokens)

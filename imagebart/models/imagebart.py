@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imagebart.conditioning.conditioners import ClassConditioner, Conditioner
 from imagebart.diffusion import Schedule
@@ -114,6 +114,14 @@ class ImageBARTModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def condition(self, tokens: Tensor, settings: SamplingSettings) -> tuple[Tensor | None, SamplingSettings]:
+        """The conditioning tokens [B, L], if the model has any, and settings without guidance if no prompt is there."""
+        if self.conditioner.length == 0:
+            return None, settings
+        if settings.guidance != 1 and torch.equal(tokens, self.conditioner.unconditional(len(tokens))):
+            settings = replace(settings, guidance=1.0)  # nothing to guide towards
+        return tokens, settings
 
     def scales_of(self, scales: int | None) -> int:
         """T, the steps from noise to the image: as given, else the model's default.
