@@ -28,7 +28,7 @@ from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.inpainting import PasteTarget, encode_masked, out_of_domain
 from imagebart.model import ImageBART
-from imagebart.ranking import Scorer, bundled_scorer, caption, complete_prompt, contrast, rank
+from imagebart.ranking import Describer, Scorer, bundled_scorer, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
 from imagebart.sampling.speculative import ChainEvent, ChainProgress
 from imagebart.sampling.steps import ChainState, KnownTokens
@@ -266,7 +266,14 @@ class Pipeline:
 
         Raises InputError for an image that cannot be used or described, and where the model has no describing scorer.
         """
-        return caption(self.model, self.scorer, self._whole(load_image(image))[1])
+        _, pixels = self._whole(load_image(image))
+        if not isinstance(self.scorer, Describer):
+            raise InputError("This model cannot say what an image shows; describe it in your own words.")
+        words = self.scorer.describe(pixels)
+        if words is None:
+            known = f" knows {self.knows} only and" if self.knows else ""
+            raise InputError(f"This model{known} cannot say for sure what this image shows.")
+        return words
 
     def complete_prompt(
         self, image: Source, prompt: str | None, settings: SamplingSettings | None = None

@@ -62,17 +62,6 @@ def complete_prompt(scorer: Scorer | None, image: Tensor, prompt: str) -> str:
     return prompt if texts is None else texts[0]
 
 
-def caption(model: ImageBARTModel, scorer: Scorer | None, image: Tensor) -> str:
-    """What an image [1, 3, H, W] shows. Raises InputError where the scorer cannot describe it."""
-    if not isinstance(scorer, Describer):
-        raise InputError("This model cannot say what an image shows; describe it in your own words.")
-    words = scorer.describe(image)
-    if words is None:
-        known = f" knows {model.about.knows} only and" if model.about.knows else ""
-        raise InputError(f"This model{known} cannot say for sure what this image shows.")
-    return words
-
-
 def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     """The scorer in a model's folder, if any. Raises WeightsError naming a damaged file."""
     if not (folder / WEIGHTS).is_file():
