@@ -24,48 +24,21 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: PageObje
     changed = (after != before).any(axis=-1)
     assert changed[10:30, 10:30].any() and not changed[:10].any() and not changed[:, 30:].any()
 
-    expect(wide.caption()).to_contain_text("The result")
-    wide.steps_slider().fill("0")
-    expect(wide.caption()).to_contain_text("no token is fixed yet")
-    with wide.expect_download() as download:
-        wide.press("Save as WebP")
-    with Image.open(download.value.path()) as film:
-        assert film.n_frames > STAGES and download.value.suggested_filename.endswith(".webp")
-    with wide.expect_download() as download:
-        wide.get_by_role("link", name="… before").click()
-    assert (pixels(download.value.path()) == before).all()
-
-    # From an earlier step: it becomes the image, and undo leads back.
-    wide.press("Keep")
-    wide.expect_regenerated(None)
-    wide.prompt().fill("")  # with words, Edit finds the place by itself
-    wide.press("Edit")
-    expect(wide.locator("#messages")).to_contain_text("Nothing is painted yet")
-    wide.press("Undo")
-    wide.expect_regenerated(16)
-    wide.press("Redo")
-    wide.expect_regenerated(None)
-
-
-def test_the_scales_of_a_run_are_shown_in_place_by_a_click(wide: PageObject) -> None:
-    wide.edit()
+    # Its scales are shown in place by a click.
     film = wide.get_by_role("group", name="Scales").get_by_role("button")
     expect(film).to_have_count(STAGES + 1)
     labels = [button.get_attribute("aria-label") or "" for button in film.all()]
     assert "Noise" in labels[0] and "Scale 2 of 5 done" in labels[2] and labels[-1] == "The result"
-    after = wide.canvas().screenshot()
+    shown = wide.canvas().screenshot()
     film.nth(2).click()
     expect(film.nth(2)).to_have_attribute("aria-pressed", "true")
     expect(wide.caption()).to_contain_text("Scale 2 of 5 done")
-    assert wide.canvas().screenshot() != after
+    assert wide.canvas().screenshot() != shown
     film.last.click()
-    wide.wait_until(lambda: wide.canvas().screenshot() == after)
-    wide.press("Discard")
-    expect(film).to_have_count(0)
+    wide.wait_until(lambda: wide.canvas().screenshot() == shown)
+    expect(wide.caption()).to_contain_text("The result")
 
-
-def test_before_and_after_are_compared_by_a_handle_and_a_key(wide: PageObject) -> None:
-    wide.edit()
+    # Before and after are compared by a handle and a key.
     handle = wide.get_by_role("slider", name="Before and after")
     expect(handle).to_have_attribute("aria-valuenow", "0")
     left, top, width, _ = wide.canvas_box()
@@ -79,19 +52,41 @@ def test_before_and_after_are_compared_by_a_handle_and_a_key(wide: PageObject) -
     expect(handle).to_have_attribute("aria-valuenow", "100")
     handle.press("Home")
     wide.canvas().focus()
-    after = wide.canvas().screenshot()
-    assert after != half
-    wide.keyboard.down("c")
-    wide.wait_until(lambda: wide.canvas().screenshot() != after)
-    wide.keyboard.up("c")
-    wide.wait_until(lambda: wide.canvas().screenshot() == after)
-    wide.press("Discard")
+    shown = wide.canvas().screenshot()
+    assert shown != half
+    with wide.keyboard_held("c"):
+        wide.wait_until(lambda: wide.canvas().screenshot() != shown)
+    wide.wait_until(lambda: wide.canvas().screenshot() == shown)
+
+    wide.steps_slider().fill("0")
+    expect(wide.caption()).to_contain_text("no token is fixed yet")
+    with wide.expect_download() as download:
+        wide.press("Save as WebP")
+    with Image.open(download.value.path()) as saved:
+        assert saved.n_frames > STAGES and download.value.suggested_filename.endswith(".webp")
+    with wide.expect_download() as download:
+        wide.get_by_role("link", name="… before").click()
+    assert (pixels(download.value.path()) == before).all()
+
+    # From an earlier step: it becomes the image, and undo leads back.
+    wide.press("Keep")
+    wide.expect_regenerated(None)
+    expect(film).to_have_count(0)
+    wide.prompt().fill("")  # with words, Edit finds the place by itself
+    wide.press("Edit")
+    expect(wide.locator("#messages")).to_contain_text("Nothing is painted yet")
+    wide.press("Undo")
     wide.expect_regenerated(16)
-    assert wide.locator(".sp").get_attribute("data-review") == ""
+    wide.press("Redo")
+    wide.expect_regenerated(None)
 
 
-def test_what_is_kept_is_gone_on_from_and_history_leads_back(wide: PageObject) -> None:
+def test_what_is_kept_or_painted_on_is_gone_on_from_and_history_leads_back(wide: PageObject) -> None:
     start = wide.mask()
+    wide.edit()
+    wide.press("Discard")
+    wide.expect_review("")
+    wide.expect_regenerated(16)
     wide.edit()
     first = wide.result_pixels()
     wide.press("Keep")
@@ -101,10 +96,16 @@ def test_what_is_kept_is_gone_on_from_and_history_leads_back(wide: PageObject) -
     wide.edit()
     second = wide.result_pixels()
     assert (second[20:] == first[20:]).all() and (second[:20] != first[:20]).any()
+    wide.paint()
+    wide.expect_review("")
+    painted = wide.mask() > 0
+    assert painted[20, 20] and not painted[5].any()
+    wide.edit()
+    assert (wide.result_pixels()[~painted] == second[~painted]).all()
     history = wide.get_by_role("region", name="History").get_by_role("button")
-    expect(history).to_have_count(2)
+    expect(history).to_have_count(4)
     expect(history.first).to_contain_text("sunglasses")
-    history.last.click()
+    history.nth(2).click()
     expect(wide.prompt()).to_have_value("a hat")
     assert (wide.result_pixels() == first).all() and (wide.mask() == start).all()
     # The same again begins from the same image.
@@ -112,24 +113,21 @@ def test_what_is_kept_is_gone_on_from_and_history_leads_back(wide: PageObject) -
     assert (wide.result_pixels()[:10] == first[:10]).all()
 
 
-def test_painting_on_a_result_goes_on_from_it(wide: PageObject) -> None:
-    wide.edit()
-    first = wide.result_pixels()
-    wide.press("Keep")
-    edit_again = (slice(20, None),)
-    wide.press("Lower half")
-    wide.edit()
-    second = wide.result_pixels()
-    assert (second[:20] == first[:20]).all() and (second[edit_again] != first[edit_again]).any()
-    wide.paint()
-    wide.expect_review("")
-    painted = wide.mask() > 0
-    assert painted[20, 20] and not painted[5].any()
-    wide.edit()
-    assert (wide.result_pixels()[~painted] == second[~painted]).all()
+def test_pick_paint_type_and_edit_and_again_with_the_same_seed(wide: PageObject, site: Site) -> None:
+    def spoil(route: Route) -> None:
+        """Takes all values out of what the browser sends, as no page would: Gradio itself refuses it."""
+        sent = json.loads(route.request.post_data or "{}")
+        route.continue_(post_data=json.dumps({**sent, "data": []}))
 
+    wide.route("**/queue/join*", spoil)
+    wide.press("Edit")
+    expect(wide.locator("#messages")).to_contain_text("please try again")
+    expect(wide.button("Edit")).to_be_enabled()
+    expect(wide.prompt()).to_have_value("a hat")
+    wide.expect_regenerated(16)
+    assert PIPELINE.running == 0
+    wide.unroute_all()
 
-def test_pick_paint_type_and_edit(wide: PageObject, site: Site) -> None:
     wide.choose_second_example()
     wide.paint()
     wide.type_prompt("sunglasses, zebra")
@@ -139,6 +137,15 @@ def test_pick_paint_type_and_edit(wide: PageObject, site: Site) -> None:
     changed = (after != before).any(axis=-1)
     assert changed.any(), "the painted part was not redrawn"
     assert not changed[:12].any() and not changed[-12:].any(), "pixels outside the paint changed"
+
+    seed = re.search(r"seed (\d+)", wide.locator("#progress").inner_text())
+    assert seed is not None
+    wide.unfold("Settings")
+    wide.press("Keep the last seed")
+    expect(wide.get_by_label("New seed each time")).not_to_be_checked()
+    expect(wide.locator("#seed input")).to_have_value(seed.group(1))
+    wide.edit()
+    assert (wide.result_pixels() == after).all()
 
 
 def test_generate_then_edit_what_came_out(wide: PageObject) -> None:
@@ -160,7 +167,7 @@ def test_generate_then_edit_what_came_out(wide: PageObject) -> None:
     expect(wide.get_by_role("region", name="History").get_by_role("button")).to_have_count(3)
 
 
-def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: PageObject, tmp_path: Path) -> None:
+def test_variants_are_ranked_chosen_downloaded_and_drawn_again_from_the_file(wide: PageObject, tmp_path: Path) -> None:
     wide.unfold("Settings")
     wide.locator("#seed input").fill("7")  # with some seeds, a batch rounds a pixel differently than an image alone
     wide.get_by_label("New seed each time").uncheck()
@@ -200,12 +207,9 @@ def test_variants_are_chosen_downloaded_and_drawn_again_from_the_file(wide: Page
     wide.press("Reset the settings")
     expect(wide.get_by_label("New seed each time")).to_be_checked()
 
-
-def test_the_best_of_several_comes_first_each_with_its_own_steps(wide: PageObject) -> None:
-    wide.type_prompt("a hat")
+    # The best of several comes first, each with its own steps.
     wide.get_by_role("radio", name="4").check()
     wide.get_by_role("checkbox", name="Best first").check()
-    wide.unfold("Settings")
     wide.locator("#seed input").fill("7")  # four that differ by more than what rounding to bytes does
     wide.get_by_label("New seed each time").uncheck()
     wide.edit("Generate")
@@ -221,34 +225,6 @@ def test_the_best_of_several_comes_first_each_with_its_own_steps(wide: PageObjec
     as_drawn = list(PIPELINE.generate("a hat", seed=7, variants=4))[-1].images
     order = sorted(range(4), key=lambda number: -np.asarray(as_drawn[number], float).mean())
     assert names == [f"generate-7-{number + 1}.png" for number in order]
-
-
-def test_a_kept_seed_gives_the_same_image(wide: PageObject) -> None:
-    wide.edit()
-    first = wide.result_pixels()
-    seed = re.search(r"seed (\d+)", wide.locator("#progress").inner_text())
-    assert seed is not None
-    wide.unfold("Settings")
-    wide.press("Keep the last seed")
-    expect(wide.get_by_label("New seed each time")).not_to_be_checked()
-    expect(wide.locator("#seed input")).to_have_value(seed.group(1))
-    wide.edit()
-    assert (wide.result_pixels() == first).all()
-
-
-def test_what_breaks_outside_our_code_is_said_in_a_sentence(wide: PageObject) -> None:
-    def spoil(route: Route) -> None:
-        """Takes all values out of what the browser sends, as no page would: Gradio itself refuses it."""
-        sent = json.loads(route.request.post_data or "{}")
-        route.continue_(post_data=json.dumps({**sent, "data": []}))
-
-    wide.route("**/queue/join*", spoil)
-    wide.press("Edit")
-    expect(wide.locator("#messages")).to_contain_text("please try again")
-    expect(wide.button("Edit")).to_be_enabled()
-    expect(wide.prompt()).to_have_value("a hat")
-    wide.expect_regenerated(16)
-    assert PIPELINE.running == 0
 
 
 @pytest.mark.slow

@@ -42,10 +42,17 @@ def test_a_page_that_is_reloaded_or_closed_frees_the_model(window: PageObject, s
     window.edit()
 
 
-def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(
+def test_what_was_painted_or_made_is_there_after_a_reload_but_not_in_another_tab(
     wide: PageObject, gradients: Path, site: Site
 ) -> None:
     wide.upload(gradients, (64, 32))
+    wide.paint()
+    painted = wide.mask()
+    assert painted.any() and not painted.all()
+    wide.reload()  # though nothing was run
+    expect(wide.locator("#image-size")).to_contain_text("64 × 32")
+    wide.wait_until_ready()
+    assert (wide.mask() == painted).all()
     wide.press("Left half")
     wide.wait_until_ready()
     wide.type_prompt("a hat, sunglasses")
@@ -63,17 +70,6 @@ def test_what_was_made_is_there_after_a_reload_but_not_in_another_tab(
     assert (wide.result_pixels()[:, 34:] == pixels(gradients)[:, 34:]).all()
     with wide.open_tab(site.url) as tab:
         expect(tab.locator("#image-size")).to_contain_text("40 × 40")
-
-
-def test_what_was_painted_is_there_after_a_reload_though_nothing_was_run(wide: PageObject, gradients: Path) -> None:
-    wide.upload(gradients, (64, 32))
-    wide.paint()
-    painted = wide.mask()
-    assert painted.any() and not painted.all()
-    wide.reload()
-    expect(wide.locator("#image-size")).to_contain_text("64 × 32")
-    wide.wait_until_ready()
-    assert (wide.mask() == painted).all()
 
 
 def test_an_image_that_the_server_forgot_is_sent_again(windows: Windows, site: Site, gradients: Path) -> None:

@@ -24,43 +24,17 @@ def stops(page: PageObject, most: int) -> list[str]:
     return found
 
 
-def test_edit_is_among_the_first_ten_stops_before_and_after_a_run(wide: PageObject) -> None:
+def test_every_control_is_reached_by_few_stops_and_arrows_and_is_seen(wide: PageObject) -> None:
     found = stops(wide, 10)
     assert [found.count(name) for name in ("First: a hat", "Brush", "Upper half")] == [1, 1, 0], found
-    wide.edit()
-    stops(wide, 10)
-
-
-def test_who_passes_the_list_of_models_loses_no_settings(wide: PageObject) -> None:
-    wide.unfold("Settings")
-    wide.locator("#seed input").fill("77")
-    asked: list[str] = []
-    wide.on("request", lambda request: asked.append(request.url))
-    wide.get_by_label("Model", exact=True).focus()
-    wide.keyboard.press("Tab")
-    expect(wide.get_by_role("button", name="First: a hat")).to_be_focused()
-    wide.press("Upper half")
-    wide.expect_regenerated(32)
-    assert len(asked) == 1, "more was asked for than the grid"
-    expect(wide.locator("#seed input")).to_have_value("77")
-
-
-def test_what_is_written_into_the_settings_as_they_open_stays(wide: PageObject) -> None:
-    wide.evaluate(
-        """() => {
-            document.querySelector("#settings > button").click();
-            const seed = document.querySelector("#seed input");
-            seed.value = "77";
-            seed.dispatchEvent(new Event("input", { bubbles: true }));
-        }"""
-    )
-    wide.press("Upper half")
-    wide.expect_regenerated(32)
-    expect(wide.locator("#seed input")).to_be_visible()
-    expect(wide.locator("#seed input")).to_have_value("77")
-
-
-def test_arrows_reach_every_tool_and_nothing_else_is_changed_by_them(wide: PageObject) -> None:
+    parts = (wide.prompt(), wide.get_by_role("radio", name="1"), wide.button("Edit"), wide.button("Brush"))
+    for part in (*parts, wide.canvas()):
+        part.focus()
+        style, width = part.evaluate(
+            "part => [getComputedStyle(part).outlineStyle, getComputedStyle(part).outlineWidth]"
+        )
+        assert (style, width) == ("solid", "3px"), part
+    # The arrows lead to every tool, and change nothing on their way.
     before = wide.mask()
     wide.button("Brush").focus()
     reached = []
@@ -77,9 +51,7 @@ def test_arrows_reach_every_tool_and_nothing_else_is_changed_by_them(wide: PageO
     size.focus()
     wide.keyboard.press("ArrowUp")
     expect(size).to_have_value("41")
-
-
-def test_arrows_lead_along_masks_and_examples(wide: PageObject) -> None:
+    # Along masks and examples.
     wide.get_by_role("button", name="Upper half").focus()
     for name in ("Lower half", "Left half"):
         wide.keyboard.press("ArrowRight")
@@ -90,28 +62,37 @@ def test_arrows_lead_along_masks_and_examples(wide: PageObject) -> None:
     wide.keyboard.press("ArrowRight")
     wide.keyboard.press("Enter")
     expect(wide.locator("#image-size")).to_contain_text("48 × 40")
-
-
-def test_variants_are_chosen_by_arrows_and_each_row_stays_one_stop(wide: PageObject) -> None:
-    wide.get_by_role("radio", name="3").check()
+    wide.press("Upper half")
     wide.edit()
-    first = wide.result_pixels()
-    chosen = wide.get_by_role("button", name="Variant 2")
-    wide.get_by_role("button", name="Variant 1").focus()
-    wide.keyboard.press("ArrowRight")
-    expect(chosen).to_be_focused()
-    wide.keyboard.press("Enter")
-    expect(chosen).to_have_attribute("aria-pressed", "true")
-    assert (wide.result_pixels() != first).any()
-    wide.press("Keep")
-    wide.edit("Vary")
-    for name in ("Examples", "Variants", "Runs"):
-        buttons = wide.locator(f"[aria-label={name}] button").all()
-        assert sum(button.get_attribute("tabindex") == "0" for button in buttons) <= 1, name
-        assert all(button.get_attribute("tabindex") in ("0", "-1") for button in buttons), name
+    stops(wide, 10)
 
 
-def test_the_focus_stays_where_enter_was_pressed(wide: PageObject) -> None:
+def test_what_is_written_into_the_settings_stays(wide: PageObject) -> None:
+    """As they open; and when the focus passes the list of models."""
+    wide.evaluate(
+        """() => {
+            document.querySelector("#settings > button").click();
+            const seed = document.querySelector("#seed input");
+            seed.value = "77";
+            seed.dispatchEvent(new Event("input", { bubbles: true }));
+        }"""
+    )
+    wide.press("Upper half")
+    wide.expect_regenerated(32)
+    expect(wide.locator("#seed input")).to_be_visible()
+    expect(wide.locator("#seed input")).to_have_value("77")
+    asked: list[str] = []
+    wide.on("request", lambda request: asked.append(request.url))
+    wide.get_by_label("Model", exact=True).focus()
+    wide.keyboard.press("Tab")
+    expect(wide.get_by_role("button", name="First: a hat")).to_be_focused()
+    wide.press("Centre")
+    wide.expect_regenerated(16)
+    assert len(asked) == 1, "more was asked for than the grid"
+    expect(wide.locator("#seed input")).to_have_value("77")
+
+
+def test_the_focus_stays_where_enter_was_pressed_and_variants_are_chosen_by_arrows(wide: PageObject) -> None:
     for name in ("Edit", "Generate"):
         wide.button(name).focus()
         wide.keyboard.press("Enter")
@@ -128,24 +109,26 @@ def test_the_focus_stays_where_enter_was_pressed(wide: PageObject) -> None:
     wide.keyboard.press("?")
     wide.keyboard.press("Escape")
     assert wide.evaluate(FOCUSED) == "Invert"
-
-
-def test_the_number_of_images_is_one_stop_and_arrows_choose(wide: PageObject) -> None:
+    # The number of images is one stop, and arrows choose.
     wide.get_by_role("radio", name="1").focus()
-    wide.keyboard.press("ArrowRight")
-    expect(wide.get_by_role("radio", name="2")).to_be_checked()
+    for number in ("2", "3"):
+        wide.keyboard.press("ArrowRight")
+        expect(wide.get_by_role("radio", name=number)).to_be_checked()
     wide.keyboard.press("Tab")
     assert not wide.evaluate("document.activeElement.matches('#how-many input')")
     wide.edit()
-    expect(wide.get_by_role("toolbar", name="Variants").get_by_role("button")).to_have_count(2)
-
-
-def test_who_uses_the_keyboard_sees_where(wide: PageObject) -> None:
-    wide.keyboard.press("Tab")
-    parts = (wide.prompt(), wide.get_by_role("radio", name="1"), wide.button("Edit"), wide.button("Brush"))
-    for part in (*parts, wide.canvas()):
-        part.focus()
-        style, width = part.evaluate(
-            "part => [getComputedStyle(part).outlineStyle, getComputedStyle(part).outlineWidth]"
-        )
-        assert (style, width) == ("solid", "3px"), part
+    expect(wide.get_by_role("toolbar", name="Variants").get_by_role("button")).to_have_count(3)
+    first = wide.result_pixels()
+    chosen = wide.get_by_role("button", name="Variant 2")
+    wide.get_by_role("button", name="Variant 1").focus()
+    wide.keyboard.press("ArrowRight")
+    expect(chosen).to_be_focused()
+    wide.keyboard.press("Enter")
+    expect(chosen).to_have_attribute("aria-pressed", "true")
+    assert (wide.result_pixels() != first).any()
+    wide.press("Keep")
+    wide.edit("Vary")
+    for name in ("Examples", "Variants", "Runs"):
+        buttons = wide.locator(f"[aria-label={name}] button").all()
+        assert sum(button.get_attribute("tabindex") == "0" for button in buttons) <= 1, name
+        assert all(button.get_attribute("tabindex") in ("0", "-1") for button in buttons), name

@@ -13,15 +13,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from page_object import (
-    PIPELINE,
-    PageObject,
-    Site,
-    Windows,
-    pixels,
-    preset_mask,
-    random_seed,
-)
+from page_object import PIPELINE, PageObject, Site, Windows, pixels, preset_mask, random_seed
 from playwright.sync_api import expect
 
 from imagebart.imaging.masks import PRESETS

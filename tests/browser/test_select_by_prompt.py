@@ -12,6 +12,7 @@ from page_object import SENT, STAGES, PageObject, Windows, pixels, served_with_e
 from PIL import Image
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.browser
 COUNT = int(HAT_TOKENS.sum())
 
 

@@ -7,16 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from morphology import grow
-from page_object import (
-    PHONE,
-    PIPELINE,
-    Fingers,
-    PageObject,
-    Site,
-    Windows,
-    gradient_image,
-    pixels,
-)
+from page_object import PHONE, PIPELINE, Fingers, PageObject, Site, Windows, gradient_image, pixels
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -26,8 +17,22 @@ from imagebart.ui.sketchpad.component import unpack_mask
 pytestmark = pytest.mark.browser
 
 
-def test_tools_paint_what_they_are_drawn_over(wide: PageObject) -> None:
+def test_undo_walks_through_all_changes_and_tools_paint_what_they_are_drawn_over(wide: PageObject) -> None:
+    seen = [wide.mask()]
+    for act in (lambda: wide.press("Left half"), lambda: wide.paint(20), lambda: wide.press("Invert")):
+        act()
+        seen.append(wide.mask())
     wide.choose_second_example()
+    for before in reversed(seen):
+        wide.keyboard.press("Control+z")
+        assert (wide.mask() == before).all()
+    expect(wide.get_by_role("button", name="Undo")).to_be_disabled()
+    for after in seen[1:]:
+        wide.keyboard.press("Control+Shift+Z")
+        assert (wide.mask() == after).all()
+    wide.keyboard.press("Control+y")
+    assert wide.mask().shape == (40, 48)
+    wide.press("Clear mask")
     wide.keyboard.press("r")
     wide.drag((12.5 / 48, 10.5 / 40), (23.5 / 48, 29.5 / 40))
     painted = wide.mask()
@@ -49,26 +54,7 @@ def test_tools_paint_what_they_are_drawn_over(wide: PageObject) -> None:
     assert (wide.mask() > 0).sum() == 1, "the smallest brush paints one pixel"
 
 
-def test_one_paints_on_a_result_right_beside_the_wipe(wide: PageObject) -> None:
-    wide.edit()
-    wide.keyboard.press("r")
-    wide.drag((0.5 / 40, 0.5 / 40), (3.5 / 40, 4.5 / 40))
-    painted = wide.mask()
-    assert (painted[:5, :4] == 255).all() and (painted > 0).sum() == 20
-    wide.edit()
-    before = wide.result_pixels()
-    knob = wide.locator(".sp-slider").bounding_box()
-    assert knob is not None
-    wide.mouse.move(knob["x"] + knob["width"] / 2 + 8, knob["y"] + knob["height"] / 2)
-    wide.mouse.down()
-    wide.mouse.move(knob["x"] + 200, knob["y"] + 20, steps=3)
-    wide.mouse.up()
-    split = wide.get_by_role("slider", name="Before and after").get_attribute("aria-valuenow")
-    assert int(split or 0) > 10
-    assert (wide.mask() == painted).all() and (wide.result_pixels() == before).all()
-
-
-def test_ready_masks_are_there_at_once_and_are_what_is_redrawn(wide: PageObject) -> None:
+def test_ready_masks_are_there_at_once_seen_and_what_is_regenerated(wide: PageObject) -> None:
     wide.expect_regenerated(16)
     for name in masks.PRESETS:
         wide.press(name.capitalize())
@@ -85,26 +71,7 @@ def test_ready_masks_are_there_at_once_and_are_what_is_redrawn(wide: PageObject)
     wide.type_prompt("")  # words would say where
     wide.press("Edit")
     expect(wide.locator("#messages")).to_contain_text("press one of the ready masks")
-
-
-def test_undo_and_redo_walk_through_all_changes_and_images(wide: PageObject) -> None:
-    seen = [wide.mask()]
-    for act in (lambda: wide.press("Left half"), lambda: wide.paint(20), lambda: wide.press("Invert")):
-        act()
-        seen.append(wide.mask())
-    wide.choose_second_example()
-    for before in reversed(seen):
-        wide.keyboard.press("Control+z")
-        assert (wide.mask() == before).all()
-    expect(wide.get_by_role("button", name="Undo")).to_be_disabled()
-    for after in seen[1:]:
-        wide.keyboard.press("Control+Shift+Z")
-        assert (wide.mask() == after).all()
-    wide.keyboard.press("Control+y")
-    assert wide.mask().shape == (40, 48)
-
-
-def test_what_is_seen_is_what_is_painted(wide: PageObject) -> None:
+    # What is seen is what is painted.
     wide.get_by_role("checkbox", name="Show the tokens").uncheck()
     for name in ("Left half", "Border"):
         wide.press(name)
@@ -115,25 +82,7 @@ def test_what_is_seen_is_what_is_painted(wide: PageObject) -> None:
         at = [np.rint((np.arange(40) + 0.5) * view["scale"] + view[axis]).astype(int) for axis in "yx"]
         blue = screen[np.ix_(*at)][..., 2].astype(int)  # 0 in this image, and 113 in the brush
         assert ((blue > 40) == (np.asarray(masks.preset(name.lower(), (40, 40))) > 0)).all()
-
-
-def test_the_grid_shows_what_the_model_will_redraw(wide: PageObject, tmp_path: Path) -> None:
-    for size in ((48, 40), (90, 61), (700, 1300)):
-        image = gradient_image(size, 100)
-        path = tmp_path / f"{size[0]}.png"
-        image.save(path)
-        wide.upload(path, size)
-        wide.expect_regenerated(None)
-        wide.paint(down=40)
-        found = wide.grid_cells()
-        value = wide.sent_value()
-        shape = masks.load_mask(Image.fromarray(wide.mask()), size)
-        assert tuple(value["size"]) == size
-        wanted = PIPELINE.region(size, shape).regenerated
-        assert found == "".join(str(int(value)) for value in wanted.flatten())
-
-
-def test_zoom_and_move_by_wheel_and_keys(wide: PageObject) -> None:
+    # Also where one has zoomed.
     scale = "document.querySelector('.sp').sketchpad.canvas.view.scale"
     whole = wide.evaluate(scale)
     wide.canvas().hover()
@@ -150,7 +99,7 @@ def test_zoom_and_move_by_wheel_and_keys(wide: PageObject) -> None:
     assert wide.evaluate(scale) == pytest.approx(whole)
 
 
-def test_keys_are_listed_and_enter_edits(wide: PageObject) -> None:
+def test_enter_edits_and_what_is_painted_during_a_run_or_beside_the_wipe_is_kept(wide: PageObject) -> None:
     wide.keyboard.press("?")
     expect(wide.get_by_role("dialog", name="Keys")).to_contain_text("undo, redo")
     wide.keyboard.press("Escape")
@@ -162,6 +111,84 @@ def test_keys_are_listed_and_enter_edits(wide: PageObject) -> None:
     prompt.press("Enter")
     expect(wide.locator("#progress")).to_contain_text("Done in")
     assert (wide.mask() == before).all() and prompt.input_value() == "sunglassesb"
+    wide.expect_review("finished")
+    wide.canvas().focus()
+    wide.keyboard.press("r")
+    wide.drag((0.5 / 40, 0.5 / 40), (3.5 / 40, 4.5 / 40))
+    painted = wide.mask()
+    assert (painted[:5, :4] == 255).all() and (painted > 0).sum() == 20
+    wide.edit()
+    before = wide.result_pixels()
+    knob = wide.locator(".sp-slider").bounding_box()
+    assert knob is not None
+    wide.mouse.move(knob["x"] + knob["width"] / 2 + 8, knob["y"] + knob["height"] / 2)
+    wide.mouse.down()
+    wide.mouse.move(knob["x"] + 200, knob["y"] + 20, steps=3)
+    wide.mouse.up()
+    split = wide.get_by_role("slider", name="Before and after").get_attribute("aria-valuenow")
+    assert int(split or 0) > 10
+    assert (wide.mask() == painted).all() and (wide.result_pixels() == before).all()
+    wide.press("Discard")
+    # A stroke that still goes on is edited.
+    asked = len(PIPELINE.edits)
+    wide.press("Clear mask")
+    wide.press("Brush")
+    wide.begin_stroke(dx=15)
+    wide.button("Edit").evaluate("button => button.click()")
+    wide.expect_review("finished")
+    assert (np.asarray(PIPELINE.edits[asked][1]) == wide.mask()).all() and wide.mask().any()
+    wide.mouse.up()
+
+
+def test_images_and_masks_are_uploaded(wide: PageObject, tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    painted = Image.new("L", (80, 80))
+    painted.paste(255, (20, 20, 60, 40))
+    painted.save(path)
+    wide.get_by_label("Mask image", exact=True).set_input_files(path)
+    wide.expect_regenerated(8)
+    assert wide.mask()[10:20, 10:30].all() and (wide.mask() > 0).sum() == 200
+    wide.edit()
+    wide.press("Discard")
+    wide.press("Clear mask")
+    wide.press("Last mask")
+    assert (wide.mask() > 0).sum() == 200
+    Image.new("L", (100, 20), 255).save(path)
+    wide.get_by_label("Mask image", exact=True).set_input_files(path)
+    expect(wide.locator(".sp-note")).to_contain_text("same shape")
+    wide.press("Upper half")
+    expect(wide.locator(".sp-note")).to_be_empty()
+    # The grid shows what the model will regenerate of images of any size.
+    for size in ((48, 40), (90, 61), (700, 1300)):
+        image = gradient_image(size, 100)
+        path = tmp_path / f"{size[0]}.png"
+        image.save(path)
+        wide.upload(path, size)
+        wide.expect_regenerated(None)
+        wide.paint(down=40)
+        found = wide.grid_cells()
+        value = wide.sent_value()
+        shape = masks.load_mask(Image.fromarray(wide.mask()), size)
+        assert tuple(value["size"]) == size
+        wanted = PIPELINE.region(size, shape).regenerated
+        assert found == "".join(str(int(value)) for value in wanted.flatten())
+    # A bad upload is said, and a good one is kept to the pixel.
+    words, turned = tmp_path / "words.png", tmp_path / "turned.png"
+    words.write_text("not an image")
+    upright = gradient_image((90, 61), 120)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side; to be shown turned by 90 degrees
+    upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    wide.get_by_label("Image to paint on", exact=True).set_input_files(words)
+    expect(wide.locator(".sp-note")).to_contain_text("we can read")
+    wide.wait_until_ready()
+    wide.upload(turned, (90, 61))
+    wide.press("Centre")
+    painted = np.asarray(unpack_mask(wide.sent_value()["mask"], (90, 61))) > 0
+    wide.edit()
+    after, before = wide.result_pixels(), np.asarray(upright)
+    changed = (after != before).any(axis=-1)
+    assert changed[painted].mean() > 0.5 and not changed[~painted].any()
 
 
 def test_one_finger_paints_and_two_zoom(windows: Windows, site: Site) -> None:
@@ -182,45 +209,6 @@ def test_one_finger_paints_and_two_zoom(windows: Windows, site: Site) -> None:
         fingers.touch("touchEnd")
         phone.wait_until(lambda: phone.sent_value()["mask"] != "")
         assert phone.mask()[20, 20]
-
-
-def test_a_mask_is_loaded_and_the_last_one_used_again(wide: PageObject, tmp_path: Path) -> None:
-    path = tmp_path / "mask.png"
-    painted = Image.new("L", (80, 80))
-    painted.paste(255, (20, 20, 60, 40))
-    painted.save(path)
-    wide.get_by_label("Mask image", exact=True).set_input_files(path)
-    wide.expect_regenerated(8)
-    assert wide.mask()[10:20, 10:30].all() and (wide.mask() > 0).sum() == 200
-    wide.edit()
-    wide.press("Discard")
-    wide.press("Clear mask")
-    wide.press("Last mask")
-    assert (wide.mask() > 0).sum() == 200
-    Image.new("L", (100, 20), 255).save(path)
-    wide.get_by_label("Mask image", exact=True).set_input_files(path)
-    expect(wide.locator(".sp-note")).to_contain_text("same shape")
-    wide.press("Upper half")
-    expect(wide.locator(".sp-note")).to_be_empty()
-
-
-def test_a_bad_upload_is_said_and_a_good_one_is_kept_to_the_pixel(wide: PageObject, tmp_path: Path) -> None:
-    words, turned = tmp_path / "words.png", tmp_path / "turned.png"
-    words.write_text("not an image")
-    upright = gradient_image((90, 61), 120)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying on its side; to be shown turned by 90 degrees
-    upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
-    wide.get_by_label("Image to paint on", exact=True).set_input_files(words)
-    expect(wide.locator(".sp-note")).to_contain_text("we can read")
-    wide.wait_until_ready()
-    wide.upload(turned, (90, 61))
-    wide.press("Centre")
-    painted = np.asarray(unpack_mask(wide.sent_value()["mask"], (90, 61))) > 0
-    wide.edit()
-    after, before = wide.result_pixels(), np.asarray(upright)
-    changed = (after != before).any(axis=-1)
-    assert changed[painted].mean() > 0.5 and not changed[~painted].any()
 
 
 def test_a_link_brings_image_mask_words_and_settings(windows: Windows, site: Site, gradients: Path) -> None:
@@ -253,13 +241,3 @@ def test_a_link_brings_image_mask_words_and_settings(windows: Windows, site: Sit
         page.goto(link[:-20])
         page.wait_until_ready()
         expect(page.locator(".sp-note")).to_contain_text("This link cannot be read")
-
-
-def test_a_stroke_that_still_goes_on_is_edited(wide: PageObject) -> None:
-    asked = len(PIPELINE.edits)
-    wide.press("Clear mask")
-    wide.begin_stroke(dx=15)
-    wide.button("Edit").evaluate("button => button.click()")
-    wide.expect_review("finished")
-    assert (np.asarray(PIPELINE.edits[asked][1]) == wide.mask()).all() and wide.mask().any()
-    wide.mouse.up()

@@ -8,14 +8,7 @@ import pytest
 import torch
 from image_folders import draw_folder
 
-from imagebart.evaluation.classifier import (
-    FILE,
-    NO_LABEL,
-    Labels,
-    augment,
-    parse_caption,
-    train_or_load_classifier,
-)
+from imagebart.evaluation.classifier import FILE, NO_LABEL, Labels, augment, parse_caption, train_or_load_classifier
 from imagebart.training.data import ImageStore, inspect_dataset, open_dataset
 
 
