@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import groupby
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from imagebart.errors import whole_characters
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 START, END = 49406, 49407
 VOCAB_SIZE = 49408
 CONTEXT_LENGTH = 77  # tokens of a text, start and end included
-_ONE_BY_ONE = Lock()
+# CLIP's own pattern of what becomes byte pairs one by one; what stands between is left out.
+WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,23 @@ def vocabulary() -> list[str]:
     return [*symbols, *(s + "</w>" for s in symbols), *merged, "<|startoftext|>", "<|endoftext|>"]
 
 
-def _tokenizer() -> Tokenizer:
-    with _ONE_BY_ONE:  # while one thread imports `transformers`, others would get half of it
-        return _loaded_tokenizer()
-
-
 @lru_cache(maxsize=1)
-def _loaded_tokenizer() -> Tokenizer:
-    # Imported here: it takes most of a second.
-    from tokenizers.normalizers import Replace, Sequence
-    from transformers import CLIPTokenizer
+def _tokenizer() -> Tokenizer:
+    """What `CLIPTokenizer` of `transformers` makes, which takes over a second to import."""
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.normalizers import NFC, Lowercase, Replace
+    from tokenizers.normalizers import Sequence as Normalizers
+    from tokenizers.pre_tokenizers import ByteLevel, Split
+    from tokenizers.pre_tokenizers import Sequence as Splits
 
     ids = {token: index for index, token in enumerate(vocabulary())}
-    merges: Any = _merges()  # Pairs are what the tokenizer takes, though its annotation says strings.
-    tokenizer = CLIPTokenizer(vocab=ids, merges=merges).backend_tokenizer
-    # Phones type curly quotes; CLIP's own cleaning straightens them, `transformers` leaves them out.
+    merges: Any = _merges()
+    tokenizer = Tokenizer(BPE(vocab=ids, merges=merges, end_of_word_suffix="</w>"))
+    # Phones type curly quotes; CLIP's own cleaning straightens them.
     straighten = [Replace(curly, straight) for curly, straight in zip("‘’“”", "''\"\"", strict=True)]
-    tokenizer.normalizer = Sequence([*straighten, tokenizer.normalizer])
-    # A prompt that contains "<|endoftext|>" means these letters, not the end of the text.
-    tokenizer.encode_special_tokens = True
+    tokenizer.normalizer = Normalizers([*straighten, NFC(), Lowercase()])
+    tokenizer.pre_tokenizer = Splits([Split(Regex(WORDS), "removed", invert=True), ByteLevel(add_prefix_space=False)])
     return tokenizer
 
 

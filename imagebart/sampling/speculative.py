@@ -22,6 +22,7 @@ from imagebart.sampling.steps import ChainState, Step, StepRun
 from imagebart.settings import SamplingSettings
 
 MIN_LENGTH = 4  # positions of a pass: with fewer, kernels add in another order
+MIN_DRAFTS = 8  # of a row in a pass: of 16 rows, fewer make more passes, and more are computed in vain
 MULTIPLE = 2  # lengths are multiples of this
 
 # How many positions of the decoder a pass computes, given: the positions up to the first unknown token; from that token
@@ -52,9 +53,9 @@ class ChainEvent(ChainProgress):
 
 
 def draft_length(needed: int, unknown: list[bool], rows: int) -> int:
-    """As many drafts as make PASS_ROWS rows in all; see `DraftLength`. The result does not depend on it."""
+    """As many drafts as make PASS_ROWS rows in all, or MIN_DRAFTS; see `DraftLength`. Results do not depend on it."""
     places = [place for place, wanted in enumerate(unknown, 1) if wanted]
-    drafts = min(max(MIN_LENGTH, PASS_ROWS // rows), len(places))
+    drafts = min(max(MIN_DRAFTS, PASS_ROWS // rows), len(places))
     return max(-(-(needed - 1 + places[drafts - 1]) // MULTIPLE) * MULTIPLE, MIN_LENGTH)
 
 
@@ -119,11 +120,12 @@ def sample_step(
     batch = torch.tensor([row.index for row in active], device=x_t.device)
     run = StepRun(step, packed, state.select(batch), settings.guidance)
     if drafts is None and run.drafts is not None:
-        logits = step.reverse(filter_logits(run.drafts, settings), x_t[batch], state.noise_level[batch])
-        guesses = (logits + noise[batch]).argmax(-1)
-        for row, guess in zip(active, guesses.tolist(), strict=True):
-            row.drafts = [old if kept else new for old, new, kept in zip(row.drafts, guess, row.keep, strict=True)]
-            x_s[row.index] = torch.tensor(row.drafts)
+        unknown = ~keep
+        logits = filter_logits(run.drafts[unknown[batch]], settings)
+        logits = step.reverse(logits, x_t[unknown], state.noise_level[unknown])
+        x_s[unknown] = (logits + noise[unknown]).argmax(-1)
+        for row in active:
+            row.drafts = x_s[row.index].tolist()
         yield replace(event, tokens=x_s.clone())
     while active:
         begins, length, skip = _span(active, run, length_of)

@@ -288,8 +288,8 @@ def exact_joint(step: Step, c: Tensor, x: Tensor, keep: Tensor, outcomes: Tensor
 @pytest.mark.parametrize("rows", [1, 2, 3, 8, 100])
 @pytest.mark.parametrize("known", [0, 1, 3])
 def test_a_pass_has_as_many_drafts_as_make_a_number_of_rows(rows: int, known: int) -> None:
-    """Known tokens after each unknown one take positions, but are not counted; four drafts at least."""
-    drafts = max(PASS_ROWS // rows, 4)
+    """Known tokens after each unknown one take positions, but are not counted; eight drafts at least."""
+    drafts = max(PASS_ROWS // rows, 8)
     positions = (known + 1) * (drafts - 1) + 1
     assert draft_length(1, ([True] + [False] * known) * 256, rows) == positions + positions % 2
 
