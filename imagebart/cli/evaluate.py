@@ -48,7 +48,7 @@ def folder(
 ) -> None:
     """The table of a model of your own images, on those that were held back."""
     from imagebart.atomic_io import write_text
-    from imagebart.evaluation.classifier import train_or_load_classifier
+    from imagebart.evaluation.classifier import train_classifier
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
     from imagebart.evaluation.metrics import in_batches, local_features, table, write_json
     from imagebart.imaging.files import save_image
@@ -57,7 +57,7 @@ def folder(
     sampler = load_image_sampler(model, sampling, batch)
     place = work or model / "evaluation"
     store = _store(model, data, place, sampler.size)
-    classifier = train_or_load_classifier(store, place / "classifier", steps)
+    classifier = train_classifier(store, place / "classifier", steps)
     network = local_features(features) if features else partial(in_batches, classifier.features)
     other = load_first_stage(beside) if beside else None
     left = load_image_sampler(baseline, sampling, batch) if baseline else None

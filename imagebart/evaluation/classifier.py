@@ -5,11 +5,10 @@ It learns the labels of captions or classes, or, where there are none, rotations
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,10 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.atomic_io import write_bytes
 from imagebart.imaging.files import normalize
-from imagebart.settings import from_dict
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import MAX_VIEWS, AugmentedViews, ImageStore, grid
 from imagebart.training.loop import Batch, Task, train
@@ -37,7 +32,6 @@ STOP_WORDS = frozenset(["a", "an", "the", "of", "some", "with", "and", "in", "on
 MIN_COUNT, MIN_SHARE = 4, 0.004  # images that have a label, whichever is more
 NO_LABEL = -1
 ROTATIONS = 4
-FILE = "classifier.safetensors"
 SMOOTHING = 0.05  # of labels: some captions are wrong
 CHANNELS = (64, 128, 192, 256)
 DROPOUT = 0.3  # of features
@@ -129,23 +123,6 @@ def _block(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.ReLU())
 
 
-def save_classifier(classifier: Classifier, path: Path) -> None:
-    """Writes a classifier as one safetensors file, its configuration in the header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().contiguous().cpu() for k, v in classifier.state_dict().items()}
-    write_bytes(path, save(tensors, {"config": json.dumps(asdict(classifier.config))}))
-
-
-def load_classifier(path: Path) -> Classifier:
-    """A classifier from its file, for evaluation."""
-    with safe_open(path, "pt") as file:
-        config = from_dict(ClassifierConfig, json.loads(file.metadata()["config"]))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    classifier = Classifier(config)
-    classifier.load_state_dict(tensors)
-    return classifier.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
-
-
 class LabelledViews(Dataset[dict[str, Any]]):
     """Augmented views of some images of a store: image, and the label of each group."""
 
@@ -206,16 +183,14 @@ def augment(images: Tensor) -> Tensor:
     return moved * (1 + MAX_CONTRAST * contrast)[:, None, None, None] + (MAX_BRIGHTNESS * light)[:, None, None, None]
 
 
-def train_or_load_classifier(store: ImageStore, folder: Path, steps: int) -> Classifier:
-    """The classifier in a folder, which is trained on a store's training images if it is not there yet."""
-    if not (folder / FILE).is_file():
-        numbers = store.index.numbers(False)
-        labels = Labels.of(store.index.kind, [store.index.texts[i] for i in numbers])
-        config = ClassifierConfig(labels.groups, min(64, store.index.resolution), CHANNELS, drop=DROPOUT)
-        torch.manual_seed(0)
-        model = Classifier(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loop = LoopConfig(steps=steps, batch_size=32, lr=2e-3, warmup=max(1, steps // 20), ema=0.98, sample_every=steps)
-        trained = train(ClassifierTask(model, LabelledViews(store, numbers, labels)), loop, folder)
-        assert isinstance(trained, Classifier)
-        save_classifier(trained, folder / FILE)
-    return load_classifier(folder / FILE)
+def train_classifier(store: ImageStore, folder: Path, steps: int) -> Classifier:
+    """A classifier of a store's training images. One that was trained for so many steps in this folder is loaded."""
+    numbers = store.index.numbers(False)
+    labels = Labels.of(store.index.kind, [store.index.texts[i] for i in numbers])
+    config = ClassifierConfig(labels.groups, min(64, store.index.resolution), CHANNELS, drop=DROPOUT)
+    torch.manual_seed(0)
+    model = Classifier(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loop = LoopConfig(steps=steps, batch_size=32, lr=2e-3, warmup=max(1, steps // 20), ema=0.98, sample_every=steps)
+    trained = train(ClassifierTask(model, LabelledViews(store, numbers, labels)), loop, folder)
+    assert isinstance(trained, Classifier)
+    return trained.requires_grad_(False)
