@@ -12,7 +12,6 @@ Where a mask's strength s is below 1, a patch is masked as above with probabilit
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -111,21 +110,9 @@ def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
     return result
 
 
-@dataclass(frozen=True)
-class PasteTarget:
-    """Where a result is pasted: into a region of an upload; or nowhere (all None)."""
-
-    upload: Image.Image | None = None
-    region: Region | None = None
-    before: Image.Image | None = None  # the region's square before, where the result is blended with it
-
-    def paste(self, square: Image.Image) -> Image.Image:
-        """The whole image with this square in it."""
-        if self.upload is None or self.region is None:
-            return square
-        if self.before is not None:
-            square = blend(square, self.before, self.region.unknown(self.upload.size))
-        return self.region.paste(self.upload, square)
+def paste_blended(upload: Image.Image, region: Region, before: Image.Image, square: Image.Image) -> Image.Image:
+    """The upload with a generated square in its region, without a seam. before: the region's square in the upload."""
+    return region.paste(upload, blend(square, before, region.unknown(upload.size)))
 
 
 def out_of_domain(model: ImageBARTModel, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:

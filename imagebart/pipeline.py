@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from os import PathLike
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
-from imagebart.inpainting import PasteTarget, encode_masked, out_of_domain
+from imagebart.inpainting import encode_masked, out_of_domain, paste_blended
 from imagebart.model import ImageBART
 from imagebart.ranking import Describer, Scorer, bundled_scorer, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
@@ -140,7 +141,7 @@ class EditRequest:
     """What one call samples: B variants of N tokens, and where their images go."""
 
     recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
-    target: PasteTarget = PasteTarget()
+    paste: Callable[[Image.Image], Image.Image] = lambda square: square  # puts a generated square in its place
     known: KnownTokens | None = None
     pixels: Tensor | None = None  # of an edit's region before, float [1, 3, size, size] in [-1, 1]
     notes: tuple[str, ...] = ()  # sentences for the user
@@ -400,7 +401,7 @@ class Pipeline:
             decoded = self.model.first_stage.decode(tokens)
         notes = out_of_domain(self.model, pixels, decoded, torch.from_numpy(region.regenerated).flatten())
         known = KnownTokens(tokens)
-        request = EditRequest(recipes, PasteTarget(upload, region), known, notes=notes, best_first=best_first)
+        request = EditRequest(recipes, partial(region.paste, upload), known, notes=notes, best_first=best_first)
         return self._run(prompts, request)
 
     def _recipes(
@@ -428,7 +429,7 @@ class Pipeline:
         notes: tuple[str, ...] = ()
         if not self.any_scales and len(strength[strength > 0].unique()) > 1:
             notes = (f"This model knows one strength for all of a mask: it used the largest, {strength.max():.0%}.",)
-        return EditRequest(recipes, PasteTarget(upload, region, square), known, pixels, notes)
+        return EditRequest(recipes, partial(paste_blended, upload, region, square), known, pixels, notes)
 
     def _whole(self, upload: Image.Image) -> tuple[Box, Tensor]:
         """The square that holds all of an image, and its pixels as the model sees them, [1, 3, size, size]."""
@@ -489,12 +490,12 @@ class Pipeline:
         keep = request.known.keep if request.known else None
         if kind == "result" and request.pixels is not None and keep is not None:
             notes = (*out_of_domain(self.model, request.pixels, squares[:1], keep[0]), *notes)
-        target, generated = request.target, to_images(squares[order])
+        place, generated = request.paste, to_images(squares[order])
         clock.record(kind, time.perf_counter() - began)
 
         def paste() -> list[Image.Image]:
             began = time.perf_counter()
-            pasted = [target.paste(square) for square in generated]
+            pasted = [place(square) for square in generated]
             clock.add_preview_cost(kind, time.perf_counter() - began)
             return pasted
 
