@@ -25,7 +25,7 @@ from imagebart.conditioning.prompts import (
     within_context,
 )
 from imagebart.errors import InputError
-from imagebart.settings import from_dict, with_current_names
+from imagebart.settings import from_dict
 
 Kind = Literal["text", "class", "none"]
 
@@ -59,7 +59,7 @@ class Conditioner(Protocol):
         """Tokens [batch, length] of an absent prompt; raises InputError where the model knows none."""
 
     def to_config(self) -> dict[str, Any]:
-        """What `conditioner_from_config` needs, as plain JSON values."""
+        """What `conditioner_from_config` needs, to be written as JSON."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class TextConditioner:
     """Prompts for a model that knows only the words of its training captions.
 
     tokens: the CLIP ids known; the i-th is id i + 1 here, and 0 stands for padding and for no prompt. words: the words
-    known, in lower case. length: tokens per prompt. rules: what is replaced in prompts, after misspelt words.
+    known, in lower case. length: tokens per prompt. prompt_rules: what is replaced in prompts, after misspelt words.
     """
 
     tokens: tuple[int, ...]
     words: tuple[str, ...]
     length: int = clip.CONTEXT_LENGTH
-    rules: PromptRules = PromptRules()
+    prompt_rules: PromptRules = PromptRules()
     kind: ClassVar[Kind] = "text"
 
     @classmethod
@@ -127,14 +127,15 @@ class TextConditioner:
         return torch.zeros(batch, self.length, dtype=torch.long)
 
     def to_config(self) -> dict[str, Any]:
-        tokens, words = list(self.tokens), list(self.words)
-        config = {"type": "words", "tokens": tokens, "words": words, "length": self.length}
-        return config if self.rules == PromptRules() else {**config, "prompt_rules": asdict(self.rules)}
+        config = {"type": "words", **asdict(self)}
+        if self.prompt_rules == PromptRules():
+            del config["prompt_rules"]
+        return config
 
     def _read(self, pieces: Iterable[clip.Piece]) -> RewrittenPrompt:
         """The pieces of a prompt with spelling corrected and rules applied."""
         found = list(self._speller.correct(list(pieces)))
-        rewritten = self.rules.apply([piece for piece, _ in found], self._words)
+        rewritten = self.prompt_rules.apply([piece for piece, _ in found], self._words)
         return replace(rewritten, corrections=[*(one for _, one in found if one), *rewritten.corrections])
 
     @cached_property
@@ -183,7 +184,7 @@ class ClipTextConditioner:
         return self.encode([None] * batch).tokens
 
     def to_config(self) -> dict[str, Any]:
-        return {"type": "clip", "length": self.length, "vocab_size": self.vocab_size}
+        return {"type": "clip", **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -213,8 +214,7 @@ class ClassConditioner:
         return torch.full((batch, 1), self._null_id(), dtype=torch.long)
 
     def to_config(self) -> dict[str, Any]:
-        names = list(self.names)
-        return {"type": "class", "names": names, "offset": self.offset, "null_class": self.null_class}
+        return {"type": "class", **asdict(self)}
 
     def _null_id(self) -> int:
         if not self.null_class:
@@ -263,26 +263,22 @@ class NoConditioner:
         return {"type": "none"}
 
 
+TYPES: dict[str, type[Any]] = {
+    "words": TextConditioner,
+    "clip": ClipTextConditioner,
+    "class": ClassConditioner,
+    "none": NoConditioner,
+}
+
+
 def conditioner_from_config(config: Mapping[str, Any]) -> Conditioner:
     """The conditioner whose `to_config` gave this; raises ValueError that names what is wrong."""
-    config = with_current_names(TextConditioner, config)
-    kind = config.get("type")
-    try:
-        if kind == "words":
-            tokens = tuple(int(token) for token in config["tokens"])
-            words = tuple(str(word) for word in config["words"])
-            rules = from_dict(PromptRules, config.get("prompt_rules", {}), "prompt_rules.")
-            return TextConditioner(tokens, words, int(config["length"]), rules)
-        if kind == "clip":
-            return ClipTextConditioner(int(config["length"]), int(config.get("vocab_size", clip.VOCAB_SIZE)))
-        if kind == "class":
-            names = tuple(str(name) for name in config["names"])
-            return ClassConditioner(names, int(config["offset"]), bool(config["null_class"]))
-    except KeyError as error:
-        raise ValueError(f'conditioning of type "{kind}" lacks {error}') from error
-    if kind == "none":
-        return NoConditioner()
-    raise ValueError(f"conditioning type is {kind!r}, expected words, clip, class or none")
+    values = dict(config)
+    kind = values.pop("type", None)
+    if kind not in TYPES:
+        raise ValueError(f"conditioning type is {kind!r}, expected words, clip, class or none")
+    conditioner: Conditioner = from_dict(TYPES[kind], values, "conditioner.")
+    return conditioner
 
 
 def _text(prompt: Prompt) -> str:

@@ -223,8 +223,9 @@ def test_prompt_for_an_unconditional_model_is_ignored_and_said() -> None:
     [
         ({"type": "speech"}, "'speech', expected words, clip, class or none"),
         ({}, "None, expected words"),
-        ({"type": "words", "tokens": [1], "length": 77}, "lacks 'words'"),
-        ({"type": "class", "names": ["cat"]}, "lacks 'offset'"),
+        ({"type": "words", "tokens": [1], "length": 77}, "conditioner.words' is missing"),
+        ({"type": "class", "names": "cat"}, "conditioner.names is 'cat', expected a list"),
+        ({"type": "none", "length": 1}, "unknown setting 'conditioner.length'"),
     ],
 )
 def test_wrong_config_is_named(config: dict, message: str) -> None:
