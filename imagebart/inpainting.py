@@ -29,7 +29,6 @@ from imagebart.sampling.steps import KnownTokens
 
 FLAT = 0.08  # difference of pixels of one colour in a channel of [-1, 1], at most
 AT_ONCE = 256  # colours that are encoded at a time
-IN_DOMAIN_PSNR = 17.0  # dB of encode and decode, under which an image is unlike the training images
 
 
 @torch.no_grad()
@@ -115,15 +114,18 @@ def paste_blended(upload: Image.Image, region: Region, before: Image.Image, squa
     return region.paste(upload, blend(square, before, region.unknown(upload.size)))
 
 
-def out_of_domain(model: ImageBARTModel, before: Tensor, after: Tensor, keep: Tensor) -> tuple[str, ...]:
+def out_of_domain(
+    model: ImageBARTModel, before: Tensor, after: Tensor, keep: Tensor, margin: float = 0.0
+) -> tuple[str, ...]:
     """A note where the model does not know such images: its first stage does not reconstruct what is kept.
 
-    before, after: float [1, 3, size, size] in [-1, 1]; keep: bool [N].
+    before, after: float [1, 3, size, size] in [-1, 1]; keep: bool [N]. margin: dB that may be lost, as the decoder sees
+    what is regenerated beside what is kept.
     """
     side = model.first_stage.config.downsampling
     kept = keep.view(before.shape[2] // side, -1).repeat_interleave(side, 0).repeat_interleave(side, 1)
     if not model.about.knows or not kept.any():
         return ()
-    if psnr(after.clamp(-1, 1)[..., kept], before[..., kept]) >= IN_DOMAIN_PSNR:
+    if psnr(after.clamp(-1, 1)[..., kept], before[..., kept]) >= model.about.in_domain_psnr - margin:
         return ()
     return (f"This model knows {model.about.knows} only; in another kind of image, expect odd results.",)

@@ -43,6 +43,7 @@ PREVIEW_SHARE = 0.1  # of the time, for previews
 FIRST_SHARE = 0.5  # of the time until then, for the first preview
 CORRECTOR_SHARE = 0.5  # of a stage's time, for a corrector step
 MAX_VARIANTS = 8
+EDIT_MARGIN = 3.0  # dB, see out_of_domain
 COMPLETE_PROMPT_GUIDANCE = 1.0  # at most, with a prompt that describes all of an image; 2.5 gave smears
 
 
@@ -276,6 +277,14 @@ class Pipeline:
             raise InputError(f"This model{known} cannot say for sure what this image shows.")
         return words
 
+    def domain_notes(self, image: Source) -> tuple[str, ...]:
+        """A sentence where the model does not know such images; none where it does, or does not say what it knows."""
+        pixels = self._whole(load_image(image))[1]
+        first_stage = self.model.first_stage
+        with torch.no_grad():
+            reconstructed = first_stage.decode(first_stage.encode(pixels))
+        return out_of_domain(self.model, pixels, reconstructed, torch.ones(self.grid**2, dtype=torch.bool))
+
     def complete_prompt(
         self, image: Source, prompt: str | None, settings: SamplingSettings | None = None
     ) -> tuple[str, SamplingSettings]:
@@ -489,7 +498,7 @@ class Pipeline:
             order = rank(self.scorer, squares.clamp(-1, 1), request.recipes[0].prompt or "")
         keep = request.known.keep if request.known else None
         if kind == "result" and request.pixels is not None and keep is not None:
-            notes = (*out_of_domain(self.model, request.pixels, squares[:1], keep[0]), *notes)
+            notes = (*out_of_domain(self.model, request.pixels, squares[:1], keep[0], EDIT_MARGIN), *notes)
         place, generated = request.paste, to_images(squares[order])
         clock.record(kind, time.perf_counter() - began)
 

@@ -112,6 +112,20 @@ def test_avatars_are_familiar_and_noise_is_not(pipe: Pipeline) -> None:
     assert any("avatars only" in note for note in notes)
 
 
+def test_an_avatar_in_a_landscape_is_known_to_be_something_else_before_an_edit(pipe: Pipeline) -> None:
+    x, y = np.meshgrid(np.arange(450), np.linspace(0, 1, 300))
+    scene = np.array([120, 180, 240]) + np.array([110, 60, 10]) * y[..., None]  # a sky, and hills
+    for top, color in ((0.5, (110, 130, 150)), (0.65, (60, 120, 60)), (0.8, (90, 160, 70))):
+        scene[y > top + 0.06 * np.sin(x / (90 * top)) + 0.03 * np.sin(x / 13)] = color
+    landscape = Image.fromarray(scene.astype(np.uint8))
+    with_avatar = landscape.copy()
+    with_avatar.paste(Image.open(example(1)).convert("RGB").resize((140, 140)), (150, 150))
+    for image in (landscape, with_avatar):
+        assert any("avatars only" in note for note in pipe.domain_notes(image))
+    for number in range(1, 9):
+        assert not pipe.domain_notes(example(number)), number
+
+
 def test_upper_halves_go_on_in_the_colours_of_the_lower(pipe: Pipeline) -> None:
     """Skin and background, by the measure of `evaluate avatars`; by chance one in forty."""
     study = Study(ImageSampler(pipe.model, pipe.defaults), load_reader(READER), 20, seed=3)

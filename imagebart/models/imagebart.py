@@ -34,6 +34,7 @@ class About:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     # Words to add to a prompt, by what they describe: {"glasses": ("sunglasses", "no glasses")}.
     suggestions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    in_domain_psnr: float = 17.0  # dB of encode and decode, under which an image is unlike the training images
 
 
 class ImageBARTModel(nn.Module):

@@ -30,7 +30,7 @@ from imagebart.ui.endpoints import add_endpoints, answer_mcp_with_images
 from imagebart.ui.environment import MAX_RUN_SECONDS, on_gpu
 from imagebart.ui.errors import GuardedBlocks, RequestGuard, answering, upload_not_written
 from imagebart.ui.examples import Example
-from imagebart.ui.files import tidying
+from imagebart.ui.files import MAX_FILE, tidying
 from imagebart.ui.layout import (
     FOLD,
     Parts,
@@ -59,7 +59,6 @@ from imagebart.ui.runs import UPDATED, Cancellation, Runs, in_order
 from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad
 from imagebart.ui.sketchpad.stored_images import animate, compose, expand, link_token, open_image
 
-MAX_FILE_SIZE = "40mb"  # larger files are refused while they are still arriving
 MAX_QUEUE = 24  # pages that wait for the model at once; further ones get the message that it is busy
 # Seconds after which temporary files are forgotten, and between two looks for such files.
 FILE_AGE, FILE_INTERVAL = 3600, 600
@@ -174,6 +173,7 @@ def _connect_queries(parts: Parts, queries: Queries) -> None:
         connect(parts, sketchpad.copy, on_gpu(queries.describe_image), sketch, answers, **asked),
     ):
         connect(parts, answered.failure, queries.no_answer, (), answers, **AT_ONCE)
+    connect(parts, sketchpad.tick, on_gpu(queries.recognize_image), sketch, ("answer",), **asked)
     for name in ("share", "save_project"):
         js = SEND_CONTROLS.replace("MESSAGE", name)
         parts[name].click(None, [parts[name] for name in NAMES], None, js=js, **AT_ONCE)
@@ -263,7 +263,7 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         theme=theme(),
         css=styles(),
         head=scripts(),
-        max_file_size=MAX_FILE_SIZE,
+        max_file_size=MAX_FILE,
         show_error=True,
         share=False,
         ssr_mode=False,

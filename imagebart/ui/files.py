@@ -27,6 +27,7 @@ from imagebart.errors import InputError
 from imagebart.ui import messages
 from imagebart.ui.environment import FOLDER_NAME
 
+MAX_FILE = 40_000_000  # bytes of a file; larger ones are refused while they are still arriving
 TIDY_INTERVAL = 60.0  # seconds
 # Seconds after which a file is deleted, by how its name begins. The browser asks for a preview at once; "tmp" is an
 # upload on its way, which gets another name when it has arrived.

@@ -224,8 +224,9 @@ MODES = (
     '<option value="background">Background</option><option value="expand">Expand</option>'
     '<option value="vary">Vary</option></select>'
 )
-# Filled by prompt.js.
+# Filled by prompt.js, the first line by the sketchpad.
 PROMPT_CHECK = (
+    '<p class="ib-unknown" id="unknown-image" role="status" hidden></p>'
     '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
     '<p class="ib-chips" id="corrections" role="status" hidden></p>'
 )

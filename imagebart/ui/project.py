@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from imagebart.imaging.files import FORMATS, MAX_PIXELS, flatten, load_image
 from imagebart.imaging.structure import open_checked
 from imagebart.settings import from_dict
 from imagebart.ui import messages
-from imagebart.ui.files import publish, publish_file
+from imagebart.ui.files import MAX_FILE, publish, publish_file
 from imagebart.ui.sketchpad.component import pack_mask, unpack_mask
 from imagebart.ui.sketchpad.stored_images import (
     IMAGE_LIMIT,
@@ -41,18 +40,17 @@ from imagebart.ui.sketchpad.stored_images import (
     find,
     view_size,
 )
+from imagebart.weights.folder import BoundedFile, ListTooLong
 
 FORMAT: Literal["imagebart project"] = "imagebart project"
 VERSION = 1
 CONTENTS = "project.json"
 SUFFIX = ".imagebart"
-MAX_FILE = 40_000_000  # bytes; the page takes no larger upload
 MAX_UNPACKED = 80_000_000  # bytes of all files in it
 MAX_CONTENTS = 2_000_000  # bytes of project.json
 MAX_FILES, MAX_RUNS = 2_000, 100
 MAX_DIRECTORY = 200 * MAX_FILES  # bytes of the list of files, all of which Python reads at once
 MAX_DECODED = 250_000_000  # pixels of images that are decoded
-END = struct.Struct("<4s4H2LH")  # of a ZIP: the record that says where the list of files is, and how long
 
 FileName = Annotated[str, Field(pattern=r"^images/\d\d\d\d\.[a-z]+$", max_length=20)]
 Text = Annotated[str, Field(max_length=20_000)]
@@ -226,16 +224,16 @@ def open_project(path: str) -> dict[str, Any]:
 
 def _open_archive(path: Path) -> zipfile.ZipFile:
     """Raises InputError for what is no ZIP, and for one that would take long to read, before Python reads its list."""
-    content = path.read_bytes() if path.stat().st_size <= MAX_FILE else b""
-    place = content.rfind(b"PK\5\6", -END.size - 0xFFFF)
-    if place < 0 or len(content) < place + END.size:
-        raise InputError(messages.NO_PROJECT)
-    _, _, _, _, files, directory, _, _ = END.unpack_from(content, place)
-    # A record of 64 bits, which would count instead, stands before this one.
-    if files > MAX_FILES or directory > MAX_DIRECTORY or content[place - 20 : place - 16] == b"PK\6\7":
-        raise InputError(messages.PROJECT_TOO_LARGE)
-    archive = zipfile.ZipFile(BytesIO(content))
+    try:
+        with BoundedFile(path, MAX_DIRECTORY) as bounded, zipfile.ZipFile(bounded):
+            archive = zipfile.ZipFile(path)
+    except ListTooLong as error:
+        raise InputError(messages.PROJECT_TOO_LARGE) from error
+    except zipfile.BadZipFile as error:
+        raise InputError(messages.NO_PROJECT) from error
     entries = archive.infolist()
+    if len(entries) > MAX_FILES:
+        raise InputError(messages.PROJECT_TOO_LARGE)
     packed = {entry.compress_type for entry in entries}
     if len({entry.filename for entry in entries}) < len(entries) or packed - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise InputError(messages.PROJECT_DAMAGED)

@@ -62,7 +62,7 @@
       const chip = Object.assign(document.createElement("button"), { type: "button", className: "ib-chip" });
       chip.textContent = `${word} → ${correction}`;
       chip.addEventListener("click", () => {
-        write(promptBox().value.replace(asTyped(word), correction), true);
+        imagebart.send("change_words", promptBox().value.replace(asTyped(word), correction));
         promptBox().focus();
       });
       return chip;
@@ -91,32 +91,22 @@
     }
   };
 
-  // undoable: as if somebody had typed it, so that Ctrl+Z in the prompt takes it back. That needs the focus for a moment.
-  const write = (text, undoable = false) => {
+  imagebart.on("write_prompt", (text) => {
     const box = promptBox();
     if (!box) return;
-    if (undoable) {
-      const focused = document.activeElement;
-      box.focus({ preventScroll: true });
-      box.select();
-      document.execCommand(text ? "insertText" : "delete", false, text);
-      if (focused !== box) box.blur();
-      if (focused !== document.body) focused.focus({ preventScroll: true });
-    }
     if (box.value !== text) {
       Object.getOwnPropertyDescriptor(Object.getPrototypeOf(box), "value").set.call(box, text);
       box.dispatchEvent(new Event("input", { bubbles: true }));
     }
     refresh();
-  };
-  imagebart.on("write_prompt", ({ text, undoable }) => write(text, undoable));
+  });
 
   // A suggestion is added to the prompt, or taken out of it.
   const toggleSuggestion = (chip) => {
     const parts = (promptBox()?.value ?? "").split(",").map((part) => part.trim()).filter(Boolean);
     const others = parts.filter((part) => normalized(part) !== normalized(chip.dataset.add));
     if (others.length === parts.length) others.push(chip.dataset.add);
-    write(others.join(", "), true);
+    imagebart.send("change_words", others.join(", "));
   };
 
   const toggleGroup = (tab) => {
@@ -145,14 +135,19 @@
     refresh();
   });
   document.addEventListener("input", (event) => {
-    if (event.target === promptBox()) refresh();
+    if (event.target !== promptBox()) return;
+    refresh();
+    imagebart.send("words_changed", true);
   });
   // Gradio changes the prompt, too (an example, a restored image), which fires no event.
   let seen = null;
   setInterval(() => {
     const words = document.querySelector("#lexicon [data-words]")?.dataset.words.length;
     const now = `${promptBox()?.value} ${words} ${document.querySelectorAll("#suggestions [data-add]").length}`;
-    if (now !== seen) refresh();
+    if (now !== seen) {
+      refresh();
+      imagebart.send("words_changed", true);
+    }
     seen = now;
   }, 250);
 })();

@@ -20,14 +20,12 @@ from imagebart.ui import messages
 from imagebart.ui.controls import RESET, context_size, link_values, recipe_values
 from imagebart.ui.model_list import ModelChoice
 from imagebart.ui.project import open_project
-from imagebart.ui.sketchpad.component import Sketch, pack_mask, scale_mask
+from imagebart.ui.sketchpad.component import Sketch, SketchValue, pack_mask, scale_mask
 from imagebart.ui.sketchpad.stored_images import IMAGE_LIMIT, ImageDeleted, find, view_size
 
 MAX_CHECKED = 2000  # characters of a prompt, or of a model's name
 RESTORED = ("words", "choice", *RESET)
 """The controls that an image which was made here sets."""
-
-SketchValue = Mapping[str, Any] | None
 
 
 class Queries:
@@ -60,6 +58,16 @@ class Queries:
     def describe_image(self, sketchpad: SketchValue, model: str | None) -> dict[str, Any]:
         """What the image shows, in words that the model knows."""
         return self._answer("describe", sketchpad, model, lambda pipeline, image: {"caption": pipeline.describe(image)})
+
+    def recognize_image(self, sketchpad: SketchValue, model: str | None) -> dict[str, Any]:
+        """A sentence where the model does not know such images, so that it is read before an edit; "" where it does."""
+
+        def recognize(pipeline: Pipeline, image: Image.Image) -> dict[str, str]:
+            return {"note": " ".join(pipeline.domain_notes(image))}
+
+        sketchpad = sketchpad or {}
+        small = {**sketchpad, "image": sketchpad.get("view")}  # what the browser shows: a large upload would take long
+        return {"answer": self._answer("recognize", small, model, recognize)["answer"]}
 
     def _answer(
         self,

@@ -25,7 +25,7 @@ from imagebart.ui.environment import MAX_RUN_SECONDS
 from imagebart.ui.errors import log_unexpected
 from imagebart.ui.files import publish, publish_copy_as_preview, publish_file, publish_preview
 from imagebart.ui.model_list import ModelChoice
-from imagebart.ui.sketchpad.component import MAX_RUN_NAME, Sketch, run_name
+from imagebart.ui.sketchpad.component import MAX_RUN_NAME, Sketch, SketchValue, run_name
 from imagebart.ui.sketchpad.stored_images import MAX_PREVIEW_SIDE, ImageDeleted, describe_png, downscaled
 
 UPDATED = ("run", "progress", "announcement", "messages", "seed")
@@ -38,7 +38,6 @@ MAX_CANCELLED = 10_000  # names of cancelled runs that are remembered
 
 Update = dict[str, Any]
 Box = tuple[int, int, int, int]
-SketchValue = Mapping[str, Any] | None
 
 
 def waiting() -> Update:
@@ -97,13 +96,12 @@ class RunHistory:
 
     def add(self, event: PipelineEvent) -> dict[str, Any]:
         """Adds an event. What the page shows of it: a small image of the first variant, and its place in the run."""
-        if not self._labels:
-            corrected = event.recipe.settings.corrector_steps > 0
-            self._first, self._labels = event.stage, messages.film_labels(event.stage, event.stages, corrected)
+        corrected = event.recipe.settings.corrector_steps > 0
+        self._labels = self._labels or messages.film_labels(event.stage, event.stages, corrected)
         last = len(self._labels) - 1
         slot = 0 if event.kind == "start" else last
         if event.kind in ("preview", "stage") and not event.corrector_step:
-            slot = min(self._first - event.stage + 1, last)
+            slot = min(last - event.stage + (0 if corrected else 1), last)
         share = event.position / event.total if event.kind == "preview" and event.total else 1.0
         caption = messages.step_caption(event)
         return {

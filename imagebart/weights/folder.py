@@ -16,10 +16,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
+from zipfile import BadZipFile
 
 import torch
 from huggingface_hub import constants
@@ -80,6 +81,26 @@ def open_file(path: Path, folder: Path | None = None) -> BufferedReader:
         file.close()
         raise leaves
     return file
+
+
+class ListTooLong(BadZipFile):
+    """A ZIP's list of entries takes more memory than it may."""
+
+
+class BoundedFile(FileIO):
+    """A file for `zipfile`, which reads the list of all entries at once: ListTooLong where that is longer than `most`.
+
+    Only for that list: an entry that is longer is refused, too.
+    """
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(path)
+        self._most = most
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self._most:
+            raise ListTooLong(f"its list of entries has {size:,} bytes, expected at most {self._most:,}")
+        return super().read(size)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,14 @@ def test_what_is_kept_or_painted_on_is_gone_on_from_and_history_leads_back(wide:
     history = wide.get_by_role("region", name="History").get_by_role("button")
     expect(history).to_have_count(4)
     expect(history.first).to_contain_text("sunglasses")
+    outline = (
+        history.nth(2)
+        .locator("canvas")
+        .evaluate("""canvas => [...canvas.getContext("2d").getImageData(0, 0, 40, 40).data]""")
+    )
+    edge = np.reshape(outline, (40, 40, 4))[..., 3] > 0
+    assert edge[9:11, 10:30].all() and edge[29:31, 10:30].all() and edge[10:30, 9:11].all(), "the mask's outline"
+    assert edge.sum() == 4 * 20 - 4 + 4 * 20, "and nothing else"
     history.nth(2).click()
     expect(wide.prompt()).to_have_value("a hat")
     assert (wide.result_pixels() == first).all() and (wide.mask() == start).all()
@@ -113,7 +121,7 @@ def test_what_is_kept_or_painted_on_is_gone_on_from_and_history_leads_back(wide:
     assert (wide.result_pixels()[:10] == first[:10]).all()
 
 
-def test_pick_paint_type_and_edit_and_again_with_the_same_seed(wide: PageObject, site: Site) -> None:
+def test_pick_paint_type_and_edit_and_again_with_the_same_seed(wide: PageObject, site: Site, gradients: Path) -> None:
     def spoil(route: Route) -> None:
         """Takes all values out of what the browser sends, as no page would: Gradio itself refuses it."""
         sent = json.loads(route.request.post_data or "{}")
@@ -128,7 +136,13 @@ def test_pick_paint_type_and_edit_and_again_with_the_same_seed(wide: PageObject,
     assert PIPELINE.running == 0
     wide.unroute_all()
 
+    unknown = wide.locator("#unknown-image")
+    wide.upload(gradients, (64, 32))
+    expect(unknown).to_have_text("This model knows nothing only; in another kind of image, expect odd results.")
+    wide.press("Upper half")
+    expect(unknown).to_be_visible()
     wide.choose_second_example()
+    expect(unknown).to_be_hidden()
     wide.paint()
     wide.type_prompt("sunglasses, zebra")
     wide.edit()

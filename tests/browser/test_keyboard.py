@@ -118,15 +118,40 @@ def test_the_focus_stays_where_enter_was_pressed_and_variants_are_chosen_by_arro
     assert not wide.evaluate("document.activeElement.matches('#how-many input')")
     wide.edit()
     expect(wide.get_by_role("toolbar", name="Variants").get_by_role("button")).to_have_count(3)
-    first = wide.result_pixels()
-    chosen = wide.get_by_role("button", name="Variant 2")
-    wide.get_by_role("button", name="Variant 1").focus()
+    start, first, first_address = wide.sent_value(), wide.result_pixels(), wide.result_address()
+    chosen = wide.button("Variant 2")
+    wide.button("Variant 1").focus()
     wide.keyboard.press("ArrowRight")
     expect(chosen).to_be_focused()
     wide.keyboard.press("Enter")
     expect(chosen).to_have_attribute("aria-pressed", "true")
     assert (wide.result_pixels() != first).any()
-    wide.press("Keep")
+    # All of them large, in the place of the canvas.
+    large, frame = wide.get_by_role("dialog", name="All variants"), wide.locator(".sp-frame").bounding_box()
+    wide.keyboard.press("g")
+    expect(wide.button("Keep variant 2")).to_be_focused()
+    inside = large.bounding_box()
+    assert inside is not None and frame is not None
+    assert abs(inside["width"] - frame["width"]) < 4 and abs(inside["height"] - frame["height"]) < 4
+    for button in large.get_by_role("button").all():
+        box = button.bounding_box()
+        assert box is not None and min(box["width"], box["height"]) >= 44, button
+    assert wide.button("Keep variant 2").evaluate("tile => getComputedStyle(tile).outlineStyle") == "solid"
+    wide.keyboard.press("Escape")
+    expect(large).to_be_hidden()
+    expect(chosen).to_be_focused()
+    wide.press("Enlarge")
+    columns = wide.evaluate("document.querySelector('.sp').sketchpad.variantGrid.columns")
+    keys = ["Home", "ArrowLeft", "ArrowRight", "End", "ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowDown", "ArrowUp"]
+    places = [1, 1, 2, 3, 3, 2, 1, min(1 + columns, 3) if columns < 3 else 1, 1]
+    for key, place in zip(keys, places, strict=True):
+        wide.keyboard.press(key)
+        expect(wide.button(f"Keep variant {place}")).to_be_focused()
+    assert wide.sent_value() == start, "arrows belong to the variants"
+    wide.keyboard.press("Enter")
+    wide.expect_review("")
+    expect(wide.canvas()).to_be_focused()
+    assert first_address.endswith(wide.sent_value()["image"].rpartition("/")[2])
     wide.edit("Vary")
     for name in ("Examples", "Variants", "Runs"):
         buttons = wide.locator(f"[aria-label={name}] button").all()

@@ -45,7 +45,7 @@ def test_words_that_the_model_does_not_know_are_named_as_they_are_typed(wide: Pa
     expect(offers).to_be_hidden()
 
 
-def test_suggestions_and_surprises_are_known_words_and_undo_brings_back_ones_own(wide: PageObject) -> None:
+def test_suggestions_and_surprises_are_known_words(wide: PageObject) -> None:
     prompt = wide.prompt()
     attribute, words = next(iter(PIPELINE.suggestions.items()))
     wide.type_prompt("blue")
@@ -68,22 +68,65 @@ def test_suggestions_and_surprises_are_known_words_and_undo_brings_back_ones_own
     expect(prompt).not_to_have_value("zebra")
     expect(wide.locator("#unknown")).to_be_hidden()
     assert prompt.input_value()
-    expect(wide.locator(".sp-note")).to_contain_text("Undo brings back your own words")
-    surprise, painted = prompt.input_value(), wide.mask()
-    wide.press("Undo")
-    expect(prompt).to_have_value("zebra")
-    wide.press("Redo")
-    expect(prompt).to_have_value(surprise)
-    wide.press("Left half")
-    wide.press("Undo")
-    expect(prompt).to_have_value(surprise)
-    assert (wide.mask() == painted).all()
-    # In the prompt itself, too, where they are taken back as a whole.
-    wide.press("Surprise me")
-    expect(prompt).not_to_have_value(surprise)
+
+
+def test_words_and_masks_are_undone_in_the_order_in_which_they_were_made(wide: PageObject) -> None:
+    prompt = wide.prompt()
+    start = [prompt.input_value(), wide.mask()]
+    steps = [start]
+
+    def note_step() -> None:
+        steps.append([prompt.input_value(), wide.mask()])
+
     prompt.focus()
-    wide.keyboard.press("Control+z")
-    expect(prompt).to_have_value(surprise)
+    wide.keyboard.press("Control+a")
+    wide.keyboard.type("red sunglases")
+    note_step()  # ended by a click
+    wide.locator("#corrections").get_by_role("button").click()
+    expect(prompt).to_have_value("red sunglasses")
+    note_step()
+    wide.press("Left half")
+    note_step()
+    wide.press("Surprise me")
+    expect(prompt).not_to_have_value("red sunglasses")
+    expect(wide.locator(".sp-note")).to_contain_text("Undo brings back your own words")
+    note_step()
+    wide.locator("#suggestions [aria-controls]").first.click()
+    wide.locator("#suggestions [data-add]:visible").last.click()
+    note_step()
+    prompt.focus()
+    wide.keyboard.press("End")
+    for word in (" a", " hat"):  # a pause ends a step
+        before = wide.evaluate("document.querySelector('.sp').sketchpad.state.undoStack.past.length")
+        wide.keyboard.type(word)
+        note_step()
+        wide.wait_for("before => document.querySelector('.sp').sketchpad.state.undoStack.past.length > before", before)
+    wide.edit()
+    result = wide.result_address()
+    prompt.focus()
+    wide.keyboard.type(" and")
+    assert prompt.input_value() != steps[-1][0]
+    wide.button("Undo").click()  # first the words, which came last; then the result
+    assert prompt.input_value() == steps[-1][0] and wide.result_address() == result
+    wide.button("Undo").click()
+    wide.expect_review("")
+    assert len({words for words, _ in steps}) == len(steps) - 1
+    prompt.focus()
+    for words, mask in steps[-2::-1]:
+        wide.keyboard.press("Control+z")
+        assert prompt.input_value() == words and (wide.mask() == mask).all()
+    expect(wide.button("Undo")).to_be_disabled()
+    for words, mask in steps[1:]:
+        wide.press("Redo")
+        assert prompt.input_value() == words and (wide.mask() == mask).all()
+    wide.press("Clear mask")
+    wide.type_prompt("other words")
+    wide.get_by_role("region", name="History").get_by_role("button").click()
+    wide.expect_review("finished")
+    assert prompt.input_value() == steps[-1][0] and (wide.mask() == steps[-1][1]).all()
+    wide.press("Discard")
+    wide.press("Undo")
+    assert prompt.input_value() == "other words" and not wide.mask().any()
 
 
 def choose(page: PageObject, name: str) -> None:

@@ -90,7 +90,7 @@ WATCH_MOVES = """() => {
         for (const { sources } of list.getEntries()) {
             for (const { node, previousRect, currentRect } of sources) {
                 const part = node?.nodeType === 1 ? node : node?.parentElement;
-                if (!part || part.closest("#prompt, #notes")) continue;
+                if (!part || part.closest("#prompt, #notes, #history .sp-strip")) continue;
                 window.shifted.push([part.outerHTML.slice(0, 90), previousRect, currentRect]);
             }
         }

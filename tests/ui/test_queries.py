@@ -120,6 +120,15 @@ def test_what_is_here_is_told_in_words() -> None:
     assert (answer["caption"], answer["version"], messages) == ("a hat", 4, "")
 
 
+def test_an_image_that_the_model_does_not_know_is_said_to_be_one_and_asked_of_its_small_copy() -> None:
+    pad = sketch_value(noise_image((40, 40)), None, version=5)
+    asked = {**pad, "image": "gone.png", "view": pad["image"]}
+    answer = QUERIES.recognize_image(asked, None)["answer"]
+    assert (answer["task"], answer["version"]) == ("recognize", 5) and "knows nothing only" in answer["note"]
+    for wrong in (None, pad, {**asked, "view": 7}):
+        assert "note" not in QUERIES.recognize_image(wrong, None)["answer"]
+
+
 def test_what_cannot_be_done_is_a_sentence_and_no_mask() -> None:
     pad = sketch_value(noise_image((40, 40)), None)
     for words, said in (("", "Without words"), ("zzqx", "no word of"), ("red hair", "nothing that")):

@@ -84,6 +84,13 @@ def test_variants_come_from_one_run_and_differ(image: Image.Image) -> None:
     assert [recipe.variant for recipe in recipes if recipe] == [0, 1, 2]
 
 
+def test_of_a_photograph_with_four_variants_six_states_are_seen() -> None:
+    run = edited(Image.new("RGB", (3000, 2000)), variants=4, scales=4, corrector_steps=2)["run"]
+    for variant in range(4):
+        seen = {step["slot"] for step in run["steps"] if step["shown"][variant : variant + 1]}
+        assert len(seen) == len(run["film"]) == 6
+
+
 def test_the_best_come_first_each_with_its_own_steps_and_recipe() -> None:
     judged = Pipeline(tiny_model(), scorer=LightnessScorer(-1))
 

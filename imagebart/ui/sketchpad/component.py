@@ -23,6 +23,7 @@ from imagebart.errors import InputError
 from imagebart.imaging.files import MAX_PIXELS
 from imagebart.imaging.masks import cover, spans
 from imagebart.ui import messages
+from imagebart.ui.files import MAX_FILE
 from imagebart.ui.sketchpad.stored_images import find, view_size
 
 # In the order of their imports.
@@ -36,6 +37,7 @@ SCRIPTS = (
     "run",
     "live_mode",
     "modes",
+    "edges",
     "input",
     "project",
     "sketchpad",
@@ -45,6 +47,7 @@ EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
 MAX_VERSION = 2**53  # whole number that a browser counts to
 MAX_RUN_NAME = 64  # characters; the browser gives half as many
 LONGEST_PIXEL = len("255 1 ")  # of a packed mask: longer runs take fewer characters a pixel
+SketchValue = Mapping[str, Any] | None  # what the browser sends with every event; None: nothing yet
 EMPTY: dict[str, Any] = {"version": 0, "image": None, "size": [0, 0], "mask": ""}
 
 
@@ -101,7 +104,7 @@ class Sketch:
     live: str = ""  # "draft" or "refined": a run that nobody pressed a button for, see live_mode.js
 
     @classmethod
-    def read(cls, value: Mapping[str, Any] | None) -> Sketch:
+    def read(cls, value: SketchValue) -> Sketch:
         """What the browser sent. Raises InputError for what no sketchpad sends."""
         try:
             value = value or EMPTY
@@ -146,6 +149,7 @@ def add_sketchpad(examples: Sequence[Mapping[str, Any]], functions: Sequence[Cal
         server_functions=list(functions),
         elem_id="sketchpad",
         examples=list(examples),
+        max_file=MAX_FILE,
     )
 
 

@@ -1,15 +1,13 @@
 // Images on their way to the sketchpad: from files, from the server, from before a reload, from a link.
 // An image is { path (on the server), width, height, view (the path of a copy that any browser can show) }.
-import { fileUrl, promptBox, whenPresent } from "./gradio.js";
+import { fileUrl, NO_ANSWER, promptBox, whenPresent } from "./gradio.js";
 import { maskFromPixels, maskSize, pack, unpack } from "./mask.js";
 
-const MAX_FILE_BYTES = 40 * 2 ** 20; // as MAX_FILE in Python
 const SESSION = "imagebart-sketchpad";
 const [DATABASE, FILES] = ["imagebart", "files"];
 const MAX_AGE = 24 * 3600e3; // milliseconds that a file is kept in the browser
 const HASH = "#share=";
 const COPIED = "The link is copied: it holds image, mask, prompt, seed and settings. Your own image is kept for an hour.";
-const NO_ANSWER = { error: "The server did not answer." };
 
 export const loadBitmap = async (url) => {
   const bitmap = new Image();
@@ -91,22 +89,23 @@ const storedFile = async (path) => {
 };
 
 export class ImageLoader {
-  // server: { open_image }; upload: sends a file to it; state: where images go; say: shows a sentence.
-  constructor({ server, upload, state, say }) {
-    Object.assign(this, { server, upload, state, say, request: 0 });
+  // server: { open_image }; upload: sends a file to it, of at most maxBytes; state: where images go; say: shows a sentence.
+  constructor({ server, upload, maxBytes, state, say }) {
+    Object.assign(this, { server, upload, maxBytes, state, say, request: 0 });
   }
 
-  // An image that the server has, with a packed mask. A file that is still on its way is dropped.
-  open(image, mask = "") {
+  // An image that the server has, with a packed mask, and words where these come with it. A file that is still on its way is
+  // dropped.
+  open(image, mask = "", words = null) {
     this.request += 1;
     const { width, height } = maskSize(image);
-    this.state.open(image, unpack(mask, width, height));
+    this.state.open(image, unpack(mask, width, height), words);
   }
 
   // A file becomes the image: { image, made (whether this page made it) }; null where it did not.
   async openFile(file) {
     const request = ++this.request;
-    if (file.size > MAX_FILE_BYTES) return this.refuse("This file is larger than 40 MB; make it smaller.");
+    if (file.size > this.maxBytes) return this.refuse("This file is larger than 40 MB; make it smaller.");
     this.say("Opening the image …");
     const answer = await this.send(file);
     if (request !== this.request) return null;
@@ -125,7 +124,7 @@ export class ImageLoader {
       const { path } = await this.upload(file);
       return await this.server.open_image(path);
     } catch {
-      return { error: "The server could not take this image. Please try again in a moment." };
+      return NO_ANSWER;
     }
   }
 
@@ -139,7 +138,7 @@ export class ImageLoader {
     const before = loadFromTab("now");
     if (!before?.image) return false;
     this.state.version = before.version;
-    this.open(before.image, before.mask);
+    this.open(before.image, before.mask, loadFromTab("words"));
     this.ensureOnServer(before.image).then((found) =>
       found || this.say("The server no longer has this image; upload it again."));
     return true;
@@ -242,7 +241,8 @@ export class Sharing {
     if (!shared.token) return false;
     const { image, error } = await this.pad.server.open_image(shared.token).catch(() => NO_ANSWER);
     if (error) return this.refuse(error);
-    this.pad.loader.open(image, shared.mask);
+    const { words } = shared.controls ?? {};
+    this.pad.loader.open(image, shared.mask, typeof words === "string" ? words : null);
     this.pad.modes.choose(shared.mode);
     return true;
   }

@@ -23,7 +23,7 @@ const COMMANDS = {
   right: ({ canvas }) => canvas.pan(-PAN, 0),
   up: ({ canvas }) => canvas.pan(0, PAN),
   down: ({ canvas }) => canvas.pan(0, -PAN),
-  undo: (pad) => (pad.review.finished ? COMMANDS.discard(pad) : pad.state.undo()),
+  undo: (pad) => pad.undo(),
   redo: ({ state }) => state.redo(),
   select: (pad) => pad.keepAtOnce() && pad.queries.selectByPrompt(),
   describe: (pad) => pad.keepAtOnce() && pad.queries.describe(),
@@ -32,6 +32,8 @@ const COMMANDS = {
     live.stop();
     if (review.close()) hideMessages();
   },
+  openVariants: (pad) => pad.openVariants(),
+  closeVariants: ({ variantGrid }) => variantGrid.close(),
   replay: ({ review }) => review.replay(),
   replaySlowly: ({ review }) => review.replay(true),
   ...Object.fromEntries(Object.keys(GROWTH).map((name) => [name, (pad) => pad.keepAtOnce() && pad.modes.expand(name)])),
@@ -43,6 +45,7 @@ const COMMANDS = {
   help: (pad) => pad.showHelp(),
   cancel: (pad) => {
     if (!pad.parts.help.hidden) return pad.showHelp(false);
+    if (pad.variantGrid.isOpen) return pad.variantGrid.close();
     pad.live.stop();
     return pad.runState.cancel();
   },
@@ -51,7 +54,7 @@ const COMMANDS = {
 export const execute = (pad, command) => COMMANDS[command](pad);
 
 const KEYS = new Map(Object.entries({
-  b: "brush", e: "eraser", r: "rectangle", l: "lasso", w: "wand", m: "lastMask", o: "maskOpacity",
+  b: "brush", e: "eraser", r: "rectangle", l: "lasso", w: "wand", m: "lastMask", o: "maskOpacity", g: "openVariants",
   "[": "smallerBrush", "]": "largerBrush", "{": "weakerBrush",
   "}": "strongerBrush", "+": "zoomIn", "=": "zoomIn",
   "-": "zoomOut", 0: "fitView", i: "invert", c: "compare", "?": "help", Escape: "cancel",
@@ -67,12 +70,13 @@ export const HELP = [
   ["Arrows, Enter", "with the wand, on the image: move it, use it"],
   ["[ ]", "smaller or larger brush; lower or higher tolerance"],
   ["{ }", "weaker or stronger: how much of what is there is forgotten"],
-  ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
+  ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo: image, mask and words"],
   ["+ − 0", "zoom in, zoom out, the whole image"],
   ["Arrows", "move the image when it is enlarged"],
   ["I, M", "invert the mask; the mask of the last edit again"],
   ["O", "the mask more or less opaque"],
   ["C (held)", "the image before"],
+  ["G, then arrows, Enter", "all variants large: move, keep one"],
   ["Esc", "cancel the run"],
   ["?", "this list"],
 ];
@@ -261,7 +265,9 @@ const listenToKeys = (pad) => {
       event.preventDefault();
       return;
     }
-    const command = commandOf(event, target.matches?.(TEXT_FIELDS));
+    // The prompt has the page's undo: its own would know nothing of what was written there by a click.
+    const typing = target.matches?.(TEXT_FIELDS) && !(target === promptBox() && (event.ctrlKey || event.metaKey));
+    const command = event.isComposing ? null : commandOf(event, typing);
     // Arrows belong to the control that has the focus.
     if (!command || (event.key.startsWith("Arrow") && target !== pad.parts.canvas)) return;
     if (event.key === "Escape" && target.closest?.("[role=listbox], [role=combobox]")) return;

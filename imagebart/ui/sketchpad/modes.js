@@ -1,6 +1,6 @@
 // What Edit does, chosen in the list beside it: fill what is painted by the words, remove it, replace the background, fill
 // what the image grows by, or vary the whole. All but the last come down to a mask and a prompt before the run starts.
-import { click, promptBox, whenPresent } from "./gradio.js";
+import { click, NO_ANSWER, promptBox, whenPresent } from "./gradio.js";
 import { blank, fillRect, MASK_COMMANDS, maskSize, pack } from "./mask.js";
 
 const LINES = { // what is said when a mode is chosen
@@ -8,7 +8,7 @@ const LINES = { // what is said when a mode is chosen
   remove: "Remove: paint over what should go, press Edit. It is filled from around, without words.",
   background: "Background: say how it should be, such as “blue”, press Edit. It is found by itself.",
   vary: "Vary: press Edit for another image like this one; “Variation strength” in the settings says how like.",
-  expand: "Expand: choose where the image should grow, say what should be there, press Edit.",
+  expand: "Expand: drag an edge of the image or choose where it should grow, say what should be there, press Edit.",
 };
 const NO_BACKGROUND = "Say how the background should be, such as “blue”.";
 const SHARE = 1 / 4; // of a side that the image grows by
@@ -63,6 +63,7 @@ export class Modes {
     whenPresent("mode", (list) => (list.value = mode));
     document.documentElement.style.setProperty("--mode-line", JSON.stringify(LINES[mode])); // see page.css
     pad.element.dataset.mode = mode;
+    pad.canvas.leaveRoom(mode === "expand");
     pad.props.value = { ...pad.props.value, mode };
     pad.say(LINES[mode]);
   }
@@ -89,17 +90,20 @@ export class Modes {
     return true;
   }
 
-  // The image grows, by the name of a button; what is new is the mask.
+  // The image grows, by the name of a button.
   async expand(name) {
-    const { pad } = this;
-    const { image, mask, version } = pad.state;
+    const { image } = this.pad.state;
     if (!image) return;
     const growth = GROWTH[name](image);
-    if (!Object.values(growth).some(Boolean)) {
-      pad.say("The image has this shape already.");
-      return;
-    }
-    const answer = await pad.server.expand({ path: image.path, ...growth }).catch(() => ({ error: "The server did not answer." }));
+    if (Object.values(growth).some(Boolean)) await this.grow(growth);
+    else this.pad.say("The image has this shape already.");
+  }
+
+  // By so many pixels on each side; what is new is the mask.
+  async grow(growth) {
+    const { pad } = this;
+    const { image, mask, version } = pad.state;
+    const answer = await pad.server.expand({ path: image.path, ...growth }).catch(() => NO_ANSWER);
     if (answer.error) pad.say(answer.error);
     else {
       pad.state.onArrival(() => {

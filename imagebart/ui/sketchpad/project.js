@@ -1,9 +1,7 @@
 // A project in one file: everything that is on the page, saved and opened again, see ui/project.py.
-import { fileUrl, whenPresent } from "./gradio.js";
+import { fileUrl, NO_ANSWER, whenPresent } from "./gradio.js";
 import { pack } from "./mask.js";
 
-const MAX_BYTES = 40e6; // as MAX_FILE in Python
-const NO_ANSWER = { error: "The server did not answer. Please try again in a moment." };
 const REPLACE = "The runs in this page's history give way to those of the project. Open it?";
 
 export const isProject = (file) => /\.imagebart$/i.test(file.name);
@@ -39,7 +37,7 @@ export class Projects {
   // Nothing changes before the server has read all of it.
   async open(file) {
     const { state, history, loader, server, upload } = this.pad;
-    if (file.size > MAX_BYTES) return this.pad.say("This project is larger than 40 MB.");
+    if (file.size > loader.maxBytes) return this.pad.say("This project is larger than 40 MB.");
     this.pad.say("Opening the project …");
     const answer = await this.send(file);
     if (!answer.project) return this.pad.say(answer.error);
@@ -47,7 +45,7 @@ export class Projects {
     if (history.entries.length && !window.confirm(REPLACE)) return this.pad.say("");
     await new Promise((act) => state.onArrival(act));
     await this.chooseModel(answer.model);
-    if (image) loader.open(image, mask);
+    if (image) loader.open(image, mask, typeof controls.words === "string" ? controls.words : null);
     history.replace(entries);
     whenPresent("channel-open_link", () => imagebart.send("open_link", { ...controls, project: true }));
     if (shown !== null) this.pad.finish(entries[shown]);

@@ -57,8 +57,8 @@ export class Review {
     // previous: what the bitmap dissolves out of, since when, and how long that takes
     Object.assign(this, { previous: null, since: 0, dissolve: DISSOLVE });
     // running: the last message of a run that goes on, and its states by their numbers in the film; pinned: the one that was
-    // clicked; replaying: a replay; version: of the mask that a finished run belongs to
-    Object.assign(this, { running: null, states: [], pinned: null, replaying: null, version: null });
+    // clicked; replaying: a replay; version, entry: of the mask, and in the undo stack, that a finished run belongs to
+    Object.assign(this, { running: null, states: [], pinned: null, replaying: null, version: null, entry: null });
     this.film = new Film(parts.film, (number) => this.showState(number));
     for (const link of [parts.save, parts.saveBefore]) makeDraggable(link);
     parts.steps.addEventListener("input", () => this.showStep(Number(parts.steps.value)));
@@ -271,6 +271,68 @@ export class Review {
       // A scale whose end was not sent is done when a later one has begun.
       label, caption: label, path: null, ...states[i], share: i < current ? 1 : states[i]?.share ?? 0, shown: i === (this.pinned ?? current),
     })));
+  }
+}
+
+// All variants large, in the place of the canvas: arrows move, Enter or a click keeps, Escape closes.
+export class VariantGrid {
+  // keep: called with the number of the one that is chosen.
+  constructor(element, keep) {
+    Object.assign(this, { element, keep, tiles: element.querySelector(".sp-tiles"), opener: null });
+    element.addEventListener("keydown", (event) => this.moveByKey(event));
+    new ResizeObserver(() => this.arrange()).observe(this.tiles);
+  }
+
+  get isOpen() {
+    return !this.element.hidden;
+  }
+
+  // results: of a run; shown: the number of the one that has the focus first.
+  open(results, shown) {
+    this.opener = document.activeElement;
+    this.tiles.replaceChildren(...results.map(({ view, small }, i) => {
+      const tile = thumbnail(view, `Keep variant ${i + 1}`, () => {
+        this.close();
+        this.keep(i);
+      });
+      tile.firstChild.style.backgroundImage = `url("${fileUrl(small)}")`; // until the large one is there
+      tile.tabIndex = i === shown ? 0 : -1;
+      return tile;
+    }));
+    this.element.hidden = false;
+    this.arrange();
+    this.tiles.children[shown].focus({ preventScroll: true });
+  }
+
+  close() {
+    if (!this.isOpen) return;
+    const focused = this.element.contains(document.activeElement);
+    this.element.hidden = true;
+    if (focused) this.opener?.focus({ preventScroll: true });
+  }
+
+  // As many columns as make the tiles largest.
+  arrange() {
+    const { clientWidth: width, clientHeight: height, children } = this.tiles;
+    const sideWith = (columns) => Math.min(width / columns, height / Math.ceil(children.length / columns));
+    const counts = [...children].map((_, i) => i + 1);
+    this.columns = counts.reduce((best, columns) => (sideWith(columns) > sideWith(best) ? columns : best), 1);
+    this.tiles.style.setProperty("--columns", String(this.columns));
+  }
+
+  moveByKey(event) {
+    if (event.key === "Escape") this.close();
+    const all = [...this.tiles.children];
+    const at = all.indexOf(document.activeElement);
+    const { columns } = this;
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, Home: 0, End: all.length - 1 }[event.key];
+    if (event.key !== "Escape" && (at < 0 || to === undefined)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!all[to]) return;
+    all[at].tabIndex = -1;
+    all[to].tabIndex = 0;
+    all[to].focus();
   }
 }
 

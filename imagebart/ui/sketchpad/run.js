@@ -2,8 +2,9 @@
 // "Describe image".
 import { click, promptBox } from "./gradio.js";
 import { loadFromTab, saveInTab } from "./images.js";
-import { bounds, pack, unpack } from "./mask.js";
+import { bounds, maskSize, pack, unpack } from "./mask.js";
 import { thumbnail } from "./review.js";
+import { maskOutline } from "./view.js";
 
 const RESEND = 1000; // milliseconds until Cancel is sent again
 const MAX_HISTORY = 12;
@@ -83,36 +84,43 @@ export class RunState {
   }
 }
 
-// Finished runs as thumbnails; each can be opened again, with its image, mask and prompt.
+// Finished runs, the last one first: the image with the outline of its mask, and the words. Each can be opened again.
 export class History {
   // element: where they are shown; open: called with the chosen entry.
   constructor(element, open) {
-    Object.assign(this, { element, open, entries: loadFromTab("history") ?? [] });
-    this.show();
+    Object.assign(this, { element, open, strip: element.querySelector(".sp-strip") });
+    this.replace(loadFromTab("history") ?? []);
   }
 
   // entry: { task, prompt, when, before, mask, results, steps, name }
   add(entry) {
-    this.replace([...this.entries, entry]);
+    this.strip.prepend(this.card(entry)); // the others stay where they are, one of them maybe with the focus
+    this.keep([...this.entries, entry]);
   }
 
   replace(entries) {
-    this.entries = entries.slice(-MAX_HISTORY);
-    saveInTab("history", this.entries);
-    this.show();
+    this.strip.replaceChildren(...entries.map((entry) => this.card(entry)).reverse());
+    this.keep(entries);
   }
 
-  show() {
+  keep(entries) {
+    this.entries = entries.slice(-MAX_HISTORY);
+    [...this.strip.children].slice(MAX_HISTORY).forEach((card) => card.remove());
     this.element.hidden = !this.entries.length;
-    const items = [...this.entries].reverse().map((entry) => {
-      const time = new Date(entry.when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-      const label = `${TASKS[entry.task]}: ${entry.prompt || "no words"}, ${time}`;
-      const button = thumbnail(entry.results[0].small, label, () => this.open(entry));
-      const text = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
-      button.append(text("span", entry.prompt || TASKS[entry.task]), text("time", time));
-      return button;
-    });
-    this.element.querySelector(".sp-strip").replaceChildren(...items);
+    saveInTab("history", this.entries);
+  }
+
+  card(entry) {
+    const time = new Date(entry.when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    const label = `${TASKS[entry.task]}: ${entry.prompt || "no words"}, ${time}`;
+    const button = thumbnail(entry.results[0].small, label, () => this.open(entry));
+    if (entry.task === "edit" && entry.mask) {
+      const { width, height } = maskSize(entry.before);
+      button.append(maskOutline(unpack(entry.mask, width, height)));
+    }
+    const text = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
+    button.append(text("span", entry.prompt || `${TASKS[entry.task]}, no words`), text("time", time));
+    return button;
   }
 }
 
@@ -166,8 +174,12 @@ export class ImageQueries {
   }
 
   // An answer; without a task where none will come.
-  answer({ version, task, mask, selected_by: prompt, caption, deleted }) {
+  answer({ version, task, mask, selected_by: prompt, caption, deleted, note }) {
     const { state, sent } = this.pad;
+    if (task === "recognize") {
+      if (note && sent.get(version)?.image === state.image) this.pad.sayOfImage(note);
+      return;
+    }
     // Answers come in the order of the questions, and only the one to the last question counts.
     if (this.pending[task]?.length > 1) return void this.pending[task].shift();
     this.stopWaiting("");

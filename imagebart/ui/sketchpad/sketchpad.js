@@ -1,18 +1,20 @@
 // The sketchpad: puts its parts together, and says what happens between them. Started by Gradio once its markup is there,
 // see component.py.
-import { click, EVENTS, fileUrl, hideMessages, promptBox, whenPresent, writePrompt } from "./gradio.js";
+import { click, EVENTS, fileUrl, hideMessages, NO_ANSWER, prompt, whenPresent } from "./gradio.js";
 import { ImageLoader, importMask, loadBitmap, loadFromTab, saveInTab, Sharing } from "./images.js";
+import { Edges } from "./edges.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
 import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
 import { LiveMode } from "./live_mode.js";
 import { Modes } from "./modes.js";
-import { Review, thumbnail } from "./review.js";
+import { Review, thumbnail, VariantGrid } from "./review.js";
 import { History, ImageQueries, RunState, watchServer } from "./run.js";
 import { isProject, Projects } from "./project.js";
 import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
 const GRID_DELAY = 120; // milliseconds without a change before the server is asked for the grid
+const TYPING_PAUSE = 700; // milliseconds without a key that end a step of typing, for undo
 const NOTHING_PAINTED = "Nothing is painted yet";
 const COUNTING = "Painted; counting the tokens …";
 const MAX_SENT = 24; // versions of which it is known what was sent
@@ -24,22 +26,32 @@ export class Sketchpad {
     this.examples = props.examples; // of the model that is chosen
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.gridStatus = element.querySelector("#grid-status");
-    this.state = new State((why) => (why === "nothing" ? this.live.on && this.live.request() : this.changed(why)), () => this.gestures.finish(), (words) => writePrompt(words, true));
+    this.state = new State((why) => (why === "nothing" ? this.live.on && this.live.request() : this.changed(why)), () => this.gestures.finish(), prompt);
     this.review = new Review(this.parts, (why) => this.reviewChanged(why));
+    this.variantGrid = new VariantGrid(this.parts.compare, (number) => {
+      this.review.showVariant(number);
+      this.keep();
+      this.canvas.element.focus({ preventScroll: true });
+    });
     this.canvas = new Canvas({
       element: this.parts.canvas,
       frame: this.parts.frame,
       state: this.state,
       review: this.review,
+      growth: () => this.edges.preview(),
       beforeStroke: () => this.beforePainting(),
-      afterRender: () => this.review.placeSlider(this.canvas),
+      afterRender: () => {
+        this.review.placeSlider(this.canvas);
+        this.edges.place();
+      },
     });
     this.gestures = new Gestures(this.canvas);
-    this.loader = new ImageLoader({ server, upload, state: this.state, say: (sentence) => this.say(sentence) });
+    this.loader = new ImageLoader({ server, upload, maxBytes: props.max_file, state: this.state, say: (sentence) => this.say(sentence) });
     this.sharing = new Sharing(this);
     this.projects = new Projects(this, this.parts.projectFile);
     this.queries = new ImageQueries(this);
     this.modes = new Modes(this);
+    this.edges = new Edges(this);
     this.runState = new RunState(server.stop);
     this.live = new LiveMode(this);
     element.sketchpad = this;
@@ -77,6 +89,11 @@ export class Sketchpad {
     imagebart.on("run", (message) => this.runMessage(message));
     imagebart.on("run_over", () => this.runState.end());
     imagebart.on("random_prompt", ({ words }) => this.changeWords(words));
+    imagebart.on("change_words", (words) => this.state.changeWords(words));
+    imagebart.on("words_changed", () => {
+      clearTimeout(this.typingTimer);
+      this.typingTimer = setTimeout(() => this.state.noteWords(), TYPING_PAUSE);
+    });
     imagebart.on("grid", (grid) => this.showGrid(grid));
     imagebart.on("examples", (message) => this.state.onArrival(() => this.switchExamples(message)));
     imagebart.on("answer", (message) => this.state.onArrival(() => this.queries.answer(message)));
@@ -99,16 +116,16 @@ export class Sketchpad {
 
   startRun(byHand) {
     this.runState.start();
+    this.sayOfImage("");
     const { data } = this.runState;
     data.runLive = this.live.started(data.runName, byHand);
   }
 
   // Words that are not the person's own; theirs come back with Undo.
   changeWords(words) {
-    const before = promptBox()?.value ?? "";
+    const before = prompt.read();
     if (words === before) return;
-    this.state.changeWords(before, words);
-    writePrompt(words, true);
+    this.state.changeWords(words);
     if (before) this.say("Undo brings back your own words.");
   }
 
@@ -135,22 +152,27 @@ export class Sketchpad {
   // What the page's address holds, what was there before a reload, or the first example.
   async openFirst() {
     if (await this.sharing.openLink()) return;
-    const [refused, prompt] = [this.parts.note.textContent, loadFromTab("words")];
-    if (this.loader.restore()) {
-      if (prompt !== null) whenPresent("prompt", () => writePrompt(prompt));
-    } else if (this.examples.length) this.openExample(this.examples[0]);
-    else this.changed();
+    const refused = this.parts.note.textContent;
+    if (!this.loader.restore()) {
+      if (this.examples.length) this.openExample(this.examples[0]);
+      else this.changed();
+    }
     this.say(refused);
   }
 
   // Called at once after every change of the image or the mask.
   changed(why) {
+    const { image, mask, version, undoStack } = this.state;
+    this.button("undo").disabled = !undoStack.past.length;
+    this.button("redo").disabled = !undoStack.future.length;
+    if (why === "words") return;
     this.say(""); // what was said was about what was there before
     if (this.started) hideMessages();
-    const { image, mask, version, undoStack } = this.state;
+    if (image?.path !== this.noted) this.sayOfImage("");
     const [size, packed] = [[image?.width ?? 0, image?.height ?? 0], mask ? pack(mask) : ""];
     const selection = this.queries.promptOf(image, packed);
-    const value = { image: image?.path ?? null, size, mask: packed, selected_by: selection, mode: this.modes.chosen, version };
+    const { path = null, view = null } = image ?? {};
+    const value = { image: path, view, size, mask: packed, selected_by: selection, mode: this.modes.chosen, version };
     this.props.value = value;
     this.sent.set(version, { image, mask: packed });
     this.sent.delete(version - MAX_SENT);
@@ -165,8 +187,6 @@ export class Sketchpad {
     if (!packed) this.showGridStatus(NOTHING_PAINTED, "");
     else if (this.gridStatus.textContent === NOTHING_PAINTED) this.gridStatus.textContent = COUNTING;
     this.showImage(image);
-    this.button("undo").disabled = !undoStack.past.length;
-    this.button("redo").disabled = !undoStack.future.length;
     this.canvas.requestRender();
     if (painted) this.live.request();
     else if (why === undefined) this.live.stop();
@@ -233,8 +253,17 @@ export class Sketchpad {
   }
 
   finish(entry, bitmap = null) {
-    this.review.version = this.state.version;
+    this.state.noteWords();
+    Object.assign(this.review, { version: this.state.version, entry: this.state.current });
     this.review.finish(entry, bitmap);
+  }
+
+  // The last step: words that were written since a result is shown; then the result; then what was there before it.
+  undo() {
+    const { review, state } = this;
+    state.noteWords();
+    if (review.finished && (review.version !== state.version || review.entry === state.current)) execute(this, "discard");
+    else state.undo();
   }
 
   // The server has deleted the image: it gets it again, and then the same request.
@@ -250,6 +279,7 @@ export class Sketchpad {
     const { saveBefore } = this.parts;
     saveBefore.hidden = !run?.before;
     if (run?.before) Object.assign(saveBefore, { href: fileUrl(run.before.path), download: `${run.name}-before.png` });
+    if (!finished) this.variantGrid.close();
     this.element.dataset.review = finished ? "finished" : active ? "running" : "";
     this.canvas.requestRender();
   }
@@ -286,21 +316,21 @@ export class Sketchpad {
     const { parts } = review.steps()[review.step];
     const { version } = state;
     const step = { base: run.before?.path ?? null, box: run.box, part: parts[variant] };
-    const { image, error } = await this.server.compose(step).catch(() => ({ error: "The server did not answer." }));
+    const { image, error } = await this.server.compose(step).catch(() => NO_ANSWER);
     if (error) this.say(error);
     else state.onArrival(() => version === state.version && state.open(image, mask));
   }
 
   // A run of the history: its image, mask and prompt, and its result.
   openRun(entry) {
-    writePrompt(entry.prompt ?? "");
-    if (entry.before) this.loader.open(entry.before, entry.mask);
+    const words = prompt.read() === null ? null : entry.prompt ?? "";
+    if (entry.before) this.loader.open(entry.before, entry.mask, words);
+    else if (words !== null) this.state.changeWords(words);
     this.finish(entry);
   }
 
   openExample(example) {
-    if (example.prompt) whenPresent("prompt", () => writePrompt(example.prompt));
-    this.loader.open(example.image, example.mask);
+    this.loader.open(example.image, example.mask, example.prompt || null);
   }
 
   exampleOf(image) {
@@ -314,6 +344,7 @@ export class Sketchpad {
     const touched = before && pack(mask) !== pack(unpack(before.mask, mask.width, mask.height));
     this.examples = examples;
     this.showExamples();
+    this.recognizeImage();
     if (!examples.length || this.exampleOf(image) || this.review.active || this.review.finished) return;
     if (!image || (before && !touched)) this.openExample(examples[0]);
   }
@@ -322,6 +353,21 @@ export class Sketchpad {
     if (isProject(file)) return this.projects.open(file);
     const answer = await this.loader.openFile(file);
     if (answer?.made) this.request("settings");
+    if (answer) this.recognizeImage();
+  }
+
+  // Asks whether the model knows such images.
+  recognizeImage() {
+    this.sayOfImage("");
+    if (this.state.image && !this.exampleOf(this.state.image)) this.request("recognize");
+  }
+
+  // Below the buttons, until another image comes or a run begins, whose own notes say the same.
+  sayOfImage(sentence) {
+    const line = document.getElementById("unknown-image");
+    if (!line) return;
+    Object.assign(line, { textContent: sentence, hidden: !sentence });
+    this.noted = this.state.image?.path;
   }
 
   async importMask(file) {
@@ -414,6 +460,12 @@ export class Sketchpad {
     else this.helpOpener?.focus({ preventScroll: true });
     help.hidden = !show;
     if (show) help.focus();
+  }
+
+  openVariants() {
+    const { review, variantGrid } = this;
+    if (!review.finished || review.run.results.length < 2) this.say("There is one image only; “Images at once” asks for more.");
+    else if (!variantGrid.isOpen) variantGrid.open(review.run.results, review.variant);
   }
 
   showBefore(on) {

@@ -1,5 +1,6 @@
-// The sketchpad's state: an image with its mask, and what was there before, for undo and redo. The only place where
-// either changes. Each change has a version of its own and is passed on at once, so that nobody sees an outdated one.
+// The sketchpad's state: an image with its mask and the words of the prompt, and what was there before, for undo and redo.
+// The only place where image and mask change. Each change of theirs has a version of its own and is passed on at once, so
+// that nobody sees an outdated one. Words change in the prompt, by whomever, and become a step with `noteWords`.
 //
 // A stroke belongs to the image and mask on which it began. So whatever a person does meanwhile ends it first, and what
 // arrives from the server (an image, a mask, a result) waits until it has ended.
@@ -8,8 +9,8 @@ import { blank, copy, equal, maskSize } from "./mask.js";
 const MAX_ENTRIES = 200;
 const MAX_BYTES = 64e6; // of all masks
 
-// Entries are { image, mask, words (before and after, where those of the prompt changed) }. They share what did not
-// change, so that one costs no more than its mask; the oldest ones are dropped first.
+// Entries are { image, mask, words (null: not known) }. They share what did not change, so that one costs no more than its
+// mask; the oldest ones are dropped first.
 export class UndoStack {
   constructor(maxBytes = MAX_BYTES) {
     Object.assign(this, { maxBytes, past: [], future: [] });
@@ -19,7 +20,7 @@ export class UndoStack {
   push(current) {
     this.past.push(current);
     this.future = [];
-    const bytes = () => this.past.reduce((sum, entry) => sum + entry.mask.data.length, 0);
+    const bytes = () => [...new Set(this.past.map(({ mask }) => mask))].reduce((sum, { data }) => sum + data.length, 0);
     while (this.past.length > 1 && (this.past.length > MAX_ENTRIES || bytes() > this.maxBytes)) this.past.shift();
   }
 
@@ -40,11 +41,11 @@ export class UndoStack {
 }
 
 export class State {
-  // onChange: called after every change, with "paint" where it is another mask on the same image, and with "nothing" after a
-  // stroke that changed nothing; finishStroke: ends the stroke that goes on, as if the pointer was lifted;
-  // showWords: sets the prompt.
-  constructor(onChange, finishStroke = () => {}, showWords = () => {}) {
-    Object.assign(this, { onChange, finishStroke, showWords, version: 0, undoStack: new UndoStack(), current: null });
+  // onChange: called after every change, with "paint" where it is another mask on the same image, with "words" where it is
+  // only words, and with "nothing" after a stroke that changed nothing; finishStroke: ends the stroke that goes on, as if the
+  // pointer was lifted; prompt: how to read the words (null where there is no prompt) and to write them.
+  constructor(onChange, finishStroke = () => {}, prompt = { read: () => null, write: () => {} }) {
+    Object.assign(this, { onChange, finishStroke, prompt, version: 0, undoStack: new UndoStack(), current: null });
     Object.assign(this, { stroke: null, waiting: [] });
   }
 
@@ -77,27 +78,36 @@ export class State {
     else act();
   }
 
-  // Another image, with a mask or an empty one.
-  open(image, mask = null) {
+  // Another image, with a mask or an empty one; and with words, where these come with it.
+  open(image, mask = null, words = null) {
     this.finishStroke();
+    this.noteWords();
     const { width, height } = maskSize(image);
-    this.change({ image, mask: mask ?? blank(width, height) });
+    this.change({ image, mask: mask ?? blank(width, height), words: words ?? this.current?.words ?? null });
   }
 
   // Another mask.
   paint(mask) {
     this.finishStroke();
+    this.noteWords();
     if (!this.current || equal(mask, this.current.mask)) return;
-    this.change({ image: this.image, mask }, "paint");
+    this.change({ ...this.current, mask }, "paint");
   }
 
-  // Other words in the prompt, which undo takes back like another mask. Image and mask stay, and so does the version.
-  changeWords(before, words) {
+  // Other words, as a step of their own.
+  changeWords(words) {
     this.finishStroke();
-    if (!this.current) return;
-    this.undoStack.push(this.current);
-    this.current = { image: this.image, mask: this.mask, words: { before, after: words } };
-    this.onChange();
+    this.noteWords();
+    this.prompt.write(words);
+    this.noteWords();
+  }
+
+  // The words that are in the prompt by now become a step, which undo takes back like another mask.
+  noteWords() {
+    const words = this.prompt.read();
+    if (!this.current || words === null || words === this.current.words) return;
+    if (this.current.words === null) this.current.words = words;
+    else this.change({ ...this.current, words });
   }
 
   // The same image under another path: the server had deleted it. No new version, so that answers about it still count.
@@ -110,17 +120,14 @@ export class State {
 
   undo() {
     this.finishStroke();
-    const { current } = this;
-    const shown = this.show(current && this.undoStack.undo(current));
-    if (shown && current.words) this.showWords(current.words.before);
-    return shown;
+    this.noteWords();
+    return this.show(this.current && this.undoStack.undo(this.current));
   }
 
   redo() {
     this.finishStroke();
-    const shown = this.show(this.current && this.undoStack.redo(this.current));
-    if (shown && this.current.words) this.showWords(this.current.words.after);
-    return shown;
+    this.noteWords();
+    return this.show(this.current && this.undoStack.redo(this.current));
   }
 
   change(entry, why) {
@@ -130,9 +137,15 @@ export class State {
 
   show(entry, why) {
     if (!entry) return false;
+    const before = this.current;
     this.current = entry;
-    this.version += 1;
-    this.onChange(why);
+    if (entry.words !== null && entry.words !== before?.words && entry.words !== this.prompt.read()) {
+      this.prompt.write(entry.words);
+      entry.words = this.prompt.read() ?? entry.words; // a text field may hold others: its ends of lines
+    }
+    const onlyWords = before?.image === entry.image && before.mask === entry.mask;
+    if (!onlyWords) this.version += 1; // answers about image and mask count until these change
+    this.onChange(onlyWords ? "words" : why);
     return true;
   }
 }

@@ -8,19 +8,22 @@ import { blank, fillCapsule, fillPolygon, fillRect, fillSelection, floodFill, gr
 
 const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the image
+const ROOM = 0.2; // around an image that is to grow, over the frame's shorter side
 const KNOB_RADIUS = 20; // of the before/after slider, in screen pixels
 const PIXELATED = 6; // the scale from which pixels are shown as squares
 const OVERLAY = [255, 61, 113]; // RGB, as MASK_COLOR in examples.py
 export const OPACITIES = [0.6, 0.3, 0.9]; // of the mask at strength 1; the first as MASK_OPACITY in examples.py
+const OUTLINE_SIDE = 112; // pixels of the longer side of a mask's outline on a thumbnail
 const MIN_RADIUS = 0.5; // of the brush, in pixels of the mask
 const MAX_RADIUS = 1 / 4; // of the brush, over the mask's longer side
 const WAND_MARGIN = 1 / 512; // around a selected color, over the longer side, at least a pixel: edges mix two colors
 const WAND_STEP = 1 / 32; // by an arrow key, over the longer side
 const WAND_RADIUS = 7; // of its mark, in screen pixels
 
-// The whole image in the middle of its frame. Sizes are { width, height }; the size of the image is its mask's.
+// The whole image in the middle of its frame. Sizes are { width, height }; the size of the image is its mask's. A frame may
+// have another margin.
 export const fit = (size, frame) => {
-  const room = (side) => Math.max(1, side - 2 * MARGIN);
+  const room = (side) => Math.max(1, side - 2 * (frame.margin ?? MARGIN));
   const scale = Math.min(room(frame.width) / size.width, room(frame.height) / size.height);
   return { scale, x: (frame.width - size.width * scale) / 2, y: (frame.height - size.height * scale) / 2 };
 };
@@ -73,7 +76,28 @@ const maskOverlay = (mask, opacity, canvas = createCanvas(mask.width, mask.heigh
   return canvas;
 };
 
-// scene: { view, size, bitmap (of the image, or null), overlay, grid, cursor, outline, result, frame, ratio }
+// The outline of a mask on a small canvas, in the colour of the brush and in white, to be seen on any image.
+export const maskOutline = ({ width, height, data }) => {
+  const scale = Math.min(1, OUTLINE_SIDE / Math.max(width, height));
+  const canvas = createCanvas(Math.ceil(width * scale), Math.ceil(height * scale));
+  const painted = new Uint8Array(canvas.width * canvas.height);
+  for (let y = 0, i = 0; y < height; y++) {
+    const row = Math.floor(y * scale) * canvas.width;
+    for (let x = 0; x < width; x++, i++) if (data[i]) painted[row + Math.floor(x * scale)] = 1;
+  }
+  const at = (x, y) => x >= 0 && x < canvas.width && painted[y * canvas.width + x] === 1;
+  const context = canvas.getContext("2d");
+  for (let y = 0; y < canvas.height; y++) {
+    for (let x = 0; x < canvas.width; x++) {
+      const around = [at(x - 1, y), at(x + 1, y), at(x, y - 1), at(x, y + 1)];
+      context.fillStyle = at(x, y) ? `rgb(${OVERLAY.join(" ")})` : "#fff";
+      if (at(x, y) ? around.includes(false) : around.includes(true)) context.fillRect(x, y, 1, 1);
+    }
+  }
+  return canvas;
+};
+
+// scene: { view, size, bitmap (of the image, or null), overlay, grid, cursor, outline, growth, result, frame, ratio }
 const drawScene = (context, scene) => {
   const { frame, ratio, view, size } = scene;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -91,6 +115,7 @@ const drawScene = (context, scene) => {
   context.drawImage(scene.overlay, ...box);
   if (scene.grid) drawGrid(context, scene);
   if (scene.outline) drawOutline(context, scene.outline.map((point) => toScreen(view, point)));
+  if (scene.growth) drawGrowth(context, scene);
   return drawCursor(context, scene);
 };
 
@@ -138,6 +163,17 @@ const drawGrid = (context, { grid, view }) => {
   });
 };
 
+// What an image is about to grow by, in the colour of the brush, as it will be painted.
+const drawGrowth = (context, { growth, view, size }) => {
+  const [from, to] = [{ x: -growth.left, y: -growth.top }, { x: size.width + growth.right, y: size.height + growth.bottom }];
+  const [outer, inner] = [[from, to], [{ x: 0, y: 0 }, { x: size.width, y: size.height }]].map((ends) => ends.map((end) => toScreen(view, end)));
+  context.beginPath();
+  for (const [a, b] of [outer, inner]) context.rect(a.x, a.y, b.x - a.x, b.y - a.y);
+  context.fillStyle = `rgb(${OVERLAY.join(" ")} / ${OPACITIES[0]})`;
+  context.fill("evenodd");
+  drawOutline(context, corners(...outer));
+};
+
 const drawOutline = (context, points) => {
   outlined(context, () => {
     context.beginPath();
@@ -165,10 +201,10 @@ const drawCursor = (context, { cursor, view }) => {
 };
 
 export class Canvas {
-  // state: the mask that is painted; review: the result shown over it; beforeStroke: called before anything is painted,
-  // false forbids it; afterRender: called whenever the canvas was drawn.
-  constructor({ element, frame, state, review, beforeStroke, afterRender }) {
-    Object.assign(this, { element, frame, state, review, beforeStroke, afterRender });
+  // state: the mask that is painted; review: the result shown over it; growth: what the image is about to grow by, or null;
+  // beforeStroke: called before anything is painted, false forbids it; afterRender: called whenever the canvas was drawn.
+  constructor({ element, frame, state, review, growth, beforeStroke, afterRender }) {
+    Object.assign(this, { element, frame, state, review, growth, beforeStroke, afterRender, roomy: false });
     Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1, opacity: OPACITIES[0] });
     Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null });
     this.requested = false; // whether it is drawn in the next frame
@@ -215,14 +251,22 @@ export class Canvas {
     const [grid, result] = [stroke ? null : this.grid, this.review.scene()];
     // In live mode one paints on a result, whose mask grows.
     const painted = Boolean(stroke) || (this.review.finished && this.review.version !== this.state.version);
-    const scene = { frame, ratio, view, size, bitmap, overlay, grid, cursor, outline, result, painted };
+    const scene = { frame, ratio, view, size, bitmap, overlay, grid, cursor, outline, growth: this.growth(), result, painted };
     drawScene(this.element.getContext("2d"), scene);
     if (result?.mix < 1) this.requestRender(); // one state dissolves into another
     this.afterRender();
   }
 
   frameSize() {
-    return { width: this.frame.clientWidth, height: this.frame.clientHeight };
+    const [width, height] = [this.frame.clientWidth, this.frame.clientHeight];
+    return { width, height, margin: this.roomy ? ROOM * Math.min(width, height) : MARGIN };
+  }
+
+  // Whether the whole image is shown with room around it, to grow into.
+  leaveRoom(roomy) {
+    if (this.roomy === roomy) return;
+    this.roomy = roomy;
+    this.fitView();
   }
 
   fitView() {

@@ -13,7 +13,6 @@ weights without an error. A check beforehand would have to know what is on the s
 
 from __future__ import annotations
 
-import io
 import pickletools
 import struct
 import sys
@@ -29,7 +28,7 @@ import torch
 from torch import Tensor
 
 from imagebart.errors import WeightsError, format_value, reason_of
-from imagebart.weights.folder import MAX_INDEX_BYTES, open_file
+from imagebart.weights.folder import MAX_INDEX_BYTES, BoundedFile, open_file
 
 MAX_PICKLE_BYTES = 2 * 2**20  # takes seconds to read; the published ones have less than one MiB
 MAX_COUNT = 2**63  # of a size, offset or stride
@@ -134,21 +133,12 @@ class Archive:
         return data
 
 
-class _BoundedFile(io.FileIO):
-    """A file for `zipfile`, which reads the list of all entries at once: refused where that is too long."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MAX_INDEX_BYTES:
-            raise zipfile.BadZipFile(f"its list of entries has {size:,} bytes, expected at most {MAX_INDEX_BYTES:,}")
-        return super().read(size)
-
-
 def _zip_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
     first = b""
     try:
         with open_file(path) as file:
             first = file.read(1)
-        with _BoundedFile(path) as bounded, zipfile.ZipFile(bounded) as archive:
+        with BoundedFile(path, MAX_INDEX_BYTES) as bounded, zipfile.ZipFile(bounded) as archive:
             return {entry.filename: entry for entry in archive.infolist()}
     except WeightsError:
         raise

@@ -115,17 +115,48 @@ test("what arrives during a stroke comes at its end, in its order", () => {
   assert.deepEqual([state.mask.data[4], seen.at(-1)], [0, 0], "dropped");
 });
 
-test("words that were replaced come back where undo passes the change, and only there", () => {
-  const shown = [];
-  const state = new State(() => {}, () => {}, (words) => shown.push(words));
-  state.open(image("a"));
+test("images, masks and words are undone and redone in the order in which they were made", () => {
+  const field = { text: "", read: () => field.text, write: (words) => (field.text = words) };
+  const state = new State(() => {}, () => {}, field);
+  const [centre, border] = ["centre", "border"].map((name) => preset(name, 12, 8));
+  const now = () => [state.image.path, state.mask.data.indexOf(255), field.text];
+  state.open(image("a"), null, "of the example");
+  const seen = [now()];
+  const step = (act) => (act(), state.noteWords(), seen.push(now()));
   const { version } = state;
-  state.changeWords("mine", "described");
+  step(() => (field.text = "typed")); // a pause
   assert.equal(state.version, version, "answers about the image still count");
+  field.text = "typed and painted";
+  seen.push(now());
+  step(() => state.paint(centre));
+  step(() => state.changeWords("described"));
+  step(() => state.paint(border));
+  step(() => state.open(image("b"), centre, "of another"));
+  assert.equal(new Set(seen.map(String)).size, seen.length);
+  field.text = "not yet a step";
+  seen.push(now());
+  for (const before of [...seen].reverse().slice(1)) {
+    assert.ok(state.undo());
+    assert.deepEqual(now(), before);
+  }
+  assert.equal(state.undo(), false);
+  for (const after of seen.slice(1)) {
+    assert.ok(state.redo());
+    assert.deepEqual(now(), after);
+  }
+  assert.equal(state.redo(), false);
+});
+
+test("words cost no masks, and are left alone where there is no prompt", () => {
+  let text = null;
+  const state = new State(() => {}, () => {}, { read: () => text, write: () => assert.fail("there is no prompt") });
+  state.open(image("a"));
   state.paint(preset("centre", 12, 8));
   state.undo();
-  assert.deepEqual(shown, []);
-  state.undo();
-  state.redo();
-  assert.deepEqual(shown, ["mine", "described"]);
+  state.undoStack.maxBytes = 3 * 12 * 8;
+  for (let i = 0; i < 50; i++) {
+    text = `words ${i}`;
+    state.noteWords();
+  }
+  assert.equal(state.undoStack.past.length, 49);
 });
