@@ -220,7 +220,7 @@ def test_what_both_halves_show_has_to_agree() -> None:
 
 def test_completions_keep_the_lower_half() -> None:
     avatars = [PLAIN, replace(PLAIN, skin="dark")]
-    completed, given = complete(study(), avatars), rendered(avatars, 32)
+    (_, completed), given = complete(study(), avatars), rendered(avatars, 32)
     lower = torch.from_numpy(~preset_array("upper half", 32))
     assert torch.equal(completed[..., lower], given[..., lower])
     assert not torch.equal(completed[..., ~lower], given[..., ~lower])
