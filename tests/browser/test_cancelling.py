@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from fake_models import HeldPipeline
-from page_object import (
-    PageObject,
-    Site,
-    Windows,
-    preset_mask,
-    random_seed,
-)
+from page_object import PageObject, Site, Windows, preset_mask, random_seed
 from playwright.sync_api import Response, Route, expect
 
 from imagebart.imaging.masks import PRESETS
@@ -72,16 +66,16 @@ class Gate:
             route.continue_()
 
 
-def named(value: object) -> str:
-    """A machine and its line, or what a person does."""
-    return value.__name__ if callable(value) else "{}x-{}ms".format(*value)  # type: ignore[misc]
+def named(value: tuple[int, int]) -> str:
+    """A machine and its line."""
+    return "{}x-{}ms".format(*value)
 
 
-@pytest.fixture(params=SLOW[1:], ids=named)
-def page(windows: Windows, held_site: Site, request: pytest.FixtureRequest) -> Iterator[PageObject]:
+@pytest.fixture
+def page(windows: Windows, held_site: Site) -> Iterator[PageObject]:
     with windows.open(held_site.url) as page:
         page.type_prompt(WORDS)
-        page.slow_down(*request.param)
+        page.slow_down(*SLOW[1])
         yield page
 
 
@@ -139,32 +133,24 @@ def goes_on(page: PageObject, held: HeldPipeline) -> None:
     assert len(page.history()) == 1
 
 
-BEFORE = [((8, 150), button), ((4, 150), twice), ((8, 150), key)]
-
-
-@pytest.mark.parametrize(("page", "cancel"), BEFORE, indirect=["page"], ids=named)
-def test_a_run_is_cancelled_before_the_server_has_heard_of_it(
-    page: PageObject, held: HeldPipeline, cancel: Callable[[PageObject], None]
-) -> None:
-    start = Gate(page, JOIN, RUN)
-    page.press("Edit")
-    start.reached()
-    expect(page.button("Cancel")).to_be_enabled()
-    places = page.evaluate(PLACES)
-    with page.expect_response(lambda response: STOP in (response.request.post_data or "")):
-        cancel(page)
-    cancelling(page)
-    assert page.evaluate(PLACES) == places, "the buttons have moved"
-    start.open()
-    as_it_was(page)
-    assert held.edits == [], "it was drawn"
-    goes_on(page, held)
-
-
-def test_escape_right_after_enter_cancels(page: PageObject, held: HeldPipeline) -> None:
+def test_a_run_is_cancelled_before_the_server_has_heard_of_it(page: PageObject, held: HeldPipeline) -> None:
+    for cancel in (button, twice, key):
+        start = Gate(page, JOIN, RUN)
+        page.press("Edit")
+        start.reached()
+        expect(page.button("Cancel")).to_be_enabled()
+        places = page.evaluate(PLACES)
+        with page.expect_response(lambda response: STOP in (response.request.post_data or "")):
+            cancel(page)
+        cancelling(page)
+        assert page.evaluate(PLACES) == places, "the buttons have moved"
+        start.open()
+        as_it_was(page)
+        assert held.edits == [], f"it was drawn: {cancel.__name__}"
+    # Escape right after Enter: whichever of the two requests the server reads first, it draws no more.
     page.evaluate(ENTER_ESCAPE, 0)
     as_it_was(page)
-    page.wait_until(lambda: held.running == 0)  # whichever of the two requests the server read first, it draws no more
+    page.wait_until(lambda: held.running == 0)
     goes_on(page, held)
 
 
@@ -220,7 +206,7 @@ def test_a_result_on_its_way_is_shown_and_nothing_says_cancelled(page: PageObjec
     assert len(page.history()) == 2
 
 
-def test_who_cancels_before_their_place_in_the_queue_is_known_leaves_it(
+def test_a_second_person_sees_their_place_and_can_leave_the_queue(
     windows: Windows, held_page: PageObject, held_site: Site, held: HeldPipeline
 ) -> None:
     page = held_page
@@ -228,6 +214,7 @@ def test_who_cancels_before_their_place_in_the_queue_is_known_leaves_it(
         page.type_prompt(WORDS)
         other.press("Edit")
         other.expect_review("finished")
+        # Before their place is known.
         start = Gate(page, JOIN, RUN)
         page.press("Edit")
         start.reached()
@@ -235,9 +222,16 @@ def test_who_cancels_before_their_place_in_the_queue_is_known_leaves_it(
         cancelling(page)
         start.open()
         as_it_was(page)  # though the other's run still goes on
+        # And after.
+        page.press("Edit")
+        expect(page.locator("#progress")).to_contain_text(re.compile(r"queue: 1/1"))
+        expect(page.locator("#progress")).to_contain_text("Waiting for the model")
+        page.press("Cancel")
+        as_it_was(page)
         held.let_go.set()
         other.expect_finished()
         assert len(held.edits) == 1
+        page.edit()
 
 
 def cancel_sometime(page: PageObject, chance: random.Random) -> str | None:
@@ -324,23 +318,6 @@ def test_edit_right_after_cancel_waits_and_runs(windows: Windows, slow_site: Sit
             page.click("Cancel")
             page.wait_for("!document.documentElement.dataset.runState")
             assert len(edits) == before + 2 and page.history() == []
-
-
-def test_a_second_person_sees_their_place_and_can_leave_the_queue(
-    windows: Windows, held_page: PageObject, held_site: Site, held: HeldPipeline
-) -> None:
-    page = held_page
-    with windows.open(held_site.url) as other:
-        page.press("Edit")
-        page.expect_review("finished")
-        other.press("Edit")
-        expect(other.locator("#progress")).to_contain_text(re.compile(r"queue: 1/1"))
-        expect(other.locator("#progress")).to_contain_text("Waiting for the model")
-        other.press("Cancel")
-        expect(other.locator("#messages")).to_contain_text("Cancelled")
-        held.let_go.set()
-        page.expect_finished()
-        other.edit()
 
 
 def test_the_last_words_are_found_though_others_were_requested(held_page: PageObject, held: HeldPipeline) -> None:

@@ -69,6 +69,12 @@ def test_the_main_way_needs_no_scrolling(windows: Windows, shipped_examples: Sit
         assert in_sight(page, variants.last, screen)
         assert page.evaluate("scrollY") == 0
         assert page.evaluate(OVERFLOWING) == []
+        if screen == SCREENS[1]:  # settings open beside the image
+            page.locator("#settings > button").click()
+            page.locator("#reset").scroll_into_view_if_needed()
+            assert page.evaluate("scrollY") > 0
+            for part in (page.locator(".sp canvas"), page.button("Edit")):
+                assert in_sight(page, part, screen), part
 
 
 # Notes, frame by frame, by how many pixels anything moves but the image, its film, the prompt, which grows upwards on a
@@ -151,18 +157,6 @@ def test_nothing_moves_from_the_first_word_to_the_history(windows: Windows, slow
         expect_nothing_moved("variants")
 
 
-@pytest.mark.parametrize("screen", SCREENS[1:], ids=lambda screen: f"{screen['width']} x {screen['height']}")
-def test_settings_open_beside_the_image_and_what_is_asked_for(
-    windows: Windows, shipped_examples: Site, screen: Any
-) -> None:
-    with windows.open(shipped_examples.url, viewport=screen) as page:
-        page.locator("#settings > button").click()
-        page.locator("#reset").scroll_into_view_if_needed()
-        assert page.evaluate("scrollY") > 0
-        for part in (page.locator(".sp canvas"), page.button("Edit")):
-            assert in_sight(page, part, screen), part
-
-
 def above_the_dock(phone: PageObject, *parts: Locator) -> None:
     """In sight while the dock shows no notes, which lie over what is above it."""
     edge = box_of(phone.locator("#dock"))["y"]
@@ -171,26 +165,10 @@ def above_the_dock(phone: PageObject, *parts: Locator) -> None:
         assert (phone.evaluate("scrollY"), box["y"] + box["height"] <= edge) == (0, True), f"{part}: {box}, {edge}"
 
 
-def test_progress_is_one_line_however_much_it_says(windows: Windows, shipped_examples: Site) -> None:
-    run = {
-        "stage": 3,
-        "stages": 8,
-        "resample_index": 1,
-        "resamples": 4,
-        "position": 137,
-        "total": 256,
-        "corrector_step": 0,
-    }
-    clocks = {"fraction": 0.5, "elapsed": 128.4, "remaining": 130.2}
-    longest = messages.progress_html(SimpleNamespace(**run, **clocks))
-    with windows.open(shipped_examples.url, viewport=PHONE) as phone:
-        progress = phone.locator("#progress")
-        heights = []
-        for said in (messages.waiting_html(), longest):
-            progress.evaluate("(part, said) => (part.innerHTML = said)", said)
-            heights.append(box_of(progress.locator(".ib-line"))["height"])
-        assert heights[0] == heights[1]
-        assert in_sight(phone, progress.get_by_text("about 130.2 s left"), PHONE)
+LONG_RUN = {
+    **{"stage": 3, "stages": 8, "resample_index": 1, "resamples": 4, "position": 137, "total": 256},
+    **{"corrector_step": 0, "fraction": 0.5, "elapsed": 128.4, "remaining": 130.2},
+}
 
 
 def test_a_phone_shows_everything_within_its_width(windows: Windows, shipped_examples: Site) -> None:
@@ -212,6 +190,14 @@ def test_a_phone_shows_everything_within_its_width(windows: Windows, shipped_exa
             *phone.locator("#actions button:visible, #mode").all(),
         ):
             assert min(box_of(button)["width"], box_of(button)["height"]) >= 40
+        # Progress is one line, however much it says.
+        longest = messages.progress_html(SimpleNamespace(**LONG_RUN))
+        progress, heights = phone.locator("#progress"), []
+        for said in (messages.waiting_html(), longest):
+            progress.evaluate("(part, said) => (part.innerHTML = said)", said)
+            heights.append(box_of(progress.locator(".ib-line"))["height"])
+        assert heights[0] == heights[1]
+        assert in_sight(phone, progress.get_by_text("about 130.2 s left"), PHONE)
 
 
 AGAIN = "(({ history }) => history.add(history.entries[0]))(document.querySelector('.sp').sketchpad)"

@@ -33,8 +33,13 @@ def parts(page: gr.Blocks) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_a_text_model_has_a_prompt_and_suggestions() -> None:
-    found = parts(build_page(tiny_pipeline("text")))
+@pytest.fixture(scope="module")
+def page() -> gr.Blocks:
+    return build_page(tiny_pipeline("text"))
+
+
+def test_a_text_model_has_a_prompt_and_suggestions(page: gr.Blocks) -> None:
+    found = parts(page)
     assert found["prompt"]["type"] == "textbox" and found["prompt"]["visible"] and not found["choice"]["visible"]
     assert "sunglasses" in found["lexicon"]["value"] and found["suggestions"]["visible"]
 
@@ -53,34 +58,32 @@ def test_an_unconditional_model_hides_both() -> None:
     assert not any(found[part]["visible"] for part in hidden)
 
 
-def test_the_server_never_writes_into_the_sketchpad() -> None:
-    page = build_page(tiny_pipeline())
+def test_the_server_never_writes_into_the_sketchpad(page: gr.Blocks) -> None:
     pad = next(part for part in page.blocks.values() if getattr(part, "elem_id", "") == "sketchpad")
     assert [fn.name for fn in page.fns.values() if pad in fn.outputs] == []
 
 
-def test_every_setting_has_a_line_of_help() -> None:
-    found = parts(build_page(tiny_pipeline()))
+def test_every_setting_has_a_line_of_help(page: gr.Blocks) -> None:
+    found = parts(page)
     settings = ("seed", "new-seed", *(slider.name.replace("_", "-") for slider in SLIDERS))
     assert all(len(found[name]["info"]) > 10 for name in settings)
 
 
-def test_the_other_models_of_a_folder_can_be_chosen(tmp_path: Path) -> None:
+def test_the_other_models_of_a_folder_can_be_chosen(page: gr.Blocks, tmp_path: Path) -> None:
     tiny_model("class").save_pretrained(tmp_path / "animals")
     found = parts(build_page(tiny_pipeline(), models=Models(tmp_path)))["model-choice"]
     assert [name for name, _ in found["choices"]] == ["tiny", "animals"] and found["visible"]
-    assert not parts(build_page(tiny_pipeline()))["model-choice"]["visible"]
+    assert not parts(page)["model-choice"]["visible"]
 
 
-def test_all_that_use_the_model_take_turns() -> None:
-    page = build_page(tiny_pipeline())
+def test_all_that_use_the_model_take_turns(page: gr.Blocks) -> None:
     assert page._queue.max_size is not None
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
     assert len(runs) == 10 and all(fn.concurrency_limit == 1 for fn in runs)
 
 
-def test_only_the_endpoints_are_public() -> None:
-    public = [fn.api_name for fn in build_page(tiny_pipeline()).fns.values() if fn.api_visibility != "private"]
+def test_only_the_endpoints_are_public(page: gr.Blocks) -> None:
+    public = [fn.api_name for fn in page.fns.values() if fn.api_visibility != "private"]
     assert sorted(map(str, public)) == ["describe", "edit", "generate", "suggest_mask", "vary"]
 
 

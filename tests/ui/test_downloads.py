@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from faulty_server import apart_from_the_net, holding, refusing, serving_file
 from published_files import write_package, write_tiny
-from tiny_models import tiny_pipeline
+from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
-from imagebart.ui.downloads import Downloads, EditTimes, PipeProgress, fetch
+from imagebart.ui import downloads
+from imagebart.ui.downloads import Downloads, EditTimes, PipeProgress, add_examples, fetch
 from imagebart.ui.environment import downloads_allowed
 from imagebart.ui.examples import find_examples
 from imagebart.ui.model_list import ModelChoice, Models
@@ -86,6 +87,16 @@ def test_what_goes_wrong_is_a_sentence_without_a_folder_of_the_server(
         cache_dir().mkdir(exist_ok=True)
         (cache_dir() / "recorded.json").write_text(json.dumps({NAME: "0" * 64}))
         assert f"expected the one of the first download, {'0' * 64}" in failure()
+
+
+@pytest.mark.parametrize(("limit", "count"), [(0.0, 1), (3.0, 4)])
+def test_examples_are_limited_by_computing_not_by_waiting_for_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, count: int
+) -> None:
+    tiny_model("none").save_pretrained(tmp_path)
+    monkeypatch.setattr(downloads, "EXAMPLE_SECONDS", limit)
+    add_examples(tmp_path, PipeProgress(lambda _: time.sleep(0.2)))  # as where others have the cores
+    assert len(find_examples(tmp_path / "examples")) == count
 
 
 @pytest.mark.slow
