@@ -102,6 +102,7 @@ $(VENV)/pyvenv.cfg:
 # The stamps make a second run start at once; a changed requirement runs pip again.
 $(VENV)/.runtime: $(VENV)/pyvenv.cfg requirements.txt
 	$(PIP) -r requirements.txt
+	$(PIP) --no-deps -e .
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/.runtime pyproject.toml
