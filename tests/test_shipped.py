@@ -130,8 +130,7 @@ def test_upper_halves_go_on_in_the_colours_of_the_lower(pipe: Pipeline) -> None:
     """Skin and background, by the measure of `evaluate avatars`; by chance one in forty."""
     study = Study(ImageSampler(pipe.model, pipe.defaults), load_reader(READER), 20, seed=3)
     avatars = study.avatars(COMPLETED)
-    images = complete(study, avatars)
-    halves = np.stack([masks.preset_array("upper half", study.sampler.size)] * len(avatars))
+    halves, images = complete(study, avatars)
     read = study.reader.read(images).attributes
     answers = boundary_consistency(images, halves, avatars, read, [SHARED] * len(avatars))
     assert sum(set(found) == set(SHARED) and all(found.values()) for found in answers) >= 18

@@ -68,13 +68,17 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: PageObje
         wide.get_by_role("link", name="… before").click()
     assert (pixels(download.value.path()) == before).all()
 
-    # From an earlier step: it becomes the image, and undo leads back.
+    # From an earlier step: it becomes the image, and undo leads back, to the words first.
     wide.press("Keep")
     wide.expect_regenerated(None)
     expect(film).to_have_count(0)
+    words = wide.prompt().input_value()
     wide.prompt().fill("")  # with words, Edit finds the place by itself
     wide.press("Edit")
     expect(wide.locator("#messages")).to_contain_text("Nothing is painted yet")
+    wide.press("Undo")
+    expect(wide.prompt()).to_have_value(words)
+    wide.expect_regenerated(None)
     wide.press("Undo")
     wide.expect_regenerated(16)
     wide.press("Redo")

@@ -110,10 +110,12 @@ def test_states_of_pickles_are_refused_and_not_run(tmp_path: Path) -> None:
 
 
 def test_no_module_unpickles() -> None:
-    """Published checkpoints have a reader of their own, in `weights/published/checkpoint.py`."""
+    """Published checkpoints have a reader of their own, in `weights/published/checkpoint.py`; a package's weights are
+    read by torch as tensors only."""
     loaders = re.compile(r"\b(pickle|torch|joblib)\.load|accelerator\.load_state|allow_pickle=True")
     for path in Path(imagebart.__file__).parent.rglob("*.py"):
-        lines = [line for line in path.read_text().splitlines() if "Why not `torch.load" not in line]
+        lines = [line.replace("torch.load(path, weights_only=True)", "") for line in path.read_text().splitlines()]
+        lines = [line for line in lines if "Why not `torch.load" not in line]
         assert not loaders.search("\n".join(lines)), path
 
 

@@ -79,7 +79,7 @@ def test_the_other_models_of_a_folder_can_be_chosen(page: gr.Blocks, tmp_path: P
 def test_all_that_use_the_model_take_turns(page: gr.Blocks) -> None:
     assert page._queue.max_size is not None
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
-    assert len(runs) == 10 and all(fn.concurrency_limit == 1 for fn in runs)
+    assert len(runs) == 11 and all(fn.concurrency_limit == 1 for fn in runs)
 
 
 def test_only_the_endpoints_are_public(page: gr.Blocks) -> None:
@@ -132,7 +132,7 @@ def test_the_model_goes_to_the_gpu_only_where_one_is_lent(
 def test_all_that_use_the_model_ask_for_the_gpu(lent: list[tuple[str, float]]) -> None:
     page = build_page(tiny_pipeline())
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
-    assert sorted(lent) == sorted((fn.fn.__name__, GPU_SECONDS) for fn in runs) and len(lent) == 10
+    assert sorted(lent) == sorted((fn.fn.__name__, GPU_SECONDS) for fn in runs) and len(lent) == 11
 
 
 def test_a_preview_of_a_link_shows_the_page_s_own_title_and_image_and_no_path() -> None:
