@@ -18,6 +18,7 @@ from tiny_models import tiny_model
 
 ROOT = Path(__file__).parents[1]
 NOBODY = 65534
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable]
 PATIENCE = 400  # seconds for the page to start
 pytestmark = pytest.mark.slow
 
@@ -46,16 +47,20 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def as_nobody(folder: Path, *options: str, **variables: str) -> tuple[list[str], dict[str, str]]:
-    """The command and the environment of `app.py` as another user than root."""
+@pytest.fixture(scope="module", autouse=True)
+def another_user() -> None:
+    """Skips where there is none that could run this."""
     if not shutil.which("setpriv") or not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("only root can become another user, by setpriv")
-    command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable]
-    if subprocess.run([*command, "-c", "import torch"], cwd=ROOT, capture_output=True, check=False).returncode:
+    if subprocess.run([*AS_NOBODY, "-c", "import torch"], cwd=ROOT, capture_output=True, check=False).returncode:
         pytest.skip("other users cannot read this environment")
+
+
+def as_nobody(folder: Path, *options: str, **variables: str) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of `app.py` as another user than root."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("GRADIO", "SPACES"))}
     own |= {"HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1", **variables}
-    return [*command, str(ROOT / "app.py"), "--model", str(folder / "model"), *options], own
+    return [*AS_NOBODY, str(ROOT / "app.py"), "--model", str(folder / "model"), *options], own
 
 
 def test_the_page_starts_on_a_space_as_its_environment_says(place: Path) -> None:

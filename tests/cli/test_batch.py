@@ -128,7 +128,7 @@ def test_processes_share_the_work_and_one_that_is_killed_holds_nothing_back(
 ) -> None:
     """The first is killed in the middle of its work. Two others then do all of it, each image once."""
     source = Image.open(folder / "0.png")
-    for number in range(60):
+    for number in range(30):
         source.save(folder / f"more-{number}.png")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "imagebart", "edit", "--model", str(model), "--image", str(folder)]
@@ -143,10 +143,10 @@ def test_processes_share_the_work_and_one_that_is_killed_holds_nothing_back(
     first.send_signal(signal.SIGKILL)
     first.communicate()
     done = set(out.glob("*.png"))
-    assert 0 < len(done) < 69 and list((out / CLAIMS).iterdir()), "killed while it had claims"
+    assert 0 < len(done) < 39 and list((out / CLAIMS).iterdir()), "killed while it had claims"
     others = [started(), started()]
     said = [other.communicate(timeout=300) for other in others]
     assert [other.returncode for other in others] == [0, 0], said
     printed = [line for text, _ in said for line in text.split()]
     assert len(printed) == len(set(printed)) and set(map(Path, printed)) == set(out.glob("*.png")) - done
-    assert len(set(out.glob("*.png"))) == 69 and not (out / CLAIMS).exists()
+    assert len(set(out.glob("*.png"))) == 39 and not (out / CLAIMS).exists()

@@ -1,6 +1,7 @@
 """`python -m recipes.avatars evaluate`, run on a tiny model as a person runs it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,19 @@ import pytest
 from PIL import Image
 from tiny_models import tiny_model, tiny_staged_model
 
+from imagebart.avatars.reader import load_reader
 from imagebart.avatars.scorer import CaptionReader, save_heads
+from imagebart.evaluation.image_sampler import ImageSampler
+from imagebart.model import ImageBART
 from imagebart.models.text_encoder import TextEncoder
+from imagebart.settings import SamplingSettings, from_dict
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config
 from imagebart.weights.folder import Part, save_part
+from recipes.avatars import READER
 from recipes.avatars.__main__ import main
 from recipes.avatars.captions import avatar_conditioner
+from recipes.avatars.evaluation import IMAGES_EACH, Renders, Study, compare
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_avatars_prints_a_table_and_writes_json(
+def test_everything_is_measured_printed_and_written_and_the_images_are_counted(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "deep" / "report.json"
@@ -32,13 +39,29 @@ def test_avatars_prints_a_table_and_writes_json(
     assert main(["evaluate", "table", "--model", str(model), *options]) == 0
     said = capsys.readouterr()
     assert "| prompts: named attributes found |" in said.out
-    assert "100%" in said.err
+    done, total = re.findall(r"(\d+)/(\d+) +images", said.err)[-1]
+    assert "100%" in said.err and done == total
     content = json.loads(out.read_text())
     assert content["sampling"]["guidance"] == 2
     assert content["samples"] == 20
-    edits = next(m for m in content["measures"] if m["name"] == "edits: changed as asked")
-    assert 0 <= edits["low"] <= edits["value"] <= edits["high"] <= 1
-    assert sum(m["group"] == "plain prompts" for m in content["measures"]) == 60
+    measures = content["measures"]
+    assert all(np.isfinite([m["value"], m["low"], m["high"]]).all() for m in measures)
+    assert all(m["low"] <= m["value"] <= m["high"] for m in measures)
+    totals = {m["name"]: m["value"] for m in measures if not m["group"]}
+    assert sum(not m["group"] for m in measures) == len(totals) == 18
+    assert totals["prompts: named attributes found"] < 0.5 and 0 <= totals["edits: changed as asked"] <= 1
+    assert sum(m["group"] == "plain prompts" for m in measures) == 60
+    # A comparison measures less, and the same with the same seed.
+    counts: list[int] = []
+    settings = from_dict(SamplingSettings, content["sampling"])
+    sampler = ImageSampler(ImageBART.from_pretrained(model), settings, progress=counts.append)
+    study = Study(sampler, load_reader(READER), 20)
+    first, *others = compare(study, Renders.of(study))
+    assert sum(counts) == IMAGES_EACH * 20
+    weights = sampler.model.denoiser.named_parameters()
+    size = sum(weight.numel() for name, weight in weights if not name.startswith("text."))
+    assert first.name == "sampling parameters, millions" and first.value == pytest.approx(size / 1e6)
+    assert [m for m in others if totals.get(m.name) == m.value]
 
 
 def test_scales_puts_numbers_of_scales_side_by_side(

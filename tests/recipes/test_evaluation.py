@@ -22,12 +22,10 @@ from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import edit_case, found, plain_prompts, seen_prompt
 from recipes.avatars.evaluation import (
     COMPLETED,
-    IMAGES_EACH,
     OPEN,
     Renders,
     Sharpness,
     Study,
-    compare,
     comparison,
     complete,
     completions,
@@ -35,7 +33,6 @@ from recipes.avatars.evaluation import (
     diversity,
     edits,
     entropy,
-    evaluate,
     free_entropy,
     gradient,
     must_agree,
@@ -109,24 +106,6 @@ def test_edits_that_change_nothing_do_not_count_as_changes() -> None:
     measures = {m.name: m.value for m in edits(study(Idle(tiny_model(), SamplingSettings()))) if not m.group}
     assert measures["edits: changed as asked"] == 0
     assert measures["edits: others stayed"] > 0.99
-
-
-def test_everything_is_measured_of_any_model_and_the_images_are_counted() -> None:
-    counts: list[int] = []
-    watched = study(ImageSampler(tiny_model(), SamplingSettings(), progress=counts.append))
-    measures = list(evaluate(watched))
-    assert sum(counts) == watched.images
-    assert all(np.isfinite([m.value, m.low, m.high]).all() and m.low <= m.value <= m.high for m in measures)
-    totals = [m.name for m in measures if not m.group]
-    assert len(totals) == len(set(totals)) == 18
-    assert next(m for m in measures if m.name.startswith("prompts:")).value < 0.5
-    counts.clear()
-    compared = list(compare(watched, Renders.of(watched)))
-    assert sum(counts) == IMAGES_EACH * FEW
-    denoiser = watched.sampler.model.denoiser
-    size = sum(w.numel() for n, w in denoiser.named_parameters() if not n.startswith("text."))
-    assert compared[0].name == "sampling parameters, millions" and compared[0].value == pytest.approx(size / 1e6)
-    assert [m for m in measures if m in compared], "the same seed gives the same measures"
 
 
 def test_the_reader_is_measured_by_attribute() -> None:
