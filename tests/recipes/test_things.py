@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from imagebart.training.config import LoopConfig
 from imagebart.training.masks import PARTS_PER_PATCH
 from recipes.things import artwork
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, thing_mask
+from recipes.things.reader import COLORS, NOTHING, Squares, load_reader, read, train_reader
 from recipes.things.scenes import (
     ALIKE,
     MARGIN,
@@ -143,3 +145,19 @@ def test_colors_are_turned_and_things_of_a_data_set_are_rendered() -> None:
     crowded = [len(sample(number, 0, 8, (40, 35, 20, 5)).things) for number in range(50)]
     assert np.mean(crowded) > 4
     assert tuple(CrowdedScenes()[0]["image"].shape) == (3, SIZE, SIZE)
+
+
+def test_squares_show_what_their_labels_say_and_a_reader_is_trained_and_loaded(tmp_path: Path) -> None:
+    squares = [Squares()[number] for number in range(80)]
+    nothing = [square["noun"] == NOTHING for square in squares]
+    assert 0.1 < np.mean(nothing) < 0.4
+    red = [float(((s["image"][0] > 180) & (s["image"][1] < 80)).float().mean()) for s in squares]  # of the disk
+    whole = [share for share, s in zip(red, squares, strict=True) if s["noun"] != NOTHING and COLORS[s["color"]] == ""]
+    assert min(whole) > 0.4 and max(whole) < 0.85
+    reader = train_reader(tmp_path, LoopConfig(2, 4, sample_every=2))
+    again = load_reader(tmp_path / "reader.safetensors")
+    scene = Scene(Ground("white", "white"), (Placed(0, "", 4, 4, 8),))
+    nouns, colors = read(again, [render(scene)] * 2, [scene.things[0], Placed(0, "", 0, 0, 4)])
+    assert nouns.shape == colors.shape == (2,) and int(nouns.max()) <= NOTHING
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, reader.state_dict()[name], rtol=1e-3, atol=1e-6)
