@@ -40,7 +40,7 @@ from imagebart.ui.sketchpad.stored_images import (
     find,
     view_size,
 )
-from imagebart.weights.folder import BoundedFile, ListTooLong
+from imagebart.weights.folder import ListTooLong, open_zip
 
 FORMAT: Literal["imagebart project"] = "imagebart project"
 VERSION = 1
@@ -224,9 +224,10 @@ def open_project(path: str) -> dict[str, Any]:
 
 def _open_archive(path: Path) -> zipfile.ZipFile:
     """Raises InputError for what is no ZIP, and for one that would take long to read, before Python reads its list."""
+    if path.stat().st_size > MAX_FILE:
+        raise InputError(messages.NO_PROJECT)
     try:
-        with BoundedFile(path, MAX_DIRECTORY) as bounded, zipfile.ZipFile(bounded):
-            archive = zipfile.ZipFile(path)
+        archive = open_zip(path, MAX_DIRECTORY)
     except ListTooLong as error:
         raise InputError(messages.PROJECT_TOO_LARGE) from error
     except zipfile.BadZipFile as error:

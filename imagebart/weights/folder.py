@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from io import BufferedReader, FileIO
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from huggingface_hub import constants
@@ -87,11 +88,8 @@ class ListTooLong(BadZipFile):
     """A ZIP's list of entries takes more memory than it may."""
 
 
-class BoundedFile(FileIO):
-    """A file for `zipfile`, which reads the list of all entries at once: ListTooLong where that is longer than `most`.
-
-    Only for that list: an entry that is longer is refused, too.
-    """
+class _BoundedFile(FileIO):
+    """A file that refuses to read more than `most` bytes at once, as `zipfile` reads the list of all entries."""
 
     def __init__(self, path: Path, most: int) -> None:
         super().__init__(path)
@@ -101,6 +99,15 @@ class BoundedFile(FileIO):
         if size is not None and size > self._most:
             raise ListTooLong(f"its list of entries has {size:,} bytes, expected at most {self._most:,}")
         return super().read(size)
+
+
+def open_zip(path: Path, most: int) -> ZipFile:
+    """A ZIP whose list of entries has at most so many bytes. Raises ListTooLong, BadZipFile where it is damaged."""
+    try:
+        with _BoundedFile(path, most) as bounded, ZipFile(bounded):
+            return ZipFile(path)  # whose entries may be longer than the list
+    except (ValueError, NotImplementedError, struct.error) as error:
+        raise BadZipFile(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from imagebart.errors import WeightsError, format_value, reason_of
-from imagebart.weights.folder import MAX_INDEX_BYTES, BoundedFile, open_file
+from imagebart.weights.folder import MAX_INDEX_BYTES, open_file, open_zip
 
 MAX_PICKLE_BYTES = 2 * 2**20  # takes seconds to read; the published ones have less than one MiB
 MAX_COUNT = 2**63  # of a size, offset or stride
@@ -138,13 +138,13 @@ def _zip_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
     try:
         with open_file(path) as file:
             first = file.read(1)
-        with BoundedFile(path, MAX_INDEX_BYTES) as bounded, zipfile.ZipFile(bounded) as archive:
+        with open_zip(path, MAX_INDEX_BYTES) as archive:
             return {entry.filename: entry for entry in archive.infolist()}
     except WeightsError:
         raise
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+    except zipfile.BadZipFile as error:
         if first == b"\x80":
             raise WeightsError(
                 f"{path} is a bare pickle, the format before PyTorch 1.6, expected its zip format: "
