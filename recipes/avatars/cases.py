@@ -16,10 +16,11 @@ import torch
 from imagebart.avatars.attributes import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
 from imagebart.avatars.scorer import GROUPS, CaptionReader
 from imagebart.conditioning.conditioners import Conditioner
+from recipes import generator
 from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render
 from recipes.avatars.captions import describe
-from recipes.avatars.dataset import HELD_OUT_PAIRS, generator, held_out, sample
+from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out, sample
 
 MOST_NAMED = 6
 SMALL = 64  # pixels a side of the renders by which an attribute's place is found

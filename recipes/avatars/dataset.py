@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from imagebart.avatars.attributes import VALUES, Attributes
+from recipes import generator
 from recipes.avatars import data_file
 from recipes.avatars.artwork import render
 from recipes.avatars.captions import Caption, describe
@@ -36,13 +37,6 @@ WEIGHTS: dict[tuple[str, str], float] = {
     ("eyebrows", "normal"): 2.0,
 }
 """How much likelier than its attribute's other values a value is; 1 where absent."""
-
-
-def generator(index: int, seed: int, purpose: int) -> np.random.Generator:
-    """An item's random numbers: the same for the same index, seed and purpose, on every machine."""
-    if index < 0:
-        raise ValueError(f"The index of an avatar is 0 or more, not {index}.")
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, purpose))))
 
 
 def value_weights(name: str, values: Sequence[str]) -> np.ndarray:

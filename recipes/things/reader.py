@@ -28,8 +28,9 @@ from imagebart.training.config import LoopConfig
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
 from imagebart.weights.folder import checked_header
+from recipes import generator
 from recipes.things.artwork import CELL, GRID, HUES, NOUNS, Placed, render
-from recipes.things.scenes import SIDES, generator, sample
+from recipes.things.scenes import SIDES, sample
 
 SIDE = 64  # pixels a side of the network's input
 NOTHING = len(NOUNS)  # the label of a square without a whole thing

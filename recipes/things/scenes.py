@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from imagebart.training.masks import PARTS_PER_PATCH, random_masks
+from recipes import generator
 from recipes.things.artwork import GRID, GROUNDS, HUES, NOUNS, Ground, Noun, Placed, Scene, render
 
 SIDES = (4, 6, 8, 12)  # of boxes, in tokens
@@ -23,11 +24,6 @@ CROWDED = (45, 40, 15, 0)
 COUNTS = (8, 34, 26, 15, 8, 5, 4)  # weights of none to six things
 PLACING_TRIES = 20
 COUNT_WORDS = ("", "a", "two", "three", "four", "five", "six")
-
-
-def generator(index: int, seed: int, purpose: int) -> np.random.Generator:
-    """An item's random numbers: the same for the same index, seed and purpose, on every machine."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, purpose))))
 
 
 def _pick(random: np.random.Generator, weights: Sequence[int]) -> int:
@@ -47,11 +43,11 @@ def sample(
     count = _pick(random, COUNTS) if things is None else things
     count = max(count, 0 if first is None else 1)
     sides = sides or SIDE_WEIGHTS.get(count, CROWDED)
-    alike = 1 < count <= 6 and random.random() < 0.2  # so that things are counted
+    same_noun = 1 < count <= 6 and random.random() < 0.2  # so that things are counted
     placed: list[Placed] = []
     free = np.ones((GRID, GRID), bool)
     for _ in range(count):
-        if alike and placed:
+        if same_noun and placed:
             noun, color, side = placed[0].noun, placed[0].color, placed[0].side
         else:
             noun, side = int(random.integers(len(NOUNS))), SIDES[_pick(random, sides)]
@@ -153,8 +149,8 @@ def describe(scene: Scene, random: np.random.Generator) -> Caption:
             word = str(random.choice(["ground", "background"]))
             text = f"{text}{random.choice([' on', ', on'])} {article(wall)} {wall} {word}" if text else f"{wall} {word}"
         else:
-            rooms = f"{wall} wall, {floor} floor"
-            text = f"{text}, {rooms}" if text else rooms
+            ground_words = f"{wall} wall, {floor} floor"
+            text = f"{text}, {ground_words}" if text else ground_words
     return Caption(text, tuple(mention for _, mention in said), place, ground)
 
 
@@ -162,7 +158,7 @@ def describe(scene: Scene, random: np.random.Generator) -> Caption:
 TASKS = {"thing": 84, "shape": 8, "everything": 8}
 TASK_SIDES = (25, 35, 30, 10)  # weights of the sides of the one thing's box
 MOSTLY = 0.6  # of a thing's box: a mask that covers as much has to draw the thing
-ALIKE = 16  # tasks in a row of one kind and size, so that a batch of them leaves out the same number of tokens
+BLOCK = 16  # tasks in a row of one kind and size, so that a batch of them leaves out the same number of tokens
 MARGIN = 2  # tokens that are given around what is masked
 
 
@@ -178,7 +174,7 @@ class EditTask:
 
 def edit_task(index: int, seed: int = 0) -> EditTask:
     """The task of a number. Where one thing is asked for, only the tokens around its box are given: a third of them."""
-    shared, random = generator(index // ALIKE, seed, 3), generator(index, seed, 1)
+    shared, random = generator(index // BLOCK, seed, 3), generator(index, seed, 1)
     kind, size = list(TASKS)[_pick(shared, list(TASKS.values()))], SIDES[_pick(shared, TASK_SIDES)]
     grown = shared.integers(0, 2, 2) * (shared.random() < 0.3)  # rows and columns that the mask has beyond the box
     side = GRID * PARTS_PER_PATCH
@@ -228,7 +224,7 @@ class EditTasks(Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class CrowdedScenes(Dataset[dict[str, Any]]):
-    """Scenes with as many things as find room, for tokens. Items: image, uint8 [3, SIZE, SIZE]."""
+    """Scenes with as many things as fit, for tokens. Items: image, uint8 [3, SIZE, SIZE]."""
 
     seed: int = 0
     length: int = 10**9

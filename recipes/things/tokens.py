@@ -28,7 +28,7 @@ SCENES = 3000
 STEPS, BATCH = 3000, 1024  # of the encoder
 ROUNDS = 25  # of k-means
 CONFIG = FirstStageConfig(
-    channels=192, multipliers=(1,), attention_resolutions=(), latent_channels=192, code_dim=32, codebook_size=4096,
+    channels=32, multipliers=(1,), attention_resolutions=(), latent_channels=192, code_dim=32, codebook_size=4096,
     pixel_unshuffle=CELL, encoder="patch",
 )  # fmt: skip
 

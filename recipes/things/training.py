@@ -30,6 +30,7 @@ from imagebart.training.loop import Batch, Task, train
 from imagebart.training.token_task import DataSource, text_config
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
+from recipes import generator
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
 from recipes.things.scenes import (
     COUNT_WORDS,
@@ -39,7 +40,6 @@ from recipes.things.scenes import (
     EditTasks,
     describe,
     describe_things,
-    generator,
     sample,
 )
 

@@ -9,8 +9,9 @@ import pytest
 
 from imagebart.avatars.attributes import HAIR_TOPS, PLAIN, VALUES, Attributes
 from imagebart.conditioning.tokenizer import pieces
+from recipes import generator
 from recipes.avatars.captions import ADJECTIVES, Caption, all_words, describe, turned
-from recipes.avatars.dataset import caption, generator, sample
+from recipes.avatars.dataset import caption, sample
 
 COUNT = 3000
 

@@ -14,18 +14,18 @@ from PIL import Image, ImageDraw
 
 from imagebart.training.config import LoopConfig
 from imagebart.training.masks import PARTS_PER_PATCH
+from recipes import generator
 from recipes.things import artwork
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, thing_mask
 from recipes.things.reader import COLORS, NOTHING, Squares, load_reader, read, train_reader
 from recipes.things.scenes import (
-    ALIKE,
+    BLOCK,
     MARGIN,
     SIDES,
     CrowdedScenes,
     EditTasks,
     describe,
     edit_task,
-    generator,
     sample,
 )
 from recipes.things.training import caption, conditioner, labels
@@ -101,7 +101,7 @@ def test_labels_name_what_a_caption_says() -> None:
 
 def test_tasks_in_a_row_give_as_many_tokens_around_what_is_masked() -> None:
     for block in range(40):
-        tasks = [edit_task(block * ALIKE + number) for number in range(ALIKE)]
+        tasks = [edit_task(block * BLOCK + number) for number in range(BLOCK)]
         assert len({len(task.places) for task in tasks}) == 1
         for task in tasks:
             masked = task.mask.view(GRID, PARTS_PER_PATCH, GRID, PARTS_PER_PATCH).any(3).any(1)
