@@ -8,7 +8,7 @@ const LINES = { // what is said when a mode is chosen
   remove: "Remove: paint over what should go, press Edit. It is filled from around, without words.",
   background: "Background: say how it should be, such as “blue”, press Edit. It is found by itself.",
   vary: "Vary: press Edit for another image like this one; “Variation strength” in the settings says how like.",
-  expand: "Expand: drag an edge of the image or choose where it should grow, say what should be there, press Edit.",
+  expand: "Expand: drag an edge or choose where it grows, say what should be there, press Edit.",
 };
 const NO_BACKGROUND = "Say how the background should be, such as “blue”.";
 const SHARE = 1 / 4; // of a side that the image grows by
@@ -65,7 +65,7 @@ export class Modes {
     pad.element.dataset.mode = mode;
     pad.canvas.leaveRoom(mode === "expand");
     pad.props.value = { ...pad.props.value, mode };
-    pad.say(LINES[mode]);
+    pad.say(LINES[mode], true);
   }
 
   // Whether Edit has to wait for a mask, or for words.

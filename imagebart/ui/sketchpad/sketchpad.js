@@ -425,8 +425,10 @@ export class Sketchpad {
     this.trigger(EVENTS[name]);
   }
 
-  say(sentence) {
+  // ofMode: a wide page says it beside the buttons, too.
+  say(sentence, ofMode = false) {
     this.parts.note.textContent = sentence ?? "";
+    this.parts.note.classList.toggle("sp-mode-note", ofMode);
   }
 
   button(command) {
