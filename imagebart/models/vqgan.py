@@ -44,6 +44,8 @@ class FirstStageConfig:
     decoder: Literal["convolutions", "layered"] = "convolutions"  # layered: `LayeredDecoder`, with
     layers: Layers = 8  # that a pixel is a mixture of: the decoded image and flat colours
     patterns: Width = 16  # of each patch's own, which masks are made of
+    pair_rows: Annotated[int, Field(ge=0, le=2**18)] = 0  # of each table of `PairMemory`; 0: there is none
+    linear_patches: bool = False  # the decoder of convolutions adds to them a linear map of each latent to its patch
 
     def __post_init__(self) -> None:
         if self.downscale > 1 and (self.encoder, self.decoder) != ("patch", "layered"):
@@ -51,6 +53,8 @@ class FirstStageConfig:
                 f"downscale is {self.downscale} with encoder {self.encoder!r} and decoder {self.decoder!r}; "
                 "more than 1 needs 'patch' and 'layered'"
             )
+        if self.linear_patches and self.decoder != "convolutions":
+            raise ValueError(f"linear_patches is set with decoder {self.decoder!r}; it needs 'convolutions'")
 
     @property
     def downsampling(self) -> int:
@@ -245,9 +249,15 @@ class Decoder(nn.Module):
         self.norm_out = group_norm(width)
         self.conv_out = nn.Conv2d(width, 3 * config.pixel_unshuffle**2, 3, padding=1)
         self.pixel_shuffle = nn.PixelShuffle(config.pixel_unshuffle)
+        self.patches = None
+        if config.linear_patches:
+            self.patches = nn.Sequential(
+                nn.Conv2d(config.latent_channels, 3 * config.downsampling**2, 1), nn.PixelShuffle(config.downsampling)
+            )
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.fine(self.coarse(z))
+        decoded = self.fine(self.coarse(z))
+        return decoded if self.patches is None else decoded + self.patches(z)
 
     def coarse(self, z: Tensor) -> Tensor:
         """Latents to features of the same resolution, [B, C, h, w]."""
@@ -373,6 +383,37 @@ class Quantizer(nn.Module):
         return z + (self.lookup(tokens) - z).detach(), tokens
 
 
+PAIR_DIM = 32
+PAIR_GAIN = 30.0  # what is kept is stored this much smaller, which suits the steps of an optimizer
+FACTORS = (40_503, 2_654_435_761)  # odd, for the hash
+
+
+class PairMemory(nn.Module):
+    """What a token and a neighbor say together of its patch: tables with a row for each hashed pair, one a neighbor.
+
+    As n-gram embeddings of language models. In a world where patches recur, a code stands for a few of them, and two
+    neighbors say which; convolutions take long to learn that by heart. Tokens int64 [B, h, w] -> [B, C, h, w].
+    """
+
+    def __init__(self, config: FirstStageConfig) -> None:
+        super().__init__()
+        self.rows, self.outside = config.pair_rows, config.vocab_size
+        self.tables = nn.Parameter(torch.zeros(4, config.pair_rows, PAIR_DIM))  # left, right, above, below
+        self.map = nn.Conv2d(4 * PAIR_DIM, config.latent_channels, 1, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        around = F.pad(tokens, (1, 1, 1, 1), value=self.outside)
+        rows, columns = tokens.shape[1:]
+        places = ((1, 0), (1, 2), (0, 1), (2, 1))
+        neighbors = [around[:, y : y + rows, x : x + columns] for y, x in places]
+        found = []
+        for table, neighbor in zip(self.tables, neighbors, strict=True):
+            mixed = tokens * FACTORS[1] + neighbor * FACTORS[0] * FACTORS[1]
+            found.append(F.embedding((mixed ^ (mixed >> 16)) % self.rows, table))
+        mapped: Tensor = self.map(PAIR_GAIN * rearrange(torch.cat(found, -1), "b h w d -> b d h w"))
+        return mapped
+
+
 class FirstStage(nn.Module):
     """A VQGAN. Images are float in [-1, 1]; tokens are int64 in raster order."""
 
@@ -384,6 +425,7 @@ class FirstStage(nn.Module):
         self.quantize = Quantizer(config)
         self.quant_conv = nn.Conv2d(config.latent_channels, config.code_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_channels, 1)
+        self.pairs = PairMemory(config) if config.pair_rows else None
 
     def latents(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] -> latents before quantising, [B, H/f, W/f, code_dim].
@@ -398,15 +440,16 @@ class FirstStage(nn.Module):
         images = images.to(self.quantize.embedding.weight.dtype)
         return rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b h w d")
 
-    def pixels(self, codes: Tensor) -> Tensor:
-        """Codes [B, h, w, code_dim] -> images [B, 3, h f, w f], not clamped."""
-        return self.decoder(self.post_quant_conv(rearrange(codes, "b h w d -> b d h w")))
+    def pixels(self, codes: Tensor, tokens: Tensor) -> Tensor:
+        """Codes [B, h, w, code_dim] of tokens [B, h, w] -> images [B, 3, h f, w f], not clamped."""
+        latents = self.post_quant_conv(rearrange(codes, "b h w d -> b d h w"))
+        return self.decoder(latents if self.pairs is None else latents + self.pairs(tokens))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For training: images -> (reconstruction [B, 3, H, W], latents [B, h, w, code_dim], tokens [B, h, w])."""
         z = self.latents(images)
         codes, tokens = self.quantize(z)
-        return self.pixels(codes), z, tokens
+        return self.pixels(codes, tokens), z, tokens
 
     def encode(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] -> tokens int64 [B, N], N = (H/f) (W/f)."""
@@ -427,4 +470,5 @@ class FirstStage(nn.Module):
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}, expected {expected}")
         if int(tokens.min()) < 0 or int(tokens.max()) >= self.config.vocab_size:
             raise ValueError(f"tokens must be in [0, {self.config.vocab_size}), the codebook in use")
-        return self.pixels(self.quantize.lookup(rearrange(tokens, "b (h w) -> b h w", h=rows)))
+        grid = rearrange(tokens, "b (h w) -> b h w", h=rows)
+        return self.pixels(self.quantize.lookup(grid), grid)
