@@ -1,10 +1,10 @@
-# The page with its model. Layers, from the one that changes least: Python on Debian, libGL, the packages (torch for CPUs), the project.
+# The page with its models. Layers, from the one that changes least: Python on Debian, libGL, the packages (torch for CPUs), the project.
 #   docker build -t imagebart . && docker run --rm -p 7860:7860 imagebart
 FROM python:3.12-slim AS wheel
 WORKDIR /source
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE requirements.txt app.py ./
 COPY imagebart imagebart
-COPY checkpoints/avatars checkpoints/avatars
+COPY checkpoints checkpoints
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.12-slim

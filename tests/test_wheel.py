@@ -37,7 +37,7 @@ def build(kind: str, folder: Path, out: Path) -> Path:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("wheel")
     checkout = place / "checkout"
-    for name in ("imagebart", "checkpoints/avatars"):
+    for name in ("imagebart", "checkpoints"):
         copytree(ROOT / name, checkout / name, ignore=ignore_patterns("__pycache__"))
     for name in ("app.py", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "requirements.txt"):
         copy(ROOT / name, checkout)
@@ -67,15 +67,17 @@ def elsewhere(tmp_path: Path) -> dict[str, str]:
     return own | {"HOME": str(tmp_path), "GRADIO_TEMP_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}
 
 
-def test_wheel_has_model_and_page_and_stays_small(wheel: Path) -> None:
+def test_wheel_has_models_and_page_and_stays_small(wheel: Path) -> None:
     assert wheel.stat().st_size < 95e6
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
     tracked = [path for path in (ROOT / "imagebart").rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    model = [path for path in (ROOT / "checkpoints" / "avatars").rglob("*") if path.is_file()]
+    folders = [config.parent for config in (ROOT / "checkpoints").glob("*/config.json")]
+    models = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert {path.relative_to(ROOT).as_posix() for path in tracked} <= names
-    assert {f"imagebart/{path.relative_to(ROOT).as_posix()}" for path in model} <= names
+    assert {f"imagebart/{path.relative_to(ROOT).as_posix()}" for path in models} <= names
+    assert not any("in-training" in name for name in names)
     assert not any(name.startswith(("tests", "recipes", "scripts")) for name in names)
     assert "Requires-Dist: gradio==" in metadata and "Classifier: Programming Language :: Python :: 3.13" in metadata
 

@@ -15,18 +15,18 @@ from imagebart.weights.published.registry import MODELS, did_you_mean, is_hub_na
 
 __all__ = ["MODELS", "WeightsError", "is_hub_name", "load", "locate", "save_folder", "shipped_model"]
 
-SHIPPED = "avatars"  # the name of the model that comes with the package
+FIRST = "avatars"  # the model that the page opens with
 
 
-def shipped_model() -> Path | None:
-    """The folder of the model that comes with the package: in it, or in a checkout's checkpoints/; None without one."""
+def shipped_model(name: str = FIRST) -> Path | None:
+    """The folder of a model that comes with the package: in it, or in a checkout's checkpoints/; None without it."""
     package = Path(str(resources.files("imagebart")))
-    folders = [place / "checkpoints" / SHIPPED for place in (package, package.parent)]
+    folders = [place / "checkpoints" / name for place in (package, package.parent)]
     return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
 
 
 def locate(source: str | PathLike[str], download: bool = False, revision: str | None = None) -> Path:
-    """The folder of a model: source is a folder, "avatars", a published model's name, or owner/name on the Hub.
+    """The folder of a model: source is a folder, a shipped or published model's name, or owner/name on the Hub.
 
     download: a published model that is not here is downloaded and converted first, which takes gigabytes and says how
     many. revision: of a model on the Hub. Raises WeightsError for any other source, and as `ensure_model` and
@@ -39,11 +39,13 @@ def locate(source: str | PathLike[str], download: bool = False, revision: str | 
         return fetch_folder(str(source), revision)
     if revision is not None:
         raise WeightsError(f"the revision is {revision!r}, but {source} is no model on the Hub, which alone has some")
-    if str(source) == SHIPPED and not (Path(source) / CONFIG).is_file():  # a folder of that name may hold anything
-        shipped = shipped_model()
-        if shipped is None:
-            raise WeightsError(f"this installation has no weights of {SHIPPED}; install a wheel, or name a model")
-        return shipped
+    name = str(source)
+    if name == Path(name).name and not (Path(name) / CONFIG).is_file():  # a folder of that name may hold anything
+        shipped = shipped_model(name)
+        if shipped is not None:
+            return shipped
+        if name == FIRST:
+            raise WeightsError(f"this installation has no weights of {name}; install a wheel, or name a model")
     if Path(source).is_dir():
         return Path(source)
     if str(source) not in MODELS:

@@ -282,7 +282,7 @@ def test_a_folder_for_files_that_cannot_be_made_is_named(
 def test_without_weights_the_default_model_is_named_as_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "shipped_model", lambda: None)
+    monkeypatch.setattr(weights, "shipped_model", lambda name: None)
     assert main(["generate", "--out", str(tmp_path / "a.png")]) == 2
     assert "this installation has no weights of avatars" in capsys.readouterr().err
 
