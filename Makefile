@@ -46,10 +46,14 @@ train: $(VENV)/.everything
 THINGS := recipes/things/configs
 things: $(VENV)/.everything
 	test -f runs/things/tokens/part.json || $(BIN)/python -m recipes.things.tokens runs/things/tokens
-	set -e; for part in captions denoiser decoder; do \
-	    $(BIN)/python -m recipes.things.training $$part --config $(THINGS)/$$part.json --run runs/things/$$part; \
+	set -e; for job in captions:captions decoder:decoder denoiser:denoiser denoiser:denoiser-further; do \
+	    part=$${job#*:}; \
+	    $(BIN)/python -m recipes.things.training $${job%:*} --config $(THINGS)/$$part.json --run runs/things/$$part; \
 	done
-	$(BIN)/python -m imagebart train assemble --config $(THINGS)/model.json --out runs/things/model
+	$(BIN)/python -m recipes.things.reader runs/things/reader
+	$(BIN)/python -m imagebart train assemble --config $(THINGS)/model.json --out checkpoints/things
+	cp runs/things/reader/reader.safetensors checkpoints/things/judge.safetensors
+	$(BIN)/python -m recipes.things.examples checkpoints/things/examples
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
 	$(BIN)/python -m recipes.still_life.photographs runs/still-life/pictures

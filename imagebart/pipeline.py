@@ -29,7 +29,7 @@ from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.inpainting import encode_masked, out_of_domain, paste_blended
 from imagebart.model import ImageBART
-from imagebart.ranking import Describer, Scorer, bundled_scorer, complete_prompt, contrast, rank
+from imagebart.ranking import Describer, Finder, Scorer, bundled_scorer, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
 from imagebart.sampling.speculative import ChainEvent, ChainProgress
 from imagebart.sampling.steps import ChainState, KnownTokens
@@ -214,6 +214,11 @@ class Pipeline:
         """Words to add to a prompt, by what they describe ("hair")."""
         return dict(self.model.about.suggestions)
 
+    @property
+    def surprises(self) -> int:
+        """How many suggestions a random prompt has at most."""
+        return self.model.about.surprises
+
     def unknown_words(self, prompt: str) -> list[str]:
         """The prompt's words that the model will leave out, as written, each once."""
         conditioner = self.model.conditioner
@@ -253,11 +258,14 @@ class Pipeline:
     def suggest_mask(self, image: Source, prompt: str | None) -> Image.Image:
         """The part of an image that a prompt would change: a mask, "L", of the image's size.
 
+        Where the model's scorer finds things: where those are that the prompt names, or where there is room for them.
         Raises InputError for an image or prompt that cannot be used, and where nothing is found.
         """
         upload, words = load_image(image), _words(prompt)
         box, pixels = self._whole(upload)
-        tokens = suggest_mask(self.model, pixels, words, contrast(self.scorer, pixels, words))
+        tokens = self.scorer.find(pixels[0], words) if isinstance(self.scorer, Finder) else None
+        if tokens is None:
+            tokens = suggest_mask(self.model, pixels, words, contrast(self.scorer, pixels, words))
         mask = crop.paint_cells(tokens.numpy(), box, upload.size)
         if mask.getbbox() is None:  # only patches past a long, narrow image's edge
             raise InputError(f'What "{words:.60}" would change lies outside of this image; {ADVICE}.')

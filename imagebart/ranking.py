@@ -1,6 +1,6 @@
 """Ranking variants by how well they show the prompt: rejection sampling (ImageBART, section 4.2, Table 2, Fig. 20, 21).
 
-The scorer of an avatar model is in its folder, and can also describe images. Class models are ranked by any image
+The scorer of a shipped model is in its folder, and can also describe images. Class models are ranked by any image
 classifier that transformers loads (timm's too where timm is installed), text models by CLIP.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from imagebart.conditioning.conditioners import ClassConditioner, ClipTextConditioner
 from imagebart.errors import InputError, reason_of
 from imagebart.models.imagebart import ImageBARTModel
+from imagebart.things import ThingScorer, is_thing_scorer
 
 WEIGHTS = "judge.safetensors"  # in a model's folder
 
@@ -45,6 +46,14 @@ class Describer(Protocol):
         """
 
 
+@runtime_checkable
+class Finder(Protocol):
+    """A scorer that can say where in an image the things are, or could be, that a prompt names."""
+
+    def find(self, image: Tensor, prompt: str) -> Tensor | None:
+        """The tokens of an image, float [3, H, W] in [-1, 1]: bool [rows, columns]; None where it finds nothing."""
+
+
 def rank(scorer: Scorer, images: Tensor, prompt: str) -> list[int]:
     """The indices of images [B, 3, H, W], best first; those of equal scores in their order."""
     order: list[int] = scorer.score(images, prompt).argsort(descending=True, stable=True).tolist()
@@ -64,11 +73,14 @@ def complete_prompt(scorer: Scorer | None, image: Tensor, prompt: str) -> str:
 
 def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     """The scorer in a model's folder, if any. Raises WeightsError naming a damaged file."""
-    if not (folder / WEIGHTS).is_file():
+    path = folder / WEIGHTS
+    if not path.is_file():
         return None
+    if is_thing_scorer(path):
+        return ThingScorer.load(path, model)
     from imagebart.avatars.scorer import AvatarScorer
 
-    return AvatarScorer.load(folder / WEIGHTS, model)
+    return AvatarScorer.load(path, model)
 
 
 MEAN, STD, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224  # ImageNet's, where a model has no others

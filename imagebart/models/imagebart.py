@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from imagebart.conditioning.conditioners import ClassConditioner, Conditioner
@@ -34,6 +35,7 @@ class About:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     # Words to add to a prompt, by what they describe: {"glasses": ("sunglasses", "no glasses")}.
     suggestions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    surprises: Annotated[int, Field(ge=1, le=20)] = 4  # suggestions in a random prompt, at most
     in_domain_psnr: float = 17.0  # dB of encode and decode, under which an image is unlike the training images
 
 

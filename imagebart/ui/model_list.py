@@ -307,13 +307,14 @@ def reset_settings(choice: ModelChoice, model: str | None) -> dict[str, Any]:
 
 
 def surprise(choice: ModelChoice, model: str | None) -> dict[str, Any]:
-    """A random prompt of two to four suggestions, or a random class."""
+    """A random prompt of some suggestions, or a random class."""
     pipeline = choice.get(model)
     if pipeline.conditioning == "class":
         return {"choice": [random.choice(pipeline.classes)]}
     suggestions = pipeline.suggestions
     if suggestions:
-        chosen = random.sample(list(suggestions), min(len(suggestions), random.randint(2, 4)))
+        count = random.randint(min(2, pipeline.surprises), pipeline.surprises)
+        chosen = random.sample(list(suggestions), min(len(suggestions), count))
         words = ", ".join(random.choice(suggestions[attribute]) for attribute in chosen)
     else:
         words = " ".join(random.sample(pipeline.vocabulary, min(len(pipeline.vocabulary), 2)))

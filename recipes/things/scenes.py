@@ -6,7 +6,7 @@ Most edits are one thing: its box is masked, and the prompt names it and nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -154,10 +154,11 @@ def describe(scene: Scene, random: np.random.Generator) -> Caption:
     return Caption(text, tuple(mention for _, mention in said), place, ground)
 
 
-# What is masked, with weights: the box of one thing, any shape, everything.
-TASKS = {"thing": 84, "shape": 8, "everything": 8}
+# What is masked, with weights: the box of one thing, a box of ground alone, any shape, everything.
+TASKS = {"thing": 66, "ground": 12, "shape": 8, "everything": 14}
 TASK_SIDES = (25, 35, 30, 10)  # weights of the sides of the one thing's box
 MOSTLY = 0.6  # of a thing's box: a mask that covers as much has to draw the thing
+SILENT = 0.1  # share of whole scenes without a caption; elsewhere, no words mean that the ground goes on
 BLOCK = 16  # tasks in a row of one kind and size, so that a batch of them leaves out the same number of tokens
 MARGIN = 2  # tokens that are given around what is masked
 
@@ -173,7 +174,7 @@ class EditTask:
 
 
 def edit_task(index: int, seed: int = 0) -> EditTask:
-    """The task of a number. Where one thing is asked for, only the tokens around its box are given: a third of them."""
+    """The task of a number. Where a box is masked, only the tokens around it are given: a third of them."""
     shared, random = generator(index // BLOCK, seed, 3), generator(index, seed, 1)
     kind, size = list(TASKS)[_pick(shared, list(TASKS.values()))], SIDES[_pick(shared, TASK_SIDES)]
     grown = shared.integers(0, 2, 2) * (shared.random() < 0.3)  # rows and columns that the mask has beyond the box
@@ -181,7 +182,8 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
     everywhere = torch.arange(GRID**2)
     if kind == "everything":
         scene = sample(index, seed)
-        return EditTask(scene, describe(scene, random), torch.ones(side, side, dtype=torch.bool), everywhere)
+        said = Caption("") if random.random() < SILENT else describe(scene, random)
+        return EditTask(scene, said, torch.ones(side, side, dtype=torch.bool), everywhere)
     if kind == "shape":
         scene = sample(index, seed)
         with torch.random.fork_rng(devices=[]):
@@ -202,6 +204,8 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
     height, width = min(height + 2 * MARGIN, GRID), min(width + 2 * MARGIN, GRID)
     top, left = min(max(top - MARGIN, 0), GRID - height), min(max(left - MARGIN, 0), GRID - width)
     window[top : top + height, left : left + width] = True
+    if kind == "ground":  # what was masked is gone; what lies in part in the mask stays
+        scene = replace(scene, things=tuple(other for other in scene.things if other != thing))
     held = [other for other in scene.things if masked[other.box].all()]
     parts = torch.from_numpy(masked.repeat(PARTS_PER_PATCH, 0).repeat(PARTS_PER_PATCH, 1))
     return EditTask(scene, describe_things(held, random), parts, everywhere[torch.from_numpy(window).flatten()])

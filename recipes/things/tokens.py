@@ -94,6 +94,18 @@ def k_means(points: Tensor, count: int, rounds: int) -> Tensor:
 
 
 @torch.no_grad()
+def spread(model: FirstStage) -> None:
+    """Gives the decoder all components of codes equally large: those that tell similar codes apart are small."""
+    codes = model.quantize.codes()
+    deviation, mean = codes.std(0), codes.mean(0)
+    layer, width = model.post_quant_conv, model.config.latent_channels
+    directions = torch.linalg.qr(torch.randn(width, codes.shape[1]))[0] * (width / codes.shape[1]) ** 0.5
+    assert layer.bias is not None
+    layer.weight.copy_((directions / deviation)[..., None, None])
+    layer.bias.copy_(-(directions / deviation) @ mean)
+
+
+@torch.no_grad()
 def latents_of(model: FirstStage, data: Tensor) -> Tensor:
     return torch.cat([model.latents(normalize(part))[:, 0, 0] for part in data.split(4096)])
 
@@ -106,6 +118,7 @@ def main(folder: Path) -> None:
     model.requires_grad_(False)
     points = latents_of(model, data)
     model.quantize.embedding.weight.copy_(k_means(points, CONFIG.codebook_size, ROUNDS))
+    spread(model)
     fresh = latents_of(model, patches(1, 200))
     labels, distances = nearest(fresh, model.quantize.codes())
     print(

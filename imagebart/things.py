@@ -1,0 +1,299 @@
+"""The scorer of things: which things an image shows, where on the token grid, and on which ground.
+
+A small network says what a square of an image shows. It looks at all squares of the sizes that things have; of those
+that overlap, the surest counts. It is trained on scenes only (`recipes.things.reader`), never on what a model drew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from imagebart.atomic_io import write_bytes
+from imagebart.conditioning.conditioners import TextConditioner
+from imagebart.errors import WeightsError
+from imagebart.models.imagebart import ImageBARTModel
+from imagebart.settings import from_dict
+from imagebart.weights.folder import checked_header
+
+SIDE = 64  # pixels a side of the network's input
+KIND = "things"  # in the file's header
+MIN_PROBABILITY = 0.6  # of a noun, from which a thing counts as found
+MAX_OVERLAP = 0.2  # of the smaller box: things lie apart
+MAX_GROUND_DISTANCE = 30.0  # levels from a named color
+MIN_PLAIN = 0.9  # share of the ground that has its color, in images that are described
+BATCH = 128  # squares
+
+
+@dataclass(frozen=True)
+class ThingNames:
+    """What the network's answers mean, and the sizes of things."""
+
+    nouns: tuple[tuple[str, ...], ...]  # of each its name, its plural, other words for it
+    noun_colors: tuple[str, ...]  # of each the color that it has where none is said; "": its name says enough
+    colors: tuple[str, ...]  # the first, "", is that of nouns whose name says enough
+    grounds: dict[str, tuple[int, int, int]]
+    sides: tuple[int, ...]  # tokens along a box
+    counts: tuple[str, ...]  # words for 0, 1, 2 and so on things
+
+
+class ThingReader(nn.Module):
+    """Squares float [B, 3, SIDE, SIDE] in [-1, 1] -> logits of nouns, the last is "nothing", [B, nouns + 1], and of
+    colors [B, colors]."""
+
+    def __init__(self, nouns: int, colors: int, width: int = 48) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
+        before = 12
+        for channels in (width, 2 * width, 4 * width):
+            for stride in (1, 2):
+                layers += [nn.Conv2d(before, channels, 3, stride, 1), nn.GroupNorm(8, channels), nn.ReLU()]
+                before = channels
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * width * (SIDE // 16) ** 2, 256), nn.ReLU())
+        self.nouns, self.colors = nn.Linear(256, nouns + 1), nn.Linear(256, colors)
+
+    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(squares)
+        return self.nouns(features), self.colors(features)
+
+
+def save_reader(reader: ThingReader, names: ThingNames, path: Path) -> None:
+    """Writes a reader as one safetensors file of 16-bit numbers, its names in the header."""
+    tensors = {name: value.half().contiguous().cpu() for name, value in reader.state_dict().items()}
+    write_bytes(path, save(tensors, {"kind": KIND, "names": json.dumps(asdict(names))}))
+
+
+def is_thing_scorer(path: Path) -> bool:
+    """Whether a safetensors file says that it is a reader of things; False where it cannot be read."""
+    try:
+        with safe_open(checked_header(path), "pt") as file:
+            return (file.metadata() or {}).get("kind") == KIND
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_reader(path: Path) -> tuple[ThingReader, ThingNames]:
+    """The reader in a file and its names. Raises WeightsError where they cannot be used."""
+    try:
+        with safe_open(checked_header(path), "pt") as file:
+            about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = from_dict(ThingNames, json.loads(about["names"]))
+        reader = ThingReader(len(names.nouns), len(names.colors), len(tensors["body.1.weight"]))
+        reader.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
+    return reader.eval().requires_grad_(False), names
+
+
+@dataclass(frozen=True)
+class Box:
+    """A square of an image's token grid."""
+
+    top: int
+    left: int
+    side: int
+
+    def overlap(self, other: Box) -> int:
+        """How many tokens both hold."""
+        spans = ((self.top, other.top), (self.left, other.left))
+        rows, columns = (max(0, min(a + self.side, b + other.side) - max(a, b)) for a, b in spans)
+        return rows * columns
+
+    @property
+    def cells(self) -> tuple[slice, slice]:
+        """Rows and columns of tokens."""
+        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A thing in an image: the noun's and the color's number, where, and how sure it is."""
+
+    noun: int
+    color: int
+    box: Box
+    probability: float
+
+
+@dataclass(frozen=True)
+class ThingScorer:
+    """Scores images by the probability that they show what a prompt names; describes them; finds things by words."""
+
+    reader: ThingReader
+    names: ThingNames
+    conditioner: TextConditioner
+    grid: int  # tokens along an image
+
+    @classmethod
+    def load(cls, path: Path, model: ImageBARTModel) -> ThingScorer:
+        """The reader in a file. Raises WeightsError where it cannot be used."""
+        reader, names = load_reader(path)
+        if not isinstance(model.conditioner, TextConditioner):
+            raise WeightsError(f"{path} scores by prompts, but the model beside it takes none in words")
+        return cls(reader, names, model.conditioner, model.first_stage.config.side)
+
+    @torch.no_grad()
+    def read(self, squares: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of nouns and of colors (see `ThingReader`) in squares float [B, 3, S, S] in [-1, 1]."""
+        small = F.interpolate(squares, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+        nouns, colors = self.reader(small.clamp(-1, 1))
+        return nouns.log_softmax(1), colors.log_softmax(1)
+
+    def asked(self, prompt: str) -> list[tuple[int, int | None]]:
+        """The nouns that a prompt names, in its order, each with the color before it; None: any."""
+        text = prompt.lower()
+        for correction in self.conditioner.corrections(prompt):
+            text = text.replace(correction.typed.lower(), correction.meant)
+        words = re.findall(r"[a-z]+", text)
+        found: list[tuple[int, int | None]] = []
+        at = 0
+        while at < len(words):
+            longest = (n for n in range(self._longest, 0, -1) if tuple(words[at : at + n]) in self._nouns)
+            length = next(longest, 0)
+            if length:
+                color = words[at - 1] if at else ""
+                known = color and color in self.names.colors
+                noun = self._nouns[tuple(words[at : at + length])]
+                found.append((noun, self.names.colors.index(color) if known else None))
+            at += max(length, 1)
+        return found
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """See `imagebart.ranking.Scorer`. Of each thing that is asked for the log-probability of the surest square."""
+        asked = self.asked(prompt)
+        if not asked:
+            return torch.zeros(len(images))
+        scores = []
+        for image in images.float().cpu():
+            nouns, colors = self._look(image)[1:]
+            each = [nouns[:, noun] + (0 if color is None else colors[:, color]) for noun, color in asked]
+            scores.append(torch.stack(each).max(1).values.sum())
+        return torch.stack(scores)
+
+    def things(self, image: Tensor) -> list[Found]:
+        """The things of an image [3, H, W] in [-1, 1], from left to right."""
+        boxes, nouns, colors = self._look(image)
+        sure, noun = nouns[:, :-1].exp().max(1)
+        chosen: list[Found] = []
+        for number in sure.argsort(descending=True).tolist():
+            box = boxes[number]
+            if sure[number] < MIN_PROBABILITY:
+                break
+            smaller = [min(box.side, other.box.side) ** 2 for other in chosen]
+            if all(box.overlap(other.box) <= MAX_OVERLAP * s for other, s in zip(chosen, smaller, strict=True)):
+                chosen.append(Found(int(noun[number]), int(colors[number].argmax()), box, float(sure[number])))
+        return sorted(chosen, key=lambda found: (found.box.left, found.box.top))
+
+    def describe(self, image: Tensor) -> str | None:
+        """See `imagebart.ranking.Describer`: "a cat, two red apples on a pink background"."""
+        things = self.things(image[0])
+        ground = self.ground(image[0], things)
+        if ground is None:
+            return None
+        counted: dict[tuple[int, int], int] = {}
+        for found in things:
+            key = (found.noun, found.color)
+            counted[key] = counted.get(key, 0) + 1
+        text = ", ".join(self._phrase(noun, color, count) for (noun, color), count in counted.items())
+        wall, floor = ground
+        if wall != floor:
+            return ", ".join(filter(None, (text, f"{wall} wall", f"{floor} floor")))
+        return f"{text} on {_articled(wall)} background" if text else f"{wall} background"
+
+    def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
+        """See `imagebart.ranking.Describer`: a prompt says what is in the mask alone, so that nothing is added."""
+        return None
+
+    def find(self, image: Tensor, prompt: str) -> Tensor | None:
+        """The tokens of an image [3, H, W] where the things that a prompt names are, or where there is room for them.
+
+        bool [grid, grid]; None where the prompt names nothing that is known, or there is no room.
+        """
+        asked = {noun for noun, _ in self.asked(prompt)}
+        if not asked:
+            return None
+        things = self.things(image)
+        boxes = [found.box for found in things if found.noun in asked] or self._room(things)
+        mask = torch.zeros(self.grid, self.grid, dtype=torch.bool)
+        for box in boxes:
+            mask[box.cells] = True
+        return mask if boxes else None
+
+    def ground(self, image: Tensor, things: list[Found]) -> tuple[str, str] | None:
+        """The names of the colors of wall and floor around things; None where an image's ground is not plain."""
+        levels = F.adaptive_avg_pool2d((image.float().cpu() + 1) * 127.5, self.grid).flatten(1).T  # [N, 3]
+        free = torch.ones(self.grid, self.grid, dtype=torch.bool)
+        for found in things:
+            free[found.box.cells] = False
+        names = list(self.names.grounds)
+        palette = torch.tensor([self.names.grounds[name] for name in names], dtype=torch.float32)
+        distance, nearest = torch.cdist(levels, palette).min(1)
+        plain = (distance < MAX_GROUND_DISTANCE).view(self.grid, self.grid) & free
+        if plain.sum() < MIN_PLAIN * free.sum() or not plain.any():
+            return None
+        rows = nearest.view(self.grid, self.grid)
+        filled = [row for row in range(self.grid) if plain[row].any()]
+        wall, floor = (names[int(rows[row][plain[row]].mode().values)] for row in (filled[0], filled[-1]))
+        return wall, floor
+
+    def _room(self, things: list[Found]) -> list[Box]:
+        """The free box of a middle size, or of a smaller one, that is nearest to the middle; [] without any."""
+        middle = (self.grid - 1) / 2
+        for side in sorted(self.names.sides[:-1], reverse=True):
+            free = [box for box in self._boxes(side) if not any(box.overlap(found.box) for found in things)]
+            if free:
+                places = {box: (box.top + (side - 1) / 2, box.left + (side - 1) / 2) for box in free}
+                return [min(free, key=lambda b: (places[b][0] - middle) ** 2 + (places[b][1] - middle) ** 2)]
+        return []
+
+    def _boxes(self, side: int) -> Iterator[Box]:
+        for top, left in product(range(self.grid - side + 1), repeat=2):
+            yield Box(top, left, side)
+
+    def _look(self, image: Tensor) -> tuple[list[Box], Tensor, Tensor]:
+        """All boxes, and of each the log-probabilities of nouns and of colors."""
+        cell = image.shape[1] // self.grid
+        boxes: list[Box] = []
+        answers = []
+        for side in self.names.sides:
+            windows = image.float().cpu().unfold(1, side * cell, cell).unfold(2, side * cell, cell)
+            squares = windows.permute(1, 2, 0, 3, 4).flatten(0, 1)
+            boxes += self._boxes(side)
+            answers += [self.read(part) for part in squares.split(BATCH)]
+        nouns, colors = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        return boxes, nouns, colors
+
+    def _phrase(self, noun: int, color: int, count: int) -> str:
+        name, plural = self.names.nouns[noun][:2]
+        said = self.names.colors[color] if self.names.noun_colors[noun] else ""
+        if count > 1:
+            number = self.names.counts[count] if count < len(self.names.counts) else str(count)
+            return " ".join(filter(None, (number, said, plural)))
+        return _articled(f"{said} {name}".strip())
+
+    @cached_property
+    def _nouns(self) -> dict[tuple[str, ...], int]:
+        return {
+            tuple(re.findall(r"[a-z]+", name.lower())): number
+            for number, names in enumerate(self.names.nouns)
+            for name in names
+        }
+
+    @property
+    def _longest(self) -> int:
+        return max(map(len, self._nouns))
+
+
+def _articled(text: str) -> str:
+    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"

@@ -1,0 +1,369 @@
+"""How good the model of things is: edits, removals, prompts, reconstructions and places found by words.
+
+    python -m recipes.things.evaluation table --samples 400 --seed 771 --out figures.json
+    python -m recipes.things.evaluation grids --out FOLDER
+
+The reader, trained on scenes alone, says what images show; what it gets wrong on the renders themselves is measured,
+too. A case is a scene by number with a seed of its own, so that none was seen in training.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from torch import Tensor
+
+from imagebart.cli.evaluate import load_image_sampler
+from imagebart.cli.main import run as run_commands
+from imagebart.cli.options import Sampling, command
+from imagebart.evaluation.image_sampler import ImageSampler
+from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of, table, write_json
+from imagebart.imaging.figures import sheet
+from imagebart.imaging.files import normalize, save_image, to_images
+from imagebart.models.vqgan import psnr
+from imagebart.ranking import bundled_scorer
+from imagebart.things import Box, Found, ThingScorer
+from recipes import generator
+from recipes.things.artwork import CELL, GRID, NOUNS, Placed, Scene, render
+from recipes.things.reader import COLORS, box_of
+from recipes.things.scenes import Caption, describe, describe_things, sample
+
+MODEL = "checkpoints/things"
+TASKS = {"edit": 1, "remove": 2, "prompt": 3, "scene": 4}  # numbers of their series
+CASE_SIDES = (4, 6, 8)  # of boxes that are edited; 12 leaves no room for others
+FAR = 24  # levels in a channel from which a pixel differs from the ground
+GONE = 8  # levels: the ground's mean color in a mask from which a thing was removed
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Measuring the model of things.")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A model, what reads its images, how many images a measure is of, and the seed of cases and samples."""
+
+    sampler: ImageSampler
+    scorer: ThingScorer
+    samples: int = 400
+    seed: int = 0
+
+    def series(self, task: str) -> int:
+        """The seed of the scenes of a task."""
+        return 1_000_000 * (self.seed + 1) + TASKS[task]
+
+    def scenes(self, task: str, count: int) -> list[Scene]:
+        return [sample(i, self.series(task)) for i in range(count)]
+
+    def draw(self, scenes: Sequence[Scene], boxes: Sequence[Box], prompts: Sequence[str], seed: int) -> Tensor:
+        """Scenes with a box of each regenerated, one by one: masks at different places share no computation."""
+        images, masks = rendered(scenes), np.stack([mask_of(box) for box in boxes])
+        one = replace(self.sampler, batch=1)
+        return one.edit(images, masks, prompts, seed)
+
+
+def rendered(scenes: Sequence[Scene]) -> Tensor:
+    """Scenes as images, float [B, 3, SIZE, SIZE] in [-1, 1]."""
+    return normalize(torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2))
+
+
+def mask_of(box: Box) -> np.ndarray:
+    """A box in pixels: bool [SIZE, SIZE]."""
+    mask = np.zeros((GRID, GRID), bool)
+    mask[box.cells] = True
+    return mask.repeat(CELL, 0).repeat(CELL, 1)
+
+
+@dataclass(frozen=True)
+class EditCase:
+    """A scene without a thing, the thing that is asked for, and the words."""
+
+    before: Scene
+    thing: Placed
+    said: Caption
+
+    @property
+    def box(self) -> Box:
+        return box_of(self.thing)
+
+    @property
+    def after(self) -> Scene:
+        """The scene with the thing."""
+        return Scene(self.before.ground, (*self.before.things, self.thing))
+
+
+def edit_case(number: int, series: int) -> EditCase:
+    """The case of a number: a place of 4, 6 or 8 tokens a side is free, beside up to three things."""
+    random = generator(number, series, 0)
+    side = CASE_SIDES[number % len(CASE_SIDES)]
+    scene = sample(number, series, things=int(random.integers(1, 5)), first=side)
+    thing = next(thing for thing in scene.things if thing.side == side)
+    others = tuple(other for other in scene.things if other != thing)
+    return EditCase(Scene(scene.ground, others), thing, describe_things([thing], random))
+
+
+def evaluate(study: Study) -> Iterator[Measure]:
+    """All measures, each as soon as it is known."""
+    yield from readings(study)
+    yield from edits(study)
+    yield from removals(study)
+    yield from prompts(study)
+    yield from places_by_words(study)
+
+
+def noun_in(scorer: ThingScorer, image: Tensor, box: Box) -> tuple[int, int]:
+    """What a box of an image [3, H, W] shows: the noun's number (that after the last: nothing) and the color's."""
+    y, x = (slice(start * CELL, (start + box.side) * CELL) for start in (box.top, box.left))
+    nouns, colors = scorer.read(image[None, :, y, x])
+    return int(nouns.argmax(1)), int(colors.argmax(1))
+
+
+def readings(study: Study) -> Iterator[Measure]:
+    """The reader on renders, and on their reconstructions."""
+    scenes = [scene for scene in study.scenes("scene", 2 * study.samples) if scene.things][: study.samples]
+    images = rendered(scenes)
+    decoded = study.sampler.reconstruct(images)
+    found: dict[str, list[int]] = {"renders": [], "reconstructions": []}
+    asked = [len(scene.things) for scene in scenes]
+    for name, shown in (("renders", images), ("reconstructions", decoded)):
+        for image, scene in zip(shown, scenes, strict=True):
+            found[name].append(sum(noun_in(study.scorer, image, box_of(t))[0] == t.noun for t in scene.things))
+        yield measure(f"things told from {name}", share_of(found[name], asked), len(scenes), "%", "≥ 98 %")
+    yield measure("reconstruction: PSNR", mean_of(psnr(images, decoded).tolist()), len(scenes), "dB")
+
+
+def edits(study: Study) -> Iterator[Measure]:
+    """Edits of a free place by the name of a thing."""
+    cases = [edit_case(i, study.series("edit")) for i in range(study.samples)]
+    images = study.draw([c.before for c in cases], [c.box for c in cases], [c.said.text for c in cases], study.seed)
+    yield from edit_measures(study, cases, images)
+
+
+def edit_measures(study: Study, cases: Sequence[EditCase], images: Tensor) -> Iterator[Measure]:
+    """What the images of edits show."""
+    right, colors, alone, stayed, filled = [], [], [], [], []
+    by_noun: dict[int, list[bool]] = {}
+    before = rendered([case.before for case in cases])
+    for case, image, empty in zip(cases, images, before, strict=True):
+        noun, color = noun_in(study.scorer, image, case.box)
+        right.append(noun == case.thing.noun)
+        by_noun.setdefault(case.thing.noun, []).append(right[-1])
+        if case.said.mentions[0].color:
+            colors.append(color == COLORS.index(case.said.mentions[0].color))
+        inside = [found for found in study.scorer.things(image) if found.box.overlap(case.box) > found.box.side**2 / 2]
+        alone.append(all(found.noun == case.thing.noun for found in inside) and len(inside) <= 1)
+        outside = torch.from_numpy(~mask_of(case.box))
+        stayed.append(torch.equal(image[:, outside], empty[:, outside]))
+        filled.append(fill(image, empty, case.box))
+    count = len(cases)
+    yield measure("edit: the thing asked for is in the mask", share_of(right), count, "%", "≥ 95 %")
+    if colors:
+        yield measure("edit: in the color asked for", share_of(colors), len(colors), "%")
+    yield measure("edit: nothing else in the mask", share_of(alone), count, "%", "≥ 95 %")
+    yield measure("edit: no pixel changed outside", share_of(stayed), count, "%", "≥ 99.5 %")
+    yield measure("edit: box of the thing over the mask, median IoU", median_of(filled), count, goal="≥ 0.6")
+    for side in CASE_SIDES:
+        own = [r for r, case in zip(right, cases, strict=True) if case.thing.side == side]
+        yield measure(f"{side} tokens a side", share_of(own), len(own), "%", group="edits by size")
+    for noun, answers in sorted(by_noun.items()):
+        yield measure(NOUNS[noun].name, share_of(answers), len(answers), "%", group="edits by noun")
+
+
+def fill(image: Tensor, ground: Tensor, box: Box) -> float:
+    """The box of what differs from the ground in a mask, over the mask: images [3, H, W] -> 0 to 1."""
+    far = ((image - ground).abs().amax(0) * 127.5 > FAR).numpy() & mask_of(box)
+    if not far.any():
+        return 0.0
+    rows, columns = np.flatnonzero(far.any(1)), np.flatnonzero(far.any(0))
+    return float((rows[-1] + 1 - rows[0]) * (columns[-1] + 1 - columns[0])) / (box.side * CELL) ** 2
+
+
+def removals(study: Study) -> Iterator[Measure]:
+    """Boxes of things regenerated without words."""
+    cases = [edit_case(i, study.series("remove")) for i in range(study.samples)]
+    empty = rendered([case.before for case in cases])
+    boxes = [case.box for case in cases]
+    images = study.draw([case.after for case in cases], boxes, [""] * len(cases), study.seed)
+    gone = []
+    for box, image, ground in zip(boxes, images, empty, strict=True):
+        mask = torch.from_numpy(mask_of(box))
+        error = ((image - ground)[:, mask].mean(1).abs().max() * 127.5).item()
+        gone.append(noun_in(study.scorer, image, box)[0] == len(NOUNS) and error <= GONE)
+    yield measure("remove: the thing is gone, the ground goes on", share_of(gone), len(cases), "%", "≥ 97 %")
+
+
+def prompts(study: Study) -> Iterator[Measure]:
+    """Whole images from captions; the same questions to the scenes' renders, which say what the reader misses."""
+    series = study.series("prompt")
+    scenes = [scene for scene in study.scenes("prompt", 2 * study.samples) if scene.things][: study.samples]
+    said = [describe(scene, generator(i, series, 1)) for i, scene in enumerate(scenes)]
+    for name, images in (
+        ("renders", rendered(scenes)),
+        ("generate", replace(study.sampler, batch=8).generate([one.text for one in said], study.seed)),
+    ):
+        answers = [answered(study.scorer.things(image), one) for image, one in zip(images, said, strict=True)]
+        goals = {
+            "all things named": "≥ 92 %",
+            "right number": "≥ 85 %",
+            "right color": "≥ 92 %",
+            "right place": "≥ 85 %",
+        }
+        for question, goal in goals.items():
+            own = [answer[question] for answer in answers if question in answer]
+            yield measure(f"{name}: {question}", share_of(own), len(own), "%", goal if name == "generate" else "")
+
+
+def answered(things: Sequence[Found], said: Caption) -> dict[str, bool]:
+    """What an image with these things shows of a caption."""
+    count = Counter(found.noun for found in things)
+    answers = {
+        "all things named": all(count[m.noun] > 0 for m in said.mentions),
+        "right number": all(
+            count[m.noun] == sum(o.count for o in said.mentions if o.noun == m.noun) for m in said.mentions
+        )
+        and count.total() == sum(m.count for m in said.mentions),
+    }
+    colored = [m for m in said.mentions if m.color]
+    if colored:
+        shown = {(found.noun, COLORS[found.color]) for found in things}
+        answers["right color"] = all((m.noun, m.color) in shown for m in colored)
+    if said.place:
+        pair = [[f.box for f in things if f.noun == m.noun] for m in said.mentions]
+        answers["right place"] = all(pair) and any(lies(a, b, said.place) for a in pair[0] for b in pair[-1] if a != b)
+    return answers
+
+
+def lies(one: Box, other: Box, place: str) -> bool:
+    """Whether a box lies beside another as a key of `recipes.things.scenes.PLACES` says."""
+    down, across = (a + one.side / 2 - b - other.side / 2 for a, b in ((one.top, other.top), (one.left, other.left)))
+    return {"left": across < 0, "right": across > 0, "above": down < 0, "below": down > 0}[place]
+
+
+def places_by_words(study: Study) -> Iterator[Measure]:
+    """Where things are that scenes show, found by their names."""
+    scenes = [scene for scene in study.scenes("scene", 2 * study.samples) if scene.things][: study.samples]
+    shares = []
+    for i, scene in enumerate(scenes):
+        thing = scene.things[i % len(scene.things)]
+        mask = torch.zeros(GRID, GRID, dtype=torch.bool)
+        for other in scene.things:
+            if other.noun == thing.noun:
+                mask[other.box] = True
+        found = study.scorer.find(rendered([scene])[0], NOUNS[thing.noun].name)
+        shares.append(0.0 if found is None else float((found & mask).sum() / (found | mask).sum()))
+    yield measure("found by words: IoU with the things' boxes, median", median_of(shares), len(shares), goal="≥ 0.7")
+    told = [share > 0.5 for share in shares]
+    yield measure("found by words: at the right place", share_of(told), len(told), "%")
+
+
+def edit_grid(study: Study, count: int = 40) -> Image.Image:
+    """Edits, each as the scene with the mask in magenta beside the result, over the words; five a row."""
+    cases = [edit_case(i, study.series("edit")) for i in range(count)]
+    images = study.draw([c.before for c in cases], [c.box for c in cases], [c.said.text for c in cases], study.seed)
+    return _pairs([c.before for c in cases], [c.box for c in cases], images, [c.said.text for c in cases])
+
+
+def removal_grid(study: Study, count: int = 40) -> Image.Image:
+    """Removals, as `edit_grid` shows edits."""
+    cases = [edit_case(i, study.series("remove")) for i in range(count)]
+    scenes, boxes = [case.after for case in cases], [case.box for case in cases]
+    images = study.draw(scenes, boxes, [""] * count, study.seed)
+    return _pairs(scenes, boxes, images, [f"without: {NOUNS[case.thing.noun].name}" for case in cases])
+
+
+def prompt_grid(study: Study, count: int = 40) -> Image.Image:
+    """Whole images over their captions, eight a row."""
+    series = study.series("prompt")
+    texts = [describe(scene, generator(i, series, 1)).text for i, scene in enumerate(study.scenes("prompt", count))]
+    images = to_images(replace(study.sampler, batch=8).generate(texts, study.seed))
+    rows = [images[i : i + 8] for i in range(0, count, 8)]
+    return sheet(rows, 160, captions=[texts[i : i + 8] for i in range(0, count, 8)])
+
+
+def noun_sheet(study: Study) -> Image.Image:
+    """All nouns drawn into the middle of the same empty scene, twelve a row."""
+    scene = Scene(sample(0, study.series("edit"), things=0).ground)
+    box, names = Box(4, 4, 8), [noun.name for noun in NOUNS]
+    images = to_images(study.draw([scene] * len(names), [box] * len(names), names, study.seed))
+    rows = [images[i : i + 12] for i in range(0, len(names), 12)]
+    return sheet(rows, 128, captions=[names[i : i + 12] for i in range(0, len(names), 12)])
+
+
+def _pairs(scenes: Sequence[Scene], boxes: Sequence[Box], images: Tensor, texts: Sequence[str]) -> Image.Image:
+    shown = []
+    for scene, box in zip(scenes, boxes, strict=True):
+        image = Image.fromarray(render(scene))
+        tinted = Image.blend(image, Image.new("RGB", image.size, "magenta"), 0.5)
+        shown.append(Image.composite(tinted, image, Image.fromarray((mask_of(box) * 255).astype(np.uint8))))
+    results = to_images(images)
+    groups = [list(zip(shown[i : i + 5], results[i : i + 5], strict=True)) for i in range(0, len(shown), 5)]
+    rows = [[image for pair in group for image in pair] for group in groups]
+    return sheet(rows, 128, captions=[texts[i : i + 5] for i in range(0, len(texts), 5)])
+
+
+def _study(model: str, sampling: Sampling, samples: int, seed: int) -> Study:
+    sampler = load_image_sampler(model, sampling, 8)
+    scorer = bundled_scorer(Path(model), sampler.model)
+    if not isinstance(scorer, ThingScorer):
+        raise ValueError(f"{model} has no scorer of things (judge.safetensors)")
+    return Study(sampler, scorer, samples, seed)
+
+
+@command(app, "table")
+def table_command(
+    sampling: Sampling,
+    model: Annotated[str, typer.Option(help="A model's folder.")] = MODEL,
+    samples: Annotated[int, typer.Option(help="Images of each measure.", min=20)] = 400,
+    seed: Annotated[int, typer.Option(help="Of the cases and the samples.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
+    only: Annotated[str, typer.Option(help="One kind of measure: readings, edits, removals, prompts, places.")] = "",
+) -> None:
+    """The table of a model."""
+    began = time.perf_counter()
+    study = _study(model, sampling, samples, seed)
+    kinds = {"readings": readings, "edits": edits, "removals": removals, "prompts": prompts, "places": places_by_words}
+    if only and only not in kinds:
+        raise ValueError(f"--only is {only!r}, expected one of {', '.join(kinds)}")
+    measures: list[Measure] = []
+    found: Iterable[Measure] = kinds[only](study) if only else evaluate(study)
+    for one in found:
+        measures.append(one)
+        if not one.group:
+            print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr, flush=True)
+    print(table(measures))
+    if out:
+        about = {"model": model, "samples": samples, "seed": seed, "sampling": asdict(study.sampler.settings)}
+        write_json(out, {**about, "seconds": round(time.perf_counter() - began, 1)}, measures)
+
+
+@command(app)
+def grids(
+    out: Annotated[Path, typer.Option(help="Folder for the images.")],
+    sampling: Sampling,
+    model: Annotated[str, typer.Option(help="A model's folder.")] = MODEL,
+    seed: Annotated[int, typer.Option(help="Of the cases and the samples.")] = 0,
+) -> None:
+    """Forty edits, forty removals, forty prompts, and every noun in the same scene. Nothing is chosen."""
+    study = _study(model, sampling, 40, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    kinds = {"edits": edit_grid, "removals": removal_grid, "prompts": prompt_grid, "nouns": noun_sheet}
+    for name, draw in kinds.items():
+        save_image(draw(study), out / f"{name}.png", optimize=True)
+        print(out / f"{name}.png", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 2 with one sentence on standard error for bad input."""
+    return run_commands(app, "recipes.things.evaluation", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The page's examples of the model of things: scenes, a mask for each, and what should be there.
+
+python -m recipes.things.examples checkpoints/things/examples
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imagebart.atomic_io import write_text
+from imagebart.imaging.files import save_image
+from imagebart.imaging.masks import MASK_SUFFIX
+from imagebart.things import Box
+from recipes.things.artwork import NOUNS, Ground, Placed, Scene, render
+from recipes.things.evaluation import mask_of
+
+
+@dataclass(frozen=True)
+class Example:
+    """A name; a ground; things by their names, maybe with a color, each with top, left and side; a mask; a prompt."""
+
+    name: str
+    ground: Ground
+    things: tuple[tuple[str, int, int, int], ...]
+    box: Box
+    prompt: str
+
+    @property
+    def scene(self) -> Scene:
+        return Scene(self.ground, tuple(placed(*thing) for thing in self.things))
+
+
+def placed(text: str, top: int, left: int, side: int) -> Placed:
+    """A thing by its name, "cat" or "red car"."""
+    number = {noun.name: i for i, noun in enumerate(NOUNS)}
+    color, _, name = ("", "", text) if text in number else text.partition(" ")
+    return Placed(number[name], color, top, left, side)
+
+
+FIELD, ROOM, TABLE = Ground("blue", "green", 10), Ground("beige", "brown", 11), Ground("white", "orange", 9)
+EXAMPLES = (
+    Example("1-a-cat-and-room-beside-it", FIELD, (("cat", 7, 1, 6),), Box(7, 9, 6), "a dog"),
+    Example("2-fruit", TABLE, (("apple", 8, 1, 4), ("banana", 8, 11, 4)), Box(6, 5, 6), "a pineapple"),
+    Example("3-a-house", FIELD, (("house", 4, 1, 8),), Box(4, 10, 6), "a tree"),
+    Example("4-a-frog-without-a-crown", Ground("pink", "pink"), (("frog", 7, 4, 8),), Box(1, 5, 6), "a crown"),
+    Example("5-a-car-to-remove", ROOM, (("teddy bear", 6, 1, 6), ("car", 8, 9, 6)), Box(8, 9, 6), ""),
+    Example("6-a-night-sky", Ground("black", "white", 11), (("snowman", 6, 1, 8),), Box(1, 10, 4), "a star"),
+    Example("7-three-cupcakes", Ground("purple", "white", 10),
+            (("cupcake", 8, 0, 4), ("cupcake", 8, 6, 4), ("cupcake", 8, 12, 4)), Box(8, 6, 4), "a donut"),
+    Example("8-an-empty-sea", Ground("white", "blue", 8), (("dolphin", 9, 1, 6),), Box(3, 8, 8), "a sailboat"),
+)  # fmt: skip
+
+
+def main(folder: Path) -> None:
+    """Writes NAME.png, NAME.mask.png and NAME.txt of each example; none of the last where nothing should be there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for example in EXAMPLES:
+        path = folder / example.name
+        save_image(Image.fromarray(render(example.scene)), path.with_suffix(".png"), optimize=True)
+        mask = Image.fromarray(mask_of(example.box).astype(np.uint8) * 255)
+        save_image(mask, path.with_suffix(MASK_SUFFIX), optimize=True)
+        if example.prompt:
+            write_text(path.with_suffix(".txt"), example.prompt + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
