@@ -36,7 +36,7 @@ NAMES = ThingNames(
     tuple((noun.name, noun.plural, *noun.synonyms) for noun in NOUNS),
     tuple(noun.color for noun in NOUNS), COLORS, GROUNDS, SIDES, COUNT_WORDS,
 )  # fmt: skip
-LOOP = LoopConfig(700, 64, "muon", 2e-3, warmup=50, ema=0.99, log_every=20, save_every=100, sample_every=500)
+LOOP = LoopConfig(900, 64, "muon", 2e-3, warmup=50, ema=0.99, log_every=20, save_every=100, sample_every=500)
 P_NOTHING = 0.4  # share of squares without a whole thing
 MIN_SEEN = 0.4  # intersection over union of a square and a thing's box, from which the square may be said to show it
 BEYOND = 24
