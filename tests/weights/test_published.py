@@ -73,9 +73,11 @@ class TestRecordedOutputs:
     def test_decoding(self, recorded: Recorded) -> None:
         first_stage = recorded.model.first_stage
         assert_close(first_stage.decode(recorded["vqgan.tokens"]), recorded["vqgan.decoded"])
-        codes = first_stage.quantize.embedding.weight[recorded["vqgan.full_indices"]]  # all codes, used or not
-        side = round(codes.shape[1] ** 0.5)
-        assert_close(first_stage.pixels(codes.unflatten(1, (side, side))), recorded["vqgan.recon_from_quant"])
+        entries = recorded["vqgan.full_indices"]  # all codes, used or not
+        side = round(entries.shape[1] ** 0.5)
+        entries = entries.unflatten(1, (side, side))
+        decoded = first_stage.pixels(first_stage.quantize.embedding.weight[entries], entries)
+        assert_close(decoded, recorded["vqgan.recon_from_quant"])
 
     def test_logits(self, recorded: Recorded) -> None:
         for t, stage in enumerate(recorded.model.stages, 1):
