@@ -258,7 +258,7 @@ class Pipeline:
     def suggest_mask(self, image: Source, prompt: str | None) -> Image.Image:
         """The part of an image that a prompt would change: a mask, "L", of the image's size.
 
-        Where the model's scorer finds things: where those are that the prompt names, or where there is room for them.
+        Where the model's scorer finds things: where those are that the prompt names, or free space for them.
         Raises InputError for an image or prompt that cannot be used, and where nothing is found.
         """
         upload, words = load_image(image), _words(prompt)

@@ -216,15 +216,15 @@ class ThingScorer:
         return None
 
     def find(self, image: Tensor, prompt: str) -> Tensor | None:
-        """The tokens of an image [3, H, W] where the things that a prompt names are, or where there is room for them.
+        """The tokens of an image [3, H, W] where the things that a prompt names are, or free space for them.
 
-        bool [grid, grid]; None where the prompt names nothing that is known, or there is no room.
+        bool [grid, grid]; None where the prompt names nothing that is known, or there is no free space.
         """
         asked = {noun for noun, _ in self.asked(prompt)}
         if not asked:
             return None
         things = self.things(image)
-        boxes = [found.box for found in things if found.noun in asked] or self._room(things)
+        boxes = [found.box for found in things if found.noun in asked] or self._free_box(things)
         mask = torch.zeros(self.grid, self.grid, dtype=torch.bool)
         for box in boxes:
             mask[box.cells] = True
@@ -247,7 +247,7 @@ class ThingScorer:
         wall, floor = (names[int(rows[row][plain[row]].mode().values)] for row in (filled[0], filled[-1]))
         return wall, floor
 
-    def _room(self, things: list[Found]) -> list[Box]:
+    def _free_box(self, things: list[Found]) -> list[Box]:
         """The free box of a middle size, or of a smaller one, that is nearest to the middle; [] without any."""
         middle = (self.grid - 1) / 2
         for side in sorted(self.names.sides[:-1], reverse=True):
@@ -290,7 +290,7 @@ class ThingScorer:
             for name in names
         }
 
-    @property
+    @cached_property
     def _longest(self) -> int:
         return max(map(len, self._nouns))
 

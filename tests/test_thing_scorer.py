@@ -138,7 +138,7 @@ def test_images_that_show_what_is_asked_for_come_first(scorer: ThingScorer) -> N
     assert scorer.score(images, "something nice").tolist() == [0, 0, 0]
 
 
-def test_a_thing_is_found_by_its_name_and_room_where_there_is_none(scorer: ThingScorer) -> None:
+def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none(scorer: ThingScorer) -> None:
     assert isinstance(scorer, Finder)
     things = [(LEMON, "", Box(0, 0, 4)), (BLOCK, "red", Box(4, 4, 4))]
     image = drawn(things)
@@ -147,8 +147,8 @@ def test_a_thing_is_found_by_its_name_and_room_where_there_is_none(scorer: Thing
         mask[things[noun][2].cells] = True
         found = scorer.find(image, word)
         assert found is not None and torch.equal(found, mask)
-    room = scorer.find(drawn(things[1:]), "a lemon")
-    assert room is not None and room.sum() == 16 and not room[4:, 4:].any()
+    space = scorer.find(drawn(things[1:]), "a lemon")
+    assert space is not None and space.sum() == 16 and not space[4:, 4:].any()
     full = drawn([(BLOCK, "red", Box(top, left, 4)) for top, left in product((0, 4), repeat=2)])
     assert scorer.find(full, "a lemon") is None
     assert scorer.find(image, "a house") is None

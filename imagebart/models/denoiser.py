@@ -38,7 +38,7 @@ class DenoiserConfig:
     text: TextEncoderConfig | None = None  # encodes the conditioning tokens; None: they precede the image tokens
     partial_patches: bool = False  # trained on patches that masks cover in part (see `imagebart.inpainting`)
     color_hint_grid: HintGrid = 0  # P: the encoder sees the colors of P x P parts of a patch; 0: it sees tokens alone
-    mask_sides: bool = False  # the encoder is told how far masked tokens lie from the sides of their mask
+    mask_sides: bool = False  # the encoder gets how far masked tokens lie from the sides of their mask
 
 
 def check_color_hint_grid(parts: int, first_stage: FirstStageConfig) -> None:

@@ -385,7 +385,7 @@ class Quantizer(nn.Module):
 
 PAIR_DIM = 32
 PAIR_GAIN = 30.0  # what is kept is stored this much smaller, which suits the steps of an optimizer
-FACTORS = (40_503, 2_654_435_761)  # odd, for the hash
+HASH = (40_503, 2_654_435_761)  # odd factors, which spread pairs over the rows (Knuth's multiplicative hash)
 
 
 class PairMemory(nn.Module):
@@ -408,7 +408,7 @@ class PairMemory(nn.Module):
         neighbors = [around[:, y : y + rows, x : x + columns] for y, x in places]
         found = []
         for table, neighbor in zip(self.tables, neighbors, strict=True):
-            mixed = tokens * FACTORS[1] + neighbor * FACTORS[0] * FACTORS[1]
+            mixed = (tokens + neighbor * HASH[0]) * HASH[1]
             found.append(F.embedding((mixed ^ (mixed >> 16)) % self.rows, table))
         mapped: Tensor = self.map(PAIR_GAIN * rearrange(torch.cat(found, -1), "b h w d -> b d h w"))
         return mapped

@@ -106,7 +106,7 @@ def open_zip(path: Path, most: int) -> ZipFile:
     try:
         with _BoundedFile(path, most) as bounded, ZipFile(bounded):
             return ZipFile(path)  # whose entries may be longer than the list
-    except (ValueError, NotImplementedError, struct.error) as error:
+    except (ValueError, NotImplementedError, struct.error) as error:  # as `zipfile` lets out of damaged lists
         raise BadZipFile(str(error)) from error
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from imagebart.things import Box
+
 PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 SHA512 = (
     "5a5ab69554ad4e7afc043a48274a449d328ee0bb83c71a931214ef46d0f50cb4"
@@ -71,14 +73,13 @@ class Placed:
     side: int
 
     @property
-    def box(self) -> tuple[slice, slice]:
-        """Rows and columns of tokens."""
-        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+    def box(self) -> Box:
+        return Box(self.top, self.left, self.side)
 
     @property
     def pixels(self) -> tuple[slice, slice]:
         """Rows and columns of pixels."""
-        rows, columns = self.box
+        rows, columns = self.box.cells
         return slice(rows.start * CELL, rows.stop * CELL), slice(columns.start * CELL, columns.stop * CELL)
 
 

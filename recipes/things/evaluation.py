@@ -35,12 +35,12 @@ from imagebart.ranking import bundled_scorer
 from imagebart.things import Box, Found, ThingScorer
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, NOUNS, Placed, Scene, render
-from recipes.things.reader import COLORS, box_of
+from recipes.things.reader import COLORS
 from recipes.things.scenes import Caption, describe, describe_things, sample
 
 MODEL = "checkpoints/things"
 TASKS = {"edit": 1, "remove": 2, "prompt": 3, "scene": 4}  # numbers of their series
-CASE_SIDES = (4, 6, 8)  # of boxes that are edited; 12 leaves no room for others
+CASE_SIDES = (4, 6, 8)  # of boxes that are edited; 12 leaves no space for others
 FAR = 24  # levels in a channel from which a pixel differs from the ground
 GONE = 8  # levels: the ground's mean color in a mask from which a thing was removed
 
@@ -92,7 +92,7 @@ class EditCase:
 
     @property
     def box(self) -> Box:
-        return box_of(self.thing)
+        return self.thing.box
 
     @property
     def after(self) -> Scene:
@@ -135,8 +135,8 @@ def readings(study: Study) -> Iterator[Measure]:
     asked = [len(scene.things) for scene in scenes]
     for name, shown in (("renders", images), ("reconstructions", decoded)):
         for image, scene in zip(shown, scenes, strict=True):
-            found[name].append(sum(noun_in(study.scorer, image, box_of(t))[0] == t.noun for t in scene.things))
-        yield measure(f"things told from {name}", share_of(found[name], asked), len(scenes), "%", "≥ 98 %")
+            found[name].append(sum(noun_in(study.scorer, image, t.box)[0] == t.noun for t in scene.things))
+        yield measure(f"things recognized in {name}", share_of(found[name], asked), len(scenes), "%", "≥ 98 %")
     yield measure("reconstruction: PSNR", mean_of(psnr(images, decoded).tolist()), len(scenes), "dB")
 
 
@@ -144,11 +144,6 @@ def edits(study: Study) -> Iterator[Measure]:
     """Edits of a free place by the name of a thing."""
     cases = [edit_case(i, study.series("edit")) for i in range(study.samples)]
     images = study.draw([c.before for c in cases], [c.box for c in cases], [c.said.text for c in cases], study.seed)
-    yield from edit_measures(study, cases, images)
-
-
-def edit_measures(study: Study, cases: Sequence[EditCase], images: Tensor) -> Iterator[Measure]:
-    """What the images of edits show."""
     right, colors, alone, stayed, filled = [], [], [], [], []
     by_noun: dict[int, list[bool]] = {}
     before = rendered([case.before for case in cases])
@@ -256,12 +251,12 @@ def places_by_words(study: Study) -> Iterator[Measure]:
         mask = torch.zeros(GRID, GRID, dtype=torch.bool)
         for other in scene.things:
             if other.noun == thing.noun:
-                mask[other.box] = True
+                mask[other.box.cells] = True
         found = study.scorer.find(rendered([scene])[0], NOUNS[thing.noun].name)
         shares.append(0.0 if found is None else float((found & mask).sum() / (found | mask).sum()))
     yield measure("found by words: IoU with the things' boxes, median", median_of(shares), len(shares), goal="≥ 0.7")
-    told = [share > 0.5 for share in shares]
-    yield measure("found by words: at the right place", share_of(told), len(told), "%")
+    right = [share > 0.5 for share in shares]
+    yield measure("found by words: at the right place", share_of(right), len(right), "%")
 
 
 def edit_grid(study: Study, count: int = 40) -> Image.Image:

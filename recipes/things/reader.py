@@ -43,10 +43,6 @@ BEYOND = 24
 SEED = 8101  # of its scenes; no other part of the recipe draws from it
 
 
-def box_of(thing: Placed) -> Box:
-    return Box(thing.top, thing.left, thing.side)
-
-
 def crop(image: np.ndarray, top: float, left: float, side: float) -> np.ndarray:
     """A square of an image, in pixels, at most BEYOND of them outside of it: uint8 [SIDE, SIDE, 3]."""
     padded = np.pad(image, ((BEYOND, BEYOND), (BEYOND, BEYOND), (0, 0)), "edge")
@@ -82,7 +78,7 @@ class Squares(Dataset[dict[str, Any]]):
 
 def empty_box(things: tuple[Placed, ...], random: np.random.Generator) -> Box:
     """A box that holds no whole thing, or one that is much smaller: ground, parts of things, several of them."""
-    boxes = [box_of(thing) for thing in things]
+    boxes = [thing.box for thing in things]
     while True:
         side = int(random.choice(SIDES))
         if boxes and random.random() < 0.5:  # near a thing, where a detector errs

@@ -57,8 +57,8 @@ def sample(
         for _ in range(PLACING_TRIES):
             top, left = (int(random.integers(GRID - side + 1)) for _ in range(2))
             thing = Placed(noun, color, top, left, side)
-            if free[thing.box].all():
-                free[thing.box] = False
+            if free[thing.box.cells].all():
+                free[thing.box.cells] = False
                 placed.append(thing)
                 break
     return Scene(Ground(wall, floor, horizon, shade), tuple(sorted(placed, key=lambda t: (t.left, t.top))))
@@ -190,7 +190,7 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
             torch.manual_seed(int(random.integers(2**62)))
             parts = random_masks(1, side).view(side, side)
         cells = parts.view(GRID, PARTS_PER_PATCH, GRID, PARTS_PER_PATCH).float().mean((1, 3)).numpy()
-        held = [thing for thing in scene.things if cells[thing.box].mean() >= MOSTLY]
+        held = [thing for thing in scene.things if cells[thing.box.cells].mean() >= MOSTLY]
         return EditTask(scene, describe_things(held, random), parts, everywhere)
     scene = sample(index, seed, first=size)
     thing = next(thing for thing in scene.things if thing.side == size)
@@ -206,7 +206,7 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
     window[top : top + height, left : left + width] = True
     if kind == "ground":  # what was masked is gone; what lies in part in the mask stays
         scene = replace(scene, things=tuple(other for other in scene.things if other != thing))
-    held = [other for other in scene.things if masked[other.box].all()]
+    held = [other for other in scene.things if masked[other.box.cells].all()]
     parts = torch.from_numpy(masked.repeat(PARTS_PER_PATCH, 0).repeat(PARTS_PER_PATCH, 1))
     return EditTask(scene, describe_things(held, random), parts, everywhere[torch.from_numpy(window).flatten()])
 

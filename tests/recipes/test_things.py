@@ -25,7 +25,7 @@ from recipes import generator
 from recipes.things import artwork
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, thing_mask
 from recipes.things.evaluation import answered, edit_case, fill, lies, main, mask_of, rendered
-from recipes.things.reader import COLORS, NAMES, NOTHING, Squares, box_of, empty_box, iou, train_reader
+from recipes.things.reader import COLORS, NAMES, NOTHING, Squares, empty_box, iou, train_reader
 from recipes.things.scenes import (
     BLOCK,
     MARGIN,
@@ -76,9 +76,9 @@ def test_a_number_is_always_the_same_scene_and_its_things_lie_apart_on_the_token
     for scene in scenes:
         taken = np.zeros((GRID, GRID), int)
         for thing in scene.things:
-            taken[thing.box] += 1
+            taken[thing.box.cells] += 1
             assert thing.side in SIDES
-            assert taken[thing.box].shape == (thing.side, thing.side)  # within the image
+            assert taken[thing.box.cells].shape == (thing.side, thing.side)  # within the image
         assert taken.max(initial=0) <= 1
     assert {len(scene.things) for scene in scenes} >= {0, 1, 2, 3, 4}
 
@@ -129,7 +129,7 @@ def test_tasks_in_a_row_give_as_many_tokens_around_what_is_masked() -> None:
                 spans = (slice(max(0, int(at[0]) - MARGIN), int(at[-1]) + 1 + MARGIN) for at in (rows, columns))
                 around[tuple(spans)] = True
                 assert (given.view(GRID, GRID) | ~around).all()
-                held = [thing for thing in task.scene.things if masked[thing.box].all()]
+                held = [thing for thing in task.scene.things if masked[thing.box.cells].all()]
                 assert bool(held) == bool(task.caption.text)  # without words the ground goes on
                 silent += not held
                 assert sum(mention.count for mention in task.caption.mentions) == len(held)
@@ -183,8 +183,8 @@ def test_empty_boxes_hold_no_whole_thing() -> None:
     random, thing = np.random.default_rng(0), Placed(0, "", 4, 4, 8)
     boxes = [empty_box((thing,), random) for _ in range(200)]
     assert all(0 <= b.top <= GRID - b.side and 0 <= b.left <= GRID - b.side and b.side in SIDES for b in boxes)
-    assert max(iou(box, box_of(thing)) for box in boxes) < 0.4
-    assert any(box.overlap(box_of(thing)) for box in boxes)
+    assert max(iou(box, thing.box) for box in boxes) < 0.4
+    assert any(box.overlap(thing.box) for box in boxes)
     assert iou(Box(0, 0, 4), Box(0, 2, 4)) == pytest.approx(1 / 3)
 
 
@@ -192,7 +192,7 @@ def test_cases_of_edits_leave_a_place_free_and_say_what_belongs_there() -> None:
     for number in range(60):
         case = edit_case(number, 7)
         assert case == edit_case(number, 7)
-        assert not any(case.box.overlap(box_of(other)) for other in case.before.things)
+        assert not any(case.box.overlap(other.box) for other in case.before.things)
         (mention,) = case.said.mentions
         assert (mention.noun, mention.count) == (case.thing.noun, 1)
         mask = torch.from_numpy(mask_of(case.box))
