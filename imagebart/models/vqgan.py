@@ -22,6 +22,7 @@ from imagebart.settings import Factor, Vocabulary, Width
 
 Levels = Annotated[tuple[Factor, ...], Field(max_length=8)]
 Layers = Annotated[int, Field(ge=2, le=64)]
+MAX_PAIRED = 46_000  # codes of which a pair is a 32-bit number
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class FirstStageConfig:
     decoder: Literal["convolutions", "layered"] = "convolutions"  # layered: `LayeredDecoder`, with
     layers: Layers = 8  # that a pixel is a mixture of: the decoded image and flat colours
     patterns: Width = 16  # of each patch's own, which masks are made of
-    pair_rows: Annotated[int, Field(ge=0, le=2**18)] = 0  # of each table of `PairMemory`; 0: there is none
-    linear_patches: bool = False  # the decoder of convolutions adds to them a linear map of each latent to its patch
+    pair_rows: Annotated[int, Field(ge=0, le=2**18)] = 0  # pairs a side that `PatchMemory` knows; 0: there is none
+    pair_dim: Width = 64  # numbers that it has for a patch
+    pair_bytes: Width = 16  # bytes that it stores of a pair's
 
     def __post_init__(self) -> None:
         if self.downscale > 1 and (self.encoder, self.decoder) != ("patch", "layered"):
@@ -53,8 +55,12 @@ class FirstStageConfig:
                 f"downscale is {self.downscale} with encoder {self.encoder!r} and decoder {self.decoder!r}; "
                 "more than 1 needs 'patch' and 'layered'"
             )
-        if self.linear_patches and self.decoder != "convolutions":
-            raise ValueError(f"linear_patches is set with decoder {self.decoder!r}; it needs 'convolutions'")
+        if self.pair_rows and self.decoder != "convolutions":
+            raise ValueError(f"pair_rows is {self.pair_rows} with decoder {self.decoder!r}; it needs 'convolutions'")
+        if self.pair_rows and self.vocab_size > MAX_PAIRED:
+            raise ValueError(
+                f"pair_rows is {self.pair_rows} with {self.vocab_size} codes, expected at most {MAX_PAIRED}"
+            )
 
     @property
     def downsampling(self) -> int:
@@ -249,15 +255,9 @@ class Decoder(nn.Module):
         self.norm_out = group_norm(width)
         self.conv_out = nn.Conv2d(width, 3 * config.pixel_unshuffle**2, 3, padding=1)
         self.pixel_shuffle = nn.PixelShuffle(config.pixel_unshuffle)
-        self.patches = None
-        if config.linear_patches:
-            self.patches = nn.Sequential(
-                nn.Conv2d(config.latent_channels, 3 * config.downsampling**2, 1), nn.PixelShuffle(config.downsampling)
-            )
 
     def forward(self, z: Tensor) -> Tensor:
-        decoded = self.fine(self.coarse(z))
-        return decoded if self.patches is None else decoded + self.patches(z)
+        return self.fine(self.coarse(z))
 
     def coarse(self, z: Tensor) -> Tensor:
         """Latents to features of the same resolution, [B, C, h, w]."""
@@ -383,35 +383,56 @@ class Quantizer(nn.Module):
         return z + (self.lookup(tokens) - z).detach(), tokens
 
 
-PAIR_DIM = 32
-PAIR_GAIN = 30.0  # what is kept is stored this much smaller, which suits the steps of an optimizer
-HASH = (40_503, 2_654_435_761)  # odd factors, which spread pairs over the rows (Knuth's multiplicative hash)
+class PatchMemory(nn.Module):
+    """The mean patch of each token and what each pair with a neighbor adds to it: [B, h, w] tokens -> images.
 
-
-class PairMemory(nn.Module):
-    """What a token and a neighbor say together of its patch: tables with a row for each hashed pair, one a neighbor.
-
-    As n-gram embeddings of language models. In a world where patches recur, a code stands for a few of them, and two
-    neighbors say which; convolutions take long to learn that by heart. Tokens int64 [B, h, w] -> [B, C, h, w].
+    In a world where patches recur, a code stands for a few of them, and its neighbors say which. Convolutions take
+    long to learn that by heart; here it is found by least squares (`training/patch_memory.py`), and gradients change
+    nothing of it. Pairs that were not seen add nothing.
     """
+
+    pairs: Tensor  # int32 [4, rows], ascending: token * (K + 1) + its neighbor left, right, above or below; K: none
+    values: Tensor  # uint8 [4, rows, bytes]: what they add, as the sum of a vector of each of
+    books: Tensor  # [bytes, 256, dim]
+    own: Tensor  # [K, dim]: of each token alone
+    patterns: Tensor  # [dim, 3 f f]: pixels are sums of these
+    mean: Tensor  # [3 f f]
 
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__()
-        self.rows, self.outside = config.pair_rows, config.vocab_size
-        self.tables = nn.Parameter(torch.zeros(4, config.pair_rows, PAIR_DIM))  # left, right, above, below
-        self.map = nn.Conv2d(4 * PAIR_DIM, config.latent_channels, 1, bias=False)
+        self.patch_size, self.codes = config.downsampling, config.vocab_size
+        pixels = 3 * self.patch_size**2
+        rows, dim = config.pair_rows, config.pair_dim
+        self.register_buffer("pairs", torch.zeros(4, rows, dtype=torch.int32))
+        self.register_buffer("values", torch.zeros(4, rows, config.pair_bytes, dtype=torch.uint8))
+        self.register_buffer("books", torch.zeros(config.pair_bytes, 256, dim))
+        self.register_buffer("own", torch.zeros(self.codes, dim))
+        self.register_buffer("patterns", torch.zeros(dim, pixels))
+        self.register_buffer("mean", torch.zeros(pixels))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        around = F.pad(tokens, (1, 1, 1, 1), value=self.outside)
+        """Tokens int64 [B, h, w] -> numbers for each patch, [B, h, w, dim]."""
+        found = self.own[tokens]
+        for side, key in enumerate(self.keys(tokens)):
+            known = self.pairs[side]
+            row = torch.searchsorted(known, key).clamp_max(len(known) - 1)
+            chosen = self.values[side, row].long()  # [B, h, w, bytes]
+            added = self.books[torch.arange(len(self.books), device=chosen.device), chosen].sum(-2)
+            found = found + added * (known[row] == key)[..., None]
+        return found
+
+    def keys(self, tokens: Tensor) -> list[Tensor]:
+        """Pairs as numbers: int32 [B, h, w] for each side."""
         rows, columns = tokens.shape[1:]
+        around = F.pad(tokens, (1, 1, 1, 1), value=self.codes)
         places = ((1, 0), (1, 2), (0, 1), (2, 1))
         neighbors = [around[:, y : y + rows, x : x + columns] for y, x in places]
-        found = []
-        for table, neighbor in zip(self.tables, neighbors, strict=True):
-            mixed = (tokens + neighbor * HASH[0]) * HASH[1]
-            found.append(F.embedding((mixed ^ (mixed >> 16)) % self.rows, table))
-        mapped: Tensor = self.map(PAIR_GAIN * rearrange(torch.cat(found, -1), "b h w d -> b d h w"))
-        return mapped
+        return [(tokens * (self.codes + 1) + neighbor).int() for neighbor in neighbors]
+
+    def image(self, found: Tensor) -> Tensor:
+        """Numbers [B, h, w, dim] -> [B, 3, h f, w f]"""
+        patches = found @ self.patterns + self.mean
+        return F.pixel_shuffle(rearrange(patches, "b h w p -> b p h w"), self.patch_size)
 
 
 class FirstStage(nn.Module):
@@ -425,7 +446,11 @@ class FirstStage(nn.Module):
         self.quantize = Quantizer(config)
         self.quant_conv = nn.Conv2d(config.latent_channels, config.code_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_channels, 1)
-        self.pairs = PairMemory(config) if config.pair_rows else None
+        self.memory = PatchMemory(config) if config.pair_rows else None
+        if self.memory is not None:
+            self.memory_conv = nn.Conv2d(config.pair_dim, config.latent_channels, 1)
+            for parameter in self.decoder.conv_out.parameters():
+                nn.init.zeros_(parameter)  # it begins with what the memory says
 
     def latents(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] -> latents before quantising, [B, H/f, W/f, code_dim].
@@ -443,7 +468,11 @@ class FirstStage(nn.Module):
     def pixels(self, codes: Tensor, tokens: Tensor) -> Tensor:
         """Codes [B, h, w, code_dim] of tokens [B, h, w] -> images [B, 3, h f, w f], not clamped."""
         latents = self.post_quant_conv(rearrange(codes, "b h w d -> b d h w"))
-        return self.decoder(latents if self.pairs is None else latents + self.pairs(tokens))
+        if self.memory is None:
+            return self.decoder(latents)
+        found = self.memory(tokens)
+        latents = latents + self.memory_conv(rearrange(found, "b h w d -> b d h w"))
+        return self.decoder(latents) + self.memory.image(found)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For training: images -> (reconstruction [B, 3, H, W], latents [B, h, w, code_dim], tokens [B, h, w])."""

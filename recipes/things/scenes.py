@@ -240,5 +240,21 @@ class CrowdedScenes(Dataset[dict[str, Any]]):
         return {"image": _image(sample(index, self.seed, 8, (40, 35, 20, 5)))}
 
 
+@dataclass(frozen=True)
+class SizedScenes(Dataset[dict[str, Any]]):
+    """Crowded scenes and such as edits are of, things of all sizes alike, for decoders. Items: image, as above."""
+
+    seed: int = 0
+    length: int = 10**9
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index % 2:
+            return {"image": _image(sample(index, self.seed, 8, (35, 30, 20, 15)))}
+        return {"image": _image(sample(index, self.seed, first=SIDES[index // 2 % len(SIDES)]))}
+
+
 def _image(scene: Scene) -> Tensor:
     return torch.from_numpy(render(scene)).permute(2, 0, 1).contiguous()

@@ -36,8 +36,8 @@ from recipes.things.scenes import (
     COUNT_WORDS,
     PLACES,
     Caption,
-    CrowdedScenes,
     EditTasks,
+    SizedScenes,
     describe,
     describe_things,
     sample,
@@ -177,7 +177,7 @@ def main(
         case PartName.captions:
             train_captions(load(CaptionsRun, config), run)
         case PartName.decoder:
-            train_first_stage(load(FirstStageRun, config), run, CrowdedScenes())
+            train_first_stage(load(FirstStageRun, config), run, SizedScenes())
         case PartName.denoiser:
             train_denoiser(load(DenoiserRun, config), run, DataSource(things, conditioner_for))
 

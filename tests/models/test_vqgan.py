@@ -26,7 +26,7 @@ CONFIGS = {
     "some codes used": dataclasses.replace(BASE, used_codes=9),
     "used unit codes": dataclasses.replace(BASE, used_codes=9, unit_codes=True, pixel_unshuffle=2),
     "patch": dataclasses.replace(BASE, encoder="patch"),
-    "linear patches": dataclasses.replace(BASE, linear_patches=True),
+    "memory": dataclasses.replace(BASE, pair_rows=64, pair_dim=8, pair_bytes=3),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 quantizers = ("plain", "unit codes", "some codes used", "used unit codes")
@@ -208,46 +208,67 @@ def test_a_patch_encoder_sees_its_patch_alone() -> None:
     assert not torch.allclose(around(changed)[:, 1, 2], around(image)[:, 1, 2], atol=1e-3)
 
 
-def test_linear_patches_are_added_to_what_the_convolutions_decode() -> None:
-    model = build(CONFIGS["linear patches"])
-    without = FirstStage(BASE)
-    without.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("decoder.patches")})
-    tokens = torch.randint(BASE.vocab_size, (2, 16))
-    codes, added = model.quantize.lookup(tokens.view(2, 4, 4)), model.decode(tokens) - without.decode(tokens)
-    latents = torch.einsum("bhwd,cd->bhwc", codes, model.post_quant_conv.weight[..., 0, 0]) + model.post_quant_conv.bias
-    weight, bias = model.decoder.patches[0].weight[..., 0, 0], model.decoder.patches[0].bias
-    patches = (torch.einsum("bhwc,pc->bhwp", latents, weight) + bias).view(2, 4, 4, 3, 4, 4)
-    torch.testing.assert_close(added, patches.permute(0, 3, 1, 4, 2, 5).reshape(2, 3, 16, 16), atol=1e-5, rtol=1e-4)
+def with_memory(rows: int = 64) -> FirstStage:
+    """A first stage with a memory of random pairs of tokens."""
+    model = build(CONFIGS["memory"] if rows == 64 else dataclasses.replace(CONFIGS["memory"], pair_rows=rows))
+    memory = model.memory
+    assert memory is not None
+    for buffer in (memory.own, memory.patterns, memory.mean):
+        torch.nn.init.normal_(buffer)
+    for side in range(4):
+        numbers = torch.randperm(BASE.codebook_size * (BASE.codebook_size + 1))[:rows].sort().values
+        memory.pairs[side] = numbers.int()
+    memory.values.copy_(torch.randint(256, memory.values.shape))
+    torch.nn.init.normal_(memory.books)
+    return model
+
+
+def test_a_memory_knows_a_token_and_its_neighbors_alone() -> None:
+    """Beside a loop over patches that looks each pair up in a dictionary."""
+    model = with_memory(200)
+    memory = model.memory
+    assert memory is not None
+    tokens = torch.randint(BASE.codebook_size, (2, 5, 6))
+    found = memory(tokens)
+    known = [
+        {
+            int(key): sum(book[i] for book, i in zip(memory.books, value.tolist(), strict=True))
+            for key, value in zip(pairs, values, strict=True)
+        }
+        for pairs, values in zip(memory.pairs, memory.values, strict=True)
+    ]
+    hits = 0
+    for b in range(2):
+        for y in range(5):
+            for x in range(6):
+                expected = memory.own[tokens[b, y, x]]
+                for side, (row, column) in enumerate(((y, x - 1), (y, x + 1), (y - 1, x), (y + 1, x))):
+                    inside = 0 <= row < 5 and 0 <= column < 6
+                    other = int(tokens[b, row, column]) if inside else BASE.codebook_size
+                    key = int(tokens[b, y, x]) * (BASE.codebook_size + 1) + other
+                    hits += key in known[side]
+                    expected = expected + known[side].get(key, torch.zeros(8))
+                torch.testing.assert_close(found[b, y, x], expected)
+    assert 60 < hits < 180  # of 240: so that pairs were looked up
+
+
+def test_what_a_memory_says_is_added_to_what_the_convolutions_decode() -> None:
+    model = with_memory()
+    torch.nn.init.normal_(model.decoder.conv_out.weight)
+    memory, f = model.memory, model.config.downsampling
+    assert memory is not None
+    tokens = torch.randint(BASE.codebook_size, (2, 16))
+    decoded = model.decode(tokens)
+    found = memory(tokens.view(2, 4, 4))
+    latents = model.post_quant_conv(model.quantize.lookup(tokens).view(2, 4, 4, -1).permute(0, 3, 1, 2))
+    latents = latents + model.memory_conv(found.permute(0, 3, 1, 2))
+    patches = (found @ memory.patterns + memory.mean).view(2, 4, 4, 3, f, f)
+    expected = model.decoder(latents) + patches.permute(0, 3, 1, 4, 2, 5).reshape(2, 3, 4 * f, 4 * f)
+    torch.testing.assert_close(decoded, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_memory_s_shape_is_checked() -> None:
     with pytest.raises(ValueError, match="it needs 'convolutions'"):
-        dataclasses.replace(CONFIGS["linear patches"], decoder="layered")
-
-
-def test_a_pair_s_memory_is_that_of_a_token_and_its_neighbor_alone() -> None:
-    config = dataclasses.replace(BASE, pair_rows=4096)
-    model = build(config)
-    assert model.pairs is not None
-    torch.nn.init.normal_(model.pairs.tables)
-    tokens = torch.randint(config.vocab_size, (1, 5, 6), generator=torch.Generator().manual_seed(0))
-    memory = model.pairs(tokens)
-    assert memory.shape == (1, config.latent_channels, 5, 6)
-    for y, x in ((2, 3), (0, 0), (4, 5)):
-        reached = set()
-        for row in range(5):
-            for column in range(6):
-                other = tokens.clone()
-                other[0, row, column] = (other[0, row, column] + 1) % config.vocab_size
-                if not torch.equal(model.pairs(other)[..., y, x], memory[..., y, x]):
-                    reached.add((row, column))
-        around = {(y, x), (y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)}
-        assert reached == {(row, column) for row, column in around if 0 <= row < 5 and 0 <= column < 6}
-    pairs = torch.cartesian_prod(torch.arange(20), torch.arange(20)).view(-1, 1, 2)  # all, each beside the other
-    left = model.pairs(pairs)[..., 0, 0]
-    assert len(left.unique(dim=0)) > 380  # hardly two of 400 share rows
-
-
-def test_an_empty_memory_of_pairs_changes_nothing() -> None:
-    config = dataclasses.replace(BASE, pair_rows=64)
-    model, without = build(config), FirstStage(BASE)
-    without.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("pairs.")})
-    tokens = torch.randint(BASE.vocab_size, (2, 16))
-    torch.testing.assert_close(model.decode(tokens), without.decode(tokens))
+        dataclasses.replace(CONFIGS["memory"], decoder="layered")
+    with pytest.raises(ValueError, match="with 60000 codes, expected at most 46000"):
+        dataclasses.replace(CONFIGS["memory"], codebook_size=60_000)
