@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from os import PathLike
@@ -29,11 +30,12 @@ from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.inpainting import encode_masked, out_of_domain, paste_blended
 from imagebart.model import ImageBART
-from imagebart.ranking import Describer, Finder, Scorer, bundled_scorer, complete_prompt, contrast, rank
+from imagebart.ranking import Describer, Finder, Planner, Scorer, bundled_scorer, complete_prompt, contrast, rank
 from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
 from imagebart.sampling.speculative import ChainEvent, ChainProgress
 from imagebart.sampling.steps import ChainState, KnownTokens
 from imagebart.settings import SamplingSettings
+from imagebart.things import Part
 from imagebart.weights import locate
 from imagebart.weights.folder import config_of, read_card, without_header
 from imagebart.weights.published.registry import default_card
@@ -43,6 +45,7 @@ PREVIEW_SHARE = 0.1  # of the time, for previews
 FIRST_SHARE = 0.5  # of the time until then, for the first preview
 CORRECTOR_SHARE = 0.5  # of a stage's time, for a corrector step
 MAX_VARIANTS = 8
+PART_SEEDS = 1_000_003  # from the seed of a part to that of the next
 EDIT_MARGIN = 3.0  # dB, see out_of_domain
 COMPLETE_PROMPT_GUIDANCE = 1.0  # at most, with a prompt that describes all of an image; 2.5 gave smears
 
@@ -147,6 +150,7 @@ class EditRequest:
     pixels: Tensor | None = None  # of an edit's region before, float [1, 3, size, size] in [-1, 1]
     notes: tuple[str, ...] = ()  # sentences for the user
     best_first: bool = False
+    plans: tuple[list[Part], ...] = ()  # of each variant, where images are drawn in parts
 
 
 @dataclass(frozen=True)
@@ -322,11 +326,22 @@ class Pipeline:
     ) -> Iterator[PipelineEvent]:
         """Images from a prompt (or class) alone, or from each of a list. Raises InputError before the first event.
 
-        best_first: the result's images are ranked by the model's scorer.
+        Where the model's scorer plans images, they are drawn in its parts, one after the other. best_first: the
+        result's images are ranked by the model's scorer.
         """
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("generate", prompts, seed, settings)
-        return self._run(prompts, EditRequest(recipes, best_first=best_first))
+        return self._run(prompts, EditRequest(recipes, best_first=best_first, plans=self._plans(recipes)))
+
+    def _plans(self, recipes: Sequence[Recipe]) -> tuple[list[Part], ...]:
+        """The parts of each image, equally many: after its last one, none of an image's tokens are drawn."""
+        if not isinstance(self.scorer, Planner):
+            return ()
+        everything = torch.ones(self.grid**2, dtype=torch.bool)
+        found = [self.scorer.plan(one.prompt or "", one.seed + one.variant) for one in recipes]
+        plans = [plan or [Part(one.prompt or "", everything)] for plan, one in zip(found, recipes, strict=True)]
+        longest = max(map(len, plans))
+        return tuple(plan + [Part("", ~everything)] * (longest - len(plan)) for plan in plans)
 
     def edit(
         self,
@@ -470,26 +485,46 @@ class Pipeline:
 
     def _stream(self, request: EditRequest, settings: SamplingSettings, cond: Tensor | None) -> Iterator[PipelineEvent]:
         """The events of a run. Closing it stops the model and frees its caches."""
-        sampler = self.model.sampler
-        first, count = request.recipes[0], len(request.recipes)
-        strength = first.strength or 1.0  # of a variation
-        state = sampler.prepare(count, settings, cond, known=request.known, strength=strength, seed=first.seed)
-        clock, last = Clock(settings, len(state.steps)), self._first_event(state, settings)
-        chain = sampler.stream(state, settings)
-        yield self._event("start", last, request, clock)
-        try:
-            for last in chain:
+        with closing(self._chains(request, settings, cond)) as chains:
+            last = next(chains)
+            clock = Clock(settings, last.stage)
+            yield self._event("start", last, request, clock)
+            for last in chains:
                 # The end of the last step is the result, unless the corrector follows, whose end is.
                 final = last.stage == 1 and last.resample_index == last.resamples - 1 and not settings.corrector_steps
                 if last.done and not final and not last.corrector_step:
                     yield self._event("stage", last, request, clock)
                 elif (not last.done or last.corrector_step) and clock.preview_due():
                     yield self._event("preview", last, request, clock)
-        finally:
-            chain.close()  # type: ignore[attr-defined]
         result = self._event("result", last, request, clock)
         del request  # the upload is freed as soon as the result is pasted
         yield result
+
+    def _chains(
+        self, request: EditRequest, settings: SamplingSettings, cond: Tensor | None
+    ) -> Generator[ChainEvent, None, None]:
+        """x_T, then an event after every pass. Parts are drawn by a chain each, whose steps count as those of one."""
+        sampler, first, count = self.model.sampler, request.recipes[0], len(request.recipes)
+        parts = list(zip(*request.plans, strict=True)) or [()]
+        known, own = request.known, settings
+        for number, part in enumerate(parts):
+            if part:
+                conditioning = self.model.conditioner.encode([one.prompt for one in part])
+                cond, own = self.model.condition(conditioning.tokens, settings)
+            seed = first.seed + number * PART_SEEDS
+            state = sampler.prepare(count, own, cond, known=known, strength=first.strength or 1.0, seed=seed)
+            after = (len(parts) - 1 - number) * state.scales  # steps of the parts that follow
+            last = self._first_event(state, own)
+            last = replace(last, stage=last.stage + after, stages=len(parts) * state.scales)
+            if number == 0:
+                yield last
+            with closing(sampler.stream(state, own)) as chain:  # type: ignore[type-var]
+                for event in chain:
+                    last = replace(event, stage=event.stage + after, stages=len(parts) * state.scales)
+                    if not (after and event.corrector_step):
+                        yield last
+            if after:
+                known = KnownTokens(last.tokens, ~torch.stack([one.tokens for one in parts[number + 1]]))
 
     def _first_event(self, state: ChainState, settings: SamplingSettings) -> ChainEvent:
         """The state before the first pass."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
+from random import Random
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,10 @@ MAX_OVERLAP = 0.2  # of the smaller box: things lie apart
 MAX_GROUND_DISTANCE = 30.0  # levels from a named color
 MIN_PLAIN = 0.9  # share of the ground that has its color, in images that are described
 BATCH = 128  # squares
+PLACES = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "over": (-1, 0), "below": (1, 0), "under": (1, 0)}
+GROUND_WORDS = ("ground", "background", "wall", "floor")
+MAX_FILLED = 0.55  # share of an image that things are planned to fill
+LAYOUT_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,28 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What of an image is drawn at one time: by which prompt, and which tokens, bool [N]."""
+
+    prompt: str
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Things that a prompt asks for: the noun's number, the color's (None: any), how many, and where its words are."""
+
+    noun: int
+    color: int | None
+    count: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class ThingScorer:
-    """Scores images by the probability that they show what a prompt names; describes them; finds things by words."""
+    """Scores images by the probability that they show what a prompt names; describes them; finds things by words; says
+    in which parts images are drawn."""
 
     reader: ThingReader
     names: ThingNames
@@ -150,34 +175,104 @@ class ThingScorer:
         nouns, colors = self.reader(small.clamp(-1, 1))
         return nouns.log_softmax(1), colors.log_softmax(1)
 
-    def asked(self, prompt: str) -> list[tuple[int, int | None]]:
-        """The nouns that a prompt names, in its order, each with the color before it; None: any."""
+    def words(self, prompt: str) -> list[str]:
+        """A prompt's words as the model reads them."""
         text = prompt.lower()
         for correction in self.conditioner.corrections(prompt):
             text = text.replace(correction.typed.lower(), correction.meant)
-        words = re.findall(r"[a-z]+", text)
-        found: list[tuple[int, int | None]] = []
+        return re.findall(r"[a-z]+|[0-9]", text)
+
+    def asked(self, words: Sequence[str]) -> list[Asked]:
+        """What a prompt's words ask for, in their order."""
+        found: list[Asked] = []
         at = 0
         while at < len(words):
             longest = (n for n in range(self._longest, 0, -1) if tuple(words[at : at + n]) in self._nouns)
             length = next(longest, 0)
             if length:
-                color = words[at - 1] if at else ""
-                known = color and color in self.names.colors
-                noun = self._nouns[tuple(words[at : at + length])]
-                found.append((noun, self.names.colors.index(color) if known else None))
+                name = tuple(words[at : at + length])
+                colored = at > 0 and words[at - 1] in self.names.colors
+                before = words[at - 1 - colored] if at > colored else ""
+                noun = self._nouns[name]
+                singular, plural = self.names.nouns[noun][:2]
+                many = name == _split(plural) != _split(singular)
+                count = int(before) if before.isdigit() else 2 if many else 1
+                if before and before in self.names.counts:
+                    count = self.names.counts.index(before)
+                color = self.names.colors.index(words[at - 1]) if colored else None
+                found.append(Asked(noun, color, max(count, 1), at, at + length))
             at += max(length, 1)
         return found
 
+    def plan(self, prompt: str, seed: int) -> list[Part] | None:
+        """See `imagebart.ranking.Planner`: the ground, then each thing in a box of its own; None where none is named.
+
+        Things that find no place are left out.
+        """
+        words = self.words(prompt)
+        asked = self.asked(words)
+        if not asked:
+            return None
+        random = Random(seed)
+        between = words[asked[0].end : asked[1].start] if len(asked) == 2 else []
+        place = next((PLACES[word] for word in between if word in PLACES), None)
+        single = len(asked) == 2 and asked[0].count == asked[1].count == 1
+        each = [one for one in asked for _ in range(one.count)]
+        boxes = self._layout(len(each), place if single else None, random)
+        named = [(self._named(one), box) for one, box in zip(each, boxes, strict=False)]
+        everywhere = torch.ones(self.grid**2, dtype=torch.bool)
+        return [
+            Part(self._ground_words(words, random), everywhere),
+            *(Part(name, self._cells(box)) for name, box in named),
+        ]
+
+    def _named(self, asked: Asked) -> str:
+        color = self.names.colors[asked.color] if asked.color is not None else ""
+        return _articled(f"{color} {self.names.nouns[asked.noun][0]}".strip())
+
+    def _cells(self, box: Box) -> Tensor:
+        cells = torch.zeros(self.grid, self.grid, dtype=torch.bool)
+        cells[box.cells] = True
+        return cells.flatten()
+
+    def _ground_words(self, words: Sequence[str], random: Random) -> str:
+        """What a prompt says of the ground, as the model knows it; a color by chance where it says nothing."""
+        colors = {
+            kind: color for color, kind in pairwise(words) if kind in GROUND_WORDS and color in self.names.grounds
+        }
+        whole = colors.get("background") or colors.get("ground") or random.choice(list(self.names.grounds))
+        wall = colors.get("wall") or whole
+        floor = colors.get("floor") or wall
+        return f"{wall} background" if wall == floor else f"{wall} wall, {floor} floor"
+
+    def _layout(self, count: int, place: tuple[int, int] | None, random: Random) -> list[Box]:
+        """Boxes apart from each other, as large as suits their number; the first lies from the second as `place` says.
+
+        place: rows down and columns across, each -1, 0 or 1, in which the first lies from the second.
+        """
+        sides = sorted(self.names.sides)
+        fitting = [side for side in sides if count * side**2 <= MAX_FILLED * self.grid**2] or sides[:1]
+        most: list[Box] = []
+        for side in reversed(fitting):
+            for _ in range(LAYOUT_TRIES):
+                boxes: list[Box] = []
+                for _ in range(count):
+                    free = [box for box in self._boxes(side) if not any(box.overlap(other) for other in boxes)]
+                    boxes += [random.choice(free)] if free else []
+                if len(boxes) == count and (place is None or _lies(boxes[0], boxes[1], place)):
+                    return boxes
+                most = max(most, boxes, key=len)
+        return most
+
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """See `imagebart.ranking.Scorer`. Of each thing that is asked for the log-probability of the surest square."""
-        asked = self.asked(prompt)
+        asked = self.asked(self.words(prompt))
         if not asked:
             return torch.zeros(len(images))
         scores = []
         for image in images.float().cpu():
             nouns, colors = self._look(image)[1:]
-            each = [nouns[:, noun] + (0 if color is None else colors[:, color]) for noun, color in asked]
+            each = [nouns[:, one.noun] + (0 if one.color is None else colors[:, one.color]) for one in asked]
             scores.append(torch.stack(each).max(1).values.sum())
         return torch.stack(scores)
 
@@ -220,7 +315,7 @@ class ThingScorer:
 
         bool [grid, grid]; None where the prompt names nothing that is known, or there is no free space.
         """
-        asked = {noun for noun, _ in self.asked(prompt)}
+        asked = {one.noun for one in self.asked(self.words(prompt))}
         if not asked:
             return None
         things = self.things(image)
@@ -284,15 +379,22 @@ class ThingScorer:
 
     @cached_property
     def _nouns(self) -> dict[tuple[str, ...], int]:
-        return {
-            tuple(re.findall(r"[a-z]+", name.lower())): number
-            for number, names in enumerate(self.names.nouns)
-            for name in names
-        }
+        return {_split(name): number for number, names in enumerate(self.names.nouns) for name in names}
 
     @cached_property
     def _longest(self) -> int:
         return max(map(len, self._nouns))
+
+
+def _split(name: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[a-z]+", name.lower()))
+
+
+def _lies(one: Box, other: Box, place: tuple[int, int]) -> bool:
+    """Whether a box lies from another, of the same size, mostly in a direction and past half of it."""
+    down, across = one.top - other.top, one.left - other.left
+    along, beside = (down * place[0], across) if place[0] else (across * place[1], down)
+    return along >= max(abs(beside), one.side / 2)
 
 
 def _articled(text: str) -> str:

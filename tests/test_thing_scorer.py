@@ -16,9 +16,10 @@ from torch import Tensor
 from imagebart.conditioning.conditioners import TextConditioner
 from imagebart.errors import WeightsError
 from imagebart.imaging.files import to_images
-from imagebart.pipeline import Pipeline
-from imagebart.ranking import WEIGHTS, Describer, Finder, bundled_scorer, rank
-from imagebart.things import Box, ThingNames, ThingReader, ThingScorer, load_reader, save_reader
+from imagebart.pipeline import PART_SEEDS, Pipeline
+from imagebart.ranking import WEIGHTS, Describer, Finder, Planner, bundled_scorer, rank
+from imagebart.settings import SamplingSettings
+from imagebart.things import Box, Part, ThingNames, ThingReader, ThingScorer, load_reader, save_reader
 
 GRID, CELL = 8, 8
 NAMES = ThingNames(
@@ -117,17 +118,100 @@ def test_an_image_is_described_in_words_that_captions_have(scorer: ThingScorer) 
 @pytest.mark.parametrize(
     ("prompt", "asked"),
     [
-        ("a lemon", [(LEMON, None)]),
-        ("Red toy-blocks and a yellow fruit!", [(BLOCK, 1), (LEMON, None)]),
-        ("the grenn block", [(BLOCK, 2)]),
+        ("a lemon", [(LEMON, None, 1)]),
+        ("Red toy-blocks and a yellow fruit!", [(BLOCK, 1, 2), (LEMON, None, 1)]),
+        ("the grenn block", [(BLOCK, 2, 1)]),
+        ("three lemons, two green toy blocks", [(LEMON, None, 3), (BLOCK, 2, 2)]),
+        ("4 lemons", [(LEMON, None, 4)]),
         ("a house", []),
         ("", []),
     ],
 )
-def test_prompts_name_nouns_with_the_color_before_them(
-    scorer: ThingScorer, prompt: str, asked: list[tuple[int, int | None]]
+def test_prompts_name_nouns_with_number_and_color_before_them(
+    scorer: ThingScorer, prompt: str, asked: list[tuple[int, int | None, int]]
 ) -> None:
-    assert scorer.asked(prompt) == asked
+    assert [(one.noun, one.color, one.count) for one in scorer.asked(scorer.words(prompt))] == asked
+
+
+def boxes_of(plan: list[Part]) -> list[tuple[int, int, int]]:
+    """Top, left and side of the boxes of all parts but the first, which must be squares."""
+    found = []
+    for part in plan[1:]:
+        rows, columns = part.tokens.view(GRID, GRID).nonzero(as_tuple=True)
+        top, left, side = int(rows.min()), int(columns.min()), int(rows.max() - rows.min()) + 1
+        assert part.tokens.view(GRID, GRID)[top : top + side, left : left + side].all()
+        assert int(part.tokens.sum()) == side**2
+        found.append((top, left, side))
+    return found
+
+
+def test_an_image_is_planned_as_its_ground_and_things_apart_from_each_other(scorer: ThingScorer) -> None:
+    assert isinstance(scorer, Planner)
+    layouts = set()
+    for seed in range(20):
+        plan = scorer.plan("two lemons and a red block on a blue background", seed)
+        assert plan is not None
+        assert [part.prompt for part in plan] == ["blue background", "a lemon", "a lemon", "a red toy block"]
+        assert plan[0].tokens.all() and torch.stack([part.tokens for part in plan[1:]]).sum(0).max() == 1
+        layouts.add(tuple(boxes_of(plan)))
+        again = scorer.plan("two lemons and a red block on a blue background", seed)
+        assert again is not None and boxes_of(again) == boxes_of(plan)
+    assert len(layouts) > 15
+    assert scorer.plan("a blue background", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "ground"),
+    [
+        ("on a white ground", {"white background"}),
+        ("white wall, blue floor", {"white wall, blue floor"}),
+        ("blue wall", {"blue background"}),
+        ("", {"white background", "blue background"}),
+    ],
+)
+def test_a_plan_has_the_ground_that_is_named_or_any(scorer: ThingScorer, words: str, ground: set[str]) -> None:
+    plans = [scorer.plan(f"a lemon, {words}", seed) for seed in range(20)]
+    assert {plan[0].prompt for plan in plans if plan} == ground
+
+
+@pytest.mark.parametrize(
+    ("words", "down", "across"), [("left of", 0, -1), ("to the right of", 0, 1), ("above", -1, 0), ("under", 1, 0)]
+)
+def test_a_plan_has_things_where_they_are_said_to_lie(scorer: ThingScorer, words: str, down: int, across: int) -> None:
+    for seed in range(20):
+        plan = scorer.plan(f"a lemon {words} a green block", seed)
+        assert plan is not None
+        (top, left, _), (other_top, other_left, side) = boxes_of(plan)
+        assert (top - other_top) * down + (left - other_left) * across >= side / 2
+
+
+def test_more_things_than_fit_are_left_out(scorer: ThingScorer) -> None:
+    plan = scorer.plan("9 lemons and 9 blocks", 0)
+    assert plan is not None and 9 <= len(plan) - 1 <= 16  # of two tokens a side, on 8 x 8
+    assert {side for _, _, side in boxes_of(plan)} == {2}
+
+
+def test_a_planned_image_is_drawn_part_by_part(scorer: ThingScorer) -> None:
+    """Each part changes its own tokens alone, and the steps of all parts count as one chain's."""
+    pipe = Pipeline(tiny_model("text"), scorer=scorer)
+    prompt, scales = "a red block and a lemon", 2
+    settings = SamplingSettings(scales=scales, corrector_steps=1)
+    plan = scorer.plan(prompt, 5)
+    assert plan is not None
+    events = list(pipe.generate(prompt, seed=5, settings=settings))
+    assert [event.stage for event in events if event.kind == "stage"] == [6, 5, 4, 3, 2, 1]
+    assert {event.stages for event in events} == {3 * scales}
+    fractions = [event.fraction for event in events]
+    assert fractions == sorted(fractions) and fractions[-1] == 1
+    model, tokens = pipe.model, None
+    for number, part in enumerate(plan):  # the same, by hand
+        cond = model.conditioner.encode([part.prompt]).tokens
+        kept = {} if tokens is None else {"known": tokens, "keep": ~part.tokens}
+        tokens = model.sample(1, cond, seed=5 + number * PART_SEEDS, scales=scales, corrector_steps=1, **kept)
+    with torch.no_grad():
+        assert events[-1].image.tobytes() == to_images(model.first_stage.decode(tokens))[0].tobytes()
+    two = list(pipe.generate([prompt, "a lemon"], seed=5, variants=2, settings=settings))[-1]
+    assert two.images[0].tobytes() == events[-1].image.tobytes()  # beside one with fewer parts
 
 
 def test_images_that_show_what_is_asked_for_come_first(scorer: ThingScorer) -> None:
