@@ -76,6 +76,7 @@ class PipelineEvent(ChainProgress):
     seed: int
     notes: list[str]  # sentences for the user
     recipes: tuple[Recipe, ...]  # what makes each of `images`
+    drawing: str = ""  # the part of the first image that is being drawn, in words, where it is drawn in parts
 
     @property
     def image(self) -> Image.Image:
@@ -562,7 +563,14 @@ class Pipeline:
             seed=request.recipes[0].seed,
             notes=list(notes),
             recipes=tuple(request.recipes[number] for number in order),
+            drawing=self._drawing(event, request),
         )
+
+    def _drawing(self, event: ChainEvent, request: EditRequest) -> str:
+        if not request.plans:
+            return ""
+        plan = request.plans[0]
+        return plan[(event.stages - event.stage) * len(plan) // event.stages].prompt
 
 
 def _words(prompt: str | None) -> str:

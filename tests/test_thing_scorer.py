@@ -20,6 +20,7 @@ from imagebart.pipeline import PART_SEEDS, Pipeline
 from imagebart.ranking import WEIGHTS, Describer, Finder, Planner, bundled_scorer, rank
 from imagebart.settings import SamplingSettings
 from imagebart.things import Box, Part, ThingNames, ThingReader, ThingScorer, load_reader, save_reader
+from imagebart.ui.messages import scale_line
 
 GRID, CELL = 8, 8
 NAMES = ThingNames(
@@ -201,6 +202,9 @@ def test_a_planned_image_is_drawn_part_by_part(scorer: ThingScorer) -> None:
     events = list(pipe.generate(prompt, seed=5, settings=settings))
     assert [event.stage for event in events if event.kind == "stage"] == [6, 5, 4, 3, 2, 1]
     assert {event.stages for event in events} == {3 * scales}
+    drawn = [event.drawing for event in events if event.kind == "stage"]
+    assert drawn == [part.prompt for part in plan for _ in range(scales)]
+    assert scale_line(events[-1]) == "A lemon: step 6 of 6"
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions) and fractions[-1] == 1
     model, tokens = pipe.model, None

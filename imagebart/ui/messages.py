@@ -110,8 +110,10 @@ def of_model(sentence: str, model: str | None) -> str:
 
 
 def scale_line(event: PipelineEvent) -> str:
-    """The scale that is running, counted from the coarsest, which is the first."""
+    """The scale that is running, counted from the coarsest, which is the first; in parts, what is being drawn."""
     number = event.stages - event.stage + 1
+    if event.drawing:
+        return f"{event.drawing[:1].upper()}{event.drawing[1:]}: step {number} of {event.stages}"
     name = " (coarsest)" if number == 1 else " (finest)" if event.stage == 1 else ""
     return f"Scale {number} of {event.stages}{name if event.stages > 1 else ''}"
 

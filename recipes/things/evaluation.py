@@ -29,8 +29,9 @@ from imagebart.cli.options import Sampling, command
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of, table, write_json
 from imagebart.imaging.figures import sheet
-from imagebart.imaging.files import normalize, save_image, to_images
+from imagebart.imaging.files import normalize, save_image, to_images, to_tensor
 from imagebart.models.vqgan import psnr
+from imagebart.pipeline import Pipeline
 from imagebart.ranking import bundled_scorer
 from imagebart.things import Box, Found, ThingScorer
 from recipes import generator
@@ -68,6 +69,15 @@ class Study:
         images, masks = rendered(scenes), np.stack([mask_of(box) for box in boxes])
         one = replace(self.sampler, batch=1)
         return one.edit(images, masks, prompts, seed)
+
+    def generate(self, prompts: Sequence[str]) -> Tensor:
+        """Whole images, as the page draws them."""
+        pipe, settings = Pipeline(self.sampler.model, scorer=self.scorer), self.sampler.settings
+        results = []
+        for number, prompt in enumerate(prompts):
+            *_, last = pipe.generate(prompt, seed=self.seed + number, settings=settings)
+            results.append(to_tensor(last.image))
+        return torch.cat(results)
 
 
 def rendered(scenes: Sequence[Scene]) -> Tensor:
@@ -202,7 +212,7 @@ def prompts(study: Study) -> Iterator[Measure]:
     said = [describe(scene, generator(i, series, 1)) for i, scene in enumerate(scenes)]
     for name, images in (
         ("renders", rendered(scenes)),
-        ("generate", replace(study.sampler, batch=8).generate([one.text for one in said], study.seed)),
+        ("generate", study.generate([one.text for one in said])),
     ):
         answers = [answered(study.scorer.things(image), one) for image, one in zip(images, said, strict=True)]
         goals = {
@@ -278,7 +288,7 @@ def prompt_grid(study: Study, count: int = 40) -> Image.Image:
     """Whole images over their captions, eight a row."""
     series = study.series("prompt")
     texts = [describe(scene, generator(i, series, 1)).text for i, scene in enumerate(study.scenes("prompt", count))]
-    images = to_images(replace(study.sampler, batch=8).generate(texts, study.seed))
+    images = to_images(study.generate(texts))
     rows = [images[i : i + 8] for i in range(0, count, 8)]
     return sheet(rows, 160, captions=[texts[i : i + 8] for i in range(0, count, 8)])
 
