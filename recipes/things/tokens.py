@@ -35,7 +35,7 @@ MEMORY_SCENES = 20_000  # that the decoder's memory is found from
 FRESH = 160  # scenes that it is measured on
 CONFIG = FirstStageConfig(
     channels=96, multipliers=(1,), res_blocks=1, attention_resolutions=(), latent_channels=192, code_dim=32,
-    codebook_size=4096, pixel_unshuffle=CELL, encoder="patch", pair_rows=98_304, pair_dim=96, pair_bytes=24,
+    codebook_size=4096, pixel_unshuffle=CELL, encoder="patch", pair_rows=68_000, pair_dim=96, pair_bytes=24,
 )  # fmt: skip
 
 
