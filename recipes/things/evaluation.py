@@ -19,6 +19,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
 from PIL import Image
 from torch import Tensor
@@ -26,8 +27,10 @@ from torch import Tensor
 from imagebart.cli.evaluate import load_image_sampler
 from imagebart.cli.main import run as run_commands
 from imagebart.cli.options import Sampling, command
+from imagebart.evaluation.folder import two_sample_test
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of, table, write_json
+from imagebart.imaging.blending import blend
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import normalize, save_image, to_images, to_tensor
 from imagebart.models.vqgan import psnr
@@ -175,11 +178,26 @@ def edits(study: Study) -> Iterator[Measure]:
     yield measure("edit: nothing else in the mask", share_of(alone), count, "%", "≥ 95 %")
     yield measure("edit: no pixel changed outside", share_of(stayed), count, "%", "≥ 99.5 %")
     yield measure("edit: box of the thing over the mask, median IoU", median_of(filled), count, goal="≥ 0.6")
+    whole = study.sampler.reconstruct(rendered([case.after for case in cases]))
+    shown = [
+        to_tensor(blend(new, old, mask_of(case.box)))[0]
+        for new, old, case in zip(to_images(whole), to_images(before), cases, strict=True)
+    ]
+    real, made = (torch.cat([boxed(image, case.box) for image, case in zip(group, cases, strict=True)])
+                  for group in (shown, images))  # fmt: skip
+    told = two_sample_test(real, made, seed=study.seed)
+    yield measure("edit: told from a reconstruction by a network", told, count, "%", "≤ 65 %")
     for side in CASE_SIDES:
         own = [r for r, case in zip(right, cases, strict=True) if case.thing.side == side]
         yield measure(f"{side} tokens a side", share_of(own), len(own), "%", group="edits by size")
     for noun, answers in sorted(by_noun.items()):
         yield measure(NOUNS[noun].name, share_of(answers), len(answers), "%", group="edits by noun")
+
+
+def boxed(image: Tensor, box: Box) -> Tensor:
+    """What a box of an image [3, H, W] shows, as 64 x 64 pixels: [1, 3, 64, 64]."""
+    y, x = (slice(start * CELL, (start + box.side) * CELL) for start in (box.top, box.left))
+    return F.interpolate(image[None, :, y, x], (64, 64), mode="bicubic", antialias=True)
 
 
 def fill(image: Tensor, ground: Tensor, box: Box) -> float:

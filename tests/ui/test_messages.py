@@ -26,6 +26,7 @@ class Event:
     elapsed: float = 0.84
     remaining: float | None = 1.21
     seed: int = 5
+    drawing: str = ""
 
 
 def test_the_progress_line_says_stage_pass_tokens_and_time() -> None:
@@ -57,6 +58,11 @@ def test_the_bar_is_a_progressbar_with_its_value() -> None:
 )
 def test_scales_are_counted_from_the_coarsest(stage: int, stages: int, line: str) -> None:
     assert messages.scale_line(Event(stage=stage, stages=stages)) == line
+
+
+def test_a_run_in_parts_says_what_it_draws() -> None:
+    event = Event(stage=3, stages=6, drawing="a lemon")
+    assert messages.position_line(event) == "A lemon: step 4 of 6 · 37 of 64 tokens"
 
 
 def test_steps_of_repeated_passes_are_told_apart() -> None:
