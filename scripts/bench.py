@@ -97,13 +97,13 @@ def original_seconds(model: ImageBART, scales: int) -> float:
     return total + time.perf_counter() - began
 
 
-def row(source: str, dtype: str, scales: int | None, size: list[int] | None, repeats: int) -> list[str]:
+def row(source: str, dtype: str, scales: int | None, size: list[int] | None, repeats: int, words: str) -> list[str]:
     """The cells of one model, precision and number of scales; size: width and height of the image that is edited."""
     began = time.perf_counter()
     pipe = Pipeline.from_pretrained(source, dtype=dtype)
     ready = time.perf_counter() - began
     settings = pipe.defaults if scales is None else replace(pipe.defaults, scales=scales)
-    prompt = pipe.classes[0] if pipe.classes else "a woman with long red hair" if pipe.vocabulary else None
+    prompt = pipe.classes[0] if pipe.classes else words if pipe.vocabulary else None
     width, height = size or (pipe.image_size, pipe.image_size)
     image, mask = Image.new("RGB", (width, height), "grey"), preset("centre", (width, height))
     whole = [timed(pipe.generate(prompt, seed=0, settings=settings)) for _ in range(repeats)]
@@ -131,6 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", nargs="*", default=["float32", "auto"], help="see ImageBART.from_pretrained")
     parser.add_argument("--size", type=int, nargs=2, help="width and height of the image that is edited")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--prompt", default="a woman with long red hair", help="of models that take words")
     given = parser.parse_args(arguments)
     source = given.model
     if given.random is not None:
@@ -143,7 +144,10 @@ def main(arguments: list[str] | None = None) -> None:
     print("| " + " | ".join(HEADINGS) + " |\n|---|---|" + "---:|" * (len(HEADINGS) - 2), flush=True)
     for dtype in given.dtype:
         for scales in given.scales:
-            print("| " + " | ".join(row(str(source), dtype, scales, given.size, given.repeats)) + " |", flush=True)
+            print(
+                "| " + " | ".join(row(str(source), dtype, scales, given.size, given.repeats, given.prompt)) + " |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
