@@ -223,17 +223,19 @@ class ThingScorer:
         everywhere = torch.ones(self.grid**2, dtype=torch.bool)
         return [
             Part(self._ground_words(words, random), everywhere),
-            *(Part(name, self._cells(box)) for name, box in named),
+            *(Part(name, self._cells([box]).flatten()) for name, box in named),
         ]
 
     def _named(self, asked: Asked) -> str:
         color = self.names.colors[asked.color] if asked.color is not None else ""
         return _articled(f"{color} {self.names.nouns[asked.noun][0]}".strip())
 
-    def _cells(self, box: Box) -> Tensor:
+    def _cells(self, boxes: Sequence[Box]) -> Tensor:
+        """The tokens of boxes: bool [grid, grid]."""
         cells = torch.zeros(self.grid, self.grid, dtype=torch.bool)
-        cells[box.cells] = True
-        return cells.flatten()
+        for box in boxes:
+            cells[box.cells] = True
+        return cells
 
     def _ground_words(self, words: Sequence[str], random: Random) -> str:
         """What a prompt says of the ground, as the model knows it; a color by chance where it says nothing."""
@@ -255,10 +257,10 @@ class ThingScorer:
         most: list[Box] = []
         for side in reversed(fitting):
             for _ in range(LAYOUT_TRIES):
-                boxes: list[Box] = []
-                for _ in range(count):
-                    free = [box for box in self._boxes(side) if not any(box.overlap(other) for other in boxes)]
-                    boxes += [random.choice(free)] if free else []
+                boxes, free = list[Box](), list(self._boxes(side))
+                while free and len(boxes) < count:
+                    boxes.append(random.choice(free))
+                    free = [box for box in free if not box.overlap(boxes[-1])]
                 if len(boxes) == count and (place is None or _lies(boxes[0], boxes[1], place)):
                     return boxes
                 most = max(most, boxes, key=len)
@@ -320,17 +322,12 @@ class ThingScorer:
             return None
         things = self.things(image)
         boxes = [found.box for found in things if found.noun in asked] or self._free_box(things)
-        mask = torch.zeros(self.grid, self.grid, dtype=torch.bool)
-        for box in boxes:
-            mask[box.cells] = True
-        return mask if boxes else None
+        return self._cells(boxes) if boxes else None
 
     def ground(self, image: Tensor, things: list[Found]) -> tuple[str, str] | None:
         """The names of the colors of wall and floor around things; None where an image's ground is not plain."""
         levels = F.adaptive_avg_pool2d((image.float().cpu() + 1) * 127.5, self.grid).flatten(1).T  # [N, 3]
-        free = torch.ones(self.grid, self.grid, dtype=torch.bool)
-        for found in things:
-            free[found.box.cells] = False
+        free = ~self._cells([found.box for found in things])
         names = list(self.names.grounds)
         palette = torch.tensor([self.names.grounds[name] for name in names], dtype=torch.float32)
         distance, nearest = torch.cdist(levels, palette).min(1)

@@ -5,7 +5,7 @@ Most edits are one thing: its box is masked, and the prompt names it and nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -226,10 +226,23 @@ class EditTasks(Dataset[dict[str, Any]]):
         return {"image": _image(task.scene), "text": task.caption.text, "mask": task.mask, "places": task.places}
 
 
-@dataclass(frozen=True)
-class CrowdedScenes(Dataset[dict[str, Any]]):
-    """Scenes with as many things as fit, for tokens. Items: image, uint8 [3, SIZE, SIZE]."""
+def crowded(index: int, seed: int = 0) -> Scene:
+    """The scene of a number, with as many things as fit: for tokens."""
+    return sample(index, seed, 8, (40, 35, 20, 5))
 
+
+def of_every_size(index: int, seed: int = 0) -> Scene:
+    """The scene of a number, crowded or as edits are of, with more large things: for decoders."""
+    if index % 2:
+        return sample(index, seed, 8, (35, 30, 20, 15))
+    return sample(index, seed, first=SIDES[index // 2 % len(SIDES)])
+
+
+@dataclass(frozen=True)
+class Scenes(Dataset[dict[str, Any]]):
+    """Items: image, uint8 [3, SIZE, SIZE], of the scene that a number and the seed make."""
+
+    scene: Callable[[int, int], Scene]
     seed: int = 0
     length: int = 10**9
 
@@ -237,23 +250,7 @@ class CrowdedScenes(Dataset[dict[str, Any]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": _image(sample(index, self.seed, 8, (40, 35, 20, 5)))}
-
-
-@dataclass(frozen=True)
-class SizedScenes(Dataset[dict[str, Any]]):
-    """Crowded scenes and such as edits are of, things of all sizes alike, for decoders. Items: image, as above."""
-
-    seed: int = 0
-    length: int = 10**9
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if index % 2:
-            return {"image": _image(sample(index, self.seed, 8, (35, 30, 20, 15)))}
-        return {"image": _image(sample(index, self.seed, first=SIDES[index // 2 % len(SIDES)]))}
+        return {"image": _image(self.scene(index, self.seed))}
 
 
 def _image(scene: Scene) -> Tensor:

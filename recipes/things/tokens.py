@@ -26,7 +26,7 @@ from imagebart.training.patch_memory import collect, fit_patch_memory
 from imagebart.training.progress import tracked
 from imagebart.weights.folder import Part, save_part
 from recipes.things.artwork import CELL
-from recipes.things.scenes import CrowdedScenes, SizedScenes
+from recipes.things.scenes import Scenes, crowded, of_every_size
 
 SCENES = 3000
 STEPS, BATCH = 3000, 1024  # of the encoder
@@ -41,7 +41,7 @@ CONFIG = FirstStageConfig(
 
 def patches(seed: int, scenes: int) -> Tensor:
     """Patches of scenes, uint8 [scenes * 256, 3, CELL, CELL]."""
-    dataset = CrowdedScenes(seed)
+    dataset = Scenes(crowded, seed)
     images = (dataset[i]["image"] for i in tracked(range(scenes), "scenes", scenes))
     return torch.cat([rearrange(i, "c (h y) (w x) -> (h w) c y x", y=CELL, x=CELL) for i in images])
 
@@ -87,10 +87,10 @@ def main(folder: Path) -> None:
         f"new scenes: mean squared distance {distances.mean():.4f} of {points.var(0).sum():.3f}, "
         f"{len(labels.unique())} of {CONFIG.codebook_size} codes"
     )
-    scenes = SizedScenes(2)
+    scenes = Scenes(of_every_size, 2)
     images = (scenes[i]["image"] for i in tracked(range(MEMORY_SCENES), "scenes", MEMORY_SCENES))
     fit_patch_memory(model, collect(model, images))
-    fresh = SizedScenes(3)
+    fresh = Scenes(of_every_size, 3)
     shown = normalize(torch.stack([fresh[i]["image"] for i in range(FRESH)]))
     decoded = torch.cat([model.decode(model.encode(part)) for part in shown.split(16)])
     print(f"{FRESH} new scenes: PSNR {psnr(shown[None], decoded[None]).item():.2f} dB")

@@ -37,9 +37,10 @@ from recipes.things.scenes import (
     PLACES,
     Caption,
     EditTasks,
-    SizedScenes,
+    Scenes,
     describe,
     describe_things,
+    of_every_size,
     sample,
 )
 
@@ -177,7 +178,7 @@ def main(
         case PartName.captions:
             train_captions(load(CaptionsRun, config), run)
         case PartName.decoder:
-            train_first_stage(load(FirstStageRun, config), run, SizedScenes())
+            train_first_stage(load(FirstStageRun, config), run, Scenes(of_every_size))
         case PartName.denoiser:
             train_denoiser(load(DenoiserRun, config), run, DataSource(things, conditioner_for))
 

@@ -32,11 +32,13 @@ from recipes.things.scenes import (
     PLACES,
     SIDES,
     Caption,
-    CrowdedScenes,
     EditTasks,
     Mention,
+    Scenes,
+    crowded,
     describe,
     edit_task,
+    of_every_size,
     sample,
 )
 from recipes.things.training import caption, conditioner, labels
@@ -159,9 +161,9 @@ def test_colors_are_turned_and_things_of_a_data_set_are_rendered() -> None:
     assert color[2] > color[0] + 60
     item = EditTasks()[5]
     assert (item["image"].dtype, tuple(item["image"].shape)) == (torch.uint8, (3, SIZE, SIZE))
-    crowded = [len(sample(number, 0, 8, (40, 35, 20, 5)).things) for number in range(50)]
-    assert np.mean(crowded) > 4
-    assert tuple(CrowdedScenes()[0]["image"].shape) == (3, SIZE, SIZE)
+    assert np.mean([len(crowded(number).things) for number in range(50)]) > 4
+    assert {thing.side for number in range(50) for thing in of_every_size(number).things} == set(SIDES)
+    assert tuple(Scenes(crowded)[0]["image"].shape) == (3, SIZE, SIZE)
 
 
 def test_squares_show_what_their_labels_say_and_a_reader_is_trained_and_loaded(tmp_path: Path) -> None:
