@@ -102,12 +102,13 @@ class PipelineEvent(ChainProgress):
 class Clock:
     """The time since the start, the progress, and when the next preview is due."""
 
-    def __init__(self, settings: SamplingSettings, first: int) -> None:
-        """first: the step that the run starts with, counted down to 1."""
+    def __init__(self, settings: SamplingSettings, costs: Sequence[float]) -> None:
+        """costs: the time of a pass of each step, from the first to the last, in any unit."""
         self._began = time.perf_counter()
-        self._first = first
-        self._resamples = settings.resamples * first  # in the whole run
-        self._total = self._resamples + CORRECTOR_SHARE * settings.corrector_steps
+        self._costs = costs
+        self._steps = settings.resamples * sum(costs)
+        self._corrector = CORRECTOR_SHARE * costs[-1]
+        self._total = self._steps + settings.corrector_steps * self._corrector
         self._cost = 0.0  # of the last event, seconds
         self._spent = 0.0  # on previews
 
@@ -119,9 +120,10 @@ class Clock:
         """How much of the run is done, 0 to 1."""
         own = event.position / max(event.total, 1)
         if event.corrector_step:
-            done = self._resamples + CORRECTOR_SHARE * (event.corrector_step - 1 + own)
+            done = self._steps + self._corrector * (event.corrector_step - 1 + own)
         else:
-            done = (self._first - event.stage) * event.resamples + event.resample_index + own
+            step = len(self._costs) - event.stage
+            done = sum(self._costs[:step]) * event.resamples + self._costs[step] * (event.resample_index + own)
         return min(done / self._total, 1.0)
 
     def preview_due(self) -> bool:
@@ -400,7 +402,7 @@ class Pipeline:
             cond, settings = self.model.condition(tokens, requests[0].recipes[0].settings)
             seeds = [requests[index].recipes[0].seed for index in indices]
             state = self.model.sampler.prepare(len(indices), settings, cond, known=known, seed=seeds)
-            clock, last = Clock(settings, len(state.steps)), self._first_event(state, settings)
+            clock, last = Clock(settings, [1.0] * len(state.steps)), self._first_event(state, settings)
             for event in self.model.sampler.stream(state, settings):
                 last = event
             for row, index in enumerate(indices):
@@ -488,7 +490,7 @@ class Pipeline:
         """The events of a run. Closing it stops the model and frees its caches."""
         with closing(self._chains(request, settings, cond)) as chains:
             last = next(chains)
-            clock = Clock(settings, last.stage)
+            clock = Clock(settings, self._costs(request, last.stage))
             yield self._event("start", last, request, clock)
             for last in chains:
                 # The end of the last step is the result, unless the corrector follows, whose end is.
@@ -526,6 +528,13 @@ class Pipeline:
                         yield last
             if after:
                 known = KnownTokens(last.tokens, ~torch.stack([one.tokens for one in parts[number + 1]]))
+
+    def _costs(self, request: EditRequest, steps: int) -> list[float]:
+        """The time of each step of a run: equal, except that a part takes less where it has fewer tokens."""
+        if not request.plans:
+            return [1.0] * steps
+        sizes = [float(part.tokens.float().mean()) for part in request.plans[0]]
+        return [1 + size for size in sizes for _ in range(steps // len(sizes))]
 
     def _first_event(self, state: ChainState, settings: SamplingSettings) -> ChainEvent:
         """The state before the first pass."""

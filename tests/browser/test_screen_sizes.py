@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from page_object import PHONE, PIPELINE, TOUCH, PageObject, Site, Windows, serve
 from page_server import served
 from playwright.sync_api import Locator, expect
 
-from imagebart.pipeline import Pipeline
+from imagebart.pipeline import LazyImages, Pipeline, PipelineEvent
 from imagebart.ui import messages
 from imagebart.ui.examples import Example, find_examples
 
@@ -165,10 +164,12 @@ def above_the_dock(phone: PageObject, *parts: Locator) -> None:
         assert (phone.evaluate("scrollY"), box["y"] + box["height"] <= edge) == (0, True), f"{part}: {box}, {edge}"
 
 
-LONG_RUN = {
+LONG_RUN = PipelineEvent(
+    kind="preview",
     **{"stage": 3, "stages": 8, "resample_index": 1, "resamples": 4, "position": 137, "total": 256},
-    **{"corrector_step": 0, "fraction": 0.5, "elapsed": 128.4, "remaining": 130.2},
-}
+    **{"fraction": 0.5, "elapsed": 128.4, "remaining": 130.2, "drawing": "a watermelon"},
+    **{"lazy_images": LazyImages(list), "seed": 0, "notes": [], "recipes": ()},
+)
 
 
 def test_a_phone_shows_everything_within_its_width(windows: Windows, shipped_examples: Site) -> None:
@@ -191,7 +192,7 @@ def test_a_phone_shows_everything_within_its_width(windows: Windows, shipped_exa
         ):
             assert min(box_of(button)["width"], box_of(button)["height"]) >= 40
         # Progress is one line, however much it says.
-        longest = messages.progress_html(SimpleNamespace(**LONG_RUN))
+        longest = messages.progress_html(LONG_RUN)
         progress, heights = phone.locator("#progress"), []
         for said in (messages.waiting_html(), longest):
             progress.evaluate("(part, said) => (part.innerHTML = said)", said)
