@@ -41,6 +41,11 @@ MAX_FILLED = 0.55  # share of an image that things are planned to fill
 LAYOUT_TRIES = 50
 
 
+def articled(text: str) -> str:
+    """ "an owl", "a unicorn"."""
+    return f"{'an' if text[0] in 'aeiou' and not text.startswith('uni') else 'a'} {text}"
+
+
 @dataclass(frozen=True)
 class ThingNames:
     """What the network's answers mean, and the sizes of things."""
@@ -228,7 +233,7 @@ class ThingScorer:
 
     def _named(self, asked: Asked) -> str:
         color = self.names.colors[asked.color] if asked.color is not None else ""
-        return _articled(f"{color} {self.names.nouns[asked.noun][0]}".strip())
+        return articled(f"{color} {self.names.nouns[asked.noun][0]}".strip())
 
     def _cells(self, boxes: Sequence[Box]) -> Tensor:
         """The tokens of boxes: bool [grid, grid]."""
@@ -306,7 +311,7 @@ class ThingScorer:
         wall, floor = ground
         if wall != floor:
             return ", ".join(filter(None, (text, f"{wall} wall", f"{floor} floor")))
-        return f"{text} on {_articled(wall)} background" if text else f"{wall} background"
+        return f"{text} on {articled(wall)} background" if text else f"{wall} background"
 
     def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
         """See `imagebart.ranking.Describer`: a prompt says what is in the mask alone, so that nothing is added."""
@@ -372,7 +377,7 @@ class ThingScorer:
         if count > 1:
             number = self.names.counts[count] if count < len(self.names.counts) else str(count)
             return " ".join(filter(None, (number, said, plural)))
-        return _articled(f"{said} {name}".strip())
+        return articled(f"{said} {name}".strip())
 
     @cached_property
     def _nouns(self) -> dict[tuple[str, ...], int]:
@@ -392,7 +397,3 @@ def _lies(one: Box, other: Box, place: tuple[int, int]) -> bool:
     down, across = one.top - other.top, one.left - other.left
     along, beside = (down * place[0], across) if place[0] else (across * place[1], down)
     return along >= max(abs(beside), one.side / 2)
-
-
-def _articled(text: str) -> str:
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"

@@ -149,7 +149,7 @@ def test_an_edit_uses_its_color_hints() -> None:
     painted = np.zeros((1, 32, 32), bool)
     painted[:, 10:26, 6:18] = True
     pipeline = Pipeline(tiny_model("text", color_hint_grid=2))
-    for loud in (pipeline.model.denoiser.glance, pipeline.model.denoiser.align):  # type: ignore[union-attr]
+    for loud in (pipeline.model.denoiser.color_hint_embedding, pipeline.model.denoiser.align):  # type: ignore[union-attr]
         loud.weight *= 50
     result = list(pipeline.edit(upload, Image.fromarray(painted[0]), "red hair", seed=3))[-1]
     evaluated = ImageSampler(pipeline.model, pipeline.defaults).edit(pixels, painted, ["red hair"], 3)

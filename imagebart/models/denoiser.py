@@ -116,8 +116,8 @@ class Denoiser(nn.Module):
         self.encoder_rates = NoiseEmbedding(config.encoder.width)
         self.decoder_rates = NoiseEmbedding(config.decoder.width)
         if config.color_hint_grid:
-            self.glance = nn.Linear(config.vocab_size, config.encoder.width, bias=False)  # embeds color hints
-            nn.init.zeros_(self.glance.weight)
+            self.color_hint_embedding = nn.Linear(config.vocab_size, config.encoder.width, bias=False)
+            nn.init.zeros_(self.color_hint_embedding.weight)
         if config.mask_sides:
             self.side_embedding = nn.Embedding(4 * (math.isqrt(config.tokens) + 1), config.encoder.width)
             nn.init.normal_(self.side_embedding.weight, std=0.02)
@@ -209,7 +209,7 @@ class Denoiser(nn.Module):
         """
         found = None
         if color_hints is not None and self.config.color_hint_grid:
-            found = self.glance(color_hints.to(self.glance.weight.dtype))
+            found = self.color_hint_embedding(color_hints.to(self.color_hint_embedding.weight.dtype))
         if sides is not None and self.config.mask_sides:
             count = self.side_embedding.num_embeddings // 4
             embeds = self.side_embedding(sides + count * torch.arange(4, device=sides.device)).sum(2)

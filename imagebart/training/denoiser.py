@@ -214,7 +214,7 @@ def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Condit
 def init_color_hints(denoiser: Denoiser) -> None:
     """Sets the embedding of a color hint to HINT_GAIN times that of a patch of this color, which the encoder knows."""
     table = denoiser.encoder.token_embedding.weight[: denoiser.config.vocab_size]
-    denoiser.glance.weight.copy_(HINT_GAIN * table.T)
+    denoiser.color_hint_embedding.weight.copy_(HINT_GAIN * table.T)
 
 
 def train_denoiser(run: DenoiserRun, folder: Path, source: DataSource = FOLDERS) -> Denoiser:
@@ -230,7 +230,7 @@ def train_denoiser(run: DenoiserRun, folder: Path, source: DataSource = FOLDERS)
         if inputs.text_encoder is not None:
             initial.set_text_encoder(inputs.text_encoder)  # it may know other words
         without_hints = run.color_hint_grid > 0 and not initial.config.color_hint_grid
-        new = {"glance.weight": denoiser.glance.weight} if without_hints else {}
+        new = {"color_hint_embedding.weight": denoiser.color_hint_embedding.weight} if without_hints else {}
         denoiser.load_state_dict({**initial.state_dict(), **new})
         if without_hints:
             init_color_hints(denoiser)

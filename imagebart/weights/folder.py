@@ -53,6 +53,8 @@ MAX_CONFIG_BYTES = 2_000_000  # published models' configurations have some 30 th
 MAX_CARD_BYTES = 200_000
 MAX_INDEX_BYTES = 2 * 2**20  # names of a file's tensors or entries; published ones have some hundred thousand
 
+RENAMED_TENSORS = {"glance.weight": "color_hint_embedding.weight"}  # of files by earlier versions: old name -> new
+
 Shapes = Mapping[str, tuple[int, ...]]
 DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
@@ -297,23 +299,25 @@ def _load_module(
     where = folder / f"{stem}.safetensors"
     try:
         with ExitStack() as stack:
-            files: dict[str, Any] = {}  # tensor name -> the open file that has it
+            files: dict[str, tuple[Any, str]] = {}  # tensor name -> the open file that has it, and its name there
             for path in _paths_of(folder, stem):
                 where = path
                 file = stack.enter_context(safe_open(checked_header(path), framework="pt"))
-                twice = sorted(files.keys() & set(file.keys()))
+                held = {RENAMED_TENSORS.get(name, name): (file, name) for name in file.keys()}  # noqa: SIM118
+                twice = sorted(files.keys() & held.keys())
                 if twice:
                     raise WeightsError(f"{path} has the tensor {twice[0]}, which is in another part of {stem} too")
-                files |= dict.fromkeys(file.keys(), file)
+                files |= held
             where = folder / f"{stem}.safetensors"
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in files.items()}
+            shapes = {name: tuple(file.get_slice(stored).get_shape()) for name, (file, stored) in files.items()}
             shapes |= {name: tuple(tensor.shape) for name, tensor in shared.items()}
             check_shapes(where, shapes, shapes_of(module))
 
             def read(name: str) -> Tensor:
                 if name in shared:
                     return shared[name]
-                tensor: Tensor = files[name].get_tensor(name)
+                file, stored = files[name]
+                tensor: Tensor = file.get_tensor(stored)
                 return tensor if mapped else tensor.clone()  # out of the file, which may change later
 
             load_tensors(module, read, where, device, dtype, mapped)
@@ -510,7 +514,8 @@ def load_part(folder: Path, kind: type[M]) -> Part[M]:
         schedule = Schedule(tuple(values["betas"])) if "betas" in values else None
         module = build_stage(config, schedule.stages) if schedule is not None else kind(config)
         path = folder / "part.safetensors"
-        module.load_state_dict(load_file(checked_header(path)))
+        tensors = load_file(checked_header(path))
+        module.load_state_dict({RENAMED_TENSORS.get(name, name): tensor for name, tensor in tensors.items()})
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"{path} is damaged or of another kind: {reason_of(error)}") from error
     return Part(module.eval().requires_grad_(False), conditioner, schedule)  # type: ignore[arg-type]

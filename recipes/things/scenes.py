@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from imagebart.things import articled
 from imagebart.training.masks import PARTS_PER_PATCH, random_masks
 from recipes import generator
 from recipes.things.artwork import GRID, GROUNDS, HUES, NOUNS, Ground, Noun, Placed, Scene, render
@@ -22,6 +23,7 @@ SIDES = (4, 6, 8, 12)  # of boxes, in tokens
 SIDE_WEIGHTS = {1: (15, 25, 30, 30), 2: (25, 35, 30, 10)}  # by the number of things; of more than two:
 CROWDED = (45, 40, 15, 0)
 COUNTS = (8, 34, 26, 15, 8, 5, 4)  # weights of none to six things
+COLORED = [number for number, noun in enumerate(NOUNS) if noun.color]  # nouns that have several colors
 PLACING_TRIES = 20
 COUNT_WORDS = ("", "a", "two", "three", "four", "five", "six")
 
@@ -31,9 +33,18 @@ def _pick(random: np.random.Generator, weights: Sequence[int]) -> int:
 
 
 def sample(
-    index: int, seed: int = 0, things: int | None = None, sides: Sequence[int] | None = None, first: int | None = None
+    index: int,
+    seed: int = 0,
+    things: int | None = None,
+    sides: Sequence[int] | None = None,
+    first: int | None = None,
+    colored: float = 0.0,
 ) -> Scene:
-    """The scene of a number. things: how many are tried; sides: weights of their boxes' sides; first: one's side."""
+    """The scene of a number.
+
+    things: how many are tried; sides: weights of their boxes' sides; first: one's side; colored: the share of things
+    that are chosen among those that have several colors alone.
+    """
     random = generator(index, seed, 0)
     wall = floor = str(random.choice(list(GROUNDS)))
     horizon = GRID
@@ -52,6 +63,8 @@ def sample(
         else:
             noun, side = int(random.integers(len(NOUNS))), SIDES[_pick(random, sides)]
             side = side if first is None or placed else first
+            if colored and random.random() < colored:
+                noun = int(random.choice(COLORED))
             recolored = NOUNS[noun].color and random.random() < 0.7
             color = str(random.choice([c for c in HUES if c != NOUNS[noun].color])) if recolored else ""
         for _ in range(PLACING_TRIES):
@@ -96,10 +109,6 @@ def mentions(things: Sequence[Placed]) -> list[Mention]:
     return [Mention(noun, color, count) for (noun, color), count in counted.items()]
 
 
-def article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
-
-
 def phrase(mention: Mention, random: np.random.Generator, articles: bool = True) -> tuple[str, Mention]:
     """ "a red car", "three kittens"; and what of the mention that says."""
     noun: Noun = NOUNS[mention.noun]
@@ -109,8 +118,7 @@ def phrase(mention: Mention, random: np.random.Generator, articles: bool = True)
         return " ".join(filter(None, words)), Mention(mention.noun, color, mention.count)
     name = str(random.choice(noun.synonyms)) if noun.synonyms and random.random() < 0.25 else noun.name
     named = f"{color} {name}" if color else name
-    start = f"{article(named)} " if articles else ""
-    return start + named, Mention(mention.noun, color, 1)
+    return articled(named) if articles else named, Mention(mention.noun, color, 1)
 
 
 def describe_things(things: Sequence[Placed], random: np.random.Generator) -> Caption:
@@ -147,7 +155,7 @@ def describe(scene: Scene, random: np.random.Generator) -> Caption:
         ground = (wall, floor)
         if wall == floor:
             word = str(random.choice(["ground", "background"]))
-            text = f"{text}{random.choice([' on', ', on'])} {article(wall)} {wall} {word}" if text else f"{wall} {word}"
+            text = f"{text}{random.choice([' on', ', on'])} {articled(wall)} {word}" if text else f"{wall} {word}"
         else:
             ground_words = f"{wall} wall, {floor} floor"
             text = f"{text}, {ground_words}" if text else ground_words
@@ -158,6 +166,7 @@ def describe(scene: Scene, random: np.random.Generator) -> Caption:
 TASKS = {"thing": 66, "ground": 12, "shape": 8, "everything": 14}
 TASK_SIDES = (25, 35, 30, 10)  # weights of the sides of the one thing's box
 MOSTLY = 0.6  # of a thing's box: a mask that covers as much has to draw the thing
+COLORED_SHARE = 0.12  # see `sample`: seven nouns of 108 in all their colors are as much to learn as many others
 SILENT = 0.1  # share of whole scenes without a caption; elsewhere, no words mean that the ground goes on
 BLOCK = 16  # tasks in a row of one kind and size, so that a batch of them leaves out the same number of tokens
 MARGIN = 2  # tokens that are given around what is masked
@@ -181,18 +190,18 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
     side = GRID * PARTS_PER_PATCH
     everywhere = torch.arange(GRID**2)
     if kind == "everything":
-        scene = sample(index, seed)
+        scene = sample(index, seed, colored=COLORED_SHARE)
         said = Caption("") if random.random() < SILENT else describe(scene, random)
         return EditTask(scene, said, torch.ones(side, side, dtype=torch.bool), everywhere)
     if kind == "shape":
-        scene = sample(index, seed)
+        scene = sample(index, seed, colored=COLORED_SHARE)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(random.integers(2**62)))
             parts = random_masks(1, side).view(side, side)
         cells = parts.view(GRID, PARTS_PER_PATCH, GRID, PARTS_PER_PATCH).float().mean((1, 3)).numpy()
         held = [thing for thing in scene.things if cells[thing.box.cells].mean() >= MOSTLY]
         return EditTask(scene, describe_things(held, random), parts, everywhere)
-    scene = sample(index, seed, first=size)
+    scene = sample(index, seed, first=size, colored=COLORED_SHARE)
     thing = next(thing for thing in scene.things if thing.side == size)
     masked, window = np.zeros((2, GRID, GRID), bool)
     spans = []

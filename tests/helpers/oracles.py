@@ -192,7 +192,7 @@ def plain_denoiser(
         if color_hints is not None:
             for token in range(size):
                 if color_hints[n][token]:
-                    to_encoder[first + n] += weights["glance.weight"][:, token]
+                    to_encoder[first + n] += weights["color_hint_embedding.weight"][:, token]
     encoded = plain_transformer(part(weights, "encoder"), config.encoder, torch.tensor(prefix + c), extra=to_encoder)
     for n in range(tokens):  # the decoder's step `first - 1 + n` predicts x_0 at n
         to_decoder[first - 1 + n] += weights["align.weight"] @ encoded[first + n] + weights["align.bias"]

@@ -150,7 +150,7 @@ def test_a_fresh_denoiser_can_learn_everything() -> None:
     predicted, drafts = both(denoiser, given)
     (F.cross_entropy(predicted.mT, given["x_s"]) + F.cross_entropy(drafts.mT, given["x_s"])).backward()
     begun = {"encoder_rates": denoiser.encoder_rates.map.weight, "decoder_rates": denoiser.decoder_rates.map.weight}
-    begun["glance"] = denoiser.glance.weight
+    begun["color_hint_embedding"] = denoiser.color_hint_embedding.weight
     begun |= {"align": denoiser.align.weight, "likelihood": denoiser.likelihood}
     begun["cross"] = denoiser.decoder.blocks[0].cross.out.weight  # type: ignore[union-attr, assignment]
     for name, parameter in begun.items():

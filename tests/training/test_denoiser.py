@@ -190,7 +190,7 @@ def test_a_color_hint_is_initialised_from_a_patch_of_that_color() -> None:
     init_color_hints(denoiser)
     color_hints = torch.zeros(1, 64, 24)
     color_hints[0, 3, [5, 7]] = 1.0
-    embeds, table = denoiser.glance(color_hints)[0], denoiser.encoder.token_embedding.weight
+    embeds, table = denoiser.color_hint_embedding(color_hints)[0], denoiser.encoder.token_embedding.weight
     torch.testing.assert_close(embeds[3], 2 * (table[5] + table[7]))
     assert not embeds[:3].any() and not embeds[4:].any()
 
@@ -317,7 +317,7 @@ def test_a_denoiser_without_color_hints_is_trained_further_with_them(tmp_path: P
     with pytest.raises(RuntimeError, match="Missing key"):  # of another depth
         train_denoiser(replace(further, shape=replace(run.shape, depth=2)), tmp_path / "deeper")
     codes = after.encoder.token_embedding.weight[: after.config.vocab_size]
-    assert after.config.color_hint_grid == 2 and torch.equal(after.glance.weight, 2 * codes.T)
+    assert after.config.color_hint_grid == 2 and torch.equal(after.color_hint_embedding.weight, 2 * codes.T)
 
 
 def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> None:

@@ -399,6 +399,18 @@ def test_a_trained_part_goes_to_a_folder_and_back(tmp_path: Path) -> None:
         load_part(tmp_path / "nothing", Denoiser)
 
 
+def test_tensors_of_earlier_names_are_read(tmp_path: Path) -> None:
+    model = tiny_model("none", color_hint_grid=2)
+    model.save_pretrained(tmp_path / "model")
+    save_part(Part(model.denoiser, model.conditioner), tmp_path / "part")
+    for path in (tmp_path / "model" / "denoiser.safetensors", tmp_path / "part" / "part.safetensors"):
+        tensors = load_file(path)
+        save_file(tensors | {"glance.weight": tensors.pop("color_hint_embedding.weight")}, path)
+    assert_same(load(tmp_path / "model"), model)
+    weight = load_part(tmp_path / "part", Denoiser).module.color_hint_embedding.weight
+    assert torch.equal(weight, model.denoiser.color_hint_embedding.weight)  # type: ignore[union-attr]
+
+
 def one_cond(source: Path) -> Tensor | None:
     cond = load_file(source / "expected.safetensors").get("cond")
     return None if cond is None else cond[:1]
