@@ -46,7 +46,8 @@ train: $(VENV)/.everything
 THINGS := recipes/things/configs
 things: $(VENV)/.everything
 	test -f runs/things/tokens/part.json || $(BIN)/python -m recipes.things.tokens runs/things/tokens
-	set -e; for job in captions:captions decoder:decoder denoiser:denoiser denoiser:denoiser-further; do \
+	set -e; for job in captions:captions decoder:decoder denoiser:denoiser denoiser:denoiser-further \
+	    denoiser:denoiser-third; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m recipes.things.training $${job%:*} --config $(THINGS)/$$part.json --run runs/things/$$part; \
 	done
