@@ -109,6 +109,8 @@ def write_examples(folder: Path, size: int) -> None:
         if region == "hair":  # with the background around it
             mask = mask | background
             mask[:, :BORDER] = mask[:, -BORDER:] = False
+        if region == "chin":  # a beard's sides, but not the eyes between them
+            mask[: size // 2, size // 3 : 2 * size // 3] = False
         path = folder / edit.name
         save_image(Image.fromarray(render(edit.before, size)), path.with_suffix(".png"), optimize=True)
         save_image(Image.fromarray(mask), path.with_suffix(MASK_SUFFIX), optimize=True)
