@@ -41,7 +41,7 @@ MAX_FILLED = 0.55  # share of an image that things are planned to fill
 LAYOUT_TRIES = 50
 
 
-def articled(text: str) -> str:
+def with_article(text: str) -> str:
     """ "an owl", "a unicorn"."""
     return f"{'an' if text[0] in 'aeiou' and not text.startswith('uni') else 'a'} {text}"
 
@@ -233,7 +233,7 @@ class ThingScorer:
 
     def _named(self, asked: Asked) -> str:
         color = self.names.colors[asked.color] if asked.color is not None else ""
-        return articled(f"{color} {self.names.nouns[asked.noun][0]}".strip())
+        return with_article(f"{color} {self.names.nouns[asked.noun][0]}".strip())
 
     def _cells(self, boxes: Sequence[Box]) -> Tensor:
         """The tokens of boxes: bool [grid, grid]."""
@@ -311,7 +311,7 @@ class ThingScorer:
         wall, floor = ground
         if wall != floor:
             return ", ".join(filter(None, (text, f"{wall} wall", f"{floor} floor")))
-        return f"{text} on {articled(wall)} background" if text else f"{wall} background"
+        return f"{text} on {with_article(wall)} background" if text else f"{wall} background"
 
     def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
         """See `imagebart.ranking.Describer`: a prompt says what is in the mask alone, so that nothing is added."""
@@ -377,7 +377,7 @@ class ThingScorer:
         if count > 1:
             number = self.names.counts[count] if count < len(self.names.counts) else str(count)
             return " ".join(filter(None, (number, said, plural)))
-        return articled(f"{said} {name}".strip())
+        return with_article(f"{said} {name}".strip())
 
     @cached_property
     def _nouns(self) -> dict[tuple[str, ...], int]:

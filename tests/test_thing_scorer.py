@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +207,11 @@ def test_a_planned_image_is_drawn_part_by_part(scorer: ThingScorer) -> None:
     assert scale_line(events[-1]) == "A lemon: step 6 of 6"
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions) and fractions[-1] == 1
+    ends = [0.0, *(event.fraction for event in events if event.kind == "stage")]
+    shares = [end - start for start, end in pairwise(ends)]
+    assert shares[0] == pytest.approx(shares[1]) and shares[1] > 1.2 * shares[2], (
+        "a thing has fewer tokens than the ground"
+    )
     model, tokens = pipe.model, None
     for number, part in enumerate(plan):  # the same, by hand
         cond = model.conditioner.encode([part.prompt]).tokens

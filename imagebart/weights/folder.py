@@ -14,7 +14,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from io import BufferedReader, FileIO
@@ -303,7 +303,7 @@ def _load_module(
             for path in _paths_of(folder, stem):
                 where = path
                 file = stack.enter_context(safe_open(checked_header(path), framework="pt"))
-                held = {RENAMED_TENSORS.get(name, name): (file, name) for name in file.keys()}  # noqa: SIM118
+                held = {name: (file, stored) for name, stored in _current_names(file.keys()).items()}
                 twice = sorted(files.keys() & held.keys())
                 if twice:
                     raise WeightsError(f"{path} has the tensor {twice[0]}, which is in another part of {stem} too")
@@ -335,6 +335,12 @@ def checked_header(path: Path) -> Path:
     if length > MAX_INDEX_BYTES:
         raise WeightsError(f"{path} is damaged or no safetensors: its header has {length:,} bytes, expected fewer")
     return path
+
+
+def _current_names(stored: Collection[str]) -> dict[str, str]:
+    """What a file's tensors are called now -> their names there. A former name beside the new one stays, unknown."""
+    names = {name: RENAMED_TENSORS.get(name, name) for name in stored}
+    return {name if new in names else new: name for name, new in names.items()}
 
 
 def _paths_of(folder: Path, stem: str) -> list[Path]:
@@ -515,7 +521,7 @@ def load_part(folder: Path, kind: type[M]) -> Part[M]:
         module = build_stage(config, schedule.stages) if schedule is not None else kind(config)
         path = folder / "part.safetensors"
         tensors = load_file(checked_header(path))
-        module.load_state_dict({RENAMED_TENSORS.get(name, name): tensor for name, tensor in tensors.items()})
+        module.load_state_dict({name: tensors[stored] for name, stored in _current_names(tensors).items()})
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"{path} is damaged or of another kind: {reason_of(error)}") from error
     return Part(module.eval().requires_grad_(False), conditioner, schedule)  # type: ignore[arg-type]

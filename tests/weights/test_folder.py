@@ -409,6 +409,9 @@ def test_tensors_of_earlier_names_are_read(tmp_path: Path) -> None:
     assert_same(load(tmp_path / "model"), model)
     weight = load_part(tmp_path / "part", Denoiser).module.color_hint_embedding.weight
     assert torch.equal(weight, model.denoiser.color_hint_embedding.weight)  # type: ignore[union-attr]
+    path = tmp_path / "model" / "denoiser.safetensors"
+    save_file(load_file(path) | {"color_hint_embedding.weight": weight}, path)
+    assert_refused(tmp_path / "model", "has the tensor glance.weight, expected only")
 
 
 def one_cond(source: Path) -> Tensor | None:
