@@ -39,16 +39,19 @@ def sample(
     sides: Sequence[int] | None = None,
     first: int | None = None,
     colored: float = 0.0,
+    two_tone: float = 0.3,
+    at_left: bool = False,
 ) -> Scene:
     """The scene of a number.
 
     things: how many are tried; sides: weights of their boxes' sides; first: one's side; colored: the share of things
-    that are chosen among those that have several colors alone.
+    that are chosen among those that have several colors alone; two_tone: the share of grounds that are a wall and a
+    floor of different colors; at_left: whether one lies at the image's left edge.
     """
     random = generator(index, seed, 0)
     wall = floor = str(random.choice(list(GROUNDS)))
     horizon = GRID
-    if random.random() < 0.3:
+    if random.random() < two_tone:
         floor, horizon = str(random.choice([name for name in GROUNDS if name != wall])), int(random.integers(9, 13))
     shade = int(random.choice([0, 0, 8]))
     count = _pick(random, COUNTS) if things is None else things
@@ -69,6 +72,7 @@ def sample(
             color = str(random.choice([c for c in HUES if c != NOUNS[noun].color])) if recolored else ""
         for _ in range(PLACING_TRIES):
             top, left = (int(random.integers(GRID - side + 1)) for _ in range(2))
+            left = 0 if at_left and not placed else left
             thing = Placed(noun, color, top, left, side)
             if free[thing.box.cells].all():
                 free[thing.box.cells] = False
@@ -163,9 +167,10 @@ def describe(scene: Scene, random: np.random.Generator) -> Caption:
 
 
 # What is masked, with weights: the box of one thing, a box of ground alone, any shape, everything.
-TASKS = {"thing": 66, "ground": 12, "shape": 8, "everything": 14}
+TASKS = {"thing": 64, "ground": 14, "shape": 8, "everything": 14}
 TASK_SIDES = (25, 35, 30, 10)  # weights of the sides of the one thing's box
 MOSTLY = 0.6  # of a thing's box: a mask that covers as much has to draw the thing
+TWO_TONE_SHARE, AT_LEFT_SHARE = 0.7, 0.4  # of tasks of ground alone: elsewhere, lines between grounds are told by more
 COLORED_SHARE = 0.12  # see `sample`: seven nouns of 108 in all their colors are as much to learn as many others
 SILENT = 0.1  # share of whole scenes without a caption; elsewhere, no words mean that the ground goes on
 BLOCK = 16  # tasks in a row of one kind and size, so that a batch of them leaves out the same number of tokens
@@ -201,7 +206,11 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
         cells = parts.view(GRID, PARTS_PER_PATCH, GRID, PARTS_PER_PATCH).float().mean((1, 3)).numpy()
         held = [thing for thing in scene.things if cells[thing.box.cells].mean() >= MOSTLY]
         return EditTask(scene, describe_things(held, random), parts, everywhere)
-    scene = sample(index, seed, first=size, colored=COLORED_SHARE)
+    if kind == "ground":
+        at_left = random.random() < AT_LEFT_SHARE
+        scene = sample(index, seed, first=size, two_tone=TWO_TONE_SHARE, at_left=at_left)
+    else:
+        scene = sample(index, seed, first=size, colored=COLORED_SHARE, two_tone=0.5)
     thing = next(thing for thing in scene.things if thing.side == size)
     masked, window = np.zeros((2, GRID, GRID), bool)
     spans = []
