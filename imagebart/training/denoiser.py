@@ -64,8 +64,15 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         x_s = torch.where(unknown, add_uniform_noise(x0, step.noise_s * unknown, self.vocab_size), kept)
         x_t = torch.where(observed, kept, add_uniform_noise(x_s, step.beta * unknown, self.vocab_size))
         cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
-        corrupted = add_uniform_noise(x_s, self.corrupted_share(step) * unknown, self.vocab_size)
         given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, places, sides, prompt_embeds)
+        share = self.corrupted_share(step) * unknown
+        corrupted = add_uniform_noise(x_s, share, self.vocab_size)
+        if self.run.own_tokens:
+            own = self.sampled(model, x_s, given, unknown)
+            chosen = torch.rand(len(x0), 1, device=x0.device) < self.run.own_tokens
+            corrupted = torch.where(
+                chosen, torch.where(torch.rand(x0.shape, device=x0.device) < share, own, x_s), corrupted
+            )
         logits, drafts = model(corrupted, given, unknown)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
@@ -102,6 +109,12 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         """
         some = (torch.rand_like(step.noise_t) < self.run.decoder_corruption) & (step.noise_s == 0)
         return torch.rand_like(step.noise_t) * some
+
+    @torch.no_grad()
+    def sampled(self, model: nn.Module, tokens: Tensor, given: DenoiserInput, unknown: Tensor) -> Tensor:
+        """Tokens, int64 [B, N], the unknown ones as the network samples them, each after the true ones before it."""
+        logits, _ = model(tokens, given, unknown)
+        return tokens.masked_scatter(unknown, torch.multinomial(logits.float().softmax(-1), 1))
 
     def condition(self, model: Any, texts: list[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Conditioning tokens and their embeddings; whole captions and single query tokens are dropped for a share.

@@ -6,17 +6,20 @@ Some pairs of values are held out for the evaluation: no training image shows th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.imaging.files import normalize
+from imagebart.training.masks import PARTS_PER_PATCH, painted_masks
 from recipes import generator
 from recipes.avatars import data_file
-from recipes.avatars.artwork import render
+from recipes.avatars.artwork import background_mask, region_mask, render
 from recipes.avatars.captions import Caption, describe
 
 
@@ -101,3 +104,58 @@ class AvatarDataset(Dataset[dict[str, Any]]):
         attributes = sample(number, 0, self.split)
         image = torch.from_numpy(render(attributes, self.size)).permute(2, 0, 1).contiguous()
         return {"image": image, "text": describe(attributes, generator(number, 0, 1)).text}
+
+
+GRID = 16  # patches along an image
+NEW_BACKGROUND_SHARE = 0.1  # of images: a mask that leaves some of the background, and a caption that names another
+MAX_LEFT = 4  # parts of a patch around head and shoulders where the background is left
+CAPTION_TRIES = 40
+
+
+@dataclass(frozen=True)
+class AvatarEdits(Dataset[dict[str, Any]]):
+    """Avatars with masks. In most, what is masked is as random as in `painted_masks`, and the caption is true of all.
+
+    In some, the mask leaves slivers of a background, and the caption names another, which is what the mask then shows:
+    slivers would win over words if training never showed otherwise. Items: image, uint8 [3, size, size]; text; mask,
+    bool [side, side] of PARTS_PER_PATCH parts along each patch.
+    """
+
+    size: int = 256
+    length: int = 10**9
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        random = generator(index, 0, 4)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(random.integers(2**62)))
+            item = self._new_background(index, random) if random.random() < NEW_BACKGROUND_SHARE else None
+            if item is None:
+                item = AvatarDataset(self.size)[index]
+                item["mask"] = painted_masks(normalize(item["image"][None]), GRID)[0]
+        return item
+
+    def _new_background(self, index: int, random: np.random.Generator) -> dict[str, Any] | None:
+        """None where no caption was found that names the background."""
+        before = sample(index, 0)
+        side = GRID * PARTS_PER_PATCH
+        mask = region_mask("background", side) if random.random() < 0.4 else background_mask(before, side)
+        left = int(random.integers(MAX_LEFT + 1))
+        subject = torch.from_numpy(~mask)[None, None].float()
+        mask = F.max_pool2d(subject, 2 * left + 1, 1, left)[0, 0] == 0
+        after = replace(
+            before, background=str(random.choice([v for v in VALUES["background"] if v != before.background]))
+        )
+        if held_out(after):
+            return None
+        for _ in range(CAPTION_TRIES):
+            said = describe(after, random, int(random.integers(1, 4)))
+            if "background" in said.claims and before.background not in said.claims["background"]:
+                break
+        else:
+            return None
+        pixels = mask.repeat_interleave(self.size // side, 0).repeat_interleave(self.size // side, 1).numpy()
+        image = np.where(pixels[..., None], render(after, self.size), render(before, self.size))
+        return {"image": torch.from_numpy(image).permute(2, 0, 1).contiguous(), "text": said.text, "mask": mask}

@@ -40,7 +40,7 @@ from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
 from recipes.avatars.artwork import face_weight, render, rendered
 from recipes.avatars.captions import avatar_conditioner
-from recipes.avatars.dataset import AvatarDataset, caption, sample
+from recipes.avatars.dataset import AvatarDataset, AvatarEdits, caption, sample
 
 HIDDEN = -100  # the label of an attribute that an image does not show: no loss
 
@@ -318,14 +318,15 @@ def caption_batches(conditioner: Conditioner, count: int = 1024, batch: int = 64
         yield words, torch.stack([claims_vector(one.claims) for one in said])
 
 
-DATA = "avatars"  # what a configuration calls them
-
-
 def avatars(data: str, size: int) -> Dataset[dict[str, Any]]:
-    """Avatars of `size` pixels a side. Raises ValueError where a configuration names other data."""
-    if data != DATA:
-        raise ValueError(f"data is {data!r}, expected {DATA!r}; `python -m imagebart train` takes folders")
-    return AvatarDataset(size)
+    """Avatars of `size` pixels a side, or edits of them. Raises ValueError where a configuration names other data."""
+    if data == "avatars":
+        return AvatarDataset(size)
+    if data == "avatar edits":
+        return AvatarEdits(size)
+    raise ValueError(
+        f"data is {data!r}, expected 'avatars' or 'avatar edits'; `python -m imagebart train` takes folders"
+    )
 
 
 def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
