@@ -141,13 +141,12 @@ class AvatarEdits(Dataset[dict[str, Any]]):
         """None where no caption was found that names the background."""
         before = sample(index, 0)
         side = GRID * PARTS_PER_PATCH
-        mask = region_mask("background", side) if random.random() < 0.4 else background_mask(before, side)
+        ground = region_mask("background", side) if random.random() < 0.4 else background_mask(before, side)
         left = int(random.integers(MAX_LEFT + 1))
-        subject = torch.from_numpy(~mask)[None, None].float()
+        subject = torch.from_numpy(~ground)[None, None].float()
         mask = F.max_pool2d(subject, 2 * left + 1, 1, left)[0, 0] == 0
-        after = replace(
-            before, background=str(random.choice([v for v in VALUES["background"] if v != before.background]))
-        )
+        others = [color for color in VALUES["background"] if color != before.background]
+        after = replace(before, background=str(random.choice(others)))
         if held_out(after):
             return None
         for _ in range(CAPTION_TRIES):

@@ -34,9 +34,11 @@ from imagebart.evaluation.metrics import (
 )
 from imagebart.imaging.masks import preset_array
 from imagebart.models.vqgan import psnr
+from recipes import generator
 from recipes.avatars import data_file
-from recipes.avatars.artwork import rendered
+from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.boundary_consistency import COLOURS, boundary_consistency
+from recipes.avatars.captions import describe
 from recipes.avatars.cases import (
     EDITED,
     SMALL,
@@ -53,7 +55,7 @@ from recipes.avatars.cases import (
 from recipes.avatars.dataset import sample, value_weights
 
 SERIES = 900_000  # of avatars, plus the seed; training has other series
-REFERENCE, FLOOR, SHOWN, COMPLETED = 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8  # where sets of renders begin
+REFERENCE, FLOOR, SHOWN, COMPLETED, RECOLORED = (k * 10**8 for k in range(1, 6))  # where sets of renders begin
 UPPER = "upper half"
 SHARED = ("skin", "background")  # what both halves of every avatar show
 LEAST = 0.1  # the share of an attribute in each half from which the halves have to agree about it
@@ -101,7 +103,7 @@ class Study:
     @property
     def images(self) -> int:
         """How many images `evaluate` takes, for a progress bar."""
-        return 5 * self.samples + len(plain_prompts()) * self.repeats + len(OPEN) * self.variants
+        return 6 * self.samples + len(plain_prompts()) * self.repeats + len(OPEN) * self.variants
 
     def avatars(self, start: int, count: int | None = None) -> list[Attributes]:
         """Fresh avatars without held-out pairs, as many as there are samples."""
@@ -130,6 +132,7 @@ def evaluate(study: Study) -> Iterator[Measure]:
     yield total("held-out pairs: named attributes found", held_out, "≥ 97 %")
     yield from plain_prompt_accuracy(study)
     yield from edits(study)
+    yield new_backgrounds(study)
     yield from completions(study)
     renders = Renders.of(study)
     yield measure("distance of renders to renders, the floor", jackknife(renders.floor), study.samples)
@@ -226,6 +229,27 @@ def edited_cases(study: Study) -> tuple[list[EditCase], np.ndarray, Tensor]:
     cases.sort(key=lambda case: EDITED[case.attribute])  # a batch generates what any of its masks holds
     before, masks = rendered([case.before for case in cases], study.sampler.size), np.stack([c.mask for c in cases])
     return cases, masks, study.sampler.edit(before, masks, [case.prompt.text for case in cases], study.seed)
+
+
+def new_backgrounds(study: Study) -> Measure:
+    """Edits by prompts for another background, where slivers of the old one around the head contradict them."""
+    avatars = study.avatars(RECOLORED)
+    asked = [_new_background(number, avatar, study.series) for number, avatar in enumerate(avatars)]
+    masks = np.stack([region_mask("background", study.sampler.size)] * len(avatars))
+    images = study.sampler.edit(rendered(avatars, study.sampler.size), masks, [case.text for case in asked], study.seed)
+    read = study.reader.read(images).attributes
+    answers = [found(one, case.claims) for one, case in zip(read, asked, strict=True)]
+    return total("edits: another background, with slivers of the old one", answers, "≥ 94 %")
+
+
+def _new_background(number: int, avatar: Attributes, series: int) -> PromptCase:
+    random = generator(number, series, 5)
+    others = [color for color in VALUES["background"] if color != avatar.background]
+    after = replace(avatar, background=str(random.choice(others)))
+    while True:
+        said = describe(after, random, 1)
+        if set(said.claims) == {"background"} and avatar.background not in said.claims["background"]:
+            return PromptCase(said.text, said.claims)
 
 
 def completions(study: Study) -> Iterator[Measure]:
