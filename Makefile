@@ -45,16 +45,16 @@ train: $(VENV)/.everything
 
 THINGS := recipes/things/configs
 things: $(VENV)/.everything
-	test -f runs/things/tokens/part.json || $(BIN)/python -m recipes.things.tokens runs/things/tokens
+	test -f runs/things/tokens/part.json || $(BIN)/python -m recipes.things train tokens --run runs/things/tokens
 	set -e; for job in captions:captions decoder:decoder denoiser:denoiser denoiser:denoiser-further \
-	    denoiser:denoiser-third; do \
+	    denoiser:denoiser-third denoiser:denoiser-fourth; do \
 	    part=$${job#*:}; \
-	    $(BIN)/python -m recipes.things.training $${job%:*} --config $(THINGS)/$$part.json --run runs/things/$$part; \
+	    $(BIN)/python -m recipes.things train $${job%:*} --config $(THINGS)/$$part.json --run runs/things/$$part; \
 	done
-	$(BIN)/python -m recipes.things.reader runs/things/reader
+	$(BIN)/python -m recipes.things train reader --run runs/things/reader
 	$(BIN)/python -m imagebart train assemble --config $(THINGS)/model.json --out checkpoints/things
 	cp runs/things/reader/reader.safetensors checkpoints/things/judge.safetensors
-	$(BIN)/python -m recipes.things.examples checkpoints/things/examples
+	$(BIN)/python -m recipes.things examples --out checkpoints/things/examples
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
 	$(BIN)/python -m recipes.still_life.photographs runs/still-life/pictures

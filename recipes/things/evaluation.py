@@ -1,7 +1,7 @@
 """How good the model of things is: edits, removals, prompts, reconstructions and places found by words.
 
-    python -m recipes.things.evaluation table --samples 400 --seed 771 --out figures.json
-    python -m recipes.things.evaluation grids --out FOLDER
+    python -m recipes.things evaluate table --samples 400 --seed 771 --out figures.json
+    python -m recipes.things evaluate grids --out FOLDER
 
 The reader, trained on scenes alone, says what images show; what it gets wrong on the renders themselves is measured,
 too. A case is a scene by number with a seed of its own, so that none was seen in training.
@@ -9,46 +9,34 @@ too. A case is a scene by number with a seed of its own, so that none was seen i
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import typer
 from PIL import Image
 from torch import Tensor
 
-from imagebart.cli.evaluate import load_image_sampler
-from imagebart.cli.main import run as run_commands
-from imagebart.cli.options import Sampling, command
 from imagebart.evaluation.folder import two_sample_test
 from imagebart.evaluation.image_sampler import ImageSampler
-from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of, table, write_json
+from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of
 from imagebart.imaging.blending import blend
 from imagebart.imaging.figures import sheet
-from imagebart.imaging.files import normalize, save_image, to_images, to_tensor
+from imagebart.imaging.files import normalize, to_images, to_tensor
 from imagebart.models.vqgan import psnr
 from imagebart.pipeline import Pipeline
-from imagebart.ranking import bundled_scorer
 from imagebart.things import Box, Found, ThingScorer
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, NOUNS, Placed, Scene, render
 from recipes.things.reader import COLORS
 from recipes.things.scenes import Caption, describe, describe_things, sample
 
-MODEL = "checkpoints/things"
 TASKS = {"edit": 1, "remove": 2, "prompt": 3, "scene": 4}  # numbers of their series
 CASE_SIDES = (4, 6, 8)  # of boxes that are edited; 12 leaves no space for others
 FAR = 24  # levels in a channel from which a pixel differs from the ground
 GONE = 8  # levels: the ground's mean color in a mask from which a thing was removed
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Measuring the model of things.")
 
 
 @dataclass(frozen=True)
@@ -121,15 +109,6 @@ def edit_case(number: int, series: int) -> EditCase:
     thing = next(thing for thing in scene.things if thing.side == side)
     others = tuple(other for other in scene.things if other != thing)
     return EditCase(Scene(scene.ground, others), thing, describe_things([thing], random))
-
-
-def evaluate(study: Study) -> Iterator[Measure]:
-    """All measures, each as soon as it is known."""
-    yield from readings(study)
-    yield from edits(study)
-    yield from removals(study)
-    yield from prompts(study)
-    yield from places_by_words(study)
 
 
 def noun_in(scorer: ThingScorer, image: Tensor, box: Box) -> tuple[int, int]:
@@ -330,63 +309,3 @@ def _pairs(scenes: Sequence[Scene], boxes: Sequence[Box], images: Tensor, texts:
     groups = [list(zip(shown[i : i + 5], results[i : i + 5], strict=True)) for i in range(0, len(shown), 5)]
     rows = [[image for pair in group for image in pair] for group in groups]
     return sheet(rows, 128, captions=[texts[i : i + 5] for i in range(0, len(texts), 5)])
-
-
-def _study(model: str, sampling: Sampling, samples: int, seed: int) -> Study:
-    sampler = load_image_sampler(model, sampling, 8)
-    scorer = bundled_scorer(Path(model), sampler.model)
-    if not isinstance(scorer, ThingScorer):
-        raise ValueError(f"{model} has no scorer of things (judge.safetensors)")
-    return Study(sampler, scorer, samples, seed)
-
-
-@command(app, "table")
-def table_command(
-    sampling: Sampling,
-    model: Annotated[str, typer.Option(help="A model's folder.")] = MODEL,
-    samples: Annotated[int, typer.Option(help="Images of each measure.", min=20)] = 400,
-    seed: Annotated[int, typer.Option(help="Of the cases and the samples.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
-    only: Annotated[str, typer.Option(help="One kind of measure: readings, edits, removals, prompts, places.")] = "",
-) -> None:
-    """The table of a model."""
-    began = time.perf_counter()
-    study = _study(model, sampling, samples, seed)
-    kinds = {"readings": readings, "edits": edits, "removals": removals, "prompts": prompts, "places": places_by_words}
-    if only and only not in kinds:
-        raise ValueError(f"--only is {only!r}, expected one of {', '.join(kinds)}")
-    measures: list[Measure] = []
-    found: Iterable[Measure] = kinds[only](study) if only else evaluate(study)
-    for one in found:
-        measures.append(one)
-        if not one.group:
-            print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr, flush=True)
-    print(table(measures))
-    if out:
-        about = {"model": model, "samples": samples, "seed": seed, "sampling": asdict(study.sampler.settings)}
-        write_json(out, {**about, "seconds": round(time.perf_counter() - began, 1)}, measures)
-
-
-@command(app)
-def grids(
-    out: Annotated[Path, typer.Option(help="Folder for the images.")],
-    sampling: Sampling,
-    model: Annotated[str, typer.Option(help="A model's folder.")] = MODEL,
-    seed: Annotated[int, typer.Option(help="Of the cases and the samples.")] = 0,
-) -> None:
-    """Forty edits, forty removals, forty prompts, and every noun in the same scene. Nothing is chosen."""
-    study = _study(model, sampling, 40, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    kinds = {"edits": edit_grid, "removals": removal_grid, "prompts": prompt_grid, "nouns": noun_sheet}
-    for name, draw in kinds.items():
-        save_image(draw(study), out / f"{name}.png", optimize=True)
-        print(out / f"{name}.png", flush=True)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 2 with one sentence on standard error for bad input."""
-    return run_commands(app, "recipes.things.evaluation", arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

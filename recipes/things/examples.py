@@ -1,11 +1,10 @@
 """The page's examples of the model of things: scenes, a mask for each, and what should be there.
 
-python -m recipes.things.examples checkpoints/things/examples
+python -m recipes.things examples --out checkpoints/things/examples
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +56,7 @@ EXAMPLES = (
 )  # fmt: skip
 
 
-def main(folder: Path) -> None:
+def write_examples(folder: Path) -> None:
     """Writes NAME.png, NAME.mask.png and NAME.txt of each example; none of the last where nothing should be there."""
     folder.mkdir(parents=True, exist_ok=True)
     for example in EXAMPLES:
@@ -67,7 +66,3 @@ def main(folder: Path) -> None:
         save_image(mask, path.with_suffix(MASK_SUFFIX), optimize=True)
         if example.prompt:
             write_text(path.with_suffix(".txt"), example.prompt + "\n")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,13 +1,12 @@
 """Training the reader of things (`imagebart.things`), which measures the model, and which it ships with.
 
-    python -m recipes.things.reader runs/things/reader
+    python -m recipes.things train reader --run runs/things/reader
 
 It is trained on scenes only, never on what a model drew.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +137,3 @@ def train_reader(folder: Path, loop: LoopConfig = LOOP) -> ThingReader:
     assert isinstance(trained, ThingReader)
     save_reader(trained, NAMES, folder / FILE)
     return trained
-
-
-if __name__ == "__main__":
-    train_reader(Path(sys.argv[1]))

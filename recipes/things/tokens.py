@@ -1,17 +1,16 @@
 """The tokens of things: a codebook found by k-means, an encoder of single patches that maps to it, and a decoder that
 begins with what patches look like.
 
-    python -m recipes.things.tokens runs/things/tokens
+    python -m recipes.things train tokens --run runs/things/tokens
 
 Patches of scenes, averaged over squares of 2 x 2 pixels, are mapped to their first principal components; the encoder
 learns this map, and the codes are the k-means of what it gives. That takes minutes, where a codebook that learns
 together with a decoder takes hours. The decoder's memory of patches is found by least squares; its convolutions, which
-add nothing yet, are trained afterwards (`python -m recipes.things.training decoder`).
+add nothing yet, are trained afterwards (`python -m recipes.things train decoder`).
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -74,7 +73,8 @@ def latents_of(model: FirstStage, data: Tensor) -> Tensor:
     return torch.cat([model.latents(normalize(part))[:, 0, 0] for part in data.split(4096)])
 
 
-def main(folder: Path) -> None:
+def train_tokens(folder: Path) -> None:
+    """Makes the tokens and the decoder's memory, and writes them to a run's folder."""
     torch.manual_seed(0)
     data = patches(0, SCENES)
     model = FirstStage(CONFIG)
@@ -95,7 +95,3 @@ def main(folder: Path) -> None:
     decoded = torch.cat([model.decode(model.encode(part)) for part in shown.split(16)])
     print(f"{FRESH} new scenes: PSNR {psnr(shown[None], decoded[None]).item():.2f} dB")
     save_part(Part(model), folder)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,6 +1,4 @@
-"""Training the text encoder of things, from captions alone, and the parts that every model has.
-
-    python -m recipes.things.training captions|decoder|denoiser --config FILE --run FOLDER
+"""Training the text encoder of things, from captions alone; and what the denoiser is trained on.
 
 What a caption says is known: each query token of the text encoder learns to say one mention of it, the next ones where
 two things lie and what the ground is. So the denoiser finds a few vectors that name things, in place of words.
@@ -9,13 +7,11 @@ two things lie and what the ground is. So the denoiser finds a few vectors that 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-import typer
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
@@ -24,11 +20,9 @@ from torch.utils.data import Dataset
 from imagebart.conditioning.conditioners import Conditioner, TextConditioner
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Length
-from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageShape, TokensRun, load
-from imagebart.training.denoiser import train_denoiser
+from imagebart.training.config import LoopConfig, StageShape, TokensRun
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.token_task import DataSource, text_config
-from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
 from recipes import generator
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
@@ -37,10 +31,8 @@ from recipes.things.scenes import (
     PLACES,
     Caption,
     EditTasks,
-    Scenes,
     describe,
     describe_things,
-    of_every_size,
     sample,
 )
 
@@ -104,7 +96,7 @@ class CaptionReader(nn.Module):
 
 @dataclass(frozen=True)
 class CaptionsRun:
-    """`python -m recipes.things.training captions --config FILE`."""
+    """`python -m recipes.things train captions --config FILE`."""
 
     loop: LoopConfig
     shape: StageShape = field(default_factory=lambda: StageShape(query_tokens=QUERY_TOKENS))
@@ -162,26 +154,4 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
     return conditioner(run.text_length)
 
 
-class PartName(str, Enum):
-    captions = "captions"
-    decoder = "decoder"
-    denoiser = "denoiser"
-
-
-def main(
-    part: Annotated[PartName, typer.Argument(help="What to train.")],
-    config: Annotated[Path, typer.Option(help="JSON settings.")],
-    run: Annotated[Path, typer.Option(help="The run's folder.")],
-) -> None:
-    """Trains (or resumes) a part of the model of things."""
-    match part:
-        case PartName.captions:
-            train_captions(load(CaptionsRun, config), run)
-        case PartName.decoder:
-            train_first_stage(load(FirstStageRun, config), run, Scenes(of_every_size))
-        case PartName.denoiser:
-            train_denoiser(load(DenoiserRun, config), run, DataSource(things, conditioner_for))
-
-
-if __name__ == "__main__":
-    typer.run(main)
+THINGS = DataSource(things, conditioner_for)

@@ -23,8 +23,9 @@ from imagebart.training.denoiser import new_denoiser
 from imagebart.training.masks import PARTS_PER_PATCH
 from recipes import generator
 from recipes.things import artwork
+from recipes.things.__main__ import main
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, thing_mask
-from recipes.things.evaluation import answered, edit_case, fill, lies, main, mask_of, rendered
+from recipes.things.evaluation import answered, edit_case, fill, lies, mask_of, rendered
 from recipes.things.reader import COLORS, NAMES, NOTHING, Squares, empty_box, iou, train_reader
 from recipes.things.scenes import (
     BLOCK,
@@ -226,7 +227,8 @@ def test_a_model_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     model, words = tmp_path / "model", conditioner()
     ImageBART(first_stage, new_denoiser(first_stage, SHAPE, words), words).save_pretrained(model)
     save_reader(ThingReader(len(NOUNS), len(COLORS), width=8), NAMES, model / "judge.safetensors")
-    measured = ["table", "--model", str(model), "--samples", "20", "--scales", "1", "--corrector-steps", "0"]
+    few = ["--samples", "20", "--scales", "1", "--corrector-steps", "0"]
+    measured = ["evaluate", "table", "--model", str(model), *few]
     values = {}
     for kind in ("edits", "removals", "places"):
         assert main([*measured, "--only", kind, "--out", str(tmp_path / "figures.json")]) == 0
@@ -239,3 +241,11 @@ def test_a_model_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (model / "judge.safetensors").unlink()
     assert main(measured) == 2
     assert "has no scorer of things" in capsys.readouterr().err
+
+
+def test_bad_input_of_a_command_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("captions", "decoder", "denoiser"):
+        assert main(["train", part, "--config", str(tmp_path / "none.json"), "--run", str(tmp_path / "run")]) == 2
+        assert f"cannot read the configuration {tmp_path / 'none.json'}" in capsys.readouterr().err
+    assert main(["train", "tokens"]) == 2
+    assert "Missing option '--run'" in capsys.readouterr().err
