@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from oracles import binomial_z
 
 from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, PLAIN, SHOWING, VALUES
 from recipes.avatars import artwork
 from recipes.avatars.artwork import (
+    BACKGROUNDS,
     REGIONS,
     background_mask,
     face_weight,
@@ -21,7 +23,7 @@ from recipes.avatars.artwork import (
     region_mask,
     render,
 )
-from recipes.avatars.dataset import AvatarDataset, sample
+from recipes.avatars.dataset import NEW_BACKGROUND_SHARE, AvatarDataset, AvatarEdits, sample
 
 
 def changed(name: str, values: tuple[str, str], size: int = 128) -> np.ndarray:
@@ -177,3 +179,22 @@ def test_prints_show_on_every_shirt() -> None:
         shirt = replace(PLAIN, clothing="graphic", clothing_colour=colour)
         bear, skull = (render(replace(shirt, graphic=graphic), 128).astype(int) for graphic in ("bear", "skull"))
         assert (np.abs(bear - skull).max(axis=2) > 60).sum() > 40
+
+
+def test_edits_show_another_background_where_the_mask_is_and_the_old_one_around_heads() -> None:
+    edits, avatars, count, new = AvatarEdits(), AvatarDataset(256), 300, 0
+    for number in range(count):
+        edit, avatar = edits[number], avatars[number]
+        mask = edit["mask"].repeat_interleave(4, 0).repeat_interleave(4, 1)
+        assert mask.shape == (256, 256) and mask.any()
+        changed = (edit["image"] != avatar["image"]).any(0)
+        assert not (changed & ~mask).any()
+        if changed.any():
+            new += 1
+            corner = tuple(edit["image"][:, 0, 0].tolist())
+            assert corner in {tuple(bytes.fromhex(color[1:])) for color in BACKGROUNDS.values()}
+            assert edit["text"] and edit["text"] != avatar["text"]
+        else:
+            assert edit["text"] == avatar["text"]
+    assert abs(binomial_z(new, count, NEW_BACKGROUND_SHARE)) < 4
+    assert torch.equal(edits[7]["mask"], AvatarEdits()[7]["mask"]), "a number is always the same edit"

@@ -83,12 +83,12 @@ def task_of(model: ImageBART, kind: type[DenoiserTask] = DenoiserTask, **setting
 
 
 def inputs_of(
-    batch: int, kind: type[DenoiserTask] = OnTokens, **settings: Any
+    batch: int, kind: type[DenoiserTask] = OnTokens, network: type[Recorder] = Recorder, **settings: Any
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorder]:
     """x_0 and the inputs of a denoiser in a step; the losses; the denoiser."""
     model = tiny_model("text")
     assert model.denoiser is not None
-    recorder, x0 = Recorder(model.denoiser), torch.randint(24, (batch, 64))
+    recorder, x0 = network(model.denoiser), torch.randint(24, (batch, 64))
     task = task_of(model, kind, **settings)
     losses = task.loss(recorder, {"image": x0, "text": ["red hair"] * batch}, Accelerator(cpu=True))
     return {"x0": x0, **recorder.inputs}, losses, recorder
@@ -134,6 +134,32 @@ def test_decoder_input_is_corrupted_at_masked_tokens_of_steps_to_x0_only() -> No
     # Of other steps it is x_s at its noise level.
     expected = given["noise_s"].double()[~final] * 23 / 24
     assert abs(changed[~final].sum() - expected.sum()) < 4 * (expected * (1 - expected)).sum().sqrt()
+
+
+class AlwaysSeven(Recorder):
+    """Predicts token 7, whatever it is given."""
+
+    def forward(self, x_s: Tensor, given: Any, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        super().forward(x_s, given, wanted)
+        certain = torch.full((int(wanted.sum()), self.config.vocab_size), -100.0)
+        certain[:, 7] = 100
+        return certain, certain
+
+
+@pytest.mark.parametrize("own", [0.0, 0.5, 1.0])
+def test_the_decoder_meets_tokens_that_the_network_samples_in_place_of_noise(own: float) -> None:
+    """In as large a share of the images that have corrupted tokens as is asked for, within four deviations."""
+    given, _, _ = inputs_of(600, network=AlwaysSeven, decoder_corruption=1.0, own_tokens=own)
+    final = (given["noise_s"] == 0).all(1)
+    changed = (given["x_s"] != given["x0"])[final]
+    assert not (changed & (given["noise_t"] == 0)[final]).any()
+    rows = changed.sum(1) >= 4  # four of noise are all 7 in three images of a million
+    sampled = ((given["x_s"][final] == 7) | ~changed).all(1)[rows]
+    assert len(sampled) > 200
+    if own in (0.0, 1.0):
+        assert sampled.eq(own == 1.0).all()
+    else:
+        assert abs(binomial_z(int(sampled.sum()), len(sampled), own)) < 4
 
 
 def test_partial_patches_are_given_at_their_coverage_until_a_step_ends_below_it() -> None:
