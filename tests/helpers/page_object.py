@@ -176,10 +176,13 @@ class PageObject:
             self.page.wait_for_timeout(POLLING)
 
     def wait_until_ready(self) -> None:
-        """Wait until there is an image, painted on, and the server has said what it would regenerate."""
+        """Wait until there is an image, painted on, and the server has said of this mask what it would regenerate."""
         self.wait_for(
-            """() => document.querySelector(".sp[data-shown]") &&
-                document.getElementById("grid-status").textContent.includes("will be regenerated")"""
+            """() => {
+                const sketchpad = document.querySelector(".sp[data-shown]");
+                return sketchpad && sketchpad.dataset.gridVersion === sketchpad.dataset.version &&
+                    document.getElementById("grid-status").textContent.includes("will be regenerated");
+            }"""
         )
 
     def canvas(self) -> Locator:
