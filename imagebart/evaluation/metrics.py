@@ -130,6 +130,9 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return max(float(distance), 0.0)
 
 
+SSIM_BATCH = 4  # images: PyTorch's convolution of float64 takes 300 MB for each of 256 x 256 pixels
+
+
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of images [B, C, H, W] in [-1, 1], at least 11 pixels a side: [B], at most 1.
 
@@ -139,9 +142,12 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
     if min(x.shape[-2:]) < 11:
         raise ValueError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, expected at least 11 x 11")
-    x, y = ((image.double() + 1) / 2 for image in (x, y))
-    _, map_ = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none", return_full_image=True)
-    return map_[..., 5:-5, 5:-5].flatten(1).mean(1)
+    found = []
+    for one, other in zip(x.double().split(SSIM_BATCH), y.double().split(SSIM_BATCH), strict=True):
+        pair = ((one + 1) / 2, (other + 1) / 2)
+        _, map_ = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none", return_full_image=True)
+        found.append(map_[..., 5:-5, 5:-5].flatten(1).mean(1))
+    return torch.cat(found)
 
 
 NEIGHBOURS = 3
