@@ -65,14 +65,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         x_t = torch.where(observed, kept, add_uniform_noise(x_s, step.beta * unknown, self.vocab_size))
         cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
         given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, places, sides, prompt_embeds)
-        share = self.corrupted_share(step) * unknown
-        corrupted = add_uniform_noise(x_s, share, self.vocab_size)
-        if self.run.own_tokens:
-            own = self.sampled(model, x_s, given, unknown)
-            chosen = torch.rand(len(x0), 1, device=x0.device) < self.run.own_tokens
-            corrupted = torch.where(
-                chosen, torch.where(torch.rand(x0.shape, device=x0.device) < share, own, x_s), corrupted
-            )
+        corrupted = self.corrupted(model, x_s, given, unknown, step)
         logits, drafts = model(corrupted, given, unknown)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
@@ -101,20 +94,25 @@ class DenoiserTask(TokensTask[DenoiserRun]):
             color_hints = color_hints & shown
         return noise_level, torch.where(noise_level > 0, kept, x0), color_hints
 
-    def corrupted_share(self, step: NoiseStep) -> Tensor:
-        """The share of the decoder's input tokens that are noise, [B, 1]: in some of the steps to x_0, any share.
+    def corrupted(
+        self, model: nn.Module, x_s: Tensor, given: DenoiserInput, unknown: Tensor, step: NoiseStep
+    ) -> Tensor:
+        """The decoder's input tokens, int64 [B, N]: x_s; in some of the steps to x_0, any share of it is corrupted.
 
         The tokens before one mostly determine it, so that a caption's word matters once in 256 tokens; where they are
-        corrupted, it matters at each.
+        corrupted, it matters at each. They become noise, or what the network samples after the true ones before them:
+        mistakes as it makes them itself.
         """
         some = (torch.rand_like(step.noise_t) < self.run.decoder_corruption) & (step.noise_s == 0)
-        return torch.rand_like(step.noise_t) * some
-
-    @torch.no_grad()
-    def sampled(self, model: nn.Module, tokens: Tensor, given: DenoiserInput, unknown: Tensor) -> Tensor:
-        """Tokens, int64 [B, N], the unknown ones as the network samples them, each after the true ones before it."""
-        logits, _ = model(tokens, given, unknown)
-        return tokens.masked_scatter(unknown, torch.multinomial(logits.float().softmax(-1), 1))
+        share = torch.rand_like(step.noise_t) * some * unknown
+        noisy = add_uniform_noise(x_s, share, self.vocab_size)
+        if not self.run.own_tokens:
+            return noisy
+        with torch.no_grad():
+            logits, _ = model(x_s, given, unknown)
+        sampled = x_s.masked_scatter(unknown, torch.multinomial(logits.float().softmax(-1), 1))
+        own = torch.where(torch.rand(x_s.shape, device=x_s.device) < share, sampled, x_s)
+        return torch.where(torch.rand(len(x_s), 1, device=x_s.device) < self.run.own_tokens, own, noisy)
 
     def condition(self, model: Any, texts: list[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Conditioning tokens and their embeddings; whole captions and single query tokens are dropped for a share.
