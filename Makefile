@@ -33,12 +33,12 @@ lint: $(VENV)/.everything
 train things photos scales: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
 
 train: $(VENV)/.everything
-	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 captions:captions \
-	    captions:words captions:words-on reader:scorer; do \
+	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 \
+	    first-stage:decoder256-further first-stage:decoder256-last captions:captions captions:words captions:words-on \
+	    reader:scorer denoiser:denoiser denoiser:denoiser-edits; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m recipes.avatars train $${job%:*} --config recipes/avatars/configs/$$part.json --run runs/avatars/$$part; \
 	done
-	$(BIN)/python -m recipes.avatars train denoiser --config recipes/avatars/configs/denoiser.json --run runs/avatars/denoiser
 	$(BIN)/python -m imagebart train assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
 	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
 	cp runs/avatars/scorer/reader.safetensors checkpoints/avatars/judge.safetensors
