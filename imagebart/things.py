@@ -188,12 +188,14 @@ class ThingScorer:
         return re.findall(r"[a-z]+|[0-9]", text)
 
     def asked(self, words: Sequence[str]) -> list[Asked]:
-        """What a prompt's words ask for, in their order."""
+        """What a prompt's words ask for, in their order. "orange" before a thing or a ground is its color, no fruit."""
         found: list[Asked] = []
         at = 0
         while at < len(words):
-            longest = (n for n in range(self._longest, 0, -1) if tuple(words[at : at + n]) in self._nouns)
-            length = next(longest, 0)
+            length = self._noun_length(words, at)
+            is_color = length == 1 and words[at] in self.names.grounds and at + 1 < len(words)
+            if is_color and (words[at + 1] in GROUND_WORDS or self._noun_length(words, at + 1)):
+                length = 0
             if length:
                 name = tuple(words[at : at + length])
                 colored = at > 0 and words[at - 1] in self.names.colors
@@ -208,6 +210,11 @@ class ThingScorer:
                 found.append(Asked(noun, color, max(count, 1), at, at + length))
             at += max(length, 1)
         return found
+
+    def _noun_length(self, words: Sequence[str], at: int) -> int:
+        """How many words from a place on are the longest name of a thing that they begin with; 0 for none."""
+        lengths = range(self._longest, 0, -1)
+        return next((n for n in lengths if tuple(words[at : at + n]) in self._nouns), 0)
 
     def plan(self, prompt: str, seed: int) -> list[Part] | None:
         """See `imagebart.ranking.Planner`: the ground, then each thing in a box of its own; None where none is named.

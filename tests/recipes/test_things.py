@@ -17,7 +17,7 @@ from tiny_models import tiny_first_stage
 
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
-from imagebart.things import Box, Found, ThingReader, load_reader, save_reader
+from imagebart.things import Box, Found, ThingReader, ThingScorer, load_reader, save_reader
 from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.denoiser import new_denoiser
 from imagebart.training.masks import PARTS_PER_PATCH
@@ -102,6 +102,22 @@ def test_captions_say_what_a_scene_shows_and_are_read_by_known_words_alone() -> 
         assert reader.unknown_words(said.text) == []
         assert reader.corrections(said.text) == []
         assert reader.encode([said.text]).notes == []
+
+
+def test_what_captions_ask_for_is_read_as_it_is_said() -> None:
+    """Also where a word is a color and a thing: "an orange car on an orange ground"."""
+    scorer = ThingScorer(ThingReader(len(NOUNS), len(COLORS), width=8), NAMES, conditioner(), GRID)
+
+    def read(text: str) -> list[tuple[int, str, int]]:
+        asked = scorer.asked(scorer.words(text))
+        return [(one.noun, "" if one.color is None else COLORS[one.color], one.count) for one in asked]
+
+    for number in range(500):
+        said = describe(sample(number, 3, colored=0.3), generator(number, 3, 7))
+        assert read(said.text) == [(mention.noun, mention.color, mention.count) for mention in said.mentions], said.text
+    orange, car = (next(i for i, noun in enumerate(NOUNS) if noun.name == name) for name in ("orange", "car"))
+    assert read("an orange") == read("orange on an orange background") == [(orange, "", 1)]
+    assert read("two oranges and an orange car, orange wall") == [(orange, "", 2), (car, "orange", 1)]
 
 
 def test_labels_name_what_a_caption_says() -> None:
