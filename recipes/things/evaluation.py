@@ -37,6 +37,7 @@ from recipes.things.scenes import Caption, describe, describe_things, sample
 TASKS = {"edit": 1, "remove": 2, "prompt": 3, "scene": 4}  # numbers of their series
 CASE_SIDES = (4, 6, 8)  # of boxes that are edited; 12 leaves no space for others
 FAR = 24  # levels in a channel from which a pixel differs from the ground
+SPECK = 4  # pixels a side of a square that differs from the ground
 GONE = 8  # levels: the ground's mean color in a mask from which a thing was removed
 
 
@@ -204,12 +205,15 @@ def removals(study: Study) -> Iterator[Measure]:
     empty = rendered([case.before for case in cases])
     boxes = [case.box for case in cases]
     images = study.draw([case.after for case in cases], boxes, [""] * len(cases), study.seed)
-    gone = []
+    gone, clean = [], []
     for box, image, ground in zip(boxes, images, empty, strict=True):
-        mask = torch.from_numpy(mask_of(box))
-        error = ((image - ground)[:, mask].mean(1).abs().max() * 127.5).item()
-        gone.append(noun_in(study.scorer, image, box)[0] == len(NOUNS) and error <= GONE)
+        error = (crop(image, box) - crop(ground, box)) * 127.5
+        color = error.mean((0, 2, 3)).abs().max().item()
+        gone.append(noun_in(study.scorer, image, box)[0] == len(NOUNS) and color <= GONE)
+        far = (error.abs().amax(1, keepdim=True) > FAR).float()
+        clean.append(not (-F.max_pool2d(-far, SPECK, 1)).any())
     yield measure("remove: the thing is gone, the ground goes on", share_of(gone), len(cases), "%", "≥ 97 %")
+    yield measure("remove: no speck is left", share_of(clean), len(cases), "%")
 
 
 def prompts(study: Study) -> Iterator[Measure]:
