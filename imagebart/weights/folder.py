@@ -108,7 +108,7 @@ def open_zip(path: Path, most: int) -> ZipFile:
     try:
         with _BoundedFile(path, most) as bounded, ZipFile(bounded):
             return ZipFile(path)  # whose entries may be longer than the list
-    except (ValueError, NotImplementedError, struct.error) as error:  # as `zipfile` lets out of damaged lists
+    except (ValueError, NotImplementedError, struct.error) as error:  # `zipfile` raises these for damaged lists, too
         raise BadZipFile(str(error)) from error
 
 

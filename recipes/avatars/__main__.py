@@ -168,14 +168,12 @@ def grids(
     batch: Batch = 32,
 ) -> None:
     """Grids of 48 prompts, 24 edits and 24 completions, to look at."""
-    from imagebart.imaging.files import save_image
+    from imagebart.imaging.figures import save_sheets
     from recipes.avatars.grids import completion_sheet, edit_sheet, prompt_sheet
 
     sampler = load_image_sampler(model, sampling, batch)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, sheet in (("prompts", prompt_sheet), ("edits", edit_sheet), ("completions", completion_sheet)):
-        save_image(sheet(sampler), out / f"{name}.png", optimize=True)
-        print(out / f"{name}.png")
+    kinds = {"prompts": prompt_sheet, "edits": edit_sheet, "completions": completion_sheet}
+    save_sheets(out, ((name, draw(sampler)) for name, draw in kinds.items()))
 
 
 @command(app)

@@ -34,16 +34,15 @@ from imagebart.evaluation.metrics import (
 )
 from imagebart.imaging.masks import preset_array
 from imagebart.models.vqgan import psnr
-from recipes import generator
 from recipes.avatars import data_file
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.boundary_consistency import COLOURS, boundary_consistency
-from recipes.avatars.captions import describe
 from recipes.avatars.cases import (
     EDITED,
     SMALL,
     EditCase,
     PromptCase,
+    changes,
     edit_case,
     found,
     held_out_prompt,
@@ -55,7 +54,7 @@ from recipes.avatars.cases import (
 from recipes.avatars.dataset import sample, value_weights
 
 SERIES = 900_000  # of avatars, plus the seed; training has other series
-REFERENCE, FLOOR, SHOWN, COMPLETED, RECOLORED = (k * 10**8 for k in range(1, 6))  # where sets of renders begin
+REFERENCE, FLOOR, SHOWN, COMPLETED = 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8  # where sets of renders begin
 UPPER = "upper half"
 SHARED = ("skin", "background")  # what both halves of every avatar show
 LEAST = 0.1  # the share of an attribute in each half from which the halves have to agree about it
@@ -233,23 +232,15 @@ def edited_cases(study: Study) -> tuple[list[EditCase], np.ndarray, Tensor]:
 
 def new_backgrounds(study: Study) -> Measure:
     """Edits by prompts for another background, where slivers of the old one around the head contradict them."""
-    avatars = study.avatars(RECOLORED)
-    asked = [_new_background(number, avatar, study.series) for number, avatar in enumerate(avatars)]
-    masks = np.stack([region_mask("background", study.sampler.size)] * len(avatars))
-    images = study.sampler.edit(rendered(avatars, study.sampler.size), masks, [case.text for case in asked], study.seed)
+    attributes = tuple(EDITED)
+    turns = [i * len(attributes) + attributes.index("background") for i in range(study.samples)]
+    cases = [next(changes(turn, study.series, 3)) for turn in turns]
+    before, size = rendered([case.before for case in cases], study.sampler.size), study.sampler.size
+    masks = np.stack([region_mask("background", size)] * len(cases))  # of any avatar: it leaves some around this head
+    images = study.sampler.edit(before, masks, [case.prompt.text for case in cases], study.seed)
     read = study.reader.read(images).attributes
-    answers = [found(one, case.claims) for one, case in zip(read, asked, strict=True)]
+    answers = [found(one, case.prompt.claims) for one, case in zip(read, cases, strict=True)]
     return total("edits: another background, with slivers of the old one", answers, "≥ 94 %")
-
-
-def _new_background(number: int, avatar: Attributes, series: int) -> PromptCase:
-    random = generator(number, series, 5)
-    others = [color for color in VALUES["background"] if color != avatar.background]
-    after = replace(avatar, background=str(random.choice(others)))
-    while True:
-        said = describe(after, random, 1)
-        if set(said.claims) == {"background"} and avatar.background not in said.claims["background"]:
-            return PromptCase(said.text, said.claims)
 
 
 def completions(study: Study) -> Iterator[Measure]:

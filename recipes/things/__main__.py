@@ -129,15 +129,12 @@ def grids(
     seed: Seed = 0,
 ) -> None:
     """Forty edits, forty removals, forty prompts, and every noun in the same scene. Nothing is chosen."""
-    from imagebart.imaging.files import save_image
+    from imagebart.imaging.figures import save_sheets
     from recipes.things import evaluation as of
 
     study = _study(model, sampling, 40, seed)
-    out.mkdir(parents=True, exist_ok=True)
     kinds = {"edits": of.edit_grid, "removals": of.removal_grid, "prompts": of.prompt_grid, "nouns": of.noun_sheet}
-    for name, draw in kinds.items():
-        save_image(draw(study), out / f"{name}.png", optimize=True)
-        print(out / f"{name}.png", flush=True)
+    save_sheets(out, ((name, draw(study)) for name, draw in kinds.items()))
 
 
 def _study(model: str, sampling: Sampling, samples: int, seed: int) -> Study:

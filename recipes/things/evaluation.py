@@ -158,17 +158,17 @@ def edits(study: Study) -> Iterator[Measure]:
     yield measure("edit: nothing else in the mask", share_of(alone), total, "%", "≥ 95 %")
     yield measure("edit: no pixel changed outside", share_of(stayed), total, "%", "≥ 99.5 %")
     yield measure("edit: box of the thing over the mask, median IoU", median_of(filled), total, goal="≥ 0.6")
-    whole = study.sampler.reconstruct(rendered([case.after for case in cases]))
+    renders = rendered([case.after for case in cases])
+    whole = study.sampler.reconstruct(renders)
     shown = [
         to_tensor(blend(new, old, mask_of(case.box)))[0]
         for new, old, case in zip(to_images(whole), to_images(before), cases, strict=True)
     ]
     real, made = (torch.cat([boxed(image, case.box) for image, case in zip(group, cases, strict=True)])
                   for group in (shown, images))  # fmt: skip
-    boxes = [case.box for case in cases]
-    renders = rendered([case.after for case in cases])
     for name, group in (("edit", images), ("reconstruction", torch.stack(shown))):
-        ratios = [psnr(crop(a, box), crop(b, box)).item() for a, b, box in zip(group, renders, boxes, strict=True)]
+        triples = zip(group, renders, cases, strict=True)
+        ratios = [psnr(crop(image, case.box), crop(render, case.box)).item() for image, render, case in triples]
         yield measure(f"{name}: PSNR in the mask, beside the render", mean_of(ratios), total, "dB")
     told = two_sample_test(real, made, seed=study.seed)
     yield measure("edit: told from a reconstruction by a network", told, total, "%", "≤ 65 %")

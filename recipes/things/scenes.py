@@ -170,7 +170,8 @@ def describe(scene: Scene, random: np.random.Generator) -> Caption:
 TASKS = {"thing": 64, "ground": 14, "shape": 8, "everything": 14}
 TASK_SIDES = (25, 35, 30, 10)  # weights of the sides of the one thing's box
 MOSTLY = 0.6  # of a thing's box: a mask that covers as much has to draw the thing
-TWO_TONE_SHARE, AT_LEFT_SHARE = 0.7, 0.4  # of tasks of ground alone: elsewhere, lines between grounds are told by more
+TWO_TONE = {"thing": 0.5, "ground": 0.7}  # share of grounds of two colors: outlines and lines before them are harder
+AT_LEFT_SHARE = 0.4  # of boxes of ground alone: there, kept tokens show the line between two grounds on one side only
 COLORED_SHARE = 0.12  # see `sample`: seven nouns of 108 in all their colors are as much to learn as many others
 SILENT = 0.1  # share of whole scenes without a caption; elsewhere, no words mean that the ground goes on
 BLOCK = 16  # tasks in a row of one kind and size, so that a batch of them leaves out the same number of tokens
@@ -206,11 +207,9 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
         cells = parts.view(GRID, PARTS_PER_PATCH, GRID, PARTS_PER_PATCH).float().mean((1, 3)).numpy()
         held = [thing for thing in scene.things if cells[thing.box.cells].mean() >= MOSTLY]
         return EditTask(scene, describe_things(held, random), parts, everywhere)
-    if kind == "ground":
-        at_left = random.random() < AT_LEFT_SHARE
-        scene = sample(index, seed, first=size, two_tone=TWO_TONE_SHARE, at_left=at_left)
-    else:
-        scene = sample(index, seed, first=size, colored=COLORED_SHARE, two_tone=0.5)
+    at_left = kind == "ground" and random.random() < AT_LEFT_SHARE
+    colored = COLORED_SHARE if kind == "thing" else 0.0  # where the thing is gone, its color teaches nothing
+    scene = sample(index, seed, first=size, colored=colored, two_tone=TWO_TONE[kind], at_left=at_left)
     thing = next(thing for thing in scene.things if thing.side == size)
     masked, window = np.zeros((2, GRID, GRID), bool)
     spans = []

@@ -48,7 +48,8 @@ def test_everything_is_measured_printed_and_written_and_the_images_are_counted(
     assert all(np.isfinite([m["value"], m["low"], m["high"]]).all() for m in measures)
     assert all(m["low"] <= m["value"] <= m["high"] for m in measures)
     totals = {m["name"]: m["value"] for m in measures if not m["group"]}
-    assert sum(not m["group"] for m in measures) == len(totals) == 18
+    assert sum(not m["group"] for m in measures) == len(totals) == 19
+    assert 0 <= totals["edits: another background, with slivers of the old one"] <= 1
     assert totals["prompts: named attributes found"] < 0.5 and 0 <= totals["edits: changed as asked"] <= 1
     assert sum(m["group"] == "plain prompts" for m in measures) == 60
     # A comparison measures less, and the same with the same seed.
