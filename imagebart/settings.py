@@ -108,6 +108,16 @@ class SamplingSettings:
             description="How often tokens that do not fit the others are sampled again at the end; 0 is never.",
         ),
     ] = 0
+    corrector_threshold: Annotated[
+        float,
+        SliderRange(0.01, 0.5, 0.01),
+        Field(
+            ge=0,
+            le=1,
+            title="corrector threshold",
+            description="Tokens that are less likely than this, given the others, are sampled again.",
+        ),
+    ] = 0.02
     temperatures: Annotated[
         tuple[float, ...], Field(description="A temperature for each scale, the finest first: 0.9,1,1.")
     ] = ()

@@ -39,6 +39,7 @@ class DenoiserConfig:
     partial_patches: bool = False  # trained on patches that masks cover in part (see `imagebart.inpainting`)
     color_hint_grid: HintGrid = 0  # P: the encoder sees the colors of P x P parts of a patch; 0: it sees tokens alone
     mask_sides: bool = False  # the encoder gets how far masked tokens lie from the sides of their mask
+    context_margin: Length | None = None  # see `context_window`; None: all tokens are given
 
 
 def check_color_hint_grid(parts: int, first_stage: FirstStageConfig) -> None:
@@ -62,7 +63,7 @@ class DenoiserInput:
     noise_s: Tensor  # noise level of each token of x_s, float [B, N] in [0, 1]
     cond: Tensor | None = None  # conditioning tokens, int64 [B, cond_length]
     color_hints: Tensor | None = None  # tokens of the colors in kept parts of each patch, bool [B, N, K]
-    places: Tensor | None = None  # in training on a part of an image: which tokens N are, ascending, int64 [B, N]
+    places: Tensor | None = None  # where a part of an image is given: which tokens N are, ascending, int64 [B, N]
     sides: Tensor | None = None  # see `mask_sides`; None: those of what is noisy in x_t
     # Of cond [B, query_tokens, width], and of color_hints and sides [B, N, width], see `encode_prompt` and
     # `embed_hints`; None: they are computed.
@@ -90,6 +91,24 @@ def mask_sides(masked: Tensor) -> Tensor:
     last, first = farthest[:, :2] - ahead + 1, farthest[:, 2:] - place[2:] + 1
     found = torch.stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]], 1) * inside
     return found.flatten(2).transpose(1, 2).long()
+
+
+def context_window(masked: Tensor, margin: int) -> Tensor:
+    """The tokens in the smallest box around what is masked, bool [B, N] of a square grid, and up to a margin around it.
+
+    Bool [B, N]. Where the image ends, the window has as many more rows or columns on the other side, so that masks of
+    a size have windows of a size. All tokens where nothing is masked.
+    """
+    side = math.isqrt(masked.shape[1])
+    grid = masked.view(-1, side, side)
+    place, inside = torch.arange(side, device=masked.device), []
+    for held in (grid.any(2), grid.any(1)):  # rows, columns
+        first, last = held.int().argmax(1), side - 1 - held.flip(1).int().argmax(1)
+        length = (last + 1 - first + 2 * margin).clamp(max=side)
+        start = torch.minimum((first - margin).clamp(min=0), side - length)[:, None]
+        inside.append((place >= start) & (place < start + length[:, None]))
+    rows, columns = inside
+    return (rows[:, :, None] & columns[:, None]).flatten(1)
 
 
 class NoiseEmbedding(nn.Module):
@@ -197,10 +216,8 @@ class Denoiser(nn.Module):
         if prompt is not None:
             encoder_bias = encoder_bias + F.pad(prompt, (0, 0, 0, x_t.shape[1]))
         tokens = torch.cat([prefix, x_t], 1)
-        if given.places is not None:
-            places = self._places(given.places, prefix.shape[1])
-            return prefix, prompt, self.encoder(tokens, encoder_bias, places=places)
-        return prefix, prompt, (encode or self.encoder)(tokens, encoder_bias)
+        places = None if given.places is None else self._places(given.places, prefix.shape[1])
+        return prefix, prompt, (encode or self.encoder)(tokens, encoder_bias, places=places)
 
     def embed_hints(self, color_hints: Tensor | None, sides: Tensor | None) -> Tensor | None:
         """What color hints, bool [B, N, K], and sides, int64 [B, N, 4], add to the encoder's embeddings, [B, N, width].
@@ -228,7 +245,7 @@ class Denoiser(nn.Module):
 
     def logits(self, x_s: Tensor, given: DenoiserInput) -> Tensor:
         """Teacher-forced logits of p(x_0), float [B, N, K]; raises ValueError for bad shapes and noise levels."""
-        shape = (len(given.x_t), self.config.tokens)
+        shape = (len(given.x_t), self.config.tokens) if given.places is None else tuple(given.places.shape)
         levels = {"noise_t": given.noise_t, "noise_s": given.noise_s}
         for name, tensor in {"x_s": x_s, "x_t": given.x_t, **levels}.items():
             if tuple(tensor.shape) != shape:

@@ -5,8 +5,8 @@ Pre-norm blocks, learned absolute positions, exact GELU: the form of the publish
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -229,20 +229,18 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
 
-        added_embeds: [B, S, width]. places: positions of the tokens where some are left out, int64 [B, S]. With a
-        cache, row b's tokens are at positions from begins[b] on; those before them were in earlier calls, the
-        `unmasked` positions all in the first. Raises ValueError where the sequence is too long.
+        added_embeds: [B, S, width]. places: the tokens' position embeddings where some tokens of an image are left
+        out, int64 [B, S]. With a cache, row b's tokens are at positions from begins[b] on; those before them were in
+        earlier calls, the `unmasked` positions all in the first. Raises ValueError where the sequence is too long.
         """
         length = tokens.shape[1]
         last = length + max(begins or [0])
         if last > self.config.positions:
             raise ValueError(f"sequence of {last} tokens, expected at most {self.config.positions}")
         positions = torch.arange(length, device=tokens.device)[None]
-        embedded = self.position_embedding[:length] if places is None else self.position_embedding[places]
         if begins is not None:
             positions = torch.tensor(begins, device=tokens.device)[:, None] + positions
-            embedded = self.position_embedding[positions]
-        x = self.token_embedding(tokens) + embedded
+        x = self.token_embedding(tokens) + self.position_embedding[positions if places is None else places]
         if added_embeds is not None:
             x = x + added_embeds
         sees = self._visibility(positions, begins, cache)
@@ -278,8 +276,13 @@ class Transformer(nn.Module):
         return like.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None]
 
 
-# An encoder: tokens [B, S], and what is added to their embeddings [B, S, width] -> its output [B, S, width].
-Encode = Callable[[Tensor, Tensor | None], Tensor]
+class Encode(Protocol):
+    """An encoder."""
+
+    def __call__(self, tokens: Tensor, added_embeds: Tensor | None, /, *, places: Tensor | None = None) -> Tensor:
+        """Tokens [B, S], and what is added to their embeddings [B, S, width] -> output [B, S, width]; see
+        `Transformer.forward`.
+        """
 
 
 def check_cond(cond: Tensor | None, batch: int, length: int) -> None:
@@ -298,17 +301,18 @@ class DecoderInput:
     cross_kv: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
     added_embeds: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
     drafts: Tensor | None = None  # logits of all tokens at once, [B, N, K]; None: x_t is the draft
-    places: Tensor | None = None  # positions, where some tokens are left out, int64 [B, P - 1 + N]
+    places: Tensor | None = None  # of position embeddings, where some tokens are left out, int64 [B, P - 1 + N]
 
     def select(self, rows: Tensor) -> None:
         """Keeps some of the rows, int64 [B']."""
         self.prefix = self.prefix[rows]
         self.cross_kv = self.cross_kv and [(k[rows], v[rows]) for k, v in self.cross_kv]
         self.added_embeds = None if self.added_embeds is None else self.added_embeds[rows]
+        self.places = None if self.places is None else self.places[rows]
 
     def to(self, kv_dtype: torch.dtype, embeds_dtype: torch.dtype) -> DecoderInput:
         """The same in other types, keys and values in one piece each."""
         pairs = self.cross_kv
         cross_kv = pairs and [(k.to(kv_dtype).contiguous(), v.to(kv_dtype).contiguous()) for k, v in pairs]
         added_embeds = None if self.added_embeds is None else self.added_embeds.to(embeds_dtype)
-        return DecoderInput(self.prefix, cross_kv, added_embeds, self.drafts)
+        return replace(self, cross_kv=cross_kv, added_embeds=added_embeds)

@@ -24,7 +24,6 @@ from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, DenoisingStep
 from imagebart.settings import SamplingSettings
 
-UNLIKELY = 0.02  # probability under which a token is sampled again
 TOP_P = 0.5  # at most, for tokens that are sampled again
 
 
@@ -52,7 +51,7 @@ def correct(
         uniform = uniform_tokens(x.shape[1], step.vocab_size, state.generators).to(x.device)
         noisy = torch.where(state.noise_level < 1, state.x, uniform)
         chances = probabilities(step.denoiser, state.select(rows), x[rows], noisy[rows], model.encoder)
-        again = torch.zeros_like(again).index_copy(0, rows, chances < UNLIKELY)
+        again = torch.zeros_like(again).index_copy(0, rows, chances < settings.corrector_threshold)
         begun = ChainEvent(1, state.scales, own.resamples - 1, own.resamples, x, corrector_step=number)
         unknown = replace(state, x=torch.where(again, noisy, x), noise_level=state.noise_level.where(again, 0.0))
         for event in sample_step(step, model, unknown, own, noise, begun):
@@ -69,16 +68,18 @@ def probabilities(
     first the black squares of a chessboard are noisy, then the white ones, so that each token sees those above, below,
     left and right of it.
     """
-    side = math.isqrt(x.shape[1])
-    place = torch.arange(x.shape[1], device=x.device)
+    side, place = math.isqrt(x.shape[1]), torch.arange(x.shape[1], device=x.device).expand(x.shape)
     color = (place // side + place % side) % 2
+    whole, places, state = torch.ones(x.shape, device=x.device), state.places, state.crop()
+    if places is not None:
+        color, x, noisy = (tokens.gather(1, places) for tokens in (color, x, noisy))
     found = torch.ones(x.shape, device=x.device)
     for part in range(2):
         unknown = (color == part) & (state.noise_level > 0)
         if unknown.any():
             noise_t = state.noise_level.where(unknown, 0.0)
-            embeds = {"prompt_embeds": state.prompt_embeds, "hint_embeds": state.hint_embeds}
-            given = DenoiserInput(torch.where(unknown, noisy, x), noise_t, noise_t, state.cond, **embeds)
+            x_t, embeds = torch.where(unknown, noisy, x), (state.prompt_embeds, state.hint_embeds)
+            given = DenoiserInput(x_t, noise_t, noise_t, state.cond, None, places, None, *embeds)
             p = denoiser.draft_logits(given, encode).float().softmax(-1).gather(-1, x[..., None])[..., 0]
             found = torch.where(unknown, p, found)
-    return found
+    return found if places is None else whole.scatter(1, places, found)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imagebart.diffusion import add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.errors import InputError
+from imagebart.models.denoiser import context_window
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.corrector import correct
 from imagebart.sampling.packed_linear import PackedModel, PackedModels
@@ -145,8 +146,22 @@ class Sampler:
             x = torch.where(steps[-1].sees(levels), tokens, x)
         hints = None if known is None else known.color_hints
         scales = model.scales_of(settings.scales)
-        return ChainState(steps, scales, x, levels, generators, cond, unconditional, hints)
+        margin = None if model.denoiser is None else model.denoiser.config.context_margin
+        window = None if margin is None else context_window(levels > 0, margin)
+        if window is not None and window.all():
+            window = None
+        return ChainState(steps, scales, x, levels, generators, cond, unconditional, hints, window)
 
     def stream(self, state: ChainState, settings: SamplingSettings) -> Iterator[ChainEvent]:
-        """Runs the chain, an event a pass of a network."""
-        return sample_chain(state, self.packed, settings)
+        """Runs the chain, an event a pass of a network.
+
+        Images with windows of different sizes are sampled one size after another: events begin anew with each.
+        """
+        sizes = torch.ones(len(state.x)) if state.window is None else state.window.sum(1)
+        x = state.x
+        for size in sizes.unique():
+            (rows,) = (sizes == size).nonzero(as_tuple=True)
+            part = replace(state.select(rows), generators=[state.generators[row] for row in rows.tolist()])
+            for event in sample_chain(part, self.packed, settings):
+                x = x.index_copy(0, rows, event.tokens)
+                yield replace(event, tokens=x)

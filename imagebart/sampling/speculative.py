@@ -109,6 +109,28 @@ def sample_step(
     many drafts a pass verifies; it changes the result only by rounding, where two tokens are almost equally likely.
     Rows advance on their own; one that is done leaves the batch.
     """
+    state = state.embed(packed)
+    places = state.places
+    if places is None:
+        yield from _sample(step, packed, state, settings, noise, event, drafts, length_of)
+        return
+    rows = torch.arange(len(places), device=places.device)[:, None]
+    own = None if drafts is None else drafts[rows, places]
+    for seen in _sample(step, packed, state.crop(), settings, noise[rows, places], event, own, length_of):
+        yield replace(seen, tokens=state.x.scatter(1, places, seen.tokens))
+
+
+def _sample(
+    step: Step,
+    packed: PackedModel,
+    state: ChainState,
+    settings: SamplingSettings,
+    noise: Tensor,
+    event: ChainEvent,
+    drafts: Tensor | None,
+    length_of: DraftLength,
+) -> Iterator[ChainEvent]:
+    """`sample_step` on the tokens that the step is given."""
     x_t, keep = state.x, step.keeps(state.noise_level)
     x_s = x_t.clone() if drafts is None else drafts.clone()
     rows = [_Row(b, *row) for b, row in enumerate(zip(x_s.tolist(), keep.tolist(), strict=True))]

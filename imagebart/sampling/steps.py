@@ -194,6 +194,7 @@ class ChainState:
     cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
     unconditional: Tensor | None = None  # those of an absent condition, int64 [B, L], for guidance
     color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
+    window: Tensor | None = None  # tokens that the denoiser is given, as many in each row, bool [B, N]; None: all
     # See `embed`; of cond, of unconditional, and of color_hints and the mask's sides.
     prompt_embeds: Tensor | None = None
     unconditional_embeds: Tensor | None = None
@@ -209,6 +210,21 @@ class ChainState:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         chosen: dict[str, Any] = {name: part[rows] for name, part in parts.items() if isinstance(part, Tensor)}
         return replace(self, **chosen)
+
+    @property
+    def places(self) -> Tensor | None:
+        """Which tokens are in the window, ascending, int64 [B, n]; None: all."""
+        return None if self.window is None else self.window.nonzero()[:, 1].view(len(self.window), -1)
+
+    def crop(self) -> ChainState:
+        """With its embeddings, the same with the tokens at `places` only, [B, n] in place of [B, N]."""
+        places = self.places
+        if places is None:
+            return self
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        x, noise_level = self.x[rows, places], self.noise_level[rows, places]
+        hint_embeds = None if self.hint_embeds is None else self.hint_embeds[rows, places]
+        return replace(self, x=x, noise_level=noise_level, hint_embeds=hint_embeds)
 
     def embed(self, packed: PackedModel) -> ChainState:
         """The same with the conditions' embeddings, which a denoiser's steps have in common; itself if it has them."""
@@ -233,8 +249,7 @@ class StepRun:
     """
 
     def __init__(self, step: Step, packed: PackedModel, state: ChainState, guidance: float = 1.0) -> None:
-        """state: its x is x_t."""
-        state = state.embed(packed)
+        """state: cropped; its x is x_t."""
         self.step, self.packed, self.guidance = step, packed, guidance
         self.x_t, self.noise_level, cond, prompt_embeds = state.x, state.noise_level, state.cond, state.prompt_embeds
         self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
@@ -247,7 +262,8 @@ class StepRun:
                 prompt_embeds = torch.cat([prompt_embeds, state.unconditional_embeds])
         hint_embeds = None if state.hint_embeds is None else self._both(state.hint_embeds)
         x_t, levels = self._both(self.x_t), self._both(self.noise_level)
-        both = DenoiserInput(x_t, levels, levels, cond, prompt_embeds=prompt_embeds, hint_embeds=hint_embeds)
+        places = None if state.places is None else self._both(state.places)
+        both = DenoiserInput(x_t, levels, levels, cond, None, places, None, prompt_embeds, hint_embeds)
         with torch.autocast(self.x_t.device.type, torch.bfloat16, enabled=packed.rounds):
             given = step.prepare(both, packed.encoder)
         self.given = given.to(packed.kv_like.dtype, packed.decoder.position_embedding.dtype)
@@ -286,10 +302,11 @@ class StepRun:
         tokens = torch.cat([given.prefix, self._both(x_s)[:, :-1]], 1).gather(1, positions)
         rows = torch.arange(len(tokens), device=device)[:, None]
         added_embeds = None if given.added_embeds is None else given.added_embeds[rows, positions]
+        places = None if given.places is None else given.places[rows, positions]
         decoder = self.packed.decoder
         assert decoder.head is not None
         with use_threads(self.packed.threads):
-            hidden = decoder(tokens, added_embeds, given.cross_kv, self.cache, begins)[:, skip:]
+            hidden = decoder(tokens, added_embeds, given.cross_kv, self.cache, begins, places)[:, skip:]
             logits = decoder.head(hidden).to(hidden.dtype)
         logits = self.step.add_x_t_evidence(logits, self._both(x_t), self._both(noise_level))
         return guided(logits, self.guidance) if self.guided else logits

@@ -164,6 +164,7 @@ class DenoiserRun(TokensRun):
     color_hint_grid: HintGrid = 0  # parts along a side of a patch, of which the encoder is given color hints; 0: none
     color_hint_dropout: Share = 0.1  # share of images without them
     mask_sides: bool = False  # the encoder is told how far masked tokens lie from the sides of their mask
+    context_margin: Length | None = None  # when sampling, tokens around the mask that are given; None: all
 
 
 @dataclass(frozen=True)

@@ -234,8 +234,8 @@ def train_denoiser(run: DenoiserRun, folder: Path, source: DataSource = FOLDERS)
     first_stage = inputs.first_stage
     check_color_hint_grid(run.color_hint_grid, first_stage.config)
     config = denoiser_config(run.shape, first_stage.config, inputs.conditioner, inputs.text)
-    hints = replace(config, color_hint_grid=run.color_hint_grid, mask_sides=run.mask_sides)
-    denoiser = Denoiser(replace(hints, partial_patches=True))
+    config = replace(config, color_hint_grid=run.color_hint_grid, mask_sides=run.mask_sides)
+    denoiser = Denoiser(replace(config, context_margin=run.context_margin, partial_patches=True))
     if run.init_from is not None:
         initial = load_part(Path(run.init_from), Denoiser).module
         if inputs.text_encoder is not None:

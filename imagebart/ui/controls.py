@@ -51,6 +51,7 @@ SLIDERS = (
     ),
     _setting("resamples", "Passes per step"),
     _setting("corrector_steps", "Corrector steps"),
+    _setting("corrector_threshold", "Corrector threshold"),
     _setting("top_k", "Candidates per token (top-k)", " 0 means all."),
     _setting("top_p", "Likely candidates only (top-p)"),
     _setting("start", "Start step"),
@@ -86,6 +87,7 @@ class Controls:
     scales: FiniteFloat
     resamples: FiniteFloat
     corrector_steps: FiniteFloat
+    corrector_threshold: FiniteFloat
     start: FiniteFloat
     feather: FiniteFloat
     context: FiniteFloat
@@ -113,6 +115,7 @@ class Controls:
             guidance=self.guidance,
             resamples=int(self.resamples),
             corrector_steps=int(self.corrector_steps) if pipeline.any_scales else 0,
+            corrector_threshold=self.corrector_threshold,
             start=int(self.start) if self.start < scales else None,
             scales=scales if pipeline.any_scales else None,
         )
@@ -182,6 +185,7 @@ def _sampling_values(settings: SamplingSettings, pipeline: Pipeline) -> dict[str
         "top_p": settings.top_p or 1,
         "resamples": settings.resamples,
         "corrector_steps": settings.corrector_steps,
+        "corrector_threshold": settings.corrector_threshold,
         "scales": settings.scales or pipeline.stages,
         "start": settings.start or MAX_START,
     }

@@ -32,7 +32,7 @@ from imagebart.things import Box, Found, ThingScorer
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, NOUNS, Placed, Scene, render
 from recipes.things.reader import COLORS
-from recipes.things.scenes import Caption, describe, describe_things, sample
+from recipes.things.scenes import Caption, SceneOptions, describe, describe_things, sample
 
 TASKS = {"edit": 1, "remove": 2, "prompt": 3, "scene": 4}  # numbers of their series
 CASE_SIDES = (4, 6, 8)  # of boxes that are edited; 12 leaves no space for others
@@ -107,7 +107,7 @@ def edit_case(number: int, series: int) -> EditCase:
     """The case of a number: a place of 4, 6 or 8 tokens a side is free, beside up to three things."""
     random = generator(number, series, 0)
     side = CASE_SIDES[number % len(CASE_SIDES)]
-    scene = sample(number, series, things=int(random.integers(1, 5)), first=side)
+    scene = sample(number, series, SceneOptions(int(random.integers(1, 5)), first=side))
     thing = next(thing for thing in scene.things if thing.side == side)
     others = tuple(other for other in scene.things if other != thing)
     return EditCase(Scene(scene.ground, others), thing, describe_things([thing], random))
@@ -230,7 +230,7 @@ def prompts(study: Study) -> Iterator[Measure]:
 def prompt_cases(study: Study, questions: Sequence[str], colored: float) -> list[tuple[Scene, Caption]]:
     """Scenes and captions of which these questions can be asked; colored: see `sample`."""
     series = study.series("prompt")
-    scenes = ((number, sample(number, series, colored=colored)) for number in count())
+    scenes = ((number, sample(number, series, SceneOptions(colored=colored))) for number in count())
     cases = ((scene, describe(scene, generator(number, series, 1))) for number, scene in scenes if scene.things)
     return list(islice((case for case in cases if set(questions) <= answered([], case[1]).keys()), study.samples))
 
@@ -316,7 +316,7 @@ def prompt_grid(study: Study, count: int = 40) -> Image.Image:
 
 def noun_sheet(study: Study) -> Image.Image:
     """All nouns drawn into the middle of the same empty scene, twelve a row."""
-    scene = Scene(sample(0, study.series("edit"), things=0).ground)
+    scene = Scene(sample(0, study.series("edit"), SceneOptions(things=0)).ground)
     box, names = Box(4, 4, 8), [noun.name for noun in NOUNS]
     images = to_images(study.draw([scene] * len(names), [box] * len(names), names, study.seed))
     rows = [images[i : i + 12] for i in range(0, len(names), 12)]

@@ -26,7 +26,7 @@ from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, Placed, render
-from recipes.things.scenes import COUNT_WORDS, SIDES, sample
+from recipes.things.scenes import COUNT_WORDS, SIDES, SceneOptions, sample
 
 FILE = "reader.safetensors"
 NOTHING = len(NOUNS)  # the label of a square without a whole thing
@@ -59,7 +59,7 @@ class Squares(Dataset[dict[str, Any]]):
         return 10**9
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        random, scene = generator(index, self.seed, 4), sample(index, self.seed, 6, (35, 35, 20, 10))
+        random, scene = generator(index, self.seed, 4), sample(index, self.seed, SceneOptions(6, (35, 35, 20, 10)))
         image = render(scene)
         if scene.things and random.random() > P_NOTHING:
             thing = scene.things[int(random.integers(len(scene.things)))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from imagebart.models.denoiser import context_window
 from imagebart.things import with_article
 from imagebart.training.masks import PARTS_PER_PATCH, random_masks
 from recipes import generator
@@ -32,31 +34,61 @@ def _pick(random: np.random.Generator, weights: Sequence[int]) -> int:
     return int(random.choice(len(weights), p=np.array(weights) / sum(weights)))
 
 
-def sample(
-    index: int,
-    seed: int = 0,
-    things: int | None = None,
-    sides: Sequence[int] | None = None,
-    first: int | None = None,
-    colored: float = 0.0,
-    two_tone: float = 0.3,
-    at_left: bool = False,
-) -> Scene:
-    """The scene of a number.
+@dataclass(frozen=True)
+class HeldOut:
+    """Pairs that scenes do not have: nouns in a color, and nouns in the same image."""
 
-    things: how many are tried; sides: weights of their boxes' sides; first: one's side; colored: the share of things
-    that are chosen among those that have several colors alone; two_tone: the share of grounds that are a wall and a
-    floor of different colors; at_left: whether one lies at the image's left edge.
-    """
+    colors: frozenset[tuple[int, str]] = frozenset()
+    neighbors: frozenset[frozenset[int]] = frozenset()
+
+    @classmethod
+    def read(cls, path: Path) -> HeldOut:
+        """A file's pairs, one a line: "purple heart", "cat + frog"."""
+        number = {noun.name: i for i, noun in enumerate(NOUNS)}
+        lines = path.read_text("utf-8").splitlines()
+        neighbors = [frozenset(number[name] for name in line.split(" + ")) for line in lines if " + " in line]
+        colors = [line.split(" ", 1) for line in lines if " + " not in line]
+        return cls(frozenset((number[name], color) for color, name in colors), frozenset(neighbors))
+
+    def has(self, noun: int, color: str, placed: Sequence[Placed]) -> bool:
+        """Whether a thing beside others would make such a pair."""
+        return (noun, color) in self.colors or any(frozenset((noun, other.noun)) in self.neighbors for other in placed)
+
+
+NONE_HELD_OUT = HeldOut()
+HELD_OUT = HeldOut.read(Path(__file__).parent / "data" / "held_out.txt")
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What scenes are like."""
+
+    things: int | None = None  # how many are tried; None: by COUNTS
+    sides: Sequence[int] | None = None  # weights of their boxes' sides; None: by the number of things
+    first: int | None = None  # one's side
+    colored: float = 0.0  # share of things that are chosen among those that have several colors alone
+    two_tone: float = 0.3  # share of grounds that are a wall and a floor of different colors
+    at_left: bool = False  # whether one lies at the image's left edge
+    held_out: HeldOut = NONE_HELD_OUT
+
+
+def _color(random: np.random.Generator, noun: int) -> str:
+    """A color for a noun; "" for the artwork's."""
+    recolored = NOUNS[noun].color and random.random() < 0.7
+    return str(random.choice([c for c in HUES if c != NOUNS[noun].color])) if recolored else ""
+
+
+def sample(index: int, seed: int = 0, options: SceneOptions = SceneOptions()) -> Scene:
+    """The scene of a number."""
     random = generator(index, seed, 0)
     wall = floor = str(random.choice(list(GROUNDS)))
     horizon = GRID
-    if random.random() < two_tone:
+    if random.random() < options.two_tone:
         floor, horizon = str(random.choice([name for name in GROUNDS if name != wall])), int(random.integers(9, 13))
     shade = int(random.choice([0, 0, 8]))
-    count = _pick(random, COUNTS) if things is None else things
-    count = max(count, 0 if first is None else 1)
-    sides = sides or SIDE_WEIGHTS.get(count, CROWDED)
+    count = _pick(random, COUNTS) if options.things is None else options.things
+    count = max(count, 0 if options.first is None else 1)
+    sides = options.sides or SIDE_WEIGHTS.get(count, CROWDED)
     same_noun = 1 < count <= 6 and random.random() < 0.2  # so that things are counted
     placed: list[Placed] = []
     free = np.ones((GRID, GRID), bool)
@@ -65,14 +97,16 @@ def sample(
             noun, color, side = placed[0].noun, placed[0].color, placed[0].side
         else:
             noun, side = int(random.integers(len(NOUNS))), SIDES[_pick(random, sides)]
-            side = side if first is None or placed else first
-            if colored and random.random() < colored:
+            side = side if options.first is None or placed else options.first
+            if options.colored and random.random() < options.colored:
                 noun = int(random.choice(COLORED))
-            recolored = NOUNS[noun].color and random.random() < 0.7
-            color = str(random.choice([c for c in HUES if c != NOUNS[noun].color])) if recolored else ""
+            color = _color(random, noun)
+            while options.held_out.has(noun, color, placed):
+                noun = int(random.integers(len(NOUNS)))
+                color = _color(random, noun)
         for _ in range(PLACING_TRIES):
             top, left = (int(random.integers(GRID - side + 1)) for _ in range(2))
-            left = 0 if at_left and not placed else left
+            left = 0 if options.at_left and not placed else left
             thing = Placed(noun, color, top, left, side)
             if free[thing.box.cells].all():
                 free[thing.box.cells] = False
@@ -175,7 +209,7 @@ AT_LEFT_SHARE = 0.4  # of boxes of ground alone: there, kept tokens show the lin
 COLORED_SHARE = 0.12  # see `sample`: seven nouns of 108 in all their colors are as much to learn as many others
 SILENT = 0.1  # share of whole scenes without a caption; elsewhere, no words mean that the ground goes on
 BLOCK = 16  # tasks in a row of one kind and size, so that a batch of them leaves out the same number of tokens
-MARGIN = 2  # tokens that are given around what is masked
+MARGIN = 2  # tokens that are given around what is masked: `context_margin` in configurations
 
 
 @dataclass(frozen=True)
@@ -188,19 +222,19 @@ class EditTask:
     places: Tensor  # ascending, int64 [N]
 
 
-def edit_task(index: int, seed: int = 0) -> EditTask:
+def edit_task(index: int, seed: int = 0, held_out: HeldOut = NONE_HELD_OUT) -> EditTask:
     """The task of a number. Where a box is masked, only the tokens around it are given: a third of them."""
     shared, random = generator(index // BLOCK, seed, 3), generator(index, seed, 1)
     kind, size = list(TASKS)[_pick(shared, list(TASKS.values()))], SIDES[_pick(shared, TASK_SIDES)]
     grown = shared.integers(0, 2, 2) * (shared.random() < 0.3)  # rows and columns that the mask has beyond the box
     side = GRID * PARTS_PER_PATCH
-    everywhere = torch.arange(GRID**2)
+    everywhere, options = torch.arange(GRID**2), SceneOptions(colored=COLORED_SHARE, held_out=held_out)
     if kind == "everything":
-        scene = sample(index, seed, colored=COLORED_SHARE)
+        scene = sample(index, seed, options)
         said = Caption("") if random.random() < SILENT else describe(scene, random)
         return EditTask(scene, said, torch.ones(side, side, dtype=torch.bool), everywhere)
     if kind == "shape":
-        scene = sample(index, seed, colored=COLORED_SHARE)
+        scene = sample(index, seed, options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(random.integers(2**62)))
             parts = random_masks(1, side).view(side, side)
@@ -209,23 +243,22 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
         return EditTask(scene, describe_things(held, random), parts, everywhere)
     at_left = kind == "ground" and random.random() < AT_LEFT_SHARE
     colored = COLORED_SHARE if kind == "thing" else 0.0  # where the thing is gone, its color teaches nothing
-    scene = sample(index, seed, first=size, colored=colored, two_tone=TWO_TONE[kind], at_left=at_left)
+    options = replace(options, first=size, colored=colored, two_tone=TWO_TONE[kind], at_left=at_left)
+    scene = sample(index, seed, options)
     thing = next(thing for thing in scene.things if thing.side == size)
-    masked, window = np.zeros((2, GRID, GRID), bool)
+    masked = np.zeros((GRID, GRID), bool)
     spans = []
     for start, more in ((thing.top, int(grown[0])), (thing.left, int(grown[1]))):
         length = min(size + more, GRID)
         spans.append((int(random.integers(max(0, start + size - length), min(start, GRID - length) + 1)), length))
     (top, height), (left, width) = spans
     masked[top : top + height, left : left + width] = True
-    height, width = min(height + 2 * MARGIN, GRID), min(width + 2 * MARGIN, GRID)
-    top, left = min(max(top - MARGIN, 0), GRID - height), min(max(left - MARGIN, 0), GRID - width)
-    window[top : top + height, left : left + width] = True
     if kind == "ground":  # what was masked is gone; what lies in part in the mask stays
         scene = replace(scene, things=tuple(other for other in scene.things if other != thing))
     held = [other for other in scene.things if masked[other.box.cells].all()]
     parts = torch.from_numpy(masked.repeat(PARTS_PER_PATCH, 0).repeat(PARTS_PER_PATCH, 1))
-    return EditTask(scene, describe_things(held, random), parts, everywhere[torch.from_numpy(window).flatten()])
+    (window,) = context_window(torch.from_numpy(masked).flatten()[None], MARGIN)
+    return EditTask(scene, describe_things(held, random), parts, everywhere[window])
 
 
 @dataclass(frozen=True)
@@ -234,25 +267,26 @@ class EditTasks(Dataset[dict[str, Any]]):
 
     seed: int = 0
     length: int = 10**9
+    held_out: HeldOut = NONE_HELD_OUT
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        task = edit_task(index, self.seed)
+        task = edit_task(index, self.seed, self.held_out)
         return {"image": _image(task.scene), "text": task.caption.text, "mask": task.mask, "places": task.places}
 
 
 def crowded(index: int, seed: int = 0) -> Scene:
     """The scene of a number, with as many things as fit: for tokens."""
-    return sample(index, seed, 8, (40, 35, 20, 5))
+    return sample(index, seed, SceneOptions(8, (40, 35, 20, 5)))
 
 
 def of_every_size(index: int, seed: int = 0) -> Scene:
     """The scene of a number, crowded or as edits are of, with more large things: for decoders."""
     if index % 2:
-        return sample(index, seed, 8, (35, 30, 20, 15))
-    return sample(index, seed, first=SIDES[index // 2 % len(SIDES)])
+        return sample(index, seed, SceneOptions(8, (35, 30, 20, 15)))
+    return sample(index, seed, SceneOptions(first=SIDES[index // 2 % len(SIDES)]))
 
 
 @dataclass(frozen=True)

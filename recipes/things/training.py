@@ -28,9 +28,13 @@ from recipes import generator
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
 from recipes.things.scenes import (
     COUNT_WORDS,
+    HELD_OUT,
+    NONE_HELD_OUT,
     PLACES,
     Caption,
     EditTasks,
+    HeldOut,
+    SceneOptions,
     describe,
     describe_things,
     sample,
@@ -50,10 +54,10 @@ def conditioner(length: int = TEXT_LENGTH) -> TextConditioner:
     return TextConditioner.from_captions([*nouns, *places, *HUES, *GROUNDS, *COUNT_WORDS, *others], length)
 
 
-def caption(index: int, seed: int = 0) -> Caption:
+def caption(index: int, seed: int = 0, held_out: HeldOut = NONE_HELD_OUT) -> Caption:
     """What is said of the scene of a number: of one to three things, as edits are asked for, or of all of it."""
     random = generator(index, seed, 2)
-    scene = sample(index, seed)
+    scene = sample(index, seed, SceneOptions(held_out=held_out))
     if random.random() < SILENT:
         return Caption("")
     if random.random() < 0.5 and scene.things:
@@ -99,6 +103,7 @@ class CaptionsRun:
     """`python -m recipes.things train captions --config FILE`."""
 
     loop: LoopConfig
+    data: str = "things"
     shape: StageShape = field(default_factory=lambda: StageShape(query_tokens=QUERY_TOKENS))
     text_length: Length = TEXT_LENGTH
 
@@ -107,20 +112,22 @@ class CaptionsRun:
 class Captions(Dataset[dict[str, Any]]):
     """Items: text; labels, see `labels`."""
 
+    held_out: HeldOut = NONE_HELD_OUT
+
     def __len__(self) -> int:
         return 10**9
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        said = caption(index)
+        said = caption(index, held_out=self.held_out)
         return {"text": said.text, "labels": labels(said)}
 
 
 class CaptionsTask(Task):
     """Cross-entropy of what captions say."""
 
-    def __init__(self, reader: CaptionReader, words: Conditioner) -> None:
+    def __init__(self, reader: CaptionReader, words: Conditioner, dataset: Captions) -> None:
         self.model: nn.Module = reader
-        self.dataset: Dataset[Any] = Captions()
+        self.dataset: Dataset[Any] = dataset
         self.words = words
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -138,16 +145,26 @@ def train_captions(run: CaptionsRun, folder: Path) -> None:
     """Trains (or resumes) a text encoder in a run's folder and writes it there."""
     words = conditioner(run.text_length)
     torch.manual_seed(run.loop.seed)
-    trained = train(CaptionsTask(CaptionReader(TextEncoder(text_config(run.shape, words))), words), run.loop, folder)
+    reader = CaptionReader(TextEncoder(text_config(run.shape, words)))
+    trained = train(CaptionsTask(reader, words, Captions(held_out_of(run.data))), run.loop, folder)
     assert isinstance(trained, CaptionReader)
     save_part(Part(trained.encoder, words), folder)
 
 
+DATA = {"things": NONE_HELD_OUT, "things without held-out pairs": HELD_OUT}
+
+
+def held_out_of(data: str) -> HeldOut:
+    """The pairs that a configuration's data lacks. Raises ValueError where it names other data."""
+    if data not in DATA:
+        names = " or ".join(map(repr, DATA))
+        raise ValueError(f"data is {data!r}, expected {names}; `python -m imagebart train` takes folders")
+    return DATA[data]
+
+
 def things(data: str, size: int) -> Dataset[dict[str, Any]]:
-    """Tasks on scenes. Raises ValueError where a configuration names other data."""
-    if data != "things":
-        raise ValueError(f"data is {data!r}, expected 'things'; `python -m imagebart train` takes folders")
-    return EditTasks()
+    """Tasks on scenes."""
+    return EditTasks(held_out=held_out_of(data))
 
 
 def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:

@@ -35,6 +35,7 @@ from recipes.things.scenes import (
     Caption,
     EditTasks,
     Mention,
+    SceneOptions,
     Scenes,
     crowded,
     describe,
@@ -113,7 +114,7 @@ def test_what_captions_ask_for_is_read_as_it_is_said() -> None:
         return [(one.noun, "" if one.color is None else COLORS[one.color], one.count) for one in asked]
 
     for number in range(500):
-        said = describe(sample(number, 3, colored=0.3), generator(number, 3, 7))
+        said = describe(sample(number, 3, SceneOptions(colored=0.3)), generator(number, 3, 7))
         assert read(said.text) == [(mention.noun, mention.color, mention.count) for mention in said.mentions], said.text
     orange, car = (next(i for i, noun in enumerate(NOUNS) if noun.name == name) for name in ("orange", "car"))
     assert read("an orange") == read("orange on an orange background") == [(orange, "", 1)]

@@ -14,14 +14,14 @@ from torch import Tensor
 from imagebart.diffusion import gumbel_noise, row_generators, uniform_tokens
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserInput, mask_sides
-from imagebart.sampling.corrector import TOP_P, UNLIKELY, correct, probabilities
+from imagebart.sampling.corrector import TOP_P, correct, probabilities
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, DenoisingStep
 from imagebart.settings import SamplingSettings
 
 K, SIDE, ROWS, STEPS = 7, 3, 3, 3
 N = SIDE**2
-SETTINGS = SamplingSettings(corrector_steps=STEPS, guidance=1.5, temperature=0.8)
+SETTINGS = SamplingSettings(corrector_steps=STEPS, corrector_threshold=0.1, guidance=1.5, temperature=0.8)
 STEP = DenoisingStep(random_denoiser(N, K, color_hint_grid=2), 1.0, 0.0)
 PACKED = packed_for(STEP)
 
@@ -53,7 +53,7 @@ def plainly_corrected(state: ChainState, x: Tensor, seed: int) -> Tensor:
             noise_t = [float(levels[b, j]) if unknown[j] else 0.0 for j in range(N)]
             cond, hints = state.cond[b].tolist(), state.color_hints[b].tolist()  # type: ignore[index]
             drafts = plain_denoiser(STEP.denoiser, x_t, x_t, noise_t, noise_t, cond, hints)[1]
-            again[b, i] = drafts[i].softmax(-1)[x[b, i]] < UNLIKELY
+            again[b, i] = drafts[i].softmax(-1)[x[b, i]] < SETTINGS.corrector_threshold
         going = {b for b in going if again[b].any()}
         x_t, levels_t = torch.where(again, noisy, x), levels.where(again, 0.0)
         settings = replace(SETTINGS, guidance=1.0, top_p=TOP_P)
