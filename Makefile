@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
-.PHONY: demo test lint train things photos scales bench load soak fuzz clean
+.PHONY: demo test lint train things things-held-out photos scales bench load soak fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -55,6 +55,14 @@ things: $(VENV)/.everything
 	$(BIN)/python -m imagebart train assemble --config $(THINGS)/model.json --out checkpoints/things
 	cp runs/things/reader/reader.safetensors checkpoints/things/judge.safetensors
 	$(BIN)/python -m recipes.things examples --out checkpoints/things/examples
+
+# What it makes of pairs that it was not trained on: after `make things`.
+things-held-out: $(VENV)/.everything
+	$(BIN)/python -m recipes.things train captions --config $(THINGS)/captions-held-out.json --run runs/things/captions-held-out
+	$(BIN)/python -m recipes.things train denoiser --config $(THINGS)/denoiser-held-out.json --run runs/things/denoiser-held-out
+	$(BIN)/python -m imagebart train assemble --config $(THINGS)/model-held-out.json --out runs/things/held-out
+	cp checkpoints/things/judge.safetensors runs/things/held-out
+	$(BIN)/python -m recipes.things evaluate table --only pairs --model runs/things/held-out --samples 200 --seed 651910
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
 	$(BIN)/python -m recipes.still_life.photographs runs/still-life/pictures

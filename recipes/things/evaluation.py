@@ -30,11 +30,11 @@ from imagebart.models.vqgan import psnr
 from imagebart.pipeline import Pipeline
 from imagebart.things import Box, Found, ThingScorer
 from recipes import generator
-from recipes.things.artwork import CELL, GRID, NOUNS, Placed, Scene, render
+from recipes.things.artwork import CELL, GRID, HUES, NOUNS, Placed, Scene, render
 from recipes.things.reader import COLORS
-from recipes.things.scenes import Caption, SceneOptions, describe, describe_things, sample
+from recipes.things.scenes import COLORED, HELD_OUT, Caption, SceneOptions, describe, describe_things, sample
 
-TASKS = {"edit": 1, "remove": 2, "prompt": 3, "scene": 4}  # numbers of their series
+TASKS = {"edit": 1, "remove": 2, "prompt": 3, "scene": 4, "pairs": 5}  # numbers of their series
 CASE_SIDES = (4, 6, 8)  # of boxes that are edited; 12 leaves no space for others
 FAR = 24  # levels in a channel from which a pixel differs from the ground
 SPECK = 4  # pixels a side of a square that differs from the ground
@@ -197,6 +197,44 @@ def fill(image: Tensor, ground: Tensor, box: Box) -> float:
         return 0.0
     rows, columns = np.flatnonzero(far.any(1)), np.flatnonzero(far.any(0))
     return float((rows[-1] + 1 - rows[0]) * (columns[-1] + 1 - columns[0])) / (box.side * CELL) ** 2
+
+
+def pair_case(number: int, series: int, pair: tuple[int, str] | tuple[int, int]) -> EditCase:
+    """A thing of a noun and a color, or one beside another noun's of its size, on a ground that the number gives."""
+    random, side = generator(number, series, 2), CASE_SIDES[number % len(CASE_SIDES)]
+    ground = sample(number, series, SceneOptions(things=0)).ground
+    noun, other = pair
+    top, left = int(random.integers(GRID - side + 1)), int(random.integers(GRID - 2 * side + 1))
+    at, beside = (left, left + side) if random.random() < 0.5 else (left + side, left)
+    thing = Placed(noun, other if isinstance(other, str) else "", top, at, side)
+    others = () if isinstance(other, str) else (Placed(other, "", top, beside, side),)
+    return EditCase(Scene(ground, others), thing, describe_things([thing], random))
+
+
+def held_out_pairs(study: Study) -> Iterator[Measure]:
+    """Edits of pairs that `HELD_OUT` has, and of as many others: for a model that was trained without the first.
+
+    A noun in a color: both are read in the mask. A noun beside a noun: it is read in the mask, the other beside it.
+    """
+    random = generator(0, study.series("pairs"), 0)
+    colors = [(noun, color) for noun in COLORED for color in HUES if color != NOUNS[noun].color]
+    neighbors = [(int(a), int(b)) for a, b in random.integers(len(NOUNS), size=(study.samples, 2)) if a != b]
+    apart = [(a, b) for pair in sorted(map(sorted, HELD_OUT.neighbors)) for a, b in (pair, pair[::-1])]
+    kinds: dict[str, list[tuple[int, str]] | list[tuple[int, int]]] = {
+        "noun and color, held out": sorted(HELD_OUT.colors),
+        "noun and color, others": [pair for pair in colors if pair not in HELD_OUT.colors],
+        "noun beside noun, held out": apart,
+        "noun beside noun, others": [pair for pair in neighbors if frozenset(pair) not in HELD_OUT.neighbors],
+    }
+    goals = {"noun and color, held out": "≥ 80 %", "noun beside noun, held out": "≥ 90 %"}
+    for name, pairs in kinds.items():
+        cases = [pair_case(i, study.series("pairs"), pairs[i % len(pairs)]) for i in range(study.samples)]
+        images = study.draw([c.before for c in cases], [c.box for c in cases], [c.said.text for c in cases], study.seed)
+        right = []
+        for case, image in zip(cases, images, strict=True):
+            noun, color = noun_in(study.scorer, image, case.box)
+            right.append(noun == case.thing.noun and case.thing.color in ("", COLORS[color]))
+        yield measure(name, share_of(right), len(cases), "%", goals.get(name, ""))
 
 
 def removals(study: Study) -> Iterator[Measure]:

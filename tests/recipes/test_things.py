@@ -25,10 +25,11 @@ from recipes import generator
 from recipes.things import artwork
 from recipes.things.__main__ import main
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, thing_mask
-from recipes.things.evaluation import answered, edit_case, fill, lies, mask_of, rendered
+from recipes.things.evaluation import answered, edit_case, fill, lies, mask_of, pair_case, rendered
 from recipes.things.reader import COLORS, NAMES, NOTHING, Squares, empty_box, iou, train_reader
 from recipes.things.scenes import (
     BLOCK,
+    HELD_OUT,
     MARGIN,
     PLACES,
     SIDES,
@@ -43,7 +44,7 @@ from recipes.things.scenes import (
     of_every_size,
     sample,
 )
-from recipes.things.training import caption, conditioner, labels
+from recipes.things.training import THINGS, caption, conditioner, labels
 
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=9)
 
@@ -237,6 +238,37 @@ def test_what_an_image_shows_answers_what_a_caption_says() -> None:
         answers = answered(things, said)
         assert {name for name, right in answers.items() if not right} == set(wrong)
     assert [lies(Box(0, 0, 4), Box(4, 1, 4), place) for place in PLACES] == [True, False, True, False]
+
+
+def test_held_out_pairs_are_in_no_scene_to_train_on() -> None:
+    """Fourteen nouns in a color, sixty pairs of nouns; without them, one task in ten is another."""
+
+    def pairs_in(scene: Scene) -> int:
+        return sum(HELD_OUT.has(t.noun, t.color, scene.things[:i]) for i, t in enumerate(scene.things))
+
+    assert (len(HELD_OUT.colors), len(HELD_OUT.neighbors)) == (14, 60)
+    tasks = [edit_task(number, 3, HELD_OUT) for number in range(1500)]
+    assert not any(pairs_in(task.scene) for task in tasks)
+    usual = [edit_task(number, 3) for number in range(1500)]
+    having = [pairs_in(task.scene) > 0 for task in usual]
+    assert sum(having) > 20
+    same = [task.scene == other.scene for task, other in zip(tasks, usual, strict=True)]
+    assert not any(one and has for one, has in zip(same, having, strict=True)) and sum(same) > 1300
+    said = [mention for number in range(3000) for mention in caption(number, held_out=HELD_OUT).mentions]
+    assert not {(mention.noun, mention.color) for mention in said} & HELD_OUT.colors
+    with pytest.raises(ValueError, match="'things' or 'things without held-out pairs'"):
+        THINGS.dataset_for("others", SIZE)
+
+
+def test_pairs_are_asked_for_where_there_is_space() -> None:
+    for number in range(60):
+        noun, other = sorted(sorted(pair) for pair in HELD_OUT.neighbors)[number]
+        case = pair_case(number, 8, (noun, other))
+        (beside,) = case.before.things
+        assert (case.thing.noun, beside.noun) == (noun, other) and not case.box.overlap(beside.box)
+        assert abs(case.box.left - beside.left) == case.box.side and case.box.top == beside.top
+        colored = pair_case(number, 8, sorted(HELD_OUT.colors)[number % 14])
+        assert colored.before.things == () and colored.thing.color in colored.said.text
 
 
 def test_a_model_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
