@@ -4,7 +4,8 @@ ImageBART (Esser et al. 2021, section 3.2) trains one transformer p(x_{t-1} | x_
 `imagebart.models.stages`. Here one network serves all steps. It predicts p(x_0 | x_t), as in D3PM (Austin et al. 2021),
 and x_s follows from the diffusion (`imagebart.diffusion.reverse_step`), so that T can be chosen when sampling. Each
 token has a noise level of its own, as in diffusion forcing (Chen et al. 2024): the probability that it was replaced by
-a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and their levels, kept ones on every side too.
+a uniform sample, 0 where a mask keeps it. The encoder sees all tokens and their levels, kept ones on every side too;
+where it was trained on those around a mask alone, it is given as many (`context_window`).
 """
 
 from __future__ import annotations

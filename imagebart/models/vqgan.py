@@ -366,7 +366,7 @@ class Quantizer(nn.Module):
 
     def tokens(self, z: Tensor) -> Tensor:
         """Latents [..., code_dim] -> nearest tokens, int64 [...]."""
-        with torch.autocast(z.device.type, enabled=False):  # near ties need full precision
+        with torch.autocast(z.device.type, enabled=False):
             codes = self.codes().float()
             z = self.project(z.float())
             distances = codes.square().sum(-1) - 2 * z @ codes.T  # |z|^2 is the same for all codes
@@ -453,9 +453,9 @@ class FirstStage(nn.Module):
                 nn.init.zeros_(parameter)  # it begins with what the memory says
 
     def latents(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] -> latents before quantising, [B, H/f, W/f, code_dim].
+        """Images [B, 3, H, W] -> latents before quantising, [B, H/f, W/f, code_dim], in full precision.
 
-        Raises ValueError where H or W is not a multiple of f.
+        Autocast is off: in bfloat16, one token in sixty would be another than when the model is used. Raises ValueError where H or W is not a multiple of f.
         """
         f = self.config.downsampling
         if images.ndim != 4 or images.shape[1] != 3 or any(side < f or side % f for side in images.shape[2:]):
@@ -463,7 +463,8 @@ class FirstStage(nn.Module):
                 f"images have shape {tuple(images.shape)}, expected [B, 3, H, W] with H and W multiples of {f}"
             )
         images = images.to(self.quantize.embedding.weight.dtype)
-        return rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b h w d")
+        with torch.autocast(images.device.type, enabled=False):
+            return rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b h w d")
 
     def pixels(self, codes: Tensor, tokens: Tensor) -> Tensor:
         """Codes [B, h, w, code_dim] of tokens [B, h, w] -> images [B, 3, h f, w f], not clamped."""

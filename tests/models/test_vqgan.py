@@ -104,12 +104,14 @@ def test_gradients_pass_through_the_unit_sphere() -> None:
     torch.testing.assert_close(z.grad, tangent / z.detach().norm(dim=-1, keepdim=True))
 
 
-def test_tokens_do_not_depend_on_autocast() -> None:
-    quantizer = build(BASE).quantize
-    z = torch.randn(500, 6)
+@every_config
+@torch.no_grad()
+def test_tokens_do_not_depend_on_autocast(config: FirstStageConfig) -> None:
+    """What a network is trained on in bfloat16 are the tokens that it gets when it is used."""
+    model, images = build(config), torch.rand(4, 3, 64, 64) * 2 - 1
     with torch.autocast("cpu", torch.bfloat16):
-        found = quantizer.tokens(z)
-    assert torch.equal(found, quantizer.tokens(z))
+        found, trained_on = model.encode(images), model(images)[2]
+    assert torch.equal(found, model.encode(images)) and torch.equal(trained_on.flatten(1), found)
 
 
 # Sizes
