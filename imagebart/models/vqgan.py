@@ -455,7 +455,8 @@ class FirstStage(nn.Module):
     def latents(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] -> latents before quantising, [B, H/f, W/f, code_dim], in full precision.
 
-        Autocast is off: in bfloat16, one token in sixty would be another than when the model is used. Raises ValueError where H or W is not a multiple of f.
+        Autocast is off: in bfloat16, one token in sixty would be another than when the model is used. Raises ValueError
+        where H or W is not a multiple of f.
         """
         f = self.config.downsampling
         if images.ndim != 4 or images.shape[1] != 3 or any(side < f or side % f for side in images.shape[2:]):

@@ -29,6 +29,7 @@ from imagebart.imaging.files import normalize, to_images, to_tensor
 from imagebart.models.vqgan import psnr
 from imagebart.pipeline import Pipeline
 from imagebart.things import Box, Found, ThingScorer
+from imagebart.training.perceptual import PerceptualLoss
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, HUES, NOUNS, Placed, Scene, render
 from recipes.things.reader import COLORS
@@ -131,6 +132,10 @@ def readings(study: Study) -> Iterator[Measure]:
             found[name].append(sum(noun_in(study.scorer, image, t.box)[0] == t.noun for t in scene.things))
         yield measure(f"things recognized in {name}", share_of(found[name], asked), len(scenes), "%", "≥ 98 %")
     yield measure("reconstruction: PSNR", mean_of(psnr(images, decoded).tolist()), len(scenes), "dB")
+    features = PerceptualLoss()
+    with torch.no_grad():
+        apart = [features(one[None], other[None]).item() for one, other in zip(images, decoded, strict=True)]
+    yield measure("reconstruction: distance by features of EfficientNet-lite0", mean_of(apart), len(scenes))
 
 
 def edits(study: Study) -> Iterator[Measure]:
