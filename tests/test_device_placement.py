@@ -31,7 +31,8 @@ def jobs(pipe, prompt, settings):
     yield pipe.generate(prompt, seed=1, settings=settings, variants=2)
     yield pipe.edit(image, preset("centre", image.size), prompt, seed=1, settings=settings, feather=2)
     yield pipe.edit(image, soft, prompt, seed=1, settings=settings)
-    yield pipe.edit_batch([Edit(image, preset("centre", image.size), one, 3) for one in (prompt, None)])
+    masks = [preset(name, image.size) for name in ("centre", "left half")]
+    yield pipe.edit_batch([Edit(image, mask, one, 3) for mask, one in zip(masks, (prompt, None))])
     yield pipe.vary(image, 0.5, prompt, seed=1, settings=settings)
 
 def last(run):
@@ -45,7 +46,12 @@ def settings_of(pipe):
     return replace(pipe.defaults, **more, **kind, guidance=2.0 if pipe.conditioning == "text" else 1.0)
 
 def tiny(kind):
-    return tiny_model("text", color_hint_grid=2) if kind == "denoiser" else tiny_staged_model("text")
+    if kind == "stages":
+        return tiny_staged_model("text")
+    model = tiny_model("text", color_hint_grid=2)
+    margin = 0 if kind == "denoiser with a window" else None
+    model.denoiser.config = replace(model.denoiser.config, context_margin=margin)
+    return model
 
 with PretendedDevice():
     try:
@@ -53,7 +59,7 @@ with PretendedDevice():
         sys.exit("the device took a tensor of the CPU")
     except RuntimeError as error:
         assert "beside one of pretended:0" in str(error)
-    for kind in ("denoiser", "stages"):
+    for kind in ("denoiser", "denoiser with a window", "stages"):
         here = Pipeline(tiny(kind))
         there = Pipeline(tiny(kind).to(DEVICE))
         assert isinstance(there.model.first_stage.quantize.embedding.weight, Pretended)

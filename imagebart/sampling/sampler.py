@@ -157,8 +157,10 @@ class Sampler:
 
         Images with windows of different sizes are sampled one size after another: events begin anew with each.
         """
-        sizes = torch.ones(len(state.x)) if state.window is None else state.window.sum(1)
-        x = state.x
+        if state.window is None:
+            yield from sample_chain(state, self.packed, settings)
+            return
+        sizes, x = state.window.sum(1), state.x
         for size in sizes.unique():
             (rows,) = (sizes == size).nonzero(as_tuple=True)
             part = replace(state.select(rows), generators=[state.generators[row] for row in rows.tolist()])
