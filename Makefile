@@ -47,7 +47,7 @@ THINGS := recipes/things/configs
 things: $(VENV)/.everything
 	test -f runs/things/tokens/part.json || $(BIN)/python -m recipes.things train tokens --run runs/things/tokens
 	set -e; for job in captions:captions decoder:decoder denoiser:denoiser denoiser:denoiser-further \
-	    denoiser:denoiser-third denoiser:denoiser-fourth; do \
+	    denoiser:denoiser-third denoiser:denoiser-fourth denoiser:denoiser-fifth; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m recipes.things train $${job%:*} --config $(THINGS)/$$part.json --run runs/things/$$part; \
 	done
