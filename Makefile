@@ -62,7 +62,7 @@ things-held-out: $(VENV)/.everything
 	$(BIN)/python -m recipes.things train denoiser --config $(THINGS)/denoiser-held-out.json --run runs/things/denoiser-held-out
 	$(BIN)/python -m imagebart train assemble --config $(THINGS)/model-held-out.json --out runs/things/held-out
 	cp checkpoints/things/judge.safetensors runs/things/held-out
-	$(BIN)/python -m recipes.things evaluate table --only pairs --model runs/things/held-out --samples 200 --seed 651910
+	$(BIN)/python -m recipes.things evaluate table --only pairs --model runs/things/held-out --samples 120 --seed 651910
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
 	$(BIN)/python -m recipes.still_life.photographs runs/still-life/pictures

@@ -68,18 +68,21 @@ def probabilities(
     first the black squares of a chessboard are noisy, then the white ones, so that each token sees those above, below,
     left and right of it.
     """
-    side, place = math.isqrt(x.shape[1]), torch.arange(x.shape[1], device=x.device).expand(x.shape)
-    color = (place // side + place % side) % 2
-    whole, places, state = torch.ones(x.shape, device=x.device), state.places, state.crop()
-    if places is not None:
-        color, x, noisy = (tokens.gather(1, places) for tokens in (color, x, noisy))
     found = torch.ones(x.shape, device=x.device)
+    if state.window is not None:
+        cropped, places = state.crop()
+        x, noisy = x.gather(1, places), noisy.gather(1, places)
+        return found.scatter(1, places, probabilities(denoiser, cropped, x, noisy, encode))
+    side, place = math.isqrt(denoiser.config.tokens), state.places
+    if place is None:
+        place = torch.arange(x.shape[1], device=x.device)
+    color = (place // side + place % side) % 2
     for part in range(2):
         unknown = (color == part) & (state.noise_level > 0)
         if unknown.any():
             noise_t = state.noise_level.where(unknown, 0.0)
             x_t, embeds = torch.where(unknown, noisy, x), (state.prompt_embeds, state.hint_embeds)
-            given = DenoiserInput(x_t, noise_t, noise_t, state.cond, None, places, None, *embeds)
+            given = DenoiserInput(x_t, noise_t, noise_t, state.cond, None, state.places, None, *embeds)
             p = denoiser.draft_logits(given, encode).float().softmax(-1).gather(-1, x[..., None])[..., 0]
             found = torch.where(unknown, p, found)
-    return found if places is None else whole.scatter(1, places, found)
+    return found

@@ -110,27 +110,13 @@ def sample_step(
     Rows advance on their own; one that is done leaves the batch.
     """
     state = state.embed(packed)
-    places = state.places
-    if places is None:
-        yield from _sample(step, packed, state, settings, noise, event, drafts, length_of)
+    if state.window is not None:
+        cropped, inside = state.crop()
+        noise = noise.gather(1, inside[..., None].expand(-1, -1, step.vocab_size))
+        drafts = None if drafts is None else drafts.gather(1, inside)
+        for seen in sample_step(step, packed, cropped, settings, noise, event, drafts, length_of):
+            yield replace(seen, tokens=state.x.scatter(1, inside, seen.tokens))
         return
-    rows = torch.arange(len(places), device=places.device)[:, None]
-    own = None if drafts is None else drafts[rows, places]
-    for seen in _sample(step, packed, state.crop(), settings, noise[rows, places], event, own, length_of):
-        yield replace(seen, tokens=state.x.scatter(1, places, seen.tokens))
-
-
-def _sample(
-    step: Step,
-    packed: PackedModel,
-    state: ChainState,
-    settings: SamplingSettings,
-    noise: Tensor,
-    event: ChainEvent,
-    drafts: Tensor | None,
-    length_of: DraftLength,
-) -> Iterator[ChainEvent]:
-    """`sample_step` on the tokens that the step is given."""
     x_t, keep = state.x, step.keeps(state.noise_level)
     x_s = x_t.clone() if drafts is None else drafts.clone()
     rows = [_Row(b, *row) for b, row in enumerate(zip(x_s.tolist(), keep.tolist(), strict=True))]

@@ -195,6 +195,7 @@ class ChainState:
     unconditional: Tensor | None = None  # those of an absent condition, int64 [B, L], for guidance
     color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
     window: Tensor | None = None  # tokens that the denoiser is given, as many in each row, bool [B, N]; None: all
+    places: Tensor | None = None  # of a cropped state: which tokens of the image it has, int64 [B, N]; None: all
     # See `embed`; of cond, of unconditional, and of color_hints and the mask's sides.
     prompt_embeds: Tensor | None = None
     unconditional_embeds: Tensor | None = None
@@ -211,20 +212,15 @@ class ChainState:
         chosen: dict[str, Any] = {name: part[rows] for name, part in parts.items() if isinstance(part, Tensor)}
         return replace(self, **chosen)
 
-    @property
-    def places(self) -> Tensor | None:
-        """Which tokens are in the window, ascending, int64 [B, n]; None: all."""
-        return None if self.window is None else self.window.nonzero()[:, 1].view(len(self.window), -1)
-
-    def crop(self) -> ChainState:
-        """With its embeddings, the same with the tokens at `places` only, [B, n] in place of [B, N]."""
-        places = self.places
-        if places is None:
-            return self
-        rows = torch.arange(len(places), device=places.device)[:, None]
-        x, noise_level = self.x[rows, places], self.noise_level[rows, places]
-        hint_embeds = None if self.hint_embeds is None else self.hint_embeds[rows, places]
-        return replace(self, x=x, noise_level=noise_level, hint_embeds=hint_embeds)
+    def crop(self) -> tuple[ChainState, Tensor]:
+        """An embedded state with the tokens of its window only, and which they are, ascending, int64 [B, n]."""
+        assert self.window is not None, "a state without a window has all tokens"
+        places = self.window.nonzero()[:, 1].view(len(self.window), -1)
+        x, noise_level, hint_embeds = self.x.gather(1, places), self.noise_level.gather(1, places), self.hint_embeds
+        if hint_embeds is not None:
+            hint_embeds = hint_embeds.gather(1, places[..., None].expand(-1, -1, hint_embeds.shape[2]))
+        cropped = replace(self, x=x, noise_level=noise_level, hint_embeds=hint_embeds, window=None, places=places)
+        return cropped, places
 
     def embed(self, packed: PackedModel) -> ChainState:
         """The same with the conditions' embeddings, which a denoiser's steps have in common; itself if it has them."""
@@ -249,7 +245,7 @@ class StepRun:
     """
 
     def __init__(self, step: Step, packed: PackedModel, state: ChainState, guidance: float = 1.0) -> None:
-        """state: cropped; its x is x_t."""
+        """state: embedded, and cropped if it has a window; its x is x_t."""
         self.step, self.packed, self.guidance = step, packed, guidance
         self.x_t, self.noise_level, cond, prompt_embeds = state.x, state.noise_level, state.cond, state.prompt_embeds
         self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
