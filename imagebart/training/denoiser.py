@@ -35,6 +35,7 @@ from imagebart.training.token_task import (
     TokenTaskInputs,
     add_codebook_embedding,
     merge_codebook_embedding,
+    needs_text,
     prefix_size,
     text_config,
 )
@@ -47,7 +48,8 @@ HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric
 class DenoiserTask(TokensTask[DenoiserRun]):
     """Images and captions to tokens; a masked part of them to noise; the network predicts what they were.
 
-    A data set may say what is masked ("mask", see `painted_masks`), and which tokens around it are given ("places").
+    A data set may say what is masked ("mask", see `painted_masks`), which tokens around it are given ("places"), and
+    whether the mask's content is told by the caption alone, which then is never dropped ("needs_text").
     """
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -63,7 +65,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         observed = (noise_level <= step.noise_t) & (noise_level < 1)
         x_s = torch.where(unknown, add_uniform_noise(x0, step.noise_s * unknown, self.vocab_size), kept)
         x_t = torch.where(observed, kept, add_uniform_noise(x_s, step.beta * unknown, self.vocab_size))
-        cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch["text"], x0.device)
+        cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch, x0.device)
         given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, places, sides, prompt_embeds)
         corrupted = self.corrupted(model, x_s, given, unknown, step)
         logits, drafts = model(corrupted, given, unknown)
@@ -114,17 +116,18 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         own = torch.where(torch.rand(x_s.shape, device=x_s.device) < share, sampled, x_s)
         return torch.where(torch.rand(len(x_s), 1, device=x_s.device) < self.run.own_tokens, own, noisy)
 
-    def condition(self, model: Any, texts: list[str], device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    def condition(self, model: Any, batch: Batch, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Conditioning tokens and their embeddings; whole captions and single query tokens are dropped for a share.
 
         The first for guidance; the second because a pair of values that never occurs together is learned one by one.
         """
-        cond = self.cond_tokens(texts, device)
+        cond = self.cond_tokens(batch, device)
         if cond is None or model.config.text is None:
             return cond, None
         prompt_embeds = model.encode_prompt(cond)
         unconditional = model.encode_prompt(self.conditioner.unconditional(1).to(device))
-        share = torch.rand(len(texts), 1) * (torch.rand(len(texts), 1) < self.run.query_token_dropout)
+        some = (torch.rand(len(cond), 1) < self.run.query_token_dropout) & ~needs_text(batch)
+        share = torch.rand(len(cond), 1) * some
         dropped = (torch.rand(prompt_embeds.shape[:2]) < share).to(device)
         return cond, torch.where(dropped[..., None], unconditional, prompt_embeds)
 

@@ -77,7 +77,7 @@ class StagesTask(TokensTask[StageRun]):
             x_s = diffuse(x0, t - 1, self.schedule, self.vocab_size)
             x_t = add_uniform_noise(x_s, self.schedule.betas[t - 1], self.vocab_size)
             corrupted = corrupt_decoder_input(x_s, self.run.decoder_corruption, self.vocab_size)
-            logits = model(index, corrupted, x_t, self.cond_tokens(batch["text"], x0.device)).float()
+            logits = model(index, corrupted, x_t, self.cond_tokens(batch, x0.device)).float()
             losses[f"stage{t}"] = stage_loss(logits, x0, x_s, x_t, t, self.schedule, self.run.soft_targets)
             accuracies.append((logits.argmax(-1) == x0).float().mean())
         scalars = {"loss": torch.stack(list(losses.values())).mean(), "accuracy": torch.stack(accuracies).mean()}

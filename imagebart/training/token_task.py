@@ -57,12 +57,14 @@ class TokensTask(Task, Generic[R]):
         self.first_stage.to(images.device)
         return self.first_stage.encode(normalize(images).to(memory_format=torch.channels_last))
 
-    def cond_tokens(self, texts: list[str], device: torch.device) -> Tensor | None:
+    def cond_tokens(self, batch: Batch, device: torch.device) -> Tensor | None:
         """Conditioning tokens, dropped for a share of the captions so that guidance works."""
         if self.conditioner.length == 0:
             return None
-        cond, dropped = self.conditioner.encode(texts).tokens, self.conditioner.unconditional(len(texts))
-        return torch.where(torch.rand(len(texts), 1) < self.run.conditioning_dropout, dropped, cond).to(device)
+        texts = batch["text"]
+        cond, unconditional = self.conditioner.encode(texts).tokens, self.conditioner.unconditional(len(texts))
+        dropped = (torch.rand(len(texts), 1) < self.run.conditioning_dropout) & ~needs_text(batch)
+        return torch.where(dropped, unconditional, cond).to(device)
 
     def preview(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Tokens and conditioning tokens of the last images of the data set, for grids."""
@@ -71,6 +73,12 @@ class TokensTask(Task, Generic[R]):
         x0 = self.encode(torch.stack([item["image"] for item in items]).to(device))
         texts = [item["text"] for item in items]
         return x0, self.conditioner.encode(texts).tokens.to(device) if self.conditioner.length else None
+
+
+def needs_text(batch: Batch) -> Tensor:
+    """Whose captions are never dropped, bool [B, 1]: those that a data set says so of ("needs_text"); else none."""
+    given: Tensor | None = batch.get("needs_text")
+    return torch.zeros(len(batch["text"]), 1, dtype=torch.bool) if given is None else given.cpu()[:, None]
 
 
 def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:

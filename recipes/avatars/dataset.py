@@ -118,7 +118,8 @@ class AvatarEdits(Dataset[dict[str, Any]]):
 
     In some, the mask leaves slivers of a background, and the caption names another, which is what the mask then shows:
     slivers would win over words if training never showed otherwise. Items: image, uint8 [3, size, size]; text; mask,
-    bool [side, side] of PARTS_PER_PATCH parts along each patch.
+    bool [side, side] of PARTS_PER_PATCH parts along each patch; needs_text, whether only the caption tells what the
+    mask shows.
     """
 
     size: int = 256
@@ -133,7 +134,7 @@ class AvatarEdits(Dataset[dict[str, Any]]):
             torch.manual_seed(int(random.integers(2**62)))
             item = self._new_background(index, random) if random.random() < NEW_BACKGROUND_SHARE else None
             if item is None:
-                item = AvatarDataset(self.size)[index]
+                item = AvatarDataset(self.size)[index] | {"needs_text": False}
                 item["mask"] = painted_masks(normalize(item["image"][None]), GRID)[0]
         return item
 
@@ -157,4 +158,5 @@ class AvatarEdits(Dataset[dict[str, Any]]):
             return None
         pixels = mask.repeat_interleave(self.size // side, 0).repeat_interleave(self.size // side, 1).numpy()
         image = np.where(pixels[..., None], render(after, self.size), render(before, self.size))
-        return {"image": torch.from_numpy(image).permute(2, 0, 1).contiguous(), "text": said.text, "mask": mask}
+        pixels_first = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+        return {"image": pixels_first, "text": said.text, "mask": mask, "needs_text": True}

@@ -189,6 +189,7 @@ def test_edits_show_another_background_where_the_mask_is_and_the_old_one_around_
         assert mask.shape == (256, 256) and mask.any()
         changed = (edit["image"] != avatar["image"]).any(0)
         assert not (changed & ~mask).any()
+        assert edit["needs_text"] == bool(changed.any()), "only the caption tells what the mask shows"
         if changed.any():
             new += 1
             corner = tuple(edit["image"][:, 0, 0].tolist())

@@ -258,11 +258,23 @@ def test_query_tokens_are_dropped_for_a_share_of_captions() -> None:
         assert abs(counts[missing] - share) < 4 * (share * (1 - share) / 2000) ** 0.5
 
 
+def test_captions_that_alone_tell_what_a_mask_shows_are_never_dropped() -> None:
+    model, text = tiny_model("text"), ["red hair", "red hair"]
+    task = task_of(model, conditioning_dropout=1.0, query_token_dropout=1.0)
+    batch = {"text": text, "needs_text": torch.tensor([False, True])}
+    cond, prompt_embeds = task.condition(model.denoiser, batch, torch.device("cpu"))
+    read = model.conditioner.encode(text).tokens
+    assert cond is not None and prompt_embeds is not None and model.denoiser is not None
+    assert not cond[0].any() and torch.equal(cond[1], read[1])
+    torch.testing.assert_close(prompt_embeds[1], model.denoiser.encode_prompt(read)[1])
+
+
 def test_a_task_without_captions() -> None:
     bare, classes, cpu = tiny_model("none"), tiny_model("class"), torch.device("cpu")
-    assert task_of(bare).condition(bare.denoiser, ["", ""], cpu) == (None, None)
+    assert task_of(bare).condition(bare.denoiser, {"text": ["", ""]}, cpu) == (None, None)
     classes.conditioner = ClassConditioner(("cat", "dog", "bird"), null_class=True)
-    cond, prompt_embeds = task_of(classes, conditioning_dropout=1.0).condition(classes.denoiser, ["cat", "dog"], cpu)
+    task, texts = task_of(classes, conditioning_dropout=1.0), ["cat", "dog"]
+    cond, prompt_embeds = task.condition(classes.denoiser, {"text": texts}, cpu)
     assert cond is not None and cond.tolist() == [[3], [3]] and prompt_embeds is None
 
 

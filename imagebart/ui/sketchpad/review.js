@@ -12,6 +12,7 @@ const DISSOLVE_SHARE = 0.7; // of that time
 
 const reducedMotion = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)");
 const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+const nextFrame = () => new Promise(requestAnimationFrame);
 
 // The noise, what each scale made of it, and the image, as thumbnails under the canvas. Their space is always reserved.
 class Film {
@@ -169,7 +170,7 @@ export class Review {
       if (!bitmap) continue;
       this.step = step;
       this.setBitmap(bitmap, pause * DISSOLVE_SHARE);
-      await wait(pause);
+      await Promise.all([wait(pause), nextFrame()]); // each state is seen, on a slow machine, too
     }
     if (this.replaying === replay) this.endReplay();
   }
