@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,9 +63,10 @@ def denoiser(config: Config, run: Run) -> None:
     """One network for every noise level, on trained tokens and a trained text encoder."""
     from imagebart.training.config import DenoiserRun, load
     from imagebart.training.denoiser import train_denoiser
+    from recipes.things.scenes import MARGIN
     from recipes.things.training import THINGS
 
-    train_denoiser(load(DenoiserRun, config), run, THINGS)
+    train_denoiser(replace(load(DenoiserRun, config), context_margin=MARGIN), run, THINGS)
 
 
 @command(train)

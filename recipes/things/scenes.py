@@ -209,7 +209,7 @@ AT_LEFT_SHARE = 0.4  # of boxes of ground alone: there, kept tokens show the lin
 COLORED_SHARE = 0.12  # see `sample`: seven nouns of 108 in all their colors are as much to learn as many others
 SILENT = 0.1  # share of whole scenes without a caption; elsewhere, no words mean that the ground goes on
 BLOCK = 16  # tasks in a row of one kind and size, so that a batch of them leaves out the same number of tokens
-MARGIN = 2  # tokens that are given around what is masked: `context_margin` in configurations
+MARGIN = 2  # tokens that are given around what is masked: the denoiser's `context_margin`
 
 
 @dataclass(frozen=True)
