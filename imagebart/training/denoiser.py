@@ -49,7 +49,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
     """Images and captions to tokens; a masked part of them to noise; the network predicts what they were.
 
     A data set may say what is masked ("mask", see `painted_masks`), which tokens around it are given ("places"), and
-    whether the mask's content is told by the caption alone, which then is never dropped ("needs_text").
+    whether only the caption says what the mask shows, in which case it is never dropped ("needs_text").
     """
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:

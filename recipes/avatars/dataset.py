@@ -118,7 +118,7 @@ class AvatarEdits(Dataset[dict[str, Any]]):
 
     In some, the mask leaves slivers of a background, and the caption names another, which is what the mask then shows:
     slivers would win over words if training never showed otherwise. Items: image, uint8 [3, size, size]; text; mask,
-    bool [side, side] of PARTS_PER_PATCH parts along each patch; needs_text, whether only the caption tells what the
+    bool [side, side] of PARTS_PER_PATCH parts along each patch; needs_text, whether only the caption says what the
     mask shows.
     """
 

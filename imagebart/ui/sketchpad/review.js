@@ -165,12 +165,14 @@ export class Review {
     const paths = this.steps().map((_, step) => this.pathOf(step));
     const pause = Math.max(MIN_PAUSE, (slowly ? SLOWLY : 1) * (REPLAY / paths.length));
     const bitmaps = await Promise.all(paths.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
+    let due = performance.now(); // by the clock: late timers of a busy machine do not add up
     for (const [step, bitmap] of bitmaps.entries()) {
       if (this.replaying !== replay) return;
       if (!bitmap) continue;
       this.step = step;
       this.setBitmap(bitmap, pause * DISSOLVE_SHARE);
-      await Promise.all([wait(pause), nextFrame()]); // each state is seen, on a slow machine, too
+      due += pause;
+      await Promise.all([wait(due - performance.now()), nextFrame()]); // each state is seen, on a slow machine, too
     }
     if (this.replaying === replay) this.endReplay();
   }
