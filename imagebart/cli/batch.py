@@ -69,7 +69,8 @@ def find_jobs(images: Path, out: Path, mask: str, prompt: str | None) -> list[Jo
         masks |= {path.name.removesuffix(MASK_SUFFIX): path for path in files if path.name.endswith(MASK_SUFFIX)}
     jobs = []
     for path in found:
-        own = mask if mask in PRESETS else masks.get(path.stem, place / path.name) if place.is_dir() else place
+        expected = place / f"{path.stem}{MASK_SUFFIX}"
+        own = mask if mask in PRESETS else masks.get(path.stem, expected) if place.is_dir() else place
         words = prompt if prompt is not None else given.get(path.name)
         beside = path.with_suffix(".txt")
         if words is None and beside.is_file():

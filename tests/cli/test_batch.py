@@ -86,6 +86,23 @@ def test_images_that_cannot_be_edited_are_named_and_the_others_are_edited(
     assert len(seeds) == IMAGES_AT_ONCE, "a new one for each"
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_image_without_a_mask_is_named_and_is_no_mask_itself(
+    model: Path, folder: Path, tmp_path: Path, beside: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = folder if beside else tmp_path / "masks"
+    masks.mkdir(exist_ok=True)
+    for number in range(1, IMAGES_AT_ONCE + 1):
+        name = f"{number}.mask.png" if beside or number % 2 else f"{number}.png"
+        Image.new("L", Image.open(folder / f"{number}.png").size, 255).save(masks / name)
+    out = tmp_path / "out"
+    assert main(["edit", "--model", str(model), "--image", str(folder), "--mask", str(masks), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "0.png: " in said and "0.mask.png" in said
+    assert f"1 of {IMAGES_AT_ONCE + 1} images could not be edited" in said
+    assert len(list(out.glob("*.png"))) == IMAGES_AT_ONCE
+
+
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
