@@ -212,9 +212,11 @@ class Pipeline:
 
     @property
     def vocabulary(self) -> list[str]:
-        """Words that a text model knows; [] for others."""
+        """Words that a text model knows, or its scorer; [] for others."""
         conditioner = self.model.conditioner
-        return sorted(conditioner.words) if isinstance(conditioner, TextConditioner) else []
+        if not isinstance(conditioner, TextConditioner):
+            return []
+        return sorted((*conditioner.words, *conditioner.understood))
 
     @property
     def suggestions(self) -> dict[str, tuple[str, ...]]:

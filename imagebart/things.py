@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, product
+from math import prod
 from pathlib import Path
 from random import Random
 
@@ -35,7 +36,23 @@ MAX_OVERLAP = 0.2  # of the smaller box: things lie apart
 MAX_GROUND_DISTANCE = 30.0  # levels from a named color
 MIN_PLAIN = 0.9  # share of the ground that has its color, in images that are described
 BATCH = 128  # squares
-PLACES = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "over": (-1, 0), "below": (1, 0), "under": (1, 0)}
+PLACES = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "below": (1, 0), "on": (-1, 0)}
+RELATIONS = {  # what is said between two things: a key of PLACES
+    **{"left of": "left", "next to": "left", "beside": "left", "right of": "right", "on": "on", "on top of": "on"},
+    **{"above": "above", "over": "above", "below": "below", "under": "below", "beneath": "below"},
+}
+NUMBER_WORDS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+NUMBERS = {
+    **{word: number for number, word in enumerate(NUMBER_WORDS.split(), 1)},
+    **{"a": 1, "an": 1, "pair": 2, "couple": 2, "some": 3, "few": 3, "several": 3, "many": 6, "dozen": 12},
+}
+MAX_COUNT = 20  # of a thing
+SIZES = {  # of the usual side
+    **{"tiny": 0.5, "small": 0.7, "little": 0.7, "big": 1.4, "large": 1.4, "huge": 1.7, "giant": 1.7},
+}
 GROUND_WORDS = ("ground", "background", "wall", "floor")
 MAX_FILLED = 0.55  # share of an image that things are planned to fill
 LAYOUT_TRIES = 50
@@ -56,6 +73,14 @@ class ThingNames:
     grounds: dict[str, tuple[int, int, int]]
     sides: tuple[int, ...]  # tokens along a box
     counts: tuple[str, ...]  # words for 0, 1, 2 and so on things
+    own_colors: dict[str, str] = field(default_factory=dict)  # "black and white", of nouns whose name says enough
+    groups: dict[str, tuple[int, ...]] = field(default_factory=dict)  # "animal": its nouns
+
+    @property
+    def understood(self) -> set[str]:
+        """Words of prompts that are read beside nouns and colors."""
+        groups = {word for name in self.groups for word in (name, f"{name}s")}
+        return {*NUMBERS, *SIZES, *" ".join(RELATIONS).split(), *groups, "the", "of", "with"}
 
 
 class ThingReader(nn.Module):
@@ -146,13 +171,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Asked:
-    """Things that a prompt asks for: the noun's number, the color's (None: any), how many, and where its words are."""
+    """Things that a prompt asks for."""
 
-    noun: int
-    color: int | None
-    count: int
-    start: int
+    nouns: tuple[int, ...]  # one, or those of a group ("fruit") that come in the color
+    color: int | None  # of nouns that have several; None: any
+    count: int  # 1 to MAX_COUNT
+    size: float  # of the usual side
+    start: int  # of its words, number and article included
     end: int
+    ignored_color: str = ""  # that it does not come in
+
+
+def relations(words: Sequence[str], asked: Sequence[Asked]) -> list[str]:
+    """Of each two things in a row, where the first lies from the second: a key of PLACES; "" where nothing is said."""
+    between = [" ".join(("", *words[one.end : other.start])) for one, other in pairwise(asked)]
+    return [next((key for said, key in RELATIONS.items() if text.endswith(f" {said}")), "") for text in between]
 
 
 @dataclass(frozen=True)
@@ -182,10 +215,7 @@ class ThingScorer:
 
     def words(self, prompt: str) -> list[str]:
         """A prompt's words as the model reads them."""
-        text = prompt.lower()
-        for correction in self.conditioner.corrections(prompt):
-            text = text.replace(correction.typed.lower(), correction.meant)
-        return re.findall(r"[a-z]+|[0-9]", text)
+        return self.conditioner.corrected_words(prompt)
 
     def asked(self, words: Sequence[str]) -> list[Asked]:
         """What a prompt's words ask for, in their order. "orange" before a thing or a ground is its color, no fruit."""
@@ -197,23 +227,59 @@ class ThingScorer:
             if is_color and (words[at + 1] in GROUND_WORDS or self._noun_length(words, at + 1)):
                 length = 0
             if length:
-                name = tuple(words[at : at + length])
-                colored = at > 0 and words[at - 1] in self.names.colors
-                before = words[at - 1 - colored] if at > colored else ""
-                noun = self._nouns[name]
-                singular, plural = self.names.nouns[noun][:2]
-                many = name == _split(plural) != _split(singular)
-                count = int(before) if before.isdigit() else 2 if many else 1
-                if before and before in self.names.counts:
-                    count = self.names.counts.index(before)
-                color = self.names.colors.index(words[at - 1]) if colored else None
-                found.append(Asked(noun, color, max(count, 1), at, at + length))
+                found.append(self._with_modifiers(words, at, at + length, found[-1].end if found else 0))
             at += max(length, 1)
         return found
 
+    def _with_modifiers(self, words: Sequence[str], at: int, end: int, first: int) -> Asked:
+        """The thing whose name is at a place, with the number, size and color before it, from `first` on."""
+        name, start, color, size = tuple(words[at:end]), at, "", 1.0
+        count = 2 if name in self._plurals else 1
+        numbers = []
+        while start > first:
+            word = words[start - 1]
+            if word in NUMBERS or word.isdecimal():
+                numbers.append(NUMBERS.get(word) or int(word[:3]))
+            elif word in SIZES:
+                size = SIZES[word]
+            elif not color and (word in self.names.colors or word in self.names.grounds):
+                color = word
+            elif word != "the" and not (word == "of" and words[start - 2] in NUMBERS):
+                break
+            start -= 1
+        if numbers:
+            count = min(max(prod(numbers), 1), MAX_COUNT)
+        nouns = self._nouns[name]
+        colored = tuple(noun for noun in nouns if color in self._colors_of(noun))
+        several = any(self.names.noun_colors[noun] for noun in colored)
+        number = self.names.colors.index(color) if several else None
+        return Asked(colored or nouns, number, count, size, start, end, "" if colored else color)
+
+    def _colors_of(self, noun: int) -> Sequence[str]:
+        if self.names.noun_colors[noun]:
+            return self.names.colors[1:]
+        return self.names.own_colors.get(self.names.nouns[noun][0], "").split()
+
+    def choose(self, asked: Asked, random: Random) -> Asked:
+        """One noun of a group."""
+        return asked if len(asked.nouns) == 1 else replace(asked, nouns=(random.choice(asked.nouns),))
+
+    def notes(self, prompt: str) -> list[str]:
+        """Sentences for the user on colors that things do not come in."""
+        words, found = self.words(prompt), []
+        for asked in self.asked(words):
+            if asked.ignored_color:
+                name, color = words[asked.end - 1].removesuffix("s"), ""
+                if len(asked.nouns) == 1:
+                    name = self.names.nouns[asked.nouns[0]][0]
+                    color = self.names.noun_colors[asked.nouns[0]] or self.names.own_colors.get(name, "")
+                drawn = color or "in its own colors"
+                found.append(f"There is no {asked.ignored_color} {name} here; it is drawn {drawn}.")
+        return list(dict.fromkeys(found))
+
     def _noun_length(self, words: Sequence[str], at: int) -> int:
         """How many words from a place on are the longest name of a thing that they begin with; 0 for none."""
-        lengths = range(self._longest, 0, -1)
+        lengths = range(min(self._longest, len(words) - at), 0, -1)
         return next((n for n in lengths if tuple(words[at : at + n]) in self._nouns), 0)
 
     def plan(self, prompt: str, seed: int) -> list[Part] | None:
@@ -226,21 +292,21 @@ class ThingScorer:
         if not asked:
             return None
         random = Random(seed)
-        between = words[asked[0].end : asked[1].start] if len(asked) == 2 else []
-        place = next((PLACES[word] for word in between if word in PLACES), None)
+        place = next((PLACES[said] for said in relations(words, asked) if said), None)
         single = len(asked) == 2 and asked[0].count == asked[1].count == 1
         each = [one for one in asked for _ in range(one.count)]
         boxes = self._layout(len(each), place if single else None, random)
-        named = [(self._named(one), box) for one, box in zip(each, boxes, strict=False)]
+        named = [(self.named(self.choose(one, random)), box) for one, box in zip(each, boxes, strict=False)]
         everywhere = torch.ones(self.grid**2, dtype=torch.bool)
         return [
             Part(self._ground_words(words, random), everywhere),
             *(Part(name, self._cells([box]).flatten()) for name, box in named),
         ]
 
-    def _named(self, asked: Asked) -> str:
-        color = self.names.colors[asked.color] if asked.color is not None else ""
-        return with_article(f"{color} {self.names.nouns[asked.noun][0]}".strip())
+    def named(self, asked: Asked) -> str:
+        noun = asked.nouns[0]
+        color = self.names.colors[asked.color] if asked.color is not None and self.names.noun_colors[noun] else ""
+        return with_article(f"{color} {self.names.nouns[noun][0]}".strip())
 
     def _cells(self, boxes: Sequence[Box]) -> Tensor:
         """The tokens of boxes: bool [grid, grid]."""
@@ -286,9 +352,15 @@ class ThingScorer:
         scores = []
         for image in images.float().cpu():
             nouns, colors = self._look(image)[1:]
-            each = [nouns[:, one.noun] + (0 if one.color is None else colors[:, one.color]) for one in asked]
-            scores.append(torch.stack(each).max(1).values.sum())
-        return torch.stack(scores)
+            scores.append(sum(self._score(one, nouns, colors) for one in asked))
+        return torch.tensor(scores)
+
+    def _score(self, asked: Asked, nouns: Tensor, colors: Tensor) -> float:
+        """The log-probability of the surest square, of the answers of `_look`."""
+        chosen = nouns[:, asked.nouns].clone()
+        if asked.color is not None:
+            chosen += colors[:, [asked.color]] * torch.tensor([bool(self.names.noun_colors[n]) for n in asked.nouns])
+        return float(chosen.max())
 
     def things(self, image: Tensor) -> list[Found]:
         """The things of an image [3, H, W] in [-1, 1], from left to right."""
@@ -329,7 +401,7 @@ class ThingScorer:
 
         bool [grid, grid]; None where the prompt names nothing that is known, or there is no free space.
         """
-        asked = {one.noun for one in self.asked(self.words(prompt))}
+        asked = {noun for one in self.asked(self.words(prompt)) for noun in one.nouns}
         if not asked:
             return None
         things = self.things(image)
@@ -387,8 +459,18 @@ class ThingScorer:
         return with_article(f"{said} {name}".strip())
 
     @cached_property
-    def _nouns(self) -> dict[tuple[str, ...], int]:
-        return {_split(name): number for number, names in enumerate(self.names.nouns) for name in names}
+    def _nouns(self) -> dict[tuple[str, ...], tuple[int, ...]]:
+        names: dict[tuple[str, ...], tuple[int, ...]] = {}
+        for number, all_names in enumerate(self.names.nouns):
+            names |= {_split(name): (number,) for name in all_names}
+        for name, nouns in self.names.groups.items():
+            names |= {(name,): nouns, (f"{name}s",): nouns}
+        return names
+
+    @cached_property
+    def _plurals(self) -> set[tuple[str, ...]]:
+        nouns = {_split(plural) for name, plural, *_ in self.names.nouns if plural != name}
+        return nouns | {(f"{name}s",) for name in self.names.groups}
 
     @cached_property
     def _longest(self) -> int:

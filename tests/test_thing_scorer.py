@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -13,13 +16,13 @@ from PIL import Image
 from tiny_models import tiny_model
 from torch import Tensor
 
-from imagebart.conditioning.conditioners import TextConditioner
+from imagebart.conditioning.conditioners import TextConditioner, conditioner_from_config
 from imagebart.errors import WeightsError
 from imagebart.imaging.files import to_images
 from imagebart.pipeline import PART_SEEDS, Pipeline
 from imagebart.ranking import WEIGHTS, Describer, Finder, Planner, bundled_scorer, rank
 from imagebart.settings import SamplingSettings
-from imagebart.things import Box, Part, ThingNames, ThingReader, ThingScorer, load_reader, save_reader
+from imagebart.things import Asked, Box, Part, ThingNames, ThingReader, ThingScorer, load_reader, relations, save_reader
 from imagebart.ui.messages import scale_line
 
 GRID, CELL = 8, 8
@@ -131,7 +134,120 @@ def test_an_image_is_described_in_words_that_captions_have(scorer: ThingScorer) 
 def test_prompts_name_nouns_with_number_and_color_before_them(
     scorer: ThingScorer, prompt: str, asked: list[tuple[int, int | None, int]]
 ) -> None:
-    assert [(one.noun, one.color, one.count) for one in scorer.asked(scorer.words(prompt))] == asked
+    found = scorer.asked(scorer.words(prompt))
+    assert [(one.nouns, one.color, one.count) for one in found] == [((noun,), *others) for noun, *others in asked]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> ThingScorer:
+    """That of checkpoints/things, without the model."""
+    folder = Path(__file__).parent.parent / "checkpoints" / "things"
+    conditioner = conditioner_from_config(json.loads((folder / "config.json").read_text("utf-8"))["conditioner"])
+    assert isinstance(conditioner, TextConditioner)
+    return ThingScorer(*load_reader(folder / WEIGHTS), conditioner, 16)
+
+
+def said(scorer: ThingScorer, asked: Asked) -> str:
+    """ "12 red car"; the nouns of a group only by their number: "3 of 38"."""
+    names = scorer.names
+    name = names.nouns[asked.nouns[0]][0] if len(asked.nouns) == 1 else f"of {len(asked.nouns)}"
+    size = {0.5: "tiny", 0.7: "small", 1.0: "", 1.4: "big", 1.7: "huge"}[asked.size]
+    color = "" if asked.color is None else names.colors[asked.color]
+    return " ".join(filter(None, (str(asked.count), size, color, name)))
+
+
+@pytest.mark.shipped
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        ("a hors left of a horse", ["1 horse", "1 horse"]),
+        ("a candl and a candle", ["1 candle", "1 candle"]),
+        ("a monke, a monkey, a carro", ["1 monkey", "1 monkey", "1 carrot"]),
+        ("12 cats, ten hearts", ["12 cat", "10 heart"]),
+        ("0 cats, 999 dogs and many owls", ["1 cat", "20 dog", "6 owl"]),
+        (f"{'9' * 5000} cats", ["20 cat"]),
+        ("a dozen cats, a pair of red cars", ["12 cat", "2 red car"]),
+        ("two dozen keys and several of the stars", ["20 key", "3 star"]),
+        ("a small red car", ["1 small red car"]),
+        ("a big cat, three tiny blue balloons", ["1 big cat", "3 tiny blue balloon"]),
+        ("the huge orange book and an orange", ["1 huge orange book", "1 orange"]),
+        ("a brown horse", ["1 horse"]),
+        ("a white horse", ["1 horse"]),
+        ("a gray car", ["1 car"]),
+        ("three animals", ["3 of 38"]),
+        ("fruit, a vehicle", ["1 of 11", "1 of 11"]),
+        ("Flowers and anmals", ["2 of 3", "2 of 38"]),
+        ("a purple vehicle", ["1 purple car"]),
+        ("two pink animals", ["2 of 4"]),
+        ("a cat on a pink background", ["1 cat"]),
+    ],
+)
+def test_numbers_sizes_colors_and_groups_are_read(shipped: ThingScorer, prompt: str, asked: list[str]) -> None:
+    assert [said(shipped, one) for one in shipped.asked(shipped.words(prompt))] == asked
+    assert shipped.conditioner.unknown_words(prompt) == []
+    assert not any("does not know" in note for note in shipped.conditioner.encode([prompt]).notes)
+
+
+@pytest.mark.shipped
+def test_words_that_nothing_reads_stay_unknown(shipped: ThingScorer) -> None:
+    assert shipped.conditioner.unknown_words("two big zebras, fruit and 12 spoons") == ["zebras", "spoons"]
+
+
+@pytest.mark.shipped
+@pytest.mark.parametrize(
+    ("prompt", "notes"),
+    [
+        ("a white horse", ["There is no white horse here; it is drawn brown."]),
+        ("two white cars", ["There is no white car here; it is drawn red."]),
+        ("a blue cat, two blue cats", ["There is no blue cat here; it is drawn orange."]),
+        ("purple fruits", ["There is no purple fruit here; it is drawn in its own colors."]),
+        ("a blue house", ["There is no blue house here; it is drawn in its own colors."]),
+        ("a horse on a white background", []),
+        ("a white swan, a black and white cow, a red apple, a pink car, a white animal", []),
+    ],
+)
+def test_a_color_that_a_thing_does_not_come_in_is_named(shipped: ThingScorer, prompt: str, notes: list[str]) -> None:
+    assert shipped.notes(prompt) == notes
+
+
+@pytest.mark.shipped
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a cat on a chair", ["on"]),
+        ("two big cats on top of a red car", ["on"]),
+        ("a cat to the left of the dog", ["left"]),
+        ("a cat right of two small dogs", ["right"]),
+        ("a cat next to a dog beside a pair of owls", ["left", "left"]),
+        ("an owl over a tree and a key under it", ["above", ""]),
+        ("a cat beneath a tree", ["below"]),
+        ("a cat on a pink background and a dog", [""]),
+        ("on the left a cat, on the right a dog", [""]),
+        ("a cat", []),
+    ],
+)
+def test_where_things_lie_is_read(shipped: ThingScorer, prompt: str, expected: list[str]) -> None:
+    words = shipped.words(prompt)
+    assert relations(words, shipped.asked(words)) == expected
+
+
+@pytest.mark.shipped
+def test_a_pipeline_knows_the_words_of_its_scorer(shipped: ThingScorer) -> None:
+    model = tiny_model("text")
+    model.conditioner = replace(shipped.conditioner, tokens=model.conditioner.tokens)
+    pipe = Pipeline(model)
+    assert pipe.unknown_words("2 tiny aliens beside some fruit") == ["aliens"]
+    assert pipe.corrections("vegetabels") == {"vegetabels": "vegetables"}
+    assert {"tiny", "beside", "fruit", "cat"} < set(pipe.vocabulary) and pipe.vocabulary == sorted(pipe.vocabulary)
+
+
+@pytest.mark.shipped
+def test_a_group_is_drawn_as_any_of_its_nouns(shipped: ThingScorer) -> None:
+    (birds,) = shipped.asked(shipped.words("five birds"))
+    chosen = {shipped.choose(birds, Random(seed)) for seed in range(200)}
+    assert {one.nouns for one in chosen} == {(noun,) for noun in birds.nouns} and {one.count for one in chosen} == {5}
+    (car,) = shipped.asked(shipped.words("a car"))
+    assert shipped.choose(car, Random(0)) == car
 
 
 def boxes_of(plan: list[Part]) -> list[tuple[int, int, int]]:
@@ -229,6 +345,11 @@ def test_images_that_show_what_is_asked_for_come_first(scorer: ThingScorer) -> N
     assert rank(scorer, images, "a lemon")[0] == 1
     assert rank(scorer, images, "a green block") == [2, 0, 1]
     assert scorer.score(images, "something nice").tolist() == [0, 0, 0]
+    both = replace(scorer, names=replace(NAMES, groups={"toy": (LEMON, BLOCK)}))
+    shown = torch.stack([drawn([]), *images])
+    alone = torch.stack([scorer.score(shown, name) for name in ("a lemon", "a block")])
+    assert both.score(shown, "a toy").tolist() == alone.amax(0).tolist()
+    assert both.score(shown, "a green toy").tolist() == scorer.score(shown, "a green block").tolist()
 
 
 def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none(scorer: ThingScorer) -> None:

@@ -68,24 +68,31 @@ class TextConditioner:
 
     tokens: the CLIP ids known; the i-th is id i + 1 here, and 0 stands for padding and for no prompt. words: the words
     known, in lower case. length: tokens per prompt. prompt_rules: what is replaced in prompts, after misspelt words.
+    understood: more words, and if any also numbers in digits, that the model's scorer reads and the network does not.
     """
 
     tokens: tuple[int, ...]
     words: tuple[str, ...]
     length: int = clip.CONTEXT_LENGTH
     prompt_rules: PromptRules = PromptRules()
+    understood: tuple[str, ...] = ()
     kind: ClassVar[Kind] = "text"
 
     @classmethod
     def from_captions(
-        cls, captions: Iterable[str], length: int = clip.CONTEXT_LENGTH, rules: PromptRules | None = None
+        cls,
+        captions: Iterable[str],
+        length: int = clip.CONTEXT_LENGTH,
+        rules: PromptRules | None = None,
+        understood: Iterable[str] = (),
     ) -> TextConditioner:
         """Knows exactly the words and punctuation of the captions."""
         chunks = sorted({chunk for caption in captions for chunk in caption.split()})
         found = [piece for chunk in chunks for piece in clip.pieces(chunk)]
         tokens = sorted({token for piece in found for token in piece.ids})
         words = sorted({piece.word for piece in found if piece.word})
-        return cls(tuple(tokens), tuple(words), length, rules or PromptRules())
+        others = sorted(set(understood).difference(words))
+        return cls(tuple(tokens), tuple(words), length, rules or PromptRules(), tuple(others))
 
     @property
     def vocab_size(self) -> int:
@@ -93,7 +100,11 @@ class TextConditioner:
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that will be left out, each once."""
-        return _unique(p.text for p in self._read(clip.pieces(prompt)).pieces if p.word and p.word not in self._words)
+        return _unique(piece.text for piece in self._read(clip.pieces(prompt)).pieces if self._is_unknown(piece))
+
+    def corrected_words(self, prompt: str) -> list[str]:
+        """The words of a prompt as they are read, in lower case, unknown ones too."""
+        return [piece.word for piece in self._read(clip.pieces(prompt)).pieces if piece.word]
 
     def corrections(self, prompt: str) -> list[Correction]:
         """The words of a prompt that will be read as others, each once."""
@@ -112,8 +123,10 @@ class TextConditioner:
             notes += read.notes
             for piece in read.pieces:
                 ids = [self._ids.get(token, 0) for token in piece.ids]
-                if piece.word and piece.word not in self._words:
+                if self._is_unknown(piece):
                     unknown.append(piece.text)
+                elif piece.word and piece.word not in self.words:
+                    continue
                 elif len(row) + len(ids) > self.length:
                     notes.append(cut_note(self.length, piece))
                     break
@@ -130,25 +143,31 @@ class TextConditioner:
         config = {"type": "words", **asdict(self)}
         if self.prompt_rules == PromptRules():
             del config["prompt_rules"]
+        if not self.understood:
+            del config["understood"]
         return config
+
+    def _is_unknown(self, piece: clip.Piece) -> bool:
+        is_number = bool(self.understood) and piece.word.isdecimal()
+        return bool(piece.word) and piece.word not in self._all_words and not is_number
 
     def _read(self, pieces: Iterable[clip.Piece]) -> RewrittenPrompt:
         """The pieces of a prompt with spelling corrected and rules applied."""
         found = list(self._speller.correct(list(pieces)))
-        rewritten = self.prompt_rules.apply([piece for piece, _ in found], self._words)
+        rewritten = self.prompt_rules.apply([piece for piece, _ in found], self._all_words)
         return replace(rewritten, corrections=[*(one for _, one in found if one), *rewritten.corrections])
 
     @cached_property
     def _speller(self) -> SpellChecker:
-        return SpellChecker(self._words)
+        return SpellChecker(self._all_words)
 
     @cached_property
     def _ids(self) -> dict[int, int]:
         return {token: index for index, token in enumerate(self.tokens, 1)}
 
     @cached_property
-    def _words(self) -> frozenset[str]:
-        return frozenset(self.words)
+    def _all_words(self) -> frozenset[str]:
+        return frozenset((*self.words, *self.understood))
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ SHORT_FORMS = {
     short: meant
     for meant, shorts in {
         **{"red": "rde redd erd", "blue": "blu bue lue bleu", "green": "grn gren reen", "pink": "pnk pik"},
-        **{"black": "blk", "white": "wht", "brown": "brn rown", "grey": "gry", "yellow": "ylw", "purple": "prpl"},
+        **{"black": "blk", "white": "wht", "brown": "brn rown", "grey": "gry gray", "yellow": "ylw", "purple": "prpl"},
         **{"orange": "orng", "hair": "hai har hir", "hat": "hta", "eyes": "eys", "girl": "grl gurl", "man": "mna"},
         **{"boy": "byo", "bald": "bld", "cap": "cpa"},
     }.items()

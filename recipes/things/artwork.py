@@ -34,22 +34,23 @@ FILLED = 0.94  # of its box's side, the longest side of a thing
 
 @dataclass(frozen=True)
 class Noun:
-    """A kind of thing. color: of the artwork, where others may be asked for; "" where the name fixes it."""
+    """A kind of thing. color: of the artwork, where others may be asked for; own_color: where the name fixes it."""
 
     name: str
     plural: str
-    kind: str
+    groups: tuple[str, ...]
     code: str  # of the emoji: its file's name
     synonyms: tuple[str, ...]
     color: str
+    own_color: str
 
 
 def _nouns() -> tuple[Noun, ...]:
     rows = (Path(__file__).parent / "data" / "nouns.txt").read_text(encoding="utf-8").splitlines()
     found = []
     for row in rows:
-        name, plural, kind, code, synonyms, *color = row.split("|")
-        found.append(Noun(name, plural, kind, code, tuple(filter(None, synonyms.split(","))), *color or ("",)))
+        name, plural, groups, code, synonyms, *colors = row.split("|")
+        found.append(Noun(name, plural, tuple(groups.split()), code, tuple(filter(None, synonyms.split(","))), *colors))
     return tuple(found)
 
 

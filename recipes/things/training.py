@@ -26,6 +26,7 @@ from imagebart.training.token_task import DataSource, text_config
 from imagebart.weights.folder import Part, save_part
 from recipes import generator
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
+from recipes.things.reader import NAMES
 from recipes.things.scenes import (
     COUNT_WORDS,
     HELD_OUT,
@@ -51,7 +52,8 @@ def conditioner(length: int = TEXT_LENGTH) -> TextConditioner:
     nouns = [name for noun in NOUNS for name in (noun.name, noun.plural, *noun.synonyms)]
     places = [text for texts in PLACES.values() for text in texts]
     others = ["a an and on the one ground background wall floor , ."]
-    return TextConditioner.from_captions([*nouns, *places, *HUES, *GROUNDS, *COUNT_WORDS, *others], length)
+    captions = [*nouns, *places, *HUES, *GROUNDS, *COUNT_WORDS, *others]
+    return TextConditioner.from_captions(captions, length, understood=NAMES.understood)
 
 
 def caption(index: int, seed: int = 0, held_out: HeldOut = NONE_HELD_OUT) -> Caption:

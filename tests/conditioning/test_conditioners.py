@@ -35,7 +35,8 @@ def back_to_clip(conditioner: TextConditioner, row: torch.Tensor) -> list[int]:
 
 def every_conditioner() -> list[Conditioner]:
     classes = ClassConditioner(("tabby cat", "hen"), offset=16, null_class=True)
-    return [TextConditioner.from_captions(CAPTIONS, 20), ClipTextConditioner(), classes, NoConditioner()]
+    text = TextConditioner.from_captions(CAPTIONS, 20, understood=["big", "red"])
+    return [text, ClipTextConditioner(), classes, NoConditioner()]
 
 
 @pytest.mark.parametrize("conditioner", every_conditioner(), ids=lambda c: type(c).__name__)
@@ -61,6 +62,16 @@ def test_captions_are_known_to_the_last_token(text: TextConditioner) -> None:
     assert encoded.notes == []
     for caption, row in zip(CAPTIONS, encoded.tokens, strict=True):
         assert back_to_clip(text, row) == clip_ids(caption)
+
+
+def test_words_that_a_scorer_understands_are_known_and_left_out(text: TextConditioner) -> None:
+    more = TextConditioner.from_captions(CAPTIONS, understood=["red", "several", "woman"])
+    assert (more.words, more.understood) == (text.words, ("several",))
+    encoded = more.encode(["severl 12 red sunglases and 2b"])
+    assert encoded.notes == ['"severl" was read as "several", "sunglases" as "sunglasses".', unknown("and", "2b")]
+    assert torch.equal(encoded.tokens, text.encode(["red sunglasses"]).tokens)
+    assert more.corrected_words("Severl 12 red-sunglases!") == ["several", "12", "red", "sunglasses"]
+    assert text.unknown_words("several 12 red") == ["several", "12"]
 
 
 def test_vocabulary_is_compact(text: TextConditioner) -> None:
