@@ -13,29 +13,31 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import reduce
 from os import PathLike
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 
-from imagebart.conditioning.conditioners import Conditioning, Prompt, TextConditioner
+from imagebart.conditioning.conditioners import Prompt, TextConditioner
 from imagebart.conditioning.prompts import Prompts, check_prompt, prompt_per_variant
 from imagebart.errors import InputError, format_value
+from imagebart.fitting import EditOptions, FittedMask, Frames, Pass, fit_patches
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.inpainting import encode_masked, out_of_domain, paste_blended
 from imagebart.model import ImageBART
-from imagebart.ranking import Describer, Finder, Planner, Scorer, bundled_scorer, complete_prompt, contrast, rank
-from imagebart.sampling.mask_suggestion import ADVICE, suggest_mask
+from imagebart.ranking import Checker, Describer, Scorer, bundled_scorer
+from imagebart.sampling.mask_suggestion import ADVICE
 from imagebart.sampling.speculative import ChainEvent, ChainProgress
 from imagebart.sampling.steps import ChainState, KnownTokens
 from imagebart.settings import SamplingSettings
-from imagebart.things import Part
+from imagebart.things import ThingScorer
 from imagebart.weights import locate
 from imagebart.weights.folder import config_of, read_card, without_header
 from imagebart.weights.published.registry import default_card
@@ -45,9 +47,11 @@ PREVIEW_SHARE = 0.1  # of the time, for previews
 FIRST_SHARE = 0.5  # of the time until then, for the first preview
 CORRECTOR_SHARE = 0.5  # of a stage's time, for a corrector step
 MAX_VARIANTS = 8
-PART_SEEDS = 1_000_003  # from the seed of a part to that of the next
+PASS_SEEDS = 1_000_003  # from the seed of a pass to that of the next
 EDIT_MARGIN = 3.0  # dB, see out_of_domain
-COMPLETE_PROMPT_GUIDANCE = 1.0  # at most, with a prompt that describes all of an image; 2.5 gave smears
+AS_PAINTED = EditOptions()
+IDLE = Pass(None)
+MISSED = "The result does not seem to show what your words ask for."
 
 
 class LazyImages:
@@ -76,7 +80,10 @@ class PipelineEvent(ChainProgress):
     seed: int
     notes: list[str]  # sentences for the user
     recipes: tuple[Recipe, ...]  # what makes each of `images`
-    drawing: str = ""  # the part of the first image that is being drawn, in words, where it is drawn in parts
+    mask: Image.Image | None = None  # "L": what may change; None: all of it
+    elsewhere: Image.Image | None = None  # the place that the words are about, where something else was painted
+    missed: bool = False  # whether the scorer does not find in the result what the words ask for
+    drawing: str = ""  # what of the first image is being drawn, in words, where it is drawn in several passes
 
     @property
     def image(self) -> Image.Image:
@@ -145,15 +152,64 @@ class Clock:
 
 @dataclass(frozen=True)
 class EditRequest:
-    """What one call samples: B variants of N tokens, and where their images go."""
+    """What one call draws: B images, each in as many passes."""
 
     recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
-    paste: Callable[[Image.Image], Image.Image] = lambda square: square  # puts a generated square in its place
-    known: KnownTokens | None = None
-    pixels: Tensor | None = None  # of an edit's region before, float [1, 3, size, size] in [-1, 1]
+    settings: SamplingSettings  # that are sampled by; the recipes have those that were asked for
+    images: tuple[Image.Image | None, ...]  # each variant before; None: a new one
+    passes: tuple[tuple[Pass, ...], ...]  # of each variant
+    mask: Image.Image | None = None
+    elsewhere: Image.Image | None = None
     notes: tuple[str, ...] = ()  # sentences for the user
     best_first: bool = False
-    plans: tuple[list[Part], ...] = ()  # of each variant, where images are drawn in parts
+
+    @property
+    def steps(self) -> list[tuple[Pass, ...]]:
+        """The passes in turn, each of all variants; one that has fewer waits."""
+        longest = max(map(len, self.passes))
+        return list(zip(*(own + (IDLE,) * (longest - len(own)) for own in self.passes), strict=True))
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The images that a pass draws on, and the square of each that the model sees."""
+
+    images: list[Image.Image | None]
+    passes: tuple[Pass, ...]
+    squares: list[Image.Image | None]
+    known: KnownTokens | None
+
+    def paste(self, generated: Sequence[Image.Image]) -> list[Image.Image]:
+        """The first of the images with generated squares in their regions."""
+        pasted = []
+        for image, one, before, square in zip(self.images, self.passes, self.squares, generated, strict=False):
+            if image is None or before is None or one.region is None:
+                pasted.append(square if image is None else image)
+            else:
+                pasted.append(paste_blended(image, one.region, before, square))
+        return pasted
+
+
+class Verdict:
+    """How well each image shows what was asked for, over all passes so far."""
+
+    def __init__(self, count: int) -> None:
+        self.scores = torch.zeros(count)
+        self.missed = [False] * count
+
+    def add(self, scorer: Scorer | None, canvas: Canvas, squares: Tensor, request: EditRequest) -> None:
+        """Takes what a pass has drawn: squares, float [B, 3, S, S]."""
+        words, squares = request.recipes[0].prompt, squares.clamp(-1, 1)
+        if scorer is None:
+            return
+        if request.best_first:
+            self.scores = scorer.score(squares, words or "")
+        if not isinstance(scorer, Checker):
+            return
+        for row, (one, square) in enumerate(zip(canvas.passes, squares, strict=True)):
+            asked = words if one.frame is None else one.prompt
+            if isinstance(asked, str) and asked and not all(scorer.shows(one.framed(square[None]), asked)):
+                self.missed[row] = True
 
 
 @dataclass(frozen=True)
@@ -264,21 +320,65 @@ class Pipeline:
         """Whether variants can be ranked, best first."""
         return self.scorer is not None
 
+    def fit_mask(
+        self,
+        image: Source,
+        mask: Image.Image | None,
+        prompt: Prompt = None,
+        *,
+        settings: SamplingSettings | None = None,
+        options: EditOptions = AS_PAINTED,
+    ) -> FittedMask:
+        """What an edit of a mask changes, and how: see `imagebart.fitting`.
+
+        mask: see `masks.as_mask`; None, or nothing painted: the place that the words are about, as the model's scorer
+        finds it. Raises InputError for bad input, and where there is neither a mask nor such a place.
+        """
+        upload = load_image(image)
+        painted = None
+        if mask is not None:
+            painted = masks.as_mask(mask, upload.size, empty=bool(prompt) and not options.exact)
+            painted = painted if painted.getbbox() else None
+        return self._fit(upload, painted, prompt, settings or self.defaults, options)
+
+    def _fit(
+        self,
+        upload: Image.Image,
+        mask: Image.Image | None,
+        prompt: Prompt,
+        settings: SamplingSettings,
+        options: EditOptions,
+    ) -> FittedMask:
+        words = prompt if isinstance(prompt, str) and self.conditioning == "text" and not options.remove else ""
+        prompt = None if options.remove else prompt
+        if mask is not None and options.exact:
+            region = Region.of(mask, self.image_size, self.grid, options.context, options.feather)
+            fitted = FittedMask.of([Pass(prompt, region)], settings)
+        else:
+            frames = self._frames
+            thing = None if frames is None else frames.fit(upload, mask, words, settings, options)
+            fitted = thing or fit_patches(self.model, self.scorer, upload, mask, words, settings, options)
+            if not words:
+                fitted = replace(fitted, passes=tuple(Pass(prompt, one.region) for one in fitted.passes))
+        if fitted.mask.getbbox() is None:  # patches past a long, narrow image's edge, or smaller than a pixel
+            if mask is None:
+                raise InputError(f'What "{words:.60}" would change lies outside of this image; {ADVICE}.')
+            return self._fit(upload, mask, prompt, settings, replace(options, exact=True))
+        return fitted
+
+    @property
+    def _frames(self) -> Frames | None:
+        """What fits masks to the model's frame, if it has one."""
+        patches = self.model.about.frame
+        return Frames(self.model, self.scorer, patches) if patches and isinstance(self.scorer, ThingScorer) else None
+
     def suggest_mask(self, image: Source, prompt: str | None) -> Image.Image:
         """The part of an image that a prompt would change: a mask, "L", of the image's size.
 
         Where the model's scorer finds things: where those are that the prompt names, or free space for them.
         Raises InputError for an image or prompt that cannot be used, and where nothing is found.
         """
-        upload, words = load_image(image), _words(prompt)
-        box, pixels = self._whole(upload)
-        tokens = self.scorer.find(pixels[0], words) if isinstance(self.scorer, Finder) else None
-        if tokens is None:
-            tokens = suggest_mask(self.model, pixels, words, contrast(self.scorer, pixels, words))
-        mask = crop.paint_cells(tokens.numpy(), box, upload.size)
-        if mask.getbbox() is None:  # only patches past a long, narrow image's edge
-            raise InputError(f'What "{words:.60}" would change lies outside of this image; {ADVICE}.')
-        return mask
+        return self.fit_mask(image, None, _words(prompt)).mask
 
     def describe(self, image: Source) -> str:
         """What an image shows, in words that the model knows.
@@ -302,24 +402,6 @@ class Pipeline:
             reconstructed = first_stage.decode(first_stage.encode(pixels))
         return out_of_domain(self.model, pixels, reconstructed, torch.ones(self.grid**2, dtype=torch.bool))
 
-    def complete_prompt(
-        self, image: Source, prompt: str | None, settings: SamplingSettings | None = None
-    ) -> tuple[str, SamplingSettings]:
-        """A prompt with all else that an image shows, for masks of `suggest_mask`, which cover more than what changes.
-
-        Also settings with less guidance, if it is the model's default. Both are as given where the model cannot
-        describe the image. Raises InputError for an image that cannot be used.
-        """
-        words, settings = _words(prompt), settings or self.defaults
-        completed = complete_prompt(self.scorer, self._whole(load_image(image))[1], words)
-        if completed != words and settings.guidance == self.defaults.guidance:
-            settings = replace(settings, guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
-        return completed, settings
-
-    def region(self, size: tuple[int, int], mask: Image.Image, context: float = math.inf, feather: int = 0) -> Region:
-        """The region of an edit of an image of `size` (width, height): see `edit`, also for its errors."""
-        return Region.of(masks.as_mask(mask, size), self.image_size, self.grid, context, feather)
-
     def generate(
         self,
         prompt: Prompts,
@@ -331,51 +413,59 @@ class Pipeline:
     ) -> Iterator[PipelineEvent]:
         """Images from a prompt (or class) alone, or from each of a list. Raises InputError before the first event.
 
-        Where the model's scorer plans images, they are drawn in its parts, one after the other. best_first: the
-        result's images are ranked by the model's scorer.
+        A model with a frame draws the ground, then each thing in a square of its own. best_first: the result's images
+        are ranked by the model's scorer.
         """
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("generate", prompts, seed, settings)
-        return self._run(prompts, EditRequest(recipes, best_first=best_first, plans=self._plans(recipes)))
-
-    def _plans(self, recipes: Sequence[Recipe]) -> tuple[list[Part], ...]:
-        """The parts of each image, equally many: after its last one, none of an image's tokens are drawn."""
-        if not isinstance(self.scorer, Planner):
-            return ()
-        everything = torch.ones(self.grid**2, dtype=torch.bool)
-        found = [self.scorer.plan(one.prompt or "", one.seed + one.variant) for one in recipes]
-        plans = [plan or [Part(one.prompt or "", everything)] for plan, one in zip(found, recipes, strict=True)]
-        longest = max(map(len, plans))
-        return tuple(plan + [Part("", ~everything)] * (longest - len(plan)) for plan in plans)
+        frames = self._frames
+        passes = []
+        for one, words in zip(recipes, prompts, strict=True):
+            plan = frames.plan(words, one.own_seed) if frames is not None and isinstance(words, str) else None
+            passes.append(plan or (Pass(words),))
+        images = (None,) * len(recipes)
+        return self._run(
+            prompts, EditRequest(recipes, recipes[0].settings, images, tuple(passes), best_first=best_first)
+        )
 
     def edit(
         self,
         image: Source,
-        mask: Image.Image,
+        mask: Image.Image | None,
         prompt: Prompts = None,
         *,
         seed: int | None = None,
         settings: SamplingSettings | None = None,
+        exact: bool = False,
+        movable: bool = False,
+        remove: bool = False,
         feather: int = 0,
         context: float = math.inf,
         variants: int = 1,
         best_first: bool = False,
     ) -> Iterator[PipelineEvent]:
-        """Regenerates what a mask of the image's size paints, by a prompt or each of a list; all else is kept.
+        """Regenerates what is painted, by a prompt or each of a list; all else is kept, see `PipelineEvent.mask`.
 
-        mask: see `masks.as_mask`; a grey value is a strength, see `masks`. feather: pixels over which the change fades
-        in at the mask's edge, inwards. context: how much around the mask the model sees, over the mask's longer side
-        (inf: all it can). best_first: as for `generate`. Raises InputError before the first event for bad input.
+        mask: of the image's size, see `masks.as_mask`; a grey value is a strength, see `masks`; None: the place that
+        the words are about. It is fitted to the model and the words, see `fit_mask`, unless it is `exact`: then no
+        pixel changes that is not painted. movable: nobody painted it, so that words about another place move it.
+        remove: what is painted goes, without words. feather: pixels over which the change fades in at the mask's edge,
+        inwards. context: how much around the mask the model sees, over the mask's longer side (inf: all it can).
+        best_first: as for `generate`. Raises InputError before the first event for bad input.
         """
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
-        recipes = self._recipes("edit", prompts, seed, settings, feather=feather, context=context)
-        return self._run(prompts, replace(self._edit_request(image, mask, recipes), best_first=best_first))
+        options = EditOptions(exact, movable, remove, feather, context)
+        recipes = self._recipes("edit", prompts, seed, settings, **vars(options))
+        return self._run(prompts, replace(self._edit_request(image, mask, prompts, recipes), best_first=best_first))
 
     def edit_batch(
         self,
         edits: Sequence[Edit],
         *,
         settings: SamplingSettings | None = None,
+        exact: bool = False,
+        movable: bool = False,
+        remove: bool = False,
         feather: int = 0,
         context: float = math.inf,
     ) -> Iterator[PipelineEvent]:
@@ -384,34 +474,46 @@ class Pipeline:
         Each is what `edit` gives with its mask, prompt and seed; but sums of a batch are rounded differently, so that
         now and then a token differs where two are almost equally likely. Raises InputError before the first.
         """
-        requests, conditionings = [], []
-        self._recipes("edit", [None], 0, settings, feather=feather, context=context)  # also without edits
+        options = vars(EditOptions(exact, movable, remove, feather, context))
+        self._recipes("edit", [None], 0, settings, **options)  # also without edits
+        requests = []
         for edit in edits:
-            (prompt,) = prompt_per_variant(edit.prompt, 1, 1)
-            recipes = self._recipes("edit", [prompt], edit.seed, settings, feather=feather, context=context)
-            requests.append(self._edit_request(edit.image, edit.mask, recipes))
-            conditionings.append(self.model.conditioner.encode([prompt]))
-        return self._batch(requests, conditionings)
+            prompts = prompt_per_variant(edit.prompt, 1, 1)
+            recipes = self._recipes("edit", prompts, edit.seed, settings, **options)
+            request = self._edit_request(edit.image, edit.mask, prompts, recipes)
+            requests.append(replace(request, notes=(*request.notes, *self.model.conditioner.encode(prompts).notes)))
+        return self._batch(requests)
 
-    def _batch(self, requests: list[EditRequest], conditionings: list[Conditioning]) -> Iterator[PipelineEvent]:
-        chains: dict[float | None, list[int]] = {}  # by the noise level that they start from
+    def _batch(self, requests: list[EditRequest]) -> Iterator[PipelineEvent]:
+        canvases: dict[int, Canvas] = {}
+        last: dict[int, tuple[ChainEvent, Clock]] = {}
+        verdicts = [Verdict(1) for _ in requests]
+        for number in range(max((len(one.steps) for one in requests), default=0)):
+            chains: dict[tuple[float | None, float], list[int]] = {}  # by what one chain has in common
+            for index, request in enumerate(requests):
+                if number >= len(request.steps):
+                    continue
+                if index in canvases:  # what the pass before has drawn
+                    generated = self._decode(last[index][0].tokens)
+                    verdicts[index].add(self.scorer, canvases[index], generated, request)
+                    request = replace(request, images=tuple(canvases[index].paste(to_images(generated))))
+                canvases[index] = self._canvas(list(request.images), request.steps[number], request)
+                known = canvases[index].known
+                strength = known.max_strength if known else None
+                chains.setdefault((strength, request.settings.guidance), []).append(index)
+            for indices in chains.values():
+                known = KnownTokens.concatenate([known for i in indices if (known := canvases[i].known)])
+                prompts = [requests[i].steps[number][0].prompt for i in indices]
+                tokens = self.model.conditioner.encode(prompts).tokens
+                cond, settings = self.model.condition(tokens, requests[indices[0]].settings)
+                seeds = [requests[i].recipes[0].seed + number * PASS_SEEDS for i in indices]
+                state = self.model.sampler.prepare(len(indices), settings, cond, known=known, seed=seeds)
+                clock = Clock(settings, [1.0] * len(state.steps))
+                *_, event = self._first_event(state, settings), *self.model.sampler.stream(state, settings)
+                for row, index in enumerate(indices):
+                    last[index] = replace(event, tokens=event.tokens[row : row + 1]), clock
         for index, request in enumerate(requests):
-            chains.setdefault(request.known.max_strength if request.known else None, []).append(index)
-        sampled: dict[int, tuple[ChainEvent, Clock]] = {}
-        for indices in chains.values():
-            known = KnownTokens.concatenate([one for one in (requests[index].known for index in indices) if one])
-            tokens = torch.cat([conditionings[index].tokens for index in indices])
-            cond, settings = self.model.condition(tokens, requests[0].recipes[0].settings)
-            seeds = [requests[index].recipes[0].seed for index in indices]
-            state = self.model.sampler.prepare(len(indices), settings, cond, known=known, seed=seeds)
-            clock, last = Clock(settings, [1.0] * len(state.steps)), self._first_event(state, settings)
-            for event in self.model.sampler.stream(state, settings):
-                last = event
-            for row, index in enumerate(indices):
-                sampled[index] = replace(last, tokens=last.tokens[row : row + 1]), clock
-        for index, (request, conditioning) in enumerate(zip(requests, conditionings, strict=True)):
-            request = replace(request, notes=(*request.notes, *conditioning.notes))
-            yield self._event("result", sampled[index][0], request, sampled[index][1])
+            yield self._event("result", last[index][0], canvases[index], request, last[index][1], verdicts[index])
 
     def vary(
         self,
@@ -431,15 +533,10 @@ class Pipeline:
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("vary", prompts, seed, settings, strength=strength)
         upload = load_image(image)
-        region = self.region(upload.size, masks.preset("everything", upload.size))
-        pixels = to_tensor(crop.extract(upload, region.box, self.image_size)).to(self.model.device)
-        with torch.no_grad():
-            tokens = self.model.first_stage.encode(pixels)
-            decoded = self.model.first_stage.decode(tokens)
-        notes = out_of_domain(self.model, pixels, decoded, torch.from_numpy(region.regenerated).flatten())
-        known = KnownTokens(tokens)
-        request = EditRequest(recipes, partial(region.paste, upload), known, notes=notes, best_first=best_first)
-        return self._run(prompts, request)
+        region = Region.of(masks.preset("everything", upload.size), self.image_size, self.grid)
+        passes = tuple((Pass(words, region),) for words in prompts)
+        request = EditRequest(recipes, recipes[0].settings, (upload,) * len(prompts), passes, best_first=best_first)
+        return self._run(prompts, replace(request, notes=self.domain_notes(upload)))
 
     def _recipes(
         self, task: Task, prompts: list[Prompt], seed: int | None, settings: SamplingSettings | None, **more: Any
@@ -456,22 +553,39 @@ class Pipeline:
         name = self.name[:LONGEST_NAME]
         return tuple(Recipe(name, task, text, seed, settings, variant=i, **more) for i, text in enumerate(texts))
 
-    def _edit_request(self, image: Source, mask: Image.Image, recipes: tuple[Recipe, ...]) -> EditRequest:
-        upload = load_image(image)
-        region = self.region(upload.size, mask, recipes[0].context, recipes[0].feather)
-        square = crop.extract(upload, region.box, self.image_size)
-        pixels = to_tensor(square).to(self.model.device)
-        strength = torch.from_numpy(region.token_strength).view(1, -1) / 255
-        known = encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None], strength)
-        notes: tuple[str, ...] = ()
-        if not self.any_scales and len(strength[strength > 0].unique()) > 1:
-            notes = (f"This model knows one strength for all of a mask: it used the largest, {strength.max():.0%}.",)
-        return EditRequest(recipes, partial(paste_blended, upload, region, square), known, pixels, notes)
+    def _edit_request(
+        self, image: Source, mask: Image.Image | None, prompts: list[Prompt], recipes: tuple[Recipe, ...]
+    ) -> EditRequest:
+        upload, recipe = load_image(image), recipes[0]
+        options = EditOptions(recipe.exact, recipe.movable, recipe.remove, recipe.feather, recipe.context)
+        fits = {
+            prompt: self.fit_mask(upload, mask, prompt, settings=recipe.settings, options=options)
+            for prompt in dict.fromkeys(prompts)
+        }
+        own = [fits[prompt] for prompt in prompts]
+        frames = self._frames
+        passes = [one.passes for one in own]
+        if frames is not None:  # of a group of things, each variant has its own
+            passes = [frames.choose(one, recipe.own_seed) for one, recipe in zip(passes, recipes, strict=True)]
+        shown = reduce(ImageChops.lighter, (one.mask for one in fits.values()))
+        notes = tuple(dict.fromkeys(note for one in own for note in one.notes))
+        strengths = {
+            value for step in own[0].passes if step.region for value in np.unique(step.region.strength) if value
+        }
+        if not self.any_scales and len(strengths) > 1:
+            notes += (
+                f"This model knows one strength for all of a mask: it used the largest, {max(strengths) / 255:.0%}.",
+            )
+        images = (upload,) * len(prompts)
+        return EditRequest(recipes, own[0].settings, images, tuple(passes), shown, own[0].elsewhere, notes)
 
     def _whole(self, upload: Image.Image) -> tuple[Box, Tensor]:
         """The square that holds all of an image, and its pixels as the model sees them, [1, 3, size, size]."""
-        box = crop.crop_box(masks.preset("everything", upload.size), self.image_size, math.inf)
+        box = self._whole_box(upload)
         return box, to_tensor(crop.extract(upload, box, self.image_size)).to(self.model.device)
+
+    def _whole_box(self, upload: Image.Image) -> Box:
+        return crop.crop_box(masks.preset("everything", upload.size), self.image_size, math.inf)
 
     def _run(self, prompts: list[Prompt], request: EditRequest) -> Iterator[PipelineEvent]:
         """Encodes the prompts, which raises InputError for bad ones, and returns the stream of events."""
@@ -483,59 +597,88 @@ class Pipeline:
             raise InputError("This model has no scorer that could rank variants; ask for them as they come.")
         if request.best_first and any(prompt != prompts[0] for prompt in prompts):
             raise InputError("Images of several prompts have no best; ask for one prompt, or for them as they come.")
-        conditioning = self.model.conditioner.encode(prompts)
-        cond, settings = self.model.condition(conditioning.tokens, request.recipes[0].settings)
-        request = replace(request, notes=(*request.notes, *conditioning.notes))
-        return self._stream(request, settings, cond)
+        notes = self.model.conditioner.encode(prompts).notes
+        return self._stream(replace(request, notes=(*request.notes, *notes)))
 
-    def _stream(self, request: EditRequest, settings: SamplingSettings, cond: Tensor | None) -> Iterator[PipelineEvent]:
+    def _stream(self, request: EditRequest) -> Iterator[PipelineEvent]:
         """The events of a run. Closing it stops the model and frees its caches."""
-        with closing(self._chains(request, settings, cond)) as chains:
-            last = next(chains)
-            clock = Clock(settings, self._costs(request, last.stage))
-            yield self._event("start", last, request, clock)
-            for last in chains:
+        verdict = Verdict(len(request.recipes))
+        with closing(self._chains(request, verdict)) as chains:
+            last, canvas = next(chains)
+            clock = Clock(request.settings, self._costs(request, last.stage))
+            yield self._event("start", last, canvas, request, clock, verdict)
+            for last, canvas in chains:
                 # The end of the last step is the result, unless the corrector follows, whose end is.
-                final = last.stage == 1 and last.resample_index == last.resamples - 1 and not settings.corrector_steps
+                corrects = request.settings.corrector_steps
+                final = last.stage == 1 and last.resample_index == last.resamples - 1 and not corrects
                 if last.done and not final and not last.corrector_step:
-                    yield self._event("stage", last, request, clock)
+                    yield self._event("stage", last, canvas, request, clock, verdict)
                 elif (not last.done or last.corrector_step) and clock.preview_due():
-                    yield self._event("preview", last, request, clock)
-        result = self._event("result", last, request, clock)
-        del request  # the upload is freed as soon as the result is pasted
+                    yield self._event("preview", last, canvas, request, clock, verdict)
+        result = self._event("result", last, canvas, request, clock, verdict)
+        del request, canvas  # the upload is freed as soon as the result is pasted
         yield result
 
-    def _chains(
-        self, request: EditRequest, settings: SamplingSettings, cond: Tensor | None
-    ) -> Generator[ChainEvent, None, None]:
-        """x_T, then an event after every pass. Parts are drawn by a chain each, whose steps count as those of one."""
-        sampler, first, count = self.model.sampler, request.recipes[0], len(request.recipes)
-        parts = list(zip(*request.plans, strict=True)) or [()]
-        known, own = request.known, settings
-        for number, part in enumerate(parts):
-            if part:
-                conditioning = self.model.conditioner.encode([one.prompt for one in part])
-                cond, own = self.model.condition(conditioning.tokens, settings)
-            seed = first.seed + number * PART_SEEDS
-            state = sampler.prepare(count, own, cond, known=known, strength=first.strength or 1.0, seed=seed)
-            after = (len(parts) - 1 - number) * state.scales  # steps of the parts that follow
-            last = self._first_event(state, own)
-            last = replace(last, stage=last.stage + after, stages=len(parts) * state.scales)
+    def _chains(self, request: EditRequest, verdict: Verdict) -> Generator[tuple[ChainEvent, Canvas], None, None]:
+        """x_T, then an event after every step of the decoder, each with what it is drawn on.
+
+        The steps of all passes count as those of one chain.
+        """
+        sampler, recipe, count = self.model.sampler, request.recipes[0], len(request.recipes)
+        images, steps = list(request.images), request.steps
+        for number, passes in enumerate(steps):
+            canvas = self._canvas(images, passes, request)
+            tokens = self.model.conditioner.encode([one.prompt for one in passes]).tokens
+            cond, settings = self.model.condition(tokens, request.settings)
+            seed = recipe.seed + number * PASS_SEEDS
+            strength = recipe.strength or 1.0
+            state = sampler.prepare(count, settings, cond, known=canvas.known, strength=strength, seed=seed)
+            after = (len(steps) - 1 - number) * state.scales  # steps of the passes that follow
+            last = self._first_event(state, settings)
+            last = replace(last, stage=last.stage + after, stages=len(steps) * state.scales)
             if number == 0:
-                yield last
-            with closing(sampler.stream(state, own)) as chain:  # type: ignore[type-var]
+                yield last, canvas
+            with closing(sampler.stream(state, settings)) as chain:  # type: ignore[type-var]
                 for event in chain:
-                    last = replace(event, stage=event.stage + after, stages=len(parts) * state.scales)
+                    last = replace(event, stage=event.stage + after, stages=len(steps) * state.scales)
                     if not (after and event.corrector_step):
-                        yield last
+                        yield last, canvas
             if after:
-                known = KnownTokens(last.tokens, ~torch.stack([one.tokens for one in parts[number + 1]]))
+                generated = self._decode(last.tokens)
+                verdict.add(self.scorer, canvas, generated, request)
+                images = list(canvas.paste(to_images(generated)))
+
+    def _canvas(self, images: list[Image.Image | None], passes: tuple[Pass, ...], request: EditRequest) -> Canvas:
+        """What a pass draws on. What several variants have in common is encoded once."""
+        vary = request.recipes[0].strength is not None
+        encoded: dict[tuple[int, int], tuple[Image.Image, KnownTokens]] = {}
+        keys = [(id(image), id(one.region)) for image, one in zip(images, passes, strict=True)]
+        for key, image, one in zip(keys, images, passes, strict=True):
+            if image is not None and key not in encoded:
+                region = one.region or self._waiting(image)
+                square = crop.extract(image, region.box, self.image_size)
+                encoded[key] = square, self._known(square, region, vary)
+        if not encoded:
+            return Canvas(images, passes, [None] * len(images), None)
+        rows = [encoded[key][1] for key in (keys if len(encoded) > 1 else keys[:1])]
+        return Canvas(images, passes, [encoded[key][0] for key in keys], KnownTokens.concatenate(rows))
+
+    def _waiting(self, image: Image.Image) -> Region:
+        """The region of a variant that has fewer passes than others: nothing of it is drawn."""
+        box, nothing = self._whole_box(image), np.zeros((self.grid, self.grid), np.uint8)
+        return Region.of_patches(nothing, box, image.size, self.image_size)
+
+    @torch.no_grad()
+    def _known(self, square: Image.Image, region: Region, vary: bool) -> KnownTokens:
+        pixels = to_tensor(square).to(self.model.device)
+        if vary:
+            return KnownTokens(self.model.first_stage.encode(pixels))
+        strength = torch.from_numpy(region.token_strength).view(1, -1) / 255
+        return encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None], strength)
 
     def _costs(self, request: EditRequest, steps: int) -> list[float]:
-        """The time of each step of a run: equal, except that a part takes less where it has fewer tokens."""
-        if not request.plans:
-            return [1.0] * steps
-        sizes = [float(part.tokens.float().mean()) for part in request.plans[0]]
+        """The time of each step of a run: equal, except that a pass takes less where it has fewer tokens."""
+        sizes = [1.0 if one.region is None else float(one.region.regenerated.mean()) for one, *_ in request.steps]
         return [1 + size for size in sizes for _ in range(steps // len(sizes))]
 
     def _first_event(self, state: ChainState, settings: SamplingSettings) -> ChainEvent:
@@ -543,25 +686,35 @@ class Pipeline:
         return ChainEvent(len(state.steps), state.scales, 0, settings.resamples, state.x, total=state.total)
 
     @torch.no_grad()
-    def _event(self, kind: EventKind, event: ChainEvent, request: EditRequest, clock: Clock) -> PipelineEvent:
+    def _decode(self, tokens: Tensor) -> Tensor:
+        return self.model.first_stage.decode(tokens)
+
+    def _event(
+        self, kind: EventKind, event: ChainEvent, canvas: Canvas, request: EditRequest, clock: Clock, verdict: Verdict
+    ) -> PipelineEvent:
         """Decodes an event's tokens, to be pasted on the first use of its images."""
         began = time.perf_counter()
         fraction = 1.0 if kind == "result" else clock.fraction(event)
-        squares = self.model.first_stage.decode(event.tokens[:1] if kind == "preview" else event.tokens)
-        order, notes = list(range(len(squares))), request.notes
-        if kind == "result" and request.best_first and self.scorer is not None:
-            order = rank(self.scorer, squares.clamp(-1, 1), request.recipes[0].prompt or "")
-        keep = request.known.keep if request.known else None
-        if kind == "result" and request.pixels is not None and keep is not None:
-            notes = (*out_of_domain(self.model, request.pixels, squares[:1], keep[0], EDIT_MARGIN), *notes)
-        place, generated = request.paste, to_images(squares[order])
+        squares = self._decode(event.tokens[:1] if kind == "preview" else event.tokens)
+        order, notes = list(range(len(squares))), list(request.notes)
+        if kind == "result":
+            verdict.add(self.scorer, canvas, squares, request)
+            if request.best_first:
+                order = verdict.scores.argsort(descending=True, stable=True).tolist()
+            if verdict.missed[order[0]]:
+                notes.append(MISSED)
+            before, region = canvas.squares[0], canvas.passes[0].region
+            if before is not None and region is not None and request.mask is not None:
+                pixels, keep = to_tensor(before).to(squares.device), torch.from_numpy(~region.regenerated).flatten()
+                notes = [*out_of_domain(self.model, pixels, squares[:1], keep, EDIT_MARGIN), *notes]
+        generated = to_images(squares)
         clock.record(kind, time.perf_counter() - began)
 
         def paste() -> list[Image.Image]:
             began = time.perf_counter()
-            pasted = [place(square) for square in generated]
+            pasted = canvas.paste(generated)
             clock.add_preview_cost(kind, time.perf_counter() - began)
-            return pasted
+            return [pasted[number] for number in order]
 
         elapsed = clock.elapsed()
         return PipelineEvent(
@@ -572,16 +725,13 @@ class Pipeline:
             elapsed=elapsed,
             remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
             seed=request.recipes[0].seed,
-            notes=list(notes),
+            notes=notes,
             recipes=tuple(request.recipes[number] for number in order),
-            drawing=self._drawing(event, request),
+            mask=request.mask,
+            elsewhere=request.elsewhere,
+            missed=verdict.missed[order[0]],
+            drawing=str(canvas.passes[0].prompt or "") if len(request.steps) > 1 else "",
         )
-
-    def _drawing(self, event: ChainEvent, request: EditRequest) -> str:
-        if not request.plans:
-            return ""
-        plan = request.plans[0]
-        return plan[(event.stages - event.stage) * len(plan) // event.stages].prompt
 
 
 def _words(prompt: str | None) -> str:

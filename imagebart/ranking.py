@@ -17,7 +17,7 @@ from torch import Tensor
 from imagebart.conditioning.conditioners import ClassConditioner, ClipTextConditioner
 from imagebart.errors import InputError, reason_of
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.things import Part, ThingScorer, is_thing_scorer
+from imagebart.things import ThingScorer, is_thing_scorer
 
 WEIGHTS = "judge.safetensors"  # in a model's folder
 
@@ -47,19 +47,11 @@ class Describer(Protocol):
 
 
 @runtime_checkable
-class Finder(Protocol):
-    """A scorer that can say where in an image the things are, or could be, that a prompt names."""
+class Checker(Protocol):
+    """A scorer that can say whether images show what a prompt names."""
 
-    def find(self, image: Tensor, prompt: str) -> Tensor | None:
-        """The tokens of an image, float [3, H, W] in [-1, 1]: bool [rows, columns]; None where it finds nothing."""
-
-
-@runtime_checkable
-class Planner(Protocol):
-    """A scorer that can say in which parts a prompt's image is best drawn, each within what the ones before drew."""
-
-    def plan(self, prompt: str, seed: int) -> list[Part] | None:
-        """The parts, the first of all tokens; None where the image is best drawn at once."""
+    def shows(self, squares: Tensor, prompt: str) -> list[bool]:
+        """Of images, float [B, 3, H, W] in [-1, 1]; True where it cannot say."""
 
 
 def rank(scorer: Scorer, images: Tensor, prompt: str) -> list[int]:

@@ -163,10 +163,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Part:
-    """What of an image is drawn at one time: by which prompt, and which tokens, bool [N]."""
+    """What of an image is drawn at one time: by which prompt, and where."""
 
     prompt: str
-    tokens: Tensor
+    box: Box | None = None  # None: everywhere
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ class ThingScorer:
         return next((n for n in lengths if tuple(words[at : at + n]) in self._nouns), 0)
 
     def plan(self, prompt: str, seed: int) -> list[Part] | None:
-        """See `imagebart.ranking.Planner`: the ground, then each thing in a box of its own; None where none is named.
+        """The ground, then each thing in a box of its own; None where none is named.
 
         Things that find no place are left out.
         """
@@ -297,16 +297,26 @@ class ThingScorer:
         each = [one for one in asked for _ in range(one.count)]
         boxes = self._layout(len(each), place if single else None, random)
         named = [(self.named(self.choose(one, random)), box) for one, box in zip(each, boxes, strict=False)]
-        everywhere = torch.ones(self.grid**2, dtype=torch.bool)
-        return [
-            Part(self._ground_words(words, random), everywhere),
-            *(Part(name, self._cells([box]).flatten()) for name, box in named),
-        ]
+        return [Part(self._ground_words(words, random)), *(Part(name, box) for name, box in named)]
 
     def named(self, asked: Asked) -> str:
-        noun = asked.nouns[0]
-        color = self.names.colors[asked.color] if asked.color is not None and self.names.noun_colors[noun] else ""
-        return with_article(f"{color} {self.names.nouns[noun][0]}".strip())
+        """One of the things, as the model knows it: "a red car"."""
+        return self._phrase(asked.nouns[0], asked.color or 0, 1)
+
+    def is_a(self, found: Found, asked: Asked) -> bool:
+        """Whether a thing is what is asked for."""
+        one_color = not self.names.noun_colors[found.noun]
+        return found.noun in asked.nouns and (asked.color in (None, found.color) or one_color)
+
+    def shows(self, squares: Tensor, prompt: str) -> list[bool]:
+        """Whether squares [B, 3, S, S] show the first thing that a prompt names, or no thing where it names none."""
+        asked = self.asked(self.words(prompt))[:1]
+        nouns, colors = (logits.argmax(1).tolist() for logits in self.read(squares.float().cpu()))
+        if not asked:
+            return [noun == len(self.names.nouns) for noun in nouns]
+        whole = Box(0, 0, self.grid)
+        found = [Found(noun, color, whole, 1.0) for noun, color in zip(nouns, colors, strict=True)]
+        return [one.noun < len(self.names.nouns) and self.is_a(one, asked[0]) for one in found]
 
     def _cells(self, boxes: Sequence[Box]) -> Tensor:
         """The tokens of boxes: bool [grid, grid]."""
@@ -362,9 +372,12 @@ class ThingScorer:
             chosen += colors[:, [asked.color]] * torch.tensor([bool(self.names.noun_colors[n]) for n in asked.nouns])
         return float(chosen.max())
 
-    def things(self, image: Tensor) -> list[Found]:
-        """The things of an image [3, H, W] in [-1, 1], from left to right."""
-        boxes, nouns, colors = self._look(image)
+    def things(self, image: Tensor, near: Tensor | None = None) -> list[Found]:
+        """The things of an image [3, H, W] in [-1, 1], from left to right; near: only those in boxes with one of these
+        tokens, bool [grid, grid]."""
+        boxes, nouns, colors = self._look(image, near)
+        if not boxes:
+            return []
         sure, noun = nouns[:, :-1].exp().max(1)
         chosen: list[Found] = []
         for number in sure.argsort(descending=True).tolist():
@@ -396,18 +409,6 @@ class ThingScorer:
         """See `imagebart.ranking.Describer`: a prompt says what is in the mask alone, so that nothing is added."""
         return None
 
-    def find(self, image: Tensor, prompt: str) -> Tensor | None:
-        """The tokens of an image [3, H, W] where the things that a prompt names are, or free space for them.
-
-        bool [grid, grid]; None where the prompt names nothing that is known, or there is no free space.
-        """
-        asked = {noun for one in self.asked(self.words(prompt)) for noun in one.nouns}
-        if not asked:
-            return None
-        things = self.things(image)
-        boxes = [found.box for found in things if found.noun in asked] or self._free_box(things)
-        return self._cells(boxes) if boxes else None
-
     def ground(self, image: Tensor, things: list[Found]) -> tuple[str, str] | None:
         """The names of the colors of wall and floor around things; None where an image's ground is not plain."""
         levels = F.adaptive_avg_pool2d((image.float().cpu() + 1) * 127.5, self.grid).flatten(1).T  # [N, 3]
@@ -423,30 +424,38 @@ class ThingScorer:
         wall, floor = (names[int(rows[row][plain[row]].mode().values)] for row in (filled[0], filled[-1]))
         return wall, floor
 
-    def _free_box(self, things: list[Found]) -> list[Box]:
-        """The free box of a middle size, or of a smaller one, that is nearest to the middle; [] without any."""
-        middle = (self.grid - 1) / 2
-        for side in sorted(self.names.sides[:-1], reverse=True):
-            free = [box for box in self._boxes(side) if not any(box.overlap(found.box) for found in things)]
-            if free:
-                places = {box: (box.top + (side - 1) / 2, box.left + (side - 1) / 2) for box in free}
-                return [min(free, key=lambda b: (places[b][0] - middle) ** 2 + (places[b][1] - middle) ** 2)]
-        return []
+    def free_boxes(self, taken: Sequence[Box], asked: Sequence[Asked]) -> list[Box]:
+        """Boxes for things where no other lies, as near to the middle as they can be; fewer where there is no room."""
+        middle, placed = (self.grid - 1) / 2, list[Box]()
+        for one in asked:
+            for side in sorted(self.names.sides[:-1], reverse=True):
+                side = max(2, round(side * one.size))
+                free = [box for box in self._boxes(side) if not any(map(box.overlap, (*taken, *placed)))]
+                if free:
+                    away = {
+                        box: (box.top + side / 2 - middle) ** 2 + (box.left + side / 2 - middle) ** 2 for box in free
+                    }
+                    placed.append(min(free, key=away.__getitem__))
+                    break
+        return placed
 
     def _boxes(self, side: int) -> Iterator[Box]:
         for top, left in product(range(self.grid - side + 1), repeat=2):
             yield Box(top, left, side)
 
-    def _look(self, image: Tensor) -> tuple[list[Box], Tensor, Tensor]:
-        """All boxes, and of each the log-probabilities of nouns and of colors."""
+    def _look(self, image: Tensor, near: Tensor | None = None) -> tuple[list[Box], Tensor, Tensor]:
+        """All boxes, or those with one of these tokens, and of each the log-probabilities of nouns and of colors."""
         cell = image.shape[1] // self.grid
         boxes: list[Box] = []
         answers = []
         for side in self.names.sides:
             windows = image.float().cpu().unfold(1, side * cell, cell).unfold(2, side * cell, cell)
-            squares = windows.permute(1, 2, 0, 3, 4).flatten(0, 1)
-            boxes += self._boxes(side)
-            answers += [self.read(part) for part in squares.split(BATCH)]
+            squares, places = windows.permute(1, 2, 0, 3, 4).flatten(0, 1), list(self._boxes(side))
+            chosen = [i for i, box in enumerate(places) if near is None or near[box.cells].any()]
+            boxes += [places[i] for i in chosen]
+            answers += [self.read(part) for part in squares[chosen].split(BATCH) if len(part)]
+        if not answers:
+            return [], torch.empty(0), torch.empty(0)
         nouns, colors = (torch.cat(parts) for parts in zip(*answers, strict=True))
         return boxes, nouns, colors
 

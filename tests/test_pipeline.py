@@ -21,6 +21,7 @@ from tiny_models import tiny_model, tiny_pipeline, tiny_staged_model
 from imagebart import InputError, SamplingSettings
 from imagebart import pipeline as events
 from imagebart.imaging import crop, masks
+from imagebart.imaging.crop import Region
 from imagebart.imaging.files import to_tensor
 from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.inpainting import encode_masked, out_of_domain
@@ -41,15 +42,21 @@ def noise_image(mode: str, size: tuple[int, int]) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "LA"])
 @pytest.mark.parametrize(("size", "feather"), [((32, 32), 0), ((33, 47), 3), ((101, 40), 3), ((400, 301), 0)])
-def test_pixels_outside_the_mask_never_change(pipe: Pipeline, mode: str, size: tuple[int, int], feather: int) -> None:
+@pytest.mark.parametrize("exact", [False, True])
+def test_pixels_outside_the_mask_never_change(
+    pipe: Pipeline, mode: str, size: tuple[int, int], feather: int, exact: bool
+) -> None:
     upload = noise_image(mode, size)
     plain = upload.convert("RGBA" if upload.has_transparency_data else "RGB")
     mask = Image.new("L", size)
     mask.paste(255, (size[0] // 3, size[1] // 4, size[0] // 3 + 9, size[1] // 4 + 11))
-    outside = np.asarray(mask) == 0
+    outside = np.asarray(pipe.fit_mask(upload, mask, "red hair").mask) == 0
+    if exact:
+        outside = np.asarray(mask) == 0
     kinds = []
-    for event in pipe.edit(upload, mask, "red hair", seed=1, feather=feather):
+    for event in pipe.edit(upload, mask, "red hair", seed=1, feather=feather, exact=exact):
         kinds.append(event.kind)
+        assert event.mask is not None and ((np.asarray(event.mask) == 0) == outside).all()
         assert event.image.size == size
         assert event.image.mode == plain.mode
         assert (np.asarray(event.image)[outside] == np.asarray(plain)[outside]).all()
@@ -73,7 +80,7 @@ def test_of_a_run_nothing_large_is_left_but_its_result(pipe: Pipeline, tmp_path:
         for event in events:
             if event.kind == "result":
                 assert event.image.size == size
-                assert {id(found) for found in alive()} == {id(mask), id(event.image)}
+                assert {id(found) for found in alive()} == {id(mask), id(event.image), id(event.mask)} - {id(None)}
         del event, events
         assert [id(found) for found in alive()] == [id(mask)]
 
@@ -85,7 +92,7 @@ def test_an_upload_turned_by_exif_is_edited_upright(pipe: Pipeline) -> None:
     file = BytesIO()
     upload.save(file, "PNG", exif=exif)
     mask = masks.preset("upper half", (36, 50))
-    result = list(pipe.edit(file.getvalue(), mask, None, seed=0))[-1].image
+    result = list(pipe.edit(file.getvalue(), mask, None, seed=0, exact=True))[-1].image
     upright = upload.transpose(Image.Transpose.ROTATE_270)
     assert (np.asarray(result)[25:] == np.asarray(upright)[25:]).all()
 
@@ -95,7 +102,7 @@ def test_the_square_is_where_the_mask_is(pipe: Pipeline) -> None:
     upload = Image.new("RGB", (300, 60), (10, 20, 30))
     mask = Image.new("L", upload.size)
     mask.paste(255, (280, 20, 295, 40))
-    result = np.asarray(list(pipe.edit(upload, mask, None, seed=0))[-1].image)
+    result = np.asarray(list(pipe.edit(upload, mask, None, seed=0, exact=True))[-1].image)
     rows, columns = np.nonzero((result != np.asarray(upload)).any(-1))
     assert (rows.min(), rows.max() + 1) == (20, 40)
     assert (columns.min(), columns.max() + 1) == (280, 295)
@@ -151,7 +158,7 @@ def test_a_weaker_mask_changes_less() -> None:
     for strength in (1, 60, 130, 255):
         mask = Image.new("L", upload.size)
         mask.paste(strength, (0, 0, 32, 16))
-        region = pipe.region(upload.size, mask)
+        region = Region.of(mask, 32, 8)
         assert np.array_equal(region.token_strength, np.repeat([strength, 0], 32).reshape(8, 8))
         settings, count = SamplingSettings(scales=4), 0
         for seed in range(6):
@@ -204,7 +211,7 @@ def test_the_patches_of_a_region_are_those_regenerated(pipe: Pipeline, context: 
     mask = Image.new("L", upload.size)
     mask.paste(255, (100, 20, 121, 33))
     mask.putpixel((110, 70), 255)
-    cells = pipe.region(upload.size, mask, context)
+    cells = Region.of(mask, 32, 8, context)
     box, width = cells.box, cells.box.side / cells.grid
     expected = np.zeros((8, 8), bool)
     for y, x in zip(*np.nonzero(np.asarray(mask)), strict=True):
@@ -214,7 +221,7 @@ def test_the_patches_of_a_region_are_those_regenerated(pipe: Pipeline, context: 
                 expected[row, column] |= bool(left - 1 < x < left + width and top - 1 < y < top + width)
     assert cells.grid == 8
     assert (cells.regenerated == expected).all()
-    first = next(pipe.edit(upload, mask, None, seed=0, context=context))
+    first = next(pipe.edit(upload, mask, None, seed=0, context=context, exact=True))
     assert first.total == expected.sum()
 
 

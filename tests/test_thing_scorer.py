@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
 
@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from tiny_models import tiny_model
 from torch import Tensor
 
 from imagebart.conditioning.conditioners import TextConditioner, conditioner_from_config
-from imagebart.errors import WeightsError
+from imagebart.errors import InputError, WeightsError
 from imagebart.imaging.files import to_images
-from imagebart.pipeline import PART_SEEDS, Pipeline
-from imagebart.ranking import WEIGHTS, Describer, Finder, Planner, bundled_scorer, rank
+from imagebart.pipeline import Pipeline
+from imagebart.ranking import WEIGHTS, Describer, bundled_scorer, rank
 from imagebart.settings import SamplingSettings
 from imagebart.things import Asked, Box, Part, ThingNames, ThingReader, ThingScorer, load_reader, relations, save_reader
 from imagebart.ui.messages import scale_line
@@ -250,26 +249,19 @@ def test_a_group_is_drawn_as_any_of_its_nouns(shipped: ThingScorer) -> None:
     assert shipped.choose(car, Random(0)) == car
 
 
-def boxes_of(plan: list[Part]) -> list[tuple[int, int, int]]:
-    """Top, left and side of the boxes of all parts but the first, which must be squares."""
-    found = []
-    for part in plan[1:]:
-        rows, columns = part.tokens.view(GRID, GRID).nonzero(as_tuple=True)
-        top, left, side = int(rows.min()), int(columns.min()), int(rows.max() - rows.min()) + 1
-        assert part.tokens.view(GRID, GRID)[top : top + side, left : left + side].all()
-        assert int(part.tokens.sum()) == side**2
-        found.append((top, left, side))
-    return found
+def boxes_of(plan: list[Part]) -> list[Box]:
+    """Those of all parts but the first, the ground."""
+    assert plan[0].box is None
+    return [part.box for part in plan[1:] if part.box is not None]
 
 
 def test_an_image_is_planned_as_its_ground_and_things_apart_from_each_other(scorer: ThingScorer) -> None:
-    assert isinstance(scorer, Planner)
     layouts = set()
     for seed in range(20):
         plan = scorer.plan("two lemons and a red block on a blue background", seed)
         assert plan is not None
         assert [part.prompt for part in plan] == ["blue background", "a lemon", "a lemon", "a red toy block"]
-        assert plan[0].tokens.all() and torch.stack([part.tokens for part in plan[1:]]).sum(0).max() == 1
+        assert not any(one.overlap(other) for one, other in combinations(boxes_of(plan), 2))
         layouts.add(tuple(boxes_of(plan)))
         again = scorer.plan("two lemons and a red block on a blue background", seed)
         assert again is not None and boxes_of(again) == boxes_of(plan)
@@ -298,45 +290,47 @@ def test_a_plan_has_things_where_they_are_said_to_lie(scorer: ThingScorer, words
     for seed in range(20):
         plan = scorer.plan(f"a lemon {words} a green block", seed)
         assert plan is not None
-        (top, left, _), (other_top, other_left, side) = boxes_of(plan)
-        assert (top - other_top) * down + (left - other_left) * across >= side / 2
+        one, other = boxes_of(plan)
+        assert (one.top - other.top) * down + (one.left - other.left) * across >= other.side / 2
 
 
 def test_more_things_than_fit_are_left_out(scorer: ThingScorer) -> None:
     plan = scorer.plan("9 lemons and 9 blocks", 0)
     assert plan is not None and 9 <= len(plan) - 1 <= 16  # of two tokens a side, on 8 x 8
-    assert {side for _, _, side in boxes_of(plan)} == {2}
+    assert {box.side for box in boxes_of(plan)} == {2}
 
 
-def test_a_planned_image_is_drawn_part_by_part(scorer: ThingScorer) -> None:
-    """Each part changes its own tokens alone, and the steps of all parts count as one chain's."""
-    pipe = Pipeline(tiny_model("text"), scorer=scorer)
-    prompt, scales = "a red block and a lemon", 2
-    settings = SamplingSettings(scales=scales, corrector_steps=1)
+@pytest.fixture
+def framed(scorer: ThingScorer) -> Pipeline:
+    """A model that draws things in the middle 4 x 4 of its 8 x 8 patches."""
+    model = tiny_model("text")
+    model.about = replace(model.about, frame=4)
+    return Pipeline(model, scorer=scorer)
+
+
+def test_a_planned_image_is_drawn_thing_by_thing(framed: Pipeline, scorer: ThingScorer) -> None:
+    """Each changes its own square alone, and the steps of all count as one chain's."""
+    prompt, settings = "a red block and a lemon", SamplingSettings(scales=2)
     plan = scorer.plan(prompt, 5)
     assert plan is not None
-    events = list(pipe.generate(prompt, seed=5, settings=settings))
-    assert [event.stage for event in events if event.kind == "stage"] == [6, 5, 4, 3, 2, 1]
-    assert {event.stages for event in events} == {3 * scales}
-    drawn = [event.drawing for event in events if event.kind == "stage"]
-    assert drawn == [part.prompt for part in plan for _ in range(scales)]
+    events = list(framed.generate(prompt, seed=5, settings=settings))
+    ends = [event for event in events if event.kind in ("stage", "result")]
+    assert [event.stage for event in ends] == [6, 5, 4, 3, 2, 1] and {event.stages for event in events} == {6}
+    assert [event.drawing for event in ends] == [part.prompt for part in plan for _ in range(2)]
     assert scale_line(events[-1]) == "A lemon: step 6 of 6"
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions) and fractions[-1] == 1
-    ends = [0.0, *(event.fraction for event in events if event.kind == "stage")]
-    shares = [end - start for start, end in pairwise(ends)]
-    assert shares[0] == pytest.approx(shares[1]) and shares[1] > 1.2 * shares[2], (
-        "a thing has fewer tokens than the ground"
-    )
-    model, tokens = pipe.model, None
-    for number, part in enumerate(plan):  # the same, by hand
-        cond = model.conditioner.encode([part.prompt]).tokens
-        kept = {} if tokens is None else {"known": tokens, "keep": ~part.tokens}
-        tokens = model.sample(1, cond, seed=5 + number * PART_SEEDS, scales=scales, corrector_steps=1, **kept)
-    with torch.no_grad():
-        assert events[-1].image.tobytes() == to_images(model.first_stage.decode(tokens))[0].tobytes()
-    two = list(pipe.generate([prompt, "a lemon"], seed=5, variants=2, settings=settings))[-1]
-    assert two.images[0].tobytes() == events[-1].image.tobytes()  # beside one with fewer parts
+    shares = [end - start for start, end in pairwise([0.0, *(event.fraction for event in ends)])]
+    assert shares[0] == pytest.approx(shares[1]) and shares[1] > 1.2 * shares[2], "a thing has fewer patches"
+    cell = framed.image_size // GRID
+    for box, (before, after) in zip(boxes_of(plan), pairwise(ends[1::2]), strict=True):
+        changed = (np.asarray(before.image) != np.asarray(after.image)).any(2)
+        rows, columns = (slice(part.start * cell, part.stop * cell) for part in box.cells)
+        assert changed[rows, columns].any()
+        changed[rows, columns] = False
+        assert not changed.any()
+    two = list(framed.generate([prompt, "a lemon"], seed=5, variants=2, settings=settings))[-1]
+    assert two.images[0].tobytes() == events[-1].image.tobytes()  # beside one with fewer things
 
 
 def test_images_that_show_what_is_asked_for_come_first(scorer: ThingScorer) -> None:
@@ -352,20 +346,19 @@ def test_images_that_show_what_is_asked_for_come_first(scorer: ThingScorer) -> N
     assert both.score(shown, "a green toy").tolist() == scorer.score(shown, "a green block").tolist()
 
 
-def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none(scorer: ThingScorer) -> None:
-    assert isinstance(scorer, Finder)
-    things = [(LEMON, "", Box(0, 0, 4)), (BLOCK, "red", Box(4, 4, 4))]
-    image = drawn(things)
-    for noun, word in ((LEMON, "the lemon"), (BLOCK, "a green toy block")):
-        mask = torch.zeros(GRID, GRID, dtype=torch.bool)
-        mask[things[noun][2].cells] = True
-        found = scorer.find(image, word)
-        assert found is not None and torch.equal(found, mask)
-    space = scorer.find(drawn(things[1:]), "a lemon")
-    assert space is not None and space.sum() == 16 and not space[4:, 4:].any()
-    full = drawn([(BLOCK, "red", Box(top, left, 4)) for top, left in product((0, 4), repeat=2)])
-    assert scorer.find(full, "a lemon") is None
-    assert scorer.find(image, "a house") is None
+def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none(framed: Pipeline) -> None:
+    side = framed.image_size
+    shown = F.interpolate(drawn([(LEMON, "", Box(0, 0, 4))])[None], (side, side))
+
+    def found(words: str) -> np.ndarray:
+        """Tokens."""
+        return np.asarray(framed.suggest_mask(to_images(shown)[0], words))[:: side // GRID, :: side // GRID] > 0
+
+    lemon, space = found("the lemon"), found("a green toy block")
+    assert lemon[:4, :4].all() and lemon.sum() == 16
+    assert space.sum() == 16 and not (space & lemon).any()
+    with pytest.raises(InputError):
+        found("a house")
 
 
 def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(scorer: ThingScorer, tmp_path: Path) -> None:
@@ -385,13 +378,3 @@ def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(scorer: ThingScorer,
     (tmp_path / WEIGHTS).write_bytes(content.replace(b'\\"sides\\"', b'\\"hides\\"'))
     with pytest.raises(WeightsError, match="cannot be used as a scorer"):
         load_reader(tmp_path / WEIGHTS)
-
-
-def test_the_pipeline_suggests_the_place_of_a_thing(scorer: ThingScorer) -> None:
-    pipe = Pipeline(tiny_model("text"), scorer=scorer)
-    size = pipe.image_size
-    image = F.interpolate(drawn([(LEMON, "", Box(0, 0, 4))])[None], (size, size))
-    found = scorer.find(image[0], "lemon")
-    assert found is not None
-    mask = pipe.suggest_mask(to_images(image)[0], "lemon").resize((pipe.grid, pipe.grid), Image.Resampling.NEAREST)
-    assert (np.asarray(mask) > 0).tolist() == found.tolist()

@@ -191,6 +191,13 @@ class AvatarScorer:
             answers = self.reader(images.float().cpu())
         return log_likelihood(answers, self.claims(prompt))
 
+    @torch.no_grad()
+    def shows(self, squares: Tensor, prompt: str) -> list[bool]:
+        """See `imagebart.ranking.Checker`."""
+        answers, claims = self.reader(squares.float().cpu()), with_showing(self.claims(prompt))
+        read = {name: [VALUES[name][value] for value in answers[name].argmax(1).tolist()] for name in claims}
+        return [all(read[name][row] in allowed for name, allowed in claims.items()) for row in range(len(squares))]
+
     def describe(self, image: Tensor) -> str | None:
         """See `imagebart.ranking.Describer`."""
         attributes = self._read(image)

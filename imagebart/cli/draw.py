@@ -27,7 +27,7 @@ SEVERAL = "Given several times: an image of each."
 AUTO = "auto"  # the mask is suggested for the prompt
 MASKS = (
     "An image, white where to regenerate, grey where to forget only a part of what is there; 'upper half', 'centre', "
-    f"...; or '{AUTO}': suggested for the prompt."
+    f"...; or '{AUTO}': the place that the prompt is about. It is fitted to the model and the prompt."
 )
 # The animation of a run: its length in seconds, the longest side and number of its frames.
 SECONDS = 4.0
@@ -79,6 +79,8 @@ def edit(
     output: Output,
     sampling: EditSampling,
     prompt: Annotated[list[str] | None, typer.Option(help=f"What should be there. {SEVERAL}")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Change nothing but what the mask marks.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what the mask marks, without a prompt.")] = False,
     feather: Annotated[int | None, typer.Option(help="Pixels over which the change fades in; 0 if not given.")] = None,
     context: Annotated[
         float | None,
@@ -95,7 +97,7 @@ def edit(
     from imagebart.imaging import masks
 
     if image.is_dir():
-        _edit_folder(image, mask, output, sampling, prompt, feather, context)
+        _edit_folder(image, mask, output, sampling, prompt, exact, remove, feather, context)
         return
     like = _prepare(output)
     source = images.load_image(image)
@@ -104,13 +106,7 @@ def edit(
         given = masks.preset(mask, source.size) if mask in masks.PRESETS else masks.load_mask(Path(mask), source.size)
     pipe = _pipeline(output, like)
     prompts, common = _prompts(prompt, like), _common(output, sampling, like, pipe)
-    if given is None:
-        if isinstance(prompts, list):
-            raise InputError(f"--mask {AUTO} looks for the place of one prompt; {len(prompts)} were given.")
-        given = pipe.suggest_mask(source, prompts)
-        prompts, common["settings"] = pipe.complete_prompt(source, prompts, common["settings"])
-    common["feather"] = _first(feather, like and like.feather, 0)
-    common["context"] = _first(context, like and like.context, math.inf)
+    common |= _mask_options(mask, like, exact, remove, feather, context)
     _follow(pipe.edit(source, given, prompts, **common), output)
 
 
@@ -145,6 +141,8 @@ def _edit_folder(
     output: Output,
     sampling: Sampling,
     prompt: list[str] | None,
+    exact: bool,
+    remove: bool,
     feather: int | None,
     context: float | None,
 ) -> None:
@@ -164,8 +162,23 @@ def _edit_folder(
     jobs = find_jobs(image, output_folder(str(output.out)), mask, words)
     pipe = _pipeline(output, like)
     common = _common(output, sampling, like, pipe)
-    fade, around = _first(feather, like and like.feather, 0), _first(context, like and like.context, math.inf)
-    edit_folder(pipe, jobs, common["seed"], settings=common["settings"], feather=fade, context=around)
+    options = _mask_options(mask, like, exact, remove, feather, context)
+    edit_folder(pipe, jobs, common["seed"], settings=common["settings"], **options)
+
+
+def _mask_options(
+    mask: str, like: Recipe | None, exact: bool, remove: bool, feather: int | None, context: float | None
+) -> dict[str, Any]:
+    """How an edit takes its mask, as `Pipeline.edit` has it; nobody painted a ready one."""
+    from imagebart.imaging.masks import PRESETS
+
+    return {
+        "exact": exact or (like is not None and like.exact),
+        "movable": mask in PRESETS,
+        "remove": remove or (like is not None and like.remove),
+        "feather": _first(feather, like and like.feather, 0),
+        "context": _first(context, like and like.context, math.inf),
+    }
 
 
 def _prepare(output: Output) -> Recipe | None:

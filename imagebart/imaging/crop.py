@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from PIL import Image
 
 from imagebart.imaging import masks
 from imagebart.imaging.files import BAND, flatten
-from imagebart.imaging.masks import Bytes, Size
+from imagebart.imaging.masks import Bytes, Floats, Size
 
 MIN_CONTEXT = 1 / 8  # of a painted area's length, on each side where the image has it
 AT_ONCE = 16_384  # pixels that are blended at a time, which fit the processor's cache
@@ -33,7 +34,8 @@ class Region:
     box: Box  # what the model sees
     strength: Bytes  # of the paint that touches each of the model's pixels, uint8 [size, size]; 0: none does
     grid: int  # patches, and so tokens, a side
-    alpha: Image.Image  # the new image's weight, "L" of the upload's size
+    mask: Image.Image  # what may change, by its strength: "L" of the upload's size
+    feather: int  # pixels over which the change fades in at the mask's edge, inwards
 
     @classmethod
     def of(cls, mask: Image.Image, model_size: int, grid: int, context: float = math.inf, feather: int = 0) -> Region:
@@ -43,7 +45,17 @@ class Region:
         """
         box = crop_box(mask, model_size, context)
         strength = paint_in(masks.strengths(mask), box, (model_size, model_size))
-        return cls(box, strength, grid, masks.alpha(mask, feather))
+        return cls(box, strength, grid, mask, feather)
+
+    @classmethod
+    def of_patches(cls, patches: Bytes, box: Box, size: Size, model_size: int, feather: int = 0) -> Region:
+        """The region that regenerates whole patches of a square in an image of `size` (width, height).
+
+        patches: the strength of each, uint8 [grid, grid], rows from the top; 0: it is kept.
+        """
+        side = model_size // len(patches)
+        strength = patches.repeat(side, 0).repeat(side, 1)
+        return cls(box, strength, len(patches), paint_patches(patches, box, size), feather)
 
     @property
     def painted(self) -> npt.NDArray[np.bool_]:
@@ -74,6 +86,11 @@ class Region:
     def paste(self, upload: Image.Image, square: Image.Image) -> Image.Image:
         """See `paste_back`."""
         return paste_back(upload, square, self.alpha, self.box)
+
+    @cached_property
+    def alpha(self) -> Image.Image:
+        """The new image's weight, "L" of the upload's size: see `masks.alpha`."""
+        return masks.alpha(self.mask, self.feather)
 
 
 def crop_box(mask: Image.Image, model_size: int, context: float = 0.5) -> Box:
@@ -136,17 +153,24 @@ def paint_in(paint: Bytes, box: Box, grid: tuple[int, int]) -> Bytes:
     return masks.cover(paint, masks.spans(box.top, box.side, rows), masks.spans(box.left, box.side, columns))
 
 
-def paint_cells(cells: npt.NDArray[np.bool_], box: Box, size: Size) -> Image.Image:
-    """The mask of `size` (width, height) that regenerates these patches of the square, bool [grid, grid], alone.
+def coverage(paint: Image.Image, box: Box, grid: int) -> Floats:
+    """The painted share of each patch of the square: an "L" mask of the upload's size -> [grid, grid], 0 to 1."""
+    inside = paint.crop((box.left, box.top, box.left + box.side, box.top + box.side)).point([0] + [255] * 255)
+    share: Floats = np.divide(np.asarray(inside.resize((grid, grid), Image.Resampling.BOX)), 255, dtype=np.float32)
+    return share
 
-    A pixel in several patches is painted only if all of them are.
+
+def paint_patches(patches: Bytes, box: Box, size: Size) -> Image.Image:
+    """The mask of `size` (width, height) that regenerates patches of the square alone, by their strengths.
+
+    patches: uint8 [grid, grid]. A pixel in several patches has the least of their strengths.
     """
-    touched = masks.spans(0, len(cells), box.side)  # by each pixel of the square
+    touched = masks.spans(0, len(patches), box.side)  # by each pixel of the square
     columns, rows = (
         touched[max(0, -start) : max(0, length - start)]
         for start, length in zip((box.left, box.top), size, strict=True)
     )
-    kept = masks.cover(np.where(cells, 0, 255).astype(np.uint8), rows, columns)
+    kept = masks.cover(255 - patches, rows, columns)
     mask = Image.new("L", size)
     mask.paste(Image.fromarray(255 - kept), (max(0, box.left), max(0, box.top)))
     return mask

@@ -54,10 +54,10 @@ def load_mask(source: Source, size: Size) -> Image.Image:
     return Image.fromarray(cover(pixels, spans(0, paint.height, size[1]), spans(0, paint.width, size[0])))
 
 
-def as_mask(mask: Image.Image, size: Size) -> Image.Image:
+def as_mask(mask: Image.Image, size: Size, empty: bool = False) -> Image.Image:
     """A mask of `size` (width, height) from an image: "L" as it is, others as `load_mask` reads them.
 
-    Raises InputError where it is no image, has another size, or paints nothing.
+    Raises InputError where it is no image, has another size, or paints nothing unless it may be `empty`.
     """
     if not isinstance(mask, Image.Image):
         raise InputError(f"The mask is {format_value(mask)}; give an opened image.")
@@ -65,7 +65,8 @@ def as_mask(mask: Image.Image, size: Size) -> Image.Image:
         mask = load_mask(mask, size)
     if mask.size != size:
         raise InputError(_mismatch(mask.size, size, "size"))
-    bounds(mask)
+    if not empty:
+        bounds(mask)
     return mask
 
 

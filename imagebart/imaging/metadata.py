@@ -37,6 +37,9 @@ class Recipe:
     prompt: Annotated[str | None, Field(max_length=LONGEST_PROMPT)]  # words, or a class's name; None: without
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]  # of the run's first variant
     settings: SamplingSettings = field(default_factory=SamplingSettings)
+    exact: bool = False  # an edit of painted pixels alone; this and what follows: see `Pipeline.edit`
+    movable: bool = False
+    remove: bool = False
     feather: Annotated[int, Field(ge=0, le=1000)] = 0  # of an edit, pixels
     context: Annotated[float, Field(ge=0)] = math.inf  # of an edit, over the mask's longer side
     strength: Annotated[float | None, Field(gt=0, le=1)] = None  # of a variation

@@ -22,7 +22,7 @@ from torch import Tensor
 from imagebart.avatars.scorer import AvatarScorer, verbalize
 from imagebart.errors import InputError
 from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of
-from imagebart.pipeline import COMPLETE_PROMPT_GUIDANCE
+from imagebart.fitting import COMPLETE_PROMPT_GUIDANCE
 from imagebart.ranking import complete_prompt, contrast
 from imagebart.sampling.mask_suggestion import suggest_mask
 from recipes.avatars.artwork import render, rendered

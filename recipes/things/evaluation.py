@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from imagebart.errors import InputError
 from imagebart.evaluation.folder import two_sample_test
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of
@@ -31,7 +32,7 @@ from imagebart.pipeline import Pipeline
 from imagebart.things import Box, Found, ThingScorer
 from imagebart.training.perceptual import PerceptualLoss
 from recipes import generator
-from recipes.things.artwork import CELL, GRID, HUES, NOUNS, Placed, Scene, render
+from recipes.things.artwork import CELL, GRID, HUES, NOUNS, SIZE, Placed, Scene, render
 from recipes.things.reader import COLORS
 from recipes.things.scenes import COLORED, HELD_OUT, Caption, SceneOptions, describe, describe_things, sample
 
@@ -319,15 +320,18 @@ def lies(one: Box, other: Box, place: str) -> bool:
 def places_by_words(study: Study) -> Iterator[Measure]:
     """Where things are that scenes show, found by their names."""
     scenes = [scene for scene in study.scenes("scene", 2 * study.samples) if scene.things][: study.samples]
-    shares = []
+    pipe, shares = Pipeline(study.sampler.model, scorer=study.scorer), []
     for i, scene in enumerate(scenes):
         thing = scene.things[i % len(scene.things)]
-        mask = torch.zeros(GRID, GRID, dtype=torch.bool)
+        mask = np.zeros((SIZE, SIZE), bool)
         for other in scene.things:
             if other.noun == thing.noun:
-                mask[other.box.cells] = True
-        found = study.scorer.find(rendered([scene])[0], NOUNS[thing.noun].name)
-        shares.append(0.0 if found is None else float((found & mask).sum() / (found | mask).sum()))
+                mask |= mask_of(other.box)
+        try:
+            found = np.asarray(pipe.suggest_mask(Image.fromarray(render(scene)), NOUNS[thing.noun].name)) > 0
+        except InputError:
+            found = ~mask
+        shares.append(float((found & mask).sum() / (found | mask).sum()))
     yield measure("found by words: IoU with the things' boxes, median", median_of(shares), len(shares), goal="≥ 0.7")
     right = [share > 0.5 for share in shares]
     yield measure("found by words: at the right place", share_of(right), len(right), "%")

@@ -100,7 +100,7 @@ def test_of_several_classes_there_is_an_image_each(tmp_path: Path, capsys: pytes
     assert [recipe and recipe.prompt for recipe in recipes] == ["dog", "bird"]
     Image.new("RGB", (32, 32)).save(upload)
     assert main(["edit", "--image", str(upload), "--mask", "auto", *common]) == 2
-    assert "the place of one prompt; 2 were given" in capsys.readouterr().err
+    assert "cannot find a place by words" in capsys.readouterr().err
 
 
 def test_vary_keeps_the_size(model: Path, upload: Path, tmp_path: Path) -> None:

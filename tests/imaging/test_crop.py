@@ -12,7 +12,7 @@ from PIL import Image
 
 from imagebart.errors import InputError
 from imagebart.imaging import masks
-from imagebart.imaging.crop import MIN_CONTEXT, Box, Region, crop_box, extract, paint_cells, paint_in, paste_back
+from imagebart.imaging.crop import MIN_CONTEXT, Box, Region, crop_box, extract, paint_in, paint_patches, paste_back
 from imagebart.imaging.files import flatten, load_image
 
 
@@ -292,11 +292,11 @@ def test_a_square_of_a_transparent_image_is_that_of_the_flattened_one(box: Box) 
 
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 61), (45, 200), (100, 30), (16, 16)])
-def test_painted_cells_are_the_ones_that_are_regenerated(size: tuple[int, int]) -> None:
+def test_painted_patches_are_the_ones_that_are_regenerated(size: tuple[int, int]) -> None:
     """Where a patch has pixels that are wholly in it; past the edge of an image there is nothing to paint."""
     cells = np.random.default_rng(0).random((8, 8)) < 0.5
     box = crop_box(masks.preset("everything", size), 32, math.inf)
-    mask = paint_cells(cells, box, size)
+    mask = paint_patches(np.where(cells, np.uint8(255), np.uint8(0)), box, size)
     regenerated = paint_in(np.asarray(mask), box, (8, 8)) > 0
     assert mask.size == size and regenerated.any() and not (regenerated & ~cells).any()
     if size[0] == size[1]:

@@ -13,8 +13,10 @@ from tiny_models import TOKENS, tiny_model, tiny_pipeline, tiny_staged_model
 from torch import Tensor
 
 from imagebart import InputError
+from imagebart.fitting import COMPLETE_PROMPT_GUIDANCE
+from imagebart.imaging.masks import preset
 from imagebart.models.denoiser import DenoiserInput
-from imagebart.pipeline import COMPLETE_PROMPT_GUIDANCE, Pipeline
+from imagebart.pipeline import Pipeline
 from imagebart.sampling.mask_suggestion import NEIGHBOR_WEIGHT, THRESHOLD, distances, threshold
 
 MODEL = tiny_model()
@@ -143,15 +145,17 @@ def test_the_rest_is_told_where_the_judge_is_sure_of_it() -> None:
     pipe = Pipeline(hat_model(), scorer=Thorough())
     best = replace(pipe.defaults, guidance=3.0)
     pipe.model.about = replace(pipe.model.about, sampling=best)
-    assert pipe.complete_prompt(LIGHT, "a hat") == ("a hat, red hair", replace(best, guidance=COMPLETE_PROMPT_GUIDANCE))
-    for others in (pipe.complete_prompt(DARK, "a hat"), tiny_pipeline().complete_prompt(LIGHT, "a hat", best)):
-        assert others == ("a hat", best)
-    assert pipe.complete_prompt(LIGHT, None)[0] == ", red hair"
+    mask = preset("everything", LIGHT.size)
+    fitted = pipe.fit_mask(LIGHT, mask, "a hat")
+    assert (fitted.prompt, fitted.settings.guidance) == ("a hat, red hair", COMPLETE_PROMPT_GUIDANCE)
+    for other in (pipe.fit_mask(DARK, mask, "a hat"), tiny_pipeline().fit_mask(LIGHT, mask, "a hat", settings=best)):
+        assert (other.prompt, other.settings) == ("a hat", best)
+    assert pipe.fit_mask(LIGHT, mask, None).prompt is None
     for guidance in (1.0, 2.0, 5.0):  # somebody wants it so
         wanted = replace(best, guidance=guidance)
-        assert pipe.complete_prompt(LIGHT, "a hat", wanted)[1] == wanted
+        assert pipe.fit_mask(LIGHT, mask, "a hat", settings=wanted).settings == wanted
     with pytest.raises(InputError):
-        pipe.complete_prompt(b"no picture", "a hat")
+        pipe.fit_mask(b"no picture", mask, "a hat")
 
 
 def test_models_that_cannot_find_or_describe_say_so() -> None:
