@@ -96,7 +96,7 @@ def opened(browser: Browser, url: str, rate: float) -> Iterator[Page]:
     page.add_init_script(PAINTABLE)
     page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": rate})
     page.goto(url)
-    expect(page.locator("#grid-status")).to_contain_text("will be regenerated", timeout=PATIENCE)
+    expect(page.locator("#fit-status")).to_contain_text("% will change", timeout=PATIENCE)
     page.wait_for_selector(".sp[data-shown]")
     yield page
     context.close()

@@ -95,7 +95,7 @@ def take_screenshot(
     page = browser.new_context(**window).new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(url)
-    expect(page.locator("#grid-status")).to_contain_text("will be regenerated", timeout=PATIENCE)
+    expect(page.locator("#fit-status")).to_contain_text("% will change", timeout=PATIENCE)
     page.get_by_label("What should be there?").first.fill(prompt)
     settings = page.locator("#settings button").first
     settings.click()

@@ -114,7 +114,7 @@ def build_page(
                 parts |= add_settings(starting_values(pipeline), slider_properties(pipeline))
                 parts |= add_about(properties)
                 add_model_list(choice)
-        parts |= {name: add_channel(name) for name in ("run", "grid", "answer", "examples", "random_prompt")}
+        parts |= {name: add_channel(name) for name in ("run", "fit", "answer", "examples", "random_prompt")}
         parts["link"] = add_receiver("open_link")
         parts["chosen_model"] = add_receiver("choose_model")
         _connect_queries(parts, queries)
@@ -162,8 +162,13 @@ def connect(
 def _connect_queries(parts: Parts, queries: Queries) -> None:
     sketchpad = parts["sketchpad"]
     sketch = ("sketchpad", "model")
-    for event in (sketchpad.input, parts["context"].change, parts["model"].change):
-        connect(parts, event, queries.grid, (*sketch, "context"), ("grid",), trigger_mode="multiple", **AT_ONCE)
+    # Asked by the sketchpad alone, one question at a time: see fit.js.
+    fitted: dict[str, Any] = {**PRIVATE, "show_progress": "hidden", "concurrency_id": "fit", "concurrency_limit": 1}
+    given = (*sketch, "words", "exact", "context")
+    answered = connect(parts, sketchpad.input, on_gpu(queries.fit), given, ("fit",), trigger_mode="multiple", **fitted)
+    answered.failure(None, None, None, js="() => imagebart.send('fit', {})", **AT_ONCE)
+    for name in ("exact", "context", "model"):
+        parts[name].change(None, None, None, js="() => imagebart.send('fit_again', true)", **AT_ONCE)
     connect(parts, sketchpad.upload, queries.restore_settings, sketch, (*RESTORED, "messages"), **AT_ONCE)
     # The sketchpad's requests have the names of events that nothing else triggers, see gradio.js.
     answers = ("answer", "messages")

@@ -89,6 +89,7 @@ class Controls:
     corrector_steps: FiniteFloat
     corrector_threshold: FiniteFloat
     start: FiniteFloat
+    exact: bool  # only what is painted changes
     feather: FiniteFloat
     context: FiniteFloat
 
@@ -143,7 +144,8 @@ def context_size(context: float) -> float:
 def starting_values(pipeline: Pipeline) -> dict[str, Any]:
     """A model's defaults for all controls but model, prompt and class; DEFAULT_SCALES or more where it can."""
     own = {"variants": 1, "best_first": False, "strength": DEFAULT_STRENGTH, "seed": 0, "new_seed": True}
-    values = {**own, "feather": 4, "context": MAX_CONTEXT, **_sampling_values(pipeline.defaults, pipeline)}
+    own |= {"exact": False, "feather": 4, "context": MAX_CONTEXT}
+    values = {**own, **_sampling_values(pipeline.defaults, pipeline)}
     if pipeline.any_scales:
         values["scales"] = max(values["scales"], DEFAULT_SCALES)
     return _clamped(values)
@@ -153,7 +155,8 @@ def recipe_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     """The controls' values that make an image of this recipe again, alone."""
     values = starting_values(pipeline) | _sampling_values(recipe.settings, pipeline)
     values |= {"words": recipe.prompt or "", "seed": recipe.own_seed, "new_seed": False}
-    values |= {"strength": recipe.strength or DEFAULT_STRENGTH, "feather": recipe.feather, "context": recipe.context}
+    values |= {"strength": recipe.strength or DEFAULT_STRENGTH, "exact": recipe.exact}
+    values |= {"feather": recipe.feather, "context": recipe.context}
     if pipeline.conditioning == "class":
         values["choice"] = [recipe.prompt] if recipe.prompt in pipeline.classes else pipeline.classes[:1]
     return _clamped(values)

@@ -31,6 +31,7 @@ ARGUMENTS = {
     "image": "the image: a PNG, JPEG, WebP, GIF, BMP or TIFF file",
     "mask": "an image of the same shape, white (or opaque) where to regenerate the first one, grey where to forget "
     "only a part of what is there; optional",
+    "exact": "whether no pixel outside of the mask may change; by default it is fitted to the model and the prompt",
     "area": "what to regenerate if there is no mask: upper, lower, left or right half, centre, border or everything",
     "strength": "the share that is regenerated, over 0 (nearly the same) to 1 (another image)",
     "prompt": "what should be there, in a few words (or the class of a class model)",
@@ -71,13 +72,15 @@ class Endpoints:
         seed: float | None = None,
         guidance: float | None = None,
         scales: float | None = None,
+        exact: bool = False,
     ) -> Answers:
-        """Regenerate a part of an image, from noise to coarse to fine. Every pixel outside the mask stays as it is."""
+        """Regenerate a part of an image, from noise to coarse to fine. All else stays as it is, to the pixel."""
 
         def start(settings: SamplingSettings) -> Iterator[PipelineEvent]:
             upload = load_image(_file(image, "image"))
             painted = load_mask(_file(mask, "mask"), upload.size) if mask else preset(area, upload.size)
-            return self._pipeline.edit(upload, painted, _words(prompt), seed=_whole(seed), settings=settings)
+            options: dict[str, Any] = {"exact": bool(exact), "movable": not mask}
+            return self._pipeline.edit(upload, painted, _words(prompt), seed=_whole(seed), settings=settings, **options)
 
         yield from self._answer(start, guidance, scales)
 
@@ -157,6 +160,7 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str, max_seconds: float) -
         strength = gr.Number(label="strength", value=DEFAULT_STRENGTH)
         prompt, seed = gr.Textbox(label="prompt", value=""), gr.Number(label="seed", value=None, precision=0)
         guidance, scales = gr.Number(label="guidance", value=None), gr.Number(label="scales", value=None)
+        exact = gr.Checkbox(label="exact")
         answer = [
             gr.Image(label="image", format="png"),
             gr.Textbox(label="progress"),
@@ -169,7 +173,7 @@ def add_endpoints(pipeline: Pipeline, concurrency_id: str, max_seconds: float) -
     # complain in sentences of its own.
     turn: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": 1, "preprocess": False}
     sampling = [prompt, seed, guidance, scales]
-    edit.click(on_gpu(endpoints.edit), [image, mask, area, *sampling], answer, api_name="edit", **turn)
+    edit.click(on_gpu(endpoints.edit), [image, mask, area, *sampling, exact], answer, api_name="edit", **turn)
     generate.click(on_gpu(endpoints.generate), sampling, answer, api_name="generate", **turn)
     vary.click(on_gpu(endpoints.vary), [image, strength, *sampling], answer, api_name="vary", **turn)
     suggest.click(on_gpu(endpoints.suggest_mask), [image, prompt], suggested, api_name="suggest_mask", **turn)

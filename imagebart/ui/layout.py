@@ -116,6 +116,12 @@ def add_settings(values: Mapping[str, Any], properties: Properties) -> Parts:
                     values["new_seed"], label="New seed each time", info="Off: the seed stays.", elem_id="new-seed"
                 )
                 parts["reuse_seed"] = gr.Button("Keep the last seed", size="sm", elem_id="reuse-seed")
+        parts["exact"] = gr.Checkbox(
+            values["exact"],
+            label="Only what I painted",
+            info="Off: what you paint is fitted to your words, as the outline shows.",
+            elem_id="exact",
+        )
         with gr.Accordion("Advanced", elem_id="advanced") as parts["advanced"]:
             for slider in SLIDERS[BASIC:]:
                 _add_slider(parts, slider, values, properties)

@@ -20,9 +20,7 @@ MASK_UNREADABLE = "The mask cannot be read, or belongs to another image; reload 
 STEP_UNREADABLE = "The server cannot read what the page sent; reload the page."
 
 # What is missing for a run, and what ended one.
-NO_MASK = (
-    "Nothing is painted yet. Paint over the part that should change, or press one of the ready masks below the image."
-)
+NO_BACKGROUND = "Say how the background should be, such as “blue”."
 NO_IMAGE = "There is no image on the canvas yet. Choose an example or upload one."
 IMAGE_DELETED = (
     "This image is no longer on the server: images are deleted after an hour. You can save those on the page."
@@ -56,11 +54,6 @@ def unexpected_error(number: str) -> str:
         f"Something went wrong on the server: error {number}. Your image, mask and prompt are still here: please try "
         "again. If the error comes back, tell the number to whoever runs this page."
     )
-
-
-def also_added(prompt: str) -> str:
-    """The whole prompt where the mask was found by the prompt: the person's words, and all that is to stay."""
-    return f'Also added to the prompt, so that the rest stays: "{prompt}".'
 
 
 LINK_OPENED = "This link's image, prompt, seed and settings are set. Press Edit to generate its result again."
@@ -199,6 +192,12 @@ def notes_html(notes: Sequence[str]) -> str:
     return "".join(f'<p class="ib-message ib-note">{escape(note)}</p>' for note in notes)
 
 
+def again_html(note: str, task: str) -> str:
+    """A note on a result with a button that runs the task again, see `tryFour`."""
+    button = f' <button type="button" class="ib-chip" data-again="{task}">Try four, best first</button>'
+    return f'<p class="ib-message ib-note">{escape(note)}{button}</p>'
+
+
 def announcement_html(sentence: str) -> str:
     """A sentence for screen readers only."""
     return f"<span>{escape(sentence)}</span>"
@@ -226,8 +225,10 @@ MODES = (
     '<option value="background">Background</option><option value="expand">Expand</option>'
     '<option value="vary">Vary</option></select>'
 )
-# Filled by prompt.js, the first line by the sketchpad.
+# The first lines by the sketchpad, the others filled by prompt.js.
 PROMPT_CHECK = (
+    '<p class="ib-message ib-note" id="elsewhere" role="status" hidden>Your words are about another place. '
+    '<button type="button" class="ib-chip" id="move-mask">Move the mask there</button></p>'
     '<p class="ib-unknown" id="unknown-image" role="status" hidden></p>'
     '<p class="ib-unknown" id="unknown" role="status" hidden></p>'
     '<p class="ib-chips" id="corrections" role="status" hidden></p>'

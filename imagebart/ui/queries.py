@@ -13,6 +13,7 @@ from uuid import uuid4
 from PIL import Image
 
 from imagebart.errors import InputError, whole_characters
+from imagebart.fitting import EditOptions
 from imagebart.imaging.files import load_image
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
@@ -20,12 +21,19 @@ from imagebart.ui import messages
 from imagebart.ui.controls import RESET, context_size, link_values, recipe_values
 from imagebart.ui.model_list import ModelChoice
 from imagebart.ui.project import open_project
-from imagebart.ui.sketchpad.component import Sketch, SketchValue, pack_mask, scale_mask
-from imagebart.ui.sketchpad.stored_images import IMAGE_LIMIT, ImageDeleted, find, view_size
+from imagebart.ui.runs import asked_for
+from imagebart.ui.sketchpad.component import Sketch, SketchValue, pack_for_view
+from imagebart.ui.sketchpad.stored_images import IMAGE_LIMIT, ImageDeleted, find
 
 MAX_CHECKED = 2000  # characters of a prompt, or of a model's name
 RESTORED = ("words", "choice", *RESET)
 """The controls that an image which was made here sets."""
+
+
+def share_of(mask: Image.Image) -> int:
+    """How much of an image a mask covers, in percent, at least one."""
+    kept = mask.histogram()[0]
+    return max(1, round(100 * (1 - kept / (mask.width * mask.height))))
 
 
 class Queries:
@@ -35,23 +43,39 @@ class Queries:
         self._choice = choice
 
     @IMAGE_LIMIT
-    def grid(self, sketchpad: SketchValue, model: str | None, context: float) -> dict[str, Any]:
-        """Which tokens an edit would regenerate: the square in the image's pixels, and its cells as 1 and 0 by rows."""
+    def fit(
+        self, sketchpad: SketchValue, model: str | None, words: str | None, exact: bool, context: float
+    ) -> dict[str, Any]:
+        """What Edit would change: its mask, and how much of the image that is, in percent; and the tokens of its first
+        pass: a square in the image's pixels, and its patches as 1 and 0 by rows.
+
+        elsewhere: the mask of the place that the words are about, where something else is painted. Answers repeat the
+        question's number, see fit.js; without a mask, nothing can be changed yet.
+        """
+        number = sketchpad.get("question") if sketchpad else None
+        answer: dict[str, Any] = {"question": number if isinstance(number, int) else 0}
         try:
-            sketch = Sketch.read(sketchpad)
-            region = self._choice.get(model).region(sketch.size, sketch.mask(), context_size(context))
+            sketch, pipeline = Sketch.read(sketchpad), self._choice.get(model)
+            mask, prompt = asked_for(pipeline, sketch, words or None)
+            options = EditOptions(exact, sketch.movable, sketch.mode == "remove", 0, context_size(context))
+            fitted = pipeline.fit_mask(sketch.file(), mask, prompt, options=options)
         except InputError:  # reported when Edit is pressed
-            return {}
-        box = [region.box.left, region.box.top, region.box.side]
-        cells = "".join("1" if cell else "0" for cell in region.regenerated.flatten())
-        return {"grid": {"version": sketch.version, "box": box, "side": region.grid, "cells": cells}}
+            return {"fit": answer}
+        answer |= {"mask": pack_for_view(fitted.mask), "share": share_of(fitted.mask)}
+        if fitted.elsewhere is not None:
+            answer["elsewhere"] = pack_for_view(fitted.elsewhere)
+        region = fitted.passes[0].region
+        if region is not None:
+            box = [region.box.left, region.box.top, region.box.side]
+            cells = "".join("1" if cell else "0" for cell in region.regenerated.flatten())
+            answer |= {"box": box, "side": region.grid, "cells": cells}
+        return {"fit": answer}
 
     def select_by_prompt(self, sketchpad: SketchValue, model: str | None, words: str | None) -> dict[str, Any]:
-        """The mask of what the prompt is about, packed as the sketchpad sends one, with the prompt."""
+        """The mask of what the prompt is about, packed as the sketchpad sends one."""
 
         def select(pipeline: Pipeline, image: Image.Image) -> dict[str, str]:
-            mask = scale_mask(pipeline.suggest_mask(image, words), view_size(image.size))
-            return {"mask": pack_mask(mask), "selected_by": whole_characters(words or "")}
+            return {"mask": pack_for_view(pipeline.suggest_mask(image, words))}
 
         return self._answer("select", sketchpad, model, select)
 

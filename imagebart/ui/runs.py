@@ -5,6 +5,7 @@ An update is a dictionary of new values by the names of components; what is miss
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import closing
@@ -13,19 +14,23 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gradio as gr
+import numpy as np
 from gradio.server_messages import ProcessCompletedMessage
+from PIL import Image
 
 from imagebart.errors import InputError
+from imagebart.fitting import ELSEWHERE
 from imagebart.imaging.metadata import write_png
-from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.pipeline import MISSED, Pipeline, PipelineEvent
 from imagebart.ui import messages
-from imagebart.ui.controls import Controls, context_size
+from imagebart.ui.controls import MAX_IMAGES, Controls, context_size
 from imagebart.ui.environment import MAX_RUN_SECONDS
 from imagebart.ui.errors import log_unexpected
 from imagebart.ui.files import publish, publish_copy_as_preview, publish_file, publish_preview
 from imagebart.ui.model_list import ModelChoice
-from imagebart.ui.sketchpad.component import MAX_RUN_NAME, Sketch, SketchValue, run_name
+from imagebart.ui.sketchpad.component import MAX_RUN_NAME, Sketch, SketchValue, pack_for_view, run_name
 from imagebart.ui.sketchpad.stored_images import MAX_PREVIEW_SIDE, ImageDeleted, describe_png, downscaled
 
 UPDATED = ("run", "progress", "announcement", "messages", "seed")
@@ -85,17 +90,17 @@ class RunHistory:
     Images lie in files, of large ones only the part that the run changes; the browser holds their names.
     """
 
-    def __init__(self, edits: bool = False, box: Box | None = None, words: str | None = None) -> None:
-        """edits: whether the run changes an image; box: the part of it that may change.
-
-        words: the person's own; None: the prompts in the recipes.
-        """
-        self._edits, self._box, self._words = edits, box, words
+    def __init__(self, edits: bool = False) -> None:
+        """edits: whether the run changes an image."""
+        self._edits = edits
+        self._box: Box | None = None  # the part of it that may change; None: all of it
         self._steps: list[Step] = []
         self._labels: list[str] = []
 
     def add(self, event: PipelineEvent) -> dict[str, Any]:
         """Adds an event. What the page shows of it: a small image of the first variant, and its place in the run."""
+        if event.mask is not None:
+            self._box = event.mask.getbbox()
         corrected = event.recipe.settings.corrector_steps > 0
         self._labels = self._labels or messages.film_labels(event.stage, event.stages, corrected)
         last = len(self._labels) - 1
@@ -140,7 +145,7 @@ class RunHistory:
         return {
             "task": recipe.task,
             "film": self._labels,
-            "prompt": self._words or ", ".join(prompts) or None,
+            "prompt": ", ".join(prompts) or None,
             "name": f"{recipe.task}-{recipe.seed}",
             "box": self._box,
             "results": results,
@@ -162,7 +167,7 @@ class Run:
 
     events: Iterator[PipelineEvent]
     history: RunHistory
-    notes: tuple[str, ...] = ()  # sentences for the person, before the model's own
+    again: bool = False  # whether a result that misses what the words ask for may be tried again, as the best of four
 
 
 def within_time(events: Iterator[PipelineEvent], seconds: float) -> Generator[PipelineEvent, None, None]:
@@ -207,7 +212,10 @@ class Runs:
         try:
             controls, sketch = Controls(**values), Sketch.read(sketchpad)
             message["version"] = sketch.version
-            run = start(self._choice.get(controls.model), controls, sketch)
+            pipeline = self._choice.get(controls.model)
+            tried = controls.best_first and controls.variants == MAX_IMAGES
+            again = pipeline.can_rank and not tried and not sketch.live
+            run = replace(start(pipeline, controls, sketch), again=again)
             with closing(within_time(run.events, self._max_seconds)) as events:
                 for event in events:
                     if task == "edit" and event.kind == "result":
@@ -222,32 +230,42 @@ class Runs:
 
 
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
-    file, mask = sketch.file(), sketch.mask()  # the pipeline opens the file: a large one takes memory once
-    prompt, settings, words = controls.prompt(pipeline), controls.sampling(pipeline), None
-    batch = controls.batch(pipeline)
+    settings, batch = controls.sampling(pipeline), controls.batch(pipeline)
+    mask, prompt = asked_for(pipeline, sketch, controls.prompt(pipeline))
     if sketch.live == "draft":
         batch = {}
         if pipeline.any_scales:
             settings = replace(settings, scales=1, start=None, resamples=1, corrector_steps=0)
-    notes: tuple[str, ...] = ()
-    if sketch.mode == "remove":
-        prompt, settings = None, replace(settings, guidance=1.0)
-    # A mask that was selected by this very prompt covers more than what changes: the rest is asked for as well.
-    if isinstance(prompt, str) and prompt == sketch.selected_by:
-        words = prompt
-        prompt, settings = pipeline.complete_prompt(file, words, settings)
-        notes = () if prompt == words else (messages.also_added(prompt),)
     events = pipeline.edit(
-        file,
+        sketch.file(),  # the pipeline opens it: a large one takes memory once
         mask,
         prompt,
         seed=controls.fixed_seed(),
         settings=settings,
+        exact=controls.exact,
+        movable=sketch.movable,
+        remove=sketch.mode == "remove",
         feather=int(controls.feather),
         context=context_size(controls.context),
         **batch,
     )
-    return Run(events, RunHistory(True, mask.getbbox(), words), notes)
+    return Run(events, RunHistory(True))
+
+
+def asked_for(pipeline: Pipeline, sketch: Sketch, prompt: Any) -> tuple[Image.Image | None, Any]:
+    """Mask and prompt of an edit before they are fitted to the model: what is painted, None for nothing, and the words.
+
+    What is removed is filled without words. A background's mask is where the words for it belong, and half a token
+    more: patches at the subject's outline, of which a small part is background, are not found.
+    """
+    if sketch.mode != "background":
+        return sketch.mask(), None if sketch.mode == "remove" else prompt
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InputError(messages.NO_BACKGROUND)
+    words = prompt if re.search(r"\bbackground\b", prompt, re.IGNORECASE) else f"a {prompt.strip()} background"
+    found = np.asarray(pipeline.suggest_mask(sketch.file(), words))
+    reach = 2 * round(max(found.shape) / pipeline.grid / 2) + 1
+    return Image.fromarray(cv2.dilate(found, np.ones((reach, reach), np.uint8))), words
 
 
 def _generate(pipeline: Pipeline, controls: Controls, _: Sketch) -> Run:
@@ -269,16 +287,23 @@ def _vary(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
         settings=replace(controls.sampling(pipeline), start=None),
         **controls.batch(pipeline),
     )
-    return Run(events, RunHistory(True, (0, 0, *sketch.size)))
+    return Run(events, RunHistory(True))
 
 
 def _update(event: PipelineEvent, run: Run, message: Mapping[str, Any]) -> Update:
     """What an event changes on the page."""
-    notes = messages.notes_html([*run.notes, *event.notes])
+    notes = ""
+    for note in event.notes:
+        if event.elsewhere is not None and note in (MISSED, ELSEWHERE):
+            continue  # the page says why, with a button: see `offerMove`
+        again = note == MISSED and run.again
+        notes += messages.again_html(note, message["task"]) if again else messages.notes_html([note])
+    masks = {"mask": event.mask, "elsewhere": event.elsewhere} if event.kind in ("start", "result") else {}
+    fitted = {name: pack_for_view(mask) for name, mask in masks.items() if mask is not None}
     if event.kind == "result":
         return {
             # In the order of the updates before: in another one, Gradio takes it for a new value, and sends it twice.
-            "run": {**message, **run.history.finish(event)},
+            "run": {**message, **run.history.finish(event), **fitted},
             "progress": messages.done_html(event),
             "announcement": messages.announcement_html("The image is ready."),
             "messages": notes,
@@ -291,6 +316,7 @@ def _update(event: PipelineEvent, run: Run, message: Mapping[str, Any]) -> Updat
     }
     if event.kind == "start":
         update["seed"] = event.seed
+        update["run"] |= fitted
     if event.kind != "preview":
         line = messages.scale_line(event) + (" done" if event.kind == "stage" else "")
         update["announcement"] = messages.announcement_html(line)

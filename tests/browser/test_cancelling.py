@@ -121,7 +121,7 @@ def as_it_was(page: PageObject) -> None:
     expect(page.locator("#progress")).not_to_contain_text("Scale")
     page.expect_review("")
     expect(page.prompt()).to_have_value(WORDS)
-    page.expect_regenerated(16)
+    page.expect_painted(16)
     assert page.mask().any() and page.history() == []
 
 
@@ -322,11 +322,11 @@ def test_edit_right_after_cancel_waits_and_runs(windows: Windows, slow_site: Sit
 
 def test_the_last_words_are_found_though_others_were_requested(held_page: PageObject, held: HeldPipeline) -> None:
     held_page.press("Clear mask")
-    held_page.expect_regenerated(None)
+    held_page.expect_painted(0)
     for words in ("a hat", "sunglasses", "sunglasses"):
         held_page.type_prompt(words)
         held_page.press("Select by prompt")
         expect(held_page.locator(".sp-note")).to_contain_text("Looking")
     held.let_go.set()
-    held_page.expect_regenerated(16)
+    held_page.expect_painted(16)
     expect(held_page.locator(".sp-note")).to_contain_text("Found by your words")

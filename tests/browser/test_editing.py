@@ -70,7 +70,7 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: PageObje
 
     # From an earlier step: it becomes the image, and undo leads back, to the words first.
     wide.press("Keep")
-    wide.expect_regenerated(None)
+    wide.expect_painted(0)
     expect(film).to_have_count(0)
     words = wide.prompt().input_value()
     wide.prompt().fill("")  # with words, Edit finds the place by itself
@@ -78,11 +78,11 @@ def test_the_first_click_edits_and_the_run_can_be_looked_at_again(wide: PageObje
     expect(wide.locator("#messages")).to_contain_text("Nothing is painted yet")
     wide.press("Undo")
     expect(wide.prompt()).to_have_value(words)
-    wide.expect_regenerated(None)
+    wide.expect_painted(0)
     wide.press("Undo")
-    wide.expect_regenerated(16)
+    wide.expect_painted(16)
     wide.press("Redo")
-    wide.expect_regenerated(None)
+    wide.expect_painted(0)
 
 
 def test_what_is_kept_or_painted_on_is_gone_on_from_and_history_leads_back(wide: PageObject) -> None:
@@ -90,7 +90,7 @@ def test_what_is_kept_or_painted_on_is_gone_on_from_and_history_leads_back(wide:
     wide.edit()
     wide.press("Discard")
     wide.expect_review("")
-    wide.expect_regenerated(16)
+    wide.expect_painted(16)
     wide.edit()
     first = wide.result_pixels()
     wide.press("Keep")
@@ -136,7 +136,7 @@ def test_pick_paint_type_and_edit_and_again_with_the_same_seed(wide: PageObject,
     expect(wide.locator("#messages")).to_contain_text("please try again")
     expect(wide.button("Edit")).to_be_enabled()
     expect(wide.prompt()).to_have_value("a hat")
-    wide.expect_regenerated(16)
+    wide.expect_painted(16)
     assert PIPELINE.running == 0
     wide.unroute_all()
 
@@ -174,7 +174,7 @@ def test_generate_then_edit_what_came_out(wide: PageObject) -> None:
     wide.press("Keep")
     expect(wide.locator("#image-size")).to_contain_text("32 × 32")
     wide.press("Lower half")
-    wide.expect_regenerated(32)
+    wide.expect_painted(32)
     wide.type_prompt("")
     wide.edit()
     edited = wide.result_pixels()
@@ -212,12 +212,12 @@ def test_variants_are_ranked_chosen_downloaded_and_drawn_again_from_the_file(wid
     expect(messages).to_contain_text("made here")
     expect(messages).to_be_visible()
     expect(wide.prompt()).to_have_value("a hat")
-    wide.expect_regenerated(None)
+    wide.expect_painted(0)
     expect(wide.locator("#seed input")).to_have_value(str(recipe.own_seed))
     expect(wide.get_by_label("New seed each time")).not_to_be_checked()
     # The image from which it was made, with its mask: the very same comes out.
     wide.get_by_role("button", name="First").click()
-    wide.expect_regenerated(16)
+    wide.expect_painted(16)
     expect(messages).to_be_hidden()
     wide.get_by_role("radio", name="1").check()
     wide.edit()

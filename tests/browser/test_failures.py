@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 def start(page: PageObject, site: Site) -> None:
     """Begin a run that takes a while."""
     page.press("Everything")
-    page.expect_regenerated(64)
+    page.expect_painted(64)
     page.press("Edit")
     expect(page.get_by_role("progressbar", name="Progress")).to_contain_text("of 64 tokens")
     assert site.pipeline.running == 1
@@ -136,7 +136,7 @@ def test_a_server_that_stops_is_missed_and_found_again(
             page.edit()
             page.press("Discard")
             page.press("Upper half")
-            page.expect_regenerated(32)  # else the page asks a server that is gone, and reloads itself
+            page.expect_painted(32)  # else the page asks a server that is gone, and reloads itself
             painted = page.mask()
         # Nothing ran meanwhile: the page still has the image and its mask, and a new server takes them from there.
         with relay.to(slow_site.url):

@@ -78,7 +78,7 @@ def test_what_is_written_into_the_settings_stays(wide: PageObject) -> None:
         }"""
     )
     wide.press("Upper half")
-    wide.expect_regenerated(32)
+    wide.expect_painted(32)
     expect(wide.locator("#seed input")).to_be_visible()
     expect(wide.locator("#seed input")).to_have_value("77")
     asked: list[str] = []
@@ -87,7 +87,7 @@ def test_what_is_written_into_the_settings_stays(wide: PageObject) -> None:
     wide.keyboard.press("Tab")
     expect(wide.get_by_role("button", name="First: a hat")).to_be_focused()
     wide.press("Centre")
-    wide.expect_regenerated(16)
+    wide.expect_painted(16)
     assert len(asked) == 1, "more was asked for than the grid"
     expect(wide.locator("#seed input")).to_have_value("77")
 

@@ -149,7 +149,7 @@ def test_each_model_brings_its_examples_and_controls_and_what_was_painted_stays(
     choose(wide, "animals")
     examples_are(wide, "Animals 1")
     expect(wide.locator("#image-size")).to_have_text("32 × 32 pixels")
-    wide.expect_regenerated(16)
+    wide.expect_painted(16)
     choose(wide, "tiny")
     examples_are(wide, *first)
     expect(wide.locator("#image-size")).to_have_text("40 × 40 pixels")

@@ -38,41 +38,41 @@ def square(page: PageObject) -> None:
     """The first example, of which nothing is painted."""
     page.get_by_role("button", name="First").click()
     page.press("Clear mask")
-    page.expect_regenerated(None)
+    page.expect_painted(0)
 
 
 def test_select_by_prompt_paints_where_the_words_belong_and_can_be_undone(page: PageObject) -> None:
     square(page)
     page.type_prompt("a hat")
     page.press("Select by prompt")
-    page.expect_regenerated(COUNT)
+    page.expect_painted(COUNT)
     cells = page.locator(".sp").get_attribute("data-cells")
     assert cells == "".join(str(int(cell)) for cell in HAT_TOKENS.flatten())
     assert page.evaluate(f"{SENT}.selected_by") == "a hat"
     page.press("Undo")
     assert page.evaluate(f"{SENT}.selected_by") is None
-    page.expect_regenerated(None)
+    page.expect_painted(0)
     page.press("Redo")
-    page.expect_regenerated(COUNT)
+    page.expect_painted(COUNT)
     assert page.evaluate(f"{SENT}.selected_by") == "a hat"
     page.reload()
     page.wait_until_ready()
-    page.expect_regenerated(COUNT)
+    page.expect_painted(COUNT)
     assert page.evaluate(f"{SENT}.selected_by") == "a hat", "the same seed would draw another image"
     page.press("Invert")
-    page.expect_regenerated(64 - COUNT)
+    page.expect_painted(64 - COUNT)
     assert page.evaluate(f"{SENT}.selected_by") is None
 
 
 def test_words_without_a_place_are_said_and_leave_the_mask_alone(page: PageObject) -> None:
     square(page)
     page.press("Upper half")
-    page.expect_regenerated(32)
+    page.expect_painted(32)
     page.type_prompt("red hair")
     page.press("Select by prompt")
     expect(page.locator("#messages")).to_contain_text("finds nothing")
     expect(page.locator(".sp-note")).to_be_empty()
-    page.expect_regenerated(32)
+    page.expect_painted(32)
 
 
 def test_where_nothing_can_be_found_nobody_is_left_waiting(page: PageObject) -> None:
@@ -81,7 +81,7 @@ def test_where_nothing_can_be_found_nobody_is_left_waiting(page: PageObject) -> 
     page.press("Edit")
     expect(page.locator("#messages")).to_contain_text("please try again")
     expect(page.locator(".sp-note")).to_be_empty()
-    page.expect_regenerated(None)
+    page.expect_painted(0)
 
 
 def test_edit_without_painting_finds_the_place_and_says_so(page: PageObject, examples: Path) -> None:
@@ -91,7 +91,7 @@ def test_edit_without_painting_finds_the_place_and_says_so(page: PageObject, exa
     page.press("Edit")
     page.wait_until(lambda: page.history() != before)
     page.expect_finished()
-    page.expect_regenerated(COUNT)
+    page.expect_painted(COUNT)
     expect(page.locator(".sp-note")).to_contain_text("Your words said where")
     changed = (page.result_pixels() != pixels(examples / "01-first.png")).any(axis=-1)
     assert changed[:15, 10:30].any()
@@ -117,7 +117,7 @@ def test_an_answer_about_another_image_is_dropped(page: PageObject) -> None:
         asked,
     )
     assert told == ""
-    page.expect_regenerated(None)
+    page.expect_painted(0)
 
 
 def test_describe_image_fills_the_prompt(page: PageObject) -> None:

@@ -55,13 +55,13 @@ def test_undo_walks_through_all_changes_and_tools_paint_what_they_are_drawn_over
 
 
 def test_ready_masks_are_there_at_once_seen_and_what_is_regenerated(wide: PageObject) -> None:
-    wide.expect_regenerated(16)
+    wide.expect_painted(16)
     for name in masks.PRESETS:
         wide.press(name.capitalize())
         assert (wide.mask() == np.asarray(masks.preset(name, (40, 40)))).all(), name
     for name, count in {"Centre": 16, "Invert": 48, "Clear mask": None, "Upper half": 32}.items():
         wide.press(name)
-        wide.expect_regenerated(count)
+        wide.expect_painted(count)
     wide.press("Centre")
     wide.press("Grow")
     assert (wide.mask() == np.asarray(grow(masks.preset("centre", (40, 40)), 1))).all()
@@ -146,7 +146,7 @@ def test_images_and_masks_are_uploaded(wide: PageObject, tmp_path: Path) -> None
     painted.paste(255, (20, 20, 60, 40))
     painted.save(path)
     wide.get_by_label("Mask image", exact=True).set_input_files(path)
-    wide.expect_regenerated(8)
+    wide.expect_painted(8)
     assert wide.mask()[10:20, 10:30].all() and (wide.mask() > 0).sum() == 200
     wide.edit()
     wide.press("Discard")
@@ -164,7 +164,7 @@ def test_images_and_masks_are_uploaded(wide: PageObject, tmp_path: Path) -> None
         path = tmp_path / f"{size[0]}.png"
         image.save(path)
         wide.upload(path, size)
-        wide.expect_regenerated(None)
+        wide.expect_painted(0)
         wide.paint(down=40)
         found = wide.grid_cells()
         value = wide.sent_value()

@@ -180,7 +180,7 @@ FILES: list[Any] = [
     {**FILE, "path": "http://127.0.0.1:1/x.png"},
 ]
 VALID_CALLS: dict[str, list[Any]] = {
-    "edit": [UPLOADED, None, "centre", "a hat", 1, None, 1],
+    "edit": [UPLOADED, None, "centre", "a hat", 1, None, 1, False],
     "generate": ["a hat", 1, None, 1],
     "vary": [UPLOADED, 0.3, "a hat", 1, None, 1],
     "suggest_mask": [UPLOADED, "a hat"],

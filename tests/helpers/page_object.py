@@ -176,14 +176,8 @@ class PageObject:
             self.page.wait_for_timeout(POLLING)
 
     def wait_until_ready(self) -> None:
-        """Wait until there is an image, painted on, and the server has said of this mask what it would regenerate."""
-        self.wait_for(
-            """() => {
-                const sketchpad = document.querySelector(".sp[data-shown]");
-                return sketchpad && sketchpad.dataset.gridVersion === sketchpad.dataset.version &&
-                    document.getElementById("grid-status").textContent.includes("will be regenerated");
-            }"""
-        )
+        """Wait until there is an image, and the server has said what Edit will change."""
+        self.wait_for("() => document.querySelector('.sp[data-shown]')?.dataset.fit === 'known'")
 
     def canvas(self) -> Locator:
         """The canvas to paint on."""
@@ -236,17 +230,32 @@ class PageObject:
         assert as_shown, "what is shown is not what is painted"
         return np.asarray(unpack_mask(text, tuple(size)))
 
-    def expect_regenerated(self, count: int | None) -> None:
-        """Wait until so many tokens are shown to be regenerated, or none."""
-        line = f"{count} of {PIPELINE.grid**2} tokens will be regenerated" if count else "Nothing is painted yet"
-        self.wait_for("line => document.getElementById('grid-status').textContent === line", line)
-
-    def grid_cells(self) -> str:
-        """The cells of the grid that is shown over the image: 1 where a token will be regenerated."""
+    def expect_painted(self, count: int) -> None:
+        """Wait until so many tokens of the image are painted, also in part, and what Edit will change is known."""
         self.wait_for(
-            "() => (({ gridVersion, version }) => gridVersion === version)(document.querySelector('.sp').dataset)"
+            """([count, side]) => {
+                const pad = document.querySelector(".sp");
+                const { mask } = pad.sketchpad.state;
+                const touched = new Set();
+                const cell = (at, length) => Math.floor(((at + 0.5) * side) / length);
+                mask?.data.forEach((value, i) => value && touched.add(
+                    cell(Math.floor(i / mask.width), mask.height) * side + cell(i % mask.width, mask.width)));
+                return touched.size === count && pad.dataset.fit === "known";
+            }""",
+            [count, PIPELINE.grid],
         )
-        return self.page.locator(".sp").get_attribute("data-cells") or ""
+
+    def fitted_mask(self) -> np.ndarray:
+        """What Edit will change, as the page knows it: bool [H, W] in the sketchpad's pixels."""
+        self.wait_until_ready()
+        return self.read_mask("pad.fitted.mask ?? ''")
+
+    def read_mask(self, packed: str) -> np.ndarray:
+        """A packed mask, given as an expression of `pad`, the sketchpad: bool [H, W]."""
+        text, width, height = self.page.evaluate(
+            f"(pad => [{packed}, pad.state.mask.width, pad.state.mask.height])(document.querySelector('.sp').sketchpad)"
+        )
+        return np.asarray(unpack_mask(text, (width, height))) > 0
 
     def prompt(self) -> Locator:
         """The field of the prompt."""
@@ -323,7 +332,7 @@ class PageObject:
         """The second example comes onto the canvas, without a mask."""
         self.page.get_by_role("button", name="Second").click()
         expect(self.page.locator("#image-size")).to_contain_text("48 × 40")
-        self.expect_regenerated(None)
+        self.expect_painted(0)
 
     def begin_stroke(self, dx: float = 60, dy: float = 6) -> None:
         """The pointer goes down at (-dx, 0) from the middle of the canvas, to (dx, dy), and stays down."""

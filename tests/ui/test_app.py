@@ -131,8 +131,8 @@ def test_the_model_goes_to_the_gpu_only_where_one_is_lent(
 
 def test_all_that_use_the_model_ask_for_the_gpu(lent: list[tuple[str, float]]) -> None:
     page = build_page(tiny_pipeline())
-    runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
-    assert sorted(lent) == sorted((fn.fn.__name__, GPU_SECONDS) for fn in runs) and len(lent) == 11
+    runs = [fn for fn in page.fns.values() if fn.concurrency_id in (MODEL_QUEUE, "fit")]
+    assert sorted(lent) == sorted((fn.fn.__name__, GPU_SECONDS) for fn in runs) and len(lent) == 12
 
 
 def test_a_preview_of_a_link_shows_the_page_s_own_title_and_image_and_no_path() -> None:

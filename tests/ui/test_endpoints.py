@@ -59,7 +59,7 @@ def test_endpoints_are_public_and_described(client: Client) -> None:
     named = described["named_endpoints"]
     assert not described["unnamed_endpoints"]
     assert {name: [p["parameter_name"] for p in about["parameters"]] for name, about in named.items()} == {
-        "/edit": ["image", "mask", "area", "prompt", "seed", "guidance", "scales"],
+        "/edit": ["image", "mask", "area", "prompt", "seed", "guidance", "scales", "exact"],
         "/generate": ["prompt", "seed", "guidance", "scales"],
         "/vary": ["image", "strength", "prompt", "seed", "guidance", "scales"],
         "/suggest_mask": ["image", "prompt"],
@@ -74,7 +74,7 @@ def test_a_mask_is_found_by_words_and_serves_an_edit(client: Client, pipe: Pipel
     given = {"image": handle_file(str(image)), "prompt": "a hat"}
     mask = client.predict(**given, api_name="/suggest_mask")
     assert (pixels(mask)[..., 0] == np.asarray(pipe.suggest_mask(image, "a hat"))).all()
-    result, _, _ = client.predict(**given, mask=handle_file(mask), api_name="/edit")
+    result, _, _ = client.predict(**given, mask=handle_file(mask), exact=True, api_name="/edit")
     changed = (pixels(result) != pixels(image)).any(axis=-1)
     assert changed.any() and not changed[pixels(mask)[..., 0] == 0].any()
     with pytest.raises(AppError, match="Without words"):
@@ -85,7 +85,7 @@ def test_a_mask_is_found_by_words_and_serves_an_edit(client: Client, pipe: Pipel
 
 def test_an_edit_streams_and_keeps_what_is_not_painted(client: Client, image: Path) -> None:
     job = client.submit(
-        image=handle_file(str(image)), mask=None, area="lower half", prompt="hat", seed=3, api_name="/edit"
+        image=handle_file(str(image)), mask=None, area="lower half", prompt="hat", seed=3, exact=True, api_name="/edit"
     )
     answers = list(job)
     assert len(answers) >= 3
@@ -105,6 +105,7 @@ def test_a_mask_file_says_what_to_redraw(client: Client, image: Path, tmp_path: 
         area="everything",
         prompt="",
         seed=None,
+        exact=True,
         api_name="/edit",
     )
     changed = (pixels(result) != pixels(image)).any(axis=-1)

@@ -79,10 +79,12 @@ def page(pipe: Pipeline) -> Iterator[PageClient]:
 
 def test_what_is_wrong_is_named(page: PageClient) -> None:
     assert "must be a number over 0 and at most 1" in page.call("vary", [UPLOADED, None, "", 1, None, 1])
-    assert "There is no image; give a PNG" in page.call("edit", [None, None, "centre", "", 1, None, 1])
+    assert "There is no image; give a PNG" in page.call("edit", [None, None, "centre", "", 1, None, 1, False])
     assert "The prompt is 3; it must be a text" in page.call("generate", [3, 1, None, 1])
-    assert "no ready mask [1]; choose one of upper half" in page.call("edit", [UPLOADED, None, [1], "", 1, None, 1])
-    assert "was not uploaded" in page.call("edit", [{**FILE, "path": ""}, None, "centre", "", 1, None, 1])
+    assert "no ready mask [1]; choose one of upper half" in page.call(
+        "edit", [UPLOADED, None, [1], "", 1, None, 1, False]
+    )
+    assert "was not uploaded" in page.call("edit", [{**FILE, "path": ""}, None, "centre", "", 1, None, 1, False])
     assert "Invalid request" in page.call("generate", [])
 
 
@@ -276,7 +278,7 @@ def test_an_unexpected_error_gives_a_number_that_stands_in_the_log(
 
 def test_uploads_and_edits_leave_no_empty_files(page: PageClient) -> None:
     for mask in (None, UPLOADED):
-        assert "event: complete" in page.call("edit", [UPLOADED, mask, "centre", "", 1, None, 1])
+        assert "event: complete" in page.call("edit", [UPLOADED, mask, "centre", "", 1, None, 1, False])
     assert [path.name for path in page.folder.rglob("*") if path.is_file() and path.stat().st_size == 0] == []
 
 
@@ -287,7 +289,7 @@ def test_nothing_leaves_the_machine(page: PageClient) -> None:
     assert [host for _, host in ABROAD] == ["example.org", "192.0.2.1"], "the watch sees nothing"
     ABROAD.clear()
     assert httpx.get(page.url).status_code == 200
-    assert "event: complete" in page.call("edit", [UPLOADED, None, "centre", "a hat", 1, None, 1])
+    assert "event: complete" in page.call("edit", [UPLOADED, None, "centre", "a hat", 1, None, 1, False])
     assert ABROAD == []
 
 
@@ -307,7 +309,7 @@ def test_no_address_of_this_machine_is_asked_for_an_image(page: PageClient) -> N
         for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "0.0.0.0"):
             url = f"http://{host}:{port}/x.png"
             for file in ({**FILE, "path": url}, {**FILE, "path": "", "url": url}, {**FILE, "path": url, "url": url}):
-                said = page.call("edit", [file, None, "centre", "", 1, None, 1])
+                said = page.call("edit", [file, None, "centre", "", 1, None, 1, False])
                 assert "event: complete" not in said and "Traceback" not in said
         assert asked == []
         httpx.get(f"http://127.0.0.1:{port}/seen")

@@ -1,4 +1,4 @@
-"""What the page asks without a run: the grid, masks and words from the image, settings, links, the prompt."""
+"""What the page asks without a run: what will change, masks and words from the image, settings, links, the prompt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from page_values import noise_image, sketch_value
 from PIL import Image, PngImagePlugin
 from tiny_models import tiny_pipeline
 
-from imagebart.imaging.masks import preset
+from imagebart.fitting import EditOptions
 from imagebart.imaging.metadata import Recipe, write_png
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
@@ -29,35 +29,67 @@ HAT_PIPELINE = Pipeline(hat_model(), scorer=FixedDescriber("a hat"))
 HAT_QUERIES = Queries(ModelChoice(HAT_PIPELINE))
 
 
+def fit(value: Any, words: str | None = None, exact: bool = False, context: float = 3.0) -> dict[str, Any]:
+    """What Edit would change, by the model that knows where hats go."""
+    answer: dict[str, Any] = HAT_QUERIES.fit(value, None, words, exact, context)["fit"]
+    return answer
+
+
 @pytest.mark.parametrize(("size", "area"), [((90, 61), "centre"), ((700, 1300), "upper half"), ((2000, 90), "border")])
-def test_the_grid_is_that_of_the_library(size: tuple[int, int], area: str) -> None:
-    answer = QUERIES.grid(sketch_value(Image.new("RGB", size), area, version=9), "tiny", 3.0)["grid"]
-    cells = PIPELINE.region(size, preset(area, size))
-    assert answer["version"] == 9 and answer["side"] == cells.grid
-    assert answer["box"] == [cells.box.left, cells.box.top, cells.box.side]
-    found = np.array([cell == "1" for cell in answer["cells"]]).reshape(cells.regenerated.shape)
-    # A reduced mask may touch a token more at its edge.
-    assert not (cells.regenerated & ~found).any() and (found != cells.regenerated).mean() < 0.13
-    if max(size) <= 1024:
-        assert (found == cells.regenerated).all()
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_will_change_is_what_the_library_says(size: tuple[int, int], area: str, exact: bool) -> None:
+    pad = sketch_value(noise_image(size), area, version=9)
+    answer = fit({**pad, "question": 12}, "a hat", exact)
+    mask = scale_mask(unpack_mask(pad["mask"], view_size(size)), size)
+    fitted = HAT_PIPELINE.fit_mask(noise_image(size), mask, "a hat", options=EditOptions(exact))
+    shown = np.asarray(scale_mask(fitted.mask, view_size(size)))
+    assert answer["question"] == 12 and np.array_equal(unpack_mask(answer["mask"], view_size(size)), shown)
+    assert abs(answer["share"] - 100 * (np.asarray(fitted.mask) > 0).mean()) <= 1
+    region = fitted.passes[0].region
+    assert region is not None and answer["side"] == region.grid
+    assert answer["box"] == [region.box.left, region.box.top, region.box.side]
+    assert answer["cells"] == "".join(str(int(cell)) for cell in region.regenerated.flatten())
+    if exact:
+        assert np.array_equal(np.asarray(fitted.mask) > 0, np.asarray(mask) > 0)
 
 
-def test_the_grid_follows_the_context() -> None:
+def test_what_will_change_follows_the_context() -> None:
     corner = Image.new("L", (512, 512))
     corner.paste(255, (0, 0, 100, 100))
     pad = sketch_value(Image.new("RGB", (512, 512)), corner)
-    assert QUERIES.grid(pad, None, 0.25)["grid"]["box"][2] < QUERIES.grid(pad, None, 3.0)["grid"]["box"][2] == 512
+    assert fit(pad, context=0.25)["box"][2] < fit(pad)["box"][2] == 512
 
 
-def test_nothing_is_answered_where_nothing_is_painted() -> None:
-    for pad in (None, sketch_value(noise_image((40, 40)), None), {"version": "x"}):
-        assert QUERIES.grid(pad, None, 3.0) == {}
+def test_words_find_their_place_move_a_mask_that_nobody_painted_and_leave_a_painted_one() -> None:
+    image = noise_image((64, 64))
+    place = fit(sketch_value(image, None), "a hat")["mask"]
+    lower = sketch_value(image, "lower half")
+    assert fit({**lower, "movable": True}, "a hat")["mask"] == place
+    painted = fit(lower, "a hat")
+    assert painted["elsewhere"] == place and painted["mask"] == lower["mask"]
+    assert fit({**lower, "mode": "remove"}, "a hat").keys().isdisjoint({"elsewhere"})
+
+
+def test_the_background_is_found_by_words_for_it_whatever_is_painted() -> None:
+    pad = {**sketch_value(noise_image((64, 64)), "lower half"), "mode": "background"}
+    found = np.asarray(unpack_mask(fit(pad, "hat")["mask"], (64, 64))) > 0
+    assert np.array_equal(found[:32, 8:56], np.ones((32, 48))) and found.sum() == 32 * 48, "half a patch more each way"
+    assert fit(pad, "a hat background") == fit(pad, "hat") and "mask" not in fit(pad, " ")
+
+
+def test_nothing_is_answered_where_nothing_can_be_changed() -> None:
+    pads: list[Any] = [None, {"version": "x"}, {"question": "x"}, sketch_value(noise_image((40, 40)), None)]
+    for pad in pads:
+        assert fit(pad) == {"question": 0}
+    deleted = sketch_value(noise_image((40, 40)))
+    Path(deleted["image"]).unlink()
+    assert fit({**deleted, "question": 4}, "a hat") == {"question": 4}
 
 
 @pytest.mark.parametrize("size", [[-40, -40], [0, 40], [40, 15], [8000, 5001], [10**30, 10**30]])
 def test_a_size_that_no_image_has_is_not_answered(size: list[int]) -> None:
     painted = sketch_value(noise_image((40, 40)), "centre")
-    assert QUERIES.grid({**painted, "size": size, "mask": "255 1"}, None, 3.0) == {}
+    assert fit({**painted, "size": size, "mask": "255 1"}) == {"question": 0}
 
 
 def made(path: str, recipe: Recipe) -> None:
@@ -102,7 +134,7 @@ def test_another_image_changes_nothing_and_a_damaged_recipe_is_said() -> None:
 def test_what_is_found_is_the_library_s_mask_in_the_sketchpad_s_pixels(size: tuple[int, int]) -> None:
     image = noise_image(size)
     answer, messages = HAT_QUERIES.select_by_prompt(sketch_value(image, None, version=9), None, "a hat").values()
-    assert (answer["version"], answer["task"], answer["selected_by"], messages) == (9, "select", "a hat", "")
+    assert (answer["version"], answer["task"], messages) == (9, "select", "")
     expected = scale_mask(HAT_PIPELINE.suggest_mask(image, "a hat"), view_size(size))
     assert (np.asarray(unpack_mask(answer["mask"], view_size(size))) == np.asarray(expected)).all()
 

@@ -13,22 +13,26 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-from fake_models import FixedDescriber, LightnessScorer, WatchedPipeline
+from fake_models import HAT_TOKENS, LightnessScorer, WatchedPipeline, hat_model
 from page_values import control_values, noise_image, open_image, sketch_value
 from PIL import Image
 from tiny_models import tiny_model, tiny_pipeline
+from torch import Tensor
 
+from imagebart.fitting import ELSEWHERE
 from imagebart.imaging.masks import preset
 from imagebart.imaging.metadata import read_recipe
-from imagebart.pipeline import Pipeline
+from imagebart.pipeline import MISSED, Pipeline
 from imagebart.ui import messages, runs
 from imagebart.ui.endpoints import Endpoints
 from imagebart.ui.model_list import ModelChoice
 from imagebart.ui.runs import MAX_PREVIEWS, Cancellation, RunHistory, Runs, Update
+from imagebart.ui.sketchpad.component import unpack_mask
 from imagebart.ui.sketchpad.stored_images import compose
 
 pytestmark = pytest.mark.usefixtures("own_files")
 PIPELINE = tiny_pipeline()
+HAT = np.kron(HAT_TOKENS, np.ones((8, 8))) > 0  # where hats go in an image of 64 x 64 pixels
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def test_an_edit_ends_with_a_result_whose_unpainted_pixels_are_the_upload_s(imag
     before, after = np.asarray(image), np.asarray(result(last))
     assert after.shape == before.shape
     assert (after[27:] == before[27:]).all() and (after[:23] != before[:23]).any()
-    assert last["run"]["version"] == 3 and last["seed"] == 7 and last["run"]["box"] == (0, 0, 37, 25)
+    assert last["run"]["version"] == 3 and last["seed"] == 7 and last["run"]["box"] == (0, 0, 37, 27)
 
 
 def test_an_edit_shows_noise_then_each_stage_and_ends_at_the_result(running: Runs, image: Image.Image) -> None:
@@ -135,15 +139,67 @@ def test_a_result_says_how_it_was_made_and_unknown_words_are_named(image: Image.
     assert "zebra" in last["messages"]
 
 
-@pytest.mark.parametrize(("of", "told"), [("hat", "hat, scarf"), ("a hat", "hat"), (None, "hat")])
-def test_where_words_said_the_place_the_rest_is_asked_to_stay(image: Image.Image, of: str | None, told: str) -> None:
-    pipeline = Pipeline(tiny_model(), scorer=FixedDescriber("a scarf", "scarf"))
-    pad = {**sketch_value(image), "selected_by": of}
-    last = list(Runs(ModelChoice(pipeline)).edit(pad, **control_values(pipeline)))[-1]
-    made = last["run"]
-    recipe = read_recipe(made["results"][0]["path"])
-    assert recipe is not None and recipe.prompt == told and made["prompt"] == "hat"
-    assert ("Also added to the prompt" in last["messages"]) == (told != "hat")
+def hat_runs(scorer: LightnessScorer | None = None) -> tuple[Runs, Pipeline]:
+    """Runs of the model that knows where hats go."""
+    pipeline = Pipeline(hat_model(), scorer=scorer)
+    return Runs(ModelChoice(pipeline)), pipeline
+
+
+def test_a_run_says_what_it_may_change_and_changes_nothing_else() -> None:
+    hats, pipeline = hat_runs()
+    image = noise_image((64, 64))
+    for pad in (sketch_value(image, None), sketch_value(image, "lower half") | {"movable": True}):
+        moments = list(hats.edit(pad, **control_values(pipeline)))
+        masks = [moment["run"].get("mask") for moment in moments[1:]]
+        assert masks[0] == masks[-1] and not any(masks[1:-1]), "at the start and with the result"
+        mask = np.asarray(unpack_mask(masks[0], image.size)) > 0
+        changed = (np.asarray(result(moments[-1])) != np.asarray(image)).any(-1)
+        assert np.array_equal(mask, HAT) and mask[changed].all() and changed.any()
+        assert moments[-1]["run"]["box"] == (16, 0, 48, 24)
+
+
+def test_a_painted_mask_stays_and_the_place_of_the_words_is_told_once() -> None:
+    hats, pipeline = hat_runs()
+    pad = sketch_value(noise_image((64, 64)), "lower half")
+    last = list(hats.edit(pad, **control_values(pipeline)))[-1]
+    place = np.asarray(unpack_mask(last["run"]["elsewhere"], (64, 64))) > 0
+    assert np.array_equal(place, HAT) and ELSEWHERE not in last["messages"] and last["run"]["mask"] == pad["mask"]
+
+
+def test_exactly_what_is_painted_changes_where_that_is_wanted(image: Image.Image) -> None:
+    before, after = np.asarray(image), np.asarray(result(edited(image, exact=True)))
+    assert (after[25:] == before[25:]).all() and (after[23:25] != before[23:25]).any()
+
+
+class Doubter(LightnessScorer):
+    """Sees nothing in any image."""
+
+    def shows(self, squares: Tensor, prompt: str) -> list[bool]:
+        return [False] * len(squares)
+
+
+def test_a_result_that_misses_the_words_may_be_tried_again_as_the_best_of_four_and_then_no_more() -> None:
+    hats, pipeline = hat_runs(Doubter())
+    pad = sketch_value(noise_image((64, 64)))
+
+    def told(task: str, live: str = "", runs: Runs = hats, **values: Any) -> str:
+        updates = list(getattr(runs, task)({**pad, "live": live}, **control_values(pipeline, **values)))
+        return str(updates[-1]["messages"])
+
+    for task in ("edit", "generate", "vary"):
+        assert MISSED in told(task) and f'data-again="{task}"' in told(task, variants=4)
+    tried = told("edit", variants=4, best_first=True)
+    assert MISSED in tried and "data-again" not in tried
+    assert "data-again" not in told("edit", live="refined") and MISSED not in told("edit", words="")
+    assert MISSED not in told("edit", runs=hat_runs()[0])
+
+
+def test_the_background_is_asked_for_by_words_for_it() -> None:
+    hats, pipeline = hat_runs()
+    pad = sketch_value(noise_image((64, 64)), "lower half") | {"mode": "background"}
+    last = list(hats.edit(pad, **control_values(pipeline)))[-1]
+    assert last["run"]["prompt"] == "a hat background" and last["run"]["box"] == (8, 0, 56, 32)
+    assert messages.NO_BACKGROUND in list(hats.edit(pad, **control_values(pipeline, words=" ")))[-1]["messages"]
 
 
 def test_an_image_that_was_deleted_is_asked_for_again(running: Runs, image: Image.Image) -> None:
@@ -161,8 +217,8 @@ RELOAD = "reload the page"
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"mask": ""}, "ready masks"),
-        ({"size": [0, 0]}, "ready masks"),
+        ({"mask": ""}, "paint over"),
+        ({"size": [0, 0]}, "paint over"),
         ({"image": None}, messages.NO_IMAGE),
         ({"version": "x"}, RELOAD),
         ({"size": 3}, RELOAD),
@@ -270,14 +326,14 @@ def test_the_updates_that_the_browser_makes_itself() -> None:
     assert "try again" in failed["messages"] and failed["run"] == {"ended": "a-run"} and "seed" not in failed
 
 
-def events(size: tuple[int, int], area: str, stages: int = 2) -> tuple[Image.Image, Image.Image, list[Any]]:
-    image, mask = noise_image(size), preset(area, size)
-    return image, mask, list(tiny_pipeline(scales=stages).edit(image, mask, "hat", seed=1))
+def events(size: tuple[int, int], area: str) -> tuple[Image.Image, list[Any]]:
+    image = noise_image(size)
+    return image, list(tiny_pipeline().edit(image, preset(area, size), "hat", seed=1))
 
 
 def test_a_step_of_a_large_image_is_whole_again(tmp_path: Path) -> None:
-    image, mask, run = events((700, 600), "centre")
-    history = RunHistory(True, mask.getbbox())
+    image, run = events((700, 600), "centre")
+    history = RunHistory(True)
     for moment in run[:-1]:
         history.add(moment)
     kept = history.finish(run[-1])
@@ -291,9 +347,9 @@ def test_a_step_of_a_large_image_is_whole_again(tmp_path: Path) -> None:
 
 
 def test_long_runs_keep_a_bounded_number_of_steps() -> None:
-    _, _, run = events((32, 32), "centre")
+    _, run = events((32, 32), "centre")
     preview = replace(run[0], kind="preview", stage=1)
-    history = RunHistory(False, None)
+    history = RunHistory()
     sent = [history.add(moment)["images"][0] for moment in [run[0], *[preview] * 150]]
     kept = history.finish(run[-1])
     assert all(Path(path).is_file() for path in sent), "a slow browser may still ask for them"

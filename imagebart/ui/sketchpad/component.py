@@ -37,6 +37,7 @@ SCRIPTS = (
     "run",
     "live_mode",
     "modes",
+    "fit",
     "edges",
     "input",
     "project",
@@ -81,6 +82,11 @@ def unpack_mask(text: str, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.repeat(values.astype(np.uint8), lengths).reshape(size[1], size[0]))
 
 
+def pack_for_view(mask: Image.Image) -> str:
+    """A mask of an image's size as the sketchpad takes it, see `pack_mask`."""
+    return pack_mask(scale_mask(mask, view_size(mask.size)))
+
+
 def scale_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """A mask scaled to `size` (width, height) without losing the thinnest stroke."""
     if mask.size == size:
@@ -99,7 +105,7 @@ class Sketch:
     path: str | None  # the image's file; None: there is no image
     size: tuple[int, int]  # the image's width and height
     packed_mask: str  # in the sketchpad's pixels; "": nothing is painted
-    selected_by: str | None = None  # the prompt that the mask was selected by; None: somebody painted it
+    movable: bool = False  # nobody painted the mask: an example's, a ready one, one that words found
     mode: str = "fill"  # what Edit does, see modes.js
     live: str = ""  # "draft" or "refined": a run that nobody pressed a button for, see live_mode.js
 
@@ -109,7 +115,6 @@ class Sketch:
         try:
             value = value or EMPTY
             version, path, packed = int(value["version"]), value["image"], str(value["mask"])
-            selected_by = None if value.get("selected_by") is None else str(value["selected_by"])
             mode = str(value.get("mode", cls.mode))
             width, height = (int(side) for side in value["size"])
             if abs(version) > MAX_VERSION or min(width, height) < 0 or width * height > MAX_PIXELS:
@@ -117,7 +122,8 @@ class Sketch:
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InputError(messages.SKETCH_UNREADABLE) from error
         live = str(value.get("live") or "")
-        return cls(version, None if path is None else str(path), (width, height), packed, selected_by, mode, live)
+        movable = value.get("movable") is True
+        return cls(version, None if path is None else str(path), (width, height), packed, movable, mode, live)
 
     def file(self) -> Path:
         """The image's file. Raises InputError if there is no image, and ImageDeleted if it is no longer there."""
@@ -125,10 +131,10 @@ class Sketch:
             raise InputError(messages.NO_IMAGE)
         return find(self.path)
 
-    def mask(self) -> Image.Image:
-        """The mask, of the image's size. Raises InputError if nothing is painted."""
+    def mask(self) -> Image.Image | None:
+        """The mask, of the image's size; None where nothing is painted. Raises InputError for what is no mask."""
         if not self.packed_mask or 0 in self.size:
-            raise InputError(messages.NO_MASK)
+            return None
         return scale_mask(unpack_mask(self.packed_mask, view_size(self.size)), self.size)
 
 

@@ -1,7 +1,7 @@
 // The page that Gradio builds around the sketchpad: its prompt, its buttons, and the files on its server.
 
 // The sketchpad's requests, and the events of gr.HTML that carry them to Python with the sketchpad's value.
-export const EVENTS = { grid: "input", settings: "upload", select: "select", describe: "copy", recognize: "tick" };
+export const EVENTS = { fit: "input", settings: "upload", select: "select", describe: "copy", recognize: "tick" };
 
 export const promptBox = () => document.querySelector("#prompt textarea, #prompt input");
 

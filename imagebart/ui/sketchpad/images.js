@@ -96,10 +96,10 @@ export class ImageLoader {
 
   // An image that the server has, with a packed mask, and words where these come with it. A file that is still on its way is
   // dropped.
-  open(image, mask = "", words = null) {
+  open(image, mask = "", words = null, movable = true) {
     this.request += 1;
     const { width, height } = maskSize(image);
-    this.state.open(image, unpack(mask, width, height), words);
+    this.state.open(image, unpack(mask, width, height), words, movable);
   }
 
   // A file becomes the image: { image, made (whether this page made it) }; null where it did not.
@@ -138,7 +138,7 @@ export class ImageLoader {
     const before = loadFromTab("now");
     if (!before?.image) return false;
     this.state.version = before.version;
-    this.open(before.image, before.mask, loadFromTab("words"));
+    this.open(before.image, before.mask, loadFromTab("words"), before.movable);
     this.ensureOnServer(before.image).then((found) =>
       found || this.say("The server no longer has this image; upload it again."));
     return true;
@@ -226,7 +226,7 @@ export class Sharing {
     if (error) return this.pad.say(error);
     const link = new URL(location.href);
     const { chosen: mode } = this.pad.modes;
-    link.hash = HASH + (await encodeLink({ controls, token, mode, mask: state.mask ? pack(state.mask) : "" }));
+    link.hash = HASH + (await encodeLink({ controls, token, mode, mask: state.mask ? pack(state.mask) : "", movable: state.movable }));
     return this.pad.say((await copyText(link.href)) ? COPIED : "");
   }
 
@@ -242,7 +242,7 @@ export class Sharing {
     const { image, error } = await this.pad.server.open_image(shared.token).catch(() => NO_ANSWER);
     if (error) return this.refuse(error);
     const { words } = shared.controls ?? {};
-    this.pad.loader.open(image, shared.mask, typeof words === "string" ? words : null);
+    this.pad.loader.open(image, shared.mask, typeof words === "string" ? words : null, shared.movable === true);
     this.pad.modes.choose(shared.mode);
     return true;
   }

@@ -289,9 +289,7 @@ const listenToButtons = (pad) => {
   for (const slider of [parts.brushSize, parts.tolerance, parts.strength]) {
     slider.addEventListener("input", () => pad.changeBrush(0, 0));
   }
-  parts.showGrid.addEventListener("change", () => {
-    if (pad.lastGrid?.version === pad.state.version) pad.showGrid(pad.lastGrid);
-  });
+  parts.showGrid.addEventListener("change", () => pad.showTokens());
 };
 
 const listenToFiles = (pad) => {

@@ -61,6 +61,27 @@ export const bounds = ({ width, height, data }) => {
   return top < 0 ? null : { left, top, right, bottom };
 };
 
+// The lines around what is painted, [x1, y1, x2, y2] each.
+export const contour = ({ width, height, data }) => {
+  const painted = (x, y) => x >= 0 && y >= 0 && x < width && y < height && data[y * width + x] > 0;
+  const lines = [];
+  const trace = (rows, length, isEdge, add) => {
+    for (let row = 0; row <= rows; row++) {
+      for (let i = 0, start = null; i <= length; i++) {
+        const edge = i < length && isEdge(row, i);
+        if (edge) start ??= i;
+        else if (start !== null) {
+          add(row, start, i);
+          start = null;
+        }
+      }
+    }
+  };
+  trace(height, width, (y, x) => painted(x, y) !== painted(x, y - 1), (y, from, to) => lines.push([from, y, to, y]));
+  trace(width, height, (x, y) => painted(x, y) !== painted(x - 1, y), (x, from, to) => lines.push([x, from, x, to]));
+  return lines;
+};
+
 // Pixels of [left, right) x [top, bottom), clipped to the mask.
 export const fillRect = (mask, left, top, right, bottom, value) => {
   const [from, to] = [Math.max(0, left), Math.min(mask.width, right)];

@@ -1,7 +1,7 @@
 // What Edit does, chosen in the list beside it: fill what is painted by the words, remove it, replace the background, fill
-// what the image grows by, or vary the whole. All but the last come down to a mask and a prompt before the run starts.
-import { click, NO_ANSWER, promptBox, whenPresent } from "./gradio.js";
-import { blank, fillRect, MASK_COMMANDS, maskSize, pack } from "./mask.js";
+// what the image grows by, or vary the whole.
+import { NO_ANSWER, whenPresent } from "./gradio.js";
+import { blank, fillRect, maskSize } from "./mask.js";
 
 const LINES = { // what is said when a mode is chosen
   fill: "Fill: paint over a part, say what should be there, press Edit.",
@@ -10,7 +10,6 @@ const LINES = { // what is said when a mode is chosen
   vary: "Vary: press Edit for another image like this one; “Variation strength” in the settings says how like.",
   expand: "Expand: drag an edge or choose where it grows, say what should be there, press Edit.",
 };
-const NO_BACKGROUND = "Say how the background should be, such as “blue”.";
 const SHARE = 1 / 4; // of a side that the image grows by
 const WIDE = 16 / 9;
 
@@ -64,30 +63,9 @@ export class Modes {
     document.documentElement.style.setProperty("--mode-line", JSON.stringify(LINES[mode])); // see page.css
     pad.element.dataset.mode = mode;
     pad.canvas.leaveRoom(mode === "expand");
-    pad.props.value = { ...pad.props.value, mode };
+    pad.sync();
+    pad.fit.change();
     pad.say(LINES[mode], true);
-  }
-
-  // Whether Edit has to wait for a mask, or for words.
-  prepareEdit() {
-    if (this.chosen === "background") return this.selectBackground();
-    return this.chosen !== "remove" && this.pad.queries.selectBeforeEdit();
-  }
-
-  // The mask of the background is asked for first, by words that name it; the answer presses Edit again. It grows by half
-  // a token: patches at the subject's outline, of which a small part is background, are not found.
-  selectBackground() {
-    const { pad } = this;
-    const { image, mask, version } = pad.state;
-    const words = promptBox()?.value.trim() ?? "";
-    if (!mask) return false; // the run says that there is no image
-    if (!words) pad.say(NO_BACKGROUND);
-    else if (!/\bbackground\b/i.test(words)) {
-      pad.changeWords(`a ${words} background`);
-      setTimeout(() => click("edit")); // when Gradio has got the words
-    } else if (pad.queries.promptOf(image, pack(mask)) !== promptBox().value) pad.queries.selectByPrompt(version, MASK_COMMANDS.grow);
-    else return false;
-    return true;
   }
 
   // The image grows, by the name of a button.
@@ -110,7 +88,7 @@ export class Modes {
         if (pad.state.version !== version) return;
         const before = this.expanded.has(image.path) ? mask : null;
         this.expanded.add(answer.image.path);
-        pad.state.open(answer.image, grownMask(answer.image, growth, before));
+        pad.state.open(answer.image, grownMask(answer.image, growth, before), null, false);
       });
     }
   }

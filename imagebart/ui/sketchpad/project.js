@@ -25,7 +25,8 @@ export class Projects {
     this.pad.say("Saving the project …");
     const { entries } = history;
     const shown = review.finished ? entries.findIndex(({ results }) => results[0].path === review.run.results[0].path) : null;
-    const page = { image: state.image, mask: state.mask ? pack(state.mask) : "", controls, history: entries, shown };
+    const mask = state.mask ? pack(state.mask) : "";
+    const page = { image: state.image, mask, controls: { ...controls, movable: state.movable }, history: entries, shown };
     const { path, left_out: leftOut, error } = await server.save_project(page).catch(() => NO_ANSWER);
     if (error) return this.pad.say(error);
     const day = new Date().toISOString().slice(0, 10);
@@ -45,7 +46,7 @@ export class Projects {
     if (history.entries.length && !window.confirm(REPLACE)) return this.pad.say("");
     await new Promise((act) => state.onArrival(act));
     await this.chooseModel(answer.model);
-    if (image) loader.open(image, mask, typeof controls.words === "string" ? controls.words : null);
+    if (image) loader.open(image, mask, typeof controls.words === "string" ? controls.words : null, controls.movable === true);
     history.replace(entries);
     whenPresent("channel-open_link", () => imagebart.send("open_link", { ...controls, project: true }));
     if (shown !== null) this.pad.finish(entries[shown]);

@@ -2,7 +2,7 @@
 // "Describe image".
 import { click, promptBox } from "./gradio.js";
 import { loadFromTab, saveInTab } from "./images.js";
-import { bounds, maskSize, pack, unpack } from "./mask.js";
+import { maskSize, unpack } from "./mask.js";
 import { thumbnail } from "./review.js";
 import { maskOutline } from "./view.js";
 
@@ -13,7 +13,6 @@ const PROBE = 2000; // milliseconds between two checks whether the server is the
 const IDLE_PROBES = 3; // times as long where nobody waits for it
 const ASKING = "Looking at the image …";
 const SELECTED = "Found by your words. Correct it, or press Edit.";
-const SELECTED_AND_EDITED = "Your words said where.";
 const SERVER_GONE = "The server does not answer. This page goes on by itself when it does.";
 
 // Looks again and again whether the server is there, more often while somebody waits for it: Gradio does not tell that it
@@ -92,7 +91,7 @@ export class History {
     this.replace(loadFromTab("history") ?? []);
   }
 
-  // entry: { task, prompt, when, before, mask, results, steps, name }
+  // entry: { task, prompt, when, before, mask, movable, results, steps, name }
   add(entry) {
     this.strip.prepend(this.card(entry)); // the others stay where they are, one of them maybe with the focus
     this.keep([...this.entries, entry]);
@@ -129,29 +128,16 @@ export class History {
 export class ImageQueries {
   constructor(pad) {
     this.pad = pad;
-    this.editVersion = null; // the version on which Edit waits for a mask
     this.pending = {}; // by task: what was asked, and is not yet answered
-    const { image, mask, selected_by: prompt } = loadFromTab("now") ?? {};
-    this.selected = prompt ? { prompt, image: image.path, mask } : null;
   }
 
-  // refine: from the mask that is found to the one that is painted.
-  selectByPrompt(editVersion = null, refine = (mask) => mask) {
-    Object.assign(this, { editVersion, refine });
+  selectByPrompt() {
     this.ask("select", promptBox()?.value);
   }
 
   // The answer becomes the prompt.
   describe() {
     this.ask("describe");
-  }
-
-  // Edit with a prompt and without a mask: first the mask is asked for. False where there is a mask, or no prompt.
-  selectBeforeEdit() {
-    const { mask, version } = this.pad.state;
-    if (!mask || bounds(mask) || !promptBox()?.value.trim()) return false;
-    this.selectByPrompt(version);
-    return true;
   }
 
   ask(task, prompt = "") {
@@ -174,7 +160,7 @@ export class ImageQueries {
   }
 
   // An answer; without a task where none will come.
-  answer({ version, task, mask, selected_by: prompt, caption, deleted, note }) {
+  answer({ version, task, mask, caption, deleted, note }) {
     const { state, sent } = this.pad;
     if (task === "recognize") {
       if (note && sent.get(version)?.image === state.image) this.pad.sayOfImage(note);
@@ -183,23 +169,11 @@ export class ImageQueries {
     // Answers come in the order of the questions, and only the one to the last question counts.
     if (this.pending[task]?.length > 1) return void this.pending[task].shift();
     this.stopWaiting("");
-    const edits = task === "select" && this.editVersion === version;
-    if (edits || !task) this.editVersion = null;
-    if (deleted) return void this.pad.retry({ version, task: edits ? "edit" : task });
+    if (deleted) return void this.pad.retry({ version, task });
     if (caption && sent.get(version)?.image === state.image) this.pad.changeWords(caption);
     if (!mask || version !== state.version) return;
     const { width, height } = state.mask;
-    this.pad.changeMask(() => {
-      const selected = this.refine(unpack(mask, width, height));
-      this.selected = { prompt, image: state.image.path, mask: pack(selected) };
-      return selected;
-    });
-    if (edits) click("edit");
-    this.pad.say(edits ? SELECTED_AND_EDITED : SELECTED);
-  }
-
-  // The prompt that selected a packed mask; null where somebody has painted it, or on another image.
-  promptOf(image, mask) {
-    return this.selected?.mask === mask && this.selected.image === image?.path ? this.selected.prompt : null;
+    this.pad.changeMask(() => unpack(mask, width, height), true);
+    this.pad.say(SELECTED);
   }
 }

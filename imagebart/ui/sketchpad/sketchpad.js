@@ -4,7 +4,8 @@ import { click, EVENTS, fileUrl, hideMessages, NO_ANSWER, prompt, whenPresent } 
 import { ImageLoader, importMask, loadBitmap, loadFromTab, saveInTab, Sharing } from "./images.js";
 import { Edges } from "./edges.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
-import { bounds, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
+import { Fit } from "./fit.js";
+import { bounds, contour, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
 import { LiveMode } from "./live_mode.js";
 import { Modes } from "./modes.js";
 import { Review, thumbnail, VariantGrid } from "./review.js";
@@ -13,10 +14,9 @@ import { isProject, Projects } from "./project.js";
 import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
-const GRID_DELAY = 120; // milliseconds without a change before the server is asked for the grid
 const TYPING_PAUSE = 700; // milliseconds without a key that end a step of typing, for undo
 const NOTHING_PAINTED = "Nothing is painted yet";
-const COUNTING = "Painted; counting the tokens …";
+const FITTING = "Finding what will change …";
 const MAX_SENT = 24; // versions of which it is known what was sent
 
 export class Sketchpad {
@@ -25,7 +25,7 @@ export class Sketchpad {
     Object.assign(this, { element, props, trigger, server, upload, sent: new Map(), lastMask: null });
     this.examples = props.examples; // of the model that is chosen
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
-    this.gridStatus = element.querySelector("#grid-status");
+    this.fitStatus = element.querySelector("#fit-status");
     this.state = new State((why) => (why === "nothing" ? this.live.on && this.live.request() : this.changed(why)), () => this.gestures.finish(), prompt);
     this.review = new Review(this.parts, (why) => this.reviewChanged(why));
     this.variantGrid = new VariantGrid(this.parts.compare, (number) => {
@@ -50,6 +50,11 @@ export class Sketchpad {
     this.sharing = new Sharing(this);
     this.projects = new Projects(this, this.parts.projectFile);
     this.queries = new ImageQueries(this);
+    this.fit = new Fit({
+      words: prompt.read,
+      send: (question) => this.askForFit(question),
+      show: (answer) => this.showFit(answer),
+    });
     this.modes = new Modes(this);
     this.edges = new Edges(this);
     this.runState = new RunState(server.stop);
@@ -58,7 +63,10 @@ export class Sketchpad {
     this.fillMarkup();
     listen(this);
     this.listenToPage();
-    watchServer(() => this.runState.state || this.queries.waits, (sentence) => this.queries.stopWaiting(sentence));
+    watchServer(() => this.runState.state || this.queries.waits, (sentence) => {
+      this.queries.stopWaiting(sentence);
+      if (!sentence) this.fit.again();
+    });
     whenPresent("history", (place) => (this.history = new History(place, (entry) => this.openRun(entry))));
     // Gradio takes over values only once the element is wholly there.
     setTimeout(() => this.start());
@@ -71,7 +79,7 @@ export class Sketchpad {
       const button = Object.assign(document.createElement("button"), { type: "button", className: "sp-button" });
       button.textContent = name[0].toUpperCase() + name.slice(1);
       const ready = ({ width, height }) => preset(name, width, height, this.canvas.paintValue);
-      button.addEventListener("click", () => this.changeMask(ready));
+      button.addEventListener("click", () => this.changeMask(ready, true));
       presets.append(button);
     }
     const rows = HELP.map(([keys, does]) => `<dt>${keys}</dt><dd>${does}</dd>`).join("");
@@ -93,14 +101,21 @@ export class Sketchpad {
     imagebart.on("words_changed", () => {
       clearTimeout(this.typingTimer);
       this.typingTimer = setTimeout(() => this.state.noteWords(), TYPING_PAUSE);
+      this.fit.changeWords();
     });
-    imagebart.on("grid", (grid) => this.showGrid(grid));
+    imagebart.on("fit", (answer) => this.state.onArrival(() => this.fit.receive(answer)));
+    imagebart.on("fit_again", () => this.fit.change());
     imagebart.on("examples", (message) => this.state.onArrival(() => this.switchExamples(message)));
     imagebart.on("answer", (message) => this.state.onArrival(() => this.queries.answer(message)));
     // For prompt.js, which Gradio gives no way to the server.
     imagebart.on("check_prompt", async (question) => {
       const answer = await this.server.check_prompt(question).catch(() => null);
       if (answer) imagebart.send("prompt_check", { ...question, ...answer });
+    });
+    document.addEventListener("click", ({ target }) => {
+      const again = target.closest?.("[data-again]");
+      if (again) this.tryFour(again.dataset.again);
+      else if (target.closest?.("#move-mask")) this.moveMask();
     });
     // Before Gradio gets the click.
     document.addEventListener("click", (event) => {
@@ -141,7 +156,23 @@ export class Sketchpad {
         return false;
       }
     }
-    return task !== "edit" || !this.modes.prepareEdit();
+    return true;
+  }
+
+  // A run that missed what the words ask for, once more: four images, the best first.
+  tryFour(task) {
+    for (const box of [...document.querySelectorAll("#how-many input, #best-first input")].slice(-2)) {
+      if (!box.checked) box.click();
+    }
+    setTimeout(() => click(task)); // when Gradio has got both
+  }
+
+  // To the place that the words are about.
+  moveMask() {
+    const { width, height } = this.state.mask;
+    const mask = unpack(this.elsewhere, width, height);
+    if (this.review.finished) execute(this, "discard");
+    this.changeMask(() => mask, true);
   }
 
   async start() {
@@ -162,34 +193,36 @@ export class Sketchpad {
 
   // Called at once after every change of the image or the mask.
   changed(why) {
-    const { image, mask, version, undoStack } = this.state;
+    const { image, version, undoStack } = this.state;
     this.button("undo").disabled = !undoStack.past.length;
     this.button("redo").disabled = !undoStack.future.length;
     if (why === "words") return;
     this.say(""); // what was said was about what was there before
     if (this.started) hideMessages();
     if (image?.path !== this.noted) this.sayOfImage("");
-    const [size, packed] = [[image?.width ?? 0, image?.height ?? 0], mask ? pack(mask) : ""];
-    const selection = this.queries.promptOf(image, packed);
-    const { path = null, view = null } = image ?? {};
-    const value = { image: path, view, size, mask: packed, selected_by: selection, mode: this.modes.chosen, version };
-    this.props.value = value;
-    this.sent.set(version, { image, mask: packed });
-    this.sent.delete(version - MAX_SENT);
-    saveInTab("now", { ...value, image });
+    this.sync();
     const painted = this.live.on && why === "paint";
     if (!painted && (!this.review.finished || this.review.version !== version)) this.review.close();
-    this.canvas.grid = null;
+    this.canvas.running = null;
     this.element.dataset.version = String(version);
-    clearTimeout(this.gridTimer);
-    if (packed) this.gridTimer = setTimeout(() => this.request("grid"), GRID_DELAY);
-    // The number of tokens from before stays until there is the new one.
-    if (!packed) this.showGridStatus(NOTHING_PAINTED, "");
-    else if (this.gridStatus.textContent === NOTHING_PAINTED) this.gridStatus.textContent = COUNTING;
+    this.fit.change();
     this.showImage(image);
     this.canvas.requestRender();
     if (painted) this.live.request();
     else if (why === undefined) this.live.stop();
+  }
+
+  // What every event sends.
+  sync() {
+    const { image, mask, version, movable } = this.state;
+    const { chosen: mode } = this.modes;
+    const packed = mask ? pack(mask) : "";
+    const { path = null, view = null, width = 0, height = 0 } = image ?? {};
+    this.props.value = { image: path, view, size: [width, height], mask: packed, movable, mode, version };
+    // Of the mode Background, the server finds the mask.
+    this.sent.set(version, { image, mask: mode === "background" ? "" : packed, movable });
+    this.sent.delete(version - MAX_SENT);
+    saveInTab("now", { ...this.props.value, image });
   }
 
   // Loads the image's bitmap; painting need not wait for it.
@@ -208,41 +241,74 @@ export class Sketchpad {
     if (!this.exampleOf(image)) this.loader.store(image);
   }
 
-  // The tokens that an edit regenerates: box (left, top, side) in pixels of the image, and side * side cells, row by row,
-  // 1 or 0. An answer about an older mask is dropped.
-  showGrid(grid) {
-    const { version, box, side, cells } = grid;
-    if (version !== this.state.version) return;
-    const count = [...cells].filter((cell) => cell === "1").length;
-    const scale = this.state.mask.width / this.state.image.width;
-    const scaled = { left: box[0] * scale, top: box[1] * scale, side: box[2] * scale };
-    this.canvas.grid = this.parts.showGrid.checked ? { box: scaled, side, cells } : null;
-    this.lastGrid = grid;
-    this.showGridStatus(`${count} of ${side * side} tokens will be regenerated`, cells);
+  // False where there is nothing to ask: without an image, and without a mask and words.
+  askForFit(question) {
+    const { image, mask } = this.props.value;
+    if (!image || this.modes.chosen === "vary" || !(mask || prompt.read()?.trim())) return false;
+    this.props.value = { ...this.props.value, question };
+    this.request("fit");
+    return true;
+  }
+
+  // An answer: mask (packed: what Edit will change), share (of the image, in percent), box (left, top, side, in pixels of the
+  // image) and its side * side cells (1 or 0, by rows) that will be regenerated, elsewhere (packed: where the words belong).
+  showFit(answer) {
+    this.fitted = answer;
+    this.canvas.fitted = answer?.mask ? this.linesOf(answer.mask) : null;
+    this.element.dataset.fit = answer ? "known" : "asked";
+    this.element.dataset.cells = answer?.cells ?? "";
+    this.showTokens();
+    this.offerMove(answer?.elsewhere);
+    const { fitStatus, props } = this;
+    const nothing = this.modes.chosen === "vary" ? "All of the image will change" : props.value.mask ? "" : NOTHING_PAINTED;
+    const line = answer ? (answer.mask ? `${answer.share} % will change` : nothing) : FITTING;
+    // What was said before stays until there is something new.
+    if ((answer || fitStatus.textContent === NOTHING_PAINTED) && fitStatus.textContent !== line) fitStatus.textContent = line;
+  }
+
+  linesOf(packed) {
+    const { width, height } = this.state.mask;
+    return contour(unpack(packed, width, height));
+  }
+
+  showTokens() {
+    const { box, side, cells } = this.fitted ?? {};
+    const scale = box ? this.state.mask.width / this.state.image.width : 1;
+    const shown = box && this.parts.showGrid.checked;
+    this.canvas.grid = shown ? { box: { left: box[0] * scale, top: box[1] * scale, side: box[2] * scale }, side, cells } : null;
     this.canvas.requestRender();
   }
 
-  showGridStatus(line, cells) {
-    if (this.gridStatus.textContent !== line) this.gridStatus.textContent = line;
-    this.element.dataset.cells = cells;
-    this.element.dataset.gridVersion = String(this.state.version);
+  // elsewhere: the packed mask of the place that the words are about, where something else was painted.
+  offerMove(elsewhere = "") {
+    this.elsewhere = elsewhere;
+    const offer = document.getElementById("elsewhere");
+    if (offer) offer.hidden = !elsewhere;
   }
 
   // A message of a run. Its images are shown in place only where nothing has changed since it was started.
   async runMessage(message) {
     if (message.ended || message.deleted || message.results) this.runState.report(message.ended ?? message.run);
+    const { state } = this;
+    const current = message.version === state.version;
+    if (current) this.canvas.running = message.mask && !message.results ? this.linesOf(message.mask) : this.canvas.running;
+    if (message.deleted || message.ended || message.results) this.canvas.running = null;
     if (message.deleted) return void this.retry(message);
     if (message.ended) return void this.review.endPreview();
-    const { state } = this;
     const live = this.live.kindOf(message.run);
     if (!message.results) {
-      if (message.version === state.version && !state.stroke) this.review.preview(message, Boolean(live));
+      if (current && !state.stroke) this.review.preview(message, Boolean(live));
       return;
     }
+    if (current && message.elsewhere) this.offerMove(message.elsewhere);
     const sent = this.sent.get(message.version);
-    const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask: sent?.mask ?? "" };
+    const painted = Boolean(sent?.mask) && !sent.movable;
+    const mask = painted ? sent.mask : message.mask ?? "";
+    const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask, movable: !painted };
     if (live !== "draft") this.history?.add(entry);
-    if (message.task === "edit" && sent?.mask) this.lastMask = unpack(sent.mask, ...Object.values(maskSize(sent.image)));
+    if (message.task === "edit" && entry.before) {
+      this.lastMask = { mask: unpack(mask, ...Object.values(maskSize(entry.before))), movable: !painted };
+    }
     // Loaded before it is shown, so that nothing is begun on the image that it replaces in between.
     const files = [entry.results[0].view, ...entry.results.map(({ small }) => small)];
     const [bitmap] = await Promise.all(files.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
@@ -308,9 +374,9 @@ export class Sketchpad {
     if (!review.finished) return;
     review.endReplay();
     const { run, variant } = review;
-    const mask = run.task === "vary" ? state.mask : null;
+    const painted = run.task === "vary" ? [state.mask, null, state.movable] : [];
     if (review.isLastStep()) {
-      state.open(run.results[variant], mask);
+      state.open(run.results[variant], ...painted);
       return;
     }
     const { parts } = review.steps()[review.step];
@@ -318,13 +384,13 @@ export class Sketchpad {
     const step = { base: run.before?.path ?? null, box: run.box, part: parts[variant] };
     const { image, error } = await this.server.compose(step).catch(() => NO_ANSWER);
     if (error) this.say(error);
-    else state.onArrival(() => version === state.version && state.open(image, mask));
+    else state.onArrival(() => version === state.version && state.open(image, ...painted));
   }
 
   // A run of the history: its image, mask and prompt, and its result.
   openRun(entry) {
     const words = prompt.read() === null ? null : entry.prompt ?? "";
-    if (entry.before) this.loader.open(entry.before, entry.mask, words);
+    if (entry.before) this.loader.open(entry.before, entry.mask, words, entry.movable === true);
     else if (words !== null) this.state.changeWords(words);
     this.finish(entry);
   }
@@ -387,29 +453,30 @@ export class Sketchpad {
     }
   }
 
-  // change: from the mask to another one.
-  changeMask(change) {
+  // change: from the mask to another one. movable: whether nobody painted that.
+  changeMask(change, movable = false) {
     if (!this.state.mask) return this.say("There is no image yet. Choose an example or upload one.");
     this.state.finishStroke();
-    return this.beforePainting() && this.state.paint(change(this.state.mask));
+    return this.beforePainting() && this.state.paint(change(this.state.mask), movable);
   }
 
   maskCommand(name) {
+    this.state.finishStroke();
     this.changeMask((mask) => {
       const nothing = ["grow", "shrink"].includes(name) && !bounds(mask);
       this.say(nothing ? "Nothing is painted yet." : "");
       return nothing ? mask : MASK_COMMANDS[name](mask);
-    });
+    }, name === "clear" || this.state.movable);
   }
 
   useLastMask() {
     const { lastMask, state } = this;
     if (!lastMask || !state.mask) return this.say("There is no last mask yet: it is the one of the last edit.");
-    const { width, height } = state.mask;
-    if (width !== lastMask.width || height !== lastMask.height) {
+    const { mask, movable } = lastMask;
+    if (state.mask.width !== mask.width || state.mask.height !== mask.height) {
       return this.say("The last mask belongs to an image of another size.");
     }
-    return this.changeMask(() => lastMask);
+    return this.changeMask(() => mask, movable);
   }
 
   async saveAnimation(suffix) {

@@ -9,7 +9,8 @@ import { blank, copy, equal, maskSize } from "./mask.js";
 const MAX_ENTRIES = 200;
 const MAX_BYTES = 64e6; // of all masks
 
-// Entries are { image, mask, words (null: not known) }. They share what did not change, so that one costs no more than its
+// Entries are { image, mask, movable (nobody painted the mask: words about another place move it), words (null: not known) }.
+// They share what did not change, so that one costs no more than its
 // mask; the oldest ones are dropped first.
 export class UndoStack {
   constructor(maxBytes = MAX_BYTES) {
@@ -57,6 +58,10 @@ export class State {
     return this.current?.image ?? null;
   }
 
+  get movable() {
+    return this.current?.movable ?? true;
+  }
+
   // A stroke begins: the mask that it paints on, a copy.
   beginStroke() {
     this.stroke = copy(this.mask);
@@ -79,19 +84,19 @@ export class State {
   }
 
   // Another image, with a mask or an empty one; and with words, where these come with it.
-  open(image, mask = null, words = null) {
+  open(image, mask = null, words = null, movable = true) {
     this.finishStroke();
     this.noteWords();
     const { width, height } = maskSize(image);
-    this.change({ image, mask: mask ?? blank(width, height), words: words ?? this.current?.words ?? null });
+    this.change({ image, mask: mask ?? blank(width, height), movable, words: words ?? this.current?.words ?? null });
   }
 
   // Another mask.
-  paint(mask) {
+  paint(mask, movable = false) {
     this.finishStroke();
     this.noteWords();
     if (!this.current || equal(mask, this.current.mask)) return;
-    this.change({ ...this.current, mask }, "paint");
+    this.change({ ...this.current, mask, movable }, "paint");
   }
 
   // Other words, as a step of their own.

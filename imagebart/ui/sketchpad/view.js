@@ -19,6 +19,7 @@ const MAX_RADIUS = 1 / 4; // of the brush, over the mask's longer side
 const WAND_MARGIN = 1 / 512; // around a selected color, over the longer side, at least a pixel: edges mix two colors
 const WAND_STEP = 1 / 32; // by an arrow key, over the longer side
 const WAND_RADIUS = 7; // of its mark, in screen pixels
+const CHANGE_WIDTH = 2; // of the lines around what will change, in screen pixels
 
 // The whole image in the middle of its frame. Sizes are { width, height }; the size of the image is its mask's. A frame may
 // have another margin.
@@ -97,7 +98,7 @@ export const maskOutline = ({ width, height, data }) => {
   return canvas;
 };
 
-// scene: { view, size, bitmap (of the image, or null), overlay, grid, cursor, outline, growth, result, frame, ratio }
+// scene: { view, size, bitmap (of the image, or null), overlay, grid, changes, cursor, outline, growth, result, frame, ratio }
 const drawScene = (context, scene) => {
   const { frame, ratio, view, size } = scene;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -110,10 +111,12 @@ const drawScene = (context, scene) => {
   context.fillRect(...box);
   if (scene.bitmap) context.drawImage(scene.bitmap, ...box);
   if (scene.result) drawResult(context, scene, box);
-  if (scene.result && !scene.painted) return undefined;
+  const covered = scene.result && !scene.painted;
   context.imageSmoothingEnabled = false;
-  context.drawImage(scene.overlay, ...box);
-  if (scene.grid) drawGrid(context, scene);
+  if (!covered) context.drawImage(scene.overlay, ...box);
+  if (!covered && scene.grid) drawGrid(context, scene);
+  if (scene.changes) drawChanges(context, scene);
+  if (covered) return undefined;
   if (scene.outline) drawOutline(context, scene.outline.map((point) => toScreen(view, point)));
   if (scene.growth) drawGrowth(context, scene);
   return drawCursor(context, scene);
@@ -143,15 +146,30 @@ const drawResult = (context, { result, frame }, box) => {
 };
 
 // Lines in white on black, to be seen on any image.
-const outlined = (context, stroke) => {
-  for (const [colour, thickness] of [["rgba(15, 23, 42, 0.75)", 2.5], ["#fff", 1]]) {
+const outlined = (context, stroke, width = 1) => {
+  for (const [colour, thickness] of [["rgba(15, 23, 42, 0.75)", width + 1.5], ["#fff", width]]) {
     context.strokeStyle = colour;
     context.lineWidth = thickness;
     stroke();
   }
 };
 
-// The tokens that an edit regenerates: { box in pixels of the mask, side, cells }, see `showGrid` of sketchpad.js.
+// What an edit will change, or does: lines from `contour`.
+const drawChanges = (context, { changes, view }) => {
+  context.lineCap = "square";
+  outlined(context, () => {
+    context.beginPath();
+    for (const [x1, y1, x2, y2] of changes) {
+      const [from, to] = [toScreen(view, { x: x1, y: y1 }), toScreen(view, { x: x2, y: y2 })];
+      context.moveTo(from.x, from.y);
+      context.lineTo(to.x, to.y);
+    }
+    context.stroke();
+  }, CHANGE_WIDTH);
+  context.lineCap = "butt";
+};
+
+// The tokens that an edit regenerates: { box in pixels of the mask, side, cells }, see `showFit` of sketchpad.js.
 const drawGrid = (context, { grid, view }) => {
   const cell = (grid.box.side / grid.side) * view.scale;
   const corner = toScreen(view, { x: grid.box.left, y: grid.box.top });
@@ -207,6 +225,8 @@ export class Canvas {
     Object.assign(this, { element, frame, state, review, growth, beforeStroke, afterRender, roomy: false });
     Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1, opacity: OPACITIES[0] });
     Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null });
+    // What Edit will change, and what the run that goes on changes: lines, or null.
+    Object.assign(this, { fitted: null, running: null });
     this.requested = false; // whether it is drawn in the next frame
     new ResizeObserver(() => this.fitView()).observe(frame);
   }
@@ -251,7 +271,9 @@ export class Canvas {
     const [grid, result] = [stroke ? null : this.grid, this.review.scene()];
     // In live mode one paints on a result, whose mask grows.
     const painted = Boolean(stroke) || (this.review.finished && this.review.version !== this.state.version);
-    const scene = { frame, ratio, view, size, bitmap, overlay, grid, cursor, outline, growth: this.growth(), result, painted };
+    const shown = painted || !(this.review.finished || result?.alone);
+    const changes = stroke || !shown ? null : this.running ?? this.fitted;
+    const scene = { frame, ratio, view, size, bitmap, overlay, grid, changes, cursor, outline, growth: this.growth(), result, painted };
     drawScene(this.element.getContext("2d"), scene);
     if (result?.mix < 1) this.requestRender(); // one state dissolves into another
     this.afterRender();

@@ -99,3 +99,25 @@ test("bounds hold all that is painted", () => {
   mask.data[5 * 9 + 8] = 255;
   assert.deepEqual(masks.bounds(mask), { left: 3, top: 2, right: 9, bottom: 6 });
 });
+
+test("the lines around a mask are all edges between what is painted and what is not, each once", () => {
+  const draw = randomNumbers(6);
+  for (let trial = 0; trial < 20; trial++) {
+    const mask = masks.blank(9, 7);
+    mask.data.forEach((_, i) => (mask.data[i] = draw() < 0.4 ? 200 : 0));
+    const found = masks.contour(mask).flatMap(([x1, y1, x2, y2]) => {
+      const length = Math.max(x2 - x1, y2 - y1);
+      return Array.from({ length }, (_, i) => (y1 === y2 ? `${x1 + i} ${y1} right` : `${x1} ${y1 + i} down`));
+    });
+    const painted = new Set(cells(mask).filter(([, , value]) => value).map(([x, y]) => `${x} ${y}`));
+    const edges = [...painted].map((cell) => cell.split(" ").map(Number)).flatMap(([x, y]) => [
+      ...(painted.has(`${x} ${y - 1}`) ? [] : [`${x} ${y} right`]),
+      ...(painted.has(`${x} ${y + 1}`) ? [] : [`${x} ${y + 1} right`]),
+      ...(painted.has(`${x - 1} ${y}`) ? [] : [`${x} ${y} down`]),
+      ...(painted.has(`${x + 1} ${y}`) ? [] : [`${x + 1} ${y} down`]),
+    ]);
+    assert.deepEqual(found.sort(), edges.sort());
+  }
+  assert.deepEqual(masks.contour(masks.preset("everything", 4, 3)).length, 4);
+  assert.deepEqual(masks.contour(masks.blank(4, 3)), []);
+});

@@ -17,6 +17,28 @@ test("every change is passed on at once, with a version of its own", () => {
   assert.equal(state.version, 4, "the same mask is no change");
 });
 
+test("whether nobody painted a mask belongs to its entry", () => {
+  const state = new State(() => {});
+  const seen = [state.movable];
+  const step = (change) => {
+    change();
+    seen.push(state.movable);
+  };
+  step(() => state.open(image("a"), preset("centre", 12, 8)));
+  step(() => state.paint(preset("border", 12, 8)));
+  step(() => state.paint(preset("upper half", 12, 8), true));
+  step(() => state.open(image("b"), preset("centre", 12, 8), null, false));
+  step(() => {
+    state.beginStroke().data[0] = 9;
+    state.endStroke();
+  });
+  assert.deepEqual(seen, [true, true, false, true, false, false]);
+  for (const before of [false, true, false, true]) {
+    state.undo();
+    assert.equal(state.movable, before);
+  }
+});
+
 test("undo and redo walk through images and masks as through a list", () => {
   const state = new State(() => {});
   let seed = 5;
