@@ -21,7 +21,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageChops
 from torch import Tensor
 
@@ -38,12 +40,16 @@ from imagebart.settings import SamplingSettings
 from imagebart.things import Asked, Found, ThingScorer
 from imagebart.things import Box as Tokens
 
+Patches = npt.NDArray[np.bool_]  # [grid, grid]
+
 MIN_COVERAGE = 0.1  # share of a patch that is painted, from which it is regenerated
 COMPLETE_PROMPT_GUIDANCE = 1.0  # at most, with a prompt that describes all of an image; 2.5 gave smears
 ELSEWHERE = "Your words are about another place than the one that is painted."
 
 MIN_SIDE = 24  # pixels of a square, at least
 TOUCHED = 0.15  # share of a thing's box that is painted, from which it is completed or removed
+BESIDE = 0.2  # share of what is painted that lies beside a thing, from which that goes
+DETAIL = 24  # levels within a patch, from which it has more than one color
 REPLACED, WHOLE = 0.5, 0.95  # share of a thing's box that another takes, from which it goes; from which nothing is left
 GONE = 0.6  # … from which it goes where nothing is asked for
 FIT_NOTE = "There is room for {} of the {} things."
@@ -196,6 +202,30 @@ def square(x: float, y: float, side: float, size: Size) -> Box:
 
 
 @dataclass(frozen=True)
+class View:
+    """All of an image as the model sees it: its square, its pixels [3, S, S], and its things, at the mask if any."""
+
+    box: Box
+    pixels: Tensor
+    things: list[Found]
+    grid: int
+
+    @property
+    def detailed(self) -> Patches:
+        """The patches with more than one color: bool [grid, grid]."""
+        side = self.pixels.shape[1] // self.grid
+        most, least = F.max_pool2d(self.pixels, side), F.max_pool2d(-self.pixels, side)
+        detailed: Patches = ((most + least).amax(0) * 127.5 > DETAIL).cpu().numpy()
+        return detailed
+
+    def in_pixels(self, box: Tokens) -> Box:
+        """A box of tokens in the pixels of the image."""
+        cell = self.box.side / self.grid
+        left, top = round(self.box.left + box.left * cell), round(self.box.top + box.top * cell)
+        return Box(left, top, max(2 * round(box.side * cell / 2), 2))
+
+
+@dataclass(frozen=True)
 class Frames:
     """Fits masks for a model with a frame: a box of `patches` x `patches` in the middle of its view."""
 
@@ -207,22 +237,42 @@ class Frames:
     def grid(self) -> int:
         return self.model.first_stage.config.side
 
-    def draw(self, box: Box, prompt: Prompt, size: Size, feather: int, paint: Image.Image | None = None) -> Pass:
-        """A square of an image drawn in the frame; of it what is painted by MIN_COVERAGE, where paint is given."""
+    @property
+    def resolution(self) -> int:
+        return self.model.first_stage.config.resolution
+
+    def draw(self, box: Box, prompt: Prompt, size: Size, feather: int) -> Pass:
+        """A square of an image of `size` (width, height), drawn in the frame."""
         side = box.side * self.grid // self.patches
         margin = (side - box.side) // 2
-        view = Box(box.left - margin, box.top - margin, side)
         first = (self.grid - self.patches) // 2
         inside = np.zeros((self.grid, self.grid), np.uint8)
         inside[first : first + self.patches, first : first + self.patches] = 255
-        if paint is not None:
-            inside = np.minimum(inside, painted_patches(paint, view, self.grid))
-        region = Region.of_patches(inside, view, size, self.model.first_stage.config.resolution, feather)
-        return Pass(prompt, region, self.patches)
+        view = Box(box.left - margin, box.top - margin, side)
+        return Pass(prompt, Region.of_patches(inside, view, size, self.resolution, feather), self.patches)
 
-    def erase(self, found: Sequence[Box], size: Size, feather: int) -> list[Pass]:
-        """The ground goes on where these things were."""
-        return [self.draw(box, None, size, feather) for box in found]
+    def erase(self, patches: Patches, view: View, size: Size, feather: int) -> Pass:
+        """The ground goes on in these patches of all of an image, bool [grid, grid]."""
+        strength = np.where(patches, np.uint8(255), np.uint8(0))
+        return Pass(None, Region.of_patches(strength, view.box, size, self.resolution, feather))
+
+    def with_rest(self, found: Found, view: View) -> Patches:
+        """The patches of a thing's box, wider by one on each side where the thing goes on: bool [grid, grid]."""
+        rows, columns = found.box.cells
+        taken = np.zeros((self.grid, self.grid), bool)
+        for other in view.things:
+            if other != found:
+                taken[other.box.cells] = True
+        more = view.detailed & ~taken
+        top, left = max(rows.start - 1, 0), max(columns.start - 1, 0)
+        bottom, right = min(rows.stop + 1, self.grid), min(columns.stop + 1, self.grid)
+        top = top if more[top, columns].any() else rows.start
+        bottom = bottom if more[bottom - 1, columns].any() else rows.stop
+        left = left if more[rows, left].any() else columns.start
+        right = right if more[rows, right - 1].any() else columns.stop
+        patches = np.zeros((self.grid, self.grid), bool)
+        patches[top:bottom, left:right] = True
+        return patches & ~taken
 
     def fit(
         self,
@@ -237,72 +287,79 @@ class Frames:
         asked = self.scorer.asked(self.scorer.words(words))  # of a removal there are no words
         if not asked and (words or mask is None):
             return None
-        things = self._things(upload, mask)
+        view = self._view(upload, mask, asked)
         if mask is None:
-            return self._without_mask(upload, asked, words, things, settings, options)
-        touched = [(share, found, box) for found, box in things if (share := _share(mask, box)) >= TOUCHED]
-        if options.remove:
-            boxes = [box for _, _, box in touched]
-            return FittedMask.of(self.erase(boxes, size, feather), settings) if boxes else None
-        shape = shape_of(mask)
-        if not asked:
-            if not touched:
-                return None
-            passes = [self.draw(box, None, size, feather, mask if share < GONE else None) for share, _, box in touched]
-            return FittedMask.of(passes, settings)
+            passes = self._where_found(view, asked, words, size, feather)
+            return FittedMask.of(passes, settings) if passes else None
+        painted = painted_patches(mask, view.box, self.grid) > 0
+        touched = {
+            found: share for found in view.things if (share := _share(mask, view.in_pixels(found.box))) >= TOUCHED
+        }
+        if not asked and not touched:
+            return None
+        gone = [found for found, share in touched.items() if options.remove or (share >= GONE and not asked)]
+        if gone:
+            boxes = [self.with_rest(found, view) for found in gone]
+            rest = painted & view.detailed & ~np.any(boxes, 0)
+            return FittedMask.of(
+                [self.erase(one, view, size, feather) for one in (*boxes, rest) if one.any()], settings
+            )
         each = [one for one in asked for _ in range(one.count)]
-        if len(each) == 1:
-            for _, found, box in sorted(touched, key=lambda one: -one[0]):
-                if self.scorer.is_a(found, each[0]):
-                    return FittedMask.of(
-                        [self.draw(box, self._text(words, each[0], found), size, feather, mask)], size, settings
-                    )
-            where = [square(shape.x, shape.y, shape.side, size)]
-        else:
-            where = side_by_side(mask, shape, len(each), size)
-        drawn = FittedMask.of([self.draw(box, "", size, 0) for box in where], settings).mask
-        # What a square covers for the most part goes with all of it.
-        cut = [box for _, box in things if REPLACED <= _share(drawn, box) < WHOLE]
-        passes = self.erase(cut, size, feather)
-        passes += [self.draw(box, self._text(words, one), size, feather) for one, box in zip(each, where, strict=False)]
+        for found in sorted(touched, key=lambda one: -touched[one]) if len(each) <= 1 else ():
+            if not each or self.scorer.is_a(found, each[0]):
+                return self._completed(found, painted, view, settings, size, feather)
+        shape = shape_of(mask)
+        where = [square(shape.x, shape.y, shape.side, size)]
+        if len(each) > 1:
+            where = side_by_side(mask, len(each))
+        drawn = [self.draw(box, self._text(words, one), size, feather) for one, box in zip(each, where, strict=False)]
+        taken = FittedMask.of(drawn, settings).mask
+        # What these cover for the most part goes with all of it.
+        shares = {found: _share(taken, view.in_pixels(found.box)) for found in view.things}
+        cut = [self.with_rest(found, view) for found, share in shares.items() if REPLACED <= share < WHOLE]
         notes = (FIT_NOTE.format(len(where), len(each)),) if len(where) < len(each) else ()
-        return FittedMask.of(passes, settings, *notes)
+        return FittedMask.of([*(self.erase(one, view, size, feather) for one in cut), *drawn], settings, *notes)
 
-    def _without_mask(
+    def _completed(
         self,
-        upload: Image.Image,
-        asked: list[Asked],
-        words: str,
-        things: list[tuple[Found, Box]],
+        found: Found,
+        painted: Patches,
+        view: View,
         settings: SamplingSettings,
-        options: EditOptions,
-    ) -> FittedMask | None:
-        """Where the things are that are asked for, or free places for them; None without any."""
-        passes = []
-        whole = crop.crop_box(masks.preset("everything", upload.size), self.model.first_stage.config.resolution)
-        taken = [found.box for found, _ in things]
+        size: Size,
+        feather: int,
+    ) -> FittedMask:
+        """A thing that is painted in part, drawn again in its box; what else is painted goes before."""
+        beside = painted.copy()
+        beside[found.box.cells] = False
+        passes = [self.erase(beside, view, size, feather)] if beside.sum() > BESIDE * painted.sum() else []
+        name = self.scorer.named(Asked((found.noun,), found.color, 1, 1.0, 0, 0))
+        return FittedMask.of([*passes, self.draw(view.in_pixels(found.box), name, size, feather)], settings)
+
+    def _where_found(self, view: View, asked: list[Asked], words: str, size: Size, feather: int) -> list[Pass]:
+        """Where the things are that are asked for, or free places for them."""
+        passes, taken = [], [found.box for found in view.things]
         for one in asked:
-            boxes = [box for found, box in things if found.noun in one.nouns]
+            boxes = [found.box for found in view.things if found.noun in one.nouns]
             if not boxes:
-                free = self.scorer.free_boxes(taken, [one] * one.count)
-                boxes, taken = [self._in_pixels(box, whole) for box in free], taken + free
-            passes += [self.draw(box, self._text(words, one), upload.size, options.feather) for box in boxes]
-        return FittedMask.of(passes, settings) if passes else None
+                boxes = self.scorer.free_boxes(taken, [one] * one.count)
+                taken += boxes
+            passes += [self.draw(view.in_pixels(box), self._text(words, one), size, feather) for box in boxes]
+        return passes
 
     def plan(self, prompt: str, seed: int) -> tuple[Pass, ...] | None:
         """The passes of a whole image: its ground, then each thing; None where the prompt names none."""
-        side = self.model.first_stage.config.resolution
-        parts = self.scorer.plan(prompt, seed) or []
-        whole = Box(0, 0, side)
-        return (
-            tuple(
-                Pass(part.prompt)
-                if part.box is None
-                else self.draw(self._in_pixels(part.box, whole), part.prompt, (side, side), 0)
-                for part in parts
-            )
-            or None
-        )
+        parts, side = self.scorer.plan(prompt, seed) or [], self.resolution
+        cell = side // self.grid
+        passes = []
+        for part in parts:
+            box = part.box
+            if box is None:
+                passes.append(Pass(part.prompt))
+            else:
+                square = Box(box.left * cell, box.top * cell, box.side * cell)
+                passes.append(self.draw(square, part.prompt, (side, side), 0))
+        return tuple(passes) or None
 
     def choose(self, passes: Sequence[Pass], seed: int) -> tuple[Pass, ...]:
         """The same with one noun of each group of things that is asked for."""
@@ -314,27 +371,18 @@ class Frames:
 
         return tuple(replace(one, prompt=chosen(one.prompt)) for one in passes)
 
-    def _text(self, words: str, asked: Asked, found: Found | None = None) -> str:
-        """One of the things that words ask for, in words: of a group, what they say; of what is there, what it is."""
-        if found is not None:
-            return self.scorer.named(replace(asked, nouns=(found.noun,), color=found.color))
+    def _text(self, words: str, asked: Asked) -> str:
+        """One of the things that words ask for, as the model knows it; of a group, what the words say."""
         if len(asked.nouns) == 1:
             return self.scorer.named(asked)
         return " ".join(self.scorer.words(words)[asked.start : asked.end])
 
-    def _things(self, upload: Image.Image, mask: Image.Image | None) -> list[tuple[Found, Box]]:
-        """The things of an image, those that the mask touches where there is one, and their squares in its pixels."""
-        resolution = self.model.first_stage.config.resolution
-        whole = crop.crop_box(masks.preset("everything", upload.size), resolution)
-        pixels = to_tensor(crop.extract(upload, whole, resolution))
+    def _view(self, upload: Image.Image, mask: Image.Image | None, asked: Sequence[Asked]) -> View:
+        whole = crop.crop_box(masks.preset("everything", upload.size), self.resolution)
+        pixels = to_tensor(crop.extract(upload, whole, self.resolution))[0]
         near = None if mask is None else torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
-        return [(found, self._in_pixels(found.box, whole)) for found in self.scorer.things(pixels[0], near)]
-
-    def _in_pixels(self, box: Tokens, whole: Box) -> Box:
-        """A box of tokens in the pixels of the image, whose square `whole` is seen."""
-        cell = whole.side / self.grid
-        left, top = round(whole.left + box.left * cell), round(whole.top + box.top * cell)
-        return Box(left, top, max(2 * round(box.side * cell / 2), 2))
+        expected = {noun for one in asked for noun in one.nouns}
+        return View(whole, pixels, self.scorer.things(pixels, near, expected), self.grid)
 
 
 def _share(mask: Image.Image, box: Box) -> float:
@@ -342,7 +390,7 @@ def _share(mask: Image.Image, box: Box) -> float:
     return float((np.asarray(mask.crop((box.left, box.top, box.left + box.side, box.top + box.side))) > 0).mean())
 
 
-def side_by_side(mask: Image.Image, shape: Shape, count: int, size: Size) -> list[Box]:
+def side_by_side(mask: Image.Image, count: int) -> list[Box]:
     """As many squares within what is painted, in reading order; fewer where there is no room for all.
 
     Where it has as many parts, one in each.
@@ -352,19 +400,20 @@ def side_by_side(mask: Image.Image, shape: Shape, count: int, size: Size) -> lis
         shapes = [
             shape_of(Image.fromarray(np.where(labels == part, np.uint8(255), np.uint8(0)))) for part in range(1, parts)
         ]
-        return [square(one.x, one.y, one.side, size) for one in sorted(shapes, key=lambda one: one.x)]
+        return [square(one.x, one.y, one.side, mask.size) for one in sorted(shapes, key=lambda one: one.x)]
+    left, top, right, bottom = masks.bounds(mask)
 
     def side(columns: int) -> float:
-        return min(shape.width / columns, shape.height / math.ceil(count / columns))
+        return min((right - left) / columns, (bottom - top) / math.ceil(count / columns))
 
     columns = max(range(1, count + 1), key=side)
     rows, length = math.ceil(count / columns), max(side(columns), MIN_SIDE)
     found = []
     for number in range(count):
         row, column = divmod(number, columns)
-        x = shape.x + (column - (min(columns, count - row * columns) - 1) / 2) * length
-        y = shape.y + (row - (rows - 1) / 2) * length
-        found.append(square(x, y, length, size))
+        x = (left + right) / 2 + (column - (min(columns, count - row * columns) - 1) / 2) * length
+        y = (top + bottom) / 2 + (row - (rows - 1) / 2) * length
+        found.append(square(x, y, length, mask.size))
     return [box for i, box in enumerate(found) if not any(_overlap(box, other) for other in found[:i])]
 
 

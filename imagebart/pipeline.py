@@ -358,8 +358,8 @@ class Pipeline:
             frames = self._frames
             thing = None if frames is None else frames.fit(upload, mask, words, settings, options)
             fitted = thing or fit_patches(self.model, self.scorer, upload, mask, words, settings, options)
-            if not words:
-                fitted = replace(fitted, passes=tuple(Pass(prompt, one.region) for one in fitted.passes))
+            if not words and thing is None:  # a class
+                fitted = replace(fitted, passes=(Pass(prompt, fitted.passes[0].region),))
         if fitted.mask.getbbox() is None:  # patches past a long, narrow image's edge, or smaller than a pixel
             if mask is None:
                 raise InputError(f'What "{words:.60}" would change lies outside of this image; {ADVICE}.')

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, product
@@ -32,6 +32,7 @@ from imagebart.weights.folder import checked_header
 SIDE = 64  # pixels a side of the network's input
 KIND = "things"  # in the file's header
 MIN_PROBABILITY = 0.6  # of a noun, from which a thing counts as found
+MIN_EXPECTED = 0.3  # … where its words were said
 MAX_OVERLAP = 0.2  # of the smaller box: things lie apart
 MAX_GROUND_DISTANCE = 30.0  # levels from a named color
 MIN_PLAIN = 0.9  # share of the ground that has its color, in images that are described
@@ -372,9 +373,12 @@ class ThingScorer:
             chosen += colors[:, [asked.color]] * torch.tensor([bool(self.names.noun_colors[n]) for n in asked.nouns])
         return float(chosen.max())
 
-    def things(self, image: Tensor, near: Tensor | None = None) -> list[Found]:
-        """The things of an image [3, H, W] in [-1, 1], from left to right; near: only those in boxes with one of these
-        tokens, bool [grid, grid]."""
+    def things(self, image: Tensor, near: Tensor | None = None, expected: Collection[int] = frozenset()) -> list[Found]:
+        """The things of an image [3, H, W] in [-1, 1], from left to right.
+
+        near: only those in boxes with one of these tokens, bool [grid, grid]. expected: nouns that are looked for, of
+        which one that is hidden in part counts too.
+        """
         boxes, nouns, colors = self._look(image, near)
         if not boxes:
             return []
@@ -382,8 +386,8 @@ class ThingScorer:
         chosen: list[Found] = []
         for number in sure.argsort(descending=True).tolist():
             box = boxes[number]
-            if sure[number] < MIN_PROBABILITY:
-                break
+            if sure[number] < (MIN_EXPECTED if int(noun[number]) in expected else MIN_PROBABILITY):
+                continue
             smaller = [min(box.side, other.box.side) ** 2 for other in chosen]
             if all(box.overlap(other.box) <= MAX_OVERLAP * s for other, s in zip(chosen, smaller, strict=True)):
                 chosen.append(Found(int(noun[number]), int(colors[number].argmax()), box, float(sure[number])))

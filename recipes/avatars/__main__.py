@@ -69,6 +69,31 @@ def table(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> Non
 
 
 @command(evaluate)
+def painted(
+    model: Model = DEFAULT_MODEL,
+    samples: Annotated[int, typer.Option(help="Strokes.", min=6)] = 300,
+    seed: Annotated[int, typer.Option(help="Of the cases and the first sample.")] = 0,
+    exact: Annotated[bool, typer.Option("--exact", help="Only what is painted may change.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
+    grid: Annotated[Path | None, typer.Option(help="Where to write forty edits, unchosen.")] = None,
+) -> None:
+    """Edits of masks as people paint them."""
+    from imagebart.avatars.reader import load_reader
+    from imagebart.evaluation.metrics import table, write_json
+    from imagebart.imaging.files import save_image
+    from imagebart.pipeline import Pipeline
+    from recipes.avatars.painted import measures
+
+    grids: dict[str, Any] = {}
+    found = list(measures(Pipeline.from_pretrained(model), load_reader(READER), samples, seed, exact, grids))
+    print(table(found))
+    if grid:
+        save_image(grids["strokes"], grid, optimize=True)
+    if out:
+        write_json(out, {"model": model, "samples": samples, "seed": seed, "exact": exact}, found)
+
+
+@command(evaluate)
 def best_of(asked: Asked, sampling: Sampling, model: Model = DEFAULT_MODEL) -> None:
     """How often the best of 1, 2, 4 and 8 variants is as asked."""
     from recipes.avatars.scorer_evaluation import best_of, images_of_best_of

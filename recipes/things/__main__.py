@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -121,6 +121,29 @@ def table(
     if out:
         about = {"model": model, "samples": samples, "seed": seed, "sampling": asdict(study.sampler.settings)}
         write_json(out, {**about, "seconds": round(time.perf_counter() - began, 1)}, measures)
+
+
+@command(evaluate)
+def painted(
+    model: Model = MODEL,
+    samples: Annotated[int, typer.Option(help="Edits of each kind.", min=6)] = 300,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
+    grids: Annotated[Path | None, typer.Option(help="Folder for forty edits of each kind, unchosen.")] = None,
+) -> None:
+    """Edits of masks as people paint them."""
+    from imagebart.evaluation.metrics import table, write_json
+    from imagebart.imaging.figures import save_sheets
+    from imagebart.pipeline import Pipeline
+    from recipes.things.painted import measures
+
+    sheets: dict[str, Any] = {}
+    found = list(measures(Pipeline.from_pretrained(model), samples, seed, sheets))
+    print(table(found))
+    if grids:
+        save_sheets(grids, sheets.items())
+    if out:
+        write_json(out, {"model": model, "samples": samples, "seed": seed}, found)
 
 
 @command(evaluate)
