@@ -3,14 +3,14 @@
     python -m recipes.avatars evaluate painted --samples 300 --seed 81 --out figures.json --grid FILE
 
 A brush of 6 to 24 pixels goes to and fro over the place of a part, roughly, and words ask for another one. Then the
-same words with a stroke over another place, and with a ready mask there. All settings are the model's own.
+same words with a stroke over another place, and with a ready mask there. All settings are those the page begins with.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,7 +30,9 @@ from recipes.avatars.evaluation import SERIES, total
 from recipes.strokes import zigzag
 
 SIZE = 256
+PAGE_SCALES, PAGE_FEATHER = 4, 4  # what the page begins with
 VISIBLE = 30  # levels that a pixel differs by, summed over the channels
+APART = 6  # cases from one to another that is about another part
 LEAST = 60  # pixels that a change is seen in
 
 
@@ -69,7 +71,9 @@ def others(change: Change) -> set[str]:
 
 def edit(pipe: Pipeline, case: Case, seed: int, exact: bool) -> PipelineEvent:
     """The result of a case."""
-    *_, last = pipe.edit(case.image, case.mask, case.change.prompt.text, seed=seed, exact=exact)
+    settings = replace(pipe.defaults, scales=PAGE_SCALES)
+    words = case.change.prompt.text
+    *_, last = pipe.edit(case.image, case.mask, words, seed=seed, settings=settings, feather=PAGE_FEATHER, exact=exact)
     return last
 
 
@@ -111,7 +115,7 @@ def elsewhere(pipe: Pipeline, reader: Reader, cases: list[Case], seed: int) -> I
     """Each prompt with the stroke of another case: a painted one stays and that is said, one of no person's moves."""
     said, followed, times = [], [], []
     for number, case in enumerate(cases):
-        mask, words = cases[number - 1].mask, case.change.prompt.text
+        mask, words = cases[number - APART].mask, case.change.prompt.text
         began = time.perf_counter()
         fitted = pipe.fit_mask(case.image, mask, words)
         times.append(time.perf_counter() - began)

@@ -3,7 +3,7 @@
     python -m recipes.things evaluate painted --samples 300 --seed 81 --out figures.json --grids FOLDER
 
 Outlines drawn freehand and rectangles at any place, long ones for several things, strokes over half of a thing, and
-loose strokes over a thing that is to go. All settings are the model's own.
+loose strokes over a thing that is to go. All settings are those that the page begins with.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from recipes.things.scenes import COUNT_WORDS, SceneOptions, sample
 
 SERIES = 5_000_000  # of scenes, plus the seed
 WHOLE = (SIZE, SIZE)
+PAGE_FEATHER = 4  # as the page begins
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,10 @@ def paint(pipe: Pipeline, kind: str, samples: int, seed: int) -> Iterator[Painte
     assert isinstance(pipe.scorer, ThingScorer)
     for number in range(samples):
         case = KINDS[kind][0](number, seed)
-        *_, last = pipe.edit(case.image, case.mask, case.words or None, seed=seed + number, remove=case.remove)
+        events = pipe.edit(
+            case.image, case.mask, case.words or None, seed=seed + number, remove=case.remove, feather=PAGE_FEATHER
+        )
+        *_, last = events
         yield Painted(case, last, is_right(pipe.scorer, case, last.image))
 
 
