@@ -59,7 +59,7 @@ from imagebart.ui.runs import UPDATED, Cancellation, Runs, in_order
 from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad
 from imagebart.ui.sketchpad.stored_images import animate, compose, expand, link_token, open_image
 
-MAX_QUEUE = 24  # pages that wait for the model at once; further ones get the message that it is busy
+MAX_QUEUE = 48  # requests that wait at once, of a page a run and a question; further ones are told that it is busy
 # Seconds after which temporary files are forgotten, and between two looks for such files.
 FILE_AGE, FILE_INTERVAL = 3600, 600
 MODEL_QUEUE = "model"  # all that use the model take turns

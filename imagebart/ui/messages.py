@@ -20,6 +20,7 @@ MASK_UNREADABLE = "The mask cannot be read, or belongs to another image; reload 
 STEP_UNREADABLE = "The server cannot read what the page sent; reload the page."
 
 # What is missing for a run, and what ended one.
+NOTHING_TO_REMOVE = "Nothing is painted yet. Paint over what should go."
 NO_BACKGROUND = "Say how the background should be, such as “blue”."
 NO_IMAGE = "There is no image on the canvas yet. Choose an example or upload one."
 IMAGE_DELETED = (

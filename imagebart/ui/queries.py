@@ -57,6 +57,7 @@ class Queries:
         try:
             sketch, pipeline = Sketch.read(sketchpad), self._choice.get(model)
             mask, prompt = asked_for(pipeline, sketch, words or None)
+            exact = exact or sketch.mode == "expand"
             options = EditOptions(exact, sketch.movable, sketch.mode == "remove", 0, context_size(context))
             fitted = pipeline.fit_mask(sketch.file(), mask, prompt, options=options)
         except InputError:  # reported when Edit is pressed

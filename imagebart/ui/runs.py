@@ -242,7 +242,7 @@ def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
         prompt,
         seed=controls.fixed_seed(),
         settings=settings,
-        exact=controls.exact,
+        exact=controls.exact or sketch.mode == "expand",
         movable=sketch.movable,
         remove=sketch.mode == "remove",
         feather=int(controls.feather),
@@ -259,7 +259,10 @@ def asked_for(pipeline: Pipeline, sketch: Sketch, prompt: Any) -> tuple[Image.Im
     more: patches at the subject's outline, of which a small part is background, are not found.
     """
     if sketch.mode != "background":
-        return sketch.mask(), None if sketch.mode == "remove" else prompt
+        mask = sketch.mask()
+        if mask is None and sketch.mode == "remove":
+            raise InputError(messages.NOTHING_TO_REMOVE)
+        return mask, None if sketch.mode == "remove" else prompt
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError(messages.NO_BACKGROUND)
     words = prompt if re.search(r"\bbackground\b", prompt, re.IGNORECASE) else f"a {prompt.strip()} background"
@@ -295,11 +298,11 @@ def _update(event: PipelineEvent, run: Run, message: Mapping[str, Any]) -> Updat
     notes = ""
     for note in event.notes:
         if event.elsewhere is not None and note in (MISSED, ELSEWHERE):
-            continue  # the page says why, with a button: see `offerMove`
+            continue  # the page says why, with a button: see `showOffer`
         again = note == MISSED and run.again
         notes += messages.again_html(note, message["task"]) if again else messages.notes_html([note])
-    masks = {"mask": event.mask, "elsewhere": event.elsewhere} if event.kind in ("start", "result") else {}
-    fitted = {name: pack_for_view(mask) for name, mask in masks.items() if mask is not None}
+    mask = event.mask if event.kind in ("start", "result") else None
+    fitted = {} if mask is None else {"mask": pack_for_view(mask)}
     if event.kind == "result":
         return {
             # In the order of the updates before: in another one, Gradio takes it for a new value, and sends it twice.

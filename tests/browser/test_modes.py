@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_models import HAT_TOKENS, FixedDescriber, WatchedPipeline, hat_model
-from morphology import grow
+from fake_models import FixedDescriber, WatchedPipeline, hat_model
 from page_object import TOUCH, Fingers, PageObject, Site, Windows, gradient_image, pixels, served_with_examples
 from PIL import Image
 from playwright.sync_api import Locator, expect
@@ -58,7 +57,7 @@ def test_remove_fills_from_around_without_words(page: PageObject, hats: Site) ->
     expect(page.locator(".sp-note")).to_contain_text("without words")
     page.press("Clear mask")
     page.press("Edit")
-    expect(page.locator("#messages")).to_contain_text("Nothing is painted yet")
+    expect(page.locator("#messages")).to_contain_text("Paint over what should go")
     page.paint()
     shown = page.mask()
     page.edit()
@@ -72,7 +71,7 @@ def test_remove_fills_from_around_without_words(page: PageObject, hats: Site) ->
     assert recipe(page).prompt == "a hat"
 
 
-def test_the_background_is_found_by_the_words_for_it_and_undone(page: PageObject, hats: Site) -> None:
+def test_the_background_is_found_by_the_words_for_it(page: PageObject, hats: Site) -> None:
     before = page.mask()
     mode = page.get_by_label("What Edit does")
     mode.focus()
@@ -81,19 +80,15 @@ def test_the_background_is_found_by_the_words_for_it_and_undone(page: PageObject
     runs = len(hats.pipeline.edits)
     page.type_prompt("")
     page.prompt().press("Enter")
-    expect(page.locator(".sp-note")).to_contain_text("Say how the background should be")
+    expect(page.locator("#messages")).to_contain_text("Say how the background should be")
     page.type_prompt("hat")
     page.prompt().press("Enter")
     page.expect_review("finished")
     page.expect_finished()
-    expect(page.prompt()).to_have_value("a hat background")
-    found = grow(Image.fromarray((np.kron(HAT_TOKENS, np.ones((5, 5))) * 255).astype(np.uint8)), 1)
-    assert np.array_equal(edited(page, hats)[1], found) and np.array_equal(page.mask(), found)
+    found = np.zeros(SIZE, bool)
+    found[:17, 8:32] = True  # where hats go, and half a token more
+    assert np.array_equal(edited(page, hats)[1] > 0, found) and np.array_equal(page.mask(), before)
     assert len(hats.pipeline.edits) == runs + 1 and recipe(page).prompt == "a hat background"
-    page.press("Discard")
-    page.keyboard.press("Control+z")
-    assert np.array_equal(page.mask(), before)
-    page.keyboard.press("Control+z")
     expect(page.prompt()).to_have_value("hat")
 
 

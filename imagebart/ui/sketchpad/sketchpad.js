@@ -1,7 +1,7 @@
 // The sketchpad: puts its parts together, and says what happens between them. Started by Gradio once its markup is there,
 // see component.py.
 import { click, EVENTS, fileUrl, hideMessages, NO_ANSWER, prompt, whenPresent } from "./gradio.js";
-import { ImageLoader, importMask, loadBitmap, loadFromTab, saveInTab, Sharing } from "./images.js";
+import { ImageLoader, importMask, loadBitmap, saveInTab, Sharing } from "./images.js";
 import { Edges } from "./edges.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
 import { Fit } from "./fit.js";
@@ -170,7 +170,7 @@ export class Sketchpad {
   // To the place that the words are about.
   moveMask() {
     const { width, height } = this.state.mask;
-    const mask = unpack(this.elsewhere, width, height);
+    const mask = unpack(this.fitted.elsewhere, width, height);
     if (this.review.finished) execute(this, "discard");
     this.changeMask(() => mask, true);
   }
@@ -258,7 +258,7 @@ export class Sketchpad {
     this.element.dataset.fit = answer ? "known" : "asked";
     this.element.dataset.cells = answer?.cells ?? "";
     this.showTokens();
-    this.offerMove(answer?.elsewhere);
+    this.showOffer();
     const { fitStatus, props } = this;
     const nothing = this.modes.chosen === "vary" ? "All of the image will change" : props.value.mask ? "" : NOTHING_PAINTED;
     const line = answer ? (answer.mask ? `${answer.share} % will change` : nothing) : FITTING;
@@ -279,11 +279,10 @@ export class Sketchpad {
     this.canvas.requestRender();
   }
 
-  // elsewhere: the packed mask of the place that the words are about, where something else was painted.
-  offerMove(elsewhere = "") {
-    this.elsewhere = elsewhere;
+  // To move the mask, where the words are about another place than the one that was painted.
+  showOffer() {
     const offer = document.getElementById("elsewhere");
-    if (offer) offer.hidden = !elsewhere;
+    if (offer) offer.hidden = !this.fitted?.elsewhere;
   }
 
   // A message of a run. Its images are shown in place only where nothing has changed since it was started.
@@ -300,7 +299,6 @@ export class Sketchpad {
       if (current && !state.stroke) this.review.preview(message, Boolean(live));
       return;
     }
-    if (current && message.elsewhere) this.offerMove(message.elsewhere);
     const sent = this.sent.get(message.version);
     const painted = Boolean(sent?.mask) && !sent.movable;
     const mask = painted ? sent.mask : message.mask ?? "";
