@@ -37,7 +37,7 @@ from imagebart.models.imagebart import ImageBARTModel
 from imagebart.ranking import Scorer, complete_prompt, contrast
 from imagebart.sampling.mask_suggestion import suggest_mask
 from imagebart.settings import SamplingSettings
-from imagebart.things import Asked, Found, ThingScorer
+from imagebart.things import Asked, Found, ThingScorer, relation
 from imagebart.things import Box as Tokens
 
 Patches = npt.NDArray[np.bool_]  # [grid, grid]
@@ -311,7 +311,10 @@ class Frames:
         shape = shape_of(mask)
         where = [square(shape.x, shape.y, shape.side, size)]
         if len(each) > 1:
-            where = side_by_side(mask, len(each))
+            said = relation(self.scorer.words(words), asked)
+            where = side_by_side(mask, len(each), {"left": 2, "right": 2}.get(said, 1 if said else None))
+            if said in ("right", "below"):
+                where.reverse()
         drawn = [self.draw(box, self._text(words, one), size, feather) for one, box in zip(each, where, strict=False)]
         taken = FittedMask.of(drawn, settings).mask
         # What these cover for the most part goes with all of it.
@@ -390,13 +393,13 @@ def _share(mask: Image.Image, box: Box) -> float:
     return float((np.asarray(mask.crop((box.left, box.top, box.left + box.side, box.top + box.side))) > 0).mean())
 
 
-def side_by_side(mask: Image.Image, count: int) -> list[Box]:
+def side_by_side(mask: Image.Image, count: int, columns: int | None = None) -> list[Box]:
     """As many squares within what is painted, in reading order; fewer where there is no room for all.
 
-    Where it has as many parts, one in each.
+    Where it has as many parts, one in each. columns: of squares; None: as many as make them large.
     """
     parts, labels = cv2.connectedComponents((np.asarray(mask) > 0).astype(np.uint8), connectivity=8)
-    if parts - 1 == count:
+    if parts - 1 == count and columns is None:
         shapes = [
             shape_of(Image.fromarray(np.where(labels == part, np.uint8(255), np.uint8(0)))) for part in range(1, parts)
         ]
@@ -406,13 +409,14 @@ def side_by_side(mask: Image.Image, count: int) -> list[Box]:
     def side(columns: int) -> float:
         return min((right - left) / columns, (bottom - top) / math.ceil(count / columns))
 
-    columns = max(range(1, count + 1), key=side)
+    columns = columns or max(range(1, count + 1), key=side)
     rows, length = math.ceil(count / columns), max(side(columns), MIN_SIDE)
+    across, down = max((right - left) / columns, length), max((bottom - top) / rows, length)
     found = []
     for number in range(count):
         row, column = divmod(number, columns)
-        x = (left + right) / 2 + (column - (min(columns, count - row * columns) - 1) / 2) * length
-        y = (top + bottom) / 2 + (row - (rows - 1) / 2) * length
+        x = (left + right) / 2 + (column - (min(columns, count - row * columns) - 1) / 2) * across
+        y = (top + bottom) / 2 + (row - (rows - 1) / 2) * down
         found.append(square(x, y, length, mask.size))
     return [box for i, box in enumerate(found) if not any(_overlap(box, other) for other in found[:i])]
 

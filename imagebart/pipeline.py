@@ -481,7 +481,7 @@ class Pipeline:
             prompts = prompt_per_variant(edit.prompt, 1, 1)
             recipes = self._recipes("edit", prompts, edit.seed, settings, **options)
             request = self._edit_request(edit.image, edit.mask, prompts, recipes)
-            requests.append(replace(request, notes=(*request.notes, *self.model.conditioner.encode(prompts).notes)))
+            requests.append(replace(request, notes=(*request.notes, *self._prompt_notes(prompts))))
         return self._batch(requests)
 
     def _batch(self, requests: list[EditRequest]) -> Iterator[PipelineEvent]:
@@ -597,8 +597,14 @@ class Pipeline:
             raise InputError("This model has no scorer that could rank variants; ask for them as they come.")
         if request.best_first and any(prompt != prompts[0] for prompt in prompts):
             raise InputError("Images of several prompts have no best; ask for one prompt, or for them as they come.")
-        notes = self.model.conditioner.encode(prompts).notes
-        return self._stream(replace(request, notes=(*request.notes, *notes)))
+        return self._stream(replace(request, notes=(*request.notes, *self._prompt_notes(prompts))))
+
+    def _prompt_notes(self, prompts: list[Prompt]) -> tuple[str, ...]:
+        """What of prompts is not drawn as it is said. Raises InputError for bad ones."""
+        notes = list(self.model.conditioner.encode(prompts).notes)
+        if isinstance(self.scorer, ThingScorer):
+            notes += [note for words in prompts if isinstance(words, str) for note in self.scorer.notes(words)]
+        return tuple(dict.fromkeys(notes))
 
     def _stream(self, request: EditRequest) -> Iterator[PipelineEvent]:
         """The events of a run. Closing it stops the model and frees its caches."""

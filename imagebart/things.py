@@ -183,10 +183,12 @@ class Asked:
     ignored_color: str = ""  # that it does not come in
 
 
-def relations(words: Sequence[str], asked: Sequence[Asked]) -> list[str]:
-    """Of each two things in a row, where the first lies from the second: a key of PLACES; "" where nothing is said."""
-    between = [" ".join(("", *words[one.end : other.start])) for one, other in pairwise(asked)]
-    return [next((key for said, key in RELATIONS.items() if text.endswith(f" {said}")), "") for text in between]
+def relation(words: Sequence[str], asked: Sequence[Asked]) -> str:
+    """Where the first of two things lies from the second: a key of PLACES; "" where nothing is said, or more asked."""
+    if [one.count for one in asked] != [1, 1]:
+        return ""
+    text = " ".join(("", *words[asked[0].end : asked[1].start]))
+    return next((key for said, key in RELATIONS.items() if text.endswith(f" {said}")), "")
 
 
 @dataclass(frozen=True)
@@ -293,10 +295,8 @@ class ThingScorer:
         if not asked:
             return None
         random = Random(seed)
-        place = next((PLACES[said] for said in relations(words, asked) if said), None)
-        single = len(asked) == 2 and asked[0].count == asked[1].count == 1
         each = [one for one in asked for _ in range(one.count)]
-        boxes = self._layout(len(each), place if single else None, random)
+        boxes = self._layout([one.size for one in each], relation(words, asked), random)
         named = [(self.named(self.choose(one, random)), box) for one, box in zip(each, boxes, strict=False)]
         return [Part(self._ground_words(words, random)), *(Part(name, box) for name, box in named)]
 
@@ -336,23 +336,36 @@ class ThingScorer:
         floor = colors.get("floor") or wall
         return f"{wall} background" if wall == floor else f"{wall} wall, {floor} floor"
 
-    def _layout(self, count: int, place: tuple[int, int] | None, random: Random) -> list[Box]:
-        """Boxes apart from each other, as large as suits their number; the first lies from the second as `place` says.
+    def _layout(self, sizes: Sequence[float], relation: str, random: Random) -> list[Box]:
+        """Boxes apart from each other, as large as suits their number and sizes, those of the usual side.
 
-        place: rows down and columns across, each -1, 0 or 1, in which the first lies from the second.
+        relation: a key of PLACES, where the first lies from the second; "": anywhere. On it, both touch.
         """
-        sides = sorted(self.names.sides)
-        fitting = [side for side in sides if count * side**2 <= MAX_FILLED * self.grid**2] or sides[:1]
+        usual = sorted(self.names.sides)
+        filled = MAX_FILLED * self.grid**2 / sum(size**2 for size in sizes)
+        fitting = [side for side in usual if side**2 <= filled] or usual[:1]
         most: list[Box] = []
         for side in reversed(fitting):
+            sides = [min(max(round(side * size), 2), self.grid - 2) for size in sizes]
             for _ in range(LAYOUT_TRIES):
-                boxes, free = list[Box](), list(self._boxes(side))
-                while free and len(boxes) < count:
-                    boxes.append(random.choice(free))
-                    free = [box for box in free if not box.overlap(boxes[-1])]
-                if len(boxes) == count and (place is None or _lies(boxes[0], boxes[1], place)):
-                    return boxes
+                boxes, taken = list[Box](), torch.zeros(1, self.grid, self.grid)
+                for own in sides:
+                    free = (F.max_pool2d(taken, own, 1)[0] == 0).nonzero().tolist()
+                    if not free:
+                        break
+                    top, left = random.choice(free)
+                    boxes.append(Box(top, left, own))
+                    taken[0][boxes[-1].cells] = 1
                 most = max(most, boxes, key=len)
+                if len(boxes) < len(sides):
+                    continue
+                if relation == "on":
+                    over, under = boxes
+                    left = under.left + (under.side - over.side) // 2
+                    if under.top >= over.side and 0 <= left <= self.grid - over.side:
+                        return [Box(under.top - over.side, left, over.side), under]
+                elif not relation or _lies(boxes[0], boxes[1], PLACES[relation]):
+                    return boxes
         return most
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
@@ -495,7 +508,8 @@ def _split(name: str) -> tuple[str, ...]:
 
 
 def _lies(one: Box, other: Box, place: tuple[int, int]) -> bool:
-    """Whether a box lies from another, of the same size, mostly in a direction and past half of it."""
-    down, across = one.top - other.top, one.left - other.left
+    """Whether a box lies from another mostly in a direction, and past half of the smaller one."""
+    larger = (one.side - other.side) / 2
+    down, across = one.top - other.top + larger, one.left - other.left + larger
     along, beside = (down * place[0], across) if place[0] else (across * place[1], down)
-    return along >= max(abs(beside), one.side / 2)
+    return along >= max(abs(beside), min(one.side, other.side) / 2)
