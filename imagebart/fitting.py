@@ -33,6 +33,7 @@ from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import to_tensor
 from imagebart.imaging.masks import Bytes, Size
+from imagebart.inpainting import fill_nearest
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.ranking import Scorer, complete_prompt, contrast
 from imagebart.sampling.mask_suggestion import suggest_mask
@@ -383,9 +384,17 @@ class Frames:
     def _view(self, upload: Image.Image, mask: Image.Image | None, asked: Sequence[Asked]) -> View:
         whole = crop.crop_box(masks.preset("everything", upload.size), self.resolution)
         pixels = to_tensor(crop.extract(upload, whole, self.resolution))[0]
-        near = None if mask is None else torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
         expected = {noun for one in asked for noun in one.nouns}
-        return View(whole, pixels, self.scorer.things(pixels, near, expected), self.grid)
+        if mask is None:
+            return View(whole, pixels, self.scorer.things(pixels, None, expected), self.grid)
+        near = torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
+        view = View(whole, pixels, self.scorer.things(pixels, near, expected), self.grid)
+        if view.things or not view.detailed[near.numpy()].any():
+            return view
+        # What is painted may hide a thing: it is looked for with the colors around in its place.
+        paint = torch.from_numpy(crop.paint_in(np.asarray(mask), whole, (self.resolution,) * 2) > 0)
+        (filled,) = fill_nearest(pixels[None].cpu(), paint[None])
+        return replace(view, things=self.scorer.things(filled, near, expected))
 
 
 def _share(mask: Image.Image, box: Box) -> float:
