@@ -256,7 +256,6 @@ export class Sketchpad {
     this.fitted = answer;
     this.canvas.fitted = answer?.mask ? this.linesOf(answer.mask) : null;
     this.element.dataset.fit = answer ? "known" : "asked";
-    this.element.dataset.cells = answer?.cells ?? "";
     this.showTokens();
     this.showOffer();
     const { fitStatus, props } = this;
@@ -290,8 +289,8 @@ export class Sketchpad {
     if (message.ended || message.deleted || message.results) this.runState.report(message.ended ?? message.run);
     const { state } = this;
     const current = message.version === state.version;
-    if (current) this.canvas.running = message.mask && !message.results ? this.linesOf(message.mask) : this.canvas.running;
     if (message.deleted || message.ended || message.results) this.canvas.running = null;
+    else if (current && message.mask) this.canvas.running = this.linesOf(message.mask);
     if (message.deleted) return void this.retry(message);
     if (message.ended) return void this.review.endPreview();
     const live = this.live.kindOf(message.run);
@@ -300,12 +299,13 @@ export class Sketchpad {
       return;
     }
     const sent = this.sent.get(message.version);
-    const painted = Boolean(sent?.mask) && !sent.movable;
-    const mask = painted ? sent.mask : message.mask ?? "";
-    const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask, movable: !painted };
+    // Where nobody painted it, the mask is what the run has changed.
+    const found = message.mask && (!sent?.mask || sent.movable);
+    const [mask, movable] = found ? [message.mask, true] : [sent?.mask ?? "", sent?.movable ?? true];
+    const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask, movable };
     if (live !== "draft") this.history?.add(entry);
     if (message.task === "edit" && entry.before) {
-      this.lastMask = { mask: unpack(mask, ...Object.values(maskSize(entry.before))), movable: !painted };
+      this.lastMask = { mask: unpack(mask, ...Object.values(maskSize(entry.before))), movable };
     }
     // Loaded before it is shown, so that nothing is begun on the image that it replaces in between.
     const files = [entry.results[0].view, ...entry.results.map(({ small }) => small)];
