@@ -64,7 +64,7 @@ class EditOptions:
     exact: bool = False  # nothing changes but what is painted
     movable: bool = False  # nobody painted the mask: words about another place move it
     remove: bool = False  # what is painted goes, and the words are not used
-    feather: int = 0  # pixels over which the change fades in at the mask's edge, inwards
+    feather: int = 0  # pixels over which the change fades in at the mask's edge, inwards; not in frames
     context: float = math.inf  # how much around the mask the model sees, over the mask's longer side
 
 
@@ -242,7 +242,7 @@ class Frames:
     def resolution(self) -> int:
         return self.model.first_stage.config.resolution
 
-    def draw(self, box: Box, prompt: Prompt, size: Size, feather: int) -> Pass:
+    def draw(self, box: Box, prompt: Prompt, size: Size) -> Pass:
         """A square of an image of `size` (width, height), drawn in the frame."""
         side = box.side * self.grid // self.patches
         margin = (side - box.side) // 2
@@ -250,12 +250,12 @@ class Frames:
         inside = np.zeros((self.grid, self.grid), np.uint8)
         inside[first : first + self.patches, first : first + self.patches] = 255
         view = Box(box.left - margin, box.top - margin, side)
-        return Pass(prompt, Region.of_patches(inside, view, size, self.resolution, feather), self.patches)
+        return Pass(prompt, Region.of_patches(inside, view, size, self.resolution), self.patches)
 
-    def erase(self, patches: Patches, view: View, size: Size, feather: int) -> Pass:
+    def erase(self, patches: Patches, view: View, size: Size) -> Pass:
         """The ground goes on in these patches of all of an image, bool [grid, grid]."""
         strength = np.where(patches, np.uint8(255), np.uint8(0))
-        return Pass(None, Region.of_patches(strength, view.box, size, self.resolution, feather))
+        return Pass(None, Region.of_patches(strength, view.box, size, self.resolution))
 
     def with_rest(self, found: Found, view: View) -> Patches:
         """The patches of a thing's box, wider by one on each side where the thing goes on: bool [grid, grid]."""
@@ -284,13 +284,13 @@ class Frames:
         options: EditOptions,
     ) -> FittedMask | None:
         """The squares of what is asked for; None where words or mask are about no thing."""
-        size, feather = upload.size, options.feather
+        size = upload.size
         asked = self.scorer.asked(self.scorer.words(words))  # of a removal there are no words
         if not asked and (words or mask is None):
             return None
         view = self._view(upload, mask, asked)
         if mask is None:
-            passes = self._where_found(view, asked, words, size, feather)
+            passes = self._where_found(view, asked, words, size)
             return FittedMask.of(passes, settings) if passes else None
         painted = painted_patches(mask, view.box, self.grid) > 0
         touched = {
@@ -302,13 +302,11 @@ class Frames:
         if gone:
             boxes = [self.with_rest(found, view) for found in gone]
             rest = painted & view.detailed & ~np.any(boxes, 0)
-            return FittedMask.of(
-                [self.erase(one, view, size, feather) for one in (*boxes, rest) if one.any()], settings
-            )
+            return FittedMask.of([self.erase(one, view, size) for one in (*boxes, rest) if one.any()], settings)
         each = [one for one in asked for _ in range(one.count)]
         for found in sorted(touched, key=lambda one: -touched[one]) if len(each) <= 1 else ():
             if not each or self.scorer.is_a(found, each[0]):
-                return self._completed(found, painted, view, settings, size, feather)
+                return self._completed(found, painted, view, settings, size)
         shape = shape_of(mask)
         where = [square(shape.x, shape.y, shape.side, size)]
         if len(each) > 1:
@@ -316,13 +314,13 @@ class Frames:
             where = side_by_side(mask, len(each), {"left": 2, "right": 2}.get(said, 1 if said else None))
             if said in ("right", "below"):
                 where.reverse()
-        drawn = [self.draw(box, self._text(words, one), size, feather) for one, box in zip(each, where, strict=False)]
+        drawn = [self.draw(box, self._text(words, one), size) for one, box in zip(each, where, strict=False)]
         taken = FittedMask.of(drawn, settings).mask
         # What these cover for the most part goes with all of it.
         shares = {found: _share(taken, view.in_pixels(found.box)) for found in view.things}
         cut = [self.with_rest(found, view) for found, share in shares.items() if REPLACED <= share < WHOLE]
         notes = (FIT_NOTE.format(len(where), len(each)),) if len(where) < len(each) else ()
-        return FittedMask.of([*(self.erase(one, view, size, feather) for one in cut), *drawn], settings, *notes)
+        return FittedMask.of([*(self.erase(one, view, size) for one in cut), *drawn], settings, *notes)
 
     def _completed(
         self,
@@ -331,16 +329,15 @@ class Frames:
         view: View,
         settings: SamplingSettings,
         size: Size,
-        feather: int,
     ) -> FittedMask:
         """A thing that is painted in part, drawn again in its box; what else is painted goes before."""
         beside = painted.copy()
         beside[found.box.cells] = False
-        passes = [self.erase(beside, view, size, feather)] if beside.sum() > BESIDE * painted.sum() else []
+        passes = [self.erase(beside, view, size)] if beside.sum() > BESIDE * painted.sum() else []
         name = self.scorer.named(Asked((found.noun,), found.color, 1, 1.0, 0, 0))
-        return FittedMask.of([*passes, self.draw(view.in_pixels(found.box), name, size, feather)], settings)
+        return FittedMask.of([*passes, self.draw(view.in_pixels(found.box), name, size)], settings)
 
-    def _where_found(self, view: View, asked: list[Asked], words: str, size: Size, feather: int) -> list[Pass]:
+    def _where_found(self, view: View, asked: list[Asked], words: str, size: Size) -> list[Pass]:
         """Where the things are that are asked for, or free places for them."""
         passes, taken = [], [found.box for found in view.things]
         for one in asked:
@@ -348,7 +345,7 @@ class Frames:
             if not boxes:
                 boxes = self.scorer.free_boxes(taken, [one] * one.count)
                 taken += boxes
-            passes += [self.draw(view.in_pixels(box), self._text(words, one), size, feather) for box in boxes]
+            passes += [self.draw(view.in_pixels(box), self._text(words, one), size) for box in boxes]
         return passes
 
     def plan(self, prompt: str, seed: int) -> tuple[Pass, ...] | None:
@@ -362,7 +359,7 @@ class Frames:
                 passes.append(Pass(part.prompt))
             else:
                 square = Box(box.left * cell, box.top * cell, box.side * cell)
-                passes.append(self.draw(square, part.prompt, (side, side), 0))
+                passes.append(self.draw(square, part.prompt, (side, side)))
         return tuple(passes) or None
 
     def choose(self, passes: Sequence[Pass], seed: int) -> tuple[Pass, ...]:

@@ -207,7 +207,7 @@ class Verdict:
         if not isinstance(scorer, Checker):
             return
         for row, (one, square) in enumerate(zip(canvas.passes, squares, strict=True)):
-            asked = words if one.frame is None else one.prompt
+            asked = one.prompt if one.frame or one.prompt is None else words  # not by a completed prompt
             if isinstance(asked, str) and asked and not all(scorer.shows(one.framed(square[None]), asked)):
                 self.missed[row] = True
 
@@ -349,8 +349,8 @@ class Pipeline:
         settings: SamplingSettings,
         options: EditOptions,
     ) -> FittedMask:
-        words = prompt if isinstance(prompt, str) and self.conditioning == "text" and not options.remove else ""
         prompt = None if options.remove else prompt
+        words = prompt if isinstance(prompt, str) and self.conditioning == "text" else ""
         if mask is not None and options.exact:
             region = Region.of(mask, self.image_size, self.grid, options.context, options.feather)
             fitted = FittedMask.of([Pass(prompt, region)], settings)
@@ -453,7 +453,7 @@ class Pipeline:
         inwards. context: how much around the mask the model sees, over the mask's longer side (inf: all it can).
         best_first: as for `generate`. Raises InputError before the first event for bad input.
         """
-        prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
+        prompts = prompt_per_variant(None if remove else prompt, variants, MAX_VARIANTS)
         options = EditOptions(exact, movable, remove, feather, context)
         recipes = self._recipes("edit", prompts, seed, settings, **vars(options))
         return self._run(prompts, replace(self._edit_request(image, mask, prompts, recipes), best_first=best_first))
@@ -478,7 +478,7 @@ class Pipeline:
         self._recipes("edit", [None], 0, settings, **options)  # also without edits
         requests = []
         for edit in edits:
-            prompts = prompt_per_variant(edit.prompt, 1, 1)
+            prompts = prompt_per_variant(None if remove else edit.prompt, 1, 1)
             recipes = self._recipes("edit", prompts, edit.seed, settings, **options)
             request = self._edit_request(edit.image, edit.mask, prompts, recipes)
             requests.append(replace(request, notes=(*request.notes, *self._prompt_notes(prompts))))
