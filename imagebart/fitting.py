@@ -258,22 +258,15 @@ class Frames:
         return Pass(None, Region.of_patches(strength, view.box, size, self.resolution))
 
     def with_rest(self, found: Found, view: View) -> Patches:
-        """The patches of a thing's box, wider by one on each side where the thing goes on: bool [grid, grid]."""
-        rows, columns = found.box.cells
-        taken = np.zeros((self.grid, self.grid), bool)
+        """The patches of a thing's box, and those up to two beyond it in which the thing goes on."""
+        patches, more = np.zeros((self.grid, self.grid), bool), view.detailed
         for other in view.things:
             if other != found:
-                taken[other.box.cells] = True
-        more = view.detailed & ~taken
-        top, left = max(rows.start - 1, 0), max(columns.start - 1, 0)
-        bottom, right = min(rows.stop + 1, self.grid), min(columns.stop + 1, self.grid)
-        top = top if more[top, columns].any() else rows.start
-        bottom = bottom if more[bottom - 1, columns].any() else rows.stop
-        left = left if more[rows, left].any() else columns.start
-        right = right if more[rows, right - 1].any() else columns.stop
-        patches = np.zeros((self.grid, self.grid), bool)
-        patches[top:bottom, left:right] = True
-        return patches & ~taken
+                more[other.box.cells] = False
+        patches[found.box.cells] = True
+        for _ in range(2):
+            patches |= (cv2.dilate(patches.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & more
+        return patches
 
     def fit(
         self,
@@ -288,7 +281,7 @@ class Frames:
         asked = self.scorer.asked(self.scorer.words(words))  # of a removal there are no words
         if not asked and (words or mask is None):
             return None
-        view = self._view(upload, mask, asked)
+        view = self._view(upload, None if options.remove else mask, asked)  # what goes must not take others with it
         if mask is None:
             passes = self._where_found(view, asked, words, size)
             return FittedMask.of(passes, settings) if passes else None

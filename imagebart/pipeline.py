@@ -231,6 +231,8 @@ class Pipeline:
         self.model = model
         self.card = card
         self.scorer = scorer
+        patches = model.about.frame
+        self._frames = Frames(model, scorer, patches) if patches and isinstance(scorer, ThingScorer) else None
 
     @classmethod
     def from_pretrained(
@@ -365,12 +367,6 @@ class Pipeline:
                 raise InputError(f'What "{words:.60}" would change lies outside of this image; {ADVICE}.')
             return self._fit(upload, mask, prompt, settings, replace(options, exact=True))
         return fitted
-
-    @property
-    def _frames(self) -> Frames | None:
-        """What fits masks to the model's frame, if it has one."""
-        patches = self.model.about.frame
-        return Frames(self.model, self.scorer, patches) if patches and isinstance(self.scorer, ThingScorer) else None
 
     def suggest_mask(self, image: Source, prompt: str | None) -> Image.Image:
         """The part of an image that a prompt would change: a mask, "L", of the image's size.
