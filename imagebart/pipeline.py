@@ -164,6 +164,11 @@ class EditRequest:
     best_first: bool = False
 
     @property
+    def framed(self) -> bool:
+        """Whether things are drawn in frames."""
+        return any(one.frame for own in self.passes for one in own)
+
+    @property
     def steps(self) -> list[tuple[Pass, ...]]:
         """The passes in turn, each of all variants; one that has fewer waits."""
         longest = max(map(len, self.passes))
@@ -199,16 +204,16 @@ class Verdict:
 
     def add(self, scorer: Scorer | None, canvas: Canvas, squares: Tensor, request: EditRequest) -> None:
         """Takes what a pass has drawn: squares, float [B, 3, S, S]."""
-        words, squares = request.recipes[0].prompt, squares.clamp(-1, 1)
+        words, squares = request.recipes[0].prompt or "", squares.clamp(-1, 1)
         if scorer is None:
             return
-        if request.best_first:
-            self.scores = scorer.score(squares, words or "")
-        if not isinstance(scorer, Checker):
-            return
         for row, (one, square) in enumerate(zip(canvas.passes, squares, strict=True)):
-            asked = one.prompt if one.frame or one.prompt is None else words  # not by a completed prompt
-            if isinstance(asked, str) and asked and not all(scorer.shows(one.framed(square[None]), asked)):
+            if request.framed and not one.frame:  # the ground
+                continue
+            asked = str(one.prompt) if one.frame else words  # not by a completed prompt
+            if request.best_first:
+                self.scores[row] += scorer.score(square[None], asked)[0]
+            if asked and isinstance(scorer, Checker) and not all(scorer.shows(one.framed(square[None]), asked)):
                 self.missed[row] = True
 
 

@@ -76,6 +76,7 @@ def test_a_drawn_thing_is_found_by_its_name(pipe: Pipeline, scorer: ThingScorer)
 
 def test_whole_images_show_what_is_named(pipe: Pipeline, scorer: ThingScorer) -> None:
     *_, last = pipe.generate("a hamburger left of an owl, on a pink background", seed=1)
+    assert not last.missed
     found = things(scorer, last.image)
     assert [scorer.names.nouns[one.noun][0] for one in found] == ["hamburger", "owl"]
     ground = scorer.ground(to_tensor(last.image)[0], found)
