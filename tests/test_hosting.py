@@ -94,7 +94,7 @@ def test_the_page_starts_on_a_space_as_its_environment_says(place: Path) -> None
         server.terminate()
         server.wait(30)
     said = log.read_text()
-    assert said.count("decorated") == 11, said
+    assert said.count("decorated") == 12, said
     assert "Traceback" not in said and not list((place / "home").iterdir())
 
 

@@ -86,7 +86,7 @@ def test_installed_command_edits_an_image(installed: Path, tmp_path: Path, elsew
     Image.fromarray(pixels).save(tmp_path / "in.png")
     command = [str(installed / "imagebart"), "edit", "--image", "in.png", "--mask", "upper half", "--seed", "1"]
     done = subprocess.run(
-        [*command, "--prompt", "red hair", "--out", "out.png"],
+        [*command, "--prompt", "red hair", "--exact", "--out", "out.png"],
         cwd=tmp_path, env=elsewhere, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
