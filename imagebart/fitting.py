@@ -35,7 +35,7 @@ from imagebart.imaging.files import to_tensor
 from imagebart.imaging.masks import Bytes, Size
 from imagebart.inpainting import fill_nearest
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.ranking import Scorer, complete_prompt, contrast
+from imagebart.ranking import Scorer, contrast
 from imagebart.sampling.mask_suggestion import suggest_mask
 from imagebart.settings import SamplingSettings
 from imagebart.things import Asked, Found, ThingScorer, relation
@@ -124,7 +124,8 @@ def fit_patches(
     everything = mask or masks.preset("everything", upload.size)
     box = crop.crop_box(everything, config.resolution, math.inf if mask is None else options.context)
     pixels = to_tensor(crop.extract(upload, box, config.resolution)).to(model.device)
-    place = _place_of_words(model, scorer, pixels, words, required=mask is None)
+    texts = contrast(scorer, pixels, words) if words else None
+    place = _place_of_words(model, pixels, words, texts, required=mask is None)
     notes, elsewhere, patches = list[str](), None, place
     if mask is not None:
         patches = painted_patches(mask, box, config.side)
@@ -135,7 +136,7 @@ def fit_patches(
                 notes, elsewhere = [ELSEWHERE], crop.paint_patches(place, box, upload.size)
         else:
             patches = np.maximum(patches, np.minimum(place, patches.max()))
-    completed = complete_prompt(scorer, pixels, words) if words else words
+    completed = words if texts is None else texts[0]
     if completed != words and settings.guidance == model.about.sampling.guidance:  # not where somebody set another
         settings = replace(settings, guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
     region = Region.of_patches(patches, box, upload.size, config.resolution, options.feather)
@@ -149,10 +150,12 @@ def painted_patches(mask: Image.Image, box: Box, grid: int) -> Bytes:
     return np.where(share >= min(MIN_COVERAGE, share.max()), strength, np.uint8(0))
 
 
-def _place_of_words(model: ImageBARTModel, scorer: Scorer | None, pixels: Tensor, words: str, required: bool) -> Bytes:
+def _place_of_words(
+    model: ImageBARTModel, pixels: Tensor, words: str, texts: tuple[str, str] | None, required: bool
+) -> Bytes:
     """The patches that the words need, 255 or 0: [grid, grid]. Raises InputError where one is required."""
     try:
-        found = suggest_mask(model, pixels, words, contrast(scorer, pixels, words))
+        found = suggest_mask(model, pixels, words, texts)
     except InputError:
         if required:
             raise
@@ -176,16 +179,16 @@ class Shape(NamedTuple):
 
 def shape_of(mask: Image.Image) -> Shape:
     """The shape of the convex hull of what is painted: strokes have gaps."""
-    scale = min(1.0, MEASURED / max(mask.size))
-    small = mask.point([0] + [255] * 255)
+    scale, small = min(1.0, MEASURED / max(mask.size)), np.asarray(mask)
     if scale < 1:
-        small = small.resize([max(1, round(side * scale)) for side in mask.size], Image.Resampling.BOX)
-    points = cv2.findNonZero(np.asarray(small))
-    hull = np.zeros((small.height, small.width), np.uint8)
+        rows, columns = (masks.spans(0, side, max(1, round(side * scale))) for side in small.shape)
+        small = masks.cover(small, rows, columns)
+    points = cv2.findNonZero(small)
+    hull = np.zeros_like(small)
     cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
-    rows, columns = hull.nonzero()
+    y, x = hull.nonzero()
     *_, width, height = cv2.boundingRect(points)
-    return Shape((columns.mean() + 0.5) / scale, (rows.mean() + 0.5) / scale, width / scale, height / scale)
+    return Shape((x.mean() + 0.5) / scale, (y.mean() + 0.5) / scale, width / scale, height / scale)
 
 
 def square(x: float, y: float, side: float, size: Size) -> Box:

@@ -207,13 +207,19 @@ class Verdict:
         words, squares = request.recipes[0].prompt or "", squares.clamp(-1, 1)
         if scorer is None:
             return
-        for row, (one, square) in enumerate(zip(canvas.passes, squares, strict=True)):
-            if request.framed and not one.frame:  # the ground
-                continue
-            asked = str(one.prompt) if one.frame else words  # not by a completed prompt
+        if not request.framed:
             if request.best_first:
-                self.scores[row] += scorer.score(square[None], asked)[0]
-            if asked and isinstance(scorer, Checker) and not all(scorer.shows(one.framed(square[None]), asked)):
+                self.scores = scorer.score(squares, words)
+            # One of things looks at one thing at a time.
+            if words and isinstance(scorer, Checker) and not isinstance(scorer, ThingScorer):
+                self.missed = [not shown for shown in scorer.shows(squares, words)]
+            return
+        for row, (one, square) in enumerate(zip(canvas.passes, squares, strict=True)):
+            if not one.frame:  # the ground
+                continue
+            if request.best_first:
+                self.scores[row] += scorer.score(square[None], str(one.prompt))[0]
+            if isinstance(scorer, Checker) and not all(scorer.shows(one.framed(square[None]), str(one.prompt))):
                 self.missed[row] = True
 
 
@@ -341,12 +347,7 @@ class Pipeline:
         mask: see `masks.as_mask`; None, or nothing painted: the place that the words are about, as the model's scorer
         finds it. Raises InputError for bad input, and where there is neither a mask nor such a place.
         """
-        upload = load_image(image)
-        painted = None
-        if mask is not None:
-            painted = masks.as_mask(mask, upload.size, empty=bool(prompt) and not options.exact)
-            painted = painted if painted.getbbox() else None
-        return self._fit(upload, painted, prompt, settings or self.defaults, options)
+        return self._fit(load_image(image), mask, prompt, settings or self.defaults, options)
 
     def _fit(
         self,
@@ -357,6 +358,9 @@ class Pipeline:
         options: EditOptions,
     ) -> FittedMask:
         prompt = None if options.remove else prompt
+        if mask is not None:
+            mask = masks.as_mask(mask, upload.size, empty=bool(prompt) and not options.exact)
+            mask = mask if mask.getbbox() else None
         words = prompt if isinstance(prompt, str) and self.conditioning == "text" else ""
         if mask is not None and options.exact:
             region = Region.of(mask, self.image_size, self.grid, options.context, options.feather)
@@ -559,10 +563,7 @@ class Pipeline:
     ) -> EditRequest:
         upload, recipe = load_image(image), recipes[0]
         options = EditOptions(recipe.exact, recipe.movable, recipe.remove, recipe.feather, recipe.context)
-        fits = {
-            prompt: self.fit_mask(upload, mask, prompt, settings=recipe.settings, options=options)
-            for prompt in dict.fromkeys(prompts)
-        }
+        fits = {prompt: self._fit(upload, mask, prompt, recipe.settings, options) for prompt in dict.fromkeys(prompts)}
         own = [fits[prompt] for prompt in prompts]
         frames = self._frames
         passes = [one.passes for one in own]

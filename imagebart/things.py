@@ -310,11 +310,11 @@ class ThingScorer:
         return found.noun in asked.nouns and (asked.color in (None, found.color) or one_color)
 
     def shows(self, squares: Tensor, prompt: str) -> list[bool]:
-        """Whether squares [B, 3, S, S] show the first thing that a prompt names, or no thing where it names none."""
+        """See `imagebart.ranking.Checker`: whether squares show the first thing that a prompt names."""
         asked = self.asked(self.words(prompt))[:1]
-        nouns, colors = (logits.argmax(1).tolist() for logits in self.read(squares.float().cpu()))
         if not asked:
-            return [noun == len(self.names.nouns) for noun in nouns]
+            return [True] * len(squares)
+        nouns, colors = (logits.argmax(1).tolist() for logits in self.read(squares.float().cpu()))
         whole = Box(0, 0, self.grid)
         found = [Found(noun, color, whole, 1.0) for noun, color in zip(nouns, colors, strict=True)]
         return [one.noun < len(self.names.nouns) and self.is_a(one, asked[0]) for one in found]

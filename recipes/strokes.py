@@ -1,11 +1,15 @@
-"""Masks as people paint them: brush strokes to and fro, loose outlines, rectangles."""
+"""Masks as people paint them: brush strokes to and fro, loose outlines, rectangles; and grids of their edits."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from imagebart.imaging.figures import sheet
+from imagebart.pipeline import PipelineEvent
 
 Bounds = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
@@ -56,3 +60,22 @@ def rectangle(bounds: Bounds, size: tuple[int, int]) -> Image.Image:
     mask = Image.new("L", size)
     ImageDraw.Draw(mask).rectangle(bounds, fill=255)
     return mask
+
+
+def edit_grid(edits: Sequence[tuple[Image.Image, Image.Image, str, PipelineEvent]], side: int = 128) -> Image.Image:
+    """Of each edit (the image, what is painted, the words, the result) three images, over the words; four edits a row.
+
+    What is painted is in red, what may change in blue.
+    """
+    rows, words = list[list[Image.Image]](), list[list[str]]()
+    for number, (image, painted, prompt, last) in enumerate(edits):
+        if number % 4 == 0:
+            rows.append([])
+            words.append([])
+        assert last.mask is not None
+        for mask, color in ((painted, (255, 61, 113)), (last.mask, (61, 113, 255))):
+            half = mask.point(lambda value: value // 2)
+            rows[-1].append(Image.composite(Image.new("RGB", image.size, color), image, half))
+        rows[-1].append(last.image)
+        words[-1].append(prompt)
+    return sheet(rows, side, captions=words)

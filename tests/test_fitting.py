@@ -152,6 +152,9 @@ def test_a_square_is_as_large_as_the_box_around_a_stroke_with_gaps() -> None:
     left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
     assert (shape.width, shape.height) == (right - left, bottom - top)
     assert abs(shape.x - 90) < 3 and abs(shape.y - 90) < 3
+    dot = Image.new("L", (20_000, 20))
+    dot.putpixel((12_345, 7), 1)
+    assert abs(shape_of(dot).x - 12_345) < 40, "the thinnest stroke on the largest image is not lost"
     large = shape_of(mask.resize((2000, 2000), Image.Resampling.NEAREST))
     assert abs(large.x / 10 - shape.x) < 1 and abs(large.side / 10 - shape.side) < 2
 

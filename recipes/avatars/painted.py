@@ -19,7 +19,6 @@ from PIL import Image
 from imagebart.avatars.reader import Reader
 from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
 from imagebart.fitting import EditOptions
-from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline, PipelineEvent
 from recipes import generator
@@ -27,7 +26,7 @@ from recipes.avatars.artwork import render
 from recipes.avatars.blemishes import find_faults
 from recipes.avatars.cases import Change, changes, found
 from recipes.avatars.evaluation import SERIES, total
-from recipes.strokes import zigzag
+from recipes.strokes import edit_grid, zigzag
 
 SIZE = 256
 PAGE_SCALES, PAGE_FEATHER = 4, 4  # what the page begins with
@@ -108,7 +107,8 @@ def measures(
     yield measure("time of an edit, median", median_of([last.elapsed for last in results]), samples, "s")
     if not exact:
         yield from elsewhere(pipe, reader, cases, seed)
-    grids["strokes"] = grid(cases[:40], results[:40])
+    shown = zip(cases[:40], results[:40], strict=True)
+    grids["strokes"] = edit_grid([(case.image, case.mask, case.change.prompt.text, last) for case, last in shown])
 
 
 def elsewhere(pipe: Pipeline, reader: Reader, cases: list[Case], seed: int) -> Iterator[Measure]:
@@ -129,19 +129,3 @@ def elsewhere(pipe: Pipeline, reader: Reader, cases: list[Case], seed: int) -> I
     yield measure("words about another place: said", share_of(said), len(said), "%", "100 %")
     yield measure("… of a mask that nobody painted: followed", share_of(followed), len(followed), "%", "100 %")
     yield measure("time of fit_mask, median", median_of(times), len(times), "s", "≤ 0.35 s")
-
-
-def grid(cases: list[Case], results: list[PipelineEvent]) -> Image.Image:
-    """The stroke in red on the image, what may change in blue, and the result, over the words; four a row."""
-    rows = []
-    for case, last in zip(cases, results, strict=True):
-        assert last.mask is not None
-        pairs = ((case.mask, (255, 61, 113)), (last.mask, (61, 113, 255)))
-        tinted = [
-            Image.composite(Image.new("RGB", case.image.size, color), case.image, mask.point(lambda v: v // 2))
-            for mask, color in pairs
-        ]
-        rows.append([*tinted, last.image])
-    words = [case.change.prompt.text for case in cases]
-    captions = [words[i : i + 4] for i in range(0, len(rows), 4)]
-    return sheet([sum(rows[i : i + 4], []) for i in range(0, len(rows), 4)], SIZE // 2, captions=captions)

@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
-from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline, PipelineEvent
 from imagebart.things import ThingScorer, with_article
 from recipes import generator
-from recipes.strokes import Bounds, freehand, rectangle, zigzag
+from recipes.strokes import Bounds, edit_grid, freehand, rectangle, zigzag
 from recipes.things.artwork import CELL, GROUNDS, NOUNS, SIZE, Placed, Scene, render
 from recipes.things.evaluation import FAR, GONE, SPECK
 from recipes.things.reader import COLORS
@@ -194,14 +193,6 @@ class Painted:
         kept = np.asarray(self.last.mask) == 0
         return bool((np.asarray(self.last.image)[kept] == np.asarray(self.case.image)[kept]).all())
 
-    def shown(self) -> list[Image.Image]:
-        """The image, with what is painted in red; with what may change in blue; the result."""
-        assert self.last.mask is not None
-        pairs = ((self.case.mask, (255, 61, 113)), (self.last.mask, (61, 113, 255)))
-        image = self.case.image
-        tinted = [Image.composite(Image.new("RGB", image.size, c), image, m.point(lambda v: v // 2)) for m, c in pairs]
-        return [*tinted, self.last.image]
-
 
 def paint(pipe: Pipeline, kind: str, samples: int, seed: int) -> Iterator[Painted]:
     """Cases of a kind, edited."""
@@ -223,8 +214,6 @@ def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Ima
         yield measure(name, share_of([one.right for one in painted]), samples, "%", goal)
         stayed += [one.outside for one in painted]
         times += [one.last.elapsed for one in painted]
-        rows, words = [one.shown() for one in painted[:40]], [one.case.words for one in painted[:40]]
-        captions = [words[i : i + 4] for i in range(0, len(rows), 4)]
-        grids[kind] = sheet([sum(rows[i : i + 4], []) for i in range(0, len(rows), 4)], SIZE // 2, captions=captions)
+        grids[kind] = edit_grid([(one.case.image, one.case.mask, one.case.words, one.last) for one in painted[:40]])
     yield measure("no pixel changed outside the mask", share_of(stayed), len(stayed), "%", "100 %")
     yield measure("time of an edit, median", median_of(times), len(times), "s")
