@@ -27,7 +27,6 @@ import torch.nn.functional as F
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from imagebart.conditioning.prompts import Prompt
 from imagebart.errors import InputError
 from imagebart.imaging import crop, masks
 from imagebart.imaging.crop import Box, Region
@@ -38,8 +37,9 @@ from imagebart.models.imagebart import ImageBARTModel
 from imagebart.ranking import Scorer, contrast
 from imagebart.sampling.mask_suggestion import suggest_mask
 from imagebart.settings import SamplingSettings
-from imagebart.things import Asked, Found, ThingScorer, relation
-from imagebart.things import Box as Tokens
+from imagebart.text.prompts import Prompt
+from imagebart.worlds.things import Asked, Found, ThingScorer, relation
+from imagebart.worlds.things import Box as Tokens
 
 Patches = npt.NDArray[np.bool_]  # [grid, grid]
 

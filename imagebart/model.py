@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from imagebart import weights
+from imagebart import locate
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.sampling.sampler import ChainEvent, Sampler
 from imagebart.sampling.steps import KnownTokens
 from imagebart.settings import SamplingSettings
+from imagebart.weights.folder import save_folder
 
 
 class ImageBART(ImageBARTModel):
@@ -41,18 +42,18 @@ class ImageBART(ImageBARTModel):
         name is imported or run. Raises WeightsError naming the file and what is wrong, and ValueError for an unknown
         device or dtype.
         """
-        return weights.load(source, device, dtype, download, revision, cls)
+        return locate.load(source, device, dtype, download, revision, cls)
 
     def save_pretrained(self, folder: str | PathLike[str], dtype: str = "float32") -> None:
         """Writes config.json and safetensors to a folder; `dtype` is what is stored. Other files are left alone."""
-        weights.save_folder(self, folder, dtype)
+        save_folder(self, folder, dtype)
 
     def push_to_hub(self, name: str, dtype: str = "float32", revision: str | None = None, private: bool = False) -> str:
         """Writes the model to the Hub as owner/name, on a branch if wanted, with a card; returns the commit's address.
 
         A folder that has a card, examples and a scorer is sent whole by `imagebart push`. Raises WeightsError.
         """
-        from imagebart.weights.hub import push_folder  # late: what uses the network takes a quarter of a second
+        from imagebart.published.hub import push_folder  # late: what uses the network takes a quarter of a second
 
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, dtype)

@@ -22,8 +22,6 @@ import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from imagebart.conditioning.conditioners import Prompt, TextConditioner
-from imagebart.conditioning.prompts import Prompts, check_prompt, prompt_per_variant
 from imagebart.errors import InputError, format_value
 from imagebart.fitting import EditOptions, FittedMask, Frames, Pass, fit_patches
 from imagebart.imaging import crop, masks
@@ -31,16 +29,18 @@ from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.inpainting import encode_masked, out_of_domain, paste_blended
+from imagebart.locate import locate
 from imagebart.model import ImageBART
+from imagebart.published.registry import default_card
 from imagebart.ranking import Checker, Describer, Scorer, bundled_scorer
 from imagebart.sampling.mask_suggestion import ADVICE
 from imagebart.sampling.speculative import ChainEvent, ChainProgress
 from imagebart.sampling.steps import ChainState, KnownTokens
 from imagebart.settings import SamplingSettings
-from imagebart.things import ThingScorer
-from imagebart.weights import locate
+from imagebart.text.conditioners import Prompt, TextConditioner
+from imagebart.text.prompts import Prompts, check_prompt, prompt_per_variant
 from imagebart.weights.folder import config_of, read_card, without_header
-from imagebart.weights.published.registry import default_card
+from imagebart.worlds.things import ThingScorer
 
 EventKind = Literal["start", "preview", "stage", "result"]
 PREVIEW_SHARE = 0.1  # of the time, for previews

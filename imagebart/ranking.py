@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.conditioning.conditioners import ClassConditioner, ClipTextConditioner
 from imagebart.errors import InputError, reason_of
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.things import ThingScorer, is_thing_scorer
+from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner
+from imagebart.worlds.things import ThingScorer, is_thing_scorer
 
 WEIGHTS = "judge.safetensors"  # in a model's folder
 
@@ -78,7 +78,7 @@ def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
         return None
     if is_thing_scorer(path):
         return ThingScorer.load(path, model)
-    from imagebart.avatars.scorer import AvatarScorer
+    from imagebart.worlds.avatars import AvatarScorer
 
     return AvatarScorer.load(path, model)
 

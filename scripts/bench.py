@@ -30,7 +30,7 @@ from imagebart.model import ImageBART
 from imagebart.models.imagebart import About
 from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
-from imagebart.weights.published.registry import MODELS, PublishedModel
+from imagebart.published.registry import MODELS, PublishedModel
 
 EVERY = 16  # one in so many tokens of the original's way is timed
 LOGIT_SCALE = 6.0  # of random heads, so that a token depends on those before it, as a trained model's does

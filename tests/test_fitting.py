@@ -19,7 +19,7 @@ from imagebart.fitting import MIN_COVERAGE, MIN_SIDE, EditOptions, shape_of, sid
 from imagebart.imaging.files import to_tensor
 from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.pipeline import Edit
-from imagebart.things import ThingScorer
+from imagebart.worlds.things import ThingScorer
 
 HERE = Path(__file__).parent.parent
 CELL, GRID, SIZE = 4, 8, 32  # of the tiny model

@@ -17,13 +17,13 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
 from imagebart.cli import main
-from imagebart.conditioning.conditioners import ClipTextConditioner
 from imagebart.errors import InputError
 from imagebart.imaging import masks
 from imagebart.imaging.files import to_tensor
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.ranking import ClassifierScorer, ClipScorer, load_scorer, rank
+from imagebart.text.conditioners import ClipTextConditioner
 
 
 class Brightest:

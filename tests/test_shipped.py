@@ -12,15 +12,15 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagebart import Pipeline
-from imagebart.avatars.attributes import PLAIN
-from imagebart.avatars.reader import load_reader
-from imagebart.avatars.scorer import AvatarScorer
 from imagebart.diffusion import add_uniform_noise
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import masks
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.ranking import rank
 from imagebart.sampling.corrector import correct
+from imagebart.worlds.attribute_classifier import load_reader
+from imagebart.worlds.attributes import PLAIN
+from imagebart.worlds.avatars import AvatarScorer
 from recipes.avatars import READER
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.boundary_consistency import boundary_consistency

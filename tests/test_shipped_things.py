@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from imagebart import Pipeline
 from imagebart.imaging.files import to_tensor
-from imagebart.things import Found, ThingScorer
+from imagebart.worlds.things import Found, ThingScorer
 
 HERE = Path(__file__).parent.parent
 CELL = 16  # pixels of a patch

@@ -46,15 +46,15 @@ def demo(
     # SIGTERM, as from a container, ends the server in order, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = find_device()  # before torch is imported
+    from imagebart.locate import is_hub_name, locate, shipped_model
     from imagebart.pipeline import Pipeline
+    from imagebart.published.registry import cache_dir
     from imagebart.ui.app import build_page, launch_page
     from imagebart.ui.downloads import Downloads, EditTimes
     from imagebart.ui.endpoints import mcp_problem
     from imagebart.ui.examples import find_examples
     from imagebart.ui.model_list import Models
-    from imagebart.weights import is_hub_name, locate, shipped_model
     from imagebart.weights.folder import EXAMPLES
-    from imagebart.weights.published.registry import cache_dir
 
     library = Models(models, max_loaded=1) if models else None
     source: str | Path = model or DEFAULT_MODEL

@@ -18,7 +18,7 @@ SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 @command(app, "list")
 def list_models() -> None:
     """The published models, their sizes, which are here."""
-    from imagebart.weights.published.registry import model_table
+    from imagebart.published.registry import model_table
 
     rows = list(model_table())
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -35,8 +35,8 @@ def download(
     ] = None,
 ) -> None:
     """Fetch a published model."""
-    from imagebart.weights.published.download import ProgressBar
-    from imagebart.weights.published.download import download as fetch_model
+    from imagebart.published.download import ProgressBar
+    from imagebart.published.download import download as fetch_model
 
     with ProgressBar() as progress:
         print(fetch_model(name, sources or (), progress))
@@ -54,9 +54,9 @@ def convert(
     ] = False,
 ) -> None:
     """Make safetensors of a published model's files."""
-    from imagebart.weights.published.convert import Conversion
-    from imagebart.weights.published.convert import convert as convert_files
-    from imagebart.weights.published.registry import converted_folder, get_model, model_folder
+    from imagebart.published.convert import Conversion
+    from imagebart.published.convert import convert as convert_files
+    from imagebart.published.registry import converted_folder, get_model, model_folder
 
     if out is None and Path(source).is_dir():
         raise ValueError(f"{source} is a folder: say with --out where the new one is to be")
@@ -75,6 +75,6 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Of a new one: for you alone.")] = False,
 ) -> None:
     """Send a model's folder to the Hugging Face Hub, with a card."""
-    from imagebart.weights.hub import push_folder
+    from imagebart.published.hub import push_folder
 
     print(push_folder(folder, name, revision, private))

@@ -12,7 +12,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from imagebart.conditioning.conditioners import ClassConditioner, Conditioner
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
 from imagebart.models.denoiser import Denoiser, check_color_hint_grid
@@ -20,6 +19,7 @@ from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
+from imagebart.text.conditioners import ClassConditioner, Conditioner
 
 Precision = Literal["exact", "rounded"]  # what sampling may do to weights
 Model = TypeVar("Model", bound="ImageBARTModel")

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from imagebart.conditioning.conditioners import Kind
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserConfig
 from imagebart.models.imagebart import About
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 from imagebart.settings import Count, Depth, Heads, HintGrid, Index, Length, Positive, Rate, Share, Width, from_dict
+from imagebart.text.conditioners import Kind
 
 Resolution = Literal[32, 64, 128, 256]  # that a model of someone's own images may have
 

@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from imagebart.atomic_io import write_error
-from imagebart.conditioning.tokenizer import pieces
 from imagebart.errors import InputError, reason_of
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import SUFFIXES, flatten, load_image, normalize, to_images
+from imagebart.text.tokenizer import pieces
 from imagebart.training.state import damaged, read_json, write_json
 
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there

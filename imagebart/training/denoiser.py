@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from imagebart.conditioning.conditioners import Conditioner
 from imagebart.diffusion import add_uniform_noise
 from imagebart.imaging.files import normalize
 from imagebart.imaging.masks import preset_array
@@ -23,6 +22,7 @@ from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput, c
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
+from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import DenoiserRun, StageShape
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Metrics, train

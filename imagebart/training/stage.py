@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.conditioning.conditioners import Conditioner
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior, row_generators, uniform_tokens
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
@@ -27,6 +26,7 @@ from imagebart.sampling.packed_linear import pack
 from imagebart.sampling.sampler import sample_chain
 from imagebart.sampling.steps import ChainState, StageStep
 from imagebart.settings import SamplingSettings
+from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, train

@@ -16,13 +16,13 @@ from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
 
 from imagebart.atomic_io import write_bytes
-from imagebart.conditioning.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
-from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_vocabulary
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
+from imagebart.text.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, ImageFolder, ImageStore, dataset_for
 from imagebart.training.loop import Batch, Task

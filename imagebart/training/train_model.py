@@ -23,7 +23,6 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from imagebart.atomic_io import write_text
-from imagebart.conditioning.conditioners import Conditioner, TextConditioner
 from imagebart.errors import InputError
 from imagebart.imaging.files import save_image, to_images
 from imagebart.imaging.masks import MASK_SUFFIX, preset
@@ -33,6 +32,7 @@ from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.settings import SamplingSettings
+from imagebart.text.conditioners import Conditioner, TextConditioner
 from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig, ModelRun, StageShape
 from imagebart.training.data import AugmentedViews, DatasetReport, ImageStore, inspect_dataset, open_dataset, read_index
 from imagebart.training.denoiser import HELD_OUT_MEASURED, TokenDatasetTask, new_denoiser

@@ -1,7 +1,7 @@
 """Published models on their way to this machine, for the page's list of models; and how long edits take here.
 
 A model is downloaded, converted and tried out in a process of its own, which takes no memory of the server's and can be
-ended at any moment: what has come is kept, and the next process goes on from there (weights/published/download.py).
+ended at any moment: what has come is kept, and the next process goes on from there (published/download.py).
 A file NAME.wanted says that somebody waits for a model, so that a server that starts again goes on by itself.
 """
 
@@ -28,12 +28,12 @@ from imagebart.errors import InputError
 from imagebart.imaging.masks import MASK_SUFFIX, preset
 from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline
+from imagebart.published.registry import MODELS, cache_dir, format_seconds, get_model, published_folder
 from imagebart.ui import messages
 from imagebart.weights.folder import EXAMPLES
-from imagebart.weights.published.registry import MODELS, cache_dir, format_seconds, get_model, published_folder
 
 if TYPE_CHECKING:  # the server itself downloads and converts nothing
-    from imagebart.weights.published.download import DownloadProgress
+    from imagebart.published.download import DownloadProgress
 
 UPDATE_INTERVAL = 0.25  # seconds between two updates of a progress line
 NICENESS = 10  # of the process: runs on the page come first
@@ -225,7 +225,7 @@ def _get(name: str, sender: Connection) -> None:
 
 def fetch(name: str, progress: DownloadProgress) -> Outcome:
     """Has a published model ready to use, with examples."""
-    from imagebart.weights.published.download import ensure_model
+    from imagebart.published.download import ensure_model
 
     try:
         return Outcome(seconds=add_examples(ensure_model(name, progress=progress), progress))

@@ -18,13 +18,7 @@ import gradio as gr
 from imagebart.atomic_io import format_bytes
 from imagebart.errors import InputError, WeightsError
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.ui import messages
-from imagebart.ui.controls import DEFAULT_SCALES, RESET, starting_values
-from imagebart.ui.downloads import NO_DOWNLOAD, Downloads
-from imagebart.ui.errors import answering
-from imagebart.ui.examples import Example, find_examples
-from imagebart.weights.folder import CONFIG, EXAMPLES, ModelConfig, card_license, read_card, read_config
-from imagebart.weights.published.registry import (
+from imagebart.published.registry import (
     MODELS,
     PublishedModel,
     estimate_edit_seconds,
@@ -32,6 +26,12 @@ from imagebart.weights.published.registry import (
     format_seconds,
     model_folder,
 )
+from imagebart.ui import messages
+from imagebart.ui.controls import DEFAULT_SCALES, RESET, starting_values
+from imagebart.ui.downloads import NO_DOWNLOAD, Downloads
+from imagebart.ui.errors import answering
+from imagebart.ui.examples import Example, find_examples
+from imagebart.weights.folder import CONFIG, EXAMPLES, ModelConfig, card_license, read_card, read_config
 
 PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a folder, or the files themselves
 

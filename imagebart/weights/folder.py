@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from imagebart.atomic_io import recover_files, replace_files
-from imagebart.conditioning.conditioners import Conditioner, NoConditioner, conditioner_from_config
 from imagebart.diffusion import Schedule
 from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
@@ -41,6 +40,7 @@ from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Linear
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import Share, from_dict
+from imagebart.text.conditioners import Conditioner, NoConditioner, conditioner_from_config
 
 CONFIG = "config.json"
 VERSION = 1

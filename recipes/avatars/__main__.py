@@ -21,8 +21,8 @@ from imagebart.training.progress import progress
 from recipes.avatars import READER
 
 if TYPE_CHECKING:
-    from imagebart.avatars.scorer import AvatarScorer
     from imagebart.evaluation.metrics import Measure
+    from imagebart.worlds.avatars import AvatarScorer
     from recipes.avatars.evaluation import Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="The recipe of the model of avatars.")
@@ -78,10 +78,10 @@ def painted(
     grid: Annotated[Path | None, typer.Option(help="Where to write forty edits, unchosen.")] = None,
 ) -> None:
     """Edits of masks as people paint them."""
-    from imagebart.avatars.reader import load_reader
     from imagebart.evaluation.metrics import table, write_json
     from imagebart.imaging.files import save_image
     from imagebart.pipeline import Pipeline
+    from imagebart.worlds.attribute_classifier import load_reader
     from recipes.avatars.painted import measures
 
     grids: dict[str, Any] = {}
@@ -218,8 +218,8 @@ def typed(
     show: Annotated[bool, typer.Option("--show", help="Print the seen prompts that are read wrongly.")] = False,
 ) -> None:
     """What a text encoder reads in prompts as people type them."""
-    from imagebart.avatars.scorer import CaptionReader, load_heads
     from imagebart.training.token_task import load_text_encoder
+    from imagebart.worlds.avatars import CaptionReader, load_heads
     from recipes.avatars.cases import plain_prompts, read_with, summary, typed_prompts
 
     encoder, conditioner = load_text_encoder(text)
@@ -236,8 +236,8 @@ def typed(
 
 def _scorer(model: str, study: Study) -> AvatarScorer:
     """The scorer in a model's folder."""
-    from imagebart.avatars.scorer import AvatarScorer
     from imagebart.ranking import bundled_scorer
+    from imagebart.worlds.avatars import AvatarScorer
 
     scorer = bundled_scorer(Path(model), study.sampler.model)
     if not isinstance(scorer, AvatarScorer):
@@ -246,7 +246,7 @@ def _scorer(model: str, study: Study) -> AvatarScorer:
 
 
 def _study(model: str, asked: Asked, sampling: Sampling) -> Study:
-    from imagebart.avatars.reader import load_reader
+    from imagebart.worlds.attribute_classifier import load_reader
     from recipes.avatars.evaluation import Study
 
     return Study(load_image_sampler(model, sampling, asked.batch), load_reader(READER), asked.samples, asked.seed)

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from imagebart.avatars.attributes import HAT_TOPS, VALUES, Attributes
 from imagebart.imaging.files import denormalize, normalize
+from imagebart.worlds.attributes import HAT_TOPS, VALUES, Attributes
 from recipes.avatars import data_file
 
 FRAME = (-2.0, 4.0, 268.0)  # the square of the set's 264 x 280 units that is shown: left, top, side

@@ -26,14 +26,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.avatars.reader import Reader
 from imagebart.errors import InputError
 from imagebart.evaluation.folder import two_sample_test
 from imagebart.evaluation.metrics import Measure, jackknife, mean_of, measure, replicates, share_of
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import normalize
 from imagebart.settings import value_type
+from imagebart.worlds.attribute_classifier import Reader
+from imagebart.worlds.attributes import VALUES, Attributes
 from recipes.avatars.artwork import pixels_of, render, rendered
 from recipes.avatars.dataset import caption, sample
 from recipes.avatars.evaluation import COMPLETED, FLAT, SHOWN, Study, complete, edited_cases

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES, Attributes
+from imagebart.worlds.attributes import VALUES, Attributes
 from recipes.avatars.artwork import pixels_of, render
 
 SIDE = 128  # pixels a side of the images that are compared

@@ -1,7 +1,7 @@
 """Captions: true sentences about an avatar, each naming a random few of its attributes in random words.
 
 A caption says nothing of the attributes that it leaves out, with one exception: "woman", "girl" and "lady" also mean no
-beard unless the caption names one. "Man" means nothing. Words for values are in `imagebart.avatars.attributes`; here
+beard unless the caption names one. "Man" means nothing. Words for values are in `imagebart.worlds.attributes`; here
 are their forms: enumerations, plurals, an adjective put last, capitals.
 """
 
@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imagebart.avatars.attributes import (
+from imagebart.text.conditioners import TextConditioner
+from imagebart.text.prompts import ColouredThing, PromptRules, Substitution
+from imagebart.worlds.attributes import (
     COLOUR_ALONE,
     COLOUR_OF,
     COLOUR_WORDS,
@@ -31,8 +33,6 @@ from imagebart.avatars.attributes import (
     colour_words,
     phrases,
 )
-from imagebart.conditioning.conditioners import TextConditioner
-from imagebart.conditioning.prompts import ColouredThing, PromptRules, Substitution
 from recipes.avatars import data_file
 
 NEGATIONS = phrases("negations")

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from imagebart.avatars.attributes import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
-from imagebart.avatars.scorer import GROUPS, CaptionReader
-from imagebart.conditioning.conditioners import Conditioner
+from imagebart.text.conditioners import Conditioner
+from imagebart.worlds.attributes import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
+from imagebart.worlds.avatars import GROUPS, CaptionReader
 from recipes import generator
 from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.imaging.files import normalize
 from imagebart.training.masks import PARTS_PER_PATCH, painted_masks
+from imagebart.worlds.attributes import VALUES, Attributes
 from recipes import generator
 from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render

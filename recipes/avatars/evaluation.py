@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES, Attributes, Claims
-from imagebart.avatars.reader import Reader, Reading
 from imagebart.evaluation.image_sampler import BASELINE, ImageSampler, left_to_right, sampling_parameters
 from imagebart.evaluation.metrics import (
     Measure,
@@ -34,6 +32,8 @@ from imagebart.evaluation.metrics import (
 )
 from imagebart.imaging.masks import preset_array
 from imagebart.models.vqgan import psnr
+from imagebart.worlds.attribute_classifier import Reader, Reading
+from imagebart.worlds.attributes import VALUES, Attributes, Claims
 from recipes.avatars import data_file
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.boundary_consistency import COLOURS, boundary_consistency

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imagebart.avatars.reader import Reader
 from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
 from imagebart.fitting import EditOptions
 from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline, PipelineEvent
+from imagebart.worlds.attribute_classifier import Reader
 from recipes import generator
 from recipes.avatars.artwork import render
 from recipes.avatars.blemishes import find_faults

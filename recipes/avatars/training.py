@@ -3,7 +3,7 @@
 The reader learns from new renders, augmented with what a first stage may do to an image. The text encoder learns from
 captions alone: an image's tokens teach words slowly, since a colour that is named once moves a few of 256. What a
 caption claims is known, so each query token learns to say of one attribute which values make the caption true, or that
-it is not mentioned (`imagebart.avatars.scorer`). First stage and denoiser are trained as on any other images.
+it is not mentioned (`imagebart.worlds.avatars`). First stage and denoiser are trained as on any other images.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.avatars.attributes import VALUES, Attributes
-from imagebart.avatars.reader import SIZE, Reader, ReaderConfig, save_reader
-from imagebart.avatars.scorer import GROUPS, CaptionReader, claims_vector, load_heads, save_heads
-from imagebart.conditioning.conditioners import Conditioner, NoConditioner
 from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Length
+from imagebart.text.conditioners import Conditioner, NoConditioner
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
 from imagebart.training.data import grid
 from imagebart.training.denoiser import train_denoiser
@@ -38,6 +35,9 @@ from imagebart.training.stage import train_stages
 from imagebart.training.token_task import DataSource, load_text_encoder, text_config, with_words_of
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
+from imagebart.worlds.attribute_classifier import SIZE, Reader, ReaderConfig, save_reader
+from imagebart.worlds.attributes import VALUES, Attributes
+from imagebart.worlds.avatars import GROUPS, CaptionReader, claims_vector, load_heads, save_heads
 from recipes.avatars.artwork import face_weight, render, rendered
 from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, AvatarEdits, caption, sample

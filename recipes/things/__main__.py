@@ -164,7 +164,7 @@ def grids(
 
 def _study(model: str, sampling: Sampling, samples: int, seed: int) -> Study:
     from imagebart.ranking import bundled_scorer
-    from imagebart.things import ThingScorer
+    from imagebart.worlds.things import ThingScorer
     from recipes.things.evaluation import Study
 
     sampler = load_image_sampler(model, sampling, BATCH)

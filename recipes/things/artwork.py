@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imagebart.things import Box
+from imagebart.worlds.things import Box
 
 PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 SHA512 = (

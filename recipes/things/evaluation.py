@@ -29,8 +29,8 @@ from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import normalize, to_images, to_tensor
 from imagebart.models.vqgan import psnr
 from imagebart.pipeline import Pipeline
-from imagebart.things import Box, Found, ThingScorer
 from imagebart.training.perceptual import PerceptualLoss
+from imagebart.worlds.things import Box, Found, ThingScorer
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, HUES, NOUNS, SIZE, Placed, Scene, render
 from recipes.things.reader import COLORS

@@ -14,7 +14,7 @@ from PIL import Image
 from imagebart.atomic_io import write_text
 from imagebart.imaging.files import save_image
 from imagebart.imaging.masks import MASK_SUFFIX
-from imagebart.things import Box
+from imagebart.worlds.things import Box
 from recipes.things.artwork import NOUNS, Ground, Placed, Scene, render
 from recipes.things.evaluation import mask_of
 

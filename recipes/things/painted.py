@@ -18,7 +18,7 @@ from PIL import Image
 from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
 from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.things import ThingScorer, with_article
+from imagebart.worlds.things import ThingScorer, with_article
 from recipes import generator
 from recipes.strokes import Bounds, edit_grid, freehand, rectangle, zigzag
 from recipes.things.artwork import CELL, GROUNDS, NOUNS, SIZE, Placed, Scene, render

@@ -1,4 +1,4 @@
-"""Training the reader of things (`imagebart.things`), which measures the model, and which it ships with.
+"""Training the reader of things (`imagebart.worlds.things`), which measures the model, and which it ships with.
 
     python -m recipes.things train reader --run runs/things/reader
 
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.imaging.files import normalize
-from imagebart.things import SIDE, Box, ThingNames, ThingReader, save_reader
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
+from imagebart.worlds.things import SIDE, Box, ThingNames, ThingReader, save_reader
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, Placed, render
 from recipes.things.scenes import COUNT_WORDS, SIDES, SceneOptions, sample

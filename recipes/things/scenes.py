@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from imagebart.models.denoiser import context_window
-from imagebart.things import with_article
 from imagebart.training.masks import PARTS_PER_PATCH, random_masks
+from imagebart.worlds.things import with_article
 from recipes import generator
 from recipes.things.artwork import GRID, GROUNDS, HUES, NOUNS, Ground, Noun, Placed, Scene, render
 

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.conditioning.conditioners import Conditioner, TextConditioner
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Length
+from imagebart.text.conditioners import Conditioner, TextConditioner
 from imagebart.training.config import LoopConfig, StageShape, TokensRun
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.token_task import DataSource, text_config

@@ -13,10 +13,10 @@ from page_server import served
 from playwright.sync_api import expect
 from published_files import write_package, write_tiny
 
+from imagebart.published.registry import published_folder
 from imagebart.ui.downloads import Downloads
 from imagebart.ui.examples import find_examples
 from imagebart.ui.model_list import Models
-from imagebart.weights.published.registry import published_folder
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NAME = "cats_3_scales"

@@ -13,7 +13,7 @@ from fake_models import hat_model
 from PIL import Image, ImageSequence
 from tiny_models import tiny_model
 
-from imagebart import weights
+from imagebart import locate
 from imagebart.cli import demo, main
 from imagebart.cli.draw import Animation
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
@@ -282,7 +282,7 @@ def test_a_folder_for_files_that_cannot_be_made_is_named(
 def test_without_weights_the_default_model_is_named_as_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "shipped_model", lambda name: None)
+    monkeypatch.setattr(locate, "shipped_model", lambda name: None)
     assert main(["generate", "--out", str(tmp_path / "a.png")]) == 2
     assert "this installation has no weights of avatars" in capsys.readouterr().err
 
@@ -290,7 +290,7 @@ def test_without_weights_the_default_model_is_named_as_missing(
 def test_the_default_model_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "avatars").mkdir()  # a folder of something else
     monkeypatch.chdir(tmp_path)
-    shipped = weights.locate("avatars")
+    shipped = locate.locate("avatars")
     assert (shipped / "config.json").is_file() and (shipped / "examples").is_dir()
     tiny_model().save_pretrained(tmp_path / "avatars")
-    assert weights.locate("avatars") == Path("avatars")
+    assert locate.locate("avatars") == Path("avatars")

@@ -25,12 +25,12 @@ from tiny_models import tiny_model, tiny_staged_model
 from weights.checkpoints import CLASS_MODEL, RESIDUAL_MODEL, edit_entry
 
 from imagebart.atomic_io import recover_files, replace_files
-from imagebart.errors import InputError
+from imagebart.errors import InputError, WeightsError
 from imagebart.imaging.files import FORMATS, MAX_PIXELS, MIN_SIDE, load_image, save_animation, save_image
 from imagebart.imaging.metadata import Recipe, write_png
+from imagebart.locate import load
 from imagebart.model import ImageBART
 from imagebart.pipeline import Pipeline
-from imagebart.weights import WeightsError, load
 
 MODES = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),

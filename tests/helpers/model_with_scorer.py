@@ -8,10 +8,10 @@ from shutil import copy
 import torch
 from tiny_models import tiny_model
 
-from imagebart.avatars.attributes import VALUES
-from imagebart.avatars.scorer import CaptionReader, save_heads
 from imagebart.model import ImageBART
 from imagebart.ranking import WEIGHTS
+from imagebart.worlds.attributes import VALUES
+from imagebart.worlds.avatars import CaptionReader, save_heads
 from recipes.avatars import READER
 
 

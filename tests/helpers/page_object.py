@@ -18,7 +18,7 @@ import numpy as np
 from fake_models import LightnessScorer, WatchedPipeline
 from page_server import served
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Locator, Page, Request, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Frame, Locator, Page, Request, expect
 from tiny_models import tiny_model
 
 from imagebart.imaging.masks import preset
@@ -33,6 +33,7 @@ PHONE = {"width": 390, "height": 844}
 TOUCH: dict[str, Any] = {"viewport": PHONE, "has_touch": True, "is_mobile": True}  # of a window: a phone
 PATIENCE = 120_000  # milliseconds that an assertion is tried again, for a busy machine
 POLLING = 30  # milliseconds between two looks
+CLIENT_CLOSED = ("AbortError", "Connection errored out")  # what Gradio's client logs when the page is left
 
 expect.set_options(timeout=PATIENCE)
 # What the sketchpad sends with every event, and its state.
@@ -84,6 +85,11 @@ class Windows:
             if not may_log_errors:
                 complaints.append(str(error))
 
+        def on_navigation(frame: Frame) -> None:
+            """Gradio's client logs requests that end because the page is left or reloaded; nobody sees that."""
+            if frame.parent_frame is None:
+                complaints[:] = [text for text in complaints if not any(name in text for name in CLIENT_CLOSED)]
+
         options = {"viewport": WIDE, "reduced_motion": "reduce", **options}
         key = json.dumps(options, sort_keys=True)
         if key not in self._contexts:
@@ -96,7 +102,7 @@ class Windows:
         devtools.detach()
         window.goto(f"{url}robots.txt")
         window.evaluate("sessionStorage.clear()")
-        listeners = {"console": on_console, "pageerror": on_error, "request": on_request}
+        listeners = {"console": on_console, "pageerror": on_error, "request": on_request, "framenavigated": on_navigation}
         for event, listener in listeners.items():
             window.on(event, listener)  # type: ignore[call-overload]
         page = PageObject(window)

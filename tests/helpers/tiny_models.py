@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from imagebart.conditioning.conditioners import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
 from imagebart.diffusion import Schedule
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
@@ -19,6 +18,7 @@ from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
+from imagebart.text.conditioners import ClassConditioner, Conditioner, Kind, NoConditioner, TextConditioner
 
 SUGGESTIONS = {"hair": ("red hair",), "glasses": ("round glasses", "sunglasses"), "clothes": ("a blue hoodie",)}
 TOKENS = 64  # of an image

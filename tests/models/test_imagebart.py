@@ -9,7 +9,6 @@ import torch
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor, nn
 
-from imagebart.conditioning.conditioners import ClassConditioner
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError
 from imagebart.model import ImageBART
@@ -17,6 +16,7 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About, available_memory, too_large
 from imagebart.sampling.sampler import ChainEvent
 from imagebart.settings import SamplingSettings
+from imagebart.text.conditioners import ClassConditioner
 
 CONDITIONINGS = ("text", "class", "none")
 

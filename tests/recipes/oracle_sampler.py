@@ -9,9 +9,9 @@ import torch
 from tiny_models import tiny_model
 from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.settings import SamplingSettings
+from imagebart.worlds.attributes import VALUES, Attributes
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import EditCase, PromptCase, found
 from recipes.avatars.evaluation import sample_claimed

@@ -15,11 +15,11 @@ from PIL import Image
 from tiny_models import tiny_model
 from torch import Tensor
 
-from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
-from imagebart.avatars.reader import load_reader
 from imagebart.errors import InputError
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.settings import SamplingSettings
+from imagebart.worlds.attribute_classifier import load_reader
+from imagebart.worlds.attributes import PLAIN, VALUES, Attributes
 from recipes.avatars import READER
 from recipes.avatars.__main__ import main
 from recipes.avatars.artwork import render, rendered

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
-from imagebart.avatars.reader import load_reader
 from imagebart.imaging.masks import preset_array
+from imagebart.worlds.attribute_classifier import load_reader
+from imagebart.worlds.attributes import PLAIN, VALUES, Attributes
 from recipes.avatars import READER
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.boundary_consistency import COLOURS, SIDE, boundary_consistency, read_within, shows

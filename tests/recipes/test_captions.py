@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagebart.avatars.attributes import HAIR_TOPS, PLAIN, VALUES, Attributes
-from imagebart.conditioning.tokenizer import pieces
+from imagebart.text.tokenizer import pieces
+from imagebart.worlds.attributes import HAIR_TOPS, PLAIN, VALUES, Attributes
 from recipes import generator
 from recipes.avatars.captions import ADJECTIVES, Caption, all_words, describe, turned
 from recipes.avatars.dataset import caption, sample

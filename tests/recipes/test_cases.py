@@ -10,9 +10,9 @@ import torch
 from tiny_models import tiny_conditioner
 from torch import Tensor, nn
 
-from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
-from imagebart.avatars.scorer import GROUPS, CaptionReader
-from imagebart.conditioning.conditioners import TextConditioner
+from imagebart.text.conditioners import TextConditioner
+from imagebart.worlds.attributes import PLAIN, VALUES, Attributes
+from imagebart.worlds.avatars import GROUPS, CaptionReader
 from recipes.avatars.captions import all_words
 from recipes.avatars.cases import (
     EDITED,

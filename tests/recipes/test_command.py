@@ -9,8 +9,6 @@ import pytest
 from PIL import Image
 from tiny_models import tiny_model, tiny_staged_model
 
-from imagebart.avatars.reader import load_reader
-from imagebart.avatars.scorer import CaptionReader, save_heads
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.model import ImageBART
 from imagebart.models.text_encoder import TextEncoder
@@ -18,6 +16,8 @@ from imagebart.settings import SamplingSettings, from_dict
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config
 from imagebart.weights.folder import Part, save_part
+from imagebart.worlds.attribute_classifier import load_reader
+from imagebart.worlds.avatars import CaptionReader, save_heads
 from recipes.avatars import READER
 from recipes.avatars.__main__ import main
 from recipes.avatars.captions import avatar_conditioner

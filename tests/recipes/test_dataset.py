@@ -10,7 +10,7 @@ import pytest
 import torch
 from oracles import binomial_z
 
-from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, PLAIN, SHOWING, VALUES
+from imagebart.worlds.attributes import HAIR_TOPS, HAT_TOPS, PLAIN, SHOWING, VALUES
 from recipes.avatars import artwork
 from recipes.avatars.artwork import (
     BACKGROUNDS,

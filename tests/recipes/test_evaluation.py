@@ -11,12 +11,12 @@ from oracle_sampler import oracle
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
-from imagebart.avatars.attributes import PLAIN, VALUES, Attributes
-from imagebart.avatars.reader import load_reader
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import Measure, side_by_side, wilson
 from imagebart.imaging.masks import preset_array
 from imagebart.settings import SamplingSettings
+from imagebart.worlds.attribute_classifier import load_reader
+from imagebart.worlds.attributes import PLAIN, VALUES, Attributes
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import edit_case, found, plain_prompts, seen_prompt

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imagebart import Pipeline
-from imagebart.things import ThingScorer
+from imagebart.worlds.things import ThingScorer
 from recipes import generator
 from recipes.avatars.artwork import render
 from recipes.avatars.painted import SIZE, brush_case, others

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagebart.conditioning.conditioners import TextConditioner
-from imagebart.conditioning.tokenizer import pieces
+from imagebart.text.conditioners import TextConditioner
+from imagebart.text.tokenizer import pieces
 from recipes.avatars.captions import all_words, avatar_conditioner, prompt_rules
 from recipes.avatars.dataset import caption
 

@@ -11,12 +11,12 @@ import torch
 from model_with_scorer import save_model_with_scorer
 from oracle_sampler import oracle
 
-from imagebart.avatars.reader import load_reader
-from imagebart.avatars.scorer import AvatarScorer
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.model import ImageBART
 from imagebart.ranking import bundled_scorer, complete_prompt
 from imagebart.settings import SamplingSettings
+from imagebart.worlds.attribute_classifier import load_reader
+from imagebart.worlds.avatars import AvatarScorer
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import EDITED, EditCase, PromptCase, found
@@ -154,7 +154,7 @@ def test_descriptions_are_right_and_an_unsure_scorer_gives_none(
 ) -> None:
     study = Study(oracle(), scorer.reader, 20)
     assert described(study, scorer).value > 0.98
-    monkeypatch.setattr("imagebart.avatars.scorer.MIN_PROBABILITY", 1.1)
+    monkeypatch.setattr("imagebart.worlds.avatars.MIN_PROBABILITY", 1.1)
     assert described(study, scorer).value == 0
 
 

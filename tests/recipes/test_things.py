@@ -17,10 +17,10 @@ from tiny_models import tiny_first_stage
 
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
-from imagebart.things import Box, Found, ThingReader, ThingScorer, load_reader, save_reader
 from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.denoiser import new_denoiser
 from imagebart.training.masks import PARTS_PER_PATCH
+from imagebart.worlds.things import Box, Found, ThingReader, ThingScorer, load_reader, save_reader
 from recipes import generator
 from recipes.things import artwork
 from recipes.things.__main__ import main

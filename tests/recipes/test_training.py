@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from tiny_models import tiny_conditioner, tiny_first_stage
 from torch import Tensor
 
-from imagebart.avatars.attributes import VALUES
-from imagebart.avatars.scorer import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
-from imagebart.conditioning.conditioners import TextConditioner
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
+from imagebart.text.conditioners import TextConditioner
 from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.token_task import load_text_encoder, text_config
 from imagebart.training.train_model import assemble
 from imagebart.weights.folder import Part, load_part, save_part
+from imagebart.worlds.attributes import VALUES
+from imagebart.worlds.avatars import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
 from recipes.avatars import training
 from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, caption

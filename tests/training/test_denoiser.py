@@ -15,7 +15,6 @@ from tiny_runs import COLORS, SHAPE, SMALL, two_classes, write_store
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from imagebart.conditioning.conditioners import ClassConditioner
 from imagebart.imaging.files import normalize
 from imagebart.inpainting import encode_color_hints
 from imagebart.model import ImageBART
@@ -23,6 +22,7 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
 from imagebart.settings import from_dict
+from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts
 from imagebart.training.denoiser import (
     DenoiserTask,

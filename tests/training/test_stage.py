@@ -14,11 +14,11 @@ from tiny_models import tiny_model, tiny_staged_model
 from tiny_runs import COLORS, two_classes
 
 from imagebart.cli.main import main
-from imagebart.conditioning.conditioners import ClassConditioner
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.model import ImageBART
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
+from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import StageRun
 from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, stages_task, train_stages
 from imagebart.training.token_task import load_text_encoder

@@ -110,7 +110,7 @@ def test_states_of_pickles_are_refused_and_not_run(tmp_path: Path) -> None:
 
 
 def test_no_module_unpickles() -> None:
-    """Published checkpoints have a reader of their own, in `weights/published/checkpoint.py`; a package's weights are
+    """Published checkpoints have a reader of their own, in `published/checkpoint.py`; a package's weights are
     read by torch as tensors only."""
     loaders = re.compile(r"\b(pickle|torch|joblib)\.load|accelerator\.load_state|allow_pickle=True")
     for path in Path(imagebart.__file__).parent.rglob("*.py"):

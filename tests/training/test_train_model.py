@@ -29,11 +29,11 @@ from tiny_runs import SHAPE, write_store
 from torch import nn
 
 from imagebart.cli.main import main
-from imagebart.conditioning.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline
+from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, ModelRun, StageShape
 from imagebart.training.data import ImageStore
 from imagebart.training.loop import Task, read_metrics

@@ -20,12 +20,12 @@ from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
+from imagebart.published.registry import MODELS, cache_dir, converted_folder, model_folder, published_folder
 from imagebart.ui import downloads
 from imagebart.ui.downloads import Downloads, EditTimes, PipeProgress, add_examples, fetch
 from imagebart.ui.environment import downloads_allowed
 from imagebart.ui.examples import find_examples
 from imagebart.ui.model_list import ModelChoice, Models
-from imagebart.weights.published.registry import MODELS, cache_dir, converted_folder, model_folder, published_folder
 
 NAME = "cats_3_scales"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from page_values import open_image
 from PIL import Image
 
-from imagebart.conditioning.conditioners import TextConditioner
+from imagebart.text.conditioners import TextConditioner
 from imagebart.ui.examples import find_examples
 from imagebart.ui.sketchpad.component import unpack_mask
 

@@ -15,10 +15,10 @@ from PIL import Image
 from tiny_models import tiny_model, tiny_pipeline
 
 from imagebart import InputError
+from imagebart.errors import WeightsError
 from imagebart.pipeline import Pipeline
 from imagebart.ui.examples import find_examples
 from imagebart.ui.model_list import ModelChoice, Models, model_properties, reset_settings, surprise, switch_model
-from imagebart.weights import WeightsError
 
 CLASS_MODEL = Path(__file__).parents[1] / "fixtures" / "tiny" / "class_cond_custom"
 

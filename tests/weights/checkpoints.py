@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from imagebart import ImageBART
-from imagebart.weights import WeightsError
+from imagebart.errors import WeightsError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = FIXTURES / "tiny"

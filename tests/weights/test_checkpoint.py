@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import nn
 
-from imagebart.weights import WeightsError
-from imagebart.weights.published.checkpoint import read_tensors
+from imagebart.errors import WeightsError
+from imagebart.published.checkpoint import read_tensors
 
 from .checkpoints import CLASS_MODEL, edit_entry, tensor, with_state_dict, write_pickle, write_zip
 

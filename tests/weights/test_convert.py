@@ -14,12 +14,11 @@ from fault_injection import killed_at_step, run_in_fork
 from published_files import scale_tensors, write_checkpoint, write_tiny
 from safetensors.torch import load_file
 
-from imagebart.errors import InputError
-from imagebart.weights import WeightsError
-from imagebart.weights.published import convert
-from imagebart.weights.published.checkpoint import read_tensors
-from imagebart.weights.published.convert import Conversion
-from imagebart.weights.published.registry import read_stage_yaml
+from imagebart.errors import InputError, WeightsError
+from imagebart.published import convert
+from imagebart.published.checkpoint import read_tensors
+from imagebart.published.convert import Conversion
+from imagebart.published.registry import read_stage_yaml
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, load, same_weights
 

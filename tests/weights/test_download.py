@@ -29,10 +29,10 @@ from faulty_server import (
 from huggingface_hub import constants
 from published_files import write_package, write_tiny
 
-from imagebart.errors import InputError
-from imagebart.weights import WeightsError, locate
-from imagebart.weights.published.download import MAX_TRIES, Fetch, FetchError, ProgressBar, download, ensure_model
-from imagebart.weights.published.registry import MODELS, cache_dir, converted_folder, did_you_mean, published_folder
+from imagebart.errors import InputError, WeightsError
+from imagebart.locate import locate
+from imagebart.published.download import MAX_TRIES, Fetch, FetchError, ProgressBar, download, ensure_model
+from imagebart.published.registry import MODELS, cache_dir, converted_folder, did_you_mean, published_folder
 
 from .checkpoints import load, same_weights
 

@@ -23,14 +23,14 @@ from torch import Tensor
 
 from imagebart import ImageBART, SamplingSettings
 from imagebart.atomic_io import OBSOLETE, SAVED
-from imagebart.conditioning.conditioners import Kind
+from imagebart.errors import WeightsError
 from imagebart.models.denoiser import Denoiser, DenoiserInput
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.packed_linear import bf16, fp16, fp32, multiplies_bfloat16
-from imagebart.weights import WeightsError
+from imagebart.text.conditioners import Kind
 from imagebart.weights import folder as folder_module
 from imagebart.weights.folder import Part, config_of, load_part, networks, save_part
 

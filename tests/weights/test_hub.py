@@ -12,8 +12,9 @@ from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart import Pipeline
 from imagebart.cli import main
-from imagebart.weights import WeightsError, locate
-from imagebart.weights.hub import push_folder
+from imagebart.errors import WeightsError
+from imagebart.locate import locate
+from imagebart.published.hub import push_folder
 
 from .checkpoints import load, same_weights
 

@@ -15,9 +15,10 @@ from tiny_models import tiny_model
 
 from imagebart import Pipeline
 from imagebart.atomic_io import OBSOLETE, SAVED
+from imagebart.errors import WeightsError
+from imagebart.locate import locate
+from imagebart.published.hub import push_folder
 from imagebart.ui.examples import find_examples
-from imagebart.weights import WeightsError, locate
-from imagebart.weights.hub import push_folder
 
 from .checkpoints import CLASS_MODEL, assert_refused, load, same_weights
 

@@ -15,10 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from imagebart import Pipeline
-from imagebart.errors import InputError
-from imagebart.weights import WeightsError
-from imagebart.weights.published.checkpoint import read_tensors
-from imagebart.weights.published.registry import read_stage_yaml
+from imagebart.errors import InputError, WeightsError
+from imagebart.published.checkpoint import read_tensors
+from imagebart.published.registry import read_stage_yaml
 
 from .checkpoints import CLASS_MODEL, RESIDUAL_MODEL, assert_refused, load, same_weights
 

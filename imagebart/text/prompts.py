@@ -13,8 +13,8 @@ from typing import Any
 
 from rapidfuzz.distance import OSA, Indel
 
-from imagebart.conditioning import tokenizer as clip
 from imagebart.errors import InputError, format_value, whole_characters
+from imagebart.text import tokenizer as clip
 
 Prompt = str | int | None  # words, a class's name or number; None: without
 Prompts = Prompt | Sequence[Prompt]  # one for all variants, or one for each

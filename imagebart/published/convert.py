@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from imagebart.atomic_io import remove, replace_files, replace_folder, write_text
-from imagebart.conditioning.conditioners import conditioner_from_config
 from imagebart.diffusion import Schedule
 from imagebart.errors import InputError, WeightsError, format_value
 from imagebart.models.imagebart import About, Model, too_large
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.published.checkpoint import StoredTensor, read_tensors
+from imagebart.published.registry import MODELS, PublishedModel, PublishedStage, default_card, read_stage_yaml
+from imagebart.text.conditioners import conditioner_from_config
 from imagebart.weights.folder import (
     CARD,
     CONFIG,
@@ -39,8 +41,6 @@ from imagebart.weights.folder import (
     shapes_of,
     tensor_files,
 )
-from imagebart.weights.published.checkpoint import StoredTensor, read_tensors
-from imagebart.weights.published.registry import MODELS, PublishedModel, PublishedStage, default_card, read_stage_yaml
 
 # The names of tensors.
 

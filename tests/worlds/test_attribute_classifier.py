@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from imagebart.avatars.attributes import PLAIN, VALUES
-from imagebart.avatars.reader import Reader, ReaderConfig, load_reader, save_reader
 from imagebart.settings import from_dict
 from imagebart.training.config import LoopConfig, load
+from imagebart.worlds.attribute_classifier import Reader, ReaderConfig, load_reader, save_reader
+from imagebart.worlds.attributes import PLAIN, VALUES
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.dataset import sample

@@ -38,8 +38,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TimeRemai
 
 from imagebart.atomic_io import NO_ROOM, format_bytes, remove, replace_folder, write_error, write_text
 from imagebart.errors import InputError, WeightsError
-from imagebart.weights.published.convert import Conversion, convert
-from imagebart.weights.published.registry import (
+from imagebart.published.convert import Conversion, convert
+from imagebart.published.registry import (
     PublishedModel,
     cache_dir,
     converted_folder,

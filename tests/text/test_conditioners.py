@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from imagebart.conditioning.conditioners import (
+from imagebart.errors import InputError
+from imagebart.text.conditioners import (
     ClassConditioner,
     ClipTextConditioner,
     Conditioner,
@@ -13,9 +14,8 @@ from imagebart.conditioning.conditioners import (
     TextConditioner,
     conditioner_from_config,
 )
-from imagebart.conditioning.prompts import ColouredThing, PromptRules, Substitution
-from imagebart.conditioning.tokenizer import VOCAB_SIZE, pieces
-from imagebart.errors import InputError
+from imagebart.text.prompts import ColouredThing, PromptRules, Substitution
+from imagebart.text.tokenizer import VOCAB_SIZE, pieces
 
 CAPTIONS = ["a woman with long red hair, no glasses", "A bearded man's sunglasses", "zigzag hoodie"]
 

@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from imagebart.conditioning import tokenizer as clip
-from imagebart.conditioning.prompts import (
+from imagebart.errors import InputError
+from imagebart.settings import from_dict
+from imagebart.text import tokenizer as clip
+from imagebart.text.prompts import (
     Correction,
     Prompt,
     PromptRules,
@@ -24,8 +26,6 @@ from imagebart.conditioning.prompts import (
     unknown_note,
     within_context,
 )
-from imagebart.errors import InputError
-from imagebart.settings import from_dict
 
 Kind = Literal["text", "class", "none"]
 

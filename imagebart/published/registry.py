@@ -24,7 +24,6 @@ from rapidfuzz import fuzz, process
 from torch import nn
 
 from imagebart.atomic_io import format_bytes
-from imagebart.conditioning.conditioners import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.errors import InputError, WeightsError, format_value, reason_of
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Kind as StageKind
@@ -32,6 +31,7 @@ from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Levels
 from imagebart.settings import Depth, Factor, Heads, Length, Vocabulary, Width, from_dict
+from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.weights.folder import ModelConfig, on_meta_device, open_file
 
 CHECKPOINTS = Path("checkpoints")  # where models are installed by hand

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import pytest
 
-from imagebart.avatars.attributes import HAIR_TOPS, HAT_TOPS, VALUES, Attributes, Phrase, phrases
+from imagebart.worlds.attributes import HAIR_TOPS, HAT_TOPS, VALUES, Attributes, Phrase, phrases
 from recipes.avatars.dataset import HELD_OUT_PAIRS, held_out, sample
 
 COUNT = 3000

@@ -10,9 +10,11 @@ import torch
 from model_with_scorer import save_model_with_scorer
 from tiny_models import tiny_model
 
-from imagebart.avatars.attributes import PLAIN, SHOWING, VALUES, Attributes, Claims
-from imagebart.avatars.reader import load_reader
-from imagebart.avatars.scorer import (
+from imagebart.errors import WeightsError
+from imagebart.ranking import WEIGHTS, bundled_scorer
+from imagebart.worlds.attribute_classifier import load_reader
+from imagebart.worlds.attributes import PLAIN, SHOWING, VALUES, Attributes, Claims
+from imagebart.worlds.avatars import (
     HEADS,
     AvatarScorer,
     claims_vector,
@@ -21,8 +23,6 @@ from imagebart.avatars.scorer import (
     verbalize,
     with_showing,
 )
-from imagebart.errors import WeightsError
-from imagebart.ranking import WEIGHTS, bundled_scorer
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.captions import all_words, describe

@@ -18,9 +18,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from imagebart.atomic_io import write_bytes
-from imagebart.avatars.attributes import VALUES, Attributes
 from imagebart.settings import from_dict
 from imagebart.weights.folder import checked_header
+from imagebart.worlds.attributes import VALUES, Attributes
 
 SIZE = 128  # pixels a side of the network's input
 Size = Annotated[int, Field(ge=1, le=512)]  # of a layer: larger than here, and a few megabytes at most

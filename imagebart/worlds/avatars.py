@@ -17,7 +17,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from imagebart.atomic_io import write_bytes
-from imagebart.avatars.attributes import (
+from imagebart.errors import WeightsError
+from imagebart.models.imagebart import ImageBARTModel
+from imagebart.models.text_encoder import TextEncoder
+from imagebart.text.conditioners import Conditioner
+from imagebart.weights.folder import checked_header
+from imagebart.worlds.attribute_classifier import Reader, load_reader
+from imagebart.worlds.attributes import (
     COLOUR_ALONE,
     COLOUR_OF,
     PLAIN,
@@ -30,12 +36,6 @@ from imagebart.avatars.attributes import (
     articled,
     colour_words,
 )
-from imagebart.avatars.reader import Reader, load_reader
-from imagebart.conditioning.conditioners import Conditioner
-from imagebart.errors import WeightsError
-from imagebart.models.imagebart import ImageBARTModel
-from imagebart.models.text_encoder import TextEncoder
-from imagebart.weights.folder import checked_header
 
 HEADS = "heads.safetensors"
 MIN_SHARE = 0.25  # of the likeliest value's probability, from which another value is claimed too

@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
-from imagebart.conditioning.prompts import LONG, ColouredThing, Correction, PromptRules, SpellChecker, Substitution
-from imagebart.conditioning.tokenizer import pieces
+from imagebart.text.prompts import LONG, ColouredThing, Correction, PromptRules, SpellChecker, Substitution
+from imagebart.text.tokenizer import pieces
 from recipes.avatars.captions import all_words
 
 WORDS = ["sunglasses", "glasses", "blonde", "hair", "beard", "bearded", "black", "back", "white", "wide", "with", "hat"]

@@ -15,14 +15,24 @@ import torch.nn.functional as F
 from tiny_models import tiny_model
 from torch import Tensor
 
-from imagebart.conditioning.conditioners import TextConditioner, conditioner_from_config
 from imagebart.errors import InputError, WeightsError
 from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
 from imagebart.ranking import WEIGHTS, Describer, bundled_scorer, rank
 from imagebart.settings import SamplingSettings
-from imagebart.things import Asked, Box, Part, ThingNames, ThingReader, ThingScorer, load_reader, relation, save_reader
+from imagebart.text.conditioners import TextConditioner, conditioner_from_config
 from imagebart.ui.messages import scale_line
+from imagebart.worlds.things import (
+    Asked,
+    Box,
+    Part,
+    ThingNames,
+    ThingReader,
+    ThingScorer,
+    load_reader,
+    relation,
+    save_reader,
+)
 
 GRID, CELL = 8, 8
 NAMES = ThingNames(

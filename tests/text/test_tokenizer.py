@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imagebart.conditioning.tokenizer import CONTEXT_LENGTH, END, START, VOCAB_SIZE, pieces, vocabulary
+from imagebart.text.tokenizer import CONTEXT_LENGTH, END, START, VOCAB_SIZE, pieces, vocabulary
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "clip_tokens.json").read_text(encoding="utf-8"))
 
@@ -66,7 +66,7 @@ FIRST_AT_ONCE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from imagebart.conditioning.tokenizer import pieces
+from imagebart.text.tokenizer import pieces
 
 assert "transformers" not in sys.modules
 together = Barrier(8)

@@ -11,8 +11,8 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from imagebart.errors import WeightsError, format_value, reason_of
+from imagebart.published.registry import HUB_NAME, default_card
 from imagebart.weights.folder import CARD, CONFIG, open_file, read_config
-from imagebart.weights.published.registry import HUB_NAME, default_card
 
 FILES = [CONFIG, "*.safetensors", CARD, "credits.csv", "LICENSE*", "examples/*"]  # of a model's folder
 

@@ -23,10 +23,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from imagebart.atomic_io import write_bytes
-from imagebart.conditioning.conditioners import TextConditioner
 from imagebart.errors import WeightsError
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.settings import from_dict
+from imagebart.text.conditioners import TextConditioner
 from imagebart.weights.folder import checked_header
 
 SIDE = 64  # pixels a side of the network's input
