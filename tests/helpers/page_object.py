@@ -102,7 +102,8 @@ class Windows:
         devtools.detach()
         window.goto(f"{url}robots.txt")
         window.evaluate("sessionStorage.clear()")
-        listeners = {"console": on_console, "pageerror": on_error, "request": on_request, "framenavigated": on_navigation}
+        listeners = {"console": on_console, "pageerror": on_error, "request": on_request}
+        listeners["framenavigated"] = on_navigation
         for event, listener in listeners.items():
             window.on(event, listener)  # type: ignore[call-overload]
         page = PageObject(window)
