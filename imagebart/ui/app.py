@@ -45,15 +45,13 @@ from imagebart.ui.layout import (
 from imagebart.ui.model_list import (
     ModelChoice,
     Models,
-    add_model_list,
-    choose_model,
+    list_models,
     model_properties,
     reset_settings,
     slider_properties,
     surprise,
     switch_model,
 )
-from imagebart.ui.project import save_project
 from imagebart.ui.queries import RESTORED, Queries
 from imagebart.ui.runs import UPDATED, Cancellation, Runs, in_order
 from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad
@@ -73,10 +71,10 @@ IN_TURN: dict[str, Any] = {**PRIVATE, "concurrency_id": MODEL_QUEUE, "concurrenc
 
 # For RunState (sketchpad/run.js): that the last run is over. Its name is where RunState has put it.
 RUN_OVER = 'imagebart.send("run_over", true);'
-RUN_NAME, RUN_LIVE = (f"document.documentElement.dataset.{name}" for name in ("runName", "runLive"))
-WITH_RUN_NAME = f"(sketchpad, ...values) => [{{ ...sketchpad, run: {RUN_NAME}, live: {RUN_LIVE} }}, ...values]"
+RUN_NAME = "document.documentElement.dataset.runName"
+WITH_RUN_NAME = f"(sketchpad, ...values) => [{{ ...sketchpad, run: {RUN_NAME} }}, ...values]"
 SEND_CONTROLS = f"""(...values) => {{
-  imagebart.send("MESSAGE", Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]])));
+  imagebart.send("share", Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]])));
 }}"""
 
 
@@ -103,8 +101,8 @@ def build_page(
         # First, because later events whose functions have the same names get other names.
         add_endpoints(pipeline, MODEL_QUEUE, max_run_seconds)
         queries, cancellation = Queries(choice), Cancellation(page)
-        calls = (open_image, link_token, compose, animate, expand, save_project, queries.open_project)
-        functions = [answering(call) for call in (*calls, queries.check_prompt)]
+        calls = (open_image, link_token, compose, animate, expand, queries.check_prompt)
+        functions = [answering(call) for call in calls]
         parts = add_heading(choice.names(), properties)
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(min_width=300, elem_id="left"):
@@ -113,10 +111,8 @@ def build_page(
                 parts |= add_prompt_and_buttons(properties)
                 parts |= add_settings(starting_values(pipeline), slider_properties(pipeline))
                 parts |= add_about(properties)
-                add_model_list(choice)
         parts |= {name: add_channel(name) for name in ("run", "fit", "answer", "examples", "random_prompt")}
         parts["link"] = add_receiver("open_link")
-        parts["chosen_model"] = add_receiver("choose_model")
         _connect_queries(parts, queries)
         _connect_runs(parts, Runs(choice, max_run_seconds), cancellation)
         _connect_model(parts, choice, page)
@@ -179,9 +175,7 @@ def _connect_queries(parts: Parts, queries: Queries) -> None:
     ):
         connect(parts, answered.failure, queries.no_answer, (), answers, **AT_ONCE)
     connect(parts, sketchpad.tick, on_gpu(queries.recognize_image), sketch, ("answer",), **asked)
-    for name in ("share", "save_project"):
-        js = SEND_CONTROLS.replace("MESSAGE", name)
-        parts[name].click(None, [parts[name] for name in NAMES], None, js=js, **AT_ONCE)
+    parts["share"].click(None, [parts[name] for name in NAMES], None, js=SEND_CONTROLS, **AT_ONCE)
     opened = (*(name for name in NAMES if name != "model"), "messages")
     connect(parts, parts["link"].input, queries.open_link, ("link", "model"), opened, **AT_ONCE)
 
@@ -215,8 +209,8 @@ def _connect_runs(parts: Parts, page_runs: Runs, cancellation: Cancellation) -> 
 
 def _connect_model(parts: Parts, choice: ModelChoice, page: gr.Blocks) -> None:
     model = parts["model"]
-    for event in (page.load, parts["chosen_model"].input):  # models may have come since the server started
-        connect(parts, event, partial(choose_model, choice), ("chosen_model",), ("model",), **AT_ONCE)
+    # Models may have come since the server started.
+    connect(parts, page.load, partial(list_models, choice), (), ("model",), **AT_ONCE)
     # Not `input`, which comes, too, when the Tab key leaves the list: then all settings would be lost.
     connect(
         parts,

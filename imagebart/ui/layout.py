@@ -91,8 +91,6 @@ def add_prompt_and_buttons(properties: Properties) -> Parts:
     with gr.Row(elem_id="sharing"):
         gr.Button("Copy the prompt", elem_id="copy-words", **small)
         parts["share"] = gr.Button("Copy a link to this", elem_id="share", **small)
-        parts["save_project"] = gr.Button("Save project", elem_id="save-project", **small)
-        gr.Button("Open project", elem_id="open-project", **small)
     gr.HTML(messages.HISTORY, apply_default_css=False)
     return parts
 

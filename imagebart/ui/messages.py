@@ -58,7 +58,6 @@ def unexpected_error(number: str) -> str:
 
 
 LINK_OPENED = "This link's image, prompt, seed and settings are set. Press Edit to generate its result again."
-PROJECT_OPENED = "The project is open: its image, mask, prompt, settings and history are set."
 SETTINGS_RESTORED = "This image was made here: its prompt, seed and settings are set again."
 
 
@@ -68,19 +67,6 @@ DOWNLOAD_CANCELLED = "Cancelled; what has come is kept, and Get goes on from the
 DOWNLOAD_DONE = "Ready: press Use."
 DOWNLOAD_ENDED = "This ended unexpectedly; the server's log says why. Get goes on from what has come."
 NO_DOWNLOADS = "Models cannot be downloaded here: whoever runs this page has not allowed it."
-
-
-# Projects, opened or saved. Nothing has changed on the page then.
-NO_PROJECT = "This file is no project of this page; choose a file that Save project made."
-PROJECT_DAMAGED = "This project is damaged, or was changed by another program; nothing of it is opened."
-PROJECT_TOO_LARGE = "This project is larger than anything that this page saves: 40 MB, and 250 megapixels."
-
-
-def newer_project(version: int, known: int) -> str:
-    """A project of a format to come."""
-    return (
-        f"This project has format version {version}, and this page reads up to {known}; open it with a newer ImageBART."
-    )
 
 
 def already_downloading(name: str, other: str) -> str:
@@ -214,10 +200,6 @@ HISTORY = (
     '<section class="sp-history" id="history" aria-label="History" hidden>'
     '<h2 class="ib-label">History: go back to any of them</h2>'
     '<div class="sp-strip" data-roving role="toolbar" aria-label="Runs"></div></section>'
-)
-# Filled by models.js.
-MODEL_LIST = (
-    '<section class="ib-models" aria-label="Models"><ul></ul><p class="ib-models-note" role="status"></p></section>'
 )
 # What Edit does: see sketchpad/modes.js.
 MODES = (

@@ -6,7 +6,6 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from threading import Lock
@@ -29,7 +28,6 @@ from imagebart.published.registry import (
 from imagebart.ui import messages
 from imagebart.ui.controls import DEFAULT_SCALES, RESET, starting_values
 from imagebart.ui.downloads import NO_DOWNLOAD, Downloads
-from imagebart.ui.errors import answering
 from imagebart.ui.examples import Example, find_examples
 from imagebart.weights.folder import CONFIG, EXAMPLES, ModelConfig, card_license, read_card, read_config
 
@@ -37,7 +35,6 @@ PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a fold
 
 # Shares of an image's tokens between which an edit's time says how long one of a quarter takes.
 MIN_MEASURED_SHARE, MAX_MEASURED_SHARE = 0.1, 0.6
-MAX_NAME = 200  # characters of a model's name
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +166,7 @@ class ModelChoice:
             self.downloads.times.record(name or self.first.name, event.elapsed, share)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All models, the published ones last and always in one order, for models.js."""
+        """All models, the published ones last and always in one order."""
         downloads = self.downloads.all()  # before the names: what has ended by now is among them
         folders = self._others.folders() if self._others else {}
         here = self.names()
@@ -224,35 +221,10 @@ class ModelChoice:
         return {"draws": draws, "size": size, "license": license_, "estimate": estimate}
 
 
-def add_model_list(choice: ModelChoice) -> None:
-    """Adds the list of models to the page being built: what each draws, Use, Get and Cancel (models.js)."""
-
-    def model_list(request: Any) -> dict[str, Any]:
-        """{"models": rows}, after {"get": a name}, {"cancel": a name} or nothing; {"error": a sentence} beside them."""
-        error = {}
-        try:
-            if isinstance(request, dict) and "get" in request:
-                choice.downloads.start(str(request["get"])[:MAX_NAME])
-            elif isinstance(request, dict) and "cancel" in request:
-                choice.downloads.cancel(str(request["cancel"])[:MAX_NAME])
-        except InputError as refused:
-            error = {"error": str(refused)}
-        return {"models": choice.rows(), **error}
-
-    with gr.Accordion("Models", open=False, elem_id="models"):
-        gr.HTML(
-            html_template=messages.MODEL_LIST,
-            js_on_load=files(__package__).joinpath("models.js").read_text(encoding="utf-8"),
-            apply_default_css=False,
-            server_functions=[answering(model_list)],
-        )
-
-
-def choose_model(choice: ModelChoice, chosen_model: Any) -> dict[str, Any]:
-    """The list that a model is chosen from, as it is now, and the model that was chosen, if there is one."""
+def list_models(choice: ModelChoice) -> dict[str, Any]:
+    """The list that a model is chosen from, as it is now."""
     names = choice.names()
-    value = {"value": chosen_model} if chosen_model in names else {}
-    return {"model": gr.update(choices=names, visible=len(names) > 1, **value)}
+    return {"model": gr.update(choices=names, visible=len(names) > 1)}
 
 
 def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,6 @@ from imagebart.pipeline import Pipeline
 from imagebart.ui import messages
 from imagebart.ui.controls import RESET, context_size, link_values, recipe_values
 from imagebart.ui.model_list import ModelChoice
-from imagebart.ui.project import open_project
 from imagebart.ui.runs import asked_for
 from imagebart.ui.sketchpad.component import Sketch, SketchValue, pack_for_view
 from imagebart.ui.sketchpad.stored_images import IMAGE_LIMIT, ImageDeleted, find
@@ -133,20 +132,12 @@ class Queries:
         return {name: values[name] for name in RESTORED if name in values} | {"messages": messages.notes_html([note])}
 
     def open_link(self, link: Any, model: str | None) -> dict[str, Any]:
-        """The controls' values that a link or a project holds; the browser reads both (images.js, project.js)."""
+        """The controls' values that a link holds; the browser reads it (images.js)."""
         pipeline = self._choice.get(model)
         other = link.get("model") if isinstance(link, Mapping) else None
         other = None if other in (None, pipeline.name, model) else whole_characters(str(other)[:MAX_CHECKED])
-        project = isinstance(link, Mapping) and "project" in link
-        note = messages.of_model(messages.PROJECT_OPENED if project else messages.LINK_OPENED, other)
-        new_seed = {"new_seed": link.get("new_seed") is True} if project else {}
-        return {**link_values(link, pipeline), **new_seed, "messages": messages.notes_html([note])}
-
-    def open_project(self, path: str) -> dict[str, Any]:
-        """An uploaded project, see project.py, and its model, if the page has it."""
-        opened = open_project(path)
-        model = opened["project"]["controls"].get("model") if "project" in opened else None
-        return {**opened, "model": model if model in self._choice.names() else None}
+        note = messages.of_model(messages.LINK_OPENED, other)
+        return {**link_values(link, pipeline), "messages": messages.notes_html([note])}
 
     def check_prompt(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """{"prompt": …, "model": a model's name} to {"unknown": …, "corrections": …}, for prompt.js while one types.

@@ -55,9 +55,9 @@ def failed(sentence: str, run: str) -> Update:
     return {"run": {"ended": run}, "progress": "", "announcement": "", "messages": messages.problem_html(sentence)}
 
 
-def cancelled(run: str, live: bool = False) -> Update:
-    """The page when the run of a name was cancelled, and will give no result. live: by a newer one, no news."""
-    return {**failed("", run), "messages": "" if live else messages.notes_html([messages.CANCELLED])}
+def cancelled(run: str) -> Update:
+    """The page when the run of a name was cancelled, and will give no result."""
+    return {**failed("", run), "messages": messages.notes_html([messages.CANCELLED])}
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,7 @@ class Runs:
             message["version"] = sketch.version
             pipeline = self._choice.get(controls.model)
             tried = controls.best_first and controls.variants == MAX_IMAGES
-            again = pipeline.can_rank and not tried and not sketch.live
-            run = replace(start(pipeline, controls, sketch), again=again)
+            run = replace(start(pipeline, controls, sketch), again=pipeline.can_rank and not tried)
             with closing(within_time(run.events, self._max_seconds)) as events:
                 for event in events:
                     if task == "edit" and event.kind == "result":
@@ -230,24 +229,19 @@ class Runs:
 
 
 def _edit(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
-    settings, batch = controls.sampling(pipeline), controls.batch(pipeline)
     mask, prompt = asked_for(pipeline, sketch, controls.prompt(pipeline))
-    if sketch.live == "draft":
-        batch = {}
-        if pipeline.any_scales:
-            settings = replace(settings, scales=1, start=None, resamples=1, corrector_steps=0)
     events = pipeline.edit(
         sketch.file(),  # the pipeline opens it: a large one takes memory once
         mask,
         prompt,
         seed=controls.fixed_seed(),
-        settings=settings,
+        settings=controls.sampling(pipeline),
         exact=controls.exact or sketch.mode == "expand",
         movable=sketch.movable,
         remove=sketch.mode == "remove",
         feather=int(controls.feather),
         context=context_size(controls.context),
-        **batch,
+        **controls.batch(pipeline),
     )
     return Run(events, RunHistory(True))
 
@@ -354,7 +348,7 @@ class Cancellation:
                     yield update
                 else:
                     return
-            yield cancelled(name, _is_live(sketchpad))
+            yield cancelled(name)
 
         return cancellable
 
@@ -372,7 +366,7 @@ class Cancellation:
             for event in [event for event in waiting.queue if _is_run(event, name)]:
                 waiting.queue.remove(event)
                 queue.event_ids_to_events.pop(event._id, None)
-                last = {"data": in_order(cancelled(name, _is_live(_sent_first(event))), UPDATED)}
+                last = {"data": in_order(cancelled(name), UPDATED)}
                 queue.send_message(event, ProcessCompletedMessage(output=last, success=True))
 
     def endpoint(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
@@ -385,20 +379,10 @@ class Cancellation:
         return stop
 
 
-def _is_live(value: SketchValue) -> bool:
-    return bool(value and value.get("live"))
-
-
 def _is_run(event: Any, name: str) -> bool:
     """Whether an event of Gradio's queue is the run of a name."""
-    sent = _sent_first(event)
-    return sent is not None and sent.get("run") == name
-
-
-def _sent_first(event: Any) -> dict[str, Any] | None:
-    """The sketchpad's value that an event of Gradio's queue sends; None where it sends another one."""
     sent = event.data.data if event.data else []
-    return sent[0] if sent and isinstance(sent[0], dict) else None
+    return bool(sent) and isinstance(sent[0], dict) and sent[0].get("run") == name
 
 
 def in_order(update: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:

@@ -181,15 +181,15 @@ def test_a_result_that_misses_the_words_may_be_tried_again_as_the_best_of_four_a
     hats, pipeline = hat_runs(Doubter())
     pad = sketch_value(noise_image((64, 64)))
 
-    def told(task: str, live: str = "", runs: Runs = hats, **values: Any) -> str:
-        updates = list(getattr(runs, task)({**pad, "live": live}, **control_values(pipeline, **values)))
+    def told(task: str, runs: Runs = hats, **values: Any) -> str:
+        updates = list(getattr(runs, task)(pad, **control_values(pipeline, **values)))
         return str(updates[-1]["messages"])
 
     for task in ("edit", "generate", "vary"):
         assert MISSED in told(task) and f'data-again="{task}"' in told(task, variants=4)
     tried = told("edit", variants=4, best_first=True)
     assert MISSED in tried and "data-again" not in tried
-    assert "data-again" not in told("edit", live="refined") and MISSED not in told("edit", words="")
+    assert MISSED not in told("edit", words="")
     assert MISSED not in told("edit", runs=hat_runs()[0])
 
 

@@ -35,12 +35,9 @@ SCRIPTS = (
     "view",
     "review",
     "run",
-    "live_mode",
     "modes",
     "fit",
-    "edges",
     "input",
-    "project",
     "sketchpad",
 )
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
@@ -107,7 +104,6 @@ class Sketch:
     packed_mask: str  # in the sketchpad's pixels; "": nothing is painted
     movable: bool = False  # nobody painted the mask: an example's, a ready one, one that words found
     mode: str = "fill"  # what Edit does, see modes.js
-    live: str = ""  # "draft" or "refined": a run that nobody pressed a button for, see live_mode.js
 
     @classmethod
     def read(cls, value: SketchValue) -> Sketch:
@@ -121,9 +117,8 @@ class Sketch:
                 raise ValueError("a version that no browser counts to, or a size that no image has")
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InputError(messages.SKETCH_UNREADABLE) from error
-        live = str(value.get("live") or "")
         movable = value.get("movable") is True
-        return cls(version, None if path is None else str(path), (width, height), packed, movable, mode, live)
+        return cls(version, None if path is None else str(path), (width, height), packed, movable, mode)
 
     def file(self) -> Path:
         """The image's file. Raises InputError if there is no image, and ImageDeleted if it is no longer there."""

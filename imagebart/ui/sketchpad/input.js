@@ -28,10 +28,7 @@ const COMMANDS = {
   select: (pad) => pad.keepAtOnce() && pad.queries.selectByPrompt(),
   describe: (pad) => pad.keepAtOnce() && pad.queries.describe(),
   keep: (pad) => pad.keep(),
-  discard: ({ review, live }) => {
-    live.stop();
-    if (review.close()) hideMessages();
-  },
+  discard: ({ review }) => review.close() && hideMessages(),
   openVariants: (pad) => pad.openVariants(),
   closeVariants: ({ variantGrid }) => variantGrid.close(),
   replay: ({ review }) => review.replay(),
@@ -46,7 +43,6 @@ const COMMANDS = {
   cancel: (pad) => {
     if (!pad.parts.help.hidden) return pad.showHelp(false);
     if (pad.variantGrid.isOpen) return pad.variantGrid.close();
-    pad.live.stop();
     return pad.runState.cancel();
   },
 };

@@ -8,7 +8,7 @@ const LINES = { // what is said when a mode is chosen
   remove: "Remove: paint over what should go, press Edit. It is filled from around, without words.",
   background: "Background: say how it should be, such as “blue”, press Edit. It is found by itself.",
   vary: "Vary: press Edit for another image like this one; “Variation strength” in the settings says how like.",
-  expand: "Expand: drag an edge or choose where it grows, say what should be there, press Edit.",
+  expand: "Expand: choose where it grows, say what should be there, press Edit.",
 };
 const SHARE = 1 / 4; // of a side that the image grows by
 const WIDE = 16 / 9;
@@ -62,25 +62,21 @@ export class Modes {
     whenPresent("mode", (list) => (list.value = mode));
     document.documentElement.style.setProperty("--mode-line", JSON.stringify(LINES[mode])); // see page.css
     pad.element.dataset.mode = mode;
-    pad.canvas.leaveRoom(mode === "expand");
     pad.sync();
     pad.fit.change();
     pad.say(LINES[mode], true);
   }
 
-  // The image grows, by the name of a button.
+  // The image grows, by the name of a button; what is new is the mask.
   async expand(name) {
-    const { image } = this.pad.state;
-    if (!image) return;
-    const growth = GROWTH[name](image);
-    if (Object.values(growth).some(Boolean)) await this.grow(growth);
-    else this.pad.say("The image has this shape already.");
-  }
-
-  // By so many pixels on each side; what is new is the mask.
-  async grow(growth) {
     const { pad } = this;
     const { image, mask, version } = pad.state;
+    if (!image) return;
+    const growth = GROWTH[name](image);
+    if (!Object.values(growth).some(Boolean)) {
+      pad.say("The image has this shape already.");
+      return;
+    }
     const answer = await pad.server.expand({ path: image.path, ...growth }).catch(() => NO_ANSWER);
     if (answer.error) pad.say(answer.error);
     else {

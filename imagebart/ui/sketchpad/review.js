@@ -57,9 +57,9 @@ export class Review {
     Object.assign(this, { split: 0, showsBefore: false });
     // previous: what the bitmap dissolves out of, since when, and how long that takes
     Object.assign(this, { previous: null, since: 0, dissolve: DISSOLVE });
-    // running: the last message of a run that goes on, and its states by their numbers in the film; pinned: the one that was
-    // clicked; replaying: a replay; version, entry: of the mask, and in the undo stack, that a finished run belongs to
-    Object.assign(this, { running: null, states: [], pinned: null, replaying: null, version: null, entry: null });
+    // states: of a run that goes on, by their numbers in the film; pinned: the one that was clicked; replaying: a replay;
+    // version, entry: of the mask, and in the undo stack, that a finished run belongs to
+    Object.assign(this, { states: [], pinned: null, replaying: null, version: null, entry: null });
     this.film = new Film(parts.film, (number) => this.showState(number));
     for (const link of [parts.save, parts.saveBefore]) makeDraggable(link);
     parts.steps.addEventListener("input", () => this.showStep(Number(parts.steps.value)));
@@ -74,28 +74,27 @@ export class Review {
     return this.active && this.run.results !== undefined;
   }
 
-  // A message of a run that goes on. filmOnly: what is shown over the image stays until the result comes.
-  preview(message, filmOnly = false) {
-    if (this.running?.run !== message.run) Object.assign(this, { states: [], pinned: null });
-    this.running = message;
-    if (!filmOnly) this.run = message;
+  // A message of a run that goes on.
+  preview(message) {
+    if (this.run?.run !== message.run) Object.assign(this, { states: [], pinned: null });
+    this.run = message;
     const { images, slot, share, caption } = message;
     if (!images?.length) return;
     this.states[slot] = { path: images[0], share, caption };
     this.updateFilm();
-    if (this.pinned === null && !filmOnly) this.show(images[0]);
+    if (this.pinned === null) this.show(images[0]);
   }
 
   // The run that went on ended without a result.
   endPreview() {
-    Object.assign(this, { running: null, states: [], pinned: null });
+    Object.assign(this, { states: [], pinned: null });
     if (!this.finished) this.close();
     this.updateFilm();
   }
 
   // A finished run: { task, results, steps, … }. bitmap: its first result, where that is loaded already.
   finish(run, bitmap = null) {
-    Object.assign(this, { run, split: 0, running: null, states: [], pinned: null, replaying: null });
+    Object.assign(this, { run, split: 0, states: [], pinned: null, replaying: null });
     this.latest = ++this.request;
     if (!bitmap) return this.showVariant(0);
     Object.assign(this, { variant: 0, step: this.steps(0).length - 1 });
@@ -126,7 +125,7 @@ export class Review {
 
   // A state of the film that was clicked.
   showState(number) {
-    if (!this.running) return this.showStep(this.filmSteps()[number]);
+    if (this.run.results) return this.showStep(this.filmSteps()[number]);
     this.pinned = number;
     return this.show(this.states[number].path);
   }
@@ -185,7 +184,7 @@ export class Review {
   close() {
     this.latest = ++this.request;
     const { active, run } = this;
-    Object.assign(this, { bitmap: null, previous: null, run: null, running: null, states: [], pinned: null, replaying: null });
+    Object.assign(this, { bitmap: null, previous: null, run: null, states: [], pinned: null, replaying: null });
     if (active || run) this.update();
     return active;
   }
@@ -258,10 +257,10 @@ export class Review {
   }
 
   updateFilm() {
-    const { run, running, states, parts } = this;
-    const labels = (running ?? run)?.film ?? [];
+    const { run, states, parts } = this;
+    const labels = run?.film ?? [];
     if (!labels.length) parts.caption.textContent = "";
-    if (this.finished && !running) {
+    if (this.finished) {
       const all = this.steps();
       this.film.update(this.filmSteps().map((step, i) => ({
         label: labels[i], caption: all[step]?.caption ?? labels[i], path: all[step]?.shown[this.variant], share: 1, shown: step === this.step,

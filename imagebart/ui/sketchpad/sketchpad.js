@@ -2,15 +2,12 @@
 // see component.py.
 import { click, EVENTS, fileUrl, hideMessages, NO_ANSWER, prompt, whenPresent } from "./gradio.js";
 import { ImageLoader, importMask, loadBitmap, saveInTab, Sharing } from "./images.js";
-import { Edges } from "./edges.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
 import { Fit } from "./fit.js";
 import { bounds, contour, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
-import { LiveMode } from "./live_mode.js";
 import { Modes } from "./modes.js";
 import { Review, thumbnail, VariantGrid } from "./review.js";
 import { History, ImageQueries, RunState, watchServer } from "./run.js";
-import { isProject, Projects } from "./project.js";
 import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
@@ -26,7 +23,7 @@ export class Sketchpad {
     this.examples = props.examples; // of the model that is chosen
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.fitStatus = element.querySelector("#fit-status");
-    this.state = new State((why) => (why === "nothing" ? this.live.on && this.live.request() : this.changed(why)), () => this.gestures.finish(), prompt);
+    this.state = new State((onlyWords) => this.changed(onlyWords), () => this.gestures.finish(), prompt);
     this.review = new Review(this.parts, (why) => this.reviewChanged(why));
     this.variantGrid = new VariantGrid(this.parts.compare, (number) => {
       this.review.showVariant(number);
@@ -38,17 +35,12 @@ export class Sketchpad {
       frame: this.parts.frame,
       state: this.state,
       review: this.review,
-      growth: () => this.edges.preview(),
       beforeStroke: () => this.beforePainting(),
-      afterRender: () => {
-        this.review.placeSlider(this.canvas);
-        this.edges.place();
-      },
+      afterRender: () => this.review.placeSlider(this.canvas),
     });
     this.gestures = new Gestures(this.canvas);
     this.loader = new ImageLoader({ server, upload, maxBytes: props.max_file, state: this.state, say: (sentence) => this.say(sentence) });
     this.sharing = new Sharing(this);
-    this.projects = new Projects(this, this.parts.projectFile);
     this.queries = new ImageQueries(this);
     this.fit = new Fit({
       words: prompt.read,
@@ -56,9 +48,7 @@ export class Sketchpad {
       show: (answer) => this.showFit(answer),
     });
     this.modes = new Modes(this);
-    this.edges = new Edges(this);
     this.runState = new RunState(server.stop);
-    this.live = new LiveMode(this);
     element.sketchpad = this;
     this.fillMarkup();
     listen(this);
@@ -125,15 +115,11 @@ export class Sketchpad {
         click("vary");
       } else if (pressed === "cancel") execute(this, "cancel");
       else if (pressed && (!this.runState.isFree(pressed) || !this.canStart(pressed))) event.stopPropagation();
-      else if (pressed) this.startRun(event.isTrusted);
+      else if (pressed) {
+        this.runState.start();
+        this.sayOfImage("");
+      }
     }, true);
-  }
-
-  startRun(byHand) {
-    this.runState.start();
-    this.sayOfImage("");
-    const { data } = this.runState;
-    data.runLive = this.live.started(data.runName, byHand);
   }
 
   // Words that are not the person's own; theirs come back with Undo.
@@ -192,24 +178,21 @@ export class Sketchpad {
   }
 
   // Called at once after every change of the image or the mask.
-  changed(why) {
+  changed(onlyWords = false) {
     const { image, version, undoStack } = this.state;
     this.button("undo").disabled = !undoStack.past.length;
     this.button("redo").disabled = !undoStack.future.length;
-    if (why === "words") return;
+    if (onlyWords) return;
     this.say(""); // what was said was about what was there before
     if (this.started) hideMessages();
     if (image?.path !== this.noted) this.sayOfImage("");
     this.sync();
-    const painted = this.live.on && why === "paint";
-    if (!painted && (!this.review.finished || this.review.version !== version)) this.review.close();
+    if (!this.review.finished || this.review.version !== version) this.review.close();
     this.canvas.running = null;
     this.element.dataset.version = String(version);
     this.fit.change();
     this.showImage(image);
     this.canvas.requestRender();
-    if (painted) this.live.request();
-    else if (why === undefined) this.live.stop();
   }
 
   // What every event sends.
@@ -293,9 +276,8 @@ export class Sketchpad {
     else if (current && message.mask) this.canvas.running = this.linesOf(message.mask);
     if (message.deleted) return void this.retry(message);
     if (message.ended) return void this.review.endPreview();
-    const live = this.live.kindOf(message.run);
     if (!message.results) {
-      if (current && !state.stroke) this.review.preview(message, Boolean(live));
+      if (current && !state.stroke) this.review.preview(message);
       return;
     }
     const sent = this.sent.get(message.version);
@@ -303,7 +285,7 @@ export class Sketchpad {
     const found = message.mask && (!sent?.mask || sent.movable);
     const [mask, movable] = found ? [message.mask, true] : [sent?.mask ?? "", sent?.movable ?? true];
     const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask, movable };
-    if (live !== "draft") this.history?.add(entry);
+    this.history?.add(entry);
     if (message.task === "edit" && entry.before) {
       this.lastMask = { mask: unpack(mask, ...Object.values(maskSize(entry.before))), movable };
     }
@@ -312,7 +294,7 @@ export class Sketchpad {
     const [bitmap] = await Promise.all(files.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
     state.onArrival(() => {
       if (message.version === state.version) this.finish(entry, bitmap);
-      else if (!live) this.say("The image or the mask has changed since this run started: its result is in the history.");
+      else this.say("The image or the mask has changed since this run started: its result is in the history.");
     });
   }
 
@@ -326,7 +308,7 @@ export class Sketchpad {
   undo() {
     const { review, state } = this;
     state.noteWords();
-    if (review.finished && (review.version !== state.version || review.entry === state.current)) execute(this, "discard");
+    if (review.finished && review.entry === state.current) execute(this, "discard");
     else state.undo();
   }
 
@@ -351,10 +333,6 @@ export class Sketchpad {
   // A result that is shown becomes the image, so that what is painted on is what is regenerated. False where that takes a
   // moment, and painting has to wait.
   beforePainting() {
-    if (this.live.staysOn(this.review)) {
-      this.live.stop();
-      return true;
-    }
     if (!this.review.finished) this.review.close();
     return this.keepAtOnce();
   }
@@ -414,7 +392,6 @@ export class Sketchpad {
   }
 
   async openFile(file) {
-    if (isProject(file)) return this.projects.open(file);
     const answer = await this.loader.openFile(file);
     if (answer?.made) this.request("settings");
     if (answer) this.recognizeImage();

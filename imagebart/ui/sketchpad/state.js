@@ -42,9 +42,8 @@ export class UndoStack {
 }
 
 export class State {
-  // onChange: called after every change, with "paint" where it is another mask on the same image, with "words" where it is
-  // only words, and with "nothing" after a stroke that changed nothing; finishStroke: ends the stroke that goes on, as if the
-  // pointer was lifted; prompt: how to read the words (null where there is no prompt) and to write them.
+  // onChange: called after every change, with true where it is only words; finishStroke: ends the stroke that goes on, as if
+  // the pointer was lifted; prompt: how to read the words (null where there is no prompt) and to write them.
   constructor(onChange, finishStroke = () => {}, prompt = { read: () => null, write: () => {} }) {
     Object.assign(this, { onChange, finishStroke, prompt, version: 0, undoStack: new UndoStack(), current: null });
     Object.assign(this, { stroke: null, waiting: [] });
@@ -70,10 +69,9 @@ export class State {
 
   // It becomes the mask, or is dropped; then comes what has waited.
   endStroke(keep = true) {
-    const { stroke, version } = this;
+    const { stroke } = this;
     this.stroke = null;
     if (stroke && keep) this.paint(stroke);
-    if (stroke && version === this.version) this.onChange("nothing");
     for (const act of this.waiting.splice(0)) act();
   }
 
@@ -96,7 +94,7 @@ export class State {
     this.finishStroke();
     this.noteWords();
     if (!this.current || equal(mask, this.current.mask)) return;
-    this.change({ ...this.current, mask, movable }, "paint");
+    this.change({ ...this.current, mask, movable });
   }
 
   // Other words, as a step of their own.
@@ -120,7 +118,7 @@ export class State {
     for (const entry of [this.current, ...this.undoStack.past, ...this.undoStack.future]) {
       if (entry?.image.path === path) entry.image = image;
     }
-    this.onChange();
+    this.onChange(false);
   }
 
   undo() {
@@ -135,12 +133,12 @@ export class State {
     return this.show(this.current && this.undoStack.redo(this.current));
   }
 
-  change(entry, why) {
+  change(entry) {
     if (this.current) this.undoStack.push(this.current);
-    this.show(entry, why);
+    this.show(entry);
   }
 
-  show(entry, why) {
+  show(entry) {
     if (!entry) return false;
     const before = this.current;
     this.current = entry;
@@ -150,7 +148,7 @@ export class State {
     }
     const onlyWords = before?.image === entry.image && before.mask === entry.mask;
     if (!onlyWords) this.version += 1; // answers about image and mask count until these change
-    this.onChange(onlyWords ? "words" : why);
+    this.onChange(onlyWords);
     return true;
   }
 }

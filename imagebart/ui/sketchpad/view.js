@@ -8,7 +8,6 @@ import { blank, fillCapsule, fillPolygon, fillRect, fillSelection, floodFill, gr
 
 const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the image
-const ROOM = 0.2; // around an image that is to grow, over the frame's shorter side
 const KNOB_RADIUS = 20; // of the before/after slider, in screen pixels
 const PIXELATED = 6; // the scale from which pixels are shown as squares
 const OVERLAY = [255, 61, 113]; // RGB, as MASK_COLOR in examples.py
@@ -21,10 +20,9 @@ const WAND_STEP = 1 / 32; // by an arrow key, over the longer side
 const WAND_RADIUS = 7; // of its mark, in screen pixels
 const CHANGE_WIDTH = 2; // of the lines around what will change, in screen pixels
 
-// The whole image in the middle of its frame. Sizes are { width, height }; the size of the image is its mask's. A frame may
-// have another margin.
+// The whole image in the middle of its frame. Sizes are { width, height }; the size of the image is its mask's.
 export const fit = (size, frame) => {
-  const room = (side) => Math.max(1, side - 2 * (frame.margin ?? MARGIN));
+  const room = (side) => Math.max(1, side - 2 * MARGIN);
   const scale = Math.min(room(frame.width) / size.width, room(frame.height) / size.height);
   return { scale, x: (frame.width - size.width * scale) / 2, y: (frame.height - size.height * scale) / 2 };
 };
@@ -98,7 +96,7 @@ export const maskOutline = ({ width, height, data }) => {
   return canvas;
 };
 
-// scene: { view, size, bitmap (of the image, or null), overlay, grid, changes, cursor, outline, growth, result, frame, ratio }
+// scene: { view, size, bitmap (of the image, or null), overlay, grid, changes, cursor, outline, result, frame, ratio }
 const drawScene = (context, scene) => {
   const { frame, ratio, view, size } = scene;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -111,14 +109,12 @@ const drawScene = (context, scene) => {
   context.fillRect(...box);
   if (scene.bitmap) context.drawImage(scene.bitmap, ...box);
   if (scene.result) drawResult(context, scene, box);
-  const covered = scene.result && !scene.painted;
   context.imageSmoothingEnabled = false;
-  if (!covered) context.drawImage(scene.overlay, ...box);
-  if (!covered && scene.grid) drawGrid(context, scene);
+  if (!scene.result) context.drawImage(scene.overlay, ...box);
+  if (!scene.result && scene.grid) drawGrid(context, scene);
   if (scene.changes) drawChanges(context, scene);
-  if (covered) return undefined;
+  if (scene.result) return undefined;
   if (scene.outline) drawOutline(context, scene.outline.map((point) => toScreen(view, point)));
-  if (scene.growth) drawGrowth(context, scene);
   return drawCursor(context, scene);
 };
 
@@ -181,17 +177,6 @@ const drawGrid = (context, { grid, view }) => {
   });
 };
 
-// What an image is about to grow by, in the colour of the brush, as it will be painted.
-const drawGrowth = (context, { growth, view, size }) => {
-  const [from, to] = [{ x: -growth.left, y: -growth.top }, { x: size.width + growth.right, y: size.height + growth.bottom }];
-  const [outer, inner] = [[from, to], [{ x: 0, y: 0 }, { x: size.width, y: size.height }]].map((ends) => ends.map((end) => toScreen(view, end)));
-  context.beginPath();
-  for (const [a, b] of [outer, inner]) context.rect(a.x, a.y, b.x - a.x, b.y - a.y);
-  context.fillStyle = `rgb(${OVERLAY.join(" ")} / ${OPACITIES[0]})`;
-  context.fill("evenodd");
-  drawOutline(context, corners(...outer));
-};
-
 const drawOutline = (context, points) => {
   outlined(context, () => {
     context.beginPath();
@@ -219,10 +204,10 @@ const drawCursor = (context, { cursor, view }) => {
 };
 
 export class Canvas {
-  // state: the mask that is painted; review: the result shown over it; growth: what the image is about to grow by, or null;
-  // beforeStroke: called before anything is painted, false forbids it; afterRender: called whenever the canvas was drawn.
-  constructor({ element, frame, state, review, growth, beforeStroke, afterRender }) {
-    Object.assign(this, { element, frame, state, review, growth, beforeStroke, afterRender, roomy: false });
+  // state: the mask that is painted; review: the result shown over it; beforeStroke: called before anything is
+  // painted, false forbids it; afterRender: called whenever the canvas was drawn.
+  constructor({ element, frame, state, review, beforeStroke, afterRender }) {
+    Object.assign(this, { element, frame, state, review, beforeStroke, afterRender });
     Object.assign(this, { tool: "brush", brushSize: 0.4, strength: 1, tolerance: 0.1, opacity: OPACITIES[0] });
     Object.assign(this, { view: null, size: null, bitmap: null, grid: null, cursor: null, outline: null });
     // What Edit will change, and what the run that goes on changes: lines, or null.
@@ -269,26 +254,15 @@ export class Canvas {
     }
     const { view, size, bitmap, overlay, cursor, outline } = this;
     const [grid, result] = [stroke ? null : this.grid, this.review.scene()];
-    // In live mode one paints on a result, whose mask grows.
-    const painted = Boolean(stroke) || (this.review.finished && this.review.version !== this.state.version);
-    const shown = painted || !(this.review.finished || result?.alone);
-    const changes = stroke || !shown ? null : this.running ?? this.fitted;
-    const scene = { frame, ratio, view, size, bitmap, overlay, grid, changes, cursor, outline, growth: this.growth(), result, painted };
+    const changes = stroke || this.review.finished || result?.alone ? null : this.running ?? this.fitted;
+    const scene = { frame, ratio, view, size, bitmap, overlay, grid, changes, cursor, outline, result };
     drawScene(this.element.getContext("2d"), scene);
     if (result?.mix < 1) this.requestRender(); // one state dissolves into another
     this.afterRender();
   }
 
   frameSize() {
-    const [width, height] = [this.frame.clientWidth, this.frame.clientHeight];
-    return { width, height, margin: this.roomy ? ROOM * Math.min(width, height) : MARGIN };
-  }
-
-  // Whether the whole image is shown with room around it, to grow into.
-  leaveRoom(roomy) {
-    if (this.roomy === roomy) return;
-    this.roomy = roomy;
-    this.fitView();
+    return { width: this.frame.clientWidth, height: this.frame.clientHeight };
   }
 
   fitView() {
