@@ -78,7 +78,7 @@ def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
         return None
     if is_thing_scorer(path):
         return ThingScorer.load(path, model)
-    from imagebart.worlds.avatars import AvatarScorer
+    from imagebart.worlds.attribute_classifier import AvatarScorer
 
     return AvatarScorer.load(path, model)
 
@@ -88,7 +88,7 @@ MEAN, STD, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224  # ImageNet'
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """A network's input: pixels a side, mean and deviation of each colour."""
+    """A network's input: pixels a side, mean and deviation of each color."""
 
     side: int = SIDE
     mean: tuple[float, ...] = MEAN

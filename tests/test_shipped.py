@@ -18,9 +18,8 @@ from imagebart.imaging import masks
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.ranking import rank
 from imagebart.sampling.corrector import correct
-from imagebart.worlds.attribute_classifier import load_reader
-from imagebart.worlds.attributes import PLAIN
-from imagebart.worlds.avatars import AvatarScorer
+from imagebart.worlds.attribute_classifier import AvatarScorer, load_classifier
+from imagebart.worlds.avatars import PLAIN
 from recipes.avatars import READER
 from recipes.avatars.artwork import region_mask, rendered
 from recipes.avatars.boundary_consistency import boundary_consistency
@@ -128,9 +127,9 @@ def test_an_avatar_in_a_landscape_is_known_to_be_something_else_before_an_edit(p
         assert not pipe.domain_notes(example(number)), number
 
 
-def test_upper_halves_go_on_in_the_colours_of_the_lower(pipe: Pipeline) -> None:
+def test_upper_halves_go_on_in_the_colors_of_the_lower(pipe: Pipeline) -> None:
     """Skin and background, by the measure of `evaluate avatars`; by chance one in forty."""
-    study = Study(ImageSampler(pipe.model, pipe.defaults), load_reader(READER), 20, seed=3)
+    study = Study(ImageSampler(pipe.model, pipe.defaults), load_classifier(READER), 20, seed=3)
     avatars = study.avatars(COMPLETED)
     halves, images = complete(study, avatars)
     read = study.reader.read(images).attributes
@@ -142,7 +141,7 @@ def test_the_judge_reads_prompts_and_puts_what_they_ask_for_first(pipe: Pipeline
     scorer = pipe.scorer
     assert isinstance(scorer, AvatarScorer)
     claims = scorer.claims("Red hair, sunglasses and a hoodie")
-    assert (claims["hair_colour"], claims["clothing"]) == ({"red"}, {"hoodie"})
+    assert (claims["hair_color"], claims["clothing"]) == ({"red"}, {"hoodie"})
     assert "sunglasses" in claims["accessory"] and "none" not in claims["accessory"]
     assert scorer.claims("") == {}
     looks = ("none", "glasses", "sunglasses", "eyepatch")

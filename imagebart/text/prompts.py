@@ -1,6 +1,6 @@
 """Prompts for models of a small vocabulary: spelling corrections, substitutions, and notes to their writer.
 
-First misspelt words are corrected (`SpellChecker`), then words and colours that the model does not know are replaced by
+First misspelt words are corrected (`SpellChecker`), then words and colors that the model does not know are replaced by
 the nearest that it does (`PromptRules`). A note says both. Training captions are not changed.
 """
 
@@ -157,18 +157,18 @@ def _typed(pieces: Sequence[clip.Piece]) -> str:
 
 # Substitutions.
 
-FURTHEST = 6  # pieces from a colour to what has it
+FURTHEST = 6  # pieces from a color to what has it
 
 
 @dataclass(frozen=True)
-class ColouredThing:
-    """Something that a model knows in some colours: hair, clothes."""
+class ColoredThing:
+    """Something that a model knows in some colors: hair, clothes."""
 
     name: str  # in notes: "hair"
     words: tuple[str, ...]  # that name it, in lower case
-    colours: tuple[str, ...] = ()  # words of those that it can have
-    nearest: dict[str, str] = field(default_factory=dict)  # of colours that it cannot have; "": none is near
-    lead_words: tuple[str, ...] = ()  # a colour after one of these is this thing's: "in purple" for clothes
+    colors: tuple[str, ...] = ()  # words of those that it can have
+    nearest: dict[str, str] = field(default_factory=dict)  # of colors that it cannot have; "": none is near
+    lead_words: tuple[str, ...] = ()  # a color after one of these is this thing's: "in purple" for clothes
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,12 @@ class Substitution:
     words: str
     replacement: str
     unless: tuple[str, ...] = ()  # the prompt has one of these words
-    unless_coloured: str | None = None  # the prompt gives the thing of this name a colour
+    unless_colored: str | None = None  # the prompt gives the thing of this name a color
 
 
 @dataclass(frozen=True)
 class RewrittenPrompt:
-    """Pieces of a prompt after its rules, the words that were replaced, and notes on colours."""
+    """Pieces of a prompt after its rules, the words that were replaced, and notes on colors."""
 
     pieces: list[clip.Piece]
     corrections: list[Correction]
@@ -195,18 +195,18 @@ class PromptRules:
     """What is replaced in a model's prompts: "purple hair" by "pink hair". A model's folder holds its rules."""
 
     substitutions: tuple[Substitution, ...] = ()
-    things: tuple[ColouredThing, ...] = ()
-    stop_words: tuple[str, ...] = ()  # between a colour and something else: "purple, with a hat"
-    link_words: tuple[str, ...] = ()  # between a thing and its colour: "hair is purple"
+    things: tuple[ColoredThing, ...] = ()
+    stop_words: tuple[str, ...] = ()  # between a color and something else: "purple, with a hat"
+    link_words: tuple[str, ...] = ()  # between a thing and its color: "hair is purple"
 
     def apply(self, pieces: Sequence[clip.Piece], known: frozenset[str]) -> RewrittenPrompt:
-        """The pieces of a prompt after substitutions, with the nearest colours; known: the model's words."""
+        """The pieces of a prompt after substitutions, with the nearest colors; known: the model's words."""
         corrections, changed = [], list(pieces)
         for entry in self.substitutions:
             changed, typed = self._substituted(changed, entry)
             corrections += [Correction(text, entry.replacement) for text in typed]
         notes: list[str] = []
-        changed = list(self._with_nearest_colours(changed, known, notes))
+        changed = list(self._with_nearest_colors(changed, known, notes))
         return RewrittenPrompt(changed, corrections, list(dict.fromkeys(notes)))
 
     def _substituted(self, pieces: list[clip.Piece], entry: Substitution) -> tuple[list[clip.Piece], list[str]]:
@@ -214,18 +214,18 @@ class PromptRules:
         wanted = entry.words.split()
         words = [piece.word for piece in pieces]
         starts = [i for i in range(len(words) - len(wanted) + 1) if words[i : i + len(wanted)] == wanted]
-        owners = (self._owner(pieces, i) for i in range(len(pieces)) if entry.unless_coloured)
-        if not set(words).isdisjoint(entry.unless) or any(o and o.name == entry.unless_coloured for o in owners):
+        owners = (self._owner(pieces, i) for i in range(len(pieces)) if entry.unless_colored)
+        if not set(words).isdisjoint(entry.unless) or any(o and o.name == entry.unless_colored for o in owners):
             return pieces, []
         typed = [" ".join(piece.text for piece in pieces[i : i + len(wanted)]) for i in starts]
         for i in reversed(starts):
             pieces = [*pieces[:i], *clip.pieces(entry.replacement), *pieces[i + len(wanted) :]]
         return pieces, typed
 
-    def _with_nearest_colours(
+    def _with_nearest_colors(
         self, pieces: list[clip.Piece], known: frozenset[str], notes: list[str]
     ) -> Iterator[clip.Piece]:
-        """The pieces with the nearest colours in place of unknown ones; adds a note for each."""
+        """The pieces with the nearest colors in place of unknown ones; adds a note for each."""
         skip = False
         for i, piece in enumerate(pieces):
             owner = self._owner(pieces, i)
@@ -234,27 +234,27 @@ class PromptRules:
                 skip = False
             elif owner is not None and piece.word in owner.nearest:
                 nearest = owner.nearest[piece.word]
-                what = f"{nearest} is the nearest" if nearest else "the colour was left out"
+                what = f"{nearest} is the nearest" if nearest else "the color was left out"
                 notes.append(f"There is no {piece.word} {owner.name} here; {what}.")
                 yield from clip.pieces(nearest)
-            elif not owner and self._coloured_things(piece) > 1 and following and following.word not in {"", *known}:
-                # One unknown word: the colour without its thing would colour something else ("blonde" would not).
+            elif not owner and self._colored_things(piece) > 1 and following and following.word not in {"", *known}:
+                # One unknown word: the color without its thing would color something else ("blonde" would not).
                 text = f"{piece.text} {following.text}"
                 yield clip.Piece(text, text.lower(), piece.ids + following.ids)
                 skip = True
             else:
                 yield piece
 
-    def _owner(self, pieces: list[clip.Piece], index: int) -> ColouredThing | None:
-        """The thing that has the colour at a place; None where there is no colour or no thing."""
-        if not self._coloured_things(pieces[index]):
+    def _owner(self, pieces: list[clip.Piece], index: int) -> ColoredThing | None:
+        """The thing that has the color at a place; None where there is no color or no thing."""
+        if not self._colored_things(pieces[index]):
             return None
         ahead = self._ahead(pieces, index + 1) or self._behind(pieces, index)
         if ahead is None and index + 2 < len(pieces) and pieces[index + 1].word in self.link_words:
             ahead = self._owner(pieces, index + 2)  # "purple and black hair"
         return ahead
 
-    def _ahead(self, pieces: list[clip.Piece], start: int) -> ColouredThing | None:
+    def _ahead(self, pieces: list[clip.Piece], start: int) -> ColoredThing | None:
         """The nearest thing from a place on: "purple curly hair"."""
         for piece in pieces[start : start + FURTHEST]:
             if piece.text != "-" and (not piece.word or piece.word in self.stop_words):
@@ -263,8 +263,8 @@ class PromptRules:
                 return thing
         return None
 
-    def _behind(self, pieces: list[clip.Piece], index: int) -> ColouredThing | None:
-        """The thing before a colour that nothing follows: "hoodie in purple", "v neck, orange"."""
+    def _behind(self, pieces: list[clip.Piece], index: int) -> ColoredThing | None:
+        """The thing before a color that nothing follows: "hoodie in purple", "v neck, orange"."""
         if index + 1 < len(pieces) and pieces[index + 1].word and pieces[index + 1].word not in self.stop_words:
             return None
         before = pieces[index - 1].word if index else ""
@@ -275,15 +275,15 @@ class PromptRules:
         while place >= 0 and (pieces[place].text == "," or pieces[place].word in self.link_words):
             place -= 1
         thing = self._named(pieces[place]) if place >= 0 else None
-        coloured = place > 0 and self._coloured_things(pieces[place - 1]) > 0
-        return led if coloured or thing is None else thing
+        colored = place > 0 and self._colored_things(pieces[place - 1]) > 0
+        return led if colored or thing is None else thing
 
-    def _named(self, piece: clip.Piece) -> ColouredThing | None:
+    def _named(self, piece: clip.Piece) -> ColoredThing | None:
         return next((thing for thing in self.things if piece.word in thing.words), None)
 
-    def _coloured_things(self, piece: clip.Piece) -> int:
-        """How many things a word is a colour of."""
-        return sum(piece.word in thing.colours or piece.word in thing.nearest for thing in self.things)
+    def _colored_things(self, piece: clip.Piece) -> int:
+        """How many things a word is a color of."""
+        return sum(piece.word in thing.colors or piece.word in thing.nearest for thing in self.things)
 
 
 # Length, and the notes.

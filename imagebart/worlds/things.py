@@ -84,7 +84,7 @@ class ThingNames:
         return {*NUMBERS, *SIZES, *" ".join(RELATIONS).split(), *groups, "the", "of", "with"}
 
 
-class ThingReader(nn.Module):
+class ThingDetector(nn.Module):
     """Squares float [B, 3, SIDE, SIDE] in [-1, 1] -> logits of nouns, the last is "nothing", [B, nouns + 1], and of
     colors [B, colors]."""
 
@@ -104,7 +104,7 @@ class ThingReader(nn.Module):
         return self.nouns(features), self.colors(features)
 
 
-def save_reader(reader: ThingReader, names: ThingNames, path: Path) -> None:
+def save_detector(reader: ThingDetector, names: ThingNames, path: Path) -> None:
     """Writes a reader as one safetensors file of 16-bit numbers, its names in the header."""
     tensors = {name: value.half().contiguous().cpu() for name, value in reader.state_dict().items()}
     write_bytes(path, save(tensors, {"kind": KIND, "names": json.dumps(asdict(names))}))
@@ -119,13 +119,13 @@ def is_thing_scorer(path: Path) -> bool:
         return False
 
 
-def load_reader(path: Path) -> tuple[ThingReader, ThingNames]:
+def load_detector(path: Path) -> tuple[ThingDetector, ThingNames]:
     """The reader in a file and its names. Raises WeightsError where they cannot be used."""
     try:
         with safe_open(checked_header(path), "pt") as file:
             about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         names = from_dict(ThingNames, json.loads(about["names"]))
-        reader = ThingReader(len(names.nouns), len(names.colors), len(tensors["body.1.weight"]))
+        reader = ThingDetector(len(names.nouns), len(names.colors), len(tensors["body.1.weight"]))
         reader.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
@@ -196,7 +196,7 @@ class ThingScorer:
     """Scores images by the probability that they show what a prompt names; describes them; finds things by words; says
     in which parts images are drawn."""
 
-    reader: ThingReader
+    reader: ThingDetector
     names: ThingNames
     conditioner: TextConditioner
     grid: int  # tokens along an image
@@ -204,14 +204,14 @@ class ThingScorer:
     @classmethod
     def load(cls, path: Path, model: ImageBARTModel) -> ThingScorer:
         """The reader in a file. Raises WeightsError where it cannot be used."""
-        reader, names = load_reader(path)
+        reader, names = load_detector(path)
         if not isinstance(model.conditioner, TextConditioner):
             raise WeightsError(f"{path} scores by prompts, but the model beside it takes none in words")
         return cls(reader, names, model.conditioner, model.first_stage.config.side)
 
     @torch.no_grad()
     def read(self, squares: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of nouns and of colors (see `ThingReader`) in squares float [B, 3, S, S] in [-1, 1]."""
+        """Log-probabilities of nouns and of colors (see `ThingDetector`) in squares float [B, 3, S, S] in [-1, 1]."""
         small = F.interpolate(squares, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
         nouns, colors = self.reader(small.clamp(-1, 1))
         return nouns.log_softmax(1), colors.log_softmax(1)

@@ -22,7 +22,7 @@ from recipes.avatars import READER
 
 if TYPE_CHECKING:
     from imagebart.evaluation.metrics import Measure
-    from imagebart.worlds.avatars import AvatarScorer
+    from imagebart.worlds.attribute_classifier import AvatarScorer
     from recipes.avatars.evaluation import Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="The recipe of the model of avatars.")
@@ -81,11 +81,11 @@ def painted(
     from imagebart.evaluation.metrics import table, write_json
     from imagebart.imaging.files import save_image
     from imagebart.pipeline import Pipeline
-    from imagebart.worlds.attribute_classifier import load_reader
+    from imagebart.worlds.attribute_classifier import load_classifier
     from recipes.avatars.painted import measures
 
     grids: dict[str, Any] = {}
-    found = list(measures(Pipeline.from_pretrained(model), load_reader(READER), samples, seed, exact, grids))
+    found = list(measures(Pipeline.from_pretrained(model), load_classifier(READER), samples, seed, exact, grids))
     print(table(found))
     if grid:
         save_image(grids["strokes"], grid, optimize=True)
@@ -219,7 +219,7 @@ def typed(
 ) -> None:
     """What a text encoder reads in prompts as people type them."""
     from imagebart.training.token_task import load_text_encoder
-    from imagebart.worlds.avatars import CaptionReader, load_heads
+    from imagebart.worlds.attribute_classifier import CaptionReader, load_heads
     from recipes.avatars.cases import plain_prompts, read_with, summary, typed_prompts
 
     encoder, conditioner = load_text_encoder(text)
@@ -237,7 +237,7 @@ def typed(
 def _scorer(model: str, study: Study) -> AvatarScorer:
     """The scorer in a model's folder."""
     from imagebart.ranking import bundled_scorer
-    from imagebart.worlds.avatars import AvatarScorer
+    from imagebart.worlds.attribute_classifier import AvatarScorer
 
     scorer = bundled_scorer(Path(model), study.sampler.model)
     if not isinstance(scorer, AvatarScorer):
@@ -246,10 +246,10 @@ def _scorer(model: str, study: Study) -> AvatarScorer:
 
 
 def _study(model: str, asked: Asked, sampling: Sampling) -> Study:
-    from imagebart.worlds.attribute_classifier import load_reader
+    from imagebart.worlds.attribute_classifier import load_classifier
     from recipes.avatars.evaluation import Study
 
-    return Study(load_image_sampler(model, sampling, asked.batch), load_reader(READER), asked.samples, asked.seed)
+    return Study(load_image_sampler(model, sampling, asked.batch), load_classifier(READER), asked.samples, asked.seed)
 
 
 def _measure(work: Callable[[Study], Iterable[Measure]], study: Study, images: int, model: str, asked: Asked) -> None:

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebart.imaging.files import denormalize, normalize
-from imagebart.worlds.attributes import HAT_TOPS, VALUES, Attributes
+from imagebart.worlds.avatars import HAT_TOPS, VALUES, Attributes
 from recipes.avatars import data_file
 
 FRAME = (-2.0, 4.0, 268.0)  # the square of the set's 264 x 280 units that is shown: left, top, side
@@ -33,12 +33,12 @@ _DATA = json.loads(data_file("artwork.json"))
 # The place of each kind of part and the paint that it inherits, as in the set's own composition.
 PLACES: dict[str, str] = _DATA["places"]
 FILES: dict[str, dict[str, str]] = _DATA["files"]  # the set's file for each value of an attribute
-COLOURED = re.compile(r'(<g id="(?:Hair|Facial-Hair|Fabric|Skin)-Color"[^>]*?)\s*fill="[^"]*"([^>]*>)')
+COLORED = re.compile(r'(<g id="(?:Hair|Facial-Hair|Fabric|Skin)-Color"[^>]*?)\s*fill="[^"]*"([^>]*>)')
 
 # Colors chosen to be far from each other, and those of hair from every skin; ink: of prints on shirts on which the
 # set's white would not show.
-HAIR_COLOURS, FABRIC_COLOURS, SKINS, BACKGROUNDS, INK = (
-    _DATA["colours"][name] for name in ("hair", "fabric", "skin", "background", "ink")
+HAIR_COLORS, FABRIC_COLORS, SKINS, BACKGROUNDS, INK = (
+    _DATA["colors"][name] for name in ("hair", "fabric", "skin", "background", "ink")
 )
 
 # Boxes of units: left, top, right, bottom. Each holds the parts of its attributes and as little else as it can.
@@ -56,7 +56,7 @@ REGIONS = ("hair", *BOXES, "background")
 
 @dataclass(frozen=True)
 class Layer:
-    """A rasterised part: `pixels` uint8 [h, w, 4], colours times opacity; its top left corner."""
+    """A rasterised part: `pixels` uint8 [h, w, 4], colors times opacity; its top left corner."""
 
     top: int
     left: int
@@ -95,14 +95,14 @@ def _body() -> str:
     return f'{definitions}<g fill="none" fill-rule="evenodd">{body}</g>'
 
 
-def part_svg(kind: str, name: str, colour: str | None, size: int) -> str:
+def part_svg(kind: str, name: str, color: str | None, size: int) -> str:
     """A part as an SVG document of `size` x `size` pixels, at its place in the avatar.
 
-    kind: a folder of the set (a key of `PLACES`); name: a file in it; colour: `#RRGGBB` of its colored area, or None.
+    kind: a folder of the set (a key of `PLACES`); name: a file in it; color: `#RRGGBB` of its colored area, or None.
     """
     content = _body() if kind == "body" else _source(kind, name)
-    if colour is not None:
-        content = COLOURED.sub(rf'\1 fill="{colour}"\2', content)
+    if color is not None:
+        content = COLORED.sub(rf'\1 fill="{color}"\2', content)
     left, top, side = FRAME
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -112,31 +112,31 @@ def part_svg(kind: str, name: str, colour: str | None, size: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _layer(kind: str, name: str, colour: str | None, size: int) -> Layer:
-    image = rasterise(part_svg(kind, name, colour, size))
+def _layer(kind: str, name: str, color: str | None, size: int) -> Layer:
+    image = rasterise(part_svg(kind, name, color, size))
     opacity = image[..., 3:].astype(np.uint16)
     rows = np.flatnonzero(opacity.any(axis=(1, 2)))
     columns = np.flatnonzero(opacity.any(axis=(0, 2)))
     if not rows.size:
         return Layer(0, 0, np.zeros((0, 0, 4), np.uint8))
-    colours = image[..., :3].astype(np.uint16)
-    if kind == "clothes/graphic" and colour is not None:
-        colours[:] = _rgb(colour)
-    colours = (colours * opacity + 127) // 255
-    pixels = np.concatenate([colours, opacity], axis=2).astype(np.uint8)
+    colors = image[..., :3].astype(np.uint16)
+    if kind == "clothes/graphic" and color is not None:
+        colors[:] = _rgb(color)
+    colors = (colors * opacity + 127) // 255
+    pixels = np.concatenate([colors, opacity], axis=2).astype(np.uint8)
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     return Layer(int(rows[0]), int(columns[0]), np.ascontiguousarray(pixels[box]))
 
 
 def parts(attributes: Attributes) -> list[tuple[str, str, str | None]]:
     """The parts of an avatar from back to front: kind, name and color of each."""
-    fabric = FABRIC_COLOURS[attributes.clothing_colour]
+    fabric = FABRIC_COLORS[attributes.clothing_color]
     stack: list[tuple[str, str, str | None]] = [
         ("body", "", SKINS[attributes.skin]),
         ("clothes", FILES["clothing"][attributes.clothing], fabric),
     ]
     if attributes.clothing == "graphic":
-        stack.append(("clothes/graphic", attributes.graphic, INK.get(attributes.clothing_colour)))
+        stack.append(("clothes/graphic", attributes.graphic, INK.get(attributes.clothing_color)))
     stack += [
         ("mouth", FILES["mouth"][attributes.mouth], None),
         ("nose", "default", None),
@@ -144,12 +144,12 @@ def parts(attributes: Attributes) -> list[tuple[str, str, str | None]]:
         ("eyebrows", FILES["eyebrows"][attributes.eyebrows], None),
     ]
     if attributes.top in HAT_TOPS:
-        stack.append(("top/hat", FILES["top"][attributes.top], FABRIC_COLOURS[attributes.hat_colour]))
+        stack.append(("top/hat", FILES["top"][attributes.top], FABRIC_COLORS[attributes.hat_color]))
     else:
-        stack.append(("top/hair", FILES["top"][attributes.top], HAIR_COLOURS[attributes.hair_colour]))
+        stack.append(("top/hair", FILES["top"][attributes.top], HAIR_COLORS[attributes.hair_color]))
     if attributes.facial_hair != "none":
-        colour = HAIR_COLOURS[attributes.facial_hair_colour]
-        stack.append(("facial_hair", FILES["facial_hair"][attributes.facial_hair], colour))
+        color = HAIR_COLORS[attributes.facial_hair_color]
+        stack.append(("facial_hair", FILES["facial_hair"][attributes.facial_hair], color))
     if attributes.accessory != "none":
         stack.append(("accessories", FILES["accessory"][attributes.accessory], None))
     return stack
@@ -161,8 +161,8 @@ def render(attributes: Attributes, size: int = 128) -> np.ndarray:
         raise ValueError(f"The size of an image is at least 1 pixel, not {size}.")
     canvas = np.empty((size, size, 3), np.uint16)
     canvas[:] = _rgb(BACKGROUNDS[attributes.background])
-    for kind, name, colour in parts(attributes):
-        layer = _layer(kind, name, colour, size)
+    for kind, name, color in parts(attributes):
+        layer = _layer(kind, name, color, size)
         height, width = layer.pixels.shape[:2]
         under = canvas[layer.top : layer.top + height, layer.left : layer.left + width]
         # x / 255 rounded, in whole numbers of 16 bits.
@@ -184,8 +184,8 @@ def pixels_of(images: Tensor, side: int) -> np.ndarray:
     return np.ascontiguousarray(denormalize(images).permute(0, 2, 3, 1).numpy())
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def face_weight(size: int) -> Tensor:

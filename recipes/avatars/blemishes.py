@@ -32,8 +32,8 @@ from imagebart.evaluation.metrics import Measure, jackknife, mean_of, measure, r
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import normalize
 from imagebart.settings import value_type
-from imagebart.worlds.attribute_classifier import Reader
-from imagebart.worlds.attributes import VALUES, Attributes
+from imagebart.worlds.attribute_classifier import AttributeClassifier
+from imagebart.worlds.avatars import VALUES, Attributes
 from recipes.avatars.artwork import pixels_of, render, rendered
 from recipes.avatars.dataset import caption, sample
 from recipes.avatars.evaluation import COMPLETED, FLAT, SHOWN, Study, complete, edited_cases
@@ -43,7 +43,7 @@ DIFFERENCE, OPENING, LEAST = 48, 4, 96  # levels of 255, pixels a side, pixels
 OFF = 4  # levels of 255 that a flat pixel may be off its color
 LIKELY = 0.003  # probability from which a value is tried
 IMAGES_EACH = 3  # images that `faults_by_kind` takes for each sample
-PARTLY_HIDDEN = ("eyes", "eyebrows", "clothing", "clothing_colour")
+PARTLY_HIDDEN = ("eyes", "eyebrows", "clothing", "clothing_color")
 """Attributes that hijabs and accessories hide in part. There, the reader does not know them: all values are tried."""
 
 
@@ -127,7 +127,7 @@ class Faults:
 
 def find_faults(
     images: Tensor,
-    reader: Reader,
+    reader: AttributeClassifier,
     masks: np.ndarray | None = None,
     starts: Sequence[Sequence[Attributes]] | None = None,
     references: Tensor | None = None,
@@ -155,7 +155,7 @@ def find_faults(
 
 
 @torch.no_grad()
-def _probabilities(images: Tensor, reader: Reader) -> dict[str, np.ndarray]:
+def _probabilities(images: Tensor, reader: AttributeClassifier) -> dict[str, np.ndarray]:
     """Of each attribute the probabilities of its values as read, [B, values]."""
     parts = [reader(part.float()) for part in images.split(64)]
     return {name: torch.cat([part[name] for part in parts]).softmax(1).numpy() for name in VALUES}

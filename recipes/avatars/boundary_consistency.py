@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagebart.worlds.attributes import VALUES, Attributes
+from imagebart.worlds.avatars import VALUES, Attributes
 from recipes.avatars.artwork import pixels_of, render
 
 SIDE = 128  # pixels a side of the images that are compared
 CONTRAST = 40  # levels of 255 by which an attribute's values differ in a channel, where the attribute shows
 LEAST = 12  # pixels without edges from which an attribute counts as showing in an area
 
-COLOURS = ("skin", "background", "hair_colour", "hat_colour", "facial_hair_colour", "clothing_colour")
+COLORS = ("skin", "background", "hair_color", "hat_color", "facial_hair_color", "clothing_color")
 """The attributes that are one color over an area, which a mask may cut."""
 
 

@@ -1,7 +1,7 @@
 """Captions: true sentences about an avatar, each naming a random few of its attributes in random words.
 
 A caption says nothing of the attributes that it leaves out, with one exception: "woman", "girl" and "lady" also mean no
-beard unless the caption names one. "Man" means nothing. Words for values are in `imagebart.worlds.attributes`; here
+beard unless the caption names one. "Man" means nothing. Words for values are in `imagebart.worlds.avatars`; here
 are their forms: enumerations, plurals, an adjective put last, capitals.
 """
 
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imagebart.text.conditioners import TextConditioner
-from imagebart.text.prompts import ColouredThing, PromptRules, Substitution
-from imagebart.worlds.attributes import (
-    COLOUR_ALONE,
-    COLOUR_OF,
-    COLOUR_WORDS,
+from imagebart.text.prompts import ColoredThing, PromptRules, Substitution
+from imagebart.worlds.avatars import (
+    COLOR_ALONE,
+    COLOR_OF,
+    COLOR_WORDS,
     HAIR,
     HAT_TOPS,
     SUBJECTS,
@@ -30,7 +30,7 @@ from imagebart.worlds.attributes import (
     Phrase,
     Tables,
     articled,
-    colour_words,
+    color_words,
     phrases,
 )
 from recipes.avatars import data_file
@@ -168,13 +168,11 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
 
 def all_words() -> list[str]:
     """Every word that a caption can contain, sorted, in lower case."""
-    tables = (WORDINGS, COLOUR_ALONE, NEGATIONS)
-    phrased = [_coloured(p.text, None) for table in tables for row in table.values() for p in row]
-    colours = [
-        word for name in VALUES if name.endswith("_colour") for v in VALUES[name] for word in colour_words(name, v)
-    ]
+    tables = (WORDINGS, COLOR_ALONE, NEGATIONS)
+    phrased = [_colored(p.text, None) for table in tables for row in table.values() for p in row]
+    colors = [word for name in VALUES if name.endswith("_color") for v in VALUES[name] for word in color_words(name, v)]
     frames = [*PEOPLE, *PLURALS.values(), *KINDS_OF_PICTURE, *ORDERS, *WEARING_ORDERS, *JOINTS]
-    texts = [*phrased, *map(plural, phrased), *colours, *frames]
+    texts = [*phrased, *map(plural, phrased), *colors, *frames]
     return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)})
 
 
@@ -191,21 +189,21 @@ def prompt_rules() -> PromptRules:
     data = json.loads(data_file("prompt_rules.json"))
     things = []
     for entry in data["things"]:
-        colours = entry["has"].split()
-        others = [colour for colour in data["colours"].split() if colour not in colours]
+        colors = entry["has"].split()
+        others = [color for color in data["colors"].split() if color not in colors]
         none = others if entry.get("none") == "all others" else entry.get("none", "").split()
         nearest = {word: near for near, words in entry.get("nearest", {}).items() for word in words.split()}
         lead = tuple(entry.get("lead", "").split())
         things.append(
-            ColouredThing(
-                entry["name"], tuple(entry["words"].split()), tuple(colours), nearest | dict.fromkeys(none, ""), lead
+            ColoredThing(
+                entry["name"], tuple(entry["words"].split()), tuple(colors), nearest | dict.fromkeys(none, ""), lead
             )
         )
     unless = tuple(data["unless"].split())  # with these words, an old person's hair is not grey
     age = [Substitution(word, by, unless, "hair") for by, words in data["age"].items() for word in words.split()]
     nearest_words = [Substitution(words, by) for words, by in data["instead"].items()]
-    known = {word for table in COLOUR_WORDS.values() for words in table.values() for word in words}
-    adjectives = sorted(ADJECTIVES - known - set(data["colours"].split()))
+    known = {word for table in COLOR_WORDS.values() for words in table.values() for word in words}
+    adjectives = sorted(ADJECTIVES - known - set(data["colors"].split()))
     return PromptRules(
         (*age, *nearest_words), tuple(things), tuple(data["stop"].split()), (*data["link"].split(), *adjectives)
     )
@@ -218,27 +216,27 @@ def _fragments(
     values = attributes.as_dict()
     fragments = []
     for attribute in SUBJECTS:
-        colour = next((name for name in COLOUR_OF.get(attribute, ()) if name in named), None)
+        color = next((name for name in COLOR_OF.get(attribute, ()) if name in named), None)
         subject = "graphic" if attribute == "clothing" and "graphic" in named else attribute
-        said = [(subject if subject in named else None, colour)]
-        if said == [("top", "hair_colour")] and random.random() < APART:
-            said = [("top", None), (None, "hair_colour")]
-        for thing, coloured in said:
-            choices = _choices(subject, thing, coloured, values, before_person)
+        said = [(subject if subject in named else None, color)]
+        if said == [("top", "hair_color")] and random.random() < APART:
+            said = [("top", None), (None, "hair_color")]
+        for thing, colored in said:
+            choices = _choices(subject, thing, colored, values, before_person)
             if choices:
                 phrase = choices[random.integers(len(choices))]
-                fragments.append(_fragment(attribute, phrase, coloured, values, random))
+                fragments.append(_fragment(attribute, phrase, colored, values, random))
     return fragments
 
 
 def _choices(
-    subject: str, thing: str | None, colour: str | None, values: dict[str, str], before_person: bool
+    subject: str, thing: str | None, color: str | None, values: dict[str, str], before_person: bool
 ) -> list[Phrase]:
-    """The phrases that name a thing, with its colour if that is named; for no thing, those that name the colour."""
+    """The phrases that name a thing, with its color if that is named; for no thing, those that name the color."""
     if thing is not None:
-        choices = _true(WORDINGS, thing, values, colour is not None)
-    elif colour is not None:
-        choices = _true(COLOUR_ALONE, colour, values, False) + _true(COLOUR_ALONE, subject, values, True)
+        choices = _true(WORDINGS, thing, values, color is not None)
+    elif color is not None:
+        choices = _true(COLOR_ALONE, color, values, False) + _true(COLOR_ALONE, subject, values, True)
         choices = choices or _true(WORDINGS, subject, values, True)
     else:
         return []
@@ -246,20 +244,20 @@ def _choices(
 
 
 def _fragment(
-    attribute: str, phrase: Phrase, colour: str | None, values: dict[str, str], random: np.random.Generator
+    attribute: str, phrase: Phrase, color: str | None, values: dict[str, str], random: np.random.Generator
 ) -> Fragment:
     """A phrase with its color in place, and all that it claims."""
     claims = {phrase.attribute: phrase.values}
     if phrase.attribute == "graphic":
         claims["clothing"] = frozenset({"graphic"})
-    if phrase.attribute == "hair_colour":
+    if phrase.attribute == "hair_color":
         claims["top"] = HAIR  # "redhead"
     word = None
-    if colour is not None and phrase.coloured:
-        options = colour_words(colour, values[colour])
+    if color is not None and phrase.colored:
+        options = color_words(color, values[color])
         word = options[random.integers(len(options))]
-        claims[colour] = frozenset({values[colour]})
-    return Fragment(attribute, phrase.kind, _coloured(phrase.text, word), claims)
+        claims[color] = frozenset({values[color]})
+    return Fragment(attribute, phrase.kind, _colored(phrase.text, word), claims)
 
 
 def _negations(attributes: Attributes, spoken: set[str], random: np.random.Generator) -> list[Fragment]:
@@ -275,10 +273,10 @@ def _negations(attributes: Attributes, spoken: set[str], random: np.random.Gener
     return fragments
 
 
-def _true(table: Tables, attribute: str, values: dict[str, str], coloured: bool) -> list[Phrase]:
-    """An attribute's true phrases; if `coloured`, those with a place for a color, if any."""
+def _true(table: Tables, attribute: str, values: dict[str, str], colored: bool) -> list[Phrase]:
+    """An attribute's true phrases; if `colored`, those with a place for a color, if any."""
     true = [phrase for phrase in table.get(attribute, []) if values[attribute] in phrase.values]
-    return [phrase for phrase in true if phrase.coloured] or true if coloured else true
+    return [phrase for phrase in true if phrase.colored] or true if colored else true
 
 
 def _within_budget(fragments: list[Fragment]) -> list[Fragment]:
@@ -360,7 +358,7 @@ def _wearable(fragment: Fragment) -> bool:
     return fragment.attribute in ("clothing", "accessory") or hat
 
 
-def _coloured(text: str, word: str | None) -> str:
+def _colored(text: str, word: str | None) -> str:
     """A phrase with a color's word in its place, or without the place."""
     filled = text.replace("{c}", word) if word else text.replace("{c} ", "").replace("{c}-", "")
     return articled(filled)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from imagebart.text.conditioners import Conditioner
-from imagebart.worlds.attributes import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
-from imagebart.worlds.avatars import GROUPS, CaptionReader
+from imagebart.worlds.attribute_classifier import GROUPS, CaptionReader
+from imagebart.worlds.avatars import HAIR, HAIR_TOPS, VALUES, Attributes, Claims
 from recipes import generator
 from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render
@@ -28,16 +28,16 @@ MOSTLY = 0.8  # the share of an edit that its mask has to hold: a hijab reaches 
 
 EDITED = {
     "top": "hair",
-    "hair_colour": "hair",
-    "hat_colour": "hair",
+    "hair_color": "hair",
+    "hat_color": "hair",
     "facial_hair": "chin",
-    "facial_hair_colour": "chin",
+    "facial_hair_color": "chin",
     "accessory": "eyes",
     "eyes": "eyes",
     "eyebrows": "eyes",
     "mouth": "mouth",
     "clothing": "clothes",
-    "clothing_colour": "clothes",
+    "clothing_color": "clothes",
     "graphic": "clothes",
     "background": "background",
 }
@@ -191,7 +191,7 @@ def typed_prompts(half: Literal["seen", "held"]) -> list[PromptCase]:
 
 
 def read_prompts(lines: str) -> list[PromptCase]:
-    """Prompts with their claims, one a line: `a red hat: top=hat, hat_colour=red`; a key of `WORDS` may be a value."""
+    """Prompts with their claims, one a line: `a red hat: top=hat, hat_color=red`; a key of `WORDS` may be a value."""
     cases = []
     for line in lines.strip().splitlines():
         text, claimed = line.split(":")

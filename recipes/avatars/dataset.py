@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from imagebart.imaging.files import normalize
 from imagebart.training.masks import PARTS_PER_PATCH, painted_masks
-from imagebart.worlds.attributes import VALUES, Attributes
+from imagebart.worlds.avatars import VALUES, Attributes
 from recipes import generator
 from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render
@@ -24,7 +24,7 @@ from recipes.avatars.captions import Caption, describe
 
 
 def read_values(text: str) -> dict[str, str]:
-    """Values by attribute, from text such as "hair_colour=blue, top=afro"."""
+    """Values by attribute, from text such as "hair_color=blue, top=afro"."""
     return dict(part.split("=") for part in text.split(", "))
 
 

@@ -32,11 +32,11 @@ from imagebart.evaluation.metrics import (
 )
 from imagebart.imaging.masks import preset_array
 from imagebart.models.vqgan import psnr
-from imagebart.worlds.attribute_classifier import Reader, Reading
-from imagebart.worlds.attributes import VALUES, Attributes, Claims
+from imagebart.worlds.attribute_classifier import AttributeClassifier, Reading
+from imagebart.worlds.avatars import VALUES, Attributes, Claims
 from recipes.avatars import data_file
 from recipes.avatars.artwork import region_mask, rendered
-from recipes.avatars.boundary_consistency import COLOURS, boundary_consistency
+from recipes.avatars.boundary_consistency import COLORS, boundary_consistency
 from recipes.avatars.cases import (
     EDITED,
     SMALL,
@@ -74,7 +74,7 @@ class Study:
     """A model under study. Every measure takes about `samples` images (at least 20)."""
 
     sampler: ImageSampler
-    reader: Reader
+    reader: AttributeClassifier
     samples: int = 200
     seed: int = 0
 
@@ -215,7 +215,7 @@ def edits(study: Study) -> Iterator[Measure]:
     changed = [{case.attribute: all(found(a, case.prompt.claims).values())} for a, case in pairs]
     yield total("edits: changed as asked", changed, "≥ 97 %")
     yield total("edits: others stayed", [found(a, case.before.values_of(case.outside)) for a, case in pairs], "≥ 99 %")
-    silent = [[name for name in COLOURS if name not in case.prompt.claims] for case in cases]
+    silent = [[name for name in COLORS if name not in case.prompt.claims] for case in cases]
     consistent = boundary_consistency(after, masks, avatars, read, silent)
     name = "edits: inside = outside where the prompt is silent"
     yield from _consistency(name, consistent, "edits, inside = outside")

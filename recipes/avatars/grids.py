@@ -18,7 +18,7 @@ from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import save_image, to_images
 from imagebart.imaging.masks import MASK_SUFFIX, preset_array
-from imagebart.worlds.attributes import PLAIN, Attributes
+from imagebart.worlds.avatars import PLAIN, Attributes
 from recipes.avatars import data_file
 from recipes.avatars.artwork import background_mask, region_mask, render, rendered
 from recipes.avatars.dataset import read_values, sample

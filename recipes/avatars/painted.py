@@ -20,7 +20,7 @@ from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
 from imagebart.fitting import EditOptions
 from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.worlds.attribute_classifier import Reader
+from imagebart.worlds.attribute_classifier import AttributeClassifier
 from recipes import generator
 from recipes.avatars.artwork import render
 from recipes.avatars.blemishes import find_faults
@@ -77,7 +77,7 @@ def edit(pipe: Pipeline, case: Case, seed: int, exact: bool) -> PipelineEvent:
 
 
 def measures(
-    pipe: Pipeline, reader: Reader, samples: int, seed: int, exact: bool, grids: dict[str, Image.Image]
+    pipe: Pipeline, reader: AttributeClassifier, samples: int, seed: int, exact: bool, grids: dict[str, Image.Image]
 ) -> Iterator[Measure]:
     """The measures; exact: of the same strokes where only what is painted may change. grids: forty, unchosen."""
     cases = [brush_case(number, seed) for number in range(samples)]
@@ -111,7 +111,7 @@ def measures(
     grids["strokes"] = edit_grid([(case.image, case.mask, case.change.prompt.text, last) for case, last in shown])
 
 
-def elsewhere(pipe: Pipeline, reader: Reader, cases: list[Case], seed: int) -> Iterator[Measure]:
+def elsewhere(pipe: Pipeline, reader: AttributeClassifier, cases: list[Case], seed: int) -> Iterator[Measure]:
     """Each prompt with the stroke of another case: a painted one stays and that is said, one of no person's moves."""
     said, followed, times = [], [], []
     for number, case in enumerate(cases):

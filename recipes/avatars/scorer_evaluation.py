@@ -24,7 +24,7 @@ from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, s
 from imagebart.fitting import COMPLETE_PROMPT_GUIDANCE
 from imagebart.ranking import complete_prompt, contrast
 from imagebart.sampling.mask_suggestion import suggest_mask
-from imagebart.worlds.avatars import AvatarScorer, verbalize
+from imagebart.worlds.attribute_classifier import AvatarScorer, verbalize
 from recipes.avatars.artwork import render, rendered
 from recipes.avatars.cases import EDITED, Change, PromptCase, changes, edit_case, found, held_out_prompt
 from recipes.avatars.evaluation import SHOWN, Study, by_attribute, in_words, total

@@ -1,9 +1,9 @@
 """Training on avatars: the network that reads attributes off images, the text encoder, and the parts of the model.
 
 The reader learns from new renders, augmented with what a first stage may do to an image. The text encoder learns from
-captions alone: an image's tokens teach words slowly, since a colour that is named once moves a few of 256. What a
+captions alone: an image's tokens teach words slowly, since a color that is named once moves a few of 256. What a
 caption claims is known, so each query token learns to say of one attribute which values make the caption true, or that
-it is not mentioned (`imagebart.worlds.avatars`). First stage and denoiser are trained as on any other images.
+it is not mentioned (`imagebart.worlds.attribute_classifier`). First stage and denoiser are trained as on any images.
 """
 
 from __future__ import annotations
@@ -35,9 +35,18 @@ from imagebart.training.stage import train_stages
 from imagebart.training.token_task import DataSource, load_text_encoder, text_config, with_words_of
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights.folder import Part, save_part
-from imagebart.worlds.attribute_classifier import SIZE, Reader, ReaderConfig, save_reader
-from imagebart.worlds.attributes import VALUES, Attributes
-from imagebart.worlds.avatars import GROUPS, CaptionReader, claims_vector, load_heads, save_heads
+from imagebart.worlds.attribute_classifier import (
+    GROUPS,
+    SIZE,
+    AttributeClassifier,
+    AttributeClassifierConfig,
+    CaptionReader,
+    claims_vector,
+    load_heads,
+    save_classifier,
+    save_heads,
+)
+from imagebart.worlds.avatars import VALUES, Attributes
 from recipes.avatars.artwork import face_weight, render, rendered
 from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, AvatarEdits, caption, sample
@@ -51,7 +60,7 @@ class Augment:
 
     blur: float = 1.5  # largest standard deviation of the Gaussian, in pixels
     noise: float = 0.06  # largest standard deviation, of the range -1 to 1
-    colour: float = 0.06  # largest shift and stretch of a channel
+    color: float = 0.06  # largest shift and stretch of a channel
     blocks: float = 0.5  # coarsest step to which 8 x 8 cosine coefficients are rounded, as JPEG does
 
 
@@ -60,7 +69,7 @@ class ReaderRun:
     """`python -m recipes.avatars train reader --config FILE`."""
 
     loop: LoopConfig
-    model: ReaderConfig = field(default_factory=ReaderConfig)
+    model: AttributeClassifierConfig = field(default_factory=AttributeClassifierConfig)
     augment: Augment = field(default_factory=Augment)
     seed: int = 7001  # of the series of avatars; no other part of the project draws from it
 
@@ -88,7 +97,7 @@ def labels(attributes: Attributes) -> Tensor:
 
 
 def augmented(images: Tensor, augment: Augment) -> Tensor:
-    """Images [B, 3, H, W] in [-1, 1] with blur, block artefacts, colour shifts and noise, each on half of them."""
+    """Images [B, 3, H, W] in [-1, 1] with blur, block artefacts, color shifts and noise, each on half of them."""
     batch = len(images)
 
     def strength(largest: float) -> Tensor:
@@ -96,8 +105,8 @@ def augmented(images: Tensor, augment: Augment) -> Tensor:
 
     images = _blurred(images, strength(augment.blur))
     images = _rounded_in_blocks(images, strength(augment.blocks))
-    stretch = 1 + (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(augment.colour)
-    shift = (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(augment.colour)
+    stretch = 1 + (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(augment.color)
+    shift = (torch.rand(batch, 3, 1, 1) * 2 - 1) * strength(augment.color)
     return images * stretch + shift + torch.randn_like(images) * strength(augment.noise)
 
 
@@ -128,7 +137,7 @@ def _rounded_in_blocks(images: Tensor, step: Tensor) -> Tensor:
 class ReaderTask(Task):
     """Cross-entropy of every attribute that shows."""
 
-    def __init__(self, model: Reader, dataset: LabelledAvatars, augment: Augment) -> None:
+    def __init__(self, model: AttributeClassifier, dataset: LabelledAvatars, augment: Augment) -> None:
         self.model: nn.Module = model
         self.dataset: Dataset[Any] = dataset
         self.augment = augment
@@ -148,13 +157,13 @@ class ReaderTask(Task):
         return grid(torch.cat([images, augmented(images, self.augment)]), columns=8)
 
 
-def train_reader(run: ReaderRun, folder: Path) -> Reader:
+def train_reader(run: ReaderRun, folder: Path) -> AttributeClassifier:
     """Trains (or resumes) a reader in a run's folder and writes it there as `reader.safetensors`."""
     torch.manual_seed(run.loop.seed)
-    model = Reader(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = AttributeClassifier(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = train(ReaderTask(model, LabelledAvatars(run.seed), run.augment), run.loop, folder)
-    assert isinstance(trained, Reader)
-    save_reader(trained, folder / "reader.safetensors")
+    assert isinstance(trained, AttributeClassifier)
+    save_classifier(trained, folder / "reader.safetensors")
     return trained
 
 

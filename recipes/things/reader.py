@@ -23,7 +23,7 @@ from imagebart.imaging.files import normalize
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
-from imagebart.worlds.things import SIDE, Box, ThingNames, ThingReader, save_reader
+from imagebart.worlds.things import SIDE, Box, ThingDetector, ThingNames, save_detector
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, Placed, render
 from recipes.things.scenes import COUNT_WORDS, SIDES, SceneOptions, sample
@@ -106,7 +106,7 @@ class ReaderTask(Task):
     """Cross-entropy of noun and color, on squares that are blurred, shifted in color and noisy, each half of them."""
 
     def __init__(self) -> None:
-        self.model: nn.Module = ThingReader(len(NOUNS), len(COLORS))
+        self.model: nn.Module = ThingDetector(len(NOUNS), len(COLORS))
         self.dataset: Dataset[Any] = Squares()
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -133,10 +133,10 @@ def augmented(squares: Tensor) -> Tensor:
     return torch.where(half[3], squares + 0.05 * torch.randn_like(squares), squares)
 
 
-def train_reader(folder: Path, loop: LoopConfig = LOOP) -> ThingReader:
+def train_reader(folder: Path, loop: LoopConfig = LOOP) -> ThingDetector:
     """Trains (or resumes) a reader in a run's folder and writes it there as `FILE`."""
     torch.manual_seed(loop.seed)
     trained = train(ReaderTask(), loop, folder)
-    assert isinstance(trained, ThingReader)
-    save_reader(trained, NAMES, folder / FILE)
+    assert isinstance(trained, ThingDetector)
+    save_detector(trained, NAMES, folder / FILE)
     return trained

@@ -10,8 +10,8 @@ from tiny_models import tiny_model
 
 from imagebart.model import ImageBART
 from imagebart.ranking import WEIGHTS
-from imagebart.worlds.attributes import VALUES
-from imagebart.worlds.avatars import CaptionReader, save_heads
+from imagebart.worlds.attribute_classifier import CaptionReader, save_heads
+from imagebart.worlds.avatars import VALUES
 from recipes.avatars import READER
 
 

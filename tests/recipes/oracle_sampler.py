@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.settings import SamplingSettings
-from imagebart.worlds.attributes import VALUES, Attributes
+from imagebart.worlds.avatars import VALUES, Attributes
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import EditCase, PromptCase, found
 from recipes.avatars.evaluation import sample_claimed

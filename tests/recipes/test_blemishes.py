@@ -18,8 +18,8 @@ from torch import Tensor
 from imagebart.errors import InputError
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.settings import SamplingSettings
-from imagebart.worlds.attribute_classifier import load_reader
-from imagebart.worlds.attributes import PLAIN, VALUES, Attributes
+from imagebart.worlds.attribute_classifier import load_classifier
+from imagebart.worlds.avatars import PLAIN, VALUES, Attributes
 from recipes.avatars import READER
 from recipes.avatars.__main__ import main
 from recipes.avatars.artwork import render, rendered
@@ -54,7 +54,7 @@ def painted(height: int, width: int, levels: int = 100, place: tuple[int, int] =
 
 
 def study(sampler: ImageSampler | None = None) -> Study:
-    return Study(sampler or oracle(), load_reader(READER), 20)
+    return Study(sampler or oracle(), load_classifier(READER), 20)
 
 
 def certain(avatar: Attributes) -> dict[str, np.ndarray]:
@@ -115,8 +115,8 @@ def test_the_nearest_render_corrects_what_is_misread_or_hidden() -> None:
     image = render(PATCHED, SIDE)
     assert (nearest_render(image, certain(PATCHED)) == image).all()
     assert (nearest_render(image, certain(replace(PATCHED, eyes="hearts"))) == image).all(), "an eye is hidden"
-    hijab = replace(PLAIN, top="hijab", clothing="hoodie", clothing_colour="red")
-    covered = certain(replace(hijab, clothing="blazer", clothing_colour="green"))
+    hijab = replace(PLAIN, top="hijab", clothing="hoodie", clothing_color="red")
+    covered = certain(replace(hijab, clothing="blazer", clothing_color="green"))
     assert (nearest_render(render(hijab, SIDE), covered) == render(hijab, SIDE)).all(), "clothes are hidden"
     unsure = certain(replace(PATCHED, mouth="sad", skin="dark"))
     assert (nearest_render(image, unsure) != image).any()
@@ -128,7 +128,7 @@ def test_the_nearest_render_corrects_what_is_misread_or_hidden() -> None:
 
 
 def test_faults_of_renders_are_none_and_painted_ones_are_found_and_shown() -> None:
-    reader = load_reader(READER)
+    reader = load_classifier(READER)
     images = rendered([PLAIN, PATCHED, PLAIN], SIDE)
     masks = np.ones((3, SIDE, SIDE), bool)
     clean = find_faults(images, reader, masks)

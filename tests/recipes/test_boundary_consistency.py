@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from imagebart.imaging.masks import preset_array
-from imagebart.worlds.attribute_classifier import load_reader
-from imagebart.worlds.attributes import PLAIN, VALUES, Attributes
+from imagebart.worlds.attribute_classifier import load_classifier
+from imagebart.worlds.avatars import PLAIN, VALUES, Attributes
 from recipes.avatars import READER
 from recipes.avatars.artwork import region_mask, rendered
-from recipes.avatars.boundary_consistency import COLOURS, SIDE, boundary_consistency, read_within, shows
+from recipes.avatars.boundary_consistency import COLORS, SIDE, boundary_consistency, read_within, shows
 from recipes.avatars.dataset import sample
 from recipes.avatars.evaluation import SHARED
 
@@ -42,14 +42,16 @@ def pasted(upper: list[Attributes], lower: list[Attributes], size: int = 128) ->
 
 def consistency(images: Tensor, lower: list[Attributes], names: tuple[str, ...] = SHARED) -> list[dict[str, bool]]:
     masks = np.stack([preset_array("upper half", images.shape[-1])] * len(lower))
-    return boundary_consistency(images, masks, lower, load_reader(READER).read(images).attributes, [names] * len(lower))
+    return boundary_consistency(
+        images, masks, lower, load_classifier(READER).read(images).attributes, [names] * len(lower)
+    )
 
 
-@pytest.mark.parametrize(("size", "names"), [(128, COLOURS), (256, SHARED), (64, SHARED)])
+@pytest.mark.parametrize(("size", "names"), [(128, COLORS), (256, SHARED), (64, SHARED)])
 def test_whole_renders_are_consistent(avatars: list[Attributes], size: int, names: tuple[str, ...]) -> None:
     answers = consistency(rendered(avatars, size), avatars, names)
     assert all(set(SHARED) <= set(found) for found in answers)
-    assert sum("hair_colour" in found for found in answers) > 5 or names == SHARED
+    assert sum("hair_color" in found for found in answers) > 5 or names == SHARED
     assert all(all(found.values()) for found in answers)
 
 
@@ -83,21 +85,21 @@ def test_a_band_of_another_skin_over_the_eyes_is_seen() -> None:
 
 
 def test_what_shows_on_one_side_only_is_left_out() -> None:
-    images = rendered([replace(PLAIN, top="wavy", hair_colour="red")], 128)
+    images = rendered([replace(PLAIN, top="wavy", hair_color="red")], 128)
     upper = preset_array("upper half", 128)[None]
-    wavy, short = replace(PLAIN, top="wavy", hair_colour="black"), replace(PLAIN, hair_colour="black")
-    assert boundary_consistency(images, upper, [wavy], [wavy], [["hair_colour"]]) == [{"hair_colour": False}]
-    assert boundary_consistency(images, upper, [short], [wavy], [["hair_colour"]]) == [{}], "no hair outside"
+    wavy, short = replace(PLAIN, top="wavy", hair_color="black"), replace(PLAIN, hair_color="black")
+    assert boundary_consistency(images, upper, [wavy], [wavy], [["hair_color"]]) == [{"hair_color": False}]
+    assert boundary_consistency(images, upper, [short], [wavy], [["hair_color"]]) == [{}], "no hair outside"
     hat = replace(wavy, top="hat")
-    assert boundary_consistency(images, upper, [wavy], [hat], [["hair_colour"]]) == [{}], "a hat inside"
-    assert not shows(PLAIN, "clothing_colour", upper[0])
+    assert boundary_consistency(images, upper, [wavy], [hat], [["hair_color"]]) == [{}], "a hat inside"
+    assert not shows(PLAIN, "clothing_color", upper[0])
 
 
 def test_the_reading_s_own_color_does_not_matter() -> None:
     image = ((rendered([PLAIN], SIDE)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    for name in ("skin", "background", "hair_colour", "clothing_colour"):
+    for name in ("skin", "background", "hair_color", "clothing_color"):
         for value in VALUES[name]:
             reading = replace(PLAIN, **{name: value})
             assert read_within(image, EVERYWHERE, reading, name) == getattr(PLAIN, name)
     assert read_within(image, ~EVERYWHERE, PLAIN, "skin") is None
-    assert read_within(image, EVERYWHERE, PLAIN, "hat_colour") is None
+    assert read_within(image, EVERYWHERE, PLAIN, "hat_color") is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imagebart.text.tokenizer import pieces
-from imagebart.worlds.attributes import HAIR_TOPS, PLAIN, VALUES, Attributes
+from imagebart.worlds.avatars import HAIR_TOPS, PLAIN, VALUES, Attributes
 from recipes import generator
 from recipes.avatars.captions import ADJECTIVES, Caption, all_words, describe, turned
 from recipes.avatars.dataset import caption, sample
@@ -22,7 +22,7 @@ HAIRY = set(HAIR_TOPS) - {"bald"}
 READINGS: list[tuple[str, str, set[str]]] = [
     (r"bald|balding|hairless|no hair|without hair", "top", {"bald"}),
     (r"shaved head", "top", {"bald", "buzz"}),
-    (r"hair(?! colour)|haircut|curls", "top", HAIRY),
+    (r"hair(?! color)|haircut|curls", "top", HAIRY),
     (r"curly (?!\w* ?moustache)(\w+ )?hair|curls|ringlets|curly-haired", "top", {"curly"}),
     (r"(frizzy|kinky) (\w+ )?hair", "top", {"curly", "afro"}),
     (r"afro", "top", {"afro"}),
@@ -122,7 +122,7 @@ def test_every_caption_is_true(said: list[tuple[Attributes, Caption]]) -> None:
     assert not unheard
 
 
-def test_colours_stand_before_what_has_them(said: list[tuple[Attributes, Caption]]) -> None:
+def test_colors_stand_before_what_has_them(said: list[tuple[Attributes, Caption]]) -> None:
     hair = {
         "black": {"black", "dark"},
         "red": {"red", "ginger", "orange", "auburn", "copper"},
@@ -132,16 +132,16 @@ def test_colours_stand_before_what_has_them(said: list[tuple[Attributes, Caption
     hair["blonde"] = {"blonde", "blond", "golden"}
     words = "black dark brown blonde blond red ginger orange grey gray silver pink blue green yellow white purple"
     words += " auburn copper golden navy"
-    colours = f"({words.replace(' ', '|')})"
+    colors = f"({words.replace(' ', '|')})"
     nouns = {
-        r"hair": "hair_colour", r"(?:hoodie|t-shirt|overalls|clothes|jumper|tee|top(?! knot))": "clothing_colour",
-        r"(?:turban|hijab|beanie|winter hat)": "hat_colour", r"(?:facial hair|goatee)": "facial_hair_colour",
+        r"hair": "hair_color", r"(?:hoodie|t-shirt|overalls|clothes|jumper|tee|top(?! knot))": "clothing_color",
+        r"(?:turban|hijab|beanie|winter hat)": "hat_color", r"(?:facial hair|goatee)": "facial_hair_color",
         r"(?:background|wall)": "background",
     }  # fmt: skip
     heard: Counter[str] = Counter()
     for avatar, what in said:
         for noun, name in nouns.items():
-            for word in re.findall(rf"\b{colours} {noun}\b", what.text.lower()):
+            for word in re.findall(rf"\b{colors} {noun}\b", what.text.lower()):
                 value = getattr(avatar, name)
                 heard[name] += 1
                 assert word in hair.get(value, {value}), f"{what.text!r} for {avatar}"
@@ -153,7 +153,7 @@ def test_claims_are_true_and_a_womans_lack_of_a_beard_is_one(said: list[tuple[At
         assert what.claims
         assert all(getattr(avatar, name) in values for name, values in what.claims.items())
         assert set(what.claims) <= avatar.visible()
-        if re.search(r"\b(ginger|redhead|blonde|brunette)\b", what.text.lower()) and "hair_colour" in what.claims:
+        if re.search(r"\b(ginger|redhead|blonde|brunette)\b", what.text.lower()) and "hair_color" in what.claims:
             assert "top" in what.claims
         if re.search(r"\b(woman|women|girls?|lady)\b", what.text.lower()):
             assert "facial_hair" in what.claims
@@ -163,7 +163,7 @@ def test_claims_are_true_and_a_womans_lack_of_a_beard_is_one(said: list[tuple[At
 
 def test_of_two_phrases_for_one_attribute_the_narrower_is_claimed() -> None:
     """ "redheaded" says that there is hair, "a bun" which."""
-    attributes = replace(PLAIN, top="bun", hair_colour="red")
+    attributes = replace(PLAIN, top="bun", hair_color="red")
     told = [describe(attributes, np.random.default_rng(seed)) for seed in range(300)]
     claimed = [caption.claims["top"] for caption in told if "bun" in caption.text.split()]
     assert len(claimed) > 20 and set(claimed) == {frozenset({"bun"})}

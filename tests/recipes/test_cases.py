@@ -11,8 +11,8 @@ from tiny_models import tiny_conditioner
 from torch import Tensor, nn
 
 from imagebart.text.conditioners import TextConditioner
-from imagebart.worlds.attributes import PLAIN, VALUES, Attributes
-from imagebart.worlds.avatars import GROUPS, CaptionReader
+from imagebart.worlds.attribute_classifier import GROUPS, CaptionReader
+from imagebart.worlds.avatars import PLAIN, VALUES, Attributes
 from recipes.avatars.captions import all_words
 from recipes.avatars.cases import (
     EDITED,
@@ -61,18 +61,18 @@ def test_edits_ask_for_something_new_within_their_mask() -> None:
 
 def test_what_a_mask_holds_of_an_attribute() -> None:
     top = np.arange(64)[:, None].repeat(64, 1) < 32
-    assert share_within(PLAIN, "clothing_colour", ~top) == (1, 1)
+    assert share_within(PLAIN, "clothing_color", ~top) == (1, 1)
     assert share_within(PLAIN, "eyebrows", top) == (1, 1)
     least, most = share_within(PLAIN, "skin", top)
     assert 0.2 < least <= most < 0.8
     assert share_within(PLAIN, "skin", ~top) == pytest.approx((1 - most, 1 - least))
-    assert share_within(PLAIN, "hat_colour", top) == (0, 0), "no hat, no pixels"
+    assert share_within(PLAIN, "hat_color", top) == (0, 0), "no hat, no pixels"
 
 
 def test_only_what_shows_is_found() -> None:
-    bald = replace(PLAIN, top="bald", hair_colour="red")
-    assert found(bald, {"hair_colour": frozenset({"red"}), "top": frozenset({"bald", "buzz"})}) == {
-        "hair_colour": False,
+    bald = replace(PLAIN, top="bald", hair_color="red")
+    assert found(bald, {"hair_color": frozenset({"red"}), "top": frozenset({"bald", "buzz"})}) == {
+        "hair_color": False,
         "top": True,
     }
     assert not found(PLAIN, {"mouth": frozenset({"sad"})})["mouth"]
@@ -83,7 +83,7 @@ def test_sixty_plain_prompts_in_words_that_captions_use() -> None:
     assert len({case.text for case in cases}) == len(cases) == 60
     conditioner = TextConditioner.from_captions(all_words())
     assert conditioner.encode([case.text for case in cases]).notes == []
-    assert {name for case in cases for name in case.claims} >= set(VALUES) - {"facial_hair_colour", "eyebrows"}
+    assert {name for case in cases for name in case.claims} >= set(VALUES) - {"facial_hair_color", "eyebrows"}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_sixty_plain_prompts_in_words_that_captions_use() -> None:
     [
         ("no glasses", PLAIN),
         ("bald man with a beard", replace(PLAIN, top="bald", facial_hair="beard")),
-        ("ginger", replace(PLAIN, hair_colour="red")),
+        ("ginger", replace(PLAIN, hair_color="red")),
     ],
 )
 def test_plain_prompts_claim_what_they_say(text: str, shown: Attributes) -> None:
@@ -117,20 +117,20 @@ def test_the_halves_are_large_and_apart() -> None:
 
 
 def test_prompts_with_and_without_claims() -> None:
-    first, second = read_prompts("a hat: top=hat, hat_colour=red\nblue eyes:\n")
+    first, second = read_prompts("a hat: top=hat, hat_color=red\nblue eyes:\n")
     hats = frozenset({"hat", "beanie", "earflaps"})
-    assert first == PromptCase("a hat", {"top": hats, "hat_colour": frozenset({"red"})})
+    assert first == PromptCase("a hat", {"top": hats, "hat_color": frozenset({"red"})})
     assert second == PromptCase("blue eyes", {})
 
 
 def test_what_is_read_is_compared_with_what_is_claimed() -> None:
-    (top, tops), (colour, colours), *_ = VALUES.items()
+    (top, tops), (color, colors), *_ = VALUES.items()
     right = PromptCase("red hair", {top: frozenset(tops[:2])})
-    wrong = PromptCase("a hat", {top: frozenset(tops[2:]), colour: frozenset(colours[:1])})
+    wrong = PromptCase("a hat", {top: frozenset(tops[2:]), color: frozenset(colors[:1])})
     silent = PromptCase("", {})
     oracle: CaptionReader = Oracle()  # type: ignore[assignment]
     readings = read_with(oracle, tiny_conditioner("text"), [right, wrong, silent])
-    assert readings[0].values == {top: tops[1], colour: colours[0]}
+    assert readings[0].values == {top: tops[1], color: colors[0]}
     assert [(one.right, one.unasked) for one in readings] == [(1, 1), (1, 0), (0, 2)]
     line = "x: 2 of 3 claims read rightly, 2 of 3 prompts wholly, 3 attributes read unasked"
     assert summary("x", readings) == line

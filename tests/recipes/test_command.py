@@ -16,8 +16,7 @@ from imagebart.settings import SamplingSettings, from_dict
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config
 from imagebart.weights.folder import Part, save_part
-from imagebart.worlds.attribute_classifier import load_reader
-from imagebart.worlds.avatars import CaptionReader, save_heads
+from imagebart.worlds.attribute_classifier import CaptionReader, load_classifier, save_heads
 from recipes.avatars import READER
 from recipes.avatars.__main__ import main
 from recipes.avatars.captions import avatar_conditioner
@@ -56,7 +55,7 @@ def test_everything_is_measured_printed_and_written_and_the_images_are_counted(
     counts: list[int] = []
     settings = from_dict(SamplingSettings, content["sampling"])
     sampler = ImageSampler(ImageBART.from_pretrained(model), settings, progress=counts.append)
-    study = Study(sampler, load_reader(READER), 20)
+    study = Study(sampler, load_classifier(READER), 20)
     first, *others = compare(study, Renders.of(study))
     assert sum(counts) == IMAGES_EACH * 20
     weights = sampler.model.denoiser.named_parameters()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from oracles import binomial_z
 
-from imagebart.worlds.attributes import HAIR_TOPS, HAT_TOPS, PLAIN, SHOWING, VALUES
+from imagebart.worlds.avatars import HAIR_TOPS, HAT_TOPS, PLAIN, SHOWING, VALUES
 from recipes.avatars import artwork
 from recipes.avatars.artwork import (
     BACKGROUNDS,
@@ -32,9 +32,9 @@ def changed(name: str, values: tuple[str, str], size: int = 128) -> np.ndarray:
     return np.abs(one - other).max(axis=2) > 30
 
 
-def share(image: np.ndarray, colour: str) -> float:
+def share(image: np.ndarray, color: str) -> float:
     """The share of pixels that have a color, up to rounding."""
-    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
     return float((np.abs(image.astype(int) - wanted).max(axis=2) <= 3).mean())
 
 
@@ -110,8 +110,8 @@ def test_images_are_square_bytes_of_any_size() -> None:
 
 def test_stacked_layers_are_what_the_rasteriser_makes_of_the_whole() -> None:
     for index in (1, 5, 8, 13):
-        avatar = replace(sample(index), clothing_colour="blue")
-        stack = [part_svg(kind, name, colour, 128) for kind, name, colour in parts(avatar)]
+        avatar = replace(sample(index), clothing_color="blue")
+        stack = [part_svg(kind, name, color, 128) for kind, name, color in parts(avatar)]
         bodies = []
         for number, svg in enumerate(stack):  # parts reuse each other's ids, which one document cannot
             for before in (' id="', "url(#", 'href="#'):
@@ -136,30 +136,30 @@ def test_every_pair_of_values_looks_different(name: str) -> None:
 
 @pytest.mark.parametrize("top", HAIR_TOPS[1:])
 def test_hair_has_its_color(top: str) -> None:
-    for colour, code in artwork.HAIR_COLOURS.items():
-        image = render(replace(PLAIN, top=top, hair_colour=colour), 128)
+    for color, code in artwork.HAIR_COLORS.items():
+        image = render(replace(PLAIN, top=top, hair_color=color), 128)
         assert share(image, code) > 0.01 or top == "wavy"
-        other = render(replace(PLAIN, top=top, hair_colour="blue" if colour != "blue" else "red"), 128)
+        other = render(replace(PLAIN, top=top, hair_color="blue" if color != "blue" else "red"), 128)
         assert (image != other).any(axis=2).mean() > 0.02
 
 
 @pytest.mark.parametrize("top", HAT_TOPS)
 def test_hats_have_the_hats_color_and_hide_the_hair(top: str) -> None:
-    for colour, code in artwork.FABRIC_COLOURS.items():
-        assert share(render(replace(PLAIN, top=top, hat_colour=colour), 128), code) > 0.03
-    one, other = (render(replace(PLAIN, top=top, hair_colour=colour), 64) for colour in ("pink", "black"))
+    for color, code in artwork.FABRIC_COLORS.items():
+        assert share(render(replace(PLAIN, top=top, hat_color=color), 128), code) > 0.03
+    one, other = (render(replace(PLAIN, top=top, hair_color=color), 64) for color in ("pink", "black"))
     assert (one == other).all()
 
 
 def test_clothes_skin_beards_and_backgrounds_have_their_colors() -> None:
-    for clothing, (colour, code) in itertools.product(VALUES["clothing"], artwork.FABRIC_COLOURS.items()):
-        assert share(render(replace(PLAIN, clothing=clothing, clothing_colour=colour), 128), code) > 0.03
-    for colour, code in artwork.SKINS.items():
-        assert share(render(replace(PLAIN, skin=colour), 128), code) > 0.08
-    for colour, code in artwork.BACKGROUNDS.items():
-        assert share(render(replace(PLAIN, background=colour), 128), code) > 0.3
-    for kind, (colour, code) in itertools.product(VALUES["facial_hair"][1:], artwork.HAIR_COLOURS.items()):
-        assert share(render(replace(PLAIN, facial_hair=kind, facial_hair_colour=colour), 128), code) > 0.003
+    for clothing, (color, code) in itertools.product(VALUES["clothing"], artwork.FABRIC_COLORS.items()):
+        assert share(render(replace(PLAIN, clothing=clothing, clothing_color=color), 128), code) > 0.03
+    for color, code in artwork.SKINS.items():
+        assert share(render(replace(PLAIN, skin=color), 128), code) > 0.08
+    for color, code in artwork.BACKGROUNDS.items():
+        assert share(render(replace(PLAIN, background=color), 128), code) > 0.3
+    for kind, (color, code) in itertools.product(VALUES["facial_hair"][1:], artwork.HAIR_COLORS.items()):
+        assert share(render(replace(PLAIN, facial_hair=kind, facial_hair_color=color), 128), code) > 0.003
 
 
 def test_hidden_attributes_change_no_or_few_pixels_and_visible_ones_some() -> None:
@@ -170,13 +170,13 @@ def test_hidden_attributes_change_no_or_few_pixels_and_visible_ones_some() -> No
             change = max((np.abs(images[0] - image).max(axis=2) > 30).sum() for image in images)
             if name in avatar.visible():
                 assert change > 2, (index, name)
-            elif name.endswith("_colour") and name != "clothing_colour":
+            elif name.endswith("_color") and name != "clothing_color":
                 assert change == 0, (index, name)
 
 
 def test_prints_show_on_every_shirt() -> None:
-    for colour in VALUES["clothing_colour"]:
-        shirt = replace(PLAIN, clothing="graphic", clothing_colour=colour)
+    for color in VALUES["clothing_color"]:
+        shirt = replace(PLAIN, clothing="graphic", clothing_color=color)
         bear, skull = (render(replace(shirt, graphic=graphic), 128).astype(int) for graphic in ("bear", "skull"))
         assert (np.abs(bear - skull).max(axis=2) > 60).sum() > 40
 

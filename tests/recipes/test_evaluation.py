@@ -15,8 +15,8 @@ from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import Measure, side_by_side, wilson
 from imagebart.imaging.masks import preset_array
 from imagebart.settings import SamplingSettings
-from imagebart.worlds.attribute_classifier import load_reader
-from imagebart.worlds.attributes import PLAIN, VALUES, Attributes
+from imagebart.worlds.attribute_classifier import load_classifier
+from imagebart.worlds.avatars import PLAIN, VALUES, Attributes
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import edit_case, found, plain_prompts, seen_prompt
@@ -51,7 +51,7 @@ FEW = 20
 def study(sampler: ImageSampler | None = None, samples: int = FEW) -> Study:
     """Of a tiny random model, unless another sampler is given."""
     sampler = sampler or ImageSampler(tiny_model(), SamplingSettings(guidance=2.0))
-    return Study(sampler, load_reader(READER), samples)
+    return Study(sampler, load_classifier(READER), samples)
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +192,9 @@ def test_halves_that_do_not_agree_are_counted(wrong: int) -> None:
 
 def test_what_both_halves_show_has_to_agree() -> None:
     assert set(must_agree(PLAIN)) >= {"skin", "background"}
-    assert not {"clothing", "clothing_colour", "eyebrows", "hat_colour"} & set(must_agree(PLAIN))
-    assert "hair_colour" not in must_agree(PLAIN), "short hair ends above the middle"
-    assert {"hair_colour", "top"} <= set(must_agree(replace(PLAIN, top="wavy")))
+    assert not {"clothing", "clothing_color", "eyebrows", "hat_color"} & set(must_agree(PLAIN))
+    assert "hair_color" not in must_agree(PLAIN), "short hair ends above the middle"
+    assert {"hair_color", "top"} <= set(must_agree(replace(PLAIN, top="wavy")))
 
 
 def test_completions_keep_the_lower_half() -> None:
@@ -214,7 +214,7 @@ def test_entropy_of_known_frequencies() -> None:
 @pytest.mark.parametrize(
     ("other", "claims", "bits"),
     [
-        (replace(PLAIN, mouth="sad", hat_colour="red"), {}, 1),  # the hat's color does not show
+        (replace(PLAIN, mouth="sad", hat_color="red"), {}, 1),  # the hat's color does not show
         (replace(PLAIN, mouth="sad"), {"mouth": frozenset({"smile", "sad"})}, 0),
         (replace(PLAIN, top="bald"), {}, 2),  # top, and the color that does not show
     ],

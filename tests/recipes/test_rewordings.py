@@ -29,9 +29,9 @@ def test_every_replacement_is_of_known_words() -> None:
     for entry in prompt_rules().substitutions:
         assert {piece.word for piece in pieces(entry.replacement)} - {""} <= words, entry
     for subject in prompt_rules().things:
-        assert {"tan", "fair", *subject.colours} >= set(subject.nearest.values()) - {""}, subject.name
-        assert not set(subject.colours) & set(subject.nearest)
-        assert words >= set(subject.colours) | set(subject.nearest.values()) - {""}
+        assert {"tan", "fair", *subject.colors} >= set(subject.nearest.values()) - {""}, subject.name
+        assert not set(subject.colors) & set(subject.nearest)
+        assert words >= set(subject.colors) | set(subject.nearest.values()) - {""}
 
 
 def test_each_subject_has_its_own_words() -> None:
@@ -45,7 +45,7 @@ def test_each_subject_has_its_own_words() -> None:
         ("purple afro", ["There is no purple hair here; pink is the nearest."]),
         ("v neck, orange", ["There is no orange clothing here; yellow is the nearest."]),
         ("brown background", ["There is no brown background here; orange is the nearest."]),
-        ("blue eyes", ["There is no blue eye colour here; the colour was left out."]),
+        ("blue eyes", ["There is no blue eye color here; the color was left out."]),
         ("old", ['"old" was read as "grey-haired".']),
         ("old man with a red beanie", ['This model does not know: "old". It was ignored.']),
         ("old woman with black hair", ['This model does not know: "old". It was ignored.']),

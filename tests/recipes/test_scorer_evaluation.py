@@ -15,8 +15,7 @@ from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.model import ImageBART
 from imagebart.ranking import bundled_scorer, complete_prompt
 from imagebart.settings import SamplingSettings
-from imagebart.worlds.attribute_classifier import load_reader
-from imagebart.worlds.avatars import AvatarScorer
+from imagebart.worlds.attribute_classifier import AvatarScorer, load_classifier
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.cases import EDITED, EditCase, PromptCase, found
@@ -87,7 +86,7 @@ def test_a_perfect_ranking_gains_what_independent_tries_give_and_a_random_one_no
 
 def test_every_case_is_sampled_and_ranked(model: ImageBART, scorer: AvatarScorer) -> None:
     counts: list[int] = []
-    study = Study(ImageSampler(model, SamplingSettings(), 64, counts.append), load_reader(READER), 20)
+    study = Study(ImageSampler(model, SamplingSettings(), 64, counts.append), load_classifier(READER), 20)
     measures = list(best_of(study, scorer))
     assert sum(counts) == images_of_best_of(study) == 20 * 2 * MOST
     assert [m.name for m in measures if not m.group] == [
@@ -144,7 +143,7 @@ def test_a_perfect_sampler_changes_what_is_asked_where_it_is_masked(scorer: Avat
     pixels = masks.repeat(SIZE // GRID, 1).repeat(SIZE // GRID, 2)
     sampler = oracle(edits=[asked(case, mask, scorer) for case, mask in zip(cases, pixels, strict=True)])
     images = rendered([case.before for case in cases], SIZE)
-    changed, stayed, *_ = edited(Study(sampler, load_reader(READER), 20), scorer, cases, images, masks)
+    changed, stayed, *_ = edited(Study(sampler, load_classifier(READER), 20), scorer, cases, images, masks)
     assert (changed.value, stayed.value) == (1.0 if masked else 0.0, 1.0)
     assert changed.images == len(cases) >= 5
 
@@ -154,12 +153,14 @@ def test_descriptions_are_right_and_an_unsure_scorer_gives_none(
 ) -> None:
     study = Study(oracle(), scorer.reader, 20)
     assert described(study, scorer).value > 0.98
-    monkeypatch.setattr("imagebart.worlds.avatars.MIN_PROBABILITY", 1.1)
+    monkeypatch.setattr("imagebart.worlds.attribute_classifier.MIN_PROBABILITY", 1.1)
     assert described(study, scorer).value == 0
 
 
 def test_the_whole_runs_on_a_tiny_model(model: ImageBART, scorer: AvatarScorer) -> None:
-    measures = list(evaluate_masks(Study(ImageSampler(model, SamplingSettings(), 64), load_reader(READER), 20), scorer))
+    measures = list(
+        evaluate_masks(Study(ImageSampler(model, SamplingSettings(), 64), load_classifier(READER), 20), scorer)
+    )
     assert [m.name for m in measures if not m.group] == [
         "suggested masks: IoU, median",
         "suggested masks: IoU, mean",

@@ -20,7 +20,7 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.denoiser import new_denoiser
 from imagebart.training.masks import PARTS_PER_PATCH
-from imagebart.worlds.things import Box, Found, ThingReader, ThingScorer, load_reader, save_reader
+from imagebart.worlds.things import Box, Found, ThingDetector, ThingScorer, load_detector, save_detector
 from recipes import generator
 from recipes.things import artwork
 from recipes.things.__main__ import main
@@ -109,7 +109,7 @@ def test_captions_say_what_a_scene_shows_and_are_read_by_known_words_alone() -> 
 
 def test_what_captions_ask_for_is_read_as_it_is_said() -> None:
     """Also where a word is a color and a thing: "an orange car on an orange ground"."""
-    scorer = ThingScorer(ThingReader(len(NOUNS), len(COLORS), width=8), NAMES, conditioner(), GRID)
+    scorer = ThingScorer(ThingDetector(len(NOUNS), len(COLORS), width=8), NAMES, conditioner(), GRID)
 
     def read(text: str) -> list[tuple[tuple[int, ...], str, int]]:
         asked = scorer.asked(scorer.words(text))
@@ -130,7 +130,7 @@ def test_what_captions_ask_for_is_read_as_it_is_said() -> None:
 @pytest.mark.shipped
 def test_the_shipped_model_reads_the_words_of_this_recipe() -> None:
     folder = Path(__file__).parents[2] / "checkpoints" / "things"
-    assert load_reader(folder / "judge.safetensors")[1] == NAMES
+    assert load_detector(folder / "judge.safetensors")[1] == NAMES
     config = json.loads((folder / "config.json").read_text("utf-8"))["conditioner"]
     assert config == json.loads(json.dumps(conditioner().to_config()))
 
@@ -206,7 +206,7 @@ def test_squares_show_what_their_labels_say_and_a_reader_is_trained_and_loaded(t
     whole = [share for share, s in zip(red, squares, strict=True) if s["noun"] != NOTHING and COLORS[s["color"]] == ""]
     assert min(whole) > 0.4 and max(whole) < 0.85
     reader = train_reader(tmp_path, LoopConfig(2, 4, sample_every=2))
-    again, names = load_reader(tmp_path / "reader.safetensors")
+    again, names = load_detector(tmp_path / "reader.safetensors")
     assert names == NAMES
     for name, value in again.state_dict().items():
         torch.testing.assert_close(value, reader.state_dict()[name], rtol=1e-3, atol=1e-6)
@@ -288,7 +288,7 @@ def test_a_model_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     first_stage = FirstStage(tiny_first_stage(resolution=SIZE, pixel_unshuffle=CELL, multipliers=(1,), encoder="patch"))
     model, words = tmp_path / "model", conditioner()
     ImageBART(first_stage, new_denoiser(first_stage, SHAPE, words), words).save_pretrained(model)
-    save_reader(ThingReader(len(NOUNS), len(COLORS), width=8), NAMES, model / "judge.safetensors")
+    save_detector(ThingDetector(len(NOUNS), len(COLORS), width=8), NAMES, model / "judge.safetensors")
     few = ["--samples", "20", "--scales", "1", "--corrector-steps", "0"]
     measured = ["evaluate", "table", "--model", str(model), *few]
     values = {}

@@ -23,8 +23,8 @@ from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.token_task import load_text_encoder, text_config
 from imagebart.training.train_model import assemble
 from imagebart.weights.folder import Part, load_part, save_part
-from imagebart.worlds.attributes import VALUES
-from imagebart.worlds.avatars import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
+from imagebart.worlds.attribute_classifier import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
+from imagebart.worlds.avatars import VALUES
 from recipes.avatars import training
 from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, caption

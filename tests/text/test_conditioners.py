@@ -14,7 +14,7 @@ from imagebart.text.conditioners import (
     TextConditioner,
     conditioner_from_config,
 )
-from imagebart.text.prompts import ColouredThing, PromptRules, Substitution
+from imagebart.text.prompts import ColoredThing, PromptRules, Substitution
 from imagebart.text.tokenizer import VOCAB_SIZE, pieces
 
 CAPTIONS = ["a woman with long red hair, no glasses", "A bearded man's sunglasses", "zigzag hoodie"]
@@ -144,7 +144,7 @@ def test_misspelt_words_are_read_and_named(text: TextConditioner) -> None:
 
 
 def test_prompt_rules_are_applied_and_saved(text: TextConditioner) -> None:
-    hair = ColouredThing("hair", ("hair",), ("red",), {"purple": "red"})
+    hair = ColoredThing("hair", ("hair",), ("red",), {"purple": "red"})
     rules = PromptRules((Substitution("old", "long"),), (hair,))
     other = TextConditioner.from_captions(CAPTIONS, rules=rules)
     encoded = other.encode(["Old purple hiar"])

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from imagebart.text.prompts import LONG, ColouredThing, Correction, PromptRules, SpellChecker, Substitution
+from imagebart.text.prompts import LONG, ColoredThing, Correction, PromptRules, SpellChecker, Substitution
 from imagebart.text.tokenizer import pieces
 from recipes.avatars.captions import all_words
 
@@ -131,12 +131,12 @@ def test_every_known_word_stays() -> None:
 
 
 NEAREST = {"purple": "pink", "mauve": "pink", "neon": ""}
-HAIR = ColouredThing("hair", ("hair", "afro"), ("red", "pink", "black"), NEAREST)
-CLOTHES = ColouredThing(
+HAIR = ColoredThing("hair", ("hair", "afro"), ("red", "pink", "black"), NEAREST)
+CLOTHES = ColoredThing(
     "clothing", ("shirt", "hoodie"), ("red", "pink", "purple"), {"mauve": "purple"}, ("in", "wearing")
 )
-WALL = ColouredThing("wall", ("wall",), ("purple",), {"red": "purple"}, ("on",))
-OLD = Substitution("very old", "grey", unless=("bald",), unless_coloured="hair")
+WALL = ColoredThing("wall", ("wall",), ("purple",), {"red": "purple"}, ("on",))
+OLD = Substitution("very old", "grey", unless=("bald",), unless_colored="hair")
 RULES = PromptRules(
     (OLD, Substitution("bowler", "hat")),
     (HAIR, CLOTHES, WALL),
@@ -178,21 +178,21 @@ def rewritten(text: str) -> tuple[str, list[str]]:
         ("", ""),
     ],
 )
-def test_a_colour_belongs_to_what_stands_by_it(typed: str, meant: str) -> None:
+def test_a_color_belongs_to_what_stands_by_it(typed: str, meant: str) -> None:
     assert rewritten(typed)[0] == meant
 
 
-def test_notes_name_each_unknown_colour_once() -> None:
+def test_notes_name_each_unknown_color_once() -> None:
     assert rewritten("Mauve hair, mauve hair")[1] == ["There is no mauve hair here; pink is the nearest."]
-    assert rewritten("neon hair") == ("hair", ["There is no neon hair here; the colour was left out."])
+    assert rewritten("neon hair") == ("hair", ["There is no neon hair here; the color was left out."])
     assert rewritten("red hair, purple shirt")[1] == []
 
 
-def test_the_colour_of_an_unknown_thing_goes_with_it() -> None:
+def test_the_color_of_an_unknown_thing_goes_with_it() -> None:
     rewritten_ = RULES.apply(list(pieces("red Lips, red hair")), KNOWN)
     assert [piece.word for piece in rewritten_.pieces] == ["red lips", "", "red", "hair"]
     assert rewritten("purple wizard shirt")[0] == "purple wizard shirt"
-    blonde = PromptRules(things=(ColouredThing("hair", ("hair",), ("blonde",)),)).apply(
+    blonde = PromptRules(things=(ColoredThing("hair", ("hair",), ("blonde",)),)).apply(
         list(pieces("blonde lady")), KNOWN
     )
     assert [piece.word for piece in blonde.pieces] == ["blonde", "lady"]

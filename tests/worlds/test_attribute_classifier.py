@@ -10,8 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from imagebart.settings import from_dict
 from imagebart.training.config import LoopConfig, load
-from imagebart.worlds.attribute_classifier import Reader, ReaderConfig, load_reader, save_reader
-from imagebart.worlds.attributes import PLAIN, VALUES
+from imagebart.worlds.attribute_classifier import (
+    AttributeClassifier,
+    AttributeClassifierConfig,
+    load_classifier,
+    save_classifier,
+)
+from imagebart.worlds.avatars import PLAIN, VALUES
 from recipes.avatars import READER
 from recipes.avatars.artwork import rendered
 from recipes.avatars.dataset import sample
@@ -24,7 +29,7 @@ AVATARS = [sample(i, 424_242, "all") for i in range(400)]
 @pytest.mark.parametrize(("size", "bound"), [(128, 0.99), (256, 0.98)])
 def test_fresh_renders_are_read_right(size: int, bound: float) -> None:
     avatars = AVATARS if size == 128 else AVATARS[:100]
-    read = load_reader(READER).read(rendered(avatars, size)).attributes
+    read = load_classifier(READER).read(rendered(avatars, size)).attributes
     right, asked = Counter[str](), Counter[str]()
     for truth, reading in zip(avatars, read, strict=True):
         asked.update(truth.visible())
@@ -36,7 +41,7 @@ def test_fresh_renders_are_read_right(size: int, bound: float) -> None:
 def test_augmented_renders_are_read_right() -> None:
     torch.manual_seed(0)
     images = augmented(rendered(AVATARS[:100], 128), Augment())
-    read = load_reader(READER).read(images).attributes
+    read = load_classifier(READER).read(images).attributes
     answers = [
         getattr(a, name) == getattr(b, name) for a, b in zip(AVATARS[:100], read, strict=True) for name in a.visible()
     ]
@@ -44,7 +49,7 @@ def test_augmented_renders_are_read_right() -> None:
 
 
 def test_features_do_not_depend_on_the_batch() -> None:
-    reader = load_reader(READER)
+    reader = load_classifier(READER)
     images = rendered(AVATARS[:5], 128)
     reading = reader.read(images, batch=2)
     assert reading.features.shape == (5, reader.config.features)
@@ -60,7 +65,7 @@ def test_the_weights_are_small() -> None:
 
 def test_hidden_attributes_have_no_label() -> None:
     numbers = dict(zip(VALUES, labels(PLAIN).tolist(), strict=True))
-    assert {name for name, n in numbers.items() if n == HIDDEN} == {"hat_colour", "facial_hair_colour", "graphic"}
+    assert {name for name, n in numbers.items() if n == HIDDEN} == {"hat_color", "facial_hair_color", "graphic"}
     assert all(VALUES[name][n] == getattr(PLAIN, name) for name, n in numbers.items() if n != HIDDEN)
     item = LabelledAvatars(3)[7]
     assert torch.equal(item["labels"], labels(sample(7, 3, "all")))
@@ -79,29 +84,29 @@ def test_augmentation_changes_about_half_of_the_images_and_little() -> None:
 
 def test_a_reader_is_saved_and_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    reader = Reader(ReaderConfig((8, 8, 8), 4, 16)).eval()
-    save_reader(reader, tmp_path / "r.safetensors")
-    again = load_reader(tmp_path / "r.safetensors")
+    reader = AttributeClassifier(AttributeClassifierConfig((8, 8, 8), 4, 16)).eval()
+    save_classifier(reader, tmp_path / "r.safetensors")
+    again = load_classifier(tmp_path / "r.safetensors")
     images = rendered(AVATARS[:2], 128)
     assert torch.allclose(again.features(images), reader.features(images), atol=1e-2)
     with pytest.raises(ValueError, match="missing"):
-        load_reader(tmp_path / "none.safetensors")
+        load_classifier(tmp_path / "none.safetensors")
 
 
 def test_training_lowers_the_loss_and_writes_a_reader(tmp_path: Path) -> None:
     loop = LoopConfig(30, batch_size=16, lr=4e-3, warmup=4, ema=0.5, mixed_precision="no", log_every=1)
-    run = ReaderRun(loop, ReaderConfig((16, 32, 32), 16, 64))
+    run = ReaderRun(loop, AttributeClassifierConfig((16, 32, 32), 16, 64))
     trained = train_reader(run, tmp_path)
     log = [line.split('"loss": ')[1].split(",")[0] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [float(loss) for loss in log]
     assert sum(losses[-6:]) < 0.98 * sum(losses[:6])
     images = rendered(AVATARS[:2], 128)
-    written = load_reader(tmp_path / "reader.safetensors")
+    written = load_classifier(tmp_path / "reader.safetensors")
     assert torch.allclose(written.features(images), trained.eval().features(images), atol=2e-2)
 
 
 def test_the_configuration_that_made_it_loads() -> None:
-    assert load(ReaderRun, CONFIGS / "reader.json").model == load_reader(READER).config
+    assert load(ReaderRun, CONFIGS / "reader.json").model == load_classifier(READER).config
 
 
 @pytest.mark.parametrize("size", [{"channels": [20_000] * 3}, {"squeeze": 20_000, "features": 1000}])
@@ -109,7 +114,7 @@ def test_a_scorer_of_gigabytes_is_refused_by_its_description(tmp_path: Path, siz
     path = tmp_path / "judge.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"values": json.dumps(VALUES), "config": json.dumps(size)})
     with pytest.raises(ValueError, match="expected at most 512"):
-        load_reader(path)
+        load_classifier(path)
 
 
 def test_configurations_written_before_are_read() -> None:

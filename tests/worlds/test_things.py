@@ -26,12 +26,12 @@ from imagebart.worlds.things import (
     Asked,
     Box,
     Part,
+    ThingDetector,
     ThingNames,
-    ThingReader,
     ThingScorer,
-    load_reader,
+    load_detector,
     relation,
-    save_reader,
+    save_detector,
 )
 
 GRID, CELL = 8, 8
@@ -75,7 +75,7 @@ def random_things(random: np.random.Generator) -> list[tuple[int, str, Box]]:
 def scorer() -> ThingScorer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        reader, random = ThingReader(2, 3, width=16), np.random.default_rng(0)
+        reader, random = ThingDetector(2, 3, width=16), np.random.default_rng(0)
         optimizer = torch.optim.AdamW(reader.parameters(), 2e-3)
         asker = ThingScorer(reader, NAMES, TextConditioner.from_captions(["a lemon"]), GRID)
         for _ in range(150):
@@ -150,10 +150,10 @@ def test_prompts_name_nouns_with_number_and_color_before_them(
 @pytest.fixture(scope="module")
 def shipped() -> ThingScorer:
     """That of checkpoints/things, without the model."""
-    folder = Path(__file__).parent.parent / "checkpoints" / "things"
+    folder = Path(__file__).parents[2] / "checkpoints" / "things"
     conditioner = conditioner_from_config(json.loads((folder / "config.json").read_text("utf-8"))["conditioner"])
     assert isinstance(conditioner, TextConditioner)
-    return ThingScorer(*load_reader(folder / WEIGHTS), conditioner, 16)
+    return ThingScorer(*load_detector(folder / WEIGHTS), conditioner, 16)
 
 
 def said(scorer: ThingScorer, asked: Asked) -> str:
@@ -382,7 +382,7 @@ def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none(framed:
 
 def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(scorer: ThingScorer, tmp_path: Path) -> None:
     model = tiny_model("text")
-    save_reader(scorer.reader, NAMES, tmp_path / WEIGHTS)
+    save_detector(scorer.detector, NAMES, tmp_path / WEIGHTS)
     loaded = bundled_scorer(tmp_path, model)
     assert isinstance(loaded, ThingScorer)
     image = drawn([(LEMON, "", Box(2, 2, 4))])
@@ -396,4 +396,4 @@ def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(scorer: ThingScorer,
         bundled_scorer(tmp_path, model)
     (tmp_path / WEIGHTS).write_bytes(content.replace(b'\\"sides\\"', b'\\"hides\\"'))
     with pytest.raises(WeightsError, match="cannot be used as a scorer"):
-        load_reader(tmp_path / WEIGHTS)
+        load_detector(tmp_path / WEIGHTS)
