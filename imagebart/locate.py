@@ -76,8 +76,7 @@ def load(
         target = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
         raise ValueError(f"device is {device!r}, expected one that this machine has, such as cpu") from error
-    rounded = target.type == "cpu" and dtype == "auto"
-    weights_dtype = parse_dtype({"auto": "float32" if rounded else "bfloat16"}.get(dtype, dtype))
+    weights_dtype = parse_dtype(dtype)
     folder = locate(source, download, revision)
     try:
         if (folder / CONFIG).is_file():
@@ -90,5 +89,4 @@ def load(
         raise
     except Exception as error:  # whatever the files hold
         raise WeightsError(f"{folder} holds a model that cannot be used: {reason_of(error)}") from error
-    model.precision = "rounded" if rounded else "exact"
     return model

@@ -37,10 +37,8 @@ class ImageBART(ImageBARTModel):
         The last is a model on the Hub, and revision its branch, tag or commit. download: a published model that is not
         here is fetched and converted, after saying how large it is.
 
-        dtype: of the weights: float16, bfloat16, float32, float64; or auto, the fastest without visible loss: bfloat16
-        on a GPU, on a CPU float32 with sampling from weights rounded to bfloat16 or float16. Nothing that the files
-        name is imported or run. Raises WeightsError naming the file and what is wrong, and ValueError for an unknown
-        device or dtype.
+        dtype: of the weights: float16, bfloat16, float32, float64. Nothing that the files name is imported or run.
+        Raises WeightsError naming the file and what is wrong, and ValueError for an unknown device or dtype.
         """
         return locate.load(source, device, dtype, download, revision, cls)
 

@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", default="checkpoints/avatars", help="a folder, or a published model's name")
     parser.add_argument("--random", type=Path, help="folder where random weights of published shapes are kept")
     parser.add_argument("--scales", type=int, nargs="*", default=[None], help="T, where it can be chosen")
-    parser.add_argument("--dtype", nargs="*", default=["float32", "auto"], help="see ImageBART.from_pretrained")
+    parser.add_argument("--dtype", nargs="*", default=["float32"], help="see ImageBART.from_pretrained")
     parser.add_argument("--size", type=int, nargs=2, help="width and height of the image that is edited")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--prompt", default="a woman with long red hair", help="of models that take words")

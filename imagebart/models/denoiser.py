@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
-from imagebart.models.transformer import Block, DecoderInput, Encode, Transformer, TransformerConfig, check_cond
+from imagebart.models.transformer import Block, DecoderInput, Transformer, TransformerConfig, check_cond
 from imagebart.models.vqgan import FirstStageConfig
 from imagebart.settings import HintGrid, Length, Vocabulary
 
@@ -173,13 +173,13 @@ class Denoiser(nn.Module):
             cond = torch.arange(self.config.text.query_tokens, device=self.device).expand(batch, -1)
         return start if cond is None else torch.cat([start, cond.to(self.device) + self.config.vocab_size], 1)
 
-    def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> tuple[DecoderInput, Tensor]:
+    def prepare(self, given: DenoiserInput) -> tuple[DecoderInput, Tensor]:
         """What is computed once a step: the decoder's input, and the encoder's output at the tokens, [B, N, width].
 
-        encode: used in place of the encoder. The decoder's position P - 1 + n gets token n - 1 of x_s with its noise
+        The decoder's position P - 1 + n gets token n - 1 of x_s with its noise
         level, and the encoder's output at position n, which it predicts.
         """
-        prefix, prompt, encoded = self._encode(given, encode)
+        prefix, prompt, encoded = self._encode(given)
         length, tokens = prefix.shape[1], given.x_t.shape[1]
         decoder_bias = F.pad(self.decoder_rates(given.noise_s[:, :-1]), (0, 0, length, 0))
         if prompt is not None:
@@ -194,12 +194,12 @@ class Denoiser(nn.Module):
         """Positions of a prefix of some length and of image tokens after it, int64 [B, length + N]."""
         return torch.cat([torch.arange(length, device=places.device).expand(len(places), -1), places + length], 1)
 
-    def draft_logits(self, given: DenoiserInput, encode: Encode | None = None) -> Tensor:
+    def draft_logits(self, given: DenoiserInput) -> Tensor:
         """Logits of p(x_0) by the encoder alone, of every position at once, float [B, N, K]; noise_s is not used."""
-        prefix, _, encoded = self._encode(given, encode)
+        prefix, _, encoded = self._encode(given)
         return self.add_x_t_evidence(self.draft_head(encoded[:, prefix.shape[1] :]), given.x_t, given.noise_t)
 
-    def _encode(self, given: DenoiserInput, encode: Encode | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _encode(self, given: DenoiserInput) -> tuple[Tensor, Tensor | None, Tensor]:
         """The prefix [B, P], what the prompt adds to it [B, P, width], and the encoder's output [B, P + N, width]."""
         x_t, prefix = given.x_t, self.prefix(len(given.x_t), given.cond)
         shape = (*x_t.shape, self.config.vocab_size)
@@ -218,7 +218,7 @@ class Denoiser(nn.Module):
             encoder_bias = encoder_bias + F.pad(prompt, (0, 0, 0, x_t.shape[1]))
         tokens = torch.cat([prefix, x_t], 1)
         places = None if given.places is None else self._places(given.places, prefix.shape[1])
-        return prefix, prompt, (encode or self.encoder)(tokens, encoder_bias, places=places)
+        return prefix, prompt, self.encoder(tokens, encoder_bias, places=places)
 
     def embed_hints(self, color_hints: Tensor | None, sides: Tensor | None) -> Tensor | None:
         """What color hints, bool [B, N, K], and sides, int64 [B, N, 4], add to the encoder's embeddings, [B, N, width].

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 from pydantic import Field
@@ -21,7 +21,6 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import ClassConditioner, Conditioner
 
-Precision = Literal["exact", "rounded"]  # what sampling may do to weights
 Model = TypeVar("Model", bound="ImageBARTModel")
 DEFAULT_SCALES = 2  # of a denoiser
 
@@ -66,7 +65,6 @@ class ImageBARTModel(nn.Module):
         self.conditioner = conditioner
         self.about = about or About()
         self.schedule = schedule or Schedule.geometric(len(self.stages) or self.about.sampling.scales or DEFAULT_SCALES)
-        self.precision: Precision = "exact"
         self._check()
         self.eval().requires_grad_(False)
 

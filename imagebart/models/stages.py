@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
-from imagebart.models.transformer import DecoderInput, Encode, Transformer, TransformerConfig, check_cond
+from imagebart.models.transformer import DecoderInput, Transformer, TransformerConfig, check_cond
 from imagebart.settings import Length, Offset, Share, Steps, Vocabulary
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]
@@ -70,8 +70,8 @@ class Stage(nn.Module):
         self.text = replacement(self.config.text, encoder)
         self.config = replace(self.config, text=encoder.config)
 
-    def prepare(self, x_t: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> DecoderInput:
-        """What is computed once a step; encode: used in place of the stage's encoder."""
+    def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> DecoderInput:
+        """What is computed once a step."""
         self._check(x_t)
         prompt = self.encode_prompt(cond)
         added_embeds = None if prompt is None else F.pad(prompt, (0, 0, 0, self.config.tokens - 1))
@@ -104,11 +104,11 @@ class EncoderDecoderStage(Stage):
         assert config.encoder is not None, "an encoder-decoder stage needs an encoder"
         self.encoder = Transformer(config.encoder)
 
-    def prepare(self, x_t: Tensor, cond: Tensor | None = None, encode: Encode | None = None) -> DecoderInput:
+    def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> DecoderInput:
         self._check(x_t)
         prompt = self.encode_prompt(cond)
         added_embeds = None if prompt is None else F.pad(prompt, (0, 0, 0, self.config.tokens))
-        encoded = (encode or self.encoder)(torch.cat([self.prefix(len(x_t), cond), x_t], 1), added_embeds)
+        encoded = self.encoder(torch.cat([self.prefix(len(x_t), cond), x_t], 1), added_embeds)
         return DecoderInput(torch.full_like(x_t[:, :1], self.config.start_token), self.decoder.cross_kv(encoded))
 
 

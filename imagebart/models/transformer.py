@@ -5,8 +5,7 @@ Pre-norm blocks, learned absolute positions, exact GELU: the form of the publish
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -35,22 +34,6 @@ class TransformerConfig:
 
 KeyValue = tuple[Tensor, Tensor]  # keys and values, each [B, heads, length, head_size]
 KEYS_MULTIPLE = 16  # cached keys are attended to in multiples of this: sums do not depend on where drafts end
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Scaled dot-product attention: [B, heads, S, head_size], keys and values [B, heads, M, head_size] -> q's shape.
-
-    mask: added to the scores, broadcast to [B, heads, S, M]; causal: each query sees the keys up to its own position.
-    In bfloat16 on a CPU it is written out: faster than PyTorch's own, in training by half at a few hundred positions,
-    and sums do not depend on the number of queries on processors with AMX.
-    """
-    if q.dtype != torch.bfloat16 or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))
-    if causal:
-        mask = torch.full(scores.shape[-2:], -torch.inf, dtype=q.dtype).triu(1)
-    weights = (scores if mask is None else scores + mask.to(scores.dtype)).softmax(-1)
-    return torch.matmul(weights.to(v.dtype), v)
 
 
 class KVCache:
@@ -140,11 +123,11 @@ class Attention(nn.Module):
         """[B, S, width] -> [B, S, width]."""
         if cross_kv is not None:
             (q,) = self.split_heads(self.q(self.norm(x)), 1)
-            out = attention(q, *cross_kv)
+            out = F.scaled_dot_product_attention(q, *cross_kv)
         else:
             qkv = self.split_heads(self.qkv(self.norm(x)), 3)
             kv = qkv[1:] if cache is None else cache.update(layer, qkv[1:], sees.where, sees.end)
-            out = attention(qkv[0], kv[0], kv[1], sees.mask, sees.causal)
+            out = F.scaled_dot_product_attention(qkv[0], kv[0], kv[1], sees.mask, is_causal=sees.causal)
         return self.out(out.transpose(1, 2).flatten(2))
 
 
@@ -276,15 +259,6 @@ class Transformer(nn.Module):
         return like.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None]
 
 
-class Encode(Protocol):
-    """An encoder."""
-
-    def __call__(self, tokens: Tensor, added_embeds: Tensor | None, /, *, places: Tensor | None = None) -> Tensor:
-        """Tokens [B, S], and what is added to their embeddings [B, S, width] -> output [B, S, width]; see
-        `Transformer.forward`.
-        """
-
-
 def check_cond(cond: Tensor | None, batch: int, length: int) -> None:
     """Raises ValueError unless there are `length` conditioning tokens in each row: [B, length], or None for none."""
     expected = (batch, length)
@@ -310,9 +284,6 @@ class DecoderInput:
         self.added_embeds = None if self.added_embeds is None else self.added_embeds[rows]
         self.places = None if self.places is None else self.places[rows]
 
-    def to(self, kv_dtype: torch.dtype, embeds_dtype: torch.dtype) -> DecoderInput:
-        """The same in other types, keys and values in one piece each."""
-        pairs = self.cross_kv
-        cross_kv = pairs and [(k.to(kv_dtype).contiguous(), v.to(kv_dtype).contiguous()) for k, v in pairs]
-        added_embeds = None if self.added_embeds is None else self.added_embeds.to(embeds_dtype)
-        return replace(self, cross_kv=cross_kv, added_embeds=added_embeds)
+    def make_contiguous(self) -> None:
+        """Copies keys and values into one piece each, for those who attend to them many times."""
+        self.cross_kv = self.cross_kv and [(k.contiguous(), v.contiguous()) for k, v in self.cross_kv]

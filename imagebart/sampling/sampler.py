@@ -14,8 +14,9 @@ from imagebart.diffusion import add_noise_rows, gumbel_noise, row_generators, un
 from imagebart.errors import InputError
 from imagebart.models.denoiser import context_window
 from imagebart.models.imagebart import ImageBARTModel
+from imagebart.models.transformer import Transformer
 from imagebart.sampling.corrector import correct
-from imagebart.sampling.packed_linear import PackedModel, PackedModels
+from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.speculative import ChainEvent, sample_step
 from imagebart.sampling.steps import ChainState, KnownTokens, StageStep, Step, check_tokens, denoising_steps
 from imagebart.settings import SamplingSettings
@@ -25,14 +26,14 @@ SEED_OFFSET = 0x9E3779B9  # added to a seed for the noise that a variation start
 
 @torch.no_grad()
 def sample_chain(
-    state: ChainState, packed: Callable[[Step], PackedModel], settings: SamplingSettings
+    state: ChainState, packed: Callable[[Transformer], Transformer], settings: SamplingSettings
 ) -> Iterator[ChainEvent]:
     """From x_T down to x_0, and through the corrector; an event after every pass of a network, the last holds x_0.
 
-    packed: gives a step's packed model. Resample r of n first adds noise to the last result, with probability
+    packed: packs a decoder's weights. Resample r of n first adds noise to the last result, with probability
     (1 - r/n) beta_t (section 3.4). The iterator can be closed at any moment.
     """
-    x, resamples, state = state.x, settings.resamples, state.embed(packed(state.steps[0]))
+    x, resamples, state = state.x, settings.resamples, state.embed()
     for t in range(len(state.steps), 0, -1):
         step, own = state.steps[t - 1], settings.at(t)
         for repeat in range(resamples):
@@ -41,7 +42,7 @@ def sample_chain(
             x_t = torch.where(step.sees(state.noise_level), state.x, x)
             noise = gumbel_noise((x.shape[1], step.vocab_size), state.generators).to(x.device)
             begun = ChainEvent(t, state.scales, repeat, resamples, x_t)
-            for event in sample_step(step, packed(step), replace(state, x=x_t), own, noise, begun):
+            for event in sample_step(step, packed(step.decoder), replace(state, x=x_t), own, noise, begun):
                 x = event.tokens
                 yield event
     if settings.corrector_steps:
@@ -52,18 +53,11 @@ class Sampler:
     """Samples from a model."""
 
     def __init__(self, model: ImageBARTModel) -> None:
-        self.model, self.packed_models = model, PackedModels()
+        self.model, self.packed = model, PackedDecoder()
 
     def warm_up(self) -> None:
-        """Packs the networks before the first run: if not all fit into memory, those that it needs first."""
-        for step in reversed(self.steps(SamplingSettings())):
-            if not self.packed_models.has_room(self.model.precision, *step.networks):
-                return
-            self.packed(step)
-
-    def packed(self, step: Step) -> PackedModel:
-        """The packed model of a step."""
-        return self.packed_models.get(self.model.precision, *step.networks)
+        """Packs what the first run begins with."""
+        self.packed(self.steps(SamplingSettings())[-1].decoder)
 
     def steps(self, settings: SamplingSettings, strength: float = 1.0) -> Sequence[Step]:
         """The chain's steps, t = 1 first, from noise level `strength` on, or from `settings.start`.

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from imagebart.models.transformer import Transformer
 from imagebart.sampling.logits import filter_logits
-from imagebart.sampling.packed_linear import PASS_ROWS, PackedModel
+from imagebart.sampling.packed_linear import PASS_ROWS
 from imagebart.sampling.steps import ChainState, Step, StepRun
 from imagebart.settings import SamplingSettings
 
@@ -94,7 +95,7 @@ class _Row:
 @torch.no_grad()
 def sample_step(
     step: Step,
-    packed: PackedModel,
+    decoder: Transformer,
     state: ChainState,
     settings: SamplingSettings,
     noise: Tensor,
@@ -104,17 +105,18 @@ def sample_step(
 ) -> Iterator[ChainEvent]:
     """Samples x_s given x_t; yields the step's own drafts, if it makes any, and an event after every pass.
 
-    state: its x is x_t, with the known tokens where they are kept. noise: Gumbel [B, N, K]. event: holds the stage and
-    resample of the events. drafts: of x_s, with the known tokens, int64 [B, N]; None: the step's own. length_of: how
-    many drafts a pass verifies; it changes the result only by rounding, where two tokens are almost equally likely.
+    decoder: the step's, which may be packed. state: its x is x_t, with the known tokens where they are kept. noise:
+    Gumbel [B, N, K]. event: holds the stage and resample of the events. drafts: of x_s, with the known tokens, int64
+    [B, N]; None: the step's own. length_of: how many drafts a pass verifies; it changes the result only by rounding,
+    where two tokens are almost equally likely.
     Rows advance on their own; one that is done leaves the batch.
     """
-    state = state.embed(packed)
+    state = state.embed()
     if state.window is not None:
         cropped, inside = state.crop()
         noise = noise.gather(1, inside[..., None].expand(-1, -1, step.vocab_size))
         drafts = None if drafts is None else drafts.gather(1, inside)
-        for seen in sample_step(step, packed, cropped, settings, noise, event, drafts, length_of):
+        for seen in sample_step(step, decoder, cropped, settings, noise, event, drafts, length_of):
             yield replace(seen, tokens=state.x.scatter(1, inside, seen.tokens))
         return
     x_t, keep = state.x, step.keeps(state.noise_level)
@@ -126,7 +128,7 @@ def sample_step(
     if not active:
         return
     batch = torch.tensor([row.index for row in active], device=x_t.device)
-    run = StepRun(step, packed, state.select(batch), settings.guidance)
+    run = StepRun(step, decoder, state.select(batch), settings.guidance)
     if drafts is None and run.drafts is not None:
         unknown = ~keep
         logits = filter_logits(run.drafts[unknown[batch]], settings)

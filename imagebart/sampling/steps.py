@@ -11,10 +11,10 @@ from torch import Tensor
 
 from imagebart.diffusion import reverse_step
 from imagebart.models.denoiser import Denoiser, DenoiserInput, mask_sides
-from imagebart.models.stages import EncoderDecoderStage, Stage
-from imagebart.models.transformer import DecoderInput, Encode, Transformer
+from imagebart.models.stages import Stage
+from imagebart.models.transformer import DecoderInput, KVCache, Transformer
 from imagebart.sampling.logits import guided
-from imagebart.sampling.packed_linear import PackedModel, use_threads
+from imagebart.sampling.packed_linear import threads_for
 
 
 class Step(Protocol):
@@ -24,8 +24,7 @@ class Step(Protocol):
     beta: float  # probability of a token of x_s to be replaced by noise in x_t
 
     @property
-    def networks(self) -> tuple[Transformer, Transformer | None]:
-        """Its decoder, and its encoder if any."""
+    def decoder(self) -> Transformer: ...
 
     def keeps(self, noise_level: Tensor) -> Tensor:
         """Which tokens it does not sample, bool [B, N], by their noise levels."""
@@ -33,11 +32,8 @@ class Step(Protocol):
     def sees(self, noise_level: Tensor) -> Tensor:
         """Which tokens of the chain's start it takes as x_t, bool [B, N], by their noise levels."""
 
-    def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> DecoderInput:
-        """Everything that is computed once. given: its noise levels are the tokens' own, which the step may limit.
-
-        encode: computes what its encoder would.
-        """
+    def prepare(self, given: DenoiserInput) -> DecoderInput:
+        """Everything that is computed once. given: its noise levels are the tokens' own, which the step may limit."""
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
         """The decoder's logits [B, S, K], x_t and its noise_level -> logits that temperature and filters act on."""
@@ -54,17 +50,16 @@ class StageStep:
         self.vocab_size, self.beta = stage.config.vocab_size, stage.config.beta
 
     @property
-    def networks(self) -> tuple[Transformer, Transformer | None]:
-        stage = self.stage
-        return stage.decoder, stage.encoder if isinstance(stage, EncoderDecoderStage) else None
+    def decoder(self) -> Transformer:
+        return self.stage.decoder
 
     def keeps(self, noise_level: Tensor) -> Tensor:
         return noise_level == 0
 
     sees = keeps
 
-    def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> DecoderInput:
-        return self.stage.prepare(given.x_t, given.cond, encode)
+    def prepare(self, given: DenoiserInput) -> DecoderInput:
+        return self.stage.prepare(given.x_t, given.cond)
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
         return self.stage.add_x_t_evidence(logits, x_t)
@@ -87,8 +82,8 @@ class DenoisingStep:
         self.beta = 1 - (1 - noise_t) / (1 - noise_s)
 
     @property
-    def networks(self) -> tuple[Transformer, Transformer | None]:
-        return self.denoiser.decoder, self.denoiser.encoder
+    def decoder(self) -> Transformer:
+        return self.denoiser.decoder
 
     def keeps(self, noise_level: Tensor) -> Tensor:
         return noise_level <= self.noise_s
@@ -96,9 +91,9 @@ class DenoisingStep:
     def sees(self, noise_level: Tensor) -> Tensor:
         return (noise_level <= self.noise_t) & (noise_level < 1)
 
-    def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> DecoderInput:
+    def prepare(self, given: DenoiserInput) -> DecoderInput:
         noise_t, noise_s = given.noise_t.clamp(max=self.noise_t), given.noise_s.clamp(max=self.noise_s)
-        decoder_input, encoded = self.denoiser.prepare(replace(given, noise_t=noise_t, noise_s=noise_s), encode)
+        decoder_input, encoded = self.denoiser.prepare(replace(given, noise_t=noise_t, noise_s=noise_s))
         decoder_input.drafts = self.add_x_t_evidence(self.denoiser.draft_head(encoded), given.x_t, given.noise_t)
         return decoder_input
 
@@ -222,16 +217,15 @@ class ChainState:
         cropped = replace(self, x=x, noise_level=noise_level, hint_embeds=hint_embeds, window=None, places=places)
         return cropped, places
 
-    def embed(self, packed: PackedModel) -> ChainState:
+    def embed(self) -> ChainState:
         """The same with the conditions' embeddings, which a denoiser's steps have in common; itself if it has them."""
         step = self.steps[0]
         if not isinstance(step, DenoisingStep) or self.prompt_embeds is not None or self.hint_embeds is not None:
             return self
         conds = [cond for cond in (self.cond, self.unconditional) if cond is not None]
-        with torch.autocast(self.x.device.type, torch.bfloat16, enabled=packed.rounds):
-            embeds = step.denoiser.encode_prompt(torch.cat(conds) if conds else None)
-            sides = mask_sides(self.noise_level > 0) if step.denoiser.config.mask_sides else None
-            embedded = replace(self, hint_embeds=step.denoiser.embed_hints(self.color_hints, sides))
+        embeds = step.denoiser.encode_prompt(torch.cat(conds) if conds else None)
+        sides = mask_sides(self.noise_level > 0) if step.denoiser.config.mask_sides else None
+        embedded = replace(self, hint_embeds=step.denoiser.embed_hints(self.color_hints, sides))
         if embeds is None:
             return embedded
         prompt_embeds, *rest = embeds.split(len(self.x))
@@ -244,9 +238,9 @@ class StepRun:
     The decoder gets token i of [prefix, x_s] at its position i; at its position `first` + n it predicts token n of x_s.
     """
 
-    def __init__(self, step: Step, packed: PackedModel, state: ChainState, guidance: float = 1.0) -> None:
-        """state: embedded, and cropped if it has a window; its x is x_t."""
-        self.step, self.packed, self.guidance = step, packed, guidance
+    def __init__(self, step: Step, decoder: Transformer, state: ChainState, guidance: float = 1.0) -> None:
+        """decoder: the step's, which may be packed. state: embedded, and cropped if it has a window; its x is x_t."""
+        self.step, self.decoder, self.guidance = step, decoder, guidance
         self.x_t, self.noise_level, cond, prompt_embeds = state.x, state.noise_level, state.cond, state.prompt_embeds
         self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
         if self.guided:
@@ -260,11 +254,10 @@ class StepRun:
         x_t, levels = self._both(self.x_t), self._both(self.noise_level)
         places = None if state.places is None else self._both(state.places)
         both = DenoiserInput(x_t, levels, levels, cond, None, places, None, prompt_embeds, hint_embeds)
-        with torch.autocast(self.x_t.device.type, torch.bfloat16, enabled=packed.rounds):
-            given = step.prepare(both, packed.encoder)
-        self.given = given.to(packed.kv_like.dtype, packed.decoder.position_embedding.dtype)
-        self.cache = packed.new_cache(len(given.prefix))
-        self.first = given.prefix.shape[1] - 1
+        self.given = step.prepare(both)
+        self.given.make_contiguous()
+        self.cache = KVCache(decoder.config, len(self.given.prefix), decoder.position_embedding[:0])
+        self.first = self.given.prefix.shape[1] - 1
 
     @property
     def rows(self) -> int:
@@ -299,9 +292,9 @@ class StepRun:
         rows = torch.arange(len(tokens), device=device)[:, None]
         added_embeds = None if given.added_embeds is None else given.added_embeds[rows, positions]
         places = None if given.places is None else given.places[rows, positions]
-        decoder = self.packed.decoder
+        decoder = self.decoder
         assert decoder.head is not None
-        with use_threads(self.packed.threads):
+        with threads_for(decoder):
             hidden = decoder(tokens, added_embeds, given.cross_kv, self.cache, begins, places)[:, skip:]
             logits = decoder.head(hidden).to(hidden.dtype)
         logits = self.step.add_x_t_evidence(logits, self._both(x_t), self._both(noise_level))

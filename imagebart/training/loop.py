@@ -29,7 +29,6 @@ from torch.utils.data import DataLoader, Dataset
 from imagebart.atomic_io import write_error, write_text
 from imagebart.imaging.figures import chart
 from imagebart.imaging.files import save_image
-from imagebart.sampling.packed_linear import multiplies_bfloat16
 from imagebart.training.config import LoopConfig
 from imagebart.training.progress import tracked
 from imagebart.training.state import OptimizerState, Stateful, load_state, save_state
@@ -205,7 +204,8 @@ def precision(wanted: str) -> str:
         return wanted
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if multiplies_bfloat16() else "no"
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # emulated, it is very slow
+    return "bf16" if fast else "no"
 
 
 def _averaged_model(ema: AveragedModel, model: nn.Module) -> nn.Module:

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior, row_generators, uniform_tokens
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
-from imagebart.sampling.packed_linear import pack
+from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.sampler import sample_chain
 from imagebart.sampling.steps import ChainState, StageStep
 from imagebart.settings import SamplingSettings
@@ -97,9 +97,9 @@ class StagesTask(TokensTask[StageRun]):
         stay = torch.rand(x0.shape, generator=generators[0]).to(x0.device) < self.schedule.alphacum(stage.config.t)
         x_t = torch.where(stay, x0, noise)
         step = StageStep(stage)  # a chain of its own
-        packed, last = pack("exact", *step.networks), x_t
+        last = x_t
         state = ChainState([step], 1, x_t, torch.ones(x_t.shape, device=x0.device), generators, cond)
-        for event in sample_chain(state, lambda _: packed, SamplingSettings()):
+        for event in sample_chain(state, PackedDecoder(), SamplingSettings()):
             last = event.tokens
         return grid(self.first_stage.decode(torch.cat([x0, x_t, last])), columns=len(x0))
 

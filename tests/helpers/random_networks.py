@@ -14,7 +14,6 @@ from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.sampling.packed_linear import PackedModel, pack
 from imagebart.sampling.steps import ChainState, DenoisingStep, StageStep, Step
 
 KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")
@@ -111,11 +110,6 @@ def random_step(
         denoiser = random_denoiser(tokens, vocab_size, cond_length, seed, query_tokens)
         return DenoisingStep(denoiser, 0.7, 0.3 if kind == "denoiser" else 0.0)
     return StageStep(random_stage(kind, tokens, vocab_size, cond_length, seed=seed, query_tokens=query_tokens))
-
-
-def packed_for(step: Step) -> PackedModel:
-    """What samples a step exactly."""
-    return pack("exact", *step.networks)
 
 
 def chain_state(

@@ -8,7 +8,7 @@ import torch
 from oracles import plain_transformer
 from small_transformer import BASE, CAUSAL, build, context_of, every_causal_config, every_config
 
-from imagebart.models.transformer import KVCache, Transformer, TransformerConfig, attention, sinusoids
+from imagebart.models.transformer import KVCache, Transformer, TransformerConfig, sinusoids
 
 
 @every_config
@@ -108,33 +108,6 @@ def test_positions_begin_alike_at_equal_distances() -> None:
     assert torch.allclose(transformer.position_embedding / (0.02 * 2**0.5), found.float(), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["all", "causal", "masked"])
-def test_attention_in_training_equals_that_in_use(kind: str) -> None:
-    """In bf16 under autocast, as it is trained on a CPU, forwards and back, beside float64 written out."""
-    torch.manual_seed(0)
-    given = [torch.randn(2, 3, n, 8, dtype=torch.bfloat16) for n in (7, 7 if kind == "causal" else 11, 0)]
-    given[2] = torch.randn_like(given[1])
-    mask = torch.rand(7, 11) < 0.5 if kind == "masked" else None
-    if mask is not None:
-        mask[:, 0] = True
-    kinds = (torch.bfloat16, torch.float64)
-    ours, exact = ([t.detach().to(dtype, copy=True).requires_grad_() for t in given] for dtype in kinds)
-    with torch.autocast("cpu", torch.bfloat16):
-        added = None if mask is None else torch.zeros(7, 11).masked_fill(~mask, -torch.inf)
-        found = attention(ours[0], ours[1], ours[2], added, kind == "causal")
-    scores = exact[0] @ exact[1].transpose(-1, -2) / 8**0.5
-    seen = torch.ones(scores.shape[-2:], dtype=torch.bool) if mask is None else mask
-    seen = seen.tril() if kind == "causal" else seen
-    expected = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ exact[2]
-    torch.testing.assert_close(found.double(), expected, rtol=0.03, atol=0.03)
-    weights = torch.randn_like(expected)
-    (found.double() * weights).sum().backward()
-    (expected * weights).sum().backward()
-    for mine, right in zip(ours, exact, strict=True):
-        assert mine.grad is not None and right.grad is not None
-        torch.testing.assert_close(mine.grad.double(), right.grad, rtol=0.05, atol=0.1)
-
-
 @every_causal_config
 def test_any_chunks_equal_the_whole(config: TransformerConfig) -> None:
     """Rows at positions of their own; chunks may begin before the end of the last."""
@@ -170,27 +143,3 @@ def test_cache_takes_memory_once_and_hands_on_rows() -> None:
     cache.select(torch.tensor([2, 0]))
     found = transformer(tokens[[2, 0], 5:], cache=cache, begins=[5, 5])
     torch.testing.assert_close(found, transformer(tokens)[[2, 0], 5:])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention(dtype: torch.dtype) -> None:
-    q, k, v = (torch.randn(2, 3, length, 8).to(dtype) for length in (5, 7, 7))
-    mask = torch.zeros(2, 1, 5, 7, dtype=dtype).masked_fill_(torch.rand(2, 1, 5, 7) < 0.4, -torch.inf)
-    mask[..., 0] = 0
-    tolerance = 1e-6 if dtype == torch.float32 else 3e-2
-    for given in (None, mask):
-        scores = q.double() @ k.double().transpose(2, 3) / 8**0.5
-        weights = (scores if given is None else scores + given.double()).softmax(-1)
-        found = attention(q, k, v, given)
-        assert found.dtype == dtype
-        torch.testing.assert_close(found.double(), weights @ v.double(), rtol=0, atol=tolerance)
-
-
-def test_a_query_in_bfloat16_does_not_depend_on_those_beside_it() -> None:
-    for heads, size in ((4, 64), (16, 50)):
-        q, k, v = (torch.randn(2, heads, length, size).bfloat16() for length in (64, 272, 272))
-        mask = torch.zeros(2, 1, 64, 272).masked_fill_(torch.rand(2, 1, 64, 272) < 0.4, -torch.inf).bfloat16()
-        whole, masked = attention(q, k, v), attention(q, k, v, mask)
-        for rows in (4, 6, 8, 24):
-            assert torch.equal(attention(q[:, :, :rows], k, v), whole[:, :, :rows]), (heads, rows)
-            assert torch.equal(attention(q[:, :, :rows], k, v, mask[:, :, :rows]), masked[:, :, :rows]), (heads, rows)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from oracles import noise_levels, plain_denoiser, plain_draw
-from random_networks import chain_state, packed_for, random_cond, random_denoiser
+from random_networks import chain_state, random_cond, random_denoiser
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
@@ -23,7 +23,6 @@ K, SIDE, ROWS, STEPS = 7, 3, 3, 3
 N = SIDE**2
 SETTINGS = SamplingSettings(corrector_steps=STEPS, corrector_threshold=0.1, guidance=1.5, temperature=0.8)
 STEP = DenoisingStep(random_denoiser(N, K, color_hint_grid=2), 1.0, 0.0)
-PACKED = packed_for(STEP)
 
 
 def started(noise_level: Tensor, seed: int = 0) -> ChainState:
@@ -34,7 +33,7 @@ def started(noise_level: Tensor, seed: int = 0) -> ChainState:
 
 
 def corrected(state: ChainState, x: Tensor, settings: SamplingSettings = SETTINGS) -> Tensor:
-    for event in correct(state, x, lambda _: PACKED, settings):
+    for event in correct(state, x, lambda decoder: decoder, settings):
         assert event.stage == 1 and 1 <= event.corrector_step <= settings.corrector_steps
         x = event.tokens
     return x
@@ -120,9 +119,9 @@ def test_a_denoiser_that_knows_the_mask_s_sides_keeps_them() -> None:
     state = chain_state([step], x, levels)
     noise = gumbel_noise((N, K), row_generators(range(7, 7 + ROWS)))
     event = ChainEvent(1, 1, 0, 1, x)
-    *_, last = sample_step(step, packed_for(step), state, SamplingSettings(), noise, event)
+    *_, last = sample_step(step, step.decoder, state, SamplingSettings(), noise, event)
     assert torch.equal(last.tokens, plain_draw(step, x, x, levels, None, None, SamplingSettings(), noise))
-    chances = probabilities(denoiser, state.embed(packed_for(step)), x, x)
+    chances = probabilities(denoiser, state.embed(), x, x)
     place = torch.arange(N)
     for color in range(2):
         unknown = ((place // SIDE + place % SIDE) % 2 == color) & (levels > 0)

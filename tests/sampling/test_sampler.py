@@ -10,7 +10,7 @@ import itertools
 import math
 import pickle
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from oracles import (
     plain_reverse,
     teacher_forced,
 )
-from random_networks import chain_state, packed_for, random_cond, random_denoiser, random_stage
+from random_networks import chain_state, random_cond, random_denoiser, random_stage
 from tiny_models import tiny_model, tiny_staged_model
 from torch import Tensor
 
@@ -34,9 +34,10 @@ from imagebart.diffusion import Schedule, add_noise_rows, gumbel_noise, row_gene
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import DenoiserInput
 from imagebart.models.stages import build_stage
-from imagebart.models.transformer import DecoderInput, Encode, KVCache
+from imagebart.models.transformer import DecoderInput, KVCache, Transformer
 from imagebart.sampling import sampler
-from imagebart.sampling.packed_linear import PackedModel
+from imagebart.sampling import steps as steps_module
+from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.sampler import ChainEvent, sample_chain
 from imagebart.sampling.speculative import sample_step
 from imagebart.sampling.steps import DenoisingStep, KnownTokens, StageStep, Step, denoising_steps
@@ -308,28 +309,6 @@ def test_steps_before_a_later_start_do_not_run(plain: ImageBART, staged: ImageBA
         assert stages == sorted(stages, reverse=True) and set(stages) == {2, 1}
 
 
-def test_all_steps_of_a_denoiser_share_a_packed_model_and_stages_have_their_own() -> None:
-    model, other = tiny_model("none"), tiny_staged_model("none")
-    model.sampler.warm_up()
-    other.sampler.warm_up()
-    packed = [model.sampler.packed(step) for step in model.sampler.steps(SamplingSettings(scales=8))]
-    assert all(one is packed[0] for one in packed) and len(model.sampler.packed_models.made) == 1
-    assert len(other.sampler.packed_models.made) == 2
-    assert model.sampler is model.sampler
-
-
-def test_a_model_too_large_for_its_machine_samples_the_same_with_one_stage_packed_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    plenty, scarce = (tiny_staged_model("none", stages=3) for _ in range(2))
-    plenty.sampler.warm_up()
-    expected = plenty.sample(1, seed=0)
-    monkeypatch.setattr("imagebart.models.imagebart.available_memory", lambda: 0)
-    scarce.sampler.warm_up()
-    assert len(plenty.sampler.packed_models.made) == 3 and scarce.sampler.packed_models.made == {}
-    assert torch.equal(scarce.sample(1, seed=0), expected) and len(scarce.sampler.packed_models.made) == 1
-
-
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
 def test_a_model_can_be_copied_and_pickled_after_sampling(make: Any) -> None:
     """The copy samples the same with weights of its own."""
@@ -399,12 +378,6 @@ CHAINS = {"stages": published, "denoiser": denoised}
 every_chain = pytest.mark.parametrize("chain", CHAINS)
 
 
-def packed_of(steps: Sequence[Step]) -> Callable[[Step], PackedModel]:
-    """The packed model of each step, made once."""
-    made = [(step, packed_for(step)) for step in steps]
-    return lambda step: next(packed for other, packed in made if other is step)
-
-
 def run(
     steps: Sequence[Step],
     start: Tensor,
@@ -416,12 +389,12 @@ def run(
     """The events of a chain; more: as for `chain_state`."""
     level = more.pop("noise_level", None if keep is None else noise_levels(keep))
     state = chain_state(steps, start, level, seed=seed, **more)
-    return list(sample_chain(state, packed_of(steps), settings or SamplingSettings()))
+    return list(sample_chain(state, PackedDecoder(), settings or SamplingSettings()))
 
 
 def begun(steps: Sequence[Step]) -> Iterator[ChainEvent]:
     """A chain of one row that has not been asked for anything."""
-    return sample_chain(chain_state(steps, torch.randint(K, (1, 6))), packed_of(steps), SamplingSettings())
+    return sample_chain(chain_state(steps, torch.randint(K, (1, 6))), PackedDecoder(), SamplingSettings())
 
 
 def count_forwards(steps: Sequence[StageStep]) -> list[int]:
@@ -458,11 +431,10 @@ def test_events_come_in_order(chain: str, first: int, resamples: int) -> None:
 
 def test_an_event_for_every_forward() -> None:
     steps = published()
-    packed = packed_of(steps)
     seen = count_forwards(steps)
     keep, start = torch.tensor([[True, True, False, False, True, True]]), torch.randint(K, (1, 6))
     state = chain_state(steps, start, noise_levels(keep))
-    events = list(sample_chain(state, packed, SamplingSettings(resamples=2)))
+    events = list(sample_chain(state, PackedDecoder(), SamplingSettings(resamples=2)))
     assert seen == [event.stage for event in events]
     assert all(1 <= event.nfe <= event.position <= 2 for event in events)
 
@@ -508,9 +480,8 @@ def test_kept_tokens_are_kept_in_every_event(chain: str, resamples: int) -> None
 
 def test_nothing_to_sample_gives_no_events() -> None:
     steps = published()
-    packed = packed_of(steps)
     seen, state = count_forwards(steps), chain_state(steps, torch.randint(K, (2, 6)), torch.zeros(2, 6))
-    assert list(sample_chain(state, packed, SamplingSettings(resamples=2))) == []
+    assert list(sample_chain(state, PackedDecoder(), SamplingSettings(resamples=2))) == []
     assert seen == []
 
 
@@ -519,14 +490,13 @@ def test_closing_stops_and_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     chain = begun(steps)
     seen = count_forwards(steps)
     caches: list[weakref.ref] = []
-    new_cache = PackedModel.new_cache
 
-    def recorded(packed: PackedModel, batch: int) -> KVCache:
-        cache = new_cache(packed, batch)
+    def recorded(*arguments: Any) -> KVCache:
+        cache = KVCache(*arguments)
         caches.append(weakref.ref(cache))
         return cache
 
-    monkeypatch.setattr(PackedModel, "new_cache", recorded)
+    monkeypatch.setattr(steps_module, "KVCache", recorded)
     while next(chain).stage == 3:
         pass
     assert seen[-2:] == [3, 2] and len(caches) == 2
@@ -556,9 +526,10 @@ def test_no_gradients_are_kept_and_the_callers_mode_is_left_alone(chain: str) ->
     steps = CHAINS[chain]()
     drawing = begun(steps)
     for step in steps:
-        for network in (n for n in step.networks if n is not None):
-            network.requires_grad_(True)
-            network.norm.register_forward_hook(lambda _, args, out: hidden.append(out.requires_grad))
+        network = step.denoiser if isinstance(step, DenoisingStep) else step.stage
+        for part in (part for part in network.modules() if isinstance(part, Transformer)):
+            part.requires_grad_(True)
+            part.norm.register_forward_hook(lambda _, args, out: hidden.append(out.requires_grad))
     for event in drawing:
         assert torch.is_grad_enabled() and not event.tokens.requires_grad
     assert hidden and not any(hidden)
@@ -664,9 +635,9 @@ class Recorded(StageStep):
         super().__init__(step.stage)
         self.taken = taken
 
-    def prepare(self, given: DenoiserInput, encode: Encode | None = None) -> DecoderInput:
+    def prepare(self, given: DenoiserInput) -> DecoderInput:
         self.taken.append(given.x_t)
-        return super().prepare(given, encode)
+        return super().prepare(given)
 
 
 def test_resamples_add_less_and_less_noise() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from oracles import all_sequences, chi_squared_p, joint_index, noise_levels, plain_draw, plain_weights, teacher_forced
-from random_networks import STEPS, StepKind, chain_state, packed_for, random_cond, random_step
+from random_networks import STEPS, StepKind, chain_state, random_cond, random_step
 from torch import Tensor
 
 from imagebart.diffusion import gumbel_noise, row_generators
-from imagebart.sampling.packed_linear import PackedModel
+from imagebart.models.transformer import Transformer
 from imagebart.sampling.speculative import PASS_ROWS, ChainEvent, DraftLength, draft_length, sample_step
-from imagebart.sampling.steps import Step
+from imagebart.sampling.steps import DenoisingStep, Step
 from imagebart.settings import SamplingSettings
 
 N, K = 6, 7
@@ -51,7 +51,6 @@ def random_masks(batch: int, tokens: int) -> Iterator[Tensor]:
 
 def sampled(
     step: Step,
-    packed: PackedModel,
     c: Tensor,
     drafts: Tensor,
     level: Tensor,
@@ -64,7 +63,7 @@ def sampled(
     """The events of a step from x_t = c, with drafts of x_s."""
     state = chain_state([step], c, level, cond, unconditional)
     event = ChainEvent(1, 1, 0, 1, c)
-    return sample_step(step, packed, state, settings or SamplingSettings(), noise, event, drafts, length)
+    return sample_step(step, step.decoder, state, settings or SamplingSettings(), noise, event, drafts, length)
 
 
 def last(events: Iterator[ChainEvent], otherwise: Tensor) -> Tensor:
@@ -87,20 +86,25 @@ def varying(seed: int) -> DraftLength:
     return lambda needed, unknown, rows: needed + lengths.randint(0, 6)
 
 
+def encoder_of(step: Step) -> Transformer | None:
+    network = step.denoiser if isinstance(step, DenoisingStep) else step.stage  # type: ignore[attr-defined]
+    return getattr(network, "encoder", None)
+
+
 class Forwards:
     """Counts a decoder's nfe and the tokens fed to it."""
 
-    def __init__(self, step: Step, packed: PackedModel) -> None:
+    def __init__(self, step: Step) -> None:
         self.fed: list[tuple[int, int]] = []
         self.encoded = 0
-        forward = packed.decoder.forward
+        forward = step.decoder.forward
 
         def counted(tokens: Tensor, *rest: Any) -> Tensor:
             self.fed.append((tokens.shape[0], tokens.shape[1]))
             return forward(tokens, *rest)
 
-        packed.decoder.forward = counted  # type: ignore[method-assign]
-        encoder = step.networks[1]
+        step.decoder.forward = counted  # type: ignore[method-assign]
+        encoder = encoder_of(step)
         if encoder is not None:
             encoder.register_forward_pre_hook(self._encoder)
 
@@ -117,7 +121,6 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
     """In float64 under the same noise: token for token what one by one gives, computed naively, for every length,
     option and mask, rows with different masks included, and whatever the drafts are."""
     step, batch = random_step(kind), 3
-    packed = packed_for(step)
     cond, unconditional = random_cond(batch), torch.zeros(batch, 2, dtype=torch.long)
     for keep in random_masks(batch, N):
         c, x = (torch.randint(K, (batch, N)) for _ in range(2))
@@ -125,7 +128,7 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
         expected = plain_draw(step, c, x, noise_levels(keep), cond, unconditional, settings, noise)
         for length in (one_by_one, varying(int(keep.sum())), draft_length):
             draft = torch.where(keep, x, torch.randint(K, (batch, N)))
-            drawing = sampled(step, packed, c, draft, noise_levels(keep), noise, settings, cond, unconditional, length)
+            drawing = sampled(step, c, draft, noise_levels(keep), noise, settings, cond, unconditional, length)
             found = last(drawing, draft)
             assert torch.equal(found, expected)
             assert torch.equal(found[keep], x[keep])
@@ -135,29 +138,27 @@ def test_drafts_change_nothing(kind: StepKind, settings: SamplingSettings) -> No
 def test_drafts_save_passes(kind: StepKind) -> None:
     """Right drafts: one pass. Wrong ones everywhere: no more passes than tokens, and each draws the next token."""
     step = random_step(kind, cond_length=0)
-    packed = packed_for(step)
     c, keep = torch.randint(K, (1, N)), torch.zeros(1, N, dtype=torch.bool)
     given = (noise_levels(keep), noise_for(1))
-    result = last(sampled(step, packed, c, c, *given, length=one_by_one), c)
-    assert [event.position for event in sampled(step, packed, c, result, *given, length=fixed(100))] == [N]
-    events = list(sampled(step, packed, c, (result + 1) % K, *given, length=fixed(100)))
+    result = last(sampled(step, c, c, *given, length=one_by_one), c)
+    assert [event.position for event in sampled(step, c, result, *given, length=fixed(100))] == [N]
+    events = list(sampled(step, c, (result + 1) % K, *given, length=fixed(100)))
     assert len(events) <= N and events[0].position == 1
     # One wrong token: its pass is right up to it and its own; after that, the last pass's predictions are drafts.
     draft = result.clone()
     draft[0, 2] = (draft[0, 2] + 1) % K
-    assert next(sampled(step, packed, c, draft, *given, length=fixed(100))).position == 3
+    assert next(sampled(step, c, draft, *given, length=fixed(100))).position == 3
 
 
 def test_rows_advance_on_their_own_and_leave() -> None:
     """A row whose drafts are right is done in a pass; the batch then holds the other alone."""
     step, batch = random_step("denoiser", cond_length=0), 2
-    packed = packed_for(step)
     c, keep = torch.randint(K, (batch, N)), torch.zeros(batch, N, dtype=torch.bool)
     given = (noise_levels(keep), noise_for(batch))
-    result = last(sampled(step, packed, c, c, *given, length=one_by_one), c)
+    result = last(sampled(step, c, c, *given, length=one_by_one), c)
     drafts = torch.stack([(result[0] + 1) % K, result[1]])
-    nfe = Forwards(step, packed)
-    events = list(sampled(step, packed, c, drafts, *given, length=fixed(100)))
+    nfe = Forwards(step)
+    events = list(sampled(step, c, drafts, *given, length=fixed(100)))
     assert torch.equal(events[-1].tokens, result)
     assert [rows for rows, _ in nfe.fed] == [2] + [1] * (len(events) - 1) and len(events) > 1
     assert torch.equal(events[0].tokens[1], result[1]) and events[0].position == 1
@@ -168,17 +169,17 @@ def test_without_drafts_there_is_a_pass_for_each_token(kind: StepKind) -> None:
     """One by one: one for each; none after the last; the encoder once."""
     for guidance in (1.0, 2.0):
         step, batch = random_step(kind), 2
-        packed, cond = packed_for(step), random_cond(2)
+        cond = random_cond(2)
         prefix = 1 if kind in ("encoder_decoder", "residual") else 1 + 2
         c = torch.randint(K, (batch, N))
-        nfe, settings = Forwards(step, packed), SamplingSettings(guidance=guidance)
+        nfe, settings = Forwards(step), SamplingSettings(guidance=guidance)
         for mask in random_masks(batch, N):
             keep = mask[:1].expand(batch, N)
             unknown = [i for i in range(N) if not keep[:, i].all()]
             nfe.fed.clear()
             nfe.encoded = 0
             given = (noise_levels(keep), noise_for(batch), settings, cond, cond, one_by_one)
-            drawn = list(sampled(step, packed, c, c, *given))
+            drawn = list(sampled(step, c, c, *given))
             assert [event.nfe for event in drawn] == list(range(1, len(drawn) + 1))
             assert [event.total for event in drawn] == [len(unknown)] * len(drawn)
             assert [event.position for event in drawn] == list(range(1, len(drawn) + 1))
@@ -186,7 +187,7 @@ def test_without_drafts_there_is_a_pass_for_each_token(kind: StepKind) -> None:
             assert all(rows == (batch if guidance == 1 else 2 * batch) for rows, _ in nfe.fed)
             # Every position before the last unknown one is fed once, none after it.
             assert sum(length for _, length in nfe.fed) == (prefix + unknown[-1] if unknown else 0)
-            assert nfe.encoded == (1 if unknown and step.networks[1] is not None else 0)
+            assert nfe.encoded == (1 if unknown and encoder_of(step) is not None else 0)
 
 
 def test_tokens_appear_in_raster_order() -> None:
@@ -195,7 +196,7 @@ def test_tokens_appear_in_raster_order() -> None:
     x = torch.full((1, N), -1)  # no token: must never be fed
     x[keep] = 3
     c = torch.randint(K, (1, N))
-    events = sampled(step, packed_for(step), c, x, noise_levels(keep), noise_for(1), length=one_by_one)
+    events = sampled(step, c, x, noise_levels(keep), noise_for(1), length=one_by_one)
     snapshots = [event.tokens for event in events]
     known = [(snapshot[0] >= 0).tolist() for snapshot in snapshots]
     assert known == [
@@ -213,7 +214,7 @@ def test_yielded_tokens_are_the_callers() -> None:
     """Overwriting them changes nothing."""
     step = random_step("residual", cond_length=0)
     c, keep = torch.randint(K, (2, N)), torch.zeros(2, N, dtype=torch.bool)
-    given = (step, packed_for(step), c, c, noise_levels(keep), noise_for(2))
+    given = (step, c, c, noise_levels(keep), noise_for(2))
     untouched = [event.tokens for event in sampled(*given, length=one_by_one)]
     overwritten = []
     for event in sampled(*given, length=one_by_one):
@@ -225,25 +226,24 @@ def test_yielded_tokens_are_the_callers() -> None:
 @every_step
 def test_nothing_to_sample_takes_no_pass(kind: StepKind) -> None:
     step = random_step(kind, cond_length=0)
-    packed = packed_for(step)
-    nfe = Forwards(step, packed)
+    nfe = Forwards(step)
     c, keep = torch.randint(K, (2, N)), torch.ones(2, N, dtype=torch.bool)
-    assert list(sampled(step, packed, c, c, noise_levels(keep), noise_for(2))) == []
+    assert list(sampled(step, c, c, noise_levels(keep), noise_for(2))) == []
     assert nfe.fed == [] and nfe.encoded == 0
 
 
 @every_step
 def test_rows_are_sampled_as_they_would_be_alone(kind: StepKind) -> None:
     step, batch = random_step(kind), 3
-    packed, cond = packed_for(step), random_cond(3)
+    cond = random_cond(3)
     assert cond is not None
     c, keep = torch.randint(K, (batch, N)), torch.rand(batch, N) < 0.5
     noise, settings = noise_for(batch), SamplingSettings(guidance=2.0)
-    together = last(sampled(step, packed, c, c, noise_levels(keep), noise, settings, cond, cond.flip(0)), c)
+    together = last(sampled(step, c, c, noise_levels(keep), noise, settings, cond, cond.flip(0)), c)
     for b in range(batch):
         row = slice(b, b + 1)
         given = (noise_levels(keep[row]), noise[row], settings, cond[row], cond.flip(0)[row])
-        alone = last(sampled(step, packed, c[row], c[row], *given), c[row])
+        alone = last(sampled(step, c[row], c[row], *given), c[row])
         assert torch.equal(alone, together[row])
 
 
@@ -256,14 +256,14 @@ def test_joint_of_a_step_by_enumeration(kind: StepKind, settings: SamplingSettin
     """Frequencies of all 81 outcomes, with drafts; chi-squared, a right sampler fails once in 10,000 seeds (fixed)."""
     k, n, draws = 3, 4, 3000
     step = random_step(kind, n, k, cond_length=0)
-    packed, outcomes = packed_for(step), all_sequences(n, k)
+    outcomes = all_sequences(n, k)
     c, x = torch.tensor([[0, 2, 1, 1]]), torch.tensor([[0, 1, 0, 0]])
     for keep in (torch.zeros(1, n, dtype=torch.bool), torch.tensor([[False, True, False, False]])):
         probabilities = exact_joint(step, c, x, keep, outcomes, settings)
         assert float(probabilities.sum()) == pytest.approx(1)
         noise = gumbel_noise((draws, n, k), row_generators([3]))[0]
         rows = (c.expand(draws, n), x.expand(draws, n), noise_levels(keep).expand(draws, n))
-        drawn = last(sampled(step, packed, *rows, noise, settings, length=fixed(2)), x)
+        drawn = last(sampled(step, *rows, noise, settings, length=fixed(2)), x)
         counts = joint_index(drawn, k).bincount(minlength=k**n)
         assert chi_squared_p(counts, probabilities) > 1e-4
 

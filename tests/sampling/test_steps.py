@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from oracles import noise_levels, teacher_forced
-from random_networks import CONDITIONS, STEPS, StepKind, chain_state, packed_for, random_cond, random_step
+from random_networks import CONDITIONS, STEPS, StepKind, chain_state, random_cond, random_step
 from torch import Tensor
 
 from imagebart.sampling.steps import Step, StepRun
@@ -18,7 +18,7 @@ every_step = pytest.mark.parametrize("kind", STEPS)
 
 def run_of(step: Step, c: Tensor, level: Tensor, cond: Tensor | None, guidance: float = 1.0, **more: Any) -> StepRun:
     """A step from x_t = c."""
-    return StepRun(step, packed_for(step), chain_state([step], c, level, cond, **more), guidance)
+    return StepRun(step, step.decoder, chain_state([step], c, level, cond, **more), guidance)
 
 
 def tokens(batch: int) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from random_networks import chain_state, packed_for, random_cond, random_denoiser
+from random_networks import chain_state, random_cond, random_denoiser
 from tiny_models import tiny_model
 from torch import Tensor
 
@@ -79,7 +79,7 @@ def test_a_step_equals_one_of_the_window_s_tokens_alone(noise_s: float) -> None:
             state = chain_state([step], x[:, at], levels[:, at], cond, unconditional)
             state = replace(state, window=window)
             event = ChainEvent(1, 1, 0, 1, state.x)
-            *_, last = sample_step(step, packed_for(step), state, settings, noise[:, at], event)
+            *_, last = sample_step(step, step.decoder, state, settings, noise[:, at], event)
             found.append(last.tokens)
         whole, small = found
         assert torch.equal(whole[:, places], small)
@@ -93,11 +93,11 @@ def test_the_corrector_sees_the_window_s_tokens_alone() -> None:
     levels = torch.zeros(1, N).index_fill(1, torch.tensor([6, 7, 12]), 1.0)
     (places,) = context_window(levels > 0, 0).nonzero()[:, 1].view(1, -1)
     step = DenoisingStep(denoiser, 1.0, 0.0)
-    state = replace(chain_state([step], x, levels, cond), window=context_window(levels > 0, 0)).embed(packed_for(step))
+    state = replace(chain_state([step], x, levels, cond), window=context_window(levels > 0, 0)).embed()
     chances = probabilities(denoiser, state, x, x)
     assert (chances[levels == 0] == 1).all()
     small = DenoisingStep(denoiser_of(denoiser, places), 1.0, 0.0)  # a window of 2 x 2: the same chessboard
-    own = chain_state([small], x[:, places], levels[:, places], cond).embed(packed_for(small))
+    own = chain_state([small], x[:, places], levels[:, places], cond).embed()
     expected = probabilities(small.denoiser, own, x[:, places], x[:, places])
     torch.testing.assert_close(chances[:, places], expected, rtol=0, atol=1e-6)
 

@@ -24,12 +24,11 @@ from torch import Tensor
 from imagebart import ImageBART, SamplingSettings
 from imagebart.atomic_io import OBSOLETE, SAVED
 from imagebart.errors import WeightsError
-from imagebart.models.denoiser import Denoiser, DenoiserInput
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline
-from imagebart.sampling.packed_linear import bf16, fp16, fp32, multiplies_bfloat16
 from imagebart.text.conditioners import Kind
 from imagebart.weights import folder as folder_module
 from imagebart.weights.folder import Part, config_of, load_part, networks, save_part
@@ -355,23 +354,6 @@ class TestBadFolders:
     def test_two_versions_of_a_file_are_named(self, copy: Path) -> None:
         shutil.copy(copy / "stage1.safetensors", copy / "stage1-1-of-1.safetensors")
         assert_refused(copy, str(copy), "stage1 in more than one way")
-
-
-@pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
-def test_auto_keeps_the_weights_and_lets_sampling_round_them(tmp_path: Path, make: Any) -> None:
-    make("none").save_pretrained(tmp_path)
-    exact, fast = load(tmp_path), load(tmp_path, dtype="auto")
-    assert same_weights(exact, fast)
-    assert (exact.precision, fast.precision) == ("exact", "rounded")
-    kernels = [m.sampler.packed(m.sampler.steps(SamplingSettings())[0]).kernel for m in (exact, fast)]
-    assert kernels[0] is fp32 and kernels[1] is (bf16 if multiplies_bfloat16() else fp16)
-    fast.sampler.warm_up()
-    x_t, noise = torch.zeros(1, 64).long(), torch.full((1, 64), 0.5)
-    logits = [
-        m.denoiser.logits(x_t, DenoiserInput(x_t, noise, noise)) if m.denoiser else m.stages[0].logits(x_t, x_t)
-        for m in (exact, fast)
-    ]
-    assert torch.equal(*logits)  # teacher-forced, nothing is rounded
 
 
 def test_a_trained_part_goes_to_a_folder_and_back(tmp_path: Path) -> None:
