@@ -138,7 +138,7 @@ def fit_patches(
             patches = np.maximum(patches, np.minimum(place, patches.max()))
     completed = words if texts is None else texts[0]
     if completed != words and settings.guidance == model.about.sampling.guidance:  # not where somebody set another
-        settings = replace(settings, guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
+        settings = settings.replace(guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
     region = Region.of_patches(patches, box, upload.size, config.resolution, options.feather)
     return replace(FittedMask.of([Pass(completed or None, region)], settings, *notes), elsewhere=elsewhere)
 

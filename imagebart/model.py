@@ -80,7 +80,7 @@ class ImageBART(ImageBARTModel):
 
         settings: as `SamplingSettings` has them, temperature=0.9, top_k=100; its `start` is start_stage here.
         """
-        chosen = SamplingSettings(start=start_stage, **settings)
+        chosen = SamplingSettings.parse(start=start_stage, **settings)
         state = self.sampler.prepare(batch_size, chosen, cond, start=start, known=_known(known, keep), seed=seed)
         x = state.x
         for event in self.sampler.stream(state, chosen):

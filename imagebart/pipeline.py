@@ -556,7 +556,10 @@ class Pipeline:
         seed = secrets.randbelow(2**32) if seed is None else seed
         texts = [None if prompt is None else str(prompt) for prompt in prompts]
         name = self.name[:LONGEST_NAME]
-        return tuple(Recipe(name, task, text, seed, settings, variant=i, **more) for i, text in enumerate(texts))
+        return tuple(
+            Recipe.parse(model=name, task=task, prompt=text, seed=seed, settings=settings, variant=i, **more)
+            for i, text in enumerate(texts)
+        )
 
     def _edit_request(
         self, image: Source, mask: Image.Image | None, prompts: list[Prompt], recipes: tuple[Recipe, ...]

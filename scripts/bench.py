@@ -17,7 +17,6 @@ import re
 import time
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -53,7 +52,7 @@ def random_model(model: PublishedModel) -> ImageBART:
         assert stage.decoder.head is not None
         stage.decoder.head.weight.mul_(LOGIT_SCALE)
         stages.append(stage)
-    about = About(model.name, model.domain)
+    about = About(name=model.name, knows=model.domain)
     conditioner = model.with_class_names(published.conditioner)
     return ImageBART(FirstStage(published.first_stage), stages, conditioner, about, schedule)
 
@@ -102,7 +101,7 @@ def row(source: str, dtype: str, scales: int | None, size: list[int] | None, rep
     began = time.perf_counter()
     pipe = Pipeline.from_pretrained(source, dtype=dtype)
     ready = time.perf_counter() - began
-    settings = pipe.defaults if scales is None else replace(pipe.defaults, scales=scales)
+    settings = pipe.defaults if scales is None else pipe.defaults.replace(scales=scales)
     prompt = pipe.classes[0] if pipe.classes else words if pipe.vocabulary else None
     width, height = size or (pipe.image_size, pipe.image_size)
     image, mask = Image.new("RGB", (width, height), "grey"), preset("centre", (width, height))

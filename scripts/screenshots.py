@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +63,7 @@ def draw_edit_strip(pipe: Pipeline, example: Path, path: Path) -> None:
     """An example, its mask, the states of a run, and the result, side by side."""
     image, mask = Image.open(example).convert("RGB"), Image.open(example.with_suffix(".mask.png")).convert("L")
     painted = Image.composite(Image.blend(image, Image.new("RGB", image.size, "#6d28d9"), 0.6), image, mask)
-    settings = replace(pipe.defaults, scales=STRIP_SCALES)
+    settings = pipe.defaults.replace(scales=STRIP_SCALES)
     cells = [("image", image), ("mask", painted)]
     for event in pipe.edit(image, mask, STRIP_PROMPT, seed=STRIP_SEED, settings=settings):
         if event.kind == "start":

@@ -21,7 +21,7 @@ from imagebart.errors import InputError
 from imagebart.imaging.files import save_animation, save_image
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 
-RECIPE = Recipe("tiny", "generate", "a hat", 1)
+RECIPE = Recipe(model="tiny", task="generate", prompt="a hat", seed=1)
 
 
 def noise(seed: int, side: int = 64) -> Image.Image:

@@ -43,14 +43,14 @@ def last(run):
 def settings_of(pipe):
     more = {"resamples": 2, "top_p": 0.9, "top_k": 20, "temperature": 1.1}
     kind = {"corrector_steps": 1, "scales": 2} if pipe.any_scales else {}
-    return replace(pipe.defaults, **more, **kind, guidance=2.0 if pipe.conditioning == "text" else 1.0)
+    return pipe.defaults.replace(**more, **kind, guidance=2.0 if pipe.conditioning == "text" else 1.0)
 
 def tiny(kind):
     if kind == "stages":
         return tiny_staged_model("text")
     model = tiny_model("text", color_hint_grid=2)
     margin = 0 if kind == "denoiser with a window" else None
-    model.denoiser.config = replace(model.denoiser.config, context_margin=margin)
+    model.denoiser.config = model.denoiser.config.replace(context_margin=margin)
     return model
 
 with PretendedDevice():

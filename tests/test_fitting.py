@@ -234,7 +234,7 @@ def test_a_thing_is_drawn_at_any_place_and_size(
 def test_odd_images_and_masks_get_a_result(
     things: Pipeline, size: tuple[int, int], box: tuple[int, int, int, int], words: str | None
 ) -> None:
-    fast = replace(things.defaults, scales=1, corrector_steps=0)
+    fast = things.defaults.replace(scales=1, corrector_steps=0)
     *_, last = things.edit(Image.new("RGB", size, "white"), painted(box, size=size), words, seed=0, settings=fast)
     assert last.image.size == size and last.mask is not None and last.mask.getbbox()
 
@@ -258,7 +258,7 @@ def test_a_thing_that_is_painted_in_part_is_completed_and_goes_with_its_shadow(t
 @pytest.mark.shipped
 def test_several_images_with_several_things_each_are_drawn_in_one_chain_as_one_by_one(things: Pipeline) -> None:
     upload, mask = Image.new("RGB", (256, 256), "white"), painted((10, 40, 250, 130), size=(256, 256))
-    fast = replace(things.defaults, scales=1, corrector_steps=0)
+    fast = things.defaults.replace(scales=1, corrector_steps=0)
     edits = [Edit(upload, mask, words, 5) for words in ("two frogs", "a house")]
     together = [event.image for event in things.edit_batch(edits, settings=fast)]
     for one, image in zip(edits, together, strict=True):
@@ -269,7 +269,7 @@ def test_several_images_with_several_things_each_are_drawn_in_one_chain_as_one_b
 @pytest.mark.shipped
 def test_a_variant_each_of_a_group_of_things(things: Pipeline) -> None:
     upload, mask = Image.new("RGB", (256, 256), "white"), painted((60, 60, 180, 180), size=(256, 256))
-    fast = replace(things.defaults, scales=1, corrector_steps=0)
+    fast = things.defaults.replace(scales=1, corrector_steps=0)
     *_, last = things.edit(upload, mask, "an animal", seed=1, variants=3, settings=fast)
     assert len({thing_in(things, image, (60, 60, 180, 180)) for image in last.images}) > 1
 

@@ -98,7 +98,7 @@ def test_color_hints_tell_nothing_of_what_is_painted() -> None:
 def _with_partial_patches(model: ImageBART) -> None:
     """Says that it was trained with partial patches."""
     assert model.denoiser is not None
-    model.denoiser.config = replace(model.denoiser.config, partial_patches=True)
+    model.denoiser.config = model.denoiser.config.replace(partial_patches=True)
 
 
 @pytest.mark.parametrize("model", [tiny_model("text"), tiny_staged_model()])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def test_the_result_is_ordered_and_each_image_is_the_variant_it_says(
     for number, image in zip(last.variants, last.images, strict=True):
         assert image.tobytes() == as_drawn.images[number].tobytes()
     assert last.image is last.images[0]
-    assert last.recipe == replace(as_drawn.recipe, variant=last.variants[0])
+    assert last.recipe == as_drawn.recipe.replace(variant=last.variants[0])
     alone = list(pipe.generate(prompt, seed=last.recipe.own_seed))[-1].image
     assert np.abs(np.asarray(alone, int) - np.asarray(last.image, int)).max() <= 1
 

@@ -15,7 +15,6 @@ import json
 import re
 import warnings
 import zlib
-from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -96,8 +95,8 @@ def draw(
         images = [pipe.suggest_mask(given["image"], prompt)]
     else:
         given = {key: given[key] for key in given if key == "image" or task == "edit"}
-        defaults = replace(pipe.defaults, scales=1 if pipe.any_scales else None, corrector_steps=0)
-        settings = replace(defaults, **sampling or {})
+        defaults = pipe.defaults.replace(scales=1 if pipe.any_scales else None, corrector_steps=0)
+        settings = defaults.replace(**sampling or {})
         with patch.object(pipe.model.first_stage, "decode", wraps=pipe.model.first_stage.decode) as decode:
             events = getattr(pipe, task)(**given, prompt=prompt, seed=1, settings=settings, **more)
             images = list(events)[-1].images

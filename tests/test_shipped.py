@@ -50,7 +50,7 @@ def test_the_corrector_finds_wrong_tokens_and_mends_them(pipe: Pipeline) -> None
     for row in wrong:
         row[torch.randperm(x0.shape[1], generator=seed)[:5]] = True
     damaged = torch.where(wrong, torch.randint(model.vocab_size, x0.shape, generator=seed), x0)
-    settings = replace(pipe.defaults, corrector_steps=2)
+    settings = pipe.defaults.replace(corrector_steps=2)
     cond = model.conditioner.encode([item["text"] for item in items]).tokens
     state = model.sampler.prepare(len(x0), settings, cond, seed=1)
     *_, last = correct(state, damaged, model.sampler.packed, settings)

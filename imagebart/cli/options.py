@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
 from imagebart.errors import InputError, format_value
-from imagebart.settings import SamplingSettings, allowed_values, help_text, value_type
+from imagebart.settings import SamplingSettings
 
 DEFAULT_MODEL = "avatars"  # which comes with the package, see `imagebart.weights.locate`
 Model = Annotated[
@@ -39,7 +39,7 @@ class Sampling(dict[str, Any]):
 
     @classmethod
     def options(cls) -> list[inspect.Parameter]:
-        names = [field.name for field in fields(SamplingSettings) if field.name not in cls.LEFT_OUT]
+        names = [name for name in SamplingSettings.model_fields if name not in cls.LEFT_OUT]
         kinds = {name: str if name in LISTS else value_type(name) for name in names}
         return [_option(name, Annotated[kinds[name] | None, _setting(name)], None) for name in names]
 
@@ -52,7 +52,7 @@ class Sampling(dict[str, Any]):
             except ValueError:
                 option, text = "--" + name.replace("_", "-"), format_value(given[name])
                 raise InputError(f"{option} is {text}; it must be numbers with commas between them.") from None
-        return replace(defaults, **given)
+        return defaults.replace(**given)
 
 
 class EditSampling(Sampling):
@@ -119,10 +119,16 @@ def _options(group: Any) -> list[inspect.Parameter]:
 
 def _setting(name: str) -> Any:
     if name in LISTS:
-        return typer.Option(help=help_text(name))
-    own = "; the model's own if not given" if name in OF_THE_MODEL else ""
+        return typer.Option()
+    own = " The model's own if not given." if name in OF_THE_MODEL else ""
     names = [OPTION_NAMES[name]] if name in OPTION_NAMES else []
-    return typer.Option(*names, help=f"{help_text(name)} ({allowed_values(SamplingSettings, name)}{own})")
+    return typer.Option(*names, help=f"{SamplingSettings.model_fields[name].description}{own}")
+
+
+def value_type(name: str) -> Any:
+    """The type of a sampling setting's value: int or float."""
+    annotation = SamplingSettings.model_fields[name].annotation
+    return next((one for one in get_args(annotation) if one is not type(None)), annotation)
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:

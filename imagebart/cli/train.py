@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,7 +98,6 @@ def model(
     dry: Annotated[bool, typer.Option("--dry-run", help="Look at the images, print the plan, and stop.")] = False,
 ) -> None:
     """A model of your own images: from a folder to the page."""
-    from imagebart.settings import from_dict
     from imagebart.training.config import ModelRun, load_values
     from imagebart.training.train_model import dry_run, train_model
 
@@ -108,7 +108,7 @@ def model(
     for name in ("data", "hours"):
         if name not in values:
             raise InputError(f"--{name} is missing; give it, or a --config that has it.")
-    run = from_dict(ModelRun, values)
+    run = ModelRun.from_json(json.dumps(values))
     if dry:
         dry_run(run, out)
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -276,7 +276,7 @@ def images_per_second(study: PaperStudy) -> dict[int, float]:
     rates: dict[int, float] = {}
     for scales in range(1, len(model.stages) + 1) if model.stages else SCALES:
         own = model.about.sampling
-        settings = replace(own, start=scales) if model.stages else replace(own, scales=scales)
+        settings = own.replace(start=scales) if model.stages else own.replace(scales=scales)
         began = time.perf_counter()
         *_, last = model.stream(batch, cond, start, settings=settings, seed=0)
         model.first_stage.decode(last.tokens)

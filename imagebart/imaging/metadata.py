@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 from PIL import Image, PngImagePlugin
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imagebart.errors import InputError, format_value
 from imagebart.imaging.files import Source, save_image
 from imagebart.imaging.structure import open_checked
-from imagebart.settings import SamplingSettings, check_fields, from_dict
+from imagebart.settings import SamplingSettings, Settings
 
 KEY = "imagebart"  # of the PNG's text chunk
 LONGEST = 300_000  # characters of the chunk's text: up to twelve for a prompt's character
@@ -28,28 +26,28 @@ QUICK = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 Task = Literal["edit", "generate", "vary"]
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """What made an image, without the upload and the mask. Raises InputError naming a bad value."""
 
-    model: Annotated[str, Field(max_length=LONGEST_NAME, title="model's name")]
+    model: Annotated[str, Field(max_length=LONGEST_NAME)]
     task: Task
     prompt: Annotated[str | None, Field(max_length=LONGEST_PROMPT)]  # words, or a class's name; None: without
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]  # of the run's first variant
-    settings: SamplingSettings = field(default_factory=SamplingSettings)
+    settings: SamplingSettings = SamplingSettings()
     exact: bool = False  # an edit of painted pixels alone; this and what follows: see `Pipeline.edit`
     movable: bool = False
     remove: bool = False
     feather: Annotated[int, Field(ge=0, le=1000)] = 0  # of an edit, pixels
-    context: Annotated[float, Field(ge=0)] = math.inf  # of an edit, over the mask's longer side
+    context: Annotated[float, Field(ge=0, allow_inf_nan=True)] = math.inf  # of an edit, over the mask's longer side
     strength: Annotated[float | None, Field(gt=0, le=1)] = None  # of a variation
     variant: Annotated[int, Field(ge=0, le=99)] = 0  # which of the run's variants this is, from 0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
         if (self.strength is not None) != (self.task == "vary"):
             given = format_value(self.strength)
             raise InputError(f"The strength is {given} in a recipe to {self.task}; only variations have one.")
+        return self
 
     @property
     def own_seed(self) -> int:
@@ -58,20 +56,7 @@ class Recipe:
 
     def to_json(self) -> str:
         """One line of JSON, in ASCII. An infinite context is left out, as JSON has no number for it."""
-        values = asdict(self)
-        if math.isinf(self.context):
-            del values["context"]
-        return json.dumps(values, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Recipe:
-        """The recipe that `to_json` gave; raises InputError for any other text."""
-        if len(text) > LONGEST:
-            raise InputError(f"The image's recipe has {len(text):,} characters; it may have {LONGEST:,}.")
-        try:
-            return from_dict(cls, json.loads(text, parse_constant=_no_number))
-        except (ValueError, ArithmeticError, RecursionError) as error:
-            raise InputError(f"The image's recipe cannot be used: {str(error)[:200]}") from error
+        return self.model_dump_json(ensure_ascii=True, exclude={"context"} if math.isinf(self.context) else None)
 
 
 def write_png(image: Image.Image, path: str | Path, recipe: Recipe) -> None:
@@ -92,8 +77,11 @@ def read_recipe(source: Source) -> Recipe | None:
             text = image.info.get(KEY)
     except Exception:  # hostile bytes make decoders raise nearly anything; load_image says what is wrong
         return None
-    return Recipe.from_json(text) if isinstance(text, str) else None
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    if not isinstance(text, str):
+        return None
+    if len(text) > LONGEST:
+        raise InputError(f"The image's recipe has {len(text):,} characters; it may have {LONGEST:,}.")
+    try:
+        return Recipe.from_json(text)
+    except InputError as error:
+        raise InputError(f"The image's recipe cannot be used: {error}") from error

@@ -11,7 +11,7 @@ where it was trained on those around a mask alone, it is given as many (`context
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +21,13 @@ from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import Block, DecoderInput, Transformer, TransformerConfig, check_cond
 from imagebart.models.vqgan import FirstStageConfig
-from imagebart.settings import HintGrid, Length, Vocabulary
+from imagebart.settings import HintGrid, Length, Settings, Vocabulary
 
 MIN_NOISE = 0.002  # of a token that is sampled: log q(x_t | x_0) has to stay finite
 OCTAVES = 6
 
 
-@dataclass(frozen=True)
-class DenoiserConfig:
+class DenoiserConfig(Settings):
     """Shapes. The transformers' vocabulary: image tokens, then conditioning or query tokens, then a start token."""
 
     vocab_size: Vocabulary  # K, image tokens
@@ -163,7 +162,7 @@ class Denoiser(nn.Module):
     def set_text_encoder(self, encoder: TextEncoder) -> None:
         """Replaces the text encoder by one that may know other words; raises ValueError for another shape."""
         self.text = replacement(self.config.text, encoder)
-        self.config = replace(self.config, text=encoder.config)
+        self.config = self.config.replace(text=encoder.config)
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
         """[start, cond...] or [start, query tokens...], int64 [B, P]; raises ValueError where cond does not fit."""

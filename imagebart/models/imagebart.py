@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -18,22 +17,21 @@ from imagebart.models.denoiser import Denoiser, check_color_hint_grid
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
-from imagebart.settings import SamplingSettings
+from imagebart.settings import SamplingSettings, Settings
 from imagebart.text.conditioners import ClassConditioner, Conditioner
 
 Model = TypeVar("Model", bound="ImageBARTModel")
 DEFAULT_SCALES = 2  # of a denoiser
 
 
-@dataclass(frozen=True)
-class About:
+class About(Settings):
     """A model's description for people, and the settings that it is best used with."""
 
     name: str = ""
     knows: str = ""  # what its training images show: "avatars"
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    sampling: SamplingSettings = SamplingSettings()
     # Words to add to a prompt, by what they describe: {"glasses": ("sunglasses", "no glasses")}.
-    suggestions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    suggestions: dict[str, tuple[str, ...]] = {}
     surprises: Annotated[int, Field(ge=1, le=20)] = 4  # suggestions in a random prompt, at most
     frame: Annotated[int, Field(ge=0, le=64)] = (
         0  # patches along the box in which edits are drawn, see `fitting`; 0: none
@@ -124,7 +122,7 @@ class ImageBARTModel(nn.Module):
         if self.conditioner.length == 0:
             return None, settings
         if settings.guidance != 1 and torch.equal(tokens, self.conditioner.unconditional(len(tokens))):
-            settings = replace(settings, guidance=1.0)  # nothing to guide towards
+            settings = settings.replace(guidance=1.0)  # nothing to guide towards
         return tokens, settings
 
     def scales_of(self, scales: int | None) -> int:

@@ -6,7 +6,6 @@ others are an encoder over x_t and an autoregressive decoder over x_{t-1} that a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,13 +15,12 @@ from torch import Tensor, nn
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import DecoderInput, Transformer, TransformerConfig, check_cond
-from imagebart.settings import Length, Offset, Share, Steps, Vocabulary
+from imagebart.settings import Length, Offset, Settings, Share, Steps, Vocabulary
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]
 
 
-@dataclass(frozen=True)
-class StageConfig:
+class StageConfig(Settings):
     """Shapes of a stage."""
 
     kind: Kind
@@ -68,7 +66,7 @@ class Stage(nn.Module):
     def set_text_encoder(self, encoder: TextEncoder) -> None:
         """Replaces the text encoder by one that may know other words; raises ValueError for another shape."""
         self.text = replacement(self.config.text, encoder)
-        self.config = replace(self.config, text=encoder.config)
+        self.config = self.config.replace(text=encoder.config)
 
     def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> DecoderInput:
         """What is computed once a step."""
@@ -130,6 +128,4 @@ def build_stage(config: StageConfig, stages: int) -> Stage:
         return Stage(config)
     if config.kind == "encoder_decoder":
         return EncoderDecoderStage(config)
-    if config.kind == "residual":
-        return ResidualStage(config, stages)
-    raise ValueError(f"stage kind {config.kind!r}, expected decoder_only, encoder_decoder or residual")
+    return ResidualStage(config, stages)

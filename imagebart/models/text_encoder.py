@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagebart.models.transformer import Transformer, TransformerConfig
-from imagebart.settings import Length
+from imagebart.settings import Length, Settings
 
 
-@dataclass(frozen=True)
-class TextEncoderConfig:
+class TextEncoderConfig(Settings):
     """Shape of a text encoder."""
 
     transformer: TransformerConfig  # bidirectional, over [words..., query tokens...]; its vocabulary is these
@@ -65,7 +63,7 @@ class TextEncoder(nn.Module):
 def replacement(own: TextEncoderConfig | None, encoder: TextEncoder) -> TextEncoder:
     """A copy of a text encoder, to be used in place of another; only its words may differ, else raises ValueError."""
     other = encoder.config
-    if own is None or replace(own, transformer=replace(own.transformer, vocab_in=other.transformer.vocab_in)) != other:
+    if own is None or own.replace(transformer=own.transformer.replace(vocab_in=other.transformer.vocab_in)) != other:
         raise ValueError(f"the text encoder is {other}, expected the shape of the network's own, {own}")
     return deepcopy(encoder)
 
@@ -78,7 +76,7 @@ def with_vocabulary(encoder: TextEncoder, before: Sequence[int], after: Sequence
     """
     config = encoder.config
     words = len(after) + 1
-    grown = TextEncoder(replace(config, transformer=replace(config.transformer, vocab_in=words + config.query_tokens)))
+    grown = TextEncoder(config.replace(transformer=config.transformer.replace(vocab_in=words + config.query_tokens)))
     old, new = encoder.transformer.token_embedding.weight, grown.transformer.token_embedding.weight
     places = {token: index for index, token in enumerate(before, 1)}
     known = [(index, places[token]) for index, token in enumerate(after, 1) if token in places]

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagebart.settings import Depth, Heads, Length, Vocabulary, Width
+from imagebart.settings import Depth, Heads, Length, Settings, Vocabulary, Width
 
 
-@dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Settings):
     """Shape of a transformer."""
 
     width: Width

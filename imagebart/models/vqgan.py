@@ -8,25 +8,23 @@ models use an encoder that sees one patch at a time (`PatchEncoder`) and a decod
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from imagebart.settings import Factor, Vocabulary, Width
+from imagebart.settings import Factor, Settings, Vocabulary, Width
 
 Levels = Annotated[tuple[Factor, ...], Field(max_length=8)]
 Layers = Annotated[int, Field(ge=2, le=64)]
 MAX_PAIRED = 46_000  # codes of which a pair is a 32-bit number
 
 
-@dataclass(frozen=True)
-class FirstStageConfig:
+class FirstStageConfig(Settings):
     """Shape of a first stage. The defaults are those of the published FFHQ model (f = 16)."""
 
     resolution: Width = 256  # width and height in pixels of the training images; other multiples of f work too
@@ -49,7 +47,8 @@ class FirstStageConfig:
     pair_dim: Width = 64  # numbers that it has for a patch
     pair_bytes: Width = 16  # bytes that it stores of a pair's
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> FirstStageConfig:
         if self.downscale > 1 and (self.encoder, self.decoder) != ("patch", "layered"):
             raise ValueError(
                 f"downscale is {self.downscale} with encoder {self.encoder!r} and decoder {self.decoder!r}; "
@@ -61,6 +60,7 @@ class FirstStageConfig:
             raise ValueError(
                 f"pair_rows is {self.pair_rows} with {self.vocab_size} codes, expected at most {MAX_PAIRED}"
             )
+        return self
 
     @property
     def downsampling(self) -> int:

@@ -24,7 +24,6 @@ from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.published.checkpoint import StoredTensor, read_tensors
 from imagebart.published.registry import MODELS, PublishedModel, PublishedStage, default_card, read_stage_yaml
-from imagebart.text.conditioners import conditioner_from_config
 from imagebart.weights.folder import (
     CARD,
     CONFIG,
@@ -225,7 +224,7 @@ def load_published(folder: Path, device: torch.device, dtype: torch.dtype, cls: 
         checkpoint.load_stage(stage, total, device, dtype, mapped)
         for checkpoint, stage in zip(checkpoints, config.stages, strict=True)
     ]
-    conditioner = conditioner_from_config(config.conditioner)
+    conditioner = config.conditioner
     return cls(first_stage, stages, conditioner, config.about, Schedule(config.betas))
 
 
@@ -258,10 +257,16 @@ def read_published_folder(folder: Path) -> tuple[list[StageCheckpoint], ModelCon
         if token >= vocab:
             raise WeightsError(f"{path} has the sos_token {token}, expected one of {vocab}")
         stages.append(stage.stage_config(t, first.betas[t - 1], token))
-    about = About(model.name, model.domain) if model else About(folder.resolve().name)
+    about = About(name=model.name, knows=model.domain) if model else About(name=folder.resolve().name)
     named = model.with_class_names(conditioner) if model else conditioner
     config = ModelConfig(
-        "imagebart", VERSION, about, first_stage, named.to_config(), betas=first.betas, stages=tuple(stages)
+        format="imagebart",
+        version=VERSION,
+        about=about,
+        first_stage=first_stage,
+        conditioner=named,
+        betas=first.betas,
+        stages=tuple(stages),
     )
     return checkpoints, config
 

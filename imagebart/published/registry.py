@@ -6,10 +6,11 @@ beside its checkpoint. That file is read as data: the classes that it names are 
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from os import PathLike
@@ -30,7 +31,7 @@ from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Levels
-from imagebart.settings import Depth, Factor, Heads, Length, Vocabulary, Width, from_dict
+from imagebart.settings import Depth, Factor, Heads, Length, Settings, Vocabulary, Width
 from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
 from imagebart.weights.folder import ModelConfig, on_meta_device, open_file
 
@@ -60,14 +61,14 @@ class PublishedStage:
             return NoConditioner()
         reader = self.encoder or self.decoder
         if self.conditioning == "class":
-            return ClassConditioner(tuple(str(i) for i in range(reader.vocab_in)))
+            return ClassConditioner(names=tuple(str(i) for i in range(reader.vocab_in)))
         length = reader.positions - 1 - self.first_stage.tokens
         if length < 1:
             raise ValueError(
                 f"a longest sequence of {reader.positions}, expected more than t and the {self.first_stage.tokens} "
                 "image tokens of a model with a text"
             )
-        return ClipTextConditioner(length, min(reader.vocab_in, ClipTextConditioner.vocab_size))
+        return ClipTextConditioner(length=length, vocab_size=min(reader.vocab_in, ClipTextConditioner.vocab_size))
 
     def stage_config(self, t: int, beta: float, start_token: int) -> StageConfig:
         """Stage t, with what only the checkpoint knows: beta_t and the decoder's start token."""
@@ -88,9 +89,8 @@ class PublishedStage:
 # The original's networks, by the names of its settings.
 
 
-@dataclass(frozen=True)
-class VQGANSettings:
-    """A published first stage, with all its codes in use: the first fields of FirstStageConfig, in their order."""
+class VQGANSettings(Settings):
+    """A published first stage, with all its codes in use."""
 
     resolution: Width
     ch: Width
@@ -102,11 +102,19 @@ class VQGANSettings:
     n_embed: Vocabulary
 
     def config(self) -> FirstStageConfig:
-        return FirstStageConfig(*astuple(self))
+        return FirstStageConfig(
+            resolution=self.resolution,
+            channels=self.ch,
+            multipliers=self.ch_mult,
+            res_blocks=self.num_res_blocks,
+            attention_resolutions=self.attn_resolutions,
+            latent_channels=self.z_channels,
+            code_dim=self.embed_dim,
+            codebook_size=self.n_embed,
+        )
 
 
-@dataclass(frozen=True)
-class EncoderDecoderSettings:
+class EncoderDecoderSettings(Settings):
     """A published encoder-decoder stage; heads have size 64 whatever the width."""
 
     dim: Width
@@ -121,18 +129,28 @@ class EncoderDecoderSettings:
 
     def encoder(self) -> TransformerConfig:
         return TransformerConfig(
-            self.dim, self.enc_depth, self.enc_heads, self.enc_num_tokens, self.enc_max_seq_len, causal=False
+            width=self.dim,
+            depth=self.enc_depth,
+            heads=self.enc_heads,
+            vocab_in=self.enc_num_tokens,
+            positions=self.enc_max_seq_len,
+            causal=False,
         )
 
     def decoder(self) -> TransformerConfig:
         vocab, positions = self.dec_num_tokens, self.dec_max_seq_len
         return TransformerConfig(
-            self.dim, self.dec_depth, self.dec_heads, vocab, positions, vocab_out=vocab, cross=True
+            width=self.dim,
+            depth=self.dec_depth,
+            heads=self.dec_heads,
+            vocab_in=vocab,
+            positions=positions,
+            vocab_out=vocab,
+            cross=True,
         )
 
 
-@dataclass(frozen=True)
-class GPTSettings:
+class GPTSettings(Settings):
     """The decoder-only transformer of a published coarsest stage."""
 
     vocab_size: Vocabulary
@@ -145,11 +163,11 @@ class GPTSettings:
 
     def decoder(self) -> TransformerConfig:
         return TransformerConfig(
-            self.n_embd,
-            self.n_layer,
-            self.n_head,
-            self.input_vocab_size or self.vocab_size,
-            self.block_size,
+            width=self.n_embd,
+            depth=self.n_layer,
+            heads=self.n_head,
+            vocab_in=self.input_vocab_size or self.vocab_size,
+            positions=self.block_size,
             head_size=self.n_embd // self.n_head,
             vocab_out=self.vocab_size,
             unmasked=self.n_unmasked,
@@ -226,10 +244,10 @@ def _parse_stage(content: Any) -> PublishedStage:
     encoder: TransformerConfig | None
     if (target, network) == (DECODER_ONLY, GPT):
         kind, encoder = "decoder_only", None
-        decoder = from_dict(GPTSettings, _with_effect(settings)).decoder()
+        decoder = GPTSettings.from_json(json.dumps(_with_effect(settings))).decoder()
     elif target == ENCODER_DECODER and network in (PLAIN, RESIDUAL):
         kind = "residual" if network == RESIDUAL else "encoder_decoder"
-        both = from_dict(EncoderDecoderSettings, _with_effect(settings))
+        both = EncoderDecoderSettings.from_json(json.dumps(_with_effect(settings)))
         encoder, decoder = both.encoder(), both.decoder()
     else:
         raise ValueError(
@@ -240,9 +258,10 @@ def _parse_stage(content: Any) -> PublishedStage:
     if wrapper != VQGAN:
         raise ValueError(f"the first stage is {format_value(wrapper)}, expected {VQGAN}")
     sizes = {name: _get(settings, name) for name in ("embed_dim", "n_embed")}
-    first_stage = from_dict(VQGANSettings, {**_with_effect(_get(settings, "ddconfig")), **sizes}).config()
+    vqgan = {**_with_effect(_get(settings, "ddconfig")), **sizes}
+    first_stage = VQGANSettings.from_json(json.dumps(vqgan)).config()
     if settings.get("remap"):  # which codes are used is in the checkpoint; how many, in the transformer's vocabulary
-        first_stage = replace(first_stage, used_codes=decoder.vocab_out)
+        first_stage = first_stage.replace(used_codes=decoder.vocab_out)
     return PublishedStage(first_stage, kind, decoder, encoder, conditioning)
 
 
@@ -304,7 +323,7 @@ class PublishedModel:
         if not isinstance(conditioner, ClassConditioner) or len(conditioner.names) != self.classes:
             return conditioner
         text = resources.files("imagebart").joinpath("data/imagenet_classes.txt").read_text(encoding="utf-8")
-        return replace(conditioner, names=tuple(text.splitlines()))
+        return conditioner.replace(names=tuple(text.splitlines()))
 
     def stage(self, t: int) -> PublishedStage:
         """How stage t is built."""

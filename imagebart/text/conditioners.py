@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from imagebart.errors import InputError
-from imagebart.settings import from_dict
+from imagebart.settings import Settings
 from imagebart.text import tokenizer as clip
 from imagebart.text.prompts import (
     Correction,
@@ -38,32 +39,7 @@ class Conditioning:
     notes: list[str]
 
 
-class Conditioner(Protocol):
-    """Turns prompts into a fixed number of tokens."""
-
-    @property
-    def kind(self) -> Kind: ...
-
-    @property
-    def length(self) -> int:
-        """Conditioning tokens per sample, 0 if none."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Every id is in [0, vocab_size)."""
-
-    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
-        """Tokens [B, length] of B prompts; raises InputError for a prompt that the model cannot take."""
-
-    def unconditional(self, batch: int) -> Tensor:
-        """Tokens [batch, length] of an absent prompt; raises InputError where the model knows none."""
-
-    def to_config(self) -> dict[str, Any]:
-        """What `conditioner_from_config` needs, to be written as JSON."""
-
-
-@dataclass(frozen=True)
-class TextConditioner:
+class TextConditioner(Settings):
     """Prompts for a model that knows only the words of its training captions.
 
     tokens: the CLIP ids known; the i-th is id i + 1 here, and 0 stands for padding and for no prompt. words: the words
@@ -71,6 +47,7 @@ class TextConditioner:
     understood: more words, and if any also numbers in digits, that the model's scorer reads and the network does not.
     """
 
+    type: Literal["words"] = "words"
     tokens: tuple[int, ...]
     words: tuple[str, ...]
     length: int = clip.CONTEXT_LENGTH
@@ -92,7 +69,13 @@ class TextConditioner:
         tokens = sorted({token for piece in found for token in piece.ids})
         words = sorted({piece.word for piece in found if piece.word})
         others = sorted(set(understood).difference(words))
-        return cls(tuple(tokens), tuple(words), length, rules or PromptRules(), tuple(others))
+        return cls(
+            tokens=tuple(tokens),
+            words=tuple(words),
+            length=length,
+            prompt_rules=rules or PromptRules(),
+            understood=tuple(others),
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -139,14 +122,6 @@ class TextConditioner:
     def unconditional(self, batch: int) -> Tensor:
         return torch.zeros(batch, self.length, dtype=torch.long)
 
-    def to_config(self) -> dict[str, Any]:
-        config = {"type": "words", **asdict(self)}
-        if self.prompt_rules == PromptRules():
-            del config["prompt_rules"]
-        if not self.understood:
-            del config["understood"]
-        return config
-
     def _is_unknown(self, piece: clip.Piece) -> bool:
         is_number = bool(self.understood) and piece.word.isdecimal()
         return bool(piece.word) and piece.word not in self._all_words and not is_number
@@ -170,14 +145,14 @@ class TextConditioner:
         return frozenset((*self.words, *self.understood))
 
 
-@dataclass(frozen=True)
-class ClipTextConditioner:
+class ClipTextConditioner(Settings):
     """Prompts for a model that knows CLIP's whole vocabulary: start, tokens, end, zeros, as CLIP has them.
 
     The paper's text models are of this kind, with 77 tokens. vocab_size: embeddings of the model; with fewer than
     CLIP's, it takes tokens but no prompts.
     """
 
+    type: Literal["clip"] = "clip"
     length: int = clip.CONTEXT_LENGTH
     vocab_size: int = clip.VOCAB_SIZE
     kind: ClassVar[Kind] = "text"
@@ -202,18 +177,15 @@ class ClipTextConditioner:
     def unconditional(self, batch: int) -> Tensor:
         return self.encode([None] * batch).tokens
 
-    def to_config(self) -> dict[str, Any]:
-        return {"type": "clip", **asdict(self)}
 
-
-@dataclass(frozen=True)
-class ClassConditioner:
+class ClassConditioner(Settings):
     """One token: the class of an image.
 
     names: the classes in order. offset: the id of the first. null_class: whether the model was also trained without a
     class, which is then the id after the last and makes guidance possible.
     """
 
+    type: Literal["class"] = "class"
     names: tuple[str, ...]
     offset: int = 0
     null_class: bool = False
@@ -231,9 +203,6 @@ class ClassConditioner:
 
     def unconditional(self, batch: int) -> Tensor:
         return torch.full((batch, 1), self._null_id(), dtype=torch.long)
-
-    def to_config(self) -> dict[str, Any]:
-        return {"type": "class", **asdict(self)}
 
     def _null_id(self) -> int:
         if not self.null_class:
@@ -262,10 +231,10 @@ class ClassConditioner:
         return {name.strip().lower(): i for i, name in reversed(list(enumerate(self.names)))}
 
 
-@dataclass(frozen=True)
-class NoConditioner:
+class NoConditioner(Settings):
     """For models that take neither prompt nor class."""
 
+    type: Literal["none"] = "none"
     kind: ClassVar[Kind] = "none"
     length: ClassVar[int] = 0
     vocab_size: ClassVar[int] = 0
@@ -278,26 +247,12 @@ class NoConditioner:
     def unconditional(self, batch: int) -> Tensor:
         return torch.zeros(batch, 0, dtype=torch.long)
 
-    def to_config(self) -> dict[str, Any]:
-        return {"type": "none"}
 
-
-TYPES: dict[str, type[Any]] = {
-    "words": TextConditioner,
-    "clip": ClipTextConditioner,
-    "class": ClassConditioner,
-    "none": NoConditioner,
-}
-
-
-def conditioner_from_config(config: Mapping[str, Any]) -> Conditioner:
-    """The conditioner whose `to_config` gave this; raises ValueError that names what is wrong."""
-    values = dict(config)
-    kind = values.pop("type", None)
-    if kind not in TYPES:
-        raise ValueError(f"conditioning type is {kind!r}, expected words, clip, class or none")
-    conditioner: Conditioner = from_dict(TYPES[kind], values, "conditioner.")
-    return conditioner
+Conditioner = Annotated[
+    TextConditioner | ClipTextConditioner | ClassConditioner | NoConditioner, Field(discriminator="type")
+]
+"""Turns B prompts into tokens [B, length] in [0, vocab_size). `encode` raises InputError for a prompt that the model
+cannot take, `unconditional` where it knows no absence of one."""
 
 
 def _text(prompt: Prompt) -> str:

@@ -7,13 +7,14 @@ the nearest that it does (`PromptRules`). A note says both. Training captions ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from rapidfuzz.distance import OSA, Indel
 
 from imagebart.errors import InputError, format_value, whole_characters
+from imagebart.settings import Settings
 from imagebart.text import tokenizer as clip
 
 Prompt = str | int | None  # words, a class's name or number; None: without
@@ -160,19 +161,17 @@ def _typed(pieces: Sequence[clip.Piece]) -> str:
 FURTHEST = 6  # pieces from a color to what has it
 
 
-@dataclass(frozen=True)
-class ColoredThing:
+class ColoredThing(Settings):
     """Something that a model knows in some colors: hair, clothes."""
 
     name: str  # in notes: "hair"
     words: tuple[str, ...]  # that name it, in lower case
     colors: tuple[str, ...] = ()  # words of those that it can have
-    nearest: dict[str, str] = field(default_factory=dict)  # of colors that it cannot have; "": none is near
+    nearest: dict[str, str] = {}  # of colors that it cannot have; "": none is near
     lead_words: tuple[str, ...] = ()  # a color after one of these is this thing's: "in purple" for clothes
 
 
-@dataclass(frozen=True)
-class Substitution:
+class Substitution(Settings):
     """Words that a model does not know, and the nearest that it does."""
 
     words: str
@@ -190,8 +189,7 @@ class RewrittenPrompt:
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class PromptRules:
+class PromptRules(Settings):
     """What is replaced in a model's prompts: "purple hair" by "pink hair". A model's folder holds its rules."""
 
     substitutions: tuple[Substitution, ...] = ()

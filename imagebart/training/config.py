@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imagebart.errors import InputError
 from imagebart.models.denoiser import DenoiserConfig
 from imagebart.models.imagebart import About
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
-from imagebart.settings import Count, Depth, Heads, HintGrid, Index, Length, Positive, Rate, Share, Width, from_dict
+from imagebart.settings import Count, Depth, Heads, HintGrid, Index, Length, Positive, Rate, Settings, Share, Width
 from imagebart.text.conditioners import Kind
 
 Resolution = Literal[32, 64, 128, 256]  # that a model of someone's own images may have
 
-C = TypeVar("C")
+S = TypeVar("S", bound=Settings)
 
 
-@dataclass(frozen=True)
-class LoopConfig:
+class LoopConfig(Settings):
     """How long and how fast to train."""
 
     steps: Count
@@ -44,8 +42,7 @@ class LoopConfig:
     sample_every: Count = 1000
 
 
-@dataclass(frozen=True)
-class AdversarialLoss:
+class AdversarialLoss(Settings):
     """What a discriminator adds to the first stage's loss, and how it is trained itself."""
 
     start_step: Index  # before it, the reconstruction settles
@@ -56,8 +53,7 @@ class AdversarialLoss:
     lr: Rate = 3e-4
 
 
-@dataclass(frozen=True)
-class FirstStageLoss:
+class FirstStageLoss(Settings):
     """Weights of the first stage's loss."""
 
     gradient: float = 0.5  # edges, on three scales
@@ -69,24 +65,24 @@ class FirstStageLoss:
     adversarial: AdversarialLoss | None = None
 
 
-@dataclass(frozen=True)
-class FirstStageRun:
+class FirstStageRun(Settings):
     """`python -m imagebart train first-stage --config FILE`."""
 
     data: str  # a folder in imagefolder layout, or what a recipe calls its own
     model: FirstStageConfig
     loop: LoopConfig
-    loss: FirstStageLoss = field(default_factory=FirstStageLoss)
+    loss: FirstStageLoss = FirstStageLoss()
     init_from: str | None = None  # run folder of a trained first stage to start from
     decoder_only: bool = False  # tokens, and with them the stages trained on them, stay as they were
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> FirstStageRun:
         if self.decoder_only and self.init_from is None:
             raise ValueError("decoder_only trains the decoder of a trained first stage; init_from has to name one")
+        return self
 
 
-@dataclass(frozen=True)
-class StageShape:
+class StageShape(Settings):
     """Size of a stage's transformers."""
 
     width: Width = 256
@@ -101,40 +97,48 @@ class StageShape:
     def of(cls, denoiser: DenoiserConfig) -> StageShape:
         """The shape of a denoiser."""
         decoder, text = denoiser.decoder, denoiser.text
-        text_shape = (text.query_tokens, text.conv_width) if text is not None else (cls.query_tokens, cls.conv_width)
-        return cls(decoder.width, decoder.depth, decoder.heads, decoder.head_size, denoiser.encoder.depth, *text_shape)
+        shape = cls(
+            width=decoder.width,
+            depth=decoder.depth,
+            heads=decoder.heads,
+            head_size=decoder.head_size,
+            encoder_depth=denoiser.encoder.depth,
+        )
+        return shape.replace(query_tokens=text.query_tokens, conv_width=text.conv_width) if text is not None else shape
 
     def encoder(self, vocab_in: int, positions: int) -> TransformerConfig:
         """The transformer that sees in both directions."""
-        sizes = (self.width, self.encoder_depth, self.heads, vocab_in, positions, self.head_size)
-        return TransformerConfig(*sizes, causal=False)
+        return self._transformer(depth=self.encoder_depth, vocab_in=vocab_in, positions=positions, causal=False)
 
     def decoder(self, vocab_in: int, positions: int, vocab_out: int, cross: bool) -> TransformerConfig:
         """The causal one; cross: it attends to the encoder's output."""
-        sizes = (self.width, self.depth, self.heads, vocab_in, positions, self.head_size, vocab_out)
-        return TransformerConfig(*sizes, cross=cross)
+        return self._transformer(vocab_in=vocab_in, positions=positions, vocab_out=vocab_out, cross=cross)
+
+    def _transformer(self, **shape: Any) -> TransformerConfig:
+        sizes = {"width": self.width, "depth": self.depth, "heads": self.heads, "head_size": self.head_size}
+        return TransformerConfig(**sizes | shape)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokensRun:
+class TokensRun(Settings):
     """What trainings on the tokens of images have in common."""
 
     data: str  # a folder in imagefolder layout, or what a recipe calls its own
     first_stage: str  # run folder of the trained first stage
     loop: LoopConfig
-    shape: StageShape = field(default_factory=StageShape)
+    shape: StageShape = StageShape()
     conditioning: Kind = "text"
     text_length: Length = 77  # conditioning tokens a caption
     conditioning_dropout: Share = 0.1  # share of captions left out
     text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
     init_from: str | None = None  # run folder of a trained network of the same kind and shape to start from
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> TokensRun:
         if self.text_from is not None and self.conditioning != "text":
             raise ValueError(f"text_from names a text encoder; conditioning is {self.conditioning!r}, expected text")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
 class StageRun(TokensRun):
     """`python -m imagebart train stage --config FILE`."""
 
@@ -144,15 +148,15 @@ class StageRun(TokensRun):
     decoder_corruption: Share = 0.0  # share of images of which some of the decoder's input tokens are noise
     soft_targets: bool = True  # loss towards the posterior; False: towards samples of it
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _check_stages(self) -> StageRun:
         if self.t is not None and not 1 <= self.t <= len(self.betas):
             raise ValueError(f"t is {self.t}, expected 1 to {len(self.betas)}, the number of betas, or null for all")
         if self.t is None and self.init_from is not None:
             raise ValueError(f"init_from is {self.init_from!r}, one stage; t is null, which trains all of them")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
 class DenoiserRun(TokensRun):
     """`python -m imagebart train denoiser --config FILE`."""
 
@@ -167,8 +171,7 @@ class DenoiserRun(TokensRun):
     context_margin: Length | None = None  # when sampling, tokens around the mask that are given; None: all
 
 
-@dataclass(frozen=True)
-class StepCounts:
+class StepCounts(Settings):
     """Steps of each part: the same on every machine."""
 
     denoiser: Count
@@ -176,8 +179,7 @@ class StepCounts:
     decoder: Index = 0  # of the first stage, alone
 
 
-@dataclass(frozen=True)
-class ModelRun:
+class ModelRun(Settings):
     """`python -m imagebart train model`: what is asked for. What is None is planned."""
 
     data: str  # a folder of images, or the name of a data set on the Hub
@@ -196,10 +198,12 @@ class ModelRun:
     shape: StageShape | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> ModelRun:
         if self.init_from is not None and (self.first_stage is not None or self.shape is not None):
             other = "shape" if self.first_stage is None else "first stage"
             raise InputError(f"{self.init_from} has its own {other}; leave out one of the two.")
+        return self
 
     @property
     def trained_first_stage(self) -> str | None:
@@ -207,8 +211,7 @@ class ModelRun:
         return self.first_stage or self.init_from
 
 
-@dataclass(frozen=True)
-class ModelParts:
+class ModelParts(Settings):
     """`python -m imagebart train assemble --config FILE`."""
 
     first_stage: str  # run folders
@@ -218,14 +221,16 @@ class ModelParts:
     text: str | None = None  # run folder of a text encoder that replaces the networks' own: it knows more words
     dtype: str = "float16"  # of the weights as stored
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> ModelParts:
         if (self.denoiser is None) != bool(self.stages):
             raise ValueError(f"denoiser is {self.denoiser!r} and stages are {self.stages!r}, expected one of the two")
+        return self
 
 
-def load(cls: type[C], path: Path) -> C:
+def load(cls: type[S], path: Path) -> S:
     """A run's settings from a JSON file."""
-    return from_dict(cls, load_values(path))
+    return cls.from_json(json.dumps(load_values(path)))
 
 
 def load_values(path: Path) -> dict[str, Any]:

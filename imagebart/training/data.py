@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from pydantic import model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -32,6 +33,7 @@ from imagebart.atomic_io import write_error
 from imagebart.errors import InputError, reason_of
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import SUFFIXES, flatten, load_image, normalize, to_images
+from imagebart.settings import Settings
 from imagebart.text.tokenizer import pieces
 from imagebart.training.state import damaged, read_json, write_json
 
@@ -263,7 +265,9 @@ def inspect_dataset(
     if folder is not None:
         names, texts = tuple(example.name for example in used), tuple(example.text for example in used)
         credits = tuple(example.credit for example in used)
-        index = StoreIndex(resolution, report.kind, names, texts, tuple(held_out), credits)
+        index = StoreIndex(
+            resolution=resolution, kind=report.kind, names=names, texts=texts, held_out=tuple(held_out), credits=credits
+        )
         write_json(folder / INDEX, index)  # last: a folder with an index is a whole store
     return report
 
@@ -315,8 +319,7 @@ def stored_side(resolution: int) -> int:
     return int(resolution * STORED_SCALE)
 
 
-@dataclass(frozen=True)
-class StoreIndex:
+class StoreIndex(Settings):
     """What is known of the images of a store, in their order."""
 
     resolution: int  # pixels a side that are trained on
@@ -326,9 +329,11 @@ class StoreIndex:
     held_out: tuple[bool, ...]  # never trained on
     credits: tuple[dict[str, str], ...]
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> StoreIndex:
         if len({len(self.names), len(self.texts), len(self.held_out), len(self.credits)}) != 1:
             raise ValueError("names, texts, held_out and credits have different lengths")
+        return self
 
     def numbers(self, held_out: bool) -> list[int]:
         """The images that are held out, or the others."""

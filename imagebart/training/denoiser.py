@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,14 +213,21 @@ def denoiser_config(
     codes, tokens = first_stage.vocab_size, first_stage.tokens
     vocabulary, positions = codes + others + 1, 1 + prefix + tokens
     decoder = shape.decoder(vocabulary, positions, codes, cross=True)
-    return DenoiserConfig(codes, tokens, decoder, shape.encoder(vocabulary, positions), conditioner.length, text)
+    return DenoiserConfig(
+        vocab_size=codes,
+        tokens=tokens,
+        decoder=decoder,
+        encoder=shape.encoder(vocabulary, positions),
+        cond_length=conditioner.length,
+        text=text,
+    )
 
 
 def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Conditioner) -> Denoiser:
     """A denoiser for a first stage's tokens; for partial patches, too, where tokens depend on their own patch alone."""
     text = text_config(shape, conditioner) if conditioner.kind == "text" else None
     config = denoiser_config(shape, first_stage.config, conditioner, text)
-    return Denoiser(replace(config, partial_patches=first_stage.config.encoder == "patch"))
+    return Denoiser(config.replace(partial_patches=first_stage.config.encoder == "patch"))
 
 
 @torch.no_grad()
@@ -237,8 +243,8 @@ def train_denoiser(run: DenoiserRun, folder: Path, source: DataSource = FOLDERS)
     first_stage = inputs.first_stage
     check_color_hint_grid(run.color_hint_grid, first_stage.config)
     config = denoiser_config(run.shape, first_stage.config, inputs.conditioner, inputs.text)
-    config = replace(config, color_hint_grid=run.color_hint_grid, mask_sides=run.mask_sides)
-    denoiser = Denoiser(replace(config, context_margin=run.context_margin, partial_patches=True))
+    config = config.replace(color_hint_grid=run.color_hint_grid, mask_sides=run.mask_sides)
+    denoiser = Denoiser(config.replace(context_margin=run.context_margin, partial_patches=True))
     if run.init_from is not None:
         initial = load_part(Path(run.init_from), Denoiser).module
         if inputs.text_encoder is not None:

@@ -7,7 +7,6 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +18,7 @@ from torch.utils.data import default_collate
 from imagebart.atomic_io import format_bytes
 from imagebart.errors import InputError
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.settings import Settings
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, LoopConfig, ModelRun, Resolution, StageShape
 from imagebart.training.data import MAX_VIEWS, ImageSource, stored_side
 from imagebart.training.loop import Task, optimizers_for, precision, training_step
@@ -33,8 +33,7 @@ SECONDS_PER_CHECKPOINT, SECONDS_PER_RECORD, GRIDS = 120.0, 20.0, 12  # grids: in
 MAX_TOKEN_BYTES = 64_000_000  # of the token file
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Settings):
     run: ModelRun
     model: FirstStageConfig
     loss: FirstStageLoss
@@ -98,9 +97,9 @@ def make_plan(
         raise InputError(f"The training takes {needed} in {folder}, and {available} are free there.")
     loss = run.loss or FirstStageLoss()
     if first_stage is not None:
-        return Plan(run, model, loss, shape, views, 0, 0.0, disk)
+        return Plan(run=run, model=model, loss=loss, shape=shape, views=views, steps=0, seconds=0.0, disk=disk)
     size = model.resolution
-    timed_loss = replace(loss, adversarial=AdversarialLoss(start_step=0, crop=max(32, min(128, size))))
+    timed_loss = loss.replace(adversarial=AdversarialLoss(start_step=0, crop=max(32, min(128, size))))
     images = [
         {"image": torch.randint(256, (3, size, size), dtype=torch.uint8)}
         for _ in range(min(run.batch_size, TIMED_IMAGES))
@@ -112,7 +111,7 @@ def make_plan(
     steps = steps or max(MIN_STEPS, int(3600 * run.hours * run.first_stage_share / seconds))
     adversarial = AdversarialLoss(start_step=steps // 3, crop=max(32, min(128, size // 2 * 2)))
     loss = run.loss or FirstStageLoss(face=1.0, adversarial=adversarial)
-    return Plan(run, model, loss, shape, views, steps, seconds, disk)
+    return Plan(run=run, model=model, loss=loss, shape=shape, views=views, steps=steps, seconds=seconds, disk=disk)
 
 
 def resolution_for(run: ModelRun, first_stage: FirstStageConfig | None, source: ImageSource) -> int:

@@ -7,10 +7,8 @@ cannot be read is refused by one sentence that names it and says what to delete.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,14 +19,14 @@ from torch import Tensor, nn
 
 from imagebart.atomic_io import recover_files, replace_files, write_text
 from imagebart.errors import InputError, reason_of
-from imagebart.settings import from_dict
+from imagebart.settings import Settings
 from imagebart.weights.folder import check_shapes, checked_header
 
 STATE = re.compile(r"step-(\d{7,12})\.safetensors")
 PICKLES = (".bin", ".pkl", ".pt", ".pth")
 KEPT = 2  # states
 
-T = TypeVar("T")
+S = TypeVar("S", bound=Settings)
 
 
 class Stateful(Protocol):
@@ -110,17 +108,17 @@ def load_state(folder: Path, parts: Mapping[str, Stateful]) -> int:
     return _step(path)
 
 
-def read_json(cls: type[T], path: Path, remedy: str) -> T:
-    """A dataclass from a JSON file of a run. remedy: what to do if the file is damaged, for the InputError."""
+def read_json(cls: type[S], path: Path, remedy: str) -> S:
+    """Settings from a JSON file of a run. remedy: what to do if the file is damaged, for the InputError."""
     try:
-        return from_dict(cls, json.loads(path.read_text(encoding="utf-8")))
+        return cls.from_json(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error, remedy) from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a dataclass, whole or not at all."""
-    write_text(path, json.dumps(asdict(value), indent=1))
+def write_json(path: Path, value: Settings) -> None:
+    """Writes settings, whole or not at all."""
+    write_text(path, value.model_dump_json(indent=1))
 
 
 def damaged(path: Path, error: Exception, remedy: str) -> InputError:

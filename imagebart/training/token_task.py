@@ -94,7 +94,7 @@ def conditioner_of(kind: str, texts: Sequence[str], length: int | None = None) -
     """
     known = sorted({text for text in texts if text})
     if kind == "class" and known:
-        return ClassConditioner(tuple(known), null_class=True)
+        return ClassConditioner(names=tuple(known), null_class=True)
     if kind == "text" and known:
         longest = max(sum(len(piece.ids) for piece in pieces(text)) for text in known)
         return TextConditioner.from_captions(known, length or min(max(longest, MIN_LENGTH), CONTEXT_LENGTH))
@@ -104,7 +104,9 @@ def conditioner_of(kind: str, texts: Sequence[str], length: int | None = None) -
 def text_config(shape: StageShape, conditioner: Conditioner) -> TextEncoderConfig:
     """A text encoder of the shape of the encoder of x_t."""
     words, length = conditioner.vocab_size + shape.query_tokens, conditioner.length + shape.query_tokens
-    return TextEncoderConfig(shape.encoder(words, length), shape.query_tokens, shape.conv_width)
+    return TextEncoderConfig(
+        transformer=shape.encoder(words, length), query_tokens=shape.query_tokens, conv_width=shape.conv_width
+    )
 
 
 def prefix_size(conditioner: Conditioner, text: TextEncoderConfig | None) -> tuple[int, int]:
@@ -158,7 +160,7 @@ def load_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:
     """The text encoder of a run's folder, and the conditioner whose words it reads."""
     part = load_part(folder, TextEncoder)
     if not isinstance(part.conditioner, TextConditioner):
-        kind = part.conditioner.to_config()["type"]
+        kind = part.conditioner.type
         raise ValueError(f"the conditioning in {folder} is of type {kind!r}, expected words")
     return part.module, part.conditioner
 

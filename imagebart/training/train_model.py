@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage, psnr
-from imagebart.settings import SamplingSettings
+from imagebart.settings import SamplingSettings, Settings
 from imagebart.text.conditioners import Conditioner, TextConditioner
 from imagebart.training.config import DenoiserRun, FirstStageLoss, LoopConfig, ModelRun, StageShape
 from imagebart.training.data import AugmentedViews, DatasetReport, ImageStore, inspect_dataset, open_dataset, read_index
@@ -120,7 +120,7 @@ def _prepare(run: ModelRun, folder: Path, say: Say) -> tuple[Plan, ImageStore]:
     PartialState().wait_for_everyone()
     if before is not None:
         _check_same(before, run, folder)
-        plan, lines = replace(before, run=run), [f"resuming {folder.parent}, planned for {run.hours:g} hours"]
+        plan, lines = before.replace(run=run), [f"resuming {folder.parent}, planned for {run.hours:g} hours"]
     else:
         lines, first_stage = [], _trained_first_stage(run)
 
@@ -166,7 +166,7 @@ def _plan(
 def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
     """Raises InputError where a run is resumed with other settings than it was started with."""
     free = ("hours", "steps", "knows", "licence", "credit")
-    was, asked = asdict(before.run), asdict(run)
+    was, asked = before.run.model_dump(), run.model_dump()
     if run.steps is not None and run.steps.first_stage and before.steps:
         was["first-stage steps"], asked["first-stage steps"] = before.steps, run.steps.first_stage
     for name, value in asked.items():
@@ -177,8 +177,7 @@ def _check_same(before: Plan, run: ModelRun, folder: Path) -> None:
             )
 
 
-@dataclass(frozen=True)
-class _PartPlan:
+class _PartPlan(Settings):
     """How a part is trained where these hours are asked for, and to which step it was."""
 
     hours: float
@@ -191,7 +190,7 @@ class _PartPlan:
     def save(self, part: Part[Any], place: Path) -> None:
         """Writes the trained part, and that it is trained."""
         save_part(part, place)
-        write_json(place.with_suffix(".json"), replace(self, trained=self.loop.steps))
+        write_json(place.with_suffix(".json"), self.replace(trained=self.loop.steps))
 
 
 @dataclass(frozen=True)
@@ -239,8 +238,8 @@ class _Training:
             if loss.adversarial is not None:
                 weights = (loss.adversarial.weight, loss.adversarial.feature_matching_weight)
                 weight, matching = (DECODER_GAN_FACTOR * weight for weight in weights)
-                later = replace(loss.adversarial, start_step=0, weight=weight, feature_matching_weight=matching)
-                loss = replace(loss, adversarial=later)
+                later = loss.adversarial.replace(start_step=0, weight=weight, feature_matching_weight=matching)
+                loss = loss.replace(adversarial=later)
 
             def new_task(config: LoopConfig) -> FirstStageTask:
                 torch.manual_seed(plan.run.seed)
@@ -249,7 +248,7 @@ class _Training:
 
             steps = plan.run.steps.decoder if plan.run.steps else None
             part = self._part_plan(place, plan.decoder_hours, steps, new_task)
-            config = replace(part.loop, seed=plan.run.seed + 1)  # other batches than those of the first stage
+            config = part.loop.replace(seed=plan.run.seed + 1)  # other batches than those of the first stage
             if not part.is_done(place):
                 self.say(f"the decoder alone, {config.steps:,} steps")
                 trained = train(new_task(config), config, place, self._reconstruction(place))
@@ -330,7 +329,7 @@ class _Training:
         timed = loop_config(run, MIN_STEPS, 1.0)
         seconds = seconds_per_step(new_task(timed), timed)
         config = loop_config(run, steps or max(MIN_STEPS, int(3600 * hours / seconds)), seconds)
-        planned = _PartPlan(run.hours, config, known.trained if known else 0)
+        planned = _PartPlan(hours=run.hours, loop=config, trained=known.trained if known else 0)
         _on_main(lambda: write_json(path, planned))
         return read()  # the first process's, whose timing counts
 
@@ -393,10 +392,10 @@ def load_denoiser_to_finetune(folder: str, wanted: Conditioner) -> tuple[Denoise
                 f"The captions take up to {wanted.length} tokens, and the model in {folder} reads {known.length}; "
                 f"shorten them, or {untrained}"
             )
-        conditioner = TextConditioner(wanted.tokens, wanted.words, known.length)
+        conditioner = TextConditioner(tokens=wanted.tokens, words=wanted.words, length=known.length)
         network.set_text_encoder(with_words_of(network.text, known, conditioner))
         return network.requires_grad_(True), conditioner
-    if known.to_config() != wanted.to_config():
+    if known != wanted:
         kind = KINDS[known.kind]
         raise InputError(f"The model in {folder} was trained with other {kind} than the images have; {untrained}")
     return network.requires_grad_(True), known
@@ -413,7 +412,12 @@ def about_model(plan: Plan, store: ImageStore, name: str, conditioner: Condition
         del phrases[""]
         suggestions = {"image": tuple(phrase for phrase, _ in phrases.most_common(SUGGESTED) if len(phrase) <= 40)}
     settings = SamplingSettings(guidance=2.0 if conditioner.length > 0 else 1.0, top_p=0.95, scales=2)
-    return About(name, plan.run.knows or f"images like those of {Path(plan.run.data).name}", settings, suggestions)
+    return About(
+        name=name,
+        knows=plan.run.knows or f"images like those of {Path(plan.run.data).name}",
+        sampling=settings,
+        suggestions=suggestions,
+    )
 
 
 def write_card(plan: Plan, store: ImageStore, model: ImageBART, out: Path, folder: Path) -> None:

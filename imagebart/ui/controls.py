@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
-
-from pydantic import FiniteFloat
 
 from imagebart.errors import whole_characters
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
-from imagebart.settings import MOST_SCALES, RENAMED_KEYS, SamplingSettings, check_fields, help_text, slider_range
+from imagebart.settings import MOST_SCALES, SamplingSettings, Settings
 
 MAX_IMAGES = 4  # at once
 MAX_CONTEXT = 3.0  # the right end of the context's slider, which means all of the image
@@ -36,25 +33,25 @@ class Slider(NamedTuple):
     step: float
 
 
-def _setting(name: str, label: str, ends: str = "") -> Slider:
+def _setting(name: str, label: str, minimum: float, maximum: float, step: float, ends: str = "") -> Slider:
     """The slider of a sampling setting; ends: what the ends of its range mean."""
-    offered = slider_range(name)
-    return Slider(name, label, f"{help_text(name)}{ends}", offered.least, offered.most, offered.step)
+    info = f"{SamplingSettings.model_fields[name].description}{ends}"
+    return Slider(name, label, info, minimum, maximum, step)
 
 
 SLIDERS = (
-    _setting("scales", "Coarse-to-fine steps (T)"),
-    _setting("temperature", "Creativity (temperature)"),
-    _setting("guidance", "Prompt strength (guidance)"),
+    _setting("scales", "Coarse-to-fine steps (T)", 1, MOST_SCALES, 1),
+    _setting("temperature", "Creativity (temperature)", 0.1, 2, 0.05),
+    _setting("guidance", "Prompt strength (guidance)", 1, 8, 0.25),
     Slider(
         "strength", "Variation strength", "Of Vary: small keeps the layout, 1 starts from pure noise.", 0.05, 1, 0.05
     ),
-    _setting("resamples", "Passes per step"),
-    _setting("corrector_steps", "Corrector steps"),
-    _setting("corrector_threshold", "Corrector threshold"),
-    _setting("top_k", "Candidates per token (top-k)", " 0 means all."),
-    _setting("top_p", "Likely candidates only (top-p)"),
-    _setting("start", "Start step"),
+    _setting("resamples", "Passes per step", 1, 4, 1),
+    _setting("corrector_steps", "Corrector steps", 0, 4, 1),
+    _setting("corrector_threshold", "Corrector threshold", 0.01, 0.5, 0.01),
+    _setting("top_k", "Candidates per token (top-k)", 0, 512, 1, " 0 means all."),
+    _setting("top_p", "Likely candidates only (top-p)", 0.05, 1, 0.01),
+    _setting("start", "Start step", 1, MOST_SCALES, 1),
     Slider("feather", "Mask feather", "Width, in pixels, of the soft edge inside the mask.", 0, 32, 1),
     Slider(
         "context",
@@ -68,33 +65,29 @@ SLIDERS = (
 BASIC = 3  # of them are what many people set; the others are advanced
 
 
-@dataclass(frozen=True)
-class Controls:
+class Controls(Settings):
     """The controls' values when a button is pressed. Raises InputError for values of other kinds."""
 
     model: str | None
     words: str | None
     choice: list[str] | None  # of a class model: of several classes there is an image each
-    variants: FiniteFloat
+    variants: float
     best_first: bool
-    guidance: FiniteFloat
-    strength: FiniteFloat
-    seed: FiniteFloat | None
+    guidance: float
+    strength: float
+    seed: float | None
     new_seed: bool
-    temperature: FiniteFloat
-    top_k: FiniteFloat
-    top_p: FiniteFloat
-    scales: FiniteFloat
-    resamples: FiniteFloat
-    corrector_steps: FiniteFloat
-    corrector_threshold: FiniteFloat
-    start: FiniteFloat
+    temperature: float
+    top_k: float
+    top_p: float
+    scales: float
+    resamples: float
+    corrector_steps: float
+    corrector_threshold: float
+    start: float
     exact: bool  # only what is painted changes
-    feather: FiniteFloat
-    context: FiniteFloat
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    feather: float
+    context: float
 
     def prompt(self, pipeline: Pipeline) -> str | list[str] | None:
         """What this kind of model takes: words, a class or several, or nothing."""
@@ -109,7 +102,7 @@ class Controls:
     def sampling(self, pipeline: Pipeline) -> SamplingSettings:
         """The sliders' values as a model takes them; their ends "off" become None."""
         scales = int(self.scales) if pipeline.any_scales else pipeline.stages
-        return SamplingSettings(
+        return SamplingSettings.parse(
             temperature=self.temperature,
             top_k=int(self.top_k) or None,
             top_p=self.top_p if self.top_p < 1 else None,
@@ -131,7 +124,7 @@ class Controls:
         return pipeline.conditioning == "class" and len(self.choice or ()) > 1
 
 
-NAMES = tuple(field.name for field in fields(Controls))
+NAMES = tuple(Controls.model_fields)
 RESET = tuple(name for name in NAMES if name not in ("model", "words", "choice", "variants", "best_first"))
 """The controls that "Reset" sets: not the prompt, nor how many images in which order."""
 
@@ -164,8 +157,7 @@ def recipe_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
 
 def link_values(sent: Any, pipeline: Pipeline) -> dict[str, Any]:
     """The controls' values in a link, without those that no page would write. Its seed is kept."""
-    renamed = RENAMED_KEYS["SamplingSettings"]
-    sent = {renamed.get(name, name): value for name, value in sent.items()} if isinstance(sent, Mapping) else {}
+    sent = sent if isinstance(sent, Mapping) else {}
     usual_values = {**starting_values(pipeline), "words": "", "choice": []}
     values = {
         name: sent[name] for name, value in usual_values.items() if name in sent and _same_kind(sent[name], value)

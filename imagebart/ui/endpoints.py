@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -133,8 +132,8 @@ class Endpoints:
     ) -> Answers:
         with _input_errors():
             given = {"guidance": guidance, "scales": _whole(scales)}
-            settings = replace(
-                self._pipeline.defaults, **{name: value for name, value in given.items() if value is not None}
+            settings = self._pipeline.defaults.replace(
+                **{name: value for name, value in given.items() if value is not None}
             )
             with closing(within_time(start(settings), self._max_seconds)) as events:
                 for event in events:

@@ -16,7 +16,7 @@ import re
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from io import BufferedReader, FileIO
 from os import PathLike
 from pathlib import Path
@@ -25,6 +25,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 from huggingface_hub import constants
+from pydantic import TypeAdapter, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -39,8 +40,8 @@ from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Linear
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
-from imagebart.settings import Share, from_dict
-from imagebart.text.conditioners import Conditioner, NoConditioner, conditioner_from_config
+from imagebart.settings import Settings, Share
+from imagebart.text.conditioners import Conditioner, NoConditioner
 
 CONFIG = "config.json"
 VERSION = 1
@@ -112,38 +113,39 @@ def open_zip(path: Path, most: int) -> ZipFile:
         raise BadZipFile(str(error)) from error
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """config.json."""
 
     format: Literal["imagebart"]
     version: int
     about: About
     first_stage: FirstStageConfig
-    conditioner: dict[str, Any]
+    conditioner: Conditioner
     denoiser: DenoiserConfig | None = None  # either this
     betas: tuple[Share, ...] = ()  # or these
     stages: tuple[StageConfig, ...] = ()
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
         if (self.denoiser is None) != bool(self.stages) or len(self.betas) != len(self.stages):
             raise ValueError(
                 f"{len(self.stages)} stages, {len(self.betas)} betas and {'no' if self.denoiser is None else 'a'} "
                 "denoiser, expected stages with as many betas, or a denoiser alone"
             )
+        return self
 
 
 def config_of(model: ImageBARTModel) -> ModelConfig:
     """What config.json says of a model."""
     return ModelConfig(
-        "imagebart",
-        VERSION,
-        model.about,
-        model.first_stage.config,
-        model.conditioner.to_config(),
-        model.denoiser.config if model.denoiser is not None else None,
-        model.schedule.betas if model.stages else (),
-        tuple(stage.config for stage in model.stages),
+        format="imagebart",
+        version=VERSION,
+        about=model.about,
+        first_stage=model.first_stage.config,
+        conditioner=model.conditioner,
+        denoiser=model.denoiser.config if model.denoiser is not None else None,
+        betas=model.schedule.betas if model.stages else (),
+        stages=tuple(stage.config for stage in model.stages),
     )
 
 
@@ -169,13 +171,12 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, cls: typ
         raise WeightsError(f"{folder} was half replaced and cannot be put right: {error.strerror}") from error
     config = read_config(folder / CONFIG)
     with on_meta_device(folder / CONFIG):
-        conditioner = conditioner_from_config(config.conditioner)
         first_stage = FirstStage(config.first_stage)
         stages = [build_stage(stage, len(config.betas)) for stage in config.stages]
         network = stages if config.denoiser is None else Denoiser(config.denoiser)
         schedule = Schedule(config.betas) if config.stages else None
-        model = cls(first_stage, network, conditioner, config.about, schedule)
-    _check_networks(config, conditioner, folder / CONFIG)
+        model = cls(first_stage, network, config.conditioner, config.about, schedule)
+    _check_networks(config, folder / CONFIG)
     _load_module(first_stage, folder, "first_stage", device, dtype, mapped=False)
     check_used_codes(first_stage, folder / "first_stage.safetensors")
     mapped = too_large([model], dtype)
@@ -201,7 +202,7 @@ def read_config(path: Path) -> ModelConfig:
             raise ValueError(
                 f"it has format version {format_value(version)}, expected {VERSION}: a model saved by this program"
             )
-        return from_dict(ModelConfig, values)
+        return ModelConfig.from_json(content)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except WeightsError:
@@ -213,7 +214,7 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def config_bytes(config: ModelConfig) -> bytes:
-    return (_to_json(asdict(config)) + "\n").encode("utf-8")
+    return (_to_json(config.model_dump()) + "\n").encode("utf-8")
 
 
 def _to_json(value: Any, indent: str = "") -> str:
@@ -227,11 +228,11 @@ def _to_json(value: Any, indent: str = "") -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _check_networks(config: ModelConfig, conditioner: Conditioner, path: Path) -> None:
+def _check_networks(config: ModelConfig, path: Path) -> None:
     """Raises WeightsError where networks were made for another conditioner or schedule."""
     for name, network in [("the denoiser", config.denoiser), *((f"stage {s.t}", s) for s in config.stages)]:
-        if network is not None and network.cond_length != conditioner.length:
-            length = f"{network.cond_length}, expected the conditioner's {conditioner.length}"
+        if network is not None and network.cond_length != config.conditioner.length:
+            length = f"{network.cond_length}, expected the conditioner's {config.conditioner.length}"
             raise WeightsError(f"{path}: {name} has cond_length {length}")
     for stage, beta in zip(config.stages, config.betas, strict=True):
         if stage.beta != beta:
@@ -500,7 +501,7 @@ def has_part(folder: Path) -> bool:
 def save_part(part: Part[Any], folder: Path) -> None:
     """Writes a trained part; part.json appears or changes together with its tensors."""
     key = next(key for kind, (key, _) in PARTS.items() if isinstance(part.module, kind))
-    values: dict[str, Any] = {key: asdict(part.module.config), "conditioner": part.conditioner.to_config()}
+    values: dict[str, Any] = {key: part.module.config.model_dump(), "conditioner": part.conditioner.model_dump()}
     if part.schedule is not None:
         values["betas"] = part.schedule.betas
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in part.module.state_dict().items()}
@@ -515,8 +516,8 @@ def load_part(folder: Path, kind: type[M]) -> Part[M]:
     path, (key, config_class) = folder / PART, PARTS[kind]
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        config = from_dict(config_class, values.get(key, values))  # older first stages: the file is the configuration
-        conditioner = conditioner_from_config(values.get("conditioner", {"type": "none"}))
+        config = config_class.from_json(json.dumps(values[key]))
+        conditioner = TypeAdapter(Conditioner).validate_json(json.dumps(values["conditioner"]))
         schedule = Schedule(tuple(values["betas"])) if "betas" in values else None
         module = build_stage(config, schedule.stages) if schedule is not None else kind(config)
         path = folder / "part.safetensors"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ from imagebart.atomic_io import write_bytes
 from imagebart.errors import WeightsError
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.settings import from_dict
+from imagebart.settings import Settings
 from imagebart.text.conditioners import Conditioner
 from imagebart.weights.folder import checked_header
 from imagebart.worlds.avatars import (
@@ -47,8 +47,7 @@ SIZE = 128  # pixels a side of the network's input
 Size = Annotated[int, Field(ge=1, le=512)]  # of a layer: larger than here, and a few megabytes at most
 
 
-@dataclass(frozen=True)
-class AttributeClassifierConfig:
+class AttributeClassifierConfig(Settings):
     """Size of the network."""
 
     channels: tuple[Size, Size, Size] = (48, 64, 96)  # at 32 x 32, 16 x 16 and 8 x 8
@@ -133,7 +132,7 @@ def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequentia
 def save_classifier(reader: AttributeClassifier, path: Path) -> None:
     """Writes a reader as one safetensors file of 16-bit numbers, its size and values in the header."""
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in reader.state_dict().items()}
-    about = {"config": json.dumps(asdict(reader.config)), "values": json.dumps(VALUES)}
+    about = {"config": reader.config.model_dump_json(), "values": json.dumps(VALUES)}
     write_bytes(path, save({k: v.contiguous().cpu() for k, v in tensors.items()}, about))
 
 
@@ -145,7 +144,7 @@ def load_classifier(path: Path) -> AttributeClassifier:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if json.loads(about["values"]) != {name: list(values) for name, values in VALUES.items()}:
         raise ValueError(f"the reader in {path} knows other attributes than avatars have now; train it again")
-    reader = AttributeClassifier(from_dict(AttributeClassifierConfig, json.loads(about["config"])))
+    reader = AttributeClassifier(AttributeClassifierConfig.from_json(about["config"]))
     reader.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     return reader.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 

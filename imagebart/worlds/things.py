@@ -6,10 +6,9 @@ that overlap, the surest counts. It is trained on scenes only (`recipes.things.r
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
 from math import prod
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from imagebart.atomic_io import write_bytes
 from imagebart.errors import WeightsError
 from imagebart.models.imagebart import ImageBARTModel
-from imagebart.settings import from_dict
+from imagebart.settings import Settings
 from imagebart.text.conditioners import TextConditioner
 from imagebart.weights.folder import checked_header
 
@@ -64,8 +63,7 @@ def with_article(text: str) -> str:
     return f"{'an' if text[0] in 'aeiou' and not text.startswith('uni') else 'a'} {text}"
 
 
-@dataclass(frozen=True)
-class ThingNames:
+class ThingNames(Settings):
     """What the network's answers mean, and the sizes of things."""
 
     nouns: tuple[tuple[str, ...], ...]  # of each its name, its plural, other words for it
@@ -74,8 +72,8 @@ class ThingNames:
     grounds: dict[str, tuple[int, int, int]]
     sides: tuple[int, ...]  # tokens along a box
     counts: tuple[str, ...]  # words for 0, 1, 2 and so on things
-    own_colors: dict[str, str] = field(default_factory=dict)  # "black and white", of nouns whose name says enough
-    groups: dict[str, tuple[int, ...]] = field(default_factory=dict)  # "animal": its nouns
+    own_colors: dict[str, str] = {}  # "black and white", of nouns whose name says enough
+    groups: dict[str, tuple[int, ...]] = {}  # "animal": its nouns
 
     @property
     def understood(self) -> set[str]:
@@ -107,7 +105,7 @@ class ThingDetector(nn.Module):
 def save_detector(reader: ThingDetector, names: ThingNames, path: Path) -> None:
     """Writes a reader as one safetensors file of 16-bit numbers, its names in the header."""
     tensors = {name: value.half().contiguous().cpu() for name, value in reader.state_dict().items()}
-    write_bytes(path, save(tensors, {"kind": KIND, "names": json.dumps(asdict(names))}))
+    write_bytes(path, save(tensors, {"kind": KIND, "names": names.model_dump_json()}))
 
 
 def is_thing_scorer(path: Path) -> bool:
@@ -124,7 +122,7 @@ def load_detector(path: Path) -> tuple[ThingDetector, ThingNames]:
     try:
         with safe_open(checked_header(path), "pt") as file:
             about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        names = from_dict(ThingNames, json.loads(about["names"]))
+        names = ThingNames.from_json(about["names"])
         reader = ThingDetector(len(names.nouns), len(names.colors), len(tensors["body.1.weight"]))
         reader.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:

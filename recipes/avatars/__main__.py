@@ -283,7 +283,7 @@ def _about(study: Study, began: float) -> dict[str, Any]:
     return {
         "samples": study.samples,
         "seed": study.seed,
-        "sampling": asdict(study.sampler.settings),
+        "sampling": study.sampler.settings.model_dump(),
         "scales": study.sampler.model.scales_of(study.sampler.settings.scales),
         "seconds": round(time.perf_counter() - began, 1),
         "intervals": "95 %; shares: Wilson with the effective number of trials; means: normal; distances: jackknife",

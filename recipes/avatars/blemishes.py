@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from imagebart.cli.options import value_type
 from imagebart.errors import InputError
 from imagebart.evaluation.folder import two_sample_test
 from imagebart.evaluation.metrics import Measure, jackknife, mean_of, measure, replicates, share_of
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import normalize
-from imagebart.settings import value_type
 from imagebart.worlds.attribute_classifier import AttributeClassifier
 from imagebart.worlds.avatars import VALUES, Attributes
 from recipes.avatars.artwork import pixels_of, render, rendered
@@ -173,7 +173,7 @@ def with_settings(study: Study, text: str) -> Study:
             given[name] = value_type(name)(value)
         except (KeyError, ValueError) as error:
             raise InputError(f"{part!r} is no sampling setting; write name=value, such as scales=4.") from error
-    return replace(study, sampler=replace(study.sampler, settings=replace(study.sampler.settings, **given)))
+    return replace(study, sampler=replace(study.sampler, settings=study.sampler.settings.replace(**given)))
 
 
 def faults_by_kind(study: Study) -> Iterator[tuple[str, Faults]]:

@@ -196,16 +196,27 @@ def prompt_rules() -> PromptRules:
         lead = tuple(entry.get("lead", "").split())
         things.append(
             ColoredThing(
-                entry["name"], tuple(entry["words"].split()), tuple(colors), nearest | dict.fromkeys(none, ""), lead
+                name=entry["name"],
+                words=tuple(entry["words"].split()),
+                colors=tuple(colors),
+                nearest=nearest | dict.fromkeys(none, ""),
+                lead_words=lead,
             )
         )
     unless = tuple(data["unless"].split())  # with these words, an old person's hair is not grey
-    age = [Substitution(word, by, unless, "hair") for by, words in data["age"].items() for word in words.split()]
-    nearest_words = [Substitution(words, by) for words, by in data["instead"].items()]
+    age = [
+        Substitution(words=word, replacement=by, unless=unless, unless_colored="hair")
+        for by, words in data["age"].items()
+        for word in words.split()
+    ]
+    nearest_words = [Substitution(words=words, replacement=by) for words, by in data["instead"].items()]
     known = {word for table in COLOR_WORDS.values() for words in table.values() for word in words}
     adjectives = sorted(ADJECTIVES - known - set(data["colors"].split()))
     return PromptRules(
-        (*age, *nearest_words), tuple(things), tuple(data["stop"].split()), (*data["link"].split(), *adjectives)
+        substitutions=(*age, *nearest_words),
+        things=tuple(things),
+        stop_words=tuple(data["stop"].split()),
+        link_words=(*data["link"].split(), *adjectives),
     )
 
 

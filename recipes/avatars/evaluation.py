@@ -152,7 +152,7 @@ def comparison(study: Study, scales: Sequence[int] = SCALES, baseline: Study | N
     if baseline is not None:
         studies[BASELINE] = replace(baseline, sampler=left_to_right(baseline.sampler))
     for count in scales:
-        settings = replace(study.sampler.settings, scales=count)
+        settings = study.sampler.settings.replace(scales=count)
         studies[f"T = {count}"] = replace(study, sampler=replace(study.sampler, settings=settings))
     return studies
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def others(change: Change) -> set[str]:
 
 def edit(pipe: Pipeline, case: Case, seed: int, exact: bool) -> PipelineEvent:
     """The result of a case."""
-    settings = replace(pipe.defaults, scales=PAGE_SCALES)
+    settings = pipe.defaults.replace(scales=PAGE_SCALES)
     words = case.change.prompt.text
     *_, last = pipe.edit(case.image, case.mask, words, seed=seed, settings=settings, feather=PAGE_FEATHER, exact=exact)
     return last

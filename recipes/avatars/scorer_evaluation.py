@@ -169,7 +169,7 @@ def edited(
     if len(rows):
         prompts = [complete_prompt(scorer, images[row : row + 1], cases[row].prompt.text) for row in rows.tolist()]
         settings = study.sampler.settings
-        settings = replace(settings, guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
+        settings = settings.replace(guidance=min(settings.guidance, COMPLETE_PROMPT_GUIDANCE))
         sampler = replace(study.sampler, settings=settings)
         after[rows] = sampler.edit(images[rows], pixels[rows], prompts, study.seed)
     read = study.reader.read(after).attributes

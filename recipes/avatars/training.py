@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 
 from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.settings import Length
+from imagebart.settings import Length, Settings
 from imagebart.text.conditioners import Conditioner, NoConditioner
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
 from imagebart.training.data import grid
@@ -54,8 +54,7 @@ from recipes.avatars.dataset import AvatarDataset, AvatarEdits, caption, sample
 HIDDEN = -100  # the label of an attribute that an image does not show: no loss
 
 
-@dataclass(frozen=True)
-class Augment:
+class Augment(Settings):
     """How images are augmented before the reader sees them; each kind on half of them."""
 
     blur: float = 1.5  # largest standard deviation of the Gaussian, in pixels
@@ -64,13 +63,12 @@ class Augment:
     blocks: float = 0.5  # coarsest step to which 8 x 8 cosine coefficients are rounded, as JPEG does
 
 
-@dataclass(frozen=True)
-class ReaderRun:
+class ReaderRun(Settings):
     """`python -m recipes.avatars train reader --config FILE`."""
 
     loop: LoopConfig
-    model: AttributeClassifierConfig = field(default_factory=AttributeClassifierConfig)
-    augment: Augment = field(default_factory=Augment)
+    model: AttributeClassifierConfig = AttributeClassifierConfig()
+    augment: Augment = Augment()
     seed: int = 7001  # of the series of avatars; no other part of the project draws from it
 
 
@@ -221,12 +219,11 @@ class QueryTokenDistillation:
         return query_tokens.float(), torch.stack(shares, 1) >= SURE
 
 
-@dataclass(frozen=True)
-class CaptionsRun:
+class CaptionsRun(Settings):
     """`python -m recipes.avatars train captions --config FILE`."""
 
     loop: LoopConfig
-    shape: StageShape = field(default_factory=StageShape)  # of the networks that will use it
+    shape: StageShape = StageShape()  # of the networks that will use it
     text_length: Length = 77  # conditioning tokens a caption
     init_from: str | None = None  # run folder of a text encoder that is to learn more words; its query tokens stay
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +65,7 @@ def denoiser(config: Config, run: Run) -> None:
     from recipes.things.scenes import MARGIN
     from recipes.things.training import THINGS
 
-    train_denoiser(replace(load(DenoiserRun, config), context_margin=MARGIN), run, THINGS)
+    train_denoiser(load(DenoiserRun, config).replace(context_margin=MARGIN), run, THINGS)
 
 
 @command(train)
@@ -119,7 +118,7 @@ def table(
                 print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr, flush=True)
     print(as_table(measures))
     if out:
-        about = {"model": model, "samples": samples, "seed": seed, "sampling": asdict(study.sampler.settings)}
+        about = {"model": model, "samples": samples, "seed": seed, "sampling": study.sampler.settings.model_dump()}
         write_json(out, {**about, "seconds": round(time.perf_counter() - began, 1)}, measures)
 
 

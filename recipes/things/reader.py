@@ -33,12 +33,22 @@ NOTHING = len(NOUNS)  # the label of a square without a whole thing
 COLORS = ("", *HUES)  # "": the artwork's, of nouns that have one color
 GROUPS = sorted({group for noun in NOUNS for group in noun.groups})
 NAMES = ThingNames(
-    tuple((noun.name, noun.plural, *noun.synonyms) for noun in NOUNS),
-    tuple(noun.color for noun in NOUNS), COLORS, GROUNDS, SIDES, COUNT_WORDS,
-    {noun.name: noun.own_color for noun in NOUNS if noun.own_color},
-    {group: tuple(number for number, noun in enumerate(NOUNS) if group in noun.groups) for group in GROUPS},
+    nouns=tuple((noun.name, noun.plural, *noun.synonyms) for noun in NOUNS),
+    noun_colors=tuple(noun.color for noun in NOUNS), colors=COLORS, grounds=GROUNDS, sides=SIDES, counts=COUNT_WORDS,
+    own_colors={noun.name: noun.own_color for noun in NOUNS if noun.own_color},
+    groups={group: tuple(number for number, noun in enumerate(NOUNS) if group in noun.groups) for group in GROUPS},
 )  # fmt: skip
-LOOP = LoopConfig(900, 64, "muon", 2e-3, warmup=50, ema=0.99, log_every=20, save_every=100, sample_every=500)
+LOOP = LoopConfig(
+    steps=900,
+    batch_size=64,
+    optimizer="muon",
+    lr=2e-3,
+    warmup=50,
+    ema=0.99,
+    log_every=20,
+    save_every=100,
+    sample_every=500,
+)
 P_NOTHING = 0.4  # share of squares without a whole thing
 MIN_SEEN = 0.4  # intersection over union of a square and a thing's box, from which the square may be said to show it
 BEYOND = 24

@@ -6,7 +6,7 @@ two things lie and what the ground is. So the denoiser finds a few vectors that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.settings import Length
+from imagebart.settings import Length, Settings
 from imagebart.text.conditioners import Conditioner, TextConditioner
 from imagebart.training.config import LoopConfig, StageShape, TokensRun
 from imagebart.training.loop import Batch, Task, train
@@ -100,13 +100,12 @@ class CaptionReader(nn.Module):
         return found + [head(query) for head, query in zip(heads, queries[:, MENTIONS:].unbind(1), strict=True)]
 
 
-@dataclass(frozen=True)
-class CaptionsRun:
+class CaptionsRun(Settings):
     """`python -m recipes.things train captions --config FILE`."""
 
     loop: LoopConfig
     data: str = "things"
-    shape: StageShape = field(default_factory=lambda: StageShape(query_tokens=QUERY_TOKENS))
+    shape: StageShape = StageShape(query_tokens=QUERY_TOKENS)
     text_length: Length = TEXT_LENGTH
 
 

@@ -2,7 +2,7 @@
 
 import signal
 import socket
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -137,24 +137,30 @@ def test_an_image_is_made_again_from_what_it_says(model: Path, upload: Path, tmp
     first, again = np.asarray(Image.open(second), int), np.asarray(Image.open(two), int)
     assert np.abs(first - again).max() <= 1  # rounding of batched sums
     assert main(["edit", *place, "--like", str(second), "--seed", "3", "--out", str(other)]) == 0
-    assert read_recipe(other) == replace(recipe, seed=3, variant=0)
+    assert read_recipe(other) == recipe.replace(seed=3, variant=0)
 
 
 def test_an_image_by_another_model_is_pointed_out(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_png(Image.new("RGB", (32, 32)), tmp_path / "old.png", Recipe("older", "generate", "a hat", 1))
+    write_png(
+        Image.new("RGB", (32, 32)), tmp_path / "old.png", Recipe(model="older", task="generate", prompt="a hat", seed=1)
+    )
     command = ["generate", "--model", str(model), "--like", str(tmp_path / "old.png")]
     assert main([*command, "--out", str(tmp_path / "new.png")]) == 0
     assert "old.png was made by the model older; this one is tiny." in capsys.readouterr().err
-    assert read_recipe(tmp_path / "new.png") == Recipe("tiny", "generate", "a hat", 1)
+    assert read_recipe(tmp_path / "new.png") == Recipe(model="tiny", task="generate", prompt="a hat", seed=1)
 
 
 def test_what_a_file_says_does_not_steer_the_terminal(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evil = "\x1b]0;mine\x07\x1b[2J\u202e\x9b"
-    write_png(Image.new("RGB", (32, 32)), tmp_path / "old.png", Recipe(evil, "generate", f"zebra{evil}", 1))
+    write_png(
+        Image.new("RGB", (32, 32)),
+        tmp_path / "old.png",
+        Recipe(model=evil, task="generate", prompt=f"zebra{evil}", seed=1),
+    )
     command = ["generate", "--like", str(tmp_path / "old.png"), "--out", str(tmp_path / "new.png"), "--model"]
     assert main([*command, str(model)]) == 0
     assert main([*command, f"no model {evil}"]) == 2

@@ -261,7 +261,7 @@ def test_a_model_folder_is_loaded_or_refused(fuzz_run: FuzzRun, tmp_path: Path, 
 
 
 IMAGES = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (120, 120, 3), np.uint8)) for seed in range(2)]
-RECIPE = Recipe("tiny", "generate", "a hat", 1)
+RECIPE = Recipe(model="tiny", task="generate", prompt="a hat", seed=1)
 BYTES = [bytes([value]) * 100_000 for value in b"01"]
 WRITERS: dict[str, Callable[[Path, int], Any]] = {
     "image with a recipe": lambda folder, which: write_png(IMAGES[which], folder / "out.png", RECIPE),

@@ -66,7 +66,7 @@ def check_recipe_values(values: dict[str, Any]) -> None:
 
 def check_setting_values(values: dict[str, Any]) -> None:
     if sampling := made_or_refused(SamplingSettings, values):
-        check_recipe(Recipe("tiny", "generate", None, 0, sampling))
+        check_recipe(Recipe(model="tiny", task="generate", prompt=None, seed=0, settings=sampling))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -33,8 +32,16 @@ def with_random_weights(network: nn.Module, seed: int) -> None:
 def _text(cond_length: int, query_tokens: int) -> TextEncoderConfig | None:
     if not query_tokens:
         return None
-    words = TransformerConfig(6, 2, 2, CONDITIONS + query_tokens, cond_length + query_tokens, 3, causal=False)
-    return TextEncoderConfig(words, query_tokens, conv_width=3)
+    words = TransformerConfig(
+        width=6,
+        depth=2,
+        heads=2,
+        vocab_in=CONDITIONS + query_tokens,
+        positions=cond_length + query_tokens,
+        head_size=3,
+        causal=False,
+    )
+    return TextEncoderConfig(transformer=words, query_tokens=query_tokens, conv_width=3)
 
 
 def random_stage(
@@ -63,7 +70,9 @@ def random_stage(
         attention_bias=decoder_only,
         head_bias=not decoder_only,
     )
-    encoder = TransformerConfig(8, 2, 2, vocab, positions, 4, causal=False)
+    encoder = TransformerConfig(
+        width=8, depth=2, heads=2, vocab_in=vocab, positions=positions, head_size=4, causal=False
+    )
     config = StageConfig(
         kind=kind,
         t=3 if decoder_only else 2,
@@ -94,10 +103,28 @@ def random_denoiser(
     """A denoiser; query_tokens: as for `random_stage`."""
     prefix = query_tokens or cond_length
     vocab = vocab_size + (query_tokens or (CONDITIONS if cond_length else 0)) + 1
-    encoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, causal=False)
-    decoder = TransformerConfig(8, 2, 2, vocab, 1 + prefix + tokens, 4, vocab_out=vocab_size, cross=True)
-    config = DenoiserConfig(vocab_size, tokens, decoder, encoder, cond_length, _text(cond_length, query_tokens))
-    denoiser = Denoiser(replace(config, color_hint_grid=color_hint_grid, mask_sides=mask_sides))
+    encoder = TransformerConfig(
+        width=8, depth=2, heads=2, vocab_in=vocab, positions=1 + prefix + tokens, head_size=4, causal=False
+    )
+    decoder = TransformerConfig(
+        width=8,
+        depth=2,
+        heads=2,
+        vocab_in=vocab,
+        positions=1 + prefix + tokens,
+        head_size=4,
+        vocab_out=vocab_size,
+        cross=True,
+    )
+    config = DenoiserConfig(
+        vocab_size=vocab_size,
+        tokens=tokens,
+        decoder=decoder,
+        encoder=encoder,
+        cond_length=cond_length,
+        text=_text(cond_length, query_tokens),
+    )
+    denoiser = Denoiser(config.replace(color_hint_grid=color_hint_grid, mask_sides=mask_sides))
     with_random_weights(denoiser, seed)
     return denoiser
 

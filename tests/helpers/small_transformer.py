@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor
@@ -25,13 +23,13 @@ def small(weights_of: torch.dtype = torch.float32) -> Transformer:
 BASE = TransformerConfig(width=8, depth=2, heads=2, vocab_in=11, positions=9, head_size=4)
 CONFIGS = {
     "causal": BASE,
-    "causal with biases": dataclasses.replace(BASE, attention_bias=True),
-    "bidirectional": dataclasses.replace(BASE, causal=False),
-    "unmasked prefix": dataclasses.replace(BASE, unmasked=4),
-    "one unmasked": dataclasses.replace(BASE, unmasked=1),
-    "cross-attending": dataclasses.replace(BASE, cross=True),
-    "cross-attending, prefix": dataclasses.replace(BASE, cross=True, unmasked=3),
-    "one head, wider than the model": dataclasses.replace(BASE, heads=1, head_size=16),
+    "causal with biases": BASE.replace(attention_bias=True),
+    "bidirectional": BASE.replace(causal=False),
+    "unmasked prefix": BASE.replace(unmasked=4),
+    "one unmasked": BASE.replace(unmasked=1),
+    "cross-attending": BASE.replace(cross=True),
+    "cross-attending, prefix": BASE.replace(cross=True, unmasked=3),
+    "one head, wider than the model": BASE.replace(heads=1, head_size=16),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 CAUSAL = {name: config for name, config in CONFIGS.items() if config.causal}

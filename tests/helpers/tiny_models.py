@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ def tiny_conditioner(kind: Kind) -> Conditioner:
     if kind == "text":
         return TextConditioner.from_captions(CAPTIONS, length=16)
     if kind == "class":
-        return ClassConditioner(("cat", "dog", "bird"))
+        return ClassConditioner(names=("cat", "dog", "bird"))
     return NoConditioner()
 
 
@@ -51,7 +50,7 @@ TINY_FIRST_STAGE = FirstStageConfig(
 
 def tiny_first_stage(**settings: Any) -> FirstStageConfig:
     """The first stage of tiny models, 64 tokens of 24 codes, with other settings."""
-    return replace(TINY_FIRST_STAGE, **settings)
+    return TINY_FIRST_STAGE.replace(**settings)
 
 
 def tiny_model(
@@ -71,17 +70,26 @@ def tiny_model(
     prefix = others = query_tokens if text is not None else conditioner.length
     if text is None:
         others = conditioner.vocab_size
-    shape = (32, 1, 2, first.vocab_size + others + 1, 1 + prefix + TOKENS, 16)
-    encoder = TransformerConfig(*shape, causal=False)
-    decoder = TransformerConfig(*shape, vocab_out=first.vocab_size, cross=True)
-    shapes = (first.vocab_size, TOKENS, decoder, encoder, conditioner.length, text)
-    config = DenoiserConfig(*shapes, partial_patches=color_hint_grid > 0, color_hint_grid=color_hint_grid)
+    vocab_in, positions = first.vocab_size + others + 1, 1 + prefix + TOKENS
+    encoder = TransformerConfig(
+        width=32, depth=1, heads=2, vocab_in=vocab_in, positions=positions, head_size=16, causal=False
+    )
+    config = DenoiserConfig(
+        vocab_size=first.vocab_size,
+        tokens=TOKENS,
+        decoder=encoder.replace(causal=True, vocab_out=first.vocab_size, cross=True),
+        encoder=encoder,
+        cond_length=conditioner.length,
+        text=text,
+        partial_patches=color_hint_grid > 0,
+        color_hint_grid=color_hint_grid,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         denoiser = Denoiser(config)
         randomise(denoiser)
         suggestions = SUGGESTIONS if conditioning == "text" else {}
-        about = About("tiny", "nothing", SamplingSettings(scales=scales), suggestions)
+        about = About(name="tiny", knows="nothing", sampling=SamplingSettings(scales=scales), suggestions=suggestions)
         return ImageBART(FirstStage(first), denoiser, conditioner, about)
 
 
@@ -95,7 +103,7 @@ def tiny_staged_model(conditioning: Kind = "none", stages: int = 2, seed: int = 
         built = [build_stage(config, stages) for config in configs]
         for stage in built:
             randomise(stage)
-        about = About("tiny", "nothing", suggestions=SUGGESTIONS if conditioning == "text" else {})
+        about = About(name="tiny", knows="nothing", suggestions=SUGGESTIONS if conditioning == "text" else {})
         return ImageBART(FirstStage(first), built, conditioner, about, schedule)
 
 
@@ -110,9 +118,15 @@ def tiny_text(conditioner: Conditioner, query_tokens: int = QUERY_TOKENS) -> Tex
     if conditioner.kind != "text":
         return None
     words = TransformerConfig(
-        24, 1, 2, conditioner.vocab_size + query_tokens, conditioner.length + query_tokens, 12, causal=False
+        width=24,
+        depth=1,
+        heads=2,
+        vocab_in=conditioner.vocab_size + query_tokens,
+        positions=conditioner.length + query_tokens,
+        head_size=12,
+        causal=False,
     )
-    return TextEncoderConfig(words, query_tokens, conv_width=3)
+    return TextEncoderConfig(transformer=words, query_tokens=query_tokens, conv_width=3)
 
 
 def tiny_stage_config(t: int, schedule: Schedule, vocab_size: int, conditioner: Conditioner) -> StageConfig:
@@ -121,13 +135,35 @@ def tiny_stage_config(t: int, schedule: Schedule, vocab_size: int, conditioner: 
     prefix = conditioner.length if text is None else QUERY_TOKENS
     vocab = vocab_size + (conditioner.vocab_size if text is None else QUERY_TOKENS)
     positions = 1 + prefix + TOKENS
-    decoder = TransformerConfig(32, 1, 2, vocab, positions, 16, vocab_out=vocab_size, cross=not coarsest)
-    encoder = TransformerConfig(32, 1, 2, vocab, positions, 16, causal=False)
+    decoder = TransformerConfig(
+        width=32,
+        depth=1,
+        heads=2,
+        vocab_in=vocab,
+        positions=positions,
+        head_size=16,
+        vocab_out=vocab_size,
+        cross=not coarsest,
+    )
+    encoder = TransformerConfig(
+        width=32, depth=1, heads=2, vocab_in=vocab, positions=positions, head_size=16, causal=False
+    )
     rest: dict[str, Any] = {"cond_length": conditioner.length, "cond_offset": vocab_size, "text": text}
     beta = schedule.betas[t - 1]
     if coarsest:
-        return StageConfig("decoder_only", t, vocab_size, TOKENS, beta, decoder, **rest)
-    return StageConfig("encoder_decoder", t, vocab_size, TOKENS, beta, decoder, encoder, **rest)
+        return StageConfig(
+            kind="decoder_only", t=t, vocab_size=vocab_size, tokens=TOKENS, beta=beta, decoder=decoder, **rest
+        )
+    return StageConfig(
+        kind="encoder_decoder",
+        t=t,
+        vocab_size=vocab_size,
+        tokens=TOKENS,
+        beta=beta,
+        decoder=decoder,
+        encoder=encoder,
+        **rest,
+    )
 
 
 def tiny_pipeline(conditioning: Kind = "text", scales: int = 2) -> Pipeline:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +48,17 @@ def write_store(folder: Path, texts: tuple[str, ...], kind: str = "none", held_o
     pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
     (folder / PIXELS).write_bytes(pixels.tobytes())
     held = tuple(i < held_out for i in range(count))
-    write_json(folder / INDEX, StoreIndex(32, kind, tuple(map(str, range(count))), texts, held, ({},) * count))
+    write_json(
+        folder / INDEX,
+        StoreIndex(
+            resolution=32,
+            kind=kind,
+            names=tuple(map(str, range(count))),
+            texts=texts,
+            held_out=held,
+            credits=({},) * count,
+        ),
+    )
     return ImageStore(folder)
 
 
@@ -87,5 +96,5 @@ LINE_LOOP = LoopConfig(
 def train_line(folder: Path, steps: int) -> list[Tensor]:
     """Trains a line, with its state saved at each step; returns the averaged weights."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    config = replace(LINE_LOOP, steps=steps, save_every=1, sample_every=1000, log_every=1)
+    config = LINE_LOOP.replace(steps=steps, save_every=1, sample_every=1000, log_every=1)
     return list(train(Line(), config, folder).parameters())

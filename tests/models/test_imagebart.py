@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def test_parts_that_do_not_fit_are_named(staged: ImageBART, plain: ImageBART) ->
             ImageBART(first_stage, network, plain.conditioner, **more)
 
     own, other = staged.first_stage, tiny_model("none").first_stage
-    other.config = dataclasses.replace(other.config, codebook_size=30)
+    other.config = other.config.replace(codebook_size=30)
     two = Schedule.geometric(2)
     refused("3 stages, but the schedule has 2 betas", own, staged.stages, schedule=two)
     refused("stage 1 was made for t = 3 and 24 codes, expected t = 1", own, list(staged.stages)[::-1])
@@ -141,7 +140,7 @@ def test_guidance_needs_an_absent_condition() -> None:
     cond = model.conditioner.encode(["cat"]).tokens
     with pytest.raises(InputError, match="not trained without a class"):
         model.sample(1, cond, guidance=2.0, seed=0)
-    model.conditioner = ClassConditioner(("cat", "dog"), null_class=True)  # two classes and their absence
+    model.conditioner = ClassConditioner(names=("cat", "dog"), null_class=True)  # two classes and their absence
     known, keep = tokens_of(model, 1), all_but(model, 1)
     assert model.sample(1, cond, known=known, keep=keep, guidance=2.0, seed=0).shape == (1, 64)
 

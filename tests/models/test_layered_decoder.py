@@ -1,15 +1,12 @@
 """The layered decoder: its pixels, its place in a first stage, and bad configurations."""
 
-from dataclasses import asdict, replace
-
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny_models import tiny_first_stage
 from torch import Tensor
 
-from imagebart.models.vqgan import GAIN, SHARED, FirstStage, FirstStageConfig, LayeredDecoder
-from imagebart.settings import from_dict
+from imagebart.models.vqgan import GAIN, SHARED, FirstStage, LayeredDecoder
 
 CONFIG = tiny_first_stage(
     resolution=64,
@@ -28,7 +25,7 @@ CONFIG = tiny_first_stage(
 @pytest.fixture
 def small() -> FirstStage:
     """A first stage for images half as large."""
-    return FirstStage(replace(CONFIG, resolution=32, downscale=1, decoder="convolutions")).eval()
+    return FirstStage(CONFIG.replace(resolution=32, downscale=1, decoder="convolutions")).eval()
 
 
 def one_by_one(decoder: LayeredDecoder, coarse: Tensor) -> Tensor:
@@ -50,7 +47,7 @@ def one_by_one(decoder: LayeredDecoder, coarse: Tensor) -> Tensor:
 
 
 def test_pixels_are_layers_weighted_by_masks_of_patterns() -> None:
-    decoder = LayeredDecoder(replace(CONFIG, resolution=32)).eval()
+    decoder = LayeredDecoder(CONFIG.replace(resolution=32)).eval()
     latents = torch.randn(1, 32, 2, 2)
     with torch.no_grad():
         decoder.mix.weight.mul_(5)
@@ -90,7 +87,7 @@ def test_a_code_has_other_pixels_at_another_position() -> None:
 
 
 def test_the_lowest_layer_may_have_several_levels() -> None:
-    model = FirstStage(replace(CONFIG, multipliers=(1, 2), channels=32, pixel_unshuffle=4)).eval()
+    model = FirstStage(CONFIG.replace(multipliers=(1, 2), channels=32, pixel_unshuffle=4)).eval()
     assert model.config.downsampling == 16
     with torch.no_grad():
         assert model.decode(torch.randint(16, (1, 16))).shape == (1, 3, 64, 64)
@@ -120,9 +117,9 @@ def test_tokens_are_those_of_the_downscaled_image(small: FirstStage) -> None:
 
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(ValueError, match="downscale is 2 with encoder 'convolutions'"):
-        replace(CONFIG, encoder="convolutions")
+        CONFIG.replace(encoder="convolutions")
     with pytest.raises(ValueError, match="downscale is 2 .* decoder 'convolutions'"):
-        replace(CONFIG, decoder="convolutions")
+        CONFIG.replace(decoder="convolutions")
     for name, value in (("downscale", 0), ("encoder", "cell"), ("decoder", "paint"), ("layers", 1), ("patterns", 0)):
         with pytest.raises(ValueError, match=f"{name} is {value!r}, expected"):
-            from_dict(FirstStageConfig, {**asdict(CONFIG), name: value})
+            CONFIG.replace(**{name: value})

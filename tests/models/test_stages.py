@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from oracles import log_q, part, plain_slots, plain_transformer
@@ -9,7 +7,7 @@ from random_networks import KINDS, random_cond, random_stage
 from torch import Tensor
 
 from imagebart.diffusion import log_likelihood
-from imagebart.models.stages import Kind, ResidualStage, Stage, build_stage
+from imagebart.models.stages import Kind, ResidualStage, Stage
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 with_and_without_cond = pytest.mark.parametrize(("cond_length", "query_tokens"), [(0, 0), (2, 0), (5, 3)])
@@ -157,10 +155,3 @@ def test_bad_tokens(kind: Kind) -> None:
             stage.prepare(bad)
     with pytest.raises(ValueError, match="2 rows of x_{t-1}, but 1 of x_t"):
         stage.logits(x, x[:1])
-
-
-def test_unknown_kind() -> None:
-    for kind in ("unet", "aligned"):  # the latter was in our own models once
-        config = dataclasses.replace(random_stage("encoder_decoder").config, kind=kind)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=f"'{kind}', expected decoder_only, encoder_decoder or residual"):
-            build_stage(config, 3)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import random
 
 import pytest
@@ -57,7 +56,7 @@ def test_too_long() -> None:
 
 def test_parameter_names_and_shapes() -> None:
     """Checkpoints are read by these."""
-    config = dataclasses.replace(BASE, depth=1, cross=True, attention_bias=True, vocab_out=7)
+    config = BASE.replace(depth=1, cross=True, attention_bias=True, vocab_out=7)
     shapes = {name: tuple(value.shape) for name, value in Transformer(config).state_dict().items()}
     norms = {
         f"{name}.{part}": (8,)
@@ -87,7 +86,11 @@ def test_parameter_names_and_shapes() -> None:
 
 
 def test_initialisation() -> None:
-    transformer = Transformer(TransformerConfig(64, 4, 2, 100, 50, 32, vocab_out=100, cross=True))
+    transformer = Transformer(
+        TransformerConfig(
+            width=64, depth=4, heads=2, vocab_in=100, positions=50, head_size=32, vocab_out=100, cross=True
+        )
+    )
     assert all(p.isfinite().all() for p in transformer.parameters())
     matrices = {name: p.detach() for name, p in transformer.named_parameters() if p.ndim == 2}
     for name, matrix in matrices.items():
@@ -104,7 +107,7 @@ def test_positions_begin_alike_at_equal_distances() -> None:
         diagonal = products.diagonal(offset)
         assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4)
     assert (products.diagonal(1) < products.diagonal(0)[0] - 0.1).all()
-    transformer = Transformer(TransformerConfig(16, 1, 2, vocab_in=5, positions=40, head_size=8))
+    transformer = Transformer(TransformerConfig(width=16, depth=1, heads=2, vocab_in=5, positions=40, head_size=8))
     assert torch.allclose(transformer.position_embedding / (0.02 * 2**0.5), found.float(), atol=1e-5)
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor
@@ -20,13 +18,13 @@ BASE = FirstStageConfig(
 )
 CONFIGS = {
     "plain": BASE,
-    "unshuffled": dataclasses.replace(BASE, multipliers=(1, 1), pixel_unshuffle=2),
-    "unshuffled by 4": dataclasses.replace(BASE, multipliers=(1,), pixel_unshuffle=4, attention_resolutions=()),
-    "unit codes": dataclasses.replace(BASE, unit_codes=True),
-    "some codes used": dataclasses.replace(BASE, used_codes=9),
-    "used unit codes": dataclasses.replace(BASE, used_codes=9, unit_codes=True, pixel_unshuffle=2),
-    "patch": dataclasses.replace(BASE, encoder="patch"),
-    "memory": dataclasses.replace(BASE, pair_rows=64, pair_dim=8, pair_bytes=3),
+    "unshuffled": BASE.replace(multipliers=(1, 1), pixel_unshuffle=2),
+    "unshuffled by 4": BASE.replace(multipliers=(1,), pixel_unshuffle=4, attention_resolutions=()),
+    "unit codes": BASE.replace(unit_codes=True),
+    "some codes used": BASE.replace(used_codes=9),
+    "used unit codes": BASE.replace(used_codes=9, unit_codes=True, pixel_unshuffle=2),
+    "patch": BASE.replace(encoder="patch"),
+    "memory": BASE.replace(pair_rows=64, pair_dim=8, pair_bytes=3),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 quantizers = ("plain", "unit codes", "some codes used", "used unit codes")
@@ -140,7 +138,7 @@ def test_any_multiple_of_f(config: FirstStageConfig) -> None:
 @torch.no_grad()
 def test_tokens_are_in_raster_order() -> None:
     """With averaging and repeating in the networks' place, token r * columns + c is cell (r, c)."""
-    model = build(dataclasses.replace(BASE, code_dim=3))
+    model = build(BASE.replace(code_dim=3))
     model.encoder, model.decoder = torch.nn.AvgPool2d(4), torch.nn.Upsample(scale_factor=4)  # type: ignore[assignment]
     model.quant_conv = model.post_quant_conv = torch.nn.Identity()  # type: ignore[assignment]
     tokens = torch.randint(20, (2, 15))
@@ -212,7 +210,7 @@ def test_a_patch_encoder_sees_its_patch_alone() -> None:
 
 def with_memory(rows: int = 64) -> FirstStage:
     """A first stage with a memory of random pairs of tokens."""
-    model = build(CONFIGS["memory"] if rows == 64 else dataclasses.replace(CONFIGS["memory"], pair_rows=rows))
+    model = build(CONFIGS["memory"] if rows == 64 else CONFIGS["memory"].replace(pair_rows=rows))
     memory = model.memory
     assert memory is not None
     for buffer in (memory.own, memory.patterns, memory.mean):
@@ -271,6 +269,6 @@ def test_what_a_memory_says_is_added_to_what_the_convolutions_decode() -> None:
 
 def test_a_memory_s_shape_is_checked() -> None:
     with pytest.raises(ValueError, match="it needs 'convolutions'"):
-        dataclasses.replace(CONFIGS["memory"], decoder="layered")
+        CONFIGS["memory"].replace(decoder="layered")
     with pytest.raises(ValueError, match="with 60000 codes, expected at most 46000"):
-        dataclasses.replace(CONFIGS["memory"], codebook_size=60_000)
+        CONFIGS["memory"].replace(codebook_size=60_000)

@@ -12,7 +12,7 @@ from tiny_models import tiny_model, tiny_staged_model
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.model import ImageBART
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.settings import SamplingSettings, from_dict
+from imagebart.settings import SamplingSettings
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config
 from imagebart.weights.folder import Part, save_part
@@ -53,7 +53,7 @@ def test_everything_is_measured_printed_and_written_and_the_images_are_counted(
     assert sum(m["group"] == "plain prompts" for m in measures) == 60
     # A comparison measures less, and the same with the same seed.
     counts: list[int] = []
-    settings = from_dict(SamplingSettings, content["sampling"])
+    settings = SamplingSettings.from_json(json.dumps(content["sampling"]))
     sampler = ImageSampler(ImageBART.from_pretrained(model), settings, progress=counts.append)
     study = Study(sampler, load_classifier(READER), 20)
     first, *others = compare(study, Renders.of(study))

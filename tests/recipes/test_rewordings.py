@@ -16,7 +16,7 @@ def conditioner() -> TextConditioner:
 
 
 def test_captions_are_read_as_they_are(conditioner: TextConditioner) -> None:
-    plainly = TextConditioner(conditioner.tokens, conditioner.words, conditioner.length)
+    plainly = TextConditioner(tokens=conditioner.tokens, words=conditioner.words, length=conditioner.length)
     texts = [caption(number).text for number in range(1500)]
     read = conditioner.encode(texts)
     assert read.notes == [] and (read.tokens == plainly.encode(texts).tokens).all()

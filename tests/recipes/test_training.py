@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -72,21 +71,23 @@ def test_a_short_run_learns_to_read(tmp_path: Path) -> None:
     for name, tensor in trained.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
     with pytest.raises(ValueError, match="reads 60 tokens a prompt, expected 61"):
-        train_captions(CaptionsRun(loop, SHAPE, 61, str(tmp_path / "run")), tmp_path / "longer")
+        train_captions(
+            CaptionsRun(loop=loop, shape=SHAPE, text_length=61, init_from=str(tmp_path / "run")), tmp_path / "longer"
+        )
 
 
 def test_a_text_encoder_learns_more_words_and_its_query_tokens_stay(tmp_path: Path) -> None:
     loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, save_every=2, sample_every=2)
-    run = CaptionsRun(loop, SHAPE, text_length=60)
+    run = CaptionsRun(loop=loop, shape=SHAPE, text_length=60)
     first = train_captions(run, tmp_path / "first")
-    more = train_captions(replace(run, init_from=str(tmp_path / "first")), tmp_path / "more")
+    more = train_captions(run.replace(init_from=str(tmp_path / "first")), tmp_path / "more")
     heads = [load_file(tmp_path / name / HEADS) for name in ("first", "more")]
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
     weights = [encoder.transformer.token_embedding.weight for encoder in (first, more)]
     assert not torch.equal(*weights) and torch.allclose(*weights, atol=0.05)
     (tmp_path / "first" / HEADS).unlink()
     with pytest.raises(ValueError, match=r"has no heads\.safetensors"):
-        train_captions(replace(run, init_from=str(tmp_path / "first")), tmp_path / "other")
+        train_captions(run.replace(init_from=str(tmp_path / "first")), tmp_path / "other")
 
 
 def test_a_text_encoder_of_more_words_replaces_another_in_a_model(tmp_path: Path) -> None:
@@ -96,7 +97,9 @@ def test_a_text_encoder_of_more_words_replaces_another_in_a_model(tmp_path: Path
     save_part(Part(reader.encoder, few), tmp_path / "few")
     save_heads(reader, tmp_path / "few")
     loop = LoopConfig(steps=1, batch_size=2, lr=0.0, warmup=0, ema=0.0, save_every=1, sample_every=1)
-    trained = train_captions(CaptionsRun(loop, SHAPE, 60, str(tmp_path / "few")), tmp_path / "many")
+    trained = train_captions(
+        CaptionsRun(loop=loop, shape=SHAPE, text_length=60, init_from=str(tmp_path / "few")), tmp_path / "many"
+    )
     many = avatar_conditioner(60)
     prompts = ["red hat", "a man with glasses", ""]
     before = reader.encoder(few.encode(prompts).tokens)
@@ -107,7 +110,7 @@ def test_a_text_encoder_of_more_words_replaces_another_in_a_model(tmp_path: Path
     model = assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "many")
     assert model.conditioner == many and model.stages[0].config.text == trained.config
     assert assemble(tmp_path / "first-stage", [tmp_path / "stage"], About()).conditioner == few
-    save_part(Part(TextEncoder(text_config(replace(SHAPE, query_tokens=15), many)), many), tmp_path / "other")
+    save_part(Part(TextEncoder(text_config(SHAPE.replace(query_tokens=15), many)), many), tmp_path / "other")
     with pytest.raises(ValueError, match="query_tokens=15.*expected the shape of the network's own"):
         assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "other")
 
@@ -116,15 +119,15 @@ def test_a_stage_uses_a_text_encoder_and_leaves_it_as_it_is(tmp_path: Path) -> N
     """Whatever it is initialised from; without `text_from` the text encoder learns with the stage."""
     save_part(Part(FirstStage(tiny_first_stage())), tmp_path / "first")
     loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, save_every=2, sample_every=2)
-    train_captions(CaptionsRun(loop, SHAPE, text_length=60), tmp_path / "captions")
+    train_captions(CaptionsRun(loop=loop, shape=SHAPE, text_length=60), tmp_path / "captions")
     reads = load_text_encoder(tmp_path / "captions")[0].state_dict()
     run = StageRun(
         data="avatars", first_stage=str(tmp_path / "first"), betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_length=60
     )
-    taking = replace(run, text_from=str(tmp_path / "captions"))
+    taking = run.replace(text_from=str(tmp_path / "captions"))
     train_part(taking, tmp_path / "clean")
-    train_part(replace(taking, betas=(0.5, 1.0)), tmp_path / "stage1")
-    train_part(replace(run, init_from=str(tmp_path / "clean")), tmp_path / "freed")
+    train_part(taking.replace(betas=(0.5, 1.0)), tmp_path / "stage1")
+    train_part(run.replace(init_from=str(tmp_path / "clean")), tmp_path / "freed")
     stages = {name: load_part(tmp_path / name, Stage).module for name in ("clean", "stage1", "freed")}
     for name, tensor in reads.items():
         assert torch.equal(tensor, stages["clean"].text.state_dict()[name])

@@ -55,7 +55,7 @@ def plainly_corrected(state: ChainState, x: Tensor, seed: int) -> Tensor:
             again[b, i] = drafts[i].softmax(-1)[x[b, i]] < SETTINGS.corrector_threshold
         going = {b for b in going if again[b].any()}
         x_t, levels_t = torch.where(again, noisy, x), levels.where(again, 0.0)
-        settings = replace(SETTINGS, guidance=1.0, top_p=TOP_P)
+        settings = SETTINGS.replace(guidance=1.0, top_p=TOP_P)
         x = plain_draw(STEP, x_t, x_t, levels_t, state.cond, state.unconditional, settings, noise, state.color_hints)
     return x
 
@@ -97,7 +97,7 @@ def test_a_models_chain_goes_on_with_the_corrector(resamples: int) -> None:
     model.denoiser.draft_head.weight.normal_(std=2)  # so that some tokens are unlikely
     settings = SamplingSettings(resamples=resamples)
     alone = list(model.stream(2, settings=settings, seed=4))
-    both = list(model.stream(2, settings=replace(settings, corrector_steps=4), seed=4))
+    both = list(model.stream(2, settings=settings.replace(corrector_steps=4), seed=4))
     for one, other in zip(alone, both, strict=False):
         assert torch.equal(one.tokens, other.tokens) and other.corrector_step == 0
     after = [event.corrector_step for event in both[len(alone) :]]

@@ -18,7 +18,7 @@ def test_filters_equal_sorting_by_hand() -> None:
     torch.manual_seed(1)
     choices = itertools.product((0.5, 1.0, 2.0), (None, 1, 3, 9, 50), (None, 1e-6, 0.4, 0.9, 1.0))
     for temperature, top_k, top_p in choices:
-        settings = SamplingSettings(temperature, top_k, top_p)
+        settings = SamplingSettings(temperature=temperature, top_k=top_k, top_p=top_p)
         logits = 2 * torch.randn(4, 3, 9, dtype=torch.float64)
         found = filter_logits(logits, settings)
         assert found.shape == logits.shape and found.dtype == torch.float32
@@ -41,7 +41,13 @@ def test_coldest_temperature_of_large_logits_stays_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [SamplingSettings(), SamplingSettings(2.0), SamplingSettings(1.0, 3), SamplingSettings(1.0, None, 0.8)]
+    "settings",
+    [
+        SamplingSettings(),
+        SamplingSettings(temperature=2.0),
+        SamplingSettings(temperature=1.0, top_k=3),
+        SamplingSettings(temperature=1.0, top_k=None, top_p=0.8),
+    ],
 )
 def test_gumbel_max_draws_from_the_softmax(settings: SamplingSettings) -> None:
     """Chi-squared; a right sampler fails once in 10,000 seeds, and the seed is fixed."""

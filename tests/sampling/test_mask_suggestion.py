@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -143,8 +141,8 @@ class Thorough(Teller):
 
 def test_the_rest_is_told_where_the_judge_is_sure_of_it() -> None:
     pipe = Pipeline(hat_model(), scorer=Thorough())
-    best = replace(pipe.defaults, guidance=3.0)
-    pipe.model.about = replace(pipe.model.about, sampling=best)
+    best = pipe.defaults.replace(guidance=3.0)
+    pipe.model.about = pipe.model.about.replace(sampling=best)
     mask = preset("everything", LIGHT.size)
     fitted = pipe.fit_mask(LIGHT, mask, "a hat")
     assert (fitted.prompt, fitted.settings.guidance) == ("a hat, red hair", COMPLETE_PROMPT_GUIDANCE)
@@ -152,7 +150,7 @@ def test_the_rest_is_told_where_the_judge_is_sure_of_it() -> None:
         assert (other.prompt, other.settings) == ("a hat", best)
     assert pipe.fit_mask(LIGHT, mask, None).prompt is None
     for guidance in (1.0, 2.0, 5.0):  # somebody wants it so
-        wanted = replace(best, guidance=guidance)
+        wanted = best.replace(guidance=guidance)
         assert pipe.fit_mask(LIGHT, mask, "a hat", settings=wanted).settings == wanted
     with pytest.raises(InputError):
         pipe.fit_mask(b"no picture", mask, "a hat")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import gc
 import io
 import itertools
@@ -363,7 +362,7 @@ def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Stag
     for t in range(1, count + 1):
         kind = "decoder_only" if t == count else ("residual", "encoder_decoder")[t % 2]
         template = random_stage(kind, tokens, vocab_size, cond_length=0, seed=t)  # type: ignore[arg-type]
-        config = dataclasses.replace(template.config, t=t, beta=schedule.betas[t - 1])
+        config = template.config.replace(t=t, beta=schedule.betas[t - 1])
         stage = build_stage(config, 3).double()
         stage.load_state_dict(template.state_dict())
         steps.append(StageStep(stage.eval().requires_grad_(False)))

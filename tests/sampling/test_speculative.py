@@ -250,7 +250,14 @@ def test_rows_are_sampled_as_they_would_be_alone(kind: StepKind) -> None:
 # Exact enumeration
 
 
-@pytest.mark.parametrize("settings", [SamplingSettings(), SamplingSettings(0.7, 2), SamplingSettings(1.5, None, 0.8)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplingSettings(),
+        SamplingSettings(temperature=0.7, top_k=2),
+        SamplingSettings(temperature=1.5, top_k=None, top_p=0.8),
+    ],
+)
 @every_step
 def test_joint_of_a_step_by_enumeration(kind: StepKind, settings: SamplingSettings) -> None:
     """Frequencies of all 81 outcomes, with drafts; chi-squared, a right sampler fails once in 10,000 seeds (fixed)."""

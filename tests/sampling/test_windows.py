@@ -111,7 +111,7 @@ def model() -> ImageBART:
     for parameter in made.denoiser.parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(std=0.4)
-    made.denoiser.config = replace(made.denoiser.config, context_margin=1)
+    made.denoiser.config = made.denoiser.config.replace(context_margin=1)
     return made
 
 
@@ -165,6 +165,6 @@ def test_a_mask_of_everything_is_as_without_a_window(model: ImageBART) -> None:
     assert model.denoiser is not None
     keep, tokens = corner(model, int(model.tokens**0.5)), torch.zeros(1, model.tokens, dtype=torch.long)
     windowed = sampled(model, tokens, keep, [9])
-    model.denoiser.config, own = replace(model.denoiser.config, context_margin=None), model.denoiser.config
+    model.denoiser.config, own = model.denoiser.config.replace(context_margin=None), model.denoiser.config
     assert torch.equal(sampled(model, tokens, keep, [9]), windowed)
     model.denoiser.config = own

@@ -131,15 +131,19 @@ def test_every_known_word_stays() -> None:
 
 
 NEAREST = {"purple": "pink", "mauve": "pink", "neon": ""}
-HAIR = ColoredThing("hair", ("hair", "afro"), ("red", "pink", "black"), NEAREST)
+HAIR = ColoredThing(name="hair", words=("hair", "afro"), colors=("red", "pink", "black"), nearest=NEAREST)
 CLOTHES = ColoredThing(
-    "clothing", ("shirt", "hoodie"), ("red", "pink", "purple"), {"mauve": "purple"}, ("in", "wearing")
+    name="clothing",
+    words=("shirt", "hoodie"),
+    colors=("red", "pink", "purple"),
+    nearest={"mauve": "purple"},
+    lead_words=("in", "wearing"),
 )
-WALL = ColoredThing("wall", ("wall",), ("purple",), {"red": "purple"}, ("on",))
-OLD = Substitution("very old", "grey", unless=("bald",), unless_colored="hair")
+WALL = ColoredThing(name="wall", words=("wall",), colors=("purple",), nearest={"red": "purple"}, lead_words=("on",))
+OLD = Substitution(words="very old", replacement="grey", unless=("bald",), unless_colored="hair")
 RULES = PromptRules(
-    (OLD, Substitution("bowler", "hat")),
-    (HAIR, CLOTHES, WALL),
+    substitutions=(OLD, Substitution(words="bowler", replacement="hat")),
+    things=(HAIR, CLOTHES, WALL),
     stop_words=("with", "and", "in", "on", "a"),
     link_words=("in", "is", "and", "long"),
 )
@@ -192,7 +196,7 @@ def test_the_color_of_an_unknown_thing_goes_with_it() -> None:
     rewritten_ = RULES.apply(list(pieces("red Lips, red hair")), KNOWN)
     assert [piece.word for piece in rewritten_.pieces] == ["red lips", "", "red", "hair"]
     assert rewritten("purple wizard shirt")[0] == "purple wizard shirt"
-    blonde = PromptRules(things=(ColoredThing("hair", ("hair",), ("blonde",)),)).apply(
+    blonde = PromptRules(things=(ColoredThing(name="hair", words=("hair",), colors=("blonde",)),)).apply(
         list(pieces("blonde lady")), KNOWN
     )
     assert [piece.word for piece in blonde.pieces] == ["blonde", "lady"]

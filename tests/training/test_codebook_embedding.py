@@ -14,7 +14,11 @@ CODES = 12
 def small() -> Denoiser:
     shape = {"width": 8, "depth": 1, "heads": 2, "vocab_in": CODES + 1, "positions": 5, "head_size": 4}
     decoder = TransformerConfig(**shape, vocab_out=CODES, causal=True, cross=True)
-    return Denoiser(DenoiserConfig(CODES, 4, decoder, TransformerConfig(**shape), 0, None))
+    return Denoiser(
+        DenoiserConfig(
+            vocab_size=CODES, tokens=4, decoder=decoder, encoder=TransformerConfig(**shape), cond_length=0, text=None
+        )
+    )
 
 
 def logits(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor:

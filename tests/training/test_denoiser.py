@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,6 @@ from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
-from imagebart.settings import from_dict
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts
 from imagebart.training.denoiser import (
@@ -40,7 +38,7 @@ from imagebart.weights.folder import Part, load_part, save_part
 from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.training import AVATARS, CaptionsRun, train_captions
 
-AVATAR_SHAPE = replace(SHAPE, query_tokens=14)
+AVATAR_SHAPE = SHAPE.replace(query_tokens=14)
 LOOP = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, mixed_precision="no")
 ANY_RUN = DenoiserRun(data="avatars", first_stage="nowhere", loop=LOOP)
 
@@ -79,7 +77,7 @@ class OnPartialPatches(OnTokens):
 
 
 def task_of(model: ImageBART, kind: type[DenoiserTask] = DenoiserTask, **settings: Any) -> DenoiserTask:
-    return kind(model.denoiser, model.conditioner, model.first_stage, [], replace(ANY_RUN, **settings))  # type: ignore[arg-type]
+    return kind(model.denoiser, model.conditioner, model.first_stage, [], ANY_RUN.replace(**settings))  # type: ignore[arg-type]
 
 
 def inputs_of(
@@ -272,7 +270,7 @@ def test_captions_that_alone_tell_what_a_mask_shows_are_never_dropped() -> None:
 def test_a_task_without_captions() -> None:
     bare, classes, cpu = tiny_model("none"), tiny_model("class"), torch.device("cpu")
     assert task_of(bare).condition(bare.denoiser, {"text": ["", ""]}, cpu) == (None, None)
-    classes.conditioner = ClassConditioner(("cat", "dog", "bird"), null_class=True)
+    classes.conditioner = ClassConditioner(names=("cat", "dog", "bird"), null_class=True)
     task, texts = task_of(classes, conditioning_dropout=1.0), ["cat", "dog"]
     cond, prompt_embeds = task.condition(classes.denoiser, {"text": texts}, cpu)
     assert cond is not None and cond.tolist() == [[3], [3]] and prompt_embeds is None
@@ -281,7 +279,7 @@ def test_a_task_without_captions() -> None:
 def test_shapes_are_those_of_the_tiny_model() -> None:
     """A vocabulary of codes, then query or conditioning tokens, then the start."""
     conditioner = avatar_conditioner(60)
-    bare = denoiser_config(SHAPE, tiny_first_stage(), ClassConditioner(("a", "b"), null_class=True), None)
+    bare = denoiser_config(SHAPE, tiny_first_stage(), ClassConditioner(names=("a", "b"), null_class=True), None)
     assert (bare.encoder.vocab_in, bare.encoder.positions, bare.cond_length) == (24 + 3 + 1, 1 + 1 + 64, 1)
     text = text_config(AVATAR_SHAPE, conditioner)
     config = denoiser_config(AVATAR_SHAPE, tiny_first_stage(), conditioner, text)
@@ -300,7 +298,7 @@ def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
     encode_store(store, first_stage, 2, tmp_path, lambda _: None)
     tokens = TokenDataset(tmp_path, store, range(8), 2, first_stage.config)
     conditioner = conditioner_of("none", [])
-    denoiser, run = new_denoiser(first_stage, SHAPE, conditioner), replace(ANY_RUN, conditioning="none")
+    denoiser, run = new_denoiser(first_stage, SHAPE, conditioner), ANY_RUN.replace(conditioning="none")
     task = TokenDatasetTask(denoiser, conditioner, first_stage, tokens, tokens, run)
     batch = default_collate([tokens[i] for i in range(len(tokens))])
     x0 = task.tokens(batch)
@@ -317,7 +315,7 @@ def test_a_denoiser_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Pa
     """It generates the color of the given class, in one step and in four."""
     trained = train_denoiser(two_classes(DenoiserRun, tmp_path), tmp_path / "denoiser")
     assert (tmp_path / "denoiser" / "samples" / "0000080.png").is_file()
-    model = assemble(tmp_path / "first", tmp_path / "denoiser", About("two", "squares"))
+    model = assemble(tmp_path / "first", tmp_path / "denoiser", About(name="two", knows="squares"))
     assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
     assert model.denoiser is not None
     for name, tensor in trained.state_dict().items():
@@ -332,9 +330,9 @@ def test_a_denoiser_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Pa
 def test_a_denoiser_initialises_another(tmp_path: Path) -> None:
     """Steps at a learning rate of 0 leave it as it was."""
     run = two_classes(DenoiserRun, tmp_path)
-    run = replace(run, loop=replace(run.loop, steps=2))
+    run = run.replace(loop=run.loop.replace(steps=2))
     whole = train_denoiser(run, tmp_path / "whole").state_dict()
-    standing = replace(run, init_from=str(tmp_path / "whole"), loop=replace(run.loop, lr=0.0))
+    standing = run.replace(init_from=str(tmp_path / "whole"), loop=run.loop.replace(lr=0.0))
     further = train_denoiser(standing, tmp_path / "further")
     assert all(torch.equal(tensor, whole[name]) for name, tensor in further.state_dict().items())
 
@@ -342,31 +340,31 @@ def test_a_denoiser_initialises_another(tmp_path: Path) -> None:
 def test_a_denoiser_without_color_hints_is_trained_further_with_them(tmp_path: Path) -> None:
     """It keeps what it learned. A first stage that sees beyond a patch has no color hints."""
     run = two_classes(DenoiserRun, tmp_path)
-    run = replace(run, loop=replace(run.loop, steps=1, lr=0.0))
+    run = run.replace(loop=run.loop.replace(steps=1, lr=0.0))
     with pytest.raises(ValueError, match="color_hint_grid is 2, but the first stage's encoder is of kind 'convolu"):
-        train_denoiser(replace(run, color_hint_grid=2), tmp_path / "refused")
-    save_part(Part(FirstStage(replace(SMALL, encoder="patch"))), tmp_path / "first")
+        train_denoiser(run.replace(color_hint_grid=2), tmp_path / "refused")
+    save_part(Part(FirstStage(SMALL.replace(encoder="patch"))), tmp_path / "first")
     with pytest.raises(ValueError, match="color_hint_grid is 3, expected a divisor of 4"):
-        train_denoiser(replace(run, color_hint_grid=3), tmp_path / "refused")
+        train_denoiser(run.replace(color_hint_grid=3), tmp_path / "refused")
     before = train_denoiser(run, tmp_path / "before").state_dict()
-    further = replace(run, color_hint_grid=2, init_from=str(tmp_path / "before"))
+    further = run.replace(color_hint_grid=2, init_from=str(tmp_path / "before"))
     after = train_denoiser(further, tmp_path / "after")
     assert all(torch.equal(after.state_dict()[name], tensor) for name, tensor in before.items())
     with pytest.raises(RuntimeError, match="Missing key"):  # of another depth
-        train_denoiser(replace(further, shape=replace(run.shape, depth=2)), tmp_path / "deeper")
+        train_denoiser(further.replace(shape=run.shape.replace(depth=2)), tmp_path / "deeper")
     codes = after.encoder.token_embedding.weight[: after.config.vocab_size]
     assert after.config.color_hint_grid == 2 and torch.equal(after.color_hint_embedding.weight, 2 * codes.T)
 
 
 def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> None:
     save_part(Part(FirstStage(SMALL)), tmp_path / "first")
-    train_captions(CaptionsRun(LOOP, AVATAR_SHAPE, text_length=60), tmp_path / "captions")
+    train_captions(CaptionsRun(loop=LOOP, shape=AVATAR_SHAPE, text_length=60), tmp_path / "captions")
     encoder = load_text_encoder(tmp_path / "captions")[0].state_dict()
-    run = replace(ANY_RUN, first_stage=str(tmp_path / "first"), shape=AVATAR_SHAPE, text_length=60)
-    frozen = train_denoiser(replace(run, text_from=str(tmp_path / "captions")), tmp_path / "frozen", AVATARS)
+    run = ANY_RUN.replace(first_stage=str(tmp_path / "first"), shape=AVATAR_SHAPE, text_length=60)
+    frozen = train_denoiser(run.replace(text_from=str(tmp_path / "captions")), tmp_path / "frozen", AVATARS)
     for name, tensor in encoder.items():
         assert torch.equal(tensor, frozen.text.state_dict()[name])
-    free = train_denoiser(replace(run, init_from=str(tmp_path / "frozen")), tmp_path / "free", AVATARS)
+    free = train_denoiser(run.replace(init_from=str(tmp_path / "frozen")), tmp_path / "free", AVATARS)
     weight = "transformer.token_embedding.weight"
     assert not torch.equal(encoder[weight], free.text.state_dict()[weight])
     model = assemble(tmp_path / "first", tmp_path / "free", About(), tmp_path / "captions")
@@ -374,14 +372,14 @@ def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> No
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="conditioning is 'words', expected one of text, class, none"):
-        from_dict(DenoiserRun, {**asdict(ANY_RUN), "conditioning": "words"})
+    with pytest.raises(ValueError, match="conditioning is 'words', expected one of 'text', 'class' or 'none'"):
+        ANY_RUN.replace(conditioning="words")
     with pytest.raises(ValueError, match="text_from names a text encoder; conditioning is 'none', expected text"):
-        replace(ANY_RUN, conditioning="none", text_from="captions")
+        ANY_RUN.replace(conditioning="none", text_from="captions")
     for denoiser, stages in ((None, ()), ("denoiser", ("stage1",))):
         with pytest.raises(ValueError, match="expected one of the two"):
-            ModelParts("first", About(), denoiser, stages)
+            ModelParts(first_stage="first", about=About(), denoiser=denoiser, stages=stages)
     with pytest.raises(ValueError, match="avatars have captions, expected text or none"):
         save_part(Part(FirstStage(SMALL)), tmp_path)
-        train_denoiser(replace(ANY_RUN, first_stage=str(tmp_path), conditioning="class"), tmp_path / "run", AVATARS)
+        train_denoiser(ANY_RUN.replace(first_stage=str(tmp_path), conditioning="class"), tmp_path / "run", AVATARS)
     assert load_part(tmp_path, FirstStage).module.config == SMALL

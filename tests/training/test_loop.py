@@ -22,7 +22,6 @@ from torch.utils.data import Dataset
 
 from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStage
-from imagebart.settings import from_dict
 from imagebart.training.config import FirstStageLoss, LoopConfig
 from imagebart.training.loop import (
     Muon,
@@ -212,7 +211,9 @@ def test_muon_takes_matrices_only() -> None:
 
 
 def test_each_parameter_has_one_optimizer() -> None:
-    model = Transformer(TransformerConfig(16, 2, 2, vocab_in=5, positions=4, head_size=8, vocab_out=5))
+    model = Transformer(
+        TransformerConfig(width=16, depth=2, heads=2, vocab_in=5, positions=4, head_size=8, vocab_out=5)
+    )
     wrapped = nn.ModuleDict({"decoder": model})
     adamw, muon = optimizers_for(wrapped, LoopConfig(steps=1, optimizer="muon"))
     inside = {id(p) for group in muon.param_groups for p in group["params"]}
@@ -221,7 +222,7 @@ def test_each_parameter_has_one_optimizer() -> None:
     assert inside == matrices
     assert outside == {id(p) for p in model.parameters()} - matrices
     with pytest.raises(ValueError, match="'sgd'"):
-        from_dict(LoopConfig, {"steps": 1, "optimizer": "sgd"})
+        LoopConfig.parse(steps=1, optimizer="sgd")
 
 
 def test_the_second_step_looks_ahead_along_the_momentum() -> None:

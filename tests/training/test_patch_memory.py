@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ CONFIG = tiny_first_stage(
 
 def first_stage(**changes: int) -> FirstStage:
     torch.manual_seed(0)
-    model = FirstStage(replace(CONFIG, **changes)).eval().requires_grad_(False)
+    model = FirstStage(CONFIG.replace(**changes)).eval().requires_grad_(False)
     torch.nn.init.normal_(model.quantize.embedding.weight, std=0.1)
     return model
 

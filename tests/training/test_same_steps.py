@@ -37,7 +37,7 @@ def test_losses_of_the_first_steps(tmp_path: Path, kind: str) -> None:
     places = {"data": data, "first_stage": str(tmp_path / "first"), "loop": LOOP, "shape": SHAPE, "text_length": 16}
     if kind == "first stage":
         loss = FirstStageLoss(adversarial=AdversarialLoss(start_step=2, crop=32, channels=8))
-        train_first_stage(FirstStageRun(data, MODEL, LOOP, loss), run)
+        train_first_stage(FirstStageRun(data=data, model=MODEL, loop=LOOP, loss=loss), run)
     elif kind == "stages":
         train_stages(StageRun(**places, betas=(0.5, 1.0), t=None, decoder_corruption=0.5), run)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +75,16 @@ def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
     run, kinds = run_on_classes(tmp_path, t=2), ("encoder_decoder", "residual")
     train_stages(run, tmp_path / "stage2")
     for kind in kinds:
-        train_stages(replace(run, t=1, kind=kind, decoder_corruption=0.8), tmp_path / kind)
-        model = assemble(tmp_path / "first", [tmp_path / kind, tmp_path / "stage2"], About("two", "squares"))
+        train_stages(run.replace(t=1, kind=kind, decoder_corruption=0.8), tmp_path / kind)
+        model = assemble(tmp_path / "first", [tmp_path / kind, tmp_path / "stage2"], About(name="two", knows="squares"))
         assert [stage.config.kind for stage in model.stages] == [kind, "decoder_only"]
         assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
         check_colors(model)
     first, *stages = take_apart(model, tmp_path / "parts")
     assert [p.name for p in (first, *stages)] == ["first-stage", "stage1", "stage2"]
-    whole = assemble(first, stages, About("two", "squares"))
+    whole = assemble(first, stages, About(name="two", knows="squares"))
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True))
-    train_stages(replace(run, betas=(0.25, 1.0), loop=replace(run.loop, steps=1)), tmp_path / "other")
+    train_stages(run.replace(betas=(0.25, 1.0), loop=run.loop.replace(steps=1)), tmp_path / "other")
     assert load_part(tmp_path / "other", Stage).schedule == Schedule((0.25, 1.0))
     with pytest.raises(ValueError, match="another schedule"):
         assemble(tmp_path / "first", [tmp_path / kinds[0], tmp_path / "other"], About())
@@ -93,7 +92,7 @@ def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
 
 def test_all_stages_are_trained_jointly(tmp_path: Path) -> None:
     """From a configuration with `t` null, as a user runs it; the folders are assembled as those of single runs."""
-    values = asdict(run_on_classes(tmp_path, t=None, decoder_corruption=0.8))
+    values = run_on_classes(tmp_path, t=None, decoder_corruption=0.8).model_dump()
     (tmp_path / "joint.json").write_text(json.dumps(values))
     assert main(["train", "stage", "--config", str(tmp_path / "joint.json"), "--run", str(tmp_path / "joint")]) == 0
     check_colors(assemble(tmp_path / "first", [tmp_path / "joint" / f"stage{t}" for t in (1, 2)], About()))
@@ -115,13 +114,13 @@ def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own(tmp_path: 
 def test_one_stage_alone_initialises_another(tmp_path: Path) -> None:
     """A step at a learning rate of 0 leaves it as it was."""
     run = run_on_classes(tmp_path, t=1, kind="residual")
-    run = replace(run, conditioning="none", loop=replace(run.loop, steps=1, warmup=0, ema=0.0))
+    run = run.replace(conditioning="none", loop=run.loop.replace(steps=1, warmup=0, ema=0.0))
     (trained,) = train_stages(run, tmp_path / "stage1")
-    standing = replace(run, init_from=str(tmp_path / "stage1"), loop=replace(run.loop, lr=0.0))
+    standing = run.replace(init_from=str(tmp_path / "stage1"), loop=run.loop.replace(lr=0.0))
     (again,) = train_stages(standing, tmp_path / "again")
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
     with pytest.raises(ValueError, match="init_from is 'stage1', one stage; t is null"):
-        replace(run, t=None, init_from="stage1")
+        run.replace(t=None, init_from="stage1")
 
 
 @pytest.mark.parametrize(("make", "own"), [(tiny_model, ["denoiser"]), (tiny_staged_model, ["stage1", "stage2"])])

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +51,12 @@ LOSS = FirstStageLoss(adversarial=AdversarialLoss(start_step=5, crop=32, channel
 def tiny_settings(folder: Path, **settings: Any) -> Path:
     """A file of settings, with networks so small that training takes seconds."""
     path = folder / "tiny.json"
-    tiny = {"model": asdict(tiny_first_stage()), "loss": asdict(LOSS), "shape": asdict(SHAPE), "batch_size": 4}
+    tiny = {
+        "model": tiny_first_stage().model_dump(),
+        "loss": LOSS.model_dump(),
+        "shape": SHAPE.model_dump(),
+        "batch_size": 4,
+    }
     path.write_text(json.dumps({**tiny, **settings}))
     return path
 
@@ -443,7 +447,7 @@ def test_other_conditioning_is_said(tmp_path: Path, wanted: Conditioner, said: s
 def test_other_classes_and_models_without_a_denoiser_are_said(tmp_path: Path) -> None:
     tiny_model("class").save_pretrained(tmp_path / "classes")
     with pytest.raises(InputError, match="trained with other classes than the images have"):
-        load_denoiser_to_finetune(str(tmp_path / "classes"), ClassConditioner(("cat", "cow")))
+        load_denoiser_to_finetune(str(tmp_path / "classes"), ClassConditioner(names=("cat", "cow")))
     tiny_staged_model().save_pretrained(tmp_path / "stages")
     with pytest.raises(InputError, match="has stages, and one with a denoiser is expected"):
         load_denoiser_to_finetune(str(tmp_path / "stages"), NoConditioner())

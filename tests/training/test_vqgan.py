@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from imagebart.models.vqgan import FirstStage, Quantizer
-from imagebart.settings import from_dict
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun, LoopConfig
 from imagebart.training.data import ImageFolder
 from imagebart.training.loop import read_log, train
@@ -82,7 +80,7 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     loop = LoopConfig(
         steps=40, batch_size=6, lr=3e-3, warmup=5, ema=0.5, mixed_precision="no", save_every=40, sample_every=40
     )
-    run = FirstStageRun(str(tmp_path), SMALL, loop, FirstStageLoss())
+    run = FirstStageRun(data=str(tmp_path), model=SMALL, loop=loop, loss=FirstStageLoss())
     trained = train_first_stage(run, tmp_path / "run")
     loaded = load_first_stage(tmp_path / "run")
     colors = torch.tensor([[40.0 * i, 255 - 40 * i, 30] for i in range(6)]) / 127.5 - 1
@@ -91,30 +89,34 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     assert torch.equal(output, trained.decode(trained.encode(images)))
     assert (output - images).abs().mean() < 0.25
 
-    standing = replace(run, init_from=str(tmp_path / "run"), loop=replace(loop, steps=1, lr=0.0, warmup=0))
+    standing = run.replace(init_from=str(tmp_path / "run"), loop=loop.replace(steps=1, lr=0.0, warmup=0))
     again = train_first_stage(standing, tmp_path / "again")
     assert torch.allclose(again.encoder.state_dict()["conv_in.weight"], trained.encoder.state_dict()["conv_in.weight"])
-    tuned = train_first_stage(replace(run, init_from=str(tmp_path / "run"), decoder_only=True), tmp_path / "tuned")
+    tuned = train_first_stage(run.replace(init_from=str(tmp_path / "run"), decoder_only=True), tmp_path / "tuned")
     noise = torch.rand(4, 3, 16, 16) * 2 - 1
     assert torch.equal(tuned.latents(noise), trained.latents(noise))
     assert torch.equal(tuned.quantize.codes(), trained.quantize.codes())
     better = (tuned.decode(tuned.encode(images)) - images).abs().mean()
     assert better < 0.9 * (output - images).abs().mean()
     with pytest.raises(ValueError, match="init_from has to name one"):
-        replace(run, decoder_only=True)
+        run.replace(decoder_only=True)
     with pytest.raises(ValueError, match="was made as"):
-        train_first_stage(replace(standing, model=replace(SMALL, codebook_size=12)), tmp_path / "other")
+        train_first_stage(standing.replace(model=SMALL.replace(codebook_size=12)), tmp_path / "other")
 
 
 def test_a_new_decoder_is_initialised_from_another_and_keeps_the_tokens(tmp_path: Path) -> None:
     for i in range(4):
         Image.new("RGB", (32, 32), (60 * i, 255 - 60 * i, 30)).save(tmp_path / f"{i}.png")
-    cells = replace(SMALL, channels=64, multipliers=(1,), pixel_unshuffle=4, encoder="patch")
+    cells = SMALL.replace(channels=64, multipliers=(1,), pixel_unshuffle=4, encoder="patch")
     loop = LoopConfig(steps=2, batch_size=4, warmup=1, mixed_precision="no", save_every=2, sample_every=2)
-    small = train_first_stage(FirstStageRun(str(tmp_path), cells, loop), tmp_path / "small")
-    shape = replace(cells, resolution=32, downscale=2, decoder="layered")
+    small = train_first_stage(FirstStageRun(data=str(tmp_path), model=cells, loop=loop), tmp_path / "small")
+    shape = cells.replace(resolution=32, downscale=2, decoder="layered")
     run = FirstStageRun(
-        str(tmp_path), shape, replace(loop, lr=0.0), init_from=str(tmp_path / "small"), decoder_only=True
+        data=str(tmp_path),
+        model=shape,
+        loop=loop.replace(lr=0.0),
+        init_from=str(tmp_path / "small"),
+        decoder_only=True,
     )
     large = train_first_stage(run, tmp_path / "large")
     images = torch.rand(2, 3, 32, 32) * 2 - 1
@@ -123,14 +125,14 @@ def test_a_new_decoder_is_initialised_from_another_and_keeps_the_tokens(tmp_path
     for name in ("mid.block_1.conv1.weight", "conv_in.weight", "up.0.block.0.conv2.weight"):
         assert torch.equal(large.decoder.state_dict()[name], small.decoder.state_dict()[name])
     with pytest.raises(ValueError, match="was made as"):
-        train_first_stage(replace(run, model=replace(shape, code_dim=8)), tmp_path / "other")
+        train_first_stage(run.replace(model=shape.replace(code_dim=8)), tmp_path / "other")
     with pytest.raises(ValueError, match="was made as"):
-        train_first_stage(replace(run, decoder_only=False), tmp_path / "all")
+        train_first_stage(run.replace(decoder_only=False), tmp_path / "all")
 
 
 def task(folder: Path) -> FirstStageTask:
     torch.manual_seed(0)
-    model = FirstStage(replace(SMALL, resolution=32))
+    model = FirstStage(SMALL.replace(resolution=32))
     return FirstStageTask(model, ImageFolder(folder, 32), torch.ones(32, 32), FirstStageLoss(adversarial=ADVERSARIAL))
 
 
@@ -193,6 +195,6 @@ def test_the_discriminator_learns_and_its_gradient_leads_to_the_originals() -> N
 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="start_step is -1, expected 0 or more"):
-        from_dict(AdversarialLoss, {"start_step": -1})
+        AdversarialLoss.parse(start_step=-1)
     with pytest.raises(ValueError, match="crop is 16, expected 32 or more"):
-        from_dict(AdversarialLoss, {"start_step": 0, "crop": 16})
+        AdversarialLoss.parse(start_step=0, crop=16)

@@ -25,7 +25,9 @@ def test_the_sliders_ends_mean_off() -> None:
     chosen = Controls(
         **control_values(PIPELINE, temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2, start=2)
     )
-    assert chosen.sampling(PIPELINE) == SamplingSettings(0.8, 40, 0.9, 2, 2, 2, 3)
+    assert chosen.sampling(PIPELINE) == SamplingSettings(
+        temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2, start=2, scales=3
+    )
     assert context_size(Controls(**control_values(PIPELINE, context=0.5)).context) == 0.5
 
 
@@ -55,8 +57,8 @@ def test_of_several_classes_there_is_an_image_each() -> None:
 
 
 def test_a_recipe_restores_the_controls_that_made_it() -> None:
-    settings = SamplingSettings(0.8, 40, 0.9, 2.5, 2, 2, 5)
-    recipe = Recipe("tiny", "edit", "a hat", 3, settings, feather=7, context=0.75)
+    settings = SamplingSettings(temperature=0.8, top_k=40, top_p=0.9, guidance=2.5, resamples=2, start=2, scales=5)
+    recipe = Recipe(model="tiny", task="edit", prompt="a hat", seed=3, settings=settings, feather=7, context=0.75)
     values = starting_values(PIPELINE) | recipe_values(recipe, PIPELINE)
     asked = Controls(**{"model": "tiny", "choice": None, **values})
     assert asked.sampling(PIPELINE) == settings and (asked.words, asked.fixed_seed()) == ("a hat", 3)
@@ -84,10 +86,6 @@ def test_a_link_sets_words_seed_and_settings_and_keeps_the_seed() -> None:
     assert "other" not in found.pop("messages")
     del given["model"]
     assert found == given | {"new_seed": False}
-
-
-def test_a_link_with_a_former_name_is_read() -> None:
-    assert values({"passes": 3})["resamples"] == 3
 
 
 def test_another_model_is_named() -> None:

@@ -8,7 +8,6 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ def test_a_variation_is_near_or_far(client: Client, image: Path) -> None:
 def test_guidance_is_the_models_own_or_the_given_one(client: Client, pipe: Pipeline) -> None:
     for guidance in (None, 6):
         result, _, _ = client.predict(prompt="a hat", seed=5, guidance=guidance, api_name="/generate")
-        settings = replace(pipe.defaults, guidance=guidance or pipe.defaults.guidance)
+        settings = pipe.defaults.replace(guidance=guidance or pipe.defaults.guidance)
         assert read_recipe(result).settings == settings  # type: ignore[union-attr]
         assert (pixels(result) == np.asarray(list(pipe.generate("a hat", seed=5, settings=settings))[-1].image)).all()
 

@@ -66,7 +66,9 @@ def test_the_shipped_examples_are_six_to_eight_triples_whose_words_the_model_kno
     examples = find_examples(ROOT / "checkpoints" / "avatars" / "examples")
     known = json.loads((ROOT / "checkpoints" / "avatars" / "config.json").read_text(encoding="utf-8"))
     words = TextConditioner(
-        tuple(known["conditioner"]["tokens"]), tuple(known["conditioner"]["words"]), known["conditioner"]["length"]
+        tokens=tuple(known["conditioner"]["tokens"]),
+        words=tuple(known["conditioner"]["words"]),
+        length=known["conditioner"]["length"],
     )
     assert 6 <= len(examples) <= 8
     for example in examples:

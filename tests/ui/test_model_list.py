@@ -6,7 +6,6 @@ import gc
 import shutil
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,7 +174,7 @@ def test_surprises_are_words_that_the_model_knows(choice: ModelChoice) -> None:
     assert len(prompts) > 3
     for prompt in prompts:
         assert prompt and choice.first.unknown_words(prompt) == []
-    choice.first.model.about = replace(choice.first.model.about, surprises=1)
+    choice.first.model.about = choice.first.model.about.replace(surprises=1)
     single = {surprise(choice, "tiny")["random_prompt"]["words"] for _ in range(20)}
     assert single <= {phrase for phrases in choice.first.suggestions.values() for phrase in phrases}
     assert surprise(choice, "animals") in [{"choice": [animal]} for animal in ("cat", "dog", "bird")]

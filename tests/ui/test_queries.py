@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +98,16 @@ def made(path: str, recipe: Recipe) -> None:
 def test_an_image_made_here_brings_back_its_prompt_seed_and_settings() -> None:
     pad = sketch_value(noise_image((32, 32)), None)
     settings = SamplingSettings(temperature=0.7, top_k=20, top_p=None, guidance=3.0, resamples=2, start=1)
-    recipe = Recipe("tiny", "edit", "a red hat", 11, settings, feather=3, context=0.5, variant=2)
+    recipe = Recipe(
+        model="tiny", task="edit", prompt="a red hat", seed=11, settings=settings, feather=3, context=0.5, variant=2
+    )
     made(pad["image"], recipe)
     changes = QUERIES.restore_settings(pad, "tiny")
     names = ("words", "seed", "new_seed", "temperature", "top_k", "top_p", "guidance", "resamples", "start", "feather")
     values = ("a red hat", 13, False, 0.7, 20, 1, 3.0, 2, 1, 3)
     assert tuple(changes[name] for name in names) == values and changes["context"] == 0.5
     assert "made here" in changes["messages"] and "another model" not in changes["messages"]
-    made(pad["image"], replace(recipe, model="elsewhere", settings=SamplingSettings(guidance=99)))
+    made(pad["image"], recipe.replace(model="elsewhere", settings=SamplingSettings(guidance=99)))
     changes = QUERIES.restore_settings(pad, "tiny")
     assert "elsewhere" in changes["messages"] and changes["guidance"] == 8  # what the slider can hold
 
@@ -115,7 +116,7 @@ def test_an_image_made_here_brings_back_its_prompt_seed_and_settings() -> None:
 def test_a_class_is_chosen_again_or_the_first_one(prompt: str, chosen: str) -> None:
     animals = Queries(ModelChoice(tiny_pipeline("class")))
     pad = sketch_value(noise_image((32, 32)), None)
-    made(pad["image"], Recipe("tiny", "generate", prompt, 3))
+    made(pad["image"], Recipe(model="tiny", task="generate", prompt=prompt, seed=3))
     assert animals.restore_settings(pad, None)["choice"] == [chosen]
 
 

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ def test_published_models_come_back_as_they_were(tmp_path: Path, source: Path) -
 @pytest.mark.parametrize("conditioning", ["text", "class", "none"])
 def test_models_of_our_own_come_back_as_they_were(tmp_path: Path, conditioning: Kind, make: Any) -> None:
     model = make(conditioning)
-    model.about = About("brüder", "avatars", SamplingSettings(top_k=5, guidance=2.5))
+    model.about = About(name="brüder", knows="avatars", sampling=SamplingSettings(top_k=5, guidance=2.5))
     model.save_pretrained(tmp_path / "deep" / "inside")
     loaded = load(tmp_path / "deep" / "inside")
     assert_same(loaded, model)
@@ -140,7 +139,7 @@ def test_configuration_is_readable(tmp_path: Path, make: Any) -> None:
     assert list(json.loads(text)) == ["format", "version", "about", "first_stage", "conditioner", *own]
     assert ('\n  "betas": [0.5, 1.0],\n' in text) == (make is tiny_staged_model)
     assert '"decoder": {\n' in text and ' "width": 32,\n' in text
-    assert len(text.splitlines()) < 160
+    assert len(text.splitlines()) < 180
 
 
 def test_large_files_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,14 +251,14 @@ def change_config(path: Path, *keys: str | int, value: Any) -> None:
 # Keys of config.json, another value, and what is said of it.
 ODD_STAGES: list[Any] = [
     (("version",), 2, "format version 2, expected 1"),
-    (("format",), "other", "format is 'other', expected one of imagebart"),
+    (("format",), "other", "format is 'other', expected one of 'imagebart'"),
     (("extra",), 1, "unknown setting 'extra'"),
     (("first_stage", "channels"), "wide", "first_stage.channels is 'wide', expected a whole number"),
     (("first_stage", "channels"), 33, "cannot be built"),
     (("first_stage", "multipliers"), [], "cannot be built"),
     (("stages",), [], "0 stages"),
-    (("stages", 0, "kind"), "aligned", "stages[0].kind is 'aligned', expected one of decoder_only"),
-    (("stages", 0, "kind"), "odd", "stages[0].kind is 'odd', expected one of decoder_only"),
+    (("stages", 0, "kind"), "aligned", "stages[0].kind is 'aligned', expected one of 'decoder_only'"),
+    (("stages", 0, "kind"), "odd", "stages[0].kind is 'odd', expected one of 'decoder_only'"),
     (("stages", 0, "encoder"), None, "cannot be built"),
     (("stages", 0, "decoder", "heads"), 2.5, "stages[0].decoder.heads is 2.5"),
     (("stages", 0, "decoder", "width"), 64, "shape"),
@@ -371,7 +370,7 @@ def test_a_trained_part_goes_to_a_folder_and_back(tmp_path: Path) -> None:
         assert (loaded.conditioner, loaded.schedule) == (part.conditioner, part.schedule)
         for name, tensor in part.module.state_dict().items():
             assert torch.equal(tensor, loaded.module.state_dict()[name])
-        with pytest.raises(ValueError, match="unknown setting"):
+        with pytest.raises(ValueError, match="damaged or of another kind"):
             load_part(tmp_path, Denoiser if isinstance(part.module, Stage) else Stage)
     save_part(Part(model.first_stage), tmp_path)
     values = json.loads((tmp_path / "part.json").read_text())["first_stage"]
@@ -439,8 +438,8 @@ def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path) -> None:
     model = tiny_model("none")
     assert model.denoiser is not None
     config = model.denoiser.config
-    big = (replace(part, width=512, depth=depth) for part, depth in ((config.decoder, 6), (config.encoder, 3)))
-    denoiser = Denoiser(replace(config, **dict(zip(("decoder", "encoder"), big, strict=True))))  # 19 million numbers
+    big = (part.replace(width=512, depth=depth) for part, depth in ((config.decoder, 6), (config.encoder, 3)))
+    denoiser = Denoiser(config.replace(**dict(zip(("decoder", "encoder"), big, strict=True))))  # 19 million numbers
     ImageBART(model.first_stage, denoiser, model.conditioner, model.about).save_pretrained(tmp_path)
     program = f"""
 import re, pathlib

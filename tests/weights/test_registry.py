@@ -103,7 +103,7 @@ def test_classes_of_imagenet_have_names() -> None:
     assert named.encode([207, "207"]).tokens.flatten().tolist() == [207, 207]
     with pytest.raises(ValueError, match='Did you mean "golden retriever"'):
         named.encode(["golden retreiver"])
-    few = ClassConditioner(("0", "1"))  # of a folder that has the name, but other classes
+    few = ClassConditioner(names=("0", "1"))  # of a folder that has the name, but other classes
     assert model.with_class_names(few) == few
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from imagebart.settings import from_dict
 from imagebart.training.config import LoopConfig, load
 from imagebart.worlds.attribute_classifier import (
     AttributeClassifier,
@@ -74,8 +73,13 @@ def test_hidden_attributes_have_no_label() -> None:
 def test_augmentation_changes_about_half_of_the_images_and_little() -> None:
     torch.manual_seed(1)
     images = rendered(AVATARS[:64], 128)
-    assert torch.equal(augmented(images, Augment(0, 0, 0, 0)), images)
-    for augment in (Augment(1.5, 0, 0, 0), Augment(0, 0.06, 0, 0), Augment(0, 0, 0.06, 0), Augment(0, 0, 0, 0.5)):
+    assert torch.equal(augmented(images, Augment(blur=0, noise=0, color=0, blocks=0)), images)
+    for augment in (
+        Augment(blur=1.5, noise=0, color=0, blocks=0),
+        Augment(blur=0, noise=0.06, color=0, blocks=0),
+        Augment(blur=0, noise=0, color=0.06, blocks=0),
+        Augment(blur=0, noise=0, color=0, blocks=0.5),
+    ):
         changed = (augmented(images, augment) - images).abs().flatten(1).mean(1)
         untouched = int((changed < 1e-6).sum())
         assert 15 <= untouched <= 49
@@ -84,7 +88,7 @@ def test_augmentation_changes_about_half_of_the_images_and_little() -> None:
 
 def test_a_reader_is_saved_and_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    reader = AttributeClassifier(AttributeClassifierConfig((8, 8, 8), 4, 16)).eval()
+    reader = AttributeClassifier(AttributeClassifierConfig(channels=(8, 8, 8), squeeze=4, features=16)).eval()
     save_classifier(reader, tmp_path / "r.safetensors")
     again = load_classifier(tmp_path / "r.safetensors")
     images = rendered(AVATARS[:2], 128)
@@ -94,8 +98,8 @@ def test_a_reader_is_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_training_lowers_the_loss_and_writes_a_reader(tmp_path: Path) -> None:
-    loop = LoopConfig(30, batch_size=16, lr=4e-3, warmup=4, ema=0.5, mixed_precision="no", log_every=1)
-    run = ReaderRun(loop, AttributeClassifierConfig((16, 32, 32), 16, 64))
+    loop = LoopConfig(steps=30, batch_size=16, lr=4e-3, warmup=4, ema=0.5, mixed_precision="no", log_every=1)
+    run = ReaderRun(loop=loop, model=AttributeClassifierConfig(channels=(16, 32, 32), squeeze=16, features=64))
     trained = train_reader(run, tmp_path)
     log = [line.split('"loss": ')[1].split(",")[0] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [float(loss) for loss in log]
@@ -115,8 +119,3 @@ def test_a_scorer_of_gigabytes_is_refused_by_its_description(tmp_path: Path, siz
     save_file({"a": torch.zeros(1)}, path, {"values": json.dumps(VALUES), "config": json.dumps(size)})
     with pytest.raises(ValueError, match="expected at most 512"):
         load_classifier(path)
-
-
-def test_configurations_written_before_are_read() -> None:
-    run = from_dict(ReaderRun, {"loop": {"steps": 1}, "wear": {"blur": 1.0}})
-    assert run.augment == Augment(blur=1.0)

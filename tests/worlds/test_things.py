@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -20,8 +19,9 @@ from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
 from imagebart.ranking import WEIGHTS, Describer, bundled_scorer, rank
 from imagebart.settings import SamplingSettings
-from imagebart.text.conditioners import TextConditioner, conditioner_from_config
+from imagebart.text.conditioners import TextConditioner
 from imagebart.ui.messages import scale_line
+from imagebart.weights.folder import read_config
 from imagebart.worlds.things import (
     Asked,
     Box,
@@ -151,7 +151,7 @@ def test_prompts_name_nouns_with_number_and_color_before_them(
 def shipped() -> ThingScorer:
     """That of checkpoints/things, without the model."""
     folder = Path(__file__).parents[2] / "checkpoints" / "things"
-    conditioner = conditioner_from_config(json.loads((folder / "config.json").read_text("utf-8"))["conditioner"])
+    conditioner = read_config(folder / "config.json").conditioner
     assert isinstance(conditioner, TextConditioner)
     return ThingScorer(*load_detector(folder / WEIGHTS), conditioner, 16)
 
@@ -252,7 +252,7 @@ def test_what_stands_on_something_touches_it(shipped: ThingScorer) -> None:
 @pytest.mark.shipped
 def test_a_pipeline_knows_the_words_of_its_scorer(shipped: ThingScorer) -> None:
     model = tiny_model("text")
-    model.conditioner = replace(shipped.conditioner, tokens=model.conditioner.tokens)
+    model.conditioner = shipped.conditioner.replace(tokens=model.conditioner.tokens)
     pipe = Pipeline(model)
     assert pipe.unknown_words("2 tiny aliens beside some fruit") == ["aliens"]
     assert pipe.corrections("vegetabels") == {"vegetabels": "vegetables"}
@@ -323,7 +323,7 @@ def test_more_things_than_fit_are_left_out(scorer: ThingScorer) -> None:
 def framed(scorer: ThingScorer) -> Pipeline:
     """A model that draws things in the middle 4 x 4 of its 8 x 8 patches."""
     model = tiny_model("text")
-    model.about = replace(model.about, frame=4)
+    model.about = model.about.replace(frame=4)
     return Pipeline(model, scorer=scorer)
 
 
@@ -358,7 +358,7 @@ def test_images_that_show_what_is_asked_for_come_first(scorer: ThingScorer) -> N
     assert rank(scorer, images, "a lemon")[0] == 1
     assert rank(scorer, images, "a green block") == [2, 0, 1]
     assert scorer.score(images, "something nice").tolist() == [0, 0, 0]
-    both = replace(scorer, names=replace(NAMES, groups={"toy": (LEMON, BLOCK)}))
+    both = replace(scorer, names=NAMES.replace(groups={"toy": (LEMON, BLOCK)}))
     shown = torch.stack([drawn([]), *images])
     alone = torch.stack([scorer.score(shown, name) for name in ("a lemon", "a block")])
     assert both.score(shown, "a toy").tolist() == alone.amax(0).tolist()

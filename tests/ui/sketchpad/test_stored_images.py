@@ -35,7 +35,7 @@ def test_a_transparent_upload_is_shown_on_white() -> None:
 def test_an_image_made_here_is_known_as_such() -> None:
     path = Path(publish(noise_image((32, 32))))
     assert not stored_images.open_image(str(path))["made"]
-    write_png(noise_image((32, 32)), path, Recipe("tiny", "generate", "a hat", 3))
+    write_png(noise_image((32, 32)), path, Recipe(model="tiny", task="generate", prompt="a hat", seed=3))
     assert stored_images.open_image(str(path))["made"]
 
 
