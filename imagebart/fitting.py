@@ -39,7 +39,6 @@ from imagebart.sampling.mask_suggestion import suggest_mask
 from imagebart.settings import SamplingSettings
 from imagebart.text.prompts import Prompt
 from imagebart.worlds.things import Asked, Found, ThingScorer, relation
-from imagebart.worlds.things import Box as Tokens
 
 Patches = npt.NDArray[np.bool_]  # [grid, grid]
 
@@ -103,7 +102,7 @@ class FittedMask:
     @classmethod
     def of(cls, passes: Sequence[Pass], settings: SamplingSettings, *notes: str) -> FittedMask:
         """The mask of passes on an image."""
-        drawn = [one.region.mask for one in passes if one.region is not None]
+        drawn = [step.region.mask for step in passes if step.region is not None]
         return cls(reduce(ImageChops.lighter, drawn), tuple(passes), settings, notes)
 
 
@@ -222,7 +221,7 @@ class View:
         detailed: Patches = ((most + least).amax(0) * 127.5 > DETAIL).cpu().numpy()
         return detailed
 
-    def in_pixels(self, box: Tokens) -> Box:
+    def in_pixels(self, box: Box) -> Box:
         """A box of tokens in the pixels of the image."""
         cell = self.box.side / self.grid
         left, top = round(self.box.left + box.left * cell), round(self.box.top + box.top * cell)
@@ -251,7 +250,7 @@ class Frames:
         margin = (side - box.side) // 2
         first = (self.grid - self.patches) // 2
         inside = np.zeros((self.grid, self.grid), np.uint8)
-        inside[first : first + self.patches, first : first + self.patches] = 255
+        inside[Box(first, first, self.patches).cells] = 255
         view = Box(box.left - margin, box.top - margin, side)
         return Pass(prompt, Region.of_patches(inside, view, size, self.resolution), self.patches)
 
@@ -262,13 +261,13 @@ class Frames:
 
     def with_rest(self, found: Found, view: View) -> Patches:
         """The patches of a thing's box, and those up to two beyond it in which the thing goes on."""
-        patches, more = np.zeros((self.grid, self.grid), bool), view.detailed
+        patches, detailed = np.zeros((self.grid, self.grid), bool), view.detailed
         for other in view.things:
             if other != found:
-                more[other.box.cells] = False
+                detailed[other.box.cells] = False
         patches[found.box.cells] = True
         for _ in range(2):
-            patches |= (cv2.dilate(patches.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & more
+            patches |= (cv2.dilate(patches.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & detailed
         return patches
 
     def fit(
@@ -280,104 +279,83 @@ class Frames:
         options: EditOptions,
     ) -> FittedMask | None:
         """The squares of what is asked for; None where words or mask are about no thing."""
-        size = upload.size
-        asked = self.scorer.asked(self.scorer.words(words))  # of a removal there are no words
+        size, asked = upload.size, self.scorer.asked(words)  # of a removal there are no words
         if not asked and (words or mask is None):
             return None
         view = self._view(upload, None if options.remove else mask, asked)  # what goes must not take others with it
         if mask is None:
-            passes = self._where_found(view, asked, words, size)
+            passes = self._where_found(view, asked, size)
             return FittedMask.of(passes, settings) if passes else None
         painted = painted_patches(mask, view.box, self.grid) > 0
-        touched = {
-            found: share for found in view.things if (share := _share(mask, view.in_pixels(found.box))) >= TOUCHED
-        }
+        shares = {found: _share(mask, view.in_pixels(found.box)) for found in view.things}
+        touched = [found for found, share in shares.items() if share >= TOUCHED]
         if not asked and not touched:
             return None
-        gone = [found for found, share in touched.items() if options.remove or (share >= GONE and not asked)]
+        gone = [found for found in touched if options.remove or (shares[found] >= GONE and not asked)]
         if gone:
             boxes = [self.with_rest(found, view) for found in gone]
             rest = painted & view.detailed & ~np.any(boxes, 0)
-            return FittedMask.of([self.erase(one, view, size) for one in (*boxes, rest) if one.any()], settings)
-        each = [one for one in asked for _ in range(one.count)]
-        for found in sorted(touched, key=lambda one: -touched[one]) if len(each) <= 1 else ():
-            if not each or self.scorer.is_a(found, each[0]):
-                return self._completed(found, painted, view, settings, size)
-        shape = shape_of(mask)
-        where = [square(shape.x, shape.y, shape.side, size)]
-        if len(each) > 1:
-            said = relation(self.scorer.words(words), asked)
-            where = side_by_side(mask, len(each), {"left": 2, "right": 2}.get(said, 1 if said else None))
-            if said in ("right", "below"):
-                where.reverse()
-        drawn = [self.draw(box, self._text(words, one), size) for one, box in zip(each, where, strict=False)]
-        taken = FittedMask.of(drawn, settings).mask
+            erased = [self.erase(patches, view, size) for patches in (*boxes, rest) if patches.any()]
+            return FittedMask.of(erased, settings)
+        each = [thing for thing in asked for _ in range(thing.count)]
+        if len(each) <= 1:
+            for found in sorted(touched, key=shares.__getitem__, reverse=True):
+                if not each or self.scorer.is_a(found.noun, found.color, each[0]):
+                    return FittedMask.of(self._completed(found, painted, view, size), settings)
+        squares = _squares(mask, len(each), relation(asked))
+        drawn = [self.draw(box, self._text(thing), size) for thing, box in zip(each, squares, strict=False)]
         # What these cover for the most part goes with all of it.
+        taken = FittedMask.of(drawn, settings).mask
         shares = {found: _share(taken, view.in_pixels(found.box)) for found in view.things}
         cut = [self.with_rest(found, view) for found, share in shares.items() if REPLACED <= share < WHOLE]
-        notes = (FIT_NOTE.format(len(where), len(each)),) if len(where) < len(each) else ()
-        return FittedMask.of([*(self.erase(one, view, size) for one in cut), *drawn], settings, *notes)
+        notes = (FIT_NOTE.format(len(squares), len(each)),) if len(squares) < len(each) else ()
+        return FittedMask.of([*(self.erase(patches, view, size) for patches in cut), *drawn], settings, *notes)
 
-    def _completed(
-        self,
-        found: Found,
-        painted: Patches,
-        view: View,
-        settings: SamplingSettings,
-        size: Size,
-    ) -> FittedMask:
+    def _completed(self, found: Found, painted: Patches, view: View, size: Size) -> list[Pass]:
         """A thing that is painted in part, drawn again in its box; what else is painted goes before."""
         beside = painted.copy()
         beside[found.box.cells] = False
         passes = [self.erase(beside, view, size)] if beside.sum() > BESIDE * painted.sum() else []
-        name = self.scorer.named(Asked((found.noun,), found.color, 1, 1.0, 0, 0))
-        return FittedMask.of([*passes, self.draw(view.in_pixels(found.box), name, size)], settings)
+        return [*passes, self.draw(view.in_pixels(found.box), self.scorer.phrase(found.noun, found.color), size)]
 
-    def _where_found(self, view: View, asked: list[Asked], words: str, size: Size) -> list[Pass]:
+    def _where_found(self, view: View, asked: list[Asked], size: Size) -> list[Pass]:
         """Where the things are that are asked for, or free places for them."""
         passes, taken = [], [found.box for found in view.things]
-        for one in asked:
-            boxes = [found.box for found in view.things if found.noun in one.nouns]
+        for thing in asked:
+            boxes = [found.box for found in view.things if found.noun in thing.nouns]
             if not boxes:
-                boxes = self.scorer.free_boxes(taken, [one] * one.count)
+                boxes = self.scorer.free_boxes(taken, thing)
                 taken += boxes
-            passes += [self.draw(view.in_pixels(box), self._text(words, one), size) for box in boxes]
+            passes += [self.draw(view.in_pixels(box), self._text(thing), size) for box in boxes]
         return passes
 
     def plan(self, prompt: str, seed: int) -> tuple[Pass, ...] | None:
         """The passes of a whole image: its ground, then each thing; None where the prompt names none."""
-        parts, side = self.scorer.plan(prompt, seed) or [], self.resolution
-        cell = side // self.grid
-        passes = []
-        for part in parts:
-            box = part.box
-            if box is None:
-                passes.append(Pass(part.prompt))
-            else:
-                square = Box(box.left * cell, box.top * cell, box.side * cell)
-                passes.append(self.draw(square, part.prompt, (side, side)))
-        return tuple(passes) or None
+        plan = self.scorer.plan(prompt, seed)
+        if plan is None:
+            return None
+        (ground, things), cell = plan, self.resolution // self.grid
+        squares = [(name, Box(box.left * cell, box.top * cell, box.side * cell)) for name, box in things]
+        return Pass(ground), *(self.draw(box, name, (self.resolution, self.resolution)) for name, box in squares)
 
     def choose(self, passes: Sequence[Pass], seed: int) -> tuple[Pass, ...]:
         """The same with one noun of each group of things that is asked for."""
         random = Random(seed)
 
         def chosen(prompt: Prompt) -> Prompt:
-            asked = self.scorer.asked(self.scorer.words(prompt))[:1] if isinstance(prompt, str) else []
-            return self.scorer.named(self.scorer.choose(asked[0], random)) if asked else prompt
+            asked = self.scorer.asked(prompt)[:1] if isinstance(prompt, str) else []
+            return self._text(self.scorer.choose(asked[0], random)) if asked else prompt
 
-        return tuple(replace(one, prompt=chosen(one.prompt)) for one in passes)
+        return tuple(replace(step, prompt=chosen(step.prompt)) for step in passes)
 
-    def _text(self, words: str, asked: Asked) -> str:
-        """One of the things that words ask for, as the model knows it; of a group, what the words say."""
-        if len(asked.nouns) == 1:
-            return self.scorer.named(asked)
-        return " ".join(self.scorer.words(words)[asked.start : asked.end])
+    def _text(self, asked: Asked) -> str:
+        """One of the things that are asked for, as the model knows it; of a group, what the words say."""
+        return asked.text if len(asked.nouns) > 1 else self.scorer.phrase(asked.nouns[0], asked.color)
 
     def _view(self, upload: Image.Image, mask: Image.Image | None, asked: Sequence[Asked]) -> View:
         whole = crop.crop_box(masks.preset("everything", upload.size), self.resolution)
         pixels = to_tensor(crop.extract(upload, whole, self.resolution))[0]
-        expected = {noun for one in asked for noun in one.nouns}
+        expected = {noun for thing in asked for noun in thing.nouns}
         if mask is None:
             return View(whole, pixels, self.scorer.things(pixels, None, expected), self.grid)
         near = torch.from_numpy(painted_patches(mask, whole, self.grid) > 0)
@@ -395,6 +373,17 @@ def _share(mask: Image.Image, box: Box) -> float:
     return float((np.asarray(mask.crop((box.left, box.top, box.left + box.side, box.top + box.side))) > 0).mean())
 
 
+def _squares(mask: Image.Image, count: int, relation: str) -> list[Box]:
+    """The squares of things that are asked for, in their order; relation: see `imagebart.worlds.things.relation`."""
+    if count == 1:
+        shape = shape_of(mask)
+        return [square(shape.x, shape.y, shape.side, mask.size)]
+    if not relation:
+        return side_by_side(mask, count)
+    boxes = side_by_side(mask, count, columns=2 if relation in ("left", "right") else 1)
+    return boxes[::-1] if relation in ("right", "below") else boxes
+
+
 def side_by_side(mask: Image.Image, count: int, columns: int | None = None) -> list[Box]:
     """As many squares within what is painted, in reading order; fewer where there is no room for all.
 
@@ -405,7 +394,7 @@ def side_by_side(mask: Image.Image, count: int, columns: int | None = None) -> l
         shapes = [
             shape_of(Image.fromarray(np.where(labels == part, np.uint8(255), np.uint8(0)))) for part in range(1, parts)
         ]
-        return [square(one.x, one.y, one.side, mask.size) for one in sorted(shapes, key=lambda one: one.x)]
+        return [square(part.x, part.y, part.side, mask.size) for part in sorted(shapes, key=lambda part: part.x)]
     left, top, right, bottom = masks.bounds(mask)
 
     def side(columns: int) -> float:
@@ -414,14 +403,15 @@ def side_by_side(mask: Image.Image, count: int, columns: int | None = None) -> l
     columns = columns or max(range(1, count + 1), key=side)
     rows, length = math.ceil(count / columns), max(side(columns), MIN_SIDE)
     across, down = max((right - left) / columns, length), max((bottom - top) / rows, length)
-    found = []
+    boxes: list[Box] = []
     for number in range(count):
         row, column = divmod(number, columns)
         x = (left + right) / 2 + (column - (min(columns, count - row * columns) - 1) / 2) * across
         y = (top + bottom) / 2 + (row - (rows - 1) / 2) * down
-        found.append(square(x, y, length, mask.size))
-    return [box for i, box in enumerate(found) if not any(_overlap(box, other) for other in found[:i])]
+        boxes.append(square(x, y, length, mask.size))
+    return [box for i, box in enumerate(boxes) if not any(_near(box, earlier) for earlier in boxes[:i])]
 
 
-def _overlap(a: Box, b: Box) -> bool:
+def _near(a: Box, b: Box) -> bool:
+    """Whether the middles of two squares are less than half a side apart."""
     return max(abs(a.left - b.left), abs(a.top - b.top)) < min(a.side, b.side) / 2

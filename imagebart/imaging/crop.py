@@ -20,11 +20,25 @@ AT_ONCE = 16_384  # pixels that are blended at a time, which fit the processor's
 
 @dataclass(frozen=True)
 class Box:
-    """A square in the upload's pixels. It may extend past the image; left and top may be negative."""
+    """A square of an image, in its pixels, or in tokens of its grid.
+
+    In pixels it may extend past the image; left and top may be negative.
+    """
 
     left: int
     top: int
     side: int
+
+    @property
+    def cells(self) -> tuple[slice, slice]:
+        """The rows and the columns inside, of an array as large as the image or grid."""
+        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+
+    def overlap(self, other: Box) -> int:
+        """How many pixels, or tokens, both hold."""
+        spans = ((self.top, other.top), (self.left, other.left))
+        rows, columns = (max(0, min(a + self.side, b + other.side) - max(a, b)) for a, b in spans)
+        return rows * columns
 
 
 @dataclass(frozen=True)

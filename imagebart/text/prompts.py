@@ -6,6 +6,7 @@ the nearest that it does (`PromptRules`). A note says both. Training captions ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,11 @@ def check_prompt(prompt: Any) -> Prompt:
     if prompt is not None and (type(prompt) is not int or abs(prompt) > 2**31):
         raise InputError(f"The prompt is {format_value(prompt)}; it must be a text, or a class's number.")
     return prompt
+
+
+def articled(text: str) -> str:
+    """A text with "an" in place of "a" before vowels, as far as this package's words need it."""
+    return re.sub(r"\ba (?=[aeio]|um)", "an ", text)  # "an umbrella", "a unicorn", "a ushanka"
 
 
 # Spelling.

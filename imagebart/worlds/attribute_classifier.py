@@ -2,8 +2,7 @@
 
 A small network classifies the attributes of an avatar in an image. It is trained on rendered avatars only
 (`recipes.avatars.training`), never on a model's samples, which it evaluates. Linear heads on the text encoder's query
-tokens, one an attribute, read what a prompt claims; the classifier gives the probability that an image shows it. A
-description has one plain phrase for each thing, in a fixed order.
+tokens, one an attribute, read what a prompt claims; the classifier gives the probability that an image shows it.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Settings
 from imagebart.text.conditioners import Conditioner
+from imagebart.text.prompts import articled
 from imagebart.weights.folder import checked_header
 from imagebart.worlds.avatars import (
     COLOR_ALONE,
@@ -39,7 +39,6 @@ from imagebart.worlds.avatars import (
     WORDINGS,
     Attributes,
     Claims,
-    articled,
     color_words,
 )
 
@@ -69,7 +68,7 @@ class AttributeClassifier(nn.Module):
     An avatar's parts are always at the same places: there is no pooling, and each position's coordinates are an input.
     """
 
-    where: Tensor
+    coordinates: Tensor
 
     def __init__(self, config: AttributeClassifierConfig | None = None) -> None:
         super().__init__()
@@ -77,8 +76,8 @@ class AttributeClassifier(nn.Module):
         first, second, third = self.config.channels
         cells = SIZE // 4
         line = torch.linspace(-1, 1, cells)
-        where = torch.stack([line.expand(cells, cells), line[:, None].expand(cells, cells)])
-        self.register_buffer("where", where, persistent=False)
+        coordinates = torch.stack([line.expand(cells, cells), line[:, None].expand(cells, cells)])
+        self.register_buffer("coordinates", coordinates, persistent=False)
         self.body = nn.Sequential(
             _block(3 * 16 + 2, first),
             _block(first, second, stride=2),
@@ -93,14 +92,11 @@ class AttributeClassifier(nn.Module):
         self.heads = nn.Linear(self.config.features, sum(map(len, VALUES.values())))
 
     def features(self, images: Tensor) -> Tensor:
-        """Images float [B, 3, H, W] in [-1, 1], square and of any size -> features [B, F], 0 or more."""
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-            raise ValueError(f"images have shape {list(images.shape)}, expected [B, 3, size, size]")
+        """Images float [B, 3, S, S] in [-1, 1], of any size -> features [B, F], 0 or more."""
         if images.shape[-1] != SIZE:
             images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
-        folded = F.pixel_unshuffle(images, 4)
-        folded = torch.cat([folded, self.where.expand(len(images), -1, -1, -1)], 1)
-        features: Tensor = self.body(folded.to(memory_format=torch.channels_last))
+        patches = torch.cat([F.pixel_unshuffle(images, 4), self.coordinates.expand(len(images), -1, -1, -1)], 1)
+        features: Tensor = self.body(patches.to(memory_format=torch.channels_last))
         return features
 
     def answers(self, features: Tensor) -> dict[str, Tensor]:
@@ -129,77 +125,31 @@ def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequentia
     )
 
 
-def save_classifier(reader: AttributeClassifier, path: Path) -> None:
-    """Writes a reader as one safetensors file of 16-bit numbers, its size and values in the header."""
-    tensors = {k: v.half() if v.is_floating_point() else v for k, v in reader.state_dict().items()}
-    about = {"config": reader.config.model_dump_json(), "values": json.dumps(VALUES)}
+def save_classifier(classifier: AttributeClassifier, path: Path) -> None:
+    """Writes one safetensors file of 16-bit numbers, the network's size and the attributes' values in its header."""
+    tensors = {k: v.half() if v.is_floating_point() else v for k, v in classifier.state_dict().items()}
+    about = {"config": classifier.config.model_dump_json(), "values": json.dumps(VALUES)}
     write_bytes(path, save({k: v.contiguous().cpu() for k, v in tensors.items()}, about))
 
 
 def load_classifier(path: Path) -> AttributeClassifier:
-    """The reader in a file, ready to read. Raises ValueError where it was trained for other attributes."""
+    """The classifier in a file, ready to read. Raises ValueError where it was trained for other attributes."""
     if not path.is_file():
         raise ValueError(f"{path} is missing; `python -m recipes.avatars train reader` makes it")
     with safe_open(checked_header(path), "pt") as file:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if json.loads(about["values"]) != {name: list(values) for name, values in VALUES.items()}:
-        raise ValueError(f"the reader in {path} knows other attributes than avatars have now; train it again")
-    reader = AttributeClassifier(AttributeClassifierConfig.from_json(about["config"]))
-    reader.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    return reader.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        raise ValueError(f"the classifier in {path} knows other attributes than avatars have now; train it again")
+    classifier = AttributeClassifier(AttributeClassifierConfig.from_json(about["config"]))
+    classifier.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    return classifier.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
-HEADS = "heads.safetensors"
+# What a prompt claims.
+
+HEADS = "heads.safetensors"  # in a model's folder
 MIN_SHARE = 0.25  # of the likeliest value's probability, from which another value is claimed too
 GROUPS = tuple(len(values) + 1 for values in VALUES.values())  # of each attribute its values, and "not mentioned"
-
-
-def claims_vector(claims: Claims) -> Tensor:
-    """Of each attribute its values that make a caption true, and whether it is not mentioned: bool [sum(GROUPS)]."""
-    flags = []
-    for name, values in VALUES.items():
-        allowed = claims.get(name, frozenset())
-        flags += [value in allowed for value in values] + [not allowed]
-    return torch.tensor(flags)
-
-
-def read_claims(readings: Tensor) -> Claims:
-    """What a caption claims, from logits [sum(GROUPS)].
-
-    A head learns to share its probability evenly among the values that make a caption true. With MIN_SHARE, 368 of 400
-    captions were read wholly right; with twice as much, 340.
-    """
-    claims: Claims = {}
-    for (name, values), logits in zip(VALUES.items(), readings.split(GROUPS), strict=True):
-        shares = logits.float().softmax(0)
-        if int(shares.argmax()) < len(values):
-            likely = (shares > MIN_SHARE * shares.max()).tolist()
-            claims[name] = frozenset(value for value, said in zip(values, likely, strict=False) if said)
-    return claims
-
-
-def with_showing(claims: Claims) -> Claims:
-    """Claims with what is needed for them to show: no hat for a color of hair, a printed shirt for a print.
-
-    The claims themselves come first: a hat and blonde hair stay a hat and blonde hair.
-    """
-    wider = dict(claims)
-    for name in claims:
-        for other, shown in _showing(name).items():
-            wider[other] = (wider.get(other, shown) & shown) or wider[other]
-    return wider
-
-
-@cache
-def _showing(name: str) -> Claims:
-    """Of each attribute that can hide another, the values that do not hide this one."""
-    base = replace(PLAIN, **SHOWING.get(name, {}))
-    found: Claims = {}
-    for other in ("top", "facial_hair", "accessory", "clothing"):
-        shown = frozenset(v for v in VALUES[other] if name in replace(base, **{other: v}).visible())
-        if other != name and len(shown) < len(VALUES[other]):
-            found[other] = shown
-    return found
 
 
 class CaptionReader(nn.Module):
@@ -234,11 +184,66 @@ def load_heads(reader: CaptionReader, folder: Path) -> None:
     reader.heads.load_state_dict(load_file(checked_header(folder / HEADS)))
 
 
+def claims_vector(claims: Claims) -> Tensor:
+    """Of each attribute its values that make a caption true, and whether it is not mentioned: bool [sum(GROUPS)]."""
+    flags = []
+    for name in VALUES:
+        flags += [_allowed(name, claims.get(name, frozenset())), torch.tensor([name not in claims])]
+    return torch.cat(flags)
+
+
+def _allowed(name: str, values: frozenset[str]) -> Tensor:
+    """Which of an attribute's values are among these: bool [values of the attribute]."""
+    return torch.tensor([value in values for value in VALUES[name]])
+
+
+def read_claims(logits: Tensor) -> Claims:
+    """What a caption claims, from logits [sum(GROUPS)].
+
+    A head learns to share its probability evenly among the values that make a caption true. With MIN_SHARE, 368 of 400
+    captions were read wholly right; with twice as much, 340.
+    """
+    claims: Claims = {}
+    for (name, values), group in zip(VALUES.items(), logits.split(GROUPS), strict=True):
+        shares = group.float().softmax(0)
+        if int(shares.argmax()) < len(values):
+            likely = (shares > MIN_SHARE * shares.max()).tolist()
+            claims[name] = frozenset(value for value, said in zip(values, likely, strict=False) if said)
+    return claims
+
+
+def with_showing(claims: Claims) -> Claims:
+    """Claims with what is needed for them to show: no hat for a color of hair, a printed shirt for a print.
+
+    The claims themselves come first: a hat and blonde hair stay a hat and blonde hair.
+    """
+    wider = dict(claims)
+    for name in claims:
+        for hiding, harmless in _harmless(name).items():
+            wider[hiding] = (wider.get(hiding, harmless) & harmless) or wider[hiding]
+    return wider
+
+
+@cache
+def _harmless(name: str) -> Claims:
+    """Of each attribute that can hide another, the values that do not."""
+    base = replace(PLAIN, **SHOWING.get(name, {}))
+    harmless: Claims = {}
+    for hiding in ("top", "facial_hair", "accessory", "clothing"):
+        values = frozenset(v for v in VALUES[hiding] if name in replace(base, **{hiding: v}).visible())
+        if hiding != name and len(values) < len(VALUES[hiding]):
+            harmless[hiding] = values
+    return harmless
+
+
+# What an image shows.
+
 # The attributes in one phrase of a description.
 PHRASES = tuple(
     frozenset({subject, *COLOR_OF.get(subject, ())}) | ({"graphic"} if subject == "clothing" else set())
     for subject in SUBJECTS
 )
+MIN_PROBABILITY = 0.92  # mean over an avatar's attributes: other images reach 0.91
 
 
 def verbalize(attributes: Attributes, names: Collection[str] = frozenset(VALUES)) -> str:
@@ -247,35 +252,41 @@ def verbalize(attributes: Attributes, names: Collection[str] = frozenset(VALUES)
     A color is named with what has it, or, where that is not named, with as little as can have it: "blue clothes".
     """
     shown, values = attributes.visible() & set(names), attributes.as_dict()
-    parts = []
+    texts = []
     for subject in SUBJECTS:
         thing = "graphic" if subject == "clothing" and "graphic" in shown else subject
         color = next((name for name in COLOR_OF.get(subject, ()) if name in shown), None)
-        word = f"{color_words(color, values[color])[0]} " if color else ""
+        text = None
         if thing in shown:
-            exact = [p.text for p in WORDINGS[thing] if p.values == {values[thing]} and p.kind == "noun"]
-            text = next((text for text in exact if "{c}" in text), exact[0])
-            parts.append(articled(text.replace("{c} ", word)))
-        elif word:
-            nouns = [p.text for p in COLOR_ALONE[subject] if values[subject] in p.values and p.kind == "noun"]
-            parts += [articled(text.replace("{c} ", word)) for text in nouns[:1]]
-    return ", ".join(parts)
+            nouns = [p for p in WORDINGS[thing] if p.kind == "noun" and p.values == {values[thing]}]
+            text = next((p.text for p in nouns if p.colored), nouns[0].text)
+        elif color:
+            nouns = [p for p in COLOR_ALONE[subject] if p.kind == "noun" and values[subject] in p.values]
+            text = nouns[0].text if nouns else None
+        if text:
+            texts.append(articled(text.replace("{c} ", f"{color_words(color, values[color])[0]} " if color else "")))
+    return ", ".join(texts)
 
 
-MIN_PROBABILITY = 0.92  # mean over an avatar's attributes: other images reach 0.91
+def log_likelihood(answers: dict[str, Tensor], claims: Claims) -> Tensor:
+    """The log-probability [B] that all claims are true and show; answers: logits [B, values] of each attribute."""
+    total = torch.zeros(len(next(iter(answers.values()))))
+    for name, allowed in with_showing(claims).items():
+        total += answers[name].float().log_softmax(1)[:, _allowed(name, allowed)].logsumexp(1)
+    return total
 
 
 @dataclass(frozen=True)
 class AvatarScorer:
-    """Scores images by the log-probability, by the reader, that they show what the prompt claims."""
+    """Scores images by the log-probability, by the classifier, that they show what the prompt claims."""
 
-    reader: AttributeClassifier
+    classifier: AttributeClassifier
     captions: CaptionReader
     conditioner: Conditioner
 
     @classmethod
     def load(cls, path: Path, model: ImageBARTModel) -> AvatarScorer:
-        """The reader in a file, and a model's text encoder with the heads beside the file.
+        """The classifier in a file, and a model's text encoder with the heads beside the file.
 
         Raises WeightsError naming what is damaged, or missing.
         """
@@ -284,31 +295,31 @@ class AvatarScorer:
         try:
             captions = CaptionReader(model.text)
             load_heads(captions, path.parent)
-            reader = load_classifier(path)
+            classifier = load_classifier(path)
         except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
             raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
         captions.heads.to(model.device, next(model.text.parameters()).dtype)
-        return cls(reader, captions.eval().requires_grad_(False), model.conditioner)
+        return cls(classifier, captions.eval().requires_grad_(False), model.conditioner)
 
+    @torch.no_grad()
     def claims(self, prompt: str) -> Claims:
         """What a prompt claims; {} where it mentions no attribute."""
         words = self.conditioner.encode([prompt]).tokens
-        with torch.no_grad():
-            readings, _ = self.captions(words.to(next(self.captions.parameters()).device))
-        return read_claims(readings[0].cpu())
+        logits, _ = self.captions(words.to(next(self.captions.parameters()).device))
+        return read_claims(logits[0].cpu())
 
+    @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """See `imagebart.ranking.Scorer`. 0 at best, and for prompts that claim nothing."""
-        with torch.no_grad():
-            answers = self.reader(images.float().cpu())
-        return log_likelihood(answers, self.claims(prompt))
+        return log_likelihood(self.classifier(images.float().cpu()), self.claims(prompt))
 
     @torch.no_grad()
     def shows(self, squares: Tensor, prompt: str) -> list[bool]:
         """See `imagebart.ranking.Checker`."""
-        answers, claims = self.reader(squares.float().cpu()), with_showing(self.claims(prompt))
-        read = {name: [VALUES[name][value] for value in answers[name].argmax(1).tolist()] for name in claims}
-        return [all(read[name][row] in allowed for name, allowed in claims.items()) for row in range(len(squares))]
+        answers, shown = self.classifier(squares.float().cpu()), torch.ones(len(squares), dtype=torch.bool)
+        for name, allowed in with_showing(self.claims(prompt)).items():
+            shown &= _allowed(name, allowed)[answers[name].argmax(1)]
+        return shown.tolist()
 
     def describe(self, image: Tensor) -> str | None:
         """See `imagebart.ranking.Describer`."""
@@ -320,45 +331,39 @@ class AvatarScorer:
         attributes = self._read(image)
         if attributes is None:
             return None
-        asked = verbalize(*_changed(attributes, self.claims(prompt)))
-        return ", ".join(text for text in (prompt, asked) if text), verbalize(attributes)
+        rest = verbalize(*_changed(attributes, self.claims(prompt)))
+        return ", ".join(text for text in (prompt, rest) if text), verbalize(attributes)
 
     @torch.no_grad()
     def _read(self, image: Tensor) -> Attributes | None:
         """The likeliest attributes of one image; None where it is unlikely to be an avatar."""
-        answers = self.reader(image.float().cpu())
+        answers = self.classifier(image.float().cpu())
         best = {name: logits[0].softmax(0).max(0) for name, logits in answers.items()}
-        attributes = Attributes(**{name: VALUES[name][int(found.indices)] for name, found in best.items()})
-        shown = [float(best[name].values) for name in attributes.visible()]
-        return attributes if sum(shown) / len(shown) >= MIN_PROBABILITY else None
+        attributes = Attributes(**{name: VALUES[name][int(value)] for name, (_, value) in best.items()})
+        probabilities = [float(best[name].values) for name in attributes.visible()]
+        return attributes if sum(probabilities) / len(probabilities) >= MIN_PROBABILITY else None
 
 
-def _changed(before: Attributes, claims: Claims) -> tuple[Attributes, frozenset[str]]:
-    """An avatar as claims would have it, and the names of its attributes that are sure and not said by the claims.
+def _changed(original: Attributes, claims: Claims) -> tuple[Attributes, set[str]]:
+    """An avatar as claims would have it, and the names of its attributes that the claims leave unsaid but sure.
 
-    What hides a claim is removed. Not sure is what a claim hides, what the claims leave open, and what did not show
-    before.
+    What hides a claim is removed. Not sure is what a claim hides, what the claims leave open, and what did not show.
     """
-    seen, values = before.visible(), before.as_dict()
-    wanted = {
+    seen, values = original.visible(), original.as_dict()
+    changes = {
         name: allowed
         for name, allowed in with_showing(claims).items()
         if name not in seen or values[name] not in allowed
     }
-    after = replace(before, **{name: min(allowed) for name, allowed in wanted.items()})
-    ways = (replace(after, **{name: value}) for name, allowed in wanted.items() for value in allowed)
-    shown = frozenset.intersection(after.visible(), *(way.visible() for way in ways))
-    sure = {name for name, allowed in wanted.items() if len(allowed) == 1}
-    said = {color for thing in wanted.keys() - sure for color in COLOR_OF.get(thing, ()) if color in claims}
-    known = shown & (sure | seen - wanted.keys()) - said
+    changed = replace(original, **{name: min(allowed) for name, allowed in changes.items()})
+    sure = {name for name in changed.visible() if (len(changes[name]) == 1 if name in changes else name in seen)}
+    for name, allowed in changes.items():
+        for value in allowed:
+            sure &= replace(changed, **{name: value}).visible()
+        if len(allowed) > 1:  # what is left open takes its claimed color from the prompt's words
+            sure -= {color for color in COLOR_OF.get(name, ()) if color in claims}
     clear = {name for name, allowed in claims.items() if len(allowed) == 1}
-    return after, known.difference(*(phrase for phrase in PHRASES if phrase & known <= clear))
-
-
-def log_likelihood(answers: dict[str, Tensor], claims: Claims) -> Tensor:
-    """The log-probability [B] that all claims are true and show; answers: logits [B, values] of each attribute."""
-    total = torch.zeros(len(next(iter(answers.values()))))
-    for name, allowed in with_showing(claims).items():
-        claimed = torch.tensor([value in allowed for value in VALUES[name]])
-        total += answers[name].float().log_softmax(1)[:, claimed].logsumexp(1)
-    return total
+    for phrase in PHRASES:
+        if phrase & sure <= clear:  # the prompt says all of it
+            sure -= phrase
+    return changed, sure

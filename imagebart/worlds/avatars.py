@@ -7,7 +7,6 @@ printed words, and what `python_avatars` added to the set.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from configparser import ConfigParser, ExtendedInterpolation
 from dataclasses import dataclass
@@ -155,27 +154,19 @@ COLOR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def articled(text: str) -> str:
-    """With "an" before vowels."""
-    return re.sub(r"\ba (?=[aeio])", "an ", text)
-
-
 def color_words(attribute: str, value: str) -> tuple[str, ...]:
     """The words for a color of hair or of fabric, the plainest first."""
     kind = "hair" if attribute in ("hair_color", "facial_hair_color") else "fabric"
     return COLOR_WORDS[kind].get(value, (value,))
 
 
-KINDS = {"=": "adjective", "+": "epithet", "~": "loose"}  # by a phrase's first sign; else noun
-
-
 @dataclass(frozen=True)
 class Phrase:
-    """Words that are true of avatars whose `attribute` has one of `values`; kind: noun, adjective, epithet, loose."""
+    """Words that are true of avatars whose `attribute` has one of `values`; "{c}" is where a color goes."""
 
     attribute: str
     values: frozenset[str]
-    kind: str
+    kind: str  # noun, adjective, epithet or loose
     text: str
 
     @property
@@ -185,39 +176,37 @@ class Phrase:
 
 
 Tables = dict[str, list[Phrase]]
+KINDS = {"=": "adjective", "+": "epithet", "~": "loose"}  # by the sign before a phrase; without one it is a noun
 
 
-def phrases(kind: str) -> Tables:
-    """The phrases of each attribute in the sections of a kind of `data/avatar_phrases.ini`."""
+def phrases(table: str) -> Tables:
+    """The phrases of each attribute in a table of `data/avatar_phrases.ini`, whose head explains its signs."""
     file = ConfigParser(delimiters=(":",), interpolation=ExtendedInterpolation())
     file.optionxform = str  # type: ignore[assignment, method-assign]
     file.read_string(files("imagebart").joinpath("data/avatar_phrases.ini").read_text(encoding="utf-8"))
-    prints = file["prints"]["*"]
-    return {
-        attribute: [
-            Phrase(attribute, chosen, KINDS.get(text[0], "noun"), text.lstrip("=+~"))
-            for values, line in file.items(f"{kind} {attribute}")
-            for chosen, wordings in _chosen(attribute, values, line)
-            for wording in _split(wordings)
-            for text in (_split(prints.replace("{thing}", wording[1:])) if wording[0] == "*" else [wording])
-        ]
-        for attribute in VALUES
-        if file.has_section(f"{kind} {attribute}")
-    }
+    found: Tables = {}
+    for attribute in VALUES:
+        if file.has_section(f"{table} {attribute}"):
+            lines = file.items(f"{table} {attribute}")
+            found[attribute] = [
+                phrase for values, texts in lines for phrase in _line(attribute, values, texts, file["prints"]["*"])
+            ]
+    return found
 
 
-def _chosen(attribute: str, values: str, line: str) -> Iterator[tuple[frozenset[str], str]]:
-    """The values that a line's phrases are true of, and the phrases."""
+def _line(attribute: str, values: str, texts: str, prints: str) -> Iterator[Phrase]:
+    """The phrases of a line of the file; prints: those of all shirts with a "{thing}"."""
     if values == "*":
         for value in VALUES[attribute]:
-            yield frozenset({value}), line.replace("{value}", value)
-    else:
-        named = frozenset(values.removeprefix("!").split("|"))
-        yield frozenset(VALUES[attribute]) - named if values[0] == "!" else named, line
-
-
-def _split(wordings: str) -> list[str]:
-    return wordings.replace("\n", " ").split("; ")
+            yield from _line(attribute, value, texts.replace("{value}", value), prints)
+        return
+    named = frozenset(values.removeprefix("!").split("|"))
+    true_of = frozenset(VALUES[attribute]) - named if values.startswith("!") else named
+    for text in texts.replace("\n", " ").split("; "):
+        if text.startswith("*"):
+            yield from _line(attribute, values, prints.replace("{thing}", text[1:]), prints)
+        else:
+            yield Phrase(attribute, true_of, KINDS.get(text[0], "noun"), text.lstrip("".join(KINDS)))
 
 
 HAIR = frozenset(HAIR_TOPS) - {"bald"}  # the tops whose hair shows its color

@@ -1,16 +1,18 @@
-"""The scorer of things: which things an image shows, where on the token grid, and on which ground.
+"""The detector of things, and the scorer of images that is built on it.
 
-A small network says what a square of an image shows. It looks at all squares of the sizes that things have; of those
-that overlap, the surest counts. It is trained on scenes only (`recipes.things.reader`), never on what a model drew.
+A small network says what a square of an image shows. It looks at all squares of the token grid in the sizes that things
+have; of those that overlap, the surest counts. It is trained on scenes only (`recipes.things.reader`), never on what a
+model drew. The scorer also reads which things a prompt asks for, and says where in an image each is drawn.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise, product
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from random import Random
@@ -23,9 +25,11 @@ from torch import Tensor, nn
 
 from imagebart.atomic_io import write_bytes
 from imagebart.errors import WeightsError
+from imagebart.imaging.crop import Box
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.settings import Settings
 from imagebart.text.conditioners import TextConditioner
+from imagebart.text.prompts import articled
 from imagebart.weights.folder import checked_header
 
 SIDE = 64  # pixels a side of the network's input
@@ -36,31 +40,22 @@ MAX_OVERLAP = 0.2  # of the smaller box: things lie apart
 MAX_GROUND_DISTANCE = 30.0  # levels from a named color
 MIN_PLAIN = 0.9  # share of the ground that has its color, in images that are described
 BATCH = 128  # squares
-PLACES = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "below": (1, 0), "on": (-1, 0)}
+PLACES = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "below": (1, 0), "on": (-1, 0)}  # down, across
 RELATIONS = {  # what is said between two things: a key of PLACES
-    **{"left of": "left", "next to": "left", "beside": "left", "right of": "right", "on": "on", "on top of": "on"},
-    **{"above": "above", "over": "above", "below": "below", "under": "below", "beneath": "below"},
-}
+    "left of": "left", "next to": "left", "beside": "left", "right of": "right", "on": "on", "on top of": "on",
+    "above": "above", "over": "above", "below": "below", "under": "below", "beneath": "below",
+}  # fmt: skip
 NUMBER_WORDS = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 )
-NUMBERS = {
-    **{word: number for number, word in enumerate(NUMBER_WORDS.split(), 1)},
-    **{"a": 1, "an": 1, "pair": 2, "couple": 2, "some": 3, "few": 3, "several": 3, "many": 6, "dozen": 12},
-}
+NUMBERS = {word: number for number, word in enumerate(NUMBER_WORDS.split(), 1)}
+NUMBERS |= {"a": 1, "an": 1, "pair": 2, "couple": 2, "some": 3, "few": 3, "several": 3, "many": 6, "dozen": 12}
 MAX_COUNT = 20  # of a thing
-SIZES = {  # of the usual side
-    **{"tiny": 0.5, "small": 0.7, "little": 0.7, "big": 1.4, "large": 1.4, "huge": 1.7, "giant": 1.7},
-}
+SIZES = {"tiny": 0.5, "small": 0.7, "little": 0.7, "big": 1.4, "large": 1.4, "huge": 1.7, "giant": 1.7}  # × usual side
 GROUND_WORDS = ("ground", "background", "wall", "floor")
 MAX_FILLED = 0.55  # share of an image that things are planned to fill
 LAYOUT_TRIES = 50
-
-
-def with_article(text: str) -> str:
-    """ "an owl", "a unicorn"."""
-    return f"{'an' if text[0] in 'aeiou' and not text.startswith('uni') else 'a'} {text}"
 
 
 class ThingNames(Settings):
@@ -89,11 +84,11 @@ class ThingDetector(nn.Module):
     def __init__(self, nouns: int, colors: int, width: int = 48) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
-        before = 12
+        channels_in = 12
         for channels in (width, 2 * width, 4 * width):
             for stride in (1, 2):
-                layers += [nn.Conv2d(before, channels, 3, stride, 1), nn.GroupNorm(8, channels), nn.ReLU()]
-                before = channels
+                layers += [nn.Conv2d(channels_in, channels, 3, stride, 1), nn.GroupNorm(8, channels), nn.ReLU()]
+                channels_in = channels
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * width * (SIDE // 16) ** 2, 256), nn.ReLU())
         self.nouns, self.colors = nn.Linear(256, nouns + 1), nn.Linear(256, colors)
 
@@ -102,14 +97,14 @@ class ThingDetector(nn.Module):
         return self.nouns(features), self.colors(features)
 
 
-def save_detector(reader: ThingDetector, names: ThingNames, path: Path) -> None:
-    """Writes a reader as one safetensors file of 16-bit numbers, its names in the header."""
-    tensors = {name: value.half().contiguous().cpu() for name, value in reader.state_dict().items()}
+def save_detector(detector: ThingDetector, names: ThingNames, path: Path) -> None:
+    """Writes a detector as one safetensors file of 16-bit numbers, its names in the header."""
+    tensors = {name: value.half().contiguous().cpu() for name, value in detector.state_dict().items()}
     write_bytes(path, save(tensors, {"kind": KIND, "names": names.model_dump_json()}))
 
 
 def is_thing_scorer(path: Path) -> bool:
-    """Whether a safetensors file says that it is a reader of things; False where it cannot be read."""
+    """Whether a safetensors file says that it is a detector of things; False where it cannot be read."""
     try:
         with safe_open(checked_header(path), "pt") as file:
             return (file.metadata() or {}).get("kind") == KIND
@@ -118,54 +113,26 @@ def is_thing_scorer(path: Path) -> bool:
 
 
 def load_detector(path: Path) -> tuple[ThingDetector, ThingNames]:
-    """The reader in a file and its names. Raises WeightsError where they cannot be used."""
+    """The detector in a file and its names. Raises WeightsError where they cannot be used."""
     try:
         with safe_open(checked_header(path), "pt") as file:
             about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         names = ThingNames.from_json(about["names"])
-        reader = ThingDetector(len(names.nouns), len(names.colors), len(tensors["body.1.weight"]))
-        reader.load_state_dict({name: value.float() for name, value in tensors.items()})
+        detector = ThingDetector(len(names.nouns), len(names.colors), len(tensors["body.1.weight"]))
+        detector.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise WeightsError(f"{path} cannot be used as a scorer: {error}") from error
-    return reader.eval().requires_grad_(False), names
-
-
-@dataclass(frozen=True)
-class Box:
-    """A square of an image's token grid."""
-
-    top: int
-    left: int
-    side: int
-
-    def overlap(self, other: Box) -> int:
-        """How many tokens both hold."""
-        spans = ((self.top, other.top), (self.left, other.left))
-        rows, columns = (max(0, min(a + self.side, b + other.side) - max(a, b)) for a, b in spans)
-        return rows * columns
-
-    @property
-    def cells(self) -> tuple[slice, slice]:
-        """Rows and columns of tokens."""
-        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+    return detector.eval().requires_grad_(False), names
 
 
 @dataclass(frozen=True)
 class Found:
-    """A thing in an image: the noun's and the color's number, where, and how sure it is."""
+    """A thing in an image: the noun's and the color's number, where on the token grid, and how sure it is."""
 
     noun: int
     color: int
     box: Box
     probability: float
-
-
-@dataclass(frozen=True)
-class Part:
-    """What of an image is drawn at one time: by which prompt, and where."""
-
-    prompt: str
-    box: Box | None = None  # None: everywhere
 
 
 @dataclass(frozen=True)
@@ -176,17 +143,16 @@ class Asked:
     color: int | None  # of nouns that have several; None: any
     count: int  # 1 to MAX_COUNT
     size: float  # of the usual side
-    start: int  # of its words, number and article included
-    end: int
-    ignored_color: str = ""  # that it does not come in
+    text: str  # its words, number and article included
+    lead: str  # the words between the things asked for before and these
+    ignored_color: str  # that it does not come in; "": none
 
 
-def relation(words: Sequence[str], asked: Sequence[Asked]) -> str:
+def relation(asked: Sequence[Asked]) -> str:
     """Where the first of two things lies from the second: a key of PLACES; "" where nothing is said, or more asked."""
-    if [one.count for one in asked] != [1, 1]:
+    if [things.count for things in asked] != [1, 1]:
         return ""
-    text = " ".join(("", *words[asked[0].end : asked[1].start]))
-    return next((key for said, key in RELATIONS.items() if text.endswith(f" {said}")), "")
+    return next((key for said, key in RELATIONS.items() if f" {asked[1].lead}".endswith(f" {said}")), "")
 
 
 @dataclass(frozen=True)
@@ -194,49 +160,39 @@ class ThingScorer:
     """Scores images by the probability that they show what a prompt names; describes them; finds things by words; says
     in which parts images are drawn."""
 
-    reader: ThingDetector
+    detector: ThingDetector
     names: ThingNames
     conditioner: TextConditioner
     grid: int  # tokens along an image
 
     @classmethod
     def load(cls, path: Path, model: ImageBARTModel) -> ThingScorer:
-        """The reader in a file. Raises WeightsError where it cannot be used."""
-        reader, names = load_detector(path)
+        """The detector in a file. Raises WeightsError where it cannot be used."""
+        detector, names = load_detector(path)
         if not isinstance(model.conditioner, TextConditioner):
             raise WeightsError(f"{path} scores by prompts, but the model beside it takes none in words")
-        return cls(reader, names, model.conditioner, model.first_stage.config.side)
+        return cls(detector, names, model.conditioner, model.first_stage.config.side)
 
-    @torch.no_grad()
-    def read(self, squares: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of nouns and of colors (see `ThingDetector`) in squares float [B, 3, S, S] in [-1, 1]."""
-        small = F.interpolate(squares, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
-        nouns, colors = self.reader(small.clamp(-1, 1))
-        return nouns.log_softmax(1), colors.log_softmax(1)
+    # What a prompt asks for.
 
-    def words(self, prompt: str) -> list[str]:
-        """A prompt's words as the model reads them."""
-        return self.conditioner.corrected_words(prompt)
-
-    def asked(self, words: Sequence[str]) -> list[Asked]:
-        """What a prompt's words ask for, in their order. "orange" before a thing or a ground is its color, no fruit."""
-        found: list[Asked] = []
-        at = 0
+    def asked(self, prompt: str) -> list[Asked]:
+        """What a prompt asks for, in its order. "orange" before a thing or a ground is its color, no fruit."""
+        words = self.conditioner.corrected_words(prompt)
+        asked: list[Asked] = []
+        first = at = 0  # the first word after the last thing
         while at < len(words):
-            length = self._noun_length(words, at)
-            is_color = length == 1 and words[at] in self.names.grounds and at + 1 < len(words)
-            if is_color and (words[at + 1] in GROUND_WORDS or self._noun_length(words, at + 1)):
-                length = 0
-            if length:
-                found.append(self._with_modifiers(words, at, at + length, found[-1].end if found else 0))
-            at += max(length, 1)
-        return found
+            end = at + self._name_length(words, at)
+            if end == at + 1 and words[at] in self.names.grounds and end < len(words):
+                end = at if words[end] in GROUND_WORDS or self._name_length(words, end) else end
+            if end > at:
+                asked.append(self._with_modifiers(words, first, at, end))
+                first = end
+            at = max(end, at + 1)
+        return asked
 
-    def _with_modifiers(self, words: Sequence[str], at: int, end: int, first: int) -> Asked:
-        """The thing whose name is at a place, with the number, size and color before it, from `first` on."""
-        name, start, color, size = tuple(words[at:end]), at, "", 1.0
-        count = 2 if name in self._plurals else 1
-        numbers = []
+    def _with_modifiers(self, words: Sequence[str], first: int, at: int, end: int) -> Asked:
+        """The things that words `at` to `end` name, with the number, size and color before them, from `first` on."""
+        start, numbers, size, color = at, list[int](), 1.0, ""
         while start > first:
             word = words[start - 1]
             if word in NUMBERS or word.isdecimal():
@@ -248,137 +204,95 @@ class ThingScorer:
             elif word != "the" and not (word == "of" and words[start - 2] in NUMBERS):
                 break
             start -= 1
-        if numbers:
-            count = min(max(prod(numbers), 1), MAX_COUNT)
-        nouns = self._nouns[name]
+        nouns, plural = self._nouns[tuple(words[at:end])]
+        count = min(max(prod(numbers), 1), MAX_COUNT) if numbers else 2 if plural else 1
         colored = tuple(noun for noun in nouns if color in self._colors_of(noun))
         several = any(self.names.noun_colors[noun] for noun in colored)
         number = self.names.colors.index(color) if several else None
-        return Asked(colored or nouns, number, count, size, start, end, "" if colored else color)
+        text, lead = " ".join(words[start:end]), " ".join(words[first:start])
+        return Asked(colored or nouns, number, count, size, text, lead, "" if colored else color)
 
     def _colors_of(self, noun: int) -> Sequence[str]:
         if self.names.noun_colors[noun]:
             return self.names.colors[1:]
         return self.names.own_colors.get(self.names.nouns[noun][0], "").split()
 
+    def _name_length(self, words: Sequence[str], at: int) -> int:
+        """How many words from a place on are the longest name of a thing that they begin with; 0 for none."""
+        lengths = range(min(max(map(len, self._nouns)), len(words) - at), 0, -1)
+        return next((length for length in lengths if tuple(words[at : at + length]) in self._nouns), 0)
+
+    @cached_property
+    def _nouns(self) -> dict[tuple[str, ...], tuple[tuple[int, ...], bool]]:
+        """By the words of each name the nouns that it means, and whether it means several things."""
+        nouns: dict[tuple[str, ...], tuple[tuple[int, ...], bool]] = {}
+        for number, (name, plural, *others) in enumerate(self.names.nouns):
+            for text in (name, plural, *others):
+                nouns[tuple(re.findall(r"[a-z]+", text.lower()))] = ((number,), text == plural != name)
+        for name, group in self.names.groups.items():
+            nouns |= {(name,): (group, False), (f"{name}s",): (group, True)}
+        return nouns
+
     def choose(self, asked: Asked, random: Random) -> Asked:
         """One noun of a group."""
         return asked if len(asked.nouns) == 1 else replace(asked, nouns=(random.choice(asked.nouns),))
 
+    def phrase(self, noun: int, color: int | None, count: int = 1) -> str:
+        """Things as the model knows them: "a red car", "two red cars"."""
+        name, plural = self.names.nouns[noun][:2]
+        said = self.names.colors[color or 0] if self.names.noun_colors[noun] else ""
+        if count == 1:
+            return articled(" ".join(filter(None, ("a", said, name))))
+        number = self.names.counts[count] if count < len(self.names.counts) else str(count)
+        return " ".join(filter(None, (number, said, plural)))
+
     def notes(self, prompt: str) -> list[str]:
         """Sentences for the user on colors that things do not come in."""
-        words, found = self.words(prompt), []
-        for asked in self.asked(words):
+        notes = []
+        for asked in self.asked(prompt):
             if asked.ignored_color:
-                name, color = words[asked.end - 1].removesuffix("s"), ""
+                name, color = asked.text.split()[-1].removesuffix("s"), ""
                 if len(asked.nouns) == 1:
                     name = self.names.nouns[asked.nouns[0]][0]
                     color = self.names.noun_colors[asked.nouns[0]] or self.names.own_colors.get(name, "")
                 drawn = color or "in its own colors"
-                found.append(f"There is no {asked.ignored_color} {name} here; it is drawn {drawn}.")
-        return list(dict.fromkeys(found))
+                notes.append(f"There is no {asked.ignored_color} {name} here; it is drawn {drawn}.")
+        return list(dict.fromkeys(notes))
 
-    def _noun_length(self, words: Sequence[str], at: int) -> int:
-        """How many words from a place on are the longest name of a thing that they begin with; 0 for none."""
-        lengths = range(min(self._longest, len(words) - at), 0, -1)
-        return next((n for n in lengths if tuple(words[at : at + n]) in self._nouns), 0)
+    # What an image shows.
 
-    def plan(self, prompt: str, seed: int) -> list[Part] | None:
-        """The ground, then each thing in a box of its own; None where none is named.
+    @torch.no_grad()
+    def read(self, squares: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of nouns and of colors (see `ThingDetector`) in squares float [B, 3, S, S] in [-1, 1]."""
+        small = F.interpolate(squares, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+        nouns, colors = self.detector(small.clamp(-1, 1))
+        return nouns.log_softmax(1), colors.log_softmax(1)
 
-        Things that find no place are left out.
-        """
-        words = self.words(prompt)
-        asked = self.asked(words)
-        if not asked:
-            return None
-        random = Random(seed)
-        each = [one for one in asked for _ in range(one.count)]
-        boxes = self._layout([one.size for one in each], relation(words, asked), random)
-        named = [(self.named(self.choose(one, random)), box) for one, box in zip(each, boxes, strict=False)]
-        return [Part(self._ground_words(words, random)), *(Part(name, box) for name, box in named)]
-
-    def named(self, asked: Asked) -> str:
-        """One of the things, as the model knows it: "a red car"."""
-        return self._phrase(asked.nouns[0], asked.color or 0, 1)
-
-    def is_a(self, found: Found, asked: Asked) -> bool:
+    def is_a(self, noun: int, color: int, asked: Asked) -> bool:
         """Whether a thing is what is asked for."""
-        one_color = not self.names.noun_colors[found.noun]
-        return found.noun in asked.nouns and (asked.color in (None, found.color) or one_color)
+        return noun in asked.nouns and (asked.color in (None, color) or not self.names.noun_colors[noun])
 
     def shows(self, squares: Tensor, prompt: str) -> list[bool]:
         """See `imagebart.ranking.Checker`: whether squares show the first thing that a prompt names."""
-        asked = self.asked(self.words(prompt))[:1]
+        asked = self.asked(prompt)
         if not asked:
             return [True] * len(squares)
         nouns, colors = (logits.argmax(1).tolist() for logits in self.read(squares.float().cpu()))
-        whole = Box(0, 0, self.grid)
-        found = [Found(noun, color, whole, 1.0) for noun, color in zip(nouns, colors, strict=True)]
-        return [one.noun < len(self.names.nouns) and self.is_a(one, asked[0]) for one in found]
-
-    def _cells(self, boxes: Sequence[Box]) -> Tensor:
-        """The tokens of boxes: bool [grid, grid]."""
-        cells = torch.zeros(self.grid, self.grid, dtype=torch.bool)
-        for box in boxes:
-            cells[box.cells] = True
-        return cells
-
-    def _ground_words(self, words: Sequence[str], random: Random) -> str:
-        """What a prompt says of the ground, as the model knows it; a color by chance where it says nothing."""
-        colors = {
-            kind: color for color, kind in pairwise(words) if kind in GROUND_WORDS and color in self.names.grounds
-        }
-        whole = colors.get("background") or colors.get("ground") or random.choice(list(self.names.grounds))
-        wall = colors.get("wall") or whole
-        floor = colors.get("floor") or wall
-        return f"{wall} background" if wall == floor else f"{wall} wall, {floor} floor"
-
-    def _layout(self, sizes: Sequence[float], relation: str, random: Random) -> list[Box]:
-        """Boxes apart from each other, as large as suits their number and sizes, those of the usual side.
-
-        relation: a key of PLACES, where the first lies from the second; "": anywhere. On it, both touch.
-        """
-        usual = sorted(self.names.sides)
-        filled = MAX_FILLED * self.grid**2 / sum(size**2 for size in sizes)
-        fitting = [side for side in usual if side**2 <= filled] or usual[:1]
-        most: list[Box] = []
-        for side in reversed(fitting):
-            sides = [min(max(round(side * size), 2), self.grid - 2) for size in sizes]
-            for _ in range(LAYOUT_TRIES):
-                boxes, taken = list[Box](), torch.zeros(1, self.grid, self.grid)
-                for own in sides:
-                    free = (F.max_pool2d(taken, own, 1)[0] == 0).nonzero().tolist()
-                    if not free:
-                        break
-                    top, left = random.choice(free)
-                    boxes.append(Box(top, left, own))
-                    taken[0][boxes[-1].cells] = 1
-                most = max(most, boxes, key=len)
-                if len(boxes) < len(sides):
-                    continue
-                if relation == "on":
-                    over, under = boxes
-                    left = under.left + (under.side - over.side) // 2
-                    if under.top >= over.side and 0 <= left <= self.grid - over.side:
-                        return [Box(under.top - over.side, left, over.side), under]
-                elif not relation or _lies(boxes[0], boxes[1], PLACES[relation]):
-                    return boxes
-        return most
+        return [self.is_a(noun, color, asked[0]) for noun, color in zip(nouns, colors, strict=True)]
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """See `imagebart.ranking.Scorer`. Of each thing that is asked for the log-probability of the surest square."""
-        asked = self.asked(self.words(prompt))
+        asked = self.asked(prompt)
         if not asked:
             return torch.zeros(len(images))
         scores = []
         for image in images.float().cpu():
-            nouns, colors = self._look(image)[1:]
-            scores.append(sum(self._score(one, nouns, colors) for one in asked))
+            _, nouns, colors = self._look(image)
+            scores.append(sum(self._surest(things, nouns, colors) for things in asked))
         return torch.tensor(scores)
 
-    def _score(self, asked: Asked, nouns: Tensor, colors: Tensor) -> float:
-        """The log-probability of the surest square, of the answers of `_look`."""
+    def _surest(self, asked: Asked, nouns: Tensor, colors: Tensor) -> float:
+        """The log-probability of the square that shows best what is asked for, of the answers of `_look`."""
         chosen = nouns[:, asked.nouns].clone()
         if asked.color is not None:
             chosen += colors[:, [asked.color]] * torch.tensor([bool(self.names.noun_colors[n]) for n in asked.nouns])
@@ -404,21 +318,34 @@ class ThingScorer:
                 chosen.append(Found(int(noun[number]), int(colors[number].argmax()), box, float(sure[number])))
         return sorted(chosen, key=lambda found: (found.box.left, found.box.top))
 
+    def _look(self, image: Tensor, near: Tensor | None = None) -> tuple[list[Box], Tensor, Tensor]:
+        """All boxes, or those with one of these tokens, and of each the log-probabilities of nouns and of colors."""
+        cell = image.shape[1] // self.grid
+        looked_at: list[Box] = []
+        answers = []
+        for side in self.names.sides:
+            windows = image.float().cpu().unfold(1, side * cell, cell).unfold(2, side * cell, cell)
+            squares, boxes = windows.permute(1, 2, 0, 3, 4).flatten(0, 1), self._free([], side)
+            chosen = [i for i, box in enumerate(boxes) if near is None or near[box.cells].any()]
+            looked_at += [boxes[i] for i in chosen]
+            answers += [self.read(part) for part in squares[chosen].split(BATCH) if len(part)]
+        if not answers:
+            return [], torch.empty(0), torch.empty(0)
+        nouns, colors = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        return looked_at, nouns, colors
+
     def describe(self, image: Tensor) -> str | None:
         """See `imagebart.ranking.Describer`: "a cat, two red apples on a pink background"."""
         things = self.things(image[0])
         ground = self.ground(image[0], things)
         if ground is None:
             return None
-        counted: dict[tuple[int, int], int] = {}
-        for found in things:
-            key = (found.noun, found.color)
-            counted[key] = counted.get(key, 0) + 1
-        text = ", ".join(self._phrase(noun, color, count) for (noun, color), count in counted.items())
+        counted = Counter((found.noun, found.color) for found in things)
+        text = ", ".join(self.phrase(noun, color, count) for (noun, color), count in counted.items())
         wall, floor = ground
         if wall != floor:
             return ", ".join(filter(None, (text, f"{wall} wall", f"{floor} floor")))
-        return f"{text} on {with_article(wall)} background" if text else f"{wall} background"
+        return articled(f"{text} on a {wall} background") if text else f"{wall} background"
 
     def contrast(self, image: Tensor, prompt: str) -> tuple[str, str] | None:
         """See `imagebart.ranking.Describer`: a prompt says what is in the mask alone, so that nothing is added."""
@@ -439,75 +366,92 @@ class ThingScorer:
         wall, floor = (names[int(rows[row][plain[row]].mode().values)] for row in (filled[0], filled[-1]))
         return wall, floor
 
-    def free_boxes(self, taken: Sequence[Box], asked: Sequence[Asked]) -> list[Box]:
+    # Where things are drawn.
+
+    def plan(self, prompt: str, seed: int) -> tuple[str, list[tuple[str, Box]]] | None:
+        """The words for the ground, and those for each thing with a box of its own; None where no thing is named.
+
+        Things that find no place are left out.
+        """
+        asked = self.asked(prompt)
+        if not asked:
+            return None
+        random = Random(seed)
+        each = [things for things in asked for _ in range(things.count)]
+        boxes = self._layout([thing.size for thing in each], relation(asked), random)
+        chosen = [self.choose(thing, random) for thing, _ in zip(each, boxes, strict=False)]
+        ground = self._ground_words(self.conditioner.corrected_words(prompt), random)
+        return ground, [(self.phrase(c.nouns[0], c.color), box) for c, box in zip(chosen, boxes, strict=True)]
+
+    def _ground_words(self, words: Sequence[str], random: Random) -> str:
+        """What a prompt says of the ground, as the model knows it; a color by chance where it says nothing."""
+        colors = {
+            kind: color for color, kind in pairwise(words) if kind in GROUND_WORDS and color in self.names.grounds
+        }
+        whole = colors.get("background") or colors.get("ground") or random.choice(list(self.names.grounds))
+        wall = colors.get("wall") or whole
+        floor = colors.get("floor") or wall
+        return f"{wall} background" if wall == floor else f"{wall} wall, {floor} floor"
+
+    def _layout(self, sizes: Sequence[float], relation: str, random: Random) -> list[Box]:
+        """Boxes apart from each other, as large as suits their number and sizes, those of the usual side.
+
+        relation: a key of PLACES, where the first lies from the second; "": anywhere. On it, both touch.
+        """
+        usual = sorted(self.names.sides)
+        filled = MAX_FILLED * self.grid**2 / sum(size**2 for size in sizes)
+        most: list[Box] = []
+        for side in reversed([side for side in usual if side**2 <= filled] or usual[:1]):
+            for _ in range(LAYOUT_TRIES):
+                boxes: list[Box] = []
+                for size in sizes:
+                    free = self._free(boxes, min(max(round(side * size), 2), self.grid - 2))
+                    if not free:
+                        break
+                    boxes.append(random.choice(free))
+                most = max(most, boxes, key=len)
+                if len(boxes) < len(sizes):
+                    continue
+                if relation == "on":
+                    over, under = boxes
+                    left = under.left + (under.side - over.side) // 2
+                    if under.top >= over.side and 0 <= left <= self.grid - over.side:
+                        return [Box(left, under.top - over.side, over.side), under]
+                elif not relation or _lies(boxes[0], boxes[1], PLACES[relation]):
+                    return boxes
+        return most
+
+    def free_boxes(self, taken: Sequence[Box], asked: Asked) -> list[Box]:
         """Boxes for things where no other lies, as near to the middle as they can be; fewer where there is no room."""
         middle, placed = (self.grid - 1) / 2, list[Box]()
-        for one in asked:
-            for side in sorted(self.names.sides[:-1], reverse=True):
-                side = max(2, round(side * one.size))
-                free = [box for box in self._boxes(side) if not any(map(box.overlap, (*taken, *placed)))]
-                if free:
-                    away = {
-                        box: (box.top + side / 2 - middle) ** 2 + (box.left + side / 2 - middle) ** 2 for box in free
-                    }
-                    placed.append(min(free, key=away.__getitem__))
+        for _ in range(asked.count):
+            for usual in sorted(self.names.sides[:-1], reverse=True):
+                half = (side := max(2, round(usual * asked.size))) / 2
+                away = {
+                    box: (box.top + half - middle) ** 2 + (box.left + half - middle) ** 2
+                    for box in self._free([*taken, *placed], side)
+                }
+                if away:
+                    placed.append(min(away, key=away.__getitem__))
                     break
         return placed
 
-    def _boxes(self, side: int) -> Iterator[Box]:
-        for top, left in product(range(self.grid - side + 1), repeat=2):
-            yield Box(top, left, side)
+    def _free(self, taken: Sequence[Box], side: int) -> list[Box]:
+        """The boxes of a side in which no taken one lies, row by row."""
+        free = F.max_pool2d(self._cells(taken)[None].float(), side, 1)[0] == 0
+        return [Box(left, top, side) for top, left in free.nonzero().tolist()]
 
-    def _look(self, image: Tensor, near: Tensor | None = None) -> tuple[list[Box], Tensor, Tensor]:
-        """All boxes, or those with one of these tokens, and of each the log-probabilities of nouns and of colors."""
-        cell = image.shape[1] // self.grid
-        boxes: list[Box] = []
-        answers = []
-        for side in self.names.sides:
-            windows = image.float().cpu().unfold(1, side * cell, cell).unfold(2, side * cell, cell)
-            squares, places = windows.permute(1, 2, 0, 3, 4).flatten(0, 1), list(self._boxes(side))
-            chosen = [i for i, box in enumerate(places) if near is None or near[box.cells].any()]
-            boxes += [places[i] for i in chosen]
-            answers += [self.read(part) for part in squares[chosen].split(BATCH) if len(part)]
-        if not answers:
-            return [], torch.empty(0), torch.empty(0)
-        nouns, colors = (torch.cat(parts) for parts in zip(*answers, strict=True))
-        return boxes, nouns, colors
-
-    def _phrase(self, noun: int, color: int, count: int) -> str:
-        name, plural = self.names.nouns[noun][:2]
-        said = self.names.colors[color] if self.names.noun_colors[noun] else ""
-        if count > 1:
-            number = self.names.counts[count] if count < len(self.names.counts) else str(count)
-            return " ".join(filter(None, (number, said, plural)))
-        return with_article(f"{said} {name}".strip())
-
-    @cached_property
-    def _nouns(self) -> dict[tuple[str, ...], tuple[int, ...]]:
-        names: dict[tuple[str, ...], tuple[int, ...]] = {}
-        for number, all_names in enumerate(self.names.nouns):
-            names |= {_split(name): (number,) for name in all_names}
-        for name, nouns in self.names.groups.items():
-            names |= {(name,): nouns, (f"{name}s",): nouns}
-        return names
-
-    @cached_property
-    def _plurals(self) -> set[tuple[str, ...]]:
-        nouns = {_split(plural) for name, plural, *_ in self.names.nouns if plural != name}
-        return nouns | {(f"{name}s",) for name in self.names.groups}
-
-    @cached_property
-    def _longest(self) -> int:
-        return max(map(len, self._nouns))
+    def _cells(self, boxes: Sequence[Box]) -> Tensor:
+        """The tokens of boxes: bool [grid, grid]."""
+        cells = torch.zeros(self.grid, self.grid, dtype=torch.bool)
+        for box in boxes:
+            cells[box.cells] = True
+        return cells
 
 
-def _split(name: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"[a-z]+", name.lower()))
-
-
-def _lies(one: Box, other: Box, place: tuple[int, int]) -> bool:
+def _lies(first: Box, second: Box, place: tuple[int, int]) -> bool:
     """Whether a box lies from another mostly in a direction, and past half of the smaller one."""
-    larger = (one.side - other.side) / 2
-    down, across = one.top - other.top + larger, one.left - other.left + larger
+    larger = (first.side - second.side) / 2
+    down, across = first.top - second.top + larger, first.left - second.left + larger
     along, beside = (down * place[0], across) if place[0] else (across * place[1], down)
-    return along >= max(abs(beside), min(one.side, other.side) / 2)
+    return along >= max(abs(beside), min(first.side, second.side) / 2)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imagebart.text.conditioners import TextConditioner
-from imagebart.text.prompts import ColoredThing, PromptRules, Substitution
+from imagebart.text.prompts import ColoredThing, PromptRules, Substitution, articled
 from imagebart.worlds.avatars import (
     COLOR_ALONE,
     COLOR_OF,
@@ -29,7 +29,6 @@ from imagebart.worlds.avatars import (
     Claims,
     Phrase,
     Tables,
-    articled,
     color_words,
     phrases,
 )

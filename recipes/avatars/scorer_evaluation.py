@@ -77,7 +77,7 @@ def chosen(right: Sequence[bool], scores: Sequence[float], count: int) -> list[b
 
 
 def _trials(study: Study, scorer: AvatarScorer, cases: Sequence[PromptCase], generate: Generate) -> list[Trial]:
-    own = replace(scorer, reader=study.reader)
+    own = replace(scorer, classifier=study.reader)
     trials = []
     for start in range(0, len(cases), CHUNK):
         rows = [i for i in range(start, min(start + CHUNK, len(cases))) for _ in range(MOST)]

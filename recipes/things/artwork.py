@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imagebart.worlds.things import Box
+from imagebart.imaging.crop import Box
 
 PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 SHA512 = (
@@ -75,7 +75,7 @@ class Placed:
 
     @property
     def box(self) -> Box:
-        return Box(self.top, self.left, self.side)
+        return Box(self.left, self.top, self.side)
 
     @property
     def pixels(self) -> tuple[slice, slice]:

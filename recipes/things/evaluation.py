@@ -25,12 +25,13 @@ from imagebart.evaluation.folder import two_sample_test
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.evaluation.metrics import Measure, mean_of, measure, median_of, share_of
 from imagebart.imaging.blending import blend
+from imagebart.imaging.crop import Box
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.files import normalize, to_images, to_tensor
 from imagebart.models.vqgan import psnr
 from imagebart.pipeline import Pipeline
 from imagebart.training.perceptual import PerceptualLoss
-from imagebart.worlds.things import Box, Found, ThingScorer
+from imagebart.worlds.things import Found, ThingScorer
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, HUES, NOUNS, SIZE, Placed, Scene, render
 from recipes.things.reader import COLORS

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from imagebart.atomic_io import write_text
+from imagebart.imaging.crop import Box
 from imagebart.imaging.files import save_image
 from imagebart.imaging.masks import MASK_SUFFIX
-from imagebart.worlds.things import Box
 from recipes.things.artwork import NOUNS, Ground, Placed, Scene, render
 from recipes.things.evaluation import mask_of
 
@@ -43,16 +43,16 @@ def placed(text: str, top: int, left: int, side: int) -> Placed:
 
 ROOM = Ground("beige", "brown", 11)
 EXAMPLES = (
-    Example("1-a-cat", Ground("green", "green"), (("cat", 6, 1, 6),), Box(6, 9, 6), "a lion"),
+    Example("1-a-cat", Ground("green", "green"), (("cat", 6, 1, 6),), Box(9, 6, 6), "a lion"),
     Example("2-fruit", Ground("white", "white"),
-            (("apple", 8, 0, 4), ("banana", 8, 12, 4)), Box(6, 5, 6), "a pineapple"),
-    Example("3-a-house", Ground("yellow", "yellow"), (("house", 5, 0, 8),), Box(5, 9, 6), "a tree"),
-    Example("4-a-frog-without-a-crown", Ground("pink", "pink"), (("frog", 7, 4, 8),), Box(1, 5, 6), "a crown"),
-    Example("5-a-car-to-remove", ROOM, (("teddy bear", 6, 1, 6), ("car", 8, 9, 6)), Box(8, 9, 6), ""),
-    Example("6-a-night-sky", Ground("black", "black"), (("snowman", 6, 1, 8),), Box(1, 10, 6), "a star"),
+            (("apple", 8, 0, 4), ("banana", 8, 12, 4)), Box(5, 6, 6), "a pineapple"),
+    Example("3-a-house", Ground("yellow", "yellow"), (("house", 5, 0, 8),), Box(9, 5, 6), "a tree"),
+    Example("4-a-frog-without-a-crown", Ground("pink", "pink"), (("frog", 7, 4, 8),), Box(5, 1, 6), "a crown"),
+    Example("5-a-car-to-remove", ROOM, (("teddy bear", 6, 1, 6), ("car", 8, 9, 6)), Box(9, 8, 6), ""),
+    Example("6-a-night-sky", Ground("black", "black"), (("snowman", 6, 1, 8),), Box(10, 1, 6), "a star"),
     Example("7-two-cupcakes", Ground("purple", "purple"),
-            (("cupcake", 8, 0, 4), ("cupcake", 8, 12, 4)), Box(6, 5, 6), "a donut"),
-    Example("8-a-dolphin", Ground("blue", "blue"), (("dolphin", 8, 1, 6),), Box(3, 8, 8), "a sailboat"),
+            (("cupcake", 8, 0, 4), ("cupcake", 8, 12, 4)), Box(5, 6, 6), "a donut"),
+    Example("8-a-dolphin", Ground("blue", "blue"), (("dolphin", 8, 1, 6),), Box(8, 3, 8), "a sailboat"),
 )  # fmt: skip
 
 

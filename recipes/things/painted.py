@@ -18,7 +18,8 @@ from PIL import Image
 from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
 from imagebart.imaging.files import to_tensor
 from imagebart.pipeline import Pipeline, PipelineEvent
-from imagebart.worlds.things import ThingScorer, with_article
+from imagebart.text.prompts import articled
+from imagebart.worlds.things import ThingScorer
 from recipes import generator
 from recipes.strokes import Bounds, edit_grid, freehand, rectangle, zigzag
 from recipes.things.artwork import CELL, GROUNDS, NOUNS, SIZE, Placed, Scene, render
@@ -65,7 +66,7 @@ def one_thing(number: int, seed: int) -> Case:
         x, y = random.uniform(0.8 * radius, SIZE - 0.8 * radius, 2)
         mask = freehand(x, y, radius * longer, radius / longer, WHOLE, random)
     noun = int(random.integers(len(NOUNS)))
-    words = with_article(NOUNS[noun].name)
+    words = articled(f"a {NOUNS[noun].name}")
     return Case(Image.fromarray(render(scene)), mask, words, ((_square(mask), noun, ""),))
 
 
@@ -87,7 +88,7 @@ def several_things(number: int, seed: int) -> Case:
         nouns = nouns[:1] * count
         words = f"{COUNT_WORDS[count]} {NOUNS[nouns[0]].plural}"
     else:
-        words = " and ".join(with_article(NOUNS[noun].name) for noun in nouns)
+        words = " and ".join(articled(f"a {NOUNS[noun].name}") for noun in nouns)
     left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
     across, down = right - left, bottom - top
     side = min(across, down, max(across, down) / count)

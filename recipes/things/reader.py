@@ -19,11 +19,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from imagebart.imaging.crop import Box
 from imagebart.imaging.files import normalize
 from imagebart.training.config import LoopConfig
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Task, train
-from imagebart.worlds.things import SIDE, Box, ThingDetector, ThingNames, save_detector
+from imagebart.worlds.things import SIDE, ThingDetector, ThingNames, save_detector
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, Placed, render
 from recipes.things.scenes import COUNT_WORDS, SIDES, SceneOptions, sample
@@ -101,7 +102,7 @@ def empty_box(things: tuple[Placed, ...], random: np.random.Generator) -> Box:
             )
         else:
             top, left = (int(random.integers(GRID - side + 1)) for _ in range(2))
-        box = Box(top, left, side)
+        box = Box(left, top, side)
         if all(iou(box, other) < MIN_SEEN for other in boxes):
             return box
 

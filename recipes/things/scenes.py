@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from imagebart.models.denoiser import context_window
+from imagebart.text.prompts import articled
 from imagebart.training.masks import PARTS_PER_PATCH, random_masks
-from imagebart.worlds.things import with_article
 from recipes import generator
 from recipes.things.artwork import GRID, GROUNDS, HUES, NOUNS, Ground, Noun, Placed, Scene, render
 
@@ -156,7 +156,7 @@ def phrase(mention: Mention, random: np.random.Generator, articles: bool = True)
         return " ".join(filter(None, words)), Mention(mention.noun, color, mention.count)
     name = str(random.choice(noun.synonyms)) if noun.synonyms and random.random() < 0.25 else noun.name
     named = f"{color} {name}" if color else name
-    return with_article(named) if articles else named, Mention(mention.noun, color, 1)
+    return articled(f"a {named}") if articles else named, Mention(mention.noun, color, 1)
 
 
 def describe_things(things: Sequence[Placed], random: np.random.Generator) -> Caption:
@@ -193,7 +193,9 @@ def describe(scene: Scene, random: np.random.Generator) -> Caption:
         ground = (wall, floor)
         if wall == floor:
             word = str(random.choice(["ground", "background"]))
-            text = f"{text}{random.choice([' on', ', on'])} {with_article(wall)} {word}" if text else f"{wall} {word}"
+            text = (
+                f"{text}{random.choice([' on', ', on'])} {articled(f'a {wall}')} {word}" if text else f"{wall} {word}"
+            )
         else:
             ground_words = f"{wall} wall, {floor} floor"
             text = f"{text}, {ground_words}" if text else ground_words

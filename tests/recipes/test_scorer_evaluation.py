@@ -151,7 +151,7 @@ def test_a_perfect_sampler_changes_what_is_asked_where_it_is_masked(scorer: Avat
 def test_descriptions_are_right_and_an_unsure_scorer_gives_none(
     scorer: AvatarScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = Study(oracle(), scorer.reader, 20)
+    study = Study(oracle(), scorer.classifier, 20)
     assert described(study, scorer).value > 0.98
     monkeypatch.setattr("imagebart.worlds.attribute_classifier.MIN_PROBABILITY", 1.1)
     assert described(study, scorer).value == 0

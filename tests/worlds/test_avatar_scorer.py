@@ -72,7 +72,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> AvatarScorer:
 
 
 def claiming(scorer: AvatarScorer, claims: dict[str, set[str]]) -> AvatarScorer:
-    return FixedClaims(scorer.reader, scorer.captions, scorer.conditioner, claims)
+    return FixedClaims(scorer.classifier, scorer.captions, scorer.conditioner, claims)
 
 
 def test_images_of_any_size_are_scorerd_and_blank_prompts_leave_them_equal(scorer: AvatarScorer) -> None:
