@@ -73,15 +73,16 @@ class ImageBART(ImageBARTModel):
         keep: Tensor | None = None,
         *,
         seed: int | None = None,
-        start_stage: int | None = None,
+        strength: float = 1.0,
         **settings: Any,
     ) -> Tensor:
         """Runs the chain; returns x_0, int64 [B, N]. Arguments as for `stream`.
 
-        settings: as `SamplingSettings` has them, temperature=0.9, top_k=100; its `start` is start_stage here.
+        settings: as `SamplingSettings` has them: temperature=0.9, top_k=100.
         """
-        chosen = SamplingSettings.parse(start=start_stage, **settings)
-        state = self.sampler.prepare(batch_size, chosen, cond, start=start, known=_known(known, keep), seed=seed)
+        chosen = SamplingSettings.parse(**settings)
+        kept = _known(known, keep)
+        state = self.sampler.prepare(batch_size, chosen, cond, start=start, known=kept, strength=strength, seed=seed)
         x = state.x
         for event in self.sampler.stream(state, chosen):
             x = event.tokens

@@ -14,6 +14,7 @@ from typing_extensions import Self
 from imagebart.errors import InputError, format_value
 
 MOST_SCALES = 8
+DEFAULT_STRENGTH = 0.5  # of a variation
 
 # Ranges of a network's shape: several times what is known to be of use, and nothing that would take minutes to refuse.
 Width = Annotated[int, Field(ge=1, le=2**14)]
@@ -93,6 +94,8 @@ def sentence(error: ValidationError) -> str:
         return f"the setting {format_value(name)} is missing"
     if kind == "json_invalid":
         return message
+    if kind == "string_too_long":
+        return f"{name} has {len(first['input']):,} characters, expected at most {context['max_length']:,}"
     if kind not in EXPECTED and not message.startswith("Input should be "):
         return f"{name or error.title} is {value}: {message}"
     expected = EXPECTED[kind].format(**context) if kind in EXPECTED else message.removeprefix("Input should be ")
@@ -112,9 +115,6 @@ class SamplingSettings(Settings):
         le=100,
         description="How often each step is run, with noise in between; more are tidier, and take longer.",
     )
-    start: int | None = Field(
-        default=None, ge=1, le=2**31, description="Edits that start at a finer step (lower) keep more of what was."
-    )
     scales: int | None = Field(
         default=None, ge=1, le=MOST_SCALES, description="One is quickest; more first lay out, then refine."
     )
@@ -130,20 +130,3 @@ class SamplingSettings(Settings):
         le=1,
         description="Tokens that are less likely than this, given the others, are sampled again.",
     )
-    temperatures: tuple[float, ...] = ()
-    top_ks: tuple[int, ...] = ()
-
-    def at(self, t: int) -> SamplingSettings:
-        """The settings of scale t; 1 is the finest."""
-        own: dict[str, Any] = {"temperatures": (), "top_ks": ()}
-        if self.temperatures:
-            own["temperature"] = self.temperatures[t - 1]
-        if self.top_ks:
-            own["top_k"] = self.top_ks[t - 1]
-        return self.replace(**own)
-
-    def check_scales(self, scales: int) -> None:
-        """Raises InputError where there are not as many temperatures or top-ks as scales."""
-        for name, values in (("temperatures", self.temperatures), ("top-ks", self.top_ks)):
-            if len(values) not in (0, scales):
-                raise InputError(f"There are {len(values)} {name}; there must be one for each of {scales} scales.")

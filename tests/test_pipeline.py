@@ -374,8 +374,6 @@ BAD: list[tuple[str, str, dict[str, Any], str]] = [
     ("text", "generate", {"variants": 2.0}, "variants is 2"),
     ("text", "generate", {"variants": "two"}, "variants is 'two'"),
     ("text", "generate", {"settings": {"resamples": 2}}, "they must be SamplingSettings"),
-    ("text", "generate", {"settings": SamplingSettings(start=3)}, "first stage is 3; there are 2"),
-    ("text", "generate", {"settings": SamplingSettings(scales=1, start=2)}, "first stage is 2; there are 1"),
     ("text", "generate", {"prompt": "a" * 20_001}, "20,001 characters"),
     ("class", "generate", {"prompt": []}, "variants is 0"),
     ("class", "generate", {"prompt": ["cat"] * 9}, "variants is 9"),

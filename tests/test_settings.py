@@ -22,7 +22,6 @@ GOOD: list[dict[str, Any]] = [
     {"guidance": 100},
     {"resamples": 1},
     {"resamples": 100},
-    {"start": 1},
     {"scales": 1},
     {"scales": 8},
 ]

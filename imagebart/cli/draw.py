@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebart.cli.options import DEFAULT_MODEL, EditSampling, Model, Sampling, command, output_folder
+from imagebart.cli.options import DEFAULT_MODEL, Model, Sampling, command, output_folder
 from imagebart.errors import InputError, format_value, plain
+from imagebart.settings import DEFAULT_STRENGTH
 from imagebart.training.progress import progress
 
 if TYPE_CHECKING:  # --help needs neither torch nor images
@@ -22,7 +23,6 @@ if TYPE_CHECKING:  # --help needs neither torch nor images
     from imagebart.pipeline import Pipeline, PipelineEvent
 
 
-STRENGTH = 0.3
 SEVERAL = "Given several times: an image of each."
 AUTO = "auto"  # the mask is suggested for the prompt
 MASKS = (
@@ -77,7 +77,7 @@ def edit(
     image: Annotated[Path, typer.Option(help="The image to edit, or a folder of images.")],
     mask: Annotated[str, typer.Option(help=MASKS)],
     output: Output,
-    sampling: EditSampling,
+    sampling: Sampling,
     prompt: Annotated[list[str] | None, typer.Option(help=f"What should be there. {SEVERAL}")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Change nothing but what the mask marks.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove what the mask marks, without a prompt.")] = False,
@@ -116,13 +116,14 @@ def vary(
     output: Output,
     sampling: Sampling,
     strength: Annotated[
-        float | None, typer.Option(help=f"Share that is regenerated, over 0, at most 1; {STRENGTH} if not given.")
+        float | None,
+        typer.Option(help=f"Share that is regenerated, over 0, at most 1; {DEFAULT_STRENGTH} if not given."),
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help=f"What it should show. {SEVERAL}")] = None,
 ) -> None:
     """Images like an image."""
     like = _prepare(output)
-    share = _first(strength, like and like.strength, STRENGTH)
+    share = _first(strength, like and like.strength, DEFAULT_STRENGTH)
     pipe = _pipeline(output, like)
     _follow(pipe.vary(image, share, _prompts(prompt, like), **_common(output, sampling, like, pipe)), output)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
-from imagebart.errors import InputError, format_value
+from imagebart.errors import InputError
 from imagebart.settings import SamplingSettings
 
 DEFAULT_MODEL = "avatars"  # which comes with the package, see `imagebart.weights.locate`
@@ -25,46 +25,31 @@ Data = Annotated[
 ]
 # Those whose default is what a model is best used with, not the settings' own.
 OF_THE_MODEL = ("temperature", "guidance", "scales")
-OPTION_NAMES = {"start": "--start-stage"}
-LISTS: dict[str, Callable[[str], Any]] = {"temperatures": float, "top_ks": int}  # written with commas
 
 Command = Callable[..., None]
 S = TypeVar("S", bound="Sampling")
 
 
 class Sampling(dict[str, Any]):
-    """The sampling settings that were given, by name; edits alone can start at a later stage."""
+    """The sampling settings that were given, by name."""
 
-    LEFT_OUT: tuple[str, ...] = ("start",)
+    LEFT_OUT: tuple[str, ...] = ()
 
     @classmethod
     def options(cls) -> list[inspect.Parameter]:
         names = [name for name in SamplingSettings.model_fields if name not in cls.LEFT_OUT]
-        kinds = {name: str if name in LISTS else value_type(name) for name in names}
-        return [_option(name, Annotated[kinds[name] | None, _setting(name)], None) for name in names]
+        return [_option(name, Annotated[value_type(name) | None, _setting(name)], None) for name in names]
 
     def over(self, defaults: SamplingSettings) -> SamplingSettings:
         """The defaults, but for the settings that were given. Raises InputError for a value out of range."""
         given = {name: value for name, value in self.items() if value is not None}
-        for name in LISTS.keys() & given.keys():
-            try:
-                given[name] = tuple(LISTS[name](part) for part in given[name].split(","))
-            except ValueError:
-                option, text = "--" + name.replace("_", "-"), format_value(given[name])
-                raise InputError(f"{option} is {text}; it must be numbers with commas between them.") from None
         return defaults.replace(**given)
-
-
-class EditSampling(Sampling):
-    """For edits, which may start at any stage."""
-
-    LEFT_OUT = ()
 
 
 class ScaledSampling(Sampling):
     """For jobs that choose the scales themselves."""
 
-    LEFT_OUT = ("start", "scales")
+    LEFT_OUT = ("scales",)
 
 
 def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
@@ -118,11 +103,8 @@ def _options(group: Any) -> list[inspect.Parameter]:
 
 
 def _setting(name: str) -> Any:
-    if name in LISTS:
-        return typer.Option()
     own = " The model's own if not given." if name in OF_THE_MODEL else ""
-    names = [OPTION_NAMES[name]] if name in OPTION_NAMES else []
-    return typer.Option(*names, help=f"{SamplingSettings.model_fields[name].description}{own}")
+    return typer.Option(help=f"{SamplingSettings.model_fields[name].description}{own}")
 
 
 def value_type(name: str) -> Any:

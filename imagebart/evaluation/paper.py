@@ -275,10 +275,10 @@ def images_per_second(study: PaperStudy) -> dict[int, float]:
     start = torch.randint(model.vocab_size, (batch, model.tokens), generator=torch.Generator().manual_seed(0))
     rates: dict[int, float] = {}
     for scales in range(1, len(model.stages) + 1) if model.stages else SCALES:
-        own = model.about.sampling
-        settings = own.replace(start=scales) if model.stages else own.replace(scales=scales)
+        settings = model.about.sampling if model.stages else model.about.sampling.replace(scales=scales)
+        strength = 1 - model.schedule.alphacum(scales) if model.stages else 1.0
         began = time.perf_counter()
-        *_, last = model.stream(batch, cond, start, settings=settings, seed=0)
+        *_, last = model.stream(batch, cond, start, settings=settings, seed=0, strength=strength)
         model.first_stage.decode(last.tokens)
         rates[scales] = batch / (time.perf_counter() - began)
     return rates

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
 from imagebart.models.transformer import DecoderInput, Transformer, TransformerConfig, check_cond
-from imagebart.settings import Length, Offset, Settings, Share, Steps, Vocabulary
+from imagebart.settings import Count, Length, Offset, Positive, SamplingSettings, Settings, Share, Steps, Vocabulary
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]
 
@@ -34,6 +34,12 @@ class StageConfig(Settings):
     cond_offset: Offset = 0  # added to conditioning tokens: 0 where they share the image tokens' embeddings
     start_token: Offset = 0  # before the first image token in an encoder-decoder stage's decoder
     text: TextEncoderConfig | None = None  # encodes the conditioning tokens; None: they precede the image tokens
+    temperature: Positive = 1.0  # times a run's
+    top_k: Count | None = None  # where a run gives none
+
+    def sampling(self, settings: SamplingSettings) -> SamplingSettings:
+        """A run's settings at this stage."""
+        return settings.replace(temperature=settings.temperature * self.temperature, top_k=settings.top_k or self.top_k)
 
 
 class Stage(nn.Module):

@@ -33,6 +33,7 @@ from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Levels
 from imagebart.settings import Depth, Factor, Heads, Length, Settings, Vocabulary, Width
 from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner, Conditioner, Kind, NoConditioner
+from imagebart.text.tokenizer import VOCAB_SIZE as CLIP_VOCABULARY
 from imagebart.weights.folder import ModelConfig, on_meta_device, open_file
 
 CHECKPOINTS = Path("checkpoints")  # where models are installed by hand
@@ -68,7 +69,7 @@ class PublishedStage:
                 f"a longest sequence of {reader.positions}, expected more than t and the {self.first_stage.tokens} "
                 "image tokens of a model with a text"
             )
-        return ClipTextConditioner(length=length, vocab_size=min(reader.vocab_in, ClipTextConditioner.vocab_size))
+        return ClipTextConditioner(length=length, vocab_size=min(reader.vocab_in, CLIP_VOCABULARY))
 
     def stage_config(self, t: int, beta: float, start_token: int) -> StageConfig:
         """Stage t, with what only the checkpoint knows: beta_t and the decoder's start token."""

@@ -40,7 +40,7 @@ def correct(
     step = DenoisingStep(first.denoiser, 1.0, 0.0)
     decoder = packed(step.decoder)
     state = state.embed()
-    own = settings.at(1).replace(guidance=1.0, top_p=min(settings.top_p or 1.0, TOP_P))
+    own = settings.replace(guidance=1.0, top_p=min(settings.top_p or 1.0, TOP_P))
     again = torch.ones_like(x, dtype=torch.bool)
     for number in range(1, settings.corrector_steps + 1):
         (rows,) = again.any(1).nonzero(as_tuple=True)  # an image of which nothing was sampled again is finished

@@ -35,7 +35,8 @@ def sample_chain(
     """
     x, resamples, state = state.x, settings.resamples, state.embed()
     for t in range(len(state.steps), 0, -1):
-        step, own = state.steps[t - 1], settings.at(t)
+        step = state.steps[t - 1]
+        own = step.stage.config.sampling(settings) if isinstance(step, StageStep) else settings
         for repeat in range(resamples):
             if repeat:
                 x = add_noise_rows(x, (1 - repeat / resamples) * step.beta, step.vocab_size, state.generators)
@@ -60,7 +61,7 @@ class Sampler:
         self.packed(self.steps(SamplingSettings())[-1].decoder)
 
     def steps(self, settings: SamplingSettings, strength: float = 1.0) -> Sequence[Step]:
-        """The chain's steps, t = 1 first, from noise level `strength` on, or from `settings.start`.
+        """The chain's steps, t = 1 first, from noise level `strength` on.
 
         A model of stages starts with the finest that expects at least as much noise. Raises ValueError for steps that
         the model does not have.
@@ -68,16 +69,13 @@ class Sampler:
         if not 0 < strength <= 1:
             raise ValueError(f"strength is {strength}, expected over 0 and at most 1")
         scales = self.model.scales_of(settings.scales)
-        settings.check_scales(scales)
-        if settings.start is not None and settings.start > scales:
-            raise InputError(f"The first stage is {settings.start}; there are {scales}.")
         if settings.corrector_steps and self.model.denoiser is None:
             raise InputError("This model has no corrector: the number of corrector steps must be 0.")
         if self.model.denoiser is not None:
-            return denoising_steps(self.model.denoiser, scales, strength)[: settings.start]
+            return denoising_steps(self.model.denoiser, scales, strength)
         noisy = [t for t in range(1, scales) if 1 - self.model.schedule.alphacum(t) >= strength]
         first = noisy[0] if noisy else scales
-        return [StageStep(stage) for stage in self.model.stages[: min(first, settings.start or first)]]
+        return [StageStep(stage) for stage in self.model.stages[:first]]
 
     def prepare(
         self,

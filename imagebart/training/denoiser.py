@@ -172,7 +172,7 @@ class TokenDatasetTask(DenoiserTask):
         for name in ("lower half", "centre", "everything"):
             keep = ~torch.from_numpy(preset_array(name, math.isqrt(x0.shape[1]))).flatten()
             generate = not keep.any()
-            guidance = 2.0 if generate and cond is not None else SamplingSettings.guidance
+            guidance = 2.0 if generate and cond is not None else 1.0
             settings = SamplingSettings(top_p=0.95, guidance=guidance, scales=2)
             prompts = cond if generate else self._cond([""] * len(texts))
             *_, last = whole.stream(len(x0), prompts, known=x0, keep=keep, settings=settings, seed=0)

@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 from imagebart.errors import whole_characters
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
-from imagebart.settings import MOST_SCALES, SamplingSettings, Settings
+from imagebart.settings import DEFAULT_STRENGTH, MOST_SCALES, SamplingSettings, Settings
 
 MAX_IMAGES = 4  # at once
 MAX_CONTEXT = 3.0  # the right end of the context's slider, which means all of the image
-MAX_START = MOST_SCALES  # the right end of the start's slider, which means the coarsest step, of however many
 MAX_LINK_TEXT = 2000  # characters of a text from a link
-DEFAULT_STRENGTH = 0.5  # of Vary
 DEFAULT_SCALES = 4  # at least, of a model that takes any number: coarse to fine is seen, and still quick
 
 
@@ -48,10 +46,8 @@ SLIDERS = (
     ),
     _setting("resamples", "Passes per step", 1, 4, 1),
     _setting("corrector_steps", "Corrector steps", 0, 4, 1),
-    _setting("corrector_threshold", "Corrector threshold", 0.01, 0.5, 0.01),
     _setting("top_k", "Candidates per token (top-k)", 0, 512, 1, " 0 means all."),
     _setting("top_p", "Likely candidates only (top-p)", 0.05, 1, 0.01),
-    _setting("start", "Start step", 1, MOST_SCALES, 1),
     Slider("feather", "Mask feather", "Width, in pixels, of the soft edge inside the mask.", 0, 32, 1),
     Slider(
         "context",
@@ -83,8 +79,6 @@ class Controls(Settings):
     scales: float
     resamples: float
     corrector_steps: float
-    corrector_threshold: float
-    start: float
     exact: bool  # only what is painted changes
     feather: float
     context: float
@@ -101,17 +95,14 @@ class Controls(Settings):
 
     def sampling(self, pipeline: Pipeline) -> SamplingSettings:
         """The sliders' values as a model takes them; their ends "off" become None."""
-        scales = int(self.scales) if pipeline.any_scales else pipeline.stages
-        return SamplingSettings.parse(
+        return pipeline.defaults.replace(
             temperature=self.temperature,
             top_k=int(self.top_k) or None,
             top_p=self.top_p if self.top_p < 1 else None,
             guidance=self.guidance,
             resamples=int(self.resamples),
             corrector_steps=int(self.corrector_steps) if pipeline.any_scales else 0,
-            corrector_threshold=self.corrector_threshold,
-            start=int(self.start) if self.start < scales else None,
-            scales=scales if pipeline.any_scales else None,
+            scales=int(self.scales) if pipeline.any_scales else None,
         )
 
     def batch(self, pipeline: Pipeline) -> dict[str, Any]:
@@ -180,9 +171,7 @@ def _sampling_values(settings: SamplingSettings, pipeline: Pipeline) -> dict[str
         "top_p": settings.top_p or 1,
         "resamples": settings.resamples,
         "corrector_steps": settings.corrector_steps,
-        "corrector_threshold": settings.corrector_threshold,
         "scales": settings.scales or pipeline.stages,
-        "start": settings.start or MAX_START,
     }
 
 

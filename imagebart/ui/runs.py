@@ -269,7 +269,7 @@ def _generate(pipeline: Pipeline, controls: Controls, _: Sketch) -> Run:
     events = pipeline.generate(
         controls.prompt(pipeline),
         seed=controls.fixed_seed(),
-        settings=controls.sampling(pipeline).replace(start=None),
+        settings=controls.sampling(pipeline),
         **controls.batch(pipeline),
     )
     return Run(events, RunHistory())
@@ -281,7 +281,7 @@ def _vary(pipeline: Pipeline, controls: Controls, sketch: Sketch) -> Run:
         controls.strength,
         controls.prompt(pipeline),
         seed=controls.fixed_seed(),
-        settings=controls.sampling(pipeline).replace(start=None),
+        settings=controls.sampling(pipeline),
         **controls.batch(pipeline),
     )
     return Run(events, RunHistory(True))

@@ -26,8 +26,8 @@ COMMANDS = {
 }
 OPTIONS = [
     *("--seed", "--variants", "--temperature", "--top-k", "--top-p", "--guidance", "--scales", "--resamples"),
-    *("--temperatures", "--top-ks", "--like", "--steps-out", "--best-of", "--scorer", "--feather", "--context"),
-    *("--nonsense", "--help", "--", "-", "--out", "--mask", "--model", "--dtype", "--start-stage", "--revision"),
+    *("--like", "--steps-out", "--best-of", "--scorer", "--feather", "--context"),
+    *("--nonsense", "--help", "--", "-", "--out", "--mask", "--model", "--dtype", "--revision"),
 ]
 VALUES = [
     *("", " ", "0", "-1", "1", "2", "1.5", "1e400", "nan", "inf", "9" * 5000, "x" * 5000, "auto", "centre"),

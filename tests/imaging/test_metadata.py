@@ -18,7 +18,7 @@ from imagebart.imaging import metadata
 from imagebart.imaging.files import load_image
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 
-SETTINGS = SamplingSettings(temperature=0.9, top_k=5, top_p=0.8, guidance=4.0, resamples=2, start=1)
+SETTINGS = SamplingSettings(temperature=0.9, top_k=5, top_p=0.8, guidance=4.0, resamples=2)
 EDIT = Recipe(
     model="avatars",
     task="edit",
@@ -114,8 +114,8 @@ def changed(**values: Any) -> str:
         (changed(seed=1.5), "a whole number"),
         (changed(seed=True), "a whole number"),
         (changed(prompt=3), "a text"),
-        (changed(prompt="x" * 20_001), "at most 20000 characters"),
-        (changed(model="x" * 201), "at most 200 characters"),
+        (changed(prompt="x" * 20_001), "20,001 characters"),
+        (changed(model="x" * 201), "201 characters"),
         (changed(settings={"temperature": 0}), "temperature is 0"),
         (changed(settings={"temperature": 10**400}), "temperature is 1000"),
         (changed(settings={"evil": 1}), "settings.evil"),

@@ -98,11 +98,10 @@ def test_bad_rates_of_a_step_are_named(plain: ImageBART, noise_t: float, noise_s
 
 def test_steps_are_those_asked_for(plain: ImageBART, staged: ImageBART) -> None:
     assert len(plain.sampler.steps(DEFAULTS)) == 3
-    five = plain.sampler.steps(SamplingSettings(scales=5, start=2), 0.5)
-    assert [s.noise_t for s in five if isinstance(s, DenoisingStep)] == pytest.approx([0.1, 0.2])
-    for first in (1, 2, 3):
-        steps = staged.sampler.steps(SamplingSettings(start=first))
-        assert [s.stage for s in steps if isinstance(s, StageStep)] == list(staged.stages)[:first]
+    five = plain.sampler.steps(SamplingSettings(scales=5), 0.5)
+    assert [s.noise_t for s in five if isinstance(s, DenoisingStep)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    steps = staged.sampler.steps(SamplingSettings())
+    assert [s.stage for s in steps if isinstance(s, StageStep)] == list(staged.stages)
 
 
 @pytest.mark.parametrize(("strength", "stage"), [(0.01, 1), (0.3, 1), (0.4, 2), (0.6, 2), (0.7, 3), (1.0, 3)])
@@ -111,7 +110,6 @@ def test_stages_begin_with_the_finest_that_expects_as_much_noise(
 ) -> None:
     """Stages 1, 2, 3 expect a third, two thirds, all of the tokens redrawn; a denoiser's steps are scaled to it."""
     assert len(staged.sampler.steps(DEFAULTS, strength)) == stage
-    assert len(staged.sampler.steps(SamplingSettings(start=1), strength)) == 1
     assert plain.sampler.steps(DEFAULTS, strength)[-1].noise_t == pytest.approx(strength)  # type: ignore[attr-defined]
 
 
@@ -147,21 +145,8 @@ def test_given_start_is_taken(plain: ImageBART) -> None:
     x, known = torch.randint(CODES, (2, 1, TOKENS))
     keep = half_kept()
     assert torch.equal(plain.sampler.prepare(1, DEFAULTS, start=x).x, x)
-    begun = plain.sampler.prepare(1, SamplingSettings(start=1), start=x, known=KnownTokens(known, keep))
+    begun = plain.sampler.prepare(1, DEFAULTS, start=x, known=KnownTokens(known, keep))
     assert torch.equal(begun.x, torch.where(keep, known, x))
-
-
-@pytest.mark.parametrize("first", [1, 2])
-@pytest.mark.parametrize("which", ["plain", "staged"])
-def test_later_start_diffuses_what_is_known(which: str, first: int, request: pytest.FixtureRequest) -> None:
-    """x_t holds the known token with probability alphacum + (1 - alphacum) / CODES: within four deviations."""
-    model = request.getfixturevalue(which)
-    known = torch.randint(CODES, (40, TOKENS))
-    begun = model.sampler.prepare(40, SamplingSettings(start=first), known=KnownTokens(known), seed=0)
-    assert len(begun.steps) == first
-    alphacum = 1 - first / 3
-    same = int((begun.x == known).sum())
-    assert abs(binomial_z(same, 40 * TOKENS, alphacum + (1 - alphacum) / CODES)) < 4
 
 
 @pytest.mark.parametrize("strength", [0.01, 0.3, 0.6, 0.9])
@@ -181,11 +166,9 @@ def test_a_variation_starts_from_its_share_of_noise(
     assert torch.equal(alone, x[1:2])
 
 
-def test_a_variation_can_keep_tokens_and_begin_later(plain: ImageBART) -> None:
-    """At stage 1 of 3 from 0.9, a third of 0.9 is noise."""
+def test_a_variation_can_keep_tokens(plain: ImageBART) -> None:
     known, keep = torch.randint(CODES, (40, TOKENS)), half_kept()
-    settings = SamplingSettings(start=1)
-    begun = plain.sampler.prepare(40, settings, known=KnownTokens(known, keep), strength=0.9, seed=0)
+    begun = plain.sampler.prepare(40, DEFAULTS, known=KnownTokens(known, keep), strength=0.3, seed=0)
     assert torch.equal(begun.x[:, keep], known[:, keep])
     changed = int((begun.x != known).sum())
     assert abs(binomial_z(changed, 40 * 32, 0.3 * (CODES - 1) / CODES)) < 4
@@ -219,16 +202,13 @@ def test_each_token_starts_from_its_own_strength(plain: ImageBART) -> None:
 @pytest.mark.parametrize("strength", [0.3, 0.75, 1.0])
 @pytest.mark.parametrize("which", ["plain", "staged"])
 def test_one_strength_everywhere_is_a_variation(which: str, strength: float, request: pytest.FixtureRequest) -> None:
-    """Bit for bit, with a later start as well; strength 1 of what is not kept is that of no strengths at all."""
+    """Bit for bit; strength 1 of what is not kept is that of no strengths at all."""
     model = request.getfixturevalue(which)
     known, nothing = torch.randint(CODES, (3, TOKENS)), torch.zeros(TOKENS, dtype=torch.bool)
-    for start in (None, 1):
-        settings = SamplingSettings(start=start)
-        soft = KnownTokens(known, nothing, strength=torch.full((TOKENS,), strength))
-        one = sample(model, soft, settings, 5)
-        *_, last = model.stream(3, known=known, settings=settings, seed=5, strength=float(torch.tensor(strength)))
-        other = last.tokens
-        assert torch.equal(one, other)
+    soft = KnownTokens(known, nothing, strength=torch.full((TOKENS,), strength))
+    one = sample(model, soft, DEFAULTS, 5)
+    *_, last = model.stream(3, known=known, settings=DEFAULTS, seed=5, strength=float(torch.tensor(strength)))
+    assert torch.equal(one, last.tokens)
     keep = half_kept()
     given = (KnownTokens(known, keep, strength=torch.ones(3, TOKENS)), KnownTokens(known, keep))
     one, other = (sample(model, each, DEFAULTS, 5) for each in given)
@@ -300,14 +280,6 @@ def test_color_hints_have_to_fit(plain: ImageBART, staged: ImageBART) -> None:
 # Sampling
 
 
-def test_steps_before_a_later_start_do_not_run(plain: ImageBART, staged: ImageBART) -> None:
-    known = torch.randint(CODES, (1, TOKENS))
-    for model in (plain, staged):
-        events = model.stream(1, known=known, settings=SamplingSettings(start=2), seed=0)
-        stages = [event.stage for event in events]
-        assert stages == sorted(stages, reverse=True) and set(stages) == {2, 1}
-
-
 @pytest.mark.parametrize("make", [tiny_model, tiny_staged_model])
 def test_a_model_can_be_copied_and_pickled_after_sampling(make: Any) -> None:
     """The copy samples the same with weights of its own."""
@@ -330,25 +302,23 @@ def test_a_model_can_be_copied_and_pickled_after_sampling(make: Any) -> None:
     assert not any(name.startswith("_sampler") for name in model.state_dict())
 
 
-def test_each_scale_has_its_own_temperature_and_top_k() -> None:
-    """Greedy at T and free below is what two runs give, one after the other."""
+def test_a_stage_may_have_its_own_temperature_and_top_k() -> None:
+    """Where a run says nothing; greedy at T alone is another image than greedy throughout."""
     model = tiny_staged_model("none", stages=2)
     start = torch.randint(model.vocab_size, (2, model.tokens))
 
-    def drawn(settings: SamplingSettings, start: Tensor) -> Tensor:
-        *_, last = model.stream(2, start=start, settings=settings, seed=3)
-        return last.tokens
+    def drawn(**settings: Any) -> Tensor:
+        return model.sample(2, start=start, seed=3, **settings)
 
-    def coarsest(settings: SamplingSettings) -> Tensor:
-        return [e.tokens for e in model.stream(2, start=start, settings=settings, seed=3) if e.stage == 2][-1]
-
-    assert torch.equal(coarsest(SamplingSettings(top_ks=(24, 1))), coarsest(SamplingSettings(top_k=1)))
-    greedy, free = drawn(SamplingSettings(top_k=1), start), drawn(SamplingSettings(top_ks=(24, 1)), start)
-    assert not torch.equal(greedy, free)
-    cold = drawn(SamplingSettings(temperatures=(0.01, 0.01)), start)
-    assert torch.equal(cold, drawn(SamplingSettings(temperature=0.01), start))
-    with pytest.raises(ValueError, match="There are 3 top-ks; there must be one for each of 2 scales"):
-        drawn(SamplingSettings(top_ks=(1, 1, 1)), start)
+    greedy = drawn(top_k=1)
+    for stage in model.stages[::-1]:
+        assert not torch.equal(drawn(), greedy)
+        stage.config = stage.config.replace(top_k=1)
+    assert torch.equal(drawn(), greedy)
+    cold = drawn(temperature=0.01, top_k=24)
+    for stage in model.stages:
+        stage.config = stage.config.replace(temperature=0.01, top_k=None)
+    assert torch.equal(drawn(), cold)
 
 
 # The chain itself, of small random networks

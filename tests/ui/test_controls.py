@@ -22,11 +22,9 @@ PIPELINE = tiny_pipeline(scales=3)
 def test_the_sliders_ends_mean_off() -> None:
     plain = Controls(**control_values(PIPELINE))
     assert plain.sampling(PIPELINE) == SamplingSettings(scales=3) and context_size(plain.context) == math.inf
-    chosen = Controls(
-        **control_values(PIPELINE, temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2, start=2)
-    )
+    chosen = Controls(**control_values(PIPELINE, temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2))
     assert chosen.sampling(PIPELINE) == SamplingSettings(
-        temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2, start=2, scales=3
+        temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2, scales=3
     )
     assert context_size(Controls(**control_values(PIPELINE, context=0.5)).context) == 0.5
 
@@ -57,7 +55,7 @@ def test_of_several_classes_there_is_an_image_each() -> None:
 
 
 def test_a_recipe_restores_the_controls_that_made_it() -> None:
-    settings = SamplingSettings(temperature=0.8, top_k=40, top_p=0.9, guidance=2.5, resamples=2, start=2, scales=5)
+    settings = SamplingSettings(temperature=0.8, top_k=40, top_p=0.9, guidance=2.5, resamples=2, scales=5)
     recipe = Recipe(model="tiny", task="edit", prompt="a hat", seed=3, settings=settings, feather=7, context=0.75)
     values = starting_values(PIPELINE) | recipe_values(recipe, PIPELINE)
     asked = Controls(**{"model": "tiny", "choice": None, **values})

@@ -166,7 +166,7 @@ def test_the_first_model_is_not_loaded_twice(choice: ModelChoice) -> None:
 def test_reset_sets_the_model_s_best(choice: ModelChoice) -> None:
     values = reset_settings(choice, "tiny")
     assert values["temperature"]["value"] == 1 and values["new_seed"]["value"] is True
-    assert values["guidance"]["value"] == choice.first.defaults.guidance and values["start"]["value"] == 8
+    assert values["guidance"]["value"] == choice.first.defaults.guidance
 
 
 def test_surprises_are_words_that_the_model_knows(choice: ModelChoice) -> None:

@@ -97,14 +97,14 @@ def made(path: str, recipe: Recipe) -> None:
 
 def test_an_image_made_here_brings_back_its_prompt_seed_and_settings() -> None:
     pad = sketch_value(noise_image((32, 32)), None)
-    settings = SamplingSettings(temperature=0.7, top_k=20, top_p=None, guidance=3.0, resamples=2, start=1)
+    settings = SamplingSettings(temperature=0.7, top_k=20, top_p=None, guidance=3.0, resamples=2)
     recipe = Recipe(
         model="tiny", task="edit", prompt="a red hat", seed=11, settings=settings, feather=3, context=0.5, variant=2
     )
     made(pad["image"], recipe)
     changes = QUERIES.restore_settings(pad, "tiny")
-    names = ("words", "seed", "new_seed", "temperature", "top_k", "top_p", "guidance", "resamples", "start", "feather")
-    values = ("a red hat", 13, False, 0.7, 20, 1, 3.0, 2, 1, 3)
+    names = ("words", "seed", "new_seed", "temperature", "top_k", "top_p", "guidance", "resamples", "feather")
+    values = ("a red hat", 13, False, 0.7, 20, 1, 3.0, 2, 3)
     assert tuple(changes[name] for name in names) == values and changes["context"] == 0.5
     assert "made here" in changes["messages"] and "another model" not in changes["messages"]
     made(pad["image"], recipe.replace(model="elsewhere", settings=SamplingSettings(guidance=99)))

@@ -290,11 +290,6 @@ def test_generate_and_vary_give_results(running: Runs, image: Image.Image) -> No
     assert recipe is not None and recipe.strength == 0.4
 
 
-def test_a_later_start_runs_fewer_stages(running: Runs, image: Image.Image) -> None:
-    last = list(running.edit(sketch_value(image), **asked(start=1)))[-1]
-    assert not any("coarsest" in step["caption"] for step in last["run"]["steps"])
-
-
 def test_the_context_reaches_the_model(running: Runs) -> None:
     # A large image painted in one corner: with little context the model sees the corner alone.
     corner = Image.new("L", (512, 512))

@@ -94,7 +94,7 @@ class TestRecordedOutputs:
         for t in range(1, model.schedule.stages):  # a chain that ends before stage t
             after = model.sample(
                 len(start), start=recorded[f"chain.{kind}.after_stage{t + 1}"], cond=recorded.cond, top_k=1,
-                start_stage=t, **kept,
+                strength=1 - model.schedule.alphacum(t), **kept,
             )  # fmt: skip
             assert torch.equal(after, tokens)
 
