@@ -1,25 +1,15 @@
-"""Files that are there whole or not at all: written beside their place, then moved there at once.
-
-Whenever a program ends, however it ends, the old file or the new one is there. What a killed one left beside it is
-removed by a later write to the same folder.
-"""
+"""Files and folders that are there whole or not at all: written beside their place, then moved there."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
-import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-PART = ".part-"  # how the name of a file that is being written begins
-STALE = 3600.0  # seconds after which nobody writes to it any more
-SAVING, SAVED, OBSOLETE = ".saving", ".saved", ".obsolete"  # see replace_files
-OWN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Content = bytes | memoryview
@@ -35,15 +25,14 @@ def write_bytes(path: Path, content: Content) -> None:
             path.write_bytes(content)
             return
         place = path.resolve()
-        _remove_stale(place.parent)
-        part = place.with_name(f"{PART}{uuid4().hex[:12]}")
+        new = place.with_name(f".{place.name[:100]}.{uuid4().hex[:8]}")
         try:
-            part.write_bytes(content)
+            new.write_bytes(content)
             if place.exists():
-                shutil.copymode(place, part)
-            part.replace(place)
+                shutil.copymode(place, new)
+            new.replace(place)
         except BaseException:  # a person's Ctrl-C too
-            part.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise write_error(error, path, len(content)) from error
@@ -54,84 +43,35 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def replace_files(folder: Path, contents: Iterable[tuple[str, Content]], owned: Iterable[str] = ()) -> None:
-    """Writes files of a folder that belong together; all of them change at once. The last is moved last.
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, which takes its place when the block ends, or is removed where it raises.
 
-    owned: names of files that go if there is no new one of that name. All are safe on the disk before the first is
-    moved. Where a program is killed while they are moved, `recover_files` finishes the moves. Raises OSError as
-    `write_bytes` does.
+    A program that is killed leaves the old folder or the new one; what it left beside them goes with the next one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    recover_files(folder)
-    place = folder / SAVING
-    remove(place)
-    names: list[str] = []
-    try:
-        place.mkdir()
-        for name, content in contents:
-            try:
-                (place / name).write_bytes(content)
-            except OSError as error:
-                raise write_error(error, folder / name, len(content)) from error
-            names.append(name)
-        (place / OBSOLETE).write_text("\n".join([*names, "", *sorted(set(owned) - set(names))]), encoding="utf-8")
-        fsync_tree(place)
-    except BaseException:
-        remove(place)
-        raise
-    place.rename(folder / SAVED)
-    recover_files(folder)
-
-
-def recover_files(folder: Path) -> None:
-    """Finishes a `replace_files` that was cut off while it moved files; call it before reading them."""
-    saved = folder / SAVED
-    if any(path.is_symlink() for path in (saved, saved / OBSOLETE)) or not (saved / OBSOLETE).is_file():
-        remove(saved)
-        return
-    names, _, old = (saved / OBSOLETE).read_text(encoding="utf-8", errors="replace").partition("\n\n")
-    for name in _file_names(old):
-        (folder / name).unlink(missing_ok=True)
-    for name in _file_names(names):
-        with suppress(FileNotFoundError):  # moved before, or by another program at this moment
-            (saved / name).replace(folder / name)
-    remove(saved)
-
-
-def _file_names(names: str) -> list[str]:
-    """Those that name a file of the folder itself: it may be anybody's, and lead anywhere."""
-    return [name for name in names.splitlines() if OWN_NAME.fullmatch(name)]
-
-
-def replace_folder(new: Path, folder: Path, old: Path) -> None:
-    """Puts a folder, all of it, in the place of another, which is then removed. All three lie in one folder.
-
-    new is complete; at any moment `folder` or `old` holds all of what was there or of what is new.
-    """
-    fsync_tree(new)
-    if folder.exists():
-        remove(old)  # half of it, from a program that was killed here
-        folder.rename(old)
-    new.rename(folder)
-    _fsync(folder.parent)
-    remove(old)
-
-
-def remove(folder: Path) -> None:
-    """Removes a folder and all in it, if it is there; of a link, the link alone."""
+    place = folder.resolve()
+    new, old = (place.with_name(f".{place.name}.{state}") for state in ("new", "old"))
     with suppress(FileNotFoundError):
-        if folder.is_symlink() or folder.is_file():
-            folder.unlink()
-        else:
-            shutil.rmtree(folder)
+        shutil.rmtree(new)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if place.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            place.rename(old)
+        new.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
-def fsync_tree(folder: Path) -> None:
-    """Returns when all files of a folder, and of those in it, are safe from a loss of power."""
-    for path in folder.rglob("*"):
-        if path.is_file() or path.is_dir():
-            _fsync(path)
-    _fsync(folder)
+def link_or_copy(source: str, target: str) -> str:
+    """A second name for a file, or a copy where the disk knows no links; for `shutil.copytree`."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
 
 
 def write_error(error: Exception, path: Path, size: int) -> OSError:
@@ -155,21 +95,3 @@ def format_bytes(size: int) -> str:
     while value >= 1000 and unit != "TB":
         value, unit = value / 1000, next(units)
     return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-
-
-def _remove_stale(folder: Path) -> None:
-    """Removes what programs that were killed left while they wrote."""
-    for path in folder.glob(PART + "[0-9a-f]" * 12):
-        with suppress(OSError):  # another program was faster
-            if time.time() - path.stat().st_mtime > STALE:
-                path.unlink()
-
-
-def _fsync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

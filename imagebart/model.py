@@ -1,21 +1,30 @@
-"""ImageBART as people call it: load, sample, save. It stands above the networks, the sampling and the files."""
+"""ImageBART as people call it: load, sample, save, push. It stands above the networks, the sampling and the files."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from importlib import resources
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+from huggingface_hub import constants
 from torch import Tensor
 
-from imagebart import locate
+from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.models.imagebart import ImageBARTModel
+from imagebart.published.registry import MODELS, default_card, did_you_mean, model_folder
 from imagebart.sampling.sampler import ChainEvent, Sampler
 from imagebart.sampling.steps import KnownTokens
 from imagebart.settings import SamplingSettings
-from imagebart.weights.folder import save_folder
+from imagebart.weights import CARD, CONFIG, load_networks, parse_dtype, read_config, save_folder
+
+FIRST = "avatars"  # the model that the page opens with
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+HUB_FILES = [CONFIG, "*.safetensors", "*.index.json", CARD, "credits.csv", "LICENSE*", "examples/*"]
 
 
 class ImageBART(ImageBARTModel):
@@ -35,12 +44,30 @@ class ImageBART(ImageBARTModel):
         """Loads a folder written by `save_pretrained` or one of published files, a published model, or owner/name.
 
         The last is a model on the Hub, and revision its branch, tag or commit. download: a published model that is not
-        here is fetched and converted, after saying how large it is.
-
-        dtype: of the weights: float16, bfloat16, float32, float64. Nothing that the files name is imported or run.
-        Raises WeightsError naming the file and what is wrong, and ValueError for an unknown device or dtype.
+        here is fetched and converted, after saying how large it is. dtype: of the weights, float16, bfloat16, float32
+        or float64. Nothing that the files name is imported or run. Raises WeightsError naming the file and what is
+        wrong, and ValueError for an unknown device or dtype.
         """
-        return locate.load(source, device, dtype, download, revision, cls)
+        try:
+            target = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+            raise ValueError(f"device is {device!r}, expected one that this machine has, such as cpu") from error
+        weights_dtype = parse_dtype(dtype)
+        folder = locate(source, download, revision)
+        try:
+            if (folder / CONFIG).is_file():
+                model = load_networks(folder, target, weights_dtype, cls)
+            else:
+                from imagebart.published.convert import load_published  # only for those who have such files
+
+                model = load_published(folder, target, weights_dtype, cls)
+        except WeightsError:
+            raise
+        except Exception as error:  # whatever the files hold
+            raise WeightsError(f"{folder} holds a model that cannot be used: {reason_of(error)}") from error
+        if lacking := model.lacks():
+            raise WeightsError(f"{folder} is no whole model yet: it needs {lacking}")
+        return model
 
     def save_pretrained(self, folder: str | PathLike[str], dtype: str = "float32") -> None:
         """Writes config.json and safetensors to a folder; `dtype` is what is stored. Other files are left alone."""
@@ -51,8 +78,6 @@ class ImageBART(ImageBARTModel):
 
         A folder that has a card, examples and a scorer is sent whole by `imagebart push`. Raises WeightsError.
         """
-        from imagebart.published.hub import push_folder  # late: what uses the network takes a quarter of a second
-
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, dtype)
             return push_folder(Path(folder), name, revision, private)
@@ -118,3 +143,122 @@ def _known(tokens: Tensor | None, keep: Tensor | None) -> KnownTokens | None:
     if keep is not None:
         raise ValueError("keep was given without known, the tokens to keep")
     return None
+
+
+# Where models are.
+
+
+def shipped_model(name: str = FIRST) -> Path | None:
+    """The folder of a model that comes with the package: in it, or in a checkout's checkpoints/; None without it."""
+    package = Path(str(resources.files("imagebart")))
+    folders = [place / "checkpoints" / name for place in (package, package.parent)]
+    return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
+
+
+def is_hub_name(source: str | PathLike[str]) -> bool:
+    """Whether this can only be a name on the Hub: owner/name, where there is no folder called owner."""
+    return bool(HUB_NAME.fullmatch(str(source))) and not Path(source).parent.is_dir()
+
+
+def locate(source: str | PathLike[str], download: bool = False, revision: str | None = None) -> Path:
+    """The folder of a model: source is a folder, a shipped or published model's name, or owner/name on the Hub.
+
+    download: a published model that is not here is downloaded and converted first, which takes gigabytes and says how
+    many. revision: of a model on the Hub. Raises WeightsError for any other source, and as `ensure_model` and
+    `fetch_folder` do.
+    """
+    name = str(source)
+    if is_hub_name(source):
+        return fetch_folder(name, revision)
+    if revision is not None:
+        raise WeightsError(f"the revision is {revision!r}, but {source} is no model on the Hub, which alone has some")
+    if name == Path(name).name and not (Path(name) / CONFIG).is_file():  # a folder of that name may hold anything
+        shipped = shipped_model(name)
+        if shipped is not None:
+            return shipped
+        if name == FIRST:
+            raise WeightsError(f"this installation has no weights of {name}; install a wheel, or name a model")
+    if Path(source).is_dir():
+        return Path(source)
+    if name not in MODELS:
+        raise WeightsError(
+            f"{source} is no folder, expected one with a model, a published model's name, or owner/name on the Hub. "
+            f"{did_you_mean(name)}"
+        )
+    if download:
+        from imagebart.published.download import ensure_model  # what uses the network takes a quarter of a second
+
+        return ensure_model(name)
+    folder = model_folder(name)
+    if not folder.is_dir():
+        raise WeightsError(f"{name} is not on this machine: {MODELS[name].how_to_install}")
+    return folder
+
+
+# The Hugging Face Hub. Downloads are in huggingface_hub's own cache; HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and its login
+# apply.
+
+
+def fetch_folder(name: str, revision: str | None = None) -> Path:
+    """The folder of a model on the Hub; files that are not in the cache are downloaded.
+
+    revision: a branch, tag or commit; None: the newest, or the cached one where the Hub cannot be reached. Raises
+    WeightsError, one sentence, if there is none.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    at = f" at {revision}" if revision else ""
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"{name} is neither a folder here nor a model on {constants.ENDPOINT} that you may read; for a private "
+            "one, log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise WeightsError(f"{name} has no revision {revision}, expected a branch, tag or commit") from error
+    except LocalEntryNotFoundError as error:
+        raise WeightsError(f"{name}{at} is not on this machine, and {_why_offline()}") from error
+    except Exception as error:  # of the HTTP library that huggingface_hub uses
+        raise WeightsError(f"{name}{at} cannot be fetched from {constants.ENDPOINT}: {reason_of(error)}") from error
+
+
+def push_folder(folder: Path, name: str, revision: str | None = None, private: bool = False) -> str:
+    """Sends a model's folder to the Hub, where it replaces what is there; returns the address of the commit.
+
+    Where neither folder nor Hub has a README.md, a card is made. revision: the branch; None: main. Raises WeightsError
+    for a folder without config.json, and if it cannot be sent.
+    """
+    from huggingface_hub import HfApi
+
+    if not HUB_NAME.fullmatch(name):
+        raise WeightsError(f"the name is {format_value(name)}, expected owner/name")
+    config = read_config(folder / CONFIG)
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsError(f"{name} cannot be sent: {_why_offline()}")
+    api = HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(name, branch=revision, exist_ok=True)
+        if not (folder / CARD).is_file() and not api.file_exists(name, CARD, revision=revision):
+            card = default_card(config).encode()
+            api.upload_file(path_or_fileobj=card, path_in_repo=CARD, repo_id=name, revision=revision)
+        sent = api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            revision=revision,
+            allow_patterns=HUB_FILES,
+            delete_patterns=["*.safetensors", "*.index.json"],  # of a model that was there, in other parts
+            commit_message=f"{config.about.name or 'A model'} of ImageBART",
+        )
+    except Exception as error:  # of the HTTP library that huggingface_hub uses
+        raise WeightsError(f"{folder} cannot be sent to {name} on {constants.ENDPOINT}: {reason_of(error)}") from error
+    return str(sent.commit_url)
+
+
+def _why_offline() -> str:
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE says that nothing may be asked of the network"
+    return f"{constants.ENDPOINT} cannot be reached"

@@ -29,8 +29,7 @@ from imagebart.imaging.crop import Box, Region
 from imagebart.imaging.files import Source, load_image, to_images, to_tensor
 from imagebart.imaging.metadata import LONGEST_NAME, Recipe, Task
 from imagebart.inpainting import encode_masked, out_of_domain, paste_blended
-from imagebart.locate import locate
-from imagebart.model import ImageBART
+from imagebart.model import ImageBART, locate
 from imagebart.published.registry import default_card
 from imagebart.ranking import Checker, Describer, Scorer, bundled_scorer
 from imagebart.sampling.mask_suggestion import ADVICE
@@ -39,7 +38,7 @@ from imagebart.sampling.steps import ChainState, KnownTokens
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import Prompt, TextConditioner
 from imagebart.text.prompts import Prompts, check_prompt, prompt_per_variant
-from imagebart.weights.folder import config_of, read_card, without_header
+from imagebart.weights import config_of, read_card, without_header
 from imagebart.worlds.things import ThingScorer
 
 EventKind = Literal["start", "preview", "stage", "result"]

@@ -46,7 +46,7 @@ def demo(
     # SIGTERM, as from a container, ends the server in order, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = find_device()  # before torch is imported
-    from imagebart.locate import is_hub_name, locate, shipped_model
+    from imagebart.model import is_hub_name, locate, shipped_model
     from imagebart.pipeline import Pipeline
     from imagebart.published.registry import cache_dir
     from imagebart.ui.app import build_page, launch_page
@@ -54,7 +54,7 @@ def demo(
     from imagebart.ui.endpoints import mcp_problem
     from imagebart.ui.examples import find_examples
     from imagebart.ui.model_list import Models
-    from imagebart.weights.folder import EXAMPLES
+    from imagebart.weights import EXAMPLES
 
     library = Models(models, max_loaded=1) if models else None
     source: str | Path = model or DEFAULT_MODEL

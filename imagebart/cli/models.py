@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,28 +17,25 @@ SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 @command(app, "list")
 def list_models() -> None:
     """The published models, their sizes, which are here."""
-    from imagebart.published.registry import model_table
+    from imagebart.published.registry import MODELS, model_folder
 
-    rows = list(model_table())
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"{'name':23}  {'stages':6}  {'download':8}  {'memory':7}  {'folder':40}  domain")
+    for model in MODELS.values():
+        sizes = f"{model.download_gb:5} GB  {model.memory_gb:4} GB"
+        folder = model_folder(model.name)
+        here = str(folder) if folder.is_dir() else "not here"
+        print(f"{model.name:23}  {model.stages:6}  {sizes}  {here:40}  {model.domain}")
 
 
 @command(app)
 def download(
     name: Annotated[str, typer.Argument(help="As `list` has it.")],
-    sources: Annotated[
-        list[str] | None,
-        typer.Option("--from", help="Address, zip or folder in place of the authors'; tried in order."),
-    ] = None,
+    source: Annotated[str | None, typer.Option("--from", help="Address of the zip in place of the authors'.")] = None,
 ) -> None:
     """Fetch a published model."""
-    from imagebart.published.download import ProgressBar
     from imagebart.published.download import download as fetch_model
 
-    with ProgressBar() as progress:
-        print(fetch_model(name, sources or (), progress))
+    print(fetch_model(name, source))
 
 
 @command(app)
@@ -49,21 +45,19 @@ def convert(
         Path | None, typer.Option(help="The new folder; of a name, where names are looked for if not given.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the stored numbers: float32, bf16 or float16.")] = "float32",
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Delete each published file once it is converted.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Delete the published files afterwards.")] = False,
 ) -> None:
     """Make safetensors of a published model's files."""
-    from imagebart.published.convert import Conversion
     from imagebart.published.convert import convert as convert_files
-    from imagebart.published.registry import converted_folder, get_model, model_folder
+    from imagebart.published.registry import converted_folder, get_model, published_folder
 
-    if out is None and Path(source).is_dir():
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = published_folder(get_model(source).name)
+        out = out or converted_folder(source)
+    if out is None:
         raise ValueError(f"{source} is a folder: say with --out where the new one is to be")
-    folder = Path(source) if Path(source).is_dir() else model_folder(get_model(source).name)
-    out = out or converted_folder(source)
-    job = Conversion(folder, out, SHORT.get(dtype, dtype), replace)
-    convert_files(job, lambda sentence: print(sentence, file=sys.stderr))
+    convert_files(folder, out, SHORT.get(dtype, dtype), replace)
     print(out)
 
 
@@ -75,6 +69,6 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Of a new one: for you alone.")] = False,
 ) -> None:
     """Send a model's folder to the Hugging Face Hub, with a card."""
-    from imagebart.published.hub import push_folder
+    from imagebart.model import push_folder
 
     print(push_folder(folder, name, revision, private))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 import torch
@@ -18,7 +16,7 @@ from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings, Settings
-from imagebart.text.conditioners import ClassConditioner, Conditioner
+from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner
 
 Model = TypeVar("Model", bound="ImageBARTModel")
 DEFAULT_SCALES = 2  # of a denoiser
@@ -43,45 +41,66 @@ class ImageBARTModel(nn.Module):
     """The networks of a model: N tokens an image, K different ones. See `imagebart.model.ImageBART`.
 
     Either it has stages, one for each step, `stages[t - 1]` being p(x_{t-1} | x_t) of its schedule, as the published
-    models have; or one denoiser for all noise levels, with which T can be chosen.
+    models have; or one denoiser for all noise levels, with which T can be chosen. While it is trained it may lack
+    networks (`lacks`): then `first_stage` is None, or `stages` are some of the schedule's; `text_encoder` is one that
+    no network has yet.
     """
 
     def __init__(
         self,
-        first_stage: FirstStage,
-        network: Denoiser | Sequence[Stage],
-        conditioner: Conditioner,
+        first_stage: FirstStage | None = None,
+        network: Denoiser | Sequence[Stage] = (),
+        conditioner: Conditioner | None = None,
         about: About | None = None,
         schedule: Schedule | None = None,
+        text_encoder: TextEncoder | None = None,
     ) -> None:
         super().__init__()
-        self.first_stage = first_stage
+        self.first_stage: FirstStage = first_stage  # type: ignore[assignment]
+        self.text_encoder = text_encoder
         self.denoiser = network if isinstance(network, Denoiser) else None
         self.stages: Sequence[Stage] = nn.ModuleList(  # type: ignore[assignment]
             [] if isinstance(network, Denoiser) else network
         )
-        self.conditioner = conditioner
+        self.conditioner = conditioner or NoConditioner()
         self.about = about or About()
         self.schedule = schedule or Schedule.geometric(len(self.stages) or self.about.sampling.scales or DEFAULT_SCALES)
         self._check()
         self.eval().requires_grad_(False)
 
     def _check(self) -> None:
-        """Raises ValueError where the parts do not fit each other."""
-        codes = self.first_stage.config.vocab_size
+        """Raises ValueError where the networks do not fit each other, the conditioner or the schedule."""
+        first_stage = self.first_stage.config if self.first_stage is not None else None
+        networks: dict[str, Denoiser | Stage] = {f"stage {stage.config.t}": stage for stage in self.stages}
         if self.denoiser is not None:
-            if self.denoiser.config.vocab_size != codes:
-                raise ValueError(f"the denoiser was made for {self.denoiser.config.vocab_size} codes, expected {codes}")
-            check_color_hint_grid(self.color_hint_grid, self.first_stage.config)
-            return
-        if len(self.stages) != self.schedule.stages:
-            raise ValueError(f"{len(self.stages)} stages, but the schedule has {self.schedule.stages} betas")
-        for t, stage in enumerate(self.stages, 1):
-            if stage.config.t != t or stage.config.vocab_size != codes:
-                raise ValueError(
-                    f"stage {t} was made for t = {stage.config.t} and {stage.config.vocab_size} codes, "
-                    f"expected t = {t} and the first stage's {codes}"
-                )
+            networks["the denoiser"] = self.denoiser
+        for name, network in networks.items():
+            config = network.config
+            if first_stage is not None and config.vocab_size != first_stage.vocab_size:
+                raise ValueError(f"{name} was made for {config.vocab_size} codes, expected {first_stage.vocab_size}")
+            if config.cond_length != self.conditioner.length:
+                length = f"{config.cond_length}, expected the conditioner's {self.conditioner.length}"
+                raise ValueError(f"{name} has cond_length {length}")
+        if first_stage is not None:
+            check_color_hint_grid(self.color_hint_grid, first_stage)
+        times = [stage.config.t for stage in self.stages]
+        if times != sorted(set(times) & set(range(1, self.schedule.stages + 1))):
+            raise ValueError(f"stages are for t = {times}, expected ascending ones of 1 to {self.schedule.stages}")
+        for stage in self.stages:
+            beta, tokens = self.schedule.betas[stage.config.t - 1], stage.config.decoder.vocab_in
+            if stage.config.beta != beta:
+                raise ValueError(f"stage {stage.config.t} has beta {stage.config.beta}, expected the schedule's {beta}")
+            if stage.config.start_token >= tokens:
+                token = f"{stage.config.start_token}, expected one of {tokens}"
+                raise ValueError(f"stage {stage.config.t} has the start_token {token}")
+
+    def lacks(self) -> str | None:
+        """What a model needs before it can make images; None of a whole one."""
+        if self.first_stage is None:
+            return "a first stage"
+        if self.denoiser is None and len(self.stages) < self.schedule.stages:
+            return "a denoiser, or all stages of its schedule"
+        return None
 
     @property
     def tokens(self) -> int:
@@ -111,7 +130,8 @@ class ImageBARTModel(nn.Module):
     @property
     def text(self) -> TextEncoder | None:
         """The text encoder of the denoiser or the finest stage, if any."""
-        return getattr(self.denoiser or self.stages[0], "text", None)
+        network = self.denoiser or (self.stages[0] if self.stages else None)
+        return getattr(network, "text", self.text_encoder)
 
     @property
     def device(self) -> torch.device:
@@ -135,29 +155,3 @@ class ImageBARTModel(nn.Module):
         if scales not in (None, len(self.stages)):
             raise InputError(f"The number of scales is {scales}; this model was trained for {len(self.stages)}.")
         return len(self.stages)
-
-
-# Copies of weights are safe from whatever happens to their files. Those that would take more than a quarter of memory,
-# as of the largest published model, 12 GB, on a machine of 16, are not made: the weights are mapped, and the system
-# may drop them and read them again. Packed weights are copies, of as many stages as fit into the same share.
-
-MEMORY_SHARE = 0.25  # that copies may take
-MEMORY_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-
-
-def too_large(modules: Iterable[nn.Module], dtype: torch.dtype) -> bool:
-    """Whether copies of these modules' weights, as numbers of a type, would take too much memory."""
-    numbers = sum(p.numel() for module in modules for p in module.parameters())
-    return numbers * dtype.itemsize > MEMORY_SHARE * available_memory()
-
-
-def available_memory() -> int:
-    """Bytes that this process can have: the machine's, or its container's where that is less."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [8 << 30]
-    for path in MEMORY_LIMITS:
-        text = path.read_text().strip() if path.is_file() else "max"
-        sizes += [int(text)] if text.isdigit() else []
-    return min(sizes)

@@ -1,44 +1,38 @@
 """Published files, scale1.ckpt (the finest stage) to scaleT.ckpt: loaded as a model, or converted to its own folder.
 
 A published tensor has another name than ours, and some of ours are several published ones, one under the other
-(`KeyMapping`). A conversion takes a stage at a time: what is mapped into memory is written file by file. The new
-folder is put together beside its place, and each stage is safe on the disk before the next begins, so that a
-conversion that was stopped goes on where it was.
+(`KeyMapping`). Checkpoints are read by PyTorch's own safe reader, which runs nothing that a file names.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from imagebart.atomic_io import remove, replace_files, replace_folder, write_text
+from imagebart.atomic_io import write_text
 from imagebart.diffusion import Schedule
-from imagebart.errors import InputError, WeightsError, format_value
-from imagebart.models.imagebart import About, Model, too_large
+from imagebart.errors import InputError, WeightsError, format_value, reason_of
+from imagebart.models.imagebart import About, ImageBARTModel, Model
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
-from imagebart.published.checkpoint import StoredTensor, read_tensors
 from imagebart.published.registry import MODELS, PublishedModel, PublishedStage, default_card, read_stage_yaml
-from imagebart.weights.folder import (
+from imagebart.weights import (
     CARD,
-    CONFIG,
-    VERSION,
-    ModelConfig,
+    CPU,
     Shapes,
     check_shapes,
     check_used_codes,
-    config_bytes,
+    config_of,
     load_tensors,
     on_meta_device,
     parse_dtype,
-    read_config,
+    save_folder,
     shapes_of,
-    tensor_files,
 )
 
 # The names of tensors.
@@ -137,12 +131,54 @@ def _linear(ours: str, theirs: str) -> Sources:
 # One checkpoint file.
 
 
+CALLBACKS = "pytorch_lightning.callbacks."  # PyTorch Lightning 1.4 has the classes of callbacks as keys
+NUMPY = {
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "_codecs.encode",
+}  # in schedulers
+
+
+class _Stub:
+    """Stands for an object of a checkpoint that is not needed."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's state_dict, in memory that is mapped from the file; nothing in it is run.
+
+    Raises WeightsError where the file is damaged, or names anything but tensors and what Lightning has beside them.
+    """
+    try:
+        names = get_unsafe_globals_in_checkpoint(path)
+        unknown = [name for name in names if not name.startswith(CALLBACKS) and name not in NUMPY]
+        if unknown:
+            raise WeightsError(
+                f"{path} names {unknown[0]:.100}, expected tensors and plain values; nothing of it was run"
+            )
+        with safe_globals([(_Stub, name) for name in names]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except WeightsError:
+        raise
+    except Exception as error:  # whatever a file holds
+        reason = reason_of(error).rpartition("WeightsUnpickler error: ")[2]  # before it PyTorch offers to run the file
+        raise WeightsError(f"{path} is no PyTorch checkpoint that can be read: {reason:.300}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise WeightsError(f"{path} holds no state_dict, expected a checkpoint's named tensors")
+    return {str(name): tensor for name, tensor in state.items()}
+
+
 class StageCheckpoint:
-    """scaleT.ckpt, sorted into its parts. Tensors are read when asked for."""
+    """scaleT.ckpt, sorted into its parts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        tensors = read_tensors(path)
+        tensors = read_state_dict(path)
         self.raw, self.ema, self.first_stage = (
             {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             for prefix in ("transformer.", "transformer_ema.", "first_stage_model.")
@@ -155,10 +191,10 @@ class StageCheckpoint:
                 "published layout: transformer.*, transformer_ema.*, first_stage_model.*, alphats"
             )
         alphas = tensors["alphats"]
-        if len(alphas.shape) != 1 or not 2 <= alphas.shape[0] <= 1001:
+        if alphas.ndim != 1 or not 2 <= len(alphas) <= 1001:
             raise WeightsError(f"{path} has alphats of shape {list(alphas.shape)}, expected T + 1 numbers")
-        self.betas = tuple(1 - alpha for alpha in alphas.read().double().tolist()[1:])
-        start = tensors["sos_token"].read().flatten().tolist() if "sos_token" in tensors else [0]
+        self.betas = tuple(1 - alpha for alpha in alphas.double().tolist()[1:])
+        start = tensors["sos_token"].flatten().tolist() if "sos_token" in tensors else [0]
         if len(start) != 1 or not isinstance(start[0], int) or start[0] < 0:
             raise WeightsError(f"{path} has the sos_token {format_value(start)}, expected one token")
         self.start_token: int = start[0]
@@ -168,21 +204,16 @@ class StageCheckpoint:
         with on_meta_device(self.path):
             module = FirstStage(config)
         expected = shapes_of(module)
-        if config.used_codes is None and "quantize.used" not in self.first_stage:
-            del expected["quantize.used"]
-        check_shapes(self.path, _shapes(self.first_stage), expected, "first_stage_model.")
-
-        def read(name: str) -> Tensor:
-            return self.first_stage[name].read() if name in self.first_stage else torch.arange(config.codebook_size)
-
-        load_tensors(module, read, self.path, device, dtype)
+        tensors = dict(self.first_stage)
+        if config.used_codes is None:  # all are, and the file need not say so
+            tensors.setdefault("quantize.used", torch.arange(config.codebook_size))
+        check_shapes(self.path, _shapes(tensors), expected, "first_stage_model.")
+        load_tensors(module, tensors.__getitem__, self.path, device, dtype)
         check_used_codes(module, self.path)
         return module
 
-    def load_stage(
-        self, config: StageConfig, stages: int, device: torch.device, dtype: torch.dtype, mapped: bool
-    ) -> Stage:
-        """The stage, from its EMA weights where the file has them. mapped: they stay in the file where they can."""
+    def load_stage(self, config: StageConfig, stages: int, device: torch.device, dtype: torch.dtype) -> Stage:
+        """The stage, from its EMA weights where the file has them."""
         with on_meta_device(self.path):
             module = build_stage(config, stages)
         mapping = key_mapping(config)
@@ -191,84 +222,65 @@ class StageCheckpoint:
         ema = {n: t for n, t in self.ema.items() if n not in ("decay", "num_updates")}
         if ema:
             without_dots = {name: name.replace(".", "") for name in weights}  # their names there
-            expected = {without_dots[name]: tensor.shape for name, tensor in weights.items()}
+            expected = {without_dots[name]: tuple(tensor.shape) for name, tensor in weights.items()}
             check_shapes(self.path, _shapes(ema), expected, "transformer_ema.")
             weights = {name: ema[without_dots[name]] for name in weights}
 
         def read(name: str) -> Tensor:
-            parts = [weights[part].read(mapped) for part in mapping.sources[name]]
+            parts = [weights[part] for part in mapping.sources[name]]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
         load_tensors(module, read, self.path, device, dtype)
         return module
 
 
-def _shapes(tensors: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 # A folder of checkpoint files.
 
 
-def load_published(folder: Path, device: torch.device, dtype: torch.dtype, cls: type[Model]) -> Model:
+def load_published(
+    folder: Path,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    cls: type[Model] = ImageBARTModel,  # type: ignore[assignment]
+) -> Model:
     """The model of a folder with published files, described by scaleN.yaml beside them or by the registry.
 
-    Raises WeightsError naming the file and what is wrong.
-    """
-    checkpoints, config = read_published_folder(folder)
-    total = len(checkpoints)
-    with on_meta_device(folder):
-        mapped = too_large([build_stage(stage, total) for stage in config.stages], dtype)
-    first_stage = checkpoints[0].load_first_stage(config.first_stage, device, dtype)
-    stages = [
-        checkpoint.load_stage(stage, total, device, dtype, mapped)
-        for checkpoint, stage in zip(checkpoints, config.stages, strict=True)
-    ]
-    conditioner = config.conditioner
-    return cls(first_stage, stages, conditioner, config.about, Schedule(config.betas))
-
-
-def read_published_folder(folder: Path) -> tuple[list[StageCheckpoint], ModelConfig]:
-    """A folder's published files, and what they hold; their weights are not read.
-
-    Raises WeightsError naming the file and what is wrong.
+    Weights that need no change stay in their files, of which the system reads what is used. Raises WeightsError naming
+    the file and what is wrong.
     """
     files, model = _find_checkpoints(folder)
     first = StageCheckpoint(checkpoint_path(files, 1))
     try:
-        Schedule(first.betas)
+        schedule = Schedule(first.betas)
     except ValueError as error:
         raise WeightsError(f"{first.path}: {error}") from error
-    paths = [checkpoint_path(files, t) for t in range(1, len(first.betas) + 1)]
+    paths = [checkpoint_path(files, t) for t in range(1, schedule.stages + 1)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise WeightsError(f"{missing[0]} is missing, expected scale1.ckpt to {paths[-1].name} beside each other")
-    checkpoints = [first, *map(StageCheckpoint, paths[1:])]
     described = [_published_stage(path, model, t, len(paths)) for t, path in enumerate(paths, 1)]
     first_stage, conditioner = described[0].first_stage, described[0].conditioner
+    vqgan = first.load_first_stage(first_stage, device, dtype)
     stages = []
-    for t, (checkpoint, stage) in enumerate(zip(checkpoints, described, strict=True), 1):
-        path, token, vocab = checkpoint.path, checkpoint.start_token, stage.decoder.vocab_in
+    for t, (path, stage) in enumerate(zip(paths, described, strict=True), 1):
+        checkpoint = first if t == 1 else StageCheckpoint(path)
         if stage.first_stage != first_stage or stage.conditioner != conditioner:
             raise WeightsError(f"{path.with_suffix('.yaml')} has another first stage or conditioner than scale1.yaml")
         if checkpoint.betas != first.betas:
             betas = format_value(checkpoint.betas)
             raise WeightsError(f"{path} has the betas {betas}, expected scale1.ckpt's {format_value(first.betas)}")
-        if token >= vocab:
-            raise WeightsError(f"{path} has the sos_token {token}, expected one of {vocab}")
-        stages.append(stage.stage_config(t, first.betas[t - 1], token))
+        config = stage.stage_config(t, first.betas[t - 1], checkpoint.start_token)
+        stages.append(checkpoint.load_stage(config, len(paths), device, dtype))
     about = About(name=model.name, knows=model.domain) if model else About(name=folder.resolve().name)
     named = model.with_class_names(conditioner) if model else conditioner
-    config = ModelConfig(
-        format="imagebart",
-        version=VERSION,
-        about=about,
-        first_stage=first_stage,
-        conditioner=named,
-        betas=first.betas,
-        stages=tuple(stages),
-    )
-    return checkpoints, config
+    try:
+        return cls(vqgan, stages, named, about, schedule)
+    except ValueError as error:
+        raise WeightsError(f"{files}: {error}") from error
 
 
 def checkpoint_path(files: Path, t: int) -> Path:
@@ -277,8 +289,7 @@ def checkpoint_path(files: Path, t: int) -> Path:
 
 def _find_checkpoints(folder: Path) -> tuple[Path, PublishedModel | None]:
     """Where the checkpoint files lie, in the folder or in one inside it, and the published model of its name."""
-    inner = sorted(folder.iterdir()) if folder.is_dir() else []
-    inside = [one for one in inner if one.is_dir() and not one.is_symlink()]
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     files = next((files for files in [folder, *inside] if checkpoint_path(files, 1).is_file()), None)
     model = MODELS.get(folder.resolve().name) or (MODELS.get(files.name) if files else None)
     if files is not None:
@@ -303,79 +314,22 @@ def _published_stage(checkpoint: Path, model: PublishedModel | None, t: int, sta
     return model.stage(t)
 
 
-# Conversion.
+MAX_SHARD_BYTES = 500_000_000
 
 
-SHARD_BYTES = 200_000_000  # of tensors in a file; writing one takes about three times that in memory
-STATE = "conversion.json"  # beside what is written so far: from which files, and in which dtype
-CPU = torch.device("cpu")
+def convert(source: Path, out: Path, dtype: str = "float32", replace: bool = False) -> None:
+    """Writes a folder of published files as a model's folder, with a card. replace: they are deleted afterwards.
 
-
-@dataclass(frozen=True)
-class Conversion:
-    """What is converted, and where to."""
-
-    source: Path
-    out: Path
-    dtype: str = "float32"
-    replace: bool = False  # published files are deleted as soon as their stage is safe
-
-    @property
-    def work_folder(self) -> Path:
-        """Where the new folder is put together."""
-        return self.out.resolve().with_name(f".{self.out.resolve().name}.converting")
-
-
-def convert(job: Conversion, report: Callable[[str], None]) -> None:
-    """Writes a folder of published files as config.json and safetensors. report: gets a sentence for each stage.
-
-    Memory: a stage's tensors as its file has them, and three shards. Raises InputError where `out` holds something
-    else, OSError where it cannot be written, and WeightsError naming a file that cannot be used.
+    Raises InputError where `out` holds something else, OSError where it cannot be written, and WeightsError naming a
+    file that cannot be used.
     """
-    dtype = parse_dtype(job.dtype)
-    if not (job.out / STATE).is_file():  # else all of it is done, but for tidying up
-        if job.out.exists():
-            names = sorted(path.name for path in job.out.iterdir()) if job.out.is_dir() else [job.out.name]
-            if names:
-                raise InputError(f"{job.out} holds {names[0]}; choose a new or empty folder.")
-        files, config = _begin_or_resume(job)
-        for t in range(1, len(config.stages) + 1):
-            if not (job.work_folder / f"stage{t}.done").is_file():
-                replace_files(job.work_folder, _converted_files(checkpoint_path(files, t), config, t, dtype))
-                report(f"stage {t} of {len(config.stages)} is written")
-            if job.replace:
-                checkpoint_path(files, t).unlink(missing_ok=True)
-        replace_folder(job.work_folder, job.out.resolve(), job.work_folder.with_name(f"{job.work_folder.name}.old"))
-    for path in [*job.out.glob("stage*.done"), job.out / STATE]:
-        path.unlink()
-
-
-def _begin_or_resume(job: Conversion) -> tuple[Path, ModelConfig]:
-    """The published files' folder and what they hold: as a conversion that was stopped knew, else as they say."""
-    state = job.work_folder / STATE
-    asked = {"source": str(job.source.resolve()), "dtype": job.dtype}
-    if state.is_file():
-        begun = json.loads(state.read_text(encoding="utf-8"))
-        if begun.items() >= asked.items():
-            return Path(begun["files"]), read_config(job.work_folder / CONFIG)
-    checkpoints, config = read_published_folder(job.source)
-    files = checkpoints[0].path.parent
-    remove(job.work_folder)
-    job.work_folder.mkdir(parents=True)
-    replace_files(job.work_folder, [(CARD, default_card(config).encode()), (CONFIG, config_bytes(config))])
-    write_text(state, json.dumps({**asked, "files": str(files.resolve())}) + "\n")
-    return files, config
-
-
-def _converted_files(path: Path, config: ModelConfig, t: int, dtype: torch.dtype) -> Iterator[tuple[str, bytes]]:
-    """The new files of stage t, one after the other; with t = 1 come those of the VQGAN."""
-    if not path.is_file():
-        raise WeightsError(f"{path} is missing, expected it beside the others")
-    checkpoint = StageCheckpoint(path)
-    if t == 1:
-        state = checkpoint.load_first_stage(config.first_stage, CPU, torch.float32).state_dict()
-        yield from tensor_files(state, "first_stage", dtype, SHARD_BYTES)
-        del state  # freed before the stage is read
-    stage = checkpoint.load_stage(config.stages[t - 1], len(config.stages), CPU, torch.float32, mapped=True)
-    yield from tensor_files(stage.state_dict(), f"stage{t}", dtype, SHARD_BYTES)
-    yield f"stage{t}.done", b""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        name = min(path.name for path in out.iterdir()) if out.is_dir() else out.name
+        raise InputError(f"{out} holds {name}; choose a new or empty folder.")
+    model: ImageBARTModel = load_published(source, CPU, parse_dtype(dtype))
+    save_folder(model, out, dtype, MAX_SHARD_BYTES)
+    write_text(out / CARD, default_card(config_of(model)))
+    if replace:
+        files, _ = _find_checkpoints(source)
+        for t in range(1, len(model.stages) + 1):
+            checkpoint_path(files, t).unlink()

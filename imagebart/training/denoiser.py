@@ -38,7 +38,7 @@ from imagebart.training.token_task import (
     prefix_size,
     text_config,
 )
-from imagebart.weights.folder import Part, load_part, save_part
+from imagebart.weights import Part, load_part, save_part
 
 HINT_GAIN = 2.0  # a color hint, over the embedding of a patch that is all of that color
 HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric

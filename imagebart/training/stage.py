@@ -40,7 +40,7 @@ from imagebart.training.token_task import (
     prefix_size,
     token_tables,
 )
-from imagebart.weights.folder import Part, load_part, save_part
+from imagebart.weights import Part, load_part, save_part
 
 
 class Stages(nn.Module):

@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from imagebart.atomic_io import recover_files, replace_files, write_text
+from imagebart.atomic_io import write_bytes, write_text
 from imagebart.errors import InputError, reason_of
 from imagebart.settings import Settings
-from imagebart.weights.folder import check_shapes, checked_header
+from imagebart.weights import check_shapes
 
 STATE = re.compile(r"step-(\d{7,12})\.safetensors")
 PICKLES = (".bin", ".pkl", ".pt", ".pth")
@@ -73,8 +73,10 @@ def save_state(folder: Path, step: int, parts: Mapping[str, Stateful]) -> None:
             tensors[f"{name}/{key}"] = stored.clone() if storage in storages else stored  # tied weights
             storages.add(storage)
     place = folder / "state"
-    old = [path.name for path in _states(place) if path.name != _name(step)][: 1 - KEPT or None]
-    replace_files(place, [(_name(step), save(tensors))], owned=old)
+    place.mkdir(parents=True, exist_ok=True)
+    write_bytes(place / _name(step), save(tensors))
+    for path in _states(place)[:-KEPT]:
+        path.unlink()
 
 
 def load_state(folder: Path, parts: Mapping[str, Stateful]) -> int:
@@ -93,7 +95,7 @@ def load_state(folder: Path, parts: Mapping[str, Stateful]) -> int:
     path, *before = states[::-1]
     resumed = f"resume from step {_step(before[0])}" if before else f"start {folder} from step 0"
     try:
-        tensors = load_file(checked_header(path))
+        tensors = load_file(path)
         for name, part in parts.items():
             own = [key for key in tensors if key.startswith(f"{name}/")]
             state = {key.removeprefix(f"{name}/"): tensors.pop(key) for key in own}
@@ -128,7 +130,6 @@ def damaged(path: Path, error: Exception, remedy: str) -> InputError:
 
 def _states(place: Path) -> list[Path]:
     """The states in a folder, the last one last."""
-    recover_files(place)
     found = [path for path in place.iterdir() if STATE.fullmatch(path.name)] if place.is_dir() else []
     return sorted(found, key=_step)
 

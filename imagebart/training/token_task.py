@@ -27,7 +27,7 @@ from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, ImageFolder, ImageStore, dataset_for
 from imagebart.training.loop import Batch, Task
 from imagebart.training.state import damaged
-from imagebart.weights.folder import checked_header, load_part
+from imagebart.weights import load_part
 
 PREVIEW_IMAGES = 12  # in a grid
 MIN_LENGTH = 16  # conditioning tokens a caption
@@ -209,7 +209,7 @@ def token_shards(folder: Path, store: ImageStore) -> Iterator[tuple[Path, range]
 def _read_shard(path: Path, shape: tuple[int, ...], vocab_size: int) -> Tensor:
     """Tokens, int32 of a shape; raises InputError where the file is damaged."""
     try:
-        tokens = load_file(checked_header(path))["tokens"]
+        tokens = load_file(path)["tokens"]
         if tokens.dtype != torch.int32 or tokens.shape != shape:
             raise ValueError(f"{tokens.dtype} of shape {list(tokens.shape)}, expected int32 of {list(shape)}")
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:

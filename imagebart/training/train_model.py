@@ -61,7 +61,7 @@ from imagebart.training.token_task import (
     with_words_of,
 )
 from imagebart.training.vqgan import FirstStageTask, load_first_stage
-from imagebart.weights.folder import EXAMPLES, PART, M, Part, has_part, load_part, save_part
+from imagebart.weights import EXAMPLES, PART, M, Part, has_part, load_part, save_part
 
 RUN = "run"  # in the model's folder: everything that a resumed run needs
 DECODER_GAN_FACTOR = 3.0  # of the discriminator's weights, where the decoder is trained alone

@@ -34,7 +34,7 @@ from imagebart.training.data import dataset_for, grid
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.perceptual import PerceptualLoss
 from imagebart.training.state import OptimizerState, Stateful
-from imagebart.weights.folder import Part, has_part, load_part, save_part
+from imagebart.weights import Part, has_part, load_part, save_part
 
 
 class FirstStageTask(Task):

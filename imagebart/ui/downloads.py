@@ -30,7 +30,7 @@ from imagebart.imaging.metadata import write_png
 from imagebart.pipeline import Pipeline
 from imagebart.published.registry import MODELS, cache_dir, format_seconds, get_model, published_folder
 from imagebart.ui import messages
-from imagebart.weights.folder import EXAMPLES
+from imagebart.weights import EXAMPLES
 
 if TYPE_CHECKING:  # the server itself downloads and converts nothing
     from imagebart.published.download import DownloadProgress

@@ -22,7 +22,6 @@ from imagebart.imaging.metadata import LONGEST_PROMPT
 from imagebart.ui.files import publish_permanently
 from imagebart.ui.sketchpad.component import pack_mask, scale_mask
 from imagebart.ui.sketchpad.stored_images import describe, downscaled, view_size
-from imagebart.weights.folder import open_file
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +90,9 @@ def find_examples(folder: Path) -> list[Example]:
             continue
         mask, text = path.with_name(path.stem + MASK_SUFFIX), path.with_suffix(".txt")
         try:
-            image_file = _read(path, folder.parent)
-            mask_file = _read(mask, folder.parent) if mask.is_file() else None
-            prompt = _read(text, folder.parent)[:LONGEST_PROMPT] if text.is_file() else b""
+            image_file = _read(path)
+            mask_file = _read(mask) if mask.is_file() else None
+            prompt = _read(text)[:LONGEST_PROMPT] if text.is_file() else b""
         except (OSError, WeightsError) as error:
             log.warning("an example is left out: %s", error)
             continue
@@ -104,8 +103,8 @@ def find_examples(folder: Path) -> list[Example]:
     return examples
 
 
-def _read(path: Path, folder: Path) -> bytes:
-    with open_file(path, folder) as file:
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise WeightsError(f"{path} has over {MAX_FILE_BYTES:,} bytes; make it smaller")

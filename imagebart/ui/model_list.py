@@ -29,7 +29,7 @@ from imagebart.ui import messages
 from imagebart.ui.controls import DEFAULT_SCALES, RESET, starting_values
 from imagebart.ui.downloads import NO_DOWNLOAD, Downloads
 from imagebart.ui.examples import Example, find_examples
-from imagebart.weights.folder import CONFIG, EXAMPLES, ModelConfig, card_license, read_card, read_config
+from imagebart.weights import CONFIG, EXAMPLES, ModelConfig, card_license, read_card, read_config
 
 PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a folder, or the files themselves
 

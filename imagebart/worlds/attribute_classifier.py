@@ -28,7 +28,6 @@ from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Settings
 from imagebart.text.conditioners import Conditioner
 from imagebart.text.prompts import articled
-from imagebart.weights.folder import checked_header
 from imagebart.worlds.avatars import (
     COLOR_ALONE,
     COLOR_OF,
@@ -136,7 +135,7 @@ def load_classifier(path: Path) -> AttributeClassifier:
     """The classifier in a file, ready to read. Raises ValueError where it was trained for other attributes."""
     if not path.is_file():
         raise ValueError(f"{path} is missing; `python -m recipes.avatars train reader` makes it")
-    with safe_open(checked_header(path), "pt") as file:
+    with safe_open(path, "pt") as file:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if json.loads(about["values"]) != {name: list(values) for name, values in VALUES.items()}:
         raise ValueError(f"the classifier in {path} knows other attributes than avatars have now; train it again")
@@ -181,7 +180,7 @@ def load_heads(reader: CaptionReader, folder: Path) -> None:
     """Loads the heads of a folder; raises ValueError where it has none."""
     if not (folder / HEADS).is_file():
         raise ValueError(f"{folder} has no {HEADS}; expected the folder of a captions run or a model")
-    reader.heads.load_state_dict(load_file(checked_header(folder / HEADS)))
+    reader.heads.load_state_dict(load_file(folder / HEADS))
 
 
 def claims_vector(claims: Claims) -> Tensor:

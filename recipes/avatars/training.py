@@ -34,7 +34,7 @@ from imagebart.training.loop import Batch, Task, train
 from imagebart.training.stage import train_stages
 from imagebart.training.token_task import DataSource, load_text_encoder, text_config, with_words_of
 from imagebart.training.vqgan import train_first_stage
-from imagebart.weights.folder import Part, save_part
+from imagebart.weights import Part, save_part
 from imagebart.worlds.attribute_classifier import (
     GROUPS,
     SIZE,

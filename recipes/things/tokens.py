@@ -23,7 +23,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig, psnr
 from imagebart.training.clustering import k_means, nearest, principal_directions
 from imagebart.training.patch_memory import collect, fit_patch_memory
 from imagebart.training.progress import tracked
-from imagebart.weights.folder import Part, save_part
+from imagebart.weights import Part, save_part
 from recipes.things.artwork import CELL
 from recipes.things.scenes import Scenes, crowded, of_every_size
 

@@ -23,7 +23,7 @@ from imagebart.text.conditioners import Conditioner, TextConditioner
 from imagebart.training.config import LoopConfig, StageShape, TokensRun
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.token_task import DataSource, text_config
-from imagebart.weights.folder import Part, save_part
+from imagebart.weights import Part, save_part
 from recipes import generator
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
 from recipes.things.reader import NAMES

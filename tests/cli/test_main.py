@@ -12,7 +12,7 @@ from fake_models import hat_model
 from PIL import Image, ImageSequence
 from tiny_models import tiny_model
 
-from imagebart import locate
+from imagebart import model
 from imagebart.cli import demo, main
 from imagebart.cli.draw import Animation
 from imagebart.imaging.metadata import Recipe, read_recipe, write_png
@@ -283,7 +283,7 @@ def test_a_folder_for_files_that_cannot_be_made_is_named(
 def test_without_weights_the_default_model_is_named_as_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locate, "shipped_model", lambda name: None)
+    monkeypatch.setattr(model, "shipped_model", lambda name: None)
     assert main(["generate", "--out", str(tmp_path / "a.png")]) == 2
     assert "this installation has no weights of avatars" in capsys.readouterr().err
 
@@ -291,7 +291,7 @@ def test_without_weights_the_default_model_is_named_as_missing(
 def test_the_default_model_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "avatars").mkdir()  # a folder of something else
     monkeypatch.chdir(tmp_path)
-    shipped = locate.locate("avatars")
+    shipped = model.locate("avatars")
     assert (shipped / "config.json").is_file() and (shipped / "examples").is_dir()
     tiny_model().save_pretrained(tmp_path / "avatars")
-    assert locate.locate("avatars") == Path("avatars")
+    assert model.locate("avatars") == Path("avatars")

@@ -1,19 +1,14 @@
-"""A server of one file on the loopback with a list of faults, one for each request; after them it behaves.
-
-Then it knows ranges, If-Range and ETag.
-"""
+"""A server of one file on the loopback with a list of faults, one for each request; after them it behaves."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 from huggingface_hub import constants
@@ -28,24 +23,19 @@ class FaultyServer:
     faults: list[Callable[[Answer], None]] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
 
-    @property
-    def etag(self) -> str:
-        return f'"{hashlib.md5(self.content).hexdigest()}"'
-
-    @property
-    def length(self) -> int:
-        return len(self.content)
-
-    def copy(self, target: BinaryIO, begin: int, end: int) -> None:
-        """Writes bytes begin to end of the file."""
-        target.write(self.content[begin:end])
-
 
 class Answer(BaseHTTPRequestHandler):
     """One answer."""
 
     protocol_version = "HTTP/1.1"
     state: FaultyServer
+
+    def do_HEAD(self) -> None:
+        """How long the file is; with an error where one is next."""
+        if self.state.faults and hasattr(self.state.faults[0], "status"):
+            self.state.faults.pop(0)(self)
+        else:
+            self.begin(200, Content_Length=len(self.state.content))
 
     def do_GET(self) -> None:
         self.state.requests.append({name.lower(): value for name, value in self.headers.items()} | {"path": self.path})
@@ -64,26 +54,25 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
 
     def range(self) -> int:
-        """Where the range begins that is asked for, of the version there is; 0 for all of the file."""
+        """Where the range begins that is asked for; 0 for all of the file."""
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range", ""))
-        return int(found[1]) if found and self.headers.get("if-range") == self.state.etag else 0
+        return int(found[1]) if found else 0
 
 
 def behave(answer: Answer) -> None:
     """As a server should."""
-    send(answer, answer.state.length)
+    send(answer, len(answer.state.content))
 
 
 def send(answer: Answer, end: int) -> None:
     """What is asked for, announced whole, but nothing from byte `end` on."""
-    state, begin = answer.state, answer.range()
-    total = state.length
-    if begin >= total:
-        answer.begin(416, Content_Range=f"bytes */{total}", Content_Length=0)
+    content, begin = answer.state.content, answer.range()
+    if begin >= len(content):
+        answer.begin(416, Content_Range=f"bytes */{len(content)}", Content_Length=0)
         return
-    more = {"Content_Range": f"bytes {begin}-{total - 1}/{total}"} if begin else {}
-    answer.begin(206 if begin else 200, ETag=state.etag, Content_Length=total - begin, **more)
-    state.copy(answer.wfile, begin, end)
+    more = {"Content_Range": f"bytes {begin}-{len(content) - 1}/{len(content)}"} if begin else {}
+    answer.begin(206 if begin else 200, Content_Length=len(content) - begin, **more)
+    answer.wfile.write(content[begin:end])
 
 
 def breaking_off(end: int) -> Callable[[Answer], None]:
@@ -91,50 +80,20 @@ def breaking_off(end: int) -> Callable[[Answer], None]:
     return lambda answer: send(answer, end)
 
 
-def holding(end: int, let_go: threading.Event) -> Callable[[Answer], None]:
-    """Sends nothing from byte `end` on until it is let go; then the connection ends."""
-
-    def hold(answer: Answer) -> None:
-        send(answer, end)
-        answer.wfile.flush()
-        let_go.wait(60)
-
-    return hold
-
-
-def refusing(status: int, **headers: str | int) -> Callable[[Answer], None]:
+def refusing(status: int) -> Callable[[Answer], None]:
     """An error, and no file."""
-    return lambda answer: answer.begin(status, Content_Length=0, **headers)
 
+    def refuse(answer: Answer) -> None:
+        answer.begin(status, Content_Length=0)
 
-def changing(content: bytes) -> Callable[[Answer], None]:
-    """Another file lies there from now on."""
-
-    def change(answer: Answer) -> None:
-        answer.state.content = content
-        behave(answer)
-
-    return change
-
-
-def claiming(length: int) -> Callable[[Answer], None]:
-    """All of the file, of a length that it has not."""
-
-    def claim(answer: Answer) -> None:
-        answer.begin(200, ETag=answer.state.etag, Content_Length=length)
-        answer.wfile.write(answer.state.content)
-
-    return claim
-
-
-def serving_file(content: bytes) -> AbstractContextManager[FaultyServer]:
-    """A server of this file, whatever its path."""
-    return serving(FaultyServer(content))
+    refuse.status = status  # type: ignore[attr-defined]
+    return refuse
 
 
 @contextmanager
-def serving(state: FaultyServer) -> Iterator[FaultyServer]:
-    """A server of its file, whatever its path."""
+def serving_file(content: bytes) -> Iterator[FaultyServer]:
+    """A server of this file, whatever its path."""
+    state = FaultyServer(content)
     handler = type("Handler", (Answer,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
@@ -152,6 +111,5 @@ def serving(state: FaultyServer) -> Iterator[FaultyServer]:
 def apart_from_the_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Hugging Face's folder, a fresh one, and none of the network but the loopback's server."""
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("IMAGEBART_MIRRORS", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"

@@ -13,12 +13,12 @@ import sys
 import types
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from imagebart.models.stages import build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.published.convert import key_mapping
 from imagebart.published.registry import MODELS, PublishedStage, read_stage_yaml
-from imagebart.weights.folder import on_meta_device, shapes_of
+from imagebart.weights import on_meta_device, shapes_of
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
 ALIGNMENT = 64  # of tensors in a file of PyTorch's
@@ -99,12 +99,11 @@ class _Pickler(pickle._Pickler):  # type: ignore[name-defined]  # the one in Pyt
 
 
 def write_checkpoint(
-    file: Path | BinaryIO,
+    file: Path,
     tensors: dict[str, Planned],
     root: str = "archive",
-    numbers: Callable[[Planned], np.ndarray] = Planned.array,
 ) -> None:
-    """A checkpoint of PyTorch Lightning 1.4 with these tensors. numbers: gives the values of each."""
+    """A checkpoint of PyTorch Lightning 1.4 with these tensors."""
     buffer = io.BytesIO()
     pickler = _Pickler(buffer)
     with _lightning() as callback:
@@ -122,7 +121,7 @@ def write_checkpoint(
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _write_entry(archive, f"{root}/data.pkl", buffer.getvalue())
         for storage in pickler.storages:
-            _write_entry(archive, f"{root}/data/{storage.key}", numbers(storage.planned))
+            _write_entry(archive, f"{root}/data/{storage.key}", storage.planned.array())
         _write_entry(archive, f"{root}/version", b"3\n")
 
 
@@ -175,14 +174,6 @@ def write_full(name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for stem, tensors in full_tensors(name):
         write_checkpoint(folder / f"{stem}.ckpt", tensors, stem)
-
-
-def write_full_package(target: BinaryIO, name: str, numbers: Callable[[Planned], np.ndarray] = Planned.array) -> None:
-    """The zip of a published model in full size, always the same bytes; the target only needs `write`."""
-    with zipfile.ZipFile(target, "w") as archive:
-        for stem, tensors in full_tensors(name):
-            with archive.open(zipfile.ZipInfo(f"{name}/{stem}.ckpt"), "w", force_zip64=True) as file:
-                write_checkpoint(file, tensors, stem, numbers)  # type: ignore[arg-type]  # writes alone are wanted
 
 
 def write_tiny(folder: Path, source: str = "uncond_residual_geometric", stages: int = 4) -> None:

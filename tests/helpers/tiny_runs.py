@@ -19,7 +19,7 @@ from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageSh
 from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex, stored_side
 from imagebart.training.loop import Task, train
 from imagebart.training.state import write_json
-from imagebart.weights.folder import Part, save_part
+from imagebart.weights import Part, save_part
 
 SMALL = tiny_first_stage(resolution=16, code_dim=4, codebook_size=8)
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=3)

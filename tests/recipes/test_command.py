@@ -15,7 +15,7 @@ from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import SamplingSettings
 from imagebart.training.config import StageShape
 from imagebart.training.token_task import text_config
-from imagebart.weights.folder import Part, save_part
+from imagebart.weights import Part, save_part
 from imagebart.worlds.attribute_classifier import CaptionReader, load_classifier, save_heads
 from recipes.avatars import READER
 from recipes.avatars.__main__ import main

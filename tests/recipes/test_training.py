@@ -21,7 +21,7 @@ from imagebart.text.conditioners import TextConditioner
 from imagebart.training.config import LoopConfig, StageRun, StageShape
 from imagebart.training.token_task import load_text_encoder, text_config
 from imagebart.training.train_model import assemble
-from imagebart.weights.folder import Part, load_part, save_part
+from imagebart.weights import Part, load_part, save_part
 from imagebart.worlds.attribute_classifier import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
 from imagebart.worlds.avatars import VALUES
 from recipes.avatars import training

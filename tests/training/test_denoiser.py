@@ -34,7 +34,7 @@ from imagebart.training.loop import Batch
 from imagebart.training.masks import random_masks
 from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, load_text_encoder, text_config
 from imagebart.training.train_model import assemble
-from imagebart.weights.folder import Part, load_part, save_part
+from imagebart.weights import Part, load_part, save_part
 from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.training import AVATARS, CaptionsRun, train_captions
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from imagebart.imaging.files import normalize
 from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.training.patch_memory import PRIOR, collect, fit_patch_memory
-from imagebart.weights.folder import Part, load_part, save_part
+from imagebart.weights import Part, load_part, save_part
 
 F = 8  # pixels of a patch
 CONFIG = tiny_first_stage(

@@ -16,7 +16,7 @@ from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import read_log
 from imagebart.training.stage import train_stages
 from imagebart.training.vqgan import train_first_stage
-from imagebart.weights.folder import Part, save_part
+from imagebart.weights import Part, save_part
 
 LOOP = LoopConfig(
     steps=4, batch_size=4, lr=3e-3, optimizer="muon", warmup=2, ema=0.5, mixed_precision="no", log_every=1

@@ -22,7 +22,7 @@ from imagebart.training.config import StageRun
 from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, stages_task, train_stages
 from imagebart.training.token_task import load_text_encoder
 from imagebart.training.train_model import assemble, take_apart
-from imagebart.weights.folder import Part, load_part, save_part
+from imagebart.weights import Part, load_part, save_part
 
 
 def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:

@@ -41,7 +41,7 @@ from imagebart.training.token_task import TokenDataset
 from imagebart.training.train_model import load_denoiser_to_finetune, write_examples
 from imagebart.training.vqgan import load_first_stage
 from imagebart.ui.examples import find_examples
-from imagebart.weights.folder import EXAMPLES, load_part
+from imagebart.weights import EXAMPLES, load_part
 
 LICENCE, SHARE = ("--licence", "CC0"), {"first_stage_share": 0.9}  # few steps of the denoiser are left
 STEPS = {"first_stage": 2, "decoder": 1, "denoiser": 2}

@@ -13,8 +13,7 @@ from tiny_models import tiny_model, tiny_staged_model
 from imagebart import Pipeline
 from imagebart.cli import main
 from imagebart.errors import WeightsError
-from imagebart.locate import locate
-from imagebart.published.hub import push_folder
+from imagebart.model import locate, push_folder
 
 from .checkpoints import load, same_weights
 
@@ -60,7 +59,7 @@ def test_a_folder_is_sent_with_what_belongs_to_it(hub: Hub, tmp_path: Path, caps
     (folder / "README.md").unlink()
     push_folder(folder, NAME)
     now = hub.files(NAME, "main") or {}
-    assert now["README.md"] == b"# Mine\n" and "stage2.safetensors" in now and "stage3.safetensors" not in now
+    assert now["README.md"] == b"# Mine\n" and now["model.safetensors"] == (folder / "model.safetensors").read_bytes()
 
 
 def test_commands_take_names_of_the_hub(hub: Hub, tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ def test_only_models_are_sent(tmp_path: Path) -> None:
 
 def test_code_in_a_repository_is_never_run(hub: Hub) -> None:
     hub.branches[NAME] = {}
-    config = {"format": "imagebart", "version": 1, "auto_map": {"AutoModel": "evil.Model"}}
+    config = {"format": "imagebart", "version": 2, "auto_map": {"AutoModel": "evil.Model"}}
     hub.commit(NAME, "main", {"config.json": json.dumps(config).encode(), "evil.py": b"1/0", "model.bin": b"\x80"})
     with pytest.raises(WeightsError, match="config.json"):
         load(NAME)

@@ -17,7 +17,7 @@ from imagebart.models.vqgan import FirstStage
 from imagebart.published.convert import key_mapping
 from imagebart.published.registry import MODELS, read_stage_yaml
 from imagebart.text.conditioners import ClassConditioner
-from imagebart.weights.folder import on_meta_device, shapes_of
+from imagebart.weights import on_meta_device, shapes_of
 
 from .checkpoints import CLASS_MODEL, FIXTURES, load
 

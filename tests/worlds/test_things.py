@@ -22,7 +22,7 @@ from imagebart.ranking import WEIGHTS, Describer, bundled_scorer, rank
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import TextConditioner
 from imagebart.ui.messages import scale_line
-from imagebart.weights.folder import read_config
+from imagebart.weights import read_config
 from imagebart.worlds.things import (
     Asked,
     ThingDetector,

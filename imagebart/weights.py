@@ -1,0 +1,358 @@
+"""A model's folder: config.json, and the state_dict of its networks in model.safetensors.
+
+Weights of more than MAX_SHARD_BYTES lie in several files, model-00001-of-00004.safetensors and so on, and
+model.safetensors.index.json says which tensor is where, all as huggingface_hub writes them. A text encoder that stages
+share is stored once. Beside them may lie README.md, the model card, and examples. The folder of a training run may lack
+networks; `imagebart.model.ImageBART.from_pretrained` takes whole models only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from pydantic import model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from imagebart.atomic_io import link_or_copy, replace_folder, write_error
+from imagebart.diffusion import Schedule
+from imagebart.errors import WeightsError, format_value, reason_of
+from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.imagebart import About, ImageBARTModel, Model
+from imagebart.models.stages import Stage, StageConfig, build_stage
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
+from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.settings import Settings, Share
+from imagebart.text.conditioners import Conditioner, NoConditioner
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CARD = "README.md"
+EXAMPLES = "examples"  # a folder of images to start from, see ui/examples.py
+WRITTEN = re.compile(r"config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")  # what a model is made of
+MAX_SHARD_BYTES = 9_400_000  # with its header under 9.5 MB; a Space refuses files over 10 MB
+MAX_COPIED_BYTES = 2**30  # of a model that is read into memory; larger ones stay in their files
+MAX_CARD_CHARACTERS = 200_000
+CPU = torch.device("cpu")
+
+Shapes = Mapping[str, tuple[int, ...]]
+DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """A floating-point type by its name; raises ValueError for another."""
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {format_value(name)}, expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+class ModelConfig(Settings):
+    """config.json. While a model is trained it may have some of its networks."""
+
+    format: Literal["imagebart"] = "imagebart"
+    version: Literal[2] = 2
+    about: About = About()
+    conditioner: Conditioner = NoConditioner()
+    first_stage: FirstStageConfig | None = None
+    text_encoder: TextEncoderConfig | None = None  # one that no network has yet
+    denoiser: DenoiserConfig | None = None  # either this
+    betas: tuple[Share, ...] = ()  # or these
+    stages: tuple[StageConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.denoiser is not None and (self.betas or self.stages):
+            raise ValueError("it has a denoiser and stages, or betas; expected either a denoiser or stages with betas")
+        return self
+
+
+def config_of(model: ImageBARTModel) -> ModelConfig:
+    """What config.json says of a model."""
+    return ModelConfig(
+        about=model.about,
+        conditioner=model.conditioner,
+        first_stage=None if model.first_stage is None else model.first_stage.config,
+        text_encoder=None if model.text_encoder is None else model.text_encoder.config,
+        denoiser=None if model.denoiser is None else model.denoiser.config,
+        betas=model.schedule.betas if model.stages else (),
+        stages=tuple(stage.config for stage in model.stages),
+    )
+
+
+def save_folder(
+    model: ImageBARTModel,
+    folder: str | PathLike[str],
+    dtype: str = "float32",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes config.json and weights, floats as dtype, in place of a model that was there; other files stay.
+
+    Raises OSError, in one sentence, where they cannot be written; the folder is then as it was.
+    """
+    state, folder = _stored_state(model, parse_dtype(dtype)), Path(folder)
+    try:
+        with replace_folder(folder) as new:
+            if folder.is_dir():
+                others = [path.name for path in folder.iterdir() if WRITTEN.fullmatch(path.name)]
+                ignored = shutil.ignore_patterns(*others)
+                shutil.copytree(
+                    folder, new, symlinks=True, ignore=ignored, copy_function=link_or_copy, dirs_exist_ok=True
+                )
+            save_torch_state_dict(state, new, max_shard_size=max_shard_bytes)
+            config = to_json(config_of(model).model_dump())
+            (new / CONFIG).write_text(config + "\n", encoding="utf-8")
+    except (OSError, SafetensorError, shutil.Error) as error:
+        size = sum(tensor.numel() * tensor.itemsize for tensor in state.values())
+        raise write_error(error, folder, size) from error
+
+
+def to_json(value: Any, indent: str = "") -> str:
+    """JSON with an indented line for each setting, and lists of plain values on one."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        lines = [f"{inner}{json.dumps(key)}: {to_json(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        return "[\n" + ",\n".join(inner + to_json(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _stored_state(model: ImageBARTModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A model's tensors, floats as dtype, without text encoders that are the same as the finest stage's."""
+    state = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+        for name, tensor in model.state_dict().items()
+    }
+    for number in range(1, len(model.stages)):
+        shared = _same_in_finest(state, number)
+        if all(finest in state and torch.equal(state[name], state[finest]) for name, finest in shared.items()):
+            for name in shared:
+                del state[name]
+    return state
+
+
+def _same_in_finest(names: Mapping[str, Any], number: int) -> dict[str, str]:
+    """The names of a stage's text encoder -> those of the finest stage's."""
+    prefix = f"stages.{number}.text."
+    return {name: "stages.0.text." + name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+
+def load_networks(
+    folder: Path,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    cls: type[Model] = ImageBARTModel,  # type: ignore[assignment]
+) -> Model:
+    """Reads a model, frozen; of a training run's folder some networks may be missing.
+
+    Raises WeightsError naming the file and what is wrong.
+    """
+    config = read_config(folder / CONFIG)
+    with on_meta_device(folder / CONFIG):
+        stages = [build_stage(stage, len(config.betas)) for stage in config.stages]
+        model = cls(
+            None if config.first_stage is None else FirstStage(config.first_stage),
+            stages if config.denoiser is None else Denoiser(config.denoiser),
+            config.conditioner,
+            config.about,
+            Schedule(config.betas) if config.betas else None,
+            None if config.text_encoder is None else TextEncoder(config.text_encoder),
+        )
+    tensors, expected = _read_tensors(folder), shapes_of(model)
+    for number in range(1, len(stages)):
+        shared = _same_in_finest(expected, number)
+        if not tensors.keys() & shared.keys():
+            tensors |= {name: tensors[finest] for name, finest in shared.items() if finest in tensors}
+    check_shapes(folder / WEIGHTS, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected)
+    load_tensors(model, tensors.__getitem__, folder / WEIGHTS, device, dtype)
+    if config.first_stage is not None:
+        check_used_codes(model.first_stage, folder / WEIGHTS)
+    return model.requires_grad_(False)
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder: copies, safe from what happens to its files, or mapped where they are large."""
+    path = folder / INDEX
+    tensors: dict[str, Tensor] = {}
+    try:
+        names = {WEIGHTS}
+        if path.is_file():
+            names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        paths = [folder / Path(name).name for name in sorted(names)]
+        for path in paths:
+            if not path.is_file():
+                raise WeightsError(f"{path} is missing, expected it beside {CONFIG}")
+        large = sum(path.stat().st_size for path in paths) > MAX_COPIED_BYTES
+        for path in paths:
+            tensors |= load_file(path, backend="mmap" if large else "pread")
+    except WeightsError:
+        raise
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{path} is damaged or cannot be read: {reason_of(error)}") from error
+    return tensors
+
+
+def read_config(path: Path) -> ModelConfig:
+    """config.json; raises WeightsError naming what is wrong in it."""
+    try:
+        return ModelConfig.from_json(path.read_bytes())
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be used: {error}") from error
+
+
+# Modules are made on the meta device, where they have shapes only, and then take tensors one at a time.
+
+
+@contextmanager
+def on_meta_device(where: object) -> Iterator[None]:
+    """Modules made here have shapes and no memory; raises WeightsError, naming `where`, if they cannot be made."""
+    try:
+        with torch.device("meta"), _WithoutInit():
+            yield
+    except (ValueError, TypeError, LookupError, AssertionError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(f"{where} describes what cannot be built: {error}") from error
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Skips the initial values of weights: on the meta device PyTorch would import its compiler for them.
+
+    That is 80 MB, and a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.arange:
+            return torch.empty(*args, dtype=torch.long)
+        return func(*args, **(kwargs or {}))
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that a module needs."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def check_shapes(where: object, given: Shapes, expected: Shapes, prefix: str = "") -> None:
+    """Raises WeightsError naming the first tensor that is missing, unknown or of a wrong shape.
+
+    prefix: what stands before all these names in the file.
+    """
+    for name, shape in expected.items():
+        if name not in given:
+            raise WeightsError(f"{where} lacks the tensor {prefix}{name}, expected it with shape {list(shape)}")
+        if tuple(given[name]) != shape:
+            raise WeightsError(f"{where} has {prefix}{name} of shape {list(given[name])}, expected {list(shape)}")
+    unknown = sorted(set(given) - set(expected))
+    if unknown:
+        raise WeightsError(
+            f"{where} has the tensor {prefix}{unknown[0]:.200}, expected only the {len(expected)} of this model"
+        )
+
+
+def load_tensors(
+    module: nn.Module,
+    read: Callable[[str], Tensor],
+    where: object,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Gives a module its tensors, each read by name and moved to the device; floats become dtype."""
+    tensors = {}
+    for name, wanted in module.state_dict().items():
+        tensor = read(name)
+        if tensor.is_floating_point() != wanted.is_floating_point():
+            expected = "floating point" if wanted.is_floating_point() else "whole"
+            raise WeightsError(f"{where} has {name} of type {tensor.dtype}, expected {expected} numbers")
+        kind = dtype if wanted.is_floating_point() else wanted.dtype
+        tensors[name] = tensor.reshape(wanted.shape).to(device, kind).contiguous()
+    module.load_state_dict(tensors, assign=True)
+
+
+def check_used_codes(first_stage: FirstStage, where: object) -> None:
+    """Raises WeightsError where the list of used codes points outside the codebook or is not ascending."""
+    used, size = first_stage.quantize.used, first_stage.config.codebook_size
+    if used[0] < 0 or used[-1] >= size or bool((used[1:] <= used[:-1]).any()):
+        raise WeightsError(f"{where} has used codes that are not ascending numbers from 0 to {size - 1}")
+
+
+# Model cards: README.md, as somebody wrote it.
+
+
+def read_card(folder: Path) -> str:
+    """The beginning of a folder's README.md; "" where there is none."""
+    path = folder / CARD
+    return path.read_text(encoding="utf-8", errors="replace")[:MAX_CARD_CHARACTERS] if path.is_file() else ""
+
+
+def without_header(card: str) -> str:
+    """A card's text after its YAML header."""
+    if card.startswith("---\n") and "\n---\n" in card[4:]:
+        return card[4:].split("\n---\n", 1)[1].lstrip()
+    return card
+
+
+def card_license(card: str) -> str:
+    """The license that a card's YAML header names; "" where it names none."""
+    header = card[4:].partition("\n---\n")[0] if card.startswith("---\n") else ""
+    named = dict(line.partition(": ")[::2] for line in header.splitlines() if line.startswith("license"))
+    return named.get("license_name") or named.get("license", "")
+
+
+# Trained parts of a model, until training saves models.
+
+
+M = TypeVar("M", bound=nn.Module)
+PART = CONFIG
+
+
+@dataclass(frozen=True)
+class Part(Generic[M]):
+    module: M
+    conditioner: Conditioner = field(default_factory=NoConditioner)
+    schedule: Schedule | None = None
+
+
+def has_part(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def save_part(part: Part[Any], folder: Path) -> None:
+    module = part.module
+    training = module.training, [p.requires_grad for p in module.parameters()]
+    model = ImageBARTModel(
+        module if isinstance(module, FirstStage) else None,
+        module if isinstance(module, Denoiser) else [module] if isinstance(module, Stage) else [],
+        part.conditioner,
+        schedule=part.schedule,
+        text_encoder=module if isinstance(module, TextEncoder) else None,
+    )
+    save_folder(model, folder)
+    module.train(training[0])
+    for parameter, wanted in zip(module.parameters(), training[1], strict=True):
+        parameter.requires_grad_(wanted)
+
+
+def load_part(folder: Path, kind: type[M]) -> Part[M]:
+    if not has_part(folder):
+        raise ValueError(f"{folder} holds no finished part ({PART}); train it first")
+    model: ImageBARTModel = load_networks(folder)
+    schedule = model.schedule if model.stages else None
+    for module in (model.first_stage, model.denoiser, model.text, *model.stages):
+        if isinstance(module, kind):
+            return Part(module, model.conditioner, schedule)
+    raise WeightsError(f"{folder} is of another kind")

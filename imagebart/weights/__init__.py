@@ -1,1 +1,0 @@
-"""Models as files: folders of safetensors, and the Hub."""
