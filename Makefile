@@ -2,9 +2,8 @@
 # make test    install everything, lint, run all tests (the browser's included)
 # make lint    ruff, mypy, and which package imports which
 # make train   train the shipped model again (resumes where it stopped)
-# make photos  train a model of photographs of flowers, fruit and vegetables, and what it is compared with (resumes where it stopped)
+# make photos  train a model of photographs of flowers, fruit and vegetables (resumes where it stopped)
 # make things  train a model of everyday things (resumes where it stopped; the artwork is fetched with npm)
-# make scales  train a model that samples left to right, after `make train`, and compare; then encoders of other depths
 # make bench   time edits on this machine
 # make load    keep the page busy with 16 sessions for three minutes; prints its figures; then paint and cancel quickly, and at random
 # make soak    the same for ten minutes: memory and files do not pile up (SOAK=60 for a minute, files only)
@@ -15,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --root-user-action ignore
 
-.PHONY: demo test lint train things things-held-out photos scales bench load soak fuzz clean
+.PHONY: demo test lint train things photos bench load soak fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
@@ -30,7 +29,7 @@ lint: $(VENV)/.everything
 	$(BIN)/lint-imports
 
 # Large pages of memory, where the C library knows of them (docs/training.md).
-train things photos scales: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
+train things photos: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
 
 train: $(VENV)/.everything
 	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 \
@@ -56,14 +55,6 @@ things: $(VENV)/.everything
 	cp runs/things/reader/reader.safetensors checkpoints/things/judge.safetensors
 	$(BIN)/python -m recipes.things examples --out checkpoints/things/examples
 
-# What it makes of pairs that it was not trained on: after `make things`.
-things-held-out: $(VENV)/.everything
-	$(BIN)/python -m recipes.things train captions --config $(THINGS)/captions-held-out.json --run runs/things/captions-held-out
-	$(BIN)/python -m recipes.things train denoiser --config $(THINGS)/denoiser-held-out.json --run runs/things/denoiser-held-out
-	$(BIN)/python -m imagebart train assemble --config $(THINGS)/model-held-out.json --out runs/things/held-out
-	cp checkpoints/things/judge.safetensors runs/things/held-out
-	$(BIN)/python -m recipes.things evaluate table --only pairs --model runs/things/held-out --samples 120 --seed 651910
-
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything
 	$(BIN)/python -m recipes.still_life.photographs runs/still-life/pictures
 
@@ -71,25 +62,8 @@ PHOTOS := recipes/still_life/configs
 photos: runs/still-life/pictures/train/metadata.jsonl
 	$(BIN)/python -m imagebart train model --config $(PHOTOS)/from-scratch.json --out runs/still-life/from-scratch
 	$(BIN)/python -m imagebart train model --config $(PHOTOS)/further.json --out runs/still-life/model
-	$(BIN)/python -m imagebart train first-stage --config $(PHOTOS)/plain.json --run runs/still-life/plain
-	$(BIN)/python -m imagebart train stage --config $(PHOTOS)/left-to-right.json --run runs/still-life/left-to-right
-	$(BIN)/python -m imagebart train assemble --config $(PHOTOS)/left-to-right-model.json --out runs/still-life/baseline
-	$(BIN)/python -m imagebart evaluate folder --model runs/still-life/model --work runs/still-life/evaluation --steps 5000 \
-	    --beside runs/still-life/plain --baseline runs/still-life/baseline --seed 733331 --out runs/still-life/figures.json \
-	    --sheet runs/still-life/sheet.png
-
-SCALES := recipes/avatars/configs/scales
-scales: $(VENV)/.everything
-	$(BIN)/python -m recipes.avatars train stage --config $(SCALES)/left-to-right.json --run runs/scales/left-to-right
-	$(BIN)/python -m imagebart train assemble --config $(SCALES)/left-to-right-model.json --out runs/scales/baseline
-	$(BIN)/python -m recipes.avatars evaluate scales --baseline runs/scales/baseline --sheet assets/scales.png \
-	    --out runs/scales/figures.json
-	set -e; for depths in encoder1-decoder8 encoder5-decoder5 encoder9-decoder2; do \
-	    $(BIN)/python -m recipes.avatars train denoiser --config $(SCALES)/$$depths.json --run runs/scales/$$depths; \
-	    $(BIN)/python -m imagebart train assemble --config $(SCALES)/$$depths-model.json --out runs/scales/$$depths-model; \
-	    $(BIN)/python -m recipes.avatars evaluate scales --model runs/scales/$$depths-model --scales 2 \
-	        --out runs/scales/$$depths.json; \
-	done
+	$(BIN)/python -m imagebart evaluate folder --model runs/still-life/model --work runs/still-life/evaluation \
+	    --seed 733331 --out runs/still-life/figures.json
 
 bench: $(VENV)/.everything
 	$(BIN)/python scripts/bench.py --scales 1 2 4

@@ -1,10 +1,14 @@
 """How the models that ship with ImageBART in the browser were made: data, configurations, training, evaluation."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
+
+Trainings = Mapping[str, tuple[type[Any] | None, Callable[..., object]]]
+"""Of each part of a model its training, and the type of its settings; None: it has none."""
 
 
 def generator(index: int, seed: int, purpose: int) -> np.random.Generator:
     """An item's random numbers: the same for the same index, seed and purpose, on every machine."""
-    if index < 0:
-        raise ValueError(f"The index of an item is 0 or more, not {index}.")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, purpose))))

@@ -1,419 +1,185 @@
-"""How good the model of avatars is: prompts, edits, completions, reconstruction, distance and diversity.
+"""How good the model of avatars is: the figures of its card.
 
-A small network, the reader, reads the attributes off what the model generates; `Study` holds the model, and how many
-images each measure is of. `compare` measures less, for a table of several models: the paper's claim in small that more
-scales see more of the image than a transformer that samples from left to right (ImageBART, Table 3 and Fig. 14).
+    python -m recipes.avatars evaluate --samples 300 --seed 81 --grids FOLDER
+
+A brush of 6 to 24 pixels goes to and fro over the place of a part, roughly, and words ask for another one. Then the
+same words with a stroke over another place, whole images, places found by words, and descriptions. All settings are
+those that the page begins with. A small network, the reader, which was trained on renders alone, says what images show.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from PIL import Image
 
-from imagebart.evaluation.image_sampler import BASELINE, ImageSampler, left_to_right, sampling_parameters
-from imagebart.evaluation.metrics import (
-    Measure,
-    frechet_distance,
-    jackknife,
-    mean_of,
-    measure,
-    replicates,
-    share_of,
-    ssim,
-    wilson,
+from imagebart.evaluation.metrics import Measure, measure, median_of, share_of
+from imagebart.fitting import EditOptions
+from imagebart.imaging.files import to_images, to_tensor
+from imagebart.pipeline import Pipeline
+from imagebart.worlds.attribute_classifier import load_classifier, verbalize
+from imagebart.worlds.avatars import Attributes
+from recipes import generator
+from recipes.avatars import READER
+from recipes.avatars.artwork import render, rendered
+from recipes.avatars.captions import Caption
+from recipes.avatars.cases import Change, changes, found, held_out_prompt, seen_prompt, typed_prompts
+from recipes.avatars.dataset import sample
+from recipes.evaluation import (
+    SHOWN,
+    Case,
+    caption_grid,
+    changed_pixels,
+    common_measures,
+    edit_all,
+    edit_grid,
+    generate_all,
+    suggestion_iou,
+    zigzag,
 )
-from imagebart.imaging.masks import preset_array
-from imagebart.models.vqgan import psnr
-from imagebart.worlds.attribute_classifier import AttributeClassifier, Reading
-from imagebart.worlds.avatars import VALUES, Attributes, Claims
-from recipes.avatars import data_file
-from recipes.avatars.artwork import region_mask, rendered
-from recipes.avatars.boundary_consistency import COLORS, boundary_consistency
-from recipes.avatars.cases import (
-    EDITED,
-    SMALL,
-    EditCase,
-    PromptCase,
-    changes,
-    edit_case,
-    found,
-    held_out_prompt,
-    plain_prompts,
-    read_prompts,
-    seen_prompt,
-    share_within,
-)
-from recipes.avatars.dataset import sample, value_weights
 
+SIZE = 256
 SERIES = 900_000  # of avatars, plus the seed; training has other series
-REFERENCE, FLOOR, SHOWN, COMPLETED = 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8  # where sets of renders begin
-UPPER = "upper half"
-SHARED = ("skin", "background")  # what both halves of every avatar show
-LEAST = 0.1  # the share of an attribute in each half from which the halves have to agree about it
-EDGE = 40.0  # levels of 255 a pixel over which a render has an edge
-FLAT = 7  # the middle of a square of this side without any gradient is flat
-SCALES = (1, 2, 3, 4, 8)
-IMAGES_EACH = 3  # images that `compare` takes for each sample
-
-OPEN = read_prompts(data_file("prompts_open.txt"))
-"""Prompts that leave most attributes open, for the diversity."""
-
-Answers = list[dict[str, bool]]  # of each image, whether attributes are as they should be
+DESCRIBED = 3 * 10**8  # the number of the first avatar that is described
+VISIBLE = 30  # levels that a pixel differs by, summed over the channels
+APART = 6  # cases from one to another that is about another part
+MIN_CHANGE = 60  # pixels that a change is seen in
+PATCH_DIFFERENCE, PATCH_OPENING, PATCH_AREA = 48, 4, 96  # levels in a channel, pixels a side, pixels
 
 
-@dataclass(frozen=True)
-class Study:
-    """A model under study. Every measure takes about `samples` images (at least 20)."""
+@dataclass(frozen=True, kw_only=True)
+class BrushCase(Case):
+    """A change that is asked for, and a stroke over the place of the part."""
 
-    sampler: ImageSampler
-    reader: AttributeClassifier
-    samples: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.samples < 20:
-            raise ValueError(f"{self.samples} samples, expected 20 or more: intervals of fewer say nothing")
-        kind = self.sampler.model.conditioner.kind
-        if kind != "text":
-            raise ValueError(f"the model's conditioning is {kind!r}; avatars are asked for by text")
-
-    @property
-    def series(self) -> int:
-        return SERIES + self.seed
-
-    @property
-    def repeats(self) -> int:
-        """Images of each plain prompt."""
-        return max(1, self.samples // len(plain_prompts()))
-
-    @property
-    def variants(self) -> int:
-        """Images of each open prompt."""
-        return max(2, self.samples // len(OPEN))
-
-    @property
-    def images(self) -> int:
-        """How many images `evaluate` takes, for a progress bar."""
-        return 6 * self.samples + len(plain_prompts()) * self.repeats + len(OPEN) * self.variants
-
-    def avatars(self, start: int, count: int | None = None) -> list[Attributes]:
-        """Fresh avatars without held-out pairs, as many as there are samples."""
-        return [sample(start + i, self.series, "train") for i in range(count or self.samples)]
-
-    def read_renders(self, avatars: Sequence[Attributes]) -> Reading:
-        """What the reader finds in renders of avatars."""
-        parts = [avatars[i : i + 64] for i in range(0, len(avatars), 64)]
-        readings = [self.reader.read(rendered(part, self.sampler.size)) for part in parts]
-        attributes = [one for reading in readings for one in reading.attributes]
-        return Reading(attributes, torch.cat([reading.features for reading in readings]))
-
-    def answer(self, cases: Sequence[PromptCase]) -> tuple[Answers, Reading]:
-        """Of an image of each prompt: which of its claims are found, and all that is read."""
-        reading = self.reader.read(self.sampler.generate([case.text for case in cases], self.seed))
-        return [found(a, case.claims) for a, case in zip(reading.attributes, cases, strict=True)], reading
+    change: Change
 
 
-def evaluate(study: Study) -> Iterator[Measure]:
-    """All measures of a model, each as soon as it is known."""
-    yield from reader_accuracy(study)
-    yield from reconstruction(study)
-    right, reading, accuracy = prompt_accuracy(study)
-    yield accuracy
-    held_out, _ = study.answer([held_out_prompt(i, study.series) for i in range(study.samples)])
-    yield total("held-out pairs: named attributes found", held_out, "≥ 97 %")
-    yield from plain_prompt_accuracy(study)
-    yield from edits(study)
-    yield new_backgrounds(study)
-    yield from completions(study)
-    renders = Renders.of(study)
-    yield measure("distance of renders to renders, the floor", jackknife(renders.floor), study.samples)
-    yield from distance(renders, reading.features)
-    yield diversity(study)
-    yield from by_attribute(right, "prompts, by attribute")
+def brush_case(number: int, seed: int) -> BrushCase:
+    """The case of a number: the attributes in turn, strokes up to a quarter smaller than the part and off its place."""
+    random = generator(number, seed, 21)
+    for change in changes(number, SERIES + seed, 3):
+        difference = np.abs(render(change.before, SIZE).astype(int) - render(change.after, SIZE)).sum(2) > VISIBLE
+        if difference.sum() >= MIN_CHANGE:
+            break
+    rows, columns = np.flatnonzero(difference.any(1)), np.flatnonzero(difference.any(0))
+    across, down = columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]
+    x = columns[0] + across * (0.5 + random.normal(0, 0.06))
+    y = rows[0] + down * (0.5 + random.normal(0, 0.06))
+    half = random.uniform(0.75, 1.1, 2) * (across, down) / 2
+    bounds = (x - half[0], y - half[1], x + half[0], y + half[1])
+    mask = zigzag(bounds, random.uniform(6, 24), (SIZE, SIZE), random)
+    return BrushCase(Image.fromarray(render(change.before, SIZE)), mask, change.prompt.text, change=change)
 
 
-def comparison(study: Study, scales: Sequence[int] = SCALES, baseline: Study | None = None) -> dict[str, Study]:
-    """The baseline, and a model with each number of scales in turn, by name.
+def has_patch(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether a person sees at once that a masked region is not as in a render: uint8 [H, W, 3], bool [H, W].
 
-    Raises ValueError for a model that was trained for one number of scales, and for a baseline that sees what follows.
+    Pixels that differ by more than 48 levels are opened with a square of 4 x 4, so that anti-aliased edges and thin
+    lines do not count; what is left is seen from 96 connected pixels on.
     """
-    if study.sampler.model.denoiser is None:
-        stages = len(study.sampler.model.stages)
-        raise ValueError(f"the model was trained for {stages} scales, expected one that any number can be chosen for")
-    studies: dict[str, Study] = {}
-    if baseline is not None:
-        studies[BASELINE] = replace(baseline, sampler=left_to_right(baseline.sampler))
-    for count in scales:
-        settings = study.sampler.settings.replace(scales=count)
-        studies[f"T = {count}"] = replace(study, sampler=replace(study.sampler, settings=settings))
-    return studies
+    different = ((cv2.absdiff(image, reference).max(2) > PATCH_DIFFERENCE) & mask).astype(np.uint8)
+    opened = cv2.morphologyEx(different, cv2.MORPH_OPEN, np.ones((PATCH_OPENING, PATCH_OPENING), np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    return bool((stats[1:, cv2.CC_STAT_AREA] >= PATCH_AREA).any())  # the first is the background
 
 
-def compare(study: Study, renders: Renders) -> Iterator[Measure]:
-    """Prompts, distance, completions of the upper half and edits of one model."""
-    yield sampling_parameters(study.sampler)
-    _, reading, accuracy = prompt_accuracy(study)
-    yield accuracy
-    yield from distance(renders, reading.features)
-    yield from completions(study)
-    yield from edits(study)
+def read_all(images: Sequence[Image.Image]) -> list[Attributes]:
+    """What the reader sees in images."""
+    return load_classifier(READER).read(torch.cat([to_tensor(image) for image in images])).attributes
 
 
-def prompt_accuracy(study: Study) -> tuple[Answers, Reading, Measure]:
-    """Which attributes named in captions of the training's kind are found, all that is read, and the share."""
-    right, reading = study.answer([seen_prompt(i, study.series) for i in range(study.samples)])
-    return right, reading, total("prompts: named attributes found", right, "≥ 98 %")
+def measures(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Image]) -> Iterator[Measure]:
+    """All measures of a model, each of so many cases; grids: takes images to look at, unchosen."""
+    cases = [brush_case(number, seed) for number in range(samples)]
+    yield from strokes(pipe, cases, seed, grids)
+    yield from words_elsewhere(pipe, cases)
+    yield from whole_images(pipe, samples, seed, grids)
+    yield from places_by_words(pipe, cases)
+    yield descriptions(pipe, samples, seed)
 
 
-def reader_accuracy(study: Study) -> Iterator[Measure]:
-    """How often the reader is right on fresh renders of all combinations, which limits everything else."""
-    truth = [sample(SHOWN + i, study.series, "all") for i in range(5 * study.samples)]
-    read = study.read_renders(truth).attributes
-    yield from _kept("reader right on renders", "≥ 99 %", truth, read, "reader, by attribute")
+def strokes(pipe: Pipeline, cases: list[BrushCase], seed: int, grids: dict[str, Image.Image]) -> Iterator[Measure]:
+    """Whether strokes give what is asked for, leave other attributes, and draw what a render shows."""
+    results = edit_all(pipe, cases, seed)
+    grids["painted"] = edit_grid(cases, results)
+    read = read_all([last.image for last in results])
+    asked = [all(found(a, case.change.prompt.claims).values()) for a, case in zip(read, cases, strict=True)]
+    yield measure("strokes: as asked", share_of(asked), len(cases), "%", "≥ 97 %")
+    stay = [found(a, c.change.before.values_of(c.change.others)) for a, c in zip(read, cases, strict=True)]
+    yield _share("strokes: others' attributes stay", stay, "≥ 99 %")
+    patched, floor = [], []
+    for case, last, seen in zip(cases, results, read, strict=True):
+        kept = {name: getattr(case.change.before, name) for name in case.change.others}
+        mask = changed_pixels(last)
+        patched.append(has_patch(np.asarray(last.image), render(replace(seen, **kept), SIZE), mask))
+        original = rendered([case.change.after], SIZE)
+        with torch.no_grad():
+            decoded = pipe.model.first_stage.decode(pipe.model.first_stage.encode(original))
+        floor.append(has_patch(np.asarray(to_images(decoded)[0]), render(case.change.after, SIZE), mask))
+    yield measure("strokes: with a patch", share_of(patched), len(cases), "%", "floor + 2 %")
+    yield measure("reconstructions: with a patch, the floor", share_of(floor), len(cases), "%")
+    yield from common_measures(cases, results)
 
 
-def reconstruction(study: Study) -> Iterator[Measure]:
-    """Attributes kept through encode and decode, PSNR, SSIM and sharpness."""
-    truth = study.avatars(SHOWN)
-    images = rendered(truth, study.sampler.size)
-    decoded = study.sampler.reconstruct(images)
-    read = study.reader.read(decoded).attributes
-    yield from _kept("reconstruction: attributes kept", "≥ 99.5 %", truth, read, "reconstruction, by attribute")
-    yield measure("reconstruction: PSNR", mean_of(psnr(images, decoded).tolist()), len(truth), "dB")
-    yield measure("reconstruction: SSIM", mean_of(ssim(images, decoded).tolist()), len(truth))
-    sharpness = Sharpness.of(images, decoded)
-    crisp, clean = (jackknife(replicates(f, len(truth))) for f in (sharpness.crispness, sharpness.cleanness))
-    yield measure("reconstruction: crispness", crisp, len(truth), goal="≥ 0.85")
-    yield measure("reconstruction: cleanness", clean, len(truth), "levels", "≤ 1")
+def words_elsewhere(pipe: Pipeline, cases: list[BrushCase]) -> Iterator[Measure]:
+    """Each prompt with the stroke of another case: a painted one stays and that is said, one of no person's moves."""
+    said, followed = [], []
+    for number, case in enumerate(cases):
+        mask = cases[number - APART].mask
+        fitted = pipe.fit_mask(case.image, mask, case.words)
+        if fitted.elsewhere is None:  # the places touch: the words' place is in the mask
+            continue
+        said.append(bool(fitted.notes))
+        moved = pipe.fit_mask(case.image, mask, case.words, options=EditOptions(movable=True))
+        inside = np.asarray(moved.mask) > 0
+        followed.append(bool((inside == (np.asarray(fitted.elsewhere) > 0)).all()))
+    if said:
+        yield measure("words about another place: said", share_of(said), len(said), "%", "100 %")
+        yield measure("… of a mask that nobody painted: followed", share_of(followed), len(said), "%", "100 %")
 
 
-def plain_prompt_accuracy(study: Study) -> Iterator[Measure]:
-    """Of the sixty plain prompts, the share of images that show all that their prompt says; then of each prompt."""
-    cases, repeats = plain_prompts(), study.repeats
-    answers, _ = study.answer([case for case in cases for _ in range(repeats)])
-    understood = [all(answer.values()) for answer in answers]
-    right = [sum(understood[i * repeats : (i + 1) * repeats]) for i in range(len(cases))]
-    share = share_of(right, [repeats] * len(cases))
-    yield measure("plain prompts understood", share, len(understood), "%", "≥ 97 %")
-    for case, count in zip(cases, right, strict=True):  # images of one prompt are independent of each other
-        yield measure(case.text, wilson(count / repeats, repeats), repeats, "%", group="plain prompts")
+def whole_images(pipe: Pipeline, samples: int, seed: int, grids: dict[str, Image.Image]) -> Iterator[Measure]:
+    """Whether images show what captions name, also pairs of values that training never showed, and what people type."""
+    numbers, series = range(samples), SERIES + seed
+    kinds: dict[str, tuple[list[Caption], str]] = {
+        "captions": ([seen_prompt(number, series) for number in numbers], "≥ 98 %"),
+        "held-out pairs": ([held_out_prompt(number, series) for number in numbers], "≥ 97 %"),
+        "as people type": ([case for case in typed_prompts("held") if case.claims], "≥ 97 %"),
+    }
+    for name, (prompts, goal) in kinds.items():
+        images = generate_all(pipe, [prompt.text for prompt in prompts], seed)
+        answers = [found(a, prompt.claims) for a, prompt in zip(read_all(images), prompts, strict=True)]
+        yield _share(f"whole images, {name}: named attributes found", answers, goal)
+    shown = [([image], prompt.text) for image, prompt in zip(images, prompts, strict=True)]
+    grids["prompts"] = caption_grid(shown[:SHOWN], columns=8)
 
 
-def edits(study: Study) -> Iterator[Measure]:
-    """Whether edits show what was asked for, what lies outside the mask stays, and both sides of the mask agree."""
-    cases, masks, after = edited_cases(study)
-    avatars, read = [case.before for case in cases], study.reader.read(after).attributes
-    pairs = list(zip(read, cases, strict=True))
-    changed = [{case.attribute: all(found(a, case.prompt.claims).values())} for a, case in pairs]
-    yield total("edits: changed as asked", changed, "≥ 97 %")
-    yield total("edits: others stayed", [found(a, case.before.values_of(case.outside)) for a, case in pairs], "≥ 99 %")
-    silent = [[name for name in COLORS if name not in case.prompt.claims] for case in cases]
-    consistent = boundary_consistency(after, masks, avatars, read, silent)
-    name = "edits: inside = outside where the prompt is silent"
-    yield from _consistency(name, consistent, "edits, inside = outside")
-    yield from by_attribute(changed, "edits, by attribute", EDITED)
+def places_by_words(pipe: Pipeline, cases: list[BrushCase]) -> Iterator[Measure]:
+    """The places that prompts would change, beside the patches in which the renders before and after differ."""
+    shares = []
+    for case in cases:
+        differs = (render(case.change.before, SIZE) != render(case.change.after, SIZE)).any(2)
+        side = SIZE // pipe.grid
+        patches = differs.reshape(pipe.grid, side, pipe.grid, side).any((1, 3))
+        shares.append(suggestion_iou(pipe, case.image, case.words, patches.repeat(side, 0).repeat(side, 1)))
+    yield measure("places by words: IoU, median", median_of(shares), len(cases), goal="≥ 0.75")
 
 
-def edited_cases(study: Study) -> tuple[list[EditCase], np.ndarray, Tensor]:
-    """Edits of the attributes of `EDITED` in turn: the cases, their masks [B, size, size], the images."""
-    cases = [edit_case(i, study.series, study.sampler.size) for i in range(study.samples)]
-    cases.sort(key=lambda case: EDITED[case.attribute])  # a batch generates what any of its masks holds
-    before, masks = rendered([case.before for case in cases], study.sampler.size), np.stack([c.mask for c in cases])
-    return cases, masks, study.sampler.edit(before, masks, [case.prompt.text for case in cases], study.seed)
+def descriptions(pipe: Pipeline, samples: int, seed: int) -> Measure:
+    """Of the phrases that describe fresh renders, the share that is true."""
+    answers = []
+    for number in range(samples):
+        avatar = sample(DESCRIBED + number, SERIES + seed)
+        true, said = verbalize(avatar).split(", "), pipe.describe(Image.fromarray(render(avatar, SIZE))).split(", ")
+        answers.append({phrase: phrase in true for phrase in said})
+    return _share("descriptions: phrases right", answers, "≥ 99 %")
 
 
-def new_backgrounds(study: Study) -> Measure:
-    """Edits by prompts for another background, where slivers of the old one around the head contradict them."""
-    attributes = tuple(EDITED)
-    turns = [i * len(attributes) + attributes.index("background") for i in range(study.samples)]
-    cases = [next(changes(turn, study.series, 3)) for turn in turns]
-    before, size = rendered([case.before for case in cases], study.sampler.size), study.sampler.size
-    masks = np.stack([region_mask("background", size)] * len(cases))  # of any avatar: it leaves some around this head
-    images = study.sampler.edit(before, masks, [case.prompt.text for case in cases], study.seed)
-    read = study.reader.read(images).attributes
-    answers = [found(one, case.prompt.claims) for one, case in zip(read, cases, strict=True)]
-    return total("edits: another background, with slivers of the old one", answers, "≥ 94 %")
-
-
-def completions(study: Study) -> Iterator[Measure]:
-    """Of upper halves generated without a prompt: whether their colors, and the whole as read, fit the lower half.
-
-    ImageBART, Fig. 14: a model that samples from left to right has to generate upper halves without the lower one.
-    """
-    avatars = study.avatars(COMPLETED)
-    masks, images = complete(study, avatars)
-    readings = study.reader.read(images).attributes
-    consistent = boundary_consistency(images, masks, avatars, readings, [SHARED] * len(avatars))
-    yield from _consistency("completions: inside = outside", consistent, "completions, inside = outside")
-    pairs = zip(avatars, readings, strict=True)
-    answers = [found(reading, avatar.values_of(must_agree(avatar))) for avatar, reading in pairs]
-    yield total("completions: reader agrees with the given half", answers)
-
-
-def complete(study: Study, avatars: Sequence[Attributes]) -> tuple[np.ndarray, Tensor]:
-    """Renders with a new upper half: their masks [B, size, size], and the images."""
-    before = rendered(avatars, study.sampler.size)
-    masks = np.stack([preset_array(UPPER, study.sampler.size)] * len(avatars))
-    return masks, study.sampler.edit(before, masks, [None] * len(avatars), study.seed)
-
-
-@lru_cache(maxsize=512)  # several studies have the same avatars
-def must_agree(avatar: Attributes) -> tuple[str, ...]:
-    """The attributes of which both halves of the image show a good part, so that the lower one determines the upper."""
-    upper = preset_array(UPPER, SMALL)
-    shares = {name: share_within(avatar, name, upper) for name in VALUES if name in avatar.visible()}
-    return tuple(name for name, (least, most) in shares.items() if least >= LEAST and most <= 1 - LEAST)
-
-
-@dataclass(frozen=True)
-class Renders:
-    """Fresh renders to compare with: features [10 * samples, F], and the distance of `samples` others to them."""
-
-    reference: Tensor
-    floor: Tensor  # replicates
-
-    @classmethod
-    def of(cls, study: Study) -> Renders:
-        reference = study.read_renders(study.avatars(REFERENCE, 10 * study.samples)).features
-        return cls(reference, _distances(study.read_renders(study.avatars(FLOOR)).features, reference))
-
-
-def distance(renders: Renders, features: Tensor) -> Iterator[Measure]:
-    """The Fréchet distance of images to fresh renders in the reader's features, and how many floors it is.
-
-    The images are as many as those of the floor, so that both distances are equally too large.
-    """
-    own = _distances(features, renders.reference)
-    yield measure("distance to renders", jackknife(own), len(features))
-    yield measure("distance to renders over the floor", jackknife(own / renders.floor), len(features), goal="≤ 3")
-
-
-def _distances(features: Tensor, reference: Tensor) -> Tensor:
-    return replicates(lambda rows: frechet_distance(features[rows], reference), len(features))
-
-
-def diversity(study: Study) -> Measure:
-    """The entropy of what prompts leave open, over that of as many renders of which the prompt is true."""
-    _, reading = study.answer([case for case in OPEN for _ in range(study.variants)])
-    ratios = []
-    for i, case in enumerate(OPEN):
-        random = np.random.default_rng((study.series, i))
-        renders = [sample_claimed(case.claims, random) for _ in range(study.variants)]
-        own = free_entropy(reading.attributes[i * study.variants : (i + 1) * study.variants], case.claims)
-        ratios.append(own / free_entropy(renders, case.claims))
-    return measure("diversity: entropy over that of renders", mean_of(ratios), len(reading.attributes), "%")
-
-
-def free_entropy(avatars: Sequence[Attributes], claims: Claims) -> float:
-    """The mean Shannon entropy, in bits, of the attributes that nothing is claimed of; not showing counts as a value.
-
-    Few images give too small an entropy, so that it is compared only with that of as many others.
-    """
-    free, total_bits = [name for name in VALUES if name not in claims], 0.0
-    shown = [avatar.visible() for avatar in avatars]
-    for name in free:
-        values = [getattr(avatar, name) if name in seen else None for avatar, seen in zip(avatars, shown, strict=True)]
-        total_bits += entropy(values)
-    return total_bits / len(free)
-
-
-def entropy(values: Sequence[str | None]) -> float:
-    """Shannon entropy in bits of the values' frequencies."""
-    count = len(values)
-    return -sum(n / count * math.log2(n / count) for n in Counter(values).values())
-
-
-def sample_claimed(claims: Claims, random: np.random.Generator) -> Attributes:
-    """An avatar of which claims are true, its values as frequent among the allowed as among all avatars."""
-    chosen = {}
-    for name, values in VALUES.items():
-        allowed = [value for value in values if value in claims.get(name, values)]
-        weights = value_weights(name, allowed)
-        chosen[name] = allowed[random.choice(len(allowed), p=weights / weights.sum())]
-    return Attributes(**chosen)
-
-
-def gradient(images: Tensor) -> Tensor:
-    """How much colors change from pixel to pixel, in levels of 255: [B, 3, H, W] in [-1, 1] -> [B, H - 1, W - 1].
-
-    The Euclidean norm of six numbers: red, green and blue of the pixel to the right and of the one below, less its own.
-    """
-    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 2:
-        raise ValueError(f"images have shape {tuple(images.shape)}, expected [B, 3, H, W], 2 pixels a side or more")
-    levels = images * 127.5
-    here = levels[..., :-1, :-1]
-    across, down = levels[..., :-1, 1:] - here, levels[..., 1:, :-1] - here
-    return (across.square() + down.square()).sum(1).sqrt()
-
-
-@dataclass(frozen=True)
-class Sharpness:
-    """Of each of B images, float64 [B]: gradients summed over the original's edges and flat areas."""
-
-    edges: Tensor
-    originals: Tensor  # the originals' own at their edges
-    flats: Tensor
-    flat_pixels: Tensor
-
-    @classmethod
-    def of(cls, originals: Tensor, images: Tensor) -> Sharpness:
-        """Images [B, 3, H, W] beside what they should be, in [-1, 1]. Raises ValueError where shapes differ."""
-        if originals.shape != images.shape:
-            raise ValueError(f"images have shape {tuple(images.shape)}, expected {tuple(originals.shape)}")
-        own, given = gradient(originals).double(), gradient(images).double()
-        edge = own > EDGE
-        # Half a level: whole levels are not quite equal in floating-point numbers.
-        flat = F.max_pool2d(own[:, None], FLAT, 1, FLAT // 2)[:, 0] < 0.5
-        return cls(*(values.flatten(1).sum(1) for values in (given * edge, own * edge, given * flat, flat.double())))
-
-    def crispness(self, rows: Tensor | slice = slice(None)) -> float:
-        """Mean gradient of these images at the originals' edges, over the originals' own there; 1 is as crisp."""
-        return float(self.edges[rows].sum() / self.originals[rows].sum())
-
-    def cleanness(self, rows: Tensor | slice = slice(None)) -> float:
-        """Mean gradient of these images where the originals are flat, in levels of 255; 0 is as clean."""
-        return float(self.flats[rows].sum() / self.flat_pixels[rows].sum())
-
-
-def total(name: str, answers: Sequence[Mapping[str, bool]], goal: str = "") -> Measure:
-    """The share of answers that are yes, given those of each image by attribute; not all images need to have some."""
+def _share(name: str, answers: Sequence[Mapping[str, bool]], goal: str) -> Measure:
+    """The share of answers that are yes, given those of each image; not all images need to have some."""
     right, asked = [sum(row.values()) for row in answers], [len(row) for row in answers]
     return measure(name, share_of(right, asked), sum(map(bool, asked)), "%", goal)
-
-
-def by_attribute(answers: Sequence[Mapping[str, bool]], group: str, names: Iterable[str] = VALUES) -> Iterator[Measure]:
-    """The same of each attribute, as far as there are answers."""
-    for name in names:
-        own = [row[name] for row in answers if name in row]
-        if own:
-            yield measure(in_words(name), share_of(own), len(own), "%", group=group)
-
-
-def in_words(attribute: str) -> str:
-    """An attribute's name in words."""
-    return attribute.replace("_", " ")
-
-
-def _consistency(name: str, answers: Sequence[Mapping[str, bool]], group: str) -> Iterator[Measure]:
-    """Boundary consistency in all and by attribute; nothing where no image has an answer."""
-    if any(answers):
-        yield total(name, answers, "≥ 97 %")
-    yield from by_attribute(answers, group)
-
-
-def _kept(
-    name: str, goal: str, truth: Sequence[Attributes], read: Sequence[Attributes], group: str
-) -> Iterator[Measure]:
-    """The share of shown attributes that are read as they are, in all and by attribute."""
-    pairs = zip(truth, read, strict=True)
-    right = [{n: getattr(avatar, n) == getattr(seen, n) for n in avatar.visible()} for avatar, seen in pairs]
-    yield total(name, right, goal)
-    yield from by_attribute(right, group)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,10 @@ from imagebart.imaging.files import normalize
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Length, Settings
 from imagebart.text.conditioners import Conditioner, NoConditioner
-from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageRun, StageShape, TokensRun
+from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageShape, TokensRun
 from imagebart.training.data import grid
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.stage import train_stages
 from imagebart.training.token_task import DataSource, load_text_encoder, text_config, with_words_of
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights import Part, save_part
@@ -47,6 +47,7 @@ from imagebart.worlds.attribute_classifier import (
     save_heads,
 )
 from imagebart.worlds.avatars import VALUES, Attributes
+from recipes import Trainings
 from recipes.avatars.artwork import face_weight, render, rendered
 from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.dataset import AvatarDataset, AvatarEdits, caption, sample
@@ -346,27 +347,16 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
 
 AVATARS = DataSource(avatars, conditioner_for)
 
-# The settings of each part's training.
-RUNS: dict[str, type[Any]] = {
-    "first-stage": FirstStageRun,
-    "captions": CaptionsRun,
-    "denoiser": DenoiserRun,
-    "stage": StageRun,
-    "reader": ReaderRun,
+
+def train_decoder(run: FirstStageRun, folder: Path) -> None:
+    """Trains (or resumes) a first stage, or its decoder, on avatars."""
+    size = run.model.resolution
+    train_first_stage(run, folder, avatars(run.data, size), face_weight(size))
+
+
+TRAININGS: Trainings = {
+    "first-stage": (FirstStageRun, train_decoder),  # the VQGAN: pixels to tokens and back
+    "captions": (CaptionsRun, train_captions),  # the text encoder: what captions claim
+    "denoiser": (DenoiserRun, partial(train_denoiser, source=AVATARS)),
+    "reader": (ReaderRun, train_reader),  # reads attributes off images: one measures, another ranks variants
 }
-
-
-def train_part(run: FirstStageRun | CaptionsRun | DenoiserRun | StageRun | ReaderRun, folder: Path) -> None:
-    """Trains (or resumes) a part of the model in a run's folder."""
-    match run:
-        case FirstStageRun():
-            size = run.model.resolution
-            train_first_stage(run, folder, avatars(run.data, size), face_weight(size))
-        case CaptionsRun():
-            train_captions(run, folder)
-        case ReaderRun():
-            train_reader(run, folder)
-        case DenoiserRun():
-            train_denoiser(run, folder, AVATARS)
-        case StageRun():
-            train_stages(run, folder, AVATARS)

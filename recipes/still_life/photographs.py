@@ -12,16 +12,15 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 import tarfile
 import tempfile
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
+from urllib.request import urlretrieve
 
 import numpy as np
 import typer
@@ -38,7 +37,7 @@ NAMES = {  # of folders, as captions have them
 }  # fmt: skip
 PLURALS = {"mango": "mangoes", "tomato": "tomatoes", "potato": "potatoes"}
 UNCOUNTED = {"garlic", "ginger", "asparagus"}
-MANY_COLOURS = {"apple", "melon", "pear", "pepper", "plum", "mango", "cabbage", "daisy", "rose", "tulip"}
+MANY_COLORS = {"apple", "melon", "pear", "pepper", "plum", "mango", "cabbage", "daisy", "rose", "tulip"}
 
 
 @dataclass(frozen=True)
@@ -57,40 +56,29 @@ def main(
     groceries: Annotated[Path | None, typer.Option(help="The groceries' ZIP, where it is here already.")] = None,
 ) -> None:
     """Gets photographs of flowers, fruit and vegetables and makes a folder to train on."""
-    with tempfile.TemporaryDirectory() as place:
-        roses = flowers or download(FLOWERS, Path(place) / "flowers.tgz")
-        carrots = groceries or download(GROCERIES, Path(place) / "groceries.zip")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            roses = flowers or Path(urlretrieve(FLOWERS, Path(folder) / "flowers.tgz")[0])
+            carrots = groceries or Path(urlretrieve(GROCERIES, Path(folder) / "groceries.zip")[0])
+        except OSError as error:
+            raise SystemExit(f"The photographs cannot be fetched ({error}); get them by hand, see --help.") from error
         count = make(out, [*flower_photos(roses), *grocery_photos(carrots)])
     print(f"{count:,} photographs in {out}")
 
 
-def download(address: str, path: Path) -> Path:
-    """Fetches a file; its address is all that can be wrong with it."""
-    try:
-        with urllib.request.urlopen(address, timeout=60) as answer, path.open("wb") as file:
-            shutil.copyfileobj(answer, file)
-    except OSError as error:
-        raise SystemExit(f"{address} cannot be fetched ({error}); get it by hand, give it as an option.") from error
-    return path
-
-
 def flower_photos(archive: Path) -> Iterator[Photograph]:
-    """Flowers with their photographers, as LICENSE.txt names them."""
+    """Flowers with their photographers, as LICENSE.txt names them: "daisy/1.jpg CC-BY by mario - https://…"."""
     with tarfile.open(archive) as files:
-        members = sorted((m for m in files.getmembers() if m.isfile()), key=lambda m: m.name)
-        contents = {m.name: m for m in members if m.name.endswith((".jpg", "LICENSE.txt"))}
-        licence = next(name for name in contents if name.endswith("LICENSE.txt"))
-        credits = authors(_read(files, contents.pop(licence)).decode("utf-8", "replace"))
-        for name, member in contents.items():
-            folder, file = name.split("/")[-2:]
-            credit = credits.get(f"{folder}/{file}", {})
-            yield Photograph(f"flower-{file}", _read(files, member), NAMES.get(folder, folder), credit)
-
-
-def authors(licence: str) -> dict[str, dict[str, str]]:
-    """Authors and pages by file, from lines such as "daisy/1.jpg CC-BY by mario - https://www.flickr.com/…"."""
-    lines = re.findall(r"^(\S+\.jpg) CC-BY by (.*) - (https?://\S+)\s*$", licence, re.MULTILINE)
-    return {file: {"author": author.strip(), "source": source} for file, author, source in lines}
+        contents = {member.name: files.extractfile(member).read() for member in files if member.isfile()}  # type: ignore[union-attr]
+    text = next(content for name, content in contents.items() if name.endswith("LICENSE.txt")).decode(
+        "utf-8", "replace"
+    )
+    lines = re.findall(r"^(\S+\.jpg) CC-BY by (.*) - (https?://\S+)\s*$", text, re.MULTILINE)
+    credits = {file: {"author": author.strip(), "source": source} for file, author, source in lines}
+    for name in sorted(name for name in contents if name.endswith(".jpg")):
+        folder, file = name.split("/")[-2:]
+        credit = credits.get(f"{folder}/{file}", {})
+        yield Photograph(f"flower-{file}", contents[name], NAMES.get(folder, folder), credit)
 
 
 def grocery_photos(archive: Path) -> Iterator[Photograph]:
@@ -103,12 +91,6 @@ def grocery_photos(archive: Path) -> Iterator[Photograph]:
                 folder = parts[parts.index(kind) + 1]
                 thing = "watermelon" if "Watermelon" in parts else NAMES.get(folder, folder.replace("-", " ").lower())
                 yield Photograph(f"produce-{parts[-1]}", files.read(name), thing, {})
-
-
-def _read(files: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = files.extractfile(member)
-    assert file is not None  # plain files only
-    return file.read()
 
 
 def make(out: Path, photographs: list[Photograph]) -> int:
@@ -126,10 +108,8 @@ def make(out: Path, photographs: list[Photograph]) -> int:
         name = Path(photograph.name).with_suffix(".webp").name
         image.save(out / part / name, quality=85)
         rows[part].append({"file_name": name, "text": caption(photograph.thing, image), **photograph.credit})
-    for part, records in rows.items():
-        if not records:
-            continue
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    for part in filter(rows.get, rows):
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[part])
         (out / part / "metadata.jsonl").write_text(lines, encoding="utf-8")
     return len(seen)
 
@@ -145,19 +125,19 @@ def small(content: bytes) -> Image.Image:
 
 
 def caption(thing: str, image: Image.Image) -> str:
-    """Such as "red roses, green background": colours are those of the middle, where kinds differ in it, and the rim."""
+    """Such as "red roses, green background": colors are those of the middle, where kinds differ in it, and the rim."""
     pixels = np.asarray(image.convert("HSV"), np.float32) / 255
     height, width = pixels.shape[:2]
     middle = pixels[height // 3 : -height // 3, width // 3 : -width // 3].reshape(-1, 3)
     rim = np.concatenate([pixels[: height // 8].reshape(-1, 3), pixels[-height // 8 :].reshape(-1, 3)])
-    colour = f"{colour_of(middle)} " if thing in MANY_COLOURS and colour_of(middle) else ""
-    around = colour_of(rim)
+    color = f"{color_of(middle)} " if thing in MANY_COLORS and color_of(middle) else ""
+    around = color_of(rim)
     background = f", {around} background" if around in ("green", "dark", "white", "blue") else ""
-    return f"{colour}{plural(thing)}{background}"
+    return f"{color}{plural(thing)}{background}"
 
 
-def colour_of(pixels: np.ndarray) -> str:
-    """The colour that most of HSV pixels [n, 3], 0 to 1, have; "" where there is none."""
+def color_of(pixels: np.ndarray) -> str:
+    """The color that most of HSV pixels [n, 3], 0 to 1, have; "" where there is none."""
     hue, saturation, value = pixels.T
     names = np.select([value < 0.2, (saturation < 0.2) & (value > 0.7), saturation < 0.2], ["dark", "white", ""], "hue")
     hues = np.array([*HUES, "red"])[np.searchsorted(list(HUES.values()), hue)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,31 +34,6 @@ def _pick(random: np.random.Generator, weights: Sequence[int]) -> int:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Pairs that scenes do not have: nouns in a color, and nouns in the same image."""
-
-    colors: frozenset[tuple[int, str]] = frozenset()
-    neighbors: frozenset[frozenset[int]] = frozenset()
-
-    @classmethod
-    def read(cls, path: Path) -> HeldOut:
-        """A file's pairs, one a line: "purple heart", "cat + frog"."""
-        number = {noun.name: i for i, noun in enumerate(NOUNS)}
-        lines = path.read_text("utf-8").splitlines()
-        neighbors = [frozenset(number[name] for name in line.split(" + ")) for line in lines if " + " in line]
-        colors = [line.split(" ", 1) for line in lines if " + " not in line]
-        return cls(frozenset((number[name], color) for color, name in colors), frozenset(neighbors))
-
-    def has(self, noun: int, color: str, placed: Sequence[Placed]) -> bool:
-        """Whether a thing beside others would make such a pair."""
-        return (noun, color) in self.colors or any(frozenset((noun, other.noun)) in self.neighbors for other in placed)
-
-
-NONE_HELD_OUT = HeldOut()
-HELD_OUT = HeldOut.read(Path(__file__).parent / "data" / "held_out.txt")
-
-
-@dataclass(frozen=True)
 class SceneOptions:
     """What scenes are like."""
 
@@ -69,7 +43,6 @@ class SceneOptions:
     colored: float = 0.0  # share of things that are chosen among those that have several colors alone
     two_tone: float = 0.3  # share of grounds that are a wall and a floor of different colors
     at_left: bool = False  # whether one lies at the image's left edge
-    held_out: HeldOut = NONE_HELD_OUT
 
 
 def _color(random: np.random.Generator, noun: int) -> str:
@@ -101,9 +74,6 @@ def sample(index: int, seed: int = 0, options: SceneOptions = SceneOptions()) ->
             if options.colored and random.random() < options.colored:
                 noun = int(random.choice(COLORED))
             color = _color(random, noun)
-            while options.held_out.has(noun, color, placed):
-                noun = int(random.integers(len(NOUNS)))
-                color = _color(random, noun)
         for _ in range(PLACING_TRIES):
             top, left = (int(random.integers(GRID - side + 1)) for _ in range(2))
             left = 0 if options.at_left and not placed else left
@@ -224,13 +194,13 @@ class EditTask:
     places: Tensor  # ascending, int64 [N]
 
 
-def edit_task(index: int, seed: int = 0, held_out: HeldOut = NONE_HELD_OUT) -> EditTask:
+def edit_task(index: int, seed: int = 0) -> EditTask:
     """The task of a number. Where a box is masked, only the tokens around it are given: a third of them."""
     shared, random = generator(index // BLOCK, seed, 3), generator(index, seed, 1)
     kind, size = list(TASKS)[_pick(shared, list(TASKS.values()))], SIDES[_pick(shared, TASK_SIDES)]
     grown = shared.integers(0, 2, 2) * (shared.random() < 0.3)  # rows and columns that the mask has beyond the box
     side = GRID * PARTS_PER_PATCH
-    everywhere, options = torch.arange(GRID**2), SceneOptions(colored=COLORED_SHARE, held_out=held_out)
+    everywhere, options = torch.arange(GRID**2), SceneOptions(colored=COLORED_SHARE)
     if kind == "everything":
         scene = sample(index, seed, options)
         said = Caption("") if random.random() < SILENT else describe(scene, random)
@@ -269,13 +239,12 @@ class EditTasks(Dataset[dict[str, Any]]):
 
     seed: int = 0
     length: int = 10**9
-    held_out: HeldOut = NONE_HELD_OUT
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        task = edit_task(index, self.seed, self.held_out)
+        task = edit_task(index, self.seed)
         return {"image": _image(task.scene), "text": task.caption.text, "mask": task.mask, "places": task.places}
 
 

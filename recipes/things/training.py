@@ -7,6 +7,7 @@ two things lie and what the ground is. So the denoiser finds a few vectors that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,28 @@ from torch.utils.data import Dataset
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Length, Settings
 from imagebart.text.conditioners import Conditioner, TextConditioner
-from imagebart.training.config import LoopConfig, StageShape, TokensRun
+from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageShape, TokensRun
+from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.token_task import DataSource, text_config
+from imagebart.training.vqgan import train_first_stage
 from imagebart.weights import Part, save_part
-from recipes import generator
+from recipes import Trainings, generator
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
-from recipes.things.reader import NAMES
+from recipes.things.reader import NAMES, train_reader
 from recipes.things.scenes import (
     COUNT_WORDS,
-    HELD_OUT,
-    NONE_HELD_OUT,
+    MARGIN,
     PLACES,
     Caption,
     EditTasks,
-    HeldOut,
-    SceneOptions,
+    Scenes,
     describe,
     describe_things,
+    of_every_size,
     sample,
 )
+from recipes.things.tokens import train_tokens
 
 MENTIONS = 6  # query tokens of things; then one of their places, one of the wall, one of the floor
 QUERY_TOKENS = MENTIONS + 3
@@ -56,10 +59,10 @@ def conditioner(length: int = TEXT_LENGTH) -> TextConditioner:
     return TextConditioner.from_captions(captions, length, understood=NAMES.understood)
 
 
-def caption(index: int, seed: int = 0, held_out: HeldOut = NONE_HELD_OUT) -> Caption:
+def caption(index: int, seed: int = 0) -> Caption:
     """What is said of the scene of a number: of one to three things, as edits are asked for, or of all of it."""
     random = generator(index, seed, 2)
-    scene = sample(index, seed, SceneOptions(held_out=held_out))
+    scene = sample(index, seed)
     if random.random() < SILENT:
         return Caption("")
     if random.random() < 0.5 and scene.things:
@@ -104,7 +107,6 @@ class CaptionsRun(Settings):
     """`python -m recipes.things train captions --config FILE`."""
 
     loop: LoopConfig
-    data: str = "things"
     shape: StageShape = StageShape(query_tokens=QUERY_TOKENS)
     text_length: Length = TEXT_LENGTH
 
@@ -113,13 +115,11 @@ class CaptionsRun(Settings):
 class Captions(Dataset[dict[str, Any]]):
     """Items: text; labels, see `labels`."""
 
-    held_out: HeldOut = NONE_HELD_OUT
-
     def __len__(self) -> int:
         return 10**9
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        said = caption(index, held_out=self.held_out)
+        said = caption(index)
         return {"text": said.text, "labels": labels(said)}
 
 
@@ -147,25 +147,16 @@ def train_captions(run: CaptionsRun, folder: Path) -> None:
     words = conditioner(run.text_length)
     torch.manual_seed(run.loop.seed)
     reader = CaptionReader(TextEncoder(text_config(run.shape, words)))
-    trained = train(CaptionsTask(reader, words, Captions(held_out_of(run.data))), run.loop, folder)
+    trained = train(CaptionsTask(reader, words, Captions()), run.loop, folder)
     assert isinstance(trained, CaptionReader)
     save_part(Part(trained.encoder, words), folder)
 
 
-DATA = {"things": NONE_HELD_OUT, "things without held-out pairs": HELD_OUT}
-
-
-def held_out_of(data: str) -> HeldOut:
-    """The pairs that a configuration's data lacks. Raises ValueError where it names other data."""
-    if data not in DATA:
-        names = " or ".join(map(repr, DATA))
-        raise ValueError(f"data is {data!r}, expected {names}; `python -m imagebart train` takes folders")
-    return DATA[data]
-
-
 def things(data: str, size: int) -> Dataset[dict[str, Any]]:
-    """Tasks on scenes."""
-    return EditTasks(held_out=held_out_of(data))
+    """Tasks on scenes. Raises ValueError where a configuration names other data."""
+    if data != "things":
+        raise ValueError(f"data is {data!r}, expected 'things'; `python -m imagebart train` takes folders")
+    return EditTasks()
 
 
 def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
@@ -173,3 +164,17 @@ def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
 
 
 THINGS = DataSource(things, conditioner_for)
+
+
+def train_things_denoiser(run: DenoiserRun, folder: Path) -> None:
+    """Trains (or resumes) a denoiser that is given the tokens around what is masked."""
+    train_denoiser(run.replace(context_margin=MARGIN), folder, THINGS)
+
+
+TRAININGS: Trainings = {
+    "tokens": (None, train_tokens),  # the codes by k-means, the encoder of patches, and the decoder's memory
+    "captions": (CaptionsRun, train_captions),  # the text encoder
+    "decoder": (FirstStageRun, partial(train_first_stage, dataset=Scenes(of_every_size))),  # its convolutions
+    "denoiser": (DenoiserRun, train_things_denoiser),
+    "reader": (None, train_reader),  # which things squares of images show: it measures, and ships as the scorer
+}

@@ -10,18 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import tiny_conditioner, tiny_first_stage
+from tiny_models import tiny_conditioner
 from torch import Tensor
 
-from imagebart.models.imagebart import About
-from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import TextConditioner
-from imagebart.training.config import LoopConfig, StageRun, StageShape
+from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.token_task import load_text_encoder, text_config
-from imagebart.training.train_model import assemble
-from imagebart.weights import Part, load_part, save_part
+from imagebart.weights import Part, save_part
 from imagebart.worlds.attribute_classifier import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
 from imagebart.worlds.avatars import VALUES
 from recipes.avatars import training
@@ -36,7 +32,6 @@ from recipes.avatars.training import (
     reading_accuracy,
     reading_loss,
     train_captions,
-    train_part,
 )
 
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=14)
@@ -90,8 +85,7 @@ def test_a_text_encoder_learns_more_words_and_its_query_tokens_stay(tmp_path: Pa
         train_captions(run.replace(init_from=str(tmp_path / "first")), tmp_path / "other")
 
 
-def test_a_text_encoder_of_more_words_replaces_another_in_a_model(tmp_path: Path) -> None:
-    save_part(Part(FirstStage(tiny_first_stage())), tmp_path / "first-stage")
+def test_a_text_encoder_of_more_words_reads_known_ones_as_before(tmp_path: Path) -> None:
     few = TextConditioner.from_captions(["a man with red hair and glasses", "a blue hat"], 60)
     reader = CaptionReader(TextEncoder(text_config(SHAPE, few)))
     save_part(Part(reader.encoder, few), tmp_path / "few")
@@ -104,40 +98,6 @@ def test_a_text_encoder_of_more_words_replaces_another_in_a_model(tmp_path: Path
     prompts = ["red hat", "a man with glasses", ""]
     before = reader.encoder(few.encode(prompts).tokens)
     assert torch.allclose(trained(many.encode(prompts).tokens), before, atol=1e-5)
-    first, few_words = str(tmp_path / "first-stage"), str(tmp_path / "few")
-    stage = StageRun(data="avatars", first_stage=first, betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_from=few_words)
-    train_part(stage, tmp_path / "stage")
-    model = assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "many")
-    assert model.conditioner == many and model.stages[0].config.text == trained.config
-    assert assemble(tmp_path / "first-stage", [tmp_path / "stage"], About()).conditioner == few
-    save_part(Part(TextEncoder(text_config(SHAPE.replace(query_tokens=15), many)), many), tmp_path / "other")
-    with pytest.raises(ValueError, match="query_tokens=15.*expected the shape of the network's own"):
-        assemble(tmp_path / "first-stage", [tmp_path / "stage"], About(), tmp_path / "other")
-
-
-def test_a_stage_uses_a_text_encoder_and_leaves_it_as_it_is(tmp_path: Path) -> None:
-    """Whatever it is initialised from; without `text_from` the text encoder learns with the stage."""
-    save_part(Part(FirstStage(tiny_first_stage())), tmp_path / "first")
-    loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, save_every=2, sample_every=2)
-    train_captions(CaptionsRun(loop=loop, shape=SHAPE, text_length=60), tmp_path / "captions")
-    reads = load_text_encoder(tmp_path / "captions")[0].state_dict()
-    run = StageRun(
-        data="avatars", first_stage=str(tmp_path / "first"), betas=(1.0,), t=1, loop=loop, shape=SHAPE, text_length=60
-    )
-    taking = run.replace(text_from=str(tmp_path / "captions"))
-    train_part(taking, tmp_path / "clean")
-    train_part(taking.replace(betas=(0.5, 1.0)), tmp_path / "stage1")
-    train_part(run.replace(init_from=str(tmp_path / "clean")), tmp_path / "freed")
-    stages = {name: load_part(tmp_path / name, Stage).module for name in ("clean", "stage1", "freed")}
-    for name, tensor in reads.items():
-        assert torch.equal(tensor, stages["clean"].text.state_dict()[name])
-        assert torch.equal(tensor, stages["stage1"].text.state_dict()[name])
-    freed = assemble(tmp_path / "first", [tmp_path / "freed"], About(), tmp_path / "captions")
-    for name, tensor in reads.items():  # what was taken over last is what reads
-        assert torch.equal(tensor, freed.stages[0].text.state_dict()[name])
-    weight = "transformer.token_embedding.weight"
-    assert not torch.equal(reads[weight], stages["freed"].text.state_dict()[weight])
-    assert not torch.equal(stages["clean"].text_map.weight, stages["stage1"].text_map.weight)
 
 
 SMALL = (4, 3)  # two attributes of three and of two values

@@ -1,0 +1,80 @@
+"""The command line of a recipe: `python -m recipes.NAME train|evaluate|examples`."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from PIL import Image
+
+from imagebart.cli.main import run as run_commands
+from imagebart.errors import InputError
+from imagebart.evaluation.metrics import Measure, table, write_json
+from imagebart.imaging.masks import MASK_SUFFIX
+from imagebart.pipeline import Pipeline
+from imagebart.training.config import load
+from recipes import Trainings
+from recipes.evaluation import Case
+
+Measures = Callable[[Pipeline, int, int, dict[str, Image.Image]], Iterable[Measure]]  # of samples, a seed; fills grids
+
+
+def command_line(
+    name: str, trainings: Trainings, measures: Measures, page_examples: Callable[[], Iterator[tuple[str, Case]]]
+) -> Callable[..., int]:
+    """The commands of a recipe: called with arguments, or those of the process, runs one; returns its exit code."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=f"The recipe of the model of {name}.")
+    parts = ", ".join(trainings)
+
+    @app.command()
+    def train(
+        part: Annotated[str, typer.Argument(help=parts)],
+        run: Annotated[Path, typer.Option(help="Folder for log, samples and checkpoints; resumes.")],
+        config: Annotated[Path | None, typer.Option(help="JSON file of settings.")] = None,
+    ) -> None:
+        """Train a part of the model."""
+        if part not in trainings:
+            raise InputError(f"There is no part {part!r}; there are {parts}.")
+        settings, train_part = trainings[part]
+        if settings is None:
+            train_part(run)
+        elif config is None:
+            raise InputError(f"--config is missing; recipes/{name}/configs has those of the shipped model.")
+        else:
+            train_part(load(settings, config), run)
+
+    @app.command()
+    def evaluate(
+        model: Annotated[str, typer.Option(help="A model's folder.")] = f"checkpoints/{name}",
+        samples: Annotated[int, typer.Option(help="Cases of each measure.", min=6)] = 300,
+        seed: Annotated[int, typer.Option(help="Of the cases and the first sample.")] = 0,
+        out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
+        grids: Annotated[Path | None, typer.Option(help="Folder for images to look at, unchosen.")] = None,
+    ) -> None:
+        """Measure a model, with the page's settings: the figures of its card."""
+        pictures: dict[str, Image.Image] = {}
+        results = []
+        for one in measures(Pipeline.from_pretrained(model), samples, seed, pictures):
+            results.append(one)
+            print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr, flush=True)
+        print(table(results))
+        if out:
+            write_json(out, {"model": model, "samples": samples, "seed": seed}, results)
+        if grids:
+            grids.mkdir(parents=True, exist_ok=True)
+            for title, picture in pictures.items():
+                picture.save(grids / f"{title}.webp", quality=80)
+
+    @app.command()
+    def examples(out: Annotated[Path, typer.Option(help="Folder for them.")]) -> None:
+        """Write the page's examples: NAME.png, NAME.mask.png and NAME.txt, the words; without words, a removal."""
+        out.mkdir(parents=True, exist_ok=True)
+        for title, case in page_examples():
+            case.image.save(out / f"{title}.png", optimize=True)
+            case.mask.save(out / f"{title}{MASK_SUFFIX}", optimize=True)
+            if case.words:
+                (out / f"{title}.txt").write_text(case.words + "\n", encoding="utf-8")
+
+    return partial(run_commands, app, f"recipes.{name}")
