@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from imagebart.imaging.files import save_animation, save_image
 from imagebart.pipeline import Pipeline
-from imagebart.ui.app import build_page, launch_page
-from imagebart.ui.examples import Example, find_examples
+from imagebart.ui.models import Example, Models, find_examples
+from imagebart.ui.page import build_page, launch_page
 from imagebart.weights import EXAMPLES
 
 HERE = Path(__file__).resolve().parent.parent
@@ -47,7 +47,7 @@ def main(
     """Make the images of assets/."""
     examples, pipe = find_examples(model / EXAMPLES), Pipeline.from_pretrained(model)
     draw_edit_strip(pipe, model / EXAMPLES / "2-short-hair-and-a-beard.png", ASSETS / "edit-strip.png")
-    page = build_page(pipe, examples)
+    page = build_page(Models(pipe, examples))
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
     chromium = os.environ.get("IMAGEBART_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from imagebart.cli.options import DEFAULT_MODEL, command
 from imagebart.errors import InputError
-from imagebart.ui.environment import MAX_RUN_SECONDS, downloads_allowed, find_device, set_environment
+from imagebart.ui.environment import MAX_RUN_SECONDS, find_device, set_environment
 
 app = typer.Typer()
 
@@ -48,33 +49,25 @@ def demo(
     device = find_device()  # before torch is imported
     from imagebart.model import is_hub_name, locate, shipped_model
     from imagebart.pipeline import Pipeline
-    from imagebart.published.registry import cache_dir
-    from imagebart.ui.app import build_page, launch_page
-    from imagebart.ui.downloads import Downloads, EditTimes
-    from imagebart.ui.endpoints import mcp_problem
-    from imagebart.ui.examples import find_examples
-    from imagebart.ui.model_list import Models
+    from imagebart.ui.models import Models, find_examples, is_model
+    from imagebart.ui.page import build_page, launch_page
     from imagebart.weights import EXAMPLES
 
-    library = Models(models, max_loaded=1) if models else None
     source: str | Path = model or DEFAULT_MODEL
-    if models and library is not None and not model:
-        inside = [path for _, path in sorted(library.folders().items()) if path.parent == Path(models)]
+    if models and not model:
+        inside = [path for path in sorted(Path(models).glob("*")) if is_model(path)]
         if not inside:
             raise InputError(f"{models} holds no models; give a folder that holds their folders.")
         source = inside[0]
     folder = locate(source)
     pipeline = Pipeline.from_pretrained(folder, device)
-    if library is None:  # beside a download of the Hub lie its other revisions
-        library = Models(None, max_loaded=1) if is_hub_name(source) else Models.beside(folder)
+    questions = pipeline if device == "cpu" else Pipeline.from_pretrained(folder)
     shipped = shipped_model()
     examples = find_examples(folder / EXAMPLES) or (find_examples(shipped / EXAMPLES) if shipped else [])
-    fetching = Downloads(downloads_allowed(downloads), EditTimes(cache_dir() / "edit_seconds.json"))
-    page = build_page(pipeline, examples, library, max_run_seconds, fetching)
-    problem = mcp_problem(page) if mcp else None
-    if problem:
-        raise InputError(problem)
-    fetching.resume()
+    # Beside a download of the Hub lie its other revisions.
+    others = models or (None if is_hub_name(source) else folder.resolve().parent)
+    allowed = "SPACE_ID" not in os.environ if downloads is None else downloads
+    page = build_page(Models(pipeline, examples, others, allowed, questions=questions), max_run_seconds)
     try:
         launch_page(page, server_name=host, server_port=port, mcp_server=mcp)
     except OSError as error:

@@ -89,12 +89,18 @@ class Controls(Settings):
             return self.words if pipeline.conditioning == "text" else None
         return (self.choice if self._several_classes(pipeline) else self.choice[0]) if self.choice else None
 
-    def fixed_seed(self) -> int | None:
-        """The seed to use; None where a new one is wanted."""
-        return None if self.new_seed or self.seed is None else int(self.seed)
+    def for_run(self, pipeline: Pipeline) -> dict[str, Any]:
+        """Seed, settings, how many images and whether the best comes first, as a pipeline takes them."""
+        given = {
+            "seed": None if self.new_seed or self.seed is None else int(self.seed),
+            "settings": self._settings(pipeline),
+        }
+        if self._several_classes(pipeline):
+            return given
+        return {**given, "variants": int(self.variants), "best_first": self.best_first and pipeline.can_rank}
 
-    def sampling(self, pipeline: Pipeline) -> SamplingSettings:
-        """The sliders' values as a model takes them; their ends "off" become None."""
+    def _settings(self, pipeline: Pipeline) -> SamplingSettings:
+        """The sliders' values; their ends "off" become None."""
         return pipeline.defaults.replace(
             temperature=self.temperature,
             top_k=int(self.top_k) or None,
@@ -104,12 +110,6 @@ class Controls(Settings):
             corrector_steps=int(self.corrector_steps) if pipeline.any_scales else 0,
             scales=int(self.scales) if pipeline.any_scales else None,
         )
-
-    def batch(self, pipeline: Pipeline) -> dict[str, Any]:
-        """How many images at once, and whether the best comes first, as a pipeline takes them."""
-        if self._several_classes(pipeline):
-            return {}
-        return {"variants": int(self.variants), "best_first": self.best_first and pipeline.can_rank}
 
     def _several_classes(self, pipeline: Pipeline) -> bool:
         return pipeline.conditioning == "class" and len(self.choice or ()) > 1
@@ -135,6 +135,11 @@ def starting_values(pipeline: Pipeline) -> dict[str, Any]:
     return _clamped(values)
 
 
+def slider_properties(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """Properties of the sliders that are not the same for all models."""
+    return {"guidance": {"visible": pipeline.conditioning != "none"}, "scales": {"visible": pipeline.any_scales}}
+
+
 def recipe_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     """The controls' values that make an image of this recipe again, alone."""
     values = starting_values(pipeline) | _sampling_values(recipe.settings, pipeline)
@@ -146,9 +151,8 @@ def recipe_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     return _clamped(values)
 
 
-def link_values(sent: Any, pipeline: Pipeline) -> dict[str, Any]:
+def link_values(sent: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
     """The controls' values in a link, without those that no page would write. Its seed is kept."""
-    sent = sent if isinstance(sent, Mapping) else {}
     usual_values = {**starting_values(pipeline), "words": "", "choice": []}
     values = {
         name: sent[name] for name, value in usual_values.items() if name in sent and _same_kind(sent[name], value)

@@ -55,11 +55,6 @@ def find_device() -> str:
     return "cuda" if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true") else "cpu"
 
 
-def downloads_allowed(option: bool | None) -> bool:
-    """Whether people on the page may have published models downloaded: as its owner says, else not on a Space."""
-    return not os.environ.get("SPACE_ID") if option is None else option
-
-
 def on_gpu(run: Callable[..., Any]) -> Callable[..., Any]:
     """`run` with a GPU lent for as long as it takes, where `find_device` found the package; else `run` itself."""
     spaces = sys.modules.get("spaces")

@@ -1,82 +1,50 @@
-"""Files that the page shows: written once under names that nobody can guess, deleted when they are old.
+"""The images that the page shows: files in a folder of its own, which the browser knows by their paths.
 
-Gradio deletes the files that it knows of. An upload that broke off, or files of a server that was killed, it does not:
-so the page has a folder of its own, which is tidied while the server runs. Gradio also names an image's file by its
-content and writes it anew each time, so that one visitor may be sent a file that is just being rewritten; here each
-file is written once.
+Each is written once, under a name that nobody can guess, and deleted when it is old. No session holds them, so that
+they outlive a session and a restart of the server. What the browser may ask for by name is at the end.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import os
-import shutil
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
 
 from imagebart.errors import InputError
+from imagebart.imaging.files import MAX_PIXELS, flatten, load_image, save_animation
+from imagebart.imaging.metadata import read_recipe
 from imagebart.ui import messages
-from imagebart.ui.environment import FOLDER_NAME
 
-MAX_FILE = 40_000_000  # bytes of a file; larger ones are refused while they are still arriving
+MAX_FILE = 40_000_000  # bytes of an upload; larger ones are refused while they are still arriving
+MAX_VIEW_SIDE = 1024  # pixels of the longer side of what is painted on; the same in mask.js
+MAX_PREVIEW_SIDE = 512  # of a preview, which is compressed and sent while the model waits
+MAX_SHAPE = 3  # the longer side of an expanded image, over the shorter one
+ANIMATION_SECONDS = 4.0
+MAX_FRAMES = 200
+
 TIDY_INTERVAL = 60.0  # seconds
 # Seconds after which a file is deleted, by how its name begins. The browser asks for a preview at once; "tmp" is an
 # upload on its way, which gets another name when it has arrived.
 MAX_AGES = {"preview-": 180.0, "tmp": 900.0}
 MAX_AGE = 3600.0  # of all others
 PERMANENT = "kept-"  # how the names of files begin that stay: the examples, the same ones each time
-# Images of a run are sent at once and soon deleted: quick to write matters more than small.
-PNG_COMPRESSION = 1
 
 
-class DiskFull(InputError):
-    """The disk for temporary files is full. The message is for the person, like that of any InputError."""
-
-
-def publish(image: Image.Image, prefix: str = "imagebart") -> str:
-    """Writes an image, losslessly, where the page may show it: its path. Raises DiskFull as `publish_file` does."""
-    return publish_file("image.png", lambda path: image.save(path, compress_level=PNG_COMPRESSION), prefix)
-
-
-def publish_preview(image: Image.Image) -> str:
-    """The same for an image that is shown for a moment only: it is deleted soon."""
-    return publish(image, "preview")
-
-
-def publish_copy_as_preview(path: str) -> str:
-    """Another name for a file, soon deleted: the browser may still ask for it when the file itself is gone."""
-
-    def link(preview: Path) -> None:
-        try:
-            os.link(path, preview)
-        except OSError:  # some file systems allow one name for a file
-            shutil.copyfile(path, preview)
-
-    return publish_file("image.png", link, "preview")
-
-
-def publish_permanently(name: str, image: Image.Image) -> str:
-    """An image that every server shows under the same name: written by whoever comes first, and never deleted."""
-    path = Path(get_upload_folder()) / f"{PERMANENT}{name}"
-    if not path.is_file():
-        whole = publish_file("image.png", image.save)
-        os.replace(whole, path)
-    return str(path)
+class ImageDeleted(InputError):
+    """An image's file is no longer there."""
 
 
 def publish_file(name: str, write: Callable[[Path], object], prefix: str = "imagebart") -> str:
     """Has a file written where the page may show it: its path, which begins with `prefix` and ends in `name`.
 
-    Raises DiskFull where it cannot be written; nothing is left behind then.
+    Raises InputError where the disk is full; nothing is left behind then.
     """
     folder = Path(get_upload_folder())
     path = folder / f"{prefix}-{uuid4().hex[:12]}-{name}"
@@ -85,69 +53,138 @@ def publish_file(name: str, write: Callable[[Path], object], prefix: str = "imag
         write(path)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise DiskFull(messages.DISK_FULL) from error
+        raise InputError(messages.DISK_FULL) from error
     return str(path)
 
 
-@asynccontextmanager
-async def tidying(_app: Any, interval: float = TIDY_INTERVAL) -> AsyncIterator[None]:
-    """A server's lifespan in which its folder is tidied and freed memory given back: at once, then at intervals."""
-    folder = Path(get_upload_folder())
-
-    async def tidy_again_and_again() -> None:
-        while True:
-            await asyncio.to_thread(tidy, folder)
-            await asyncio.to_thread(release_memory)
-            await asyncio.sleep(interval)
-
-    # Another folder than the one of `set_environment` may be shared with other programs.
-    task = asyncio.create_task(tidy_again_and_again()) if folder.name.startswith(FOLDER_NAME) else None
-    try:
-        yield
-    finally:
-        if task is not None:
-            task.cancel()
+def publish(image: Image.Image, prefix: str = "imagebart") -> str:
+    """Writes an image, losslessly, where the page may show it: its path. "preview": it is deleted soon."""
+    # Most are sent at once and soon deleted: quick to write matters more than small.
+    return publish_file("image.png", lambda path: image.save(path, compress_level=1), prefix)
 
 
-def tidy(folder: Path, now: float | None = None) -> int:
-    """Deletes the files of `folder` that are too old at the time `now`, and empty folders; how many files."""
+def publish_permanently(name: str, image: Image.Image) -> str:
+    """An image that every server shows under the same name: written by whoever comes first, and never deleted."""
+    path = Path(get_upload_folder()) / f"{PERMANENT}{name}"
+    if not path.is_file():
+        os.replace(publish_file("image.png", image.save), path)
+    return str(path)
+
+
+def tidy(folder: Path, now: float | None = None) -> None:
+    """Deletes the files of `folder` that are too old at the time `now`, and empty folders."""
     now = time.time() if now is None else now
-    deleted = 0
     # From the leaves to the root, so that emptied folders are seen after their files.
     for parent, folders, names in os.walk(folder, topdown=False):
-        for name in names:
+        for path in (Path(parent, name) for name in (*names, *folders)):
             # An upload, whose name anybody can choose, lies in a folder of its own.
-            if not (name.startswith(PERMANENT) and Path(parent) == folder):
-                deleted += _delete_if_old(Path(parent, name), now)
-        for name in folders:
-            path = Path(parent, name)
-            try:
-                if now - path.lstat().st_mtime > MAX_AGES["tmp"]:  # a new one is about to be filled
-                    path.rmdir()
-            except OSError:  # not empty
+            if path.name.startswith(PERMANENT) and path.parent == folder:
                 continue
-    return deleted
+            age = next((age for prefix, age in MAX_AGES.items() if path.name.startswith(prefix)), MAX_AGE)
+            try:
+                # Not the time of the last change to its content, which a copy takes over from the original.
+                if now - path.lstat().st_ctime > age:
+                    path.rmdir() if path.is_dir() else path.unlink()
+            except OSError:  # not empty, or another server was faster
+                continue
 
 
-def _delete_if_old(path: Path, now: float) -> bool:
-    age = next((age for prefix, age in MAX_AGES.items() if path.name.startswith(prefix)), MAX_AGE)
+def tidy_forever(folder: Path) -> None:
+    """Tidies a folder every minute. Gradio would only delete the files that it wrote itself."""
+    while True:
+        tidy(folder)
+        time.sleep(TIDY_INTERVAL)
+
+
+def find(path: str) -> Path:
+    """A file in the page's folder, by its path or its path in there. Raises ImageDeleted for all else."""
+    folder = Path(get_upload_folder()).resolve()
     try:
-        # Not the time of the last change to its content, which a copy takes over from the original.
-        if now - path.lstat().st_ctime <= age:
-            return False
-        path.unlink()
-    except OSError:  # another server was faster
-        return False
-    return True
+        file = (folder / path).resolve()
+        if file.is_relative_to(folder) and file.is_file():
+            return file
+    except (OSError, ValueError):  # a name that no file can have
+        pass
+    raise ImageDeleted(messages.IMAGE_DELETED)
 
 
-def release_memory() -> None:
-    """Gives freed memory back to the system, where the C library can be asked to.
+def view_size(size: tuple[int, int], longest: int = MAX_VIEW_SIDE) -> tuple[int, int]:
+    """Size of what is painted on, for an image of `size` (width, height): its own, or a bounded share of it.
 
-    glibc keeps what was freed in the heap of each thread, and Gradio's requests run in many threads: after a busy
-    minute tens of megabytes would stay.
+    So no button moves megabytes, and small images are painted on pixel by pixel.
     """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    scale = min(max(size), longest) / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def downscaled(image: Image.Image, longest: int = MAX_VIEW_SIDE) -> Image.Image:
+    """The image itself, or a copy whose longer side is `longest` where it is larger."""
+    size = view_size(image.size, longest)
+    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+
+
+def describe(path: str, image: Image.Image, view: str | None = None) -> dict[str, Any]:
+    """An image as the sketchpad knows it: its file, its size, and a copy that any browser can show."""
+    view, mask_size = view or publish(flatten(downscaled(image))), list(view_size(image.size))
+    return {"path": path, "width": image.width, "height": image.height, "view": view, "mask_size": mask_size}
+
+
+def describe_png(path: str, image: Image.Image) -> dict[str, Any]:
+    """The same for a PNG that this page wrote: small ones are shown as they are."""
+    return describe(path, image, path if max(image.size) <= MAX_VIEW_SIDE else None)
+
+
+# What the browser may call by name, see `answering` in actions.py: JSON in, JSON out.
+
+
+def open_image(path: str) -> dict[str, Any]:
+    """An upload, or an image from before: {"image": …, "made": whether this page made it}."""
+    file = find(path)
+    described = describe(str(file), load_image(file))
+    try:
+        made = read_recipe(file) is not None
+    except InputError:  # reported when its settings are asked for
+        made = True
+    return {"image": described, "made": made}
+
+
+def link_token(path: str) -> dict[str, Any]:
+    """An image's name in a link, with which it can be opened as long as it is there: {"token": …}."""
+    return {"token": find(path).relative_to(Path(get_upload_folder()).resolve()).as_posix()}
+
+
+def compose(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step of a run as a whole image: {"part": a file, "box": its place or null, "base": the whole or null}."""
+    whole = _open_png(step["part"])
+    if step.get("base") and step.get("box"):
+        part, whole = whole, load_image(find(step["base"]))
+        left, top = step["box"][:2]
+        whole.paste(part, (left, top))
+    return {"image": describe_png(publish(whole), whole)}
+
+
+def expand(request: Mapping[str, Any]) -> dict[str, Any]:
+    """An image with more around it: {"path": a file, "left", "top", "right", "bottom": pixels} to {"image": …}.
+
+    What is new repeats the image's edge.
+    """
+    image = load_image(find(request["path"]))
+    left, top, right, bottom = (request[side] for side in ("left", "top", "right", "bottom"))
+    width, height = image.width + left + right, image.height + top + bottom
+    if max(width, height) > MAX_SHAPE * min(width, height) or width * height > MAX_PIXELS:
+        raise InputError(messages.expanded_too_far((width, height), MAX_SHAPE, MAX_PIXELS))
+    grown = Image.fromarray(np.pad(np.asarray(image), ((top, bottom), (left, right), (0, 0)), mode="edge"))
+    return {"image": describe_png(publish(grown), grown)}
+
+
+def animate(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as an animation: {"shown": its steps' files} to {"path": …}."""
+    frames = [_open_png(path).convert("RGB") for path in run["shown"][:MAX_FRAMES]]
+    return {"path": publish_file("run.webp", lambda path: save_animation(frames, path, ANIMATION_SECONDS))}
+
+
+def _open_png(path: str) -> Image.Image:
+    """An image that a run wrote, however small."""
+    with Image.open(find(path), formats=["PNG"]) as image:
+        image.load()
+        return image

@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imagebart.pipeline import PipelineEvent
+    from imagebart.published.registry import PublishedModel
 
-# Requests that are refused.
-INVALID_REQUEST = "Invalid request: a value is missing, or is not of the expected kind."
-TOO_LARGE = "Invalid request: it is larger than anything that this page accepts."
-NOT_UPLOADED = "Invalid request: a file in it was not uploaded to this page; upload it first."
-NO_PROXY = "This page fetches nothing from other servers."
 SKETCH_UNREADABLE = "The server cannot read what the sketchpad sent; reload the page."
 MASK_UNREADABLE = "The mask cannot be read, or belongs to another image; reload the page."
-STEP_UNREADABLE = "The server cannot read what the page sent; reload the page."
 
 # What is missing for a run, and what ended one.
 NOTHING_TO_REMOVE = "Nothing is painted yet. Paint over what should go."
@@ -49,36 +44,13 @@ def expanded_too_far(size: tuple[int, int], shape: int, pixels: int) -> str:
     return f"The image would have {size[0]:,} × {size[1]:,} pixels; it can grow to at most {most}."
 
 
-def unexpected_error(number: str) -> str:
-    """An error that nobody expected; the number stands in the server's log, too."""
-    return (
-        f"Something went wrong on the server: error {number}. Your image, mask and prompt are still here: please try "
-        "again. If the error comes back, tell the number to whoever runs this page."
-    )
-
-
 LINK_OPENED = "This link's image, prompt, seed and settings are set. Press Edit to generate its result again."
 SETTINGS_RESTORED = "This image was made here: its prompt, seed and settings are set again."
 
 
-# Published models that are downloaded for the list of models.
-DOWNLOAD_STARTS = "Starting …"
-DOWNLOAD_CANCELLED = "Cancelled; what has come is kept, and Get goes on from there."
-DOWNLOAD_DONE = "Ready: press Use."
-DOWNLOAD_ENDED = "This ended unexpectedly; the server's log says why. Get goes on from what has come."
-NO_DOWNLOADS = "Models cannot be downloaded here: whoever runs this page has not allowed it."
-
-
-def already_downloading(name: str, other: str) -> str:
-    """Why a download does not begin."""
-    if name == other:
-        return f"{name} is being downloaded already."
-    return f"{other} is being downloaded; get {name} when it is done."
-
-
-def example_line(number: int, total: int, event: PipelineEvent) -> str:
-    """What a new model is tried out with."""
-    return f"Trying it out: example {number} of at most {total}, {progress_line(event)}"
+def model_to_download(model: PublishedModel) -> str:
+    """A published model that is not here, in the list of models."""
+    return f"{model.name}: {model.domain}, to be downloaded ({model.license})"
 
 
 def of_model(sentence: str, model: str | None) -> str:

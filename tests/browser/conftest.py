@@ -14,7 +14,6 @@ from playwright.sync_api import sync_playwright
 from tiny_models import tiny_model, tiny_staged_model
 
 from imagebart.imaging.masks import preset
-from imagebart.ui.model_list import Models
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +38,7 @@ def site(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         example = models / name / "examples" / f"{name}-{number}.png"
         gradient_image((32, 32), 60 * number).save(example)
         preset("centre", (32, 32)).save(example.with_suffix(".mask.png"))
-    with served_with_examples(PIPELINE, examples, Models(models)) as site:
+    with served_with_examples(PIPELINE, examples, models) as site:
         yield site
 
 

@@ -246,9 +246,9 @@ def test_without_a_mask_the_words_place_is_outlined_and_edited(windows: Windows,
         assert not page.mask().any()
         # The history and "Last mask" know what was changed.
         edge = page.locator("#history canvas").evaluate(
-            "canvas => [...canvas.getContext('2d').getImageData(0, 0, 40, 40).data]"
+            "canvas => [...canvas.getContext('2d').getImageData(0, 0, 112, 112).data]"
         )
-        assert (np.reshape(edge, (40, 40, 4))[..., 3] > 0)[15, 10:30].all()
+        assert (np.reshape(edge, (112, 112, 4))[..., 3] > 0)[42, 28:84].all()
         page.press("Discard")
         page.press("Last mask")
         assert np.array_equal(painted(page), HAT)
@@ -274,7 +274,6 @@ def test_an_answer_that_comes_during_the_next_stroke_is_not_drawn_and_leaves_it_
         page.slow_down(4, 0)
         page.press("Clear mask")
         page.wait_until_ready()
-        page.evaluate("window.answers = 0, imagebart.on('fit', () => (window.answers += 1))")
         pipeline.let_go.clear()
         before = pipeline.asked
         page.drag((0.1, 0.7), (0.4, 0.7))
@@ -285,8 +284,8 @@ def test_an_answer_that_comes_during_the_next_stroke_is_not_drawn_and_leaves_it_
         page.drag((0.1, 0.7), (0.4, 0.7))
         first = page.mask()
         page.begin_stroke(60, 60)
-        pipeline.let_go.set()
-        page.wait_for("window.answers === 1")
+        with page.expect_answer("fit"):
+            pipeline.let_go.set()
         pipeline.let_go.clear()
         assert page.evaluate(drawn) is None and page.evaluate("!!document.querySelector('.sp').sketchpad.state.stroke")
         page.mouse.move(*page.middle(-60, 60), steps=8)

@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, expect
 
 from imagebart.pipeline import LazyImages, Pipeline, PipelineEvent
 from imagebart.ui import messages
-from imagebart.ui.examples import Example, find_examples
+from imagebart.ui.models import Example, find_examples
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from imagebart.imaging import masks
+from imagebart.ui.files import view_size
 from imagebart.ui.sketchpad.component import scale_mask
-from imagebart.ui.sketchpad.stored_images import view_size
 
 pytestmark = pytest.mark.browser
 

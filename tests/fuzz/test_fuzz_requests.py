@@ -17,6 +17,9 @@ import orjson
 import pytest
 from fake_models import FixedDescriber, hat_model
 from fuzzing import ANYTHING, FuzzRun, any_text, check_sentence, grey_image
+from imagebart.ui.model_list import ModelChoice
+from imagebart.ui.queries import Queries
+from imagebart.ui.sketchpad.stored_images import view_size
 from page_server import FILE, UPLOADED, PageClient, served_to_client
 from PIL import Image
 from tiny_models import tiny_model, tiny_pipeline
@@ -27,10 +30,7 @@ from imagebart.errors import InputError
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
 from imagebart.ui.files import publish
-from imagebart.ui.model_list import ModelChoice
-from imagebart.ui.queries import Queries
 from imagebart.ui.sketchpad.component import unpack_mask
-from imagebart.ui.sketchpad.stored_images import view_size
 
 ONE_SCALE = SamplingSettings(scales=1)
 MODES = ("L", "1", "P", "LA", "RGB", "CMYK", "I;16", "I", "F")

@@ -140,7 +140,7 @@ class HeldPipeline(WatchedPipeline):
                 yield event
             self.let_go.wait()
 
-    def suggest_mask(self, image: Image.Image, prompt: str | None) -> Image.Image:
+    def suggest_mask(self, image: Any, prompt: str | None) -> Image.Image:
         """A hat is in the upper half, everything else in the middle."""
         self.let_go.wait()
-        return preset("upper half" if prompt == "a hat" else "centre", image.size)
+        return preset("upper half" if prompt == "a hat" else "centre", load_image(image).size)

@@ -22,8 +22,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, 
 from tiny_models import tiny_model
 
 from imagebart.imaging.masks import preset
-from imagebart.ui.examples import find_examples
-from imagebart.ui.model_list import Models
+from imagebart.ui.models import find_examples
 from imagebart.ui.sketchpad.component import unpack_mask
 
 # Few stages for what is waited for; enough for a run that is still going when it is cancelled.
@@ -51,7 +50,7 @@ class Site:
 
 
 @contextmanager
-def served_with_examples(pipeline: WatchedPipeline, folder: Path, models: Models | None = None) -> Iterator[Site]:
+def served_with_examples(pipeline: WatchedPipeline, folder: Path, models: Path | None = None) -> Iterator[Site]:
     """The page with the examples of a folder."""
     with served(pipeline, find_examples(folder), models) as url:
         yield Site(url, pipeline, folder)
@@ -97,7 +96,7 @@ class Windows:
             self._contexts[key].set_default_timeout(PATIENCE)
         window = self._free[key].pop() if self._free[key] else self._contexts[key].new_page()
         devtools = self._contexts[key].new_cdp_session(window)
-        stored = {"origin": url.rstrip("/"), "storageTypes": "cookies,indexeddb,local_storage"}
+        stored = {"origin": url.rstrip("/"), "storageTypes": "cookies,cache_storage,local_storage"}
         devtools.send("Storage.clearDataForOrigin", stored)
         devtools.detach()
         window.goto(f"{url}robots.txt")
@@ -185,6 +184,12 @@ class PageObject:
     def wait_until_ready(self) -> None:
         """Wait until there is an image, and the server has said what Edit will change."""
         self.wait_for("() => document.querySelector('.sp[data-shown]')?.dataset.fit === 'known'")
+
+    @contextmanager
+    def expect_answer(self, name: str) -> Iterator[None]:
+        """Wait for the server's next answer to one of its functions, by its name."""
+        with self.page.expect_response(lambda answer: f'"{name}"' in (answer.request.post_data or "")):
+            yield
 
     def canvas(self) -> Locator:
         """The canvas to paint on."""

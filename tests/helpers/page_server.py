@@ -13,10 +13,8 @@ import httpx
 from PIL import Image
 
 from imagebart.pipeline import Pipeline
-from imagebart.ui.app import build_page, launch_page
-from imagebart.ui.downloads import Downloads
-from imagebart.ui.examples import Example
-from imagebart.ui.model_list import Models
+from imagebart.ui.models import Example, Models
+from imagebart.ui.page import build_page, launch_page
 
 FILE = {"meta": {"_type": "gradio.FileData"}, "orig_name": "image.png"}
 UPLOADED = "uploaded"  # stands for an image that was uploaded
@@ -26,12 +24,11 @@ UPLOADED = "uploaded"  # stands for an image that was uploaded
 def served(
     pipeline: Pipeline,
     examples: Sequence[Example] = (),
-    models: Models | None = None,
-    downloads: Downloads | None = None,
+    models: Path | None = None,
     **options: Any,
 ) -> Iterator[str]:
-    """The address of the page of a pipeline, closed at the end."""
-    page = build_page(pipeline, examples, models, downloads=downloads)
+    """The address of the page of a pipeline, and of the models of a folder; closed at the end."""
+    page = build_page(Models(pipeline, examples, models))
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True, **options)
     try:
         yield url

@@ -22,8 +22,8 @@ import torch
 from fake_models import WatchedPipeline
 from tiny_models import tiny_staged_model
 
-from imagebart.ui.app import build_page, launch_page
-from imagebart.ui.examples import find_examples
+from imagebart.ui.models import Models, find_examples
+from imagebart.ui.page import build_page, launch_page
 
 
 class ReportingPipeline(WatchedPipeline):
@@ -39,7 +39,7 @@ def main() -> None:
     torch.set_num_threads(1)
     examples = find_examples(Path(sys.argv[1]).with_name("examples"))
     model = tiny_staged_model("text", int(sys.argv[2]))
-    page = build_page(ReportingPipeline(model, pause=float(sys.argv[3])), examples)
+    page = build_page(Models(ReportingPipeline(model, pause=float(sys.argv[3])), examples))
     port = int(sys.argv[4]) if len(sys.argv) > 4 else None
     _, url, _ = launch_page(page, prevent_thread_lock=True, server_name="127.0.0.1", server_port=port, quiet=True)
     print(url, flush=True)

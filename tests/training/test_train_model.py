@@ -40,7 +40,7 @@ from imagebart.training.plan import read_plan, seconds_per_step
 from imagebart.training.token_task import TokenDataset
 from imagebart.training.train_model import load_denoiser_to_finetune, write_examples
 from imagebart.training.vqgan import load_first_stage
-from imagebart.ui.examples import find_examples
+from imagebart.ui.models import find_examples
 from imagebart.weights import EXAMPLES, load_part
 
 LICENCE, SHARE = ("--licence", "CC0"), {"first_stage_share": 0.9}  # few steps of the denoiser are left

@@ -11,9 +11,8 @@ from PIL import Image
 from imagebart.imaging.masks import preset
 from imagebart.pipeline import Pipeline
 from imagebart.ui.controls import starting_values
-from imagebart.ui.files import publish
+from imagebart.ui.files import publish, view_size
 from imagebart.ui.sketchpad.component import pack_mask, scale_mask
-from imagebart.ui.sketchpad.stored_images import view_size
 
 
 def noise_image(size: tuple[int, int], seed: int = 0) -> Image.Image:

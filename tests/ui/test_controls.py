@@ -12,21 +12,20 @@ from tiny_models import tiny_pipeline, tiny_staged_model
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.settings import SamplingSettings
+from imagebart.ui.actions import Actions
 from imagebart.ui.controls import NAMES, Controls, context_size, recipe_values, starting_values
-from imagebart.ui.model_list import ModelChoice
-from imagebart.ui.queries import Queries
+from imagebart.ui.models import Models
 
 PIPELINE = tiny_pipeline(scales=3)
 
 
 def test_the_sliders_ends_mean_off() -> None:
     plain = Controls(**control_values(PIPELINE))
-    assert plain.sampling(PIPELINE) == SamplingSettings(scales=3) and context_size(plain.context) == math.inf
-    chosen = Controls(**control_values(PIPELINE, temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2))
-    assert chosen.sampling(PIPELINE) == SamplingSettings(
-        temperature=0.8, top_k=40, top_p=0.9, guidance=2, resamples=2, scales=3
-    )
-    assert context_size(Controls(**control_values(PIPELINE, context=0.5)).context) == 0.5
+    assert plain.for_run(PIPELINE)["settings"] == SamplingSettings(scales=3) and context_size(plain.context) == math.inf
+    given = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "guidance": 2, "resamples": 2}
+    chosen = Controls(**control_values(PIPELINE, context=0.5, **given))
+    assert chosen.for_run(PIPELINE)["settings"] == SamplingSettings(**given, scales=3)
+    assert context_size(chosen.context) == 0.5
 
 
 def test_the_page_opens_with_steps_to_be_seen() -> None:
@@ -36,8 +35,8 @@ def test_the_page_opens_with_steps_to_be_seen() -> None:
 
 
 def test_a_new_seed_is_none() -> None:
-    assert Controls(**control_values(PIPELINE, seed=5, new_seed=True)).fixed_seed() is None
-    assert Controls(**control_values(PIPELINE, seed=5.0)).fixed_seed() == 5
+    assert Controls(**control_values(PIPELINE, seed=5, new_seed=True)).for_run(PIPELINE)["seed"] is None
+    assert Controls(**control_values(PIPELINE, seed=5.0)).for_run(PIPELINE)["seed"] == 5
 
 
 def test_each_kind_of_model_is_asked_in_its_way() -> None:
@@ -49,9 +48,9 @@ def test_each_kind_of_model_is_asked_in_its_way() -> None:
 def test_of_several_classes_there_is_an_image_each() -> None:
     asked = Controls(**control_values(PIPELINE, choice=["cat", "dog"], variants=3, best_first=True))
     animals = tiny_pipeline("class")
-    last = list(animals.generate(asked.prompt(animals), **asked.batch(animals)))[-1]
+    last = list(animals.generate(asked.prompt(animals), **asked.for_run(animals)))[-1]
     assert [recipe.prompt for recipe in last.recipes] == ["cat", "dog"]
-    assert asked.batch(PIPELINE)["variants"] == 3  # of a text model
+    assert asked.for_run(PIPELINE)["variants"] == 3  # of a text model
 
 
 def test_a_recipe_restores_the_controls_that_made_it() -> None:
@@ -59,16 +58,17 @@ def test_a_recipe_restores_the_controls_that_made_it() -> None:
     recipe = Recipe(model="tiny", task="edit", prompt="a hat", seed=3, settings=settings, feather=7, context=0.75)
     values = starting_values(PIPELINE) | recipe_values(recipe, PIPELINE)
     asked = Controls(**{"model": "tiny", "choice": None, **values})
-    assert asked.sampling(PIPELINE) == settings and (asked.words, asked.fixed_seed()) == ("a hat", 3)
+    given = asked.for_run(PIPELINE)
+    assert (given["settings"], given["seed"], asked.words) == (settings, 3, "a hat")
     assert (asked.feather, context_size(asked.context)) == (7, 0.75)
     assert set(values) | {"model", "choice"} == set(NAMES)
 
 
-QUERIES = Queries(ModelChoice(tiny_pipeline()))
+ACTIONS = Actions(Models(tiny_pipeline()))
 
 
 def values(given: Any) -> dict[str, Any]:
-    return QUERIES.open_link(given, "tiny")
+    return ACTIONS.open_link(given, "tiny")
 
 
 def test_lone_surrogates_in_a_link_are_replaced() -> None:
@@ -97,10 +97,6 @@ WRONG_KINDS = [{"guidance": "3"}, {"seed": True}, {"seed": math.nan}, {"new_seed
 @pytest.mark.parametrize(
     "given",
     [
-        None,
-        3,
-        "x",
-        [],
         {},
         *WRONG_KINDS,
         OTHERS_CLASS,
@@ -118,7 +114,7 @@ def test_what_no_page_writes_is_left_out(given: Any) -> None:
     [(["bird"], True), (["cat", "dog"], True), (["cow"], False), (["cat"] * 5, False), ("cat", False), ([[]], False)],
 )
 def test_a_link_chooses_classes_that_there_are(chosen: Any, taken: bool) -> None:
-    found = Queries(ModelChoice(tiny_pipeline("class"))).open_link({"choice": chosen}, None)
+    found = Actions(Models(tiny_pipeline("class"))).open_link({"choice": chosen}, None)
     assert ("choice" in found) == taken and found.get("choice", chosen) == chosen
 
 

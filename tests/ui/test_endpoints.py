@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +22,6 @@ from tiny_models import tiny_pipeline
 from imagebart.imaging.metadata import read_recipe
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.sampler import ChainEvent, ChainState
-from imagebart.ui.app import build_page
-from imagebart.ui.endpoints import mcp_problem
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,14 +63,14 @@ def test_endpoints_are_public_and_described(client: Client) -> None:
     }
     for about in named.values():
         required = [p["parameter_name"] for p in about["parameters"] if not p["parameter_has_default"]]
-        assert required in ([], ["image"])
+        assert required in ([], ["image"], ["image", "prompt"])
 
 
 def test_a_mask_is_found_by_words_and_serves_an_edit(client: Client, pipe: Pipeline, image: Path) -> None:
     given = {"image": handle_file(str(image)), "prompt": "a hat"}
     mask = client.predict(**given, api_name="/suggest_mask")
     assert (pixels(mask)[..., 0] == np.asarray(pipe.suggest_mask(image, "a hat"))).all()
-    result, _, _ = client.predict(**given, mask=handle_file(mask), exact=True, api_name="/edit")
+    result = client.predict(**given, mask=handle_file(mask), exact=True, api_name="/edit")
     changed = (pixels(result) != pixels(image)).any(axis=-1)
     assert changed.any() and not changed[pixels(mask)[..., 0] == 0].any()
     with pytest.raises(AppError, match="Without words"):
@@ -88,9 +85,8 @@ def test_an_edit_streams_and_keeps_what_is_not_painted(client: Client, image: Pa
     )
     answers = list(job)
     assert len(answers) >= 3
-    result, progress, seed = answers[-1]
-    assert progress == "done" and seed == 3 and "Scale 1 of 2" in answers[0][1]
-    before, after = pixels(image), pixels(result)
+    assert answers[-1].endswith("edit-3.png")
+    before, after = pixels(image), pixels(answers[-1])
     assert (after[:22] == before[:22]).all() and (after[22:] != before[22:]).any()
 
 
@@ -98,7 +94,7 @@ def test_a_mask_file_says_what_to_redraw(client: Client, image: Path, tmp_path: 
     mask = Image.new("L", (60, 45))
     mask.paste(255, (10, 10, 30, 30))
     mask.save(tmp_path / "mask.png")
-    result, _, _ = client.predict(
+    result = client.predict(
         image=handle_file(str(image)),
         mask=handle_file(str(tmp_path / "mask.png")),
         area="everything",
@@ -114,16 +110,17 @@ def test_a_mask_file_says_what_to_redraw(client: Client, image: Path, tmp_path: 
 
 
 def test_the_result_says_how_it_was_made(client: Client, image: Path) -> None:
-    result, _, seed = client.predict(image=handle_file(str(image)), area="border", prompt="hat", api_name="/edit")
+    result = client.predict(image=handle_file(str(image)), area="border", prompt="hat", api_name="/edit")
     recipe = read_recipe(result)
     assert recipe is not None
-    assert (recipe.task, recipe.prompt, recipe.seed, recipe.model) == ("edit", "hat", seed, "tiny")
+    assert (recipe.task, recipe.prompt, recipe.model) == ("edit", "hat", "tiny")
+    assert result.endswith(f"edit-{recipe.seed}.png")
 
 
 def test_a_variation_is_near_or_far(client: Client, image: Path) -> None:
     """The share of tokens that differ from the image's own, after either."""
-    near, _, _ = client.predict(image=handle_file(str(image)), strength=0.05, seed=1, api_name="/vary")
-    far, _, _ = client.predict(handle_file(str(image)), 1, "a hat", 1, api_name="/vary")
+    near = client.predict(image=handle_file(str(image)), strength=0.05, seed=1, api_name="/vary")
+    far = client.predict(handle_file(str(image)), 1, "a hat", 1, api_name="/vary")
     assert pixels(near).shape == pixels(far).shape == (45, 60, 3)
     assert read_recipe(near).strength == 0.05  # type: ignore[union-attr]
     assert (pixels(near) != pixels(far)).any()
@@ -131,7 +128,7 @@ def test_a_variation_is_near_or_far(client: Client, image: Path) -> None:
 
 def test_guidance_is_the_models_own_or_the_given_one(client: Client, pipe: Pipeline) -> None:
     for guidance in (None, 6):
-        result, _, _ = client.predict(prompt="a hat", seed=5, guidance=guidance, api_name="/generate")
+        result = client.predict(prompt="a hat", seed=5, guidance=guidance, api_name="/generate")
         settings = pipe.defaults.replace(guidance=guidance or pipe.defaults.guidance)
         assert read_recipe(result).settings == settings  # type: ignore[union-attr]
         assert (pixels(result) == np.asarray(list(pipe.generate("a hat", seed=5, settings=settings))[-1].image)).all()
@@ -140,12 +137,10 @@ def test_guidance_is_the_models_own_or_the_given_one(client: Client, pipe: Pipel
 def test_scales_are_the_models_own_or_the_given_ones(client: Client, image: Path) -> None:
     for scales, steps in ((None, 2), (3, 3)):
         job = client.submit(prompt="a hat", seed=5, scales=scales, api_name="/generate")
-        answers = list(job)
-        assert f"Scale 1 of {steps}" in answers[0][1]
-        recipe = read_recipe(answers[-1][0])
+        recipe = read_recipe(list(job)[-1])
         assert recipe is not None and recipe.settings.scales == steps
     for name, asked in {"/edit": {"area": "centre"}, "/vary": {"strength": 1}}.items():
-        image_of_one, _, _ = client.predict(image=handle_file(str(image)), scales=1, api_name=name, **asked)
+        image_of_one = client.predict(image=handle_file(str(image)), scales=1, api_name=name, **asked)
         assert read_recipe(image_of_one).settings.scales == 1  # type: ignore[union-attr]
 
 
@@ -165,15 +160,15 @@ def test_cancel_stops_the_model_and_frees_it(client: Client, pipe: Pipeline, mon
     for _ in job:
         job.cancel()
         break
-    _, progress, _ = client.predict(prompt="a hat", seed=1, api_name="/generate")  # waits for its turn
-    assert progress == "done"
+    client.predict(prompt="a hat", seed=1, api_name="/generate")  # waits for its turn
     assert drawn[0] < drawn[1]
 
 
 def test_a_seed_repeats(client: Client) -> None:
-    first, _, seed = client.predict(prompt="a hat", seed=None, api_name="/generate")
-    again, _, same = client.predict(prompt="a hat", seed=seed, api_name="/generate")
-    assert seed == same and (pixels(first) == pixels(again)).all()
+    first = client.predict(prompt="a hat", seed=None, api_name="/generate")
+    seed = int(Path(first).stem.split("-")[-1])
+    again = client.predict(prompt="a hat", seed=seed, api_name="/generate")
+    assert (pixels(first) == pixels(again)).all()
 
 
 def test_the_readmes_client_runs_as_written(
@@ -186,11 +181,7 @@ def test_the_readmes_client_runs_as_written(
     assert address in block
     monkeypatch.chdir(ROOT)
     exec(compile(block.replace(address, client.src), "README.md", "exec"), {})
-    *_, first_stage, last = capsys.readouterr().out.splitlines()
-    assert first_stage.startswith("Scale ")
-    progress, path = last.split(" ", 1)
-    assert progress == "done"
-    recipe = read_recipe(path)
+    recipe = read_recipe(capsys.readouterr().out.splitlines()[-1])
     assert recipe is not None and recipe.prompt == "a red hat"
 
 
@@ -220,7 +211,6 @@ def test_the_endpoints_are_tools() -> None:
             return tools, answer.content
 
     pipeline = tiny_pipeline()
-    assert mcp_problem(build_page(pipeline)) is None
     with served(pipeline, mcp_server=True) as url:
         tools, said = anyio.run(ask, f"{url}gradio_api/mcp/")
     assert set(tools) == {"describe", "edit", "generate", "suggest_mask", "vary"}, "and nothing of the page itself"
@@ -229,16 +219,9 @@ def test_the_endpoints_are_tools() -> None:
     properties = edit.inputSchema["properties"]  # type: ignore[attr-defined]
     assert edit.inputSchema["required"] == ["image"]  # type: ignore[attr-defined]
     assert all(about.get("description") for about in properties.values())
-    assert "border" in properties["area"]["enum"]
-    answer, address, *values = said
+    assert "border" in properties["area"]["description"]
+    answer, address = said
     with Image.open(io.BytesIO(base64.b64decode(answer.data))) as image:
         *_, result = pipeline.generate("a hat", seed=1)
         assert answer.mimeType == "image/png" and (np.asarray(image) == np.asarray(result.image)).all()
-    assert address.text.startswith(f"Image URL: {url}") and [value.text for value in values] == ["done", "1"]
-
-
-def test_without_the_package_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mcp", None)  # as if it were not there
-    missing = mcp_problem(build_page(tiny_pipeline()))
-    assert missing is not None
-    assert "pip install 'mcp>=1.21,<2'" in missing and "\n" not in missing
+    assert address.text.startswith(f"Image URL: {url}") and address.text.endswith("generate-1.png")

@@ -9,42 +9,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import gradio as gr
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, ValidationError, field_validator
 
 from imagebart.errors import InputError
 from imagebart.imaging.files import MAX_PIXELS
-from imagebart.imaging.masks import cover, spans
+from imagebart.imaging.masks import cover, load_mask, spans
 from imagebart.ui import messages
-from imagebart.ui.files import MAX_FILE
-from imagebart.ui.sketchpad.stored_images import find, view_size
+from imagebart.ui.files import MAX_FILE, MAX_VIEW_SIDE, find, view_size
 
 # In the order of their imports.
 SCRIPTS = (
     "mask",
     "state",
     "gradio",
+    "prompt",
     "images",
     "view",
     "review",
     "run",
     "modes",
-    "fit",
+    "questions",
     "input",
     "sketchpad",
 )
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
-MAX_VERSION = 2**53  # whole number that a browser counts to
-MAX_RUN_NAME = 64  # characters; the browser gives half as many
-LONGEST_PIXEL = len("255 1 ")  # of a packed mask: longer runs take fewer characters a pixel
 SketchValue = Mapping[str, Any] | None  # what the browser sends with every event; None: nothing yet
 EMPTY: dict[str, Any] = {"version": 0, "image": None, "size": [0, 0], "mask": ""}
 
@@ -67,12 +63,10 @@ def unpack_mask(text: str, size: tuple[int, int]) -> Image.Image:
     """The "L" mask of `size` (width, height) that was packed. Raises InputError for anything else."""
     count = size[0] * size[1]
     try:
-        if len(text) > LONGEST_PIXEL * count:
-            raise ValueError(f"longer than any mask of {size[0]} x {size[1]} pixels")
-        values, lengths = np.array(text.split() if text else [0, count], np.int64).reshape(-1, 2).T
-        if values.min() < 0 or values.max() > 255 or lengths.min() < 1 or lengths.max() > count:
-            raise ValueError("a value that no mask has, or a run longer than the mask")
-        if lengths.sum() != count:
+        values, lengths = np.array(text.split() or ["0", str(count)], np.int64).reshape(-1, 2).T
+        if values.min() < 0 or values.max() > 255:
+            raise ValueError("a value that no mask has")
+        if lengths.min() < 1 or lengths.max() > count or lengths.sum() != count:
             raise ValueError(f"not a mask of {size[0]} x {size[1]} pixels")
     except (ValueError, OverflowError) as error:
         raise InputError(messages.MASK_UNREADABLE) from error
@@ -82,6 +76,14 @@ def unpack_mask(text: str, size: tuple[int, int]) -> Image.Image:
 def pack_for_view(mask: Image.Image) -> str:
     """A mask of an image's size as the sketchpad takes it, see `pack_mask`."""
     return pack_mask(scale_mask(mask, view_size(mask.size)))
+
+
+def open_mask(request: Mapping[str, Any]) -> dict[str, Any]:
+    """An uploaded mask for an image: {"path": a file, "size": [width, height] of what is painted on} to {"mask": …}."""
+    width, height = request["size"]
+    if not 1 <= min(width, height) <= max(width, height) <= MAX_VIEW_SIDE:
+        raise InputError(messages.MASK_UNREADABLE)
+    return {"mask": pack_mask(load_mask(find(request["path"]), (width, height)))}
 
 
 def scale_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -94,53 +96,53 @@ def scale_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(cover(np.asarray(mask), rows, columns))
 
 
-@dataclass(frozen=True)
-class Sketch:
+class Sketch(BaseModel, frozen=True):
     """What is on the sketchpad when a button is pressed."""
 
-    version: int  # of the image and mask; answers repeat it
-    path: str | None  # the image's file; None: there is no image
-    size: tuple[int, int]  # the image's width and height
-    packed_mask: str  # in the sketchpad's pixels; "": nothing is painted
+    version: int = 0  # of the image and mask; answers repeat it
+    image: str | None = None  # its file
+    view: str | None = None  # a small copy of it
+    size: tuple[int, int] = (0, 0)  # the image's width and height
+    mask: str = ""  # packed, in the sketchpad's pixels; "": nothing is painted
     movable: bool = False  # nobody painted the mask: an example's, a ready one, one that words found
     mode: str = "fill"  # what Edit does, see modes.js
+
+    @field_validator("size")
+    @classmethod
+    def _is_a_size(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if min(size) < 0 or size[0] * size[1] > MAX_PIXELS:
+            raise ValueError("a size that no image has")
+        return size
 
     @classmethod
     def read(cls, value: SketchValue) -> Sketch:
         """What the browser sent. Raises InputError for what no sketchpad sends."""
         try:
-            value = value or EMPTY
-            version, path, packed = int(value["version"]), value["image"], str(value["mask"])
-            mode = str(value.get("mode", cls.mode))
-            width, height = (int(side) for side in value["size"])
-            if abs(version) > MAX_VERSION or min(width, height) < 0 or width * height > MAX_PIXELS:
-                raise ValueError("a version that no browser counts to, or a size that no image has")
-        except (TypeError, KeyError, ValueError, OverflowError) as error:
+            return cls.model_validate(value or {})
+        except ValidationError as error:
             raise InputError(messages.SKETCH_UNREADABLE) from error
-        movable = value.get("movable") is True
-        return cls(version, None if path is None else str(path), (width, height), packed, movable, mode)
 
     def file(self) -> Path:
         """The image's file. Raises InputError if there is no image, and ImageDeleted if it is no longer there."""
-        if self.path is None:
+        if self.image is None:
             raise InputError(messages.NO_IMAGE)
-        return find(self.path)
+        return find(self.image)
 
-    def mask(self) -> Image.Image | None:
+    def painted(self) -> Image.Image | None:
         """The mask, of the image's size; None where nothing is painted. Raises InputError for what is no mask."""
-        if not self.packed_mask or 0 in self.size:
+        if not self.mask or 0 in self.size:
             return None
-        return scale_mask(unpack_mask(self.packed_mask, view_size(self.size)), self.size)
+        return scale_mask(unpack_mask(self.mask, view_size(self.size)), self.size)
 
 
-def run_name(value: Any) -> str:
-    """The name that the browser gave to a run, sent with the sketchpad's value; a new one where it gave none."""
-    name = value.get("run") if isinstance(value, Mapping) else None
-    return name if isinstance(name, str) and 0 < len(name) <= MAX_RUN_NAME else uuid4().hex
+def add_sketchpad(
+    examples: Sequence[Mapping[str, Any]], controls: Mapping[str, Any], functions: Sequence[Callable[..., Any]]
+) -> gr.HTML:
+    """Adds the sketchpad to the page being built.
 
-
-def add_sketchpad(examples: Sequence[Mapping[str, Any]], functions: Sequence[Callable[..., Any]]) -> gr.HTML:
-    """Adds the sketchpad to the page being built. `functions` are those of the server that it may call by name."""
+    controls: the first values of what it sends with its questions. functions: those of the server that it may call by
+    name.
+    """
     start = "new sketchpad.Sketchpad(element.firstElementChild, props, trigger, server, upload);"
     return gr.HTML(
         EMPTY,
@@ -150,6 +152,7 @@ def add_sketchpad(examples: Sequence[Mapping[str, Any]], functions: Sequence[Cal
         server_functions=list(functions),
         elem_id="sketchpad",
         examples=list(examples),
+        controls=controls,
         max_file=MAX_FILE,
     )
 

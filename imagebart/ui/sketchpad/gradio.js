@@ -1,9 +1,18 @@
-// The page that Gradio builds around the sketchpad: its prompt, its buttons, and the files on its server.
+// The page that Gradio builds around the sketchpad: its buttons and messages, and the files on its server.
 
-// The sketchpad's requests, and the events of gr.HTML that carry them to Python with the sketchpad's value.
-export const EVENTS = { fit: "input", settings: "upload", select: "select", describe: "copy", recognize: "tick" };
+const NO_ANSWER = { error: "The server did not answer. Please try again in a moment." };
 
-export const promptBox = () => document.querySelector("#prompt textarea, #prompt input");
+// The server's functions by name, which answer { error } where the server does not.
+export const answering = (server) => new Proxy(server, {
+  get: (functions, name) => async (value) => (await functions[name](value).catch(() => null)) ?? NO_ANSWER,
+});
+
+const TITLES = {
+  edit: "Regenerate what is painted over, as your words say (Enter)",
+  generate: "Generate a new image from your words",
+  vary: "Regenerate the whole image, a little differently; Settings say how much",
+  cancel: "Cancel the run (Esc)",
+};
 
 export const click = (id) => document.getElementById(id)?.click();
 
@@ -14,20 +23,11 @@ export const whenPresent = (id, act) => {
   else requestAnimationFrame(() => whenPresent(id, act));
 };
 
-// The prompt: null where there is none, or not yet. What is written before it is there, it gets when it comes.
-let unwritten = null;
-export const prompt = {
-  read: () => (unwritten === null ? promptBox()?.value ?? null : null),
-  write: (text) => {
-    const first = unwritten === null;
-    unwritten = text;
-    if (!first) return;
-    whenPresent("prompt", () => {
-      const last = unwritten;
-      unwritten = null;
-      imagebart.send("write_prompt", last); // see prompt.js
-    });
-  },
+// The address of a file on the server.
+export const fileUrl = (path) => {
+  const config = window.gradio_config ?? {};
+  const root = (config.root ?? location.origin).replace(/\/$/, "");
+  return `${root}${config.api_prefix ?? "/gradio_api"}/file=${path.split("/").map(encodeURIComponent).join("/")}`;
 };
 
 // Hide the page's messages, which are about what was there before, until there are new ones.
@@ -42,12 +42,32 @@ export const hideMessages = () => {
   observer.observe(messages, { childList: true, subtree: true, characterData: true });
 };
 
-// In the place of the answer of a call to the server that failed.
-export const NO_ANSWER = { error: "The server did not answer. Please try again in a moment." };
+// Keep live regions, tooltips, names and states as they should be, for which Gradio has no option.
+export const describePage = () => {
+  const describe = () => {
+    // See RunState in run.js, which decides what a click does. A button that is really disabled loses the focus.
+    const state = document.documentElement.dataset.runState ?? "";
+    for (const [id, title] of Object.entries(TITLES)) {
+      const idle = id === "cancel" ? !["requested", "cancelling"].includes(state) : state === "requested";
+      setAttributes(document.getElementById(id), { title, "aria-disabled": String(idle) });
+    }
+    for (const id of ["announcement", "messages"]) {
+      setAttributes(document.getElementById(id), { role: "status", "aria-live": "polite" });
+    }
+    // Of one name, radio buttons are one stop of the Tab key; Gradio gives each one of its own, again at each change.
+    for (const radio of document.querySelectorAll("#how-many input[type=radio]")) setAttributes(radio, { name: "how-many" });
+    // Until the run reports.
+    const text = state === "cancelling" ? "Stopping" : "Cancel";
+    const nodes = [...(document.getElementById("cancel")?.childNodes ?? [])];
+    const label = nodes.find((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    if (label && label.data.trim() !== text) label.data = text;
+  };
+  new MutationObserver(describe).observe(document, { childList: true, subtree: true, attributeFilter: ["data-run-state", "name"] });
+  describe();
+};
 
-// The address of a file on the server.
-export const fileUrl = (path) => {
-  const config = window.gradio_config ?? {};
-  const root = (config.root ?? location.origin).replace(/\/$/, "");
-  return `${root}${config.api_prefix ?? "/gradio_api"}/file=${path.split("/").map(encodeURIComponent).join("/")}`;
+const setAttributes = (element, attributes) => {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (element && element.getAttribute(name) !== value) element.setAttribute(name, value);
+  }
 };

@@ -1,11 +1,14 @@
 // Images on their way to the sketchpad: from files, from the server, from before a reload, from a link.
-// An image is { path (on the server), width, height, view (the path of a copy that any browser can show) }.
-import { fileUrl, NO_ANSWER, promptBox, whenPresent } from "./gradio.js";
-import { maskFromPixels, maskSize, pack, unpack } from "./mask.js";
+// An image is { path (on the server), width, height, view (the path of a copy that any browser can show), mask_size ([width,
+// height] of what is painted on it) }.
+import { fileUrl, whenPresent } from "./gradio.js";
+import { pack, unpack } from "./mask.js";
+import { promptBox } from "./prompt.js";
 
+const SERVER_FORMATS = /^(.PNG|\xff\xd8\xff|RIFF....WEBP)/s; // how a PNG, a JPEG and a WebP begin: all that the server reads
 const SESSION = "imagebart-sketchpad";
-const [DATABASE, FILES] = ["imagebart", "files"];
-const MAX_AGE = 24 * 3600e3; // milliseconds that a file is kept in the browser
+const COPIES = "imagebart";
+const MAX_AGE = 24 * 3600e3; // milliseconds that a copy is kept in the browser
 const HASH = "#share=";
 const COPIED = "The link is copied: it holds image, mask, prompt, seed and settings. Your own image is kept for an hour.";
 
@@ -18,13 +21,17 @@ export const loadBitmap = async (url) => {
 
 export const createCanvas = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
 
-// A mask of `size` from an image's address; null where it has another shape. Rejects where there is no image.
-export const importMask = async (url, size) => {
-  const bitmap = await loadBitmap(url);
-  const [width, height] = [bitmap.naturalWidth, bitmap.naturalHeight];
-  const context = createCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  context.drawImage(bitmap, 0, 0);
-  return maskFromPixels(context.getImageData(0, 0, width, height).data, width, height, size);
+// A file as the server reads it: of another kind, as a PNG of what the browser shows. What the browser cannot show stays as it
+// is, and the server says so.
+const asServerFormat = async (file) => {
+  const start = new Uint8Array(await file.slice(0, 12).arrayBuffer());
+  if (SERVER_FORMATS.test(String.fromCharCode(...start))) return file;
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  if (!bitmap) return file;
+  const canvas = createCanvas(bitmap.width, bitmap.height);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  const png = await new Promise((done) => canvas.toBlob(done));
+  return png ? new File([png], "image.png", { type: png.type }) : file;
 };
 
 // What survives a reload. The tab's own storage: the image's record, the mask, the prompt, the history.
@@ -45,46 +52,26 @@ export const loadFromTab = (name) => {
   }
 };
 
-// The browser's database: the images' files, for a server that has deleted them.
+// The browser's copies of images, for a server that has deleted them. There are none in some private windows, nor without HTTPS.
 
-const openDatabase = () =>
-  new Promise((resolve, reject) => {
-    const request = indexedDB.open(DATABASE, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(FILES, { keyPath: "path" });
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-
-const inDatabase = async (mode, act) => {
-  const database = await openDatabase();
+export const storeCopy = async (path) => {
   try {
-    return await new Promise((resolve, reject) => {
-      const request = act(database.transaction(FILES, mode).objectStore(FILES));
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
-    });
-  } finally {
-    database.close();
-  }
-};
-
-const storeFile = async (path, blob) => {
-  try {
-    const all = await inDatabase("readonly", (files) => files.getAll());
-    for (const old of all.filter(({ when }) => Date.now() - when > MAX_AGE)) {
-      await inDatabase("readwrite", (files) => files.delete(old.path));
+    const copies = await caches.open(COPIES);
+    for (const request of await copies.keys()) {
+      const { headers } = await copies.match(request);
+      if (Date.now() - Date.parse(headers.get("date")) > MAX_AGE) await copies.delete(request);
     }
-    await inDatabase("readwrite", (files) => files.put({ path, blob, when: Date.now() }));
-  } catch { // a private window may have no database
+    await copies.add(fileUrl(path));
+  } catch { // no space, or not allowed
     return;
   }
 };
 
-const storedFile = async (path) => {
+const findCopy = async (path) => {
   try {
-    return (await inDatabase("readonly", (files) => files.get(path)))?.blob ?? null;
+    return await (await caches.match(fileUrl(path), { cacheName: COPIES }))?.blob();
   } catch {
-    return null;
+    return undefined;
   }
 };
 
@@ -98,87 +85,56 @@ export class ImageLoader {
   // dropped.
   open(image, mask = "", words = null, movable = true) {
     this.request += 1;
-    const { width, height } = maskSize(image);
-    this.state.open(image, unpack(mask, width, height), words, movable);
+    this.state.open(image, unpack(mask, ...image.mask_size), words, movable);
   }
 
   // A file becomes the image: { image, made (whether this page made it) }; null where it did not.
   async openFile(file) {
     const request = ++this.request;
-    if (file.size > this.maxBytes) return this.refuse("This file is larger than 40 MB; make it smaller.");
     this.say("Opening the image …");
     const answer = await this.send(file);
     if (request !== this.request) return null;
-    if (answer.error) return this.refuse(answer.error);
-    await new Promise((act) => this.state.onArrival(act));
+    this.say(answer.error ?? "");
+    if (answer.error) return null;
+    await this.state.settled();
     if (request !== this.request) return null;
-    this.say("");
     this.state.open(answer.image);
-    storeFile(answer.image.path, file);
     return answer;
   }
 
-  // { image, made } or { error }
-  async send(file) {
-    try {
-      const { path } = await this.upload(file);
-      return await this.server.open_image(path);
-    } catch {
-      return NO_ANSWER;
-    }
-  }
-
-  refuse(sentence) {
-    this.say(sentence);
-    return null;
+  // What the server answers about a file; { error } where it gets none.
+  async send(file, ask = this.server.open_image) {
+    const sent = await asServerFormat(file);
+    if (sent.size > this.maxBytes) return { error: "This file is larger than 40 MB; make it smaller." };
+    const uploaded = await this.upload(sent).catch(() => null);
+    return uploaded ? ask(uploaded.path) : { error: "The file did not reach the server. Please try again in a moment." };
   }
 
   // What was there before a reload; false where nothing was.
   restore() {
-    const before = loadFromTab("now");
-    if (!before?.image) return false;
-    this.state.version = before.version;
-    this.open(before.image, before.mask, loadFromTab("words"), before.movable);
-    this.ensureOnServer(before.image).then((found) =>
-      found || this.say("The server no longer has this image; upload it again."));
+    const saved = loadFromTab("now");
+    if (!saved?.image) return false;
+    this.state.version = saved.version;
+    this.open(saved.image, saved.mask, loadFromTab("words"), saved.movable);
+    this.ensureOnServer(saved.image).then((present) =>
+      present || this.say("The server no longer has this image; upload it again."));
     return true;
   }
 
-  // The server may have deleted the image: then it gets the file again. False where nobody has it any more.
+  // The server may have deleted the image: then it gets the copy. False where nobody has it any more.
   async ensureOnServer(image) {
-    const answer = await this.server.open_image(image.path).catch(() => null);
-    if (answer?.image) return true;
-    const blob = answer && (await storedFile(image.path));
-    const sent = blob && (await this.send(new File([blob], "image.png", { type: blob.type })));
+    if ((await this.server.open_image(image.path)).image) return true;
+    const copy = await findCopy(image.path);
+    const sent = copy && (await this.send(new File([copy], "image.png", { type: copy.type })));
     if (!sent?.image) return false;
     this.state.rename(image.path, sent.image);
-    storeFile(sent.image.path, blob);
     return true;
-  }
-
-  // A copy of the image's file into the browser's database.
-  async store(image) {
-    const reply = await fetch(fileUrl(image.path)).catch(() => null);
-    if (reply?.ok) await storeFile(image.path, await reply.blob());
   }
 }
 
-const MAX_UNPACKED = 16e6; // bytes of a link's JSON; the largest mask takes six million
-
-// The bytes after a stream; throws where they are more than MAX_UNPACKED, without reading on.
-const pipe = async (bytes, stream) => {
-  const reader = new Blob([bytes]).stream().pipeThrough(stream).getReader();
-  const chunks = [];
-  for (let size = 0, part = await reader.read(); !part.done; part = await reader.read()) {
-    size += part.value.length;
-    if (size > MAX_UNPACKED) {
-      reader.cancel().catch(() => {});
-      throw new RangeError("too long");
-    }
-    chunks.push(part.value);
-  }
-  return new Uint8Array(await new Blob(chunks).arrayBuffer());
-};
+// What comes out of a stream that bytes go into.
+const pipe = async (bytes, stream) =>
+  new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
 
 // JSON, compressed, as letters, digits, - and _.
 export const encodeLink = async (value) => {
@@ -222,7 +178,7 @@ export class Sharing {
   // controls: the values of the page's controls, by name.
   async copyLink(controls) {
     const { server, state } = this.pad;
-    const { token, error } = state.image ? await server.link_token(state.image.path).catch(() => NO_ANSWER) : {};
+    const { token, error } = state.image ? await server.link_token(state.image.path) : {};
     if (error) return this.pad.say(error);
     const link = new URL(location.href);
     const { chosen: mode } = this.pad.modes;
@@ -239,7 +195,7 @@ export class Sharing {
     if (!shared) return this.refuse("This link cannot be read: it may have been cut. Ask for it again.");
     whenPresent("channel-open_link", () => imagebart.send("open_link", shared.controls));
     if (!shared.token) return false;
-    const { image, error } = await this.pad.server.open_image(shared.token).catch(() => NO_ANSWER);
+    const { image, error } = await this.pad.server.open_image(shared.token);
     if (error) return this.refuse(error);
     const { words } = shared.controls ?? {};
     this.pad.loader.open(image, shared.mask, typeof words === "string" ? words : null, shared.movable === true);

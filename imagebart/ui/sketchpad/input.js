@@ -1,7 +1,8 @@
 // What a person does with pointers, keys and files, and the commands that come of it.
-import { click, hideMessages, promptBox, whenPresent } from "./gradio.js";
+import { click, hideMessages, whenPresent } from "./gradio.js";
 import { saveInTab } from "./images.js";
 import { GROWTH } from "./modes.js";
+import { promptBox } from "./prompt.js";
 
 const WHEEL = 0.002; // zoom for each pixel of the wheel: its logarithm
 const ZOOM = 1.25;
@@ -25,14 +26,15 @@ const COMMANDS = {
   down: ({ canvas }) => canvas.pan(0, -PAN),
   undo: (pad) => pad.undo(),
   redo: ({ state }) => state.redo(),
-  select: (pad) => pad.keepAtOnce() && pad.queries.selectByPrompt(),
-  describe: (pad) => pad.keepAtOnce() && pad.queries.describe(),
+  select: (pad) => pad.keepAtOnce() && pad.questions.select(),
+  describe: (pad) => pad.keepAtOnce() && pad.questions.describe(),
   keep: (pad) => pad.keep(),
   discard: ({ review }) => review.close() && hideMessages(),
   openVariants: (pad) => pad.openVariants(),
   closeVariants: ({ variantGrid }) => variantGrid.close(),
   replay: ({ review }) => review.replay(),
   replaySlowly: ({ review }) => review.replay(true),
+  saveAnimation: (pad) => pad.saveAnimation(),
   ...Object.fromEntries(Object.keys(GROWTH).map((name) => [name, (pad) => pad.keepAtOnce() && pad.modes.expand(name)])),
   lastMask: (pad) => pad.useLastMask(),
   maskOpacity: (pad) => pad.say(`The mask is shown with an opacity of ${Math.round(100 * pad.canvas.changeOpacity())} %.`),
@@ -277,10 +279,8 @@ const listenToKeys = (pad) => {
 const listenToButtons = (pad) => {
   const { parts, element } = pad;
   element.addEventListener("click", ({ target }) => {
-    const button = target.closest("[data-command], [data-tool], [data-animation]");
-    if (!button) return;
-    if (button.dataset.animation) pad.saveAnimation(button.dataset.animation);
-    else execute(pad, button.dataset.command ?? button.dataset.tool);
+    const button = target.closest("[data-command], [data-tool]");
+    if (button) execute(pad, button.dataset.command ?? button.dataset.tool);
   });
   for (const slider of [parts.brushSize, parts.tolerance, parts.strength]) {
     slider.addEventListener("input", () => pad.changeBrush(0, 0));

@@ -1,26 +1,10 @@
 // Masks: { width, height, data }, a Uint8Array of one value a pixel: its strength, how much of what is there is forgotten,
-// from 0 (keep) to 255 (regenerate from noise), as in imaging/masks.py. Drawing, preset masks,
-// growing and shrinking, the form in which the server gets one, and the mask of an image that is imported. Pure functions:
-// all but `fillCapsule`, `fillRect` and `fillPolygon`, which draw on their mask, return a new one.
+// from 0 (keep) to 255 (regenerate from noise), as in imaging/masks.py. Drawing, preset masks, growing and shrinking, and
+// the form in which the server gets one. Pure functions: all but `fillCapsule`, `fillRect` and `fillPolygon`, which draw on
+// their mask, return a new one.
 
-const MAX_SIDE = 1024; // of the longer side of a mask, as MAX_VIEW_SIDE in stored_images.py
 const MAX_DISC = 6; // radius in pixels: a larger disc is several smaller ones, one after the other
 const EDGE_STEP = 1 / 32; // by which Grow and Shrink move the edge, over the longer side: half a token of a 16 x 16 grid
-// Of an imported mask's greys, as in imaging/masks.py: JPEG masks are not quite black and white where they should be.
-const [MIN_BRIGHTNESS, MAX_GREY] = [16, 239];
-
-// The size of the mask of an image of { width, height }: the image's own, up to a bound; as view_size in Python.
-export const maskSize = ({ width, height }) => {
-  const scale = Math.min(Math.max(width, height), MAX_SIDE) / Math.max(width, height);
-  return { width: Math.max(1, roundHalfEven(width * scale)), height: Math.max(1, roundHalfEven(height * scale)) };
-};
-
-// As `round` in Python.
-const roundHalfEven = (value) => {
-  const below = Math.floor(value);
-  if (value - below !== 0.5) return Math.round(value);
-  return below % 2 ? below + 1 : below;
-};
 
 export const blank = (width, height) => ({ width, height, data: new Uint8Array(width * height) });
 
@@ -90,7 +74,7 @@ export const fillRect = (mask, left, top, right, bottom, value) => {
   }
 };
 
-// All pixels whose centres are within `radius` of the segment from a to b, and the pixels under its ends, so that the
+// All pixels whose centers are within `radius` of the segment from a to b, and the pixels under its ends, so that the
 // thinnest stroke is not lost. Points are { x, y } in pixels.
 export const fillCapsule = (mask, a, b, radius, value) => {
   const [dx, dy] = [b.x - a.x, b.y - a.y];
@@ -109,7 +93,7 @@ export const fillCapsule = (mask, a, b, radius, value) => {
   for (const { x, y } of [a, b]) fillRect(mask, Math.floor(x), Math.floor(y), Math.floor(x) + 1, Math.floor(y) + 1, value);
 };
 
-// All pixels whose centres lie in a closed polygon, by the even-odd rule, and those that its outline crosses.
+// All pixels whose centers lie in a closed polygon, by the even-odd rule, and those that its outline crosses.
 export const fillPolygon = (mask, points, value) => {
   for (let y = 0; y < mask.height; y++) {
     const crossings = [];
@@ -235,7 +219,7 @@ const dilateOnce = ({ width, height, data }, radius) => {
   return { width, height, data: result };
 };
 
-// The largest value of each pixel and its neighbours to the left and right.
+// The largest value of each pixel and its neighbors to the left and right.
 const widen = (data, width) => {
   const result = new Uint8Array(data.length);
   for (let start = 0; start < data.length; start += width) {
@@ -248,49 +232,3 @@ const widen = (data, width) => {
   }
   return result;
 };
-
-// The mask of `size` from an image's pixels, rgba [height * width * 4], as load_mask and scale_mask in Python: opacity
-// where any pixel is transparent, else brightness; the largest value of all pixels that a mask's pixel covers, so that no
-// stroke is lost. Null where the shapes differ.
-export const maskFromPixels = (rgba, width, height, size) => {
-  const [scaleX, scaleY] = [size.width / width, size.height / height];
-  // One pixel of tolerance: programs round differently when they scale an image.
-  if (Math.abs(scaleX - scaleY) * Math.min(width, height) > Math.max(1, scaleX)) return null;
-  const values = maskValues(rgba, width * height);
-  const [rows, columns] = [spans(height, size.height), spans(width, size.width)];
-  const data = new Uint8Array(size.width * size.height);
-  const narrow = new Uint8Array(height * size.width);
-  for (let y = 0; y < height; y++) {
-    columns.forEach(([low, high], x) => {
-      narrow[y * size.width + x] = largest(values, y * width + low, y * width + high, 1);
-    });
-  }
-  rows.forEach(([low, high], y) => {
-    for (let x = 0; x < size.width; x++) {
-      data[y * size.width + x] = largest(narrow, low * size.width + x, high * size.width, size.width);
-    }
-  });
-  return { ...size, data };
-};
-
-const largest = (values, from, to, step) => {
-  let result = 0;
-  for (let i = from; i < to; i += step) if (values[i] > result) result = values[i];
-  return result;
-};
-
-const maskValues = (rgba, count) => {
-  let opaque = true;
-  for (let i = 3; i < rgba.length && opaque; i += 4) opaque = rgba[i] === 255;
-  const values = new Uint8Array(count);
-  for (let i = 0, j = 0; i < count; i++, j += 4) {
-    // Pillow's weights.
-    const grey = (rgba[j] * 19595 + rgba[j + 1] * 38470 + rgba[j + 2] * 7471 + 0x8000) >> 16;
-    values[i] = opaque ? (grey < MIN_BRIGHTNESS ? 0 : grey > MAX_GREY ? 255 : grey) : rgba[j + 3];
-  }
-  return values;
-};
-
-// The pixels (first, last exclusive) that each of `count` equal parts of a length overlaps.
-const spans = (length, count) =>
-  Array.from({ length: count }, (_, i) => [Math.floor((i * length) / count), Math.ceil(((i + 1) * length) / count)]);

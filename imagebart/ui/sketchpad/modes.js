@@ -1,7 +1,7 @@
 // What Edit does, chosen in the list beside it: fill what is painted by the words, remove it, replace the background, fill
 // what the image grows by, or vary the whole.
-import { NO_ANSWER, whenPresent } from "./gradio.js";
-import { blank, fillRect, maskSize } from "./mask.js";
+import { whenPresent } from "./gradio.js";
+import { blank, fillRect } from "./mask.js";
 
 const LINES = { // what is said when a mode is chosen
   fill: "Fill: paint over a part, say what should be there, press Edit.",
@@ -31,7 +31,7 @@ const around = (across, down) => {
 
 // The mask of an image that has grown: what is new; and within the image before, what `mask` paints, if there is one.
 export const grownMask = (image, { left, top, right, bottom }, mask = null) => {
-  const { width, height } = maskSize(image);
+  const [width, height] = image.mask_size;
   const scale = width / image.width;
   const grown = blank(width, height);
   grown.data.fill(255);
@@ -77,7 +77,7 @@ export class Modes {
       pad.say("The image has this shape already.");
       return;
     }
-    const answer = await pad.server.expand({ path: image.path, ...growth }).catch(() => NO_ANSWER);
+    const answer = await pad.server.expand({ path: image.path, ...growth });
     if (answer.error) pad.say(answer.error);
     else {
       pad.state.onArrival(() => {

@@ -1,35 +1,13 @@
-// Runs: the state of the last one, and the history; and what is asked of the model without a run: "Select by prompt" and
-// "Describe image".
-import { click, promptBox } from "./gradio.js";
+// Runs: the state of the last one, and the history.
+import { click } from "./gradio.js";
 import { loadFromTab, saveInTab } from "./images.js";
-import { maskSize, unpack } from "./mask.js";
+import { unpack } from "./mask.js";
 import { thumbnail } from "./review.js";
 import { maskOutline } from "./view.js";
 
 const RESEND = 1000; // milliseconds until Cancel is sent again
 const MAX_HISTORY = 12;
 const TASKS = { edit: "Edit", generate: "New image", vary: "Variation" };
-const PROBE = 2000; // milliseconds between two checks whether the server is there
-const IDLE_PROBES = 3; // times as long where nobody waits for it
-const ASKING = "Looking at the image …";
-const SELECTED = "Found by your words. Correct it, or press Edit.";
-const SERVER_GONE = "The server does not answer. This page goes on by itself when it does.";
-
-// Looks again and again whether the server is there, more often while somebody waits for it: Gradio does not tell that it
-// is gone. waits: whether somebody does; say: called with a sentence when it is gone, and with "" when it is back.
-export const watchServer = async (waits, say) => {
-  let gone = false;
-  for (let idle = 0; ; ) {
-    await new Promise((done) => setTimeout(done, PROBE));
-    idle = waits() || gone ? 0 : (idle + 1) % IDLE_PROBES;
-    if (idle || document.hidden) continue;
-    const reply = await fetch(location.pathname, { method: "HEAD", cache: "no-store" }).catch(() => null);
-    if (!reply?.ok) say(SERVER_GONE); // again, as other sentences take its place
-    else if (gone) say("");
-    gone = !reply?.ok;
-  }
-};
-
 // The last run that was started. Its name goes with the request and with Cancel, so that the server cancels exactly this
 // run, whichever of the two arrives first. What became of it only the run itself reports.
 export class RunState {
@@ -88,23 +66,23 @@ export class History {
   // element: where they are shown; open: called with the chosen entry.
   constructor(element, open) {
     Object.assign(this, { element, open, strip: element.querySelector(".sp-strip") });
-    this.replace(loadFromTab("history") ?? []);
+    this.entries = loadFromTab("history") ?? [];
+    this.strip.append(...this.entries.map((entry) => this.card(entry)).reverse());
+    this.update();
   }
 
   // entry: { task, prompt, when, before, mask, movable, results, steps, name }
   add(entry) {
+    this.entries.push(entry);
     this.strip.prepend(this.card(entry)); // the others stay where they are, one of them maybe with the focus
-    this.keep([...this.entries, entry]);
+    if (this.entries.length > MAX_HISTORY) {
+      this.entries.shift();
+      this.strip.lastChild.remove();
+    }
+    this.update();
   }
 
-  replace(entries) {
-    this.strip.replaceChildren(...entries.map((entry) => this.card(entry)).reverse());
-    this.keep(entries);
-  }
-
-  keep(entries) {
-    this.entries = entries.slice(-MAX_HISTORY);
-    [...this.strip.children].slice(MAX_HISTORY).forEach((card) => card.remove());
+  update() {
     this.element.hidden = !this.entries.length;
     saveInTab("history", this.entries);
   }
@@ -114,66 +92,10 @@ export class History {
     const label = `${TASKS[entry.task]}: ${entry.prompt || "no words"}, ${time}`;
     const button = thumbnail(entry.results[0].small, label, () => this.open(entry));
     if (entry.task === "edit" && entry.mask) {
-      const { width, height } = maskSize(entry.before);
-      button.append(maskOutline(unpack(entry.mask, width, height)));
+      button.append(maskOutline(unpack(entry.mask, ...entry.before.mask_size)));
     }
     const text = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
     button.append(text("span", entry.prompt || `${TASKS[entry.task]}, no words`), text("time", time));
     return button;
-  }
-}
-
-// "Select by prompt" and "Describe image": requests without a run. A mask that comes is painted like any other one, and
-// only on what was asked about.
-export class ImageQueries {
-  constructor(pad) {
-    this.pad = pad;
-    this.pending = {}; // by task: what was asked, and is not yet answered
-  }
-
-  selectByPrompt() {
-    this.ask("select", promptBox()?.value);
-  }
-
-  // The answer becomes the prompt.
-  describe() {
-    this.ask("describe");
-  }
-
-  ask(task, prompt = "") {
-    this.pad.state.finishStroke();
-    const question = `${this.pad.state.version} ${prompt}`;
-    this.pad.say(ASKING);
-    const pending = (this.pending[task] ??= []);
-    if (pending.at(-1) === question) return;
-    pending.push(question);
-    this.pad.request(task);
-  }
-
-  get waits() {
-    return Object.keys(this.pending).length > 0;
-  }
-
-  stopWaiting(sentence) {
-    this.pending = {};
-    this.pad.say(sentence);
-  }
-
-  // An answer; without a task where none will come.
-  answer({ version, task, mask, caption, deleted, note }) {
-    const { state, sent } = this.pad;
-    if (task === "recognize") {
-      if (note && sent.get(version)?.image === state.image) this.pad.sayOfImage(note);
-      return;
-    }
-    // Answers come in the order of the questions, and only the one to the last question counts.
-    if (this.pending[task]?.length > 1) return void this.pending[task].shift();
-    this.stopWaiting("");
-    if (deleted) return void this.pad.retry({ version, task });
-    if (caption && sent.get(version)?.image === state.image) this.pad.changeWords(caption);
-    if (!mask || version !== state.version) return;
-    const { width, height } = state.mask;
-    this.pad.changeMask(() => unpack(mask, width, height), true);
-    this.pad.say(SELECTED);
   }
 }

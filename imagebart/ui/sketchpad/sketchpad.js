@@ -1,13 +1,14 @@
 // The sketchpad: puts its parts together, and says what happens between them. Started by Gradio once its markup is there,
 // see component.py.
-import { click, EVENTS, fileUrl, hideMessages, NO_ANSWER, prompt, whenPresent } from "./gradio.js";
-import { ImageLoader, importMask, loadBitmap, saveInTab, Sharing } from "./images.js";
+import { answering, click, describePage, fileUrl, hideMessages, whenPresent } from "./gradio.js";
+import { ImageLoader, loadBitmap, saveInTab, Sharing, storeCopy } from "./images.js";
 import { execute, Gestures, HELP, listen } from "./input.js";
-import { Fit } from "./fit.js";
-import { bounds, contour, MASK_COMMANDS, maskSize, pack, preset, PRESETS, unpack } from "./mask.js";
+import { bounds, contour, MASK_COMMANDS, pack, preset, PRESETS, unpack } from "./mask.js";
 import { Modes } from "./modes.js";
+import { Prompt } from "./prompt.js";
+import { Fit, Questions } from "./questions.js";
 import { Review, thumbnail, VariantGrid } from "./review.js";
-import { History, ImageQueries, RunState, watchServer } from "./run.js";
+import { History, RunState } from "./run.js";
 import { State } from "./state.js";
 import { Canvas } from "./view.js";
 
@@ -19,11 +20,17 @@ const MAX_SENT = 24; // versions of which it is known what was sent
 export class Sketchpad {
   // What Gradio passes: the element, the value that events send, the ways to send them and to call the server.
   constructor(element, props, trigger, server, upload) {
-    Object.assign(this, { element, props, trigger, server, upload, sent: new Map(), lastMask: null });
+    Object.assign(this, { element, props, trigger, server: answering(server), sent: new Map(), lastMask: null });
     this.examples = props.examples; // of the model that is chosen
+    this.controls = props.controls; // model, exact, context: the values that answers depend on
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.fitStatus = element.querySelector("#fit-status");
-    this.state = new State((onlyWords) => this.changed(onlyWords), () => this.gestures.finish(), prompt);
+    this.prompt = new Prompt({
+      check: (prompt) => this.server.check_prompt({ prompt, model: this.controls.model }),
+      change: (words) => this.state.changeWords(words),
+      onChange: () => this.promptChanged(),
+    });
+    this.state = new State((onlyWords) => this.changed(onlyWords), () => this.gestures.finish(), this.prompt);
     this.review = new Review(this.parts, (why) => this.reviewChanged(why));
     this.variantGrid = new VariantGrid(this.parts.compare, (number) => {
       this.review.showVariant(number);
@@ -39,12 +46,12 @@ export class Sketchpad {
       afterRender: () => this.review.placeSlider(this.canvas),
     });
     this.gestures = new Gestures(this.canvas);
-    this.loader = new ImageLoader({ server, upload, maxBytes: props.max_file, state: this.state, say: (sentence) => this.say(sentence) });
+    this.loader = new ImageLoader({ server: this.server, upload, maxBytes: props.max_file, state: this.state, say: (sentence) => this.say(sentence) });
     this.sharing = new Sharing(this);
-    this.queries = new ImageQueries(this);
+    this.questions = new Questions(this);
     this.fit = new Fit({
-      words: prompt.read,
-      send: (question) => this.askForFit(question),
+      words: () => this.prompt.read(),
+      ask: () => this.questions.fit(),
       show: (answer) => this.showFit(answer),
     });
     this.modes = new Modes(this);
@@ -53,10 +60,7 @@ export class Sketchpad {
     this.fillMarkup();
     listen(this);
     this.listenToPage();
-    watchServer(() => this.runState.state || this.queries.waits, (sentence) => {
-      this.queries.stopWaiting(sentence);
-      if (!sentence) this.fit.again();
-    });
+    describePage();
     whenPresent("history", (place) => (this.history = new History(place, (entry) => this.openRun(entry))));
     // Gradio takes over values only once the element is wholly there.
     setTimeout(() => this.start());
@@ -87,21 +91,11 @@ export class Sketchpad {
     imagebart.on("run", (message) => this.runMessage(message));
     imagebart.on("run_over", () => this.runState.end());
     imagebart.on("random_prompt", ({ words }) => this.changeWords(words));
-    imagebart.on("change_words", (words) => this.state.changeWords(words));
-    imagebart.on("words_changed", () => {
-      clearTimeout(this.typingTimer);
-      this.typingTimer = setTimeout(() => this.state.noteWords(), TYPING_PAUSE);
-      this.fit.changeWords();
+    imagebart.on("controls", (controls) => {
+      this.controls = controls;
+      this.fit.change();
     });
-    imagebart.on("fit", (answer) => this.state.onArrival(() => this.fit.receive(answer)));
-    imagebart.on("fit_again", () => this.fit.change());
     imagebart.on("examples", (message) => this.state.onArrival(() => this.switchExamples(message)));
-    imagebart.on("answer", (message) => this.state.onArrival(() => this.queries.answer(message)));
-    // For prompt.js, which Gradio gives no way to the server.
-    imagebart.on("check_prompt", async (question) => {
-      const answer = await this.server.check_prompt(question).catch(() => null);
-      if (answer) imagebart.send("prompt_check", { ...question, ...answer });
-    });
     document.addEventListener("click", ({ target }) => {
       const again = target.closest?.("[data-again]");
       if (again) this.tryFour(again.dataset.again);
@@ -122,9 +116,16 @@ export class Sketchpad {
     }, true);
   }
 
+  // A pause ends a step of typing.
+  promptChanged() {
+    clearTimeout(this.typingTimer);
+    this.typingTimer = setTimeout(() => this.state.noteWords(), TYPING_PAUSE);
+    this.fit.changeWords();
+  }
+
   // Words that are not the person's own; theirs come back with Undo.
   changeWords(words) {
-    const before = prompt.read();
+    const before = this.prompt.read();
     if (words === before) return;
     this.state.changeWords(words);
     if (before) this.say("Undo brings back your own words.");
@@ -221,16 +222,7 @@ export class Sketchpad {
     if (this.shownImage !== image) return; // another one came meanwhile
     this.canvas.setBitmap(bitmap);
     this.element.dataset.shown = image.path;
-    if (!this.exampleOf(image)) this.loader.store(image);
-  }
-
-  // False where there is nothing to ask: without an image, and without a mask and words.
-  askForFit(question) {
-    const { image, mask } = this.props.value;
-    if (!image || this.modes.chosen === "vary" || !(mask || prompt.read()?.trim())) return false;
-    this.props.value = { ...this.props.value, question };
-    this.request("fit");
-    return true;
+    if (!this.exampleOf(image)) storeCopy(image.path);
   }
 
   // An answer: mask (packed: what Edit will change), share (of the image, in percent), box (left, top, side, in pixels of the
@@ -287,7 +279,7 @@ export class Sketchpad {
     const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask, movable };
     this.history?.add(entry);
     if (message.task === "edit" && entry.before) {
-      this.lastMask = { mask: unpack(mask, ...Object.values(maskSize(entry.before))), movable };
+      this.lastMask = { mask: unpack(mask, ...entry.before.mask_size), movable };
     }
     // Loaded before it is shown, so that nothing is begun on the image that it replaces in between.
     const files = [entry.results[0].view, ...entry.results.map(({ small }) => small)];
@@ -315,8 +307,7 @@ export class Sketchpad {
   // The server has deleted the image: it gets it again, and then the same request.
   async retry({ task, version }) {
     if (version !== this.state.version || !(await this.loader.ensureOnServer(this.state.image))) return;
-    if (["select", "describe"].includes(task)) execute(this, task);
-    else click(task); // once the run that failed is over
+    click(task); // once the run that failed is over
   }
 
   reviewChanged(why) {
@@ -358,14 +349,14 @@ export class Sketchpad {
     const { parts } = review.steps()[review.step];
     const { version } = state;
     const step = { base: run.before?.path ?? null, box: run.box, part: parts[variant] };
-    const { image, error } = await this.server.compose(step).catch(() => NO_ANSWER);
+    const { image, error } = await this.server.compose(step);
     if (error) this.say(error);
     else state.onArrival(() => version === state.version && state.open(image, ...painted));
   }
 
   // A run of the history: its image, mask and prompt, and its result.
   openRun(entry) {
-    const words = prompt.read() === null ? null : entry.prompt ?? "";
+    const words = this.prompt.read() === null ? null : entry.prompt ?? "";
     if (entry.before) this.loader.open(entry.before, entry.mask, words, entry.movable === true);
     else if (words !== null) this.state.changeWords(words);
     this.finish(entry);
@@ -393,14 +384,14 @@ export class Sketchpad {
 
   async openFile(file) {
     const answer = await this.loader.openFile(file);
-    if (answer?.made) this.request("settings");
+    if (answer?.made) this.trigger("upload"); // restores its settings
     if (answer) this.recognizeImage();
   }
 
   // Asks whether the model knows such images.
-  recognizeImage() {
+  async recognizeImage() {
     this.sayOfImage("");
-    if (this.state.image && !this.exampleOf(this.state.image)) this.request("recognize");
+    if (this.state.image && !this.exampleOf(this.state.image)) this.sayOfImage(await this.questions.recognize());
   }
 
   // Below the buttons, until another image comes or a run begins, whose own notes say the same.
@@ -414,18 +405,11 @@ export class Sketchpad {
   async importMask(file) {
     const { image, mask } = this.state;
     if (!image) return;
-    const url = URL.createObjectURL(file);
-    try {
-      const imported = await importMask(url, { width: mask.width, height: mask.height });
-      await new Promise((act) => this.state.onArrival(act));
-      if (this.state.image !== image) return;
-      if (imported) this.changeMask(() => imported);
-      else this.say("The mask and the image have different shapes; give both the same shape.");
-    } catch {
-      this.say("This file is not an image that the browser can read; choose a PNG, JPEG or WebP file.");
-    } finally {
-      URL.revokeObjectURL(url);
-    }
+    const { mask: packed, error } = await this.loader.send(file, (path) => this.server.open_mask({ path, size: image.mask_size }));
+    await this.state.settled();
+    if (this.state.image !== image) return;
+    if (error) this.say(error);
+    else this.changeMask(() => unpack(packed, mask.width, mask.height));
   }
 
   // change: from the mask to another one. movable: whether nobody painted that.
@@ -454,17 +438,12 @@ export class Sketchpad {
     return this.changeMask(() => mask, movable);
   }
 
-  async saveAnimation(suffix) {
+  async saveAnimation() {
     const { run, variant } = this.review;
     const shown = this.review.steps().map((step) => step.shown[variant]);
-    const { path, error } = await this.server.animate({ shown, name: run.name, suffix });
+    const { path, error } = await this.server.animate({ shown, name: run.name });
     if (error) this.say(error);
-    else Object.assign(document.createElement("a"), { href: fileUrl(path), download: `${run.name}${suffix}` }).click();
-  }
-
-  // Ask Python, by the name of an event.
-  request(name) {
-    this.trigger(EVENTS[name]);
+    else Object.assign(document.createElement("a"), { href: fileUrl(path), download: `${run.name}.webp` }).click();
   }
 
   // ofMode: a wide page says it beside the buttons, too.

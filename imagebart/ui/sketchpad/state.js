@@ -4,7 +4,7 @@
 //
 // A stroke belongs to the image and mask on which it began. So whatever a person does meanwhile ends it first, and what
 // arrives from the server (an image, a mask, a result) waits until it has ended.
-import { blank, copy, equal, maskSize } from "./mask.js";
+import { blank, copy, equal } from "./mask.js";
 
 const MAX_ENTRIES = 200;
 const MAX_BYTES = 64e6; // of all masks
@@ -81,12 +81,16 @@ export class State {
     else act();
   }
 
+  // The same, for whom waits.
+  settled() {
+    return new Promise((act) => this.onArrival(act));
+  }
+
   // Another image, with a mask or an empty one; and with words, where these come with it.
   open(image, mask = null, words = null, movable = true) {
     this.finishStroke();
     this.noteWords();
-    const { width, height } = maskSize(image);
-    this.change({ image, mask: mask ?? blank(width, height), movable, words: words ?? this.current?.words ?? null });
+    this.change({ image, mask: mask ?? blank(...image.mask_size), movable, words: words ?? this.current?.words ?? null });
   }
 
   // Another mask.

@@ -4,7 +4,7 @@
 // same with and without a graphics card. A view is { scale, x, y }: screen pixels for one of the mask's, and the screen
 // position of its upper left corner.
 import { createCanvas } from "./images.js";
-import { blank, fillCapsule, fillPolygon, fillRect, fillSelection, floodFill, grow } from "./mask.js";
+import { blank, contour, fillCapsule, fillPolygon, fillRect, fillSelection, floodFill, grow } from "./mask.js";
 
 const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the image
@@ -18,7 +18,7 @@ const MAX_RADIUS = 1 / 4; // of the brush, over the mask's longer side
 const WAND_MARGIN = 1 / 512; // around a selected color, over the longer side, at least a pixel: edges mix two colors
 const WAND_STEP = 1 / 32; // by an arrow key, over the longer side
 const WAND_RADIUS = 7; // of its mark, in screen pixels
-const CHANGE_WIDTH = 2; // of the lines around what will change, in screen pixels
+const LINE_WIDTH = 2; // of the lines around what will change, in screen pixels
 
 // The whole image in the middle of its frame. Sizes are { width, height }; the size of the image is its mask's.
 export const fit = (size, frame) => {
@@ -41,7 +41,7 @@ export const zoom = (view, at, factor, size, frame) => {
 
 export const pan = (view, dx, dy, size, frame) => keepInFrame({ ...view, x: view.x + dx, y: view.y + dy }, size, frame);
 
-// Centred where the image is smaller than the frame, else without a gap at the edges.
+// Centered where the image is smaller than the frame, else without a gap at the edges.
 const keepInFrame = (view, size, frame) => {
   const place = (start, length, room) => {
     if (length <= room) return (room - length) / 2;
@@ -63,36 +63,23 @@ export const sliderPosition = (view, size, frame, share) => {
   return { left, top, height: bottom - top, knob: Math.min(Math.max(left, KNOB_RADIUS), frame.width - KNOB_RADIUS) - left };
 };
 
-// The mask as a canvas in the colour of the brush, so opaque where its strength is 1.
+// The mask as a canvas in the color of the brush, so opaque where its strength is 1.
 const maskOverlay = (mask, opacity, canvas = createCanvas(mask.width, mask.height)) => {
   const pixels = new Uint32Array(mask.data.length);
-  const colour = (OVERLAY[2] << 16) | (OVERLAY[1] << 8) | OVERLAY[0];
+  const color = (OVERLAY[2] << 16) | (OVERLAY[1] << 8) | OVERLAY[0];
   for (let i = 0; i < pixels.length; i++) {
-    if (mask.data[i]) pixels[i] = ((Math.ceil(mask.data[i] * opacity) << 24) | colour) >>> 0;
+    if (mask.data[i]) pixels[i] = ((Math.ceil(mask.data[i] * opacity) << 24) | color) >>> 0;
   }
   const image = new ImageData(new Uint8ClampedArray(pixels.buffer), mask.width, mask.height);
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
 };
 
-// The outline of a mask on a small canvas, in the colour of the brush and in white, to be seen on any image.
-export const maskOutline = ({ width, height, data }) => {
-  const scale = Math.min(1, OUTLINE_SIDE / Math.max(width, height));
-  const canvas = createCanvas(Math.ceil(width * scale), Math.ceil(height * scale));
-  const painted = new Uint8Array(canvas.width * canvas.height);
-  for (let y = 0, i = 0; y < height; y++) {
-    const row = Math.floor(y * scale) * canvas.width;
-    for (let x = 0; x < width; x++, i++) if (data[i]) painted[row + Math.floor(x * scale)] = 1;
-  }
-  const at = (x, y) => x >= 0 && x < canvas.width && painted[y * canvas.width + x] === 1;
-  const context = canvas.getContext("2d");
-  for (let y = 0; y < canvas.height; y++) {
-    for (let x = 0; x < canvas.width; x++) {
-      const around = [at(x - 1, y), at(x + 1, y), at(x, y - 1), at(x, y + 1)];
-      context.fillStyle = at(x, y) ? `rgb(${OVERLAY.join(" ")})` : "#fff";
-      if (at(x, y) ? around.includes(false) : around.includes(true)) context.fillRect(x, y, 1, 1);
-    }
-  }
+// The outline of a mask on a small canvas.
+export const maskOutline = (mask) => {
+  const scale = OUTLINE_SIDE / Math.max(mask.width, mask.height);
+  const canvas = createCanvas(Math.ceil(mask.width * scale), Math.ceil(mask.height * scale));
+  drawLines(canvas.getContext("2d"), contour(mask), { scale, x: 0, y: 0 });
   return canvas;
 };
 
@@ -112,9 +99,9 @@ const drawScene = (context, scene) => {
   context.imageSmoothingEnabled = false;
   if (!scene.result) context.drawImage(scene.overlay, ...box);
   if (!scene.result && scene.grid) drawGrid(context, scene);
-  if (scene.changes) drawChanges(context, scene);
+  if (scene.changes) drawLines(context, scene.changes, view);
   if (scene.result) return undefined;
-  if (scene.outline) drawOutline(context, scene.outline.map((point) => toScreen(view, point)));
+  if (scene.outline) drawPolygon(context, scene.outline.map((point) => toScreen(view, point)));
   return drawCursor(context, scene);
 };
 
@@ -141,27 +128,27 @@ const drawResult = (context, { result, frame }, box) => {
   context.restore();
 };
 
-// Lines in white on black, to be seen on any image.
-const outlined = (context, stroke, width = 1) => {
-  for (const [colour, thickness] of [["rgba(15, 23, 42, 0.75)", width + 1.5], ["#fff", width]]) {
-    context.strokeStyle = colour;
+// A path in white on black, to be seen on any image. draw: adds to the path.
+const strokeOutlined = (context, draw, width = 1) => {
+  context.beginPath();
+  draw();
+  for (const [color, thickness] of [["rgba(15, 23, 42, 0.75)", width + 1.5], ["#fff", width]]) {
+    context.strokeStyle = color;
     context.lineWidth = thickness;
-    stroke();
+    context.stroke();
   }
 };
 
-// What an edit will change, or does: lines from `contour`.
-const drawChanges = (context, { changes, view }) => {
+// Lines from `contour`: what an edit will change, or does.
+const drawLines = (context, lines, view) => {
   context.lineCap = "square";
-  outlined(context, () => {
-    context.beginPath();
-    for (const [x1, y1, x2, y2] of changes) {
+  strokeOutlined(context, () => {
+    for (const [x1, y1, x2, y2] of lines) {
       const [from, to] = [toScreen(view, { x: x1, y: y1 }), toScreen(view, { x: x2, y: y2 })];
       context.moveTo(from.x, from.y);
       context.lineTo(to.x, to.y);
     }
-    context.stroke();
-  }, CHANGE_WIDTH);
+  }, LINE_WIDTH);
   context.lineCap = "butt";
 };
 
@@ -169,37 +156,24 @@ const drawChanges = (context, { changes, view }) => {
 const drawGrid = (context, { grid, view }) => {
   const cell = (grid.box.side / grid.side) * view.scale;
   const corner = toScreen(view, { x: grid.box.left, y: grid.box.top });
-  outlined(context, () => {
-    [...grid.cells].forEach((value, i) => {
-      if (value !== "1") return;
-      context.strokeRect(corner.x + (i % grid.side) * cell, corner.y + Math.floor(i / grid.side) * cell, cell, cell);
-    });
-  });
+  strokeOutlined(context, () => [...grid.cells].forEach((value, i) => {
+    if (value === "1") context.rect(corner.x + (i % grid.side) * cell, corner.y + Math.floor(i / grid.side) * cell, cell, cell);
+  }));
 };
 
-const drawOutline = (context, points) => {
-  outlined(context, () => {
-    context.beginPath();
+const drawPolygon = (context, points) => {
+  strokeOutlined(context, () => {
     points.forEach(({ x, y }) => context.lineTo(x, y));
     context.closePath();
-    context.stroke();
   });
 };
 
 const drawCursor = (context, { cursor, view }) => {
   if (!cursor) return;
-  const circle = () => {
-    context.beginPath();
+  strokeOutlined(context, () => {
     context.arc(cursor.x, cursor.y, Math.max(2, cursor.radius * view.scale), 0, 2 * Math.PI);
-  };
-  if (cursor.strength) {
-    circle();
-    context.fillStyle = `rgb(${OVERLAY.join(" ")} / ${cursor.strength})`;
+    context.fillStyle = `rgb(${OVERLAY.join(" ")} / ${cursor.strength ?? 0})`;
     context.fill();
-  }
-  outlined(context, () => {
-    circle();
-    context.stroke();
   });
 };
 

@@ -1,10 +1,10 @@
 // The state: every change has a version of its own and is passed on at once; undo and redo against a plain list.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { blank, equal, maskSize, preset } from "../../../imagebart/ui/sketchpad/mask.js";
+import { blank, equal, preset } from "../../../imagebart/ui/sketchpad/mask.js";
 import { State, UndoStack } from "../../../imagebart/ui/sketchpad/state.js";
 
-const image = (path, width = 12, height = 8) => ({ path, width, height });
+const image = (path, width = 12, height = 8) => ({ path, width, height, mask_size: [width, height] });
 
 test("every change is passed on at once, with a version of its own", () => {
   const seen = [];
@@ -95,12 +95,6 @@ test("an image under another path keeps its mask, in the past too", () => {
   assert.ok(equal(state.mask, preset("centre", 12, 8)));
   state.undo();
   assert.equal(state.image.path, "b");
-});
-
-test("a mask is as large as its image, up to a bound", () => {
-  assert.deepEqual(maskSize(image("a", 40, 30)), { width: 40, height: 30 });
-  assert.deepEqual(maskSize(image("a", 4000, 3000)), { width: 1024, height: 768 });
-  assert.deepEqual(maskSize(image("a", 30000, 16)), { width: 1024, height: 1 });
 });
 
 test("a stroke ends before anything else is done, and belongs to the image on which it began", () => {

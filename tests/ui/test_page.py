@@ -11,16 +11,13 @@ from types import ModuleType
 from typing import Any
 
 import gradio as gr
-import httpx
 import pytest
-from page_server import served
 from tiny_models import tiny_model, tiny_pipeline
 
-from imagebart.ui.app import MODEL_QUEUE, build_page
 from imagebart.ui.controls import SLIDERS
 from imagebart.ui.environment import GPU_SECONDS, find_device, on_gpu
-from imagebart.ui.layout import theme
-from imagebart.ui.model_list import Models
+from imagebart.ui.models import Models
+from imagebart.ui.page import MODEL_QUEUE, build_page, theme
 
 
 def parts(page: gr.Blocks) -> dict[str, dict[str, Any]]:
@@ -35,7 +32,7 @@ def parts(page: gr.Blocks) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def page() -> gr.Blocks:
-    return build_page(tiny_pipeline("text"))
+    return build_page(Models(tiny_pipeline("text")))
 
 
 def test_a_text_model_has_a_prompt_and_suggestions(page: gr.Blocks) -> None:
@@ -45,7 +42,7 @@ def test_a_text_model_has_a_prompt_and_suggestions(page: gr.Blocks) -> None:
 
 
 def test_a_class_model_has_its_classes_in_place_of_the_prompt() -> None:
-    found = parts(build_page(tiny_pipeline("class")))
+    found = parts(build_page(Models(tiny_pipeline("class"))))
     assert found["choice"]["type"] == "dropdown" and found["choice"]["visible"] and found["choice"]["filterable"]
     assert [name for name, _ in found["choice"]["choices"]] == ["cat", "dog", "bird"]
     assert (found["choice"]["value"], found["choice"]["max_choices"]) == (["cat"], 4)
@@ -53,7 +50,7 @@ def test_a_class_model_has_its_classes_in_place_of_the_prompt() -> None:
 
 
 def test_an_unconditional_model_hides_both() -> None:
-    found = parts(build_page(tiny_pipeline("none")))
+    found = parts(build_page(Models(tiny_pipeline("none"))))
     hidden = ("prompt", "choice", "surprise", "suggestions", "guidance")
     assert not any(found[part]["visible"] for part in hidden)
 
@@ -71,7 +68,7 @@ def test_every_setting_has_a_line_of_help(page: gr.Blocks) -> None:
 
 def test_the_other_models_of_a_folder_can_be_chosen(page: gr.Blocks, tmp_path: Path) -> None:
     tiny_model("class").save_pretrained(tmp_path / "animals")
-    found = parts(build_page(tiny_pipeline(), models=Models(tmp_path)))["model-choice"]
+    found = parts(build_page(Models(tiny_pipeline(), folder=tmp_path)))["model-choice"]
     assert [name for name, _ in found["choices"]] == ["tiny", "animals"] and found["visible"]
     assert not parts(page)["model-choice"]["visible"]
 
@@ -79,7 +76,7 @@ def test_the_other_models_of_a_folder_can_be_chosen(page: gr.Blocks, tmp_path: P
 def test_all_that_use_the_model_take_turns(page: gr.Blocks) -> None:
     assert page._queue.max_size is not None
     runs = [fn for fn in page.fns.values() if fn.concurrency_id == MODEL_QUEUE]
-    assert len(runs) == 11 and all(fn.concurrency_limit == 1 for fn in runs)
+    assert len(runs) == 8 and all(fn.concurrency_limit == 1 for fn in runs)
 
 
 def test_only_the_endpoints_are_public(page: gr.Blocks) -> None:
@@ -129,19 +126,7 @@ def test_the_model_goes_to_the_gpu_only_where_one_is_lent(
     assert find_device() == device
 
 
-def test_all_that_use_the_model_ask_for_the_gpu(lent: list[tuple[str, float]]) -> None:
-    page = build_page(tiny_pipeline())
-    runs = [fn for fn in page.fns.values() if fn.concurrency_id in (MODEL_QUEUE, "fit")]
-    assert sorted(lent) == sorted((fn.fn.__name__, GPU_SECONDS) for fn in runs) and len(lent) == 12
-
-
-def test_a_preview_of_a_link_shows_the_page_s_own_title_and_image_and_no_path() -> None:
-    with served(tiny_pipeline()) as url:
-        head = httpx.get(url, headers={"Host": "page.example:80", "X-Forwarded-Proto": "https"}).text.split("<script")[
-            0
-        ]
-        tags = dict(re.findall(r'<meta\s+property="(og:[a-z]+)"\s+content="([^"]*)"', head))
-        assert tags["og:title"] == "ImageBART in the browser" and "watch it appear" in tags["og:description"]
-        assert tags["og:image"] == "https://page.example:80/link-preview.png" and "gradio" not in head.lower()
-        shown = httpx.get(url + "link-preview.png").content
-    assert shown == (Path(__file__).parents[2] / "assets" / "edit-strip.png").read_bytes()
+def test_runs_and_endpoints_ask_for_the_gpu(lent: list[tuple[str, float]]) -> None:
+    page = build_page(Models(tiny_pipeline()))
+    endpoints = [fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"]
+    assert sorted(lent) == sorted((name, GPU_SECONDS) for name in ["_updates", *endpoints])

@@ -1,8 +1,7 @@
-"""The page's runs on a tiny random model, without a browser: their updates, what is kept of them, and Cancel."""
+"""The page's actions on a tiny random model, without a browser: runs and Cancel, questions, settings."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Iterator
@@ -13,22 +12,24 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-from fake_models import HAT_TOKENS, LightnessScorer, WatchedPipeline, hat_model
+from fake_models import HAT_TOKENS, FixedDescriber, LightnessScorer, WatchedPipeline, hat_model
 from page_values import control_values, noise_image, open_image, sketch_value
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tiny_models import tiny_model, tiny_pipeline
 from torch import Tensor
 
-from imagebart.fitting import ELSEWHERE
+from imagebart.errors import InputError
+from imagebart.fitting import ELSEWHERE, EditOptions
 from imagebart.imaging.masks import preset
-from imagebart.imaging.metadata import read_recipe
+from imagebart.imaging.metadata import Recipe, read_recipe, write_png
 from imagebart.pipeline import MISSED, Pipeline
-from imagebart.ui import messages, runs
+from imagebart.settings import SamplingSettings
+from imagebart.ui import messages
+from imagebart.ui.actions import MAX_CANCELLED, MAX_CHECKED, MAX_PREVIEWS, Actions, RunHistory, Update
 from imagebart.ui.endpoints import Endpoints
-from imagebart.ui.model_list import ModelChoice
-from imagebart.ui.runs import MAX_PREVIEWS, Cancellation, RunHistory, Runs, Update
-from imagebart.ui.sketchpad.component import unpack_mask
-from imagebart.ui.sketchpad.stored_images import compose
+from imagebart.ui.files import ImageDeleted, compose, view_size
+from imagebart.ui.models import Models
+from imagebart.ui.sketchpad.component import scale_mask, unpack_mask
 
 pytestmark = pytest.mark.usefixtures("own_files")
 PIPELINE = tiny_pipeline()
@@ -36,8 +37,8 @@ HAT = np.kron(HAT_TOKENS, np.ones((8, 8))) > 0  # where hats go in an image of 6
 
 
 @pytest.fixture(scope="module")
-def running() -> Runs:
-    return Runs(ModelChoice(PIPELINE))
+def running() -> Actions:
+    return Actions(Models(PIPELINE))
 
 
 def asked(**values: Any) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def asked(**values: Any) -> dict[str, Any]:
 
 def edited(image: Image.Image, **values: Any) -> Update:
     """The last update of an edit."""
-    return list(Runs(ModelChoice(PIPELINE)).edit(sketch_value(image), **asked(**values)))[-1]
+    return list(Actions(Models(PIPELINE)).edit(sketch_value(image), **asked(**values)))[-1]
 
 
 def result(moment: dict[str, Any], variant: int = 0) -> Image.Image:
@@ -61,7 +62,7 @@ def test_an_edit_ends_with_a_result_whose_unpainted_pixels_are_the_upload_s(imag
     assert last["run"]["version"] == 3 and last["seed"] == 7 and last["run"]["box"] == (0, 0, 37, 27)
 
 
-def test_an_edit_shows_noise_then_each_stage_and_ends_at_the_result(running: Runs, image: Image.Image) -> None:
+def test_an_edit_shows_noise_then_each_stage_and_ends_at_the_result(running: Actions, image: Image.Image) -> None:
     moments = list(running.edit(sketch_value(image), **asked()))
     assert all(open_image(path).size == image.size for moment in moments[1:-1] for path in moment["run"]["images"])
     assert {moment["run"]["version"] for moment in moments[1:]} == {3}
@@ -100,7 +101,7 @@ def test_the_best_come_first_each_with_its_own_steps_and_recipe() -> None:
 
     def drawn(**values: Any) -> dict[str, Any]:
         values = {"seed": 5, "variants": 4, **values}
-        updates = Runs(ModelChoice(judged)).generate(None, **control_values(judged, **values))
+        updates = Actions(Models(judged)).generate(None, **control_values(judged, **values))
         return list(updates)[-1]["run"]
 
     as_drawn, ordered = drawn(), drawn(best_first=True)
@@ -139,10 +140,10 @@ def test_a_result_says_how_it_was_made_and_unknown_words_are_named(image: Image.
     assert "zebra" in last["messages"]
 
 
-def hat_runs(scorer: LightnessScorer | None = None) -> tuple[Runs, Pipeline]:
+def hat_runs(scorer: LightnessScorer | None = None) -> tuple[Actions, Pipeline]:
     """Runs of the model that knows where hats go."""
     pipeline = Pipeline(hat_model(), scorer=scorer)
-    return Runs(ModelChoice(pipeline)), pipeline
+    return Actions(Models(pipeline)), pipeline
 
 
 def test_a_run_says_what_it_may_change_and_changes_nothing_else() -> None:
@@ -181,7 +182,7 @@ def test_a_result_that_misses_the_words_may_be_tried_again_as_the_best_of_four_a
     hats, pipeline = hat_runs(Doubter())
     pad = sketch_value(noise_image((64, 64)))
 
-    def told(task: str, runs: Runs = hats, **values: Any) -> str:
+    def told(task: str, runs: Actions = hats, **values: Any) -> str:
         updates = list(getattr(runs, task)(pad, **control_values(pipeline, **values)))
         return str(updates[-1]["messages"])
 
@@ -201,7 +202,7 @@ def test_the_background_is_asked_for_by_words_for_it() -> None:
     assert messages.NO_BACKGROUND in list(hats.edit(pad, **control_values(pipeline, words=" ")))[-1]["messages"]
 
 
-def test_an_image_that_was_deleted_is_asked_for_again(running: Runs, image: Image.Image) -> None:
+def test_an_image_that_was_deleted_is_asked_for_again(running: Actions, image: Image.Image) -> None:
     asked_for = sketch_value(image)
     Path(asked_for["image"]).unlink()
     last = list(running.edit(asked_for, **asked()))[-1]
@@ -227,61 +228,42 @@ RELOAD = "reload the page"
     ],
 )
 def test_a_sketch_that_cannot_be_edited_is_reported(
-    running: Runs, image: Image.Image, changed: dict[str, Any], sentence: str
+    running: Actions, image: Image.Image, changed: dict[str, Any], sentence: str
 ) -> None:
     last = list(running.edit(sketch_value(image) | changed, **asked()))[-1]
     assert sentence in last["messages"] and set(last["run"]) == {"ended"}
 
 
-def test_without_a_sketch_there_is_no_image(running: Runs) -> None:
+def test_without_a_sketch_there_is_no_image(running: Actions) -> None:
     for updates in (running.edit(None, **asked()), running.vary(None, **asked())):
         assert list(updates)[-1]["messages"] == messages.problem_html(messages.NO_IMAGE)
-    assert RELOAD in list(running.edit({"a": 1}, **asked()))[-1]["messages"]
 
 
-def test_a_mask_is_not_stretched_over_a_larger_image(running: Runs) -> None:
+def test_a_mask_is_not_stretched_over_a_larger_image(running: Actions) -> None:
     """Both are painted on in the same size."""
     sent = sketch_value(noise_image((1500, 1200))) | {"size": [3000, 2400]}
     sentence = list(running.edit(sent, **asked()))[-1]["messages"]
     assert "3,000 × 2,400" in sentence and "1,500 × 1,200" in sentence
 
 
-def test_a_seed_out_of_range_is_said_and_the_page_is_ready_again(running: Runs) -> None:
+def test_a_seed_out_of_range_is_said_and_the_page_is_ready_again(running: Actions) -> None:
     moments = list(running.generate(None, **asked(seed=-1)))
     assert "seed is -1" in moments[-1]["messages"] and moments[-1]["run"].keys() == {"ended"}
 
 
-def test_controls_of_other_kinds_are_named_in_a_sentence(running: Runs, caplog: pytest.LogCaptureFixture) -> None:
+def test_controls_of_other_kinds_are_named_in_a_sentence(running: Actions, caplog: pytest.LogCaptureFixture) -> None:
     wrong = {"variants": "x", "guidance": None, "seed": math.inf, "temperature": math.nan, "words": 3, "context": "a"}
     for name, value in wrong.items():
         messages = list(running.generate(None, **asked(**{name: value})))[-1]["messages"]
-        assert f"The {name} is " in messages and "it must be" in messages
+        assert f"{name} is " in messages and "expected" in messages
     assert caplog.records == []
 
 
-def test_an_unexpected_error_gives_a_number_that_the_log_has_and_keeps_all(
-    running: Runs, image: Image.Image, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(*_: Any, **__: Any) -> None:
-        raise RuntimeError("a fault in /some/place")
-
-    monkeypatch.setattr(PIPELINE.model.sampler, "prepare", broken)
-    last = list(running.edit(sketch_value(image), **asked()))[-1]
-    number = re.search(r"error (\d{8})\.", last["messages"])
-    assert number is not None and number.group(1) in caplog.text and "RuntimeError" in caplog.text
-    assert "some" not in last["messages"]
-    # Only what shows a run changes: not the words, and of the sketchpad not the image nor the mask.
-    assert last.keys() == {"run", "progress", "announcement", "messages"}
-    assert set(last["run"]) == {"ended"}
+def test_a_model_that_is_not_there_is_said(running: Actions) -> None:
+    assert "no model &#x27;gone&#x27;" in list(running.generate(None, **asked(model="gone")))[-1]["messages"]
 
 
-def test_a_model_that_is_not_there_is_said(running: Runs) -> None:
-    # With no folder of models there is only the first, whatever a stale page asks for.
-    moments = list(running.generate(None, **asked(model="gone")))
-    assert "results" in moments[-1]["run"]
-
-
-def test_generate_and_vary_give_results(running: Runs, image: Image.Image) -> None:
+def test_generate_and_vary_give_results(running: Actions, image: Image.Image) -> None:
     generated = list(running.generate(None, **asked()))[-1]
     assert result(generated).size == (32, 32) and generated["run"]["box"] is None
     varied = list(running.vary(sketch_value(image, None), **asked(strength=0.4)))[-1]
@@ -290,7 +272,7 @@ def test_generate_and_vary_give_results(running: Runs, image: Image.Image) -> No
     assert recipe is not None and recipe.strength == 0.4
 
 
-def test_the_context_reaches_the_model(running: Runs) -> None:
+def test_the_context_reaches_the_model(running: Actions) -> None:
     # A large image painted in one corner: with little context the model sees the corner alone.
     corner = Image.new("L", (512, 512))
     corner.paste(255, (0, 0, 100, 100))
@@ -306,18 +288,12 @@ def test_the_context_reaches_the_model(running: Runs) -> None:
 
 def test_closing_a_run_ends_the_model_s_work(image: Image.Image) -> None:
     pipeline = WatchedPipeline(tiny_model())
-    updates = Runs(ModelChoice(pipeline)).edit(sketch_value(image), **control_values(pipeline))
+    updates = Actions(Models(pipeline)).edit(sketch_value(image), **control_values(pipeline))
     for _ in range(3):
         next(updates)
     assert pipeline.running == 1
     updates.close()  # type: ignore[attr-defined]
     assert pipeline.running == 0
-
-
-def test_the_updates_that_the_browser_makes_itself() -> None:
-    waiting, failed = runs.waiting(), runs.failed(messages.SERVER_BUSY, "a-run")
-    assert "Waiting" in waiting["progress"] and "run" not in waiting
-    assert "try again" in failed["messages"] and failed["run"] == {"ended": "a-run"} and "seed" not in failed
 
 
 def events(size: tuple[int, int], area: str) -> tuple[Image.Image, list[Any]]:
@@ -353,68 +329,210 @@ def test_long_runs_keep_a_bounded_number_of_steps() -> None:
     assert {path.name for path in result.parent.glob("imagebart-*")} == written | {result.name}
 
 
-@pytest.fixture
-def cancellation() -> Cancellation:
-    with gr.Blocks() as page:
-        return Cancellation(page)
+def edit(actions: Actions, image: Image.Image, name: object) -> Iterator[Update]:
+    return actions.edit({**sketch_value(image), "run": name}, **asked())
 
 
-def edit(cancellation: Cancellation, image: Image.Image, name: object) -> Iterator[Update]:
-    cancellable = cancellation.applied_to(Runs(ModelChoice(PIPELINE)).edit)
-    return cancellable({**sketch_value(image), "run": name}, **control_values(PIPELINE))
-
-
-def test_a_run_that_nobody_stops_has_its_result_under_its_name(cancellation: Cancellation, image: Image.Image) -> None:
-    cancellation.cancel("another")
-    last = list(edit(cancellation, image, "this"))[-1]
+def test_a_run_that_nobody_stops_has_its_result_under_its_name(image: Image.Image) -> None:
+    actions = Actions(Models(PIPELINE))
+    actions.cancel("another")
+    last = list(edit(actions, image, "this"))[-1]
     assert "results" in last["run"] and last["run"]["run"] == "this" and "Cancelled" not in last["messages"]
 
 
-def test_a_run_that_was_stopped_before_it_came_says_only_that(cancellation: Cancellation, image: Image.Image) -> None:
-    cancellation.cancel("this")
-    (only,) = list(edit(cancellation, image, "this"))
+def test_a_run_that_was_stopped_before_it_came_says_only_that(image: Image.Image) -> None:
+    actions = Actions(Models(PIPELINE))
+    actions.cancel("this")
+    (only,) = list(edit(actions, image, "this"))
     assert only["run"] == {"ended": "this"} and "Cancelled" in only["messages"]
 
 
-def test_a_run_that_is_stopped_on_its_way_draws_no_more(cancellation: Cancellation, image: Image.Image) -> None:
-    moments = edit(cancellation, image, "this")
+def test_a_run_that_is_stopped_on_its_way_draws_no_more(image: Image.Image) -> None:
+    actions = Actions(Models(PIPELINE))
+    moments = edit(actions, image, "this")
     shown = [next(moments) for _ in range(3)]
-    cancellation.cancel("this")
+    actions.cancel("this")
     (last,) = list(moments)
     assert shown[-1]["run"]["images"] and last["run"] == {"ended": "this"} and "Cancelled" in last["messages"]
 
 
-def test_a_result_that_was_shown_is_not_taken_back(cancellation: Cancellation, image: Image.Image) -> None:
-    moments = edit(cancellation, image, "this")
+def test_a_result_that_was_shown_is_not_taken_back(image: Image.Image) -> None:
+    actions = Actions(Models(PIPELINE))
+    moments = edit(actions, image, "this")
     while "results" not in (next(moments).get("run") or {}):
         pass
-    cancellation.cancel("this")
+    actions.cancel("this")
     assert list(moments) == []
 
 
 def test_of_many_names_the_last_ones_are_known(image: Image.Image) -> None:
-    with gr.Blocks() as page:
-        cancellation = Cancellation(page, max_names=2)
-    for name in ("first", "second", "third"):
-        cancellation.cancel(name)
-    assert ["ended" in list(edit(cancellation, image, name))[-1]["run"] for name in ("first", "second", "third")] == [
-        False,
-        True,
-        True,
-    ]
-
-
-@pytest.mark.parametrize("name", [None, 3, "", "x" * 5000, [], {}])
-def test_names_that_no_page_gives_stop_nothing(cancellation: Cancellation, image: Image.Image, name: object) -> None:
-    asyncio.run(cancellation.endpoint()(name))
-    assert "results" in list(edit(cancellation, image, name))[-1]["run"]
+    actions = Actions(Models(PIPELINE))
+    for number in range(MAX_CANCELLED + 1):
+        actions.cancel(f"run {number}")
+    for name, cancelled in (("run 0", False), (f"run {MAX_CANCELLED}", True)):
+        assert ("ended" in list(edit(actions, image, name))[-1]["run"]) == cancelled
 
 
 def test_a_run_over_its_time_is_ended_by_a_sentence(image: Image.Image) -> None:
     pipe = WatchedPipeline(tiny_model(), pause=0.05)
-    *_, last = Runs(ModelChoice(pipe), 0.1).generate(sketch_value(image), **asked())
+    *_, last = Actions(Models(pipe), 0.1).generate(sketch_value(image), **asked())
     assert "longer than the 0.1 seconds that this page allows" in last["messages"] and pipe.running == 0
     with pytest.raises(gr.Error, match="longer than the 0.1 seconds"):
         list(Endpoints(pipe, 0.1).generate("a hat"))
     assert pipe.running == 0
-    assert list(Endpoints(pipe, 60).generate("a hat", scales=1))[-1][1] == "done"
+    assert list(Endpoints(pipe, 60).generate("a hat", scales=1))[-1].orig_name is None
+
+
+ACTIONS = Actions(Models(PIPELINE))
+HAT_PIPELINE = Pipeline(hat_model(), scorer=FixedDescriber("a hat"))
+HAT_ACTIONS = Actions(Models(HAT_PIPELINE))
+
+
+def question(value: Any, words: str = "", **controls: Any) -> dict[str, Any]:
+    """What the sketchpad asks with."""
+    return {**(value or {}), "model": HAT_PIPELINE.name, "words": words, **controls}
+
+
+def fit(value: Any, words: str = "", exact: bool = False, context: float = 3.0) -> dict[str, Any]:
+    """What Edit would change, by the model that knows where hats go."""
+    return HAT_ACTIONS.fit(question(value, words, exact=exact, context=context))
+
+
+@pytest.mark.parametrize(("size", "area"), [((90, 61), "centre"), ((700, 1300), "upper half"), ((2000, 90), "border")])
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_will_change_is_what_the_library_says(size: tuple[int, int], area: str, exact: bool) -> None:
+    pad = sketch_value(noise_image(size), area, version=9)
+    answer = fit(pad, "a hat", exact)
+    mask = scale_mask(unpack_mask(pad["mask"], view_size(size)), size)
+    fitted = HAT_PIPELINE.fit_mask(noise_image(size), mask, "a hat", options=EditOptions(exact))
+    shown = np.asarray(scale_mask(fitted.mask, view_size(size)))
+    assert np.array_equal(unpack_mask(answer["mask"], view_size(size)), shown)
+    assert abs(answer["share"] - 100 * (np.asarray(fitted.mask) > 0).mean()) <= 1
+    region = fitted.passes[0].region
+    assert region is not None and answer["side"] == region.grid
+    assert answer["box"] == [region.box.left, region.box.top, region.box.side]
+    assert answer["cells"] == "".join(str(int(cell)) for cell in region.regenerated.flatten())
+    if exact:
+        assert np.array_equal(np.asarray(fitted.mask) > 0, np.asarray(mask) > 0)
+
+
+def test_what_will_change_follows_the_context() -> None:
+    corner = Image.new("L", (512, 512))
+    corner.paste(255, (0, 0, 100, 100))
+    pad = sketch_value(Image.new("RGB", (512, 512)), corner)
+    assert fit(pad, context=0.25)["box"][2] < fit(pad)["box"][2] == 512
+
+
+def test_words_find_their_place_move_a_mask_that_nobody_painted_and_leave_a_painted_one() -> None:
+    image = noise_image((64, 64))
+    place = fit(sketch_value(image, None), "a hat")["mask"]
+    lower = sketch_value(image, "lower half")
+    assert fit({**lower, "movable": True}, "a hat")["mask"] == place
+    painted = fit(lower, "a hat")
+    assert painted["elsewhere"] == place and painted["mask"] == lower["mask"]
+    assert fit({**lower, "mode": "remove"}, "a hat").keys().isdisjoint({"elsewhere"})
+
+
+def test_the_background_is_found_by_words_for_it_whatever_is_painted() -> None:
+    pad = {**sketch_value(noise_image((64, 64)), "lower half"), "mode": "background"}
+    found = np.asarray(unpack_mask(fit(pad, "hat")["mask"], (64, 64))) > 0
+    assert np.array_equal(found[:32, 8:56], np.ones((32, 48))) and found.sum() == 32 * 48, "half a patch more each way"
+    assert fit(pad, "a hat background") == fit(pad, "hat") and "mask" not in fit(pad, " ")
+
+
+def test_nothing_is_answered_where_nothing_can_be_changed() -> None:
+    deleted = sketch_value(noise_image((40, 40)))
+    Path(deleted["image"]).unlink()
+    for pad in (None, {"version": "x"}, sketch_value(noise_image((40, 40)), None), deleted):
+        assert fit(pad) == {}
+
+
+@pytest.mark.parametrize("size", [[-40, -40], [0, 40], [40, 15], [8000, 5001], [10**30, 10**30]])
+def test_a_size_that_no_image_has_is_not_answered(size: list[int]) -> None:
+    assert fit({**sketch_value(noise_image((40, 40)), "centre"), "size": size, "mask": "255 1"}) == {}
+
+
+def made(path: str, recipe: Recipe) -> None:
+    write_png(noise_image((32, 32)), path, recipe)
+
+
+def test_an_image_made_here_brings_back_its_prompt_seed_and_settings() -> None:
+    pad = sketch_value(noise_image((32, 32)), None)
+    settings = SamplingSettings(temperature=0.7, top_k=20, top_p=None, guidance=3.0, resamples=2)
+    recipe = Recipe(
+        model="tiny", task="edit", prompt="a red hat", seed=11, settings=settings, feather=3, context=0.5, variant=2
+    )
+    made(pad["image"], recipe)
+    changes = ACTIONS.restore_settings(pad, "tiny")
+    names = ("words", "seed", "new_seed", "temperature", "top_k", "top_p", "guidance", "resamples", "feather")
+    values = ("a red hat", 13, False, 0.7, 20, 1, 3.0, 2, 3)
+    assert tuple(changes[name] for name in names) == values and changes["context"] == 0.5
+    assert "made here" in changes["messages"] and "another model" not in changes["messages"]
+    made(pad["image"], recipe.replace(model="elsewhere", settings=SamplingSettings(guidance=99)))
+    changes = ACTIONS.restore_settings(pad, "tiny")
+    assert "elsewhere" in changes["messages"] and changes["guidance"] == 8  # what the slider can hold
+
+
+@pytest.mark.parametrize(("prompt", "chosen"), [("dog", "dog"), ("cow", "cat")])
+def test_a_class_is_chosen_again_or_the_first_one(prompt: str, chosen: str) -> None:
+    animals = Actions(Models(tiny_pipeline("class")))
+    pad = sketch_value(noise_image((32, 32)), None)
+    made(pad["image"], Recipe(model="tiny", task="generate", prompt=prompt, seed=3))
+    assert animals.restore_settings(pad, None)["choice"] == [chosen]
+
+
+def test_another_image_changes_nothing_and_a_damaged_recipe_is_said() -> None:
+    pad = sketch_value(noise_image((32, 32)), None)
+    assert ACTIONS.restore_settings(pad, None) == {}
+    text = PngImagePlugin.PngInfo()
+    text.add_text("imagebart", '{"seed": "many"}')
+    noise_image((32, 32)).save(pad["image"], pnginfo=text)
+    assert "recipe" in ACTIONS.restore_settings(pad, None)["messages"]
+    Path(pad["image"]).unlink()
+    assert set(ACTIONS.restore_settings(pad, None)) == {"messages"}
+
+
+@pytest.mark.parametrize("size", [(64, 64), (90, 61), (2000, 1500)])
+def test_what_is_found_is_the_library_s_mask_in_the_sketchpad_s_pixels(size: tuple[int, int]) -> None:
+    image = noise_image(size)
+    answer = HAT_ACTIONS.select(question(sketch_value(image, "centre"), "a hat"))
+    expected = scale_mask(HAT_PIPELINE.suggest_mask(image, "a hat"), view_size(size))
+    assert (np.asarray(unpack_mask(answer["mask"], view_size(size))) == np.asarray(expected)).all()
+
+
+def test_what_is_here_is_told_in_words() -> None:
+    assert HAT_ACTIONS.describe(question(sketch_value(noise_image((40, 40)), None))) == {"caption": "a hat"}
+
+
+def test_an_image_that_the_model_does_not_know_is_said_to_be_one_and_asked_of_its_small_copy() -> None:
+    pad = sketch_value(noise_image((40, 40)), None)
+    note = ACTIONS.recognize({**pad, "image": "gone.png", "view": pad["image"], "model": "tiny"})["note"]
+    assert "knows nothing only" in note
+
+
+def test_what_cannot_be_done_is_a_sentence() -> None:
+    pad = sketch_value(noise_image((40, 40)), None)
+    for words, said in (("", "Without words"), ("zzqx", "no word of"), ("red hair", "nothing that")):
+        with pytest.raises(InputError, match=said):
+            HAT_ACTIONS.select(question(pad, words))
+    Path(pad["image"]).unlink()
+    with pytest.raises(ImageDeleted, match="no longer on the server"):
+        HAT_ACTIONS.select(question(pad, "a hat"))
+    with pytest.raises(InputError, match="cannot read"):
+        HAT_ACTIONS.describe(question({"version": "x"}))
+
+
+CORRECTIONS = {"Sunglases": "sunglasses", "hiar": "hair"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unknown", "corrections"),
+    [
+        ("Sunglases, zebra and red hiar", ["zebra"], CORRECTIONS),
+        ("a hat", [], {}),
+        ("hat " * (MAX_CHECKED // 4) + "zebra", [], {}),  # of a very long one, the beginning counts
+    ],
+)
+def test_unknown_and_corrected_words_are_named(prompt: str, unknown: list[str], corrections: dict[str, str]) -> None:
+    answer = ACTIONS.check_prompt({"prompt": prompt, "model": "tiny"})
+    assert answer == {"unknown": unknown, "corrections": corrections}

@@ -1,0 +1,480 @@
+"""What the page does: runs and Cancel, questions about the image and the prompt, settings.
+
+An action takes values of components by name, and returns an update: a dictionary of new values by the names of
+components; what is missing stays as it is.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+from uuid import uuid4
+
+import cv2
+import gradio as gr
+import numpy as np
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from PIL import Image
+
+from imagebart.errors import InputError, whole_characters
+from imagebart.fitting import ELSEWHERE, EditOptions
+from imagebart.imaging.metadata import read_recipe, write_png
+from imagebart.pipeline import MISSED, Pipeline, PipelineEvent
+from imagebart.ui import messages
+from imagebart.ui.controls import (
+    MAX_IMAGES,
+    RESET,
+    Controls,
+    context_size,
+    link_values,
+    recipe_values,
+    slider_properties,
+    starting_values,
+)
+from imagebart.ui.environment import MAX_RUN_SECONDS, on_gpu
+from imagebart.ui.files import (
+    MAX_PREVIEW_SIDE,
+    ImageDeleted,
+    describe_png,
+    downscaled,
+    find,
+    publish,
+    publish_file,
+)
+from imagebart.ui.models import Models, model_properties
+from imagebart.ui.sketchpad.component import Sketch, SketchValue, pack_for_view
+
+UPDATED = ("run", "progress", "announcement", "messages", "seed")
+"""The components that a run changes; "run" is a message to the sketchpad."""
+RESTORED = ("words", "choice", *RESET)
+"""The controls that an image which was made here sets."""
+
+MAX_PREVIEWS = 32  # kept of a run: beyond these every second one is dropped, as often as needed
+# Pixels of what a run changes up to which previews are kept: writing larger ones would hold up the model.
+MAX_KEPT_PIXELS = 1_000_000
+MAX_CANCELLED = 1000  # names of cancelled runs that are remembered
+MAX_CHECKED = 2000  # characters of a prompt, or of a model's name
+
+Update = dict[str, Any]
+Box = tuple[int, int, int, int]
+Task = Callable[[Pipeline, Sketch, Controls], Iterator[PipelineEvent]]
+
+
+def answering(function: Callable[[Any], dict[str, Any]], limiter: CapacityLimiter) -> Callable[[Any], Any]:
+    """A function that the browser may call by name: what is wrong is answered with {"error": a sentence}.
+
+    limiter: of how many such calls use the model or open large images at a time; the others wait without a thread.
+    """
+
+    @wraps(function)
+    async def answer(question: Any) -> dict[str, Any]:
+        try:
+            return await run_sync(function, question, limiter=limiter)
+        except InputError as error:
+            return {"error": str(error), "deleted": isinstance(error, ImageDeleted)}
+
+    return answer
+
+
+def run_name(value: SketchValue) -> str:
+    """The name that the browser gave to a run, sent with the sketchpad's value; a new one where it gave none."""
+    name = value.get("run") if isinstance(value, Mapping) else None
+    return name if isinstance(name, str) and name else uuid4().hex
+
+
+def waiting() -> Update:
+    """The page before the first event."""
+    return {"progress": messages.waiting_html(), "announcement": "", "messages": ""}
+
+
+def failed(sentence: str) -> Update:
+    """The page when a run cannot be done: the sentence, and everything else as it was."""
+    return {"progress": "", "announcement": "", "messages": messages.problem_html(sentence)}
+
+
+def within_time(events: Iterator[PipelineEvent], seconds: float) -> Generator[PipelineEvent, None, None]:
+    """The events of a run, closed at the end; raises InputError where it takes longer than so many seconds."""
+    with closing(events):  # type: ignore[type-var]
+        for event in events:
+            if event.elapsed > seconds and event.kind != "result":
+                raise InputError(messages.run_too_long(seconds))
+            yield event
+
+
+class Actions:
+    """The page's actions, on the model that is chosen. All else comes in with each call.
+
+    The browser gives each run a name that nobody can guess, and cancels it by that name. Names are remembered: a run
+    stops whether Cancel comes before it, while it waits for its turn or while it goes on. Only the run itself says what
+    became of it, as its last update: a result, or that it was cancelled, never both.
+    """
+
+    def __init__(self, models: Models, max_seconds: float = MAX_RUN_SECONDS) -> None:
+        """max_seconds: of a run, which is then ended by a sentence, as others wait."""
+        self._models = models
+        self._max_seconds = max_seconds
+        self._cancelled: deque[str] = deque(maxlen=MAX_CANCELLED)
+        self._run_on_gpu = on_gpu(self._updates)
+
+    # Runs.
+
+    def edit(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
+        """Regenerates what is painted on the sketchpad."""
+        yield from self._run("edit", sketchpad, controls)
+
+    def generate(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
+        """Generates a new image."""
+        yield from self._run("generate", sketchpad, controls)
+
+    def vary(self, sketchpad: SketchValue, **controls: Any) -> Iterator[Update]:
+        """Regenerates the whole image on the sketchpad, as differently as the strength says."""
+        yield from self._run("vary", sketchpad, controls)
+
+    def cancel(self, run: str) -> None:
+        """Cancels the run of a name, also one that is not here yet."""
+        if run not in self._cancelled:
+            self._cancelled.append(run)
+
+    def _run(self, task: str, sketchpad: SketchValue, controls: Mapping[str, Any]) -> Iterator[Update]:
+        """The updates of a run until it ends, fails, is cancelled or closed; then the model stops, too.
+
+        Names are looked up here: what a GPU is lent to runs in a process of its own, which learns of none.
+        """
+        run = run_name(sketchpad)
+        with closing(self._run_on_gpu(task, sketchpad, controls)) as updates:
+            for update in updates:
+                if run in self._cancelled:
+                    yield {**failed(""), "run": {"ended": run}, "messages": messages.notes_html([messages.CANCELLED])}
+                    return
+                yield update
+
+    def _updates(self, task: str, sketchpad: SketchValue, values: Mapping[str, Any]) -> Iterator[Update]:
+        message: dict[str, Any] = {"run": run_name(sketchpad), "task": task, "version": 0}
+        yield waiting()
+        try:
+            sketch, controls = Sketch.read(sketchpad), Controls.parse(**values)
+            message["version"] = sketch.version
+            pipeline = self._models.get(controls.model)
+            tried = controls.best_first and controls.variants == MAX_IMAGES
+            history = RunHistory(edits=task != "generate")
+            with closing(within_time(TASKS[task](pipeline, sketch, controls), self._max_seconds)) as events:
+                for event in events:
+                    yield _update(event, history, message, again=pipeline.can_rank and not tried)
+        except ImageDeleted as error:
+            yield {**failed(str(error)), "run": {**message, "deleted": True}}
+        except InputError as error:
+            yield {**failed(str(error)), "run": {"ended": message["run"]}}
+
+    # Questions. They come without Gradio's queue: when the last of what a browser has queued is done, Gradio closes the
+    # connection that tells of it, and a run that was queued at that moment would not be heard of any more.
+
+    def fit(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """What Edit would change, from the sketchpad's value with the controls "model", "words", "exact" and "context":
+        its mask, and how much of the image that is, in percent; and the tokens of its first pass: a square in the
+        image's pixels, and its patches as 1 and 0 by rows.
+
+        elsewhere: the mask of the place that the words are about, where something else is painted. {} where nothing can
+        be changed yet, which is reported when Edit is pressed.
+        """
+        try:
+            pipeline, sketch = self._asked(question)
+            mask, prompt = mask_and_prompt(pipeline, sketch, question["words"] or None)
+            exact, context = question["exact"] or sketch.mode == "expand", context_size(question["context"])
+            options = EditOptions(exact, sketch.movable, sketch.mode == "remove", 0, context)
+            fitted = pipeline.fit_mask(sketch.file(), mask, prompt, options=options)
+        except InputError:
+            return {}
+        kept = fitted.mask.histogram()[0] / (fitted.mask.width * fitted.mask.height)
+        answer = {"mask": pack_for_view(fitted.mask), "share": max(1, round(100 * (1 - kept)))}
+        if fitted.elsewhere is not None:
+            answer["elsewhere"] = pack_for_view(fitted.elsewhere)
+        region = fitted.passes[0].region
+        if region is not None:
+            box = [region.box.left, region.box.top, region.box.side]
+            cells = "".join("1" if cell else "0" for cell in region.regenerated.flatten())
+            answer |= {"box": box, "side": region.grid, "cells": cells}
+        return answer
+
+    def select(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """{"mask": what "words" are about in the image, packed}."""
+        pipeline, sketch = self._asked(question)
+        return {"mask": pack_for_view(pipeline.suggest_mask(sketch.file(), question["words"]))}
+
+    def describe(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """{"caption": what the image shows, in words that the model knows}."""
+        pipeline, sketch = self._asked(question)
+        return {"caption": pipeline.describe(sketch.file())}
+
+    def recognize(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """{"note": a sentence where the model does not know such images, else ""}."""
+        pipeline, sketch = self._asked(question)
+        small = find(sketch.view or "")  # what the browser shows: a large upload would take long
+        return {"note": " ".join(pipeline.domain_notes(small))}
+
+    def _asked(self, question: Mapping[str, Any]) -> tuple[Pipeline, Sketch]:
+        return self._models.for_questions(question["model"]), Sketch.read(question)
+
+    def check_prompt(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """{"prompt": …, "model": a model's name} to {"unknown": …, "corrections": …}, for prompt.js while one types.
+
+        unknown: words that this model neither knows nor corrects; corrections: those that it corrects, and to what.
+        """
+        pipeline, words = self._models.for_questions(question["model"]), question["prompt"][:MAX_CHECKED]
+        return {"unknown": pipeline.unknown_words(words), "corrections": pipeline.corrections(words)}
+
+    # Settings.
+
+    def restore_settings(self, sketchpad: SketchValue, model: str | None) -> Update:
+        """The prompt, seed and settings of the image on the sketchpad, if this page made it."""
+        try:
+            recipe = read_recipe(Sketch.read(sketchpad).file())
+            pipeline = self._models.get(model)
+        except InputError as error:
+            return {"messages": messages.problem_html(str(error))}
+        if recipe is None:
+            return {}
+        other = recipe.model if recipe.model != pipeline.name else None
+        values = recipe_values(recipe, pipeline)
+        note = messages.of_model(messages.SETTINGS_RESTORED, other)
+        return {name: values[name] for name in RESTORED if name in values} | {"messages": messages.notes_html([note])}
+
+    def open_link(self, link: Mapping[str, Any], model: str | None) -> Update:
+        """The controls' values that a link holds; the browser reads it (images.js)."""
+        pipeline = self._models.get(model)
+        other = link.get("model")
+        other = None if other in (None, pipeline.name, model) else whole_characters(str(other)[:MAX_CHECKED])
+        note = messages.of_model(messages.LINK_OPENED, other)
+        return {**link_values(link, pipeline), "messages": messages.notes_html([note])}
+
+    def list_models(self, model: str | None = None) -> Update:
+        """The list that a model is chosen from, as it is now, and the one that is chosen."""
+        choices = self._models.choices()
+        chosen = {} if model is None else {"value": model}
+        return {"model": gr.update(choices=choices, visible=len(choices) > 1, **chosen)}
+
+    def switch_model(self, model: str) -> Update:
+        """The page's changes when another model is chosen, which is fetched first if it is not here, with its own
+        settings; those of the first one where it cannot be used.
+        """
+        try:
+            self._models.fetch(model)
+            pipeline = self._models.get(model)
+        except InputError as error:
+            gr.Warning(str(error))
+            pipeline = self._models.first
+            model = pipeline.name
+        shown = {name: gr.update(**properties) for name, properties in model_properties(pipeline, model).items()}
+        examples = {"model": model, "examples": self._models.examples(model)}
+        return {**self.list_models(model), "examples": examples, **shown, **self.reset_settings(model)}
+
+    def reset_settings(self, model: str | None) -> Update:
+        """A model's own settings."""
+        pipeline = self._models.get(model)
+        values, properties = starting_values(pipeline), slider_properties(pipeline)
+        return {name: gr.update(value=values[name], **properties.get(name, {})) for name in RESET}
+
+    def surprise(self, model: str | None) -> Update:
+        """A random prompt of some suggestions, or a random class."""
+        pipeline = self._models.get(model)
+        if pipeline.conditioning == "class":
+            return {"choice": [random.choice(pipeline.classes)]}
+        suggestions = pipeline.suggestions
+        if suggestions:
+            count = random.randint(min(2, pipeline.surprises), pipeline.surprises)
+            chosen = random.sample(list(suggestions), min(len(suggestions), count))
+            words = ", ".join(random.choice(suggestions[attribute]) for attribute in chosen)
+        else:
+            words = " ".join(random.sample(pipeline.vocabulary, min(len(pipeline.vocabulary), 2)))
+        # With an id, since the page passes on only what changes. The browser sets the prompt, so that it can be undone.
+        return {"random_prompt": {"words": words, "id": uuid4().hex}} if words else {}
+
+
+def mask_and_prompt(pipeline: Pipeline, sketch: Sketch, prompt: Any) -> tuple[Image.Image | None, Any]:
+    """Mask and prompt of an edit before they are fitted to the model: what is painted, None for nothing, and the words.
+
+    What is removed is filled without words. A background's mask is where the words for it belong, and half a token
+    more: patches at the subject's outline, of which a small part is background, are not found.
+    """
+    if sketch.mode != "background":
+        mask = sketch.painted()
+        if mask is None and sketch.mode == "remove":
+            raise InputError(messages.NOTHING_TO_REMOVE)
+        return mask, None if sketch.mode == "remove" else prompt
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InputError(messages.NO_BACKGROUND)
+    words = prompt if re.search(r"\bbackground\b", prompt, re.IGNORECASE) else f"a {prompt.strip()} background"
+    place = np.asarray(pipeline.suggest_mask(sketch.file(), words))
+    reach = 2 * round(max(place.shape) / pipeline.grid / 2) + 1
+    return Image.fromarray(cv2.dilate(place, np.ones((reach, reach), np.uint8))), words
+
+
+def _edit(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
+    mask, prompt = mask_and_prompt(pipeline, sketch, controls.prompt(pipeline))
+    return pipeline.edit(
+        sketch.file(),  # the pipeline opens it: a large one takes memory once
+        mask,
+        prompt,
+        exact=controls.exact or sketch.mode == "expand",
+        movable=sketch.movable,
+        remove=sketch.mode == "remove",
+        feather=int(controls.feather),
+        context=context_size(controls.context),
+        **controls.for_run(pipeline),
+    )
+
+
+def _generate(pipeline: Pipeline, _: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
+    return pipeline.generate(controls.prompt(pipeline), **controls.for_run(pipeline))
+
+
+def _vary(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
+    prompt, settings = controls.prompt(pipeline), controls.for_run(pipeline)
+    return pipeline.vary(sketch.file(), controls.strength, prompt, **settings)
+
+
+TASKS: dict[str, Task] = {"edit": _edit, "generate": _generate, "vary": _vary}
+
+
+def _update(event: PipelineEvent, history: RunHistory, message: Mapping[str, Any], again: bool) -> Update:
+    """What an event changes on the page.
+
+    again: whether a result that misses what the words ask for may be tried again, as the best of four.
+    """
+    notes = ""
+    for note in event.notes:
+        if event.elsewhere is not None and note in (MISSED, ELSEWHERE):
+            continue  # the page says why, with a button: see `showOffer`
+        offer = note == MISSED and again
+        notes += messages.again_html(note, message["task"]) if offer else messages.notes_html([note])
+    mask = event.mask if event.kind in ("start", "result") else None
+    fitted = {} if mask is None else {"mask": pack_for_view(mask)}
+    if event.kind == "result":
+        return {
+            # In the order of the updates before: in another one, Gradio takes it for a new value, and sends it twice.
+            "run": {**message, **history.finish(event), **fitted},
+            "progress": messages.done_html(event),
+            "announcement": messages.announcement_html("The image is ready."),
+            "messages": notes,
+            "seed": event.seed,
+        }
+    update: Update = {
+        "run": {**message, **history.add(event), **fitted},
+        "progress": messages.progress_html(event),
+        "messages": notes,
+    }
+    if event.kind == "start":
+        update["seed"] = event.seed
+    if event.kind != "preview":
+        line = messages.scale_line(event) + (" done" if event.kind == "stage" else "")
+        update["announcement"] = messages.announcement_html(line)
+    return update
+
+
+@dataclass(frozen=True)
+class Step:
+    """An event of a run with one or more variants: small images to look at, and the parts that the run changes."""
+
+    caption: str
+    preview: bool
+    slot: int  # which of the run's `film_labels` it belongs to
+    variants: tuple[int, ...]  # whose files these are, by their numbers in the run
+    shown: tuple[str, ...]
+    parts: tuple[str, ...]
+
+    def ordered(self, variants: tuple[int, ...]) -> dict[str, Any]:
+        """The step as the browser keeps it, with its files in this order; None for variants that it does not show."""
+        shown, parts = (dict(zip(self.variants, paths, strict=True)) for paths in (self.shown, self.parts))
+        order = variants[: max(variants.index(number) for number in self.variants) + 1]
+        return {
+            "caption": self.caption,
+            "preview": self.preview,
+            "slot": self.slot,
+            "shown": [shown.get(number) for number in order],
+            "parts": [parts.get(number) for number in order],
+        }
+
+
+class RunHistory:
+    """The steps of a run: every stage and some of the previews, so that they can be looked at and edited again.
+
+    Images lie in files, of large ones only the part that the run changes; the browser holds their names.
+    """
+
+    def __init__(self, edits: bool = False) -> None:
+        """edits: whether the run changes an image."""
+        self._edits = edits
+        self._box: Box | None = None  # the part of it that may change; None: all of it
+        self._steps: list[Step] = []
+        self._labels: list[str] = []
+
+    def add(self, event: PipelineEvent) -> dict[str, Any]:
+        """Adds an event. What the page shows of it: a small image of the first variant, and its place in the run."""
+        if event.mask is not None:
+            self._box = event.mask.getbbox()
+        corrected = event.recipe.settings.corrector_steps > 0
+        self._labels = self._labels or messages.film_labels(event.stage, event.stages, corrected)
+        last = len(self._labels) - 1
+        slot = 0 if event.kind == "start" else last
+        if event.kind in ("preview", "stage") and not event.corrector_step:
+            slot = min(last - event.stage + (0 if corrected else 1), last)
+        share = event.position / event.total if event.kind == "preview" and event.total else 1.0
+        caption = messages.step_caption(event)
+        return {
+            "film": self._labels,
+            "images": [self._keep(event, slot, caption)],
+            "slot": slot,
+            "share": share,
+            "caption": caption,
+        }
+
+    def _keep(self, event: PipelineEvent, slot: int, caption: str) -> str:
+        """Adds an event to the steps, where it is not too large; a small image of the first variant."""
+        preview = event.kind == "preview"
+        small = [downscaled(image, MAX_PREVIEW_SIDE) for image in event.images]
+        left, top, right, bottom = box = self._box or (0, 0, *event.images[0].size)
+        if preview and (right - left) * (bottom - top) > MAX_KEPT_PIXELS:
+            return publish(small[0], "preview")
+        shown = parts = tuple(publish(image) for image in small)
+        if self._edits or max(event.images[0].size) > MAX_PREVIEW_SIDE:
+            parts = tuple(publish(image if box == (0, 0, *image.size) else image.crop(box)) for image in event.images)
+        self._steps.append(Step(caption, preview, slot, event.variants, shown, parts))
+        # A slow browser asks for a preview long after it was made, when its step may have been dropped.
+        sent = publish_file("image.png", lambda path: copyfile(shown[0], path), "preview")
+        self._drop_previews()
+        return sent
+
+    def finish(self, event: PipelineEvent) -> dict[str, Any]:
+        """Adds the last event and writes the results, each with its recipe; the run as the browser keeps it."""
+        self.add(event)
+        prompts = dict.fromkeys(recipe.prompt for recipe in event.recipes if recipe.prompt)
+        results = []
+        for recipe, image, small in zip(event.recipes, event.images, self._steps[-1].shown, strict=True):
+            name = f"{recipe.task}-{recipe.seed}-{recipe.variant + 1}.png"
+            path = publish_file(name, partial(write_png, image, recipe=recipe))
+            results.append(describe_png(path, image) | {"small": small, "number": recipe.variant + 1})
+        return {
+            "task": event.recipe.task,
+            "film": self._labels,
+            "prompt": ", ".join(prompts) or None,
+            "name": f"{event.recipe.task}-{event.recipe.seed}",
+            "box": self._box,
+            "results": results,
+            "steps": [step.ordered(event.variants) for step in self._steps],
+        }
+
+    def _drop_previews(self) -> None:
+        previews = [step for step in self._steps if step.preview]
+        if len(previews) > MAX_PREVIEWS:
+            dropped = previews[::2]
+            self._steps = [step for step in self._steps if step not in dropped]
+            for path in {path for step in dropped for path in (*step.shown, *step.parts)}:
+                Path(path).unlink(missing_ok=True)

@@ -1,0 +1,205 @@
+"""The models that can be chosen, their examples, and what the page shows of the one that is chosen.
+
+A model's examples are images to start from, each with a mask over what to change and a prompt for what should be there:
+`NAME.png`, and beside it, where there are any, `NAME.mask.png` (white: regenerate) and `NAME.txt` (the prompt).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from PIL import Image
+
+from imagebart.errors import InputError
+from imagebart.imaging.files import flatten, load_image
+from imagebart.imaging.masks import MASK_SUFFIX, load_mask
+from imagebart.pipeline import Pipeline
+from imagebart.published.registry import MODELS, model_folder
+from imagebart.ui import messages
+from imagebart.ui.files import describe, downscaled, publish_permanently
+from imagebart.ui.sketchpad.component import pack_for_view
+from imagebart.weights import CONFIG, EXAMPLES
+
+PUBLISHED = ("scale1.ckpt", "*/scale1.ckpt")  # the archives of 2021 hold a folder, or the files themselves
+THUMBNAIL_SIDE = 128  # pixels
+# Masks are shown in this color, this opaque: the image stays visible below. The same in view.js.
+MASK_COLOR = (255, 61, 113)
+MASK_OPACITY = 0.6
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image to start from, RGB, with its mask and prompt, and a caption that screen readers read out."""
+
+    name: str  # its file's name without the ending
+    caption: str
+    image: Image.Image
+    mask: Image.Image | None = None
+    prompt: str = ""
+
+    def thumbnail(self) -> Image.Image:
+        """The image with its mask laid over it as on the sketchpad."""
+        if self.mask is None:
+            return self.image
+        opacity = self.mask.point([round(value * MASK_OPACITY) for value in range(256)])
+        return Image.composite(Image.new("RGB", self.image.size, MASK_COLOR), self.image, opacity)
+
+    def publish(self) -> dict[str, Any]:
+        """The example as the sketchpad takes it. Its files have the same names each time."""
+        name = f"{self.name}-{hashlib.sha256(self.image.tobytes()).hexdigest()[:12]}.png"
+        path = publish_permanently(name, self.image)
+        return {
+            "image": describe(path, self.image, publish_permanently(f"view-{name}", downscaled(self.image))),
+            "caption": self.caption,
+            "prompt": self.prompt,
+            "mask": "" if self.mask is None else pack_for_view(self.mask),
+            "small": publish_permanently(f"small-{name}", downscaled(self.thumbnail(), THUMBNAIL_SIDE)),
+        }
+
+
+def find_examples(folder: Path) -> list[Example]:
+    """All examples of a folder by name. `01-red-curls.png` is captioned "Red curls".
+
+    Those that cannot be read are left out, and named in the log.
+    """
+    examples = []
+    for path in sorted(folder.glob("*.png")):
+        if path.name.endswith(MASK_SUFFIX):
+            continue
+        mask, text = path.with_name(path.stem + MASK_SUFFIX), path.with_suffix(".txt")
+        try:
+            image = flatten(load_image(path, "example"))
+            painted = load_mask(mask, image.size) if mask.is_file() else None
+            prompt = text.read_text(encoding="utf-8").strip() if text.is_file() else ""
+        except (OSError, ValueError) as error:
+            log.warning("the example %s is left out: %s", path, error)
+            continue
+        words = re.sub(r"^\d+\W*", "", path.stem.replace("-", " ").replace("_", " ")).strip()
+        caption = (words or path.stem).capitalize() + (f": {prompt}" if prompt else "")
+        examples.append(Example(path.stem, caption, image, painted, prompt))
+    return examples
+
+
+class Models:
+    """The models of a page: the one that it opens with, those of a folder, and the published ones.
+
+    One other than the first is kept in memory, from when it is first used until another one is. Threads may share it.
+
+    folder: of models, by the names of their own folders. downloads: whether published models that are not on this
+    machine can be chosen, too. load: makes a pipeline of a model's folder. questions: the first model on the CPU, where
+    `first` is on a GPU that is lent to runs only.
+    """
+
+    def __init__(
+        self,
+        first: Pipeline,
+        examples: Sequence[Example] = (),
+        folder: str | PathLike[str] | None = None,
+        downloads: bool = False,
+        load: Callable[[Path], Pipeline] = Pipeline.from_pretrained,
+        questions: Pipeline | None = None,
+    ) -> None:
+        self.first = first
+        self._questions = questions or first
+        self._examples = examples
+        self._folder = None if folder is None else Path(folder)
+        self._downloads = downloads
+        self._load = load
+        self._other: tuple[str, Pipeline] | None = None
+        self._lock = Lock()
+
+    def folders(self) -> dict[str, Path]:
+        """Where the models are, but for the first, sorted by name."""
+        inside = self._folder.iterdir() if self._folder is not None and self._folder.is_dir() else ()
+        places = {name: model_folder(name) for name in MODELS} | {path.name: path for path in inside}
+        places.pop(self.first.name, None)
+        return {name: places[name] for name in sorted(places) if is_model(places[name])}
+
+    def choices(self) -> list[tuple[str, str]]:
+        """What can be chosen, the first model first: a line about each model, and its name."""
+        here = [self.first.name, *self.folders()]
+        missing = [MODELS[name] for name in MODELS if name not in here] if self._downloads else []
+        return [(name, name) for name in here] + [(messages.model_to_download(model), model.name) for model in missing]
+
+    def fetch(self, name: str) -> None:
+        """Downloads a published model that is not here. Raises InputError where that cannot be done."""
+        if not self._downloads or name not in MODELS or name in (self.first.name, *self.folders()):
+            return
+        from imagebart.published.download import ensure_model  # only for those who want such a model
+
+        with _said_shortly(name):
+            ensure_model(name)
+
+    def get(self, name: str | None) -> Pipeline:
+        """The model of a name; None is the first. Raises InputError for one that cannot be used."""
+        if name is None or name == self.first.name:
+            return self.first
+        with self._lock:
+            if self._other is None or self._other[0] != name:
+                folders = self.folders()
+                if name not in folders:
+                    there = ", ".join([self.first.name, *folders])
+                    raise InputError(f"There is no model {name[:80]!r} here; choose one of {there}.")
+                self._other = None  # before loading: both would have to fit otherwise
+                with _said_shortly(name):
+                    self._other = (name, self._load(folders[name]))
+            return self._other[1]
+
+    def for_questions(self, name: str | None) -> Pipeline:
+        """The same for what is asked between runs."""
+        pipeline = self.get(name)
+        return self._questions if pipeline is self.first else pipeline
+
+    def examples(self, name: str) -> list[dict[str, Any]]:
+        """A model's examples as the sketchpad takes them; those of the first model where it has none of its own."""
+        folder = self.folders().get(name)
+        examples = (find_examples(folder / EXAMPLES) if folder else []) or self._examples
+        return [example.publish() for example in examples]
+
+
+@contextmanager
+def _said_shortly(name: str) -> Iterator[None]:
+    """What is wrong with a model stands in the log, as it names folders of the server; the page says that it is."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        log.warning("the model %s cannot be used: %s", name, error)
+        raise InputError(f"The model {name} cannot be used; the server's log says why.") from error
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model, as it is saved here or as it was published."""
+    return (folder / CONFIG).is_file() or any(next(folder.glob(pattern), None) for pattern in PUBLISHED)
+
+
+def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, dict[str, Any]]:
+    """Properties of the components that show a model; `name` is what it was chosen by, else its own name is shown."""
+    kind, vocabulary = pipeline.conditioning, pipeline.vocabulary
+    stages = None if pipeline.any_scales else pipeline.stages
+    summary = messages.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, stages)
+    return {
+        "model_line": {"value": messages.model_html(name or pipeline.name, summary)},
+        "lexicon": {"value": messages.lexicon_html(vocabulary)},
+        "suggestions": {
+            "value": messages.suggestions_html(pipeline.suggestions),
+            "visible": bool(pipeline.suggestions),
+        },
+        "surprise": {"visible": kind != "none"},
+        "best_first": {"visible": pipeline.can_rank},
+        "vocabulary": {"value": messages.vocabulary_html(vocabulary) if vocabulary else messages.NO_VOCABULARY[kind]},
+        "about": {"value": messages.card_summary(pipeline.card)},
+        "card": {"value": pipeline.card or "This model has no card."},
+        "words": {"visible": kind == "text"},
+        "choice": {"choices": pipeline.classes, "value": pipeline.classes[:1], "visible": kind == "class"},
+    }

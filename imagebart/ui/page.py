@@ -1,0 +1,402 @@
+"""The page: its layout and looks, which action belongs to which event, and the server that it runs on.
+
+Actions know components by their names only: they take values by name, and return updates by name (see `connect`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from importlib.resources import files
+from inspect import isgeneratorfunction
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import gradio as gr
+from anyio import CapacityLimiter
+from gradio.utils import get_upload_folder
+
+from imagebart.ui import messages
+from imagebart.ui.actions import RESTORED, UPDATED, Actions, answering, failed, waiting
+from imagebart.ui.controls import (
+    BASIC,
+    MAX_IMAGES,
+    NAMES,
+    RESET,
+    SLIDERS,
+    Slider,
+    slider_properties,
+    starting_values,
+)
+from imagebart.ui.endpoints import add_endpoints
+from imagebart.ui.environment import FOLDER_NAME, MAX_RUN_SECONDS
+from imagebart.ui.files import MAX_FILE, animate, compose, expand, link_token, open_image, tidy_forever
+from imagebart.ui.models import Models, model_properties
+from imagebart.ui.sketchpad.component import add_channel, add_receiver, add_sketchpad, open_mask
+
+MAX_QUEUE = 48  # runs that wait at once; further ones are told that the server is busy
+MODEL_QUEUE = "model"  # all that use the model take turns
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+AT_ONCE: dict[str, Any] = {**PRIVATE, "show_progress": "hidden", "queue": False}
+
+# What the browser does by itself, see sketchpad/run.js.
+RUN_NAME = "document.documentElement.dataset.runName"
+WITH_RUN_NAME = f"(sketchpad, ...values) => [{{ ...sketchpad, run: {RUN_NAME} }}, ...values]"
+RUN_OVER = "() => imagebart.send('run_over', true)"
+RUN_FAILED = f"() => {{ imagebart.send('run', {{ ended: {RUN_NAME} }}); imagebart.send('run_over', true); }}"
+ASKED_WITH = ("exact", "context")  # the settings that what Edit changes depends on
+
+
+def send(message: str, names: Sequence[str]) -> str:
+    """JavaScript that sends the values of the components of these names to the page's scripts, see channel.js."""
+    return f"""(...values) => {{
+      imagebart.send("{message}", Object.fromEntries({json.dumps(names)}.map((name, i) => [name, values[i]])));
+    }}"""
+
+
+SCRIPTS = ("channel.js",)
+STYLES = ("page.css", "sketchpad/sketchpad.css")
+# Folds both parts of the settings once they are there. In a part that begins folded, Gradio gives fields their first
+# values again some frames after they came, and what somebody wrote meanwhile is lost
+# (`render_previously_invisible_children`).
+FOLD = """() => {
+  document.documentElement.dataset.folded = "";
+  return [{ __type__: "update", open: false }, { __type__: "update", open: false }];
+}"""
+
+Parts = dict[str, Any]  # components by name
+Properties = Mapping[str, Mapping[str, Any]]  # of components, by their names
+
+
+def build_page(models: Models, max_run_seconds: float = MAX_RUN_SECONDS) -> gr.Blocks:
+    """The page, opened on the first model and its first example. See `launch_page`.
+
+    max_run_seconds: after which a run is ended by a sentence, as others wait for the model.
+    """
+    pipeline = models.first
+    properties = model_properties(pipeline)
+    actions = Actions(models, max_run_seconds)
+    # What uses the model takes turns; large images in memory at a time are few.
+    one, few = CapacityLimiter(1), CapacityLimiter(4)
+    functions = [answering(call, one) for call in (actions.fit, actions.select, actions.describe, actions.recognize)]
+    calls = (actions.check_prompt, open_image, open_mask, link_token, compose, animate, expand)
+    functions += [answering(call, few) for call in calls]
+
+    async def stop(run: str) -> None:
+        actions.cancel(run)  # at once, in no thread, of which none may be free
+
+    values = starting_values(pipeline)
+    with gr.Blocks(title=messages.TITLE, analytics_enabled=False, fill_width=False) as page:
+        # First, because later events whose functions have the same names get other names.
+        add_endpoints(pipeline, MODEL_QUEUE, max_run_seconds)
+        parts = add_heading(models.choices(), properties)
+        with gr.Row(elem_id="desk", equal_height=False):
+            with gr.Column(min_width=300, elem_id="left"):
+                controls = {"model": pipeline.name, **{name: values[name] for name in ASKED_WITH}}
+                examples = models.examples(pipeline.name)
+                parts["sketchpad"] = add_sketchpad(examples, controls, [*functions, stop])
+            with gr.Column(min_width=300, elem_id="right"):
+                parts |= add_prompt_and_buttons(properties)
+                parts |= add_settings(values, slider_properties(pipeline))
+                parts |= add_about(properties)
+        parts |= {name: add_channel(name) for name in ("run", "examples", "random_prompt")}
+        parts["link"] = add_receiver("open_link")
+        _connect_runs(parts, actions)
+        _connect_sketchpad(parts, actions)
+        _connect_model(parts, actions, tuple(properties), page)
+        page.load(None, None, [parts["settings"], parts["advanced"]], js=FOLD, **AT_ONCE)
+    page.queue(max_size=MAX_QUEUE)
+    return page
+
+
+def connect(
+    parts: Parts,
+    event: Callable[..., Any],
+    action: Callable[..., Any],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    **options: Any,
+) -> Any:
+    """Connects an event to an action.
+
+    action: takes the values of `inputs` by name, and returns an update: new values of some of `outputs` by name. A
+    generator yields updates.
+    """
+
+    def named(values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(inputs, values, strict=True))
+
+    def updates(update: Mapping[str, Any]) -> Any:
+        return {parts[name]: value for name, value in update.items()} or gr.skip()
+
+    def call(*values: Any) -> Any:
+        return updates(action(**named(values)))
+
+    def stream(*values: Any) -> Any:
+        with closing(action(**named(values))) as moments:
+            for update in moments:
+                yield updates(update)
+
+    function = stream if isgeneratorfunction(action) else call
+    return event(function, [parts[name] for name in inputs], [parts[name] for name in outputs], **options)
+
+
+def _connect_runs(parts: Parts, actions: Actions) -> None:
+    for name, run in (("edit", actions.edit), ("generate", actions.generate), ("vary", actions.vary)):
+        click = parts[name].click
+        # The browser updates the page by itself at the click, though the model may be busy for a while.
+        _update_in_browser(parts, click, waiting())
+        # The values are read at the very click, so nothing may come before it.
+        started = connect(
+            parts,
+            click,
+            run,
+            ("sketchpad", *NAMES),
+            UPDATED,
+            js=WITH_RUN_NAME,
+            concurrency_id=MODEL_QUEUE,
+            concurrency_limit=1,
+            show_progress="minimal",
+            show_progress_on=parts["progress"],
+            **PRIVATE,
+        )
+        # A run is not over with its last update: until Gradio has heard of the end, it drops a click.
+        started.success(None, None, None, js=RUN_OVER, **AT_ONCE)
+        started.failure(None, None, None, js=RUN_FAILED, **AT_ONCE)
+        _update_in_browser(parts, started.failure, failed(messages.SERVER_BUSY))
+
+
+def _update_in_browser(parts: Parts, event: Callable[..., Any], update: Mapping[str, Any]) -> None:
+    values = json.dumps(list(update.values()))
+    event(None, None, [parts[name] for name in update], js=f"() => {values}", **AT_ONCE)
+
+
+def _connect_sketchpad(parts: Parts, actions: Actions) -> None:
+    asked_with = [parts[name] for name in ("model", *ASKED_WITH)]
+    for part in asked_with:
+        part.change(None, asked_with, None, js=send("controls", ("model", *ASKED_WITH)), **AT_ONCE)
+    # The event has a name that nothing else triggers, see sketchpad.js.
+    restored = (*RESTORED, "messages")
+    connect(parts, parts["sketchpad"].upload, actions.restore_settings, ("sketchpad", "model"), restored, **AT_ONCE)
+    parts["share"].click(None, [parts[name] for name in NAMES], None, js=send("share", NAMES), **AT_ONCE)
+    opened = (*(name for name in NAMES if name != "model"), "messages")
+    connect(parts, parts["link"].input, actions.open_link, ("link", "model"), opened, **AT_ONCE)
+
+
+def _connect_model(parts: Parts, actions: Actions, shown: Sequence[str], page: gr.Blocks) -> None:
+    model = ("model",)
+    # Models may have come since the server started.
+    connect(parts, page.load, actions.list_models, (), model, **AT_ONCE)
+
+    def switch(name: str, _: gr.Progress = gr.Progress(track_tqdm=True)) -> Any:  # noqa: B008
+        """Another model, with the progress of its download if it is not here."""
+        return {parts[part]: value for part, value in actions.switch_model(name).items()}
+
+    # Not `input`, which comes, too, when the Tab key leaves the list: then all settings would be lost.
+    parts["model"].change(
+        switch,
+        parts["model"],
+        [parts[name] for name in ("model", "examples", *shown, *RESET)],
+        show_progress_on=parts["model_line"],
+        **PRIVATE,
+    )
+    connect(parts, parts["reset"].click, actions.reset_settings, model, RESET, **AT_ONCE)
+    connect(parts, parts["surprise"].click, actions.surprise, model, ("random_prompt", "choice"), **AT_ONCE)
+    # The seed's field shows what the last run used.
+    connect(parts, parts["reuse_seed"].click, lambda: {"new_seed": False}, (), ("new_seed",), **AT_ONCE)
+
+
+def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
+    """Launches a page made by `build_page`. `options` go to `Blocks.launch` (server_name, server_port, ...)."""
+    folder = Path(get_upload_folder())
+    if folder.name.startswith(FOLDER_NAME):  # another one may be shared with other programs
+        Thread(target=tidy_forever, args=(folder,), daemon=True).start()
+    return page.launch(
+        theme=theme(),
+        css=styles(),
+        head=scripts(),
+        max_file_size=MAX_FILE,
+        share=False,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=["api"],
+        enable_monitoring=False,
+        **options,
+    )
+
+
+def add_heading(models: Sequence[tuple[str, str]], properties: Properties) -> Parts:
+    """The title, the model that is used, and the others that can be chosen."""
+    with gr.Row(elem_id="top"):
+        gr.HTML(messages.HEADING, elem_id="heading")
+        return {
+            "model_line": gr.HTML(elem_id="model", **properties["model_line"]),
+            "model": gr.Dropdown(
+                list(models),
+                value=models[0][1],
+                label="Model",
+                filterable=False,
+                visible=len(models) > 1,
+                elem_id="model-choice",
+            ),
+            "lexicon": gr.HTML(elem_id="lexicon", **properties["lexicon"]),
+        }
+
+
+def add_prompt_and_buttons(properties: Properties) -> Parts:
+    """The prompt, the buttons of runs and their progress: on a phone always within reach."""
+    label: dict[str, Any] = {"label": "What should be there?", "show_label": False, "container": False}
+    small: dict[str, Any] = {"size": "sm", "min_width": 110}
+    parts: Parts = {}
+    with gr.Column(elem_id="dock"):
+        with gr.Row(elem_id="ask"):
+            parts["words"] = gr.Textbox(
+                placeholder="What should be there? A few words, such as: sunglasses",
+                lines=1,
+                max_lines=3,
+                submit_btn=False,
+                elem_id="prompt",
+                **label,
+                **properties["words"],
+            )
+            parts["choice"] = gr.Dropdown(
+                filterable=True,
+                multiselect=True,
+                max_choices=MAX_IMAGES,
+                elem_id="choice",
+                **label,
+                **properties["choice"],
+            )
+            parts["surprise"] = gr.Button("Surprise me", elem_id="surprise", **small, **properties["surprise"])
+        with gr.Row(elem_id="actions"):
+            parts["edit"] = gr.Button("Edit", variant="primary", min_width=90, elem_id="edit")
+            gr.HTML(messages.MODES, elem_id="modes", apply_default_css=False)
+            parts["generate"] = gr.Button("Generate", min_width=90, elem_id="generate")
+            parts["vary"] = gr.Button("Vary", elem_id="vary")  # pressed by Edit, see modes.js
+            parts["cancel"] = gr.Button("Cancel", variant="stop", min_width=90, elem_id="cancel")
+        parts |= {name: gr.HTML(elem_id=name) for name in ("progress", "announcement")}
+        with gr.Column(elem_id="notes"):
+            parts["messages"] = gr.HTML(elem_id="messages")
+            gr.HTML(messages.PROMPT_CHECK)
+    parts["suggestions"] = gr.HTML(elem_id="suggestions", **properties["suggestions"])
+    counts = list(range(1, MAX_IMAGES + 1))
+    parts["variants"] = gr.Radio(counts, value=1, label="Images at once", elem_id="how-many")
+    parts["best_first"] = gr.Checkbox(
+        False,
+        label="Best first",
+        info="The images that match your prompt best come first.",
+        elem_id="best-first",
+        **properties["best_first"],
+    )
+    with gr.Row(elem_id="sharing"):
+        gr.Button("Copy the prompt", elem_id="copy-words", **small)
+        parts["share"] = gr.Button("Copy a link to this", elem_id="share", **small)
+    gr.HTML(messages.HISTORY, apply_default_css=False)
+    return parts
+
+
+def add_settings(values: Mapping[str, Any], properties: Properties) -> Parts:
+    """The seed and the sliders, at these values, those that few need further in; to be folded by FOLD."""
+    parts: Parts = {}
+    with gr.Accordion("Settings", elem_id="settings") as parts["settings"]:
+        for slider in SLIDERS[:BASIC]:
+            _add_slider(parts, slider, values, properties)
+        with gr.Row():
+            parts["seed"] = gr.Number(
+                value=values["seed"],
+                precision=0,
+                label="Seed",
+                info="The same seed, image, mask and prompt give the same result.",
+                elem_id="seed",
+            )
+            with gr.Column(min_width=160):
+                parts["new_seed"] = gr.Checkbox(
+                    values["new_seed"], label="New seed each time", info="Off: the seed stays.", elem_id="new-seed"
+                )
+                parts["reuse_seed"] = gr.Button("Keep the last seed", size="sm", elem_id="reuse-seed")
+        parts["exact"] = gr.Checkbox(
+            values["exact"],
+            label="Only what I painted",
+            info="Off: what you paint is fitted to your words, as the outline shows.",
+            elem_id="exact",
+        )
+        with gr.Accordion("Advanced", elem_id="advanced") as parts["advanced"]:
+            for slider in SLIDERS[BASIC:]:
+                _add_slider(parts, slider, values, properties)
+        parts["reset"] = gr.Button("Reset the settings", size="sm", elem_id="reset")
+    return parts
+
+
+def _add_slider(parts: Parts, slider: Slider, values: Mapping[str, Any], properties: Properties) -> None:
+    """A slider with its line of help."""
+    parts[slider.name] = gr.Slider(
+        slider.minimum,
+        slider.maximum,
+        values[slider.name],
+        step=slider.step,
+        label=slider.label,
+        info=slider.info,
+        elem_id=slider.name.replace("_", "-"),
+        **properties.get(slider.name, {}),
+    )
+
+
+def add_about(properties: Properties) -> Parts:
+    """What a model knows, what it is, and its card, folded."""
+    parts: Parts = {}
+    with gr.Accordion("Words this model knows", open=False, elem_id="words"):
+        parts["vocabulary"] = gr.HTML(**properties["vocabulary"])
+    with gr.Accordion("About this model", open=False, elem_id="card"):
+        parts["about"] = gr.Markdown(**properties["about"])
+        with gr.Accordion("The whole card", open=False, elem_id="whole-card"):
+            parts["card"] = gr.Markdown(**properties["card"])
+    return parts
+
+
+def scripts() -> str:
+    """The page's own JavaScript, for the head of the document."""
+    return "".join(f"<script>{_read(name)}</script>" for name in SCRIPTS)
+
+
+def styles() -> str:
+    """The page's own CSS."""
+    return "".join(_read(name) for name in STYLES)
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def theme() -> gr.themes.Base:
+    """Quiet surfaces, one strong color, and the system's own fonts, so that nothing is fetched."""
+    sans = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+    mono = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+    look = {
+        "body_background_fill": ("*neutral_50", "*neutral_950"),
+        "body_text_color_subdued": ("*neutral_600", "*neutral_300"),
+        "block_info_text_color": ("*neutral_600", "*neutral_300"),
+        "block_label_text_color": ("*neutral_700", "*neutral_200"),
+        "block_title_text_color": ("*neutral_700", "*neutral_200"),
+        "button_primary_background_fill": ("*primary_600", "*primary_600"),
+        "button_primary_background_fill_hover": ("*primary_700", "*primary_700"),
+        "input_background_fill": ("white", "*neutral_900"),
+        "input_placeholder_color": ("*neutral_500", "*neutral_400"),
+    }
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.violet,
+        secondary_hue=gr.themes.colors.violet,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=sans,
+        font_mono=mono,
+    ).set(
+        **{name: light for name, (light, _) in look.items()},
+        **{f"{name}_dark": dark for name, (_, dark) in look.items()},
+        block_border_width="1px",
+        input_border_width="1px",
+        button_primary_text_color="white",
+        # At once: half way between two states a label is hard to read.
+        button_transition="none",
+    )

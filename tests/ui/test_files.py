@@ -1,0 +1,204 @@
+"""The page's files: tidied by age; images that the sketchpad asks for by their names, and their sizes there."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from page_values import noise_image, open_image
+from PIL import Image
+
+from imagebart.errors import InputError
+from imagebart.imaging.masks import preset
+from imagebart.imaging.metadata import Recipe, write_png
+from imagebart.ui import files
+from imagebart.ui.environment import temporary_folder
+from imagebart.ui.files import MAX_AGE, MAX_AGES, ImageDeleted, downscaled, publish, tidy, view_size
+from imagebart.ui.models import find_examples
+from imagebart.ui.sketchpad.component import open_mask, pack_mask, scale_mask
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    own = Path(temporary_folder())
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(own))
+    return own
+
+
+def left(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*")}
+
+
+def test_the_folder_is_only_for_this_user_and_inside_the_one_that_is_set(folder: Path, tmp_path: Path) -> None:
+    assert folder.parent == tmp_path.resolve() and folder.stat().st_mode & 0o077 == 0
+
+
+def test_each_kind_of_file_has_its_age(folder: Path) -> None:
+    result, preview = publish(Image.new("RGB", (8, 8))), publish(Image.new("RGB", (8, 8)), "preview")
+    (folder / "tmpabc").write_bytes(b"half an upload")
+    upload = folder / "0123" / "upload.png"
+    upload.parent.mkdir()
+    upload.write_bytes(b"an upload")
+    now = time.time()
+    all_of_them = left(folder)
+    tidy(folder, now)
+    assert left(folder) == all_of_them
+    tidy(folder, now + MAX_AGES["preview-"] + 5)
+    assert all_of_them - left(folder) == {Path(preview).name}
+    tidy(folder, now + MAX_AGES["tmp"] + 5)
+    assert "tmpabc" not in left(folder) and upload.exists() and Path(result).exists()
+    tidy(folder, now + MAX_AGE + 5)
+    tidy(folder, now + 2 * MAX_AGE + 5)
+    assert left(folder) == set()
+
+
+def test_a_copy_of_an_old_file_is_new(folder: Path) -> None:
+    copy = folder / "example.png"
+    copy.write_bytes(b"an example")
+    os.utime(copy, (0, 0))  # as shutil.copy2 leaves it
+    tidy(folder)
+    assert copy.exists()
+
+
+def test_the_examples_stay_and_an_upload_of_their_names_does_not(folder: Path) -> None:
+    (folder / "there").mkdir()
+    Image.new("RGB", (40, 40), "red").save(folder / "there" / "01-red.png")
+    (example,) = find_examples(folder / "there")
+    shown = example.publish()
+    paths = [Path(path) for path in (shown["image"]["path"], shown["image"]["view"], shown["small"])]
+    uploaded = folder / "0123" / paths[0].name
+    uploaded.parent.mkdir()
+    uploaded.write_bytes(b"an upload of that name")
+    tidy(folder, time.time() + 2 * MAX_AGE)
+    assert not uploaded.exists() and len(set(paths)) == 3 and all(path.exists() for path in paths)
+
+
+def test_folders_within_folders_go_with_their_last_file(tmp_path: Path) -> None:
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "image.png").write_bytes(b"x")
+    tidy(tmp_path, time.time() + 7200)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_is_described_with_a_copy_that_any_browser_shows(tmp_path: Path) -> None:
+    path = publish(noise_image((1500, 40)))
+    image = files.open_image(path)["image"]
+    assert image["path"] == path and (image["width"], image["height"]) == (1500, 40)
+    assert open_image(image["view"]).size == view_size((1500, 40))
+
+
+def test_a_transparent_upload_is_shown_on_white() -> None:
+    image = files.open_image(publish(Image.new("RGBA", (60, 60), (10, 20, 30, 0))))["image"]
+    assert open_image(image["view"]).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_an_image_made_here_is_known_as_such() -> None:
+    path = Path(publish(noise_image((32, 32))))
+    assert not files.open_image(str(path))["made"]
+    write_png(noise_image((32, 32)), path, Recipe(model="tiny", task="generate", prompt="a hat", seed=3))
+    assert files.open_image(str(path))["made"]
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"not an image", "we can read"), (b"", "empty"), (None, "damaged")])
+def test_a_bad_upload_is_said(content: bytes | None, said: str) -> None:
+    path = Path(publish(noise_image((64, 64))))
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(InputError, match=said):
+        files.open_image(str(path))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_image_grows_by_what_its_edge_repeats_up_to_its_limits(mode: str) -> None:
+    image = noise_image((60, 40)).convert(mode)
+    path = publish(image)
+    asked = {"path": path, "left": 5, "top": 0, "right": 0, "bottom": 7}
+    grown = files.expand(asked)["image"]
+    found = np.asarray(open_image(grown["path"]))
+    assert (grown["width"], grown["height"]) == (65, 47) and found.shape[2] == len(mode)
+    for y in range(47):
+        for x in range(65):
+            assert tuple(found[y, x]) == image.getpixel((max(x - 5, 0), min(y, 39)))
+    for wrong in ({"left": 90}, {"left": 10_000, "top": 9_000}):
+        with pytest.raises(InputError, match="can grow to at most"):
+            files.expand({**asked, **wrong})
+
+
+def test_nothing_outside_the_pages_folder_is_shown(tmp_path: Path) -> None:
+    noise_image((32, 32)).save(tmp_path / "secret.png")
+    inside = Path(publish(noise_image((32, 32)))).parent
+    (inside / "link.png").symlink_to(tmp_path / "secret.png")
+    for path in (
+        tmp_path / "secret.png",
+        inside / ".." / "secret.png",
+        inside / "link.png",
+        inside,
+        inside / "gone.png",
+    ):
+        for call, asked in (
+            (files.open_image, str(path)),
+            (files.compose, {"part": str(path)}),
+            (files.animate, {"shown": [str(path)]}),
+            (open_mask, {"path": str(path), "size": [32, 32]}),
+        ):
+            with pytest.raises(ImageDeleted):
+                call(asked)
+
+
+def test_a_step_is_put_into_its_image() -> None:
+    base, part = noise_image((40, 30)), noise_image((10, 8), 1)
+    step = {"base": publish(base), "box": [5, 6, 15, 14], "part": publish(part)}
+    whole = open_image(files.compose(step)["image"]["path"])
+    assert whole.crop((5, 6, 15, 14)).tobytes() == part.tobytes()
+    base.paste(part, (5, 6))
+    assert whole.convert("RGB").tobytes() == base.tobytes()
+
+
+def test_a_run_becomes_a_moving_image() -> None:
+    path = files.animate({"shown": [publish(noise_image((32, 24), seed)) for seed in range(5)]})["path"]
+    with Image.open(path) as film:
+        assert path.endswith(".webp") and film.n_frames == 5 and film.size == (32, 24)
+
+
+def test_a_mask_file_is_read_in_the_size_of_what_is_painted_on() -> None:
+    mask = preset("upper half", (64, 48))
+    asked = {"path": publish(mask), "size": [64, 48]}
+    assert open_mask(asked)["mask"] == pack_mask(mask)
+    with pytest.raises(InputError, match="cannot be read"):
+        open_mask({**asked, "size": [5000, 48]})
+
+
+SIZES = [(128, 128), (64, 100), (517, 389), (1024, 300), (2600, 1900), (3000, 40), (16, 16)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_painted_on_is_the_image_or_a_bounded_copy_of_its_shape(size: tuple[int, int]) -> None:
+    width, height = view_size(size)
+    assert (width, height) == size if max(size) <= 1024 else max(width, height) == 1024
+    assert abs(width / height / (size[0] / size[1]) - 1) <= 0.5 / min(width, height) + 1e-9
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_mask_goes_there_and_back_to_where_it_was(size: tuple[int, int]) -> None:
+    back = scale_mask(scale_mask(preset("right half", size), view_size(size)), size)
+    values, slack = np.asarray(back), -(-size[0] // 1024)
+    assert back.size == size and (values[:, size[0] // 2 + slack :] == 255).all()
+    assert (values[:, : size[0] // 2 - slack - 1] == 0).all()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (128, 96), (2600, 1900)])
+def test_the_thinnest_stroke_is_not_lost(size: tuple[int, int]) -> None:
+    width, height = view_size(size)
+    mask = Image.new("L", (width, height))
+    mask.putpixel((width // 3, height // 3), 1)
+    column, row = (width // 3) * size[0] // width, (height // 3) * size[1] // height
+    assert np.asarray(scale_mask(mask, size))[row : row + 2, column : column + 2].any()
+
+
+def test_reduced_leaves_small_images_alone() -> None:
+    small, large = Image.new("RGB", (300, 200)), Image.new("RGB", (3000, 1000))
+    assert downscaled(small, 512) is small and downscaled(large, 512).size == (512, 171)
