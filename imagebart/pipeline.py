@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from os import PathLike
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from imagebart.model import ImageBART, locate
 from imagebart.published.registry import default_card
 from imagebart.ranking import Checker, Describer, Scorer, bundled_scorer
 from imagebart.sampling.mask_suggestion import ADVICE
-from imagebart.sampling.speculative import ChainEvent, ChainProgress
+from imagebart.sampling.speculative import ChainEvent
 from imagebart.sampling.steps import ChainState, KnownTokens
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import Prompt, TextConditioner
@@ -67,8 +67,8 @@ class LazyImages:
         return self._made
 
 
-@dataclass(frozen=True)
-class PipelineEvent(ChainProgress):
+@dataclass(frozen=True, kw_only=True)
+class PipelineEvent(ChainEvent):
     """A state of a run. `image` has the upload's size and, outside of the mask, its exact pixels."""
 
     kind: EventKind  # x_T; within a step; the end of a step; the last event
@@ -693,7 +693,14 @@ class Pipeline:
 
     def _first_event(self, state: ChainState, settings: SamplingSettings) -> ChainEvent:
         """The state before the first pass."""
-        return ChainEvent(len(state.steps), state.scales, 0, settings.resamples, state.x, total=state.total)
+        return ChainEvent(
+            tokens=state.x,
+            stage=len(state.steps),
+            stages=state.scales,
+            resample_index=0,
+            resamples=settings.resamples,
+            total=state.total,
+        )
 
     @torch.no_grad()
     def _decode(self, tokens: Tensor) -> Tensor:
@@ -728,7 +735,7 @@ class Pipeline:
 
         elapsed = clock.elapsed()
         return PipelineEvent(
-            **{one.name: getattr(event, one.name) for one in fields(ChainProgress)},
+            **vars(event),
             kind=kind,
             lazy_images=LazyImages(paste),
             fraction=fraction,

@@ -15,7 +15,6 @@ from imagebart import Pipeline
 from imagebart.diffusion import add_uniform_noise
 from imagebart.evaluation.image_sampler import ImageSampler
 from imagebart.imaging import masks
-from imagebart.models.denoiser import DenoiserInput
 from imagebart.ranking import rank
 from imagebart.sampling.corrector import correct
 from imagebart.worlds.attribute_classifier import AvatarScorer
@@ -69,7 +68,7 @@ def test_right_captions_make_images_likelier_than_wrong_ones(pipe: Pipeline) -> 
     losses = []
     for captions in (texts, texts[1:] + texts[:1]):
         cond = model.conditioner.encode(captions).tokens
-        logits = denoiser.logits(x0, DenoiserInput(xt, rates, torch.zeros_like(rates), cond))
+        logits = denoiser.logits(x0, xt, rates, torch.zeros_like(rates), cond=cond)
         losses.append(F.cross_entropy(logits.transpose(1, 2), x0, reduction="none").mean(1))
     gain = losses[1] - losses[0]
     assert gain.mean() > 3 * gain.std() / len(gain) ** 0.5

@@ -11,7 +11,6 @@ where it was trained on those around a mask alone, it is given as many (`context
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
-from imagebart.models.transformer import Block, DecoderInput, Transformer, TransformerConfig, check_cond
+from imagebart.models.transformer import Block, Cache, Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 from imagebart.settings import HintGrid, Length, Settings, Vocabulary
 
@@ -54,23 +53,6 @@ def check_color_hint_grid(parts: int, first_stage: FirstStageConfig) -> None:
         raise ValueError(f"color_hint_grid is {parts}, expected a divisor of {side}, the pixels along a patch")
 
 
-@dataclass(frozen=True)
-class DenoiserInput:
-    """What the denoiser is given besides x_s: x_t with its noise levels, and the condition."""
-
-    x_t: Tensor  # int64 [B, N]
-    noise_t: Tensor  # noise level of each token of x_t, float [B, N] in [0, 1]
-    noise_s: Tensor  # noise level of each token of x_s, float [B, N] in [0, 1]
-    cond: Tensor | None = None  # conditioning tokens, int64 [B, cond_length]
-    color_hints: Tensor | None = None  # tokens of the colors in kept parts of each patch, bool [B, N, K]
-    places: Tensor | None = None  # where a part of an image is given: which tokens N are, ascending, int64 [B, N]
-    sides: Tensor | None = None  # see `mask_sides`; None: those of what is noisy in x_t
-    # Of cond [B, query_tokens, width], and of color_hints and sides [B, N, width], see `encode_prompt` and
-    # `embed_hints`; None: they are computed.
-    prompt_embeds: Tensor | None = None
-    hint_embeds: Tensor | None = None
-
-
 def mask_sides(masked: Tensor) -> Tensor:
     """How far masked tokens, bool [B, N] of a square grid, lie from the sides of what they are connected to.
 
@@ -79,18 +61,17 @@ def mask_sides(masked: Tensor) -> Tensor:
     """
     side = math.isqrt(masked.shape[1])
     inside = masked.view(-1, 1, side, side).float()
-    down = torch.arange(1.0, side + 1, device=masked.device)
-    ahead = torch.stack([down[:, None].expand(side, side), down.expand(side, side)])  # rows, columns, from 1 on
-    place = torch.cat([ahead, side + 1 - ahead])  # those, and from the last one on
+    count = torch.arange(1.0, side + 1, device=masked.device)
+    row, column = torch.meshgrid(count, count, indexing="ij")
+    place = torch.stack([row, column, side + 1 - row, side + 1 - column])  # counted from each side of the image
     farthest = place * inside
-    while True:  # the largest of each that a connected part has
+    while True:  # until each token has the largest of its connected part
         wider = F.max_pool2d(farthest, 3, 1, 1) * inside
         if torch.equal(wider, farthest):
             break
         farthest = wider
-    last, first = farthest[:, :2] - ahead + 1, farthest[:, 2:] - place[2:] + 1
-    found = torch.stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]], 1) * inside
-    return found.flatten(2).transpose(1, 2).long()
+    to_sides = (farthest - place + 1) * inside  # to the bottom, the right, the top, the left
+    return to_sides[:, [2, 0, 3, 1]].flatten(2).transpose(1, 2).long()
 
 
 def context_window(masked: Tensor, margin: int) -> Tensor:
@@ -165,59 +146,65 @@ class Denoiser(nn.Module):
         self.config = self.config.replace(text=encoder.config)
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
-        """[start, cond...] or [start, query tokens...], int64 [B, P]; raises ValueError where cond does not fit."""
-        check_cond(cond, batch, self.config.cond_length)
+        """[start, cond...] or [start, query tokens...], int64 [B, P]."""
         start = torch.full((batch, 1), self.config.decoder.vocab_in - 1, device=self.device)
         if self.config.text is not None:
             cond = torch.arange(self.config.text.query_tokens, device=self.device).expand(batch, -1)
         return start if cond is None else torch.cat([start, cond.to(self.device) + self.config.vocab_size], 1)
 
-    def prepare(self, given: DenoiserInput) -> tuple[DecoderInput, Tensor]:
+    def encode(
+        self,
+        x_t: Tensor,
+        noise_t: Tensor,
+        cond: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        hint_embeds: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The prefix [B, P], what the prompt adds to it [B, P, width], and the encoder's output [B, P + N, width].
+
+        x_t: int64 [B, N]. noise_t: noise level of each token of it, float [B, N] in [0, 1]. cond: conditioning tokens,
+        int64 [B, cond_length]. prompt_embeds: of cond, see `encode_prompt`; None: they are computed. hint_embeds: see
+        `embed_hints`; None: those of what is noisy in x_t, without color hints. places: where a part of an image is
+        given, which tokens N are, ascending, int64 [B, N].
+        """
+        prefix = self.prefix(len(x_t), cond)
+        length = prefix.shape[1]
+        if hint_embeds is None and self.config.mask_sides:
+            hint_embeds = self.embed_hints(None, mask_sides(noise_t > 0))
+        added_embeds = self.encoder_rates(noise_t)
+        added_embeds = added_embeds if hint_embeds is None else added_embeds + hint_embeds
+        added_embeds = F.pad(added_embeds, (0, 0, length, 0))
+        prompt_embeds = self.encode_prompt(cond) if prompt_embeds is None else prompt_embeds
+        prompt = None if prompt_embeds is None else F.pad(self.text_map(prompt_embeds), (0, 0, 1, 0))
+        if prompt is not None:
+            added_embeds = added_embeds + F.pad(prompt, (0, 0, 0, x_t.shape[1]))
+        tokens = torch.cat([prefix, x_t], 1)
+        encoded = self.encoder(tokens, added_embeds, places=None if places is None else _after(length, places))
+        return prefix, prompt, encoded
+
+    def prepare(self, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, **given: Tensor | None) -> tuple[Cache, Tensor]:
         """What is computed once a step: the decoder's input, and the encoder's output at the tokens, [B, N, width].
 
-        The decoder's position P - 1 + n gets token n - 1 of x_s with its noise
-        level, and the encoder's output at position n, which it predicts.
+        noise_s: noise level of each token of x_s, float [B, N] in [0, 1]; given: the rest, as for `encode`. The
+        decoder's position P - 1 + n gets token n - 1 of x_s with its noise level, and the encoder's output at position
+        n, which it predicts.
         """
-        prefix, prompt, encoded = self._encode(given)
-        length, tokens = prefix.shape[1], given.x_t.shape[1]
-        decoder_bias = F.pad(self.decoder_rates(given.noise_s[:, :-1]), (0, 0, length, 0))
+        prefix, prompt, encoded = self.encode(x_t, noise_t, **given)
+        length, at_tokens = prefix.shape[1], encoded[:, prefix.shape[1] :]
+        added_embeds = F.pad(self.decoder_rates(noise_s[:, :-1]), (0, 0, length, 0))
         if prompt is not None:
-            decoder_bias = decoder_bias + F.pad(prompt, (0, 0, 0, tokens - 1))
-        added_embeds = decoder_bias + F.pad(self.align(encoded[:, length:]), (0, 0, length - 1, 0))
-        places = None
-        if given.places is not None:  # a position is that of the token which it predicts
-            places = torch.cat([self._places(given.places[:, :0], length), given.places[:, 1:] + length - 1], 1)
-        return DecoderInput(prefix, self.decoder.cross_kv(encoded), added_embeds, places=places), encoded[:, length:]
+            added_embeds = added_embeds + F.pad(prompt, (0, 0, 0, x_t.shape[1] - 1))
+        added_embeds = added_embeds + F.pad(self.align(at_tokens), (0, 0, length - 1, 0))
+        places = given.get("places")
+        if places is not None:  # a position is that of the token which it predicts
+            places = _after(length, places[:, 1:] - 1)
+        return Cache(prefix, self.decoder.cross_kv(encoded), added_embeds, places), at_tokens
 
-    def _places(self, places: Tensor, length: int) -> Tensor:
-        """Positions of a prefix of some length and of image tokens after it, int64 [B, length + N]."""
-        return torch.cat([torch.arange(length, device=places.device).expand(len(places), -1), places + length], 1)
-
-    def draft_logits(self, given: DenoiserInput) -> Tensor:
-        """Logits of p(x_0) by the encoder alone, of every position at once, float [B, N, K]; noise_s is not used."""
-        prefix, _, encoded = self._encode(given)
-        return self.add_x_t_evidence(self.draft_head(encoded[:, prefix.shape[1] :]), given.x_t, given.noise_t)
-
-    def _encode(self, given: DenoiserInput) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The prefix [B, P], what the prompt adds to it [B, P, width], and the encoder's output [B, P + N, width]."""
-        x_t, prefix = given.x_t, self.prefix(len(given.x_t), given.cond)
-        shape = (*x_t.shape, self.config.vocab_size)
-        if given.color_hints is not None and self.config.color_hint_grid and given.color_hints.shape != shape:
-            raise ValueError(f"color_hints has shape {list(given.color_hints.shape)}, expected {list(shape)}")
-        hints = given.hint_embeds
-        if hints is None:
-            sides = mask_sides(given.noise_t > 0) if given.sides is None and self.config.mask_sides else given.sides
-            hints = self.embed_hints(given.color_hints, sides)
-        encoder_bias = self.encoder_rates(given.noise_t)
-        encoder_bias = encoder_bias if hints is None else encoder_bias + hints
-        encoder_bias = F.pad(encoder_bias, (0, 0, prefix.shape[1], 0))
-        embeds = self.encode_prompt(given.cond) if given.prompt_embeds is None else given.prompt_embeds
-        prompt = None if embeds is None else F.pad(self.text_map(embeds), (0, 0, 1, 0))
-        if prompt is not None:
-            encoder_bias = encoder_bias + F.pad(prompt, (0, 0, 0, x_t.shape[1]))
-        tokens = torch.cat([prefix, x_t], 1)
-        places = None if given.places is None else self._places(given.places, prefix.shape[1])
-        return prefix, prompt, self.encoder(tokens, encoder_bias, places=places)
+    def draft_logits(self, x_t: Tensor, noise_t: Tensor, **given: Tensor | None) -> Tensor:
+        """Logits of p(x_0) by the encoder alone, of every position at once, float [B, N, K]; given: as for `encode`."""
+        prefix, _, encoded = self.encode(x_t, noise_t, **given)
+        return self.add_x_t_evidence(self.draft_head(encoded[:, prefix.shape[1] :]), x_t, noise_t)
 
     def embed_hints(self, color_hints: Tensor | None, sides: Tensor | None) -> Tensor | None:
         """What color hints, bool [B, N, K], and sides, int64 [B, N, 4], add to the encoder's embeddings, [B, N, width].
@@ -233,34 +220,28 @@ class Denoiser(nn.Module):
             found = embeds if found is None else found + embeds
         return found
 
-    def _hidden(self, x_s: Tensor, given: DenoiserInput) -> tuple[Tensor, Tensor]:
-        """The hidden states that p(x_0) is computed from, [B, N, width]: the decoder's, and the encoder's."""
-        decoder_input, encoded = self.prepare(given)
-        return self.decoder.hidden(x_s, decoder_input), encoded
-
-    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_t: Tensor | float) -> Tensor:
+    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_t: Tensor) -> Tensor:
         """Logits [..., K] + w log q(x_t | x_0), of tokens [...] and their noise levels."""
-        noise_t = torch.as_tensor(noise_t, device=x_t.device).clamp(min=MIN_NOISE)
-        return logits + self.likelihood * log_likelihood(x_t, noise_t, self.config.vocab_size)
+        return logits + self.likelihood * log_likelihood(x_t, noise_t.clamp(min=MIN_NOISE), self.config.vocab_size)
 
-    def logits(self, x_s: Tensor, given: DenoiserInput) -> Tensor:
-        """Teacher-forced logits of p(x_0), float [B, N, K]; raises ValueError for bad shapes and noise levels."""
-        shape = (len(given.x_t), self.config.tokens) if given.places is None else tuple(given.places.shape)
-        levels = {"noise_t": given.noise_t, "noise_s": given.noise_s}
-        for name, tensor in {"x_s": x_s, "x_t": given.x_t, **levels}.items():
-            if tuple(tensor.shape) != shape:
-                raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
-        for name, level in levels.items():
-            if not (level.min() >= 0 and level.max() <= 1):
-                raise ValueError(f"{name} is from {level.min():g} to {level.max():g}, expected 0 to 1")
-        hidden, _ = self._hidden(x_s, given)
+    def logits(self, x_s: Tensor, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, **given: Tensor | None) -> Tensor:
+        """Teacher-forced logits of p(x_0), float [B, N, K]; given: as for `encode`."""
+        cache, _ = self.prepare(x_t, noise_t, noise_s, **given)
         assert self.decoder.head is not None
-        return self.add_x_t_evidence(self.decoder.head(hidden), given.x_t, given.noise_t)
+        return self.add_x_t_evidence(self.decoder.head(self.decoder.hidden(x_s, cache)), x_t, noise_t)
 
-    def forward(self, x_s: Tensor, given: DenoiserInput, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_s: Tensor, wanted: Tensor, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, **given: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """For training: logits at the wanted positions, bool [B, N] -> [W, K], of decoder and draft head."""
-        hidden, encoded = self._hidden(x_s, given)
+        cache, encoded = self.prepare(x_t, noise_t, noise_s, **given)
         assert self.decoder.head is not None
-        x_t, noise_t = given.x_t[wanted], given.noise_t[wanted]
-        logits, drafts = self.decoder.head(hidden[wanted]), self.draft_head(encoded[wanted])
+        logits, drafts = self.decoder.head(self.decoder.hidden(x_s, cache)[wanted]), self.draft_head(encoded[wanted])
+        x_t, noise_t = x_t[wanted], noise_t[wanted]
         return self.add_x_t_evidence(logits, x_t, noise_t), self.add_x_t_evidence(drafts, x_t, noise_t)
+
+
+def _after(length: int, places: Tensor) -> Tensor:
+    """Position embeddings of a prefix of some length and of image tokens after it, int64 [B, length + N]."""
+    prefix = torch.arange(length, device=places.device).expand(len(places), -1)
+    return torch.cat([prefix, places + length], 1)

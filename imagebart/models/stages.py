@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imagebart.diffusion import log_likelihood
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
-from imagebart.models.transformer import DecoderInput, Transformer, TransformerConfig, check_cond
+from imagebart.models.transformer import Cache, Transformer, TransformerConfig
 from imagebart.settings import Count, Length, Offset, Positive, SamplingSettings, Settings, Share, Steps, Vocabulary
 
 Kind = Literal["decoder_only", "encoder_decoder", "residual"]
@@ -54,38 +54,33 @@ class Stage(nn.Module):
             self.text_map = nn.Linear(config.text.transformer.width, config.decoder.width)
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
-        """[t, cond...] or [t, query tokens...], int64 [B, P]; raises ValueError where cond does not fit."""
-        check_cond(cond, batch, self.config.cond_length)
+        """[t, cond...] or [t, query tokens...], int64 [B, P]."""
         device = self.decoder.position_embedding.device
         t = torch.full((batch, 1), self.config.t, dtype=torch.long, device=device)
         if self.config.text is not None:
             cond = torch.arange(self.config.text.query_tokens).expand(batch, -1)
         return t if cond is None else torch.cat([t, cond.to(device) + self.config.cond_offset], 1)
 
-    def encode_prompt(self, cond: Tensor | None) -> Tensor | None:
+    def prompt_embeds(self, cond: Tensor | None) -> Tensor | None:
         """What the text encoder adds to the embeddings of the prefix, [B, P, width]; None without one."""
         if self.config.text is None or cond is None:
             return None
-        prompt_embeds = self.text(cond.to(self.decoder.position_embedding.device))
-        return F.pad(self.text_map(prompt_embeds), (0, 0, 1, 0))
+        words = self.text(cond.to(self.decoder.position_embedding.device))
+        return F.pad(self.text_map(words), (0, 0, 1, 0))
 
     def set_text_encoder(self, encoder: TextEncoder) -> None:
         """Replaces the text encoder by one that may know other words; raises ValueError for another shape."""
         self.text = replacement(self.config.text, encoder)
         self.config = self.config.replace(text=encoder.config)
 
-    def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> DecoderInput:
+    def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> Cache:
         """What is computed once a step."""
-        self._check(x_t)
-        prompt = self.encode_prompt(cond)
+        prompt = self.prompt_embeds(cond)
         added_embeds = None if prompt is None else F.pad(prompt, (0, 0, 0, self.config.tokens - 1))
-        return DecoderInput(self.prefix(len(x_t), cond), added_embeds=added_embeds)
+        return Cache(self.prefix(len(x_t), cond), added_embeds=added_embeds)
 
     def logits(self, x_s: Tensor, x_t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Teacher-forced logits of p(x_{t-1} = x_s | x_t), float [B, N, K]; raises ValueError for bad shapes."""
-        self._check(x_s)
-        if len(x_s) != len(x_t):
-            raise ValueError(f"{len(x_s)} rows of x_{{t-1}}, but {len(x_t)} of x_t")
+        """Teacher-forced logits of p(x_{t-1} = x_s | x_t), float [B, N, K]."""
         assert self.decoder.head is not None
         return self.add_x_t_evidence(self.decoder.head(self.decoder.hidden(x_s, self.prepare(x_t, cond))), x_t)
 
@@ -94,10 +89,6 @@ class Stage(nn.Module):
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor) -> Tensor:
         """The decoder's logits [B, S, K] and x_t [B, S] at their positions -> the stage's logits [B, S, K]."""
         return logits
-
-    def _check(self, tokens: Tensor) -> None:
-        if tokens.ndim != 2 or tokens.shape[1] != self.config.tokens:
-            raise ValueError(f"tokens have shape {list(tokens.shape)}, expected [B, {self.config.tokens}]")
 
 
 class EncoderDecoderStage(Stage):
@@ -108,12 +99,11 @@ class EncoderDecoderStage(Stage):
         assert config.encoder is not None, "an encoder-decoder stage needs an encoder"
         self.encoder = Transformer(config.encoder)
 
-    def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> DecoderInput:
-        self._check(x_t)
-        prompt = self.encode_prompt(cond)
+    def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> Cache:
+        prompt = self.prompt_embeds(cond)
         added_embeds = None if prompt is None else F.pad(prompt, (0, 0, 0, self.config.tokens))
         encoded = self.encoder(torch.cat([self.prefix(len(x_t), cond), x_t], 1), added_embeds)
-        return DecoderInput(torch.full_like(x_t[:, :1], self.config.start_token), self.decoder.cross_kv(encoded))
+        return Cache(torch.full_like(x_t[:, :1], self.config.start_token), self.decoder.cross_kv(encoded))
 
 
 class ResidualStage(EncoderDecoderStage):
@@ -132,6 +122,4 @@ def build_stage(config: StageConfig, stages: int) -> Stage:
     """The module of a stage's kind; `stages` is T."""
     if config.kind == "decoder_only":
         return Stage(config)
-    if config.kind == "encoder_decoder":
-        return EncoderDecoderStage(config)
-    return ResidualStage(config, stages)
+    return EncoderDecoderStage(config) if config.kind == "encoder_decoder" else ResidualStage(config, stages)

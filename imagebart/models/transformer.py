@@ -6,6 +6,7 @@ Pre-norm blocks, learned absolute positions, exact GELU: the form of the publish
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,48 +36,9 @@ KeyValue = tuple[Tensor, Tensor]  # keys and values, each [B, heads, length, hea
 KEYS_MULTIPLE = 16  # cached keys are attended to in multiples of this: sums do not depend on where drafts end
 
 
-class KVCache:
-    """Keys and values of every position, allocated once; those after a row's last token are masked."""
-
-    def __init__(self, config: TransformerConfig, batch: int, like: Tensor) -> None:
-        """like: a tensor of the type and on the device of keys and values."""
-        length = keys_end(config, config.positions)
-        self.kept = like.new_zeros(config.depth, 2, batch, config.heads, length, config.head_size)
-
-    def update(self, layer: int, new: Tensor, where: Tensor | int, end: int) -> Tensor:
-        """Stores a layer's new keys and values [2, B, heads, S, head_size] at positions [B, S], or from one on.
-
-        Returns those of all positions before `end`.
-        """
-        kept = self.kept[layer]
-        if isinstance(where, int):
-            kept[:, :, :, where : where + new.shape[3]] = new
-        else:
-            rows = torch.arange(new.shape[1], device=new.device)[:, None]
-            kept[:, rows, :, where] = new.permute(1, 3, 0, 2, 4)
-        return kept[:, :, :, :end]
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps some of the rows, int64 [B']."""
-        self.kept = self.kept[:, :, rows]
-
-
-def keys_end(config: TransformerConfig, positions: int) -> int:
+def keys_end(positions: int) -> int:
     """How many cached keys queries up to a position attend to."""
-    return -(-positions // KEYS_MULTIPLE) * KEYS_MULTIPLE if config.causal else positions
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """What the queries of a pass see, the same in all layers."""
-
-    mask: Tensor | None = None  # added to scores, [B or 1, 1, S, M]
-    causal: bool = False  # each sees the keys up to its own position
-    where: Tensor | int = 0  # positions [B, S] in the cache, or the first one
-    end: int = 0  # of the cached keys
-
-
-EVERYTHING = Visibility()
+    return -(-positions // KEYS_MULTIPLE) * KEYS_MULTIPLE
 
 
 class Linear(nn.Linear):
@@ -115,19 +77,36 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         cross_kv: KeyValue | None = None,
-        sees: Visibility = EVERYTHING,
-        layer: int = 0,
-        cache: KVCache | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        kept: Tensor | None = None,
+        where: Tensor | int = 0,
     ) -> Tensor:
-        """[B, S, width] -> [B, S, width]."""
+        """[B, S, width] -> [B, S, width].
+
+        mask: added to scores, [B or 1, 1, S, M]; causal: each query sees the keys up to its own position. kept: keys
+        and values of all positions, [2, B, heads, M, head_size]; x's are stored in it at positions [B, S], or from one
+        on.
+        """
         if cross_kv is not None:
             (q,) = self.split_heads(self.q(self.norm(x)), 1)
-            out = F.scaled_dot_product_attention(q, *cross_kv)
+            k, v = cross_kv
         else:
-            qkv = self.split_heads(self.qkv(self.norm(x)), 3)
-            kv = qkv[1:] if cache is None else cache.update(layer, qkv[1:], sees.where, sees.end)
-            out = F.scaled_dot_product_attention(qkv[0], kv[0], kv[1], sees.mask, is_causal=sees.causal)
+            q, k, v = qkv = self.split_heads(self.qkv(self.norm(x)), 3)
+            if kept is not None:
+                store(kept, qkv[1:], where)
+                k, v = kept
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out(out.transpose(1, 2).flatten(2))
+
+
+def store(kept: Tensor, new: Tensor, where: Tensor | int) -> None:
+    """Puts new keys and values [2, B, heads, S, head_size] at positions [B, S] among all, or from one on."""
+    if isinstance(where, int):
+        kept[:, :, :, where : where + new.shape[3]] = new
+    else:
+        rows = torch.arange(new.shape[1], device=new.device)[:, None]
+        kept[:, rows, :, where] = new.permute(1, 3, 0, 2, 4)
 
 
 class FeedForward(nn.Module):
@@ -148,12 +127,10 @@ class Block(nn.Module):
         self.cross = Attention(config, cross=True) if config.cross else None
         self.feed_forward = FeedForward(config.width)
 
-    def forward(
-        self, x: Tensor, sees: Visibility, cross_kv: KeyValue | None, layer: int, cache: KVCache | None
-    ) -> Tensor:
-        x = x + self.attention(x, None, sees, layer, cache)
+    def forward(self, x: Tensor, cross_kv: KeyValue | None, *attention: Any) -> Tensor:
+        """[B, S, width] -> [B, S, width]; attention: how x attends to itself, see `Attention`."""
+        x = x + self.attention(x, None, *attention)
         if self.cross is not None:
-            assert cross_kv is not None, "a cross-attending transformer needs cross_kv"
             x = x + self.cross(x, cross_kv)
         return x + self.feed_forward(x)
 
@@ -205,76 +182,77 @@ class Transformer(nn.Module):
         tokens: Tensor,
         added_embeds: Tensor | None = None,
         cross_kv: list[KeyValue] | None = None,
-        cache: KVCache | None = None,
-        begins: list[int] | None = None,
         places: Tensor | None = None,
     ) -> Tensor:
         """Tokens int64 [B, S] -> hidden states [B, S, width] after the final norm.
 
         added_embeds: [B, S, width]. places: the tokens' position embeddings where some tokens of an image are left
-        out, int64 [B, S]. With a cache, row b's tokens are at positions from begins[b] on; those before them were in
-        earlier calls, the `unmasked` positions all in the first. Raises ValueError where the sequence is too long.
+        out, int64 [B, S].
         """
-        length = tokens.shape[1]
-        last = length + max(begins or [0])
-        if last > self.config.positions:
-            raise ValueError(f"sequence of {last} tokens, expected at most {self.config.positions}")
+        length, unmasked = tokens.shape[1], self.config.unmasked
         positions = torch.arange(length, device=tokens.device)[None]
-        if begins is not None:
-            positions = torch.tensor(begins, device=tokens.device)[:, None] + positions
-        x = self.token_embedding(tokens) + self.position_embedding[positions if places is None else places]
-        if added_embeds is not None:
-            x = x + added_embeds
-        sees = self._visibility(positions, begins, cache)
+        x = self._embed(tokens, positions if places is None else places, added_embeds)
+        causal, mask = self.config.causal and length > max(unmasked, 1), None
+        if causal and unmasked > 1:
+            causal, mask = False, self._mask(positions, length)
         for layer, block in enumerate(self.blocks):
-            x = block(x, sees, cross_kv[layer] if cross_kv is not None else None, layer, cache)
+            x = block(x, cross_kv[layer] if cross_kv else None, mask, causal)
         return self.norm(x)
 
-    def hidden(self, x_s: Tensor, given: DecoderInput) -> Tensor:
+    def hidden(self, x_s: Tensor, cache: Cache) -> Tensor:
         """Hidden states [B, N, width] from which the tokens x_s, int64 [B, N], are predicted: teacher forcing."""
-        tokens = torch.cat([given.prefix, x_s[:, :-1]], 1)
-        hidden = self(tokens, given.added_embeds, given.cross_kv, places=given.places)
-        return hidden[:, given.prefix.shape[1] - 1 :]
+        tokens = torch.cat([cache.prefix, x_s[:, :-1]], 1)
+        return self(tokens, cache.added_embeds, cache.cross_kv, cache.places)[:, cache.prefix.shape[1] - 1 :]
 
-    def _visibility(self, positions: Tensor, begins: list[int] | None, cache: KVCache | None) -> Visibility:
-        """What queries at positions [B or 1, S] see."""
-        length, unmasked = positions.shape[1], self.config.unmasked
-        if cache is None or begins is None:
-            if not self.config.causal or length <= max(unmasked, 1):
-                return EVERYTHING
-            if unmasked <= 1:
-                return Visibility(causal=True)
-            return Visibility(self._mask(positions, length, self.position_embedding))
-        end = keys_end(self.config, max(begins) + length)
+    def decode(self, x_s: Tensor, cache: Cache, begins: list[int], length: int) -> Tensor:
+        """Hidden states at `length` positions of [prefix, x_s], row b's from begins[b] on: [B, length, width].
+
+        All positions before a row's first must have been decoded with the tokens that stand there now, the `unmasked`
+        ones in one call; where a position is decoded again, the cache is overwritten.
+        """
+        rows = torch.arange(len(x_s), device=x_s.device)[:, None]
+        positions = torch.tensor(begins, device=x_s.device)[:, None] + torch.arange(length, device=x_s.device)
+        tokens = torch.cat([cache.prefix, x_s[:, :-1]], 1)[rows, positions]
+        added_embeds = None if cache.added_embeds is None else cache.added_embeds[rows, positions]
+        x = self._embed(tokens, positions if cache.places is None else cache.places[rows, positions], added_embeds)
+        end = keys_end(max(begins) + length)
         where = begins[0] if len(set(begins)) == 1 else positions
-        return Visibility(self._mask(positions, end, cache.kept) if self.config.causal else None, False, where, end)
+        mask = self._mask(positions, end)
+        assert cache.kept is not None, "Cache.allocate comes first"
+        for layer, block in enumerate(self.blocks):
+            cross_kv = cache.cross_kv[layer] if cache.cross_kv else None
+            x = block(x, cross_kv, mask, False, cache.kept[layer, :, :, :, :end], where)
+        return self.norm(x)
 
-    def _mask(self, positions: Tensor, end: int, like: Tensor) -> Tensor:
-        """0 where queries at positions [B, S] see a key before `end`, else -inf: [B, 1, S, end], of like's type."""
+    def _embed(self, tokens: Tensor, positions: Tensor, added_embeds: Tensor | None) -> Tensor:
+        x = self.token_embedding(tokens) + self.position_embedding[positions]
+        return x if added_embeds is None else x + added_embeds
+
+    def _mask(self, positions: Tensor, end: int) -> Tensor:
+        """0 where queries at positions [B, S] see a key before `end`, else -inf: [B, 1, S, end]."""
         keys, unmasked = torch.arange(end, device=positions.device), self.config.unmasked
         seen = keys <= positions[..., None]
         if unmasked > 1:
             seen |= (keys < unmasked) & (positions < unmasked)[..., None]
-        return like.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None]
-
-
-def check_cond(cond: Tensor | None, batch: int, length: int) -> None:
-    """Raises ValueError unless there are `length` conditioning tokens in each row: [B, length], or None for none."""
-    expected = (batch, length)
-    given = (batch, 0) if cond is None else tuple(cond.shape)
-    if given != expected:
-        raise ValueError(f"cond has shape {list(given)}, expected {list(expected)}")
+        return self.position_embedding.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None]
 
 
 @dataclass
-class DecoderInput:
-    """A decoder's input besides the tokens of x_s; computed once a step."""
+class Cache:
+    """A decoder's input besides the tokens of x_s, computed once a step, and what it keeps between passes."""
 
     prefix: Tensor  # decoder tokens before the first image token, int64 [B, P]
     cross_kv: list[KeyValue] | None = None  # cross-attention's keys and values, of every block
     added_embeds: Tensor | None = None  # added to embeddings, [B, P - 1 + N, width]
-    drafts: Tensor | None = None  # logits of all tokens at once, [B, N, K]; None: x_t is the draft
     places: Tensor | None = None  # of position embeddings, where some tokens are left out, int64 [B, P - 1 + N]
+    kept: Tensor | None = None  # self-attention's keys and values, [depth, 2, B, heads, positions, head_size]
+
+    def allocate(self, decoder: Transformer) -> None:
+        """Makes room for the keys and values of every position, once; `decode` masks those after a row's last."""
+        config, like = decoder.config, decoder.position_embedding
+        shape = (config.depth, 2, len(self.prefix), config.heads, keys_end(config.positions), config.head_size)
+        self.kept = like.new_zeros(shape)
+        self.cross_kv = self.cross_kv and [(k.contiguous(), v.contiguous()) for k, v in self.cross_kv]
 
     def select(self, rows: Tensor) -> None:
         """Keeps some of the rows, int64 [B']."""
@@ -282,7 +260,4 @@ class DecoderInput:
         self.cross_kv = self.cross_kv and [(k[rows], v[rows]) for k, v in self.cross_kv]
         self.added_embeds = None if self.added_embeds is None else self.added_embeds[rows]
         self.places = None if self.places is None else self.places[rows]
-
-    def make_contiguous(self) -> None:
-        """Copies keys and values into one piece each, for those who attend to them many times."""
-        self.cross_kv = self.cross_kv and [(k.contiguous(), v.contiguous()) for k, v in self.cross_kv]
+        self.kept = None if self.kept is None else self.kept[:, :, rows]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imagebart.diffusion import add_noise_rows, row_generators
 from imagebart.errors import InputError
-from imagebart.models.denoiser import Denoiser, DenoiserInput
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import ImageBARTModel
 
 NOISE_LEVEL = 0.97  # with less noise, the image outweighs the prompt; with more, it has no influence
@@ -59,7 +59,7 @@ def distances(denoiser: Denoiser, known: Tensor, cond: Tensor, other: Tensor, se
     both, conds = noisy.repeat(2, 1), torch.cat([cond, other]).repeat_interleave(DRAWS, 0)
     noise_t = torch.full(both.shape, NOISE_LEVEL, device=both.device)
     # The decoder gets x_t as well, so that nothing has to be sampled.
-    p, q = denoiser.logits(both, DenoiserInput(both, noise_t, noise_t, conds)).float().softmax(-1).sqrt().chunk(2)
+    p, q = denoiser.logits(both, both, noise_t, noise_t, cond=conds).float().softmax(-1).sqrt().chunk(2)
     return (1 - (p * q).sum(-1)).clamp(min=0).sqrt().mean(0)
 
 

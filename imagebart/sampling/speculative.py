@@ -11,15 +11,14 @@ nothing is computed after the last unknown token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from imagebart.models.transformer import Transformer
-from imagebart.sampling.logits import filter_logits
 from imagebart.sampling.packed_linear import PASS_ROWS
-from imagebart.sampling.steps import ChainState, Step, StepRun
+from imagebart.sampling.steps import ChainState, Step, StepRun, filter_logits
 from imagebart.settings import SamplingSettings
 
 MIN_LENGTH = 4  # positions of a pass: with fewer, kernels add in another order
@@ -31,26 +30,20 @@ MULTIPLE = 2  # lengths are multiples of this
 DraftLength = Callable[[int, list[bool], int], int]
 
 
-@dataclass(frozen=True)
-class ChainProgress:
-    """Where a chain is."""
+@dataclass(frozen=True, kw_only=True)
+class ChainEvent:
+    """The state of the chain after a pass of the decoder. Positions that are not sampled yet hold drafts of x_s."""
 
+    tokens: Tensor  # int64 [B, N], the receiver's to keep
     stage: int  # t, from T down to 1
     stages: int  # T
     resample_index: int  # from 0
     resamples: int
-    position: int = field(default=0, kw_only=True)  # tokens sampled in this resample, in every row
-    total: int = field(default=0, kw_only=True)  # tokens to sample in this resample
-    corrector_step: int = field(default=0, kw_only=True)  # from 1, once all stages are done
-
-
-@dataclass(frozen=True)
-class ChainEvent(ChainProgress):
-    """The state of the chain after a pass of the decoder. Positions that are not sampled yet hold drafts of x_s."""
-
-    tokens: Tensor  # int64 [B, N], the receiver's to keep
+    position: int = 0  # tokens sampled in this resample, in every row
+    total: int = 0  # tokens to sample in this resample
     done: bool = False  # all are sampled
     nfe: int = 0  # passes of the decoder in this resample
+    corrector_step: int = 0  # from 1, once all stages are done
 
 
 def draft_length(needed: int, unknown: list[bool], rows: int) -> int:
@@ -111,14 +104,6 @@ def sample_step(
     where two tokens are almost equally likely.
     Rows advance on their own; one that is done leaves the batch.
     """
-    state = state.embed()
-    if state.window is not None:
-        cropped, inside = state.crop()
-        noise = noise.gather(1, inside[..., None].expand(-1, -1, step.vocab_size))
-        drafts = None if drafts is None else drafts.gather(1, inside)
-        for seen in sample_step(step, decoder, cropped, settings, noise, event, drafts, length_of):
-            yield replace(seen, tokens=state.x.scatter(1, inside, seen.tokens))
-        return
     x_t, keep = state.x, step.keeps(state.noise_level)
     x_s = x_t.clone() if drafts is None else drafts.clone()
     rows = [_Row(b, *row) for b, row in enumerate(zip(x_s.tolist(), keep.tolist(), strict=True))]

@@ -4,116 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from imagebart.diffusion import reverse_step
-from imagebart.models.denoiser import Denoiser, DenoiserInput, mask_sides
+from imagebart.diffusion import add_noise_rows, gumbel_noise, reverse_step, uniform_tokens
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Stage
-from imagebart.models.transformer import DecoderInput, KVCache, Transformer
-from imagebart.sampling.logits import guided
+from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling.packed_linear import threads_for
-
-
-class Step(Protocol):
-    """A reverse step, x_t to x_s."""
-
-    vocab_size: int  # K
-    beta: float  # probability of a token of x_s to be replaced by noise in x_t
-
-    @property
-    def decoder(self) -> Transformer: ...
-
-    def keeps(self, noise_level: Tensor) -> Tensor:
-        """Which tokens it does not sample, bool [B, N], by their noise levels."""
-
-    def sees(self, noise_level: Tensor) -> Tensor:
-        """Which tokens of the chain's start it takes as x_t, bool [B, N], by their noise levels."""
-
-    def prepare(self, given: DenoiserInput) -> DecoderInput:
-        """Everything that is computed once. given: its noise levels are the tokens' own, which the step may limit."""
-
-    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
-        """The decoder's logits [B, S, K], x_t and its noise_level -> logits that temperature and filters act on."""
-
-    def reverse(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
-        """Filtered logits [B, S, K] -> log p(x_s | x_t), up to a constant."""
-
-
-class StageStep:
-    """A published stage, which predicts x_{t-1} itself."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.vocab_size, self.beta = stage.config.vocab_size, stage.config.beta
-
-    @property
-    def decoder(self) -> Transformer:
-        return self.stage.decoder
-
-    def keeps(self, noise_level: Tensor) -> Tensor:
-        return noise_level == 0
-
-    sees = keeps
-
-    def prepare(self, given: DenoiserInput) -> DecoderInput:
-        return self.stage.prepare(given.x_t, given.cond)
-
-    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
-        return self.stage.add_x_t_evidence(logits, x_t)
-
-    def reverse(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
-        return logits
-
-
-class DenoisingStep:
-    """The denoiser from noise level noise_t to noise_s: it predicts x_0, from which x_s follows.
-
-    A token whose own level is below noise_t keeps that level; the first step whose noise_s is lower samples it.
-    """
-
-    def __init__(self, denoiser: Denoiser, noise_t: float, noise_s: float) -> None:
-        if not 0 <= noise_s < noise_t <= 1:
-            raise ValueError(f"a step from noise {noise_t:g} to {noise_s:g}, expected 0 <= noise_s < noise_t <= 1")
-        self.denoiser, self.noise_t, self.noise_s = denoiser, noise_t, noise_s
-        self.vocab_size = denoiser.config.vocab_size
-        self.beta = 1 - (1 - noise_t) / (1 - noise_s)
-
-    @property
-    def decoder(self) -> Transformer:
-        return self.denoiser.decoder
-
-    def keeps(self, noise_level: Tensor) -> Tensor:
-        return noise_level <= self.noise_s
-
-    def sees(self, noise_level: Tensor) -> Tensor:
-        return (noise_level <= self.noise_t) & (noise_level < 1)
-
-    def prepare(self, given: DenoiserInput) -> DecoderInput:
-        noise_t, noise_s = given.noise_t.clamp(max=self.noise_t), given.noise_s.clamp(max=self.noise_s)
-        decoder_input, encoded = self.denoiser.prepare(replace(given, noise_t=noise_t, noise_s=noise_s))
-        decoder_input.drafts = self.add_x_t_evidence(self.denoiser.draft_head(encoded), given.x_t, given.noise_t)
-        return decoder_input
-
-    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
-        return self.denoiser.add_x_t_evidence(logits, x_t, self._noise_t(noise_level))
-
-    def reverse(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
-        if self.noise_s == 0:
-            return logits  # x_s is x_0
-        return reverse_step(logits.softmax(-1), x_t, self._noise_t(noise_level), self.noise_s).log()
-
-    def _noise_t(self, noise_level: Tensor) -> Tensor:
-        """Noise levels of the tokens that are sampled; noise_t for the others, whose predictions are not used."""
-        return torch.where(self.keeps(noise_level), self.noise_t, noise_level.clamp(max=self.noise_t))
-
-
-def denoising_steps(denoiser: Denoiser, scales: int, noise_t: float = 1.0) -> list[DenoisingStep]:
-    """Steps of the denoiser from a noise level down to 0, t = 1 first; each removes as much noise (geometric betas)."""
-    levels = [noise_t * t / scales for t in range(scales + 1)]
-    return [DenoisingStep(denoiser, levels[t], levels[t - 1]) for t in range(1, scales + 1)]
+from imagebart.settings import SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -140,61 +40,92 @@ class KnownTokens:
             return None
         return float(self.strength.masked_fill(self.keep, 0).max()) or 1.0
 
-    def expand(self, shape: tuple[int, int], vocab_size: int, device: torch.device) -> KnownTokens:
-        """The same with each of B rows of N tokens, of K, on a device; raises ValueError naming what does not fit."""
-        parts: dict[str, Tensor] = {}
-        for field in fields(self):
-            name, part = "known" if field.name == "tokens" else field.name, getattr(self, field.name)
-            if part is None:
-                continue
-            whole = (*shape, vocab_size) if name == "color_hints" else shape
-            if tuple(part.shape) not in (whole, (1, *whole[1:]), whole[1:]):
-                raise ValueError(f"{name} has shape {list(part.shape)}, expected {list(whole)} or {list(whole[1:])}")
-            if name in ("known", "original"):
-                check_tokens(name, part, tuple(part.shape), vocab_size)
-            if name in ("keep", "color_hints") and part.dtype != torch.bool:
-                raise ValueError(f"{name} is of type {part.dtype}, expected torch.bool")
-            parts[field.name] = part.to(device).expand(whole)
-        for name in parts.keys() & {"noise_level", "strength"}:
-            if self.keep is None:
-                raise ValueError(f"{name} was given without keep: it is of tokens that are known and not kept")
-            own = parts[name][~parts["keep"]]
-            if not ((own > 0 if name == "strength" else own >= 0) & (own <= 1)).all():
-                expected = "over 0 and at most 1" if name == "strength" else "0 to 1"
-                raise ValueError(f"{name} is from {own.min():g} to {own.max():g}, expected {expected}")
-        return KnownTokens(**parts)
+    def expand(self, batch: int, device: torch.device) -> KnownTokens:
+        """The same with each of B rows, on a device."""
+        parts = {field.name: part for field in fields(self) if (part := getattr(self, field.name)) is not None}
+        shapes = {name: part.shape[1:] if part.ndim > 1 else part.shape for name, part in parts.items()}
+        return KnownTokens(**{name: part.to(device).expand(batch, *shapes[name]) for name, part in parts.items()})
 
 
-def check_tokens(name: str, tokens: Tensor, shape: tuple[int, ...], vocab_size: int) -> None:
-    """Raises ValueError unless these are tokens in [0, vocab_size) of a shape."""
-    if tuple(tokens.shape) != shape:
-        raise ValueError(f"{name} has shape {list(tokens.shape)}, expected {list(shape)}")
-    if tokens.dtype != torch.long:
-        raise ValueError(f"{name} is of type {tokens.dtype}, expected torch.int64")
-    if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < vocab_size):
-        raise ValueError(
-            f"{name} has tokens from {int(tokens.min())} to {int(tokens.max())}, expected 0 to {vocab_size - 1}"
-        )
+@dataclass(frozen=True)
+class Step:
+    """A reverse step: the denoiser predicts x_0, from which x_s follows; a published stage predicts x_s itself.
+
+    A token whose own noise level is below noise_t keeps that level; the first step whose noise_s is lower samples it.
+    """
+
+    network: Stage | Denoiser
+    noise_t: float  # noise levels of x_t and of x_s: 1 - alphacum
+    noise_s: float
+
+    @property
+    def beta(self) -> float:
+        """The probability of a token of x_s to be replaced by noise in x_t."""
+        return 1 - (1 - self.noise_t) / (1 - self.noise_s)
+
+    def keeps(self, noise_level: Tensor) -> Tensor:
+        """Which tokens it does not sample, bool [B, N], by their noise levels."""
+        return noise_level <= self.noise_s
+
+    def sees(self, noise_level: Tensor) -> Tensor:
+        """Which tokens of the chain's start it takes as x_t, bool [B, N], by their noise levels."""
+        return (noise_level <= self.noise_t) & (noise_level < 1)
+
+    def prepare(
+        self, x_t: Tensor, noise_level: Tensor, cond: Tensor | None, **given: Tensor | None
+    ) -> tuple[Cache, Tensor | None]:
+        """What is computed once: the decoder's input and, if the network has them, logits of all tokens at once.
+
+        given: as for `Denoiser.encode`.
+        """
+        if isinstance(self.network, Stage):
+            return self.network.prepare(x_t, cond), None
+        noise_t, noise_s = noise_level.clamp(max=self.noise_t), noise_level.clamp(max=self.noise_s)
+        cache, encoded = self.network.prepare(x_t, noise_t, noise_s, cond=cond, **given)
+        return cache, self.add_x_t_evidence(self.network.draft_head(encoded), x_t, noise_level)
+
+    def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
+        """The decoder's logits [B, S, K], x_t and its noise_level -> logits that temperature and filters act on."""
+        if isinstance(self.network, Stage):
+            return self.network.add_x_t_evidence(logits, x_t)
+        return self.network.add_x_t_evidence(logits, x_t, self._noise_t(noise_level))
+
+    def reverse(self, logits: Tensor, x_t: Tensor, noise_level: Tensor) -> Tensor:
+        """Filtered logits [B, S, K] -> log p(x_s | x_t), up to a constant."""
+        if isinstance(self.network, Stage) or self.noise_s == 0:
+            return logits  # already of x_s
+        return reverse_step(logits.softmax(-1), x_t, self._noise_t(noise_level), self.noise_s).log()
+
+    def _noise_t(self, noise_level: Tensor) -> Tensor:
+        """Noise levels of the tokens that are sampled; noise_t for the others, whose predictions are not used."""
+        return torch.where(self.keeps(noise_level), self.noise_t, noise_level.clamp(max=self.noise_t))
+
+
+def denoising_steps(denoiser: Denoiser, scales: int, noise_t: float = 1.0) -> list[Step]:
+    """Steps of the denoiser from a noise level down to 0, t = 1 first; each removes as much noise (geometric betas)."""
+    levels = [noise_t * t / scales for t in range(scales + 1)]
+    return [Step(denoiser, levels[t], levels[t - 1]) for t in range(1, scales + 1)]
 
 
 @dataclass(frozen=True)
 class ChainState:
-    """The start of a chain: B images of N tokens, and what they are conditioned on."""
+    """Where a chain starts: n tokens of each of B images, and what they are conditioned on."""
 
     steps: Sequence[Step]  # to run, t = 1 first
     scales: int  # T, of which these are the last
-    x: Tensor  # x_t of the last of them, with the known tokens that it sees, int64 [B, N]
-    noise_level: Tensor  # chance of a known token to be wrong, float [B, N]: 0 where it is kept, 1 where it is unknown
+    x: Tensor  # x_t of the last of them, with the known tokens that it sees, int64 [B, n]
+    noise_level: Tensor  # chance of a known token to be wrong, float [B, n]: 0 where it is kept, 1 where it is unknown
     generators: list[torch.Generator]  # of the rows
-    cond: Tensor | None = None  # conditioning tokens, int64 [B, L]
-    unconditional: Tensor | None = None  # those of an absent condition, int64 [B, L], for guidance
-    color_hints: Tensor | None = None  # colors of kept parts, bool [B, N, K]: see `imagebart.inpainting`
-    window: Tensor | None = None  # tokens that the denoiser is given, as many in each row, bool [B, N]; None: all
-    places: Tensor | None = None  # of a cropped state: which tokens of the image it has, int64 [B, N]; None: all
-    # See `embed`; of cond, of unconditional, and of color_hints and the mask's sides.
-    prompt_embeds: Tensor | None = None
-    unconditional_embeds: Tensor | None = None
-    hint_embeds: Tensor | None = None
+    # Conditioning tokens, int64 [B, L]; for guidance [2 B, L], of which the second half are those of no condition.
+    cond: Tensor | None = None
+    prompt_embeds: Tensor | None = None  # of cond, see `Denoiser.encode_prompt`
+    hint_embeds: Tensor | None = None  # of the tokens, see `Denoiser.embed_hints`
+    places: Tensor | None = None  # which of an image's N tokens these are, ascending, int64 [B, n]; None: all
+
+    @property
+    def guided(self) -> bool:
+        """Whether each row is sampled with its condition and without."""
+        return self.cond is not None and len(self.cond) > len(self.x)
 
     @property
     def total(self) -> int:
@@ -203,33 +134,60 @@ class ChainState:
 
     def select(self, rows: Tensor) -> ChainState:
         """The same with some of the rows only, int64 [B']; the generators stay those of all rows."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        chosen: dict[str, Any] = {name: part[rows] for name, part in parts.items() if isinstance(part, Tensor)}
-        return replace(self, **chosen)
+        conds = torch.cat([rows, rows + len(self.x)]) if self.guided else rows
 
-    def crop(self) -> tuple[ChainState, Tensor]:
-        """An embedded state with the tokens of its window only, and which they are, ascending, int64 [B, n]."""
-        assert self.window is not None, "a state without a window has all tokens"
-        places = self.window.nonzero()[:, 1].view(len(self.window), -1)
-        x, noise_level, hint_embeds = self.x.gather(1, places), self.noise_level.gather(1, places), self.hint_embeds
-        if hint_embeds is not None:
-            hint_embeds = hint_embeds.gather(1, places[..., None].expand(-1, -1, hint_embeds.shape[2]))
-        cropped = replace(self, x=x, noise_level=noise_level, hint_embeds=hint_embeds, window=None, places=places)
-        return cropped, places
+        def of(part: Tensor | None, rows: Tensor) -> Tensor | None:
+            return None if part is None else part[rows]
 
-    def embed(self) -> ChainState:
-        """The same with the conditions' embeddings, which a denoiser's steps have in common; itself if it has them."""
-        step = self.steps[0]
-        if not isinstance(step, DenoisingStep) or self.prompt_embeds is not None or self.hint_embeds is not None:
+        return replace(
+            self,
+            x=self.x[rows],
+            noise_level=self.noise_level[rows],
+            cond=of(self.cond, conds),
+            prompt_embeds=of(self.prompt_embeds, conds),
+            hint_embeds=of(self.hint_embeds, rows),
+            places=of(self.places, rows),
+        )
+
+    def without_guidance(self) -> ChainState:
+        """The same with its conditions alone."""
+        if not self.guided:
             return self
-        conds = [cond for cond in (self.cond, self.unconditional) if cond is not None]
-        embeds = step.denoiser.encode_prompt(torch.cat(conds) if conds else None)
-        sides = mask_sides(self.noise_level > 0) if step.denoiser.config.mask_sides else None
-        embedded = replace(self, hint_embeds=step.denoiser.embed_hints(self.color_hints, sides))
-        if embeds is None:
-            return embedded
-        prompt_embeds, *rest = embeds.split(len(self.x))
-        return replace(embedded, prompt_embeds=prompt_embeds, unconditional_embeds=rest[0] if rest else None)
+        cond, embeds = (part if part is None else part[: len(self.x)] for part in (self.cond, self.prompt_embeds))
+        return replace(self, cond=cond, prompt_embeds=embeds)
+
+    def crop(self, places: Tensor) -> ChainState:
+        """The same with some of all N tokens, ascending, int64 [B, n]."""
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        hint_embeds = None if self.hint_embeds is None else self.hint_embeds[rows, places]
+        x, noise_level = self.x[rows, places], self.noise_level[rows, places]
+        return replace(self, x=x, noise_level=noise_level, hint_embeds=hint_embeds, places=places)
+
+    # Noise is drawn for all N tokens of an image, so that it does not depend on which of them there are.
+
+    def gumbel(self) -> Tensor:
+        """Gumbel noise of each token, [B, n, K]."""
+        config = self.steps[0].network.config
+        return self._there(gumbel_noise((config.tokens, config.vocab_size), self.generators))
+
+    def uniform(self) -> Tensor:
+        """Uniform noise, int64 [B, n]."""
+        config = self.steps[0].network.config
+        return self._there(uniform_tokens(config.tokens, config.vocab_size, self.generators))
+
+    def add_noise(self, x: Tensor, probability: float) -> Tensor:
+        """Replaces each token of x, int64 [B, n], with a probability by a uniform one."""
+        config = self.steps[0].network.config
+        if self.places is not None:
+            x = x.new_zeros(len(x), config.tokens).scatter(1, self.places, x)
+        return self._there(add_noise_rows(x, probability, config.vocab_size, self.generators))
+
+    def _there(self, whole: Tensor) -> Tensor:
+        """Of something of all N tokens, [B, N, ...], that of the state's."""
+        whole = whole.to(self.x.device)
+        if self.places is None:
+            return whole
+        return whole[torch.arange(len(whole), device=whole.device)[:, None], self.places]
 
 
 class StepRun:
@@ -239,36 +197,25 @@ class StepRun:
     """
 
     def __init__(self, step: Step, decoder: Transformer, state: ChainState, guidance: float = 1.0) -> None:
-        """decoder: the step's, which may be packed. state: embedded, and cropped if it has a window; its x is x_t."""
-        self.step, self.decoder, self.guidance = step, decoder, guidance
-        self.x_t, self.noise_level, cond, prompt_embeds = state.x, state.noise_level, state.cond, state.prompt_embeds
-        self.guided = guidance != 1 and cond is not None and cond.shape[1] > 0
-        if self.guided:
-            if state.unconditional is None:
-                raise ValueError("guidance needs a model that was trained with its condition dropped at random")
-            assert cond is not None
-            cond = torch.cat([cond, state.unconditional])
-            if prompt_embeds is not None and state.unconditional_embeds is not None:
-                prompt_embeds = torch.cat([prompt_embeds, state.unconditional_embeds])
-        hint_embeds = None if state.hint_embeds is None else self._both(state.hint_embeds)
-        x_t, levels = self._both(self.x_t), self._both(self.noise_level)
-        places = None if state.places is None else self._both(state.places)
-        both = DenoiserInput(x_t, levels, levels, cond, None, places, None, prompt_embeds, hint_embeds)
-        self.given = step.prepare(both)
-        self.given.make_contiguous()
-        self.cache = KVCache(decoder.config, len(self.given.prefix), decoder.position_embedding[:0])
-        self.first = self.given.prefix.shape[1] - 1
+        """decoder: the step's, which may be packed; state: its x is x_t."""
+        self.step, self.decoder, self.guidance, self.guided = step, decoder, guidance, state.guided
+        self.x_t, self.noise_level = state.x, state.noise_level
+        self.cache, drafts = step.prepare(
+            x_t=self._both(state.x),
+            noise_level=self._both(state.noise_level),
+            cond=state.cond,
+            prompt_embeds=state.prompt_embeds,
+            hint_embeds=None if state.hint_embeds is None else self._both(state.hint_embeds),
+            places=None if state.places is None else self._both(state.places),
+        )
+        self.cache.allocate(decoder)
+        self.drafts = drafts if drafts is None or not self.guided else guided(drafts, guidance)  # [B, N, K]
+        self.first = self.cache.prefix.shape[1] - 1
 
     @property
     def rows(self) -> int:
         """Of the decoder's batch."""
-        return len(self.given.prefix)
-
-    @property
-    def drafts(self) -> Tensor | None:
-        """Logits of every token at once, [B, N, K], if the step has any."""
-        drafts = self.given.drafts
-        return guided(drafts, self.guidance) if self.guided and drafts is not None else drafts
+        return len(self.cache.prefix)
 
     def known(self, begins: list[int], length: int) -> tuple[Tensor, Tensor]:
         """x_t at the positions that these of the decoder predict, int64 [B, length], and its noise levels."""
@@ -280,33 +227,42 @@ class StepRun:
     def logits(self, x_s: Tensor, begins: list[int], length: int, skip: int = 0) -> Tensor:
         """Runs the decoder over `length` tokens of x_s, int64 [B, N], row b's from its position begins[b] on.
 
-        Returns the logits at all but the first `skip` of them, [B, length - skip, K]. The decoder must have run on all
-        tokens before a row's first, as they are now; where it runs on a position again, the cache is overwritten.
+        Returns the logits at all but the first `skip` of them, [B, length - skip, K]; see `Transformer.decode`.
         """
         x_t, noise_level = self.known([begin + skip for begin in begins], length - skip)
-        if self.guided:
-            begins = begins + begins
-        given, device = self.given, x_s.device
-        positions = torch.tensor(begins, device=device)[:, None] + torch.arange(length, device=device)
-        tokens = torch.cat([given.prefix, self._both(x_s)[:, :-1]], 1).gather(1, positions)
-        rows = torch.arange(len(tokens), device=device)[:, None]
-        added_embeds = None if given.added_embeds is None else given.added_embeds[rows, positions]
-        places = None if given.places is None else given.places[rows, positions]
-        decoder = self.decoder
-        assert decoder.head is not None
-        with threads_for(decoder):
-            hidden = decoder(tokens, added_embeds, given.cross_kv, self.cache, begins, places)[:, skip:]
-            logits = decoder.head(hidden).to(hidden.dtype)
+        assert self.decoder.head is not None
+        with threads_for(self.decoder):
+            begins = begins + begins if self.guided else begins
+            hidden = self.decoder.decode(self._both(x_s), self.cache, begins, length)[:, skip:]
+            logits = self.decoder.head(hidden)
         logits = self.step.add_x_t_evidence(logits, self._both(x_t), self._both(noise_level))
         return guided(logits, self.guidance) if self.guided else logits
 
     def select(self, rows: Tensor) -> None:
         """Continues with some of the rows, int64 [B']."""
-        both = torch.cat([rows, rows + len(self.x_t)]) if self.guided else rows
-        self.given.select(both)
-        self.cache.select(both)
+        self.cache.select(torch.cat([rows, rows + len(self.x_t)]) if self.guided else rows)
         self.x_t, self.noise_level = self.x_t[rows], self.noise_level[rows]
 
     def _both(self, rows: Tensor) -> Tensor:
         """With guidance, the rows twice: with the condition, and without."""
         return torch.cat([rows, rows]) if self.guided else rows
+
+
+def guided(logits: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance: logits [2 B, S, K], with cond first -> uncond + guidance (cond - uncond), [B, S, K]."""
+    with_cond, without = logits.float().chunk(2)
+    return without + guidance * (with_cond - without)
+
+
+def filter_logits(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    """Temperature, top-k and top-p: logits [..., K] -> float32 [..., K], excluded tokens at -inf."""
+    logits = logits.float() / settings.temperature
+    if settings.top_k is not None and settings.top_k < logits.shape[-1]:
+        least = logits.topk(settings.top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if settings.top_p is not None and settings.top_p < 1:
+        ordered, order = logits.softmax(-1).sort(descending=True)
+        sum_before = ordered.cumsum(-1) - ordered  # the likeliest token always stays
+        excluded = (sum_before >= settings.top_p).scatter(-1, order, sum_before >= settings.top_p)
+        logits = logits.masked_fill(excluded, -torch.inf)
+    return logits

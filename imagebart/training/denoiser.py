@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from imagebart.imaging.files import normalize
 from imagebart.imaging.masks import preset_array
 from imagebart.inpainting import encode_color_hints, fill_nearest, mask_coverage
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput, check_color_hint_grid, mask_sides
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, check_color_hint_grid, mask_sides
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
@@ -65,9 +66,17 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         x_s = torch.where(unknown, add_uniform_noise(x0, step.noise_s * unknown, self.vocab_size), kept)
         x_t = torch.where(observed, kept, add_uniform_noise(x_s, step.beta * unknown, self.vocab_size))
         cond, prompt_embeds = self.condition(accelerator.unwrap_model(model), batch, x0.device)
-        given = DenoiserInput(x_t, noise_t, noise_s, cond, color_hints, places, sides, prompt_embeds)
+        given = {
+            "x_t": x_t,
+            "noise_t": noise_t,
+            "noise_s": noise_s,
+            "cond": cond,
+            "prompt_embeds": prompt_embeds,
+            "hint_embeds": accelerator.unwrap_model(model).embed_hints(color_hints, sides),
+            "places": places,
+        }
         corrupted = self.corrupted(model, x_s, given, unknown, step)
-        logits, drafts = model(corrupted, given, unknown)
+        logits, drafts = model(corrupted, unknown, **given)
         target = x0[unknown]
         loss, draft_loss = (F.cross_entropy(part.float(), target) for part in (logits, drafts))
         right = (logits.argmax(-1) == target).float().mean()
@@ -96,7 +105,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         return noise_level, torch.where(noise_level > 0, kept, x0), color_hints
 
     def corrupted(
-        self, model: nn.Module, x_s: Tensor, given: DenoiserInput, unknown: Tensor, step: NoiseStep
+        self, model: nn.Module, x_s: Tensor, given: Mapping[str, Tensor | None], unknown: Tensor, step: NoiseStep
     ) -> Tensor:
         """The decoder's input tokens, int64 [B, N]: x_s; in some of the steps to x_0, any share of it is corrupted.
 
@@ -110,7 +119,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         if not self.run.own_tokens:
             return noisy
         with torch.no_grad():
-            logits, _ = model(x_s, given, unknown)
+            logits, _ = model(x_s, unknown, **given)
         sampled = x_s.masked_scatter(unknown, torch.multinomial(logits.float().softmax(-1), 1))
         own = torch.where(torch.rand(x_s.shape, device=x_s.device) < share, sampled, x_s)
         return torch.where(torch.rand(len(x_s), 1, device=x_s.device) < self.run.own_tokens, own, noisy)
@@ -137,7 +146,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
         x0, cond = self.preview(model.device)
         noise_t = torch.full(x0.shape, 0.5, device=x0.device)
         x_t = add_uniform_noise(x0, noise_t, self.vocab_size, torch.Generator(x0.device).manual_seed(0))
-        guess = model.logits(x0, DenoiserInput(x_t, noise_t, torch.zeros_like(noise_t), cond)).argmax(-1)
+        guess = model.logits(x0, x_t, noise_t, torch.zeros_like(noise_t), cond=cond).argmax(-1)
         return grid(self.first_stage.decode(torch.cat([x0, x_t, guess])), columns=len(x0))
 
 
@@ -196,7 +205,7 @@ class TokenDatasetTask(DenoiserTask):
                 mask = torch.from_numpy(preset_array(area, side)).flatten()
                 noise_t = mask.float().expand(len(part), -1).to(model.device)
                 x_t = add_uniform_noise(part, noise_t, self.vocab_size, torch.Generator(part.device).manual_seed(at))
-                logits = model.logits(part, DenoiserInput(x_t, noise_t, torch.zeros_like(noise_t), prompts))
+                logits = model.logits(part, x_t, noise_t, torch.zeros_like(noise_t), cond=prompts)
                 losses[name].append(F.cross_entropy(logits[noise_t > 0].float(), part[noise_t > 0], reduction="none"))
         means = {name: float(torch.cat(parts).mean()) for name, parts in losses.items()}
         return {"loss": (means["half"] + means["whole"]) / 2, **means}

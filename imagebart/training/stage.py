@@ -24,7 +24,7 @@ from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.sampler import sample_chain
-from imagebart.sampling.steps import ChainState, StageStep
+from imagebart.sampling.steps import ChainState, Step
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import StageRun
@@ -96,8 +96,8 @@ class StagesTask(TokensTask[StageRun]):
         noise = uniform_tokens(x0.shape[1], self.vocab_size, generators).to(x0.device)
         stay = torch.rand(x0.shape, generator=generators[0]).to(x0.device) < self.schedule.alphacum(stage.config.t)
         x_t = torch.where(stay, x0, noise)
-        step = StageStep(stage)  # a chain of its own
-        last = x_t
+        t, last = stage.config.t, x_t
+        step = Step(stage, 1 - self.schedule.alphacum(t), 1 - self.schedule.alphacum(t - 1))  # a chain of its own
         state = ChainState([step], 1, x_t, torch.ones(x_t.shape, device=x0.device), generators, cond)
         for event in sample_chain(state, PackedDecoder(), SamplingSettings()):
             last = event.tokens

@@ -20,7 +20,6 @@ from torch import Tensor
 from imagebart.imaging.files import load_image
 from imagebart.imaging.masks import preset
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import DenoiserInput
 from imagebart.pipeline import Pipeline, PipelineEvent
 
 HAT_TOKENS = torch.zeros(8, 8, dtype=torch.bool)
@@ -34,11 +33,10 @@ def hat_model(scales: int = 2) -> ImageBART:
     assert denoiser is not None
     random = denoiser.logits
 
-    def logits(x_s: Tensor, given: DenoiserInput) -> Tensor:
-        assert given.cond is not None
-        there = (given.cond == hat).any(1)[:, None, None] & HAT_TOKENS.flatten()[:, None]
+    def logits(*arguments: Tensor, cond: Tensor) -> Tensor:
+        there = (cond == hat).any(1)[:, None, None] & HAT_TOKENS.flatten()[:, None]
         code = torch.arange(model.vocab_size) == 5
-        return random(x_s, given) + 50.0 * (there & code)
+        return random(*arguments, cond=cond) + 50.0 * (there & code)
 
     denoiser.logits = logits  # type: ignore[method-assign]
     return model

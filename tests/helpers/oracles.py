@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from imagebart.models.denoiser import Denoiser, DenoiserInput
+from imagebart.models.denoiser import Denoiser
+from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.sampling.steps import DenoisingStep, StageStep, Step
+from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
 
 
@@ -216,14 +217,14 @@ def teacher_forced(
     step: Step, x: Tensor, c: Tensor, noise_level: Tensor, cond: Tensor | None, color_hints: Tensor | None = None
 ) -> Tensor:
     """Logits [B, N, K] that temperature and filters act on, all positions at once; kept ones are of no use."""
-    if isinstance(step, StageStep):
-        return step.stage.logits(x, c, cond)
-    assert isinstance(step, DenoisingStep)
+    if isinstance(step.network, Stage):
+        return step.network.logits(x, c, cond)
     noise_t, noise_s = (
         torch.tensor([[min(value, level) for value in row] for row in noise_level.tolist()])
         for level in (step.noise_t, step.noise_s)
     )
-    return step.denoiser.logits(x, DenoiserInput(c, noise_t, noise_s, cond, color_hints))
+    hints = step.network.embed_hints(color_hints, None)
+    return step.network.logits(x, c, noise_t, noise_s, cond=cond, hint_embeds=hints)
 
 
 # Sampling
@@ -255,7 +256,9 @@ def plain_weights(
     filtered = plain_filter(logits, settings)
     weights = [math.exp(value - max(filtered)) for value in filtered]
     p0 = [weight / sum(weights) for weight in weights]
-    return plain_reverse(p0, c, min(step.noise_t, noise_level), step.noise_s) if isinstance(step, DenoisingStep) else p0
+    if isinstance(step.network, Stage):
+        return p0
+    return plain_reverse(p0, c, min(step.noise_t, noise_level), step.noise_s)
 
 
 def plain_draw(
@@ -274,7 +277,7 @@ def plain_draw(
     for b in range(len(x)):
         row, one = x[b : b + 1].clone(), slice(b, b + 1)
         for i in range(x.shape[1]):
-            if noise_level[b, i] <= (step.noise_s if isinstance(step, DenoisingStep) else 0):
+            if noise_level[b, i] <= step.noise_s:
                 continue
             hints = None if color_hints is None else color_hints[one]
             given = None if cond is None else cond[one]

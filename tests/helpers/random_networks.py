@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from imagebart.diffusion import row_generators
-from imagebart.models.denoiser import Denoiser, DenoiserConfig
+from imagebart.models.denoiser import Denoiser, DenoiserConfig, mask_sides
 from imagebart.models.stages import Kind, Stage, StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoderConfig
 from imagebart.models.transformer import TransformerConfig
-from imagebart.sampling.steps import ChainState, DenoisingStep, StageStep, Step
+from imagebart.sampling.steps import ChainState, Step
 
 KINDS: tuple[Kind, ...] = ("decoder_only", "encoder_decoder", "residual")
 CONDITIONS = 5  # different conditioning tokens
@@ -135,8 +136,9 @@ def random_step(
     """A step by a published stage of a kind, or by the denoiser from a rate of 0.7 to 0.3 or to 0."""
     if kind in ("denoiser", "denoiser to x_0"):
         denoiser = random_denoiser(tokens, vocab_size, cond_length, seed, query_tokens)
-        return DenoisingStep(denoiser, 0.7, 0.3 if kind == "denoiser" else 0.0)
-    return StageStep(random_stage(kind, tokens, vocab_size, cond_length, seed=seed, query_tokens=query_tokens))
+        return Step(denoiser, 0.7, 0.3 if kind == "denoiser" else 0.0)
+    stage = random_stage(kind, tokens, vocab_size, cond_length, seed=seed, query_tokens=query_tokens)
+    return Step(stage, 1.0, 0.0 if kind != "decoder_only" else 0.5)
 
 
 def chain_state(
@@ -151,7 +153,13 @@ def chain_state(
     """Where a chain of these steps starts; noise_level: of each token, None: nothing is known of any."""
     level = torch.ones(x.shape) if noise_level is None else noise_level
     generators = row_generators(range(seed, seed + len(x)))
-    return ChainState(steps, len(steps), x, level, generators, cond, unconditional, color_hints)
+    both = cond if cond is None or unconditional is None else torch.cat([cond, unconditional])
+    state, network = ChainState(steps, len(steps), x, level, generators, both), steps[0].network
+    if isinstance(network, Stage):
+        return state
+    sides = mask_sides(level > 0) if network.config.mask_sides else None
+    embeds = network.encode_prompt(both)
+    return replace(state, prompt_embeds=embeds, hint_embeds=network.embed_hints(color_hints, sides))
 
 
 def random_cond(batch: int, length: int = 2) -> Tensor | None:

@@ -127,31 +127,3 @@ def test_every_parameter_is_used(kind: Kind) -> None:
     x, c, cond = tokens_of(stage, 2), tokens_of(stage, 2), random_cond(2)
     stage(x, c, cond).square().sum().backward()
     assert [name for name, p in stage.named_parameters() if p.grad is None] == []
-
-
-@every_kind
-def test_bad_conditions(kind: Kind) -> None:
-    stage, bare = random_stage(kind), random_stage(kind, cond_length=0)
-    x = tokens_of(stage, 2)
-    with pytest.raises(ValueError, match=r"cond has shape \[2, 0\], expected \[2, 2\]"):
-        stage.logits(x, x)
-    with pytest.raises(ValueError, match=r"cond has shape \[2, 3\], expected \[2, 2\]"):
-        stage.prepare(x, torch.zeros(2, 3, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"cond has shape \[1, 2\], expected \[2, 2\]"):
-        stage.prepare(x, torch.zeros(1, 2, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"cond has shape \[2, 2\], expected \[2, 0\]"):
-        bare.logits(x, x, torch.zeros(2, 2, dtype=torch.long))
-    torch.testing.assert_close(bare.logits(x, x), bare.logits(x, x, torch.zeros(2, 0, dtype=torch.long)))
-
-
-@every_kind
-def test_bad_tokens(kind: Kind) -> None:
-    stage = random_stage(kind, cond_length=0)
-    x = tokens_of(stage, 2)
-    for bad in (x[:, :5], x[0], torch.cat([x, x], 1)):
-        with pytest.raises(ValueError, match=r"tokens have shape .* expected \[B, 6\]"):
-            stage.logits(bad, x)
-        with pytest.raises(ValueError, match=r"tokens have shape .* expected \[B, 6\]"):
-            stage.prepare(bad)
-    with pytest.raises(ValueError, match="2 rows of x_{t-1}, but 1 of x_t"):
-        stage.logits(x, x[:1])

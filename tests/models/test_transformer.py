@@ -7,7 +7,7 @@ import torch
 from oracles import plain_transformer
 from small_transformer import BASE, CAUSAL, build, context_of, every_causal_config, every_config
 
-from imagebart.models.transformer import KVCache, Transformer, TransformerConfig, sinusoids
+from imagebart.models.transformer import Cache, Transformer, TransformerConfig, sinusoids
 
 
 @every_config
@@ -45,13 +45,6 @@ def test_later_tokens_change_nothing_earlier(config: TransformerConfig) -> None:
         difference = (transformer(changed, cross_kv=cross_kv) - before).abs().amax(-1)[0]
         assert (difference[:i] == 0).all()
         assert (difference[i:] > 0).all()
-
-
-def test_too_long() -> None:
-    transformer = build(BASE)
-    for length, more in ((10, {}), (3, {"cache": KVCache(BASE, 2, transformer.position_embedding), "begins": [2, 7]})):
-        with pytest.raises(ValueError, match="sequence of 10 tokens, expected at most 9"):
-            transformer(torch.zeros(2, length, dtype=torch.long), **more)
 
 
 def test_parameter_names_and_shapes() -> None:
@@ -122,27 +115,29 @@ def test_any_chunks_equal_the_whole(config: TransformerConfig) -> None:
         context = context_of(config, 3)
         cross_kv = None if context is None else transformer.cross_kv(context)
         expected = transformer(tokens, added_embeds, cross_kv)
-        cache = KVCache(config, 3, added_embeds)
+        cache = Cache(tokens[:, :0], cross_kv, added_embeds)
+        cache.allocate(transformer)
+        x_s = torch.cat([tokens, tokens[:, :1]], 1)  # of which the last is not read
         seen = [0, 0, 0]
         while min(seen) < config.positions:
             # The first chunk holds the whole unmasked prefix.
             length = rng.randint(1 if max(seen) else max(config.unmasked, 1), config.positions)
             begins = [min(rng.randint(max(0, s - 2), s), config.positions - length) for s in seen]
             columns = torch.tensor(begins)[:, None] + torch.arange(length)
-            rows = torch.arange(3)[:, None]
-            found = transformer(tokens[rows, columns], added_embeds[rows, columns], cross_kv, cache, begins)
-            torch.testing.assert_close(found, expected[rows, columns], rtol=0, atol=1e-12)
+            found = transformer.decode(x_s, cache, begins, length)
+            torch.testing.assert_close(found, expected[torch.arange(3)[:, None], columns], rtol=0, atol=1e-12)
             seen = [max(s, b + length) for s, b in zip(seen, begins, strict=True)]
 
 
 def test_cache_takes_memory_once_and_hands_on_rows() -> None:
     transformer = build(CAUSAL["causal"])
-    tokens = torch.randint(11, (3, 9))
-    cache = KVCache(transformer.config, 3, transformer.position_embedding)
+    tokens = torch.randint(11, (3, 10))
+    cache = Cache(tokens[:, :0])
+    cache.allocate(transformer)
     kept = cache.kept
-    assert kept.shape == (2, 2, 3, 2, 16, 4)
-    transformer(tokens[:, :5], cache=cache, begins=[0, 0, 0])
+    assert kept is not None and kept.shape == (2, 2, 3, 2, 16, 4)
+    transformer.decode(tokens, cache, [0, 0, 0], 5)
     assert cache.kept is kept
     cache.select(torch.tensor([2, 0]))
-    found = transformer(tokens[[2, 0], 5:], cache=cache, begins=[5, 5])
-    torch.testing.assert_close(found, transformer(tokens)[[2, 0], 5:])
+    found = transformer.decode(tokens[[2, 0]], cache, [5, 5], 4)
+    torch.testing.assert_close(found, transformer(tokens[:, :9])[[2, 0], 5:])

@@ -13,23 +13,25 @@ from torch import Tensor
 
 from imagebart.diffusion import gumbel_noise, row_generators, uniform_tokens
 from imagebart.errors import InputError
-from imagebart.models.denoiser import DenoiserInput, mask_sides
+from imagebart.models.denoiser import mask_sides
 from imagebart.sampling.corrector import TOP_P, correct, probabilities
 from imagebart.sampling.speculative import ChainEvent, sample_step
-from imagebart.sampling.steps import ChainState, DenoisingStep
+from imagebart.sampling.steps import ChainState, Step
 from imagebart.settings import SamplingSettings
 
 K, SIDE, ROWS, STEPS = 7, 3, 3, 3
 N = SIDE**2
 SETTINGS = SamplingSettings(corrector_steps=STEPS, corrector_threshold=0.1, guidance=1.5, temperature=0.8)
-STEP = DenoisingStep(random_denoiser(N, K, color_hint_grid=2), 1.0, 0.0)
+DENOISER = random_denoiser(N, K, color_hint_grid=2)
+STEP = Step(DENOISER, 1.0, 0.0)
 
 
-def started(noise_level: Tensor, seed: int = 0) -> ChainState:
-    """A chain of ROWS rows with everything that it can be conditioned on."""
+def started(noise_level: Tensor, seed: int = 0) -> tuple[ChainState, Tensor]:
+    """A chain of ROWS rows with everything that it can be conditioned on, and its color hints."""
     torch.manual_seed(1)
     start, hints = torch.randint(K, (ROWS, N)), torch.rand(ROWS, N, K) < 0.2
-    return chain_state([STEP], start, noise_level, random_cond(ROWS), torch.zeros(ROWS, 2).long(), hints, seed)
+    state = chain_state([STEP], start, noise_level, random_cond(ROWS), torch.zeros(ROWS, 2).long(), hints, seed)
+    return state, hints
 
 
 def corrected(state: ChainState, x: Tensor, settings: SamplingSettings = SETTINGS) -> Tensor:
@@ -39,8 +41,10 @@ def corrected(state: ChainState, x: Tensor, settings: SamplingSettings = SETTING
     return x
 
 
-def plainly_corrected(state: ChainState, x: Tensor, seed: int) -> Tensor:
+def plainly_corrected(state: ChainState, color_hints: Tensor, x: Tensor, seed: int) -> Tensor:
     """Each probability computed by itself, in float64, and each token sampled by itself."""
+    cond = state.without_guidance().cond
+    assert cond is not None
     generators, levels, going = row_generators(range(seed, seed + ROWS)), state.noise_level, set(range(ROWS))
     for _ in range(STEPS):
         noise, uniform = gumbel_noise((N, K), generators), uniform_tokens(N, K, generators)
@@ -50,13 +54,13 @@ def plainly_corrected(state: ChainState, x: Tensor, seed: int) -> Tensor:
             unknown = [(i // SIDE - j // SIDE + i % SIDE - j % SIDE) % 2 == 0 for j in range(N)]  # as on a chessboard
             x_t = [int(noisy[b, j] if unknown[j] and levels[b, j] > 0 else x[b, j]) for j in range(N)]
             noise_t = [float(levels[b, j]) if unknown[j] else 0.0 for j in range(N)]
-            cond, hints = state.cond[b].tolist(), state.color_hints[b].tolist()  # type: ignore[index]
-            drafts = plain_denoiser(STEP.denoiser, x_t, x_t, noise_t, noise_t, cond, hints)[1]
+            told = (cond[b].tolist(), color_hints[b].tolist())
+            drafts = plain_denoiser(DENOISER, x_t, x_t, noise_t, noise_t, *told)[1]
             again[b, i] = drafts[i].softmax(-1)[x[b, i]] < SETTINGS.corrector_threshold
         going = {b for b in going if again[b].any()}
         x_t, levels_t = torch.where(again, noisy, x), levels.where(again, 0.0)
         settings = SETTINGS.replace(guidance=1.0, top_p=TOP_P)
-        x = plain_draw(STEP, x_t, x_t, levels_t, state.cond, state.unconditional, settings, noise, state.color_hints)
+        x = plain_draw(STEP, x_t, x_t, levels_t, cond, None, settings, noise, color_hints)
     return x
 
 
@@ -65,17 +69,17 @@ def test_equals_the_plain_computation(seed: int) -> None:
     """With a condition, rows that keep different tokens, and tokens that a mask covers in part."""
     torch.manual_seed(seed)
     levels = torch.rand(ROWS, N).where(torch.rand(ROWS, N) < 0.3, noise_levels(torch.rand(ROWS, N) < 0.3))
-    state, x = started(levels, seed), torch.randint(K, (ROWS, N))
+    (state, color_hints), x = started(levels, seed), torch.randint(K, (ROWS, N))
     x = torch.where(levels > 0, x, state.x)
     result = corrected(state, x)
-    assert torch.equal(result, plainly_corrected(state, x, seed))
+    assert torch.equal(result, plainly_corrected(state, color_hints, x, seed))
     assert not torch.equal(result, x)
 
 
 def test_rows_are_runs_of_their_own() -> None:
     torch.manual_seed(2)
-    state, x = started(torch.ones(ROWS, N)), torch.randint(K, (ROWS, N))
-    together = corrected(started(torch.ones(ROWS, N)), x)
+    (state, _), x = started(torch.ones(ROWS, N)), torch.randint(K, (ROWS, N))
+    together = corrected(started(torch.ones(ROWS, N))[0], x)
     for b in range(ROWS):
         alone = replace(state.select(torch.tensor([b])), generators=row_generators([b]))
         assert torch.equal(corrected(alone, x[b : b + 1]), together[b : b + 1])
@@ -84,9 +88,9 @@ def test_rows_are_runs_of_their_own() -> None:
 def test_what_is_kept_stays() -> None:
     torch.manual_seed(3)
     keep, x = torch.rand(ROWS, N) < 0.5, torch.randint(K, (ROWS, N))
-    result = corrected(started(noise_levels(keep)), x)
+    result = corrected(started(noise_levels(keep))[0], x)
     assert torch.equal(result[keep], x[keep]) and not torch.equal(result, x)
-    assert torch.equal(corrected(started(torch.zeros(ROWS, N)), x), x)
+    assert torch.equal(corrected(started(torch.zeros(ROWS, N))[0], x), x)
 
 
 @pytest.mark.parametrize("resamples", [1, 2])
@@ -114,17 +118,21 @@ def test_a_denoiser_that_knows_the_mask_s_sides_keeps_them() -> None:
     """In the chain and in the corrector, whose passes have other unknown tokens than the mask."""
     denoiser = random_denoiser(N, K, cond_length=0, mask_sides=True)
     torch.manual_seed(5)
-    step, levels = DenoisingStep(denoiser, 1.0, 0.0), noise_levels(torch.rand(ROWS, N) < 0.4)
+    step, levels = Step(denoiser, 1.0, 0.0), noise_levels(torch.rand(ROWS, N) < 0.4)
     x = torch.randint(K, (ROWS, N))
     state = chain_state([step], x, levels)
     noise = gumbel_noise((N, K), row_generators(range(7, 7 + ROWS)))
-    event = ChainEvent(1, 1, 0, 1, x)
-    *_, last = sample_step(step, step.decoder, state, SamplingSettings(), noise, event)
+    event = ChainEvent(tokens=x, stage=1, stages=1, resample_index=0, resamples=1)
+    *_, last = sample_step(step, step.network.decoder, state, SamplingSettings(), noise, event)
     assert torch.equal(last.tokens, plain_draw(step, x, x, levels, None, None, SamplingSettings(), noise))
-    chances = probabilities(denoiser, state.embed(), x, x)
+    chances = probabilities(denoiser, state, x, x)
     place = torch.arange(N)
     for color in range(2):
         unknown = ((place // SIDE + place % SIDE) % 2 == color) & (levels > 0)
-        given = DenoiserInput(x, levels.where(unknown, 0.0), levels.where(unknown, 0.0), sides=mask_sides(levels > 0))
-        expected = denoiser.draft_logits(given).softmax(-1).gather(-1, x[..., None])[..., 0]
+        hints = denoiser.embed_hints(None, mask_sides(levels > 0))
+        expected = (
+            denoiser.draft_logits(x, levels.where(unknown, 0.0), hint_embeds=hints)
+            .softmax(-1)
+            .gather(-1, x[..., None])[..., 0]
+        )
         torch.testing.assert_close(chances[unknown].double(), expected[unknown].double(), rtol=0, atol=1e-6)

@@ -10,7 +10,7 @@ import torch
 from oracles import chi_squared_p, plain_filter
 
 from imagebart.diffusion import gumbel_noise, row_generators
-from imagebart.sampling.logits import filter_logits, guided
+from imagebart.sampling.steps import filter_logits, guided
 from imagebart.settings import SamplingSettings
 
 

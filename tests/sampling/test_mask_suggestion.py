@@ -13,7 +13,6 @@ from torch import Tensor
 from imagebart import InputError
 from imagebart.fitting import COMPLETE_PROMPT_GUIDANCE
 from imagebart.imaging.masks import preset
-from imagebart.models.denoiser import DenoiserInput
 from imagebart.pipeline import Pipeline
 from imagebart.sampling.mask_suggestion import NEIGHBOR_WEIGHT, THRESHOLD, distances, threshold
 
@@ -48,10 +47,10 @@ def test_words_that_move_one_code_s_logit_move_distances_by_so_much() -> None:
     class Known(torch.nn.Module):
         config = MODEL.denoiser.config  # type: ignore[union-attr]
 
-        def logits(self, x_s: Tensor, given: DenoiserInput) -> Tensor:
-            assert (given.noise_t > 0).all() and torch.equal(x_s, given.x_t) and given.cond is not None
+        def logits(self, x_s: Tensor, x_t: Tensor, noise_t: Tensor, noise_s: Tensor, cond: Tensor) -> Tensor:
+            assert (noise_t > 0).all() and torch.equal(x_s, x_t)
             half = torch.where(torch.arange(24) < 12, 0.0, -1e9)
-            return torch.where(given.cond[:, :1, None] > 0, half, 0.0).expand(len(x_s), TOKENS, 24)
+            return torch.where(cond[:, :1, None] > 0, half, 0.0).expand(len(x_s), TOKENS, 24)
 
     found = distances(Known(), KNOWN, torch.ones(1, 2).long(), torch.zeros(1, 2).long())  # type: ignore[arg-type]
     assert found.tolist() == pytest.approx([(1 - 0.5**0.5) ** 0.5] * TOKENS, abs=1e-4)

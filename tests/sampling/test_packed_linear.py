@@ -10,7 +10,7 @@ import torch
 from small_transformer import small
 from torch import nn
 
-from imagebart.models.transformer import KVCache
+from imagebart.models.transformer import Cache
 from imagebart.sampling.packed_linear import PackedDecoder, best_kernel, fp16, fp32, native, threads_for, with_kernel
 
 TOLERANCE = {native: 1e-5, fp32: 1e-5, fp16: 2e-3}  # float16 keeps 11 bits of a weight
@@ -55,11 +55,13 @@ def test_a_packed_decoder_gives_the_same_at_any_number_of_threads(weights: torch
         tokens, outcomes = torch.randint(11, (2, length)), []
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            cache = KVCache(packed.config, 2, packed.position_embedding[:0])
-            outcomes.append(packed(tokens, None, cross_kv, cache, [0, 0]))
+            cache = Cache(tokens[:, :1], cross_kv)
+            cache.allocate(packed)
+            outcomes.append(packed.decode(tokens[:, 1:], cache, [0, 0], length - 1))
         torch.set_num_threads(threads)
         assert torch.equal(outcomes[0], outcomes[1]) and torch.equal(outcomes[0], outcomes[2])
-        torch.testing.assert_close(outcomes[0], transformer(tokens, cross_kv=cross_kv), rtol=1e-4, atol=1e-4)
+        expected = transformer(tokens[:, :-1], cross_kv=cross_kv)
+        torch.testing.assert_close(outcomes[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_decoder_is_packed_once_and_again_when_its_weights_have_changed() -> None:
@@ -82,10 +84,12 @@ def test_bfloat16() -> None:
     packed = with_kernel(transformer, best_kernel(transformer))
     cross_kv = transformer.cross_kv(torch.randn(1, 5, 32, dtype=torch.bfloat16))
     tokens = torch.randint(11, (1, 8))
-    cache = KVCache(packed.config, 1, packed.position_embedding[:0])
-    parts = [packed(tokens[:, a : a + 2], None, cross_kv, cache, [a]) for a in range(0, 8, 2)]
+    cache = Cache(tokens[:, :1], cross_kv)
+    cache.allocate(packed)
+    parts = [packed.decode(tokens[:, 1:], cache, [a], 2) for a in (0, 2, 4)]
     assert parts[0].dtype == torch.bfloat16
-    torch.testing.assert_close(torch.cat(parts, 1), transformer(tokens, cross_kv=cross_kv), rtol=0.1, atol=0.1)
+    expected = transformer(tokens[:, :6], cross_kv=cross_kv)
+    torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=0.1, atol=0.1)
 
 
 def test_threads_are_given_back() -> None:

@@ -31,15 +31,14 @@ from torch import Tensor
 
 from imagebart.diffusion import Schedule, add_noise_rows, gumbel_noise, row_generators, uniform_tokens
 from imagebart.model import ImageBART
-from imagebart.models.denoiser import DenoiserInput
-from imagebart.models.stages import build_stage
-from imagebart.models.transformer import DecoderInput, KVCache, Transformer
+from imagebart.models.denoiser import Denoiser
+from imagebart.models.stages import Stage, build_stage
+from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling import sampler
-from imagebart.sampling import steps as steps_module
 from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.sampler import ChainEvent, sample_chain
 from imagebart.sampling.speculative import sample_step
-from imagebart.sampling.steps import DenoisingStep, KnownTokens, StageStep, Step, denoising_steps
+from imagebart.sampling.steps import KnownTokens, Step, denoising_steps
 from imagebart.settings import SamplingSettings
 
 CODES, TOKENS = 24, 64  # of tiny models
@@ -87,21 +86,11 @@ def test_steps_lose_the_same_share_each(plain: ImageBART, scales: int, noise_t: 
     assert stay == pytest.approx(1 - noise_t)
 
 
-@pytest.mark.parametrize(("noise_t", "noise_s"), [(0.5, 0.5), (0.2, 0.4), (1.1, 0.5), (0.5, -0.1)])
-def test_bad_rates_of_a_step_are_named(plain: ImageBART, noise_t: float, noise_s: float) -> None:
-    assert plain.denoiser is not None
-    with pytest.raises(
-        ValueError, match=f"a step from noise {noise_t:g} to {noise_s:g}, expected 0 <= noise_s < noise_t"
-    ):
-        DenoisingStep(plain.denoiser, noise_t, noise_s)
-
-
 def test_steps_are_those_asked_for(plain: ImageBART, staged: ImageBART) -> None:
     assert len(plain.sampler.steps(DEFAULTS)) == 3
     five = plain.sampler.steps(SamplingSettings(scales=5), 0.5)
-    assert [s.noise_t for s in five if isinstance(s, DenoisingStep)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
-    steps = staged.sampler.steps(SamplingSettings())
-    assert [s.stage for s in steps if isinstance(s, StageStep)] == list(staged.stages)
+    assert [s.noise_t for s in five] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert [s.network for s in staged.sampler.steps(SamplingSettings())] == list(staged.stages)
 
 
 @pytest.mark.parametrize(("strength", "stage"), [(0.01, 1), (0.3, 1), (0.4, 2), (0.6, 2), (0.7, 3), (1.0, 3)])
@@ -111,13 +100,6 @@ def test_stages_begin_with_the_finest_that_expects_as_much_noise(
     """Stages 1, 2, 3 expect a third, two thirds, all of the tokens redrawn; a denoiser's steps are scaled to it."""
     assert len(staged.sampler.steps(DEFAULTS, strength)) == stage
     assert plain.sampler.steps(DEFAULTS, strength)[-1].noise_t == pytest.approx(strength)  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("strength", [0.0, -0.5, 1.01, float("nan")])
-def test_bad_strength(plain: ImageBART, strength: float) -> None:
-    known = torch.zeros(1, TOKENS, dtype=torch.long)
-    with pytest.raises(ValueError, match="strength is .* expected over 0 and at most 1"):
-        plain.sampler.prepare(1, DEFAULTS, known=KnownTokens(known), strength=strength)
 
 
 # Where the chain starts
@@ -225,22 +207,6 @@ def test_stages_take_the_largest_strength_for_all(staged: ImageBART) -> None:
     assert [(event.stage, event.tokens.tolist()) for event in one] == [(e.stage, e.tokens.tolist()) for e in other]
 
 
-def test_strengths_of_tokens_have_to_fit(plain: ImageBART) -> None:
-    known, keep = torch.zeros(2, TOKENS, dtype=torch.long), half_kept()
-    ones = torch.ones(TOKENS)
-    for given, reason in (
-        (KnownTokens(known, strength=ones), "without keep"),
-        (KnownTokens(known, noise_level=ones), "without keep"),
-        (KnownTokens(known, keep, strength=torch.ones(3)), r"strength has shape \[3\], expected \[2, 64\] or \[64\]"),
-        (KnownTokens(known, keep, strength=torch.where(keep, 0.0, 0.0)), "strength .* expected over 0 and at most 1"),
-        (KnownTokens(known, keep, strength=torch.where(keep, 0.0, 1.5)), "strength .* expected over 0 and at most 1"),
-        (KnownTokens(known, keep, noise_level=torch.where(keep, 0.0, 1.5)), "noise_level .* expected 0 to 1"),
-        (KnownTokens(known, keep, strength=ones, original=known[:, 1:]), "original has shape"),
-    ):
-        with pytest.raises(ValueError, match=reason):
-            plain.sampler.prepare(2, DEFAULTS, known=given)
-
-
 def test_noise_of_a_variation_is_not_that_of_its_chain(plain: ImageBART) -> None:
     """Else the sampled tokens would depend on the noise that the chain starts from."""
     known = torch.zeros(2, TOKENS, dtype=torch.long)
@@ -256,25 +222,6 @@ def test_noise_of_a_variation_is_not_that_of_its_chain(plain: ImageBART) -> None
 def test_without_a_seed_starts_differ(plain: ImageBART) -> None:
     first, second = (plain.sampler.prepare(1, DEFAULTS).x for _ in range(2))
     assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize("rows", [1, 2])
-def test_color_hints_may_be_of_each_row_or_of_all(rows: int) -> None:
-    model, color_hints = tiny_model("none", color_hint_grid=2), torch.rand(rows, TOKENS, CODES) < 0.3
-    known = KnownTokens(torch.zeros(2, TOKENS, dtype=torch.long), half_kept(), color_hints=color_hints)
-    begun = model.sampler.prepare(2, DEFAULTS, known=known)
-    assert begun.color_hints is not None and torch.equal(begun.color_hints, color_hints.expand(2, -1, -1))
-
-
-def test_color_hints_have_to_fit(plain: ImageBART, staged: ImageBART) -> None:
-    known, keep = torch.zeros(2, TOKENS, dtype=torch.long), half_kept()
-    hints = (torch.zeros(1, TOKENS, codes, dtype=torch.bool) for codes in (CODES, 4))
-    right, wrong = (KnownTokens(known, keep, color_hints=each) for each in hints)
-    for model in (plain, staged):
-        with pytest.raises(ValueError, match="color_hints was given, but this model takes none"):
-            model.sampler.prepare(2, DEFAULTS, known=right)
-    with pytest.raises(ValueError, match=r"color_hints has shape \[1, 64, 4\], expected \[2, 64, 24\]"):
-        tiny_model("none", color_hint_grid=2).sampler.prepare(2, DEFAULTS, known=wrong)
 
 
 # Sampling
@@ -326,7 +273,7 @@ def test_a_stage_may_have_its_own_temperature_and_top_k() -> None:
 K = 7
 
 
-def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[StageStep]:
+def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step]:
     """Residual and encoder-decoder stages above a decoder-only one."""
     schedule, steps = Schedule.geometric(count), []
     for t in range(1, count + 1):
@@ -335,11 +282,12 @@ def published(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Stag
         config = template.config.replace(t=t, beta=schedule.betas[t - 1])
         stage = build_stage(config, 3).double()
         stage.load_state_dict(template.state_dict())
-        steps.append(StageStep(stage.eval().requires_grad_(False)))
+        levels = (1 - schedule.alphacum(t), 1 - schedule.alphacum(t - 1))
+        steps.append(Step(stage.eval().requires_grad_(False), *levels))
     return steps
 
 
-def denoised(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[DenoisingStep]:
+def denoised(tokens: int = 6, vocab_size: int = K, count: int = 3) -> list[Step]:
     return denoising_steps(random_denoiser(tokens, vocab_size, cond_length=0), count)
 
 
@@ -366,12 +314,13 @@ def begun(steps: Sequence[Step]) -> Iterator[ChainEvent]:
     return sample_chain(chain_state(steps, torch.randint(K, (1, 6))), PackedDecoder(), SamplingSettings())
 
 
-def count_forwards(steps: Sequence[StageStep]) -> list[int]:
+def count_forwards(steps: Sequence[Step]) -> list[int]:
     """The t of each decoder forward from the first event on; what packed time of their own comes before."""
     seen: list[int] = []
     for step in steps:
-        config = step.stage.config
-        step.stage.decoder.token_embedding.register_forward_pre_hook(lambda *_, t=config.t: seen.append(t))
+        assert isinstance(step.network, Stage)
+        t = step.network.config.t
+        step.network.decoder.token_embedding.register_forward_pre_hook(lambda *_, t=t: seen.append(t))
     return seen
 
 
@@ -425,10 +374,9 @@ def test_sampled_tokens_stay_and_kept_tokens_never_change(chain: str) -> None:
 def test_the_denoisers_drafts_are_the_first_event() -> None:
     """They are what its encoder alone predicts, with the noise of the step."""
     step = CHAINS["denoiser"]()[-1]
-    assert isinstance(step, DenoisingStep)
     start, noise_level = torch.randint(K, (3, 6)), torch.ones(3, 6)
     first = run([step], start)[0]
-    logits = step.prepare(DenoiserInput(start, noise_level, noise_level)).drafts
+    _, logits = step.prepare(start, noise_level, None)
     assert logits is not None
     noise = gumbel_noise((6, K), row_generators(range(3)))
     assert torch.equal(first.tokens, (step.reverse(logits, start, noise_level) + noise).argmax(-1))
@@ -459,13 +407,13 @@ def test_closing_stops_and_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     chain = begun(steps)
     seen = count_forwards(steps)
     caches: list[weakref.ref] = []
+    allocate = Cache.allocate
 
-    def recorded(*arguments: Any) -> KVCache:
-        cache = KVCache(*arguments)
+    def recorded(cache: Cache, decoder: Transformer) -> None:
         caches.append(weakref.ref(cache))
-        return cache
+        allocate(cache, decoder)
 
-    monkeypatch.setattr(steps_module, "KVCache", recorded)
+    monkeypatch.setattr(Cache, "allocate", recorded)
     while next(chain).stage == 3:
         pass
     assert seen[-2:] == [3, 2] and len(caches) == 2
@@ -495,8 +443,7 @@ def test_no_gradients_are_kept_and_the_callers_mode_is_left_alone(chain: str) ->
     steps = CHAINS[chain]()
     drawing = begun(steps)
     for step in steps:
-        network = step.denoiser if isinstance(step, DenoisingStep) else step.stage
-        for part in (part for part in network.modules() if isinstance(part, Transformer)):
+        for part in (part for part in step.network.modules() if isinstance(part, Transformer)):
             part.requires_grad_(True)
             part.norm.register_forward_hook(lambda _, args, out: hidden.append(out.requires_grad))
     for event in drawing:
@@ -597,23 +544,14 @@ def test_rows_get_noise_from_their_own_generators() -> None:
         assert torch.equal(together[b], add_noise_rows(x[b : b + 1], 0.5, K, row_generators([4 + b]))[0])
 
 
-class Recorded(StageStep):
-    """Takes note of x_t of every pass."""
-
-    def __init__(self, step: StageStep, taken: list[Tensor]) -> None:
-        super().__init__(step.stage)
-        self.taken = taken
-
-    def prepare(self, given: DenoiserInput) -> DecoderInput:
-        self.taken.append(given.x_t)
-        return super().prepare(given)
-
-
 def test_resamples_add_less_and_less_noise() -> None:
     """Repeat r of n redraws (1 - r/n) beta_t of the last pass's tokens, kept ones never; within four deviations."""
     tokens, batch, resamples, vocab_size = 40, 60, 4, 5
-    taken: list[Tensor] = []
-    steps = [Recorded(step, taken) for step in published(tokens, vocab_size, count=2)]
+    taken: list[Tensor] = []  # x_t of every pass
+    steps = published(tokens, vocab_size, count=2)
+    for step in steps:
+        prepare = step.network.prepare
+        step.network.prepare = lambda x_t, cond, prepare=prepare: taken.append(x_t) or prepare(x_t, cond)  # type: ignore
     keep = torch.zeros(batch, tokens, dtype=torch.bool)
     keep[:, 1::4] = True
     start = torch.randint(vocab_size, (batch, tokens))
@@ -637,7 +575,7 @@ def joint_of(step: Step, outcomes: Tensor, c: Tensor) -> Tensor:
     size, (_, n) = len(outcomes), c.shape
     x, noisy = outcomes.repeat(len(c), 1), c.repeat_interleave(size, 0)
     p = teacher_forced(step, x, noisy, torch.ones(x.shape), None).softmax(-1)
-    if isinstance(step, DenoisingStep) and step.noise_s > 0:
+    if isinstance(step.network, Denoiser) and step.noise_s > 0:
         k = p.shape[-1]
         back = [
             [plain_reverse([float(j == x0) for j in range(k)], seen, step.noise_t, step.noise_s) for x0 in range(k)]

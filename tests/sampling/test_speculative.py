@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -13,9 +12,9 @@ from random_networks import STEPS, StepKind, chain_state, random_cond, random_st
 from torch import Tensor
 
 from imagebart.diffusion import gumbel_noise, row_generators
-from imagebart.models.transformer import Transformer
+from imagebart.models.transformer import Cache, Transformer
 from imagebart.sampling.speculative import PASS_ROWS, ChainEvent, DraftLength, draft_length, sample_step
-from imagebart.sampling.steps import DenoisingStep, Step
+from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
 
 N, K = 6, 7
@@ -61,9 +60,10 @@ def sampled(
     length: DraftLength = draft_length,
 ) -> Iterator[ChainEvent]:
     """The events of a step from x_t = c, with drafts of x_s."""
-    state = chain_state([step], c, level, cond, unconditional)
-    event = ChainEvent(1, 1, 0, 1, c)
-    return sample_step(step, step.decoder, state, settings or SamplingSettings(), noise, event, drafts, length)
+    settings = settings or SamplingSettings()
+    state = chain_state([step], c, level, cond, unconditional if settings.guidance != 1 else None)
+    event = ChainEvent(tokens=c, stage=1, stages=1, resample_index=0, resamples=1)
+    return sample_step(step, step.network.decoder, state, settings, noise, event, drafts, length)
 
 
 def last(events: Iterator[ChainEvent], otherwise: Tensor) -> Tensor:
@@ -87,8 +87,7 @@ def varying(seed: int) -> DraftLength:
 
 
 def encoder_of(step: Step) -> Transformer | None:
-    network = step.denoiser if isinstance(step, DenoisingStep) else step.stage  # type: ignore[attr-defined]
-    return getattr(network, "encoder", None)
+    return getattr(step.network, "encoder", None)
 
 
 class Forwards:
@@ -97,13 +96,13 @@ class Forwards:
     def __init__(self, step: Step) -> None:
         self.fed: list[tuple[int, int]] = []
         self.encoded = 0
-        forward = step.decoder.forward
+        decode = step.network.decoder.decode
 
-        def counted(tokens: Tensor, *rest: Any) -> Tensor:
-            self.fed.append((tokens.shape[0], tokens.shape[1]))
-            return forward(tokens, *rest)
+        def counted(x_s: Tensor, cache: Cache, begins: list[int], length: int) -> Tensor:
+            self.fed.append((len(x_s), length))
+            return decode(x_s, cache, begins, length)
 
-        step.decoder.forward = counted  # type: ignore[method-assign]
+        step.network.decoder.decode = counted  # type: ignore[method-assign]
         encoder = encoder_of(step)
         if encoder is not None:
             encoder.register_forward_pre_hook(self._encoder)

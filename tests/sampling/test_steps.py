@@ -18,7 +18,7 @@ every_step = pytest.mark.parametrize("kind", STEPS)
 
 def run_of(step: Step, c: Tensor, level: Tensor, cond: Tensor | None, guidance: float = 1.0, **more: Any) -> StepRun:
     """A step from x_t = c."""
-    return StepRun(step, step.decoder, chain_state([step], c, level, cond, **more), guidance)
+    return StepRun(step, step.network.decoder, chain_state([step], c, level, cond, **more), guidance)
 
 
 def tokens(batch: int) -> Tensor:
@@ -113,27 +113,13 @@ def test_guidance_moves_away_from_the_absent_condition(kind: StepKind) -> None:
         assert torch.equal(run.known([run.first + 3, run.first + 4], 2)[0], torch.stack([c[2, 3:5], c[0, 4:6]]))
 
 
-def test_guidance_needs_an_absent_condition() -> None:
-    step, c = random_step("denoiser"), tokens(1)
-    with pytest.raises(ValueError, match="guidance needs a model that was trained with its condition dropped"):
-        run_of(step, c, torch.ones(c.shape), random_cond(1), 2.0)
-
-
-def test_guidance_without_a_condition_costs_nothing() -> None:
-    """A model that takes no condition is not run twice, nor one with guidance 1."""
-    nothing, c = torch.zeros(1, 0, dtype=torch.long), tokens(1)
-    bare, step = random_step("denoiser", cond_length=0), random_step("denoiser")
-    for given, cond, guidance in ((bare, None, 2.0), (bare, nothing, 2.0), (step, random_cond(1), 1.0)):
-        run = run_of(given, c, torch.ones(c.shape), cond, guidance, unconditional=cond if cond is nothing else None)
-        assert not run.guided and run.rows == 1
-
-
 def test_conditions_are_those_of_the_rows() -> None:
     x, level = tokens(3), torch.rand(3, 6)
     cond, unconditional = torch.randint(CONDITIONS, (3, 2)), torch.zeros(3, 2, dtype=torch.long)
-    found = chain_state([], x, level, cond, color_hints=torch.rand(3, 6, 7) < 0.3)
+    step = random_step("denoiser")
+    found = chain_state([step], x, level, cond, unconditional)
     chosen = found.select(torch.tensor([2, 0]))
-    for name in ("x", "noise_level", "cond", "color_hints"):
+    for name in ("x", "noise_level"):
         assert torch.equal(getattr(chosen, name), getattr(found, name)[[2, 0]]), name
-    assert chosen.unconditional is None
-    assert chain_state([], x, level, cond, unconditional).select(torch.tensor([1])).unconditional.shape == (1, 2)  # type: ignore[union-attr]
+    assert chosen.cond is not None and torch.equal(chosen.cond, torch.cat([cond[[2, 0]], unconditional[:2]]))
+    assert torch.equal(chosen.without_guidance().cond, cond[[2, 0]])  # type: ignore[arg-type]

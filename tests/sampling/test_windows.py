@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from random_networks import chain_state, random_cond, random_denoiser
@@ -15,7 +13,7 @@ from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, context_window
 from imagebart.sampling.corrector import probabilities
 from imagebart.sampling.speculative import ChainEvent, sample_step
-from imagebart.sampling.steps import DenoisingStep, KnownTokens
+from imagebart.sampling.steps import KnownTokens, Step
 from imagebart.settings import SamplingSettings
 
 K, SIDE, COND = 7, 5, 2
@@ -73,18 +71,15 @@ def test_a_step_equals_one_of_the_window_s_tokens_alone(noise_s: float) -> None:
         x, noise = torch.randint(K, (1, N)), gumbel_noise((N, K), row_generators([number]))
         settings, unconditional = SamplingSettings(guidance=1.5, top_p=0.9), torch.zeros(1, COND).long()
         found = []
-        for own, window in ((denoiser, context_window(levels > 0, 1)), (denoiser_of(denoiser, places), None)):
-            at = slice(None) if window is not None else places
-            step = DenoisingStep(own, 0.8, noise_s)
+        for own in (denoiser, denoiser_of(denoiser, places)):
+            step = Step(own, 0.8, noise_s)
+            at = slice(None) if own is denoiser else places
             state = chain_state([step], x[:, at], levels[:, at], cond, unconditional)
-            state = replace(state, window=window)
-            event = ChainEvent(1, 1, 0, 1, state.x)
-            *_, last = sample_step(step, step.decoder, state, settings, noise[:, at], event)
+            state = state.crop(places[None]) if own is denoiser else state
+            event = ChainEvent(tokens=state.x, stage=1, stages=1, resample_index=0, resamples=1)
+            *_, last = sample_step(step, step.network.decoder, state, settings, noise[:, places], event)
             found.append(last.tokens)
-        whole, small = found
-        assert torch.equal(whole[:, places], small)
-        outside = torch.ones(N, dtype=torch.bool).index_fill(0, places, False)
-        assert torch.equal(whole[:, outside], x[:, outside])
+        assert torch.equal(*found)
 
 
 def test_the_corrector_sees_the_window_s_tokens_alone() -> None:
@@ -92,14 +87,14 @@ def test_the_corrector_sees_the_window_s_tokens_alone() -> None:
     denoiser, cond, x = random_denoiser(N, K, COND), random_cond(1), torch.randint(K, (1, N))
     levels = torch.zeros(1, N).index_fill(1, torch.tensor([6, 7, 12]), 1.0)
     (places,) = context_window(levels > 0, 0).nonzero()[:, 1].view(1, -1)
-    step = DenoisingStep(denoiser, 1.0, 0.0)
-    state = replace(chain_state([step], x, levels, cond), window=context_window(levels > 0, 0)).embed()
-    chances = probabilities(denoiser, state, x, x)
-    assert (chances[levels == 0] == 1).all()
-    small = DenoisingStep(denoiser_of(denoiser, places), 1.0, 0.0)  # a window of 2 x 2: the same chessboard
-    own = chain_state([small], x[:, places], levels[:, places], cond).embed()
-    expected = probabilities(small.denoiser, own, x[:, places], x[:, places])
-    torch.testing.assert_close(chances[:, places], expected, rtol=0, atol=1e-6)
+    step = Step(denoiser, 1.0, 0.0)
+    state = chain_state([step], x, levels, cond).crop(places[None])
+    chances = probabilities(denoiser, state, x[:, places], x[:, places])
+    assert (chances[levels[:, places] == 0] == 1).all()
+    small = Step(denoiser_of(denoiser, places), 1.0, 0.0)  # a window of 2 x 2: the same chessboard
+    own = chain_state([small], x[:, places], levels[:, places], cond)
+    expected = probabilities(denoiser_of(denoiser, places), own, x[:, places], x[:, places])
+    torch.testing.assert_close(chances, expected, rtol=0, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

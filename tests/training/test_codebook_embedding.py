@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from imagebart.models.denoiser import Denoiser, DenoiserConfig, DenoiserInput
+from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.transformer import TransformerConfig
 from imagebart.training.token_task import add_codebook_embedding, merge_codebook_embedding, token_tables
 
@@ -22,7 +22,7 @@ def small() -> Denoiser:
 
 
 def logits(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor:
-    return denoiser.logits(x, DenoiserInput(x, torch.full(x.shape, 0.5), torch.zeros(x.shape)))
+    return denoiser.logits(x, x, torch.full(x.shape, 0.5), torch.zeros(x.shape))
 
 
 def test_trained_maps_are_merged_into_tables() -> None:

@@ -52,8 +52,11 @@ class Recorder(nn.Module):
         self.inputs: dict[str, Any] = {}
         self.outputs: list[Tensor] = []
 
-    def forward(self, x_s: Tensor, given: Any, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        self.inputs = {"x_s": x_s, **vars(given), "wanted": wanted}
+    def embed_hints(self, color_hints: Tensor | None, sides: Tensor | None) -> Tensor | None:
+        return color_hints
+
+    def forward(self, x_s: Tensor, wanted: Tensor, **given: Any) -> tuple[Tensor, Tensor]:
+        self.inputs = {"x_s": x_s, **given, "wanted": wanted}
         self.outputs = [torch.randn(*x_s.shape, self.config.vocab_size) for _ in range(2)]
         return self.outputs[0][wanted], self.outputs[1][wanted]
 
@@ -137,8 +140,8 @@ def test_decoder_input_is_corrupted_at_masked_tokens_of_steps_to_x0_only() -> No
 class AlwaysSeven(Recorder):
     """Predicts token 7, whatever it is given."""
 
-    def forward(self, x_s: Tensor, given: Any, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        super().forward(x_s, given, wanted)
+    def forward(self, x_s: Tensor, wanted: Tensor, **given: Any) -> tuple[Tensor, Tensor]:
+        super().forward(x_s, wanted, **given)
         certain = torch.full((int(wanted.sum()), self.config.vocab_size), -100.0)
         certain[:, 7] = 100
         return certain, certain
@@ -205,7 +208,7 @@ def test_color_hints_are_given_of_kept_parts_and_dropped_for_a_share_of_images()
     assert torch.equal(color_hints[kept], whole[kept])
     recorder = Recorder(model.denoiser)
     task.loss(recorder, {"image": images[:20], "text": [""] * 20}, Accelerator(cpu=True))  # type: ignore[dict-item]
-    assert recorder.inputs["color_hints"].shape == (20, 64, 24)
+    assert recorder.inputs["hint_embeds"].shape == (20, 64, 24)
 
 
 def test_a_color_hint_is_initialised_from_a_patch_of_that_color() -> None:

@@ -29,7 +29,6 @@ from torch import nn
 
 from imagebart.cli.main import main
 from imagebart.errors import InputError
-from imagebart.models.denoiser import DenoiserInput
 from imagebart.models.vqgan import FirstStage
 from imagebart.pipeline import Pipeline
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
@@ -416,10 +415,10 @@ def test_a_denoiser_to_finetune_computes_the_same_for_the_words_it_knew(tmp_path
     after = conditioner.encode([CAPTIONS[0]]).tokens
     assert not torch.equal(before, after), "the words have other numbers now"
     assert model.denoiser is not None
-    expected = model.denoiser.logits(x, DenoiserInput(x, rates, none, before))
-    assert torch.equal(network.eval().logits(x, DenoiserInput(x, rates, none, after)), expected)
+    expected = model.denoiser.logits(x, x, rates, none, cond=before)
+    assert torch.equal(network.eval().logits(x, x, rates, none, cond=after), expected)
     other = conditioner.encode(["an aardvark"]).tokens
-    assert not torch.equal(network.logits(x, DenoiserInput(x, rates, none, other)), expected), "other words matter"
+    assert not torch.equal(network.logits(x, x, rates, none, cond=other), expected), "other words matter"
 
 
 def test_a_model_s_first_stage_and_shape_are_loaded(tmp_path: Path) -> None:
