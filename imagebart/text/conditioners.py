@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from imagebart.errors import InputError
+from imagebart.errors import InputError, shortened
 from imagebart.settings import Settings
 from imagebart.text import tokenizer as clip
 from imagebart.text.prompts import (
@@ -23,7 +23,6 @@ from imagebart.text.prompts import (
     SpellChecker,
     corrected_note,
     cut_note,
-    short,
     unknown_note,
     within_context,
 )
@@ -43,7 +42,7 @@ class TextConditioner(Settings):
     """Prompts for a model that knows only the words of its training captions.
 
     tokens: the CLIP ids known; the i-th is id i + 1 here, and 0 stands for padding and for no prompt. words: the words
-    known, in lower case. length: tokens per prompt. prompt_rules: what is replaced in prompts, after misspelt words.
+    known, in lower case. length: tokens per prompt. prompt_rules: what is replaced in prompts, after misspelled words.
     understood: more words, and if any also numbers in digits, that the model's scorer reads and the network does not.
     """
 
@@ -128,13 +127,13 @@ class TextConditioner(Settings):
 
     def _read(self, pieces: Iterable[clip.Piece]) -> RewrittenPrompt:
         """The pieces of a prompt with spelling corrected and rules applied."""
-        found = list(self._speller.correct(list(pieces)))
-        rewritten = self.prompt_rules.apply([piece for piece, _ in found], self._all_words)
-        return replace(rewritten, corrections=[*(one for _, one in found if one), *rewritten.corrections])
+        corrected, corrections = self._speller.correct(list(pieces))
+        rewritten = self.prompt_rules.apply(corrected, self._all_words)
+        return replace(rewritten, corrections=[*corrections, *rewritten.corrections])
 
     @cached_property
     def _speller(self) -> SpellChecker:
-        return SpellChecker(self._all_words)
+        return SpellChecker(self._all_words, self.prompt_rules.misspellings)
 
     @cached_property
     def _ids(self) -> dict[int, int]:
@@ -220,10 +219,10 @@ class ClassConditioner(Settings):
         if name.lstrip("-").isdecimal():
             if len(name) < 10 and 0 <= int(name) <= last:
                 return self.offset + int(name)
-            raise InputError(f"There is no class {short(name)}: this model's classes are 0 to {last}.")
+            raise InputError(f"There is no class {shortened(name, 40)}: this model's classes are 0 to {last}.")
         similar = get_close_matches(name[:100], self._indices, n=1)
         hint = f'Did you mean "{similar[0]}"?' if similar else "Choose one of the list."
-        raise InputError(f'There is no class "{short(str(prompt))}". {hint}')
+        raise InputError(f'There is no class "{shortened(str(prompt), 40)}". {hint}')
 
     @cached_property
     def _indices(self) -> dict[str, int]:

@@ -211,7 +211,9 @@ def prompt_rules() -> PromptRules:
     nearest_words = [Substitution(words=words, replacement=by) for words, by in data["instead"].items()]
     known = {word for table in COLOR_WORDS.values() for words in table.values() for word in words}
     adjectives = sorted(ADJECTIVES - known - set(data["colors"].split()))
+    misspellings = {typed: meant for meant, words in data["misspellings"].items() for typed in words.split()}
     return PromptRules(
+        misspellings=misspellings,
         substitutions=(*age, *nearest_words),
         things=tuple(things),
         stop_words=tuple(data["stop"].split()),

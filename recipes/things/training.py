@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Length, Settings
 from imagebart.text.conditioners import Conditioner, TextConditioner
+from imagebart.text.prompts import PromptRules
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageShape, TokensRun
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
@@ -47,6 +48,11 @@ from recipes.things.tokens import train_tokens
 MENTIONS = 6  # query tokens of things; then one of their places, one of the wall, one of the floor
 QUERY_TOKENS = MENTIONS + 3
 TEXT_LENGTH = 48  # conditioning tokens a prompt
+MISSPELLINGS = {  # of short words, by what is meant
+    "red": "rde redd erd", "blue": "blu bue lue bleu", "green": "grn gren reen", "pink": "pnk pik", "black": "blk",
+    "white": "wht", "brown": "brn rown", "grey": "gry gray", "yellow": "ylw", "purple": "prpl", "orange": "orng",
+    "hat": "hta",
+}  # fmt: skip
 SILENT = 0.03  # share of empty captions
 
 
@@ -56,7 +62,9 @@ def conditioner(length: int = TEXT_LENGTH) -> TextConditioner:
     places = [text for texts in PLACES.values() for text in texts]
     others = ["a an and on the one ground background wall floor , ."]
     captions = [*nouns, *places, *HUES, *GROUNDS, *COUNT_WORDS, *others]
-    return TextConditioner.from_captions(captions, length, understood=NAMES.understood)
+    misspellings = {typed: meant for meant, words in MISSPELLINGS.items() for typed in words.split()}
+    rules = PromptRules(misspellings=misspellings)
+    return TextConditioner.from_captions(captions, length, rules, NAMES.understood)
 
 
 def caption(index: int, seed: int = 0) -> Caption:
