@@ -38,7 +38,7 @@ train: $(VENV)/.everything
 	    part=$${job#*:}; \
 	    $(BIN)/python -m recipes.avatars train $${job%:*} --config recipes/avatars/configs/$$part.json --run runs/avatars/$$part; \
 	done
-	$(BIN)/python -m imagebart train assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
+	$(BIN)/python -m recipes.avatars assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
 	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
 	cp runs/avatars/scorer/reader.safetensors checkpoints/avatars/judge.safetensors
 
@@ -51,7 +51,7 @@ things: $(VENV)/.everything
 	    $(BIN)/python -m recipes.things train $${job%:*} --config $(THINGS)/$$part.json --run runs/things/$$part; \
 	done
 	$(BIN)/python -m recipes.things train reader --run runs/things/reader
-	$(BIN)/python -m imagebart train assemble --config $(THINGS)/model.json --out checkpoints/things
+	$(BIN)/python -m recipes.things assemble --config $(THINGS)/model.json --out checkpoints/things
 	cp runs/things/reader/reader.safetensors checkpoints/things/judge.safetensors
 	$(BIN)/python -m recipes.things examples --out checkpoints/things/examples
 

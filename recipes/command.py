@@ -1,4 +1,4 @@
-"""The command line of a recipe: `python -m recipes.NAME train|evaluate|examples`."""
+"""The command line of a recipe: `python -m recipes.NAME train|assemble|evaluate|examples`."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +13,24 @@ from imagebart.cli.main import run as run_commands
 from imagebart.errors import InputError
 from imagebart.evaluation.metrics import Measure, table, write_json
 from imagebart.imaging.masks import MASK_SUFFIX
+from imagebart.model import ImageBART
+from imagebart.models.imagebart import About
 from imagebart.pipeline import Pipeline
+from imagebart.settings import Settings
 from imagebart.training.config import load
+from imagebart.weights import load_networks
 from recipes import Trainings
 from recipes.evaluation import Case
 
 Measures = Callable[[Pipeline, int, int, dict[str, Image.Image]], Iterable[Measure]]  # of samples, a seed; fills grids
+
+
+class Parts(Settings):
+    """The run folders that a model is made of."""
+
+    first_stage: str
+    denoiser: str
+    about: About
 
 
 def command_line(
@@ -44,6 +56,18 @@ def command_line(
             raise InputError(f"--config is missing; recipes/{name}/configs has those of the shipped model.")
         else:
             train_part(load(settings, config), run)
+
+    @app.command()
+    def assemble(
+        config: Annotated[Path, typer.Option(help="JSON file: run folders, and what the model is.")],
+        out: Annotated[Path, typer.Option(help="The model's folder.")],
+    ) -> None:
+        """Write trained parts as one model."""
+        parts = load(Parts, config)
+        drawing = load_networks(Path(parts.denoiser), cls=ImageBART)
+        first_stage = load_networks(Path(parts.first_stage), cls=ImageBART).first_stage
+        model = ImageBART(first_stage, drawing.denoiser or [], drawing.conditioner, parts.about)
+        model.save_pretrained(out, "float16")
 
     @app.command()
     def evaluate(

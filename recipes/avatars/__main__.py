@@ -1,4 +1,4 @@
-"""`python -m recipes.avatars train|evaluate|examples ...`: how the model of avatars is made and measured."""
+"""`python -m recipes.avatars train|assemble|evaluate|examples ...`: how the model of avatars is made and measured."""
 
 import sys
 

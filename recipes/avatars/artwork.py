@@ -13,17 +13,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import python_avatars
+import resvg
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from imagebart.imaging.files import denormalize, normalize
+from imagebart.imaging.files import normalize
 from imagebart.worlds.avatars import HAT_TOPS, VALUES, Attributes
 from recipes.avatars import data_file
 
@@ -51,7 +50,6 @@ BOXES = {
     "clothes": (16.0, 186.0, 248.0, 272.0),
 }
 HEAD = (132.0, 121.0, 56.0, 85.0)  # the ellipse of the bare head: center x, center y, half width, half height
-REGIONS = ("hair", *BOXES, "background")
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,8 @@ class Layer:
     pixels: np.ndarray
 
 
-def _package(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ImportError(f"Drawing avatars needs the package {name}: pip install 'imagebart[train]'.") from error
-
-
 def rasterise(svg: str) -> np.ndarray:
     """An SVG document as an image of its own size: uint8 [H, W, 4], RGBA."""
-    resvg = _package("resvg")
     tree = resvg.usvg.Tree.from_str(svg, resvg.usvg.Options.default())
     png = resvg.render(tree, (1, 0, 0, 0, 1, 0))  # the two rows of the affine matrix
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
@@ -81,7 +71,7 @@ def rasterise(svg: str) -> np.ndarray:
 @cache
 def _source(kind: str, name: str) -> str:
     """The elements of a part's SVG file."""
-    folder = Path(_package("python_avatars").__file__).parent / "avatar_parts"
+    folder = Path(python_avatars.__file__).parent / "avatar_parts"
     text = (folder / kind / f"{name}.svg").read_text(encoding="utf-8")
     return text[text.index("<svg") :].split(">", 1)[1].rsplit("</svg>", 1)[0]
 
@@ -157,8 +147,6 @@ def parts(attributes: Attributes) -> list[tuple[str, str, str | None]]:
 
 def render(attributes: Attributes, size: int = 128) -> np.ndarray:
     """An avatar as an image: uint8 [size, size, 3], RGB."""
-    if size < 1:
-        raise ValueError(f"The size of an image is at least 1 pixel, not {size}.")
     canvas = np.empty((size, size, 3), np.uint16)
     canvas[:] = _rgb(BACKGROUNDS[attributes.background])
     for kind, name, color in parts(attributes):
@@ -175,13 +163,6 @@ def rendered(avatars: Sequence[Attributes], size: int) -> Tensor:
     """Avatars as images float [B, 3, size, size] in [-1, 1]."""
     images = np.stack([render(avatar, size) for avatar in avatars])
     return normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
-
-
-def pixels_of(images: Tensor, side: int) -> np.ndarray:
-    """Images float [B, 3, H, W] in [-1, 1] at another size, to compare with renders: uint8 [B, side, side, 3]."""
-    if images.shape[-1] != side:
-        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
-    return np.ascontiguousarray(denormalize(images).permute(0, 2, 3, 1).numpy())
 
 
 def _rgb(color: str) -> tuple[int, int, int]:
@@ -201,26 +182,24 @@ def face_weight(size: int) -> Tensor:
 def region_mask(name: str, size: int) -> np.ndarray:
     """The area to mask in order to change a part of any avatar: bool [size, size].
 
-    name: one of `REGIONS`. "hair" is all around the face, for hair and hats; "eyes" holds glasses and eyebrows; "chin"
-    holds beards and the mouth among them; "background" is what no head and shoulders cover, but long hair may:
-    `background_mask` is exact for one avatar.
+    name: "hair" is all around the face, for hair and hats; "background" is what no head and shoulders cover, but long
+    hair may: `background_mask` is exact for one avatar; else a key of `BOXES`: "eyes" holds glasses and eyebrows,
+    "chin" holds beards and the mouth among them.
     """
     x, y = _units(size)
     if name in BOXES:
         left, top, right, bottom = BOXES[name]
         return (x >= left) & (x < right) & (y >= top) & (y < bottom)
-    centre_x, centre_y, half_width, half_height = HEAD
+    center_x, center_y, half_width, half_height = HEAD
     if name == "hair":
-        aside = np.abs(x - centre_x)
+        aside = np.abs(x - center_x)
         face = (aside < 48) & (y > 84) & (y < 160)
         chin_and_neck = (aside < 30) & (y >= 160) & (y < 206)
         chest = (aside < 58) & (y >= 206)
         return ~(face | chin_and_neck | chest)
-    if name == "background":
-        head = ((x - centre_x) / (half_width + 14)) ** 2 + ((y - centre_y) / (half_height + 6)) ** 2 < 1
-        shoulders = ((x - centre_x) / 104) ** 2 + ((y - 280) / 86) ** 2 < 1
-        return ~(head | shoulders)
-    raise ValueError(f"{name!r} is not a region of an avatar; the regions are {', '.join(REGIONS)}.")
+    head = ((x - center_x) / (half_width + 14)) ** 2 + ((y - center_y) / (half_height + 6)) ** 2 < 1
+    shoulders = ((x - center_x) / 104) ** 2 + ((y - 280) / 86) ** 2 < 1
+    return ~(head | shoulders)
 
 
 def background_mask(attributes: Attributes, size: int) -> np.ndarray:
@@ -232,8 +211,8 @@ def background_mask(attributes: Attributes, size: int) -> np.ndarray:
 def _units(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Each pixel's center in units: x and y, [size, size]."""
     left, top, side = FRAME
-    centres = (np.arange(size) + 0.5) / size * side
-    return np.broadcast_to(left + centres, (size, size)), np.broadcast_to((top + centres)[:, None], (size, size))
+    centers = (np.arange(size) + 0.5) / size * side
+    return np.broadcast_to(left + centers, (size, size)), np.broadcast_to((top + centers)[:, None], (size, size))
 
 
 def _soft_box(box: tuple[float, float, float, float], x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -142,8 +142,6 @@ def describe(attributes: Attributes, random: np.random.Generator, count: int | N
     if count is None:
         # Full captions teach words several times faster than short ones, which people type.
         count = int(random.integers(1, 7)) if random.random() < 0.4 else len(visible)
-    if count < 1:
-        raise ValueError(f"A caption names at least 1 attribute, not {count}.")
     named = {visible[i] for i in random.permutation(len(visible))[:count]}
     style = random.random()
     fragments = _fragments(attributes, named, random, before_person=style >= 0.5)

@@ -1,4 +1,4 @@
-"""`python -m recipes.things train|evaluate|examples ...`: how the model of things is made and measured."""
+"""`python -m recipes.things train|assemble|evaluate|examples ...`: how the model of things is made and measured."""
 
 import sys
 

@@ -11,7 +11,6 @@ import hashlib
 import io
 import subprocess
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -19,9 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from imagebart.errors import InputError
 from imagebart.imaging.crop import Box
 
 PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
+PACKED = "lobehub-fluent-emoji-3d-1.1.0.tgz"  # as npm calls it
 SHA512 = (
     "5a5ab69554ad4e7afc043a48274a449d328ee0bb83c71a931214ef46d0f50cb4"
     "45d267bba207914232a87a10c75ee549d9069e720979c1106feb4954006de1ee"
@@ -102,20 +103,16 @@ class Scene:
 
 
 def fetch(path: Path = ARTWORK) -> Path:
-    """Gets the package with npm, unless it is there; raises SystemExit with one sentence where that fails."""
+    """Gets the package with npm, unless it is there. Raises InputError with one sentence where that fails."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                subprocess.run(["npm", "pack", PACKAGE, "--pack-destination", folder], check=True, capture_output=True)
-                (found,) = Path(folder).glob("*.tgz")
-            except (OSError, subprocess.CalledProcessError, ValueError) as error:
-                raise SystemExit(
-                    f"The artwork cannot be fetched with `npm pack {PACKAGE}`; it needs npm and a network: {error}"
-                ) from error
-            path.write_bytes(found.read_bytes())
+        try:
+            subprocess.run(["npm", "pack", PACKAGE], cwd=path.parent, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise InputError(f"The artwork is fetched with `npm pack {PACKAGE}`, which failed: {error}") from error
+        (path.parent / PACKED).rename(path)
     if hashlib.sha512(path.read_bytes()).hexdigest() != SHA512:
-        raise SystemExit(f"{path} is not the artwork that this recipe was made with; delete it to fetch it again.")
+        raise InputError(f"{path} is not the artwork that this recipe was made with; delete it to fetch it again.")
     return path
 
 
@@ -168,13 +165,6 @@ def layer(noun: int, color: str, pixels: int) -> np.ndarray:
     distance = ((x - center) / half) ** 2 + ((y - bottom) / (0.07 * pixels)) ** 2
     shadow = 0.3 * np.clip(1.35 - distance, 0, 1)[..., None].astype(np.float32)
     return np.concatenate([image[..., :3] * opacity, opacity + (1 - opacity) * shadow], 2)
-
-
-def thing_mask(thing: Placed) -> np.ndarray:
-    """Where a thing is, without its shadow: bool [SIZE, SIZE]."""
-    mask = np.zeros((SIZE, SIZE), bool)
-    mask[thing.pixels] = sprite(thing.noun, thing.color, thing.side * CELL)[..., 3] > 127
-    return mask
 
 
 def render(scene: Scene) -> np.ndarray:

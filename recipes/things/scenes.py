@@ -5,6 +5,7 @@ Most edits are one thing: its box is masked, and the prompt names it and nothing
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -110,10 +111,7 @@ PLACES = {"left": ("left of", "to the left of"), "right": ("right of", "to the r
 
 def mentions(things: Sequence[Placed]) -> list[Mention]:
     """Things in their order, equal ones counted together."""
-    counted: dict[tuple[int, str], int] = {}
-    for thing in things:
-        key = (thing.noun, thing.color or NOUNS[thing.noun].color)
-        counted[key] = counted.get(key, 0) + 1
+    counted = Counter((thing.noun, thing.color or NOUNS[thing.noun].color) for thing in things)
     return [Mention(noun, color, count) for (noun, color), count in counted.items()]
 
 
@@ -129,12 +127,15 @@ def phrase(mention: Mention, random: np.random.Generator, articles: bool = True)
     return articled(f"a {named}") if articles else named, Mention(mention.noun, color, 1)
 
 
+def _joined(texts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
+
+
 def describe_things(things: Sequence[Placed], random: np.random.Generator) -> Caption:
     """What a mask holds: "a cat", "cat", "a cat and two apples"; "" for nothing."""
     said = [phrase(mention, random, articles=random.random() < 0.7) for mention in mentions(things)]
     texts = [text for text, _ in said]
-    joined = texts[0] if len(texts) == 1 else " and ".join((", ".join(texts[:-1]), texts[-1])) if texts else ""
-    return Caption(joined, tuple(mention for _, mention in said))
+    return Caption(_joined(texts), tuple(mention for _, mention in said))
 
 
 def describe(scene: Scene, random: np.random.Generator) -> Caption:
@@ -150,26 +151,23 @@ def describe(scene: Scene, random: np.random.Generator) -> Caption:
             place = beside if abs(across) >= abs(down) else over
             counted = mentions(pair)
     said = [phrase(mention, random) for mention in counted]
-    texts = [text for text, _ in said]
+    texts, mentioned = [text for text, _ in said], tuple(mention for _, mention in said)
     if place:
         text = f"{texts[0]} {random.choice(PLACES[place])} {texts[1]}"
     elif len(texts) > 1 and random.random() < 0.5:
-        text = " and ".join((", ".join(texts[:-1]), texts[-1]))
+        text = _joined(texts)
     else:
         text = ", ".join(texts)
-    ground = None
-    if random.random() < 0.75 or not texts:
-        wall, floor = scene.ground.wall, scene.ground.floor
-        ground = (wall, floor)
-        if wall == floor:
-            word = str(random.choice(["ground", "background"]))
-            text = (
-                f"{text}{random.choice([' on', ', on'])} {articled(f'a {wall}')} {word}" if text else f"{wall} {word}"
-            )
-        else:
-            ground_words = f"{wall} wall, {floor} floor"
-            text = f"{text}, {ground_words}" if text else ground_words
-    return Caption(text, tuple(mention for _, mention in said), place, ground)
+    if random.random() >= 0.75 and texts:
+        return Caption(text, mentioned, place)
+    wall, floor = scene.ground.wall, scene.ground.floor
+    if wall != floor:
+        ground = f"{wall} wall, {floor} floor"
+        text = f"{text}, {ground}" if text else ground
+    else:
+        word = str(random.choice(["ground", "background"]))
+        text = f"{text}{random.choice([' on', ', on'])} {articled(f'a {wall}')} {word}" if text else f"{wall} {word}"
+    return Caption(text, mentioned, place, (wall, floor))
 
 
 # What is masked, with weights: the box of one thing, a box of ground alone, any shape, everything.

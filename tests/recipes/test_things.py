@@ -24,7 +24,7 @@ from imagebart.worlds.things import ThingDetector, ThingScorer, load_detector, s
 from recipes import generator
 from recipes.things import artwork
 from recipes.things.__main__ import main
-from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, thing_mask
+from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, sprite
 from recipes.things.reader import COLORS, NAMES, NOTHING, Squares, empty_box, iou, train_reader
 from recipes.things.scenes import (
     BLOCK,
@@ -170,7 +170,8 @@ def test_a_scene_is_drawn_as_it_is_described() -> None:
     image = render(Scene(Ground("white", "blue", horizon=9), (thing,)))
     assert image.shape == (SIZE, SIZE, 3)
     assert (tuple(image[0, 0]), tuple(image[-1, -1])) == (GROUNDS["white"], GROUNDS["blue"])
-    mask = thing_mask(thing)
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[thing.pixels] = sprite(0, "", 6 * CELL)[..., 3] > 127
     assert np.percentile(np.abs(image[mask].astype(int) - (220, 30, 40)), 90) < 8  # all but its edge
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     assert rows[0] >= 4 * CELL and rows[-1] < 10 * CELL and columns[0] >= 2 * CELL and columns[-1] < 8 * CELL
