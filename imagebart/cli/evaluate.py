@@ -80,15 +80,15 @@ def folder(
 
 def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageStore:
     """The images to measure on: those of the training, or those of a folder, of which the same are held back."""
-    from imagebart.training.data import ImageStore, inspect_dataset, open_dataset, read_index
+    from imagebart.training.data import INDEX, ImageStore, inspect_dataset, open_dataset
 
     own = model / "run" / "pictures"
     if data is None:
-        if read_index(own) is None:
+        if not (own / INDEX).exists():
             raise InputError(f"{model} has no images with it (run/pictures); give --data.")
         return ImageStore(own)
-    index = read_index(work / "pictures")
-    if index is None or index.resolution != resolution:
+    place = work / "pictures"
+    if not (place / INDEX).exists() or ImageStore(place).index.resolution != resolution:
         inspect_dataset(open_dataset(data), resolution, work / "pictures")
     return ImageStore(work / "pictures")
 

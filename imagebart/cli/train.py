@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imagebart.cli.options import DEFAULT_MODEL, Data, Model, command, output_folder
+from imagebart.cli.options import Data, command, output_folder
 from imagebart.errors import InputError
 
 app = typer.Typer(help="Train a first stage or a stage, or put a model together.")
@@ -62,28 +62,6 @@ def assemble(
 
 
 @command(app)
-def log(run: Annotated[Path, typer.Option(help="Folder of a run.")]) -> None:
-    """How a run's losses fell with the hours, as a table."""
-    from imagebart.training.loop import loss_table
-
-    for line in loss_table(run):
-        print(line)
-
-
-@command(app)
-def take_apart(
-    out: Annotated[Path, typer.Option(help="Gets the folders first-stage, captions, stage1, ...", **FOLDER)],
-    model: Model = DEFAULT_MODEL,
-) -> None:
-    """Split a model folder into parts, to train on from them."""
-    from imagebart.model import ImageBART
-    from imagebart.training.train_model import take_apart
-
-    for folder in take_apart(ImageBART.from_pretrained(model), out):
-        print(folder)
-
-
-@command(app)
 def model(
     out: Annotated[Path, typer.Option(help="The model's folder; a run that was stopped is resumed there.", **FOLDER)],
     data: Data = None,
@@ -94,7 +72,7 @@ def model(
     init_from: Annotated[str | None, typer.Option(help="Folder of a model to go on from, with all it knows.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step; else 16.")] = None,
     knows: Annotated[str | None, typer.Option(help="What the images show, in plain words.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the images, for the model's card.")] = None,
+    license: Annotated[str | None, typer.Option(help="License of the images, for the model's card.")] = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Look at the images, print the plan, and stop.")] = False,
 ) -> None:
     """A model of your own images: from a folder to the page."""
@@ -102,15 +80,14 @@ def model(
     from imagebart.training.train_model import dry_run, train_model
 
     given = {"data": data, "hours": hours, "resolution": resolution, "first_stage": first_stage}
-    given |= {"init_from": init_from, "batch_size": batch_size, "knows": knows, "licence": licence}
+    given |= {"init_from": init_from, "batch_size": batch_size, "knows": knows, "license": license}
     values = {} if config is None else load_values(config)
     values |= {name: value for name, value in given.items() if value is not None}
-    for name in ("data", "hours"):
-        if name not in values:
-            raise InputError(f"--{name} is missing; give it, or a --config that has it.")
+    if "data" not in values:
+        raise InputError("--data is missing; give it, or a --config that has it.")
     run = ModelRun.from_json(json.dumps(values))
     if dry:
-        dry_run(run, out)
+        dry_run(run)
         return
     try:
         train_model(run, out)

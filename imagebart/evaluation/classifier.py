@@ -190,7 +190,7 @@ def train_classifier(store: ImageStore, folder: Path, steps: int) -> Classifier:
     config = ClassifierConfig(labels.groups, min(64, store.index.resolution), CHANNELS, drop=DROPOUT)
     torch.manual_seed(0)
     model = Classifier(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loop = LoopConfig(steps=steps, batch_size=32, lr=2e-3, warmup=max(1, steps // 20), ema=0.98, sample_every=steps)
+    loop = LoopConfig(steps=steps, batch_size=32, lr=2e-3, warmup=max(1, steps // 20), ema=0.98)
     trained = train(ClassifierTask(model, LabelledViews(store, numbers, labels)), loop, folder)
     assert isinstance(trained, Classifier)
     return trained.requires_grad_(False)

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 from huggingface_hub import get_session
 from huggingface_hub.file_download import http_get
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from imagebart.atomic_io import format_bytes, replace_folder, write_error
 from imagebart.errors import WeightsError, reason_of

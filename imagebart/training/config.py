@@ -1,4 +1,4 @@
-"""Settings of training runs, a dataclass for each kind of run, read from one JSON file."""
+"""Settings of training runs, a class for each kind of run, read from one JSON file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from imagebart.atomic_io import write_text
 from imagebart.errors import InputError
-from imagebart.models.denoiser import DenoiserConfig
 from imagebart.models.imagebart import About
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
@@ -24,7 +24,8 @@ S = TypeVar("S", bound=Settings)
 class LoopConfig(Settings):
     """How long and how fast to train."""
 
-    steps: Count
+    steps: Count | None = None  # either so many
+    hours: Annotated[float, Field(gt=0, le=10_000)] | None = None  # or until these are over
     batch_size: Count = 32
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices and convolutions of blocks; AdamW for the rest
     lr: Rate = 1e-3
@@ -38,14 +39,18 @@ class LoopConfig(Settings):
     seed: int = 0
     workers: Index = 0  # processes that load data; 0: the training process itself
     log_every: Count = 50
-    save_every: Count = 250
-    sample_every: Count = 1000
+
+    @model_validator(mode="after")
+    def _check(self) -> LoopConfig:
+        if (self.steps is None) == (self.hours is None):
+            raise ValueError(f"steps is {self.steps} and hours {self.hours}, expected one of the two")
+        return self
 
 
 class AdversarialLoss(Settings):
     """What a discriminator adds to the first stage's loss, and how it is trained itself."""
 
-    start_step: Index  # before it, the reconstruction settles
+    start: Share = 0.0  # share of the run before it joins, in which the reconstruction settles
     weight: float = 0.1  # of its gradient at the pixels, over that of the reconstruction
     feature_matching_weight: float = 0.5
     crop: Annotated[Width, Field(ge=32)] = 128  # pixels a side of what it looks at in a step
@@ -58,7 +63,7 @@ class FirstStageLoss(Settings):
 
     gradient: float = 0.5  # edges, on three scales
     commitment: float = 0.25  # latents towards their codes
-    perceptual: float = 0.0  # distance by features of a network trained on ImageNet (`PerceptualLoss`)
+    perceptual: float = 0.0  # LPIPS, which needs the package lpips
     face: float = 2.5  # weight of the region that a recipe marks, the face of avatars; 1 elsewhere
     codebook_decay: float = 0.99  # of the moving averages that are the codes
     dead_code_threshold: float = 0.1  # a code used less often than this share of the mean is replaced
@@ -92,19 +97,6 @@ class StageShape(Settings):
     encoder_depth: Depth = 3
     query_tokens: Length = 16  # vectors that stand for a caption
     conv_width: Length = 4  # words of a caption that are read together
-
-    @classmethod
-    def of(cls, denoiser: DenoiserConfig) -> StageShape:
-        """The shape of a denoiser."""
-        decoder, text = denoiser.decoder, denoiser.text
-        shape = cls(
-            width=decoder.width,
-            depth=decoder.depth,
-            heads=decoder.heads,
-            head_size=decoder.head_size,
-            encoder_depth=denoiser.encoder.depth,
-        )
-        return shape.replace(query_tokens=text.query_tokens, conv_width=text.conv_width) if text is not None else shape
 
     def encoder(self, vocab_in: int, positions: int) -> TransformerConfig:
         """The transformer that sees in both directions."""
@@ -172,27 +164,26 @@ class DenoiserRun(TokensRun):
 
 
 class StepCounts(Settings):
-    """Steps of each part: the same on every machine."""
+    """Steps of each part, in place of hours: the same on every machine."""
 
     denoiser: Count
-    first_stage: Index = 0  # 0: as many as its share of the hours allows
-    decoder: Index = 0  # of the first stage, alone
+    first_stage: Count | None = None  # None where a trained one is used
 
 
 class ModelRun(Settings):
-    """`python -m imagebart train model`: what is asked for. What is None is planned."""
+    """`python -m imagebart train model`. Shapes that are None are chosen for the images and the machine."""
 
     data: str  # a folder of images, or the name of a data set on the Hub
-    hours: Annotated[float, Field(gt=0, le=10_000)]
+    hours: Annotated[float, Field(gt=0, le=10_000)] | None = None  # either so long
+    steps: StepCounts | None = None  # or so many
     resolution: Resolution | None = None  # pixels a side
     first_stage: str | None = None  # folder of a trained first stage, or of a model, whose first stage is used
     init_from: str | None = None  # folder of a model whose first stage is used and whose denoiser is trained further
     knows: str = ""  # what the images show, in plain words
-    licence: str = ""  # of the images
+    license: str = ""  # of the images
     credit: str = ""  # Markdown for the card: who made the images
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
     first_stage_share: Annotated[float, Field(gt=0, lt=1)] = 0.4  # of the hours
-    steps: StepCounts | None = None  # None: as many as the hours allow
     model: FirstStageConfig | None = None
     loss: FirstStageLoss | None = None
     shape: StageShape | None = None
@@ -200,6 +191,8 @@ class ModelRun(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> ModelRun:
+        if (self.hours is None) == (self.steps is None):
+            raise InputError("How long to train is missing, or given twice; give either --hours or steps.")
         if self.init_from is not None and (self.first_stage is not None or self.shape is not None):
             other = "shape" if self.first_stage is None else "first stage"
             raise InputError(f"{self.init_from} has its own {other}; leave out one of the two.")
@@ -231,6 +224,11 @@ class ModelParts(Settings):
 def load(cls: type[S], path: Path) -> S:
     """A run's settings from a JSON file."""
     return cls.from_json(json.dumps(load_values(path)))
+
+
+def save(value: Settings, path: Path) -> None:
+    """Writes settings as a JSON file, whole or not at all."""
+    write_text(path, value.model_dump_json(indent=1))
 
 
 def load_values(path: Path) -> dict[str, Any]:

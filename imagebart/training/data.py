@@ -7,15 +7,13 @@ no image. `inspect_dataset` decodes each once, names those that cannot be used, 
 
 from __future__ import annotations
 
-import atexit
-import json
-import shutil
+import re
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from io import BytesIO
 from itertools import islice
@@ -24,25 +22,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from PIL import Image, ImageOps
-from pydantic import model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from imagebart.atomic_io import write_error
 from imagebart.errors import InputError, reason_of
 from imagebart.imaging.figures import sheet
-from imagebart.imaging.files import SUFFIXES, flatten, load_image, normalize, to_images
+from imagebart.imaging.files import flatten, load_image, normalize, to_images
 from imagebart.settings import Settings
-from imagebart.text.tokenizer import pieces
-from imagebart.training.state import damaged, read_json, write_json
+from imagebart.training.config import load, save
 
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there
 SPLITS = {"train", "test", "validation"}
 MIN_IMAGES = 16  # that a model can be trained on at all
 HELD_OUT_SHARE, MIN_HELD_OUT, MAX_HELD_OUT = 0.05, 4, 500  # held-out images
-MAX_NAMED, MAX_COUNTED = 5, 12  # in a report: images that cannot be used, and words or classes
-PIXELS, INDEX = "pixels.bin", "pictures.json"
+MAX_NAMED, MAX_COUNTED = 5, 12  # in a report: images that are left out, and words or classes
+PIXELS, INDEX = "pixels.bin", "images.json"
 MAX_VIEWS = 8  # of each image
 STORED_SCALE = 9 / 8  # side of a stored image over that of one that is trained on: room for crops
 
@@ -55,7 +52,7 @@ class Example:
     source: Path | bytes
     text: str  # its caption, or its class; "" for neither
     is_test: bool  # from a split of the data set that is called test
-    credit: dict[str, str]  # author, source, licence, where they are given
+    credit: dict[str, str]  # author, source, license, where they are given
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,9 @@ class ImageSource:
     """A data set as the library opened it."""
 
     splits: dict[str, Any]  # data sets of the library, by name
-    kind: str  # "text", "class" or "none"
+    kind: str  # of its texts: "text", "class" or "none"
     column: str | None  # of captions or classes
     root: Path | None  # where names of files begin
-    unusable: dict[str, str] = field(default_factory=dict)  # names of files that were left out, and why
 
     def __iter__(self) -> Iterator[Example]:
         for split, part in self.splits.items():
@@ -88,7 +84,7 @@ class ImageSource:
         text = values.get(self.column) if self.column else None
         if self.kind == "class" and isinstance(text, int):
             text = self.splits[split].features[self.column].int2str(text)
-        credit = {key: str(values[key]) for key in ("author", "source", "licence", "license") if values.get(key)}
+        credit = {key: str(values[key]) for key in ("author", "source", "license", "licence") if values.get(key)}
         name = f"{split} {number}"
         if path:
             inside = self.root is not None and Path(path).is_relative_to(self.root)
@@ -104,15 +100,13 @@ def open_dataset(data: str) -> ImageSource:
     """
     import datasets  # takes seconds, and nothing but this needs it
 
-    folder, root = Path(data), None
-    unusable: dict[str, str] = {}
+    root = Path(data).resolve() if Path(data).is_dir() else None
     options: dict[str, Any] = {"path": data, "streaming": True}
-    if folder.is_dir():
-        root, unusable = _with_utf8_names(folder.resolve())
-        parquet = any(root.rglob("*.parquet"))
-        more = {"path": "parquet"} if parquet else {"path": "imagefolder", "keep_in_memory": True, "streaming": False}
-        options |= {"data_dir": str(root), **more}
-    elif folder.exists() or data.startswith((".", "/", "~")) or data.count("/") > 1:
+    if root is not None:
+        options = {"path": "imagefolder", "data_dir": str(root), "keep_in_memory": True}
+        if any(root.rglob("*.parquet")):
+            options = {"path": "parquet", "data_dir": str(root), "streaming": True}
+    elif Path(data).exists() or data.startswith((".", "/", "~")) or data.count("/") > 1:
         raise InputError(f"{data} is no folder; give one with images in it, or the name of a data set on the Hub.")
     datasets.disable_progress_bars()
     try:
@@ -129,33 +123,10 @@ def open_dataset(data: str) -> ImageSource:
             f"What {data} says of its images cannot be read ({reason_of(error.__cause__ or error)}); "
             'in metadata.jsonl each line is an object such as {"file_name": "a.png", "text": "a red rose"}.'
         ) from error
-    for split in (split for split, column in columns.items() if not column):
-        raise InputError(f"{data} has no images in its part {split!r}; expected a column of them, called image.")
+    if "" in columns.values():
+        raise InputError(f"{data} has a part without images; expected a column of them, called image.")
     kind, text_column = _text_column(next(iter(splits.values())).features or {})
-    return ImageSource(splits, kind, text_column, root, unusable)
-
-
-def _with_utf8_names(root: Path) -> tuple[Path, dict[str, str]]:
-    """The folder, or links to those of its files whose names are UTF-8, which the library needs; and the others."""
-    others = {path for path in root.rglob("*") if path.is_file() and not _is_utf8(path.relative_to(root))}
-    if not others and _is_utf8(root):
-        return root, {}
-    links = Path(tempfile.mkdtemp(prefix="imagebart-"))
-    atexit.register(shutil.rmtree, links, ignore_errors=True)
-    for path in root.rglob("*"):
-        link = links / path.relative_to(root)
-        if path.is_file() and path not in others:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path)
-    names = (bytes(path.relative_to(root)).decode("utf-8", "backslashreplace") for path in sorted(others))
-    return links, dict.fromkeys(names, "has a name that is not UTF-8.")
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        return bool(str(path).encode("utf-8"))
-    except UnicodeEncodeError:
-        return False
+    return ImageSource(splits, kind, text_column, root)
 
 
 def _image_column(part: Any) -> str:
@@ -175,132 +146,89 @@ def _text_column(features: dict[str, Any]) -> tuple[str, str | None]:
     return "none", None
 
 
-@dataclass
-class DatasetReport:
-    """What `inspect_dataset` found."""
+class StoreIndex(Settings):
+    """What is known of the images of a store, in their order."""
 
-    kind: str  # "text", "class" or "none"
-    sizes: list[tuple[int, int]] = field(default_factory=list)  # width and height of the images that are used
-    unusable: dict[str, str] = field(default_factory=dict)  # names, and why
-    duplicates: dict[str, str] = field(default_factory=dict)  # names, and what they are the same as
-    words: Counter[str] = field(default_factory=Counter)
-    texts: Counter[str] = field(default_factory=Counter)
-    held_out: int = 0
+    resolution: int  # pixels a side that are trained on
+    kind: str  # of their texts: "text", "class" or "none"
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
+    held_out: tuple[bool, ...]  # never trained on
+    credits: tuple[dict[str, str], ...]
 
-    @property
-    def count(self) -> int:
-        return len(self.sizes)
-
-    def lines(self) -> Iterator[str]:
-        """The report in words."""
-        short = sorted(min(size) for size in self.sizes)
-        held = f", {self.held_out} of them held out" if self.held_out else ""
-        yield f"{self.count:,} images{held}"
-        if short:
-            middle = statistics.median(short)
-            yield f"short sides of {short[0]:,} to {short[-1]:,} pixels, {middle:,.0f} in the middle"
-        yield from _named("left out", self.unusable, " ")
-        yield from _named("there twice, used once", self.duplicates, ": the same as ")
-        if self.kind == "text":
-            silent = self.texts.get("", 0)
-            without = f"; {silent:,} images without a caption" if silent else ""
-            yield f"captions of {len(self.words):,} different words{without}"
-            yield "most frequent: " + _most_common(self.words)
-        elif self.kind == "class":
-            yield f"{len(self.texts):,} classes: " + _most_common(self.texts)
-        else:
-            yield "neither captions nor classes: images are completed and regenerated without words"
+    def numbers(self, held_out: bool) -> list[int]:
+        """The images that are held out, or the others."""
+        return [number for number, held in enumerate(self.held_out) if held == held_out]
 
 
-def _named(what: str, found: dict[str, str], joint: str) -> Iterator[str]:
-    if found:
-        yield f"{len(found):,} {what}:"
-        for name, reason in islice(found.items(), MAX_NAMED):
-            yield f"  {name}{joint}{reason}"
-        if len(found) > MAX_NAMED:
-            yield f"  and {len(found) - MAX_NAMED:,} more"
+def inspect_dataset(source: ImageSource, resolution: int, folder: Path) -> list[str]:
+    """Decodes every image and writes the squares in their middles to a folder, as an `ImageStore`.
 
-
-def _most_common(found: Counter[str]) -> str:
-    return ", ".join(f"{text} ({count:,})" for text, count in found.most_common(MAX_COUNTED))
-
-
-def inspect_dataset(
-    source: ImageSource,
-    resolution: int,
-    folder: Path | None = None,
-    progress: Callable[[int], object] = lambda count: None,
-) -> DatasetReport:
-    """Decodes every image. With a folder, writes them there as an `ImageStore`. progress: called with 1 for each.
-
-    Raises InputError where too few images can be used, OSError where the disk is full.
+    Returns what was found, in lines for people. Raises InputError where too few images can be used.
     """
-    report = DatasetReport(source.kind, unusable=dict(source.unusable))
+    folder.mkdir(parents=True, exist_ok=True)
     used: list[Example] = []
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    with (folder / PIXELS).open("wb") if folder is not None else nullcontext() as file:
-        for example, square, size in _usable(source, report, stored_side(resolution), progress):
+    short_sides: list[int] = []
+    left_out: dict[str, str] = {}
+    names: dict[bytes, str] = {}  # by the digest of their pixels
+    with (folder / PIXELS).open("wb") as file:
+        for example in tqdm(source, unit="image"):
+            try:
+                image = flatten(load_image(example.source, "image"))
+            except (InputError, OSError) as error:
+                left_out[example.name] = reason_of(error)
+                continue
+            square = ImageOps.fit(image, (stored_side(resolution),) * 2, Image.Resampling.LANCZOS).tobytes()
+            twin = names.setdefault(blake2b(square).digest(), example.name)
+            if twin != example.name:
+                left_out[example.name] = f"The same as {twin}."
+                continue
+            file.write(square)
             used.append(example)
-            report.sizes.append(size)
-            report.texts[example.text] += 1
-            if file is not None and folder is not None:
-                try:
-                    file.write(square.tobytes())
-                except OSError as error:
-                    raise write_error(error, folder / PIXELS, len(square.tobytes()) * (len(used) + 1)) from error
-    if report.count < MIN_IMAGES:
-        message = f"There are {report.count} images that can be used; at least {MIN_IMAGES} are needed, "
-        message += "better some hundreds."
-        for name, reason in islice(report.unusable.items(), 1):
-            message += f" {len(report.unusable)} were left out, such as {name}: {reason}"
+            short_sides.append(min(image.size))
+    if len(used) < MIN_IMAGES:
+        message = f"There are {len(used)} images that can be used; at least {MIN_IMAGES} are needed."
+        for name, reason in islice(left_out.items(), 1):
+            message += f" {len(left_out)} were left out, such as {name}: {reason}"
         raise InputError(message)
-    if report.kind == "text":
-        for text, times in report.texts.items():
-            for piece in pieces(text):
-                report.words[piece.word] += times * bool(piece.word)
-        report.words += Counter()  # without the empty word
-    held_out = split_held_out(used)
-    report.held_out = sum(held_out)
-    if folder is not None:
-        names, texts = tuple(example.name for example in used), tuple(example.text for example in used)
-        credits = tuple(example.credit for example in used)
-        index = StoreIndex(
-            resolution=resolution, kind=report.kind, names=names, texts=texts, held_out=tuple(held_out), credits=credits
-        )
-        write_json(folder / INDEX, index)  # last: a folder with an index is a whole store
-    return report
+    index = StoreIndex(
+        resolution=resolution,
+        kind=source.kind,
+        names=tuple(example.name for example in used),
+        texts=tuple(example.text for example in used),
+        held_out=tuple(split_held_out(used)),
+        credits=tuple(example.credit for example in used),
+    )
+    save(index, folder / INDEX)  # last: a folder with an index is a whole store
+    return [*_report(index, short_sides), *_list_left_out(left_out)]
 
 
-def _usable(
-    source: Iterable[Example], report: DatasetReport, side: int, progress: Callable[[int], object]
-) -> Iterator[tuple[Example, Image.Image, tuple[int, int]]]:
-    """The images that can be used, each once: the square in their middle, and their size."""
-    seen: dict[bytes, str] = {}
-    for example in source:
-        progress(1)
-        if isinstance(example.source, Path) and not example.source.exists():
-            report.unusable[example.name] = "is named by the captions, but there is no such file."
-            continue
-        try:
-            image = flatten(load_image(example.source, "image"))
-        except InputError as error:
-            report.unusable[example.name] = str(error)
-            continue
-        except OSError as error:
-            report.unusable[example.name] = f"cannot be opened ({error.strerror})"
-            continue
-        square = _centre_square(image, side)
-        digest = blake2b(square.tobytes(), digest_size=16).digest()
-        if digest in seen:
-            report.duplicates[example.name] = seen[digest]
-            continue
-        seen[digest] = example.name
-        yield example, square, image.size
+def _report(index: StoreIndex, short_sides: list[int]) -> Iterator[str]:
+    yield f"{len(index.names):,} images, {sum(index.held_out):,} of them held out"
+    middle = statistics.median(short_sides)
+    yield f"short sides of {min(short_sides):,} to {max(short_sides):,} pixels, {middle:,.0f} in the middle"
+    if index.kind == "text":
+        words = Counter(word for text in index.texts for word in re.findall(r"\w+", text.lower()))
+        silent = index.texts.count("")
+        without = f"; {silent:,} images without a caption" if silent else ""
+        yield f"captions of {len(words):,} different words{without}; most frequent: {_most_common(words)}"
+    elif index.kind == "class":
+        classes = Counter(index.texts)
+        yield f"{len(classes):,} classes: {_most_common(classes)}"
+    else:
+        yield "neither captions nor classes: images are completed and regenerated without words"
 
 
-def _centre_square(image: Image.Image, side: int) -> Image.Image:
-    return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+def _most_common(counts: Counter[str]) -> str:
+    return ", ".join(f"{text} ({count:,})" for text, count in counts.most_common(MAX_COUNTED))
+
+
+def _list_left_out(left_out: dict[str, str]) -> Iterator[str]:
+    if left_out:
+        yield f"{len(left_out):,} left out:"
+        yield from (f"  {name}: {reason}" for name, reason in islice(left_out.items(), MAX_NAMED))
+        if len(left_out) > MAX_NAMED:
+            yield f"  and {len(left_out) - MAX_NAMED:,} more"
 
 
 def split_held_out(examples: Sequence[Example]) -> list[bool]:
@@ -319,48 +247,18 @@ def stored_side(resolution: int) -> int:
     return int(resolution * STORED_SCALE)
 
 
-class StoreIndex(Settings):
-    """What is known of the images of a store, in their order."""
-
-    resolution: int  # pixels a side that are trained on
-    kind: str  # of their texts: "text", "class" or "none"
-    names: tuple[str, ...]
-    texts: tuple[str, ...]
-    held_out: tuple[bool, ...]  # never trained on
-    credits: tuple[dict[str, str], ...]
-
-    @model_validator(mode="after")
-    def _check(self) -> StoreIndex:
-        if len({len(self.names), len(self.texts), len(self.held_out), len(self.credits)}) != 1:
-            raise ValueError("names, texts, held_out and credits have different lengths")
-        return self
-
-    def numbers(self, held_out: bool) -> list[int]:
-        """The images that are held out, or the others."""
-        return [i for i, one in enumerate(self.held_out) if one == held_out]
-
-
-def read_index(folder: Path) -> StoreIndex | None:
-    """What is known of a store's images; None where it is not finished."""
-    path = folder / INDEX
-    return read_json(StoreIndex, path, "delete it to inspect the images again") if path.exists() else None
-
-
 class ImageStore:
-    """The images of a folder that `inspect_dataset` has written."""
+    """The images that `inspect_dataset` has written to a folder. Raises InputError where they are not there, or cut."""
 
     def __init__(self, folder: Path) -> None:
-        index = read_index(folder)
-        if index is None:
-            raise ValueError(f"{folder} holds no images that are ready to train on ({INDEX} is missing)")
-        self.index = index
-        side, count, path = stored_side(index.resolution), len(index.names), folder / PIXELS
+        self.index = load(StoreIndex, folder / INDEX)
+        side, count = stored_side(self.index.resolution), len(self.index.names)
         try:
-            if path.stat().st_size != count * side * side * 3:
-                raise ValueError(f"expected {count} images of {side} pixels a side")
-            self.pixels = np.memmap(path, np.uint8, "r", shape=(count, side, side, 3))
+            self.pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(count, side, side, 3))
         except (OSError, ValueError) as error:
-            raise damaged(path, error, f"delete {folder / INDEX} to inspect the images again") from error
+            raise InputError(
+                f"{folder} is damaged ({reason_of(error)}); delete it to read the images again."
+            ) from error
 
     def view(self, number: int, view: int) -> Tensor:
         """A crop, uint8 [3, resolution, resolution], the same each time: view 0 is the middle, 1 that mirrored, ..."""
@@ -399,49 +297,20 @@ class AugmentedViews(Dataset[dict[str, Any]]):
         return {"image": self.store.view(number, view), "text": self.store.index.texts[number]}
 
 
-class ImageFolder(Dataset[dict[str, Any]]):
-    """Images of a folder in Hugging Face's imagefolder layout, decoded at each access.
+def stored_dataset(data: str, size: int, folder: Path) -> AugmentedViews:
+    """The images of a folder of images, of a data set of the Hub or of a store, `size` pixels a side.
 
-    `metadata.jsonl` beside the images may give a `text` for each `file_name`; without it, images in named subfolders
-    have the folder's name as `text` (a class). Items: `image`, uint8 [3, size, size] (the centre square), and `text`
-    ("" where there is none).
+    They are stored in `folder`, unless that is done. Raises InputError for a store of another size.
     """
-
-    def __init__(self, folder: Path, size: int) -> None:
-        self.size = size
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; expected a folder of images")
-        self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not self.paths:
-            raise ValueError(f"{folder} holds no images; known kinds are {', '.join(sorted(SUFFIXES))}")
-        captions = {}
-        for file in folder.rglob("metadata.jsonl"):
-            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-                try:
-                    record = json.loads(line) if line.strip() else {"file_name": ""}
-                    captions[file.parent / record["file_name"]] = str(record.get("text", ""))
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                    named = f"{file}, line {number}: {line[:60]!r}"
-                    raise ValueError(f"{named} is not an object with `file_name` and `text`") from error
-        self.texts = [captions.get(p, "" if p.parent == folder else p.parent.name) for p in self.paths]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        with Image.open(self.paths[index]) as file:
-            square = _centre_square(ImageOps.exif_transpose(file).convert("RGB"), self.size)
-        return {"image": torch.from_numpy(np.array(square)).permute(2, 0, 1), "text": self.texts[index]}
-
-
-def dataset_for(data: str, size: int) -> Dataset[dict[str, Any]]:
-    """The data set in a folder of images, or in a store of them; raises ValueError for a store of another size."""
-    index = read_index(Path(data))
-    if index is None:
-        return ImageFolder(Path(data), size)
-    if index.resolution != size:
-        raise ValueError(f"{data} holds images of {index.resolution} pixels a side, expected {size}")
-    return AugmentedViews(ImageStore(Path(data)), index.numbers(False), MAX_VIEWS)
+    if (Path(data) / INDEX).exists():
+        folder = Path(data)
+    with PartialState().main_process_first():
+        if not (folder / INDEX).exists():
+            print(*inspect_dataset(open_dataset(data), size, folder), sep="\n")
+    store = ImageStore(folder)
+    if store.index.resolution != size:
+        raise InputError(f"{folder} holds images of {store.index.resolution} pixels a side, expected {size}.")
+    return AugmentedViews(store, store.index.numbers(held_out=False), MAX_VIEWS)
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:

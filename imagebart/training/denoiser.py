@@ -20,7 +20,7 @@ from imagebart.inpainting import encode_color_hints, fill_nearest, mask_coverage
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser, DenoiserConfig, check_color_hint_grid, mask_sides
 from imagebart.models.text_encoder import TextEncoderConfig
-from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.models.vqgan import FirstStageConfig
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import DenoiserRun, StageShape
@@ -28,21 +28,20 @@ from imagebart.training.data import grid
 from imagebart.training.loop import Batch, Metrics, train
 from imagebart.training.masks import NoiseStep, painted_masks, random_masks
 from imagebart.training.token_task import (
-    FOLDERS,
-    DataSource,
-    TokenDataset,
+    Data,
     TokensTask,
     TokenTaskInputs,
     add_codebook_embedding,
+    folder_data,
     merge_codebook_embedding,
     needs_text,
     prefix_size,
-    text_config,
 )
 from imagebart.weights import Part, load_part, save_part
 
 HINT_GAIN = 2.0  # a color hint, over the embedding of a patch that is all of that color
 HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric
+GRID_SETTINGS = SamplingSettings(top_p=0.95, scales=2)
 
 
 class DenoiserTask(TokensTask[DenoiserRun]):
@@ -86,8 +85,10 @@ class DenoiserTask(TokensTask[DenoiserRun]):
     def mask(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Of a mask for each image, the batch's own or a random one: its coverage of each patch, float [B, N]; the
         tokens of the kept rest of each patch, int64 [B, N]; for most images, color hints of that, bool [B, N, K], if
-        the denoiser takes any.
+        the denoiser takes any. Masks are of whole patches, unless tokens depend on their own patch alone.
         """
+        if self.first_stage.config.encoder != "patch":  # tokens beside a mask depend on what is masked
+            return random_masks(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
         images = batch["image"]
         pixels = normalize(images)
         parts = batch["mask"].cpu() if "mask" in batch else painted_masks(pixels.cpu(), math.isqrt(x0.shape[1]))
@@ -141,6 +142,7 @@ class DenoiserTask(TokensTask[DenoiserRun]):
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
+<<<<<<< HEAD
         """Images, x_t at a noise level of a half, and each token's likeliest value given those before."""
         assert isinstance(model, Denoiser)
         x0, cond = self.preview(model.device)
@@ -173,20 +175,19 @@ class TokenDatasetTask(DenoiserTask):
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
+=======
+>>>>>>> 3d83fab (Training: to a deadline or for so many steps, one reader of images, one state; plans, charts, the perceptual loss of our own are gone)
         """Held-out images; with the lower half and the middle regenerated; images for their captions."""
         assert isinstance(model, Denoiser)
         whole = ImageBART(self.first_stage.to(model.device), model, self.conditioner)
-        x0, texts = self.held_out.middles(HELD_OUT_SHOWN)
-        cond, rows = self._cond(texts), [x0]
+        x0, texts = self.examples(HELD_OUT_SHOWN, model.device)
+        rows = [x0]
         for name in ("lower half", "centre", "everything"):
             keep = ~torch.from_numpy(preset_array(name, math.isqrt(x0.shape[1]))).flatten()
-            generate = not keep.any()
-            guidance = 2.0 if generate and cond is not None else 1.0
-            settings = SamplingSettings(top_p=0.95, guidance=guidance, scales=2)
-            prompts = cond if generate else self._cond([""] * len(texts))
-            *_, last = whole.stream(len(x0), prompts, known=x0, keep=keep, settings=settings, seed=0)
-            rows.append(last.tokens.cpu())
-        return grid(self.first_stage.decode(torch.cat(rows).to(model.device)).float(), columns=len(x0))
+            prompts = self.condition_on([""] * len(texts) if keep.any() else texts)
+            *_, last = whole.stream(len(x0), prompts, known=x0, keep=keep, settings=GRID_SETTINGS, seed=0)
+            rows.append(last.tokens.to(model.device))
+        return grid(self.first_stage.decode(torch.cat(rows)).float(), columns=len(x0))
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> Metrics:
@@ -195,16 +196,16 @@ class TokenDatasetTask(DenoiserTask):
         The noise is the same each time.
         """
         assert isinstance(model, Denoiser)
-        x0, texts = self.held_out.middles(HELD_OUT_MEASURED)
-        cond, side = self._cond(texts), math.isqrt(x0.shape[1])
-        losses: dict[str, list[Tensor]] = {"half": [], "whole": []}
-        for at in range(0, len(x0), 16):
-            part = x0[at : at + 16].to(model.device)
-            prompts = None if cond is None else cond[at : at + 16].to(model.device)
-            for name, area in (("half", "lower half"), ("whole", "everything")):
-                mask = torch.from_numpy(preset_array(area, side)).flatten()
-                noise_t = mask.float().expand(len(part), -1).to(model.device)
+        x0, texts = self.examples(HELD_OUT_MEASURED, model.device)
+        side, losses = math.isqrt(x0.shape[1]), dict[str, float]()
+        for name, area in (("half", "lower half"), ("whole", "everything")):
+            masked = torch.from_numpy(preset_array(area, side)).flatten().to(model.device)
+            parts = []
+            for at in range(0, len(x0), 16):
+                part, cond = x0[at : at + 16], self.condition_on(texts[at : at + 16])
+                noise_t = masked.float().expand(len(part), -1)
                 x_t = add_uniform_noise(part, noise_t, self.vocab_size, torch.Generator(part.device).manual_seed(at))
+<<<<<<< HEAD
                 logits = model.logits(part, x_t, noise_t, torch.zeros_like(noise_t), cond=prompts)
                 losses[name].append(F.cross_entropy(logits[noise_t > 0].float(), part[noise_t > 0], reduction="none"))
         means = {name: float(torch.cat(parts).mean()) for name, parts in losses.items()}
@@ -212,6 +213,13 @@ class TokenDatasetTask(DenoiserTask):
 
     def _cond(self, texts: list[str]) -> Tensor | None:
         return self.conditioner.encode(texts).tokens if self.conditioner.length else None
+=======
+                cond = None if cond is None else cond.to(model.device)
+                logits = model.logits(part, x_t, noise_t, torch.zeros_like(noise_t), cond=cond)
+                parts.append(F.cross_entropy(logits[:, masked].mT.float(), part[:, masked], reduction="none"))
+            losses[name] = float(torch.cat(parts).mean())
+        return {"loss": (losses["half"] + losses["whole"]) / 2, **losses}
+>>>>>>> 3d83fab (Training: to a deadline or for so many steps, one reader of images, one state; plans, charts, the perceptual loss of our own are gone)
 
 
 def denoiser_config(
@@ -221,22 +229,15 @@ def denoiser_config(
     prefix, others = prefix_size(conditioner, text)
     codes, tokens = first_stage.vocab_size, first_stage.tokens
     vocabulary, positions = codes + others + 1, 1 + prefix + tokens
-    decoder = shape.decoder(vocabulary, positions, codes, cross=True)
     return DenoiserConfig(
         vocab_size=codes,
         tokens=tokens,
-        decoder=decoder,
+        decoder=shape.decoder(vocabulary, positions, codes, cross=True),
         encoder=shape.encoder(vocabulary, positions),
         cond_length=conditioner.length,
         text=text,
+        partial_patches=first_stage.encoder == "patch",
     )
-
-
-def new_denoiser(first_stage: FirstStage, shape: StageShape, conditioner: Conditioner) -> Denoiser:
-    """A denoiser for a first stage's tokens; for partial patches, too, where tokens depend on their own patch alone."""
-    text = text_config(shape, conditioner) if conditioner.kind == "text" else None
-    config = denoiser_config(shape, first_stage.config, conditioner, text)
-    return Denoiser(config.replace(partial_patches=first_stage.config.encoder == "patch"))
 
 
 @torch.no_grad()
@@ -246,14 +247,14 @@ def init_color_hints(denoiser: Denoiser) -> None:
     denoiser.color_hint_embedding.weight.copy_(HINT_GAIN * table.T)
 
 
-def train_denoiser(run: DenoiserRun, folder: Path, source: DataSource = FOLDERS) -> Denoiser:
-    """Trains (or resumes) a denoiser in a run's folder and writes it there."""
-    inputs = TokenTaskInputs.of(run, source)
+def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> Denoiser:
+    """Trains (or resumes) a denoiser in a run's folder and writes it there. data: None for a folder of images."""
+    inputs = TokenTaskInputs.of(run, data or folder_data(folder))
     first_stage = inputs.first_stage
     check_color_hint_grid(run.color_hint_grid, first_stage.config)
     config = denoiser_config(run.shape, first_stage.config, inputs.conditioner, inputs.text)
-    config = config.replace(color_hint_grid=run.color_hint_grid, mask_sides=run.mask_sides)
-    denoiser = Denoiser(config.replace(context_margin=run.context_margin, partial_patches=True))
+    hints, margin = run.color_hint_grid, run.context_margin
+    denoiser = Denoiser(config.replace(color_hint_grid=hints, mask_sides=run.mask_sides, context_margin=margin))
     if run.init_from is not None:
         initial = load_part(Path(run.init_from), Denoiser).module
         if inputs.text_encoder is not None:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from imagebart.imaging.files import normalize
 from imagebart.models.vqgan import FirstStage
-from imagebart.training.clustering import k_means, nearest, principal_directions
 
 FOR_DIRECTIONS = 400  # images that the directions are found from
 PRIOR = 1.0  # patches' worth of zeros in each mean, for pairs that are rare
@@ -26,6 +25,8 @@ ROUNDS = 3
 CHUNK = 64  # images at once
 QUANTIZED = 100_000  # values, drawn by how often they occur, that books are found from
 BOOK_ROUNDS = 12  # of k-means
+FEW = 0.05  # of the mean number of points: a code with fewer is put elsewhere
+SETTLING = 5  # last rounds of k-means, in which no code is put elsewhere
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,31 @@ def fit(left: Tensor, sides: Sequence[_Side]) -> list[Tensor]:
             left -= new[side.index]
             values[number] = new
     return values
+
+
+def principal_directions(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The mean of points [M, D], and the orthonormal directions of largest variance, [D, count]."""
+    mean = points.mean(0)
+    centered = points - mean
+    _, vectors = torch.linalg.eigh(centered.T @ centered / len(points))
+    return mean, vectors[:, -count:].flip(1)
+
+
+def nearest(points: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Of points [M, d] the nearest codes [K, d] and the squared distances."""
+    found = [(codes.square().sum(1) - 2 * part @ codes.T).min(1) for part in points.split(8192)]
+    distances = torch.cat([values for values, _ in found]) + points.square().sum(1)
+    return torch.cat([indices for _, indices in found]), distances.clamp_min(0)
+
+
+def k_means(points: Tensor, count: int, rounds: int) -> Tensor:
+    """Codes [count, d]; those that few points are nearest to are put where points are far from theirs."""
+    codes = points[torch.randperm(len(points))[:count]].clone()
+    for number in range(rounds):
+        labels, distances = nearest(points, codes)
+        members = torch.bincount(labels, minlength=count)
+        codes = torch.zeros_like(codes).index_add_(0, labels, points) / members.clamp_min(1)[:, None]
+        few = members < FEW * len(points) / count
+        if number < rounds - SETTLING:
+            codes[few] = points[(distances + 1e-9).multinomial(int(few.sum()))] if few.any() else codes[few]
+    return codes

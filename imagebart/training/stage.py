@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
@@ -19,28 +18,33 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior, row_generators, uniform_tokens
+from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
+<<<<<<< HEAD
 from imagebart.sampling.packed_linear import PackedDecoder
 from imagebart.sampling.sampler import sample_chain
 from imagebart.sampling.steps import ChainState, Step
 from imagebart.settings import SamplingSettings
+=======
+>>>>>>> 3d83fab (Training: to a deadline or for so many steps, one reader of images, one state; plans, charts, the perceptual loss of our own are gone)
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
 from imagebart.training.loop import Batch, train
 from imagebart.training.token_task import (
-    FOLDERS,
-    DataSource,
+    Data,
     TokensTask,
     TokenTaskInputs,
     add_codebook_embedding,
+    folder_data,
     merge_codebook_embedding,
     prefix_size,
     token_tables,
 )
 from imagebart.weights import Part, load_part, save_part
+
+SHOWN = 12  # images in a grid
 
 
 class Stages(nn.Module):
@@ -85,8 +89,9 @@ class StagesTask(TokensTask[StageRun]):
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
-        """Of each stage: images, their x_t, and x_{t-1} sampled from that."""
+        """Of each stage: images, their x_t, and each token's likeliest value given those before."""
         assert isinstance(model, Stages)
+<<<<<<< HEAD
         x0, cond = self.preview(next(model.parameters()).device)
         return Image.fromarray(np.vstack([np.asarray(self._sample_stage(one, x0, cond)) for one in model.stages]))
 
@@ -102,6 +107,16 @@ class StagesTask(TokensTask[StageRun]):
         for event in sample_chain(state, PackedDecoder(), SamplingSettings()):
             last = event.tokens
         return grid(self.first_stage.decode(torch.cat([x0, x_t, last])), columns=len(x0))
+=======
+        x0, texts = self.examples(SHOWN, next(model.parameters()).device)
+        cond = self.condition_on(texts)
+        rows = []
+        for t, stage in zip(self.times, model.stages, strict=True):
+            x_s = diffuse(x0, t - 1, self.schedule, self.vocab_size)
+            x_t = add_uniform_noise(x_s, self.schedule.betas[t - 1], self.vocab_size)
+            rows += [x0, x_t, stage(x_s, x_t, None if cond is None else cond.to(x0.device)).argmax(-1)]
+        return grid(self.first_stage.decode(torch.cat(rows)), columns=len(x0))
+>>>>>>> 3d83fab (Training: to a deadline or for so many steps, one reader of images, one state; plans, charts, the perceptual loss of our own are gone)
 
 
 def stage_loss(logits: Tensor, x0: Tensor, x_s: Tensor, x_t: Tensor, t: int, schedule: Schedule, soft: bool) -> Tensor:
@@ -141,9 +156,9 @@ def stage_config(run: StageRun, t: int, schedule: Schedule, inputs: TokenTaskInp
     )
 
 
-def stages_task(run: StageRun, source: DataSource = FOLDERS) -> StagesTask:
+def stages_task(run: StageRun, data: Data) -> StagesTask:
     """The stage `run.t`, or all of them, with the data and the frozen first stage to train on."""
-    inputs, schedule, stages = TokenTaskInputs.of(run, source), Schedule(run.betas), []
+    inputs, schedule, stages = TokenTaskInputs.of(run, data), Schedule(run.betas), []
     for t in range(1, schedule.stages + 1) if run.t is None else [run.t]:
         stage = build_stage(stage_config(run, t, schedule, inputs), schedule.stages)
         if run.init_from is not None:
@@ -154,9 +169,12 @@ def stages_task(run: StageRun, source: DataSource = FOLDERS) -> StagesTask:
     return StagesTask(stages, schedule, inputs.conditioner, inputs.first_stage, inputs.dataset, run)
 
 
-def train_stages(run: StageRun, folder: Path, source: DataSource = FOLDERS) -> list[Stage]:
-    """Trains (or resumes) the stage `run.t` in a run's folder and writes it there; all of them to its stage1, ..."""
-    task = stages_task(run, source)
+def train_stages(run: StageRun, folder: Path, data: Data | None = None) -> list[Stage]:
+    """Trains (or resumes) the stage `run.t` in a run's folder and writes it there; all of them to its stage1, ...
+
+    data: None for a folder of images.
+    """
+    task = stages_task(run, data or folder_data(folder))
     trained = train(task, run.loop, folder)
     assert isinstance(trained, Stages)
     merge_codebook_embedding(trained)

@@ -9,42 +9,52 @@ from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from imagebart.atomic_io import write_bytes
 from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_vocabulary
-from imagebart.models.vqgan import FirstStage, FirstStageConfig
+from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner, Conditioner, NoConditioner, TextConditioner
 from imagebart.text.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.training.config import StageShape, TokensRun
-from imagebart.training.data import AugmentedViews, ImageFolder, ImageStore, dataset_for
+from imagebart.training.data import AugmentedViews, ImageStore, stored_dataset
 from imagebart.training.loop import Batch, Task
-from imagebart.training.state import damaged
 from imagebart.weights import load_part
 
-PREVIEW_IMAGES = 12  # in a grid
 MIN_LENGTH = 16  # conditioning tokens a caption
-SHARD_IMAGES = 4096  # in a file; views of one image lie in one file
 ENCODED_AT_ONCE = 32
 
 R = TypeVar("R", bound=TokensRun)
 
+# A run's data set, of images of so many pixels a side with their texts, and the conditioner for these.
+Data = Callable[[TokensRun, int], tuple[Dataset[Any], Conditioner]]
+
 
 class TokensTask(Task, Generic[R]):
-    """A network on the tokens of images and on their captions."""
+    """A network on the tokens of images and on their captions.
+
+    held_out: images and texts that grids show; without them, those at the end of the data set.
+    """
 
     def __init__(
-        self, network: nn.Module, conditioner: Conditioner, first_stage: FirstStage, dataset: Dataset[Any], run: R
+        self,
+        network: nn.Module,
+        conditioner: Conditioner,
+        first_stage: FirstStage,
+        dataset: Dataset[Any],
+        run: R,
+        held_out: Dataset[Any] | None = None,
     ) -> None:
-        self.model: nn.Module = network
+        self.model = network
         self.conditioner, self.first_stage, self.dataset, self.run = conditioner, first_stage, dataset, run
+        self.held_out = held_out
         self.vocab_size = first_stage.config.vocab_size
 
     def tokens(self, batch: Batch) -> Tensor:
@@ -59,32 +69,30 @@ class TokensTask(Task, Generic[R]):
 
     def cond_tokens(self, batch: Batch, device: torch.device) -> Tensor | None:
         """Conditioning tokens, dropped for a share of the captions so that guidance works."""
-        if self.conditioner.length == 0:
+        cond = self.condition_on(batch["text"])
+        if cond is None:
             return None
-        texts = batch["text"]
-        cond, unconditional = self.conditioner.encode(texts).tokens, self.conditioner.unconditional(len(texts))
-        dropped = (torch.rand(len(texts), 1) < self.run.conditioning_dropout) & ~needs_text(batch)
+        unconditional = self.conditioner.unconditional(len(cond))
+        dropped = (torch.rand(len(cond), 1) < self.run.conditioning_dropout) & ~needs_text(batch)
         return torch.where(dropped, unconditional, cond).to(device)
 
-    def preview(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """Tokens and conditioning tokens of the last images of the data set, for grids."""
-        length = len(self.dataset)  # type: ignore[arg-type]
-        items = [self.dataset[i] for i in range(max(length - PREVIEW_IMAGES, 0), length)]
-        x0 = self.encode(torch.stack([item["image"] for item in items]).to(device))
-        texts = [item["text"] for item in items]
-        return x0, self.conditioner.encode(texts).tokens.to(device) if self.conditioner.length else None
+    def condition_on(self, texts: Sequence[str]) -> Tensor | None:
+        """Conditioning tokens; None for a network that takes none."""
+        return self.conditioner.encode(texts).tokens if self.conditioner.length else None
+
+    def examples(self, count: int, device: torch.device) -> tuple[Tensor, list[str]]:
+        """Tokens and texts of held-out images."""
+        dataset = self.dataset if self.held_out is None else self.held_out
+        length = len(dataset)  # type: ignore[arg-type]
+        first = 0 if self.held_out is not None else max(length - count, 0)
+        items = [dataset[i] for i in range(first, min(first + count, length))]
+        return self.encode(torch.stack([item["image"] for item in items]).to(device)), [item["text"] for item in items]
 
 
 def needs_text(batch: Batch) -> Tensor:
     """Whose captions are never dropped, bool [B, 1]: those that a data set says so of ("needs_text"); else none."""
     given: Tensor | None = batch.get("needs_text")
     return torch.zeros(len(batch["text"]), 1, dtype=torch.bool) if given is None else given.cpu()[:, None]
-
-
-def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
-    """The conditioner for a run's captions: of their words, of classes, or of neither."""
-    assert isinstance(dataset, ImageFolder | AugmentedViews)
-    return conditioner_of(run.conditioning, dataset.texts, run.text_length)
 
 
 def conditioner_of(kind: str, texts: Sequence[str], length: int | None = None) -> Conditioner:
@@ -114,15 +122,14 @@ def prefix_size(conditioner: Conditioner, text: TextEncoderConfig | None) -> tup
     return (conditioner.length, conditioner.vocab_size) if text is None else (text.query_tokens, text.query_tokens)
 
 
-@dataclass(frozen=True)
-class DataSource:
-    """Where a run's images come from, and what reads their captions; a recipe brings its own."""
+def folder_data(folder: Path) -> Data:
+    """What reads a run's `data` as a folder of images, which are stored in the run's own folder."""
 
-    dataset_for: Callable[[str, int], Dataset[Any]] = dataset_for  # of a run's `data`, so many pixels a side
-    conditioner_for: Callable[[TokensRun, Dataset[Any]], Conditioner] = conditioner_for
+    def read(run: TokensRun, size: int) -> tuple[Dataset[Any], Conditioner]:
+        dataset = stored_dataset(run.data, size, folder / "pictures")
+        return dataset, conditioner_of(run.conditioning, dataset.texts, run.text_length)
 
-
-FOLDERS = DataSource()
+    return read
 
 
 @dataclass(frozen=True)
@@ -136,13 +143,12 @@ class TokenTaskInputs:
     text_encoder: TextEncoder | None  # a trained one, which stays as it is
 
     @classmethod
-    def of(cls, run: TokensRun, source: DataSource) -> TokenTaskInputs:
+    def of(cls, run: TokensRun, data: Data) -> TokenTaskInputs:
         """As a run's settings say; seeds the global RNG."""
         first_stage = load_part(Path(run.first_stage), FirstStage).module
         first_stage = first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dataset = source.dataset_for(run.data, first_stage.config.resolution)
+        dataset, conditioner = data(run, first_stage.config.resolution)
         torch.manual_seed(run.loop.seed)
-        conditioner = source.conditioner_for(run, dataset)
         if run.text_from is not None:
             encoder, conditioner = load_text_encoder(Path(run.text_from))
             return cls(first_stage, dataset, conditioner, encoder.config, encoder)
@@ -176,69 +182,34 @@ def with_words_of(encoder: TextEncoder, before: TextConditioner, after: TextCond
 
 
 @torch.no_grad()
-def encode_store(
-    store: ImageStore, first_stage: FirstStage, views: int, folder: Path, progress: Callable[[int], object]
-) -> None:
-    """Writes the tokens of each image in so many views to shards; those that are there are kept.
-
-    progress: called with the number of images that were encoded.
-    """
+def encode_store(store: ImageStore, first_stage: FirstStage, views: int, path: Path) -> None:
+    """Writes the tokens of each image in so many views, int32 [images, views, N], unless they are there."""
+    if path.exists():
+        return
     device = next(first_stage.parameters()).device
-    for path, numbers in token_shards(folder, store):
-        if path.is_file():
-            continue
-        parts = []
+    count, parts = len(store.index.names), []
+    with tqdm(total=views * count, desc="tokens", unit="view") as bar:
         for view in range(views):
-            for at in range(0, len(numbers), ENCODED_AT_ONCE):
-                images = [store.view(number, view) for number in numbers[at : at + ENCODED_AT_ONCE]]
-                tokens = first_stage.encode(normalize(torch.stack(images).to(device)))
-                parts.append(tokens.cpu().to(torch.int32))
-                progress(len(images))
-        stored = torch.cat(parts).unflatten(0, (views, len(numbers))).transpose(0, 1).contiguous()
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, save({"tokens": stored}))
-
-
-def token_shards(folder: Path, store: ImageStore) -> Iterator[tuple[Path, range]]:
-    """The files of the tokens of a store, each with the numbers of its images."""
-    count = len(store.index.names)
-    for shard, start in enumerate(range(0, count, SHARD_IMAGES)):
-        yield folder / f"tokens-{shard:05d}.safetensors", range(start, min(start + SHARD_IMAGES, count))
-
-
-def _read_shard(path: Path, shape: tuple[int, ...], vocab_size: int) -> Tensor:
-    """Tokens, int32 of a shape; raises InputError where the file is damaged."""
-    try:
-        tokens = load_file(path)["tokens"]
-        if tokens.dtype != torch.int32 or tokens.shape != shape:
-            raise ValueError(f"{tokens.dtype} of shape {list(tokens.shape)}, expected int32 of {list(shape)}")
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
-            raise ValueError(f"tokens from {tokens.min()} to {tokens.max()}, expected less than {vocab_size}")
-    except (SafetensorError, OSError, LookupError, ValueError) as error:
-        raise damaged(path, error, f"delete {path.parent} to encode the images again") from error
-    return tokens
+            for at in range(0, count, ENCODED_AT_ONCE):
+                numbers = range(at, min(at + ENCODED_AT_ONCE, count))
+                images = torch.stack([store.view(number, view) for number in numbers])
+                parts.append(first_stage.encode(normalize(images.to(device))).cpu().to(torch.int32))
+                bar.update(len(numbers))
+    tokens = torch.cat(parts).unflatten(0, (views, count)).transpose(0, 1).contiguous()
+    write_bytes(path, save({"tokens": tokens}))
 
 
 class TokenDataset(AugmentedViews):
     """Some images of a store, in all their views, with their tokens, int64 [N], beside image and text."""
 
-    def __init__(
-        self, folder: Path, store: ImageStore, numbers: Sequence[int], views: int, first_stage: FirstStageConfig
-    ) -> None:
-        """numbers: of the images; views, first_stage: those that `encode_store` was called with."""
-        shards = []
-        for path, images in token_shards(folder, store):
-            shards.append(_read_shard(path, (len(images), views, first_stage.tokens), first_stage.vocab_size))
-        self.all = torch.cat(shards)  # [images, views, N]
-        super().__init__(store, numbers, views)
+    def __init__(self, path: Path, store: ImageStore, numbers: Sequence[int]) -> None:
+        """path: of what `encode_store` wrote; numbers: of the images."""
+        self.all = load_file(path)["tokens"]
+        super().__init__(store, numbers, self.all.shape[1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         view, place = divmod(index, len(self.numbers))
         return {**super().__getitem__(index), "tokens": self.all[self.numbers[place], view].long()}
-
-    def middles(self, count: int) -> tuple[Tensor, list[str]]:
-        """The first images as they are, neither moved nor mirrored: tokens [B, N] and their texts."""
-        return self.all[self.numbers[:count], 0].long(), self.texts[:count]
 
 
 # Embeddings that are trained as a table plus a linear map of the codebook's vectors, and merged into a table at the

@@ -30,35 +30,42 @@ from imagebart.models.discriminator import (
 )
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
-from imagebart.training.data import dataset_for, grid
-from imagebart.training.loop import Batch, Task, train
-from imagebart.training.perceptual import PerceptualLoss
-from imagebart.training.state import OptimizerState, Stateful
+from imagebart.training.data import grid, stored_dataset
+from imagebart.training.loop import Batch, Metrics, Stateful, Task, train
 from imagebart.weights import Part, has_part, load_part, save_part
+
+SHOWN = 12  # images in a grid
 
 
 class FirstStageTask(Task):
     """Reconstruction with L1 + L2 + edges, a commitment of latents to their codes, and maybe a discriminator.
 
     weight: of each pixel's error, [H, W]. decoder_only: encoder and codebook, and so the tokens of images, stay.
+    held_out: images float [B, 3, H, W] to measure and to show; without them the data set's first ones are shown.
     """
 
+    model: FirstStage
+
     def __init__(
-        self, model: FirstStage, dataset: Dataset[Any], weight: Tensor, loss: FirstStageLoss, decoder_only: bool = False
+        self,
+        model: FirstStage,
+        dataset: Dataset[Any],
+        weight: Tensor,
+        loss: FirstStageLoss,
+        decoder_only: bool = False,
+        held_out: Tensor | None = None,
     ) -> None:
-        self.model: nn.Module = model
+        self.model, self.dataset, self.config, self.decoder_only = model, dataset, loss, decoder_only
         if decoder_only:
             model.encoder.requires_grad_(False)
             model.quant_conv.requires_grad_(False)
-        self.decoder_only = decoder_only
-        self.dataset, self.config = dataset, loss
         self.weight = weight / weight.mean()
         model.quantize.embedding.weight.requires_grad_(False)  # moved by averages, not by gradients
         self.codebook_ema = CodebookEMA(model.quantize, loss.codebook_decay, loss.dead_code_threshold)
         self.discriminator = None if loss.adversarial is None else DiscriminatorTrainer(loss.adversarial)
-        self.perceptual = PerceptualLoss() if loss.perceptual else None
+        self.perceptual = perceptual_loss() if loss.perceptual else None
         self.pending: tuple[Tensor, Tensor] | None = None  # latents and tokens of the step
-        self.preview = torch.stack([self.dataset[i]["image"] for i in range(min(12, len(dataset)))])  # type: ignore[arg-type]
+        self.held_out = held_out
 
     def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         images = normalize(batch["image"]).to(memory_format=torch.channels_last)
@@ -72,17 +79,18 @@ class FirstStageTask(Task):
         projected = first.quantize.project(z.float())
         commitment = (projected - first.quantize.lookup(tokens).detach()).square().sum(-1).mean()
         self.pending = (projected.detach().flatten(0, -2), tokens.flatten())
-        used = tokens.unique().numel() / first.config.vocab_size
+        scalars = {"l1": l1, "edges": edges, "commitment": commitment}
         reconstruction = l1 + l2 + self.config.gradient * edges
-        perceptual = output.new_zeros(())
         if self.perceptual is not None:
-            perceptual = self.perceptual.to(output.device)(output, images)
-            reconstruction = reconstruction + self.config.perceptual * perceptual
-        added = {} if self.discriminator is None else self.discriminator.loss(images, output, reconstruction)
-        total = reconstruction + self.config.commitment * commitment + added.get("adversarial", 0.0)
-        scalars = {"loss": total, "l1": l1, "edges": edges, "commitment": commitment, "perceptual": perceptual}
+            scalars["perceptual"] = self.perceptual.to(output.device)(output, images).mean()
+            reconstruction = reconstruction + self.config.perceptual * scalars["perceptual"]
+        total = reconstruction + self.config.commitment * commitment
+        if self.discriminator is not None:
+            scalars |= self.discriminator.loss(images, output, reconstruction, self.share)
+            total = total + scalars["adversarial"]
         scalars["psnr"] = psnr(output.detach()[None], images[None])[0]  # of the whole batch
-        return {**scalars, "used": torch.tensor(used), **added}
+        used = tokens.unique().numel() / first.config.vocab_size
+        return {"loss": total, **scalars, "used": torch.tensor(used)}
 
     def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
         if self.discriminator is not None:
@@ -92,14 +100,49 @@ class FirstStageTask(Task):
             self.codebook_ema.update(model.quantize, *self.pending, accelerator)  # type: ignore[arg-type]
             self.pending = None
 
-    def state(self) -> list[Stateful]:
-        return [self.codebook_ema] if self.discriminator is None else [self.codebook_ema, self.discriminator]
+    def state(self) -> dict[str, Stateful]:
+        parts: dict[str, Stateful] = {"codebook": self.codebook_ema}
+        return parts if self.discriminator is None else {**parts, "discriminator": self.discriminator}
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
         """Images above their reconstructions."""
-        images = normalize(self.preview).to(next(model.parameters()).device)
-        return grid(torch.cat([images, model.decode(model.encode(images))]), columns=len(images))  # type: ignore[operator]
+        assert isinstance(model, FirstStage)
+        if self.held_out is None:
+            count = min(SHOWN, len(self.dataset))  # type: ignore[arg-type]
+            images = normalize(torch.stack([self.dataset[i]["image"] for i in range(count)]))
+        else:
+            images = self.held_out[:SHOWN]
+        images = images.to(next(model.parameters()).device)
+        return grid(torch.cat([images, model.decode(model.encode(images))]), columns=len(images))
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> Metrics:
+        """Of held-out images: the root mean square error in levels of 255, PSNR in dB, the share of codes in use."""
+        assert isinstance(model, FirstStage)
+        if self.held_out is None:
+            return {}
+        device, decoded, used = next(model.parameters()).device, [], set[int]()
+        for part in self.held_out.split(16):
+            tokens = model.encode(part.to(device))
+            decoded.append(model.decode(tokens).clamp(-1, 1).float().cpu())
+            used |= set(tokens.unique().tolist())
+        again = torch.cat(decoded)
+        error = 127.5 * float((again - self.held_out).square().mean().sqrt())
+        codes = len(used) / model.config.vocab_size
+        return {"error": error, "psnr": float(psnr(again, self.held_out).mean()), "codes": codes}
+
+
+def perceptual_loss() -> nn.Module:
+    """LPIPS by VGG-16 (Zhang et al. 2018), as the paper's first stages were trained; its weights are downloaded once.
+
+    Images [B, 3, H, W] in [-1, 1] and their targets -> distances [B, 1, 1, 1].
+    """
+    try:
+        import lpips
+    except ImportError as error:
+        raise InputError("A perceptual loss needs the package lpips: pip install 'imagebart[lpips]'.") from error
+    return lpips.LPIPS(net="vgg", verbose=False).requires_grad_(False)
 
 
 def gradient_loss(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -151,20 +194,20 @@ class CodebookEMA(nn.Module):
 
 
 class DiscriminatorTrainer:
-    """A discriminator of the same part of images and of their reconstructions, from `start_step` on."""
+    """A discriminator of the same part of images and of their reconstructions, once a share of the run is done."""
 
     def __init__(self, config: AdversarialLoss) -> None:
-        self.config, self.steps = config, 0
+        self.config = config
         self.model = Discriminator(config.channels)
         self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, betas=(0.5, 0.9))
         self.pending: tuple[Tensor, Tensor] | None = None  # real and fake part of the step
 
-    def loss(self, images: Tensor, output: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
-        """Images, their reconstructions [B, 3, H, W] and the loss so far -> scalars, all 0 before `start_step`.
+    def loss(self, images: Tensor, output: Tensor, reconstruction: Tensor, share: float) -> dict[str, Tensor]:
+        """Images, their reconstructions [B, 3, H, W] and the loss so far -> scalars, all 0 before `start`.
 
         The one named `adversarial` is to be added to the loss.
         """
-        if self.steps < self.config.start_step:
+        if share < self.config.start:
             return dict.fromkeys(("adversarial", "generator_loss", "feature_matching"), output.new_zeros(()))
         if next(self.model.parameters()).device != output.device:
             self.model.to(output.device)
@@ -186,7 +229,6 @@ class DiscriminatorTrainer:
 
     def step(self, accelerator: Accelerator) -> None:
         """The discriminator's own step, on what the last loss was of."""
-        self.steps += 1
         if self.pending is None:
             return
         self.model.requires_grad_(True)
@@ -200,16 +242,12 @@ class DiscriminatorTrainer:
         self.optimizer.zero_grad()
         self.pending = None
 
-    def state_dict(self) -> dict[str, Tensor]:
-        parts = {"model": self.model.state_dict(), "optimizer": OptimizerState(self.optimizer).state_dict()}
-        tensors = {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
-        return {"steps": torch.tensor(self.steps), **tensors}
+    def state_dict(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.steps = int(state["steps"])
-        for name, part in (("model.", self.model), ("optimizer.", OptimizerState(self.optimizer))):
-            own = {key.removeprefix(name): tensor for key, tensor in state.items() if key.startswith(name)}
-            part.load_state_dict(own)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def train_first_stage(
@@ -225,7 +263,7 @@ def train_first_stage(
         init_from(model, load_part(Path(run.init_from), FirstStage).module, run.decoder_only)
     size = run.model.resolution
     weight = torch.ones(size, size) if face is None else 1 + (run.loss.face - 1) * face
-    dataset = dataset_for(run.data, size) if dataset is None else dataset
+    dataset = stored_dataset(run.data, size, folder / "pictures") if dataset is None else dataset
     task = FirstStageTask(model, dataset, weight, run.loss, run.decoder_only)
     if run.init_from is not None:
         task.codebook_ema.init_from(model.quantize)
@@ -264,4 +302,4 @@ def load_first_stage(folder: Path) -> FirstStage:
             return load_part(folder, FirstStage).module
         return ImageBART.from_pretrained(folder).first_stage
     except ValueError as error:
-        raise InputError(f"No first stage can be initialised from {folder}: {error}") from error
+        raise InputError(f"No first stage can be initialized from {folder}: {error}") from error

@@ -32,7 +32,7 @@ from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, St
 from imagebart.training.data import grid
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.token_task import DataSource, load_text_encoder, text_config, with_words_of
+from imagebart.training.token_task import load_text_encoder, text_config, with_words_of
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights import Part, save_part
 from imagebart.worlds.attribute_classifier import (
@@ -336,16 +336,13 @@ def avatars(data: str, size: int) -> Dataset[dict[str, Any]]:
     )
 
 
-def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
-    """The conditioner for avatars' captions."""
+def avatar_data(run: TokensRun, size: int) -> tuple[Dataset[Any], Conditioner]:
+    """Avatars, and the conditioner for their captions."""
     if run.conditioning == "none":
-        return NoConditioner()
+        return avatars(run.data, size), NoConditioner()
     if run.conditioning != "text":
         raise ValueError(f"conditioning is {run.conditioning!r}; avatars have captions, expected text or none")
-    return avatar_conditioner(run.text_length)
-
-
-AVATARS = DataSource(avatars, conditioner_for)
+    return avatars(run.data, size), avatar_conditioner(run.text_length)
 
 
 def train_decoder(run: FirstStageRun, folder: Path) -> None:
@@ -357,6 +354,6 @@ def train_decoder(run: FirstStageRun, folder: Path) -> None:
 TRAININGS: Trainings = {
     "first-stage": (FirstStageRun, train_decoder),  # the VQGAN: pixels to tokens and back
     "captions": (CaptionsRun, train_captions),  # the text encoder: what captions claim
-    "denoiser": (DenoiserRun, partial(train_denoiser, source=AVATARS)),
+    "denoiser": (DenoiserRun, partial(train_denoiser, data=avatar_data)),
     "reader": (ReaderRun, train_reader),  # reads attributes off images: one measures, another ranks variants
 }

@@ -47,8 +47,6 @@ LOOP = LoopConfig(
     warmup=50,
     ema=0.99,
     log_every=20,
-    save_every=100,
-    sample_every=500,
 )
 P_NOTHING = 0.4  # share of squares without a whole thing
 MIN_SEEN = 0.4  # intersection over union of a square and a thing's box, from which the square may be said to show it

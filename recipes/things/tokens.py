@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+from tqdm import tqdm
 
 from imagebart.imaging.files import normalize
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, psnr
-from imagebart.training.clustering import k_means, nearest, principal_directions
-from imagebart.training.patch_memory import collect, fit_patch_memory
-from imagebart.training.progress import tracked
+from imagebart.training.patch_memory import collect, fit_patch_memory, k_means, nearest, principal_directions
 from imagebart.weights import Part, save_part
 from recipes.things.artwork import CELL
 from recipes.things.scenes import Scenes, crowded, of_every_size
@@ -41,7 +40,7 @@ CONFIG = FirstStageConfig(
 def patches(seed: int, scenes: int) -> Tensor:
     """Patches of scenes, uint8 [scenes * 256, 3, CELL, CELL]."""
     dataset = Scenes(crowded, seed)
-    images = (dataset[i]["image"] for i in tracked(range(scenes), "scenes", scenes))
+    images = (dataset[i]["image"] for i in tqdm(range(scenes), unit="scene"))
     return torch.cat([rearrange(i, "c (h y) (w x) -> (h w) c y x", y=CELL, x=CELL) for i in images])
 
 
@@ -56,7 +55,7 @@ def train_encoder(model: FirstStage, data: Tensor) -> None:
     layers = [*model.encoder.parameters(), *model.quant_conv.parameters()]
     optimizer = torch.optim.AdamW(layers, 2e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, STEPS, pct_start=0.05)
-    for step in tracked(range(STEPS), "steps", STEPS):
+    for step in tqdm(range(STEPS), unit="step"):
         batch = data[torch.randint(len(data), (BATCH,))]
         error = model.latents(normalize(batch))[:, 0, 0] - (averaged(batch) - mean) @ directions
         loss = error.square().sum(1).mean()
@@ -88,7 +87,7 @@ def train_tokens(folder: Path) -> None:
         f"{len(labels.unique())} of {CONFIG.codebook_size} codes"
     )
     scenes = Scenes(of_every_size, 2)
-    images = (scenes[i]["image"] for i in tracked(range(MEMORY_SCENES), "scenes", MEMORY_SCENES))
+    images = (scenes[i]["image"] for i in tqdm(range(MEMORY_SCENES), unit="scene"))
     fit_patch_memory(model, collect(model, images))
     fresh = Scenes(of_every_size, 3)
     shown = normalize(torch.stack([fresh[i]["image"] for i in range(FRESH)]))

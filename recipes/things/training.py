@@ -25,7 +25,7 @@ from imagebart.text.prompts import PromptRules
 from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageShape, TokensRun
 from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
-from imagebart.training.token_task import DataSource, text_config
+from imagebart.training.token_task import text_config
 from imagebart.training.vqgan import train_first_stage
 from imagebart.weights import Part, save_part
 from recipes import Trainings, generator
@@ -160,23 +160,16 @@ def train_captions(run: CaptionsRun, folder: Path) -> None:
     save_part(Part(trained.encoder, words), folder)
 
 
-def things(data: str, size: int) -> Dataset[dict[str, Any]]:
-    """Tasks on scenes. Raises ValueError where a configuration names other data."""
-    if data != "things":
-        raise ValueError(f"data is {data!r}, expected 'things'; `python -m imagebart train` takes folders")
-    return EditTasks()
-
-
-def conditioner_for(run: TokensRun, dataset: Dataset[Any]) -> Conditioner:
-    return conditioner(run.text_length)
-
-
-THINGS = DataSource(things, conditioner_for)
+def thing_data(run: TokensRun, size: int) -> tuple[Dataset[Any], Conditioner]:
+    """Tasks on scenes, and the conditioner for their captions. Raises ValueError where `run` names other data."""
+    if run.data != "things":
+        raise ValueError(f"data is {run.data!r}, expected 'things'; `python -m imagebart train` takes folders")
+    return EditTasks(), conditioner(run.text_length)
 
 
 def train_things_denoiser(run: DenoiserRun, folder: Path) -> None:
     """Trains (or resumes) a denoiser that is given the tokens around what is masked."""
-    train_denoiser(run.replace(context_margin=MARGIN), folder, THINGS)
+    train_denoiser(run.replace(context_margin=MARGIN), folder, thing_data)
 
 
 TRAININGS: Trainings = {

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.models.vqgan import FirstStage
-from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape
+from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape, save
 from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex, stored_side
 from imagebart.training.loop import Task, train
-from imagebart.training.state import write_json
 from imagebart.weights import Part, save_part
 
 SMALL = tiny_first_stage(resolution=16, code_dim=4, codebook_size=8)
@@ -32,12 +31,10 @@ def two_classes(run_class: type[R], folder: Path, **settings: Any) -> R:
     """A run on two classes, each of one color, and on a random first stage."""
     for name, color in COLORS.items():
         (folder / "data" / name).mkdir(parents=True)
-        for i in range(3):
+        for i in range(8):
             Image.new("RGB", (16, 16), (color + i,) * 3).save(folder / "data" / name / f"{i}.png")
     save_part(Part(FirstStage(SMALL)), folder / "first")
-    loop = LoopConfig(
-        steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no", save_every=80, sample_every=80
-    )
+    loop = LoopConfig(steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no")
     places = {"data": str(folder / "data"), "first_stage": str(folder / "first")}
     return run_class(**places, loop=loop, shape=SHAPE, conditioning="class", **settings)
 
@@ -48,17 +45,9 @@ def write_store(folder: Path, texts: tuple[str, ...], kind: str = "none", held_o
     pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
     (folder / PIXELS).write_bytes(pixels.tobytes())
     held = tuple(i < held_out for i in range(count))
-    write_json(
-        folder / INDEX,
-        StoreIndex(
-            resolution=32,
-            kind=kind,
-            names=tuple(map(str, range(count))),
-            texts=texts,
-            held_out=held,
-            credits=({},) * count,
-        ),
-    )
+    names = tuple(map(str, range(count)))
+    index = StoreIndex(resolution=32, kind=kind, names=names, texts=texts, held_out=held, credits=({},) * count)
+    save(index, folder / INDEX)
     return ImageStore(folder)
 
 
@@ -88,13 +77,10 @@ class Line(Task):
         return Image.new("RGB", (2, 2))
 
 
-LINE_LOOP = LoopConfig(
-    steps=40, batch_size=7, lr=0.1, warmup=5, ema=0.9, mixed_precision="no", log_every=5, save_every=10, sample_every=40
-)
+LINE_LOOP = LoopConfig(steps=40, batch_size=7, lr=0.1, warmup=5, ema=0.9, mixed_precision="no", log_every=5)
 
 
 def train_line(folder: Path, steps: int) -> list[Tensor]:
     """Trains a line, with its state saved at each step; returns the averaged weights."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    config = LINE_LOOP.replace(steps=steps, save_every=1, sample_every=1000, log_every=1)
-    return list(train(Line(), config, folder).parameters())
+    return list(train(Line(), LINE_LOOP.replace(steps=steps, log_every=1), folder).parameters())

@@ -16,10 +16,12 @@ from tiny_models import tiny_first_stage
 
 from imagebart.imaging.crop import Box
 from imagebart.model import ImageBART
+from imagebart.models.denoiser import Denoiser
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import LoopConfig, StageShape
-from imagebart.training.denoiser import new_denoiser
+from imagebart.training.denoiser import denoiser_config
 from imagebart.training.masks import PARTS_PER_PATCH
+from imagebart.training.token_task import text_config
 from imagebart.worlds.things import ThingDetector, ThingScorer, load_detector, save_detector
 from recipes import generator
 from recipes.things import artwork
@@ -201,7 +203,7 @@ def test_squares_show_what_their_labels_say_and_a_reader_is_trained_and_loaded(t
     red = [float(((s["image"][0] > 180) & (s["image"][1] < 80)).float().mean()) for s in squares]  # of the disk
     whole = [share for share, s in zip(red, squares, strict=True) if s["noun"] != NOTHING and COLORS[s["color"]] == ""]
     assert min(whole) > 0.4 and max(whole) < 0.85
-    reader = train_reader(tmp_path, LoopConfig(steps=2, batch_size=4, sample_every=2))
+    reader = train_reader(tmp_path, LoopConfig(steps=2, batch_size=4))
     again, names = load_detector(tmp_path / "reader.safetensors")
     assert names == NAMES
     for name, value in again.state_dict().items():
@@ -220,7 +222,8 @@ def test_empty_boxes_hold_no_whole_thing() -> None:
 def test_a_model_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first_stage = FirstStage(tiny_first_stage(resolution=SIZE, pixel_unshuffle=CELL, multipliers=(1,), encoder="patch"))
     model, words = tmp_path / "model", conditioner()
-    ImageBART(first_stage, new_denoiser(first_stage, SHAPE, words), words).save_pretrained(model)
+    config = denoiser_config(SHAPE, first_stage.config, words, text_config(SHAPE, words))
+    ImageBART(first_stage, Denoiser(config), words).save_pretrained(model)
     save_detector(ThingDetector(len(NOUNS), len(COLORS), width=8), NAMES, model / "judge.safetensors")
     measured = ["evaluate", "--model", str(model), "--samples", "6", "--out", str(tmp_path / "figures.json")]
     assert main(measured) == 0

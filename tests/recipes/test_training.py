@@ -56,7 +56,7 @@ def test_captions_are_those_of_the_avatars() -> None:
 def test_a_short_run_learns_to_read(tmp_path: Path) -> None:
     """New captions at every step, so that the log is of captions not seen before."""
     settings = {"batch_size": 16, "optimizer": "muon", "lr": 0.01, "warmup": 5, "ema": 0.9, "log_every": 1}
-    loop = LoopConfig(steps=100, save_every=100, sample_every=100, **settings)  # type: ignore[arg-type]
+    loop = LoopConfig(steps=100, **settings)  # type: ignore[arg-type]
     trained = train_captions(CaptionsRun(loop=loop, shape=SHAPE, text_length=60), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert sum(r["read"] for r in log[-10:]) > 1.6 * sum(r["read"] for r in log[:10])
@@ -72,7 +72,7 @@ def test_a_short_run_learns_to_read(tmp_path: Path) -> None:
 
 
 def test_a_text_encoder_learns_more_words_and_its_query_tokens_stay(tmp_path: Path) -> None:
-    loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, save_every=2, sample_every=2)
+    loop = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0)
     run = CaptionsRun(loop=loop, shape=SHAPE, text_length=60)
     first = train_captions(run, tmp_path / "first")
     more = train_captions(run.replace(init_from=str(tmp_path / "first")), tmp_path / "more")
@@ -90,7 +90,7 @@ def test_a_text_encoder_of_more_words_reads_known_ones_as_before(tmp_path: Path)
     reader = CaptionReader(TextEncoder(text_config(SHAPE, few)))
     save_part(Part(reader.encoder, few), tmp_path / "few")
     save_heads(reader, tmp_path / "few")
-    loop = LoopConfig(steps=1, batch_size=2, lr=0.0, warmup=0, ema=0.0, save_every=1, sample_every=1)
+    loop = LoopConfig(steps=1, batch_size=2, lr=0.0, warmup=0, ema=0.0)
     trained = train_captions(
         CaptionsRun(loop=loop, shape=SHAPE, text_length=60, init_from=str(tmp_path / "few")), tmp_path / "many"
     )

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imagebart.errors import InputError
-from imagebart.training.config import DenoiserRun, StageRun, StageShape, load, load_values
+from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape, load, load_values
 
 RUN = {"data": "avatars", "first_stage": "first", "loop": {"steps": 3}}
 
@@ -16,6 +17,12 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
     run = load(DenoiserRun, tmp_path / "run.json")
     assert (run.loop.steps, run.query_token_dropout, run.conditioning_dropout) == (3, 0.5, 0.15)
     assert run.conditioning == "text"
+
+
+@pytest.mark.parametrize("length", [{}, {"steps": 3, "hours": 1.0}])
+def test_a_run_has_steps_or_hours(length: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected one of the two"):
+        LoopConfig.parse(**length)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{broken", "7", "[" * 100_000, None])

@@ -1,14 +1,13 @@
 """Data sets: folders of images, their inspection, held-out images, stores and views of them."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from image_folders import draw_folder
+from image_folders import COLOURS, draw_folder
 from PIL import Image
 from tiny_runs import write_store
 
@@ -16,63 +15,15 @@ from imagebart.errors import InputError
 from imagebart.training.data import (
     MAX_VIEWS,
     AugmentedViews,
-    DatasetReport,
     Example,
-    ImageFolder,
     ImageStore,
-    dataset_for,
+    StoreIndex,
     grid,
     inspect_dataset,
     open_dataset,
     split_held_out,
+    stored_dataset,
 )
-
-
-def write_image(path: Path, color: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, color).save(path)
-
-
-def test_captions_come_from_metadata(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", (255, 0, 0))
-    write_image(tmp_path / "b.png", (0, 255, 0))
-    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "b.png", "text": "grass"}) + "\n\n")
-    items = ImageFolder(tmp_path, 16)
-    assert [item["text"] for item in (items[0], items[1])] == ["", "grass"]
-    assert items[1]["image"].shape == (3, 16, 16)
-    assert items[1]["image"].dtype == torch.uint8
-    assert items[1]["image"].flatten(1).unique(dim=1).flatten().tolist() == [0, 255, 0]
-
-
-def test_subfolders_are_classes(tmp_path: Path) -> None:
-    write_image(tmp_path / "cat" / "1.png", (1, 2, 3))
-    write_image(tmp_path / "dog" / "1.jpg", (1, 2, 3))
-    assert ImageFolder(tmp_path, 16).texts == ["cat", "dog"]
-
-
-def test_centre_square_is_taken(tmp_path: Path) -> None:
-    pixels = np.zeros((10, 30, 3), np.uint8)
-    pixels[:, 10:20] = 200
-    Image.fromarray(pixels).save(tmp_path / "wide.png")
-    assert (ImageFolder(tmp_path, 10)[0]["image"] == 200).all()
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [("{broken", "line 1"), ("[" * 99_999, "line 1"), ('{"text": "x"}', "file_name"), ("[1]", "line 1")],
-)
-def test_bad_metadata_names_the_line(tmp_path: Path, line: str, named: str) -> None:
-    write_image(tmp_path / "a.png", (0, 0, 0))
-    (tmp_path / "metadata.jsonl").write_text(line)
-    with pytest.raises(ValueError, match=named):
-        ImageFolder(tmp_path, 16)
-
-
-def test_no_folder_and_no_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no folder"):
-        dataset_for(str(tmp_path / "nowhere"), 16)
-    with pytest.raises(ValueError, match="no images"):
-        dataset_for(str(tmp_path), 16)
 
 
 def test_grid_places_images_in_rows() -> None:
@@ -84,26 +35,34 @@ def test_grid_places_images_in_rows() -> None:
 
 def test_a_store_gives_what_is_not_held_out_in_all_its_views(tmp_path: Path) -> None:
     store = write_store(tmp_path, ("sky", "grass"), "text", held_out=1)
-    items = dataset_for(str(tmp_path), 32)
-    assert len(items) == MAX_VIEWS  # type: ignore[arg-type]
+    items = stored_dataset(str(tmp_path), 32, tmp_path / "elsewhere")
+    assert len(items) == MAX_VIEWS
     assert [items[i]["text"] for i in range(MAX_VIEWS)] == ["grass"] * MAX_VIEWS
     assert (items[0]["image"].permute(1, 2, 0).numpy() == store.pixels[1, 2:34, 2:34]).all()
-    with pytest.raises(ValueError, match="images of 32 pixels a side, expected 64"):
-        dataset_for(str(tmp_path), 64)
+    with pytest.raises(InputError, match="images of 32 pixels a side, expected 64"):
+        stored_dataset(str(tmp_path), 64, tmp_path / "elsewhere")
 
 
-def inspected(folder: Path) -> DatasetReport:
-    return inspect_dataset(open_dataset(str(folder)), 32)
+def test_a_folder_is_stored_once(tmp_path: Path) -> None:
+    data = str(draw_folder(tmp_path / "data", "class"))
+    first = stored_dataset(data, 32, tmp_path / "store")
+    shutil.rmtree(data)
+    assert stored_dataset(data, 32, tmp_path / "store").texts == first.texts and set(first.texts) == {*COLOURS}
+
+
+def inspected(folder: Path) -> tuple[StoreIndex, str]:
+    """What is known of a folder's images, and what is said of them."""
+    lines = inspect_dataset(open_dataset(str(folder)), 32, folder.parent / "store")
+    return ImageStore(folder.parent / "store").index, "\n".join(lines)
 
 
 def test_captions_classes_and_bare_images(tmp_path: Path) -> None:
-    captions = inspected(draw_folder(tmp_path / "text", "text"))
-    assert captions.kind == "text" and captions.words["red"] == 8 and captions.words["a"] == 24
-    classes = inspected(draw_folder(tmp_path / "class", "class"))
-    assert classes.kind == "class" and dict(classes.texts) == {"red": 8, "green": 8, "blue": 8}
-    assert inspected(draw_folder(tmp_path / "none", "none")).kind == "none"
-    said = "\n".join(captions.lines())
-    assert "24 images, 4 of them held out" in said and "captions of 6 different words" in said
+    captions, said = inspected(draw_folder(tmp_path / "text", "text"))
+    assert captions.kind == "text" and captions.texts.count("a red circle") == 4
+    assert "24 images, 4 of them held out" in said and "captions of 6 different words; most frequent: a (24)" in said
+    classes, said = inspected(draw_folder(tmp_path / "class", "class"))
+    assert classes.kind == "class" and classes.texts.count("red") == 8 and "3 classes: " in said
+    assert inspected(draw_folder(tmp_path / "none", "none"))[0].kind == "none"
 
 
 def test_parts_called_train_and_test_are_no_classes(tmp_path: Path) -> None:
@@ -111,9 +70,9 @@ def test_parts_called_train_and_test_are_no_classes(tmp_path: Path) -> None:
     for i, path in enumerate(sorted((tmp_path / "train").iterdir())[:5]):
         (tmp_path / "test").mkdir(exist_ok=True)
         shutil.move(path, tmp_path / "test" / f"other{i}.png")
-    report = inspect_dataset(open_dataset(str(tmp_path)), 32, tmp_path / "store")
+    inspect_dataset(open_dataset(str(tmp_path)), 32, tmp_path / "store")
     index = ImageStore(tmp_path / "store").index
-    assert report.kind == "none" and report.held_out == 5
+    assert index.kind == "none"
     assert {index.names[i] for i in index.numbers(True)} == {f"test/other{i}.png" for i in range(5)}
 
 
@@ -127,31 +86,20 @@ def test_what_cannot_be_used_is_named_and_left_out(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "1.png", tmp_path / "again.png")
     Image.new("CMYK", (60, 60), (5, 100, 20, 3)).save(tmp_path / "printed.jpg")
     Image.fromarray(np.arange(3600, dtype=np.uint16).reshape(60, 60) * 18).save(tmp_path / "deep.png")
-    report = inspect_dataset(open_dataset(str(tmp_path)), 32, tmp_path / "store")
-    assert sorted(report.unusable) == ["broken.png", "empty.png", "long.png", "moving.gif"]
-    assert "40,000 × 10" in report.unusable["long.png"] and "animated" in report.unusable["moving.gif"]
-    ((first, second),) = report.duplicates.items()
-    assert {first, second} == {"1.png", "again.png"}
-    names = ImageStore(tmp_path / "store").index.names
-    assert {"printed.jpg", "deep.png"} <= set(names) and report.count == 26
-
-
-def test_a_file_whose_name_is_not_utf8_is_left_out(tmp_path: Path) -> None:
-    draw_folder(tmp_path, "text")
-    shutil.copy(tmp_path / "1.png", os.fsdecode(bytes(tmp_path) + b"/caf\xe9.png"))
-    report = inspect_dataset(open_dataset(str(tmp_path)), 32, tmp_path / "store")
-    assert report.unusable == {"caf\\xe9.png": "has a name that is not UTF-8."}
-    assert report.count == 24 and report.words["red"] == 8 and "1 left out:" in list(report.lines())
-    assert "0.png" in ImageStore(tmp_path / "store").index.names
+    said = "\n".join(inspect_dataset(open_dataset(str(tmp_path)), 32, tmp_path / "store"))
+    names = set(ImageStore(tmp_path / "store").index.names)
+    assert not names & {"broken.png", "empty.png", "long.png", "moving.gif"}
+    assert len({"1.png", "again.png"} & names) == 1
+    assert "5 left out:" in said and len(names) == 26
+    assert {"printed.jpg", "deep.png"} <= names
 
 
 def test_captions_of_missing_images_are_named(tmp_path: Path) -> None:
-    draw_folder(tmp_path, "text")
-    with (tmp_path / "metadata.jsonl").open("a") as file:
+    draw_folder(tmp_path / "data", "text")
+    with (tmp_path / "data" / "metadata.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"file_name": "nowhere.png", "text": "a ghost", "author": "nobody"}))
-    report = inspected(tmp_path)
-    assert report.unusable == {"nowhere.png": "is named by the captions, but there is no such file."}
-    assert "ghost" not in report.words
+    index, said = inspected(tmp_path / "data")
+    assert "1 left out:" in said and "  nowhere.png: " in said and "a ghost" not in index.texts
 
 
 def test_what_holds_no_images_is_refused(tmp_path: Path) -> None:
@@ -204,7 +152,7 @@ def test_the_middle_is_what_is_in_the_file(store: ImageStore, tmp_path: Path) ->
 
 
 def test_views_are_the_same_whenever_asked_for_and_differ(store: ImageStore) -> None:
-    views = AugmentedViews(store, store.index.numbers(False), 6)
+    views = AugmentedViews(store, store.index.numbers(held_out=False), 6)
     assert len(views) == 20 * 6
     assert torch.equal(views[70]["image"], views[70]["image"])
     first = [views[20 * view]["image"] for view in range(6)]
@@ -213,8 +161,12 @@ def test_views_are_the_same_whenever_asked_for_and_differ(store: ImageStore) -> 
     assert not set(store.index.numbers(True)) & set(views.numbers)
 
 
-def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no images that are ready"):
+def test_an_unfinished_or_cut_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="images.json"):
+        ImageStore(tmp_path)
+    write_store(tmp_path, ("sky",))
+    (tmp_path / "pixels.bin").write_bytes(b"cut")
+    with pytest.raises(InputError, match="delete it to read the images again"):
         ImageStore(tmp_path)
 
 

@@ -24,10 +24,8 @@ from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts
 from imagebart.training.denoiser import (
     DenoiserTask,
-    TokenDatasetTask,
     denoiser_config,
     init_color_hints,
-    new_denoiser,
     train_denoiser,
 )
 from imagebart.training.loop import Batch
@@ -36,7 +34,7 @@ from imagebart.training.token_task import TokenDataset, conditioner_of, encode_s
 from imagebart.training.train_model import assemble
 from imagebart.weights import Part, load_part, save_part
 from recipes.avatars.captions import avatar_conditioner
-from recipes.avatars.training import AVATARS, CaptionsRun, train_captions
+from recipes.avatars.training import CaptionsRun, avatar_data, train_captions
 
 AVATAR_SHAPE = SHAPE.replace(query_tokens=14)
 LOOP = LoopConfig(steps=2, batch_size=2, lr=0.01, warmup=0, ema=0.0, mixed_precision="no")
@@ -180,7 +178,7 @@ def test_partial_patches_are_given_at_their_coverage_until_a_step_ends_below_it(
 
 def test_tokens_of_partial_patches_are_those_of_their_kept_rest() -> None:
     """Whole patches are kept or not, and the token of a partial one does not depend on what is masked."""
-    task = task_of(tiny_model("none"))
+    task = task_of(tiny_model("none", color_hint_grid=2))
     images = torch.randint(256, (60, 3, 32, 32), dtype=torch.uint8)
     x0 = task.encode(images)
     noise_level, left, color_hints = task.mask({"image": images}, x0)
@@ -298,11 +296,11 @@ def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
     """On cached tokens. Elsewhere the tokens beside a mask depend on what is masked."""
     first_stage = FirstStage(tiny_first_stage(encoder=encoder)).eval()
     store = write_store(tmp_path, ("",) * 8)
-    encode_store(store, first_stage, 2, tmp_path, lambda _: None)
-    tokens = TokenDataset(tmp_path, store, range(8), 2, first_stage.config)
+    encode_store(store, first_stage, 2, tmp_path / "tokens.safetensors")
+    tokens = TokenDataset(tmp_path / "tokens.safetensors", store, range(8))
     conditioner = conditioner_of("none", [])
-    denoiser, run = new_denoiser(first_stage, SHAPE, conditioner), ANY_RUN.replace(conditioning="none")
-    task = TokenDatasetTask(denoiser, conditioner, first_stage, tokens, tokens, run)
+    denoiser = Denoiser(denoiser_config(SHAPE, first_stage.config, conditioner, None))
+    task = DenoiserTask(denoiser, conditioner, first_stage, tokens, ANY_RUN.replace(conditioning="none"))
     batch = default_collate([tokens[i] for i in range(len(tokens))])
     x0 = task.tokens(batch)
     assert torch.equal(task.encode(batch["image"]), x0), "tokens and images are of the same view"
@@ -364,10 +362,10 @@ def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> No
     train_captions(CaptionsRun(loop=LOOP, shape=AVATAR_SHAPE, text_length=60), tmp_path / "captions")
     encoder = load_text_encoder(tmp_path / "captions")[0].state_dict()
     run = ANY_RUN.replace(first_stage=str(tmp_path / "first"), shape=AVATAR_SHAPE, text_length=60)
-    frozen = train_denoiser(run.replace(text_from=str(tmp_path / "captions")), tmp_path / "frozen", AVATARS)
+    frozen = train_denoiser(run.replace(text_from=str(tmp_path / "captions")), tmp_path / "frozen", avatar_data)
     for name, tensor in encoder.items():
         assert torch.equal(tensor, frozen.text.state_dict()[name])
-    free = train_denoiser(run.replace(init_from=str(tmp_path / "frozen")), tmp_path / "free", AVATARS)
+    free = train_denoiser(run.replace(init_from=str(tmp_path / "frozen")), tmp_path / "free", avatar_data)
     weight = "transformer.token_embedding.weight"
     assert not torch.equal(encoder[weight], free.text.state_dict()[weight])
     model = assemble(tmp_path / "first", tmp_path / "free", About(), tmp_path / "captions")
@@ -384,5 +382,5 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
             ModelParts(first_stage="first", about=About(), denoiser=denoiser, stages=stages)
     with pytest.raises(ValueError, match="avatars have captions, expected text or none"):
         save_part(Part(FirstStage(SMALL)), tmp_path)
-        train_denoiser(ANY_RUN.replace(first_stage=str(tmp_path), conditioning="class"), tmp_path / "run", AVATARS)
+        train_denoiser(ANY_RUN.replace(first_stage=str(tmp_path), conditioning="class"), tmp_path / "run", avatar_data)
     assert load_part(tmp_path, FirstStage).module.config == SMALL

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +14,48 @@ import torch
 from accelerate import Accelerator
 from fault_injection import killed_at_every_step, run_in_fork, with_full_disk
 from processes import in_processes
-from safetensors.torch import load_file
 from tiny_models import tiny_first_stage
 from tiny_runs import LINE_LOOP, Line, train_line
 from torch import nn
 from torch.utils.data import Dataset
 
+from imagebart.errors import InputError
 from imagebart.models.transformer import Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStage
+from imagebart.training import loop
 from imagebart.training.config import FirstStageLoss, LoopConfig
-from imagebart.training.loop import (
-    Muon,
-    StepBatchSampler,
-    hours_so_far,
-    learning_rate,
-    optimizers_for,
-    orthogonal,
-    read_log,
-    train,
-)
+from imagebart.training.loop import Muon, learning_rate, optimizers_for, orthogonal, read_log, step_batches, train
 from imagebart.training.vqgan import FirstStageTask
+
+
+@pytest.fixture(autouse=True)
+def saved_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
 
 
 def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
     config = LoopConfig(steps=110, warmup=10, final_lr=0.05)
-    assert [learning_rate(s, config) for s in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
-    assert learning_rate(60, config) == pytest.approx(0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi / 2)))
-    assert learning_rate(110, config) == pytest.approx(0.05)
+    assert [learning_rate(config, s, s / 110) for s in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert learning_rate(config, 60, 60 / 110) == pytest.approx(0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi / 2)))
+    assert learning_rate(config, 110, 1.0) == pytest.approx(0.05)
+
+
+def first_batches(count: int, *args: int, **options: int) -> list[list[int]]:
+    return list(islice(step_batches(*args, **options), count))
 
 
 def test_batches_from_the_middle_are_those_of_a_whole_run() -> None:
-    whole = list(StepBatchSampler(10, 4, 0, 12, seed=5))
-    assert list(StepBatchSampler(10, 4, 7, 12, seed=5)) == whole[7:]
+    whole = first_batches(12, 10, 4, 0, seed=5)
+    assert first_batches(5, 10, 4, 7, seed=5) == whole[7:]
     first_epochs = [n for batch in whole[:5] for n in batch]
     assert sorted(first_epochs[:10]) == sorted(first_epochs[10:20]) == list(range(10))
     assert first_epochs[:10] != first_epochs[10:20]
 
 
-def test_endless_data_are_read_in_order() -> None:
-    assert list(StepBatchSampler(10**9, 3, 2, 4, seed=0)) == [[6, 7, 8], [9, 10, 11]]
-
-
-def test_another_seed_has_other_endless_data() -> None:
-    """A run that is initialised from another, with its own seed, sees none of that one's data."""
-    first, second = (set(sum(StepBatchSampler(10**9, 3, 0, 50, seed), [])) for seed in (3, 4))
+def test_endless_data_are_read_in_order_and_other_ones_for_another_seed() -> None:
+    assert first_batches(2, 10**9, 3, 2, seed=0) == [[6, 7, 8], [9, 10, 11]]
+    first, second = (set(sum(first_batches(50, 10**9, 3, 0, seed), [])) for seed in (3, 4))
     assert len(first) == len(second) == 150 and not first & second
-
-
-def test_an_empty_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        StepBatchSampler(0, 3, 0, 4, seed=0)
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
@@ -77,57 +69,75 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train(Stopped(), LINE_LOOP, tmp_path / "broken")
-    assert states(tmp_path / "broken") == ["step-0000010.safetensors", "step-0000020.safetensors"]
     resumed = train(Line(), LINE_LOOP, tmp_path / "broken")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
-    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    log = read_log(tmp_path / "whole")
     assert [record["step"] for record in log] == list(range(5, 41, 5))
     assert log[-1]["loss"] < log[0]["loss"] / 10
     hours = [record["hours"] for record in read_log(tmp_path / "broken")]
-    assert len(hours) > len(log) and hours == sorted(hours) and hours_so_far(tmp_path / "broken") == hours[-1]
-    assert hours_so_far(tmp_path / "never") == 0
+    assert len(hours) == len(log) and hours == sorted(hours)
     assert (tmp_path / "whole" / "samples" / "0000040.png").is_file()
-
-
-def states(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "state").iterdir() if not path.name.startswith("."))  # whole ones
 
 
 def test_a_run_killed_at_any_file_operation_is_resumed(tmp_path: Path) -> None:
     """Three steps, the state saved and logged at each; killed, resumed, and saved again."""
-    train_line(tmp_path / "whole", 4)
-    last = Path("state", "step-0000004.safetensors")
-    expected = load_file(tmp_path / "whole" / last)
+    expected = train_line(tmp_path / "whole", 4)
     train_line(tmp_path / "begun", 2)
+
+    def ends_alike() -> None:
+        assert all(torch.equal(a, b) for a, b in zip(train_line(tmp_path / "broken", 4), expected, strict=True))
+
     for step in killed_at_every_step(lambda: train_line(tmp_path / "broken", 3)):
-        assert run_in_fork(lambda: train_line(tmp_path / "broken", 4)) == 0, step
-        state = load_file(tmp_path / "broken" / last)
-        assert state.keys() == expected.keys() and all(torch.equal(state[k], expected[k]) for k in state), step
-        assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["log.jsonl", "samples", "state"]
-        assert states(tmp_path / "broken") == ["step-0000003.safetensors", "step-0000004.safetensors"], step
+        assert run_in_fork(ends_alike) == 0, step
         shutil.rmtree(tmp_path / "broken")
         shutil.copytree(tmp_path / "begun", tmp_path / "broken")
 
 
+def test_a_run_ends_when_its_hours_are_over_and_goes_on_with_more(tmp_path: Path) -> None:
+    """The hours before it was stopped count; the learning rate falls by the share of them that is over."""
+
+    def rates(hours: float) -> list[float]:
+        train(Line(), LINE_LOOP.replace(steps=None, hours=hours, warmup=0, log_every=1), tmp_path)
+        return [record["lr"] for record in read_log(tmp_path)]
+
+    first = rates(1 / 3600)
+    assert len(first) > 20 and first == sorted(first, reverse=True) and first[-1] < 0.06 * LINE_LOOP.lr
+    assert rates(1 / 3600) == first, "nothing is left to do"
+    further = rates(2 / 3600)
+    assert further[: len(first)] == first and further[len(first)] == pytest.approx(0.5 * LINE_LOOP.lr, rel=0.1)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 999, b"PK\x03\x04" + b"\x80" * 99])
+def test_a_damaged_state_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    train_line(tmp_path, 2)
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"state\.pt is damaged, or of another run .*delete it to start .* from step 0"
+    ):
+        train_line(tmp_path, 3)
+
+
+class RunsCode:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_state_is_not_run(tmp_path: Path) -> None:
+    torch.save({"step": RunsCode(tmp_path / "ran")}, tmp_path / "state.pt")
+    with pytest.raises(InputError, match="damaged"):
+        train_line(tmp_path, 1)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_full_disk_costs_no_state_and_is_named(tmp_path: Path) -> None:
     train_line(tmp_path, 2)
-    said = with_full_disk(lambda: train_line(tmp_path, 3), 600)  # enough for the log
-    assert f"step-0000003.safetensors cannot be written to {tmp_path / 'state'} (" in said
-    assert "it takes" in said and "free there" in said
-    assert states(tmp_path) == ["step-0000001.safetensors", "step-0000002.safetensors"]
-    train_line(tmp_path, 3)
-    assert states(tmp_path) == ["step-0000002.safetensors", "step-0000003.safetensors"]
-
-
-@pytest.mark.parametrize("half", ['{"step": 3, "lo', "\x00\x00\x00", "[1]"])
-def test_half_a_line_in_the_log_ends_no_run(tmp_path: Path, half: str) -> None:
-    train_line(tmp_path, 2)
-    log = tmp_path / "log.jsonl"
-    log.write_text(log.read_text() + half)
-    train_line(tmp_path, 3)
-    assert [record["step"] for record in read_log(tmp_path) if "loss" in record] == [1, 2, 3]
-    assert hours_so_far(tmp_path) == read_log(tmp_path)[-1]["hours"]
+    before = (tmp_path / "state.pt").read_bytes()
+    assert f"state.pt cannot be written to {tmp_path}" in with_full_disk(lambda: train_line(tmp_path, 3), 600)
+    assert (tmp_path / "state.pt").read_bytes() == before
 
 
 class Noise(Dataset[dict[str, Any]]):
@@ -144,10 +154,8 @@ def learn(folder: Path, batch_size: int, steps: int) -> None:
     torch.manual_seed(0)
     loss = FirstStageLoss(dead_code_threshold=0.0)
     task = FirstStageTask(FirstStage(tiny_first_stage()), Noise(), torch.ones(32, 32), loss)
-    loop = LoopConfig(
-        steps=steps, batch_size=batch_size, lr=1e-3, mixed_precision="no", log_every=1, save_every=2, sample_every=100
-    )
-    model = train(task, loop, folder)
+    config = LoopConfig(steps=steps, batch_size=batch_size, lr=1e-3, mixed_precision="no", log_every=1)
+    model = train(task, config, folder)
     if os.environ.get("RANK", "0") == "0":
         torch.save(model.state_dict(), folder / "trained.pt")
 
@@ -162,12 +170,12 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path: Path) -> 
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
-    assert [record["step"] for record in read_log(tmp_path / "two")] == [1, 2, 3, 4]
+    assert [record["step"] for record in read_log(tmp_path / "two") if "loss" in record] == [1, 2, 3, 4]
 
 
 def test_processes_share_each_step() -> None:
-    whole = list(StepBatchSampler(13, 6, 2, 9, seed=4))
-    parts = [list(StepBatchSampler(13, 2, 2, 9, seed=4, rank=place, world_size=3)) for place in range(3)]
+    whole = first_batches(7, 13, 6, 2, seed=4)
+    parts = [first_batches(7, 13, 2, 2, seed=4, rank=rank, processes=3) for rank in range(3)]
     assert [sum(step, []) for step in zip(*parts, strict=True)] == whole
 
 
@@ -205,11 +213,6 @@ def test_a_convolution_is_a_matrix_with_a_row_for_each_output_channel() -> None:
     assert torch.allclose(kernel.flatten(1), matrix)
 
 
-def test_muon_takes_matrices_only() -> None:
-    with pytest.raises(ValueError, match=r"not a parameter of shape \[3\]"):
-        Muon([nn.Parameter(torch.zeros(3))], lr=0.1)
-
-
 def test_each_parameter_has_one_optimizer() -> None:
     model = Transformer(
         TransformerConfig(width=16, depth=2, heads=2, vocab_in=5, positions=4, head_size=8, vocab_out=5)
@@ -222,7 +225,7 @@ def test_each_parameter_has_one_optimizer() -> None:
     assert inside == matrices
     assert outside == {id(p) for p in model.parameters()} - matrices
     with pytest.raises(ValueError, match="'sgd'"):
-        LoopConfig.parse(steps=1, optimizer="sgd")
+        LoopConfig.parse(**{"steps": 1, "optimizer": "sgd"})
 
 
 def test_the_second_step_looks_ahead_along_the_momentum() -> None:

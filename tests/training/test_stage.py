@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny_models import tiny_model, tiny_staged_model
 from tiny_runs import COLORS, two_classes
 
 from imagebart.cli.main import main
@@ -20,9 +19,9 @@ from imagebart.models.stages import Stage
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import StageRun
 from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, stages_task, train_stages
-from imagebart.training.token_task import load_text_encoder
-from imagebart.training.train_model import assemble, take_apart
-from imagebart.weights import Part, load_part, save_part
+from imagebart.training.token_task import folder_data
+from imagebart.training.train_model import assemble
+from imagebart.weights import load_part
 
 
 def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:
@@ -80,10 +79,6 @@ def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
         assert [stage.config.kind for stage in model.stages] == [kind, "decoder_only"]
         assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
         check_colors(model)
-    first, *stages = take_apart(model, tmp_path / "parts")
-    assert [p.name for p in (first, *stages)] == ["first-stage", "stage1", "stage2"]
-    whole = assemble(first, stages, About(name="two", knows="squares"))
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True))
     train_stages(run.replace(betas=(0.25, 1.0), loop=run.loop.replace(steps=1)), tmp_path / "other")
     assert load_part(tmp_path / "other", Stage).schedule == Schedule((0.25, 1.0))
     with pytest.raises(ValueError, match="another schedule"):
@@ -92,7 +87,7 @@ def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path)
 
 def test_all_stages_are_trained_jointly(tmp_path: Path) -> None:
     """From a configuration with `t` null, as a user runs it; the folders are assembled as those of single runs."""
-    values = run_on_classes(tmp_path, t=None, decoder_corruption=0.8).model_dump()
+    values = run_on_classes(tmp_path, t=None, decoder_corruption=0.8).model_dump(mode="json")
     (tmp_path / "joint.json").write_text(json.dumps(values))
     assert main(["train", "stage", "--config", str(tmp_path / "joint.json"), "--run", str(tmp_path / "joint")]) == 0
     check_colors(assemble(tmp_path / "first", [tmp_path / "joint" / f"stage{t}" for t in (1, 2)], About()))
@@ -100,7 +95,7 @@ def test_all_stages_are_trained_jointly(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_the_mean_of_the_stages_and_moves_each_by_its_own(tmp_path: Path) -> None:
-    task = stages_task(run_on_classes(tmp_path, t=None, conditioning_dropout=0.0))
+    task = stages_task(run_on_classes(tmp_path, t=None, conditioning_dropout=0.0), folder_data(tmp_path))
     batch = {"image": torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8), "text": ["dark"] * 4}
     losses = task.loss(task.model, batch, Accelerator(cpu=True))
     torch.testing.assert_close(losses["loss"], (losses["stage1"] + losses["stage2"]) / 2)
@@ -121,23 +116,3 @@ def test_one_stage_alone_initialises_another(tmp_path: Path) -> None:
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
     with pytest.raises(ValueError, match="init_from is 'stage1', one stage; t is null"):
         run.replace(t=None, init_from="stage1")
-
-
-@pytest.mark.parametrize(("make", "own"), [(tiny_model, ["denoiser"]), (tiny_staged_model, ["stage1", "stage2"])])
-def test_a_model_is_taken_apart_and_assembled(tmp_path: Path, make: Any, own: list[str]) -> None:
-    """The text encoder is a part of its own, which networks can be given."""
-    model = make("text")
-    folders = take_apart(model, tmp_path)
-    assert [folder.name for folder in folders] == ["first-stage", "captions", *own]
-    first, captions, *networks = folders
-    encoder, _ = load_text_encoder(captions)
-    assert all(torch.equal(encoder.state_dict()[name], tensor) for name, tensor in model.text.state_dict().items())
-    parts = networks[0] if own == ["denoiser"] else networks
-    whole = assemble(first, parts, About()).state_dict()
-    assert whole.keys() == model.state_dict().keys()
-    assert all(torch.equal(whole[name], tensor) for name, tensor in model.state_dict().items())
-    torch.nn.init.ones_(encoder.phrase.convolution.weight)
-    save_part(Part(encoder, model.conditioner), captions)
-    changed = assemble(first, parts, About(), captions)
-    for network in [changed.denoiser] if changed.denoiser is not None else changed.stages:
-        assert network.text is not None and (network.text.phrase.convolution.weight == 1).all()

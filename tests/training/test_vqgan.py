@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from PIL import Image
 from tiny_runs import SMALL
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imagebart.errors import InputError
 from imagebart.models.vqgan import FirstStage, Quantizer
+from imagebart.training import loop
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun, LoopConfig
-from imagebart.training.data import ImageFolder
 from imagebart.training.loop import read_log, train
 from imagebart.training.vqgan import (
     CodebookEMA,
@@ -25,10 +28,8 @@ from imagebart.training.vqgan import (
     train_first_stage,
 )
 
-ADVERSARIAL = AdversarialLoss(start_step=4, crop=32, channels=8)
-ADVERSARIAL_LOOP = LoopConfig(
-    steps=12, batch_size=4, lr=3e-3, warmup=2, ema=0.5, mixed_precision="no", log_every=1, save_every=5, sample_every=12
-)
+ADVERSARIAL = AdversarialLoss(start=1 / 3, crop=32, channels=8)
+ADVERSARIAL_LOOP = LoopConfig(steps=12, batch_size=4, lr=3e-3, warmup=2, ema=0.5, mixed_precision="no", log_every=1)
 
 
 def test_gradient_loss_sees_edges_and_not_brightness() -> None:
@@ -74,14 +75,17 @@ def test_trained_codes_stay_where_they_are_not_used() -> None:
     assert (quantizer.codes()[0] @ z[0]) > (before[0] @ z[0])
 
 
-def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
-    for i in range(6):
-        Image.new("RGB", (20, 20), (40 * i, 255 - 40 * i, 30)).save(tmp_path / f"{i}.png")
-    loop = LoopConfig(
-        steps=40, batch_size=6, lr=3e-3, warmup=5, ema=0.5, mixed_precision="no", save_every=40, sample_every=40
-    )
-    run = FirstStageRun(data=str(tmp_path), model=SMALL, loop=loop, loss=FirstStageLoss())
-    trained = train_first_stage(run, tmp_path / "run")
+def plain_images(count: int, size: int) -> Any:
+    """So many images, each of one color."""
+    colors = torch.tensor([[40 * i, 255 - 40 * i, 30] for i in range(count)], dtype=torch.uint8)
+    return [{"image": color[:, None, None].expand(3, size, size).contiguous()} for color in colors]
+
+
+def test_training_learns_and_is_written(tmp_path: Path) -> None:
+    items = plain_images(6, 16)
+    config = LoopConfig(steps=40, batch_size=6, lr=3e-3, warmup=5, ema=0.5, mixed_precision="no")
+    run = FirstStageRun(data="", model=SMALL, loop=config)
+    trained = train_first_stage(run, tmp_path / "run", items)
     loaded = load_first_stage(tmp_path / "run")
     colors = torch.tensor([[40.0 * i, 255 - 40 * i, 30] for i in range(6)]) / 127.5 - 1
     images = colors[:, :, None, None].expand(6, 3, 16, 16).contiguous()
@@ -89,10 +93,11 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     assert torch.equal(output, trained.decode(trained.encode(images)))
     assert (output - images).abs().mean() < 0.25
 
-    standing = run.replace(init_from=str(tmp_path / "run"), loop=loop.replace(steps=1, lr=0.0, warmup=0))
-    again = train_first_stage(standing, tmp_path / "again")
+    standing = run.replace(init_from=str(tmp_path / "run"), loop=config.replace(steps=1, lr=0.0, warmup=0))
+    again = train_first_stage(standing, tmp_path / "again", items)
     assert torch.allclose(again.encoder.state_dict()["conv_in.weight"], trained.encoder.state_dict()["conv_in.weight"])
-    tuned = train_first_stage(run.replace(init_from=str(tmp_path / "run"), decoder_only=True), tmp_path / "tuned")
+    further = run.replace(init_from=str(tmp_path / "run"), decoder_only=True)
+    tuned = train_first_stage(further, tmp_path / "tuned", items)
     noise = torch.rand(4, 3, 16, 16) * 2 - 1
     assert torch.equal(tuned.latents(noise), trained.latents(noise))
     assert torch.equal(tuned.quantize.codes(), trained.quantize.codes())
@@ -101,67 +106,58 @@ def test_training_on_a_folder_learns_and_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="init_from has to name one"):
         run.replace(decoder_only=True)
     with pytest.raises(ValueError, match="was made as"):
-        train_first_stage(standing.replace(model=SMALL.replace(codebook_size=12)), tmp_path / "other")
+        train_first_stage(standing.replace(model=SMALL.replace(codebook_size=12)), tmp_path / "other", items)
 
 
 def test_a_new_decoder_is_initialised_from_another_and_keeps_the_tokens(tmp_path: Path) -> None:
-    for i in range(4):
-        Image.new("RGB", (32, 32), (60 * i, 255 - 60 * i, 30)).save(tmp_path / f"{i}.png")
+    items = plain_images(4, 32)
     cells = SMALL.replace(channels=64, multipliers=(1,), pixel_unshuffle=4, encoder="patch")
-    loop = LoopConfig(steps=2, batch_size=4, warmup=1, mixed_precision="no", save_every=2, sample_every=2)
-    small = train_first_stage(FirstStageRun(data=str(tmp_path), model=cells, loop=loop), tmp_path / "small")
+    config = LoopConfig(steps=2, batch_size=4, warmup=1, mixed_precision="no")
+    small = train_first_stage(FirstStageRun(data="", model=cells, loop=config), tmp_path / "small", plain_images(4, 16))
     shape = cells.replace(resolution=32, downscale=2, decoder="layered")
-    run = FirstStageRun(
-        data=str(tmp_path),
-        model=shape,
-        loop=loop.replace(lr=0.0),
-        init_from=str(tmp_path / "small"),
-        decoder_only=True,
-    )
-    large = train_first_stage(run, tmp_path / "large")
+    standing, initial = config.replace(lr=0.0), str(tmp_path / "small")
+    run = FirstStageRun(data="", model=shape, loop=standing, init_from=initial, decoder_only=True)
+    large = train_first_stage(run, tmp_path / "large", items)
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     assert torch.equal(large.encode(images), small.encode(F.avg_pool2d(images, 2)))
     assert large.decode(large.encode(images)).shape == images.shape
     for name in ("mid.block_1.conv1.weight", "conv_in.weight", "up.0.block.0.conv2.weight"):
         assert torch.equal(large.decoder.state_dict()[name], small.decoder.state_dict()[name])
     with pytest.raises(ValueError, match="was made as"):
-        train_first_stage(run.replace(model=shape.replace(code_dim=8)), tmp_path / "other")
+        train_first_stage(run.replace(model=shape.replace(code_dim=8)), tmp_path / "other", items)
     with pytest.raises(ValueError, match="was made as"):
-        train_first_stage(run.replace(decoder_only=False), tmp_path / "all")
+        train_first_stage(run.replace(decoder_only=False), tmp_path / "all", items)
 
 
-def task(folder: Path) -> FirstStageTask:
+def task() -> FirstStageTask:
     torch.manual_seed(0)
-    model = FirstStage(SMALL.replace(resolution=32))
-    return FirstStageTask(model, ImageFolder(folder, 32), torch.ones(32, 32), FirstStageLoss(adversarial=ADVERSARIAL))
+    model, items = FirstStage(SMALL.replace(resolution=32)), plain_images(6, 32)
+    for number, item in enumerate(items):
+        item["image"][:, 8:24, 4 + number : 20 + number] = 255
+    return FirstStageTask(model, items, torch.ones(32, 32), FirstStageLoss(adversarial=ADVERSARIAL))
 
 
-@pytest.fixture
-def images_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i in range(6):
-        image = Image.new("RGB", (32, 32), (40 * i, 255 - 40 * i, 30))
-        image.paste((255, 255, 255), (4 + i, 8, 20 + i, 24))
-        image.save(folder / f"{i}.png")
-    return folder
-
-
-def test_a_resumed_run_has_the_discriminator_of_an_unbroken_one(tmp_path: Path, images_folder: Path) -> None:
-    unbroken = task(images_folder)
+def test_a_resumed_run_has_the_discriminator_of_an_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    unbroken = task()
     whole = train(unbroken, ADVERSARIAL_LOOP, tmp_path / "whole")
 
     class Stopped(FirstStageTask):
+        steps = 0
+
         def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
             super().after_step(model, accelerator)
-            if self.discriminator is not None and self.discriminator.steps == 8:
+            self.steps += 1
+            if self.steps == 8:
                 raise KeyboardInterrupt
 
-    stopped = task(images_folder)
+    stopped = task()
     stopped.__class__ = Stopped
     with pytest.raises(KeyboardInterrupt):
         train(stopped, ADVERSARIAL_LOOP, tmp_path / "broken")
-    resumed_task = task(images_folder)
+    resumed_task = task()
     resumed = train(resumed_task, ADVERSARIAL_LOOP, tmp_path / "broken")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -179,14 +175,14 @@ def test_the_discriminator_learns_and_its_gradient_leads_to_the_originals() -> N
     real[..., ::4] = 1.0  # stripes
     fake = torch.full_like(real, 0.25).requires_grad_(True)
     adversary = DiscriminatorTrainer(
-        AdversarialLoss(start_step=0, crop=48, channels=8, lr=2e-3, feature_matching_weight=0.0, weight=0.5)
+        AdversarialLoss(crop=48, channels=8, lr=2e-3, feature_matching_weight=0.0, weight=0.5)
     )
     for _ in range(40):
-        adversary.loss(real, fake, (fake - real).abs().mean())
+        adversary.loss(real, fake, (fake - real).abs().mean(), 0.0)
         adversary.step(accelerator)
     assert adversary.model(real)[-1].mean() > adversary.model(fake)[-1].mean() + 0.5
     reconstruction = (fake - real).abs().mean()
-    added = adversary.loss(real, fake, reconstruction)
+    added = adversary.loss(real, fake, reconstruction, 0.0)
     (ours,) = torch.autograd.grad(reconstruction, fake, retain_graph=True)
     (theirs,) = torch.autograd.grad(added["adversarial"], fake)
     assert theirs.norm() == pytest.approx(0.5 * ours.norm().item(), rel=1e-3)
@@ -194,7 +190,30 @@ def test_the_discriminator_learns_and_its_gradient_leads_to_the_originals() -> N
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="start_step is -1, expected 0 or more"):
-        AdversarialLoss.parse(start_step=-1)
+    with pytest.raises(ValueError, match="start is -1, expected 0.0 or more"):
+        AdversarialLoss.parse(**{"start": -1})
     with pytest.raises(ValueError, match="crop is 16, expected 32 or more"):
-        AdversarialLoss.parse(start_step=0, crop=16)
+        AdversarialLoss.parse(**{"crop": 16})
+
+
+def test_a_perceptual_loss_counts_and_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Brightness(nn.Module):
+        """In place of LPIPS, whose weights are a download."""
+
+        def __init__(self, net: str, verbose: bool) -> None:
+            super().__init__()
+
+        def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+            return (images.mean((1, 2, 3), True) - targets.mean((1, 2, 3), True)).square()
+
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Brightness))
+    items = plain_images(4, 16)
+    made = FirstStageTask(FirstStage(SMALL), items, torch.ones(16, 16), FirstStageLoss(perceptual=0.5))
+    plain = FirstStageTask(made.model, items, torch.ones(16, 16), FirstStageLoss())
+    batch = {"image": torch.stack([item["image"] for item in items])}
+    losses, others = (task.loss(task.model, batch, Accelerator(cpu=True)) for task in (made, plain))
+    assert losses["perceptual"] > 0
+    torch.testing.assert_close(losses["loss"], others["loss"] + 0.5 * losses["perceptual"])
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(InputError, match=r"pip install 'imagebart\[lpips\]'"):
+        FirstStageTask(made.model, items, torch.ones(16, 16), FirstStageLoss(perceptual=0.5))
