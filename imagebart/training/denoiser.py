@@ -142,41 +142,6 @@ class DenoiserTask(TokensTask[DenoiserRun]):
 
     @torch.no_grad()
     def sample(self, model: nn.Module) -> Image.Image:
-<<<<<<< HEAD
-        """Images, x_t at a noise level of a half, and each token's likeliest value given those before."""
-        assert isinstance(model, Denoiser)
-        x0, cond = self.preview(model.device)
-        noise_t = torch.full(x0.shape, 0.5, device=x0.device)
-        x_t = add_uniform_noise(x0, noise_t, self.vocab_size, torch.Generator(x0.device).manual_seed(0))
-        guess = model.logits(x0, x_t, noise_t, torch.zeros_like(noise_t), cond=cond).argmax(-1)
-        return grid(self.first_stage.decode(torch.cat([x0, x_t, guess])), columns=len(x0))
-
-
-class TokenDatasetTask(DenoiserTask):
-    """The denoiser on cached tokens; only images with patches that a mask cuts are encoded in a step."""
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        conditioner: Conditioner,
-        first_stage: FirstStage,
-        dataset: TokenDataset,
-        held_out: TokenDataset,
-        run: DenoiserRun,
-    ) -> None:
-        super().__init__(denoiser, conditioner, first_stage, dataset, run)
-        self.held_out = held_out
-
-    def mask(self, batch: Batch, x0: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Masks of whole patches, unless tokens depend on their own patch alone."""
-        if self.first_stage.config.encoder == "patch":
-            return super().mask(batch, x0)
-        return random_masks(len(x0), math.isqrt(x0.shape[1])).float().to(x0.device), x0, None
-
-    @torch.no_grad()
-    def sample(self, model: nn.Module) -> Image.Image:
-=======
->>>>>>> 3d83fab (Training: to a deadline or for so many steps, one reader of images, one state; plans, charts, the perceptual loss of our own are gone)
         """Held-out images; with the lower half and the middle regenerated; images for their captions."""
         assert isinstance(model, Denoiser)
         whole = ImageBART(self.first_stage.to(model.device), model, self.conditioner)
@@ -205,21 +170,11 @@ class TokenDatasetTask(DenoiserTask):
                 part, cond = x0[at : at + 16], self.condition_on(texts[at : at + 16])
                 noise_t = masked.float().expand(len(part), -1)
                 x_t = add_uniform_noise(part, noise_t, self.vocab_size, torch.Generator(part.device).manual_seed(at))
-<<<<<<< HEAD
-                logits = model.logits(part, x_t, noise_t, torch.zeros_like(noise_t), cond=prompts)
-                losses[name].append(F.cross_entropy(logits[noise_t > 0].float(), part[noise_t > 0], reduction="none"))
-        means = {name: float(torch.cat(parts).mean()) for name, parts in losses.items()}
-        return {"loss": (means["half"] + means["whole"]) / 2, **means}
-
-    def _cond(self, texts: list[str]) -> Tensor | None:
-        return self.conditioner.encode(texts).tokens if self.conditioner.length else None
-=======
                 cond = None if cond is None else cond.to(model.device)
                 logits = model.logits(part, x_t, noise_t, torch.zeros_like(noise_t), cond=cond)
                 parts.append(F.cross_entropy(logits[:, masked].mT.float(), part[:, masked], reduction="none"))
             losses[name] = float(torch.cat(parts).mean())
         return {"loss": (losses["half"] + losses["whole"]) / 2, **losses}
->>>>>>> 3d83fab (Training: to a deadline or for so many steps, one reader of images, one state; plans, charts, the perceptual loss of our own are gone)
 
 
 def denoiser_config(

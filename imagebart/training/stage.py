@@ -21,13 +21,6 @@ from torch.utils.data import Dataset
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
-<<<<<<< HEAD
-from imagebart.sampling.packed_linear import PackedDecoder
-from imagebart.sampling.sampler import sample_chain
-from imagebart.sampling.steps import ChainState, Step
-from imagebart.settings import SamplingSettings
-=======
->>>>>>> 3d83fab (Training: to a deadline or for so many steps, one reader of images, one state; plans, charts, the perceptual loss of our own are gone)
 from imagebart.text.conditioners import Conditioner
 from imagebart.training.config import StageRun
 from imagebart.training.data import grid
@@ -91,23 +84,6 @@ class StagesTask(TokensTask[StageRun]):
     def sample(self, model: nn.Module) -> Image.Image:
         """Of each stage: images, their x_t, and each token's likeliest value given those before."""
         assert isinstance(model, Stages)
-<<<<<<< HEAD
-        x0, cond = self.preview(next(model.parameters()).device)
-        return Image.fromarray(np.vstack([np.asarray(self._sample_stage(one, x0, cond)) for one in model.stages]))
-
-    def _sample_stage(self, stage: nn.Module, x0: Tensor, cond: Tensor | None) -> Image.Image:
-        assert isinstance(stage, Stage)
-        generators = row_generators(range(len(x0)))
-        noise = uniform_tokens(x0.shape[1], self.vocab_size, generators).to(x0.device)
-        stay = torch.rand(x0.shape, generator=generators[0]).to(x0.device) < self.schedule.alphacum(stage.config.t)
-        x_t = torch.where(stay, x0, noise)
-        t, last = stage.config.t, x_t
-        step = Step(stage, 1 - self.schedule.alphacum(t), 1 - self.schedule.alphacum(t - 1))  # a chain of its own
-        state = ChainState([step], 1, x_t, torch.ones(x_t.shape, device=x0.device), generators, cond)
-        for event in sample_chain(state, PackedDecoder(), SamplingSettings()):
-            last = event.tokens
-        return grid(self.first_stage.decode(torch.cat([x0, x_t, last])), columns=len(x0))
-=======
         x0, texts = self.examples(SHOWN, next(model.parameters()).device)
         cond = self.condition_on(texts)
         rows = []
@@ -116,7 +92,6 @@ class StagesTask(TokensTask[StageRun]):
             x_t = add_uniform_noise(x_s, self.schedule.betas[t - 1], self.vocab_size)
             rows += [x0, x_t, stage(x_s, x_t, None if cond is None else cond.to(x0.device)).argmax(-1)]
         return grid(self.first_stage.decode(torch.cat(rows)), columns=len(x0))
->>>>>>> 3d83fab (Training: to a deadline or for so many steps, one reader of images, one state; plans, charts, the perceptual loss of our own are gone)
 
 
 def stage_loss(logits: Tensor, x0: Tensor, x_s: Tensor, x_t: Tensor, t: int, schedule: Schedule, soft: bool) -> Tensor:
