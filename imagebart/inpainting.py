@@ -2,8 +2,8 @@
 
 A patch that a mask covers in part is regenerated as a whole. Its own token would reveal what was painted over, and
 noise would say nothing of its other part; so its token is that of the patch with the painted pixels filled with the
-nearest colours, and its noise level the share that is painted. A kept patch with several colours has a rare token,
-which says little to the model: the tokens of these colours, its color hints, say more.
+nearest colors, and its noise level the share that is painted. A kept patch with several colors has a rare token,
+which says little to the model: the tokens of these colors, its color hints, say more.
 
 Where a mask's strength s is below 1, a patch is masked as above with probability s; else its token is that of the image
 (see `Sampler.prepare`). So its noise level is s times the above.
@@ -27,8 +27,8 @@ from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.vqgan import FirstStage, psnr
 from imagebart.sampling.steps import KnownTokens
 
-FLAT = 0.08  # difference of pixels of one colour in a channel of [-1, 1], at most
-AT_ONCE = 256  # colours that are encoded at a time
+FLAT = 0.08  # difference of pixels of one color in a channel of [-1, 1], at most
+AT_ONCE = 256  # colors that are encoded at a time
 
 
 @torch.no_grad()
@@ -63,36 +63,36 @@ def mask_coverage(painted: Tensor, tokens: int) -> Tensor:
 
 @torch.no_grad()
 def encode_color_hints(first_stage: FirstStage, pixels: Tensor, painted: Tensor, parts: int) -> Tensor:
-    """The colours of patches, as tokens of these colours, bool [B, N, K].
+    """The colors of patches, as tokens of these colors, bool [B, N, K].
 
     pixels: float [B, 3, S, S] in [-1, 1]; painted: bool [B, S, S]. A patch has P x P parts. Each that is kept and of
-    one colour adds the token of a patch all of that colour. Where there is only one such token, there are no hints.
+    one color adds the token of a patch all of that color. Where there is only one such token, there are no hints.
     """
     size = first_stage.config.downsampling // parts
     apart = F.max_pool2d(pixels, size) + F.max_pool2d(-pixels, size)
     flat = (apart <= FLAT).all(1) & (F.max_pool2d(painted.float(), size) == 0)
     flat = rearrange(flat, "b (h p) (w q) -> b (h w) (p q)", p=parts, q=parts)
-    colours = rearrange(F.avg_pool2d(pixels, size), "b c (h p) (w q) -> b (h w) (p q) c", p=parts, q=parts)
-    tokens = _tokens_of_colours(first_stage, colours[flat])
-    found = torch.zeros(*flat.shape[:2], first_stage.config.vocab_size, dtype=torch.bool, device=pixels.device)
+    colors = rearrange(F.avg_pool2d(pixels, size), "b c (h p) (w q) -> b (h w) (p q) c", p=parts, q=parts)
+    tokens = _tokens_of_colors(first_stage, colors[flat])
+    hints = torch.zeros(*flat.shape[:2], first_stage.config.vocab_size, dtype=torch.bool, device=pixels.device)
     rows, patches, _ = flat.nonzero(as_tuple=True)
-    found[rows, patches, tokens] = True
-    return found & (found.sum(-1, keepdim=True) > 1)
+    hints[rows, patches, tokens] = True
+    return hints & (hints.sum(-1, keepdim=True) > 1)
 
 
-def _tokens_of_colours(first_stage: FirstStage, colours: Tensor) -> Tensor:
-    """The tokens of patches all of one colour, [M, 3] in [-1, 1] -> int64 [M]."""
+def _tokens_of_colors(first_stage: FirstStage, colors: Tensor) -> Tensor:
+    """The tokens of patches all of one color, [M, 3] in [-1, 1] -> int64 [M]."""
     side = first_stage.config.downsampling
-    different, place = torch.unique((colours * 127.5).round() / 127.5, dim=0, return_inverse=True)
-    found = [colours.new_zeros(0, dtype=torch.long)]
+    different, place = torch.unique((colors * 127.5).round() / 127.5, dim=0, return_inverse=True)
+    tokens = [colors.new_zeros(0, dtype=torch.long)]
     for some in different.split(AT_ONCE) if len(different) else ():
         strip = some.T[None, :, None].repeat_interleave(side, 2).repeat_interleave(side, 3)
-        found.append(first_stage.encode(strip)[0])
-    return torch.cat(found)[place]
+        tokens.append(first_stage.encode(strip)[0])
+    return torch.cat(tokens)[place]
 
 
 def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
-    """Images [B, C, S, S] with the nearest unpainted pixel's colour at each painted one, bool [B, S, S], if any.
+    """Images [B, C, S, S] with the nearest unpainted pixel's color at each painted one, bool [B, S, S], if any.
 
     Both are on the CPU.
     """
@@ -103,9 +103,9 @@ def fill_nearest(pixels: Tensor, painted: Tensor) -> Tensor:
                 mask.numpy().astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL
             )
             places = torch.from_numpy(labels).long()
-            colours = torch.zeros(len(image), int(labels.max()) + 1, dtype=image.dtype)
-            colours[:, places[~mask]] = image[:, ~mask]
-            image[:] = colours[:, places]
+            colors = torch.zeros(len(image), int(labels.max()) + 1, dtype=image.dtype)
+            colors[:, places[~mask]] = image[:, ~mask]
+            image[:] = colors[:, places]
     return result
 
 

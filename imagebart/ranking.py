@@ -65,12 +65,6 @@ def contrast(scorer: Scorer | None, image: Tensor, prompt: str) -> tuple[str, st
     return scorer.contrast(image, prompt) if isinstance(scorer, Describer) else None
 
 
-def complete_prompt(scorer: Scorer | None, image: Tensor, prompt: str) -> str:
-    """A prompt with all else that an image [1, 3, H, W] shows, as far as the scorer can describe it."""
-    texts = contrast(scorer, image, prompt)
-    return prompt if texts is None else texts[0]
-
-
 def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     """The scorer in a model's folder, if any. Raises WeightsError naming a damaged file."""
     path = folder / WEIGHTS
@@ -83,7 +77,7 @@ def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     return AvatarScorer.load(path, model)
 
 
-MEAN, STD, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224  # ImageNet's, where a model has no others
+MEAN, STD, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224  # ImageNet's, where a network has no others
 
 
 @dataclass(frozen=True)
@@ -116,43 +110,40 @@ class Preprocessor:
 
 @dataclass(frozen=True)
 class ClassifierScorer:
-    """Scores by the log-probability of the class that the prompt names."""
+    """A `Scorer` by the log-probability of the class that the prompt names."""
 
     network: Any  # takes images, gives .logits [B, classes]
     preprocessor: Preprocessor
     conditioner: ClassConditioner
 
-    def label(self, prompt: str) -> int:
+    @torch.no_grad()
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        if not prompt:
+            return torch.zeros(len(images))
+        logits: Tensor = self.network(self.preprocessor.prepare(images.cpu())).logits
+        return logits.log_softmax(-1)[:, self._label(prompt)]
+
+    def _label(self, prompt: str) -> int:
         """The classifier's index of a class: the model's where they have as many, else that of the same name."""
         names = self.network.config.id2label
         number = int(self.conditioner.encode([prompt]).tokens[0, 0]) - self.conditioner.offset
         if len(names) == len(self.conditioner.names):
             return number
         wanted = self.conditioner.names[number].strip().lower()
-        found = [int(i) for i, name in names.items() if wanted in {part.strip().lower() for part in name.split(",")}]
-        if not found:
-            raise InputError(f'The classifier knows no class "{wanted}": its {len(names)} classes are others.')
-        return found[0]
-
-    @torch.no_grad()
-    def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `imagebart.ranking.Scorer`."""
-        if not prompt:
-            return torch.zeros(len(images))
-        logits: Tensor = self.network(self.preprocessor.prepare(images.cpu())).logits
-        return logits.log_softmax(-1)[:, self.label(prompt)]
+        for index, name in names.items():
+            if wanted in (part.strip().lower() for part in name.split(",")):
+                return int(index)
+        raise InputError(f'The classifier knows no class "{wanted}": its {len(names)} classes are others.')
 
 
 @dataclass(frozen=True)
 class ClipScorer:
-    """Scores by the similarity of image and prompt in CLIP."""
+    """A `Scorer` by the similarity of image and prompt in CLIP."""
 
     network: Any  # a CLIPModel
     preprocessor: Preprocessor
 
-    @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `imagebart.ranking.Scorer`."""
         if not prompt:
             return torch.zeros(len(images))
         return self.similarity(images, prompt) * self.network.logit_scale.exp()
@@ -161,31 +152,30 @@ class ClipScorer:
     def similarity(self, images: Tensor, prompt: str) -> Tensor:
         """The cosine of the embeddings of images and of a prompt, [B]."""
         words = ClipTextConditioner().encode([prompt]).tokens
-        seen = self.network(input_ids=words, pixel_values=self.preprocessor.prepare(images.cpu()))
-        cosines: Tensor = (seen.image_embeds @ seen.text_embeds.T)[:, 0]
+        output = self.network(input_ids=words, pixel_values=self.preprocessor.prepare(images.cpu()))
+        cosines: Tensor = (output.image_embeds @ output.text_embeds.T)[:, 0]
         return cosines
 
 
 def load_scorer(source: str, model: ImageBARTModel) -> Scorer:
-    """The scorer in a folder or of a Hub name for a model's images.
+    """The scorer in a folder or of a Hub name: CLIP for a text model, an image classifier for one of classes.
 
-    Raises InputError where the model takes no prompt, or the network cannot score its images, or cannot be loaded.
+    Raises InputError where the model takes no prompt, or the network is of another kind or cannot be loaded.
     """
     from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel
 
     conditioner = model.conditioner
+    if conditioner.kind == "none":
+        raise InputError("This model takes neither prompt nor class: there is nothing that a scorer could look for.")
     try:
-        if conditioner.kind == "text":
-            if AutoConfig.from_pretrained(source).model_type != "clip":
-                raise InputError(f"{source} is no CLIP model, which prompts in words need.")
-            clip = CLIPModel.from_pretrained(source).eval().requires_grad_(False)
-            return ClipScorer(clip, Preprocessor.from_pretrained(source))
+        is_clip = AutoConfig.from_pretrained(source).model_type == "clip"
         if isinstance(conditioner, ClassConditioner):
             network = AutoModelForImageClassification.from_pretrained(source).eval().requires_grad_(False)
             return ClassifierScorer(network, Preprocessor.from_pretrained(source), conditioner)
-    except InputError:
-        raise
+        if is_clip:
+            clip = CLIPModel.from_pretrained(source).eval().requires_grad_(False)
+            return ClipScorer(clip, Preprocessor.from_pretrained(source))
     except (OSError, ImportError, KeyError, ValueError) as error:
         advice = "" if Path(source).is_dir() else " Download it where there is a network, and give its folder."
         raise InputError(f"The scorer {source} cannot be loaded: {reason_of(error)}.{advice}") from error
-    raise InputError("This model takes neither prompt nor class: there is nothing that a scorer could look for.")
+    raise InputError(f"{source} is no CLIP model, which prompts in words need.")

@@ -154,9 +154,9 @@ def test_other_classes_are_found_by_name(tmp_path: Path) -> None:
     model = tiny_model("class")
     scorer = load_scorer(str(classifier(tmp_path / "a", ["x", "tabby, Bird", "dog", "y"])), model)
     assert isinstance(scorer, ClassifierScorer)
-    assert (scorer.label("bird"), scorer.label("1")) == (1, 2)
+    assert (scorer._label("bird"), scorer._label("1")) == (1, 2)
     with pytest.raises(InputError, match='no class "cat": its 4 classes are others'):
-        scorer.label("cat")
+        scorer._label("cat")
 
 
 def test_clip_scores_by_likeness(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ MAX_PAIRED = 46_000  # codes of which a pair is a 32-bit number
 class FirstStageConfig(Settings):
     """Shape of a first stage. The defaults are those of the published FFHQ model (f = 16)."""
 
-    resolution: Width = 256  # width and height in pixels of the training images; other multiples of f work too
+    resolution: Width = 256  # width and height in pixels of the images
     channels: Width = 128  # width of the finest level
     multipliers: Levels = (1, 1, 2, 2, 4)  # width of each level, finest first, over `channels`
     res_blocks: Factor = 2  # residual blocks a level (the decoder has one more)
@@ -41,7 +41,7 @@ class FirstStageConfig(Settings):
     encoder: Literal["convolutions", "patch"] = "convolutions"  # patch: `PatchEncoder`
     downscale: Factor = 1  # of "patch" and "layered": they encode and decode the image this much smaller
     decoder: Literal["convolutions", "layered"] = "convolutions"  # layered: `LayeredDecoder`, with
-    layers: Layers = 8  # that a pixel is a mixture of: the decoded image and flat colours
+    layers: Layers = 8  # that a pixel is a mixture of: the decoded image and flat colors
     patterns: Width = 16  # of each patch's own, which masks are made of
     pair_rows: Annotated[int, Field(ge=0, le=2**18)] = 0  # pairs a side that `PatchMemory` knows; 0: there is none
     pair_dim: Width = 64  # numbers that it has for a patch
@@ -101,7 +101,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """Two normalised 3 x 3 convolutions around a shortcut: [B, C, H, W] -> [B, C', H, W]."""
+    """Two normalized 3 x 3 convolutions around a shortcut: [B, C, H, W] -> [B, C', H, W]."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -271,7 +271,7 @@ class Decoder(nn.Module):
 
 
 SHARED = 32  # patterns that all patches have in common
-GAIN = 8.0  # patterns are stored this much smaller, which suits the steps of an optimiser
+GAIN = 8.0  # patterns are stored this much smaller, which suits the steps of an optimizer
 INITIAL_LOGIT = 2.0  # of the lowest layer, everywhere
 
 
@@ -279,7 +279,7 @@ class LayeredDecoder(Decoder):
     """Latents [B, latent_channels, h, w] to pixels [B, 3, h f, w f], each a mixture of layers: for flat artwork.
 
     The lowest layer is the output of a `Decoder` of images `downscale` times smaller, enlarged. The others are flat
-    colours, one a patch. Their weights are the softmax over masks, which each patch mixes from patterns, some of all
+    colors, one a patch. Their weights are the softmax over masks, which each patch mixes from patterns, some of all
     patches and some of its own: where one mask is far above the others the image is flat, and where two cross it has an
     edge as sharp as a pixel. Outlines that are at the same place in all images, as in aligned portraits, are so in the
     weights. Nearly all work is done at the resolution of the tokens.
@@ -304,40 +304,26 @@ class LayeredDecoder(Decoder):
         coarse = self.coarse(z)
         features = F.silu(self.norm(coarse))
         masks = self._masks(features).softmax(2)
-        colours = rearrange(self.colour(features).float(), "b (c m) h w -> (h w) b c m", c=3)
+        colors = rearrange(self.colour(features).float(), "b (c m) h w -> (h w) b c m", c=3)
         base = self.fine(coarse).float()
         if self.downscale > 1:
             base = F.interpolate(base, scale_factor=float(self.downscale), mode="bilinear", align_corners=False)
-        return self._image(colours @ masks[:, :, 1:], z.shape[3]) + self._image(masks[:, :, :1], z.shape[3]) * base
+        return self._image(colors @ masks[:, :, 1:]) + self._image(masks[:, :, :1]) * base
 
     def coarse(self, z: Tensor) -> Tensor:
-        return self.up[-1](self.mid(self.conv_in(z) + _resized(self.position, *z.shape[2:])))
+        return self.up[-1](self.mid(self.conv_in(z) + self.position))
 
     def _masks(self, features: Tensor) -> Tensor:
         """Features [B, C, h, w] -> logits [h w, B, layers, f f]."""
         mix = rearrange(self.mix(features), "b (m k) h w -> (h w) (b m) k", m=self.layers)
         shared, own = mix.split([SHARED, mix.shape[2] - SHARED], 2)
-        logits = shared @ self.shared + own @ self.own_patterns(*features.shape[2:])
+        logits = shared @ self.shared + own @ self.own.flatten(0, 1)
         return rearrange(GAIN * logits.float(), "n (b m) p -> n b m p", m=self.layers) + self.plain[:, None]
 
-    def own_patterns(self, height: int, width: int) -> Tensor:
-        """The patches' own patterns, [h w, patterns, f f]; resized where the grid is not the one of training."""
-        if self.own.shape[:2] == (height, width):
-            return self.own.flatten(0, 1)
-        whole = rearrange(self.own, "h w k (y x) -> k (h y) (w x)", y=self.patch_size)
-        image = _resized(whole, height * self.patch_size, width * self.patch_size)
-        return rearrange(image, "k (h y) (w x) -> (h w) k (y x)", y=self.patch_size, x=self.patch_size)
-
-    def _image(self, patches: Tensor, width: int) -> Tensor:
+    def _image(self, patches: Tensor) -> Tensor:
         """[h w, B, C, f f] -> [B, C, h f, w f]"""
-        return rearrange(patches, "(h w) b c (y x) -> b c (h y) (w x)", w=width, y=self.patch_size)
-
-
-def _resized(maps: Tensor, height: int, width: int) -> Tensor:
-    """Maps [C, h, w] at another size; the same where it is theirs."""
-    if maps.shape[1:] == (height, width):
-        return maps
-    return F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+        side = self.own.shape[1]
+        return rearrange(patches, "(h w) b c (y x) -> b c (h y) (w x)", w=side, y=self.patch_size)
 
 
 class Quantizer(nn.Module):
@@ -377,7 +363,7 @@ class Quantizer(nn.Module):
         return self.codes()[tokens]
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Straight-through quantisation: latents [..., d] -> (codes [..., d] with z's gradient, tokens [...])."""
+        """Straight-through quantization: latents [..., d] -> (codes [..., d] with z's gradient, tokens [...])."""
         tokens = self.tokens(z)
         z = self.project(z)
         return z + (self.lookup(tokens) - z).detach(), tokens
@@ -453,16 +439,10 @@ class FirstStage(nn.Module):
                 nn.init.zeros_(parameter)  # it begins with what the memory says
 
     def latents(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] -> latents before quantising, [B, H/f, W/f, code_dim], in full precision.
+        """Images [B, 3, H, W] -> latents before quantizing, [B, H/f, W/f, code_dim], in full precision.
 
-        Autocast is off: in bfloat16, one token in sixty would be another than when the model is used. Raises ValueError
-        where H or W is not a multiple of f.
+        Autocast is off: in bfloat16, one token in sixty would be another than when the model is used.
         """
-        f = self.config.downsampling
-        if images.ndim != 4 or images.shape[1] != 3 or any(side < f or side % f for side in images.shape[2:]):
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}, expected [B, 3, H, W] with H and W multiples of {f}"
-            )
         images = images.to(self.quantize.embedding.weight.dtype)
         with torch.autocast(images.device.type, enabled=False):
             return rearrange(self.quant_conv(self.encoder(images)), "b d h w -> b h w d")
@@ -486,20 +466,7 @@ class FirstStage(nn.Module):
         """Images [B, 3, H, W] in [-1, 1] -> tokens int64 [B, N], N = (H/f) (W/f)."""
         return self.quantize.tokens(self.latents(images)).flatten(1)
 
-    def decode(self, tokens: Tensor, rows: int | None = None) -> Tensor:
-        """Tokens int64 [B, N] -> images [B, 3, H, W], about [-1, 1]; rows: of tokens, where the image is not square.
-
-        Raises ValueError for tokens that make no equal rows, or are out of the codebook.
-        """
-        count = tokens.shape[1] if tokens.ndim == 2 else 0
-        if count == 0:
-            raise ValueError(f"tokens have shape {tuple(tokens.shape)}, expected [B, N] with N over 0")
-        square = rows is None
-        rows = math.isqrt(count) if rows is None else rows
-        if rows < 1 or count % rows or (square and rows != count // rows):
-            expected = "as many columns as rows" if square else f"{rows} equal rows"
-            raise ValueError(f"tokens have shape {tuple(tokens.shape)}, expected {expected}")
-        if int(tokens.min()) < 0 or int(tokens.max()) >= self.config.vocab_size:
-            raise ValueError(f"tokens must be in [0, {self.config.vocab_size}), the codebook in use")
-        grid = rearrange(tokens, "b (h w) -> b h w", h=rows)
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens int64 [B, N] of square images -> images [B, 3, H, W], about [-1, 1]."""
+        grid = rearrange(tokens, "b (h w) -> b h w", h=math.isqrt(tokens.shape[1]))
         return self.pixels(self.quantize.lookup(grid), grid)

@@ -93,17 +93,6 @@ def test_the_lowest_layer_may_have_several_levels() -> None:
         assert model.decode(torch.randint(16, (1, 16))).shape == (1, 3, 64, 64)
 
 
-def test_grids_of_other_sizes_have_their_patterns_resized() -> None:
-    model = FirstStage(CONFIG).eval()
-    with torch.no_grad():
-        wide = model.decode(torch.randint(16, (2, 15)), rows=3)
-        assert wide.shape == (2, 3, 48, 80) and wide.isfinite().all()
-        decoder = model.decoder
-        assert isinstance(decoder, LayeredDecoder)
-        decoder.own.copy_(torch.randn(4).view(1, 1, 4, 1).expand_as(decoder.own))  # enlarged, these stay what they are
-        torch.testing.assert_close(decoder.own_patterns(3, 5), decoder.own[0, 0].expand(15, 4, 256))
-
-
 def test_tokens_are_those_of_the_downscaled_image(small: FirstStage) -> None:
     large = FirstStage(CONFIG)
     assert (large.config.downsampling, small.config.downsampling) == (16, 8)

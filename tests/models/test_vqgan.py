@@ -117,21 +117,20 @@ def test_tokens_do_not_depend_on_autocast(config: FirstStageConfig) -> None:
 
 @every_config
 @torch.no_grad()
-def test_any_multiple_of_f(config: FirstStageConfig) -> None:
+def test_square_images_of_any_size(config: FirstStageConfig) -> None:
     model = build(config)
     f = config.downsampling
     assert f == config.pixel_unshuffle * 2 ** (len(config.multipliers) - 1)
-    for rows, columns in ((1, 1), (4, 4), (2, 5), (3, 1)):
-        images = torch.rand(2, 3, rows * f, columns * f) * 2 - 1
+    for side in (1, 4):
+        images = torch.rand(2, 3, side * f, side * f) * 2 - 1
         tokens = model.encode(images)
-        assert tokens.shape == (2, rows * columns) and tokens.dtype == torch.long
+        assert tokens.shape == (2, side**2) and tokens.dtype == torch.long
         assert int(tokens.min()) >= 0 and int(tokens.max()) < config.vocab_size
-        decoded = model.decode(tokens, rows=rows)
-        assert rows != columns or torch.equal(model.decode(tokens), decoded)
+        decoded = model.decode(tokens)
         assert decoded.shape == images.shape and decoded.dtype == torch.float32
         # The same through codes, in the training's forward.
         reconstruction, latents, grid = model(images)
-        assert torch.equal(grid.flatten(1), tokens) and latents.shape == (2, rows, columns, config.code_dim)
+        assert torch.equal(grid.flatten(1), tokens) and latents.shape == (2, side, side, config.code_dim)
         torch.testing.assert_close(reconstruction, decoded, rtol=1e-3, atol=1e-3)
 
 
@@ -141,12 +140,12 @@ def test_tokens_are_in_raster_order() -> None:
     model = build(BASE.replace(code_dim=3))
     model.encoder, model.decoder = torch.nn.AvgPool2d(4), torch.nn.Upsample(scale_factor=4)  # type: ignore[assignment]
     model.quant_conv = model.post_quant_conv = torch.nn.Identity()  # type: ignore[assignment]
-    tokens = torch.randint(20, (2, 15))
-    images = model.decode(tokens, rows=3)
-    assert images.shape == (2, 3, 12, 20)
-    for r in range(3):
-        for c in range(5):
-            code = model.quantize.lookup(tokens[:, r * 5 + c])
+    tokens = torch.randint(20, (2, 16))
+    images = model.decode(tokens)
+    assert images.shape == (2, 3, 16, 16)
+    for r in range(4):
+        for c in range(4):
+            code = model.quantize.lookup(tokens[:, r * 4 + c])
             assert torch.equal(images[:, :, 4 * r + 1, 4 * c + 2], code)
     assert torch.equal(model.encode(images), tokens)
 
@@ -170,28 +169,6 @@ def test_every_weight_learns(config: FirstStageConfig) -> None:
     codebook_loss = (model.quantize.lookup(tokens) - latents.detach()).square().mean()
     (reconstruction.square().mean() + codebook_loss).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, 3, 15, 16), (1, 3, 16, 18), (1, 1, 16, 16), (1, 4, 16, 16), (3, 16, 16), (1, 3, 0, 16), (1, 3, 16, 0)]
-)
-def test_bad_images_are_named(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"images have shape \(.*\), expected \[B, 3, H, W\] .* multiples of 4"):
-        build(BASE).encode(torch.zeros(shape))
-
-
-@pytest.mark.parametrize(
-    ("shape", "rows"), [((9,), None), ((1, 3, 3), None), ((1, 9), 2), ((1, 9), 0), ((1, 6), None), ((1, 0), None)]
-)
-def test_bad_tokens_are_named(shape: tuple[int, ...], rows: int | None) -> None:
-    with pytest.raises(ValueError, match="tokens have shape .* expected"):
-        build(BASE).decode(torch.zeros(shape, dtype=torch.long), rows)
-
-
-@pytest.mark.parametrize("token", [-1, 9, 19])
-def test_tokens_out_of_the_codebook_in_use(token: int) -> None:
-    with pytest.raises(ValueError, match=r"tokens must be in \[0, 9\), the codebook in use"):
-        build(CONFIGS["some codes used"]).decode(torch.tensor([[0, 1, 2, token]]))
 
 
 def test_a_patch_encoder_sees_its_patch_alone() -> None:
