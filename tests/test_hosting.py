@@ -64,7 +64,7 @@ def as_nobody(folder: Path, *options: str, **variables: str) -> tuple[list[str],
 
 
 def test_the_page_starts_on_a_space_as_its_environment_says(place: Path) -> None:
-    """Address, port, path and tools come from the environment; all ten functions that use the model ask for a GPU."""
+    """Address, port, path and tools come from the environment; runs and endpoints ask for a GPU."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -94,7 +94,7 @@ def test_the_page_starts_on_a_space_as_its_environment_says(place: Path) -> None
         server.terminate()
         server.wait(30)
     said = log.read_text()
-    assert said.count("decorated") == 12, said
+    assert said.count("decorated") == 6, said
     assert "Traceback" not in said and not list((place / "home").iterdir())
 
 

@@ -150,7 +150,7 @@ import app, imagebart, imagebart.cli, imagebart.ui
 assert imagebart.cli.main(["--help"]) == 0
 heavy = {"torch", "gradio", "transformers", "numpy", "PIL", "cv2"} & sys.modules.keys()
 assert not heavy, f"imported before it is needed: {heavy}"
-import imagebart.ui.app
+import imagebart.ui.page
 training = {"accelerate", "python_avatars", "resvg", "transformers"} & sys.modules.keys()
 assert not training, f"imported by the page: {training}"
 """

@@ -259,13 +259,12 @@ def test_the_demo_opens_the_model_and_offers_tools_where_the_environment_says_so
     opened: list[Any] = []
     monkeypatch.setattr(demo, "set_environment", lambda: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("imagebart.ui.app.build_page", lambda *parts: parts)
-    monkeypatch.setattr("imagebart.ui.app.launch_page", lambda page, **options: opened.append((page, options)))
-    monkeypatch.setattr("imagebart.ui.endpoints.mcp_problem", lambda page: None)
+    monkeypatch.setattr("imagebart.ui.page.build_page", lambda models, seconds: models)
+    monkeypatch.setattr("imagebart.ui.page.launch_page", lambda page, **options: opened.append((page, options)))
     monkeypatch.setenv("GRADIO_MCP_SERVER", str(offered))
     assert main(["demo", "--model", str(model), "--host", "0.0.0.0"]) == 0
-    [((pipeline, examples, models, *_), options)] = opened
-    assert pipeline.name == "tiny" and len(examples) >= 6 and model.name in models.names()
+    [(models, options)] = opened
+    assert models.first.name == "tiny" and len(models.examples("tiny")) >= 6 and model.name in models.folders()
     assert options == {"server_name": "0.0.0.0", "server_port": None, "mcp_server": offered}
 
 

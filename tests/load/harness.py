@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -91,11 +92,10 @@ class Session:
             )
         return client.submit(prompt="a woman", seed=seed, api_name="/generate")
 
-    def _wrong(self, answer: tuple, seed: int, editing: bool) -> str:
+    def _wrong(self, image: dict[str, Any], seed: int, editing: bool) -> str:
         """What is wrong with an answer; "" where it is this session's own image."""
-        image, progress, used = answer[:3]
-        if progress != "done" or used != seed:
-            return f"seed {seed}: the answer says {progress!r}, seed {used}"
+        if not image["path"].endswith(f"-{seed}.png"):
+            return f"seed {seed}: the answer is {image['path']}"
         reply = httpx.get(image["url"], timeout=PATIENCE)
         if reply.status_code != 200:
             return f"seed {seed}: the image is gone ({reply.status_code})"
