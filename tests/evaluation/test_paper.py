@@ -117,9 +117,7 @@ def test_points_in_the_manifold_are_within_a_third_neighbors_distance() -> None:
     assert in_manifold(points, others).tolist() == [True, True, True, False, True]
     assert in_manifold(torch.tensor([[6.1]]), others[:4]).tolist() == [False]
     line = torch.arange(10.0)[:, None]
-    assert (
-        in_manifold(line, line[:5]).tolist() == [True] * 8 + [False] * 2
-    )  # up to 7
+    assert in_manifold(line, line[:5]).tolist() == [True] * 8 + [False] * 2  # up to 7
     assert not in_manifold(line, line + 100).any()
     with pytest.raises(InputError, match="2 images are too few"):
         in_manifold(line, line[:2])
