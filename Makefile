@@ -44,7 +44,7 @@ train: $(VENV)/.everything
 
 THINGS := recipes/things/configs
 things: $(VENV)/.everything
-	test -f runs/things/tokens/part.json || $(BIN)/python -m recipes.things train tokens --run runs/things/tokens
+	test -f runs/things/tokens/config.json || $(BIN)/python -m recipes.things train tokens --run runs/things/tokens
 	set -e; for job in captions:captions decoder:decoder denoiser:denoiser denoiser:denoiser-further \
 	    denoiser:denoiser-third denoiser:denoiser-fourth denoiser:denoiser-fifth; do \
 	    part=$${job#*:}; \

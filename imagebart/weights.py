@@ -12,11 +12,10 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -31,7 +30,7 @@ from imagebart.diffusion import Schedule
 from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
 from imagebart.models.imagebart import About, ImageBARTModel, Model
-from imagebart.models.stages import Stage, StageConfig, build_stage
+from imagebart.models.stages import StageConfig, build_stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import Settings, Share
@@ -104,8 +103,10 @@ def save_folder(
     """
     state, folder = _stored_state(model, parse_dtype(dtype)), Path(folder)
     try:
-        with replace_folder(folder) as new:
-            if folder.is_dir():
+        # A run's folder has no model at first; config.json, written last, says that it has one.
+        is_run = folder.is_dir() and not (folder / CONFIG).exists()
+        with nullcontext(folder) if is_run else replace_folder(folder) as new:
+            if folder.is_dir() and not is_run:
                 others = [path.name for path in folder.iterdir() if WRITTEN.fullmatch(path.name)]
                 ignored = shutil.ignore_patterns(*others)
                 shutil.copytree(
@@ -311,48 +312,3 @@ def card_license(card: str) -> str:
     header = card[4:].partition("\n---\n")[0] if card.startswith("---\n") else ""
     named = dict(line.partition(": ")[::2] for line in header.splitlines() if line.startswith("license"))
     return named.get("license_name") or named.get("license", "")
-
-
-# Trained parts of a model, until training saves models.
-
-
-M = TypeVar("M", bound=nn.Module)
-PART = CONFIG
-
-
-@dataclass(frozen=True)
-class Part(Generic[M]):
-    module: M
-    conditioner: Conditioner = field(default_factory=NoConditioner)
-    schedule: Schedule | None = None
-
-
-def has_part(folder: Path) -> bool:
-    return (folder / CONFIG).is_file()
-
-
-def save_part(part: Part[Any], folder: Path) -> None:
-    module = part.module
-    training = module.training, [p.requires_grad for p in module.parameters()]
-    model = ImageBARTModel(
-        module if isinstance(module, FirstStage) else None,
-        module if isinstance(module, Denoiser) else [module] if isinstance(module, Stage) else [],
-        part.conditioner,
-        schedule=part.schedule,
-        text_encoder=module if isinstance(module, TextEncoder) else None,
-    )
-    save_folder(model, folder)
-    module.train(training[0])
-    for parameter, wanted in zip(module.parameters(), training[1], strict=True):
-        parameter.requires_grad_(wanted)
-
-
-def load_part(folder: Path, kind: type[M]) -> Part[M]:
-    if not has_part(folder):
-        raise ValueError(f"{folder} holds no finished part ({PART}); train it first")
-    model: ImageBARTModel = load_networks(folder)
-    schedule = model.schedule if model.stages else None
-    for module in (model.first_stage, model.denoiser, model.text, *model.stages):
-        if isinstance(module, kind):
-            return Part(module, model.conditioner, schedule)
-    raise WeightsError(f"{folder} is of another kind")

@@ -46,22 +46,6 @@ def denoiser(config: Config, run: Run) -> None:
 
 
 @command(app)
-def assemble(
-    config: Annotated[Path, typer.Option(help="JSON file: parts, name and settings of the model.")],
-    out: Annotated[Path, typer.Option(help="The model's folder.", **FOLDER)],
-) -> None:
-    """Write trained parts as one model folder."""
-    from imagebart.training.config import ModelParts, load
-    from imagebart.training.train_model import assemble
-
-    parts = load(ModelParts, config)
-    text = Path(parts.text) if parts.text is not None else None
-    networks = Path(parts.denoiser) if parts.denoiser is not None else [Path(stage) for stage in parts.stages]
-    assemble(Path(parts.first_stage), networks, parts.about, text).save_pretrained(out, parts.dtype)
-    print(out)
-
-
-@command(app)
 def model(
     out: Annotated[Path, typer.Option(help="The model's folder; a run that was stopped is resumed there.", **FOLDER)],
     data: Data = None,

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from imagebart.atomic_io import write_text
 from imagebart.errors import InputError
-from imagebart.models.imagebart import About
 from imagebart.models.transformer import TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 from imagebart.settings import Count, Depth, Heads, HintGrid, Index, Length, Positive, Rate, Settings, Share, Width
@@ -115,14 +114,14 @@ class TokensRun(Settings):
     """What trainings on the tokens of images have in common."""
 
     data: str  # a folder in imagefolder layout, or what a recipe calls its own
-    first_stage: str  # run folder of the trained first stage
+    first_stage: str  # folder of a run, or of a model, that has a trained first stage
     loop: LoopConfig
     shape: StageShape = StageShape()
     conditioning: Kind = "text"
     text_length: Length = 77  # conditioning tokens a caption
     conditioning_dropout: Share = 0.1  # share of captions left out
-    text_from: str | None = None  # run folder of a trained text encoder, which stays as it is; None: trained as well
-    init_from: str | None = None  # run folder of a trained network of the same kind and shape to start from
+    text_from: str | None = None  # folder with a trained text encoder, which stays as it is; None: trained as well
+    init_from: str | None = None  # folder of a trained network of the same kind and shape to start from
 
     @model_validator(mode="after")
     def _check(self) -> TokensRun:
@@ -144,8 +143,6 @@ class StageRun(TokensRun):
     def _check_stages(self) -> StageRun:
         if self.t is not None and not 1 <= self.t <= len(self.betas):
             raise ValueError(f"t is {self.t}, expected 1 to {len(self.betas)}, the number of betas, or null for all")
-        if self.t is None and self.init_from is not None:
-            raise ValueError(f"init_from is {self.init_from!r}, one stage; t is null, which trains all of them")
         return self
 
 
@@ -202,23 +199,6 @@ class ModelRun(Settings):
     def trained_first_stage(self) -> str | None:
         """The folder whose first stage is used; None where one is trained."""
         return self.first_stage or self.init_from
-
-
-class ModelParts(Settings):
-    """`python -m imagebart train assemble --config FILE`."""
-
-    first_stage: str  # run folders
-    about: About
-    denoiser: str | None = None  # either this
-    stages: tuple[str, ...] = ()  # or these, t = 1 first
-    text: str | None = None  # run folder of a text encoder that replaces the networks' own: it knows more words
-    dtype: str = "float16"  # of the weights as stored
-
-    @model_validator(mode="after")
-    def _check(self) -> ModelParts:
-        if (self.denoiser is None) != bool(self.stages):
-            raise ValueError(f"denoiser is {self.denoiser!r} and stages are {self.stages!r}, expected one of the two")
-        return self
 
 
 def load(cls: type[S], path: Path) -> S:

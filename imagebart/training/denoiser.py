@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imagebart.diffusion import add_uniform_noise
+from imagebart.errors import InputError
 from imagebart.imaging.files import normalize
 from imagebart.imaging.masks import preset_array
 from imagebart.inpainting import encode_color_hints, fill_nearest, mask_coverage
@@ -37,7 +38,7 @@ from imagebart.training.token_task import (
     needs_text,
     prefix_size,
 )
-from imagebart.weights import Part, load_part, save_part
+from imagebart.weights import load_networks
 
 HINT_GAIN = 2.0  # a color hint, over the embedding of a patch that is all of that color
 HELD_OUT_SHOWN, HELD_OUT_MEASURED = 6, 64  # images in a grid, and for a metric
@@ -203,7 +204,7 @@ def init_color_hints(denoiser: Denoiser) -> None:
 
 
 def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> Denoiser:
-    """Trains (or resumes) a denoiser in a run's folder and writes it there. data: None for a folder of images."""
+    """Trains (or resumes) a denoiser in a run's folder and writes a model there. data: None for a folder of images."""
     inputs = TokenTaskInputs.of(run, data or folder_data(folder))
     first_stage = inputs.first_stage
     check_color_hint_grid(run.color_hint_grid, first_stage.config)
@@ -211,7 +212,9 @@ def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> 
     hints, margin = run.color_hint_grid, run.context_margin
     denoiser = Denoiser(config.replace(color_hint_grid=hints, mask_sides=run.mask_sides, context_margin=margin))
     if run.init_from is not None:
-        initial = load_part(Path(run.init_from), Denoiser).module
+        initial = load_networks(Path(run.init_from), cls=ImageBART).denoiser
+        if initial is None:
+            raise InputError(f"{run.init_from} has no denoiser to start from.")
         if inputs.text_encoder is not None:
             initial.set_text_encoder(inputs.text_encoder)  # it may know other words
         without_hints = run.color_hint_grid > 0 and not initial.config.color_hint_grid
@@ -225,5 +228,5 @@ def train_denoiser(run: DenoiserRun, folder: Path, data: Data | None = None) -> 
     trained = train(DenoiserTask(denoiser, inputs.conditioner, first_stage, inputs.dataset, run), run.loop, folder)
     assert isinstance(trained, Denoiser)
     merge_codebook_embedding(trained)
-    save_part(Part(trained, inputs.conditioner), folder)
+    ImageBART(first_stage, trained, inputs.conditioner).save_pretrained(folder)
     return trained

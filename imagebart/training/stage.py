@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
+from imagebart.errors import InputError
+from imagebart.model import ImageBART
 from imagebart.models.stages import Stage, StageConfig, build_stage
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import Conditioner
@@ -35,7 +37,7 @@ from imagebart.training.token_task import (
     prefix_size,
     token_tables,
 )
-from imagebart.weights import Part, load_part, save_part
+from imagebart.weights import load_networks
 
 SHOWN = 12  # images in a grid
 
@@ -134,28 +136,30 @@ def stage_config(run: StageRun, t: int, schedule: Schedule, inputs: TokenTaskInp
 def stages_task(run: StageRun, data: Data) -> StagesTask:
     """The stage `run.t`, or all of them, with the data and the frozen first stage to train on."""
     inputs, schedule, stages = TokenTaskInputs.of(run, data), Schedule(run.betas), []
+    initial: dict[int, Stage] = {}
+    if run.init_from is not None:
+        initial = {stage.config.t: stage for stage in load_networks(Path(run.init_from), cls=ImageBART).stages}
     for t in range(1, schedule.stages + 1) if run.t is None else [run.t]:
         stage = build_stage(stage_config(run, t, schedule, inputs), schedule.stages)
         if run.init_from is not None:
-            stage.load_state_dict(load_part(Path(run.init_from), Stage).module.state_dict())
+            if t not in initial:
+                raise InputError(f"{run.init_from} has no stage {t} to start from.")
+            stage.load_state_dict(initial[t].state_dict())
         inputs.freeze_text_encoder(stage)
         add_codebook_embedding(token_tables(stage), inputs.first_stage.quantize.codes().detach())
         stages.append(stage)
     return StagesTask(stages, schedule, inputs.conditioner, inputs.first_stage, inputs.dataset, run)
 
 
-def train_stages(run: StageRun, folder: Path, data: Data | None = None) -> list[Stage]:
-    """Trains (or resumes) the stage `run.t` in a run's folder and writes it there; all of them to its stage1, ...
+def train_stages(run: StageRun, folder: Path, data: Data | None = None) -> ImageBART:
+    """Trains (or resumes) the stage `run.t`, or all of them, in a run's folder and writes them there as a model.
 
-    data: None for a folder of images.
+    data: None for a folder of images. With one stage the model is incomplete, unless its schedule has no other.
     """
     task = stages_task(run, data or folder_data(folder))
     trained = train(task, run.loop, folder)
-    assert isinstance(trained, Stages)
     merge_codebook_embedding(trained)
-    stages = []
-    for t, stage in zip(task.times, trained.stages, strict=True):
-        assert isinstance(stage, Stage)
-        save_part(Part(stage, task.conditioner, task.schedule), folder if run.t is not None else folder / f"stage{t}")
-        stages.append(stage)
-    return stages
+    stages: list[Stage] = list(trained.stages)  # type: ignore[arg-type]
+    model = ImageBART(task.first_stage, stages, task.conditioner, schedule=task.schedule)
+    model.save_pretrained(folder)
+    return model

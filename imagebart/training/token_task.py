@@ -16,8 +16,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from imagebart.atomic_io import write_bytes
+from imagebart.errors import InputError
 from imagebart.imaging.files import normalize
 from imagebart.models.denoiser import Denoiser
+from imagebart.models.imagebart import ImageBARTModel
 from imagebart.models.stages import Stage
 from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, with_vocabulary
 from imagebart.models.vqgan import FirstStage
@@ -26,7 +28,8 @@ from imagebart.text.tokenizer import CONTEXT_LENGTH, pieces
 from imagebart.training.config import StageShape, TokensRun
 from imagebart.training.data import AugmentedViews, ImageStore, stored_dataset
 from imagebart.training.loop import Batch, Task
-from imagebart.weights import load_part
+from imagebart.training.vqgan import load_first_stage
+from imagebart.weights import load_networks
 
 MIN_LENGTH = 16  # conditioning tokens a caption
 ENCODED_AT_ONCE = 32
@@ -145,7 +148,7 @@ class TokenTaskInputs:
     @classmethod
     def of(cls, run: TokensRun, data: Data) -> TokenTaskInputs:
         """As a run's settings say; seeds the global RNG."""
-        first_stage = load_part(Path(run.first_stage), FirstStage).module
+        first_stage = load_first_stage(run.first_stage)
         first_stage = first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         dataset, conditioner = data(run, first_stage.config.resolution)
         torch.manual_seed(run.loop.seed)
@@ -163,12 +166,11 @@ class TokenTaskInputs:
 
 
 def load_text_encoder(folder: Path) -> tuple[TextEncoder, TextConditioner]:
-    """The text encoder of a run's folder, and the conditioner whose words it reads."""
-    part = load_part(folder, TextEncoder)
-    if not isinstance(part.conditioner, TextConditioner):
-        kind = part.conditioner.type
-        raise ValueError(f"the conditioning in {folder} is of type {kind!r}, expected words")
-    return part.module, part.conditioner
+    """The text encoder in a run's or a model's folder, and the conditioner whose words it reads."""
+    model: ImageBARTModel = load_networks(folder)
+    if model.text is None or not isinstance(model.conditioner, TextConditioner):
+        raise InputError(f"{folder} has no text encoder.")
+    return model.text, model.conditioner
 
 
 def with_words_of(encoder: TextEncoder, before: TextConditioner, after: TextConditioner) -> TextEncoder:

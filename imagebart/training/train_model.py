@@ -10,7 +10,7 @@ import io
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,6 @@ from imagebart.imaging.masks import MASK_SUFFIX, preset
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
 from imagebart.models.imagebart import About
-from imagebart.models.stages import Stage
 from imagebart.models.vqgan import FirstStage, FirstStageConfig
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import Conditioner, TextConditioner
@@ -59,14 +58,13 @@ from imagebart.training.token_task import (
     add_codebook_embedding,
     conditioner_of,
     encode_store,
-    load_text_encoder,
     merge_codebook_embedding,
     text_config,
     token_tables,
     with_words_of,
 )
 from imagebart.training.vqgan import FirstStageTask, load_first_stage
-from imagebart.weights import EXAMPLES, Part, has_part, load_part, save_part
+from imagebart.weights import CONFIG, EXAMPLES
 
 RUN = "run"  # in the model's folder: what a run is resumed from
 MIN_DENOISER_SHARE = 0.1  # of the hours, whatever the first stage took
@@ -155,10 +153,10 @@ def _outline(run: ModelRun, config: FirstStageConfig) -> Iterator[str]:
 
 def _first_stage(run: ModelRun, store: ImageStore, folder: Path, say: Say) -> FirstStage:
     """Trained in a folder, or the one that was given."""
-    if has_part(folder):
-        return load_part(folder, FirstStage).module
+    if (folder / CONFIG).exists():
+        return load_first_stage(folder)
     if run.trained_first_stage is not None:
-        first_stage = load_first_stage(Path(run.trained_first_stage))
+        first_stage = load_first_stage(run.trained_first_stage)
     else:
         say("part 1 of 2: the first stage, pixels to tokens and back")
         torch.manual_seed(run.seed)
@@ -173,9 +171,9 @@ def _first_stage(run: ModelRun, store: ImageStore, folder: Path, say: Say) -> Fi
         assert isinstance(trained, FirstStage)
         first_stage = trained
     with PartialState().main_process_first():
-        if not has_part(folder):
-            save_part(Part(first_stage), folder)
-    return first_stage.requires_grad_(False)
+        if not (folder / CONFIG).exists():
+            ImageBART(first_stage).save_pretrained(folder)
+    return first_stage.eval().requires_grad_(False)
 
 
 def _denoiser(
@@ -231,7 +229,7 @@ def _loop(run: ModelRun, steps: int | None, hours: float | None) -> LoopConfig:
 def _first_stage_config(run: ModelRun, source: ImageSource) -> FirstStageConfig:
     """That of the trained first stage, or as asked for, or of the most pixels that half of the images have."""
     if run.trained_first_stage is not None:
-        return load_first_stage(Path(run.trained_first_stage)).config
+        return load_first_stage(run.trained_first_stage).config
     if run.model is not None:
         return run.model
     if run.resolution is not None:
@@ -382,25 +380,3 @@ def write_examples(store: ImageStore, folder: Path) -> None:
         save_image(mask, name.with_suffix(MASK_SUFFIX))
         if store.index.kind == "text":
             write_text(name.with_suffix(".txt"), texts[number])
-
-
-def assemble(first_stage: Path, networks: Path | Sequence[Path], about: About, text: Path | None = None) -> ImageBART:
-    """The model made of the parts in these run folders.
-
-    networks: a denoiser, or the stages of a published kind, stage 1 first. text: a text encoder that replaces the
-    networks' own. Raises ValueError where parts were trained for different schedules or conditioners.
-    """
-    if isinstance(networks, Path):
-        parts: list[Part] = [load_part(networks, Denoiser)]
-    else:
-        parts = [load_part(folder, Stage) for folder in networks]
-        for folder, part in zip(networks, parts, strict=True):
-            if (part.schedule, part.conditioner) != (parts[0].schedule, parts[0].conditioner):
-                raise ValueError(f"{folder} was trained with another schedule or conditioner than {networks[0]}")
-    conditioner, modules = parts[0].conditioner, [part.module for part in parts]
-    if text is not None:
-        encoder, conditioner = load_text_encoder(text)
-        for module in modules:
-            module.set_text_encoder(encoder)
-    network = modules[0] if isinstance(networks, Path) else modules
-    return ImageBART(load_part(first_stage, FirstStage).module, network, conditioner, about, parts[0].schedule)

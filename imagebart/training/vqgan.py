@@ -32,7 +32,7 @@ from imagebart.models.vqgan import FirstStage, FirstStageConfig, Quantizer, psnr
 from imagebart.training.config import AdversarialLoss, FirstStageLoss, FirstStageRun
 from imagebart.training.data import grid, stored_dataset
 from imagebart.training.loop import Batch, Metrics, Stateful, Task, train
-from imagebart.weights import Part, has_part, load_part, save_part
+from imagebart.weights import load_networks
 
 SHOWN = 12  # images in a grid
 
@@ -260,7 +260,7 @@ def train_first_stage(
     torch.manual_seed(run.loop.seed)
     model = FirstStage(run.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.init_from is not None:
-        init_from(model, load_part(Path(run.init_from), FirstStage).module, run.decoder_only)
+        init_from(model, load_first_stage(run.init_from), run.decoder_only)
     size = run.model.resolution
     weight = torch.ones(size, size) if face is None else 1 + (run.loss.face - 1) * face
     dataset = stored_dataset(run.data, size, folder / "pictures") if dataset is None else dataset
@@ -269,7 +269,7 @@ def train_first_stage(
         task.codebook_ema.init_from(model.quantize)
     trained = train(task, run.loop, folder)
     assert isinstance(trained, FirstStage)
-    save_part(Part(trained), folder)
+    ImageBART(trained).save_pretrained(folder)
     return trained
 
 
@@ -295,11 +295,9 @@ def _encoder_shape(config: FirstStageConfig) -> tuple[Any, ...]:
     return (config.encoder, patch, *codes, *(encoder if config.encoder == "convolutions" else ()))
 
 
-def load_first_stage(folder: Path) -> FirstStage:
-    """The first stage of a run's folder, or of a model's. Raises InputError where there is none."""
-    try:
-        if has_part(folder):
-            return load_part(folder, FirstStage).module
-        return ImageBART.from_pretrained(folder).first_stage
-    except ValueError as error:
-        raise InputError(f"No first stage can be initialized from {folder}: {error}") from error
+def load_first_stage(folder: str | Path) -> FirstStage:
+    """The first stage in a run's or a model's folder, frozen."""
+    first_stage = load_networks(Path(folder), cls=ImageBART).first_stage
+    if first_stage is None:
+        raise InputError(f"{folder} has no first stage.")
+    return first_stage

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imagebart.imaging.files import normalize
+from imagebart.model import ImageBART
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Length, Settings
 from imagebart.text.conditioners import Conditioner, NoConditioner
@@ -34,7 +35,6 @@ from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.token_task import load_text_encoder, text_config, with_words_of
 from imagebart.training.vqgan import train_first_stage
-from imagebart.weights import Part, save_part
 from imagebart.worlds.attribute_classifier import (
     GROUPS,
     SIZE,
@@ -311,7 +311,7 @@ def train_captions(run: CaptionsRun, folder: Path) -> TextEncoder:
         distillation = QueryTokenDistillation(deepcopy(reader).requires_grad_(False), caption_batches(conditioner))
     trained = train(CaptionsTask(reader, conditioner, distillation), run.loop, folder)
     assert isinstance(trained, CaptionReader)
-    save_part(Part(trained.encoder, conditioner), folder)
+    ImageBART(conditioner=conditioner, text_encoder=trained.encoder).save_pretrained(folder)
     save_heads(trained, folder)
     return trained.encoder
 

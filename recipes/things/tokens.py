@@ -20,9 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from imagebart.imaging.files import normalize
+from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, psnr
 from imagebart.training.patch_memory import collect, fit_patch_memory, k_means, nearest, principal_directions
-from imagebart.weights import Part, save_part
 from recipes.things.artwork import CELL
 from recipes.things.scenes import Scenes, crowded, of_every_size
 
@@ -93,4 +93,4 @@ def train_tokens(folder: Path) -> None:
     shown = normalize(torch.stack([fresh[i]["image"] for i in range(FRESH)]))
     decoded = torch.cat([model.decode(model.encode(part)) for part in shown.split(16)])
     print(f"{FRESH} new scenes: PSNR {psnr(shown[None], decoded[None]).item():.2f} dB")
-    save_part(Part(model), folder)
+    ImageBART(model).save_pretrained(folder)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from imagebart.model import ImageBART
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.settings import Length, Settings
 from imagebart.text.conditioners import Conditioner, TextConditioner
@@ -27,7 +28,6 @@ from imagebart.training.denoiser import train_denoiser
 from imagebart.training.loop import Batch, Task, train
 from imagebart.training.token_task import text_config
 from imagebart.training.vqgan import train_first_stage
-from imagebart.weights import Part, save_part
 from recipes import Trainings, generator
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
 from recipes.things.reader import NAMES, train_reader
@@ -157,7 +157,7 @@ def train_captions(run: CaptionsRun, folder: Path) -> None:
     reader = CaptionReader(TextEncoder(text_config(run.shape, words)))
     trained = train(CaptionsTask(reader, words, Captions()), run.loop, folder)
     assert isinstance(trained, CaptionReader)
-    save_part(Part(trained.encoder, words), folder)
+    ImageBART(conditioner=words, text_encoder=trained.encoder).save_pretrained(folder)
 
 
 def thing_data(run: TokensRun, size: int) -> tuple[Dataset[Any], Conditioner]:

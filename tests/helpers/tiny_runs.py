@@ -14,11 +14,11 @@ from tiny_models import tiny_first_stage
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import DenoiserRun, LoopConfig, StageRun, StageShape, save
 from imagebart.training.data import INDEX, PIXELS, ImageStore, StoreIndex, stored_side
 from imagebart.training.loop import Task, train
-from imagebart.weights import Part, save_part
 
 SMALL = tiny_first_stage(resolution=16, code_dim=4, codebook_size=8)
 SHAPE = StageShape(width=32, depth=1, heads=2, head_size=16, encoder_depth=1, query_tokens=3)
@@ -33,7 +33,7 @@ def two_classes(run_class: type[R], folder: Path, **settings: Any) -> R:
         (folder / "data" / name).mkdir(parents=True)
         for i in range(8):
             Image.new("RGB", (16, 16), (color + i,) * 3).save(folder / "data" / name / f"{i}.png")
-    save_part(Part(FirstStage(SMALL)), folder / "first")
+    ImageBART(FirstStage(SMALL)).save_pretrained(folder / "first")
     loop = LoopConfig(steps=80, batch_size=8, lr=1e-2, warmup=5, ema=0.5, mixed_precision="no")
     places = {"data": str(folder / "data"), "first_stage": str(folder / "first")}
     return run_class(**places, loop=loop, shape=SHAPE, conditioning="class", **settings)

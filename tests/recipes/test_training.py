@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from tiny_models import tiny_conditioner
 from torch import Tensor
 
+from imagebart.model import ImageBART
 from imagebart.models.text_encoder import TextEncoder
 from imagebart.text.conditioners import TextConditioner
 from imagebart.training.config import LoopConfig, StageShape
 from imagebart.training.token_task import load_text_encoder, text_config
-from imagebart.weights import Part, save_part
 from imagebart.worlds.attribute_classifier import GROUPS, HEADS, CaptionReader, claims_vector, save_heads
 from imagebart.worlds.avatars import VALUES
 from recipes.avatars import training
@@ -88,7 +88,7 @@ def test_a_text_encoder_learns_more_words_and_its_query_tokens_stay(tmp_path: Pa
 def test_a_text_encoder_of_more_words_reads_known_ones_as_before(tmp_path: Path) -> None:
     few = TextConditioner.from_captions(["a man with red hair and glasses", "a blue hat"], 60)
     reader = CaptionReader(TextEncoder(text_config(SHAPE, few)))
-    save_part(Part(reader.encoder, few), tmp_path / "few")
+    ImageBART(conditioner=few, text_encoder=reader.encoder).save_pretrained(tmp_path / "few")
     save_heads(reader, tmp_path / "few")
     loop = LoopConfig(steps=1, batch_size=2, lr=0.0, warmup=0, ema=0.0)
     trained = train_captions(

@@ -18,10 +18,9 @@ from imagebart.imaging.files import normalize
 from imagebart.inpainting import encode_color_hints
 from imagebart.model import ImageBART
 from imagebart.models.denoiser import Denoiser
-from imagebart.models.imagebart import About
 from imagebart.models.vqgan import FirstStage
 from imagebart.text.conditioners import ClassConditioner
-from imagebart.training.config import DenoiserRun, LoopConfig, ModelParts
+from imagebart.training.config import DenoiserRun, LoopConfig
 from imagebart.training.denoiser import (
     DenoiserTask,
     denoiser_config,
@@ -31,8 +30,7 @@ from imagebart.training.denoiser import (
 from imagebart.training.loop import Batch
 from imagebart.training.masks import random_masks
 from imagebart.training.token_task import TokenDataset, conditioner_of, encode_store, load_text_encoder, text_config
-from imagebart.training.train_model import assemble
-from imagebart.weights import Part, load_part, save_part
+from imagebart.weights import load_networks
 from recipes.avatars.captions import avatar_conditioner
 from recipes.avatars.training import CaptionsRun, avatar_data, train_captions
 
@@ -312,11 +310,11 @@ def test_partial_patches_are_known_where_tokens_depend_on_their_patch_alone(
         assert 0 < float((left != x0)[partial].float().mean()) < 1, "some of what is left looks like what was there"
 
 
-def test_a_denoiser_is_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
+def test_a_model_is_trained_on_a_folder_of_classes(tmp_path: Path) -> None:
     """It generates the color of the given class, in one step and in four."""
     trained = train_denoiser(two_classes(DenoiserRun, tmp_path), tmp_path / "denoiser")
     assert (tmp_path / "denoiser" / "samples" / "0000080.png").is_file()
-    model = assemble(tmp_path / "first", tmp_path / "denoiser", About(name="two", knows="squares"))
+    model = ImageBART.from_pretrained(tmp_path / "denoiser")
     assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
     assert model.denoiser is not None
     for name, tensor in trained.state_dict().items():
@@ -344,7 +342,7 @@ def test_a_denoiser_without_color_hints_is_trained_further_with_them(tmp_path: P
     run = run.replace(loop=run.loop.replace(steps=1, lr=0.0))
     with pytest.raises(ValueError, match="color_hint_grid is 2, but the first stage's encoder is of kind 'convolu"):
         train_denoiser(run.replace(color_hint_grid=2), tmp_path / "refused")
-    save_part(Part(FirstStage(SMALL.replace(encoder="patch"))), tmp_path / "first")
+    ImageBART(FirstStage(SMALL.replace(encoder="patch"))).save_pretrained(tmp_path / "first")
     with pytest.raises(ValueError, match="color_hint_grid is 3, expected a divisor of 4"):
         train_denoiser(run.replace(color_hint_grid=3), tmp_path / "refused")
     before = train_denoiser(run, tmp_path / "before").state_dict()
@@ -358,7 +356,7 @@ def test_a_denoiser_without_color_hints_is_trained_further_with_them(tmp_path: P
 
 
 def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> None:
-    save_part(Part(FirstStage(SMALL)), tmp_path / "first")
+    ImageBART(FirstStage(SMALL)).save_pretrained(tmp_path / "first")
     train_captions(CaptionsRun(loop=LOOP, shape=AVATAR_SHAPE, text_length=60), tmp_path / "captions")
     encoder = load_text_encoder(tmp_path / "captions")[0].state_dict()
     run = ANY_RUN.replace(first_stage=str(tmp_path / "first"), shape=AVATAR_SHAPE, text_length=60)
@@ -368,8 +366,6 @@ def test_a_trained_text_encoder_is_used_and_stays_as_it_is(tmp_path: Path) -> No
     free = train_denoiser(run.replace(init_from=str(tmp_path / "frozen")), tmp_path / "free", avatar_data)
     weight = "transformer.token_embedding.weight"
     assert not torch.equal(encoder[weight], free.text.state_dict()[weight])
-    model = assemble(tmp_path / "first", tmp_path / "free", About(), tmp_path / "captions")
-    assert model.text is not None and torch.equal(model.text.state_dict()[weight], encoder[weight])
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
@@ -377,10 +373,7 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
         ANY_RUN.replace(conditioning="words")
     with pytest.raises(ValueError, match="text_from names a text encoder; conditioning is 'none', expected text"):
         ANY_RUN.replace(conditioning="none", text_from="captions")
-    for denoiser, stages in ((None, ()), ("denoiser", ("stage1",))):
-        with pytest.raises(ValueError, match="expected one of the two"):
-            ModelParts(first_stage="first", about=About(), denoiser=denoiser, stages=stages)
     with pytest.raises(ValueError, match="avatars have captions, expected text or none"):
-        save_part(Part(FirstStage(SMALL)), tmp_path)
+        ImageBART(FirstStage(SMALL)).save_pretrained(tmp_path)
         train_denoiser(ANY_RUN.replace(first_stage=str(tmp_path), conditioning="class"), tmp_path / "run", avatar_data)
-    assert load_part(tmp_path, FirstStage).module.config == SMALL
+    assert load_networks(tmp_path).first_stage.config == SMALL

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from tiny_models import tiny_first_stage
 from tiny_runs import SHAPE
 
+from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
 from imagebart.training.config import AdversarialLoss, DenoiserRun, FirstStageLoss, FirstStageRun, LoopConfig, StageRun
 from imagebart.training.denoiser import train_denoiser
@@ -20,7 +21,6 @@ from imagebart.training.loop import read_log
 from imagebart.training.stage import train_stages
 from imagebart.training.token_task import conditioner_of
 from imagebart.training.vqgan import train_first_stage
-from imagebart.weights import Part, save_part
 
 LOOP = LoopConfig(
     steps=4, batch_size=4, lr=3e-3, optimizer="muon", warmup=2, ema=0.5, mixed_precision="no", log_every=1
@@ -43,7 +43,7 @@ def test_losses_of_the_first_steps(tmp_path: Path, kind: str) -> None:
         items.append({"image": torch.from_numpy(np.array(square)).permute(2, 0, 1), "text": texts[path.name]})
     data = (items, conditioner_of("text", list(texts.values()), 16))
     torch.manual_seed(0)
-    save_part(Part(FirstStage(MODEL)), tmp_path / "first")
+    ImageBART(FirstStage(MODEL)).save_pretrained(tmp_path / "first")
     places = {"data": "", "first_stage": str(tmp_path / "first"), "loop": LOOP, "shape": SHAPE, "text_length": 16}
     if kind == "first stage":
         loss = FirstStageLoss(adversarial=AdversarialLoss(start=0.5, crop=32, channels=8))

@@ -13,15 +13,12 @@ from tiny_runs import COLORS, two_classes
 
 from imagebart.cli.main import main
 from imagebart.diffusion import Schedule, add_uniform_noise, diffuse, posterior
+from imagebart.errors import InputError, WeightsError
 from imagebart.model import ImageBART
-from imagebart.models.imagebart import About
-from imagebart.models.stages import Stage
 from imagebart.text.conditioners import ClassConditioner
 from imagebart.training.config import StageRun
 from imagebart.training.stage import Stages, corrupt_decoder_input, stage_loss, stages_task, train_stages
 from imagebart.training.token_task import folder_data
-from imagebart.training.train_model import assemble
-from imagebart.weights import load_part
 
 
 def test_the_soft_loss_is_the_mean_of_hard_losses() -> None:
@@ -65,32 +62,31 @@ def check_colors(model: ImageBART) -> None:
         assert (drawn == wanted).float().mean() > 0.8
 
 
-def test_models_are_trained_on_a_folder_of_classes_and_assembled(tmp_path: Path) -> None:
-    """Of both published kinds.
+def test_models_of_both_published_kinds_are_trained_on_a_folder_of_classes(tmp_path: Path) -> None:
+    """Stage after stage; put together, they generate the color of a class.
 
     With corrupted decoder input, for else the finest stage copies its own first token, and looks at x_1 for that one
     alone: too little to learn from in so few steps.
     """
-    run, kinds = run_on_classes(tmp_path, t=2), ("encoder_decoder", "residual")
-    train_stages(run, tmp_path / "stage2")
-    for kind in kinds:
-        train_stages(run.replace(t=1, kind=kind, decoder_corruption=0.8), tmp_path / kind)
-        model = assemble(tmp_path / "first", [tmp_path / kind, tmp_path / "stage2"], About(name="two", knows="squares"))
+    run = run_on_classes(tmp_path, t=2)
+    coarse = train_stages(run, tmp_path / "stage2")
+    with pytest.raises(WeightsError, match="needs a denoiser, or all stages"):
+        ImageBART.from_pretrained(tmp_path / "stage2")
+    for kind in ("encoder_decoder", "residual"):
+        fine = train_stages(run.replace(t=1, kind=kind, decoder_corruption=0.8), tmp_path / kind)
+        stages = [fine.stages[0], coarse.stages[0]]
+        model = ImageBART(fine.first_stage, stages, fine.conditioner, schedule=fine.schedule)
         assert [stage.config.kind for stage in model.stages] == [kind, "decoder_only"]
         assert isinstance(model.conditioner, ClassConditioner) and model.conditioner.names == ("dark", "light")
         check_colors(model)
-    train_stages(run.replace(betas=(0.25, 1.0), loop=run.loop.replace(steps=1)), tmp_path / "other")
-    assert load_part(tmp_path / "other", Stage).schedule == Schedule((0.25, 1.0))
-    with pytest.raises(ValueError, match="another schedule"):
-        assemble(tmp_path / "first", [tmp_path / kinds[0], tmp_path / "other"], About())
 
 
 def test_all_stages_are_trained_jointly(tmp_path: Path) -> None:
-    """From a configuration with `t` null, as a user runs it; the folders are assembled as those of single runs."""
+    """From a configuration with `t` null, as a user runs it: the run's folder holds the model."""
     values = run_on_classes(tmp_path, t=None, decoder_corruption=0.8).model_dump(mode="json")
     (tmp_path / "joint.json").write_text(json.dumps(values))
     assert main(["train", "stage", "--config", str(tmp_path / "joint.json"), "--run", str(tmp_path / "joint")]) == 0
-    check_colors(assemble(tmp_path / "first", [tmp_path / "joint" / f"stage{t}" for t in (1, 2)], About()))
+    check_colors(ImageBART.from_pretrained(tmp_path / "joint"))
     assert (tmp_path / "joint" / "samples").is_dir()
 
 
@@ -110,9 +106,9 @@ def test_one_stage_alone_initialises_another(tmp_path: Path) -> None:
     """A step at a learning rate of 0 leaves it as it was."""
     run = run_on_classes(tmp_path, t=1, kind="residual")
     run = run.replace(conditioning="none", loop=run.loop.replace(steps=1, warmup=0, ema=0.0))
-    (trained,) = train_stages(run, tmp_path / "stage1")
+    (trained,) = train_stages(run, tmp_path / "stage1").stages
     standing = run.replace(init_from=str(tmp_path / "stage1"), loop=run.loop.replace(lr=0.0))
-    (again,) = train_stages(standing, tmp_path / "again")
+    (again,) = train_stages(standing, tmp_path / "again").stages
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
-    with pytest.raises(ValueError, match="init_from is 'stage1', one stage; t is null"):
-        run.replace(t=None, init_from="stage1")
+    with pytest.raises(InputError, match="has no stage 2 to start from"):
+        train_stages(standing.replace(t=2), tmp_path / "other")
