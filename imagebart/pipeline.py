@@ -1,8 +1,8 @@
 """The pipeline: images, masks and prompts in, a stream of events with images out.
 
-`Pipeline.generate`, `edit` and `vary` each check everything and make one `EditRequest`: what is known of the tokens,
-and where the result is pasted. Then the chain is sampled, and its states are decoded into `PipelineEvent`s.
-`Pipeline.edit_batch` samples the requests of several images in one chain.
+`Pipeline.generate`, `edit` and `vary` each check everything and make one `Run`: B images, each drawn in passes, one
+after the other, of which a new image and a variation have the simplest. The chain of a pass is sampled, and its states
+are decoded into `PipelineEvent`s. `Pipeline.edit_batch` samples the runs of several images in one chain.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from os import PathLike
 from typing import Any, Literal
@@ -34,7 +34,7 @@ from imagebart.published.registry import default_card
 from imagebart.ranking import Checker, Describer, Scorer, bundled_scorer
 from imagebart.sampling.mask_suggestion import ADVICE
 from imagebart.sampling.speculative import ChainEvent
-from imagebart.sampling.steps import ChainState, KnownTokens
+from imagebart.sampling.steps import KnownTokens
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import Prompt, TextConditioner
 from imagebart.text.prompts import Prompts, check_prompt, prompt_per_variant
@@ -51,6 +51,7 @@ EDIT_MARGIN = 3.0  # dB, see out_of_domain
 AS_PAINTED = EditOptions()
 IDLE = Pass(None)
 MISSED = "The result does not seem to show what your words ask for."
+ONE_STRENGTH = "This model knows one strength for all of a mask: it used the largest, {:.0%}."
 
 
 class LazyImages:
@@ -124,12 +125,12 @@ class Clock:
 
     def fraction(self, event: ChainEvent) -> float:
         """How much of the run is done, 0 to 1."""
-        own = event.position / max(event.total, 1)
+        share = event.position / max(event.total, 1)
         if event.corrector_step:
-            done = self._steps + self._corrector * (event.corrector_step - 1 + own)
+            done = self._steps + self._corrector * (event.corrector_step - 1 + share)
         else:
             step = len(self._costs) - event.stage
-            done = sum(self._costs[:step]) * event.resamples + self._costs[step] * (event.resample_index + own)
+            done = sum(self._costs[:step]) * event.resamples + self._costs[step] * (event.resample_index + share)
         return min(done / self._total, 1.0)
 
     def preview_due(self) -> bool:
@@ -137,89 +138,60 @@ class Clock:
         share = PREVIEW_SHARE if self._spent else FIRST_SHARE
         return self._spent + self._cost <= share * self.elapsed()
 
-    def record(self, kind: EventKind, seconds: float) -> None:
-        """Notes how long an event took."""
-        self._cost = 0.0
-        self.add_preview_cost(kind, seconds)
-
-    def add_preview_cost(self, kind: EventKind, seconds: float) -> None:
-        """Adds to the time of the last event."""
-        self._cost += seconds
-        if kind == "preview":
-            self._spent += seconds
+    def record(self, kind: EventKind, seconds: float, pasted: bool = False) -> None:
+        """Notes how long an event took; pasted: how much longer, as it is pasted later."""
+        self._cost = self._cost + seconds if pasted else seconds
+        self._spent += seconds if kind == "preview" else 0.0
 
 
-@dataclass(frozen=True)
-class EditRequest:
-    """What one call draws: B images, each in as many passes."""
+@dataclass
+class Run:
+    """What one call draws: B variants, each in passes; `images` are as the passes before have left them."""
 
     recipes: tuple[Recipe, ...]  # of each variant; they differ in its number and prompt alone
     settings: SamplingSettings  # that are sampled by; the recipes have those that were asked for
-    images: tuple[Image.Image | None, ...]  # each variant before; None: a new one
-    passes: tuple[tuple[Pass, ...], ...]  # of each variant
+    images: list[Image.Image | None]  # of each variant; None: a new one
+    passes: Sequence[tuple[Pass, ...]]  # of each variant
+    best_first: bool
+    notes: tuple[str, ...] = ()  # sentences for the user
     mask: Image.Image | None = None
     elsewhere: Image.Image | None = None
-    notes: tuple[str, ...] = ()  # sentences for the user
-    best_first: bool = False
+    # Of the pass that is drawn: its part of each variant, and the squares of the images that the model sees.
+    current: tuple[Pass, ...] = ()
+    squares: list[Image.Image | None] = field(default_factory=list)
+    # Over all passes so far, how well each variant shows what was asked for, and whether something is missed in it.
+    scores: list[float] = field(init=False)
+    missed: list[bool] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scores, self.missed = [0.0] * len(self.recipes), [False] * len(self.recipes)
 
     @property
-    def framed(self) -> bool:
-        """Whether things are drawn in frames."""
-        return any(one.frame for own in self.passes for one in own)
-
-    @property
-    def steps(self) -> list[tuple[Pass, ...]]:
+    def turns(self) -> list[tuple[Pass, ...]]:
         """The passes in turn, each of all variants; one that has fewer waits."""
         longest = max(map(len, self.passes))
-        return list(zip(*(own + (IDLE,) * (longest - len(own)) for own in self.passes), strict=True))
+        return list(zip(*(part + (IDLE,) * (longest - len(part)) for part in self.passes), strict=True))
 
+    def costs(self, steps: int) -> list[float]:
+        """The time of each of all steps: equal, except that a pass takes less where it has fewer tokens."""
+        turns = self.turns
+        sizes = [1.0 if part.region is None else float(part.region.regenerated.mean()) for part, *_ in turns]
+        return [1 + size for size in sizes for _ in range(steps // len(turns))]
 
-@dataclass(frozen=True)
-class Canvas:
-    """The images that a pass draws on, and the square of each that the model sees."""
+    def paster(self) -> Callable[[Sequence[Image.Image]], list[Image.Image | None]]:
+        """What pastes the squares that a pass has generated, of the first variants or all, into their regions."""
+        images, current, squares = list(self.images), self.current, self.squares
 
-    images: list[Image.Image | None]
-    passes: tuple[Pass, ...]
-    squares: list[Image.Image | None]
-    known: KnownTokens | None
+        def paste(generated: Sequence[Image.Image]) -> list[Image.Image | None]:
+            pasted: list[Image.Image | None] = []
+            for image, part, original, square in zip(images, current, squares, generated, strict=False):
+                if image is None or original is None:
+                    pasted.append(square)
+                else:
+                    pasted.append(image if part.region is None else paste_blended(image, part.region, original, square))
+            return pasted
 
-    def paste(self, generated: Sequence[Image.Image]) -> list[Image.Image]:
-        """The first of the images with generated squares in their regions."""
-        pasted = []
-        for image, one, before, square in zip(self.images, self.passes, self.squares, generated, strict=False):
-            if image is None or before is None or one.region is None:
-                pasted.append(square if image is None else image)
-            else:
-                pasted.append(paste_blended(image, one.region, before, square))
-        return pasted
-
-
-class Verdict:
-    """How well each image shows what was asked for, over all passes so far."""
-
-    def __init__(self, count: int) -> None:
-        self.scores = torch.zeros(count)
-        self.missed = [False] * count
-
-    def add(self, scorer: Scorer | None, canvas: Canvas, squares: Tensor, request: EditRequest) -> None:
-        """Takes what a pass has drawn: squares, float [B, 3, S, S]."""
-        words, squares = request.recipes[0].prompt or "", squares.clamp(-1, 1)
-        if scorer is None:
-            return
-        if not request.framed:
-            if request.best_first:
-                self.scores = scorer.score(squares, words)
-            # One of things looks at one thing at a time.
-            if words and isinstance(scorer, Checker) and not isinstance(scorer, ThingScorer):
-                self.missed = [not shown for shown in scorer.shows(squares, words)]
-            return
-        for row, (one, square) in enumerate(zip(canvas.passes, squares, strict=True)):
-            if not one.frame:  # the ground
-                continue
-            if request.best_first:
-                self.scores[row] += scorer.score(square[None], str(one.prompt))[0]
-            if isinstance(scorer, Checker) and not all(scorer.shows(one.framed(square[None]), str(one.prompt))):
-                self.missed[row] = True
+        return paste
 
 
 @dataclass(frozen=True)
@@ -365,8 +337,7 @@ class Pipeline:
             region = Region.of(mask, self.image_size, self.grid, options.context, options.feather)
             fitted = FittedMask.of([Pass(prompt, region)], settings)
         else:
-            frames = self._frames
-            thing = None if frames is None else frames.fit(upload, mask, words, settings, options)
+            thing = self._frames.fit(upload, mask, words, settings, options) if self._frames is not None else None
             fitted = thing or fit_patches(self.model, self.scorer, upload, mask, words, settings, options)
             if not words and thing is None:  # a class
                 fitted = replace(fitted, passes=(Pass(prompt, fitted.passes[0].region),))
@@ -382,14 +353,14 @@ class Pipeline:
         Where the model's scorer finds things: where those are that the prompt names, or free space for them.
         Raises InputError for an image or prompt that cannot be used, and where nothing is found.
         """
-        return self.fit_mask(image, None, _words(prompt)).mask
+        return self.fit_mask(image, None, check_prompt(prompt)).mask
 
     def describe(self, image: Source) -> str:
         """What an image shows, in words that the model knows.
 
         Raises InputError for an image that cannot be used or described, and where the model has no describing scorer.
         """
-        _, pixels = self._whole(load_image(image))
+        pixels = self._whole(load_image(image))
         if not isinstance(self.scorer, Describer):
             raise InputError("This model cannot say what an image shows; describe it in your own words.")
         words = self.scorer.describe(pixels)
@@ -400,8 +371,7 @@ class Pipeline:
 
     def domain_notes(self, image: Source) -> tuple[str, ...]:
         """A sentence where the model does not know such images; none where it does, or does not say what it knows."""
-        pixels = self._whole(load_image(image))[1]
-        first_stage = self.model.first_stage
+        pixels, first_stage = self._whole(load_image(image)), self.model.first_stage
         with torch.no_grad():
             reconstructed = first_stage.decode(first_stage.encode(pixels))
         return out_of_domain(self.model, pixels, reconstructed, torch.ones(self.grid**2, dtype=torch.bool))
@@ -422,15 +392,12 @@ class Pipeline:
         """
         prompts = prompt_per_variant(prompt, variants, MAX_VARIANTS)
         recipes = self._recipes("generate", prompts, seed, settings)
-        frames = self._frames
-        passes = []
-        for one, words in zip(recipes, prompts, strict=True):
-            plan = frames.plan(words, one.own_seed) if frames is not None and isinstance(words, str) else None
-            passes.append(plan or (Pass(words),))
-        images = (None,) * len(recipes)
-        return self._run(
-            prompts, EditRequest(recipes, recipes[0].settings, images, tuple(passes), best_first=best_first)
-        )
+        passes: list[tuple[Pass, ...]] = [(Pass(words),) for words in prompts]
+        if self._frames is not None:
+            plans = [self._frames.plan(str(one.prompt or ""), one.own_seed) for one in recipes]
+            passes = [plan or simple for plan, simple in zip(plans, passes, strict=True)]
+        run = Run(recipes, recipes[0].settings, [None] * len(prompts), passes, best_first)
+        return self._started(run, prompts)
 
     def edit(
         self,
@@ -450,7 +417,7 @@ class Pipeline:
     ) -> Iterator[PipelineEvent]:
         """Regenerates what is painted, by a prompt or each of a list; all else is kept, see `PipelineEvent.mask`.
 
-        mask: of the image's size, see `masks.as_mask`; a grey value is a strength, see `masks`; None: the place that
+        mask: of the image's size, see `masks.as_mask`; a gray value is a strength, see `masks`; None: the place that
         the words are about. It is fitted to the model and the words, see `fit_mask`, unless it is `exact`: then no
         pixel changes that is not painted. movable: nobody painted it, so that words about another place move it.
         remove: what is painted goes, without words. feather: pixels over which the change fades in at the mask's edge,
@@ -460,7 +427,7 @@ class Pipeline:
         prompts = prompt_per_variant(None if remove else prompt, variants, MAX_VARIANTS)
         options = EditOptions(exact, movable, remove, feather, context)
         recipes = self._recipes("edit", prompts, seed, settings, **vars(options))
-        return self._run(prompts, replace(self._edit_request(image, mask, prompts, recipes), best_first=best_first))
+        return self._started(self._edit(image, mask, prompts, recipes, best_first), prompts)
 
     def edit_batch(
         self,
@@ -480,44 +447,13 @@ class Pipeline:
         """
         options = vars(EditOptions(exact, movable, remove, feather, context))
         self._recipes("edit", [None], 0, settings, **options)  # also without edits
-        requests = []
+        runs = []
         for edit in edits:
             prompts = prompt_per_variant(None if remove else edit.prompt, 1, 1)
             recipes = self._recipes("edit", prompts, edit.seed, settings, **options)
-            request = self._edit_request(edit.image, edit.mask, prompts, recipes)
-            requests.append(replace(request, notes=(*request.notes, *self._prompt_notes(prompts))))
-        return self._batch(requests)
-
-    def _batch(self, requests: list[EditRequest]) -> Iterator[PipelineEvent]:
-        canvases: dict[int, Canvas] = {}
-        last: dict[int, tuple[ChainEvent, Clock]] = {}
-        verdicts = [Verdict(1) for _ in requests]
-        for number in range(max((len(one.steps) for one in requests), default=0)):
-            chains: dict[tuple[float | None, float], list[int]] = {}  # by what one chain has in common
-            for index, request in enumerate(requests):
-                if number >= len(request.steps):
-                    continue
-                if index in canvases:  # what the pass before has drawn
-                    generated = self._decode(last[index][0].tokens)
-                    verdicts[index].add(self.scorer, canvases[index], generated, request)
-                    request = replace(request, images=tuple(canvases[index].paste(to_images(generated))))
-                canvases[index] = self._canvas(list(request.images), request.steps[number], request)
-                known = canvases[index].known
-                strength = known.max_strength if known else None
-                chains.setdefault((strength, request.settings.guidance), []).append(index)
-            for indices in chains.values():
-                known = KnownTokens.concatenate([known for i in indices if (known := canvases[i].known)])
-                prompts = [requests[i].steps[number][0].prompt for i in indices]
-                tokens = self.model.conditioner.encode(prompts).tokens
-                cond, settings = self.model.condition(tokens, requests[indices[0]].settings)
-                seeds = [requests[i].recipes[0].seed + number * PASS_SEEDS for i in indices]
-                state = self.model.sampler.prepare(len(indices), settings, cond, known=known, seed=seeds)
-                clock = Clock(settings, [1.0] * len(state.steps))
-                *_, event = self._first_event(state, settings), *self.model.sampler.stream(state, settings)
-                for row, index in enumerate(indices):
-                    last[index] = replace(event, tokens=event.tokens[row : row + 1]), clock
-        for index, request in enumerate(requests):
-            yield self._event("result", last[index][0], canvases[index], request, last[index][1], verdicts[index])
+            runs.append(self._edit(edit.image, edit.mask, prompts, recipes))
+            runs[-1].notes += self._prompt_notes(prompts)
+        return self._batch(runs)
 
     def vary(
         self,
@@ -538,9 +474,9 @@ class Pipeline:
         recipes = self._recipes("vary", prompts, seed, settings, strength=strength)
         upload = load_image(image)
         region = Region.of(masks.preset("everything", upload.size), self.image_size, self.grid)
-        passes = tuple((Pass(words, region),) for words in prompts)
-        request = EditRequest(recipes, recipes[0].settings, (upload,) * len(prompts), passes, best_first=best_first)
-        return self._run(prompts, replace(request, notes=self.domain_notes(upload)))
+        passes = [(Pass(words, region),) for words in prompts]
+        run = Run(recipes, recipes[0].settings, [upload] * len(prompts), passes, best_first, self.domain_notes(upload))
+        return self._started(run, prompts)
 
     def _recipes(
         self, task: Task, prompts: list[Prompt], seed: int | None, settings: SamplingSettings | None, **more: Any
@@ -548,60 +484,65 @@ class Pipeline:
         """The recipe of each image, with a new seed where none is given. Raises InputError for bad values."""
         if settings is not None and not isinstance(settings, SamplingSettings):
             raise InputError(f"The settings are {format_value(settings)}; they must be SamplingSettings.")
-        if task == "vary" and more["strength"] is None:
-            raise InputError("The strength is None; it must be a number over 0 and at most 1.")
-        settings = self.defaults if settings is None else settings
-        self.model.sampler.steps(settings)  # raises for scales or a start that the model does not have
-        seed = secrets.randbelow(2**32) if seed is None else seed
+        settings = settings or self.defaults
+        self.model.sampler.steps(settings)  # raises for scales that the model does not have
+        common = {
+            "model": self.name[:LONGEST_NAME],
+            "task": task,
+            "seed": secrets.randbelow(2**32) if seed is None else seed,
+            "settings": settings,
+            **more,
+        }
         texts = [None if prompt is None else str(prompt) for prompt in prompts]
-        name = self.name[:LONGEST_NAME]
-        return tuple(
-            Recipe.parse(model=name, task=task, prompt=text, seed=seed, settings=settings, variant=i, **more)
-            for i, text in enumerate(texts)
-        )
+        return tuple(Recipe.parse(prompt=text, variant=i, **common) for i, text in enumerate(texts))
 
-    def _edit_request(
-        self, image: Source, mask: Image.Image | None, prompts: list[Prompt], recipes: tuple[Recipe, ...]
-    ) -> EditRequest:
+    def _edit(
+        self,
+        image: Source,
+        mask: Image.Image | None,
+        prompts: list[Prompt],
+        recipes: tuple[Recipe, ...],
+        best_first: bool = False,
+    ) -> Run:
         upload, recipe = load_image(image), recipes[0]
         options = EditOptions(recipe.exact, recipe.movable, recipe.remove, recipe.feather, recipe.context)
         fits = {prompt: self._fit(upload, mask, prompt, recipe.settings, options) for prompt in dict.fromkeys(prompts)}
-        own = [fits[prompt] for prompt in prompts]
-        frames = self._frames
-        passes = [one.passes for one in own]
-        if frames is not None:  # of a group of things, each variant has its own
-            passes = [frames.choose(one, recipe.own_seed) for one, recipe in zip(passes, recipes, strict=True)]
-        shown = reduce(ImageChops.lighter, (one.mask for one in fits.values()))
-        notes = tuple(dict.fromkeys(note for one in own for note in one.notes))
-        strengths = {
-            value for step in own[0].passes if step.region for value in np.unique(step.region.strength) if value
-        }
+        fitted = [fits[prompt] for prompt in prompts]
+        passes = [one.passes for one in fitted]
+        if self._frames is not None:  # of a group of things, each variant has its own
+            passes = [self._frames.choose(one, recipe.own_seed) for one, recipe in zip(passes, recipes, strict=True)]
+        notes = dict.fromkeys(note for one in fitted for note in one.notes)
+        regions = [part.region for part in fitted[0].passes if part.region is not None]
+        strengths = {value for region in regions for value in np.unique(region.strength) if value}
         if not self.any_scales and len(strengths) > 1:
-            notes += (
-                f"This model knows one strength for all of a mask: it used the largest, {max(strengths) / 255:.0%}.",
-            )
-        images = (upload,) * len(prompts)
-        return EditRequest(recipes, own[0].settings, images, tuple(passes), shown, own[0].elsewhere, notes)
-
-    def _whole(self, upload: Image.Image) -> tuple[Box, Tensor]:
-        """The square that holds all of an image, and its pixels as the model sees them, [1, 3, size, size]."""
-        box = self._whole_box(upload)
-        return box, to_tensor(crop.extract(upload, box, self.image_size)).to(self.model.device)
+            notes[ONE_STRENGTH.format(max(strengths) / 255)] = None
+        return Run(
+            recipes,
+            fitted[0].settings,
+            [upload] * len(prompts),
+            passes,
+            best_first,
+            tuple(notes),
+            mask=reduce(ImageChops.lighter, (one.mask for one in fits.values())),
+            elsewhere=fitted[0].elsewhere,
+        )
 
     def _whole_box(self, upload: Image.Image) -> Box:
+        """The square that holds all of an image."""
         return crop.crop_box(masks.preset("everything", upload.size), self.image_size, math.inf)
 
-    def _run(self, prompts: list[Prompt], request: EditRequest) -> Iterator[PipelineEvent]:
-        """Encodes the prompts, which raises InputError for bad ones, and returns the stream of events."""
-        if not isinstance(request.best_first, bool):
-            raise InputError(
-                f"The value of best_first is {format_value(request.best_first)}; it must be true or false."
-            )
-        if request.best_first and self.scorer is None:
+    def _whole(self, upload: Image.Image) -> Tensor:
+        """All of an image as the model sees it, float [1, 3, size, size]."""
+        return to_tensor(crop.extract(upload, self._whole_box(upload), self.image_size)).to(self.model.device)
+
+    def _started(self, run: Run, prompts: list[Prompt]) -> Iterator[PipelineEvent]:
+        """The stream of a run's events. Raises InputError for what cannot be ranked, and bad prompts."""
+        if run.best_first and self.scorer is None:
             raise InputError("This model has no scorer that could rank variants; ask for them as they come.")
-        if request.best_first and any(prompt != prompts[0] for prompt in prompts):
+        if run.best_first and any(prompt != prompts[0] for prompt in prompts):
             raise InputError("Images of several prompts have no best; ask for one prompt, or for them as they come.")
-        return self._stream(replace(request, notes=(*request.notes, *self._prompt_notes(prompts))))
+        run.notes += self._prompt_notes(prompts)
+        return self._stream(run)
 
     def _prompt_notes(self, prompts: list[Prompt]) -> tuple[str, ...]:
         """What of prompts is not drawn as it is said. Raises InputError for bad ones."""
@@ -610,90 +551,91 @@ class Pipeline:
             notes += [note for words in prompts if isinstance(words, str) for note in self.scorer.notes(words)]
         return tuple(dict.fromkeys(notes))
 
-    def _stream(self, request: EditRequest) -> Iterator[PipelineEvent]:
+    def _stream(self, run: Run) -> Iterator[PipelineEvent]:
         """The events of a run. Closing it stops the model and frees its caches."""
-        verdict = Verdict(len(request.recipes))
-        with closing(self._chains(request, verdict)) as chains:
-            last, canvas = next(chains)
-            clock = Clock(request.settings, self._costs(request, last.stage))
-            yield self._event("start", last, canvas, request, clock, verdict)
-            for last, canvas in chains:
+        with closing(self._chains(run)) as chains:
+            last = next(chains)
+            clock = Clock(run.settings, run.costs(last.stages))
+            yield self._event("start", last, run, clock)
+            for last in chains:
                 # The end of the last step is the result, unless the corrector follows, whose end is.
-                corrects = request.settings.corrector_steps
+                corrects = run.settings.corrector_steps
                 final = last.stage == 1 and last.resample_index == last.resamples - 1 and not corrects
                 if last.done and not final and not last.corrector_step:
-                    yield self._event("stage", last, canvas, request, clock, verdict)
+                    yield self._event("stage", last, run, clock)
                 elif (not last.done or last.corrector_step) and clock.preview_due():
-                    yield self._event("preview", last, canvas, request, clock, verdict)
-        result = self._event("result", last, canvas, request, clock, verdict)
-        del request, canvas  # the upload is freed as soon as the result is pasted
+                    yield self._event("preview", last, run, clock)
+        result = self._event("result", last, run, clock)
+        del run  # the upload is freed as soon as the result is pasted
         yield result
 
-    def _chains(self, request: EditRequest, verdict: Verdict) -> Generator[tuple[ChainEvent, Canvas], None, None]:
-        """x_T, then an event after every step of the decoder, each with what it is drawn on.
-
-        The steps of all passes count as those of one chain.
-        """
-        sampler, recipe, count = self.model.sampler, request.recipes[0], len(request.recipes)
-        images, steps = list(request.images), request.steps
-        for number, passes in enumerate(steps):
-            canvas = self._canvas(images, passes, request)
-            tokens = self.model.conditioner.encode([one.prompt for one in passes]).tokens
-            cond, settings = self.model.condition(tokens, request.settings)
-            seed = recipe.seed + number * PASS_SEEDS
-            strength = recipe.strength or 1.0
-            state = sampler.prepare(count, settings, cond, known=canvas.known, strength=strength, seed=seed)
-            after = (len(steps) - 1 - number) * state.scales  # steps of the passes that follow
-            last = self._first_event(state, settings)
-            last = replace(last, stage=last.stage + after, stages=len(steps) * state.scales)
-            if number == 0:
-                yield last, canvas
-            with closing(sampler.stream(state, settings)) as chain:  # type: ignore[type-var]
-                for event in chain:
-                    last = replace(event, stage=event.stage + after, stages=len(steps) * state.scales)
-                    if not (after and event.corrector_step):
-                        yield last, canvas
+    def _chains(self, run: Run) -> Generator[ChainEvent, None, None]:
+        """x_T, then an event after every step of the decoder; the steps of all passes count as those of one chain."""
+        turns = len(run.turns)
+        for number in range(turns):
+            after = turns - 1 - number  # passes that follow
+            with closing(self._sample([run], self._begin(run, number), number)) as chain:
+                for index, event in enumerate(chain):
+                    last = replace(event, stage=event.stage + after * event.stages, stages=turns * event.stages)
+                    if (index > 0 or number == 0) and not (after and event.corrector_step):
+                        yield last
             if after:
-                generated = self._decode(last.tokens)
-                verdict.add(self.scorer, canvas, generated, request)
-                images = list(canvas.paste(to_images(generated)))
+                self._finish(run, last.tokens)
 
-    def _canvas(self, images: list[Image.Image | None], passes: tuple[Pass, ...], request: EditRequest) -> Canvas:
-        """What a pass draws on. What several variants have in common is encoded once."""
-        vary = request.recipes[0].strength is not None
-        encoded: dict[tuple[int, int], tuple[Image.Image, KnownTokens]] = {}
-        keys = [(id(image), id(one.region)) for image, one in zip(images, passes, strict=True)]
-        for key, image, one in zip(keys, images, passes, strict=True):
-            if image is not None and key not in encoded:
-                region = one.region or self._waiting(image)
-                square = crop.extract(image, region.box, self.image_size)
-                encoded[key] = square, self._known(square, region, vary)
-        if not encoded:
-            return Canvas(images, passes, [None] * len(images), None)
-        rows = [encoded[key][1] for key in (keys if len(encoded) > 1 else keys[:1])]
-        return Canvas(images, passes, [encoded[key][0] for key in keys], KnownTokens.concatenate(rows))
-
-    def _waiting(self, image: Image.Image) -> Region:
-        """The region of a variant that has fewer passes than others: nothing of it is drawn."""
-        box, nothing = self._whole_box(image), np.zeros((self.grid, self.grid), np.uint8)
-        return Region.of_patches(nothing, box, image.size, self.image_size)
+    def _batch(self, runs: list[Run]) -> Iterator[PipelineEvent]:
+        last: dict[int, ChainEvent] = {}
+        clock = Clock(runs[0].settings, [1.0]) if runs else None
+        for number in range(max((len(run.turns) for run in runs), default=0)):
+            chains: dict[tuple[float | None, float], list[tuple[int, KnownTokens]]] = {}  # by what one has in common
+            for index, run in enumerate(runs):
+                if number < len(run.turns):
+                    if number:
+                        self._finish(run, last[index].tokens)
+                    known = self._begin(run, number)
+                    assert known is not None, "an edit has an image"
+                    chains.setdefault((known.max_strength, run.settings.guidance), []).append((index, known))
+            for chain in chains.values():
+                together = KnownTokens.concatenate([known for _, known in chain])
+                *_, event = self._sample([runs[index] for index, _ in chain], together, number)
+                for row, (index, _) in enumerate(chain):
+                    last[index] = replace(event, tokens=event.tokens[row : row + 1])
+        for index, run in enumerate(runs):
+            assert clock is not None
+            yield self._event("result", last[index], run, clock)
 
     @torch.no_grad()
-    def _known(self, square: Image.Image, region: Region, vary: bool) -> KnownTokens:
-        pixels = to_tensor(square).to(self.model.device)
-        if vary:
-            return KnownTokens(self.model.first_stage.encode(pixels))
-        strength = torch.from_numpy(region.token_strength).view(1, -1) / 255
-        return encode_masked(self.model, pixels, torch.from_numpy(region.painted)[None], strength)
+    def _begin(self, run: Run, number: int) -> KnownTokens | None:
+        """Begins a pass: what is known of its tokens. What several variants have in common is encoded once."""
+        run.current = run.turns[number]
+        squares: dict[tuple[int, int], Image.Image | None] = {}
+        known: dict[tuple[int, int], KnownTokens] = {}
+        keys = [(id(image), id(part.region)) for image, part in zip(run.images, run.current, strict=True)]
+        for key, image, part in zip(keys, run.images, run.current, strict=True):
+            if image is not None and key not in known:
+                region = part.region or self._nothing(image)
+                square = squares[key] = crop.extract(image, region.box, self.image_size)
+                pixels, strength = to_tensor(square).to(self.model.device), torch.from_numpy(region.token_strength)
+                if run.recipes[0].task == "vary":
+                    known[key] = KnownTokens(self.model.first_stage.encode(pixels))
+                else:
+                    painted = torch.from_numpy(region.painted)[None]
+                    known[key] = encode_masked(self.model, pixels, painted, strength.view(1, -1) / 255)
+        run.squares = [squares.get(key) for key in keys]
+        return KnownTokens.concatenate([known[key] for key in (keys if len(known) > 1 else known)]) if known else None
 
-    def _costs(self, request: EditRequest, steps: int) -> list[float]:
-        """The time of each step of a run: equal, except that a pass takes less where it has fewer tokens."""
-        sizes = [1.0 if one.region is None else float(one.region.regenerated.mean()) for one, *_ in request.steps]
-        return [1 + size for size in sizes for _ in range(steps // len(sizes))]
+    def _nothing(self, image: Image.Image) -> Region:
+        """The region of a variant that has fewer passes than others."""
+        nothing = np.zeros((self.grid, self.grid), np.uint8)
+        return Region.of_patches(nothing, self._whole_box(image), image.size, self.image_size)
 
-    def _first_event(self, state: ChainState, settings: SamplingSettings) -> ChainEvent:
-        """The state before the first pass."""
-        return ChainEvent(
+    def _sample(self, runs: Sequence[Run], known: KnownTokens | None, number: int) -> Generator[ChainEvent, None, None]:
+        """The chain of one pass of several runs: its start, then an event after every pass of the decoder."""
+        sampler, recipe = self.model.sampler, runs[0].recipes[0]
+        tokens = self.model.conditioner.encode([part.prompt for run in runs for part in run.current]).tokens
+        cond, settings = self.model.condition(tokens, runs[0].settings)
+        seeds = [run.recipes[0].seed + number * PASS_SEEDS + row for run in runs for row in range(len(run.recipes))]
+        state = sampler.prepare(len(seeds), settings, cond, known=known, strength=recipe.strength or 1.0, seed=seeds)
+        yield ChainEvent(
             tokens=state.x,
             stage=len(state.steps),
             stages=state.scales,
@@ -701,59 +643,77 @@ class Pipeline:
             resamples=settings.resamples,
             total=state.total,
         )
+        with closing(sampler.stream(state, settings)) as chain:  # type: ignore[type-var]
+            yield from chain
+
+    def _finish(self, run: Run, tokens: Tensor) -> None:
+        """Ends a pass that others follow: its images are what the next one begins from."""
+        squares = self._decode(tokens)
+        self._judge(run, squares)
+        run.images = run.paster()(to_images(squares))
 
     @torch.no_grad()
     def _decode(self, tokens: Tensor) -> Tensor:
         return self.model.first_stage.decode(tokens)
 
-    def _event(
-        self, kind: EventKind, event: ChainEvent, canvas: Canvas, request: EditRequest, clock: Clock, verdict: Verdict
-    ) -> PipelineEvent:
+    def _judge(self, run: Run, squares: Tensor) -> None:
+        """Scores what a pass has drawn: squares, float [B, 3, S, S]."""
+        scorer, words, squares = self.scorer, run.recipes[0].prompt or "", squares.clamp(-1, 1)
+        if scorer is None:
+            return
+        if not any(part.frame for variant in run.passes for part in variant):
+            if run.best_first:
+                run.scores = scorer.score(squares, words).tolist()
+            # One of things looks at one thing at a time.
+            if words and isinstance(scorer, Checker) and not isinstance(scorer, ThingScorer):
+                run.missed = [not shown for shown in scorer.shows(squares, words)]
+            return
+        for row, part in enumerate(run.current):
+            if part.frame:  # a thing, not the ground
+                square, thing = squares[row : row + 1], str(part.prompt)
+                if run.best_first:
+                    run.scores[row] += float(scorer.score(square, thing)[0])
+                shown = not isinstance(scorer, Checker) or all(scorer.shows(part.framed(square), thing))
+                run.missed[row] = run.missed[row] or not shown
+
+    def _event(self, kind: EventKind, event: ChainEvent, run: Run, clock: Clock) -> PipelineEvent:
         """Decodes an event's tokens, to be pasted on the first use of its images."""
         began = time.perf_counter()
         fraction = 1.0 if kind == "result" else clock.fraction(event)
         squares = self._decode(event.tokens[:1] if kind == "preview" else event.tokens)
-        order, notes = list(range(len(squares))), list(request.notes)
+        order, notes = list(range(len(squares))), list(run.notes)
         if kind == "result":
-            verdict.add(self.scorer, canvas, squares, request)
-            if request.best_first:
-                order = verdict.scores.argsort(descending=True, stable=True).tolist()
-            if verdict.missed[order[0]]:
+            self._judge(run, squares)
+            if run.best_first:
+                order.sort(key=lambda number: -run.scores[number])
+            if run.missed[order[0]]:
                 notes.append(MISSED)
-            before, region = canvas.squares[0], canvas.passes[0].region
-            if before is not None and region is not None and request.mask is not None:
-                pixels, keep = to_tensor(before).to(squares.device), torch.from_numpy(~region.regenerated).flatten()
+            original, region = run.squares[0], run.current[0].region
+            if original is not None and region is not None and run.mask is not None:
+                pixels, keep = to_tensor(original).to(squares.device), torch.from_numpy(~region.regenerated).flatten()
                 notes = [*out_of_domain(self.model, pixels, squares[:1], keep, EDIT_MARGIN), *notes]
-        generated = to_images(squares)
+        paste, generated = run.paster(), to_images(squares)
         clock.record(kind, time.perf_counter() - began)
 
-        def paste() -> list[Image.Image]:
+        def images() -> list[Image.Image]:
             began = time.perf_counter()
-            pasted = canvas.paste(generated)
-            clock.add_preview_cost(kind, time.perf_counter() - began)
-            return [pasted[number] for number in order]
+            pasted = paste(generated)
+            clock.record(kind, time.perf_counter() - began, pasted=True)
+            return [image for number in order if (image := pasted[number]) is not None]
 
         elapsed = clock.elapsed()
         return PipelineEvent(
             **vars(event),
             kind=kind,
-            lazy_images=LazyImages(paste),
+            lazy_images=LazyImages(images),
             fraction=fraction,
             elapsed=elapsed,
             remaining=elapsed * (1 - fraction) / fraction if fraction > 0 else None,
-            seed=request.recipes[0].seed,
+            seed=run.recipes[0].seed,
             notes=notes,
-            recipes=tuple(request.recipes[number] for number in order),
-            mask=request.mask,
-            elsewhere=request.elsewhere,
-            missed=verdict.missed[order[0]],
-            drawing=str(canvas.passes[0].prompt or "") if len(request.steps) > 1 else "",
+            recipes=tuple(run.recipes[number] for number in order),
+            mask=run.mask,
+            elsewhere=run.elsewhere,
+            missed=run.missed[order[0]],
+            drawing=str(run.current[0].prompt or "") if len(run.turns) > 1 else "",
         )
-
-
-def _words(prompt: str | None) -> str:
-    """A prompt in words, "" without one; raises InputError for another type."""
-    words = check_prompt(prompt)
-    if isinstance(words, int):
-        raise InputError(f"The prompt is {words}; it must be a text.")
-    return words or ""

@@ -509,14 +509,14 @@ def test_previews_take_their_share_and_no_more(time: SimpleNamespace, token: flo
 def test_a_long_preview_delays_the_next_also_where_it_is_pasted_late(time: SimpleNamespace) -> None:
     clock = Clock(SamplingSettings(), costs=[1.0, 1.0])
     clock.record("start", 0.01)
-    clock.add_preview_cost("start", 0.19)
+    clock.record("start", 0.19, pasted=True)
     for cost, wait in ((0.2, 0.4), (0.2, 3.5)):  # FIRST_SHARE of the time, then PREVIEW_SHARE
         time.now += wait - 0.1
         assert not clock.preview_due()
         time.now += 0.2
         assert clock.preview_due()
         clock.record("preview", 0.01)
-        clock.add_preview_cost("preview", cost - 0.01)
+        clock.record("preview", cost - 0.01, pasted=True)
 
 
 def test_images_are_made_once_and_what_they_are_made_of_is_freed() -> None:

@@ -43,14 +43,11 @@ class DenoiserConfig(Settings):
 
 def check_color_hint_grid(parts: int, first_stage: FirstStageConfig) -> None:
     """Raises ValueError unless a first stage's patches have P x P parts and are encoded one by one."""
-    side, kind = first_stage.downsampling, first_stage.encoder
-    if parts and kind != "patch":
+    if parts and (first_stage.encoder != "patch" or first_stage.downsampling % parts):
         raise ValueError(
-            f"color_hint_grid is {parts}, but the first stage's encoder is of kind {kind!r}; color hints need 'patch', "
-            "which encodes each patch alone"
+            f"color_hint_grid is {parts}; it needs a first stage with encoder 'patch', and a divisor of "
+            f"{first_stage.downsampling}, the pixels along a patch"
         )
-    if parts and side % parts:
-        raise ValueError(f"color_hint_grid is {parts}, expected a divisor of {side}, the pixels along a patch")
 
 
 def mask_sides(masked: Tensor) -> Tensor:
@@ -211,14 +208,14 @@ class Denoiser(nn.Module):
 
         None where the network takes neither, or neither is given.
         """
-        found = None
+        embeds = None
         if color_hints is not None and self.config.color_hint_grid:
-            found = self.color_hint_embedding(color_hints.to(self.color_hint_embedding.weight.dtype))
+            embeds = self.color_hint_embedding(color_hints.to(self.color_hint_embedding.weight.dtype))
         if sides is not None and self.config.mask_sides:
             count = self.side_embedding.num_embeddings // 4
-            embeds = self.side_embedding(sides + count * torch.arange(4, device=sides.device)).sum(2)
-            found = embeds if found is None else found + embeds
-        return found
+            of_sides = self.side_embedding(sides + count * torch.arange(4, device=sides.device)).sum(2)
+            embeds = of_sides if embeds is None else embeds + of_sides
+        return embeds
 
     def add_x_t_evidence(self, logits: Tensor, x_t: Tensor, noise_t: Tensor) -> Tensor:
         """Logits [..., K] + w log q(x_t | x_0), of tokens [...] and their noise levels."""

@@ -50,16 +50,9 @@ class FirstStageConfig(Settings):
     @model_validator(mode="after")
     def _check(self) -> FirstStageConfig:
         if self.downscale > 1 and (self.encoder, self.decoder) != ("patch", "layered"):
-            raise ValueError(
-                f"downscale is {self.downscale} with encoder {self.encoder!r} and decoder {self.decoder!r}; "
-                "more than 1 needs 'patch' and 'layered'"
-            )
-        if self.pair_rows and self.decoder != "convolutions":
-            raise ValueError(f"pair_rows is {self.pair_rows} with decoder {self.decoder!r}; it needs 'convolutions'")
-        if self.pair_rows and self.vocab_size > MAX_PAIRED:
-            raise ValueError(
-                f"pair_rows is {self.pair_rows} with {self.vocab_size} codes, expected at most {MAX_PAIRED}"
-            )
+            raise ValueError(f"downscale is {self.downscale}; more than 1 needs encoder 'patch' and decoder 'layered'")
+        if self.pair_rows and (self.decoder != "convolutions" or self.vocab_size > MAX_PAIRED):
+            raise ValueError(f"pair_rows needs decoder 'convolutions' and at most {MAX_PAIRED} codes")
         return self
 
     @property

@@ -57,8 +57,8 @@ def test_parts_that_do_not_fit_are_named(staged: ImageBART, plain: ImageBART) ->
     refused(r"stages are for t = \[3, 2, 1\], expected ascending ones", own, list(staged.stages)[::-1])
     refused("stage 1 was made for 24 codes, expected 30", other, staged.stages)
     refused("the denoiser was made for 24 codes, expected 30", other, plain.denoiser)
-    refused("color hints need 'patch', which", own, tiny_model("none", color_hint_grid=2).denoiser)
-    with pytest.raises(ValueError, match="color_hint_grid is 3, expected a divisor of 4, the pixels along a patch"):
+    refused("needs a first stage with encoder 'patch'", own, tiny_model("none", color_hint_grid=2).denoiser)
+    with pytest.raises(ValueError, match="color_hint_grid is 3; .* a divisor of 4, the pixels along a patch"):
         tiny_model("none", color_hint_grid=3)
 
 

@@ -245,7 +245,7 @@ def test_what_a_memory_says_is_added_to_what_the_convolutions_decode() -> None:
 
 
 def test_a_memory_s_shape_is_checked() -> None:
-    with pytest.raises(ValueError, match="it needs 'convolutions'"):
+    with pytest.raises(ValueError, match="needs decoder 'convolutions'"):
         CONFIGS["memory"].replace(decoder="layered")
-    with pytest.raises(ValueError, match="with 60000 codes, expected at most 46000"):
+    with pytest.raises(ValueError, match="at most 46000 codes"):
         CONFIGS["memory"].replace(codebook_size=60_000)
