@@ -1,12 +1,12 @@
-"""Times a model on this machine, one row of a Markdown table a model and precision.
+"""Times a model on this machine, one row of a Markdown table a number of scales.
 
     python scripts/bench.py                                             the shipped model
     python scripts/bench.py ffhq_4_scales_geometric --random runs/bench a published model's shapes, random weights
 
-A 25 % mask is the centre of an image, of the model's own size unless `--size` says more. The first preview is the first
-event after the noise. Each time is the shortest of `--repeats` runs. The original's way has no key/value cache: every
-token runs the decoder over all tokens before it, in float32; one token in sixteen is timed. Memory is what the process
-holds of its own (without mapped files), so time one model a process.
+A 25 % mask is the center of an image of the model's size. The first preview is the first event after the noise. Each
+time is the shortest of `--repeats` runs. The original's way has no key/value cache: every token runs the decoder over
+all tokens before it; one token in sixteen is timed. Memory is what the process holds of its own (without mapped files),
+so time one model a process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import platform
 import re
 import time
 from collections.abc import Iterable
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -35,9 +34,9 @@ EVERY = 16  # one in so many tokens of the original's way is timed
 LOGIT_SCALE = 6.0  # of random heads, so that a token depends on those before it, as a trained model's does
 STATUS = Path("/proc/self/status")
 HEADINGS = (
-    "model", "dtype", "T", "ready", "whole image", "its first preview", "25 % mask", "its first preview", "own memory",
-    "the original's way", "times",
-)  # fmt: skip
+    *("model", "T", "ready", "whole image", "its first preview", "25 % mask", "its first preview"),
+    *("own memory", "the original's way", "speed-up"),
+)
 
 
 def random_model(model: PublishedModel) -> ImageBART:
@@ -62,8 +61,8 @@ def timed(events: Iterable[PipelineEvent]) -> tuple[float, float, int]:
     began, first, memory = time.perf_counter(), 0.0, 0
     for event in events:
         first = first or (time.perf_counter() - began if event.kind != "start" else 0.0)
-        found = re.search(r"RssAnon:\s+(\d+)", STATUS.read_text()) if STATUS.is_file() else None
-        memory = max(memory, 1024 * int(found[1]) if found else 0)
+        held = re.search(r"RssAnon:\s+(\d+)", STATUS.read_text()) if STATUS.is_file() else None
+        memory = max(memory, 1024 * int(held[1]) if held else 0)
     return time.perf_counter() - began, first, memory
 
 
@@ -78,11 +77,10 @@ def original_seconds(model: ImageBART, scales: int) -> float:
         networks = [(model.denoiser.decoder, model.denoiser.encoder)]
     total = 0.0
     for decoder, encoder in networks:
-        decoder = deepcopy(decoder).float()
         assert decoder.head is not None
         encoded = None
         if encoder is not None:
-            encoder, began = deepcopy(encoder).float(), time.perf_counter()
+            began = time.perf_counter()
             encoded = encoder(torch.zeros(1, encoder.config.positions, dtype=torch.long))
             total += time.perf_counter() - began
         for position in range(EVERY // 2, model.tokens, EVERY):
@@ -96,15 +94,15 @@ def original_seconds(model: ImageBART, scales: int) -> float:
     return total + time.perf_counter() - began
 
 
-def row(source: str, dtype: str, scales: int | None, size: list[int] | None, repeats: int, words: str) -> list[str]:
-    """The cells of one model, precision and number of scales; size: width and height of the image that is edited."""
+def row(source: str, scales: int | None, repeats: int, words: str) -> list[str]:
+    """The cells of one model and number of scales."""
     began = time.perf_counter()
-    pipe = Pipeline.from_pretrained(source, dtype=dtype)
+    pipe = Pipeline.from_pretrained(source)
     ready = time.perf_counter() - began
     settings = pipe.defaults if scales is None else pipe.defaults.replace(scales=scales)
     prompt = pipe.classes[0] if pipe.classes else words if pipe.vocabulary else None
-    width, height = size or (pipe.image_size, pipe.image_size)
-    image, mask = Image.new("RGB", (width, height), "grey"), preset("centre", (width, height))
+    size = (pipe.image_size, pipe.image_size)
+    image, mask = Image.new("RGB", size, "gray"), preset("centre", size)
     whole = [timed(pipe.generate(prompt, seed=0, settings=settings)) for _ in range(repeats)]
     edits = [timed(pipe.edit(image, mask, prompt, seed=0, settings=settings)) for _ in range(repeats)]
     memory = max(run[2] for run in whole + edits)
@@ -112,7 +110,6 @@ def row(source: str, dtype: str, scales: int | None, size: list[int] | None, rep
     seconds = [min(run[i] for run in runs) for runs in (whole, edits) for i in (0, 1)]
     return [
         pipe.name,
-        dtype,
         str(scales or pipe.stages),
         f"{ready:.1f}",
         *(f"{value:.2f}" for value in seconds),
@@ -127,8 +124,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", default="checkpoints/avatars", help="a folder, or a published model's name")
     parser.add_argument("--random", type=Path, help="folder where random weights of published shapes are kept")
     parser.add_argument("--scales", type=int, nargs="*", default=[None], help="T, where it can be chosen")
-    parser.add_argument("--dtype", nargs="*", default=["float32"], help="see ImageBART.from_pretrained")
-    parser.add_argument("--size", type=int, nargs=2, help="width and height of the image that is edited")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--prompt", default="a woman with long red hair", help="of models that take words")
     given = parser.parse_args(arguments)
@@ -140,13 +135,9 @@ def main(arguments: list[str] | None = None) -> None:
     names = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if STATUS.is_file() else None
     cpu = names[1] if names else platform.processor() or platform.machine()
     print(f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
-    print("| " + " | ".join(HEADINGS) + " |\n|---|---|" + "---:|" * (len(HEADINGS) - 2), flush=True)
-    for dtype in given.dtype:
-        for scales in given.scales:
-            print(
-                "| " + " | ".join(row(str(source), dtype, scales, given.size, given.repeats, given.prompt)) + " |",
-                flush=True,
-            )
+    print("| " + " | ".join(HEADINGS) + " |\n|---|" + "---:|" * (len(HEADINGS) - 1), flush=True)
+    for scales in given.scales:
+        print("| " + " | ".join(row(str(source), scales, given.repeats, given.prompt)) + " |", flush=True)
 
 
 if __name__ == "__main__":
