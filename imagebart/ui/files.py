@@ -125,8 +125,10 @@ def downscaled(image: Image.Image, longest: int = MAX_VIEW_SIDE) -> Image.Image:
 
 def describe(path: str, image: Image.Image, view: str | None = None) -> dict[str, Any]:
     """An image as the sketchpad knows it: its file, its size, and a copy that any browser can show."""
-    view, mask_size = view or publish(flatten(downscaled(image))), list(view_size(image.size))
-    return {"path": path, "width": image.width, "height": image.height, "view": view, "mask_size": mask_size}
+    size, painted = (
+        dict(zip(("width", "height"), sides, strict=True)) for sides in (image.size, view_size(image.size))
+    )
+    return {"path": path, **size, "view": view or publish(flatten(downscaled(image))), "mask_size": painted}
 
 
 def describe_png(path: str, image: Image.Image) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -222,11 +221,6 @@ def card_summary(card: str) -> str:
 def vocabulary_html(words: Sequence[str]) -> str:
     """A model's vocabulary as a cloud of words."""
     return '<p class="ib-words">' + " ".join(f"<span>{escape(word)}</span>" for word in words) + "</p>"
-
-
-def lexicon_html(words: Sequence[str]) -> str:
-    """The vocabulary for prompt.js, which marks other words; invisible."""
-    return f'<span hidden data-words="{escape(json.dumps(list(words)))}"></span>'
 
 
 def suggestions_html(suggestions: Mapping[str, Sequence[str]]) -> str:

@@ -190,7 +190,6 @@ def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, d
     summary = messages.model_summary(pipeline.knows, pipeline.image_size, pipeline.grid, stages)
     return {
         "model_line": {"value": messages.model_html(name or pipeline.name, summary)},
-        "lexicon": {"value": messages.lexicon_html(vocabulary)},
         "suggestions": {
             "value": messages.suggestions_html(pipeline.suggestions),
             "visible": bool(pipeline.suggestions),

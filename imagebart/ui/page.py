@@ -56,8 +56,6 @@ def send(message: str, names: Sequence[str]) -> str:
     }}"""
 
 
-SCRIPTS = ("channel.js",)
-STYLES = ("page.css", "sketchpad/sketchpad.css")
 # Folds both parts of the settings once they are there. In a part that begins folded, Gradio gives fields their first
 # values again some frames after they came, and what somebody wrote meanwhile is lost
 # (`render_previously_invisible_children`).
@@ -241,7 +239,6 @@ def add_heading(models: Sequence[tuple[str, str]], properties: Properties) -> Pa
                 visible=len(models) > 1,
                 elem_id="model-choice",
             ),
-            "lexicon": gr.HTML(elem_id="lexicon", **properties["lexicon"]),
         }
 
 
@@ -357,12 +354,12 @@ def add_about(properties: Properties) -> Parts:
 
 def scripts() -> str:
     """The page's own JavaScript, for the head of the document."""
-    return "".join(f"<script>{_read(name)}</script>" for name in SCRIPTS)
+    return f"<script>{_read('channel.js')}</script>"
 
 
 def styles() -> str:
     """The page's own CSS."""
-    return "".join(_read(name) for name in STYLES)
+    return _read("page.css")
 
 
 def _read(name: str) -> str:

@@ -93,8 +93,8 @@ def test_an_image_that_the_server_forgot_is_sent_again(windows: Windows, site: S
 
 # Whether the browser has put an image's file aside.
 KEPT = """async path => {
-    const requests = await (await caches.open("imagebart")).keys();
-    return requests.some(({ url }) => decodeURIComponent(url).endsWith(path));
+    const copies = await caches.open("imagebart");
+    return (await copies.keys()).some(({ url }) => decodeURIComponent(url).endsWith(path));
 }"""
 
 

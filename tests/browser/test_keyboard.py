@@ -88,7 +88,7 @@ def test_what_is_written_into_the_settings_stays(wide: PageObject) -> None:
     expect(wide.get_by_role("button", name="First: a hat")).to_be_focused()
     wide.press("Centre")
     wide.expect_painted(16)
-    assert len(asked) == 1, "more was asked for than what will change"
+    assert not asked, "more was asked for than what will change"
     expect(wide.locator("#seed input")).to_have_value("77")
 
 
@@ -141,9 +141,9 @@ def test_the_focus_stays_where_enter_was_pressed_and_variants_are_chosen_by_arro
     expect(large).to_be_hidden()
     expect(chosen).to_be_focused()
     wide.press("Enlarge")
-    columns = wide.evaluate("document.querySelector('.sp').sketchpad.variantGrid.columns")
-    keys = ["Home", "ArrowLeft", "ArrowRight", "End", "ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowDown", "ArrowUp"]
-    places = [1, 1, 2, 3, 3, 2, 1, min(1 + columns, 3) if columns < 3 else 1, 1]
+    columns = int(wide.locator(".sp-tiles").get_attribute("data-columns") or 0)
+    keys = ["Home", "ArrowLeft", "ArrowRight", "ArrowRight", "End", "ArrowLeft", "ArrowLeft", "ArrowDown", "ArrowUp"]
+    places = [1, 3, 1, 2, 3, 2, 1, 1 + columns if columns < 3 else 1, 1]
     for key, place in zip(keys, places, strict=True):
         wide.keyboard.press(key)
         expect(wide.button(f"Keep variant {place}")).to_be_focused()

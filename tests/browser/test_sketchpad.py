@@ -171,6 +171,11 @@ def test_images_and_masks_are_uploaded(wide: PageObject, tmp_path: Path) -> None
         shape = masks.load_mask(Image.fromarray(wide.mask()), size)
         fitted = PIPELINE.fit_mask(image, shape, "a hat").mask
         assert np.array_equal(found, np.asarray(scale_mask(fitted, view_size(size))) > 0)
+    # What the server does not read, the browser turns into a PNG.
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "red.gif")
+    wide.upload(tmp_path / "red.gif", (50, 40))
+    with Image.open(wide.sent_value()["image"]) as sent:
+        assert sent.format == "PNG" and sent.convert("RGB").getpixel((9, 9)) == (255, 0, 0)
     # A bad upload is said, and a good one is kept to the pixel.
     words, turned = tmp_path / "words.png", tmp_path / "turned.png"
     words.write_text("not an image")

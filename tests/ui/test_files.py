@@ -143,7 +143,7 @@ def test_nothing_outside_the_pages_folder_is_shown(tmp_path: Path) -> None:
             (files.open_image, str(path)),
             (files.compose, {"part": str(path)}),
             (files.animate, {"shown": [str(path)]}),
-            (open_mask, {"path": str(path), "size": [32, 32]}),
+            (open_mask, {"path": str(path), "size": {"width": 32, "height": 32}}),
         ):
             with pytest.raises(ImageDeleted):
                 call(asked)
@@ -166,10 +166,10 @@ def test_a_run_becomes_a_moving_image() -> None:
 
 def test_a_mask_file_is_read_in_the_size_of_what_is_painted_on() -> None:
     mask = preset("upper half", (64, 48))
-    asked = {"path": publish(mask), "size": [64, 48]}
+    asked = {"path": publish(mask), "size": {"width": 64, "height": 48}}
     assert open_mask(asked)["mask"] == pack_mask(mask)
     with pytest.raises(InputError, match="cannot be read"):
-        open_mask({**asked, "size": [5000, 48]})
+        open_mask({**asked, "size": {"width": 5000, "height": 48}})
 
 
 SIZES = [(128, 128), (64, 100), (517, 389), (1024, 300), (2600, 1900), (3000, 40), (16, 16)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from html import unescape
 
 import pytest
 
@@ -79,12 +77,6 @@ def test_every_step_of_a_run_has_a_caption_of_its_own() -> None:
     assert captions[3] == "Scale 1 of 2 (coarsest): 20 of 64 tokens fixed"
 
 
-def test_the_lexicon_comes_back_as_it_went() -> None:
-    words = ["hat", "t", 'a"b', "<b>"]
-    found = re.search(r'data-words="([^"]*)"', messages.lexicon_html(words))
-    assert found is not None and json.loads(unescape(found.group(1))) == words
-
-
 def test_suggestions_are_buttons_in_folds() -> None:
     html = messages.suggestions_html({"hair": ("red hair", "a bun"), "eyes": ("open eyes",)})
     assert re.findall(r'data-add="([^"]*)"', html) == ["red hair", "a bun", "open eyes"]
@@ -102,7 +94,6 @@ def test_what_people_typed_cannot_become_markup() -> None:
         messages.announcement_html(bad),
         messages.model_html(bad, bad),
         messages.suggestions_html({bad: (bad,)}),
-        messages.lexicon_html([bad]),
     ):
         assert "<img" not in html and "&lt;img" in html
 

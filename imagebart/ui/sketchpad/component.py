@@ -79,8 +79,8 @@ def pack_for_view(mask: Image.Image) -> str:
 
 
 def open_mask(request: Mapping[str, Any]) -> dict[str, Any]:
-    """An uploaded mask for an image: {"path": a file, "size": [width, height] of what is painted on} to {"mask": …}."""
-    width, height = request["size"]
+    """An uploaded mask for an image: {"path": a file, "size": that of what is painted on} to {"mask": …}."""
+    width, height = (request["size"][side] for side in ("width", "height"))
     if not 1 <= min(width, height) <= max(width, height) <= MAX_VIEW_SIDE:
         raise InputError(messages.MASK_UNREADABLE)
     return {"mask": pack_mask(load_mask(find(request["path"]), (width, height)))}

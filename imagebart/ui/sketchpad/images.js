@@ -1,6 +1,6 @@
 // Images on their way to the sketchpad: from files, from the server, from before a reload, from a link.
-// An image is { path (on the server), width, height, view (the path of a copy that any browser can show), mask_size ([width,
-// height] of what is painted on it) }.
+// An image is { path (on the server), width, height, view (the path of a copy that any browser can show), mask_size ({ width,
+// height } of what is painted on it) }.
 import { fileUrl, whenPresent } from "./gradio.js";
 import { pack, unpack } from "./mask.js";
 import { promptBox } from "./prompt.js";
@@ -85,7 +85,7 @@ export class ImageLoader {
   // dropped.
   open(image, mask = "", words = null, movable = true) {
     this.request += 1;
-    this.state.open(image, unpack(mask, ...image.mask_size), words, movable);
+    this.state.open(image, unpack(mask, image.mask_size), words, movable);
   }
 
   // A file becomes the image: { image, made (whether this page made it) }; null where it did not.

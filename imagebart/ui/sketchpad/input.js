@@ -41,11 +41,11 @@ const COMMANDS = {
   compare: (pad) => pad.showBefore(true),
   upload: ({ parts }) => parts.file.click(),
   importMask: ({ parts }) => parts.maskFile.click(),
-  help: (pad) => pad.showHelp(),
+  help: ({ parts }) => parts.help.togglePopover(),
   cancel: (pad) => {
-    if (!pad.parts.help.hidden) return pad.showHelp(false);
-    if (pad.variantGrid.isOpen) return pad.variantGrid.close();
-    return pad.runState.cancel();
+    if (pad.parts.help.matches(":popover-open")) pad.parts.help.hidePopover();
+    else if (pad.parts.compare.open) pad.variantGrid.close();
+    else pad.runState.cancel();
   },
 };
 
@@ -58,26 +58,6 @@ const KEYS = new Map(Object.entries({
   "-": "zoomOut", 0: "fitView", i: "invert", c: "compare", "?": "help", Escape: "cancel",
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down",
 }));
-
-// The list that `?` shows.
-export const HELP = [
-  ["Enter", "in the prompt: edit"],
-  ["Tab, then ← →", "to a row of buttons, along it"],
-  ["B E R L W", "brush, eraser, rectangle, lasso, magic wand"],
-  ["Shift+click, Alt+click", "with the wand: add to the mask, take from it"],
-  ["Arrows, Enter", "with the wand, on the image: move it, use it"],
-  ["[ ]", "smaller or larger brush; lower or higher tolerance"],
-  ["{ }", "weaker or stronger: how much of what is there is forgotten"],
-  ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo: image, mask and words"],
-  ["+ − 0", "zoom in, zoom out, the whole image"],
-  ["Arrows", "move the image when it is enlarged"],
-  ["I, M", "invert the mask; the mask of the last edit again"],
-  ["O", "the mask more or less opaque"],
-  ["C (held)", "the image before"],
-  ["G, then arrows, Enter", "all variants large: move, keep one"],
-  ["Esc", "cancel the run"],
-  ["?", "this list"],
-];
 
 // The command of a KeyboardEvent, or null; `typing`: whether it goes to a text field.
 export const commandOf = ({ key, ctrlKey, metaKey, altKey, shiftKey }, typing) => {
@@ -104,12 +84,10 @@ export class Gestures {
   press(pointer, how) {
     this.down.set(pointer.id, pointer);
     if (this.down.size > 1) {
-      if (this.painting !== null) this.target.abort();
-      this.painting = null;
+      this.finish("abort");
       this.pans = true;
-    } else if (how === "pan") {
-      this.pans = true;
-    } else {
+    } else if (how === "pan") this.pans = true;
+    else {
       this.target.begin(pointer, how); // which may first change the image, and so end a stroke
       this.painting = pointer.id;
     }
@@ -130,20 +108,16 @@ export class Gestures {
     return this.target.pinch(pinchOf(before, [...this.down.values()]));
   }
 
-  // The stroke ends here, though its pointer may still be down.
-  finish() {
+  // The stroke ends here, though its pointer may still be down; or is aborted.
+  finish(how = "end") {
     if (this.painting === null) return;
     this.painting = null;
-    this.target.end();
+    this.target[how]();
   }
 
   lift(id, cancelled = false) {
     if (!this.down.delete(id)) return;
-    if (id === this.painting) {
-      this.painting = null;
-      if (cancelled) this.target.abort();
-      else this.target.end();
-    }
+    if (id === this.painting) this.finish(cancelled ? "abort" : "end");
     if (!this.down.size) this.pans = false;
   }
 }
@@ -160,7 +134,7 @@ const pinchOf = (before, after) => {
 };
 
 // A toolbar with a roving tabindex, one stop for the Tab key, as in the ARIA Authoring Practices: left and right arrows,
-// Home and End move the focus along it. For a slider, up and down arrows change the value.
+// Home and End move the focus along it; up and down arrows, too, where it has columns, else they change a slider's value.
 const ITEMS = "button, a[href], input:not([type=file])";
 
 const addRoving = (bar) => {
@@ -172,11 +146,12 @@ const addRoving = (bar) => {
   bar.addEventListener("keydown", (event) => {
     const all = items().filter((item) => !item.disabled && item.offsetParent);
     const at = all.indexOf(event.target);
-    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: all.length - 1 }[event.key];
-    const ownKey = event.target.type === "range" && ["Home", "End"].includes(event.key); // of a slider
-    if (at < 0 || to === undefined || ownKey) return;
+    const columns = Number(bar.dataset.columns); // NaN where there are none
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: -at - 1 }[event.key];
+    const ofSlider = event.target.type === "range" && ["Home", "End"].includes(event.key);
+    if (at < 0 || !Number.isInteger(step) || ofSlider) return;
     event.preventDefault();
-    all[(to + all.length) % all.length].focus();
+    all[(at + step + all.length) % all.length].focus();
   });
   bar.addEventListener("focusin", ({ target }) => target.matches(ITEMS) && setStop(target));
   bar.addEventListener("focusout", ({ relatedTarget }) => bar.contains(relatedTarget) || reset());
@@ -279,8 +254,9 @@ const listenToKeys = (pad) => {
 const listenToButtons = (pad) => {
   const { parts, element } = pad;
   element.addEventListener("click", ({ target }) => {
-    const button = target.closest("[data-command], [data-tool]");
-    if (button) execute(pad, button.dataset.command ?? button.dataset.tool);
+    const { command, tool, preset } = target.closest("[data-command], [data-tool], [data-preset]")?.dataset ?? {};
+    if (preset) pad.choosePreset(preset);
+    else if (command ?? tool) execute(pad, command ?? tool);
   });
   for (const slider of [parts.brushSize, parts.tolerance, parts.strength]) {
     slider.addEventListener("input", () => pad.changeBrush(0, 0));
@@ -314,13 +290,10 @@ const listenToFiles = (pad) => {
 
 const listenToSlider = (pad) => {
   const { slider, frame } = pad.parts;
-  const move = (event) => {
+  slider.addEventListener("pointerdown", ({ pointerId }) => slider.setPointerCapture(pointerId));
+  slider.addEventListener("pointermove", ({ pointerId, clientX }) => {
+    if (!slider.hasPointerCapture(pointerId)) return;
     const { view, size } = pad.canvas;
-    pad.review.moveSlider((event.clientX - frame.getBoundingClientRect().left - view.x) / (size.width * view.scale));
-  };
-  slider.addEventListener("pointerdown", (event) => {
-    slider.setPointerCapture(event.pointerId);
-    slider.addEventListener("pointermove", move);
+    pad.review.moveSlider((clientX - frame.getBoundingClientRect().left - view.x) / (size.width * view.scale));
   });
-  slider.addEventListener("lostpointercapture", () => slider.removeEventListener("pointermove", move));
 };

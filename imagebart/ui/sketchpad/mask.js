@@ -6,7 +6,7 @@
 const MAX_DISC = 6; // radius in pixels: a larger disc is several smaller ones, one after the other
 const EDGE_STEP = 1 / 32; // by which Grow and Shrink move the edge, over the longer side: half a token of a 16 x 16 grid
 
-export const blank = (width, height) => ({ width, height, data: new Uint8Array(width * height) });
+export const blank = ({ width, height }) => ({ width, height, data: new Uint8Array(width * height) });
 
 export const copy = (mask) => ({ ...mask, data: mask.data.slice() });
 
@@ -23,8 +23,8 @@ export const pack = ({ data }) => {
   return runs.length > 2 || runs[0] ? runs.join(" ") : "";
 };
 
-export const unpack = (text, width, height) => {
-  const mask = blank(width, height);
+export const unpack = (text, size) => {
+  const mask = blank(size);
   const runs = text ? text.split(" ").map(Number) : [];
   for (let i = 0, at = 0; i < runs.length; at += runs[i + 1], i += 2) mask.data.fill(runs[i], at, at + runs[i + 1]);
   return mask;
@@ -45,24 +45,18 @@ export const bounds = ({ width, height, data }) => {
   return top < 0 ? null : { left, top, right, bottom };
 };
 
-// The lines around what is painted, [x1, y1, x2, y2] each.
-export const contour = ({ width, height, data }) => {
+// The sides of pixels around what is painted, [x1, y1, x2, y2] each.
+export const contour = (mask) => {
+  const { width, height, data } = mask;
   const painted = (x, y) => x >= 0 && y >= 0 && x < width && y < height && data[y * width + x] > 0;
+  const { left, top, right, bottom } = bounds(mask) ?? {};
   const lines = [];
-  const trace = (rows, length, isEdge, add) => {
-    for (let row = 0; row <= rows; row++) {
-      for (let i = 0, start = null; i <= length; i++) {
-        const edge = i < length && isEdge(row, i);
-        if (edge) start ??= i;
-        else if (start !== null) {
-          add(row, start, i);
-          start = null;
-        }
-      }
+  for (let y = top; y <= bottom; y++) {
+    for (let x = left; x <= right; x++) {
+      if (painted(x, y) !== painted(x, y - 1)) lines.push([x, y, x + 1, y]);
+      if (painted(x, y) !== painted(x - 1, y)) lines.push([x, y, x, y + 1]);
     }
-  };
-  trace(height, width, (y, x) => painted(x, y) !== painted(x, y - 1), (y, from, to) => lines.push([from, y, to, y]));
-  trace(width, height, (x, y) => painted(x, y) !== painted(x - 1, y), (x, from, to) => lines.push([x, from, x, to]));
+  }
   return lines;
 };
 
@@ -111,8 +105,8 @@ export const fillPolygon = (mask, points, value) => {
 
 // The pixels that are connected to `at` ({ x, y }) and of nearly its color: 255 where no channel differs by more than
 // `tolerance`. pixels: rgba [height * width * 4].
-export const floodFill = (pixels, width, height, at, tolerance) => {
-  const mask = blank(width, height);
+export const floodFill = (pixels, { width, height }, at, tolerance) => {
+  const mask = blank({ width, height });
   const start = at.y * width + at.x;
   const [red, green, blue] = pixels.subarray(4 * start);
   const near = (value, wanted) => value - wanted <= tolerance && wanted - value <= tolerance;
@@ -140,8 +134,8 @@ export const floodFill = (pixels, width, height, at, tolerance) => {
 export const fillSelection = (mask, selection, value) =>
   ({ ...mask, data: mask.data.map((before, i) => (selection.data[i] ? value : before)) });
 
-// [left, top, right, bottom] by name, as PRESETS in imaging/masks.py and in their order.
-const presetBoxes = (width, height) => {
+// [left, top, right, bottom] by name, as PRESETS in imaging/masks.py.
+const presetBoxes = ({ width, height }) => {
   const [x, y] = [Math.floor(width / 4), Math.floor(height / 4)];
   const [middleX, middleY] = [Math.floor(width / 2), Math.floor(height / 2)];
   return {
@@ -155,13 +149,11 @@ const presetBoxes = (width, height) => {
   };
 };
 
-export const PRESETS = Object.keys(presetBoxes(0, 0));
-
-export const preset = (name, width, height, value = 255) => {
-  const mask = blank(width, height);
+export const preset = (name, size, value = 255) => {
+  const mask = blank(size);
   const inverted = name === "border";
   if (inverted) mask.data.fill(value);
-  fillRect(mask, ...presetBoxes(width, height)[name], inverted ? 0 : value);
+  fillRect(mask, ...presetBoxes(size)[name], inverted ? 0 : value);
   return mask;
 };
 
@@ -180,16 +172,17 @@ export const MASK_COMMANDS = {
   invert,
   grow: (mask) => grow(mask, edgeStep(mask)),
   shrink: (mask) => shrink(mask, edgeStep(mask)),
-  clear: ({ width, height }) => blank(width, height),
+  clear: blank,
 };
 
 // `change` applied to the painted part with a margin in pixels; the rest of the result is 0.
 const onPaintedPart = (mask, margin, change) => {
   const box = bounds(mask);
-  const result = blank(mask.width, mask.height);
+  const result = blank(mask);
   if (!box) return result;
   const [left, top] = [Math.max(0, box.left - margin), Math.max(0, box.top - margin)];
-  const part = blank(Math.min(mask.width, box.right + margin) - left, Math.min(mask.height, box.bottom + margin) - top);
+  const [right, bottom] = [Math.min(mask.width, box.right + margin), Math.min(mask.height, box.bottom + margin)];
+  const part = blank({ width: right - left, height: bottom - top });
   const row = (y) => (top + y) * mask.width + left;
   for (let y = 0; y < part.height; y++) part.data.set(mask.data.subarray(row(y), row(y) + part.width), y * part.width);
   const { data } = change(part);

@@ -31,9 +31,9 @@ const around = (across, down) => {
 
 // The mask of an image that has grown: what is new; and within the image before, what `mask` paints, if there is one.
 export const grownMask = (image, { left, top, right, bottom }, mask = null) => {
-  const [width, height] = image.mask_size;
+  const { width, height } = image.mask_size;
   const scale = width / image.width;
-  const grown = blank(width, height);
+  const grown = blank(image.mask_size);
   grown.data.fill(255);
   const inner = { left: Math.ceil(left * scale), top: Math.ceil(top * scale) };
   const end = { x: Math.floor((image.width - right) * scale), y: Math.floor((image.height - bottom) * scale) };

@@ -68,7 +68,7 @@ export class Questions {
   select() {
     return this.askByHand("select", ({ mask }, before) => {
       if (this.pad.state.mask !== before) return;
-      this.pad.changeMask(() => unpack(mask, before.width, before.height), true);
+      this.pad.changeMask(() => unpack(mask, before), true);
       this.pad.say(SELECTED);
     });
   }

@@ -14,41 +14,6 @@ const reducedMotion = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)"
 const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 const nextFrame = () => new Promise(requestAnimationFrame);
 
-// The noise, what each scale made of it, and the image, as thumbnails under the canvas. Their space is always reserved.
-class Film {
-  // element: where they are shown; show: called with the number of the one that is clicked.
-  constructor(element, show) {
-    Object.assign(this, { element, show, buttons: [] });
-  }
-
-  // states: { label, caption, path (null: not there yet), share (of its tokens that are fixed), shown }
-  update(states) {
-    if (this.buttons.length !== states.length) {
-      this.buttons = states.map((_, i) => {
-        const button = thumbnail(null, "", () => this.show(i));
-        button.tabIndex = -1; // for keys there is the slider
-        button.classList.add("sp-state");
-        button.append(document.createElement("span"));
-        return button;
-      });
-      this.element.replaceChildren(...this.buttons);
-    }
-    for (const [i, { label, caption, path, share, shown }] of states.entries()) {
-      const button = this.buttons[i];
-      const [image, text] = button.children;
-      const address = path ? fileUrl(path) : "";
-      if ((image.getAttribute("src") ?? "") !== address) image.src = address;
-      text.textContent = label;
-      button.title = caption;
-      button.setAttribute("aria-label", caption);
-      button.setAttribute("aria-pressed", String(shown));
-      button.disabled = !path;
-      button.dataset.state = !path ? "empty" : share < 1 ? "current" : "done";
-      button.style.setProperty("--rest", `${100 * (1 - share)}%`);
-    }
-  }
-}
-
 export class Review {
   // parts: the elements, by name; onChange: called when something else is to be shown.
   constructor(parts, onChange) {
@@ -60,7 +25,6 @@ export class Review {
     // states: of a run that goes on, by their numbers in the film; pinned: the one that was clicked; replaying: a replay;
     // version, entry: of the mask, and in the undo stack, that a finished run belongs to
     Object.assign(this, { states: [], pinned: null, replaying: null, version: null, entry: null });
-    this.film = new Film(parts.film, (number) => this.showState(number));
     for (const link of [parts.save, parts.saveBefore]) makeDraggable(link);
     parts.steps.addEventListener("input", () => this.showStep(Number(parts.steps.value)));
     parts.slider.addEventListener("keydown", (event) => this.moveByKey(event));
@@ -164,14 +128,12 @@ export class Review {
     const paths = this.steps().map((_, step) => this.pathOf(step));
     const pause = Math.max(MIN_PAUSE, (slowly ? SLOWLY : 1) * (REPLAY / paths.length));
     const bitmaps = await Promise.all(paths.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
-    let due = performance.now(); // by the clock: late timers of a busy machine do not add up
     for (const [step, bitmap] of bitmaps.entries()) {
       if (this.replaying !== replay) return;
       if (!bitmap) continue;
       this.step = step;
       this.setBitmap(bitmap, pause * DISSOLVE_SHARE);
-      due += pause;
-      await Promise.all([wait(due - performance.now()), nextFrame()]); // each state is seen, on a slow machine, too
+      await Promise.all([wait(pause), nextFrame()]); // each state is seen, on a slow machine, too
     }
     if (this.replaying === replay) this.endReplay();
   }
@@ -240,113 +202,106 @@ export class Review {
       Object.assign(save, { href: fileUrl(result.path), download: `${this.run.name}-${result.number}.png` });
     }
     const results = finished ? this.run.results : [];
-    fill(variants, results.map(({ small }, i) => ({
-      path: small, label: `Variant ${i + 1}`, show: () => this.showVariant(i), shown: i === this.variant,
-    })));
+    variants.hidden = results.length < 2;
+    fillStrip(variants, results.map(({ small }, i) => ({ path: small, label: `Variant ${i + 1}`, shown: i === this.variant })),
+      (number) => this.showVariant(number));
     this.updateFilm();
     this.onChange();
   }
 
-  // Of a finished run: the step of each state in the film, the last one that belongs to it; undefined where there is none.
-  filmSteps() {
-    const all = this.steps();
-    return (this.run.film ?? []).map((_, number) => {
-      const own = all.map((_step, i) => i).filter((i) => all[i].slot === number);
-      return own.findLast((i) => !all[i].preview) ?? own.at(-1);
+  // The noise, what each scale made of it, and the image, as thumbnails under the canvas.
+  updateFilm() {
+    const { film, caption } = this.parts;
+    const states = this.finished ? this.finishedStates() : this.runningStates();
+    const shown = states.find((state) => state.shown);
+    if (!states.length) caption.textContent = "";
+    else if (!this.finished && shown?.path) caption.textContent = shown.label;
+    fillStrip(film, states, (number) => this.showState(number));
+    for (const [i, { path, share }] of states.entries()) {
+      const button = film.children[i];
+      button.tabIndex = -1; // for keys there is the slider
+      button.disabled = !path;
+      button.dataset.state = !path ? "empty" : share < 1 ? "current" : "done";
+      button.style.setProperty("--rest", `${100 * (1 - share)}%`);
+    }
+  }
+
+  // States: { text, label, path (null: not there yet), share (of its tokens that are fixed), shown }.
+  runningStates() {
+    const { states, pinned } = this;
+    const current = states.length - 1;
+    return (this.run?.film ?? []).map((text, i) => {
+      const { path = null, share = 0, caption = text } = states[i] ?? {};
+      // A scale whose end was not sent is done when a later one has begun.
+      return { text, label: caption, path, share: i < current ? 1 : share, shown: i === (pinned ?? current) };
     });
   }
 
-  updateFilm() {
-    const { run, states, parts } = this;
-    const labels = run?.film ?? [];
-    if (!labels.length) parts.caption.textContent = "";
-    if (this.finished) {
-      const all = this.steps();
-      this.film.update(this.filmSteps().map((step, i) => ({
-        label: labels[i], caption: all[step]?.caption ?? labels[i], path: all[step]?.shown[this.variant], share: 1, shown: step === this.step,
-      })));
-      return;
-    }
-    const current = states.length - 1;
-    if (current >= 0) parts.caption.textContent = states[this.pinned ?? current].caption;
-    this.film.update(labels.map((label, i) => ({
-      // A scale whose end was not sent is done when a later one has begun.
-      label, caption: label, path: null, ...states[i], share: i < current ? 1 : states[i]?.share ?? 0, shown: i === (this.pinned ?? current),
-    })));
+  finishedStates() {
+    const steps = this.steps();
+    return this.filmSteps().map((step, i) => {
+      const text = this.run.film[i];
+      return { text, label: steps[step]?.caption ?? text, path: steps[step]?.shown[this.variant], share: 1, shown: step === this.step };
+    });
+  }
+
+  // Of a finished run: the step of each state in the film, the last one that belongs to it; undefined where there is none.
+  filmSteps() {
+    const steps = this.steps();
+    return (this.run.film ?? []).map((_, slot) => {
+      const last = steps.findLastIndex((step) => step.slot === slot && !step.preview);
+      return last < 0 ? steps.findLastIndex((step) => step.slot === slot) : last;
+    });
   }
 }
 
-// All variants large, in the place of the canvas: arrows move, Enter or a click keeps, Escape closes.
+// All variants large, in the place of the canvas: arrows move (see `addRoving`), Enter or a click keeps, Escape closes.
 export class VariantGrid {
   // keep: called with the number of the one that is chosen.
-  constructor(element, keep) {
-    Object.assign(this, { element, keep, tiles: element.querySelector(".sp-tiles"), opener: null });
-    element.addEventListener("keydown", (event) => this.moveByKey(event));
-    new ResizeObserver(() => this.arrange()).observe(this.tiles);
-  }
-
-  get isOpen() {
-    return !this.element.hidden;
+  constructor(dialog, keep) {
+    Object.assign(this, { dialog, keep, tiles: dialog.querySelector(".sp-tiles") });
   }
 
   // results: of a run; shown: the number of the one that has the focus first.
   open(results, shown) {
-    this.opener = document.activeElement;
+    if (this.dialog.open) return;
     this.tiles.replaceChildren(...results.map(({ view, small }, i) => {
       const tile = thumbnail(view, `Keep variant ${i + 1}`, () => {
         this.close();
         this.keep(i);
       });
       tile.firstChild.style.backgroundImage = `url("${fileUrl(small)}")`; // until the large one is there
-      tile.tabIndex = i === shown ? 0 : -1;
       return tile;
     }));
-    this.element.hidden = false;
-    this.arrange();
+    this.dialog.show();
     this.tiles.children[shown].focus({ preventScroll: true });
   }
 
+  // The focus goes back to where it was.
   close() {
-    if (!this.isOpen) return;
-    const focused = this.element.contains(document.activeElement);
-    this.element.hidden = true;
-    if (focused) this.opener?.focus({ preventScroll: true });
-  }
-
-  // As many columns as make the tiles largest.
-  arrange() {
-    const { clientWidth: width, clientHeight: height, children } = this.tiles;
-    const sideWith = (columns) => Math.min(width / columns, height / Math.ceil(children.length / columns));
-    const counts = [...children].map((_, i) => i + 1);
-    this.columns = counts.reduce((best, columns) => (sideWith(columns) > sideWith(best) ? columns : best), 1);
-    this.tiles.style.setProperty("--columns", String(this.columns));
-  }
-
-  moveByKey(event) {
-    if (event.key === "Escape") this.close();
-    const all = [...this.tiles.children];
-    const at = all.indexOf(document.activeElement);
-    const { columns } = this;
-    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, Home: 0, End: all.length - 1 }[event.key];
-    if (event.key !== "Escape" && (at < 0 || to === undefined)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    if (!all[to]) return;
-    all[at].tabIndex = -1;
-    all[to].tabIndex = 0;
-    all[to].focus();
+    this.dialog.close();
   }
 }
 
-// A strip of thumbnails, hidden if there are less than two.
-const fill = (strip, items) => {
-  strip.hidden = items.length < 2;
-  const paths = items.map(({ path }) => path).join();
-  if (strip.dataset.paths !== paths) {
-    strip.dataset.paths = paths;
-    strip.replaceChildren(...items.map(({ path, label, show }) => thumbnail(path, label, show)));
+// Thumbnails in a strip, changed in place, so that they keep the focus. items: { path, label, shown, text (below the image) }.
+const fillStrip = (strip, items, show) => {
+  const key = items.map(({ text }) => text).join();
+  if (strip.children.length !== items.length || strip.dataset.key !== key) {
+    strip.dataset.key = key;
+    strip.replaceChildren(...items.map(({ text }, i) => {
+      const button = thumbnail(null, "", () => show(i));
+      if (text) button.append(Object.assign(document.createElement("span"), { textContent: text }));
+      return button;
+    }));
   }
-  [...strip.children].forEach((button, i) => button.setAttribute("aria-pressed", String(items[i].shown)));
+  for (const [i, { path, label, shown }] of items.entries()) {
+    const button = strip.children[i];
+    const [image, address] = [button.firstChild, path ? fileUrl(path) : ""];
+    if ((image.getAttribute("src") ?? "") !== address) image.src = address;
+    button.title = label;
+    button.setAttribute("aria-label", label);
+    button.setAttribute("aria-pressed", String(shown));
+  }
 };
 
 // A link to a file that can be dragged out of the window, to a folder as well as to another page.

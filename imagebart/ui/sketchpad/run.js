@@ -8,6 +8,7 @@ import { maskOutline } from "./view.js";
 const RESEND = 1000; // milliseconds until Cancel is sent again
 const MAX_HISTORY = 12;
 const TASKS = { edit: "Edit", generate: "New image", vary: "Variation" };
+
 // The last run that was started. Its name goes with the request and with Cancel, so that the server cancels exactly this
 // run, whichever of the two arrives first. What became of it only the run itself reports.
 export class RunState {
@@ -92,7 +93,7 @@ export class History {
     const label = `${TASKS[entry.task]}: ${entry.prompt || "no words"}, ${time}`;
     const button = thumbnail(entry.results[0].small, label, () => this.open(entry));
     if (entry.task === "edit" && entry.mask) {
-      button.append(maskOutline(unpack(entry.mask, ...entry.before.mask_size)));
+      button.append(maskOutline(unpack(entry.mask, entry.before.mask_size)));
     }
     const text = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
     button.append(text("span", entry.prompt || `${TASKS[entry.task]}, no words`), text("time", time));

@@ -2,8 +2,8 @@
 // see component.py.
 import { answering, click, describePage, fileUrl, hideMessages, whenPresent } from "./gradio.js";
 import { ImageLoader, loadBitmap, saveInTab, Sharing, storeCopy } from "./images.js";
-import { execute, Gestures, HELP, listen } from "./input.js";
-import { bounds, contour, MASK_COMMANDS, pack, preset, PRESETS, unpack } from "./mask.js";
+import { execute, Gestures, listen } from "./input.js";
+import { bounds, contour, MASK_COMMANDS, pack, preset, unpack } from "./mask.js";
 import { Modes } from "./modes.js";
 import { Prompt } from "./prompt.js";
 import { Fit, Questions } from "./questions.js";
@@ -15,12 +15,11 @@ import { Canvas } from "./view.js";
 const TYPING_PAUSE = 700; // milliseconds without a key that end a step of typing, for undo
 const NOTHING_PAINTED = "Nothing is painted yet";
 const FITTING = "Finding what will change …";
-const MAX_SENT = 24; // versions of which it is known what was sent
 
 export class Sketchpad {
   // What Gradio passes: the element, the value that events send, the ways to send them and to call the server.
   constructor(element, props, trigger, server, upload) {
-    Object.assign(this, { element, props, trigger, server: answering(server), sent: new Map(), lastMask: null });
+    Object.assign(this, { element, props, trigger, server: answering(server), lastMask: null });
     this.examples = props.examples; // of the model that is chosen
     this.controls = props.controls; // model, exact, context: the values that answers depend on
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
@@ -57,29 +56,14 @@ export class Sketchpad {
     this.modes = new Modes(this);
     this.runState = new RunState(server.stop);
     element.sketchpad = this;
-    this.fillMarkup();
+    this.showExamples();
+    this.changeBrush(0, 0);
     listen(this);
     this.listenToPage();
     describePage();
     whenPresent("history", (place) => (this.history = new History(place, (entry) => this.openRun(entry))));
     // Gradio takes over values only once the element is wholly there.
     setTimeout(() => this.start());
-  }
-
-  // What the template leaves open: the preset masks, the list of keys, the examples.
-  fillMarkup() {
-    const { presets, help } = this.parts;
-    for (const name of PRESETS) {
-      const button = Object.assign(document.createElement("button"), { type: "button", className: "sp-button" });
-      button.textContent = name[0].toUpperCase() + name.slice(1);
-      const ready = ({ width, height }) => preset(name, width, height, this.canvas.paintValue);
-      button.addEventListener("click", () => this.changeMask(ready, true));
-      presets.append(button);
-    }
-    const rows = HELP.map(([keys, does]) => `<dt>${keys}</dt><dd>${does}</dd>`).join("");
-    help.innerHTML = `<h3>Keys</h3><dl>${rows}</dl>`;
-    this.showExamples();
-    this.changeBrush(0, 0);
   }
 
   showExamples() {
@@ -109,11 +93,16 @@ export class Sketchpad {
         click("vary");
       } else if (pressed === "cancel") execute(this, "cancel");
       else if (pressed && (!this.runState.isFree(pressed) || !this.canStart(pressed))) event.stopPropagation();
-      else if (pressed) {
-        this.runState.start();
-        this.sayOfImage("");
-      }
+      else if (pressed) this.startRun();
     }, true);
+  }
+
+  startRun() {
+    this.runState.start();
+    this.sayOfImage("");
+    const { mask, movable } = this.props.value;
+    // Of the mode Background, the server finds the mask.
+    this.sent = { image: this.state.image, mask: this.modes.chosen === "background" ? "" : mask, movable };
   }
 
   // A pause ends a step of typing.
@@ -156,33 +145,28 @@ export class Sketchpad {
 
   // To the place that the words are about.
   moveMask() {
-    const { width, height } = this.state.mask;
-    const mask = unpack(this.fitted.elsewhere, width, height);
+    const mask = unpack(this.fitted.elsewhere, this.state.mask);
     if (this.review.finished) execute(this, "discard");
     this.changeMask(() => mask, true);
   }
 
+  // With what the page's address holds, what was there before a reload, or the first example.
   async start() {
-    await this.openFirst();
-    this.started = true;
-  }
-
-  // What the page's address holds, what was there before a reload, or the first example.
-  async openFirst() {
-    if (await this.sharing.openLink()) return;
+    const opened = await this.sharing.openLink();
     const refused = this.parts.note.textContent;
-    if (!this.loader.restore()) {
+    if (!opened && !this.loader.restore()) {
       if (this.examples.length) this.openExample(this.examples[0]);
       else this.changed();
     }
-    this.say(refused);
+    if (!opened) this.say(refused);
+    this.started = true;
   }
 
   // Called at once after every change of the image or the mask.
   changed(onlyWords = false) {
     const { image, version, undoStack } = this.state;
-    this.button("undo").disabled = !undoStack.past.length;
-    this.button("redo").disabled = !undoStack.future.length;
+    this.parts.undo.disabled = !undoStack.past.length;
+    this.parts.redo.disabled = !undoStack.future.length;
     if (onlyWords) return;
     this.say(""); // what was said was about what was there before
     if (this.started) hideMessages();
@@ -203,9 +187,6 @@ export class Sketchpad {
     const packed = mask ? pack(mask) : "";
     const { path = null, view = null, width = 0, height = 0 } = image ?? {};
     this.props.value = { image: path, view, size: [width, height], mask: packed, movable, mode, version };
-    // Of the mode Background, the server finds the mask.
-    this.sent.set(version, { image, mask: mode === "background" ? "" : packed, movable });
-    this.sent.delete(version - MAX_SENT);
     saveInTab("now", { ...this.props.value, image });
   }
 
@@ -232,7 +213,8 @@ export class Sketchpad {
     this.canvas.fitted = answer?.mask ? this.linesOf(answer.mask) : null;
     this.element.dataset.fit = answer ? "known" : "asked";
     this.showTokens();
-    this.showOffer();
+    // To move the mask, where the words are about another place than the one that was painted.
+    whenPresent("elsewhere", (offer) => (offer.hidden = !this.fitted?.elsewhere));
     const { fitStatus, props } = this;
     const nothing = this.modes.chosen === "vary" ? "All of the image will change" : props.value.mask ? "" : NOTHING_PAINTED;
     const line = answer ? (answer.mask ? `${answer.share} % will change` : nothing) : FITTING;
@@ -241,8 +223,7 @@ export class Sketchpad {
   }
 
   linesOf(packed) {
-    const { width, height } = this.state.mask;
-    return contour(unpack(packed, width, height));
+    return contour(unpack(packed, this.state.mask));
   }
 
   showTokens() {
@@ -251,12 +232,6 @@ export class Sketchpad {
     const shown = box && this.parts.showGrid.checked;
     this.canvas.grid = shown ? { box: { left: box[0] * scale, top: box[1] * scale, side: box[2] * scale }, side, cells } : null;
     this.canvas.requestRender();
-  }
-
-  // To move the mask, where the words are about another place than the one that was painted.
-  showOffer() {
-    const offer = document.getElementById("elsewhere");
-    if (offer) offer.hidden = !this.fitted?.elsewhere;
   }
 
   // A message of a run. Its images are shown in place only where nothing has changed since it was started.
@@ -272,14 +247,14 @@ export class Sketchpad {
       if (current && !state.stroke) this.review.preview(message);
       return;
     }
-    const sent = this.sent.get(message.version);
+    const { sent } = this;
     // Where nobody painted it, the mask is what the run has changed.
-    const found = message.mask && (!sent?.mask || sent.movable);
-    const [mask, movable] = found ? [message.mask, true] : [sent?.mask ?? "", sent?.movable ?? true];
-    const entry = { ...message, when: Date.now(), before: sent?.image ?? null, mask, movable };
+    const found = message.mask && (!sent.mask || sent.movable);
+    const [mask, movable] = found ? [message.mask, true] : [sent.mask, sent.movable];
+    const entry = { ...message, when: Date.now(), before: sent.image, mask, movable };
     this.history?.add(entry);
     if (message.task === "edit" && entry.before) {
-      this.lastMask = { mask: unpack(mask, ...entry.before.mask_size), movable };
+      this.lastMask = { mask: unpack(mask, entry.before.mask_size), movable };
     }
     // Loaded before it is shown, so that nothing is begun on the image that it replaces in between.
     const files = [entry.results[0].view, ...entry.results.map(({ small }) => small)];
@@ -374,7 +349,7 @@ export class Sketchpad {
   switchExamples({ examples }) {
     const { image, mask } = this.state;
     const before = this.exampleOf(image);
-    const touched = before && pack(mask) !== pack(unpack(before.mask, mask.width, mask.height));
+    const touched = before && pack(mask) !== pack(unpack(before.mask, mask));
     this.examples = examples;
     this.showExamples();
     this.recognizeImage();
@@ -409,7 +384,7 @@ export class Sketchpad {
     await this.state.settled();
     if (this.state.image !== image) return;
     if (error) this.say(error);
-    else this.changeMask(() => unpack(packed, mask.width, mask.height));
+    else this.changeMask(() => unpack(packed, mask));
   }
 
   // change: from the mask to another one. movable: whether nobody painted that.
@@ -426,6 +401,10 @@ export class Sketchpad {
       this.say(nothing ? "Nothing is painted yet." : "");
       return nothing ? mask : MASK_COMMANDS[name](mask);
     }, name === "clear" || this.state.movable);
+  }
+
+  choosePreset(name) {
+    this.changeMask((mask) => preset(name, mask, this.canvas.paintValue), true);
   }
 
   useLastMask() {
@@ -452,10 +431,6 @@ export class Sketchpad {
     this.parts.note.classList.toggle("sp-mode-note", ofMode);
   }
 
-  button(command) {
-    return this.element.querySelector(`[data-command="${command}"]`);
-  }
-
   selectTool(name) {
     this.canvas.tool = name;
     this.element.dataset.tool = name;
@@ -477,18 +452,10 @@ export class Sketchpad {
     Object.assign(this.canvas, { brushSize: size, tolerance: reach, strength: share });
   }
 
-  showHelp(show = this.parts.help.hidden) {
-    const { help } = this.parts;
-    if (show) this.helpOpener = document.activeElement;
-    else this.helpOpener?.focus({ preventScroll: true });
-    help.hidden = !show;
-    if (show) help.focus();
-  }
-
   openVariants() {
     const { review, variantGrid } = this;
     if (!review.finished || review.run.results.length < 2) this.say("There is one image only; “Images at once” asks for more.");
-    else if (!variantGrid.isOpen) variantGrid.open(review.run.results, review.variant);
+    else variantGrid.open(review.run.results, review.variant);
   }
 
   showBefore(on) {

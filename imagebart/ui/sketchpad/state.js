@@ -90,7 +90,7 @@ export class State {
   open(image, mask = null, words = null, movable = true) {
     this.finishStroke();
     this.noteWords();
-    this.change({ image, mask: mask ?? blank(...image.mask_size), movable, words: words ?? this.current?.words ?? null });
+    this.change({ image, mask: mask ?? blank(image.mask_size), movable, words: words ?? this.current?.words ?? null });
   }
 
   // Another mask.

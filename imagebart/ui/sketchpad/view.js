@@ -4,7 +4,7 @@
 // same with and without a graphics card. A view is { scale, x, y }: screen pixels for one of the mask's, and the screen
 // position of its upper left corner.
 import { createCanvas } from "./images.js";
-import { blank, contour, fillCapsule, fillPolygon, fillRect, fillSelection, floodFill, grow } from "./mask.js";
+import { blank, contour, fillCapsule, fillPolygon, fillSelection, floodFill, grow } from "./mask.js";
 
 const MAX_SCALE = 40; // screen pixels for one of the mask's
 const MARGIN = 8; // screen pixels around the image
@@ -83,31 +83,30 @@ export const maskOutline = (mask) => {
   return canvas;
 };
 
-// scene: { view, size, bitmap (of the image, or null), overlay, grid, changes, cursor, outline, result, frame, ratio }
-const drawScene = (context, scene) => {
-  const { frame, ratio, view, size } = scene;
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+// canvas: a Canvas; result: what a run shows, see `scene` in review.js; frame: { width, height } of what is seen.
+const drawScene = (context, canvas, result, frame) => {
+  const { view, size, state, review, outline } = canvas;
   context.clearRect(0, 0, frame.width, frame.height);
-  if (!size) return drawResult(context, scene);
+  if (!size) return drawResult(context, result, frame);
   const box = [view.x, view.y, size.width * view.scale, size.height * view.scale];
   context.imageSmoothingEnabled = view.scale < PIXELATED;
   context.imageSmoothingQuality = "high";
   context.fillStyle = "#fff";
   context.fillRect(...box);
-  if (scene.bitmap) context.drawImage(scene.bitmap, ...box);
-  if (scene.result) drawResult(context, scene, box);
+  if (canvas.bitmap) context.drawImage(canvas.bitmap, ...box);
+  drawResult(context, result, frame, box);
   context.imageSmoothingEnabled = false;
-  if (!scene.result) context.drawImage(scene.overlay, ...box);
-  if (!scene.result && scene.grid) drawGrid(context, scene);
-  if (scene.changes) drawLines(context, scene.changes, view);
-  if (scene.result) return undefined;
-  if (scene.outline) drawPolygon(context, scene.outline.map((point) => toScreen(view, point)));
-  return drawCursor(context, scene);
+  if (!result) context.drawImage(canvas.overlay, ...box);
+  if (!result && !state.stroke && canvas.grid) drawGrid(context, canvas.grid, view);
+  const changes = canvas.running ?? canvas.fitted;
+  if (changes && !state.stroke && !review.finished && !result?.alone) drawLines(context, changes, view);
+  if (!result && outline) drawPolygon(context, outline.map((point) => toScreen(view, point)));
+  if (!result && canvas.cursor) drawCursor(context, canvas.cursor, view);
 };
 
 // The bitmap of a run, and what it dissolves out of: over the image that it changes, right of the slider; or alone in
 // the middle.
-const drawResult = (context, { result, frame }, box) => {
+const drawResult = (context, result, frame, box) => {
   if (!result?.bitmap) return;
   const { bitmap, previous, mix, alone, split } = result;
   context.save();
@@ -153,7 +152,7 @@ const drawLines = (context, lines, view) => {
 };
 
 // The tokens that an edit regenerates: { box in pixels of the mask, side, cells }, see `showFit` of sketchpad.js.
-const drawGrid = (context, { grid, view }) => {
+const drawGrid = (context, grid, view) => {
   const cell = (grid.box.side / grid.side) * view.scale;
   const corner = toScreen(view, { x: grid.box.left, y: grid.box.top });
   strokeOutlined(context, () => [...grid.cells].forEach((value, i) => {
@@ -168,8 +167,7 @@ const drawPolygon = (context, points) => {
   });
 };
 
-const drawCursor = (context, { cursor, view }) => {
-  if (!cursor) return;
+const drawCursor = (context, cursor, view) => {
   strokeOutlined(context, () => {
     context.arc(cursor.x, cursor.y, Math.max(2, cursor.radius * view.scale), 0, 2 * Math.PI);
     context.fillStyle = `rgb(${OVERLAY.join(" ")} / ${cursor.strength ?? 0})`;
@@ -226,11 +224,9 @@ export class Canvas {
       this.overlay = maskOverlay(mask, this.opacity, fits ? this.overlay : undefined);
       this.overlayMask = stroke ? null : mask; // a stroke goes on in the same mask
     }
-    const { view, size, bitmap, overlay, cursor, outline } = this;
-    const [grid, result] = [stroke ? null : this.grid, this.review.scene()];
-    const changes = stroke || this.review.finished || result?.alone ? null : this.running ?? this.fitted;
-    const scene = { frame, ratio, view, size, bitmap, overlay, grid, changes, cursor, outline, result };
-    drawScene(this.element.getContext("2d"), scene);
+    const [context, result] = [this.element.getContext("2d"), this.review.scene()];
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    drawScene(context, this, result, frame);
     if (result?.mix < 1) this.requestRender(); // one state dissolves into another
     this.afterRender();
   }
@@ -309,17 +305,12 @@ export class Canvas {
   end() {
     const mask = this.state.stroke;
     if (!mask) return;
-    const [first, last] = [this.points[0], this.points[this.points.length - 1]];
     if (this.tool === "wand") {
       this.abort();
-      this.selectColor(first, this.how);
+      this.selectColor(this.points[0], this.how);
       return;
     }
-    if (this.tool === "lasso" && this.points.length > 1) fillPolygon(mask, this.points, this.value);
-    if (this.tool === "rectangle") {
-      const [{ x: left, y: top }, , { x: right, y: bottom }] = corners(first, last);
-      fillRect(mask, Math.floor(left), Math.floor(top), Math.ceil(right), Math.ceil(bottom), this.value);
-    }
+    if (this.outline) fillPolygon(mask, this.outline, this.value);
     this.leave();
     this.state.endStroke();
   }
@@ -334,12 +325,12 @@ export class Canvas {
       this.onceShown = () => this.selectColor(point, how);
       return;
     }
-    const found = floodFill(this.imagePixels(), size.width, size.height, at, Math.round(255 * this.tolerance));
+    const found = floodFill(this.imagePixels(), size, at, Math.round(255 * this.tolerance));
     const selection = grow(found, Math.max(1, Math.round(Math.max(size.width, size.height) * WAND_MARGIN)));
     const { mask } = this.state;
     const painted = mask.data[at.y * size.width + at.x] > 0;
     const value = how === "erase" || (how === "tap" && painted) ? 0 : this.paintValue;
-    this.state.paint(fillSelection(how === "paint" ? blank(size.width, size.height) : mask, selection, value));
+    this.state.paint(fillSelection(how === "paint" ? blank(size) : mask, selection, value));
   }
 
   // What the canvas shows of the image, rgba in the mask's size.
@@ -392,9 +383,5 @@ export class Canvas {
   }
 }
 
-// Of the rectangle between two points, clockwise from the upper left.
-const corners = (a, b) => {
-  const [left, right] = [Math.min(a.x, b.x), Math.max(a.x, b.x)];
-  const [top, bottom] = [Math.min(a.y, b.y), Math.max(a.y, b.y)];
-  return [{ x: left, y: top }, { x: right, y: top }, { x: right, y: bottom }, { x: left, y: bottom }];
-};
+// Of the rectangle between two points.
+const corners = (a, b) => [a, { x: b.x, y: a.y }, b, { x: a.x, y: b.y }];

@@ -4,16 +4,16 @@ import test from "node:test";
 import { blank, equal, preset } from "../../../imagebart/ui/sketchpad/mask.js";
 import { State, UndoStack } from "../../../imagebart/ui/sketchpad/state.js";
 
-const image = (path, width = 12, height = 8) => ({ path, width, height, mask_size: [width, height] });
+const image = (path, width = 12, height = 8) => ({ path, width, height, mask_size: { width, height } });
 
 test("every change is passed on at once, with a version of its own", () => {
   const seen = [];
   const state = new State(() => seen.push([state.version, state.mask]));
   state.open(image("a"));
-  for (const name of ["upper half", "centre", "border"]) state.paint(preset(name, 12, 8));
+  for (const name of ["upper half", "centre", "border"]) state.paint(preset(name, { width: 12, height: 8 }));
   assert.deepEqual(seen.map(([version]) => version), [1, 2, 3, 4]);
-  assert.ok(equal(seen[3][1], preset("border", 12, 8)));
-  state.paint(preset("border", 12, 8));
+  assert.ok(equal(seen[3][1], preset("border", { width: 12, height: 8 })));
+  state.paint(preset("border", { width: 12, height: 8 }));
   assert.equal(state.version, 4, "the same mask is no change");
 });
 
@@ -24,10 +24,10 @@ test("whether nobody painted a mask belongs to its entry", () => {
     change();
     seen.push(state.movable);
   };
-  step(() => state.open(image("a"), preset("centre", 12, 8)));
-  step(() => state.paint(preset("border", 12, 8)));
-  step(() => state.paint(preset("upper half", 12, 8), true));
-  step(() => state.open(image("b"), preset("centre", 12, 8), null, false));
+  step(() => state.open(image("a"), preset("centre", { width: 12, height: 8 })));
+  step(() => state.paint(preset("border", { width: 12, height: 8 })));
+  step(() => state.paint(preset("upper half", { width: 12, height: 8 }), true));
+  step(() => state.open(image("b"), preset("centre", { width: 12, height: 8 }), null, false));
   step(() => {
     state.beginStroke().data[0] = 9;
     state.endStroke();
@@ -50,10 +50,10 @@ test("undo and redo walk through images and masks as through a list", () => {
     else if (what === 1 && at < list.length - 1) [state.redo(), at++];
     else if (what === 2 || at < 0) {
       state.open(image(`p${step}`));
-      list = [...list.slice(0, at + 1), [`p${step}`, blank(12, 8)]];
+      list = [...list.slice(0, at + 1), [`p${step}`, blank({ width: 12, height: 8 })]];
       at = list.length - 1;
     } else {
-      const mask = blank(12, 8);
+      const mask = blank({ width: 12, height: 8 });
       mask.data[chance(96)] = 1 + chance(255);
       const before = state.version;
       state.paint(mask);
@@ -72,27 +72,27 @@ test("nothing is undone where nothing was, and nothing is redone after another c
   assert.equal(state.undo(), false);
   state.open(image("a"));
   assert.equal(state.undo(), false);
-  state.paint(preset("centre", 12, 8));
+  state.paint(preset("centre", { width: 12, height: 8 }));
   state.undo();
-  state.paint(preset("border", 12, 8));
+  state.paint(preset("border", { width: 12, height: 8 }));
   assert.equal(state.redo(), false);
 });
 
 test("the oldest entries are dropped first, by their bytes", () => {
   const stack = new UndoStack(1000);
-  for (let i = 0; i < 50; i++) stack.push({ i, mask: blank(10, 10) });
+  for (let i = 0; i < 50; i++) stack.push({ i, mask: blank({ width: 10, height: 10 }) });
   assert.deepEqual(stack.past.map(({ i }) => i), Array.from({ length: 10 }, (_, i) => 40 + i));
 });
 
 test("an image under another path keeps its mask, in the past too", () => {
   const state = new State(() => {});
   state.open(image("a"));
-  state.paint(preset("centre", 12, 8));
+  state.paint(preset("centre", { width: 12, height: 8 }));
   const { version } = state;
   state.rename("a", image("b"));
   assert.equal(state.image.path, "b");
   assert.equal(state.version, version, "answers about it still count");
-  assert.ok(equal(state.mask, preset("centre", 12, 8)));
+  assert.ok(equal(state.mask, preset("centre", { width: 12, height: 8 })));
   state.undo();
   assert.equal(state.image.path, "b");
 });
@@ -101,7 +101,7 @@ test("a stroke ends before anything else is done, and belongs to the image on wh
   let finish = () => {};
   const state = new State(() => {}, () => finish());
   finish = () => state.stroke && state.endStroke();
-  for (const [act, path] of [[() => state.open(image("b")), "a"], [() => state.undo(), "a"], [() => state.paint(blank(12, 8)), "a"]]) {
+  for (const [act, path] of [[() => state.open(image("b")), "a"], [() => state.undo(), "a"], [() => state.paint(blank({ width: 12, height: 8 })), "a"]]) {
     state.open(image("a"));
     const { version } = state;
     state.beginStroke().data[5] = 255;
@@ -134,7 +134,7 @@ test("what arrives during a stroke comes at its end, in its order", () => {
 test("images, masks and words are undone and redone in the order in which they were made", () => {
   const field = { text: "", read: () => field.text, write: (words) => (field.text = words) };
   const state = new State(() => {}, () => {}, field);
-  const [centre, border] = ["centre", "border"].map((name) => preset(name, 12, 8));
+  const [centre, border] = ["centre", "border"].map((name) => preset(name, { width: 12, height: 8 }));
   const now = () => [state.image.path, state.mask.data.indexOf(255), field.text];
   state.open(image("a"), null, "of the example");
   const seen = [now()];
@@ -167,7 +167,7 @@ test("words cost no masks, and are left alone where there is no prompt", () => {
   let text = null;
   const state = new State(() => {}, () => {}, { read: () => text, write: () => assert.fail("there is no prompt") });
   state.open(image("a"));
-  state.paint(preset("centre", 12, 8));
+  state.paint(preset("centre", { width: 12, height: 8 }));
   state.undo();
   state.undoStack.maxBytes = 3 * 12 * 8;
   for (let i = 0; i < 50; i++) {
