@@ -40,7 +40,7 @@ train: $(VENV)/.everything
 	done
 	$(BIN)/python -m recipes.avatars assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
 	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
-	cp runs/avatars/scorer/reader.safetensors checkpoints/avatars/judge.safetensors
+	cp runs/avatars/scorer/reader.safetensors checkpoints/avatars/attribute_classifier.safetensors
 
 THINGS := recipes/things/configs
 things: $(VENV)/.everything
@@ -52,7 +52,7 @@ things: $(VENV)/.everything
 	done
 	$(BIN)/python -m recipes.things train reader --run runs/things/reader
 	$(BIN)/python -m recipes.things assemble --config $(THINGS)/model.json --out checkpoints/things
-	cp runs/things/reader/reader.safetensors checkpoints/things/judge.safetensors
+	cp runs/things/reader/reader.safetensors checkpoints/things/detector.safetensors
 	$(BIN)/python -m recipes.things examples --out checkpoints/things/examples
 
 runs/still-life/pictures/train/metadata.jsonl: | $(VENV)/.everything

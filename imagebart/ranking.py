@@ -17,9 +17,9 @@ from torch import Tensor
 from imagebart.errors import InputError, reason_of
 from imagebart.models.imagebart import ImageBARTModel
 from imagebart.text.conditioners import ClassConditioner, ClipTextConditioner
-from imagebart.worlds.things import ThingScorer, is_thing_scorer
+from imagebart.worlds.things import ThingScorer
 
-WEIGHTS = "judge.safetensors"  # in a model's folder
+DETECTOR, ATTRIBUTE_CLASSIFIER = "detector.safetensors", "attribute_classifier.safetensors"  # in a model's folder
 
 
 class Scorer(Protocol):
@@ -67,14 +67,13 @@ def contrast(scorer: Scorer | None, image: Tensor, prompt: str) -> tuple[str, st
 
 def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     """The scorer in a model's folder, if any. Raises WeightsError naming a damaged file."""
-    path = folder / WEIGHTS
-    if not path.is_file():
-        return None
-    if is_thing_scorer(path):
-        return ThingScorer.load(path, model)
-    from imagebart.worlds.attribute_classifier import AvatarScorer
+    if (folder / DETECTOR).is_file():
+        return ThingScorer.load(folder / DETECTOR, model)
+    if (folder / ATTRIBUTE_CLASSIFIER).is_file():
+        from imagebart.worlds.attribute_classifier import AvatarScorer
 
-    return AvatarScorer.load(path, model)
+        return AvatarScorer.load(folder / ATTRIBUTE_CLASSIFIER, model)
+    return None
 
 
 MEAN, STD, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224  # ImageNet's, where a network has no others

@@ -208,5 +208,5 @@ def test_licence_is_mit() -> None:
 
 def test_vocabulary_ships_with_its_licence() -> None:
     data = ROOT / "imagebart" / "data"
-    assert (data / "tokenizer.json").is_file()
+    assert (data / "tokenizer.json.gz").is_file()
     assert "Copyright (c) 2021 OpenAI" in (data / "LICENSE.clip.txt").read_text(encoding="utf-8")

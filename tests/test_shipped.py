@@ -134,7 +134,7 @@ def test_upper_halves_go_on_in_the_background_of_the_lower(pipe: Pipeline) -> No
     assert ((corners - colors[..., None]).abs().amax((1, 2)) < 24).sum() >= 18
 
 
-def test_the_judge_reads_prompts_and_puts_what_they_ask_for_first(pipe: Pipeline) -> None:
+def test_the_scorer_reads_prompts_and_puts_what_they_ask_for_first(pipe: Pipeline) -> None:
     scorer = pipe.scorer
     assert isinstance(scorer, AvatarScorer)
     claims = scorer.claims("Red hair, sunglasses and a hoodie")

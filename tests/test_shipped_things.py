@@ -1,4 +1,4 @@
-"""The model in checkpoints/things: what is asked for is drawn, found and removed. The reader beside it judges."""
+"""The model in checkpoints/things: what is asked for is drawn, found and removed. The detector beside it looks."""
 
 from __future__ import annotations
 

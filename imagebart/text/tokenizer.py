@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -44,7 +45,8 @@ def _tokenizer() -> Tokenizer:
     """CLIP's, which also straightens curly quotes, as CLIP's own cleaning does."""
     from tokenizers import Tokenizer  # `CLIPTokenizer` of `transformers` takes over a second to import
 
-    return Tokenizer.from_file(str(files("imagebart").joinpath("data/tokenizer.json")))
+    packed = files("imagebart").joinpath("data/tokenizer.json.gz").read_bytes()
+    return Tokenizer.from_buffer(gzip.decompress(packed))
 
 
 # Byte pairs never cross whitespace, so chunks can be cached; only short ones are, to bound memory.

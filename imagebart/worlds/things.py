@@ -32,7 +32,6 @@ from imagebart.text.conditioners import TextConditioner
 from imagebart.text.prompts import articled
 
 SIDE = 64  # pixels a side of the network's input
-KIND = "things"  # in the file's header
 MIN_PROBABILITY = 0.6  # of a noun, from which a thing counts as found
 MIN_EXPECTED = 0.3  # … where its words were said
 MAX_OVERLAP = 0.2  # of the smaller box: things lie apart
@@ -99,16 +98,7 @@ class ThingDetector(nn.Module):
 def save_detector(detector: ThingDetector, names: ThingNames, path: Path) -> None:
     """Writes a detector as one safetensors file of 16-bit numbers, its names in the header."""
     tensors = {name: value.half().contiguous().cpu() for name, value in detector.state_dict().items()}
-    write_bytes(path, save(tensors, {"kind": KIND, "names": names.model_dump_json()}))
-
-
-def is_thing_scorer(path: Path) -> bool:
-    """Whether a safetensors file says that it is a detector of things; False where it cannot be read."""
-    try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("kind") == KIND
-    except (SafetensorError, OSError):
-        return False
+    write_bytes(path, save(tensors, {"names": names.model_dump_json()}))
 
 
 def load_detector(path: Path) -> tuple[ThingDetector, ThingNames]:

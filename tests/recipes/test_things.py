@@ -127,7 +127,7 @@ def test_what_captions_ask_for_is_read_as_it_is_said() -> None:
 @pytest.mark.shipped
 def test_the_shipped_model_reads_the_words_of_this_recipe() -> None:
     folder = Path(__file__).parents[2] / "checkpoints" / "things"
-    assert load_detector(folder / "judge.safetensors")[1] == NAMES
+    assert load_detector(folder / "detector.safetensors")[1] == NAMES
     config = json.loads((folder / "config.json").read_text("utf-8"))["conditioner"]
     assert type(conditioner()).from_json(json.dumps(config)) == conditioner()
 
@@ -224,13 +224,13 @@ def test_a_model_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     model, words = tmp_path / "model", conditioner()
     config = denoiser_config(SHAPE, first_stage.config, words, text_config(SHAPE, words))
     ImageBART(first_stage, Denoiser(config), words).save_pretrained(model)
-    save_detector(ThingDetector(len(NOUNS), len(COLORS), width=8), NAMES, model / "judge.safetensors")
+    save_detector(ThingDetector(len(NOUNS), len(COLORS), width=8), NAMES, model / "detector.safetensors")
     measured = ["evaluate", "--model", str(model), "--samples", "6", "--out", str(tmp_path / "figures.json")]
     assert main(measured) == 0
     values = {m["name"]: m["value"] for m in json.loads((tmp_path / "figures.json").read_text())["measures"]}
     assert values["no pixel changed outside the mask"] == 1
     assert values["outlines and rectangles at any place: the thing asked for"] < 0.5  # nothing was trained
-    (model / "judge.safetensors").unlink()
+    (model / "detector.safetensors").unlink()
     assert main(measured) == 2
     assert "has no detector of things" in capsys.readouterr().err
 

@@ -113,7 +113,7 @@ def test_the_configuration_that_made_it_loads() -> None:
 
 @pytest.mark.parametrize("size", [{"channels": [20_000] * 3}, {"squeeze": 20_000, "features": 1000}])
 def test_a_scorer_of_gigabytes_is_refused_by_its_description(tmp_path: Path, size: dict[str, object]) -> None:
-    path = tmp_path / "judge.safetensors"
+    path = tmp_path / "attribute_classifier.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"values": json.dumps(VALUES), "config": json.dumps(size)})
     with pytest.raises(ValueError, match="expected at most 512"):
         load_classifier(path)

@@ -11,7 +11,7 @@ from model_with_scorer import save_model_with_scorer
 from tiny_models import tiny_model
 
 from imagebart.errors import WeightsError
-from imagebart.ranking import WEIGHTS, bundled_scorer
+from imagebart.ranking import ATTRIBUTE_CLASSIFIER, bundled_scorer
 from imagebart.worlds.attribute_classifier import (
     HEADS,
     AvatarScorer,
@@ -156,12 +156,12 @@ def test_what_is_no_avatar_is_not_described(scorer: AvatarScorer) -> None:
 def test_files_that_are_no_scorer_are_named(tmp_path: Path) -> None:
     model = save_model_with_scorer(tmp_path)
     assert bundled_scorer(tmp_path / "elsewhere", model) is None
-    with pytest.raises(WeightsError, match=f"{WEIGHTS} scores by prompts"):
+    with pytest.raises(WeightsError, match=f"{ATTRIBUTE_CLASSIFIER} scores by prompts"):
         bundled_scorer(tmp_path, tiny_model("class"))
     with pytest.raises(WeightsError, match="query_tokens is 3, expected 14"):
         bundled_scorer(tmp_path, tiny_model("text"))
     (tmp_path / HEADS).write_bytes(b"no tensors")
-    with pytest.raises(WeightsError, match=f"{WEIGHTS} cannot be used"):
+    with pytest.raises(WeightsError, match=f"{ATTRIBUTE_CLASSIFIER} cannot be used"):
         bundled_scorer(tmp_path, model)
     (tmp_path / HEADS).unlink()
     with pytest.raises(WeightsError, match=f"has no {HEADS}"):

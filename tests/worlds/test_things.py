@@ -18,7 +18,7 @@ from imagebart.errors import InputError, WeightsError
 from imagebart.imaging.crop import Box
 from imagebart.imaging.files import to_images
 from imagebart.pipeline import Pipeline
-from imagebart.ranking import WEIGHTS, Describer, bundled_scorer, rank
+from imagebart.ranking import DETECTOR, Describer, bundled_scorer, rank
 from imagebart.settings import SamplingSettings
 from imagebart.text.conditioners import TextConditioner
 from imagebart.ui.messages import scale_line
@@ -157,7 +157,7 @@ def shipped() -> ThingScorer:
     folder = Path(__file__).parents[2] / "checkpoints" / "things"
     conditioner = read_config(folder / "config.json").conditioner
     assert isinstance(conditioner, TextConditioner)
-    return ThingScorer(*load_detector(folder / WEIGHTS), conditioner, 16)
+    return ThingScorer(*load_detector(folder / DETECTOR), conditioner, 16)
 
 
 def said(scorer: ThingScorer, asked: Asked) -> str:
@@ -384,7 +384,7 @@ def test_a_thing_is_found_by_its_name_and_free_space_where_there_is_none(framed:
 
 def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(scorer: ThingScorer, tmp_path: Path) -> None:
     model = tiny_model("text")
-    save_detector(scorer.detector, NAMES, tmp_path / WEIGHTS)
+    save_detector(scorer.detector, NAMES, tmp_path / DETECTOR)
     loaded = bundled_scorer(tmp_path, model)
     assert isinstance(loaded, ThingScorer)
     image = drawn([(LEMON, "", Box(2, 2, 4))])
@@ -392,10 +392,10 @@ def test_a_folder_holds_a_scorer_and_damaged_ones_are_named(scorer: ThingScorer,
         torch.testing.assert_close(mine, theirs, atol=0.1, rtol=0.05)
     with pytest.raises(WeightsError, match="takes none in words"):
         bundled_scorer(tmp_path, tiny_model("class"))
-    content = (tmp_path / WEIGHTS).read_bytes()
-    (tmp_path / WEIGHTS).write_bytes(content.replace(b"nouns.weight", b"nouns.wrongs"))
+    content = (tmp_path / DETECTOR).read_bytes()
+    (tmp_path / DETECTOR).write_bytes(content.replace(b"nouns.weight", b"nouns.wrongs"))
     with pytest.raises(WeightsError, match="cannot be used as a scorer"):
         bundled_scorer(tmp_path, model)
-    (tmp_path / WEIGHTS).write_bytes(content.replace(b'\\"sides\\"', b'\\"hides\\"'))
+    (tmp_path / DETECTOR).write_bytes(content.replace(b'\\"sides\\"', b'\\"hides\\"'))
     with pytest.raises(WeightsError, match="cannot be used as a scorer"):
-        load_detector(tmp_path / WEIGHTS)
+        load_detector(tmp_path / DETECTOR)
