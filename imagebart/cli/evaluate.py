@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure a model.")
 
-Batch = Annotated[int, typer.Option(help="Images sampled at once.")]
 MIN_SAMPLES = 4  # images that anything is measured on
-TIMEOUT = timedelta(days=7)  # of processes that have done their share, waiting for the others
 
 
 @command(app)
@@ -32,65 +27,43 @@ def folder(
     model: Annotated[Path, typer.Option(help="The model's folder.")],
     sampling: Sampling,
     data: Data = None,
-    work: Annotated[Path | None, typer.Option(help="Folder for the classifier; else the model's evaluation/.")] = None,
     samples: Annotated[int, typer.Option(min=MIN_SAMPLES, help="Held-back images of each measure.")] = 200,
-    beside: Annotated[
-        Path | None, typer.Option(help="Folder of another first stage, or of a model: pairs for a blind test.")
-    ] = None,
-    baseline: Annotated[Path | None, typer.Option(help="Folder of a model that samples from left to right.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps that the classifier is trained.")] = 3000,
     test_steps: Annotated[int, typer.Option(min=1, help="Steps of the two-sample test.")] = 200,
-    features: Annotated[str | None, typer.Option(help="A transformers or timm model that is on this machine.")] = None,
     seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images sampled at once.")] = 32,
     out: Annotated[Path | None, typer.Option(help="Where to write the numbers as JSON.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Where to write a sheet of images.")] = None,
 ) -> None:
     """The table of a model of your own images, on those that were held back."""
-    from imagebart.atomic_io import write_text
-    from imagebart.evaluation.classifier import train_classifier
     from imagebart.evaluation.folder import FolderStudy, evaluate_folder, folder_sheet
-    from imagebart.evaluation.metrics import in_batches, local_features, table, write_json
+    from imagebart.evaluation.metrics import table, write_json
     from imagebart.imaging.files import save_image
-    from imagebart.training.vqgan import load_first_stage
 
     sampler = load_image_sampler(model, sampling, batch)
-    place = work or model / "evaluation"
-    store = _store(model, data, place, sampler.size)
-    classifier = train_classifier(store, place / "classifier", steps)
-    network = local_features(features) if features else partial(in_batches, classifier.features)
-    other = load_first_stage(beside) if beside else None
-    left = load_image_sampler(baseline, sampling, batch) if baseline else None
-    study = FolderStudy(sampler, store, classifier, network, samples, seed, other, left, test_steps)
+    study = FolderStudy(sampler, _store(model, data, sampler.size), samples, seed, test_steps)
     measures = []
-    for one in evaluate_folder(study):
-        measures.append(one)
-        print(f"{one.name}: {one.value:.4g} ({one.low:.4g} to {one.high:.4g})", file=sys.stderr)
+    for measure in evaluate_folder(study):
+        measures.append(measure)
+        print(f"{measure.name}: {measure.value:.4g} ({measure.low:.4g} to {measure.high:.4g})", file=sys.stderr)
     print(table(measures))
     if out:
-        about = {"model": str(model), "samples": len(study.held), "seed": seed, "features": features or "classifier"}
-        write_json(out, about, measures)
+        write_json(out, {"model": str(model), "samples": len(study.held), "seed": seed}, measures)
     if sheet:
         save_image(folder_sheet(study), sheet, optimize=True)
-    if study.pairs is not None:
-        save_image(study.pairs.sheet(), place / "pairs.png", optimize=True)
-        write_text(place / "pairs.json", json.dumps({"the model's own": study.pairs.key()}, indent=1))
-        print(f"{place / 'pairs.png'}: pairs for a blind test; the key, {place / 'pairs.json'}", file=sys.stderr)
 
 
-def _store(model: Path, data: str | None, work: Path, resolution: int) -> ImageStore:
+def _store(model: Path, data: str | None, resolution: int) -> ImageStore:
     """The images to measure on: those of the training, or those of a folder, of which the same are held back."""
     from imagebart.training.data import INDEX, ImageStore, inspect_dataset, open_dataset
 
-    own = model / "run" / "pictures"
+    trained_on, prepared = model / "run" / "pictures", model / "evaluation" / "pictures"
     if data is None:
-        if not (own / INDEX).exists():
+        if not (trained_on / INDEX).exists():
             raise InputError(f"{model} has no images with it (run/pictures); give --data.")
-        return ImageStore(own)
-    place = work / "pictures"
-    if not (place / INDEX).exists() or ImageStore(place).index.resolution != resolution:
-        inspect_dataset(open_dataset(data), resolution, work / "pictures")
-    return ImageStore(work / "pictures")
+        return ImageStore(trained_on)
+    if not (prepared / INDEX).exists() or ImageStore(prepared).index.resolution != resolution:
+        inspect_dataset(open_dataset(data), resolution, prepared)
+    return ImageStore(prepared)
 
 
 def load_image_sampler(model: str | Path, sampling: Sampling, batch: int, device: str = "cpu") -> ImageSampler:
@@ -98,8 +71,6 @@ def load_image_sampler(model: str | Path, sampling: Sampling, batch: int, device
     from imagebart.evaluation.image_sampler import ImageSampler
     from imagebart.model import ImageBART
 
-    if batch < 1:
-        raise ValueError(f"a batch of {batch}, expected 1 or more")
     loaded = ImageBART.from_pretrained(model, device)
     return ImageSampler(loaded, sampling.over(loaded.about.sampling), batch)
 
@@ -119,27 +90,21 @@ class PaperOptions:
     scorer: Annotated[str | None, typer.Option(help="What ranks, or scores a text model: a folder or Hub name.")] = None
     seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0
     batch: Annotated[int, typer.Option(help="Images sampled at once.", min=1)] = 8
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"
 
 
 @command(app)
 def paper(asked: PaperOptions, sampling: Sampling) -> None:
-    """FID, Inception score, precision, recall, speed and so on, beside the paper's figures.
-
-    Started by `accelerate launch`, several processes share the samples.
-    """
-    from accelerate import PartialState
-
+    """FID, Inception score, precision, recall, speed and so on, beside the paper's figures."""
     from imagebart.atomic_io import write_text
     from imagebart.evaluation import paper
     from imagebart.imaging.files import save_image
     from imagebart.ranking import load_scorer
 
-    processes = PartialState(timeout=TIMEOUT)
     if asked.best_of > 1 and asked.scorer is None:
-        raise ValueError(f"the best of {asked.best_of} takes a --scorer to rank them")
+        raise InputError(f"The best of {asked.best_of} takes a --scorer to rank them.")
     data, network = paper.images_in(asked.data, asked.images), paper.load_network(asked.features)
-    device = str(processes.device) if processes.device.type == "cuda" else "cpu"
-    sampler = load_image_sampler(asked.model, sampling, asked.batch, device)
+    sampler = load_image_sampler(asked.model, sampling, asked.batch, asked.device)
     study = paper.PaperStudy(
         sampler,
         data,
@@ -150,19 +115,14 @@ def paper(asked: PaperOptions, sampling: Sampling) -> None:
         best_of=asked.best_of,
         scorer=load_scorer(asked.scorer, sampler.model) if asked.scorer else None,
         seed=asked.seed,
-        process=processes.process_index,
-        processes=processes.num_processes,
     )
     paper.generate_all(study)
-    processes.wait_for_everyone()
-    if not processes.is_main_process:
-        return
     rows = []
     for row in paper.evaluate_paper(study):
         rows.append(row)
         print(f"{row.name}: {row.value:.4g}", file=sys.stderr)
     write_text(asked.out / "table.md", paper.rows_table(rows) + "\n")
-    save_image(paper.neighbours(study), asked.out / "neighbours.png")
+    save_image(paper.nearest_images(study), asked.out / "nearest.png")
     print(paper.rows_table(rows))
     rates = paper.images_per_second(study)
     print("images a second: " + ", ".join(f"T = {t}: {rate:.2f}" for t, rate in rates.items()))

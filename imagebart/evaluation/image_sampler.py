@@ -9,15 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebart.evaluation.metrics import Measure
 from imagebart.imaging.blending import blend
 from imagebart.imaging.files import denormalize, normalize, to_images, to_tensor
 from imagebart.inpainting import KnownTokens, encode_masked
 from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage
 from imagebart.settings import SamplingSettings
-
-BASELINE = "left to right"
 
 
 @dataclass(frozen=True)
@@ -81,19 +78,3 @@ def reconstruct(first_stage: FirstStage, images: Tensor) -> Tensor:
 def _decode(first_stage: FirstStage, tokens: Tensor) -> Tensor:
     pixels = first_stage.decode(tokens).float().cpu()
     return normalize(denormalize(pixels))
-
-
-def left_to_right(sampler: ImageSampler) -> ImageSampler:
-    """A baseline that samples from left to right, as VQGAN's transformer does. Raises ValueError for other models."""
-    kinds = [stage.config.kind for stage in sampler.model.stages]
-    if kinds != ["decoder_only"]:
-        raise ValueError(f"the baseline has stages of kind {kinds}, expected one decoder_only")
-    return sampler
-
-
-def sampling_parameters(sampler: ImageSampler) -> Measure:
-    """The size of the networks that are sampled from; first stage and text encoder are the same for all models."""
-    named = sampler.model.named_parameters()
-    counted = [w.numel() for name, w in named if not name.startswith("first_stage.") and ".text." not in name]
-    millions = sum(counted) / 1e6
-    return Measure("sampling parameters, millions", millions, millions, millions, 0)

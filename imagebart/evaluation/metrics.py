@@ -1,8 +1,12 @@
-"""Metrics of images and of features, 95 % intervals around them, and the tables that they are written to.
+"""95 % intervals, a classifier two-sample test, and the tables that measures are written to.
 
 Shares have Wilson's score interval. The attributes of one image are right or wrong together more often than by chance,
 so the number of trials is the effective one, n / (design effect), from the variance between images (the ratio estimator
 of cluster sampling; Cochran, Sampling Techniques, 1977, section 3.12).
+
+The two-sample test (Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, 2017) asks whether a small network
+trained for it can tell real images from generated ones: it is right in 50 % where it cannot. Images are split in two
+halves; a network learns from one and is tested on the other, and the other way round (two-fold cross-validation).
 """
 
 from __future__ import annotations
@@ -10,17 +14,17 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from imagebart.atomic_io import write_text
-from imagebart.errors import InputError
-from imagebart.imaging.files import denormalize
 
 Z = 1.959964  # standard deviations that hold 95 % of a normal distribution
 
@@ -39,9 +43,9 @@ def wilson(share: float, trials: float) -> Interval:
     if not 0 <= share <= 1 or trials < 1:
         raise ValueError(f"a share of {share} in {trials} trials; expected 0 to 1 in at least 1")
     scale = 1 + Z * Z / trials
-    centre = (share + Z * Z / (2 * trials)) / scale
+    center = (share + Z * Z / (2 * trials)) / scale
     half = Z * math.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials)) / scale
-    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
+    return Interval(share, max(0.0, min(share, center - half)), min(1.0, max(share, center + half)))
 
 
 def share_of(right: Sequence[int], asked: Sequence[int] | None = None) -> Interval:
@@ -88,120 +92,66 @@ def median_of(values: Sequence[float]) -> Interval:
     return Interval(statistics.median(ordered), ordered[rank - 1], ordered[count - rank])
 
 
-def replicates(statistic: Callable[[Tensor], float], count: int, groups: int = 10) -> Tensor:
-    """A statistic of all of `count` items, then without each group of them: float64 [1 + groups].
+TEST_STEPS = 200  # of the two-sample test's networks
+TEST_BATCH = 16  # real images a step, and as many generated ones
+TEST_CHANNELS = (32, 48, 64, 96)
+MIN_IMAGES = 4  # of the two-sample test: two a half
 
-    statistic: takes the numbers of the items to use, int64 [n].
+
+def two_sample_test(real: Tensor, made: Tensor, steps: int = TEST_STEPS, seed: int = 0) -> Interval:
+    """The share of images that are classified rightly as real or made: 0.5 where they cannot be told apart.
+
+    real, made: float [B, 3, H, W] in [-1, 1], row i of the one made of row i of the other. Raises ValueError for B < 4.
     """
-    if not 2 <= groups <= count:
-        raise ValueError(f"{groups} groups of {count} items, expected 2 to {count}")
-    items = torch.arange(count)
-    without = [statistic(items[items % groups != g]) for g in range(groups)]
-    return torch.tensor([statistic(items), *without], dtype=torch.float64)
+    count = len(real)
+    if count < MIN_IMAGES:
+        raise ValueError(f"{count} images to tell apart, expected at least {MIN_IMAGES}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    halves = (order[: count // 2], order[count // 2 :])
+    right = torch.zeros(count, dtype=torch.int)
+    for training, test in (halves, halves[::-1]):
+        network = _train_classifier(real[training], made[training], steps, seed)
+        for images, label in ((real, 0), (made, 1)):
+            with torch.no_grad():
+                logits = torch.cat([network(part) for part in images[test].split(64)])
+            right[test] += (logits.argmax(1) == label).int()
+    return share_of(right.tolist(), [2] * count)
 
 
-def jackknife(values: Tensor) -> Interval:
-    """The normal interval of the grouped jackknife around the first of `replicates`.
-
-    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 11.5. Unlike resampling it repeats no item,
-    which would shrink a covariance.
-    """
-    value, without = float(values[0]), values[1:]
-    error = math.sqrt((len(without) - 1) * float(without.var(correction=0)))
-    return Interval(value, value - Z * error, value + Z * error)
-
-
-def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """The Fréchet distance of Gaussians fitted to features [n, F] and [m, F] (n, m over 1), 0 or more.
-
-    Heusel et al., GANs trained by a two time-scale update rule, 2017, eq. 6: |m - w|^2 + tr(C + D - 2 (C D)^(1/2)). Few
-    samples make it too large, so it is compared only with that of as many.
-    """
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or len(x) < 2 or len(y) < 2:
-        raise ValueError(f"features have shapes {list(x.shape)} and {list(y.shape)}, expected [n, F] and [m, F]")
-    x, y = x.double(), y.double()
-    first, second = torch.cov(x.T).reshape(x.shape[1], -1), torch.cov(y.T).reshape(x.shape[1], -1)
-    values, vectors = torch.linalg.eigh(first)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    # C D has the eigenvalues of C^(1/2) D C^(1/2), which is symmetric.
-    eigenvalues = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0)
-    shift = (x.mean(0) - y.mean(0)).square().sum()
-    distance = shift + first.trace() + second.trace() - 2 * eigenvalues.sqrt().sum()
-    return max(float(distance), 0.0)
+def _train_classifier(real: Tensor, made: Tensor, steps: int, seed: int) -> nn.Module:
+    """A network trained to tell real images from made ones. The global RNG is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _classifier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps + 1)
+        for _ in range(steps):
+            # Each image beside what was made of it: they differ in nothing else.
+            rows = torch.randperm(len(real))[:TEST_BATCH]
+            flipped = (torch.rand(len(rows)) < 0.5).repeat(2)[:, None, None, None]
+            images = torch.cat([real[rows], made[rows]])
+            logits = network(torch.where(flipped, images.flip(-1), images))
+            F.cross_entropy(logits, torch.tensor([0, 1]).repeat_interleave(len(rows))).backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        # The running statistics of batch normalization are still those of weights some steps ago.
+        update_bn(torch.cat([real, made])[torch.randperm(2 * len(real))].split(64), network)
+    return network.eval()
 
 
-SSIM_BATCH = 4  # images: PyTorch's convolution of float64 takes 300 MB for each of 256 x 256 pixels
-
-
-def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity of images [B, C, H, W] in [-1, 1], at least 11 pixels a side: [B], at most 1.
-
-    Wang et al., Image quality assessment, 2004, section III: where the Gaussian window fits into the image.
-    """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    if min(x.shape[-2:]) < 11:
-        raise ValueError(f"images are {x.shape[-1]} x {x.shape[-2]} pixels, expected at least 11 x 11")
-    found = []
-    for one, other in zip(x.double().split(SSIM_BATCH), y.double().split(SSIM_BATCH), strict=True):
-        pair = ((one + 1) / 2, (other + 1) / 2)
-        _, map_ = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none", return_full_image=True)
-        found.append(map_[..., 5:-5, 5:-5].flatten(1).mean(1))
-    return torch.cat(found)
-
-
-NEIGHBOURS = 3
-
-
-def inside(points: Tensor, others: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
-    """Which points [n, F] lie in the manifold of others [m, F], m over `neighbours`: bool [n].
-
-    That is, within the distance of any of them to its third neighbour (Kynkäänniemi et al., Improved Precision and
-    Recall Metric for Assessing Generative Models, 2019, eq. 1). Of generated among real images it is the precision, of
-    real among generated ones the recall.
-    """
-    if len(others) <= neighbours:
-        raise InputError(f"{len(others)} images are too few to compare with; there must be over {neighbours}.")
-    own = torch.cdist(others.double(), others.double())
-    radii = own.sort(1).values[:, neighbours]  # the nearest is itself
-    return (torch.cdist(points.double(), others.double()) <= radii).any(1)
-
-
-def nearest(points: Tensor, others: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-    """The `count` of others [m, F] nearest to each point [n, F], or all m: distances and numbers, [n, count]."""
-    distance, index = torch.cdist(points.double(), others.double()).sort(stable=True, dim=1)
-    return distance[:, :count], index[:, :count]
-
-
-Features = Callable[[Tensor], Tensor]  # images float [B, 3, H, W] in [-1, 1] -> [B, F]
-BATCH = 64
-
-
-def local_features(name: str) -> Features:
-    """The features of a transformers or timm model that is on this machine; nothing is downloaded.
-
-    Raises InputError where there is none of that name.
-    """
-    from transformers import AutoImageProcessor, AutoModel
-
-    try:
-        processor: Any = AutoImageProcessor.from_pretrained(name, local_files_only=True)
-        model = AutoModel.from_pretrained(name, local_files_only=True).eval()
-    except (OSError, ValueError) as error:
-        raise InputError(f"There is no model {name} on this machine that tells features: {str(error)[:120]}") from error
-
-    def features(images: Tensor) -> Tensor:
-        output = model(**processor(images=list(denormalize(images)), return_tensors="pt"))
-        pooled = getattr(output, "pooler_output", None)
-        return (output.last_hidden_state.mean(1) if pooled is None else pooled).flatten(1)
-
-    return lambda images: in_batches(features, images)
-
-
-@torch.no_grad()
-def in_batches(features: Features, images: Tensor) -> Tensor:
-    """Features of many images, `BATCH` at a time."""
-    return torch.cat([features(part).float().cpu() for part in images.split(BATCH)])
+def _classifier() -> nn.Module:
+    """Images float [B, 3, H, W] -> logits of being real and of being made, [B, 2]."""
+    layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
+    width = 3 * 4
+    for channels in TEST_CHANNELS:
+        for inputs, stride in ((width, 1), (channels, 2)):
+            convolution = nn.Conv2d(inputs, channels, 3, stride, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(channels), nn.ReLU()]
+        width = channels
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, 2)
+    )
 
 
 @dataclass(frozen=True)
@@ -236,21 +186,6 @@ def table(measures: Sequence[Measure]) -> str:
         ]
         blocks.append("\n".join([head, *rows]))
     return "\n\n".join(blocks)
-
-
-def side_by_side(columns: Mapping[str, Sequence[Measure]]) -> str:
-    """The totals of several models, a column each: value ± half of the 95 % interval."""
-    rows: dict[str, dict[str, str]] = {}
-    for column, measures in columns.items():
-        for m in measures:
-            if not m.group:
-                half = (m.high - m.low) / 2
-                error = f"{100 * half:.1f}" if m.unit == "%" else f"{half:.2g}"
-                rows.setdefault(m.name, {})[column] = f"{_number(m.value, m.unit)} ± {error}"
-    lines = ["| measure | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
-    for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(row.get(column, "") for column in columns) + " |")
-    return "\n".join(lines)
 
 
 def write_json(path: Path, about: dict[str, Any], measures: Sequence[Measure]) -> None:

@@ -1,7 +1,7 @@
 """The paper's measures for one of its models, beside the paper's own figures (ImageBART, section 4).
 
 FID and Inception score use the features of any network, but are comparable with the paper's only with the Inception
-network of 2015. Samples are kept as PNG files, so that a run that was stopped goes on; several processes share them.
+network of 2015. Samples are kept as PNG files, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from imagebart.errors import InputError, reason_of
 from imagebart.evaluation.image_sampler import ImageSampler
-from imagebart.evaluation.metrics import frechet_distance, inside, nearest
 from imagebart.imaging import files
 from imagebart.imaging.figures import sheet
 from imagebart.imaging.masks import preset_array
@@ -28,8 +27,9 @@ from imagebart.ranking import ClipScorer, Preprocessor, Scorer, rank
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
 BATCH = 32  # images that the network sees at once
-MOST_NEIGHBOURS = 8  # samples whose nearest real images are shown
-NEAREST = 3  # of each
+SHOWN, NEAREST = 8, 3  # samples of the figure, and real images beside each
+MANIFOLD_NEIGHBORS = 3  # of precision and recall
+SPLITS_FROM = 1000  # images, from which on the Inception score is split in ten
 
 # The paper's FIDs by the number of samples of which one is kept, as in Rombach et al. 2022 (Tables 1 and 10).
 PAPER = {
@@ -39,7 +39,6 @@ PAPER = {
     "cin_5_scales_custom": {1: 21.19, 20: 7.44},
 }
 SCALES = (1, 2, 3, 4, 8)  # T, where it can be chosen
-FEW = 1000  # images, under which the Inception score is not split in ten
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,6 @@ class PaperStudy:
     best_of: int = 1
     scorer: Scorer | None = None
     seed: int = 0
-    process: int = 0  # the number of this process
-    processes: int = 1
 
     @property
     def sample_paths(self) -> list[Path]:
@@ -151,80 +148,86 @@ class PaperStudy:
 
 
 def generate_all(study: PaperStudy) -> None:
-    """Generates this process's share of samples and of completed upper halves (Fig. 14, Table 3); keeps files."""
+    """Generates the samples and the completed upper halves (Fig. 14, Table 3) whose files are missing."""
     sampler = study.sampler
-    for group in _missing(study, study.sample_paths, sampler.batch if study.best_of == 1 else 1):
-        if study.best_of == 1:
-            sampled = sampler.generate([study.prompt(i) for i in group], study.seed + group[0])
-        else:
-            sampled = _best(study, group[0])
+    for group in _missing(study.sample_paths, sampler.batch if study.best_of == 1 else 1):
+        prompts = [study.prompt(i) for i in group for _ in range(study.best_of)]
+        sampled = sampler.generate(prompts, study.seed + group[0] * study.best_of)
+        if study.best_of > 1:
+            assert study.scorer is not None, "the best of several needs a scorer"
+            best = rank(study.scorer, sampled, prompts[0] or "")[0]
+            sampled = sampled[best : best + 1]
         for i, image in zip(group, files.to_images(sampled), strict=True):
-            if not study.sample_paths[i].is_file():
-                files.save_image(image, study.sample_paths[i])
+            files.save_image(image, study.sample_paths[i])
     mask = preset_array("upper half", sampler.size)
-    for (i,) in _missing(study, study.completion_paths, 1):
+    for (i,) in _missing(study.completion_paths, 1):
         after = sampler.edit(read_square(study.data[i], sampler.size), mask[None], [study.prompt(i)], study.seed + i)
         files.save_image(files.to_images(after)[0], study.completion_paths[i])
 
 
-def _missing(study: PaperStudy, paths: Sequence[Path], step: int) -> Iterator[range]:
-    """This process's groups of `step` files, of which some are missing.
+def _missing(paths: Sequence[Path], step: int) -> Iterator[range]:
+    """The groups of `step` files of which some are missing.
 
     Groups are always generated whole: the last digits of an image depend on those that are decoded beside it.
     """
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    for start in range(study.process * step, len(paths), study.processes * step):
+    for start in range(0, len(paths), step):
         group = range(start, min(start + step, len(paths)))
         if not all(paths[i].is_file() for i in group):
             yield group
 
 
-def _best(study: PaperStudy, i: int) -> Tensor:
-    """Sample i: the best of several."""
-    assert study.scorer is not None, "the best of several needs a scorer"
-    prompt = study.prompt(i)
-    sampled = study.sampler.generate([prompt] * study.best_of, study.seed + i * study.best_of)
-    best = rank(study.scorer, sampled, prompt or "")[0]
-    return sampled[best : best + 1]
-
-
 def evaluate_paper(study: PaperStudy) -> Iterator[Row]:
     """All measures of what `generate_all` wrote, each as soon as it is known."""
-    known = PAPER.get(study.sampler.model.about.name, {}).get(study.best_of)
+    paper = PAPER.get(study.sampler.model.about.name, {}).get(study.best_of)
     yield Row("acceptance rate", 1 / study.best_of, study.samples)
-    yield from _fidelity(study.real, study.outputs(study.sample_paths), "", known)
+    yield from _fidelity(study.real, study.outputs(study.sample_paths), "", paper)
     if isinstance(study.scorer, ClipScorer):
-        yield Row("CLIP score", clip_score(study, study.scorer, study.sample_paths), study.samples)
+        images = (read_square(path, study.sampler.size) for path in study.sample_paths)
+        scores = [study.scorer.similarity(image, study.prompt(i) or "") for i, image in enumerate(images)]
+        # Hessel et al. 2021, as torchmetrics' CLIPScore, which needs the files of CLIP's tokenizer.
+        yield Row("CLIP score", 100 * float(torch.cat(scores).clamp_min(0).mean()), study.samples)
     yield from _fidelity(study.real, study.outputs(study.completion_paths), "upper half completed: ")
 
 
-def _fidelity(real: NetworkOutput, made: NetworkOutput, prefix: str, known: float | None = None) -> Iterator[Row]:
-    """FID, Inception score, precision and recall of generated images; known: the paper's FID."""
+def _fidelity(real: NetworkOutput, made: NetworkOutput, prefix: str, paper: float | None = None) -> Iterator[Row]:
+    """FID, Inception score, precision and recall of generated images; paper: its FID."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.inception import InceptionScore
 
-    count = len(made.features)
-    yield Row(f"{prefix}FID", frechet_distance(real.features, made.features), count, known)
+    count, features = len(made.features), torch.nn.Identity()
+    features.num_features = real.features.shape[1]  # type: ignore[assignment]
+    distance = FrechetInceptionDistance(feature=features)
+    distance.update(real.features, real=True)
+    distance.update(made.features, real=False)
+    yield Row(f"{prefix}FID", float(distance.compute()), count, paper)
     if made.logits is not None:
-        score = InceptionScore(feature=torch.nn.Identity(), splits=1 if count < FEW else 10)
+        score = InceptionScore(feature=torch.nn.Identity(), splits=1 if count < SPLITS_FROM else 10)
         score.update(made.logits)
         yield Row(f"{prefix}Inception score", float(score.compute()[0]), count)
-    for name, points, others in (("precision", made, real), ("recall", real, made)):
-        share = inside(points.features, others.features).double().mean().item()
-        yield Row(f"{prefix}{name}", share, len(points.features))
+    for name, points, others in (("precision", made.features, real.features), ("recall", real.features, made.features)):
+        yield Row(f"{prefix}{name}", float(in_manifold(points, others).double().mean()), len(points))
 
 
-def clip_score(study: PaperStudy, scorer: ClipScorer, samples: Sequence[Path]) -> float:
-    """100 times the mean similarity, at least 0, of samples to their prompts (Hessel et al. 2021)."""
-    images = (read_square(path, study.sampler.size) for path in samples)
-    scores = [scorer.similarity(image, study.prompt(i) or "") for i, image in enumerate(images)]
-    return 100 * float(torch.cat(scores).clamp_min(0).mean())
+def in_manifold(points: Tensor, others: Tensor) -> Tensor:
+    """Which points [n, F] lie in the manifold of others [m, F]: bool [n].
+
+    That is, within the distance of any of them to its third neighbor (Kynkäänniemi et al., Improved Precision and
+    Recall Metric for Assessing Generative Models, 2019, eq. 1). Raises InputError for m < 4.
+    """
+    if len(others) <= MANIFOLD_NEIGHBORS:
+        raise InputError(f"{len(others)} images are too few to compare with; there must be over {MANIFOLD_NEIGHBORS}.")
+    others = others.double()
+    radii = torch.cdist(others, others).sort(1).values[:, MANIFOLD_NEIGHBORS]  # the nearest is itself
+    return (torch.cdist(points.double(), others) <= radii).any(1)
 
 
-def neighbours(study: PaperStudy) -> Image.Image:
+def nearest_images(study: PaperStudy) -> Image.Image:
     """Samples, and beside each the real images nearest to it (Fig. 26, 27)."""
-    samples, size = study.sample_paths[:MOST_NEIGHBOURS], study.sampler.size
-    _, index = nearest(study.outputs(samples).features, study.real.features, NEAREST)
-    shown = [[path, *(study.data[i] for i in row)] for path, row in zip(samples, index.tolist(), strict=True)]
+    samples, size = study.sample_paths[:SHOWN], study.sampler.size
+    distances = torch.cdist(study.outputs(samples).features.double(), study.real.features.double())
+    nearest = distances.sort(stable=True, dim=1).indices[:, :NEAREST].tolist()
+    shown = [[path, *(study.data[i] for i in row)] for path, row in zip(samples, nearest, strict=True)]
     rows = [[files.to_images(read_square(path, size))[0] for path in row] for row in shown]
     return sheet(rows, size, margin=0)
 
@@ -241,10 +244,10 @@ def read_square(path: Path, size: int) -> Tensor:
 def images_in(folder: Path, most: int) -> tuple[Path, ...]:
     """The first image files of a folder, by name. Raises InputError where there are none."""
     kinds = Image.registered_extensions()
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds) if folder.is_dir() else []
-    if not found:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds) if folder.is_dir() else []
+    if not paths:
         raise InputError(f"{folder} holds no images; choose a folder with those that the model was trained on.")
-    return tuple(found[:most])
+    return tuple(paths[:most])
 
 
 def load_prompts(path: Path | None, model: ImageBART) -> tuple[str, ...]:
@@ -266,19 +269,11 @@ def rows_table(rows: Sequence[Row]) -> str:
 
 
 def images_per_second(study: PaperStudy) -> dict[int, float]:
-    """Images a second, a batch at a time, by T, the number of scales (ImageBART, Fig. 8, right).
-
-    A model of T stages starts at each of them in turn, from noise.
-    """
-    model, batch = study.sampler.model, study.sampler.batch
-    cond = model.conditioner.encode([study.prompt(0)] * batch).tokens if model.conditioner.length else None
-    start = torch.randint(model.vocab_size, (batch, model.tokens), generator=torch.Generator().manual_seed(0))
-    rates: dict[int, float] = {}
-    for scales in range(1, len(model.stages) + 1) if model.stages else SCALES:
-        settings = model.about.sampling if model.stages else model.about.sampling.replace(scales=scales)
-        strength = 1 - model.schedule.alphacum(scales) if model.stages else 1.0
+    """Images a second, a batch at a time, by T, the number of scales (ImageBART, Fig. 8, right)."""
+    sampler, rates = study.sampler, {}
+    for scales in SCALES if sampler.model.denoiser is not None else (len(sampler.model.stages),):
+        timed = ImageSampler(sampler.model, sampler.settings.replace(scales=scales), sampler.batch)
         began = time.perf_counter()
-        *_, last = model.stream(batch, cond, start, settings=settings, seed=0, strength=strength)
-        model.first_stage.decode(last.tokens)
-        rates[scales] = batch / (time.perf_counter() - began)
+        timed.generate([study.prompt(0)] * sampler.batch, study.seed)
+        rates[scales] = sampler.batch / (time.perf_counter() - began)
     return rates
