@@ -210,10 +210,12 @@ class Pipeline:
     def __init__(self, model: ImageBART, card: str = "", scorer: Scorer | None = None) -> None:
         # Faster on a CPU, with the same results.
         model.first_stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = model
-        self.card = card
-        self.scorer = scorer
-        patches = model.about.frame
+        about, shape = model.about, model.first_stage.config
+        self.model, self.card, self.scorer = model, card, scorer
+        self.name, self.knows = about.name, about.knows  # knows: what the training images show, "" where unknown
+        self.suggestions = about.suggestions  # words to add to a prompt, by what they describe ("hair")
+        self.image_size, self.grid = shape.resolution, shape.side  # pixels a side of the model's images, tokens a side
+        patches = about.frame
         self._frames = Frames(model, scorer, patches) if patches and isinstance(scorer, ThingScorer) else None
 
     @classmethod
@@ -226,15 +228,6 @@ class Pipeline:
         model.sampler.warm_up()
         card = read_card(folder) or default_card(config_of(model))
         return cls(model, without_header(card), bundled_scorer(folder, model))
-
-    @property
-    def name(self) -> str:
-        return self.model.about.name
-
-    @property
-    def knows(self) -> str:
-        """What the training images show; "" where unknown."""
-        return self.model.about.knows
 
     @property
     def defaults(self) -> SamplingSettings:
@@ -259,11 +252,6 @@ class Pipeline:
         return sorted((*conditioner.words, *conditioner.understood))
 
     @property
-    def suggestions(self) -> dict[str, tuple[str, ...]]:
-        """Words to add to a prompt, by what they describe ("hair")."""
-        return dict(self.model.about.suggestions)
-
-    @property
     def surprises(self) -> int:
         """How many suggestions a random prompt has at most."""
         return self.model.about.surprises
@@ -276,18 +264,9 @@ class Pipeline:
     def corrections(self, prompt: str) -> dict[str, str]:
         """The prompt's words that will be read as others: {"sunglases": "sunglasses"}."""
         conditioner = self.model.conditioner
-        found = conditioner.corrections(prompt) if isinstance(conditioner, TextConditioner) else []
-        return {one.typed: one.meant for one in found}
-
-    @property
-    def image_size(self) -> int:
-        """Pixels a side of the model's images."""
-        return self.model.first_stage.config.resolution
-
-    @property
-    def grid(self) -> int:
-        """Tokens a side."""
-        return self.model.first_stage.config.side
+        if not isinstance(conditioner, TextConditioner):
+            return {}
+        return {correction.typed: correction.meant for correction in conditioner.corrections(prompt)}
 
     @property
     def stages(self) -> int:

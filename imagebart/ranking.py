@@ -76,16 +76,13 @@ def bundled_scorer(folder: Path, model: ImageBARTModel) -> Scorer | None:
     return None
 
 
-MEAN, STD, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224  # ImageNet's, where a network has no others
-
-
 @dataclass(frozen=True)
 class Preprocessor:
-    """A network's input: pixels a side, mean and deviation of each color."""
+    """A network's input: pixels a side, mean and deviation of each color; ImageNet's, where it has no others."""
 
-    side: int = SIDE
-    mean: tuple[float, ...] = MEAN
-    deviation: tuple[float, ...] = STD
+    side: int = 224
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     @classmethod
     def from_pretrained(cls, source: str) -> Preprocessor:
@@ -96,9 +93,9 @@ class Preprocessor:
             values, _ = ImageProcessingMixin.get_image_processor_dict(source)
         except OSError:
             return cls()
-        size = values.get("crop_size") or values.get("size") or SIDE
-        side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or SIDE
-        return cls(int(side), tuple(values.get("image_mean", MEAN)), tuple(values.get("image_std", STD)))
+        size = values.get("crop_size") or values.get("size") or cls.side
+        side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or cls.side
+        return cls(int(side), tuple(values.get("image_mean", cls.mean)), tuple(values.get("image_std", cls.deviation)))
 
     def prepare(self, images: Tensor) -> Tensor:
         """Square images [B, 3, H, W] in [-1, 1] as the network's input."""

@@ -11,13 +11,14 @@ where it was trained on those around a mask alone, it is given as many (`context
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagebart.diffusion import log_likelihood
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Block, Cache, Transformer, TransformerConfig
 from imagebart.models.vqgan import FirstStageConfig
 from imagebart.settings import HintGrid, Length, Settings, Vocabulary
@@ -138,9 +139,12 @@ class Denoiser(nn.Module):
         return None if self.config.text is None or cond is None else self.text(cond.to(self.device))
 
     def set_text_encoder(self, encoder: TextEncoder) -> None:
-        """Replaces the text encoder by one that may know other words; raises ValueError for another shape."""
-        self.text = replacement(self.config.text, encoder)
-        self.config = self.config.replace(text=encoder.config)
+        """Replaces the text encoder by a copy of one that may know other words; raises ValueError for another shape."""
+        text = encoder.config
+        expected = self.text.config.transformer.replace(vocab_in=text.transformer.vocab_in)
+        if self.text.config.replace(transformer=expected) != text:
+            raise ValueError(f"the text encoder is {text}, expected the shape of the network's own, {self.text.config}")
+        self.text, self.config = deepcopy(encoder), self.config.replace(text=text)
 
     def prefix(self, batch: int, cond: Tensor | None) -> Tensor:
         """[start, cond...] or [start, query tokens...], int64 [B, P]."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagebart.diffusion import log_likelihood
-from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig, replacement
+from imagebart.models.text_encoder import TextEncoder, TextEncoderConfig
 from imagebart.models.transformer import Cache, Transformer, TransformerConfig
 from imagebart.settings import Count, Length, Offset, Positive, SamplingSettings, Settings, Share, Steps, Vocabulary
 
@@ -67,11 +67,6 @@ class Stage(nn.Module):
             return None
         words = self.text(cond.to(self.decoder.position_embedding.device))
         return F.pad(self.text_map(words), (0, 0, 1, 0))
-
-    def set_text_encoder(self, encoder: TextEncoder) -> None:
-        """Replaces the text encoder by one that may know other words; raises ValueError for another shape."""
-        self.text = replacement(self.config.text, encoder)
-        self.config = self.config.replace(text=encoder.config)
 
     def prepare(self, x_t: Tensor, cond: Tensor | None = None) -> Cache:
         """What is computed once a step."""

@@ -7,7 +7,6 @@ than with images (`recipes.avatars.training`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -58,14 +57,6 @@ class TextEncoder(nn.Module):
         phrases = self.phrase(self.transformer.token_embedding(words))
         tokens = torch.cat([words, queries], 1)
         return self.transformer(tokens, added_embeds=F.pad(phrases, (0, 0, 0, count)))[:, -count:]
-
-
-def replacement(own: TextEncoderConfig | None, encoder: TextEncoder) -> TextEncoder:
-    """A copy of a text encoder, to be used in place of another; only its words may differ, else raises ValueError."""
-    other = encoder.config
-    if own is None or own.replace(transformer=own.transformer.replace(vocab_in=other.transformer.vocab_in)) != other:
-        raise ValueError(f"the text encoder is {other}, expected the shape of the network's own, {own}")
-    return deepcopy(encoder)
 
 
 @torch.no_grad()

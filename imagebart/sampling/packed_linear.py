@@ -31,11 +31,6 @@ PASS_ROWS = 32  # tokens of all variants in a pass of the decoder: fewer take li
 LARGE = 2**22  # depth times squared width of a decoder, from which more threads than one are worth it
 
 
-def native(linear: nn.Linear) -> Matrix:
-    """PyTorch's own, for every device and type."""
-    return linear.forward
-
-
 def fp32(linear: nn.Linear) -> Matrix:
     """oneDNN, float32 on a CPU. A row's result does not depend on how many rows there are."""
     weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().float(), ROWS)
@@ -58,17 +53,20 @@ def fp16(linear: nn.Linear) -> Matrix:
     return apply
 
 
-def best_kernel(transformer: Transformer) -> Kernel:
-    """The fastest kernel that changes none of a transformer's weights, which may be kept in a shorter type."""
+def best_kernel(transformer: Transformer) -> Kernel | None:
+    """The fastest kernel that changes none of a transformer's weights, which may be kept in a shorter type.
+
+    None: PyTorch's own, as on other devices and in other types.
+    """
     weights = [module.weight for module in transformer.modules() if isinstance(module, nn.Linear)]
     on_cpu = transformer.position_embedding.device.type == "cpu"
     if not on_cpu or transformer.position_embedding.dtype != torch.float32:
-        return native
+        return None
     exact_in_fp16 = all(torch.equal(weight.float(), weight.half().float()) for weight in weights)
     if exact_in_fp16 and "fbgemm" in torch.backends.quantized.supported_engines:
         return fp16
     has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return fp32 if has_onednn else native
+    return fp32 if has_onednn else None
 
 
 class PackedLinear(nn.Module):
@@ -87,7 +85,7 @@ def with_kernel(module: M, kernel: Kernel) -> M:
 
     The maps to cross-attention's keys and values, computed once a step, stay as they are.
     """
-    if kernel is native or not any(isinstance(part, nn.Linear) for part in module.modules()):
+    if not any(isinstance(part, nn.Linear) for part in module.modules()):
         return module  # also parametrized embeddings, in training, which cannot be copied
     copied = copy(module)
     copied._modules = {}
@@ -118,7 +116,8 @@ class PackedDecoder:
         state = [(weight.data_ptr(), weight._version) for weight in decoder.parameters()]
         if self._packed is None or self._state != state:
             self._packed = None  # its memory is freed before more is taken
-            self._state, self._packed = state, with_kernel(decoder, best_kernel(decoder))
+            kernel = best_kernel(decoder)
+            self._state, self._packed = state, decoder if kernel is None else with_kernel(decoder, kernel)
         return self._packed
 
 

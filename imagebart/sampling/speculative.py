@@ -10,7 +10,7 @@ nothing is computed after the last unknown token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,10 +24,6 @@ from imagebart.settings import SamplingSettings
 MIN_LENGTH = 4  # positions of a pass: with fewer, kernels add in another order
 MIN_DRAFTS = 8  # of a row in a pass: of 16 rows, fewer make more passes, and more are computed in vain
 MULTIPLE = 2  # lengths are multiples of this
-
-# How many positions of the decoder a pass computes, given: the positions up to the first unknown token; from that token
-# on, True for each token to sample and False for each known one; and the rows of the decoder's batch.
-DraftLength = Callable[[int, list[bool], int], int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +43,12 @@ class ChainEvent:
 
 
 def draft_length(needed: int, unknown: list[bool], rows: int) -> int:
-    """As many drafts as make PASS_ROWS rows in all, or MIN_DRAFTS; see `DraftLength`. Results do not depend on it."""
+    """How many positions of the decoder a pass computes: as many drafts as make PASS_ROWS rows in all, or MIN_DRAFTS.
+
+    needed: the positions up to the first unknown token; unknown: from that token on, True for each token to sample and
+    False for each known one; rows: of the decoder's batch. It changes the result only by rounding, where two tokens are
+    almost equally likely.
+    """
     places = [place for place, wanted in enumerate(unknown, 1) if wanted]
     drafts = min(max(MIN_DRAFTS, PASS_ROWS // rows), len(places))
     return max(-(-(needed - 1 + places[drafts - 1]) // MULTIPLE) * MULTIPLE, MIN_LENGTH)
@@ -94,14 +95,12 @@ def sample_step(
     noise: Tensor,
     event: ChainEvent,
     drafts: Tensor | None = None,
-    length_of: DraftLength = draft_length,
 ) -> Iterator[ChainEvent]:
     """Samples x_s given x_t; yields the step's own drafts, if it makes any, and an event after every pass.
 
     decoder: the step's, which may be packed. state: its x is x_t, with the known tokens where they are kept. noise:
     Gumbel [B, N, K]. event: holds the stage and resample of the events. drafts: of x_s, with the known tokens, int64
-    [B, N]; None: the step's own. length_of: how many drafts a pass verifies; it changes the result only by rounding,
-    where two tokens are almost equally likely.
+    [B, N]; None: the step's own.
     Rows advance on their own; one that is done leaves the batch.
     """
     x_t, keep = state.x, step.keeps(state.noise_level)
@@ -123,7 +122,7 @@ def sample_step(
             row.drafts = x_s[row.index].tolist()
         yield replace(event, tokens=x_s.clone())
     while active:
-        begins, length, skip = _span(active, run, length_of)
+        begins, length, skip = _span(active, run)
         fed = torch.tensor([row.drafts for row in active], device=x_t.device)
         predicted = [begin + skip for begin in begins]
         logits = filter_logits(run.logits(fed, begins, length, skip), settings)
@@ -142,13 +141,13 @@ def sample_step(
         active = [active[i] for i in going]
 
 
-def _span(active: list[_Row], run: StepRun, length_of: DraftLength) -> tuple[list[int], int, int]:
+def _span(active: list[_Row], run: StepRun) -> tuple[list[int], int, int]:
     """What the next pass computes: each row's first position of the decoder; how many; how many only for the cache."""
     first, last = run.first, max(row.end for row in active)
     slowest = min(active, key=lambda row: row.settled)
     needed = max(first + row.settled + 1 - row.taken for row in active)
     unknown = [not kept for kept in slowest.keep[slowest.settled : slowest.end]]
-    length = min(length_of(needed, unknown, run.rows), first + last)
+    length = min(draft_length(needed, unknown, run.rows), first + last)
     begins = [min(row.taken, first + last - length) for row in active]
     return begins, length, min(first + row.settled - begin for row, begin in zip(active, begins, strict=True))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from imagebart.diffusion import gumbel_noise, row_generators
 from imagebart.models.transformer import Cache, Transformer
-from imagebart.sampling.speculative import PASS_ROWS, ChainEvent, DraftLength, draft_length, sample_step
+from imagebart.sampling import speculative
+from imagebart.sampling.speculative import PASS_ROWS, ChainEvent, draft_length, sample_step
 from imagebart.sampling.steps import Step
 from imagebart.settings import SamplingSettings
 
 N, K = 6, 7
+DraftLength = Callable[[int, list[bool], int], int]
 OPTIONS = {
     "plain": SamplingSettings(),
     "greedy": SamplingSettings(top_k=1),
@@ -63,7 +66,8 @@ def sampled(
     settings = settings or SamplingSettings()
     state = chain_state([step], c, level, cond, unconditional if settings.guidance != 1 else None)
     event = ChainEvent(tokens=c, stage=1, stages=1, resample_index=0, resamples=1)
-    return sample_step(step, step.network.decoder, state, settings, noise, event, drafts, length)
+    with patch.object(speculative, "draft_length", length):
+        yield from sample_step(step, step.network.decoder, state, settings, noise, event, drafts)
 
 
 def last(events: Iterator[ChainEvent], otherwise: Tensor) -> Tensor:
