@@ -38,7 +38,7 @@ CAPTION_COLUMNS = ("text", "caption", "prompt")  # the first that is there
 SPLITS = {"train", "test", "validation"}
 MIN_IMAGES = 16  # that a model can be trained on at all
 HELD_OUT_SHARE, MIN_HELD_OUT, MAX_HELD_OUT = 0.05, 4, 500  # held-out images
-MAX_NAMED, MAX_COUNTED = 5, 12  # in a report: images that are left out, and words or classes
+MAX_NAMED, MAX_COUNTED = 5, 12  # in a report: images that are left out; words or classes
 PIXELS, INDEX = "pixels.bin", "images.json"
 MAX_VIEWS = 8  # of each image
 STORED_SCALE = 9 / 8  # side of a stored image over that of one that is trained on: room for crops
@@ -52,7 +52,6 @@ class Example:
     source: Path | bytes
     text: str  # its caption, or its class; "" for neither
     is_test: bool  # from a split of the data set that is called test
-    credit: dict[str, str]  # author, source, license, where they are given
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,17 @@ class ImageSource:
 
     def __iter__(self) -> Iterator[Example]:
         for split, part in self.splits.items():
-            column = _image_column(part)
-            for number, values in enumerate(part):
-                yield self._example(split, number, values, values[column] or {})
+            image_column = _image_column(part)
+            for number, row in enumerate(part):
+                image = row[image_column] or {}
+                path, content = image.get("path") or "", image.get("bytes")
+                text = row[self.column] if self.column else ""
+                if self.kind == "class" and isinstance(text, int):
+                    text = part.features[self.column].int2str(text)
+                name = path.removeprefix(f"{self.root}/") or f"{split} {number}"
+                yield Example(
+                    name, Path(path) if content is None else content, str(text or "").strip(), split == "test"
+                )
 
     def sizes(self, count: int = 200) -> list[tuple[int, int]]:
         """Width and height of the first images whose headers can be read."""
@@ -78,19 +85,6 @@ class ImageSource:
             with suppress(Exception), Image.open(source) as file:
                 sizes.append(file.size)
         return sizes or [(1, 1)]
-
-    def _example(self, split: str, number: int, values: dict[str, Any], image: dict[str, Any]) -> Example:
-        path, content = image.get("path"), image.get("bytes")
-        text = values.get(self.column) if self.column else None
-        if self.kind == "class" and isinstance(text, int):
-            text = self.splits[split].features[self.column].int2str(text)
-        credit = {key: str(values[key]) for key in ("author", "source", "license", "licence") if values.get(key)}
-        name = f"{split} {number}"
-        if path:
-            inside = self.root is not None and Path(path).is_relative_to(self.root)
-            name = str(Path(path).relative_to(self.root) if inside and self.root else Path(path).name)
-        source = content if content is not None else Path(path or "")
-        return Example(name, source, str(text or "").strip(), split == "test", credit)
 
 
 def open_dataset(data: str) -> ImageSource:
@@ -154,7 +148,6 @@ class StoreIndex(Settings):
     names: tuple[str, ...]
     texts: tuple[str, ...]
     held_out: tuple[bool, ...]  # never trained on
-    credits: tuple[dict[str, str], ...]
 
     def numbers(self, held_out: bool) -> list[int]:
         """The images that are held out, or the others."""
@@ -197,38 +190,27 @@ def inspect_dataset(source: ImageSource, resolution: int, folder: Path) -> list[
         names=tuple(example.name for example in used),
         texts=tuple(example.text for example in used),
         held_out=tuple(split_held_out(used)),
-        credits=tuple(example.credit for example in used),
     )
     save(index, folder / INDEX)  # last: a folder with an index is a whole store
-    return [*_report(index, short_sides), *_list_left_out(left_out)]
+    return list(_report(index, short_sides, left_out))
 
 
-def _report(index: StoreIndex, short_sides: list[int]) -> Iterator[str]:
+def _report(index: StoreIndex, short_sides: list[int], left_out: dict[str, str]) -> Iterator[str]:
     yield f"{len(index.names):,} images, {sum(index.held_out):,} of them held out"
     middle = statistics.median(short_sides)
     yield f"short sides of {min(short_sides):,} to {max(short_sides):,} pixels, {middle:,.0f} in the middle"
-    if index.kind == "text":
-        words = Counter(word for text in index.texts for word in re.findall(r"\w+", text.lower()))
-        silent = index.texts.count("")
-        without = f"; {silent:,} images without a caption" if silent else ""
-        yield f"captions of {len(words):,} different words{without}; most frequent: {_most_common(words)}"
-    elif index.kind == "class":
-        classes = Counter(index.texts)
-        yield f"{len(classes):,} classes: {_most_common(classes)}"
-    else:
-        yield "neither captions nor classes: images are completed and regenerated without words"
-
-
-def _most_common(counts: Counter[str]) -> str:
-    return ", ".join(f"{text} ({count:,})" for text, count in counts.most_common(MAX_COUNTED))
-
-
-def _list_left_out(left_out: dict[str, str]) -> Iterator[str]:
     if left_out:
         yield f"{len(left_out):,} left out:"
         yield from (f"  {name}: {reason}" for name, reason in islice(left_out.items(), MAX_NAMED))
-        if len(left_out) > MAX_NAMED:
-            yield f"  and {len(left_out) - MAX_NAMED:,} more"
+    words = Counter(index.texts)
+    if index.kind == "text":
+        words = Counter(word for text in index.texts for word in re.findall(r"\w+", text.lower()))
+    if index.kind == "none":
+        yield "neither captions nor classes: images are completed and regenerated without words"
+    else:
+        what = "different words in captions" if index.kind == "text" else "classes"
+        frequent = ", ".join(f"{word} ({count:,})" for word, count in words.most_common(MAX_COUNTED))
+        yield f"{len(words):,} {what}, most frequent: {frequent}"
 
 
 def split_held_out(examples: Sequence[Example]) -> list[bool]:

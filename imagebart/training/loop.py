@@ -11,7 +11,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,7 +85,13 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
     rank, processes, is_main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     set_seed(config.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)).to(accelerator.device)
+    step = 0
+
+    def average(averaged: Any, current: Any, count: Any) -> None:
+        decay = min(config.ema, step / (step + 9))  # the first steps, of an untrained model, are soon forgotten
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
+
+    ema = AveragedModel(task.model, multi_avg_fn=average).to(accelerator.device)
     model, *optimizers = accelerator.prepare(task.model, *optimizers_for(task.model, config))
     bare = accelerator.unwrap_model(model)
     parts = {"model": bare, "ema": ema, **{f"optimizer {i}": o for i, o in enumerate(optimizers)}, **task.state()}
@@ -116,9 +122,17 @@ def train(task: Task, config: LoopConfig, folder: Path) -> nn.Module:
         lr = config.lr * learning_rate(config, step, task.share)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = lr
-        scalars, norm = training_step(task, model, batch, optimizers, config.clip, accelerator)
-        ema.update_parameters(bare)
+        with accelerator.autocast():
+            scalars = task.loss(model, batch, accelerator)
+        accelerator.backward(scalars["loss"])
+        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
+        with accelerator.autocast():  # Muon multiplies matrices
+            for optimizer in optimizers:
+                optimizer.step()
+        model.zero_grad(set_to_none=True)
+        task.after_step(bare, accelerator)
         step += 1
+        ema.update_parameters(bare)
         before, task.share = task.share, share_done()
         if not is_main:
             continue
@@ -170,27 +184,6 @@ def step_batches(
             batch.append(int(order[n % length]))
         yield batch
         start += 1
-
-
-def training_step(
-    task: Task,
-    model: nn.Module,
-    batch: Batch,
-    optimizers: Sequence[torch.optim.Optimizer],
-    clip: float,
-    accelerator: Accelerator,
-) -> tuple[dict[str, Tensor], Any]:
-    """One update of a model. Returns the task's scalars and the gradient's norm before it was clipped."""
-    with accelerator.autocast():
-        scalars = task.loss(model, batch, accelerator)
-    accelerator.backward(scalars["loss"])
-    norm = accelerator.clip_grad_norm_(model.parameters(), clip)
-    with accelerator.autocast():  # Muon multiplies matrices
-        for optimizer in optimizers:
-            optimizer.step()
-    model.zero_grad(set_to_none=True)
-    task.after_step(accelerator.unwrap_model(model), accelerator)
-    return scalars, norm
 
 
 def learning_rate(config: LoopConfig, step: int, share: float) -> float:

@@ -5,8 +5,6 @@ A run that was stopped goes on where it was. With more hours, the denoiser alone
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import statistics
 from collections import Counter
@@ -64,7 +62,7 @@ from imagebart.training.token_task import (
     with_words_of,
 )
 from imagebart.training.vqgan import FirstStageTask, load_first_stage
-from imagebart.weights import CONFIG, EXAMPLES
+from imagebart.weights import CARD, CONFIG, EXAMPLES
 
 RUN = "run"  # in the model's folder: what a run is resumed from
 MIN_DENOISER_SHARE = 0.1  # of the hours, whatever the first stage took
@@ -73,7 +71,6 @@ MAX_TOKEN_BYTES = 64_000_000  # of all views of all images
 TIMEOUT = timedelta(days=2)  # of processes that wait while the first one inspects and encodes
 KINDS = {"text": "captions", "class": "classes", "none": "neither captions nor classes"}
 SUGGESTED = 12  # phrases of captions that the page offers
-CREDITS = "credits.csv"
 EXAMPLE_COUNT = 4  # held-out images, each with a mask
 MAY_CHANGE = {"hours", "steps", "knows", "license", "credit"}  # settings with which a run can be resumed
 
@@ -120,7 +117,7 @@ def train_model(run: ModelRun, out: Path, say: Say = print) -> None:
         about = about_model(run, store, out.resolve().name, conditioner)
         model = ImageBART(first_stage.cpu(), denoiser.cpu(), conditioner, about)
         model.save_pretrained(out, "float16")
-        write_card(run, store, model, out)
+        write_text(out / CARD, "\n".join(card(run, store, model, folder)) + "\n")
         write_examples(store, out)
         say(f"{out} is ready: imagebart demo --model {out}")
     processes.wait_for_everyone()
@@ -307,19 +304,8 @@ def about_model(run: ModelRun, store: ImageStore, name: str, conditioner: Condit
     return About(name=name, knows=knows, sampling=settings, suggestions=suggestions)
 
 
-def write_card(run: ModelRun, store: ImageStore, model: ImageBART, out: Path) -> None:
-    """Writes README.md, and credits.csv where the data name the images' authors."""
-    credited = [(n, credit) for n, credit in zip(store.index.names, store.index.credits, strict=True) if credit]
-    if credited:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["file", *dict.fromkeys(key for _, credit in credited for key in credit)])
-        writer.writeheader()
-        writer.writerows({"file": name, **credit} for name, credit in credited)
-        write_text(out / CREDITS, text.getvalue())
-    write_text(out / "README.md", "\n".join(_card(run, store, model, out / RUN, len(credited))) + "\n")
-
-
-def _card(run: ModelRun, store: ImageStore, model: ImageBART, folder: Path, credited: int) -> Iterator[str]:
+def card(run: ModelRun, store: ImageStore, model: ImageBART, folder: Path) -> Iterator[str]:
+    """Lines of the model's card; folder: of its run."""
     index, config = store.index, model.first_stage.config
     size, held_out = config.resolution, sum(index.held_out)
     yield "---\nlicense: other\ntags:\n  - imagebart\n  - inpainting\n---\n"
@@ -333,8 +319,6 @@ def _card(run: ModelRun, store: ImageStore, model: ImageBART, folder: Path, cred
     yield f"- License of the images: {run.license or 'not stated'}."
     if run.credit:
         yield f"- {run.credit}"
-    if credited:
-        yield f"- The authors of {credited:,} images are named in [{CREDITS}]({CREDITS})."
     yield "\n## Training\n"
     for name, part in (("first stage", "first-stage"), ("denoiser", "denoiser")):
         measured = [record for record in read_log(folder / part) if "held_out" in record]

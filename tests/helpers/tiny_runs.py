@@ -46,7 +46,7 @@ def write_store(folder: Path, texts: tuple[str, ...], kind: str = "none", held_o
     (folder / PIXELS).write_bytes(pixels.tobytes())
     held = tuple(i < held_out for i in range(count))
     names = tuple(map(str, range(count)))
-    index = StoreIndex(resolution=32, kind=kind, names=names, texts=texts, held_out=held, credits=({},) * count)
+    index = StoreIndex(resolution=32, kind=kind, names=names, texts=texts, held_out=held)
     save(index, folder / INDEX)
     return ImageStore(folder)
 

@@ -91,7 +91,6 @@ def test_from_a_folder_to_images(
         first, *_, last = held_out(folder, part)
         assert last["held_out"][metric] < first["held_out"][metric] and last["step"] == 12
         assert (folder / "model" / "run" / part / "samples" / "0000012.png").is_file()
-    assert (folder / "model" / "credits.csv").is_file() == (kind == "text")
     assert len(find_examples(folder / "model" / "examples")) == 4
 
 
