@@ -51,13 +51,13 @@ def model(
     data: Data = None,
     hours: Annotated[float | None, typer.Option(help="How long to train, such as 8 for a night.")] = None,
     config: Annotated[Path | None, typer.Option(help="JSON file of these and more settings, see recipes/.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Pixels a side: 32, 64, 128 or 256; else what most images have.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Pixels a side: 32, 64, 128 or 256; else chosen.")] = None,
     first_stage: Annotated[str | None, typer.Option(help="Folder of a trained first stage, or of a model.")] = None,
     init_from: Annotated[str | None, typer.Option(help="Folder of a model to go on from, with all it knows.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step; else 16.")] = None,
     knows: Annotated[str | None, typer.Option(help="What the images show, in plain words.")] = None,
     license: Annotated[str | None, typer.Option(help="License of the images, for the model's card.")] = None,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Look at the images, say what would be trained, and stop.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Say what there is and what would be trained.")] = False,
 ) -> None:
     """A model of your own images: from a folder to the page."""
     from imagebart.training.config import ModelRun, load_values
