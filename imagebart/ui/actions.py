@@ -11,7 +11,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from shutil import copyfile
@@ -25,7 +24,7 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from PIL import Image
 
-from imagebart.errors import InputError, whole_characters
+from imagebart.errors import InputError
 from imagebart.fitting import ELSEWHERE, EditOptions
 from imagebart.imaging.metadata import read_recipe, write_png
 from imagebart.pipeline import MISSED, Pipeline, PipelineEvent
@@ -62,7 +61,7 @@ MAX_PREVIEWS = 32  # kept of a run: beyond these every second one is dropped, as
 # Pixels of what a run changes up to which previews are kept: writing larger ones would hold up the model.
 MAX_KEPT_PIXELS = 1_000_000
 MAX_CANCELLED = 1000  # names of cancelled runs that are remembered
-MAX_CHECKED = 2000  # characters of a prompt, or of a model's name
+MAX_CHECKED = 2000  # characters of a prompt
 
 Update = dict[str, Any]
 Box = tuple[int, int, int, int]
@@ -250,10 +249,10 @@ class Actions:
     def open_link(self, link: Mapping[str, Any], model: str | None) -> Update:
         """The controls' values that a link holds; the browser reads it (images.js)."""
         pipeline = self._models.get(model)
-        other = link.get("model")
-        other = None if other in (None, pipeline.name, model) else whole_characters(str(other)[:MAX_CHECKED])
-        note = messages.of_model(messages.LINK_OPENED, other)
-        return {**link_values(link, pipeline), "messages": messages.notes_html([note])}
+        values = link_values(link, pipeline)
+        other = values.pop("model", None)
+        note = messages.of_model(messages.LINK_OPENED, None if other in (pipeline.name, model) else other)
+        return {**values, "messages": messages.notes_html([note])}
 
     def list_models(self, model: str | None = None) -> Update:
         """The list that a model is chosen from, as it is now, and the one that is chosen."""
@@ -326,7 +325,7 @@ def _edit(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[Pi
         exact=controls.exact or sketch.mode == "expand",
         movable=sketch.movable,
         remove=sketch.mode == "remove",
-        feather=int(controls.feather),
+        feather=controls.feather,
         context=context_size(controls.context),
         **controls.for_run(pipeline),
     )
@@ -379,30 +378,6 @@ def _update(event: PipelineEvent, history: RunHistory, message: Mapping[str, Any
     return update
 
 
-@dataclass(frozen=True)
-class Step:
-    """An event of a run with one or more variants: small images to look at, and the parts that the run changes."""
-
-    caption: str
-    preview: bool
-    slot: int  # which of the run's `film_labels` it belongs to
-    variants: tuple[int, ...]  # whose files these are, by their numbers in the run
-    shown: tuple[str, ...]
-    parts: tuple[str, ...]
-
-    def ordered(self, variants: tuple[int, ...]) -> dict[str, Any]:
-        """The step as the browser keeps it, with its files in this order; None for variants that it does not show."""
-        shown, parts = (dict(zip(self.variants, paths, strict=True)) for paths in (self.shown, self.parts))
-        order = variants[: max(variants.index(number) for number in self.variants) + 1]
-        return {
-            "caption": self.caption,
-            "preview": self.preview,
-            "slot": self.slot,
-            "shown": [shown.get(number) for number in order],
-            "parts": [parts.get(number) for number in order],
-        }
-
-
 class RunHistory:
     """The steps of a run: every stage and some of the previews, so that they can be looked at and edited again.
 
@@ -413,7 +388,7 @@ class RunHistory:
         """edits: whether the run changes an image."""
         self._edits = edits
         self._box: Box | None = None  # the part of it that may change; None: all of it
-        self._steps: list[Step] = []
+        self._steps: list[dict[str, Any]] = []  # as the browser keeps them; "shown" and "parts" by variant
         self._labels: list[str] = []
 
     def add(self, event: PipelineEvent) -> dict[str, Any]:
@@ -443,12 +418,16 @@ class RunHistory:
         left, top, right, bottom = box = self._box or (0, 0, *event.images[0].size)
         if preview and (right - left) * (bottom - top) > MAX_KEPT_PIXELS:
             return publish(small[0], "preview")
-        shown = parts = tuple(publish(image) for image in small)
+        shown = parts = {number: publish(image) for number, image in zip(event.variants, small, strict=True)}
         if self._edits or max(event.images[0].size) > MAX_PREVIEW_SIDE:
-            parts = tuple(publish(image if box == (0, 0, *image.size) else image.crop(box)) for image in event.images)
-        self._steps.append(Step(caption, preview, slot, event.variants, shown, parts))
+            parts = {
+                number: publish(image if box == (0, 0, *image.size) else image.crop(box))
+                for number, image in zip(event.variants, event.images, strict=True)
+            }
+        self._steps.append({"caption": caption, "preview": preview, "slot": slot, "shown": shown, "parts": parts})
         # A slow browser asks for a preview long after it was made, when its step may have been dropped.
-        sent = publish_file("image.png", lambda path: copyfile(shown[0], path), "preview")
+        first = shown[event.variants[0]]
+        sent = publish_file("image.png", lambda path: copyfile(first, path), "preview")
         self._drop_previews()
         return sent
 
@@ -457,7 +436,8 @@ class RunHistory:
         self.add(event)
         prompts = dict.fromkeys(recipe.prompt for recipe in event.recipes if recipe.prompt)
         results = []
-        for recipe, image, small in zip(event.recipes, event.images, self._steps[-1].shown, strict=True):
+        for recipe, image in zip(event.recipes, event.images, strict=True):
+            small = self._steps[-1]["shown"][recipe.variant]
             name = f"{recipe.task}-{recipe.seed}-{recipe.variant + 1}.png"
             path = publish_file(name, partial(write_png, image, recipe=recipe))
             results.append(describe_png(path, image) | {"small": small, "number": recipe.variant + 1})
@@ -468,13 +448,16 @@ class RunHistory:
             "name": f"{event.recipe.task}-{event.recipe.seed}",
             "box": self._box,
             "results": results,
-            "steps": [step.ordered(event.variants) for step in self._steps],
+            # In the order of the results; None for variants that a step does not show.
+            "steps": [
+                step | {name: [step[name].get(variant) for variant in event.variants] for name in ("shown", "parts")}
+                for step in self._steps
+            ],
         }
 
     def _drop_previews(self) -> None:
-        previews = [step for step in self._steps if step.preview]
-        if len(previews) > MAX_PREVIEWS:
-            dropped = previews[::2]
-            self._steps = [step for step in self._steps if step not in dropped]
-            for path in {path for step in dropped for path in (*step.shown, *step.parts)}:
+        previews = [step for step in self._steps if step["preview"]]
+        for step in previews[::2] if len(previews) > MAX_PREVIEWS else ():
+            self._steps.remove(step)
+            for path in {*step["shown"].values(), *step["parts"].values()}:
                 Path(path).unlink(missing_ok=True)

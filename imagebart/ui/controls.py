@@ -9,14 +9,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from imagebart.errors import whole_characters
+from pydantic import Field, ValidationError
+
 from imagebart.imaging.metadata import Recipe
 from imagebart.pipeline import Pipeline
 from imagebart.settings import DEFAULT_STRENGTH, MOST_SCALES, SamplingSettings, Settings
 
 MAX_IMAGES = 4  # at once
 MAX_CONTEXT = 3.0  # the right end of the context's slider, which means all of the image
-MAX_LINK_TEXT = 2000  # characters of a text from a link
 DEFAULT_SCALES = 4  # at least, of a model that takes any number: coarse to fine is seen, and still quick
 
 
@@ -66,21 +66,23 @@ class Controls(Settings):
 
     model: str | None
     words: str | None
-    choice: list[str] | None  # of a class model: of several classes there is an image each
-    variants: float
+    choice: list[str] | None = Field(
+        max_length=MAX_IMAGES
+    )  # of a class model: of several classes there is an image each
+    variants: int = Field(ge=1, le=MAX_IMAGES)
     best_first: bool
     guidance: float
     strength: float
-    seed: float | None
+    seed: int | None
     new_seed: bool
     temperature: float
-    top_k: float
+    top_k: int
     top_p: float
-    scales: float
-    resamples: float
-    corrector_steps: float
+    scales: int
+    resamples: int
+    corrector_steps: int
     exact: bool  # only what is painted changes
-    feather: float
+    feather: int
     context: float
 
     def prompt(self, pipeline: Pipeline) -> str | list[str] | None:
@@ -91,25 +93,19 @@ class Controls(Settings):
 
     def for_run(self, pipeline: Pipeline) -> dict[str, Any]:
         """Seed, settings, how many images and whether the best comes first, as a pipeline takes them."""
-        given = {
-            "seed": None if self.new_seed or self.seed is None else int(self.seed),
-            "settings": self._settings(pipeline),
-        }
-        if self._several_classes(pipeline):
-            return given
-        return {**given, "variants": int(self.variants), "best_first": self.best_first and pipeline.can_rank}
-
-    def _settings(self, pipeline: Pipeline) -> SamplingSettings:
-        """The sliders' values; their ends "off" become None."""
-        return pipeline.defaults.replace(
+        settings = pipeline.defaults.replace(
             temperature=self.temperature,
-            top_k=int(self.top_k) or None,
+            top_k=self.top_k or None,
             top_p=self.top_p if self.top_p < 1 else None,
             guidance=self.guidance,
-            resamples=int(self.resamples),
-            corrector_steps=int(self.corrector_steps) if pipeline.any_scales else 0,
-            scales=int(self.scales) if pipeline.any_scales else None,
+            resamples=self.resamples,
+            corrector_steps=self.corrector_steps if pipeline.any_scales else 0,
+            scales=self.scales if pipeline.any_scales else None,
         )
+        given = {"seed": None if self.new_seed else self.seed, "settings": settings}
+        if self._several_classes(pipeline):
+            return given
+        return {**given, "variants": self.variants, "best_first": self.best_first and pipeline.can_rank}
 
     def _several_classes(self, pipeline: Pipeline) -> bool:
         return pipeline.conditioning == "class" and len(self.choice or ()) > 1
@@ -127,9 +123,17 @@ def context_size(context: float) -> float:
 
 def starting_values(pipeline: Pipeline) -> dict[str, Any]:
     """A model's defaults for all controls but model, prompt and class; DEFAULT_SCALES or more where it can."""
-    own = {"variants": 1, "best_first": False, "strength": DEFAULT_STRENGTH, "seed": 0, "new_seed": True}
-    own |= {"exact": False, "feather": 4, "context": MAX_CONTEXT}
-    values = {**own, **_sampling_values(pipeline.defaults, pipeline)}
+    values = {
+        "variants": 1,
+        "best_first": False,
+        "strength": DEFAULT_STRENGTH,
+        "seed": 0,
+        "new_seed": True,
+        "exact": False,
+        "feather": 4,
+        "context": MAX_CONTEXT,
+        **_sampling_values(pipeline.defaults, pipeline),
+    }
     if pipeline.any_scales:
         values["scales"] = max(values["scales"], DEFAULT_SCALES)
     return _clamped(values)
@@ -153,17 +157,14 @@ def recipe_values(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
 
 def link_values(sent: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
     """The controls' values in a link, without those that no page would write. Its seed is kept."""
-    usual_values = {**starting_values(pipeline), "words": "", "choice": []}
-    values = {
-        name: sent[name] for name, value in usual_values.items() if name in sent and _same_kind(sent[name], value)
-    }
-    if "words" in values:
-        values["words"] = whole_characters(values["words"][:MAX_LINK_TEXT])  # no answer can hold half a character
-    chosen = values.get("choice", [])
-    if not chosen or len(chosen) > MAX_IMAGES or any(one not in pipeline.classes for one in chosen):
+    values = {name: sent[name] for name in NAMES if name in sent}
+    try:
+        Controls(**{"model": None, "words": "", "choice": [], **starting_values(pipeline), **values})
+    except ValidationError as error:
+        wrong = {problem["loc"][0] for problem in error.errors()}
+        values = {name: value for name, value in values.items() if name not in wrong}
+    if not values.get("choice") or not set(values["choice"]) <= set(pipeline.classes):
         values.pop("choice", None)
-    if values.get("variants", 1) not in range(1, MAX_IMAGES + 1):
-        del values["variants"]
     return {**_clamped(values), "new_seed": False}
 
 
@@ -186,10 +187,3 @@ def _clamped(values: Mapping[str, Any]) -> dict[str, Any]:
         if slider.name in clamped:
             clamped[slider.name] = min(max(clamped[slider.name], slider.minimum), slider.maximum)
     return clamped
-
-
-def _same_kind(value: Any, usual_value: Any) -> bool:
-    """Whether a value is of the kind that a control has."""
-    if isinstance(usual_value, bool | str | list):
-        return isinstance(value, type(usual_value))
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -49,7 +49,7 @@ SETTINGS_RESTORED = "This image was made here: its prompt, seed and settings are
 
 def model_to_download(model: PublishedModel) -> str:
     """A published model that is not here, in the list of models."""
-    return f"{model.name}: {model.domain}, to be downloaded ({model.license})"
+    return f"{model.name}: {model.domain}, {model.download_gb:g} GB to download ({model.license})"
 
 
 def of_model(sentence: str, model: str | None) -> str:
@@ -102,26 +102,15 @@ def position_line(event: PipelineEvent) -> str:
     return " · ".join(parts)
 
 
-def time_line(event: PipelineEvent) -> str:
-    """Elapsed time, and remaining time where it is known."""
-    time = f"{event.elapsed:.1f} s"
-    return time if event.remaining is None else f"{time}, about {event.remaining:.1f} s left"
-
-
-def progress_line(event: PipelineEvent) -> str:
-    """One line: position, elapsed and remaining time."""
-    return f"{position_line(event)} · {time_line(event)}"
-
-
 def progress_html(event: PipelineEvent) -> str:
-    """The progress line above a progress bar."""
+    """How far a run is, elapsed time, and remaining time where it is known, above a progress bar."""
     percent = round(100 * min(1.0, max(0.0, event.fraction)))
-    line = escape(progress_line(event))
+    remaining = "" if event.remaining is None else f", about {event.remaining:.1f} s left"
+    position, time = escape(position_line(event)), f"{event.elapsed:.1f} s{remaining}"
     return (
         f'<div class="ib-progress" role="progressbar" aria-label="Progress" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{percent}" aria-valuetext="{line}">'
-        f'<span class="ib-line"><span>{escape(position_line(event))}</span><span>{escape(time_line(event))}</span>'
-        f"</span>{_track(percent)}</div>"
+        f'aria-valuemax="100" aria-valuenow="{percent}" aria-valuetext="{position} · {time}">'
+        f'<span class="ib-line"><span>{position}</span><span>{time}</span></span>{_track(percent)}</div>'
     )
 
 
@@ -192,7 +181,6 @@ NO_VOCABULARY = {
     "class": "This model takes a class instead of words.",
     "none": "This model takes no words.",
 }
-MAX_SUMMARY = 900  # characters of a card
 
 
 def model_summary(knows: str, side: int, grid: int, stages: int | None) -> str:
@@ -205,17 +193,6 @@ def model_summary(knows: str, side: int, grid: int, stages: int | None) -> str:
 def model_html(name: str, summary: str) -> str:
     """Which model is loaded."""
     return f'<p class="ib-model">Model <b>{escape(name)}</b> · {escape(summary)}</p>'
-
-
-def card_summary(card: str) -> str:
-    """The beginning of a model's card, in Markdown: its title and what follows, up to the next heading or table."""
-    kept: list[str] = []
-    for block in card.split("\n\n"):
-        title = block.startswith("#")
-        if kept and (title or block.startswith("|")) or sum(map(len, kept)) + len(block) > MAX_SUMMARY:
-            break
-        kept.append(block)
-    return "\n\n".join(kept)
 
 
 def vocabulary_html(words: Sequence[str]) -> str:

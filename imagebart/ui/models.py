@@ -197,7 +197,6 @@ def model_properties(pipeline: Pipeline, name: str | None = None) -> dict[str, d
         "surprise": {"visible": kind != "none"},
         "best_first": {"visible": pipeline.can_rank},
         "vocabulary": {"value": messages.vocabulary_html(vocabulary) if vocabulary else messages.NO_VOCABULARY[kind]},
-        "about": {"value": messages.card_summary(pipeline.card)},
         "card": {"value": pipeline.card or "This model has no card."},
         "words": {"visible": kind == "text"},
         "choice": {"choices": pipeline.classes, "value": pipeline.classes[:1], "visible": kind == "class"},

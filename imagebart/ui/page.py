@@ -213,8 +213,8 @@ def launch_page(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         Thread(target=tidy_forever, args=(folder,), daemon=True).start()
     return page.launch(
         theme=theme(),
-        css=styles(),
-        head=scripts(),
+        css=_read("page.css"),
+        head=f"<script>{_read('channel.js')}</script>",
         max_file_size=MAX_FILE,
         share=False,
         ssr_mode=False,
@@ -346,20 +346,8 @@ def add_about(properties: Properties) -> Parts:
     with gr.Accordion("Words this model knows", open=False, elem_id="words"):
         parts["vocabulary"] = gr.HTML(**properties["vocabulary"])
     with gr.Accordion("About this model", open=False, elem_id="card"):
-        parts["about"] = gr.Markdown(**properties["about"])
-        with gr.Accordion("The whole card", open=False, elem_id="whole-card"):
-            parts["card"] = gr.Markdown(**properties["card"])
+        parts["card"] = gr.Markdown(**properties["card"])
     return parts
-
-
-def scripts() -> str:
-    """The page's own JavaScript, for the head of the document."""
-    return f"<script>{_read('channel.js')}</script>"
-
-
-def styles() -> str:
-    """The page's own CSS."""
-    return _read("page.css")
 
 
 def _read(name: str) -> str:

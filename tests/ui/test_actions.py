@@ -92,7 +92,7 @@ def test_variants_come_from_one_run_and_differ(image: Image.Image) -> None:
 def test_of_a_photograph_with_four_variants_six_states_are_seen() -> None:
     run = edited(Image.new("RGB", (3000, 2000)), variants=4, scales=4, corrector_steps=2)["run"]
     for variant in range(4):
-        seen = {step["slot"] for step in run["steps"] if step["shown"][variant : variant + 1]}
+        seen = {step["slot"] for step in run["steps"] if step["shown"][variant]}
         assert len(seen) == len(run["film"]) == 6
 
 
@@ -115,8 +115,8 @@ def test_the_best_come_first_each_with_its_own_steps_and_recipe() -> None:
         for moment in (0, -1):  # both show all variants
             steps = ordered["steps"][moment]["shown"][place], as_drawn["steps"][moment]["shown"][number - 1]
             assert np.array_equal(*map(open_image, steps))
-        previews = [step["shown"][place : place + 1] for step in ordered["steps"] if "tokens fixed" in step["caption"]]
-        assert number == 1 or not any(path for shown in previews for path in shown), "previews show the first alone"
+        previews = [step["shown"][place] for step in ordered["steps"] if "tokens fixed" in step["caption"]]
+        assert number == 1 or not any(previews), "previews show the first alone"
 
 
 def test_a_model_without_a_judge_takes_them_as_they_come(image: Image.Image) -> None:
@@ -129,7 +129,7 @@ def test_a_kept_seed_repeats_and_a_new_one_does_not(image: Image.Image) -> None:
         return last["seed"], result(last).tobytes()
 
     fresh = drawn(new_seed=True)
-    assert drawn(seed=float(fresh[0])) == fresh
+    assert drawn(seed=fresh[0]) == fresh
     assert drawn(new_seed=True)[0] != fresh[0]
 
 

@@ -27,17 +27,20 @@ class Event:
     drawing: str = ""
 
 
+def line(event: Event) -> str:
+    return messages.progress_html(event).partition('aria-valuetext="')[2].partition('"')[0]
+
+
 def test_the_progress_line_says_stage_pass_tokens_and_time() -> None:
     time = "0.8 s, about 1.2 s left"
-    expected = f"Scale 2 of 2 (finest) · pass 1 of 3 · 37 of 64 tokens · {time}"
-    assert messages.progress_line(Event(resamples=3)) == expected
-    assert messages.progress_line(Event(stages=1)) == f"37 of 64 tokens · {time}"
-    assert messages.progress_line(Event(corrector_step=1, total=4)) == f"Correcting 4 tokens · {time}"
+    assert line(Event(resamples=3)) == f"Scale 2 of 2 (finest) · pass 1 of 3 · 37 of 64 tokens · {time}"
+    assert line(Event(stages=1)) == f"37 of 64 tokens · {time}"
+    assert line(Event(corrector_step=1, total=4)) == f"Correcting 4 tokens · {time}"
 
 
 def test_the_time_left_is_left_out_while_unknown() -> None:
-    assert messages.progress_line(Event(stage=2, remaining=None)).startswith("Scale 1 of 2 (coarsest)")
-    assert "left" not in messages.progress_line(Event(remaining=None))
+    assert line(Event(stage=2, remaining=None)).startswith("Scale 1 of 2 (coarsest)")
+    assert "left" not in line(Event(remaining=None))
 
 
 def test_the_bar_is_a_progressbar_with_its_value() -> None:
