@@ -33,13 +33,13 @@ train things photos: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.mallo
 
 train: $(VENV)/.everything
 	set -e; for job in first-stage:first-stage first-stage:decoder first-stage:decoder256-first first-stage:decoder256 \
-	    first-stage:decoder256-further first-stage:decoder256-last captions:captions captions:words captions:words-on \
+	    first-stage:decoder256-further first-stage:decoder256-last captions:captions \
 	    reader:scorer denoiser:denoiser denoiser:denoiser-edits; do \
 	    part=$${job#*:}; \
 	    $(BIN)/python -m recipes.avatars train $${job%:*} --config recipes/avatars/configs/$$part.json --run runs/avatars/$$part; \
 	done
 	$(BIN)/python -m recipes.avatars assemble --config recipes/avatars/configs/model.json --out checkpoints/avatars
-	cp runs/avatars/words-on/heads.safetensors checkpoints/avatars/heads.safetensors
+	cp runs/avatars/captions/heads.safetensors checkpoints/avatars/heads.safetensors
 	cp runs/avatars/scorer/reader.safetensors checkpoints/avatars/attribute_classifier.safetensors
 
 THINGS := recipes/things/configs

@@ -19,8 +19,8 @@ from imagebart.pipeline import Pipeline
 from imagebart.settings import Settings
 from imagebart.training.config import load
 from imagebart.weights import load_networks
-from recipes import Trainings
 from recipes.evaluation import Case
+from recipes.training import Trainings
 
 Measures = Callable[[Pipeline, int, int, dict[str, Image.Image]], Iterable[Measure]]  # of samples, a seed; fills grids
 

@@ -20,7 +20,7 @@ from imagebart.sampling.corrector import correct
 from imagebart.worlds.attribute_classifier import AvatarScorer
 from imagebart.worlds.avatars import PLAIN
 from recipes.avatars.artwork import BACKGROUNDS, region_mask, rendered
-from recipes.avatars.dataset import AvatarDataset, sample
+from recipes.avatars.dataset import avatar_item, sample
 
 HERE = Path(__file__).parent.parent
 pytestmark = pytest.mark.shipped
@@ -40,7 +40,7 @@ def pipe() -> Pipeline:
 def test_the_corrector_finds_wrong_tokens_and_mends_them(pipe: Pipeline) -> None:
     """Of rendered avatars, five of whose tokens were replaced at random."""
     model, seed = pipe.model, torch.Generator().manual_seed(0)
-    items = [AvatarDataset(model.first_stage.config.resolution, start=6 * 10**8, split="all")[i] for i in range(8)]
+    items = [avatar_item(6 * 10**8 + i, pipe.image_size, "all") for i in range(8)]
     x0 = model.first_stage.encode(torch.stack([item["image"] for item in items]) / 127.5 - 1)
     wrong = torch.zeros(x0.shape, dtype=torch.bool)
     for row in wrong:
@@ -60,7 +60,7 @@ def test_right_captions_make_images_likelier_than_wrong_ones(pipe: Pipeline) -> 
     """Over fresh avatars, paired: a model that ignores its prompt exceeds three standard errors once in 700 runs."""
     model, denoiser = pipe.model, pipe.model.denoiser
     assert denoiser is not None
-    items = [AvatarDataset(model.first_stage.config.resolution, start=5 * 10**8, split="all")[i] for i in range(24)]
+    items = [avatar_item(5 * 10**8 + i, pipe.image_size, "all") for i in range(24)]
     x0 = model.first_stage.encode(torch.stack([item["image"] for item in items]) / 127.5 - 1)
     rates = torch.full(x0.shape, 0.5)
     xt = add_uniform_noise(x0, rates, model.vocab_size, torch.Generator().manual_seed(0))

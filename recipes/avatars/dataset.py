@@ -5,14 +5,12 @@ Some pairs of values are held out for the evaluation: no training image shows th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import Dataset
 
 from imagebart.imaging.files import normalize
 from imagebart.training.masks import PARTS_PER_PATCH, painted_masks
@@ -42,16 +40,11 @@ WEIGHTS: dict[tuple[str, str], float] = {
 """How much likelier than its attribute's other values a value is; 1 where absent."""
 
 
-def value_weights(name: str, values: Sequence[str]) -> np.ndarray:
-    """How likely values of an attribute are, relative to each other."""
-    return np.array([WEIGHTS.get((name, value), 1.0) for value in values])
-
-
 def _random_avatar(random: np.random.Generator) -> Attributes:
     """An avatar whose attributes are independent of each other, by `WEIGHTS`."""
     chosen = {}
     for name, values in VALUES.items():
-        weights = value_weights(name, values)
+        weights = np.array([WEIGHTS.get((name, value), 1.0) for value in values])
         position = np.searchsorted(np.cumsum(weights), random.random() * weights.sum(), side="right")
         chosen[name] = values[min(int(position), len(values) - 1)]
     return Attributes(**chosen)
@@ -68,8 +61,6 @@ def sample(index: int, seed: int = 0, split: str = "train") -> Attributes:
 
     split: "train" leaves out held-out pairs, "all" does not.
     """
-    if split not in ("train", "all"):
-        raise ValueError(f"The split of avatars is 'train' or 'all', not {split!r}.")
     random = generator(index, seed, 0)
     attributes = _random_avatar(random)
     while split == "train" and held_out(attributes):
@@ -82,28 +73,11 @@ def caption(index: int, seed: int = 0) -> Caption:
     return describe(sample(index, seed), generator(index, seed, 1))
 
 
-@dataclass(frozen=True)
-class AvatarDataset(Dataset[dict[str, Any]]):
-    """`length` avatars from number `start` on; split: see `sample`.
-
-    Items: image, uint8 [3, size, size]; text, its caption. An index outside 0 … length - 1 raises IndexError.
-    """
-
-    size: int = 128
-    start: int = 0
-    length: int = 10**9
-    split: str = "train"
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.length:
-            raise IndexError(f"The avatars of this dataset are numbered 0 to {self.length - 1}, not {index}.")
-        number = self.start + index
-        attributes = sample(number, 0, self.split)
-        image = torch.from_numpy(render(attributes, self.size)).permute(2, 0, 1).contiguous()
-        return {"image": image, "text": describe(attributes, generator(number, 0, 1)).text}
+def avatar_item(number: int, size: int, split: str = "train") -> dict[str, Any]:
+    """The avatar of a number: image, uint8 [3, size, size]; text, its caption. split: see `sample`."""
+    attributes = sample(number, 0, split)
+    image = torch.from_numpy(render(attributes, size)).permute(2, 0, 1).contiguous()
+    return {"image": image, "text": describe(attributes, generator(number, 0, 1)).text}
 
 
 GRID = 16  # patches along an image
@@ -112,51 +86,43 @@ MAX_LEFT = 4  # parts of a patch around head and shoulders where the background 
 CAPTION_TRIES = 40
 
 
-@dataclass(frozen=True)
-class AvatarEdits(Dataset[dict[str, Any]]):
-    """Avatars with masks. In most, what is masked is as random as in `painted_masks`, and the caption is true of all.
+def edit_item(number: int, size: int) -> dict[str, Any]:
+    """The edit of a number. In most, what is masked is as random as in `painted_masks`, and the caption is true of all.
 
     In some, the mask leaves slivers of a background, and the caption names another, which is what the mask then shows:
-    slivers would win over words if training never showed otherwise. Items: image, uint8 [3, size, size]; text; mask,
-    bool [side, side] of PARTS_PER_PATCH parts along each patch; needs_text, whether only the caption says what the
-    mask shows.
+    slivers would win over words if training never showed otherwise. Image, uint8 [3, size, size]; text; mask, bool
+    [side, side] of PARTS_PER_PATCH parts along each patch; needs_text, whether only the caption says what the mask
+    shows.
     """
+    random = generator(number, 0, 4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(random.integers(2**62)))
+        item = _new_background(number, size, random) if random.random() < NEW_BACKGROUND_SHARE else None
+        if item is None:
+            item = avatar_item(number, size) | {"needs_text": False}
+            item["mask"] = painted_masks(normalize(item["image"][None]), GRID)[0]
+    return item
 
-    size: int = 256
-    length: int = 10**9
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        random = generator(index, 0, 4)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(random.integers(2**62)))
-            item = self._new_background(index, random) if random.random() < NEW_BACKGROUND_SHARE else None
-            if item is None:
-                item = AvatarDataset(self.size)[index] | {"needs_text": False}
-                item["mask"] = painted_masks(normalize(item["image"][None]), GRID)[0]
-        return item
-
-    def _new_background(self, index: int, random: np.random.Generator) -> dict[str, Any] | None:
-        """None where no caption was found that names the background."""
-        before = sample(index, 0)
-        side = GRID * PARTS_PER_PATCH
-        ground = region_mask("background", side) if random.random() < 0.4 else background_mask(before, side)
-        left = int(random.integers(MAX_LEFT + 1))
-        subject = torch.from_numpy(~ground)[None, None].float()
-        mask = F.max_pool2d(subject, 2 * left + 1, 1, left)[0, 0] == 0
-        others = [color for color in VALUES["background"] if color != before.background]
-        after = replace(before, background=str(random.choice(others)))
-        if held_out(after):
-            return None
-        for _ in range(CAPTION_TRIES):
-            said = describe(after, random, int(random.integers(1, 4)))
-            if "background" in said.claims and before.background not in said.claims["background"]:
-                break
-        else:
-            return None
-        pixels = mask.repeat_interleave(self.size // side, 0).repeat_interleave(self.size // side, 1).numpy()
-        image = np.where(pixels[..., None], render(after, self.size), render(before, self.size))
-        pixels_first = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-        return {"image": pixels_first, "text": said.text, "mask": mask, "needs_text": True}
+def _new_background(number: int, size: int, random: np.random.Generator) -> dict[str, Any] | None:
+    """None where no caption was found that names the background."""
+    before = sample(number, 0)
+    side = GRID * PARTS_PER_PATCH
+    ground = region_mask("background", side) if random.random() < 0.4 else background_mask(before, side)
+    left = int(random.integers(MAX_LEFT + 1))
+    subject = torch.from_numpy(~ground)[None, None].float()
+    mask = F.max_pool2d(subject, 2 * left + 1, 1, left)[0, 0] == 0
+    others = [color for color in VALUES["background"] if color != before.background]
+    after = replace(before, background=str(random.choice(others)))
+    if held_out(after):
+        return None
+    for _ in range(CAPTION_TRIES):
+        said = describe(after, random, int(random.integers(1, 4)))
+        if "background" in said.claims and before.background not in said.claims["background"]:
+            break
+    else:
+        return None
+    pixels = mask.repeat_interleave(size // side, 0).repeat_interleave(size // side, 1).numpy()
+    image = np.where(pixels[..., None], render(after, size), render(before, size))
+    pixels_first = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+    return {"image": pixels_first, "text": said.text, "mask": mask, "needs_text": True}

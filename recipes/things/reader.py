@@ -7,27 +7,24 @@ It is trained on scenes only, never on what a model drew.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from imagebart.imaging.crop import Box
 from imagebart.imaging.files import normalize
 from imagebart.training.config import LoopConfig
-from imagebart.training.data import grid
-from imagebart.training.loop import Batch, Task, train
+from imagebart.training.loop import Batch, train
 from imagebart.worlds.things import SIDE, ThingDetector, ThingNames, save_detector
 from recipes import generator
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, Placed, render
 from recipes.things.scenes import COUNT_WORDS, SIDES, SceneOptions, sample
+from recipes.training import LossTask, Series
 
 FILE = "reader.safetensors"
 NOTHING = len(NOUNS)  # the label of a square without a whole thing
@@ -39,15 +36,7 @@ NAMES = ThingNames(
     own_colors={noun.name: noun.own_color for noun in NOUNS if noun.own_color},
     groups={group: tuple(number for number, noun in enumerate(NOUNS) if group in noun.groups) for group in GROUPS},
 )  # fmt: skip
-LOOP = LoopConfig(
-    steps=900,
-    batch_size=64,
-    optimizer="muon",
-    lr=2e-3,
-    warmup=50,
-    ema=0.99,
-    log_every=20,
-)
+LOOP = LoopConfig(steps=900, batch_size=64, optimizer="muon", lr=2e-3, warmup=50, ema=0.99, log_every=20)
 P_NOTHING = 0.4  # share of squares without a whole thing
 MIN_SEEN = 0.4  # intersection over union of a square and a thing's box, from which the square may be said to show it
 BEYOND = 24
@@ -61,30 +50,22 @@ def crop(image: np.ndarray, top: float, left: float, side: float) -> np.ndarray:
     return np.array(Image.fromarray(padded).resize((SIDE, SIDE), Image.Resampling.BICUBIC, box))
 
 
-@dataclass(frozen=True)
-class Squares(Dataset[dict[str, Any]]):
-    """Squares of scenes: image, uint8 [3, SIDE, SIDE]; noun and color, int64."""
-
-    seed: int = SEED
-
-    def __len__(self) -> int:
-        return 10**9
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        random, scene = generator(index, self.seed, 4), sample(index, self.seed, SceneOptions(6, (35, 35, 20, 10)))
-        image = render(scene)
-        if scene.things and random.random() > P_NOTHING:
-            thing = scene.things[int(random.integers(len(scene.things)))]
-            pixels = thing.side * CELL * random.uniform(0.92, 1.12)
-            spare = thing.side * CELL - pixels
-            y, x = (start * CELL + spare * random.uniform(0, 1) for start in (thing.top, thing.left))
-            square, noun = crop(image, y, x, pixels), thing.noun
-            color = COLORS.index(thing.color or NOUNS[noun].color)
-        else:
-            box = empty_box(scene.things, random)
-            square = crop(image, box.top * CELL, box.left * CELL, box.side * CELL)
-            noun, color = NOTHING, 0
-        return {"image": torch.from_numpy(square).permute(2, 0, 1).contiguous(), "noun": noun, "color": color}
+def square_item(number: int, seed: int = SEED) -> dict[str, Any]:
+    """A square of the scene of a number: image, uint8 [3, SIDE, SIDE]; noun and color."""
+    random, scene = generator(number, seed, 4), sample(number, seed, SceneOptions(6, (35, 35, 20, 10)))
+    image = render(scene)
+    if scene.things and random.random() > P_NOTHING:
+        thing = scene.things[int(random.integers(len(scene.things)))]
+        pixels = thing.side * CELL * random.uniform(0.92, 1.12)
+        spare = thing.side * CELL - pixels
+        y, x = (start * CELL + spare * random.uniform(0, 1) for start in (thing.top, thing.left))
+        square, noun = crop(image, y, x, pixels), thing.noun
+        color = COLORS.index(thing.color or NOUNS[noun].color)
+    else:
+        box = empty_box(scene.things, random)
+        square = crop(image, box.top * CELL, box.left * CELL, box.side * CELL)
+        noun, color = NOTHING, 0
+    return {"image": torch.from_numpy(square).permute(2, 0, 1).contiguous(), "noun": noun, "color": color}
 
 
 def empty_box(things: tuple[Placed, ...], random: np.random.Generator) -> Box:
@@ -111,26 +92,17 @@ def iou(one: Box, other: Box) -> float:
     return both / (one.side**2 + other.side**2 - both)
 
 
-class ReaderTask(Task):
-    """Cross-entropy of noun and color, on squares that are blurred, shifted in color and noisy, each half of them."""
-
-    def __init__(self) -> None:
-        self.model: nn.Module = ThingDetector(len(NOUNS), len(COLORS))
-        self.dataset: Dataset[Any] = Squares()
-
-    def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        nouns, colors = model(augmented(normalize(batch["image"])))
-        thing = batch["noun"] != NOTHING
-        loss = F.cross_entropy(nouns, batch["noun"]) + 0.5 * F.cross_entropy(colors[thing], batch["color"][thing])
-        right = (nouns.argmax(1) == batch["noun"]).float().mean()
-        return {"loss": loss, "right": right, "colors": (colors.argmax(1) == batch["color"])[thing].float().mean()}
-
-    def sample(self, model: nn.Module) -> Image.Image:
-        return grid(augmented(normalize(torch.stack([self.dataset[i]["image"] for i in range(24)]))), columns=8)
+def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Cross-entropy of noun and color."""
+    nouns, colors = model(augmented(normalize(batch["image"])))
+    thing = batch["noun"] != NOTHING
+    loss = F.cross_entropy(nouns, batch["noun"]) + 0.5 * F.cross_entropy(colors[thing], batch["color"][thing])
+    right = (nouns.argmax(1) == batch["noun"]).float().mean()
+    return {"loss": loss, "right": right, "colors": (colors.argmax(1) == batch["color"])[thing].float().mean()}
 
 
 def augmented(squares: Tensor) -> Tensor:
-    """Squares as a model may draw them: enlarged from fewer pixels, shifted and stretched in color, noisy."""
+    """Squares as a model may draw them, each half of them: blurred, shifted in color, stretched, noisy."""
     half = torch.rand(4, len(squares), 1, 1, 1) < 0.5
     size = int(torch.randint(SIDE // 3, SIDE, ()))
     small = F.interpolate(squares, (size, size), mode="area")
@@ -145,7 +117,7 @@ def augmented(squares: Tensor) -> Tensor:
 def train_reader(folder: Path, loop: LoopConfig = LOOP) -> ThingDetector:
     """Trains (or resumes) a reader in a run's folder and writes it there as `FILE`."""
     torch.manual_seed(loop.seed)
-    trained = train(ReaderTask(), loop, folder)
+    trained = train(LossTask(ThingDetector(len(NOUNS), len(COLORS)), Series(square_item), losses), loop, folder)
     assert isinstance(trained, ThingDetector)
     save_detector(trained, NAMES, folder / FILE)
     return trained

@@ -6,14 +6,13 @@ Most edits are one thing: its box is masked, and the prompt names it and nothing
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from imagebart.models.denoiser import context_window
 from imagebart.text.prompts import articled
@@ -231,19 +230,10 @@ def edit_task(index: int, seed: int = 0) -> EditTask:
     return EditTask(scene, describe_things(held, random), parts, everywhere[window])
 
 
-@dataclass(frozen=True)
-class EditTasks(Dataset[dict[str, Any]]):
-    """Items: image, uint8 [3, SIZE, SIZE]; text, the prompt; mask and places, see `EditTask`."""
-
-    seed: int = 0
-    length: int = 10**9
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        task = edit_task(index, self.seed)
-        return {"image": _image(task.scene), "text": task.caption.text, "mask": task.mask, "places": task.places}
+def edit_item(number: int, seed: int = 0) -> dict[str, Any]:
+    """The task of a number: image, uint8 [3, SIZE, SIZE]; text, the prompt; mask and places, see `EditTask`."""
+    task = edit_task(number, seed)
+    return {"image": image_of(task.scene), "text": task.caption.text, "mask": task.mask, "places": task.places}
 
 
 def crowded(index: int, seed: int = 0) -> Scene:
@@ -258,20 +248,6 @@ def of_every_size(index: int, seed: int = 0) -> Scene:
     return sample(index, seed, SceneOptions(first=SIDES[index // 2 % len(SIDES)]))
 
 
-@dataclass(frozen=True)
-class Scenes(Dataset[dict[str, Any]]):
-    """Items: image, uint8 [3, SIZE, SIZE], of the scene that a number and the seed make."""
-
-    scene: Callable[[int, int], Scene]
-    seed: int = 0
-    length: int = 10**9
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": _image(self.scene(index, self.seed))}
-
-
-def _image(scene: Scene) -> Tensor:
+def image_of(scene: Scene) -> Tensor:
+    """A scene as an image: uint8 [3, SIZE, SIZE]."""
     return torch.from_numpy(render(scene)).permute(2, 0, 1).contiguous()

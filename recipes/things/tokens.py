@@ -24,7 +24,7 @@ from imagebart.model import ImageBART
 from imagebart.models.vqgan import FirstStage, FirstStageConfig, psnr
 from imagebart.training.patch_memory import collect, fit_patch_memory, k_means, nearest, principal_directions
 from recipes.things.artwork import CELL
-from recipes.things.scenes import Scenes, crowded, of_every_size
+from recipes.things.scenes import crowded, image_of, of_every_size
 
 SCENES = 3000
 STEPS, BATCH = 3000, 1024  # of the encoder
@@ -39,8 +39,7 @@ CONFIG = FirstStageConfig(
 
 def patches(seed: int, scenes: int) -> Tensor:
     """Patches of scenes, uint8 [scenes * 256, 3, CELL, CELL]."""
-    dataset = Scenes(crowded, seed)
-    images = (dataset[i]["image"] for i in tqdm(range(scenes), unit="scene"))
+    images = (image_of(crowded(i, seed)) for i in tqdm(range(scenes), unit="scene"))
     return torch.cat([rearrange(i, "c (h y) (w x) -> (h w) c y x", y=CELL, x=CELL) for i in images])
 
 
@@ -55,7 +54,7 @@ def train_encoder(model: FirstStage, data: Tensor) -> None:
     layers = [*model.encoder.parameters(), *model.quant_conv.parameters()]
     optimizer = torch.optim.AdamW(layers, 2e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, STEPS, pct_start=0.05)
-    for step in tqdm(range(STEPS), unit="step"):
+    for _ in tqdm(range(STEPS), unit="step"):
         batch = data[torch.randint(len(data), (BATCH,))]
         error = model.latents(normalize(batch))[:, 0, 0] - (averaged(batch) - mean) @ directions
         loss = error.square().sum(1).mean()
@@ -63,8 +62,6 @@ def train_encoder(model: FirstStage, data: Tensor) -> None:
         loss.backward()
         optimizer.step()
         schedule.step()
-        if (step + 1) % 500 == 0:
-            print(f"step {step + 1}: squared distance {loss.item():.4f}", flush=True)
 
 
 @torch.no_grad()
@@ -86,11 +83,9 @@ def train_tokens(folder: Path) -> None:
         f"new scenes: mean squared distance {distances.mean():.4f} of {points.var(0).sum():.3f}, "
         f"{len(labels.unique())} of {CONFIG.codebook_size} codes"
     )
-    scenes = Scenes(of_every_size, 2)
-    images = (scenes[i]["image"] for i in tqdm(range(MEMORY_SCENES), unit="scene"))
+    images = (image_of(of_every_size(i, 2)) for i in tqdm(range(MEMORY_SCENES), unit="scene"))
     fit_patch_memory(model, collect(model, images))
-    fresh = Scenes(of_every_size, 3)
-    shown = normalize(torch.stack([fresh[i]["image"] for i in range(FRESH)]))
+    shown = normalize(torch.stack([image_of(of_every_size(i, 3)) for i in range(FRESH)]))
     decoded = torch.cat([model.decode(model.encode(part)) for part in shown.split(16)])
     print(f"{FRESH} new scenes: PSNR {psnr(shown[None], decoded[None]).item():.2f} dB")
     ImageBART(model).save_pretrained(folder)

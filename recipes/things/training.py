@@ -6,48 +6,39 @@ two things lie and what the ground is. So the denoiser finds a few vectors that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imagebart.model import ImageBART
 from imagebart.models.text_encoder import TextEncoder
-from imagebart.settings import Length, Settings
 from imagebart.text.conditioners import Conditioner, TextConditioner
 from imagebart.text.prompts import PromptRules
-from imagebart.training.config import DenoiserRun, FirstStageRun, LoopConfig, StageShape, TokensRun
+from imagebart.training.config import DenoiserRun, FirstStageRun, TokensRun
 from imagebart.training.denoiser import train_denoiser
-from imagebart.training.loop import Batch, Task, train
-from imagebart.training.token_task import text_config
 from imagebart.training.vqgan import train_first_stage
-from recipes import Trainings, generator
+from recipes import generator
 from recipes.things.artwork import GROUNDS, HUES, NOUNS
-from recipes.things.reader import NAMES, train_reader
+from recipes.things.reader import COLORS, NAMES, train_reader
 from recipes.things.scenes import (
     COUNT_WORDS,
-    MARGIN,
     PLACES,
     Caption,
-    EditTasks,
-    Scenes,
     describe,
     describe_things,
+    edit_item,
+    image_of,
     of_every_size,
     sample,
 )
 from recipes.things.tokens import train_tokens
+from recipes.training import CaptionsRun, Series, Trainings, train_text_encoder
 
 MENTIONS = 6  # query tokens of things; then one of their places, one of the wall, one of the floor
-QUERY_TOKENS = MENTIONS + 3
-TEXT_LENGTH = 48  # conditioning tokens a prompt
 MISSPELLINGS = {  # of short words, by what is meant
     "red": "rde redd erd", "blue": "blu bue lue bleu", "green": "grn gren reen", "pink": "pnk pik", "black": "blk",
     "white": "wht", "brown": "brn rown", "grey": "gry gray", "yellow": "ylw", "purple": "prpl", "orange": "orng",
@@ -56,7 +47,7 @@ MISSPELLINGS = {  # of short words, by what is meant
 SILENT = 0.03  # share of empty captions
 
 
-def conditioner(length: int = TEXT_LENGTH) -> TextConditioner:
+def conditioner(length: int = 48) -> TextConditioner:
     """Knows the words that captions have."""
     nouns = [name for noun in NOUNS for name in (noun.name, noun.plural, *noun.synonyms)]
     places = [text for texts in PLACES.values() for text in texts]
@@ -78,7 +69,7 @@ def caption(index: int, seed: int = 0) -> Caption:
     return describe(scene, random)
 
 
-COLORS, WALLS = ("", *HUES), ("", *GROUNDS)
+WALLS = ("", *GROUNDS)
 NOUN_COUNT, COLOR_COUNT, MANY = len(NOUNS) + 1, len(COLORS), len(COUNT_WORDS)
 
 
@@ -111,71 +102,39 @@ class CaptionReader(nn.Module):
         return found + [head(query) for head, query in zip(heads, queries[:, MENTIONS:].unbind(1), strict=True)]
 
 
-class CaptionsRun(Settings):
-    """`python -m recipes.things train captions --config FILE`."""
-
-    loop: LoopConfig
-    shape: StageShape = StageShape(query_tokens=QUERY_TOKENS)
-    text_length: Length = TEXT_LENGTH
+def caption_item(number: int) -> dict[str, Any]:
+    """The caption of a number: text; labels, see `labels`."""
+    said = caption(number)
+    return {"text": said.text, "labels": labels(said)}
 
 
-@dataclass(frozen=True)
-class Captions(Dataset[dict[str, Any]]):
-    """Items: text; labels, see `labels`."""
-
-    def __len__(self) -> int:
-        return 10**9
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        said = caption(index)
-        return {"text": said.text, "labels": labels(said)}
-
-
-class CaptionsTask(Task):
+def caption_losses(answers: list[Tensor], truth: Tensor) -> dict[str, Tensor]:
     """Cross-entropy of what captions say."""
-
-    def __init__(self, reader: CaptionReader, words: Conditioner, dataset: Captions) -> None:
-        self.model: nn.Module = reader
-        self.dataset: Dataset[Any] = dataset
-        self.words = words
-
-    def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        truth = batch["labels"]
-        answers = model(self.words.encode(batch["text"]).tokens.to(truth.device))
-        losses = [F.cross_entropy(logits, label) for logits, label in zip(answers, truth.unbind(1), strict=True)]
-        right = torch.stack([logits.argmax(1) for logits in answers], 1) == truth
-        return {"loss": torch.stack(losses).mean(), "right": right.float().mean(), "whole": right.all(1).float().mean()}
-
-    def sample(self, model: nn.Module) -> Image.Image:
-        return Image.new("RGB", (1, 1))  # nothing to see
+    losses = [F.cross_entropy(logits, label) for logits, label in zip(answers, truth.unbind(1), strict=True)]
+    right = torch.stack([logits.argmax(1) for logits in answers], 1) == truth
+    return {"loss": torch.stack(losses).mean(), "right": right.float().mean(), "whole": right.all(1).float().mean()}
 
 
 def train_captions(run: CaptionsRun, folder: Path) -> None:
     """Trains (or resumes) a text encoder in a run's folder and writes it there."""
     words = conditioner(run.text_length)
-    torch.manual_seed(run.loop.seed)
-    reader = CaptionReader(TextEncoder(text_config(run.shape, words)))
-    trained = train(CaptionsTask(reader, words, Captions()), run.loop, folder)
-    assert isinstance(trained, CaptionReader)
-    ImageBART(conditioner=words, text_encoder=trained.encoder).save_pretrained(folder)
+    train_text_encoder(run, folder, words, CaptionReader, Series(caption_item), caption_losses)
 
 
 def thing_data(run: TokensRun, size: int) -> tuple[Dataset[Any], Conditioner]:
-    """Tasks on scenes, and the conditioner for their captions. Raises ValueError where `run` names other data."""
-    if run.data != "things":
-        raise ValueError(f"data is {run.data!r}, expected 'things'; `python -m imagebart train` takes folders")
-    return EditTasks(), conditioner(run.text_length)
+    """What a denoiser is trained on: tasks on scenes, and the conditioner for their captions."""
+    return Series(edit_item), conditioner(run.text_length)
 
 
-def train_things_denoiser(run: DenoiserRun, folder: Path) -> None:
-    """Trains (or resumes) a denoiser that is given the tokens around what is masked."""
-    train_denoiser(run.replace(context_margin=MARGIN), folder, thing_data)
+def train_decoder(run: FirstStageRun, folder: Path) -> None:
+    """Trains (or resumes) the decoder's convolutions."""
+    train_first_stage(run, folder, Series(lambda number: {"image": image_of(of_every_size(number))}))
 
 
 TRAININGS: Trainings = {
     "tokens": (None, train_tokens),  # the codes by k-means, the encoder of patches, and the decoder's memory
     "captions": (CaptionsRun, train_captions),  # the text encoder
-    "decoder": (FirstStageRun, partial(train_first_stage, dataset=Scenes(of_every_size))),  # its convolutions
-    "denoiser": (DenoiserRun, train_things_denoiser),
+    "decoder": (FirstStageRun, train_decoder),  # its convolutions
+    "denoiser": (DenoiserRun, partial(train_denoiser, data=thing_data)),
     "reader": (None, train_reader),  # which things squares of images show: it measures, and ships as the scorer
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from recipes.avatars.artwork import (
     region_mask,
     render,
 )
-from recipes.avatars.dataset import NEW_BACKGROUND_SHARE, AvatarDataset, AvatarEdits, sample
+from recipes.avatars.dataset import NEW_BACKGROUND_SHARE, avatar_item, edit_item, sample
+from recipes.training import Series
 
 
 def changed(name: str, values: tuple[str, str], size: int = 128) -> np.ndarray:
@@ -37,26 +39,17 @@ def share(image: np.ndarray, color: str) -> float:
     return float((np.abs(image.astype(int) - wanted).max(axis=2) <= 3).mean())
 
 
-def test_items_are_reproducible_and_start_shifts_them() -> None:
-    data, again, later = AvatarDataset(64), AvatarDataset(64), AvatarDataset(64, start=5)
-    for index in range(10):
-        item = data[index]
+def test_a_number_is_always_the_same_avatar() -> None:
+    for number in range(10):
+        item, again = avatar_item(number, 64), avatar_item(number, 64)
         assert item["image"].shape == (3, 64, 64) and item["image"].dtype == torch.uint8
         assert isinstance(item["text"], str) and item["text"]
-        assert torch.equal(item["image"], again[index]["image"]) and item["text"] == again[index]["text"]
-    assert torch.equal(data[7]["image"], later[2]["image"]) and data[7]["text"] == later[2]["text"]
-    assert not torch.equal(data[1]["image"], data[0]["image"]) and sample(0, 1) != sample(0)
-
-
-def test_length_bounds_the_index() -> None:
-    data = AvatarDataset(8, length=3)
-    assert len(data) == 3 and len(list(data)) == 3
-    with pytest.raises(IndexError, match="not 3"):
-        data[3]
+        assert torch.equal(item["image"], again["image"]) and item["text"] == again["text"]
+    assert not torch.equal(avatar_item(1, 64)["image"], avatar_item(0, 64)["image"]) and sample(0, 1) != sample(0)
 
 
 def test_a_loader_batches_items() -> None:
-    batch = next(iter(torch.utils.data.DataLoader(AvatarDataset(32, length=8), batch_size=4, num_workers=1)))
+    batch = next(iter(torch.utils.data.DataLoader(Series(partial(avatar_item, size=32)), batch_size=4, num_workers=1)))
     assert batch["image"].shape == (4, 3, 32, 32) and len(batch["text"]) == 4
 
 
@@ -173,9 +166,9 @@ def test_prints_show_on_every_shirt() -> None:
 
 
 def test_edits_show_another_background_where_the_mask_is_and_the_old_one_around_heads() -> None:
-    edits, avatars, count, new = AvatarEdits(), AvatarDataset(256), 300, 0
+    count, new = 300, 0
     for number in range(count):
-        edit, avatar = edits[number], avatars[number]
+        edit, avatar = edit_item(number, 256), avatar_item(number, 256)
         mask = edit["mask"].repeat_interleave(4, 0).repeat_interleave(4, 1)
         assert mask.shape == (256, 256) and mask.any()
         changed = (edit["image"] != avatar["image"]).any(0)
@@ -189,4 +182,4 @@ def test_edits_show_another_background_where_the_mask_is_and_the_old_one_around_
         else:
             assert edit["text"] == avatar["text"]
     assert abs(binomial_z(new, count, NEW_BACKGROUND_SHARE)) < 4
-    assert torch.equal(edits[7]["mask"], AvatarEdits()[7]["mask"]), "a number is always the same edit"
+    assert torch.equal(edit_item(7, 256)["mask"], edit_item(7, 256)["mask"]), "a number is always the same edit"

@@ -27,17 +27,17 @@ from recipes import generator
 from recipes.things import artwork
 from recipes.things.__main__ import main
 from recipes.things.artwork import CELL, GRID, GROUNDS, HUES, NOUNS, SIZE, Ground, Placed, Scene, render, sprite
-from recipes.things.reader import COLORS, NAMES, NOTHING, Squares, empty_box, iou, train_reader
+from recipes.things.reader import COLORS, NAMES, NOTHING, empty_box, iou, square_item, train_reader
 from recipes.things.scenes import (
     BLOCK,
     MARGIN,
     SIDES,
-    EditTasks,
     SceneOptions,
-    Scenes,
     crowded,
     describe,
+    edit_item,
     edit_task,
+    image_of,
     of_every_size,
     sample,
 )
@@ -189,15 +189,15 @@ def test_a_scene_is_drawn_as_it_is_described() -> None:
 def test_colors_are_turned_and_things_of_a_data_set_are_rendered() -> None:
     color = render(Scene(Ground("white", "white"), (Placed(0, "blue", 4, 4, 8),)))[128, 128].astype(int)
     assert color[2] > color[0] + 60
-    item = EditTasks()[5]
+    item = edit_item(5)
     assert (item["image"].dtype, tuple(item["image"].shape)) == (torch.uint8, (3, SIZE, SIZE))
     assert np.mean([len(crowded(number).things) for number in range(50)]) > 4
     assert {thing.side for number in range(50) for thing in of_every_size(number).things} == set(SIDES)
-    assert tuple(Scenes(crowded)[0]["image"].shape) == (3, SIZE, SIZE)
+    assert tuple(image_of(crowded(0)).shape) == (3, SIZE, SIZE)
 
 
 def test_squares_show_what_their_labels_say_and_a_reader_is_trained_and_loaded(tmp_path: Path) -> None:
-    squares = [Squares()[number] for number in range(80)]
+    squares = [square_item(number) for number in range(80)]
     nothing = [square["noun"] == NOTHING for square in squares]
     assert 0.25 < np.mean(nothing) < 0.6
     red = [float(((s["image"][0] > 180) & (s["image"][1] < 80)).float().mean()) for s in squares]  # of the disk

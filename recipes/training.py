@@ -1,0 +1,81 @@
+"""What the trainings of both recipes share: endless data, tasks by their loss, text encoders from captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from imagebart.model import ImageBART
+from imagebart.models.text_encoder import TextEncoder
+from imagebart.settings import Length, Settings
+from imagebart.text.conditioners import TextConditioner
+from imagebart.training.config import LoopConfig, StageShape
+from imagebart.training.loop import Batch, Task, train
+from imagebart.training.token_task import text_config
+
+Trainings = Mapping[str, tuple[type[Any] | None, Callable[..., object]]]
+"""Of each part of a model its training, and the type of its settings; None: it has none."""
+
+
+@dataclass(frozen=True)
+class Series(Dataset[dict[str, Any]]):
+    """Items without end: a number is always the same item, and nothing is stored."""
+
+    item: Callable[[int], dict[str, Any]]
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.item(number)
+
+
+class LossTask(Task):
+    """A network, its data, and its loss: scalars to log, of which the one named `loss` is minimized."""
+
+    def __init__(
+        self, model: nn.Module, dataset: Dataset[Any], losses: Callable[[nn.Module, Batch], dict[str, Tensor]]
+    ) -> None:
+        self.model, self.dataset, self.losses = model, dataset, losses
+
+    def loss(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        return self.losses(model, batch)
+
+
+class CaptionsRun(Settings):
+    """`python -m recipes.NAME train captions --config FILE`."""
+
+    loop: LoopConfig
+    shape: StageShape = StageShape()  # of the networks that will use it
+    text_length: Length = 77  # conditioning tokens a caption
+
+
+def train_text_encoder(
+    run: CaptionsRun,
+    folder: Path,
+    conditioner: TextConditioner,
+    reader_of: Callable[[TextEncoder], nn.Module],
+    captions: Dataset[Any],
+    losses: Callable[[Any, Tensor], dict[str, Tensor]],
+) -> nn.Module:
+    """Trains (or resumes) a text encoder from captions alone, writes it to a run's folder, returns what reads it.
+
+    reader_of: heads around the encoder; losses: of what they read and a batch's labels. captions: text and labels.
+    """
+    torch.manual_seed(run.loop.seed)
+    encoder = TextEncoder(text_config(run.shape, conditioner))
+
+    def of_batch(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        labels = batch["labels"]
+        return losses(model(conditioner.encode(batch["text"]).tokens.to(labels.device)), labels)
+
+    trained: Any = train(LossTask(reader_of(encoder), captions, of_batch), run.loop, folder)
+    ImageBART(conditioner=conditioner, text_encoder=trained.encoder).save_pretrained(folder)
+    return trained
