@@ -43,7 +43,7 @@ class Output:
 
     out: Annotated[Path, typer.Option(help="The image; further variants get -2, -3, ... Of a folder: a folder.")]
     model: Model = DEFAULT_MODEL
-    steps_out: Annotated[Path | None, typer.Option(help="The run as an animation, .webp or .gif.")] = None
+    steps_out: Annotated[Path | None, typer.Option(help="The run as an animation, .webp.")] = None
     like: Annotated[Path | None, typer.Option(help="A PNG made before: gives what is not given here.")] = None
     seed: Annotated[int | None, typer.Option(help="The same gives the same image; a new one if not given.")] = None
     variants: Annotated[int, typer.Option(help="How many images.")] = 1
@@ -186,11 +186,10 @@ def _prepare(output: Output) -> Recipe | None:
     """Refuses what could not be written in the end; reads the recipe of --like."""
     from PIL import Image
 
-    from imagebart.imaging.files import animation_format
-
     out, steps_out = output.out, output.steps_out
     if steps_out is not None:
-        animation_format(steps_out)
+        if steps_out.suffix.lower() != ".webp":
+            raise InputError(f"An animation cannot be written to {steps_out.name!r}; end the name in .webp.")
         if steps_out.resolve() == out.resolve():
             raise InputError(f"--out and --steps-out are both {steps_out.name}; name two files.")
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from imagebart.imaging import masks
-from imagebart.imaging.files import BAND, flatten
+from imagebart.imaging.files import flatten
 from imagebart.imaging.masks import Bytes, Floats, Size
 
+BAND = 64  # rows that are pasted at a time, which fit the processor's cache
 MIN_CONTEXT = 1 / 8  # of a painted area's length, on each side where the image has it
-AT_ONCE = 16_384  # pixels that are blended at a time, which fit the processor's cache
 
 
 @dataclass(frozen=True)
@@ -145,15 +145,11 @@ def extract(image: Image.Image, box: Box, size: int) -> Image.Image:
     inside = min(box.left, box.top) >= 0 and right <= image.width and bottom <= image.height
     if inside and box.side == size:
         return flatten(image.crop((box.left, box.top, right, bottom)))
-    # One axis at a time, and some rows at a time, so that neither a large image nor its padding is copied; with the
-    # pixels around the square that the filter reads.
+    # One axis at a time, so that padding stays small; with the pixels around the square that the filter reads.
     reach = 2 * max(1, math.ceil(box.side / size)) + 1 if inside else 0
     left, top = max(box.left - reach, 0), max(box.top - reach, 0)
     right, bottom = min(right + reach, image.width), min(bottom + reach, image.height)
-    strip = Image.new("RGB", (size, bottom - top))
-    for start in range(top, bottom, BAND):
-        band = flatten(image.crop((left, start, right, min(start + BAND, bottom))))
-        strip.paste(_resize_columns(band, box.left - left, box.side, size), (0, start - top))
+    strip = _resize_columns(flatten(image.crop((left, top, right, bottom))), box.left - left, box.side, size)
     upright = strip.transpose(Image.Transpose.TRANSPOSE)
     return _resize_columns(upright, box.top - top, box.side, size).transpose(Image.Transpose.TRANSPOSE)
 
@@ -197,10 +193,6 @@ def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, 
     ones included. Elsewhere the generated image is opaque: on transparent ground it becomes visible, softly at soft
     edges.
     """
-    if upload.mode not in ("RGB", "RGBA"):
-        raise ValueError(f"upload has mode {upload.mode!r}; RGB or RGBA is needed (load_image makes one)")
-    if alpha.size != upload.size:
-        raise ValueError(f"alpha has size {alpha.size}; the upload's {upload.size} is needed")
     result = upload.copy()
     left, top, right, bottom = alpha.getbbox() or (0, 0, 0, 0)
     left, top = max(left, box.left), max(top, box.top)
@@ -212,7 +204,12 @@ def paste_back(upload: Image.Image, generated: Image.Image, alpha: Image.Image, 
         new, weight = _resample(generated, box, band), alpha.crop(band)
         result.paste(new, band[:2], weight)  # rounds to the nearest: exact but on transparent ground
         if upload.mode == "RGBA":
-            _blend_translucent(result, upload.crop(band), new.convert("RGBA"), np.asarray(weight), band[:2])
+            ground, share = np.asarray(upload.crop(band)), np.asarray(weight)
+            mixed = (ground[..., 3] < 255) & (share > 0) & (share < 255)
+            if mixed.any():
+                pixels = np.array(result.crop(band))
+                pixels[mixed] = _over(ground[mixed], np.asarray(new)[mixed], share[mixed])
+                result.paste(Image.fromarray(pixels), band[:2])
     return result
 
 
@@ -236,8 +233,6 @@ def _resample(generated: Image.Image, box: Box, window: tuple[int, int, int, int
     left, top, right, bottom = window
     inside = (left - box.left, top - box.top, right - box.left, bottom - box.top)
     size: Size = (right - left, bottom - top)
-    if generated.width != generated.height:
-        raise ValueError(f"generated has size {generated.size}; a square is needed")
     if generated.width == box.side:
         return generated.crop(inside)
     scale = generated.width / box.side
@@ -246,28 +241,8 @@ def _resample(generated: Image.Image, box: Box, window: tuple[int, int, int, int
     return generated.resize(size, _filter(generated.width, box.side), box=source)
 
 
-def _blend_translucent(result: Image.Image, old: Image.Image, new: Image.Image, weight: Bytes, place: Size) -> None:
-    """Blends "RGBA" bands exactly where the ground is not opaque and the weight is neither 0 nor 255."""
-    ground = np.asarray(old)
-    mixed = (ground[..., 3] < 255) & (weight - np.uint8(1) < 254)  # 0 - 1 is 255
-    if mixed.any():
-        pixels = np.array(result.crop((*place, place[0] + old.width, place[1] + old.height)))
-        under, over = (_as_integers(part)[mixed].view(np.uint8).reshape(-1, 4) for part in (ground, np.asarray(new)))
-        share = weight[mixed]
-        for start in range(0, len(share), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            under[part] = _over(under[part], over[part], share[part])
-        _as_integers(pixels)[mixed] = _as_integers(under)
-        result.paste(Image.fromarray(pixels), place)
-
-
-def _as_integers(pixels: Bytes) -> npt.NDArray[np.uint32]:
-    """Pixels [..., 4] as one integer each, which is faster to index."""
-    return pixels.view(np.uint32)[..., 0]
-
-
 def _over(old: Bytes, new: Bytes, weight: Bytes) -> Bytes:
-    """Old "RGBA" pixels [M, 4] with new opaque ones over them by weight [M] (1 to 254).
+    """Old "RGBA" pixels [M, 4] with new "RGB" ones [M, 3] over them by weight [M] (1 to 254).
 
     float32 holds all these whole numbers, and its quotients never reach the next whole number.
     """

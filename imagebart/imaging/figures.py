@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw
-
-from imagebart.imaging.files import save_image
 
 LABEL, CAPTION = 160, 14  # pixels: width of a row's name, height of a line of captions
 
@@ -40,14 +37,6 @@ def sheet(
             place = (label + i * wide + 4, top + cell - 1)
             pen.text(place, caption, fill="black", font_size=_font_size(pen, caption, wide - 6))
     return page
-
-
-def save_sheets(folder: Path, sheets: Iterable[tuple[str, Image.Image]]) -> None:
-    """Writes NAME.png of each sheet, as soon as it is drawn, and says where."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, image in sheets:
-        save_image(image, folder / f"{name}.png", optimize=True)
-        print(folder / f"{name}.png", flush=True)
 
 
 def _font_size(pen: ImageDraw.ImageDraw, text: str, width: int) -> float:

@@ -22,8 +22,6 @@ PRESETS = ("upper half", "lower half", "left half", "right half", "centre", "bor
 MASK_SUFFIX = ".mask.png"  # NAME.mask.png is the mask of NAME.png
 DARKEST_PAINT, LIGHTEST_GREY = 16, 239  # JPEG masks are not quite black and white where they should be
 EDGE = 2  # pixels from 0 to 255, at most, that an antialiased edge takes on each side
-STRIP = 32  # rows or columns at a time, which fit the processor's cache
-ROWS = 64  # at least, of a mask at a time
 
 Size = tuple[int, int]
 Bytes = npt.NDArray[np.uint8]
@@ -125,22 +123,12 @@ def alpha(mask: Image.Image, feather: int) -> Image.Image:
     paint = np.array(mask.crop(window).point(full))
     if paint.all():
         return mask.point(full)
-    # Some rows at a time, as large uploads would take gigabytes otherwise.
-    depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32, copy=False)
-    np.minimum(depth, feather + 1, out=depth)
-    rows = min(max(ROWS, feather), len(depth))
-    ridges = np.empty((rows, depth.shape[1]), np.float32)
-    for top in range(0, len(depth), rows):
-        weight, above = depth[top : top + rows], min(top, feather)
-        ridge = ridges[: len(weight)]
-        for left in range(0, depth.shape[1], STRIP):
-            near = np.maximum(depth[top - above : top + rows + feather, left : left + STRIP], 1)
-            _running_max(near, min(feather, len(near)))
-            ridge[:, left : left + STRIP] = near[above : above + len(ridge)]
-        for first in range(0, len(ridge), STRIP):
-            _running_max(ridge[first : first + STRIP].T, min(feather, ridge.shape[1]))
-        np.multiply(np.divide(weight, ridge, out=ridge), paint[top : top + rows], out=ridge)
-        np.rint(ridge, out=paint[top : top + rows], casting="unsafe")
+    depth = cv2.distanceTransform(paint, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # Roots of whole numbers, whose last bit OpenCV rounds now one way, now the other.
+    depth = np.minimum(np.sqrt(np.rint(depth * depth)), feather + 1)
+    reach = 2 * min(feather, max(depth.shape)) + 1
+    ridge = cv2.dilate(np.maximum(depth, 1), np.ones((reach, reach), np.uint8))
+    paint = np.rint(depth / ridge * paint).astype(np.uint8)
     result = Image.new("L", mask.size)
     result.paste(Image.fromarray(paint), window[:2])
     return result
@@ -178,17 +166,6 @@ def cover(pixels: Bytes, rows: list[tuple[int, int]], columns: list[tuple[int, i
                 part.max(axis=0, out=out)
         pixels = result.T
     return np.ascontiguousarray(pixels)
-
-
-def _running_max(values: Floats, reach: int) -> None:
-    """Replaces values, float32 [H, W] of 0 or more, by the largest of those up to `reach` above and below each."""
-    largest = np.pad(values, ((reach, reach), (0, 0)))
-    length = 1  # of the runs whose largest value is known
-    while length < 2 * reach + 1:
-        step = min(length, 2 * reach + 1 - length)
-        largest = np.maximum(largest[:-step], largest[step:])
-        length += step
-    values[:] = largest
 
 
 def _mismatch(mask: Size, image: Size, quality: str) -> str:

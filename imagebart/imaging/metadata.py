@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,6 @@ from pydantic import Field, model_validator
 
 from imagebart.errors import InputError, format_value
 from imagebart.imaging.files import Source, save_image
-from imagebart.imaging.structure import open_checked
 from imagebart.settings import SamplingSettings, Settings
 
 KEY = "imagebart"  # of the PNG's text chunk
@@ -73,9 +73,10 @@ def read_recipe(source: Source) -> Recipe | None:
     Raises InputError for a recipe that cannot be used.
     """
     try:
-        with nullcontext(source) if isinstance(source, Image.Image) else open_checked(source, ("PNG",)) as image:
+        file = BytesIO(source) if isinstance(source, bytes) else source
+        with nullcontext(file) if isinstance(file, Image.Image) else Image.open(file, formats=("PNG",)) as image:
             text = image.info.get(KEY)
-    except Exception:  # hostile bytes make decoders raise nearly anything; load_image says what is wrong
+    except Exception:  # damaged bytes make decoders raise nearly anything; load_image says what is wrong
         return None
     if not isinstance(text, str):
         return None

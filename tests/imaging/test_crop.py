@@ -195,7 +195,7 @@ def upload_of(mode: str) -> bytes:
         image = Image.fromarray(np.random.default_rng(5).integers(0, 65536, (77, 131), dtype=np.uint16))
     else:
         image = image.convert(mode)
-    image.save(file, "TIFF" if mode == "CMYK" else "PNG", exif=exif)
+    image.save(file, "JPEG" if mode == "CMYK" else "PNG", exif=exif)
     return file.getvalue()
 
 
@@ -270,19 +270,6 @@ def test_a_long_narrow_image_takes_little_memory() -> None:
     assert extract(upload, box, 32).getextrema() == ((9, 9), (8, 8), (7, 7))
     result = paste_back(upload, Image.new("RGB", (32, 32), "white"), mask, box)  # 1.2 GB if the square were made
     assert result.getextrema() == ((255, 255),) * 3
-
-
-@pytest.mark.parametrize(
-    ("upload", "generated", "said"),
-    [
-        (Image.new("P", (20, 20)), (16, 16), "'P'"),
-        (Image.new("RGB", (20, 21)), (16, 16), "alpha"),
-        (Image.new("RGB", (20, 20)), (16, 8), "a square"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_named(upload: Image.Image, generated: tuple[int, int], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        paste_back(upload, Image.new("RGB", generated), Image.new("L", (20, 20), 255), Box(0, 0, 20))
 
 
 @pytest.mark.parametrize("box", [Box(0, 0, 30), Box(5, 7, 16), Box(-9, 0, 60), Box(0, -9, 47), Box(20, 3, 5)])

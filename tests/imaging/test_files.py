@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 import zlib
 from contextlib import suppress
 from io import BytesIO
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hostile_images import hostile_images
 from PIL import Image, ImageSequence
 
 from imagebart.errors import InputError
@@ -27,7 +25,6 @@ from imagebart.imaging.files import (
     to_images,
     to_tensor,
 )
-from imagebart.imaging.metadata import read_recipe
 
 
 def colours(height: int = 24, width: int = 37, channels: int = 3) -> np.ndarray:
@@ -61,7 +58,7 @@ def refused(source: object, *words: str) -> None:
     assert sentence.count(". ") == 0 and sentence.endswith(".") and "\n" not in sentence and len(sentence) < 300
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_rgb_is_exact_from_bytes_path_and_image(kind: str, tmp_path: Path) -> None:
     pixels = colours()
     data = encoded(Image.fromarray(pixels), kind, **({"lossless": True} if kind == "WEBP" else {}))
@@ -81,71 +78,33 @@ def test_alpha_grey_and_one_bit_are_exact() -> None:
     assert np.array_equal(loaded(Image.fromarray(bits)), bits[..., None].repeat(3, 2) * np.uint8(255))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "GIF"])
 @pytest.mark.parametrize("transparent", [False, True])
-def test_palette(kind: str, transparent: bool) -> None:
+def test_palette(transparent: bool) -> None:
     random = np.random.default_rng(1)
     palette, index = (random.integers(0, 256, shape, dtype=np.uint8) for shape in ((256, 3), (24, 37)))
     index[0, 0] = 9
     source = Image.fromarray(index, "P")
     source.putpalette(palette.tobytes())
-    image = loaded(source, kind, **({"transparency": 9} if transparent else {}))
+    image = loaded(source, **({"transparency": 9} if transparent else {}))
     opaque = index != 9 if transparent else np.ones_like(index, bool)
     assert image.shape[2] == (4 if transparent else 3)
     assert np.array_equal(image[..., :3][opaque], palette[index][opaque])
     assert not transparent or np.array_equal(image[..., 3], np.where(index == 9, 0, 255))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_grey(kind: str) -> None:
+def test_sixteen_bit_grey() -> None:
     deep = np.random.default_rng(3).integers(0, 65536, (24, 37), dtype=np.uint16)
     deep[0, :3] = [0, 257 * 200, 65535]
     expected = [[[round(int(value) / 257)] * 3 for value in row] for row in deep]
-    assert np.array_equal(loaded(Image.fromarray(deep), kind), expected)
-
-
-def test_sixteen_bit_grey_with_a_transparent_value() -> None:
-    deep = np.full((20, 20), 1000, np.uint16)
-    deep[3, 4] = 40000
-    alpha = loaded(Image.fromarray(deep), transparency=40000)[..., 3]
-    assert alpha[3, 4] == 0 and alpha.sum() == 255 * 399
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.array([0, 128, 255], np.int32), [0, 128, 255]),
-        (np.array([0, 25700, 65535], np.int32), [0, 100, 255]),
-        (np.array([-100, 0, 155], np.int32), [0, 100, 255]),
-        (np.array([0, 1 << 19, 1 << 20], np.int32), [0, 128, 255]),
-        (np.array([0, 0.2, 1], np.float32), [0, 51, 255]),
-        (np.array([0, 7, 254.6], np.float32), [0, 7, 255]),
-        (np.array([np.nan, 500, 1000], np.float32), [0, 128, 255]),
-        (np.array([0, 0, 0], np.float32), [0, 0, 0]),
-        (np.array([-5, -5, -5], np.float32), [0, 0, 0]),
-    ],
-)
-def test_integers_and_floats(values: np.ndarray, expected: list[int]) -> None:
-    source = Image.fromarray(np.repeat(values[None], 20, 0).repeat(8, 1))
-    assert loaded(source, "TIFF")[5, ::8, 1].tolist() == expected
-
-
-def test_tall_grey_images_are_scaled_as_one() -> None:
-    values = np.linspace(-1000, 1000, 600, dtype=np.float32)
-    image = np.asarray(load_image(Image.fromarray(np.repeat(values[:, None], 20, 1))))
-    assert np.array_equal(image[:, 3, 2], np.rint((values + 1000) * (255 / 2000)).astype(np.uint8))
+    assert np.array_equal(loaded(Image.fromarray(deep)), expected)
 
 
 def test_cmyk() -> None:
     inks = np.zeros((20, 40, 4), np.uint8)
     for channel in range(4):
         inks[:, 10 * channel : 10 * channel + 10, channel] = 255
-    image, jpeg = (
-        loaded(Image.fromarray(inks, "CMYK"), "TIFF").astype(int),
-        loaded(Image.fromarray(inks, "CMYK"), "JPEG", quality=100, subsampling=0),
-    )
-    assert image[5, ::10].tolist() == [[0, 255, 255], [255, 0, 255], [255, 255, 0], [0, 0, 0]]
-    assert np.abs(jpeg[5, 4::10] - image[5, 4::10]).max() < 8
+    jpeg = loaded(Image.fromarray(inks, "CMYK"), "JPEG", quality=100, subsampling=0)
+    assert np.abs(jpeg[5, 4::10] - np.array([[0, 255, 255], [255, 0, 255], [255, 255, 0], [0, 0, 0]])).max() < 8
 
 
 # Where a viewer puts stored row r, column c, after the EXIF standard's table of orientations.
@@ -162,7 +121,7 @@ ORIENTATIONS = {
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("kind", ["PNG", "PNG of 16 bits", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "PNG of 16 bits", "WEBP"])
 def test_exif_orientation(orientation: int, kind: str) -> None:
     pixels, exif = colours(), Image.Exif()
     exif[0x0112] = orientation
@@ -206,11 +165,11 @@ def test_the_source_is_left_as_it_is() -> None:
     assert np.array_equal(np.asarray(source), colours())
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
 def test_animated(kind: str) -> None:
     frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "green", "blue")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-    refused(data, "several pages" if kind == "TIFF" else "animated", "still PNG")
+    refused(data, "animated", "still PNG")
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's remarks on broken metadata
@@ -218,7 +177,7 @@ def test_animated(kind: str) -> None:
 def test_truncated_or_damaged_anywhere(kind: str) -> None:
     random, data = np.random.default_rng(11), encoded(Image.fromarray(colours(64, 64)), kind)
     for part in (0.02, 0.1, 0.5, 0.9):
-        refused(data[: int(len(data) * part)], "file", "PNG, JPEG")
+        refused(data[: int(len(data) * part)], "file")
     for _ in range(60):
         damaged = bytearray(data)
         for place in random.integers(0, min(len(data), 200), 4):
@@ -231,19 +190,19 @@ NO_IMAGES: list[tuple[object, list[str]]] = [
     (b"hello", ["not an image we can read", "PNG, JPEG"]),
     (b"<svg xmlns='http://www.w3.org/2000/svg'/>", ["not an image"]),
     (b"%!PS-Adobe-3.0 EPSF-3.0\n", ["not an image"]),
-    *((encoded(Image.new("RGB", (32, 32)), kind), ["not an image"]) for kind in ("EPS", "PPM", "ICO", "TGA", "PCX")),
-    (b"", ["empty"]),
+    *((encoded(Image.new("RGB", (32, 32)), kind), ["not an image"]) for kind in ("EPS", "PPM", "GIF", "BMP", "TIFF")),
+    (b"", ["not an image"]),
     (Path("absent.png"), ["absent.png", "existing"]),
     (Path("."), ["existing"]),
     *((source, []) for source in (None, 3, ["a.png"], "a" * 5000, "a\0b", "", ".")),
     (png_header(0, 0), ["not an image"]),
     (Image.new("RGB", (0, 0)), ["0 × 0", "16 × 16"]),
     (encoded(Image.new("RGB", (MIN_SIDE - 1, 400))), ["15 × 400", "16 × 16"]),
-    (png_header(50_000, 50_000), ["megapixels", "at most 40"]),
-    (png_header(10_000, 10_000), ["10,000 × 10,000", "at most 40"]),
-    (png_header(8_001, 5_000), ["8,001 × 5,000", "at most 40"]),
+    (png_header(50_000, 50_000), ["too many pixels", "at most 25"]),
+    (png_header(10_000, 10_000), ["10,000 × 10,000", "at most 25"]),
+    (png_header(5_001, 5_000), ["5,001 × 5,000", "at most 25"]),
     (png_header(MAX_SIDE + 1, 20), ["30,001 × 20", "30,000"]),
-    (png_header(8_000, 5_000), ["damaged"]),  # small enough, so that its missing pixels were looked for
+    (png_header(5_000, 5_000), ["damaged"]),  # small enough, so that its missing pixels were looked for
 ]
 
 
@@ -259,53 +218,16 @@ def test_the_smallest_image() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_bomb_warnings_as_errors_are_handled() -> None:
-    refused(png_header(10_000, 10_000), "megapixels", "at most 40")
+    refused(png_header(10_000, 10_000), "too many pixels", "at most 25")
 
 
-def tiled_tiff(tile: int) -> bytes:
-    """100 x 100 pixels, black, in one tile of `tile` x `tile`; its zeros are packed a thousand times."""
-    data = zlib.compress(bytes(min(3 * tile * tile, 1_000_000)))
-    tags = [(256, 4, 100), (257, 4, 100), (258, 3, 8), (259, 3, 8), (262, 3, 2), (277, 3, 3)]
-    tags += [(322, 4, tile), (323, 4, tile), (324, 4, 134), (325, 4, len(data))]
-    fields = [struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags]
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(fields) + bytes(4) + data
-
-
-def test_a_small_image_in_huge_tiles_is_judged_by_its_header() -> None:
-    assert load_image(tiled_tiff(112)).size == (100, 100)
-    refused(tiled_tiff(16_000), "would take 768 MB")
-
-
-@pytest.mark.parametrize("place", [None, 0, 1, 2, 3, 4])
-def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(place: int | None) -> None:
-    """The file is read in pieces of a megabyte; one scan begins `place` bytes before the end of the first."""
-    progressive = encoded(Image.new("RGB", (64, 64), "red"), "JPEG", progressive=True)
-    first, last = progressive.index(b"\xff\xda"), progressive.rindex(b"\xff\xda")
-    padding, comments = 0 if place is None else 2**20 - place - first, b""
-    while padding:  # comments of at most 65,537 bytes
-        size = padding if padding <= 60_000 else min(60_000, padding - 4)
-        comments += b"\xff\xfe" + (size - 2).to_bytes(2, "big") + bytes(size - 4)
-        padding -= size
-
-    def of(scans: int) -> bytes:
-        more = scans - progressive.count(b"\xff\xda")
-        return progressive[:2] + comments + progressive[2:-2] + more * progressive[last:-2] + progressive[-2:]
-
-    assert load_image(of(64)).size == (64, 64)
-    refused(of(65), "a JPEG of 65 scans")
-    with Image.open(BytesIO(of(65))) as image:
-        refused(image, "scans")
-
-
-def test_flatten_composites_on_the_background() -> None:
+def test_flatten_composites_on_white() -> None:
     pixels = colours(channels=4)
-    got = np.asarray(flatten(Image.fromarray(pixels), (10, 200, 30))).astype(float)
+    got = np.asarray(flatten(Image.fromarray(pixels))).astype(float)
     share = pixels[..., 3:].astype(float) / 255
-    assert np.abs(got - (pixels[..., :3] * share + np.array([10, 200, 30]) * (1 - share))).max() <= 1
+    assert np.abs(got - (pixels[..., :3] * share + 255 * (1 - share))).max() <= 1
     opaque = Image.fromarray(colours())
     assert np.array_equal(np.asarray(flatten(opaque)), np.asarray(opaque))
-    with pytest.raises(ValueError, match="'L'"):
-        flatten(Image.new("L", (20, 20)))
 
 
 def test_tensor_round_trip_and_range() -> None:
@@ -322,56 +244,6 @@ def test_tensor_round_trip_and_range() -> None:
 def test_tensor_values_are_clipped_and_rounded() -> None:
     tensor = torch.tensor([-3.0, 3.0, 0.4 / 127.5 - 1, 0.6 / 127.5 - 1]).expand(1, 3, 1, 4)
     assert np.asarray(to_images(tensor)[0])[0, :, 0].tolist() == [0, 255, 0, 1]
-    with pytest.raises(ValueError, match="3, H, W"):
-        to_images(torch.zeros(3, 4, 4))
-    with pytest.raises(ValueError, match="RGBA"):
-        to_tensor(Image.new("RGBA", (20, 20)))
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("gif comment 15625 of 255 before b','", "too much metadata"),
-        ("gif comment empty", "blocks of data"),
-        ("png prVt empty before IDAT", "blocks of data"),
-        ("jpeg fill before ffc2", "blocks of data"),
-        ("jpeg APP13 of 60000 before ffc2", "too much metadata"),
-        ("tiff many tags of type 1", "too much metadata"),
-        ("bmp runs", "run-length encoded"),
-    ],
-)
-def test_files_whose_metadata_would_take_minutes_are_refused(name: str, said: str) -> None:
-    """Of 4 MB each; tests/fuzz tries every kind of block."""
-    content = dict(hostile_images(4_000_000))[name]()
-    start = time.process_time()
-    refused(content, said)
-    assert read_recipe(content) is None
-    assert time.process_time() - start < 0.5
-
-
-def test_metadata_of_usual_size_is_no_reason_to_refuse() -> None:
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010E] = 6, "x" * 50_000
-    options = {"exif": exif, "icc_profile": bytes(500_000), "quality": 95}
-    image = load_image(encoded(Image.fromarray(colours(200, 300)), "JPEG", comment=b"y" * 60_000, **options))
-    assert image.size == (200, 300) and image.info == {"icc_profile": bytes(500_000)}
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_large_image_is_no_reason_to_refuse(kind: str) -> None:
-    """A GIF of noise has very many blocks of pixels, an uncompressed TIFF very many bytes."""
-    image = Image.fromarray(colours(2400, 2500)[..., 0] if kind == "GIF" else colours(2400, 2500))
-    assert loaded(image, kind).shape == (2400, 2500, 3)
-
-
-def test_coders_that_take_many_seconds_are_refused() -> None:
-    refused(encoded(Image.fromarray(colours()), "TIFF", compression="lzma"), "compression that few programs know")
-    jpeg = encoded(Image.fromarray(colours()), "JPEG")
-    refused(jpeg.replace(b"\xff\xc0", b"\xff\xc9"), "arithmetic-coded")
-    refused(encoded(Image.new("LAB", (4000, 2501)), "TIFF", compression="packbits"), "LAB")
-
-
-# Animations, read back frame by frame
 
 
 def noise(mode: str, count: int) -> list[Image.Image]:
@@ -401,30 +273,7 @@ def test_webp_keeps_every_frame_as_it_is(tmp_path: Path, mode: str) -> None:
         assert (before_[..., 3] == after_[..., 3]).all() and (before_[visible] == after_[visible]).all()
 
 
-def test_gif_keeps_order_and_colours(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (24, 17), colour) for colour in ("red", "lime", "blue")]
-    frames.append(Image.new("RGBA", (24, 17), (0, 0, 0, 0)))  # shown on white
-    save_animation(frames, tmp_path / "run.GIF", 0.4)
-    shown, durations = played(tmp_path / "run.GIF")
-    assert durations == [100, 100, 100, 100 + round(1000 * HOLD)]
-    colours = [frame.getpixel((5, 5)) for frame in shown]
-    assert colours == [(255, 0, 0, 255), (0, 255, 0, 255), (0, 0, 255, 255), (255, 255, 255, 255)]
-
-
 def test_one_frame_and_many_short_ones_can_be_written(tmp_path: Path) -> None:
     save_animation(noise("RGB", 1), tmp_path / "one.webp", 1.0)
     save_animation(noise("RGB", 30), tmp_path / "many.webp", 0.1)
     assert played(tmp_path / "many.webp")[1][:29] == [20] * 29
-
-
-def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    frames = noise("RGB", 2)
-    with pytest.raises(InputError, match=r"'run.mp4'.*\.webp or \.gif"):
-        save_animation(frames, tmp_path / "run.mp4", 1.0)
-    with pytest.raises(ValueError, match="no frames"):
-        save_animation([], tmp_path / "run.webp", 1.0)
-    with pytest.raises(ValueError, match=r"\(17, 24\), \(18, 24\)"):
-        save_animation([frames[0], Image.new("RGB", (18, 24))], tmp_path / "run.webp", 1.0)
-    with pytest.raises(ValueError, match="0 seconds"):
-        save_animation(frames, tmp_path / "run.webp", 0)
-    assert not list(tmp_path.iterdir())
