@@ -1,11 +1,11 @@
-"""Contact sheets and charts, measured by their pixels."""
+"""Contact sheets, measured by their pixels."""
 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image
 
-from imagebart.imaging.figures import CAPTION, COLOURS, LABEL, MARGIN, SIZE, chart, sheet
+from imagebart.imaging.figures import CAPTION, LABEL, sheet
 
 
 def test_images_stand_in_rows_with_names_and_captions() -> None:
@@ -34,32 +34,3 @@ def test_fewer_captions_than_images_stand_under_as_many_each() -> None:
 
 def test_without_words_there_is_no_room_for_them() -> None:
     assert sheet([[Image.new("RGB", (8, 8))] * 2], 8, margin=1).size == (20, 10)
-
-
-# Lines over an axis: points stand where they should.
-
-
-RIGHT, BOTTOM = SIZE[0] - MARGIN, SIZE[1] - MARGIN
-
-
-def colour_at(image: Image.Image, x: float, y: float) -> object:
-    return image.getpixel((round(x), round(y)))
-
-
-def test_points_stand_where_they_should() -> None:
-    image = chart({"up": [(0.0, 0.0), (10.0, 5.0)], "flat": [(5.0, 1.0)]}, "tokens", "seconds")
-    assert image.size == SIZE
-    first, second = map(ImageColor.getrgb, COLOURS[:2])
-    assert [colour_at(image, *place) for place in ((MARGIN, BOTTOM), (RIGHT, MARGIN))] == [first] * 2
-    assert colour_at(image, (MARGIN + RIGHT) / 2, BOTTOM - (BOTTOM - MARGIN) / 5) == second
-
-
-def test_a_line_may_begin_at_its_least_value() -> None:
-    image = chart({"": [(0.0, 3.0), (2.0, 1.0), (4.0, 2.0)]}, "hours", "loss", bottom=None)
-    colour = ImageColor.getrgb(COLOURS[0])
-    assert colour_at(image, MARGIN, MARGIN) == colour_at(image, (MARGIN + RIGHT) / 2, BOTTOM) == colour
-    assert colour_at(image, RIGHT, (MARGIN + BOTTOM) / 2) == colour
-
-
-def test_without_points_there_is_an_empty_frame() -> None:
-    assert chart({}, "hours", "loss").size == SIZE
