@@ -106,12 +106,11 @@ def save_folder(
         # A run's folder has no model at first; config.json, written last, says that it has one.
         is_run = folder.is_dir() and not (folder / CONFIG).exists()
         with nullcontext(folder) if is_run else replace_folder(folder) as new:
-            if folder.is_dir() and not is_run:
-                others = [path.name for path in folder.iterdir() if WRITTEN.fullmatch(path.name)]
-                ignored = shutil.ignore_patterns(*others)
-                shutil.copytree(
-                    folder, new, symlinks=True, ignore=ignored, copy_function=link_or_copy, dirs_exist_ok=True
-                )
+            for path in folder.iterdir() if folder.is_dir() and not is_run else ():  # what else is there stays
+                if path.is_dir():
+                    shutil.copytree(path, new / path.name, symlinks=True, copy_function=link_or_copy)
+                elif not WRITTEN.fullmatch(path.name):
+                    link_or_copy(str(path), str(new / path.name))
             save_torch_state_dict(state, new, max_shard_size=max_shard_bytes)
             config = to_json(config_of(model).model_dump())
             (new / CONFIG).write_text(config + "\n", encoding="utf-8")
