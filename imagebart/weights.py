@@ -114,6 +114,8 @@ def save_folder(
             save_torch_state_dict(state, new, max_shard_size=max_shard_bytes)
             config = to_json(config_of(model).model_dump())
             (new / CONFIG).write_text(config + "\n", encoding="utf-8")
+            for path in new.glob("model*.safetensors"):
+                shutil.copymode(new / CONFIG, path)  # safetensors writes them for their owner alone
     except (OSError, SafetensorError, shutil.Error) as error:
         size = sum(tensor.numel() * tensor.itemsize for tensor in state.values())
         raise write_error(error, folder, size) from error

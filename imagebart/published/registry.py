@@ -7,7 +7,6 @@ beside its checkpoint. That file is read as data: the classes that it names are 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
@@ -16,8 +15,9 @@ from typing import Any, Literal
 
 import yaml
 from huggingface_hub import constants
+from pydantic import ConfigDict
 
-from imagebart.errors import InputError, WeightsError, format_value, reason_of
+from imagebart.errors import InputError, WeightsError, reason_of
 from imagebart.models.stages import Kind as StageKind
 from imagebart.models.stages import StageConfig
 from imagebart.models.transformer import TransformerConfig
@@ -76,68 +76,8 @@ class PublishedStage:
         )
 
 
-# The original's networks, by the names of its settings.
-
-
-class VQGANSettings(Settings):
-    """A published first stage, with all its codes in use."""
-
-    resolution: Width
-    ch: Width
-    ch_mult: Levels
-    num_res_blocks: Factor
-    attn_resolutions: tuple[Width, ...]
-    z_channels: Width
-    embed_dim: Width
-    n_embed: Vocabulary
-
-    def config(self) -> FirstStageConfig:
-        return FirstStageConfig(
-            resolution=self.resolution,
-            channels=self.ch,
-            multipliers=self.ch_mult,
-            res_blocks=self.num_res_blocks,
-            attention_resolutions=self.attn_resolutions,
-            latent_channels=self.z_channels,
-            code_dim=self.embed_dim,
-            codebook_size=self.n_embed,
-        )
-
-
-class EncoderDecoderSettings(Settings):
-    """A published encoder-decoder stage; heads have size 64 whatever the width."""
-
-    dim: Width
-    enc_num_tokens: Vocabulary
-    enc_depth: Depth
-    enc_heads: Heads
-    enc_max_seq_len: Length
-    dec_num_tokens: Vocabulary
-    dec_depth: Depth
-    dec_heads: Heads
-    dec_max_seq_len: Length
-
-    def encoder(self) -> TransformerConfig:
-        return TransformerConfig(
-            width=self.dim,
-            depth=self.enc_depth,
-            heads=self.enc_heads,
-            vocab_in=self.enc_num_tokens,
-            positions=self.enc_max_seq_len,
-            causal=False,
-        )
-
-    def decoder(self) -> TransformerConfig:
-        vocab, positions = self.dec_num_tokens, self.dec_max_seq_len
-        return TransformerConfig(
-            width=self.dim,
-            depth=self.dec_depth,
-            heads=self.dec_heads,
-            vocab_in=vocab,
-            positions=positions,
-            vocab_out=vocab,
-            cross=True,
-        )
+# The original's networks and scaleN.yaml, by the names of its settings. A setting has a default where it is without
+# effect on what is computed (training, sizes given elsewhere), and one value where the published models have only that.
 
 
 class GPTSettings(Settings):
@@ -150,6 +90,9 @@ class GPTSettings(Settings):
     n_embd: Width
     input_vocab_size: Vocabulary | None = None
     n_unmasked: Length = 0
+    embd_pdrop: float = 0.0
+    resid_pdrop: float = 0.0
+    attn_pdrop: float = 0.0
 
     def decoder(self) -> TransformerConfig:
         return TransformerConfig(
@@ -166,37 +109,120 @@ class GPTSettings(Settings):
         )
 
 
-# scaleN.yaml.
+class EncoderDecoderSettings(Settings):
+    """A published encoder-decoder stage; heads have size 64 whatever the width."""
+
+    dim: Width
+    enc_num_tokens: Vocabulary
+    enc_depth: Depth
+    enc_heads: Heads
+    enc_max_seq_len: Length
+    dec_num_tokens: Vocabulary
+    dec_depth: Depth
+    dec_heads: Heads
+    dec_max_seq_len: Length
+    wrap_decoder: Literal[False] = False
+    tie_token_emb: Literal[False] = False
+    scale_pos: Literal[0] = 0
+    n_scales: int = 0
+    xt_start: int = 0
+    xt_size: int = 0
+
+    def encoder(self) -> TransformerConfig:
+        return TransformerConfig(
+            width=self.dim,
+            depth=self.enc_depth,
+            heads=self.enc_heads,
+            vocab_in=self.enc_num_tokens,
+            positions=self.enc_max_seq_len,
+            causal=False,
+        )
+
+    def decoder(self) -> TransformerConfig:
+        return TransformerConfig(
+            width=self.dim,
+            depth=self.dec_depth,
+            heads=self.dec_heads,
+            vocab_in=self.dec_num_tokens,
+            positions=self.dec_max_seq_len,
+            vocab_out=self.dec_num_tokens,
+            cross=True,
+        )
 
 
-ENCODER_DECODER = "imagebart.models.diffusion.DenoisingXTransformer"
-DECODER_ONLY = "imagebart.models.diffusion.DecoderOnlyDenoiser"
-PLAIN = "imagebart.modules.xtransformers.x_transformer.XTransformer"
-RESIDUAL = "imagebart.modules.xtransformers.x_transformer.ResidualScaledXTransformer"
-GPT = "imagebart.modules.transformer.mingpt.GPT"
-VQGAN = "imagebart.models.vqgan.VQGANWrapper"
-CONDITIONERS: dict[str, Kind] = {  # by what makes their tokens
-    "imagebart.util.ClassProvider": "class",
-    "imagebart.util.BasicTokenizer": "text",
-}
-# Settings with the only value that the published models have, so that our modules compute the same.
-FIXED = {
-    "wrap_decoder": False,
-    "tie_token_emb": False,
-    "scale_pos": 0,
-    "double_z": False,
-    "in_channels": 3,
-    "out_ch": 3,
-}
-# Settings without effect on what is computed: sizes given elsewhere, training, and the last, which the original's
-# VQGAN accepts and ignores.
-WITHOUT_EFFECT = {"n_scales", "xt_start", "xt_size", "embd_pdrop", "resid_pdrop", "attn_pdrop", "dropout", "tanh_out"}
+class VQGANSettings(Settings):
+    """The convolutions of a published first stage."""
+
+    resolution: Width
+    ch: Width
+    ch_mult: Levels
+    num_res_blocks: Factor
+    attn_resolutions: tuple[Width, ...]
+    z_channels: Width
+    double_z: Literal[False] = False
+    in_channels: Literal[3] = 3
+    out_ch: Literal[3] = 3
+    dropout: float = 0.0
+    tanh_out: bool = False  # which the original ignores
+
+
+class Part(Settings):
+    """A part of scaleN.yaml, with more settings than matter here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class NetworkPart(Part):
+    target: Literal[
+        "imagebart.modules.transformer.mingpt.GPT",
+        "imagebart.modules.xtransformers.x_transformer.XTransformer",
+        "imagebart.modules.xtransformers.x_transformer.ResidualScaledXTransformer",
+    ]
+    params: dict[str, Any]
+
+
+class VQGANParams(Part):
+    embed_dim: Width
+    n_embed: Vocabulary
+    ddconfig: VQGANSettings
+    remap: str | None = None  # a file that lists the codes in use; the checkpoint has it, too
+
+
+class VQGANPart(Part):
+    target: Literal["imagebart.models.vqgan.VQGANWrapper"]
+    params: VQGANParams
+
+
+class ConditionerPart(Part):
+    target: Literal["imagebart.util.ClassProvider", "imagebart.util.BasicTokenizer"]
+
+
+class StageParams(Part):
+    transformer_config: NetworkPart
+    first_stage_config: VQGANPart
+    conditioner_config: ConditionerPart | None = None
+
+
+class StagePart(Part):
+    target: Literal[
+        "imagebart.models.diffusion.DenoisingXTransformer", "imagebart.models.diffusion.DecoderOnlyDenoiser"
+    ]
+    params: StageParams
+
+
+class StageYAML(Part):
+    """scaleN.yaml."""
+
+    model: StagePart
 
 
 def read_stage_yaml(path: Path) -> PublishedStage:
     """The stage that a scaleN.yaml describes; raises WeightsError naming the file and what is wrong in it."""
     try:
-        return _parse_stage(yaml.safe_load(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("it repeats parts of itself (*), which may grow without end")
+        return _published_stage(StageYAML.from_json(json.dumps(yaml.safe_load(text))).model.params)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -205,58 +231,31 @@ def read_stage_yaml(path: Path) -> PublishedStage:
         raise WeightsError(f"{path} cannot be used: {reason_of(error)}") from error
 
 
-def _parse_stage(content: Any) -> PublishedStage:
-    target, params = _get(content, "model", "target"), _get(content, "model", "params")
-    network, settings = _get(params, "transformer_config", "target"), _get(params, "transformer_config", "params")
-    conditioning: Kind = "none"
-    if params.get("conditioner_config") is not None:
-        conditioner = _get(params["conditioner_config"], "target")
-        if conditioner not in CONDITIONERS:
-            known = " or ".join(CONDITIONERS)
-            raise ValueError(f"the conditioner is {format_value(conditioner)}, expected none, {known}")
-        conditioning = CONDITIONERS[conditioner]
-    kind: StageKind
-    encoder: TransformerConfig | None
-    if (target, network) == (DECODER_ONLY, GPT):
-        kind, encoder = "decoder_only", None
-        decoder = GPTSettings.from_json(json.dumps(_with_effect(settings))).decoder()
-    elif target == ENCODER_DECODER and network in (PLAIN, RESIDUAL):
-        kind = "residual" if network == RESIDUAL else "encoder_decoder"
-        both = EncoderDecoderSettings.from_json(json.dumps(_with_effect(settings)))
-        encoder, decoder = both.encoder(), both.decoder()
+def _published_stage(stage: StageParams) -> PublishedStage:
+    network, conditioner, vqgan = stage.transformer_config, stage.conditioner_config, stage.first_stage_config.params
+    kind: StageKind = "decoder_only"
+    encoder: TransformerConfig | None = None
+    if network.target.endswith("GPT"):
+        decoder = GPTSettings.parse(**network.params).decoder()
     else:
-        raise ValueError(
-            f"the model is {format_value(target)} with {format_value(network)}, expected {ENCODER_DECODER} with "
-            f"{PLAIN} or {RESIDUAL}, or {DECODER_ONLY} with {GPT}"
-        )
-    wrapper, settings = _get(params, "first_stage_config", "target"), _get(params, "first_stage_config", "params")
-    if wrapper != VQGAN:
-        raise ValueError(f"the first stage is {format_value(wrapper)}, expected {VQGAN}")
-    sizes = {name: _get(settings, name) for name in ("embed_dim", "n_embed")}
-    vqgan = {**_with_effect(_get(settings, "ddconfig")), **sizes}
-    first_stage = VQGANSettings.from_json(json.dumps(vqgan)).config()
-    if settings.get("remap"):  # which codes are used is in the checkpoint; how many, in the transformer's vocabulary
-        first_stage = first_stage.replace(used_codes=decoder.vocab_out)
+        kind = "residual" if "Residual" in network.target else "encoder_decoder"
+        both = EncoderDecoderSettings.parse(**network.params)
+        encoder, decoder = both.encoder(), both.decoder()
+    first_stage = FirstStageConfig(
+        resolution=vqgan.ddconfig.resolution,
+        channels=vqgan.ddconfig.ch,
+        multipliers=vqgan.ddconfig.ch_mult,
+        res_blocks=vqgan.ddconfig.num_res_blocks,
+        attention_resolutions=vqgan.ddconfig.attn_resolutions,
+        latent_channels=vqgan.ddconfig.z_channels,
+        code_dim=vqgan.embed_dim,
+        codebook_size=vqgan.n_embed,
+        used_codes=decoder.vocab_out if vqgan.remap else None,
+    )
+    conditioning: Kind = "none"
+    if conditioner is not None:
+        conditioning = "class" if conditioner.target.endswith("ClassProvider") else "text"
     return PublishedStage(first_stage, kind, decoder, encoder, conditioning)
-
-
-def _get(values: Any, *keys: str) -> Any:
-    """What lies under these keys; raises ValueError where it is not there."""
-    for i, key in enumerate(keys):
-        if not isinstance(values, Mapping) or key not in values:
-            raise ValueError(f"it lacks {'.'.join(keys[: i + 1])}")
-        values = values[key]
-    return values
-
-
-def _with_effect(settings: Any) -> Any:
-    """The settings that our networks have, too; raises ValueError where another has not its only value."""
-    if not isinstance(settings, Mapping):
-        return settings
-    for name, expected in FIXED.items():
-        if settings.get(name, expected) != expected:
-            raise ValueError(f"{name} is {format_value(settings[name])}, expected {expected!r}")
-    return {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT and name not in FIXED}
 
 
 # The seven models.

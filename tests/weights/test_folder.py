@@ -50,6 +50,7 @@ def test_models_of_our_own_come_back_as_they_were(tmp_path: Path, conditioning: 
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
     assert {path.name for path in (tmp_path / "deep" / "inside").iterdir()} == {"config.json", "model.safetensors"}
+    assert len({path.stat().st_mode for path in (tmp_path / "deep" / "inside").iterdir()}) == 1, "others may read both"
 
 
 def test_a_model_in_training_lacks_networks(tmp_path: Path) -> None:
