@@ -11,7 +11,6 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from huggingface_hub import get_session
@@ -23,11 +22,10 @@ from imagebart.errors import WeightsError, reason_of
 from imagebart.published.convert import convert
 from imagebart.published.registry import PublishedModel, converted_folder, get_model, model_folder, published_folder
 
-DownloadProgress = Any
 MEMBER = "scale*.ckpt", "scale*.yaml"
 
 
-def ensure_model(name: str, dtype: str = "float32", progress: Any = None) -> Path:
+def ensure_model(name: str, dtype: str = "float32") -> Path:
     """The folder of a published model, ready to load; downloads and converts it if it is not here, saying its size.
 
     dtype: of the stored numbers. Raises as `download` and `convert` do.

@@ -409,36 +409,6 @@ def model_folder(name: str) -> Path:
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
-# Until the page's downloads are gone.
-
-
-def cache_dir() -> Path:
-    return Path(constants.HF_HOME) / "imagebart"
-
-
-@dataclass(frozen=True)
-class Sizes:
-    parameters: int
-    download: int
-
-
-def estimate_sizes(model: PublishedModel) -> Sizes:
-    return Sizes(int(model.memory_gb * 2.5e8), int(model.download_gb * 1e9))
-
-
-def estimate_edit_seconds(model: Any, scales: int) -> float:
-    return 0.0
-
-
-def format_seconds(seconds: float) -> str:
-    """Seconds as people read them: 40 s, 12 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 # The card of a model for which nobody wrote one.
 
 
