@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imagebart.atomic_io import link_or_copy, replace_folder, write_error
+from imagebart.atomic_io import link_or_copy, replace_folder, write_error, write_text
 from imagebart.diffusion import Schedule
 from imagebart.errors import WeightsError, format_value, reason_of
 from imagebart.models.denoiser import Denoiser, DenoiserConfig
@@ -75,7 +75,15 @@ class ModelConfig(Settings):
     def _check(self) -> ModelConfig:
         if self.denoiser is not None and (self.betas or self.stages):
             raise ValueError("it has a denoiser and stages, or betas; expected either a denoiser or stages with betas")
+        if self.betas:
+            check_betas(self.betas)
         return self
+
+
+def check_betas(betas: tuple[float, ...]) -> None:
+    """Raises ValueError for what is no schedule, of a file."""
+    if not all(0 < beta <= 1 for beta in betas) or betas[-1] != 1:
+        raise ValueError(f"betas are {format_value(betas)}, expected numbers in (0, 1] of which the last is 1")
 
 
 def config_of(model: ImageBARTModel) -> ModelConfig:
@@ -112,8 +120,7 @@ def save_folder(
                 elif not WRITTEN.fullmatch(path.name):
                     link_or_copy(str(path), str(new / path.name))
             save_torch_state_dict(state, new, max_shard_size=max_shard_bytes)
-            config = to_json(config_of(model).model_dump())
-            (new / CONFIG).write_text(config + "\n", encoding="utf-8")
+            write_text(new / CONFIG, to_json(config_of(model).model_dump()) + "\n")
             for path in new.glob("model*.safetensors"):
                 shutil.copymode(new / CONFIG, path)  # safetensors writes them for their owner alone
     except (OSError, SafetensorError, shutil.Error) as error:

@@ -25,6 +25,7 @@ from imagebart.weights import (
     CARD,
     CPU,
     Shapes,
+    check_betas,
     check_shapes,
     check_used_codes,
     config_of,
@@ -255,10 +256,10 @@ def load_published(
     files, model = _find_checkpoints(folder)
     first = StageCheckpoint(checkpoint_path(files, 1))
     try:
-        schedule = Schedule(first.betas)
+        check_betas(first.betas)
     except ValueError as error:
         raise WeightsError(f"{first.path}: {error}") from error
-    paths = [checkpoint_path(files, t) for t in range(1, schedule.stages + 1)]
+    paths = [checkpoint_path(files, t) for t in range(1, len(first.betas) + 1)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise WeightsError(f"{missing[0]} is missing, expected scale1.ckpt to {paths[-1].name} beside each other")
@@ -278,7 +279,7 @@ def load_published(
     about = About(name=model.name, knows=model.domain) if model else About(name=folder.resolve().name)
     named = model.with_class_names(conditioner) if model else conditioner
     try:
-        return cls(vqgan, stages, named, about, schedule)
+        return cls(vqgan, stages, named, about, Schedule(first.betas))
     except ValueError as error:
         raise WeightsError(f"{files}: {error}") from error
 
