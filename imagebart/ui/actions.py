@@ -152,7 +152,7 @@ class Actions:
         with closing(self._run_on_gpu(task, sketchpad, controls)) as updates:
             for update in updates:
                 if run in self._cancelled:
-                    yield {**failed(""), "run": {"ended": run}, "messages": messages.notes_html([messages.CANCELLED])}
+                    yield {**failed(""), "run": {"ended": run}, "messages": messages.note_html(messages.CANCELLED)}
                     return
                 yield update
 
@@ -186,10 +186,11 @@ class Actions:
         """
         try:
             pipeline, sketch = self._asked(question)
-            mask, prompt = mask_and_prompt(pipeline, sketch, question["words"] or None)
+            image = sketch.open()
+            mask, prompt = mask_and_prompt(pipeline, image, sketch, question["words"] or None)
             exact, context = question["exact"] or sketch.mode == "expand", context_size(question["context"])
             options = EditOptions(exact, sketch.movable, sketch.mode == "remove", 0, context)
-            fitted = pipeline.fit_mask(sketch.file(), mask, prompt, options=options)
+            fitted = pipeline.fit_mask(image, mask, prompt, options=options)
         except InputError:
             return {}
         kept = fitted.mask.histogram()[0] / (fitted.mask.width * fitted.mask.height)
@@ -216,7 +217,7 @@ class Actions:
     def recognize(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """{"note": a sentence where the model does not know such images, else ""}."""
         pipeline, sketch = self._asked(question)
-        small = find(sketch.view or "")  # what the browser shows: a large upload would take long
+        small = find(sketch.view)  # what the browser shows: a large upload would take long
         return {"note": " ".join(pipeline.domain_notes(small))}
 
     def _asked(self, question: Mapping[str, Any]) -> tuple[Pipeline, Sketch]:
@@ -244,7 +245,7 @@ class Actions:
         other = recipe.model if recipe.model != pipeline.name else None
         values = recipe_values(recipe, pipeline)
         note = messages.of_model(messages.SETTINGS_RESTORED, other)
-        return {name: values[name] for name in RESTORED if name in values} | {"messages": messages.notes_html([note])}
+        return {name: values[name] for name in RESTORED if name in values} | {"messages": messages.note_html(note)}
 
     def open_link(self, link: Mapping[str, Any], model: str | None) -> Update:
         """The controls' values that a link holds; the browser reads it (images.js)."""
@@ -252,7 +253,7 @@ class Actions:
         values = link_values(link, pipeline)
         other = values.pop("model", None)
         note = messages.of_model(messages.LINK_OPENED, None if other in (pipeline.name, model) else other)
-        return {**values, "messages": messages.notes_html([note])}
+        return {**values, "messages": messages.note_html(note)}
 
     def list_models(self, model: str | None = None) -> Update:
         """The list that a model is chosen from, as it is now, and the one that is chosen."""
@@ -297,29 +298,32 @@ class Actions:
         return {"random_prompt": {"words": words, "id": uuid4().hex}} if words else {}
 
 
-def mask_and_prompt(pipeline: Pipeline, sketch: Sketch, prompt: Any) -> tuple[Image.Image | None, Any]:
+def mask_and_prompt(
+    pipeline: Pipeline, image: Image.Image, sketch: Sketch, prompt: Any
+) -> tuple[Image.Image | None, Any]:
     """Mask and prompt of an edit before they are fitted to the model: what is painted, None for nothing, and the words.
 
     What is removed is filled without words. A background's mask is where the words for it belong, and half a token
     more: patches at the subject's outline, of which a small part is background, are not found.
     """
     if sketch.mode != "background":
-        mask = sketch.painted()
+        mask = sketch.painted(image.size)
         if mask is None and sketch.mode == "remove":
             raise InputError(messages.NOTHING_TO_REMOVE)
         return mask, None if sketch.mode == "remove" else prompt
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError(messages.NO_BACKGROUND)
     words = prompt if re.search(r"\bbackground\b", prompt, re.IGNORECASE) else f"a {prompt.strip()} background"
-    place = np.asarray(pipeline.suggest_mask(sketch.file(), words))
+    place = np.asarray(pipeline.suggest_mask(image, words))
     reach = 2 * round(max(place.shape) / pipeline.grid / 2) + 1
     return Image.fromarray(cv2.dilate(place, np.ones((reach, reach), np.uint8))), words
 
 
 def _edit(pipeline: Pipeline, sketch: Sketch, controls: Controls) -> Iterator[PipelineEvent]:
-    mask, prompt = mask_and_prompt(pipeline, sketch, controls.prompt(pipeline))
+    image = sketch.open()
+    mask, prompt = mask_and_prompt(pipeline, image, sketch, controls.prompt(pipeline))
     return pipeline.edit(
-        sketch.file(),  # the pipeline opens it: a large one takes memory once
+        image,
         mask,
         prompt,
         exact=controls.exact or sketch.mode == "expand",
@@ -352,8 +356,7 @@ def _update(event: PipelineEvent, history: RunHistory, message: Mapping[str, Any
     for note in event.notes:
         if event.elsewhere is not None and note in (MISSED, ELSEWHERE):
             continue  # the page says why, with a button: see `showOffer`
-        offer = note == MISSED and again
-        notes += messages.again_html(note, message["task"]) if offer else messages.notes_html([note])
+        notes += messages.note_html(note, again=message["task"] if again and note == MISSED else "")
     mask = event.mask if event.kind in ("start", "result") else None
     fitted = {} if mask is None else {"mask": pack_for_view(mask)}
     if event.kind == "result":

@@ -134,15 +134,10 @@ def problem_html(sentence: str) -> str:
     return f'<p class="ib-message ib-problem">{escape(sentence)}</p>'
 
 
-def notes_html(notes: Sequence[str]) -> str:
-    """What the person should know about this run; empty where there is nothing."""
-    return "".join(f'<p class="ib-message ib-note">{escape(note)}</p>' for note in notes)
-
-
-def again_html(note: str, task: str) -> str:
-    """A note on a result with a button that runs the task again, see `tryFour`."""
-    button = f' <button type="button" class="ib-chip" data-again="{task}">Try four, best first</button>'
-    return f'<p class="ib-message ib-note">{escape(note)}{button}</p>'
+def note_html(note: str, again: str = "") -> str:
+    """What the person should know about a run. again: a task that a button starts once more, see `tryFour`."""
+    button = f' <button type="button" class="ib-chip" data-again="{again}">Try four, best first</button>'
+    return f'<p class="ib-message ib-note">{escape(note)}{button if again else ""}</p>'
 
 
 def announcement_html(sentence: str) -> str:

@@ -24,7 +24,7 @@ def sketch_value(image: Image.Image, area: str | Image.Image | None = "upper hal
     """What the sketchpad sends: an image with a preset mask, another one, or none."""
     mask = preset(area, image.size) if isinstance(area, str) else area
     packed = "" if mask is None else pack_mask(scale_mask(mask, view_size(image.size)))
-    return {"version": version, "image": publish(image), "size": list(image.size), "mask": packed}
+    return {"version": version, "image": publish(image), "mask": packed}
 
 
 def control_values(pipeline: Pipeline, **values: Any) -> dict[str, Any]:

@@ -218,12 +218,8 @@ RELOAD = "reload the page"
     ("changed", "sentence"),
     [
         ({"mask": ""}, "paint over"),
-        ({"size": [0, 0]}, "paint over"),
         ({"image": None}, messages.NO_IMAGE),
         ({"version": "x"}, RELOAD),
-        ({"size": 3}, RELOAD),
-        *(({"size": size}, RELOAD) for size in ([-37, -50], [40_001, 1000], [37, 51], [74, 100])),
-        *(({"size": size, "mask": "255 1"}, RELOAD) for size in ([-37, -50], [40_001, 1000], [37, 51], [74, 100])),
         ({"mask": OTHER_MASK}, "another image"),
     ],
 )
@@ -237,13 +233,6 @@ def test_a_sketch_that_cannot_be_edited_is_reported(
 def test_without_a_sketch_there_is_no_image(running: Actions) -> None:
     for updates in (running.edit(None, **asked()), running.vary(None, **asked())):
         assert list(updates)[-1]["messages"] == messages.problem_html(messages.NO_IMAGE)
-
-
-def test_a_mask_is_not_stretched_over_a_larger_image(running: Actions) -> None:
-    """Both are painted on in the same size."""
-    sent = sketch_value(noise_image((1500, 1200))) | {"size": [3000, 2400]}
-    sentence = list(running.edit(sent, **asked()))[-1]["messages"]
-    assert "3,000 × 2,400" in sentence and "1,500 × 1,200" in sentence
 
 
 def test_a_seed_out_of_range_is_said_and_the_page_is_ready_again(running: Actions) -> None:
@@ -445,11 +434,6 @@ def test_nothing_is_answered_where_nothing_can_be_changed() -> None:
     Path(deleted["image"]).unlink()
     for pad in (None, {"version": "x"}, sketch_value(noise_image((40, 40)), None), deleted):
         assert fit(pad) == {}
-
-
-@pytest.mark.parametrize("size", [[-40, -40], [0, 40], [40, 15], [8000, 5001], [10**30, 10**30]])
-def test_a_size_that_no_image_has_is_not_answered(size: list[int]) -> None:
-    assert fit({**sketch_value(noise_image((40, 40)), "centre"), "size": size, "mask": "255 1"}) == {}
 
 
 def made(path: str, recipe: Recipe) -> None:

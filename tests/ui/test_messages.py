@@ -92,7 +92,7 @@ def test_what_people_typed_cannot_become_markup() -> None:
     bad = '<img src=x onerror="alert(1)">'
     for html in (
         messages.problem_html(bad),
-        messages.notes_html([bad]),
+        messages.note_html(bad),
         messages.vocabulary_html([bad]),
         messages.announcement_html(bad),
         messages.model_html(bad, bad),

@@ -16,10 +16,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
 from imagebart.errors import InputError
-from imagebart.imaging.files import MAX_PIXELS
+from imagebart.imaging.files import load_image
 from imagebart.imaging.masks import cover, load_mask, spans
 from imagebart.ui import messages
 from imagebart.ui.files import MAX_FILE, MAX_VIEW_SIDE, find, view_size
@@ -42,7 +42,6 @@ SCRIPTS = (
 IMPORT = re.compile(r"^import \{([^}]*)\} from \"\./([\w-]+)\.js\";$", re.MULTILINE)
 EXPORT = re.compile(r"^export (?:const|class) (\w+)", re.MULTILINE)
 SketchValue = Mapping[str, Any] | None  # what the browser sends with every event; None: nothing yet
-EMPTY: dict[str, Any] = {"version": 0, "image": None, "size": [0, 0], "mask": ""}
 
 
 def pack_mask(mask: Image.Image) -> str:
@@ -101,18 +100,10 @@ class Sketch(BaseModel, frozen=True):
 
     version: int = 0  # of the image and mask; answers repeat it
     image: str | None = None  # its file
-    view: str | None = None  # a small copy of it
-    size: tuple[int, int] = (0, 0)  # the image's width and height
+    view: str = ""  # a small copy of it
     mask: str = ""  # packed, in the sketchpad's pixels; "": nothing is painted
     movable: bool = False  # nobody painted the mask: an example's, a ready one, one that words found
     mode: str = "fill"  # what Edit does, see modes.js
-
-    @field_validator("size")
-    @classmethod
-    def _is_a_size(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if min(size) < 0 or size[0] * size[1] > MAX_PIXELS:
-            raise ValueError("a size that no image has")
-        return size
 
     @classmethod
     def read(cls, value: SketchValue) -> Sketch:
@@ -128,11 +119,13 @@ class Sketch(BaseModel, frozen=True):
             raise InputError(messages.NO_IMAGE)
         return find(self.image)
 
-    def painted(self) -> Image.Image | None:
-        """The mask, of the image's size; None where nothing is painted. Raises InputError for what is no mask."""
-        if not self.mask or 0 in self.size:
-            return None
-        return scale_mask(unpack_mask(self.mask, view_size(self.size)), self.size)
+    def open(self) -> Image.Image:
+        """The image. Raises InputError as `file` and `load_image` do."""
+        return load_image(self.file())
+
+    def painted(self, size: tuple[int, int]) -> Image.Image | None:
+        """The mask, of the image's `size`; None where nothing is painted. Raises InputError for what is no mask."""
+        return scale_mask(unpack_mask(self.mask, view_size(size)), size) if self.mask else None
 
 
 def add_sketchpad(
@@ -145,7 +138,7 @@ def add_sketchpad(
     """
     start = "new sketchpad.Sketchpad(element.firstElementChild, props, trigger, server, upload);"
     return gr.HTML(
-        EMPTY,
+        {},
         html_template=_read("template.html"),
         js_on_load=f'"use strict";\n{scripts()}\n{start}',
         apply_default_css=False,
