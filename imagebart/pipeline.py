@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import zip_longest
 from os import PathLike
 from typing import Any, Literal
 
@@ -169,8 +170,7 @@ class Run:
     @property
     def turns(self) -> list[tuple[Pass, ...]]:
         """The passes in turn, each of all variants; one that has fewer waits."""
-        longest = max(map(len, self.passes))
-        return list(zip(*(part + (IDLE,) * (longest - len(part)) for part in self.passes), strict=True))
+        return list(zip_longest(*self.passes, fillvalue=IDLE))
 
     def costs(self, steps: int) -> list[float]:
         """The time of each of all steps: equal, except that a pass takes less where it has fewer tokens."""
@@ -214,7 +214,9 @@ class Pipeline:
         self.model, self.card, self.scorer = model, card, scorer
         self.name, self.knows = about.name, about.knows  # knows: what the training images show, "" where unknown
         self.suggestions = about.suggestions  # words to add to a prompt, by what they describe ("hair")
+        self.conditioning, self.classes = model.conditioner.kind, list(model.classes)  # [] where it has none
         self.image_size, self.grid = shape.resolution, shape.side  # pixels a side of the model's images, tokens a side
+        self.stages, self.any_scales = model.scales_of(None), model.denoiser is not None  # T, and whether others go too
         patches = about.frame
         self._frames = Frames(model, scorer, patches) if patches and isinstance(scorer, ThingScorer) else None
 
@@ -233,15 +235,6 @@ class Pipeline:
     def defaults(self) -> SamplingSettings:
         """The settings this model is best used with."""
         return self.model.about.sampling
-
-    @property
-    def conditioning(self) -> Literal["text", "class", "none"]:
-        return self.model.conditioner.kind
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of a class model's classes; [] for others."""
-        return list(self.model.classes)
 
     @property
     def vocabulary(self) -> list[str]:
@@ -267,16 +260,6 @@ class Pipeline:
         if not isinstance(conditioner, TextConditioner):
             return {}
         return {correction.typed: correction.meant for correction in conditioner.corrections(prompt)}
-
-    @property
-    def stages(self) -> int:
-        """T, by default."""
-        return self.model.scales_of(None)
-
-    @property
-    def any_scales(self) -> bool:
-        """Whether T can be chosen."""
-        return self.model.denoiser is not None
 
     @property
     def can_rank(self) -> bool:
@@ -413,22 +396,18 @@ class Pipeline:
         edits: Sequence[Edit],
         *,
         settings: SamplingSettings | None = None,
-        exact: bool = False,
-        movable: bool = False,
-        remove: bool = False,
-        feather: int = 0,
-        context: float = math.inf,
+        **options: Any,
     ) -> Iterator[PipelineEvent]:
-        """The results of `edit` for several images, in their order, all sampled in one chain.
+        """The results of `edit` for several images, in their order, all sampled in one chain; options: see `edit`.
 
         Each is what `edit` gives with its mask, prompt and seed; but sums of a batch are rounded differently, so that
         now and then a token differs where two are almost equally likely. Raises InputError before the first.
         """
-        options = vars(EditOptions(exact, movable, remove, feather, context))
+        options = vars(EditOptions(**options))
         self._recipes("edit", [None], 0, settings, **options)  # also without edits
         runs = []
         for edit in edits:
-            prompts = prompt_per_variant(None if remove else edit.prompt, 1, 1)
+            prompts = prompt_per_variant(None if options["remove"] else edit.prompt, 1, 1)
             recipes = self._recipes("edit", prompts, edit.seed, settings, **options)
             runs.append(self._edit(edit.image, edit.mask, prompts, recipes))
             runs[-1].notes += self._prompt_notes(prompts)
