@@ -233,10 +233,10 @@ class Actions:
 
     # Settings.
 
-    def restore_settings(self, sketchpad: SketchValue, model: str | None) -> Update:
+    def restore_settings(self, made: SketchValue, model: str | None) -> Update:
         """The prompt, seed and settings of the image on the sketchpad, if this page made it."""
         try:
-            recipe = read_recipe(Sketch.read(sketchpad).file())
+            recipe = read_recipe(Sketch.read(made).file())
             pipeline = self._models.get(model)
         except InputError as error:
             return {"messages": messages.problem_html(str(error))}

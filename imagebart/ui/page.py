@@ -100,7 +100,7 @@ def build_page(models: Models, max_run_seconds: float = MAX_RUN_SECONDS) -> gr.B
                 parts |= add_settings(values, slider_properties(pipeline))
                 parts |= add_about(properties)
         parts |= {name: add_channel(name) for name in ("run", "examples", "random_prompt")}
-        parts["link"] = add_receiver("open_link")
+        parts |= {"link": add_receiver("open_link"), "made": add_receiver("restore_settings")}
         _connect_runs(parts, actions)
         _connect_sketchpad(parts, actions)
         _connect_model(parts, actions, tuple(properties), page)
@@ -175,9 +175,8 @@ def _connect_sketchpad(parts: Parts, actions: Actions) -> None:
     asked_with = [parts[name] for name in ("model", *ASKED_WITH)]
     for part in asked_with:
         part.change(None, asked_with, None, js=send("controls", ("model", *ASKED_WITH)), **AT_ONCE)
-    # The event has a name that nothing else triggers, see sketchpad.js.
     restored = (*RESTORED, "messages")
-    connect(parts, parts["sketchpad"].upload, actions.restore_settings, ("sketchpad", "model"), restored, **AT_ONCE)
+    connect(parts, parts["made"].input, actions.restore_settings, ("made", "model"), restored, **AT_ONCE)
     parts["share"].click(None, [parts[name] for name in NAMES], None, js=send("share", NAMES), **AT_ONCE)
     opened = (*(name for name in NAMES if name != "model"), "messages")
     connect(parts, parts["link"].input, actions.open_link, ("link", "model"), opened, **AT_ONCE)

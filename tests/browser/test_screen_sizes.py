@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from page_object import PHONE, PIPELINE, TOUCH, PageObject, Site, Windows, served_with_examples
 from page_server import served
 from playwright.sync_api import Locator, expect
@@ -166,6 +167,7 @@ def above_the_dock(phone: PageObject, *parts: Locator) -> None:
 
 LONG_RUN = PipelineEvent(
     kind="preview",
+    tokens=torch.zeros(1, 256),
     **{"stage": 3, "stages": 8, "resample_index": 1, "resamples": 4, "position": 137, "total": 256},
     **{"fraction": 0.5, "elapsed": 128.4, "remaining": 130.2, "drawing": "a watermelon"},
     **{"lazy_images": LazyImages(list), "seed": 0, "notes": [], "recipes": ()},
@@ -295,6 +297,6 @@ def test_the_first_click_edits_an_avatar(windows: Windows, shipped: tuple[str, E
         expect(page.locator("#unknown")).to_be_hidden()
         outline = page.fitted_mask()
         page.edit()
-        changed = (page.result_pixels() != np.asarray(example.open())).any(axis=-1)
+        changed = (page.result_pixels() != np.asarray(example.image)).any(axis=-1)
         assert changed[outline].mean() > 0.2 and not changed[~outline].any()
         expect(page.locator("#messages")).to_have_text("")

@@ -136,7 +136,7 @@ def add_sketchpad(
     controls: the first values of what it sends with its questions. functions: those of the server that it may call by
     name.
     """
-    start = "new sketchpad.Sketchpad(element.firstElementChild, props, trigger, server, upload);"
+    start = "new sketchpad.Sketchpad(element.firstElementChild, props, server, upload);"
     return gr.HTML(
         {},
         html_template=_read("template.html"),

@@ -2,7 +2,7 @@
 // An image is { path (on the server), width, height, view (the path of a copy that any browser can show), mask_size ({ width,
 // height } of what is painted on it) }.
 import { fileUrl, whenPresent } from "./gradio.js";
-import { pack, unpack } from "./mask.js";
+import { unpack } from "./mask.js";
 import { promptBox } from "./prompt.js";
 
 const SERVER_FORMATS = /^(.PNG|\xff\xd8\xff|RIFF....WEBP)/s; // how a PNG, a JPEG and a WebP begin: all that the server reads
@@ -177,12 +177,11 @@ export class Sharing {
 
   // controls: the values of the page's controls, by name.
   async copyLink(controls) {
-    const { server, state } = this.pad;
-    const { token, error } = state.image ? await server.link_token(state.image.path) : {};
+    const { image, mask, movable, mode } = this.pad.props.value;
+    const { token, error } = image ? await this.pad.server.link_token(image) : {};
     if (error) return this.pad.say(error);
     const link = new URL(location.href);
-    const { chosen: mode } = this.pad.modes;
-    link.hash = HASH + (await encodeLink({ controls, token, mode, mask: state.mask ? pack(state.mask) : "", movable: state.movable }));
+    link.hash = HASH + (await encodeLink({ controls, token, mode, mask, movable }));
     return this.pad.say((await copyText(link.href)) ? COPIED : "");
   }
 

@@ -17,13 +17,12 @@ const NOTHING_PAINTED = "Nothing is painted yet";
 const FITTING = "Finding what will change …";
 
 export class Sketchpad {
-  // What Gradio passes: the element, the value that events send, the ways to send them and to call the server.
-  constructor(element, props, trigger, server, upload) {
-    Object.assign(this, { element, props, trigger, server: answering(server), lastMask: null });
+  // What Gradio passes: the element, the value that a run gets, and the ways to call the server and to send it a file.
+  constructor(element, props, server, upload) {
+    Object.assign(this, { element, props, server: answering(server) });
     this.examples = props.examples; // of the model that is chosen
     this.controls = props.controls; // model, exact, context: the values that answers depend on
     this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
-    this.fitStatus = element.querySelector("#fit-status");
     this.prompt = new Prompt({
       check: (prompt) => this.server.check_prompt({ prompt, model: this.controls.model }),
       change: (words) => this.state.changeWords(words),
@@ -215,7 +214,7 @@ export class Sketchpad {
     this.showTokens();
     // To move the mask, where the words are about another place than the one that was painted.
     whenPresent("elsewhere", (offer) => (offer.hidden = !this.fitted?.elsewhere));
-    const { fitStatus, props } = this;
+    const { props, parts: { fitStatus } } = this;
     const nothing = this.modes.chosen === "vary" ? "All of the image will change" : props.value.mask ? "" : NOTHING_PAINTED;
     const line = answer ? (answer.mask ? `${answer.share} % will change` : nothing) : FITTING;
     // What was said before stays until there is something new.
@@ -253,9 +252,6 @@ export class Sketchpad {
     const [mask, movable] = found ? [message.mask, true] : [sent.mask, sent.movable];
     const entry = { ...message, when: Date.now(), before: sent.image, mask, movable };
     this.history?.add(entry);
-    if (message.task === "edit" && entry.before) {
-      this.lastMask = { mask: unpack(mask, entry.before.mask_size), movable };
-    }
     // Loaded before it is shown, so that nothing is begun on the image that it replaces in between.
     const files = [entry.results[0].view, ...entry.results.map(({ small }) => small)];
     const [bitmap] = await Promise.all(files.map((path) => loadBitmap(fileUrl(path)).catch(() => null)));
@@ -347,9 +343,9 @@ export class Sketchpad {
 
   // Another model's examples. What a person has opened, painted or generated stays.
   switchExamples({ examples }) {
-    const { image, mask } = this.state;
+    const { image } = this.state;
     const before = this.exampleOf(image);
-    const touched = before && pack(mask) !== pack(unpack(before.mask, mask));
+    const touched = this.props.value.mask !== before?.mask;
     this.examples = examples;
     this.showExamples();
     this.recognizeImage();
@@ -359,7 +355,7 @@ export class Sketchpad {
 
   async openFile(file) {
     const answer = await this.loader.openFile(file);
-    if (answer?.made) this.trigger("upload"); // restores its settings
+    if (answer?.made) imagebart.send("restore_settings", this.props.value);
     if (answer) this.recognizeImage();
   }
 
@@ -408,13 +404,12 @@ export class Sketchpad {
   }
 
   useLastMask() {
-    const { lastMask, state } = this;
-    if (!lastMask || !state.mask) return this.say("There is no last mask yet: it is the one of the last edit.");
-    const { mask, movable } = lastMask;
-    if (state.mask.width !== mask.width || state.mask.height !== mask.height) {
-      return this.say("The last mask belongs to an image of another size.");
-    }
-    return this.changeMask(() => mask, movable);
+    const { mask } = this.state;
+    const last = this.history?.entries.findLast(({ task, before }) => task === "edit" && before);
+    if (!last || !mask) return this.say("There is no last mask yet: it is the one of the last edit.");
+    const { width, height } = last.before.mask_size;
+    if (mask.width !== width || mask.height !== height) return this.say("The last mask belongs to an image of another size.");
+    return this.changeMask(() => unpack(last.mask, mask), last.movable);
   }
 
   async saveAnimation() {
